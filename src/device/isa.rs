@@ -1,0 +1,103 @@
+//! Which instruction set the CPU bodies use, and the macro that compiles one body for each.
+
+/// Kernel bodies, best first. In f32 all give equal bits; in bf16 `Avx512` has its own chain where the
+/// machine has AVX512-BF16 (DESIGN section 3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Isa {
+    /// AVX-512 F, BW, DQ, VL.
+    Avx512,
+    /// AVX2 and FMA.
+    Avx2,
+    /// Plain Rust: any machine.
+    Portable,
+}
+
+impl Isa {
+    /// The best bodies this machine can run.
+    pub fn detect() -> Isa {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+            {
+                return Isa::Avx512;
+            }
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                return Isa::Avx2;
+            }
+        }
+        Isa::Portable
+    }
+
+    /// True when this machine can run these bodies.
+    pub fn available(self) -> bool {
+        self == Isa::Portable || self == Isa::detect() || (self == Isa::Avx2 && Isa::detect() == Isa::Avx512)
+    }
+
+    /// True when bf16 products use `vdpbf16ps`.
+    pub fn has_bf16_dot(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            self == Isa::Avx512 && is_x86_feature_detected!("avx512bf16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            false
+        }
+    }
+
+    /// Name in logs and checkpoints.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        }
+    }
+}
+
+/// Compiles one function body for each [`Isa`] and dispatches on a first argument `isa: Isa`.
+///
+/// The body must be plain Rust over fixed-width loops (16 lanes) with `f32::mul_add` where a fused product is
+/// meant: LLVM turns it into the widest vectors the body's features allow, and the bits are the same for all.
+/// Functions it calls must be `#[inline(always)]`. Generics: one list `<T: Bound, ...>`.
+///
+/// ```ignore
+/// cpu_kernel! {
+///     /// y = a x + y
+///     pub fn axpy<T: Elem>(a: f32, x: &[T], y: &mut [T]) { ... }
+/// }
+/// axpy::<f32>(isa, 2.0, x, y);
+/// ```
+#[macro_export]
+macro_rules! cpu_kernel {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($g:ident : $b:path),*>)? ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$($g: $b),*>)? (isa: $crate::device::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(clippy::too_many_arguments)]
+            fn body $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? $body
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512 $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),*>)? ($($arg),*) }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2 $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),*>)? ($($arg),*) }
+            match isa {
+                // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu).
+                #[cfg(target_arch = "x86_64")]
+                $crate::device::Isa::Avx512 => unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },
+                // SAFETY: as above.
+                #[cfg(target_arch = "x86_64")]
+                $crate::device::Isa::Avx2 => unsafe { avx2 $(::<$($g),*>)? ($($arg),*) },
+                _ => body $(::<$($g),*>)? ($($arg),*),
+            }
+        }
+    };
+}
+pub use cpu_kernel;

@@ -1,0 +1,120 @@
+//! The one error type. Every variant carries what a user needs to mend the cause:
+//! where (file, key, row), what was found, what was expected.
+
+use std::path::{Path, PathBuf};
+
+/// `Result` with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong in omr. [`Error::exit_code`] maps it to the exit status of CONTRACT section 1.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The user's input is wrong: an unknown key, a bad value, a missing column. Exit status 2.
+    #[error("{place}: found {found}, expected {expected}{}", hint.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    Input {
+        /// File, key or row.
+        place: String,
+        /// What stands there.
+        found: String,
+        /// What would be right.
+        expected: String,
+        /// The nearest valid name, or how to go on.
+        hint: Option<String>,
+    },
+    /// A file's content is broken. Exit status 2.
+    #[error("{}: {what}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the row or byte offset.
+        what: String,
+    },
+    /// The operating system refused. Exit status 2 when the file is missing, else 1.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's word.
+        source: std::io::Error,
+    },
+    /// An op was called with shapes that do not fit: a fault of this program. Exit status 1.
+    #[error("{op}: shape {got}, expected {want}")]
+    Shape {
+        /// The op.
+        op: &'static str,
+        /// Expected shape.
+        want: String,
+        /// Shape given.
+        got: String,
+    },
+    /// A region of device memory is too small. Exit status 1.
+    #[error("{region} memory: {want} bytes wanted, {have} planned")]
+    Memory {
+        /// Which region.
+        region: &'static str,
+        /// Bytes the allocation would need in the region.
+        want: usize,
+        /// Bytes the region has.
+        have: usize,
+    },
+    /// A loss or gradient is not finite. Exit status 1.
+    #[error("step {step}: {what} is not finite; nothing was updated")]
+    NonFinite {
+        /// The step.
+        step: u64,
+        /// Loss, gradient norm, or a tensor's name.
+        what: String,
+    },
+    /// A server (teacher, judge) failed for good. Exit status 1.
+    #[error("{url}: {what}")]
+    Server {
+        /// The address asked.
+        url: String,
+        /// Status, time-out or the broken part of the reply.
+        what: String,
+    },
+    /// A signal stopped the run after its checkpoint. Exit status 130.
+    #[error("stopped by a signal; run the same command again to go on")]
+    Stopped,
+    /// Anything else that ended the run. Exit status 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// `place: found X, expected Y`.
+    pub fn input(place: impl Into<String>, found: impl Into<String>, expected: impl Into<String>) -> Error {
+        Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: None }
+    }
+
+    /// [`Error::input`] with a hint, such as the nearest valid name.
+    pub fn input_hint(
+        place: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Error {
+        Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: Some(hint.into()) }
+    }
+
+    /// A broken file.
+    pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
+        Error::Format { path: path.as_ref().to_owned(), what: what.into() }
+    }
+
+    /// An I/O error with its path: `fs::read(p).map_err(Error::io(p))`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
+        move |source| Error::Io { path: path.as_ref().to_owned(), source }
+    }
+
+    /// The process's exit status for this error (CONTRACT section 1).
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Input { .. } | Error::Format { .. } => 2,
+            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
+            Error::Stopped => 130,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! omr: reasoning models from raw data to a measured result, in one program.
+//!
+//! | room | what it holds |
+//! | --- | --- |
+//! | [`error`] | one error type, every variant with its context |
+//! | [`config`] | YAML and overrides to typed, validated, immutable settings |
+//! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
+//! | [`tensor`] | element types, shapes, handles into a device's memory |
+//! | [`ops`] | one file per op family, forward and backward side by side; rounding points; elementary functions; Philox |
+//! | [`model`] | Qwen2.5-VL: config, weights and their layout, vision tower, decoder, positions, tape |
+//! | [`text`], [`image`] | tokenizer and chat template; decode, smart resize, Pillow-exact resize, patches |
+//! | [`reward`] | answer extraction, equality, choices, format, judge |
+//! | [`task`] | rows to prompts and scores; the same object serves RL and evaluation |
+//! | [`data`] | rows in and out, distillation, packing |
+//! | [`optim`], [`checkpoint`] | AdamW and schedules; whole-or-nothing state |
+//! | [`engine`] | sequences, block manager, scheduler, model runner, sampler over a paged KV cache |
+//! | [`train`], [`rl`] | the SFT loop; rollouts, advantages, policy losses, the RL loop |
+//! | [`eval`], [`report`] | benchmarks; the HTML report |
+//! | [`cli`] | one file per command |
+
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod data;
+pub mod device;
+pub mod engine;
+pub mod error;
+pub mod eval;
+pub mod image;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod report;
+pub mod reward;
+pub mod rl;
+pub mod task;
+pub mod tensor;
+pub mod text;
+pub mod train;

@@ -1,0 +1,3 @@
+//! The omr binary.
+
+fn main() {}

@@ -1,0 +1,89 @@
+//! Element types.
+
+use half::bf16;
+
+/// The element types a tensor can have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// Bytes: pixels, quantised state.
+    U8,
+    /// Signed 32-bit.
+    I32,
+    /// Unsigned 32-bit: token ids, offsets, bitmaps.
+    U32,
+    /// Signed 16-bit: the low half of a bf16 weight's fp32 master.
+    I16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::Bf16 | DType::I16 => 2,
+            DType::U8 => 1,
+        }
+    }
+}
+
+/// A Rust type that is a tensor's element.
+pub trait Elem: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
+    /// Its [`DType`].
+    const DTYPE: DType;
+    /// Nearest value of this type (round to nearest, ties to even).
+    fn from_f32(x: f32) -> Self;
+    /// Exact widening (integers: nearest).
+    fn to_f32(self) -> f32;
+}
+
+impl Elem for f32 {
+    const DTYPE: DType = DType::F32;
+    #[inline(always)]
+    fn from_f32(x: f32) -> f32 {
+        x
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+}
+
+impl Elem for bf16 {
+    const DTYPE: DType = DType::Bf16;
+    // Written out rather than half's from_f32: branch-free, so that it vectorises inside kernel bodies.
+    #[inline(always)]
+    fn from_f32(x: f32) -> bf16 {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+        let quiet = (bits >> 16) | 0x40;
+        bf16::from_bits(if x.is_nan() { quiet } else { rounded } as u16)
+    }
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits((self.to_bits() as u32) << 16)
+    }
+}
+
+macro_rules! integer {
+    ($t:ty, $d:ident) => {
+        impl Elem for $t {
+            const DTYPE: DType = DType::$d;
+            #[inline(always)]
+            fn from_f32(x: f32) -> $t {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f32(self) -> f32 {
+                self as f32
+            }
+        }
+    };
+}
+integer!(u8, U8);
+integer!(i32, I32);
+integer!(u32, U32);
+integer!(i16, I16);

@@ -1,0 +1,158 @@
+//! Tensors: handles into a device's regions. A [`Tensor`] owns nothing, is contiguous and row-major, and is
+//! copied freely; a leading-dimension slice is the only view (DESIGN section 3).
+
+mod dtype;
+
+pub use dtype::{DType, Elem};
+
+use std::fmt;
+
+use crate::device::{Device, Region, Span, View, ViewMut};
+use crate::error::Result;
+
+/// Up to four dimensions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    dims: [usize; 4],
+    rank: usize,
+}
+
+impl Shape {
+    /// A shape from its dimensions (one to four).
+    pub fn new(dims: &[usize]) -> Shape {
+        assert!((1..=4).contains(&dims.len()), "a shape has one to four dimensions, not {}", dims.len());
+        let mut d = [1; 4];
+        d[..dims.len()].copy_from_slice(dims);
+        Shape { dims: d, rank: dims.len() }
+    }
+}
+
+impl std::ops::Deref for Shape {
+    type Target = [usize];
+    fn deref(&self) -> &[usize] {
+        &self.dims[..self.rank]
+    }
+}
+
+impl fmt::Debug for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&**self, f)
+    }
+}
+
+/// A contiguous row-major array somewhere in a device's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tensor {
+    /// Where it lies.
+    pub region: Region,
+    /// First byte inside the region.
+    pub offset: usize,
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions.
+    pub shape: Shape,
+}
+
+impl Tensor {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True when a dimension is zero.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows: the first dimension.
+    pub fn rows(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Columns: the product of all dimensions but the first.
+    pub fn cols(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// The bytes it covers.
+    pub fn span(&self) -> Span {
+        Span { region: self.region, offset: self.offset, bytes: self.len() * self.dtype.size() }
+    }
+
+    /// Rows `from..to`: the only view there is.
+    pub fn slice(&self, from: usize, to: usize) -> Tensor {
+        assert!(from <= to && to <= self.rows(), "rows {from}..{to} of {:?}", self.shape);
+        let mut shape = self.shape;
+        shape.dims[0] = to - from;
+        Tensor { offset: self.offset + from * self.cols() * self.dtype.size(), shape, ..*self }
+    }
+
+    /// The same elements under another shape. Panics when the counts differ.
+    pub fn reshape(&self, dims: &[usize]) -> Tensor {
+        let shape = Shape::new(dims);
+        assert_eq!(shape.iter().product::<usize>(), self.len(), "reshape {:?} to {shape:?}", self.shape);
+        Tensor { shape, ..*self }
+    }
+}
+
+/// Typed access to memory by tensor.
+impl Device {
+    /// A tensor on top of `region`'s stack; its content is undefined.
+    pub fn alloc(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+        let shape = Shape::new(dims);
+        let bytes = shape.iter().product::<usize>() * dtype.size();
+        let span = self.memory_mut().alloc(region, bytes)?;
+        Ok(Tensor { region, offset: span.offset, dtype, shape })
+    }
+
+    /// [`Device::alloc`], filled with zero bytes.
+    pub fn zeros(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+        let t = self.alloc(region, dtype, dims)?;
+        self.fill_zero(t);
+        Ok(t)
+    }
+
+    /// Sets every byte to zero.
+    pub fn fill_zero(&mut self, t: Tensor) {
+        if let Some(cpu) = self.on_cpu() {
+            cpu.memory.view_mut(t.span()).of::<u8>().fill(0);
+        }
+    }
+
+    /// Copies host elements up. `T` must be the tensor's element type (u16 stands for bf16 bits). On a device
+    /// that only counts this is the allocation alone.
+    pub fn upload<T: Elem>(&mut self, region: Region, data: &[T], dims: &[usize]) -> Result<Tensor> {
+        let t = self.alloc(region, T::DTYPE, dims)?;
+        self.write(t, data);
+        Ok(t)
+    }
+
+    /// Overwrites a tensor from the host. Panics when length or type differ.
+    pub fn write<T: Elem>(&mut self, t: Tensor, data: &[T]) {
+        assert_eq!((t.dtype, t.len()), (T::DTYPE, data.len()), "write to {t:?}");
+        if let Some(cpu) = self.on_cpu() {
+            cpu.memory.view_mut(t.span()).of::<T>().copy_from_slice(data);
+        }
+    }
+
+    /// Copies a tensor to the host (zeros on a device that only counts). Panics when the type differs.
+    pub fn read<T: Elem>(&mut self, t: Tensor) -> Vec<T> {
+        assert_eq!(t.dtype, T::DTYPE, "read of {t:?}");
+        match self.on_cpu() {
+            Some(cpu) => cpu.memory.view(t.span()).of::<T>().to_vec(),
+            None => vec![T::from_f32(0.0); t.len()],
+        }
+    }
+}
+
+/// Views by tensor, for op bodies on the CPU.
+impl crate::device::Memory {
+    /// Writable and readable views at once; see [`crate::device::Memory::views`].
+    pub fn tensors<const O: usize, const I: usize>(
+        &mut self,
+        outs: [Tensor; O],
+        ins: [Tensor; I],
+    ) -> ([ViewMut<'_>; O], [View<'_>; I]) {
+        self.views(outs.map(|t| t.span()), ins.map(|t| t.span()))
+    }
+}

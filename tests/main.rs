@@ -1,0 +1,1 @@
+//! All integration tests, one binary: `cargo test --release golden` runs the golden tests, and so on.
