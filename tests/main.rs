@@ -1,1 +1,3 @@
 //! All integration tests, one binary: `cargo test --release golden` runs the golden tests, and so on.
+
+mod golden;

@@ -1,0 +1,34 @@
+//! Golden tests: this program against reference data computed by others. Every folder and case found is run,
+//! whatever its sizes; none found is a failure.
+
+use std::path::{Path, PathBuf};
+
+/// The goldens' folder: `OMR_GOLDENS`, else the project's own copy.
+pub fn dir() -> PathBuf {
+    match std::env::var_os("OMR_GOLDENS") {
+        Some(dir) => dir.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens"),
+    }
+}
+
+/// Entries of `dir` whose file name begins with `prefix` and ends with `suffix`, sorted by name.
+pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
+    let name = |p: &Path| p.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(dir).map(|all| all.map(|e| e.unwrap().path()).collect()).unwrap_or_default();
+    found.retain(|p| name(p).starts_with(prefix) && name(p).ends_with(suffix));
+    found.sort();
+    found
+}
+
+/// A JSON file's value.
+pub fn json(path: &Path) -> serde_json::Value {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Prints how many cases of a kind ran; none is a failure.
+pub fn report(kind: &str, cases: usize) {
+    assert!(cases > 0, "no golden case of kind {kind} under {}", dir().display());
+    println!("golden {kind} {cases}");
+}
