@@ -1,0 +1,112 @@
+//! `metrics.jsonl` and `tensorboard/`: one line a step, in the order of the steps, each step once.
+//!
+//! A run that resumes from a checkpoint at step N first cuts both back to step N, so that a killed run leaves
+//! the same lines as one that was never stopped (times, under `timing_s/*` and `perf/*`, excepted).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::tensorboard::EventWriter;
+use crate::error::{Error, Result};
+
+/// The figures of one step: names as verl and lmms-engine log them.
+pub type Metrics = Map<String, Value>;
+
+/// Appends steps to a run directory's metrics files.
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+    events: EventWriter,
+}
+
+impl MetricsLog {
+    /// Opens `dir/metrics.jsonl` and `dir/tensorboard/`, dropping every line of a step above `resume_step`
+    /// and a torn last line. Errors when the folder cannot be written.
+    pub fn open(dir: &Path, resume_step: u64) -> Result<MetricsLog> {
+        let path = dir.join("metrics.jsonl");
+        let kept = cut_back(&path, resume_step)?;
+        let text: String = kept.iter().map(|m| line(m)).collect();
+        let temp = dir.join("metrics.jsonl.tmp");
+        std::fs::write(&temp, text).map_err(Error::io(&temp))?;
+        std::fs::rename(&temp, &path).map_err(Error::io(&path))?;
+        let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
+        let mut events = EventWriter::create(&dir.join("tensorboard"))?;
+        for metrics in &kept {
+            events.step(metrics)?;
+        }
+        Ok(MetricsLog { path, file, events })
+    }
+
+    /// Writes one step; `metrics` must hold `step`.
+    pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
+        self.file.write_all(line(metrics).as_bytes()).map_err(Error::io(&self.path))?;
+        self.events.step(metrics)
+    }
+}
+
+/// All steps of a metrics file, in order; an unfinished last line is left out.
+pub fn read(path: &Path) -> Result<Vec<Metrics>> {
+    cut_back(path, u64::MAX)
+}
+
+fn line(metrics: &Metrics) -> String {
+    let mut text = Value::Object(metrics.clone()).to_string();
+    text.push('\n');
+    text
+}
+
+fn cut_back(path: &Path, last_step: u64) -> Result<Vec<Metrics>> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(Error::io(path)(e)),
+    };
+    let mut kept = Vec::new();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    for (i, line) in whole.lines().enumerate() {
+        let metrics: Metrics =
+            serde_json::from_str(line).map_err(|e| Error::format(path, format!("line {}: {e}", i + 1)))?;
+        let step = metrics.get("step").and_then(Value::as_u64);
+        let step = step.ok_or_else(|| Error::format(path, format!("line {}: no `step`", i + 1)))?;
+        if step <= last_step {
+            kept.push(metrics);
+        }
+    }
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(n: u64) -> Metrics {
+        let mut m = Metrics::new();
+        m.insert("step".into(), n.into());
+        m.insert("loss".into(), (1.0 / n as f64).into());
+        m
+    }
+
+    #[test]
+    fn a_resumed_log_has_every_step_once() -> Result<()> {
+        let dir = tempfile::tempdir().map_err(Error::io("temp"))?;
+        let mut log = MetricsLog::open(dir.path(), 0)?;
+        for n in 1..=5 {
+            log.append(&step(n))?;
+        }
+        drop(log);
+        let path = dir.path().join("metrics.jsonl");
+        let mut torn = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        torn.push_str("{\"step\": 6, \"lo");
+        std::fs::write(&path, torn).map_err(Error::io(&path))?;
+        let mut log = MetricsLog::open(dir.path(), 3)?;
+        for n in 4..=7 {
+            log.append(&step(n))?;
+        }
+        let steps: Vec<u64> = read(&path)?.iter().map(|m| m["step"].as_u64().unwrap_or(0)).collect();
+        assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7]);
+        Ok(())
+    }
+}

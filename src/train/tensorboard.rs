@@ -1,0 +1,104 @@
+//! TensorBoard event files: TFRecord framing around four protobuf messages written by hand, because the
+//! crates that do it are unmaintained or drag in a protobuf stack (about a hundred lines replace them).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::metrics::Metrics;
+use crate::error::{Error, Result};
+
+/// Writes scalars of whole steps into one event file.
+pub struct EventWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl EventWriter {
+    /// Starts `dir/events.out.tfevents.0.omr` anew (steps are written again from metrics.jsonl on resume).
+    pub fn create(dir: &Path) -> Result<EventWriter> {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let path = dir.join("events.out.tfevents.0.omr");
+        let file = File::create(&path).map_err(Error::io(&path))?;
+        let mut writer = EventWriter { path, file };
+        let mut event = Vec::new();
+        fixed64(&mut event, 1, 0f64.to_bits());
+        bytes(&mut event, 3, b"brain.Event:2");
+        writer.record(&event)?;
+        Ok(writer)
+    }
+
+    /// One event with every numeric figure of `metrics` at its `step`.
+    pub fn step(&mut self, metrics: &Metrics) -> Result<()> {
+        let step = metrics.get("step").and_then(|v| v.as_u64()).unwrap_or(0);
+        let mut summary = Vec::new();
+        for (tag, value) in metrics {
+            let Some(value) = value.as_f64().filter(|_| tag != "step") else { continue };
+            let mut scalar = Vec::new();
+            bytes(&mut scalar, 1, tag.as_bytes());
+            fixed32(&mut scalar, 2, (value as f32).to_bits());
+            bytes(&mut summary, 1, &scalar);
+        }
+        let mut event = Vec::new();
+        // TensorBoard orders by step; wall time stays 0 so that equal runs leave equal files.
+        fixed64(&mut event, 1, 0f64.to_bits());
+        key(&mut event, 2, 0);
+        varint(&mut event, step);
+        bytes(&mut event, 5, &summary);
+        self.record(&event)
+    }
+
+    fn record(&mut self, data: &[u8]) -> Result<()> {
+        let len = (data.len() as u64).to_le_bytes();
+        let mut out = Vec::with_capacity(data.len() + 16);
+        out.extend_from_slice(&len);
+        out.extend_from_slice(&masked_crc(&len).to_le_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(&masked_crc(data).to_le_bytes());
+        self.file.write_all(&out).map_err(Error::io(&self.path))
+    }
+}
+
+/// TFRecord's masked CRC-32C (tensorflow/core/lib/hash/crc32c.h).
+fn masked_crc(data: &[u8]) -> u32 {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
+}
+
+fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
+    varint(out, field << 3 | wire);
+}
+
+fn varint(out: &mut Vec<u8>, mut v: u64) {
+    while v >= 0x80 {
+        out.push(v as u8 | 0x80);
+        v >>= 7;
+    }
+    out.push(v as u8);
+}
+
+fn fixed64(out: &mut Vec<u8>, field: u64, bits: u64) {
+    key(out, field, 1);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+fn fixed32(out: &mut Vec<u8>, field: u64, bits: u32) {
+    key(out, field, 5);
+    out.extend_from_slice(&bits.to_le_bytes());
+}
+
+fn bytes(out: &mut Vec<u8>, field: u64, data: &[u8]) {
+    key(out, field, 2);
+    varint(out, data.len() as u64);
+    out.extend_from_slice(data);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CRC-32C check value of "123456789" is 0xe3069283 (RFC 3720 B.4 lists the polynomial's vectors).
+    #[test]
+    fn the_crc_is_masked_as_tfrecord_masks_it() {
+        assert_eq!(masked_crc(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
+    }
+}
