@@ -1,3 +1,5 @@
 //! All integration tests, one binary: `cargo test --release golden` runs the golden tests, and so on.
 
+#![allow(clippy::unwrap_used)]
+
 mod golden;

@@ -1,6 +1,8 @@
 //! Golden tests: this program against reference data computed by others. Every folder and case found is run,
 //! whatever its sizes; none found is a failure.
 
+mod rl;
+
 use std::path::{Path, PathBuf};
 
 /// The goldens' folder: `OMR_GOLDENS`, else the project's own copy.

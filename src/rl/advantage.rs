@@ -1,0 +1,72 @@
+//! Group-relative advantages, in f64.
+
+use std::collections::BTreeMap;
+
+/// Added to a group's standard deviation, as in verl.
+pub const ADV_EPS: f64 = 1e-6;
+
+/// Mean and sample standard deviation of a group's rewards; a group of one has `(0, 1)`, so that its advantage
+/// is its reward.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct GroupStats {
+    /// Mean.
+    pub mean: f64,
+    /// Standard deviation with N - 1.
+    pub std: f64,
+}
+
+impl GroupStats {
+    /// Of one group's rewards. Equal rewards give their exact value and exactly 0.
+    pub fn of(rewards: &[f64]) -> GroupStats {
+        let n = rewards.len() as f64;
+        match rewards {
+            [] | [_] => GroupStats { mean: 0.0, std: 1.0 },
+            // The mean of equal numbers is not always that number in floating point; divided by a standard
+            // deviation near 0 the rest would be a large, meaningless advantage.
+            [first, rest @ ..] if rest.iter().all(|r| r == first) => GroupStats { mean: *first, std: 0.0 },
+            _ => {
+                let mean = rewards.iter().sum::<f64>() / n;
+                let var = rewards.iter().map(|r| (r - mean) * (r - mean)).sum::<f64>() / (n - 1.0);
+                GroupStats { mean, std: var.sqrt() }
+            }
+        }
+    }
+}
+
+/// Advantages by group (GRPO; DAPO and GSPO use the same). `group_ids` and `rewards` have one entry a response,
+/// groups may interleave. With `norm_adv_by_std` the difference from the mean is divided by `std + 1e-6`,
+/// without it (Dr.GRPO) it stands. A group whose rewards are all equal gets exactly 0.
+/// Panics when the lengths differ.
+pub fn grpo(group_ids: &[usize], rewards: &[f64], norm_adv_by_std: bool) -> (Vec<f64>, BTreeMap<usize, GroupStats>) {
+    assert_eq!(group_ids.len(), rewards.len(), "one group id a reward");
+    let mut groups: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for (&id, &reward) in group_ids.iter().zip(rewards) {
+        groups.entry(id).or_default().push(reward);
+    }
+    let stats: BTreeMap<usize, GroupStats> = groups.iter().map(|(&id, r)| (id, GroupStats::of(r))).collect();
+    let advantages = group_ids
+        .iter()
+        .zip(rewards)
+        .map(|(id, reward)| {
+            let s = stats[id];
+            let centred = reward - s.mean;
+            if norm_adv_by_std { centred / (s.std + ADV_EPS) } else { centred }
+        })
+        .collect();
+    (advantages, stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_rewards_give_exactly_zero() {
+        for n in 2..40 {
+            for reward in [0.1, 0.2, 0.7, 1.0 / 3.0, 0.9, -0.3] {
+                let (a, _) = grpo(&vec![3; n], &vec![reward; n], true);
+                assert!(a.iter().all(|&a| a == 0.0), "{n} x {reward}: {a:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! `goldens/rl`: losses, advantages and the small formulas around them, in f64 and, for the losses, with f32
+//! storage. Tolerances are those of `goldens/rl/README.md`.
+
+use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlType, LossAggMode, LossMode, PolicyLoss, Real};
+use omr::rl::advantage;
+use serde_json::Value;
+
+/// f64: `|a - b| <= 1e-9 max(1, max|b|)`.
+const TOL_F64: f64 = 1e-9;
+/// f32 storage: relative to `max(1, |loss|)`, and to the largest gradient.
+const TOL_F32: f64 = 1e-5;
+
+const KINDS: [&str; 12] = [
+    "policy_loss",
+    "advantage",
+    "kl_estimators",
+    "kl_in_reward",
+    "rollout_correction",
+    "overlong",
+    "filter_groups",
+    "composite_reward",
+    "format_reward",
+    "dapo_pipeline",
+    "entropy",
+    "dynamic_batch",
+];
+
+fn all_cases() -> Vec<Value> {
+    let mut cases = Vec::new();
+    for file in super::entries(&super::dir().join("rl"), "", ".json") {
+        let top = super::json(&file);
+        assert_eq!((&top["schema_version"], &top["dtype"]), (&1.into(), &"float64".into()), "{}", file.display());
+        cases.extend(top["cases"].as_array().unwrap().iter().cloned());
+    }
+    cases
+}
+
+fn run(kind: &str, check: impl Fn(&Value, &str)) {
+    let cases: Vec<Value> = all_cases().into_iter().filter(|c| c["kind"] == kind).collect();
+    for case in &cases {
+        check(case, case["id"].as_str().unwrap());
+    }
+    super::report(kind, cases.len());
+}
+
+fn num(v: &Value) -> f64 {
+    match v {
+        Value::Bool(b) => f64::from(u8::from(*b)),
+        v => v.as_f64().unwrap_or_else(|| panic!("a number, not {v}")),
+    }
+}
+
+fn vec1(v: &Value) -> Vec<f64> {
+    v.as_array().unwrap_or_else(|| panic!("a list, not {v}")).iter().map(num).collect()
+}
+
+fn flat(v: &Value) -> Vec<f64> {
+    v.as_array().unwrap_or_else(|| panic!("a matrix, not {v}")).iter().flat_map(vec1).collect()
+}
+
+fn ids(v: &Value) -> Vec<usize> {
+    v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect()
+}
+
+fn named<T: serde::de::DeserializeOwned>(v: &Value) -> T {
+    serde_json::from_value(v.clone()).unwrap_or_else(|e| panic!("{v}: {e}"))
+}
+
+/// `got` against `want` under `tol x max(1, max|want|)`.
+fn close(what: &str, got: &[f64], want: &[f64], tol: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let bound = tol * want.iter().fold(1f64, |m, w| m.max(w.abs()));
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= bound, "{what}[{i}]: {g} instead of {w}, bound {bound:e}");
+    }
+}
+
+/// A padded matrix's rows as offsets.
+fn cu_seqlens(matrix: &Value) -> Vec<u32> {
+    let mut cu = vec![0u32];
+    for row in matrix.as_array().unwrap() {
+        cu.push(cu[cu.len() - 1] + row.as_array().unwrap().len() as u32);
+    }
+    cu
+}
+
+fn mask_of(matrix: &Value) -> Vec<u8> {
+    flat(matrix).iter().map(|&m| u8::from(m != 0.0)).collect()
+}
+
+fn advantages(case: &Value, rewards: &[f64]) -> Vec<f64> {
+    let norm = case["config"]["norm_adv_by_std_in_grpo"].as_bool().unwrap();
+    let eps = num(&case["config"]["adv_eps"]);
+    assert_eq!(eps, advantage::ADV_EPS, "the epsilon is not an option in verl");
+    advantage::grpo(&ids(&case["inputs"]["group_ids"]), rewards, norm).0
+}
+
+fn check_advantages(case: &Value, id: &str) {
+    let rewards = vec1(&case["inputs"]["rewards"]);
+    let got = advantages(case, &rewards);
+    close(&format!("{id} advantages"), &got, &vec1(&case["outputs"]["advantages"]), TOL_F64);
+    let (_, stats) = advantage::grpo(&ids(&case["inputs"]["group_ids"]), &rewards, true);
+    let want = case["outputs"]["group_mean_std"].as_object().unwrap();
+    assert_eq!(stats.len(), want.len(), "{id}: groups");
+    for (group, s) in stats {
+        close(&format!("{id} group {group}"), &[s.mean, s.std], &vec1(&want[&group.to_string()]), TOL_F64);
+    }
+    let group_ids = ids(&case["inputs"]["group_ids"]);
+    for g in 0..group_ids.len() {
+        let mine: Vec<usize> = (0..group_ids.len()).filter(|&i| group_ids[i] == group_ids[g]).collect();
+        if mine.len() > 1 && mine.iter().all(|&i| rewards[i] == rewards[g]) {
+            assert_eq!(got[g], 0.0, "{id}: an all-equal group has exactly 0");
+        }
+    }
+}
+
+fn loss_config(config: &Value) -> PolicyLoss {
+    let gspo = config["clip_ratio_c"].is_null();
+    PolicyLoss {
+        loss_mode: if gspo { LossMode::Gspo } else { LossMode::Vanilla },
+        clip_ratio_low: num(&config["clip_ratio_low"]),
+        clip_ratio_high: num(&config["clip_ratio_high"]),
+        clip_ratio_c: config["clip_ratio_c"].as_f64(),
+        loss_agg_mode: named(&config["loss_agg_mode"]),
+        kl_loss: (config["use_kl_loss"] == true).then(|| KlLoss {
+            kl_loss_type: named(&config["kl_loss_type"]),
+            kl_loss_coef: num(&config["kl_loss_coef"]),
+        }),
+        entropy_coeff: 0.0,
+    }
+}
+
+/// The matrices of a case under one storage type; `rows` picks and keeps some, `ragged` cuts the padding off.
+struct Data<F> {
+    cu: Vec<u32>,
+    mask: Vec<u8>,
+    lp: Vec<F>,
+    old: Vec<F>,
+    reference: Option<Vec<F>>,
+    adv: Vec<f64>,
+    /// Position of each kept element in the padded matrix.
+    at: Vec<usize>,
+}
+
+impl<F: Real> Data<F> {
+    fn new(case: &Value, adv: &[f64], rows: &[usize], ragged: bool) -> Data<F> {
+        let inputs = &case["inputs"];
+        let (padded, mask) = (cu_seqlens(&inputs["response_mask"]), mask_of(&inputs["response_mask"]));
+        let (mut cu, mut at) = (vec![0u32], Vec::new());
+        for &r in rows {
+            let (from, to) = (padded[r] as usize, padded[r + 1] as usize);
+            let used = (from..to).rev().find(|&t| mask[t] != 0).map_or(from, |t| t + 1);
+            at.extend(from..if ragged { used } else { to });
+            cu.push(at.len() as u32);
+        }
+        let pick = |name: &str| -> Vec<F> {
+            let all = flat(&inputs[name]);
+            at.iter().map(|&i| F::from_f64(all[i])).collect()
+        };
+        Data {
+            mask: at.iter().map(|&i| mask[i]).collect(),
+            lp: pick("log_prob"),
+            old: pick("old_log_prob"),
+            reference: (!inputs["ref_log_prob"].is_null()).then(|| pick("ref_log_prob")),
+            adv: rows.iter().map(|&r| adv[r]).collect(),
+            cu,
+            at,
+        }
+    }
+
+    fn batch(&self) -> Batch<'_, F> {
+        Batch {
+            cu_seqlens: &self.cu,
+            mask: &self.mask,
+            old_log_prob: &self.old,
+            ref_log_prob: self.reference.as_deref(),
+            advantages: &self.adv,
+            rollout_is_weights: None,
+        }
+    }
+}
+
+/// Loss, metrics and gradients of a case in one storage type, padded or ragged, split as `micro` says.
+fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, ragged: bool) {
+    let (config, out) = (loss_config(&case["config"]), &case["outputs"]);
+    let rows: Vec<usize> = (0..case["inputs"]["rewards"].as_array().unwrap().len()).collect();
+    let adv = vec1(&out["advantages"]);
+    let padded = Data::<F>::new(case, &adv, &rows, false);
+    let den = Denominators::new(&padded.cu, &padded.mask, case["config"]["loss_scale_factor"].as_f64());
+    let data = Data::<F>::new(case, &adv, &rows, ragged);
+    let mut grad = vec![F::from_f64(f64::NAN); data.lp.len()];
+    let stats = policy_loss::compute(&config, &den, &data.batch(), &data.lp, &mut grad).unwrap();
+
+    close(&format!("{id} pg_loss"), &[stats.pg_loss], &[num(&out["pg_loss"])], tol);
+    close(&format!("{id} total_loss"), &[stats.loss], &[num(&out["total_loss"])], tol);
+    let kl = if out["kl_loss"].is_null() { 0.0 } else { num(&out["kl_loss"]) };
+    close(&format!("{id} kl_loss"), &[stats.kl_loss], &[kl], tol);
+    for (name, got) in [
+        ("pg_clipfrac", stats.pg_clipfrac),
+        ("clipfrac_upper", stats.clipfrac_upper),
+        ("clipfrac_lower", stats.clipfrac_lower),
+        ("dual_clipfrac", stats.dual_clipfrac),
+        ("ppo_kl", stats.ppo_kl),
+    ] {
+        close(&format!("{id} {name}"), &[got], &[num(&out[name])], tol);
+    }
+    let want = flat(&out["grad_log_prob"]);
+    let largest = want.iter().fold(0f64, |m, w| m.max(w.abs()));
+    let mut whole = vec![0.0; want.len()];
+    data.at.iter().zip(&grad).for_each(|(&i, &g)| whole[i] = g.into());
+    for (i, (g, w)) in whole.iter().zip(&want).enumerate() {
+        let bound = if tol < TOL_F32 { tol * largest.max(1.0) } else { tol * largest };
+        assert!((g - w).abs() <= bound, "{id} grad[{i}]: {g} instead of {w}");
+        assert!(padded.mask[i] != 0 || *g == 0.0, "{id} grad[{i}]: {g} under the mask");
+    }
+    if config.loss_mode == LossMode::Gspo {
+        let means: Vec<f64> = (0..rows.len())
+            .map(|r| {
+                let row = data.cu[r] as usize..data.cu[r + 1] as usize;
+                policy_loss::seq_mean_log_ratio(&data.lp[row.clone()], &data.old[row.clone()], &data.mask[row])
+            })
+            .collect();
+        close(&format!("{id} seq_mean_log_ratio"), &means, &vec1(&out["seq_mean_log_ratio"]), tol);
+        let ratios: Vec<f64> = means.iter().map(|&m| policy_loss::seq_ratio(m)).collect();
+        close(&format!("{id} seq_ratio"), &ratios, &vec1(&out["seq_ratio"]), tol);
+    }
+    check_micro_batches::<F>(case, id, tol, ragged, &config, &den, &adv, &whole);
+}
+
+#[allow(clippy::too_many_arguments)]
+fn check_micro_batches<F: Real>(
+    case: &Value,
+    id: &str,
+    tol: f64,
+    ragged: bool,
+    config: &PolicyLoss,
+    den: &Denominators,
+    adv: &[f64],
+    whole: &[f64],
+) {
+    let micro = &case["micro_batches"];
+    if micro.is_null() {
+        return;
+    }
+    let counts = [num(&micro["batch_num_tokens"]), num(&micro["num_nonempty_seqs"])];
+    close(&format!("{id} denominators"), &[den.batch_num_tokens, den.num_seqs], &counts, 0.0);
+    let mut sum = policy_loss::PolicyStats::default();
+    let mut seen = vec![f64::NAN; whole.len()];
+    let mut naive = 0.0;
+    for (k, rows) in micro["rows"].as_array().unwrap().iter().enumerate() {
+        let data = Data::<F>::new(case, adv, &ids(rows), ragged);
+        let mut grad = vec![F::from_f64(0.0); data.lp.len()];
+        let part = policy_loss::compute(config, den, &data.batch(), &data.lp, &mut grad).unwrap();
+        close(&format!("{id} contribution {k}"), &[part.loss], &[num(&micro["contributions"][k])], tol);
+        data.at.iter().zip(&grad).for_each(|(&i, &g)| seen[i] = g.into());
+        sum += part;
+
+        // What verl's older actor computed: each part under its own denominators, weighted by its rows.
+        let padded = Data::<F>::new(case, adv, &ids(rows), false);
+        let own = Denominators::new(&padded.cu, &padded.mask, micro["loss_scale_factor"].as_f64());
+        let alone = policy_loss::compute(config, &own, &data.batch(), &data.lp, &mut grad).unwrap();
+        naive += if own.num_seqs == 0.0 { 0.0 } else { alone.loss * ids(rows).len() as f64 / adv.len() as f64 };
+    }
+    close(&format!("{id} sum"), &[sum.loss], &[num(&micro["sum"])], tol);
+    close(&format!("{id} naive sum"), &[naive], &[num(&micro["naive_sample_weighted_sum"])], tol);
+    for (i, (s, w)) in seen.iter().zip(whole).enumerate() {
+        assert!(s == w || (s.is_nan() && *w == 0.0), "{id} grad[{i}] in a micro-batch: {s} instead of {w}");
+    }
+}
+
+#[test]
+fn every_kind_has_a_test() {
+    let cases = all_cases();
+    for case in &cases {
+        let kind = case["kind"].as_str().unwrap();
+        assert!(KINDS.contains(&kind), "{}: no test for kind {kind}", case["id"]);
+    }
+    super::report("rl", cases.len());
+}
+
+#[test]
+fn policy_loss() {
+    run("policy_loss", |case, id| {
+        check_advantages(case, id);
+        for ragged in [false, true] {
+            check_loss::<f64>(case, id, TOL_F64, ragged);
+            check_loss::<f32>(case, id, TOL_F32, ragged);
+        }
+    });
+}
+
+#[test]
+fn advantage() {
+    run("advantage", check_advantages);
+}
+
+#[test]
+fn kl_estimators() {
+    run("kl_estimators", |case, id| {
+        let (lp, reference) = (flat(&case["inputs"]["log_prob"]), flat(&case["inputs"]["ref_log_prob"]));
+        for (name, out) in case["outputs"].as_object().unwrap() {
+            let kl: KlType = named(&Value::String(name.clone()));
+            let got: Vec<(f64, f64)> = lp.iter().zip(&reference).map(|(&l, &r)| kl.value_and_grad(l, r)).collect();
+            let (values, grads): (Vec<f64>, Vec<f64>) = got.into_iter().unzip();
+            close(&format!("{id} {name}"), &values, &flat(&out["value"]), TOL_F64);
+            close(&format!("{id} {name} gradient"), &grads, &flat(&out["grad_log_prob"]), TOL_F64);
+        }
+    });
+}
+
+/// log-softmax of one row of logits over a temperature, its entropy, and the entropy's derivative by each logit.
+fn softmax_row(logits: &[f64], temperature: f64) -> (Vec<f64>, f64, Vec<f64>) {
+    let z: Vec<f64> = logits.iter().map(|l| l / temperature).collect();
+    let max = z.iter().fold(f64::NEG_INFINITY, |m, &x| m.max(x));
+    let lse = max + z.iter().map(|x| (x - max).exp()).sum::<f64>().ln();
+    let lp: Vec<f64> = z.iter().map(|x| x - lse).collect();
+    let h = -lp.iter().map(|l| l.exp() * l).sum::<f64>();
+    let grad = lp.iter().map(|l| -l.exp() * (l + h) / temperature).collect();
+    (lp, h, grad)
+}
+
+#[test]
+fn entropy() {
+    run("entropy", |case, id| {
+        let (inputs, out) = (&case["inputs"], &case["outputs"]);
+        let mode: LossAggMode = named(&case["config"]["loss_agg_mode"]);
+        let (cu, mask) = (cu_seqlens(&inputs["response_mask"]), mask_of(&inputs["response_mask"]));
+        let labels: Vec<usize> = inputs["labels"].as_array().unwrap().iter().flat_map(ids).collect();
+        let logits: Vec<Vec<f64>> =
+            inputs["logits"].as_array().unwrap().iter().flat_map(|r| r.as_array().unwrap().iter().map(vec1)).collect();
+        let rows: Vec<_> = logits.iter().map(|l| softmax_row(l, num(&case["config"]["temperature"]))).collect();
+        let lp: Vec<f64> = rows.iter().zip(&labels).map(|(r, &l)| r.0[l]).collect();
+        let h: Vec<f64> = rows.iter().map(|r| r.1).collect();
+        close(&format!("{id} log_prob"), &lp, &flat(&out["log_prob"]), TOL_F64);
+        close(&format!("{id} entropy"), &h, &flat(&out["entropy"]), TOL_F64);
+
+        let den = Denominators::new(&cu, &mask, None);
+        let config = PolicyLoss { loss_agg_mode: mode, entropy_coeff: -1.0, ..PolicyLoss::grpo() };
+        let adv = vec![0.0; cu.len() - 1];
+        let batch = Batch {
+            cu_seqlens: &cu,
+            mask: &mask,
+            old_log_prob: &lp,
+            ref_log_prob: None,
+            advantages: &adv,
+            rollout_is_weights: None,
+        };
+        let (mut stats, mut dh) = (policy_loss::PolicyStats::default(), vec![f64::NAN; h.len()]);
+        policy_loss::compute_entropy(&config, &den, &batch, &h, &mut dh, &mut stats).unwrap();
+        close(&format!("{id} entropy_agg"), &[stats.entropy], &[num(&out["entropy_agg"])], TOL_F64);
+        let want: Vec<f64> = out["grad_logits"].as_array().unwrap().iter().flat_map(flat).collect();
+        let got: Vec<f64> = rows.iter().zip(&dh).flat_map(|(r, d)| r.2.iter().map(move |g| g * d)).collect();
+        close(&format!("{id} grad_logits"), &got, &want, TOL_F64);
+    });
+}
