@@ -1,0 +1,96 @@
+//! The data pipeline's configs.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::{Config, Mode, Rule, Safe, Secret};
+
+choice! {
+    /// File format of rows.
+    pub enum DataType {
+        /// Apache Parquet.
+        Parquet = "parquet",
+        /// One JSON object a line.
+        Jsonl = "jsonl",
+    }
+}
+
+settings! {
+    /// One file of rows.
+    pub struct DatasetConfig {
+        /// The file; its stem names the data set.
+        path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
+        /// Image urls of the rows are relative to this folder and may not leave it; null takes the file's folder.
+        data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder";
+        /// The file's format.
+        data_type: DataType = DataType::Parquet, name: "lmms-engine datasets[].data_type", published: "parquet";
+        /// Share of this data set among all, relative to the others.
+        weight: f64 = 1.0, rule: Rule::Above(0.0);
+        /// Take the first so many rows only.
+        limit: Option<usize> = None, rule: Rule::AtLeast(1.0);
+    }
+}
+
+settings! {
+    /// An OpenAI-compatible server.
+    pub struct EndpointConfig {
+        /// Its address up to /v1, or several to share the work.
+        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, name: "OAI_BASE_URL (teacher), OPENAI_BASE_URL (judge)";
+        /// The name it serves the model under.
+        model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION (teacher), OPENAI_MODEL_NAME (judge)",
+            published: "qwen3-vl (teacher), judge (judge)";
+        /// Sent as a bearer token.
+        api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OAI_API_KEY (teacher), OPENAI_API_KEY (judge)";
+        /// Longest answer asked for.
+        max_tokens: usize = 16384, rule: Rule::AtLeast(1.0), published: "16384";
+        /// Sampling temperature asked for.
+        temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), published: "1.0";
+        /// Requests in flight at once.
+        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "half the processors";
+        /// A request is given up after this long.
+        timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "6000";
+        /// Repetitions of a failed request, with growing random pauses.
+        max_retries: usize = 3, safe: Safe::Yes, published: "3 attempts";
+    }
+}
+
+settings! {
+    /// `omr data distill`: questions to a teacher, answers verified, the right ones kept.
+    pub struct DataConfig {
+        /// Rows whose questions are asked; a recipe uses its own.
+        datasets: Vec<DatasetConfig> = Vec::new();
+        /// Answers asked for each question.
+        num_rollouts: usize = 1, rule: Rule::AtLeast(1.0), name: "distill_response.py --num_rollouts",
+            published: "8 for the final set";
+        /// The server that answers; a recipe with a teacher of its own starts that.
+        teacher: Option<EndpointConfig> = None;
+        /// `strict` is the right scorer, `compat` the published one.
+        mode: Mode = Mode::Strict, published: "compat";
+    }
+}
+
+impl DataConfig {
+    fn teacher_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        let set = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
+        for (variable, key) in set {
+            if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
+                let teacher = tree.entry("teacher").or_insert(Value::Null);
+                if teacher.is_null() {
+                    *teacher = Value::Object(Map::new());
+                }
+                if let Value::Object(teacher) = teacher {
+                    teacher.insert(key.to_owned(), Value::String(value));
+                }
+            }
+        }
+    }
+}
+
+impl Config for DataConfig {
+    const NAME: &'static str = "data";
+
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        Self::teacher_from_env(tree, env);
+    }
+}

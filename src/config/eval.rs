@@ -1,0 +1,37 @@
+//! Evaluation: lmms-eval's words.
+
+use std::path::PathBuf;
+
+use super::{Config, DatasetConfig, Dtype, Mode, Rule, Safe};
+
+settings! {
+    /// `omr eval` and the `eval` part of a recipe.
+    pub struct EvalConfig {
+        /// Model directory to measure; a recipe measures its own.
+        model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
+        /// Tasks, by name.
+        tasks: Vec<String> = vec!["digits".to_owned()], name: "lmms-eval --tasks";
+        /// Rows of the task in RL-row form; a recipe writes its own to data/heldout.parquet.
+        data: Vec<DatasetConfig> = Vec::new();
+        /// `strict` is the right scorer, `compat` the published one.
+        mode: Mode = Mode::Strict, published: "compat";
+        /// Measure the first so many rows only.
+        limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
+        /// Answer greedily and count.
+        greedy: bool = true;
+        /// Answers sampled at temperature 1 for each row, beside the greedy one.
+        repeats: usize = 1, name: "lmms-eval --repeats";
+        /// Answers are cut here.
+        max_new_tokens: usize = 1024, rule: Rule::AtLeast(1.0), name: "lmms-eval --gen_kwargs max_new_tokens=";
+        /// Sequences that run at once.
+        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --batch_size";
+        /// Seed of sampling; a recipe uses its own.
+        seed: u64 = 42, name: "lmms-eval --seed";
+        /// Storage of weights, activations and cache; a recipe uses its own.
+        dtype: Dtype = Dtype::Bf16, published: "bf16";
+    }
+}
+
+impl Config for EvalConfig {
+    const NAME: &'static str = "eval";
+}

@@ -1,0 +1,291 @@
+//! Reinforcement learning: verl's keys.
+
+use std::path::PathBuf;
+
+use super::{Config, DatasetConfig, Dtype, LrSchedulerType, Mode, OptimConfig, Place, Rule, Safe};
+use crate::error::{Error, Result};
+
+choice! {
+    /// How rewards of a group become advantages.
+    pub enum AdvEstimator {
+        /// Reward less the group's mean, over its sample deviation if asked.
+        Grpo = "grpo",
+    }
+}
+
+choice! {
+    /// The policy loss.
+    pub enum LossMode {
+        /// Token-level ratio with dual clip (GRPO, DAPO).
+        Vanilla = "vanilla",
+        /// Sequence-level ratio, length-normalised.
+        Gspo = "gspo",
+    }
+}
+
+choice! {
+    /// How token losses become one number.
+    pub enum LossAggMode {
+        /// Mean over all tokens of the mini-batch.
+        TokenMean = "token-mean",
+        /// Sum in a sequence, mean over sequences.
+        SeqMeanTokenSum = "seq-mean-token-sum",
+        /// Mean in a sequence, mean over sequences.
+        SeqMeanTokenMean = "seq-mean-token-mean",
+        /// Sum in a sequence over a constant, summed.
+        SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
+    }
+}
+
+choice! {
+    /// The estimate of the divergence from the reference policy.
+    pub enum KlLossType {
+        /// k1: the log-ratio.
+        Kl = "kl",
+        /// Its absolute value.
+        Abs = "abs",
+        /// k2: half its square.
+        Mse = "mse",
+        /// k3, clamped.
+        LowVarKl = "low_var_kl",
+    }
+}
+
+settings! {
+    /// Sampling of responses, and what the engine may use for it.
+    pub struct RolloutConfig {
+        /// Responses for each prompt.
+        n: usize = 8, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.rollout.n", published: "16";
+        /// Logits are divided by this; 0 is greedy.
+        temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.rollout.temperature",
+            published: "1.0";
+        /// Sample from the fewest tokens whose probabilities reach this.
+        top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.rollout.top_p", published: "1.0";
+        /// Sample from this many tokens; -1 from all.
+        top_k: i64 = -1, rule: Rule::AtLeast(-1.0), name: "verl actor_rollout_ref.rollout.top_k", published: "-1";
+        /// Sample from tokens at least this share of the likeliest one.
+        min_p: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "vLLM min_p";
+        /// Tokens of one engine step: prompts longer than what is left are prefilled in chunks.
+        max_num_batched_tokens: usize = 8192, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl actor_rollout_ref.rollout.max_num_batched_tokens", published: "33792";
+        /// Sequences that run at once.
+        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl actor_rollout_ref.rollout.max_num_seqs", published: "1024";
+        /// Blocks of 128 keys in the cache; null makes as many as max_num_seqs sequences of full length need.
+        num_kv_blocks: Option<usize> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "vLLM num_gpu_blocks_override", published: "gpu_memory_utilization 0.8";
+        /// Prompts that begin alike share the cache of what they share.
+        enable_prefix_caching: bool = true, safe: Safe::Yes,
+            name: "verl actor_rollout_ref.rollout.enable_prefix_caching", published: "true";
+    }
+}
+
+settings! {
+    /// DAPO's dynamic sampling.
+    pub struct FilterGroupsConfig {
+        /// Leave out prompts whose responses all have the same metric, and sample more prompts.
+        enable: bool = false, name: "verl algorithm.filter_groups.enable", published: "false";
+        /// What is compared: score, acc or seq_reward.
+        metric: String = "score".to_owned(), name: "verl algorithm.filter_groups.metric";
+        /// Give up after this many generation batches for one update; 0 never.
+        max_num_gen_batches: usize = 10, name: "verl algorithm.filter_groups.max_num_gen_batches";
+    }
+}
+
+settings! {
+    /// DAPO's soft penalty for long responses.
+    pub struct OverlongBufferConfig {
+        /// Apply the penalty.
+        enable: bool = false, name: "verl reward_model.overlong_buffer.enable", published: "false";
+        /// The penalty grows over the last this many tokens of max_response_length.
+        len: usize = 0, name: "verl reward_model.overlong_buffer.len", published: "4096";
+        /// Penalty at max_response_length.
+        penalty_factor: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl reward_model.overlong_buffer.penalty_factor",
+            published: "1.0";
+    }
+}
+
+settings! {
+    /// The reward.
+    pub struct RewardConfig {
+        /// `strict` is the right behaviour, `compat` the published one.
+        mode: Mode = Mode::Strict, published: "compat";
+    }
+}
+
+settings! {
+    /// `omr rl` and the `rl` part of a recipe.
+    pub struct RlConfig {
+        /// Model directory to start from; a recipe uses its SFT model.
+        model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path",
+            published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
+        /// Prompts to train on; a recipe uses its own questions.
+        train_files: Vec<DatasetConfig> = Vec::new(), name: "verl data.train_files";
+        /// Draw the prompts in a new random order each epoch.
+        shuffle: bool = true, name: "verl data.shuffle", published: "true";
+        /// Prompts of one generation batch.
+        train_batch_size: usize = 64, rule: Rule::AtLeast(1.0), name: "verl data.train_batch_size", published: "128";
+        /// Prompts of one update; train_batch_size over this is the number of updates a generation batch gives.
+        ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
+            name: "verl actor_rollout_ref.actor.ppo_mini_batch_size", published: "128";
+        /// Passes over a generation batch.
+        ppo_epochs: usize = 1, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.actor.ppo_epochs",
+            published: "1";
+        /// Sampling.
+        rollout: RolloutConfig = RolloutConfig::default();
+        /// Longer prompts are left out and counted, pictures included.
+        max_prompt_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "verl data.max_prompt_length",
+            published: "4096";
+        /// Responses are cut here.
+        max_response_length: usize = 1024, rule: Rule::AtLeast(1.0), name: "verl data.max_response_length",
+            published: "28696";
+        /// How rewards become advantages.
+        adv_estimator: AdvEstimator = AdvEstimator::Grpo, name: "verl algorithm.adv_estimator", published: "grpo";
+        /// Divide advantages by the group's sample deviation; off is Dr.GRPO.
+        norm_adv_by_std_in_grpo: bool = true, name: "verl algorithm.norm_adv_by_std_in_grpo", published: "true";
+        /// The policy loss.
+        loss_mode: LossMode = LossMode::Gspo, name: "verl actor_rollout_ref.actor.policy_loss.loss_mode",
+            published: "gspo";
+        /// The ratio is clipped at 1 less this.
+        clip_ratio_low: f64 = 3e-4, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.clip_ratio_low",
+            published: "3e-4";
+        /// The ratio is clipped at 1 plus this.
+        clip_ratio_high: f64 = 4e-4, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.clip_ratio_high",
+            published: "4e-4";
+        /// Dual clip of the vanilla loss for negative advantages.
+        clip_ratio_c: f64 = 3.0, rule: Rule::Above(1.0), name: "verl actor_rollout_ref.actor.clip_ratio_c",
+            published: "3.0";
+        /// How token losses become one number; gspo always takes seq-mean-token-mean for its policy term.
+        loss_agg_mode: LossAggMode = LossAggMode::SeqMeanTokenMean, name: "verl actor_rollout_ref.actor.loss_agg_mode",
+            published: "seq-mean-token-mean";
+        /// Add a divergence from the model RL started from to the loss.
+        use_kl_loss: bool = false, name: "verl actor_rollout_ref.actor.use_kl_loss", published: "false";
+        /// Its weight.
+        kl_loss_coef: f64 = 0.001, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.kl_loss_coef",
+            published: "0";
+        /// Its estimator.
+        kl_loss_type: KlLossType = KlLossType::LowVarKl, name: "verl actor_rollout_ref.actor.kl_loss_type",
+            published: "low_var_kl";
+        /// Weight of the entropy bonus.
+        entropy_coeff: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.entropy_coeff",
+            published: "0";
+        /// Leave out prompts that teach nothing.
+        filter_groups: FilterGroupsConfig = FilterGroupsConfig::default();
+        /// Penalty for long responses.
+        overlong_buffer: OverlongBufferConfig = OverlongBufferConfig::default();
+        /// The reward.
+        reward: RewardConfig = RewardConfig::default();
+        /// Generation batches of the whole run; null passes once over the prompts.
+        total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
+            name: "verl trainer.total_training_steps", published: "15 epochs";
+        /// A checkpoint every so many steps; null leaves it to save_seconds.
+        save_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.save_freq",
+            published: "16";
+        /// A checkpoint when this many seconds have passed since the last one; null never by time.
+        save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
+        /// Checkpoints kept; older ones are removed once a newer one is whole.
+        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl trainer.max_actor_ckpt_to_keep";
+        /// Measure on the validation prompts every so many steps; null never.
+        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.test_freq",
+            published: "16";
+        /// A line on screen every so many steps (metrics.jsonl has every step).
+        logging_steps: u64 = 1, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// Write a step's rollouts to rollouts/STEP.parquet every so many steps; null never.
+        rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl trainer.rollout_data_dir", published: "every step";
+        /// Peak learning rate.
+        learning_rate: f64 = 1e-6, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.optim.lr",
+            published: "1e-6";
+        /// Course of the learning rate after the warm-up.
+        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Constant,
+            name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
+        /// Steps of linear warm-up.
+        warmup_steps: u64 = 25, name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps", published: "25";
+        /// Last learning rate as a share of the peak.
+        min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.min_lr_ratio",
+            published: "0";
+        /// Decoupled weight decay; norms and biases are left out.
+        weight_decay: f64 = 0.1, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.optim.weight_decay",
+            published: "0.1";
+        /// First-moment decay of AdamW.
+        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.betas",
+            published: "0.9";
+        /// Second-moment decay of AdamW.
+        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.betas",
+            published: "0.999";
+        /// Added to the root of the second moment.
+        adam_epsilon: f64 = 1e-8, rule: Rule::Above(0.0), published: "1e-8";
+        /// Gradients are scaled down to this norm.
+        max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.actor.grad_clip",
+            published: "1.0";
+        /// Seed of order and sampling; a recipe uses its own.
+        seed: u64 = 42, name: "verl data.seed";
+        /// Storage of weights, activations and cache; a recipe uses its own.
+        dtype: Dtype = Dtype::Bf16, name: "verl actor_rollout_ref.rollout.dtype", published: "bf16";
+        /// Tokens computed at once: a mini-batch is cut at sequence borders into micro-batches of at most this many.
+        micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
+            name: "verl actor_rollout_ref.actor.ppo_max_token_len_per_gpu", published: "33792";
+        /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "verl data.min_pixels",
+            published: "3136";
+        /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "verl data.max_pixels",
+            published: "12845056";
+        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
+        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
+            published: "auto";
+    }
+}
+
+impl RlConfig {
+    /// What the optimizer and its schedule need.
+    pub fn optim(&self) -> OptimConfig {
+        OptimConfig {
+            learning_rate: self.learning_rate,
+            lr_scheduler_type: self.lr_scheduler_type,
+            warmup_steps: self.warmup_steps,
+            min_lr_ratio: self.min_lr_ratio,
+            weight_decay: self.weight_decay,
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_epsilon: self.adam_epsilon,
+            max_grad_norm: self.max_grad_norm,
+        }
+    }
+
+    pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
+        let at = |key: &str| place.of(&super::setting::join(path, key));
+        if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
+            let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);
+            return Err(Error::input(at("ppo_mini_batch_size"), self.ppo_mini_batch_size.to_string(), expected));
+        }
+        if self.overlong_buffer.enable && self.overlong_buffer.len > self.max_response_length {
+            let expected = format!("at most max_response_length, which is {}", self.max_response_length);
+            return Err(Error::input(at("overlong_buffer.len"), self.overlong_buffer.len.to_string(), expected));
+        }
+        if self.overlong_buffer.enable && self.overlong_buffer.len == 0 {
+            return Err(Error::input(at("overlong_buffer.len"), "0", "1 or more tokens when the penalty is enabled"));
+        }
+        if self.rollout.top_k == 0 {
+            return Err(Error::input(at("rollout.top_k"), "0", "-1 (all tokens) or 1 and more"));
+        }
+        if self.rollout.top_p == 0.0 {
+            return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
+        }
+        let metrics = ["score", "acc", "seq_reward"];
+        if !metrics.contains(&self.filter_groups.metric.as_str()) {
+            let found = self.filter_groups.metric.clone();
+            return Err(Error::input(at("filter_groups.metric"), found, format!("one of {}", metrics.join(", "))));
+        }
+        super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
+    }
+}
+
+impl Config for RlConfig {
+    const NAME: &'static str = "rl";
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        self.check_parts(place, "")
+    }
+}

@@ -1,0 +1,122 @@
+//! Supervised fine-tuning: the keys of the Hugging Face trainer and of lmms-engine.
+
+use std::path::PathBuf;
+
+use super::{Config, DatasetConfig, Dtype, LrSchedulerType, OptimConfig, Place, Rule, Safe};
+use crate::error::{Error, Result};
+
+settings! {
+    /// `omr sft` and the `sft` part of a recipe.
+    pub struct SftConfig {
+        /// Model directory to start from; a recipe uses its base model.
+        model: Option<PathBuf> = None, name: "lmms-engine model_config.load_from_pretrained_path",
+            published: "Qwen/Qwen2.5-VL-7B-Instruct";
+        /// Rows to train on; a recipe uses what its data stage kept.
+        datasets: Vec<DatasetConfig> = Vec::new(), name: "lmms-engine dataset_config.datasets";
+        /// Draw the rows in a new random order each epoch.
+        shuffle: bool = true, name: "lmms-engine dataset_config.shuffle", published: "true";
+        /// Rows are packed into sequences of at most this many tokens; longer rows are rejected and counted.
+        packing_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "lmms-engine dataset_config.packing_length",
+            published: "61440";
+        /// Packs that make one update.
+        gradient_accumulation_steps: usize = 1, rule: Rule::AtLeast(1.0),
+            name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
+        /// Rows that make one update, when updates are to have a fixed number of rows; packs are then as many as needed.
+        train_batch_size: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        /// Updates; null counts epochs instead.
+        max_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
+            name: "lmms-engine trainer_args.max_steps", published: "4300";
+        /// Passes over the rows, used when max_steps is null.
+        num_train_epochs: f64 = 1.0, rule: Rule::Above(0.0), safe: Safe::WhenMore,
+            name: "lmms-engine trainer_args.num_train_epochs", published: "1";
+        /// Peak learning rate.
+        learning_rate: f64 = 5e-5, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.learning_rate",
+            published: "5e-5";
+        /// Course of the learning rate after the warm-up.
+        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Cosine,
+            name: "lmms-engine trainer_args.lr_scheduler_type", published: "cosine";
+        /// Steps of linear warm-up; null takes warmup_ratio.
+        warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
+        /// Share of the steps spent warming up, used when warmup_steps is null.
+        warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
+            published: "0.1";
+        /// Last learning rate as a share of the peak.
+        min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "Hugging Face lr_scheduler_kwargs.min_lr_rate",
+            published: "0";
+        /// Decoupled weight decay; norms and biases are left out.
+        weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.weight_decay",
+            published: "0.0";
+        /// First-moment decay of AdamW.
+        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 1.0), name: "Hugging Face adam_beta1", published: "0.9";
+        /// Second-moment decay of AdamW.
+        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 1.0), name: "Hugging Face adam_beta2", published: "0.999";
+        /// Added to the root of the second moment.
+        adam_epsilon: f64 = 1e-8, rule: Rule::Above(0.0), name: "Hugging Face adam_epsilon", published: "1e-8";
+        /// Gradients are scaled down to this norm.
+        max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "Hugging Face max_grad_norm", published: "1.0";
+        /// A checkpoint every so many steps; null leaves it to save_seconds.
+        save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "lmms-engine trainer_args.save_steps", published: "2000";
+        /// A checkpoint when this many seconds have passed since the last one; null never by time.
+        save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
+        /// Checkpoints kept; older ones are removed once a newer one is whole.
+        save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "lmms-engine trainer_args.save_total_limit", published: "3";
+        /// A line on screen every so many steps (metrics.jsonl has every step).
+        logging_steps: u64 = 1, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "lmms-engine trainer_args.logging_steps", published: "1";
+        /// Seed of initialisation, order and augmentation; a recipe uses its own.
+        seed: u64 = 42, name: "Hugging Face seed", published: "42";
+        /// Storage of weights and activations; a recipe uses its own.
+        dtype: Dtype = Dtype::Bf16, name: "lmms-engine trainer_args.bf16", published: "bf16";
+        /// Tokens computed at once: a batch is cut at row borders into micro-batches of at most this many.
+        micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
+            name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
+        /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
+            name: "lmms-engine extra_kwargs.image_min_pixels";
+        /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
+        image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
+            name: "lmms-engine extra_kwargs.image_max_pixels", published: "4194304";
+        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
+        resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
+            name: "lmms-engine trainer_args.resume_from_checkpoint";
+    }
+}
+
+impl SftConfig {
+    /// What the optimizer and its schedule need, for a run of `total_steps` updates.
+    pub fn optim(&self, total_steps: u64) -> OptimConfig {
+        OptimConfig {
+            learning_rate: self.learning_rate,
+            lr_scheduler_type: self.lr_scheduler_type,
+            // As the Hugging Face trainer: ceil.
+            warmup_steps: self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64),
+            min_lr_ratio: self.min_lr_ratio,
+            weight_decay: self.weight_decay,
+            adam_beta1: self.adam_beta1,
+            adam_beta2: self.adam_beta2,
+            adam_epsilon: self.adam_epsilon,
+            max_grad_norm: self.max_grad_norm,
+        }
+    }
+}
+
+impl Config for SftConfig {
+    const NAME: &'static str = "sft";
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+    }
+}
+
+/// min_pixels may not be over max_pixels.
+pub(super) fn check_pixels(place: &Place, path: &str, min: Option<usize>, max: Option<usize>) -> Result<()> {
+    match (min, max) {
+        (Some(min), Some(max)) if min > max => {
+            let key = super::setting::join(path, "image_min_pixels");
+            Err(Error::input(place.of(&key), min.to_string(), format!("at most image_max_pixels, which is {max}")))
+        }
+        _ => Ok(()),
+    }
+}

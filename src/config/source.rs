@@ -1,0 +1,220 @@
+//! From files, environment and command line to a config, and back.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use super::setting::{Key, Meta, Place, Safe, Setting};
+use crate::error::{Error, Result};
+
+/// A kind of config file.
+pub trait Config: Setting + Default {
+    /// Its name in `omr config NAME`.
+    const NAME: &'static str;
+
+    /// Fills in what follows from other keys or from the environment, before the tree is read.
+    fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
+
+    /// Checks that go over more than one key.
+    fn validate(&self, _place: &Place) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads `file`, applies the environment, then the `key=value` overrides, then checks everything.
+/// The environment is passed in so that nothing below this call depends on it.
+pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&str) -> Option<String>) -> Result<C> {
+    let known = keys::<C>().into_iter().map(|key| key.path).collect();
+    let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default(), known };
+    let mut tree = match file {
+        Some(file) => {
+            let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+            let value = parse(&text).map_err(|what| Error::format(file, what))?;
+            super::setting::entries(&place, "", &value)?.cloned().unwrap_or_default()
+        }
+        None => Map::new(),
+    };
+    for text in overrides {
+        place.overridden.insert(parse_override(text)?.0);
+    }
+    apply(&mut tree, overrides)?;
+    C::prepare(&mut tree, env);
+    // Again: what was typed wins over what the environment filled in.
+    apply(&mut tree, overrides)?;
+    let config = C::read(&place, "", &Value::Object(tree), &C::default())?;
+    config.validate(&place)?;
+    Ok(config)
+}
+
+fn parse(text: &str) -> std::result::Result<Value, String> {
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| one_line(&error.to_string()))
+}
+
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML").to_owned()
+}
+
+fn parse_override(text: &str) -> Result<(String, Value)> {
+    let Some((path, value)) = text.split_once('=').filter(|(path, _)| !path.is_empty()) else {
+        return Err(Error::input("command line", format!("{text:?}"), "key=value, such as seed=7 or rl.rollout.n=8"));
+    };
+    let value = parse(value).map_err(|what| Error::input(format!("command line: {path}"), what, "a YAML value"))?;
+    Ok((path.to_owned(), value))
+}
+
+fn apply(tree: &mut Map<String, Value>, overrides: &[String]) -> Result<()> {
+    let mut whole = Value::Object(std::mem::take(tree));
+    for text in overrides {
+        let (path, value) = parse_override(text)?;
+        set(&mut whole, &path, value).map_err(|found| not_a_group(text, &found))?;
+    }
+    if let Value::Object(map) = whole {
+        *tree = map;
+    }
+    Ok(())
+}
+
+fn not_a_group(text: &str, found: &Value) -> Error {
+    Error::input(format!("command line: {text}"), inline(found), "a key of a group, or an index of a list")
+}
+
+/// Sets `path` in `tree`, making groups on the way; `Err` holds the value that is no group.
+fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Value> {
+    let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+    if tree.is_null() {
+        *tree = Value::Object(Map::new());
+    }
+    let child = match tree {
+        Value::Object(map) => map.entry(head).or_insert(Value::Null),
+        Value::Array(list) => {
+            let whole = Value::from(list.len());
+            match head.parse::<usize>().ok().and_then(|i| list.get_mut(i)) {
+                Some(child) => child,
+                None => return Err(whole),
+            }
+        }
+        other => return Err(other.clone()),
+    };
+    match rest {
+        Some(rest) => set(child, rest, value),
+        None => {
+            *child = value;
+            Ok(())
+        }
+    }
+}
+
+/// The resolved config as YAML that [`load`] reads back; secrets are left out.
+pub fn to_yaml<C: Setting>(config: &C) -> Result<String> {
+    serde_saphyr::to_string(&config.write()).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
+}
+
+/// A value on one line, as YAML's flow form.
+pub(crate) fn inline(value: &Value) -> String {
+    match value {
+        Value::String(s) => s.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(", ")),
+        Value::Object(map) => {
+            let pairs: Vec<_> = map.iter().map(|(k, v)| format!("{k}: {}", inline(v))).collect();
+            format!("{{{}}}", pairs.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Every key of a kind of config, in the order of its table.
+pub fn keys<C: Config>() -> Vec<Key> {
+    let mut out = Vec::new();
+    C::default().describe("", "", Meta::NONE, &mut out);
+    out
+}
+
+/// A key whose value differs between two configs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Dotted path.
+    pub path: String,
+    /// Value of the first config.
+    pub was: String,
+    /// Value of the second.
+    pub now: String,
+    /// The difference changes no result: a run may go on with it.
+    pub safe: bool,
+}
+
+/// The keys in which two configs differ.
+pub fn differences<C: Config>(was: &C, now: &C) -> Vec<Difference> {
+    let known = keys::<C>();
+    let mut out = Vec::new();
+    compare(&known, "", &was.write(), &now.write(), &mut out);
+    out
+}
+
+fn compare(known: &[Key], path: &str, was: &Value, now: &Value, out: &mut Vec<Difference>) {
+    if was == now {
+        return;
+    }
+    if let (Value::Object(a), Value::Object(b)) = (was, now) {
+        for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
+            let path = super::setting::join(path, name);
+            compare(known, &path, a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null), out);
+        }
+        return;
+    }
+    let safe = match known.iter().find(|key| key.path == path).map_or(Safe::No, |key| key.meta.safe) {
+        Safe::No => false,
+        Safe::Yes => true,
+        Safe::WhenMore => match (was.as_f64(), now.as_f64()) {
+            (Some(was), Some(now)) => now > was,
+            _ => false,
+        },
+    };
+    out.push(Difference { path: path.to_owned(), was: inline(was), now: inline(now), safe });
+}
+
+/// An error naming every key that may not differ between the run in `dir` (`was`) and `now`; `Ok` holds the
+/// safe differences.
+pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec<Difference>> {
+    let (safe, unsafe_): (Vec<_>, Vec<_>) = differences(was, now).into_iter().partition(|difference| difference.safe);
+    if unsafe_.is_empty() {
+        return Ok(safe);
+    }
+    let list: Vec<_> = unsafe_.iter().map(|d| format!("{} was {} and is {}", d.path, d.was, d.now)).collect();
+    Err(Error::input_hint(
+        dir.display().to_string(),
+        format!("a run with another config: {}", list.join("; ")),
+        "the config it was started with",
+        "give another --out, or --fresh to move the old run aside",
+    ))
+}
+
+/// The candidate nearest to `word` by edit distance, when one is near enough to be meant.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let reach = (word.chars().count() / 3).max(2);
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|&(d, candidate)| d <= reach || (word.len() >= 4 && candidate.contains(word)))
+        .min_by_key(|&(d, _)| d)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let change = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}

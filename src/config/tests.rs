@@ -1,0 +1,120 @@
+use std::io::Write;
+use std::path::Path;
+
+use super::*;
+
+fn no_env(_: &str) -> Option<String> {
+    None
+}
+
+fn from_text<C: Config>(text: &str, overrides: &[&str]) -> crate::error::Result<C> {
+    let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+    file.write_all(text.as_bytes()).expect("written");
+    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+    load(Some(file.path()), &overrides, &no_env)
+}
+
+fn message<C: Config + std::fmt::Debug>(text: &str, overrides: &[&str]) -> String {
+    let error = from_text::<C>(text, overrides).expect_err("refused");
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn exponents_are_numbers() {
+    let config: SftConfig = from_text("learning_rate: 1e-5\nmax_steps: 1e3\n", &[]).unwrap();
+    assert_eq!(config.learning_rate, 1e-5);
+    assert_eq!(config.max_steps, Some(1000));
+}
+
+#[test]
+fn overrides_win_and_reach_into_groups_and_lists() {
+    let text = "datasets: [{path: a.parquet}, {path: b.parquet}]\n";
+    let config: SftConfig = from_text(text, &["datasets.1.limit=7", "learning_rate=2e-4", "seed=9"]).unwrap();
+    assert_eq!(config.datasets[1].limit, Some(7));
+    assert_eq!(config.datasets[0].limit, None);
+    assert_eq!((config.learning_rate, config.seed), (2e-4, 9));
+}
+
+#[test]
+fn an_unknown_key_names_the_nearest_and_the_file() {
+    let text = message::<RlConfig>("rollout: {temprature: 1}\n", &[]);
+    assert!(text.contains("rollout.temprature") && text.contains("did you mean temperature?"), "{text}");
+    let text = message::<RlConfig>("", &["rolout.n=4"]);
+    assert!(text.contains("command line: rolout") && text.contains("did you mean rollout?"), "{text}");
+    let text = message::<RecipeConfig>("temperature: 1\n", &[]);
+    assert!(text.contains("rl.rollout.temperature"), "{text}");
+}
+
+#[test]
+fn duplicate_keys_bad_types_and_bad_values_are_refused() {
+    assert!(message::<SftConfig>("seed: 1\nseed: 2\n", &[]).contains("duplicate"), "duplicate keys");
+    assert!(message::<SftConfig>("seed: twelve\n", &[]).contains("found twelve, expected a whole number"));
+    assert!(message::<SftConfig>("seed: -1\n", &[]).contains("found -1"));
+    assert!(message::<SftConfig>("min_lr_ratio: 1.5\n", &[]).contains("a number from 0 to 1"));
+    assert!(message::<SftConfig>("lr_scheduler_type: cosin\n", &[]).contains("did you mean cosine?"));
+    assert!(message::<SftConfig>("datasets: [{data_type: parquet}]\n", &[]).contains("datasets.0.path"));
+    assert!(message::<SftConfig>("shuffle: [\n", &[]).contains(":"));
+    assert!(message::<SftConfig>("- 1\n", &[]).contains("keys with values"));
+    assert!(message::<SftConfig>("", &["seed"]).contains("key=value"));
+    assert!(message::<RlConfig>("ppo_mini_batch_size: 48\n", &[]).contains("divisor"));
+}
+
+#[test]
+fn the_resolved_yaml_reads_back_as_the_same_config() {
+    let config: RecipeConfig = from_text("seed: 7\nrl: {rollout: {n: 4}}\n", &["sft.learning_rate=3e-3"]).unwrap();
+    let again: RecipeConfig = from_text(&to_yaml(&config).unwrap(), &[]).unwrap();
+    assert_eq!(config, again);
+    assert_eq!((config.sft.seed, config.rl.seed, config.eval.seed), (7, 7, 7));
+}
+
+#[test]
+fn differences_name_the_keys_and_know_the_safe_ones() {
+    let was = SftConfig { max_steps: Some(10), ..SftConfig::default() };
+    let now = SftConfig { max_steps: Some(20), logging_steps: 5, ..SftConfig::default() };
+    assert!(refuse_differences(Path::new("runs/x"), &was, &now).unwrap().len() == 2);
+    let error = refuse_differences(Path::new("runs/x"), &now, &was).expect_err("fewer steps").to_string();
+    assert!(error.contains("max_steps was 20 and is 10") && !error.contains("logging_steps"), "{error}");
+    let now = SftConfig { learning_rate: 1.0, ..was.clone() };
+    assert!(refuse_differences(Path::new("runs/x"), &was, &now).is_err());
+}
+
+#[test]
+fn the_environment_names_the_teacher_and_its_key_is_never_written() {
+    let env = |name: &str| match name {
+        "OAI_BASE_URL" => Some("http://localhost:9/v1".to_owned()),
+        "OAI_API_KEY" => Some("hidden-word".to_owned()),
+        "MODEL_VERSION" => Some("qwen3-vl".to_owned()),
+        _ => None,
+    };
+    let config: DataConfig = load(None, &["teacher.model=other".to_owned()], &env).unwrap();
+    let teacher = config.teacher.clone().unwrap();
+    assert_eq!(
+        (teacher.base_url.as_slice(), teacher.model.as_str()),
+        (&["http://localhost:9/v1".to_owned()][..], "other")
+    );
+    assert_eq!(teacher.api_key, Secret(Some("hidden-word".to_owned())));
+    assert!(!to_yaml(&config).unwrap().contains("hidden-word") && !format!("{config:?}").contains("hidden-word"));
+}
+
+#[test]
+fn every_key_has_a_meaning_and_a_type() {
+    let all =
+        [keys::<RecipeConfig>(), keys::<SftConfig>(), keys::<RlConfig>(), keys::<EvalConfig>(), keys::<DataConfig>()];
+    for key in all.iter().flatten() {
+        assert!(!key.meaning.is_empty() && !key.kind.is_empty(), "{key:?}");
+    }
+    assert!(all[0].iter().any(|key| key.path == "rl.rollout.n" && key.default == "8"));
+}
+
+#[test]
+fn the_shipped_configs_load() {
+    let config: RecipeConfig = load(Some(Path::new("configs/digits.yaml")), &[], &no_env).unwrap();
+    assert_eq!((config.sft.learning_rate, config.rl.rollout.n), (3e-3, 8));
+}
+
+#[test]
+fn nearest_is_near() {
+    assert_eq!(nearest("lerning_rate", ["learning_rate", "seed"]), Some("learning_rate"));
+    assert_eq!(nearest("zzz", ["learning_rate", "seed"]), None);
+}
