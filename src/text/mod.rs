@@ -1,1 +1,14 @@
-//! text
+//! Text: tokenizer, chat template, and the two together as [`Chat`].
+//!
+//! Ids are those of Hugging Face to the bit. Text is encoded in one of two ways ([`Special`]): `Parse` reads special
+//! tokens wherever their string stands, as Hugging Face does; `Plain` reads them only where the chat template wrote
+//! them, so that no text of a user can open a turn or an image.
+
+mod chat;
+mod json;
+mod template;
+mod tokenizer;
+
+pub use chat::{Chat, SpecialIds, expand_images};
+pub use template::{ChatTemplate, Message, Part};
+pub use tokenizer::{DecodeStream, Special, Tokenizer};

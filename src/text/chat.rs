@@ -1,0 +1,234 @@
+//! A conversation as ids: template and tokenizer together.
+
+use std::ops::Range;
+use std::path::Path;
+
+use regex::Regex;
+
+use super::{ChatTemplate, Message, Part, Special, Tokenizer};
+use crate::error::{Error, Result};
+
+/// The special tokens that Qwen2.5-VL's conversations are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpecialIds {
+    /// `<|endoftext|>`, also the padding.
+    pub endoftext: u32,
+    /// `<|im_start|>` opens a turn.
+    pub im_start: u32,
+    /// `<|im_end|>` closes a turn: the end of a generated answer.
+    pub im_end: u32,
+    /// `<|vision_start|>` opens a picture or video.
+    pub vision_start: u32,
+    /// `<|vision_end|>` closes it.
+    pub vision_end: u32,
+    /// `<|image_pad|>`, one for each merged patch of a picture.
+    pub image_pad: u32,
+    /// `<|video_pad|>`, one for each merged patch of a video.
+    pub video_pad: u32,
+}
+
+impl SpecialIds {
+    fn of(tokenizer: &Tokenizer, place: &str) -> Result<SpecialIds> {
+        let id = |token: &str| {
+            let id = tokenizer.id(token).filter(|&id| tokenizer.is_special(id));
+            id.ok_or_else(|| Error::input(place, format!("no special token {token}"), "a Qwen2.5-VL tokenizer"))
+        };
+        Ok(SpecialIds {
+            endoftext: id("<|endoftext|>")?,
+            im_start: id("<|im_start|>")?,
+            im_end: id("<|im_end|>")?,
+            vision_start: id("<|vision_start|>")?,
+            vision_end: id("<|vision_end|>")?,
+            image_pad: id("<|image_pad|>")?,
+            video_pad: id("<|video_pad|>")?,
+        })
+    }
+}
+
+/// Tokenizer, chat template and special ids of one model.
+#[derive(Clone)]
+pub struct Chat {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The chat template.
+    pub template: ChatTemplate,
+    /// The ids of the special tokens.
+    pub ids: SpecialIds,
+    /// Strings of the special tokens: what a user's text must not spell.
+    specials: Vec<String>,
+    /// The leftmost and there the longest of `specials`: the library's rule.
+    find_special: Regex,
+    /// Tokens of `<|im_start|>assistant\n`.
+    header_len: usize,
+}
+
+impl Chat {
+    /// Reads a model directory.
+    pub fn load(dir: impl AsRef<Path>) -> Result<Chat> {
+        let dir = dir.as_ref();
+        Chat::new(Tokenizer::load(dir)?, ChatTemplate::load(dir)?, &dir.display().to_string())
+    }
+
+    /// Puts a tokenizer and a template together; `place` names the tokenizer in errors.
+    pub fn new(tokenizer: Tokenizer, template: ChatTemplate, place: &str) -> Result<Chat> {
+        let ids = SpecialIds::of(&tokenizer, place)?;
+        let mut specials: Vec<String> = tokenizer.special_tokens().map(|(_, token)| token).collect();
+        specials.sort_by_key(|s| std::cmp::Reverse(s.len()));
+        let pattern = specials.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
+        let find_special = Regex::new(&pattern).map_err(|e| Error::input(place, e.to_string(), "special tokens"))?;
+        let header_len = 1 + tokenizer.encode("assistant\n", Special::Plain).len();
+        Ok(Chat { tokenizer, template, ids, specials, find_special, header_len })
+    }
+
+    /// The ids of a conversation, one `image_pad` for each picture (see [`expand_images`]).
+    ///
+    /// With [`Special::Plain`] the messages' text yields no special token: the turns and pictures are those of
+    /// `messages`. Where the text spells no special token, both ways give the same ids.
+    pub fn encode(&self, messages: &[Message], add_generation_prompt: bool, special: Special) -> Result<Vec<u32>> {
+        self.encode_with(messages, add_generation_prompt, special, &Default::default())
+    }
+
+    /// [`Chat::encode`] with more variables for the template, such as `add_vision_id`.
+    pub fn encode_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        special: Special,
+        variables: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Vec<u32>> {
+        if special == Special::Parse {
+            let text = self.template.render_with(messages, add_generation_prompt, variables)?;
+            return Ok(self.tokenizer.encode(&text, Special::Parse));
+        }
+        let mark = unused_char(messages)?;
+        let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
+        let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
+        let ids = self.encode_marked(&text, mark);
+        for (part, pad) in [(Part::Image, self.ids.image_pad), (Part::Video, self.ids.video_pad)] {
+            let expected = messages.iter().flat_map(|m| &m.content).filter(|p| **p == part).count();
+            let found = ids.iter().filter(|&&id| id == pad).count();
+            if found != expected {
+                let found = format!("{found} places of {part:?} in the rendered conversation");
+                return Err(Error::input("chat template", found, format!("{expected}, as the messages have")));
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The spans of `ids` that the assistant wrote, each with the `im_end` that closes it (if it is there).
+    pub fn assistant_spans(&self, ids: &[u32]) -> Vec<Range<usize>> {
+        let role = self.tokenizer.encode("assistant", Special::Plain);
+        let mut spans = Vec::new();
+        for (i, _) in ids.iter().enumerate().filter(|&(_, &id)| id == self.ids.im_start) {
+            let start = i + self.header_len;
+            if ids[i + 1..].starts_with(&role) && start <= ids.len() {
+                let close = ids[start..].iter().position(|&id| id == self.ids.im_end);
+                spans.push(start..close.map_or(ids.len(), |n| start + n + 1));
+            }
+        }
+        spans
+    }
+
+    /// A copy of the message in which `mark` interrupts every special token's string, also one that this text
+    /// only begins or ends: the template may join it with its neighbour. Other text stays as it is, so that
+    /// whatever the template tests in it comes out the same.
+    fn break_specials(&self, message: &Message, mark: char) -> Result<Message> {
+        if message.role.is_empty() || !message.role.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
+            return Err(Error::input("role of a message", format!("{:?}", message.role), "a name such as user"));
+        }
+        let content = message.content.iter().map(|part| match part {
+            Part::Text(text) => Part::Text(break_specials(text, &self.specials, mark)),
+            other => other.clone(),
+        });
+        Ok(Message { role: message.role.clone(), content: content.collect() })
+    }
+
+    /// Encodes rendered text: special tokens are those that no mark interrupts; the marks then vanish.
+    fn encode_marked(&self, text: &str, mark: char) -> Vec<u32> {
+        if !text.contains(mark) {
+            return self.tokenizer.encode(text, Special::Parse);
+        }
+        let plain = |text: &str| self.tokenizer.encode(&text.replace(mark, ""), Special::Plain);
+        let mut ids = Vec::new();
+        let mut done = 0;
+        for special in self.find_special.find_iter(text) {
+            ids.extend(plain(&text[done..special.start()]));
+            ids.extend(self.tokenizer.id(special.as_str()));
+            done = special.end();
+        }
+        ids.extend(plain(&text[done..]));
+        ids
+    }
+}
+
+fn break_specials(text: &str, specials: &[String], mark: char) -> String {
+    let mut cuts = Vec::new();
+    for special in specials {
+        let first_len = special.chars().next().map_or(0, char::len_utf8);
+        let mut from = 0;
+        while let Some(at) = text[from..].find(special.as_str()) {
+            from += at + first_len;
+            cuts.push(from);
+        }
+        // Templates trim: white space at the ends does not keep two texts apart.
+        for end in [text.len(), text.trim_end().len()] {
+            let opens = |n: &usize| special.is_char_boundary(*n) && text[..end].ends_with(&special[..*n]);
+            cuts.extend((1..special.len()).filter(opens).map(|n| end - n + first_len));
+        }
+        for start in [0, text.len() - text.trim_start().len()] {
+            let closes = |n: usize| special.is_char_boundary(n) && text[start..].starts_with(&special[n..]);
+            if (1..special.len()).any(closes) {
+                cuts.push(start);
+            }
+        }
+    }
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut marked = String::with_capacity(text.len() + cuts.len() * mark.len_utf8());
+    let mut done = 0;
+    for cut in cuts {
+        marked.push_str(&text[done..cut]);
+        marked.push(mark);
+        done = cut;
+    }
+    marked.push_str(&text[done..]);
+    marked
+}
+
+/// A character that no message contains, from those that Unicode sets aside for private use.
+fn unused_char(messages: &[Message]) -> Result<char> {
+    let texts: Vec<&str> = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).collect();
+    ('\u{fdd0}'..='\u{fdef}')
+        .chain('\u{f0000}'..='\u{10fffd}')
+        .find(|&c| !texts.iter().any(|t| t.contains(c)))
+        .ok_or_else(|| Error::input("messages", "every character of private use", "text"))
+}
+
+/// Repeats each `image_pad` once for every merged patch of its picture: grid `[t, h, w]` in patches gives
+/// `t * h * w / merge_size^2`. Serves videos too, with `video_pad`. The number of pads must be that of grids.
+pub fn expand_images(ids: &[u32], image_pad: u32, grids: &[[u32; 3]], merge_size: u32) -> Result<Vec<u32>> {
+    let pads = ids.iter().filter(|&&id| id == image_pad).count();
+    if pads != grids.len() {
+        let expected = format!("{} (one for each picture)", grids.len());
+        return Err(Error::input("prompt", format!("{pads} image places"), expected));
+    }
+    let mut out = Vec::with_capacity(ids.len());
+    let mut grids = grids.iter();
+    for &id in ids {
+        match (id == image_pad).then(|| grids.next()).flatten() {
+            Some(&grid) => out.extend(std::iter::repeat_n(image_pad, merged_patches(grid, merge_size)?)),
+            None => out.push(id),
+        }
+    }
+    Ok(out)
+}
+
+fn merged_patches([t, h, w]: [u32; 3], merge_size: u32) -> Result<usize> {
+    let fits = merge_size > 0 && t > 0 && h > 0 && w > 0 && h % merge_size == 0 && w % merge_size == 0;
+    let area = |a: u32| if fits { a as usize / merge_size as usize } else { 0 };
+    let patches = (t as usize).checked_mul(area(h)).and_then(|n| n.checked_mul(area(w)));
+    patches.filter(|&n| fits && n <= u32::MAX as usize).ok_or_else(|| {
+        let expected = format!("positive sizes, height and width multiples of {merge_size}");
+        Error::input("picture", format!("a grid of {t} x {h} x {w} patches"), expected)
+    })
+}

@@ -1,0 +1,256 @@
+//! Chat templates: Jinja as Hugging Face renders it, with bounded work and output.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, ErrorKind};
+use serde_json::json;
+
+use super::json;
+use crate::error::{Error, Result};
+
+/// One piece of a message. Pictures and videos are given in order beside the messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Text, as the user wrote it.
+    Text(String),
+    /// The place of a picture.
+    Image,
+    /// The place of a video.
+    Video,
+}
+
+/// A message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or another role that the template knows.
+    pub role: String,
+    /// The parts in reading order.
+    pub content: Vec<Part>,
+}
+
+impl Message {
+    /// A message of text alone.
+    pub fn text(role: impl Into<String>, text: impl Into<String>) -> Message {
+        Message { role: role.into(), content: vec![Part::Text(text.into())] }
+    }
+
+    /// As templates expect it: text alone is a string, anything else a list of parts.
+    fn to_json(&self) -> serde_json::Value {
+        let content = match self.content.iter().map(Part::text).collect::<Option<String>>() {
+            Some(text) => json!(text),
+            None => self.content.iter().map(Part::to_json).collect(),
+        };
+        json!({"role": self.role, "content": content})
+    }
+}
+
+impl Part {
+    /// The text of a part of text.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Part::Text(text) => Some(text),
+            Part::Image | Part::Video => None,
+        }
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        match self {
+            Part::Text(text) => json!({"type": "text", "text": text}),
+            Part::Image => json!({"type": "image"}),
+            Part::Video => json!({"type": "video"}),
+        }
+    }
+}
+
+/// Instructions a rendering may take: some hundred for each message, so room for ten thousand messages.
+const FUEL: u64 = 5_000_000;
+/// Bytes a rendering may write beyond `OUTPUT_FACTOR` times the messages' own.
+const OUTPUT_BASE: usize = 1 << 20;
+const OUTPUT_FACTOR: usize = 4;
+const NAME: &str = "chat_template";
+
+/// A chat template with the special tokens it may name (`bos_token`, `eos_token`, ...).
+#[derive(Clone)]
+pub struct ChatTemplate {
+    env: Arc<Environment<'static>>,
+    source: Arc<str>,
+    /// Where it was read, for errors.
+    place: String,
+    variables: serde_json::Map<String, serde_json::Value>,
+}
+
+impl ChatTemplate {
+    /// The template of a model directory: `chat_template.jinja`, else `chat_template.json`, else the `chat_template`
+    /// of `tokenizer_config.json`. The special tokens' names come from `tokenizer_config.json`.
+    pub fn load(dir: impl AsRef<Path>) -> Result<ChatTemplate> {
+        let dir = dir.as_ref();
+        let config_path = dir.join("tokenizer_config.json");
+        let config = read_json(&config_path)?;
+        let jinja = dir.join("chat_template.jinja");
+        let json = dir.join("chat_template.json");
+        let (source, place) = if let Some(bytes) = read(&jinja)? {
+            (String::from_utf8(bytes).map_err(|e| Error::format(&jinja, e.to_string()))?, jinja)
+        } else if let Some(value) = read_json(&json)? {
+            (named_template(&value, &json)?, json)
+        } else if let Some(value) = config.as_ref().filter(|c| c.get("chat_template").is_some_and(|t| !t.is_null())) {
+            (named_template(value, &config_path)?, config_path)
+        } else {
+            let expected = "chat_template.jinja, chat_template.json or tokenizer_config.json with a chat_template";
+            return Err(Error::input(dir.display().to_string(), "no chat template", expected));
+        };
+        let mut template = ChatTemplate::new(&source, place.display().to_string())?;
+        for (key, value) in config.as_ref().and_then(|c| c.as_object()).into_iter().flatten() {
+            // A token is written as its string or as an object with its `content`.
+            let token = value.as_str().or_else(|| value.get("content").and_then(|c| c.as_str()));
+            if let Some(token) = token.filter(|_| key.ends_with("_token")) {
+                template.variables.insert(key.clone(), token.into());
+            }
+        }
+        Ok(template)
+    }
+
+    /// Compiles a template; `place` names it in errors.
+    pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
+        let place = place.into();
+        let mut env = Environment::new();
+        env.set_trim_blocks(true);
+        env.set_lstrip_blocks(true);
+        env.set_fuel(Some(FUEL));
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        env.add_function("raise_exception", |what: String| -> std::result::Result<Value, minijinja::Error> {
+            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+        });
+        env.add_function("strftime_now", strftime_now);
+        env.add_filter("tojson", tojson);
+        env.add_template_owned(NAME, source.to_owned()).map_err(|e| failed(&place, &e))?;
+        Ok(ChatTemplate { env: Arc::new(env), source: source.into(), place, variables: Default::default() })
+    }
+
+    /// The template's own text.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The conversation as one text; with `add_generation_prompt` it ends where the assistant is to speak.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
+        self.render_with(messages, add_generation_prompt, &Default::default())
+    }
+
+    /// [`ChatTemplate::render`] with more variables, such as `add_vision_id`.
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<String> {
+        let mut context = self.variables.clone();
+        context.extend(variables.iter().map(|(k, v)| (k.clone(), v.clone())));
+        context.insert("messages".to_owned(), messages.iter().map(Message::to_json).collect());
+        context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
+
+        let given: usize = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum();
+        let mut out = Capped { bytes: Vec::new(), cap: OUTPUT_BASE + OUTPUT_FACTOR * given };
+        let template = self.env.get_template(NAME).map_err(|e| failed(&self.place, &e))?;
+        template.render_captured_to(context, &mut out).map_err(|e| failed(&self.place, &e))?;
+        String::from_utf8(out.bytes).map_err(|e| Error::Failed(format!("{}: {e}", self.place)))
+    }
+}
+
+/// A buffer that refuses to grow beyond its cap.
+struct Capped {
+    bytes: Vec<u8>,
+    cap: usize,
+}
+
+impl std::io::Write for Capped {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.cap {
+            return Err(std::io::Error::other(format!("the template writes more than {} bytes", self.cap)));
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A template's failure with its line and cause.
+fn failed(place: &str, error: &minijinja::Error) -> Error {
+    let mut what = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        what = format!("{what}: {error}");
+        cause = error.source();
+    }
+    Error::input(place, what, "a chat template that accepts these messages")
+}
+
+/// `strftime_now(format)` of Hugging Face, in UTC.
+fn strftime_now(format: String) -> std::result::Result<String, minijinja::Error> {
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
+    jiff::fmt::strtime::format(&format, &now)
+        .map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+/// `tojson` of Hugging Face: `json.dumps(value, ensure_ascii=False)` with its keyword arguments.
+fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja::Error> {
+    let invalid = |what: String| minijinja::Error::new(ErrorKind::InvalidOperation, what);
+    let indent = match kwargs.get::<Option<Value>>("indent")? {
+        Some(v) if v.is_none() || v.is_undefined() => None,
+        Some(v) => match (v.as_str(), v.as_usize()) {
+            (Some(text), _) => Some(text.to_owned()),
+            (None, Some(n)) if n <= 64 => Some(" ".repeat(n)),
+            _ => return Err(invalid(format!("tojson: indent={v}"))),
+        },
+        None => None,
+    };
+    let separators = match kwargs.get::<Option<Value>>("separators")? {
+        Some(v) if !v.is_none() => {
+            let pair: Vec<Value> = v.try_iter()?.collect();
+            match pair.as_slice() {
+                [item, key] => Some((item.to_string(), key.to_string())),
+                _ => return Err(invalid("tojson: separators is a pair".to_owned())),
+            }
+        }
+        _ => None,
+    };
+    let style = json::Style {
+        ensure_ascii: kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+        indent,
+        separators,
+    };
+    kwargs.assert_all_used()?;
+    let value = serde_json::to_value(&value).map_err(|e| invalid(format!("tojson: {e}")))?;
+    Ok(Value::from_safe_string(json::dumps(&value, &style)))
+}
+
+/// A file's bytes, or nothing where there is no file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+fn read_json(path: &Path) -> Result<Option<serde_json::Value>> {
+    let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|e| Error::format(path, e.to_string()));
+    read(path)?.map(parse).transpose()
+}
+
+/// `chat_template` of a JSON file: a string, or a list of `{name, template}` with one named `default`.
+fn named_template(value: &serde_json::Value, path: &Path) -> Result<String> {
+    let template = value.get("chat_template");
+    let listed = template.and_then(|t| t.as_array()).into_iter().flatten();
+    let default = listed.filter(|t| t.get("name").is_some_and(|n| n == "default")).find_map(|t| t.get("template"));
+    let source = template.and_then(|t| t.as_str()).or_else(|| default.and_then(|t| t.as_str()));
+    source
+        .map(str::to_owned)
+        .ok_or_else(|| Error::format(path, "chat_template: expected a string, or a list with one named default"))
+}

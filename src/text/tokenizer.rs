@@ -1,0 +1,264 @@
+//! The tokenizer: a `tokenizer.json` read by the `tokenizers` crate, with byte-exact decoding of our own.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tokenizers::{
+    AddedToken, AddedVocabulary, DecoderWrapper, Model, OffsetReferential, OffsetType, PreTokenizer, Tokenizer as Bpe,
+};
+
+use crate::error::{Error, Result};
+
+/// What to do with the strings of special tokens (`<|im_start|>` and the like) that stand in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// They become the special tokens, wherever they stand: Hugging Face's rule.
+    Parse,
+    /// They are ordinary text.
+    Plain,
+}
+
+/// A byte-level BPE tokenizer in Hugging Face's format.
+#[derive(Clone)]
+pub struct Tokenizer {
+    bpe: Bpe,
+    /// The added tokens of `bpe`, set to leave special tokens alone.
+    plain: AddedVocabulary,
+    /// The bytes each id stands for, end to end; id `i` has `bytes[starts[i]..starts[i + 1]]`.
+    bytes: Vec<u8>,
+    starts: Vec<u32>,
+    special: Vec<bool>,
+    /// The id of each single byte.
+    byte_ids: [u32; 256],
+}
+
+impl Tokenizer {
+    /// Reads a `tokenizer.json`, or the one of a model directory. A `tokenizer_config.json` beside it adds its
+    /// `added_tokens_decoder`, whose `special` flags decide what decoding skips.
+    pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
+        let path = path.as_ref();
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let json = fs::read(&file).map_err(Error::io(&file))?;
+        let config = file.with_file_name("tokenizer_config.json");
+        let added = match fs::read(&config) {
+            Ok(bytes) => added_tokens(&bytes, &config)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(Error::io(&config)(e)),
+        };
+        Tokenizer::from_json(&json, &added, &file)
+    }
+
+    /// Reads the bytes of a `tokenizer.json`; `place` names them in errors.
+    pub fn from_bytes(json: &[u8], place: impl AsRef<Path>) -> Result<Tokenizer> {
+        Tokenizer::from_json(json, &[], place.as_ref())
+    }
+
+    fn from_json(json: &[u8], added: &[(u32, AddedToken)], file: &Path) -> Result<Tokenizer> {
+        let mut bpe = Bpe::from_bytes(json).map_err(|e| Error::format(file, e.to_string()))?;
+        for (id, token) in added {
+            let content = token.content.clone();
+            bpe.add_tokens([token.clone()]).map_err(|e| Error::format(file, e.to_string()))?;
+            if bpe.token_to_id(&content) != Some(*id) {
+                let what =
+                    format!("tokenizer_config.json gives {content:?} the id {id}, which does not follow from here");
+                return Err(Error::format(file, what));
+            }
+        }
+        Tokenizer::new(bpe, file)
+    }
+
+    /// Checks a tokenizer and prepares it; `place` names it in errors.
+    pub(super) fn new(mut bpe: Bpe, place: &Path) -> Result<Tokenizer> {
+        if !matches!(bpe.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+            return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are read"));
+        }
+        // Saved cut-offs and padding belong to whoever saved them: encoding here is always whole.
+        bpe.with_truncation(None).map_err(|e| Error::format(place, e.to_string()))?;
+        bpe.with_padding(None);
+
+        let chars = byte_chars();
+        let mut byte_ids = [0; 256];
+        for (byte, id) in byte_ids.iter_mut().enumerate() {
+            let symbol = chars[byte].to_string();
+            *id = bpe
+                .get_model()
+                .token_to_id(&symbol)
+                .ok_or_else(|| Error::format(place, format!("no token for byte {byte:#04x} ({symbol:?})")))?;
+        }
+
+        let mut of_char = std::collections::HashMap::new();
+        for (byte, &char) in chars.iter().enumerate() {
+            of_char.insert(char, byte as u8);
+        }
+        let added = bpe.get_added_tokens_decoder();
+        let len = bpe.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1);
+        if len > MAX_VOCAB {
+            return Err(Error::format(place, format!("an id of {}, more than {MAX_VOCAB}", len - 1)));
+        }
+        let (mut bytes, mut starts, mut special) = (Vec::new(), vec![0], vec![false; len]);
+        for id in 0..len as u32 {
+            let token = bpe.get_added_vocabulary().simple_id_to_token(id).or_else(|| bpe.get_model().id_to_token(id));
+            if let Some(token) = token {
+                match token.chars().map(|c| of_char.get(&c).copied()).collect::<Option<Vec<u8>>>() {
+                    Some(decoded) => bytes.extend(decoded),
+                    None => bytes.extend(token.as_bytes()),
+                }
+            }
+            starts.push(bytes.len() as u32);
+            special[id as usize] = added.get(&id).is_some_and(|t| t.special);
+        }
+        let mut plain = bpe.get_added_vocabulary().clone();
+        plain.set_encode_special_tokens(true);
+        Ok(Tokenizer { bpe, plain, bytes, starts, special, byte_ids })
+    }
+
+    /// The ids of a text. With [`Special::Plain`] no id is a special token's.
+    pub fn encode(&self, text: &str, special: Special) -> Vec<u32> {
+        let ids = match special {
+            Special::Parse => self.bpe.encode_fast(text, false).map(|e| e.get_ids().to_vec()),
+            Special::Plain => self.encode_plain(text),
+        };
+        // The library refuses no text that a byte-complete vocabulary can write; if it ever does, the bytes remain.
+        let mut ids = ids.unwrap_or_else(|_| text.bytes().map(|b| self.byte_ids[b as usize]).collect());
+        if special == Special::Plain && ids.iter().any(|&id| self.is_special(id)) {
+            // Only a tokenizer whose merges spell a special token comes here.
+            let spell = |id: u32| self.token_bytes(id).iter().map(|&b| self.byte_ids[b as usize]).collect();
+            ids = ids.into_iter().flat_map(|id| if self.is_special(id) { spell(id) } else { vec![id] }).collect();
+        }
+        ids
+    }
+
+    fn encode_plain(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
+        let mut pieces = self.plain.extract_and_normalize(self.bpe.get_normalizer(), text);
+        if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
+            pre_tokenizer.pre_tokenize(&mut pieces)?;
+        }
+        pieces.tokenize(|piece| self.bpe.get_model().tokenize(piece.get()))?;
+        let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
+        Ok(splits.iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|t| t.id).collect())
+    }
+
+    /// The text of some ids. Broken UTF-8 becomes U+FFFD; ids outside the vocabulary have no text.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> String {
+        let mut bytes = Vec::new();
+        for &id in ids.iter().filter(|&&id| !(skip_special && self.is_special(id))) {
+            bytes.extend_from_slice(self.token_bytes(id));
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A decoder that takes ids one by one.
+    pub fn decode_stream(&self, skip_special: bool) -> DecodeStream {
+        DecodeStream { skip_special, held: Vec::new() }
+    }
+
+    /// The bytes an id stands for; none for an id outside the vocabulary.
+    pub fn token_bytes(&self, id: u32) -> &[u8] {
+        match self.starts.get(id as usize..).and_then(|s| s.get(..2)) {
+            Some(&[start, end]) => &self.bytes[start as usize..end as usize],
+            _ => &[],
+        }
+    }
+
+    /// The id of a token by its exact string, added tokens included.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.bpe.token_to_id(token)
+    }
+
+    /// The string of a token as the vocabulary file has it (bytes in their printable form).
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.bpe.id_to_token(id)
+    }
+
+    /// Whether an id is a special token's.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special.get(id as usize).copied().unwrap_or(false)
+    }
+
+    /// The strings of all special tokens.
+    pub fn special_tokens(&self) -> impl Iterator<Item = (u32, String)> + '_ {
+        (0..self.special.len() as u32).filter(|&id| self.is_special(id)).filter_map(|id| Some((id, self.token(id)?)))
+    }
+
+    /// One more than the largest id, added tokens included.
+    pub fn len(&self) -> usize {
+        self.special.len()
+    }
+
+    /// Whether there is no token at all (never, once loaded).
+    pub fn is_empty(&self) -> bool {
+        self.special.is_empty()
+    }
+
+    pub(super) fn bpe(&self) -> &Bpe {
+        &self.bpe
+    }
+}
+
+/// A bound on ids, so that a broken file cannot ask for tables of 2^32 rows.
+const MAX_VOCAB: usize = 1 << 24;
+
+/// Turns ids into text as they come: bytes of a character that is not whole yet are held back.
+/// All pieces together equal [`Tokenizer::decode`] of all ids.
+#[derive(Clone, Debug)]
+pub struct DecodeStream {
+    skip_special: bool,
+    held: Vec<u8>,
+}
+
+impl DecodeStream {
+    /// The text that `id` completes; empty while a character is incomplete.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        if !(self.skip_special && tokenizer.is_special(id)) {
+            self.held.extend_from_slice(tokenizer.token_bytes(id));
+        }
+        let mut text = String::new();
+        let mut used = 0;
+        for chunk in self.held.utf8_chunks() {
+            text.push_str(chunk.valid());
+            used += chunk.valid().len();
+            let broken = chunk.invalid();
+            let incomplete = std::str::from_utf8(broken).is_err_and(|e| e.error_len().is_none());
+            if incomplete && used + broken.len() == self.held.len() {
+                break;
+            }
+            if !broken.is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+                used += broken.len();
+            }
+        }
+        self.held.drain(..used);
+        text
+    }
+
+    /// What is still held back, as U+FFFD.
+    pub fn finish(&mut self) -> String {
+        String::from_utf8_lossy(&std::mem::take(&mut self.held)).into_owned()
+    }
+}
+
+/// The printable character that stands for each byte in a byte-level vocabulary (GPT-2's table).
+pub(super) fn byte_chars() -> [char; 256] {
+    let mut next = 256;
+    std::array::from_fn(|byte| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte as u8),
+        _ => {
+            next += 1;
+            char::from_u32(next - 1).expect("256..=323 are characters")
+        }
+    })
+}
+
+/// `added_tokens_decoder` of a `tokenizer_config.json`, by ascending id.
+fn added_tokens(config: &[u8], path: &Path) -> Result<Vec<(u32, AddedToken)>> {
+    let config: Value = serde_json::from_slice(config).map_err(|e| Error::format(path, e.to_string()))?;
+    let mut tokens = Vec::new();
+    for (id, entry) in config.get("added_tokens_decoder").and_then(Value::as_object).into_iter().flatten() {
+        let broken = |what: String| Error::format(path, format!("added_tokens_decoder.{id}: {what}"));
+        let token = serde_json::from_value(entry.clone()).map_err(|e| broken(e.to_string()))?;
+        tokens.push((id.parse().map_err(|_| broken("not an id".to_owned()))?, token));
+    }
+    tokens.sort_by_key(|(id, _)| *id);
+    Ok(tokens)
+}
