@@ -1,0 +1,142 @@
+//! `goldens/hf/tokenizer`: Qwen2.5's tokenizer and the Qwen2.5-VL chat template against Hugging Face. All exact.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use omr::text::{Chat, ChatTemplate, Message, Part, Special, Tokenizer, expand_images};
+use serde_json::Value;
+
+fn folder() -> PathBuf {
+    super::dir().join("hf/tokenizer")
+}
+
+fn tokenizer() -> &'static Tokenizer {
+    static TOKENIZER: OnceLock<Tokenizer> = OnceLock::new();
+    TOKENIZER.get_or_init(|| {
+        let plain = folder().join("tokenizer.json");
+        let packed = folder().join("tokenizer.json.gz");
+        if plain.exists() {
+            return Tokenizer::load(&plain).unwrap();
+        }
+        let mut json = Vec::new();
+        let file = std::fs::File::open(&packed).unwrap_or_else(|e| panic!("{}: {e}", packed.display()));
+        flate2::read::GzDecoder::new(file).read_to_end(&mut json).unwrap();
+        Tokenizer::from_bytes(&json, &packed).unwrap()
+    })
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+fn cases(file: &str, key: &str) -> Vec<Value> {
+    super::json(&folder().join(file))[key].as_array().unwrap().clone()
+}
+
+fn spells_special(text: &str) -> bool {
+    tokenizer().special_tokens().any(|(_, token)| text.contains(&token))
+}
+
+/// Decoding, whole and id by id.
+fn check_decode(case: &Value, what: &str) {
+    let tokenizer = tokenizer();
+    for (key, skip) in [("decoded", false), ("decoded_skip_special", true)] {
+        let ids = ids(&case["ids"]);
+        assert_eq!(tokenizer.decode(&ids, skip), case[key].as_str().unwrap(), "{what}: {key}");
+        let mut stream = tokenizer.decode_stream(skip);
+        let mut text: String = ids.iter().map(|&id| stream.push(tokenizer, id)).collect();
+        text += &stream.finish();
+        assert_eq!(text, case[key].as_str().unwrap(), "{what}: {key}, streamed");
+    }
+}
+
+#[test]
+fn encode() {
+    let cases = cases("tokenizer_cases.json", "cases");
+    for case in &cases {
+        let text = case["text"].as_str().unwrap();
+        let found = tokenizer().encode(text, Special::Parse);
+        assert_eq!(found, ids(&case["ids"]), "{text:?}");
+        if let Some(tokens) = case["tokens"].as_array() {
+            let named: Vec<_> = found.iter().map(|&id| tokenizer().token(id).unwrap()).collect();
+            assert_eq!(Value::from(named), Value::from(tokens.clone()), "{text:?}");
+        }
+        let plain = tokenizer().encode(text, Special::Plain);
+        assert!(!plain.iter().any(|&id| tokenizer().is_special(id)), "{text:?}");
+        if !spells_special(text) {
+            assert_eq!(plain, found, "{text:?}");
+        }
+        check_decode(case, text);
+    }
+    super::report("tokenizer", cases.len());
+}
+
+#[test]
+fn decode() {
+    let cases = cases("tokenizer_cases.json", "decode_cases");
+    for case in &cases {
+        check_decode(case, &case["ids"].to_string());
+    }
+    super::report("tokenizer_decode", cases.len());
+}
+
+fn message(value: &Value) -> Message {
+    let part = |part: &Value| match part["type"].as_str() {
+        Some("text") => Part::Text(part["text"].as_str().unwrap().to_owned()),
+        Some("image") => Part::Image,
+        Some("video") => Part::Video,
+        other => panic!("a part of type {other:?}"),
+    };
+    let role = value["role"].as_str().unwrap();
+    match &value["content"] {
+        Value::String(text) => Message::text(role, text),
+        parts => Message { role: role.to_owned(), content: parts.as_array().unwrap().iter().map(part).collect() },
+    }
+}
+
+/// The folder's template, in each form it is found.
+fn templates() -> Vec<(PathBuf, ChatTemplate)> {
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let mut found = Vec::new();
+    for path in super::entries(&folder(), "chat_template", ".jinja") {
+        found.push((path.clone(), ChatTemplate::new(&read(&path), path.display().to_string()).unwrap()));
+    }
+    for path in super::entries(&folder(), "chat_template.", ".json") {
+        let source = super::json(&path)["chat_template"].as_str().unwrap().to_owned();
+        found.push((path.clone(), ChatTemplate::new(&source, path.display().to_string()).unwrap()));
+    }
+    found
+}
+
+#[test]
+fn chat_template() {
+    let cases = cases("chat_template_cases.json", "cases");
+    let mut run = 0;
+    for (path, template) in templates() {
+        let chat = Chat::new(tokenizer().clone(), template, "golden").unwrap();
+        for case in &cases {
+            let what = format!("{} {}", path.display(), case["name"]);
+            let messages: Vec<Message> = case["messages"].as_array().unwrap().iter().map(message).collect();
+            let prompt = case["add_generation_prompt"].as_bool().unwrap();
+            let mut variables = serde_json::Map::new();
+            variables.insert("add_vision_id".to_owned(), case["add_vision_id"].clone());
+
+            let rendered = chat.template.render_with(&messages, prompt, &variables).unwrap();
+            assert_eq!(rendered, case["rendered"].as_str().unwrap(), "{what}");
+            let parsed = chat.encode_with(&messages, prompt, Special::Parse, &variables).unwrap();
+            assert_eq!(parsed, ids(&case["ids"]), "{what}");
+            if !messages.iter().flat_map(|m| &m.content).filter_map(Part::text).any(spells_special) {
+                let plain = chat.encode_with(&messages, prompt, Special::Plain, &variables).unwrap();
+                assert_eq!(plain, parsed, "{what}");
+            }
+            if !case["expanded_ids"].is_null() {
+                let grids: Vec<[u32; 3]> = serde_json::from_value(case["image_grid_thw"].clone()).unwrap();
+                let expanded = expand_images(&parsed, chat.ids.image_pad, &grids, 2).unwrap();
+                assert_eq!(expanded, ids(&case["expanded_ids"]), "{what}");
+            }
+            run += 1;
+        }
+    }
+    super::report("chat_template", run);
+}
