@@ -2,6 +2,7 @@
 //! whatever its sizes; none found is a failure.
 
 mod rl;
+mod rope;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,449 @@
+//! `config.json` of Qwen2.5-VL: the released flat layout and the nested one newer versions write are read,
+//! the released one is written. A fault names the file and the JSON pointer.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::tensor::DType;
+
+/// Base of the vision tower's rotary frequencies; the released layout has no key for it.
+pub const VISION_ROPE_THETA: f64 = 1e4;
+
+/// What the model is made of; names as in the Hugging Face file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ModelConfig {
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Width of the residual stream, D.
+    pub hidden_size: usize,
+    /// Width of the MLP, F.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub num_hidden_layers: usize,
+    /// Query heads.
+    pub num_attention_heads: usize,
+    /// Key and value heads.
+    pub num_key_value_heads: usize,
+    /// Epsilon of the decoder's norms.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+    /// How many rotary frequencies turn with time, height and width.
+    pub mrope_section: [usize; 3],
+    /// Longest sequence the model was made for.
+    pub max_position_embeddings: usize,
+    /// True when the output matrix is the token table.
+    pub tie_word_embeddings: bool,
+    /// Standard deviation of freshly made matrices.
+    pub initializer_range: f64,
+    /// Begin-of-sequence id, if any.
+    pub bos_token_id: Option<u32>,
+    /// End-of-sequence id, if any.
+    pub eos_token_id: Option<u32>,
+    /// Stands where a picture's rows go.
+    pub image_token_id: u32,
+    /// Stands where a video's rows go.
+    pub video_token_id: u32,
+    /// Opens a picture or video.
+    pub vision_start_token_id: u32,
+    /// Closes a picture or video.
+    pub vision_end_token_id: u32,
+    /// `<|vision_pad|>`.
+    pub vision_token_id: u32,
+    /// The vision tower.
+    pub vision_config: VisionConfig,
+}
+
+/// The vision tower's part of the file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct VisionConfig {
+    /// Blocks.
+    pub depth: usize,
+    /// Width, C.
+    pub hidden_size: usize,
+    /// Width of the MLP.
+    pub intermediate_size: usize,
+    /// Heads.
+    pub num_heads: usize,
+    /// Width of the merger's output: the decoder's hidden size.
+    pub out_hidden_size: usize,
+    /// Pixels a patch is wide and high.
+    pub patch_size: usize,
+    /// Frames in a patch.
+    pub temporal_patch_size: usize,
+    /// Patches merged per side into one decoder token.
+    pub spatial_merge_size: usize,
+    /// Pixels an attention window is wide and high.
+    pub window_size: usize,
+    /// Blocks that attend to a whole frame.
+    pub fullatt_block_indexes: Vec<usize>,
+    /// Position steps a second of video.
+    pub tokens_per_second: usize,
+}
+
+impl ModelConfig {
+    /// Reads `path` (a `config.json`).
+    pub fn load(path: &Path) -> Result<ModelConfig> {
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
+        ModelConfig::from_json(&value, &path.display().to_string())
+    }
+
+    /// Reads a parsed file; `place` names it in errors.
+    pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
+        let root = Node::root(value, place)?;
+        root.one_of("model_type", &["qwen2_5_vl"], None)?;
+        let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
+        let vision = root
+            .child("vision_config")?
+            .ok_or_else(|| Error::input(root.at("vision_config"), "nothing", "the vision tower's settings"))?;
+        text.one_of("hidden_act", &["silu"], Some("silu"))?;
+        if text.bool("use_sliding_window", false)? {
+            return Err(Error::input(text.at("use_sliding_window"), "true", "false: sliding windows are not meant"));
+        }
+        let rope = match text.child("rope_parameters")? {
+            Some(rope) => rope,
+            None => text
+                .child("rope_scaling")?
+                .ok_or_else(|| Error::input(text.at("rope_scaling"), "nothing", "an object with mrope_section"))?,
+        };
+        rope.one_of("rope_type", &["default", "mrope"], Some("default"))?;
+        rope.one_of("type", &["mrope", "default"], Some("mrope"))?;
+        let rope_theta = if rope.has("rope_theta") { &rope } else { &text };
+        let mrope_section: [usize; 3] = rope.list("mrope_section", None)?.try_into().map_err(|v: Vec<usize>| {
+            Error::input(rope.at("mrope_section"), format!("{} numbers", v.len()), "three: time, height, width")
+        })?;
+        let tied = if root.has("tie_word_embeddings") { &root } else { &text };
+        let config = ModelConfig {
+            vocab_size: text.usize("vocab_size", None)?,
+            hidden_size: text.usize("hidden_size", None)?,
+            intermediate_size: text.usize("intermediate_size", None)?,
+            num_hidden_layers: text.usize("num_hidden_layers", None)?,
+            num_attention_heads: text.usize("num_attention_heads", None)?,
+            num_key_value_heads: text.usize("num_key_value_heads", None)?,
+            rms_norm_eps: text.f64("rms_norm_eps", 1e-5)? as f32,
+            rope_theta: rope_theta.f64("rope_theta", 1e6)?,
+            mrope_section,
+            max_position_embeddings: text.usize("max_position_embeddings", Some(32_768))?,
+            tie_word_embeddings: tied.bool("tie_word_embeddings", false)?,
+            initializer_range: text.f64("initializer_range", 0.02)?,
+            bos_token_id: text.id("bos_token_id").or_else(|| root.id("bos_token_id")),
+            eos_token_id: text.id("eos_token_id").or_else(|| root.id("eos_token_id")),
+            image_token_id: root.usize("image_token_id", Some(151_655))? as u32,
+            video_token_id: root.usize("video_token_id", Some(151_656))? as u32,
+            vision_start_token_id: root.usize("vision_start_token_id", Some(151_652))? as u32,
+            vision_end_token_id: root.usize("vision_end_token_id", Some(151_653))? as u32,
+            vision_token_id: root.usize("vision_token_id", Some(151_654))? as u32,
+            vision_config: VisionConfig::read(&vision)?,
+        };
+        config.check(&root, &text, &rope, &vision)?;
+        Ok(config)
+    }
+
+    fn check(&self, root: &Node<'_>, text: &Node<'_>, rope: &Node<'_>, vision: &Node<'_>) -> Result<()> {
+        let heads = self.num_attention_heads;
+        text.require("num_attention_heads", heads, self.hidden_size.is_multiple_of(heads), "a divisor of hidden_size")?;
+        text.require("num_attention_heads", heads, self.head_dim().is_multiple_of(2), "an even hidden_size / heads")?;
+        let kv = self.num_key_value_heads;
+        text.require("num_key_value_heads", kv, heads.is_multiple_of(kv), "a divisor of num_attention_heads")?;
+        let half = self.head_dim() / 2;
+        let sum: usize = self.mrope_section.iter().sum();
+        rope.require("mrope_section", sum, sum == half, &format!("a sum of {half}, half of the head's width"))?;
+        for (key, id) in [
+            ("image_token_id", self.image_token_id),
+            ("video_token_id", self.video_token_id),
+            ("vision_start_token_id", self.vision_start_token_id),
+            ("vision_end_token_id", self.vision_end_token_id),
+        ] {
+            let inside = (id as usize) < self.vocab_size;
+            root.require(key, id as usize, inside, &format!("an id below vocab_size {}", self.vocab_size))?;
+        }
+        let v = &self.vision_config;
+        let wants = format!("the decoder's hidden_size {}", self.hidden_size);
+        vision.require("out_hidden_size", v.out_hidden_size, v.out_hidden_size == self.hidden_size, &wants)?;
+        vision.require(
+            "num_heads",
+            v.num_heads,
+            v.hidden_size.is_multiple_of(v.num_heads),
+            "a divisor of hidden_size",
+        )?;
+        let by_four = v.head_dim().is_multiple_of(4);
+        vision.require("num_heads", v.num_heads, by_four, "a head's width that is a multiple of 4")?;
+        let unit = v.patch_size * v.spatial_merge_size;
+        let whole = v.window_size.is_multiple_of(unit);
+        vision.require("window_size", v.window_size, whole, &format!("a multiple of {unit}, a merged patch"))?;
+        if let Some(&block) = v.fullatt_block_indexes.iter().find(|&&b| b >= v.depth) {
+            vision.require("fullatt_block_indexes", block, false, &format!("blocks below depth {}", v.depth))?;
+        }
+        Ok(())
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_attention_heads
+    }
+
+    /// The file in the released layout; `dtype` names the stored weights.
+    pub fn to_json(&self, dtype: DType) -> Value {
+        let mut file = json!({
+            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+            "vision_start_token_id": self.vision_start_token_id,
+            "vision_end_token_id": self.vision_end_token_id,
+            "vision_token_id": self.vision_token_id,
+            "image_token_id": self.image_token_id,
+            "video_token_id": self.video_token_id,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": self.initializer_range,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.max_position_embeddings,
+            "max_window_layers": self.num_hidden_layers,
+            "model_type": "qwen2_5_vl",
+            "num_attention_heads": self.num_attention_heads,
+        });
+        let rest = json!({
+            "num_hidden_layers": self.num_hidden_layers,
+            "num_key_value_heads": self.num_key_value_heads,
+            "rms_norm_eps": shortest(self.rms_norm_eps),
+            "rope_theta": self.rope_theta,
+            "sliding_window": self.max_position_embeddings,
+            "tie_word_embeddings": self.tie_word_embeddings,
+            "torch_dtype": if dtype == DType::Bf16 { "bfloat16" } else { "float32" },
+            "use_cache": true,
+            "use_sliding_window": false,
+            "vision_config": self.vision_config.to_json(),
+            "rope_scaling": { "type": "mrope", "mrope_section": self.mrope_section },
+            "vocab_size": self.vocab_size,
+        });
+        if let (Value::Object(file), Value::Object(rest)) = (&mut file, rest) {
+            file.extend(rest);
+        }
+        file
+    }
+}
+
+impl VisionConfig {
+    // Absent keys have the defaults of the Hugging Face class: its own savers leave out what equals them.
+    fn read(node: &Node<'_>) -> Result<VisionConfig> {
+        node.one_of("hidden_act", &["silu"], Some("silu"))?;
+        let channels = if node.has("in_chans") { "in_chans" } else { "in_channels" };
+        let found = node.usize(channels, Some(3))?;
+        node.require(channels, found, found == 3, "3: red, green, blue")?;
+        let frames = node.usize("temporal_patch_size", Some(2))?;
+        node.require("temporal_patch_size", frames, frames == 2, "2")?;
+        let patch_size = node.usize("patch_size", Some(14))?;
+        node.require("patch_size", patch_size, patch_size == 14, "14")?;
+        if let Some(rope) = node.child("rope_parameters")? {
+            let theta = rope.f64("rope_theta", VISION_ROPE_THETA)?;
+            rope.require("rope_theta", theta as usize, theta == VISION_ROPE_THETA, "10000")?;
+        }
+        Ok(VisionConfig {
+            depth: node.usize("depth", Some(32))?,
+            hidden_size: node.usize("hidden_size", None)?,
+            intermediate_size: node.usize("intermediate_size", Some(3420))?,
+            num_heads: node.usize("num_heads", Some(16))?,
+            out_hidden_size: node.usize("out_hidden_size", Some(3584))?,
+            patch_size,
+            temporal_patch_size: frames,
+            spatial_merge_size: node.usize("spatial_merge_size", Some(2))?,
+            window_size: node.usize("window_size", Some(112))?,
+            fullatt_block_indexes: node.list("fullatt_block_indexes", Some(&[7, 15, 23, 31]))?,
+            tokens_per_second: node.usize("tokens_per_second", Some(4))?,
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "depth": self.depth,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "intermediate_size": self.intermediate_size,
+            "model_type": "qwen2_5_vl",
+            "num_heads": self.num_heads,
+            "in_chans": 3,
+            "out_hidden_size": self.out_hidden_size,
+            "patch_size": self.patch_size,
+            "spatial_merge_size": self.spatial_merge_size,
+            "spatial_patch_size": self.patch_size,
+            "window_size": self.window_size,
+            "fullatt_block_indexes": self.fullatt_block_indexes,
+            "tokens_per_second": self.tokens_per_second,
+            "temporal_patch_size": self.temporal_patch_size,
+        })
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_heads
+    }
+
+    /// Patches merged into one decoder token.
+    pub fn merge_unit(&self) -> usize {
+        self.spatial_merge_size * self.spatial_merge_size
+    }
+
+    /// Values of one patch: 3 channels x frames x height x width.
+    pub fn patch_len(&self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+}
+
+/// The f64 that prints as the f32 does: 1e-6, not 9.999999974752427e-7.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or(f64::from(x))
+}
+
+/// An object of the file with its JSON pointer.
+#[derive(Clone)]
+struct Node<'a> {
+    place: String,
+    map: &'a Map<String, Value>,
+}
+
+impl<'a> Node<'a> {
+    fn root(value: &'a Value, place: &str) -> Result<Node<'a>> {
+        let map = value.as_object().ok_or_else(|| Error::input(place, kind(value), "an object"))?;
+        Ok(Node { place: format!("{place} "), map })
+    }
+
+    fn at(&self, key: &str) -> String {
+        format!("{}/{key}", self.place)
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Value> {
+        self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    fn child(&self, key: &str) -> Result<Option<Node<'a>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let map = value.as_object().ok_or_else(|| Error::input(self.at(key), kind(value), "an object"))?;
+        Ok(Some(Node { place: self.at(key), map }))
+    }
+
+    /// A positive count or an id.
+    fn usize(&self, key: &str, default: Option<usize>) -> Result<usize> {
+        let Some(value) = self.get(key) else {
+            return default.ok_or_else(|| Error::input(self.at(key), "nothing", "a number"));
+        };
+        let sane = value.as_u64().filter(|&n| n < 1 << 31);
+        match sane {
+            Some(n) if n > 0 || key.ends_with("_id") => Ok(n as usize),
+            _ => Err(Error::input(self.at(key), value.to_string(), "a positive whole number below 2^31")),
+        }
+    }
+
+    fn id(&self, key: &str) -> Option<u32> {
+        // `eos_token_id` may be a list: the first one ends a turn.
+        let value = self.get(key)?;
+        value.as_u64().or_else(|| value.get(0)?.as_u64()).and_then(|n| u32::try_from(n).ok())
+    }
+
+    fn f64(&self, key: &str, default: f64) -> Result<f64> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        let sane = value.as_f64().filter(|x| x.is_finite() && *x > 0.0);
+        sane.ok_or_else(|| Error::input(self.at(key), value.to_string(), "a positive number"))
+    }
+
+    fn bool(&self, key: &str, default: bool) -> Result<bool> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| Error::input(self.at(key), value.to_string(), "true or false"))
+    }
+
+    fn list(&self, key: &str, default: Option<&[usize]>) -> Result<Vec<usize>> {
+        let wrong = |found: String| Error::input(self.at(key), found, "a list of whole numbers");
+        let Some(value) = self.get(key) else {
+            return default.map(<[usize]>::to_vec).ok_or_else(|| wrong("nothing".into()));
+        };
+        let all = value.as_array().map(|a| a.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>());
+        let all = all.flatten().ok_or_else(|| wrong(value.to_string()))?;
+        Ok(all.into_iter().map(|n| n as usize).collect())
+    }
+
+    fn one_of(&self, key: &str, valid: &[&str], default: Option<&str>) -> Result<()> {
+        let found = self.get(key).map_or(default.map(|d| json!(d)), |v| Some(v.clone()));
+        match found {
+            Some(Value::String(s)) if valid.contains(&s.as_str()) => Ok(()),
+            Some(other) => Err(Error::input(self.at(key), other.to_string(), valid.join(" or "))),
+            None => Err(Error::input(self.at(key), "nothing", valid.join(" or "))),
+        }
+    }
+
+    fn require(&self, key: &str, found: usize, holds: bool, expected: &str) -> Result<()> {
+        if holds { Ok(()) } else { Err(Error::input(self.at(key), found.to_string(), expected)) }
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A tiny model's file; sizes that are no multiple of anything convenient.
+    pub(crate) fn tiny() -> Value {
+        json!({
+            "model_type": "qwen2_5_vl", "vocab_size": 90, "hidden_size": 24, "intermediate_size": 36,
+            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6,
+            "rope_theta": 1000000.0, "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]},
+            "tie_word_embeddings": false, "image_token_id": 80, "video_token_id": 81,
+            "vision_start_token_id": 82, "vision_end_token_id": 83, "vision_token_id": 84,
+            "vision_config": {
+                "depth": 2, "hidden_size": 16, "intermediate_size": 20, "num_heads": 2, "out_hidden_size": 24,
+                "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 56,
+                "fullatt_block_indexes": [1], "tokens_per_second": 2
+            }
+        })
+    }
+
+    #[test]
+    fn written_and_read_again_is_the_same() {
+        let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
+        let again = ModelConfig::from_json(&config.to_json(DType::F32), "config.json").unwrap();
+        assert_eq!(config, again);
+    }
+
+    #[test]
+    fn faults_name_the_pointer() {
+        let faults: [(&str, Value, &str); 9] = [
+            ("/hidden_size", json!(25), "/num_attention_heads"),
+            ("/hidden_size", json!("24"), "/hidden_size"),
+            ("/vocab_size", json!(50), "/image_token_id"),
+            ("/vision_config", json!(3), "/vision_config"),
+            ("/vision_config/window_size", json!(60), "/vision_config/window_size"),
+            ("/vision_config/fullatt_block_indexes", json!([7]), "/vision_config/fullatt_block_indexes"),
+            ("/vision_config/out_hidden_size", json!(12), "/vision_config/out_hidden_size"),
+            ("/rope_scaling/type", json!("yarn"), "/rope_scaling/type"),
+            ("/rope_scaling/mrope_section", json!([2, 2]), "/rope_scaling/mrope_section"),
+        ];
+        for (pointer, value, names) in faults {
+            let mut file = tiny();
+            *file.pointer_mut(pointer).unwrap() = value;
+            let error = ModelConfig::from_json(&file, "m/config.json").unwrap_err();
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("m/config.json {names}:")), "{pointer}: {text}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        let mut file = tiny();
+        file.as_object_mut().unwrap().remove("num_hidden_layers");
+        let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
+        assert_eq!(text, "m/config.json /num_hidden_layers: found nothing, expected a number");
+    }
+}

@@ -1,0 +1,284 @@
+//! Positions: mrope coordinates of a token sequence, window order and 2-D coordinates of the vision tower, and
+//! the tables of cosines and sines made from them, on the host in f64. All integers equal Hugging Face's.
+
+use crate::error::{Error, Result};
+use crate::model::config::{ModelConfig, VISION_ROPE_THETA, VisionConfig};
+
+/// What stands at one image or video place of a sequence.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Medium {
+    /// Patches in time, height, width.
+    pub grid_thw: [u32; 3],
+    /// A video's places hold `video_token_id`, a picture's `image_token_id`.
+    pub video: bool,
+    /// Seconds between two temporal patches; whole seconds count, as in Hugging Face. 1 for pictures.
+    pub second_per_grid_ts: f64,
+}
+
+impl Medium {
+    /// A picture of `grid_thw` patches.
+    pub fn image(grid_thw: [u32; 3]) -> Medium {
+        Medium { grid_thw, video: false, second_per_grid_ts: 1.0 }
+    }
+
+    /// A video at the processor's default rate, one temporal patch a second.
+    pub fn video(grid_thw: [u32; 3]) -> Medium {
+        Medium { grid_thw, video: true, second_per_grid_ts: 1.0 }
+    }
+
+    /// Decoder tokens it takes.
+    pub fn num_tokens(&self, merge_size: usize) -> usize {
+        let [t, h, w] = self.grid_thw.map(|n| n as usize);
+        t * (h / merge_size) * (w / merge_size)
+    }
+}
+
+/// Where text goes on after a video (pictures: both rules agree).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AfterVideo {
+    /// After the larger of height and width, as transformers 5.
+    #[default]
+    Extent,
+    /// After the largest of all three axes, as transformers 4.
+    Largest,
+}
+
+/// mrope coordinates of one sequence.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SequencePositions {
+    /// Time, height and width of each token.
+    pub position_ids: [Vec<i32>; 3],
+    /// A later token at index i has position i + rope_delta on all three axes.
+    pub rope_delta: i32,
+    /// Indices of the tokens that stand for image or video rows, ascending.
+    pub image_rows: Vec<u32>,
+}
+
+/// Coordinates of `input_ids`, whose image and video places match `media` in order. Place ids at or after
+/// `plain_from` are plain tokens (a generated one is never a picture). Errors when counts do not match.
+pub fn sequence(
+    config: &ModelConfig,
+    input_ids: &[u32],
+    media: &[Medium],
+    plain_from: usize,
+    rule: AfterVideo,
+) -> Result<SequencePositions> {
+    let merge = config.vision_config.spatial_merge_size;
+    let mut out = SequencePositions::default();
+    let mut next_position = 0i32;
+    let mut media = media.iter().enumerate();
+    let mut i = 0;
+    while i < input_ids.len() {
+        let is_place = input_ids[i] == config.image_token_id || input_ids[i] == config.video_token_id;
+        if !is_place || i >= plain_from {
+            out.position_ids.iter_mut().for_each(|axis| axis.push(next_position));
+            next_position += 1;
+            i += 1;
+            continue;
+        }
+        let place = format!("token {i}");
+        let Some((k, medium)) = media.next() else {
+            return Err(Error::input(place, "an image or video place", "text: every image and video has its places"));
+        };
+        check_grid(medium.grid_thw, merge, k)?;
+        let id = if medium.video { config.video_token_id } else { config.image_token_id };
+        let want = medium.num_tokens(merge);
+        let found = input_ids[i..plain_from.min(input_ids.len())].iter().take(want).take_while(|&&t| t == id).count();
+        if found != want {
+            let what = if medium.video { "video" } else { "image" };
+            return Err(Error::input(place, format!("{found} places"), format!("{want} for {what} {k}")));
+        }
+        out.image_rows.extend(i as u32..(i + want) as u32);
+        next_position = push_medium(config, medium, next_position, rule, &mut out.position_ids);
+        i += want;
+    }
+    if let Some((k, _)) = media.next() {
+        return Err(Error::input(format!("image {k}"), "no place in the tokens", "its run of image or video tokens"));
+    }
+    let largest = out.position_ids.iter().flatten().max().map_or(0, |p| p + 1);
+    out.rope_delta = largest - input_ids.len() as i32;
+    Ok(out)
+}
+
+/// Errors unless the grid cuts into whole merged patches.
+pub fn check_grid(grid_thw: [u32; 3], merge_size: usize, index: usize) -> Result<()> {
+    let [t, h, w] = grid_thw.map(|n| n as usize);
+    if t > 0 && h > 0 && w > 0 && h.is_multiple_of(merge_size) && w.is_multiple_of(merge_size) {
+        return Ok(());
+    }
+    let expected = format!("positive sizes, height and width multiples of {merge_size}");
+    Err(Error::input(format!("image {index}"), format!("grid {grid_thw:?}"), expected))
+}
+
+/// Appends a medium's coordinates, beginning at `start`; returns where text goes on.
+fn push_medium(
+    config: &ModelConfig,
+    medium: &Medium,
+    start: i32,
+    rule: AfterVideo,
+    position_ids: &mut [Vec<i32>; 3],
+) -> i32 {
+    let merge = config.vision_config.spatial_merge_size as i32;
+    let [t, h, w] = medium.grid_thw.map(|n| n as i32);
+    let (h, w) = (h / merge, w / merge);
+    // Hugging Face cuts the seconds to a whole number before it multiplies.
+    let step = medium.second_per_grid_ts as i32 * config.vision_config.tokens_per_second as i32;
+    let step = if medium.video { step } else { 1 };
+    for frame in 0..t {
+        for y in 0..h {
+            for x in 0..w {
+                position_ids[0].push(start + frame * step);
+                position_ids[1].push(start + y);
+                position_ids[2].push(start + x);
+            }
+        }
+    }
+    match rule {
+        AfterVideo::Extent => start + h.max(w),
+        AfterVideo::Largest => start + h.max(w).max((t - 1) * step + 1),
+    }
+}
+
+/// Cosines and sines of the decoder's rotation.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct RopeTable {
+    /// `[T, head_dim / 2]`.
+    pub cos: Vec<f32>,
+    /// `[T, head_dim / 2]`.
+    pub sin: Vec<f32>,
+}
+
+impl RopeTable {
+    fn push(&mut self, angle: f64) {
+        let (sin, cos) = angle.sin_cos();
+        self.cos.push(cos as f32);
+        self.sin.push(sin as f32);
+    }
+}
+
+/// Tables for tokens at `position_ids`: frequency i of a head turns with the axis whose mrope section holds i.
+pub fn text_rope(config: &ModelConfig, position_ids: &[Vec<i32>; 3]) -> RopeTable {
+    let dim = config.head_dim();
+    let axis_of: Vec<usize> = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
+    let inverse: Vec<f64> = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64)).collect();
+    let mut table = RopeTable::default();
+    let [time, height, width] = position_ids;
+    for ((&t, &h), &w) in time.iter().zip(height).zip(width) {
+        for (&axis, inverse) in axis_of.iter().zip(&inverse) {
+            table.push(f64::from([t, h, w][axis]) * inverse);
+        }
+    }
+    table
+}
+
+/// The vision tower's order, segments and tables for a list of images.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct VisionPositions {
+    /// Height and width of each patch, in input order.
+    pub pos_hw: Vec<[u32; 2]>,
+    /// Merge block at each place of the window order.
+    pub window_index: Vec<u32>,
+    /// Borders of the windows, in patches, window order.
+    pub cu_window_seqlens: Vec<u32>,
+    /// Borders of the frames, in patches (the same in either order).
+    pub cu_seqlens: Vec<u32>,
+    /// Tables `[N, head_dim / 2]` in window order.
+    pub rope: RopeTable,
+}
+
+/// Everything the tower needs to know about where its patches lie; `grids` in patches (time, height, width),
+/// each checked by [`check_grid`].
+pub fn vision(config: &VisionConfig, grids: &[[u32; 3]]) -> VisionPositions {
+    let merge = config.spatial_merge_size;
+    let unit = config.merge_unit();
+    let window = config.window_size / merge / config.patch_size;
+    let mut out = VisionPositions { cu_window_seqlens: vec![0], cu_seqlens: vec![0], ..Default::default() };
+    let mut first_block = 0;
+    for grid in grids {
+        let [frames, h, w] = grid.map(|n| n as usize);
+        let (h, w) = (h / merge, w / merge);
+        for _ in 0..frames {
+            push_patches(&mut out.pos_hw, h, w, merge);
+            out.cu_seqlens.push(out.pos_hw.len() as u32);
+            for (top, left) in (0..h).step_by(window).flat_map(|y| (0..w).step_by(window).map(move |x| (y, x))) {
+                for y in top..(top + window).min(h) {
+                    let row = first_block + y * w;
+                    out.window_index.extend((row + left..row + (left + window).min(w)).map(|b| b as u32));
+                }
+                out.cu_window_seqlens.push((out.window_index.len() * unit) as u32);
+            }
+            first_block += h * w;
+        }
+    }
+    out.rope = vision_rope(config, &out);
+    out
+}
+
+/// Coordinates of one frame's patches, merge block by merge block.
+fn push_patches(pos_hw: &mut Vec<[u32; 2]>, h: usize, w: usize, merge: usize) {
+    for (y, x) in (0..h).flat_map(|y| (0..w).map(move |x| (y, x))) {
+        for (dy, dx) in (0..merge).flat_map(|dy| (0..merge).map(move |dx| (dy, dx))) {
+            pos_hw.push([(y * merge + dy) as u32, (x * merge + dx) as u32]);
+        }
+    }
+}
+
+/// Half of the frequencies turn with the height, half with the width.
+fn vision_rope(config: &VisionConfig, positions: &VisionPositions) -> RopeTable {
+    let quarter = config.head_dim() / 4;
+    let inverse: Vec<f64> = (0..quarter).map(|i| VISION_ROPE_THETA.powf(-(i as f64) / quarter as f64)).collect();
+    let unit = config.merge_unit();
+    let mut table = RopeTable::default();
+    for &block in &positions.window_index {
+        for pos_hw in &positions.pos_hw[block as usize * unit..][..unit] {
+            for position in pos_hw {
+                inverse.iter().for_each(|inverse| table.push(f64::from(*position) * inverse));
+            }
+        }
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tests::tiny;
+
+    fn config() -> ModelConfig {
+        ModelConfig::from_json(&tiny(), "config.json").unwrap()
+    }
+
+    #[test]
+    fn places_must_match_the_images() {
+        let config = config();
+        let image = Medium::image([1, 2, 4]);
+        let ids = |n: usize| [vec![1, 82], vec![80; n], vec![83, 2]].concat();
+        let go = |ids: &[u32], media: &[Medium]| sequence(&config, ids, media, ids.len(), AfterVideo::Extent);
+        assert_eq!(go(&ids(2), &[image]).unwrap().image_rows, [2, 3]);
+        for (ids, media) in [(ids(1), vec![image]), (ids(3), vec![image]), (ids(2), vec![]), (ids(2), vec![image; 2])] {
+            assert_eq!(go(&ids, &media).unwrap_err().exit_code(), 2);
+        }
+        assert!(go(&ids(2), &[Medium::video([1, 2, 4])]).is_err());
+        assert!(go(&ids(2), &[Medium::image([1, 3, 4])]).is_err());
+    }
+
+    #[test]
+    fn generated_places_are_plain_tokens() {
+        let config = config();
+        let out = sequence(&config, &[1, 80, 2], &[], 1, AfterVideo::Extent).unwrap();
+        assert_eq!(out.position_ids[0], [0, 1, 2]);
+        assert!(out.image_rows.is_empty());
+    }
+
+    #[test]
+    fn window_order_is_a_permutation_cut_at_windows() {
+        let config = config();
+        let positions = vision(&config.vision_config, &[[2, 6, 10], [1, 4, 4], [1, 2, 2]]);
+        let mut seen = positions.window_index.clone();
+        seen.sort();
+        assert!(seen.iter().enumerate().all(|(i, &b)| b == i as u32));
+        assert_eq!(positions.cu_seqlens, [0, 60, 120, 136, 140]);
+        assert_eq!(positions.cu_window_seqlens.last(), Some(&140));
+        assert!(positions.cu_window_seqlens.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= 16));
+    }
+}

@@ -1,0 +1,64 @@
+//! mrope positions of whole sequences against both versions of the reference.
+
+use omr::model::ModelConfig;
+use omr::model::positions::{AfterVideo, Medium, sequence};
+use serde_json::{Value, json};
+
+use super::{dir, json, report};
+
+fn ints<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// A model with the released ids; the rules read nothing else of it but the merge size and the time step.
+fn config(tokens_per_second: &Value) -> ModelConfig {
+    let file = json!({
+        "model_type": "qwen2_5_vl", "vocab_size": 152064, "hidden_size": 64, "intermediate_size": 64,
+        "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
+        "vision_config": {"depth": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64,
+            "fullatt_block_indexes": [0], "tokens_per_second": tokens_per_second}
+    });
+    ModelConfig::from_json(&file, "config").unwrap()
+}
+
+#[test]
+fn positions_equal_both_versions() {
+    let file = json(&dir().join("hf/rope_cases.json"));
+    let config = config(&file["tokens_per_second"]);
+    let cases = file["cases"].as_array().unwrap();
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let mask: Vec<u32> = ints(&case["attention_mask"]);
+        let kept = |values: Vec<i64>| -> Vec<i64> {
+            values.into_iter().zip(&mask).filter(|(_, m)| **m == 1).map(|(v, _)| v).collect()
+        };
+        let ids: Vec<u32> = kept(ints(&case["input_ids"])).into_iter().map(|id| id as u32).collect();
+        let images: Vec<[u32; 3]> = ints(&case["image_grid_thw"]);
+        let videos: Vec<[u32; 3]> = ints(&case["video_grid_thw"]);
+        let seconds: Vec<f64> = ints(&case["second_per_grid_ts"]);
+        let mut images = images.into_iter().map(Medium::image);
+        let mut videos = videos
+            .into_iter()
+            .enumerate()
+            .map(|(i, grid)| Medium { second_per_grid_ts: seconds[i], ..Medium::video(grid) });
+        // Media in the order of their first place ids.
+        let starts = ids.iter().zip(&ids[1..]).filter(|(a, _)| **a == config.vision_start_token_id);
+        let media: Vec<Medium> = starts
+            .map(|(_, next)| if *next == config.video_token_id { videos.next() } else { images.next() }.unwrap())
+            .collect();
+        for (rule, version) in [(AfterVideo::Extent, "v5"), (AfterVideo::Largest, "4x")] {
+            let found = sequence(&config, &ids, &media, ids.len(), rule).unwrap();
+            let want: [Vec<i64>; 3] = ints(&case[format!("position_ids_{version}")]);
+            for (axis, want) in want.into_iter().enumerate() {
+                let found: Vec<i64> = found.position_ids[axis].iter().map(|&p| i64::from(p)).collect();
+                assert_eq!(found, kept(want), "{name} {version} axis {axis}");
+            }
+            // Version 4 counts pads into the length.
+            let pads = if version == "4x" { mask.len() - ids.len() } else { 0 };
+            let delta = i64::from(found.rope_delta) - pads as i64;
+            assert_eq!(delta, ints::<i64>(&case[format!("rope_delta_{version}")]), "{name} {version} delta");
+        }
+    }
+    report("rope", cases.len());
+}
