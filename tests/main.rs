@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod engine;
 mod golden;
+mod seed;

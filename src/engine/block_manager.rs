@@ -1,0 +1,237 @@
+//! Which block of the KV cache belongs to whom. Blocks are counted, shared between sequences, copied when one
+//! writes into a shared one, and found again by content. Pure host code; the copies are executed by the model
+//! runner.
+
+use std::collections::HashMap;
+
+use crate::engine::sequence::Prompt;
+
+/// Identity of a block's content: its tokens and images and everything before it.
+pub type BlockHash = blake3::Hash;
+
+/// A copy of a whole block, source and destination, to be made before the step's keys are stored.
+pub type BlockCopy = (u32, u32);
+
+const NONE: u32 = u32::MAX;
+
+/// Blocks nobody uses, least recently used first; any one can leave in constant time.
+#[derive(Debug)]
+struct FreeQueue {
+    next: Vec<u32>,
+    prev: Vec<u32>,
+    len: usize,
+}
+
+impl FreeQueue {
+    /// All of `num_blocks`; index `num_blocks` is the list's head.
+    fn new(num_blocks: usize) -> FreeQueue {
+        let n = num_blocks as u32;
+        FreeQueue {
+            next: (0..=n).map(|i| if i == n { 0 } else { i + 1 }).collect(),
+            prev: (0..=n).map(|i| if i == 0 { n } else { i - 1 }).collect(),
+            len: num_blocks,
+        }
+    }
+
+    fn head(&self) -> u32 {
+        self.next.len() as u32 - 1
+    }
+
+    fn remove(&mut self, block: u32) {
+        let (p, n) = (self.prev[block as usize], self.next[block as usize]);
+        self.next[p as usize] = n;
+        self.prev[n as usize] = p;
+        self.len -= 1;
+    }
+
+    fn push_back(&mut self, block: u32) {
+        let head = self.head();
+        let last = self.prev[head as usize];
+        self.next[last as usize] = block;
+        self.prev[block as usize] = last;
+        self.next[block as usize] = head;
+        self.prev[head as usize] = block;
+        self.len += 1;
+    }
+
+    fn pop_front(&mut self) -> Option<u32> {
+        let first = self.next[self.head() as usize];
+        (self.len > 0).then(|| {
+            self.remove(first);
+            first
+        })
+    }
+}
+
+/// The blocks of one KV cache.
+#[derive(Debug)]
+pub struct BlockManager {
+    block_size: usize,
+    ref_count: Vec<u32>,
+    free: FreeQueue,
+    hash: Vec<Option<BlockHash>>,
+    /// Block by content; [`None`] when prefix caching is off.
+    cached: Option<HashMap<BlockHash, u32>>,
+}
+
+impl BlockManager {
+    /// `num_blocks` free blocks of `block_size` keys.
+    pub fn new(num_blocks: usize, block_size: usize, prefix_caching: bool) -> BlockManager {
+        assert!(num_blocks < NONE as usize && block_size > 0, "{num_blocks} blocks of {block_size} keys");
+        BlockManager {
+            block_size,
+            ref_count: vec![0; num_blocks],
+            free: FreeQueue::new(num_blocks),
+            hash: vec![None; num_blocks],
+            cached: prefix_caching.then(HashMap::new),
+        }
+    }
+
+    /// Keys in a block.
+    pub fn block_size(&self) -> usize {
+        self.block_size
+    }
+
+    /// Blocks there are.
+    pub fn num_blocks(&self) -> usize {
+        self.ref_count.len()
+    }
+
+    /// Blocks nobody uses (their content may still be found by hash until they are taken).
+    pub fn num_free_blocks(&self) -> usize {
+        self.free.len
+    }
+
+    /// True when blocks are found again by content.
+    pub fn prefix_caching(&self) -> bool {
+        self.cached.is_some()
+    }
+
+    /// How many tables hold `block`.
+    pub fn ref_count(&self, block: u32) -> u32 {
+        self.ref_count[block as usize]
+    }
+
+    /// Makes `table` fit for writing the keys `start..end`: blocks in that range that others hold too are
+    /// replaced by fresh ones, missing ones are added. Returns the copies to be made, or `None`, with nothing
+    /// changed, when there are not enough free blocks.
+    pub fn reserve(&mut self, table: &mut Vec<u32>, start: usize, end: usize) -> Option<Vec<BlockCopy>> {
+        debug_assert!(start <= end && start <= table.len() * self.block_size, "a gap before key {start}");
+        let last = end.div_ceil(self.block_size);
+        let written = (start / self.block_size).min(table.len())..table.len().min(last);
+        let shared = table[written.clone()].iter().filter(|&&b| self.ref_count[b as usize] > 1).count();
+        let missing = last.saturating_sub(table.len());
+        if shared + missing > self.free.len {
+            return None;
+        }
+        let mut copies = Vec::new();
+        for i in written {
+            let old = table[i];
+            if self.ref_count[old as usize] > 1 {
+                let fresh = self.take();
+                self.ref_count[old as usize] -= 1;
+                copies.push((old, fresh));
+                table[i] = fresh;
+            } else {
+                self.forget(old);
+            }
+        }
+        for _ in 0..missing {
+            let fresh = self.take();
+            table.push(fresh);
+        }
+        Some(copies)
+    }
+
+    /// A second table of the same blocks.
+    pub fn fork(&mut self, table: &[u32]) -> Vec<u32> {
+        for &b in table {
+            self.acquire(b);
+        }
+        table.to_vec()
+    }
+
+    /// Gives a table's blocks back, the last first, so that a prefix outlives what followed it.
+    pub fn release(&mut self, table: &mut Vec<u32>) {
+        for block in table.drain(..).rev() {
+            let count = &mut self.ref_count[block as usize];
+            assert!(*count > 0, "block {block} freed twice");
+            *count -= 1;
+            if *count == 0 {
+                self.free.push_back(block);
+            }
+        }
+    }
+
+    /// The longest run of `hashes` found in the cache, as a table of its own.
+    pub fn lookup(&mut self, hashes: &[BlockHash]) -> Vec<u32> {
+        let Some(cached) = &self.cached else { return Vec::new() };
+        let table: Vec<u32> = hashes.iter().map_while(|h| cached.get(h).copied()).collect();
+        for &b in &table {
+            self.acquire(b);
+        }
+        table
+    }
+
+    /// Says that `block` holds the content of `hash`. A content already known keeps its block.
+    pub fn register(&mut self, block: u32, hash: BlockHash) {
+        let Some(cached) = &mut self.cached else { return };
+        if self.hash[block as usize].is_none() && !cached.contains_key(&hash) {
+            cached.insert(hash, block);
+            self.hash[block as usize] = Some(hash);
+        }
+    }
+
+    /// Forgets all content: for use when the weights have changed.
+    pub fn reset_prefix_cache(&mut self) {
+        if let Some(cached) = &mut self.cached {
+            cached.clear();
+            self.hash.fill(None);
+        }
+    }
+
+    fn acquire(&mut self, block: u32) {
+        if self.ref_count[block as usize] == 0 {
+            self.free.remove(block);
+        }
+        self.ref_count[block as usize] += 1;
+    }
+
+    fn take(&mut self) -> u32 {
+        let block = self.free.pop_front().expect("counted before");
+        self.forget(block);
+        self.ref_count[block as usize] = 1;
+        block
+    }
+
+    /// Its content is about to change.
+    fn forget(&mut self, block: u32) {
+        if let (Some(hash), Some(cached)) = (self.hash[block as usize].take(), &mut self.cached) {
+            cached.remove(&hash);
+        }
+    }
+}
+
+/// Extends `hashes` to the whole blocks of `token_ids[..computed]`. A block's hash covers its tokens, the
+/// images that reach into it (content, grid and place) and, through the parent's hash, all before it.
+pub fn extend_hashes(
+    hashes: &mut Vec<BlockHash>,
+    prompt: &Prompt,
+    token_ids: &[u32],
+    computed: usize,
+    block_size: usize,
+) {
+    for b in hashes.len()..computed / block_size {
+        let (start, end) = (b * block_size, (b + 1) * block_size);
+        let mut hasher = blake3::Hasher::new();
+        if let Some(parent) = hashes.last() {
+            hasher.update(parent.as_bytes());
+        }
+        hasher.update(bytemuck::cast_slice(&token_ids[start..end]));
+        for image in prompt.images.iter().filter(|image| image.overlaps(start, end)) {
+            hasher.update(&image.key);
+            hasher.update(&(image.start as i64 - start as i64).to_le_bytes());
+        }
+        hashes.push(hasher.finalize());
+    }
+}

@@ -1,0 +1,537 @@
+//! What each step computes: continuous batching, chunked prefill, one prefill a prompt for all its rollouts,
+//! preemption by recomputation. Pure host code that touches no tensor: the model runner executes a [`Step`],
+//! [`Scheduler::postprocess`] takes what it sampled.
+//!
+//! Nothing decided here may change a sampled token or its log-probability: rows are computed the same in any
+//! batch and noise is keyed by prompt, rollout and position (DESIGN section 8).
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::engine::block_manager::{BlockCopy, BlockManager, extend_hashes};
+use crate::engine::sequence::{Group, GroupRequest, ImageSpan, Prompt, Sequence};
+use crate::engine::vision_cache::VisionCache;
+use crate::error::{Error, Result};
+
+/// Limits of the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SchedulerConfig {
+    /// Most rollouts in flight.
+    pub max_num_seqs: usize,
+    /// Most tokens computed in a step.
+    pub max_num_batched_tokens: usize,
+    /// Most tokens of a sequence, prompt included.
+    pub max_model_len: usize,
+    /// Blocks of the KV cache.
+    pub num_blocks: usize,
+    /// Keys in a block.
+    pub block_size: usize,
+    /// Rows of the vision cache.
+    pub vision_rows: usize,
+    /// Find computed blocks again by content.
+    pub enable_prefix_caching: bool,
+}
+
+/// A sequence in flight: a slot of [`Scheduler::group`] and a rollout.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct SeqId {
+    /// Slot of the group; used again once the group has ended.
+    pub group: usize,
+    /// Rollout of the group.
+    pub rollout: usize,
+}
+
+/// The tokens `start..start + len` of a sequence, to be computed in this step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Scheduled {
+    /// Whose tokens.
+    pub seq: SeqId,
+    /// Index of the first token.
+    pub start: usize,
+    /// Number of tokens; at least one.
+    pub len: usize,
+    /// Which of the step's samples are drawn from the last token's row; empty when more tokens are pending.
+    pub samples: Range<usize>,
+}
+
+/// An image the vision tower has to compute in this step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Encode {
+    /// Slot of a group whose prompt has it.
+    pub group: usize,
+    /// Index among the prompt's images.
+    pub image: usize,
+}
+
+/// One step's plan.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Step {
+    /// Block copies to be made first.
+    pub copies: Vec<BlockCopy>,
+    /// Images to be computed before the decoder runs.
+    pub encode: Vec<Encode>,
+    /// The tokens to be computed, by sequence.
+    pub scheduled: Vec<Scheduled>,
+    /// For whom a token is sampled. Rollouts of a prompt that was just prefilled draw from the same row.
+    pub samples: Vec<SeqId>,
+}
+
+impl Step {
+    /// Tokens computed in it.
+    pub fn num_tokens(&self) -> usize {
+        self.scheduled.iter().map(|s| s.len).sum()
+    }
+}
+
+/// A rollout that has ended.
+#[derive(Clone, Debug)]
+pub struct Finished {
+    /// The caller's name for the prompt.
+    pub request: usize,
+    /// The rollout, without blocks.
+    pub sequence: Sequence,
+}
+
+/// Counts since the scheduler was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SchedulerStats {
+    /// Steps planned.
+    pub steps: u64,
+    /// Tokens computed.
+    pub computed_tokens: u64,
+    /// Tokens sampled.
+    pub sampled_tokens: u64,
+    /// Tokens of the prompt or of preempted sequences that the prefix cache gave.
+    pub cached_tokens: u64,
+    /// Sequences that lost their blocks to others.
+    pub preemptions: u64,
+}
+
+/// The policy and its state.
+#[derive(Debug)]
+pub struct Scheduler {
+    config: SchedulerConfig,
+    blocks: BlockManager,
+    vision: VisionCache,
+    groups: Vec<Option<Group>>,
+    vacant: Vec<usize>,
+    /// Groups with rollouts that have not started, in order of arrival; a preempted prefill comes first.
+    waiting: VecDeque<usize>,
+    /// Rollouts that lost their blocks, to be admitted before anything else.
+    preempted: VecDeque<SeqId>,
+    running: Vec<SeqId>,
+    stats: SchedulerStats,
+}
+
+impl Scheduler {
+    /// A scheduler with nothing to do. Errors when a limit is zero.
+    pub fn new(config: SchedulerConfig) -> Result<Scheduler> {
+        let SchedulerConfig { max_num_seqs, max_num_batched_tokens, max_model_len, num_blocks, block_size, .. } =
+            config;
+        for (name, value) in [
+            ("max_num_seqs", max_num_seqs),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+            ("max_model_len", max_model_len),
+            ("num_kv_blocks", num_blocks),
+            ("block_size", block_size),
+        ] {
+            if value == 0 {
+                return Err(Error::input(name, "0", "at least 1"));
+            }
+        }
+        Ok(Scheduler {
+            blocks: BlockManager::new(num_blocks, block_size, config.enable_prefix_caching),
+            vision: VisionCache::new(config.vision_rows),
+            groups: Vec::new(),
+            vacant: Vec::new(),
+            waiting: VecDeque::new(),
+            preempted: VecDeque::new(),
+            running: Vec::new(),
+            stats: SchedulerStats::default(),
+            config,
+        })
+    }
+
+    /// The limits.
+    pub fn config(&self) -> &SchedulerConfig {
+        &self.config
+    }
+
+    /// The blocks' state.
+    pub fn blocks(&self) -> &BlockManager {
+        &self.blocks
+    }
+
+    /// The vision cache's state.
+    pub fn vision(&self) -> &VisionCache {
+        &self.vision
+    }
+
+    /// Counts so far.
+    pub fn stats(&self) -> SchedulerStats {
+        self.stats
+    }
+
+    /// True when every rollout has ended.
+    pub fn is_finished(&self) -> bool {
+        self.vacant.len() == self.groups.len()
+    }
+
+    /// The group in a slot. Panics when the slot is vacant.
+    pub fn group(&self, group: usize) -> &Group {
+        self.groups[group].as_ref().expect("a group in flight")
+    }
+
+    /// A sequence in flight. Panics when it has ended.
+    pub fn sequence(&self, id: SeqId) -> &Sequence {
+        self.group(id.group).sequences[id.rollout].as_ref().expect("a sequence in flight")
+    }
+
+    /// Forgets cached blocks and images: for use when the weights have changed. Nothing may be in flight.
+    pub fn reset_caches(&mut self) {
+        assert!(self.is_finished(), "caches reset while sequences are in flight");
+        self.blocks.reset_prefix_cache();
+        self.vision.reset();
+    }
+
+    /// Takes a prompt. Errors (and takes nothing) when it could never run: empty, too long for the model's
+    /// context or the cache, an image larger than the vision cache, no rollout or no token asked for.
+    pub fn add(&mut self, request: GroupRequest) -> Result<()> {
+        let place = || format!("prompt {}", request.request);
+        let len = request.prompt.token_ids.len();
+        if len == 0 {
+            return Err(Error::input(place(), "no tokens", "at least one"));
+        }
+        if request.n == 0 || request.max_tokens == 0 {
+            let found = format!("n = {}, max_tokens = {}", request.n, request.max_tokens);
+            return Err(Error::input(place(), found, "at least 1 of each"));
+        }
+        if len >= self.config.max_model_len {
+            let expected = format!("fewer than max_model_len = {}", self.config.max_model_len);
+            return Err(Error::input(place(), format!("{len} tokens"), expected));
+        }
+        let longest = (len + request.max_tokens).min(self.config.max_model_len);
+        // The token sampled last is never computed.
+        let (keys, cache) = (longest - 1, self.config.num_blocks * self.config.block_size);
+        if keys.div_ceil(self.config.block_size) > self.config.num_blocks {
+            let expected = format!("at most the KV cache's {cache} (raise num_kv_blocks or lower max_tokens)");
+            return Err(Error::input(place(), format!("{keys} keys"), expected));
+        }
+        if let Some(image) = request.prompt.images.iter().find(|image| image.rows > self.vision.capacity()) {
+            let expected = format!("at most vision_rows = {}", self.vision.capacity());
+            return Err(Error::input(place(), format!("an image of {} rows", image.rows), expected));
+        }
+        let mut block_hashes = Vec::new();
+        if self.blocks.prefix_caching() {
+            let prompt = &request.prompt;
+            extend_hashes(&mut block_hashes, prompt, &prompt.token_ids, len, self.config.block_size);
+        }
+        let sequences = (0..request.n).map(|_| None).collect();
+        let group = Group { block_hashes, started: 0, finished: 0, prefilling: None, pinned: None, sequences, request };
+        let slot = self.vacant.pop().unwrap_or_else(|| {
+            self.groups.push(None);
+            self.groups.len() - 1
+        });
+        self.groups[slot] = Some(group);
+        self.waiting.push_back(slot);
+        Ok(())
+    }
+
+    /// Ends everything in flight and frees its blocks.
+    pub fn abort(&mut self) {
+        for slot in 0..self.groups.len() {
+            if let Some(mut group) = self.groups[slot].take() {
+                for table in group.sequences.iter_mut().flatten().map(|s| &mut s.block_table).chain(&mut group.pinned) {
+                    self.blocks.release(table);
+                }
+                self.vacant.push(slot);
+            }
+        }
+        self.waiting.clear();
+        self.preempted.clear();
+        self.running.clear();
+    }
+
+    /// Plans the next step: first one token for each sequence that is past its prompt, then prompts in
+    /// flight, then, when nobody had to be preempted, sequences that wait. Nothing is planned only when
+    /// nothing is in flight.
+    pub fn schedule(&mut self) -> Result<Step> {
+        let mut step = Step::default();
+        let mut budget = self.config.max_num_batched_tokens;
+        let preemptions = self.stats.preemptions;
+        self.vision.begin_step();
+        for decode in [true, false] {
+            let mut i = 0;
+            while i < self.running.len() && budget > 0 {
+                let (id, before) = (self.running[i], self.stats.preemptions);
+                if (self.sequence(id).num_pending_tokens() == 1) == decode {
+                    self.schedule_running(&mut step, &mut budget, id);
+                }
+                i = match self.stats.preemptions == before {
+                    true => i + 1,
+                    // Sequences before this one may be gone, or this one itself.
+                    false => self.running.iter().position(|&r| r == id).map_or(i, |at| at + 1),
+                };
+            }
+        }
+        if self.stats.preemptions == preemptions {
+            self.admit(&mut step, &mut budget);
+        }
+        while step.scheduled.is_empty() && !self.is_finished() {
+            if !self.unpin_last() && !self.running.is_empty() {
+                return Err(Error::Failed("the scheduler cannot place any sequence in the KV cache".into()));
+            }
+            self.admit(&mut step, &mut budget);
+        }
+        self.fork_prefilled(&mut step);
+        self.stats.steps += 1;
+        self.stats.computed_tokens += step.num_tokens() as u64;
+        self.stats.sampled_tokens += step.samples.len() as u64;
+        Ok(step)
+    }
+
+    /// Takes the step's sampled tokens, in the order of its samples, and returns the rollouts that ended.
+    pub fn postprocess(&mut self, step: &Step, token_ids: &[u32], logprobs: &[f32]) -> Vec<Finished> {
+        assert_eq!((token_ids.len(), logprobs.len()), (step.samples.len(), step.samples.len()), "samples");
+        for s in &step.scheduled {
+            let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
+            let seq = group.sequences[s.seq.rollout].as_mut().expect("a sequence in flight");
+            seq.num_computed_tokens = s.start + s.len;
+            if self.blocks.prefix_caching() {
+                let size = self.config.block_size;
+                let prompt = &group.request.prompt;
+                extend_hashes(&mut seq.block_hashes, prompt, &seq.token_ids, seq.num_computed_tokens, size);
+                for b in s.start / size..seq.num_computed_tokens / size {
+                    self.blocks.register(seq.block_table[b], seq.block_hashes[b]);
+                }
+            }
+        }
+        let mut finished = Vec::new();
+        for ((&id, &token_id), &logprob) in step.samples.iter().zip(token_ids).zip(logprobs) {
+            let group = self.groups[id.group].as_mut().expect("a group in flight");
+            let seq = group.sequences[id.rollout].as_mut().expect("a sequence in flight");
+            if seq.append(token_id, logprob, &group.request, self.config.max_model_len) {
+                self.blocks.release(&mut seq.block_table);
+                group.finished += 1;
+                let (request, sequence) = (group.request.request, group.sequences[id.rollout].take());
+                finished.extend(sequence.map(|sequence| Finished { request, sequence }));
+                if group.finished == group.request.n {
+                    self.groups[id.group] = None;
+                    self.vacant.push(id.group);
+                }
+            }
+        }
+        if !finished.is_empty() {
+            let groups = &self.groups;
+            self.running.retain(|r| groups[r.group].as_ref().is_some_and(|g| g.sequences[r.rollout].is_some()));
+        }
+        finished
+    }
+
+    /// Plans as much as fits of a running sequence, taking blocks from sequences behind it if need be.
+    fn schedule_running(&mut self, step: &mut Step, budget: &mut usize, id: SeqId) {
+        let seq = self.sequence(id);
+        let start = seq.num_computed_tokens;
+        let wanted = seq.num_pending_tokens().min(*budget);
+        let prompt = self.group(id.group).request.prompt.clone();
+        let len = self.require_images(step, id.group, &prompt, start, wanted);
+        if len == 0 {
+            return;
+        }
+        loop {
+            if self.try_schedule(step, budget, id, start, len) {
+                return;
+            }
+            if self.unpin_last() {
+                continue;
+            }
+            let victim = self.running.iter().rev().copied().find(|v| !step.scheduled.iter().any(|s| s.seq == *v));
+            match victim {
+                Some(victim) if victim != id => self.preempt(victim),
+                // Others go on in this step and free their blocks when they end: wait, keeping what is computed.
+                _ if !step.scheduled.is_empty() => return,
+                _ => {
+                    self.preempt(id);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reserves blocks for `len` tokens of a sequence and plans them. False when there are not enough.
+    fn try_schedule(&mut self, step: &mut Step, budget: &mut usize, id: SeqId, start: usize, len: usize) -> bool {
+        let seq = self.groups[id.group].as_mut().and_then(|g| g.sequences[id.rollout].as_mut());
+        let seq = seq.expect("a sequence in flight");
+        let Some(copies) = self.blocks.reserve(&mut seq.block_table, start, start + len) else { return false };
+        let last = start + len == seq.len();
+        step.copies.extend(copies);
+        let first = step.samples.len();
+        if last {
+            step.samples.push(id);
+        }
+        step.scheduled.push(Scheduled { seq: id, start, len, samples: first..step.samples.len() });
+        *budget -= len;
+        true
+    }
+
+    /// Makes sure the vision cache holds the images among `len` tokens from `start`; returns how many of
+    /// these tokens can be computed.
+    fn require_images(
+        &mut self,
+        step: &mut Step,
+        group: usize,
+        prompt: &Arc<Prompt>,
+        start: usize,
+        len: usize,
+    ) -> usize {
+        let in_reach = |image: &ImageSpan| image.overlaps(start, start + len);
+        for (i, image) in prompt.images.iter().enumerate().filter(|(_, image)| in_reach(image)) {
+            match self.vision.require(image) {
+                Some(true) => step.encode.push(Encode { group, image: i }),
+                Some(false) => {}
+                None => return image.start.saturating_sub(start),
+            }
+        }
+        len
+    }
+
+    /// Admits waiting sequences while there is room: preempted ones, then rollouts of prefilled prompts and
+    /// fresh prompts in order of arrival.
+    fn admit(&mut self, step: &mut Step, budget: &mut usize) {
+        while *budget > 0 && self.running.len() < self.config.max_num_seqs {
+            let id = match (self.preempted.front(), self.waiting.front()) {
+                (Some(&id), _) => id,
+                (None, Some(&group)) => SeqId { group, rollout: self.group(group).started },
+                (None, None) => return,
+            };
+            if !self.admit_one(step, budget, id) {
+                return;
+            }
+        }
+    }
+
+    fn admit_one(&mut self, step: &mut Step, budget: &mut usize, id: SeqId) -> bool {
+        let resumed = self.preempted.front() == Some(&id);
+        let size = self.config.block_size;
+        let group = self.groups[id.group].as_mut().expect("a group in flight");
+        let prompt = group.request.prompt.clone();
+        let mut seq = match group.sequences[id.rollout].take() {
+            Some(seq) => seq,
+            None => Sequence::new(group, id.rollout),
+        };
+        let last_rollout = id.rollout + 1 == group.request.n;
+        let pinned = if resumed { None } else { group.pinned.take() };
+        let late = pinned.is_some();
+        if let Some(table) = pinned {
+            // The prompt is computed but for the row to sample from: its last token is computed again.
+            seq.num_computed_tokens = prompt.token_ids.len() - 1;
+            seq.block_table = table;
+            if !last_rollout {
+                group.pinned = Some(self.blocks.fork(&seq.block_table));
+            }
+        } else {
+            let whole = (seq.len() - 1) / size;
+            seq.block_table = self.blocks.lookup(&seq.block_hashes[..whole.min(seq.block_hashes.len())]);
+            seq.num_computed_tokens = seq.block_table.len() * size;
+            seq.num_cached_tokens = seq.num_computed_tokens;
+        }
+        let (start, cached) = (seq.num_computed_tokens, seq.num_cached_tokens);
+        let wanted = seq.num_pending_tokens().min(*budget);
+        group.sequences[id.rollout] = Some(seq);
+        let len = self.require_images(step, id.group, &prompt, start, wanted);
+        // Leave a block for each running sequence when others run: admitting less beats preempting more.
+        let spare = if self.running.is_empty() { 0 } else { self.running.len().min(self.config.num_blocks / 16) };
+        let needed = (start + len).div_ceil(size) - start / size;
+        let fits = len > 0 && (self.running.is_empty() || needed + spare <= self.blocks.num_free_blocks());
+        let placed = fits && self.try_schedule(step, budget, id, start, len);
+        let group = self.groups[id.group].as_mut().expect("a group in flight");
+        if placed {
+            self.stats.cached_tokens += cached as u64;
+            self.running.push(id);
+            if resumed {
+                self.preempted.pop_front();
+            } else {
+                group.started += 1;
+                if !late {
+                    group.prefilling = Some(id.rollout);
+                }
+                if !late || last_rollout {
+                    self.waiting.pop_front();
+                }
+            }
+            return true;
+        }
+        let seq = group.sequences[id.rollout].as_mut().expect("put back above");
+        if late && last_rollout {
+            group.pinned = Some(std::mem::take(&mut seq.block_table));
+        } else {
+            self.blocks.release(&mut seq.block_table);
+        }
+        seq.num_computed_tokens = 0;
+        if !resumed {
+            group.sequences[id.rollout] = None;
+        }
+        false
+    }
+
+    /// Where a prompt's last token is computed in this step, its other rollouts start from the same row: as
+    /// many as there is room for. The rest waits, the prompt's blocks pinned.
+    fn fork_prefilled(&mut self, step: &mut Step) {
+        let mut promised = 0;
+        let scheduled = std::mem::take(&mut step.scheduled);
+        let mut samples = Vec::with_capacity(step.samples.len());
+        for mut s in scheduled {
+            let first = samples.len();
+            samples.extend_from_slice(&step.samples[s.samples.clone()]);
+            let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
+            if group.prefilling == Some(s.seq.rollout) && s.start + s.len >= group.request.prompt.token_ids.len() {
+                group.prefilling = None;
+                let table = group.sequences[s.seq.rollout].as_ref().expect("a sequence in flight").block_table.clone();
+                while group.started < group.request.n
+                    && self.running.len() < self.config.max_num_seqs
+                    && promised < self.blocks.num_free_blocks()
+                {
+                    let id = SeqId { group: s.seq.group, rollout: group.started };
+                    let mut seq = Sequence::new(group, id.rollout);
+                    seq.block_table = self.blocks.fork(&table);
+                    seq.num_computed_tokens = seq.num_prompt_tokens;
+                    group.sequences[id.rollout] = Some(seq);
+                    group.started += 1;
+                    self.running.push(id);
+                    samples.push(id);
+                    promised += 1;
+                }
+                if group.started < group.request.n {
+                    group.pinned = Some(self.blocks.fork(&table));
+                    self.waiting.push_front(s.seq.group);
+                }
+            }
+            s.samples = first..samples.len();
+            step.scheduled.push(s);
+        }
+        step.samples = samples;
+    }
+
+    /// Takes a running sequence's blocks away; it is computed again from its tokens later.
+    fn preempt(&mut self, id: SeqId) {
+        self.stats.preemptions += 1;
+        self.running.retain(|&r| r != id);
+        let group = self.groups[id.group].as_mut().expect("a group in flight");
+        let seq = group.sequences[id.rollout].as_mut().expect("a sequence in flight");
+        self.blocks.release(&mut seq.block_table);
+        seq.num_computed_tokens = 0;
+        self.preempted.push_front(id);
+    }
+
+    /// Gives up the pinned prompt that came last; its next rollout will prefill it again.
+    fn unpin_last(&mut self) -> bool {
+        for &slot in self.waiting.iter().rev() {
+            if let Some(mut table) = self.groups[slot].as_mut().and_then(|g| g.pinned.take()) {
+                self.blocks.release(&mut table);
+                return true;
+            }
+        }
+        false
+    }
+}

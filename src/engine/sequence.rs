@@ -1,0 +1,183 @@
+//! Sequences: one prompt (a [`Group`]) and its rollouts (a [`Sequence`] each), as the scheduler sees them.
+//! Pure host data.
+
+use std::sync::Arc;
+
+use crate::engine::block_manager::BlockHash;
+
+/// Identity of an image: a hash of its pixels, grid and frame count.
+pub type ImageKey = [u8; 32];
+
+/// Why a rollout ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum FinishReason {
+    /// A stop token was sampled (it is the last of the token ids).
+    Stop,
+    /// The token limit or the model's context length was reached.
+    Length,
+}
+
+impl FinishReason {
+    /// The word in result files, as vLLM and OpenAI write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+        }
+    }
+}
+
+/// Where an image's rows stand among the prompt's tokens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ImageSpan {
+    /// Which image.
+    pub key: ImageKey,
+    /// Index of its first placeholder token.
+    pub start: usize,
+    /// Number of placeholder tokens: rows after the merger.
+    pub rows: usize,
+}
+
+impl ImageSpan {
+    /// True when the tokens `start..end` contain one of the image's.
+    pub fn overlaps(&self, start: usize, end: usize) -> bool {
+        self.start < end && start < self.start + self.rows
+    }
+}
+
+/// A prompt, shared by its rollouts.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Prompt {
+    /// Token ids, image placeholders expanded.
+    pub token_ids: Vec<u32>,
+    /// Images in the order of their tokens.
+    pub images: Vec<ImageSpan>,
+    /// mrope positions (temporal, height, width) of each token.
+    pub position_ids: [Vec<i32>; 3],
+    /// A token behind the prompt at index `i` has position `i + rope_delta` on all three axes.
+    pub rope_delta: i32,
+}
+
+impl Prompt {
+    /// A prompt of text alone.
+    pub fn text(token_ids: Vec<u32>) -> Prompt {
+        let positions: Vec<i32> = (0..token_ids.len() as i32).collect();
+        let position_ids = [positions.clone(), positions.clone(), positions];
+        Prompt { token_ids, images: Vec::new(), position_ids, rope_delta: 0 }
+    }
+
+    /// The position of the token at index `i` of a sequence with this prompt.
+    pub fn position(&self, axis: usize, i: usize) -> i32 {
+        self.position_ids[axis].get(i).copied().unwrap_or(i as i32 + self.rope_delta)
+    }
+}
+
+/// What is asked for: a prompt, how often, and when to stop.
+#[derive(Clone, Debug)]
+pub struct GroupRequest {
+    /// The caller's name for it; comes back with each result.
+    pub request: usize,
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// Number of rollouts.
+    pub n: usize,
+    /// Most tokens sampled in a rollout; at least one.
+    pub max_tokens: usize,
+    /// A rollout ends when one of these is sampled.
+    pub stop_token_ids: Arc<[u32]>,
+}
+
+/// A prompt with its rollouts while they are in the engine.
+#[derive(Debug)]
+pub struct Group {
+    /// What was asked.
+    pub request: GroupRequest,
+    /// Hashes of the prompt's whole blocks (empty without prefix caching).
+    pub block_hashes: Vec<BlockHash>,
+    /// Rollouts that have started: those below this number.
+    pub started: usize,
+    /// Rollouts that have ended.
+    pub finished: usize,
+    /// The rollout that is prefilling the prompt for the others, if one is.
+    pub prefilling: Option<usize>,
+    /// The computed prompt's blocks, held for rollouts that have not started.
+    pub pinned: Option<Vec<u32>>,
+    /// Rollouts in flight, by rollout index.
+    pub sequences: Vec<Option<Sequence>>,
+}
+
+/// One rollout.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    /// Index among the group's rollouts.
+    pub rollout: usize,
+    /// Prompt, then sampled tokens.
+    pub token_ids: Vec<u32>,
+    /// How many of `token_ids` are the prompt's.
+    pub num_prompt_tokens: usize,
+    /// Log-probability of each sampled token.
+    pub logprobs: Vec<f32>,
+    /// Blocks that hold its keys and values, in order.
+    pub block_table: Vec<u32>,
+    /// Tokens whose keys and values are in the cache.
+    pub num_computed_tokens: usize,
+    /// Of these, how many the prefix cache gave when the sequence was last admitted.
+    pub num_cached_tokens: usize,
+    /// Hashes of its computed whole blocks (empty without prefix caching).
+    pub block_hashes: Vec<BlockHash>,
+    /// Set when it has ended.
+    pub finish_reason: Option<FinishReason>,
+}
+
+impl Sequence {
+    /// Rollout `rollout` of `group`, with nothing computed.
+    pub fn new(group: &Group, rollout: usize) -> Sequence {
+        let prompt = &group.request.prompt;
+        let mut token_ids = Vec::with_capacity(prompt.token_ids.len() + group.request.max_tokens.min(1024));
+        token_ids.extend_from_slice(&prompt.token_ids);
+        Sequence {
+            rollout,
+            num_prompt_tokens: token_ids.len(),
+            token_ids,
+            logprobs: Vec::new(),
+            block_table: Vec::new(),
+            num_computed_tokens: 0,
+            num_cached_tokens: 0,
+            block_hashes: group.block_hashes.clone(),
+            finish_reason: None,
+        }
+    }
+
+    /// Tokens it has: prompt and sampled.
+    pub fn len(&self) -> usize {
+        self.token_ids.len()
+    }
+
+    /// True before it has any token (never, in the engine: a prompt has one at least).
+    pub fn is_empty(&self) -> bool {
+        self.token_ids.is_empty()
+    }
+
+    /// The sampled tokens.
+    pub fn completion(&self) -> &[u32] {
+        &self.token_ids[self.num_prompt_tokens..]
+    }
+
+    /// Tokens still to be computed before the next one can be sampled. Zero between two steps never: the
+    /// token sampled last is not in the cache.
+    pub fn num_pending_tokens(&self) -> usize {
+        self.token_ids.len() - self.num_computed_tokens
+    }
+
+    /// Takes a sampled token and says whether the sequence has ended.
+    pub fn append(&mut self, token_id: u32, logprob: f32, request: &GroupRequest, max_model_len: usize) -> bool {
+        self.token_ids.push(token_id);
+        self.logprobs.push(logprob);
+        if request.stop_token_ids.contains(&token_id) {
+            self.finish_reason = Some(FinishReason::Stop);
+        } else if self.completion().len() >= request.max_tokens || self.len() >= max_model_len {
+            self.finish_reason = Some(FinishReason::Length);
+        }
+        self.finish_reason.is_some()
+    }
+}
