@@ -1,2 +1,34 @@
-//! ops
+//! One file per op family: shape checks, then the CPU body; forward and backward side by side.
+//!
+//! Ops take their outputs already allocated, compute in f32 whatever the storage type, and give results that
+//! depend neither on the number of threads nor on what else is in the batch: each output has one fixed chain.
+//!
+//! # Rounding points
+//!
+//! In bf16 runs values are rounded to bf16 (nearest, ties to even) at these points and nowhere else; in f32
+//! runs nothing is rounded. A fusion may neither add nor remove a point.
+//!
+//! | forward | rounded |
+//! | --- | --- |
+//! | `embedding` | the row (it is a weight's row) |
+//! | `patch_embed` | the normalised pixels; the output |
+//! | `rms_norm` | the output, after gamma |
+//! | `linear` | the output after bias and residual: qkv, residual sums, the merger |
+//! | `linear::fwd_swiglu` | silu(gate) * up, from the fp32 gate and up; gate and up only as saved for backward |
+//! | `linear::fwd_gelu` | the output, from the fp32 value; that value only as saved for backward |
+//! | `rope` | q and k after the rotation |
+//! | `attention` | P = exp2(s - m) before P V (its sum takes the unrounded values); the output |
+//! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
+//!
+//! | backward | rounded |
+//! | --- | --- |
+//! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |
+//! | `swiglu`, `gelu` | d(gate, up), d(pre) |
+//! | `attention` | dO (it arrives rounded); P = exp2(s - lse); dS = P * (dP - D); dqkv |
+//! | `rope` | dqkv after the rotation back |
+//! | `linear_logprob` | dZ before both of its products; dhidden |
+//! | fp32 throughout | D, dP, weight gradients, dgamma, dbias |
+
+pub mod math;
+pub mod philox;
 pub mod policy_loss;

@@ -1,0 +1,198 @@
+//! Elementary functions in f32: one polynomial each, evaluated with fused multiply-adds over a fixed
+//! coefficient table, so that every CPU body and the kernels give equal bits.
+//!
+//! All functions are branch-free (selects only) and `#[inline(always)]`: loops that call them inside a
+//! `cpu_kernel!` body vectorise. Coefficients: interpolation at Chebyshev nodes in 50-digit arithmetic, rounded
+//! to f32. Error bounds are in units in the last place (ulp) against the f64 functions; the tests hold them.
+
+/// log2(e).
+pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
+/// ln(2), and what rounding it to f32 lost.
+const LN_2: f32 = std::f32::consts::LN_2;
+const LN_2_LOW: f32 = -1.904_654_3e-9;
+
+/// (2^f - 1) / f on [-1/2, 1/2].
+const EXP2: [f32; 6] = [0.000_154_531_63, 0.001_339_086_3, 0.009_618_083, 0.055_503_57, 0.240_226_5, LN_2];
+/// (e^r - 1 - r) / r^2 on [-ln(2)/2, ln(2)/2].
+const EXP: [f32; 5] = [0.001_392_625_2, 0.008_363_233, 0.041_666_552, 0.166_665_76, 0.5];
+/// (ln(1 + f) - f + f^2/2) / f^3 on [-1/3, 1/3].
+const LN: [f32; 9] = [
+    0.113_462_52,
+    -0.124_390_88,
+    0.109_130_524,
+    -0.122_859_105,
+    0.142_919_87,
+    -0.166_734_46,
+    0.199_999_47,
+    -0.249_999_43,
+    0.333_333_34,
+];
+/// (tanh(x) / x - 1) / x^2 in x^2 on [0, 0.4].
+const TANH: [f32; 5] = [-0.006_045_165, 0.020_961_33, -0.053_843_264, 0.133_327_19, -0.333_333_28];
+/// erf(x) / x - 1 in x^2 on [0, 0.86].
+const ERF: [f32; 6] = [-0.000_597_925_8, 0.004_991_231, -0.026_765_56, 0.112_817_965, -0.376_124_92, 0.128_379_15];
+/// -ln(1 - erf(x)) / x - 1 on [0.92, 3.95].
+const ERF_TAIL: [f32; 7] =
+    [1.674_599e-5, -0.000_375_557_98, 0.003_842_883_7, -0.024_146_967, 0.106_628_39, 0.634_952_96, 0.128_687_11];
+
+/// Horner's rule, highest coefficient first.
+#[inline(always)]
+fn poly<const N: usize>(c: &[f32; N], x: f32) -> f32 {
+    let mut p = c[0];
+    for &c in &c[1..] {
+        p = p.mul_add(x, c);
+    }
+    p
+}
+
+/// The nearest integer to `x` (|x| < 2^22), ties to even, as a float and as an integer.
+#[inline(always)]
+fn nearest(x: f32) -> (f32, i32) {
+    // At 1.5 * 2^23 the last place is worth 1, and the low mantissa bits are the integer.
+    const MAGIC: f32 = 12_582_912.0;
+    let shifted = x + MAGIC;
+    (shifted - MAGIC, (shifted.to_bits() as i32).wrapping_sub(MAGIC.to_bits() as i32))
+}
+
+/// `p` * 2^n for n in -252..=254, rounded once: subnormals come out right.
+#[inline(always)]
+fn scale(p: f32, n: i32) -> f32 {
+    let half = n >> 1;
+    let pow2 = |n: i32| f32::from_bits((n.wrapping_add(127) as u32) << 23);
+    p * pow2(half) * pow2(n.wrapping_sub(half))
+}
+
+/// `x` held between `low` and `high`; NaN stays NaN.
+#[inline(always)]
+fn hold(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
+/// 2^x, within 1 ulp. Minus infinity gives 0, overflow infinity.
+#[inline(always)]
+pub fn exp2(x: f32) -> f32 {
+    let x = hold(x, -150.0, 129.0);
+    let (whole, n) = nearest(x);
+    let f = x - whole;
+    scale(poly(&EXP2, f).mul_add(f, 1.0), n)
+}
+
+/// e^x, within 1.1 ulp. Minus infinity gives 0, overflow infinity.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let x = hold(x, -104.0, 89.0);
+    let (whole, n) = nearest(x * LOG2_E);
+    let r = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2, x));
+    let p = (poly(&EXP, r) * r).mul_add(r, r) + 1.0;
+    scale(p, n)
+}
+
+/// A positive normal `x` as 2^k * (1 + f) with f in [-1/3, 1/3].
+#[inline(always)]
+fn split(x: f32) -> (f32, f32) {
+    let bits = x.to_bits();
+    let k = (bits.wrapping_sub(0x3f2a_aaab) as i32) >> 23;
+    let m = f32::from_bits(bits.wrapping_sub((k << 23) as u32));
+    (k as f32, m - 1.0)
+}
+
+/// ln(2^k * (1 + f)) + small, for a `small` far below the sum.
+#[inline(always)]
+fn ln_parts(k: f32, f: f32, small: f32) -> f32 {
+    let tail = (f * f).mul_add(f.mul_add(poly(&LN, f), -0.5), k.mul_add(LN_2_LOW, small));
+    k.mul_add(LN_2, f + tail)
+}
+
+/// ln(x), within 1 ulp. Zero gives minus infinity, negative numbers NaN.
+#[inline(always)]
+pub fn ln(x: f32) -> f32 {
+    let tiny = x < f32::MIN_POSITIVE;
+    let (k, f) = split(if tiny { x * 8_388_608.0 } else { x });
+    let r = ln_parts(if tiny { k - 23.0 } else { k }, f, 0.0);
+    let r = if x == 0.0 { f32::NEG_INFINITY } else { r };
+    let r = if x == f32::INFINITY { x } else { r };
+    if x >= 0.0 { r } else { f32::NAN }
+}
+
+/// ln(1 + x), within 1 ulp, also where x is tiny. -1 gives minus infinity, below NaN.
+#[inline(always)]
+pub fn log1p(x: f32) -> f32 {
+    let u = 1.0 + x;
+    // What the sum lost, exactly (two-sum); it enters as ln(u + lost) = ln(u) + lost / u.
+    let part = u - 1.0;
+    let lost = (1.0 - (u - part)) + (x - part);
+    let (k, f) = split(u);
+    let r = ln_parts(k, f, lost / u);
+    let r = if u == 0.0 { f32::NEG_INFINITY } else { r };
+    let r = if x == f32::INFINITY { x } else { r };
+    if x >= -1.0 { r } else { f32::NAN }
+}
+
+/// tanh(x), within 1.5 ulp.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let a = x.abs();
+    let s = x * x;
+    let near = (poly(&TANH, s) * s).mul_add(x, x);
+    let far = (1.0 - 2.0 / (exp(a + a) + 1.0)).copysign(x);
+    if a < 0.625 { near } else { far }
+}
+
+/// erf(x), within 1.5 ulp.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let s = x * x;
+    let near = poly(&ERF, s).mul_add(x, x);
+    // From 3.95 on the result is 1 to the last place.
+    let t = if a > 3.95 { 3.95 } else { a };
+    let far = (1.0 - exp(poly(&ERF_TAIL, t).mul_add(-t, -t))).copysign(x);
+    if a < 0.925 { near } else { far }
+}
+
+/// The logistic function 1 / (1 + e^-x), within 2.5 ulp where it is a normal number.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// x * sigmoid(x).
+#[inline(always)]
+pub fn silu(x: f32) -> f32 {
+    x / (1.0 + exp(-x))
+}
+
+/// d silu(x) / dx = s + x s (1 - s), s = sigmoid(x).
+#[inline(always)]
+pub fn silu_grad(x: f32) -> f32 {
+    let s = sigmoid(x);
+    (x * s).mul_add(1.0 - s, s)
+}
+
+/// The exact GELU x (1 + erf(x / sqrt 2)) / 2.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+}
+
+/// d gelu(x) / dx = (1 + erf(x / sqrt 2)) / 2 + x e^(-x^2 / 2) / sqrt(2 pi).
+#[inline(always)]
+pub fn gelu_grad(x: f32) -> f32 {
+    const DENSITY: f32 = 0.398_942_3;
+    let cdf = 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2));
+    (x * DENSITY).mul_add(exp(-0.5 * x * x), cdf)
+}
+
+/// (sin, cos) of 2 pi u for u in [0, 1], within 2e-7.
+#[inline(always)]
+pub fn sin_cos_turns(u: f32) -> (f32, f32) {
+    /// Taylor coefficients in x^2; at x = pi/4 the first one left out is below 2^-28.
+    const SIN: [f32; 5] = [1.0 / 362_880.0, -1.0 / 5_040.0, 1.0 / 120.0, -1.0 / 6.0, 1.0];
+    const COS: [f32; 6] = [-1.0 / 3_628_800.0, 1.0 / 40_320.0, -1.0 / 720.0, 1.0 / 24.0, -0.5, 1.0];
+    let (quarter, q) = nearest(u * 4.0);
+    let x = quarter.mul_add(-0.25, u) * std::f32::consts::TAU;
+    let (s, c) = (poly(&SIN, x * x) * x, poly(&COS, x * x));
+    let (s, c) = if q & 1 == 0 { (s, c) } else { (c, -s) };
+    if q & 2 == 0 { (s, c) } else { (-s, -c) }
+}

@@ -1,0 +1,167 @@
+//! Random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+//!
+//! The key is (run seed, purpose and step), the counter names the thing a number is for: there is no state to
+//! keep, and a number does not depend on what else was drawn before it. Pure host code.
+
+use crate::ops::math;
+
+/// Ten rounds of Philox on the counter `ctr` under `key`: four random words.
+#[inline(always)]
+pub fn philox4x32_10(key: [u32; 2], ctr: [u32; 4]) -> [u32; 4] {
+    let [mut k0, mut k1] = key;
+    let [mut c0, mut c1, mut c2, mut c3] = ctr;
+    for _ in 0..10 {
+        let a = u64::from(c0) * 0xd251_1f53;
+        let b = u64::from(c2) * 0xcd9e_8d57;
+        (c0, c1, c2, c3) = ((b >> 32) as u32 ^ c1 ^ k0, b as u32, (a >> 32) as u32 ^ c3 ^ k1, a as u32);
+        k0 = k0.wrapping_add(0x9e37_79b9);
+        k1 = k1.wrapping_add(0xbb67_ae85);
+    }
+    [c0, c1, c2, c3]
+}
+
+/// What numbers are drawn for. Different purposes never share a number; the values are part of every
+/// checkpoint's meaning and do not change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[repr(u32)]
+pub enum Purpose {
+    /// Weights of a new model; counter: the tensor.
+    Init = 1,
+    /// Order of samples; counter: the epoch.
+    Shuffle = 2,
+    /// Changes made to inputs.
+    Augment = 3,
+    /// Made-up data: rows of a built-in data set; counter: the row.
+    Data = 4,
+    /// A built-in teacher's answers; counter: the row and the answer.
+    Teacher = 5,
+    /// Sampling noise; counter: (prompt, rollout, position, id / 4).
+    Noise = 6,
+    /// Stochastic rounding.
+    Rounding = 7,
+    /// Which prompts a step of RL takes.
+    Rollout = 8,
+    /// Resampling in statistics.
+    Bootstrap = 9,
+    /// Tests and benchmarks.
+    Test = 15,
+}
+
+/// The key of `purpose` at `step` of a run. The purpose stands above the low 28 bits, where steps live.
+#[inline(always)]
+pub fn key(seed: u64, purpose: Purpose, step: u64) -> [u32; 2] {
+    let fold = |x: u64| (x ^ (x >> 32)) as u32;
+    [fold(seed), ((purpose as u32) << 28) ^ fold(step)]
+}
+
+/// The numbers of one thing, in order: word i of counter (i / 4, 0, thing).
+#[derive(Clone, Debug)]
+pub struct Random {
+    key: [u32; 2],
+    thing: [u32; 2],
+    block: u32,
+    words: [u32; 4],
+    used: usize,
+    spare_normal: Option<f32>,
+}
+
+impl Random {
+    /// The numbers of `counter` (an epoch, a row, a tensor) for `purpose` under the run's `seed`.
+    pub fn new(seed: u64, purpose: Purpose, counter: u64) -> Random {
+        Random {
+            key: key(seed, purpose, 0),
+            thing: [counter as u32, (counter >> 32) as u32],
+            block: 0,
+            words: [0; 4],
+            used: 4,
+            spare_normal: None,
+        }
+    }
+
+    /// 32 random bits.
+    pub fn next_u32(&mut self) -> u32 {
+        if self.used == 4 {
+            self.words = philox4x32_10(self.key, [self.block, 0, self.thing[0], self.thing[1]]);
+            self.block = self.block.wrapping_add(1);
+            self.used = 0;
+        }
+        self.used += 1;
+        self.words[self.used - 1]
+    }
+
+    /// 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        let low = u64::from(self.next_u32());
+        u64::from(self.next_u32()) << 32 | low
+    }
+
+    /// Uniform on the multiples of 2^-24 in [0, 1).
+    pub fn uniform_f32(&mut self) -> f32 {
+        (self.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
+    }
+
+    /// Uniform on the multiples of 2^-53 in [0, 1).
+    pub fn uniform_f64(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0)
+    }
+
+    /// Standard normal (Box-Muller).
+    pub fn normal(&mut self) -> f32 {
+        if let Some(z) = self.spare_normal.take() {
+            return z;
+        }
+        // In (0, 1]: the logarithm is finite.
+        let u = ((self.next_u32() >> 8) + 1) as f32 * (1.0 / 16_777_216.0);
+        let radius = (-2.0 * math::ln(u)).sqrt();
+        let (sin, cos) = math::sin_cos_turns(self.uniform_f32());
+        self.spare_normal = Some(radius * sin);
+        radius * cos
+    }
+
+    /// Uniform integer in `0..n`, without bias. Panics when `n` is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        assert!(n > 0, "no integer is below 0");
+        // Lemire's method: the high half of word * n, and words whose low half falls in the uneven rest are
+        // drawn again.
+        let rest = n.wrapping_neg() % n;
+        loop {
+            let wide = u128::from(self.next_u64()) * u128::from(n);
+            if wide as u64 >= rest {
+                return (wide >> 64) as u64;
+            }
+        }
+    }
+
+    /// Fisher-Yates: every order equally likely.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u64 + 1) as usize);
+        }
+    }
+}
+
+/// One uniform number in [0, 1) for (seed, purpose, counter).
+pub fn uniform(seed: u64, purpose: Purpose, counter: u64) -> f64 {
+    Random::new(seed, purpose, counter).uniform_f64()
+}
+
+/// Standard normal numbers for (seed, purpose, counter), in order.
+pub fn normal(seed: u64, purpose: Purpose, counter: u64, out: &mut [f32]) {
+    let mut random = Random::new(seed, purpose, counter);
+    out.fill_with(|| random.normal());
+}
+
+/// Shuffles `items` by (seed, purpose, counter).
+pub fn shuffle<T>(seed: u64, purpose: Purpose, counter: u64, items: &mut [T]) {
+    Random::new(seed, purpose, counter).shuffle(items);
+}
+
+/// Gumbel noise of one random word: w = min(f32(k 2^-32 + 2^-33), 1 - 2^-24), -ln(-log1p(-w)).
+#[inline(always)]
+pub fn gumbel(word: u32) -> f32 {
+    // Exact in f64 (33 bits), so the conversion to f32 rounds once.
+    let w = ((f64::from(word) + 0.5) * (1.0 / 4_294_967_296.0)) as f32;
+    const LAST: f32 = 1.0 - 1.0 / 16_777_216.0;
+    let w = if w < LAST { w } else { LAST };
+    -math::ln(-math::log1p(-w))
+}
