@@ -1,0 +1,149 @@
+//! Online packing as a pure plan: sequential next-fit within `packing_length` over one global order of samples.
+//! The order is a Philox shuffle named by (seed, epoch) alone, so neither workers nor ranks nor where a run was
+//! stopped can change it; the whole state is the number of samples consumed.
+
+use crate::error::{Error, Result};
+use crate::ops::philox::{self, Purpose};
+
+/// The samples of one pack, as indices into the data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pack {
+    /// Samples in their order within the pack; never empty.
+    pub samples: Vec<usize>,
+    /// Samples met on the way that are longer than a pack can be: dropped, to be counted.
+    pub dropped: Vec<usize>,
+    /// Tokens in the pack.
+    pub tokens: usize,
+    /// Samples consumed since the start, this pack's included: the state to store, and to ask the next pack with.
+    pub consumed: u64,
+}
+
+/// How samples become packs.
+#[derive(Clone, Debug)]
+pub struct PackPlan {
+    len: usize,
+    packing_length: usize,
+    max_samples: usize,
+    epochs: Option<u64>,
+    seed: u64,
+    shuffle: bool,
+    order: (u64, Vec<u32>),
+}
+
+impl PackPlan {
+    /// A plan over `len` samples with packs of at most `packing_length` tokens.
+    /// Errors when the data set is empty or too large to index, or the length is zero.
+    pub fn new(len: usize, packing_length: usize, seed: u64, shuffle: bool) -> Result<PackPlan> {
+        if len == 0 || len > u32::MAX as usize {
+            return Err(Error::input("datasets", format!("{len} samples"), "between 1 and 2^32 - 1 samples"));
+        }
+        if packing_length == 0 {
+            return Err(Error::input("packing_length", "0", "at least 1"));
+        }
+        let order = (0, order(seed, 0, len, shuffle));
+        Ok(PackPlan { len, packing_length, max_samples: usize::MAX, epochs: None, seed, shuffle, order })
+    }
+
+    /// Ends after `epochs` passes over the data; without it the plan never ends.
+    pub fn epochs(mut self, epochs: u64) -> PackPlan {
+        self.epochs = Some(epochs);
+        self
+    }
+
+    /// At most `n` samples a pack (at least 1).
+    pub fn max_samples(mut self, n: usize) -> PackPlan {
+        self.max_samples = n.max(1);
+        self
+    }
+
+    /// The index of the sample at global position `position` (epochs follow one another without a gap).
+    pub fn sample_at(&mut self, position: u64) -> usize {
+        let (epoch, at) = (position / self.len as u64, (position % self.len as u64) as usize);
+        if self.order.0 != epoch {
+            self.order = (epoch, order(self.seed, epoch, self.len, self.shuffle));
+        }
+        self.order.1[at] as usize
+    }
+
+    /// The pack that follows after `consumed` samples; `length(i)` gives sample i's tokens. A pack may run on into the
+    /// next epoch. None when the epochs are over.
+    /// Errors when a whole epoch holds no sample that fits, and with what `length` errors.
+    pub fn next(&mut self, consumed: u64, mut length: impl FnMut(usize) -> Result<usize>) -> Result<Option<Pack>> {
+        let end = self.epochs.map_or(u64::MAX, |e| e.saturating_mul(self.len as u64));
+        let mut pack = Pack { samples: Vec::new(), dropped: Vec::new(), tokens: 0, consumed };
+        while pack.consumed < end && pack.samples.len() < self.max_samples {
+            let sample = self.sample_at(pack.consumed);
+            let tokens = length(sample)?;
+            if tokens > self.packing_length {
+                pack.dropped.push(sample);
+                if pack.samples.is_empty() && pack.dropped.len() >= self.len {
+                    return Err(Error::input(
+                        "packing_length",
+                        format!("{} while every sample is longer", self.packing_length),
+                        "room for the samples",
+                    ));
+                }
+            } else if pack.tokens + tokens > self.packing_length {
+                break;
+            } else {
+                pack.samples.push(sample);
+                pack.tokens += tokens;
+            }
+            pack.consumed += 1;
+        }
+        Ok((!pack.samples.is_empty()).then_some(pack))
+    }
+}
+
+/// The order of `len` samples in an epoch: a permutation, the identity without shuffling.
+pub fn order(seed: u64, epoch: u64, len: usize, shuffle: bool) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..len as u32).collect();
+    if shuffle {
+        philox::shuffle(seed, Purpose::Shuffle, epoch, &mut order);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packs(plan: &mut PackPlan, lengths: &[usize], mut consumed: u64, n: usize) -> Vec<Pack> {
+        let mut out = Vec::new();
+        while out.len() < n {
+            let Some(pack) = plan.next(consumed, |i| Ok(lengths[i])).unwrap() else { break };
+            consumed = pack.consumed;
+            out.push(pack);
+        }
+        out
+    }
+
+    #[test]
+    fn next_fit_drops_and_counts_the_overlong() {
+        let lengths = [3, 3, 9, 5, 1, 4];
+        let mut plan = PackPlan::new(6, 8, 0, false).unwrap().epochs(1);
+        let got = packs(&mut plan, &lengths, 0, 10);
+        let want: [(&[usize], &[usize], u64); 3] = [(&[0, 1], &[2], 3), (&[3, 4], &[], 5), (&[5], &[], 6)];
+        assert_eq!(got.len(), want.len());
+        for (g, w) in got.iter().zip(want) {
+            assert_eq!((&g.samples[..], &g.dropped[..], g.consumed), w);
+        }
+    }
+
+    #[test]
+    fn nothing_fits_is_an_error() {
+        let mut plan = PackPlan::new(3, 4, 1, true).unwrap();
+        assert!(plan.next(0, |_| Ok(5)).is_err());
+    }
+
+    #[test]
+    fn epochs_differ_and_each_is_a_permutation() {
+        let (a, b) = (order(7, 0, 100, true), order(7, 1, 100, true));
+        assert_ne!(a, b);
+        assert_ne!(a, order(8, 0, 100, true));
+        for mut o in [a, b] {
+            o.sort_unstable();
+            assert_eq!(o, (0..100).collect::<Vec<u32>>());
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Writes that are whole or not there: a temporary beside the target, fsync, rename, fsync of the folder.
+//! A reader, or a run killed at any point, sees the old content or the new one.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path`, whole. Parent folders are made.
+pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+    write_with(path, |w| w.write_all(bytes))
+}
+
+/// Writes a file, whole, through `body`. When `body` fails nothing is left behind and an older file stays.
+pub fn write_with<E: Into<WriteError>>(
+    path: impl AsRef<Path>,
+    body: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), E>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let parent = parent(path);
+    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    let temporary = beside(path, "tmp");
+    let written = (|| {
+        let file = File::create(&temporary).map_err(Error::io(&temporary))?;
+        let mut w = BufWriter::with_capacity(1 << 20, file);
+        body(&mut w).map_err(|e| e.into().at(path))?;
+        let file = w.into_inner().map_err(|e| Error::Io { path: path.to_owned(), source: e.into_error() })?;
+        file.sync_all().map_err(Error::io(path))?;
+        fs::rename(&temporary, path).map_err(Error::io(path))?;
+        sync_folder(&parent)
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Fills a folder through `body(temporary)`, then puts it at `path` in one rename. Every file in it is fsynced first.
+/// A folder already at `path` is replaced: it is moved aside, and deleted once the new one stands.
+pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let path = path.as_ref();
+    let parent = parent(path);
+    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    let temporary = beside(path, "tmp");
+    let _ = fs::remove_dir_all(&temporary);
+    let written = (|| {
+        fs::create_dir(&temporary).map_err(Error::io(&temporary))?;
+        body(&temporary)?;
+        sync_tree(&temporary)?;
+        let old = beside(path, "old");
+        let replaced = path.exists();
+        if replaced {
+            let _ = fs::remove_dir_all(&old);
+            fs::rename(path, &old).map_err(Error::io(path))?;
+        }
+        if let Err(source) = fs::rename(&temporary, path) {
+            if replaced {
+                let _ = fs::rename(&old, path);
+            }
+            return Err(Error::Io { path: path.to_owned(), source });
+        }
+        sync_folder(&parent)?;
+        if replaced {
+            fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+        }
+        Ok(())
+    })();
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    written
+}
+
+/// Removes what a killed run left beside `path`: temporaries of any process, and, when `path` is missing but its
+/// moved-aside predecessor is there, puts that one back.
+pub fn tidy(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let parent = parent(path);
+    let Ok(entries) = fs::read_dir(&parent) else { return Ok(()) };
+    let name = file_name(path);
+    for entry in entries.flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        let Some(rest) = other.strip_prefix(&format!(".{name}.")) else { continue };
+        let at = entry.path();
+        if rest.starts_with("old-") && !path.exists() {
+            fs::rename(&at, path).map_err(Error::io(path))?;
+        } else if rest.starts_with("old-") || rest.starts_with("tmp-") {
+            let removed = if at.is_dir() { fs::remove_dir_all(&at) } else { fs::remove_file(&at) };
+            removed.map_err(Error::io(&at))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the entries of a folder durable.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    File::open(path).and_then(|d| d.sync_all()).map_err(Error::io(path))
+}
+
+fn sync_tree(path: &Path) -> Result<()> {
+    for entry in fs::read_dir(path).map_err(Error::io(path))? {
+        let at = entry.map_err(Error::io(path))?.path();
+        if at.is_dir() {
+            sync_tree(&at)?;
+        } else {
+            File::open(&at).and_then(|f| f.sync_all()).map_err(Error::io(&at))?;
+        }
+    }
+    sync_folder(path)
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn beside(path: &Path, kind: &str) -> PathBuf {
+    parent(path).join(format!(".{}.{kind}-{}", file_name(path), std::process::id()))
+}
+
+/// What the body of [`write_with`] may fail with: an I/O error, which gets the path, or an [`Error`] as it is.
+#[derive(Debug)]
+pub enum WriteError {
+    /// The system refused.
+    Io(std::io::Error),
+    /// Anything else.
+    Other(Error),
+}
+
+impl WriteError {
+    fn at(self, path: &Path) -> Error {
+        match self {
+            WriteError::Io(source) => Error::Io { path: path.to_owned(), source },
+            WriteError::Other(error) => error,
+        }
+    }
+}
+
+impl From<std::io::Error> for WriteError {
+    fn from(e: std::io::Error) -> WriteError {
+        WriteError::Io(e)
+    }
+}
+
+impl From<Error> for WriteError {
+    fn from(e: Error) -> WriteError {
+        WriteError::Other(e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_write_keeps_the_old_file_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/summary.json");
+        write(&path, b"old").unwrap();
+        let failed = write_with(&path, |w| {
+            w.write_all(b"half")?;
+            Err::<(), WriteError>(Error::Failed("stop".into()).into())
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_is_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        for text in ["one", "two"] {
+            folder(&path, |tmp| write(tmp.join("sub/x"), text.as_bytes())).unwrap();
+            assert_eq!(fs::read_to_string(path.join("sub/x")).unwrap(), text);
+        }
+        let failed = folder(&path, |_| Err(Error::Failed("stop".into())));
+        assert!(failed.is_err());
+        assert_eq!(fs::read_to_string(path.join("sub/x")).unwrap(), "two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn tidy_puts_back_what_a_kill_between_two_renames_moved_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model");
+        fs::create_dir(dir.path().join(".model.old-7")).unwrap();
+        fs::write(dir.path().join(".model.old-7/x"), "kept").unwrap();
+        fs::create_dir(dir.path().join(".model.tmp-7")).unwrap();
+        tidy(&path).unwrap();
+        assert_eq!(fs::read_to_string(path.join("x")).unwrap(), "kept");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

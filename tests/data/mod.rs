@@ -1,0 +1,3 @@
+//! Data files in and out, packing, distillation, the digits task.
+
+mod packing;
