@@ -1,1 +1,6 @@
-//! reward
+//! Rewards: answer extraction, mathematical equality, choices, format.
+
+/// `(1 - format_weight) x acc + format_weight x format`.
+pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
+    (1.0 - format_weight) * acc + format_weight * format
+}

@@ -1,0 +1,125 @@
+//! How a mini-batch is cut into micro-batches: by a token budget, with about equal work in each.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::error::{Error, Result};
+
+/// Cost of one token in units of one attended pair: verl's constant, 6 x the hidden size 4,096.
+const LINEAR: u64 = 24_576;
+
+/// The work of a sequence of `len` tokens, in units of one attended pair.
+pub fn workload(len: usize) -> u64 {
+    let len = len as u64;
+    LINEAR * len + len * len
+}
+
+/// verl's count: as few micro-batches of `max_token_len` tokens as could hold all, at most one a sequence.
+pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
+    let total: usize = seq_lens.iter().sum();
+    total.div_ceil(max_token_len.max(1)).min(seq_lens.len())
+}
+
+/// Micro-batches as lists of indices into `seq_lens`, each ascending; every sequence is in exactly one, and
+/// none holds more than `max_token_len` tokens. Work is balanced by Karmarkar-Karp; where balance and budget do
+/// not go together (verl then exceeds the budget) one micro-batch more is tried. The largest stand in the
+/// middle. Errors when a sequence alone is over the budget.
+pub fn micro_batches(seq_lens: &[usize], max_token_len: usize) -> Result<Vec<Vec<usize>>> {
+    if let Some(i) = seq_lens.iter().position(|&l| l > max_token_len) {
+        let place = format!("sequence {i}");
+        return Err(Error::input(place, format!("{} tokens", seq_lens[i]), format!("at most {max_token_len}")));
+    }
+    let work: Vec<u64> = seq_lens.iter().map(|&l| workload(l)).collect();
+    let fits =
+        |parts: &[Vec<usize>]| parts.iter().all(|p| p.iter().map(|&i| seq_lens[i]).sum::<usize>() <= max_token_len);
+    let mut parts = Vec::new();
+    for k in num_micro_batches(seq_lens, max_token_len)..=seq_lens.len() {
+        parts = karmarkar_karp(&work, k);
+        if fits(&parts) {
+            break;
+        }
+    }
+    parts.sort_by_key(|p| (Reverse(p.iter().map(|&i| work[i]).sum::<u64>()), p.first().copied()));
+    let mut order: Vec<Vec<usize>> = parts.iter().step_by(2).rev().cloned().collect();
+    order.extend(parts.into_iter().skip(1).step_by(2));
+    Ok(order)
+}
+
+/// One side of a difference: total and items.
+type Part = (u64, Vec<usize>);
+
+/// Splits items into `k` non-empty parts of about equal sums by the largest differencing method; each part is
+/// ascending. `k` is cut to the number of items; ties go by index, so the result is the same everywhere.
+pub fn karmarkar_karp(values: &[u64], k: usize) -> Vec<Vec<usize>> {
+    let k = k.min(values.len());
+    if k == 0 {
+        return Vec::new();
+    }
+    // A state is k parts in descending order; the heap yields the one with the widest spread.
+    let mut heap: BinaryHeap<(u64, Vec<Part>)> = values
+        .iter()
+        .enumerate()
+        .map(|(i, &v)| {
+            let mut parts = vec![(v, vec![i])];
+            parts.resize(k, (0, Vec::new()));
+            (v, parts)
+        })
+        .collect();
+    loop {
+        let Some((_, mut a)) = heap.pop() else { return Vec::new() };
+        let Some((_, b)) = heap.pop() else {
+            return spread_out(values, a.into_iter().map(|(_, items)| items).collect());
+        };
+        for (x, y) in a.iter_mut().zip(b.into_iter().rev()) {
+            x.0 += y.0;
+            x.1.extend(y.1);
+        }
+        a.sort_by(|x, y| y.cmp(x));
+        heap.push((a[0].0 - a[k - 1].0, a));
+    }
+}
+
+/// Gives empty parts (they arise when values are 0) an item of the largest part.
+fn spread_out(values: &[u64], mut parts: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
+    while let Some(empty) = parts.iter().position(Vec::is_empty) {
+        let Some(from) = (0..parts.len()).max_by_key(|&p| (parts[p].len(), Reverse(p))) else { break };
+        parts[from].sort_by_key(|&i| (Reverse(values[i]), i));
+        let Some(item) = parts[from].pop() else { break };
+        parts[empty].push(item);
+    }
+    parts.iter_mut().for_each(|p| p.sort_unstable());
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_sequence_once_and_within_the_budget(lens in prop::collection::vec(0usize..300, 0..60)) {
+            let parts = micro_batches(&lens, 300).unwrap();
+            let mut seen: Vec<usize> = parts.iter().flatten().copied().collect();
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..lens.len()).collect::<Vec<_>>());
+            for p in &parts {
+                prop_assert!(!p.is_empty() && p.iter().map(|&i| lens[i]).sum::<usize>() <= 300);
+            }
+        }
+
+        #[test]
+        fn parts_are_balanced(values in prop::collection::vec(1u64..1000, 8..60), k in 1usize..8) {
+            let parts = karmarkar_karp(&values, k);
+            let sums: Vec<u64> = parts.iter().map(|p| p.iter().map(|&i| values[i]).sum()).collect();
+            let spread = sums.iter().max().unwrap() - sums.iter().min().unwrap();
+            prop_assert!(spread <= *values.iter().max().unwrap(), "{sums:?}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_over_the_budget_is_an_error() {
+        assert!(micro_batches(&[3, 9], 8).is_err());
+        assert!(micro_batches(&[], 8).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,96 @@
+//! KL to the reference policy inside the reward, and the controller of its weight.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ops::policy_loss::{KlType, Real};
+
+/// verl's guard in masked means.
+const MEAN_EPS: f64 = 1e-8;
+/// The adaptive controller's bound on one step's relative error.
+const MAX_ERROR: f64 = 0.2;
+
+/// How the weight moves; names and defaults are verl's `algorithm.kl_ctrl`.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum KlCtrl {
+    /// The weight stays.
+    Fixed {
+        /// The weight.
+        kl_coef: f64,
+    },
+    /// The weight follows the measured KL towards a target.
+    Adaptive {
+        /// The weight at the start.
+        kl_coef: f64,
+        /// Responses after which a full error has changed the weight by its bound.
+        horizon: f64,
+        /// The KL aimed at.
+        target_kl: f64,
+    },
+}
+
+impl KlCtrl {
+    /// The present weight.
+    pub fn kl_coef(&self) -> f64 {
+        match *self {
+            KlCtrl::Fixed { kl_coef } | KlCtrl::Adaptive { kl_coef, .. } => kl_coef,
+        }
+    }
+
+    /// Moves the weight after a step over `responses` responses whose KL was `current_kl`.
+    pub fn update(&mut self, current_kl: f64, responses: usize) {
+        if let KlCtrl::Adaptive { kl_coef, horizon, target_kl } = self {
+            let error = (current_kl / *target_kl - 1.0).clamp(-MAX_ERROR, MAX_ERROR);
+            *kl_coef *= 1.0 + error * responses as f64 / *horizon;
+        }
+    }
+}
+
+/// What KL in the reward does to a batch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KlInReward {
+    /// `[T]`: the reward at the last counted token, less the weighted KL of each counted token.
+    pub token_level_rewards: Vec<f64>,
+    /// `[S]`: its sums over each response, what advantages are made of.
+    pub scores: Vec<f64>,
+    /// Mean over responses of the mean KL (`actor/reward_kl_penalty`).
+    pub reward_kl_penalty: f64,
+}
+
+/// Takes the KL between the acting and the reference policy off the rewards. Rows by `cu_seqlens` `[S+1]`;
+/// `mask`, `old_log_prob`, `ref_log_prob` are `[T]`, `rewards` `[S]`. The reward of a response without a counted
+/// token still stands in `scores`. Panics when lengths differ.
+pub fn kl_in_reward<F: Real>(
+    kl_penalty: KlType,
+    kl_coef: f64,
+    cu_seqlens: &[u32],
+    mask: &[u8],
+    old_log_prob: &[F],
+    ref_log_prob: &[F],
+    rewards: &[f64],
+) -> KlInReward {
+    assert_eq!(cu_seqlens.len(), rewards.len() + 1, "one reward a row");
+    let mut token_level_rewards = vec![0.0; mask.len()];
+    let mut scores = Vec::with_capacity(rewards.len());
+    let mut kl_of_rows = 0.0;
+    for (w, &reward) in cu_seqlens.windows(2).zip(rewards) {
+        let counted = (w[0] as usize..w[1] as usize).filter(|&t| mask[t] != 0);
+        let (mut kl, mut n) = (0.0, 0usize);
+        for t in counted.clone() {
+            let (value, _) = kl_penalty.value_and_grad(old_log_prob[t].into(), ref_log_prob[t].into());
+            token_level_rewards[t] = -kl_coef * value;
+            kl += value;
+            n += 1;
+        }
+        match counted.clone().next_back() {
+            Some(last) => {
+                token_level_rewards[last] += reward;
+                scores.push(counted.map(|t| token_level_rewards[t]).sum());
+            }
+            None => scores.push(reward),
+        }
+        kl_of_rows += kl / (n as f64 + MEAN_EPS);
+    }
+    let reward_kl_penalty = kl_of_rows / rewards.len().max(1) as f64;
+    KlInReward { token_level_rewards, scores, reward_kl_penalty }
+}
