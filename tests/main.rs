@@ -6,4 +6,5 @@ mod data;
 mod engine;
 mod golden;
 mod ops;
+mod rl;
 mod seed;

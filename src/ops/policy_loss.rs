@@ -7,8 +7,9 @@
 
 use std::ops::AddAssign;
 
-use serde::{Deserialize, Serialize};
+pub use crate::config::{KlLossType, LossAggMode, LossMode};
 
+use crate::config::RlConfig;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
@@ -20,62 +21,19 @@ const MAX_TEN: f64 = 10.0;
 /// verl's guard in masked means.
 const MEAN_EPS: f64 = 1e-8;
 
-/// Where the importance ratio is taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LossMode {
-    /// A ratio per token: GRPO and DAPO.
-    Vanilla,
-    /// One length-normalised ratio per sequence. Its policy term is always a mean over sequences of token
-    /// means; `loss_agg_mode` then rules the KL and entropy terms only.
-    Gspo,
-}
-
-/// How token losses become one number.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LossAggMode {
-    /// Mean over all tokens.
-    TokenMean,
-    /// Mean over sequences of token sums.
-    SeqMeanTokenSum,
-    /// Mean over sequences of token means.
-    SeqMeanTokenMean,
-    /// Sum over all tokens by a constant (Dr.GRPO).
-    SeqMeanTokenSumNorm,
-}
-
-/// Estimators of the KL divergence from one token's log-probs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum KlType {
-    /// `log_prob - ref_log_prob`.
-    #[serde(rename = "k1", alias = "kl")]
-    K1,
-    /// `|log_prob - ref_log_prob|`.
-    #[serde(rename = "abs")]
-    Abs,
-    /// Half the squared difference.
-    #[serde(rename = "k2", alias = "mse")]
-    K2,
-    /// `exp(u) - u - 1` with `u = ref_log_prob - log_prob`, both clamped.
-    #[serde(rename = "low_var_kl", alias = "k3")]
-    LowVarKl,
-}
-
-impl KlType {
-    /// The estimate and its derivative by `log_prob` (0 where a clamp is active).
-    pub fn value_and_grad(self, log_prob: f64, ref_log_prob: f64) -> (f64, f64) {
-        let x = log_prob - ref_log_prob;
-        match self {
-            KlType::K1 => (x, 1.0),
-            KlType::Abs => (x.abs(), if x == 0.0 { 0.0 } else { x.signum() }),
-            KlType::K2 => (0.5 * x * x, x),
-            KlType::LowVarKl => {
-                let u = (-x).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
-                let value = u.exp() - u - 1.0;
-                let inside = x.abs() <= MAX_LOG_RATIO && value.abs() <= MAX_TEN;
-                (value.clamp(-MAX_TEN, MAX_TEN), if inside { 1.0 - u.exp() } else { 0.0 })
-            }
+/// The estimate of the KL divergence from one token's log-probs, and its derivative by `log_prob` (0 where a clamp
+/// of k3 is active).
+pub fn kl_value_and_grad(kl_loss_type: KlLossType, log_prob: f64, ref_log_prob: f64) -> (f64, f64) {
+    let x = log_prob - ref_log_prob;
+    match kl_loss_type {
+        KlLossType::Kl => (x, 1.0),
+        KlLossType::Abs => (x.abs(), if x == 0.0 { 0.0 } else { x.signum() }),
+        KlLossType::Mse => (0.5 * x * x, x),
+        KlLossType::LowVarKl => {
+            let u = (-x).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO);
+            let value = u.exp() - u - 1.0;
+            let inside = x.abs() <= MAX_LOG_RATIO && value.abs() <= MAX_TEN;
+            (value.clamp(-MAX_TEN, MAX_TEN), if inside { 1.0 - u.exp() } else { 0.0 })
         }
     }
 }
@@ -84,7 +42,7 @@ impl KlType {
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct KlLoss {
     /// The estimator.
-    pub kl_loss_type: KlType,
+    pub kl_loss_type: KlLossType,
     /// Its weight.
     pub kl_loss_coef: f64,
 }
@@ -106,6 +64,21 @@ pub struct PolicyLoss {
     pub kl_loss: Option<KlLoss>,
     /// The entropy's weight; the loss falls as the entropy grows.
     pub entropy_coeff: f64,
+}
+
+impl From<&RlConfig> for PolicyLoss {
+    fn from(config: &RlConfig) -> PolicyLoss {
+        let &RlConfig { kl_loss_type, kl_loss_coef, .. } = config;
+        PolicyLoss {
+            loss_mode: config.loss_mode,
+            clip_ratio_low: config.clip_ratio_low,
+            clip_ratio_high: config.clip_ratio_high,
+            clip_ratio_c: (config.loss_mode == LossMode::Vanilla).then_some(config.clip_ratio_c),
+            loss_agg_mode: config.loss_agg_mode,
+            kl_loss: config.use_kl_loss.then_some(KlLoss { kl_loss_type, kl_loss_coef }),
+            entropy_coeff: config.entropy_coeff,
+        }
+    }
 }
 
 impl PolicyLoss {
@@ -397,7 +370,7 @@ pub fn compute<F: Real>(
             stats.pg_loss += token.loss * weight;
             let mut grad = if inside { token.grad * weight } else { 0.0 };
             if let (Some(kl), Some(reference)) = (&config.kl_loss, batch.ref_log_prob) {
-                let (value, kl_grad) = kl.kl_loss_type.value_and_grad(lp, reference[t].into());
+                let (value, kl_grad) = kl_value_and_grad(kl.kl_loss_type, lp, reference[t].into());
                 stats.kl_loss += value * kl_weight;
                 grad += kl.kl_loss_coef * kl_grad * kl_weight;
             }

@@ -90,36 +90,3 @@ fn spread_out(values: &[u64], mut parts: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
     parts.iter_mut().for_each(|p| p.sort_unstable());
     parts
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn every_sequence_once_and_within_the_budget(lens in prop::collection::vec(0usize..300, 0..60)) {
-            let parts = micro_batches(&lens, 300).unwrap();
-            let mut seen: Vec<usize> = parts.iter().flatten().copied().collect();
-            seen.sort_unstable();
-            prop_assert_eq!(seen, (0..lens.len()).collect::<Vec<_>>());
-            for p in &parts {
-                prop_assert!(!p.is_empty() && p.iter().map(|&i| lens[i]).sum::<usize>() <= 300);
-            }
-        }
-
-        #[test]
-        fn parts_are_balanced(values in prop::collection::vec(1u64..1000, 8..60), k in 1usize..8) {
-            let parts = karmarkar_karp(&values, k);
-            let sums: Vec<u64> = parts.iter().map(|p| p.iter().map(|&i| values[i]).sum()).collect();
-            let spread = sums.iter().max().unwrap() - sums.iter().min().unwrap();
-            prop_assert!(spread <= *values.iter().max().unwrap(), "{sums:?}");
-        }
-    }
-
-    #[test]
-    fn a_sequence_over_the_budget_is_an_error() {
-        assert!(micro_batches(&[3, 9], 8).is_err());
-        assert!(micro_batches(&[], 8).unwrap().is_empty());
-    }
-}

@@ -2,8 +2,6 @@
 //! truncated importance weights and rejection, by verl's rules and names. Where sampler and trainer share their
 //! arithmetic all of it is the identity, which `training/rollout_probs_diff_max` shows.
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
 use crate::ops::policy_loss::Real;
 
@@ -13,8 +11,7 @@ const SAFETY_BOUND: f64 = 20.0;
 const MEAN_EPS: f64 = 1e-8;
 
 /// Over what importance weights are taken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RolloutIs {
     /// A weight a token.
     Token,
@@ -39,9 +36,9 @@ enum Estimator {
     K3,
 }
 
-/// One rejection test.
+/// One rejection test; see [`Rejection::parse`].
 #[derive(Clone, Copy, PartialEq, Debug)]
-struct Test {
+pub struct Rejection {
     scope: Scope,
     estimator: Estimator,
     lower: f64,
@@ -57,36 +54,33 @@ pub struct RolloutCorrection {
     pub rollout_is_threshold: f64,
     /// Divide the weights by their mean.
     pub rollout_is_batch_normalize: bool,
-    tests: Vec<Test>,
+    /// Rejection tests; a token stays when all pass.
+    pub rollout_rs: Vec<Rejection>,
 }
 
 impl Default for RolloutCorrection {
     fn default() -> Self {
         let (rollout_is_threshold, rollout_is_batch_normalize) = (2.0, false);
-        RolloutCorrection { rollout_is: None, rollout_is_threshold, rollout_is_batch_normalize, tests: Vec::new() }
+        RolloutCorrection { rollout_is: None, rollout_is_threshold, rollout_is_batch_normalize, rollout_rs: Vec::new() }
     }
 }
 
-impl RolloutCorrection {
-    /// Adds rejection: `rollout_rs` is a comma list of `token_k1|k2|k3`, `seq_sum_k1..3`, `seq_mean_k1..3`,
-    /// `seq_max_k2|k3`; `threshold` one value for all or one each. k1 takes ratio bounds `low_high` (a single
-    /// `high` means `1/high`), k2 and k3 an upper bound.
-    pub fn with_rejection(mut self, rollout_rs: &str, threshold: &str) -> Result<RolloutCorrection> {
+impl Rejection {
+    /// Reads a comma list of `token_k1|k2|k3`, `seq_sum_k1|k2|k3`, `seq_mean_k1|k2|k3`, `seq_max_k2|k3`, with one
+    /// threshold for all or one each. k1 takes ratio bounds `low_high` (a single `high` means `1/high` below),
+    /// k2 and k3 an upper bound.
+    pub fn parse(rollout_rs: &str, threshold: &str) -> Result<Vec<Rejection>> {
         let names: Vec<&str> = rollout_rs.split(',').map(str::trim).collect();
         let bounds: Vec<&str> = threshold.split(',').map(str::trim).collect();
         if bounds.len() != 1 && bounds.len() != names.len() {
             let expected = format!("one value or {}", names.len());
             return Err(Error::input("rollout_rs_threshold", format!("{} values", bounds.len()), expected));
         }
-        for (i, name) in names.iter().enumerate() {
-            self.tests.push(Test::parse(name, bounds[i.min(bounds.len() - 1)])?);
-        }
-        Ok(self)
+        let bound = |i: usize| bounds[i.min(bounds.len() - 1)];
+        names.iter().enumerate().map(|(i, name)| Rejection::parse_one(name, bound(i))).collect()
     }
-}
 
-impl Test {
-    fn parse(name: &str, bounds: &str) -> Result<Test> {
+    fn parse_one(name: &str, bounds: &str) -> Result<Rejection> {
         let unknown = || {
             let expected = "token_k1|k2|k3, seq_sum_k1|k2|k3, seq_mean_k1|k2|k3, seq_max_k2|k3";
             Error::input("rollout_rs", format!("\"{name}\""), expected)
@@ -117,7 +111,7 @@ impl Test {
         if lower > upper {
             return Err(Error::input("rollout_rs_threshold", format!("\"{bounds}\""), "low_high with low <= high"));
         }
-        Ok(Test { scope, estimator, lower, upper })
+        Ok(Rejection { scope, estimator, lower, upper })
     }
 
     /// The estimator at one token's log ratio.
@@ -185,9 +179,9 @@ pub fn correct<F: Real>(
         weights.into_iter().map(F::from_f64).collect()
     });
     let mut response_mask: Vec<u8> = mask.iter().map(|&m| u8::from(m != 0)).collect();
-    if !config.tests.is_empty() {
+    if !config.rollout_rs.is_empty() {
         for row in rows.iter() {
-            for test in &config.tests {
+            for test in &config.rollout_rs {
                 test.apply(&rows.q[row.clone()], &rows.counted[row.clone()], &mut response_mask[row.clone()]);
             }
         }

@@ -1,8 +1,6 @@
 //! KL to the reference policy inside the reward, and the controller of its weight.
 
-use serde::{Deserialize, Serialize};
-
-use crate::ops::policy_loss::{KlType, Real};
+use crate::ops::policy_loss::{KlLossType, Real, kl_value_and_grad};
 
 /// verl's guard in masked means.
 const MEAN_EPS: f64 = 1e-8;
@@ -10,8 +8,7 @@ const MEAN_EPS: f64 = 1e-8;
 const MAX_ERROR: f64 = 0.2;
 
 /// How the weight moves; names and defaults are verl's `algorithm.kl_ctrl`.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum KlCtrl {
     /// The weight stays.
     Fixed {
@@ -61,7 +58,7 @@ pub struct KlInReward {
 /// `mask`, `old_log_prob`, `ref_log_prob` are `[T]`, `rewards` `[S]`. The reward of a response without a counted
 /// token still stands in `scores`. Panics when lengths differ.
 pub fn kl_in_reward<F: Real>(
-    kl_penalty: KlType,
+    kl_penalty: KlLossType,
     kl_coef: f64,
     cu_seqlens: &[u32],
     mask: &[u8],
@@ -77,7 +74,7 @@ pub fn kl_in_reward<F: Real>(
         let counted = (w[0] as usize..w[1] as usize).filter(|&t| mask[t] != 0);
         let (mut kl, mut n) = (0.0, 0usize);
         for t in counted.clone() {
-            let (value, _) = kl_penalty.value_and_grad(old_log_prob[t].into(), ref_log_prob[t].into());
+            let (value, _) = kl_value_and_grad(kl_penalty, old_log_prob[t].into(), ref_log_prob[t].into());
             token_level_rewards[t] = -kl_coef * value;
             kl += value;
             n += 1;

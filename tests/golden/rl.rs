@@ -1,7 +1,9 @@
 //! `goldens/rl`: losses, advantages and the small formulas around them, in f64 and, for the losses, with f32
 //! storage. Tolerances are those of `goldens/rl/README.md`.
 
-use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlType, LossAggMode, LossMode, PolicyLoss, Real};
+use std::str::FromStr;
+
+use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, Real};
 use omr::reward::composite;
 use omr::rl::{advantage, batching, correction, filter, kl, overlong};
 use serde_json::Value;
@@ -63,8 +65,17 @@ fn ids(v: &Value) -> Vec<usize> {
     v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect()
 }
 
-fn named<T: serde::de::DeserializeOwned>(v: &Value) -> T {
-    serde_json::from_value(v.clone()).unwrap_or_else(|e| panic!("{v}: {e}"))
+fn named<T: FromStr<Err = omr::error::Error>>(v: &Value) -> T {
+    v.as_str().unwrap_or_else(|| panic!("a name, not {v}")).parse().unwrap()
+}
+
+fn kl_type(v: &Value) -> KlLossType {
+    match v.as_str() {
+        Some("k1") => KlLossType::Kl,
+        Some("k2") => KlLossType::Mse,
+        Some("k3") => KlLossType::LowVarKl,
+        _ => named(v),
+    }
 }
 
 /// `got` against `want` under `tol x max(1, max|want|)`.
@@ -124,7 +135,7 @@ fn loss_config(config: &Value) -> PolicyLoss {
         clip_ratio_c: config["clip_ratio_c"].as_f64(),
         loss_agg_mode: named(&config["loss_agg_mode"]),
         kl_loss: (config["use_kl_loss"] == true).then(|| KlLoss {
-            kl_loss_type: named(&config["kl_loss_type"]),
+            kl_loss_type: kl_type(&config["kl_loss_type"]),
             kl_loss_coef: num(&config["kl_loss_coef"]),
         }),
         entropy_coeff: 0.0,
@@ -300,8 +311,9 @@ fn kl_estimators() {
     run("kl_estimators", |case, id| {
         let (lp, reference) = (flat(&case["inputs"]["log_prob"]), flat(&case["inputs"]["ref_log_prob"]));
         for (name, out) in case["outputs"].as_object().unwrap() {
-            let kl: KlType = named(&Value::String(name.clone()));
-            let got: Vec<(f64, f64)> = lp.iter().zip(&reference).map(|(&l, &r)| kl.value_and_grad(l, r)).collect();
+            let kl = kl_type(&Value::String(name.clone()));
+            let got: Vec<(f64, f64)> =
+                lp.iter().zip(&reference).map(|(&l, &r)| policy_loss::kl_value_and_grad(kl, l, r)).collect();
             let (values, grads): (Vec<f64>, Vec<f64>) = got.into_iter().unzip();
             close(&format!("{id} {name}"), &values, &flat(&out["value"]), TOL_F64);
             close(&format!("{id} {name} gradient"), &grads, &flat(&out["grad_log_prob"]), TOL_F64);
@@ -359,8 +371,13 @@ fn entropy() {
 fn kl_in_reward() {
     run("kl_in_reward", |case, id| {
         let (config, inputs, out) = (&case["config"], &case["inputs"], &case["outputs"]);
-        let kl_penalty: KlType = named(&config["kl_penalty"]);
-        let mut ctrl: kl::KlCtrl = named(&config["kl_ctrl"]);
+        let kl_penalty = kl_type(&config["kl_penalty"]);
+        let number = |name: &str| num(&config["kl_ctrl"][name]);
+        let kl_coef = number("kl_coef");
+        let mut ctrl = match config["kl_ctrl"]["type"].as_str() {
+            Some("fixed") => kl::KlCtrl::Fixed { kl_coef },
+            _ => kl::KlCtrl::Adaptive { kl_coef, horizon: number("horizon"), target_kl: number("target_kl") },
+        };
         close(&format!("{id} coefficient"), &[ctrl.kl_coef()], &[num(&out["reward_kl_penalty_coeff"])], TOL_F64);
         let rewards = vec1(&inputs["rewards"]);
         let got = kl::kl_in_reward(
@@ -384,15 +401,19 @@ fn kl_in_reward() {
 
 /// The settings of a rollout_correction case.
 fn correction_config(config: &Value) -> correction::RolloutCorrection {
-    let level: Option<correction::RolloutIs> = named(&config["rollout_is"]);
-    let mut base = correction::RolloutCorrection::default();
-    base.rollout_is = level;
-    base.rollout_is_threshold = num(&config["rollout_is_threshold"]);
-    base.rollout_is_batch_normalize = config["rollout_is_batch_normalize"].as_bool().unwrap();
-    match (&config["rollout_rs"], &config["rollout_rs_threshold"]) {
-        (Value::Null, _) => base,
-        (rs, Value::String(t)) => base.with_rejection(rs.as_str().unwrap(), t).unwrap(),
-        (rs, t) => base.with_rejection(rs.as_str().unwrap(), &t.to_string()).unwrap(),
+    let level = match config["rollout_is"].as_str() {
+        None => None,
+        Some("token") => Some(correction::RolloutIs::Token),
+        Some("sequence") => Some(correction::RolloutIs::Sequence),
+        Some(other) => panic!("rollout_is {other}"),
+    };
+    let (rs, threshold) = (&config["rollout_rs"], &config["rollout_rs_threshold"]);
+    let threshold = threshold.as_str().map_or_else(|| threshold.to_string(), str::to_owned);
+    correction::RolloutCorrection {
+        rollout_is: level,
+        rollout_is_threshold: num(&config["rollout_is_threshold"]),
+        rollout_is_batch_normalize: config["rollout_is_batch_normalize"].as_bool().unwrap(),
+        rollout_rs: rs.as_str().map_or_else(Vec::new, |rs| correction::Rejection::parse(rs, &threshold).unwrap()),
     }
 }
 
