@@ -1,0 +1,255 @@
+//! Qwen2.5-VL's image processor: `preprocessor_config.json`, sizes, patches.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{Rgb, resize};
+use crate::error::{Error, Result};
+
+/// The settings of `preprocessor_config.json`, with Hugging Face's names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Processor {
+    /// Side of a patch in pixels.
+    pub patch_size: u32,
+    /// Patches that the model merges into one token, along each side.
+    pub merge_size: u32,
+    /// Frames of a patch.
+    pub temporal_patch_size: u32,
+    /// Smallest area after resizing.
+    pub min_pixels: u64,
+    /// Largest area after resizing.
+    pub max_pixels: u64,
+    /// Mean of each channel, of values in 0..1.
+    pub image_mean: [f32; 3],
+    /// Standard deviation of each channel.
+    pub image_std: [f32; 3],
+    /// What a byte is multiplied by.
+    pub rescale_factor: f64,
+}
+
+impl Default for Processor {
+    /// The released Qwen2.5-VL models' settings.
+    fn default() -> Processor {
+        Processor {
+            patch_size: 14,
+            merge_size: 2,
+            temporal_patch_size: 2,
+            min_pixels: 56 * 56,
+            max_pixels: 28 * 28 * 16384,
+            image_mean: [0.48145466, 0.4578275, 0.40821073],
+            image_std: [0.26862954, 0.26130258, 0.27577711],
+            rescale_factor: 1.0 / 255.0,
+        }
+    }
+}
+
+/// A picture or video as the model takes it: resized bytes and their grid of patches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageInput {
+    /// Patches along time, height and width.
+    pub grid_thw: [u32; 3],
+    /// Frames in `pixels`: 1 for a picture (which stands for all frames of its patches), else `t * temporal_patch_size`.
+    pub frames: u32,
+    /// `[frames][grid_h * patch_size][grid_w * patch_size][3]`.
+    pub pixels: Vec<u8>,
+}
+
+impl ImageInput {
+    /// Tokens it takes in the text.
+    pub fn tokens(&self, merge_size: u32) -> usize {
+        self.grid_thw.iter().map(|&n| n as usize).product::<usize>() / (merge_size as usize).pow(2)
+    }
+}
+
+impl Processor {
+    /// Reads `preprocessor_config.json`, or the one of a model directory.
+    pub fn load(path: impl AsRef<Path>) -> Result<Processor> {
+        let path = path.as_ref();
+        let file = if path.is_dir() { path.join("preprocessor_config.json") } else { path.to_owned() };
+        let text = std::fs::read(&file).map_err(Error::io(&file))?;
+        let config = serde_json::from_slice(&text).map_err(|e| Error::format(&file, e.to_string()))?;
+        Processor::from_json(&config, &file.display().to_string())
+    }
+
+    /// Reads the settings; what is absent has the released models' value. `place` names the file in errors.
+    pub fn from_json(config: &Value, place: &str) -> Result<Processor> {
+        let Some(map) = config.as_object() else {
+            return Err(Error::input(place, "something else", "an object"));
+        };
+        let get = |key: &str| map.get(key).filter(|v| !v.is_null());
+        let wrong = |key: &str, value: &Value, expected: &str| {
+            Error::input(format!("{place}: {key}"), value.to_string(), expected)
+        };
+        for key in ["do_resize", "do_rescale", "do_normalize", "do_convert_rgb"] {
+            if let Some(value) = get(key).filter(|v| **v != Value::Bool(true)) {
+                return Err(wrong(key, value, "true"));
+            }
+        }
+        if let Some(value) = get("resample").filter(|v| v.as_u64() != Some(3)) {
+            return Err(wrong("resample", value, "3 (bicubic)"));
+        }
+        let size = |key: &str, edge: &str, default: u64| {
+            let of_size = get("size").and_then(|s| s.get(edge)).filter(|v| !v.is_null());
+            let Some(value) = get(key).or(of_size) else { return Ok(default) };
+            let pixels = value.as_u64().filter(|n| (1..=MAX_PIXELS).contains(n));
+            pixels.ok_or_else(|| wrong(key, value, &format!("a number of pixels up to {MAX_PIXELS}")))
+        };
+        let count = |key: &str, default: u32| {
+            let Some(value) = get(key) else { return Ok(default) };
+            let n = value.as_u64().filter(|n| (1..=256).contains(n));
+            n.map(|n| n as u32).ok_or_else(|| wrong(key, value, "a number from 1 to 256"))
+        };
+        let channels = |key: &str, default: [f32; 3], positive: bool| {
+            let Some(value) = get(key) else { return Ok(default) };
+            let read: Option<[f32; 3]> = serde_json::from_value(value.clone()).ok();
+            let valid = |x: &f32| x.is_finite() && (!positive || *x > 0.0);
+            read.filter(|a| a.iter().all(valid)).ok_or_else(|| wrong(key, value, "three numbers, one a channel"))
+        };
+        let default = Processor::default();
+        let processor = Processor {
+            patch_size: count("patch_size", default.patch_size)?,
+            merge_size: count("merge_size", default.merge_size)?,
+            temporal_patch_size: count("temporal_patch_size", default.temporal_patch_size)?,
+            min_pixels: size("min_pixels", "shortest_edge", default.min_pixels)?,
+            max_pixels: size("max_pixels", "longest_edge", default.max_pixels)?,
+            image_mean: channels("image_mean", default.image_mean, false)?,
+            image_std: channels("image_std", default.image_std, true)?,
+            rescale_factor: match get("rescale_factor") {
+                Some(value) => value.as_f64().ok_or_else(|| wrong("rescale_factor", value, "a number"))?,
+                None => default.rescale_factor,
+            },
+        };
+        if processor.min_pixels > processor.max_pixels {
+            let found = format!("{}, above max_pixels {}", processor.min_pixels, processor.max_pixels);
+            return Err(Error::input(format!("{place}: min_pixels"), found, "at most max_pixels"));
+        }
+        Ok(processor)
+    }
+
+    /// The content of `preprocessor_config.json`, as the released models have it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "do_convert_rgb": true,
+            "do_normalize": true,
+            "do_rescale": true,
+            "do_resize": true,
+            "image_mean": self.image_mean,
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "image_std": self.image_std,
+            "max_pixels": self.max_pixels,
+            "merge_size": self.merge_size,
+            "min_pixels": self.min_pixels,
+            "patch_size": self.patch_size,
+            "processor_class": "Qwen2_5_VLProcessor",
+            "resample": 3,
+            "rescale_factor": self.rescale_factor,
+            "size": {"longest_edge": self.max_pixels, "shortest_edge": self.min_pixels},
+            "temporal_patch_size": self.temporal_patch_size,
+        })
+    }
+
+    /// A picture, resized.
+    pub fn image(&self, image: &Rgb) -> Result<ImageInput> {
+        let (height, width) = self.size(image)?;
+        let grid_thw = [1, height / self.patch_size, width / self.patch_size];
+        Ok(ImageInput { grid_thw, frames: 1, pixels: resize(image, width, height).data })
+    }
+
+    /// The frames of a video, all of one size, resized; the last is repeated to a multiple of `temporal_patch_size`.
+    pub fn video(&self, frames: &[Rgb]) -> Result<ImageInput> {
+        let Some(first) = frames.first() else {
+            return Err(Error::input("video", "no frame", "at least one"));
+        };
+        let (height, width) = self.size(first)?;
+        let t = u32::try_from(frames.len()).unwrap_or(u32::MAX).div_ceil(self.temporal_patch_size);
+        let mut pixels = Vec::new();
+        for (i, frame) in frames.iter().enumerate() {
+            if (frame.width, frame.height) != (first.width, first.height) {
+                let found = format!("{} x {} pixels", frame.width, frame.height);
+                let expected = format!("{} x {}, as the first", first.width, first.height);
+                return Err(Error::input(format!("frame {i} of a video"), found, expected));
+            }
+            pixels.extend(resize(frame, width, height).data);
+        }
+        let frame_len = pixels.len() / frames.len();
+        let total = t * self.temporal_patch_size;
+        for _ in frames.len()..total as usize {
+            pixels.extend_from_within(pixels.len() - frame_len..);
+        }
+        Ok(ImageInput { grid_thw: [t, height / self.patch_size, width / self.patch_size], frames: total, pixels })
+    }
+
+    /// Height and width after resizing.
+    fn size(&self, image: &Rgb) -> Result<(u32, u32)> {
+        let factor = self.patch_size * self.merge_size;
+        smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
+    }
+
+    /// The normalised patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row, column),
+    /// merge block by merge block: `pixel_values` of Hugging Face.
+    pub fn patches(&self, input: &ImageInput) -> Vec<f32> {
+        let [grid_t, grid_h, grid_w] = input.grid_thw.map(|n| n as usize);
+        let (patch, merge, depth) =
+            (self.patch_size as usize, self.merge_size as usize, self.temporal_patch_size as usize);
+        let table = self.normalised();
+        let stride = grid_w * patch * 3;
+        let frame_len = grid_h * patch * stride;
+        let mut rows = Vec::with_capacity(grid_t * grid_h * grid_w * 3 * depth * patch * patch);
+        for t in 0..grid_t {
+            for (block_h, block_w) in product(grid_h / merge, grid_w / merge) {
+                for (h, w) in product(merge, merge) {
+                    let (top, left) = ((block_h * merge + h) * patch, (block_w * merge + w) * patch);
+                    for (channel, frame) in product(3, depth) {
+                        let frame = if input.frames == 1 { 0 } else { t * depth + frame };
+                        for y in top..top + patch {
+                            let start = frame * frame_len + y * stride + left * 3 + channel;
+                            let values = input.pixels[start..].iter().step_by(3).take(patch);
+                            rows.extend(values.map(|&v| table[channel][v as usize]));
+                        }
+                    }
+                }
+            }
+        }
+        rows
+    }
+
+    /// The normalised value of each byte in each channel: rescaled in f64 and rounded, then f32, as Hugging Face.
+    fn normalised(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|c| {
+            std::array::from_fn(|v| {
+                let value = (v as f64 * self.rescale_factor) as f32;
+                (value - self.image_mean[c]) / self.image_std[c]
+            })
+        })
+    }
+}
+
+/// A bound on `min_pixels` and `max_pixels`: areas and coordinates stay well within 32 bits.
+const MAX_PIXELS: u64 = 1 << 30;
+/// Width to height, either way, that the processor refuses to exceed.
+const MAX_RATIO: f64 = 200.0;
+
+fn product(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..a).flat_map(move |i| (0..b).map(move |j| (i, j)))
+}
+
+/// The size to resize to: multiples of `factor` near the given size, their area within the bounds, the aspect kept
+/// as well as that allows. Halves round to even. Returns (height, width).
+pub fn smart_resize(height: u32, width: u32, factor: u32, min_pixels: u64, max_pixels: u64) -> Result<(u32, u32)> {
+    let (h, w, f) = (f64::from(height), f64::from(width), f64::from(factor));
+    if height == 0 || width == 0 || h.max(w) / h.min(w) > MAX_RATIO {
+        let found = format!("{width} x {height} pixels");
+        return Err(Error::input("picture", found, format!("sides that differ by a factor of {MAX_RATIO} at most")));
+    }
+    let fit = |scale: &dyn Fn(f64) -> f64| (scale(h) * f, scale(w) * f);
+    let mut size = fit(&|side| (side / f).round_ties_even());
+    if size.0 * size.1 > max_pixels as f64 {
+        let beta = (h * w / max_pixels as f64).sqrt();
+        size = fit(&|side| (side / beta / f).floor().max(1.0));
+    } else if size.0 * size.1 < min_pixels as f64 {
+        let beta = (min_pixels as f64 / (h * w)).sqrt();
+        size = fit(&|side| (side * beta / f).ceil());
+    }
+    Ok((size.0 as u32, size.1 as u32))
+}

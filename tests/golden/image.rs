@@ -1,0 +1,179 @@
+//! `goldens/hf/image`: sizes, resized bytes and patches against Pillow and Hugging Face's image processors.
+//! Tolerances are those of `goldens/hf/README.md`.
+
+use std::path::PathBuf;
+
+use omr::image::{Limits, Processor, Rgb, decode, smart_resize};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+/// `pixel_values` beside the Pillow path: one order of operations, but numpy's rounding of constants may differ.
+const TOL_PIL: f32 = 1e-6;
+/// Beside torchvision: two byte levels, on less than one value in a hundred.
+const TOL_TORCHVISION_LEVELS: f32 = 2.0;
+const TORCHVISION_SHARE: f64 = 0.01;
+
+fn folder() -> PathBuf {
+    super::dir().join("hf/image")
+}
+
+fn number<T: TryFrom<u64>>(value: &Value) -> T {
+    value.as_u64().and_then(|n| n.try_into().ok()).unwrap_or_else(|| panic!("{value}"))
+}
+
+fn picture(file: &str) -> Rgb {
+    let path = folder().join(file);
+    let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    decode(&bytes, &Limits::default(), file).unwrap()
+}
+
+fn f32s(tensors: &SafeTensors, name: &str) -> Vec<f32> {
+    let tensor = tensors.tensor(name).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(tensor.dtype(), Dtype::F32, "{name}");
+    tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (i, (a, b)) in found.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= tolerance, "{what}[{i}]: {a}, expected {b}");
+    }
+}
+
+#[test]
+fn smart_resize_rows() {
+    let goldens = super::json(&folder().join("smart_resize.json"));
+    let rows = goldens["rows"].as_array().unwrap();
+    for row in rows {
+        let n: Vec<u32> = row.as_array().unwrap().iter().map(number).collect();
+        let found = smart_resize(n[0], n[1], 28, n[2].into(), n[3].into()).unwrap();
+        assert_eq!(found, (n[4], n[5]), "{row}");
+    }
+    let errors = goldens["error_rows"].as_array().unwrap();
+    for row in errors {
+        let defaults = Processor::default();
+        let found = smart_resize(number(&row[0]), number(&row[1]), 28, defaults.min_pixels, defaults.max_pixels);
+        assert!(found.is_err(), "{row}: {found:?}");
+    }
+    super::report("smart_resize", rows.len() + errors.len());
+}
+
+#[test]
+fn pictures() {
+    let cases = super::json(&folder().join("image_cases.json"))["cases"].as_array().unwrap().clone();
+    let bytes = std::fs::read(folder().join("pixel_golden.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (mut probes, mut off) = (0, 0);
+    for case in &cases {
+        let name = case["name"].as_str().unwrap();
+        let image = picture(case["file"].as_str().unwrap());
+        assert_eq!((image.width, image.height), (number(&case["width"]), number(&case["height"])), "{name}");
+
+        let processor = Processor {
+            min_pixels: number(&case["min_pixels"]),
+            max_pixels: number(&case["max_pixels"]),
+            ..Processor::default()
+        };
+        let input = processor.image(&image).unwrap();
+        assert_eq!(serde_json::json!([input.grid_thw]), case["image_grid_thw"], "{name}");
+        assert_eq!(input.tokens(2), number::<usize>(&case["n_llm_tokens"]), "{name}");
+        assert_eq!(sha256(&input.pixels), case["resized_rgb_sha256"].as_str().unwrap(), "{name}: resized bytes");
+        if let Some(file) = case["resized_png"].as_str() {
+            let resized = picture(file);
+            assert_eq!(
+                (resized.height, resized.width),
+                (number(&case["resized_height"]), number(&case["resized_width"]))
+            );
+            assert!(resized.data == input.pixels, "{name}: {file}");
+        }
+
+        let rows = processor.patches(&input);
+        let width: usize = number(&case["pixel_values_shape"][1]);
+        assert_eq!(rows.len(), width * number::<usize>(&case["pixel_values_shape"][0]), "{name}");
+        let (first, last) = (&rows[..width], &rows[rows.len() - width..]);
+        assert_close(first, &f32s(&tensors, &format!("{name}.first_patch")), TOL_PIL, name);
+        assert_close(last, &f32s(&tensors, &format!("{name}.last_patch")), TOL_PIL, name);
+        check_stats(&rows, &case["pil"], name);
+
+        let at = tensors.tensor(&format!("{name}.probe_index")).unwrap();
+        let at = at.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as usize);
+        let (at, found): (Vec<usize>, Vec<f32>) = at.map(|i| (i, rows[i])).unzip();
+        assert_close(&found, &f32s(&tensors, &format!("{name}.probe_pil")), TOL_PIL, name);
+        for ((i, a), b) in at.iter().zip(&found).zip(f32s(&tensors, &format!("{name}.probe_torchvision"))) {
+            let channel = i % width / (width / 3);
+            let levels = (a - b).abs() * processor.image_std[channel] * 255.0;
+            assert!(levels < TOL_TORCHVISION_LEVELS + 0.01, "{name}[{i}]: {a}, torchvision {b}");
+            probes += 1;
+            off += usize::from(levels > 0.5);
+        }
+    }
+    assert!(off as f64 <= probes as f64 * TORCHVISION_SHARE, "{off} of {probes} differ from torchvision");
+    super::report("image", cases.len());
+}
+
+/// Sums over all values; the reference summed in f64.
+fn check_stats(rows: &[f32], stats: &Value, what: &str) {
+    let n = rows.len() as f64;
+    let sum: f64 = rows.iter().map(|&x| f64::from(x)).sum();
+    let squares: f64 = rows.iter().map(|&x| f64::from(x).powi(2)).sum();
+    let (min, max) = rows.iter().fold((f32::MAX, f32::MIN), |(lo, hi), &x| (lo.min(x), hi.max(x)));
+    let found = [
+        ("mean", sum / n),
+        ("std", (squares / n - (sum / n).powi(2)).sqrt()),
+        ("min", min.into()),
+        ("max", max.into()),
+        ("l2", squares.sqrt() / n.sqrt()),
+    ];
+    for (key, value) in found {
+        let scale = if key == "l2" { n.sqrt() } else { 1.0 };
+        let expected = stats[key].as_f64().unwrap() / scale;
+        assert!((value - expected).abs() <= f64::from(TOL_PIL), "{what}: {key} {value}, expected {expected}");
+    }
+}
+
+/// FIPS 180-4, as hexadecimal digits.
+fn sha256(bytes: &[u8]) -> String {
+    // Fraction bits of the cube roots (and, for the state, square roots) of the first primes.
+    let primes: Vec<u32> = (2..312).filter(|n| (2..*n).all(|d| n % d != 0)).collect();
+    let root = |p: u32, power: u32| {
+        // The largest r with r^power <= p * 2^(32 power), by bisection; its low 32 bits are the fraction.
+        let fits = |r: u128| r.pow(power) <= u128::from(p) << (32 * power);
+        let (mut low, mut high) = (0u128, 1u128 << 37);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            if fits(middle) { low = middle } else { high = middle }
+        }
+        low as u32
+    };
+    let k: Vec<u32> = primes.iter().map(|&p| root(p, 3)).collect();
+    let mut state: Vec<u32> = primes[..8].iter().map(|&p| root(p, 2)).collect();
+
+    let mut message = bytes.to_vec();
+    message.push(0x80);
+    message.resize((bytes.len() + 9).next_multiple_of(64), 0);
+    let len = message.len();
+    message[len - 8..].copy_from_slice(&(bytes.len() as u64 * 8).to_be_bytes());
+    for block in message.chunks_exact(64) {
+        let mut w: Vec<u32> = block.chunks_exact(4).map(|b| u32::from_be_bytes(b.try_into().unwrap())).collect();
+        for i in 16..64 {
+            let s0 = w[i - 15].rotate_right(7) ^ w[i - 15].rotate_right(18) ^ (w[i - 15] >> 3);
+            let s1 = w[i - 2].rotate_right(17) ^ w[i - 2].rotate_right(19) ^ (w[i - 2] >> 10);
+            w.push(w[i - 16].wrapping_add(s0).wrapping_add(w[i - 7]).wrapping_add(s1));
+        }
+        let mut v = state.clone();
+        for i in 0..64 {
+            let s1 = v[4].rotate_right(6) ^ v[4].rotate_right(11) ^ v[4].rotate_right(25);
+            let choice = (v[4] & v[5]) ^ (!v[4] & v[6]);
+            let t1 = v[7].wrapping_add(s1).wrapping_add(choice).wrapping_add(k[i]).wrapping_add(w[i]);
+            let s0 = v[0].rotate_right(2) ^ v[0].rotate_right(13) ^ v[0].rotate_right(22);
+            let majority = (v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]);
+            v.rotate_right(1);
+            v[4] = v[4].wrapping_add(t1);
+            v[0] = t1.wrapping_add(s0.wrapping_add(majority));
+        }
+        for (s, v) in state.iter_mut().zip(v) {
+            *s = s.wrapping_add(v);
+        }
+    }
+    state.iter().map(|s| format!("{s:08x}")).collect()
+}
