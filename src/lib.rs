@@ -3,6 +3,7 @@
 //! | room | what it holds |
 //! | --- | --- |
 //! | [`error`] | one error type, every variant with its context |
+//! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
@@ -28,6 +29,7 @@ pub mod error;
 pub mod eval;
 pub mod image;
 pub mod model;
+pub mod observe;
 pub mod ops;
 pub mod optim;
 pub mod report;

@@ -1,3 +1,5 @@
 //! The omr binary.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    omr::cli::main()
+}

@@ -2,9 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod cli;
 mod data;
 mod engine;
 mod golden;
+mod layering;
 mod ops;
 mod rl;
 mod seed;

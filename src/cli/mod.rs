@@ -1,1 +1,77 @@
-//! cli
+//! The command line: one file per command, each from arguments to a config to one job.
+//!
+//! A command file has `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout, everything
+//! else to stderr and, once a run directory is open, to its `log.txt`. What is not built is not listed.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod config;
+mod console;
+mod context;
+mod doctor;
+pub mod progress;
+pub mod run_dir;
+pub mod signal;
+
+pub use args::{ConfigArgs, Overrides, RunArgs};
+pub use context::Context;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Result;
+
+/// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL.
+#[derive(Parser)]
+#[command(name = "omr", version, max_term_width = 110, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
+    `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
+    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal after a checkpoint.")]
+struct Cli {
+    #[command(flatten)]
+    global: args::Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
+    Config(config::Args),
+    /// Say what works on this machine and what to do about what does not
+    Doctor(doctor::Args),
+}
+
+impl Command {
+    fn run(&self, context: &Context) -> Result<()> {
+        match self {
+            Command::Config(args) => config::run(args, context),
+            Command::Doctor(args) => doctor::run(args, context),
+        }
+    }
+}
+
+/// Parses the command line, runs the command, maps the outcome to CONTRACT's exit status.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let context = Context::new(&cli.global);
+    match context.start().and_then(|()| cli.command.run(&context)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            context.fail(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Writes a command's result to stdout. A reader that has gone (`omr config | head`) is no fault.
+pub(crate) fn print(text: &str) -> Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(crate::error::Error::io("standard output")),
+    }
+}

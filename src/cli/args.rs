@@ -1,0 +1,89 @@
+//! Arguments several commands share.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::config::{self, Config};
+use crate::error::Result;
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceKind {
+    /// The best device found.
+    Auto,
+    /// The processor.
+    Cpu,
+}
+
+/// Flags every command takes.
+#[derive(Args, Clone, Debug)]
+pub struct Global {
+    /// Where to compute
+    #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global")]
+    pub device: DeviceKind,
+    /// Compute threads; 0 takes one for each processor. The result is the same for any number
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Global")]
+    pub threads: usize,
+    /// error, warn, info, debug or trace, or a filter such as omr::engine=debug
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", help_heading = "Global")]
+    pub log_level: String,
+    /// No progress and no notes on stderr; errors still
+    #[arg(long, global = true, help_heading = "Global")]
+    pub quiet: bool,
+}
+
+/// Trailing overrides.
+#[derive(Args, Clone, Debug)]
+pub struct Overrides {
+    /// Config keys to set, such as seed=7 or rl.rollout.n=16 (the value is YAML)
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Write the resolved config as YAML to stdout and do nothing else
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+impl Overrides {
+    /// Reads the defaults with the overrides and the environment applied. `Ok(None)` means: the config was
+    /// printed, there is nothing else to do.
+    pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
+        let config: C = config::load(file, &self.overrides, &|name| std::env::var(name).ok())?;
+        if self.print_config {
+            super::print(&config::to_yaml(&config)?)?;
+            return Ok(None);
+        }
+        Ok(Some(config))
+    }
+}
+
+/// A config file and overrides.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    /// Config file (YAML)
+    pub config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+impl ConfigArgs {
+    /// Reads the file with the overrides and the environment applied. `Ok(None)` means: the config was printed,
+    /// there is nothing else to do.
+    pub fn load<C: Config>(&self) -> Result<Option<C>> {
+        self.overrides.load(Some(&self.config))
+    }
+}
+
+/// A run directory and how to treat it.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Run directory; an unfinished run there is continued, a finished one left as it is
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Move what is in --out aside (never deleted) and start over
+    #[arg(long)]
+    pub fresh: bool,
+    /// Check the inputs, print the plan (steps, memory, disk, time) and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}

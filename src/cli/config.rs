@@ -1,0 +1,69 @@
+//! `omr config`: every key, from the tables that also read them.
+
+use clap::ValueEnum;
+
+use super::Context;
+use crate::config::{self, DataConfig, EvalConfig, Key, RecipeConfig, RlConfig, Rule, Safe, SftConfig};
+use crate::error::Result;
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Recipe,
+    Data,
+    Sft,
+    Rl,
+    Eval,
+}
+
+/// Arguments of `omr config`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Which config; a recipe's holds all others
+    #[arg(value_enum, default_value = "recipe")]
+    kind: Kind,
+    /// Only keys that contain this
+    #[arg(long, value_name = "TEXT")]
+    grep: Option<String>,
+}
+
+/// Prints the keys to stdout.
+pub fn run(args: &Args, _: &Context) -> Result<()> {
+    let keys = match args.kind {
+        Kind::Recipe => config::keys::<RecipeConfig>(),
+        Kind::Data => config::keys::<DataConfig>(),
+        Kind::Sft => config::keys::<SftConfig>(),
+        Kind::Rl => config::keys::<RlConfig>(),
+        Kind::Eval => config::keys::<EvalConfig>(),
+    };
+    let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
+    let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();
+    super::print(&text.join("\n"))
+}
+
+fn entry(key: &Key) -> String {
+    let mut out = format!("{}: {}\n    {}", key.path, key.default, key.meaning);
+    let mut facts = vec![format!("{}{}", key.kind, rule(key.meta.rule))];
+    if !key.meta.name.is_empty() {
+        facts.push(key.meta.name.to_owned());
+    }
+    if !key.meta.published.is_empty() {
+        facts.push(format!("published: {}", key.meta.published));
+    }
+    match key.meta.safe {
+        Safe::No => {}
+        Safe::Yes => facts.push("may differ when a run goes on".to_owned()),
+        Safe::WhenMore => facts.push("may grow when a run goes on".to_owned()),
+    }
+    out.push_str(&format!("\n    [{}]\n", facts.join("; ")));
+    out
+}
+
+fn rule(rule: Rule) -> String {
+    match rule {
+        Rule::Any => String::new(),
+        Rule::AtLeast(low) => format!(", {low} or more"),
+        Rule::Above(low) => format!(", more than {low}"),
+        Rule::Within(low, high) => format!(", from {low} to {high}"),
+        Rule::NotEmpty => ", not empty".to_owned(),
+    }
+}

@@ -1,0 +1,159 @@
+//! Standard error and `log.txt`: one door for bars, notes and log lines, so that they never tear each other.
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
+
+use crate::error::{Error, Result};
+
+/// Where everything goes that is not a result.
+#[derive(Clone)]
+pub(crate) struct Console {
+    inner: Arc<Mutex<Inner>>,
+    quiet: bool,
+    terminal: bool,
+}
+
+struct Inner {
+    bar: Option<ProgressBar>,
+    log: Option<File>,
+}
+
+impl Console {
+    /// A console; `quiet` keeps all but errors off stderr.
+    pub(crate) fn new(quiet: bool) -> Console {
+        let inner = Arc::new(Mutex::new(Inner { bar: None, log: None }));
+        Console { inner, quiet, terminal: io::stderr().is_terminal() }
+    }
+
+    /// Sends tracing's events to stderr and to the log file.
+    pub(crate) fn install_tracing(&self, level: &str) -> Result<()> {
+        let filter = || {
+            EnvFilter::try_new(level).map_err(|error| {
+                Error::input("--log-level", format!("{level} ({error})"), "error, warn, info, debug or trace")
+            })
+        };
+        let screen = tracing_subscriber::fmt::layer().with_target(false).with_ansi(self.terminal).without_time();
+        let screen = screen.with_writer(Screen(self.clone())).with_filter(filter()?);
+        let log = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Log(self.clone()));
+        // A second subscriber (tests) is no fault.
+        let _ = tracing_subscriber::registry().with(screen).with(log.with_filter(filter()?)).try_init();
+        Ok(())
+    }
+
+    /// True when bars may be drawn.
+    pub(crate) fn draws(&self) -> bool {
+        self.terminal && !self.quiet
+    }
+
+    /// True when plain lines are wanted on stderr.
+    pub(crate) fn speaks(&self) -> bool {
+        !self.quiet
+    }
+
+    /// Appends everything from here on to `path` as well.
+    pub(crate) fn log_to(&self, path: &Path) -> Result<()> {
+        let file = File::options().create(true).append(true).open(path).map_err(Error::io(path))?;
+        self.lock().log = Some(file);
+        Ok(())
+    }
+
+    /// A line for people: on stderr unless quiet, and in the log file.
+    pub(crate) fn line(&self, text: &str) {
+        if !self.quiet {
+            self.to_stderr(format!("{text}\n").as_bytes());
+        }
+        self.to_log(format!("{text}\n").as_bytes());
+    }
+
+    /// The one line that says why the command failed.
+    pub(crate) fn error(&self, text: &str) {
+        let line: String =
+            text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let line = format!("error: {line}\n");
+        self.to_stderr(line.as_bytes());
+        self.to_log(line.as_bytes());
+    }
+
+    /// Makes `bar` the one that other output steps around; `None` when it is finished.
+    pub(crate) fn set_bar(&self, bar: Option<ProgressBar>) {
+        if let Some(bar) = &bar {
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+        self.lock().bar = bar;
+    }
+
+    /// Appends to the log file only.
+    pub(crate) fn to_log(&self, bytes: &[u8]) {
+        if let Some(log) = &mut self.lock().log {
+            // A log that cannot be written must not end the run: the run's own files report a full disk.
+            let _ = log.write_all(bytes);
+        }
+    }
+
+    fn to_stderr(&self, bytes: &[u8]) {
+        let inner = self.lock();
+        let write = || {
+            let _ = io::stderr().write_all(bytes);
+        };
+        match &inner.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Screen(Console);
+struct Log(Console);
+
+/// One event, written when it is complete.
+pub(crate) struct Line<F: Fn(&[u8])> {
+    bytes: Vec<u8>,
+    send: F,
+}
+
+impl<F: Fn(&[u8])> Write for Line<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<F: Fn(&[u8])> Drop for Line<F> {
+    fn drop(&mut self) {
+        (self.send)(&self.bytes);
+    }
+}
+
+impl<'a> MakeWriter<'a> for Screen {
+    type Writer = Line<Box<dyn Fn(&[u8]) + 'a>>;
+    fn make_writer(&'a self) -> Self::Writer {
+        let send = move |bytes: &[u8]| {
+            if !self.0.quiet {
+                self.0.to_stderr(bytes);
+            }
+        };
+        Line { bytes: Vec::new(), send: Box::new(send) }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line<Box<dyn Fn(&[u8]) + 'a>>;
+    fn make_writer(&'a self) -> Self::Writer {
+        Line { bytes: Vec::new(), send: Box::new(move |bytes: &[u8]| self.0.to_log(bytes)) }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a command needs besides its own arguments.
+
+use std::path::Path;
+
+use super::args::{DeviceKind, Global};
+use super::console::Console;
+use super::progress::Progress;
+use super::signal;
+use crate::device::{Device, Isa, Plan};
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+
+/// Device, threads, stderr and signals, as the global flags ask for.
+pub struct Context {
+    console: Console,
+    progress: Progress,
+    device: DeviceKind,
+    threads: usize,
+    log_level: String,
+}
+
+impl Context {
+    pub(crate) fn new(global: &Global) -> Context {
+        let console = Console::new(global.quiet);
+        let progress = Progress::new(console.clone());
+        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = if global.threads == 0 { available() } else { global.threads };
+        Context { console, progress, device: global.device, threads, log_level: global.log_level.clone() }
+    }
+
+    /// Turns on logging and the signal handlers; called once, before the command.
+    pub(crate) fn start(&self) -> Result<()> {
+        self.console.install_tracing(&self.log_level)?;
+        signal::install().map_err(|error| Error::Failed(format!("signal handlers: {error}")))
+    }
+
+    /// Compute threads.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// The device's kind, as checkpoints and summaries record it.
+    pub fn device_kind(&self) -> &'static str {
+        match self.device {
+            DeviceKind::Auto | DeviceKind::Cpu => "cpu",
+        }
+    }
+
+    /// A device with `plan`'s memory.
+    pub fn device(&self, plan: &Plan) -> Result<Device> {
+        match self.device {
+            DeviceKind::Auto | DeviceKind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
+        }
+    }
+
+    /// Whom long work reports to.
+    pub fn observer(&self) -> &dyn Observer {
+        &self.progress
+    }
+
+    /// A line for people, on stderr (unless --quiet) and in the log.
+    pub fn say(&self, text: &str) {
+        self.console.line(text);
+    }
+
+    /// From here on everything said is also appended to `dir/log.txt`.
+    pub fn log_to(&self, dir: &Path) -> Result<()> {
+        self.console.log_to(&dir.join("log.txt"))
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        self.progress.end();
+        self.console.error(&error.to_string());
+    }
+}

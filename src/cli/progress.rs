@@ -1,0 +1,188 @@
+//! Progress on stderr: a bar with figures and the time left on a terminal, plain lines elsewhere.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::console::Console;
+use super::signal;
+use crate::observe::Observer;
+
+/// A plain line at most this often (and one at each stage's end).
+const LINE_EVERY: Duration = Duration::from_secs(5);
+
+/// The [`Observer`] of the command line.
+pub struct Progress {
+    console: Console,
+    stage: Mutex<Option<Stage>>,
+}
+
+struct Stage {
+    name: String,
+    unit: String,
+    total: u64,
+    first: u64,
+    done: u64,
+    begun: Instant,
+    printed: Instant,
+    figures: String,
+    bar: Option<ProgressBar>,
+}
+
+impl Progress {
+    pub(crate) fn new(console: Console) -> Progress {
+        Progress { console, stage: Mutex::new(None) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Stage>> {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bar(&self, name: &str, total: u64, done: u64) -> Option<ProgressBar> {
+        if !self.console.draws() {
+            return None;
+        }
+        let bar = if total == 0 { ProgressBar::new_spinner() } else { ProgressBar::new(total) };
+        let shape = if total == 0 {
+            "{prefix:>9.bold} {spinner} {pos} {msg}  {elapsed}"
+        } else {
+            "{prefix:>9.bold} {bar:28.cyan/black.bright} {pos}/{len}  {msg}  {elapsed}<{eta}"
+        };
+        if let Ok(style) = ProgressStyle::with_template(shape) {
+            bar.set_style(style.progress_chars("━━╌"));
+        }
+        bar.set_prefix(name.to_owned());
+        bar.set_position(done);
+        bar.reset_eta();
+        self.console.set_bar(Some(bar.clone()));
+        Some(bar)
+    }
+}
+
+impl Stage {
+    fn line(&self) -> String {
+        let elapsed = self.begun.elapsed();
+        let mut line = format!("{} {}", self.name, self.done);
+        if self.total > 0 {
+            line.push_str(&format!("/{}", self.total));
+        }
+        line.push_str(&format!(" {}", self.unit));
+        if !self.figures.is_empty() {
+            line.push_str(&format!("  {}", self.figures));
+        }
+        line.push_str(&format!("  {}", duration(elapsed)));
+        let here = self.done.saturating_sub(self.first);
+        if self.total > self.done && here > 0 {
+            let left = elapsed.mul_f64((self.total - self.done) as f64 / here as f64);
+            line.push_str(&format!(", {} left", duration(left)));
+        }
+        line
+    }
+}
+
+impl Observer for Progress {
+    fn begin(&self, name: &str, unit: &str, total: u64, done: u64) {
+        self.end();
+        let now = Instant::now();
+        let bar = self.bar(name, total, done);
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        *self.lock() =
+            Some(Stage { name, unit, total, first: done, done, begun: now, printed: now, figures: String::new(), bar });
+    }
+
+    fn step(&self, done: u64, figures: &[(&str, f64)]) {
+        let mut guard = self.lock();
+        let Some(stage) = guard.as_mut() else { return };
+        stage.done = done;
+        if !figures.is_empty() {
+            let shown: Vec<_> = figures.iter().map(|(name, value)| format!("{name} {}", figure(*value))).collect();
+            stage.figures = shown.join("  ");
+        }
+        if let Some(bar) = &stage.bar {
+            bar.set_message(stage.figures.clone());
+            bar.set_position(done);
+        } else if self.console.speaks() && stage.printed.elapsed() >= LINE_EVERY {
+            stage.printed = Instant::now();
+            self.console.line(&stage.line());
+        }
+    }
+
+    fn end(&self) {
+        let Some(stage) = self.lock().take() else { return };
+        if let Some(bar) = stage.bar.as_ref() {
+            self.console.set_bar(None);
+            bar.finish_and_clear();
+        }
+        self.console.line(&stage.line());
+    }
+
+    fn note(&self, line: &str) {
+        self.console.line(line);
+    }
+
+    fn stop_requested(&self) -> bool {
+        signal::stop_requested()
+    }
+}
+
+/// A figure in few characters: four significant digits.
+fn figure(value: f64) -> String {
+    let size = value.abs();
+    if value == 0.0 || (size >= 1e6 && value.fract() == 0.0) {
+        format!("{value}")
+    } else if size >= 1000.0 {
+        format!("{value:.0}")
+    } else if size >= 1e-3 {
+        let digits = 3 - (size.log10().floor() as i32).min(3);
+        format!("{value:.*}", digits.clamp(0, 4) as usize)
+    } else {
+        format!("{value:.1e}")
+    }
+}
+
+/// A duration as people say it: `8.2 s`, `3 min 05 s`, `2 h 07 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let whole = seconds.round() as u64;
+    if seconds < 9.95 {
+        format!("{seconds:.1} s")
+    } else if whole < 60 {
+        format!("{whole} s")
+    } else if whole < 3600 {
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    } else {
+        format!("{} h {:02} min", whole / 3600, whole % 3600 / 60)
+    }
+}
+
+/// Bytes as people say them.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_short() {
+        let shown: Vec<_> = [0.0, 0.51234, 3e-4, 12.3456, 123456.7, 2e7].iter().map(|v| figure(*v)).collect();
+        assert_eq!(shown, ["0", "0.5123", "3.0e-4", "12.35", "123457", "20000000"]);
+    }
+
+    #[test]
+    fn times_and_sizes_are_said_as_people_do() {
+        assert_eq!(duration(Duration::from_secs_f64(8.21)), "8.2 s");
+        assert_eq!(duration(Duration::from_secs(185)), "3 min 05 s");
+        assert_eq!(duration(Duration::from_secs(7620)), "2 h 07 min");
+        assert_eq!((bytes(12), bytes(1536 << 20)), ("12 B".to_owned(), "1.5 GiB".to_owned()));
+    }
+}

@@ -1,0 +1,95 @@
+//! A run directory: made, locked, compared with the config it was started with, or moved aside.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{Context, RunArgs};
+use crate::config::{self, Config};
+use crate::error::{Error, Result};
+
+/// An open run directory; the lock is held until it is dropped.
+pub struct RunDir {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens `args.out` for `config`: moves an old run aside if `--fresh`, refuses a config that differs in a key
+    /// that matters or a folder another process is working in, writes `config.yaml`, and starts `log.txt`.
+    pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
+        let dir = &args.out;
+        if args.fresh
+            && let Some(aside) = move_aside(dir)?
+        {
+            context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
+        }
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let lock = lock(dir)?;
+        let file = dir.join("config.yaml");
+        if file.exists() {
+            let was: C = config::load(Some(&file), &[], &|_| None)?;
+            for change in config::refuse_differences(dir, &was, config)? {
+                context.say(&format!("{} was {} and is {}", change.path, change.was, change.now));
+            }
+        }
+        let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
+        write_whole(&file, text.as_bytes())?;
+        context.log_to(dir)?;
+        Ok(RunDir { dir: dir.clone(), _lock: lock })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Renames `dir` to the first free `dir.1`, `dir.2`, ...; `None` when there is nothing to move.
+pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    let stem = name.clone();
+    for i in 1_u32.. {
+        name.clone_from(&stem);
+        name.push(format!(".{i}"));
+        let aside = dir.with_file_name(&name);
+        if !aside.exists() {
+            std::fs::rename(dir, &aside).map_err(Error::io(dir))?;
+            return Ok(Some(aside));
+        }
+    }
+    Ok(None)
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::input(
+            dir.display().to_string(),
+            "a run that another omr process is working on",
+            "a folder of its own for each run",
+        )),
+        Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+    }
+}
+
+/// Writes a file whole or not at all: temporary file beside it, fsync, rename.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(format!(".tmp.{}", std::process::id()));
+    let temp = PathBuf::from(temp);
+    let written = File::create(&temp).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    if let Err(error) = written {
+        // Nothing half-written stays behind; the first error is the one to report.
+        let _ = std::fs::remove_file(&temp);
+        return Err(Error::io(path)(error));
+    }
+    std::fs::rename(&temp, path).map_err(Error::io(path))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
+}

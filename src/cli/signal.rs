@@ -1,0 +1,30 @@
+//! Ctrl-C and SIGTERM: the first asks the job to stop after a checkpoint, the second ends the process.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Installs the handlers; a second call does nothing.
+pub fn install() -> std::io::Result<()> {
+    let mut result = Ok(());
+    STOP.get_or_init(|| {
+        let stop = Arc::new(AtomicBool::new(false));
+        result = [SIGINT, SIGTERM].into_iter().try_for_each(|signal| {
+            // In this order: the shutdown only sees a flag that an earlier signal has set.
+            flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+            flag::register(signal, stop.clone()).map(drop)
+        });
+        stop
+    });
+    result
+}
+
+/// True once a signal has asked the process to stop.
+pub fn stop_requested() -> bool {
+    STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed))
+}

@@ -1,0 +1,31 @@
+//! What long work tells whoever watches it, and what it asks them.
+//!
+//! Rooms that work for long (data, train, rl, eval) take a `&dyn Observer` and never know of terminals,
+//! progress bars or signals; `cli::progress` is the one that draws.
+
+/// Watches one job at a time. All methods may be called from any thread.
+pub trait Observer: Send + Sync {
+    /// Stage `name` begins: `total` units of work (0 when unknown), `done` of them done by an earlier run.
+    fn begin(&self, name: &str, unit: &str, total: u64, done: u64);
+    /// `done` units are done; `figures` are shown beside the bar, in this order.
+    fn step(&self, done: u64, figures: &[(&str, f64)]);
+    /// The stage is over.
+    fn end(&self);
+    /// A line worth reading: a checkpoint, a rejected file, what was found on resume.
+    fn note(&self, line: &str);
+    /// True once the user asked to stop: finish the step, write a checkpoint, return `Error::Stopped`.
+    fn stop_requested(&self) -> bool;
+}
+
+/// Sees nothing and never asks to stop.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
