@@ -10,3 +10,4 @@ mod layering;
 mod ops;
 mod rl;
 mod seed;
+mod train;

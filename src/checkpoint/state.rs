@@ -1,0 +1,64 @@
+//! `trainer/state.json`: where a run stands.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::whole;
+use crate::error::{Error, Result};
+
+/// What a run needs, besides weights and optimizer state, to go on with the same bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Updates done.
+    pub step: u64,
+    /// Samples (SFT) or prompts (RL) consumed.
+    pub samples_consumed: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// Hash of the settings that decide results (see [`State::hash_of`]).
+    pub config_hash: String,
+    /// Device kind: `cpu`, ...
+    pub device: String,
+    /// CPU kernel bodies, as `Isa::name`.
+    pub cpu_body: String,
+    /// Versions: `omr` and whatever else made the bits.
+    pub versions: BTreeMap<String, String>,
+    /// What a job keeps beside these: running figures, a data stage's cursor.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub extra: serde_json::Map<String, serde_json::Value>,
+}
+
+impl State {
+    /// A hash for [`State::config_hash`] of a config's text.
+    pub fn hash_of(config: &str) -> String {
+        blake3::hash(config.as_bytes()).to_hex().to_string()
+    }
+
+    /// `versions` of this build.
+    pub fn versions() -> BTreeMap<String, String> {
+        BTreeMap::from([("omr".to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
+    }
+
+    /// Writes `dir/state.json`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("state.json");
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("state.json: {e}")))?;
+        whole::write(path, format!("{text}\n").as_bytes())
+    }
+
+    /// Reads `dir/state.json`. Errors name the file.
+    pub fn read(dir: &Path) -> Result<State> {
+        let path = dir.join("state.json");
+        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
+    }
+
+    /// What to tell the user when this state was made on another device kind or by other kernel bodies: the
+    /// run goes on, its bits may differ.
+    pub fn other_arithmetic(&self, device: &str, cpu_body: &str) -> Option<String> {
+        let (was, now) = (format!("{}/{}", self.device, self.cpu_body), format!("{device}/{cpu_body}"));
+        (was != now).then(|| format!("the checkpoint was made on {was} and this is {now}: bits may differ"))
+    }
+}

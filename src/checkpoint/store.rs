@@ -1,0 +1,210 @@
+//! The checkpoints of a run: saved whole, found again, thinned out.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::State;
+use crate::data::whole;
+use crate::error::{Error, Result};
+
+const PREFIX: &str = "global_step_";
+
+/// From where a run starts (`resume: auto|never|PATH`).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Resume {
+    /// From the newest whole checkpoint of the run directory, if there is one.
+    Auto,
+    /// From the beginning; a run directory with checkpoints is refused.
+    Never,
+    /// From this checkpoint, or the newest of this run directory.
+    Path(PathBuf),
+}
+
+impl From<&str> for Resume {
+    fn from(text: &str) -> Resume {
+        match text {
+            "auto" => Resume::Auto,
+            "never" => Resume::Never,
+            path => Resume::Path(path.into()),
+        }
+    }
+}
+
+/// A whole checkpoint on disk: a model directory with `trainer/` in it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// Updates done when it was saved.
+    pub step: u64,
+    /// Its folder.
+    pub path: PathBuf,
+}
+
+impl Checkpoint {
+    /// The folder of state and optimizer files.
+    pub fn trainer(&self) -> PathBuf {
+        self.path.join("trainer")
+    }
+
+    /// Its `state.json`. Errors when missing, broken, or of another step than the folder's name says.
+    pub fn state(&self) -> Result<State> {
+        let state = State::read(&self.trainer())?;
+        if state.step != self.step {
+            let what = format!("step {} in a folder of step {}", state.step, self.step);
+            return Err(Error::format(self.trainer().join("state.json"), what));
+        }
+        Ok(state)
+    }
+
+    /// The checkpoint in a folder named `global_step_N`.
+    fn at(path: &Path) -> Option<Checkpoint> {
+        let name = path.file_name()?.to_str()?;
+        let step = name.strip_prefix(PREFIX)?.parse().ok()?;
+        (name == format!("{PREFIX}{step}")).then(|| Checkpoint { step, path: path.to_owned() })
+    }
+}
+
+/// The checkpoints of one run directory.
+#[derive(Clone, Debug)]
+pub struct Store {
+    run: PathBuf,
+    keep: usize,
+}
+
+impl Store {
+    /// The store of run directory `run`, which keeps the `keep` newest checkpoints (at least one). What a
+    /// killed run left half-written is removed: call it with the run's lock held.
+    pub fn open(run: impl AsRef<Path>, keep: usize) -> Result<Store> {
+        let store = Store { run: run.as_ref().to_owned(), keep: keep.max(1) };
+        let folder = store.folder();
+        if folder.is_dir() {
+            for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+                let name = entry.map_err(Error::io(&folder))?.file_name().to_string_lossy().into_owned();
+                if let Some(step) = name.strip_prefix(&format!(".{PREFIX}")).and_then(|rest| rest.split('.').next()) {
+                    whole::tidy(folder.join(format!("{PREFIX}{step}")))?;
+                }
+            }
+            whole::tidy(store.run.join("latest"))?;
+        }
+        Ok(store)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.run.join("checkpoints")
+    }
+
+    /// All checkpoints, oldest first.
+    pub fn list(&self) -> Result<Vec<Checkpoint>> {
+        let folder = self.folder();
+        if !folder.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
+            found.extend(Checkpoint::at(&entry.map_err(Error::io(&folder))?.path()));
+        }
+        found.sort_by_key(|c| c.step);
+        Ok(found)
+    }
+
+    /// The newest checkpoint.
+    pub fn latest(&self) -> Result<Option<Checkpoint>> {
+        Ok(self.list()?.pop())
+    }
+
+    /// Saves step `step`: `write(folder)` fills a temporary folder (its `trainer/` exists) that becomes
+    /// `checkpoints/global_step_N` in one rename once everything in it is on disk; then `latest` names it and
+    /// the oldest beyond the limit go. On an error nothing is left behind and older checkpoints stay.
+    pub fn save(&self, step: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
+        let name = format!("{PREFIX}{step}");
+        let checkpoint = Checkpoint { step, path: self.folder().join(&name) };
+        whole::folder(&checkpoint.path, |temporary| {
+            let trainer = temporary.join("trainer");
+            fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
+            write(temporary)
+        })?;
+        whole::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
+        let all = self.list()?;
+        for old in &all[..all.len().saturating_sub(self.keep)] {
+            if old.step < step {
+                self.remove(old)?;
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Where `resume` starts: a checkpoint, or `None` for the beginning. Errors when the path holds none, when
+    /// `never` meets a run with checkpoints, and when this run has checkpoints newer than the one asked for.
+    pub fn resume(&self, resume: &Resume) -> Result<Option<Checkpoint>> {
+        let newest = self.latest()?;
+        let found = match (resume, newest) {
+            (Resume::Auto, newest) => return Ok(newest),
+            (Resume::Never, None) => return Ok(None),
+            (Resume::Never, Some(newest)) => {
+                return Err(Error::input_hint(
+                    self.run.display().to_string(),
+                    format!("a run at step {}", newest.step),
+                    "an empty directory, as resume is `never`",
+                    "give another --out, or --fresh to move the old run aside",
+                ));
+            }
+            (Resume::Path(path), newest) => {
+                let found = match Checkpoint::at(path) {
+                    Some(checkpoint) if checkpoint.trainer().join("state.json").is_file() => Some(checkpoint),
+                    _ => Store { run: path.clone(), keep: 1 }.latest()?,
+                };
+                let expected = "a checkpoint (global_step_N) or a run directory with one";
+                let found = found.ok_or_else(|| {
+                    let what = if path.exists() { "no checkpoint" } else { "nothing" };
+                    Error::input(format!("resume: {}", path.display()), what, expected)
+                })?;
+                if let Some(newest) = newest.filter(|newest| newest.step > found.step) {
+                    return Err(Error::input_hint(
+                        format!("resume: {}", path.display()),
+                        format!("step {}, while {} is at step {}", found.step, self.run.display(), newest.step),
+                        "the newest step of the run directory, or a directory without newer ones",
+                        "give another --out",
+                    ));
+                }
+                found
+            }
+        };
+        Ok(Some(found))
+    }
+
+    /// Under another name first, so that a kill meanwhile leaves no folder that looks whole.
+    fn remove(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let doomed = self.folder().join(format!(".{PREFIX}{}.tmp-removed", checkpoint.step));
+        fs::rename(&checkpoint.path, &doomed).map_err(Error::io(&checkpoint.path))?;
+        fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+    }
+}
+
+/// When a checkpoint is due: every so many steps, or so much time after the last one.
+#[derive(Clone, Debug)]
+pub struct Cadence {
+    steps: Option<u64>,
+    interval: Option<Duration>,
+    last: Instant,
+}
+
+impl Cadence {
+    /// Every `steps` steps or `seconds` seconds, whichever comes first; neither means never. Errors when
+    /// `seconds` is not a length of time.
+    pub fn new(steps: Option<u64>, seconds: Option<f64>) -> Result<Cadence> {
+        let interval = seconds.map(Duration::try_from_secs_f64).transpose();
+        let interval = interval.map_err(|e| Error::input("save_seconds", format!("{seconds:?} ({e})"), "seconds"))?;
+        Ok(Cadence { steps, interval, last: Instant::now() })
+    }
+
+    /// True when one is due after step `step`.
+    pub fn due(&self, step: u64) -> bool {
+        self.steps.is_some_and(|n| n > 0 && step.is_multiple_of(n))
+            || self.interval.is_some_and(|t| self.last.elapsed() >= t)
+    }
+
+    /// One has been saved.
+    pub fn saved(&mut self) {
+        self.last = Instant::now();
+    }
+}

@@ -1,0 +1,225 @@
+//! Checkpoints are whole or not there, whatever fails meanwhile.
+
+use std::fs;
+use std::path::Path;
+
+use omr::checkpoint::{Cadence, Resume, RunDir, State, Store};
+use omr::error::{Error, Result};
+use proptest::prelude::*;
+
+fn state(step: u64) -> State {
+    State {
+        step,
+        samples_consumed: step.wrapping_mul(32),
+        seed: 7,
+        config_hash: State::hash_of("lr: 1.0"),
+        device: "cpu".into(),
+        cpu_body: "avx2".into(),
+        versions: State::versions(),
+        extra: serde_json::Map::new(),
+    }
+}
+
+fn write(folder: &Path, step: u64) -> Result<()> {
+    let weights = folder.join("model.safetensors");
+    fs::write(&weights, vec![step as u8; 1000]).map_err(Error::io(&weights))?;
+    state(step).write(&folder.join("trainer"))
+}
+
+fn save(store: &Store, step: u64) {
+    store.save(step, |folder| write(folder, step)).unwrap();
+}
+
+fn steps(store: &Store) -> Vec<u64> {
+    store.list().unwrap().iter().map(|c| c.step).collect()
+}
+
+#[test]
+fn the_newest_are_kept_and_latest_names_the_last() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 2).unwrap();
+    assert_eq!(store.resume(&Resume::Auto).unwrap(), None);
+    for step in [5, 10, 100, 101] {
+        save(&store, step);
+    }
+    assert_eq!(steps(&store), [100, 101]);
+    assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_101\n");
+    let newest = store.resume(&Resume::Auto).unwrap().unwrap();
+    assert_eq!(newest.state().unwrap(), state(101));
+    save(&store, 101);
+    assert_eq!(steps(&store), [100, 101]);
+    assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 2);
+}
+
+#[test]
+fn resume_means_what_it_says() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    assert_eq!(store.resume(&"never".into()).unwrap(), None);
+    save(&store, 4);
+    save(&store, 8);
+    assert_eq!(store.resume(&"never".into()).unwrap_err().exit_code(), 2);
+    let path = |step: u64| Resume::Path(run.path().join(format!("checkpoints/global_step_{step}")));
+    assert_eq!(store.resume(&path(8)).unwrap().unwrap().step, 8);
+    assert!(store.resume(&path(4)).unwrap_err().to_string().contains("step 8"));
+    assert_eq!(store.resume(&path(6)).unwrap_err().exit_code(), 2);
+
+    let other = tempfile::tempdir().unwrap();
+    let elsewhere = Store::open(other.path(), 3).unwrap();
+    assert_eq!(elsewhere.resume(&path(4)).unwrap().unwrap().step, 4);
+    assert_eq!(elsewhere.resume(&Resume::Path(run.path().into())).unwrap().unwrap().step, 8);
+    assert_eq!(elsewhere.resume(&Resume::Path(other.path().into())).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_failing_save_leaves_the_older_checkpoint_and_nothing_else() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 1).unwrap();
+    save(&store, 1);
+    let failed = store.save(2, |folder| {
+        write(folder, 2)?;
+        Err(Error::Io { path: folder.into(), source: std::io::Error::from(std::io::ErrorKind::StorageFull) })
+    });
+    assert_eq!(failed.unwrap_err().exit_code(), 1);
+    assert_eq!(steps(&store), [1]);
+    assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1);
+    assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_1\n");
+}
+
+/// `/dev/full` refuses every byte as a full disk does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
+    use std::io::Write;
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    save(&store, 1);
+    let failed = store.save(2, |folder| {
+        let path = folder.join("model.safetensors");
+        std::os::unix::fs::symlink("/dev/full", &path).map_err(Error::io(&path))?;
+        let mut file = fs::File::options().write(true).open(&path).map_err(Error::io(&path))?;
+        file.write_all(&[0; 1 << 16]).map_err(Error::io(&path))
+    });
+    let error = failed.unwrap_err();
+    assert!(error.exit_code() == 1 && error.to_string().contains("space"), "{error}");
+    assert_eq!(steps(&store), [1]);
+    assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1);
+}
+
+/// The same on a file system that really fills up, where this process may mount one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
+    let run = tempfile::tempdir().unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=256k", "tmpfs"];
+    let mounted = std::process::Command::new("mount").args(mount).arg(run.path()).output();
+    if !mounted.is_ok_and(|out| out.status.success()) {
+        println!("mount refused: /dev/full alone stands for a full disk");
+        return;
+    }
+    let store = Store::open(run.path(), 3).unwrap();
+    let mut failures = Vec::new();
+    for step in 1..=8 {
+        let saved = store.save(step, |folder| {
+            let ballast = folder.join("ballast");
+            fs::write(&ballast, vec![1; 60_000]).map_err(Error::io(&ballast))?;
+            write(folder, step)
+        });
+        failures.extend(saved.err());
+    }
+    let left = (steps(&store), store.latest().unwrap().unwrap().state().unwrap());
+    let hidden = fs::read_dir(run.path().join("checkpoints")).unwrap().count();
+    assert!(std::process::Command::new("umount").arg(run.path()).status().unwrap().success());
+    assert_eq!(left, (vec![1, 2, 3], state(3)));
+    assert_eq!(hidden, 3);
+    assert!(failures.len() == 5 && failures.iter().all(|e| e.exit_code() == 1), "{failures:?}");
+}
+
+/// What a SIGKILL at some moment of a save or a removal leaves on disk.
+#[test]
+fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    save(&store, 3);
+    let folder = run.path().join("checkpoints");
+    for leftover in [".global_step_4.tmp-99", ".global_step_2.tmp-removed", ".global_step_3.old-99"] {
+        fs::create_dir(folder.join(leftover)).unwrap();
+        fs::write(folder.join(leftover).join("model.safetensors"), b"half").unwrap();
+    }
+    // Between the two renames of a replacement the old folder stands aside.
+    fs::create_dir_all(folder.join(".global_step_7.old-99/trainer")).unwrap();
+    write(&folder.join(".global_step_7.old-99"), 7).unwrap();
+    fs::write(run.path().join(".latest.tmp-99"), b"glo").unwrap();
+
+    let store = Store::open(run.path(), 3).unwrap();
+    assert_eq!(steps(&store), [3, 7]);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2);
+    assert!(!run.path().join(".latest.tmp-99").exists());
+    assert_eq!(store.latest().unwrap().unwrap().state().unwrap(), state(7));
+}
+
+#[test]
+fn a_broken_state_is_named() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    save(&store, 3);
+    let checkpoint = store.latest().unwrap().unwrap();
+    let path = checkpoint.trainer().join("state.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() / 2]).unwrap();
+    let error = checkpoint.state().unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("state.json"), "{error}");
+    fs::write(&path, text.replace("\"step\": 3", "\"step\": 4")).unwrap();
+    assert!(checkpoint.state().unwrap_err().to_string().contains("step 4 in a folder of step 3"));
+}
+
+#[test]
+fn a_second_job_is_kept_out_and_fresh_moves_the_old_run_aside() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = parent.path().join("run");
+    let held = RunDir::open(&path, false).unwrap();
+    fs::write(held.join("metrics.jsonl"), "{}").unwrap();
+    for fresh in [false, true] {
+        let error = RunDir::open(&path, fresh).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
+    }
+    drop(held);
+    let again = RunDir::open(&path, false).unwrap();
+    assert!(again.join("metrics.jsonl").exists());
+    drop(again);
+    for n in 1..3 {
+        let fresh = RunDir::open(&path, true).unwrap();
+        assert!(!fresh.join("metrics.jsonl").exists());
+        assert!(parent.path().join(format!("run.old-{n}")).is_dir());
+    }
+    assert!(parent.path().join("run.old-1/metrics.jsonl").exists());
+    fs::write(parent.path().join("file"), "").unwrap();
+    assert_eq!(RunDir::open(parent.path().join("file"), false).unwrap_err().exit_code(), 2);
+}
+
+#[test]
+fn a_checkpoint_is_due_by_steps_or_by_time() {
+    let by_steps = Cadence::new(Some(5), None).unwrap();
+    assert_eq!((1..=10).filter(|&s| by_steps.due(s)).collect::<Vec<_>>(), [5, 10]);
+    let mut by_time = Cadence::new(None, Some(0.02)).unwrap();
+    assert!(!by_time.due(1));
+    std::thread::sleep(std::time::Duration::from_millis(25));
+    assert!(by_time.due(2));
+    by_time.saved();
+    assert!(!by_time.due(3));
+    assert!(!Cadence::new(None, None).unwrap().due(1_000_000));
+    assert!(Cadence::new(None, Some(f64::NAN)).is_err());
+}
+
+proptest! {
+    #![proptest_config(crate::seed::proptest(64))]
+
+    #[test]
+    fn a_state_survives_its_file(step: u64, seed: u64, samples_consumed: u64, cpu_body in "[a-z0-9]{0,9}") {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State { seed, samples_consumed, cpu_body, ..state(step) };
+        state.write(dir.path()).unwrap();
+        prop_assert_eq!(State::read(dir.path()).unwrap(), state);
+    }
+}
