@@ -19,7 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("data", &["error", "config", "observe", "text", "image", "reward", "task", "ops::philox"]),
     ("model", &["error", "config", "device", "tensor", "ops", "image", "text"]),
     ("optim", &["error", "config", "device", "tensor", "ops", "model"]),
-    ("checkpoint", &["error", "config", "device", "tensor", "ops", "model", "optim"]),
+    ("checkpoint", &["error", "config", "device", "tensor", "ops", "model", "optim", "data::whole"]),
     (
         "engine",
         &["error", "config", "observe", "device", "tensor", "ops", "model", "text", "image", "reward", "task", "data"],
