@@ -1,11 +1,11 @@
 //! A run directory: made, locked, compared with the config it was started with, or moved aside.
 
 use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Context, RunArgs};
 use crate::config::{self, Config};
+use crate::data::whole;
 use crate::error::{Error, Result};
 
 /// An open run directory; the lock is held until it is dropped.
@@ -34,7 +34,7 @@ impl RunDir {
             }
         }
         let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
-        write_whole(&file, text.as_bytes())?;
+        whole::write(&file, text.as_bytes())?;
         context.log_to(dir)?;
         Ok(RunDir { dir: dir.clone(), _lock: lock })
     }
@@ -76,20 +76,4 @@ fn lock(dir: &Path) -> Result<File> {
         )),
         Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
     }
-}
-
-/// Writes a file whole or not at all: temporary file beside it, fsync, rename.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temp = path.as_os_str().to_owned();
-    temp.push(format!(".tmp.{}", std::process::id()));
-    let temp = PathBuf::from(temp);
-    let written = File::create(&temp).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
-    if let Err(error) = written {
-        // Nothing half-written stays behind; the first error is the one to report.
-        let _ = std::fs::remove_file(&temp);
-        return Err(Error::io(path)(error));
-    }
-    std::fs::rename(&temp, path).map_err(Error::io(path))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(Error::io(dir))
 }

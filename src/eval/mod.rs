@@ -1,1 +1,4 @@
-//! eval
+//! Evaluation: questions measured, answers kept, intervals.
+
+pub mod samples;
+pub mod stats;

@@ -1,0 +1,85 @@
+//! `samples.jsonl`: every question measured, with every answer and verdict, a line each.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// One question and its answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Task.
+    pub task: String,
+    /// Row of the task's data, from 0.
+    pub index: u64,
+    /// The row's id.
+    pub id: String,
+    /// The question as asked, without the picture.
+    pub question: String,
+    /// The right answer.
+    pub target: String,
+    /// The greedy answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub greedy: Option<Answer>,
+    /// Answers at temperature 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sampled: Vec<Answer>,
+}
+
+/// One answer and its verdict; the names are the reward's.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The text the model wrote.
+    pub response: String,
+    /// Its length in tokens.
+    pub response_length: usize,
+    /// `stop` or `length`.
+    pub finish_reason: String,
+    /// Composite reward.
+    pub score: f64,
+    /// 1 when the answer is right.
+    pub acc_score: f64,
+    /// 1 when the format is kept.
+    pub format_reward_score: f64,
+    /// What was taken as the answer.
+    pub predict_str: String,
+    /// Why it was judged so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+}
+
+impl Sample {
+    /// Share of right answers at temperature 1; `None` when none was sampled.
+    pub fn acc_t1(&self) -> Option<f64> {
+        let n = self.sampled.len();
+        (n > 0).then(|| self.sampled.iter().map(|answer| answer.acc_score).sum::<f64>() / n as f64)
+    }
+
+    /// 1 when the greedy answer is right; `None` when none was asked for.
+    pub fn acc(&self) -> Option<f64> {
+        self.greedy.as_ref().map(|answer| answer.acc_score)
+    }
+}
+
+/// The lines of a file.
+pub fn to_jsonl(samples: &[Sample]) -> Result<String> {
+    let mut out = String::new();
+    for sample in samples {
+        let line = serde_json::to_string(sample).map_err(|error| Error::Failed(format!("samples.jsonl: {error}")))?;
+        out.push_str(&line);
+        out.push('\n');
+    }
+    Ok(out)
+}
+
+/// Reads a file written by [`to_jsonl`].
+pub fn read(path: &Path) -> Result<Vec<Sample>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(i, line)| {
+            serde_json::from_str(line).map_err(|error| Error::format(path, format!("line {}: {error}", i + 1)))
+        })
+        .collect()
+}

@@ -1,0 +1,130 @@
+//! Intervals: how far a measured share or difference may be from the true one.
+
+use serde::{Deserialize, Serialize};
+
+/// The normal distribution's 97.5 % point.
+const Z95: f64 = 1.959_963_984_540_054;
+
+/// A 95 % interval, written as `[lo, hi]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "[f64; 2]", into = "[f64; 2]")]
+pub struct Interval {
+    /// Lower end.
+    pub lo: f64,
+    /// Upper end.
+    pub hi: f64,
+}
+
+impl From<[f64; 2]> for Interval {
+    fn from([lo, hi]: [f64; 2]) -> Interval {
+        Interval { lo, hi }
+    }
+}
+
+impl From<Interval> for [f64; 2] {
+    fn from(interval: Interval) -> [f64; 2] {
+        [interval.lo, interval.hi]
+    }
+}
+
+/// A mean with its interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The mean.
+    pub mean: f64,
+    /// Its 95 % interval.
+    pub ci95: Interval,
+    /// Independent observations.
+    pub n: usize,
+}
+
+/// Wilson's interval of a share: `successes` of `n`. It stays within 0 and 1 and is right at the ends, where the
+/// normal one shrinks to a point. `n` = 0 gives the whole range.
+pub fn wilson(successes: f64, n: usize) -> Interval {
+    if n == 0 {
+        return Interval { lo: 0.0, hi: 1.0 };
+    }
+    let (n, z2) = (n as f64, Z95 * Z95);
+    let p = successes / n;
+    let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+    let half = Z95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
+    Interval { lo: (centre - half).max(0.0), hi: (centre + half).min(1.0) }
+}
+
+/// The share of right answers. `scores` has one value from 0 to 1 a question: the mean of its answers, so that
+/// several answers to one question count as one observation. Wilson's interval where every value is 0 or 1, else
+/// the normal one.
+pub fn accuracy(scores: &[f64]) -> Estimate {
+    let binary = scores.iter().all(|score| *score == 0.0 || *score == 1.0);
+    let estimate = mean(scores);
+    if binary {
+        return Estimate { ci95: wilson(scores.iter().sum(), scores.len()), ..estimate };
+    }
+    let Interval { lo, hi } = estimate.ci95;
+    Estimate { ci95: Interval { lo: lo.max(0.0), hi: hi.min(1.0) }, ..estimate }
+}
+
+/// Mean and normal interval of independent values. No value gives 0; one value gives a point.
+pub fn mean(values: &[f64]) -> Estimate {
+    let n = values.len();
+    if n == 0 {
+        return Estimate { mean: 0.0, ci95: Interval { lo: 0.0, hi: 0.0 }, n };
+    }
+    let mean = values.iter().sum::<f64>() / n as f64;
+    let squares: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    let error = if n > 1 { (squares / (n - 1) as f64 / n as f64).sqrt() } else { 0.0 };
+    Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
+}
+
+/// The mean of `a - b` over the same questions, with its paired interval: what both get right or wrong alike
+/// cancels, so it is narrower than that of two separate measurements. Both must have the same order and length;
+/// `None` otherwise.
+pub fn paired(a: &[f64], b: &[f64]) -> Option<Estimate> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    Some(mean(&differences))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(a: f64, b: f64) {
+        // Published to four digits.
+        assert!((a - b).abs() < 5e-5, "{a} is not {b}");
+    }
+
+    #[test]
+    fn wilson_matches_newcombe_1998_table_1() {
+        for (r, n, lo, hi) in
+            [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
+        {
+            let interval = wilson(r as f64, n);
+            close(interval.lo, lo);
+            close(interval.hi, hi);
+        }
+        assert_eq!(wilson(0.0, 0), Interval { lo: 0.0, hi: 1.0 });
+    }
+
+    #[test]
+    fn the_paired_interval_is_narrower_than_the_separate_ones() {
+        let a: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 7)).collect();
+        let b: Vec<f64> = (0..400).map(|i| f64::from(i % 10 < 5)).collect();
+        let paired = paired(&a, &b).unwrap();
+        assert!((paired.mean - 0.2).abs() < 1e-12);
+        let half = (paired.ci95.hi - paired.ci95.lo) / 2.0;
+        // Differences are 1 for a fifth of the questions: sd 0.4005, over 20, times 1.96.
+        close(half, 1.96 * 0.400_501 / 20.0);
+        assert!(half < (accuracy(&a).ci95.hi - accuracy(&a).ci95.lo) / 2.0);
+    }
+
+    #[test]
+    fn several_answers_to_a_question_are_one_observation() {
+        let estimate = accuracy(&[0.5, 1.0, 0.0, 0.5]);
+        assert_eq!((estimate.mean, estimate.n), (0.5, 4));
+        assert!(estimate.ci95.lo >= 0.0 && estimate.ci95.hi <= 1.0);
+        assert!(super::paired(&[1.0], &[]).is_none());
+    }
+}
