@@ -1,6 +1,21 @@
 //! Data: rows in and out, rows to samples and prompts, packing, distillation.
+//!
+//! bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Both forms of rows (SFT: `messages`; RL: `prompt` or
+//! `problem`) become one [`Row`]; every fault of a file names the file and the row.
 
 #![forbid(unsafe_code)]
 
+mod columns;
+pub mod folder;
+pub mod form;
 pub mod packing;
+pub mod read;
+mod row;
+pub mod sample;
 pub mod whole;
+pub mod write;
+
+pub use read::{load, read};
+pub use row::{ImageSource, Prompt, Row, Sample, text_of};
+pub use sample::{prompt, sft_sample};
+pub use write::{Form, write};

@@ -1,3 +1,4 @@
 //! Data files in and out, packing, distillation, the digits task.
 
+mod files;
 mod packing;

@@ -14,6 +14,8 @@ fn packs(plan: &mut PackPlan, lengths: &[usize], from: u64) -> Vec<Pack> {
 }
 
 proptest! {
+    #![proptest_config(crate::seed::proptest(200))]
+
     #[test]
     fn packing_keeps_every_sample_in_order_and_resumes_anywhere(
         lengths in prop::collection::vec(1usize..40, 1..60),

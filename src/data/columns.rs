@@ -1,0 +1,221 @@
+//! Parquet in: the columns a row may have, whatever Arrow type they were written with.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch, StructArray};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use serde_json::{Map, Value};
+
+use crate::data::form::RawImage;
+use crate::error::{Error, Result};
+
+/// The columns rows are made of; others are not read.
+const COLUMNS: [&str; 12] = [
+    "id",
+    "ids",
+    "messages",
+    "prompt",
+    "problem",
+    "answer",
+    "images",
+    "image",
+    "data_source",
+    "reward_model",
+    "extra_info",
+    "ground_truth",
+];
+
+/// Rows decoded at once: pictures are large.
+const BATCH: usize = 256;
+
+/// A row's fields and its image column's entries.
+pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
+
+/// Gives the first `limit` rows of a parquet file to `take`, in order, with their numbers from 0.
+/// Errors name the file and, where one is at fault, the row and column.
+pub fn read(path: &Path, limit: usize, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
+    let reader = open(path)?;
+    let mut first = 0;
+    for batch in reader {
+        let batch = batch.map_err(|e| Error::format(path, format!("rows {} to {}: {e}", first + 1, first + BATCH)))?;
+        for i in 0..batch.num_rows().min(limit - first) {
+            take(first + i, fields(path, &batch, i, first + i))?;
+        }
+        first += batch.num_rows();
+        if first >= limit {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<ParquetRecordBatchReader> {
+    let broken = |e: parquet::errors::ParquetError| Error::format(path, format!("not a whole parquet file: {e}"));
+    let file = File::open(path).map_err(Error::io(path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
+    let roots: Vec<usize> = builder
+        .schema()
+        .fields()
+        .iter()
+        .enumerate()
+        .filter(|(_, f)| COLUMNS.contains(&f.name().as_str()))
+        .map(|(i, _)| i)
+        .collect();
+    if roots.is_empty() {
+        let names: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
+        return Err(Error::format(
+            path,
+            format!(
+                "found columns {}, expected `messages` (SFT form), `prompt` or `problem` (RL form)",
+                names.join(", ")
+            ),
+        ));
+    }
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    builder.with_projection(mask).with_batch_size(BATCH).build().map_err(broken)
+}
+
+fn fields(path: &Path, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
+    let mut map = Map::new();
+    let mut pictures = None;
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        let name = field.name();
+        let wrong = |what: String| Error::format(path, format!("row {}: column `{name}`: {what}", row + 1));
+        if name == "images" || name == "image" {
+            if !column.is_null(i) {
+                pictures = Some(images(column, i).map_err(wrong)?);
+            }
+        } else {
+            let value = value(column, i).map_err(wrong)?;
+            if !value.is_null() {
+                map.insert(name.clone(), value);
+            }
+        }
+    }
+    Ok((map, pictures))
+}
+
+type Read<T> = std::result::Result<T, String>;
+
+fn unsupported<T>(array: &dyn Array) -> Read<T> {
+    Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
+}
+
+/// Element `i` as JSON.
+fn value(array: &dyn Array, i: usize) -> Read<Value> {
+    if array.is_null(i) {
+        return Ok(Value::Null);
+    }
+    if let Some(text) = text(array, i) {
+        return Ok(Value::String(text.to_owned()));
+    }
+    if let Some(list) = list(array, i) {
+        return (0..list.len()).map(|j| value(&list, j)).collect::<Read<Vec<_>>>().map(Value::Array);
+    }
+    Ok(match array.data_type() {
+        DataType::Null => Value::Null,
+        DataType::Boolean => Value::Bool(array.as_boolean().value(i)),
+        DataType::Float16 => number(f64::from(array.as_primitive::<Float16Type>().value(i))),
+        DataType::Float32 => number(f64::from(array.as_primitive::<Float32Type>().value(i))),
+        DataType::Float64 => number(array.as_primitive::<Float64Type>().value(i)),
+        t if t.is_integer() => integer(array, i).map(|n| Value::Number(n.into())).unwrap_or_default(),
+        DataType::Struct(_) => {
+            let group = array.as_struct();
+            let mut map = Map::new();
+            for (name, column) in group.column_names().into_iter().zip(group.columns()) {
+                // Bytes have no place in a row outside its image column.
+                if bytes(column, i).is_none() {
+                    map.insert(name.to_owned(), value(column, i)?);
+                }
+            }
+            Value::Object(map)
+        }
+        DataType::Dictionary(_, values) => {
+            let flat = arrow::compute::cast(&array.slice(i, 1), values).map_err(|e| e.to_string())?;
+            value(&flat, 0)?
+        }
+        _ => return unsupported(array),
+    })
+}
+
+fn number(x: f64) -> Value {
+    serde_json::Number::from_f64(x).map_or(Value::Null, Value::Number)
+}
+
+fn integer(array: &dyn Array, i: usize) -> Option<i64> {
+    use arrow::datatypes::*;
+    Some(match array.data_type() {
+        DataType::Int8 => array.as_primitive::<Int8Type>().value(i).into(),
+        DataType::Int16 => array.as_primitive::<Int16Type>().value(i).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(i).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(i),
+        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(i).into(),
+        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(i).into(),
+        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(i).into(),
+        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(i).try_into().ok()?,
+        _ => return None,
+    })
+}
+
+fn text(array: &dyn Array, i: usize) -> Option<&str> {
+    match array.data_type() {
+        DataType::Utf8 => Some(array.as_string::<i32>().value(i)),
+        DataType::LargeUtf8 => Some(array.as_string::<i64>().value(i)),
+        DataType::Utf8View => Some(array.as_string_view().value(i)),
+        _ => None,
+    }
+}
+
+fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
+    match array.data_type() {
+        DataType::Binary => Some(array.as_binary::<i32>().value(i)),
+        DataType::LargeBinary => Some(array.as_binary::<i64>().value(i)),
+        DataType::BinaryView => Some(array.as_binary_view().value(i)),
+        _ => None,
+    }
+}
+
+fn list(array: &dyn Array, i: usize) -> Option<arrow::array::ArrayRef> {
+    match array.data_type() {
+        DataType::List(_) => Some(array.as_list::<i32>().value(i)),
+        DataType::LargeList(_) => Some(array.as_list::<i64>().value(i)),
+        DataType::FixedSizeList(..) => Some(array.as_fixed_size_list().value(i)),
+        _ => None,
+    }
+}
+
+/// Element `i` of an image column: a list of pictures, or one.
+fn images(array: &dyn Array, i: usize) -> Read<Vec<RawImage>> {
+    match list(array, i) {
+        Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),
+        None => Ok(vec![image(array, i)?]),
+    }
+}
+
+fn image(array: &dyn Array, i: usize) -> Read<RawImage> {
+    if array.is_null(i) {
+        return Ok(RawImage::default());
+    }
+    if let Some(bytes) = bytes(array, i) {
+        return Ok(RawImage { bytes: Some(bytes.into()), path: None });
+    }
+    if let Some(url) = text(array, i) {
+        return Ok(RawImage { bytes: None, path: Some(url.to_owned()) });
+    }
+    let Some(group) = array.as_any().downcast_ref::<StructArray>() else {
+        return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
+    };
+    let column = |name: &str| group.column_by_name(name).filter(|c| !c.is_null(i));
+    let bytes = match column("bytes") {
+        None => None,
+        Some(c) => match bytes(c, i) {
+            Some(b) => Some(b.into()),
+            None => return Err(format!("`bytes` has type {}, expected binary", c.data_type())),
+        },
+    };
+    let path = column("path").and_then(|c| text(c, i)).map(str::to_owned);
+    Ok(RawImage { bytes, path })
+}

@@ -1,0 +1,106 @@
+//! Where an image url of a row may point: relative to the entry's data folder, absolute or `file://` within it, or a
+//! `data:` url. Nothing outside the folder is ever opened, through `..` or a link or otherwise.
+
+use std::path::{Component, Path, PathBuf};
+
+use base64::Engine as _;
+
+use crate::data::ImageSource;
+use crate::error::{Error, Result};
+
+/// The folder image urls are resolved in.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    given: PathBuf,
+    real: PathBuf,
+}
+
+impl Folder {
+    /// Opens the data folder. Errors when it is not there.
+    pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
+        let given = path.as_ref().to_owned();
+        let real = given.canonicalize().map_err(Error::io(&given))?;
+        if !real.is_dir() {
+            return Err(Error::input("data_folder", given.display().to_string(), "a folder"));
+        }
+        Ok(Folder { given, real })
+    }
+
+    /// The picture an url names; a file must exist and lie inside the folder. Errors name `place`.
+    pub fn resolve(&self, url: &str, place: &str) -> Result<ImageSource> {
+        if let Some(rest) = url.strip_prefix("data:") {
+            let bytes = decode_data_url(rest, place)?;
+            return Ok(ImageSource::Bytes { bytes: bytes.into(), path: None });
+        }
+        if url.starts_with("http://") || url.starts_with("https://") {
+            return Err(Error::input(place, format!("image url {url:?}"), "a file of the data folder or a data: url"));
+        }
+        let path = url.strip_prefix("file://").unwrap_or(url);
+        let outside = || {
+            Error::input(
+                place,
+                format!("image {url:?}"),
+                format!("a path inside the data folder {}", self.given.display()),
+            )
+        };
+        let path = Path::new(path);
+        if path.components().any(|c| c == Component::ParentDir) {
+            return Err(outside());
+        }
+        let joined = self.real.join(path);
+        if path.is_absolute() && !path.starts_with(&self.real) && !path.starts_with(&self.given) {
+            return Err(outside());
+        }
+        let file = joined.canonicalize().map_err(|e| {
+            Error::input(
+                place,
+                format!("image {url:?} ({e})"),
+                format!("a file inside the data folder {}", self.given.display()),
+            )
+        })?;
+        if !file.starts_with(&self.real) {
+            return Err(outside());
+        }
+        Ok(ImageSource::File { url: url.to_owned(), file })
+    }
+}
+
+/// The bytes of a data url, given what follows `data:`; the declared type is not trusted.
+pub fn decode_data_url(rest: &str, place: &str) -> Result<Vec<u8>> {
+    let wrong = |what: &str| Error::input(place, what.to_owned(), "data:image/...;base64,...");
+    let (head, body) = rest.split_once(',').ok_or_else(|| wrong("a data url without a comma"))?;
+    if !head.ends_with(";base64") {
+        return Err(wrong("a data url that is not base64"));
+    }
+    base64::engine::general_purpose::STANDARD.decode(body.trim()).map_err(|e| wrong(&format!("a data url with {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_outside_the_folder_is_reached() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("data");
+        std::fs::create_dir_all(root.join("sub")).unwrap();
+        std::fs::write(dir.path().join("secret.png"), "x").unwrap();
+        std::fs::write(root.join("sub/a.png"), "x").unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(dir.path().join("secret.png"), root.join("link.png")).unwrap();
+        let folder = Folder::open(&root).unwrap();
+        let inside = root.join("sub/a.png").display().to_string();
+        for good in ["sub/a.png", "./sub/a.png", &inside, &format!("file://{inside}")] {
+            assert!(matches!(folder.resolve(good, "t row 1"), Ok(ImageSource::File { .. })), "{good}");
+        }
+        let secret = dir.path().join("secret.png").display().to_string();
+        let bad =
+            ["../secret.png", "sub/../../secret.png", &secret, &format!("file://{secret}"), "link.png", "none.png"];
+        for bad in bad.into_iter().chain(["http://127.0.0.1/a.png", "data:image/png,zz", "data:image/png;base64,*"]) {
+            let error = folder.resolve(bad, "t row 1").unwrap_err();
+            assert!(error.to_string().contains("t row 1"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        assert!(matches!(folder.resolve("data:image/png;base64,eHg=", ""), Ok(ImageSource::Bytes { .. })));
+    }
+}

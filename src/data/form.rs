@@ -1,0 +1,275 @@
+//! The two forms of a row (SFT: `messages`; RL: `prompt` or `problem`), read from JSON fields and an image column
+//! into one [`Row`].
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::data::folder::{Folder, decode_data_url};
+use crate::data::{ImageSource, Row};
+use crate::error::{Error, Result};
+use crate::text::{Message, Part};
+
+/// Marks an image's place in a text.
+pub const IMAGE_MARKER: &str = "<image>";
+
+/// One entry of an `images` column as it stands.
+#[derive(Clone, Debug, Default)]
+pub struct RawImage {
+    /// The encoded picture.
+    pub bytes: Option<Arc<[u8]>>,
+    /// Its name, or, without bytes, its url.
+    pub path: Option<String>,
+}
+
+/// What a row is read with.
+#[derive(Clone, Debug)]
+pub struct RowContext<'a> {
+    /// Where image urls are resolved.
+    pub folder: &'a Folder,
+    /// The data set's name, the file's stem.
+    pub dataset: &'a str,
+    /// The row's number in its file, from 0.
+    pub index: usize,
+    /// `FILE row N`, for errors.
+    pub place: String,
+}
+
+/// Reads a row. `images` are the entries of the image column; the other columns stand in `fields`.
+/// Errors name the row: a missing or mistyped column, a role or part that is not known, images that do not match
+/// their marks, an image outside the data folder.
+pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Result<Row> {
+    let mut extra = match fields.remove("extra_info") {
+        None | Some(Value::Null) => Map::new(),
+        Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
+        Some(other) => return Err(wrong(at, "extra_info", &other, "a struct")),
+    };
+    let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0 };
+    let mut messages = if let Some(value) = given(&fields, "messages") {
+        found.messages("messages", value)?
+    } else if let Some(value) = given(&fields, "prompt") {
+        found.messages("prompt", value)?
+    } else if let Some(value) = given(&fields, "problem") {
+        let text = string(at, "problem", value)?;
+        let missing = if text.contains(IMAGE_MARKER) { 0 } else { images.len() };
+        let text = IMAGE_MARKER.repeat(missing) + text;
+        found.messages("problem", &serde_json::json!([{"role": "user", "content": text}]))?
+    } else {
+        let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+        return Err(Error::input(
+            &at.place,
+            format!("columns {}", names.join(", ")),
+            "a column `messages` (SFT form), `prompt` or `problem` (RL form)",
+        ));
+    };
+    let images = found.place_images(&mut messages, images)?;
+
+    let mut ground_truth = match given(&fields, "reward_model") {
+        None => None,
+        Some(Value::Object(map)) => match map.get("ground_truth") {
+            None | Some(Value::Null) => None,
+            Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
+        },
+        Some(other) => return Err(wrong(at, "reward_model", other, "a struct with `ground_truth`")),
+    };
+    if let Some(answer) = given(&fields, "answer") {
+        let answer = scalar(at, "answer", answer)?;
+        extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
+        ground_truth.get_or_insert(answer);
+    }
+    let index = extra.get("index").cloned();
+    let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
+        Some(value) => scalar(at, "id", value)?,
+        None => format!("{}-{}", at.dataset, index.map_or_else(|| at.index.to_string(), |i| plain(&i))),
+    };
+    let data_source = match given(&fields, "data_source") {
+        Some(value) => string(at, "data_source", value)?.to_owned(),
+        None => at.dataset.to_owned(),
+    };
+    Ok(Row { id, messages, images, data_source, ground_truth, extra, place: at.place.clone() })
+}
+
+/// The entries of an `images` value in JSON: structs of base64 `bytes` and `path`, plain urls, or one of them alone.
+pub fn json_images(value: &Value, at: &RowContext) -> Result<Vec<RawImage>> {
+    let one = |value: &Value| match value {
+        Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
+        Value::Object(map) => {
+            let bytes = match map.get("bytes") {
+                None | Some(Value::Null) => None,
+                Some(Value::String(text)) => Some(decode_data_url(&format!(";base64,{text}"), &at.place)?.into()),
+                Some(other) => return Err(wrong(at, "images.bytes", other, "base64 text")),
+            };
+            let path = map.get("path").and_then(Value::as_str).map(str::to_owned);
+            Ok(RawImage { bytes, path })
+        }
+        other => Err(wrong(at, "images", other, "structs of `bytes` and `path`, or urls")),
+    };
+    match value {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(list) => list.iter().map(one).collect(),
+        value => Ok(vec![one(value)?]),
+    }
+}
+
+struct Found<'a> {
+    at: &'a RowContext<'a>,
+    /// Pictures given by an url inside the messages, in order.
+    by_url: Vec<ImageSource>,
+    /// Image parts without an url: each stands for the next entry of the image column.
+    by_part: usize,
+    marks: usize,
+}
+
+impl Found<'_> {
+    fn messages(&mut self, column: &str, value: &Value) -> Result<Vec<Message>> {
+        let at = self.at;
+        let Value::Array(list) = value else { return Err(wrong(at, column, value, "a list of {role, content}")) };
+        if list.is_empty() {
+            return Err(Error::input(&at.place, format!("an empty `{column}`"), "at least one message"));
+        }
+        list.iter().enumerate().map(|(i, message)| self.message(&format!("{column}[{i}]"), message)).collect()
+    }
+
+    fn message(&mut self, name: &str, message: &Value) -> Result<Message> {
+        let at = self.at;
+        let role = string(at, &format!("{name}.role"), message.get("role").unwrap_or(&Value::Null))?;
+        if !["system", "user", "assistant"].contains(&role) {
+            return Err(Error::input(&at.place, format!("role {role:?} in {name}"), "system, user or assistant"));
+        }
+        let content = match message.get("content").unwrap_or(&Value::Null) {
+            Value::String(text) => vec![Part::Text(text.clone())],
+            Value::Array(parts) => {
+                let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
+                parts.iter().enumerate().map(part).collect::<Result<Vec<_>>>()?
+            }
+            other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
+        };
+        if role != "assistant" {
+            let texts = content.iter().filter_map(|p| if let Part::Text(t) = p { Some(t) } else { None });
+            self.marks += texts.map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
+        }
+        Ok(Message { role: role.to_owned(), content })
+    }
+
+    fn part(&mut self, name: &str, part: &Value) -> Result<Part> {
+        let at = self.at;
+        if let Value::String(text) = part {
+            return Ok(Part::Text(text.clone()));
+        }
+        match string(at, &format!("{name}.type"), part.get("type").unwrap_or(&Value::Null))? {
+            "text" => {
+                let text = string(at, &format!("{name}.text"), part.get("text").unwrap_or(&Value::Null))?;
+                Ok(Part::Text(text.to_owned()))
+            }
+            kind @ ("image_url" | "image") => {
+                let value = given_in(part, "image_url").or_else(|| given_in(part, "image"));
+                match value.map(|v| v.get("url").unwrap_or(v)) {
+                    Some(Value::String(url)) => self.by_url.push(at.folder.resolve(url, &at.place)?),
+                    None if kind == "image" => self.by_part += 1,
+                    _ => return Err(Error::input(&at.place, format!("{name} without an url"), "image_url.url")),
+                }
+                Ok(Part::Image)
+            }
+            other => Err(Error::input(&at.place, format!("part type {other:?} in {name}"), "text or image_url")),
+        }
+    }
+
+    /// Joins the pictures to their places. With an image column, its entries belong to the marks and the image parts
+    /// without an url, in reading order; otherwise the urls keep their places, or take those of as many marks.
+    fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> Result<Vec<ImageSource>> {
+        let at = self.at;
+        let places = self.marks + self.by_part;
+        let pictures = self.by_url.len() + column.len();
+        let wrong_count = || {
+            let found = format!("{places} places ({IMAGE_MARKER} or image parts) for {pictures} images");
+            Error::input(&at.place, found, "one place an image")
+        };
+        if !column.is_empty() {
+            if !self.by_url.is_empty() || places != pictures {
+                return Err(wrong_count());
+            }
+            split_marks(messages);
+            return column.into_iter().map(|raw| source(at, raw)).collect();
+        }
+        if places == 0 {
+            return Ok(self.by_url);
+        }
+        if self.by_part > 0 || self.marks != pictures {
+            return Err(wrong_count());
+        }
+        for message in messages.iter_mut() {
+            message.content.retain(|p| !matches!(p, Part::Image));
+        }
+        split_marks(messages);
+        Ok(self.by_url)
+    }
+}
+
+fn source(at: &RowContext, raw: RawImage) -> Result<ImageSource> {
+    match raw {
+        RawImage { bytes: Some(bytes), path } => Ok(ImageSource::Bytes { bytes, path }),
+        RawImage { bytes: None, path: Some(url) } => at.folder.resolve(&url, &at.place),
+        RawImage { bytes: None, path: None } => Err(Error::input(&at.place, "a null image", "bytes or a path")),
+    }
+}
+
+fn split_marks(messages: &mut [Message]) {
+    for message in messages.iter_mut().filter(|m| m.role != "assistant") {
+        let mut content = Vec::with_capacity(message.content.len());
+        for part in message.content.drain(..) {
+            match part {
+                Part::Text(text) if text.contains(IMAGE_MARKER) => {
+                    for (i, piece) in text.split(IMAGE_MARKER).enumerate() {
+                        if i > 0 {
+                            content.push(Part::Image);
+                        }
+                        if !piece.is_empty() {
+                            content.push(Part::Text(piece.to_owned()));
+                        }
+                    }
+                }
+                part => content.push(part),
+            }
+        }
+        message.content = content;
+    }
+}
+
+fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    fields.get(key).filter(|v| !v.is_null())
+}
+
+fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    value.get(key).filter(|v| !v.is_null())
+}
+
+fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> Result<&'a str> {
+    value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
+}
+
+/// A string, number or bool as text.
+fn scalar(at: &RowContext, name: &str, value: &Value) -> Result<String> {
+    match value {
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
+        other => Err(wrong(at, name, other, "a string or a number")),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Error {
+    let found = match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a struct",
+    };
+    Error::input(&at.place, format!("{found} in `{name}`"), expected)
+}

@@ -1,0 +1,240 @@
+//! Rows in and out: both forms, both file kinds, and every fault named by file and row.
+
+use std::path::{Path, PathBuf};
+
+use omr::data::read::{self, entry};
+use omr::data::{Form, ImageSource, Row, write};
+use omr::error::Result;
+use omr::text::{Message, Part};
+use serde_json::json;
+
+fn png(level: u8) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let picture = image::GrayImage::from_pixel(3, 2, image::Luma([level]));
+    picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn jsonl(&self, lines: &[&str]) -> Result<Vec<Row>> {
+        self.bytes(lines.join("\n").as_bytes())
+    }
+
+    fn bytes(&self, content: &[u8]) -> Result<Vec<Row>> {
+        let path = self.path("rows.jsonl");
+        std::fs::write(&path, content).unwrap();
+        read::read(&entry(path))
+    }
+
+    /// The message of the error that reading gives, which must be the user's to mend.
+    fn fault(&self, lines: &[&str]) -> String {
+        let error = self.jsonl(lines).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+        error.to_string()
+    }
+}
+
+const GOOD: &str =
+    r#"{"id": "a", "messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}"#;
+
+#[test]
+fn sft_rows_are_read_with_urls_of_every_kind() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path("pictures")).unwrap();
+    std::fs::write(folder.path("pictures/a.png"), png(1)).unwrap();
+    let absolute = folder.path("pictures/a.png").display().to_string();
+    let part = |url: &str| json!({"type": "image_url", "image_url": {"url": url}});
+    let url = format!("data:image/png;base64,{}", base64(&png(2)));
+    let parts = json!([
+        part("pictures/a.png"), {"type": "text", "text": "what"}, part(&absolute), part(&format!("file://{absolute}")), part(&url)
+    ]);
+    let line = json!({"id": 7, "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": parts},
+        {"role": "assistant", "content": "<image> is a word here"}]});
+    let rows = folder.bytes(format!("\u{feff}{line}\r\n\r\n{GOOD}\n").as_bytes()).unwrap();
+    assert_eq!(rows.len(), 2);
+    let row = &rows[0];
+    assert_eq!((row.id.as_str(), row.data_source.as_str()), ("7", "rows"));
+    let want = [Part::Image, Part::Text("what".into()), Part::Image, Part::Image, Part::Image];
+    assert_eq!(row.messages[1].content, want);
+    assert_eq!(row.messages[2], Message::text("assistant", "<image> is a word here"));
+    for image in &row.images {
+        assert_eq!((image.decode("").unwrap().width, image.decode("").unwrap().height), (3, 2));
+    }
+    assert_eq!(row.images[3].decode("").unwrap().data[0], 2);
+}
+
+#[test]
+fn rl_rows_are_read_in_both_layouts() {
+    let folder = Folder::new();
+    let image = json!({"bytes": base64(&png(9)), "path": null});
+    let verl = json!({"data_source": "geo", "prompt": [{"role": "user", "content": "a<image>b"}], "images": [image],
+        "reward_model": {"ground_truth": "3", "style": "rule"}, "extra_info": {"index": 5, "question": "q", "split": "train"}});
+    let problem = json!({"problem": "how many?", "answer": 4, "images": [image, image], "ids": "x9"});
+    let rows = folder.jsonl(&[&verl.to_string(), &problem.to_string()]).unwrap();
+    assert_eq!((rows[0].id.as_str(), rows[0].data_source.as_str()), ("rows-5", "geo"));
+    assert_eq!(rows[0].ground_truth.as_deref(), Some("3"));
+    assert_eq!(rows[0].question(), "q");
+    assert_eq!(rows[0].messages[0].content, [Part::Text("a".into()), Part::Image, Part::Text("b".into())]);
+    assert_eq!((rows[1].id.as_str(), rows[1].ground_truth.as_deref()), ("x9", Some("4")));
+    assert_eq!(rows[1].messages[0].content, [Part::Image, Part::Image, Part::Text("how many?".into())]);
+    assert_eq!(rows[1].question(), "how many?");
+}
+
+#[test]
+fn rows_written_as_parquet_come_back_the_same() {
+    let folder = Folder::new();
+    std::fs::write(folder.path("a.png"), png(3)).unwrap();
+    let column = json!({"id": "c", "messages": [{"role": "user", "content": "<image>and<image>?"}, {"role": "assistant", "content": "x"}],
+        "images": [{"bytes": base64(&png(1)), "path": "one.png"}, "a.png"], "answer": "2",
+        "extra_info": {"index": 1, "share": 0.5, "odd": [1, 2], "ok": true}});
+    let url = json!({"id": "u", "messages": [{"role": "user", "content": [{"type": "text", "text": "see"},
+        {"type": "image_url", "image_url": {"url": "a.png"}}]}, {"role": "assistant", "content": "y"}],
+        "extra_info": {"index": 2, "share": 2}});
+    let rows = folder.jsonl(&[&column.to_string(), &url.to_string(), GOOD]).unwrap();
+    for form in [Form::Sft, Form::Rl] {
+        let path = folder.path("out.parquet");
+        write(&path, &rows, form).unwrap();
+        let back = read::read(&entry(&path)).unwrap();
+        assert_eq!(back.len(), rows.len());
+        for (row, back) in rows.iter().zip(&back) {
+            assert_eq!(row.id, back.id);
+            assert_eq!(row.data_source, back.data_source);
+            assert_eq!(row.messages, back.messages);
+            if form == Form::Rl {
+                assert_eq!(row.ground_truth, back.ground_truth);
+            }
+            let bytes = |row: &Row| row.images.iter().map(|i| i.bytes("").unwrap()).collect::<Vec<_>>();
+            assert_eq!(bytes(row), bytes(back));
+        }
+        assert_eq!(back[0].extra["odd"], json!("[1,2]"));
+        assert_eq!((&back[0].extra["index"], &back[1].extra["share"]), (&json!(1), &json!(2.0)));
+        assert!(back[1].extra.get("ok").is_none());
+        if form == Form::Sft {
+            assert!(matches!(&back[1].images[0], ImageSource::File { url, .. } if url == "a.png"));
+        }
+    }
+}
+
+#[test]
+fn a_file_without_rows_is_a_whole_file_too() {
+    let folder = Folder::new();
+    let path = folder.path("empty.parquet");
+    write(&path, &[], Form::Rl).unwrap();
+    assert!(read::read(&entry(&path)).unwrap().is_empty());
+}
+
+#[test]
+fn faults_name_file_and_row() {
+    let folder = Folder::new();
+    let user = |content: serde_json::Value, images: serde_json::Value| {
+        json!({"messages": [{"role": "user", "content": content}], "images": images}).to_string()
+    };
+    let picture = json!({"bytes": base64(&png(0))});
+    let cases = [
+        (json!({"id": 1, "text": "x"}).to_string(), "`messages`"),
+        ("{\"id\": ".to_owned(), "bad JSON"),
+        ("[1]".to_owned(), "JSON object"),
+        (json!({"messages": "hi"}).to_string(), "a string in `messages`"),
+        (json!({"messages": []}).to_string(), "at least one message"),
+        (json!({"messages": [{"content": "hi"}]}).to_string(), "messages[0].role"),
+        (json!({"messages": [{"role": "tool", "content": "hi"}]}).to_string(), "\"tool\""),
+        (user(json!(5), json!([])), "messages[0].content"),
+        (user(json!([{"type": "audio_url"}]), json!([])), "audio_url"),
+        (user(json!([{"type": "text", "text": 1}]), json!([])), "messages[0].content[0].text"),
+        (user(json!("<image> and <image>"), json!([picture])), "2 places"),
+        (user(json!("none"), json!([picture])), "0 places"),
+        (user(json!("<image>"), json!([])), "1 places"),
+        (user(json!("<image>"), json!([{"bytes": "*"}])), "base64"),
+        (user(json!("<image>"), json!([{"bytes": null}])), "null image"),
+        (user(json!("<image>"), json!(["../a.png"])), "data folder"),
+        (user(json!("<image>"), json!(["/etc/hostname"])), "data folder"),
+        (user(json!("<image>"), json!([3])), "images"),
+        (json!({"prompt": [{"role": "user", "content": "x"}], "reward_model": "3"}).to_string(), "reward_model"),
+        (json!({"prompt": [{"role": "user", "content": "x"}], "extra_info": "3"}).to_string(), "extra_info"),
+    ];
+    for (line, what) in &cases {
+        let message = folder.fault(&[GOOD, line]);
+        assert!(message.contains("rows.jsonl") && message.contains(what), "{message}");
+        assert!(message.contains("row 2") || message.contains("line 2"), "{message}");
+    }
+    let mut bytes = format!("{GOOD}\n").into_bytes();
+    bytes.extend(b"{\"id\": \"\xff\"}");
+    let message = folder.bytes(&bytes).unwrap_err().to_string();
+    assert!(message.contains("line 2") && message.contains("UTF-8"), "{message}");
+}
+
+#[test]
+fn a_broken_picture_is_named_when_it_is_decoded() {
+    let folder = Folder::new();
+    let whole = png(0);
+    for broken in [&whole[..whole.len() / 2], b"<html>", b""] {
+        let line = json!({"messages": [{"role": "user", "content": "<image>"}], "images": [{"bytes": base64(broken)}]});
+        let rows = folder.jsonl(&[GOOD, &line.to_string()]).unwrap();
+        let error = rows[1].images[0].decode(&rows[1].place).unwrap_err();
+        assert!(error.to_string().contains("rows.jsonl row 2"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn a_broken_parquet_file_is_named() {
+    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    let folder = Folder::new();
+    let path = folder.path("rows.parquet");
+    let fault = |path: &Path| {
+        let error = read::read(&entry(path)).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    assert!(fault(&folder.path("none.parquet")).contains("none.parquet"));
+    write(&path, &folder.jsonl(&[GOOD]).unwrap(), Form::Sft).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+    assert!(fault(&path).contains("rows.parquet: not a whole parquet file"));
+
+    let save = |batch: RecordBatch| {
+        let file = std::fs::File::create(&path).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+        fault(&path)
+    };
+    let other = RecordBatch::try_from_iter([("text", std::sync::Arc::new(StringArray::from(vec!["x"])) as _)]).unwrap();
+    let message = save(other);
+    assert!(message.contains("found columns text, expected `messages`"), "{message}");
+    let wrong =
+        RecordBatch::try_from_iter([("messages", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
+    let message = save(wrong);
+    assert!(message.contains("rows.parquet row 1") && message.contains("messages"), "{message}");
+}
+
+#[test]
+fn weights_repeat_and_limits_cut() {
+    let folder = Folder::new();
+    let lines: Vec<&str> = vec![GOOD; 10];
+    folder.jsonl(&lines).unwrap();
+    let mut set = entry(folder.path("rows.jsonl"));
+    set.weight = 2.5;
+    set.limit = Some(4);
+    let (rows, index) = read::load(&[set.clone(), set], 3).unwrap();
+    assert_eq!((rows.len(), index.len()), (8, 20));
+    for row in 0..8 {
+        let times = index.iter().filter(|&&i| i == row).count();
+        assert!((2..=3).contains(&times), "row {row} {times} times");
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
