@@ -8,7 +8,9 @@ mod chat;
 mod json;
 mod template;
 mod tokenizer;
+mod train;
 
 pub use chat::{Chat, SpecialIds, expand_images};
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};
+pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
