@@ -4,9 +4,23 @@
 use std::sync::Arc;
 
 use crate::engine::block_manager::BlockHash;
+use crate::error::{Error, Result};
+use crate::image::ImageInput;
+use crate::model::ModelConfig;
+use crate::model::positions::{self, AfterVideo, Medium};
 
 /// Identity of an image: a hash of its pixels, grid and frame count.
 pub type ImageKey = [u8; 32];
+
+/// The key of an image.
+pub fn image_key(image: &ImageInput) -> ImageKey {
+    let mut hasher = blake3::Hasher::new();
+    for n in image.grid_thw.iter().chain([&image.frames]) {
+        hasher.update(&n.to_le_bytes());
+    }
+    hasher.update(&image.pixels);
+    *hasher.finalize().as_bytes()
+}
 
 /// Why a rollout ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -46,12 +60,14 @@ impl ImageSpan {
 }
 
 /// A prompt, shared by its rollouts.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Prompt {
     /// Token ids, image placeholders expanded.
     pub token_ids: Vec<u32>,
     /// Images in the order of their tokens.
     pub images: Vec<ImageSpan>,
+    /// The same images' pixels.
+    pub pixels: Vec<Arc<ImageInput>>,
     /// mrope positions (temporal, height, width) of each token.
     pub position_ids: [Vec<i32>; 3],
     /// A token behind the prompt at index `i` has position `i + rope_delta` on all three axes.
@@ -59,11 +75,41 @@ pub struct Prompt {
 }
 
 impl Prompt {
+    /// A prompt as the model sees it: `token_ids` with expanded placeholders that match `pixels` in order.
+    /// Errors when their counts differ or an id is outside the vocabulary.
+    pub fn new(config: &ModelConfig, token_ids: &[u32], pixels: &[Arc<ImageInput>]) -> Result<Prompt> {
+        if let Some((i, id)) = token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= config.vocab_size) {
+            let expected = format!("an id below the vocabulary's {}", config.vocab_size);
+            return Err(Error::input(format!("token {i}"), format!("id {id}"), expected));
+        }
+        let medium = |image: &Arc<ImageInput>| match image.frames {
+            1 => Medium::image(image.grid_thw),
+            _ => Medium::video(image.grid_thw),
+        };
+        let media: Vec<Medium> = pixels.iter().map(medium).collect();
+        let places = positions::sequence(config, token_ids, &media, token_ids.len(), AfterVideo::default())?;
+        let merge = config.vision_config.spatial_merge_size;
+        let mut images = Vec::with_capacity(pixels.len());
+        let mut taken = 0;
+        for (image, medium) in pixels.iter().zip(&media) {
+            let (start, rows) = (places.image_rows[taken] as usize, medium.num_tokens(merge));
+            images.push(ImageSpan { key: image_key(image), start, rows });
+            taken += rows;
+        }
+        Ok(Prompt {
+            token_ids: token_ids.to_vec(),
+            images,
+            pixels: pixels.to_vec(),
+            position_ids: places.position_ids,
+            rope_delta: places.rope_delta,
+        })
+    }
+
     /// A prompt of text alone.
     pub fn text(token_ids: Vec<u32>) -> Prompt {
         let positions: Vec<i32> = (0..token_ids.len() as i32).collect();
         let position_ids = [positions.clone(), positions.clone(), positions];
-        Prompt { token_ids, images: Vec::new(), position_ids, rope_delta: 0 }
+        Prompt { token_ids, images: Vec::new(), pixels: Vec::new(), position_ids, rope_delta: 0 }
     }
 
     /// The position of the token at index `i` of a sequence with this prompt.

@@ -1,0 +1,143 @@
+//! A step as flat arrays: what the model's forward takes. Host code without tensors; buffers are used again, so
+//! that a decode step's cost on the host grows with the batch alone.
+
+use crate::engine::scheduler::{Scheduler, Step};
+use crate::model::ModelConfig;
+use crate::model::positions::{RopeTable, text_rope};
+
+/// Rows of the decoder's rotation by position, grown as positions come up.
+#[derive(Debug)]
+struct RopeRows {
+    table: RopeTable,
+    half: usize,
+    axis_of: Vec<usize>,
+}
+
+impl RopeRows {
+    fn new(config: &ModelConfig) -> RopeRows {
+        let axis_of = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
+        RopeRows { table: RopeTable::default(), half: config.head_dim() / 2, axis_of }
+    }
+
+    /// Makes rows for positions up to `position`.
+    fn reach(&mut self, config: &ModelConfig, position: usize) {
+        let have = self.table.cos.len() / self.half;
+        if position >= have {
+            let positions: Vec<i32> = (have as i32..(position + 1).next_power_of_two().max(256) as i32).collect();
+            let more = text_rope(config, &[positions.clone(), positions.clone(), positions]);
+            self.table.cos.extend(more.cos);
+            self.table.sin.extend(more.sin);
+        }
+    }
+
+    fn push(&self, at: [i32; 3], out: &mut RopeTable) {
+        for (table, out) in [(&self.table.cos, &mut out.cos), (&self.table.sin, &mut out.sin)] {
+            if at[0] == at[1] && at[0] == at[2] {
+                out.extend_from_slice(&table[at[0] as usize * self.half..][..self.half]);
+            } else {
+                out.extend(self.axis_of.iter().enumerate().map(|(i, &axis)| table[at[axis] as usize * self.half + i]));
+            }
+        }
+    }
+}
+
+/// The arrays of one step: `T` tokens of `S` sequences, `B` samples.
+#[derive(Debug)]
+pub struct Batch {
+    /// `[T]`.
+    pub input_ids: Vec<u32>,
+    /// The decoder's rotation of each token, `[T, head_dim / 2]`.
+    pub rope: RopeTable,
+    /// `[T]`: block * block_size + place in the block.
+    pub slot_mapping: Vec<u32>,
+    /// `[S + 1]`.
+    pub cu_seqlens_q: Vec<u32>,
+    /// `[S]`: keys of each sequence, those of this step included.
+    pub context_lens: Vec<u32>,
+    /// `[S, max_blocks]`, filled up with block 0.
+    pub block_tables: Vec<u32>,
+    /// Columns of `block_tables`.
+    pub max_blocks: usize,
+    /// Rows of the vision cache that stand in for token embeddings, and the tokens they replace.
+    pub vision_rows: Vec<u32>,
+    /// As long as `vision_rows`.
+    pub vision_tokens: Vec<u32>,
+    /// `[B]`: the token each sample is drawn from.
+    pub sample_rows: Vec<u32>,
+    rope_rows: RopeRows,
+}
+
+impl Batch {
+    /// An empty batch for a model.
+    pub fn new(config: &ModelConfig) -> Batch {
+        Batch {
+            input_ids: Vec::new(),
+            rope: RopeTable::default(),
+            slot_mapping: Vec::new(),
+            cu_seqlens_q: Vec::new(),
+            context_lens: Vec::new(),
+            block_tables: Vec::new(),
+            max_blocks: 0,
+            vision_rows: Vec::new(),
+            vision_tokens: Vec::new(),
+            sample_rows: Vec::new(),
+            rope_rows: RopeRows::new(config),
+        }
+    }
+
+    /// Sequences in it.
+    pub fn num_seqs(&self) -> usize {
+        self.context_lens.len()
+    }
+
+    /// Lays `step` out.
+    pub fn fill(&mut self, config: &ModelConfig, scheduler: &Scheduler, step: &Step) {
+        self.clear();
+        let block_size = scheduler.config().block_size;
+        let blocks = |s: &crate::engine::scheduler::Scheduled| (s.start + s.len).div_ceil(block_size);
+        self.max_blocks = step.scheduled.iter().map(blocks).max().unwrap_or(0);
+        self.cu_seqlens_q.push(0);
+        for s in &step.scheduled {
+            let (seq, end) = (scheduler.sequence(s.seq), s.start + s.len);
+            let prompt = &scheduler.group(s.seq.group).request.prompt;
+            for image in prompt.images.iter().filter(|image| image.overlaps(s.start, end)) {
+                let rows = scheduler.vision().rows(&image.key).expect("required by the scheduler");
+                let (from, to) = (s.start.max(image.start), end.min(image.start + image.rows));
+                self.vision_rows.extend_from_slice(&rows[from - image.start..to - image.start]);
+                let first = self.input_ids.len() + from - s.start;
+                self.vision_tokens.extend(first as u32..(first + to - from) as u32);
+            }
+            self.input_ids.extend_from_slice(&seq.token_ids[s.start..end]);
+            for i in s.start..end {
+                let at = [0, 1, 2].map(|axis| prompt.position(axis, i));
+                self.rope_rows.reach(config, at.into_iter().max().unwrap_or(0) as usize);
+                self.rope_rows.push(at, &mut self.rope);
+                let block = seq.block_table[i / block_size] as usize;
+                self.slot_mapping.push((block * block_size + i % block_size) as u32);
+            }
+            let table = &seq.block_table[..blocks(s)];
+            self.block_tables.extend_from_slice(table);
+            self.block_tables.resize(self.block_tables.len() + self.max_blocks - table.len(), 0);
+            self.context_lens.push(end as u32);
+            self.cu_seqlens_q.push(self.input_ids.len() as u32);
+            let row = self.input_ids.len() as u32 - 1;
+            self.sample_rows.extend(s.samples.clone().map(|_| row));
+        }
+    }
+
+    fn clear(&mut self) {
+        let lists = [
+            &mut self.input_ids,
+            &mut self.slot_mapping,
+            &mut self.cu_seqlens_q,
+            &mut self.context_lens,
+            &mut self.block_tables,
+            &mut self.vision_rows,
+            &mut self.vision_tokens,
+            &mut self.sample_rows,
+        ];
+        lists.into_iter().for_each(Vec::clear);
+        self.rope.cos.clear();
+        self.rope.sin.clear();
+    }
+}
