@@ -1,16 +1,13 @@
 //! Whole-or-nothing state of a run.
 //!
-//! A run directory is locked by the job that works in it ([`RunDir`]). Its checkpoints are folders
-//! `checkpoints/global_step_N` that appear in one rename ([`Store`]): a model directory and `trainer/` with
-//! [`State`] and the optimizer's state by Hugging Face name and shape. Killed at any moment, a run finds the
-//! newest whole checkpoint and nothing half-written.
+//! A run's checkpoints are folders `checkpoints/global_step_N` that appear in one rename ([`Store`]): a model
+//! directory and `trainer/` with [`State`] and the optimizer's state by Hugging Face name and shape. Killed at
+//! any moment, a run finds the newest whole checkpoint and nothing half-written.
 
 #![forbid(unsafe_code)]
 
-mod run_dir;
 mod state;
 mod store;
 
-pub use run_dir::RunDir;
 pub use state::State;
 pub use store::{Cadence, Checkpoint, Resume, Store};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::checkpoint::{Cadence, Resume, RunDir, State, Store};
+use omr::checkpoint::{Cadence, Resume, State, Store};
 use omr::error::{Error, Result};
 use proptest::prelude::*;
 
@@ -171,31 +171,6 @@ fn a_broken_state_is_named() {
     assert!(error.exit_code() == 2 && error.to_string().contains("state.json"), "{error}");
     fs::write(&path, text.replace("\"step\": 3", "\"step\": 4")).unwrap();
     assert!(checkpoint.state().unwrap_err().to_string().contains("step 4 in a folder of step 3"));
-}
-
-#[test]
-fn a_second_job_is_kept_out_and_fresh_moves_the_old_run_aside() {
-    let parent = tempfile::tempdir().unwrap();
-    let path = parent.path().join("run");
-    let held = RunDir::open(&path, false).unwrap();
-    fs::write(held.join("metrics.jsonl"), "{}").unwrap();
-    for fresh in [false, true] {
-        let error = RunDir::open(&path, fresh).unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains(&format!("process {}", std::process::id())), "{error}");
-    }
-    drop(held);
-    let again = RunDir::open(&path, false).unwrap();
-    assert!(again.join("metrics.jsonl").exists());
-    drop(again);
-    for n in 1..3 {
-        let fresh = RunDir::open(&path, true).unwrap();
-        assert!(!fresh.join("metrics.jsonl").exists());
-        assert!(parent.path().join(format!("run.old-{n}")).is_dir());
-    }
-    assert!(parent.path().join("run.old-1/metrics.jsonl").exists());
-    fs::write(parent.path().join("file"), "").unwrap();
-    assert_eq!(RunDir::open(parent.path().join("file"), false).unwrap_err().exit_code(), 2);
 }
 
 #[test]
