@@ -1,0 +1,170 @@
+//! The digits task: questions about pictures of two real handwritten digits.
+//!
+//! Which digits a row may show is decided here alone: training rows never show a digit that is measured on.
+
+mod pictures;
+mod questions;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use serde_json::{Map, Value, json};
+
+use crate::config::{BaseConfig, TaskConfig};
+use crate::data::{ImageSource, Row};
+use crate::error::{Error, Result};
+use crate::ops::philox::{Purpose, Random};
+use crate::text::{Message, Part, Tokenizer};
+
+pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
+pub use questions::{PHRASINGS, Question, Style, corpus};
+
+/// The task's name, and its rows' `data_source`.
+pub const NAME: &str = "digits";
+
+/// The rows of a run.
+pub struct Splits {
+    /// Questions for the teacher, from training digits.
+    pub teach: Vec<Row>,
+    /// Questions RL draws from, from training digits.
+    pub train: Vec<Row>,
+    /// Questions measured on, from digits no training saw.
+    pub heldout: Vec<Row>,
+}
+
+/// The digits of training and of measuring.
+pub fn ranges(tuning: bool) -> (Range<usize>, Range<usize>) {
+    if tuning { (TUNING_TRAIN, TUNING) } else { (TRAIN, HELD_OUT) }
+}
+
+/// Composes the rows of a run, in RL form with embedded PNGs; equal arguments give equal rows. Training digits are
+/// shifted at random by up to `config.shift` pixels, measured ones never.
+pub fn splits(config: &TaskConfig, seed: u64) -> Result<Splits> {
+    let digits = load()?;
+    let (train, measured) = ranges(config.tuning);
+    let shift = i32::try_from(config.shift)
+        .ok()
+        .filter(|&s| s < SIDE as i32)
+        .ok_or_else(|| Error::input("task.shift", config.shift.to_string(), format!("less than {SIDE}")))?;
+    let rows = |split: &'static str, stream: u64, n: usize, from: &Range<usize>, shift: i32| {
+        (0..n).into_par_iter().map(|i| row(&digits, split, stream, i, from, shift, seed)).collect::<Result<Vec<_>>>()
+    };
+    Ok(Splits {
+        teach: rows("teach", 1, config.num_sft_questions, &train, shift)?,
+        train: rows("train", 2, config.num_rl_questions, &train, shift)?,
+        heldout: rows("heldout", 3, config.num_heldout_questions, &measured, 0)?,
+    })
+}
+
+fn row(
+    digits: &[Digit],
+    split: &'static str,
+    stream: u64,
+    index: usize,
+    from: &Range<usize>,
+    shift: i32,
+    seed: u64,
+) -> Result<Row> {
+    let mut random = Random::new(seed, Purpose::Data, stream << 48 | index as u64);
+    // The kinds of questions take turns, so that each split has as many of each.
+    let (question, phrasings) = PHRASINGS[index % PHRASINGS.len()];
+    let text = phrasings[random.below(2) as usize];
+    let picked = [(); 2].map(|()| from.start + random.below(from.len() as u64) as usize);
+    let mut augment = Random::new(seed, Purpose::Augment, stream << 48 | index as u64);
+    let mut by = || augment.below(2 * shift as u64 + 1) as i32 - shift;
+    let [left, right] = picked.map(|i| shifted(&digits[i].pixels, [by(), by()]));
+    let answer = question.answer(picked.map(|i| digits[i].label)).to_string();
+    let extra = json!({
+        "index": index, "split": split, "question": text, "answer": answer, "kind": question.name(),
+        "left": picked[0], "right": picked[1],
+    });
+    Ok(Row {
+        id: format!("{NAME}-{split}-{index}"),
+        messages: vec![Message { role: "user".to_owned(), content: vec![Part::Image, Part::Text(text.to_owned())] }],
+        images: vec![ImageSource::Bytes { bytes: png(&left, &right)?.into(), path: None }],
+        data_source: NAME.to_owned(),
+        ground_truth: Some(answer),
+        extra: if let Value::Object(map) = extra { map } else { Map::new() },
+        place: format!("{NAME} {split} row {}", index + 1),
+    })
+}
+
+/// `config.json` of the task's model: the shape from `base`, the ids from the tokenizer.
+/// Errors when the tokenizer lacks a special token of Qwen2.5-VL.
+pub fn model_config(base: &BaseConfig, tokenizer: &Tokenizer) -> Result<Value> {
+    let id = |token: &str| {
+        let missing = || Error::input("tokenizer", format!("no {token}"), "the special tokens of Qwen2.5-VL");
+        tokenizer.id(token).ok_or_else(missing)
+    };
+    let vision = &base.vision;
+    let vision_config = json!({
+        "depth": vision.depth,
+        "fullatt_block_indexes": vision.fullatt_block_indexes,
+        "hidden_act": "silu",
+        "hidden_size": vision.hidden_size,
+        "in_chans": 3,
+        "intermediate_size": vision.intermediate_size,
+        "model_type": "qwen2_5_vl",
+        "num_heads": vision.num_heads,
+        "out_hidden_size": base.hidden_size,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
+        "tokens_per_second": 2,
+        "window_size": vision.window_size,
+    });
+    Ok(json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "attention_dropout": 0.0,
+        "bos_token_id": id("<|endoftext|>")?,
+        "eos_token_id": id("<|im_end|>")?,
+        "vision_start_token_id": id("<|vision_start|>")?,
+        "vision_end_token_id": id("<|vision_end|>")?,
+        "vision_token_id": id("<|vision_pad|>")?,
+        "image_token_id": id("<|image_pad|>")?,
+        "video_token_id": id("<|video_pad|>")?,
+        "hidden_act": "silu",
+        "hidden_size": base.hidden_size,
+        "initializer_range": base.initializer_range,
+        "intermediate_size": base.intermediate_size,
+        "max_position_embeddings": 4096,
+        "max_window_layers": base.num_hidden_layers,
+        "model_type": "qwen2_5_vl",
+        "num_attention_heads": base.num_attention_heads,
+        "num_hidden_layers": base.num_hidden_layers,
+        "num_key_value_heads": base.num_key_value_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": base.rope_theta,
+        "rope_scaling": {"type": "mrope", "mrope_section": base.mrope_section},
+        "sliding_window": 4096,
+        "use_sliding_window": false,
+        "tie_word_embeddings": base.tie_word_embeddings,
+        "torch_dtype": "float32",
+        "use_cache": true,
+        "vocab_size": base.vocab_size,
+        "vision_config": vision_config,
+    }))
+}
+
+/// `preprocessor_config.json` of the task's model: a picture of 28 x 28 is not enlarged.
+pub fn preprocessor_config() -> Value {
+    json!({
+        "do_convert_rgb": true,
+        "do_normalize": true,
+        "do_rescale": true,
+        "do_resize": true,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_processor_type": "Qwen2VLImageProcessor",
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "max_pixels": 1_003_520,
+        "merge_size": 2,
+        "min_pixels": SIDE * SIDE,
+        "patch_size": 14,
+        "processor_class": "Qwen2_5_VLProcessor",
+        "resample": 3,
+        "rescale_factor": 1.0 / 255.0,
+        "size": {"longest_edge": 1_003_520, "shortest_edge": SIDE * SIDE},
+        "temporal_patch_size": 2,
+    })
+}
