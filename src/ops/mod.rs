@@ -29,6 +29,16 @@
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | fp32 throughout | D, dP, weight gradients, dgamma, dbias |
 
+pub mod adamw;
+pub mod attend;
+pub mod attention;
+mod check;
+pub mod grad_norm;
+pub mod lanes;
 pub mod math;
 pub mod philox;
 pub mod policy_loss;
+pub mod rms_norm;
+pub mod rope;
+pub mod rows;
+pub mod tile;

@@ -1,0 +1,181 @@
+//! AdamW with decoupled weight decay, as `torch.optim.AdamW`, elementwise over a weight and its state.
+
+use half::bf16;
+
+use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::error::Result;
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+/// Elements of one work item.
+const ITEM: usize = 8192;
+
+/// The settings of one update.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AdamW {
+    /// Learning rate of this step.
+    pub lr: f32,
+    /// Decay of the first moment.
+    pub beta1: f32,
+    /// Decay of the second moment.
+    pub beta2: f32,
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Updates done with this one included: 1 for the first.
+    pub step: u64,
+}
+
+/// The settings as the loop over elements wants them, worked out in f64.
+#[derive(Clone, Copy)]
+struct Factors {
+    clip: f32,
+    keep: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    step_size: f32,
+    inv_root: f32,
+    eps: f32,
+}
+
+impl Factors {
+    fn new(hp: &AdamW, clip: f32) -> Factors {
+        let (beta1, beta2, lr) = (f64::from(hp.beta1), f64::from(hp.beta2), f64::from(hp.lr));
+        let step = hp.step.max(1) as f64;
+        let (bias1, bias2) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
+        Factors {
+            clip,
+            keep: (1.0 - lr * f64::from(hp.weight_decay)) as f32,
+            one_minus_beta1: (1.0 - beta1) as f32,
+            beta2: hp.beta2,
+            one_minus_beta2: (1.0 - beta2) as f32,
+            step_size: (lr / bias1) as f32,
+            inv_root: (1.0 / bias2.sqrt()) as f32,
+            eps: hp.eps,
+        }
+    }
+}
+
+/// One update. `w` is f32 (`lo` None) or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]);
+/// grad, m and v are f32; all in the same element order. `clip` is f32 `[2]`: a factor for the gradient and a flag;
+/// nothing changes when the flag is 0. The weight is scaled by 1 - lr * weight_decay, then moves by
+/// -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). Errors on other shapes.
+#[allow(clippy::too_many_arguments)]
+pub fn step(
+    dev: &mut Device,
+    w: Tensor,
+    lo: Option<Tensor>,
+    grad: Tensor,
+    m: Tensor,
+    v: Tensor,
+    hp: &AdamW,
+    clip: Tensor,
+) -> Result<()> {
+    const OP: &str = "adamw::step";
+    check::compute(OP, "w", w)?;
+    let len = w.len();
+    check::flat(OP, "grad", grad, DType::F32, len)?;
+    check::flat(OP, "m", m, DType::F32, len)?;
+    check::flat(OP, "v", v, DType::F32, len)?;
+    check::tensor(OP, "clip", clip, DType::F32, &[2])?;
+    match (w.dtype, lo) {
+        (DType::Bf16, Some(lo)) => check::flat(OP, "lo", lo, DType::I16, len)?,
+        (dtype, lo) => {
+            let got = format!("{dtype:?} and lo {}", if lo.is_some() { "given" } else { "absent" });
+            check::that(OP, dtype == DType::F32 && lo.is_none(), "w f32 alone, or bf16 with lo", got)?;
+        }
+    }
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
+    if flag == 0.0 {
+        return Ok(());
+    }
+    update(cpu, w, lo, grad, m, v, Factors::new(hp, clip));
+    Ok(())
+}
+
+fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, v: Tensor, f: Factors) {
+    match lo {
+        None => {
+            let ([w, m, v], [g]) = cpu.memory.tensors([w, m, v], [grad]);
+            let g = g.of::<f32>();
+            let (w, m, v) = (w.of::<f32>(), m.of::<f32>(), v.of::<f32>());
+            let (w, m, v) = (Parts::new(w, ITEM), Parts::new(m, ITEM), Parts::new(v, ITEM));
+            cpu.pool.run(w.count(), |i| {
+                let w = w.take(i);
+                let g = &g[i * ITEM..][..w.len()];
+                update_f32(cpu.isa, w, g, m.take(i), v.take(i), f);
+            });
+        }
+        Some(lo) => {
+            let ([w, lo, m, v], [g]) = cpu.memory.tensors([w, lo, m, v], [grad]);
+            let g = g.of::<f32>();
+            let (w, lo) = (Parts::new(w.of::<bf16>(), ITEM), Parts::new(lo.of::<i16>(), ITEM));
+            let (m, v) = (Parts::new(m.of::<f32>(), ITEM), Parts::new(v.of::<f32>(), ITEM));
+            cpu.pool.run(w.count(), |i| {
+                let w = w.take(i);
+                let g = &g[i * ITEM..][..w.len()];
+                update_bf16(cpu.isa, w, lo.take(i), g, m.take(i), v.take(i), f);
+            });
+        }
+    }
+}
+
+/// The moments' update and the new weight of one element.
+#[inline(always)]
+fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, f: &Factors) -> f32 {
+    let g = g * f.clip;
+    *m = (g - *m).mul_add(f.one_minus_beta1, *m);
+    *v = (g * f.one_minus_beta2).mul_add(g, *v * f.beta2);
+    let denom = v.sqrt().mul_add(f.inv_root, f.eps);
+    (w * f.keep) - f.step_size * (*m / denom)
+}
+
+cpu_kernel! {
+    fn update_f32(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+        for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+            *w = element(*w, g, m, v, &f);
+        }
+    }
+}
+
+cpu_kernel! {
+    fn update_bf16(hi: &mut [bf16], lo: &mut [i16], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+        for ((((hi, lo), &g), m), v) in hi.iter_mut().zip(lo).zip(g).zip(m).zip(v) {
+            (*hi, *lo) = split(element(join(*hi, *lo), g, m, v, &f));
+        }
+    }
+}
+
+/// An f32 as a bf16 weight (nearest, ties away from zero in the bit pattern) and the signed rest that makes it
+/// exact again: [`join`] gives back every bit. Ties away because round-to-even cannot be inverted.
+#[inline(always)]
+pub fn split(master: f32) -> (bf16, i16) {
+    let bits = master.to_bits();
+    let hi = bits.wrapping_add(0x8000) >> 16;
+    (bf16::from_bits(hi as u16), bits.wrapping_sub(hi << 16) as i16)
+}
+
+/// The f32 that [`split`] took apart.
+#[inline(always)]
+pub fn join(hi: bf16, lo: i16) -> f32 {
+    f32::from_bits(((hi.to_bits() as u32) << 16).wrapping_add(lo as i32 as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_and_join_are_inverse_for_every_low_half() {
+        for high in [0u32, 1, 0x7f, 0x80, 0x3f80, 0x3fff, 0x7f7f, 0x7fff, 0x8000, 0xbf80, 0xff7f, 0xffff] {
+            for low in 0..=0xffffu32 {
+                let bits = high << 16 | low;
+                let (hi, lo) = split(f32::from_bits(bits));
+                assert_eq!(join(hi, lo).to_bits(), bits, "{bits:#x}");
+            }
+        }
+    }
+}

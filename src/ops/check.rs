@@ -1,0 +1,53 @@
+//! Shape and type checks at the head of every op.
+
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// Errors unless `t` has element type `dtype` and shape `dims`.
+pub fn tensor(op: &'static str, name: &str, t: Tensor, dtype: DType, dims: &[usize]) -> Result<()> {
+    if t.dtype == dtype && *t.shape == *dims {
+        return Ok(());
+    }
+    Err(Error::Shape { op, want: format!("{name} {dtype:?} {dims:?}"), got: format!("{:?} {:?}", t.dtype, t.shape) })
+}
+
+/// Errors unless `t` has element type `dtype` and `len` elements, whatever its dimensions.
+pub fn flat(op: &'static str, name: &str, t: Tensor, dtype: DType, len: usize) -> Result<()> {
+    if t.dtype == dtype && t.len() == len {
+        return Ok(());
+    }
+    Err(Error::Shape {
+        op,
+        want: format!("{name} {dtype:?} of {len} elements"),
+        got: format!("{:?} {:?}", t.dtype, t.shape),
+    })
+}
+
+/// Errors unless `t` has a compute type, f32 or bf16.
+pub fn compute(op: &'static str, name: &str, t: Tensor) -> Result<()> {
+    match t.dtype {
+        DType::F32 | DType::Bf16 => Ok(()),
+        other => fail(op, format!("{name} f32 or bf16"), format!("{other:?}")),
+    }
+}
+
+/// Errors with `want` and `got` unless `holds`.
+pub fn that(op: &'static str, holds: bool, want: impl Into<String>, got: impl Into<String>) -> Result<()> {
+    if holds { Ok(()) } else { fail(op, want, got) }
+}
+
+fn fail(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<()> {
+    Err(Error::Shape { op, want: want.into(), got: got.into() })
+}
+
+/// Calls a function generic over the compute type: `by_dtype!(x.dtype, forward(cpu, x, y))` runs
+/// `forward::<f32>(..)` or `forward::<bf16>(..)`. The type was checked by [`compute`].
+macro_rules! by_dtype {
+    ($dtype:expr, $f:ident ( $($arg:expr),* $(,)? )) => {
+        match $dtype {
+            $crate::tensor::DType::Bf16 => $f::<half::bf16>($($arg),*),
+            _ => $f::<f32>($($arg),*),
+        }
+    };
+}
+pub(crate) use by_dtype;

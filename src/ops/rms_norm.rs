@@ -1,0 +1,175 @@
+//! Root-mean-square normalisation: y = x / rms(x) * gamma, row by row.
+
+use crate::device::{Cpu, Device, Parts, Region, cpu_kernel};
+use crate::error::Result;
+use crate::ops::check::{self, by_dtype};
+use crate::ops::lanes;
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Rows of one work item, and of one partial sum of dgamma: part of the result's definition.
+const ROWS: usize = 64;
+
+/// Columns of one work item when dgamma's partial sums are added up.
+const COLS: usize = 1024;
+
+/// y = x * rstd * gamma with rstd = 1 / sqrt(mean(x^2) + eps). x, y `[T, D]` and gamma `[D]` in the compute type,
+/// rstd `[T]` f32 (kept for backward). Errors on other shapes.
+pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) -> Result<()> {
+    const OP: &str = "rms_norm::fwd";
+    check::compute(OP, "x", x)?;
+    let dims = [x.rows(), x.cols()];
+    check::tensor(OP, "y", y, x.dtype, &dims)?;
+    check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
+    check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd));
+    Ok(())
+}
+
+fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) {
+    let d = x.cols();
+    let ([y, rstd], [x, gamma]) = cpu.memory.tensors([y, rstd], [x, gamma]);
+    let (x, gamma) = (x.of::<T>(), gamma.of::<T>());
+    let (y, rstd) = (Parts::new(y.of::<T>(), ROWS * d), Parts::new(rstd.of::<f32>(), ROWS));
+    cpu.pool.run(rstd.count(), |i| {
+        let rstd = rstd.take(i);
+        rows_fwd::<T>(cpu.isa, &x[i * ROWS * d..][..rstd.len() * d], gamma, eps, y.take(i), rstd);
+    });
+}
+
+cpu_kernel! {
+    /// A block of rows: x and y `[rows][D]`.
+    fn rows_fwd<T: Elem>(x: &[T], gamma: &[T], eps: f32, y: &mut [T], rstd: &mut [f32]) {
+        let d = gamma.len();
+        for ((x, y), rstd) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)).zip(rstd) {
+            let r = 1.0 / (lanes::dot(x, x) / d as f32 + eps).sqrt();
+            *rstd = r;
+            for ((y, x), g) in y.iter_mut().zip(x).zip(gamma) {
+                *y = T::from_f32(x.to_f32() * r * g.to_f32());
+            }
+        }
+    }
+}
+
+/// dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), written or (`accumulate`) added to what dx holds;
+/// dgamma += sum over rows of dy * xhat, where xhat = x * rstd. x, dy, dx `[T, D]` and gamma `[D]` in the compute
+/// type, rstd `[T]` and dgamma `[D]` f32. Rows are summed in blocks of 64, blocks in order.
+#[allow(clippy::too_many_arguments)]
+pub fn bwd(
+    dev: &mut Device,
+    x: Tensor,
+    gamma: Tensor,
+    rstd: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    accumulate: bool,
+    dgamma: Tensor,
+) -> Result<()> {
+    const OP: &str = "rms_norm::bwd";
+    check::compute(OP, "x", x)?;
+    let dims = [x.rows(), x.cols()];
+    check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
+    check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
+    check::tensor(OP, "dy", dy, x.dtype, &dims)?;
+    check::tensor(OP, "dx", dx, x.dtype, &dims)?;
+    check::tensor(OP, "dgamma", dgamma, DType::F32, &dims[1..])?;
+    let mark = dev.mark(Region::Workspace);
+    let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
+    if let Some(cpu) = dev.on_cpu() {
+        by_dtype!(x.dtype, backward(cpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial));
+    }
+    dev.release(mark);
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn backward<T: Elem>(
+    cpu: Cpu<'_>,
+    x: Tensor,
+    gamma: Tensor,
+    rstd: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    accumulate: bool,
+    dgamma: Tensor,
+    partial: Tensor,
+) {
+    let (t, d) = (x.rows(), x.cols());
+    let ([dx, dgamma, partial], [x, gamma, rstd, dy]) = cpu.memory.tensors([dx, dgamma, partial], [x, gamma, rstd, dy]);
+    let (x, gamma, rstd, dy) = (x.of::<T>(), gamma.of::<T>(), rstd.of::<f32>(), dy.of::<T>());
+    let partial = partial.of::<f32>();
+    let (dx, parts) = (Parts::new(dx.of::<T>(), ROWS * d), Parts::new(partial, d));
+    cpu.pool.run(t.div_ceil(ROWS), |i| {
+        let (from, to) = (i * ROWS, ((i + 1) * ROWS).min(t));
+        let (x, dy) = (&x[from * d..to * d], &dy[from * d..to * d]);
+        rows_bwd::<T>(cpu.isa, x, gamma, &rstd[from..to], dy, dx.take(i), accumulate, parts.take(i));
+    });
+    let dgamma = Parts::new(dgamma.of::<f32>(), COLS);
+    cpu.pool.run(dgamma.count(), |i| {
+        let sums = dgamma.take(i);
+        for block in partial.chunks_exact(d) {
+            add(cpu.isa, &block[i * COLS..][..sums.len()], sums);
+        }
+    });
+}
+
+cpu_kernel! {
+    fn rows_bwd<T: Elem>(
+        x: &[T],
+        gamma: &[T],
+        rstd: &[f32],
+        dy: &[T],
+        dx: &mut [T],
+        accumulate: bool,
+        dgamma: &mut [f32],
+    ) {
+        let d = gamma.len();
+        dgamma.fill(0.0);
+        for (i, &r) in rstd.iter().enumerate() {
+            let (x, dy, dx) = (&x[i * d..][..d], &dy[i * d..][..d], &mut dx[i * d..][..d]);
+            let mean = product_sum(x, dy, gamma) * r / d as f32;
+            if accumulate {
+                for j in 0..d {
+                    let xhat = x[j].to_f32() * r;
+                    let v = (dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r;
+                    dx[j] = T::from_f32(dx[j].to_f32() + v);
+                }
+            } else {
+                for j in 0..d {
+                    let xhat = x[j].to_f32() * r;
+                    dx[j] = T::from_f32((dy[j].to_f32() * gamma[j].to_f32() - xhat * mean) * r);
+                }
+            }
+            for j in 0..d {
+                dgamma[j] = dy[j].to_f32().mul_add(x[j].to_f32() * r, dgamma[j]);
+            }
+        }
+    }
+}
+
+/// Sum of x * dy * gamma over sixteen lanes, then the tree.
+#[inline(always)]
+fn product_sum<T: Elem>(x: &[T], dy: &[T], gamma: &[T]) -> f32 {
+    let mut acc = [0.0; lanes::LANES];
+    let whole = x.len() / lanes::LANES * lanes::LANES;
+    let mut term = |x: lanes::Lanes, dy: lanes::Lanes, g: lanes::Lanes| {
+        for i in 0..lanes::LANES {
+            acc[i] = x[i].mul_add(dy[i] * g[i], acc[i]);
+        }
+    };
+    for j in (0..whole).step_by(lanes::LANES) {
+        term(lanes::load(&x[j..]), lanes::load(&dy[j..]), lanes::load(&gamma[j..]));
+    }
+    if whole < x.len() {
+        term(lanes::load_tail(&x[whole..]), lanes::load_tail(&dy[whole..]), lanes::load_tail(&gamma[whole..]));
+    }
+    lanes::sum(&acc)
+}
+
+cpu_kernel! {
+    fn add(x: &[f32], sums: &mut [f32]) {
+        for (s, x) in sums.iter_mut().zip(x) {
+            *s += x;
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Rotary position embedding, rotate-half form, in place on the q and k heads of packed qkv rows.
+//! The angles come as tables made once per pack: mrope with sections for text and 2-D for vision differ only there.
+
+use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::error::Result;
+use crate::ops::attend::Heads;
+use crate::ops::check::{self, by_dtype};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Rows of one work item.
+const ROWS: usize = 64;
+
+/// Rotates q and k of `qkv [T, (q + 2 kv) * dim]` (compute type): with (a, b) the halves of a head,
+/// (a cos - b sin, b cos + a sin). cos and sin `[T, dim/2]` f32. Errors on other shapes.
+pub fn fwd(dev: &mut Device, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Result<()> {
+    rotate(dev, "rope::fwd", qkv, cos, sin, heads, 1.0)
+}
+
+/// The transposed rotation, in place on the gradient: the inverse of [`fwd`].
+pub fn bwd(dev: &mut Device, dqkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Result<()> {
+    rotate(dev, "rope::bwd", dqkv, cos, sin, heads, -1.0)
+}
+
+fn rotate(
+    dev: &mut Device,
+    op: &'static str,
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: Heads,
+    sign: f32,
+) -> Result<()> {
+    check::compute(op, "qkv", qkv)?;
+    heads.check(op)?;
+    let t = qkv.rows();
+    check::tensor(op, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
+    check::tensor(op, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
+    check::tensor(op, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign));
+    Ok(())
+}
+
+fn rotate_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, sign: f32) {
+    let half = heads.dim / 2;
+    let ([qkv], [cos, sin]) = cpu.memory.tensors([qkv], [cos, sin]);
+    let (cos, sin) = (cos.of::<f32>(), sin.of::<f32>());
+    let qkv = Parts::new(qkv.of::<T>(), ROWS * heads.qkv_len());
+    cpu.pool.run(qkv.count(), |i| {
+        let from = i * ROWS * half;
+        rows::<T>(cpu.isa, qkv.take(i), &cos[from..], &sin[from..], heads, sign);
+    });
+}
+
+cpu_kernel! {
+    fn rows<T: Elem>(qkv: &mut [T], cos: &[f32], sin: &[f32], heads: Heads, sign: f32) {
+        let half = heads.dim / 2;
+        for (i, row) in qkv.chunks_exact_mut(heads.qkv_len()).enumerate() {
+            let (cos, sin) = (&cos[i * half..][..half], &sin[i * half..][..half]);
+            for head in row.chunks_exact_mut(heads.dim).take(heads.q + heads.kv) {
+                let (a, b) = head.split_at_mut(half);
+                let b = &mut b[..half];
+                for j in 0..half {
+                    let (c, s) = (cos[j], sin[j] * sign);
+                    let (x, y) = (a[j].to_f32(), b[j].to_f32());
+                    a[j] = T::from_f32(x.mul_add(c, -(y * s)));
+                    b[j] = T::from_f32(y.mul_add(c, x * s));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Rows by index: image rows into their places, window order and back, last positions out of a pack.
+
+use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::error::{Error, Result};
+use crate::ops::check::{self, by_dtype};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Elements a work item copies, about.
+const ITEM: usize = 16_384;
+
+/// dst[i] = src[idx[i]]: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Errors on other shapes and on an
+/// index of S or more.
+pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
+    const OP: &str = "rows::gather";
+    check::compute(OP, "src", src)?;
+    check::tensor(OP, "idx", idx, DType::U32, &[dst.rows()])?;
+    check::tensor(OP, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    check_indices(OP, &cpu, idx, src.rows())?;
+    by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst));
+    Ok(())
+}
+
+/// dst[idx[i]] = src[i]; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx `[T]` u32, dst
+/// `[S, D]` of src's type. Errors on other shapes and on an index of S or more.
+pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
+    into_rows(dev, "rows::scatter", src, idx, dst, false)
+}
+
+/// dst[idx[i]] += src[i], equal indices in ascending i, each sum in f32 and rounded once. Shapes and errors as
+/// [`scatter`].
+pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
+    into_rows(dev, "rows::scatter_add", src, idx, dst, true)
+}
+
+fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: Tensor, add: bool) -> Result<()> {
+    check::compute(op, "src", src)?;
+    check::tensor(op, "idx", idx, DType::U32, &[src.rows()])?;
+    check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    check_indices(op, &cpu, idx, dst.rows())?;
+    by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
+    Ok(())
+}
+
+/// Errors when one of `idx` is not below `rows`.
+pub(crate) fn check_indices(op: &'static str, cpu: &Cpu<'_>, idx: Tensor, rows: usize) -> Result<()> {
+    let idx = cpu.memory.view(idx.span()).of::<u32>();
+    match idx.iter().find(|&&i| i as usize >= rows) {
+        None => Ok(()),
+        Some(i) => Err(Error::Shape { op, want: format!("indices below {rows}"), got: i.to_string() }),
+    }
+}
+
+fn gather_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) {
+    let d = src.cols();
+    let rows = ITEM.div_ceil(d.max(1));
+    let ([dst], [src, idx]) = cpu.memory.tensors([dst], [src, idx]);
+    let (src, idx) = (src.of::<T>(), idx.of::<u32>());
+    let dst = Parts::new(dst.of::<T>(), rows * d);
+    cpu.pool.run(dst.count(), |i| {
+        for (dst, &row) in dst.take(i).chunks_exact_mut(d).zip(&idx[i * rows..]) {
+            dst.copy_from_slice(&src[row as usize * d..][..d]);
+        }
+    });
+}
+
+fn scatter_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor, add: bool) {
+    let (d, num_rows) = (src.cols(), dst.rows());
+    let rows = ITEM.div_ceil(d.max(1));
+    let ([dst], [src, idx]) = cpu.memory.tensors([dst], [src, idx]);
+    let src = src.of::<T>();
+    let groups = Groups::new(idx.of::<u32>(), num_rows);
+    let dst = Parts::new(dst.of::<T>(), rows * d);
+    cpu.pool.run(dst.count(), |i| {
+        for (j, dst) in dst.take(i).chunks_exact_mut(d).enumerate() {
+            let from = groups.of(i * rows + j);
+            match (add, from) {
+                (true, from) => add_rows::<T>(cpu.isa, src, from, dst),
+                (false, [.., last]) => dst.copy_from_slice(&src[*last as usize * d..][..d]),
+                (false, []) => {}
+            }
+        }
+    });
+}
+
+/// Which positions of an index list name each value: a counting sort, positions ascending.
+pub(crate) struct Groups {
+    starts: Vec<u32>,
+    positions: Vec<u32>,
+}
+
+impl Groups {
+    /// Groups the positions of `idx` by value; every value is below `values`.
+    pub(crate) fn new(idx: &[u32], values: usize) -> Groups {
+        let mut starts = vec![0u32; values + 1];
+        for &i in idx {
+            starts[i as usize + 1] += 1;
+        }
+        for i in 0..values {
+            starts[i + 1] += starts[i];
+        }
+        let mut next = starts.clone();
+        let mut positions = vec![0; idx.len()];
+        for (at, &i) in idx.iter().enumerate() {
+            positions[next[i as usize] as usize] = at as u32;
+            next[i as usize] += 1;
+        }
+        Groups { starts, positions }
+    }
+
+    /// The positions that hold `value`.
+    pub(crate) fn of(&self, value: usize) -> &[u32] {
+        &self.positions[self.starts[value] as usize..self.starts[value + 1] as usize]
+    }
+}
+
+cpu_kernel! {
+    /// dst += the rows of src at `from`, in order, each element one f32 chain.
+    fn add_rows<T: Elem>(src: &[T], from: &[u32], dst: &mut [T]) {
+        const BLOCK: usize = 64;
+        if from.is_empty() {
+            return;
+        }
+        let d = dst.len();
+        for (b, dst) in dst.chunks_mut(BLOCK).enumerate() {
+            let mut sums = [0.0f32; BLOCK];
+            for (s, y) in sums.iter_mut().zip(dst.iter()) {
+                *s = y.to_f32();
+            }
+            for &row in from {
+                let x = &src[row as usize * d + b * BLOCK..][..dst.len()];
+                for (s, x) in sums.iter_mut().zip(x) {
+                    *s += x.to_f32();
+                }
+            }
+            for (y, s) in dst.iter_mut().zip(&sums) {
+                *y = T::from_f32(*s);
+            }
+        }
+    }
+}
