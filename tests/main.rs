@@ -6,6 +6,7 @@ mod cli;
 mod data;
 mod engine;
 mod golden;
+mod image;
 mod layering;
 mod ops;
 mod rl;

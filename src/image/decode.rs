@@ -28,7 +28,8 @@ const FORMATS: [ImageFormat; 5] =
     [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp];
 
 /// Decodes a picture, whatever its file is called, upright by its EXIF orientation. Alpha is dropped, 16-bit
-/// channels keep their high byte. `place` (the file, or the row) begins every error.
+/// colours keep their high byte, 16-bit grey is clipped at 255; a GIF's first frame stands on black where it does
+/// not fill the screen. `place` (the file, or the row) begins every error.
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
     let refuse = |found: String, expected: &str| Error::input(place, found, expected);
     let broken = |e: image::ImageError| refuse(format!("a broken picture ({e})"), "a whole one");
@@ -59,7 +60,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
     to_rgb(image).ok_or_else(|| refuse("a kind of pixel".to_owned(), "grey, colour or palette"))
 }
 
-/// Pillow's `convert("RGB")`: grey is repeated, alpha dropped, 16 bits cut to the high 8.
+/// Pillow's `convert("RGB")`: grey is repeated, alpha dropped.
 fn to_rgb(image: DynamicImage) -> Option<Rgb> {
     let high = |v: u16| (v >> 8) as u8;
     let (width, height) = (image.width(), image.height());
@@ -70,7 +71,8 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
         DynamicImage::ImageRgba16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
-        DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
+        // Not the high byte: Pillow clips this kind, and the models were trained on what it gives.
+        DynamicImage::ImageLuma16(image) => image.pixels().flat_map(|p| [p[0].min(255) as u8; 3]).collect(),
         DynamicImage::ImageLumaA16(image) => image.pixels().flat_map(|p| [high(p[0]); 3]).collect(),
         _ => return None,
     };

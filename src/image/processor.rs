@@ -38,7 +38,7 @@ impl Default for Processor {
             min_pixels: 56 * 56,
             max_pixels: 28 * 28 * 16384,
             image_mean: [0.48145466, 0.4578275, 0.40821073],
-            image_std: [0.26862954, 0.26130258, 0.27577711],
+            image_std: [0.26862954, 0.261_302_6, 0.275_777_1],
             rescale_factor: 1.0 / 255.0,
         }
     }
@@ -129,14 +129,16 @@ impl Processor {
 
     /// The content of `preprocessor_config.json`, as the released models have it.
     pub fn to_json(&self) -> Value {
+        // The shortest digits that read back as the same f32.
+        let short = |values: [f32; 3]| values.map(|x| x.to_string().parse::<f64>().unwrap_or(x.into()));
         json!({
             "do_convert_rgb": true,
             "do_normalize": true,
             "do_rescale": true,
             "do_resize": true,
-            "image_mean": self.image_mean,
+            "image_mean": short(self.image_mean),
             "image_processor_type": "Qwen2VLImageProcessor",
-            "image_std": self.image_std,
+            "image_std": short(self.image_std),
             "max_pixels": self.max_pixels,
             "merge_size": self.merge_size,
             "min_pixels": self.min_pixels,
@@ -252,4 +254,68 @@ pub fn smart_resize(height: u32, width: u32, factor: u32, min_pixels: u64, max_p
         size = fit(&|side| (side * beta / f).ceil());
     }
     Ok((size.0 as u32, size.1 as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: u32, height: u32, seed: u32) -> Rgb {
+        let data = (0..width * height * 3).map(|i| ((i ^ seed).wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        Rgb::new(width, height, data).unwrap()
+    }
+
+    #[test]
+    fn settings_survive_their_file() {
+        let processor = Processor { min_pixels: 784, max_pixels: 28 * 28 * 9, ..Processor::default() };
+        assert_eq!(Processor::from_json(&processor.to_json(), "here").unwrap(), processor);
+        let size = json!({"size": {"shortest_edge": 784, "longest_edge": 7056}});
+        assert_eq!(Processor::from_json(&size, "here").unwrap(), processor);
+        assert_eq!(Processor::from_json(&json!({}), "here").unwrap(), Processor::default());
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        for (key, value) in [
+            ("patch_size", json!(0)),
+            ("merge_size", json!("2")),
+            ("min_pixels", json!(-1)),
+            ("max_pixels", json!(1u64 << 40)),
+            ("image_std", json!([1.0, 0.0, 1.0])),
+            ("image_mean", json!([1.0])),
+            ("do_resize", json!(false)),
+            ("resample", json!(2)),
+            ("rescale_factor", json!("x")),
+        ] {
+            let error = Processor::from_json(&json!({key: value}), "here").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("here: {key}: found {value}")), "{error}");
+        }
+        let error = Processor::from_json(&json!({"min_pixels": 8, "max_pixels": 4}), "here").unwrap_err();
+        assert!(error.to_string().contains("above max_pixels 4"), "{error}");
+    }
+
+    #[test]
+    fn a_video_pads_its_last_frame_and_patches_run_over_time() {
+        let processor = Processor { min_pixels: 784, ..Processor::default() };
+        let frames: Vec<Rgb> = (0..3).map(|i| picture(56, 28, i)).collect();
+        let video = processor.video(&frames).unwrap();
+        assert_eq!((video.grid_thw, video.frames, video.tokens(2)), ([2, 2, 4], 4, 4));
+        let frame_len = 56 * 28 * 3;
+        assert_eq!(video.pixels[2 * frame_len..3 * frame_len], video.pixels[3 * frame_len..]);
+
+        // Each half of the video's first rows is that of the picture alone.
+        let rows = processor.patches(&video);
+        let width = 3 * 2 * 14 * 14;
+        let single: Vec<Vec<f32>> =
+            frames[..2].iter().map(|f| processor.patches(&processor.image(f).unwrap())).collect();
+        for (channel, frame) in product(3, 2) {
+            let at = (channel * 2 + frame) * 196;
+            assert_eq!(rows[at..at + 196], single[frame][at..at + 196]);
+        }
+        assert_eq!(rows.len(), 16 * width);
+
+        let odd = [picture(56, 28, 0), picture(28, 56, 0)];
+        assert!(processor.video(&odd).unwrap_err().to_string().starts_with("frame 1"));
+        assert!(processor.video(&[]).is_err());
+    }
 }
