@@ -1,6 +1,7 @@
 //! Shape and type checks at the head of every op.
 
 use crate::error::{Error, Result};
+use crate::ops::matmul::{Weight, panel_len};
 use crate::tensor::{DType, Tensor};
 
 /// Errors unless `t` has element type `dtype` and shape `dims`.
@@ -51,3 +52,18 @@ macro_rules! by_dtype {
     };
 }
 pub(crate) use by_dtype;
+
+/// [`tensor`] for an optional one.
+pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, dims: &[usize]) -> Result<()> {
+    t.map_or(Ok(()), |t| tensor(op, name, t, dtype, dims))
+}
+
+/// Errors unless `w` is a whole weight [n, k] of a compute type; gives that type.
+pub fn weight(op: &'static str, w: &Weight, n: usize, k: usize) -> Result<DType> {
+    let dtype = w.data.dtype;
+    compute(op, "a weight", w.data)?;
+    let fits = (w.n, w.k) == (n, k) && w.data.len() == panel_len(dtype, n, k);
+    let want = || format!("a weight [{n}, {k}] in {dtype:?} panels");
+    that(op, fits, want(), format!("[{}, {}] in {:?}", w.n, w.k, w.data.shape))?;
+    Ok(dtype)
+}

@@ -197,10 +197,15 @@ impl Desk {
     /// The label of the nearest known digit, in any shift: a coarse look at all, a close one at the best.
     fn nearest(&self, pixels: &Pixels) -> u8 {
         let glance = coarse(pixels);
-        let mut order: Vec<(u32, usize)> = self.known.iter().enumerate().map(|(i, (c, _))| {
-            let distance = c.iter().zip(&glance).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-            (distance, i)
-        }).collect();
+        let mut order: Vec<(u32, usize)> = self
+            .known
+            .iter()
+            .enumerate()
+            .map(|(i, (c, _))| {
+                let distance = c.iter().zip(&glance).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+                (distance, i)
+            })
+            .collect();
         let close = CANDIDATES.min(order.len());
         if close > 0 && close < order.len() {
             order.select_nth_unstable(close - 1);
@@ -209,7 +214,8 @@ impl Desk {
         let moved: Vec<Pixels> = shifts.map(|by| shifted(pixels, by)).collect();
         let best = order[..close].iter().map(|&(_, i)| {
             let digit = &self.known[i].1;
-            let distance = |m: &Pixels| -> u32 { m.iter().zip(&digit.pixels).map(|(a, b)| u32::from(a.abs_diff(*b))).sum() };
+            let distance =
+                |m: &Pixels| -> u32 { m.iter().zip(&digit.pixels).map(|(a, b)| u32::from(a.abs_diff(*b))).sum() };
             (moved.iter().map(distance).min(), i)
         });
         best.min().map_or(0, |(_, i)| self.known[i].1.label)

@@ -1,0 +1,45 @@
+//! Backward of the exact GELU; the forward is [`super::linear::fwd_gelu`]'s epilogue.
+
+use half::bf16;
+
+use crate::device::{Device, Parts, cpu_kernel};
+use crate::error::Result;
+use crate::ops::{check, math};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Elements of one job.
+const CHUNK: usize = 4096;
+
+/// dpre = dy * gelu'(pre), all [T, N].
+pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+    const OP: &str = "gelu::bwd";
+    let (dims, dtype) = ([dy.rows(), dy.cols()], dy.dtype);
+    check::tensor(OP, "dy", dy, dtype, &dims)?;
+    check::tensor(OP, "pre", pre, dtype, &dims)?;
+    check::tensor(OP, "dpre", dpre, dtype, &dims)?;
+    match dtype {
+        DType::Bf16 => body::<bf16>(dev, pre, dy, dpre),
+        _ => body::<f32>(dev, pre, dy, dpre),
+    }
+    Ok(())
+}
+
+fn body<E: Elem>(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) {
+    let Some(cpu) = dev.on_cpu() else { return };
+    let ([out], [pre, dy]) = cpu.memory.tensors([dpre], [pre, dy]);
+    let (pre, dy) = (pre.of::<E>(), dy.of::<E>());
+    let parts = Parts::new(out.of::<E>(), CHUNK);
+    cpu.pool.run(parts.count(), |i| {
+        let out = parts.take(i);
+        let at = i * CHUNK..i * CHUNK + out.len();
+        elements::<E>(cpu.isa, &pre[at.clone()], &dy[at], out);
+    });
+}
+
+cpu_kernel! {
+    fn elements<E: Elem>(pre: &[E], dy: &[E], out: &mut [E]) {
+        for ((x, d), out) in pre.iter().zip(dy).zip(out) {
+            *out = E::from_f32(d.to_f32() * math::gelu_grad(x.to_f32()));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Linear layers: y = x W^T (+ bias) (+ residual) or an activation of it, and the gradients.
+//!
+//! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype.
+
+use half::bf16;
+
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::check;
+use crate::ops::matmul::{
+    self, Cells, Gelu, Gradient, InputGradient, Linear, PANEL, Product, SwiGlu, Weight, panel_len,
+};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Runs a generic body for the element type of a dtype that `check::weight` admitted.
+macro_rules! by_dtype {
+    ($dtype:expr, $body:ident($($arg:expr),* $(,)?)) => {
+        match $dtype {
+            DType::Bf16 => $body::<bf16>($($arg),*),
+            _ => $body::<f32>($($arg),*),
+        }
+    };
+}
+
+/// The tensor, or an empty slice of `like` to stand for its absence.
+fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
+    t.unwrap_or(like.slice(0, 0))
+}
+
+/// y [T, N] = x [T, K] W^T (+ bias [N]) (+ residual [T, N]), rounded once. y may not overlap an input.
+pub fn fwd(
+    dev: &mut Device,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    residual: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear";
+    let t = x.rows();
+    let dtype = check::weight(OP, w, w.n, x.cols())?;
+    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
+    check::optional(OP, "bias", bias, dtype, &[w.n])?;
+    check::optional(OP, "residual", residual, dtype, &[t, w.n])?;
+    check::tensor(OP, "y", y, dtype, &[t, w.n])?;
+    fn body<E: Elem>(
+        dev: &mut Device,
+        x: Tensor,
+        w: &Weight,
+        bias: Option<Tensor>,
+        residual: Option<Tensor>,
+        y: Tensor,
+    ) {
+        let Some(cpu) = dev.on_cpu() else { return };
+        let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x)];
+        let ([y], [x_view, w_view, bias_view, residual_view]) = cpu.memory.tensors([y], ins);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+        let epilogue = Linear {
+            bias: bias.map(|_| bias_view.of()),
+            residual: residual.map(|_| residual_view.of()),
+            y: Cells::new(y.of::<E>(), w.n),
+        };
+        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    by_dtype!(dtype, body(dev, x, w, bias, residual, y));
+    Ok(())
+}
+
+/// y [T, F] = silu(gate) * up from the fp32 values of [gate, up] = x W^T (+ bias [2F]). The weight's rows are
+/// interleaved in blocks of 32 (gate 0..32, up 0..32, gate 32..64, ...) and F is a multiple of 32.
+/// `gate_up` [T, 2F], in the same interleaved order, is what [`super::swiglu::bwd`] needs.
+pub fn fwd_swiglu(
+    dev: &mut Device,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    gate_up: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear::fwd_swiglu";
+    let t = x.rows();
+    let dtype = check::weight(OP, w, w.n.next_multiple_of(2 * PANEL), x.cols())?;
+    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
+    check::optional(OP, "bias", bias, dtype, &[w.n])?;
+    check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
+    check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
+    fn body<E: Elem>(
+        dev: &mut Device,
+        x: Tensor,
+        w: &Weight,
+        bias: Option<Tensor>,
+        gate_up: Option<Tensor>,
+        y: Tensor,
+    ) {
+        let Some(cpu) = dev.on_cpu() else { return };
+        let outs = [or_empty(gate_up, y), y];
+        let ([gate_up, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+        let epilogue = SwiGlu {
+            bias: bias.map(|_| bias_view.of()),
+            gate_up: Cells::new(gate_up.of::<E>(), w.n),
+            y: Cells::new(y.of::<E>(), w.n / 2),
+        };
+        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    by_dtype!(dtype, body(dev, x, w, bias, gate_up, y));
+    Ok(())
+}
+
+/// y [T, N] = gelu(x W^T (+ bias [N])) from the fp32 value, exact (erf) form. `pre` [T, N], the value before
+/// the activation, is what [`super::gelu::bwd`] needs.
+pub fn fwd_gelu(
+    dev: &mut Device,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    pre: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear::fwd_gelu";
+    let t = x.rows();
+    let dtype = check::weight(OP, w, w.n, x.cols())?;
+    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
+    check::optional(OP, "bias", bias, dtype, &[w.n])?;
+    check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
+    check::tensor(OP, "y", y, dtype, &[t, w.n])?;
+    fn body<E: Elem>(dev: &mut Device, x: Tensor, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
+        let Some(cpu) = dev.on_cpu() else { return };
+        let outs = [or_empty(pre, y), y];
+        let ([pre, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
+        let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
+        let epilogue = Gelu {
+            bias: bias.map(|_| bias_view.of()),
+            pre: Cells::new(pre.of::<E>(), w.n),
+            y: Cells::new(y.of::<E>(), w.n),
+        };
+        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    by_dtype!(dtype, body(dev, x, w, bias, pre, y));
+    Ok(())
+}
+
+/// dx [T, K] = dy [T, N] W, or dx + dy W rounded once when `accumulate`. Scratch: the transposed weight.
+pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
+    const OP: &str = "linear::dgrad";
+    let t = dy.rows();
+    let dtype = check::weight(OP, w, dy.cols(), w.k)?;
+    check::tensor(OP, "dy", dy, dtype, &[t, w.n])?;
+    check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
+    let mark = dev.mark(Region::Workspace);
+    let scratch = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, w.n)])?;
+    fn body<E: Elem>(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool, scratch: Tensor) {
+        let Some(cpu) = dev.on_cpu() else { return };
+        let ([dx, scratch], [dy_view, w_view]) = cpu.memory.tensors([dx, scratch], [dy, w.data]);
+        let scratch = scratch.of::<E>();
+        matmul::transpose(cpu.pool, cpu.isa, w_view.of(), w.n, w.k, scratch);
+        let product = Product::rows::<E>(dy_view.of(), dy.rows(), w.n, scratch, w.k);
+        let epilogue = InputGradient { dx: Cells::new(dx.of::<E>(), w.k), accumulate };
+        matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+    }
+    by_dtype!(dtype, body(dev, dy, w, dx, accumulate, scratch));
+    dev.release(mark);
+    Ok(())
+}
+
+/// dw += dy^T x and dbias [N] += the sum of dy [T, N] over tokens; x is [T, K]. Both are f32, `dw` flat in the
+/// panel order of a weight of x's dtype. One chain per element over the tokens, from its present value; two
+/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first).
+pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
+    const OP: &str = "linear::wgrad";
+    let (t, n, k) = (dy.rows(), dy.cols(), x.cols());
+    let dtype = x.dtype;
+    check::tensor(OP, "x", x, dtype, &[t, k])?;
+    check::tensor(OP, "dy", dy, dtype, &[t, n])?;
+    check::tensor(OP, "dw", dw, DType::F32, &[panel_len(dtype, n, k)])?;
+    check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
+    let mark = dev.mark(Region::Workspace);
+    let columns = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, n, t)])?;
+    let pairs = match dtype {
+        DType::Bf16 => dev.alloc(Region::Workspace, dtype, &[t.next_multiple_of(2) * k])?,
+        _ => columns.slice(0, 0),
+    };
+    let body = match dtype {
+        DType::Bf16 => wgrad_body::<bf16>,
+        _ => wgrad_body::<f32>,
+    };
+    body(dev, x, dy, dw, dbias, columns, pairs);
+    dev.release(mark);
+    Ok(())
+}
+
+fn wgrad_body<E: Elem>(
+    dev: &mut Device,
+    x: Tensor,
+    dy: Tensor,
+    dw: Tensor,
+    dbias: Option<Tensor>,
+    columns: Tensor,
+    pairs: Tensor,
+) {
+    let Some(cpu) = dev.on_cpu() else { return };
+    let (n, k) = (dy.cols(), x.cols());
+    let outs = [dw, or_empty(dbias, dw), columns, pairs];
+    let ([dw, dbias_view, columns, pairs], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
+    let columns = columns.of::<E>();
+    let dbias = dbias.map(|_| dbias_view.of::<f32>());
+    matmul::pack_columns(cpu.pool, cpu.isa, dy_view.of::<E>(), n, columns, dbias);
+    let left: &[u32] = if E::DTYPE == DType::Bf16 {
+        let pairs = pairs.of::<E>();
+        matmul::pack_pairs(cpu.pool, cpu.isa, x_view.of::<E>(), k, pairs);
+        bytemuck::cast_slice(pairs)
+    } else {
+        x_view.of()
+    };
+    let product = Product::columns(E::DTYPE, left, k, bytemuck::cast_slice(columns), n);
+    matmul::run(cpu.pool, cpu.isa, &product, &Gradient::new(E::DTYPE, k, dw.of()));
+}

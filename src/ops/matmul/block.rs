@@ -1,0 +1,213 @@
+//! The inner kernels: a block of a few rows by a few panels, its sums in registers from the first step to the
+//! last. Every sum is one chain over ascending K, whatever the block's shape.
+
+use super::lanes::*;
+use super::panels::PANEL;
+use crate::device::Isa;
+use crate::tensor::DType;
+
+/// One block product: `sums[rows][panels * 32]` = (or +=) left rows times right panels.
+///
+/// A "word" is one f32 or one pair of bf16 over K; `steps` counts words.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    /// First word of the left operand.
+    pub left: *const u8,
+    /// Bytes from one row's word to the next row's.
+    pub row_stride: usize,
+    /// Bytes from one step's word to the next step's.
+    pub step_stride: usize,
+    /// First panel: `[steps][32]` words.
+    pub right: *const u8,
+    /// Bytes from one panel to the next.
+    pub panel_stride: usize,
+    /// Words over K.
+    pub steps: usize,
+    /// The last left word is the low half only (bf16 rows with odd K).
+    pub odd: bool,
+    /// The sums, row-major.
+    pub sums: *mut f32,
+    /// f32s from one row of sums to the next.
+    pub sums_stride: usize,
+    /// Start from the sums' present values, else from zero.
+    pub resume: bool,
+}
+
+/// A compiled kernel for one instruction set and element type.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel {
+    /// Runs a block of `rows` (1 to `max_rows`) by `panels` (any number).
+    ///
+    /// # Safety
+    /// The instruction set must be there, and the block's pointers must be good for what it says.
+    pub run: unsafe fn(&Block, rows: usize, panels: usize),
+    /// Most rows of a block.
+    pub max_rows: usize,
+    /// Panels worked on at once for so many rows.
+    pub max_panels: fn(usize) -> usize,
+}
+
+/// The kernel for `isa` and elements of `dtype`; `across` says how the left operand's words follow one another:
+/// over K (rows of activations) or over rows (columns of activations, for weight gradients).
+pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
+    let make = |run: [unsafe fn(&Block, usize, usize); 2], max_rows, max_panels| Kernel {
+        run: run[across as usize],
+        max_rows,
+        max_panels,
+    };
+    match (isa, dtype) {
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, DType::Bf16) if isa.has_bf16_dot() => {
+            make([avx512_dot::<true>, avx512_dot::<false>], Avx512::MAX_ROWS, Avx512::max_panels)
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, DType::Bf16) => {
+            make([avx512_bf16::<true>, avx512_bf16::<false>], Avx512::MAX_ROWS, Avx512::max_panels)
+        }
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx512, _) => make([avx512_f32::<true>, avx512_f32::<false>], Avx512::MAX_ROWS, Avx512::max_panels),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, DType::Bf16) => make([avx2_bf16::<true>, avx2_bf16::<false>], Avx2::MAX_ROWS, Avx2::max_panels),
+        #[cfg(target_arch = "x86_64")]
+        (Isa::Avx2, _) => make([avx2_f32::<true>, avx2_f32::<false>], Avx2::MAX_ROWS, Avx2::max_panels),
+        (_, DType::Bf16) => {
+            make([portable_bf16::<true>, portable_bf16::<false>], Portable::MAX_ROWS, Portable::max_panels)
+        }
+        _ => make([portable_f32::<true>, portable_f32::<false>], Portable::MAX_ROWS, Portable::max_panels),
+    }
+}
+
+/// Along which axis the left operand's words are contiguous.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Across {
+    /// `step_stride` is one word.
+    Steps = 0,
+    /// `row_stride` is one word.
+    Rows = 1,
+}
+
+macro_rules! compiled {
+    ($($name:ident, $step:ty, $features:literal;)*) => {$(
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
+            // SAFETY: the caller's promise on the block; the features are enabled here.
+            unsafe { tall::<$step, STEPS>(block, rows, panels) }
+        }
+    )*};
+}
+compiled! {
+    avx512_f32, Single<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
+    avx512_bf16, Widened<Avx512>, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma";
+    avx512_dot, Dot, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma";
+    avx2_f32, Single<Avx2>, "avx2,fma";
+    avx2_bf16, Widened<Avx2>, "avx2,fma";
+}
+
+unsafe fn portable_f32<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
+    // SAFETY: the caller's promise on the block.
+    unsafe { tall::<Single<Portable>, STEPS>(block, rows, panels) }
+}
+
+unsafe fn portable_bf16<const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
+    // SAFETY: the caller's promise on the block.
+    unsafe { tall::<Widened<Portable>, STEPS>(block, rows, panels) }
+}
+
+/// Picks the number of rows, known at compile time from here on.
+#[inline(always)]
+unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: usize) {
+    macro_rules! rows {
+        ($($m:literal),*) => {
+            match rows {
+                // SAFETY: the caller's promise on the block.
+                $($m if $m <= X::L::MAX_ROWS => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
+                _ => unreachable!("a block of {rows} rows"),
+            }
+        };
+    }
+    rows!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)
+}
+
+/// Takes the panels in the largest groups that the registers hold.
+#[inline(always)]
+unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels: usize) {
+    let most = X::L::max_panels(M);
+    let mut done = 0;
+    let rest = |done: usize| Block {
+        right: block.right.wrapping_add(done * block.panel_stride),
+        sums: block.sums.wrapping_add(done * PANEL),
+        ..*block
+    };
+    if most >= 4 {
+        while done + 4 <= panels {
+            // SAFETY: the caller's promise; the group lies inside the block's panels.
+            unsafe { sum::<X, M, 4, STEPS>(&rest(done)) };
+            done += 4;
+        }
+    }
+    if most >= 2 {
+        while done + 2 <= panels {
+            // SAFETY: as above.
+            unsafe { sum::<X, M, 2, STEPS>(&rest(done)) };
+            done += 2;
+        }
+    }
+    while done < panels {
+        // SAFETY: as above.
+        unsafe { sum::<X, M, 1, STEPS>(&rest(done)) };
+        done += 1;
+    }
+}
+
+/// `M` rows by `P` panels.
+#[inline(always)]
+unsafe fn sum<X: Step, const M: usize, const P: usize, const STEPS: bool>(block: &Block) {
+    // One of the strides is a constant, which spares the address arithmetic of every row or step.
+    let step_stride = if STEPS { 4 } else { block.step_stride };
+    let row_stride = if STEPS { block.row_stride } else { 4 };
+    let (mut left, mut right) = (block.left, block.right);
+    // SAFETY: the caller's promise: every word and sum of the block is readable, every sum writable.
+    unsafe {
+        let mut sums = [[[X::L::zero(); 2]; P]; M];
+        if block.resume {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (p, pair) in row.iter_mut().enumerate() {
+                    let at = block.sums.add(i * block.sums_stride + p * PANEL);
+                    *pair = [X::L::load(at), X::L::load(at.add(16))];
+                }
+            }
+        }
+        let whole = block.steps - usize::from(block.odd);
+        for _ in 0..whole {
+            let b: [[X::B; 2]; P] = std::array::from_fn(|p| {
+                let at = right.wrapping_add(p * block.panel_stride);
+                [X::right(at), X::right(at.add(64))]
+            });
+            for (i, row) in sums.iter_mut().enumerate() {
+                let a = X::left(left.add(i * row_stride));
+                for (pair, b) in row.iter_mut().zip(&b) {
+                    *pair = [X::step(a, b[0], pair[0]), X::step(a, b[1], pair[1])];
+                }
+            }
+            left = left.wrapping_add(step_stride);
+            right = right.wrapping_add(128);
+        }
+        if block.odd {
+            for (i, row) in sums.iter_mut().enumerate() {
+                let a = X::left_half(left.add(i * row_stride));
+                for (p, pair) in row.iter_mut().enumerate() {
+                    let at = right.wrapping_add(p * block.panel_stride);
+                    *pair = [X::step(a, X::right(at), pair[0]), X::step(a, X::right(at.add(64)), pair[1])];
+                }
+            }
+        }
+        for (i, row) in sums.iter().enumerate() {
+            for (p, pair) in row.iter().enumerate() {
+                let at = block.sums.add(i * block.sums_stride + p * PANEL);
+                X::L::store(at, pair[0]);
+                X::L::store(at.add(16), pair[1]);
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Sixteen f32 lanes on three instruction sets, and the multiply-accumulate steps built on them.
+//!
+//! All methods are `unsafe` for one reason: the instruction set must be there, and pointers must be readable
+//! (or writable) for the bytes named.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// Sixteen f32 values and what the kernels do with them.
+pub(super) trait Lanes {
+    /// The register (or registers).
+    type V: Copy;
+    /// All lanes +0.
+    unsafe fn zero() -> Self::V;
+    /// 64 bytes from `p`.
+    unsafe fn load(p: *const f32) -> Self::V;
+    /// 64 bytes to `p`.
+    unsafe fn store(p: *mut f32, v: Self::V);
+    /// `x` in every lane.
+    unsafe fn splat(x: f32) -> Self::V;
+    /// a * b + c, rounded once.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// Sixteen words at `p`, each a pair of bf16: the low ones and the high ones, widened.
+    unsafe fn widen(p: *const u8) -> (Self::V, Self::V);
+    /// Most rows, and most panels for so many rows, whose sums the registers hold.
+    const MAX_ROWS: usize;
+    /// Panels to work on at once for a tile of `rows`: enough independent sums to hide the latency.
+    fn max_panels(rows: usize) -> usize;
+}
+
+/// AVX-512: one register.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Avx512;
+/// AVX2: two registers.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Avx2;
+/// An array.
+pub(super) struct Portable;
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512 {
+    type V = __m512;
+    #[inline(always)]
+    unsafe fn zero() -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_setzero_ps() }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m512) {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    unsafe fn widen(p: *const u8) -> (__m512, __m512) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let words = _mm512_loadu_si512(p.cast());
+            let high = _mm512_and_si512(words, _mm512_set1_epi32(0xffff_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32(words, 16)), _mm512_castsi512_ps(high))
+        }
+    }
+    const MAX_ROWS: usize = 12;
+    #[inline(always)]
+    fn max_panels(rows: usize) -> usize {
+        match rows {
+            1 | 2 => 4,
+            3..=6 => 2,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx2 {
+    type V = [__m256; 2];
+    #[inline(always)]
+    unsafe fn zero() -> [__m256; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [_mm256_setzero_ps(); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [__m256; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [__m256; 2]) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            _mm256_storeu_ps(p, v[0]);
+            _mm256_storeu_ps(p.add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [__m256; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [_mm256_set1_ps(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [__m256; 2], b: [__m256; 2], c: [__m256; 2]) -> [__m256; 2] {
+        // SAFETY: the trait's contract.
+        unsafe { [_mm256_fmadd_ps(a[0], b[0], c[0]), _mm256_fmadd_ps(a[1], b[1], c[1])] }
+    }
+    #[inline(always)]
+    unsafe fn widen(p: *const u8) -> ([__m256; 2], [__m256; 2]) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let words = [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())];
+            let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
+            (
+                words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))),
+                words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, mask))),
+            )
+        }
+    }
+    const MAX_ROWS: usize = 3;
+    #[inline(always)]
+    fn max_panels(rows: usize) -> usize {
+        if rows == 1 { 2 } else { 1 }
+    }
+}
+
+impl Lanes for Portable {
+    type V = [f32; 16];
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 16] {
+        [0.0; 16]
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [f32; 16] {
+        // SAFETY: the trait's contract.
+        unsafe { p.cast::<[f32; 16]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [f32; 16]) {
+        // SAFETY: the trait's contract.
+        unsafe { p.cast::<[f32; 16]>().write_unaligned(v) }
+    }
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [f32; 16] {
+        [x; 16]
+    }
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        std::array::from_fn(|i| a[i].mul_add(b[i], c[i]))
+    }
+    #[inline(always)]
+    unsafe fn widen(p: *const u8) -> ([f32; 16], [f32; 16]) {
+        // SAFETY: the trait's contract.
+        let words = unsafe { p.cast::<[u32; 16]>().read_unaligned() };
+        (words.map(|w| f32::from_bits(w << 16)), words.map(|w| f32::from_bits(w & 0xffff_0000)))
+    }
+    const MAX_ROWS: usize = 2;
+    #[inline(always)]
+    fn max_panels(_: usize) -> usize {
+        1
+    }
+}
+
+/// One step of sixteen chains: a word of the left operand (an f32, or a pair of bf16 over K) times sixteen
+/// words of the right one.
+pub(super) trait Step {
+    /// The lanes of the sums.
+    type L: Lanes;
+    /// A left word in every lane.
+    type A: Copy;
+    /// Sixteen right words.
+    type B: Copy;
+    /// The four bytes at `p` in every lane.
+    unsafe fn left(p: *const u8) -> Self::A;
+    /// The two bytes at `p` as the low half of the word, the high half zero.
+    unsafe fn left_half(p: *const u8) -> Self::A;
+    /// 64 bytes.
+    unsafe fn right(p: *const u8) -> Self::B;
+    /// The sums, one step on.
+    unsafe fn step(a: Self::A, b: Self::B, sum: <Self::L as Lanes>::V) -> <Self::L as Lanes>::V;
+}
+
+/// f32: one fused multiply-add.
+pub(super) struct Single<L>(std::marker::PhantomData<L>);
+/// bf16 widened to f32: two fused multiply-adds, the lower k first.
+pub(super) struct Widened<L>(std::marker::PhantomData<L>);
+/// bf16 pairs by `vdpbf16ps`: a chain of its own.
+#[cfg(target_arch = "x86_64")]
+pub(super) struct Dot;
+
+impl<L: Lanes> Step for Single<L> {
+    type L = L;
+    type A = L::V;
+    type B = L::V;
+    #[inline(always)]
+    unsafe fn left(p: *const u8) -> L::V {
+        // SAFETY: the trait's contract.
+        unsafe { L::splat(p.cast::<f32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn left_half(p: *const u8) -> L::V {
+        // SAFETY: the trait's contract. (An f32 word has no halves: nothing asks for this.)
+        unsafe { Self::left(p) }
+    }
+    #[inline(always)]
+    unsafe fn right(p: *const u8) -> L::V {
+        // SAFETY: the trait's contract.
+        unsafe { L::load(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn step(a: L::V, b: L::V, sum: L::V) -> L::V {
+        // SAFETY: the trait's contract.
+        unsafe { L::fma(a, b, sum) }
+    }
+}
+
+impl<L: Lanes> Step for Widened<L> {
+    type L = L;
+    type A = (L::V, L::V);
+    type B = (L::V, L::V);
+    #[inline(always)]
+    unsafe fn left(p: *const u8) -> (L::V, L::V) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let word = p.cast::<u32>().read_unaligned();
+            (L::splat(f32::from_bits(word << 16)), L::splat(f32::from_bits(word & 0xffff_0000)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn left_half(p: *const u8) -> (L::V, L::V) {
+        // SAFETY: the trait's contract.
+        unsafe {
+            let word = u32::from(p.cast::<u16>().read_unaligned());
+            (L::splat(f32::from_bits(word << 16)), L::zero())
+        }
+    }
+    #[inline(always)]
+    unsafe fn right(p: *const u8) -> (L::V, L::V) {
+        // SAFETY: the trait's contract.
+        unsafe { L::widen(p) }
+    }
+    #[inline(always)]
+    unsafe fn step(a: (L::V, L::V), b: (L::V, L::V), sum: L::V) -> L::V {
+        // SAFETY: the trait's contract.
+        unsafe { L::fma(a.1, b.1, L::fma(a.0, b.0, sum)) }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Step for Dot {
+    type L = Avx512;
+    type A = __m512i;
+    type B = __m512i;
+    #[inline(always)]
+    unsafe fn left(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_set1_epi32(p.cast::<i32>().read_unaligned()) }
+    }
+    #[inline(always)]
+    unsafe fn left_half(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_set1_epi32(i32::from(p.cast::<u16>().read_unaligned())) }
+    }
+    #[inline(always)]
+    unsafe fn right(p: *const u8) -> __m512i {
+        // SAFETY: the trait's contract.
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn step(a: __m512i, b: __m512i, sum: __m512) -> __m512 {
+        // SAFETY: the trait's contract; the two types are the same 512 bits.
+        unsafe {
+            _mm512_dpbf16_ps(
+                sum,
+                std::mem::transmute::<__m512i, __m512bh>(a),
+                std::mem::transmute::<__m512i, __m512bh>(b),
+            )
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Changing a right or left operand into the form a product takes: transposed weights for dgrad, gradients and
+//! activations as columns over tokens for wgrad.
+
+use super::panels::{PANEL, panel_count, panel_len, panel_stride};
+use crate::device::{Isa, Parts, Pool, cpu_kernel};
+use crate::tensor::{DType, Elem};
+
+/// Panels of W [n, k] to panels of its transpose [k, n]; `out` has [`panel_len`] (k, n) elements.
+pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usize, k: usize, out: &mut [E]) {
+    assert_eq!((w.len(), out.len()), (panel_len(E::DTYPE, n, k), panel_len(E::DTYPE, k, n)), "transpose [{n}, {k}]");
+    if out.is_empty() {
+        return;
+    }
+    let parts = Parts::new(out, panel_stride(E::DTYPE, n));
+    pool.run(panel_count(k), |q| transpose_panel::<E>(isa, w, n, k, q, parts.take(q)));
+}
+
+cpu_kernel! {
+    /// Panel `q` of the transpose: rows q * 32.. of W^T, all of its n columns.
+    fn transpose_panel<E: Elem>(w: &[E], n: usize, k: usize, q: usize, out: &mut [E]) {
+        let stride = panel_stride(E::DTYPE, k);
+        let paired = E::DTYPE == DType::Bf16;
+        let cols = PANEL.min(k - q * PANEL);
+        // Element (n, i) of a panel, and (i, n) of the transposed one; pairs run over the second index.
+        let at = |row: usize, i: usize| if paired { (i / 2 * PANEL + row) * 2 + i % 2 } else { i * PANEL + row };
+        if cols < PANEL || n % 2 == 1 {
+            out.fill(E::from_f32(0.0));
+        }
+        for (p, panel) in w.chunks_exact(stride).enumerate() {
+            let rows = PANEL.min(n - p * PANEL);
+            for r in 0..rows {
+                for c in 0..cols {
+                    out[at(c, p * PANEL + r)] = panel[at(r, q * PANEL + c)];
+                }
+            }
+        }
+    }
+}
+
+/// dy [t, n] as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias [n] += the sum
+/// over tokens, one chain each.
+pub(in crate::ops) fn pack_columns<E: Elem>(
+    pool: &Pool,
+    isa: Isa,
+    dy: &[E],
+    n: usize,
+    out: &mut [E],
+    dbias: Option<&mut [f32]>,
+) {
+    let t = dy.len().checked_div(n).unwrap_or(0);
+    assert_eq!(out.len(), panel_len(E::DTYPE, n, t), "pack of dy [{t}, {n}]");
+    if let Some(dbias) = dbias {
+        assert_eq!(dbias.len(), n, "dbias of dy [{t}, {n}]");
+        let parts = Parts::new(dbias, PANEL);
+        pool.run(panel_count(n), |p| add_columns::<E>(isa, dy, n, p * PANEL, parts.take(p)));
+    }
+    if !out.is_empty() {
+        let parts = Parts::new(out, panel_stride(E::DTYPE, t));
+        pool.run(panel_count(n), |p| pack_panel::<E>(isa, dy, n, p * PANEL, parts.take(p)));
+    }
+}
+
+cpu_kernel! {
+    /// sums[j] += dy[.., first + j], tokens ascending.
+    fn add_columns<E: Elem>(dy: &[E], n: usize, first: usize, sums: &mut [f32]) {
+        let mut acc = [0.0; PANEL];
+        acc[..sums.len()].copy_from_slice(sums);
+        if sums.len() == PANEL {
+            for row in dy.chunks_exact(n) {
+                let row = &row[first..first + PANEL];
+                for j in 0..PANEL {
+                    acc[j] += row[j].to_f32();
+                }
+            }
+        } else {
+            for row in dy.chunks_exact(n) {
+                for (a, d) in acc.iter_mut().zip(&row[first..first + sums.len()]) {
+                    *a += d.to_f32();
+                }
+            }
+        }
+        sums.copy_from_slice(&acc[..sums.len()]);
+    }
+}
+
+cpu_kernel! {
+    /// Columns first..first + 32 of dy as one panel.
+    fn pack_panel<E: Elem>(dy: &[E], n: usize, first: usize, out: &mut [E]) {
+        let cols = PANEL.min(n - first);
+        let zero = E::from_f32(0.0);
+        if E::DTYPE == DType::Bf16 {
+            for (words, pair) in out.chunks_exact_mut(2 * PANEL).zip(dy.chunks(2 * n)) {
+                let low = &pair[first..first + cols];
+                let high = pair.get(n + first..n + first + cols);
+                let mut lanes = [[zero; PANEL]; 2];
+                lanes[0][..cols].copy_from_slice(low);
+                if let Some(high) = high {
+                    lanes[1][..cols].copy_from_slice(high);
+                }
+                for j in 0..PANEL {
+                    words[2 * j] = lanes[0][j];
+                    words[2 * j + 1] = lanes[1][j];
+                }
+            }
+        } else {
+            for (words, row) in out.chunks_exact_mut(PANEL).zip(dy.chunks_exact(n)) {
+                words[..cols].copy_from_slice(&row[first..first + cols]);
+                words[cols..].fill(zero);
+            }
+        }
+    }
+}
+
+/// x [t, k] as words `[words over t][k]`: bf16 rows in pairs (the last with zeros when t is odd).
+pub(in crate::ops) fn pack_pairs<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
+    if k == 0 || x.is_empty() {
+        return;
+    }
+    assert_eq!(out.len(), x.len().next_multiple_of(2 * k), "pairs of x [{}, {k}]", x.len() / k);
+    let parts = Parts::new(out, 2 * k);
+    pool.run(parts.count(), |i| pair_rows::<E>(isa, &x[2 * k * i..x.len().min(2 * k * (i + 1))], k, parts.take(i)));
+}
+
+cpu_kernel! {
+    /// Two rows (or one) interleaved.
+    fn pair_rows<E: Elem>(rows: &[E], k: usize, out: &mut [E]) {
+        let (low, high) = rows.split_at(k);
+        if high.len() == k {
+            for i in 0..k {
+                out[2 * i] = low[i];
+                out[2 * i + 1] = high[i];
+            }
+        } else {
+            for i in 0..k {
+                out[2 * i] = low[i];
+                out[2 * i + 1] = E::from_f32(0.0);
+            }
+        }
+    }
+}

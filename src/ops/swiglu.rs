@@ -1,0 +1,52 @@
+//! Backward of silu(gate) * up; the forward is [`super::linear::fwd_swiglu`]'s epilogue.
+
+use half::bf16;
+
+use crate::device::{Device, Parts, cpu_kernel};
+use crate::error::Result;
+use crate::ops::matmul::PANEL;
+use crate::ops::{check, math};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Rows of one job: enough work to be worth handing out.
+const ROWS: usize = 16;
+
+/// dgate_up [T, 2F] from gate_up [T, 2F] (interleaved in blocks of 32: gate, up, gate, ...) and dy [T, F].
+pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
+    const OP: &str = "swiglu::bwd";
+    let (t, f, dtype) = (dy.rows(), dy.cols().next_multiple_of(PANEL), dy.dtype);
+    check::tensor(OP, "dy", dy, dtype, &[t, f])?;
+    check::tensor(OP, "gate_up", gate_up, dtype, &[t, 2 * f])?;
+    check::tensor(OP, "dgate_up", dgate_up, dtype, &[t, 2 * f])?;
+    match dtype {
+        DType::Bf16 => body::<bf16>(dev, gate_up, dy, dgate_up),
+        _ => body::<f32>(dev, gate_up, dy, dgate_up),
+    }
+    Ok(())
+}
+
+fn body<E: Elem>(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {
+    let Some(cpu) = dev.on_cpu() else { return };
+    let ([out], [gate_up_view, dy_view]) = cpu.memory.tensors([dgate_up], [gate_up, dy]);
+    let (gate_up, dy, chunk) = (gate_up_view.of::<E>(), dy_view.of::<E>(), 2 * ROWS * dy.cols());
+    let parts = Parts::new(out.of::<E>(), chunk);
+    cpu.pool.run(parts.count(), |i| {
+        let out = parts.take(i);
+        let at = i * chunk;
+        rows::<E>(cpu.isa, &gate_up[at..at + out.len()], &dy[at / 2..(at + out.len()) / 2], out);
+    });
+}
+
+cpu_kernel! {
+    fn rows<E: Elem>(gate_up: &[E], dy: &[E], out: &mut [E]) {
+        let outs = out.chunks_exact_mut(2 * PANEL);
+        for ((out, pair), dy) in outs.zip(gate_up.chunks_exact(2 * PANEL)).zip(dy.chunks_exact(PANEL)) {
+            let ((gate, up), (dgate, dup)) = (pair.split_at(PANEL), out.split_at_mut(PANEL));
+            for j in 0..PANEL {
+                let (g, u, d) = (gate[j].to_f32(), up[j].to_f32(), dy[j].to_f32());
+                dgate[j] = E::from_f32(d * u * math::silu_grad(g));
+                dup[j] = E::from_f32(d * math::silu(g));
+            }
+        }
+    }
+}

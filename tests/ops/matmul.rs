@@ -1,0 +1,34 @@
+use half::bf16;
+use omr::ops::matmul::*;
+use omr::tensor::DType;
+
+#[test]
+fn order_is_the_documented_one() {
+    let (n, k) = (70, 5);
+    for dtype in [DType::F32, DType::Bf16] {
+        let row_major: Vec<u32> = (0..n * k).map(|i| i as u32 + 1).collect();
+        let mut panels = vec![0u32; panel_len(dtype, n, k)];
+        pack_order(dtype, n, k, &row_major, &mut panels);
+        assert_eq!(unpack_order(dtype, n, k, &panels), row_major);
+        for row in 0..n {
+            for i in 0..k {
+                let (p, j) = (row / 32, row % 32);
+                let at = match dtype {
+                    DType::Bf16 => ((p * 3 + i / 2) * 32 + j) * 2 + i % 2,
+                    _ => (p * 5 + i) * 32 + j,
+                };
+                assert_eq!(index(dtype, k, row, i), at);
+                assert_eq!(panels[at], row_major[row * k + i]);
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_weights_are_rounded_to_nearest() {
+    let w = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, -0.1];
+    let mut bytes = vec![0; panel_len(DType::Bf16, 1, 3) * 2];
+    pack(DType::Bf16, 1, 3, &w, &mut bytes);
+    let want: Vec<f32> = w.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+    assert_eq!(unpack(DType::Bf16, 1, 3, &bytes), want);
+}
