@@ -11,4 +11,5 @@ mod layering;
 mod ops;
 mod rl;
 mod seed;
+mod text;
 mod train;

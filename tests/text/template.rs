@@ -1,0 +1,96 @@
+//! The template engine: what Hugging Face's templates use, and bounds on what they may do.
+
+use std::fs;
+
+use omr::text::{ChatTemplate, Message, Tokenizer};
+use serde_json::{Map, Value, json};
+
+fn render(source: &str, variables: Value) -> omr::error::Result<String> {
+    let variables: Map<String, Value> = serde_json::from_value(variables).unwrap();
+    ChatTemplate::new(source, "t.jinja")?.render_with(&[Message::text("user", "hi")], true, &variables)
+}
+
+#[test]
+fn what_templates_use_works_as_in_jinja2() {
+    for (source, expected) in [
+        ("{% for m in messages %}\n    {{ m['content'] }}\n{% endfor %}\n", "    hi\n"),
+        ("{{ messages[0].role.upper() }}{{ ' x '.strip() }}{{ 'a-b'.split('-')[-1] }}", "USERxb"),
+        ("{{ tools | tojson }}", r#"[{"name": "f", "x": 1.0, "é": "<a>"}]"#),
+        ("{{ tools | tojson(indent=2) }}", "[\n  {\n    \"name\": \"f\",\n    \"x\": 1.0,\n    \"é\": \"<a>\"\n  }\n]"),
+        ("{{ tools | tojson(ensure_ascii=true) }}", r#"[{"name": "f", "x": 1.0, "\u00e9": "<a>"}]"#),
+        ("{{ tools | tojson(separators=[',', ':']) }}", r#"[{"name":"f","x":1.0,"é":"<a>"}]"#),
+        ("{% for i in range(9) %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}", "01"),
+        ("{{ none }} {{ true }} {{ missing }}", "None True "),
+        ("{% if add_generation_prompt %}yes{% endif %}", "yes"),
+        ("{{ strftime_now('%Y')|length }}", "4"),
+        ("{{ '<b>' }}", "<b>"),
+    ] {
+        let tools = json!({"tools": [{"name": "f", "x": 1.0, "\u{e9}": "<a>"}]});
+        assert_eq!(render(source, tools).unwrap(), expected, "{source}");
+    }
+}
+
+#[test]
+fn a_template_that_refuses_or_runs_away_is_an_error() {
+    for (source, what) in [
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}", "fuel"),
+        ("{% for i in range(90000) %}{{ '0123456789012345678901234567890123456789' }}{% endfor %}", "more than"),
+        ("{{ messages[0].nothing.more }}", "undefined"),
+        ("{% if %}", "t.jinja"),
+        ("{{ strftime_now('%') }}", "t.jinja"),
+    ] {
+        let error = render(source, json!({})).unwrap_err();
+        assert!(error.to_string().starts_with("t.jinja: ") && error.to_string().contains(what), "{source}: {error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+}
+
+#[test]
+fn the_directorys_templates_have_an_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| fs::write(dir.path().join(name), content).unwrap();
+    let source = || ChatTemplate::load(dir.path()).map(|t| t.source().to_owned());
+
+    assert!(source().unwrap_err().to_string().contains("no chat template"));
+    write("tokenizer_config.json", r#"{"chat_template": [{"name": "tool_use", "template": "t"}]}"#);
+    assert!(source().unwrap_err().to_string().contains("tokenizer_config.json"));
+    let listed = r#"{"chat_template": [{"name": "tool_use", "template": "t"}, {"name": "default", "template": "d"}]}"#;
+    write("tokenizer_config.json", listed);
+    assert_eq!(source().unwrap(), "d");
+    let config = r#"{"chat_template": "c", "eos_token": {"content": "<e>"}, "bos_token": "<b>", "pad_token": null}"#;
+    write("tokenizer_config.json", config);
+    assert_eq!(source().unwrap(), "c");
+    write("chat_template.json", r#"{"chat_template": "j"}"#);
+    assert_eq!(source().unwrap(), "j");
+    write("chat_template.jinja", "{{ bos_token }}{{ eos_token }}{{ pad_token }}");
+    assert_eq!(ChatTemplate::load(dir.path()).unwrap().render(&[], false).unwrap(), "<b><e>");
+
+    write("chat_template.jinja", "{% broken");
+    assert!(source().unwrap_err().to_string().contains("chat_template.jinja"));
+}
+
+#[test]
+fn broken_tokenizers_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tokenizer.json");
+    let error = |content: Option<&str>| {
+        content.map(|c| fs::write(&file, c).unwrap());
+        let error = Tokenizer::load(dir.path()).err().unwrap();
+        assert!(error.to_string().contains("tokenizer.json"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    };
+    error(None);
+    error(Some("{"));
+    error(Some("{}"));
+    let bpe = |decoder: &str| {
+        format!(
+            r#"{{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,"pre_tokenizer":null,
+            "post_processor":null,"decoder":{decoder},"model":{{"type":"BPE","vocab":{{"a":0}},"merges":[]}}}}"#
+        )
+    };
+    assert!(error(Some(&bpe("null"))).contains("ByteLevel"));
+    let byte_level = r#"{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":false,"use_regex":false}"#;
+    assert!(error(Some(&bpe(byte_level))).contains("byte 0x00"));
+}
