@@ -17,8 +17,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("reward", &["error", "config", "ops::philox"]),
     ("task", &["error", "config", "observe", "text", "image", "reward", "data", "ops::philox"]),
     ("data", &["error", "config", "observe", "text", "image", "reward", "task", "ops::philox"]),
-    ("model", &["error", "config", "device", "tensor", "ops", "image", "text"]),
-    ("optim", &["error", "config", "device", "tensor", "ops", "model"]),
+    ("model", &["error", "config", "device", "tensor", "ops", "image", "text", "data::whole"]),
+    ("optim", &["error", "config", "device", "tensor", "ops", "model", "data::whole"]),
     ("checkpoint", &["error", "config", "device", "tensor", "ops", "model", "optim", "data::whole"]),
     (
         "engine",

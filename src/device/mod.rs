@@ -6,10 +6,12 @@
 //! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool) and in
 //! the matrix kernels.
 
+mod file;
 mod isa;
 mod memory;
 mod pool;
 
+pub use file::MappedFile;
 pub use isa::{Isa, cpu_kernel};
 pub use memory::{Mark, Memory, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};

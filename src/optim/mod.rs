@@ -1,1 +1,7 @@
-//! optim
+//! AdamW over a model's parameters, and learning-rate schedules.
+
+mod adamw;
+mod schedule;
+
+pub use adamw::{Decay, Optimizer, StepStats};
+pub use schedule::learning_rate;

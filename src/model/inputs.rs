@@ -1,0 +1,128 @@
+//! A packed batch as the model takes it: tokens of all sequences one after another, their mrope coordinates, the
+//! borders between them, their images, and which tokens the images' rows replace.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::image::ImageInput;
+use crate::model::config::ModelConfig;
+use crate::model::positions::{self, AfterVideo, Medium};
+
+/// Packed sequences.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// Tokens `[T]`.
+    pub input_ids: Vec<u32>,
+    /// Time, height and width of each token, beginning anew with each sequence.
+    pub position_ids: [Vec<i32>; 3],
+    /// Borders of the sequences `[S + 1]`.
+    pub cu_seqlens: Vec<u32>,
+    /// Of each sequence: a later token at index i has position i + delta on all axes.
+    pub rope_deltas: Vec<i32>,
+    /// Pictures and videos in the order of their places.
+    pub images: Vec<Arc<ImageInput>>,
+    /// The tokens that image rows replace, ascending.
+    pub image_rows: Vec<u32>,
+}
+
+/// What stands at an image's places: more than one frame is a video.
+pub fn medium(image: &ImageInput) -> Medium {
+    if image.frames > 1 { Medium::video(image.grid_thw) } else { Medium::image(image.grid_thw) }
+}
+
+impl Inputs {
+    /// A batch of sequences, each with its images. Errors on ids outside the vocabulary and when places and images
+    /// do not match.
+    pub fn new(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Result<Inputs> {
+        let mut inputs = Inputs::empty();
+        for (i, (input_ids, images)) in sequences.iter().enumerate() {
+            inputs.push(config, input_ids, images, input_ids.len()).map_err(|e| in_sequence(e, i))?;
+        }
+        Ok(inputs)
+    }
+
+    /// No sequence yet.
+    pub fn empty() -> Inputs {
+        Inputs { cu_seqlens: vec![0], ..Inputs::default() }
+    }
+
+    /// Adds a sequence. Tokens from `prompt_len` on were generated: an image id among them is a plain token.
+    /// Errors as [`Inputs::new`]; nothing is added then.
+    pub fn push(
+        &mut self,
+        config: &ModelConfig,
+        input_ids: &[u32],
+        images: &[Arc<ImageInput>],
+        prompt_len: usize,
+    ) -> Result<()> {
+        check_ids(config, input_ids)?;
+        let media: Vec<Medium> = images.iter().map(|image| medium(image)).collect();
+        let p = positions::sequence(config, input_ids, &media, prompt_len, AfterVideo::default())?;
+        let start = self.input_ids.len() as u32;
+        self.input_ids.extend_from_slice(input_ids);
+        self.position_ids.iter_mut().zip(&p.position_ids).for_each(|(all, new)| all.extend_from_slice(new));
+        self.cu_seqlens.push(start + input_ids.len() as u32);
+        self.rope_deltas.push(p.rope_delta);
+        self.images.extend(images.iter().cloned());
+        self.image_rows.extend(p.image_rows.iter().map(|row| start + row));
+        Ok(())
+    }
+
+    /// Tokens.
+    pub fn len(&self) -> usize {
+        self.input_ids.len()
+    }
+
+    /// True for no tokens at all.
+    pub fn is_empty(&self) -> bool {
+        self.input_ids.is_empty()
+    }
+}
+
+/// Errors on an id outside the vocabulary.
+pub fn check_ids(config: &ModelConfig, input_ids: &[u32]) -> Result<()> {
+    match input_ids.iter().position(|&id| id as usize >= config.vocab_size) {
+        None => Ok(()),
+        Some(i) => {
+            let expected = format!("ids below vocab_size {}", config.vocab_size);
+            Err(Error::input(format!("token {i}"), input_ids[i].to_string(), expected))
+        }
+    }
+}
+
+fn in_sequence(error: Error, index: usize) -> Error {
+    match error {
+        Error::Input { place, found, expected, hint } => {
+            Error::Input { place: format!("sequence {index}, {place}"), found, expected, hint }
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tests::tiny;
+
+    #[test]
+    fn packed_sequences_begin_anew() {
+        let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
+        let image = Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels: vec![0; 28 * 56 * 3] });
+        let with_image = [5, 82, 80, 80, 83, 6];
+        let images = [image];
+        let inputs = Inputs::new(&config, &[(&[1, 2, 3], &[]), (&with_image, &images)]).unwrap();
+        assert_eq!(inputs.cu_seqlens, [0, 3, 9]);
+        assert_eq!(inputs.image_rows, [5, 6]);
+        assert_eq!(inputs.position_ids[2], [0, 1, 2, 0, 1, 2, 3, 4, 5]);
+        assert_eq!(inputs.position_ids[0], [0, 1, 2, 0, 1, 2, 2, 4, 5]);
+        assert_eq!(inputs.rope_deltas, [0, 0]);
+    }
+
+    #[test]
+    fn faults_name_sequence_and_token() {
+        let config = ModelConfig::from_json(&tiny(), "config.json").unwrap();
+        let text = |ids: &[u32]| Inputs::new(&config, &[(&[1], &[]), (ids, &[])]).unwrap_err().to_string();
+        assert_eq!(text(&[1, 90]), "sequence 1, token 1: found 90, expected ids below vocab_size 90");
+        assert!(text(&[82, 80, 83]).starts_with("sequence 1, token 1: found an image or video place"));
+    }
+}

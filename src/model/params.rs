@@ -1,0 +1,337 @@
+//! The model's parameters: which Hugging Face tensors make up each one, and where every element lies.
+//!
+//! A parameter is one tensor of the program. A matrix `[n, k]` lies in column panels; q, k and v are one matrix,
+//! gate and up are one whose rows alternate in blocks of [`PANEL`], padded rows and columns are zero. One
+//! [`Param`] drives loading, saving, gradients and optimizer state: all share its element order.
+
+use crate::device::{Device, Parts, Region};
+use crate::error::{Error, Result};
+use crate::ops::matmul::{self, PANEL, Weight, panel_len};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// A Hugging Face tensor that is a part of a parameter.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Piece {
+    /// Its released name.
+    pub name: String,
+    /// Its shape in the file.
+    pub shape: Vec<usize>,
+    rows: Rows,
+}
+
+/// Which rows of the parameter a piece's rows are.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Rows {
+    /// Consecutive, from here.
+    From(usize),
+    /// Blocks of [`PANEL`] rows, every second block, beginning with block 0 (gate) or 1 (up).
+    EverySecond(usize),
+}
+
+impl Piece {
+    /// A piece whose rows follow one another from row `from` of the parameter.
+    pub fn rows(name: impl Into<String>, shape: &[usize], from: usize) -> Piece {
+        Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::From(from) }
+    }
+
+    /// One of two pieces whose blocks of rows alternate: 0 comes first.
+    pub fn every_second(name: impl Into<String>, shape: &[usize], first: usize) -> Piece {
+        Piece { name: name.into(), shape: shape.to_vec(), rows: Rows::EverySecond(first) }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// True for a tensor without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements of one row: 1 for a vector.
+    pub fn row_len(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// The parameter's row of this piece's row `r`.
+    fn row(&self, r: usize) -> usize {
+        match self.rows {
+            Rows::From(from) => from + r,
+            Rows::EverySecond(first) => (r / PANEL * 2 + first) * PANEL + r % PANEL,
+        }
+    }
+
+    /// This piece's row at the parameter's row `n`, if there is one.
+    fn row_at(&self, n: usize) -> Option<usize> {
+        let r = match self.rows {
+            Rows::From(from) => n.checked_sub(from)?,
+            Rows::EverySecond(first) if n / PANEL % 2 == first => n / PANEL / 2 * PANEL + n % PANEL,
+            Rows::EverySecond(_) => return None,
+        };
+        (r < self.shape[0]).then_some(r)
+    }
+}
+
+/// One parameter.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Param {
+    /// The Hugging Face tensors in it.
+    pub pieces: Vec<Piece>,
+    /// Its weights, flat, in the compute type.
+    pub tensor: Tensor,
+    /// True for matrices and the token table, false for biases and norms.
+    pub is_matrix: bool,
+    /// True in the vision tower.
+    pub is_vision: bool,
+    n: usize,
+    k: usize,
+}
+
+impl Param {
+    /// The parameter's name in messages: its first piece's.
+    pub fn name(&self) -> &str {
+        &self.pieces[0].name
+    }
+
+    /// Index of element (n, k) in the flat order.
+    fn index(&self, n: usize, k: usize) -> usize {
+        if self.is_matrix { matmul::index(self.tensor.dtype, self.k, n, k) } else { n }
+    }
+
+    /// Fills `tensor` (the weights, or anything else in their element order) row by row: `row(piece, r, out)`
+    /// writes row `r` of piece number `piece`. Padding becomes zero.
+    pub fn fill<T: Elem>(&self, dev: &mut Device, tensor: Tensor, row: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        assert_eq!(tensor.len(), self.tensor.len(), "{} and what fills it differ in length", self.name());
+        let Some(cpu) = dev.on_cpu() else { return };
+        let data = cpu.memory.view_mut(tensor.span()).of::<T>();
+        let panel = if self.is_matrix { data.len() / self.n.div_ceil(PANEL) } else { PANEL };
+        let parts = Parts::new(data, panel);
+        cpu.pool.run(parts.count(), |p| {
+            let out = parts.take(p);
+            out.fill(T::from_f32(0.0));
+            let mut values = vec![0.0; self.k];
+            for n in p * PANEL..((p + 1) * PANEL).min(self.n) {
+                let found = self.pieces.iter().enumerate().find_map(|(i, piece)| Some((i, piece.row_at(n)?)));
+                let Some((piece, r)) = found else { continue };
+                let values = &mut values[..self.pieces[piece].row_len()];
+                row(piece, r, values);
+                for (k, value) in values.iter().enumerate() {
+                    out[self.index(n, k) - p * panel] = T::from_f32(*value);
+                }
+            }
+        });
+    }
+
+    /// Piece number `piece` of `tensor` (in the weights' element order), row-major. Zeros on a device that only
+    /// counts.
+    pub fn piece<T: Elem>(&self, dev: &Device, tensor: Tensor, piece: usize) -> Vec<T> {
+        let piece = &self.pieces[piece];
+        if dev.counts_only() {
+            return vec![T::from_f32(0.0); piece.len()];
+        }
+        let data = dev.memory().view(tensor.span()).of::<T>();
+        let mut out = Vec::with_capacity(piece.len());
+        for r in 0..piece.shape[0] {
+            let n = piece.row(r);
+            out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
+        }
+        out
+    }
+}
+
+/// A matrix of the model.
+#[derive(Clone, Copy)]
+pub struct Matrix {
+    /// Its number in [`ParamLayout`].
+    pub id: usize,
+    /// The operand of the matrix ops.
+    pub weight: Weight,
+}
+
+/// A bias or a norm's weights.
+#[derive(Clone, Copy)]
+pub struct Vector {
+    /// Its number in [`ParamLayout`].
+    pub id: usize,
+    /// `[n]`, compute type.
+    pub tensor: Tensor,
+}
+
+/// A linear layer.
+#[derive(Clone, Copy)]
+pub struct Linear {
+    /// `[n, k]`.
+    pub weight: Matrix,
+    /// `[n]`.
+    pub bias: Option<Vector>,
+}
+
+/// All parameters, in the order gradients are summed and updates are made.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ParamLayout {
+    /// The parameters; a [`Matrix`] or [`Vector`] names one by its index.
+    pub params: Vec<Param>,
+    /// Type of the weights.
+    pub dtype: DType,
+}
+
+impl ParamLayout {
+    /// No parameters yet.
+    pub fn new(dtype: DType) -> ParamLayout {
+        ParamLayout { params: Vec::new(), dtype }
+    }
+
+    /// Adds a matrix `[n, k]` made of `pieces`, zero-filled.
+    pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
+        let data = dev.zeros(Region::Weights, self.dtype, &[panel_len(self.dtype, n, k)])?;
+        Ok(Matrix { id: self.push(pieces, data, true, n, k), weight: Weight { data, n, k } })
+    }
+
+    /// Adds a vector `[n]` made of `pieces`, zero-filled.
+    pub fn vector(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>) -> Result<Vector> {
+        let tensor = dev.zeros(Region::Weights, self.dtype, &[n])?;
+        Ok(Vector { id: self.push(pieces, tensor, false, n, 1), tensor })
+    }
+
+    /// Adds a linear layer `[n, k]` named `name`, with a bias if `bias`. Columns beyond the file's are padding.
+    pub fn linear(
+        &mut self,
+        dev: &mut Device,
+        name: &str,
+        [n, k]: [usize; 2],
+        file_k: usize,
+        bias: bool,
+    ) -> Result<Linear> {
+        let weight = self.matrix(dev, n, k, vec![Piece::rows(format!("{name}.weight"), &[n, file_k], 0)])?;
+        let bias = match bias {
+            true => Some(self.vector(dev, n, vec![Piece::rows(format!("{name}.bias"), &[n], 0)])?),
+            false => None,
+        };
+        Ok(Linear { weight, bias })
+    }
+
+    /// Adds an MLP's `{name}.gate_proj` and `{name}.up_proj`, each `[f, k]`, as one layer of alternating blocks.
+    pub fn gate_up(&mut self, dev: &mut Device, name: &str, f: usize, k: usize, bias: bool) -> Result<Linear> {
+        let n = 2 * f.next_multiple_of(PANEL);
+        let pieces = |what: &str, shape: &[usize]| {
+            let piece = |i| Piece::every_second(format!("{name}.{}_proj.{what}", ["gate", "up"][i]), shape, i);
+            vec![piece(0), piece(1)]
+        };
+        let weight = self.matrix(dev, n, k, pieces("weight", &[f, k]))?;
+        let bias = if bias { Some(self.vector(dev, n, pieces("bias", &[f]))?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    /// Adds a norm's weights `[n]`.
+    pub fn norm(&mut self, dev: &mut Device, name: &str, n: usize) -> Result<Vector> {
+        self.vector(dev, n, vec![Piece::rows(format!("{name}.weight"), &[n], 0)])
+    }
+
+    fn push(&mut self, pieces: Vec<Piece>, tensor: Tensor, is_matrix: bool, n: usize, k: usize) -> usize {
+        let is_vision = pieces[0].name.starts_with("visual.");
+        self.params.push(Param { pieces, tensor, is_matrix, is_vision, n, k });
+        self.params.len() - 1
+    }
+
+    /// Every Hugging Face tensor with its parameter's and its piece's number.
+    pub fn pieces(&self) -> impl Iterator<Item = (usize, usize, &Piece)> {
+        let of = |(i, param)| Param::numbered(param).map(move |(j, piece)| (i, j, piece));
+        self.params.iter().enumerate().flat_map(of)
+    }
+
+    /// Number of weights, padding left out.
+    pub fn num_weights(&self) -> usize {
+        self.pieces().map(|(_, _, piece)| piece.len()).sum()
+    }
+
+    /// The piece called `name` (released naming).
+    pub fn find(&self, name: &str) -> Result<(&Param, usize)> {
+        let found = self.pieces().find(|(_, _, piece)| piece.name == name);
+        found
+            .map(|(param, piece, _)| (&self.params[param], piece))
+            .ok_or_else(|| Error::Failed(format!("the model has no tensor {name}")))
+    }
+}
+
+impl Param {
+    fn numbered(param: &Param) -> impl Iterator<Item = (usize, &Piece)> {
+        param.pieces.iter().enumerate()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan};
+
+    fn device() -> Device {
+        Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap()
+    }
+
+    #[test]
+    fn pieces_come_back_and_padding_is_zero() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let mut dev = device();
+            let mut layout = ParamLayout::new(dtype);
+            layout.gate_up(&mut dev, "m", 40, 9, true).unwrap();
+            layout.linear(&mut dev, "down", [13, 64], 40, false).unwrap();
+            let qkv = vec![Piece::rows("q", &[6, 3], 0), Piece::rows("k", &[2, 3], 6), Piece::rows("v", &[2, 3], 8)];
+            layout.matrix(&mut dev, 10, 3, qkv).unwrap();
+            let value = |param: usize, piece: usize, r: usize, k: usize| {
+                (1 + (param * 31 + piece * 17 + r * 5 + k) % 101) as f32
+            };
+            let mut sum = 0.0;
+            for (i, param) in layout.params.iter().enumerate() {
+                let row = |piece: usize, r: usize, out: &mut [f32]| {
+                    out.iter_mut().enumerate().for_each(|(k, out)| *out = value(i, piece, r, k));
+                };
+                match dtype {
+                    DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row),
+                    _ => param.fill::<f32>(&mut dev, param.tensor, row),
+                }
+                for (j, piece) in param.pieces.iter().enumerate() {
+                    let found: Vec<f32> = match dtype {
+                        DType::Bf16 => {
+                            let values = param.piece::<half::bf16>(&dev, param.tensor, j);
+                            values.into_iter().map(Elem::to_f32).collect()
+                        }
+                        _ => param.piece(&dev, param.tensor, j),
+                    };
+                    for (at, found) in found.iter().enumerate() {
+                        assert_eq!(*found, value(i, j, at / piece.row_len(), at % piece.row_len()));
+                        sum += found;
+                    }
+                }
+            }
+            let all: f32 = layout
+                .params
+                .iter()
+                .flat_map(|param| match dtype {
+                    DType::Bf16 => dev.read::<half::bf16>(param.tensor).into_iter().map(Elem::to_f32).collect(),
+                    _ => dev.read::<f32>(param.tensor),
+                })
+                .sum();
+            assert_eq!(all, sum, "padding holds something");
+        }
+    }
+
+    #[test]
+    fn the_order_is_the_matrix_kernels() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let mut dev = device();
+            let mut layout = ParamLayout::new(dtype);
+            let (n, k) = (45, 7);
+            layout.linear(&mut dev, "w", [n, k], k, false).unwrap();
+            let rows: Vec<f32> = (0..n * k).map(|i| i as f32 % 251.0).collect();
+            let param = &layout.params[0];
+            let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);
+            match dtype {
+                DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row),
+                _ => param.fill::<f32>(&mut dev, param.tensor, row),
+            }
+            let bytes = dev.memory().view(param.tensor.span()).of::<u8>().to_vec();
+            assert_eq!(crate::ops::matmul::unpack(dtype, n, k, &bytes), rows);
+        }
+    }
+}

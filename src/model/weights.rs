@@ -1,0 +1,413 @@
+//! Weights in safetensors files: read by mapping, under both namings, from one file or shards; written under
+//! the released naming, each file whole.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde_json::{Map, Value, json};
+
+use crate::data::whole;
+use crate::device::{Device, MappedFile};
+use crate::error::{Error, Result};
+use crate::model::params::{Param, ParamLayout};
+use crate::tensor::{DType, Elem};
+
+/// Largest weight file written, as the Hugging Face savers have it.
+const MAX_SHARD_BYTES: usize = 5_000_000_000;
+
+/// The single weight file's name.
+const SINGLE: &str = "model.safetensors";
+
+/// The list of shards.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The weight files of a model directory, mapped.
+pub struct WeightFiles {
+    dir: PathBuf,
+    files: Vec<MappedFile>,
+    tensors: BTreeMap<String, Stored>,
+}
+
+struct Stored {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: std::ops::Range<usize>,
+}
+
+/// The released name of a tensor: newer versions put the decoder under `model.language_model` and the tower
+/// under `model.visual`.
+fn released_name(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return format!("model.{rest}");
+    }
+    name.strip_prefix("model.").filter(|rest| rest.starts_with("visual.")).unwrap_or(name).to_owned()
+}
+
+impl WeightFiles {
+    /// Opens `dir`'s weights: `model.safetensors`, else the shards its index names. Errors on a missing, cut or
+    /// broken file.
+    pub fn open(dir: &Path) -> Result<WeightFiles> {
+        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        if dir.join(SINGLE).exists() {
+            weights.add(&dir.join(SINGLE))?;
+            return Ok(weights);
+        }
+        let index = dir.join(INDEX);
+        if !index.exists() {
+            return Err(Error::input(dir.display().to_string(), "no weights", format!("{SINGLE} or {INDEX}")));
+        }
+        let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
+        let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, format!("not JSON: {e}")))?;
+        let map = value["weight_map"].as_object().ok_or_else(|| Error::format(&index, "no object at /weight_map"))?;
+        let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            if Path::new(name).file_name() != Some(name.as_ref()) {
+                return Err(Error::format(&index, format!("/weight_map names {name:?}, which is no plain file name")));
+            }
+            weights.add(&dir.join(name))?;
+        }
+        if let Some(lost) = map.keys().find(|k| !weights.tensors.contains_key(&released_name(k))) {
+            return Err(Error::format(&index, format!("{lost} is not in the file /weight_map names for it")));
+        }
+        Ok(weights)
+    }
+
+    /// Opens safetensors files with any tensors in them.
+    pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<WeightFiles> {
+        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        files.iter().try_for_each(|path| weights.add(path))?;
+        Ok(weights)
+    }
+
+    fn add(&mut self, path: &Path) -> Result<()> {
+        let map = MappedFile::open(path)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| Error::format(path, format!("not a whole safetensors file: {e}")))?;
+        let start = header + 8;
+        let (have, want) = (map.len(), start + metadata.data_len());
+        if have != want {
+            return Err(Error::format(path, format!("{have} bytes, its header promises {want}: cut or overwritten")));
+        }
+        for (name, info) in metadata.tensors() {
+            let (from, to) = info.data_offsets;
+            let stored = Stored {
+                file: self.files.len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                bytes: start + from..start + to,
+            };
+            if self.tensors.insert(released_name(&name), stored).is_some() {
+                return Err(Error::format(path, format!("{name} is stored twice")));
+            }
+        }
+        self.files.push(map);
+        Ok(())
+    }
+
+    /// The released names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// A tensor of shape `shape`, whatever its type. Errors when it is absent or has another shape.
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
+        let stored = self.tensors.get(name).ok_or_else(|| Error::format(&self.dir, format!("no tensor {name}")))?;
+        if stored.shape != shape {
+            return Err(Error::format(&self.dir, format!("{name} is {:?}, not {shape:?}", stored.shape)));
+        }
+        Ok(self.view(stored))
+    }
+
+    fn view(&self, stored: &Stored) -> StoredTensor<'_> {
+        StoredTensor { dtype: stored.dtype, bytes: &self.files[stored.file][stored.bytes.clone()] }
+    }
+
+    /// Copies every weight of `layout` up to the device. Errors, naming the first few, when tensors are missing,
+    /// unknown, or of another shape or type.
+    pub fn load(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
+        self.check(layout)?;
+        for param in &layout.params {
+            let pieces: Vec<StoredTensor<'_>> =
+                param.pieces.iter().map(|piece| self.view(&self.tensors[&piece.name])).collect();
+            let row = |piece: usize, r: usize, out: &mut [f32]| pieces[piece].row(r, out);
+            match layout.dtype {
+                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row),
+                _ => param.fill::<f32>(dev, param.tensor, row),
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, layout: &ParamLayout) -> Result<()> {
+        let (mut missing, mut shapes, mut types) = (Vec::new(), Vec::new(), Vec::new());
+        let mut known = std::collections::BTreeSet::new();
+        for (_, _, piece) in layout.pieces() {
+            known.insert(piece.name.as_str());
+            match self.tensors.get(&piece.name) {
+                None => missing.push(piece.name.clone()),
+                Some(s) if s.shape != piece.shape => {
+                    shapes.push(format!("{} is {:?}, not {:?}", piece.name, s.shape, piece.shape));
+                }
+                Some(s) if !is_float(s.dtype) => types.push(format!("{} is {:?}", piece.name, s.dtype)),
+                Some(_) => {}
+            }
+        }
+        // Older savers store the frequencies and the second name of a tied table; both follow from the rest.
+        let tied = !known.contains("lm_head.weight");
+        let implied = |name: &str| name.ends_with("inv_freq") || (tied && name == "lm_head.weight");
+        let extra: Vec<String> =
+            self.names().filter(|n| !known.contains(n) && !implied(n)).map(str::to_owned).collect();
+        let faults: Vec<String> = [
+            ("missing", missing),
+            ("unknown", extra),
+            ("of a shape the configuration does not give", shapes),
+            ("of a type other than F32, BF16, F16", types),
+        ]
+        .into_iter()
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(what, names)| format!("{} tensors {what}: {}", names.len(), first_few(&names)))
+        .collect();
+        if faults.is_empty() { Ok(()) } else { Err(Error::format(&self.dir, faults.join("; "))) }
+    }
+}
+
+fn first_few(names: &[String]) -> String {
+    let more = if names.len() > 3 { ", ..." } else { "" };
+    format!("{}{more}", names[..names.len().min(3)].join(", "))
+}
+
+fn is_float(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::BF16 | Dtype::F16)
+}
+
+/// A stored tensor's elements.
+#[derive(Clone, Copy)]
+pub struct StoredTensor<'a> {
+    dtype: Dtype,
+    bytes: &'a [u8],
+}
+
+impl StoredTensor<'_> {
+    /// Row `r` of rows `out.len()` long as f32: exact for floats of at most 32 bits and for integers below 2^24;
+    /// other types are zeros (checked before: see [`StoredTensor::is_float`]).
+    pub fn row(&self, r: usize, out: &mut [f32]) {
+        let row_bytes = out.len() * self.dtype.bitsize() / 8;
+        let bytes = &self.bytes[r * row_bytes..][..row_bytes];
+        let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        let words = || bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        match self.dtype {
+            Dtype::BF16 => copy(out, pairs().map(|bits| bf16::from_bits(bits).to_f32())),
+            Dtype::F16 => copy(out, pairs().map(|bits| f16::from_bits(bits).to_f32())),
+            Dtype::F32 => copy(out, words().map(f32::from_bits)),
+            Dtype::I16 => copy(out, pairs().map(|bits| f32::from(bits as i16))),
+            Dtype::U32 => copy(out, words().map(|word| word as f32)),
+            Dtype::U8 => copy(out, bytes.iter().map(|byte| f32::from(*byte))),
+            _ => out.fill(0.0),
+        }
+    }
+
+    /// True for F32, BF16 and F16.
+    pub fn is_float(&self) -> bool {
+        is_float(self.dtype)
+    }
+}
+
+fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
+    out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
+}
+
+/// A tensor to be written; its bytes are fetched when its turn comes.
+pub struct Outgoing<'a> {
+    /// Its name in the file.
+    pub name: String,
+    /// Its element type.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its little-endian elements.
+    pub bytes: Box<dyn FnOnce() -> Vec<u8> + 'a>,
+}
+
+impl Outgoing<'_> {
+    /// Bytes it will take.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.dtype.size()
+    }
+
+    /// True for a tensor without elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Writes a safetensors file, whole.
+pub fn write_file(path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<()> {
+    // transformers refuses a file without this entry.
+    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+    let mut end = 0;
+    for tensor in &tensors {
+        let dtype = match tensor.dtype {
+            DType::F32 => "F32",
+            DType::Bf16 => "BF16",
+            DType::U8 => "U8",
+            DType::I32 => "I32",
+            DType::U32 => "U32",
+            DType::I16 => "I16",
+        };
+        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.len()] });
+        header.insert(tensor.name.clone(), entry);
+        end += tensor.len();
+    }
+    let mut header = Value::Object(header).to_string();
+    // The format asks for data on a boundary of 8.
+    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+    whole::write_with(path, |w| {
+        w.write_all(&(header.len() as u64).to_le_bytes())?;
+        w.write_all(header.as_bytes())?;
+        tensors.into_iter().try_for_each(|tensor| w.write_all(&(tensor.bytes)()))
+    })
+}
+
+/// Writes the weights into `dir` as `dtype` (F32 or BF16), in shards of at most 5 GB with an index when one file
+/// would be larger. A leftover of the other form is removed.
+pub fn save(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType) -> Result<()> {
+    save_sharded(dev, layout, dir, dtype, MAX_SHARD_BYTES)
+}
+
+fn save_sharded(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType, max_bytes: usize) -> Result<()> {
+    let mut shards: Vec<Vec<Outgoing<'_>>> = Vec::new();
+    let (mut shard_bytes, mut total) = (0, 0);
+    for (param, index, piece) in layout.pieces() {
+        let param = &layout.params[param];
+        let tensor = Outgoing {
+            name: piece.name.clone(),
+            dtype,
+            shape: piece.shape.clone(),
+            bytes: Box::new(move || weight_bytes(dev, param, index, dtype)),
+        };
+        let bytes = tensor.len();
+        if shards.is_empty() || shard_bytes + bytes > max_bytes {
+            shards.push(Vec::new());
+            shard_bytes = 0;
+        }
+        shard_bytes += bytes;
+        total += bytes;
+        if let Some(shard) = shards.last_mut() {
+            shard.push(tensor);
+        }
+    }
+    let count = shards.len();
+    let mut weight_map = Map::new();
+    for (i, shard) in shards.into_iter().enumerate() {
+        let file = if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
+        weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), json!(file))));
+        write_file(&dir.join(&file), shard)?;
+    }
+    if count > 1 {
+        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
+        whole::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+    }
+    let stale = if count == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
+    match std::fs::remove_file(&stale) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&stale)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// One Hugging Face tensor's elements as `dtype`.
+fn weight_bytes(dev: &Device, param: &Param, piece: usize, dtype: DType) -> Vec<u8> {
+    let values: Vec<f32> = match param.tensor.dtype {
+        DType::Bf16 => param.piece::<bf16>(dev, param.tensor, piece).into_iter().map(Elem::to_f32).collect(),
+        _ => param.piece(dev, param.tensor, piece),
+    };
+    match dtype {
+        DType::Bf16 => values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan};
+
+    fn small(dtype: DType) -> (Device, ParamLayout) {
+        let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();
+        let mut layout = ParamLayout::new(dtype);
+        layout.gate_up(&mut dev, "model.layers.0.mlp", 40, 9, false).unwrap();
+        layout.norm(&mut dev, "visual.merger.ln_q", 5).unwrap();
+        layout.linear(&mut dev, "lm_head", [33, 9], 9, false).unwrap();
+        (dev, layout)
+    }
+
+    fn fill(dev: &mut Device, layout: &ParamLayout) {
+        for (i, param) in layout.params.iter().enumerate() {
+            let row = |piece: usize, r: usize, out: &mut [f32]| {
+                out.iter_mut().enumerate().for_each(|(k, x)| *x = (i * 7 + piece * 3 + r + k) as f32 / 8.0);
+            };
+            match layout.dtype {
+                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row),
+                _ => param.fill::<f32>(dev, param.tensor, row),
+            }
+        }
+    }
+
+    fn bytes(dev: &Device, layout: &ParamLayout) -> Vec<u8> {
+        layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+    }
+
+    #[test]
+    fn saved_and_loaded_in_one_file_and_in_shards() {
+        for dtype in [DType::F32, DType::Bf16] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut dev, layout) = small(dtype);
+            fill(&mut dev, &layout);
+            for max_bytes in [usize::MAX, 1500, usize::MAX] {
+                save_sharded(&dev, &layout, dir.path(), dtype, max_bytes).unwrap();
+                assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
+                let (mut fresh, copy) = small(dtype);
+                WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
+                assert_eq!(bytes(&dev, &layout), bytes(&fresh, &copy));
+            }
+        }
+    }
+
+    #[test]
+    fn faults_name_the_file_and_the_tensors() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut dev, layout) = small(DType::F32);
+        save(&dev, &layout, dir.path(), DType::F32).unwrap();
+        let mut other = ParamLayout::new(DType::F32);
+        other.norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
+        other.norm(&mut dev, "model.norm", 5).unwrap();
+        let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other).unwrap_err().to_string();
+        assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
+        assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");
+        assert!(text.contains("visual.merger.ln_q.weight is [5], not [6]"), "{text}");
+
+        let path = dir.path().join(SINGLE);
+        let whole = std::fs::read(&path).unwrap();
+        for len in [0, 4, 40, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let error = WeightFiles::open(dir.path()).err().unwrap();
+            assert!(error.to_string().contains(SINGLE), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(WeightFiles::open(dir.path()).err().unwrap().exit_code(), 2);
+    }
+
+    #[test]
+    fn newer_names_are_read() {
+        assert_eq!(released_name("model.language_model.layers.0.x"), "model.layers.0.x");
+        assert_eq!(released_name("model.visual.blocks.0.x"), "visual.blocks.0.x");
+        assert_eq!(released_name("model.layers.0.x"), "model.layers.0.x");
+        assert_eq!(released_name("lm_head.weight"), "lm_head.weight");
+    }
+}
