@@ -11,6 +11,7 @@ mod console;
 mod context;
 mod doctor;
 pub mod progress;
+mod report;
 pub mod run_dir;
 pub mod signal;
 
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),
+    /// Build report.html of a run again, or one page that compares several runs
+    Report(report::Args),
     /// Say what works on this machine and what to do about what does not
     Doctor(doctor::Args),
 }
@@ -48,6 +51,7 @@ impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Command::Config(args) => config::run(args, context),
+            Command::Report(args) => report::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
         }
     }

@@ -1,0 +1,120 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+use crate::eval::samples::{Answer, Sample, to_jsonl};
+use crate::eval::stats;
+
+/// A PNG of one black pixel.
+const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==";
+
+fn answer(text: &str, right: bool) -> Answer {
+    let acc = f64::from(right);
+    let predict_str = text.rsplit("<answer>").next().and_then(|t| t.split("</answer>").next()).unwrap_or("");
+    Answer {
+        response: text.to_owned(),
+        response_length: text.len() / 4,
+        finish_reason: "stop".to_owned(),
+        score: 0.9 * acc + 0.1,
+        acc_score: acc,
+        format_reward_score: 1.0,
+        predict_str: predict_str.to_owned(),
+        why: String::new(),
+    }
+}
+
+/// A finished recipe's directory with made-up figures.
+fn run(dir: &Path) {
+    let rate = [("base", 0), ("sft", 5), ("control", 6), ("rl", 8)];
+    let mut stages = serde_json::Map::new();
+    for (stage, tenths) in rate {
+        let rows: Vec<Sample> = (0..400)
+            .map(|i| {
+                let right = i % 10 < tenths;
+                let text = if right { "<think>I see 3 and 5.</think><answer>8</answer>" } else { "<answer>9</answer>" };
+                Sample {
+                    task: "digits".to_owned(),
+                    index: i,
+                    id: format!("heldout-{i}"),
+                    question: "What is the sum? </script><b>".to_owned(),
+                    target: "8".to_owned(),
+                    greedy: Some(answer(text, right)),
+                    sampled: vec![answer(text, right)],
+                }
+            })
+            .collect();
+        let folder = dir.join("eval").join(stage);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("samples.jsonl"), to_jsonl(&rows).unwrap()).unwrap();
+        let acc = tenths as f64 / 10.0;
+        let ci95 = stats::wilson(acc * 400.0, 400);
+        stages.insert(
+            stage.to_owned(),
+            serde_json::json!({"acc": acc, "acc_t1": acc, "ci95": ci95, "format": 1.0, "n": 400}),
+        );
+    }
+    let summary = serde_json::json!({"seed": 1, "device": "cpu", "stages": stages,
+        "seconds": {"data": 2.0, "sft": 30.0, "rl": 60.0, "eval": 8.0, "total": 100.0},
+        "tokens_per_sec": {"sft": 41234.0, "rollout": 51234.0}});
+    fs::write(dir.join("summary.json"), summary.to_string()).unwrap();
+    for (stage, metric) in [("sft", "loss"), ("control", "loss"), ("rl", "critic/score/mean")] {
+        fs::create_dir_all(dir.join(stage)).unwrap();
+        let lines: Vec<_> =
+            (1..=1500).map(|i| serde_json::json!({"step": i, metric: 1.0 / f64::from(i)}).to_string() + "\n").collect();
+        fs::write(dir.join(stage).join("metrics.jsonl"), lines.concat()).unwrap();
+    }
+}
+
+#[test]
+fn a_recipe_run_becomes_a_report() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path());
+    let report = report(dir.path()).unwrap();
+    let names: Vec<_> = report.stages.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["base", "sft", "control", "rl"]);
+    assert_eq!(report.contrasts.len(), 4);
+    let control = report.contrasts.iter().find(|c| c.label == "RL minus control").unwrap();
+    assert!((control.estimate.mean - 0.2).abs() < 1e-12 && control.estimate.ci95.lo > 0.0);
+    assert!(
+        report.headline.contains("from 50.0 % to 80.0 %") && report.headline.contains("+20.0 points"),
+        "{}",
+        report.headline
+    );
+    assert_eq!(report.examples.len(), 400);
+    let loss = report.curves.iter().find(|c| c.title == "SFT loss").unwrap();
+    assert_eq!(loss.series.len(), 2);
+    assert!(loss.series[0].points.len() <= 600 && loss.series[1].points[0].0 > 1500.0, "control follows SFT");
+}
+
+#[test]
+fn the_page_holds_no_network_address_and_no_markup_of_a_model() {
+    let dir = tempfile::tempdir().unwrap();
+    run(dir.path());
+    let mut report = report(dir.path()).unwrap();
+    report.examples[0].picture = Some(PIXEL.to_owned());
+    let page = page(&report).unwrap();
+    assert!(!page.contains("</script><b>"));
+    for word in ["src=\"http", "href=\"http", "url(http", "@import", "fetch("] {
+        assert!(!page.contains(word), "{word}");
+    }
+    assert_eq!(page.matches("<script").count(), 2);
+    assert!(page.contains("80.0 %"));
+}
+
+#[test]
+fn several_runs_become_one_comparison() {
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    run(a.path());
+    run(b.path());
+    let report = comparison(&[a.path(), b.path()]).unwrap();
+    let table = report.table.clone().unwrap();
+    assert_eq!((table.rows.len(), table.head.len()), (2, 7));
+    assert!(table.rows[0][5].contains("+30.0 / +30.0") && report.curves.iter().all(|c| c.series.len() == 2));
+    assert!(page(&report).unwrap().contains("<table>"));
+}
+
+#[test]
+fn a_folder_that_is_no_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(report(dir.path()).unwrap_err().exit_code(), 2);
+}
