@@ -39,6 +39,7 @@ pub mod lanes;
 pub mod linear;
 pub mod math;
 pub mod matmul;
+pub mod paged_attention;
 pub mod philox;
 pub mod policy_loss;
 pub mod rms_norm;

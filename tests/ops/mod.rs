@@ -7,6 +7,7 @@ mod grad_norm;
 mod linear;
 mod math;
 mod matmul;
+mod paged_attention;
 mod philox;
 mod reference;
 mod rms_norm;

@@ -1,0 +1,261 @@
+//! Attention over a paged KV cache: prefill in chunks and one-token decode. The row is the one of `attend`, so that
+//! it has the bits `attention::fwd` gives it in training.
+
+use std::ops::Range;
+
+use crate::device::{Cpu, Device, Isa, Parts, Region, cpu_kernel};
+use crate::error::{Error, Result};
+pub use crate::ops::attend::BLOCK;
+use crate::ops::attend::{Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
+use crate::ops::check::{self, by_dtype};
+use crate::ops::lanes::LANES;
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Query rows of one work item.
+const ROWS: usize = 32;
+
+/// One layer's cached keys and values, in blocks of [`BLOCK`] positions, both in the compute type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KvCache {
+    /// `[blocks, kv heads, dim, BLOCK]`: transposed, so that scores run over keys in vectors.
+    pub k: Tensor,
+    /// `[blocks, kv heads, BLOCK, dim]`.
+    pub v: Tensor,
+}
+
+impl KvCache {
+    /// Takes a cache of `blocks` blocks from `region`. Its content is undefined, and need not be cleared: positions
+    /// that were never stored are never used.
+    pub fn alloc(dev: &mut Device, region: Region, dtype: DType, blocks: usize, heads: Heads) -> Result<KvCache> {
+        let k = dev.alloc(region, dtype, &[blocks, heads.kv, heads.dim, BLOCK])?;
+        let v = dev.alloc(region, dtype, &[blocks, heads.kv, BLOCK, heads.dim])?;
+        Ok(KvCache { k, v })
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.k.rows()
+    }
+
+    /// The heads of packed rows `width` long that this cache stores.
+    fn heads(&self, width: usize) -> Heads {
+        let (kv, dim) = (self.k.shape[1], self.k.shape[2]);
+        Heads { q: (width / dim.max(1)).saturating_sub(2 * kv), kv, dim }
+    }
+
+    fn check(&self, op: &'static str, dtype: DType, heads: Heads) -> Result<()> {
+        heads.check(op)?;
+        check::tensor(op, "cache.k", self.k, dtype, &[self.blocks(), heads.kv, heads.dim, BLOCK])?;
+        check::tensor(op, "cache.v", self.v, dtype, &[self.blocks(), heads.kv, BLOCK, heads.dim])
+    }
+}
+
+/// Stores the k and v heads of new tokens: qkv `[T, (q + 2 kv) * dim]`, slot_mapping `[T]` u32, a token's slot being
+/// block * BLOCK + position in the block; of equal slots the last wins. Errors on other shapes and on a slot past
+/// the cache.
+pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCache) -> Result<()> {
+    const OP: &str = "paged_attention::store";
+    check::compute(OP, "qkv", qkv)?;
+    check::that(OP, cache.k.shape.len() == 4, "cache.k of four dimensions", format!("{:?}", cache.k.shape))?;
+    let heads = cache.heads(qkv.cols());
+    check::tensor(OP, "qkv", qkv, qkv.dtype, &[qkv.rows(), heads.qkv_len()])?;
+    check::tensor(OP, "slot_mapping", slot_mapping, DType::U32, &[qkv.rows()])?;
+    cache.check(OP, qkv.dtype, heads)?;
+    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    by_dtype!(qkv.dtype, store_rows(cpu, qkv, slot_mapping, cache, heads))
+}
+
+fn store_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, slots: Tensor, cache: &KvCache, heads: Heads) -> Result<()> {
+    let ([k, v], [qkv, slots]) = cpu.memory.tensors([cache.k, cache.v], [qkv, slots]);
+    let (qkv, slots) = (qkv.of::<T>(), slots.of::<u32>());
+    if let Some(slot) = slots.iter().find(|&&s| s as usize >= cache.blocks() * BLOCK) {
+        let (want, got) = (format!("slots below {}", cache.blocks() * BLOCK), slot.to_string());
+        return Err(Error::Shape { op: "paged_attention::store", want, got });
+    }
+    let mut tokens: Vec<u32> = (0..slots.len() as u32).collect();
+    tokens.sort_by_key(|&t| slots[t as usize]);
+    let block = |t: &u32| slots[*t as usize] as usize / BLOCK;
+    let by_block: Vec<&[u32]> = tokens.chunk_by(|a, b| block(a) == block(b)).collect();
+    let len = heads.kv * heads.dim * BLOCK;
+    let (k, v) = (Parts::new(k.of::<T>(), len), Parts::new(v.of::<T>(), len));
+    cpu.pool.run(by_block.len(), |i| {
+        let b = block(&by_block[i][0]);
+        store_block::<T>(cpu.isa, qkv, slots, by_block[i], heads, k.take(b), v.take(b));
+    });
+    Ok(())
+}
+
+cpu_kernel! {
+    /// The tokens of one block.
+    fn store_block<T: Elem>(qkv: &[T], slots: &[u32], tokens: &[u32], heads: Heads, k: &mut [T], v: &mut [T]) {
+        let (dim, width) = (heads.dim, heads.qkv_len());
+        for &t in tokens {
+            let at = slots[t as usize] as usize % BLOCK;
+            let row = &qkv[t as usize * width + heads.q * dim..][..2 * heads.kv * dim];
+            let (keys, values) = row.split_at(heads.kv * dim);
+            for (column, x) in k.chunks_exact_mut(BLOCK).zip(keys) {
+                column[at] = *x;
+            }
+            for (head, x) in v.chunks_exact_mut(BLOCK * dim).zip(values.chunks_exact(dim)) {
+                head[at * dim..][..dim].copy_from_slice(x);
+            }
+        }
+    }
+}
+
+/// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), the tokens
+/// of sequence s being rows cu_seqlens_q[s] .. cu_seqlens_q[s + 1] and its last positions; context_lens `[S]` u32
+/// counts a sequence's keys with the new ones, which [`store`] must have put into the cache before; block_tables
+/// `[S, max blocks]` u32; out `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
+/// context shorter than its new tokens or longer than its table, and on a block past the cache.
+#[allow(clippy::too_many_arguments)]
+pub fn fwd(
+    dev: &mut Device,
+    qkv: Tensor,
+    cache: &KvCache,
+    block_tables: Tensor,
+    cu_seqlens_q: Tensor,
+    context_lens: Tensor,
+    heads: Heads,
+    scale: f32,
+    out: Tensor,
+) -> Result<()> {
+    const OP: &str = "paged_attention::fwd";
+    check::compute(OP, "qkv", qkv)?;
+    let (t, s) = (qkv.rows(), context_lens.rows());
+    check::tensor(OP, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
+    cache.check(OP, qkv.dtype, heads)?;
+    check::tensor(OP, "block_tables", block_tables, DType::U32, &[s, block_tables.cols()])?;
+    check::tensor(OP, "cu_seqlens_q", cu_seqlens_q, DType::U32, &[s + 1])?;
+    check::tensor(OP, "context_lens", context_lens, DType::U32, &[s])?;
+    check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
+    let mark = dev.mark(Region::Workspace);
+    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
+    let done = match dev.on_cpu() {
+        Some(cpu) => {
+            let setting = Setting::new(qkv.dtype, heads, scale);
+            let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
+            by_dtype!(qkv.dtype, forward(cpu, ins, heads, setting, out, scratch))
+        }
+        None => Ok(()),
+    };
+    dev.release(mark);
+    done
+}
+
+/// A block widened, then the rows' states.
+fn scratch_len(heads: Heads) -> usize {
+    widened_len(heads) + RowStates::len(ROWS * heads.group(), heads.dim)
+}
+
+fn widened_len(heads: Heads) -> usize {
+    BLOCK * (heads.dim + heads.padded())
+}
+
+/// Query rows of one sequence, at most [`ROWS`].
+struct Tile {
+    sequence: usize,
+    rows: Range<usize>,
+    /// Keys the first of them sees.
+    context: usize,
+}
+
+fn tiles(cu: &[u32], context_lens: &[u32], tables: &[u32], t: usize, blocks: usize) -> Result<Vec<Tile>> {
+    let fail = |want: String, got: String| Err(Error::Shape { op: "paged_attention::fwd", want, got });
+    if cu[0] != 0 || cu[cu.len() - 1] as usize != t || cu.windows(2).any(|w| w[0] > w[1]) {
+        return fail(format!("cu_seqlens_q ascending from 0 to {t}"), format!("{cu:?}"));
+    }
+    let columns = tables.len() / context_lens.len().max(1);
+    let mut tiles = Vec::new();
+    for (sequence, (w, &context)) in cu.windows(2).zip(context_lens).enumerate() {
+        let (from, to, context) = (w[0] as usize, w[1] as usize, context as usize);
+        if from == to {
+            continue;
+        }
+        if context < to - from || context > columns * BLOCK {
+            return fail(format!("a context of {} to {}", to - from, columns * BLOCK), context.to_string());
+        }
+        let table = &tables[sequence * columns..][..context.div_ceil(BLOCK)];
+        if let Some(b) = table.iter().find(|&&b| b as usize >= blocks) {
+            return fail(format!("blocks below {blocks}"), b.to_string());
+        }
+        for at in (from..to).step_by(ROWS) {
+            tiles.push(Tile { sequence, rows: at..to.min(at + ROWS), context: context - (to - at) + 1 });
+        }
+    }
+    Ok(tiles)
+}
+
+fn forward<T: Elem>(
+    cpu: Cpu<'_>,
+    ins: [Tensor; 6],
+    heads: Heads,
+    setting: Setting,
+    out: Tensor,
+    scratch: Tensor,
+) -> Result<()> {
+    let (t, blocks) = (out.rows(), ins[1].rows());
+    let ([out, scratch], [qkv, k, v, tables, cu, contexts]) = cpu.memory.tensors([out, scratch], ins);
+    let (qkv, k, v, tables) = (qkv.of::<T>(), k.of::<T>(), v.of::<T>(), tables.of::<u32>());
+    let contexts = contexts.of::<u32>();
+    let tiles = tiles(cu.of::<u32>(), contexts, tables, t, blocks)?;
+    let columns = tables.len() / contexts.len().max(1);
+    let (group, isa) = (heads.group(), cpu.isa);
+    let out = Parts::new(out.of::<T>(), group * heads.dim);
+    run_with_scratch(cpu.pool, tiles.len() * heads.kv, scratch.of::<f32>(), scratch_len(heads), |i, scratch| {
+        let (tile, head) = (&tiles[i / heads.kv], i % heads.kv);
+        let (widened, scratch) = scratch.split_at_mut(widened_len(heads));
+        let context = Context { first: tile.context, step: 1, group };
+        let queries = &qkv[tile.rows.start * heads.qkv_len() + head * group * heads.dim..];
+        let rows = tile.rows.len();
+        let mut states = RowStates::new(isa, scratch, queries, heads.qkv_len(), rows, context, setting);
+        let table = &tables[tile.sequence * columns..][..columns];
+        states.attend(isa, &mut CachedKeys { k, v, table, heads, head, widened, isa });
+        for (i, row) in tile.rows.clone().enumerate() {
+            states.write(isa, i, out.take(row * heads.kv + head));
+        }
+    });
+    Ok(())
+}
+
+/// One key head of a sequence's blocks in the cache.
+struct CachedKeys<'a, T> {
+    k: &'a [T],
+    v: &'a [T],
+    table: &'a [u32],
+    heads: Heads,
+    head: usize,
+    widened: &'a mut [f32],
+    isa: Isa,
+}
+
+impl<T: Elem> KeySource for CachedKeys<'_, T> {
+    fn block(&mut self, b: usize) -> Keys<'_> {
+        let dim = self.heads.dim;
+        let at = (self.table[b] as usize * self.heads.kv + self.head) * dim * BLOCK;
+        let (k, v) = (&self.k[at..][..dim * BLOCK], &self.v[at..][..dim * BLOCK]);
+        if T::DTYPE == DType::F32 && dim.is_multiple_of(LANES) {
+            return Keys { k: bytemuck::cast_slice(k), v: bytemuck::cast_slice(v), v_stride: dim };
+        }
+        let padded = self.heads.padded();
+        let (wide_k, wide_v) = self.widened.split_at_mut(BLOCK * dim);
+        widen_block::<T>(self.isa, k, v, dim, padded, wide_k, wide_v);
+        Keys { k: wide_k, v: wide_v, v_stride: padded }
+    }
+}
+
+cpu_kernel! {
+    /// A block in f32, value rows padded with zeros.
+    fn widen_block<T: Elem>(k: &[T], v: &[T], dim: usize, padded: usize, wide_k: &mut [f32], wide_v: &mut [f32]) {
+        for (to, from) in wide_k.iter_mut().zip(k) {
+            *to = from.to_f32();
+        }
+        for (to, from) in wide_v.chunks_exact_mut(padded).zip(v.chunks_exact(dim)) {
+            let (to, rest) = to.split_at_mut(dim);
+            for (to, from) in to.iter_mut().zip(from) {
+                *to = from.to_f32();
+            }
+            rest.fill(0.0);
+        }
+    }
+}
