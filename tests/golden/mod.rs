@@ -2,6 +2,7 @@
 //! whatever its sizes; none found is a failure.
 
 mod image;
+mod reward;
 mod rl;
 mod rope;
 mod tokenizer;

@@ -1,0 +1,101 @@
+//! Text as Python's `str` and `re` see it. The published scorer is Python, and its published figures depend on
+//! which characters count as white space, digits or parts of words: other engines differ on all three.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+/// `str.isspace`, also `\s` of `re`.
+pub fn is_space(c: char) -> bool {
+    matches!(c, '\t'..='\r' | '\u{1c}'..='\u{20}' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
+        | '\u{2028}' | '\u{2029}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+}
+
+/// `str.strip()`.
+pub fn strip(text: &str) -> &str {
+    text.trim_matches(is_space)
+}
+
+/// `\d` of `re`: any decimal digit of Unicode.
+pub fn is_digit(c: char) -> bool {
+    static DIGIT: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^\p{Nd}$").expect("a fixed pattern"));
+    c.is_ascii_digit() || (!c.is_ascii() && DIGIT.is_match(c.encode_utf8(&mut [0; 4])))
+}
+
+/// `\w` of `re`: letters and numbers of any kind and the underscore, but no combining marks.
+pub fn is_word(c: char) -> bool {
+    static WORD: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"^[\p{L}\p{N}]$").expect("a fixed pattern"));
+    c == '_' || c.is_ascii_alphanumeric() || (!c.is_ascii() && WORD.is_match(c.encode_utf8(&mut [0; 4])))
+}
+
+/// `unicodedata.decimal`: the value of a decimal digit of any script.
+pub fn digit_value(c: char) -> Option<u8> {
+    if let Some(value) = c.to_digit(10) {
+        return Some(value as u8);
+    }
+    if !is_digit(c) {
+        return None;
+    }
+    // Digits come in runs of ten from zero; neighbouring runs join into one block that begins with a zero.
+    let mut before = 0u32;
+    while let Some(previous) = (c as u32).checked_sub(before + 1).and_then(char::from_u32).filter(|&p| is_digit(p)) {
+        if previous.is_ascii() {
+            break;
+        }
+        before += 1;
+    }
+    Some((before % 10) as u8)
+}
+
+/// `len()`: characters, not bytes.
+pub fn len(text: &str) -> usize {
+    text.chars().count()
+}
+
+/// `int(text)` for judge replies: white space around, a sign, underscores between digits, digits of any script.
+pub fn int(text: &str) -> Option<i64> {
+    let text = strip(text);
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (mut value, mut after_digit) = (0i64, false);
+    for c in digits.chars() {
+        if c == '_' && after_digit {
+            after_digit = false;
+            continue;
+        }
+        value = value.checked_mul(10)?.checked_add(i64::from(digit_value(c)?))?;
+        after_digit = true;
+    }
+    after_digit.then_some(if negative { -value } else { value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn characters_as_python_classifies_them() {
+        assert!(is_space('\u{1c}') && is_space('\u{85}') && is_space('\u{3000}'));
+        assert!(!is_space('\u{200b}') && !is_space('\u{180e}') && !is_space('\u{feff}'));
+        assert!(
+            is_word('\u{b2}') && is_word('\u{2460}') && is_word('_') && !is_word('\u{300}') && !is_word('\u{203f}')
+        );
+        assert_eq!(digit_value('\u{663}'), Some(3));
+        assert_eq!(digit_value('\u{1d7d7}'), Some(9));
+        assert_eq!(digit_value('\u{1d7d8}'), Some(0));
+        assert_eq!(digit_value('\u{b2}'), None);
+    }
+
+    #[test]
+    fn integers_as_python_reads_them() {
+        let cases = [("1", Some(1)), (" +1_0\n", Some(10)), ("-1", Some(-1)), ("\u{663}", Some(3))];
+        for (text, want) in cases {
+            assert_eq!(int(text), want, "{text:?}");
+        }
+        for text in ["", "1_", "_1", "1__0", "1.0", "one", "+ 1", "--1"] {
+            assert_eq!(int(text), None, "{text:?}");
+        }
+    }
+}
