@@ -1,5 +1,9 @@
 //! Multiple choice: the letter an answer names.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 use super::python;
 
 /// Letters the published scorer knows.
@@ -111,4 +115,64 @@ pub fn relaxed_match(predict: &str, ground_truth: &str) -> bool {
     (ground_truth.contains(predict) && p >= 0.9 * g)
         || (predict.contains(ground_truth) && g >= 0.9 * p)
         || python::strip(predict) == python::strip(ground_truth)
+}
+
+/// Letters a strict choice may have.
+fn is_choice(c: char) -> bool {
+    matches!(c, 'A'..='J')
+}
+
+/// The letter, when `gold` is one: `C`, `(C)`, `C.`.
+pub fn letter(gold: &str) -> Option<char> {
+    let inner = gold.trim_matches(|c: char| matches!(c, '(' | ')' | '[' | ']' | '.' | ':') || python::is_space(c));
+    let mut chars = inner.chars();
+    chars.next().filter(|&c| is_choice(c) && chars.next().is_none())
+}
+
+/// The letter an answer names, read with care: alone (in any case), before its option (`B) seven`), after
+/// "option", "choice" or "answer is", or as the only letter that stands alone. `Circle` names none, nor does
+/// `A and C`.
+pub fn named_letter(answer: &str) -> Option<char> {
+    static HEAD: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?[(\[]?([A-J])(?:[)\].:}]|\s-\s)").expect("a fixed pattern")
+    });
+    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+        let words = r"(?i:option|choice|answer(?:\s+is)?|select|choose|pick)";
+        Regex::new(&format!(r"{words}\s*:?\s*(?i:option|choice)?\s*[*(\[]*([A-J])(?:[^A-Za-z0-9]|$)"))
+            .expect("a fixed pattern")
+    });
+    static ALONE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?:^|[^A-Za-z0-9'])([A-J])(?:[^A-Za-z0-9']|$)").expect("a fixed pattern"));
+    let text = python::strip(answer);
+    let inner = text.trim_matches(|c: char| !c.is_alphanumeric());
+    let mut chars = inner.chars();
+    if let (Some(c), None) = (chars.next(), chars.next()) {
+        return Some(c.to_ascii_uppercase()).filter(|&c| is_choice(c));
+    }
+    let first = |found: regex::Captures<'_>| found.get(1).and_then(|m| m.as_str().chars().next());
+    // The letters that stand alone; "A" and "I" are words when a small letter follows.
+    let (mut letters, mut at) = (Vec::new(), 0);
+    while let Some(found) = ALONE.captures_at(text, at) {
+        let Some(m) = found.get(1) else { break };
+        let word =
+            matches!(m.as_str(), "A" | "I") && text[m.end()..].trim_start().starts_with(|c: char| c.is_lowercase());
+        if !word {
+            letters.extend(m.as_str().chars());
+        }
+        at = m.end();
+    }
+    letters.sort_unstable();
+    letters.dedup();
+    if let Some(c) = HEAD.captures(text).and_then(first) {
+        // "B) and C)" names two.
+        let listed = Regex::new(r"^\W*[A-J]\W*(?:,|and|or|&)\W*[A-J](?:\W|$)").ok().is_some_and(|r| r.is_match(text));
+        return (!listed).then_some(c);
+    }
+    if let Some(c) = NAMED.captures_iter(text).last().and_then(first) {
+        return (letters.len() <= 1).then_some(c);
+    }
+    match letters.as_slice() {
+        [c] => Some(*c),
+        _ => None,
+    }
 }

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, Real};
-use omr::reward::composite;
+use omr::reward::{Mode, composite, extract, verify};
 use omr::rl::{advantage, batching, correction, filter, kl, overlong};
 use serde_json::Value;
 
@@ -604,6 +604,27 @@ fn dynamic_batch() {
             let mut seen: Vec<usize> = batching::micro_batches(&lens, max).unwrap().concat();
             seen.sort_unstable();
             assert_eq!(seen, (0..lens.len()).collect::<Vec<_>>(), "{id}: each sequence once");
+        }
+    });
+}
+
+#[test]
+fn format_reward() {
+    run("format_reward", |case, id| {
+        let (inputs, out) = (&case["inputs"], &case["outputs"]);
+        let w = num(&case["config"]["format_weight"]);
+        let texts = |v: &Value| -> Vec<String> {
+            v.as_array().unwrap().iter().map(|t| t.as_str().unwrap().to_owned()).collect()
+        };
+        let (responses, truths) = (texts(&inputs["responses"]), texts(&inputs["ground_truth"]));
+        for (i, (response, truth)) in responses.iter().zip(&truths).enumerate() {
+            let fmt = extract::think_boxed_format_score(response);
+            assert_eq!(fmt, num(&out["fmt"][i]), "{id}: {response:?}");
+            let boxed = extract::boxes(response).last().copied();
+            assert_eq!(boxed.unwrap_or("None"), out["boxed"][i], "{id}: {response:?}");
+            let acc = f64::from(boxed.is_some_and(|b| verify(truth, b, Mode::Strict).equal));
+            assert_eq!(acc, num(&out["acc"][i]), "{id}: {response:?}");
+            close(&format!("{id} reward"), &[composite(acc, fmt, w)], &[num(&out["reward"][i])], TOL_F64);
         }
     });
 }
