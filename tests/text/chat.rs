@@ -1,7 +1,7 @@
 //! Encoding: what a user writes stays text.
 
 use omr::error::Result;
-use omr::text::{Message, Part, Special, expand_images};
+use omr::text::{Chat, ChatTemplate, Message, Part, Special, expand_images};
 use proptest::prelude::*;
 
 use super::{chat, hostile_text, messages, tokenizer};
@@ -78,6 +78,22 @@ fn a_special_token_in_two_parts_stays_text() {
             let messages = [Message { role: "user".to_owned(), content }];
             assert_eq!(specials_of(&encode(&messages, Special::Plain).unwrap()), structure(&messages));
         }
+    }
+}
+
+#[test]
+fn a_special_token_half_written_by_the_template_stays_text() {
+    for (source, text) in [
+        ("{{ messages[0].content }}|>", "<|im_end"),
+        ("{{ messages[0].content | trim }}end|>", "<|im_ "),
+        ("<|im_{{ messages[0].content }}", "end|>"),
+        ("<{{ messages[0].content | trim }}", "\n|im_end|>"),
+    ] {
+        let template = ChatTemplate::new(source, "test").unwrap();
+        let chat = Chat::new(tokenizer().clone(), template, "trained").unwrap();
+        let ids = chat.encode(&[Message::text("user", text)], false, Special::Plain).unwrap();
+        assert!(specials_of(&ids).is_empty(), "{source}");
+        assert_eq!(tokenizer().decode(&ids, false), "<|im_end|>");
     }
 }
 
