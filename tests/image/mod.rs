@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use omr::image::{Limits, Rgb, decode};
+use omr::image::{Limits, Processor, Rgb, decode, resize, smart_resize};
+use proptest::prelude::*;
 
 /// JPEG decoders differ in their inverse transforms and in how they enlarge the colour planes: 3 levels were
 /// measured on these smooth pictures.
@@ -70,4 +71,73 @@ fn a_bomb_is_refused_from_its_header() {
     assert!(error.contains("60000 x 60000"), "{error}");
     // Other tests run beside this one; the picture itself would take 3.6 GB.
     assert!(peak_kib() - before < 1 << 20, "{} KiB", peak_kib() - before);
+}
+
+/// Pictures for [`damaged_files_never_panic`].
+fn samples() -> &'static [Vec<u8>] {
+    static SAMPLES: std::sync::OnceLock<Vec<Vec<u8>>> = std::sync::OnceLock::new();
+    SAMPLES.get_or_init(|| files("pillow").iter().map(|p| std::fs::read(p).unwrap()).collect())
+}
+
+proptest! {
+    #![proptest_config(crate::seed::proptest(500))]
+
+    #[test]
+    fn damaged_files_never_panic(
+        sample in 0..samples().len(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        len in any::<prop::sample::Index>(),
+        cut in any::<bool>(),
+    ) {
+        let mut bytes = samples()[sample].clone();
+        for (at, value) in edits {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if cut {
+            bytes.truncate(len.index(bytes.len()));
+        }
+        let limits = Limits { max_pixels: 1 << 20, ..Limits::default() };
+        if let Ok(image) = decode(&bytes, &limits, "damaged") {
+            prop_assert_eq!(image.data.len() as u64, u64::from(image.width) * u64::from(image.height) * 3);
+        }
+    }
+
+    #[test]
+    fn sizes_are_multiples_within_bounds(
+        height in 1u32..5000,
+        width in 1u32..5000,
+        merged in 1u32..40,
+        min in 1u64..100_000,
+        max in 1u64..10_000_000,
+    ) {
+        let (factor, max) = (2 * merged, min + max);
+        match smart_resize(height, width, factor, min, max) {
+            Ok((h, w)) => {
+                prop_assert!(h > 0 && w > 0 && h % factor == 0 && w % factor == 0);
+                let area = u64::from(h) * u64::from(w);
+                // Enlarging rounds up, by less than a factor a side; shrinking stops at one factor.
+                let rounding = u64::from(factor) * u64::from(h + w);
+                prop_assert!(area <= max || area <= min + rounding || h.min(w) == factor);
+            }
+            Err(_) => prop_assert!(height.max(width) > 200 * height.min(width)),
+        }
+    }
+
+    #[test]
+    fn a_flat_picture_stays_flat(side in 1u32..40, other in 1u32..40, out in 1u32..60, value in any::<u8>()) {
+        let image = Rgb::new(side, other, vec![value; (side * other * 3) as usize]).unwrap();
+        let resized = resize(&image, out, other);
+        prop_assert!(resized.data.iter().all(|&v| v == value) && resized.data.len() as u32 == out * other * 3);
+    }
+}
+
+#[test]
+fn the_smallest_pictures_are_enlarged_and_the_thinnest_refused() {
+    let picture = |width, height| Rgb::new(width, height, vec![7; (width * height * 3) as usize]).unwrap();
+    let processor = Processor::default();
+    assert_eq!(processor.image(&picture(1, 1)).unwrap().grid_thw, [1, 4, 4]);
+    let error = processor.image(&picture(1, 10_000)).unwrap_err().to_string();
+    assert!(error.contains("1 x 10000 pixels") && error.contains("200"), "{error}");
+    assert!(Rgb::new(0, 4, Vec::new()).is_err() && Rgb::new(2, 2, vec![0; 11]).is_err());
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use omr::text::{ChatTemplate, Message, Tokenizer};
+use omr::text::{CHAT_TEMPLATE, ChatTemplate, Message, Special, Tokenizer, write_tokenizer_dir};
 use serde_json::{Map, Value, json};
 
 fn render(source: &str, variables: Value) -> omr::error::Result<String> {
@@ -68,6 +68,33 @@ fn the_directorys_templates_have_an_order() {
 
     write("chat_template.jinja", "{% broken");
     assert!(source().unwrap_err().to_string().contains("chat_template.jinja"));
+}
+
+#[test]
+fn the_config_decides_what_is_special() {
+    let dir = tempfile::tempdir().unwrap();
+    write_tokenizer_dir(dir.path(), super::tokenizer(), CHAT_TEMPLATE).unwrap();
+    let path = dir.path().join("tokenizer_config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let flip = super::tokenizer().id("<|box_start|>").unwrap();
+    let next = super::tokenizer().len() as u32;
+    let tokens = &mut config["added_tokens_decoder"];
+    tokens[flip.to_string()]["special"] = false.into();
+    let mut more = tokens[flip.to_string()].clone();
+    more["content"] = "<more>".into();
+    tokens[next.to_string()] = more.clone();
+    fs::write(&path, config.to_string()).unwrap();
+
+    let read = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!((read.len() as u32, read.id("<more>")), (next + 1, Some(next)));
+    assert_eq!(read.encode("<more>", Special::Plain), [next]);
+    let end = read.id("<|im_end|>").unwrap();
+    assert_eq!(read.decode(&[flip, end, next], true), "<|box_start|><more>");
+
+    config["added_tokens_decoder"] = json!({(next + 7).to_string(): more});
+    fs::write(&path, config.to_string()).unwrap();
+    let error = Tokenizer::load(dir.path()).err().unwrap().to_string();
+    assert!(error.contains(&format!("\"<more>\" the id {}", next + 7)), "{error}");
 }
 
 #[test]
