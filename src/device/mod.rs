@@ -30,7 +30,7 @@ pub struct Cpu<'a> {
 
 enum Backend {
     Cpu { pool: Pool, isa: Isa },
-    Count,
+    Count { threads: usize },
 }
 
 /// Memory regions and the backend that computes on them.
@@ -47,28 +47,34 @@ impl Device {
     }
 
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.
+    /// It stands for a device of one thread; see [`Device::count_for`].
     pub fn count() -> Device {
-        Device { memory: Memory::count(), backend: Backend::Count }
+        Device::count_for(1)
+    }
+
+    /// [`Device::count`] for a device of `threads` threads: ops take scratch for each.
+    pub fn count_for(threads: usize) -> Device {
+        Device { memory: Memory::count(), backend: Backend::Count { threads } }
     }
 
     /// The CPU parts, or `None` when this device only counts (the op then returns without computing).
     pub fn on_cpu(&mut self) -> Option<Cpu<'_>> {
         match &self.backend {
             Backend::Cpu { pool, isa } => Some(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Count => None,
+            Backend::Count { .. } => None,
         }
     }
 
     /// True when nothing computes.
     pub fn counts_only(&self) -> bool {
-        matches!(self.backend, Backend::Count)
+        matches!(self.backend, Backend::Count { .. })
     }
 
     /// Compute threads.
     pub fn threads(&self) -> usize {
         match &self.backend {
             Backend::Cpu { pool, .. } => pool.threads(),
-            Backend::Count => 1,
+            Backend::Count { threads } => *threads,
         }
     }
 
@@ -76,7 +82,7 @@ impl Device {
     pub fn isa(&self) -> Isa {
         match &self.backend {
             Backend::Cpu { isa, .. } => *isa,
-            Backend::Count => Isa::detect(),
+            Backend::Count { .. } => Isa::detect(),
         }
     }
 
