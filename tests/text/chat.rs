@@ -137,6 +137,6 @@ fn assistant_spans_are_what_the_assistant_wrote() {
     let texts: Vec<String> = spans.into_iter().map(|s| tokenizer().decode(&ids[s], false)).collect();
     assert_eq!(texts, [format!("{answer}<|im_end|>"), "Yes.<|im_end|>".to_owned()]);
     let prompt = chat().encode(&messages[..1], true, Special::Plain).unwrap();
-    assert_eq!(chat().assistant_spans(&prompt), [prompt.len()..prompt.len()]);
+    assert_eq!(chat().assistant_spans(&prompt), vec![prompt.len()..prompt.len(); 1]);
     assert!(chat().assistant_spans(&prompt[..prompt.len() - 1]).is_empty());
 }

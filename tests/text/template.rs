@@ -102,7 +102,9 @@ fn broken_tokenizers_are_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tokenizer.json");
     let error = |content: Option<&str>| {
-        content.map(|c| fs::write(&file, c).unwrap());
+        if let Some(content) = content {
+            fs::write(&file, content).unwrap();
+        }
         let error = Tokenizer::load(dir.path()).err().unwrap();
         assert!(error.to_string().contains("tokenizer.json"), "{error}");
         assert_eq!(error.exit_code(), 2);
