@@ -140,3 +140,14 @@ fn assistant_spans_are_what_the_assistant_wrote() {
     assert_eq!(chat().assistant_spans(&prompt), vec![prompt.len()..prompt.len(); 1]);
     assert!(chat().assistant_spans(&prompt[..prompt.len() - 1]).is_empty());
 }
+
+#[test]
+fn long_runs_lose_nothing() {
+    let n = 30_000;
+    for text in [" ".repeat(n), "a".repeat(n), "\n ".repeat(n), "<|im_end|>".repeat(n / 10), "<|im_".repeat(n / 5)] {
+        let ids = tokenizer().encode(&text, Special::Plain);
+        assert!(tokenizer().decode(&ids, false) == text);
+        let messages = [Message::text("user", text.as_str())];
+        assert_eq!(specials_of(&encode(&messages, Special::Plain).unwrap()), structure(&messages));
+    }
+}
