@@ -5,6 +5,7 @@ mod attention;
 mod gelu;
 mod grad_norm;
 mod linear;
+mod linear_logprob;
 mod math;
 mod matmul;
 mod paged_attention;
@@ -13,6 +14,7 @@ mod reference;
 mod rms_norm;
 mod rope;
 mod rows;
+mod sample;
 mod swiglu;
 
 use half::bf16;

@@ -1,0 +1,267 @@
+//! Gradients of the log-probs and the entropy, a slab of columns at a time.
+
+use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
+use super::{ROWS, check_targets, checked};
+use crate::device::{Cpu, Device, Isa, Parts, Region, cpu_kernel};
+use crate::error::Result;
+use crate::ops::matmul::{
+    self, Cells, Epilogue, Gradient, PANEL, Product, Tile, Weight, panel_count, panel_len, panel_stride,
+};
+use crate::ops::{check, math};
+use crate::tensor::{DType, Elem, Tensor};
+use half::bf16;
+
+/// Columns whose gradients exist at one time; a multiple of the segment.
+const SLAB: usize = 8 * SEGMENT;
+
+/// dhidden [T, D] (overwritten) and dw (f32, accumulated, panel order of the weight's dtype) from dlogprob [T]
+/// and, when given, dentropy [T] (which needs the forward's entropy). The other arguments are the forward's.
+#[allow(clippy::too_many_arguments)]
+pub fn bwd(
+    dev: &mut Device,
+    hidden: Tensor,
+    w: &Weight,
+    allowed: Option<Tensor>,
+    temperature: f32,
+    targets: Tensor,
+    lse: Tensor,
+    entropy: Option<Tensor>,
+    dlogprob: Tensor,
+    dentropy: Option<Tensor>,
+    dhidden: Tensor,
+    dw: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear_logprob::bwd";
+    let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
+    let dtype = checked(OP, hidden, w, allowed, targets, &per_token)?;
+    let (t, d) = (hidden.rows(), w.k);
+    check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
+    check::tensor(OP, "dw", dw, DType::F32, &[panel_len(dtype, w.n, d)])?;
+    check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy beside dentropy", "none")?;
+    let mark = dev.mark(Region::Workspace);
+    let slab = SLAB.min(w.n);
+    let scratch = Scratch {
+        dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
+        columns: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, slab, t)])?,
+        transposed: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, d, slab)])?,
+        pairs: match dtype {
+            DType::Bf16 => dev.alloc(Region::Workspace, dtype, &[t.next_multiple_of(2) * d])?,
+            _ => hidden.slice(0, 0),
+        },
+        sums: dev.alloc(Region::Workspace, DType::F32, &[t, d])?,
+    };
+    let call =
+        Backward { hidden, w, allowed, temperature, targets, lse, entropy, dlogprob, dentropy, dhidden, dw, scratch };
+    let result = match (dev.on_cpu(), dtype) {
+        (None, _) => Ok(()),
+        (Some(cpu), DType::Bf16) => call.run::<bf16>(cpu),
+        (Some(cpu), _) => call.run::<f32>(cpu),
+    };
+    dev.release(mark);
+    result
+}
+
+struct Scratch {
+    /// dZ of one slab [T, slab], rounded.
+    dz: Tensor,
+    /// The same as a right operand over tokens.
+    columns: Tensor,
+    /// The slab of the weight, transposed.
+    transposed: Tensor,
+    /// hidden in pairs over tokens (bf16).
+    pairs: Tensor,
+    /// dhidden's chains over V, [T, D] f32.
+    sums: Tensor,
+}
+
+struct Backward<'a> {
+    hidden: Tensor,
+    w: &'a Weight,
+    allowed: Option<Tensor>,
+    temperature: f32,
+    targets: Tensor,
+    lse: Tensor,
+    entropy: Option<Tensor>,
+    dlogprob: Tensor,
+    dentropy: Option<Tensor>,
+    dhidden: Tensor,
+    dw: Tensor,
+    scratch: Scratch,
+}
+
+impl Backward<'_> {
+    fn run<E: Elem>(&self, cpu: Cpu<'_>) -> Result<()> {
+        let Cpu { memory, pool, isa } = cpu;
+        let (t, d, v) = (self.hidden.rows(), self.w.k, self.w.n);
+        let s = &self.scratch;
+        let none = self.lse.slice(0, 0);
+        let outs = [self.dhidden, self.dw, s.dz, s.columns, s.transposed, s.pairs, s.sums];
+        let ins = [
+            self.hidden,
+            self.w.data,
+            self.targets,
+            self.allowed.unwrap_or(none),
+            self.lse,
+            self.entropy.unwrap_or(none),
+            self.dlogprob,
+            self.dentropy.unwrap_or(none),
+        ];
+        let ([dhidden, dw, dz, columns, transposed, pairs, sums], views) = memory.tensors(outs, ins);
+        let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy] = views;
+        let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
+        let (dw, dz, columns, transposed) = (dw.of::<f32>(), dz.of::<E>(), columns.of::<E>(), transposed.of::<E>());
+        let (pairs, sums) = (pairs.of::<E>(), sums.of::<f32>());
+        check_targets("linear_logprob::bwd", targets, v)?;
+        if t == 0 || d == 0 {
+            return Ok(());
+        }
+        let left: &[u32] = if E::DTYPE == DType::Bf16 {
+            matmul::pack_pairs(pool, isa, hidden, d, pairs);
+            bytemuck::cast_slice(pairs)
+        } else {
+            bytemuck::cast_slice(hidden)
+        };
+        sums.fill(0.0);
+        let stride = panel_stride(E::DTYPE, d);
+        for first in (0..v).step_by(SLAB) {
+            let cols = SLAB.min(v - first);
+            let panels = first / PANEL * stride..(first / PANEL + panel_count(cols)) * stride;
+            let slab = &w[panels.clone()];
+            let dz = &mut dz[..t * cols];
+            let epilogue = LogitGradient {
+                allowed: Allowed { vocab: v, bitmap: self.allowed.map(|_| bitmap.of()) },
+                scale: inverse_temperature(self.temperature),
+                first,
+                targets,
+                lse: lse.of(),
+                dlogprob: dlogprob.of(),
+                entropy: self.dentropy.map(|_| (entropy.of(), dentropy.of())),
+                dz: Cells::new(&mut *dz, cols),
+            };
+            matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue);
+
+            let columns = &mut columns[..panel_len(E::DTYPE, cols, t)];
+            matmul::pack_columns(pool, isa, dz, cols, columns, None);
+            let product = Product::columns(E::DTYPE, left, d, bytemuck::cast_slice(columns), cols);
+            matmul::run(pool, isa, &product, &Gradient::new(E::DTYPE, d, &mut dw[panels]));
+
+            let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
+            matmul::transpose(pool, isa, slab, cols, d, transposed);
+            let resume = Resume { sums: Cells::new(&mut *sums, d) };
+            matmul::run(pool, isa, &Product::rows(dz, t, cols, transposed, d), &resume);
+        }
+        let parts = Parts::new(dhidden.of::<E>(), ROWS * d);
+        pool.run(parts.count(), |i| {
+            let out = parts.take(i);
+            let at = i * ROWS * d;
+            round_all::<E>(isa, &sums[at..at + out.len()], out);
+        });
+        Ok(())
+    }
+}
+
+cpu_kernel! {
+    fn round_all<E: Elem>(x: &[f32], out: &mut [E]) {
+        for (&x, out) in x.iter().zip(out) {
+            *out = E::from_f32(x);
+        }
+    }
+}
+
+/// dZ of one slab from its sums.
+struct LogitGradient<'a, E> {
+    allowed: Allowed<'a>,
+    scale: f32,
+    /// First column of the slab.
+    first: usize,
+    targets: &'a [u32],
+    lse: &'a [f32],
+    dlogprob: &'a [f32],
+    /// Entropies and their gradients.
+    entropy: Option<(&'a [f32], &'a [f32])>,
+    /// [T, slab].
+    dz: Cells<'a, E>,
+}
+
+impl<E: Elem> Epilogue for LogitGradient<'_, E> {
+    fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
+        let col = tile.panel * PANEL;
+        let cols = (tile.panels * PANEL).min(self.dz.cols() - col);
+        let mut words = [0; SEGMENT / PANEL];
+        for (i, word) in words[..tile.panels].iter_mut().enumerate() {
+            *word = self.allowed.word(self.first / PANEL + tile.panel + i);
+        }
+        for i in 0..tile.rows {
+            let row = tile.row + i;
+            let (entropy, dentropy) = self.entropy.map_or((0.0, 0.0), |(h, dh)| (h[row], dh[row]));
+            let token =
+                Token { scale: self.scale, lse: self.lse[row], dlogprob: self.dlogprob[row], entropy, dentropy };
+            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            let dz = unsafe { self.dz.piece(row, col, cols) };
+            let target = (self.targets[row] as usize).wrapping_sub(self.first + col);
+            gradient_row::<E>(isa, tile.row(i), token, &words, target, dz);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Token {
+    scale: f32,
+    lse: f32,
+    dlogprob: f32,
+    entropy: f32,
+    dentropy: f32,
+}
+
+cpu_kernel! {
+    /// dz = (dlogprob (1[target] - p) - dentropy p (ln p + entropy)) / temperature.
+    fn gradient_row<E: Elem>(z: &mut [f32], token: Token, words: &[u32], target: usize, dz: &mut [E]) {
+        logits_of(z, token.scale, words);
+        for z in z.iter_mut() {
+            let off = *z == f32::NEG_INFINITY;
+            let ln_p = if off { 0.0 } else { *z - token.lse };
+            let p = if off { 0.0 } else { math::exp(ln_p) };
+            let slope = token.dentropy.mul_add(ln_p + token.entropy, token.dlogprob);
+            *z = -p * slope;
+        }
+        if target < dz.len() && words[target / PANEL] >> (target % PANEL) & 1 != 0 {
+            z[target] += token.dlogprob;
+        }
+        for (&z, dz) in z.iter().zip(dz) {
+            *dz = E::from_f32(z * token.scale);
+        }
+    }
+}
+
+/// Chains that go on over several products: the sums start from, and return to, [rows, n] f32.
+struct Resume<'a> {
+    sums: Cells<'a, f32>,
+}
+
+impl<'a> Resume<'a> {
+    /// The columns of row `i` of the tile.
+    fn piece(&self, tile: &Tile<'_>, i: usize) -> &'a mut [f32] {
+        let col = tile.panel * PANEL;
+        let cols = (tile.panels * PANEL).min(self.sums.cols() - col);
+        // SAFETY: a tile is started and finished by one thread, and no other tile has its elements.
+        unsafe { self.sums.piece(tile.row + i, col, cols) }
+    }
+}
+
+impl Epilogue for Resume<'_> {
+    const START: bool = true;
+    fn start(&self, _isa: Isa, tile: &mut Tile<'_>) {
+        for i in 0..tile.rows {
+            let sums = self.piece(tile, i);
+            let row = tile.row(i);
+            row[..sums.len()].copy_from_slice(sums);
+            row[sums.len()..].fill(0.0);
+        }
+    }
+    fn finish(&self, _isa: Isa, tile: &mut Tile<'_>) {
+        for i in 0..tile.rows {
+            let sums = self.piece(tile, i);
+            sums.copy_from_slice(&tile.row(i)[..sums.len()]);
+        }
+    }
+}

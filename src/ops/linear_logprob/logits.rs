@@ -1,0 +1,199 @@
+//! What training and sampling share, so that a sampled token's log-prob is the trainer's bit for bit: logits
+//! over the allowed ids, their partial sums per segment of 128 columns, and the fold of segments.
+
+use crate::device::{Isa, cpu_kernel};
+use crate::ops::matmul::{Cells, Epilogue, PANEL, Tile};
+use crate::ops::{lanes, math};
+
+/// Columns whose sum of exponentials is one partial.
+pub const SEGMENT: usize = 4 * PANEL;
+/// f32s of one [`Partial`].
+pub const PARTIAL: usize = 3;
+
+/// What logits are multiplied by: 1 / temperature, and 1 for temperature 0 (greedy: log-probs are those of
+/// temperature 1).
+pub fn inverse_temperature(temperature: f32) -> f32 {
+    if temperature == 0.0 { 1.0 } else { 1.0 / temperature }
+}
+
+/// [`inverse_temperature`] of each row.
+#[derive(Clone, Copy)]
+pub enum Scale<'a> {
+    /// The same for all.
+    All(f32),
+    /// One a row.
+    Rows(&'a [f32]),
+}
+
+impl Scale<'_> {
+    /// Of row `i`.
+    pub fn at(&self, i: usize) -> f32 {
+        match self {
+            Scale::All(s) => *s,
+            Scale::Rows(s) => s[i],
+        }
+    }
+}
+
+/// The ids that exist: below `vocab`, and in the bitmap when there is one.
+#[derive(Clone, Copy)]
+pub struct Allowed<'a> {
+    /// Number of columns.
+    pub vocab: usize,
+    /// Bit v % 32 of word v / 32.
+    pub bitmap: Option<&'a [u32]>,
+}
+
+impl Allowed<'_> {
+    /// The 32 bits of panel `p`.
+    #[inline(always)]
+    pub fn word(&self, p: usize) -> u32 {
+        let inside = self.vocab.saturating_sub(p * PANEL);
+        let exists = if inside >= PANEL { u32::MAX } else { (1 << inside) - 1 };
+        exists & self.bitmap.map_or(u32::MAX, |b| b[p])
+    }
+
+    /// The words of `panels` panels from `first` on; the rest is zero.
+    fn words(&self, first: usize, panels: usize) -> [u32; SEGMENT / PANEL] {
+        let mut words = [0; SEGMENT / PANEL];
+        for (i, word) in words[..panels].iter_mut().enumerate() {
+            *word = self.word(first + i);
+        }
+        words
+    }
+}
+
+/// Sums over one segment: (m, sum of e^(z - m), sum of e^(z - m) (z - m)), m the largest logit.
+pub type Partial = [f32; PARTIAL];
+
+/// The epilogue that turns sums into logits z (minus infinity where an id is not allowed) and partials.
+pub(in crate::ops) struct Logits<'a> {
+    pub allowed: Allowed<'a>,
+    pub scale: Scale<'a>,
+    /// Target ids and where each target's logit goes, [rows, 1].
+    pub targets: Option<(&'a [u32], Cells<'a, f32>)>,
+    /// [rows, segments * PARTIAL].
+    pub partials: Cells<'a, f32>,
+    /// [rows, panels * 32], to keep the logits.
+    pub logits: Option<Cells<'a, f32>>,
+}
+
+impl Epilogue for Logits<'_> {
+    const UNIT: usize = SEGMENT / PANEL;
+    fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
+        let words = self.allowed.words(tile.panel, tile.panels);
+        let (first, segment) = (tile.panel * PANEL, tile.panel * PANEL / SEGMENT);
+        for i in 0..tile.rows {
+            let row = tile.row + i;
+            let z = tile.row(i);
+            let partial = segment_partial(isa, z, self.scale.at(row), &words);
+            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            let out = unsafe { self.partials.piece(row, segment * PARTIAL, PARTIAL) };
+            out.copy_from_slice(&partial);
+            if let Some((ids, logit)) = &self.targets {
+                let column = (ids[row] as usize).wrapping_sub(first);
+                if column < z.len() {
+                    // SAFETY: a row's target lies in one tile.
+                    let logit = unsafe { logit.piece(row, 0, 1) };
+                    logit[0] = z[column];
+                }
+            }
+            if let Some(logits) = &self.logits {
+                // SAFETY: as above.
+                let out = unsafe { logits.piece(row, first, z.len()) };
+                out.copy_from_slice(z);
+            }
+        }
+    }
+}
+
+/// Sums to logits: scaled, and minus infinity where a bit of `words` is off.
+#[inline(always)]
+pub fn logits_of(sums: &mut [f32], scale: f32, words: &[u32]) {
+    for (z, &word) in sums.chunks_exact_mut(PANEL).zip(words) {
+        for (j, z) in z.iter_mut().enumerate() {
+            *z = if (word >> j) & 1 != 0 { *z * scale } else { f32::NEG_INFINITY };
+        }
+    }
+}
+
+cpu_kernel! {
+    /// [`logits_of`] in place, and their partial.
+    fn segment_partial(sums: &mut [f32], scale: f32, words: &[u32]) -> Partial {
+        logits_of(sums, scale, words);
+        let mut max = [f32::NEG_INFINITY; lanes::LANES];
+        for z in sums.chunks_exact(lanes::LANES) {
+            for j in 0..lanes::LANES {
+                max[j] = lanes::larger(max[j], z[j]);
+            }
+        }
+        let m = lanes::max(&max);
+        let (mut sum, mut weighted) = ([0.0; lanes::LANES], [0.0; lanes::LANES]);
+        for z in sums.chunks_exact(lanes::LANES) {
+            for j in 0..lanes::LANES {
+                // An id that is off adds nothing, also in a segment where all are (m is then -inf too).
+                let off = z[j] == f32::NEG_INFINITY;
+                let d = if off { 0.0 } else { z[j] - m };
+                let e = if off { 0.0 } else { math::exp(d) };
+                sum[j] += e;
+                weighted[j] = e.mul_add(d, weighted[j]);
+            }
+        }
+        [m, lanes::sum(&sum), lanes::sum(&weighted)]
+    }
+}
+
+/// The fold of one row's segments, in ascending order.
+#[derive(Clone, Copy, Debug)]
+pub struct Fold {
+    max: f32,
+    sum: f32,
+    weighted: f32,
+}
+
+impl Fold {
+    /// Of a row's partials, lowest segment first.
+    pub fn of(partials: &[f32]) -> Fold {
+        let mut fold = Fold { max: f32::NEG_INFINITY, sum: 0.0, weighted: 0.0 };
+        for p in partials.chunks_exact(PARTIAL) {
+            fold.push(p[0], p[1], p[2]);
+        }
+        fold
+    }
+
+    fn push(&mut self, max: f32, sum: f32, weighted: f32) {
+        if sum == 0.0 {
+            return;
+        }
+        if self.sum == 0.0 {
+            *self = Fold { max, sum, weighted };
+            return;
+        }
+        let m = lanes::larger(self.max, max);
+        let (da, db) = (self.max - m, max - m);
+        let (a, b) = (math::exp(da), math::exp(db));
+        self.weighted = a * self.sum.mul_add(da, self.weighted) + b * sum.mul_add(db, weighted);
+        self.sum = a.mul_add(self.sum, b * sum);
+        self.max = m;
+    }
+
+    /// ln of the sum of e^z; minus infinity when no id is allowed.
+    pub fn logsumexp(&self) -> f32 {
+        self.max + math::ln(self.sum)
+    }
+
+    /// The entropy of softmax(z) in nats.
+    pub fn entropy(&self) -> f32 {
+        math::ln(self.sum) - self.weighted / self.sum
+    }
+
+    /// The largest logit.
+    pub fn max(&self) -> f32 {
+        self.max
+    }
+}
+
+/// Segments of `vocab` columns.
+pub fn segments(vocab: usize) -> usize {
+    vocab.div_ceil(SEGMENT)
+}

@@ -1,0 +1,228 @@
+//! Sampling: argmax of z + Gumbel noise over the allowed ids, z = hidden W^T / temperature; greedy without the
+//! noise. The log-prob that goes with a token is [`super::linear_logprob`]'s, bit for bit, whatever narrowed
+//! the choice.
+
+use half::bf16;
+
+use crate::device::{Device, Parts, Region, cpu_kernel};
+use crate::error::{Error, Result};
+use crate::ops::linear_logprob::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
+use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
+use crate::ops::philox::{self, Purpose, philox4x32_10};
+use crate::ops::{check, math};
+use crate::tensor::{DType, Tensor};
+
+/// How a row's token is drawn. The limits narrow the ids in this order: `min_p`, `top_k`, `top_p`.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct SamplingParams {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Ids at least this fraction of the likeliest one's probability; 0 is off.
+    pub min_p: f32,
+    /// This many likeliest ids; 0 is off.
+    pub top_k: u32,
+    /// The fewest likeliest ids whose probabilities reach this sum; 1 is off.
+    pub top_p: f32,
+}
+
+impl Default for SamplingParams {
+    fn default() -> SamplingParams {
+        SamplingParams { temperature: 1.0, min_p: 0.0, top_k: 0, top_p: 1.0 }
+    }
+}
+
+impl SamplingParams {
+    /// The most likely id.
+    pub fn greedy() -> SamplingParams {
+        SamplingParams { temperature: 0.0, ..Default::default() }
+    }
+
+    /// True when the choice is among fewer than all allowed ids.
+    pub fn narrows(&self) -> bool {
+        self.min_p > 0.0 || self.top_k > 0 || self.top_p < 1.0
+    }
+
+    /// An input error at `place` unless every value is in its range.
+    pub fn validate(&self, place: &str) -> Result<()> {
+        let checks = [
+            ("temperature", self.temperature, self.temperature >= 0.0 && self.temperature.is_finite(), "0 or more"),
+            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "0 to 1"),
+            ("top_p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0, at most 1"),
+        ];
+        for (name, value, holds, expected) in checks {
+            if !holds {
+                return Err(Error::input(format!("{place}.{name}"), value.to_string(), expected));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Names the draw: the noise of one token depends on this, the seed and the step, and on nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NoiseKey {
+    /// Index of the prompt in the step.
+    pub prompt: u32,
+    /// Index of the rollout of that prompt.
+    pub rollout: u32,
+    /// Position of the token to be drawn in its response.
+    pub position: u32,
+}
+
+/// ids_out u32 [B] and logprob_out f32 [B] from hidden [B, D] and w [V, D], one [`SamplingParams`] and one
+/// [`NoiseKey`] a row; `allowed` as in [`super::linear_logprob::fwd`]; `seed` is (run seed, step). The log-prob
+/// is of the whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id.
+#[allow(clippy::too_many_arguments)]
+pub fn fwd(
+    dev: &mut Device,
+    hidden: Tensor,
+    w: &Weight,
+    allowed: Option<Tensor>,
+    params: &[SamplingParams],
+    noise: &[NoiseKey],
+    seed: (u64, u64),
+    ids_out: Tensor,
+    logprob_out: Tensor,
+) -> Result<()> {
+    const OP: &str = "sample::fwd";
+    let b = hidden.rows();
+    let dtype = check::weight(OP, w, w.n, hidden.cols())?;
+    check::tensor(OP, "hidden", hidden, dtype, &[b, w.k])?;
+    check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
+    check::tensor(OP, "ids_out", ids_out, DType::U32, &[b])?;
+    check::tensor(OP, "logprob_out", logprob_out, DType::F32, &[b])?;
+    let lens = (params.len(), noise.len());
+    check::that(OP, lens == (b, b), format!("{b} params and noise keys"), format!("{lens:?}"))?;
+    let mark = dev.mark(Region::Workspace);
+    let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
+    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
+    if let Some(cpu) = dev.on_cpu() {
+        let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
+        let outs = [ids_out, logprob_out, logits, partials];
+        let ([ids, logprobs, logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors(outs, ins);
+        let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
+        let scales: Vec<f32> = params.iter().map(|p| inverse_temperature(p.temperature)).collect();
+        let epilogue = Logits {
+            allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
+            scale: Scale::Rows(&scales),
+            targets: None,
+            partials: Cells::new(&mut *partials, width),
+            logits: Some(Cells::new(&mut *logits, columns)),
+        };
+        match dtype {
+            DType::Bf16 => {
+                let product = Product::rows::<bf16>(hidden.of(), b, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+            _ => {
+                let product = Product::rows::<f32>(hidden.of(), b, w.k, w_view.of(), w.n);
+                matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
+            }
+        }
+        let key = philox::key(seed.0, Purpose::Noise, seed.1);
+        let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
+        cpu.pool.run(b, |row| {
+            let z = &logits[row * columns..row * columns + w.n];
+            let fold = Fold::of(&partials[row * width..(row + 1) * width]);
+            let (params, noise) = (&params[row], noise[row]);
+            let id = if params.temperature == 0.0 {
+                largest(cpu.isa, z, None)
+            } else if params.narrows() {
+                draw_among(&narrowed(z, fold.max(), params), z, key, noise)
+            } else {
+                largest(cpu.isa, z, Some((key, noise)))
+            };
+            ids.take(row)[0] = id;
+            logprobs.take(row)[0] = z[id as usize] - fold.logsumexp();
+        });
+    }
+    dev.release(mark);
+    Ok(())
+}
+
+/// The four words of noise for ids 4 * `quad`.. of one draw.
+#[inline(always)]
+fn noise_words(key: [u32; 2], noise: NoiseKey, quad: u32) -> [u32; 4] {
+    philox4x32_10(key, [noise.prompt, noise.rollout, noise.position, quad])
+}
+
+cpu_kernel! {
+    /// The id of the largest z, or of z plus its noise; ties to the lower id. 0 when nothing is above -inf.
+    fn largest(z: &[f32], draw: Option<([u32; 2], NoiseKey)>) -> u32 {
+        const IDS: usize = 64;
+        let mut best = [f32::NEG_INFINITY; IDS];
+        let mut at = [u32::MAX; IDS];
+        let mut score = [0.0; IDS];
+        for (block, z) in z.chunks(IDS).enumerate() {
+            score.fill(f32::NEG_INFINITY);
+            score[..z.len()].copy_from_slice(z);
+            if let Some((key, noise)) = draw {
+                let mut words = [0; IDS];
+                for i in 0..IDS / 4 {
+                    let quad = noise_words(key, noise, (block * IDS / 4 + i) as u32);
+                    for j in 0..4 {
+                        words[4 * i + j] = quad[j];
+                    }
+                }
+                for j in 0..IDS {
+                    score[j] += philox::gumbel(words[j]);
+                }
+            }
+            for j in 0..IDS {
+                let larger = score[j] > best[j];
+                best[j] = if larger { score[j] } else { best[j] };
+                at[j] = if larger { (block * IDS + j) as u32 } else { at[j] };
+            }
+        }
+        let mut winner = (f32::NEG_INFINITY, u32::MAX);
+        for (&score, &id) in best.iter().zip(&at) {
+            if score > winner.0 || (score == winner.0 && id < winner.1) {
+                winner = (score, id);
+            }
+        }
+        if winner.1 == u32::MAX { 0 } else { winner.1 }
+    }
+}
+
+/// The ids that `params` leaves, by integer weights floor(e^(z - max) 2^32) and the order (logit down, id up).
+fn narrowed(z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
+    const ONE: f64 = 4_294_967_296.0;
+    let weight = |id: u32| (f64::from(math::exp(z[id as usize] - max)) * ONE) as u64;
+    let least = f64::from(params.min_p) * ONE;
+    let allowed = (0..z.len() as u32).filter(|&id| z[id as usize] > f32::NEG_INFINITY);
+    let mut ids: Vec<u32> = allowed.filter(|&id| weight(id) as f64 >= least).collect();
+    let order = |a: &u32, b: &u32| z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b));
+    let k = params.top_k as usize;
+    if k > 0 && k < ids.len() {
+        ids.select_nth_unstable_by(k - 1, order);
+        ids.truncate(k);
+    }
+    if params.top_p < 1.0 {
+        ids.sort_unstable_by(order);
+        let total: u64 = ids.iter().map(|&id| weight(id)).sum();
+        let enough = f64::from(params.top_p) * total as f64;
+        let mut before = 0;
+        let keep = ids.iter().take_while(|&&id| {
+            let kept = (before as f64) < enough;
+            before += weight(id);
+            kept
+        });
+        let keep = keep.count().max(1);
+        ids.truncate(keep);
+    }
+    ids
+}
+
+/// [`largest`] with noise among `ids` only.
+fn draw_among(ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) -> u32 {
+    let mut winner = (f32::NEG_INFINITY, u32::MAX);
+    for &id in ids {
+        let word = noise_words(key, noise, id / 4)[id as usize % 4];
+        let score = z[id as usize] + philox::gumbel(word);
+        if score > winner.0 || (score == winner.0 && id < winner.1) {
+            winner = (score, id);
+        }
+    }
+    if winner.1 == u32::MAX { 0 } else { winner.1 }
+}
