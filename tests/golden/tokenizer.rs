@@ -4,7 +4,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use omr::text::{Chat, ChatTemplate, Message, Part, Special, Tokenizer, expand_images};
+use omr::text::{
+    CHAT_TEMPLATE, Chat, ChatTemplate, Message, Part, Special, Tokenizer, expand_images, write_tokenizer_dir,
+};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -79,6 +81,21 @@ fn decode() {
         check_decode(case, &case["ids"].to_string());
     }
     super::report("tokenizer_decode", cases.len());
+}
+
+#[test]
+fn written_files_encode_the_same() {
+    let cases = cases("tokenizer_cases.json", "cases");
+    let dir = tempfile::tempdir().unwrap();
+    write_tokenizer_dir(dir.path(), tokenizer(), CHAT_TEMPLATE).unwrap();
+    let read = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!(read.special_tokens().collect::<Vec<_>>(), tokenizer().special_tokens().collect::<Vec<_>>());
+    for case in &cases {
+        let text = case["text"].as_str().unwrap();
+        assert_eq!(read.encode(text, Special::Parse), ids(&case["ids"]), "{text:?}");
+        assert_eq!(read.decode(&ids(&case["ids"]), true), case["decoded_skip_special"].as_str().unwrap(), "{text:?}");
+    }
+    super::report("tokenizer_written", cases.len());
 }
 
 fn message(value: &Value) -> Message {
