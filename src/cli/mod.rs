@@ -3,9 +3,10 @@
 //! A command file has `Args` (clap) and `run(&Args, &Context) -> Result<()>`. Results go to stdout, everything
 //! else to stderr and, once a run directory is open, to its `log.txt`. What is not built is not listed.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod args;
+mod bench;
 mod config;
 mod console;
 mod context;
@@ -39,6 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Measure the ops on this machine beside what it can do at most
+    Bench(bench::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),
     /// Build report.html of a run again, or one page that compares several runs
@@ -50,6 +53,7 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Command::Bench(args) => bench::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Report(args) => report::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),

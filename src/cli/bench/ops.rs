@@ -1,0 +1,270 @@
+//! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
+//! 64, 2,048 tokens a pack.
+
+use super::Case;
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::adamw::{self, AdamW};
+use crate::ops::attend::Heads;
+use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::philox::{Purpose, Random};
+use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// What can be measured, in the order of the table.
+pub const NAMES: [&str; 7] = ["linear", "swiglu", "attention", "rms_norm", "rope", "adamw", "grad_norm"];
+
+type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
+
+const TOKENS: usize = 2048;
+const HIDDEN: usize = 384;
+const INTERMEDIATE: usize = 1536;
+const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
+const PARAMETERS: usize = 22_000_000;
+
+/// The cases of one name, made when their turn comes.
+pub fn cases(name: &str) -> Vec<Make> {
+    let mut out: Vec<Make> = Vec::new();
+    for dtype in [DType::F32, DType::Bf16] {
+        match name {
+            "linear" => {
+                for t in [TOKENS, 256, 1] {
+                    out.push(Box::new(move |dev| linear_fwd(dev, dtype, t)));
+                }
+                out.push(Box::new(move |dev| linear_dgrad(dev, dtype)));
+                out.push(Box::new(move |dev| linear_wgrad(dev, dtype)));
+            }
+            "swiglu" => {
+                out.push(Box::new(move |dev| swiglu_fwd(dev, dtype)));
+                out.push(Box::new(move |dev| swiglu_bwd(dev, dtype)));
+            }
+            "attention" => {
+                for length in [64, TOKENS] {
+                    out.push(Box::new(move |dev| attention_fwd(dev, dtype, length)));
+                    out.push(Box::new(move |dev| attention_bwd(dev, dtype, length)));
+                }
+            }
+            "rms_norm" => {
+                out.push(Box::new(move |dev| rms_norm_fwd(dev, dtype)));
+                out.push(Box::new(move |dev| rms_norm_bwd(dev, dtype)));
+            }
+            "rope" => out.push(Box::new(move |dev| rope_fwd(dev, dtype))),
+            "adamw" => out.push(Box::new(move |dev| adamw_step(dev, dtype))),
+            "grad_norm" if dtype == DType::F32 => out.push(Box::new(grad_norm_fwd)),
+            _ => {}
+        }
+    }
+    out
+}
+
+fn label(dtype: DType) -> &'static str {
+    if dtype == DType::Bf16 { "bf16" } else { "f32" }
+}
+
+/// Normal numbers of about `scale`.
+fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
+    fn fill<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
+        let mut random = Random::new(1, Purpose::Init, dims.iter().product::<usize>() as u64);
+        let data: Vec<E> = (0..dims.iter().product()).map(|_| E::from_f32(random.normal() * scale)).collect();
+        dev.upload(Region::Overlay, &data, dims)
+    }
+    match dtype {
+        DType::Bf16 => fill::<half::bf16>(dev, dims, scale),
+        _ => fill::<f32>(dev, dims, scale),
+    }
+}
+
+fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+    dev.zeros(Region::Overlay, dtype, dims)
+}
+
+fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
+    Ok(Weight { data: random(dev, dtype, &[panel_len(dtype, n, k)], 0.05)?, n, k })
+}
+
+fn bytes(tensors: &[Tensor]) -> f64 {
+    tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
+}
+
+fn linear_fwd(dev: &mut Device, dtype: DType, t: usize) -> Result<Case> {
+    let (n, k) = (INTERMEDIATE, HIDDEN);
+    let (x, w, y) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, n])?);
+    Ok(Case {
+        name: "linear fwd",
+        shape: format!("[{t}, {k}] x [{n}, {k}]"),
+        dtype: label(dtype),
+        flops: 2.0 * (t * n * k) as f64,
+        bytes: bytes(&[x, w.data, y]),
+        run: Box::new(move |dev| linear::fwd(dev, x, &w, None, None, y)),
+    })
+}
+
+fn linear_dgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (t, n, k) = (TOKENS, INTERMEDIATE, HIDDEN);
+    let (dy, w, dx) = (random(dev, dtype, &[t, n], 1.0)?, weight(dev, dtype, n, k)?, zeros(dev, dtype, &[t, k])?);
+    Ok(Case {
+        name: "linear dgrad",
+        shape: format!("[{t}, {n}] x [{n}, {k}]"),
+        dtype: label(dtype),
+        flops: 2.0 * (t * n * k) as f64,
+        bytes: bytes(&[dy, w.data, dx]),
+        run: Box::new(move |dev| linear::dgrad(dev, dy, &w, dx, false)),
+    })
+}
+
+fn linear_wgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (t, n, k) = (TOKENS, INTERMEDIATE, HIDDEN);
+    let (x, dy) = (random(dev, dtype, &[t, k], 1.0)?, random(dev, dtype, &[t, n], 1.0)?);
+    let dw = zeros(dev, DType::F32, &[panel_len(dtype, n, k)])?;
+    Ok(Case {
+        name: "linear wgrad",
+        shape: format!("[{n}, {t}] x [{t}, {k}]"),
+        dtype: label(dtype),
+        flops: 2.0 * (t * n * k) as f64,
+        bytes: bytes(&[x, dy, dw]),
+        run: Box::new(move |dev| linear::wgrad(dev, x, dy, dw, None)),
+    })
+}
+
+fn swiglu_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (t, f, k) = (TOKENS, INTERMEDIATE, HIDDEN);
+    let (x, w) = (random(dev, dtype, &[t, k], 1.0)?, weight(dev, dtype, 2 * f, k)?);
+    let (gate_up, y) = (zeros(dev, dtype, &[t, 2 * f])?, zeros(dev, dtype, &[t, f])?);
+    Ok(Case {
+        name: "linear fwd_swiglu",
+        shape: format!("[{t}, {k}] x [{}, {k}]", 2 * f),
+        dtype: label(dtype),
+        flops: 4.0 * (t * f * k) as f64,
+        bytes: bytes(&[x, w.data, gate_up, y]),
+        run: Box::new(move |dev| linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)),
+    })
+}
+
+fn swiglu_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (t, f) = (TOKENS, INTERMEDIATE);
+    let (gate_up, dy) = (random(dev, dtype, &[t, 2 * f], 1.0)?, random(dev, dtype, &[t, f], 1.0)?);
+    let dgate_up = zeros(dev, dtype, &[t, 2 * f])?;
+    Ok(Case {
+        name: "swiglu bwd",
+        shape: format!("[{t}, {f}]"),
+        dtype: label(dtype),
+        flops: 0.0,
+        bytes: bytes(&[gate_up, dy, dgate_up]),
+        run: Box::new(move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up)),
+    })
+}
+
+/// Packed sequences of `length` tokens, and the multiply-adds of one causal product over them, doubled.
+fn sequences(dev: &mut Device, length: usize) -> Result<(Tensor, f64)> {
+    let ends: Vec<u32> = (0..=TOKENS / length).map(|i| (i * length) as u32).collect();
+    let pairs = TOKENS * (length + 1) / 2;
+    let cu_seqlens = dev.upload(Region::Overlay, &ends, &[ends.len()])?;
+    Ok((cu_seqlens, 2.0 * (pairs * HEADS.q * HEADS.dim) as f64))
+}
+
+fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> {
+    let (cu_seqlens, product) = sequences(dev, length)?;
+    let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
+    let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
+    let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
+    Ok(Case {
+        name: "attention fwd",
+        shape: format!("{} x {length}, causal", TOKENS / length),
+        dtype: label(dtype),
+        flops: 2.0 * product,
+        bytes: bytes(&[qkv, out, lse]),
+        run: Box::new(move |dev| attention::fwd(dev, qkv, cu_seqlens, HEADS, true, 0.125, out, lse)),
+    })
+}
+
+fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> {
+    let (cu_seqlens, product) = sequences(dev, length)?;
+    let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
+    let dout = random(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim], 1.0)?;
+    let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
+    let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
+    let dqkv = zeros(dev, dtype, &[TOKENS, HEADS.qkv_len()])?;
+    attention::fwd(dev, qkv, cu_seqlens, HEADS, true, 0.125, out, lse)?;
+    Ok(Case {
+        name: "attention bwd",
+        shape: format!("{} x {length}, causal", TOKENS / length),
+        dtype: label(dtype),
+        flops: 5.0 * product,
+        bytes: bytes(&[qkv, out, dout, lse, dqkv]),
+        run: Box::new(move |dev| attention::bwd(dev, qkv, out, dout, lse, cu_seqlens, HEADS, true, 0.125, dqkv)),
+    })
+}
+
+fn rms_norm_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (x, gamma) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, random(dev, dtype, &[HIDDEN], 1.0)?);
+    let (y, rstd) = (zeros(dev, dtype, &[TOKENS, HIDDEN])?, zeros(dev, DType::F32, &[TOKENS])?);
+    Ok(Case {
+        name: "rms_norm fwd",
+        shape: format!("[{TOKENS}, {HIDDEN}]"),
+        dtype: label(dtype),
+        flops: 0.0,
+        bytes: bytes(&[x, gamma, y, rstd]),
+        run: Box::new(move |dev| rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)),
+    })
+}
+
+fn rms_norm_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (x, gamma) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, random(dev, dtype, &[HIDDEN], 1.0)?);
+    let (y, rstd) = (zeros(dev, dtype, &[TOKENS, HIDDEN])?, zeros(dev, DType::F32, &[TOKENS])?);
+    let (dy, dgamma) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, zeros(dev, DType::F32, &[HIDDEN])?);
+    rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
+    Ok(Case {
+        name: "rms_norm bwd",
+        shape: format!("[{TOKENS}, {HIDDEN}]"),
+        dtype: label(dtype),
+        flops: 0.0,
+        bytes: bytes(&[x, gamma, rstd, dy, y, dgamma]),
+        run: Box::new(move |dev| rms_norm::bwd(dev, x, gamma, rstd, dy, y, false, dgamma)),
+    })
+}
+
+fn rope_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
+    let cos = random(dev, DType::F32, &[TOKENS, HEADS.dim / 2], 0.5)?;
+    let sin = random(dev, DType::F32, &[TOKENS, HEADS.dim / 2], 0.5)?;
+    let turned = ((HEADS.q + HEADS.kv) * HEADS.dim * TOKENS * qkv.dtype.size()) as f64;
+    Ok(Case {
+        name: "rope fwd",
+        shape: format!("[{TOKENS}, {}]", HEADS.qkv_len()),
+        dtype: label(dtype),
+        flops: 0.0,
+        bytes: 2.0 * turned + bytes(&[cos, sin]),
+        run: Box::new(move |dev| rope::fwd(dev, qkv, cos, sin, HEADS)),
+    })
+}
+
+fn adamw_step(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let n = PARAMETERS;
+    let w = zeros(dev, dtype, &[n])?;
+    let lo = if dtype == DType::Bf16 { Some(dev.zeros(Region::State, DType::I16, &[n])?) } else { None };
+    let [grad, m, v] = [zeros(dev, DType::F32, &[n])?, zeros(dev, DType::F32, &[n])?, zeros(dev, DType::F32, &[n])?];
+    let clip = dev.upload(Region::Overlay, &[1.0_f32, 1.0], &[2])?;
+    let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1 };
+    let stored = bytes(&[w, m, v]) + lo.map_or(0.0, |lo| bytes(&[lo]));
+    Ok(Case {
+        name: "adamw step",
+        shape: format!("{n} parameters"),
+        dtype: label(dtype),
+        flops: 0.0,
+        bytes: 2.0 * stored + bytes(&[grad]),
+        run: Box::new(move |dev| adamw::step(dev, w, lo, grad, m, v, &hp, clip)),
+    })
+}
+
+fn grad_norm_fwd(dev: &mut Device) -> Result<Case> {
+    let grad = zeros(dev, DType::F32, &[PARAMETERS])?;
+    let out = zeros(dev, DType::F32, &[3])?;
+    Ok(Case {
+        name: "grad_norm fwd",
+        shape: format!("{PARAMETERS} parameters"),
+        dtype: "f32",
+        flops: 0.0,
+        bytes: bytes(&[grad]),
+        run: Box::new(move |dev| grad_norm::fwd(dev, &[grad], 1.0, out)),
+    })
+}

@@ -1,0 +1,82 @@
+//! What this machine can do at most: measured with loops that do nothing else.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use crate::device::{Device, Parts, cpu_kernel};
+use crate::error::{Error, Result};
+
+/// Ceilings of all threads together.
+pub struct Peaks {
+    /// Additions and multiplications a second in f32.
+    pub f32_flops: f64,
+    /// The same on bf16 operands.
+    pub bf16_flops: f64,
+    /// Bytes read or written a second, by a copy far larger than the caches.
+    pub bytes: f64,
+}
+
+/// Independent chains: twelve vectors of sixteen lanes hide the latency of a fused multiply-add at two a cycle and
+/// stay in registers.
+const CHAINS: usize = 12 * 16;
+const COPY_BYTES: usize = 256 << 20;
+
+cpu_kernel! {
+    /// `rounds` fused multiply-adds in each chain. One flat array: nested ones are vectorised across the chains.
+    fn chains(rounds: usize, factor: f32, addend: f32, sums: &mut [f32; CHAINS]) {
+        let mut local = *sums;
+        for _ in 0..rounds {
+            for sum in &mut local {
+                *sum = sum.mul_add(factor, addend);
+            }
+        }
+        *sums = local;
+    }
+}
+
+impl Peaks {
+    /// Measures for about half a second.
+    pub fn measure(dev: &mut Device) -> Result<Peaks> {
+        let nothing = || Error::Failed("omr bench: the device computes nothing".to_owned());
+        let cpu = dev.on_cpu().ok_or_else(nothing)?;
+        let (threads, isa) = (cpu.pool.threads(), cpu.isa);
+        let rounds = 100_000;
+        let flops = (threads * rounds * CHAINS * 2) as f64;
+        let seconds = best(20, || {
+            cpu.pool.run(threads, |_| {
+                let mut sums = [0.5; CHAINS];
+                chains(isa, black_box(rounds), black_box(0.999), black_box(0.001), &mut sums);
+                black_box(sums);
+            })
+        });
+        let f32_flops = flops / seconds;
+        let from = vec![1_u8; COPY_BYTES];
+        let mut to = vec![0_u8; COPY_BYTES];
+        let chunk = COPY_BYTES / (threads * 8);
+        let seconds = best(6, || {
+            let parts = Parts::new(&mut to, chunk);
+            cpu.pool.run(parts.count(), |i| {
+                let part = parts.take(i);
+                part.copy_from_slice(&from[i * chunk..][..part.len()]);
+            });
+        });
+        // vdpbf16ps does two products where a fused multiply-add does one, at the same rate.
+        let bf16_flops = if isa.has_bf16_dot() { 2.0 * f32_flops } else { f32_flops };
+        Ok(Peaks { f32_flops, bf16_flops, bytes: 2.0 * COPY_BYTES as f64 / seconds })
+    }
+
+    /// The arithmetic ceiling for operands of this type.
+    pub fn flops(&self, dtype: &str) -> f64 {
+        if dtype == "bf16" { self.bf16_flops } else { self.f32_flops }
+    }
+}
+
+fn best(times: usize, mut work: impl FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    for _ in 0..times {
+        let at = Instant::now();
+        work();
+        best = best.min(at.elapsed().as_secs_f64());
+    }
+    best
+}
