@@ -2,6 +2,7 @@
 
 mod adamw;
 mod attention;
+mod embedding;
 mod gelu;
 mod grad_norm;
 mod linear;
@@ -9,6 +10,7 @@ mod linear_logprob;
 mod math;
 mod matmul;
 mod paged_attention;
+mod patch_embed;
 mod philox;
 mod reference;
 mod rms_norm;

@@ -1,0 +1,213 @@
+//! Pictures to patch embeddings: u8 pixels are normalised into patch rows, chunk by chunk in the workspace, and
+//! multiplied by the projection as any linear layer's input is. The rows are never kept; backward makes them again.
+
+use crate::device::{Device, Parts, Region};
+use crate::error::{Error, Result};
+use crate::ops::check::{self, by_dtype};
+use crate::ops::linear;
+use crate::ops::matmul::{Weight, panel_len};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Patches of one chunk; even, so that bf16 weight gradients pair the same rows whatever the chunk.
+const CHUNK: usize = 1024;
+
+/// Patches of one work item.
+const ITEM: usize = 8;
+
+/// A picture or video among the pixels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PatchImage {
+    /// Its first byte.
+    pub offset: usize,
+    /// Frames stored: 1 for a picture, which stands for all frames of its patches.
+    pub frames: usize,
+    /// Patches along time, height and width.
+    pub grid_thw: [u32; 3],
+}
+
+impl PatchImage {
+    /// Number of patches.
+    pub fn num_patches(&self) -> usize {
+        self.grid_thw.iter().map(|&n| n as usize).product()
+    }
+}
+
+/// How bytes become a patch row: the preprocessor's settings.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Normalize {
+    /// Mean of each channel after rescaling.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel after rescaling.
+    pub std: [f32; 3],
+    /// What a byte is multiplied by.
+    pub rescale: f64,
+    /// Side of a patch in pixels.
+    pub patch_size: usize,
+    /// Patches along each side that the model merges: patches are ordered merge block by merge block.
+    pub merge_size: usize,
+    /// Frames of a patch.
+    pub temporal_patch_size: usize,
+}
+
+impl Normalize {
+    /// Elements of a patch row: (channel, frame, row, column).
+    pub fn row_len(&self) -> usize {
+        3 * self.temporal_patch_size * self.patch_size * self.patch_size
+    }
+
+    /// The normalised value of each byte in each channel, rescaled in f64, then f32, as Hugging Face.
+    fn table<T: Elem>(&self) -> [[T; 256]; 3] {
+        std::array::from_fn(|c| {
+            std::array::from_fn(|v| {
+                let value = (v as f64 * self.rescale) as f32;
+                T::from_f32((value - self.mean[c]) / self.std[c])
+            })
+        })
+    }
+
+    /// Bytes `image` takes, or what is wrong with it.
+    fn bytes(&self, image: &PatchImage) -> Result<usize> {
+        let [t, h, w] = image.grid_thw.map(|n| n as usize);
+        let frames_fit = image.frames == 1 || image.frames == t * self.temporal_patch_size;
+        let holds = frames_fit && self.merge_size > 0 && h % self.merge_size == 0 && w % self.merge_size == 0;
+        let want = "a grid of whole merge blocks, with 1 frame or all";
+        check::that("patch_embed", holds, want, format!("{image:?}"))?;
+        Ok(image.frames * h * w * self.patch_size * self.patch_size * 3)
+    }
+}
+
+/// y = patches w^T: pixels u8, each of `images` `[frames][grid_h * patch][grid_w * patch][3]` from its offset; w
+/// (n = C, k = `norm.row_len()`); y `[N, C]` in w's type, N the patches of all images in order, merge block by merge
+/// block. The normalised pixels are rounded to w's type. Errors on other shapes and on an image past the pixels.
+pub fn fwd(
+    dev: &mut Device,
+    pixels: Tensor,
+    images: &[PatchImage],
+    norm: &Normalize,
+    w: &Weight,
+    y: Tensor,
+) -> Result<()> {
+    const OP: &str = "patch_embed::fwd";
+    let dtype = check::weight(OP, w, w.n, norm.row_len())?;
+    let starts = check_images(OP, pixels, images, norm)?;
+    check::tensor(OP, "y", y, dtype, &[starts[images.len()], w.n])?;
+    each_chunk(dev, dtype, pixels, images, norm, &starts, |dev, patches, from| {
+        linear::fwd(dev, patches, w, None, None, y.slice(from, from + patches.rows()))
+    })
+}
+
+/// dw += dy^T patches: dy `[N, C]` f32 or bf16, dw f32 in the panel order of a weight of dy's type; the pixels and
+/// images as forward had them. Errors as [`fwd`].
+pub fn bwd(
+    dev: &mut Device,
+    pixels: Tensor,
+    images: &[PatchImage],
+    norm: &Normalize,
+    dy: Tensor,
+    dw: Tensor,
+) -> Result<()> {
+    const OP: &str = "patch_embed::bwd";
+    check::compute(OP, "dy", dy)?;
+    let starts = check_images(OP, pixels, images, norm)?;
+    check::tensor(OP, "dy", dy, dy.dtype, &[starts[images.len()], dy.cols()])?;
+    check::flat(OP, "dw", dw, DType::F32, panel_len(dy.dtype, dy.cols(), norm.row_len()))?;
+    each_chunk(dev, dy.dtype, pixels, images, norm, &starts, |dev, patches, from| {
+        linear::wgrad(dev, patches, dy.slice(from, from + patches.rows()), dw, None)
+    })
+}
+
+/// The first patch of each image, then the number of all.
+fn check_images(op: &'static str, pixels: Tensor, images: &[PatchImage], norm: &Normalize) -> Result<Vec<usize>> {
+    check::flat(op, "pixels", pixels, DType::U8, pixels.len())?;
+    let mut starts = vec![0];
+    for image in images {
+        let end = image.offset.saturating_add(norm.bytes(image)?);
+        if end > pixels.len() {
+            let (want, got) = (format!("{end} bytes of pixels for {image:?}"), pixels.len().to_string());
+            return Err(Error::Shape { op, want, got });
+        }
+        starts.push(starts[starts.len() - 1] + image.num_patches());
+    }
+    Ok(starts)
+}
+
+/// Calls `f` with the patch rows of each chunk and the number of its first patch.
+fn each_chunk(
+    dev: &mut Device,
+    dtype: DType,
+    pixels: Tensor,
+    images: &[PatchImage],
+    norm: &Normalize,
+    starts: &[usize],
+    mut f: impl FnMut(&mut Device, Tensor, usize) -> Result<()>,
+) -> Result<()> {
+    let num_patches = starts[images.len()];
+    for from in (0..num_patches).step_by(CHUNK) {
+        let mark = dev.mark(Region::Workspace);
+        let n = CHUNK.min(num_patches - from);
+        let patches = dev.alloc(Region::Workspace, dtype, &[n, norm.row_len()])?;
+        by_dtype!(dtype, fill(dev, pixels, images, norm, starts, from, patches));
+        let done = f(dev, patches, from);
+        dev.release(mark);
+        done?;
+    }
+    Ok(())
+}
+
+/// Patch rows `from..`.
+fn fill<T: Elem>(
+    dev: &mut Device,
+    pixels: Tensor,
+    images: &[PatchImage],
+    norm: &Normalize,
+    starts: &[usize],
+    from: usize,
+    patches: Tensor,
+) {
+    let Some(cpu) = dev.on_cpu() else { return };
+    let len = norm.row_len();
+    let table = norm.table::<T>();
+    let ([patches], [pixels]) = cpu.memory.tensors([patches], [pixels]);
+    let pixels = pixels.of::<u8>();
+    let rows = Parts::new(patches.of::<T>(), ITEM * len);
+    cpu.pool.run(rows.count(), |i| {
+        for (j, row) in rows.take(i).chunks_exact_mut(len).enumerate() {
+            let at = from + i * ITEM + j;
+            let image = starts.partition_point(|&s| s <= at) - 1;
+            patch(&pixels[images[image].offset..], &images[image], norm, &table, at - starts[image], row);
+        }
+    });
+}
+
+/// Patch `at` of one image.
+fn patch<T: Elem>(
+    pixels: &[u8],
+    image: &PatchImage,
+    norm: &Normalize,
+    table: &[[T; 256]; 3],
+    at: usize,
+    row: &mut [T],
+) {
+    let [_, grid_h, grid_w] = image.grid_thw.map(|n| n as usize);
+    let (size, merge, depth) = (norm.patch_size, norm.merge_size, norm.temporal_patch_size);
+    let (t, in_frame) = (at / (grid_h * grid_w), at % (grid_h * grid_w));
+    let (block, inner) = (in_frame / (merge * merge), in_frame % (merge * merge));
+    let blocks_w = grid_w / merge;
+    let top = (block / blocks_w * merge + inner / merge) * size;
+    let left = (block % blocks_w * merge + inner % merge) * size;
+    let stride = grid_w * size * 3;
+    let frame_len = grid_h * size * stride;
+    let mut lines = row.chunks_exact_mut(size);
+    for (channel, table) in table.iter().enumerate() {
+        for frame in 0..depth {
+            let frame = if image.frames == 1 { 0 } else { t * depth + frame };
+            for y in top..top + size {
+                let from = &pixels[frame * frame_len + y * stride + left * 3..][..size * 3];
+                let Some(line) = lines.next() else { return };
+                for (x, pixel) in line.iter_mut().zip(from.chunks_exact(3)) {
+                    *x = table[pixel[channel] as usize];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+use half::bf16;
+use omr::device::{Device, Isa};
+use omr::image::{ImageInput, Processor, Rgb};
+use omr::ops::linear;
+use omr::ops::matmul::{Weight, pack_order, panel_len};
+use omr::ops::patch_embed::{self, Normalize, PatchImage};
+use omr::tensor::{DType, Elem};
+
+use super::reference::{Random, blank, device, devices, up};
+
+const N: usize = 40;
+
+/// A picture, a video and a larger picture, over one chunk of patches in all; their bytes with gaps between.
+struct Case {
+    processor: Processor,
+    inputs: Vec<ImageInput>,
+    images: Vec<PatchImage>,
+    pixels: Vec<u8>,
+}
+
+impl Case {
+    fn new() -> Case {
+        let processor = Processor { min_pixels: 784, ..Processor::default() };
+        let mut r = Random::new(2);
+        let mut picture = |w: u32, h: u32| Rgb::new(w, h, (0..w * h * 3).map(|_| r.bits() as u8).collect()).unwrap();
+        let frames = [picture(56, 84), picture(56, 84), picture(56, 84)];
+        let (small, large) = (picture(28, 28), picture(504, 420));
+        let inputs =
+            vec![processor.image(&small).unwrap(), processor.video(&frames).unwrap(), processor.image(&large).unwrap()];
+        let (mut pixels, mut images) = (vec![1, 2, 3], Vec::new());
+        for input in &inputs {
+            let (frames, grid_thw) = (input.frames as usize, input.grid_thw);
+            images.push(PatchImage { offset: pixels.len(), frames, grid_thw });
+            pixels.extend_from_slice(&input.pixels);
+            pixels.push(77);
+        }
+        Case { processor, inputs, images, pixels }
+    }
+
+    fn norm(&self) -> Normalize {
+        Normalize {
+            mean: self.processor.image_mean,
+            std: self.processor.image_std,
+            rescale: self.processor.rescale_factor,
+            patch_size: self.processor.patch_size as usize,
+            merge_size: self.processor.merge_size as usize,
+            temporal_patch_size: self.processor.temporal_patch_size as usize,
+        }
+    }
+
+    /// The processor's rows, as `T` holds them.
+    fn rows<T: Elem>(&self) -> Vec<T> {
+        self.inputs.iter().flat_map(|i| self.processor.patches(i)).map(T::from_f32).collect()
+    }
+
+    fn run<T: Elem + Default>(&self, dev: &mut Device) -> [Vec<T>; 2] {
+        let (norm, rows) = (self.norm(), self.rows::<T>());
+        let k = norm.row_len();
+        let t = rows.len() / k;
+        assert!(t > 1024, "more than one chunk");
+        let mut r = Random::new(3);
+        let len = panel_len(T::DTYPE, N, k);
+        let mut panels = vec![T::default(); len];
+        pack_order(T::DTYPE, N, k, &r.values(N * k), &mut panels);
+        let w = Weight { data: up(dev, &panels, &[len]), n: N, k };
+        let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
+        let y = blank(dev, T::DTYPE, &[t, N]);
+        patch_embed::fwd(dev, pixels, &self.images, &norm, &w, y).unwrap();
+        let dy = up(dev, &r.values::<T>(t * N), &[t, N]);
+        let zeros = vec![0.0f32; len];
+        let dw = up(dev, &zeros, &[len]);
+        patch_embed::bwd(dev, pixels, &self.images, &norm, dy, dw).unwrap();
+
+        // The same through the processor's rows and a linear layer, all at once.
+        let x = up(dev, &rows, &[t, k]);
+        let want = blank(dev, T::DTYPE, &[t, N]);
+        linear::fwd(dev, x, &w, None, None, want).unwrap();
+        let want_dw = up(dev, &zeros, &[len]);
+        linear::wgrad(dev, x, dy, want_dw, None).unwrap();
+        let y: Vec<T> = dev.read(y);
+        assert_eq!(y, dev.read::<T>(want));
+        let dw: Vec<f32> = dev.read(dw);
+        assert_eq!(dw, dev.read::<f32>(want_dw));
+        [y, dw.into_iter().map(T::from_f32).collect()]
+    }
+}
+
+#[test]
+fn is_a_linear_layer_over_the_processors_patches() {
+    let case = Case::new();
+    let runs: Vec<_> = devices().iter_mut().filter(|d| d.isa() != Isa::Portable).map(|d| case.run::<f32>(d)).collect();
+    assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
+    case.run::<f32>(&mut device(2, Isa::Portable));
+    case.run::<bf16>(&mut device(2, Isa::detect()));
+}
+
+#[test]
+fn an_image_past_the_pixels_is_an_error() {
+    let case = Case::new();
+    let (norm, dev) = (case.norm(), &mut device(1, Isa::Portable));
+    let pixels = up(dev, &[0u8; 28 * 28 * 3], &[28 * 28 * 3]);
+    let dw = blank(dev, DType::F32, &[panel_len(DType::F32, N, norm.row_len())]);
+    for (image, patches) in [
+        (PatchImage { offset: 1, frames: 1, grid_thw: [1, 2, 2] }, 4),
+        (PatchImage { offset: 0, frames: 2, grid_thw: [1, 2, 2] }, 4),
+        (PatchImage { offset: 0, frames: 1, grid_thw: [1, 1, 2] }, 2),
+    ] {
+        let dy = blank(dev, DType::F32, &[patches, N]);
+        assert!(patch_embed::bwd(dev, pixels, &[image], &norm, dy, dw).is_err(), "{image:?}");
+    }
+}
