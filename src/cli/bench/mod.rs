@@ -31,6 +31,9 @@ pub struct Args {
     seconds: f64,
 }
 
+/// One repetition.
+type Work = Box<dyn FnMut(&mut Device) -> Result<()>>;
+
 /// One thing to measure.
 struct Case {
     name: &'static str,
@@ -40,7 +43,7 @@ struct Case {
     flops: f64,
     /// Bytes that must be read and written at least once.
     bytes: f64,
-    run: Box<dyn FnMut(&mut Device) -> Result<()>>,
+    run: Work,
 }
 
 /// Memory to measure in; only what a case touches is ever mapped in.
