@@ -9,6 +9,7 @@ mod golden;
 mod image;
 mod layering;
 mod ops;
+mod reward;
 mod rl;
 mod seed;
 mod text;

@@ -11,10 +11,13 @@ mod config;
 mod console;
 mod context;
 mod doctor;
+mod jsonl;
 pub mod progress;
 mod report;
 pub mod run_dir;
+mod score;
 pub mod signal;
+mod verify;
 
 pub use args::{ConfigArgs, Overrides, RunArgs};
 pub use context::Context;
@@ -46,6 +49,10 @@ enum Command {
     Config(config::Args),
     /// Build report.html of a run again, or one page that compares several runs
     Report(report::Args),
+    /// Score responses against their right answers: accuracy and format
+    Score(score::Args),
+    /// Say whether an answer equals the right one
+    Verify(verify::Args),
     /// Say what works on this machine and what to do about what does not
     Doctor(doctor::Args),
 }
@@ -56,6 +63,8 @@ impl Command {
             Command::Bench(args) => bench::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Report(args) => report::run(args, context),
+            Command::Score(args) => score::run(args, context),
+            Command::Verify(args) => verify::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
         }
     }

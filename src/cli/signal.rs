@@ -24,6 +24,13 @@ pub fn install() -> std::io::Result<()> {
     result
 }
 
+/// From here on the first signal ends the process: for commands that have nothing to save.
+pub fn end_at_once() {
+    if let Some(stop) = STOP.get() {
+        stop.store(true, Ordering::Relaxed);
+    }
+}
+
 /// True once a signal has asked the process to stop.
 pub fn stop_requested() -> bool {
     STOP.get().is_some_and(|stop| stop.load(Ordering::Relaxed))

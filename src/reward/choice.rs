@@ -154,8 +154,9 @@ pub fn named_letter(answer: &str) -> Option<char> {
     let (mut letters, mut at) = (Vec::new(), 0);
     while let Some(found) = ALONE.captures_at(text, at) {
         let Some(m) = found.get(1) else { break };
-        let word =
-            matches!(m.as_str(), "A" | "I") && text[m.end()..].trim_start().starts_with(|c: char| c.is_lowercase());
+        let next = text[m.end()..].trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let sentence = next.starts_with(char::is_lowercase) && !matches!(next, "and" | "or");
+        let word = matches!(m.as_str(), "A" | "I") && sentence;
         if !word {
             letters.extend(m.as_str().chars());
         }

@@ -54,10 +54,10 @@ pub fn verify(gold: &str, answer: &str) -> Verdict {
     if g.text.is_none() || a.text.is_none() {
         return verdict(false, "nothing to compare");
     }
-    if let (Some(x), Some(y)) = (&g.value, &a.value) {
-        if equal(x, y) {
-            return verdict(true, "equal values");
-        }
+    if let (Some(x), Some(y)) = (&g.value, &a.value)
+        && equal(x, y)
+    {
+        return verdict(true, "equal values");
     }
     let same = g.text == a.text && g.text.as_ref().is_some_and(|t| !t.is_empty());
     verdict(same, if same { "same text" } else { "different values" })
@@ -119,9 +119,12 @@ fn plain(
     read: impl Fn(&regex::Captures<'_>, &str) -> Option<Parsed>,
 ) {
     /// Characters of a match that are read at most: a number needs no more.
-    const WINDOW: usize = 2_000;
-    let (mut skip, mut previous) = (0, [' ', ' ']);
-    for (at, c) in text.char_indices() {
+    const WINDOW: usize = 300;
+    /// Characters at the end of a text that are searched: the rightmost match is the one that counts.
+    const TAIL: usize = 4_000;
+    let tail = text.char_indices().rev().nth(TAIL - 1).map_or(0, |(i, _)| i);
+    let (mut skip, mut previous) = (0, ['\0', '\0']);
+    for (at, c) in text[tail..].char_indices().map(|(i, c)| (tail + i, c)) {
         let begins = at == 0 || python::is_space(previous[1]) || previous[1] == '=' || previous == ['*', '*'];
         previous = [previous[1], c];
         if at < skip || !begins {
@@ -178,17 +181,17 @@ fn number(text: &str) -> Option<Rational> {
 
 /// Equality of two values: decimals are rounded to six places first, whatever their size.
 fn equal(gold: &Value, answer: &Value) -> bool {
-    if let (Value::Scalar(a, u), Value::Scalar(b, v)) = (gold, answer) {
-        if let (Some(x), Some(y)) = (a.exact(), b.exact()) {
-            let float = a.decimal().is_some() || b.decimal().is_some();
-            let same = |x: &Rational, y: &Rational| x == y || (float && rounded(x) == rounded(y));
-            let hundred = Rational::from_integer(100.into());
-            return match (u.is_some(), v.is_some()) {
-                (true, false) => same(&x, &y) || same(&(&x / &hundred), &y),
-                (false, true) => same(&x, &y) || same(&x, &(&y / &hundred)),
-                _ => same(&x, &y),
-            };
-        }
+    if let (Value::Scalar(a, u), Value::Scalar(b, v)) = (gold, answer)
+        && let (Some(x), Some(y)) = (a.exact(), b.exact())
+    {
+        let float = a.decimal().is_some() || b.decimal().is_some();
+        let same = |x: &Rational, y: &Rational| x == y || (float && rounded(x) == rounded(y));
+        let hundred = Rational::from_integer(100.into());
+        return match (u.is_some(), v.is_some()) {
+            (true, false) => same(&x, &y) || same(&(&x / &hundred), &y),
+            (false, true) => same(&x, &y) || same(&x, &(&y / &hundred)),
+            _ => same(&x, &y),
+        };
     }
     math::equal(gold, answer).equal
 }

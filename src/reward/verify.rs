@@ -101,10 +101,11 @@ fn unwrap(text: &str) -> String {
         ("\u{201c}", "\u{201d}"),
     ];
     for (open, close) in pairs {
-        if let Some(inner) = t.strip_prefix(open).and_then(|t| t.strip_suffix(close)) {
-            if !inner.contains(open) && !inner.contains(close) {
-                return python::strip(inner).to_owned();
-            }
+        if let Some(inner) = t.strip_prefix(open).and_then(|t| t.strip_suffix(close))
+            && !inner.contains(open)
+            && !inner.contains(close)
+        {
+            return python::strip(inner).to_owned();
         }
     }
     for command in ["boxed", "fbox", "text", "mathrm", "textbf", "mathbf", "textit", "operatorname"] {
@@ -136,35 +137,33 @@ fn whole_group(text: &str) -> Option<&str> {
     None
 }
 
-/// The answer inside a text: a box, what follows "the answer is", the last formula, the last bold, the number
-/// at the end; the whole text where it is an answer by itself.
+/// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
+/// follows its verb, its last formula.
 fn locate(text: &str) -> &str {
     let text = python::strip(text);
-    if let Some(boxed) = last_box(text) {
-        return boxed;
+    if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
+        return found;
     }
-    if !matches!(math::parse(&bare(text)), Value::Text(_)) || python::len(text) < 12 {
+    let reads = |t: &str| !matches!(math::parse(&bare(t)), Value::Text(_));
+    if reads(text) {
         return text;
     }
-    if let Some(found) = after_marker(text) {
-        return found;
+    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
+    let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
+    if reads(sentence) {
+        return sentence;
     }
-    if let Some(found) = last_between(text) {
-        return found;
-    }
-    let last_line = text.rsplit('\n').find(|l| !python::strip(l).is_empty()).unwrap_or(text);
-    if last_line.len() < text.len() {
-        return locate(last_line);
-    }
-    // "So the total is 4.7 cm.": what follows the last verb or equals sign.
-    for cut in [" = ", " is ", " are ", " get "] {
-        if let Some((_, rest)) = text.rsplit_once(cut) {
-            if !matches!(math::parse(&bare(rest)), Value::Text(_)) {
-                return rest;
-            }
+    for cut in [" = ", " is ", " are ", " get ", ": "] {
+        if let Some((_, rest)) = sentence.rsplit_once(cut)
+            && reads(rest)
+        {
+            return python::strip(rest);
         }
     }
-    text
+    if let Some(found) = last_between(sentence).filter(|f| reads(f)).or_else(|| last_between(text)) {
+        return found;
+    }
+    if sentence.len() < text.len() { sentence } else { text }
 }
 
 /// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.
@@ -227,11 +226,13 @@ fn after_marker(text: &str) -> Option<&str> {
 
 /// The last formula or bold text.
 fn last_between(text: &str) -> Option<&str> {
+    // An escaped dollar sign is money, not the end of a formula.
+    let last = |t: &str, mark: &str| t.rmatch_indices(mark).map(|(at, _)| at).find(|&at| !t[..at].ends_with('\\'));
     [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**")]
         .iter()
         .filter_map(|(open, close)| {
-            let end = text.rfind(close)?;
-            let from = text[..end].rfind(open)? + open.len();
+            let end = last(text, close)?;
+            let from = last(&text[..end], open)? + open.len();
             let found = python::strip(&text[from..end]);
             (!found.is_empty()).then_some((end, found))
         })

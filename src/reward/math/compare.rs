@@ -84,7 +84,7 @@ pub fn words(text: &str) -> String {
     if kept.len() > 1 && matches!(kept[0], "the" | "a" | "an") {
         kept.remove(0);
     }
-    kept.join(" ").trim_matches(['.', '-']).trim().to_owned()
+    kept.join(" ").trim_matches('.').trim().to_owned()
 }
 
 fn ordered(a: &[Value], b: &[Value]) -> Comparison {
@@ -157,10 +157,14 @@ fn expressions(a: &Expr, b: &Expr) -> Comparison {
             continue;
         }
         let size = x.0.hypot(x.1).max(y.0.hypot(y.1));
-        if !size.is_finite() {
-            if free && !x.0.is_infinite() && !y.0.is_infinite() {
+        if x.0.is_nan() || x.1.is_nan() || y.0.is_nan() || y.1.is_nan() {
+            // A sample point outside the domain of one of them says nothing; a number without a value is no answer.
+            if free {
                 continue;
             }
+            return no("no value to compare");
+        }
+        if !size.is_finite() {
             return no("different values");
         }
         let difference = (x.0 - y.0).hypot(x.1 - y.1);

@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 40;
 /// Longest run of digits.
 const MAX_DIGITS: usize = 1_000;
 /// Largest power of ten in `1e5`.
-const MAX_POWER_OF_TEN: u32 = 3_000;
+const MAX_POWER_OF_TEN: u32 = 400;
 
 /// One end of an interval.
 #[derive(Clone, PartialEq, Debug)]
@@ -89,6 +89,11 @@ fn is_word(tok: &Tok, words: &[&str]) -> bool {
 fn value(tokens: &[Token], depth: usize) -> Option<Value> {
     if tokens.is_empty() || depth > MAX_DEPTH {
         return None;
+    }
+    if let [Token { tok: Tok::Cmd(c), .. }] = tokens
+        && matches!(c.as_str(), "emptyset" | "varnothing")
+    {
+        return Some(Value::Set(Vec::new()));
     }
     let comma = |t: &Tok| matches!(t, Tok::Sym(',' | ';')) || is_word(t, &["and", "or"]);
     let parts = split(tokens, comma)?;
@@ -409,7 +414,7 @@ impl<'a> Parser<'a> {
                 factors.push(self.signed_power()?);
             } else if self.eat('/') || self.eat(':') {
                 factors.push(invert(self.signed_power()?));
-            } else if self.trailing_unit() {
+            } else if factors.iter().any(Expr::has_numbers) && self.trailing_unit() {
                 break;
             } else if self.begins_factor() {
                 let mixed = self.mixed_fraction(&factors);
@@ -677,7 +682,7 @@ impl<'a> Parser<'a> {
             return self.command(if word.starts_with("inf") { "infty" } else { word });
         }
         let letters: Vec<char> = word.chars().collect();
-        if letters.len() > 4 {
+        if letters.len() > 3 {
             return None;
         }
         let mut factors: Vec<Expr> = letters.iter().map(|c| Expr::Var(c.to_string())).collect();

@@ -1,0 +1,61 @@
+//! `omr verify`: the answer verifier alone.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Context, jsonl};
+use crate::error::{Error, Result};
+use crate::reward::{self, Mode};
+
+/// Arguments of `omr verify`.
+#[derive(clap::Args)]
+#[command(after_help = "Prints {\"equal\",\"gold_parsed\",\"answer_parsed\",\"why\"}, one line for each pair.")]
+pub struct Args {
+    /// The right answer
+    #[arg(
+        long,
+        value_name = "TEXT",
+        allow_hyphen_values = true,
+        required_unless_present = "jsonl",
+        requires = "answer"
+    )]
+    gold: Option<String>,
+    /// The answer to judge, bare or in a text
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, requires = "gold")]
+    answer: Option<String>,
+    /// Read {"gold","answer"} lines on stdin
+    #[arg(long, conflicts_with_all = ["gold", "answer"])]
+    jsonl: bool,
+    /// strict, or compat: the published scorer's equality
+    #[arg(long, default_value = "strict", value_name = "MODE")]
+    mode: Mode,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    gold: String,
+    answer: String,
+}
+
+#[derive(Serialize)]
+struct Line {
+    equal: bool,
+    gold_parsed: String,
+    answer_parsed: String,
+    why: &'static str,
+}
+
+fn line(gold: &str, answer: &str, mode: Mode) -> Line {
+    let reward::Verdict { equal, gold_parsed, answer_parsed, why } = reward::verify(gold, answer, mode);
+    Line { equal, gold_parsed, answer_parsed, why }
+}
+
+/// Prints the verdicts to stdout.
+pub fn run(args: &Args, _: &Context) -> Result<()> {
+    match (&args.gold, &args.answer) {
+        (Some(gold), Some(answer)) => {
+            let text = serde_json::to_string(&line(gold, answer, args.mode));
+            super::print(&format!("{}\n", text.map_err(|e| Error::Failed(e.to_string()))?))
+        }
+        _ => jsonl::answer("{\"gold\": text, \"answer\": text}", |p: Pair| line(&p.gold, &p.answer, args.mode)),
+    }
+}
