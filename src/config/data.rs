@@ -65,22 +65,32 @@ settings! {
             published: "8 for the final set";
         /// The server that answers; a recipe with a teacher of its own starts that.
         teacher: Option<EndpointConfig> = None;
+        /// The server asked about answers the rules call wrong; null asks none.
+        judge: Option<EndpointConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
+        /// System prompt of the rows kept; null takes the published one, an empty text keeps what the rows have.
+        system_prompt: Option<String> = None;
+        /// Seed of the seeds sent with the requests; a recipe uses its own.
+        seed: u64 = 1;
         /// `strict` is the right scorer, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
     }
 }
 
 impl DataConfig {
-    fn teacher_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        let set = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
+    fn endpoint_from_env(
+        tree: &mut Map<String, Value>,
+        endpoint: &str,
+        set: [(&str, &str); 3],
+        env: &dyn Fn(&str) -> Option<String>,
+    ) {
         for (variable, key) in set {
             if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
-                let teacher = tree.entry("teacher").or_insert(Value::Null);
-                if teacher.is_null() {
-                    *teacher = Value::Object(Map::new());
+                let endpoint = tree.entry(endpoint).or_insert(Value::Null);
+                if endpoint.is_null() {
+                    *endpoint = Value::Object(Map::new());
                 }
-                if let Value::Object(teacher) = teacher {
-                    teacher.insert(key.to_owned(), Value::String(value));
+                if let Value::Object(endpoint) = endpoint {
+                    endpoint.insert(key.to_owned(), Value::String(value));
                 }
             }
         }
@@ -91,6 +101,12 @@ impl Config for DataConfig {
     const NAME: &'static str = "data";
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        Self::teacher_from_env(tree, env);
+        let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
+        Self::endpoint_from_env(tree, "teacher", teacher, env);
+        let judge = env("USE_LLM_JUDGE").is_some_and(|v| ["true", "1", "yes"].contains(&v.to_lowercase().as_str()));
+        if judge {
+            let judge = [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
+            Self::endpoint_from_env(tree, "judge", judge, env);
+        }
     }
 }

@@ -133,14 +133,16 @@ impl Config for RecipeConfig {
         let default = RecipeConfig::default();
         let seed = tree.get("seed").cloned().unwrap_or(Value::from(default.seed));
         let dtype = tree.get("dtype").cloned().unwrap_or(Value::from(default.dtype.name()));
-        for stage in ["sft", "rl", "eval"] {
-            let stage = tree.entry(stage).or_insert(Value::Null);
+        for name in ["data", "sft", "rl", "eval"] {
+            let stage = tree.entry(name).or_insert(Value::Null);
             if stage.is_null() {
                 *stage = Value::Object(Map::new());
             }
             if let Value::Object(stage) = stage {
                 stage.insert("seed".to_owned(), seed.clone());
-                stage.insert("dtype".to_owned(), dtype.clone());
+                if name != "data" {
+                    stage.insert("dtype".to_owned(), dtype.clone());
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod columns;
+pub mod distill;
 pub mod folder;
 pub mod form;
 pub mod packing;

@@ -17,7 +17,7 @@ use crate::ops::philox::{Purpose, Random};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
-pub use questions::{PHRASINGS, Question, Style, corpus};
+pub use questions::{PHRASINGS, Question, Style, corpus, words};
 
 /// The task's name, and its rows' `data_source`.
 pub const NAME: &str = "digits";

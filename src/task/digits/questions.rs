@@ -102,6 +102,18 @@ pub fn corpus() -> Vec<String> {
     texts
 }
 
+/// Texts whose words should be single tokens: every question and wording, and what the chat template writes.
+pub fn words() -> Vec<String> {
+    let mut words: Vec<String> = PHRASINGS.iter().flat_map(|(_, texts)| texts).map(|t| (*t).to_owned()).collect();
+    for (question, _) in PHRASINGS {
+        for style in [Style::CarefulSee, Style::CarefulList, Style::Hasty] {
+            words.push(format!("<think>{}</think><answer>0</answer>", question.thinking(style, [1, 0], 0)));
+        }
+    }
+    words.extend(["system\nYou are a helpful assistant.", "user\n", "assistant\n", "\n"].map(str::to_owned));
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

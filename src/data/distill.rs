@@ -1,0 +1,269 @@
+//! Distillation: questions to a teacher, its answers repaired and verified against the labels, the right ones kept.
+//!
+//! A run writes, whole: `<dataset>.parquet` (kept rows in SFT form), `rejected.jsonl`, `summary.json`; and as it
+//! goes `cache.jsonl`, from which a run that was stopped goes on. What it writes does not depend on the order in
+//! which answers arrive.
+
+mod cache;
+mod client;
+mod repair;
+mod request;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+pub use cache::Cache;
+pub use client::{Answer, Build, Completion, Endpoint, Request, ask_all};
+pub use repair::{Malformed, Repaired, repair};
+pub use request::{clean, label};
+
+use crate::config::{DataConfig, Mode};
+use crate::data::sample::SYSTEM_PROMPT;
+use crate::data::{Form, Row, read, whole, write};
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+use crate::reward;
+use crate::text::Message;
+
+/// What a run came to: `in * num_rollouts = kept + the rejected + unjudged`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Rows read.
+    #[serde(rename = "in")]
+    pub rows: usize,
+    /// Answers kept.
+    pub kept: usize,
+    /// Answers rejected, by reason.
+    pub rejected: BTreeMap<String, usize>,
+    /// Answers the rules call wrong and a judge was asked about without success.
+    pub unjudged: usize,
+    /// Requests to the teacher, by this run and by those it goes on from.
+    pub requests: usize,
+    /// Tokens the teacher wrote, by its count.
+    pub tokens: u64,
+}
+
+/// One of a row's answers.
+struct Draft {
+    dataset: usize,
+    index: usize,
+    rollout: usize,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    Kept(String),
+    Rejected(&'static str, String),
+    /// Wrong by the rules: the repaired text and its answer, for a judge.
+    Doubted(String, String),
+    Unjudged(String),
+}
+
+/// Runs distillation into `out`, within a tokio runtime. `Error::Stopped` when the observer asks to stop: everything
+/// answered is in the cache then. A teacher that is down is an error; single requests that fail are counted.
+pub async fn run(config: &DataConfig, out: &Path, observer: &dyn Observer) -> Result<Summary> {
+    let teacher = config.teacher.as_ref().ok_or_else(|| {
+        Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
+    })?;
+    let sets = datasets(config)?;
+    let endpoint = Arc::new(Endpoint::new(teacher, "teacher")?);
+    std::fs::create_dir_all(out).map_err(Error::io(out))?;
+    let mut cache = Cache::open(&out.join("cache.jsonl"))?;
+
+    let mut drafts = Vec::new();
+    let mut summary = Summary::default();
+    for (dataset, (name, rows)) in sets.iter().enumerate() {
+        let labels: Vec<Option<String>> = rows.iter().map(label).collect();
+        let asked: Arc<Vec<usize>> = Arc::new((0..rows.len()).filter(|&i| labels[i].is_some()).collect());
+        let questions = request::Questions::new(name, rows.clone(), teacher, config.seed);
+        let n = config.num_rollouts;
+        let build: Arc<Build> = {
+            let (asked, name, rows) = (asked.clone(), name.clone(), rows.clone());
+            Arc::new(move |item| {
+                let (index, rollout) = (asked[item / n], item % n);
+                let body = questions.body(index, rollout)?;
+                Ok(Request { label: format!("{name} {} rollout {rollout}", rows[index].id), body })
+            })
+        };
+        let answers = ask_all(endpoint.clone(), "distill", asked.len() * n, build, &mut cache, observer).await?;
+        for answer in &answers {
+            if let Answer::Given(completion) = answer {
+                summary.tokens += completion.completion_tokens;
+            }
+        }
+        summary.rows += rows.len();
+        summary.requests += answers.len();
+        for index in (0..rows.len()).filter(|&i| labels[i].is_none()) {
+            let verdict = || Verdict::Rejected("no_label", "neither a ground truth nor an answer".to_owned());
+            drafts.extend((0..n).map(|rollout| Draft { dataset, index, rollout, verdict: verdict() }));
+        }
+        drafts.par_extend(answers.into_par_iter().enumerate().map(|(item, answer)| {
+            let (index, rollout) = (asked[item / n], item % n);
+            let label = labels[index].as_deref().unwrap_or_default();
+            Draft { dataset, index, rollout, verdict: verify(answer, label, &rows[index], config.mode) }
+        }));
+    }
+    drafts.sort_by_key(|d| (d.dataset, d.index, d.rollout));
+    judge(config, &sets, &mut drafts, &mut cache, observer).await?;
+    finish(config, out, &sets, drafts, summary)
+}
+
+/// The rows of each data set, by name. Errors when two share a name, as they would share an output.
+fn datasets(config: &DataConfig) -> Result<Vec<(String, Arc<Vec<Row>>)>> {
+    if config.datasets.is_empty() {
+        return Err(Error::input("datasets", "nothing", "at least one data set"));
+    }
+    let mut sets: Vec<(String, Arc<Vec<Row>>)> = Vec::new();
+    for entry in &config.datasets {
+        let name = read::name(entry);
+        if sets.iter().any(|(other, _)| *other == name) {
+            let expected = "file names that differ before their ending: they name the outputs";
+            return Err(Error::input("datasets", format!("two data sets named {name}"), expected));
+        }
+        sets.push((name, Arc::new(read::read(entry)?)));
+    }
+    Ok(sets)
+}
+
+fn verify(answer: Answer, label: &str, row: &Row, mode: Mode) -> Verdict {
+    let completion = match answer {
+        Answer::Given(completion) => completion,
+        Answer::Failed(what) => return Verdict::Rejected("teacher_error", what),
+    };
+    if completion.text.trim().is_empty() {
+        return Verdict::Rejected("empty_response", completion.finish_reason);
+    }
+    let start = |text: &str| text.chars().take(200).collect::<String>();
+    let repaired = match repair(&completion.text) {
+        Ok(repaired) => repaired,
+        Err(_) if completion.finish_reason == "length" => {
+            return Verdict::Rejected("truncated", start(&completion.text));
+        }
+        Err(Malformed::NoThink) => return Verdict::Rejected("no_think", start(&completion.text)),
+        Err(Malformed::NoAnswer) => return Verdict::Rejected("no_answer", start(&completion.text)),
+    };
+    if reward::score(&repaired.text, label, Some(&row.question()), mode).acc_score > 0.0 {
+        Verdict::Kept(repaired.text)
+    } else {
+        Verdict::Doubted(repaired.text, repaired.answer)
+    }
+}
+
+/// Asks the judge, if there is one, about every answer the rules call wrong.
+async fn judge(
+    config: &DataConfig,
+    sets: &[(String, Arc<Vec<Row>>)],
+    drafts: &mut [Draft],
+    cache: &mut Cache,
+    observer: &dyn Observer,
+) -> Result<()> {
+    let doubted: Vec<usize> =
+        (0..drafts.len()).filter(|&i| matches!(drafts[i].verdict, Verdict::Doubted(..))).collect();
+    let mut words = vec![None; doubted.len()];
+    if let Some(judge) = config.judge.as_ref().filter(|_| !doubted.is_empty()) {
+        let mut requests = Vec::with_capacity(doubted.len());
+        for &i in &doubted {
+            let (draft, row) = (&drafts[i], &sets[drafts[i].dataset].1[drafts[i].index]);
+            if let Verdict::Doubted(_, answer) = &draft.verdict {
+                let body = request::judge_body(judge, &row.question(), &label(row).unwrap_or_default(), answer);
+                requests.push((format!("judge {} rollout {}", row.id, draft.rollout), body));
+            }
+        }
+        let build: Arc<Build> =
+            Arc::new(move |i| Ok(Request { label: requests[i].0.clone(), body: requests[i].1.clone() }));
+        let endpoint = Arc::new(Endpoint::new(judge, "judge")?);
+        words =
+            ask_all(endpoint, "judge", doubted.len(), build, cache, observer).await?.into_iter().map(Some).collect();
+    }
+    for (i, word) in doubted.into_iter().zip(words) {
+        let draft = &mut drafts[i];
+        let row = &sets[draft.dataset].1[draft.index];
+        let Verdict::Doubted(text, answer) = &mut draft.verdict else { continue };
+        let wrong = || {
+            let detail = format!("answered {answer}, the label is {}", label(row).unwrap_or_default());
+            Verdict::Rejected("wrong_answer", detail)
+        };
+        draft.verdict = match word {
+            None => wrong(),
+            Some(Answer::Given(said)) => match request::judged(&said.text) {
+                Some(true) => Verdict::Kept(std::mem::take(text)),
+                Some(false) => wrong(),
+                None => Verdict::Unjudged(format!("the judge said {:?}", said.text)),
+            },
+            Some(Answer::Failed(what)) => Verdict::Unjudged(what),
+        };
+    }
+    Ok(())
+}
+
+/// Writes the outputs, the summary last: where it stands, the run is done.
+fn finish(
+    config: &DataConfig,
+    out: &Path,
+    sets: &[(String, Arc<Vec<Row>>)],
+    drafts: Vec<Draft>,
+    mut summary: Summary,
+) -> Result<Summary> {
+    let mut kept: Vec<Vec<Row>> = vec![Vec::new(); sets.len()];
+    let (mut rejected, mut unjudged) = (String::new(), String::new());
+    for draft in drafts {
+        let (name, rows) = &sets[draft.dataset];
+        let row = &rows[draft.index];
+        let line = |reason: &str, detail: &str| {
+            let line = json!({"dataset": name, "index": draft.index, "id": row.id, "rollout": draft.rollout,
+                "reason": reason, "detail": detail});
+            format!("{line}\n")
+        };
+        match draft.verdict {
+            Verdict::Kept(text) => {
+                kept[draft.dataset].push(sft_row(config, name, row, draft.index, draft.rollout, text))
+            }
+            Verdict::Rejected(reason, detail) => {
+                *summary.rejected.entry(reason.to_owned()).or_default() += 1;
+                rejected.push_str(&line(reason, &detail));
+            }
+            Verdict::Unjudged(detail) => {
+                summary.unjudged += 1;
+                unjudged.push_str(&line("unjudged", &detail));
+            }
+            Verdict::Doubted(..) => return Err(Error::Failed("an answer was left without a verdict".to_owned())),
+        }
+    }
+    for ((name, _), rows) in sets.iter().zip(&kept) {
+        summary.kept += rows.len();
+        write(&out.join(format!("{name}.parquet")), rows, Form::Sft)?;
+    }
+    whole::write(out.join("rejected.jsonl"), rejected.as_bytes())?;
+    if !unjudged.is_empty() {
+        whole::write(out.join("unjudged.jsonl"), unjudged.as_bytes())?;
+    }
+    let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
+    whole::write(out.join("summary.json"), (text + "\n").as_bytes())?;
+    let sum: usize = summary.rejected.values().sum();
+    if summary.rows * config.num_rollouts != summary.kept + sum + summary.unjudged {
+        return Err(Error::Failed(format!("the summary does not add up: {summary:?}")));
+    }
+    Ok(summary)
+}
+
+/// A kept answer as a row: the system prompt of training, the row's own messages, the repaired text. `extra_info`
+/// leads back to the source row.
+fn sft_row(config: &DataConfig, dataset: &str, row: &Row, index: usize, rollout: usize, text: String) -> Row {
+    let system = config.system_prompt.as_deref().unwrap_or(SYSTEM_PROMPT);
+    let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+    let mut messages = Vec::with_capacity(asked + 2);
+    if !system.is_empty() {
+        messages.push(Message::text("system", system));
+    }
+    messages.extend(row.messages[..asked].iter().filter(|m| system.is_empty() || m.role != "system").cloned());
+    messages.push(Message::text("assistant", text));
+    let mut extra = row.extra.clone();
+    let source = [("dataset", Value::from(dataset)), ("row", Value::from(index)), ("rollout", Value::from(rollout))];
+    extra.extend(source.map(|(key, value)| (key.to_owned(), value)));
+    Row { messages, extra, ..row.clone() }
+}

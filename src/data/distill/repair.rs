@@ -1,0 +1,76 @@
+//! A teacher's answer, brought into the form `<think>T</think><answer>A</answer>`.
+
+/// Why an answer cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// It has no thinking.
+    NoThink,
+    /// It has no answer.
+    NoAnswer,
+}
+
+/// A repaired answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    /// `<think>T</think><answer>A</answer>` and nothing else.
+    pub text: String,
+    /// A.
+    pub answer: String,
+}
+
+/// The first thinking and the first answer of a response. A missing `<think>` is put in front when there is a
+/// `</think>`, or around what precedes the last answer when there is an answer; `<tool_call>` is deleted.
+pub fn repair(response: &str) -> Result<Repaired, Malformed> {
+    let mut text = response.replace("<tool_call>", "");
+    if !text.contains("<think>") {
+        let pair = text.rfind("<answer>").filter(|&open| text[open..].contains("</answer>"));
+        if text.contains("</think>") {
+            text.insert_str(0, "<think>");
+        } else if let Some(open) = pair {
+            text = format!("<think>{}</think>{}", &text[..open], &text[open..]);
+        }
+    }
+    let think = between(&text, "<think>", "</think>").ok_or(Malformed::NoThink)?;
+    let answer = between(&text, "<answer>", "</answer>").ok_or(Malformed::NoAnswer)?;
+    Ok(Repaired { text: format!("<think>{think}</think><answer>{answer}</answer>"), answer: answer.to_owned() })
+}
+
+/// What stands between the first `open` and the first `close` after it.
+pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
+    let start = text.find(open)? + open.len();
+    let len = text[start..].find(close)?;
+    Some(&text[start..start + len])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_repaired_as_the_original_pipeline_does() {
+        let good = "<think>t</think><answer>5</answer>";
+        for response in [
+            good,
+            "\n<think>t</think>\n\n<answer>5</answer> done",
+            "t</think><answer>5</answer>",
+            "t<answer>5</answer>",
+            "<tool_call><think>t</think><answer>5</answer><answer>6</answer>",
+            "<think>t</think><think>u</think><answer>5</answer>",
+        ] {
+            let repaired = repair(response).unwrap();
+            assert_eq!((repaired.text.as_str(), repaired.answer.as_str()), (good, "5"), "{response}");
+        }
+        let last = repair("<answer>1</answer> no, <answer>5</answer>").unwrap();
+        assert_eq!(last.answer, "1");
+        for (response, why) in [
+            ("", Malformed::NoThink),
+            ("The answer is 5.", Malformed::NoThink),
+            ("<think>t", Malformed::NoThink),
+            ("<think>t</think>5", Malformed::NoAnswer),
+            ("<think>t<answer>5", Malformed::NoThink),
+            ("t</think><answer>5", Malformed::NoAnswer),
+        ] {
+            assert_eq!(repair(response), Err(why), "{response}");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The digits task: what training may see, the teacher, the whole data stage, and the length of a rendered row.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use omr::config::{BaseConfig, DataConfig, EndpointConfig, TaskConfig, TeacherConfig};
+use omr::data::distill::{self, Summary};
+use omr::data::read::{self, entry};
+use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
+use omr::image::Processor;
+use omr::observe::Silent;
+use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, SIDE, TUNING, shifted};
+use omr::task::digits_teacher::{MODEL, Teacher};
+use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
+
+fn task(sft: usize, rl: usize, heldout: usize, tuning: bool) -> TaskConfig {
+    let counts = TaskConfig {
+        num_sft_questions: sft,
+        num_rl_questions: rl,
+        num_heldout_questions: heldout,
+        ..Default::default()
+    };
+    TaskConfig { tuning, ..counts }
+}
+
+fn halves(row: &Row) -> [Pixels; 2] {
+    let rgb = row.images[0].decode(&row.place).unwrap();
+    assert_eq!((rgb.width as usize, rgb.height as usize), (2 * SIDE, SIDE));
+    [0, SIDE].map(|left| std::array::from_fn(|at| rgb.data[3 * (at / SIDE * 2 * SIDE + left + at % SIDE)]))
+}
+
+#[test]
+fn no_training_row_shows_a_digit_that_is_measured_on() {
+    let all = digits::load().unwrap();
+    for (tuning, measured) in [(false, HELD_OUT), (true, TUNING)] {
+        let splits = digits::splits(&task(400, 400, 400, tuning), crate::seed::seed()).unwrap();
+        let by = || (-2..=2).flat_map(|dx| (-2..=2).map(move |dy| [dx, dy]));
+        let hidden: HashSet<Pixels> =
+            all[measured.clone()].iter().flat_map(|d| by().map(|by| shifted(&d.pixels, by))).collect();
+        // In tuning mode the held-out digits are as hidden as ever.
+        let reserved: HashSet<Pixels> =
+            all[HELD_OUT].iter().flat_map(|d| by().map(|by| shifted(&d.pixels, by))).collect();
+        for row in splits.teach.iter().chain(&splits.train) {
+            for half in halves(row) {
+                assert!(!hidden.contains(&half) && !reserved.contains(&half), "{}", row.id);
+            }
+        }
+        let plain: HashSet<Pixels> = all[measured].iter().map(|d| d.pixels).collect();
+        for row in &splits.heldout {
+            assert!(halves(row).iter().all(|half| plain.contains(half)), "{}", row.id);
+        }
+    }
+}
+
+#[test]
+fn rows_are_the_same_for_a_seed_and_survive_their_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = |seed| digits::splits(&task(40, 40, 40, false), seed).unwrap();
+    let (one, same, other) = (rows(1), rows(1), rows(2));
+    let path = dir.path().join("heldout.parquet");
+    write(&path, &one.heldout, Form::Rl).unwrap();
+    let back = read::read(&entry(&path)).unwrap();
+    let key = |r: &Row| (r.id.clone(), r.messages.clone(), r.images.clone(), r.ground_truth.clone(), r.extra.clone());
+    for ((a, b), c) in one.heldout.iter().zip(&same.heldout).zip(&back) {
+        assert_eq!(key(a), key(b));
+        assert_eq!(key(a), key(c));
+    }
+    assert!(one.heldout.iter().zip(&other.heldout).any(|(a, b)| a.images != b.images));
+    for (k, row) in one.heldout.iter().enumerate() {
+        assert_eq!(row.extra["kind"], PHRASINGS[k % 4].0.name());
+    }
+}
+
+fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DataConfig {
+    let teacher = EndpointConfig {
+        base_url: vec![teacher.base_url()],
+        model: MODEL.to_owned(),
+        concurrency,
+        max_tokens: 64,
+        timeout_s: 60.0,
+        ..EndpointConfig::default()
+    };
+    DataConfig {
+        datasets: vec![entry(path)],
+        num_rollouts: 4,
+        teacher: Some(teacher),
+        system_prompt: Some(String::new()),
+        seed: 1,
+        ..DataConfig::default()
+    }
+}
+
+async fn distilled(dir: &Path, name: &str, rows: &[Row], teacher: &TeacherConfig, concurrency: usize) -> Summary {
+    let path = dir.join("questions.parquet");
+    write(&path, rows, Form::Rl).unwrap();
+    let teacher = Teacher::start(teacher, digits::TRAIN, 2).await.unwrap();
+    distill::run(&config(&path, &teacher, concurrency), &dir.join(name), &Silent).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_teacher_reads_what_it_is_shown_whatever_the_concurrency() {
+    let dir = tempfile::tempdir().unwrap();
+    let splits = digits::splits(&task(60, 0, 60, false), 1).unwrap();
+    let exact = TeacherConfig { misread: 0.0, slip: 0.0, malformed: 0.0, ..TeacherConfig::default() };
+    let summary = distilled(dir.path(), "exact", &splits.teach, &exact, 4).await;
+    // A shift cuts off ink at the border, so even known digits are not always found again.
+    assert!(summary.kept >= 228, "digits of training are read right: {:?}", summary.rejected);
+    let summary = distilled(dir.path(), "unseen", &splits.heldout, &exact, 4).await;
+    assert!(summary.kept >= 192, "most unseen digits are read right: {:?}", summary.rejected);
+
+    let usual = TeacherConfig::default();
+    let one = distilled(dir.path(), "one", &splits.teach, &usual, 1).await;
+    let many = distilled(dir.path(), "many", &splits.teach, &usual, 16).await;
+    assert_eq!(one, many);
+    for file in ["questions.parquet", "rejected.jsonl", "summary.json"] {
+        let read = |run: &str| std::fs::read(dir.path().join(run).join(file)).unwrap();
+        assert_eq!(read("one"), read("many"), "{file}");
+    }
+    assert!((120..190).contains(&one.kept), "{one:?}");
+    assert!(one.rejected.contains_key("wrong_answer") && one.rejected.contains_key("no_think"), "{one:?}");
+
+    let rows = read::read(&entry(dir.path().join("one/questions.parquet"))).unwrap();
+    let texts: Vec<String> = rows.iter().map(|r| text_of(r.messages.last().unwrap())).collect();
+    let careful = texts.iter().filter(|t| t.contains(" and ")).count() as f64 / texts.len() as f64;
+    assert!((0.6..0.9).contains(&careful), "{careful}");
+    for row in &rows {
+        assert_eq!(row.messages.iter().map(|m| m.role.as_str()).collect::<Vec<_>>(), ["user", "assistant"]);
+    }
+}
+
+/// A tokenizer of the task, as the recipe trains it.
+fn chat(dir: &Path) -> Chat {
+    let words = digits::words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let tokenizer = train_tokenizer(digits::corpus(), &SPECIAL_TOKENS, &words, 512).unwrap();
+    write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
+    Chat::load(dir).unwrap()
+}
+
+#[test]
+fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
+    let dir = tempfile::tempdir().unwrap();
+    let chat = chat(dir.path());
+    assert!(chat.tokenizer.len() <= 512);
+    let processor = Processor::from_json(&digits::preprocessor_config(), "digits").unwrap();
+    let splits = digits::splits(&task(4, 0, 0, false), 1).unwrap();
+    let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).len();
+    let answers = digits::corpus().into_iter().filter(|t| t.starts_with("<think>"));
+    let answers: Vec<(String, usize)> = answers.map(|t| (t.clone(), tokens(&t))).collect();
+    let mut longest = 0;
+    for (k, row) in splits.teach.iter().enumerate() {
+        for phrasing in PHRASINGS[k].1 {
+            let mut row = row.clone();
+            row.messages[0].content[1] = omr::text::Part::Text(phrasing.to_owned());
+            let asked = prompt(&row, &chat, &processor).unwrap();
+            assert_eq!(asked.images[0].grid_thw, [1, 2, 4]);
+            assert_eq!(asked.ids.iter().filter(|&&id| id == chat.ids.image_pad).count(), 2);
+            for (i, answer) in answers.iter().enumerate() {
+                longest = longest.max(asked.ids.len() + answer.1 + 1);
+                if i % 40 != 0 {
+                    continue;
+                }
+                let answer = &answer.0;
+                row.messages.truncate(1);
+                row.messages.push(omr::text::Message::text("assistant", answer.clone()));
+                let sample = sft_sample(&row, &chat, &processor).unwrap();
+                let split = asked.ids.len();
+                assert_eq!(sample.input_ids[..split], asked.ids);
+                let mut want = chat.tokenizer.encode(answer, Special::Plain);
+                want.push(chat.ids.im_end);
+                assert_eq!(sample.input_ids[split..], want);
+                assert!(sample.loss_mask.iter().enumerate().all(|(t, &m)| m == (t >= split)));
+            }
+        }
+    }
+    println!("longest row: {longest} tokens");
+    assert!(longest <= 64, "{longest}");
+    let config = digits::model_config(&BaseConfig::default(), &chat.tokenizer).unwrap();
+    assert_eq!(config["image_token_id"], chat.ids.image_pad);
+    assert_eq!(config["vision_config"]["out_hidden_size"], config["hidden_size"]);
+}
+
+#[test]
+fn turns_before_the_last_are_trained_as_they_would_be_generated() {
+    let dir = tempfile::tempdir().unwrap();
+    let chat = chat(dir.path());
+    let processor = Processor::from_json(&digits::preprocessor_config(), "digits").unwrap();
+    let mut row = digits::splits(&task(1, 0, 0, false), 1).unwrap().teach.remove(0);
+    use omr::text::Message;
+    let text = |role: &str, text: &str| Message::text(role, text);
+    row.messages.extend([text("assistant", "8<|im_end|>"), text("user", "Why?"), text("assistant", "3 + 5")]);
+    let sample = sft_sample(&row, &chat, &processor).unwrap();
+    assert_eq!(sample.input_ids.len(), sample.loss_mask.len());
+    let trained: Vec<u32> =
+        sample.input_ids.iter().zip(&sample.loss_mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
+    let mut want = chat.tokenizer.encode("8<|im_end|>", Special::Plain);
+    assert!(!want.contains(&chat.ids.im_end));
+    want.push(chat.ids.im_end);
+    want.extend(chat.tokenizer.encode("3 + 5", Special::Plain));
+    want.push(chat.ids.im_end);
+    assert_eq!(trained, want);
+    let whole = chat.encode(&row.messages, false, Special::Plain).unwrap();
+    let once: Vec<u32> = sample.input_ids.iter().copied().filter(|&id| id != chat.ids.image_pad).collect();
+    let whole: Vec<u32> = whole.into_iter().filter(|&id| id != chat.ids.image_pad).collect();
+    assert_eq!(once, whole[..whole.len() - 1], "all but the line end after the last turn");
+
+    row.messages.pop();
+    assert!(sft_sample(&row, &chat, &processor).is_err_and(|e| e.to_string().contains("teach row 1")));
+}
+
+/// The recipe's data stage at its full size. `cargo test --release digits::the_data_stage -- --ignored --nocapture`
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement"]
+async fn the_data_stage_takes_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let splits = digits::splits(&task(1667, 8192, 500, false), 1).unwrap();
+    let composed = start.elapsed();
+    write(&dir.path().join("train.parquet"), &splits.train, Form::Rl).unwrap();
+    write(&dir.path().join("heldout.parquet"), &splits.heldout, Form::Rl).unwrap();
+    let written = start.elapsed();
+    let summary = distilled(dir.path(), "out", &splits.teach, &TeacherConfig::default(), 16).await;
+    println!("composed {composed:?}, written {written:?}, distilled {:?}", start.elapsed());
+    println!("{summary:?}: kept {:.3}", summary.kept as f64 / (summary.rows * 4) as f64);
+}

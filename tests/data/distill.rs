@@ -1,0 +1,221 @@
+//! Distillation against a server that errs, hangs, cuts off and says nothing; resume; the summary's sum.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use omr::config::{DataConfig, EndpointConfig};
+use omr::data::distill::{self, Summary};
+use omr::data::read::{self, entry};
+use omr::data::sample::SYSTEM_PROMPT;
+use omr::data::{Row, text_of};
+use omr::error::{Error, Result};
+use omr::observe::{Observer, Silent};
+use serde_json::{Value, json};
+
+use super::server::Server;
+
+fn config(dir: &Path, server: &str, questions: &[&str]) -> DataConfig {
+    let lines: Vec<String> = questions
+        .iter()
+        .enumerate()
+        .map(|(i, q)| {
+            let label = if q.starts_with("unlabelled") { Value::Null } else { json!("5") };
+            json!({"id": format!("q{i}"), "problem": q, "answer": label}).to_string()
+        })
+        .collect();
+    let path = dir.join("questions.jsonl");
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let teacher = EndpointConfig {
+        base_url: vec![server.to_owned()],
+        model: "t".into(),
+        concurrency: 4,
+        timeout_s: 0.5,
+        max_retries: 1,
+        ..EndpointConfig::default()
+    };
+    DataConfig { datasets: vec![entry(path)], num_rollouts: 1, teacher: Some(teacher), ..DataConfig::default() }
+}
+
+fn lines(path: &Path) -> Vec<Value> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+fn kept(out: &Path) -> Vec<Row> {
+    read::read(&entry(out.join("questions.parquet"))).unwrap()
+}
+
+fn adds_up(config: &DataConfig, out: &Path, summary: &Summary) {
+    let rejected: usize = summary.rejected.values().sum();
+    assert_eq!(summary.rows * config.num_rollouts, summary.kept + rejected + summary.unjudged);
+    assert_eq!(lines(&out.join("rejected.jsonl")).len(), rejected);
+    assert_eq!(kept(out).len(), summary.kept);
+    let written: Summary = serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!(&written, summary);
+}
+
+#[tokio::test]
+async fn every_answer_is_kept_or_counted_under_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let server = Server::start().await;
+    let questions = [
+        "right",
+        "wrong",
+        "bare",
+        "unanswered",
+        "repaired",
+        "long",
+        "empty",
+        "null",
+        "flaky",
+        "broken",
+        "busy",
+        "refused",
+        "choiceless",
+        "garbage",
+        "hang",
+        "hangup",
+        "cut",
+        "unlabelled",
+    ];
+    let mut config = config(dir.path(), &server.base_url, &questions);
+    config.num_rollouts = 2;
+    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    adds_up(&config, &out, &summary);
+    let want = [
+        ("wrong_answer", 2),
+        ("no_think", 2),
+        ("no_answer", 2),
+        ("truncated", 2),
+        ("empty_response", 4),
+        ("teacher_error", 14),
+        ("no_label", 2),
+    ];
+    let want: BTreeMap<String, usize> = want.map(|(k, n)| (k.to_owned(), n)).into();
+    assert_eq!(summary.rejected, want);
+    assert_eq!((summary.rows, summary.kept, summary.requests), (18, 8, 34));
+    let ids: Vec<String> = kept(&out).into_iter().map(|r| r.id).collect();
+    assert_eq!(ids, ["q0", "q0", "q4", "q4", "q8", "q8", "q10", "q10"]);
+    let row = &kept(&out)[2];
+    assert_eq!(text_of(&row.messages[0]), SYSTEM_PROMPT);
+    assert_eq!(text_of(&row.messages[1]), "repaired");
+    assert_eq!(text_of(&row.messages[2]), "<think>t</think><answer>5</answer>");
+    assert_eq!((&row.extra["rollout"], &row.extra["row"]), (&json!(0), &json!(4)));
+    for line in lines(&out.join("rejected.jsonl")) {
+        assert_eq!(line["dataset"], "questions");
+        assert_eq!(line["id"], format!("q{}", line["index"]));
+        assert!(line["detail"].is_string());
+    }
+
+    // Another run asks only what has no answer yet: what failed, and what was empty.
+    let before = server.count();
+    let again = distill::run(&config, &out, &Silent).await.unwrap();
+    assert_eq!(again, summary);
+    let seen = server.seen.lock().unwrap();
+    assert!(seen.iter().filter(|(q, _)| q.starts_with("right") || q.starts_with("wrong")).all(|(_, n)| *n == 1));
+    assert!(seen.values().sum::<usize>() > before);
+}
+
+#[tokio::test]
+async fn a_teacher_that_is_down_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let error =
+        distill::run(&config(dir.path(), "http://127.0.0.1:9/v1", &["right"; 30]), &out, &Silent).await.unwrap_err();
+    assert!(matches!(error, Error::Server { .. }), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    assert!(!out.join("summary.json").exists() && !out.join("questions.parquet").exists());
+
+    let server = Server::start().await;
+    let error =
+        distill::run(&config(dir.path(), &server.base_url, &["locked", "right"]), &out, &Silent).await.unwrap_err();
+    assert!(error.to_string().contains("401"), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_address_takes_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let server = Server::start().await;
+    let mut config = config(dir.path(), &server.base_url, &["right", "right 2", "right 3"]);
+    if let Some(teacher) = &mut config.teacher {
+        teacher.base_url.insert(0, "http://127.0.0.1:9/v1".to_owned());
+    }
+    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    assert_eq!(summary.kept, 3);
+}
+
+/// Asks to stop once some answers are there.
+struct StopAt(u64, AtomicU64);
+
+impl Observer for StopAt {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, done: u64, _: &[(&str, f64)]) {
+        self.1.store(done, Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.1.load(Ordering::Relaxed) >= self.0
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_run_goes_on_from_its_cache_to_the_same_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start().await;
+    let questions: Vec<String> = (0..40).map(|i| format!("{} {i}", ["right", "wrong", "bare"][i % 3])).collect();
+    let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
+    let config = config(dir.path(), &server.base_url, &questions);
+    let straight = dir.path().join("straight");
+    distill::run(&config, &straight, &Silent).await.unwrap();
+    assert_eq!(server.count(), 40);
+
+    let stopped = dir.path().join("stopped");
+    for at in [5, 17] {
+        let result: Result<Summary> = distill::run(&config, &stopped, &StopAt(at, AtomicU64::new(0))).await;
+        assert!(matches!(result, Err(Error::Stopped)));
+        assert!(!stopped.join("summary.json").exists());
+    }
+    // A kill in the middle of a line.
+    let cache = std::fs::read(stopped.join("cache.jsonl")).unwrap();
+    std::fs::write(stopped.join("cache.jsonl"), &cache[..cache.len() - 3]).unwrap();
+    distill::run(&config, &stopped, &Silent).await.unwrap();
+    for file in ["questions.parquet", "rejected.jsonl", "summary.json"] {
+        assert_eq!(std::fs::read(straight.join(file)).unwrap(), std::fs::read(stopped.join(file)).unwrap(), "{file}");
+    }
+    // Only what was in flight when a run stopped, and the torn line, were asked again.
+    assert!(server.count() <= 80 + 2 * (4 + 4) + 1, "{}", server.count());
+}
+
+#[tokio::test]
+async fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let server = Server::start().await;
+    let questions = ["right", "wrong says-yes", "wrong says-no", "wrong and unsure"];
+    let mut config = config(dir.path(), &server.base_url, &questions);
+    config.judge = config.teacher.clone();
+    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    adds_up(&config, &out, &summary);
+    assert_eq!((summary.kept, summary.unjudged), (2, 1));
+    assert_eq!(summary.rejected, BTreeMap::from([("wrong_answer".to_owned(), 1)]));
+    assert_eq!(lines(&out.join("unjudged.jsonl"))[0]["id"], "q3");
+}
+
+#[tokio::test]
+async fn a_broken_source_row_ends_the_run_before_anything_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let server = Server::start().await;
+    let config = config(dir.path(), &server.base_url, &["right"]);
+    let path = dir.path().join("questions.jsonl");
+    let row = json!({"problem": "right", "answer": "5", "images": [{"bytes": "bm90IGEgcGljdHVyZQ=="}]});
+    std::fs::write(&path, row.to_string()).unwrap();
+    let error = distill::run(&config, &out, &Silent).await.unwrap_err();
+    assert!(error.to_string().contains("questions.jsonl row 1"), "{error}");
+    assert_eq!(error.exit_code(), 2);
+    assert!(!out.join("questions.parquet").exists() && !out.join("summary.json").exists());
+}

@@ -1,0 +1,106 @@
+//! A scripted OpenAI-compatible server: the question says what happens to the request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Requests seen, by question: how often.
+pub type Seen = Arc<Mutex<HashMap<String, usize>>>;
+
+pub struct Server {
+    pub base_url: String,
+    pub seen: Seen,
+}
+
+impl Server {
+    pub async fn start() -> Server {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+        let seen = Seen::default();
+        let all = seen.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(talk(stream, all.clone()));
+            }
+        });
+        Server { base_url, seen }
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap().values().sum()
+    }
+}
+
+async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
+    loop {
+        let body = request(&mut stream).await?;
+        let text = body["messages"].as_array()?.last()?["content"].as_array()?.last()?["text"].as_str()?.to_owned();
+        let times = {
+            let mut seen = seen.lock().unwrap();
+            let times = seen.entry(format!("{text} {}", body["seed"])).or_default();
+            *times += 1;
+            *times
+        };
+        let said = |content: Value, reason: &str| {
+            let choice =
+                json!({"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": reason});
+            (200, json!({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 7}}).to_string())
+        };
+        let right = || said(json!("<think>t</think><answer>5</answer>"), "stop");
+        let word = text.split_whitespace().next()?;
+        let (status, reply) = match word {
+            "right" => right(),
+            "wrong" => said(json!("<think>t</think><answer>6</answer>"), "stop"),
+            "bare" => said(json!("5"), "stop"),
+            "unanswered" => said(json!("<think>t</think>5"), "stop"),
+            "repaired" => said(json!("t</think><answer>5</answer>"), "stop"),
+            "long" => said(json!("<think>t t t"), "length"),
+            "empty" => said(json!(""), "stop"),
+            "null" => said(Value::Null, "stop"),
+            "flaky" if times > 1 => right(),
+            "flaky" | "broken" => (500, "out of memory".to_owned()),
+            "busy" if times > 1 => right(),
+            "busy" => (429, String::new()),
+            "refused" => (400, "too long".to_owned()),
+            "locked" => (401, "no key".to_owned()),
+            "choiceless" => (200, json!({"choices": []}).to_string()),
+            "garbage" => (200, "{\"choices\": [".to_owned()),
+            "hang" => {
+                tokio::time::sleep(Duration::from_secs(30)).await;
+                return None;
+            }
+            "hangup" => return None,
+            // Promises more than it sends.
+            "cut" => {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"choices\"").await;
+                return None;
+            }
+            judge if judge.starts_with("You") => {
+                let verdict = ["says-yes", "says-no"].iter().position(|w| text.contains(w));
+                said(json!(["1", " 0\n", "perhaps"][verdict.unwrap_or(2)]), "stop")
+            }
+            other => panic!("{other}"),
+        };
+        let head = format!("HTTP/1.1 {status} X\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n", reply.len());
+        stream.write_all((head + &reply).as_bytes()).await.ok()?;
+    }
+}
+
+async fn request(stream: &mut TcpStream) -> Option<Value> {
+    let mut bytes = Vec::new();
+    loop {
+        let mut chunk = [0; 4096];
+        let n = stream.read(&mut chunk).await.ok().filter(|&n| n > 0)?;
+        bytes.extend_from_slice(&chunk[..n]);
+        let Some(head) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
+        let text = String::from_utf8_lossy(&bytes[..head]).to_lowercase();
+        let length = text.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse::<usize>().ok())?;
+        if bytes.len() >= head + 4 + length {
+            return serde_json::from_slice(&bytes[head + 4..]).ok();
+        }
+    }
+}
