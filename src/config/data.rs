@@ -105,7 +105,8 @@ impl Config for DataConfig {
         Self::endpoint_from_env(tree, "teacher", teacher, env);
         let judge = env("USE_LLM_JUDGE").is_some_and(|v| ["true", "1", "yes"].contains(&v.to_lowercase().as_str()));
         if judge {
-            let judge = [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
+            let judge =
+                [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
             Self::endpoint_from_env(tree, "judge", judge, env);
         }
     }
