@@ -8,6 +8,7 @@ mod engine;
 mod golden;
 mod image;
 mod layering;
+mod model;
 mod ops;
 mod reward;
 mod rl;

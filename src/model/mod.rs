@@ -1,13 +1,182 @@
-//! Qwen2.5-VL: configuration, weights and their layout, positions, tape.
+//! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, tape.
+//!
+//! Training: `tape = Tape::new(&dev, Mode::Train(keep))`, [`Model::forward`] to hidden rows, [`Tape::gather`] the
+//! rows whose successor is a target, [`Tape::linear_logprob`], the caller's loss gives dlogprob, [`Tape::backward`]
+//! adds to [`Grads`], [`Tape::finish`]. The engine: [`Model::encode_images`], [`Model::embed`] and
+//! [`Model::decode`] with [`layers::Attend::Paged`] on a tape that infers. Both run the same code.
 
 pub mod config;
+pub mod decoder;
 pub mod inputs;
+pub mod layers;
 pub mod params;
 pub mod positions;
 pub mod tape;
+pub mod vision;
 pub mod weights;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::data::whole;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::image::{ImageInput, Processor};
+use crate::ops::linear;
+use crate::ops::patch_embed::Normalize;
+use crate::ops::philox::{Purpose, Random};
+use crate::tensor::{DType, Tensor};
+
 pub use config::{ModelConfig, VisionConfig};
+pub use decoder::Decoder;
 pub use inputs::Inputs;
+pub use layers::{Attend, LogProbs, Paging, Policy, Rope};
 pub use params::ParamLayout;
 pub use tape::{Grads, Keep, Mode, Tape, Var};
+pub use vision::VisionTower;
+
+/// A model in a device's memory.
+pub struct Model {
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// Its parameters.
+    pub layout: ParamLayout,
+    /// How pixels become numbers.
+    pub normalize: Normalize,
+    /// Token rows to hidden rows, and the output matrix.
+    pub decoder: Decoder,
+    /// Pixels to token rows.
+    pub vision: VisionTower,
+}
+
+impl Model {
+    /// A model with all weights zero. `dtype` is F32 or Bf16.
+    pub fn empty(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
+        let mut layout = ParamLayout::new(dtype);
+        let decoder = Decoder::new(dev, &mut layout, &config)?;
+        let vision = VisionTower::new(dev, &mut layout, &config.vision_config)?;
+        let normalize = normalize(&Processor::default(), &config.vision_config);
+        Ok(Model { config, layout, normalize, decoder, vision })
+    }
+
+    /// A fresh model: matrices N(0, initializer_range), biases 0, norms 1. A weight depends on the seed, its
+    /// tensor and its place alone.
+    pub fn init(dev: &mut Device, config: ModelConfig, dtype: DType, seed: u64) -> Result<Model> {
+        let model = Model::empty(dev, config, dtype)?;
+        let std = model.config.initializer_range as f32;
+        let mut first_piece = 0;
+        for param in &model.layout.params {
+            let value = if param.name().ends_with(".bias") { 0.0 } else { 1.0 };
+            let row = |piece: usize, r: usize, out: &mut [f32]| {
+                if param.is_matrix {
+                    let counter = ((first_piece + piece) as u64) << 32 | r as u64;
+                    let mut random = Random::new(seed, Purpose::Init, counter);
+                    out.iter_mut().for_each(|w| *w = random.normal() * std);
+                } else {
+                    out.fill(value);
+                }
+            };
+            match dtype {
+                DType::Bf16 => param.fill::<half::bf16>(dev, param.tensor, row),
+                _ => param.fill::<f32>(dev, param.tensor, row),
+            }
+            first_piece += param.pieces.len();
+        }
+        Ok(model)
+    }
+
+    /// The model of a Hugging Face directory, its weights as `dtype`. Errors name the file and what is wrong.
+    pub fn load(dev: &mut Device, dir: &Path, dtype: DType) -> Result<Model> {
+        let config = ModelConfig::load(&dir.join("config.json"))?;
+        let mut model = Model::empty(dev, config, dtype)?;
+        if dir.join("preprocessor_config.json").exists() {
+            model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
+        }
+        weights::WeightFiles::open(dir)?.load(dev, &model.layout)?;
+        Ok(model)
+    }
+
+    /// Writes `config.json` and the weights as `dtype` into `dir`, which exists.
+    pub fn save(&self, dev: &Device, dir: &Path, dtype: DType) -> Result<()> {
+        weights::save(dev, &self.layout, dir, dtype)?;
+        whole::write(dir.join("config.json"), format!("{:#}\n", self.config.to_json(dtype)).as_bytes())
+    }
+
+    /// Hidden rows `[T, D]` of a packed batch.
+    pub fn forward(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs) -> Result<Var> {
+        let merge = self.config.vision_config.spatial_merge_size as u32;
+        let rows: usize = inputs.images.iter().map(|image| image.tokens(merge)).sum();
+        if rows != inputs.image_rows.len() {
+            let found = format!("{} image places", inputs.image_rows.len());
+            return Err(Error::input("batch", found, format!("{rows} for {} images", inputs.images.len())));
+        }
+        let x = self.embed(tape, dev, &inputs.input_ids)?;
+        if rows > 0 {
+            let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.hidden_size])?;
+            let mut row = 0;
+            for piece in self.encode_images(tape, dev, &inputs.images, out)? {
+                let to = row + piece.tensor.rows();
+                let idx = tape.upload(dev, &inputs.image_rows[row..to], &[to - row])?;
+                tape.scatter(dev, piece, idx, x)?;
+                row = to;
+            }
+        }
+        let cu_seqlens = tape.upload(dev, &inputs.cu_seqlens, &[inputs.cu_seqlens.len()])?;
+        self.decode(tape, dev, x, &inputs.position_ids, Attend::Packed { cu_seqlens, causal: true })
+    }
+
+    /// Token rows `[T, D]`. Errors on an id outside the vocabulary.
+    pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
+        inputs::check_ids(&self.config, input_ids)?;
+        let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
+        tape.embedding(dev, ids, self.decoder.embed_tokens)
+    }
+
+    /// The images' token rows, one image after another, into `out` `[M, D]`; returned in consecutive pieces.
+    pub fn encode_images(
+        &self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        images: &[Arc<ImageInput>],
+        out: Tensor,
+    ) -> Result<Vec<Var>> {
+        self.vision.forward(tape, dev, images, self.normalize, out)
+    }
+
+    /// Hidden rows of token rows `x` (given up) at `position_ids`.
+    pub fn decode(
+        &self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        x: Var,
+        position_ids: &[Vec<i32>; 3],
+        attend: Attend,
+    ) -> Result<Var> {
+        tape.note("text.embeds", 0, x);
+        let table = positions::text_rope(&self.config, position_ids);
+        let dims = [position_ids[0].len(), self.config.head_dim() / 2];
+        let rope = Rope { cos: tape.upload(dev, &table.cos, &dims)?, sin: tape.upload(dev, &table.sin, &dims)? };
+        let hidden = self.decoder.forward(tape, dev, x, rope, attend)?;
+        tape.note("text.final_norm", 0, hidden);
+        Ok(hidden)
+    }
+
+    /// Logits `[T, V]` f32 of hidden rows, by the chain that log-probabilities and the sampler use.
+    pub fn logits(&self, tape: &mut Tape, dev: &mut Device, hidden: Var) -> Result<Tensor> {
+        let head = self.decoder.lm_head.weight;
+        let logits = dev.alloc(tape.region(), DType::F32, &[hidden.tensor.rows(), head.n])?;
+        linear::fwd_f32(dev, hidden.tensor, &head, logits)?;
+        Ok(logits)
+    }
+}
+
+fn normalize(processor: &Processor, vision: &VisionConfig) -> Normalize {
+    Normalize {
+        mean: processor.image_mean,
+        std: processor.image_std,
+        rescale: processor.rescale_factor,
+        patch_size: vision.patch_size,
+        merge_size: vision.spatial_merge_size,
+        temporal_patch_size: vision.temporal_patch_size,
+    }
+}

@@ -54,8 +54,9 @@ pub struct SequencePositions {
     pub image_rows: Vec<u32>,
 }
 
-/// Coordinates of `input_ids`, whose image and video places match `media` in order. Place ids at or after
-/// `plain_from` are plain tokens (a generated one is never a picture). Errors when counts do not match.
+/// Coordinates of `input_ids`, whose image and video places match `media` in order. Tokens from `plain_from` on were
+/// generated: place ids among them are plain tokens, and they go on after the largest coordinate so far, as the
+/// prompt's `rope_delta` has it. Errors when counts do not match.
 pub fn sequence(
     config: &ModelConfig,
     input_ids: &[u32],
@@ -69,6 +70,9 @@ pub fn sequence(
     let mut media = media.iter().enumerate();
     let mut i = 0;
     while i < input_ids.len() {
+        if i == plain_from {
+            next_position = out.next_position();
+        }
         let is_place = input_ids[i] == config.image_token_id || input_ids[i] == config.video_token_id;
         if !is_place || i >= plain_from {
             out.position_ids.iter_mut().for_each(|axis| axis.push(next_position));
@@ -95,9 +99,15 @@ pub fn sequence(
     if let Some((k, _)) = media.next() {
         return Err(Error::input(format!("image {k}"), "no place in the tokens", "its run of image or video tokens"));
     }
-    let largest = out.position_ids.iter().flatten().max().map_or(0, |p| p + 1);
-    out.rope_delta = largest - input_ids.len() as i32;
+    out.rope_delta = out.next_position() - input_ids.len() as i32;
     Ok(out)
+}
+
+impl SequencePositions {
+    /// One more than the largest coordinate.
+    fn next_position(&self) -> i32 {
+        self.position_ids.iter().flatten().max().map_or(0, |p| p + 1)
+    }
 }
 
 /// Errors unless the grid cuts into whole merged patches.

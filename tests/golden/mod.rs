@@ -1,6 +1,7 @@
 //! Golden tests: this program against reference data computed by others. Every folder and case found is run,
 //! whatever its sizes; none found is a failure.
 
+mod hf;
 mod image;
 mod reward;
 mod rl;

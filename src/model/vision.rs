@@ -1,0 +1,197 @@
+//! The vision tower: pixels to decoder rows. Patches go through the blocks in window order; some blocks attend
+//! to whole frames, the others within windows; the merger joins 2 x 2 patches into one row, in input order.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::image::ImageInput;
+use crate::model::config::VisionConfig;
+use crate::model::layers::{Attend, Layer, Rope};
+use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
+use crate::model::positions;
+use crate::model::tape::{Keep, Mode, Tape, Var};
+use crate::ops::attend::Heads;
+use crate::ops::matmul::PANEL;
+use crate::ops::patch_embed::{Normalize, PatchImage};
+use crate::tensor::{DType, Tensor};
+
+/// Epsilon of the tower's norms; the configuration has no key for it.
+const NORM_EPS: f32 = 1e-6;
+
+/// Patches that go through the tower together, more only when one image has more: bounds the memory of a replayed
+/// tower. Part of the result's definition, because weight gradients are summed chunk by chunk.
+const CHUNK_PATCHES: usize = 8192;
+
+/// The tower's parameters.
+#[derive(Clone)]
+pub struct VisionTower {
+    config: Arc<VisionConfig>,
+    patch_embed: Matrix,
+    blocks: Arc<[Layer]>,
+    ln_q: Vector,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+/// What one pass over some images reads, on the device.
+#[derive(Clone)]
+struct Chunk {
+    num_patches: usize,
+    pixels: Tensor,
+    images: Arc<[PatchImage]>,
+    normalize: Normalize,
+    window_index: Tensor,
+    reverse_index: Tensor,
+    windows: Attend,
+    frames: Attend,
+    rope: Rope,
+}
+
+impl VisionTower {
+    /// Adds the tower's parameters to `layout`.
+    pub fn new(dev: &mut Device, layout: &mut ParamLayout, config: &VisionConfig) -> Result<VisionTower> {
+        let (c, merged) = (config.hidden_size, config.hidden_size * config.merge_unit());
+        let kernel = [c, 3, config.temporal_patch_size, config.patch_size, config.patch_size];
+        let kernel = vec![Piece::rows("visual.patch_embed.proj.weight", &kernel, 0)];
+        let patch_embed = layout.matrix(dev, c, config.patch_len(), kernel)?;
+        let mut blocks = Vec::new();
+        for i in 0..config.depth {
+            blocks.push(block(dev, layout, config, &format!("visual.blocks.{i}"))?);
+        }
+        Ok(VisionTower {
+            config: Arc::new(config.clone()),
+            patch_embed,
+            blocks: blocks.into(),
+            ln_q: layout.norm(dev, "visual.merger.ln_q", c)?,
+            fc1: layout.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
+            fc2: layout.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
+        })
+    }
+
+    /// Decoder rows of `images`, one after another, into `out` `[M, D]`; returned in consecutive pieces. Errors
+    /// when an image's pixels do not fit its grid.
+    pub fn forward(
+        &self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        images: &[Arc<ImageInput>],
+        normalize: Normalize,
+        out: Tensor,
+    ) -> Result<Vec<Var>> {
+        let merge = self.config.spatial_merge_size;
+        for (i, image) in images.iter().enumerate() {
+            positions::check_grid(image.grid_thw, merge, i)?;
+            self.check_pixels(image, i)?;
+        }
+        let mut pieces = Vec::new();
+        let mut row = 0;
+        for images in chunks(images) {
+            let rows = images.iter().map(|image| num_patches(image)).sum::<usize>() / self.config.merge_unit();
+            let piece = tape.var(out.slice(row, row + rows));
+            row += rows;
+            let chunk = self.upload(tape, dev, images, normalize)?;
+            let tower = self.clone();
+            tape.checkpoint(dev, tape.mode() == Mode::Train(Keep::Inputs), move |tape, dev| {
+                tower.encode(tape, dev, &chunk, piece)
+            })?;
+            tape.note("vision.merged", pieces.len(), piece);
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    fn check_pixels(&self, image: &ImageInput, index: usize) -> Result<()> {
+        let [t, h, w] = image.grid_thw.map(|n| n as usize);
+        let frames = image.frames as usize;
+        let side = self.config.patch_size;
+        let whole = frames == 1 && t == 1 || frames == t * self.config.temporal_patch_size;
+        if whole && image.pixels.len() == frames * h * w * side * side * 3 {
+            return Ok(());
+        }
+        let found = format!("{frames} frames, {} bytes", image.pixels.len());
+        Err(Error::input(format!("image {index}"), found, format!("the pixels of grid {:?}", image.grid_thw)))
+    }
+
+    fn upload(&self, tape: &Tape, dev: &mut Device, images: &[Arc<ImageInput>], normalize: Normalize) -> Result<Chunk> {
+        let pixels = dev.alloc(tape.region(), DType::U8, &[images.iter().map(|image| image.pixels.len()).sum()])?;
+        let mut places = Vec::new();
+        let mut offset = 0;
+        for image in images {
+            dev.write(pixels.slice(offset, offset + image.pixels.len()), &image.pixels);
+            places.push(PatchImage { offset, frames: image.frames as usize, grid_thw: image.grid_thw });
+            offset += image.pixels.len();
+        }
+        let grids: Vec<[u32; 3]> = images.iter().map(|image| image.grid_thw).collect();
+        let p = positions::vision(&self.config, &grids);
+        let mut reverse = vec![0u32; p.window_index.len()];
+        p.window_index.iter().enumerate().for_each(|(at, &block)| reverse[block as usize] = at as u32);
+        let num_patches = p.pos_hw.len();
+        let table = [num_patches, self.config.head_dim() / 2];
+        let attend = |cu_seqlens| Attend::Packed { cu_seqlens, causal: false };
+        Ok(Chunk {
+            num_patches,
+            pixels,
+            images: places.into(),
+            normalize,
+            window_index: tape.upload(dev, &p.window_index, &[p.window_index.len()])?,
+            reverse_index: tape.upload(dev, &reverse, &[reverse.len()])?,
+            windows: attend(tape.upload(dev, &p.cu_window_seqlens, &[p.cu_window_seqlens.len()])?),
+            frames: attend(tape.upload(dev, &p.cu_seqlens, &[p.cu_seqlens.len()])?),
+            rope: Rope { cos: tape.upload(dev, &p.rope.cos, &table)?, sin: tape.upload(dev, &p.rope.sin, &table)? },
+        })
+    }
+
+    fn encode(&self, tape: &mut Tape, dev: &mut Device, chunk: &Chunk, out: Var) -> Result<()> {
+        let (n, c, unit) = (chunk.num_patches, self.config.hidden_size, self.config.merge_unit());
+        let Chunk { pixels, images, normalize, .. } = chunk.clone();
+        let x = tape.patch_embed(dev, pixels, images, normalize, self.patch_embed, n)?;
+        tape.note("vision.patch_embed", 0, x);
+        let x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), chunk.window_index)?.reshape(&[n, c]);
+        let (blocks, config) = (self.blocks.clone(), self.config.clone());
+        let Chunk { windows, frames, rope, .. } = chunk.clone();
+        let x = tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
+            let attend = if config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
+            blocks[i].forward(tape, dev, i, rope, attend, x, out)
+        })?;
+        let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
+        let x = tape.linear_gelu(dev, x, self.fc1)?;
+        let x = tape.linear(dev, x, self.fc2)?;
+        tape.gather_into(dev, x, chunk.reverse_index, out)
+    }
+}
+
+fn num_patches(image: &ImageInput) -> usize {
+    image.grid_thw.iter().map(|&n| n as usize).product()
+}
+
+/// Consecutive images of at most [`CHUNK_PATCHES`] patches together, at least one.
+fn chunks(images: &[Arc<ImageInput>]) -> Vec<&[Arc<ImageInput>]> {
+    let mut out = Vec::new();
+    let (mut from, mut patches) = (0, 0);
+    for (i, image) in images.iter().enumerate() {
+        if i > from && patches + num_patches(image) > CHUNK_PATCHES {
+            out.push(&images[from..i]);
+            (from, patches) = (i, 0);
+        }
+        patches += num_patches(image);
+    }
+    if from < images.len() {
+        out.push(&images[from..]);
+    }
+    out
+}
+
+fn block(dev: &mut Device, layout: &mut ParamLayout, config: &VisionConfig, name: &str) -> Result<Layer> {
+    let (c, f) = (config.hidden_size, config.intermediate_size);
+    Ok(Layer {
+        input_layernorm: layout.norm(dev, &format!("{name}.norm1"), c)?,
+        qkv_proj: layout.linear(dev, &format!("{name}.attn.qkv"), [3 * c, c], c, true)?,
+        o_proj: layout.linear(dev, &format!("{name}.attn.proj"), [c, c], c, true)?,
+        post_attention_layernorm: layout.norm(dev, &format!("{name}.norm2"), c)?,
+        gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
+        down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, f.next_multiple_of(PANEL)], f, true)?,
+        heads: Heads { q: config.num_heads, kv: config.num_heads, dim: config.head_dim() },
+        eps: NORM_EPS,
+    })
+}

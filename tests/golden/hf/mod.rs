@@ -1,0 +1,287 @@
+//! Tiny Qwen2.5-VL models of Hugging Face transformers: every `hf/model_*` folder, every case in it.
+
+mod adamw;
+mod forward;
+mod gradients;
+mod mutations;
+mod storage;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use omr::device::{Device, Isa, Plan};
+use omr::image::{ImageInput, Processor};
+use omr::model::{Grads, Inputs, Keep, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
+use omr::tensor::{DType, Tensor};
+use safetensors::tensor::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use super::{dir, entries, json};
+
+/// The model folders.
+fn models() -> Vec<PathBuf> {
+    entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
+}
+
+fn device() -> Device {
+    Device::cpu(&Plan::uniform(8 << 30), 2, Isa::detect()).unwrap()
+}
+
+/// The tensors of one safetensors file.
+#[derive(Clone)]
+struct Tensors {
+    path: PathBuf,
+    shapes: BTreeMap<String, Vec<usize>>,
+    floats: BTreeMap<String, Vec<f32>>,
+    ints: BTreeMap<String, Vec<i64>>,
+}
+
+impl Tensors {
+    fn read(path: &Path) -> Tensors {
+        let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let mut out = Tensors {
+            path: path.into(),
+            shapes: Default::default(),
+            floats: Default::default(),
+            ints: Default::default(),
+        };
+        for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
+            out.shapes.insert(name.into(), view.shape().to_vec());
+            match view.dtype() {
+                Dtype::F32 => {
+                    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+                    out.floats.insert(name.into(), values.collect());
+                }
+                Dtype::I64 => {
+                    let values = view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+                    out.ints.insert(name.into(), values.collect());
+                }
+                other => panic!("{}: {name} is {other:?}", path.display()),
+            }
+        }
+        out
+    }
+
+    fn floats(&self, name: &str) -> &[f32] {
+        self.floats.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
+    }
+
+    fn ints(&self, name: &str) -> &[i64] {
+        self.ints.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
+    }
+
+    fn ids(&self, name: &str) -> Vec<u32> {
+        self.ints(name).iter().map(|&id| u32::try_from(id).unwrap()).collect()
+    }
+}
+
+/// One model folder.
+struct Golden {
+    dir: PathBuf,
+    index: Value,
+    config: ModelConfig,
+    pixels: Tensors,
+}
+
+impl Golden {
+    fn open(dir: PathBuf) -> Golden {
+        let index = json(&dir.join("index.json"));
+        let config = ModelConfig::load(&dir.join("config.json")).unwrap();
+        let pixels = Tensors::read(&dir.join("pixels.safetensors"));
+        Golden { dir, index, config, pixels }
+    }
+
+    fn model(&self, dev: &mut Device, dtype: DType) -> Model {
+        Model::load(dev, &self.dir, dtype).unwrap()
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let names = self.index["cases"].as_object().unwrap().keys();
+        names.map(|name| self.case(name)).collect()
+    }
+
+    fn case(&self, name: &str) -> Case {
+        let entry = &self.index["cases"][name];
+        let tensors = Tensors::read(&self.dir.join(entry["file"].as_str().unwrap()));
+        let media = entry["media"].as_array().unwrap();
+        let images = media.iter().map(|m| self.image(m.as_str().unwrap())).collect();
+        Case { name: name.into(), tensors, images, loss: entry["loss"].as_f64().unwrap() }
+    }
+
+    /// A picture or video whose processed values are in `pixels.safetensors`, back to bytes.
+    fn image(&self, name: &str) -> Arc<ImageInput> {
+        let listed = self.index["images"].as_array().into_iter().flatten().chain([&self.index["video"]]);
+        let entry = listed.clone().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("no image {name}"));
+        let grid: [u32; 3] = serde_json::from_value(entry["grid_thw"].clone()).unwrap();
+        let video = !entry["frames"].is_null();
+        Arc::new(to_bytes(&self.config, self.pixels.floats(name), grid, video))
+    }
+}
+
+/// Undoes normalisation and the order of patches. Bytes come out exactly: one level is 0.014 in these values.
+fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: bool) -> ImageInput {
+    let processor = Processor::default();
+    let (side, merge) = (config.vision_config.patch_size, config.vision_config.spatial_merge_size);
+    let [t, h, w] = grid_thw.map(|n| n as usize);
+    let depth = config.vision_config.temporal_patch_size;
+    let frames = if video { t * depth } else { 1 };
+    let width = w * side;
+    let mut pixels = vec![0u8; frames * h * side * width * 3];
+    let mut values = values.iter();
+    for patch in 0..t * h * w {
+        let (ti, in_frame) = (patch / (h * w), patch % (h * w));
+        let (block, cell) = (in_frame / (merge * merge), in_frame % (merge * merge));
+        let (by, bx) = (block / (w / merge), block % (w / merge));
+        let (py, px) = (by * merge + cell / merge, bx * merge + cell % merge);
+        for c in 0..3 {
+            for frame in ti * depth..(ti + 1) * depth {
+                for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+                    let value = values.next().unwrap() * processor.image_std[c] + processor.image_mean[c];
+                    if frame < frames {
+                        let at = ((frame * h * side + py * side + y) * width + px * side + x) * 3 + c;
+                        pixels[at] = (value * 255.0).round() as u8;
+                    }
+                }
+            }
+        }
+    }
+    ImageInput { grid_thw, frames: frames as u32, pixels }
+}
+
+/// One case: tokens, labels, media and everything transformers computed from them.
+#[derive(Clone)]
+struct Case {
+    name: String,
+    tensors: Tensors,
+    images: Vec<Arc<ImageInput>>,
+    loss: f64,
+}
+
+impl Case {
+    fn input_ids(&self) -> Vec<u32> {
+        self.tensors.ids("input_ids")
+    }
+
+    fn inputs(&self, config: &ModelConfig) -> Inputs {
+        Inputs::new(config, &[(&self.input_ids(), &self.images)]).unwrap()
+    }
+
+    /// (row, id): the token after row `row` is `id` and counts.
+    fn targets(&self) -> Vec<(u32, u32)> {
+        let labels = self.tensors.ints("labels").iter().enumerate().skip(1).filter(|(_, id)| **id >= 0);
+        labels.map(|(i, &id)| (i as u32 - 1, id as u32)).collect()
+    }
+}
+
+/// Several cases as one pack: inputs and targets.
+fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
+    let ids: Vec<Vec<u32>> = cases.iter().map(Case::input_ids).collect();
+    let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
+        ids.iter().zip(cases).map(|(ids, case)| (&ids[..], &case.images[..])).collect();
+    let mut targets = Vec::new();
+    let mut start = 0;
+    for case in cases {
+        targets.extend(case.targets().into_iter().map(|(row, id)| (row + start, id)));
+        start += case.input_ids().len() as u32;
+    }
+    (Inputs::new(config, &sequences).unwrap(), targets)
+}
+
+/// Named values, logits and log-probabilities of one forward pass.
+struct Run {
+    notes: Vec<(&'static str, usize, Vec<f32>)>,
+    logits: Vec<f32>,
+    logprobs: Vec<f32>,
+}
+
+/// Forward with everything kept, logits of every row, log-probabilities of `targets`.
+fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
+    let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+    let hidden = model.forward(&mut tape, dev, inputs).unwrap();
+    let logits = model.logits(&mut tape, dev, hidden).unwrap();
+    let lp = logprobs(dev, model, &mut tape, hidden, targets);
+    let notes = tape.notes().iter().map(|(name, i, t)| (*name, *i, read(dev, *t))).collect();
+    let run = Run { notes, logits: dev.read(logits), logprobs: dev.read(lp.logprob.tensor) };
+    tape.finish(dev);
+    run
+}
+
+fn logprobs(
+    dev: &mut Device,
+    model: &Model,
+    tape: &mut Tape,
+    hidden: omr::model::Var,
+    targets: &[(u32, u32)],
+) -> LogProbs {
+    let (rows, ids): (Vec<u32>, Vec<u32>) = targets.iter().copied().unzip();
+    let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
+    let ids = tape.upload(dev, &ids, &[ids.len()]).unwrap();
+    let hidden = tape.gather(dev, hidden, rows).unwrap();
+    tape.linear_logprob(dev, hidden, model.decoder.lm_head, Policy::default(), ids, false).unwrap()
+}
+
+/// Loss (the mean over targets of -logprob) and its gradients, added to `grads`.
+fn loss_and_gradients(
+    dev: &mut Device,
+    model: &Model,
+    inputs: &Inputs,
+    targets: &[(u32, u32)],
+    grads: &mut Grads,
+) -> f64 {
+    let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+    let hidden = model.forward(&mut tape, dev, inputs).unwrap();
+    let lp = logprobs(dev, model, &mut tape, hidden, targets);
+    let values: Vec<f32> = dev.read(lp.logprob.tensor);
+    let n = targets.len();
+    let seed = tape.upload(dev, &vec![-1.0 / n as f32; n], &[n]).unwrap();
+    tape.backward(dev, grads, &[(lp.logprob, seed)]).unwrap();
+    tape.finish(dev);
+    mean_loss(&values)
+}
+
+fn mean_loss(logprobs: &[f32]) -> f64 {
+    -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64
+}
+
+/// A tensor of the compute type as f32.
+fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
+    match t.dtype {
+        DType::Bf16 => dev.read::<half::bf16>(t).into_iter().map(half::bf16::to_f32).collect(),
+        _ => dev.read(t),
+    }
+}
+
+fn max_diff(found: &[f32], want: &[f32]) -> f32 {
+    assert_eq!(found.len(), want.len());
+    let diff = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+    found.iter().zip(want).map(diff).fold(0.0, f32::max)
+}
+
+fn max_abs(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |m, x| m.max(x.abs()))
+}
+
+/// Largest difference of each kind, for the report and the message when one is too large.
+#[derive(Default)]
+struct Largest(BTreeMap<&'static str, (f64, String)>);
+
+impl Largest {
+    fn note(&mut self, kind: &'static str, value: f64, place: &str) {
+        let value = if value.is_nan() { f64::INFINITY } else { value };
+        let entry = self.0.entry(kind).or_default();
+        if value > entry.0 || entry.1.is_empty() {
+            *entry = (value, place.into());
+        }
+    }
+
+    fn check(&self, tolerances: &[(&str, f64)]) {
+        for (kind, (value, place)) in &self.0 {
+            println!("  {kind}: {value:.3e} ({place})");
+        }
+        for (kind, tolerance) in tolerances {
+            let (value, place) = self.0.get(kind).unwrap_or_else(|| panic!("nothing measured {kind}"));
+            assert!(value <= tolerance, "{kind}: {value:e} at {place}, tolerance {tolerance:e}");
+        }
+    }
+}

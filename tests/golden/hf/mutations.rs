@@ -1,0 +1,111 @@
+//! The tolerance catches mistakes: the reference's list of wrong models, each built here through the
+//! configuration, the weights or the positions, must fall far outside it, by as much as the reference says.
+
+use omr::device::Device;
+use omr::model::{Inputs, Model, ModelConfig, weights::WeightFiles};
+use omr::tensor::DType;
+
+use super::{Case, Golden, Largest, device, forward, max_diff, models};
+use crate::golden::report;
+
+/// The logit tolerance of `forward`.
+const LOGIT: f64 = 1e-4;
+
+fn with_config(golden: &Golden, dev: &mut Device, change: impl Fn(&mut ModelConfig)) -> Model {
+    let mut config = golden.config.clone();
+    change(&mut config);
+    let model = Model::empty(dev, config, DType::F32).unwrap();
+    WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout).unwrap();
+    model
+}
+
+/// Rewrites rows of one parameter: row r of piece i becomes `of(i, r)`; `None` makes it zero.
+fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
+    let (param, _) = model.layout.find(name).unwrap();
+    let old: Vec<Vec<f32>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i)).collect();
+    param.fill::<f32>(dev, param.tensor, |i, r, out| match of(i, r) {
+        Some(from) => out.copy_from_slice(&old[i][from * out.len()..][..out.len()]),
+        None => out.fill(0.0),
+    });
+}
+
+/// A wrong model and what is wrong with its inputs.
+type Mutation = (Model, fn(&mut Inputs));
+
+/// The mutation called `name`, or `None` when this list does not know it.
+fn mutate(golden: &Golden, dev: &mut Device, name: &str) -> Option<Mutation> {
+    let keep: fn(&mut Inputs) = |_| {};
+    Some(match name {
+        "vision all-full attention" => {
+            let all =
+                |c: &mut ModelConfig| c.vision_config.fullatt_block_indexes = (0..c.vision_config.depth).collect();
+            (with_config(golden, dev, all), keep)
+        }
+        "vision all-window attention" => {
+            (with_config(golden, dev, |c| c.vision_config.fullatt_block_indexes.clear()), keep)
+        }
+        "mrope_section reversed" => (with_config(golden, dev, |c| c.mrope_section.reverse()), keep),
+        "vision rope h/w swapped" => {
+            // Swapping the angles of two coordinates of q and k, or the coordinates themselves, is one thing.
+            let model = with_config(golden, dev, |_| {});
+            let v = &golden.config.vision_config;
+            let (c, quarter) = (v.hidden_size, v.head_dim() / 4);
+            let swap = move |_: usize, r: usize| {
+                let in_half = r % v.head_dim() % (2 * quarter);
+                let other = if in_half < quarter { r + quarter } else { r - quarter };
+                Some(if r < 2 * c { other } else { r })
+            };
+            for i in 0..v.depth {
+                rewrite(&model, dev, &format!("visual.blocks.{i}.attn.qkv.weight"), swap);
+                rewrite(&model, dev, &format!("visual.blocks.{i}.attn.qkv.bias"), swap);
+            }
+            (model, keep)
+        }
+        "1-D text positions instead of mrope" => (with_config(golden, dev, |_| {}), |inputs| {
+            let count = inputs.len() as i32;
+            inputs.position_ids = std::array::from_fn(|_| (0..count).collect());
+        }),
+        "layer0 q bias dropped" => {
+            let model = with_config(golden, dev, |_| {});
+            let drop = |piece: usize, r: usize| (piece != 0).then_some(r);
+            rewrite(&model, dev, "model.layers.0.self_attn.q_proj.bias", drop);
+            (model, keep)
+        }
+        name if name.starts_with("text rms_norm_eps ") => {
+            let eps = name.rsplit(' ').next()?.parse().ok()?;
+            (with_config(golden, dev, |c| c.rms_norm_eps = eps), keep)
+        }
+        _ => return None,
+    })
+}
+
+#[test]
+fn every_mistake_is_caught() {
+    let (mut count, mut largest) = (0, Largest::default());
+    for dir in models() {
+        let golden = Golden::open(dir);
+        let Some(list) = golden.index["mutation_max_abs_logit"].as_object() else { continue };
+        for (name, by_case) in list {
+            let mut dev = device();
+            let Some((model, positions)) = mutate(&golden, &mut dev, name) else {
+                println!("not known here: {name}");
+                continue;
+            };
+            for (case, want) in by_case.as_object().unwrap() {
+                count += 1;
+                let want = want.as_f64().unwrap();
+                let case: Case = golden.case(case);
+                let mut inputs = case.inputs(&golden.config);
+                positions(&mut inputs);
+                let run = forward(&mut dev, &model, &inputs, &case.targets());
+                let found = f64::from(max_diff(&run.logits, case.tensors.floats("logits")));
+                let place = format!("{name}, {}: {found:.4}, reference {want:.4}", case.name);
+                assert!(want <= 0.01 || found > 10.0 * LOGIT, "not caught: {place}");
+                largest.note("logit, from the reference's", (found - want).abs(), &place);
+            }
+        }
+    }
+    // Two differences of logits, each within the tolerance.
+    largest.check(&[("logit, from the reference's", 2.0 * LOGIT)]);
+    report("hf-mutations", count);
+}

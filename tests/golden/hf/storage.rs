@@ -1,0 +1,63 @@
+//! Weight files: both namings hold one model, and what is written is what was read, under the released names.
+
+use omr::device::Device;
+use omr::model::{Model, ModelConfig, weights::WeightFiles};
+use omr::tensor::DType;
+
+use super::{Golden, Tensors, device, json, models};
+use crate::golden::report;
+
+fn bytes(dev: &Device, model: &Model) -> Vec<u8> {
+    model.layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+}
+
+#[test]
+fn both_namings_hold_one_model() {
+    let mut count = 0;
+    for dir in models() {
+        let golden = Golden::open(dir);
+        let newer = golden.dir.join("model.newlayout.safetensors");
+        if !newer.exists() {
+            continue;
+        }
+        count += 1;
+        let mut dev = device();
+        let released = golden.model(&mut dev, DType::F32);
+        let other = Model::empty(&mut dev, golden.config.clone(), DType::F32).unwrap();
+        WeightFiles::open_files(&golden.dir, &[newer]).unwrap().load(&mut dev, &other.layout).unwrap();
+        assert_eq!(bytes(&dev, &released), bytes(&dev, &other));
+    }
+    report("hf-namings", count);
+}
+
+#[test]
+fn a_model_read_and_written_is_the_same() {
+    let mut count = 0;
+    for dir in models() {
+        count += 1;
+        let golden = Golden::open(dir);
+        let mut dev = device();
+        let model = golden.model(&mut dev, DType::F32);
+        let out = tempfile::tempdir().unwrap();
+        model.save(&dev, out.path(), DType::F32).unwrap();
+        let (was, is) = [&golden.dir, out.path()].map(|dir| Tensors::read(&dir.join("model.safetensors"))).into();
+        assert_eq!((was.shapes, was.floats), (is.shapes, is.floats));
+        let config = ModelConfig::load(&out.path().join("config.json")).unwrap();
+        assert_eq!(config, golden.config);
+        // Keys the released file has keep their values; what transformers ignores may differ.
+        let (was, is) = (json(&golden.dir.join("config.json")), json(&out.path().join("config.json")));
+        for (key, value) in was.as_object().unwrap() {
+            let ignored = ["transformers_version", "sliding_window", "max_window_layers"].contains(&key.as_str());
+            if !ignored && !value.is_object() {
+                assert_eq!(&is[key], value, "{key}");
+            }
+        }
+        let again = Model::load(&mut dev, out.path(), DType::F32).unwrap();
+        assert_eq!(bytes(&dev, &model), bytes(&dev, &again));
+        model.save(&dev, out.path(), DType::Bf16).unwrap();
+        let halved = Model::load(&mut dev, out.path(), DType::Bf16).unwrap();
+        let direct = golden.model(&mut dev, DType::Bf16);
+        assert_eq!(bytes(&dev, &halved), bytes(&dev, &direct));
+    }
+    report("hf-storage", count);
+}

@@ -1,0 +1,265 @@
+//! The model as a whole on tiny random weights: finite differences, what may not change a bit, memory plans,
+//! faults.
+
+use std::sync::Arc;
+
+use omr::device::{Device, Isa, Plan, Region};
+use omr::error::Error;
+use omr::image::ImageInput;
+use omr::model::{Grads, Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
+use omr::ops::philox::{Purpose, Random};
+use omr::tensor::DType;
+use serde_json::json;
+
+/// One seed for all of this file; printed once.
+fn seed() -> u64 {
+    static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(crate::seed::seed);
+    *SEED
+}
+
+/// Sizes that are multiples of nothing convenient.
+fn config(tied: bool) -> ModelConfig {
+    let file = json!({
+        "model_type": "qwen2_5_vl", "vocab_size": 90, "hidden_size": 24, "intermediate_size": 40,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-6,
+        "rope_theta": 1000000.0, "rope_scaling": {"type": "mrope", "mrope_section": [1, 1, 1]},
+        "tie_word_embeddings": tied, "initializer_range": 0.15, "image_token_id": 80, "video_token_id": 81,
+        "vision_start_token_id": 82, "vision_end_token_id": 83, "vision_token_id": 84,
+        "vision_config": {
+            "depth": 2, "hidden_size": 16, "intermediate_size": 20, "num_heads": 2, "out_hidden_size": 24,
+            "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 56,
+            "fullatt_block_indexes": [1], "tokens_per_second": 2
+        }
+    });
+    ModelConfig::from_json(&file, "config").unwrap()
+}
+
+fn device(threads: usize) -> Device {
+    Device::cpu(&Plan::uniform(1 << 30), threads, Isa::detect()).unwrap()
+}
+
+fn image(random: &mut Random, grid_thw: [u32; 3], frames: u32) -> Arc<ImageInput> {
+    let len = frames * grid_thw[1] * grid_thw[2] * 14 * 14 * 3;
+    Arc::new(ImageInput { grid_thw, frames, pixels: (0..len).map(|_| random.next_u32() as u8).collect() })
+}
+
+/// Text, then two pictures and a video in text; the second sequence only with `media`.
+fn inputs(config: &ModelConfig, media: bool) -> Inputs {
+    let mut random = Random::new(seed(), Purpose::Test, 1);
+    let mut text = |n: usize| -> Vec<u32> { (0..n).map(|_| random.below(80) as u32).collect() };
+    let first = text(7);
+    let images = |ids: &mut Vec<u32>, id: u32, n: usize, after: Vec<u32>| {
+        ids.push(82);
+        ids.extend(vec![id; n]);
+        ids.push(83);
+        ids.extend(after);
+    };
+    let mut second = text(2);
+    images(&mut second, 80, 6, text(3));
+    images(&mut second, 80, 2, vec![]);
+    images(&mut second, 81, 4, text(4));
+    let mut random = Random::new(seed(), Purpose::Test, 2);
+    let pictures = [([1, 4, 6], 1), ([1, 2, 4], 1), ([2, 2, 4], 4)].map(|(g, f)| image(&mut random, g, f));
+    if media {
+        Inputs::new(config, &[(&first, &[]), (&second, &pictures)]).unwrap()
+    } else {
+        Inputs::new(config, &[(&first, &[]), (&first[2..], &[])]).unwrap()
+    }
+}
+
+/// One pass: a weighted sum of log-probabilities and entropies of every next token, and its gradients.
+fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: Keep, grads: &mut Grads) -> f64 {
+    let rows: Vec<u32> = (0..inputs.len() as u32 - 1).filter(|r| !inputs.cu_seqlens.contains(&(r + 1))).collect();
+    let ids: Vec<u32> = rows.iter().map(|&r| inputs.input_ids[r as usize + 1]).collect();
+    let weights: Vec<f32> = (0..rows.len()).map(|i| (i % 5) as f32 / 4.0 - 0.3).collect();
+    let policy = Policy { temperature: 0.8, ..Policy::default() };
+
+    let mut tape = Tape::new(dev, Mode::Train(keep));
+    let hidden = model.forward(&mut tape, dev, inputs).unwrap();
+    let idx = tape.upload(dev, &rows, &[rows.len()]).unwrap();
+    let targets = tape.upload(dev, &ids, &[ids.len()]).unwrap();
+    let hidden = tape.gather(dev, hidden, idx).unwrap();
+    let lp = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
+    let entropy = lp.entropy.unwrap();
+    let values: [Vec<f32>; 2] = [dev.read(lp.logprob.tensor), dev.read(entropy.tensor)];
+    let dlogprob = tape.upload(dev, &weights, &[rows.len()]).unwrap();
+    let dentropy = tape.upload(dev, &vec![0.1f32; rows.len()], &[rows.len()]).unwrap();
+    tape.backward(dev, grads, &[(lp.logprob, dlogprob), (entropy, dentropy)]).unwrap();
+    tape.finish(dev);
+    let sum = |i: usize, w: &dyn Fn(usize) -> f32| -> f64 {
+        values[i].iter().enumerate().map(|(j, &v)| f64::from(v) * f64::from(w(j))).sum()
+    };
+    sum(0, &|j| weights[j]) + sum(1, &|_| 0.1)
+}
+
+/// All gradients' bits, the parameters without one left out.
+fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: Keep) -> Vec<Vec<u32>> {
+    let mark = dev.mark(Region::Overlay);
+    let mut grads = Grads::new(dev, &model.layout).unwrap();
+    pass(dev, model, inputs, keep, &mut grads);
+    let tensors: Vec<_> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
+    let bits = tensors.iter().map(|&t| dev.read::<f32>(t).iter().map(|x| x.to_bits()).collect()).collect();
+    dev.release(mark);
+    bits
+}
+
+#[test]
+fn gradients_are_finite_differences() {
+    for tied in [false, true] {
+        let mut dev = device(2);
+        let model = Model::init(&mut dev, config(tied), DType::F32, seed()).unwrap();
+        let inputs = inputs(&model.config, true);
+        let mark = dev.mark(Region::Overlay);
+        let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+        pass(&mut dev, &model, &inputs, Keep::All, &mut grads);
+        let mut scratch = Grads::new(&mut dev, &model.layout).unwrap();
+        for (id, param) in model.layout.params.iter().enumerate() {
+            let grad: Vec<f32> = dev.read(grads.get(id).unwrap());
+            let norm = grad.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+            assert!(norm > 1e-4, "{} has no gradient to speak of: {norm:e}", param.name());
+            let weights: Vec<f32> = dev.read(param.tensor);
+            // Along its own direction the slope is the norm. Steps of 4e-3 leave a third-order error below the
+            // tolerance and f32 noise of about 1e-6 / 8e-3 in the slope.
+            let mut at = |step: f64| {
+                let moved: Vec<f32> = weights
+                    .iter()
+                    .zip(&grad)
+                    .map(|(&w, &g)| (f64::from(w) + step * f64::from(g) / norm) as f32)
+                    .collect();
+                dev.write(param.tensor, &moved);
+                pass(&mut dev, &model, &inputs, Keep::All, &mut scratch)
+            };
+            let step = 4e-3;
+            let slope = (at(step) - at(-step)) / (2.0 * step);
+            let error = (slope - norm).abs();
+            assert!(error < 0.01 * norm + 1e-3, "{}: slope {slope}, gradient {norm}", param.name());
+            dev.write(param.tensor, &weights);
+        }
+        dev.release(mark);
+    }
+}
+
+#[test]
+fn nothing_but_the_numbers_decides_the_bits() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut reference = None;
+        for threads in [1, 3] {
+            let mut dev = device(threads);
+            let model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
+            let inputs = inputs(&model.config, true);
+            for keep in [Keep::All, Keep::AllButGateUp, Keep::Inputs] {
+                let bits = gradient_bits(&mut dev, &model, &inputs, keep);
+                let reference = reference.get_or_insert_with(|| bits.clone());
+                assert!(*reference == bits, "{dtype:?}, {threads} threads, {keep:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn inferring_gives_the_bits_of_training() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut dev = device(2);
+        let model = Model::init(&mut dev, config(true), dtype, seed()).unwrap();
+        let inputs = inputs(&model.config, true);
+        let logits = [Mode::Train(Keep::All), Mode::Train(Keep::Inputs), Mode::Infer].map(|mode| {
+            let mut tape = Tape::new(&dev, mode);
+            let hidden = model.forward(&mut tape, &mut dev, &inputs).unwrap();
+            let logits = model.logits(&mut tape, &mut dev, hidden).unwrap();
+            let logits: Vec<f32> = dev.read(logits);
+            tape.finish(&mut dev);
+            logits
+        });
+        assert!(logits[0] == logits[1] && logits[0] == logits[2]);
+    }
+}
+
+#[test]
+fn text_leaves_the_tower_alone() {
+    let mut dev = device(2);
+    let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
+    let inputs = inputs(&model.config, false);
+    let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    pass(&mut dev, &model, &inputs, Keep::All, &mut grads);
+    for (id, param) in model.layout.params.iter().enumerate() {
+        assert_eq!(grads.get(id).is_none(), param.is_vision, "{}", param.name());
+    }
+}
+
+#[test]
+fn the_plan_is_the_run() {
+    for keep in [Keep::All, Keep::AllButGateUp, Keep::Inputs] {
+        let run = |mut dev: Device| {
+            let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
+            let inputs = inputs(&model.config, true);
+            let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+            pass(&mut dev, &model, &inputs, keep, &mut grads);
+            dev.high_water()
+        };
+        let plan = run(Device::count_for(2));
+        assert_eq!(plan, run(device(2)), "{keep:?}");
+        assert_eq!(plan, run(Device::cpu(&plan, 2, Isa::detect()).unwrap()), "{keep:?}");
+    }
+}
+
+#[test]
+fn keeping_less_takes_less() {
+    let overlay = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(|keep| {
+        let mut dev = Device::count_for(2);
+        let model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
+        let inputs = inputs(&model.config, true);
+        let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+        pass(&mut dev, &model, &inputs, keep, &mut grads);
+        dev.high_water().bytes(Region::Overlay)
+    });
+    assert!(overlay[0] > overlay[1] && overlay[1] > overlay[2], "{overlay:?}");
+}
+
+#[test]
+fn a_seed_makes_one_model() {
+    let weights = |seed: u64, dtype: DType| -> Vec<u8> {
+        let mut dev = device(2);
+        let model = Model::init(&mut dev, config(false), dtype, seed).unwrap();
+        model.layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
+    };
+    assert!(weights(1, DType::F32) == weights(1, DType::F32));
+    assert!(weights(1, DType::F32) != weights(2, DType::F32));
+
+    let mut dev = device(1);
+    let model = Model::init(&mut dev, config(false), DType::F32, 1).unwrap();
+    let (param, piece) = model.layout.find("model.layers.1.mlp.up_proj.weight").unwrap();
+    let values: Vec<f32> = param.piece(&dev, param.tensor, piece);
+    let n = values.len() as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let std = (values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
+    // 960 samples: five standard errors.
+    assert!(mean.abs() < 5.0 * 0.15 / n.sqrt() && (std / 0.15 - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "{mean} {std}");
+    for (name, value) in [("model.norm.weight", 1.0), ("visual.merger.mlp.0.bias", 0.0)] {
+        let (param, piece) = model.layout.find(name).unwrap();
+        assert!(param.piece::<f32>(&dev, param.tensor, piece).iter().all(|x| *x == value), "{name}");
+    }
+}
+
+#[test]
+fn faults_are_errors_before_anything_runs() {
+    let mut dev = device(1);
+    let model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
+    let good = inputs(&model.config, true);
+    let refuse = |dev: &mut Device, inputs: &Inputs| {
+        let mut tape = Tape::new(dev, Mode::Infer);
+        let error = model.forward(&mut tape, dev, inputs).unwrap_err();
+        tape.finish(dev);
+        assert!(matches!(error, Error::Input { .. }), "{error}");
+    };
+    let mut bad = good.clone();
+    bad.input_ids[0] = 90;
+    refuse(&mut dev, &bad);
+    let mut bad = good.clone();
+    bad.images.pop();
+    refuse(&mut dev, &bad);
+    let mut bad = good.clone();
+    let mut short = (*bad.images[0]).clone();
+    short.pixels.pop();
+    bad.images[0] = Arc::new(short);
+    refuse(&mut dev, &bad);
+}
