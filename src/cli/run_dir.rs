@@ -77,3 +77,61 @@ fn lock(dir: &Path) -> Result<File> {
         Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::args::{DeviceKind, Global};
+    use crate::config::SftConfig;
+
+    fn context() -> Context {
+        Context::new(&Global { device: DeviceKind::Cpu, threads: 1, log_level: "info".to_owned(), quiet: true })
+    }
+
+    fn args(out: PathBuf, fresh: bool) -> RunArgs {
+        RunArgs { out, fresh, dry_run: false }
+    }
+
+    #[test]
+    fn a_run_goes_on_with_its_config_and_refuses_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, context) = (temp.path().join("run"), context());
+        let was = SftConfig { max_steps: Some(10), ..SftConfig::default() };
+        drop(RunDir::open(&args(dir.clone(), false), &was, &context).unwrap());
+        let more = SftConfig { max_steps: Some(20), ..was.clone() };
+        drop(RunDir::open(&args(dir.clone(), false), &more, &context).unwrap());
+        let other = SftConfig { learning_rate: 1.0, ..more.clone() };
+        let error = RunDir::open(&args(dir.clone(), false), &other, &context).err().unwrap();
+        assert!(
+            error.exit_code() == 2 && error.to_string().contains("learning_rate was 0.00005 and is 1.0"),
+            "{error}"
+        );
+        let written: SftConfig = config::load(Some(&dir.join("config.yaml")), &[], &|_| None).unwrap();
+        assert_eq!(written, more, "a refused config changes nothing");
+    }
+
+    #[test]
+    fn fresh_moves_the_old_run_aside_and_deletes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, context) = (temp.path().join("run"), context());
+        let config = SftConfig::default();
+        for _ in 0..3 {
+            let run = RunDir::open(&args(dir.clone(), true), &config, &context).unwrap();
+            std::fs::write(run.path().join("weights"), "w").unwrap();
+        }
+        for name in ["run", "run.1", "run.2"] {
+            assert!(temp.path().join(name).join("weights").exists(), "{name}");
+        }
+    }
+
+    #[test]
+    fn two_processes_do_not_share_a_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, context) = (temp.path().join("run"), context());
+        let first = RunDir::open(&args(dir.clone(), false), &SftConfig::default(), &context).unwrap();
+        let error = RunDir::open(&args(dir.clone(), false), &SftConfig::default(), &context).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains("another omr process"), "{error}");
+        drop(first);
+        RunDir::open(&args(dir, false), &SftConfig::default(), &context).unwrap();
+    }
+}
