@@ -5,6 +5,7 @@
 pub mod choice;
 mod compat;
 pub mod extract;
+pub mod judge;
 pub mod math;
 pub mod python;
 mod verify;

@@ -1,7 +1,9 @@
 //! `goldens/reward`: the published scorer, run by its authors' code, in compat mode.
 
+use omr::error::{Error, Result};
+use omr::reward::judge::{self, Judge, Request};
 use omr::reward::{self, Mode, choice, extract};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn cases(name: &str) -> Vec<Value> {
     let files = super::entries(&super::dir().join("reward"), name, ".json");
@@ -14,6 +16,17 @@ fn run(name: &str, check: impl Fn(&Value, &str)) {
         check(case, case["id"].as_str().unwrap());
     }
     super::report(name, cases.len());
+}
+
+#[test]
+fn every_file_has_a_test() {
+    let known = ["compute_score", "extract", "judge", "parse_mcq", "relax_match", "think_strip"];
+    let files = super::entries(&super::dir().join("reward"), "", ".json");
+    for file in &files {
+        let stem = file.file_stem().unwrap().to_str().unwrap();
+        assert!(known.contains(&stem), "{}: no test", file.display());
+    }
+    super::report("reward", files.len());
 }
 
 fn text<'a>(case: &'a Value, key: &str) -> &'a str {
@@ -69,6 +82,9 @@ fn differences(response: &str, case: &Value, acc: &str, format: &str) -> Vec<Str
         if (got.score - number(case, "score")).abs() > 1e-12 {
             wrong.push(format!("score {} instead of {}", got.score, case["score"]));
         }
+        if case["accuracy_path"].as_str().is_some_and(|path| path != got.why) {
+            wrong.push(format!("why {} instead of {}", got.why, case["accuracy_path"]));
+        }
         if got.predict_str != text(case, "predict_str") {
             wrong.push(format!("predict_str {:?}", got.predict_str));
         }
@@ -98,5 +114,73 @@ fn think_strip() {
         let mut wrong = differences(&stripped, case, "acc_score", "format_reward_score");
         wrong.extend(differences(response, case, "raw_acc_score", "raw_format_reward_score"));
         assert!(wrong.is_empty(), "{id}: {response:?}: {wrong:?}");
+    });
+}
+
+/// Answers with a case's replies and records what it was asked.
+struct Stub<'a> {
+    replies: std::slice::Iter<'a, Value>,
+    asked: Vec<Value>,
+}
+
+impl Judge for Stub<'_> {
+    fn ask(&mut self, request: &Request<'_>) -> Result<Option<String>> {
+        let payload = request.payload("judge");
+        let mut keys: Vec<&String> = payload.as_object().unwrap().keys().collect();
+        keys.sort();
+        let parts = &payload["messages"][0]["content"];
+        let types: Vec<&Value> = parts.as_array().unwrap().iter().map(|p| &p["type"]).collect();
+        self.asked.push(json!({
+            "prediction_kind": if request.full_response { "full_response" } else { "extracted" },
+            "with_question": request.question.is_some(),
+            "prediction": (!request.full_response).then_some(request.prediction),
+            "model": payload["model"],
+            "max_tokens": payload["max_tokens"],
+            "payload_keys": keys,
+            "n_messages": payload["messages"].as_array().unwrap().len(),
+            "part_types": types,
+        }));
+        let prompt = parts[0]["text"].as_str().unwrap();
+        assert!(prompt.contains(request.ground_truth) && prompt.contains(request.prediction));
+        match self.replies.next() {
+            Some(Value::String(s)) if s == "__RAISE__" => Err(Error::Failed("no connection".into())),
+            Some(Value::String(s)) => Ok(Some(s.clone())),
+            _ => Ok(None),
+        }
+    }
+}
+
+#[test]
+fn judge() {
+    run("judge", |case, id| {
+        let Some(truth) = case["ground_truth"].as_str() else {
+            // A gold answer that is no text does not get past our reader; the original raised.
+            assert!(!case["raises"].is_null() && case["n_calls"] == 0, "{id}");
+            return;
+        };
+        let question =
+            case["extra_info"].get("question").map(|q| q.as_str().map_or_else(|| q.to_string(), str::to_owned));
+        let mut stub = Stub { replies: case["judge_replies"].as_array().unwrap().iter(), asked: Vec::new() };
+        let response = text(case, "response");
+        let judged = judge::score(response, truth, question.as_deref(), Mode::Compat, &mut stub);
+        assert_eq!(stub.asked.len() as u64, case["n_calls"].as_u64().unwrap(), "{id}: calls");
+        for (asked, call) in stub.asked.iter().zip(case["calls"].as_array().unwrap()) {
+            for (key, value) in asked.as_object().unwrap() {
+                assert_eq!(*value, call[key], "{id}: {key}");
+            }
+        }
+        match judged {
+            Err(_) => assert_eq!(case["raises"], "ConnectionError", "{id}"),
+            Ok(judged) => {
+                assert!(case["raises"].is_null(), "{id}: {} expected", case["raises"]);
+                assert_eq!(judged.calls, stub.asked.len(), "{id}");
+                let s = judged.score;
+                assert_eq!(s.acc_score, number(case, "acc_score"), "{id}");
+                assert_eq!(s.format_reward_score, number(case, "format_reward_score"), "{id}");
+                assert!((s.score - number(case, "score")).abs() <= 1e-12, "{id}: {}", s.score);
+                assert_eq!(s.predict_str, text(case, "predict_str"), "{id}");
+                assert_eq!(extract::simple_parse(truth), text(case, "ground_truth_normalised"), "{id}");
+            }
+        }
     });
 }

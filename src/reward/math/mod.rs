@@ -7,6 +7,8 @@ mod compare;
 mod expr;
 mod lex;
 mod parse;
+mod scalar;
+mod unit;
 
 pub use compare::{Comparison, equal, words};
 pub use expr::{BigRational as Rational, Expr};
