@@ -10,6 +10,7 @@ mod bench;
 mod config;
 mod console;
 mod context;
+mod data;
 mod doctor;
 mod jsonl;
 pub mod progress;
@@ -47,6 +48,8 @@ enum Command {
     Bench(bench::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),
+    /// Prepare data: distill answers from a teacher, inspect data sets
+    Data(data::Args),
     /// Build report.html of a run again, or one page that compares several runs
     Report(report::Args),
     /// Score responses against their right answers: accuracy and format
@@ -62,6 +65,7 @@ impl Command {
         match self {
             Command::Bench(args) => bench::run(args, context),
             Command::Config(args) => config::run(args, context),
+            Command::Data(args) => data::run(args, context),
             Command::Report(args) => report::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),

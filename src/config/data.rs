@@ -36,7 +36,8 @@ settings! {
     /// An OpenAI-compatible server.
     pub struct EndpointConfig {
         /// Its address up to /v1, or several to share the work.
-        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, name: "OAI_BASE_URL (teacher), OPENAI_BASE_URL (judge)";
+        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, safe: Safe::Yes,
+            name: "OAI_BASE_URL (teacher), OPENAI_BASE_URL (judge)";
         /// The name it serves the model under.
         model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION (teacher), OPENAI_MODEL_NAME (judge)",
             published: "qwen3-vl (teacher), judge (judge)";

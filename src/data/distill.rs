@@ -22,7 +22,7 @@ pub use client::{Answer, Build, Completion, Endpoint, Request, ask_all};
 pub use repair::{Malformed, Repaired, repair};
 pub use request::{clean, label};
 
-use crate::config::{DataConfig, Mode};
+use crate::config::{DataConfig, EndpointConfig, Mode};
 use crate::data::sample::SYSTEM_PROMPT;
 use crate::data::{Form, Row, read, whole, write};
 use crate::error::{Error, Result};
@@ -64,53 +64,86 @@ enum Verdict {
     Unjudged(String),
 }
 
-/// Runs distillation into `out`, within a tokio runtime. `Error::Stopped` when the observer asks to stop: everything
-/// answered is in the cache then. A teacher that is down is an error; single requests that fail are counted.
-pub async fn run(config: &DataConfig, out: &Path, observer: &dyn Observer) -> Result<Summary> {
-    let teacher = config.teacher.as_ref().ok_or_else(|| {
-        Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
-    })?;
-    let sets = datasets(config)?;
-    let endpoint = Arc::new(Endpoint::new(teacher, "teacher")?);
-    std::fs::create_dir_all(out).map_err(Error::io(out))?;
-    let mut cache = Cache::open(&out.join("cache.jsonl"))?;
+/// Distillation with its rows read and its servers checked.
+pub struct Job {
+    config: DataConfig,
+    sets: Vec<(String, Arc<Vec<Row>>)>,
+    teacher: EndpointConfig,
+    endpoint: Arc<Endpoint>,
+}
 
-    let mut drafts = Vec::new();
-    let mut summary = Summary::default();
-    for (dataset, (name, rows)) in sets.iter().enumerate() {
-        let labels: Vec<Option<String>> = rows.iter().map(label).collect();
-        let asked: Arc<Vec<usize>> = Arc::new((0..rows.len()).filter(|&i| labels[i].is_some()).collect());
-        let questions = request::Questions::new(name, rows.clone(), teacher, config.seed);
-        let n = config.num_rollouts;
-        let build: Arc<Build> = {
-            let (asked, name, rows) = (asked.clone(), name.clone(), rows.clone());
-            Arc::new(move |item| {
-                let (index, rollout) = (asked[item / n], item % n);
-                let body = questions.body(index, rollout)?;
-                Ok(Request { label: format!("{name} {} rollout {rollout}", rows[index].id), body })
-            })
-        };
-        let answers = ask_all(endpoint.clone(), "distill", asked.len() * n, build, &mut cache, observer).await?;
-        for answer in &answers {
-            if let Answer::Given(completion) = answer {
-                summary.tokens += completion.completion_tokens;
-            }
+/// Runs distillation into `out`: [`Job::new`], then [`Job::run`].
+pub async fn run(config: &DataConfig, out: &Path, observer: &dyn Observer) -> Result<Summary> {
+    Job::new(config)?.run(out, observer).await
+}
+
+impl Job {
+    /// Reads the rows. Errors name the config key, or the file and row, that is at fault.
+    pub fn new(config: &DataConfig) -> Result<Job> {
+        let teacher = config.teacher.clone().ok_or_else(|| {
+            Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
+        })?;
+        let endpoint = Arc::new(Endpoint::new(&teacher, "teacher")?);
+        if let Some(judge) = &config.judge {
+            Endpoint::new(judge, "judge")?;
         }
-        summary.rows += rows.len();
-        summary.requests += answers.len();
-        for index in (0..rows.len()).filter(|&i| labels[i].is_none()) {
-            let verdict = || Verdict::Rejected("no_label", "neither a ground truth nor an answer".to_owned());
-            drafts.extend((0..n).map(|rollout| Draft { dataset, index, rollout, verdict: verdict() }));
-        }
-        drafts.par_extend(answers.into_par_iter().enumerate().map(|(item, answer)| {
-            let (index, rollout) = (asked[item / n], item % n);
-            let label = labels[index].as_deref().unwrap_or_default();
-            Draft { dataset, index, rollout, verdict: verify(answer, label, &rows[index], config.mode) }
-        }));
+        Ok(Job { config: config.clone(), sets: datasets(config)?, teacher, endpoint })
     }
-    drafts.sort_by_key(|d| (d.dataset, d.index, d.rollout));
-    judge(config, &sets, &mut drafts, &mut cache, observer).await?;
-    finish(config, out, &sets, drafts, summary)
+
+    /// Rows to ask about.
+    pub fn questions(&self) -> usize {
+        self.sets.iter().map(|(_, rows)| rows.len()).sum()
+    }
+
+    /// Runs the job into `out`, within a tokio runtime. `Error::Stopped` when the observer asks to stop: everything
+    /// answered is in the cache then. A teacher that is down is an error; single requests that fail are counted.
+    pub async fn run(&self, out: &Path, observer: &dyn Observer) -> Result<Summary> {
+        std::fs::create_dir_all(out).map_err(Error::io(out))?;
+        let mut cache = Cache::open(&out.join("cache.jsonl"))?;
+        let (mut drafts, mut summary) = self.ask(&mut cache, observer).await?;
+        drafts.sort_by_key(|d| (d.dataset, d.index, d.rollout));
+        judge(&self.config, &self.sets, &mut drafts, &mut cache, observer).await?;
+        summary.rows = self.questions();
+        finish(&self.config, out, &self.sets, drafts, summary)
+    }
+
+    /// Asks the teacher about every row with a label, and holds its answers against them.
+    async fn ask(&self, cache: &mut Cache, observer: &dyn Observer) -> Result<(Vec<Draft>, Summary)> {
+        let config = &self.config;
+        let mut drafts = Vec::new();
+        let mut summary = Summary::default();
+        for (dataset, (name, rows)) in self.sets.iter().enumerate() {
+            let labels: Vec<Option<String>> = rows.iter().map(label).collect();
+            let asked: Arc<Vec<usize>> = Arc::new((0..rows.len()).filter(|&i| labels[i].is_some()).collect());
+            let questions = request::Questions::new(name, rows.clone(), &self.teacher, config.seed);
+            let n = config.num_rollouts;
+            let build: Arc<Build> = {
+                let (asked, name, rows) = (asked.clone(), name.clone(), rows.clone());
+                Arc::new(move |item| {
+                    let (index, rollout) = (asked[item / n], item % n);
+                    let body = questions.body(index, rollout)?;
+                    Ok(Request { label: format!("{name} {} rollout {rollout}", rows[index].id), body })
+                })
+            };
+            let answers = ask_all(self.endpoint.clone(), "distill", asked.len() * n, build, cache, observer).await?;
+            for answer in &answers {
+                if let Answer::Given(completion) = answer {
+                    summary.tokens += completion.completion_tokens;
+                }
+            }
+            summary.requests += answers.len();
+            for index in (0..rows.len()).filter(|&i| labels[i].is_none()) {
+                let verdict = || Verdict::Rejected("no_label", "neither a ground truth nor an answer".to_owned());
+                drafts.extend((0..n).map(|rollout| Draft { dataset, index, rollout, verdict: verdict() }));
+            }
+            drafts.par_extend(answers.into_par_iter().enumerate().map(|(item, answer)| {
+                let (index, rollout) = (asked[item / n], item % n);
+                let label = labels[index].as_deref().unwrap_or_default();
+                Draft { dataset, index, rollout, verdict: verify(answer, label, &rows[index], config.mode) }
+            }));
+        }
+        Ok((drafts, summary))
+    }
 }
 
 /// The rows of each data set, by name. Errors when two share a name, as they would share an output.

@@ -9,6 +9,7 @@ mod columns;
 pub mod distill;
 pub mod folder;
 pub mod form;
+pub mod inspect;
 pub mod packing;
 pub mod read;
 mod row;

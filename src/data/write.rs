@@ -91,7 +91,10 @@ fn list(values: ArrayRef, lengths: impl IntoIterator<Item = usize>) -> Result<Ar
     Ok(Arc::new(ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), values, None).map_err(arrow_error)?))
 }
 
-fn messages(rows: &[Row], content: fn(&[(&Row, &Message, usize)]) -> Result<ArrayRef>) -> Result<ArrayRef> {
+/// A message in its row, and how many of the row's pictures stand before it.
+type Placed<'a> = (&'a Row, &'a Message, usize);
+
+fn messages(rows: &[Row], content: fn(&[Placed]) -> Result<ArrayRef>) -> Result<ArrayRef> {
     let mut all = Vec::new();
     for row in rows {
         let mut first_image = 0;
@@ -106,7 +109,7 @@ fn messages(rows: &[Row], content: fn(&[(&Row, &Message, usize)]) -> Result<Arra
 }
 
 /// Content as text with marks.
-fn marked(messages: &[(&Row, &Message, usize)]) -> Result<ArrayRef> {
+fn marked(messages: &[Placed]) -> Result<ArrayRef> {
     let text = |message: &Message| -> String {
         let pieces = message.content.iter().map(|p| match p {
             Part::Text(text) => text.as_str(),
@@ -119,7 +122,7 @@ fn marked(messages: &[(&Row, &Message, usize)]) -> Result<ArrayRef> {
 }
 
 /// Content as parts: text, image_url for files, image for pictures of the image column.
-fn parts(messages: &[(&Row, &Message, usize)]) -> Result<ArrayRef> {
+fn parts(messages: &[Placed]) -> Result<ArrayRef> {
     let (mut kinds, mut texts, mut urls) = (Vec::new(), Vec::new(), Vec::new());
     for (row, message, first_image) in messages {
         let mut image = *first_image;

@@ -1,5 +1,6 @@
 //! Data files in and out, packing, distillation, the digits task.
 
+mod commands;
 mod digits;
 mod distill;
 mod files;
