@@ -78,12 +78,15 @@ impl Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context::new(&cli.global);
-    match context.start().and_then(|()| cli.command.run(&context)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    let run = || context.start().and_then(|()| cli.command.run(&context));
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
             context.fail(&error);
             ExitCode::from(error.exit_code())
         }
+        // A fault of this program; the panic hook has said where.
+        Err(_) => ExitCode::from(1),
     }
 }
 

@@ -16,3 +16,20 @@ fn an_unknown_command_or_flag_is_exit_status_2() {
     let (code, text) = failure(&["--device", "cuda", "doctor"]);
     assert!(code == 2 && text.contains("auto, cpu"), "{code}: {text}");
 }
+
+#[test]
+fn a_report_of_a_folder_that_is_no_run_is_exit_status_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, text) = failure(&["report", dir.path().to_str().unwrap()]);
+    assert!(code == 2 && text.starts_with("error: ") && text.lines().count() == 1, "{code}: {text}");
+    let (code, text) = failure(&["report", "no/such/folder"]);
+    assert!(code == 2 && text.contains("no/such/folder"), "{code}: {text}");
+}
+
+#[test]
+fn an_unknown_bench_or_log_level_names_the_nearest() {
+    let (code, text) = failure(&["bench", "rms_nrom"]);
+    assert!(code == 2 && text.contains("did you mean rms_norm?"), "{code}: {text}");
+    let (code, text) = failure(&["--log-level", "omr=loud", "doctor"]);
+    assert!(code == 2 && text.contains("--log-level"), "{code}: {text}");
+}
