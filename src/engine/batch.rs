@@ -1,7 +1,7 @@
 //! A step as flat arrays: what the model's forward takes. Host code without tensors; buffers are used again, so
 //! that a decode step's cost on the host grows with the batch alone.
 
-use crate::engine::scheduler::{Scheduler, Step};
+use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
 use crate::model::ModelConfig;
 use crate::model::positions::{RopeTable, text_rope};
 
@@ -94,7 +94,7 @@ impl Batch {
     pub fn fill(&mut self, config: &ModelConfig, scheduler: &Scheduler, step: &Step) {
         self.clear();
         let block_size = scheduler.config().block_size;
-        let blocks = |s: &crate::engine::scheduler::Scheduled| (s.start + s.len).div_ceil(block_size);
+        let blocks = |s: &Scheduled| (s.start + s.len).div_ceil(block_size);
         self.max_blocks = step.scheduled.iter().map(blocks).max().unwrap_or(0);
         self.cu_seqlens_q.push(0);
         for s in &step.scheduled {
@@ -123,6 +123,24 @@ impl Batch {
             let row = self.input_ids.len() as u32 - 1;
             self.sample_rows.extend(s.samples.clone().map(|_| row));
         }
+    }
+
+    /// A batch of the largest size that `limits` admit, for counting memory; its contents mean nothing.
+    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig) {
+        self.clear();
+        let (t, s) = (limits.max_num_batched_tokens, limits.max_num_seqs.min(limits.max_num_batched_tokens));
+        self.max_blocks = limits.max_model_len.div_ceil(limits.block_size).min(limits.num_blocks);
+        self.input_ids.resize(t, 0);
+        self.slot_mapping.resize(t, 0);
+        self.rope.cos.resize(t * config.head_dim() / 2, 0.0);
+        self.rope.sin.resize(t * config.head_dim() / 2, 0.0);
+        self.cu_seqlens_q.extend(0..s as u32);
+        self.cu_seqlens_q.push(t as u32);
+        self.context_lens.resize(s, limits.max_model_len as u32);
+        self.block_tables.resize(s * self.max_blocks, 0);
+        self.vision_rows.resize(limits.vision_rows.min(t), 0);
+        self.vision_tokens.resize(limits.vision_rows.min(t), 0);
+        self.sample_rows.resize(limits.max_num_seqs, 0);
     }
 
     fn clear(&mut self) {

@@ -1,10 +1,18 @@
 //! The sampler's engine: continuous batching over a paged KV cache, with the trainer's weights in place.
 //!
 //! Policy and mechanism are apart, in vLLM's words: [`sequence`], [`block_manager`], [`vision_cache`],
-//! [`scheduler`] and [`batch`] are host code that never touches a tensor; the model runner executes the steps they plan.
+//! [`scheduler`] and [`batch`] are host code that never touches a tensor; the [`model_runner`] executes the steps
+//! they plan; [`llm_engine`] takes requests and gives rollouts.
 
+mod allowed;
 pub mod batch;
 pub mod block_manager;
+pub mod llm_engine;
+pub mod model_runner;
 pub mod scheduler;
 pub mod sequence;
 pub mod vision_cache;
+
+pub use allowed::allowed_ids;
+pub use llm_engine::{Engine, EngineConfig, Event, Output, Request, stop_token_ids};
+pub use sequence::{FinishReason, Prompt};

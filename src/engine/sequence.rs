@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use crate::engine::block_manager::BlockHash;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::ModelConfig;
 use crate::model::positions::{self, AfterVideo, Medium};
+use crate::model::{ModelConfig, inputs};
 
 /// Identity of an image: a hash of its pixels, grid and frame count.
 pub type ImageKey = [u8; 32];
@@ -78,15 +78,8 @@ impl Prompt {
     /// A prompt as the model sees it: `token_ids` with expanded placeholders that match `pixels` in order.
     /// Errors when their counts differ or an id is outside the vocabulary.
     pub fn new(config: &ModelConfig, token_ids: &[u32], pixels: &[Arc<ImageInput>]) -> Result<Prompt> {
-        if let Some((i, id)) = token_ids.iter().enumerate().find(|&(_, &id)| id as usize >= config.vocab_size) {
-            let expected = format!("an id below the vocabulary's {}", config.vocab_size);
-            return Err(Error::input(format!("token {i}"), format!("id {id}"), expected));
-        }
-        let medium = |image: &Arc<ImageInput>| match image.frames {
-            1 => Medium::image(image.grid_thw),
-            _ => Medium::video(image.grid_thw),
-        };
-        let media: Vec<Medium> = pixels.iter().map(medium).collect();
+        inputs::check_ids(config, token_ids)?;
+        let media: Vec<Medium> = pixels.iter().map(|image| inputs::medium(image)).collect();
         let places = positions::sequence(config, token_ids, &media, token_ids.len(), AfterVideo::default())?;
         let merge = config.vision_config.spatial_merge_size;
         let mut images = Vec::with_capacity(pixels.len());

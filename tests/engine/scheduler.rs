@@ -136,8 +136,11 @@ fn expected(request: &GroupRequest, rollout: usize, max_model_len: usize) -> (Ve
     }
 }
 
+/// A prompt's tokens, its image (name, start, rows) if it has one, rollouts, most tokens.
+type Spec = (Vec<u32>, Option<(u8, usize, usize)>, usize, usize);
+
 /// Prompts drawn from few words, so that many share prefixes; images stand in their middle.
-fn prompts() -> impl Strategy<Value = Vec<(Vec<u32>, Option<(u8, usize, usize)>, usize, usize)>> {
+fn prompts() -> impl Strategy<Value = Vec<Spec>> {
     let prompt = (
         prop::collection::vec(0u32..2, 1..40),
         prop::option::of((0u8..3, 0usize..20, 1usize..9)),
@@ -147,7 +150,7 @@ fn prompts() -> impl Strategy<Value = Vec<(Vec<u32>, Option<(u8, usize, usize)>,
     prop::collection::vec(prompt, 1..12)
 }
 
-fn request(at: usize, spec: &(Vec<u32>, Option<(u8, usize, usize)>, usize, usize)) -> GroupRequest {
+fn request(at: usize, spec: &Spec) -> GroupRequest {
     let (token_ids, image, n, max_tokens) = spec;
     let mut prompt = Prompt::text(token_ids.clone());
     if let Some((name, start, rows)) = *image
@@ -260,7 +263,7 @@ fn too_few_blocks_cost_time_and_nothing_else() {
 #[test]
 fn what_can_never_run_is_refused_at_once() {
     let mut scheduler = Scheduler::new(ROOMY).unwrap();
-    let ok: (Vec<u32>, _, _, _) = ((0..37).collect(), None, 1, 10);
+    let ok: Spec = ((0..37).collect(), None, 1, 10);
     for bad in [
         (vec![], None, 1, 10),
         ((0..1000).collect(), None, 1, 10),

@@ -2,6 +2,7 @@
 //! whatever its sizes; none found is a failure.
 
 mod hf;
+mod hf_engine;
 mod image;
 mod reward;
 mod rl;

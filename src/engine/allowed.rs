@@ -1,0 +1,27 @@
+//! The ids the policy is defined on: one bitmap, used by the sampler and by the trainer alike.
+
+use crate::model::ModelConfig;
+use crate::text::Chat;
+
+/// Bit `id % 32` of word `id / 32` is set for the ids that can stand in an answer: those the tokenizer has, less
+/// the ones that stand for pictures. `[ceil(V / 32)]`.
+pub fn allowed_ids(config: &ModelConfig, chat: &Chat) -> Vec<u32> {
+    let vision = [
+        config.image_token_id,
+        config.video_token_id,
+        config.vision_start_token_id,
+        config.vision_end_token_id,
+        config.vision_token_id,
+        chat.ids.image_pad,
+        chat.ids.video_pad,
+        chat.ids.vision_start,
+        chat.ids.vision_end,
+    ];
+    let mut bitmap = vec![0u32; config.vocab_size.div_ceil(32)];
+    for id in 0..config.vocab_size as u32 {
+        if chat.tokenizer.token(id).is_some() && !vision.contains(&id) {
+            bitmap[id as usize / 32] |= 1 << (id % 32);
+        }
+    }
+    bitmap
+}

@@ -1,0 +1,284 @@
+//! The engine: requests in, rollouts out, step by step.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::device::Device;
+use crate::engine::model_runner::{ModelRunner, Sampling};
+use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
+use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::ops::attend::BLOCK;
+use crate::ops::sample::{NoiseKey, SamplingParams};
+use crate::tensor::Tensor;
+
+/// Limits of an engine and what its noise is drawn from.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineConfig {
+    /// Most rollouts in flight.
+    pub max_num_seqs: usize,
+    /// Most tokens computed in a step; longer prompts are prefilled in chunks.
+    pub max_num_batched_tokens: usize,
+    /// Most tokens of a sequence, prompt included.
+    pub max_model_len: usize,
+    /// Blocks of 128 keys; `None` makes as many as `max_num_seqs` sequences of full length need.
+    pub num_kv_blocks: Option<usize>,
+    /// Rows of the vision cache: at least those of the largest image.
+    pub vision_rows: usize,
+    /// Find computed blocks again by content.
+    pub enable_prefix_caching: bool,
+    /// Ids that may be sampled, u32 bitmap `[ceil(V / 32)]`; `None`: all.
+    pub allowed: Option<Tensor>,
+    /// The run's seed.
+    pub seed: u64,
+    /// The training step: each has noise of its own.
+    pub step: u64,
+}
+
+impl EngineConfig {
+    /// Limits for sequences of at most `max_model_len` tokens, no images, seed 0.
+    pub fn new(max_model_len: usize) -> EngineConfig {
+        EngineConfig {
+            max_num_seqs: 256,
+            max_num_batched_tokens: 8192,
+            max_model_len,
+            num_kv_blocks: None,
+            vision_rows: 0,
+            enable_prefix_caching: true,
+            allowed: None,
+            seed: 0,
+            step: 0,
+        }
+    }
+
+    fn scheduler(&self) -> SchedulerConfig {
+        let full = self.max_model_len.div_ceil(BLOCK).saturating_mul(self.max_num_seqs);
+        SchedulerConfig {
+            max_num_seqs: self.max_num_seqs,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            max_model_len: self.max_model_len,
+            num_blocks: self.num_kv_blocks.unwrap_or(full),
+            block_size: BLOCK,
+            vision_rows: self.vision_rows,
+            enable_prefix_caching: self.enable_prefix_caching,
+        }
+    }
+}
+
+/// The ids that end an answer: `eos_token_id` (one or a list) of the model directory's generation_config.json,
+/// else `fallback`.
+pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
+    let path = dir.join("generation_config.json");
+    if !path.exists() {
+        return Ok(fallback.into());
+    }
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
+    let wrong = || Error::format(&path, format!("eos_token_id is {}, not an id or ids", config["eos_token_id"]));
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
+    match &config["eos_token_id"] {
+        Value::Null => Ok(fallback.into()),
+        Value::Array(list) => list.iter().map(id).collect(),
+        one => Ok(Arc::from([id(one)?])),
+    }
+}
+
+/// One prompt and how to answer it.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The prompt.
+    pub prompt: Arc<Prompt>,
+    /// Number of rollouts.
+    pub n: usize,
+    /// How to pick tokens.
+    pub sampling: SamplingParams,
+    /// Most tokens of a rollout.
+    pub max_tokens: usize,
+    /// A rollout ends with the first of these.
+    pub stop_token_ids: Arc<[u32]>,
+    /// Names the prompt in the noise: rollouts of equal prompts differ when this does.
+    pub noise: u32,
+}
+
+/// One rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    /// Index of the request.
+    pub request: usize,
+    /// Index among the request's rollouts.
+    pub rollout: usize,
+    /// The sampled tokens, a final stop token included.
+    pub token_ids: Vec<u32>,
+    /// Log-probability of each under the policy: temperature and allowed ids applied, top-k, top-p and min-p not.
+    pub logprobs: Vec<f32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+}
+
+/// What happens while the engine runs, in a fixed order.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A token was sampled.
+    Token {
+        /// Index of the request.
+        request: usize,
+        /// Index among its rollouts.
+        rollout: usize,
+        /// The token.
+        token_id: u32,
+    },
+    /// A rollout has ended.
+    Finished(&'a Output),
+}
+
+/// Continuous batching over a KV cache in the overlay region. It borrows nothing between calls: the weights are
+/// the caller's, used in place. When they change, begin with [`Engine::reset`] or a fresh engine.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    scheduler: Scheduler,
+    runner: ModelRunner,
+    requests: Vec<Request>,
+    sampling: Vec<SamplingParams>,
+    noise: Vec<NoiseKey>,
+}
+
+impl Engine {
+    /// Lays the caches out on top of the overlay region; [`Engine::release`] takes them down. On a device that
+    /// only counts this and [`Engine::generate`] are the plan. Errors when a limit is zero or memory is short.
+    pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
+        let scheduler = Scheduler::new(config.scheduler())?;
+        let runner = ModelRunner::new(model, dev, scheduler.config())?;
+        let (requests, sampling, noise) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Engine { config, scheduler, runner, requests, sampling, noise })
+    }
+
+    /// Frees the caches. What was allocated in the overlay region since [`Engine::new`] goes with them.
+    pub fn release(self, dev: &mut Device) {
+        self.runner.release(dev);
+    }
+
+    /// Forgets all cached content and, with `step`, draws other noise: for use when the weights have changed.
+    pub fn reset(&mut self, step: u64) {
+        self.scheduler.abort();
+        self.scheduler.reset_caches();
+        self.requests.clear();
+        self.config.step = step;
+    }
+
+    /// Counts since the engine was made.
+    pub fn stats(&self) -> SchedulerStats {
+        self.scheduler.stats()
+    }
+
+    /// On a device that only counts: runs a step as large as answering `requests` can need, so that the device's
+    /// high-water mark is the plan of [`Engine::new`] and [`Engine::generate`].
+    pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
+        let samples = self.config.max_num_seqs.min(requests.iter().map(|r| r.n).sum());
+        let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n));
+        let params: Vec<SamplingParams> = all.take(samples).collect();
+        let noise = vec![NoiseKey::default(); samples];
+        let sampling = Sampling { allowed: self.config.allowed, params: &params, noise: &noise, seed: (0, 0) };
+        let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
+        self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
+    }
+
+    /// Answers all requests. The outputs come ordered by request and rollout; `on_event` hears of each token and
+    /// each end as they happen. An error, also one from `on_event`, ends all.
+    pub fn generate(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        requests: &[Request],
+        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<Vec<Output>> {
+        let mut first = Vec::with_capacity(requests.len());
+        let mut total = 0;
+        for request in requests {
+            first.push(total);
+            total += request.n;
+        }
+        let mut outputs: Vec<Option<Output>> = vec![None; total];
+        let done = self.run(model, dev, requests, |event| {
+            if let Event::Finished(output) = &event {
+                outputs[first[output.request] + output.rollout] = Some((*output).clone());
+            }
+            on_event(event)
+        });
+        self.scheduler.abort();
+        self.requests.clear();
+        done?;
+        let lost = || Error::Failed("a rollout was lost by the scheduler".into());
+        outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
+    }
+
+    fn run(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        requests: &[Request],
+        mut on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for (index, request) in requests.iter().enumerate() {
+            request.sampling.validate(&format!("prompt {index}"))?;
+            self.scheduler.add(GroupRequest {
+                request: index,
+                prompt: request.prompt.clone(),
+                n: request.n,
+                max_tokens: request.max_tokens,
+                stop_token_ids: request.stop_token_ids.clone(),
+            })?;
+        }
+        self.requests = requests.to_vec();
+        while !self.scheduler.is_finished() {
+            self.step(model, dev, &mut on_event)?;
+        }
+        Ok(())
+    }
+
+    /// Plans a step, computes it and reports it.
+    fn step(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let step = self.scheduler.schedule()?;
+        self.sampling.clear();
+        self.noise.clear();
+        let mut whose = Vec::with_capacity(step.samples.len());
+        for &id in &step.samples {
+            let request = self.scheduler.group(id.group).request.request;
+            let position = self.scheduler.sequence(id).completion().len() as u32;
+            self.sampling.push(self.requests[request].sampling);
+            self.noise.push(NoiseKey { prompt: self.requests[request].noise, rollout: id.rollout as u32, position });
+            whose.push((request, id.rollout));
+        }
+        let sampling = Sampling {
+            allowed: self.config.allowed,
+            params: &self.sampling,
+            noise: &self.noise,
+            seed: (self.config.seed, self.config.step),
+        };
+        let (token_ids, logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
+        for (&(request, rollout), &token_id) in whose.iter().zip(&token_ids) {
+            on_event(Event::Token { request, rollout, token_id })?;
+        }
+        for done in finished {
+            let sequence = done.sequence;
+            let output = Output {
+                request: done.request,
+                rollout: sequence.rollout,
+                token_ids: sequence.completion().to_vec(),
+                finish_reason: sequence.finish_reason.unwrap_or(FinishReason::Length),
+                logprobs: sequence.logprobs,
+            };
+            on_event(Event::Finished(&output))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,259 @@
+//! One arithmetic for sampling and training (DESIGN section 8): the log-probability a token was sampled with is,
+//! bit for bit, the one the trainer's packed forward computes, whatever the engine was asked beside it.
+
+use std::sync::Arc;
+
+use omr::device::{Device, Isa, Plan, Region};
+use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
+use omr::image::ImageInput;
+use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
+use omr::ops::philox::{Purpose, Random};
+use omr::ops::sample::SamplingParams;
+use omr::tensor::DType;
+
+const VOCAB: u32 = 300;
+const IMAGE: u32 = 290;
+const VISION_START: u32 = 291;
+const STOP: u32 = 7;
+
+fn config() -> ModelConfig {
+    let config = serde_json::json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "vocab_size": VOCAB,
+        "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "tie_word_embeddings": false,
+        "max_position_embeddings": 4096, "initializer_range": 0.25, "hidden_act": "silu",
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]}, "image_token_id": IMAGE,
+        "video_token_id": 293, "vision_start_token_id": VISION_START, "vision_end_token_id": 292,
+        "vision_token_id": 294, "bos_token_id": 295, "eos_token_id": STOP,
+        "vision_config": {
+            "depth": 2, "hidden_size": 32, "intermediate_size": 40, "num_heads": 2, "out_hidden_size": 48,
+            "patch_size": 14, "temporal_patch_size": 2, "spatial_merge_size": 2, "window_size": 56,
+            "fullatt_block_indexes": [1], "in_chans": 3, "tokens_per_second": 2, "hidden_act": "silu"
+        }
+    });
+    ModelConfig::from_json(&config, "test").unwrap()
+}
+
+fn device(threads: usize, isa: Isa) -> Device {
+    Device::cpu(&Plan::uniform(2 << 30), threads, isa).unwrap()
+}
+
+/// Blocks that the longest sequence just fits in: others must give theirs up.
+const SCARCE: usize = 26;
+
+/// Temperatures by request: the policy is the same for all of a kind.
+const TEMPERATURES: [f32; 2] = [1.0, 0.7];
+
+/// Prompts that share prefixes, prompts with pictures, prompts of more than 2,048 tokens.
+fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
+    let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
+    let mut below = move |n: u32| random.next_u32() % n;
+    let pixels = |fill: u8| -> Arc<ImageInput> {
+        let pixels = (0..28 * 56 * 3).map(|i| (i as u8).wrapping_mul(fill)).collect();
+        Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels })
+    };
+    let images: Vec<_> = (0..5).map(|i| pixels(31 + 2 * i)).collect();
+    let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
+    let mut prompt = |at: usize| {
+        let mut ids = match at % 10 {
+            0 => shared[..longest - 100 + below(100) as usize].to_vec(),
+            1 | 2 => shared[..(128 * below(3) as usize).min(longest)].to_vec(),
+            _ => Vec::new(),
+        };
+        let mut pictures = Vec::new();
+        for _ in 0..if at.is_multiple_of(3) { 1 + below(2) } else { 0 } {
+            ids.extend([VISION_START, IMAGE, IMAGE]);
+            pictures.push(images[below(5) as usize].clone());
+        }
+        ids.extend((0..1 + below(60)).map(|_| 10 + below(200)));
+        Arc::new(Prompt::new(config, &ids, &pictures).unwrap())
+    };
+    (0..num_prompts)
+        .map(|at| Request {
+            prompt: prompt(at),
+            n,
+            sampling: SamplingParams {
+                temperature: TEMPERATURES[at % 2],
+                top_k: if at % 7 == 3 { 20 } else { 0 },
+                top_p: if at % 7 == 4 { 0.9 } else { 1.0 },
+                min_p: if at % 7 == 5 { 0.02 } else { 0.0 },
+            },
+            max_tokens: 1 + (at * 13) % 50,
+            stop_token_ids: Arc::from([STOP, STOP + 1, STOP + 2]),
+            noise: at as u32,
+        })
+        .collect()
+}
+
+fn limits() -> EngineConfig {
+    EngineConfig { vision_rows: 64, seed: 3, step: 9, ..EngineConfig::new(3000) }
+}
+
+fn generate(model: &Model, dev: &mut Device, config: EngineConfig, requests: &[Request]) -> Vec<Output> {
+    let mut engine = Engine::new(model, dev, config).unwrap();
+    let outputs = engine.generate(model, dev, requests, |_| Ok(())).unwrap();
+    println!("{:?}", engine.stats());
+    assert!(config.num_kv_blocks != Some(SCARCE) || engine.stats().preemptions > 0);
+    engine.release(dev);
+    outputs
+}
+
+/// The trainer's log-probabilities of the sampled tokens: packed forward, [`Tape::linear_logprob`].
+fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> Vec<Vec<f32>> {
+    let mut result = vec![Vec::new(); outputs.len()];
+    for (kind, &temperature) in TEMPERATURES.iter().enumerate() {
+        let mine: Vec<usize> = (0..outputs.len()).filter(|&i| outputs[i].request % 2 == kind).collect();
+        for pack in mine.chunks(6) {
+            let mut inputs = Inputs::empty();
+            let (mut rows, mut targets) = (Vec::new(), Vec::new());
+            for &i in pack {
+                let prompt = &requests[outputs[i].request].prompt;
+                let ids = [&prompt.token_ids[..], &outputs[i].token_ids].concat();
+                let first = (inputs.len() + prompt.token_ids.len()) as u32;
+                rows.extend((0..outputs[i].token_ids.len() as u32).map(|k| first + k - 1));
+                targets.extend_from_slice(&outputs[i].token_ids);
+                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
+            }
+            let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+            let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
+            let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
+            let hidden = tape.gather(dev, hidden, rows).unwrap();
+            let targets = tape.upload(dev, &targets, &[targets.len()]).unwrap();
+            let policy = Policy { allowed: None, temperature };
+            let head = model.decoder.lm_head;
+            let logprobs = tape.linear_logprob(dev, hidden, head, policy, targets, false).unwrap();
+            let mut logprobs = dev.read::<f32>(logprobs.logprob.tensor).into_iter();
+            for &i in pack {
+                result[i] = logprobs.by_ref().take(outputs[i].token_ids.len()).collect();
+            }
+            tape.finish(dev);
+        }
+    }
+    result
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+fn assert_same(what: &str, a: &[Output], b: &[Output]) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (a, b) in a.iter().zip(b) {
+        let name = (a.request, a.rollout);
+        assert_eq!(a.token_ids, b.token_ids, "{what}: tokens of {name:?}");
+        assert_eq!(bits(&a.logprobs), bits(&b.logprobs), "{what}: log-probs of {name:?}");
+        assert_eq!((name, a.finish_reason), ((b.request, b.rollout), b.finish_reason), "{what}");
+    }
+}
+
+fn assert_trained(what: &str, model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> usize {
+    let mut tokens = 0;
+    for (output, trained) in outputs.iter().zip(trained(model, dev, requests, outputs)) {
+        let difference = output.logprobs.iter().zip(&trained).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let name = (output.request, output.rollout);
+        assert_eq!(bits(&output.logprobs), bits(&trained), "{what}: {difference} in {name:?}");
+        tokens += trained.len();
+    }
+    tokens
+}
+
+fn many_sequences(dtype: DType) {
+    let config = config();
+    let requests = requests(&config, 125, 2200, 8);
+    let model = |dev: &mut Device| Model::init(dev, config.clone(), dtype, 5).unwrap();
+    let mut dev = device(2, Isa::detect());
+    let reference_model = model(&mut dev);
+    let reference = generate(&reference_model, &mut dev, limits(), &requests);
+    let tokens = assert_trained("two threads", &reference_model, &mut dev, &requests, &reference);
+    let longest = reference.iter().map(|o| requests[o.request].prompt.token_ids.len() + o.token_ids.len()).max();
+    println!("{} sequences, {tokens} sampled tokens, longest {longest:?}, largest difference 0", reference.len());
+    assert!(reference.len() >= 1000 && longest > Some(2048));
+    let distinct: std::collections::HashSet<_> = reference.iter().map(|o| &o.token_ids).collect();
+    assert!(distinct.len() > reference.len() / 2, "{} distinct answers", distinct.len());
+
+    let variations = [
+        ("chunks of 97, one thread", 1, requests.len(), EngineConfig { max_num_batched_tokens: 97, ..limits() }),
+        ("preemption", 2, requests.len(), EngineConfig { num_kv_blocks: Some(SCARCE), ..limits() }),
+        ("33 at once, no prefix cache", 5, 30, {
+            EngineConfig { max_num_seqs: 33, enable_prefix_caching: false, ..limits() }
+        }),
+        ("few vision rows, one sequence", 2, 30, EngineConfig { vision_rows: 2, max_num_seqs: 1, ..limits() }),
+    ];
+    for (what, threads, count, limits) in variations {
+        let mut dev = device(threads, Isa::detect());
+        let model = model(&mut dev);
+        let (requests, expected) = (&requests[..count], &reference[..count * 8]);
+        assert_same(what, expected, &generate(&model, &mut dev, limits, requests));
+        if threads != 2 {
+            assert_trained(what, &model, &mut dev, requests, &expected[..240]);
+        }
+    }
+    let odd: Vec<Request> = requests.iter().skip(1).step_by(2).rev().cloned().collect();
+    let mut alone = generate(&reference_model, &mut dev, limits(), &odd);
+    alone.iter_mut().for_each(|o| o.request = requests.len() / 2 * 2 - 1 - 2 * o.request);
+    alone.sort_by_key(|o| (o.request, o.rollout));
+    let among: Vec<Output> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
+    assert_same("half the prompts, in another order", &among, &alone);
+}
+
+#[test]
+fn sampled_and_trained_log_probs_are_equal_in_f32() {
+    many_sequences(DType::F32);
+}
+
+#[test]
+fn sampled_and_trained_log_probs_are_equal_in_bf16() {
+    many_sequences(DType::Bf16);
+}
+
+#[test]
+fn all_bodies_give_the_same_bits_in_f32() {
+    let config = config();
+    let short = requests(&config, 25, 150, 4);
+    let long = requests(&config, 60, 2200, 4);
+    let run = |isa: Isa, requests: &[Request]| {
+        let mut dev = device(2, isa);
+        let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
+        let outputs = generate(&model, &mut dev, limits(), requests);
+        assert_trained(isa.name(), &model, &mut dev, requests, &outputs);
+        outputs
+    };
+    let best = run(Isa::detect(), &short);
+    assert_same("portable", &best, &run(Isa::Portable, &short));
+    if Isa::Avx2.available() {
+        assert_same("AVX2", &run(Isa::detect(), &long), &run(Isa::Avx2, &long));
+    }
+    println!("portable: {} sequences; AVX2: {}", short.len() * 4, long.len() * 4);
+}
+
+#[test]
+fn ids_that_are_not_allowed_are_never_sampled_and_bear_no_probability() {
+    let config = config();
+    let mut dev = device(2, Isa::detect());
+    let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
+    let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
+    (20..60).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));
+    let allowed = Some(dev.upload(Region::Weights, &bitmap, &[bitmap.len()]).unwrap());
+    let requests = requests(&config, 20, 150, 2);
+    let outputs = generate(&model, &mut dev, EngineConfig { allowed, ..limits() }, &requests);
+    assert!(outputs.iter().flat_map(|o| &o.token_ids).all(|id| (20..60).contains(id)));
+    let free = generate(&model, &mut dev, limits(), &requests);
+    assert!(free.iter().flat_map(|o| &o.token_ids).any(|id| !(20..60).contains(id)));
+}
+
+#[test]
+fn a_run_fits_the_memory_that_was_counted() {
+    let config = config();
+    let requests = requests(&config, 40, 600, 3);
+    let limits = EngineConfig { max_num_batched_tokens: 300, max_num_seqs: 50, num_kv_blocks: Some(40), ..limits() };
+    for threads in [1, 5] {
+        let mut counted = Device::count_for(threads);
+        let model = Model::empty(&mut counted, config.clone(), DType::F32).unwrap();
+        let mut engine = Engine::new(&model, &mut counted, limits).unwrap();
+        engine.plan(&model, &mut counted, &requests).unwrap();
+        let plan = counted.high_water();
+        let mut dev = Device::cpu(&plan, threads, Isa::detect()).unwrap();
+        let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
+        generate(&model, &mut dev, limits, &requests);
+    }
+}

@@ -1,0 +1,121 @@
+//! The engine against Hugging Face's generate: greedy tokens of every case of every model.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::device::{Device, Isa, Plan};
+use omr::engine::{Engine, EngineConfig, Prompt, Request};
+use omr::image::{ImageInput, Limits, Processor, decode};
+use omr::model::Model;
+use omr::ops::sample::SamplingParams;
+use omr::tensor::DType;
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Greedy ids are exact: the goldens' README gives the smallest margin between the two best logits, 0.0067, five
+/// hundred times the arithmetic's noise.
+const LOGPROB_TOLERANCE: f32 = 1e-4;
+
+fn picture(dir: &Path, file: &Value) -> omr::image::Rgb {
+    let path = dir.join(file.as_str().unwrap());
+    decode(&std::fs::read(&path).unwrap(), &Limits::default(), &path.display().to_string()).unwrap()
+}
+
+/// The images and videos of an index, by name.
+fn media(dir: &Path, index: &Value) -> HashMap<String, Arc<ImageInput>> {
+    let mut found = HashMap::new();
+    let videos = index.get("video").into_iter();
+    for entry in index["images"].as_array().unwrap().iter().chain(videos) {
+        let processor = Processor {
+            min_pixels: entry["min_pixels"].as_u64().unwrap_or(1),
+            max_pixels: entry["max_pixels"].as_u64().unwrap_or(1 << 24),
+            ..Processor::default()
+        };
+        let input = match entry["frames"].as_array() {
+            Some(frames) => {
+                let frames: Vec<_> = frames.iter().map(|frame| picture(dir, frame)).collect();
+                processor.video(&frames).unwrap()
+            }
+            None => processor.image(&picture(dir, &entry["file"])).unwrap(),
+        };
+        let grid: Vec<u64> = entry["grid_thw"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        assert_eq!(input.grid_thw.map(u64::from).to_vec(), grid, "{}", entry["name"]);
+        found.insert(entry["name"].as_str().unwrap().to_owned(), Arc::new(input));
+    }
+    found
+}
+
+fn integers(file: &SafeTensors<'_>, name: &str) -> Vec<u32> {
+    let bytes = file.tensor(name).unwrap().data().to_vec();
+    bytes.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
+}
+
+fn floats(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
+    let bytes = file.tensor(name).unwrap().data().to_vec();
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+struct Case {
+    name: String,
+    request: Request,
+    generated_ids: Vec<u32>,
+    generated_logprobs: Vec<f32>,
+}
+
+fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
+    let media = media(dir, index);
+    let pads = [model.config.image_token_id, model.config.video_token_id];
+    let mut cases = Vec::new();
+    for (name, case) in index["cases"].as_object().unwrap() {
+        let bytes = std::fs::read(dir.join(case["file"].as_str().unwrap())).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let prompt_len = case["prompt_len"].as_u64().unwrap() as usize;
+        let ids = &integers(&file, "input_ids")[..prompt_len];
+        // A case's prompt may be its first turn only, with the images of that turn.
+        let begins = |w: &&[u32]| w[0] == model.config.vision_start_token_id && pads.contains(&w[1]);
+        let places = ids.windows(2).filter(begins).count();
+        let names = case["media"].as_array().unwrap().iter().take(places);
+        let images: Vec<_> = names.map(|name| media[name.as_str().unwrap()].clone()).collect();
+        let generated_ids = integers(&file, "generated_ids");
+        let request = Request {
+            prompt: Arc::new(Prompt::new(&model.config, ids, &images).unwrap()),
+            n: 1,
+            sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+            max_tokens: generated_ids.len(),
+            stop_token_ids: Arc::from([]),
+            noise: 0,
+        };
+        let generated_logprobs = floats(&file, "generated_logprobs");
+        cases.push(Case { name: name.clone(), request, generated_ids, generated_logprobs });
+    }
+    cases
+}
+
+#[test]
+fn greedy_tokens_are_hugging_faces() {
+    let mut ran = 0;
+    for dir in super::entries(&super::dir().join("hf"), "model_", "") {
+        let index = super::json(&dir.join("index.json"));
+        let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap();
+        let model = Model::load(&mut dev, &dir, DType::F32).unwrap();
+        let cases = cases(&dir, &model, &index);
+        let requests: Vec<Request> = cases.iter().map(|case| case.request.clone()).collect();
+        // All at once, and one by one with prompts in chunks of seven tokens.
+        for (max_num_seqs, max_num_batched_tokens) in [(64, 4096), (1, 7)] {
+            let config =
+                EngineConfig { max_num_seqs, max_num_batched_tokens, vision_rows: 64, ..EngineConfig::new(512) };
+            let mut engine = Engine::new(&model, &mut dev, config).unwrap();
+            let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+            engine.release(&mut dev);
+            for (case, output) in cases.iter().zip(&outputs) {
+                assert_eq!(output.token_ids, case.generated_ids, "{}/{}", dir.display(), case.name);
+                for (got, want) in output.logprobs.iter().zip(&case.generated_logprobs) {
+                    assert!((got - want).abs() <= LOGPROB_TOLERANCE, "{}: {got} for {want}", case.name);
+                }
+            }
+        }
+        ran += cases.len();
+    }
+    super::report("hf_engine", ran);
+}
