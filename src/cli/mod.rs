@@ -12,6 +12,7 @@ mod console;
 mod context;
 mod data;
 mod doctor;
+mod generate;
 mod jsonl;
 pub mod progress;
 mod report;
@@ -58,6 +59,8 @@ enum Command {
     Verify(verify::Args),
     /// Say what works on this machine and what to do about what does not
     Doctor(doctor::Args),
+    /// Answer a question about text and pictures, streamed; or a file of them
+    Generate(generate::Args),
 }
 
 impl Command {
@@ -70,6 +73,7 @@ impl Command {
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
+            Command::Generate(args) => generate::run(args, context),
         }
     }
 }

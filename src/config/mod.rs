@@ -14,6 +14,7 @@ mod setting;
 
 mod data;
 mod eval;
+mod generate;
 mod recipe;
 mod rl;
 mod sft;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use data::{DataConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::EvalConfig;
+pub use generate::{GenerateConfig, LoadDtype};
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
     AdvEstimator, FilterGroupsConfig, KlLossType, LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig,
