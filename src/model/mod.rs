@@ -102,8 +102,12 @@ impl Model {
         whole::write(dir.join("config.json"), format!("{:#}\n", self.config.to_json(dtype)).as_bytes())
     }
 
-    /// Hidden rows `[T, D]` of a packed batch.
+    /// Hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, on no tokens, on ids outside the
+    /// vocabulary and when places and images do not match.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs) -> Result<Var> {
+        if inputs.is_empty() {
+            return Err(Error::input("batch", "no tokens", "at least one"));
+        }
         let merge = self.config.vision_config.spatial_merge_size as u32;
         let rows: usize = inputs.images.iter().map(|image| image.tokens(merge)).sum();
         if rows != inputs.image_rows.len() {

@@ -158,27 +158,54 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
-impl RopeTable {
-    fn push(&mut self, angle: f64) {
-        let (sin, cos) = angle.sin_cos();
-        self.cos.push(cos as f32);
-        self.sin.push(sin as f32);
+/// Cosines and sines of some coordinates times some frequencies: each pair is computed once, however many tokens
+/// share the coordinate.
+struct Angles {
+    /// The coordinates, ascending.
+    coordinates: Vec<i32>,
+    num_frequencies: usize,
+    table: RopeTable,
+}
+
+impl Angles {
+    fn new(mut coordinates: Vec<i32>, frequencies: &[f64]) -> Angles {
+        coordinates.sort_unstable();
+        coordinates.dedup();
+        let mut table = RopeTable::default();
+        for &coordinate in &coordinates {
+            for frequency in frequencies {
+                let (sin, cos) = (f64::from(coordinate) * frequency).sin_cos();
+                table.cos.push(cos as f32);
+                table.sin.push(sin as f32);
+            }
+        }
+        Angles { coordinates, num_frequencies: frequencies.len(), table }
+    }
+
+    /// Where the angles of a coordinate given to [`Angles::new`] begin.
+    fn start(&self, coordinate: i32) -> usize {
+        let at = self.coordinates.partition_point(|&c| c < coordinate);
+        at * self.num_frequencies
     }
 }
 
 /// Tables for tokens at `position_ids`: frequency i of a head turns with the axis whose mrope section holds i.
 pub fn text_rope(config: &ModelConfig, position_ids: &[Vec<i32>; 3]) -> RopeTable {
     let dim = config.head_dim();
-    let axis_of: Vec<usize> = (0..3).flat_map(|axis| std::iter::repeat_n(axis, config.mrope_section[axis])).collect();
-    let inverse: Vec<f64> = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64)).collect();
-    let mut table = RopeTable::default();
+    let frequencies: Vec<f64> = (0..dim / 2).map(|i| config.rope_theta.powf(-2.0 * i as f64 / dim as f64)).collect();
+    let angles = Angles::new(position_ids.concat(), &frequencies);
     let [time, height, width] = position_ids;
+    let mut out = RopeTable::default();
     for ((&t, &h), &w) in time.iter().zip(height).zip(width) {
-        for (&axis, inverse) in axis_of.iter().zip(&inverse) {
-            table.push(f64::from([t, h, w][axis]) * inverse);
+        let mut from = 0;
+        for (coordinate, count) in [t, h, w].into_iter().zip(config.mrope_section) {
+            let start = angles.start(coordinate);
+            out.cos.extend_from_slice(&angles.table.cos[start + from..start + from + count]);
+            out.sin.extend_from_slice(&angles.table.sin[start + from..start + from + count]);
+            from += count;
         }
     }
-    table
+    out
 }
 
 /// The vision tower's order, segments and tables for a list of images.
@@ -236,17 +263,19 @@ fn push_patches(pos_hw: &mut Vec<[u32; 2]>, h: usize, w: usize, merge: usize) {
 /// Half of the frequencies turn with the height, half with the width.
 fn vision_rope(config: &VisionConfig, positions: &VisionPositions) -> RopeTable {
     let quarter = config.head_dim() / 4;
-    let inverse: Vec<f64> = (0..quarter).map(|i| VISION_ROPE_THETA.powf(-(i as f64) / quarter as f64)).collect();
+    let frequencies: Vec<f64> = (0..quarter).map(|i| VISION_ROPE_THETA.powf(-(i as f64) / quarter as f64)).collect();
+    let coordinates = positions.pos_hw.as_flattened().iter().map(|&c| c as i32).collect();
+    let angles = Angles::new(coordinates, &frequencies);
     let unit = config.merge_unit();
-    let mut table = RopeTable::default();
+    let mut out = RopeTable::default();
     for &block in &positions.window_index {
-        for pos_hw in &positions.pos_hw[block as usize * unit..][..unit] {
-            for position in pos_hw {
-                inverse.iter().for_each(|inverse| table.push(f64::from(*position) * inverse));
-            }
+        for coordinate in positions.pos_hw[block as usize * unit..][..unit].as_flattened() {
+            let start = angles.start(*coordinate as i32);
+            out.cos.extend_from_slice(&angles.table.cos[start..start + quarter]);
+            out.sin.extend_from_slice(&angles.table.sin[start..start + quarter]);
         }
     }
-    table
+    out
 }
 
 #[cfg(test)]

@@ -56,11 +56,8 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     // Words that happen to read as mathematics: "No", "red".
     let words = math::words(&gold_text);
-    if !words.is_empty()
-        && words.chars().any(char::is_alphabetic)
-        && is_wordy(&gold_value)
-        && words == math::words(&answer_text)
-    {
+    let wordy = words.chars().any(char::is_alphabetic) && is_wordy(&gold_value) && !gold_text.contains('\\');
+    if wordy && words == math::words(&answer_text) {
         return verdict(true, "equal words");
     }
     verdict(false, comparison.why)
@@ -160,7 +157,11 @@ fn locate(text: &str) -> &str {
             return python::strip(rest);
         }
     }
-    if let Some(found) = last_between(sentence).filter(|f| reads(f)).or_else(|| last_between(text)) {
+    if let Some(found) = last_between(sentence).filter(|f| reads(f)) {
+        return found;
+    }
+    let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut)).map(|(_, rest)| python::strip(rest));
+    if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
         return found;
     }
     if sentence.len() < text.len() { sentence } else { text }
@@ -215,7 +216,7 @@ fn after_marker(text: &str) -> Option<&str> {
     let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*'));
     let line = rest.split('\n').next()?;
     let sentence = line.split(". ").next().unwrap_or(line);
-    let sentence = sentence.trim_end_matches(['*', ' ']);
+    let sentence = sentence.trim_end_matches(['*', ' ', '.']);
     let found = python::strip(sentence);
     if found.is_empty() {
         None

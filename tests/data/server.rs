@@ -79,7 +79,7 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{\"choices\"").await;
                 return None;
             }
-            judge if judge.starts_with("You") => {
+            "Decide" => {
                 let verdict = ["says-yes", "says-no"].iter().position(|w| text.contains(w));
                 said(json!(["1", " 0\n", "perhaps"][verdict.unwrap_or(2)]), "stop")
             }

@@ -1,6 +1,8 @@
 //! The model as a whole on tiny random weights: finite differences, what may not change a bit, memory plans,
 //! faults.
 
+mod paged;
+
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region};

@@ -1,5 +1,6 @@
 //! `omr bench`: how long ops take on this machine, beside the least time its arithmetic and memory allow.
 
+mod decode;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
 #[allow(unsafe_code)]
@@ -66,7 +67,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         peaks.f32_flops / 1e9,
         peaks.bf16_flops / 1e9,
         peaks.bytes / 1e9,
-        "name                  shape                      dtype        ms   GFLOP/s      GB/s  of ceiling"
+        "name                  shape                         dtype        ms   GFLOP/s      GB/s  of ceiling"
     );
     let mut rows = Vec::new();
     for name in wanted {
@@ -78,7 +79,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             let ceiling = (case.flops / peaks.flops(case.dtype)).max(case.bytes / peaks.bytes);
             let share = ceiling / seconds;
             out.push_str(&format!(
-                "{:21} {:26} {:5} {:9.3} {:9.1} {:9.1} {:9.0} %\n",
+                "{:21} {:29} {:5} {:9.3} {:9.1} {:9.1} {:9.0} %\n",
                 case.name,
                 case.shape,
                 case.dtype,

@@ -1,7 +1,7 @@
 //! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
 //! 64, 2,048 tokens a pack.
 
-use super::Case;
+use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW};
@@ -12,14 +12,25 @@ use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// What can be measured, in the order of the table.
-pub const NAMES: [&str; 7] = ["linear", "swiglu", "attention", "rms_norm", "rope", "adamw", "grad_norm"];
+pub const NAMES: [&str; 10] = [
+    "linear",
+    "swiglu",
+    "attention",
+    "rms_norm",
+    "rope",
+    "linear_logprob",
+    "adamw",
+    "grad_norm",
+    "paged_attention",
+    "sample",
+];
 
 type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
 
-const TOKENS: usize = 2048;
-const HIDDEN: usize = 384;
+pub(super) const TOKENS: usize = 2048;
+pub(super) const HIDDEN: usize = 384;
 const INTERMEDIATE: usize = 1536;
-const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
+pub(super) const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
 const PARAMETERS: usize = 22_000_000;
 
 /// The cases of one name, made when their turn comes.
@@ -49,6 +60,12 @@ pub fn cases(name: &str) -> Vec<Make> {
                 out.push(Box::new(move |dev| rms_norm_bwd(dev, dtype)));
             }
             "rope" => out.push(Box::new(move |dev| rope_fwd(dev, dtype))),
+            "linear_logprob" => {
+                out.push(Box::new(move |dev| decode::linear_logprob_fwd(dev, dtype)));
+                out.push(Box::new(move |dev| decode::linear_logprob_bwd(dev, dtype)));
+            }
+            "paged_attention" => out.push(Box::new(move |dev| decode::paged_attention_fwd(dev, dtype))),
+            "sample" => out.push(Box::new(move |dev| decode::sample_fwd(dev, dtype))),
             "adamw" => out.push(Box::new(move |dev| adamw_step(dev, dtype))),
             "grad_norm" if dtype == DType::F32 => out.push(Box::new(grad_norm_fwd)),
             _ => {}
@@ -57,12 +74,12 @@ pub fn cases(name: &str) -> Vec<Make> {
     out
 }
 
-fn label(dtype: DType) -> &'static str {
+pub(super) fn label(dtype: DType) -> &'static str {
     if dtype == DType::Bf16 { "bf16" } else { "f32" }
 }
 
 /// Normal numbers of about `scale`.
-fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
+pub(super) fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
     fn fill<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
         let mut random = Random::new(1, Purpose::Init, dims.iter().product::<usize>() as u64);
         let data: Vec<E> = (0..dims.iter().product()).map(|_| E::from_f32(random.normal() * scale)).collect();
@@ -74,15 +91,15 @@ fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<
     }
 }
 
-fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
+pub(super) fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
     dev.zeros(Region::Overlay, dtype, dims)
 }
 
-fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
+pub(super) fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
     Ok(Weight { data: random(dev, dtype, &[panel_len(dtype, n, k)], 0.05)?, n, k })
 }
 
-fn bytes(tensors: &[Tensor]) -> f64 {
+pub(super) fn bytes(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 

@@ -115,7 +115,7 @@ impl Endpoint {
                 }
                 done => return done,
             };
-            let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter(body, attempt));
+            let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter());
             tokio::time::sleep(failure.unwrap_or(doubled).min(LONGEST_WAIT)).await;
             attempt += 1;
         }
@@ -145,11 +145,10 @@ impl Endpoint {
     }
 }
 
-/// Between a half and one and a half, other for each request and attempt.
-fn jitter(body: &str, attempt: usize) -> f64 {
-    let hash = blake3::hash(format!("{attempt}{}", body.len()).as_bytes());
+/// Between a half and one and a half, by the clock: clients that failed together must not come back together.
+fn jitter() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |t| t.subsec_nanos());
-    0.5 + f64::from(u16::from_le_bytes([hash.as_bytes()[0], hash.as_bytes()[1]]) ^ now as u16) / 65536.0
+    0.5 + f64::from(now % 1_000_003) / 1_000_003.0
 }
 
 /// An error with its causes: reqwest's own text names the address alone.

@@ -14,6 +14,7 @@ use crate::data::sample::TEACHER_SYSTEM_PROMPT;
 use crate::data::{Row, text_of};
 use crate::error::{Error, Result};
 use crate::ops::philox::{Purpose, Random};
+use crate::reward;
 use crate::text::Part;
 
 /// What is cut from a question before a teacher or a judge sees it; the stored row keeps it.
@@ -130,19 +131,15 @@ pub fn label(row: &Row) -> Option<String> {
 /// Asks a judge whether an answer is right; it says 1 or 0.
 pub fn judge_body(judge: &EndpointConfig, question: &str, label: &str, answer: &str) -> Arc<str> {
     let question = clean(question);
-    let asked = if question.is_empty() { String::new() } else { format!("Question:\n```\n{question}\n```\n\n") };
-    let text = format!(
-        "You are a strict evaluator. Say whether the model's answer is fully correct, given the reference answer.\n\n\
-         {asked}Reference answer:\n```\n{label}\n```\n\nModel's answer:\n```\n{answer}\n```\n\n\
-         Rules:\n\
-         - Multiple choice: correct if the option's letter or its content is the reference's.\n\
-         - Open questions: correct if the meaning is the same; partial answers and answers with anything wrong added are incorrect.\n\
-         - Ignore formatting, letter case and spaces.\n\
-         - Numbers: correct if equal within reasonable precision; units must match where they are needed.\n\n\
-         Output strictly 1 (fully correct) or 0 (anything else)."
-    );
-    let messages = json!([{"role": "user", "content": [{"type": "text", "text": text}]}]);
-    json!({"model": judge.model, "messages": messages, "max_tokens": 5, "temperature": 0.0}).to_string().into()
+    let request = reward::judge::Request {
+        question: Some(question.as_str()).filter(|q| !q.is_empty()),
+        ground_truth: label,
+        prediction: answer,
+        full_response: false,
+    };
+    let mut body = request.payload(&judge.model);
+    body["temperature"] = json!(0.0);
+    body.to_string().into()
 }
 
 /// A judge's word; None when it is neither 1 nor 0.

@@ -5,6 +5,8 @@ use super::parse::{Bound, Value};
 
 /// Relative difference of f64 results that counts as equal: far above rounding, far below any wrong answer.
 const RELATIVE: f64 = 1e-9;
+/// A decimal this many times nearer to a number than the number's size is that number.
+const NEAR: i64 = 1_000_000_000;
 /// Sample points of expressions with variables.
 const POINTS: u64 = 5;
 /// Fewest significant digits of a decimal that may stand for a number it only approximates.
@@ -65,11 +67,11 @@ pub fn equal(gold: &Value, answer: &Value) -> Comparison {
             equal(&a[0], one)
         }
         (Value::Text(a), Value::Text(b)) => {
-            if words(a) == words(b) {
-                yes("equal words")
-            } else {
-                no("different words")
-            }
+            // Notation that is not understood is compared as it stands.
+            let notation = a.contains('\\') || b.contains('\\');
+            let compact = |t: &str| t.split_whitespace().collect::<String>();
+            let same = if notation { compact(a) == compact(b) } else { words(a) == words(b) };
+            if same { yes("equal words") } else { no("different words") }
         }
         _ => no("different kinds"),
     }
@@ -181,10 +183,16 @@ fn expressions(a: &Expr, b: &Expr) -> Comparison {
 /// are the two values.
 fn approximates(e: &Expr, x: &BigRational, y: &BigRational) -> bool {
     let Some((decimals, significant)) = e.decimal() else { return false };
+    let zero = BigRational::from_integer(0.into());
+    let size = |v: BigRational| if v < zero { -v } else { v };
+    let difference = size(x - y);
+    // Digits of a binary fraction printed in full: 0.30000000000000004.
+    if &difference * BigRational::from_integer(NEAR.into()) <= size(x.clone()) {
+        return true;
+    }
     if significant < MIN_SIGNIFICANT {
         return false;
     }
-    let difference = if x > y { x - y } else { y - x };
     let digit = BigRational::new(1.into(), num_bigint::BigInt::from(10).pow(decimals));
     // A number written with more digits than the other has is another number, not a rounding of it.
     let other = if e.exact().as_ref() == Some(x) { y } else { x };

@@ -33,7 +33,7 @@ pub struct Token {
 }
 
 /// Commands that only change how things look.
-const INVISIBLE: [&str; 22] = [
+const INVISIBLE: [&str; 24] = [
     "left",
     "right",
     "big",
@@ -55,6 +55,8 @@ const INVISIBLE: [&str; 22] = [
     "hspace",
     "middle",
     "mathstrut",
+    "boxed",
+    "fbox",
     "bf",
 ];
 
@@ -143,9 +145,28 @@ pub fn lex(text: &str) -> Option<Vec<Token>> {
             },
         }
     }
-    let ascii = ascii.replace("{,}", ",").replace(",\\!", ",").replace("\\!", "");
+    let mut ascii = ascii.replace("{,}", ",").replace(",\\!", ",").replace("\\!", "");
+    // Escaped twice; only inside an environment are two backslashes a line break.
+    if !ascii.contains("\\begin") {
+        ascii = ascii.replace("\\\\", "\\");
+    }
+    if let Some(digits) = spaced_thousands(&ascii) {
+        ascii = digits;
+    }
     let chars: Vec<char> = ascii.chars().collect();
     Lexer { chars: &chars, at: 0, out: Vec::new(), spaced: false }.run()
+}
+
+/// `10 772 349` and `10\,772\,349` without the spaces, when the text is this one number.
+fn spaced_thousands(text: &str) -> Option<String> {
+    let text = text.trim().replace("\\,", " ");
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |d| ("-", d));
+    let mut groups = digits.split(' ');
+    let numeric = |g: &str| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit());
+    let first = groups.next().is_some_and(|g| numeric(g) && g.len() <= 3);
+    let rest: Vec<&str> = groups.collect();
+    let grouped = first && !rest.is_empty() && rest.iter().all(|g| numeric(g) && g.len() == 3);
+    grouped.then(|| format!("{sign}{}", digits.replace(' ', "")))
 }
 
 struct Lexer<'a> {

@@ -167,7 +167,7 @@ fn equation(parts: &[&[Token]], depth: usize) -> Option<Value> {
 
 /// The name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, a word or two.
 fn name_of(tokens: &[Token]) -> Option<String> {
-    let short = tokens.len() <= 12;
+    let short = tokens.len() <= 12 && tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count() <= 3;
     let plain = tokens.iter().all(|t| match &t.tok {
         Tok::Word(_) | Tok::Text(_) => true,
         Tok::Cmd(c) => GREEK.contains(&c.as_str()) || matches!(c.as_str(), "angle" | "triangle" | "overline"),

@@ -160,7 +160,8 @@ impl<'a> Parser<'a> {
     /// Whether a factor without a sign before it follows.
     fn begins_factor(&self) -> bool {
         match self.peek() {
-            Some(Tok::Word(_) | Tok::Cmd(_) | Tok::Sym('(' | '{' | '[')) => true,
+            Some(Tok::Cmd(c)) => !matches!(c.as_str(), "rfloor" | "rceil" | "rangle" | "end"),
+            Some(Tok::Word(_) | Tok::Sym('(' | '{' | '[')) => true,
             // Two numbers side by side are no product; 1 1/2 is a mixed number.
             Some(Tok::Num(_)) => {
                 self.plain_mixed()

@@ -1,0 +1,94 @@
+//! The ops around the vocabulary (4,096 ids) and of one decode step (256 sequences of 512 keys each).
+
+use super::Case;
+use super::ops::{HEADS, HIDDEN, TOKENS, bytes, label, random, weight, zeros};
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::ops::attend::BLOCK;
+use crate::ops::linear_logprob;
+use crate::ops::matmul::panel_len;
+use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::sample::{self, NoiseKey, SamplingParams};
+use crate::tensor::{DType, Tensor};
+
+const VOCABULARY: usize = 4096;
+const SEQUENCES: usize = 256;
+const KEYS: usize = 512;
+
+fn targets(dev: &mut Device) -> Result<Tensor> {
+    let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 7919 % VOCABULARY) as u32).collect();
+    dev.upload(Region::Overlay, &ids, &[TOKENS])
+}
+
+pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
+    let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
+    let lse = zeros(dev, DType::F32, &[TOKENS])?;
+    Ok(Case {
+        name: "linear_logprob fwd",
+        shape: format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
+        dtype: label(dtype),
+        flops: 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
+        bytes: bytes(&[hidden, w.data, targets, logprob, lse]),
+        run: Box::new(move |dev| linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)),
+    })
+}
+
+pub(super) fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (hidden, w) = (random(dev, dtype, &[TOKENS, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
+    let (targets, logprob) = (targets(dev)?, zeros(dev, DType::F32, &[TOKENS])?);
+    let lse = zeros(dev, DType::F32, &[TOKENS])?;
+    let (dlogprob, dhidden) = (random(dev, DType::F32, &[TOKENS], 1.0)?, zeros(dev, dtype, &[TOKENS, HIDDEN])?);
+    let dw = zeros(dev, DType::F32, &[panel_len(dtype, VOCABULARY, HIDDEN)])?;
+    linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)?;
+    Ok(Case {
+        name: "linear_logprob bwd",
+        shape: format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
+        dtype: label(dtype),
+        // The logits again, then both gradients.
+        flops: 6.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
+        bytes: bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]),
+        run: Box::new(move |dev| {
+            linear_logprob::bwd(dev, hidden, &w, None, 1.0, targets, lse, None, dlogprob, None, dhidden, dw)
+        }),
+    })
+}
+
+pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let blocks = KEYS / BLOCK;
+    let cache = KvCache {
+        k: random(dev, dtype, &[SEQUENCES * blocks, HEADS.kv, HEADS.dim, BLOCK], 1.0)?,
+        v: random(dev, dtype, &[SEQUENCES * blocks, HEADS.kv, BLOCK, HEADS.dim], 1.0)?,
+    };
+    let qkv = random(dev, dtype, &[SEQUENCES, HEADS.qkv_len()], 1.0)?;
+    let out = zeros(dev, dtype, &[SEQUENCES, HEADS.q * HEADS.dim])?;
+    let tables: Vec<u32> = (0..(SEQUENCES * blocks) as u32).collect();
+    let tables = dev.upload(Region::Overlay, &tables, &[SEQUENCES, blocks])?;
+    let rows: Vec<u32> = (0..=SEQUENCES as u32).collect();
+    let rows = dev.upload(Region::Overlay, &rows, &[SEQUENCES + 1])?;
+    let lengths = dev.upload(Region::Overlay, &[KEYS as u32; SEQUENCES], &[SEQUENCES])?;
+    Ok(Case {
+        name: "paged_attention fwd",
+        shape: format!("{SEQUENCES} x 1 of {KEYS} keys"),
+        dtype: label(dtype),
+        flops: 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64,
+        bytes: bytes(&[cache.k, cache.v, qkv, out]),
+        run: Box::new(move |dev| paged_attention::fwd(dev, qkv, &cache, tables, rows, lengths, HEADS, 0.125, out)),
+    })
+}
+
+pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
+    let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
+    let (ids, logprob) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
+    let params = vec![SamplingParams::default(); SEQUENCES];
+    let noise: Vec<_> =
+        (0..SEQUENCES as u32).map(|i| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 }).collect();
+    Ok(Case {
+        name: "sample fwd",
+        shape: format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
+        dtype: label(dtype),
+        flops: 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64,
+        bytes: bytes(&[hidden, w.data, ids, logprob]),
+        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &params, &noise, (1, 1), ids, logprob)),
+    })
+}
