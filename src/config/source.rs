@@ -55,7 +55,8 @@ fn parse(text: &str) -> std::result::Result<Value, String> {
 }
 
 fn one_line(text: &str) -> String {
-    text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML").to_owned()
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML");
+    line.trim_start_matches("error: ").to_owned()
 }
 
 fn parse_override(text: &str) -> Result<(String, Value)> {

@@ -1,5 +1,6 @@
 //! The program as a user runs it: what is printed where, and the exit status.
 
+mod config;
 mod errors;
 mod help;
 mod jsonl;
