@@ -4,5 +4,6 @@ mod commands;
 mod digits;
 mod distill;
 mod files;
+mod full_disk;
 mod packing;
 mod server;

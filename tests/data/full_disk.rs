@@ -1,0 +1,103 @@
+//! A disk that fills up: a clear error, and nothing half-written. Needs the right to mount a tmpfs; says so when it
+//! is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use omr::config::{DataConfig, EndpointConfig};
+use omr::data::read::{self, entry};
+use omr::data::{Form, distill, whole, write};
+use omr::error::Error;
+use omr::observe::Silent;
+use serde_json::json;
+
+use super::server::Server;
+
+/// A folder of 64 KiB.
+struct Small {
+    at: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Small {
+    fn mount() -> Option<Small> {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("small");
+        std::fs::create_dir(&at).unwrap();
+        let done = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&at).output();
+        if done.is_ok_and(|o| o.status.success()) {
+            return Some(Small { at, _dir: dir });
+        }
+        println!("skipped: a tmpfs cannot be mounted here");
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.at).status();
+    }
+}
+
+fn names(at: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        std::fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn is_full(error: &Error, file: &str) {
+    let message = error.to_string();
+    assert!(message.contains(file) && message.to_lowercase().contains("no space"), "{message}");
+    assert_eq!(error.exit_code(), 1);
+}
+
+#[test]
+fn files_and_folders_stay_as_they_were() {
+    let Some(small) = Small::mount() else { return };
+    let path = small.at.join("summary.json");
+    whole::write(&path, b"old").unwrap();
+    is_full(&whole::write(&path, &vec![7; 100_000]).unwrap_err(), "summary.json");
+    assert_eq!(std::fs::read(&path).unwrap(), b"old");
+
+    let folder = small.at.join("model");
+    let full = whole::folder(&folder, |tmp| whole::write(tmp.join("weights"), &vec![7; 100_000]));
+    is_full(&full.unwrap_err(), "weights");
+
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("rows.jsonl");
+    let lines: Vec<String> = (0..3000u32).map(|i| json!({"problem": noise(i), "answer": i}).to_string()).collect();
+    std::fs::write(&source, lines.join("\n")).unwrap();
+    let rows = read::read(&entry(&source)).unwrap();
+    is_full(&write(&small.at.join("rows.parquet"), &rows, Form::Rl).unwrap_err(), "rows.parquet");
+    assert_eq!(names(&small.at), ["summary.json"]);
+}
+
+/// Text that does not compress.
+fn noise(i: u32) -> String {
+    (0..4).map(|k| blake3::hash(&[i.to_le_bytes(), [k; 4]].concat()).to_hex().to_string()).collect()
+}
+
+#[tokio::test]
+async fn distillation_stops_and_goes_on_elsewhere() {
+    let Some(small) = Small::mount() else { return };
+    let server = Server::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("questions.jsonl");
+    let lines: Vec<String> =
+        (0..600).map(|i| json!({"problem": format!("right {i}"), "answer": 5}).to_string()).collect();
+    std::fs::write(&source, lines.join("\n")).unwrap();
+    let teacher =
+        EndpointConfig { base_url: vec![server.base_url.clone()], model: "t".into(), ..EndpointConfig::default() };
+    let config = DataConfig { datasets: vec![entry(&source)], teacher: Some(teacher), ..DataConfig::default() };
+    is_full(&distill::run(&config, &small.at, &Silent).await.unwrap_err(), "cache.jsonl");
+    assert_eq!(names(&small.at), ["cache.jsonl"]);
+
+    let asked = server.count();
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::copy(small.at.join("cache.jsonl"), out.join("cache.jsonl")).unwrap();
+    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    assert_eq!(summary.kept, 600);
+    assert!(server.count() < asked + 600, "what was answered is not asked again");
+}
