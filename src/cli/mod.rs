@@ -12,12 +12,17 @@ mod console;
 mod context;
 mod data;
 mod doctor;
+mod eval;
 mod generate;
 mod jsonl;
+mod memory;
 pub mod progress;
+mod recipe;
 mod report;
+mod rl;
 pub mod run_dir;
 mod score;
+mod sft;
 pub mod signal;
 mod verify;
 
@@ -45,6 +50,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a whole recipe: data, SFT, RL, evaluation of base, SFT and RL, report
+    Recipe(recipe::Args),
+    /// Fine-tune on rows of conversations, packed online
+    Sft(sft::Args),
+    /// Improve a model on questions with GSPO, GRPO or DAPO and the integrated sampler
+    Rl(rl::Args),
+    /// Measure a model on tasks
+    Eval(eval::Args),
     /// Measure the ops on this machine beside what it can do at most
     Bench(bench::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
@@ -66,6 +79,10 @@ enum Command {
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
+            Command::Recipe(args) => recipe::run(args, context),
+            Command::Sft(args) => sft::run(args, context),
+            Command::Rl(args) => rl::run(args, context),
+            Command::Eval(args) => eval::run(args, context),
             Command::Bench(args) => bench::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Data(args) => data::run(args, context),

@@ -1,26 +1,44 @@
 //! The compute threads: a fixed pool that runs one indexed job at a time. Which thread runs which index is
 //! left to chance; bodies therefore may not let results depend on it (DESIGN section 8).
 
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-/// Spins before a waiting worker parks: about 50 us, longer than the gap between two ops of a step, so that
-/// a training step wakes nobody up.
-const SPINS: usize = 20_000;
+/// Spins before a waiting thread gives up its core: longer than the gap between two ops of a step, so that a
+/// training step wakes nobody up.
+const SPINS: usize = 10_000;
 
 type Job<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
+/// The next index to run, the number of indices, and the job's number: one word, so that a thread that was asleep
+/// for a job or two can never take an index of one job for that of another.
+#[derive(Clone, Copy)]
+struct Ticket {
+    next: u64,
+    len: u64,
+    epoch: u64,
+}
+
+impl Ticket {
+    /// Most indices of one job.
+    const MAX_LEN: usize = (1 << 20) - 1;
+
+    fn pack(self) -> u64 {
+        self.next | self.len << 20 | self.epoch << 40
+    }
+
+    fn unpack(word: u64) -> Ticket {
+        Ticket { next: word & 0xf_ffff, len: word >> 20 & 0xf_ffff, epoch: word >> 40 }
+    }
+}
+
 struct Shared {
-    /// Goes up by one for every job; workers wait for it to change.
-    epoch: AtomicUsize,
-    /// Points at the running job (a `Job` on the caller's stack).
+    ticket: AtomicU64,
+    /// Points at the running job (a `Job` on the caller's stack); read only by holders of an index.
     job: AtomicPtr<()>,
-    /// The next index to run and the number of indices.
-    next: AtomicUsize,
-    len: AtomicUsize,
-    /// Workers that have not finished the current epoch.
-    busy: AtomicUsize,
+    /// Indices of the running job that are done.
+    done: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
     parked: Mutex<usize>,
@@ -37,11 +55,9 @@ impl Pool {
     /// `threads` compute threads: the caller and `threads - 1` workers. At least one.
     pub fn new(threads: usize) -> Pool {
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
+            ticket: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
-            next: AtomicUsize::new(0),
-            len: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: Mutex::new(0),
@@ -64,33 +80,45 @@ impl Pool {
         self.workers.len() + 1
     }
 
-    /// Runs `f(i)` for every `i` in `0..len`, each once, and returns when all are done.
-    /// Not reentrant: `f` must not call the pool. A panic in `f` is raised again here.
+    /// Runs `f(i)` for every `i` in `0..len`, each once, and returns when all are done. The caller takes indices
+    /// too and waits for those that others took, never for a worker that took none: on a busy machine a worker
+    /// without a core costs nothing. Not reentrant: `f` must not call the pool. A panic in `f` is raised again here.
     pub fn run(&self, len: usize, f: impl Fn(usize) + Sync) {
         if self.workers.is_empty() || len <= 1 {
             (0..len).for_each(f);
             return;
         }
+        let mut start = 0;
+        while start < len {
+            let part = (len - start).min(Ticket::MAX_LEN);
+            self.run_part(part, &|i| f(start + i));
+            start += part;
+        }
+    }
+
+    fn run_part(&self, len: usize, job: Job<'_>) {
         let s = &*self.shared;
-        let job: Job<'_> = &f;
+        let epoch = Ticket::unpack(s.ticket.load(Ordering::Relaxed)).epoch + 1 & 0xff_ffff;
         s.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
-        s.next.store(0, Ordering::Relaxed);
-        s.len.store(len, Ordering::Relaxed);
-        s.busy.store(self.workers.len(), Ordering::Relaxed);
-        s.epoch.fetch_add(1, Ordering::Release);
+        s.done.store(0, Ordering::Relaxed);
+        s.ticket.store(Ticket { next: 0, len: len as u64, epoch }.pack(), Ordering::SeqCst);
         if *s.parked.lock().unwrap_or_else(|e| e.into_inner()) > 0 {
             s.wake.notify_all();
         }
-        let mine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drain(s, job)));
-        if mine.is_err() {
-            s.next.store(usize::MAX / 2, Ordering::Relaxed);
+        let mut mine = Ok(());
+        while let Some(i) = take(s) {
+            if mine.is_ok() {
+                mine = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(i)));
+            }
+            s.done.fetch_add(1, Ordering::Release);
         }
         let mut spins = 0;
-        while s.busy.load(Ordering::Acquire) != 0 {
+        while s.done.load(Ordering::Acquire) != len {
             spins += 1;
             if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
         if let Err(panic) = mine {
+            s.panicked.store(false, Ordering::Relaxed);
             std::panic::resume_unwind(panic);
         }
         assert!(!s.panicked.swap(false, Ordering::Relaxed), "a compute thread panicked (its message is above)");
@@ -99,8 +127,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.epoch.fetch_add(1, Ordering::Release);
+        self.shared.stop.store(true, Ordering::SeqCst);
         drop(self.shared.parked.lock());
         self.shared.wake.notify_all();
         for worker in self.workers.drain(..) {
@@ -109,22 +136,30 @@ impl Drop for Pool {
     }
 }
 
-fn drain(s: &Shared, job: Job<'_>) {
-    let len = s.len.load(Ordering::Relaxed);
+/// Takes the next index of the running job, if one is left.
+fn take(s: &Shared) -> Option<usize> {
+    let mut word = s.ticket.load(Ordering::Acquire);
     loop {
-        let i = s.next.fetch_add(1, Ordering::Relaxed);
-        if i >= len {
-            return;
+        let ticket = Ticket::unpack(word);
+        if ticket.next >= ticket.len {
+            return None;
         }
-        job(i);
+        match s.ticket.compare_exchange_weak(word, word + 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return Some(ticket.next as usize),
+            Err(now) => word = now,
+        }
     }
 }
 
+fn has_work(s: &Shared) -> bool {
+    let ticket = Ticket::unpack(s.ticket.load(Ordering::SeqCst));
+    ticket.next < ticket.len || s.stop.load(Ordering::SeqCst)
+}
+
 fn work(s: &Shared) {
-    let mut seen = 0;
     loop {
         let mut spins = 0;
-        while s.epoch.load(Ordering::Acquire) == seen {
+        while !has_work(s) {
             spins += 1;
             if spins < SPINS {
                 std::hint::spin_loop();
@@ -132,24 +167,25 @@ fn work(s: &Shared) {
             }
             let mut parked = s.parked.lock().unwrap_or_else(|e| e.into_inner());
             *parked += 1;
-            while s.epoch.load(Ordering::Acquire) == seen {
+            while !has_work(s) {
                 parked = s.wake.wait(parked).unwrap_or_else(|e| e.into_inner());
             }
             *parked -= 1;
         }
-        seen = s.epoch.load(Ordering::Acquire);
-        if s.stop.load(Ordering::Relaxed) {
+        if s.stop.load(Ordering::SeqCst) {
             return;
         }
-        let job: *const Job<'_> = s.job.load(Ordering::Relaxed).cast();
-        // SAFETY: `run` stored a pointer to a live `Job` before raising the epoch and does not return, nor
-        // raise the epoch again, before this worker has lowered `busy`.
-        let job = unsafe { *job };
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drain(s, job))).is_err() {
-            s.panicked.store(true, Ordering::Relaxed);
-            s.next.store(usize::MAX / 2, Ordering::Relaxed);
+        while let Some(i) = take(s) {
+            let job: *const Job<'_> = s.job.load(Ordering::Relaxed).cast();
+            // SAFETY: this thread holds an index of the running job, so `run_part`, on whose stack the job lies, does
+            // not return and stores no other job before `done` counts that index; and the pointer was stored before
+            // the ticket the index was taken from (release, acquire).
+            let job = unsafe { *job };
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| job(i))).is_err() {
+                s.panicked.store(true, Ordering::Relaxed);
+            }
+            s.done.fetch_add(1, Ordering::Release);
         }
-        s.busy.fetch_sub(1, Ordering::Release);
     }
 }
 

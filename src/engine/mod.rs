@@ -5,6 +5,7 @@
 //! they plan; [`llm_engine`] takes requests and gives rollouts.
 
 mod allowed;
+pub mod ask;
 pub mod batch;
 pub mod block_manager;
 pub mod llm_engine;

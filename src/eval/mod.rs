@@ -1,4 +1,5 @@
 //! Evaluation: questions measured, answers kept, intervals.
 
+pub mod run;
 pub mod samples;
 pub mod stats;

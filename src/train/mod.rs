@@ -1,5 +1,11 @@
 //! Training: the step (micro-batches, accumulation, clipping, the update) and the SFT loop. The step is
 //! generic over the loss, so this room never hears of rewards.
 
+#![forbid(unsafe_code)]
+
 pub mod metrics;
+pub mod sft;
+pub mod step;
 mod tensorboard;
+pub mod trainer;
+pub mod updates;

@@ -1,0 +1,68 @@
+//! `omr eval`: a model measured on tasks.
+
+use std::path::PathBuf;
+
+use super::{Context, Overrides, memory};
+use crate::config::EvalConfig;
+use crate::data::{self, read};
+use crate::error::{Error, Result};
+use crate::eval::run::{self as eval, Job};
+use crate::task::{VerifiedRows, digits};
+
+/// Arguments of `omr eval`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model directory
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["list", "print_config"])]
+    model: Option<PathBuf>,
+    /// Tasks, separated by commas; --list names them
+    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = digits::NAME)]
+    tasks: Vec<String>,
+    /// Run directory
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["list", "print_config"])]
+    out: Option<PathBuf>,
+    /// Folder with the tasks' rows: DIR/heldout.parquet for digits, as `omr recipe` leaves in its data folder
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Scorer: strict or compat
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// Measure the first N rows only
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Name the tasks and stop
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Measures and prints the summary's path to stdout.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    if args.list {
+        return super::print(&format!("{}\n", digits::NAME));
+    }
+    let mut overrides = args.overrides.clone();
+    overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
+    overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
+    let Some(config) = overrides.load::<EvalConfig>(None)? else { return Ok(()) };
+    if let Some(unknown) = args.tasks.iter().find(|task| *task != digits::NAME) {
+        return Err(Error::input("--tasks", unknown, format!("a task of `omr eval --list`: {}", digits::NAME)));
+    }
+    let (Some(model), Some(out)) = (&args.model, &args.out) else {
+        return Err(Error::input("omr eval", "no --model or --out", "both"));
+    };
+    let rows = match &args.data {
+        Some(folder) => read::read(&read::entry(folder.join("heldout.parquet")))?,
+        None if !config.data.is_empty() => data::load(&config.data, config.seed)?.0,
+        None => digits::splits(&crate::config::TaskConfig::default(), config.seed)?.heldout,
+    };
+    let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
+    let job = Job::new(model, &config, &task)?;
+    let plan = job.plan(context.threads())?;
+    context.say(&format!("eval: {} questions of {}; judge off; {}", job.len(), digits::NAME, memory::line(&plan)));
+    let mut device = context.device(&memory::with_slack(&plan))?;
+    let samples = job.run(&mut device, context.observer(), "eval")?;
+    eval::write(out, model, &config, digits::NAME, &samples)?;
+    super::print(&format!("{}\n", out.join("summary.json").display()))
+}

@@ -1,0 +1,45 @@
+//! `omr rl`: GSPO, GRPO and DAPO with the integrated sampler.
+
+use super::run_dir::RunDir;
+use super::{ConfigArgs, Context, RunArgs, memory};
+use crate::config::RlConfig;
+use crate::error::Result;
+use crate::rl::run::Job;
+
+/// Arguments of `omr rl`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs the job and prints the model's path to stdout.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Some(config) = args.config.load::<RlConfig>()? else { return Ok(()) };
+    let job = Job::new(&args.run.out, config.clone())?;
+    let plan = job.plan(context.threads())?;
+    if job.left_out > 0 {
+        context.say(&format!("{} prompts over max_prompt_length are left out", job.left_out));
+    }
+    context.say(&format!(
+        "rl: {} steps of {} prompts x {} rollouts over {} questions; judge off; {}",
+        job.total_steps(),
+        config.train_batch_size,
+        config.rollout.n,
+        job.questions.len(),
+        memory::line(&plan)
+    ));
+    if args.run.dry_run {
+        return Ok(());
+    }
+    let dir = RunDir::open(&args.run, &config, context)?;
+    if job.is_finished() {
+        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+    } else {
+        let mut device = context.device(&memory::with_slack(&plan))?;
+        job.run(&mut device, context.observer())?;
+    }
+    super::print(&format!("{}\n", dir.path().join("model").display()))
+}

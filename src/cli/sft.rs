@@ -1,0 +1,40 @@
+//! `omr sft`: supervised fine-tuning.
+
+use super::run_dir::RunDir;
+use super::{ConfigArgs, Context, RunArgs, memory};
+use crate::config::SftConfig;
+use crate::error::Result;
+use crate::train::sft::Job;
+
+/// Arguments of `omr sft`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Runs the job and prints the model's path to stdout.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Some(config) = args.config.load::<SftConfig>()? else { return Ok(()) };
+    let job = Job::new(&args.run.out, config.clone())?;
+    let plan = job.plan(context.threads())?;
+    context.say(&format!(
+        "sft: {} updates over {} rows; {}",
+        job.total_steps(),
+        job.samples.len(),
+        memory::line(&plan)
+    ));
+    if args.run.dry_run {
+        return Ok(());
+    }
+    let dir = RunDir::open(&args.run, &config, context)?;
+    if job.is_finished() {
+        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+    } else {
+        let mut device = context.device(&memory::with_slack(&plan))?;
+        job.run(&mut device, context.observer())?;
+    }
+    super::print(&format!("{}\n", dir.path().join("model").display()))
+}

@@ -1,0 +1,189 @@
+//! Measuring a model on a task: greedy answers, answers at temperature 1, verdicts, summary.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::samples::{Answer, Sample, to_jsonl};
+use super::stats;
+use crate::config::EvalConfig;
+use crate::data::whole;
+use crate::device::{Device, Plan, Region};
+use crate::engine::ask::{self, Asking, Question, Rollout};
+use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
+use crate::error::Result;
+use crate::image::Processor;
+use crate::model::{Model, ModelConfig};
+use crate::observe::Observer;
+use crate::ops::sample::SamplingParams;
+use crate::task::Task;
+use crate::text::Chat;
+use crate::train::trainer::dtype;
+
+/// A model to be measured on one task's rows.
+pub struct Job<'a> {
+    /// Model directory.
+    pub model: &'a Path,
+    /// Settings.
+    pub config: &'a EvalConfig,
+    /// Scores answers.
+    pub task: &'a dyn Task,
+    questions: Vec<Question>,
+    chat: Chat,
+    stop_token_ids: Arc<[u32]>,
+    model_config: ModelConfig,
+}
+
+impl<'a> Job<'a> {
+    /// Makes the prompts. Errors name the row.
+    pub fn new(model: &'a Path, config: &'a EvalConfig, task: &'a dyn Task) -> Result<Job<'a>> {
+        let chat = Chat::load(model)?;
+        let processor = Processor::load(model)?;
+        let stop_token_ids = stop_token_ids(model, &[chat.ids.im_end, chat.ids.endoftext])?;
+        let model_config = ModelConfig::load(&model.join("config.json"))?;
+        let rows = task.rows();
+        let rows = &rows[..rows.len().min(config.limit.unwrap_or(usize::MAX))];
+        // Nothing is left out of a measurement: a prompt that does not fit the model's context is an error.
+        let longest = model_config.max_position_embeddings;
+        let (questions, _) = ask::questions(rows, &chat, &processor, &model_config, longest)?;
+        Ok(Job { model, config, task, questions, chat, stop_token_ids, model_config })
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// True when there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.questions.is_empty()
+    }
+
+    /// Bytes each region needs, counted.
+    pub fn plan(&self, threads: usize) -> Result<Plan> {
+        let mut dev = Device::count_for(threads);
+        let model = Model::empty(&mut dev, self.model_config.clone(), dtype(self.config.dtype))?;
+        let engine = self.engine_config(&mut dev)?;
+        let questions: Vec<&Question> = self.questions.iter().collect();
+        ask::plan(&mut dev, &model, &questions, self.asking(engine, 1.0, self.config.repeats.max(1)))?;
+        Ok(dev.high_water())
+    }
+
+    /// Answers and verdicts, in the order of the rows.
+    pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Vec<Sample>> {
+        let model = Model::load(dev, self.model, dtype(self.config.dtype))?;
+        let engine = self.engine_config(dev)?;
+        let questions: Vec<&Question> = self.questions.iter().collect();
+        let greedy = usize::from(self.config.greedy);
+        let total = questions.len() * (greedy + self.config.repeats);
+        observer.begin(label, "answers", total as u64, 0);
+        let mut done = 0;
+        let mut ask = |temperature: f32, n: usize| -> Result<Vec<Rollout>> {
+            if n == 0 {
+                return Ok(Vec::new());
+            }
+            let asking = self.asking(engine, temperature, n);
+            let rollouts = ask::ask(dev, &model, &questions, 0, asking, |ended| {
+                observer.step((done + ended) as u64, &[]);
+                Ok(())
+            })?;
+            done += rollouts.len();
+            Ok(rollouts)
+        };
+        let greedy = ask(0.0, greedy)?;
+        let sampled = ask(1.0, self.config.repeats)?;
+        observer.end();
+        let sample = |(i, question): (usize, &Question)| Sample {
+            task: self.task.name().to_owned(),
+            index: i as u64,
+            id: question.row.id.clone(),
+            question: question.row.question(),
+            target: question.row.ground_truth.clone().unwrap_or_default(),
+            greedy: greedy.get(i).map(answer),
+            sampled: sampled.iter().skip(i * self.config.repeats).take(self.config.repeats).map(answer).collect(),
+        };
+        Ok(self.questions.iter().enumerate().map(sample).collect())
+    }
+
+    fn asking(&self, engine: EngineConfig, temperature: f32, n: usize) -> Asking<'_> {
+        Asking {
+            engine,
+            sampling: SamplingParams { temperature, ..SamplingParams::default() },
+            n,
+            max_tokens: self.config.max_new_tokens,
+            stop_token_ids: &self.stop_token_ids,
+            chat: &self.chat,
+            task: self.task,
+        }
+    }
+
+    fn engine_config(&self, dev: &mut Device) -> Result<EngineConfig> {
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
+        let longest = self.questions.iter().map(|q| q.prompt.token_ids.len()).max().unwrap_or(1);
+        let mut config = EngineConfig::new(longest + self.config.max_new_tokens);
+        config.max_num_seqs = self.config.max_num_seqs;
+        config.vision_rows = ask::vision_rows(&self.questions, self.config.max_num_seqs);
+        config.allowed = Some(allowed);
+        config.seed = self.config.seed;
+        Ok(config)
+    }
+}
+
+fn answer(rollout: &Rollout) -> Answer {
+    Answer {
+        response: rollout.response.clone(),
+        response_length: rollout.output.token_ids.len(),
+        finish_reason: rollout.output.finish_reason.as_str().to_owned(),
+        score: rollout.score.score,
+        acc_score: rollout.score.acc_score,
+        format_reward_score: rollout.score.format_reward_score,
+        predict_str: rollout.score.predict_str.clone(),
+        why: rollout.score.why.to_string(),
+    }
+}
+
+/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole.
+pub fn write(dir: &Path, model: &Path, config: &EvalConfig, task: &str, samples: &[Sample]) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(crate::error::Error::io(dir))?;
+    whole::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
+    let summary = json!({
+        "model": model.display().to_string(),
+        "mode": config.mode.name(),
+        "judge": Value::Null,
+        "tasks": {task: task_summary(samples)},
+    });
+    whole::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+}
+
+/// One task's part of `summary.json`: accuracies with 95 % intervals, format share. There is no judge, so
+/// rule-only figures are the figures.
+fn task_summary(samples: &[Sample]) -> Value {
+    let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
+    let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();
+    let mut metrics = serde_json::Map::new();
+    let mut intervals = serde_json::Map::new();
+    for (name, scores) in [("acc_score", greedy), ("acc_score_t1", sampled)] {
+        if let Some(scores) = scores.filter(|s| !s.is_empty()) {
+            let estimate = stats::accuracy(&scores);
+            metrics.insert(name.to_owned(), estimate.mean.into());
+            intervals.insert(name.to_owned(), json!(estimate.ci95));
+        }
+    }
+    metrics.insert("format_score".to_owned(), format_share(samples).into());
+    json!({
+        "n": samples.len(),
+        "rule_only": metrics.clone(),
+        "metrics": metrics,
+        "ci95": intervals,
+        "published_omr_7b": Value::Null,
+    })
+}
+
+/// Mean format score of the answers at temperature 1, or of the greedy ones where none was sampled.
+pub fn format_share(samples: &[Sample]) -> f64 {
+    let sampled: Vec<f64> = samples.iter().flat_map(|s| &s.sampled).map(|a| a.format_reward_score).collect();
+    let greedy = || samples.iter().filter_map(|s| s.greedy.as_ref()).map(|a| a.format_reward_score).collect();
+    stats::mean(&if sampled.is_empty() { greedy() } else { sampled }).mean
+}

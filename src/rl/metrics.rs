@@ -1,0 +1,125 @@
+//! The figures of one RL step, under verl's names.
+
+use crate::engine::ask::{Question, Rollout, is_truncated};
+use crate::ops::policy_loss::PolicyLoss;
+use crate::rl::update::Seen;
+use crate::train::metrics::Metrics;
+
+/// Gathers a step's figures; figures of several updates are averaged, those with `max` or `min` in their name
+/// take the largest or smallest, as verl reduces them.
+pub struct StepMetrics {
+    values: Metrics,
+    updates: Vec<Vec<(String, f64)>>,
+    tokens: usize,
+}
+
+impl StepMetrics {
+    /// Of step `step`, counted from 1.
+    pub fn new(step: u64) -> StepMetrics {
+        let mut values = Metrics::new();
+        values.insert("step".to_owned(), step.into());
+        values.insert("training/global_step".to_owned(), step.into());
+        StepMetrics { values, updates: Vec::new(), tokens: 0 }
+    }
+
+    /// Sets one figure. A figure that is not a number is left out: JSON has no word for it.
+    pub fn set(&mut self, name: &str, value: f64) {
+        if value.is_finite() {
+            self.values.insert(name.to_owned(), value.into());
+        }
+    }
+
+    /// Rewards, advantages and lengths of the step's rollouts.
+    pub fn rollouts(
+        &mut self,
+        rollouts: &[&Rollout],
+        questions: &[&Question],
+        rewards: &[f64],
+        advantages: &[f64],
+        max_response_length: usize,
+    ) {
+        let of = |get: fn(&Rollout) -> f64| rollouts.iter().map(|r| get(r)).collect::<Vec<f64>>();
+        let lengths = of(|r| r.output.token_ids.len() as f64);
+        let prompts: Vec<f64> = rollouts.iter().map(|r| questions[r.question].prompt.token_ids.len() as f64).collect();
+        // verl takes the mean over tokens, where each token has its response's advantage.
+        let tokens: f64 = lengths.iter().sum();
+        let by_token: f64 = advantages.iter().zip(&lengths).map(|(a, n)| a * n).sum();
+        self.spread("critic/score", &of(|r| r.score.score));
+        self.spread("critic/score/acc_score", &of(|r| r.score.acc_score));
+        self.spread("critic/score/format_reward_score", &of(|r| r.score.format_reward_score));
+        self.spread("critic/rewards", rewards);
+        self.spread("critic/advantages", advantages);
+        self.set("critic/advantages/mean", by_token / tokens.max(1.0));
+        self.spread("response_length", &lengths);
+        let full = lengths.iter().filter(|&&n| n >= max_response_length as f64).count();
+        self.set("response_length/clip_ratio", full as f64 / lengths.len().max(1) as f64);
+        let cut = rollouts.iter().filter(|r| is_truncated(&r.output)).count();
+        self.set("response_length/truncated_ratio", cut as f64 / rollouts.len().max(1) as f64);
+        self.spread("prompt_length", &prompts);
+        let flat = advantages.iter().filter(|&&a| a == 0.0).count();
+        self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
+    }
+
+    fn spread(&mut self, name: &str, values: &[f64]) {
+        let n = values.len().max(1) as f64;
+        self.set(&format!("{name}/mean"), values.iter().sum::<f64>() / n);
+        self.set(&format!("{name}/max"), values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+        self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
+    }
+
+    /// The figures of one update.
+    pub fn update(&mut self, seen: &Seen, grad_norm: f64, lr: f64, loss: &PolicyLoss) {
+        let first = self.updates.is_empty();
+        let mut figures: Vec<(String, f64)> =
+            seen.stats.metrics(loss).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        figures.push(("actor/entropy".to_owned(), seen.stats.entropy));
+        figures.push(("actor/grad_norm".to_owned(), grad_norm));
+        figures.push(("actor/lr".to_owned(), lr));
+        self.updates.push(figures);
+        self.tokens += seen.tokens;
+        // Only before the first update is the policy that acted the one that is trained.
+        if first {
+            for (name, value) in seen.probs_diff().metrics() {
+                self.set(name, value);
+            }
+        }
+        self.reduce();
+    }
+
+    fn reduce(&mut self) {
+        let names: Vec<String> = self.updates[0].iter().map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let of = |u: &Vec<(String, f64)>| u.iter().find(|(n, _)| *n == name).map(|(_, v)| *v);
+            let all: Vec<f64> = self.updates.iter().filter_map(of).collect();
+            let value = if name.ends_with("max") {
+                all.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+            } else if name.ends_with("min") {
+                all.iter().copied().fold(f64::INFINITY, f64::min)
+            } else {
+                all.iter().sum::<f64>() / all.len().max(1) as f64
+            };
+            self.set(&name, value);
+        }
+    }
+
+    /// Tokens trained on, in all and a second.
+    pub fn throughput(&mut self, step_seconds: f64) {
+        self.set("perf/total_num_tokens", self.tokens as f64);
+        self.set("perf/throughput", self.tokens as f64 / step_seconds);
+    }
+
+    /// All figures.
+    pub fn values(&self) -> &Metrics {
+        &self.values
+    }
+
+    /// The ones to show beside a progress bar.
+    pub fn figures(&self) -> Vec<(&'static str, f64)> {
+        let get = |name: &str| self.values.get(name).and_then(|v| v.as_f64()).unwrap_or(0.0);
+        vec![
+            ("reward", get("critic/rewards/mean")),
+            ("acc", get("critic/score/acc_score/mean")),
+            ("len", get("response_length/mean")),
+        ]
+    }
+}

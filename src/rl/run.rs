@@ -1,0 +1,396 @@
+//! The RL loop: ask, score, compare within groups, update; one checkpointed step after another.
+//!
+//! The policy that samples and the one that is trained are the same weights and the same arithmetic, so the
+//! sampled log-probs are the old log-probs: no second forward pass, and on policy the ratio is exactly 1
+//! (DESIGN section 8). Each step reports `training/rollout_probs_diff_max`, which is 0.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::config::{RlConfig, to_yaml};
+use crate::data::packing::PackPlan;
+use crate::data::{self, whole};
+use crate::device::{Device, Plan, Region};
+use crate::engine::ask::{self, Asking, Question, Rollout};
+use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
+use crate::error::{Error, Result};
+use crate::image::Processor;
+use crate::model::{Grads, Keep, Model, ModelConfig, Policy};
+use crate::observe::Observer;
+use crate::ops::policy_loss::PolicyLoss;
+use crate::ops::sample::SamplingParams;
+use crate::rl::advantage;
+use crate::rl::filter::{FilterGroups, FilterStatus};
+use crate::rl::metrics::StepMetrics;
+use crate::rl::overlong::OverlongBuffer;
+use crate::rl::rollouts_file::{self, RolloutRow};
+use crate::rl::update::{self, Experience};
+use crate::task::{Task, VerifiedRows};
+use crate::text::Chat;
+use crate::train::sft::finished_steps;
+use crate::train::step::{self, Sequence};
+use crate::train::trainer::{Trainer, TrainerConfig, dtype, memory_summary, seconds};
+
+/// An RL job: config, questions and where results go.
+pub struct Job {
+    /// Run directory.
+    pub dir: PathBuf,
+    /// Model directory to start from.
+    pub model: PathBuf,
+    /// Settings.
+    pub config: RlConfig,
+    /// Scores responses.
+    pub task: VerifiedRows,
+    /// What is asked.
+    pub questions: Vec<Question>,
+    /// Questions left out because their prompt is too long.
+    pub left_out: usize,
+    chat: Chat,
+    stop_token_ids: Arc<[u32]>,
+    model_config: ModelConfig,
+    total_steps: u64,
+}
+
+/// A group: a question with its rollouts and their rewards.
+struct Group {
+    rollouts: Vec<Rollout>,
+    rewards: Vec<f64>,
+}
+
+/// What one step of asking gave.
+struct Batch<'q> {
+    questions: Vec<&'q Question>,
+    groups: Vec<Group>,
+    consumed: u64,
+    num_gen_batches: usize,
+}
+
+impl Job {
+    /// Reads the prompts of `config`. Errors name file and row.
+    pub fn new(dir: &Path, config: RlConfig) -> Result<Job> {
+        let Some(model) = config.model.clone() else {
+            return Err(Error::input("model", "nothing", "a model directory to start from"));
+        };
+        if config.train_files.is_empty() {
+            return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
+        }
+        let chat = Chat::load(&model)?;
+        let mut processor = Processor::load(&model)?;
+        processor.min_pixels = config.image_min_pixels.map_or(processor.min_pixels, |p| p as u64);
+        processor.max_pixels = config.image_max_pixels.map_or(processor.max_pixels, |p| p as u64);
+        let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
+        let model_config = ModelConfig::load(&model.join("config.json"))?;
+        let (rows, order) = data::load(&config.train_files, config.seed)?;
+        let rows = order.iter().map(|&i| rows[i as usize].clone()).collect();
+        let task = VerifiedRows::new("rl", rows, config.reward.mode)?;
+        let (questions, left_out) =
+            ask::questions(task.rows(), &chat, &processor, &model_config, config.max_prompt_length)?;
+        let once = (questions.len() as u64).div_ceil(config.train_batch_size as u64);
+        let total_steps = config.total_training_steps.unwrap_or(once);
+        Ok(Job {
+            dir: dir.to_owned(),
+            model,
+            config,
+            task,
+            questions,
+            left_out,
+            chat,
+            stop_token_ids,
+            model_config,
+            total_steps,
+        })
+    }
+
+    /// Generation batches in all.
+    pub fn total_steps(&self) -> u64 {
+        self.total_steps
+    }
+
+    /// True when the run is done.
+    pub fn is_finished(&self) -> bool {
+        finished_steps(&self.dir).is_some_and(|steps| steps >= self.total_steps)
+    }
+
+    /// Bytes each region needs: the larger of a rollout's and an update's, both run on a device that only counts.
+    pub fn plan(&self, threads: usize) -> Result<Plan> {
+        let config = &self.config;
+        let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), threads)?;
+        if config.use_kl_loss {
+            Model::empty(&mut dev, self.model_config.clone(), dtype(config.dtype))?;
+        }
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
+        let mut largest: Vec<&Question> = self.questions.iter().collect();
+        largest.sort_by_key(|q| std::cmp::Reverse(q.prompt.token_ids.len()));
+        largest.truncate(config.train_batch_size);
+        ask::plan(&mut dev, &model, &largest, self.asking(0, allowed))?;
+        let longest = self.questions.iter().max_by_key(|q| q.prompt.token_ids.len());
+        let Some(longest) = longest else { return Ok(dev.high_water()) };
+        let mut input_ids = longest.prompt.token_ids.clone();
+        let prompt_len = input_ids.len();
+        input_ids.resize(prompt_len + config.max_response_length, 0);
+        let loss_mask: Vec<bool> = (0..input_ids.len()).map(|t| t >= prompt_len).collect();
+        let images = &longest.prompt.pixels;
+        let sequence = Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask };
+        let count = (config.micro_batch_tokens / input_ids.len()).max(1);
+        let mut grads = Grads::new(&mut dev, &model.layout)?;
+        let policy = self.policy(allowed);
+        let forward = step::forward(&mut dev, &model, &vec![sequence; count], policy, Keep::All, true)?;
+        let zeros = vec![0.0; forward.log_prob.len()];
+        forward.backward(&mut dev, &mut grads, &zeros, None)?;
+        Ok(dev.high_water())
+    }
+
+    /// Trains to the end, or to the next signal.
+    pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        let begun = Instant::now();
+        let config = &self.config;
+        let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
+        let reference = match config.use_kl_loss {
+            true => Some(Model::load(dev, &self.model, dtype(config.dtype))?),
+            false => None,
+        };
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
+        let mut order = PackPlan::new(self.questions.len(), 1, config.seed, config.shuffle)?;
+        let mut sampled_tokens = 0u64;
+        let mut sampling_seconds = 0.0;
+        observer.begin("rl", "steps", self.total_steps, trainer.step);
+        while trainer.step < self.total_steps {
+            let start = Instant::now();
+            let batch = self.ask(dev, &trainer, &mut order, allowed)?;
+            let gen_time = seconds(start.elapsed());
+            let mut metrics = StepMetrics::new(trainer.step + 1);
+            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
+            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
+            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
+            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
+            metrics.rollouts(&rollouts, &batch.questions, &rewards, &advantages, config.max_response_length);
+            let experience = rollouts.iter().zip(&advantages);
+            let mut experience: Vec<Experience> =
+                experience.map(|(r, &a)| Experience::new(batch.questions[r.question], r, a)).collect();
+            let policy = self.policy(allowed);
+            if let Some(reference) = &reference {
+                let budget = config.micro_batch_tokens;
+                update::reference(dev, reference, &mut experience, &batch.questions, policy, budget)?;
+            }
+            let update_start = Instant::now();
+            self.update(dev, &mut trainer, &experience, &batch.questions, policy, &mut metrics)?;
+            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+                let rows = self.rollout_rows(&rollouts, &batch.questions, &rewards, &advantages);
+                rollouts_file::write(&self.dir, trainer.step + 1, &rows)?;
+            }
+            trainer.step += 1;
+            trainer.samples_consumed = batch.consumed;
+            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
+            sampled_tokens += response_tokens as u64;
+            sampling_seconds += gen_time;
+            metrics.set("training/epoch", batch.consumed as f64 / self.questions.len() as f64);
+            metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
+            metrics.set("timing_s/gen", gen_time);
+            metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
+            metrics.set("timing_s/step", seconds(start.elapsed()));
+            metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
+            metrics.throughput(seconds(start.elapsed()));
+            trainer.log.append(metrics.values())?;
+            observer.step(trainer.step, &metrics.figures());
+            trainer.save_if_due(dev, observer)?;
+        }
+        observer.end();
+        trainer.finish(dev)?;
+        let summary = json!({
+            "steps": trainer.step,
+            "prompts_consumed": trainer.samples_consumed,
+            "prompts_left_out": self.left_out,
+            "seconds": seconds(begun.elapsed()),
+            "rollout_tokens_per_sec": sampled_tokens as f64 / f64::max(sampling_seconds, 1e-9),
+            "peak_memory": memory_summary(&dev.high_water()),
+        });
+        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs.
+    fn ask<'q>(
+        &'q self,
+        dev: &mut Device,
+        trainer: &Trainer,
+        order: &mut PackPlan,
+        allowed: crate::tensor::Tensor,
+    ) -> Result<Batch<'q>> {
+        let config = &self.config;
+        let filter = &config.filter_groups;
+        let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
+        let mut questions: Vec<&Question> = Vec::new();
+        let mut consumed = trainer.samples_consumed;
+        loop {
+            let asked: Vec<&Question> =
+                (0..config.train_batch_size as u64).map(|i| &self.questions[order.sample_at(consumed + i)]).collect();
+            let asking = self.asking(trainer.step, allowed);
+            let rollouts = ask::ask(dev, &trainer.model, &asked, consumed, asking, |_| Ok(()))?;
+            consumed += config.train_batch_size as u64;
+            let base = questions.len();
+            questions.extend(asked);
+            let groups = self.groups(rollouts, base)?;
+            if !filter.enable {
+                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1 });
+            }
+            let status = wanted.push(groups.into_iter().map(|group| {
+                let metric = self.filter_metric(&group);
+                (group, metric)
+            }));
+            match status {
+                FilterStatus::NeedMore => {}
+                FilterStatus::Ready => {
+                    let num_gen_batches = wanted.num_gen_batches();
+                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches });
+                }
+                FilterStatus::Exhausted => {
+                    let found = format!("{} prompts with differing rewards", wanted.kept().len());
+                    let place = format!("filter_groups, step {}", trainer.step + 1);
+                    let expected = format!("{} within {} batches", config.train_batch_size, wanted.num_gen_batches());
+                    return Err(Error::input_hint(place, found, expected, "raise filter_groups.max_num_gen_batches"));
+                }
+            }
+        }
+    }
+
+    /// Rollouts by group, with rewards; question indices start at `base`.
+    fn groups(&self, rollouts: Vec<Rollout>, base: usize) -> Result<Vec<Group>> {
+        let config = &self.config;
+        let buffer = &config.overlong_buffer;
+        let overlong = match buffer.enable {
+            true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
+            false => None,
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, mut rollout) in rollouts.into_iter().enumerate() {
+            if i % config.rollout.n == 0 {
+                groups.push(Group { rollouts: Vec::new(), rewards: Vec::new() });
+            }
+            rollout.question += base;
+            let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
+            if let Some(group) = groups.last_mut() {
+                group.rewards.push(rollout.score.score + penalty);
+                group.rollouts.push(rollout);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn filter_metric(&self, group: &Group) -> Vec<f64> {
+        match self.config.filter_groups.metric.as_str() {
+            "acc" => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
+            "score" => group.rollouts.iter().map(|r| r.score.score).collect(),
+            _ => group.rewards.clone(),
+        }
+    }
+
+    /// All updates of a batch: `ppo_epochs` passes over its mini-batches of whole groups.
+    fn update(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer,
+        experience: &[Experience],
+        questions: &[&Question],
+        policy: Policy,
+        metrics: &mut StepMetrics,
+    ) -> Result<()> {
+        let config = &self.config;
+        let lr = trainer.learning_rate();
+        let mark = dev.mark(Region::Overlay);
+        let mut grads = Grads::new(dev, &trainer.model.layout)?;
+        for _ in 0..config.ppo_epochs {
+            for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
+                grads.zero(dev);
+                let seen = update::accumulate(dev, &trainer.model, &mut grads, batch, questions, policy, config)?;
+                if !seen.stats.loss.is_finite() {
+                    return Err(Error::NonFinite { step: trainer.step + 1, what: "the policy loss".to_owned() });
+                }
+                let stats = trainer.update(dev, &grads, lr)?;
+                metrics.update(&seen, f64::from(stats.grad_norm), lr, &PolicyLoss::from(config));
+            }
+        }
+        dev.release(mark);
+        Ok(())
+    }
+
+    fn rollout_rows(
+        &self,
+        rollouts: &[&Rollout],
+        questions: &[&Question],
+        rewards: &[f64],
+        advantages: &[f64],
+    ) -> Vec<RolloutRow> {
+        let row = |(i, r): (usize, &&Rollout)| RolloutRow {
+            id: questions[r.question].row.id.clone(),
+            input: ask::prompt_text(&self.chat, &questions[r.question].prompt),
+            output: r.response.clone(),
+            gts: questions[r.question].row.ground_truth.clone().unwrap_or_default(),
+            score: rewards[i],
+            acc_score: r.score.acc_score,
+            format_reward_score: r.score.format_reward_score,
+            predict_str: r.score.predict_str.clone(),
+            advantage: advantages[i],
+            response_length: r.output.token_ids.len() as u32,
+            finish_reason: r.output.finish_reason.as_str().to_owned(),
+        };
+        rollouts.iter().enumerate().map(row).collect()
+    }
+
+    fn policy(&self, allowed: crate::tensor::Tensor) -> Policy {
+        Policy { allowed: Some(allowed), temperature: self.config.rollout.temperature as f32 }
+    }
+
+    fn asking(&self, step: u64, allowed: crate::tensor::Tensor) -> Asking<'_> {
+        let r = &self.config.rollout;
+        Asking {
+            engine: self.engine_config(step, allowed),
+            sampling: SamplingParams {
+                temperature: r.temperature as f32,
+                top_p: r.top_p as f32,
+                top_k: u32::try_from(r.top_k).unwrap_or(0),
+                min_p: r.min_p as f32,
+            },
+            n: r.n,
+            max_tokens: self.config.max_response_length,
+            stop_token_ids: &self.stop_token_ids,
+            chat: &self.chat,
+            task: &self.task,
+        }
+    }
+
+    fn engine_config(&self, step: u64, allowed: crate::tensor::Tensor) -> EngineConfig {
+        let r = &self.config.rollout;
+        EngineConfig {
+            max_num_seqs: r.max_num_seqs,
+            max_num_batched_tokens: r.max_num_batched_tokens,
+            max_model_len: self.config.max_prompt_length + self.config.max_response_length,
+            num_kv_blocks: r.num_kv_blocks,
+            vision_rows: ask::vision_rows(&self.questions, self.config.train_batch_size),
+            enable_prefix_caching: r.enable_prefix_caching,
+            allowed: Some(allowed),
+            seed: self.config.seed,
+            step,
+        }
+    }
+
+    fn trainer_config(&self) -> Result<TrainerConfig> {
+        let c = &self.config;
+        Ok(TrainerConfig {
+            dir: self.dir.clone(),
+            model: self.model.clone(),
+            dtype: c.dtype,
+            optim: c.optim(),
+            total_steps: self.total_steps,
+            seed: c.seed,
+            config_text: to_yaml(c)?,
+            save_steps: c.save_freq,
+            save_seconds: c.save_seconds,
+            save_total_limit: c.save_total_limit,
+            resume: c.resume.clone(),
+        })
+    }
+}

@@ -1,0 +1,220 @@
+//! Supervised fine-tuning: rows, packed online, to the mean negative log-prob of all supervised tokens of an
+//! update, whatever packs and micro-batches they fell into.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+use super::metrics::Metrics;
+use super::step::{self, Sequence};
+use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
+use super::updates::{Update, Updates};
+use crate::config::{SftConfig, to_yaml};
+use crate::data::{self, Sample, whole};
+use crate::device::{Device, Plan};
+use crate::error::{Error, Result};
+use crate::image::Processor;
+use crate::model::{Grads, Keep, Policy};
+use crate::observe::Observer;
+use crate::text::Chat;
+
+/// A fine-tuning job: config, data and where results go.
+pub struct Job {
+    /// Run directory.
+    pub dir: PathBuf,
+    /// Model directory to start from.
+    pub model: PathBuf,
+    /// Settings.
+    pub config: SftConfig,
+    /// The data, ready to be packed.
+    pub samples: Vec<Sample>,
+    total_steps: u64,
+}
+
+impl Job {
+    /// Reads the data sets of `config` and turns their rows into samples. Errors name file and row.
+    pub fn new(dir: &Path, config: SftConfig) -> Result<Job> {
+        let Some(model) = config.model.clone() else {
+            return Err(Error::input("model", "nothing", "a model directory to start from"));
+        };
+        if config.datasets.is_empty() {
+            return Err(Error::input("datasets", "an empty list", "at least one data set"));
+        }
+        let chat = Chat::load(&model)?;
+        let mut processor = Processor::load(&model)?;
+        processor.min_pixels = config.image_min_pixels.map_or(processor.min_pixels, |p| p as u64);
+        processor.max_pixels = config.image_max_pixels.map_or(processor.max_pixels, |p| p as u64);
+        let (rows, order) = data::load(&config.datasets, config.seed)?;
+        let all: Vec<Sample> =
+            rows.par_iter().map(|row| data::sft_sample(row, &chat, &processor)).collect::<Result<_>>()?;
+        let samples = order.iter().map(|&i| all[i as usize].clone()).collect();
+        Job::with_samples(dir, model, config, samples)
+    }
+
+    /// A job over samples made elsewhere.
+    pub fn with_samples(dir: &Path, model: PathBuf, config: SftConfig, samples: Vec<Sample>) -> Result<Job> {
+        let total_steps = match config.max_steps {
+            Some(steps) => steps,
+            None => Updates::new(&config, &samples)?.count()?,
+        };
+        Ok(Job { dir: dir.to_owned(), model, config, samples, total_steps })
+    }
+
+    /// Updates in all.
+    pub fn total_steps(&self) -> u64 {
+        self.total_steps
+    }
+
+    /// Bytes each region needs, by running a step on a device that only counts: the samples with most tokens, as
+    /// many as a micro-batch holds.
+    pub fn plan(&self, threads: usize) -> Result<Plan> {
+        let optim = self.config.optim(self.total_steps);
+        let (mut dev, model) = Trainer::plan(&self.model, self.config.dtype, optim, threads)?;
+        let mut grads = Grads::new(&mut dev, &model.layout)?;
+        let mut longest: Vec<&Sample> =
+            self.samples.iter().filter(|s| s.input_ids.len() <= self.config.packing_length).collect();
+        longest.sort_by_key(|s| std::cmp::Reverse(s.input_ids.len()));
+        let (mut batch, mut tokens) = (Vec::new(), 0);
+        for sample in longest.iter().cycle().take(self.config.micro_batch_tokens) {
+            tokens += sample.input_ids.len();
+            if tokens > self.config.micro_batch_tokens {
+                break;
+            }
+            batch.push(sequence(sample));
+        }
+        let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, false)?;
+        let zeros = vec![0.0; forward.log_prob.len()];
+        forward.backward(&mut dev, &mut grads, &zeros, None)?;
+        Ok(dev.high_water())
+    }
+
+    /// True when the run is done.
+    pub fn is_finished(&self) -> bool {
+        finished_steps(&self.dir).is_some_and(|steps| steps >= self.total_steps)
+    }
+
+    /// Trains to the end, or to the next signal. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
+    /// the run directory.
+    pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        let begun = Instant::now();
+        let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
+        let mut updates = Updates::new(&self.config, &self.samples)?;
+        let mut grads = Grads::new(dev, &trainer.model.layout)?;
+        let (mut tokens, mut last_loss) = (0u64, None);
+        observer.begin("sft", "steps", self.total_steps, trainer.step);
+        while trainer.step < self.total_steps {
+            let Some(update) = updates.next(trainer.samples_consumed)? else { break };
+            let start = Instant::now();
+            grads.zero(dev);
+            let lr = trainer.learning_rate();
+            let done = self.accumulate(dev, &trainer, &mut grads, &update)?;
+            if !done.loss.is_finite() {
+                return Err(Error::NonFinite { step: trainer.step + 1, what: "the loss".to_owned() });
+            }
+            let stats = trainer.update(dev, &grads, lr)?;
+            trainer.step += 1;
+            trainer.samples_consumed = update.consumed;
+            tokens += done.tokens as u64;
+            let time = seconds(start.elapsed());
+            let metrics = json!({
+                "step": trainer.step,
+                "epoch": update.consumed as f64 / updates.epoch_len() as f64,
+                "loss": done.loss,
+                "grad_norm": stats.grad_norm,
+                "learning_rate": lr,
+                "num_rows": update.samples.len(),
+                "num_tokens": done.tokens,
+                "num_target_tokens": done.targets,
+                "num_dropped_rows": update.dropped,
+                "timing_s/step": time,
+                "perf/tokens_per_second": done.tokens as f64 / time,
+            });
+            trainer.log.append(&object(metrics))?;
+            last_loss = Some(done.loss);
+            let figures = [("loss", done.loss), ("tok/s", (done.tokens as f64 / time).round())];
+            observer.step(trainer.step, &figures);
+            trainer.save_if_due(dev, observer)?;
+        }
+        observer.end();
+        trainer.finish(dev)?;
+        let elapsed = seconds(begun.elapsed());
+        let summary = json!({
+            "steps": trainer.step,
+            "samples_consumed": trainer.samples_consumed,
+            "loss": last_loss,
+            "seconds": elapsed,
+            "tokens_per_sec": tokens as f64 / elapsed,
+            "peak_memory": memory_summary(&dev.high_water()),
+        });
+        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    fn trainer_config(&self) -> Result<TrainerConfig> {
+        let c = &self.config;
+        Ok(TrainerConfig {
+            dir: self.dir.clone(),
+            model: self.model.clone(),
+            dtype: c.dtype,
+            optim: c.optim(self.total_steps),
+            total_steps: self.total_steps,
+            seed: c.seed,
+            config_text: to_yaml(c)?,
+            save_steps: c.save_steps,
+            save_seconds: c.save_seconds,
+            save_total_limit: c.save_total_limit,
+            resume: c.resume.clone(),
+        })
+    }
+
+    /// Gradients of the mean negative log-prob over the update's targets.
+    fn accumulate(&self, dev: &mut Device, trainer: &Trainer, grads: &mut Grads, update: &Update) -> Result<Done> {
+        let batch: Vec<Sequence<'_>> = update.samples.iter().map(|&i| sequence(&self.samples[i])).collect();
+        let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
+        let targets: usize = batch.iter().map(Sequence::num_targets).sum();
+        let weight = 1.0 / targets.max(1) as f64;
+        let mut loss = 0.0;
+        for range in step::micro_batches(&lengths, self.config.micro_batch_tokens)? {
+            let part = &batch[range];
+            if part.iter().all(|s| s.num_targets() == 0) {
+                continue;
+            }
+            let forward = step::forward(dev, &trainer.model, part, Policy::default(), Keep::All, false)?;
+            loss -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>() * weight;
+            let dlog_prob = vec![-weight as f32; forward.log_prob.len()];
+            forward.backward(dev, grads, &dlog_prob, None)?;
+        }
+        Ok(Done { loss, targets, tokens: lengths.iter().sum() })
+    }
+}
+
+struct Done {
+    loss: f64,
+    targets: usize,
+    tokens: usize,
+}
+
+fn sequence(sample: &Sample) -> Sequence<'_> {
+    Sequence {
+        input_ids: &sample.input_ids,
+        images: &sample.images,
+        prompt_len: sample.input_ids.len(),
+        loss_mask: &sample.loss_mask,
+    }
+}
+
+/// Steps of the finished run in `dir`, when its model is there.
+pub fn finished_steps(dir: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(dir.join("summary.json")).ok()?;
+    let summary: Value = serde_json::from_str(&text).ok()?;
+    dir.join("model").is_dir().then(|| summary["steps"].as_u64())?
+}
+
+/// The members of a JSON object literal.
+pub fn object(value: Value) -> Metrics {
+    match value {
+        Value::Object(map) => map,
+        other => unreachable!("not an object: {other}"),
+    }
+}

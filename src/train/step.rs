@@ -1,0 +1,148 @@
+//! One micro-batch, forward and backward, for any loss over the log-probs of target tokens.
+//!
+//! SFT and RL differ only in the coefficients they hand to [`Forward::backward`]: the derivative of the loss by
+//! each target's log-prob. What a sum over the mini-batch is divided by is the caller's, so cutting a mini-batch
+//! into micro-batches changes no term of the sum.
+
+use std::sync::Arc;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::image::ImageInput;
+use crate::model::{Grads, Inputs, Keep, LogProbs, Mode, Model, Policy, Tape};
+use crate::tensor::Tensor;
+
+/// A sequence to be trained on.
+#[derive(Clone, Copy, Debug)]
+pub struct Sequence<'a> {
+    /// Tokens, image places expanded.
+    pub input_ids: &'a [u32],
+    /// Its images, in order.
+    pub images: &'a [Arc<ImageInput>],
+    /// Tokens from here on were generated: an image id among them is a plain token.
+    pub prompt_len: usize,
+    /// `[len]`: the prediction of this token counts. The first token is predicted by nothing and never counts.
+    pub loss_mask: &'a [bool],
+}
+
+impl Sequence<'_> {
+    /// Tokens whose prediction counts.
+    pub fn num_targets(&self) -> usize {
+        self.loss_mask.iter().skip(1).filter(|&&m| m).count()
+    }
+}
+
+/// A forward pass whose backward is still to come.
+pub struct Forward {
+    tape: Tape,
+    logprobs: LogProbs,
+    /// log p of each target, sequence after sequence, f32 `[R]`.
+    pub log_prob: Vec<f32>,
+    /// Entropy of the distribution each target was predicted from, when asked for, f32 `[R]`.
+    pub entropy: Option<Vec<f32>>,
+    /// Borders of the sequences in the targets, `[S + 1]`.
+    pub cu_targets: Vec<u32>,
+}
+
+/// Runs the model on `sequences`, packed, and returns the targets' log-probs under `policy`. `keep` says what is
+/// recomputed in backward; it changes no bit. Errors on ids outside the vocabulary, image places that do not match
+/// the images, and a micro-batch without a target.
+pub fn forward(
+    dev: &mut Device,
+    model: &Model,
+    sequences: &[Sequence<'_>],
+    policy: Policy,
+    keep: Keep,
+    entropy: bool,
+) -> Result<Forward> {
+    let mut inputs = Inputs::empty();
+    let (mut rows, mut targets, mut cu_targets) = (Vec::new(), Vec::new(), vec![0]);
+    for s in sequences {
+        let start = inputs.len();
+        inputs.push(&model.config, s.input_ids, s.images, s.prompt_len)?;
+        for t in 1..s.input_ids.len() {
+            if s.loss_mask[t] {
+                rows.push((start + t - 1) as u32);
+                targets.push(s.input_ids[t]);
+            }
+        }
+        cu_targets.push(rows.len() as u32);
+    }
+    if rows.is_empty() {
+        return Err(Error::input("batch", "no token to be predicted", "at least one in each micro-batch"));
+    }
+    let mut tape = Tape::new(dev, Mode::Train(keep));
+    let hidden = model.forward(&mut tape, dev, &inputs)?;
+    let idx = tape.upload(dev, &rows, &[rows.len()])?;
+    let hidden = tape.gather(dev, hidden, idx)?;
+    let targets = tape.upload(dev, &targets, &[targets.len()])?;
+    let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, entropy)?;
+    let log_prob = dev.read::<f32>(logprobs.logprob.tensor);
+    let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor));
+    Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
+}
+
+impl Forward {
+    /// Adds the gradients to `grads`. `dlog_prob` `[R]` is the derivative of the loss by each target's log-prob,
+    /// `dentropy` by its entropy. Frees the activations.
+    pub fn backward(
+        mut self,
+        dev: &mut Device,
+        grads: &mut Grads,
+        dlog_prob: &[f32],
+        dentropy: Option<&[f32]>,
+    ) -> Result<()> {
+        let seed = self.upload(dev, dlog_prob)?;
+        let mut seeds = vec![(self.logprobs.logprob, seed)];
+        if let (Some(entropy), Some(dentropy)) = (self.logprobs.entropy, dentropy) {
+            seeds.push((entropy, self.upload(dev, dentropy)?));
+        }
+        let done = self.tape.backward(dev, grads, &seeds);
+        self.tape.finish(dev);
+        done
+    }
+
+    /// Frees the activations without a backward pass.
+    pub fn discard(self, dev: &mut Device) {
+        self.tape.finish(dev);
+    }
+
+    fn upload(&self, dev: &mut Device, values: &[f32]) -> Result<Tensor> {
+        self.tape.upload(dev, values, &[values.len()])
+    }
+}
+
+/// Cuts sequences, in their order, into micro-batches of at most `max_tokens` tokens: ranges of indices. Errors
+/// when one sequence alone is longer.
+pub fn micro_batches(lengths: &[usize], max_tokens: usize) -> Result<Vec<std::ops::Range<usize>>> {
+    let (mut out, mut start, mut tokens) = (Vec::new(), 0, 0);
+    for (i, &len) in lengths.iter().enumerate() {
+        if len > max_tokens {
+            let expected = format!("at most micro_batch_tokens, which is {max_tokens}");
+            return Err(Error::input(format!("sequence {i}"), format!("{len} tokens"), expected));
+        }
+        if tokens + len > max_tokens {
+            out.push(start..i);
+            (start, tokens) = (i, 0);
+        }
+        tokens += len;
+    }
+    if start < lengths.len() {
+        out.push(start..lengths.len());
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_keep_order_and_budget() {
+        let cuts = micro_batches(&[3, 4, 2, 9, 1], 9).unwrap();
+        assert_eq!(cuts, [0..3, 3..4, 4..5]);
+        assert!(micro_batches(&[], 9).unwrap().is_empty());
+        let error = micro_batches(&[3, 10], 9).unwrap_err().to_string();
+        assert_eq!(error, "sequence 1: found 10 tokens, expected at most micro_batch_tokens, which is 9");
+    }
+}

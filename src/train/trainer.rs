@@ -1,0 +1,210 @@
+//! What SFT and RL share: model and optimizer in memory, checkpoints on disk, the update, the final model.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::metrics::MetricsLog;
+use crate::checkpoint::{Cadence, Resume, State, Store};
+use crate::config::{Dtype, OptimConfig};
+use crate::data::whole;
+use crate::device::{Device, Plan, Region};
+use crate::error::{Error, Result};
+use crate::model::{Grads, Model, ModelConfig};
+use crate::observe::Observer;
+use crate::optim::{Optimizer, StepStats, learning_rate};
+use crate::tensor::DType;
+
+/// Files of a model directory that training leaves as they are, copied into every model written.
+const COMPANIONS: [&str; 10] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// How a run trains and saves: the part of a config SFT and RL have in common.
+#[derive(Clone, Debug)]
+pub struct TrainerConfig {
+    /// Run directory.
+    pub dir: PathBuf,
+    /// Model directory to start from.
+    pub model: PathBuf,
+    /// Storage of weights and activations.
+    pub dtype: Dtype,
+    /// Optimizer and schedule.
+    pub optim: OptimConfig,
+    /// Updates in all.
+    pub total_steps: u64,
+    /// Seed, recorded in checkpoints.
+    pub seed: u64,
+    /// The resolved config as YAML, recorded as a hash.
+    pub config_text: String,
+    /// Checkpoint every so many steps.
+    pub save_steps: Option<u64>,
+    /// Checkpoint every so many seconds.
+    pub save_seconds: Option<f64>,
+    /// Checkpoints kept.
+    pub save_total_limit: usize,
+    /// `auto`, `never` or a path.
+    pub resume: String,
+}
+
+/// The element type of a config's dtype.
+pub fn dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::Bf16,
+    }
+}
+
+/// A model in training.
+pub struct Trainer {
+    /// The model; weights change only in [`Trainer::update`].
+    pub model: Model,
+    /// Updates done.
+    pub step: u64,
+    /// Samples or prompts consumed.
+    pub samples_consumed: u64,
+    /// The run's metrics files.
+    pub log: MetricsLog,
+    /// What the job keeps in checkpoints beside these.
+    pub extra: Map<String, Value>,
+    config: TrainerConfig,
+    optimizer: Optimizer,
+    store: Store,
+    cadence: Cadence,
+    saved_step: Option<u64>,
+}
+
+impl Trainer {
+    /// Loads the newest checkpoint of the run, or the model to start from. Errors when files are broken or
+    /// `resume` does not fit.
+    pub fn open(dev: &mut Device, config: TrainerConfig, observer: &dyn Observer) -> Result<Trainer> {
+        let store = Store::open(&config.dir, config.save_total_limit)?;
+        let checkpoint = store.resume(&Resume::from(config.resume.as_str()))?;
+        let dir = checkpoint.as_ref().map_or(&config.model, |c| &c.path);
+        let model = Model::load(dev, dir, dtype(config.dtype))?;
+        let mut optimizer = Optimizer::new(dev, &model.layout, config.optim)?;
+        let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
+        if let Some(checkpoint) = &checkpoint {
+            let state = checkpoint.state()?;
+            optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
+            if let Some(warning) = state.other_arithmetic("cpu", dev.isa().name()) {
+                observer.note(&warning);
+            }
+            (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
+            observer.note(&format!("going on from step {step} of {}", config.total_steps));
+        }
+        let log = MetricsLog::open(&config.dir, step)?;
+        let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
+        let saved_step = checkpoint.map(|c| c.step);
+        Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step })
+    }
+
+    /// Memory for weights and optimizer state of the model in `dir`, counted.
+    pub fn plan(dir: &Path, dtype_: Dtype, optim: OptimConfig, threads: usize) -> Result<(Device, Model)> {
+        let mut dev = Device::count_for(threads);
+        let config = ModelConfig::load(&dir.join("config.json"))?;
+        let model = Model::empty(&mut dev, config, dtype(dtype_))?;
+        Optimizer::new(&mut dev, &model.layout, optim)?;
+        Ok((dev, model))
+    }
+
+    /// The learning rate of the next update.
+    pub fn learning_rate(&self) -> f64 {
+        learning_rate(&self.config.optim, self.step, self.config.total_steps)
+    }
+
+    /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
+    pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
+        self.optimizer.step(dev, &self.model.layout, grads, lr)?;
+        let stats = self.optimizer.stats(dev);
+        if !stats.finite {
+            return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });
+        }
+        Ok(stats)
+    }
+
+    /// Saves a checkpoint when one is due, or when the user asked to stop; then errors with [`Error::Stopped`].
+    pub fn save_if_due(&mut self, dev: &Device, observer: &dyn Observer) -> Result<()> {
+        let stop = observer.stop_requested();
+        if stop || self.cadence.due(self.step) {
+            self.save(dev)?;
+        }
+        if stop && self.step < self.config.total_steps {
+            observer.end();
+            observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.dir.display()));
+            return Err(Error::Stopped);
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint of the present step, unless it has one.
+    pub fn save(&mut self, dev: &Device) -> Result<()> {
+        if self.saved_step == Some(self.step) {
+            return Ok(());
+        }
+        let state = State {
+            step: self.step,
+            samples_consumed: self.samples_consumed,
+            seed: self.config.seed,
+            config_hash: State::hash_of(&self.config.config_text),
+            device: "cpu".to_owned(),
+            cpu_body: dev.isa().name().to_owned(),
+            versions: State::versions(),
+            extra: self.extra.clone(),
+        };
+        let (model, optimizer, config) = (&self.model, &self.optimizer, &self.config);
+        self.store.save(self.step, |folder| {
+            write_model(dev, model, config.dtype, &config.model, folder)?;
+            let trainer = folder.join("trainer");
+            optimizer.save(dev, &model.layout, &trainer)?;
+            state.write(&trainer)
+        })?;
+        self.saved_step = Some(self.step);
+        self.cadence.saved();
+        Ok(())
+    }
+
+    /// Writes the final model directory `DIR/model`, whole.
+    pub fn finish(&mut self, dev: &Device) -> Result<()> {
+        self.save(dev)?;
+        let (model, config) = (&self.model, &self.config);
+        whole::folder(config.dir.join("model"), |folder| write_model(dev, model, config.dtype, &config.model, folder))
+    }
+}
+
+/// Writes a model directory into `folder`: weights, config, and the companions of the model it came from.
+pub fn write_model(dev: &Device, model: &Model, dtype_: Dtype, companions: &Path, folder: &Path) -> Result<()> {
+    model.save(dev, folder, dtype(dtype_))?;
+    for name in COMPANIONS {
+        let from = companions.join(name);
+        if from.exists() {
+            std::fs::copy(&from, folder.join(name)).map_err(Error::io(&from))?;
+        }
+    }
+    Ok(())
+}
+
+/// Peak bytes by region, as summaries record them.
+pub fn memory_summary(plan: &Plan) -> Value {
+    let mut out = Map::new();
+    for region in Region::ALL {
+        out.insert(region.name().to_owned(), plan.bytes(region).into());
+    }
+    out.insert("total".to_owned(), plan.total().into());
+    Value::Object(out)
+}
+
+/// Seconds of a duration, for metrics.
+pub fn seconds(time: Duration) -> f64 {
+    time.as_secs_f64()
+}

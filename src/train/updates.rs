@@ -1,0 +1,139 @@
+//! Which samples make which update: pure host code over [`PackPlan`]'s order. The whole state is the number of
+//! samples consumed.
+
+use crate::config::SftConfig;
+use crate::data::Sample;
+use crate::data::packing::PackPlan;
+use crate::error::{Error, Result};
+
+/// The samples of one update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Indices into the data set, in order.
+    pub samples: Vec<usize>,
+    /// Samples met on the way that are longer than a pack.
+    pub dropped: usize,
+    /// Samples consumed since the start of the run, these included.
+    pub consumed: u64,
+}
+
+/// The updates of an SFT run, in order.
+pub struct Updates {
+    plan: PackPlan,
+    lengths: Vec<usize>,
+    packing_length: usize,
+    train_batch_size: Option<usize>,
+    packs: usize,
+    end: u64,
+}
+
+impl Updates {
+    /// The updates over `samples` that `config` asks for. Errors when no sample fits a pack.
+    pub fn new(config: &SftConfig, samples: &[Sample]) -> Result<Updates> {
+        let lengths: Vec<usize> = samples.iter().map(|s| s.input_ids.len()).collect();
+        let packing_length = config.packing_length;
+        if !lengths.iter().any(|&l| l <= packing_length) {
+            let found = format!("{packing_length}, while all {} samples are longer", lengths.len());
+            return Err(Error::input("packing_length", found, "room for the samples"));
+        }
+        let end = match config.max_steps {
+            Some(_) => u64::MAX,
+            None => (config.num_train_epochs * lengths.len() as f64).ceil() as u64,
+        };
+        Ok(Updates {
+            plan: PackPlan::new(lengths.len(), packing_length, config.seed, config.shuffle)?,
+            packing_length,
+            lengths,
+            train_batch_size: config.train_batch_size,
+            packs: config.gradient_accumulation_steps,
+            end,
+        })
+    }
+
+    /// The update that follows after `consumed` samples; `None` when the epochs are over.
+    pub fn next(&mut self, consumed: u64) -> Result<Option<Update>> {
+        let mut update = Update { samples: Vec::new(), dropped: 0, consumed };
+        match self.train_batch_size {
+            Some(rows) => {
+                while update.samples.len() < rows && update.consumed < self.end {
+                    let sample = self.plan.sample_at(update.consumed);
+                    update.consumed += 1;
+                    if self.lengths[sample] <= self.packing_length {
+                        update.samples.push(sample);
+                    } else {
+                        update.dropped += 1;
+                    }
+                }
+            }
+            None => {
+                for _ in 0..self.packs {
+                    if update.consumed >= self.end {
+                        break;
+                    }
+                    let lengths = &self.lengths;
+                    let Some(pack) = self.plan.next(update.consumed, |i| Ok(lengths[i]))? else { break };
+                    update.samples.extend(pack.samples);
+                    update.dropped += pack.dropped.len();
+                    update.consumed = pack.consumed;
+                }
+            }
+        }
+        Ok((!update.samples.is_empty()).then_some(update))
+    }
+
+    /// Number of updates from the start to the end of the epochs; only for runs without `max_steps`.
+    pub fn count(&mut self) -> Result<u64> {
+        let (mut steps, mut consumed) = (0, 0);
+        while let Some(update) = self.next(consumed)? {
+            consumed = update.consumed;
+            steps += 1;
+        }
+        Ok(steps)
+    }
+
+    /// Samples of an epoch.
+    pub fn epoch_len(&self) -> usize {
+        self.lengths.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(lengths: &[usize]) -> Vec<Sample> {
+        let sample = |&n: &usize| Sample {
+            id: String::new(),
+            input_ids: vec![0; n],
+            loss_mask: vec![true; n],
+            images: Vec::new(),
+        };
+        lengths.iter().map(sample).collect()
+    }
+
+    #[test]
+    fn fixed_rows_and_epochs_cover_every_sample_once() {
+        let samples = samples(&[3, 9, 4, 5, 2, 7, 1]);
+        for train_batch_size in [None, Some(2)] {
+            let config = SftConfig {
+                packing_length: 8,
+                train_batch_size,
+                gradient_accumulation_steps: 2,
+                max_steps: None,
+                num_train_epochs: 1.0,
+                ..SftConfig::default()
+            };
+            let mut updates = Updates::new(&config, &samples).unwrap();
+            let (mut seen, mut dropped, mut consumed, mut steps) = (Vec::new(), 0, 0, 0);
+            while let Some(update) = updates.next(consumed).unwrap() {
+                seen.extend(update.samples);
+                dropped += update.dropped;
+                consumed = update.consumed;
+                steps += 1;
+            }
+            seen.sort_unstable();
+            assert_eq!((seen, dropped), (vec![0, 2, 3, 4, 5, 6], 1));
+            assert_eq!(updates.count().unwrap(), steps);
+        }
+    }
+}
