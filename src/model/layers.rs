@@ -280,7 +280,7 @@ impl Tape {
         Ok(y)
     }
 
-    /// dst[i] = src[idx[i]]; the indices differ from one another.
+    /// `dst[i]` = `src[idx[i]]`; the indices differ from one another.
     pub fn gather(&mut self, dev: &mut Device, src: Var, idx: Tensor) -> Result<Var> {
         let dst = self.alloc(dev, src.tensor.dtype, &[idx.len(), src.tensor.cols()])?;
         self.gather_into(dev, src, idx, dst)?;
@@ -304,7 +304,7 @@ impl Tape {
         Ok(())
     }
 
-    /// dst[idx[i]] = src[i], in place; the indices differ from one another.
+    /// `dst[idx[i]]` = `src[i]`, in place; the indices differ from one another.
     pub fn scatter(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::scatter(dev, src.tensor, idx, dst.tensor)?;
@@ -321,7 +321,7 @@ impl Tape {
         Ok(())
     }
 
-    /// log p(targets[i]) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the allowed
+    /// log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the allowed
     /// ids. Logits are not stored.
     pub fn linear_logprob(
         &mut self,

@@ -10,7 +10,7 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Rows of one work item.
 const ROWS: usize = 32;
 
-/// y[t] = row ids[t] of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Errors on other shapes and on
+/// `y[t]` = row `ids[t]` of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Errors on other shapes and on
 /// an id of n or more.
 pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "embedding::fwd";
@@ -37,7 +37,7 @@ fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
     });
 }
 
-/// dw[ids[t]] += dy[t], equal ids in ascending t: ids `[T]` u32, dy `[T, k]` f32 or bf16, dw f32 in the panel order of
+/// `dw[ids[t]]` += `dy[t]`, equal ids in ascending t: ids `[T]` u32, dy `[T, k]` f32 or bf16, dw f32 in the panel order of
 /// a weight of dy's type and k columns. Errors on other shapes and on an id past dw's panels.
 pub fn bwd(dev: &mut Device, ids: Tensor, dy: Tensor, dw: Tensor) -> Result<()> {
     const OP: &str = "embedding::bwd";

@@ -27,7 +27,7 @@ fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
     t.unwrap_or(like.slice(0, 0))
 }
 
-/// y [T, N] = x [T, K] W^T (+ bias [N]) (+ residual [T, N]), rounded once. y may not overlap an input.
+/// y `[T, N]` = x `[T, K]` W^T (+ bias `[N]`) (+ residual `[T, N]`), rounded once. y may not overlap an input.
 pub fn fwd(
     dev: &mut Device,
     x: Tensor,
@@ -85,9 +85,9 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
     Ok(())
 }
 
-/// y [T, F] = silu(gate) * up from the fp32 values of [gate, up] = x W^T (+ bias [2F]). The weight's rows are
+/// y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's rows are
 /// interleaved in blocks of 32 (gate 0..32, up 0..32, gate 32..64, ...) and F is a multiple of 32.
-/// `gate_up` [T, 2F], in the same interleaved order, is what [`super::swiglu::bwd`] needs.
+/// `gate_up` `[T, 2F]`, in the same interleaved order, is what [`super::swiglu::bwd`] needs.
 pub fn fwd_swiglu(
     dev: &mut Device,
     x: Tensor,
@@ -126,7 +126,7 @@ pub fn fwd_swiglu(
     Ok(())
 }
 
-/// y [T, N] = gelu(x W^T (+ bias [N])) from the fp32 value, exact (erf) form. `pre` [T, N], the value before
+/// y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value, exact (erf) form. `pre` `[T, N]`, the value before
 /// the activation, is what [`super::gelu::bwd`] needs.
 pub fn fwd_gelu(
     dev: &mut Device,
@@ -182,7 +182,7 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
     Ok(())
 }
 
-/// dw += dy^T x and dbias [N] += the sum of dy [T, N] over tokens; x is [T, K]. Both are f32, `dw` flat in the
+/// dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both are f32, `dw` flat in the
 /// panel order of a weight of x's dtype. One chain per element over the tokens, from its present value; two
 /// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first).
 pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {

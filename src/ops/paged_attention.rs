@@ -104,7 +104,7 @@ cpu_kernel! {
 }
 
 /// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), the tokens
-/// of sequence s being rows cu_seqlens_q[s] .. cu_seqlens_q[s + 1] and its last positions; context_lens `[S]` u32
+/// of sequence s being rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last positions; context_lens `[S]` u32
 /// counts a sequence's keys with the new ones, which [`store`] must have put into the cache before; block_tables
 /// `[S, max blocks]` u32; out `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
 /// context shorter than its new tokens or longer than its table, and on a block past the cache.

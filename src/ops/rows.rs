@@ -8,7 +8,7 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Elements a work item copies, about.
 const ITEM: usize = 16_384;
 
-/// dst[i] = src[idx[i]]: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Errors on other shapes and on an
+/// `dst[i]` = `src[idx[i]]`: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Errors on other shapes and on an
 /// index of S or more.
 pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::gather";
@@ -21,13 +21,13 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     Ok(())
 }
 
-/// dst[idx[i]] = src[i]; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx `[T]` u32, dst
+/// `dst[idx[i]]` = `src[i]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx `[T]` u32, dst
 /// `[S, D]` of src's type. Errors on other shapes and on an index of S or more.
 pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     into_rows(dev, "rows::scatter", src, idx, dst, false)
 }
 
-/// dst[idx[i]] += src[i], equal indices in ascending i, each sum in f32 and rounded once. Shapes and errors as
+/// `dst[idx[i]]` += `src[i]`, equal indices in ascending i, each sum in f32 and rounded once. Shapes and errors as
 /// [`scatter`].
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     into_rows(dev, "rows::scatter_add", src, idx, dst, true)

@@ -69,7 +69,7 @@ pub struct NoiseKey {
     pub position: u32,
 }
 
-/// ids_out u32 [B] and logprob_out f32 [B] from hidden [B, D] and w [V, D], one [`SamplingParams`] and one
+/// ids_out u32 `[B]` and logprob_out f32 `[B]` from hidden `[B, D]` and w `[V, D]`, one [`SamplingParams`] and one
 /// [`NoiseKey`] a row; `allowed` as in [`super::linear_logprob::fwd`]; `seed` is (run seed, step). The log-prob
 /// is of the whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id.
 #[allow(clippy::too_many_arguments)]

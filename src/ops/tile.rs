@@ -27,7 +27,7 @@ pub struct Left<'a, const TRANSPOSED: bool> {
     pub stride: usize,
 }
 
-/// c[m][n] = (ZERO ? 0 : c[m][n]) + sum over k of a(m, k) * b[k][n] for m below `rows` (at most [`ROWS`]) and n
+/// `c[m][n]` = (ZERO ? 0 : `c[m][n]`) + sum over k of a(m, k) * `b[k][n]` for m below `rows` (at most [`ROWS`]) and n
 /// below 16 `groups`; rows of b and c are `ldb` and `ldc` apart.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]

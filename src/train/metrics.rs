@@ -28,7 +28,7 @@ impl MetricsLog {
     pub fn open(dir: &Path, resume_step: u64) -> Result<MetricsLog> {
         let path = dir.join("metrics.jsonl");
         let kept = cut_back(&path, resume_step)?;
-        let text: String = kept.iter().map(|m| line(m)).collect();
+        let text: String = kept.iter().map(line).collect();
         let temp = dir.join("metrics.jsonl.tmp");
         std::fs::write(&temp, text).map_err(Error::io(&temp))?;
         std::fs::rename(&temp, &path).map_err(Error::io(&path))?;

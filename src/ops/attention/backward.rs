@@ -281,7 +281,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// sums[i] = dot of the i-th heads of a and b.
+    /// `sums[i]` = dot of the i-th heads of a and b.
     fn row_sums<T: Elem>(a: &[T], b: &[T], dim: usize, sums: &mut [f32]) {
         for ((s, a), b) in sums.iter_mut().zip(a.chunks_exact(dim)).zip(b.chunks_exact(dim)) {
             *s = lanes::dot(a, b);

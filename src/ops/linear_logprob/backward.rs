@@ -14,8 +14,8 @@ use half::bf16;
 /// Columns whose gradients exist at one time; a multiple of the segment.
 const SLAB: usize = 8 * SEGMENT;
 
-/// dhidden [T, D] (overwritten) and dw (f32, accumulated, panel order of the weight's dtype) from dlogprob [T]
-/// and, when given, dentropy [T] (which needs the forward's entropy). The other arguments are the forward's.
+/// dhidden `[T, D]` (overwritten) and dw (f32, accumulated, panel order of the weight's dtype) from dlogprob `[T]`
+/// and, when given, dentropy `[T]` (which needs the forward's entropy). The other arguments are the forward's.
 #[allow(clippy::too_many_arguments)]
 pub fn bwd(
     dev: &mut Device,
@@ -214,7 +214,7 @@ struct Token {
 }
 
 cpu_kernel! {
-    /// dz = (dlogprob (1[target] - p) - dentropy p (ln p + entropy)) / temperature.
+    /// dz = (dlogprob (`1[target]` - p) - dentropy p (ln p + entropy)) / temperature.
     fn gradient_row<E: Elem>(z: &mut [f32], token: Token, words: &[u32], target: usize, dz: &mut [E]) {
         logits_of(z, token.scale, words);
         for z in z.iter_mut() {

@@ -51,9 +51,9 @@ fn check_targets(op: &'static str, targets: &[u32], vocab: usize) -> Result<()> 
     }
 }
 
-/// logprob [T] = z[target] - lse, lse [T] = ln of the sum of e^z, entropy [T] in nats, all f32; hidden is
-/// [T, D], w [V, D], `allowed` a bitmap of u32 [ceil(V/32)] (bit v % 32 of word v / 32; all ids without it),
-/// targets u32 [T]. A target that is not allowed has log-prob minus infinity; one not below V is an error.
+/// logprob `[T]` = `z[target]` - lse, lse `[T]` = ln of the sum of e^z, entropy `[T]` in nats, all f32; hidden is
+/// `[T, D]`, w `[V, D]`, `allowed` a bitmap of u32 `[ceil(V/32)]` (bit v % 32 of word v / 32; all ids without it),
+/// targets u32 `[T]`. A target that is not allowed has log-prob minus infinity; one not below V is an error.
 /// Temperature 0 (greedy) counts as 1.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(

@@ -9,7 +9,7 @@ use crate::tensor::{DType, Elem};
 
 /// y = sums (+ bias) (+ residual).
 pub(in crate::ops) struct Linear<'a, E> {
-    /// [n] or nothing.
+    /// `[n]` or nothing.
     pub bias: Option<&'a [E]>,
     /// [rows, n] or nothing.
     pub residual: Option<&'a [E]>,
@@ -103,7 +103,7 @@ cpu_kernel! {
 
 /// y = gelu(sums + bias).
 pub(in crate::ops) struct Gelu<'a, E> {
-    /// [n] or nothing.
+    /// `[n]` or nothing.
     pub bias: Option<&'a [E]>,
     /// [rows, n], the value before the activation, for backward; empty when it is not wanted.
     pub pre: Cells<'a, E>,

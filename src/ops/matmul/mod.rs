@@ -2,7 +2,7 @@
 //!
 //! Every output is one chain over ascending K, from zero or from a given start: no split-K, and a row computed
 //! alone has the bits it has in a batch. Activations are read in place; sums stay in registers; an
-//! [`Epilogue`] turns finished sums into what the op stores.
+//! `Epilogue` turns finished sums into what the op stores.
 
 mod block;
 mod cells;
@@ -67,7 +67,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The columns of `left` ([steps][rows] words) times panels over `steps` words: a weight gradient.
+    /// The columns of `left` (`[steps][rows]` words) times panels over `steps` words: a weight gradient.
     pub fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
         let steps = left.len().checked_div(rows).unwrap_or(0);
         assert_eq!(

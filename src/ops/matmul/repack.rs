@@ -37,7 +37,7 @@ cpu_kernel! {
     }
 }
 
-/// dy [t, n] as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias [n] += the sum
+/// dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias `[n]` += the sum
 /// over tokens, one chain each.
 pub(in crate::ops) fn pack_columns<E: Elem>(
     pool: &Pool,
@@ -61,7 +61,7 @@ pub(in crate::ops) fn pack_columns<E: Elem>(
 }
 
 cpu_kernel! {
-    /// sums[j] += dy[.., first + j], tokens ascending.
+    /// `sums[j]` += `dy[.., first + j]`, tokens ascending.
     fn add_columns<E: Elem>(dy: &[E], n: usize, first: usize, sums: &mut [f32]) {
         let mut acc = [0.0; PANEL];
         acc[..sums.len()].copy_from_slice(sums);
