@@ -404,6 +404,27 @@ mod tests {
     }
 
     #[test]
+    fn damaged_headers_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut dev, layout) = small(DType::F32);
+        save(&dev, &layout, dir.path(), DType::F32).unwrap();
+        let path = dir.path().join(SINGLE);
+        let whole = std::fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+        for at in 0..header {
+            for flip in [0x01, 0x04, 0x80] {
+                let mut damaged = whole.clone();
+                damaged[at] ^= flip;
+                std::fs::write(&path, &damaged).unwrap();
+                // A changed name or type is an error as well; nothing may panic, and a changed pad changes nothing.
+                if let Err(error) = WeightFiles::open(dir.path()).and_then(|w| w.load(&mut dev, &layout)) {
+                    assert_eq!(error.exit_code(), 2, "{error}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn newer_names_are_read() {
         assert_eq!(released_name("model.language_model.layers.0.x"), "model.layers.0.x");
         assert_eq!(released_name("model.visual.blocks.0.x"), "visual.blocks.0.x");

@@ -159,6 +159,73 @@ fn nothing_but_the_numbers_decides_the_bits() {
 }
 
 #[test]
+fn every_kernel_body_gives_the_same_bits_in_f32() {
+    let bits: Vec<_> = [Isa::Avx512, Isa::Avx2, Isa::Portable]
+        .into_iter()
+        .filter(|isa| isa.available())
+        .map(|isa| {
+            let mut dev = Device::cpu(&Plan::uniform(1 << 30), 2, isa).unwrap();
+            let model = Model::init(&mut dev, config(false), DType::F32, seed()).unwrap();
+            let inputs = inputs(&model.config, true);
+            gradient_bits(&mut dev, &model, &inputs, Keep::All)
+        })
+        .collect();
+    assert!(bits.iter().all(|b| *b == bits[0]));
+}
+
+/// The sizes of the released models, as their configurations have them.
+fn released(
+    hidden: usize,
+    heads: usize,
+    kv: usize,
+    layers: usize,
+    mlp: usize,
+    vocab: usize,
+    tied: bool,
+) -> ModelConfig {
+    let file = json!({
+        "model_type": "qwen2_5_vl", "vocab_size": vocab, "hidden_size": hidden, "intermediate_size": mlp,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv, "rms_norm_eps": 1e-6,
+        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "tie_word_embeddings": tied,
+        "vision_config": {"hidden_size": 1280, "out_hidden_size": hidden, "tokens_per_second": 2}
+    });
+    ModelConfig::from_json(&file, "config").unwrap()
+}
+
+#[test]
+fn released_sizes_have_their_number_of_weights() {
+    // Half of `metadata.total_size` in the released model.safetensors.index.json, whose tensors are bf16.
+    let sizes = [
+        (released(3584, 28, 4, 28, 18_944, 152_064, false), 16_584_333_312u64 / 2),
+        (released(2048, 16, 2, 36, 11_008, 151_936, true), 7_509_245_952 / 2),
+    ];
+    for (config, want) in sizes {
+        let mut dev = Device::count();
+        let model = Model::empty(&mut dev, config, DType::Bf16).unwrap();
+        assert_eq!(model.layout.num_weights() as u64, want);
+    }
+}
+
+#[test]
+fn a_long_sequence_of_the_7b_is_planned_without_memory() {
+    let config = released(3584, 28, 4, 28, 18_944, 152_064, false);
+    let ids: Vec<u32> = (0..61_440).map(|i| i % 1000).collect();
+    let activations = [Keep::AllButGateUp, Keep::Inputs].map(|keep| {
+        let mut dev = Device::count_for(16);
+        let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
+        let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+        let below = dev.high_water().bytes(Region::Overlay);
+        pass(&mut dev, &model, &Inputs::new(&config, &[(&ids, &[])]).unwrap(), keep, &mut grads);
+        dev.high_water().bytes(Region::Overlay) - below
+    });
+    // Rows of D and F in bf16. Inputs alone: the embeddings, 28 layers' results, and one layer replayed: two norms,
+    // q, k and v, attention, their sum, gate, up and product.
+    let rows = |d: usize, f: usize| 61_440 * (d * 3584 + f * 18_944) * 2;
+    assert!(activations[1] > rows(29 + 5, 3) && activations[1] < rows(29 + 7, 3), "{activations:?}");
+    assert!(activations[0] > rows(28 * 6, 0) && activations[0] < rows(28 * 7 + 3, 3), "{activations:?}");
+}
+
+#[test]
 fn inferring_gives_the_bits_of_training() {
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);

@@ -25,7 +25,7 @@ fn models() -> Vec<PathBuf> {
 }
 
 fn device() -> Device {
-    Device::cpu(&Plan::uniform(8 << 30), 2, Isa::detect()).unwrap()
+    Device::cpu(&Plan::uniform(2 << 30), 2, Isa::detect()).unwrap()
 }
 
 /// The tensors of one safetensors file.
