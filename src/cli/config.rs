@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 
 use super::Context;
-use crate::config::{self, DataConfig, EvalConfig, Key, RecipeConfig, RlConfig, Rule, Safe, SftConfig};
+use crate::config::{self, DataConfig, EvalConfig, GenerateConfig, Key, RecipeConfig, RlConfig, Rule, Safe, SftConfig};
 use crate::error::Result;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -13,6 +13,7 @@ enum Kind {
     Sft,
     Rl,
     Eval,
+    Generate,
 }
 
 /// Arguments of `omr config`.
@@ -34,6 +35,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         Kind::Sft => config::keys::<SftConfig>(),
         Kind::Rl => config::keys::<RlConfig>(),
         Kind::Eval => config::keys::<EvalConfig>(),
+        Kind::Generate => config::keys::<GenerateConfig>(),
     };
     let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
     let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();

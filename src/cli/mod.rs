@@ -52,45 +52,45 @@ struct Cli {
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation of base, SFT and RL, report
     Recipe(recipe::Args),
+    /// Prepare data: distill answers from a teacher, inspect data sets
+    Data(data::Args),
     /// Fine-tune on rows of conversations, packed online
     Sft(sft::Args),
     /// Improve a model on questions with GSPO, GRPO or DAPO and the integrated sampler
     Rl(rl::Args),
     /// Measure a model on tasks
     Eval(eval::Args),
-    /// Measure the ops on this machine beside what it can do at most
-    Bench(bench::Args),
-    /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
-    Config(config::Args),
-    /// Prepare data: distill answers from a teacher, inspect data sets
-    Data(data::Args),
-    /// Build report.html of a run again, or one page that compares several runs
-    Report(report::Args),
+    /// Answer a question about text and pictures, streamed; or a file of them
+    Generate(generate::Args),
     /// Score responses against their right answers: accuracy and format
     Score(score::Args),
     /// Say whether an answer equals the right one
     Verify(verify::Args),
+    /// Build report.html of a run again, or one page that compares several runs
+    Report(report::Args),
+    /// Measure the ops on this machine beside what it can do at most
+    Bench(bench::Args),
+    /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
+    Config(config::Args),
     /// Say what works on this machine and what to do about what does not
     Doctor(doctor::Args),
-    /// Answer a question about text and pictures, streamed; or a file of them
-    Generate(generate::Args),
 }
 
 impl Command {
     fn run(&self, context: &Context) -> Result<()> {
         match self {
             Command::Recipe(args) => recipe::run(args, context),
+            Command::Data(args) => data::run(args, context),
             Command::Sft(args) => sft::run(args, context),
             Command::Rl(args) => rl::run(args, context),
             Command::Eval(args) => eval::run(args, context),
-            Command::Bench(args) => bench::run(args, context),
-            Command::Config(args) => config::run(args, context),
-            Command::Data(args) => data::run(args, context),
-            Command::Report(args) => report::run(args, context),
+            Command::Generate(args) => generate::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),
+            Command::Report(args) => report::run(args, context),
+            Command::Bench(args) => bench::run(args, context),
+            Command::Config(args) => config::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
-            Command::Generate(args) => generate::run(args, context),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `report.html`: one file without network that shows what a run did, for people.
 //!
-//! [`read`] builds a [`RecipeReport`] from run directories, [`html`] turns it into a page. The page holds its
+//! [`report`] builds a [`RecipeReport`] from run directories, [`page`] turns it into a page. The page holds its
 //! data as JSON; bars and text are in the markup, so they stand without scripts; `page.js` draws the curves and
 //! the browser of examples.
 
