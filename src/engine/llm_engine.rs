@@ -210,6 +210,10 @@ impl Engine {
         });
         self.scheduler.abort();
         self.requests.clear();
+        if done.is_err() {
+            // A step that was planned and not computed has left promises in the caches.
+            self.scheduler.reset_caches();
+        }
         done?;
         let lost = || Error::Failed("a rollout was lost by the scheduler".into());
         outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)

@@ -2,5 +2,6 @@
 
 mod config;
 mod errors;
+mod generate;
 mod help;
 mod jsonl;

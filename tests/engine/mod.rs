@@ -1,2 +1,3 @@
 mod parity;
 mod scheduler;
+mod speed;

@@ -1,0 +1,135 @@
+//! `omr generate` on a small random model: streamed and in files, the same answers.
+
+use std::fs;
+use std::path::Path;
+
+use super::help::omr;
+use omr::device::{Device, Isa, Plan};
+use omr::image::Processor;
+use omr::model::{Model, ModelConfig};
+use omr::tensor::DType;
+use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
+use serde_json::{Value, json};
+
+/// A model directory as users have it, with weights drawn by chance.
+fn model_dir(dir: &Path) {
+    let tokenizer = train_tokenizer(["What is this? One and two."], &SPECIAL_TOKENS, &[], 300).unwrap();
+    write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
+    let id = |token: &str| tokenizer.id(token).unwrap();
+    let config = json!({
+        "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "vocab_size": 320,
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "rms_norm_eps": 1e-6, "rope_theta": 1e4, "tie_word_embeddings": true,
+        "max_position_embeddings": 256, "initializer_range": 0.3, "hidden_act": "silu",
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]}, "image_token_id": id("<|image_pad|>"),
+        "video_token_id": id("<|video_pad|>"), "vision_start_token_id": id("<|vision_start|>"),
+        "vision_end_token_id": id("<|vision_end|>"), "vision_token_id": id("<|vision_pad|>"),
+        "eos_token_id": id("<|im_end|>"),
+        "vision_config": {
+            "depth": 1, "hidden_size": 16, "intermediate_size": 24, "num_heads": 1, "out_hidden_size": 32,
+            "patch_size": 14, "temporal_patch_size": 2, "spatial_merge_size": 2, "window_size": 56,
+            "fullatt_block_indexes": [0], "in_chans": 3, "tokens_per_second": 2, "hidden_act": "silu"
+        }
+    });
+    let config = ModelConfig::from_json(&config, "test").unwrap();
+    let mut dev = Device::cpu(&Plan::uniform(1 << 26), 1, Isa::detect()).unwrap();
+    Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&dev, dir, DType::F32).unwrap();
+    let processor = Processor { min_pixels: 784, ..Processor::default() };
+    fs::write(dir.join("preprocessor_config.json"), processor.to_json().to_string()).unwrap();
+    fs::write(dir.join("generation_config.json"), json!({"eos_token_id": [id("<|im_end|>")]}).to_string()).unwrap();
+}
+
+fn png(path: &Path) {
+    let pixels: Vec<u8> = (0..28 * 56 * 3).map(|i| (i % 251) as u8).collect();
+    image::save_buffer(path, &pixels, 56, 28, image::ExtendedColorType::Rgb8).unwrap();
+}
+
+/// Exit status, stdout and stderr.
+fn run(args: &[&str]) -> (i32, String, String) {
+    let output = omr().arg("generate").args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn one_answer_streamed_is_the_one_in_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let model = at("model");
+    fs::create_dir(&model).unwrap();
+    model_dir(Path::new(&model));
+    png(Path::new(&at("seen.png")));
+    let settings = ["temperature=0", "max_tokens=12", "ignore_eos=true"];
+
+    let ask = |image: Option<&str>, settings: &[&str]| {
+        let image = image.map(|image| vec!["--image", image]).unwrap_or_default();
+        let args = [&["--model", &model, "--prompt", "What is this?"], &image[..], settings].concat();
+        let (code, out, err) = run(&args);
+        assert_eq!(code, 0, "{err}");
+        out.strip_suffix('\n').unwrap().to_owned()
+    };
+    let seen = at("seen.png");
+    let (blind, with_image) = (ask(None, &settings), ask(Some(&seen), &settings));
+    assert_ne!(blind, with_image);
+
+    let lines = [
+        json!({"id": 1, "prompt": "What is this?"}),
+        json!({"id": 2, "prompt": "What is this?", "images": ["seen.png"], "kept": [1, 2]}),
+        json!({"id": 3, "messages": [{"role": "user", "content": [
+            {"type": "image_url", "image_url": {"url": "seen.png"}}, {"type": "text", "text": "What is this?"}]}]}),
+    ];
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    fs::write(at("questions.jsonl"), text).unwrap();
+    let (questions, answers) = (at("questions.jsonl"), at("answers.jsonl"));
+    for more in [&["max_num_seqs=1", "max_num_batched_tokens=7"][..], &["enable_prefix_caching=false"], &[]] {
+        let args = [&["--model", &model, "--jsonl", &questions, "--out", &answers], &settings[..], more].concat();
+        let (code, out, err) = run(&args);
+        assert_eq!((code, &*out), (0, ""), "{err}");
+        let text = fs::read_to_string(&answers).unwrap();
+        let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(found.len(), 3);
+        for ((line, found), response) in lines.iter().zip(&found).zip([&blind, &with_image, &with_image]) {
+            assert!(line.as_object().unwrap().iter().all(|(key, value)| found[key] == *value), "{found}");
+            assert_eq!(found["response"], **response);
+            assert_eq!((found["token_ids"].as_array().unwrap().len(), &found["finish_reason"]), (12, &json!("length")));
+        }
+    }
+    let hot = ["temperature=1.5", "max_tokens=12", "ignore_eos=true"];
+    assert_eq!(ask(None, &hot), ask(None, &hot));
+    assert_ne!(ask(None, &hot), ask(None, &[&hot[..], &["seed=43"]].concat()));
+}
+
+#[test]
+fn wrong_input_is_named_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let model = at("model");
+    fs::create_dir(&model).unwrap();
+    model_dir(Path::new(&model));
+    let (questions, answers) = (at("questions.jsonl"), at("answers.jsonl"));
+    let file = |text: &str| {
+        fs::write(&questions, text).unwrap();
+        run(&["--model", &model, "--jsonl", &questions, "--out", &answers])
+    };
+    let cases = [
+        (file("{\"prompt\": \"one\"}\n{\"prompt\": \"<image> two\"}\n"), "line 2"),
+        (file("{\"prompt\": \"one\", \"images\": [\"gone.png\"]}\n"), "gone.png"),
+        (file("{\"prompt\": \"one\"\n"), "line 1"),
+        (file("{\"id\": 1}\n"), "line 1"),
+        (run(&["--model", &at("nowhere"), "--prompt", "x"]), "nowhere"),
+        (run(&["--model", &model, "--prompt", "x", "temprature=0"]), "temperature"),
+        (run(&["--model", &model, "--prompt", "x", "top_p=0"]), "top_p"),
+        (run(&["--model", &model, "--prompt", "x", "max_model_len=4"]), "max_model_len"),
+        (run(&["--model", &model, "--prompt", "x", "--image", &at("gone.png")]), "gone.png"),
+    ];
+    for ((code, out, err), named) in cases {
+        assert_eq!((code, &*out), (2, ""), "{named}: {err}");
+        assert!(err.contains(named), "{named} is not in: {err}");
+    }
+    assert!(!Path::new(&answers).exists());
+    let weights = Path::new(&model).join("model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() - 8]).unwrap();
+    let (code, _, err) = run(&["--model", &model, "--prompt", "x"]);
+    assert!(code == 2 && err.contains("model.safetensors"), "{err}");
+}
