@@ -4,7 +4,7 @@
 
 use half::bf16;
 
-use crate::device::{Device, Parts, Region, cpu_kernel};
+use crate::device::{Device, Isa, Parts, Region, cpu_kernel};
 use crate::error::{Error, Result};
 use crate::ops::linear_logprob::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
 use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
@@ -106,6 +106,7 @@ pub fn fwd(
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::Rows(&scales),
+            entropy: false,
             targets: None,
             partials: Cells::new(&mut *partials, width),
             logits: Some(Cells::new(&mut *logits, columns)),
@@ -129,7 +130,7 @@ pub fn fwd(
             let id = if params.temperature == 0.0 {
                 largest(cpu.isa, z, None)
             } else if params.narrows() {
-                draw_among(&narrowed(z, fold.max(), params), z, key, noise)
+                draw_among(&narrowed(cpu.isa, z, fold.max(), params), z, key, noise)
             } else {
                 largest(cpu.isa, z, Some((key, noise)))
             };
@@ -185,33 +186,69 @@ cpu_kernel! {
     }
 }
 
-/// The ids that `params` leaves, by integer weights floor(e^(z - max) 2^32) and the order (logit down, id up).
-fn narrowed(z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
-    const ONE: f64 = 4_294_967_296.0;
-    let weight = |id: u32| (f64::from(math::exp(z[id as usize] - max)) * ONE) as u64;
+/// An id that may be drawn.
+#[derive(Clone, Copy)]
+struct Candidate {
+    /// Ascending keys are the order (logit down, id up).
+    key: u64,
+    /// floor(e^(z - max) 2^32).
+    weight: u64,
+}
+
+const ONE: f64 = 4_294_967_296.0;
+
+cpu_kernel! {
+    fn weights(z: &[f32], max: f32, out: &mut [f64]) {
+        for (out, &z) in out.iter_mut().zip(z) {
+            *out = (f64::from(math::exp(z - max)) * ONE).floor();
+        }
+    }
+}
+
+/// The ids that `params` leaves.
+fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
+    let mut weight = vec![0.0; z.len()];
+    weights(isa, z, max, &mut weight);
     let least = f64::from(params.min_p) * ONE;
-    let allowed = (0..z.len() as u32).filter(|&id| z[id as usize] > f32::NEG_INFINITY);
-    let mut ids: Vec<u32> = allowed.filter(|&id| weight(id) as f64 >= least).collect();
-    let order = |a: &u32, b: &u32| z[*b as usize].total_cmp(&z[*a as usize]).then(a.cmp(b));
+    let mut left: Vec<Candidate> = (0..z.len())
+        .filter(|&id| z[id] > f32::NEG_INFINITY && weight[id] >= least)
+        .map(|id| Candidate { key: u64::from(!ascending(z[id])) << 32 | id as u64, weight: weight[id] as u64 })
+        .collect();
     let k = params.top_k as usize;
-    if k > 0 && k < ids.len() {
-        ids.select_nth_unstable_by(k - 1, order);
-        ids.truncate(k);
+    if k > 0 && k < left.len() {
+        left.select_nth_unstable_by_key(k - 1, |c| c.key);
+        left.truncate(k);
     }
-    if params.top_p < 1.0 {
-        ids.sort_unstable_by(order);
-        let total: u64 = ids.iter().map(|&id| weight(id)).sum();
-        let enough = f64::from(params.top_p) * total as f64;
-        let mut before = 0;
-        let keep = ids.iter().take_while(|&&id| {
-            let kept = (before as f64) < enough;
-            before += weight(id);
-            kept
-        });
-        let keep = keep.count().max(1);
-        ids.truncate(keep);
+    if params.top_p < 1.0 && !left.is_empty() {
+        let total: u64 = left.iter().map(|c| c.weight).sum();
+        let kept = nucleus(&mut left, f64::from(params.top_p) * total as f64);
+        left.truncate(kept);
     }
-    ids
+    left.into_iter().map(|c| c.key as u32).collect()
+}
+
+/// Unsigned integers in the order of the floats (the two zeros are one).
+fn ascending(z: f32) -> u32 {
+    let bits = (z + 0.0).to_bits();
+    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
+}
+
+/// Brings to the front the ids, in order, before which the weights sum to less than `enough`; gives their
+/// number, at least 1. Halving: linear time, no sort.
+fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
+    let (mut from, mut to, mut before) = (0, ids.len(), 0);
+    while to - from > 1 {
+        let half = (to - from) / 2;
+        ids[from..to].select_nth_unstable_by_key(half, |c| c.key);
+        let upper: u64 = ids[from..from + half].iter().map(|c| c.weight).sum();
+        if ((before + upper) as f64) < enough {
+            before += upper;
+            from += half;
+        } else {
+            to = from + half;
+        }
+    }
+    from + 1
 }
 
 /// [`largest`] with noise among `ids` only.

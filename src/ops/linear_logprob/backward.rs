@@ -185,8 +185,7 @@ struct LogitGradient<'a, E> {
 
 impl<E: Elem> Epilogue for LogitGradient<'_, E> {
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let col = tile.panel * PANEL;
-        let cols = (tile.panels * PANEL).min(self.dz.cols() - col);
+        let (col, cols) = tile.columns(self.dz.cols());
         let mut words = [0; SEGMENT / PANEL];
         for (i, word) in words[..tile.panels].iter_mut().enumerate() {
             *word = self.allowed.word(self.first / PANEL + tile.panel + i);
@@ -241,8 +240,7 @@ struct Resume<'a> {
 impl<'a> Resume<'a> {
     /// The columns of row `i` of the tile.
     fn piece(&self, tile: &Tile<'_>, i: usize) -> &'a mut [f32] {
-        let col = tile.panel * PANEL;
-        let cols = (tile.panels * PANEL).min(self.sums.cols() - col);
+        let (col, cols) = tile.columns(self.sums.cols());
         // SAFETY: a tile is started and finished by one thread, and no other tile has its elements.
         unsafe { self.sums.piece(tile.row + i, col, cols) }
     }

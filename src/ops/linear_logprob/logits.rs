@@ -70,6 +70,8 @@ pub type Partial = [f32; PARTIAL];
 pub(in crate::ops) struct Logits<'a> {
     pub allowed: Allowed<'a>,
     pub scale: Scale<'a>,
+    /// Partials are to serve the entropy too.
+    pub entropy: bool,
     /// Target ids and where each target's logit goes, [rows, 1].
     pub targets: Option<(&'a [u32], Cells<'a, f32>)>,
     /// [rows, segments * PARTIAL].
@@ -81,16 +83,23 @@ pub(in crate::ops) struct Logits<'a> {
 impl Epilogue for Logits<'_> {
     const UNIT: usize = SEGMENT / PANEL;
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let words = self.allowed.words(tile.panel, tile.panels);
+        logits_tile(isa, self, tile);
+    }
+}
+
+cpu_kernel! {
+    fn logits_tile(to: &Logits<'_>, tile: &mut Tile<'_>) {
+        let words = to.allowed.words(tile.panel, tile.panels);
         let (first, segment) = (tile.panel * PANEL, tile.panel * PANEL / SEGMENT);
         for i in 0..tile.rows {
             let row = tile.row + i;
             let z = tile.row(i);
-            let partial = segment_partial(isa, z, self.scale.at(row), &words);
+            logits_of(z, to.scale.at(row), &words);
+            let partial = partial_of(z, to.entropy);
             // SAFETY: a tile's rows and columns are finished once, by one thread.
-            let out = unsafe { self.partials.piece(row, segment * PARTIAL, PARTIAL) };
+            let out = unsafe { to.partials.piece(row, segment * PARTIAL, PARTIAL) };
             out.copy_from_slice(&partial);
-            if let Some((ids, logit)) = &self.targets {
+            if let Some((ids, logit)) = &to.targets {
                 let column = (ids[row] as usize).wrapping_sub(first);
                 if column < z.len() {
                     // SAFETY: a row's target lies in one tile.
@@ -98,7 +107,7 @@ impl Epilogue for Logits<'_> {
                     logit[0] = z[column];
                 }
             }
-            if let Some(logits) = &self.logits {
+            if let Some(logits) = &to.logits {
                 // SAFETY: as above.
                 let out = unsafe { logits.piece(row, first, z.len()) };
                 out.copy_from_slice(z);
@@ -117,30 +126,39 @@ pub fn logits_of(sums: &mut [f32], scale: f32, words: &[u32]) {
     }
 }
 
-cpu_kernel! {
-    /// [`logits_of`] in place, and their partial.
-    fn segment_partial(sums: &mut [f32], scale: f32, words: &[u32]) -> Partial {
-        logits_of(sums, scale, words);
-        let mut max = [f32::NEG_INFINITY; lanes::LANES];
-        for z in sums.chunks_exact(lanes::LANES) {
-            for j in 0..lanes::LANES {
-                max[j] = lanes::larger(max[j], z[j]);
-            }
+/// The partial of a segment's logits; the third number only when the entropy is wanted.
+#[inline(always)]
+fn partial_of(z: &[f32], entropy: bool) -> Partial {
+    let mut max = [f32::NEG_INFINITY; lanes::LANES];
+    for z in z.chunks_exact(lanes::LANES) {
+        for j in 0..lanes::LANES {
+            max[j] = lanes::larger(max[j], z[j]);
         }
-        let m = lanes::max(&max);
-        let (mut sum, mut weighted) = ([0.0; lanes::LANES], [0.0; lanes::LANES]);
-        for z in sums.chunks_exact(lanes::LANES) {
+    }
+    let m = lanes::max(&max);
+    // An id that is off adds nothing, also in a segment where all are (m is then minus infinity too).
+    let term = |z: f32| {
+        let off = z == f32::NEG_INFINITY;
+        let d = if off { 0.0 } else { z - m };
+        (d, if off { 0.0 } else { math::exp(d) })
+    };
+    let (mut sum, mut weighted) = ([0.0; lanes::LANES], [0.0; lanes::LANES]);
+    if entropy {
+        for z in z.chunks_exact(lanes::LANES) {
             for j in 0..lanes::LANES {
-                // An id that is off adds nothing, also in a segment where all are (m is then -inf too).
-                let off = z[j] == f32::NEG_INFINITY;
-                let d = if off { 0.0 } else { z[j] - m };
-                let e = if off { 0.0 } else { math::exp(d) };
+                let (d, e) = term(z[j]);
                 sum[j] += e;
                 weighted[j] = e.mul_add(d, weighted[j]);
             }
         }
-        [m, lanes::sum(&sum), lanes::sum(&weighted)]
+    } else {
+        for z in z.chunks_exact(lanes::LANES) {
+            for j in 0..lanes::LANES {
+                sum[j] += term(z[j]).1;
+            }
+        }
     }
+    [m, lanes::sum(&sum), lanes::sum(&weighted)]
 }
 
 /// The fold of one row's segments, in ascending order.
@@ -182,7 +200,7 @@ impl Fold {
         self.max + math::ln(self.sum)
     }
 
-    /// The entropy of softmax(z) in nats.
+    /// The entropy of softmax(z) in nats, from partials made for it.
     pub fn entropy(&self) -> f32 {
         math::ln(self.sum) - self.weighted / self.sum
     }

@@ -73,6 +73,7 @@ pub fn fwd(
     let t = hidden.rows();
     let mark = dev.mark(Region::Workspace);
     let partials = dev.alloc(Region::Workspace, DType::F32, &[t, segments(w.n) * PARTIAL])?;
+    let wants_entropy = entropy.is_some();
     let mut body = || -> Result<()> {
         let Some(cpu) = dev.on_cpu() else { return Ok(()) };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
@@ -84,6 +85,7 @@ pub fn fwd(
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::All(inverse_temperature(temperature)),
+            entropy: wants_entropy,
             // The target's logit waits in `logprob` for the logsumexp.
             targets: Some((targets, Cells::new(logprob, 1))),
             partials: Cells::new(partials, width),

@@ -19,40 +19,42 @@ pub(in crate::ops) struct Linear<'a, E> {
 
 impl<E: Elem> Epilogue for Linear<'_, E> {
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let n = self.y.cols();
-        let col = tile.panel * PANEL;
-        let cols = (tile.panels * PANEL).min(n - col);
-        let bias = self.bias.map(|b| &b[col..col + cols]);
-        for i in 0..tile.rows {
-            let start = (tile.row + i) * n + col;
-            let residual = self.residual.map(|r| &r[start..start + cols]);
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
-            let y = unsafe { self.y.piece(tile.row + i, col, cols) };
-            linear_row::<E>(isa, &tile.row(i)[..cols], bias, residual, y);
-        }
+        linear_tile::<E>(isa, self, tile);
     }
 }
 
 cpu_kernel! {
-    fn linear_row<E: Elem>(sums: &[f32], bias: Option<&[E]>, residual: Option<&[E]>, y: &mut [E]) {
-        match (bias, residual) {
-            (None, None) => sums.iter().zip(y).for_each(|(&s, y)| *y = E::from_f32(s)),
-            (Some(b), None) => {
-                for ((&s, b), y) in sums.iter().zip(b).zip(y) {
-                    *y = E::from_f32(s + b.to_f32());
-                }
+    fn linear_tile<E: Elem>(to: &Linear<'_, E>, tile: &mut Tile<'_>) {
+        let (col, cols) = tile.columns(to.y.cols());
+        for i in 0..tile.rows {
+            let row = tile.row + i;
+            let sums = &mut tile.row(i)[..cols];
+            if let Some(bias) = to.bias {
+                add(sums, &bias[col..col + cols]);
             }
-            (None, Some(r)) => {
-                for ((&s, r), y) in sums.iter().zip(r).zip(y) {
-                    *y = E::from_f32(s + r.to_f32());
-                }
+            if let Some(residual) = to.residual {
+                let start = row * to.y.cols() + col;
+                add(sums, &residual[start..start + cols]);
             }
-            (Some(b), Some(r)) => {
-                for (((&s, b), r), y) in sums.iter().zip(b).zip(r).zip(y) {
-                    *y = E::from_f32(s + b.to_f32() + r.to_f32());
-                }
-            }
+            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            store(sums, unsafe { to.y.piece(row, col, cols) });
         }
+    }
+}
+
+/// sums += x.
+#[inline(always)]
+fn add<E: Elem>(sums: &mut [f32], x: &[E]) {
+    for (s, x) in sums.iter_mut().zip(x) {
+        *s += x.to_f32();
+    }
+}
+
+/// out = sums, rounded.
+#[inline(always)]
+fn store<E: Elem>(sums: &[f32], out: &mut [E]) {
+    for (out, &s) in out.iter_mut().zip(sums) {
+        *out = E::from_f32(s);
     }
 }
 
@@ -69,33 +71,30 @@ pub(in crate::ops) struct SwiGlu<'a, E> {
 impl<E: Elem> Epilogue for SwiGlu<'_, E> {
     const UNIT: usize = 2;
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let col = tile.panel * PANEL;
-        let cols = tile.panels * PANEL;
-        let bias = self.bias.map(|b| &b[col..col + cols]);
-        for i in 0..tile.rows {
-            let row = tile.row + i;
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
-            let y = unsafe { self.y.piece(row, col / 2, cols / 2) };
-            let keep = match self.gate_up.is_empty() {
-                true => &mut [][..],
-                // SAFETY: as above.
-                false => unsafe { self.gate_up.piece(row, col, cols) },
-            };
-            swiglu_row::<E>(isa, tile.row(i), bias, keep, y);
-        }
+        swiglu_tile::<E>(isa, self, tile);
     }
 }
 
 cpu_kernel! {
-    fn swiglu_row<E: Elem>(sums: &mut [f32], bias: Option<&[E]>, keep: &mut [E], y: &mut [E]) {
-        if let Some(bias) = bias {
-            sums.iter_mut().zip(bias).for_each(|(s, b)| *s += b.to_f32());
-        }
-        keep.iter_mut().zip(&*sums).for_each(|(k, &s)| *k = E::from_f32(s));
-        for (pair, y) in sums.chunks_exact(2 * PANEL).zip(y.chunks_exact_mut(PANEL)) {
-            let (gate, up) = pair.split_at(PANEL);
-            for j in 0..PANEL {
-                y[j] = E::from_f32(math::silu(gate[j]) * up[j]);
+    fn swiglu_tile<E: Elem>(to: &SwiGlu<'_, E>, tile: &mut Tile<'_>) {
+        let (col, cols) = tile.columns(2 * to.y.cols());
+        for i in 0..tile.rows {
+            let row = tile.row + i;
+            let sums = &mut tile.row(i)[..cols];
+            if let Some(bias) = to.bias {
+                add(sums, &bias[col..col + cols]);
+            }
+            if !to.gate_up.is_empty() {
+                // SAFETY: a tile's rows and columns are finished once, by one thread.
+                store(sums, unsafe { to.gate_up.piece(row, col, cols) });
+            }
+            // SAFETY: as above.
+            let y = unsafe { to.y.piece(row, col / 2, cols / 2) };
+            for (pair, y) in sums.chunks_exact(2 * PANEL).zip(y.chunks_exact_mut(PANEL)) {
+                let (gate, up) = pair.split_at(PANEL);
+                for j in 0..PANEL {
+                    y[j] = E::from_f32(math::silu(gate[j]) * up[j]);
+                }
             }
         }
     }
@@ -113,30 +112,29 @@ pub(in crate::ops) struct Gelu<'a, E> {
 
 impl<E: Elem> Epilogue for Gelu<'_, E> {
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let col = tile.panel * PANEL;
-        let cols = (tile.panels * PANEL).min(self.y.cols() - col);
-        let bias = self.bias.map(|b| &b[col..col + cols]);
-        for i in 0..tile.rows {
-            let row = tile.row + i;
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
-            let y = unsafe { self.y.piece(row, col, cols) };
-            let keep = match self.pre.is_empty() {
-                true => &mut [][..],
-                // SAFETY: as above.
-                false => unsafe { self.pre.piece(row, col, cols) },
-            };
-            gelu_row::<E>(isa, &mut tile.row(i)[..cols], bias, keep, y);
-        }
+        gelu_tile::<E>(isa, self, tile);
     }
 }
 
 cpu_kernel! {
-    fn gelu_row<E: Elem>(sums: &mut [f32], bias: Option<&[E]>, keep: &mut [E], y: &mut [E]) {
-        if let Some(bias) = bias {
-            sums.iter_mut().zip(bias).for_each(|(s, b)| *s += b.to_f32());
+    fn gelu_tile<E: Elem>(to: &Gelu<'_, E>, tile: &mut Tile<'_>) {
+        let (col, cols) = tile.columns(to.y.cols());
+        for i in 0..tile.rows {
+            let row = tile.row + i;
+            let sums = &mut tile.row(i)[..cols];
+            if let Some(bias) = to.bias {
+                add(sums, &bias[col..col + cols]);
+            }
+            if !to.pre.is_empty() {
+                // SAFETY: a tile's rows and columns are finished once, by one thread.
+                store(sums, unsafe { to.pre.piece(row, col, cols) });
+            }
+            for s in sums.iter_mut() {
+                *s = math::gelu(*s);
+            }
+            // SAFETY: as above.
+            store(sums, unsafe { to.y.piece(row, col, cols) });
         }
-        keep.iter_mut().zip(&*sums).for_each(|(k, &s)| *k = E::from_f32(s));
-        sums.iter().zip(y).for_each(|(&s, y)| *y = E::from_f32(math::gelu(s)));
     }
 }
 
@@ -238,22 +236,21 @@ pub(in crate::ops) struct InputGradient<'a, E> {
 
 impl<E: Elem> Epilogue for InputGradient<'_, E> {
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
-        let col = tile.panel * PANEL;
-        let cols = (tile.panels * PANEL).min(self.dx.cols() - col);
-        for i in 0..tile.rows {
-            // SAFETY: a tile's rows and columns are finished once, by one thread.
-            let dx = unsafe { self.dx.piece(tile.row + i, col, cols) };
-            input_gradient_row::<E>(isa, &tile.row(i)[..cols], self.accumulate, dx);
-        }
+        input_gradient_tile::<E>(isa, self, tile);
     }
 }
 
 cpu_kernel! {
-    fn input_gradient_row<E: Elem>(sums: &[f32], accumulate: bool, dx: &mut [E]) {
-        if accumulate {
-            sums.iter().zip(dx).for_each(|(&s, d)| *d = E::from_f32(d.to_f32() + s));
-        } else {
-            sums.iter().zip(dx).for_each(|(&s, d)| *d = E::from_f32(s));
+    fn input_gradient_tile<E: Elem>(to: &InputGradient<'_, E>, tile: &mut Tile<'_>) {
+        let (col, cols) = tile.columns(to.dx.cols());
+        for i in 0..tile.rows {
+            // SAFETY: a tile's rows and columns are finished once, by one thread.
+            let dx = unsafe { to.dx.piece(tile.row + i, col, cols) };
+            let sums = &mut tile.row(i)[..cols];
+            if to.accumulate {
+                add(sums, dx);
+            }
+            store(sums, dx);
         }
     }
 }

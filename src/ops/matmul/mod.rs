@@ -10,12 +10,14 @@ mod epilogue;
 mod lanes;
 mod panels;
 mod repack;
+mod transpose;
 
 pub use panels::{PANEL, Weight, index, pack, pack_order, panel_count, panel_len, panel_stride, unpack, unpack_order};
 
 pub(in crate::ops) use cells::Cells;
 pub(in crate::ops) use epilogue::{Gelu, Gradient, InputGradient, Linear, SwiGlu};
-pub(in crate::ops) use repack::{pack_columns, pack_pairs, transpose};
+pub(in crate::ops) use repack::{pack_columns, pack_pairs};
+pub(in crate::ops) use transpose::transpose;
 
 use block::{Across, Block, kernel};
 
@@ -105,6 +107,13 @@ pub(in crate::ops) struct Tile<'a> {
 }
 
 impl Tile<'_> {
+    /// First column and number of columns, of `n` in all.
+    #[inline(always)]
+    pub fn columns(&self, n: usize) -> (usize, usize) {
+        let first = self.panel * PANEL;
+        (first, (self.panels * PANEL).min(n - first))
+    }
+
     /// The sums of row `i` of the tile.
     #[inline(always)]
     pub fn row(&mut self, i: usize) -> &mut [f32] {

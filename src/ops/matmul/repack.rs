@@ -1,43 +1,16 @@
-//! Changing a right or left operand into the form a product takes: transposed weights for dgrad, gradients and
-//! activations as columns over tokens for wgrad.
+//! Gradients and activations as columns over tokens, for weight gradients.
 
+use super::cells::Cells;
 use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Panels of W [n, k] to panels of its transpose [k, n]; `out` has [`panel_len`] (k, n) elements.
-pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usize, k: usize, out: &mut [E]) {
-    assert_eq!((w.len(), out.len()), (panel_len(E::DTYPE, n, k), panel_len(E::DTYPE, k, n)), "transpose [{n}, {k}]");
-    if out.is_empty() {
-        return;
-    }
-    let parts = Parts::new(out, panel_stride(E::DTYPE, n));
-    pool.run(panel_count(k), |q| transpose_panel::<E>(isa, w, n, k, q, parts.take(q)));
-}
+/// Tokens of one job, an even number: their rows of dy stay in cache while the panels take their columns.
+const TOKENS: usize = 32;
+/// Columns of one job of the sum over tokens.
+const COLUMNS: usize = 4 * PANEL;
 
-cpu_kernel! {
-    /// Panel `q` of the transpose: rows q * 32.. of W^T, all of its n columns.
-    fn transpose_panel<E: Elem>(w: &[E], n: usize, k: usize, q: usize, out: &mut [E]) {
-        let stride = panel_stride(E::DTYPE, k);
-        let paired = E::DTYPE == DType::Bf16;
-        let cols = PANEL.min(k - q * PANEL);
-        // Element (n, i) of a panel, and (i, n) of the transposed one; pairs run over the second index.
-        let at = |row: usize, i: usize| if paired { (i / 2 * PANEL + row) * 2 + i % 2 } else { i * PANEL + row };
-        if cols < PANEL || n % 2 == 1 {
-            out.fill(E::from_f32(0.0));
-        }
-        for (p, panel) in w.chunks_exact(stride).enumerate() {
-            let rows = PANEL.min(n - p * PANEL);
-            for r in 0..rows {
-                for c in 0..cols {
-                    out[at(c, p * PANEL + r)] = panel[at(r, q * PANEL + c)];
-                }
-            }
-        }
-    }
-}
-
-/// dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias `[n]` += the sum
+/// dy [t, n] as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias [n] += the sum
 /// over tokens, one chain each.
 pub(in crate::ops) fn pack_columns<E: Elem>(
     pool: &Pool,
@@ -49,26 +22,35 @@ pub(in crate::ops) fn pack_columns<E: Elem>(
 ) {
     let t = dy.len().checked_div(n).unwrap_or(0);
     assert_eq!(out.len(), panel_len(E::DTYPE, n, t), "pack of dy [{t}, {n}]");
+    if dy.is_empty() {
+        return;
+    }
     if let Some(dbias) = dbias {
         assert_eq!(dbias.len(), n, "dbias of dy [{t}, {n}]");
-        let parts = Parts::new(dbias, PANEL);
-        pool.run(panel_count(n), |p| add_columns::<E>(isa, dy, n, p * PANEL, parts.take(p)));
+        let parts = Parts::new(dbias, COLUMNS);
+        pool.run(parts.count(), |i| add_columns::<E>(isa, dy, n, i * COLUMNS, parts.take(i)));
     }
-    if !out.is_empty() {
-        let parts = Parts::new(out, panel_stride(E::DTYPE, t));
-        pool.run(panel_count(n), |p| pack_panel::<E>(isa, dy, n, p * PANEL, parts.take(p)));
-    }
+    let cells = Cells::new(out, panel_stride(E::DTYPE, t));
+    pool.run(t.div_ceil(TOKENS), |i| {
+        let rows = &dy[i * TOKENS * n..dy.len().min((i + 1) * TOKENS * n)];
+        let len = panel_stride(E::DTYPE, rows.len() / n);
+        for p in 0..panel_count(n) {
+            // SAFETY: the tokens of a job have their own words in every panel.
+            let words = unsafe { cells.piece(p, i * TOKENS * PANEL, len) };
+            pack_panel::<E>(isa, rows, n, p * PANEL, words);
+        }
+    });
 }
 
 cpu_kernel! {
-    /// `sums[j]` += `dy[.., first + j]`, tokens ascending.
+    /// sums[j] += dy[.., first + j], tokens ascending; at most [`COLUMNS`] columns.
     fn add_columns<E: Elem>(dy: &[E], n: usize, first: usize, sums: &mut [f32]) {
-        let mut acc = [0.0; PANEL];
+        let mut acc = [0.0; COLUMNS];
         acc[..sums.len()].copy_from_slice(sums);
-        if sums.len() == PANEL {
+        if sums.len() == COLUMNS {
             for row in dy.chunks_exact(n) {
-                let row = &row[first..first + PANEL];
-                for j in 0..PANEL {
+                let row = &row[first..first + COLUMNS];
+                for j in 0..COLUMNS {
                     acc[j] += row[j].to_f32();
                 }
             }
@@ -84,7 +66,7 @@ cpu_kernel! {
 }
 
 cpu_kernel! {
-    /// Columns first..first + 32 of dy as one panel.
+    /// Columns first..first + 32 of some rows of dy as words of one panel.
     fn pack_panel<E: Elem>(dy: &[E], n: usize, first: usize, out: &mut [E]) {
         let cols = PANEL.min(n - first);
         let zero = E::from_f32(0.0);
