@@ -24,7 +24,7 @@ pub struct PackPlan {
     len: usize,
     packing_length: usize,
     max_samples: usize,
-    epochs: Option<u64>,
+    end: u64,
     seed: u64,
     shuffle: bool,
     order: (u64, Vec<u32>),
@@ -41,12 +41,18 @@ impl PackPlan {
             return Err(Error::input("packing_length", "0", "at least 1"));
         }
         let order = (0, order(seed, 0, len, shuffle));
-        Ok(PackPlan { len, packing_length, max_samples: usize::MAX, epochs: None, seed, shuffle, order })
+        Ok(PackPlan { len, packing_length, max_samples: usize::MAX, end: u64::MAX, seed, shuffle, order })
     }
 
     /// Ends after `epochs` passes over the data; without it the plan never ends.
-    pub fn epochs(mut self, epochs: u64) -> PackPlan {
-        self.epochs = Some(epochs);
+    pub fn epochs(self, epochs: u64) -> PackPlan {
+        let samples = epochs.saturating_mul(self.len as u64);
+        self.until(samples)
+    }
+
+    /// Ends after `samples` samples; without it the plan never ends.
+    pub fn until(mut self, samples: u64) -> PackPlan {
+        self.end = samples;
         self
     }
 
@@ -66,12 +72,11 @@ impl PackPlan {
     }
 
     /// The pack that follows after `consumed` samples; `length(i)` gives sample i's tokens. A pack may run on into the
-    /// next epoch. None when the epochs are over.
+    /// next epoch. None when the plan has ended.
     /// Errors when a whole epoch holds no sample that fits, and with what `length` errors.
     pub fn next(&mut self, consumed: u64, mut length: impl FnMut(usize) -> Result<usize>) -> Result<Option<Pack>> {
-        let end = self.epochs.map_or(u64::MAX, |e| e.saturating_mul(self.len as u64));
         let mut pack = Pack { samples: Vec::new(), dropped: Vec::new(), tokens: 0, consumed };
-        while pack.consumed < end && pack.samples.len() < self.max_samples {
+        while pack.consumed < self.end && pack.samples.len() < self.max_samples {
             let sample = self.sample_at(pack.consumed);
             let tokens = length(sample)?;
             if tokens > self.packing_length {

@@ -41,7 +41,7 @@ impl Updates {
             None => (config.num_train_epochs * lengths.len() as f64).ceil() as u64,
         };
         Ok(Updates {
-            plan: PackPlan::new(lengths.len(), packing_length, config.seed, config.shuffle)?,
+            plan: PackPlan::new(lengths.len(), packing_length, config.seed, config.shuffle)?.until(end),
             packing_length,
             lengths,
             train_batch_size: config.train_batch_size,
