@@ -194,9 +194,16 @@ fn work(s: &Shared) {
 pub struct Parts<'a, T> {
     base: *mut T,
     len: usize,
-    chunk: usize,
+    cut: Cut,
     taken: Vec<AtomicBool>,
     _slice: std::marker::PhantomData<&'a mut [T]>,
+}
+
+enum Cut {
+    /// Chunks of so many elements, the last perhaps shorter.
+    Every(usize),
+    /// Where each chunk starts, ascending, then the slice's length.
+    At(Vec<usize>),
 }
 
 // SAFETY: `take` hands out each chunk at most once (the flag), so threads get disjoint `&mut [T]`.
@@ -206,8 +213,19 @@ impl<'a, T> Parts<'a, T> {
     /// `slice` in chunks of `chunk` elements (the last may be shorter).
     pub fn new(slice: &'a mut [T], chunk: usize) -> Parts<'a, T> {
         let chunk = chunk.max(1);
-        let taken = (0..slice.len().div_ceil(chunk)).map(|_| AtomicBool::new(false)).collect();
-        Parts { base: slice.as_mut_ptr(), len: slice.len(), chunk, taken, _slice: std::marker::PhantomData }
+        Parts::cut(slice, slice.len().div_ceil(chunk), Cut::Every(chunk))
+    }
+
+    /// `slice` cut at `starts`: chunk i is `starts[i]..starts[i + 1]`. Panics unless they ascend to the slice's
+    /// length.
+    pub fn at(slice: &'a mut [T], starts: Vec<usize>) -> Parts<'a, T> {
+        assert!(starts.is_sorted() && starts.last() == Some(&slice.len()), "cuts of {} elements", slice.len());
+        Parts::cut(slice, starts.len() - 1, Cut::At(starts))
+    }
+
+    fn cut(slice: &'a mut [T], count: usize, cut: Cut) -> Parts<'a, T> {
+        let taken = (0..count).map(|_| AtomicBool::new(false)).collect();
+        Parts { base: slice.as_mut_ptr(), len: slice.len(), cut, taken, _slice: std::marker::PhantomData }
     }
 
     /// Number of chunks.
@@ -219,8 +237,10 @@ impl<'a, T> Parts<'a, T> {
     #[allow(clippy::mut_from_ref)]
     pub fn take(&self, i: usize) -> &'a mut [T] {
         assert!(!self.taken[i].swap(true, Ordering::Relaxed), "chunk {i} taken twice");
-        let start = i * self.chunk;
-        let len = self.chunk.min(self.len - start);
+        let (start, len) = match &self.cut {
+            Cut::Every(chunk) => (i * chunk, *chunk.min(&(self.len - i * chunk))),
+            Cut::At(starts) => (starts[i], starts[i + 1] - starts[i]),
+        };
         // SAFETY: chunk `i` lies inside the slice, is handed out once, and chunks do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }
@@ -241,6 +261,17 @@ mod tests {
                 assert!(out.iter().enumerate().all(|(i, &v)| v == i as u32 + 1));
             }
         }
+    }
+
+    #[test]
+    fn parts_cover_the_slice_once() {
+        let mut out = [0u8; 10];
+        let parts = Parts::at(&mut out, vec![0, 3, 3, 10]);
+        Pool::new(2).run(parts.count(), |i| parts.take(i).fill(i as u8 + 1));
+        assert_eq!(out, [1, 1, 1, 3, 3, 3, 3, 3, 3, 3]);
+        let parts = Parts::new(&mut out, 4);
+        (0..parts.count()).for_each(|i| parts.take(i).fill(i as u8));
+        assert_eq!(out, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]);
     }
 
     #[test]

@@ -9,9 +9,9 @@ use half::bf16;
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::lanes::{self, LANES, larger};
+use crate::ops::lanes::{self, LANES, Lanes, larger};
 use crate::ops::math::{exp2, ln};
-use crate::ops::tile::{self, Left, product};
+use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::{DType, Elem};
 
 /// Keys of one block: the unit of the KV cache and of the online softmax.
@@ -149,10 +149,10 @@ struct State<'a> {
 }
 
 impl State<'_> {
+    /// Before any key. The output needs no zeros: the first block's product does not start from it.
     fn reset(&mut self) {
         self.m.fill(f32::NEG_INFINITY);
         self.l.fill(0.0);
-        self.o.fill(0.0);
     }
 }
 
@@ -219,77 +219,143 @@ cpu_kernel! {
     /// The first `len` elements of every `stride` of `from`, in f32.
     fn widen_rows<T: Elem>(from: &[T], stride: usize, len: usize, to: &mut [f32]) {
         for (to, from) in to.chunks_exact_mut(len).zip(from.chunks(stride)) {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = from.to_f32();
-            }
+            lanes::widen(&from[..len], to);
         }
+    }
+}
+
+/// One block of keys, the first of which is key `first` of the sequence, into the rows' states.
+#[allow(clippy::too_many_arguments)]
+fn block(
+    isa: Isa,
+    q: &[f32],
+    keys: Keys<'_>,
+    context: Context,
+    first: usize,
+    setting: Setting,
+    state: &mut State<'_>,
+    p: &mut [f32],
+) {
+    let (dim, padded) = (setting.dim, setting.padded());
+    let start = !first.is_multiple_of(CHUNK);
+    for (from, count) in tile::row_tiles(state.m.len()) {
+        let mut visible = [0; tile::ROWS];
+        for (r, v) in visible.iter_mut().enumerate().take(count) {
+            *v = context.of(from + r).saturating_sub(first).min(BLOCK) as u32;
+        }
+        let longest = visible[count - 1] as usize;
+        let rows = from..from + count;
+        let o = &mut state.o[from * padded..][..count * padded];
+        if longest == 0 {
+            if !start {
+                o.fill(0.0);
+            }
+            continue;
+        }
+        let groups = longest.div_ceil(LANES);
+        let q = Left { data: &q[from * dim..], row: dim, step: 1 };
+        let scores = Sums { data: p, stride: BLOCK, start: false };
+        product(isa, q, Right { data: keys.k, stride: BLOCK }, dim, scores, count, groups);
+        let alpha = softmax(isa, p, groups, visible, setting, &mut state.m[rows.clone()], &mut state.l[rows]);
+        if start {
+            rescale(isa, o, padded, alpha);
+        }
+        let p = Left { data: p, row: BLOCK, step: 1 };
+        let sums = Sums { data: o, stride: padded, start };
+        product(isa, p, Right { data: keys.v, stride: keys.v_stride }, longest, sums, count, padded / LANES);
     }
 }
 
 cpu_kernel! {
-    /// One block of keys, the first of which is key `first` of the sequence, into the rows' states.
-    fn block(
-        q: &[f32],
-        keys: Keys<'_>,
-        context: Context,
-        first: usize,
-        setting: Setting,
-        state: &mut State<'_>,
+    /// Scores to probabilities under the maximum so far, in place; m and l move to that maximum. Gives the factors
+    /// for the rows' outputs. Row r sees the first `visible[r]` keys; the others get probability zero, whatever
+    /// their score. In passes over all rows, with lanes kept in arrays between them: the horizontal reductions then
+    /// overlap, and do not tempt the compiler to split the lanes of the loops before.
+    fn softmax(
         p: &mut [f32],
-    ) {
-        let (dim, padded) = (setting.dim, setting.padded());
-        for (from, count) in tile::row_tiles(state.m.len()) {
-            let visible = |r: usize| context.of(from + r).saturating_sub(first).min(BLOCK);
-            let longest = (0..count).map(visible).max().unwrap_or(0);
-            if longest == 0 {
-                continue;
-            }
-            let groups = longest.div_ceil(LANES);
-            let q = Left::<false> { data: &q[from * dim..], stride: dim };
-            product::<false, true>(q, keys.k, BLOCK, dim, p, BLOCK, count, groups);
-            for r in 0..count {
-                let p = &mut p[r * BLOCK..][..groups * LANES];
-                let row = from + r;
-                if visible(r) == 0 {
-                    p.fill(0.0);
-                    continue;
-                }
-                let o = &mut state.o[row * padded..][..padded];
-                softmax(p, visible(r), &setting, &mut state.m[row], &mut state.l[row], o);
-            }
-            let left = Left::<false> { data: p, stride: BLOCK };
-            let o = &mut state.o[from * padded..];
-            product::<false, false>(left, keys.v, keys.v_stride, longest, o, padded, count, padded / LANES);
+        groups: usize,
+        visible: [u32; tile::ROWS],
+        setting: Setting,
+        m: &mut [f32],
+        l: &mut [f32],
+    ) -> Lanes {
+        let before = lanes::load_tail(m);
+        let mut after = before;
+        let mut largest = [[f32::NEG_INFINITY; LANES]; tile::ROWS];
+        for (r, p) in p.chunks_exact_mut(BLOCK).take(m.len()).enumerate() {
+            scale_and_max(&mut p[..groups * LANES], visible[r] as usize, setting.scale_log2e, &mut largest[r]);
         }
+        for r in 0..m.len() {
+            after[r] = larger(before[r], lanes::max(&largest[r]));
+        }
+        let mut alpha = [0.0; LANES];
+        for i in 0..LANES {
+            // Before its first key a row has nothing to rescale.
+            let drop = if before[i] == f32::NEG_INFINITY { 0.0 } else { before[i] - after[i] };
+            alpha[i] = exp2(drop);
+        }
+        let mut sums = [[0.0; LANES]; tile::ROWS];
+        for (r, p) in p.chunks_exact_mut(BLOCK).take(m.len()).enumerate() {
+            let (p, visible) = (&mut p[..groups * LANES], visible[r] as usize);
+            match setting.round {
+                true => probabilities::<true>(p, visible, after[r], &mut sums[r]),
+                false => probabilities::<false>(p, visible, after[r], &mut sums[r]),
+            }
+        }
+        for (r, (m, l)) in m.iter_mut().zip(l).enumerate() {
+            *m = after[r];
+            *l = l.mul_add(alpha[r], lanes::sum(&sums[r]));
+        }
+        alpha
     }
 }
 
-/// Scores to probabilities under the maximum so far, in place; the state moves to that maximum. Keys from
-/// `visible` on get probability zero, whatever their score.
+/// Multiplies the scores by `scale`; `largest` becomes the maximum over the keys seen, lane by lane. The others become
+/// zero, not minus infinity: exponentials that underflow are slow, and theirs are dropped anyway.
 #[inline(always)]
-fn softmax(p: &mut [f32], visible: usize, setting: &Setting, m: &mut f32, l: &mut f32, o: &mut [f32]) {
-    let mut largest = [f32::NEG_INFINITY; LANES];
+fn scale_and_max(p: &mut [f32], visible: usize, scale: f32, largest: &mut Lanes) {
+    let mut most = *largest;
     for (g, p) in p.chunks_exact_mut(LANES).enumerate() {
+        let mut t = [0.0; LANES];
         for i in 0..LANES {
-            let t = p[i] * setting.scale_log2e;
-            p[i] = if g * LANES + i < visible { t } else { f32::NEG_INFINITY };
-            largest[i] = larger(largest[i], p[i]);
+            t[i] = p[i] * scale;
+        }
+        let seen = visible.saturating_sub(g * LANES);
+        p.copy_from_slice(&lanes::keep(&t, seen, 0.0));
+        let t = lanes::keep(&t, seen, f32::NEG_INFINITY);
+        for i in 0..LANES {
+            most[i] = larger(most[i], t[i]);
         }
     }
-    let after = larger(*m, lanes::max(&largest));
-    let alpha = exp2(*m - after);
-    let mut sums = [0.0; LANES];
+    *largest = most;
+}
+
+/// exp2(p - after) of the keys seen, zero of the others; `sums` becomes their sum before rounding, lane by lane.
+#[inline(always)]
+fn probabilities<const ROUND: bool>(p: &mut [f32], visible: usize, after: f32, sums: &mut Lanes) {
+    let mut sum = [0.0; LANES];
     for (g, p) in p.chunks_exact_mut(LANES).enumerate() {
+        let mut e = [0.0; LANES];
         for i in 0..LANES {
-            let e = if g * LANES + i < visible { exp2(p[i] - after) } else { 0.0 };
-            sums[i] += e;
-            p[i] = if setting.round { bf16::from_f32(e).to_f32() } else { e };
+            e[i] = exp2(p[i] - after);
+        }
+        let e = lanes::keep(&e, visible.saturating_sub(g * LANES), 0.0);
+        for i in 0..LANES {
+            sum[i] += e[i];
+            p[i] = if ROUND { bf16::from_f32(e[i]).to_f32() } else { e[i] };
         }
     }
-    *m = after;
-    *l = l.mul_add(alpha, lanes::sum(&sums));
-    for o in o {
-        *o *= alpha;
+    *sums = sum;
+}
+
+cpu_kernel! {
+    /// Each row of o times its factor.
+    fn rescale(o: &mut [f32], padded: usize, alpha: Lanes) {
+        for (o, alpha) in o.chunks_exact_mut(padded).zip(alpha) {
+            for o in o {
+                *o *= alpha;
+            }
+        }
     }
 }
 
@@ -326,9 +392,7 @@ cpu_kernel! {
     /// out = o / l, head by head. Adding zero turns -0 into +0: rows computed together differ in nothing else.
     fn normalise<T: Elem>(o: &[f32], padded: usize, inv: &[f32], dim: usize, out: &mut [T]) {
         for ((out, o), inv) in out.chunks_exact_mut(dim).zip(o.chunks_exact(padded)).zip(inv) {
-            for (out, o) in out.iter_mut().zip(o) {
-                *out = T::from_f32(o * inv + 0.0);
-            }
+            lanes::narrow_scaled(o, *inv, out);
         }
     }
 }
@@ -373,9 +437,7 @@ pub(crate) fn pack_block<T: Elem>(
             k[d * BLOCK + j] = x.to_f32();
         }
         let (row, rest) = v[j * padded..][..padded].split_at_mut(dim);
-        for (y, x) in row.iter_mut().zip(&values[j * stride..]) {
-            *y = x.to_f32();
-        }
+        lanes::widen(&values[j * stride..][..dim], row);
         rest.fill(0.0);
     }
 }

@@ -30,12 +30,70 @@ pub fn load_tail<T: Elem>(x: &[T]) -> Lanes {
     v
 }
 
+/// to[i] = from[i], widened, for as many as both have: sixteen at a time, so that rows of a head's length stay in
+/// vectors.
+#[inline(always)]
+pub fn widen<T: Elem>(from: &[T], to: &mut [f32]) {
+    let (mut to, mut from) = (to.chunks_exact_mut(LANES), from.chunks_exact(LANES));
+    for (to, from) in (&mut to).zip(&mut from) {
+        to.copy_from_slice(&load(from));
+    }
+    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder()) {
+        *to = from.to_f32();
+    }
+}
+
+/// to[i] = from[i] * scale + 0 in `T`, for as many as `to` has. Adding zero turns -0 into +0.
+#[inline(always)]
+pub fn narrow_scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
+    let from = &from[..to.len()];
+    let (mut to, mut from) = (to.chunks_exact_mut(LANES), from.chunks_exact(LANES));
+    for (to, from) in (&mut to).zip(&mut from) {
+        for i in 0..LANES {
+            to[i] = T::from_f32(from[i] * scale + 0.0);
+        }
+    }
+    for (to, from) in to.into_remainder().iter_mut().zip(from.remainder()) {
+        *to = T::from_f32(from * scale + 0.0);
+    }
+}
+
 /// `acc += a * b`, one fused product a lane.
 #[inline(always)]
 pub fn fma(a: &Lanes, b: &Lanes, acc: &mut Lanes) {
     for i in 0..LANES {
         acc[i] = a[i].mul_add(b[i], acc[i]);
     }
+}
+
+/// All ones in the first n lanes of row n. With a row for all sixteen: were the last lane zero in every row, the
+/// compiler would know, and treat it apart.
+static FIRST: [Mask; LANES + 1] = {
+    let mut masks = [[0; LANES]; LANES + 1];
+    let mut n = 0;
+    while n <= LANES {
+        let mut i = 0;
+        while i < n {
+            masks[n][i] = u32::MAX;
+            i += 1;
+        }
+        n += 1;
+    }
+    masks
+};
+
+type Mask = [u32; LANES];
+
+/// The first `n` lanes of `v` (all from sixteen on), whatever the others hold, which become `other`. By bit masks,
+/// because comparisons with `n` turn into branches.
+#[inline(always)]
+pub fn keep(v: &Lanes, n: usize, other: f32) -> Lanes {
+    let mask = &FIRST[n.min(LANES)];
+    let mut kept = [0.0; LANES];
+    for i in 0..LANES {
+        kept[i] = f32::from_bits((v[i].to_bits() & mask[i]) | (other.to_bits() & !mask[i]));
+    }
+    kept
 }
 
 /// The lanes' sum: halves added to halves, four times.

@@ -197,17 +197,19 @@ fn patch<T: Elem>(
     let left = (block % blocks_w * merge + inner % merge) * size;
     let stride = grid_w * size * 3;
     let frame_len = grid_h * size * stride;
-    let mut lines = row.chunks_exact_mut(size);
-    for (channel, table) in table.iter().enumerate() {
-        for frame in 0..depth {
-            let frame = if image.frames == 1 { 0 } else { t * depth + frame };
-            for y in top..top + size {
-                let from = &pixels[frame * frame_len + y * stride + left * 3..][..size * 3];
-                let Some(line) = lines.next() else { return };
+    // A picture stands for all frames of its patches: it is looked up once and copied.
+    let distinct = if image.frames == 1 { 1 } else { depth };
+    for ((channel, table), row) in table.iter().enumerate().zip(row.chunks_exact_mut(depth * size * size)) {
+        for (frame, to) in row.chunks_exact_mut(size * size).take(distinct).enumerate() {
+            let from = &pixels[(t * distinct + frame) * frame_len + top * stride + left * 3..];
+            for (line, from) in to.chunks_exact_mut(size).zip(from.chunks(stride)) {
                 for (x, pixel) in line.iter_mut().zip(from.chunks_exact(3)) {
                     *x = table[pixel[channel] as usize];
                 }
             }
+        }
+        for copy in distinct..depth {
+            row.copy_within(..size * size, copy * size * size);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The small matrix product inside attention: up to six rows at a time against row-major columns in groups of
-//! sixteen. Each output is one chain of fused products over ascending k, whatever the tiling; the loops below turn
-//! into register tiles in every kernel body that inlines them.
+//! sixteen. Each output is one chain of fused products over ascending k, whatever the tiling and the body.
 
-use super::lanes::{LANES, Lanes, fma, load};
+use super::lanes::LANES;
+use crate::device::Isa;
 
 /// Rows of one register tile: with four groups of columns, 24 accumulators, 4 columns and a broadcast fill the 32
 /// vector registers of AVX-512.
@@ -18,106 +18,156 @@ pub fn row_tiles(rows: usize) -> impl Iterator<Item = (usize, usize)> {
     })
 }
 
-/// A left operand: element (m, k) is `data[m * stride + k]`, or `data[k * stride + m]` when `TRANSPOSED`.
+/// A left operand: element (m, k) is `data[m * row + k * step]`.
 #[derive(Clone, Copy)]
-pub struct Left<'a, const TRANSPOSED: bool> {
+pub struct Left<'a> {
     /// The elements.
     pub data: &'a [f32],
-    /// Distance of rows (of columns, when transposed).
+    /// Distance of rows.
+    pub row: usize,
+    /// Distance of steps.
+    pub step: usize,
+}
+
+/// A right operand: element (k, n) is `data[k * stride + n]`.
+#[derive(Clone, Copy)]
+pub struct Right<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Distance of steps.
     pub stride: usize,
 }
 
-/// `c[m][n]` = (ZERO ? 0 : `c[m][n]`) + sum over k of a(m, k) * `b[k][n]` for m below `rows` (at most [`ROWS`]) and n
-/// below 16 `groups`; rows of b and c are `ldb` and `ldc` apart.
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-pub fn product<const TRANSPOSED: bool, const ZERO: bool>(
-    a: Left<'_, TRANSPOSED>,
-    b: &[f32],
-    ldb: usize,
-    k: usize,
-    c: &mut [f32],
-    ldc: usize,
-    rows: usize,
-    groups: usize,
-) {
-    match rows {
-        0 => {}
-        1 => columns::<1, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        2 => columns::<2, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        3 => columns::<3, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        4 => columns::<4, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        5 => columns::<5, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        6 => columns::<6, TRANSPOSED, ZERO>(a, b, ldb, k, c, ldc, groups),
-        _ => unreachable!("a register tile has at most {ROWS} rows"),
+/// What a product adds to: element (m, n) is `data[m * stride + n]`.
+pub struct Sums<'a> {
+    /// The elements.
+    pub data: &'a mut [f32],
+    /// Distance of rows.
+    pub stride: usize,
+    /// The chains start from the elements' values; else from zero.
+    pub start: bool,
+}
+
+/// `c[m][n]` = (start ? `c[m][n]` : 0) + sum over k below `steps` of a(m, k) * b(k, n), for m below `rows` (at most
+/// [`ROWS`]) and n below 16 `groups`. Panics when an operand is too short.
+pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
+    if rows == 0 || groups == 0 {
+        return;
+    }
+    let last = |n: usize| n.saturating_sub(1);
+    assert!(rows <= ROWS && c.data.len() >= (rows - 1) * c.stride + groups * LANES, "sums too short");
+    assert!(steps == 0 || a.data.len() > (rows - 1) * a.row + last(steps) * a.step, "left operand too short");
+    assert!(steps == 0 || b.data.len() >= last(steps) * b.stride + groups * LANES, "right operand too short");
+    match isa {
+        // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu); the
+        // operands reach as far as `by_rows` reads and writes (asserted above).
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512(a, b, steps, c, rows, groups) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { avx2(a, b, steps, c, rows, groups) },
+        // SAFETY: the operands reach as far as `by_rows` reads and writes (asserted above).
+        _ => unsafe { by_rows::<1>(a, b, steps, c, rows, groups) },
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn avx512(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { by_rows::<4>(a, b, steps, c, rows, groups) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { by_rows::<1>(a, b, steps, c, rows, groups) }
+}
+
+/// [`product`] with at most `WIDE` groups of columns in registers.
+///
+/// SAFETY: the operands are as long as `product` asserts.
 #[inline(always)]
-fn columns<const M: usize, const TRANSPOSED: bool, const ZERO: bool>(
-    a: Left<'_, TRANSPOSED>,
-    b: &[f32],
-    ldb: usize,
-    k: usize,
-    c: &mut [f32],
-    ldc: usize,
-    groups: usize,
-) {
-    let mut g = 0;
-    while g + 4 <= groups {
-        registers::<M, 4, TRANSPOSED, ZERO>(a, &b[g * LANES..], ldb, k, &mut c[g * LANES..], ldc);
-        g += 4;
-    }
-    if g + 2 <= groups {
-        registers::<M, 2, TRANSPOSED, ZERO>(a, &b[g * LANES..], ldb, k, &mut c[g * LANES..], ldc);
-        g += 2;
-    }
-    if g < groups {
-        registers::<M, 1, TRANSPOSED, ZERO>(a, &b[g * LANES..], ldb, k, &mut c[g * LANES..], ldc);
+unsafe fn by_rows<const WIDE: usize>(a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, rows: usize, groups: usize) {
+    // SAFETY: the caller's promise, for the number of rows that is left.
+    unsafe {
+        match rows {
+            1 => by_groups::<1, WIDE>(a, b, steps, c, groups),
+            2 => by_groups::<2, WIDE>(a, b, steps, c, groups),
+            3 => by_groups::<3, WIDE>(a, b, steps, c, groups),
+            4 => by_groups::<4, WIDE>(a, b, steps, c, groups),
+            5 => by_groups::<5, WIDE>(a, b, steps, c, groups),
+            _ => by_groups::<ROWS, WIDE>(a, b, steps, c, groups),
+        }
     }
 }
 
+/// SAFETY: as [`by_rows`], with `M` rows.
 #[inline(always)]
-fn registers<const M: usize, const G: usize, const TRANSPOSED: bool, const ZERO: bool>(
-    a: Left<'_, TRANSPOSED>,
-    b: &[f32],
-    ldb: usize,
-    k: usize,
-    c: &mut [f32],
-    ldc: usize,
+unsafe fn by_groups<const M: usize, const WIDE: usize>(
+    a: Left<'_>,
+    b: Right<'_>,
+    steps: usize,
+    c: Sums<'_>,
+    groups: usize,
+) {
+    let (mut g, start) = (0, c.start);
+    let (to, right, left) = (c.data.as_mut_ptr(), b.data.as_ptr(), a.data.as_ptr());
+    let (a, b, c) = ((left, a.row, a.step), (right, b.stride), (to, c.stride));
+    // SAFETY: columns up to 16 `groups` lie inside b and c (the caller's promise).
+    unsafe {
+        while WIDE >= 4 && g + 4 <= groups {
+            registers::<M, 4>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            g += 4;
+        }
+        if WIDE >= 4 && g + 2 <= groups {
+            registers::<M, 2>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            g += 2;
+        }
+        while g < groups {
+            registers::<M, 1>(a, (b.0.add(g * LANES), b.1), steps, (c.0.add(g * LANES), c.1), start);
+            g += 1;
+        }
+    }
+}
+
+/// One register tile: a (data, row, step), b and c (data, stride).
+///
+/// SAFETY: a reaches `M` rows and `steps` steps, b `steps` rows and c `M` rows of 16 `G` columns.
+#[inline(always)]
+unsafe fn registers<const M: usize, const G: usize>(
+    a: (*const f32, usize, usize),
+    b: (*const f32, usize),
+    steps: usize,
+    c: (*mut f32, usize),
+    start: bool,
 ) {
     let mut acc = [[[0.0f32; LANES]; G]; M];
-    if !ZERO {
-        for (m, acc) in acc.iter_mut().enumerate() {
-            for (g, acc) in acc.iter_mut().enumerate() {
-                *acc = load(&c[m * ldc + g * LANES..]);
+    // SAFETY: the caller's promise covers every element named below; `[f32; 16]` may lie at any f32's address.
+    unsafe {
+        if start {
+            for (m, acc) in acc.iter_mut().enumerate() {
+                for (g, acc) in acc.iter_mut().enumerate() {
+                    *acc = *c.0.add(m * c.1 + g * LANES).cast();
+                }
             }
         }
-    }
-    if TRANSPOSED {
-        for i in 0..k {
-            let column = &a.data[i * a.stride..][..M];
-            step::<M, G>(|m| column[m], &b[i * ldb..][..G * LANES], &mut acc);
+        for k in 0..steps {
+            for g in 0..G {
+                let column: [f32; LANES] = *b.0.add(k * b.1 + g * LANES).cast();
+                for (m, acc) in acc.iter_mut().enumerate() {
+                    let x = *a.0.add(m * a.1 + k * a.2);
+                    for i in 0..LANES {
+                        acc[g][i] = x.mul_add(column[i], acc[g][i]);
+                    }
+                }
+            }
         }
-    } else {
-        let lines: [&[f32]; M] = std::array::from_fn(|m| &a.data[m * a.stride..][..k]);
-        for i in 0..k {
-            step::<M, G>(|m| lines[m][i], &b[i * ldb..][..G * LANES], &mut acc);
-        }
-    }
-    for (m, acc) in acc.iter().enumerate() {
-        for (g, acc) in acc.iter().enumerate() {
-            c[m * ldc + g * LANES..][..LANES].copy_from_slice(acc);
-        }
-    }
-}
-
-#[inline(always)]
-fn step<const M: usize, const G: usize>(a: impl Fn(usize) -> f32, b: &[f32], acc: &mut [[Lanes; G]; M]) {
-    for g in 0..G {
-        let column = load(&b[g * LANES..]);
-        for (m, acc) in acc.iter_mut().enumerate() {
-            fma(&[a(m); LANES], &column, &mut acc[g]);
+        for (m, acc) in acc.iter().enumerate() {
+            for (g, acc) in acc.iter().enumerate() {
+                *c.0.add(m * c.1 + g * LANES).cast() = *acc;
+            }
         }
     }
 }

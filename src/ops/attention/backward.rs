@@ -3,6 +3,8 @@
 //! ascending (query row, head of the group). Sequences of one block of keys get all three in one pass; of longer
 //! ones dQ by query tiles and dK, dV by key blocks, so that no two work items add to the same element.
 
+use std::ops::Range;
+
 use half::bf16;
 
 use super::{Blocks, check_rows};
@@ -12,7 +14,7 @@ use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::{self, LANES};
 use crate::ops::math::exp2;
-use crate::ops::tile::{self, Left, product};
+use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// (Query row, head) lines of a query tile, about: two of its `[LINES][BLOCK]` score tiles fill the first cache.
@@ -65,32 +67,62 @@ struct Call {
 }
 
 /// One independent piece of work.
+#[derive(Clone, Copy)]
 enum Item {
-    /// All gradients of a sequence of one block of keys, for one key head.
-    Whole { sequence: usize, head: usize },
-    /// dQ of the query tile that starts at row `from` of the sequence.
+    /// All gradients of a sequence of one block of keys.
+    Whole { sequence: usize },
+    /// dQ of the query tile that starts at row `from` of the sequence, for one key head.
     Queries { sequence: usize, head: usize, from: usize },
-    /// dK and dV of block `block` of the sequence.
+    /// dK and dV of block `block` of the sequence, for one key head.
     Keys { sequence: usize, head: usize, block: usize },
 }
 
-fn items(blocks: &Blocks<'_>, heads: Heads) -> Vec<Item> {
-    let mut items = Vec::new();
-    for sequence in 0..blocks.first.len() {
-        let len = blocks.rows(sequence).len();
-        for head in 0..heads.kv {
-            match len {
-                0 => {}
-                1..=BLOCK => items.push(Item::Whole { sequence, head }),
-                _ => {
-                    let tiles = (0..len).step_by(tile_rows(heads)).rev();
-                    items.extend(tiles.map(|from| Item::Queries { sequence, head, from }));
-                    items.extend((0..len.div_ceil(BLOCK)).map(|block| Item::Keys { sequence, head, block }));
-                }
+/// The work of a pack, and how its gradient rows are cut into what single items write: the rows of a short sequence
+/// together, of a long one each row's (q heads of a group | k head | v head) apart.
+struct Plan {
+    items: Vec<Item>,
+    starts: Vec<usize>,
+    /// The first part of each sequence.
+    parts: Vec<usize>,
+}
+
+impl Plan {
+    fn new(blocks: &Blocks<'_>, heads: Heads) -> Plan {
+        let (mut items, mut starts, mut parts) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in 0..blocks.first.len() {
+            let rows = blocks.rows(sequence);
+            parts.push(starts.len());
+            if rows.is_empty() {
+                continue;
+            }
+            if rows.len() <= BLOCK {
+                items.push(Item::Whole { sequence });
+                starts.push(rows.start * heads.qkv_len());
+                continue;
+            }
+            for head in 0..heads.kv {
+                // The last tiles see the most keys: the longest work first.
+                let tiles = (0..rows.len()).step_by(tile_rows(heads)).rev();
+                items.extend(tiles.map(|from| Item::Queries { sequence, head, from }));
+                items.extend((0..rows.len().div_ceil(BLOCK)).map(|block| Item::Keys { sequence, head, block }));
+            }
+            for row in rows {
+                starts.extend((0..3 * heads.kv).map(|slot| row * heads.qkv_len() + columns(heads, slot).start));
             }
         }
+        starts.push(blocks.cu_seqlens.last().map_or(0, |&t| t as usize * heads.qkv_len()));
+        Plan { items, starts, parts }
     }
-    items
+}
+
+/// The columns of a packed row that slot 0 .. 3 kv covers: the q heads of each group, then each k head, then each v
+/// head.
+fn columns(heads: Heads, slot: usize) -> Range<usize> {
+    let (start, len) = match slot.checked_sub(heads.kv) {
+        None => (slot * heads.group() * heads.dim, heads.group() * heads.dim),
+        Some(head) => (heads.out_len() + head * heads.dim, heads.dim),
+    };
+    start..start + len
 }
 
 /// Query rows of a query tile.
@@ -158,76 +190,137 @@ impl<'a> KeyTile<'a> {
 }
 
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 4]) -> Result<()> {
-    let heads = call.heads;
-    let (t, width) = (ins[0].rows(), heads.qkv_len());
+    let (heads, isa) = (call.heads, cpu.isa);
     let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
     let (qkv, out, dout, lse) = (qkv.of::<T>(), out.of::<T>(), dout.of::<T>(), lse.of::<f32>());
-    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), t)?;
+    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), ins[0].rows())?;
     let (packed, delta) = (packed.of::<f32>(), delta.of::<f32>());
-    prepare::<T>(cpu.pool, cpu.isa, &blocks, heads, qkv, out, dout, packed, delta);
-    let rows = Rows { qkv, dout, lse, delta, heads };
-    let (items, packed) = (items(&blocks, heads), &*packed);
-    let grads = Parts::new(dqkv.of::<T>(), heads.dim);
+    prepare::<T>(cpu.pool, isa, &blocks, heads, qkv, out, dout, packed, delta);
+    let Plan { items, starts, parts } = Plan::new(&blocks, heads);
+    let pack = Pack { isa, call, qkv, dout, lse, delta, blocks: &blocks, packed };
+    let grads = Parts::at(dqkv.of::<T>(), starts);
     run_with_scratch(cpu.pool, items.len(), scratch.of::<f32>(), scratch_len(heads), |i, scratch| {
         let mut s = Scratch::new(scratch, heads);
-        let (sequence, head) = match items[i] {
-            Item::Whole { sequence, head }
-            | Item::Queries { sequence, head, .. }
-            | Item::Keys { sequence, head, .. } => (sequence, head),
-        };
-        let seq = blocks.rows(sequence);
-        let step = tile_rows(heads);
-        let (query_rows, key_rows) = match items[i] {
-            Item::Whole { .. } => (0..seq.len(), 0..seq.len()),
-            Item::Queries { from, .. } => {
-                let to = seq.len().min(from + step);
-                (from..to, 0..if call.causal { to } else { seq.len() })
-            }
-            Item::Keys { block, .. } => {
-                let from = block * BLOCK;
-                let first = if call.causal { from / step * step } else { 0 };
-                (first..seq.len(), from..seq.len().min(from + BLOCK))
+        let apart = |sequence: usize| {
+            let (first, grads) = (parts[sequence], &grads);
+            move |row: usize, slot: usize, from: &[f32], scale: f32| {
+                narrow_heads::<T>(isa, from, heads, scale, grads.take(first + row * 3 * heads.kv + slot));
             }
         };
-        let (want_dq, want_dkv) = (!matches!(items[i], Item::Keys { .. }), !matches!(items[i], Item::Queries { .. }));
-        if want_dkv {
-            s.dk.fill(0.0);
-            s.dv.fill(0.0);
-        }
-        for from in query_rows.clone().step_by(step) {
-            let tile_range = from..query_rows.end.min(from + step);
-            let context = match call.causal {
-                true => Context { first: from + 1, step: 1, group: heads.group() },
-                false => Context { first: seq.len(), step: 0, group: heads.group() },
-            };
-            let lines = tile_range.len() * heads.group();
-            rows.load(cpu.isa, seq.start + from, tile_range.len(), head, &mut s);
-            if want_dq {
-                s.dq[..lines * heads.padded()].fill(0.0);
-            }
-            for first in key_rows.clone().step_by(BLOCK) {
-                let n = (seq.len() - first).min(BLOCK);
-                let keys = KeyTile::new(packed, heads, blocks.first[sequence] as usize + first / BLOCK, head);
-                let pair = Pair { lines, context, first, n, setting: call.setting, want_dq, want_dkv };
-                pair_grads(cpu.isa, pair, keys, &mut s);
-            }
-            if want_dq {
-                for line in 0..lines {
-                    let (row, h) = (seq.start + from + line / heads.group(), line % heads.group());
-                    let to = grads.take(row * (width / heads.dim) + head * heads.group() + h);
-                    scaled::<T>(cpu.isa, &s.dq[line * heads.padded()..], call.scale, to);
+        match items[i] {
+            Item::Whole { sequence } => {
+                let (len, to) = (blocks.rows(sequence).len(), grads.take(parts[sequence]));
+                for head in 0..heads.kv {
+                    let want = Want { queries: 0..len, keys: 0..len, dq: true, dkv: true };
+                    pack.grads(sequence, head, want, &mut s, |row, slot, from, scale| {
+                        let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
+                        narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
+                    });
                 }
             }
-        }
-        if want_dkv {
-            for (j, row) in (seq.start + key_rows.start..seq.start + key_rows.end).enumerate() {
-                let k = row * (width / heads.dim) + heads.q + head;
-                scaled::<T>(cpu.isa, &s.dk[j * heads.padded()..], call.scale, grads.take(k));
-                scaled::<T>(cpu.isa, &s.dv[j * heads.padded()..], 1.0, grads.take(k + heads.kv));
+            Item::Queries { sequence, head, from } => {
+                let len = blocks.rows(sequence).len();
+                let to = len.min(from + tile_rows(heads));
+                let keys = 0..if call.causal { to } else { len };
+                let want = Want { queries: from..to, keys, dq: true, dkv: false };
+                pack.grads(sequence, head, want, &mut s, apart(sequence));
+            }
+            Item::Keys { sequence, head, block } => {
+                let (len, from) = (blocks.rows(sequence).len(), block * BLOCK);
+                let first = if call.causal { from / tile_rows(heads) * tile_rows(heads) } else { 0 };
+                let keys = from..len.min(from + BLOCK);
+                let want = Want { queries: first..len, keys, dq: false, dkv: true };
+                pack.grads(sequence, head, want, &mut s, apart(sequence));
             }
         }
     });
     Ok(())
+}
+
+/// What a work item computes: rows of its sequence as queries (from a tile's border) and as keys (from a block's),
+/// and which gradients. dK and dV are of the last block of `keys`.
+struct Want {
+    queries: Range<usize>,
+    keys: Range<usize>,
+    dq: bool,
+    dkv: bool,
+}
+
+/// The packed rows and what was prepared of them.
+struct Pack<'a, T> {
+    isa: Isa,
+    call: Call,
+    qkv: &'a [T],
+    dout: &'a [T],
+    lse: &'a [f32],
+    delta: &'a [f32],
+    blocks: &'a Blocks<'a>,
+    packed: &'a [f32],
+}
+
+impl<T: Elem> Pack<'_, T> {
+    /// Computes what is wanted for one key head and hands it to `write(row, slot, heads, scale)`.
+    fn grads(
+        &self,
+        sequence: usize,
+        head: usize,
+        want: Want,
+        s: &mut Scratch<'_>,
+        mut write: impl FnMut(usize, usize, &[f32], f32),
+    ) {
+        let Call { heads, causal, scale, setting } = self.call;
+        let (seq, group, padded) = (self.blocks.rows(sequence), heads.group(), heads.padded());
+        if want.dkv {
+            s.dk[..want.keys.len() * padded].fill(0.0);
+            s.dv[..want.keys.len() * padded].fill(0.0);
+        }
+        for from in want.queries.clone().step_by(tile_rows(heads)) {
+            let num_rows = (want.queries.end - from).min(tile_rows(heads));
+            let (first, step) = if causal { (from + 1, 1) } else { (seq.len(), 0) };
+            let context = Context { first, step, group };
+            self.load(seq.start + from, num_rows, head, s);
+            if want.dq {
+                s.dq[..num_rows * group * padded].fill(0.0);
+            }
+            for first in want.keys.clone().step_by(BLOCK) {
+                let n = (seq.len() - first).min(BLOCK);
+                let block = self.blocks.first[sequence] as usize + first / BLOCK;
+                let keys = KeyTile::new(self.packed, heads, block, head);
+                let (lines, want_dq, want_dkv) = (num_rows * group, want.dq, want.dkv);
+                pair_grads(self.isa, Pair { lines, context, first, n, setting, want_dq, want_dkv }, keys, s);
+            }
+            if want.dq {
+                for (i, dq) in s.dq.chunks_exact(group * padded).take(num_rows).enumerate() {
+                    write(from + i, head, dq, scale);
+                }
+            }
+        }
+        if want.dkv {
+            let grads = s.dk.chunks_exact(padded).zip(s.dv.chunks_exact(padded));
+            for (row, (dk, dv)) in want.keys.zip(grads) {
+                write(row, heads.kv + head, dk, scale);
+                write(row, 2 * heads.kv + head, dv, 1.0);
+            }
+        }
+    }
+
+    /// Loads `n` query rows from row `from` of the pack, the q heads of group `head`.
+    fn load(&self, from: usize, n: usize, head: usize, s: &mut Scratch<'_>) {
+        let (isa, heads, group) = (self.isa, self.call.heads, self.call.heads.group());
+        let at = head * group;
+        let qkv = &self.qkv[from * heads.qkv_len() + at * heads.dim..];
+        let dout = &self.dout[from * heads.out_len() + at * heads.dim..];
+        widen_heads::<T>(isa, qkv, heads.qkv_len(), n, heads, s.q);
+        widen_heads::<T>(isa, dout, heads.out_len(), n, heads, s.dout);
+        for i in 0..n {
+            let from = (from + i) * heads.q + at;
+            s.lse[i * group..][..group].copy_from_slice(&self.lse[from..][..group]);
+            s.delta[i * group..][..group].copy_from_slice(&self.delta[from..][..group]);
+        }
+        for lse in &mut s.lse[..n * group] {
+            *lse *= std::f32::consts::LOG2_E;
+        }
+    }
 }
 
 /// Packs the blocks of keys and works out D.
@@ -268,13 +361,13 @@ cpu_kernel! {
             for j in 0..n {
                 let keys = &qkv[j * stride + (heads.q + head) * dim..][..dim];
                 let values = &qkv[j * stride + (heads.q + heads.kv + head) * dim..][..dim];
-                let row = &mut k[j * padded..][..padded];
+                let (row, rest) = k[j * padded..][..padded].split_at_mut(dim);
+                lanes::widen(keys, row);
+                rest.fill(0.0);
                 for d in 0..dim {
-                    row[d] = keys[d].to_f32();
                     kt[d * BLOCK + j] = keys[d].to_f32();
                     vt[d * BLOCK + j] = values[d].to_f32();
                 }
-                row[dim..].fill(0.0);
             }
         }
     }
@@ -289,47 +382,22 @@ cpu_kernel! {
     }
 }
 
-/// The packed rows a query tile is loaded from.
-struct Rows<'a, T> {
-    qkv: &'a [T],
-    dout: &'a [T],
-    lse: &'a [f32],
-    delta: &'a [f32],
-    heads: Heads,
-}
-
-impl<T: Elem> Rows<'_, T> {
-    /// `n` query rows from row `from` of the pack, the heads of group `head`.
-    fn load(&self, isa: Isa, from: usize, n: usize, head: usize, s: &mut Scratch<'_>) {
-        let (heads, group) = (self.heads, self.heads.group());
-        let at = head * group;
-        let qkv = &self.qkv[from * heads.qkv_len() + at * heads.dim..];
-        let dout = &self.dout[from * heads.out_len() + at * heads.dim..];
-        widen_heads::<T>(isa, qkv, heads.qkv_len(), n, heads, s.q);
-        widen_heads::<T>(isa, dout, heads.out_len(), n, heads, s.dout);
-        for i in 0..n {
-            let from = (from + i) * heads.q + at;
-            s.lse[i * group..][..group].copy_from_slice(&self.lse[from..][..group]);
-            s.delta[i * group..][..group].copy_from_slice(&self.delta[from..][..group]);
-        }
-        for lse in &mut s.lse[..n * group] {
-            *lse *= std::f32::consts::LOG2_E;
-        }
-    }
-}
-
 cpu_kernel! {
     /// The first group of heads of `n` rows, widened and padded.
     fn widen_heads<T: Elem>(from: &[T], stride: usize, n: usize, heads: Heads, to: &mut [f32]) {
         let (dim, padded, group) = (heads.dim, heads.padded(), heads.group());
+        if dim == padded {
+            for (to, from) in to.chunks_exact_mut(group * dim).take(n).zip(from.chunks(stride)) {
+                lanes::widen(&from[..group * dim], to);
+            }
+            return;
+        }
         for i in 0..n {
             for h in 0..group {
                 let from = &from[i * stride + h * dim..][..dim];
-                let to = &mut to[(i * group + h) * padded..][..padded];
-                for d in 0..dim {
-                    to[d] = from[d].to_f32();
-                }
-                to[dim..].fill(0.0);
+                let (to, rest) = to[(i * group + h) * padded..][..padded].split_at_mut(dim);
+                lanes::widen(from, to);
+                rest.fill(0.0);
             }
         }
     }
@@ -347,72 +415,103 @@ struct Pair {
     want_dkv: bool,
 }
 
+impl Pair {
+    /// Keys of the block that `line` sees.
+    #[inline(always)]
+    fn visible(&self, line: usize) -> usize {
+        self.context.of(line).saturating_sub(self.first).min(self.n)
+    }
+}
+
+fn pair_grads(isa: Isa, pair: Pair, keys: KeyTile<'_>, s: &mut Scratch<'_>) {
+    let dim = pair.setting.dim;
+    let padded = dim.next_multiple_of(LANES);
+    for (from, count) in tile::row_tiles(pair.lines) {
+        let longest = pair.visible(from + count - 1);
+        let groups = longest.div_ceil(LANES);
+        let (p, ds) = (&mut s.p[from * BLOCK..][..count * BLOCK], &mut s.ds[from * BLOCK..][..count * BLOCK]);
+        let line = |x| Left { data: x, row: padded, step: 1 };
+        let tile = |data| Sums { data, stride: BLOCK, start: false };
+        let transposed = |data| Right { data, stride: BLOCK };
+        product(isa, line(&s.q[from * padded..]), transposed(keys.kt), dim, tile(p), count, groups);
+        product(isa, line(&s.dout[from * padded..]), transposed(keys.vt), dim, tile(ds), count, groups);
+        score_grads(isa, p, ds, from, pair, groups, &s.lse[from..from + count], &s.delta[from..]);
+        if pair.want_dq {
+            let ds = Left { data: ds, row: BLOCK, step: 1 };
+            let dq = Sums { data: &mut s.dq[from * padded..], stride: padded, start: true };
+            product(isa, ds, Right { data: keys.k, stride: padded }, longest, dq, count, padded / LANES);
+        }
+    }
+    if pair.want_dkv {
+        for (j, count) in tile::row_tiles(pair.n) {
+            let start = pair.context.first_seeing(pair.first + j).min(pair.lines);
+            let lines = pair.lines - start;
+            if lines == 0 {
+                continue;
+            }
+            let column = |x: &'_ [f32]| start * BLOCK + j..x.len();
+            let (p, ds) = (&s.p[column(s.p)], &s.ds[column(s.ds)]);
+            for (left, right, sums) in [(p, &*s.dout, &mut *s.dv), (ds, &*s.q, &mut *s.dk)] {
+                let left = Left { data: left, row: 1, step: BLOCK };
+                let right = Right { data: &right[start * padded..], stride: padded };
+                let sums = Sums { data: &mut sums[j * padded..], stride: padded, start: true };
+                product(isa, left, right, lines, sums, count, padded / LANES);
+            }
+        }
+    }
+}
+
 cpu_kernel! {
-    fn pair_grads(pair: Pair, keys: KeyTile<'_>, s: &mut Scratch<'_>) {
-        let dim = pair.setting.dim;
-        let padded = dim.next_multiple_of(LANES);
+    /// Of lines `from..`: p from scores to probabilities, ds from dP to dS; both zero where a line sees no key.
+    fn score_grads(
+        p: &mut [f32],
+        ds: &mut [f32],
+        from: usize,
+        pair: Pair,
+        groups: usize,
+        lse: &[f32],
+        delta: &[f32],
+    ) {
+        let setting = pair.setting;
         let width = pair.n.next_multiple_of(LANES);
-        for (from, count) in tile::row_tiles(pair.lines) {
-            let visible = |r: usize| pair.context.of(from + r).saturating_sub(pair.first).min(pair.n);
-            let longest = (0..count).map(visible).max().unwrap_or(0);
-            let groups = longest.div_ceil(LANES);
-            let (p, ds) = (&mut s.p[from * BLOCK..], &mut s.ds[from * BLOCK..]);
-            let q = Left::<false> { data: &s.q[from * padded..], stride: padded };
-            product::<false, true>(q, keys.kt, BLOCK, dim, p, BLOCK, count, groups);
-            let dout = Left::<false> { data: &s.dout[from * padded..], stride: padded };
-            product::<false, true>(dout, keys.vt, BLOCK, dim, ds, BLOCK, count, groups);
-            for r in 0..count {
-                let (p, ds) = (&mut p[r * BLOCK..][..width], &mut ds[r * BLOCK..][..width]);
-                score_grads(p, ds, visible(r), groups, s.lse[from + r], s.delta[from + r], &pair.setting);
-            }
-            if pair.want_dq {
-                let left = Left::<false> { data: ds, stride: BLOCK };
-                let dq = &mut s.dq[from * padded..];
-                product::<false, false>(left, keys.k, padded, longest, dq, padded, count, padded / LANES);
-            }
-        }
-        if pair.want_dkv {
-            for (j, count) in tile::row_tiles(pair.n) {
-                let start = pair.context.first_seeing(pair.first + j).min(pair.lines);
-                let (k, groups) = (pair.lines - start, padded / LANES);
-                if k == 0 {
-                    continue;
+        let lines = p.chunks_exact_mut(BLOCK).zip(ds.chunks_exact_mut(BLOCK)).zip(lse.iter().zip(delta));
+        for (r, ((p, ds), (&lse, &delta))) in lines.enumerate() {
+            let visible = pair.visible(from + r);
+            let tiles = p.chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)).take(groups);
+            for (g, (p, ds)) in tiles.enumerate() {
+                let (mut e, mut d) = ([0.0; LANES], [0.0; LANES]);
+                for i in 0..LANES {
+                    (e[i], d[i]) = score_grad(p[i], ds[i], lse, delta, &setting);
                 }
-                let p = Left::<true> { data: &s.p[start * BLOCK + j..], stride: BLOCK };
-                product::<true, false>(p, &s.dout[start * padded..], padded, k, &mut s.dv[j * padded..], padded, count, groups);
-                let ds = Left::<true> { data: &s.ds[start * BLOCK + j..], stride: BLOCK };
-                product::<true, false>(ds, &s.q[start * padded..], padded, k, &mut s.dk[j * padded..], padded, count, groups);
+                let seen = visible.saturating_sub(g * LANES);
+                p.copy_from_slice(&lanes::keep(&e, seen, 0.0));
+                ds.copy_from_slice(&lanes::keep(&d, seen, 0.0));
             }
+            p[groups * LANES..width].fill(0.0);
+            ds[groups * LANES..width].fill(0.0);
         }
     }
 }
 
-/// p: scores to probabilities; ds: dP to dS; both zero where the line sees no key.
+/// (P, dS) of a score and its dP.
 #[inline(always)]
-fn score_grads(p: &mut [f32], ds: &mut [f32], visible: usize, groups: usize, lse: f32, delta: f32, setting: &Setting) {
-    p[groups * LANES..].fill(0.0);
-    ds[groups * LANES..].fill(0.0);
-    let tiles = p.chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES));
-    for (g, (p, ds)) in tiles.take(groups).enumerate() {
-        for i in 0..LANES {
-            let seen = g * LANES + i < visible;
-            let e = exp2(p[i].mul_add(setting.scale_log2e, -lse));
-            let d = e * (ds[i] - delta);
-            let (e, d) = match setting.round {
-                true => (bf16::from_f32(e).to_f32(), bf16::from_f32(d).to_f32()),
-                false => (e, d),
-            };
-            p[i] = if seen { e } else { 0.0 };
-            ds[i] = if seen { d } else { 0.0 };
-        }
+fn score_grad(score: f32, dp: f32, lse: f32, delta: f32, setting: &Setting) -> (f32, f32) {
+    let e = exp2(score.mul_add(setting.scale_log2e, -lse));
+    let d = e * (dp - delta);
+    match setting.round {
+        true => (bf16::from_f32(e).to_f32(), bf16::from_f32(d).to_f32()),
+        false => (e, d),
     }
 }
 
 cpu_kernel! {
-    /// to = from * scale. Adding zero turns -0 into +0: which lines share a tile then shows nowhere.
-    fn scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = T::from_f32(from * scale + 0.0);
+    /// Padded heads times `scale` into packed ones. -0 becomes +0: which lines share a tile then shows nowhere.
+    fn narrow_heads<T: Elem>(from: &[f32], heads: Heads, scale: f32, to: &mut [T]) {
+        if heads.dim == heads.padded() {
+            return lanes::narrow_scaled(from, scale, to);
+        }
+        for (to, from) in to.chunks_exact_mut(heads.dim).zip(from.chunks_exact(heads.padded())) {
+            lanes::narrow_scaled(from, scale, to);
         }
     }
 }
