@@ -30,7 +30,7 @@ pub fn load_tail<T: Elem>(x: &[T]) -> Lanes {
     v
 }
 
-/// to[i] = from[i], widened, for as many as both have: sixteen at a time, so that rows of a head's length stay in
+/// `to[i]` = `from[i]`, widened, for as many as both have: sixteen at a time, so that rows of a head's length stay in
 /// vectors.
 #[inline(always)]
 pub fn widen<T: Elem>(from: &[T], to: &mut [f32]) {
@@ -43,7 +43,7 @@ pub fn widen<T: Elem>(from: &[T], to: &mut [f32]) {
     }
 }
 
-/// to[i] = from[i] * scale + 0 in `T`, for as many as `to` has. Adding zero turns -0 into +0.
+/// `to[i]` = `from[i]` * scale + 0 in `T`, for as many as `to` has. Adding zero turns -0 into +0.
 #[inline(always)]
 pub fn narrow_scaled<T: Elem>(from: &[f32], scale: f32, to: &mut [T]) {
     let from = &from[..to.len()];
