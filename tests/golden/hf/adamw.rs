@@ -99,7 +99,7 @@ fn steps_agree() {
             }
         }
     }
-    // Losses and norms of later steps carry the parameters' flips: a hundredth of the parameters' tolerance is met.
+    // Losses and norms of later steps carry what the parameters may differ by, so they have its tolerances.
     largest.check(&[
         ("loss", PARAMETER),
         ("grad norm, relative", DELTA_L2),
