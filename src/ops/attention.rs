@@ -8,6 +8,7 @@ use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
 mod backward;
+mod pair;
 pub use backward::bwd;
 
 /// Query rows of one work item.

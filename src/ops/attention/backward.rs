@@ -5,20 +5,14 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
+use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
 use super::{Blocks, check_rows};
 use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
-use crate::ops::lanes::{self, LANES};
-use crate::ops::math::exp2;
-use crate::ops::tile::{self, Left, Right, Sums, product};
+use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
-
-/// (Query row, head) lines of a query tile, about: two of its `[LINES][BLOCK]` score tiles fill the first cache.
-const LINES: usize = 48;
 
 /// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). qkv, out, lse and
 /// cu_seqlens as forward had and left them, dout as out. Errors on other shapes.
@@ -46,7 +40,7 @@ pub fn bwd(
     let blocks = Blocks::most(t, cu_seqlens);
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), heads.kv * KeyTile::len(heads)])?;
     let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
-    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
+    let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
     let done = match dev.on_cpu() {
         Some(cpu) => {
             let call = Call { heads, causal, scale, setting: Setting::new(qkv.dtype, heads, scale) };
@@ -125,70 +119,6 @@ fn columns(heads: Heads, slot: usize) -> Range<usize> {
     start..start + len
 }
 
-/// Query rows of a query tile.
-fn tile_rows(heads: Heads) -> usize {
-    (LINES / heads.group()).max(1)
-}
-
-fn scratch_len(heads: Heads) -> usize {
-    let lines = tile_rows(heads) * heads.group();
-    lines * (3 * heads.padded() + 2 * BLOCK + 2) + 2 * BLOCK * heads.padded()
-}
-
-/// What a work item computes in: queries and dO of a tile with their rows padded, log-sum-exp and D, scores and
-/// their gradients, and the gradients of the tile and of a block of keys.
-struct Scratch<'a> {
-    q: &'a mut [f32],
-    dout: &'a mut [f32],
-    lse: &'a mut [f32],
-    delta: &'a mut [f32],
-    p: &'a mut [f32],
-    ds: &'a mut [f32],
-    dq: &'a mut [f32],
-    dk: &'a mut [f32],
-    dv: &'a mut [f32],
-}
-
-impl<'a> Scratch<'a> {
-    fn new(scratch: &'a mut [f32], heads: Heads) -> Scratch<'a> {
-        let (lines, padded) = (tile_rows(heads) * heads.group(), heads.padded());
-        let mut rest = scratch;
-        let mut cut = |n: usize| rest.split_off_mut(..n).expect("scratch as long as scratch_len");
-        Scratch {
-            q: cut(lines * padded),
-            dout: cut(lines * padded),
-            p: cut(lines * BLOCK),
-            ds: cut(lines * BLOCK),
-            dq: cut(lines * padded),
-            dk: cut(BLOCK * padded),
-            dv: cut(BLOCK * padded),
-            lse: cut(lines),
-            delta: cut(lines),
-        }
-    }
-}
-
-/// A block of one key head: k and v transposed `[dim][BLOCK]`, and k `[BLOCK][padded]`.
-#[derive(Clone, Copy)]
-struct KeyTile<'a> {
-    kt: &'a [f32],
-    vt: &'a [f32],
-    k: &'a [f32],
-}
-
-impl<'a> KeyTile<'a> {
-    fn len(heads: Heads) -> usize {
-        BLOCK * (2 * heads.dim + heads.padded())
-    }
-
-    fn new(packed: &'a [f32], heads: Heads, block: usize, head: usize) -> KeyTile<'a> {
-        let tile = &packed[(block * heads.kv + head) * Self::len(heads)..][..Self::len(heads)];
-        let (kt, rest) = tile.split_at(BLOCK * heads.dim);
-        let (vt, k) = rest.split_at(BLOCK * heads.dim);
-        KeyTile { kt, vt, k }
-    }
-}
-
 fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 4]) -> Result<()> {
     let (heads, isa) = (call.heads, cpu.isa);
     let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
@@ -199,7 +129,7 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 
     let Plan { items, starts, parts } = Plan::new(&blocks, heads);
     let pack = Pack { isa, call, qkv, dout, lse, delta, blocks: &blocks, packed };
     let grads = Parts::at(dqkv.of::<T>(), starts);
-    run_with_scratch(cpu.pool, items.len(), scratch.of::<f32>(), scratch_len(heads), |i, scratch| {
+    run_with_scratch(cpu.pool, items.len(), scratch.of::<f32>(), Scratch::len(heads), |i, scratch| {
         let mut s = Scratch::new(scratch, heads);
         let apart = |sequence: usize| {
             let (first, grads) = (parts[sequence], &grads);
@@ -352,28 +282,6 @@ fn prepare<T: Elem>(
 }
 
 cpu_kernel! {
-    /// All key heads of `n` packed rows as [`KeyTile`]s.
-    fn pack_tiles<T: Elem>(qkv: &[T], n: usize, heads: Heads, tiles: &mut [f32]) {
-        let (dim, padded, stride) = (heads.dim, heads.padded(), heads.qkv_len());
-        for (head, tile) in tiles.chunks_exact_mut(KeyTile::len(heads)).enumerate() {
-            let (kt, rest) = tile.split_at_mut(BLOCK * dim);
-            let (vt, k) = rest.split_at_mut(BLOCK * dim);
-            for j in 0..n {
-                let keys = &qkv[j * stride + (heads.q + head) * dim..][..dim];
-                let values = &qkv[j * stride + (heads.q + heads.kv + head) * dim..][..dim];
-                let (row, rest) = k[j * padded..][..padded].split_at_mut(dim);
-                lanes::widen(keys, row);
-                rest.fill(0.0);
-                for d in 0..dim {
-                    kt[d * BLOCK + j] = keys[d].to_f32();
-                    vt[d * BLOCK + j] = values[d].to_f32();
-                }
-            }
-        }
-    }
-}
-
-cpu_kernel! {
     /// `sums[i]` = dot of the i-th heads of a and b.
     fn row_sums<T: Elem>(a: &[T], b: &[T], dim: usize, sums: &mut [f32]) {
         for ((s, a), b) in sums.iter_mut().zip(a.chunks_exact(dim)).zip(b.chunks_exact(dim)) {
@@ -400,107 +308,6 @@ cpu_kernel! {
                 rest.fill(0.0);
             }
         }
-    }
-}
-
-/// A query tile against a block of `n` keys, the first of which is key `first` of the sequence.
-#[derive(Clone, Copy)]
-struct Pair {
-    lines: usize,
-    context: Context,
-    first: usize,
-    n: usize,
-    setting: Setting,
-    want_dq: bool,
-    want_dkv: bool,
-}
-
-impl Pair {
-    /// Keys of the block that `line` sees.
-    #[inline(always)]
-    fn visible(&self, line: usize) -> usize {
-        self.context.of(line).saturating_sub(self.first).min(self.n)
-    }
-}
-
-fn pair_grads(isa: Isa, pair: Pair, keys: KeyTile<'_>, s: &mut Scratch<'_>) {
-    let dim = pair.setting.dim;
-    let padded = dim.next_multiple_of(LANES);
-    for (from, count) in tile::row_tiles(pair.lines) {
-        let longest = pair.visible(from + count - 1);
-        let groups = longest.div_ceil(LANES);
-        let (p, ds) = (&mut s.p[from * BLOCK..][..count * BLOCK], &mut s.ds[from * BLOCK..][..count * BLOCK]);
-        let line = |x| Left { data: x, row: padded, step: 1 };
-        let tile = |data| Sums { data, stride: BLOCK, start: false };
-        let transposed = |data| Right { data, stride: BLOCK };
-        product(isa, line(&s.q[from * padded..]), transposed(keys.kt), dim, tile(p), count, groups);
-        product(isa, line(&s.dout[from * padded..]), transposed(keys.vt), dim, tile(ds), count, groups);
-        score_grads(isa, p, ds, from, pair, groups, &s.lse[from..from + count], &s.delta[from..]);
-        if pair.want_dq {
-            let ds = Left { data: ds, row: BLOCK, step: 1 };
-            let dq = Sums { data: &mut s.dq[from * padded..], stride: padded, start: true };
-            product(isa, ds, Right { data: keys.k, stride: padded }, longest, dq, count, padded / LANES);
-        }
-    }
-    if pair.want_dkv {
-        for (j, count) in tile::row_tiles(pair.n) {
-            let start = pair.context.first_seeing(pair.first + j).min(pair.lines);
-            let lines = pair.lines - start;
-            if lines == 0 {
-                continue;
-            }
-            let column = |x: &'_ [f32]| start * BLOCK + j..x.len();
-            let (p, ds) = (&s.p[column(s.p)], &s.ds[column(s.ds)]);
-            for (left, right, sums) in [(p, &*s.dout, &mut *s.dv), (ds, &*s.q, &mut *s.dk)] {
-                let left = Left { data: left, row: 1, step: BLOCK };
-                let right = Right { data: &right[start * padded..], stride: padded };
-                let sums = Sums { data: &mut sums[j * padded..], stride: padded, start: true };
-                product(isa, left, right, lines, sums, count, padded / LANES);
-            }
-        }
-    }
-}
-
-cpu_kernel! {
-    /// Of lines `from..`: p from scores to probabilities, ds from dP to dS; both zero where a line sees no key.
-    fn score_grads(
-        p: &mut [f32],
-        ds: &mut [f32],
-        from: usize,
-        pair: Pair,
-        groups: usize,
-        lse: &[f32],
-        delta: &[f32],
-    ) {
-        let setting = pair.setting;
-        let width = pair.n.next_multiple_of(LANES);
-        let lines = p.chunks_exact_mut(BLOCK).zip(ds.chunks_exact_mut(BLOCK)).zip(lse.iter().zip(delta));
-        for (r, ((p, ds), (&lse, &delta))) in lines.enumerate() {
-            let visible = pair.visible(from + r);
-            let tiles = p.chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)).take(groups);
-            for (g, (p, ds)) in tiles.enumerate() {
-                let (mut e, mut d) = ([0.0; LANES], [0.0; LANES]);
-                for i in 0..LANES {
-                    (e[i], d[i]) = score_grad(p[i], ds[i], lse, delta, &setting);
-                }
-                let seen = visible.saturating_sub(g * LANES);
-                p.copy_from_slice(&lanes::keep(&e, seen, 0.0));
-                ds.copy_from_slice(&lanes::keep(&d, seen, 0.0));
-            }
-            p[groups * LANES..width].fill(0.0);
-            ds[groups * LANES..width].fill(0.0);
-        }
-    }
-}
-
-/// (P, dS) of a score and its dP.
-#[inline(always)]
-fn score_grad(score: f32, dp: f32, lse: f32, delta: f32, setting: &Setting) -> (f32, f32) {
-    let e = exp2(score.mul_add(setting.scale_log2e, -lse));
-    let d = e * (dp - delta);
-    match setting.round {
-        true => (bf16::from_f32(e).to_f32(), bf16::from_f32(d).to_f32()),
-        false => (e, d),
     }
 }
 

@@ -1,0 +1,201 @@
+//! One query tile against one block of keys: the five products of attention's backward pass.
+
+use half::bf16;
+
+use crate::device::{Isa, cpu_kernel};
+use crate::ops::attend::{BLOCK, Context, Heads, Setting};
+use crate::ops::lanes::{self, LANES};
+use crate::ops::math::exp2;
+use crate::ops::tile::{self, Left, Right, Sums, product};
+use crate::tensor::Elem;
+
+/// (Query row, head) lines of a query tile, about: two of its `[LINES][BLOCK]` score tiles fill the first cache.
+const LINES: usize = 48;
+
+/// Query rows of a query tile.
+pub(super) fn tile_rows(heads: Heads) -> usize {
+    (LINES / heads.group()).max(1)
+}
+
+/// What a work item computes in: queries and dO of a tile with their rows padded, log-sum-exp and D, scores and
+/// their gradients, and the gradients of the tile and of a block of keys.
+pub(super) struct Scratch<'a> {
+    pub(super) q: &'a mut [f32],
+    pub(super) dout: &'a mut [f32],
+    pub(super) lse: &'a mut [f32],
+    pub(super) delta: &'a mut [f32],
+    pub(super) p: &'a mut [f32],
+    pub(super) ds: &'a mut [f32],
+    pub(super) dq: &'a mut [f32],
+    pub(super) dk: &'a mut [f32],
+    pub(super) dv: &'a mut [f32],
+}
+
+impl<'a> Scratch<'a> {
+    /// Elements that [`Scratch::new`] wants.
+    pub(super) fn len(heads: Heads) -> usize {
+        let lines = tile_rows(heads) * heads.group();
+        lines * (3 * heads.padded() + 2 * BLOCK + 2) + 2 * BLOCK * heads.padded()
+    }
+
+    pub(super) fn new(scratch: &'a mut [f32], heads: Heads) -> Scratch<'a> {
+        let (lines, padded) = (tile_rows(heads) * heads.group(), heads.padded());
+        let mut rest = scratch;
+        let mut cut = |n: usize| rest.split_off_mut(..n).expect("scratch as long as Scratch::len");
+        Scratch {
+            q: cut(lines * padded),
+            dout: cut(lines * padded),
+            p: cut(lines * BLOCK),
+            ds: cut(lines * BLOCK),
+            dq: cut(lines * padded),
+            dk: cut(BLOCK * padded),
+            dv: cut(BLOCK * padded),
+            lse: cut(lines),
+            delta: cut(lines),
+        }
+    }
+}
+
+/// A block of one key head: k and v transposed `[dim][BLOCK]`, and k `[BLOCK][padded]`.
+#[derive(Clone, Copy)]
+pub(super) struct KeyTile<'a> {
+    pub(super) kt: &'a [f32],
+    pub(super) vt: &'a [f32],
+    pub(super) k: &'a [f32],
+}
+
+impl<'a> KeyTile<'a> {
+    pub(super) fn len(heads: Heads) -> usize {
+        BLOCK * (2 * heads.dim + heads.padded())
+    }
+
+    pub(super) fn new(packed: &'a [f32], heads: Heads, block: usize, head: usize) -> KeyTile<'a> {
+        let tile = &packed[(block * heads.kv + head) * Self::len(heads)..][..Self::len(heads)];
+        let (kt, rest) = tile.split_at(BLOCK * heads.dim);
+        let (vt, k) = rest.split_at(BLOCK * heads.dim);
+        KeyTile { kt, vt, k }
+    }
+}
+
+cpu_kernel! {
+    /// All key heads of `n` packed rows as [`KeyTile`]s.
+    pub(super) fn pack_tiles<T: Elem>(qkv: &[T], n: usize, heads: Heads, tiles: &mut [f32]) {
+        let (dim, padded, stride) = (heads.dim, heads.padded(), heads.qkv_len());
+        for (head, tile) in tiles.chunks_exact_mut(KeyTile::len(heads)).enumerate() {
+            let (kt, rest) = tile.split_at_mut(BLOCK * dim);
+            let (vt, k) = rest.split_at_mut(BLOCK * dim);
+            for j in 0..n {
+                let keys = &qkv[j * stride + (heads.q + head) * dim..][..dim];
+                let values = &qkv[j * stride + (heads.q + heads.kv + head) * dim..][..dim];
+                let (row, rest) = k[j * padded..][..padded].split_at_mut(dim);
+                lanes::widen(keys, row);
+                rest.fill(0.0);
+                for d in 0..dim {
+                    kt[d * BLOCK + j] = keys[d].to_f32();
+                    vt[d * BLOCK + j] = values[d].to_f32();
+                }
+            }
+        }
+    }
+}
+
+/// A query tile against a block of `n` keys, the first of which is key `first` of the sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) lines: usize,
+    pub(super) context: Context,
+    pub(super) first: usize,
+    pub(super) n: usize,
+    pub(super) setting: Setting,
+    pub(super) want_dq: bool,
+    pub(super) want_dkv: bool,
+}
+
+impl Pair {
+    /// Keys of the block that `line` sees.
+    #[inline(always)]
+    fn visible(&self, line: usize) -> usize {
+        self.context.of(line).saturating_sub(self.first).min(self.n)
+    }
+}
+
+pub(super) fn pair_grads(isa: Isa, pair: Pair, keys: KeyTile<'_>, s: &mut Scratch<'_>) {
+    let dim = pair.setting.dim;
+    let padded = dim.next_multiple_of(LANES);
+    for (from, count) in tile::row_tiles(pair.lines) {
+        let longest = pair.visible(from + count - 1);
+        let groups = longest.div_ceil(LANES);
+        let (p, ds) = (&mut s.p[from * BLOCK..][..count * BLOCK], &mut s.ds[from * BLOCK..][..count * BLOCK]);
+        let line = |x| Left { data: x, row: padded, step: 1 };
+        let tile = |data| Sums { data, stride: BLOCK, start: false };
+        let transposed = |data| Right { data, stride: BLOCK };
+        product(isa, line(&s.q[from * padded..]), transposed(keys.kt), dim, tile(p), count, groups);
+        product(isa, line(&s.dout[from * padded..]), transposed(keys.vt), dim, tile(ds), count, groups);
+        score_grads(isa, p, ds, from, pair, groups, &s.lse[from..from + count], &s.delta[from..]);
+        if pair.want_dq {
+            let ds = Left { data: ds, row: BLOCK, step: 1 };
+            let dq = Sums { data: &mut s.dq[from * padded..], stride: padded, start: true };
+            product(isa, ds, Right { data: keys.k, stride: padded }, longest, dq, count, padded / LANES);
+        }
+    }
+    if pair.want_dkv {
+        for (j, count) in tile::row_tiles(pair.n) {
+            let start = pair.context.first_seeing(pair.first + j).min(pair.lines);
+            let lines = pair.lines - start;
+            if lines == 0 {
+                continue;
+            }
+            let column = |x: &'_ [f32]| start * BLOCK + j..x.len();
+            let (p, ds) = (&s.p[column(s.p)], &s.ds[column(s.ds)]);
+            for (left, right, sums) in [(p, &*s.dout, &mut *s.dv), (ds, &*s.q, &mut *s.dk)] {
+                let left = Left { data: left, row: 1, step: BLOCK };
+                let right = Right { data: &right[start * padded..], stride: padded };
+                let sums = Sums { data: &mut sums[j * padded..], stride: padded, start: true };
+                product(isa, left, right, lines, sums, count, padded / LANES);
+            }
+        }
+    }
+}
+
+cpu_kernel! {
+    /// Of lines `from..`: p from scores to probabilities, ds from dP to dS; both zero where a line sees no key.
+    fn score_grads(
+        p: &mut [f32],
+        ds: &mut [f32],
+        from: usize,
+        pair: Pair,
+        groups: usize,
+        lse: &[f32],
+        delta: &[f32],
+    ) {
+        let setting = pair.setting;
+        let width = pair.n.next_multiple_of(LANES);
+        let lines = p.chunks_exact_mut(BLOCK).zip(ds.chunks_exact_mut(BLOCK)).zip(lse.iter().zip(delta));
+        for (r, ((p, ds), (&lse, &delta))) in lines.enumerate() {
+            let visible = pair.visible(from + r);
+            let tiles = p.chunks_exact_mut(LANES).zip(ds.chunks_exact_mut(LANES)).take(groups);
+            for (g, (p, ds)) in tiles.enumerate() {
+                let (mut e, mut d) = ([0.0; LANES], [0.0; LANES]);
+                for i in 0..LANES {
+                    (e[i], d[i]) = score_grad(p[i], ds[i], lse, delta, &setting);
+                }
+                let seen = visible.saturating_sub(g * LANES);
+                p.copy_from_slice(&lanes::keep(&e, seen, 0.0));
+                ds.copy_from_slice(&lanes::keep(&d, seen, 0.0));
+            }
+            p[groups * LANES..width].fill(0.0);
+            ds[groups * LANES..width].fill(0.0);
+        }
+    }
+}
+
+/// (P, dS) of a score and its dP.
+#[inline(always)]
+fn score_grad(score: f32, dp: f32, lse: f32, delta: f32, setting: &Setting) -> (f32, f32) {
+    let e = exp2(score.mul_add(setting.scale_log2e, -lse));
+    let d = e * (dp - delta);
+    match setting.round {
+        true => (bf16::from_f32(e).to_f32(), bf16::from_f32(d).to_f32()),
+        false => (e, d),
+    }
+}
