@@ -68,7 +68,7 @@ enum Command {
     Verify(verify::Args),
     /// Build report.html of a run again, or one page that compares several runs
     Report(report::Args),
-    /// Measure the ops on this machine beside what it can do at most
+    /// Measure ops, a training step and rollouts beside what this machine can do at most
     Bench(bench::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),

@@ -32,7 +32,7 @@ const CURVES: [(&str, &str, &str, &[&str]); 8] = [
         "Mean over a step's rollouts: 0.9 for the right answer, 0.1 for the format.",
         &["critic/score/mean"],
     ),
-    ("rl", "Right rollouts", "Share of a step's rollouts with the right answer.", &["critic/acc/mean", "critic/acc"]),
+    ("rl", "Right rollouts", "Share of a step's rollouts with the right answer.", &["critic/score/acc_score/mean"]),
     (
         "rl",
         "Response length",

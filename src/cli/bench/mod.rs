@@ -1,6 +1,7 @@
-//! `omr bench`: how long ops take on this machine, beside the least time its arithmetic and memory allow.
+//! `omr bench`: how long ops and whole jobs take on this machine, beside the least time its arithmetic and memory allow.
 
 mod decode;
+mod jobs;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
 #[allow(unsafe_code)]

@@ -1,6 +1,7 @@
 //! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
 //! 64, 2,048 tokens a pack.
 
+use super::jobs::{self, Shape};
 use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
@@ -12,7 +13,7 @@ use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// What can be measured, in the order of the table.
-pub const NAMES: [&str; 10] = [
+pub const NAMES: [&str; 12] = [
     "linear",
     "swiglu",
     "attention",
@@ -23,6 +24,8 @@ pub const NAMES: [&str; 10] = [
     "grad_norm",
     "paged_attention",
     "sample",
+    "train-step",
+    "generate",
 ];
 
 type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
@@ -66,6 +69,12 @@ pub fn cases(name: &str) -> Vec<Make> {
             }
             "paged_attention" => out.push(Box::new(move |dev| decode::paged_attention_fwd(dev, dtype))),
             "sample" => out.push(Box::new(move |dev| decode::sample_fwd(dev, dtype))),
+            "train-step" | "generate" => {
+                let job = if name == "generate" { jobs::generate } else { jobs::train_step };
+                for shape in [Shape::Digits, Shape::M22] {
+                    out.push(Box::new(move |dev| job(dev, dtype, shape)));
+                }
+            }
             "adamw" => out.push(Box::new(move |dev| adamw_step(dev, dtype))),
             "grad_norm" if dtype == DType::F32 => out.push(Box::new(grad_norm_fwd)),
             _ => {}
