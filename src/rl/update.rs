@@ -78,6 +78,9 @@ impl Seen {
 }
 
 /// Adds the gradients of a mini-batch's loss to `grads`.
+///
+/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others and
+/// forward only, for the figures: what their backward would add is exactly 0.
 pub fn accumulate(
     dev: &mut Device,
     model: &Model,
@@ -88,28 +91,44 @@ pub fn accumulate(
     config: &RlConfig,
 ) -> Result<Seen> {
     let loss = PolicyLoss::from(config);
-    let lengths: Vec<usize> = batch.iter().map(|e| e.input_ids.len()).collect();
     let whole = response_borders(batch);
     let mask = vec![1; whole.last().copied().unwrap_or(0) as usize];
     let denominators = Denominators::new(&whole, &mask, Some(config.max_response_length as f64));
+    let advantage_alone = loss.kl_loss.is_none() && loss.entropy_coeff == 0.0;
+    let idle = |e: &&Experience| advantage_alone && e.advantage == 0.0;
+    let (mut idle, mut moving): (Vec<&Experience>, Vec<&Experience>) = batch.iter().partition(idle);
+    // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
+    // its update: momentum and decay go on as in torch.
+    let pictures = |e: &&Experience| !questions[e.question].prompt.pixels.is_empty();
+    if moving.is_empty() || (idle.iter().any(pictures) && !moving.iter().any(pictures)) {
+        moving = batch.iter().collect();
+        idle.clear();
+    }
     let mut seen = Seen::default();
-    for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
-        let part = &batch[range];
-        let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
-        let forward = step::forward(dev, model, &sequences, policy, Keep::All, true)?;
-        seen.tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
-        let part = Part::new(part);
-        let batch = part.batch();
-        let mut dlog_prob = vec![0.0; forward.log_prob.len()];
-        let mut stats = policy_loss::compute(&loss, &denominators, &batch, &forward.log_prob, &mut dlog_prob)?;
-        let entropy = forward.entropy.as_deref().unwrap_or(&[]);
-        stats.entropy = denominators.aggregate(loss.loss_agg_mode, batch.cu_seqlens, batch.mask, entropy);
-        stats.loss -= loss.entropy_coeff * stats.entropy;
-        let dentropy = entropy_gradient(&loss, &denominators, batch.cu_seqlens);
-        seen.stats += stats;
-        seen.log_prob.extend_from_slice(&forward.log_prob);
-        seen.rollout_log_prob.extend_from_slice(batch.old_log_prob);
-        forward.backward(dev, grads, &dlog_prob, dentropy.as_deref())?;
+    for (group, moves) in [(moving, true), (idle, false)] {
+        let lengths: Vec<usize> = group.iter().map(|e| e.input_ids.len()).collect();
+        for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
+            let part = &group[range];
+            let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
+            let forward = step::forward(dev, model, &sequences, policy, Keep::All, true)?;
+            seen.tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+            let part = Part::new(part);
+            let batch = part.batch();
+            let mut dlog_prob = vec![0.0; forward.log_prob.len()];
+            let mut stats = policy_loss::compute(&loss, &denominators, &batch, &forward.log_prob, &mut dlog_prob)?;
+            let entropy = forward.entropy.as_deref().unwrap_or(&[]);
+            stats.entropy = denominators.aggregate(loss.loss_agg_mode, batch.cu_seqlens, batch.mask, entropy);
+            stats.loss -= loss.entropy_coeff * stats.entropy;
+            seen.stats += stats;
+            seen.log_prob.extend_from_slice(&forward.log_prob);
+            seen.rollout_log_prob.extend_from_slice(batch.old_log_prob);
+            if moves {
+                let dentropy = entropy_gradient(&loss, &denominators, batch.cu_seqlens);
+                forward.backward(dev, grads, &dlog_prob, dentropy.as_deref())?;
+            } else {
+                forward.discard(dev);
+            }
+        }
     }
     Ok(seen)
 }
@@ -137,9 +156,9 @@ pub fn reference(
 }
 
 /// Borders of the responses, one after another.
-fn response_borders(batch: &[Experience]) -> Vec<u32> {
+fn response_borders<'a>(batch: impl IntoIterator<Item = &'a Experience>) -> Vec<u32> {
     let mut borders = vec![0u32];
-    borders.extend(batch.iter().scan(0, |end, e| {
+    borders.extend(batch.into_iter().scan(0, |end, e| {
         *end += e.old_log_prob.len() as u32;
         Some(*end)
     }));
@@ -165,8 +184,8 @@ struct Part {
 }
 
 impl Part {
-    fn new(part: &[Experience]) -> Part {
-        let cu_seqlens = response_borders(part);
+    fn new(part: &[&Experience]) -> Part {
+        let cu_seqlens = response_borders(part.iter().copied());
         let old_log_prob = part.iter().flat_map(|e| e.old_log_prob.iter().copied()).collect::<Vec<f32>>();
         let reference: Option<Vec<&Vec<f32>>> = part.iter().map(|e| e.ref_log_prob.as_ref()).collect();
         Part {
