@@ -22,7 +22,6 @@ use crate::task::{VerifiedRows, digits, digits_teacher};
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use crate::train::metrics;
 use crate::train::sft;
-use crate::train::trainer::dtype;
 
 /// Arguments of `omr recipe`.
 #[derive(clap::Args)]
@@ -143,11 +142,11 @@ impl Recipe<'_> {
         let config = digits::model_config(base, &tokenizer)?;
         let config = ModelConfig::from_json(&config, "base")?;
         let mut count = Device::count();
-        Model::empty(&mut count, config.clone(), dtype(self.config.dtype))?;
+        Model::empty(&mut count, config.clone(), self.config.dtype.into())?;
         let mut device = self.context.device(&count.high_water())?;
-        let model = Model::init(&mut device, config, dtype(self.config.dtype), self.config.seed)?;
+        let model = Model::init(&mut device, config, self.config.dtype.into(), self.config.seed)?;
         whole::folder(&dir, |folder| {
-            model.save(&device, folder, dtype(self.config.dtype))?;
+            model.save(&device, folder, self.config.dtype.into())?;
             write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
             let preprocessor = digits::preprocessor_config();
             whole::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;

@@ -98,7 +98,7 @@ impl Pool {
 
     fn run_part(&self, len: usize, job: Job<'_>) {
         let s = &*self.shared;
-        let epoch = Ticket::unpack(s.ticket.load(Ordering::Relaxed)).epoch + 1 & 0xff_ffff;
+        let epoch = Ticket::unpack(s.ticket.load(Ordering::Relaxed)).epoch.wrapping_add(1) & 0xff_ffff;
         s.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         s.done.store(0, Ordering::Relaxed);
         s.ticket.store(Ticket { next: 0, len: len as u64, epoch }.pack(), Ordering::SeqCst);

@@ -19,7 +19,6 @@ use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
 use crate::task::Task;
 use crate::text::Chat;
-use crate::train::trainer::dtype;
 
 /// A model to be measured on one task's rows.
 pub struct Job<'a> {
@@ -63,7 +62,7 @@ impl<'a> Job<'a> {
     /// Bytes each region needs, counted.
     pub fn plan(&self, threads: usize) -> Result<Plan> {
         let mut dev = Device::count_for(threads);
-        let model = Model::empty(&mut dev, self.model_config.clone(), dtype(self.config.dtype))?;
+        let model = Model::empty(&mut dev, self.model_config.clone(), self.config.dtype.into())?;
         let engine = self.engine_config(&mut dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
         ask::plan(&mut dev, &model, &questions, self.asking(engine, 1.0, self.config.repeats.max(1)))?;
@@ -72,7 +71,7 @@ impl<'a> Job<'a> {
 
     /// Answers and verdicts, in the order of the rows.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Vec<Sample>> {
-        let model = Model::load(dev, self.model, dtype(self.config.dtype))?;
+        let model = Model::load(dev, self.model, self.config.dtype.into())?;
         let engine = self.engine_config(dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
         let greedy = usize::from(self.config.greedy);

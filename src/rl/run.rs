@@ -32,7 +32,7 @@ use crate::task::{Task, VerifiedRows};
 use crate::text::Chat;
 use crate::train::sft::finished_steps;
 use crate::train::step::{self, Sequence};
-use crate::train::trainer::{Trainer, TrainerConfig, dtype, memory_summary, seconds};
+use crate::train::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 
 /// An RL job: config, questions and where results go.
 pub struct Job {
@@ -119,7 +119,7 @@ impl Job {
         let config = &self.config;
         let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), threads)?;
         if config.use_kl_loss {
-            Model::empty(&mut dev, self.model_config.clone(), dtype(config.dtype))?;
+            Model::empty(&mut dev, self.model_config.clone(), config.dtype.into())?;
         }
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
@@ -150,7 +150,7 @@ impl Job {
         let config = &self.config;
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let reference = match config.use_kl_loss {
-            true => Some(Model::load(dev, &self.model, dtype(config.dtype))?),
+            true => Some(Model::load(dev, &self.model, config.dtype.into())?),
             false => None,
         };
         let bitmap = allowed_ids(&self.model_config, &self.chat);

@@ -2,6 +2,8 @@
 
 use half::bf16;
 
+use crate::config::Dtype;
+
 /// The element types a tensor can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum DType {
@@ -26,6 +28,15 @@ impl DType {
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::Bf16 | DType::I16 => 2,
             DType::U8 => 1,
+        }
+    }
+}
+
+impl From<Dtype> for DType {
+    fn from(dtype: Dtype) -> DType {
+        match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::Bf16 => DType::Bf16,
         }
     }
 }

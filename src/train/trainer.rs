@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::tensor::DType;
 
 /// Files of a model directory that training leaves as they are, copied into every model written.
 const COMPANIONS: [&str; 10] = [
@@ -57,14 +56,6 @@ pub struct TrainerConfig {
     pub resume: String,
 }
 
-/// The element type of a config's dtype.
-pub fn dtype(dtype: Dtype) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::Bf16,
-    }
-}
-
 /// A model in training.
 pub struct Trainer {
     /// The model; weights change only in [`Trainer::update`].
@@ -91,7 +82,7 @@ impl Trainer {
         let store = Store::open(&config.dir, config.save_total_limit)?;
         let checkpoint = store.resume(&Resume::from(config.resume.as_str()))?;
         let dir = checkpoint.as_ref().map_or(&config.model, |c| &c.path);
-        let model = Model::load(dev, dir, dtype(config.dtype))?;
+        let model = Model::load(dev, dir, config.dtype.into())?;
         let mut optimizer = Optimizer::new(dev, &model.layout, config.optim)?;
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some(checkpoint) = &checkpoint {
@@ -110,10 +101,10 @@ impl Trainer {
     }
 
     /// Memory for weights and optimizer state of the model in `dir`, counted.
-    pub fn plan(dir: &Path, dtype_: Dtype, optim: OptimConfig, threads: usize) -> Result<(Device, Model)> {
+    pub fn plan(dir: &Path, dtype: Dtype, optim: OptimConfig, threads: usize) -> Result<(Device, Model)> {
         let mut dev = Device::count_for(threads);
         let config = ModelConfig::load(&dir.join("config.json"))?;
-        let model = Model::empty(&mut dev, config, dtype(dtype_))?;
+        let model = Model::empty(&mut dev, config, dtype.into())?;
         Optimizer::new(&mut dev, &model.layout, optim)?;
         Ok((dev, model))
     }
@@ -183,8 +174,8 @@ impl Trainer {
 }
 
 /// Writes a model directory into `folder`: weights, config, and the companions of the model it came from.
-pub fn write_model(dev: &Device, model: &Model, dtype_: Dtype, companions: &Path, folder: &Path) -> Result<()> {
-    model.save(dev, folder, dtype(dtype_))?;
+pub fn write_model(dev: &Device, model: &Model, dtype: Dtype, companions: &Path, folder: &Path) -> Result<()> {
+    model.save(dev, folder, dtype.into())?;
     for name in COMPANIONS {
         let from = companions.join(name);
         if from.exists() {
