@@ -7,9 +7,7 @@ use half::bf16;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::matmul::{
-    self, Cells, Gelu, Gradient, InputGradient, Linear, PANEL, Product, SwiGlu, Weight, panel_len,
-};
+use crate::ops::matmul::{self, Cells, Gelu, InputGradient, Linear, PANEL, Product, SwiGlu, Weight, panel_len};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Runs a generic body for the element type of a dtype that `check::weight` admitted.
@@ -194,43 +192,16 @@ pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<
     check::tensor(OP, "dw", dw, DType::F32, &[panel_len(dtype, n, k)])?;
     check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
     let mark = dev.mark(Region::Workspace);
-    let columns = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, n, t)])?;
-    let pairs = match dtype {
-        DType::Bf16 => dev.alloc(Region::Workspace, dtype, &[t.next_multiple_of(2) * k])?,
-        _ => columns.slice(0, 0),
-    };
-    let body = match dtype {
-        DType::Bf16 => wgrad_body::<bf16>,
-        _ => wgrad_body::<f32>,
-    };
-    body(dev, x, dy, dw, dbias, columns, pairs);
+    let scratch = dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, n, k)])?;
+    fn body<E: Elem>(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>, scratch: Tensor) {
+        let Some(cpu) = dev.on_cpu() else { return };
+        let outs = [dw, or_empty(dbias, dw), scratch];
+        let ([dw, dbias_view, scratch], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
+        let (xs, dys) = (x_view.of::<E>(), dy_view.of::<E>());
+        let dbias = dbias.map(|_| dbias_view.of::<f32>());
+        matmul::weight_gradient(cpu.pool, cpu.isa, xs, x.cols(), dys, dy.cols(), dw.of(), dbias, scratch.of());
+    }
+    by_dtype!(dtype, body(dev, x, dy, dw, dbias, scratch));
     dev.release(mark);
     Ok(())
-}
-
-fn wgrad_body<E: Elem>(
-    dev: &mut Device,
-    x: Tensor,
-    dy: Tensor,
-    dw: Tensor,
-    dbias: Option<Tensor>,
-    columns: Tensor,
-    pairs: Tensor,
-) {
-    let Some(cpu) = dev.on_cpu() else { return };
-    let (n, k) = (dy.cols(), x.cols());
-    let outs = [dw, or_empty(dbias, dw), columns, pairs];
-    let ([dw, dbias_view, columns, pairs], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
-    let columns = columns.of::<E>();
-    let dbias = dbias.map(|_| dbias_view.of::<f32>());
-    matmul::pack_columns(cpu.pool, cpu.isa, dy_view.of::<E>(), n, columns, dbias);
-    let left: &[u32] = if E::DTYPE == DType::Bf16 {
-        let pairs = pairs.of::<E>();
-        matmul::pack_pairs(cpu.pool, cpu.isa, x_view.of::<E>(), k, pairs);
-        bytemuck::cast_slice(pairs)
-    } else {
-        x_view.of()
-    };
-    let product = Product::columns(E::DTYPE, left, k, bytemuck::cast_slice(columns), n);
-    matmul::run(cpu.pool, cpu.isa, &product, &Gradient::new(E::DTYPE, k, dw.of()));
 }

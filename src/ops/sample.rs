@@ -130,7 +130,8 @@ pub fn fwd(
             let id = if params.temperature == 0.0 {
                 largest(cpu.isa, z, None)
             } else if params.narrows() {
-                draw_among(&narrowed(cpu.isa, z, fold.max(), params), z, key, noise)
+                let left = narrowed(cpu.isa, z, fold.max(), params);
+                draw_among(cpu.isa, &left, z, key, noise)
             } else {
                 largest(cpu.isa, z, Some((key, noise)))
             };
@@ -252,7 +253,13 @@ fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
 }
 
 /// [`largest`] with noise among `ids` only.
-fn draw_among(ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) -> u32 {
+fn draw_among(isa: Isa, ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) -> u32 {
+    // Vectors over all ids beat one at a time from a sixteenth of them on.
+    if ids.len() * 16 > z.len() {
+        let mut masked = vec![f32::NEG_INFINITY; z.len()];
+        ids.iter().for_each(|&id| masked[id as usize] = z[id as usize]);
+        return largest(isa, &masked, Some((key, noise)));
+    }
     let mut winner = (f32::NEG_INFINITY, u32::MAX);
     for &id in ids {
         let word = noise_words(key, noise, id / 4)[id as usize % 4];

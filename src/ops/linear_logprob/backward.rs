@@ -4,9 +4,7 @@ use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
 use super::{ROWS, check_targets, checked};
 use crate::device::{Cpu, Device, Isa, Parts, Region, cpu_kernel};
 use crate::error::Result;
-use crate::ops::matmul::{
-    self, Cells, Epilogue, Gradient, PANEL, Product, Tile, Weight, panel_count, panel_len, panel_stride,
-};
+use crate::ops::matmul::{self, Cells, Epilogue, PANEL, Product, Tile, Weight, panel_count, panel_len, panel_stride};
 use crate::ops::{check, math};
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
@@ -42,12 +40,8 @@ pub fn bwd(
     let slab = SLAB.min(w.n);
     let scratch = Scratch {
         dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
-        columns: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, slab, t)])?,
+        gradient: dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, slab, d)])?,
         transposed: dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, d, slab)])?,
-        pairs: match dtype {
-            DType::Bf16 => dev.alloc(Region::Workspace, dtype, &[t.next_multiple_of(2) * d])?,
-            _ => hidden.slice(0, 0),
-        },
         sums: dev.alloc(Region::Workspace, DType::F32, &[t, d])?,
     };
     let call =
@@ -64,12 +58,10 @@ pub fn bwd(
 struct Scratch {
     /// dZ of one slab [T, slab], rounded.
     dz: Tensor,
-    /// The same as a right operand over tokens.
-    columns: Tensor,
+    /// What the weight's gradient needs.
+    gradient: Tensor,
     /// The slab of the weight, transposed.
     transposed: Tensor,
-    /// hidden in pairs over tokens (bf16).
-    pairs: Tensor,
     /// dhidden's chains over V, [T, D] f32.
     sums: Tensor,
 }
@@ -95,7 +87,7 @@ impl Backward<'_> {
         let (t, d, v) = (self.hidden.rows(), self.w.k, self.w.n);
         let s = &self.scratch;
         let none = self.lse.slice(0, 0);
-        let outs = [self.dhidden, self.dw, s.dz, s.columns, s.transposed, s.pairs, s.sums];
+        let outs = [self.dhidden, self.dw, s.dz, s.gradient, s.transposed, s.sums];
         let ins = [
             self.hidden,
             self.w.data,
@@ -106,21 +98,15 @@ impl Backward<'_> {
             self.dlogprob,
             self.dentropy.unwrap_or(none),
         ];
-        let ([dhidden, dw, dz, columns, transposed, pairs, sums], views) = memory.tensors(outs, ins);
+        let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
         let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy] = views;
         let (hidden, w, targets) = (hidden.of::<E>(), w.of::<E>(), targets.of::<u32>());
-        let (dw, dz, columns, transposed) = (dw.of::<f32>(), dz.of::<E>(), columns.of::<E>(), transposed.of::<E>());
-        let (pairs, sums) = (pairs.of::<E>(), sums.of::<f32>());
+        let (dw, dz, gradient, transposed) = (dw.of::<f32>(), dz.of::<E>(), gradient.of::<E>(), transposed.of::<E>());
+        let sums = sums.of::<f32>();
         check_targets("linear_logprob::bwd", targets, v)?;
         if t == 0 || d == 0 {
             return Ok(());
         }
-        let left: &[u32] = if E::DTYPE == DType::Bf16 {
-            matmul::pack_pairs(pool, isa, hidden, d, pairs);
-            bytemuck::cast_slice(pairs)
-        } else {
-            bytemuck::cast_slice(hidden)
-        };
         sums.fill(0.0);
         let stride = panel_stride(E::DTYPE, d);
         for first in (0..v).step_by(SLAB) {
@@ -140,10 +126,7 @@ impl Backward<'_> {
             };
             matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue);
 
-            let columns = &mut columns[..panel_len(E::DTYPE, cols, t)];
-            matmul::pack_columns(pool, isa, dz, cols, columns, None);
-            let product = Product::columns(E::DTYPE, left, d, bytemuck::cast_slice(columns), cols);
-            matmul::run(pool, isa, &product, &Gradient::new(E::DTYPE, d, &mut dw[panels]));
+            matmul::weight_gradient(pool, isa, hidden, d, dz, cols, &mut dw[panels], None, gradient);
 
             let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
             matmul::transpose(pool, isa, slab, cols, d, transposed);

@@ -7,6 +7,7 @@
 mod block;
 mod cells;
 mod epilogue;
+mod gradient;
 mod lanes;
 mod panels;
 mod repack;
@@ -15,8 +16,8 @@ mod transpose;
 pub use panels::{PANEL, Weight, index, pack, pack_order, panel_count, panel_len, panel_stride, unpack, unpack_order};
 
 pub(in crate::ops) use cells::Cells;
-pub(in crate::ops) use epilogue::{Gelu, Gradient, InputGradient, Linear, SwiGlu};
-pub(in crate::ops) use repack::{pack_columns, pack_pairs};
+pub(in crate::ops) use epilogue::{Gelu, InputGradient, Linear, SwiGlu};
+pub(in crate::ops) use gradient::{weight_gradient, weight_gradient_scratch};
 pub(in crate::ops) use transpose::transpose;
 
 use block::{Across, Block, kernel};
@@ -30,6 +31,8 @@ const MAX_ROWS: usize = 12;
 const MAX_PANELS: usize = 4;
 /// Left operands of this many bytes stay in the second-level cache beside a panel.
 const LEFT_BYTES: usize = 384 << 10;
+/// Steps of a resumable product whose right words (a panel's worth) stay in the first-level cache.
+const STEP_BLOCK: usize = 256;
 /// Below this many multiply-adds a job is not worth waking a second thread.
 const SMALL: usize = 1 << 17;
 
@@ -70,7 +73,7 @@ impl<'a> Product<'a> {
     }
 
     /// The columns of `left` (`[steps][rows]` words) times panels over `steps` words: a weight gradient.
-    pub fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
+    fn columns(dtype: DType, left: &'a [u32], rows: usize, right: &'a [u32], n: usize) -> Product<'a> {
         let steps = left.len().checked_div(rows).unwrap_or(0);
         assert_eq!(
             (left.len(), right.len()),
@@ -144,12 +147,15 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     if rows == 0 || panels == 0 {
         return;
     }
-    // A block of rows small enough for its cache, whole tiles of it.
-    let row_block = (LEFT_BYTES / (product.steps * 4).max(1)).clamp(24, 192) / MAX_ROWS * MAX_ROWS;
-    let row_blocks = rows.div_ceil(row_block);
     let units = panels.div_ceil(P::UNIT);
-    // Four jobs a thread even out; a small product is one job.
-    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 4 * pool.threads() };
+    // Six jobs a thread even out; a small product is one job.
+    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
+    // A block of rows small enough for its cache, and for every job to have one; whole tiles of it.
+    let steps = if P::START { product.steps.min(STEP_BLOCK) } else { product.steps };
+    let most = if P::START { 384 } else { 192 };
+    let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
+    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(MAX_ROWS).clamp(MAX_ROWS, fits);
+    let row_blocks = rows.div_ceil(row_block);
     let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
     pool.run(row_blocks * unit_blocks, |job| {
         let (rb, ub) = (job / unit_blocks, job % unit_blocks);
@@ -171,8 +177,6 @@ fn run_job<P: Epilogue>(
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
 ) {
-    // Steps whose right words (a panel's worth) and left words stay in the first-level cache.
-    const STEP_BLOCK: usize = 256;
     const { assert!(P::UNIT <= MAX_PANELS) };
     let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);

@@ -73,21 +73,23 @@ cpu_kernel! {
         if E::DTYPE == DType::Bf16 {
             for (words, pair) in out.chunks_exact_mut(2 * PANEL).zip(dy.chunks(2 * n)) {
                 let low = &pair[first..first + cols];
-                let high = pair.get(n + first..n + first + cols);
-                let mut lanes = [[zero; PANEL]; 2];
-                lanes[0][..cols].copy_from_slice(low);
-                if let Some(high) = high {
-                    lanes[1][..cols].copy_from_slice(high);
+                let high = if pair.len() > n { &pair[n + first..n + first + cols] } else { &[zero; PANEL][..cols] };
+                if cols < PANEL {
+                    words.fill(zero);
                 }
-                for j in 0..PANEL {
-                    words[2 * j] = lanes[0][j];
-                    words[2 * j + 1] = lanes[1][j];
+                for ((word, &low), &high) in words.chunks_exact_mut(2).zip(low).zip(high) {
+                    word[0] = low;
+                    word[1] = high;
                 }
             }
         } else {
             for (words, row) in out.chunks_exact_mut(PANEL).zip(dy.chunks_exact(n)) {
-                words[..cols].copy_from_slice(&row[first..first + cols]);
-                words[cols..].fill(zero);
+                if cols == PANEL {
+                    words.copy_from_slice(&row[first..first + PANEL]);
+                } else {
+                    words[..cols].copy_from_slice(&row[first..first + cols]);
+                    words[cols..].fill(zero);
+                }
             }
         }
     }
@@ -108,14 +110,14 @@ cpu_kernel! {
     fn pair_rows<E: Elem>(rows: &[E], k: usize, out: &mut [E]) {
         let (low, high) = rows.split_at(k);
         if high.len() == k {
-            for i in 0..k {
-                out[2 * i] = low[i];
-                out[2 * i + 1] = high[i];
+            for ((pair, &low), &high) in out.chunks_exact_mut(2).zip(low).zip(high) {
+                pair[0] = low;
+                pair[1] = high;
             }
         } else {
-            for i in 0..k {
-                out[2 * i] = low[i];
-                out[2 * i + 1] = E::from_f32(0.0);
+            for (pair, &low) in out.chunks_exact_mut(2).zip(low) {
+                pair[0] = low;
+                pair[1] = E::from_f32(0.0);
             }
         }
     }

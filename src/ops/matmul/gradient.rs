@@ -1,0 +1,57 @@
+//! Weight gradients: dw += dy^T x, a chunk of tokens at a time.
+
+use super::epilogue::Gradient;
+use super::panels::panel_len;
+use super::repack::{pack_columns, pack_pairs};
+use super::{Product, run};
+use crate::device::{Isa, Pool};
+use crate::tensor::{DType, Elem};
+
+/// Tokens whose repacked dy [.., n] stays in the last-level cache: a whole number of step blocks.
+fn chunk(tokens: usize, n: usize) -> usize {
+    const STEP: usize = 512;
+    let fits = ((1 << 20) / n.max(1)).clamp(STEP, 8 * STEP) / STEP * STEP;
+    fits.min(tokens)
+}
+
+/// Elements of scratch that [`weight_gradient`] needs.
+pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
+    let chunk = chunk(tokens, n);
+    let pairs = if dtype == DType::Bf16 { chunk.next_multiple_of(2) * k } else { 0 };
+    panel_len(dtype, n, chunk) + pairs
+}
+
+/// dw (f32, panel order of the weight's dtype) += dy^T x and dbias [n] += the sum of dy over tokens, for
+/// x [t, k] and dy [t, n]: one chain per element over ascending tokens, from its present value.
+#[allow(clippy::too_many_arguments)]
+pub(in crate::ops) fn weight_gradient<E: Elem>(
+    pool: &Pool,
+    isa: Isa,
+    x: &[E],
+    k: usize,
+    dy: &[E],
+    n: usize,
+    dw: &mut [f32],
+    mut dbias: Option<&mut [f32]>,
+    scratch: &mut [E],
+) {
+    if x.is_empty() || dy.is_empty() {
+        return;
+    }
+    let chunk = chunk(dy.len() / n, n);
+    for (x, dy) in x.chunks(chunk * k).zip(dy.chunks(chunk * n)) {
+        let tokens = dy.len() / n;
+        let (columns, pairs) = scratch.split_at_mut(panel_len(E::DTYPE, n, tokens));
+        pack_columns(pool, isa, dy, n, columns, dbias.as_deref_mut());
+        let left: &[u32] = match E::DTYPE {
+            DType::Bf16 => {
+                let pairs = &mut pairs[..tokens.next_multiple_of(2) * k];
+                pack_pairs(pool, isa, x, k, pairs);
+                bytemuck::cast_slice(pairs)
+            }
+            _ => bytemuck::cast_slice(x),
+        };
+        let product = Product::columns(E::DTYPE, left, k, bytemuck::cast_slice(columns), n);
+        run(pool, isa, &product, &Gradient::new(E::DTYPE, k, dw));
+    }
+}
