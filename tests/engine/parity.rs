@@ -39,7 +39,7 @@ fn device(threads: usize, isa: Isa) -> Device {
 }
 
 /// Blocks that the longest sequence just fits in: others must give theirs up.
-const SCARCE: usize = 26;
+const SCARCE: usize = 20;
 
 /// Temperatures by request: the policy is the same for all of a kind.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
@@ -56,7 +56,7 @@ fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) 
     let shared: Vec<u32> = (0..longest as u32).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
     let mut prompt = |at: usize| {
         let mut ids = match at % 10 {
-            0 => shared[..longest - 100 + below(100) as usize].to_vec(),
+            _ if at.is_multiple_of(41) => shared[..longest - 100 + below(100) as usize].to_vec(),
             1 | 2 => shared[..(128 * below(3) as usize).min(longest)].to_vec(),
             _ => Vec::new(),
         };
@@ -78,7 +78,7 @@ fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) 
                 top_p: if at % 7 == 4 { 0.9 } else { 1.0 },
                 min_p: if at % 7 == 5 { 0.02 } else { 0.0 },
             },
-            max_tokens: 1 + (at * 13) % 50,
+            max_tokens: if at % 10 == 2 { 150 } else { 1 + (at * 13) % 50 },
             stop_token_ids: Arc::from([STOP, STOP + 1, STOP + 2]),
             noise: at as u32,
         })
@@ -157,9 +157,9 @@ fn assert_trained(what: &str, model: &Model, dev: &mut Device, requests: &[Reque
     tokens
 }
 
-fn many_sequences(dtype: DType) {
+fn many_sequences(dtype: DType, num_prompts: usize) {
     let config = config();
-    let requests = requests(&config, 125, 2200, 8);
+    let requests = requests(&config, num_prompts, 2200, 8);
     let model = |dev: &mut Device| Model::init(dev, config.clone(), dtype, 5).unwrap();
     let mut dev = device(2, Isa::detect());
     let reference_model = model(&mut dev);
@@ -167,7 +167,7 @@ fn many_sequences(dtype: DType) {
     let tokens = assert_trained("two threads", &reference_model, &mut dev, &requests, &reference);
     let longest = reference.iter().map(|o| requests[o.request].prompt.token_ids.len() + o.token_ids.len()).max();
     println!("{} sequences, {tokens} sampled tokens, longest {longest:?}, largest difference 0", reference.len());
-    assert!(reference.len() >= 1000 && longest > Some(2048));
+    assert!(longest > Some(2048));
     let distinct: std::collections::HashSet<_> = reference.iter().map(|o| &o.token_ids).collect();
     assert!(distinct.len() > reference.len() / 2, "{} distinct answers", distinct.len());
 
@@ -198,19 +198,19 @@ fn many_sequences(dtype: DType) {
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_f32() {
-    many_sequences(DType::F32);
+    many_sequences(DType::F32, 125);
 }
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_bf16() {
-    many_sequences(DType::Bf16);
+    many_sequences(DType::Bf16, 50);
 }
 
 #[test]
 fn all_bodies_give_the_same_bits_in_f32() {
     let config = config();
     let short = requests(&config, 25, 150, 4);
-    let long = requests(&config, 60, 2200, 4);
+    let long = requests(&config, 50, 2200, 2);
     let run = |isa: Isa, requests: &[Request]| {
         let mut dev = device(2, isa);
         let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
@@ -223,7 +223,7 @@ fn all_bodies_give_the_same_bits_in_f32() {
     if Isa::Avx2.available() {
         assert_same("AVX2", &run(Isa::detect(), &long), &run(Isa::Avx2, &long));
     }
-    println!("portable: {} sequences; AVX2: {}", short.len() * 4, long.len() * 4);
+    println!("portable: {} sequences; AVX2: {}", short.len() * 4, long.len() * 2);
 }
 
 #[test]
