@@ -1,3 +1,2 @@
 mod parity;
 mod scheduler;
-mod speed;

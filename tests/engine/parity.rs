@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region};
-use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
+use omr::engine::{Engine, EngineConfig, Event, Output, Prompt, Request};
+use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
 use omr::ops::philox::{Purpose, Random};
@@ -256,4 +257,36 @@ fn a_run_fits_the_memory_that_was_counted() {
         let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
         generate(&model, &mut dev, limits, &requests);
     }
+}
+
+#[test]
+fn a_caller_that_stops_midway_leaves_an_engine_that_works() {
+    let config = config();
+    let requests = requests(&config, 12, 300, 2);
+    let mut dev = device(2, Isa::detect());
+    let model = Model::init(&mut dev, config, DType::F32, 5).unwrap();
+    let expected = generate(&model, &mut dev, limits(), &requests);
+    let mut engine = Engine::new(&model, &mut dev, EngineConfig { max_num_batched_tokens: 50, ..limits() }).unwrap();
+    for patience in [0, 1, 20, 100] {
+        let mut heard = 0;
+        let stopped = engine.generate(&model, &mut dev, &requests, |_| {
+            heard += 1;
+            if heard > patience { Err(Error::Stopped) } else { Ok(()) }
+        });
+        assert!(matches!(stopped, Err(Error::Stopped)));
+    }
+    let (mut tokens, mut ended) = (0, 0);
+    let outputs = engine.generate(&model, &mut dev, &requests, |event| {
+        match event {
+            Event::Token { .. } => tokens += 1,
+            Event::Finished(_) => ended += 1,
+        }
+        Ok(())
+    });
+    let outputs = outputs.unwrap();
+    assert_same("after stops", &expected, &outputs);
+    assert_eq!((tokens, ended), (outputs.iter().map(|o| o.token_ids.len()).sum(), outputs.len()));
+    engine.reset(limits().step + 1);
+    let other = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+    assert!(expected.iter().zip(&other).any(|(a, b)| a.token_ids != b.token_ids));
 }
