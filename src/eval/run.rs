@@ -12,7 +12,7 @@ use crate::data::whole;
 use crate::device::{Device, Plan, Region};
 use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
@@ -85,7 +85,7 @@ impl<'a> Job<'a> {
             let asking = self.asking(engine, temperature, n);
             let rollouts = ask::ask(dev, &model, &questions, 0, asking, |ended| {
                 observer.step((done + ended) as u64, &[]);
-                Ok(())
+                if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
             })?;
             done += rollouts.len();
             Ok(rollouts)
@@ -145,7 +145,7 @@ fn answer(rollout: &Rollout) -> Answer {
 
 /// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole.
 pub fn write(dir: &Path, model: &Path, config: &EvalConfig, task: &str, samples: &[Sample]) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(crate::error::Error::io(dir))?;
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     whole::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
     let summary = json!({
         "model": model.display().to_string(),
