@@ -58,7 +58,8 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     let name = dir.file_name().map_or_else(|| dir.display().to_string(), |n| n.to_string_lossy().into_owned());
     let summary = summary(dir)?;
     let mut report = RecipeReport { title: name.clone(), ..RecipeReport::default() };
-    let recipe = summary.contains_key("stages");
+    // A recipe that is still running has no summary; its stages' folders show it.
+    let recipe = summary.contains_key("stages") || dir.join("sft").is_dir();
     if !recipe && !dir.join("metrics.jsonl").exists() {
         return Err(Error::input(
             dir.display().to_string(),

@@ -167,3 +167,23 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape) -> Result<C
         }),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan};
+
+    #[test]
+    fn the_jobs_run_as_often_as_asked() {
+        let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
+        for make in [train_step, generate] {
+            let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
+            let mut case = make(&mut dev, DType::F32, Shape::Digits).unwrap();
+            for _ in 0..2 {
+                (case.run)(&mut dev).unwrap();
+            }
+            assert!(case.flops > 1e8, "{}", case.name);
+            marks.into_iter().for_each(|mark| dev.release(mark));
+        }
+    }
+}
