@@ -10,19 +10,19 @@ use crate::tensor::{DType, Tensor};
 /// Elements of one work item.
 const ITEM: usize = 8192;
 
-/// The settings of one update.
+/// The settings of one update, in f64 as torch holds them: 1 - beta2 in f32 would be off by 1e-5 of itself.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AdamW {
     /// Learning rate of this step.
-    pub lr: f32,
+    pub lr: f64,
     /// Decay of the first moment.
-    pub beta1: f32,
+    pub beta1: f64,
     /// Decay of the second moment.
-    pub beta2: f32,
+    pub beta2: f64,
     /// Added to the root of the second moment.
-    pub eps: f32,
+    pub eps: f64,
     /// Decoupled weight decay.
-    pub weight_decay: f32,
+    pub weight_decay: f64,
     /// Updates done with this one included: 1 for the first.
     pub step: u64,
 }
@@ -42,18 +42,18 @@ struct Factors {
 
 impl Factors {
     fn new(hp: &AdamW, clip: f32) -> Factors {
-        let (beta1, beta2, lr) = (f64::from(hp.beta1), f64::from(hp.beta2), f64::from(hp.lr));
+        let AdamW { lr, beta1, beta2, eps, weight_decay, .. } = *hp;
         let step = hp.step.max(1) as f64;
         let (bias1, bias2) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
         Factors {
             clip,
-            keep: (1.0 - lr * f64::from(hp.weight_decay)) as f32,
+            keep: (1.0 - lr * weight_decay) as f32,
             one_minus_beta1: (1.0 - beta1) as f32,
-            beta2: hp.beta2,
+            beta2: beta2 as f32,
             one_minus_beta2: (1.0 - beta2) as f32,
             step_size: (lr / bias1) as f32,
             inv_root: (1.0 / bias2.sqrt()) as f32,
-            eps: hp.eps,
+            eps: eps as f32,
         }
     }
 }

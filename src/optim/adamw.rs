@@ -86,11 +86,11 @@ impl Optimizer {
             state.updates += 1;
             let decays = param.is_matrix || self.decay == Decay::All;
             let hp = adamw::AdamW {
-                lr: lr as f32,
-                beta1: self.config.adam_beta1 as f32,
-                beta2: self.config.adam_beta2 as f32,
-                eps: self.config.adam_epsilon as f32,
-                weight_decay: if decays { self.config.weight_decay as f32 } else { 0.0 },
+                lr,
+                beta1: self.config.adam_beta1,
+                beta2: self.config.adam_beta2,
+                eps: self.config.adam_epsilon,
+                weight_decay: if decays { self.config.weight_decay } else { 0.0 },
                 step: state.updates,
             };
             adamw::step(dev, param.tensor, state.lo, grad, state.m, state.v, &hp, clip)?;

@@ -8,8 +8,7 @@ const HP: AdamW = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_d
 
 /// The published algorithm, one element at a time in f64.
 fn formula(w: &mut [f64], m: &mut [f64], v: &mut [f64], g: &[f64], hp: &AdamW, clip: f64) {
-    let (b1, b2) = (f64::from(hp.beta1), f64::from(hp.beta2));
-    let (lr, eps, wd) = (f64::from(hp.lr), f64::from(hp.eps), f64::from(hp.weight_decay));
+    let AdamW { lr, beta1: b1, beta2: b2, eps, weight_decay: wd, .. } = *hp;
     for i in 0..w.len() {
         let g = g[i] * clip;
         m[i] = b1 * m[i] + (1.0 - b1) * g;
@@ -57,7 +56,7 @@ fn five_steps_agree_with_the_formula_whatever_the_body() {
     }
     let runs = steps(false, [0.5, 1.0]);
     assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
-    // Five steps of about six roundings each; f32 hyper-parameters (beta) enter both sides alike.
+    // Five steps of about six roundings each.
     let tolerance = 8.0 * 30f64.sqrt() * F32;
     for (got, want) in runs[0].iter().zip([&w, &m, &v]) {
         assert!(relative(got, want) < tolerance, "{:e}", relative(got, want));
