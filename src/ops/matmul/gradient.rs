@@ -21,8 +21,8 @@ pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: us
     panel_len(dtype, n, chunk) + pairs
 }
 
-/// dw (f32, panel order of the weight's dtype) += dy^T x and dbias [n] += the sum of dy over tokens, for
-/// x [t, k] and dy [t, n]: one chain per element over ascending tokens, from its present value.
+/// dw (f32, panel order of the weight's dtype) += dy^T x and dbias `[n]` += the sum of dy over tokens, for
+/// x `[t, k]` and dy `[t, n]`: one chain per element over ascending tokens, from its present value.
 #[allow(clippy::too_many_arguments)]
 pub(in crate::ops) fn weight_gradient<E: Elem>(
     pool: &Pool,

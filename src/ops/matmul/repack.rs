@@ -10,7 +10,7 @@ const TOKENS: usize = 32;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;
 
-/// dy [t, n] as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias [n] += the sum
+/// dy `[t, n]` as a right operand over tokens: panels `[ceil(n/32)][words over t][32]`; and dbias `[n]` += the sum
 /// over tokens, one chain each.
 pub(in crate::ops) fn pack_columns<E: Elem>(
     pool: &Pool,
@@ -43,7 +43,7 @@ pub(in crate::ops) fn pack_columns<E: Elem>(
 }
 
 cpu_kernel! {
-    /// sums[j] += dy[.., first + j], tokens ascending; at most [`COLUMNS`] columns.
+    /// `sums[j]` += `dy[.., first + j]`, tokens ascending; at most [`COLUMNS`] columns.
     fn add_columns<E: Elem>(dy: &[E], n: usize, first: usize, sums: &mut [f32]) {
         let mut acc = [0.0; COLUMNS];
         acc[..sums.len()].copy_from_slice(sums);
