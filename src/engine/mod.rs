@@ -12,6 +12,7 @@ pub mod llm_engine;
 pub mod model_runner;
 pub mod scheduler;
 pub mod sequence;
+mod step;
 pub mod vision_cache;
 
 pub use allowed::allowed_ids;

@@ -202,8 +202,8 @@ impl Sequence {
         &self.token_ids[self.num_prompt_tokens..]
     }
 
-    /// Tokens still to be computed before the next one can be sampled. Zero between two steps never: the
-    /// token sampled last is not in the cache.
+    /// Tokens still to be computed before the next one can be sampled; between two steps never zero, because
+    /// the token sampled last is not in the cache.
     pub fn num_pending_tokens(&self) -> usize {
         self.token_ids.len() - self.num_computed_tokens
     }
