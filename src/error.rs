@@ -98,6 +98,17 @@ impl Error {
         Error::Input { place: place.into(), found: found.into(), expected: expected.into(), hint: Some(hint.into()) }
     }
 
+    /// The same error with `outer` (a file, a row) before its place, unless the place names it.
+    pub fn within(self, outer: &str) -> Error {
+        match self {
+            Error::Input { place, found, expected, hint } if !place.contains(outer) => {
+                Error::Input { place: format!("{outer}: {place}"), found, expected, hint }
+            }
+            Error::Failed(what) => Error::Failed(format!("{outer}: {what}")),
+            error => error,
+        }
+    }
+
     /// A broken file.
     pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
         Error::Format { path: path.as_ref().to_owned(), what: what.into() }

@@ -56,8 +56,8 @@ settings! {
     pub struct RolloutConfig {
         /// Responses for each prompt.
         n: usize = 8, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.rollout.n", published: "16";
-        /// Logits are divided by this; 0 is greedy.
-        temperature: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.rollout.temperature",
+        /// Logits are divided by this, when sampling and in the loss.
+        temperature: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.rollout.temperature",
             published: "1.0";
         /// Sample from the fewest tokens whose probabilities reach this.
         top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.rollout.top_p", published: "1.0";

@@ -105,12 +105,6 @@ fn expand_mask(
 
 /// Adds the row to an error that does not name it.
 fn at(row: &Row) -> impl Fn(Error) -> Error {
-    let row_place = row.place.clone();
-    move |error| match error {
-        Error::Input { place, found, expected, hint } if !place.contains(&row_place) => {
-            Error::Input { place: format!("{row_place}: {place}"), found, expected, hint }
-        }
-        Error::Failed(what) => Error::Failed(format!("{row_place}: {what}")),
-        error => error,
-    }
+    let place = row.place.clone();
+    move |error| error.within(&place)
 }

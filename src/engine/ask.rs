@@ -40,7 +40,8 @@ pub fn questions(
         if prompt.ids.len() > max_prompt_length {
             return Ok(None);
         }
-        let prompt = Arc::new(Prompt::new(config, &prompt.ids, &prompt.images)?);
+        let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?;
+        let prompt = Arc::new(prompt);
         Ok(Some(Question { row: row.clone(), prompt }))
     };
     let questions: Vec<Question> = rows.par_iter().map(ready).filter_map(Result::transpose).collect::<Result<_>>()?;

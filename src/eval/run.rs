@@ -69,7 +69,7 @@ impl<'a> Job<'a> {
         Ok(dev.high_water())
     }
 
-    /// Answers and verdicts, in the order of the rows.
+    /// Answers and verdicts, in the order of the rows. Errors with [`Error::Stopped`] when the user asks to stop.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Vec<Sample>> {
         let model = Model::load(dev, self.model, self.config.dtype.into())?;
         let engine = self.engine_config(dev)?;
@@ -85,6 +85,7 @@ impl<'a> Job<'a> {
             let asking = self.asking(engine, temperature, n);
             let rollouts = ask::ask(dev, &model, &questions, 0, asking, |ended| {
                 observer.step((done + ended) as u64, &[]);
+                // Nothing is kept of a measurement that is not whole.
                 if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
             })?;
             done += rollouts.len();

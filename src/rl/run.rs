@@ -30,6 +30,7 @@ use crate::rl::rollouts_file::{self, RolloutRow};
 use crate::rl::update::{self, Experience};
 use crate::task::{Task, VerifiedRows};
 use crate::text::Chat;
+use crate::train::metrics;
 use crate::train::sft::finished_steps;
 use crate::train::step::{self, Sequence};
 use crate::train::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
@@ -88,6 +89,12 @@ impl Job {
         let task = VerifiedRows::new("rl", rows, config.reward.mode)?;
         let (questions, left_out) =
             ask::questions(task.rows(), &chat, &processor, &model_config, config.max_prompt_length)?;
+        let longest =
+            questions.iter().map(|q| q.prompt.token_ids.len()).max().unwrap_or(0) + config.max_response_length;
+        if longest > config.micro_batch_tokens {
+            let expected = format!("room for the longest prompt and response, {longest} tokens");
+            return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+        }
         let once = (questions.len() as u64).div_ceil(config.train_batch_size as u64);
         let total_steps = config.total_training_steps.unwrap_or(once);
         Ok(Job {
@@ -146,7 +153,6 @@ impl Job {
 
     /// Trains to the end, or to the next signal.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let begun = Instant::now();
         let config = &self.config;
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let reference = match config.use_kl_loss {
@@ -156,8 +162,6 @@ impl Job {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
         let mut order = PackPlan::new(self.questions.len(), 1, config.seed, config.shuffle)?;
-        let mut sampled_tokens = 0u64;
-        let mut sampling_seconds = 0.0;
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
@@ -186,8 +190,7 @@ impl Job {
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
-            sampled_tokens += response_tokens as u64;
-            sampling_seconds += gen_time;
+            metrics.set("training/num_response_tokens", response_tokens as f64);
             metrics.set("training/epoch", batch.consumed as f64 / self.questions.len() as f64);
             metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
             metrics.set("timing_s/gen", gen_time);
@@ -201,12 +204,15 @@ impl Job {
         }
         observer.end();
         trainer.finish(dev)?;
+        // From the log, which has every step once: this process may have made few of them, or none.
+        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
+        let sampling = metrics::sum(&steps, "timing_s/gen");
         let summary = json!({
             "steps": trainer.step,
             "prompts_consumed": trainer.samples_consumed,
             "prompts_left_out": self.left_out,
-            "seconds": seconds(begun.elapsed()),
-            "rollout_tokens_per_sec": sampled_tokens as f64 / f64::max(sampling_seconds, 1e-9),
+            "seconds": metrics::sum(&steps, "timing_s/step"),
+            "rollout_tokens_per_sec": metrics::sum(&steps, "training/num_response_tokens") / f64::max(sampling, 1e-9),
             "peak_memory": memory_summary(&dev.high_water()),
         });
         whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::tensorboard::EventWriter;
+use crate::data::whole;
 use crate::error::{Error, Result};
 
 /// The figures of one step: names as verl and lmms-engine log them.
@@ -29,9 +30,7 @@ impl MetricsLog {
         let path = dir.join("metrics.jsonl");
         let kept = cut_back(&path, resume_step)?;
         let text: String = kept.iter().map(line).collect();
-        let temp = dir.join("metrics.jsonl.tmp");
-        std::fs::write(&temp, text).map_err(Error::io(&temp))?;
-        std::fs::rename(&temp, &path).map_err(Error::io(&path))?;
+        whole::write(&path, text.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         let mut events = EventWriter::create(&dir.join("tensorboard"))?;
         for metrics in &kept {
@@ -50,6 +49,11 @@ impl MetricsLog {
 /// All steps of a metrics file, in order; an unfinished last line is left out.
 pub fn read(path: &Path) -> Result<Vec<Metrics>> {
     cut_back(path, u64::MAX)
+}
+
+/// The sum of a figure over the steps that have it.
+pub fn sum(steps: &[Metrics], name: &str) -> f64 {
+    steps.iter().filter_map(|m| m.get(name)?.as_f64()).sum()
 }
 
 fn line(metrics: &Metrics) -> String {

@@ -7,16 +7,17 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::metrics::Metrics;
+use super::metrics::{self, Metrics};
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::{Update, Updates};
 use crate::config::{SftConfig, to_yaml};
-use crate::data::{self, Sample, whole};
+use crate::data::{self, Row, Sample, whole};
 use crate::device::{Device, Plan};
 use crate::error::{Error, Result};
 use crate::image::Processor;
-use crate::model::{Grads, Keep, Policy};
+use crate::model::inputs::check_ids;
+use crate::model::{Grads, Keep, ModelConfig, Policy};
 use crate::observe::Observer;
 use crate::text::Chat;
 
@@ -47,17 +48,29 @@ impl Job {
         processor.min_pixels = config.image_min_pixels.map_or(processor.min_pixels, |p| p as u64);
         processor.max_pixels = config.image_max_pixels.map_or(processor.max_pixels, |p| p as u64);
         let (rows, order) = data::load(&config.datasets, config.seed)?;
-        let all: Vec<Sample> =
-            rows.par_iter().map(|row| data::sft_sample(row, &chat, &processor)).collect::<Result<_>>()?;
+        let model_config = ModelConfig::load(&model.join("config.json"))?;
+        let sample = |row: &Row| -> Result<Sample> {
+            let sample = data::sft_sample(row, &chat, &processor)?;
+            check_ids(&model_config, &sample.input_ids).map_err(|e| e.within(&row.place))?;
+            // A row longer than a pack is left out and counted; one that fits must be computable.
+            let tokens = sample.input_ids.len();
+            if tokens <= config.packing_length && tokens > config.micro_batch_tokens {
+                let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
+                return Err(Error::input(&row.place, format!("{tokens} tokens"), expected));
+            }
+            Ok(sample)
+        };
+        let all: Vec<Sample> = rows.par_iter().map(sample).collect::<Result<_>>()?;
         let samples = order.iter().map(|&i| all[i as usize].clone()).collect();
         Job::with_samples(dir, model, config, samples)
     }
 
-    /// A job over samples made elsewhere.
+    /// A job over samples made elsewhere. Errors when none fits a pack.
     pub fn with_samples(dir: &Path, model: PathBuf, config: SftConfig, samples: Vec<Sample>) -> Result<Job> {
+        let mut updates = Updates::new(&config, &samples)?;
         let total_steps = match config.max_steps {
             Some(steps) => steps,
-            None => Updates::new(&config, &samples)?.count()?,
+            None => updates.count()?,
         };
         Ok(Job { dir: dir.to_owned(), model, config, samples, total_steps })
     }
@@ -98,11 +111,9 @@ impl Job {
     /// Trains to the end, or to the next signal. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
     /// the run directory.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let begun = Instant::now();
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let mut updates = Updates::new(&self.config, &self.samples)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        let (mut tokens, mut last_loss) = (0u64, None);
         observer.begin("sft", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
@@ -116,7 +127,6 @@ impl Job {
             let stats = trainer.update(dev, &grads, lr)?;
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
-            tokens += done.tokens as u64;
             let time = seconds(start.elapsed());
             let metrics = json!({
                 "step": trainer.step,
@@ -132,20 +142,21 @@ impl Job {
                 "perf/tokens_per_second": done.tokens as f64 / time,
             });
             trainer.log.append(&object(metrics))?;
-            last_loss = Some(done.loss);
             let figures = [("loss", done.loss), ("tok/s", (done.tokens as f64 / time).round())];
             observer.step(trainer.step, &figures);
             trainer.save_if_due(dev, observer)?;
         }
         observer.end();
         trainer.finish(dev)?;
-        let elapsed = seconds(begun.elapsed());
+        // From the log, which has every step once: this process may have made few of them, or none.
+        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
+        let elapsed = metrics::sum(&steps, "timing_s/step");
         let summary = json!({
             "steps": trainer.step,
             "samples_consumed": trainer.samples_consumed,
-            "loss": last_loss,
+            "loss": steps.last().and_then(|m| m.get("loss")),
             "seconds": elapsed,
-            "tokens_per_sec": tokens as f64 / elapsed,
+            "tokens_per_sec": metrics::sum(&steps, "num_tokens") / f64::max(elapsed, 1e-9),
             "peak_memory": memory_summary(&dev.high_water()),
         });
         whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
