@@ -81,6 +81,7 @@ fn run_distill(args: &DistillArgs, context: &Context) -> Result<()> {
             summary
         }
         None => {
+            dir.begin(&config, context)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(context.threads())
                 .enable_all()

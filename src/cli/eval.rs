@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{Context, Overrides, memory};
+use super::run_dir::RunDir;
+use super::{Context, Overrides, RunArgs, memory};
 use crate::config::EvalConfig;
 use crate::data::{self, read};
 use crate::error::{Error, Result};
@@ -18,9 +19,15 @@ pub struct Args {
     /// Tasks, separated by commas; --list names them
     #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = digits::NAME)]
     tasks: Vec<String>,
-    /// Run directory
+    /// Run directory; a finished one is left as it is
     #[arg(long, value_name = "DIR", required_unless_present_any = ["list", "print_config"])]
     out: Option<PathBuf>,
+    /// Move what is in --out aside (never deleted) and start over
+    #[arg(long)]
+    fresh: bool,
+    /// Check the inputs, print the plan and stop
+    #[arg(long)]
+    dry_run: bool,
     /// Folder with the tasks' rows: DIR/heldout.parquet for digits, as `omr recipe` leaves in its data folder
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -45,24 +52,39 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
-    let Some(config) = overrides.load::<EvalConfig>(None)? else { return Ok(()) };
+    let Some(mut config) = overrides.load::<EvalConfig>(None)? else { return Ok(()) };
     if let Some(unknown) = args.tasks.iter().find(|task| *task != digits::NAME) {
         return Err(Error::input("--tasks", unknown, format!("a task of `omr eval --list`: {}", digits::NAME)));
     }
     let (Some(model), Some(out)) = (&args.model, &args.out) else {
         return Err(Error::input("omr eval", "no --model or --out", "both"));
     };
-    let rows = match &args.data {
-        Some(folder) => read::read(&read::entry(folder.join("heldout.parquet")))?,
-        None if !config.data.is_empty() => data::load(&config.data, config.seed)?.0,
-        None => digits::splits(&crate::config::TaskConfig::default(), config.seed)?.heldout,
+    config.model = Some(model.clone());
+    config.tasks = args.tasks.clone();
+    if let Some(folder) = &args.data {
+        config.data = vec![read::entry(folder.join("heldout.parquet"))];
+    }
+    let rows = match config.data.is_empty() {
+        true => digits::splits(&crate::config::TaskConfig::default(), config.seed)?.heldout,
+        false => data::load(&config.data, config.seed)?.0,
     };
     let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
     let job = Job::new(model, &config, &task)?;
     let plan = job.plan(context.threads())?;
     context.say(&format!("eval: {} questions of {}; judge off; {}", job.len(), digits::NAME, memory::line(&plan)));
-    let mut device = context.device(&memory::with_slack(&plan))?;
-    let samples = job.run(&mut device, context.observer(), "eval")?;
-    eval::write(out, model, &config, digits::NAME, &samples)?;
-    super::print(&format!("{}\n", out.join("summary.json").display()))
+    if args.dry_run {
+        return Ok(());
+    }
+    let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: false };
+    let dir = RunDir::open(&run, &config, context)?;
+    let summary = dir.path().join("summary.json");
+    if summary.exists() {
+        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+    } else {
+        dir.begin(&config, context)?;
+        let mut device = context.device(&memory::with_slack(&plan))?;
+        let samples = job.run(&mut device, context.observer(), "eval")?;
+        eval::write(out, model, &config, digits::NAME, &samples)?;
+    }
+    super::print(&format!("{}\n", summary.display()))
 }

@@ -48,6 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if recipe.dir.join("summary.json").exists() && page.exists() {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
+        dir.begin(&recipe.config, context)?;
         recipe.stages()?;
     }
     super::print(&format!("{}\n", page.display()))
@@ -328,8 +329,7 @@ impl Recipe<'_> {
     }
 
     fn step_seconds(&self, stage: &str) -> Result<f64> {
-        let steps = metrics::read(&self.path(stage).join("metrics.jsonl"))?;
-        Ok(steps.iter().filter_map(|m| m.get("timing_s/step")?.as_f64()).sum())
+        Ok(metrics::sum(&metrics::read(&self.path(stage).join("metrics.jsonl"))?, "timing_s/step"))
     }
 }
 

@@ -38,6 +38,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     if job.is_finished() {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
+        dir.begin(&config, context)?;
         let mut device = context.device(&memory::with_slack(&plan))?;
         job.run(&mut device, context.observer())?;
     }

@@ -16,7 +16,8 @@ pub struct RunDir {
 
 impl RunDir {
     /// Opens `args.out` for `config`: moves an old run aside if `--fresh`, refuses a config that differs in a key
-    /// that matters or a folder another process is working in, writes `config.yaml`, and starts `log.txt`.
+    /// that matters or a folder another process is working in. Nothing in the folder is changed until
+    /// [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
         let dir = &args.out;
         if args.fresh
@@ -33,10 +34,14 @@ impl RunDir {
                 context.say(&format!("{} was {} and is {}", change.path, change.was, change.now));
             }
         }
-        let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
-        whole::write(&file, text.as_bytes())?;
-        context.log_to(dir)?;
         Ok(RunDir { dir: dir.clone(), _lock: lock })
+    }
+
+    /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
+    pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
+        let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
+        whole::write(self.dir.join("config.yaml"), text.as_bytes())?;
+        context.log_to(&self.dir)
     }
 
     /// The folder.
@@ -92,16 +97,22 @@ mod tests {
         RunArgs { out, fresh, dry_run: false }
     }
 
+    fn begin(dir: &Path, fresh: bool, config: &SftConfig, context: &Context) -> Result<RunDir> {
+        let run = RunDir::open(&args(dir.to_owned(), fresh), config, context)?;
+        run.begin(config, context)?;
+        Ok(run)
+    }
+
     #[test]
     fn a_run_goes_on_with_its_config_and_refuses_another() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, context) = (temp.path().join("run"), context());
         let was = SftConfig { max_steps: Some(10), ..SftConfig::default() };
-        drop(RunDir::open(&args(dir.clone(), false), &was, &context).unwrap());
+        drop(begin(&dir, false, &was, &context).unwrap());
         let more = SftConfig { max_steps: Some(20), ..was.clone() };
-        drop(RunDir::open(&args(dir.clone(), false), &more, &context).unwrap());
+        drop(begin(&dir, false, &more, &context).unwrap());
         let other = SftConfig { learning_rate: 1.0, ..more.clone() };
-        let error = RunDir::open(&args(dir.clone(), false), &other, &context).err().unwrap();
+        let error = begin(&dir, false, &other, &context).err().unwrap();
         assert!(
             error.exit_code() == 2 && error.to_string().contains("learning_rate was 0.00005 and is 1.0"),
             "{error}"
@@ -116,7 +127,7 @@ mod tests {
         let (dir, context) = (temp.path().join("run"), context());
         let config = SftConfig::default();
         for _ in 0..3 {
-            let run = RunDir::open(&args(dir.clone(), true), &config, &context).unwrap();
+            let run = begin(&dir, true, &config, &context).unwrap();
             std::fs::write(run.path().join("weights"), "w").unwrap();
         }
         for name in ["run", "run.1", "run.2"] {

@@ -128,6 +128,7 @@ settings! {
 
 impl Config for RecipeConfig {
     const NAME: &'static str = "recipe";
+    const MORE_IS_SAFE: bool = false;
 
     fn prepare(tree: &mut Map<String, Value>, _: &dyn Fn(&str) -> Option<String>) {
         let default = RecipeConfig::default();

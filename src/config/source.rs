@@ -12,6 +12,9 @@ pub trait Config: Setting + Default {
     /// Its name in `omr config NAME`.
     const NAME: &'static str;
 
+    /// Keys that are safe to raise may be raised in a run that goes on. Not where other stages build on the result.
+    const MORE_IS_SAFE: bool = true;
+
     /// Fills in what follows from other keys or from the environment, before the tree is read.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
 
@@ -151,18 +154,18 @@ pub struct Difference {
 pub fn differences<C: Config>(was: &C, now: &C) -> Vec<Difference> {
     let known = keys::<C>();
     let mut out = Vec::new();
-    compare(&known, "", &was.write(), &now.write(), &mut out);
+    compare(&known, C::MORE_IS_SAFE, "", &was.write(), &now.write(), &mut out);
     out
 }
 
-fn compare(known: &[Key], path: &str, was: &Value, now: &Value, out: &mut Vec<Difference>) {
+fn compare(known: &[Key], more: bool, path: &str, was: &Value, now: &Value, out: &mut Vec<Difference>) {
     if was == now {
         return;
     }
     if let (Value::Object(a), Value::Object(b)) = (was, now) {
         for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
             let path = super::setting::join(path, name);
-            compare(known, &path, a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null), out);
+            compare(known, more, &path, a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null), out);
         }
         return;
     }
@@ -170,7 +173,7 @@ fn compare(known: &[Key], path: &str, was: &Value, now: &Value, out: &mut Vec<Di
         Safe::No => false,
         Safe::Yes => true,
         Safe::WhenMore => match (was.as_f64(), now.as_f64()) {
-            (Some(was), Some(now)) => now > was,
+            (Some(was), Some(now)) => more && now > was,
             _ => false,
         },
     };
