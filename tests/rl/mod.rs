@@ -1,5 +1,7 @@
 //! Properties of the losses and of the batching, on random data.
 
+mod run;
+
 use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss};
 use omr::rl::{advantage, batching, correction, filter};
 use proptest::prelude::*;

@@ -1,1 +1,4 @@
 mod checkpoint;
+mod heap;
+mod sft;
+pub mod tiny;

@@ -1,0 +1,199 @@
+//! The RL loop as a whole: on policy the sampler and the trainer agree to the bit, a stopped run goes on as if it
+//! had not been, every mode makes its steps.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type};
+use omr::config::{
+    Dtype, FilterGroupsConfig, KlLossType, LossAggMode, LossMode, OverlongBufferConfig, RlConfig, RolloutConfig,
+};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::train::tiny::{Outcome, rl_config, run_rl};
+
+fn rollouts(dir: &Path, step: usize) -> RecordBatch {
+    let file = File::open(dir.join(format!("rollouts/{step}.parquet"))).unwrap();
+    let batches: Vec<_> = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().collect();
+    assert_eq!(batches.len(), 1);
+    batches.into_iter().next().unwrap().unwrap()
+}
+
+fn reals(batch: &RecordBatch, name: &str) -> Vec<f64> {
+    batch.column_by_name(name).unwrap().as_primitive::<Float64Type>().values().to_vec()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// DESIGN section 8: before the first update of a batch the trainer's log-probs are the sampler's.
+fn assert_no_difference(run: &Outcome) {
+    for name in ["training/rollout_probs_diff_max", "training/rollout_log_probs_diff_max"] {
+        assert!(run.figures(name).iter().all(|&d| d == 0.0), "{name}: {:?}", run.figures(name));
+    }
+}
+
+fn assert_on_policy(run: &Outcome) {
+    assert_no_difference(run);
+    for (name, value) in
+        [("actor/ratio_min", 1.0), ("actor/ratio_max", 1.0), ("actor/pg_clipfrac", 0.0), ("actor/ppo_kl", 0.0)]
+    {
+        assert!(run.figures(name).iter().all(|&d| d == value), "{name}: {:?}", run.figures(name));
+    }
+}
+
+#[test]
+fn on_policy_the_ratio_is_one_and_a_stopped_run_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let config = RlConfig { dtype, ..rl_config(dir.path()) };
+        let out = |name: &str| dir.path().join(dtype.name()).join(name);
+        let whole = run_rl(&out("whole"), &config, 1, &[]);
+        assert_eq!(whole.figures("step"), [1.0, 2.0, 3.0, 4.0]);
+        assert_on_policy(&whole);
+        assert!(whole.figures("actor/grad_norm").iter().any(|&n| n > 0.0), "rewards that never differ test nothing");
+        let often = RlConfig { save_freq: Some(1), save_total_limit: 2, ..config.clone() };
+        whole.assert_same(&run_rl(&out("stopped"), &often, 2, &[1, 3]), "stopped twice, two threads, more checkpoints");
+        // What the engine may use changes no bit.
+        let rollout = RolloutConfig {
+            max_num_seqs: 64,
+            max_num_batched_tokens: 33,
+            enable_prefix_caching: false,
+            ..config.rollout.clone()
+        };
+        whole.assert_same(&run_rl(&out("engine"), &RlConfig { rollout, ..config }, 2, &[]), "other engine limits");
+    }
+}
+
+#[test]
+fn rollouts_are_dumped_as_they_were_rewarded() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(2), ..rl_config(dir.path()) };
+    let out = dir.path().join("out");
+    let run = run_rl(&out, &config, 2, &[]);
+    for step in 1..=2 {
+        let batch = rollouts(&out, step);
+        assert_eq!(batch.num_rows(), 16);
+        let names: Vec<String> = batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+        assert_eq!(names[..5], ["input", "output", "gts", "score", "step"]);
+        assert!(batch.columns().iter().all(|c| c.null_count() == 0));
+        assert_eq!(batch.column(4).data_type(), &DataType::UInt64);
+        let at = |name: &str| run.figures(name)[step - 1];
+        assert!((mean(&reals(&batch, "score")) - at("critic/rewards/mean")).abs() < 1e-12);
+        assert!((mean(&reals(&batch, "acc_score")) - at("critic/score/acc_score/mean")).abs() < 1e-12);
+        let inputs = batch.column_by_name("input").unwrap().as_string::<i32>();
+        assert!(inputs.iter().all(|i| i.unwrap().contains("<|im_start|>assistant\n")));
+        // Advantages of a group are centred.
+        let mut groups: BTreeMap<String, f64> = BTreeMap::new();
+        let ids = batch.column_by_name("id").unwrap().as_string::<i32>();
+        for (id, advantage) in ids.iter().zip(reals(&batch, "advantage")) {
+            *groups.entry(id.unwrap().to_owned()).or_default() += advantage;
+        }
+        assert_eq!(groups.len(), 4);
+        assert!(groups.values().all(|sum| sum.abs() < 1e-6), "{groups:?}");
+    }
+}
+
+#[test]
+fn the_second_mini_batch_of_a_step_is_off_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { ppo_mini_batch_size: 2, total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let run = run_rl(&dir.path().join("halves"), &config, 1, &[]);
+    assert_no_difference(&run);
+    let (low, high) = (run.figures("actor/ratio_min"), run.figures("actor/ratio_max"));
+    println!("ratios {low:?} to {high:?}");
+    assert!(low.iter().zip(&high).all(|(&low, &high)| low < 1.0 || high > 1.0));
+    let twice = RlConfig { ppo_epochs: 2, ppo_mini_batch_size: 4, ..config };
+    let run = run_rl(&dir.path().join("twice"), &twice, 1, &[]);
+    assert_no_difference(&run);
+    assert!(run.figures("actor/ratio_max").iter().any(|&ratio| ratio != 1.0));
+}
+
+#[test]
+fn micro_batches_change_no_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let runs = [90, 4096].map(|micro_batch_tokens| {
+        let config = RlConfig { micro_batch_tokens, ..config.clone() };
+        run_rl(&dir.path().join(micro_batch_tokens.to_string()), &config, 1, &[])
+    });
+    for name in ["actor/pg_loss", "actor/entropy", "actor/grad_norm", "critic/rewards/mean"] {
+        let [a, b] = [&runs[0], &runs[1]].map(|run| run.figures(name)[0]);
+        // f32 sums over the tokens of one or of many micro-batches.
+        assert!((a - b).abs() <= 1e-5 * b.abs() + 1e-12, "{name}: {a} is not {b}");
+    }
+}
+
+#[test]
+fn every_mode_makes_its_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = RlConfig { total_training_steps: Some(2), ..rl_config(dir.path()) };
+    let grpo = RlConfig { loss_mode: LossMode::Vanilla, clip_ratio_low: 0.2, clip_ratio_high: 0.2, ..base.clone() };
+    let filter_groups = FilterGroupsConfig { enable: true, metric: "acc".to_owned(), max_num_gen_batches: 0 };
+    let overlong_buffer = OverlongBufferConfig { enable: true, len: 20, penalty_factor: 0.5 };
+    let dapo = RlConfig {
+        clip_ratio_high: 0.28,
+        loss_agg_mode: LossAggMode::TokenMean,
+        filter_groups,
+        overlong_buffer,
+        ..grpo.clone()
+    };
+    let sum = LossAggMode::SeqMeanTokenSum;
+    let norm = LossAggMode::SeqMeanTokenSumNorm;
+    let modes = [
+        ("grpo", grpo.clone()),
+        ("dr_grpo", RlConfig { loss_agg_mode: norm, norm_adv_by_std_in_grpo: false, ..grpo.clone() }),
+        ("dapo", dapo),
+        ("gspo-entropy", RlConfig { entropy_coeff: 0.01, ..base.clone() }),
+        ("gspo-kl", RlConfig { use_kl_loss: true, kl_loss_coef: 0.1, ..base.clone() }),
+        ("grpo-k1", RlConfig { use_kl_loss: true, kl_loss_type: KlLossType::Kl, loss_agg_mode: sum, ..grpo.clone() }),
+        ("grpo-k2", RlConfig { use_kl_loss: true, kl_loss_type: KlLossType::Mse, ..grpo }),
+        ("bf16-kl", RlConfig { use_kl_loss: true, dtype: Dtype::Bf16, entropy_coeff: 0.01, ..base }),
+    ];
+    for (name, config) in modes {
+        let out = dir.path().join(name);
+        let run = run_rl(&out, &config, 2, &[]);
+        assert_on_policy(&run);
+        assert!(run.figures("actor/grad_norm").iter().any(|&n| n > 0.0), "{name}");
+        assert!(run.figures("actor/entropy").iter().all(|&e| e > 0.0), "{name}");
+        if config.use_kl_loss {
+            // The first step starts from the reference itself.
+            let kl = run.figures("actor/kl_loss");
+            assert!(kl[0] == 0.0 && kl[1] != 0.0, "{name}: {kl:?}");
+        }
+        if config.filter_groups.enable {
+            for step in 1..=2 {
+                let acc = reals(&rollouts(&out, step), "acc_score");
+                assert!(acc.chunks(4).all(|group| group.iter().any(|a| *a != group[0])), "{acc:?}");
+            }
+            let prompts = run.figures("train/num_gen_batches").iter().sum::<f64>() * 4.0;
+            assert_eq!(run.figures("training/epoch")[1], prompts / 12.0);
+        }
+        if config.overlong_buffer.enable {
+            let (rewards, scores) = (run.figures("critic/rewards/mean"), run.figures("critic/score/mean"));
+            assert!(rewards.iter().zip(&scores).all(|(r, s)| r < s), "{rewards:?} {scores:?}");
+        }
+    }
+}
+
+#[test]
+fn rewards_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = rl_config(dir.path());
+    let config = RlConfig {
+        total_training_steps: Some(20),
+        train_batch_size: 12,
+        ppo_mini_batch_size: 12,
+        rollout: RolloutConfig { n: 8, max_num_seqs: 96, ..config.rollout },
+        learning_rate: 3e-3,
+        rollout_freq: None,
+        ..config
+    };
+    let rewards = run_rl(&dir.path().join("out"), &config, 2, &[]).figures("critic/rewards/mean");
+    println!("{rewards:?}");
+    // The seed is fixed; it gains 0.15.
+    assert!(mean(&rewards[15..]) > mean(&rewards[..5]) + 0.08, "{rewards:?}");
+}

@@ -1,0 +1,96 @@
+//! After the first step a training step takes no memory of a tensor's size from the heap: tensors live in the
+//! device's regions, and those do not grow either.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use omr::model::{Grads, Keep, Model, Policy};
+use omr::optim::Optimizer;
+use omr::tensor::DType;
+use omr::train::sft::Job;
+use omr::train::step::{self, Sequence};
+
+use super::tiny::{device, sft_config};
+
+/// The system's allocator; a thread that asks learns its own largest allocation.
+struct Watched;
+
+thread_local! {
+    static LARGEST: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn note(bytes: usize) {
+    // A thread that ends has no cell any more, and does not ask.
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().map(|most| most.max(bytes))));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; `note` touches only a thread's own cell, which needs
+// neither allocation nor destructor.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        note(size);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+#[test]
+fn a_step_takes_no_tensor_from_the_heap() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let sequence = |i: usize| {
+        let sample = &job.samples[i % job.samples.len()];
+        Sequence {
+            input_ids: &sample.input_ids,
+            images: &sample.images,
+            prompt_len: sample.input_ids.len(),
+            loss_mask: &sample.loss_mask,
+        }
+    };
+    let batch: Vec<Sequence<'_>> = (0..48).map(sequence).collect();
+    let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();
+
+    // One thread: everything the ops do, they do on this one.
+    let mut dev = device(1);
+    let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
+    let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    let mut step = || {
+        grads.zero(&mut dev);
+        let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, true).unwrap();
+        let weights = vec![-1.0 / forward.log_prob.len() as f32; forward.log_prob.len()];
+        forward.backward(&mut dev, &mut grads, &weights, None).unwrap();
+        optimizer.step(&mut dev, &model.layout, &grads, 1e-3).unwrap();
+        assert!(optimizer.stats(&mut dev).finite);
+        dev.high_water()
+    };
+    let warm = step();
+    LARGEST.set(Some(0));
+    let after = step();
+    let largest = LARGEST.replace(None).unwrap();
+    let activation = tokens * model.config.hidden_size * size_of::<f32>();
+    println!("{tokens} tokens: largest allocation {largest} bytes, one activation {activation}");
+    assert_eq!(warm, after, "the device's memory grew");
+    assert!(largest > 0 && largest < activation, "{largest} bytes at once, an activation has {activation}");
+}

@@ -1,0 +1,133 @@
+//! Supervised fine-tuning as a whole: exact resume, the loss, packs, and that it learns.
+
+use omr::config::{Dtype, SftConfig};
+use omr::model::{Keep, Model, Policy};
+use omr::tensor::DType;
+use omr::train::sft::Job;
+use omr::train::step::{self, Sequence};
+use omr::train::updates::Updates;
+
+use super::tiny::{device, run_sft, sft_config};
+
+#[test]
+fn stopped_and_gone_on_is_the_same_run() {
+    let dir = tempfile::tempdir().unwrap();
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let config = SftConfig { dtype, ..sft_config(dir.path()) };
+        let out = |name: &str| dir.path().join(dtype.name()).join(name);
+        let whole = run_sft(&out("whole"), &config, 1, &[]);
+        let steps: Vec<f64> = (1..=8).map(f64::from).collect();
+        assert_eq!(whole.figures("step"), steps);
+        whole.assert_same(&run_sft(&out("stopped"), &config, 2, &[3]), "stopped once, two threads");
+        let often = SftConfig { save_steps: Some(2), save_total_limit: 1, ..config.clone() };
+        whole.assert_same(&run_sft(&out("often"), &often, 1, &[1, 5, 6]), "stopped often, more checkpoints");
+    }
+}
+
+#[test]
+fn a_killed_run_repeats_the_steps_after_its_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { save_steps: Some(3), ..sft_config(dir.path()) };
+    let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
+    // What a kill after step 8 and before its checkpoint leaves: metrics to 8, checkpoints to 6.
+    let killed = dir.path().join("killed");
+    run_sft(&killed, &config, 1, &[]);
+    for name in ["model", "checkpoints/global_step_8"] {
+        std::fs::remove_dir_all(killed.join(name)).unwrap();
+    }
+    std::fs::remove_file(killed.join("summary.json")).unwrap();
+    whole.assert_same(&run_sft(&killed, &config, 1, &[]), "killed");
+}
+
+#[test]
+fn more_steps_go_on_from_a_finished_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { lr_scheduler_type: omr::config::LrSchedulerType::Constant, ..sft_config(dir.path()) };
+    let out = dir.path().join("out");
+    run_sft(&out, &SftConfig { max_steps: Some(4), ..config.clone() }, 1, &[]);
+    assert!(Job::new(&out, SftConfig { max_steps: Some(4), ..config.clone() }).unwrap().is_finished());
+    assert!(!Job::new(&out, config.clone()).unwrap().is_finished());
+    let longer = run_sft(&out, &config, 1, &[]);
+    longer.assert_same(&run_sft(&dir.path().join("whole"), &config, 1, &[]), "four and four more");
+}
+
+#[test]
+fn the_loss_is_the_mean_over_all_targets_of_an_update() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let update = Updates::new(&config, &job.samples).unwrap().next(0).unwrap().unwrap();
+    assert_eq!(update.samples.len(), 4);
+
+    let mut dev = device(1);
+    let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
+    let (mut sum, mut targets) = (0.0, 0);
+    for &i in &update.samples {
+        let sample = &job.samples[i];
+        let sequence = Sequence {
+            input_ids: &sample.input_ids,
+            images: &sample.images,
+            prompt_len: sample.input_ids.len(),
+            loss_mask: &sample.loss_mask,
+        };
+        let forward = step::forward(&mut dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
+        sum -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>();
+        targets += forward.log_prob.len();
+        forward.discard(&mut dev);
+    }
+    let by_hand = sum / targets as f64;
+
+    let longest = job.samples.iter().map(|s| s.input_ids.len()).max().unwrap();
+    let runs = [longest, 2 * longest, 4096].map(|micro_batch_tokens| {
+        let config = SftConfig { micro_batch_tokens, max_steps: Some(3), ..config.clone() };
+        run_sft(&dir.path().join(micro_batch_tokens.to_string()), &config, 2, &[])
+    });
+    for run in &runs {
+        let losses = run.figures("loss");
+        // f64 sums of the same f32 log-probs, in another order.
+        assert!((losses[0] - by_hand).abs() < 1e-12, "{} is not {by_hand}", losses[0]);
+        assert_eq!(run.metrics[0]["num_target_tokens"].as_u64(), Some(targets as u64));
+        // Gradients are summed in f32 over at most four micro-batches, and Adam divides by their size: a few
+        // roundings of 6e-8 each in every later loss.
+        for (a, b) in losses.iter().zip(runs[2].figures("loss")) {
+            assert!((a - b).abs() < 1e-5 * b, "{a} is not {b}");
+        }
+    }
+}
+
+#[test]
+fn a_small_set_is_learned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { max_steps: Some(60), ..sft_config(dir.path()) };
+    let losses = run_sft(&dir.path().join("out"), &config, 2, &[]).figures("loss");
+    println!("loss {} to {}", losses[0], losses[59]);
+    assert!(losses[0] > 4.0 && losses[59] < 1.0, "{losses:?}");
+}
+
+#[test]
+fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let mut lengths: Vec<usize> = job.samples.iter().map(|s| s.input_ids.len()).collect();
+    lengths.sort_unstable();
+    // The longest rows do not fit.
+    let packing_length = lengths[lengths.len() - 1] - 1;
+    let fitting = lengths.iter().filter(|&&l| l <= packing_length).count();
+    let config = SftConfig {
+        train_batch_size: None,
+        gradient_accumulation_steps: 2,
+        packing_length,
+        max_steps: None,
+        num_train_epochs: 2.0,
+        ..config
+    };
+    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
+    assert_eq!(whole.metrics.len() as u64, job.total_steps());
+    assert_eq!(whole.figures("num_rows").iter().sum::<f64>(), 2.0 * fitting as f64);
+    assert_eq!(whole.figures("num_dropped_rows").iter().sum::<f64>(), 2.0 * (lengths.len() - fitting) as f64);
+    assert!(whole.figures("num_tokens").iter().all(|&n| n <= 2.0 * packing_length as f64));
+    assert_eq!(whole.figures("epoch").last(), Some(&2.0));
+    whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 1, &[2, 4]), "packs, stopped");
+}

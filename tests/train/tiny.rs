@@ -1,0 +1,266 @@
+//! A tiny digits model, rows for it, and runs of it: what tests of training share.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use omr::config::{BaseConfig, Dtype, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
+use omr::data::{Form, Row, read, write};
+use omr::device::{Device, Isa, Plan};
+use omr::error::{Error, Result};
+use omr::model::{Model, ModelConfig};
+use omr::observe::{Observer, Silent};
+use omr::rl::run::Job as RlJob;
+use omr::task::digits;
+use omr::tensor::DType;
+use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use omr::train::metrics::{self, Metrics};
+use omr::train::sft::Job as SftJob;
+
+/// A folder's files by their path in it.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The digits tokenizer.
+pub fn tokenizer() -> Tokenizer {
+    let words = digits::words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    train_tokenizer(digits::corpus(), &SPECIAL_TOKENS, &words, 512).unwrap()
+}
+
+/// The shape: width 32, two layers, one in the tower.
+pub fn shape() -> BaseConfig {
+    BaseConfig {
+        hidden_size: 32,
+        num_hidden_layers: 2,
+        num_attention_heads: 2,
+        intermediate_size: 48,
+        mrope_section: vec![2, 3, 3],
+        initializer_range: 0.1,
+        vision: VisionConfig {
+            hidden_size: 16,
+            depth: 1,
+            num_heads: 1,
+            intermediate_size: 24,
+            fullatt_block_indexes: vec![0],
+            ..VisionConfig::default()
+        },
+        ..BaseConfig::default()
+    }
+}
+
+/// A device with more memory than any test here needs.
+pub fn device(threads: usize) -> Device {
+    Device::cpu(&Plan::uniform(256 << 20), threads, Isa::detect()).unwrap()
+}
+
+/// Writes the model directory of random weights.
+pub fn base_model(dir: &Path) {
+    static FILES: OnceLock<Files> = OnceLock::new();
+    let files = FILES.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let tokenizer = tokenizer();
+        let config = digits::model_config(&shape(), &tokenizer).unwrap();
+        let config = ModelConfig::from_json(&config, "test").unwrap();
+        let mut dev = device(1);
+        let model = Model::init(&mut dev, config, DType::F32, 1).unwrap();
+        model.save(&dev, dir.path(), DType::F32).unwrap();
+        write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
+        let preprocessor = digits::preprocessor_config().to_string();
+        fs::write(dir.path().join("preprocessor_config.json"), preprocessor).unwrap();
+        files(dir.path())
+    });
+    restore(files, dir);
+}
+
+/// Writes a model that answers [`rows`] in the right format, and some of them right.
+pub fn tuned_model(dir: &Path) {
+    static FILES: OnceLock<Files> = OnceLock::new();
+    let files = FILES.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SftConfig { max_steps: Some(TUNING_STEPS), ..sft_config(dir.path()) };
+        run_sft(&dir.path().join("sft"), &config, 2, &[]);
+        files(&dir.path().join("sft/model"))
+    });
+    restore(files, dir);
+}
+
+/// Updates after which the format is learned and the answers are not yet certain.
+pub const TUNING_STEPS: u64 = 120;
+
+/// The rows all tests train on: digits questions with answers of different lengths.
+pub fn rows() -> Vec<Row> {
+    let task =
+        TaskConfig { num_sft_questions: 12, num_rl_questions: 1, num_heldout_questions: 1, ..TaskConfig::default() };
+    let mut rows = digits::splits(&task, 1).unwrap().teach;
+    for (i, row) in rows.iter_mut().enumerate() {
+        let answer = row.ground_truth.clone().unwrap();
+        let aside = if i % 3 == 0 { "I see. " } else { "" };
+        let text = format!("<think>{aside}It looks like {answer}.</think><answer>{answer}</answer>");
+        row.messages.push(Message::text("assistant", text));
+    }
+    rows
+}
+
+/// Eight updates of four rows; the random model and the rows are written into `dir`.
+pub fn sft_config(dir: &Path) -> SftConfig {
+    let (model, data) = (dir.join("base"), dir.join("sft.parquet"));
+    if !model.exists() {
+        base_model(&model);
+        write::write(&data, &rows(), Form::Sft).unwrap();
+    }
+    SftConfig {
+        model: Some(model),
+        datasets: vec![read::entry(data)],
+        max_steps: Some(8),
+        train_batch_size: Some(4),
+        packing_length: 256,
+        micro_batch_tokens: 256,
+        learning_rate: 1e-2,
+        warmup_steps: Some(2),
+        weight_decay: 0.01,
+        save_seconds: None,
+        dtype: Dtype::F32,
+        ..SftConfig::default()
+    }
+}
+
+/// Four steps of four prompts with four rollouts; the tuned model and the prompts are written into `dir`.
+pub fn rl_config(dir: &Path) -> RlConfig {
+    let (model, data) = (dir.join("tuned"), dir.join("rl.parquet"));
+    if !model.exists() {
+        tuned_model(&model);
+        write::write(&data, &rows(), Form::Rl).unwrap();
+    }
+    RlConfig {
+        model: Some(model),
+        train_files: vec![read::entry(data)],
+        total_training_steps: Some(4),
+        train_batch_size: 4,
+        ppo_mini_batch_size: 4,
+        rollout: RolloutConfig { n: 4, max_num_seqs: 6, max_num_batched_tokens: 100, ..RolloutConfig::default() },
+        max_prompt_length: 64,
+        max_response_length: 24,
+        clip_ratio_low: 0.03,
+        clip_ratio_high: 0.04,
+        learning_rate: 1e-3,
+        warmup_steps: 0,
+        weight_decay: 0.0,
+        save_seconds: None,
+        rollout_freq: Some(1),
+        micro_batch_tokens: 256,
+        dtype: Dtype::F32,
+        ..RlConfig::default()
+    }
+}
+
+/// What a run left behind that must not depend on how it got there.
+#[derive(PartialEq)]
+pub struct Outcome {
+    /// `metrics.jsonl`, times left out.
+    pub metrics: Vec<Metrics>,
+    /// The last checkpoint, the final model and the rollouts; `config_hash` left out.
+    pub files: Files,
+}
+
+impl Outcome {
+    /// Of a finished run directory.
+    pub fn of(dir: &Path) -> Outcome {
+        let mut metrics = metrics::read(&dir.join("metrics.jsonl")).unwrap();
+        metrics
+            .iter_mut()
+            .for_each(|m| m.retain(|name, _| !name.starts_with("timing_s/") && !name.starts_with("perf/")));
+        let latest = fs::read_to_string(dir.join("latest")).unwrap();
+        let mut files = Files::new();
+        for name in [&*format!("checkpoints/{}", latest.trim()), "model", "rollouts"] {
+            let folder = dir.join(name);
+            if folder.exists() {
+                files.extend(self::files(&folder).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+            }
+        }
+        for (_, bytes) in files.iter_mut().filter(|(name, _)| name.ends_with("state.json")) {
+            let mut state: serde_json::Value = serde_json::from_slice(bytes).unwrap();
+            state["config_hash"].take();
+            *bytes = state.to_string().into_bytes();
+        }
+        Outcome { metrics, files }
+    }
+
+    /// Panics, naming the first difference, unless both are the same bits.
+    pub fn assert_same(&self, other: &Outcome, what: &str) {
+        assert_eq!(self.metrics.len(), other.metrics.len(), "{what}: steps");
+        for (a, b) in self.metrics.iter().zip(&other.metrics) {
+            assert_eq!(a, b, "{what}: metrics.jsonl");
+        }
+        let names = |o: &Outcome| o.files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(self), names(other), "{what}: files");
+        for (name, bytes) in &self.files {
+            assert!(*bytes == other.files[name], "{what}: {name} differs");
+        }
+    }
+
+    /// A figure of every step.
+    pub fn figures(&self, name: &str) -> Vec<f64> {
+        let figure = |m: &Metrics| m.get(name).and_then(|v| v.as_f64());
+        self.metrics.iter().map(|m| figure(m).unwrap_or_else(|| panic!("no {name} in {m:?}"))).collect()
+    }
+}
+
+/// Runs a job in `dir`, stopped by a signal after each of `stops` updates and then to its end.
+pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) -> Outcome {
+    in_parts(dir, stops, |observer| SftJob::new(dir, config.clone())?.run(&mut device(threads), observer))
+}
+
+/// [`run_sft`] for RL.
+pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
+    in_parts(dir, stops, |observer| RlJob::new(dir, config.clone())?.run(&mut device(threads), observer))
+}
+
+fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&dyn Observer) -> Result<()>) -> Outcome {
+    fs::create_dir_all(dir).unwrap();
+    for &at in stops {
+        let stopped = run(&StopAt { at, done: AtomicU64::new(0) });
+        assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+        assert_eq!(fs::read_to_string(dir.join("latest")).unwrap(), format!("global_step_{at}\n"));
+        assert!(!dir.join("model").exists() && !dir.join("summary.json").exists());
+    }
+    run(&Silent).unwrap();
+    Outcome::of(dir)
+}
+
+struct StopAt {
+    at: u64,
+    done: AtomicU64,
+}
+
+impl Observer for StopAt {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, done: u64, _: &[(&str, f64)]) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.done.load(Ordering::Relaxed) >= self.at
+    }
+}
+
+/// Every file in and below a folder.
+pub fn files(dir: &Path) -> Files {
+    let mut out = Files::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let (path, name) = entry.map(|e| (e.path(), e.file_name().into_string().unwrap())).unwrap();
+        if path.is_dir() {
+            out.extend(files(&path).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+        } else {
+            out.insert(name, fs::read(&path).unwrap());
+        }
+    }
+    out
+}
+
+fn restore(files: &Files, dir: &Path) {
+    fs::create_dir_all(dir).unwrap();
+    files.iter().for_each(|(name, bytes)| fs::write(dir.join(name), bytes).unwrap());
+}
