@@ -5,3 +5,5 @@ mod errors;
 mod generate;
 mod help;
 mod jsonl;
+mod recipe;
+mod training;

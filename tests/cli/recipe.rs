@@ -1,0 +1,119 @@
+//! `omr recipe` from end to end, in small: what it leaves, that a finished run is left alone, and that a run killed
+//! again and again ends with the same bits.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::help::omr;
+use super::training::{failure, run};
+use crate::train::tiny::{Files, files};
+use omr::data::read;
+use omr::train::metrics::{self, Metrics};
+use serde_json::Value;
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// What may not depend on time or on kills: models, answers, rollouts, and metrics without times.
+fn results(dir: &Path) -> (Files, Vec<Vec<Metrics>>) {
+    let kept = |name: &str| {
+        name.contains("/model/")
+            || name.ends_with("samples.jsonl")
+            || name.contains("/rollouts/")
+            || name.ends_with(".parquet")
+    };
+    let files = files(dir).into_iter().filter(|(name, _)| kept(name) && !name.contains("checkpoints")).collect();
+    let steps = ["sft", "control", "rl"].map(|stage| {
+        let mut steps = metrics::read(&dir.join(stage).join("metrics.jsonl")).unwrap();
+        steps.iter_mut().for_each(|m| m.retain(|k, _| !k.starts_with("timing_s/") && !k.starts_with("perf/")));
+        steps
+    });
+    (files, steps.to_vec())
+}
+
+#[test]
+fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let (code, stdout, stderr) = run(&["recipe", CONFIG, "--out", out.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout.trim(), out.join("report.html").to_str().unwrap());
+
+    for stage in ["base", "sft", "control", "rl"] {
+        for file in
+            ["config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json", "model.safetensors"]
+        {
+            assert!(out.join(stage).join("model").join(file).is_file(), "{stage}/model/{file}");
+        }
+        assert!(out.join("eval").join(stage).join("samples.jsonl").is_file());
+        assert_eq!(json(&out.join("eval").join(stage).join("summary.json"))["tasks"]["digits"]["n"], 16);
+    }
+    for (stage, steps) in [("sft", 200), ("control", 6), ("rl", 6)] {
+        let lines = metrics::read(&out.join(stage).join("metrics.jsonl")).unwrap();
+        let found: Vec<u64> = lines.iter().map(|m| m["step"].as_u64().unwrap()).collect();
+        assert_eq!(found, (1..=steps).collect::<Vec<u64>>(), "{stage}");
+        assert!(out.join(stage).join("config.yaml").is_file() && out.join(stage).join("tensorboard").is_dir());
+        let latest = std::fs::read_to_string(out.join(stage).join("latest")).unwrap();
+        assert_eq!(latest, format!("global_step_{steps}\n"));
+        let summary = json(&out.join(stage).join("summary.json"));
+        assert!(summary["peak_memory"]["total"].as_u64().unwrap() > 0 && summary["steps"] == steps, "{summary}");
+    }
+    for step in [2, 4, 6] {
+        assert!(out.join(format!("rl/rollouts/{step}.parquet")).is_file());
+    }
+    let heldout = read::read(&read::entry(out.join("data/heldout.parquet"))).unwrap();
+    assert!(heldout.len() == 16 && heldout.iter().all(|row| row.ground_truth.is_some()));
+    let summary = json(&out.join("summary.json"));
+    assert_eq!((&summary["seed"], &summary["device"]), (&3.into(), &"cpu".into()));
+    for stage in ["base", "sft", "rl", "control"] {
+        let stage = &summary["stages"][stage];
+        let number = |name: &str| stage[name].as_f64().unwrap_or_else(|| panic!("no {name} in {summary}"));
+        let share = |name: &str| assert!((0.0..=1.0).contains(&number(name)), "{name}: {summary}");
+        ["acc", "acc_t1", "format"].into_iter().for_each(share);
+        assert!(
+            stage["n"] == 16 && stage["ci95"][0].as_f64().unwrap() <= stage["ci95"][1].as_f64().unwrap(),
+            "{summary}"
+        );
+    }
+    for (part, names) in
+        [("seconds", &["data", "sft", "rl", "eval", "total"][..]), ("tokens_per_sec", &["sft", "rollout"])]
+    {
+        assert!(names.iter().all(|name| summary[part][name].as_f64().unwrap() > 0.0), "{part}: {summary}");
+    }
+
+    let before = files(&out);
+    assert!(before.keys().all(|name| !name.contains(".tmp") && !name.contains(".old-")), "{:?}", before.keys());
+    let (code, again, stderr) = run(&["recipe", CONFIG, "--out", out.to_str().unwrap()]);
+    assert_eq!((code, &again), (0, &stdout), "{stderr}");
+    assert!(stderr.contains("finished"), "{stderr}");
+    for change in ["rl.learning_rate=2e-3", "sft.max_steps=300", "seed=4"] {
+        let (key, _) = change.split_once('=').unwrap();
+        failure(&["recipe", CONFIG, "--out", out.to_str().unwrap(), change], 2, &[key, "--fresh"]);
+    }
+    assert!(files(&out) == before, "a finished run was changed");
+
+    let killed = dir.path().join("killed");
+    let arguments = ["--quiet", "recipe", CONFIG, "--out", killed.to_str().unwrap()];
+    let mut kills = 0;
+    for i in 0..8 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+        let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(250 + 150 * (i % 4)));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    println!("{kills} kills");
+    assert!(omr().args(arguments).output().unwrap().status.success());
+    let (found, want) = (results(&killed), results(&out));
+    let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&found.0), names(&want.0));
+    want.0.iter().for_each(|(name, bytes)| assert!(found.0[name] == *bytes, "{name} differs after kills"));
+    assert_eq!(found.1, want.1);
+    let left = files(&killed);
+    assert!(left.keys().all(|name| !name.contains(".tmp") && !name.contains(".old-")), "{:?}", left.keys());
+}

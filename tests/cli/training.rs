@@ -1,0 +1,271 @@
+//! `omr sft`, `omr rl` and `omr eval` as users run them: wrong input is one clear error that leaves nothing
+//! half-written, a finished run is left alone, a stopped one goes on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use omr::config::{RlConfig, SftConfig, to_yaml};
+use omr::data::{Form, read, write};
+use serde_json::{Value, json};
+
+use super::help::omr;
+use crate::train::tiny::{Outcome, files, rl_config, rows, run_sft, sft_config};
+
+/// Exit status, stdout and stderr.
+pub fn run(args: &[&str]) -> (i32, String, String) {
+    let output = omr().args(args).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Runs a command that must fail with `code` and one line that holds all of `parts`.
+pub fn failure(args: &[&str], code: i32, parts: &[&str]) -> String {
+    let (found, stdout, stderr) = run(&[&["--quiet"], args].concat());
+    assert_eq!((found, stdout.as_str()), (code, ""), "{args:?}: {stderr}");
+    assert!(stderr.starts_with("error: ") && stderr.lines().count() == 1, "{args:?}: {stderr}");
+    parts.iter().for_each(|part| assert!(stderr.contains(part), "{part} is not in {stderr}"));
+    stderr
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn sft(&self, change: impl FnOnce(&mut SftConfig)) -> String {
+        let mut config = sft_config(self.path());
+        change(&mut config);
+        fs::write(self.at("sft.yaml"), to_yaml(&config).unwrap()).unwrap();
+        self.at("sft.yaml")
+    }
+
+    fn rl(&self, change: impl FnOnce(&mut RlConfig)) -> String {
+        let mut config = rl_config(self.path());
+        change(&mut config);
+        fs::write(self.at("rl.yaml"), to_yaml(&config).unwrap()).unwrap();
+        self.at("rl.yaml")
+    }
+}
+
+#[test]
+fn wrong_rows_are_named_by_both_and_leave_nothing() {
+    let folder = Folder::new();
+    let (rows, out) = (folder.at("rows.jsonl"), folder.at("out"));
+    let sft = folder.sft(|c| c.datasets = vec![read::entry(&rows)]);
+    let rl = folder.rl(|c| c.train_files = vec![read::entry(&rows)]);
+    let picture = |bytes: &[u8]| json!({"bytes": STANDARD.encode(bytes)});
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::GrayImage::new(28, 28).write_to(&mut png, image::ImageFormat::Png).unwrap();
+    let png = png.into_inner();
+    let row = |question: &str, images: Value| {
+        json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "<answer>1</answer>"}],
+            "images": images, "answer": "1"})
+    };
+    let good = row("<image>Which digit is larger?", json!([picture(&png)]));
+    let cases = [
+        (json!({"id": 1, "text": "x"}), "messages"),
+        (row("<image>?", json!([picture(&png[..png.len() / 2])])), "row 2"),
+        (row("<image>?", json!([picture(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
+        (row("<image><image>?", json!([picture(&png)])), "2 places"),
+        (row("?", json!([picture(&png)])), "0 places"),
+        (row("<image>?", json!(["gone.png"])), "gone.png"),
+    ];
+    for (line, part) in cases {
+        fs::write(&rows, format!("{good}\n{line}\n")).unwrap();
+        for (command, config) in [("sft", &sft), ("rl", &rl)] {
+            failure(&[command, config, "--out", &out], 2, &["rows.jsonl", part]);
+        }
+    }
+    fs::write(&rows, format!("{good}\n")).unwrap();
+    let unanswered = good.to_string().replace("\"answer\"", "\"other\"");
+    fs::write(folder.at("unanswered.jsonl"), unanswered).unwrap();
+    let other = format!("train_files.0.path={}", folder.at("unanswered.jsonl"));
+    failure(&["rl", &rl, "--out", &out, &other], 2, &["unanswered.jsonl row 1", "ground_truth"]);
+    let missing = format!("datasets.0.path={}", folder.at("gone.parquet"));
+    failure(&["sft", &sft, "--out", &out, &missing], 2, &["gone.parquet"]);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn wrong_settings_name_the_key_and_the_nearest_one() {
+    let folder = Folder::new();
+    let (sft, rl, out) = (folder.sft(|_| {}), folder.rl(|_| {}), folder.at("out"));
+    let typo = folder.at("typo.yaml");
+    fs::write(&typo, "rollout: {temprature: 1}\n").unwrap();
+    failure(&["rl", &typo, "--out", &out], 2, &["typo.yaml: rollout.temprature", "did you mean temperature?"]);
+    failure(&["sft", &sft, "--out", &out, "learning_rat=1"], 2, &["learning_rat", "did you mean learning_rate?"]);
+    failure(&["sft", &sft, "--out", &out, "max_steps=none"], 2, &["max_steps", "none"]);
+    failure(&["sft", &sft, "--out", &out, "micro_batch_tokens=20"], 2, &["sft.parquet row", "micro_batch_tokens"]);
+    failure(&["sft", &sft, "--out", &out, "packing_length=20"], 2, &["packing_length"]);
+    failure(&["rl", &rl, "--out", &out, "micro_batch_tokens=20"], 2, &["micro_batch_tokens"]);
+    failure(&["rl", &rl, "--out", &out, "rollout.temperature=0"], 2, &["rollout.temperature", "more than 0"]);
+    failure(&["rl", &rl, "--out", &out, "ppo_mini_batch_size=3"], 2, &["ppo_mini_batch_size", "divisor"]);
+    failure(&["rl", &rl, "--out", &out, "max_prompt_length=3"], 2, &["max_prompt_length"]);
+    failure(&["sft", &sft, "--out", &out, "model=nowhere"], 2, &["nowhere"]);
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_named() {
+    let folder = Folder::new();
+    let (sft, rl) = (folder.sft(|_| {}), folder.rl(|_| {}));
+    let weights = folder.path().join("base/model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    for len in [whole.len() - 1, whole.len() / 2, 100, 4, 0] {
+        fs::write(&weights, &whole[..len]).unwrap();
+        let out = folder.at("truncated");
+        failure(&["sft", &sft, "--out", &out], 2, &["model.safetensors"]);
+        let left: Vec<String> = files(Path::new(&out)).into_keys().collect();
+        assert_eq!(left, [".lock", "config.yaml", "log.txt"]);
+    }
+    fs::write(&weights, &whole).unwrap();
+    // A tokenizer with more ids than the model has rows.
+    for (model, command, config, file) in [("base", "sft", &sft, "sft.parquet"), ("tuned", "rl", &rl, "rl.parquet")] {
+        let path = folder.path().join(model).join("config.json");
+        let mut shape: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        shape["vocab_size"] = 100.into();
+        for id in ["image", "video", "vision_start", "vision_end", "vision"] {
+            shape[format!("{id}_token_id")] = 99.into();
+        }
+        fs::write(&path, shape.to_string()).unwrap();
+        let out = folder.at("vocabulary");
+        failure(&[command, config, "--out", &out], 2, &[file, "row 1", "token", "vocab_size 100"]);
+        assert!(!Path::new(&out).exists());
+    }
+}
+
+#[test]
+fn a_finished_run_is_left_alone_and_another_config_is_refused() {
+    let folder = Folder::new();
+    let (sft, out) = (folder.sft(|c| c.max_steps = Some(3)), folder.at("out"));
+    let model = format!("{}\n", Path::new(&out).join("model").display());
+    let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out, "--dry-run"]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    assert!(stderr.contains("3 updates over 12 rows") && !Path::new(&out).exists(), "{stderr}");
+    let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out]);
+    assert_eq!((code, &stdout), (0, &model), "{stderr}");
+    let before = files(Path::new(&out));
+    for name in ["config.yaml", "log.txt", "metrics.jsonl", "summary.json", "latest", "model/model.safetensors"] {
+        assert!(before.contains_key(name), "{name}");
+    }
+    let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out]);
+    assert!(code == 0 && stdout == model && stderr.contains("finished"), "{stderr}");
+    failure(&["sft", &sft, "--out", &out, "learning_rate=0.5"], 2, &["learning_rate was 0.01 and is 0.5", "--fresh"]);
+    failure(&["sft", &sft, "--out", &out, "max_steps=2"], 2, &["max_steps was 3 and is 2"]);
+    let lock = fs::File::open(Path::new(&out).join(".lock")).unwrap();
+    lock.try_lock().unwrap();
+    failure(&["sft", &sft, "--out", &out, "max_steps=4"], 2, &["another omr process", &out]);
+    drop(lock);
+    assert!(files(Path::new(&out)) == before, "a finished run was changed");
+    let (code, _, stderr) = run(&["sft", &sft, "--out", &out, "max_steps=4"]);
+    assert!(code == 0 && stderr.contains("max_steps was 3 and is 4"), "{stderr}");
+    assert_eq!(fs::read_to_string(Path::new(&out).join("latest")).unwrap(), "global_step_4\n");
+    let (code, _, stderr) = run(&["sft", &sft, "--out", &out, "max_steps=4", "resume=never"]);
+    assert!(code == 0 && stderr.contains("finished"), "{stderr}");
+    let (code, _, _) = run(&["sft", &sft, "--out", &out, "--fresh"]);
+    assert!(code == 0 && folder.path().join("out.1/model").is_dir());
+    assert_eq!(fs::read_to_string(Path::new(&out).join("latest")).unwrap(), "global_step_3\n");
+}
+
+#[test]
+fn rl_and_eval_run_once() {
+    let folder = Folder::new();
+    let (rl, out) = (folder.rl(|c| c.total_training_steps = Some(1)), folder.at("out"));
+    let (code, stdout, stderr) = run(&["rl", &rl, "--out", &out]);
+    assert_eq!((code, stdout.trim()), (0, folder.at("out/model").as_str()), "{stderr}");
+    write::write(&folder.path().join("heldout.parquet"), &rows(), Form::Rl).unwrap();
+    let (model, measured) = (folder.at("out/model"), folder.at("measured"));
+    let args =
+        ["eval", "--model", &model, "--data", &folder.at(""), "--out", &measured, "dtype=f32", "max_new_tokens=24"];
+    let (code, stdout, stderr) = run(&args);
+    assert_eq!((code, stdout.trim()), (0, folder.at("measured/summary.json").as_str()), "{stderr}");
+    let summary: Value = serde_json::from_slice(&fs::read(folder.at("measured/summary.json")).unwrap()).unwrap();
+    assert!(summary["tasks"]["digits"]["n"] == 12 && summary["judge"].is_null(), "{summary}");
+    for run_dir in [&out, &measured] {
+        let before = files(Path::new(run_dir));
+        assert!(before.contains_key("config.yaml") && before.contains_key("log.txt"), "{:?}", before.keys());
+        let (code, _, stderr) = if run_dir == &out { run(&["rl", &rl, "--out", &out]) } else { run(&args) };
+        assert!(code == 0 && stderr.contains("finished"), "{stderr}");
+        assert!(files(Path::new(run_dir)) == before, "{run_dir} was changed");
+    }
+    failure(&[&args[..], &["mode=compat"]].concat(), 2, &["mode was strict and is compat"]);
+}
+
+#[test]
+fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
+    let folder = Folder::new();
+    let (sft, out) = (folder.sft(|c| c.max_steps = Some(3000)), folder.at("out"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+    let child = command.args(["sft", &sft, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
+    let metrics = Path::new(&out).join("metrics.jsonl");
+    while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("checkpoint of step") && stderr.contains("run the same command again"), "{stderr}");
+    let latest = fs::read_to_string(Path::new(&out).join("latest")).unwrap();
+    let checkpoint = Path::new(&out).join("checkpoints").join(latest.trim());
+    assert!(checkpoint.join("trainer/state.json").is_file());
+    let steps = fs::read_to_string(&metrics).unwrap().lines().count();
+    assert_eq!(latest, format!("global_step_{steps}\n"));
+}
+
+/// A folder of its own file system, of 2 MiB; none where this process may not mount.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: PathBuf) -> Option<Small> {
+        fs::create_dir(&at).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(&at).output();
+        mounted.is_ok_and(|out| out.status.success()).then_some(Small(at))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_keeps_the_older_checkpoints_and_the_run_goes_on_later() {
+    let folder = Folder::new();
+    let config = SftConfig { save_steps: Some(1), save_total_limit: 100, ..sft_config(folder.path()) };
+    let sft = folder.sft(|c| *c = config.clone());
+    let Some(small) = Small::mount(folder.path().join("small")) else {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    };
+    let out = small.0.join("out");
+    let stderr = failure(&["sft", &sft, "--out", out.to_str().unwrap()], 1, &["No space left", "checkpoints"]);
+    let left = files(&out);
+    let whole: Vec<&String> = left.keys().filter(|name| name.ends_with("trainer/state.json")).collect();
+    println!("{} checkpoints, then {stderr}", whole.len());
+    assert!(!whole.is_empty() && whole.len() < 8);
+    assert!(left.keys().all(|name| !name.contains(".tmp")), "{:?}", left.keys());
+    assert_eq!(left["latest"], format!("global_step_{}\n", whole.len()).as_bytes());
+
+    let larger = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&small.0).status().unwrap();
+    assert!(larger.success());
+    let (code, _, stderr) = run(&["sft", &sft, "--out", out.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let undisturbed = run_sft(&folder.path().join("whole"), &config, 1, &[]);
+    undisturbed.assert_same(&Outcome::of(&out), "after a full disk");
+}
