@@ -1,56 +1,70 @@
 """A model saved by omr, loaded by transformers: no missing or unexpected key, the same greedy tokens.
 
-usage: python bench/peers/load_in_transformers.py MODEL_DIR ANSWERS.jsonl HELDOUT.parquet
-ANSWERS.jsonl comes from `omr generate --model MODEL_DIR --jsonl QUESTIONS --out ANSWERS.jsonl temperature=0`
-(see bench/peers/README.md); each line holds id and token_ids.
+usage: python bench/peers/questions.py HELDOUT.parquet QUESTIONS.jsonl
+       omr generate --model MODEL_DIR --jsonl QUESTIONS.jsonl --out ANSWERS.jsonl temperature=0 dtype=f32
+       python bench/peers/load_in_transformers.py MODEL_DIR ANSWERS.jsonl HELDOUT.parquet
+Both sides begin at the picture's bytes and the messages; template, tokenizer and image processor are transformers' own.
 """
 import io
 import json
 import sys
+import warnings
 
 import pyarrow.parquet as pq
 import torch
+import transformers
 from PIL import Image
-from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
+from transformers import AutoImageProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
+warnings.filterwarnings("ignore")
+transformers.utils.logging.disable_progress_bar()
 model_dir, answers, heldout = sys.argv[1:4]
 model, info = Qwen2_5_VLForConditionalGeneration.from_pretrained(model_dir, output_loading_info=True, dtype=torch.float32)
-problems = {k: sorted(v) for k, v in info.items() if v}
+problems = {k: sorted(map(str, v)) for k, v in info.items() if v}
+print(f"transformers {transformers.__version__}, torch {torch.__version__}")
 print("missing, unexpected or mismatched keys:", problems or "none")
 tokenizer = AutoTokenizer.from_pretrained(model_dir)
-config = json.load(open(f"{model_dir}/preprocessor_config.json"))
-processor = Qwen2VLImageProcessor(min_pixels=config["min_pixels"], max_pixels=config["max_pixels"])
-rows = {r["extra_info"].get("id") or str(r["extra_info"]["index"]): r for r in pq.read_table(heldout).to_pylist()}
-template = open(f"{model_dir}/chat_template.jinja").read()
-same = total = 0
-for line in open(answers):
-    answer = json.loads(line)
-    row = rows[str(answer["id"])]
+processor = AutoImageProcessor.from_pretrained(model_dir)
+merged = processor.merge_size**2
+rows = {row["id"]: row for row in pq.read_table(heldout).to_pylist()}
+
+
+def ask(row, max_new_tokens):
+    """The greedy answer's ids."""
     messages = []
-    for m in row["prompt"]:
+    for message in row["prompt"]:
         parts = []
-        for i, piece in enumerate(m["content"].split("<image>")):
-            if i:
-                parts.append({"type": "image"})
-            if piece:
-                parts.append({"type": "text", "text": piece})
-        messages.append({"role": m["role"], "content": parts})
-    text = tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
-    images = [Image.open(io.BytesIO(i["bytes"])).convert("RGB") for i in row["images"]]
+        for i, piece in enumerate(message["content"].split("<image>")):
+            parts += [{"type": "image"}] if i else []
+            parts += [{"type": "text", "text": piece}] if piece else []
+        messages.append({"role": message["role"], "content": parts})
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    images = [Image.open(io.BytesIO(image["bytes"])).convert("RGB") for image in row["images"]]
     pixels = processor(images=images, return_tensors="pt")
-    for thw in pixels["image_grid_thw"]:
-        text = text.replace("<|image_pad|>", "<|pad|>" * int(thw.prod() // 4), 1)
-    text = text.replace("<|pad|>", "<|image_pad|>")
+    for grid in pixels["image_grid_thw"]:
+        text = text.replace("<|image_pad|>", "<|place|>" * int(grid.prod() // merged), 1)
+    text = text.replace("<|place|>", "<|image_pad|>")
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False)
     kinds = (ids["input_ids"] == model.config.image_token_id).long()
     with torch.no_grad():
-        out = model.generate(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], mm_token_type_ids=kinds,
-                             pixel_values=pixels["pixel_values"], image_grid_thw=pixels["image_grid_thw"],
-                             do_sample=False, max_new_tokens=len(answer["token_ids"]))
-    theirs = out[0, ids["input_ids"].shape[1]:].tolist()
+        out = model.generate(**ids, **pixels, mm_token_type_ids=kinds, do_sample=False, max_new_tokens=max_new_tokens)
+    return out[0, ids["input_ids"].shape[1] :].tolist()
+
+
+stops = model.generation_config.eos_token_id
+stops = stops if isinstance(stops, list) else [stops]
+same = total = tokens = 0
+for line in open(answers):
+    answer = json.loads(line)
+    ours = answer["token_ids"]
+    # A stop token ends the answer; whether it is listed is a matter of taste.
+    finished = answer["finish_reason"] == "stop"
+    theirs = ask(rows[answer["id"]], len(ours) + finished)
+    ends = [ids[:-1] if finished and ids and ids[-1] in stops else ids for ids in (ours, theirs)]
     total += 1
-    same += theirs == answer["token_ids"]
-    if theirs != answer["token_ids"]:
-        print("differs:", answer["id"], theirs, answer["token_ids"])
-print(f"{same} of {total} answers have the same greedy tokens")
-sys.exit(0 if same == total and not problems and total else 1)
+    tokens += len(ends[0])
+    same += ends[0] == ends[1]
+    if ends[0] != ends[1]:
+        print("differs:", answer["id"], "omr", ours, "transformers", theirs)
+print(f"{same} of {total} answers have the same greedy tokens ({tokens} tokens)")
+sys.exit(0 if same == total and total >= 20 and not problems else 1)

@@ -1,8 +1,13 @@
-"""The two model shapes of the benchmarks, as Hugging Face configs, and a batch of rows for them."""
+"""The two model shapes of the benchmarks, as Hugging Face configs, a batch of rows for them, and the clock."""
+import argparse
+import json
+import statistics
+import time
+
 import torch
+import transformers
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-VOCAB = 512
 SHAPES = {
     # hidden, layers, intermediate, heads, kv heads, vision hidden, vision depth, vision intermediate, vocabulary
     "digits": (96, 3, 256, 3, 1, 64, 2, 128, 512),
@@ -47,3 +52,34 @@ def rows(shape, batch, length):
         input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, image_grid_thw=grid,
         mm_token_type_ids=kinds,
     )
+
+
+def start(usage):
+    """The command line's arguments; sets the threads."""
+    parser = argparse.ArgumentParser(usage=usage)
+    parser.add_argument("--shape", default="digits", choices=SHAPES)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    transformers.utils.logging.set_verbosity_error()
+    return args
+
+
+def measure(name, args, model, tokens, work, warm_up):
+    """Runs `work` for `args.seconds`, at least five times, and prints the figures."""
+    for _ in range(warm_up):
+        work()
+    times = []
+    begun, cpu = time.perf_counter(), time.process_time()
+    while len(times) < 5 or time.perf_counter() - begun < args.seconds:
+        at = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - at) * 1e3)
+    cpu = (time.process_time() - cpu) * 1e3 / len(times)
+    print(json.dumps({
+        "peer": f"transformers {transformers.__version__}, torch {torch.__version__}", "name": name,
+        "shape": args.shape, "threads": args.threads, "parameters": sum(p.numel() for p in model.parameters()),
+        "tokens": tokens, "median_ms": statistics.median(times), "min_ms": min(times), "max_ms": max(times),
+        "cpu_ms": cpu, "repetitions": len(times),
+    }))

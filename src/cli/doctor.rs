@@ -57,20 +57,26 @@ fn threads(threads: usize) -> String {
     line("threads", &threads.to_string(), &remark)
 }
 
-fn memory() -> String {
+/// Bytes this process may still take, and its limit where one is set below the machine's memory; none where the
+/// system does not say.
+pub(super) fn free_memory() -> Option<(u64, Option<u64>)> {
     let info = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let field = |name: &str| {
         let value = info.lines().find(|l| l.starts_with(name))?.split_whitespace().nth(1)?;
         value.parse::<u64>().ok().map(|kib| kib * 1024)
     };
-    let Some(available) = field("MemAvailable:") else {
-        return line("memory", "unknown", "");
-    };
+    let available = field("MemAvailable:")?;
     let limit = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
         .iter()
         .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
     let limit = limit.filter(|limit| field("MemTotal:").is_some_and(|total| *limit < total));
-    let free = limit.map_or(available, |limit| limit.min(available));
+    Some((limit.map_or(available, |limit| limit.min(available)), limit))
+}
+
+fn memory() -> String {
+    let Some((free, limit)) = free_memory() else {
+        return line("memory", "unknown", "");
+    };
     let mut remark = "the digits recipe needs about 1 GiB".to_owned();
     if let Some(limit) = limit {
         remark = format!("this process is limited to {}; {remark}", bytes(limit));

@@ -48,7 +48,10 @@ pub fn wilson(successes: f64, n: usize) -> Interval {
     let p = successes / n;
     let centre = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
     let half = Z95 / (1.0 + z2 / n) * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-    Interval { lo: (centre - half).max(0.0), hi: (centre + half).min(1.0) }
+    // At the ends the two terms are equal but for rounding.
+    let lo = if p > 0.0 { (centre - half).max(0.0) } else { 0.0 };
+    let hi = if p < 1.0 { (centre + half).min(1.0) } else { 1.0 };
+    Interval { lo, hi }
 }
 
 /// The share of right answers. `scores` has one value from 0 to 1 a question: the mean of its answers, so that
@@ -106,6 +109,7 @@ mod tests {
             close(interval.hi, hi);
         }
         assert_eq!(wilson(0.0, 0), Interval { lo: 0.0, hi: 1.0 });
+        assert_eq!((wilson(0.0, 500).lo, wilson(500.0, 500).hi), (0.0, 1.0));
     }
 
     #[test]

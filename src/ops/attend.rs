@@ -431,13 +431,34 @@ pub(crate) fn pack_block<T: Elem>(
     k: &mut [f32],
     v: &mut [f32],
 ) {
-    let padded = dim.next_multiple_of(LANES);
-    for j in 0..n {
-        for (d, x) in keys[j * stride..][..dim].iter().enumerate() {
-            k[d * BLOCK + j] = x.to_f32();
-        }
-        let (row, rest) = v[j * padded..][..padded].split_at_mut(dim);
+    transpose(keys, stride, n, dim, k);
+    for (j, row) in v.chunks_exact_mut(dim.next_multiple_of(LANES)).take(n).enumerate() {
+        let (row, rest) = row.split_at_mut(dim);
         lanes::widen(&values[j * stride..][..dim], row);
         rest.fill(0.0);
+    }
+}
+
+/// Rows `[n][dim]`, `stride` apart, to columns `[dim][BLOCK]`. Sixteen rows at a time, so that each cache line of the
+/// columns is written once and whole.
+#[inline(always)]
+pub(crate) fn transpose<T: Elem>(rows: &[T], stride: usize, n: usize, dim: usize, columns: &mut [f32]) {
+    let row = |j: usize| &rows[j * stride..][..dim];
+    let whole = n / LANES * LANES;
+    for j in (0..whole).step_by(LANES) {
+        let mut lines: [&[T]; LANES] = [&[]; LANES];
+        for (i, line) in lines.iter_mut().enumerate() {
+            *line = row(j + i);
+        }
+        for (d, column) in columns.chunks_exact_mut(BLOCK).take(dim).enumerate() {
+            for (x, line) in column[j..j + LANES].iter_mut().zip(lines) {
+                *x = line[d].to_f32();
+            }
+        }
+    }
+    for j in whole..n {
+        for (column, x) in columns.chunks_exact_mut(BLOCK).zip(row(j)) {
+            column[j] = x.to_f32();
+        }
     }
 }

@@ -91,7 +91,7 @@ fn strong_figures(text: &str) -> String {
 fn accuracy(report: &RecipeReport) -> String {
     let n = report.stages.iter().filter_map(|s| s.acc.or(s.acc_t1)).map(|e| e.n).max().unwrap_or(0);
     let mut out = format!(
-        "<section><h2>Accuracy on held-out questions</h2>\
+        "<section id=\"accuracy\"><h2>Accuracy on held-out questions</h2>\
          <p class=\"sub\">{n} questions on pictures no training saw. Whiskers are 95 % intervals.</p>\
          <p class=\"legend\"><span class=\"key greedy\"></span>greedy <span class=\"key t1\"></span>temperature 1</p>\
          <ul class=\"bars\">"

@@ -33,3 +33,11 @@ fn an_unknown_bench_or_log_level_names_the_nearest() {
     let (code, text) = failure(&["--log-level", "omr=loud", "doctor"]);
     assert!(code == 2 && text.contains("--log-level"), "{code}: {text}");
 }
+
+#[test]
+fn a_model_too_large_for_the_machine_is_refused_before_it_is_made() {
+    let (code, text) = failure(&["--quiet", "bench", "train-step", "--model-shape", "7b"]);
+    assert!(code == 2 && text.contains("GiB for train-step of 7b"), "{code}: {text}");
+    let (code, text) = failure(&["bench", "train-step", "--model-shape", "70b"]);
+    assert!(code == 2 && text.contains("digits, 22m, 7b"), "{code}: {text}");
+}

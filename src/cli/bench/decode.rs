@@ -30,6 +30,7 @@ pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case>
         dtype: label(dtype),
         flops: 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
         bytes: bytes(&[hidden, w.data, targets, logprob, lse]),
+        job: None,
         run: Box::new(move |dev| linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)),
     })
 }
@@ -48,6 +49,7 @@ pub(super) fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case>
         // The logits again, then both gradients.
         flops: 6.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
         bytes: bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]),
+        job: None,
         run: Box::new(move |dev| {
             linear_logprob::bwd(dev, hidden, &w, None, 1.0, targets, lse, None, dlogprob, None, dhidden, dw)
         }),
@@ -73,6 +75,7 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
         dtype: label(dtype),
         flops: 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64,
         bytes: bytes(&[cache.k, cache.v, qkv, out]),
+        job: None,
         run: Box::new(move |dev| paged_attention::fwd(dev, qkv, &cache, tables, rows, lengths, HEADS, 0.125, out)),
     })
 }
@@ -89,6 +92,7 @@ pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64,
         bytes: bytes(&[hidden, w.data, ids, logprob]),
+        job: None,
         run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &params, &noise, (1, 1), ids, logprob)),
     })
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::Case;
 use super::ops::label;
+use super::{Case, Job};
 use crate::config::{LrSchedulerType, OptimConfig};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
@@ -28,13 +28,17 @@ const NEW_TOKENS: usize = 24;
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// The models of `bench/peers/models.py`.
-#[derive(Clone, Copy)]
+/// The models of `bench/peers/models.py`, and the released one.
+#[derive(Clone, Copy, clap::ValueEnum)]
 pub(super) enum Shape {
-    /// The recipe's.
+    /// The digits recipe's
     Digits,
-    /// 22 million parameters.
+    /// 22 million parameters
+    #[value(name = "22m")]
     M22,
+    /// Qwen2.5-VL-7B
+    #[value(name = "7b")]
+    B7,
 }
 
 impl Shape {
@@ -42,27 +46,31 @@ impl Shape {
         match self {
             Shape::Digits => "digits",
             Shape::M22 => "22m",
+            Shape::B7 => "7b",
         }
     }
 
     fn config(self) -> Result<ModelConfig> {
-        let ([hidden, layers, intermediate, heads, kv], [width, depth, inner], vocabulary) = match self {
-            Shape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128], 512),
-            Shape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768], 4096),
+        let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
+            Shape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
+            Shape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
+            Shape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
         };
+        let released = matches!(self, Shape::B7);
+        let whole_frames: Vec<usize> = (0..depth).filter(|block| !released || block % 8 == 7).collect();
         let half: usize = hidden / heads / 2;
         let section = [half / 4, half * 3 / 8, half * 3 / 8];
         let config = json!({
             "model_type": "qwen2_5_vl", "hidden_act": "silu", "hidden_size": hidden, "num_hidden_layers": layers,
             "intermediate_size": intermediate, "num_attention_heads": heads, "num_key_value_heads": kv,
             "rms_norm_eps": 1e-6, "rope_theta": 1e6, "rope_scaling": {"type": "mrope", "mrope_section": section},
-            "vocab_size": vocabulary, "tie_word_embeddings": true, "max_position_embeddings": 4096,
+            "vocab_size": vocabulary, "tie_word_embeddings": !released, "max_position_embeddings": 4096,
             "image_token_id": vocabulary - 2, "video_token_id": vocabulary - 1, "vision_start_token_id": vocabulary - 3,
             "vision_end_token_id": vocabulary - 4, "initializer_range": 0.05,
             "vision_config": {"model_type": "qwen2_5_vl", "hidden_act": "silu", "depth": depth, "hidden_size": width,
-                "intermediate_size": inner, "num_heads": 4, "out_hidden_size": hidden, "patch_size": 14,
+                "intermediate_size": inner, "num_heads": vision_heads, "out_hidden_size": hidden, "patch_size": 14,
                 "spatial_merge_size": 2, "temporal_patch_size": 2, "window_size": 112, "in_chans": 3,
-                "fullatt_block_indexes": (0..depth).collect::<Vec<usize>>(), "tokens_per_second": 2},
+                "fullatt_block_indexes": whole_frames, "tokens_per_second": 2},
         });
         ModelConfig::from_json(&config, self.name())
     }
@@ -85,11 +93,17 @@ fn picture(r: usize) -> Arc<ImageInput> {
 
 /// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.
 fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
+    // A tied token table multiplies as the output matrix; one of its own is only read.
+    let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
     let weights = |vision: bool| {
-        let of = model.layout.pieces().filter(|(_, _, piece)| piece.name.starts_with("visual.") == vision);
-        of.map(|(_, _, piece)| piece.len()).sum::<usize>()
+        let pieces = model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| piece.name != read);
+        pieces.filter(|piece| piece.name.starts_with("visual.") == vision).map(|piece| piece.len()).sum::<usize>()
     };
     2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
+}
+
+fn parameters(model: &Model) -> usize {
+    model.layout.pieces().map(|(_, _, piece)| piece.len()).sum()
 }
 
 /// Forward, backward, clipping and AdamW on 2,048 tokens.
@@ -111,9 +125,8 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
     let mut grads = Grads::new(dev, &model.layout)?;
     let rows: Vec<Vec<u32>> = (0..ROWS).map(|r| row(&config, r, ROW_LEN)).collect();
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..ROWS).map(|r| [picture(r)]).collect();
-    // The tied table's weights count once: they multiply as the output matrix.
     let flops = 3.0 * flops(&model, ROWS * ROW_LEN, ROWS);
-    let parameters = model.layout.pieces().map(|(_, _, piece)| piece.len()).sum::<usize>();
+    let parameters = parameters(&model);
     Ok(Case {
         name: "train-step",
         shape: format!("{}, {ROWS} rows x {ROW_LEN}", shape.name()),
@@ -121,6 +134,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
         flops,
         // AdamW alone: weight, both moments and the gradient.
         bytes: (parameters * 7 * 4) as f64,
+        job: Some(Job { parameters, tokens: ROWS * ROW_LEN }),
         run: Box::new(move |dev| {
             let mask = [true; ROW_LEN];
             let sequence = |(ids, images)| Sequence { input_ids: ids, images, prompt_len: ROW_LEN, loss_mask: &mask };
@@ -153,12 +167,14 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape) -> Result<C
     let limits = EngineConfig { vision_rows: ROWS * IMAGE_TOKENS, ..EngineConfig::new(PROMPT_LEN + NEW_TOKENS) };
     let tokens = ROWS * (PROMPT_LEN + ROLLOUTS * NEW_TOKENS);
     let (flops, bytes) = (flops(&model, tokens, ROWS), 0.0);
+    let job = Job { parameters: parameters(&model), tokens: ROWS * ROLLOUTS * NEW_TOKENS };
     Ok(Case {
         name: "generate",
         shape: format!("{}, {ROWS} x {ROLLOUTS} x {NEW_TOKENS}", shape.name()),
         dtype: label(dtype),
         flops,
         bytes,
+        job: Some(job),
         run: Box::new(move |dev| {
             let mut engine = Engine::new(&model, dev, limits)?;
             engine.generate(&model, dev, &requests, |_| Ok(()))?;

@@ -28,7 +28,16 @@ pub const NAMES: [&str; 12] = [
     "generate",
 ];
 
-type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
+/// Makes a case in a device's memory.
+pub type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
+
+/// A case to come.
+pub struct Coming {
+    /// Makes it.
+    pub case: Make,
+    /// Whether its memory is to be counted first: an op's is small.
+    pub counted: bool,
+}
 
 pub(super) const TOKENS: usize = 2048;
 pub(super) const HIDDEN: usize = 384;
@@ -36,10 +45,10 @@ const INTERMEDIATE: usize = 1536;
 pub(super) const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
 const PARAMETERS: usize = 22_000_000;
 
-/// The cases of one name, made when their turn comes.
-pub fn cases(name: &str) -> Vec<Make> {
+/// The cases of one name, made when their turn comes; `shapes` are the models of jobs.
+pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
     let mut out: Vec<Make> = Vec::new();
-    for dtype in [DType::F32, DType::Bf16] {
+    for &dtype in dtypes {
         match name {
             "linear" => {
                 for t in [TOKENS, 256, 1] {
@@ -71,7 +80,7 @@ pub fn cases(name: &str) -> Vec<Make> {
             "sample" => out.push(Box::new(move |dev| decode::sample_fwd(dev, dtype))),
             "train-step" | "generate" => {
                 let job = if name == "generate" { jobs::generate } else { jobs::train_step };
-                for shape in [Shape::Digits, Shape::M22] {
+                for &shape in shapes {
                     out.push(Box::new(move |dev| job(dev, dtype, shape)));
                 }
             }
@@ -80,7 +89,8 @@ pub fn cases(name: &str) -> Vec<Make> {
             _ => {}
         }
     }
-    out
+    let counted = matches!(name, "train-step" | "generate");
+    out.into_iter().map(|case| Coming { case, counted }).collect()
 }
 
 pub(super) fn label(dtype: DType) -> &'static str {
@@ -121,6 +131,7 @@ fn linear_fwd(dev: &mut Device, dtype: DType, t: usize) -> Result<Case> {
         dtype: label(dtype),
         flops: 2.0 * (t * n * k) as f64,
         bytes: bytes(&[x, w.data, y]),
+        job: None,
         run: Box::new(move |dev| linear::fwd(dev, x, &w, None, None, y)),
     })
 }
@@ -134,6 +145,7 @@ fn linear_dgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 2.0 * (t * n * k) as f64,
         bytes: bytes(&[dy, w.data, dx]),
+        job: None,
         run: Box::new(move |dev| linear::dgrad(dev, dy, &w, dx, false)),
     })
 }
@@ -148,6 +160,7 @@ fn linear_wgrad(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 2.0 * (t * n * k) as f64,
         bytes: bytes(&[x, dy, dw]),
+        job: None,
         run: Box::new(move |dev| linear::wgrad(dev, x, dy, dw, None)),
     })
 }
@@ -162,6 +175,7 @@ fn swiglu_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 4.0 * (t * f * k) as f64,
         bytes: bytes(&[x, w.data, gate_up, y]),
+        job: None,
         run: Box::new(move |dev| linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)),
     })
 }
@@ -176,6 +190,7 @@ fn swiglu_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 0.0,
         bytes: bytes(&[gate_up, dy, dgate_up]),
+        job: None,
         run: Box::new(move |dev| swiglu::bwd(dev, gate_up, dy, dgate_up)),
     })
 }
@@ -199,6 +214,7 @@ fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         dtype: label(dtype),
         flops: 2.0 * product,
         bytes: bytes(&[qkv, out, lse]),
+        job: None,
         run: Box::new(move |dev| attention::fwd(dev, qkv, cu_seqlens, HEADS, true, 0.125, out, lse)),
     })
 }
@@ -217,6 +233,7 @@ fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         dtype: label(dtype),
         flops: 5.0 * product,
         bytes: bytes(&[qkv, out, dout, lse, dqkv]),
+        job: None,
         run: Box::new(move |dev| attention::bwd(dev, qkv, out, dout, lse, cu_seqlens, HEADS, true, 0.125, dqkv)),
     })
 }
@@ -230,6 +247,7 @@ fn rms_norm_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 0.0,
         bytes: bytes(&[x, gamma, y, rstd]),
+        job: None,
         run: Box::new(move |dev| rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)),
     })
 }
@@ -245,6 +263,7 @@ fn rms_norm_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 0.0,
         bytes: bytes(&[x, gamma, rstd, dy, y, dgamma]),
+        job: None,
         run: Box::new(move |dev| rms_norm::bwd(dev, x, gamma, rstd, dy, y, false, dgamma)),
     })
 }
@@ -260,6 +279,7 @@ fn rope_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 0.0,
         bytes: 2.0 * turned + bytes(&[cos, sin]),
+        job: None,
         run: Box::new(move |dev| rope::fwd(dev, qkv, cos, sin, HEADS)),
     })
 }
@@ -278,6 +298,7 @@ fn adamw_step(dev: &mut Device, dtype: DType) -> Result<Case> {
         dtype: label(dtype),
         flops: 0.0,
         bytes: 2.0 * stored + bytes(&[grad]),
+        job: None,
         run: Box::new(move |dev| adamw::step(dev, w, lo, grad, m, v, &hp, clip)),
     })
 }
@@ -291,6 +312,7 @@ fn grad_norm_fwd(dev: &mut Device) -> Result<Case> {
         dtype: "f32",
         flops: 0.0,
         bytes: bytes(&[grad]),
+        job: None,
         run: Box::new(move |dev| grad_norm::fwd(dev, &[grad], 1.0, out)),
     })
 }

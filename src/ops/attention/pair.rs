@@ -3,7 +3,7 @@
 use half::bf16;
 
 use crate::device::{Isa, cpu_kernel};
-use crate::ops::attend::{BLOCK, Context, Heads, Setting};
+use crate::ops::attend::{BLOCK, Context, Heads, Setting, pack_block, transpose};
 use crate::ops::lanes::{self, LANES};
 use crate::ops::math::exp2;
 use crate::ops::tile::{self, Left, Right, Sums, product};
@@ -80,21 +80,13 @@ impl<'a> KeyTile<'a> {
 cpu_kernel! {
     /// All key heads of `n` packed rows as [`KeyTile`]s.
     pub(super) fn pack_tiles<T: Elem>(qkv: &[T], n: usize, heads: Heads, tiles: &mut [f32]) {
-        let (dim, padded, stride) = (heads.dim, heads.padded(), heads.qkv_len());
+        let (dim, stride) = (heads.dim, heads.qkv_len());
         for (head, tile) in tiles.chunks_exact_mut(KeyTile::len(heads)).enumerate() {
             let (kt, rest) = tile.split_at_mut(BLOCK * dim);
             let (vt, k) = rest.split_at_mut(BLOCK * dim);
-            for j in 0..n {
-                let keys = &qkv[j * stride + (heads.q + head) * dim..][..dim];
-                let values = &qkv[j * stride + (heads.q + heads.kv + head) * dim..][..dim];
-                let (row, rest) = k[j * padded..][..padded].split_at_mut(dim);
-                lanes::widen(keys, row);
-                rest.fill(0.0);
-                for d in 0..dim {
-                    kt[d * BLOCK + j] = keys[d].to_f32();
-                    vt[d * BLOCK + j] = values[d].to_f32();
-                }
-            }
+            let (keys, values) = (&qkv[(heads.q + head) * dim..], &qkv[(heads.q + heads.kv + head) * dim..]);
+            pack_block(keys, keys, stride, n, dim, kt, k);
+            transpose(values, stride, n, dim, vt);
         }
     }
 }

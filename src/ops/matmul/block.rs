@@ -50,31 +50,27 @@ pub(super) struct Kernel {
 /// The kernel for `isa` and elements of `dtype`; `across` says how the left operand's words follow one another:
 /// over K (rows of activations) or over rows (columns of activations, for weight gradients).
 pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
-    let make = |run: [unsafe fn(&Block, usize, usize); 2], max_rows, max_panels| Kernel {
-        run: run[across as usize],
-        max_rows,
-        max_panels,
-    };
     match (isa, dtype) {
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, DType::Bf16) if isa.has_bf16_dot() => {
-            make([avx512_dot::<true>, avx512_dot::<false>], Avx512::MAX_ROWS, Avx512::max_panels)
+            of::<Dot>([avx512_dot::<true>, avx512_dot::<false>], across)
         }
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, DType::Bf16) => {
-            make([avx512_bf16::<true>, avx512_bf16::<false>], Avx512::MAX_ROWS, Avx512::max_panels)
-        }
+        (Isa::Avx512, DType::Bf16) => of::<Widened<Avx512>>([avx512_bf16::<true>, avx512_bf16::<false>], across),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx512, _) => make([avx512_f32::<true>, avx512_f32::<false>], Avx512::MAX_ROWS, Avx512::max_panels),
+        (Isa::Avx512, _) => of::<Single<Avx512>>([avx512_f32::<true>, avx512_f32::<false>], across),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, DType::Bf16) => make([avx2_bf16::<true>, avx2_bf16::<false>], Avx2::MAX_ROWS, Avx2::max_panels),
+        (Isa::Avx2, DType::Bf16) => of::<Widened<Avx2>>([avx2_bf16::<true>, avx2_bf16::<false>], across),
         #[cfg(target_arch = "x86_64")]
-        (Isa::Avx2, _) => make([avx2_f32::<true>, avx2_f32::<false>], Avx2::MAX_ROWS, Avx2::max_panels),
-        (_, DType::Bf16) => {
-            make([portable_bf16::<true>, portable_bf16::<false>], Portable::MAX_ROWS, Portable::max_panels)
-        }
-        _ => make([portable_f32::<true>, portable_f32::<false>], Portable::MAX_ROWS, Portable::max_panels),
+        (Isa::Avx2, _) => of::<Single<Avx2>>([avx2_f32::<true>, avx2_f32::<false>], across),
+        (_, DType::Bf16) => of::<Widened<Portable>>([portable_bf16::<true>, portable_bf16::<false>], across),
+        _ => of::<Single<Portable>>([portable_f32::<true>, portable_f32::<false>], across),
     }
+}
+
+/// The kernel whose two forms (for either [`Across`]) are `run`.
+fn of<X: Step>(run: [unsafe fn(&Block, usize, usize); 2], across: Across) -> Kernel {
+    Kernel { run: run[across as usize], max_rows: X::MAX_ROWS, max_panels: X::L::max_panels }
 }
 
 /// Along which axis the left operand's words are contiguous.
@@ -121,7 +117,7 @@ unsafe fn tall<X: Step, const STEPS: bool>(block: &Block, rows: usize, panels: u
         ($($m:literal),*) => {
             match rows {
                 // SAFETY: the caller's promise on the block.
-                $($m if $m <= X::L::MAX_ROWS => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
+                $($m if $m <= X::MAX_ROWS => unsafe { wide::<X, $m, STEPS>(block, panels) },)*
                 _ => unreachable!("a block of {rows} rows"),
             }
         };
@@ -142,52 +138,74 @@ unsafe fn wide<X: Step, const M: usize, const STEPS: bool>(block: &Block, panels
     if most >= 4 {
         while done + 4 <= panels {
             // SAFETY: the caller's promise; the group lies inside the block's panels.
-            unsafe { sum::<X, M, 4, STEPS>(&rest(done)) };
+            unsafe { group::<X, M, 4, STEPS>(rest(done)) };
             done += 4;
         }
     }
     if most >= 2 {
         while done + 2 <= panels {
             // SAFETY: as above.
-            unsafe { sum::<X, M, 2, STEPS>(&rest(done)) };
+            unsafe { group::<X, M, 2, STEPS>(rest(done)) };
             done += 2;
         }
     }
     while done < panels {
         // SAFETY: as above.
-        unsafe { sum::<X, M, 1, STEPS>(&rest(done)) };
+        unsafe { group::<X, M, 1, STEPS>(rest(done)) };
         done += 1;
     }
 }
 
-/// `M` rows by `P` panels.
+/// `M` rows by `P` panels, whole or in halves.
 #[inline(always)]
-unsafe fn sum<X: Step, const M: usize, const P: usize, const STEPS: bool>(block: &Block) {
+unsafe fn group<X: Step, const M: usize, const P: usize, const STEPS: bool>(block: Block) {
+    if X::L::HALVES {
+        let second = Block { right: block.right.wrapping_add(64), sums: block.sums.wrapping_add(16), ..block };
+        // SAFETY: the caller's promise; the second half's words and sums lie 16 further.
+        unsafe {
+            sum::<X, M, P, 1, STEPS>(&block);
+            sum::<X, M, P, 1, STEPS>(&second);
+        }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { sum::<X, M, P, 2, STEPS>(&block) }
+    }
+}
+
+/// `M` rows by `H` vectors of 16 columns of each of `P` panels.
+#[inline(always)]
+unsafe fn sum<X: Step, const M: usize, const P: usize, const H: usize, const STEPS: bool>(block: &Block) {
     // One of the strides is a constant, which spares the address arithmetic of every row or step.
     let step_stride = if STEPS { 4 } else { block.step_stride };
     let row_stride = if STEPS { block.row_stride } else { 4 };
     let (mut left, mut right) = (block.left, block.right);
     // SAFETY: the caller's promise: every word and sum of the block is readable, every sum writable.
     unsafe {
-        let mut sums = [[[X::L::zero(); 2]; P]; M];
+        let mut sums = [[[X::L::zero(); H]; P]; M];
         if block.resume {
             for (i, row) in sums.iter_mut().enumerate() {
-                for (p, pair) in row.iter_mut().enumerate() {
-                    let at = block.sums.add(i * block.sums_stride + p * PANEL);
-                    *pair = [X::L::load(at), X::L::load(at.add(16))];
+                for (p, panel) in row.iter_mut().enumerate() {
+                    for (h, sum) in panel.iter_mut().enumerate() {
+                        *sum = X::L::load(block.sums.add(i * block.sums_stride + p * PANEL + h * 16));
+                    }
                 }
             }
         }
         let whole = block.steps - usize::from(block.odd);
         for _ in 0..whole {
-            let b: [[X::B; 2]; P] = std::array::from_fn(|p| {
-                let at = right.wrapping_add(p * block.panel_stride);
-                [X::right(at), X::right(at.add(64))]
-            });
+            // Filled by loops: closures would not inherit the instruction set.
+            let mut b = [[X::right(right); H]; P];
+            for (p, panel) in b.iter_mut().enumerate() {
+                for (h, words) in panel.iter_mut().enumerate() {
+                    *words = X::right(right.wrapping_add(p * block.panel_stride + h * 64));
+                }
+            }
             for (i, row) in sums.iter_mut().enumerate() {
                 let a = X::left(left.add(i * row_stride));
-                for (pair, b) in row.iter_mut().zip(&b) {
-                    *pair = [X::step(a, b[0], pair[0]), X::step(a, b[1], pair[1])];
+                for (panel, b) in row.iter_mut().zip(&b) {
+                    for (sum, &b) in panel.iter_mut().zip(b) {
+                        *sum = X::step(a, b, *sum);
+                    }
                 }
             }
             left = left.wrapping_add(step_stride);
@@ -196,17 +214,19 @@ unsafe fn sum<X: Step, const M: usize, const P: usize, const STEPS: bool>(block:
         if block.odd {
             for (i, row) in sums.iter_mut().enumerate() {
                 let a = X::left_half(left.add(i * row_stride));
-                for (p, pair) in row.iter_mut().enumerate() {
+                for (p, panel) in row.iter_mut().enumerate() {
                     let at = right.wrapping_add(p * block.panel_stride);
-                    *pair = [X::step(a, X::right(at), pair[0]), X::step(a, X::right(at.add(64)), pair[1])];
+                    for (h, sum) in panel.iter_mut().enumerate() {
+                        *sum = X::step(a, X::right(at.add(h * 64)), *sum);
+                    }
                 }
             }
         }
         for (i, row) in sums.iter().enumerate() {
-            for (p, pair) in row.iter().enumerate() {
-                let at = block.sums.add(i * block.sums_stride + p * PANEL);
-                X::L::store(at, pair[0]);
-                X::L::store(at.add(16), pair[1]);
+            for (p, panel) in row.iter().enumerate() {
+                for (h, sum) in panel.iter().enumerate() {
+                    X::L::store(block.sums.add(i * block.sums_stride + p * PANEL + h * 16), *sum);
+                }
             }
         }
     }

@@ -22,8 +22,12 @@ pub(super) trait Lanes {
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// Sixteen words at `p`, each a pair of bf16: the low ones and the high ones, widened.
     unsafe fn widen(p: *const u8) -> (Self::V, Self::V);
-    /// Most rows, and most panels for so many rows, whose sums the registers hold.
+    /// Most rows of a block of f32, and of bf16 widened, whose sums the registers hold.
     const MAX_ROWS: usize;
+    /// See `MAX_ROWS`.
+    const MAX_ROWS_WIDENED: usize;
+    /// Panels are taken in halves of 16 columns: more rows in fewer registers.
+    const HALVES: bool;
     /// Panels to work on at once for a tile of `rows`: enough independent sums to hide the latency.
     fn max_panels(rows: usize) -> usize;
 }
@@ -75,6 +79,8 @@ impl Lanes for Avx512 {
         }
     }
     const MAX_ROWS: usize = 12;
+    const MAX_ROWS_WIDENED: usize = 12;
+    const HALVES: bool = false;
     #[inline(always)]
     fn max_panels(rows: usize) -> usize {
         match rows {
@@ -120,18 +126,27 @@ impl Lanes for Avx2 {
     unsafe fn widen(p: *const u8) -> ([__m256; 2], [__m256; 2]) {
         // SAFETY: the trait's contract.
         unsafe {
-            let words = [_mm256_loadu_si256(p.cast()), _mm256_loadu_si256(p.add(32).cast())];
+            // No closures here: they would not inherit the caller's instruction set.
+            let low = _mm256_loadu_si256(p.cast());
+            let high = _mm256_loadu_si256(p.add(32).cast());
             let mask = _mm256_set1_epi32(0xffff_0000_u32 as i32);
-            (
-                words.map(|w| _mm256_castsi256_ps(_mm256_slli_epi32(w, 16))),
-                words.map(|w| _mm256_castsi256_ps(_mm256_and_si256(w, mask))),
-            )
+            let even =
+                [_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))];
+            let odd =
+                [_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))];
+            (even, odd)
         }
     }
-    const MAX_ROWS: usize = 3;
+    const MAX_ROWS: usize = 6;
+    const MAX_ROWS_WIDENED: usize = 4;
+    const HALVES: bool = true;
     #[inline(always)]
     fn max_panels(rows: usize) -> usize {
-        if rows == 1 { 2 } else { 1 }
+        match rows {
+            1 => 4,
+            2 => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -166,6 +181,8 @@ impl Lanes for Portable {
         (words.map(|w| f32::from_bits(w << 16)), words.map(|w| f32::from_bits(w & 0xffff_0000)))
     }
     const MAX_ROWS: usize = 2;
+    const MAX_ROWS_WIDENED: usize = 2;
+    const HALVES: bool = false;
     #[inline(always)]
     fn max_panels(_: usize) -> usize {
         1
@@ -181,6 +198,8 @@ pub(super) trait Step {
     type A: Copy;
     /// Sixteen right words.
     type B: Copy;
+    /// Most rows of a block.
+    const MAX_ROWS: usize;
     /// The four bytes at `p` in every lane.
     unsafe fn left(p: *const u8) -> Self::A;
     /// The two bytes at `p` as the low half of the word, the high half zero.
@@ -203,6 +222,7 @@ impl<L: Lanes> Step for Single<L> {
     type L = L;
     type A = L::V;
     type B = L::V;
+    const MAX_ROWS: usize = L::MAX_ROWS;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> L::V {
         // SAFETY: the trait's contract.
@@ -229,6 +249,7 @@ impl<L: Lanes> Step for Widened<L> {
     type L = L;
     type A = (L::V, L::V);
     type B = (L::V, L::V);
+    const MAX_ROWS: usize = L::MAX_ROWS_WIDENED;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> (L::V, L::V) {
         // SAFETY: the trait's contract.
@@ -262,6 +283,7 @@ impl Step for Dot {
     type L = Avx512;
     type A = __m512i;
     type B = __m512i;
+    const MAX_ROWS: usize = Avx512::MAX_ROWS;
     #[inline(always)]
     unsafe fn left(p: *const u8) -> __m512i {
         // SAFETY: the trait's contract.
