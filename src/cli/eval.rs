@@ -1,6 +1,7 @@
 //! `omr eval`: a model measured on tasks.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs, memory};
@@ -83,8 +84,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     } else {
         dir.begin(&config, context)?;
         let mut device = context.device(&memory::with_slack(&plan))?;
+        let begun = Instant::now();
         let samples = job.run(&mut device, context.observer(), "eval")?;
-        eval::write(out, model, &config, digits::NAME, &samples)?;
+        eval::write(out, model, &config, digits::NAME, &samples, begun.elapsed().as_secs_f64())?;
     }
     super::print(&format!("{}\n", summary.display()))
 }

@@ -251,7 +251,8 @@ impl Recipe<'_> {
             config.datasets = vec![read::entry(self.path("data").join("distill").join("questions.parquet"))];
         }
         self.keep_config(&dir, &to_yaml(&config)?)?;
-        let job = sft::Job::new(&dir, config)?;
+        let mut job = sft::Job::new(&dir, config)?;
+        job.label = stage.to_owned();
         let plan = job.plan(self.context.threads())?;
         self.context.say(&format!("{stage}: {} rows; {}", job.samples.len(), memory::line(&plan)));
         let mut device = self.context.device(&memory::with_slack(&plan))?;
@@ -295,16 +296,19 @@ impl Recipe<'_> {
         let model = self.model(stage);
         let job = eval::Job::new(&model, config, &task)?;
         let mut device = self.context.device(&memory::with_slack(&job.plan(self.context.threads())?))?;
+        let begun = Instant::now();
         let samples = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
-        eval::write(&out, &model, config, digits::NAME, &samples)
+        eval::write(&out, &model, config, digits::NAME, &samples, begun.elapsed().as_secs_f64())
     }
 
     fn summarise(&self, elapsed: f64) -> Result<()> {
         let mut stages = Map::new();
+        let mut eval = 0.0;
         for stage in MEASURED {
             let path = self.path("eval").join(stage).join("samples.jsonl");
             if path.exists() {
                 stages.insert(stage.to_owned(), stage_summary(&samples::read(&path)?));
+                eval += number(&path.with_file_name("summary.json"), "seconds")?;
             }
         }
         let data = number(&self.path("data").join("summary.json"), "seconds")?;
@@ -317,8 +321,7 @@ impl Recipe<'_> {
             // Of steps that count: what a kill threw away is not in them, nor is time between two starts.
             "seconds": {
                 "data": data, "sft": sft, "control": control, "rl": rl,
-                "eval": (elapsed - data - sft - control - rl).max(0.0),
-                "total": elapsed.max(data + sft + control + rl),
+                "eval": eval, "total": elapsed.max(data + sft + control + rl + eval),
             },
             "tokens_per_sec": {
                 "sft": number(&self.path("sft").join("summary.json"), "tokens_per_sec")?,

@@ -144,8 +144,15 @@ fn answer(rollout: &Rollout) -> Answer {
     }
 }
 
-/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole.
-pub fn write(dir: &Path, model: &Path, config: &EvalConfig, task: &str, samples: &[Sample]) -> Result<()> {
+/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `seconds` is what the measurement took.
+pub fn write(
+    dir: &Path,
+    model: &Path,
+    config: &EvalConfig,
+    task: &str,
+    samples: &[Sample],
+    seconds: f64,
+) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     whole::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
     let summary = json!({
@@ -153,6 +160,7 @@ pub fn write(dir: &Path, model: &Path, config: &EvalConfig, task: &str, samples:
         "mode": config.mode.name(),
         "judge": Value::Null,
         "tasks": {task: task_summary(samples)},
+        "seconds": seconds,
     });
     whole::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
 }

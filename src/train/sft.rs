@@ -31,6 +31,8 @@ pub struct Job {
     pub config: SftConfig,
     /// The data, ready to be packed.
     pub samples: Vec<Sample>,
+    /// What progress is reported under: `sft`, unless the caller has a better word.
+    pub label: String,
     total_steps: u64,
 }
 
@@ -72,7 +74,7 @@ impl Job {
             Some(steps) => steps,
             None => updates.count()?,
         };
-        Ok(Job { dir: dir.to_owned(), model, config, samples, total_steps })
+        Ok(Job { dir: dir.to_owned(), model, config, samples, label: "sft".to_owned(), total_steps })
     }
 
     /// Updates in all.
@@ -114,7 +116,7 @@ impl Job {
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let mut updates = Updates::new(&self.config, &self.samples)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        observer.begin("sft", "steps", self.total_steps, trainer.step);
+        observer.begin(&self.label, "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();

@@ -105,9 +105,11 @@ mod tests {
             for (n, k) in [(1, 1), (32, 2), (33, 7), (160, 96), (100, 136), (0, 5)] {
                 // Small integers are exact in bf16.
                 let w: Vec<f32> = (0..n * k).map(|i| (i % 251) as f32 + 1.0).collect();
-                let mut bytes = vec![0xaau8; panel_len(dtype, n, k) * dtype.size()];
-                pack(dtype, n, k, &w, &mut bytes);
-                assert_eq!(unpack(dtype, n, k, &bytes), w);
+                // Words: bytes alone need not be aligned for f32.
+                let mut words = vec![0xaaaa_aaaau32; panel_len(dtype, n, k) * dtype.size() / 4];
+                let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut words);
+                pack(dtype, n, k, &w, bytes);
+                assert_eq!(unpack(dtype, n, k, bytes), w);
                 let padding = panel_len(dtype, n, k) - n * k;
                 let zeros = bytes.chunks(dtype.size()).filter(|c| c.iter().all(|&b| b == 0)).count();
                 assert_eq!(zeros, padding);
