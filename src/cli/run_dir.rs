@@ -25,6 +25,9 @@ impl RunDir {
         {
             context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
         }
+        if dir.exists() && !dir.is_dir() {
+            return Err(Error::input(dir.display().to_string(), "a file", "a run directory, or a name that is free"));
+        }
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let lock = lock(dir)?;
         let file = dir.join("config.yaml");

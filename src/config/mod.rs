@@ -32,7 +32,7 @@ pub use rl::{
 };
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
-pub use source::{Config, Difference, differences, keys, load, nearest, refuse_differences, to_yaml};
+pub use source::{Config, Difference, deciding, differences, keys, load, nearest, refuse_differences, to_yaml};
 
 choice! {
     /// What an element is stored as while computing; sums are fp32 either way.

@@ -117,6 +117,19 @@ pub fn to_yaml<C: Setting>(config: &C) -> Result<String> {
     serde_saphyr::to_string(&config.write()).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
 }
 
+/// The settings that decide results, as text: every key but those that are safe to change in a run that goes on.
+pub fn deciding<C: Config>(config: &C) -> String {
+    let mut tree = config.write();
+    for key in keys::<C>().iter().filter(|key| key.meta.safe != Safe::No) {
+        let (group, name) = key.path.rsplit_once('.').unwrap_or(("", &key.path));
+        let group = group.split('.').filter(|part| !part.is_empty()).try_fold(&mut tree, |at, part| at.get_mut(part));
+        if let Some(Value::Object(map)) = group {
+            map.remove(name);
+        }
+    }
+    tree.to_string()
+}
+
 /// A value on one line, as YAML's flow form.
 pub(crate) fn inline(value: &Value) -> String {
     match value {

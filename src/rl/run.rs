@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::config::{RlConfig, to_yaml};
+use crate::config::{RlConfig, deciding};
 use crate::data::packing::PackPlan;
 use crate::data::{self, whole};
 use crate::device::{Device, Plan, Region};
@@ -392,7 +392,7 @@ impl Job {
             optim: c.optim(),
             total_steps: self.total_steps,
             seed: c.seed,
-            config_text: to_yaml(c)?,
+            config_text: deciding(c),
             save_steps: c.save_freq,
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,

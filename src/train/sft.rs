@@ -11,7 +11,7 @@ use super::metrics::{self, Metrics};
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::{Update, Updates};
-use crate::config::{SftConfig, to_yaml};
+use crate::config::{SftConfig, deciding};
 use crate::data::{self, Row, Sample, whole};
 use crate::device::{Device, Plan};
 use crate::error::{Error, Result};
@@ -173,7 +173,7 @@ impl Job {
             optim: c.optim(self.total_steps),
             total_steps: self.total_steps,
             seed: c.seed,
-            config_text: to_yaml(c)?,
+            config_text: deciding(c),
             save_steps: c.save_steps,
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,

@@ -44,7 +44,7 @@ pub struct TrainerConfig {
     pub total_steps: u64,
     /// Seed, recorded in checkpoints.
     pub seed: u64,
-    /// The resolved config as YAML, recorded as a hash.
+    /// The settings that decide results, recorded as a hash.
     pub config_text: String,
     /// Checkpoint every so many steps.
     pub save_steps: Option<u64>,

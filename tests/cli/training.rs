@@ -182,6 +182,35 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
 }
 
 #[test]
+fn a_damaged_checkpoint_is_named_and_nothing_is_changed() {
+    let folder = Folder::new();
+    let (sft, out) = (folder.sft(|c| c.max_steps = Some(2)), folder.at("out"));
+    fs::write(&out, "a file").unwrap();
+    failure(&["sft", &sft, "--out", &out], 2, &[&out, "found a file"]);
+    fs::remove_file(&out).unwrap();
+    let (code, _, stderr) = run(&["sft", &sft, "--out", &out]);
+    assert_eq!(code, 0, "{stderr}");
+    let checkpoint = Path::new(&out).join("checkpoints/global_step_2");
+    for (name, len) in
+        [("trainer/optim-00001-of-00001.safetensors", 1000), ("trainer/state.json", 20), ("model.safetensors", 9)]
+    {
+        let path = checkpoint.join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..len]).unwrap();
+        let before = files(Path::new(&out));
+        failure(&["sft", &sft, "--out", &out, "max_steps=3"], 2, &[path.to_str().unwrap()]);
+        let mut after = files(Path::new(&out));
+        for log in ["config.yaml", "log.txt"] {
+            after.insert(log.to_owned(), before[log].clone());
+        }
+        assert!(after == before, "{name}: {:?}", after.keys());
+        fs::write(&path, &whole).unwrap();
+    }
+    let (code, _, stderr) = run(&["sft", &sft, "--out", &out, "max_steps=3"]);
+    assert_eq!(code, 0, "{stderr}");
+}
+
+#[test]
 fn rl_and_eval_run_once() {
     let folder = Folder::new();
     let (rl, out) = (folder.rl(|c| c.total_training_steps = Some(1)), folder.at("out"));

@@ -160,7 +160,7 @@ pub fn rl_config(dir: &Path) -> RlConfig {
 pub struct Outcome {
     /// `metrics.jsonl`, times left out.
     pub metrics: Vec<Metrics>,
-    /// The last checkpoint, the final model and the rollouts; `config_hash` left out.
+    /// The last checkpoint, the final model and the rollouts.
     pub files: Files,
 }
 
@@ -178,11 +178,6 @@ impl Outcome {
             if folder.exists() {
                 files.extend(self::files(&folder).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
             }
-        }
-        for (_, bytes) in files.iter_mut().filter(|(name, _)| name.ends_with("state.json")) {
-            let mut state: serde_json::Value = serde_json::from_slice(bytes).unwrap();
-            state["config_hash"].take();
-            *bytes = state.to_string().into_bytes();
         }
         Outcome { metrics, files }
     }
