@@ -16,8 +16,8 @@ pub struct RunDir {
 
 impl RunDir {
     /// Opens `args.out` for `config`: moves an old run aside if `--fresh`, refuses a config that differs in a key
-    /// that matters or a folder another process is working in. Nothing in the folder is changed until
-    /// [`RunDir::begin`].
+    /// that matters or a folder another process is working in. But for what a killed run left half-written, which
+    /// is removed, nothing in the folder is changed until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
         let dir = &args.out;
         if args.fresh
@@ -30,6 +30,8 @@ impl RunDir {
         }
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let lock = lock(dir)?;
+        // What a killed run left half-written; with the lock held nobody else is writing here.
+        whole::tidy_tree(dir)?;
         let file = dir.join("config.yaml");
         if file.exists() {
             let was: C = config::load(Some(&file), &[], &|_| None)?;

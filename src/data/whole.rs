@@ -93,6 +93,29 @@ pub fn tidy(path: impl AsRef<Path>) -> Result<()> {
     Ok(())
 }
 
+/// [`tidy`] for everything in and below `folder`, which no other process may be writing to.
+pub fn tidy_tree(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let at = entry.path();
+        match target(&name) {
+            Some(target) if fs::symlink_metadata(&at).is_ok() => tidy(folder.join(target))?,
+            Some(_) => {}
+            None if entry.file_type().is_ok_and(|t| t.is_dir()) => tidy_tree(&at)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a temporary is the temporary of.
+fn target(name: &str) -> Option<&str> {
+    let rest = name.strip_prefix('.')?;
+    let end = rest.rfind(".tmp-").or_else(|| rest.rfind(".old-"))?;
+    Some(&rest[..end])
+}
+
 /// Makes the entries of a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| d.sync_all()).map_err(Error::io(path))
@@ -197,5 +220,21 @@ mod tests {
         tidy(&path).unwrap();
         assert_eq!(fs::read_to_string(path.join("x")).unwrap(), "kept");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_tree_is_tidied_and_what_is_not_ours_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let eval = dir.path().join("eval/sft");
+        fs::create_dir_all(eval.join(".model.old-9")).unwrap();
+        for name in ["samples.jsonl", ".samples.jsonl.tmp-8", ".model.old-9/x", ".lock", ".hidden", "a.tmp-1"] {
+            fs::write(eval.join(name), name).unwrap();
+        }
+        tidy_tree(dir.path()).unwrap();
+        let mut left: Vec<String> =
+            fs::read_dir(&eval).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [".hidden", ".lock", "a.tmp-1", "model", "samples.jsonl"]);
+        assert_eq!(fs::read_to_string(eval.join("model/x")).unwrap(), ".model.old-9/x");
     }
 }

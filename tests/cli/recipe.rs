@@ -99,10 +99,10 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     let killed = dir.path().join("killed");
     let arguments = ["--quiet", "recipe", CONFIG, "--out", killed.to_str().unwrap()];
     let mut kills = 0;
-    for i in 0..8 {
+    for i in 0..12 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
         let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(250 + 150 * (i % 4)));
+        std::thread::sleep(Duration::from_millis(40 + 50 * (i % 5)));
         kills += u32::from(child.try_wait().unwrap().is_none());
         let _ = child.kill();
         child.wait().unwrap();
