@@ -44,7 +44,9 @@ pub fn questions(
         let prompt = Arc::new(prompt);
         Ok(Some(Question { row: row.clone(), prompt }))
     };
-    let questions: Vec<Question> = rows.par_iter().map(ready).filter_map(Result::transpose).collect::<Result<_>>()?;
+    // All before the first error is looked for, so that it is the first row at fault that is named.
+    let ready: Vec<Result<Option<Question>>> = rows.par_iter().map(ready).collect();
+    let questions: Vec<Question> = ready.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
     if questions.is_empty() {
         let found = format!("no prompt among {all} of at most {max_prompt_length} tokens");
         return Err(Error::input("max_prompt_length", found, "at least one prompt"));

@@ -62,7 +62,9 @@ impl Job {
             }
             Ok(sample)
         };
-        let all: Vec<Sample> = rows.par_iter().map(sample).collect::<Result<_>>()?;
+        // All before the first error is looked for, so that it is the first row at fault that is named.
+        let all: Vec<Result<Sample>> = rows.par_iter().map(sample).collect();
+        let all: Vec<Sample> = all.into_iter().collect::<Result<_>>()?;
         let samples = order.iter().map(|&i| all[i as usize].clone()).collect();
         Job::with_samples(dir, model, config, samples)
     }
