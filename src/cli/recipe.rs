@@ -87,7 +87,7 @@ impl Recipe<'_> {
         say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
         say(format!("  eval     {} held-out questions, greedy and at temperature 1", c.task.num_heldout_questions));
         say("  judge    off: rules alone decide what is right".to_owned());
-        say("about two minutes on two cores with configs/digits.yaml; stop and go on at any time".to_owned());
+        say("one to three minutes on two cores with configs/digits.yaml; stop and go on at any time".to_owned());
     }
 
     fn base_name(&self) -> String {
