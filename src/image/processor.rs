@@ -72,6 +72,13 @@ impl Processor {
         Processor::from_json(&config, &file.display().to_string())
     }
 
+    /// With other bounds on a picture's pixels after resizing; `None` keeps the present one.
+    pub fn within(mut self, min_pixels: Option<usize>, max_pixels: Option<usize>) -> Processor {
+        self.min_pixels = min_pixels.map_or(self.min_pixels, |p| p as u64);
+        self.max_pixels = max_pixels.map_or(self.max_pixels, |p| p as u64);
+        self
+    }
+
     /// Reads the settings; what is absent has the released models' value. `place` names the file in errors.
     pub fn from_json(config: &Value, place: &str) -> Result<Processor> {
         let Some(map) = config.as_object() else {

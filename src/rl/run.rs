@@ -79,9 +79,7 @@ impl Job {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
         let chat = Chat::load(&model)?;
-        let mut processor = Processor::load(&model)?;
-        processor.min_pixels = config.image_min_pixels.map_or(processor.min_pixels, |p| p as u64);
-        processor.max_pixels = config.image_max_pixels.map_or(processor.max_pixels, |p| p as u64);
+        let processor = Processor::load(&model)?.within(config.image_min_pixels, config.image_max_pixels);
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
         let model_config = ModelConfig::load(&model.join("config.json"))?;
         let (rows, order) = data::load(&config.train_files, config.seed)?;

@@ -46,9 +46,7 @@ impl Job {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
         }
         let chat = Chat::load(&model)?;
-        let mut processor = Processor::load(&model)?;
-        processor.min_pixels = config.image_min_pixels.map_or(processor.min_pixels, |p| p as u64);
-        processor.max_pixels = config.image_max_pixels.map_or(processor.max_pixels, |p| p as u64);
+        let processor = Processor::load(&model)?.within(config.image_min_pixels, config.image_max_pixels);
         let (rows, order) = data::load(&config.datasets, config.seed)?;
         let model_config = ModelConfig::load(&model.join("config.json"))?;
         let sample = |row: &Row| -> Result<Sample> {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::path::Path;
-use std::time::Instant;
 
 use omr::config::{BaseConfig, DataConfig, EndpointConfig, TaskConfig, TeacherConfig};
 use omr::data::distill::{self, Summary};
@@ -207,20 +206,4 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
 
     row.messages.pop();
     assert!(sft_sample(&row, &chat, &processor).is_err_and(|e| e.to_string().contains("teach row 1")));
-}
-
-/// The recipe's data stage at its full size. `cargo test --release digits::the_data_stage -- --ignored --nocapture`
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
-async fn the_data_stage_takes_seconds() {
-    let dir = tempfile::tempdir().unwrap();
-    let start = Instant::now();
-    let splits = digits::splits(&task(1667, 8192, 500, false), 1).unwrap();
-    let composed = start.elapsed();
-    write(&dir.path().join("train.parquet"), &splits.train, Form::Rl).unwrap();
-    write(&dir.path().join("heldout.parquet"), &splits.heldout, Form::Rl).unwrap();
-    let written = start.elapsed();
-    let summary = distilled(dir.path(), "out", &splits.teach, &TeacherConfig::default(), 16).await;
-    println!("composed {composed:?}, written {written:?}, distilled {:?}", start.elapsed());
-    println!("{summary:?}: kept {:.3}", summary.kept as f64 / (summary.rows * 4) as f64);
 }
