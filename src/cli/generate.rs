@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Overrides};
+use super::{Context, Overrides, memory};
 use crate::config::{GenerateConfig, LoadDtype};
 use crate::data::form::{RawImage, RowContext};
 use crate::data::{self, folder::Folder, read::row_from, whole};
@@ -207,7 +207,7 @@ impl Answers {
         let engine_config = EngineConfig { allowed: upload(&mut counted, allowed.as_deref())?, ..limits };
         Engine::new(&model, &mut counted, engine_config)?.plan(&model, &mut counted, &requests)?;
 
-        let mut dev = context.device(&counted.high_water())?;
+        let mut dev = context.device(&memory::with_slack(&counted.high_water()))?;
         let model = Model::load(&mut dev, dir, dtype)?;
         let engine_config = EngineConfig { allowed: upload(&mut dev, allowed.as_deref())?, ..limits };
         let engine = Engine::new(&model, &mut dev, engine_config)?;
@@ -259,8 +259,10 @@ impl Answers {
 /// The engine's limits: no larger than these requests can use.
 fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) -> EngineConfig {
     let max_model_len = config.max_model_len.unwrap_or(model.max_position_embeddings);
-    let mut blocks: Vec<usize> =
-        requests.iter().map(|r| (r.prompt.token_ids.len() + r.max_tokens).min(max_model_len).div_ceil(BLOCK)).collect();
+    let mut blocks: Vec<usize> = requests
+        .iter()
+        .map(|r| r.prompt.token_ids.len().saturating_add(r.max_tokens).min(max_model_len).div_ceil(BLOCK))
+        .collect();
     blocks.sort_unstable_by_key(|&n| std::cmp::Reverse(n));
     let needed = blocks.iter().take(config.max_num_seqs).sum::<usize>().max(1);
     let mut images: Vec<_> = requests.iter().flat_map(|r| &r.prompt.images).collect();

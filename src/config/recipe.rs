@@ -140,9 +140,9 @@ impl Config for RecipeConfig {
                 *stage = Value::Object(Map::new());
             }
             if let Value::Object(stage) = stage {
-                stage.insert("seed".to_owned(), seed.clone());
+                stage.entry("seed").or_insert(seed.clone());
                 if name != "data" {
-                    stage.insert("dtype".to_owned(), dtype.clone());
+                    stage.entry("dtype").or_insert(dtype.clone());
                 }
             }
         }

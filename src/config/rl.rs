@@ -57,7 +57,7 @@ settings! {
         /// Responses for each prompt.
         n: usize = 8, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.rollout.n", published: "16";
         /// Logits are divided by this, when sampling and in the loss.
-        temperature: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.rollout.temperature",
+        temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), name: "verl actor_rollout_ref.rollout.temperature",
             published: "1.0";
         /// Sample from the fewest tokens whose probabilities reach this.
         top_p: f64 = 1.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.rollout.top_p", published: "1.0";
@@ -186,11 +186,6 @@ settings! {
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.max_actor_ckpt_to_keep";
-        /// Measure on the validation prompts every so many steps; null never.
-        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.test_freq",
-            published: "16";
-        /// A line on screen every so many steps (metrics.jsonl has every step).
-        logging_steps: u64 = 1, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Write a step's rollouts to rollouts/STEP.parquet every so many steps; null never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir", published: "every step";
@@ -209,13 +204,13 @@ settings! {
         weight_decay: f64 = 0.1, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.optim.weight_decay",
             published: "0.1";
         /// First-moment decay of AdamW.
-        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.betas",
+        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999), name: "verl actor_rollout_ref.actor.optim.betas",
             published: "0.9";
         /// Second-moment decay of AdamW.
-        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.betas",
+        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 0.999999), name: "verl actor_rollout_ref.actor.optim.betas",
             published: "0.999";
         /// Added to the root of the second moment.
-        adam_epsilon: f64 = 1e-8, rule: Rule::Above(0.0), published: "1e-8";
+        adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30), published: "1e-8";
         /// Gradients are scaled down to this norm.
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.actor.grad_clip",
             published: "1.0";

@@ -47,11 +47,11 @@ settings! {
         weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.weight_decay",
             published: "0.0";
         /// First-moment decay of AdamW.
-        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 1.0), name: "Hugging Face adam_beta1", published: "0.9";
+        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999), name: "Hugging Face adam_beta1", published: "0.9";
         /// Second-moment decay of AdamW.
-        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 1.0), name: "Hugging Face adam_beta2", published: "0.999";
+        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 0.999999), name: "Hugging Face adam_beta2", published: "0.999";
         /// Added to the root of the second moment.
-        adam_epsilon: f64 = 1e-8, rule: Rule::Above(0.0), name: "Hugging Face adam_epsilon", published: "1e-8";
+        adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30), name: "Hugging Face adam_epsilon", published: "1e-8";
         /// Gradients are scaled down to this norm.
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "Hugging Face max_grad_norm", published: "1.0";
         /// A checkpoint every so many steps; null leaves it to save_seconds.
@@ -62,9 +62,6 @@ settings! {
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";
-        /// A line on screen every so many steps (metrics.jsonl has every step).
-        logging_steps: u64 = 1, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
-            name: "lmms-engine trainer_args.logging_steps", published: "1";
         /// Seed of initialisation, order and augmentation; a recipe uses its own.
         seed: u64 = 42, name: "Hugging Face seed", published: "42";
         /// Storage of weights and activations; a recipe uses its own.

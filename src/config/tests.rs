@@ -71,10 +71,10 @@ fn the_resolved_yaml_reads_back_as_the_same_config() {
 #[test]
 fn differences_name_the_keys_and_know_the_safe_ones() {
     let was = SftConfig { max_steps: Some(10), ..SftConfig::default() };
-    let now = SftConfig { max_steps: Some(20), logging_steps: 5, ..SftConfig::default() };
+    let now = SftConfig { max_steps: Some(20), save_steps: Some(5), ..SftConfig::default() };
     assert!(refuse_differences(Path::new("runs/x"), &was, &now).unwrap().len() == 2);
     let error = refuse_differences(Path::new("runs/x"), &now, &was).expect_err("fewer steps").to_string();
-    assert!(error.contains("max_steps was 20 and is 10") && !error.contains("logging_steps"), "{error}");
+    assert!(error.contains("max_steps was 20 and is 10") && !error.contains("save_steps"), "{error}");
     let now = SftConfig { learning_rate: 1.0, ..was.clone() };
     assert!(refuse_differences(Path::new("runs/x"), &was, &now).is_err());
 }

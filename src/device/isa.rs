@@ -48,7 +48,12 @@ impl Isa {
         }
     }
 
-    /// Name in logs and checkpoints.
+    /// Name of the chains of products in use, for checkpoints: in bf16, bits are promised for the same chains.
+    pub fn chains(self) -> &'static str {
+        if self.has_bf16_dot() { "avx512+bf16" } else { self.name() }
+    }
+
+    /// Name in logs.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Avx512 => "avx512",

@@ -180,7 +180,10 @@ impl Memory {
         }
         let check = |s: &Span| {
             let capacity = self.stacks[s.region as usize].capacity;
-            assert!(s.offset + s.bytes <= capacity, "{s:?} outside its region of {capacity} bytes");
+            assert!(
+                s.offset.checked_add(s.bytes).is_some_and(|end| end <= capacity),
+                "{s:?} outside its region of {capacity} bytes"
+            );
             base[s.region as usize].wrapping_add(s.offset)
         };
         // SAFETY: each span lies inside its mapping (checked), the mappings live as long as `self`, `self` is

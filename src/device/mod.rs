@@ -3,8 +3,8 @@
 //! A [`Device`] owns four [`Region`]s of memory, each a stack with mark and release, and a backend that
 //! executes ops. The `Cpu` backend is the embedded default; `Count` executes nothing and records how high
 //! each stack grew, so that a plan is the run's own code (DESIGN section 3). Ops ask for the backend they
-//! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool) and in
-//! the matrix kernels.
+//! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
+//! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
 mod file;
 mod isa;
@@ -16,7 +16,7 @@ pub use isa::{Isa, cpu_kernel};
 pub use memory::{Mark, Memory, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The CPU backend's parts, borrowed apart so that an op can hold views while the pool runs.
 pub struct Cpu<'a> {
@@ -41,9 +41,13 @@ pub struct Device {
 
 impl Device {
     /// A CPU device with `plan`'s bytes mapped (lazily touched, so a generous plan costs nothing),
-    /// `threads` compute threads (this one included) and the given kernel bodies.
+    /// `threads` compute threads (this one included) and the given kernel bodies. Errors when the machine cannot run
+    /// these, has no such memory or refuses a thread.
     pub fn cpu(plan: &Plan, threads: usize, isa: Isa) -> Result<Device> {
-        Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads), isa } })
+        if !isa.available() {
+            return Err(Error::Failed(format!("this machine cannot run the {} kernel bodies", isa.name())));
+        }
+        Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa } })
     }
 
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.

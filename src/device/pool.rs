@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
+use crate::error::{Error, Result};
+
 /// Spins before a waiting thread gives up its core: longer than the gap between two ops of a step, so that a
 /// training step wakes nobody up.
 const SPINS: usize = 10_000;
@@ -39,6 +41,8 @@ struct Shared {
     job: AtomicPtr<()>,
     /// Indices of the running job that are done.
     done: AtomicUsize,
+    /// A job is running: `run` is not reentrant.
+    running: AtomicBool,
     panicked: AtomicBool,
     stop: AtomicBool,
     parked: Mutex<usize>,
@@ -52,27 +56,28 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// `threads` compute threads: the caller and `threads - 1` workers. At least one.
-    pub fn new(threads: usize) -> Pool {
+    /// `threads` compute threads: the caller and `threads - 1` workers. At least one. Errors when the system refuses
+    /// a thread.
+    pub fn new(threads: usize) -> Result<Pool> {
         let shared = Arc::new(Shared {
             ticket: AtomicU64::new(0),
             job: AtomicPtr::new(std::ptr::null_mut()),
             done: AtomicUsize::new(0),
+            running: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             parked: Mutex::new(0),
             wake: Condvar::new(),
         });
-        let workers = (1..threads.max(1))
-            .map(|i| {
-                let shared = shared.clone();
-                std::thread::Builder::new()
-                    .name(format!("compute-{i}"))
-                    .spawn(move || work(&shared))
-                    .expect("the system refuses a thread")
-            })
-            .collect();
-        Pool { shared, workers }
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for i in 1..threads.max(1) {
+            let shared = pool.shared.clone();
+            let worker = std::thread::Builder::new().name(format!("compute-{i}")).spawn(move || work(&shared));
+            let refused = |e| Error::Failed(format!("compute thread {i} of {threads}: {e}"));
+            // On an error the pool is dropped, which ends the workers it has.
+            pool.workers.push(worker.map_err(refused)?);
+        }
+        Ok(pool)
     }
 
     /// Number of compute threads.
@@ -98,6 +103,7 @@ impl Pool {
 
     fn run_part(&self, len: usize, job: Job<'_>) {
         let s = &*self.shared;
+        assert!(!s.running.swap(true, Ordering::Acquire), "a job runs already: the pool runs one at a time");
         let epoch = Ticket::unpack(s.ticket.load(Ordering::Relaxed)).epoch.wrapping_add(1) & 0xff_ffff;
         s.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         s.done.store(0, Ordering::Relaxed);
@@ -117,6 +123,7 @@ impl Pool {
             spins += 1;
             if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
         }
+        s.running.store(false, Ordering::Release);
         if let Err(panic) = mine {
             s.panicked.store(false, Ordering::Relaxed);
             std::panic::resume_unwind(panic);
@@ -253,7 +260,7 @@ mod tests {
     #[test]
     fn every_index_runs_once() {
         for threads in [1, 2, 5] {
-            let pool = Pool::new(threads);
+            let pool = Pool::new(threads).unwrap();
             for len in [0, 1, 7, 1000] {
                 let mut out = vec![0u32; len];
                 let parts = Parts::new(&mut out, 1);
@@ -267,7 +274,7 @@ mod tests {
     fn parts_cover_the_slice_once() {
         let mut out = [0u8; 10];
         let parts = Parts::at(&mut out, vec![0, 3, 3, 10]);
-        Pool::new(2).run(parts.count(), |i| parts.take(i).fill(i as u8 + 1));
+        Pool::new(2).unwrap().run(parts.count(), |i| parts.take(i).fill(i as u8 + 1));
         assert_eq!(out, [1, 1, 1, 3, 3, 3, 3, 3, 3, 3]);
         let parts = Parts::new(&mut out, 4);
         (0..parts.count()).for_each(|i| parts.take(i).fill(i as u8));
@@ -277,6 +284,6 @@ mod tests {
     #[test]
     #[should_panic]
     fn a_panic_in_a_job_reaches_the_caller() {
-        Pool::new(3).run(100, |i| assert!(i != 57));
+        Pool::new(3).unwrap().run(100, |i| assert!(i != 57));
     }
 }

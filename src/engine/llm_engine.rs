@@ -81,6 +81,7 @@ pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);
     match &config["eos_token_id"] {
         Value::Null => Ok(fallback.into()),
+        Value::Array(list) if list.is_empty() => Ok(fallback.into()),
         Value::Array(list) => list.iter().map(id).collect(),
         one => Ok(Arc::from([id(one)?])),
     }

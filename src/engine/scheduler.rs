@@ -118,7 +118,7 @@ impl Scheduler {
             let expected = format!("fewer than max_model_len = {}", self.config.max_model_len);
             return Err(Error::input(place(), format!("{len} tokens"), expected));
         }
-        let longest = (len + request.max_tokens).min(self.config.max_model_len);
+        let longest = len.saturating_add(request.max_tokens).min(self.config.max_model_len);
         // The token sampled last is never computed.
         let (keys, cache) = (longest - 1, self.config.num_blocks * self.config.block_size);
         if keys.div_ceil(self.config.block_size) > self.config.num_blocks {

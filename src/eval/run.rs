@@ -45,7 +45,11 @@ impl<'a> Job<'a> {
         let rows = &rows[..rows.len().min(config.limit.unwrap_or(usize::MAX))];
         // Nothing is left out of a measurement: a prompt that does not fit the model's context is an error.
         let longest = model_config.max_position_embeddings;
-        let (questions, _) = ask::questions(rows, &chat, &processor, &model_config, longest)?;
+        let (questions, left_out) = ask::questions(rows, &chat, &processor, &model_config, longest)?;
+        if left_out > 0 {
+            let found = format!("{left_out} prompts longer than max_position_embeddings, which is {longest}");
+            return Err(Error::input(model.display().to_string(), found, "prompts within the model's context"));
+        }
         Ok(Job { model, config, task, questions, chat, stop_token_ids, model_config })
     }
 
@@ -122,7 +126,7 @@ impl<'a> Job<'a> {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
         let longest = self.questions.iter().map(|q| q.prompt.token_ids.len()).max().unwrap_or(1);
-        let mut config = EngineConfig::new(longest + self.config.max_new_tokens);
+        let mut config = EngineConfig::new(longest.saturating_add(self.config.max_new_tokens));
         config.max_num_seqs = self.config.max_num_seqs;
         config.vision_rows = ask::vision_rows(&self.questions, self.config.max_num_seqs);
         config.allowed = Some(allowed);

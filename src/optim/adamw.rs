@@ -76,7 +76,8 @@ impl Optimizer {
     }
 
     /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a
-    /// gradient are neither moved nor decayed, and nothing changes when the norm is not finite.
+    /// gradient are neither moved nor decayed. When the norm is not finite no weight and no moment changes, only the
+    /// count of updates; the caller is to stop.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
         let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
         grad_norm::fwd(dev, &touched, self.config.max_grad_norm as f32, self.norm)?;
@@ -151,6 +152,11 @@ impl Optimizer {
             let (m, v) = (part("m")?, part("v")?);
             param.fill::<f32>(dev, state.m, |piece, r, out| m[piece].row(r, out));
             param.fill::<f32>(dev, state.v, |piece, r, out| v[piece].row(r, out));
+            let low = format!("{}.lo", param.name());
+            if state.lo.is_none() && stored.names().any(|name| name == low) {
+                let what = format!("{low} belongs to a run with dtype bf16: go on with that");
+                return Err(Error::format(dir, what));
+            }
             if let Some(tensor) = state.lo {
                 let lo = part("lo")?;
                 param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out));

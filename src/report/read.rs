@@ -95,7 +95,8 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     for (dir, report) in dirs.iter().zip(&reports) {
         table.rows.push(comparison_row(dir, report));
         for curve in &report.curves {
-            let Some(line) = curve.series.last() else { continue };
+            // The first: behind SFT's own course may stand its control's.
+            let Some(line) = curve.series.first() else { continue };
             let line = Series { name: dir.display().to_string(), points: line.points.clone() };
             match out.curves.iter_mut().find(|known| known.title == curve.title) {
                 Some(known) => known.series.push(line),

@@ -119,8 +119,7 @@ impl Device {
         }
     }
 
-    /// Copies host elements up. `T` must be the tensor's element type (u16 stands for bf16 bits). On a device
-    /// that only counts this is the allocation alone.
+    /// Copies host elements up. On a device that only counts this is the allocation alone.
     pub fn upload<T: Elem>(&mut self, region: Region, data: &[T], dims: &[usize]) -> Result<Tensor> {
         let t = self.alloc(region, T::DTYPE, dims)?;
         self.write(t, data);

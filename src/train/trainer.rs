@@ -88,15 +88,21 @@ impl Trainer {
         if let Some(checkpoint) = &checkpoint {
             let state = checkpoint.state()?;
             optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
-            if let Some(warning) = state.other_arithmetic("cpu", dev.isa().name()) {
+            if let Some(warning) = state.other_arithmetic("cpu", dev.isa().chains()) {
                 observer.note(&warning);
             }
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
             observer.note(&format!("going on from step {step} of {}", config.total_steps));
+            if state.seed != config.seed || state.config_hash != State::hash_of(&config.config_text) {
+                observer.note(
+                    "the checkpoint's run had other settings or another seed: this run is not that run continued",
+                );
+            }
         }
         let log = MetricsLog::open(&config.dir, step)?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
-        let saved_step = checkpoint.map(|c| c.step);
+        // A checkpoint of another run is not one of this folder.
+        let saved_step = checkpoint.filter(|c| c.path.starts_with(&config.dir)).map(|c| c.step);
         Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step })
     }
 
@@ -149,7 +155,7 @@ impl Trainer {
             seed: self.config.seed,
             config_hash: State::hash_of(&self.config.config_text),
             device: "cpu".to_owned(),
-            cpu_body: dev.isa().name().to_owned(),
+            cpu_body: dev.isa().chains().to_owned(),
             versions: State::versions(),
             extra: self.extra.clone(),
         };

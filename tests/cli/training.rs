@@ -112,7 +112,7 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
     failure(&["sft", &sft, "--out", &out, "micro_batch_tokens=20"], 2, &["sft.parquet row", "micro_batch_tokens"]);
     failure(&["sft", &sft, "--out", &out, "packing_length=20"], 2, &["packing_length"]);
     failure(&["rl", &rl, "--out", &out, "micro_batch_tokens=20"], 2, &["micro_batch_tokens"]);
-    failure(&["rl", &rl, "--out", &out, "rollout.temperature=0"], 2, &["rollout.temperature", "more than 0"]);
+    failure(&["rl", &rl, "--out", &out, "rollout.temperature=0"], 2, &["rollout.temperature", "0.000001 or more"]);
     failure(&["rl", &rl, "--out", &out, "ppo_mini_batch_size=3"], 2, &["ppo_mini_batch_size", "divisor"]);
     failure(&["rl", &rl, "--out", &out, "max_prompt_length=3"], 2, &["max_prompt_length"]);
     failure(&["sft", &sft, "--out", &out, "model=nowhere"], 2, &["nowhere"]);

@@ -236,40 +236,56 @@ pub async fn ask_all(
     let (mut done, mut failed, mut in_a_row, mut answered) = (0u64, 0u64, 0, 0u64);
     let mut last = String::new();
     observer.begin(stage, "answers", count as u64, 0);
-    while done < count as u64 {
-        if observer.stop_requested() {
-            return Err(Error::Stopped);
-        }
-        let Ok(received) = tokio::time::timeout(LOOK, receive.recv()).await else { continue };
-        let Some(Outcome { i, key, result }) = received else {
-            return Err(Error::Failed(format!("{stage}: a worker died")));
-        };
-        answers[i] = Some(match result {
-            Ok(completion) => {
-                (answered, in_a_row) = (answered + 1, 0);
-                if let Some((key, label)) = key.filter(|_| !completion.text.trim().is_empty()) {
-                    cache.add(&key, &label, &completion)?;
+    let outcome: Result<()> = async {
+        while done < count as u64 {
+            if observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            let Ok(received) = tokio::time::timeout(LOOK, receive.recv()).await else { continue };
+            let Some(Outcome { i, key, result }) = received else {
+                return Err(Error::Failed(format!("{stage}: a worker died")));
+            };
+            answers[i] = Some(match result {
+                Ok(completion) => {
+                    (answered, in_a_row) = (answered + 1, 0);
+                    if let Some((key, label)) = key.filter(|_| !completion.text.trim().is_empty()) {
+                        cache.add(&key, &label, &completion)?;
+                    }
+                    Answer::Given(completion)
                 }
-                Answer::Given(completion)
+                Err(Failure::Fatal(error)) => return Err(error),
+                Err(Failure::Refused(what)) => {
+                    failed += 1;
+                    last.clone_from(&what);
+                    Answer::Failed(what)
+                }
+                Err(Failure::Passing(what, _)) => {
+                    (failed, in_a_row) = (failed + 1, in_a_row + 1);
+                    last.clone_from(&what);
+                    Answer::Failed(what)
+                }
+            });
+            done += 1;
+            if in_a_row >= patience || (done == count as u64 && answered == 0 && failed > 0) {
+                let what = format!("{failed} requests failed, the last: {last}; run again to go on");
+                return Err(Error::Server { url, what });
             }
-            Err(Failure::Fatal(error)) => return Err(error),
-            Err(Failure::Refused(what)) => {
-                failed += 1;
-                Answer::Failed(what)
-            }
-            Err(Failure::Passing(what, _)) => {
-                (failed, in_a_row) = (failed + 1, in_a_row + 1);
-                last.clone_from(&what);
-                Answer::Failed(what)
-            }
-        });
-        done += 1;
-        if in_a_row >= patience || (done == count as u64 && answered == 0 && failed > 0) {
-            let what = format!("{in_a_row} requests failed one after another, the last: {last}; run again to go on");
-            return Err(Error::Server { url, what });
+            observer.step(done, &[("failed", failed as f64)]);
         }
-        observer.step(done, &[("failed", failed as f64)]);
+        Ok(())
     }
+    .await;
+    if outcome.is_err() {
+        // What had been answered is not asked again.
+        while let Ok(outcome) = receive.try_recv() {
+            if let Outcome { key: Some((key, label)), result: Ok(completion), .. } = outcome
+                && !completion.text.trim().is_empty()
+            {
+                cache.add(&key, &label, &completion)?;
+            }
+        }
+    }
+    outcome?;
     observer.end();
     if failed > 0 {
         observer.note(&format!("{stage}: {failed} of {count} requests failed; run again to ask them again"));
