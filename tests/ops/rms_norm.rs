@@ -109,3 +109,29 @@ fn wrong_shapes_are_errors() {
     let y = blank(dev, DType::F32, &[4, 8]);
     assert!(rms_norm::fwd(dev, x, gamma, EPS, y, rstd).is_err());
 }
+
+/// In rows of RMS 1e-3 the mean square is as large as eps, so that another eps is another result; in a model's own rows
+/// it would hide below the tolerance.
+#[test]
+fn another_eps_is_seen_in_rows_of_rms_1e_3() {
+    let (t, d) = (3, 64);
+    let mut random = Random::new(1_000);
+    let mut x: Vec<f32> = random.values(t * d);
+    for row in x.chunks_mut(d) {
+        let rms = (row.iter().map(|v| v * v).sum::<f32>() / d as f32).sqrt();
+        row.iter_mut().for_each(|v| *v *= 1e-3 / rms);
+    }
+    let gamma: Vec<f32> = random.values(d);
+    let mut dev = device(1, omr::device::Isa::detect());
+    let mut run = |eps: f32| {
+        let (x, gamma) = (up(&mut dev, &x, &[t, d]), up(&mut dev, &gamma, &[d]));
+        let (y, rstd) = (blank(&mut dev, DType::F32, &[t, d]), blank(&mut dev, DType::F32, &[t]));
+        rms_norm::fwd(&mut dev, x, gamma, eps, y, rstd).unwrap();
+        dev.read::<f32>(y)
+    };
+    let want = formula(&wide(&x), &wide(&gamma));
+    // As in `close`.
+    let tolerance = 16.0 * F32 * ((d / 16 + t) as f64).sqrt();
+    assert!(relative(&run(EPS), &want) < tolerance);
+    assert!(relative(&run(1e-5), &want) > 10.0 * tolerance);
+}
