@@ -272,8 +272,12 @@ fn finish(
         write(&out.join(format!("{name}.parquet")), rows, Form::Sft)?;
     }
     whole::write(out.join("rejected.jsonl"), rejected.as_bytes())?;
+    let doubts = out.join("unjudged.jsonl");
     if !unjudged.is_empty() {
-        whole::write(out.join("unjudged.jsonl"), unjudged.as_bytes())?;
+        whole::write(doubts, unjudged.as_bytes())?;
+    } else if doubts.exists() {
+        // Of an earlier run of this job, when the judge was down: all has been judged since.
+        std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?;
     }
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
     whole::write(out.join("summary.json"), (text + "\n").as_bytes())?;

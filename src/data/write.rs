@@ -18,8 +18,10 @@ use crate::data::{ImageSource, Row, whole};
 use crate::error::{Error, Result};
 use crate::text::{Message, Part};
 
-/// Rows written as one Arrow batch: bounds the memory of a large file.
+/// Rows written as one Arrow batch, and bytes of their pictures: bounds the memory of a large file, and keeps a
+/// column of pictures below the 2 GiB its offsets can name.
 const BATCH: usize = 4096;
+const BATCH_BYTES: u64 = 256 << 20;
 
 /// Which columns rows are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,11 +40,29 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
         let schema = batch(&[], form, &extra)?.schema();
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let mut writer = ArrowWriter::try_new(w, schema, Some(properties)).map_err(|e| parquet_error(path, e))?;
-        for rows in rows.chunks(BATCH) {
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let (rows, after) = rest.split_at(batch_len(rest, BATCH, BATCH_BYTES));
+            rest = after;
             writer.write(&batch(rows, form, &extra)?).map_err(|e| parquet_error(path, e))?;
         }
         writer.close().map(drop).map_err(|e| parquet_error(path, e))
     })
+}
+
+/// How many of the first rows make a batch: at least one, at most `most`, and no more than hold `bytes` of pictures.
+fn batch_len(rows: &[Row], most: usize, bytes: u64) -> usize {
+    let size = |picture: &ImageSource| match picture {
+        ImageSource::Bytes { bytes, .. } => bytes.len() as u64,
+        // A file that cannot be read is named when it is read.
+        ImageSource::File { file, .. } => std::fs::metadata(file).map_or(0, |m| m.len()),
+    };
+    let mut total = 0;
+    let fits = rows.iter().take(most).take_while(|row| {
+        total += row.images.iter().map(size).sum::<u64>();
+        total <= bytes
+    });
+    fits.count().max(1)
 }
 
 fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Error {
@@ -219,5 +239,22 @@ impl ExtraColumns {
             columns.push((key.as_str(), column));
         }
         Ok(Some(group(columns, None)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_with_its_rows_or_its_pictures() {
+        let row = |bytes: usize| Row {
+            images: vec![ImageSource::Bytes { bytes: vec![0; bytes].into(), path: None }],
+            ..Row::default()
+        };
+        let rows: Vec<Row> = [3, 3, 9, 1, 1, 1].map(row).into();
+        assert_eq!(batch_len(&rows, 4, 7), 2);
+        assert_eq!(batch_len(&rows[2..], 4, 7), 1, "one row that is too large is a batch of its own");
+        assert_eq!(batch_len(&rows[3..], 2, 7), 2);
     }
 }
