@@ -1,0 +1,56 @@
+// The k and v heads of new tokens into the pages of a KV cache.
+// qkv [rows, width] bf16 with the kv part from `skip` on (k heads, then v heads); slots [rows] u32 = block * 128 +
+// position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing; slots are distinct, but for the null page.
+// A thread moves 8 elements where dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements). Bound by memory.
+// Reference src/ops/paged_attention.rs (store), bench kv_cache.
+#include "isa/isa.cuh"
+
+namespace kv_cache {
+
+struct Args {
+    const bf16* qkv;
+    const uint32_t* slots;
+    bf16* k;
+    bf16* v;
+    int rows, width, skip, heads, dim;
+    uint32_t blocks;
+};
+
+constexpr int THREADS = 256;
+constexpr uint32_t BLOCK = 128;
+
+struct Place {
+    const bf16* from;
+    bf16* to;
+};
+
+// Where the thread's `count` elements come from and go to; `to` is null when there are none.
+__device__ __forceinline__ Place place(const Args& args, uint32_t count) {
+    uint32_t each = args.dim / count;
+    uint32_t in_row = 2 * args.heads * each;
+    uint32_t at = blockIdx.x * THREADS + threadIdx.x;
+    uint32_t row = at / in_row;
+    if (row >= (uint32_t)args.rows) return Place{nullptr, nullptr};
+    uint32_t slot = args.slots[row];
+    uint32_t block = slot / BLOCK;
+    if (block >= args.blocks) return Place{nullptr, nullptr};
+    uint32_t column = at % in_row * count;
+    uint32_t head = column / args.dim;
+    bool key = head < (uint32_t)args.heads;
+    uint32_t kv_head = key ? head : head - args.heads;
+    int64_t cell = ((int64_t)block * args.heads + kv_head) * BLOCK + slot % BLOCK;
+    bf16* pages = key ? args.k : args.v;
+    return Place{args.qkv + (int64_t)row * args.width + args.skip + column, pages + cell * args.dim + column % args.dim};
+}
+
+}  // namespace kv_cache
+
+KERNEL(kv_store_vectors, kv_cache::Args, kv_cache::THREADS, 4) {
+    kv_cache::Place at = kv_cache::place(args, 8);
+    if (at.to != nullptr) isa::store<uint4>(at.to, isa::load<uint4>(at.from));
+}
+
+KERNEL(kv_store_elements, kv_cache::Args, kv_cache::THREADS, 4) {
+    kv_cache::Place at = kv_cache::place(args, 1);
+    if (at.to != nullptr) at.to[0] = at.from[0];
+}
