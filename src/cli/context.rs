@@ -6,7 +6,7 @@ use super::args::{DeviceKind, Global};
 use super::console::Console;
 use super::progress::Progress;
 use super::signal;
-use crate::device::{Device, Isa, Plan};
+use crate::device::{Device, Isa, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 
@@ -37,6 +37,11 @@ impl Context {
     /// Compute threads.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// The device that plans are made for.
+    pub fn target(&self) -> Target {
+        Target::cpu(self.threads)
     }
 
     /// The device's kind, as checkpoints and summaries record it.

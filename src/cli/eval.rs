@@ -71,7 +71,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
     let job = Job::new(model, &config, &task)?;
-    let plan = job.plan(context.threads())?;
+    let plan = job.plan(context.target())?;
     context.say(&format!("eval: {} questions of {}; judge off; {}", job.len(), digits::NAME, memory::line(&plan)));
     if args.dry_run {
         return Ok(());

@@ -202,7 +202,7 @@ impl Answers {
         let limits = limits(config, &reader.config, &requests);
         let allowed = (!config.all_ids).then(|| allowed_ids(&reader.config, &reader.chat));
 
-        let mut counted = Device::count_for(context.threads());
+        let mut counted = Device::count_for(context.target());
         let model = Model::empty(&mut counted, reader.config.clone(), dtype)?;
         let engine_config = EngineConfig { allowed: upload(&mut counted, allowed.as_deref())?, ..limits };
         Engine::new(&model, &mut counted, engine_config)?.plan(&model, &mut counted, &requests)?;

@@ -147,7 +147,7 @@ impl Recipe<'_> {
         let mut device = self.context.device(&count.high_water())?;
         let model = Model::init(&mut device, config, self.config.dtype.into(), self.config.seed)?;
         whole::folder(&dir, |folder| {
-            model.save(&device, folder, self.config.dtype.into())?;
+            model.save(&mut device, folder, self.config.dtype.into())?;
             write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
             let preprocessor = digits::preprocessor_config();
             whole::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
@@ -253,7 +253,7 @@ impl Recipe<'_> {
         self.keep_config(&dir, &to_yaml(&config)?)?;
         let mut job = sft::Job::new(&dir, config)?;
         job.label = stage.to_owned();
-        let plan = job.plan(self.context.threads())?;
+        let plan = job.plan(self.context.target())?;
         self.context.say(&format!("{stage}: {} rows; {}", job.samples.len(), memory::line(&plan)));
         let mut device = self.context.device(&memory::with_slack(&plan))?;
         job.run(&mut device, self.context.observer())
@@ -270,7 +270,7 @@ impl Recipe<'_> {
         }
         self.keep_config(&dir, &to_yaml(&config)?)?;
         let job = rl::Job::new(&dir, config)?;
-        let plan = job.plan(self.context.threads())?;
+        let plan = job.plan(self.context.target())?;
         self.context.say(&format!("rl: {} questions; {}", job.questions.len(), memory::line(&plan)));
         let mut device = self.context.device(&memory::with_slack(&plan))?;
         job.run(&mut device, self.context.observer())
@@ -295,7 +295,7 @@ impl Recipe<'_> {
         let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
         let model = self.model(stage);
         let job = eval::Job::new(&model, config, &task)?;
-        let mut device = self.context.device(&memory::with_slack(&job.plan(self.context.threads())?))?;
+        let mut device = self.context.device(&memory::with_slack(&job.plan(self.context.target())?))?;
         let begun = Instant::now();
         let samples = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
         eval::write(&out, &model, config, digits::NAME, &samples, begun.elapsed().as_secs_f64())

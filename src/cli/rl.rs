@@ -19,7 +19,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<RlConfig>()? else { return Ok(()) };
     let job = Job::new(&args.run.out, config.clone())?;
-    let plan = job.plan(context.threads())?;
+    let plan = job.plan(context.target())?;
     if job.left_out > 0 {
         context.say(&format!("{} prompts over max_prompt_length are left out", job.left_out));
     }

@@ -19,7 +19,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<SftConfig>()? else { return Ok(()) };
     let job = Job::new(&args.run.out, config.clone())?;
-    let plan = job.plan(context.threads())?;
+    let plan = job.plan(context.target())?;
     context.say(&format!(
         "sft: {} updates over {} rows; {}",
         job.total_steps(),

@@ -2,10 +2,50 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::device::driver::{Address, Driver};
 use crate::error::{Error, Result};
 
-/// Every allocation starts on this boundary: a cache line, and enough for any vector load.
+/// Every allocation on the CPU starts on this boundary: a cache line, and enough for any vector load.
 const ALIGN: usize = 64;
+
+/// The same on a card, as its allocator has it.
+const CARD_ALIGN: usize = 256;
+
+/// With guard pages an allocation ends at one, so it begins on the least boundary that kernels may rely on: the
+/// widest load, and what tensor maps ask for.
+const GUARDED_ALIGN: usize = 16;
+
+/// How allocations are placed in a region.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placing {
+    /// On multiples of these bytes.
+    Aligned(usize),
+    /// In pages of their own, each ending at an inaccessible page of these bytes.
+    Guarded(usize),
+}
+
+impl Placing {
+    /// On the CPU.
+    pub const HOST: Placing = Placing::Aligned(ALIGN);
+
+    /// On a device whose driver keeps `guard` bytes behind each tensor.
+    pub fn device(guard: usize) -> Placing {
+        if guard == 0 { Placing::Aligned(CARD_ALIGN) } else { Placing::Guarded(guard) }
+    }
+
+    /// Offset and end of an allocation of `bytes` in a stack whose top is `top`.
+    fn place(self, top: usize, bytes: usize) -> (usize, usize) {
+        match self {
+            Placing::Aligned(align) => (top, top.saturating_add(bytes).saturating_add(align - 1) / align * align),
+            Placing::Guarded(page) => {
+                let bytes = bytes.saturating_add(GUARDED_ALIGN - 1) / GUARDED_ALIGN * GUARDED_ALIGN;
+                let body = bytes.saturating_add(page - 1) / page * page;
+                let end = top.saturating_add(body);
+                (end - bytes, end.saturating_add(page))
+            }
+        }
+    }
+}
 
 /// What a piece of memory is for (DESIGN section 6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -88,6 +128,8 @@ pub struct Mark {
 
 struct Stack {
     map: Option<memmap2::MmapMut>,
+    /// Where the region lies on a device.
+    base: Address,
     capacity: usize,
     top: usize,
     high: AtomicUsize,
@@ -96,6 +138,7 @@ struct Stack {
 /// The four stacks of a device.
 pub struct Memory {
     stacks: [Stack; 4],
+    placing: Placing,
 }
 
 impl Memory {
@@ -108,23 +151,44 @@ impl Memory {
                 .no_reserve_swap()
                 .map_anon()
                 .map_err(|e| Error::Failed(format!("mapping {capacity} bytes of {}: {e}", region.name())))?;
-            Ok(Stack { map: Some(map), capacity, top: 0, high: AtomicUsize::new(0) })
+            Ok(Stack { map: Some(map), base: 0, capacity, top: 0, high: AtomicUsize::new(0) })
         };
         let [a, b, c, d] = Region::ALL;
-        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?] })
+        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing: Placing::HOST })
+    }
+
+    /// Stacks in a driver's memory. Errors when it has no such memory.
+    pub fn on(driver: &mut dyn Driver, plan: &Plan) -> Result<Memory> {
+        let placing = Placing::device(driver.guard());
+        let mut stack = |region: Region| -> Result<Stack> {
+            let capacity = plan.bytes(region).next_multiple_of(CARD_ALIGN).max(CARD_ALIGN);
+            Ok(Stack { map: None, base: driver.map(capacity)?, capacity, top: 0, high: AtomicUsize::new(0) })
+        };
+        let [a, b, c, d] = Region::ALL;
+        Ok(Memory { stacks: [stack(a)?, stack(b)?, stack(c)?, stack(d)?], placing })
     }
 
     /// Stacks without memory behind them and without a limit.
-    pub fn count() -> Memory {
-        let stack = || Stack { map: None, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0) };
-        Memory { stacks: [stack(), stack(), stack(), stack()] }
+    pub fn count(placing: Placing) -> Memory {
+        let stack = || Stack { map: None, base: 0, capacity: usize::MAX / 2, top: 0, high: AtomicUsize::new(0) };
+        Memory { stacks: [stack(), stack(), stack(), stack()], placing }
+    }
+
+    /// Where a span lies on the device.
+    pub fn address(&self, span: Span) -> Address {
+        self.stacks[span.region as usize].base + span.offset as Address
+    }
+
+    /// Device address and bytes of what [`Memory::release`] of `mark` would free.
+    pub fn above(&self, mark: Mark) -> (Address, usize) {
+        let stack = &self.stacks[mark.region as usize];
+        (stack.base + mark.top as Address, stack.top.saturating_sub(mark.top))
     }
 
     /// Takes `bytes` from the top of `region`. The content is whatever was there (zero when never used).
     pub fn alloc(&mut self, region: Region, bytes: usize) -> Result<Span> {
         let stack = &mut self.stacks[region as usize];
-        let offset = stack.top;
-        let want = offset.saturating_add(bytes).saturating_add(ALIGN - 1) / ALIGN * ALIGN;
+        let (offset, want) = self.placing.place(stack.top, bytes);
         if want > stack.capacity {
             return Err(Error::Memory { region: region.name(), want, have: stack.capacity });
         }
@@ -175,7 +239,7 @@ impl Memory {
         let mut base = [std::ptr::null_mut::<u8>(); 4];
         for region in Region::ALL {
             let stack = &mut self.stacks[region as usize];
-            let map = stack.map.as_mut().expect("a counting device has no memory to view");
+            let map = stack.map.as_mut().expect("only the CPU's memory has host views");
             base[region as usize] = map.as_mut_ptr();
         }
         let check = |s: &Span| {
@@ -197,14 +261,14 @@ impl Memory {
     /// One readable span.
     pub fn view(&self, span: Span) -> View<'_> {
         let stack = &self.stacks[span.region as usize];
-        let map = stack.map.as_ref().expect("a counting device has no memory to view");
+        let map = stack.map.as_ref().expect("only the CPU's memory has host views");
         View { bytes: &map[span.offset..span.offset + span.bytes] }
     }
 
     /// One writable span.
     pub fn view_mut(&mut self, span: Span) -> ViewMut<'_> {
         let stack = &mut self.stacks[span.region as usize];
-        let map = stack.map.as_mut().expect("a counting device has no memory to view");
+        let map = stack.map.as_mut().expect("only the CPU's memory has host views");
         ViewMut { bytes: &mut map[span.offset..span.offset + span.bytes] }
     }
 }

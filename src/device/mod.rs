@@ -6,17 +6,64 @@
 //! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
 //! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
+mod driver;
 mod file;
+mod gpu;
 mod isa;
 mod memory;
 mod pool;
 
+pub use driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
 pub use file::MappedFile;
+pub use gpu::Gpu;
 pub use isa::{Isa, cpu_kernel};
-pub use memory::{Mark, Memory, Plan, Region, Span, View, ViewMut};
+pub use memory::{Mark, Memory, Placing, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};
 
 use crate::error::{Error, Result};
+
+/// What kind of device a run is on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// The host's processor.
+    Cpu,
+    /// A card.
+    Cuda,
+    /// The host emulating a card.
+    Emu,
+}
+
+impl Kind {
+    /// Its name on the command line, in checkpoints and in summaries.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Cpu => "cpu",
+            Kind::Cuda => "cuda",
+            Kind::Emu => "emu",
+        }
+    }
+
+    /// True where kernels run.
+    pub fn is_gpu(self) -> bool {
+        self != Kind::Cpu
+    }
+}
+
+/// The device a plan is made for: what scratch and placing depend on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Kind of device.
+    pub kind: Kind,
+    /// Compute threads of the CPU; 1 elsewhere.
+    pub threads: usize,
+}
+
+impl Target {
+    /// The CPU with `threads` threads.
+    pub fn cpu(threads: usize) -> Target {
+        Target { kind: Kind::Cpu, threads }
+    }
+}
 
 /// The CPU backend's parts, borrowed apart so that an op can hold views while the pool runs.
 pub struct Cpu<'a> {
@@ -30,7 +77,18 @@ pub struct Cpu<'a> {
 
 enum Backend {
     Cpu { pool: Pool, isa: Isa },
-    Count { threads: usize },
+    Gpu { driver: Box<dyn Driver>, kind: Kind },
+    Count(Target),
+}
+
+/// Where an op computes.
+pub enum On<'a> {
+    /// Nothing computes: allocations are counted.
+    Count,
+    /// The CPU body runs.
+    Cpu(Cpu<'a>),
+    /// A kernel is launched.
+    Gpu(Gpu<'a>),
 }
 
 /// Memory regions and the backend that computes on them.
@@ -38,6 +96,9 @@ pub struct Device {
     memory: Memory,
     backend: Backend,
 }
+
+/// Behind a guarded tensor on the emulator: a page of the host.
+pub const GUARD: usize = 4096;
 
 impl Device {
     /// A CPU device with `plan`'s bytes mapped (lazily touched, so a generous plan costs nothing),
@@ -50,35 +111,86 @@ impl Device {
         Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa } })
     }
 
+    /// A device that launches kernels through `driver`, with `plan`'s bytes taken at once. Errors when it has no such
+    /// memory.
+    pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
+        let memory = Memory::on(&mut *driver, plan)?;
+        Ok(Device { memory, backend: Backend::Gpu { driver, kind } })
+    }
+
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.
-    /// It stands for a device of one thread; see [`Device::count_for`].
+    /// It stands for a CPU of one thread; see [`Device::count_for`].
     pub fn count() -> Device {
-        Device::count_for(1)
+        Device::count_for(Target::cpu(1))
     }
 
-    /// [`Device::count`] for a device of `threads` threads: ops take scratch for each.
-    pub fn count_for(threads: usize) -> Device {
-        Device { memory: Memory::count(), backend: Backend::Count { threads } }
+    /// [`Device::count`] for another device: ops take scratch by its threads, and tensors are placed as there.
+    pub fn count_for(target: Target) -> Device {
+        let placing = match target.kind {
+            Kind::Cpu => Placing::HOST,
+            Kind::Cuda => Placing::device(0),
+            Kind::Emu => Placing::device(GUARD),
+        };
+        Device { memory: Memory::count(placing), backend: Backend::Count(target) }
     }
 
-    /// The CPU parts, or `None` when this device only counts (the op then returns without computing).
+    /// Where `op` computes.
+    pub fn on(&mut self) -> On<'_> {
+        match &mut self.backend {
+            Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
+            Backend::Gpu { driver, .. } => {
+                On::Gpu(Gpu { memory: &self.memory, driver: &mut **driver, stream: Stream::COMPUTE })
+            }
+            Backend::Count(_) => On::Count,
+        }
+    }
+
+    /// The CPU parts for an op that has no kernel, or `None` when this device only counts (the op then returns
+    /// without computing). Errors on a GPU, naming the op: nothing falls back to the host silently.
+    pub fn cpu_only(&mut self, op: &'static str) -> Result<Option<Cpu<'_>>> {
+        match self.on() {
+            On::Cpu(cpu) => Ok(Some(cpu)),
+            On::Count => Ok(None),
+            On::Gpu(_) => Err(Error::Failed(format!("{op} has no kernel: it runs on the CPU only"))),
+        }
+    }
+
+    /// The CPU parts, or `None` on every other device.
     pub fn on_cpu(&mut self) -> Option<Cpu<'_>> {
-        match &self.backend {
-            Backend::Cpu { pool, isa } => Some(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Count { .. } => None,
+        match self.on() {
+            On::Cpu(cpu) => Some(cpu),
+            On::Count | On::Gpu(_) => None,
+        }
+    }
+
+    /// The driver, for copies, streams and graphs; `None` where no kernels run.
+    pub fn driver(&mut self) -> Option<&mut dyn Driver> {
+        match &mut self.backend {
+            Backend::Gpu { driver, .. } => Some(&mut **driver),
+            _ => None,
         }
     }
 
     /// True when nothing computes.
     pub fn counts_only(&self) -> bool {
-        matches!(self.backend, Backend::Count { .. })
+        matches!(self.backend, Backend::Count(_))
+    }
+
+    /// The kind of device, also where it is only counted for.
+    pub fn kind(&self) -> Kind {
+        match &self.backend {
+            Backend::Cpu { .. } => Kind::Cpu,
+            Backend::Gpu { kind, .. } => *kind,
+            Backend::Count(target) => target.kind,
+        }
     }
 
     /// Compute threads.
     pub fn threads(&self) -> usize {
         match &self.backend {
             Backend::Cpu { pool, .. } => pool.threads(),
-            Backend::Count { threads } => *threads,
+            Backend::Gpu { .. } => 1,
+            Backend::Count(target) => target.threads,
         }
     }
 
@@ -86,7 +198,7 @@ impl Device {
     pub fn isa(&self) -> Isa {
         match &self.backend {
             Backend::Cpu { isa, .. } => *isa,
-            Backend::Count { .. } => Isa::detect(),
+            Backend::Gpu { .. } | Backend::Count(_) => Isa::detect(),
         }
     }
 
@@ -107,7 +219,23 @@ impl Device {
 
     /// Frees everything allocated in the mark's region since the mark.
     pub fn release(&mut self, mark: Mark) {
+        let (address, bytes) = self.memory.above(mark);
         self.memory.release(mark);
+        if let Backend::Gpu { driver, .. } = &mut self.backend
+            && bytes > 0
+        {
+            // A failed launch before this is reported by the next call that can: releasing has no error of its own.
+            let _ = driver.close(address, bytes);
+        }
+    }
+
+    /// Takes `bytes` from the top of `region`'s stack. The content is undefined.
+    pub fn take(&mut self, region: Region, bytes: usize) -> Result<Span> {
+        let span = self.memory.alloc(region, bytes)?;
+        if let Backend::Gpu { driver, .. } = &mut self.backend {
+            driver.open(self.memory.address(span), bytes)?;
+        }
+        Ok(span)
     }
 
     /// The most bytes each region ever held: a run's plan.

@@ -221,6 +221,6 @@ impl ModelRunner {
         let Sampling { allowed, params, noise, seed } = sampling;
         let lm_head = model.decoder.lm_head.weight;
         sample::fwd(dev, rows, &lm_head, allowed, params, noise, seed, token_ids, logprobs)?;
-        Ok((dev.read(token_ids), dev.read(logprobs)))
+        Ok((dev.read(token_ids)?, dev.read(logprobs)?))
     }
 }

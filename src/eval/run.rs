@@ -9,7 +9,7 @@ use super::samples::{Answer, Sample, to_jsonl};
 use super::stats;
 use crate::config::EvalConfig;
 use crate::data::whole;
-use crate::device::{Device, Plan, Region};
+use crate::device::{Device, Plan, Region, Target};
 use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -64,8 +64,8 @@ impl<'a> Job<'a> {
     }
 
     /// Bytes each region needs, counted.
-    pub fn plan(&self, threads: usize) -> Result<Plan> {
-        let mut dev = Device::count_for(threads);
+    pub fn plan(&self, target: Target) -> Result<Plan> {
+        let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, self.model_config.clone(), self.config.dtype.into())?;
         let engine = self.engine_config(&mut dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();

@@ -295,7 +295,7 @@ impl Tape {
             let Some(ddst) = b.take(dst) else { return Ok(()) };
             let (dsrc, accumulate) = b.of(src)?;
             if !accumulate {
-                b.dev.fill_zero(dsrc);
+                b.dev.fill_zero(dsrc)?;
             }
             rows::scatter_add(b.dev, ddst.tensor, idx, dsrc)?;
             b.free(ddst);
@@ -314,7 +314,7 @@ impl Tape {
             rows::gather(b.dev, ddst, idx, dsrc)?;
             // What stood there before has no part in the result.
             b.with_scratch(ddst.dtype, &src.tensor.shape, |b, zeros| {
-                b.dev.fill_zero(zeros);
+                b.dev.fill_zero(zeros)?;
                 rows::scatter(b.dev, zeros, idx, ddst)
             })
         });

@@ -77,8 +77,8 @@ impl Model {
                 }
             };
             match dtype {
-                DType::Bf16 => param.fill::<half::bf16>(dev, param.tensor, row),
-                _ => param.fill::<f32>(dev, param.tensor, row),
+                DType::Bf16 => param.fill::<half::bf16>(dev, param.tensor, row)?,
+                _ => param.fill::<f32>(dev, param.tensor, row)?,
             }
             first_piece += param.pieces.len();
         }
@@ -97,7 +97,7 @@ impl Model {
     }
 
     /// Writes `config.json` and the weights as `dtype` into `dir`, which exists.
-    pub fn save(&self, dev: &Device, dir: &Path, dtype: DType) -> Result<()> {
+    pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
         weights::save(dev, &self.layout, dir, dtype)?;
         whole::write(dir.join("config.json"), format!("{:#}\n", self.config.to_json(dtype)).as_bytes())
     }

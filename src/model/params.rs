@@ -6,7 +6,7 @@
 
 use crate::device::{Device, Parts, Region};
 use crate::error::{Error, Result};
-use crate::ops::matmul::{self, PANEL, Weight, panel_len};
+use crate::ops::matmul::{Order, PANEL, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A Hugging Face tensor that is a part of a parameter.
@@ -84,6 +84,7 @@ pub struct Param {
     pub is_matrix: bool,
     /// True in the vision tower.
     pub is_vision: bool,
+    order: Order,
     n: usize,
     k: usize,
 }
@@ -96,47 +97,64 @@ impl Param {
 
     /// Index of element (n, k) in the flat order.
     fn index(&self, n: usize, k: usize) -> usize {
-        if self.is_matrix { matmul::index(self.tensor.dtype, self.k, n, k) } else { n }
+        if self.is_matrix { self.order.index(self.tensor.dtype, self.k, n, k) } else { n }
     }
 
     /// Fills `tensor` (the weights, or anything else in their element order) row by row: `row(piece, r, out)`
     /// writes row `r` of piece number `piece`. Padding becomes zero.
-    pub fn fill<T: Elem>(&self, dev: &mut Device, tensor: Tensor, row: impl Fn(usize, usize, &mut [f32]) + Sync) {
+    pub fn fill<T: Elem>(
+        &self,
+        dev: &mut Device,
+        tensor: Tensor,
+        row: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<()> {
         assert_eq!(tensor.len(), self.tensor.len(), "{} and what fills it differ in length", self.name());
-        let Some(cpu) = dev.on_cpu() else { return };
-        let data = cpu.memory.view_mut(tensor.span()).of::<T>();
-        let panel = if self.is_matrix { data.len() / self.n.div_ceil(PANEL) } else { PANEL };
-        let parts = Parts::new(data, panel);
-        cpu.pool.run(parts.count(), |p| {
-            let out = parts.take(p);
+        let (rows, len) = if self.is_matrix { self.order.piece(self.tensor.dtype, self.k) } else { (PANEL, PANEL) };
+        let part = |p: usize, out: &mut [T]| {
             out.fill(T::from_f32(0.0));
             let mut values = vec![0.0; self.k];
-            for n in p * PANEL..((p + 1) * PANEL).min(self.n) {
+            for n in p * rows..((p + 1) * rows).min(self.n) {
                 let found = self.pieces.iter().enumerate().find_map(|(i, piece)| Some((i, piece.row_at(n)?)));
                 let Some((piece, r)) = found else { continue };
                 let values = &mut values[..self.pieces[piece].row_len()];
                 row(piece, r, values);
                 for (k, value) in values.iter().enumerate() {
-                    out[self.index(n, k) - p * panel] = T::from_f32(*value);
+                    out[self.index(n, k) - p * len] = T::from_f32(*value);
                 }
             }
-        });
+        };
+        if let Some(cpu) = dev.on_cpu() {
+            let parts = Parts::new(cpu.memory.view_mut(tensor.span()).of::<T>(), len);
+            cpu.pool.run(parts.count(), |p| part(p, parts.take(p)));
+            return Ok(());
+        }
+        if dev.counts_only() {
+            return Ok(());
+        }
+        let mut host = vec![T::from_f32(0.0); tensor.len()];
+        host.chunks_mut(len).enumerate().for_each(|(p, out)| part(p, out));
+        dev.write(tensor, &host)
     }
 
     /// Piece number `piece` of `tensor` (in the weights' element order), row-major. Zeros on a device that only
     /// counts.
-    pub fn piece<T: Elem>(&self, dev: &Device, tensor: Tensor, piece: usize) -> Vec<T> {
+    pub fn piece<T: Elem>(&self, dev: &mut Device, tensor: Tensor, piece: usize) -> Result<Vec<T>> {
         let piece = &self.pieces[piece];
         if dev.counts_only() {
-            return vec![T::from_f32(0.0); piece.len()];
+            return Ok(vec![T::from_f32(0.0); piece.len()]);
         }
-        let data = dev.memory().view(tensor.span()).of::<T>();
-        let mut out = Vec::with_capacity(piece.len());
-        for r in 0..piece.shape[0] {
-            let n = piece.row(r);
-            out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
-        }
-        out
+        let read = |data: &[T]| {
+            let mut out = Vec::with_capacity(piece.len());
+            for r in 0..piece.shape[0] {
+                let n = piece.row(r);
+                out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
+            }
+            out
+        };
+        Ok(match dev.on_cpu() {
+            Some(cpu) => read(cpu.memory.view(tensor.span()).of::<T>()),
+            None => read(&dev.read::<T>(tensor)?),
+        })
     }
 }
 
@@ -184,14 +202,15 @@ impl ParamLayout {
 
     /// Adds a matrix `[n, k]` made of `pieces`, zero-filled.
     pub fn matrix(&mut self, dev: &mut Device, n: usize, k: usize, pieces: Vec<Piece>) -> Result<Matrix> {
-        let data = dev.zeros(Region::Weights, self.dtype, &[panel_len(self.dtype, n, k)])?;
-        Ok(Matrix { id: self.push(pieces, data, true, n, k), weight: Weight { data, n, k } })
+        let order = Order::of(dev);
+        let data = dev.zeros(Region::Weights, self.dtype, &[order.len(self.dtype, n, k)])?;
+        Ok(Matrix { id: self.push(pieces, data, order, true, n, k), weight: Weight { data, order, n, k } })
     }
 
     /// Adds a vector `[n]` made of `pieces`, zero-filled.
     pub fn vector(&mut self, dev: &mut Device, n: usize, pieces: Vec<Piece>) -> Result<Vector> {
         let tensor = dev.zeros(Region::Weights, self.dtype, &[n])?;
-        Ok(Vector { id: self.push(pieces, tensor, false, n, 1), tensor })
+        Ok(Vector { id: self.push(pieces, tensor, Order::of(dev), false, n, 1), tensor })
     }
 
     /// Adds a linear layer `[n, k]` named `name`, with a bias if `bias`. Columns beyond the file's are padding.
@@ -228,9 +247,9 @@ impl ParamLayout {
         self.vector(dev, n, vec![Piece::rows(format!("{name}.weight"), &[n], 0)])
     }
 
-    fn push(&mut self, pieces: Vec<Piece>, tensor: Tensor, is_matrix: bool, n: usize, k: usize) -> usize {
+    fn push(&mut self, pieces: Vec<Piece>, tensor: Tensor, order: Order, is_matrix: bool, n: usize, k: usize) -> usize {
         let is_vision = pieces[0].name.starts_with("visual.");
-        self.params.push(Param { pieces, tensor, is_matrix, is_vision, n, k });
+        self.params.push(Param { pieces, tensor, is_matrix, is_vision, order, n, k });
         self.params.len() - 1
     }
 
@@ -287,16 +306,16 @@ mod tests {
                     out.iter_mut().enumerate().for_each(|(k, out)| *out = value(i, piece, r, k));
                 };
                 match dtype {
-                    DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row),
-                    _ => param.fill::<f32>(&mut dev, param.tensor, row),
+                    DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row).unwrap(),
+                    _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
                 }
                 for (j, piece) in param.pieces.iter().enumerate() {
                     let found: Vec<f32> = match dtype {
                         DType::Bf16 => {
-                            let values = param.piece::<half::bf16>(&dev, param.tensor, j);
+                            let values = param.piece::<half::bf16>(&mut dev, param.tensor, j).unwrap();
                             values.into_iter().map(Elem::to_f32).collect()
                         }
-                        _ => param.piece(&dev, param.tensor, j),
+                        _ => param.piece(&mut dev, param.tensor, j).unwrap(),
                     };
                     for (at, found) in found.iter().enumerate() {
                         assert_eq!(*found, value(i, j, at / piece.row_len(), at % piece.row_len()));
@@ -308,8 +327,10 @@ mod tests {
                 .params
                 .iter()
                 .flat_map(|param| match dtype {
-                    DType::Bf16 => dev.read::<half::bf16>(param.tensor).into_iter().map(Elem::to_f32).collect(),
-                    _ => dev.read::<f32>(param.tensor),
+                    DType::Bf16 => {
+                        dev.read::<half::bf16>(param.tensor).unwrap().into_iter().map(Elem::to_f32).collect()
+                    }
+                    _ => dev.read::<f32>(param.tensor).unwrap(),
                 })
                 .sum();
             assert_eq!(all, sum, "padding holds something");
@@ -327,8 +348,8 @@ mod tests {
             let param = &layout.params[0];
             let row = |_: usize, r: usize, out: &mut [f32]| out.copy_from_slice(&rows[r * k..][..k]);
             match dtype {
-                DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row),
-                _ => param.fill::<f32>(&mut dev, param.tensor, row),
+                DType::Bf16 => param.fill::<half::bf16>(&mut dev, param.tensor, row).unwrap(),
+                _ => param.fill::<f32>(&mut dev, param.tensor, row).unwrap(),
             }
             let bytes = dev.memory().view(param.tensor.span()).of::<u8>().to_vec();
             assert_eq!(crate::ops::matmul::unpack(dtype, n, k, &bytes), rows);

@@ -62,9 +62,9 @@ impl Grads {
     }
 
     /// Back to zero, nothing touched.
-    pub fn zero(&mut self, dev: &mut Device) {
-        self.tensors.iter().for_each(|t| dev.fill_zero(*t));
+    pub fn zero(&mut self, dev: &mut Device) -> Result<()> {
         self.touched.fill(false);
+        self.tensors.iter().try_for_each(|t| dev.fill_zero(*t))
     }
 
     /// The gradient of parameter `id`, or `None` when no backward has reached it since the last zero: such a

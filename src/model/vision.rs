@@ -118,7 +118,7 @@ impl VisionTower {
         let mut places = Vec::new();
         let mut offset = 0;
         for image in images {
-            dev.write(pixels.slice(offset, offset + image.pixels.len()), &image.pixels);
+            dev.write(pixels.slice(offset, offset + image.pixels.len()), &image.pixels)?;
             places.push(PatchImage { offset, frames: image.frames as usize, grid_thw: image.grid_thw });
             offset += image.pixels.len();
         }

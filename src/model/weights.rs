@@ -137,8 +137,8 @@ impl WeightFiles {
                 param.pieces.iter().map(|piece| self.view(&self.tensors[&piece.name])).collect();
             let row = |piece: usize, r: usize, out: &mut [f32]| pieces[piece].row(r, out);
             match layout.dtype {
-                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row),
-                _ => param.fill::<f32>(dev, param.tensor, row),
+                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row)?,
+                _ => param.fill::<f32>(dev, param.tensor, row)?,
             }
         }
         Ok(())
@@ -231,7 +231,7 @@ pub struct Outgoing<'a> {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its little-endian elements.
-    pub bytes: Box<dyn FnOnce() -> Vec<u8> + 'a>,
+    pub bytes: Box<dyn FnOnce(&mut Device) -> Result<Vec<u8>> + 'a>,
 }
 
 impl Outgoing<'_> {
@@ -247,7 +247,7 @@ impl Outgoing<'_> {
 }
 
 /// Writes a safetensors file, whole.
-pub fn write_file(path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<()> {
+pub fn write_file(dev: &mut Device, path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<()> {
     // transformers refuses a file without this entry.
     let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
     let mut end = 0;
@@ -267,20 +267,31 @@ pub fn write_file(path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<()> {
     let mut header = Value::Object(header).to_string();
     // The format asks for data on a boundary of 8.
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    whole::write_with(path, |w| {
+    let mut unread = None;
+    let written = whole::write_with(path, |w| {
         w.write_all(&(header.len() as u64).to_le_bytes())?;
         w.write_all(header.as_bytes())?;
-        tensors.into_iter().try_for_each(|tensor| w.write_all(&(tensor.bytes)()))
-    })
+        for tensor in tensors {
+            match (tensor.bytes)(dev) {
+                Ok(bytes) => w.write_all(&bytes)?,
+                Err(error) => {
+                    unread = Some(error);
+                    return Err(std::io::Error::other("a tensor could not be read back"));
+                }
+            }
+        }
+        Ok(())
+    });
+    unread.map_or(written, Err)
 }
 
 /// Writes the weights into `dir` as `dtype` (F32 or BF16), in shards of at most 5 GB with an index when one file
 /// would be larger. A leftover of the other form is removed.
-pub fn save(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType) -> Result<()> {
+pub fn save(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType) -> Result<()> {
     save_sharded(dev, layout, dir, dtype, MAX_SHARD_BYTES)
 }
 
-fn save_sharded(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType, max_bytes: usize) -> Result<()> {
+fn save_sharded(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType, max_bytes: usize) -> Result<()> {
     let mut shards: Vec<Vec<Outgoing<'_>>> = Vec::new();
     let (mut shard_bytes, mut total) = (0, 0);
     for (param, index, piece) in layout.pieces() {
@@ -289,7 +300,7 @@ fn save_sharded(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType, ma
             name: piece.name.clone(),
             dtype,
             shape: piece.shape.clone(),
-            bytes: Box::new(move || weight_bytes(dev, param, index, dtype)),
+            bytes: Box::new(move |dev| weight_bytes(dev, param, index, dtype)),
         };
         let bytes = tensor.len();
         if shards.is_empty() || shard_bytes + bytes > max_bytes {
@@ -307,7 +318,7 @@ fn save_sharded(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType, ma
     for (i, shard) in shards.into_iter().enumerate() {
         let file = if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
         weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), json!(file))));
-        write_file(&dir.join(&file), shard)?;
+        write_file(dev, &dir.join(&file), shard)?;
     }
     if count > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
@@ -321,15 +332,15 @@ fn save_sharded(dev: &Device, layout: &ParamLayout, dir: &Path, dtype: DType, ma
 }
 
 /// One Hugging Face tensor's elements as `dtype`.
-fn weight_bytes(dev: &Device, param: &Param, piece: usize, dtype: DType) -> Vec<u8> {
+fn weight_bytes(dev: &mut Device, param: &Param, piece: usize, dtype: DType) -> Result<Vec<u8>> {
     let values: Vec<f32> = match param.tensor.dtype {
-        DType::Bf16 => param.piece::<bf16>(dev, param.tensor, piece).into_iter().map(Elem::to_f32).collect(),
-        _ => param.piece(dev, param.tensor, piece),
+        DType::Bf16 => param.piece::<bf16>(dev, param.tensor, piece)?.into_iter().map(Elem::to_f32).collect(),
+        _ => param.piece(dev, param.tensor, piece)?,
     };
-    match dtype {
+    Ok(match dtype {
         DType::Bf16 => values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect(),
         _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -352,8 +363,8 @@ mod tests {
                 out.iter_mut().enumerate().for_each(|(k, x)| *x = (i * 7 + piece * 3 + r + k) as f32 / 8.0);
             };
             match layout.dtype {
-                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row),
-                _ => param.fill::<f32>(dev, param.tensor, row),
+                DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row).unwrap(),
+                _ => param.fill::<f32>(dev, param.tensor, row).unwrap(),
             }
         }
     }
@@ -369,7 +380,7 @@ mod tests {
             let (mut dev, layout) = small(dtype);
             fill(&mut dev, &layout);
             for max_bytes in [usize::MAX, 1500, usize::MAX] {
-                save_sharded(&dev, &layout, dir.path(), dtype, max_bytes).unwrap();
+                save_sharded(&mut dev, &layout, dir.path(), dtype, max_bytes).unwrap();
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);
                 WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
@@ -382,7 +393,7 @@ mod tests {
     fn faults_name_the_file_and_the_tensors() {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, layout) = small(DType::F32);
-        save(&dev, &layout, dir.path(), DType::F32).unwrap();
+        save(&mut dev, &layout, dir.path(), DType::F32).unwrap();
         let mut other = ParamLayout::new(DType::F32);
         other.norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
         other.norm(&mut dev, "model.norm", 5).unwrap();
@@ -407,7 +418,7 @@ mod tests {
     fn damaged_headers_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, layout) = small(DType::F32);
-        save(&dev, &layout, dir.path(), DType::F32).unwrap();
+        save(&mut dev, &layout, dir.path(), DType::F32).unwrap();
         let path = dir.path().join(SINGLE);
         let whole = std::fs::read(&path).unwrap();
         let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;

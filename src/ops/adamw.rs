@@ -87,7 +87,7 @@ pub fn step(
             check::that(OP, dtype == DType::F32 && lo.is_none(), "w f32 alone, or bf16 with lo", got)?;
         }
     }
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
     if flag == 0.0 {
         return Ok(());

@@ -38,7 +38,7 @@ pub fn fwd(
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), block_len(heads)])?;
     let scratch_len = RowStates::len(ROWS * heads.group(), heads.dim);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len])?;
-    let done = match dev.on_cpu() {
+    let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
             let setting = Setting::new(qkv.dtype, heads, scale);
             by_dtype!(qkv.dtype, forward(cpu, qkv, cu_seqlens, heads, causal, setting, out, lse, packed, scratch))

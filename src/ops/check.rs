@@ -1,7 +1,7 @@
 //! Shape and type checks at the head of every op.
 
 use crate::error::{Error, Result};
-use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
 /// Errors unless `t` has element type `dtype` and shape `dims`.
@@ -62,8 +62,8 @@ pub fn optional(op: &'static str, name: &str, t: Option<Tensor>, dtype: DType, d
 pub fn weight(op: &'static str, w: &Weight, n: usize, k: usize) -> Result<DType> {
     let dtype = w.data.dtype;
     compute(op, "a weight", w.data)?;
-    let fits = (w.n, w.k) == (n, k) && w.data.len() == panel_len(dtype, n, k);
-    let want = || format!("a weight [{n}, {k}] in {dtype:?} panels");
+    let fits = (w.n, w.k) == (n, k) && w.data.len() == w.order.len(dtype, n, k);
+    let want = || format!("a weight [{n}, {k}] in {dtype:?}, {:?}", w.order);
     that(op, fits, want(), format!("[{}, {}] in {:?}", w.n, w.k, w.data.shape))?;
     Ok(dtype)
 }

@@ -17,7 +17,7 @@ pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     let dtype = check::weight(OP, w, w.n, w.k)?;
     check::tensor(OP, "ids", ids, DType::U32, &[y.rows()])?;
     check::tensor(OP, "y", y, dtype, &[y.rows(), w.k])?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     check_indices(OP, &cpu, ids, w.n)?;
     by_dtype!(dtype, read_rows(cpu, ids, w, y));
     Ok(())
@@ -45,7 +45,7 @@ pub fn bwd(dev: &mut Device, ids: Tensor, dy: Tensor, dw: Tensor) -> Result<()> 
     check::tensor(OP, "ids", ids, DType::U32, &[dy.rows()])?;
     let n = dw.len() / panel_stride(dy.dtype, dy.cols()).max(1) * PANEL;
     check::flat(OP, "dw", dw, DType::F32, panel_len(dy.dtype, n, dy.cols()))?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     check_indices(OP, &cpu, ids, n)?;
     by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw));
     Ok(())

@@ -21,7 +21,7 @@ pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Re
     for g in grads {
         check::flat(OP, "grads", *g, DType::F32, g.len())?;
     }
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     let views: Vec<&[f32]> = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>()).collect();
     let items: Vec<&[f32]> = views.iter().flat_map(|g| g.chunks(BLOCK * BLOCKS)).collect();
     let mut sums = vec![0.0f64; items.len()];

@@ -60,6 +60,7 @@ pub fn fwd(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, x, w, bias, residual, y));
     Ok(())
 }
@@ -79,6 +80,7 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
         let epilogue = Linear::<f32> { bias: None, residual: None, y: Cells::new(y.of(), w.n) };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, x, w, y));
     Ok(())
 }
@@ -120,6 +122,7 @@ pub fn fwd_swiglu(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, x, w, bias, gate_up, y));
     Ok(())
 }
@@ -153,6 +156,7 @@ pub fn fwd_gelu(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, x, w, bias, pre, y));
     Ok(())
 }
@@ -175,6 +179,7 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
         let epilogue = InputGradient { dx: Cells::new(dx.of::<E>(), w.k), accumulate };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, dy, w, dx, accumulate, scratch));
     dev.release(mark);
     Ok(())
@@ -201,6 +206,7 @@ pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<
         let dbias = dbias.map(|_| dbias_view.of::<f32>());
         matmul::weight_gradient(cpu.pool, cpu.isa, xs, x.cols(), dys, dy.cols(), dw.of(), dbias, scratch.of());
     }
+    dev.cpu_only(OP)?;
     by_dtype!(dtype, body(dev, x, dy, dw, dbias, scratch));
     dev.release(mark);
     Ok(())

@@ -61,7 +61,7 @@ pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCach
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[qkv.rows(), heads.qkv_len()])?;
     check::tensor(OP, "slot_mapping", slot_mapping, DType::U32, &[qkv.rows()])?;
     cache.check(OP, qkv.dtype, heads)?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     by_dtype!(qkv.dtype, store_rows(cpu, qkv, slot_mapping, cache, heads))
 }
 
@@ -131,7 +131,7 @@ pub fn fwd(
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
-    let done = match dev.on_cpu() {
+    let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
             let setting = Setting::new(qkv.dtype, heads, scale);
             let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];

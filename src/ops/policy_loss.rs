@@ -447,7 +447,7 @@ pub fn fwd(
     entropy: Option<(Tensor, Tensor)>,
 ) -> Result<PolicyStats> {
     check(config, batch, log_prob.len(), dlog_prob.len())?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(PolicyStats::default()) };
+    let Some(cpu) = dev.cpu_only("policy_loss::fwd")? else { return Ok(PolicyStats::default()) };
     let ([d], [lp]) = cpu.memory.tensors([dlog_prob], [log_prob]);
     let mut stats = compute(config, denominators, batch, lp.of::<f32>(), d.of::<f32>())?;
     if let Some((values, grad)) = entropy {

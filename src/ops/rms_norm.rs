@@ -21,7 +21,7 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     check::tensor(OP, "y", y, x.dtype, &dims)?;
     check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
     check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd));
     Ok(())
 }
@@ -75,7 +75,7 @@ pub fn bwd(
     check::tensor(OP, "dgamma", dgamma, DType::F32, &dims[1..])?;
     let mark = dev.mark(Region::Workspace);
     let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
-    if let Some(cpu) = dev.on_cpu() {
+    if let Some(cpu) = dev.cpu_only(OP)? {
         by_dtype!(x.dtype, backward(cpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial));
     }
     dev.release(mark);

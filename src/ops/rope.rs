@@ -36,7 +36,7 @@ fn rotate(
     check::tensor(op, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
     check::tensor(op, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
     check::tensor(op, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(op)? else { return Ok(()) };
     by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign));
     Ok(())
 }

@@ -15,7 +15,7 @@ pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result
     check::compute(OP, "src", src)?;
     check::tensor(OP, "idx", idx, DType::U32, &[dst.rows()])?;
     check::tensor(OP, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     check_indices(OP, &cpu, idx, src.rows())?;
     by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst));
     Ok(())
@@ -37,7 +37,7 @@ fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: 
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[src.rows()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
-    let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+    let Some(cpu) = dev.cpu_only(op)? else { return Ok(()) };
     check_indices(op, &cpu, idx, dst.rows())?;
     by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
     Ok(())

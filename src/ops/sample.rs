@@ -97,7 +97,7 @@ pub fn fwd(
     let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
     let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
     let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
-    if let Some(cpu) = dev.on_cpu() {
+    if let Some(cpu) = dev.cpu_only(OP)? {
         let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
         let outs = [ids_out, logprob_out, logits, partials];
         let ([ids, logprobs, logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors(outs, ins);

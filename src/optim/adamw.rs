@@ -100,29 +100,27 @@ impl Optimizer {
     }
 
     /// What the last update saw; waits for it.
-    pub fn stats(&self, dev: &mut Device) -> StepStats {
-        let norm = dev.read::<f32>(self.norm);
-        StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 }
+    pub fn stats(&self, dev: &mut Device) -> Result<StepStats> {
+        let norm = dev.read::<f32>(self.norm)?;
+        Ok(StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 })
     }
 
     /// Writes the state into `dir` as `optim-0000i-of-0000n.safetensors`, by Hugging Face name and shape, unpadded:
     /// `NAME.m` and `NAME.v` f32, `NAME.lo` i16 with bf16 weights, `NAME.step` u32 `[1]`.
-    pub fn save(&self, dev: &Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
+    pub fn save(&self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
         let mut files: Vec<Vec<Outgoing<'_>>> = vec![Vec::new()];
         let mut bytes = 0;
         for (id, index, piece) in layout.pieces() {
             let (param, state) = (&layout.params[id], &self.states[id]);
-            let mut tensors = vec![
-                outgoing::<f32>(dev, param, index, "m", state.m),
-                outgoing::<f32>(dev, param, index, "v", state.v),
-            ];
-            tensors.extend(state.lo.map(|lo| outgoing::<i16>(dev, param, index, "lo", lo)));
+            let mut tensors =
+                vec![outgoing::<f32>(param, index, "m", state.m), outgoing::<f32>(param, index, "v", state.v)];
+            tensors.extend(state.lo.map(|lo| outgoing::<i16>(param, index, "lo", lo)));
             let updates = state.updates as u32;
             tensors.push(Outgoing {
                 name: format!("{}.step", piece.name),
                 dtype: DType::U32,
                 shape: vec![1],
-                bytes: Box::new(move || updates.to_le_bytes().to_vec()),
+                bytes: Box::new(move |_| Ok(updates.to_le_bytes().to_vec())),
             });
             let len: usize = tensors.iter().map(Outgoing::len).sum();
             if bytes > 0 && bytes + len > MAX_FILE_BYTES {
@@ -136,7 +134,7 @@ impl Optimizer {
         }
         let count = files.len();
         for (i, tensors) in files.into_iter().enumerate() {
-            write_file(&dir.join(format!("optim-{:05}-of-{count:05}.safetensors", i + 1)), tensors)?;
+            write_file(dev, &dir.join(format!("optim-{:05}-of-{count:05}.safetensors", i + 1)), tensors)?;
         }
         Ok(())
     }
@@ -150,8 +148,8 @@ impl Optimizer {
                 param.pieces.iter().map(named).collect()
             };
             let (m, v) = (part("m")?, part("v")?);
-            param.fill::<f32>(dev, state.m, |piece, r, out| m[piece].row(r, out));
-            param.fill::<f32>(dev, state.v, |piece, r, out| v[piece].row(r, out));
+            param.fill::<f32>(dev, state.m, |piece, r, out| m[piece].row(r, out))?;
+            param.fill::<f32>(dev, state.v, |piece, r, out| v[piece].row(r, out))?;
             let low = format!("{}.lo", param.name());
             if state.lo.is_none() && stored.names().any(|name| name == low) {
                 let what = format!("{low} belongs to a run with dtype bf16: go on with that");
@@ -159,7 +157,7 @@ impl Optimizer {
             }
             if let Some(tensor) = state.lo {
                 let lo = part("lo")?;
-                param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out));
+                param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out))?;
             }
             let mut updates = [0.0];
             stored.tensor(&format!("{}.step", param.name()), &[1])?.row(0, &mut updates);
@@ -169,13 +167,13 @@ impl Optimizer {
     }
 }
 
-fn outgoing<'a, T: Elem>(dev: &'a Device, param: &'a Param, index: usize, suffix: &str, t: Tensor) -> Outgoing<'a> {
+fn outgoing<'a, T: Elem>(param: &'a Param, index: usize, suffix: &str, t: Tensor) -> Outgoing<'a> {
     let piece = &param.pieces[index];
     Outgoing {
         name: format!("{}.{suffix}", piece.name),
         dtype: T::DTYPE,
         shape: piece.shape.clone(),
-        bytes: Box::new(move || bytemuck::cast_slice(&param.piece::<T>(dev, t, index)).to_vec()),
+        bytes: Box::new(move |dev| Ok(bytemuck::cast_slice(&param.piece::<T>(dev, t, index)?).to_vec())),
     }
 }
 
@@ -243,9 +241,13 @@ mod tests {
         let mut grads = Grads::new(dev, layout).unwrap();
         for (id, param) in layout.params.iter().enumerate().take(params) {
             let grad = grads.touch(id);
-            param.fill::<f32>(dev, grad, |piece, r, out| {
-                out.iter_mut().enumerate().for_each(|(k, g)| *g = ((piece + 3 * r + 7 * k + salt) % 13) as f32 - 6.0);
-            });
+            param
+                .fill::<f32>(dev, grad, |piece, r, out| {
+                    out.iter_mut()
+                        .enumerate()
+                        .for_each(|(k, g)| *g = ((piece + 3 * r + 7 * k + salt) % 13) as f32 - 6.0);
+                })
+                .unwrap();
         }
         optimizer.step(dev, layout, &grads, 1e-2).unwrap();
         dev.release(mark);
@@ -258,8 +260,8 @@ mod tests {
             let (mut dev, layout, mut optimizer) = setup(dtype);
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             update(&mut dev, &layout, &mut optimizer, 2, 2);
-            optimizer.save(&dev, &layout, dir.path()).unwrap();
-            crate::model::weights::save(&dev, &layout, dir.path(), dtype).unwrap();
+            optimizer.save(&mut dev, &layout, dir.path()).unwrap();
+            crate::model::weights::save(&mut dev, &layout, dir.path(), dtype).unwrap();
 
             let (mut fresh, copy, mut resumed) = setup(dtype);
             WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
@@ -275,11 +277,11 @@ mod tests {
     fn without_a_gradient_nothing_moves_or_decays() {
         let (mut dev, layout, mut optimizer) = setup(DType::F32);
         let ones = |_: usize, _: usize, out: &mut [f32]| out.fill(1.0);
-        layout.params.iter().for_each(|p| p.fill::<f32>(&mut dev, p.tensor, ones));
+        layout.params.iter().for_each(|p| p.fill::<f32>(&mut dev, p.tensor, ones).unwrap());
         update(&mut dev, &layout, &mut optimizer, 1, 0);
-        assert!(dev.read::<f32>(layout.params[2].tensor).iter().all(|w| *w == 1.0));
-        assert!(dev.read::<f32>(layout.params[0].tensor).iter().any(|w| *w != 1.0 && *w != 0.0));
-        assert!(optimizer.stats(&mut dev).finite);
+        assert!(dev.read::<f32>(layout.params[2].tensor).unwrap().iter().all(|w| *w == 1.0));
+        assert!(dev.read::<f32>(layout.params[0].tensor).unwrap().iter().any(|w| *w != 1.0 && *w != 0.0));
+        assert!(optimizer.stats(&mut dev).unwrap().finite);
     }
 
     #[test]

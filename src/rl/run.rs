@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::config::{RlConfig, deciding};
 use crate::data::packing::PackPlan;
 use crate::data::{self, whole};
-use crate::device::{Device, Plan, Region};
+use crate::device::{Device, Plan, Region, Target};
 use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -120,9 +120,9 @@ impl Job {
     }
 
     /// Bytes each region needs: the larger of a rollout's and an update's, both run on a device that only counts.
-    pub fn plan(&self, threads: usize) -> Result<Plan> {
+    pub fn plan(&self, target: Target) -> Result<Plan> {
         let config = &self.config;
-        let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), threads)?;
+        let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), target)?;
         if config.use_kl_loss {
             Model::empty(&mut dev, self.model_config.clone(), config.dtype.into())?;
         }
@@ -308,7 +308,7 @@ impl Job {
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
-                grads.zero(dev);
+                grads.zero(dev)?;
                 let seen = update::accumulate(dev, &trainer.model, &mut grads, batch, questions, policy, config)?;
                 if !seen.stats.loss.is_finite() {
                     return Err(Error::NonFinite { step: trainer.step + 1, what: "the policy loss".to_owned() });

@@ -7,7 +7,7 @@ pub use dtype::{DType, Elem};
 
 use std::fmt;
 
-use crate::device::{Device, Region, Span, View, ViewMut};
+use crate::device::{Device, On, Region, Span, View, ViewMut};
 use crate::error::Result;
 
 /// Up to four dimensions.
@@ -101,46 +101,74 @@ impl Device {
     pub fn alloc(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
         let shape = Shape::new(dims);
         let bytes = shape.iter().product::<usize>() * dtype.size();
-        let span = self.memory_mut().alloc(region, bytes)?;
+        let span = self.take(region, bytes)?;
         Ok(Tensor { region, offset: span.offset, dtype, shape })
     }
 
     /// [`Device::alloc`], filled with zero bytes.
     pub fn zeros(&mut self, region: Region, dtype: DType, dims: &[usize]) -> Result<Tensor> {
         let t = self.alloc(region, dtype, dims)?;
-        self.fill_zero(t);
+        self.fill_zero(t)?;
         Ok(t)
     }
 
     /// Sets every byte to zero.
-    pub fn fill_zero(&mut self, t: Tensor) {
-        if let Some(cpu) = self.on_cpu() {
-            cpu.memory.view_mut(t.span()).of::<u8>().fill(0);
+    pub fn fill_zero(&mut self, t: Tensor) -> Result<()> {
+        match self.on() {
+            On::Count => {}
+            On::Cpu(cpu) => cpu.memory.view_mut(t.span()).of::<u8>().fill(0),
+            On::Gpu(gpu) => gpu.driver.fill(gpu.stream, gpu.memory.address(t.span()), 0, t.span().bytes)?,
         }
+        Ok(())
     }
 
     /// Copies host elements up. On a device that only counts this is the allocation alone.
     pub fn upload<T: Elem>(&mut self, region: Region, data: &[T], dims: &[usize]) -> Result<Tensor> {
         let t = self.alloc(region, T::DTYPE, dims)?;
-        self.write(t, data);
+        self.write(t, data)?;
         Ok(t)
     }
 
     /// Overwrites a tensor from the host. Panics when length or type differ.
-    pub fn write<T: Elem>(&mut self, t: Tensor, data: &[T]) {
+    pub fn write<T: Elem>(&mut self, t: Tensor, data: &[T]) -> Result<()> {
         assert_eq!((t.dtype, t.len()), (T::DTYPE, data.len()), "write to {t:?}");
-        if let Some(cpu) = self.on_cpu() {
-            cpu.memory.view_mut(t.span()).of::<T>().copy_from_slice(data);
+        match self.on() {
+            On::Count => {}
+            On::Cpu(cpu) => cpu.memory.view_mut(t.span()).of::<T>().copy_from_slice(data),
+            On::Gpu(gpu) => {
+                gpu.driver.upload(gpu.stream, gpu.memory.address(t.span()), bytemuck::cast_slice(data))?;
+            }
         }
+        Ok(())
     }
 
-    /// Copies a tensor to the host (zeros on a device that only counts). Panics when the type differs.
-    pub fn read<T: Elem>(&mut self, t: Tensor) -> Vec<T> {
+    /// Copies a tensor to the host (zeros on a device that only counts); waits for a GPU. Panics when the type
+    /// differs.
+    pub fn read<T: Elem>(&mut self, t: Tensor) -> Result<Vec<T>> {
         assert_eq!(t.dtype, T::DTYPE, "read of {t:?}");
-        match self.on_cpu() {
-            Some(cpu) => cpu.memory.view(t.span()).of::<T>().to_vec(),
-            None => vec![T::from_f32(0.0); t.len()],
-        }
+        Ok(match self.on() {
+            On::Count => vec![T::from_f32(0.0); t.len()],
+            On::Cpu(cpu) => cpu.memory.view(t.span()).of::<T>().to_vec(),
+            On::Gpu(gpu) => {
+                let mut out = vec![T::from_f32(0.0); t.len()];
+                let from = gpu.memory.address(t.span());
+                gpu.driver.download(gpu.stream, from, bytemuck::cast_slice_mut(&mut out))?;
+                out
+            }
+        })
+    }
+}
+
+/// Addresses by tensor, for kernels' parameters.
+impl crate::device::Gpu<'_> {
+    /// The device address of a tensor.
+    pub fn ptr(&self, t: Tensor) -> u64 {
+        self.address(t.span())
+    }
+
+    /// The device address of a tensor, 0 (the null pointer) for none.
+    pub fn ptr_or_null(&self, t: Option<Tensor>) -> u64 {
+        t.map_or(0, |t| self.ptr(t))
     }
 }
 

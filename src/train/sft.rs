@@ -13,7 +13,7 @@ use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::{Update, Updates};
 use crate::config::{SftConfig, deciding};
 use crate::data::{self, Row, Sample, whole};
-use crate::device::{Device, Plan};
+use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::inputs::check_ids;
@@ -84,9 +84,9 @@ impl Job {
 
     /// Bytes each region needs, by running a step on a device that only counts: the samples with most tokens, as
     /// many as a micro-batch holds.
-    pub fn plan(&self, threads: usize) -> Result<Plan> {
+    pub fn plan(&self, target: Target) -> Result<Plan> {
         let optim = self.config.optim(self.total_steps);
-        let (mut dev, model) = Trainer::plan(&self.model, self.config.dtype, optim, threads)?;
+        let (mut dev, model) = Trainer::plan(&self.model, self.config.dtype, optim, target)?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
         let mut longest: Vec<&Sample> =
             self.samples.iter().filter(|s| s.input_ids.len() <= self.config.packing_length).collect();
@@ -120,7 +120,7 @@ impl Job {
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
-            grads.zero(dev);
+            grads.zero(dev)?;
             let lr = trainer.learning_rate();
             let done = self.accumulate(dev, &trainer, &mut grads, &update)?;
             if !done.loss.is_finite() {

@@ -77,8 +77,8 @@ pub fn forward(
     let hidden = tape.gather(dev, hidden, idx)?;
     let targets = tape.upload(dev, &targets, &[targets.len()])?;
     let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, entropy)?;
-    let log_prob = dev.read::<f32>(logprobs.logprob.tensor);
-    let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor));
+    let log_prob = dev.read::<f32>(logprobs.logprob.tensor)?;
+    let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor)).transpose()?;
     Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
 }
 

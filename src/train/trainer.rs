@@ -9,7 +9,7 @@ use super::metrics::MetricsLog;
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::data::whole;
-use crate::device::{Device, Plan, Region};
+use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
@@ -107,8 +107,8 @@ impl Trainer {
     }
 
     /// Memory for weights and optimizer state of the model in `dir`, counted.
-    pub fn plan(dir: &Path, dtype: Dtype, optim: OptimConfig, threads: usize) -> Result<(Device, Model)> {
-        let mut dev = Device::count_for(threads);
+    pub fn plan(dir: &Path, dtype: Dtype, optim: OptimConfig, target: Target) -> Result<(Device, Model)> {
+        let mut dev = Device::count_for(target);
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let model = Model::empty(&mut dev, config, dtype.into())?;
         Optimizer::new(&mut dev, &model.layout, optim)?;
@@ -123,7 +123,7 @@ impl Trainer {
     /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
         self.optimizer.step(dev, &self.model.layout, grads, lr)?;
-        let stats = self.optimizer.stats(dev);
+        let stats = self.optimizer.stats(dev)?;
         if !stats.finite {
             return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });
         }
@@ -131,7 +131,7 @@ impl Trainer {
     }
 
     /// Saves a checkpoint when one is due, or when the user asked to stop; then errors with [`Error::Stopped`].
-    pub fn save_if_due(&mut self, dev: &Device, observer: &dyn Observer) -> Result<()> {
+    pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let stop = observer.stop_requested();
         if stop || self.cadence.due(self.step) {
             self.save(dev)?;
@@ -145,7 +145,7 @@ impl Trainer {
     }
 
     /// Saves a checkpoint of the present step, unless it has one.
-    pub fn save(&mut self, dev: &Device) -> Result<()> {
+    pub fn save(&mut self, dev: &mut Device) -> Result<()> {
         if self.saved_step == Some(self.step) {
             return Ok(());
         }
@@ -154,7 +154,7 @@ impl Trainer {
             samples_consumed: self.samples_consumed,
             seed: self.config.seed,
             config_hash: State::hash_of(&self.config.config_text),
-            device: "cpu".to_owned(),
+            device: dev.kind().name().to_owned(),
             cpu_body: dev.isa().chains().to_owned(),
             versions: State::versions(),
             extra: self.extra.clone(),
@@ -172,7 +172,7 @@ impl Trainer {
     }
 
     /// Writes the final model directory `DIR/model`, whole.
-    pub fn finish(&mut self, dev: &Device) -> Result<()> {
+    pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;
         let (model, config) = (&self.model, &self.config);
         whole::folder(config.dir.join("model"), |folder| write_model(dev, model, config.dtype, &config.model, folder))
@@ -180,7 +180,7 @@ impl Trainer {
 }
 
 /// Writes a model directory into `folder`: weights, config, and the companions of the model it came from.
-pub fn write_model(dev: &Device, model: &Model, dtype: Dtype, companions: &Path, folder: &Path) -> Result<()> {
+pub fn write_model(dev: &mut Device, model: &Model, dtype: Dtype, companions: &Path, folder: &Path) -> Result<()> {
     model.save(dev, folder, dtype.into())?;
     for name in COMPANIONS {
         let from = companions.join(name);

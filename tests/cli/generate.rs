@@ -33,7 +33,7 @@ fn model_dir(dir: &Path) {
     });
     let config = ModelConfig::from_json(&config, "test").unwrap();
     let mut dev = Device::cpu(&Plan::uniform(1 << 26), 1, Isa::detect()).unwrap();
-    Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&dev, dir, DType::F32).unwrap();
+    Model::init(&mut dev, config, DType::F32, 1).unwrap().save(&mut dev, dir, DType::F32).unwrap();
     let processor = Processor { min_pixels: 784, ..Processor::default() };
     fs::write(dir.join("preprocessor_config.json"), processor.to_json().to_string()).unwrap();
     fs::write(dir.join("generation_config.json"), json!({"eos_token_id": [id("<|im_end|>")]}).to_string()).unwrap();

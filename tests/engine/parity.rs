@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan, Region};
+use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{Engine, EngineConfig, Event, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::ImageInput;
@@ -123,7 +123,7 @@ fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Out
             let policy = Policy { allowed: None, temperature };
             let head = model.decoder.lm_head;
             let logprobs = tape.linear_logprob(dev, hidden, head, policy, targets, false).unwrap();
-            let mut logprobs = dev.read::<f32>(logprobs.logprob.tensor).into_iter();
+            let mut logprobs = dev.read::<f32>(logprobs.logprob.tensor).unwrap().into_iter();
             for &i in pack {
                 result[i] = logprobs.by_ref().take(outputs[i].token_ids.len()).collect();
             }
@@ -248,7 +248,7 @@ fn a_run_fits_the_memory_that_was_counted() {
     let requests = requests(&config, 40, 600, 3);
     let limits = EngineConfig { max_num_batched_tokens: 300, max_num_seqs: 50, num_kv_blocks: Some(40), ..limits() };
     for threads in [1, 5] {
-        let mut counted = Device::count_for(threads);
+        let mut counted = Device::count_for(Target::cpu(threads));
         let model = Model::empty(&mut counted, config.clone(), DType::F32).unwrap();
         let mut engine = Engine::new(&model, &mut counted, limits).unwrap();
         engine.plan(&model, &mut counted, &requests).unwrap();

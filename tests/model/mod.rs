@@ -5,7 +5,7 @@ mod paged;
 
 use std::sync::Arc;
 
-use omr::device::{Device, Isa, Plan, Region};
+use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Grads, Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
@@ -83,7 +83,7 @@ fn pass(dev: &mut Device, model: &Model, inputs: &Inputs, keep: Keep, grads: &mu
     let hidden = tape.gather(dev, hidden, idx).unwrap();
     let lp = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, true).unwrap();
     let entropy = lp.entropy.unwrap();
-    let values: [Vec<f32>; 2] = [dev.read(lp.logprob.tensor), dev.read(entropy.tensor)];
+    let values: [Vec<f32>; 2] = [dev.read(lp.logprob.tensor).unwrap(), dev.read(entropy.tensor).unwrap()];
     let dlogprob = tape.upload(dev, &weights, &[rows.len()]).unwrap();
     let dentropy = tape.upload(dev, &vec![0.1f32; rows.len()], &[rows.len()]).unwrap();
     tape.backward(dev, grads, &[(lp.logprob, dlogprob), (entropy, dentropy)]).unwrap();
@@ -100,7 +100,7 @@ fn gradient_bits(dev: &mut Device, model: &Model, inputs: &Inputs, keep: Keep) -
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     pass(dev, model, inputs, keep, &mut grads);
     let tensors: Vec<_> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
-    let bits = tensors.iter().map(|&t| dev.read::<f32>(t).iter().map(|x| x.to_bits()).collect()).collect();
+    let bits = tensors.iter().map(|&t| dev.read::<f32>(t).unwrap().iter().map(|x| x.to_bits()).collect()).collect();
     dev.release(mark);
     bits
 }
@@ -116,10 +116,10 @@ fn gradients_are_finite_differences() {
         pass(&mut dev, &model, &inputs, Keep::All, &mut grads);
         let mut scratch = Grads::new(&mut dev, &model.layout).unwrap();
         for (id, param) in model.layout.params.iter().enumerate() {
-            let grad: Vec<f32> = dev.read(grads.get(id).unwrap());
+            let grad: Vec<f32> = dev.read(grads.get(id).unwrap()).unwrap();
             let norm = grad.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
             assert!(norm > 1e-4, "{} has no gradient to speak of: {norm:e}", param.name());
-            let weights: Vec<f32> = dev.read(param.tensor);
+            let weights: Vec<f32> = dev.read(param.tensor).unwrap();
             // Along its own direction the slope is the norm. Steps of 4e-3 leave a third-order error below the
             // tolerance and f32 noise of about 1e-6 / 8e-3 in the slope.
             let mut at = |step: f64| {
@@ -128,14 +128,14 @@ fn gradients_are_finite_differences() {
                     .zip(&grad)
                     .map(|(&w, &g)| (f64::from(w) + step * f64::from(g) / norm) as f32)
                     .collect();
-                dev.write(param.tensor, &moved);
+                dev.write(param.tensor, &moved).unwrap();
                 pass(&mut dev, &model, &inputs, Keep::All, &mut scratch)
             };
             let step = 4e-3;
             let slope = (at(step) - at(-step)) / (2.0 * step);
             let error = (slope - norm).abs();
             assert!(error < 0.01 * norm + 1e-3, "{}: slope {slope}, gradient {norm}", param.name());
-            dev.write(param.tensor, &weights);
+            dev.write(param.tensor, &weights).unwrap();
         }
         dev.release(mark);
     }
@@ -211,7 +211,7 @@ fn a_long_sequence_of_the_7b_is_planned_without_memory() {
     let config = released(3584, 28, 4, 28, 18_944, 152_064, false);
     let ids: Vec<u32> = (0..61_440).map(|i| i % 1000).collect();
     let activations = [Keep::AllButGateUp, Keep::Inputs].map(|keep| {
-        let mut dev = Device::count_for(16);
+        let mut dev = Device::count_for(Target::cpu(16));
         let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
         let below = dev.high_water().bytes(Region::Overlay);
@@ -235,7 +235,7 @@ fn inferring_gives_the_bits_of_training() {
             let mut tape = Tape::new(&dev, mode);
             let hidden = model.forward(&mut tape, &mut dev, &inputs).unwrap();
             let logits = model.logits(&mut tape, &mut dev, hidden).unwrap();
-            let logits: Vec<f32> = dev.read(logits);
+            let logits: Vec<f32> = dev.read(logits).unwrap();
             tape.finish(&mut dev);
             logits
         });
@@ -265,7 +265,7 @@ fn the_plan_is_the_run() {
             pass(&mut dev, &model, &inputs, keep, &mut grads);
             dev.high_water()
         };
-        let plan = run(Device::count_for(2));
+        let plan = run(Device::count_for(Target::cpu(2)));
         assert_eq!(plan, run(device(2)), "{keep:?}");
         assert_eq!(plan, run(Device::cpu(&plan, 2, Isa::detect()).unwrap()), "{keep:?}");
     }
@@ -274,7 +274,7 @@ fn the_plan_is_the_run() {
 #[test]
 fn keeping_less_takes_less() {
     let overlay = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(|keep| {
-        let mut dev = Device::count_for(2);
+        let mut dev = Device::count_for(Target::cpu(2));
         let model = Model::empty(&mut dev, config(false), DType::F32).unwrap();
         let inputs = inputs(&model.config, true);
         let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
@@ -297,7 +297,7 @@ fn a_seed_makes_one_model() {
     let mut dev = device(1);
     let model = Model::init(&mut dev, config(false), DType::F32, 1).unwrap();
     let (param, piece) = model.layout.find("model.layers.1.mlp.up_proj.weight").unwrap();
-    let values: Vec<f32> = param.piece(&dev, param.tensor, piece);
+    let values: Vec<f32> = param.piece(&mut dev, param.tensor, piece).unwrap();
     let n = values.len() as f64;
     let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let std = (values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
@@ -305,7 +305,7 @@ fn a_seed_makes_one_model() {
     assert!(mean.abs() < 5.0 * 0.15 / n.sqrt() && (std / 0.15 - 1.0).abs() < 5.0 / (2.0 * n).sqrt(), "{mean} {std}");
     for (name, value) in [("model.norm.weight", 1.0), ("visual.merger.mlp.0.bias", 0.0)] {
         let (param, piece) = model.layout.find(name).unwrap();
-        assert!(param.piece::<f32>(&dev, param.tensor, piece).iter().all(|x| *x == value), "{name}");
+        assert!(param.piece::<f32>(&mut dev, param.tensor, piece).unwrap().iter().all(|x| *x == value), "{name}");
     }
 }
 

@@ -16,8 +16,8 @@ const DECODED: usize = 4;
 
 fn bits(dev: &mut Device, t: Tensor) -> Vec<Vec<u32>> {
     let values: Vec<u32> = match t.dtype {
-        DType::Bf16 => dev.read::<half::bf16>(t).iter().map(|x| u32::from(x.to_bits())).collect(),
-        _ => dev.read::<f32>(t).iter().map(|x| x.to_bits()).collect(),
+        DType::Bf16 => dev.read::<half::bf16>(t).unwrap().iter().map(|x| u32::from(x.to_bits())).collect(),
+        _ => dev.read::<f32>(t).unwrap().iter().map(|x| x.to_bits()).collect(),
     };
     values.chunks(t.cols()).map(<[u32]>::to_vec).collect()
 }

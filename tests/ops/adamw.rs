@@ -37,10 +37,16 @@ fn steps(half: bool, clip: [f32; 2]) -> Vec<[Vec<f32>; 3]> {
             adamw::step(dev, w, lo, g, m, v, &AdamW { step, ..HP }, clip).unwrap();
         }
         let masters = match lo {
-            None => dev.read::<f32>(w),
-            Some(lo) => dev.read::<bf16>(w).iter().zip(dev.read::<i16>(lo)).map(|(&h, l)| join(h, l)).collect(),
+            None => dev.read::<f32>(w).unwrap(),
+            Some(lo) => dev
+                .read::<bf16>(w)
+                .unwrap()
+                .iter()
+                .zip(dev.read::<i16>(lo).unwrap())
+                .map(|(&h, l)| join(h, l))
+                .collect(),
         };
-        runs.push([masters, dev.read(m), dev.read(v)]);
+        runs.push([masters, dev.read(m).unwrap(), dev.read(v).unwrap()]);
     }
     runs
 }

@@ -76,7 +76,7 @@ impl<T: Elem> Case<T> {
         let dqkv = blank(dev, T::DTYPE, &[t, heads.qkv_len()]);
         attention::fwd(dev, qkv, cu, heads, self.causal, self.scale, out, lse).unwrap();
         attention::bwd(dev, qkv, out, dout, lse, cu, heads, self.causal, self.scale, dqkv).unwrap();
-        Run { out: dev.read(out), lse: dev.read(lse), dqkv: dev.read(dqkv) }
+        Run { out: dev.read(out).unwrap(), lse: dev.read(lse).unwrap(), dqkv: dev.read(dqkv).unwrap() }
     }
 
     fn want(&self, x: &[f64]) -> (Vec<f64>, Vec<f64>) {

@@ -1,7 +1,7 @@
 use half::bf16;
 use omr::device::Isa;
 use omr::ops::embedding;
-use omr::ops::matmul::{Weight, pack_order, panel_len, unpack_order};
+use omr::ops::matmul::{Order, Weight, pack_order, panel_len, unpack_order};
 use omr::tensor::{DType, Elem};
 
 use super::reference::{Random, blank, device, devices, up};
@@ -16,12 +16,12 @@ fn moves_rows<T: Elem + Default>(t: usize, n: usize, k: usize) {
     pack_order(T::DTYPE, n, k, &table, &mut panels);
     pack_order(T::DTYPE, n, k, &before, &mut start);
     for dev in &mut devices() {
-        let w = Weight { data: up(dev, &panels, &[len]), n, k };
+        let w = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n, k };
         let i = up(dev, &ids, &[t]);
         let y = blank(dev, T::DTYPE, &[t, k]);
         embedding::fwd(dev, i, &w, y).unwrap();
         let want: Vec<T> = ids.iter().flat_map(|&i| table[i as usize * k..][..k].to_vec()).collect();
-        assert_eq!(dev.read::<T>(y), want);
+        assert_eq!(dev.read::<T>(y).unwrap(), want);
 
         let (dw, dy_tensor) = (up(dev, &start, &[len]), up(dev, &dy, &[t, k]));
         embedding::bwd(dev, i, dy_tensor, dw).unwrap();
@@ -29,7 +29,7 @@ fn moves_rows<T: Elem + Default>(t: usize, n: usize, k: usize) {
         for (row, &i) in dy.chunks(k).zip(&ids) {
             want[i as usize * k..][..k].iter_mut().zip(row).for_each(|(s, x)| *s += x.to_f32());
         }
-        let got: Vec<f32> = dev.read(dw);
+        let got: Vec<f32> = dev.read(dw).unwrap();
         assert_eq!(unpack_order(T::DTYPE, n, k, &got), want, "sums in ascending order");
         let mut repacked = vec![0.0; len];
         pack_order(T::DTYPE, n, k, &want, &mut repacked);
@@ -48,7 +48,7 @@ fn rows_and_their_gradients_are_exact() {
 #[test]
 fn an_id_past_the_table_is_an_error() {
     let dev = &mut device(1, Isa::Portable);
-    let w = Weight { data: up(dev, &[0.0f32; 64], &[64]), n: 5, k: 2 };
+    let w = Weight { data: up(dev, &[0.0f32; 64], &[64]), order: Order::Panels, n: 5, k: 2 };
     let ids = up(dev, &[5u32], &[1]);
     let y = blank(dev, DType::F32, &[1, 2]);
     assert!(embedding::fwd(dev, ids, &w, y).is_err());

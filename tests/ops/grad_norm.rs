@@ -16,7 +16,7 @@ fn norm_factor_and_flag_agree_with_torch_formula() {
             let tensors: Vec<Tensor> = grads.iter().map(|g| up(dev, g, &[g.len()])).collect();
             let out = blank(dev, DType::F32, &[3]);
             grad_norm::fwd(dev, &tensors, max_norm, out).unwrap();
-            runs.push(dev.read::<f32>(out));
+            runs.push(dev.read::<f32>(out).unwrap());
         }
         assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
         // 256 terms a lane: 256 units of f32 in the worst case, halved by the root.
@@ -36,7 +36,7 @@ fn one_value_that_is_not_finite_clears_the_flag() {
         let g = up(dev, &g, &[100, 100]);
         let out = dev.zeros(Region::State, DType::F32, &[3]).unwrap();
         grad_norm::fwd(dev, &[fine, g], 1.0, out).unwrap();
-        let out: Vec<f32> = dev.read(out);
+        let out: Vec<f32> = dev.read(out).unwrap();
         assert_eq!((out[1], out[2]), (0.0, 0.0));
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
 use omr::ops::linear;
-use omr::ops::matmul::{pack_order, unpack_order};
+use omr::ops::matmul::{Order, pack_order, unpack_order};
 
 /// (T, N, K): odd K, K of the golden models, N off the panel, one row, none.
 const SHAPES: [(usize, usize, usize); 10] = [
@@ -184,12 +184,12 @@ fn wgrad(dev: &mut Device, dtype: DType, c: &Case, dw: &[f32], dbias: &[f32], cu
         let dy = upload(dev, dtype, &c.dy[piece[0] * n..piece[1] * n], &[rows, n]);
         linear::wgrad(dev, x, dy, dw, Some(db)).unwrap();
     }
-    let panels = dev.read::<f32>(dw);
+    let panels = dev.read::<f32>(dw).unwrap();
     let row_major = unpack_order(dtype, n, k, &panels);
     let padding = panels.iter().filter(|x| x.to_bits() != 0).count() as i64
         - row_major.iter().filter(|x| x.to_bits() != 0).count() as i64;
     assert_eq!(padding, 0, "padding must stay zero");
-    (row_major, dev.read(db))
+    (row_major, dev.read(db).unwrap())
 }
 
 #[test]
@@ -245,6 +245,7 @@ fn wrong_shapes_are_errors_and_a_counting_device_only_counts() {
 
     let mut count = Device::count();
     let w = Weight {
+        order: Order::Panels,
         data: count.alloc(Region::Weights, DType::F32, &[panel_len(DType::F32, 64, 8)]).unwrap(),
         n: 64,
         k: 8,

@@ -96,7 +96,7 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>,
     let on = On { hidden, w, allowed, targets, logprob: out(), lse: out(), entropy: out() };
     linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, on.logprob, on.lse, Some(on.entropy))
         .unwrap();
-    let read = [on.logprob, on.lse, on.entropy].map(|t| dev.read::<f32>(t));
+    let read = [on.logprob, on.lse, on.entropy].map(|t| dev.read::<f32>(t).unwrap());
     let [a, b, e] = read;
     (on, a, b, e)
 }
@@ -226,7 +226,7 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                         grad,
                     )
                     .unwrap();
-                    let got = [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad))];
+                    let got = [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())];
                     close("dhidden", &got[0], &dx, |i| dx_bound[i] + half_ulp(dtype, dx[i].abs() + dx_bound[i]));
                     close("dw", &got[1], &dw, |i| dw_bound[i] + chain_error(t, 1.0 + dw[i].abs()));
                     let first = first.get_or_insert_with(|| got.clone());
@@ -253,7 +253,7 @@ fn backward_matches_finite_differences_of_the_forward() {
     let (a, w) = (on.allowed, on.w);
     linear_logprob::bwd(&mut dev, on.hidden, &w, a, 0.8, on.targets, on.lse, Some(on.entropy), dl, Some(dh), dx, dw)
         .unwrap();
-    let got = dev.read::<f32>(dx);
+    let got = dev.read::<f32>(dx).unwrap();
     let objective = |c: &Case| -> f64 {
         let truth = truth(c);
         (0..3)

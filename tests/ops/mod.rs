@@ -21,7 +21,7 @@ mod swiglu;
 
 use half::bf16;
 use omr::device::{Device, Isa, Plan, Region};
-use omr::ops::matmul::{Weight, pack, panel_len};
+use omr::ops::matmul::{Order, Weight, pack, panel_len};
 use omr::ops::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
 
@@ -79,8 +79,8 @@ fn upload(dev: &mut Device, dtype: DType, data: &[f32], dims: &[usize]) -> Tenso
 
 fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
     match t.dtype {
-        DType::Bf16 => dev.read::<bf16>(t).into_iter().map(Elem::to_f32).collect(),
-        _ => dev.read(t),
+        DType::Bf16 => dev.read::<bf16>(t).unwrap().into_iter().map(Elem::to_f32).collect(),
+        _ => dev.read(t).unwrap(),
     }
 }
 
@@ -93,7 +93,7 @@ fn weight(dev: &mut Device, dtype: DType, data: &[f32], n: usize, k: usize) -> W
         DType::Bf16 => bytemuck::cast_slice::<u8, bf16>(&bytes).iter().map(|x| x.to_f32()).collect(),
         _ => bytemuck::cast_slice::<u8, f32>(&bytes).to_vec(),
     };
-    Weight { data: upload(dev, dtype, &values, &[len]), n, k }
+    Weight { data: upload(dev, dtype, &values, &[len]), order: Order::Panels, n, k }
 }
 
 /// Panics with the first element farther from `want` than `bound` allows.

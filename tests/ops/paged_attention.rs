@@ -38,7 +38,7 @@ impl<T: Elem> Case<T> {
         let cu_tensor = up(dev, &cu, &[cu.len()]);
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         attention::fwd(dev, qkv, cu_tensor, heads, true, self.scale(), out, lse).unwrap();
-        let out: Vec<T> = dev.read(out);
+        let out: Vec<T> = dev.read(out).unwrap();
         cu.windows(2).map(|w| out[w[0] as usize * heads.out_len()..w[1] as usize * heads.out_len()].to_vec()).collect()
     }
 
@@ -84,7 +84,7 @@ impl<T: Elem> Case<T> {
             let y = blank(dev, T::DTYPE, &[t, heads.out_len()]);
             paged_attention::store(dev, qkv, slots, &cache).unwrap();
             paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, self.scale(), y).unwrap();
-            let y: Vec<T> = dev.read(y);
+            let y: Vec<T> = dev.read(y).unwrap();
             let mut y = y.as_slice();
             for (i, n) in rows {
                 let (mine, rest) = y.split_at(n * heads.out_len());

@@ -2,7 +2,7 @@ use half::bf16;
 use omr::device::{Device, Isa};
 use omr::image::{ImageInput, Processor, Rgb};
 use omr::ops::linear;
-use omr::ops::matmul::{Weight, pack_order, panel_len};
+use omr::ops::matmul::{Order, Weight, pack_order, panel_len};
 use omr::ops::patch_embed::{self, Normalize, PatchImage};
 use omr::tensor::{DType, Elem};
 
@@ -62,7 +62,7 @@ impl Case {
         let len = panel_len(T::DTYPE, N, k);
         let mut panels = vec![T::default(); len];
         pack_order(T::DTYPE, N, k, &r.values(N * k), &mut panels);
-        let w = Weight { data: up(dev, &panels, &[len]), n: N, k };
+        let w = Weight { data: up(dev, &panels, &[len]), order: Order::Panels, n: N, k };
         let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
         let y = blank(dev, T::DTYPE, &[t, N]);
         patch_embed::fwd(dev, pixels, &self.images, &norm, &w, y).unwrap();
@@ -77,10 +77,10 @@ impl Case {
         linear::fwd(dev, x, &w, None, None, want).unwrap();
         let want_dw = up(dev, &zeros, &[len]);
         linear::wgrad(dev, x, dy, want_dw, None).unwrap();
-        let y: Vec<T> = dev.read(y);
-        assert_eq!(y, dev.read::<T>(want));
-        let dw: Vec<f32> = dev.read(dw);
-        assert_eq!(dw, dev.read::<f32>(want_dw));
+        let y: Vec<T> = dev.read(y).unwrap();
+        assert_eq!(y, dev.read::<T>(want).unwrap());
+        let dw: Vec<f32> = dev.read(dw).unwrap();
+        assert_eq!(dw, dev.read::<f32>(want_dw).unwrap());
         [y, dw.into_iter().map(T::from_f32).collect()]
     }
 }

@@ -48,7 +48,7 @@ impl<T: Elem> Case<T> {
         let dx = if accumulate { up(dev, &self.dx, &dims) } else { blank(dev, T::DTYPE, &dims) };
         let dgamma = up(dev, &self.dgamma, &[self.d]);
         rms_norm::bwd(dev, x, gamma, rstd, dy, dx, accumulate, dgamma).unwrap();
-        (dev.read(y), dev.read(dx), dev.read(dgamma))
+        (dev.read(y).unwrap(), dev.read(dx).unwrap(), dev.read(dgamma).unwrap())
     }
 
     /// The same by formula and finite differences, from the values as stored.
@@ -127,7 +127,7 @@ fn another_eps_is_seen_in_rows_of_rms_1e_3() {
         let (x, gamma) = (up(&mut dev, &x, &[t, d]), up(&mut dev, &gamma, &[d]));
         let (y, rstd) = (blank(&mut dev, DType::F32, &[t, d]), blank(&mut dev, DType::F32, &[t]));
         rms_norm::fwd(&mut dev, x, gamma, eps, y, rstd).unwrap();
-        dev.read::<f32>(y)
+        dev.read::<f32>(y).unwrap()
     };
     let want = formula(&wide(&x), &wide(&gamma));
     // As in `close`.

@@ -32,9 +32,9 @@ fn close<T: Elem>(t: usize, heads: Heads, point: f64) {
         let c = up(dev, &cos, &[t, heads.dim / 2]);
         let s = up(dev, &sin, &[t, heads.dim / 2]);
         rope::fwd(dev, x, c, s, heads).unwrap();
-        let forward: Vec<T> = dev.read(x);
+        let forward: Vec<T> = dev.read(x).unwrap();
         rope::bwd(dev, x, c, s, heads).unwrap();
-        runs.push((forward, dev.read::<T>(x)));
+        runs.push((forward, dev.read::<T>(x).unwrap()));
     }
     assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
     let (forward, back) = &runs[0];

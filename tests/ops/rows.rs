@@ -14,7 +14,7 @@ fn moves_rows<T: Elem>(t: usize, s: usize, d: usize) {
         let out = blank(dev, T::DTYPE, &[t, d]);
         rows::gather(dev, table, i, out).unwrap();
         let want: Vec<T> = idx.iter().flat_map(|&i| base[i as usize * d..][..d].to_vec()).collect();
-        assert_eq!(dev.read::<T>(out), want);
+        assert_eq!(dev.read::<T>(out).unwrap(), want);
 
         let x = up(dev, &src, &[t, d]);
         rows::scatter(dev, x, i, table).unwrap();
@@ -22,7 +22,7 @@ fn moves_rows<T: Elem>(t: usize, s: usize, d: usize) {
         for (row, &i) in src.chunks(d).zip(&idx) {
             want[i as usize * d..][..d].copy_from_slice(row);
         }
-        assert_eq!(dev.read::<T>(table), want, "the last of equal indices wins");
+        assert_eq!(dev.read::<T>(table).unwrap(), want, "the last of equal indices wins");
 
         let table = up(dev, &base, &[s, d]);
         rows::scatter_add(dev, x, i, table).unwrap();
@@ -31,7 +31,7 @@ fn moves_rows<T: Elem>(t: usize, s: usize, d: usize) {
             sums[i as usize * d..][..d].iter_mut().zip(row).for_each(|(s, x)| *s += x.to_f32());
         }
         let want: Vec<T> = sums.iter().map(|&x| T::from_f32(x)).collect();
-        assert_eq!(dev.read::<T>(table), want, "sums in ascending order, rounded once");
+        assert_eq!(dev.read::<T>(table).unwrap(), want, "sums in ascending order, rounded once");
     }
 }
 

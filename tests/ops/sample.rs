@@ -52,7 +52,7 @@ fn run(dev: &mut Device, dtype: DType, c: &Case) -> (Vec<u32>, Vec<f32>) {
     let ids = dev.alloc(Region::Overlay, DType::U32, &[c.b]).unwrap();
     let logprob = dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap();
     sample::fwd(dev, hidden, &w, allowed, &c.params, &c.noise, SEED, ids, logprob).unwrap();
-    (dev.read(ids), dev.read(logprob))
+    (dev.read(ids).unwrap(), dev.read(logprob).unwrap())
 }
 
 fn is_allowed(c: &Case, id: usize) -> bool {
@@ -135,7 +135,7 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
                     let lse = dev.alloc(Region::Overlay, DType::F32, &[3]).unwrap();
                     let temperature = c.params[row].temperature;
                     linear_logprob::fwd(&mut dev, hidden, &w, allowed, temperature, targets, out, lse, None).unwrap();
-                    same_bits("log-prob", &dev.read::<f32>(out), &[logprob[row]; 3]);
+                    same_bits("log-prob", &dev.read::<f32>(out).unwrap(), &[logprob[row]; 3]);
                 }
             }
         }

@@ -77,12 +77,12 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mut step = || {
-        grads.zero(&mut dev);
+        grads.zero(&mut dev).unwrap();
         let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, true).unwrap();
         let weights = vec![-1.0 / forward.log_prob.len() as f32; forward.log_prob.len()];
         forward.backward(&mut dev, &mut grads, &weights, None).unwrap();
         optimizer.step(&mut dev, &model.layout, &grads, 1e-3).unwrap();
-        assert!(optimizer.stats(&mut dev).finite);
+        assert!(optimizer.stats(&mut dev).unwrap().finite);
         dev.high_water()
     };
     let warm = step();

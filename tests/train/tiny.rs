@@ -65,7 +65,7 @@ pub fn base_model(dir: &Path) {
         let config = ModelConfig::from_json(&config, "test").unwrap();
         let mut dev = device(1);
         let model = Model::init(&mut dev, config, DType::F32, 1).unwrap();
-        model.save(&dev, dir.path(), DType::F32).unwrap();
+        model.save(&mut dev, dir.path(), DType::F32).unwrap();
         write_tokenizer_dir(dir.path(), &tokenizer, CHAT_TEMPLATE).unwrap();
         let preprocessor = digits::preprocessor_config().to_string();
         fs::write(dir.path().join("preprocessor_config.json"), preprocessor).unwrap();

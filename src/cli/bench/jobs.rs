@@ -140,7 +140,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
             let sequence = |(ids, images)| Sequence { input_ids: ids, images, prompt_len: ROW_LEN, loss_mask: &mask };
             let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
-            grads.zero(dev);
+            grads.zero(dev)?;
             let pass = step::forward(dev, &model, &sequences, Policy::default(), Keep::All, false)?;
             let targets = pass.log_prob.len();
             pass.backward(dev, &mut grads, &vec![-1.0 / targets as f32; targets], None)?;

@@ -18,7 +18,7 @@ use super::progress::bytes;
 use super::{Context, doctor};
 use crate::config;
 use crate::data::whole;
-use crate::device::{Device, Plan, Region};
+use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
@@ -145,7 +145,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 /// Bytes a case needs, counted; errors when the machine does not have them.
 fn count(case: &ops::Make, threads: usize) -> Result<Plan> {
-    let mut dev = Device::count_for(threads);
+    let mut dev = Device::count_for(Target::cpu(threads));
     let mut case = case(&mut dev)?;
     (case.run)(&mut dev)?;
     let plan = dev.high_water();

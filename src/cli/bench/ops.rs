@@ -7,7 +7,7 @@ use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW};
 use crate::ops::attend::Heads;
-use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::matmul::{Order, Weight, panel_len};
 use crate::ops::philox::{Purpose, Random};
 use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Elem, Tensor};
@@ -115,7 +115,7 @@ pub(super) fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Te
 }
 
 pub(super) fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
-    Ok(Weight { data: random(dev, dtype, &[panel_len(dtype, n, k)], 0.05)?, n, k })
+    Ok(Weight { data: random(dev, dtype, &[panel_len(dtype, n, k)], 0.05)?, order: Order::Panels, n, k })
 }
 
 pub(super) fn bytes(tensors: &[Tensor]) -> f64 {

@@ -41,7 +41,7 @@ pub fn bwd(
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), heads.kv * KeyTile::len(heads)])?;
     let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
-    let done = match dev.on_cpu() {
+    let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
             let call = Call { heads, causal, scale, setting: Setting::new(qkv.dtype, heads, scale) };
             by_dtype!(qkv.dtype, backward(cpu, call, [qkv, out, dout, lse, cu_seqlens], [dqkv, packed, delta, scratch]))

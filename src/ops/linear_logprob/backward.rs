@@ -46,7 +46,7 @@ pub fn bwd(
     };
     let call =
         Backward { hidden, w, allowed, temperature, targets, lse, entropy, dlogprob, dentropy, dhidden, dw, scratch };
-    let result = match (dev.on_cpu(), dtype) {
+    let result = match (dev.cpu_only(OP)?, dtype) {
         (None, _) => Ok(()),
         (Some(cpu), DType::Bf16) => call.run::<bf16>(cpu),
         (Some(cpu), _) => call.run::<f32>(cpu),

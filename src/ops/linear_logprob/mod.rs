@@ -75,7 +75,7 @@ pub fn fwd(
     let partials = dev.alloc(Region::Workspace, DType::F32, &[t, segments(w.n) * PARTIAL])?;
     let wants_entropy = entropy.is_some();
     let mut body = || -> Result<()> {
-        let Some(cpu) = dev.on_cpu() else { return Ok(()) };
+        let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
         let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];
         let ([logprob, lse, entropy, partials], [hidden_view, w_view, targets, bitmap]) = cpu.memory.tensors(outs, ins);

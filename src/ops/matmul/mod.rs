@@ -13,7 +13,10 @@ mod panels;
 mod repack;
 mod transpose;
 
-pub use panels::{PANEL, Weight, index, pack, pack_order, panel_count, panel_len, panel_stride, unpack, unpack_order};
+pub use panels::{
+    Order, PANEL, Weight, index, pack, pack_order, panel_count, panel_len, panel_stride, row_stride, unpack,
+    unpack_order,
+};
 
 pub(in crate::ops) use cells::Cells;
 pub(in crate::ops) use epilogue::{Gelu, InputGradient, Linear, SwiGlu};

@@ -30,10 +30,10 @@ fn config(setting: &Value) -> OptimConfig {
 }
 
 /// Every Hugging Face tensor's values.
-fn weights(model: &Model, dev: &omr::device::Device) -> Vec<Vec<f32>> {
+fn weights(model: &Model, dev: &mut omr::device::Device) -> Vec<Vec<f32>> {
     let value = |(id, index, _): (usize, usize, &_)| {
         let param = &model.layout.params[id];
-        param.piece(dev, param.tensor, index)
+        param.piece(dev, param.tensor, index).unwrap()
     };
     model.layout.pieces().map(value).collect()
 }
@@ -81,20 +81,20 @@ fn steps_agree() {
                 optimizer.decay = Decay::All;
             }
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-            let before = weights(&model, &dev);
+            let before = weights(&model, &mut dev);
             let losses: Vec<f64> = serde_json::from_value(run["losses"].clone()).unwrap();
             let norms: Vec<f64> = serde_json::from_value(run["grad_norm_before_clip"].clone()).unwrap();
             for (step, want) in losses.iter().enumerate() {
-                grads.zero(&mut dev);
+                grads.zero(&mut dev).unwrap();
                 let loss = loss_and_gradients(&mut dev, &model, &inputs, &targets, &mut grads);
                 largest.note("loss", (loss - want).abs(), &format!("{name} {step}"));
                 let Some(norm) = norms.get(step) else { break };
                 optimizer.step(&mut dev, &model.layout, &grads, setting.learning_rate).unwrap();
-                let found = f64::from(optimizer.stats(&mut dev).grad_norm);
+                let found = f64::from(optimizer.stats(&mut dev).unwrap().grad_norm);
                 largest.note("grad norm, relative", (found - norm).abs() / norm, &format!("{name} {step}"));
                 let listed = &run[format!("after_step{}", step + 1)];
                 if listed.is_object() {
-                    compare(&model, &before, &weights(&model, &dev), listed, name, &mut largest);
+                    compare(&model, &before, &weights(&model, &mut dev), listed, name, &mut largest);
                 }
             }
         }

@@ -170,7 +170,7 @@ fn generate(dev: &mut omr::device::Device, model: &Model, case: &Case, count: us
         let last = tape.upload(dev, &[ids.len() as u32 - 1], &[1]).unwrap();
         let hidden = tape.gather(dev, hidden, last).unwrap();
         let logits = model.logits(&mut tape, dev, hidden).unwrap();
-        let logits: Vec<f32> = dev.read(logits);
+        let logits: Vec<f32> = dev.read(logits).unwrap();
         tape.finish(dev);
         let best = (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
         let sum: f64 = logits.iter().map(|z| f64::from(z - logits[best]).exp()).sum();

@@ -202,7 +202,7 @@ fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u3
     let logits = model.logits(&mut tape, dev, hidden).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let notes = tape.notes().iter().map(|(name, i, t)| (*name, *i, read(dev, *t))).collect();
-    let run = Run { notes, logits: dev.read(logits), logprobs: dev.read(lp.logprob.tensor) };
+    let run = Run { notes, logits: dev.read(logits).unwrap(), logprobs: dev.read(lp.logprob.tensor).unwrap() };
     tape.finish(dev);
     run
 }
@@ -232,7 +232,7 @@ fn loss_and_gradients(
     let mut tape = Tape::new(dev, Mode::Train(Keep::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
-    let values: Vec<f32> = dev.read(lp.logprob.tensor);
+    let values: Vec<f32> = dev.read(lp.logprob.tensor).unwrap();
     let n = targets.len();
     let seed = tape.upload(dev, &vec![-1.0 / n as f32; n], &[n]).unwrap();
     tape.backward(dev, grads, &[(lp.logprob, seed)]).unwrap();
@@ -247,8 +247,8 @@ fn mean_loss(logprobs: &[f32]) -> f64 {
 /// A tensor of the compute type as f32.
 fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
     match t.dtype {
-        DType::Bf16 => dev.read::<half::bf16>(t).into_iter().map(half::bf16::to_f32).collect(),
-        _ => dev.read(t),
+        DType::Bf16 => dev.read::<half::bf16>(t).unwrap().into_iter().map(half::bf16::to_f32).collect(),
+        _ => dev.read(t).unwrap(),
     }
 }
 

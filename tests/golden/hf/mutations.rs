@@ -22,11 +22,13 @@ fn with_config(golden: &Golden, dev: &mut Device, change: impl Fn(&mut ModelConf
 /// Rewrites rows of one parameter: row r of piece i becomes `of(i, r)`; `None` makes it zero.
 fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
     let (param, _) = model.layout.find(name).unwrap();
-    let old: Vec<Vec<f32>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i)).collect();
-    param.fill::<f32>(dev, param.tensor, |i, r, out| match of(i, r) {
-        Some(from) => out.copy_from_slice(&old[i][from * out.len()..][..out.len()]),
-        None => out.fill(0.0),
-    });
+    let old: Vec<Vec<f32>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
+    param
+        .fill::<f32>(dev, param.tensor, |i, r, out| match of(i, r) {
+            Some(from) => out.copy_from_slice(&old[i][from * out.len()..][..out.len()]),
+            None => out.fill(0.0),
+        })
+        .unwrap();
 }
 
 /// A wrong model and what is wrong with its inputs.

@@ -39,7 +39,7 @@ fn a_model_read_and_written_is_the_same() {
         let mut dev = device();
         let model = golden.model(&mut dev, DType::F32);
         let out = tempfile::tempdir().unwrap();
-        model.save(&dev, out.path(), DType::F32).unwrap();
+        model.save(&mut dev, out.path(), DType::F32).unwrap();
         let (was, is) = [&golden.dir, out.path()].map(|dir| Tensors::read(&dir.join("model.safetensors"))).into();
         assert_eq!((was.shapes, was.floats), (is.shapes, is.floats));
         let config = ModelConfig::load(&out.path().join("config.json")).unwrap();
@@ -54,7 +54,7 @@ fn a_model_read_and_written_is_the_same() {
         }
         let again = Model::load(&mut dev, out.path(), DType::F32).unwrap();
         assert_eq!(bytes(&dev, &model), bytes(&dev, &again));
-        model.save(&dev, out.path(), DType::Bf16).unwrap();
+        model.save(&mut dev, out.path(), DType::Bf16).unwrap();
         let halved = Model::load(&mut dev, out.path(), DType::Bf16).unwrap();
         let direct = golden.model(&mut dev, DType::Bf16);
         assert_eq!(bytes(&dev, &halved), bytes(&dev, &direct));

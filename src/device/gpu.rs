@@ -1,0 +1,39 @@
+//! Launching from ops: addresses of tensors' memory and kernels' parameters.
+
+use bytemuck::NoUninit;
+
+use crate::device::driver::{Address, Driver, Launch, Stream};
+use crate::device::memory::{Memory, Span};
+use crate::error::Result;
+
+/// The GPU backend's parts, as an op sees them.
+pub struct Gpu<'a> {
+    /// The regions.
+    pub memory: &'a Memory,
+    /// The driver.
+    pub driver: &'a mut dyn Driver,
+    /// The stream ops run on.
+    pub stream: Stream,
+}
+
+impl Gpu<'_> {
+    /// The device address of a span.
+    pub fn address(&self, span: Span) -> Address {
+        self.memory.address(span)
+    }
+
+    /// Launches kernel `name` of `kernels/FILE.cu` on the stream. An empty grid launches nothing.
+    pub fn launch<A: NoUninit>(
+        &mut self,
+        file: &'static str,
+        name: &'static str,
+        launch: Launch,
+        args: &A,
+    ) -> Result<()> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let kernel = self.driver.kernel(file, name)?;
+        self.driver.launch(self.stream, kernel, &launch, bytemuck::bytes_of(args))
+    }
+}
