@@ -10,6 +10,7 @@ mod image;
 mod layering;
 mod model;
 mod ops;
+mod ptx;
 mod reward;
 mod rl;
 mod seed;

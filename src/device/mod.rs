@@ -9,6 +9,7 @@
 mod driver;
 mod file;
 mod gpu;
+pub mod images;
 mod isa;
 mod memory;
 mod pool;

@@ -1,0 +1,134 @@
+//! Embeds what `src/device/images.rs` gives out: the kernel sources (for the emulator, which compiles them at run
+//! time), the committed PTX with its MANIFEST and, where `ptxas` of CUDA 13.0 is at hand, an sm_90a cubin of each.
+//!
+//! Nothing of this needs a CUDA toolkit: without one the driver compiles the PTX. `ptxas` is looked for in
+//! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`); `PTXAS=/path` names one, an empty `PTXAS` none.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// A cubin must be of the release the PTX was written by: newer ones ask for newer drivers.
+const RELEASE: &str = "release 13.0,";
+
+fn main() -> Result<()> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    for path in ["build.rs", "kernels", "ptx"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    for name in ["PTXAS", "CUDA_HOME"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+
+    let mut sources = BTreeMap::new();
+    files(&root.join("kernels"), &mut |path| {
+        let name = path.strip_prefix(root.join("kernels")).unwrap_or(path).to_string_lossy().replace('\\', "/");
+        sources.insert(name, path.to_owned());
+    })?;
+    let mut ptx = BTreeMap::new();
+    files(&root.join("ptx"), &mut |path| {
+        if path.extension().is_some_and(|e| e == "ptx") {
+            ptx.insert(path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path.to_owned());
+        }
+    })?;
+    let manifest = root.join("ptx/MANIFEST");
+    let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
+
+    let hopper: Vec<_> = ptx.iter().filter_map(|(n, path)| Some((n.strip_suffix(".sm_90a")?, path))).collect();
+    let cubins = match ptxas(&root) {
+        Some(tool) => cubins(&tool, &hopper, &out)?,
+        None => BTreeMap::new(),
+    };
+
+    let table = |entries: &BTreeMap<String, PathBuf>, include: &str| {
+        entries.iter().map(|(name, path)| format!("    ({name:?}, {include}!({path:?})),\n")).collect::<String>()
+    };
+    fs::write(
+        out.join("images.rs"),
+        format!(
+            "const SOURCES: &[(&str, &str)] = &[\n{}];\nconst PTX: &[(&str, &str)] = &[\n{}];\n\
+             const CUBINS: &[(&str, &[u8])] = &[\n{}];\nconst MANIFEST: &str = {manifest:?};\n",
+            table(&sources, "include_str"),
+            table(&ptx, "include_str"),
+            table(&cubins, "include_bytes"),
+        ),
+    )?;
+    Ok(())
+}
+
+/// Calls `found` with every file under `folder`, hidden ones left out; a folder that is missing has none.
+fn files(folder: &Path, found: &mut impl FnMut(&Path)) -> Result<()> {
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        if path.is_dir() {
+            files(&path, found)?;
+        } else {
+            found(&path);
+        }
+    }
+    Ok(())
+}
+
+/// The assembler to use, if there is one of the right release.
+fn ptxas(root: &Path) -> Option<PathBuf> {
+    let named = std::env::var("PTXAS").ok();
+    let candidates: Vec<PathBuf> = match &named {
+        Some(path) if path.is_empty() => return None,
+        Some(path) => vec![path.into()],
+        None => {
+            let home = std::env::var("CUDA_HOME").ok().map(|home| Path::new(&home).join("bin/ptxas"));
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let on_path = std::env::split_paths(&path).map(|dir| dir.join("ptxas"));
+            home.into_iter().chain(on_path).chain([root.join(".cuda/nvidia/cu13/bin/ptxas")]).collect()
+        }
+    };
+    let found = candidates.into_iter().filter(|path| path.is_file()).find(|path| {
+        let version = Command::new(path).arg("--version").output();
+        version.is_ok_and(|v| String::from_utf8_lossy(&v.stdout).contains(RELEASE))
+    });
+    match (&found, named) {
+        (Some(path), _) => println!("cargo::rerun-if-changed={}", path.display()),
+        (None, Some(path)) => println!("cargo::warning=PTXAS={path} is no ptxas of CUDA 13.0: no cubins are embedded"),
+        (None, None) => {}
+    }
+    found
+}
+
+/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last time, on all processors.
+fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let assemble = |(name, path): &(&str, &PathBuf)| -> std::result::Result<(String, PathBuf), String> {
+        let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let text = fs::read(path).map_err(|e| failed(&e))?;
+        let (cubin, from) = (out.join(format!("{name}.cubin")), out.join(format!("{name}.cubin.from")));
+        let same = cubin.exists() && fs::read(&from).is_ok_and(|old| old == text);
+        if !same {
+            let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(path).arg("-o").arg(&cubin).output();
+            let done = done.map_err(|e| failed(&e))?;
+            if !done.status.success() {
+                return Err(failed(&String::from_utf8_lossy(&done.stderr)));
+            }
+            fs::write(&from, &text).map_err(|e| failed(&e))?;
+        }
+        Ok((name.to_string(), cubin))
+    };
+    let workers = thread::available_parallelism().map_or(1, |n| n.get());
+    let share = hopper.len().div_ceil(workers).max(1);
+    let done = thread::scope(|scope| {
+        let handles: Vec<_> =
+            hopper.chunks(share).map(|part| scope.spawn(|| part.iter().map(assemble).collect::<Vec<_>>())).collect();
+        handles.into_iter().flat_map(|h| h.join().unwrap_or_else(|_| vec![Err("ptxas".into())])).collect::<Vec<_>>()
+    });
+    Ok(done.into_iter().collect::<std::result::Result<_, _>>()?)
+}

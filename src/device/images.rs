@@ -1,0 +1,216 @@
+//! The kernels inside this program: sources for the emulator, PTX and cubins for a GPU, and what the build knows
+//! of each kernel.
+//!
+//! PTX of two targets is always there; an sm_90a cubin of each file only where the build found `ptxas`. `MANIFEST`
+//! (written by `tools/build-ptx`) says which sources they come from and what each kernel takes.
+
+use std::collections::BTreeSet;
+
+include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// An instruction set the kernels are built for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Arch {
+    /// Compute capability 8.0 and every later one.
+    Sm80,
+    /// Compute capability 9.0 alone (wgmma, TMA, clusters).
+    Sm90a,
+}
+
+impl Arch {
+    /// Both, the portable one first.
+    pub const ALL: [Arch; 2] = [Arch::Sm80, Arch::Sm90a];
+
+    /// The compiler's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::Sm80 => "sm_80",
+            Arch::Sm90a => "sm_90a",
+        }
+    }
+
+    /// What a card of compute capability `major.minor` runs; none below 8.0.
+    pub fn of(major: i32, minor: i32) -> Option<Arch> {
+        match (major, minor) {
+            (9, 0) => Some(Arch::Sm90a),
+            (8.., _) => Some(Arch::Sm80),
+            _ => None,
+        }
+    }
+}
+
+/// One kernel of one target, as `ptxas` built it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Built {
+    /// The file it stands in: `rms_norm` for `kernels/rms_norm.cu`.
+    pub file: &'static str,
+    /// Registers a thread.
+    pub registers: u32,
+    /// Bytes of static shared memory (zero: kernels take theirs at launch).
+    pub smem: u32,
+    /// Threads a CTA.
+    pub threads: u32,
+    /// Bytes of arguments.
+    pub args: u32,
+}
+
+/// Every file of `kernels/` as (path below it, contents), by path.
+pub fn sources() -> &'static [(&'static str, &'static str)] {
+    SOURCES
+}
+
+/// The kernel files: `rms_norm` for `kernels/rms_norm.cu`, by name.
+pub fn files() -> impl Iterator<Item = &'static str> {
+    SOURCES.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
+}
+
+/// The PTX of a kernel file.
+pub fn ptx(file: &str, arch: Arch) -> Option<&'static str> {
+    let name = format!("{file}.{}", arch.name());
+    PTX.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+}
+
+/// The sm_90a cubin of a kernel file, where the build made one.
+pub fn cubin(file: &str) -> Option<&'static [u8]> {
+    CUBINS.iter().find(|(n, _)| *n == file).map(|(_, bytes)| *bytes)
+}
+
+/// The table of kernels, as committed.
+pub fn manifest() -> &'static str {
+    MANIFEST
+}
+
+/// What the table says of `kernel`.
+pub fn kernel(kernel: &str, arch: Arch) -> Option<Built> {
+    rows(MANIFEST).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
+}
+
+/// The kernels of `file`, by name.
+pub fn kernels(file: &str) -> Vec<&'static str> {
+    let of_file = rows(MANIFEST).filter(|row| row.file == file);
+    of_file.map(|row| row.kernel).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// What is stale in this build's images, one line each: empty when every kernel file has PTX of both targets built
+/// from its sources as they are.
+pub fn stale() -> Vec<String> {
+    stale_among(SOURCES, PTX, MANIFEST)
+}
+
+/// [`stale`] for other sources (path below `kernels/`, contents), PTX (`file.target`, text) and table.
+pub fn stale_among(sources: &[(&str, &str)], ptx: &[(&str, &str)], manifest: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut expected = BTreeSet::new();
+    for (path, _) in sources {
+        let Some(file) = path.strip_suffix(".cu").filter(|name| !name.contains('/')) else { continue };
+        let source = source_hash(sources, path);
+        for arch in Arch::ALL {
+            let name = format!("{file}.{}", arch.name());
+            let built = ptx.iter().find(|(n, _)| *n == name).map(|(_, text)| fnv(text.as_bytes(), FNV_OFFSET));
+            let mut listed = rows(manifest).filter(|r| r.file == file && r.target == arch.name()).peekable();
+            match built {
+                None => wrong.push(format!("ptx/{name}.ptx is missing")),
+                Some(_) if listed.peek().is_none() => wrong.push(format!("ptx/MANIFEST does not name {name}")),
+                Some(built) => {
+                    if listed.any(|r| r.hash("source") != Some(source) || r.hash("ptx") != Some(built)) {
+                        wrong.push(format!("ptx/{name}.ptx is not of these sources"));
+                    }
+                }
+            }
+            expected.insert(name);
+        }
+    }
+    let names = ptx.iter().map(|(name, _)| name.to_string());
+    let listed = rows(manifest).map(|row| format!("{}.{}", row.file, row.target));
+    let strays: BTreeSet<String> = names.chain(listed).filter(|name| !expected.contains(name)).collect();
+    wrong.extend(strays.into_iter().map(|name| format!("{name} has no kernel file")));
+    wrong
+}
+
+/// One line of the table: `rms_norm.cu rms_norm sm_80 source=HASH ptx=HASH registers=40 ...`.
+struct Row<'a> {
+    file: &'a str,
+    kernel: &'a str,
+    target: &'a str,
+    fields: &'a str,
+}
+
+impl<'a> Row<'a> {
+    fn field(&self, name: &str) -> Option<&'a str> {
+        self.fields.split(' ').find_map(|f| f.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn hash(&self, name: &str) -> Option<u64> {
+        u64::from_str_radix(self.field(name)?, 16).ok()
+    }
+}
+
+impl Row<'static> {
+    fn kernel(self) -> Option<Built> {
+        let number = |name: &str| self.field(name)?.parse().ok();
+        Some(Built {
+            file: self.file,
+            registers: number("registers")?,
+            smem: number("smem")?,
+            threads: number("threads")?,
+            args: number("args")?,
+        })
+    }
+}
+
+fn rows(manifest: &str) -> impl Iterator<Item = Row<'_>> {
+    manifest.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
+        let mut words = line.splitn(4, ' ');
+        let file = words.next()?.strip_suffix(".cu")?;
+        Some(Row { file, kernel: words.next()?, target: words.next()?, fields: words.next()? })
+    })
+}
+
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// FNV-1a of 64 bits: notices a change, guards against nobody.
+fn fnv(bytes: &[u8], start: u64) -> u64 {
+    bytes.iter().fold(start, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// The hash `tools/build-ptx` writes: of the file and every header it includes, directly or not, by name; not the
+/// emulator's, which no GPU sees.
+fn source_hash(sources: &[(&str, &str)], path: &str) -> u64 {
+    let text_of = |path: &str| sources.iter().find(|(p, _)| *p == path).map(|(_, text)| *text);
+    let mut found = BTreeSet::new();
+    let mut todo = vec![path.to_owned()];
+    while let Some(path) = todo.pop() {
+        let Some(text) = text_of(&path) else { continue };
+        if !found.insert(path.clone()) {
+            continue;
+        }
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for name in text.lines().filter_map(included) {
+            // As the compiler looks: beside the including file, then under kernels/.
+            let near = [joined(folder, name), joined("", name)];
+            todo.extend(near.into_iter().find(|p| text_of(p).is_some()).filter(|p| !p.starts_with("emu/")));
+        }
+    }
+    found.iter().fold(FNV_OFFSET, |hash, path| {
+        let text = text_of(path).unwrap_or_default();
+        [path.as_bytes(), b"\0", text.as_bytes(), b"\0"].iter().fold(hash, |hash, part| fnv(part, hash))
+    })
+}
+
+/// The file an `#include "..."` line names.
+fn included(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
+    rest.trim_start().strip_prefix('"')?.split_once('"').map(|(name, _)| name)
+}
+
+fn joined(folder: &str, name: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|p| !p.is_empty()).collect();
+    for part in name.split('/') {
+        match part {
+            "." | "" => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
