@@ -2,6 +2,7 @@
 //! above it (plans, launch shapes, the model, the engine) is one code for both.
 
 use std::any::Any;
+use std::panic::Location;
 
 use crate::error::Result;
 
@@ -151,13 +152,11 @@ pub trait Driver: Send {
     /// A new event.
     fn event(&mut self) -> Result<Event>;
 
-    /// Records `event` behind the work of `stream`.
-    #[track_caller]
-    fn record(&mut self, event: Event, stream: Stream) -> Result<()>;
+    /// Records `event` behind the work of `stream`; `site` is the line that asks (see `record`).
+    fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()>;
 
-    /// Later work of `stream` waits for `event`.
-    #[track_caller]
-    fn wait(&mut self, stream: Stream, event: Event) -> Result<()>;
+    /// Later work of `stream` waits for the last recording of `event`; `site` is the line that asks (see `wait`).
+    fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()>;
 
     /// Milliseconds between two recorded events; waits for the second.
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32>;
@@ -185,4 +184,19 @@ pub trait Driver: Send {
 
     /// The driver itself, for tests that look into the emulator.
     fn as_any(&mut self) -> &mut dyn Any;
+}
+
+// A trait object's own methods forget their caller, and the emulator tells call sites apart.
+impl dyn Driver + '_ {
+    /// Records `event` behind the work of `stream`.
+    #[track_caller]
+    pub fn record(&mut self, event: Event, stream: Stream) -> Result<()> {
+        self.record_at(event, stream, Location::caller())
+    }
+
+    /// Later work of `stream` waits for the last recording of `event`; for none when it was never recorded.
+    #[track_caller]
+    pub fn wait(&mut self, stream: Stream, event: Event) -> Result<()> {
+        self.wait_at(stream, event, Location::caller())
+    }
 }
