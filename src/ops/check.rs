@@ -37,7 +37,22 @@ pub fn that(op: &'static str, holds: bool, want: impl Into<String>, got: impl In
     if holds { Ok(()) } else { fail(op, want, got) }
 }
 
-fn fail(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<()> {
+/// `n` as kernels count. Errors when it does not fit 31 bits.
+pub fn count(op: &'static str, name: &str, n: usize) -> Result<i32> {
+    i32::try_from(n).or_else(|_| fail(op, format!("{name} below 2^31"), n.to_string()))
+}
+
+/// `n` CTAs along x. Errors when the grid cannot be so long.
+pub fn grid(op: &'static str, n: usize) -> Result<u32> {
+    Ok(count(op, "thread blocks", n)? as u32)
+}
+
+/// Errors unless `dtype` is bf16: what kernels compute in.
+pub fn gpu_compute(op: &'static str, dtype: DType) -> Result<()> {
+    that(op, dtype == DType::Bf16, "bf16 on a GPU", format!("{dtype:?}"))
+}
+
+fn fail<T>(op: &'static str, want: impl Into<String>, got: impl Into<String>) -> Result<T> {
     Err(Error::Shape { op, want: want.into(), got: got.into() })
 }
 

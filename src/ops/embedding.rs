@@ -1,26 +1,60 @@
 //! The token table: rows out of a weight in column panels, and their gradients back into it.
 
-use crate::device::{Cpu, Device, Parts};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, On, Parts};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::matmul::{PANEL, Weight, index, panel_len, panel_stride};
-use crate::ops::rows::{Groups, check_indices};
+use crate::ops::matmul::{PANEL, Weight, index, panel_len, panel_stride, row_stride};
+use crate::ops::rows::{self, Groups, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Rows of one work item.
 const ROWS: usize = 32;
 
 /// `y[t]` = row `ids[t]` of `w` (n tokens, k wide): ids `[T]` u32, y `[T, k]` in w's type. Errors on other shapes and on
-/// an id of n or more.
+/// an id of n or more; on a GPU such an id gives a row of NaN.
 pub fn fwd(dev: &mut Device, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const OP: &str = "embedding::fwd";
     let dtype = check::weight(OP, w, w.n, w.k)?;
     check::tensor(OP, "ids", ids, DType::U32, &[y.rows()])?;
     check::tensor(OP, "y", y, dtype, &[y.rows(), w.k])?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    check_indices(OP, &cpu, ids, w.n)?;
-    by_dtype!(dtype, read_rows(cpu, ids, w, y));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => {
+            check_indices(OP, &cpu, ids, w.n)?;
+            by_dtype!(dtype, read_rows(cpu, ids, w, y));
+        }
+        On::Gpu(gpu) => launch(OP, gpu, ids, w, y)?,
+    }
     Ok(())
+}
+
+/// `embedding::Args` of kernels/embedding.cu; a row is counted in words of two bytes.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    ids: Address,
+    table: Address,
+    y: Address,
+    rows: i32,
+    words: i32,
+    ld: i32,
+    n: u32,
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+    let words = y.dtype.size() / 2;
+    let args = Args {
+        ids: gpu.address(ids.span()),
+        table: gpu.address(w.data.span()),
+        y: gpu.address(y.span()),
+        rows: check::count(op, "rows", y.rows())?,
+        words: check::count(op, "columns", w.k * words)?,
+        ld: check::count(op, "columns", row_stride(w.k) * words)?,
+        n: check::count(op, "tokens", w.n)? as u32,
+    };
+    gpu.launch("embedding", "embedding_fwd", rows::launch(op, y.rows())?, &args)
 }
 
 fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {

@@ -3,7 +3,9 @@
 
 use std::ops::Range;
 
-use crate::device::{Cpu, Device, Isa, Parts, Region, cpu_kernel};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Isa, Launch, On, Parts, Region, cpu_kernel};
 use crate::error::{Error, Result};
 pub use crate::ops::attend::BLOCK;
 use crate::ops::attend::{Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
@@ -17,7 +19,7 @@ const ROWS: usize = 32;
 /// One layer's cached keys and values, in blocks of [`BLOCK`] positions, both in the compute type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct KvCache {
-    /// `[blocks, kv heads, dim, BLOCK]`: transposed, so that scores run over keys in vectors.
+    /// On the CPU `[blocks, kv heads, dim, BLOCK]`: transposed, so that scores run over keys in vectors. On a GPU as `v`.
     pub k: Tensor,
     /// `[blocks, kv heads, BLOCK, dim]`.
     pub v: Tensor,
@@ -27,8 +29,8 @@ impl KvCache {
     /// Takes a cache of `blocks` blocks from `region`. Its content is undefined, and need not be cleared: positions
     /// that were never stored are never used.
     pub fn alloc(dev: &mut Device, region: Region, dtype: DType, blocks: usize, heads: Heads) -> Result<KvCache> {
-        let k = dev.alloc(region, dtype, &[blocks, heads.kv, heads.dim, BLOCK])?;
-        let v = dev.alloc(region, dtype, &[blocks, heads.kv, BLOCK, heads.dim])?;
+        let k = dev.alloc(region, dtype, &key_dims(dev, blocks, heads))?;
+        let v = dev.alloc(region, dtype, &value_dims(blocks, heads))?;
         Ok(KvCache { k, v })
     }
 
@@ -39,30 +41,88 @@ impl KvCache {
 
     /// The heads of packed rows `width` long that this cache stores.
     fn heads(&self, width: usize) -> Heads {
-        let (kv, dim) = (self.k.shape[1], self.k.shape[2]);
+        let (kv, dim) = (self.v.shape[1], self.v.shape[3]);
         Heads { q: (width / dim.max(1)).saturating_sub(2 * kv), kv, dim }
     }
 
-    fn check(&self, op: &'static str, dtype: DType, heads: Heads) -> Result<()> {
+    fn check(&self, op: &'static str, dev: &Device, dtype: DType, heads: Heads) -> Result<()> {
         heads.check(op)?;
-        check::tensor(op, "cache.k", self.k, dtype, &[self.blocks(), heads.kv, heads.dim, BLOCK])?;
-        check::tensor(op, "cache.v", self.v, dtype, &[self.blocks(), heads.kv, BLOCK, heads.dim])
+        check::tensor(op, "cache.k", self.k, dtype, &key_dims(dev, self.blocks(), heads))?;
+        check::tensor(op, "cache.v", self.v, dtype, &value_dims(self.blocks(), heads))
     }
+}
+
+fn key_dims(dev: &Device, blocks: usize, heads: Heads) -> [usize; 4] {
+    if dev.kind().is_gpu() { value_dims(blocks, heads) } else { [blocks, heads.kv, heads.dim, BLOCK] }
+}
+
+fn value_dims(blocks: usize, heads: Heads) -> [usize; 4] {
+    [blocks, heads.kv, BLOCK, heads.dim]
 }
 
 /// Stores the k and v heads of new tokens: qkv `[T, (q + 2 kv) * dim]`, slot_mapping `[T]` u32, a token's slot being
 /// block * BLOCK + position in the block; of equal slots the last wins. Errors on other shapes and on a slot past
-/// the cache.
+/// the cache. On a GPU of equal slots any may win (an engine has them in its null page alone), and a token whose slot
+/// is past the cache is not stored.
 pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCache) -> Result<()> {
     const OP: &str = "paged_attention::store";
     check::compute(OP, "qkv", qkv)?;
-    check::that(OP, cache.k.shape.len() == 4, "cache.k of four dimensions", format!("{:?}", cache.k.shape))?;
+    check::that(OP, cache.v.shape.len() == 4, "cache.v of four dimensions", format!("{:?}", cache.v.shape))?;
     let heads = cache.heads(qkv.cols());
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[qkv.rows(), heads.qkv_len()])?;
     check::tensor(OP, "slot_mapping", slot_mapping, DType::U32, &[qkv.rows()])?;
-    cache.check(OP, qkv.dtype, heads)?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    by_dtype!(qkv.dtype, store_rows(cpu, qkv, slot_mapping, cache, heads))
+    cache.check(OP, dev, qkv.dtype, heads)?;
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => by_dtype!(qkv.dtype, store_rows(cpu, qkv, slot_mapping, cache, heads)),
+        On::Gpu(gpu) => launch_store(OP, gpu, qkv, slot_mapping, cache, heads),
+    }
+}
+
+/// `kv_cache::Args` of kernels/kv_cache.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct StoreArgs {
+    qkv: Address,
+    slots: Address,
+    k: Address,
+    v: Address,
+    rows: i32,
+    width: i32,
+    skip: i32,
+    heads: i32,
+    dim: i32,
+    blocks: u32,
+}
+
+fn launch_store(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    qkv: Tensor,
+    slots: Tensor,
+    cache: &KvCache,
+    heads: Heads,
+) -> Result<()> {
+    const THREADS: u32 = 256;
+    check::gpu_compute(op, qkv.dtype)?;
+    // Elements of a thread: 16-byte accesses where heads start on 16 bytes.
+    let (kernel, each) = if heads.dim % 8 == 0 { ("kv_store_vectors", 8) } else { ("kv_store_elements", 1) };
+    let elements = qkv.rows() * 2 * heads.kv * heads.dim;
+    check::count(op, "elements", elements)?;
+    let args = StoreArgs {
+        qkv: gpu.address(qkv.span()),
+        slots: gpu.address(slots.span()),
+        k: gpu.address(cache.k.span()),
+        v: gpu.address(cache.v.span()),
+        rows: qkv.rows() as i32,
+        width: check::count(op, "columns", qkv.cols())?,
+        skip: (heads.q * heads.dim) as i32,
+        heads: heads.kv as i32,
+        dim: heads.dim as i32,
+        blocks: check::count(op, "blocks", cache.blocks())? as u32,
+    };
+    let grid = check::grid(op, (elements / each).div_ceil(THREADS as usize))?;
+    gpu.launch("kv_cache", kernel, Launch::new([grid, 1, 1], THREADS, 0), &args)
 }
 
 fn store_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, slots: Tensor, cache: &KvCache, heads: Heads) -> Result<()> {
@@ -124,7 +184,7 @@ pub fn fwd(
     check::compute(OP, "qkv", qkv)?;
     let (t, s) = (qkv.rows(), context_lens.rows());
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
-    cache.check(OP, qkv.dtype, heads)?;
+    cache.check(OP, dev, qkv.dtype, heads)?;
     check::tensor(OP, "block_tables", block_tables, DType::U32, &[s, block_tables.cols()])?;
     check::tensor(OP, "cu_seqlens_q", cu_seqlens_q, DType::U32, &[s + 1])?;
     check::tensor(OP, "context_lens", context_lens, DType::U32, &[s])?;

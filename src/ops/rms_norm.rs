@@ -1,6 +1,8 @@
 //! Root-mean-square normalisation: y = x / rms(x) * gamma, row by row.
 
-use crate::device::{Cpu, Device, Parts, Region, cpu_kernel};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
@@ -21,9 +23,45 @@ pub fn fwd(dev: &mut Device, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd
     check::tensor(OP, "y", y, x.dtype, &dims)?;
     check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
     check::tensor(OP, "rstd", rstd, DType::F32, &dims[..1])?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(x.dtype, forward(cpu, x, gamma, eps, y, rstd)),
+        On::Gpu(gpu) => launch(OP, gpu, x, gamma, eps, y, rstd)?,
+    }
     Ok(())
+}
+
+/// `rms_norm::Args` of kernels/rms_norm.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    x: Address,
+    gamma: Address,
+    y: Address,
+    rstd: Address,
+    rows: i32,
+    cols: i32,
+    eps: f32,
+    pad: i32,
+}
+
+fn launch(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    x: Tensor,
+    gamma: Tensor,
+    eps: f32,
+    y: Tensor,
+    rstd: Tensor,
+) -> Result<()> {
+    /// A warp a row.
+    const THREADS: u32 = 128;
+    check::gpu_compute(op, x.dtype)?;
+    let [x_at, gamma, y, rstd] = [x, gamma, y, rstd].map(|t| gpu.address(t.span()));
+    let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
+    let args = Args { x: x_at, gamma, y, rstd, rows, cols, eps, pad: 0 };
+    let grid = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;
+    gpu.launch("rms_norm", "rms_norm_fwd", Launch::new([grid, 1, 1], THREADS, 0), &args)
 }
 
 fn forward<T: Elem>(cpu: Cpu<'_>, x: Tensor, gamma: Tensor, eps: f32, y: Tensor, rstd: Tensor) {

@@ -1,7 +1,9 @@
 //! Rotary position embedding, rotate-half form, in place on the q and k heads of packed qkv rows.
 //! The angles come as tables made once per pack: mrope with sections for text and 2-D for vision differ only there.
 
-use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
@@ -36,9 +38,57 @@ fn rotate(
     check::tensor(op, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
     check::tensor(op, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
     check::tensor(op, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
-    let Some(cpu) = dev.cpu_only(op)? else { return Ok(()) };
-    by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(qkv.dtype, rotate_rows(cpu, qkv, cos, sin, heads, sign)),
+        On::Gpu(gpu) => launch(op, gpu, qkv, cos, sin, heads, sign)?,
+    }
     Ok(())
+}
+
+/// `rope::Args` of kernels/rope.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    qkv: Address,
+    cos: Address,
+    sin: Address,
+    rows: i32,
+    width: i32,
+    heads: i32,
+    half: i32,
+    sign: f32,
+    pad: i32,
+}
+
+fn launch(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: Heads,
+    sign: f32,
+) -> Result<()> {
+    const THREADS: u32 = 256;
+    check::gpu_compute(op, qkv.dtype)?;
+    let (rows, half, turned) = (qkv.rows(), heads.dim / 2, heads.q + heads.kv);
+    // Pairs of a thread: 16-byte accesses where halves of heads start on 16 bytes.
+    let (kernel, pairs) = if half % 8 == 0 { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
+    check::count(op, "pairs", rows * turned * half)?;
+    let args = Args {
+        qkv: gpu.address(qkv.span()),
+        cos: gpu.address(cos.span()),
+        sin: gpu.address(sin.span()),
+        rows: rows as i32,
+        width: check::count(op, "columns", qkv.cols())?,
+        heads: turned as i32,
+        half: half as i32,
+        sign,
+        pad: 0,
+    };
+    let grid = check::grid(op, (rows * turned * half / pairs).div_ceil(THREADS as usize))?;
+    gpu.launch("rope", kernel, Launch::new([grid, 1, 1], THREADS, 0), &args)
 }
 
 fn rotate_rows<T: Elem>(cpu: Cpu<'_>, qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads, sign: f32) {

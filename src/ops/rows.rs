@@ -1,6 +1,8 @@
 //! Rows by index: image rows into their places, window order and back, last positions out of a pack.
 
-use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
@@ -9,20 +11,67 @@ use crate::tensor::{DType, Elem, Tensor};
 const ITEM: usize = 16_384;
 
 /// `dst[i]` = `src[idx[i]]`: src `[S, D]`, idx `[T]` u32, dst `[T, D]` of src's type. Errors on other shapes and on an
-/// index of S or more.
+/// index of S or more; on a GPU such an index gives a row of NaN.
 pub fn gather(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     const OP: &str = "rows::gather";
     check::compute(OP, "src", src)?;
     check::tensor(OP, "idx", idx, DType::U32, &[dst.rows()])?;
     check::tensor(OP, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    check_indices(OP, &cpu, idx, src.rows())?;
-    by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst));
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => {
+            check_indices(OP, &cpu, idx, src.rows())?;
+            by_dtype!(src.dtype, gather_rows(cpu, src, idx, dst));
+        }
+        On::Gpu(gpu) => launch_kernel(OP, gpu, "rows_gather", src, idx, dst, src.rows())?,
+    }
     Ok(())
 }
 
+/// `rows::Args` of kernels/rows.cu; a row is counted in words of two bytes.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    src: Address,
+    idx: Address,
+    dst: Address,
+    rows: i32,
+    words: i32,
+    bound: u32,
+    pad: i32,
+}
+
+/// A warp a row, for `rows` rows.
+pub(in crate::ops) fn launch(op: &'static str, rows: usize) -> Result<Launch> {
+    const THREADS: u32 = 128;
+    Ok(Launch::new([check::grid(op, rows.div_ceil(THREADS as usize / 32))?, 1, 1], THREADS, 0))
+}
+
+/// `bound`: rows on the indexed side.
+fn launch_kernel(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    kernel: &'static str,
+    src: Tensor,
+    idx: Tensor,
+    dst: Tensor,
+    bound: usize,
+) -> Result<()> {
+    let args = Args {
+        src: gpu.address(src.span()),
+        idx: gpu.address(idx.span()),
+        dst: gpu.address(dst.span()),
+        rows: check::count(op, "rows", idx.rows())?,
+        words: check::count(op, "columns", src.cols() * src.dtype.size() / 2)?,
+        bound: check::count(op, "rows", bound)? as u32,
+        pad: 0,
+    };
+    gpu.launch("rows", kernel, launch(op, idx.rows())?, &args)
+}
+
 /// `dst[idx[i]]` = `src[i]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx `[T]` u32, dst
-/// `[S, D]` of src's type. Errors on other shapes and on an index of S or more.
+/// `[S, D]` of src's type. Errors on other shapes and on an index of S or more. On a GPU indices are distinct (of equal
+/// ones any may win), and a row whose index is S or more goes nowhere.
 pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     into_rows(dev, "rows::scatter", src, idx, dst, false)
 }
@@ -37,6 +86,9 @@ fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: 
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[src.rows()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
+    if let (On::Gpu(gpu), false) = (dev.on(), add) {
+        return launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows());
+    }
     let Some(cpu) = dev.cpu_only(op)? else { return Ok(()) };
     check_indices(op, &cpu, idx, dst.rows())?;
     by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
