@@ -1,0 +1,394 @@
+// Attention of one row, defined once for training, prefill and decode, as src/ops/attend.rs: keys in blocks of BLOCK
+// from the sequence's start, online softmax over the blocks of one chunk of CHUNK keys, chunk states folded left to
+// right in fp32. A row's bits depend neither on the tile it is in nor on how many warps share its work:
+//   score    one fp32 chain of k16 steps over ascending head dimension, times the scale
+//   maximum  exact in any order
+//   l        a lane's eight scores of 32 keys ascending, the four groups of 32 ascending, then the quad's tree
+//   output   one fp32 chain of k16 steps over ascending keys; masked keys and masked blocks add exact zeros
+// exp2 is ex2.approx (2 ulp; exact at 0, so a block a row does not see leaves its state as it is).
+#pragma once
+
+#include "common/math.cuh"
+#include "isa/isa.cuh"
+
+namespace attend {
+
+constexpr int BLOCK = 128;
+constexpr int CHUNK = 2048;
+constexpr int WARP = 32;
+// Rows of one warp: the M of an mma.
+constexpr int WARP_ROWS = 16;
+constexpr int WARPS = 4;
+constexpr int THREADS = WARPS * WARP;
+
+// Elements between rows in shared memory. Sixteen bytes more than the row: the eight rows of an 8x8 matrix then lie on
+// distinct banks for every head dimension used.
+template <int HD>
+constexpr int PITCH = HD + 8;
+
+__device__ __forceinline__ int lane() { return threadIdx.x % WARP; }
+__device__ __forceinline__ int warp() { return threadIdx.x / WARP; }
+__device__ __forceinline__ float minus_infinity() { return -math::infinity(); }
+
+// Rows of a sequence that one CTA computes: row r is query token r / group of the sequence's new tokens with head
+// r % group of the heads that share a key head.
+struct Rows {
+    const bf16* q;
+    bf16* out;
+    float* lse;  // null: not wanted
+    int64_t q_stride, out_stride, lse_stride;  // elements between tokens
+    int group, dim;
+    int from, to;
+    int first, step;  // keys the sequence's first new token sees, more for each further one
+    float scale_log2e;
+    bool wide;  // every row starts at a multiple of 16 bytes and is one long
+
+    __device__ __forceinline__ int visible(int row) const { return first + row / group * step; }
+    __device__ __forceinline__ int64_t at(int row, int64_t stride) const {
+        return row / group * stride + row % group * dim;
+    }
+};
+
+// The keys and values of one block; rows lie `stride` elements apart.
+struct Keys {
+    const bf16* k;
+    const bf16* v;
+};
+
+// The sequence a slot of the grid belongs to. Sequence s has the slots from floor(cu[s] group / ROWS) + s on: never
+// fewer than its tiles, because ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1, and found by bisection.
+template <int ROWS>
+__device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int sequences, int group, int& tile) {
+    int low = 0, high = sequences;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+        if ((int)cu[middle] * group / ROWS + middle <= slot) {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    tile = slot - ((int)cu[low] * group / ROWS + low);
+    return low;
+}
+
+// Copies `count` rows of `dim` elements to ROWS rows of HD, zeros elsewhere: a key that does not exist must not bring
+// NaN to the product with its zero probability. `at(row)` is the address of a row below count.
+template <int HD, int ROWS, class At>
+__device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, int count, int dim, bool wide) {
+    if (wide) {
+        constexpr int PIECES = HD / 8;
+        for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
+            int row = i / PIECES, column = i % PIECES * 8;
+            bool real = row < count && column < dim;
+            const bf16* from = real ? at(row) + column : at(0);
+            isa::cp_async<16>(to + row * PITCH<HD> + column, from, real ? 16 : 0);
+        }
+    } else {
+        constexpr int PIECES = HD / 2;
+        for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
+            int row = i / PIECES, column = i % PIECES * 2;
+            bool real = row < count && column < dim;
+            const bf16* from = real ? at(row) + column : at(0);
+            isa::cp_async<4>(to + row * PITCH<HD> + column, from, real ? 4 : 0);
+        }
+    }
+}
+
+struct KeyRows {
+    const bf16* data;
+    int64_t stride;
+    __device__ __forceinline__ const bf16* operator()(int row) const { return data + row * stride; }
+};
+
+struct QueryRows {
+    const Rows& rows;
+    __device__ __forceinline__ const bf16* operator()(int row) const {
+        return rows.q + rows.at(rows.from + row, rows.q_stride);
+    }
+};
+
+// A warp's queries as fragments.
+template <int HD>
+__device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const isa::Shared<bf16>* rows) {
+    const isa::Shared<bf16>* row = rows + lane() % 16 * PITCH<HD> + lane() / 16 * 8;
+#pragma unroll
+    for (int step = 0; step < HD / 16; step++) {
+        isa::ldmatrix(q[step], row + step * 16);
+    }
+}
+
+// Scores of 16 rows with 8 TILES keys. Lane l holds, of tile t, keys 8 t + 2 (l % 4) + {0, 1} for rows l / 4 (elements
+// 0, 1) and l / 4 + 8 (elements 2, 3).
+template <int HD, int TILES>
+__device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> (&q)[HD / 16],
+                                       const isa::Shared<bf16>* keys) {
+    const isa::Shared<bf16>* row = keys + lane() % 8 * PITCH<HD> + lane() / 8 % 2 * 8;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        s[tile].zero();
+    }
+#pragma unroll
+    for (int step = 0; step < HD / 16; step++) {
+        isa::Frag<2> k[TILES];
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+            isa::ldmatrix(k[tile], row + tile * 8 * PITCH<HD> + step * 16);
+            isa::mma(s[tile], q[step], k[tile]);
+        }
+    }
+}
+
+// Scales the scores, makes those of keys from `visible` on minus infinity whatever they were, and gives the rows'
+// maxima over the quad's keys. `masked`: some row of the warp does not see all keys.
+template <int TILES>
+__device__ __forceinline__ void scale_and_max(isa::Acc (&s)[TILES], float scale, bool masked, const int (&visible)[2],
+                                              float (&most)[2]) {
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[tile][e] = s[tile][e] * scale;
+        }
+    }
+    if (masked) {
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int key = tile * 8 + lane() % 4 * 2 + e % 2;
+                s[tile][e] = key < visible[e / 2] ? s[tile][e] : minus_infinity();
+            }
+        }
+    }
+    most[0] = most[1] = minus_infinity();
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            // NaN is passed over, as on the CPU; it shows in the sum.
+            most[e / 2] = fmaxf(most[e / 2], s[tile][e]);
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        most[i] = fmaxf(most[i], isa::shfl_xor(most[i], 1));
+        most[i] = fmaxf(most[i], isa::shfl_xor(most[i], 2));
+    }
+}
+
+// Scores to probabilities under the maximum `m`, fp32; `sum`: this lane's share of the rows' sums. A row that sees no
+// key has scores of minus infinity only, and its probabilities must be zero even while its maximum is that too.
+template <int TILES>
+__device__ __forceinline__ void probabilities(isa::Acc (&s)[TILES], const float (&m)[2], const int (&visible)[2],
+                                              float (&sum)[2]) {
+    float base[2] = {visible[0] > 0 ? m[0] : 0.0f, visible[1] > 0 ? m[1] : 0.0f};
+#pragma unroll
+    for (int group = 0; group < TILES / 4; group++) {
+        float part[2] = {0.0f, 0.0f};
+#pragma unroll
+        for (int tile = group * 4; tile < group * 4 + 4; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                s[tile][e] = isa::exp2_approx(s[tile][e] - base[e / 2]);
+                part[e / 2] += s[tile][e];
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            sum[i] = group == 0 ? part[i] : sum[i] + part[i];
+        }
+    }
+}
+
+__device__ __forceinline__ float quad_sum(float x) {
+    x += isa::shfl_xor(x, 1);
+    return x + isa::shfl_xor(x, 2);
+}
+
+// Running maximum (times scale and log2 e), sum and un-normalised output of a lane's two rows; the output covers
+// 8 N dimensions, laid out as scores.
+template <int N>
+struct State {
+    isa::Acc o[N];
+    float m[2], l[2];
+
+    __device__ __forceinline__ void reset() {
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+            o[tile].zero();
+        }
+        m[0] = m[1] = minus_infinity();
+        l[0] = l[1] = 0.0f;
+    }
+
+    // Moves the maxima to cover `most`; the factors for what was summed under the old ones.
+    __device__ __forceinline__ void raise(const float (&most)[2], float (&alpha)[2]) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float after = fmaxf(m[i], most[i]);
+            // Before its first key a row has nothing to rescale.
+            alpha[i] = isa::exp2_approx(m[i] == minus_infinity() ? 0.0f : m[i] - after);
+            m[i] = after;
+        }
+    }
+
+    // l and the outputs times alpha, l plus the rows' sums.
+    __device__ __forceinline__ void rescale(const float (&alpha)[2], const float (&sum)[2]) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            l[i] = fmaf(l[i], alpha[i], sum[i]);
+        }
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                o[tile][e] *= alpha[e / 2];
+            }
+        }
+    }
+
+    // Puts the state aside, in this thread's own places, until the next chunk is done.
+    __device__ __forceinline__ void save(isa::Shared<float>* total) {
+        isa::Shared<float>* to = total + threadIdx.x;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            to[i * THREADS] = m[i];
+            to[(2 + i) * THREADS] = l[i];
+        }
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                to[(4 + tile * 4 + e) * THREADS] = o[tile][e];
+            }
+        }
+    }
+
+    // Folds this chunk's state into that of the chunks before it. A row without keys in this chunk keeps the old one.
+    __device__ __forceinline__ void fold(const isa::Shared<float>* total) {
+        const isa::Shared<float>* from = total + threadIdx.x;
+        float a[2], b[2];
+        bool none[2];
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            float before = from[i * THREADS], sum = from[(2 + i) * THREADS];
+            float after = fmaxf(before, m[i]);
+            none[i] = l[i] == 0.0f;
+            a[i] = isa::exp2_approx(before - after);
+            b[i] = isa::exp2_approx(m[i] - after);
+            m[i] = after;
+            l[i] = none[i] ? sum : fmaf(sum, a[i], l[i] * b[i]);
+        }
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                float x = from[(4 + tile * 4 + e) * THREADS];
+                o[tile][e] = none[e / 2] ? x : fmaf(x, a[e / 2], o[tile][e] * b[e / 2]);
+            }
+        }
+    }
+
+    // Adds the values under their probabilities: STEPS times 16 keys, dimensions from 8 first_tile on.
+    template <int HD, int STEPS>
+    __device__ __forceinline__ void weigh(const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
+                                          int first_tile) {
+        const isa::Shared<bf16>* row = values + lane() % 16 * PITCH<HD> + first_tile * 8;
+#pragma unroll
+        for (int step = 0; step < STEPS; step++) {
+            isa::Frag<2> v[N];
+#pragma unroll
+            for (int tile = 0; tile < N; tile++) {
+                if (first_tile + tile < HD / 8) {
+                    isa::ldmatrix_trans(v[tile], row + step * 16 * PITCH<HD> + tile * 8);
+                    isa::mma(o[tile], p[step], v[tile]);
+                }
+            }
+        }
+    }
+
+    // out = o / l in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows that share a tile with others
+    // differ in nothing else. A row without any key gives zeros.
+    template <int HD>
+    __device__ __forceinline__ void stage(isa::Shared<bf16>* staged, int first_tile) {
+        float inverse[2] = {l[0] == 0.0f ? 0.0f : 1.0f / l[0], l[1] == 0.0f ? 0.0f : 1.0f / l[1]};
+#pragma unroll
+        for (int tile = 0; tile < N; tile++) {
+            if (first_tile + tile < HD / 8) {
+#pragma unroll
+                for (int i = 0; i < 2; i++) {
+                    isa::Shared<bf16>* to = staged + (lane() / 4 + 8 * i) * PITCH<HD> + lane() % 4 * 2;
+                    float x = o[tile][2 * i] * inverse[i] + 0.0f, y = o[tile][2 * i + 1] * inverse[i] + 0.0f;
+                    isa::store<uint32_t>(to + (first_tile + tile) * 8, pack(x, y));
+                }
+            }
+        }
+    }
+
+    // The log-sum-exp (natural logarithm, scale included) of the warp's rows `from`..`rows.to`.
+    __device__ __forceinline__ void write_lse(const Rows& rows, int from) const {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int row = from + lane() / 4 + 8 * i;
+            if (lane() % 4 == 0 && row < rows.to) {
+                float lse = fmaf(m[i], math::LN_2, math::ln(l[i]));
+                rows.lse[row / rows.group * rows.lse_stride + row % rows.group] = lse;
+            }
+        }
+    }
+};
+
+// Probabilities to bf16, in the layout of the left operand of the product with 16 keys a step.
+template <int STEPS>
+__device__ __forceinline__ void round_probabilities(isa::Frag<4> (&p)[STEPS], isa::Acc (&s)[2 * STEPS]) {
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            p[step][half * 2] = pack(s[2 * step + half][0], s[2 * step + half][1]);
+            p[step][half * 2 + 1] = pack(s[2 * step + half][2], s[2 * step + half][3]);
+        }
+    }
+}
+
+// Staged rows `from`..`to` to global memory by `count` threads, of which this is number `index`.
+template <int HD>
+__device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<bf16>* staged, int from, int to,
+                                           int index, int count) {
+    if (rows.wide) {
+        constexpr int PIECES = HD / 8;
+        for (int i = index; i < WARP_ROWS * PIECES; i += count) {
+            int row = i / PIECES, column = i % PIECES * 8;
+            if (from + row < to && column < rows.dim) {
+                uint4 x = isa::load<uint4>(staged + row * PITCH<HD> + column);
+                isa::store<uint4>(rows.out + rows.at(from + row, rows.out_stride) + column, x);
+            }
+        }
+    } else {
+        constexpr int PIECES = HD / 2;
+        for (int i = index; i < WARP_ROWS * PIECES; i += count) {
+            int row = i / PIECES, column = i % PIECES * 2;
+            if (from + row < to && column < rows.dim) {
+                uint32_t x = isa::load<uint32_t>(staged + row * PITCH<HD> + column);
+                isa::store<uint32_t>(rows.out + rows.at(from + row, rows.out_stride) + column, x);
+            }
+        }
+    }
+}
+
+// How many keys a lane's two rows see, and whether any row of the warp sees fewer than some number.
+struct Sight {
+    int keys[2];
+    int least;
+
+    __device__ __forceinline__ Sight(const Rows& rows, int from) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int row = from + lane() / 4 + 8 * i;
+            keys[i] = row < rows.to ? rows.visible(row) : 0;
+        }
+        least = from + WARP_ROWS <= rows.to ? rows.visible(from) : 0;
+    }
+};
+}  // namespace attend

@@ -1,0 +1,213 @@
+// The two ways a CTA of four warps attends a tile of rows (attend.cuh) to a source of key blocks: `attend_rows`, 16 rows
+// a warp, for prefill and training; `attend_together`, 16 rows in all, the warps sharing the keys of a score and the
+// dimensions of an output, for decode. Keys and values have one buffer each: values load under the scores, the next
+// keys under the product with the values.
+#pragma once
+
+#include "common/attend.cuh"
+
+namespace attend {
+
+// Rows of a CTA of attend_rows.
+constexpr int TILE_ROWS = WARPS * WARP_ROWS;
+
+template <int HD>
+struct RowsSmem {
+    isa::Shared<bf16> k[BLOCK * PITCH<HD>];
+    isa::Shared<bf16> v[BLOCK * PITCH<HD>];
+    // The state of the chunks before; until the first product, the queries.
+    isa::Shared<float> total[(HD / 2 + 4) * THREADS];
+};
+
+template <int HD>
+struct TogetherSmem {
+    static constexpr int TILES = (HD / 8 + WARPS - 1) / WARPS;  // of 8 dimensions, of one warp
+    isa::Shared<bf16> k[BLOCK * PITCH<HD>];
+    isa::Shared<bf16> v[BLOCK * PITCH<HD>];
+    isa::Shared<bf16> q[WARP_ROWS * PITCH<HD>];
+    isa::Shared<bf16> p[WARP_ROWS * PITCH<BLOCK>];
+    isa::Shared<float> most[WARPS * WARP_ROWS];
+    isa::Shared<float> sum[WARPS * WARP_ROWS * 4];
+    isa::Shared<float> total[(TILES * 4 + 4) * THREADS];
+};
+
+// Keys of block `begin` / BLOCK, or values, to shared memory.
+template <int HD>
+__device__ __forceinline__ void copy_block(isa::Shared<bf16>* to, const bf16* from, int64_t stride, int begin, int keys,
+                                           const Rows& rows) {
+    copy_rows<HD, BLOCK>(to, KeyRows{from, stride}, keys - begin, rows.dim, rows.wide);
+}
+
+// Attends rows.from .. rows.to, at most TILE_ROWS.
+template <int HD, class Source>
+__device__ __forceinline__ void attend_rows(const Rows& rows, const Source& source) {
+    auto& smem = isa::smem<RowsSmem<HD>>();
+    auto* queries = reinterpret_cast<isa::Shared<bf16>*>(smem.total);
+    int keys = rows.visible(rows.to - 1);
+    int from = rows.from + warp() * WARP_ROWS;
+    bool active = from < rows.to;
+    Sight sight(rows, from);
+    isa::Frag<4> q[HD / 16];
+    State<HD / 8> state;
+    state.reset();
+    Keys block = source.block(0);
+    copy_rows<HD, TILE_ROWS>(queries, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
+    isa::cp_async_commit();
+    copy_block<HD>(smem.k, block.k, source.stride, 0, keys, rows);
+    isa::cp_async_commit();
+    isa::cp_async_wait<1>();
+    isa::sync_cta();
+    load_queries<HD>(q, queries + warp() * WARP_ROWS * PITCH<HD>);
+
+    for (int begin = 0; begin < keys; begin += BLOCK) {
+        if (begin > 0 && begin % CHUNK == 0) {
+            if (begin > CHUNK) {
+                state.fold(smem.total);
+            }
+            state.save(smem.total);
+            state.reset();
+        }
+        isa::Frag<4> p[BLOCK / 16];
+        float alpha[2], sum[2];
+        bool more = begin + BLOCK < keys;
+        isa::cp_async_wait<0>();
+        // The keys are there, and no warp reads the values of the block before.
+        isa::sync_cta();
+        copy_block<HD>(smem.v, block.v, source.stride, begin, keys, rows);
+        isa::cp_async_commit();
+        if (more) {
+            block = source.block(begin / BLOCK + 1);
+        }
+        if (active) {
+            isa::Acc s[BLOCK / 8];
+            float most[2];
+            int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
+            scores<HD>(s, q, smem.k);
+            scale_and_max(s, rows.scale_log2e, sight.least < begin + BLOCK, visible, most);
+            state.raise(most, alpha);
+            probabilities(s, state.m, visible, sum);
+            round_probabilities(p, s);
+            sum[0] = quad_sum(sum[0]);
+            sum[1] = quad_sum(sum[1]);
+        }
+        isa::cp_async_wait<0>();
+        // The values are there, and no warp reads the keys.
+        isa::sync_cta();
+        if (more) {
+            copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, rows);
+            isa::cp_async_commit();
+        }
+        if (active) {
+            state.rescale(alpha, sum);
+            state.template weigh<HD>(p, smem.v, 0);
+        }
+    }
+    if (keys > CHUNK) {
+        state.fold(smem.total);
+    }
+    isa::Shared<bf16>* staged = smem.k + warp() * WARP_ROWS * PITCH<HD>;
+    state.template stage<HD>(staged, 0);
+    isa::sync_warp();
+    write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);
+    if (rows.lse != nullptr) {
+        state.write_lse(rows, from);
+    }
+}
+
+// Attends rows.from .. rows.to, at most WARP_ROWS. The same chains as attend_rows: a warp has one group of 32 keys of
+// every score row and sum, and whole chains of its dimensions of the output.
+template <int HD, class Source>
+__device__ __forceinline__ void attend_together(const Rows& rows, const Source& source) {
+    constexpr int TILES = TogetherSmem<HD>::TILES;
+    auto& smem = isa::smem<TogetherSmem<HD>>();
+    int keys = rows.visible(rows.to - 1);
+    int first_tile = warp() * TILES, first_key = warp() * 32;
+    Sight sight(rows, rows.from);
+    isa::Frag<4> q[HD / 16];
+    State<TILES> state;
+    state.reset();
+    Keys block = source.block(0);
+    copy_rows<HD, WARP_ROWS>(smem.q, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
+    isa::cp_async_commit();
+    copy_block<HD>(smem.k, block.k, source.stride, 0, keys, rows);
+    isa::cp_async_commit();
+    isa::cp_async_wait<1>();
+    isa::sync_cta();
+    load_queries<HD>(q, smem.q);
+
+    for (int begin = 0; begin < keys; begin += BLOCK) {
+        if (begin > 0 && begin % CHUNK == 0) {
+            if (begin > CHUNK) {
+                state.fold(smem.total);
+            }
+            state.save(smem.total);
+            state.reset();
+        }
+        isa::Acc s[4];
+        float alpha[2], most[2], sum[2];
+        int visible[2] = {sight.keys[0] - begin - first_key, sight.keys[1] - begin - first_key};
+        bool more = begin + BLOCK < keys;
+        isa::cp_async_wait<0>();
+        // The keys are there, and no warp reads the values, probabilities and sums of the block before.
+        isa::sync_cta();
+        copy_block<HD>(smem.v, block.v, source.stride, begin, keys, rows);
+        isa::cp_async_commit();
+        if (more) {
+            block = source.block(begin / BLOCK + 1);
+        }
+        scores<HD>(s, q, smem.k + first_key * PITCH<HD>);
+        scale_and_max(s, rows.scale_log2e, sight.least < begin + BLOCK, visible, most);
+        if (lane() % 4 == 0) {
+            smem.most[warp() * WARP_ROWS + lane() / 4] = most[0];
+            smem.most[warp() * WARP_ROWS + lane() / 4 + 8] = most[1];
+        }
+        isa::sync_cta();
+#pragma unroll
+        for (int w = 0; w < WARPS; w++) {
+            most[0] = fmaxf(most[0], smem.most[w * WARP_ROWS + lane() / 4]);
+            most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8]);
+        }
+        state.raise(most, alpha);
+        visible[0] = sight.keys[0] - begin;
+        visible[1] = sight.keys[1] - begin;
+        probabilities(s, state.m, visible, sum);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int row = lane() / 4 + 8 * i;
+            smem.sum[(warp() * WARP_ROWS + row) * 4 + lane() % 4] = sum[i];
+#pragma unroll
+            for (int tile = 0; tile < 4; tile++) {
+                isa::Shared<bf16>* to = smem.p + row * PITCH<BLOCK> + first_key + tile * 8 + lane() % 4 * 2;
+                isa::store<uint32_t>(to, pack(s[tile][2 * i], s[tile][2 * i + 1]));
+            }
+        }
+        isa::cp_async_wait<0>();
+        // The values are there, the probabilities and sums as well, and no warp reads the keys.
+        isa::sync_cta();
+        if (more) {
+            copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, rows);
+            isa::cp_async_commit();
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const isa::Shared<float>* part = smem.sum + (lane() / 4 + 8 * i) * 4 + lane() % 4;
+            sum[i] = part[0];
+#pragma unroll
+            for (int w = 1; w < WARPS; w++) {
+                sum[i] += part[w * WARP_ROWS * 4];
+            }
+            sum[i] = quad_sum(sum[i]);
+        }
+        isa::Frag<4> p[BLOCK / 16];
+        load_queries<BLOCK>(p, smem.p);
+        state.rescale(alpha, sum);
+        state.template weigh<HD>(p, smem.v, first_tile);
+    }
+    if (keys > CHUNK) {
+        state.fold(smem.total);
+    }
+    state.template stage<HD>(smem.q, first_tile);
+    isa::sync_cta();
+    write_rows<HD>(rows, smem.q, rows.from, rows.to, threadIdx.x, THREADS);
+}
+}  // namespace attend
