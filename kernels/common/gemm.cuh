@@ -1,0 +1,320 @@
+// The main loop of every matrix product: sums[T, N] = x[T, K] W[N, K]^T in fp32, one chain of k16 steps over
+// ascending K per output whatever the tile, so that a row has the same bits in any batch and from any tile.
+//
+// A tile's operands come through a ring of cp.async stages; both lie K-major in rows of 128 bytes whose eight
+// 16-byte chunks are permuted by the row (chunk ^ row % 8), so that neither the copies nor ldmatrix meet bank
+// conflicts. Finished sums go to shared memory as an fp32 tile (Sums) over the ring, and the epilogue reads them in
+// quads of four columns: wide, coalesced accesses to everything it loads and stores.
+//
+// An epilogue E is a struct of static functions:
+//     struct Args                                            what it needs, passed by value
+//     int columns(const Args&, const Operands&)              columns of the product, over which tiles are laid
+//     int weight_row(const Args&, const Operands&, int n)    the weight's row for column n < columns, or -1 for none
+//     void finish<Tile>(const Args&, const Operands&, const Sums<Tile>&, int m, int n)
+//         takes a tile whose first row and column are m and n; called by all threads of the CTA, behind a barrier.
+//         Rows past in.rows and columns past columns() hold finite rubbish or zeros and must not be stored.
+#pragma once
+
+#include "isa/isa.cuh"
+
+namespace gemm {
+
+// K elements of a stage: one row of 128 bytes. A weight's rows are padded to a multiple of it.
+constexpr int BLOCK_K = 64;
+// Columns within which a gate column c and its up column c + 32 lie (also the halves of a rotated head).
+constexpr int GROUP = 64;
+// Row tiles that are walked together, so that their x and the weight tiles they share stay in the L2 cache.
+constexpr int RASTER_M = 8;
+
+struct Operands {
+    const bf16* x;  // [rows, depth], unpadded
+    const bf16* w;  // [cols, ld], zeros from depth on
+    int rows, cols, depth, ld;
+};
+
+// M x N outputs a CTA, computed by WARPS_M x WARPS_N warps over a ring of STAGES.
+template <int M, int N, int WARPS_M, int WARPS_N, int RING>
+struct Tile {
+    static constexpr int BLOCK_M = M, BLOCK_N = N, STAGES = RING;
+    static constexpr int WARP_COLUMNS = WARPS_N;
+    static constexpr int THREADS = 32 * WARPS_M * WARPS_N;
+    // Fragments of a warp: m16 by n8.
+    static constexpr int FRAGS_M = M / 16 / WARPS_M;
+    static constexpr int FRAGS_N = N / 8 / WARPS_N;
+    // 16-byte chunks that a thread copies for a stage.
+    static constexpr int CHUNKS_X = M * 8 / THREADS;
+    static constexpr int CHUNKS_W = N * 8 / THREADS;
+    static_assert(N % GROUP == 0 && FRAGS_N % 2 == 0 && M * 8 % THREADS == 0 && N * 8 % THREADS == 0, "tile shape");
+};
+
+// Decode, small batches, everything else. The largest fits the 99 KiB of shared memory of compute capability 8.6.
+// Short tiles keep more of W in flight: few CTAs must draw the memory's full rate.
+using TileM16 = Tile<16, 64, 1, 4, 6>;
+using TileM64 = Tile<64, 64, 2, 2, 5>;
+using TileM128 = Tile<128, 128, 2, 2, 3>;
+
+template <class T>
+struct Stages {
+    isa::Shared<bf16> x[T::STAGES][T::BLOCK_M * BLOCK_K];
+    isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
+};
+
+// The finished tile. Eight floats of padding put the rows of a fragment's quarter-warps on different banks.
+template <class T>
+struct Sums {
+    isa::Shared<float> at[T::BLOCK_M][T::BLOCK_N + 8];
+};
+
+// Where chunk `chunk` of row `row` of a stage begins.
+__device__ __forceinline__ int swizzled(int row, int chunk) { return row * BLOCK_K + (chunk ^ (row & 7)) * 8; }
+
+// Copies tiles of x and W into stages; a thread takes one chunk column of every THREADS / 8 th row.
+template <class T>
+struct Loader {
+    static constexpr int ROW_STEP = T::THREADS / 8;
+    const Operands& in;
+    int row, chunk;  // of the thread's first chunk
+    int m;
+    int weight_rows[T::CHUNKS_W];
+
+    template <class E>
+    __device__ __forceinline__ void aim(const typename E::Args& out, int first_row, int first_column) {
+        row = threadIdx.x / 8;
+        chunk = threadIdx.x % 8;
+        m = first_row;
+#pragma unroll
+        for (int i = 0; i < T::CHUNKS_W; i++) {
+            int column = first_column + row + i * ROW_STEP;
+            weight_rows[i] = column < E::columns(out, in) ? E::weight_row(out, in, column) : -1;
+        }
+    }
+
+    __device__ __forceinline__ void load_w(isa::Shared<bf16>* to, int k) const {
+#pragma unroll
+        for (int i = 0; i < T::CHUNKS_W; i++) {
+            int from = weight_rows[i];
+            const bf16* p = from < 0 ? in.w : in.w + (size_t)from * in.ld + k + chunk * 8;
+            isa::cp_async<16>(to + swizzled(row + i * ROW_STEP, chunk), p, from < 0 ? 0 : 16);
+        }
+    }
+
+    // PART elements at once: the widest copy that rows of in.depth elements allow. What lies past a row's end, and
+    // rows past the last, become zeros.
+    template <int PART>
+    __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, int k) const {
+#pragma unroll
+        for (int i = 0; i < T::CHUNKS_X; i++) {
+            int r = row + i * ROW_STEP;
+            const bf16* p = in.x + (size_t)(m + r) * in.depth + k + chunk * 8;
+            int left = m + r < in.rows ? in.depth - k - chunk * 8 : 0;
+#pragma unroll
+            for (int j = 0; j < 8; j += PART) {
+                isa::Shared<bf16>* cell = to + swizzled(r, chunk) + j;
+                bool inside = left > j;
+                if constexpr (PART == 1) {
+                    *cell = inside ? p[j] : bf16{0};
+                } else {
+                    isa::cp_async<PART * 2>(cell, inside ? p + j : in.x, inside ? PART * 2 : 0);
+                }
+            }
+        }
+    }
+
+    __device__ __forceinline__ void load_x(isa::Shared<bf16>* to, int k) const {
+        if (in.depth % 8 == 0) {
+            load_x_parts<8>(to, k);
+        } else if (in.depth % 4 == 0) {
+            load_x_parts<4>(to, k);
+        } else if (in.depth % 2 == 0) {
+            load_x_parts<2>(to, k);
+        } else {
+            load_x_parts<1>(to, k);
+        }
+    }
+
+    // Stage `step` of K into ring slot `slot`.
+    __device__ __forceinline__ void load(Stages<T>& ring, int slot, int step) const {
+        load_x(ring.x[slot], step * BLOCK_K);
+        load_w(ring.w[slot], step * BLOCK_K);
+    }
+};
+
+// What a warp of the tile computes: FRAGS_M fragments of 16 consecutive rows, FRAGS_N of 8 columns. Where several
+// warps share a group of 64 columns their fragments alternate, so that columns c and c + 32 stay in one warp.
+template <class T>
+struct Warp {
+    static constexpr int SHARING = T::WARP_COLUMNS * GROUP / T::BLOCK_N;
+    int lane;
+    int row, column;  // of its first fragments
+
+    __device__ __forceinline__ Warp() {
+        int warp = threadIdx.x / 32;
+        int across = warp % T::WARP_COLUMNS;
+        lane = threadIdx.x % 32;
+        row = warp / T::WARP_COLUMNS * T::FRAGS_M * 16;
+        column = across / SHARING * GROUP + across % SHARING * 8;
+    }
+};
+
+// The operands of a k16 step. They outlive the main loop: on the emulator a lane waits for its warp where they die.
+template <class T>
+struct Step {
+    isa::Frag<4> x[T::FRAGS_M];
+    isa::Frag<4> w;  // two adjacent fragments
+};
+
+// sums += one stage.
+template <class T>
+__device__ __forceinline__ void multiply(const Stages<T>& ring, int slot, const Warp<T>& warp, Step<T>& step,
+                                         isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
+    constexpr int ROWS_X = 16 * BLOCK_K, ROWS_W = Warp<T>::SHARING * 8 * BLOCK_K;
+    int lane = warp.lane;
+    // The rows that this lane names to ldmatrix. x: lanes 0-15 a fragment's first eight k, lanes 16-31 the next. W: two
+    // fragments at once, eight lanes for each eight k of each. A k16 step further is bits 4 and 5 of the place turned.
+    int x_at = swizzled(warp.row + lane % 16, lane / 16);
+    int w_at = swizzled(warp.column + lane / 16 * (ROWS_W / BLOCK_K) + lane % 8, lane / 8 % 2);
+#pragma unroll
+    for (int k = 0; k < BLOCK_K; k += 16) {
+#pragma unroll
+        for (int i = 0; i < T::FRAGS_M; i++) {
+            isa::ldmatrix(step.x[i], &ring.x[slot][(x_at ^ k) + i * ROWS_X]);
+        }
+#pragma unroll
+        for (int j = 0; j < T::FRAGS_N; j += 2) {
+            isa::ldmatrix(step.w, &ring.w[slot][(w_at ^ k) + j * ROWS_W]);
+#pragma unroll
+            for (int i = 0; i < T::FRAGS_M; i++) {
+                isa::mma<0>(sums[i][j], step.x[i], step.w);
+                isa::mma<1>(sums[i][j + 1], step.x[i], step.w);
+            }
+        }
+    }
+}
+
+// The warp's fragments into the tile.
+template <class T>
+__device__ __forceinline__ void put(Sums<T>& tile, const Warp<T>& warp, isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < T::FRAGS_N; j++) {
+            int row = warp.row + i * 16 + warp.lane / 4;
+            int column = warp.column + j * Warp<T>::SHARING * 8 + warp.lane % 4 * 2;
+            isa::store(&tile.at[row][column], make_float2(sums[i][j][0], sums[i][j][1]));
+            isa::store(&tile.at[row + 8][column], make_float2(sums[i][j][2], sums[i][j][3]));
+        }
+    }
+}
+
+// The product of one CTA: grid x is row tiles times column tiles.
+template <class T, class E>
+__device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
+    int tiles_m = (in.rows + T::BLOCK_M - 1) / T::BLOCK_M;
+    int tiles_n = (E::columns(out, in) + T::BLOCK_N - 1) / T::BLOCK_N;
+    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
+    int in_band = blockIdx.x % (RASTER_M * tiles_n);
+    int height = min(RASTER_M, tiles_m - band);
+    int m = (band + in_band % height) * T::BLOCK_M, n = in_band / height * T::BLOCK_N;
+
+    auto& ring = isa::smem<Stages<T>>();
+    Loader<T> loader{in};
+    loader.template aim<E>(out, m, n);
+    Warp<T> warp;
+    Step<T> operands;
+    isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < T::FRAGS_N; j++) {
+            sums[i][j].zero();
+        }
+    }
+
+    int steps = in.ld / BLOCK_K;
+#pragma unroll
+    for (int s = 0; s < T::STAGES - 1; s++) {
+        if (s < steps) {
+            loader.load(ring, s, s);
+        }
+        // A group for every step, empty past the last, so that the wait below always leaves the same number.
+        isa::cp_async_commit();
+    }
+    int slot = 0;
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+        isa::cp_async_wait<T::STAGES - 2>();
+        // All threads' copies of this step are there, and all have read the slot that is filled next.
+        isa::sync_cta();
+        int next = step + T::STAGES - 1;
+        if (next < steps) {
+            loader.load(ring, slot == 0 ? T::STAGES - 1 : slot - 1, next);
+        }
+        isa::cp_async_commit();
+        multiply<T>(ring, slot, warp, operands, sums);
+        slot = slot + 1 == T::STAGES ? 0 : slot + 1;
+    }
+    // The tile of sums lies over the ring.
+    isa::sync_cta();
+    auto& tile = isa::smem<Sums<T>>();
+    put<T>(tile, warp, sums);
+    isa::sync_cta();
+    E::template finish<T>(out, in, tile, m, n);
+}
+
+// Four adjacent columns.
+struct Quad {
+    float v[4];
+};
+
+template <class T>
+__device__ __forceinline__ Quad sums_at(const Sums<T>& tile, int row, int column) {
+    float4 v = isa::load<float4>(&tile.at[row][column]);
+    return Quad{{v.x, v.y, v.z, v.w}};
+}
+
+// `count` elements from p (the rest zero); `whole`: all four, 8-byte aligned.
+__device__ __forceinline__ Quad load_quad(const bf16* p, bool whole, int count) {
+    Quad q;
+    if (whole) {
+        uint2 v = isa::load<uint2>(p);
+        q = Quad{{isa::lo(v.x), isa::hi(v.x), isa::lo(v.y), isa::hi(v.y)}};
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            q.v[i] = i < count ? isa::to_float(p[i]) : 0.0f;
+        }
+    }
+    return q;
+}
+
+__device__ __forceinline__ void store_quad(bf16* p, Quad q, bool whole, int count) {
+    if (whole) {
+        isa::store(p, make_uint2(isa::pack(q.v[0], q.v[1]), isa::pack(q.v[2], q.v[3])));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i < count) {
+                p[i] = isa::to_bf16(q.v[i]);
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void store_quad(float* p, Quad q, bool whole, int count) {
+    if (whole) {
+        isa::store(p, make_float4(q.v[0], q.v[1], q.v[2], q.v[3]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i < count) {
+                p[i] = q.v[i];
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ Quad operator+(Quad a, Quad b) {
+    return Quad{{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
+}
+
+}  // namespace gemm
