@@ -7,6 +7,7 @@
 //! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
 mod driver;
+pub mod emu;
 mod file;
 mod gpu;
 pub mod images;

@@ -1,0 +1,497 @@
+//! The second driver: kernels on the host, through an emulator that is stricter than a card.
+//!
+//! Each file of `kernels/` is compiled by the host's C++ compiler when a launch first needs it and kept in the user's
+//! cache. Memory is guarded and poisoned. Work is queued and runs as late as it may, or at seeded moments; streams
+//! are ordered against each other by events alone, so a missing wait shows.
+
+mod compile;
+mod graph;
+mod limits;
+mod machine;
+mod pages;
+mod runtime;
+mod sites;
+mod tensor_map;
+
+pub use compile::{Cache, Compiler, Sources};
+pub use sites::{Passed, Site};
+
+use std::any::Any;
+use std::panic::Location;
+
+use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
+use crate::device::emu::graph::{Capture, Captured, Op, Params, Queues, Ticket};
+use crate::device::emu::machine::Machine;
+use crate::device::emu::pages::{PAGE, POISON};
+use crate::device::images;
+use crate::error::{Error, Result};
+
+/// When queued work runs and asynchronous copies land.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Completion {
+    /// At once.
+    Eager = 0,
+    /// When somebody waits for it, and no more than that.
+    Lazy = 1,
+    /// At seeded moments.
+    Random = 2,
+}
+
+impl Completion {
+    /// All of them.
+    pub const ALL: [Completion; 3] = [Completion::Eager, Completion::Lazy, Completion::Random];
+}
+
+/// What device is emulated, and how it schedules.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Seed of schedules; 0 is the fixed one.
+    pub seed: u64,
+    /// When queued work runs.
+    pub completion: Completion,
+    /// Streaming multiprocessors: how many CTAs are resident at once depends on it.
+    pub multiprocessors: u32,
+    /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
+    pub shadow: bool,
+    /// Kernel sources besides the program's own, as (`kernels/NAME.cu`, text).
+    pub sources: Vec<(String, String)>,
+}
+
+impl Default for Options {
+    /// The fixed schedule, as late as possible, on two multiprocessors: few enough that CTAs of small tests queue up.
+    fn default() -> Options {
+        Options { seed: 0, completion: Completion::Lazy, multiprocessors: 2, shadow: true, sources: Vec::new() }
+    }
+}
+
+/// What a driver was asked to do so far.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Launches queued or captured by calls.
+    pub launches: u64,
+    /// Kernels that ran, those of graphs among them.
+    pub kernels: u64,
+    /// Graphs replayed.
+    pub replays: u64,
+    /// Calls that made the host wait.
+    pub synchronizations: u64,
+    /// Profiler starts.
+    pub profiler_starts: u64,
+    /// Profiler stops.
+    pub profiler_stops: u64,
+}
+
+/// An event's last recording.
+#[derive(Clone, Copy)]
+enum Recorded {
+    Never,
+    Queued(Ticket),
+    Captured(Ticket),
+}
+
+/// The emulator's driver.
+pub struct Emu {
+    properties: Properties,
+    completion: Completion,
+    machine: Machine,
+    queues: Queues,
+    events: Vec<Recorded>,
+    tickets: Ticket,
+    capture: Option<Capture>,
+    graphs: Vec<Captured>,
+    draws: u64,
+    seed: u64,
+    failed: Option<String>,
+    counters: Counters,
+    depth: usize,
+    profiling: bool,
+    ranges: Vec<(usize, String)>,
+}
+
+/// A well mixed function of two words (splitmix64).
+fn random(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl Emu {
+    /// An emulated device with the program's kernels, in the user's cache. The first one on a machine compiles the
+    /// runtime. Errors when there is no C++ compiler, or the processor is another.
+    pub fn new(options: Options) -> Result<Emu> {
+        let own = images::sources().iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
+        let sources = own.chain(options.sources.iter().cloned()).collect();
+        Emu::with_cache(Cache::new(Cache::folder()?, Compiler::find()?, sources), options)
+    }
+
+    /// [`Emu::new`] with another cache, whose sources alone count.
+    pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
+        let mut queues = Queues::default();
+        // Stream::COMPUTE.
+        queues.add();
+        Ok(Emu {
+            // The limits are those of compute capability 8.0 (CUDA C++ programming guide, table of compute
+            // capabilities): kernels for both kinds of card keep to them.
+            properties: Properties {
+                name: "emulated GPU".into(),
+                compute_capability: (8, 0),
+                multiprocessors: options.multiprocessors.max(1),
+                memory: 1 << 40,
+                shared_memory_per_block: 163 * 1024,
+                driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
+            },
+            completion: options.completion,
+            machine: Machine::new(cache, &options)?,
+            queues,
+            events: Vec::new(),
+            tickets: 0,
+            capture: None,
+            graphs: Vec::new(),
+            draws: 0,
+            seed: options.seed,
+            failed: None,
+            counters: Counters::default(),
+            depth: 0,
+            profiling: false,
+            ranges: Vec::new(),
+        })
+    }
+
+    /// Makes the calls at `site` (a kernel's or the host's) do nothing from here on; `None` skips none.
+    pub fn skip(&mut self, site: Option<Site>) {
+        self.machine.skip(site);
+    }
+
+    /// The synchronising calls that ran so far, skipped ones too, with the reason of those that are exempt.
+    pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
+        let sources = self.machine.cache().sources();
+        self.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
+    }
+
+    /// What was asked for so far.
+    pub fn counters(&self) -> Counters {
+        Counters { kernels: self.machine.kernels_run(), ..self.counters }
+    }
+
+    /// Named ranges opened while the profiler was on, in order, each with its depth: 0 for the outermost.
+    pub fn ranges(&self) -> &[(usize, String)] {
+        &self.ranges
+    }
+
+    fn draw(&mut self, below: usize) -> usize {
+        self.draws += 1;
+        (random(self.seed ^ 0x5374_7265_616D, self.draws) % below as u64) as usize
+    }
+
+    /// An error stays, as on a card: what would come after it has no meaning.
+    fn healthy(&self) -> Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |text| Err(Error::Failed(text.clone())))
+    }
+
+    fn known(&self, stream: Stream) -> Result<()> {
+        self.healthy()?;
+        let unknown = || Err(Error::Failed(format!("stream {} was never made", stream.0)));
+        if self.queues.has(stream) { Ok(()) } else { unknown() }
+    }
+
+    /// Refuses `call` while `stream` (or any, with `None`) is being captured.
+    fn outside_capture(&mut self, stream: Option<Stream>, call: &str) -> Result<()> {
+        match &mut self.capture {
+            Some(capture) if stream.is_none_or(|s| capture.has(s)) => Err(capture.refuse(call)),
+            _ => Ok(()),
+        }
+    }
+
+    fn push(&mut self, stream: Stream, op: Op) -> Result<()> {
+        self.known(stream)?;
+        if let Some(capture) = self.capture.as_mut().filter(|c| c.has(stream)) {
+            capture.push(stream, op);
+            return Ok(());
+        }
+        self.queues.push(stream, op);
+        match self.completion {
+            Completion::Eager => self.drain(stream, None),
+            Completion::Lazy => Ok(()),
+            Completion::Random => {
+                while self.draw(4) == 0 && self.step_any()? {}
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the next work of some stream that has any; false when none has.
+    fn step_any(&mut self) -> Result<bool> {
+        let ready = self.queues.ready();
+        if ready.is_empty() {
+            return Ok(false);
+        }
+        let stream = ready[self.draw(ready.len())];
+        self.step(stream).map(|()| true)
+    }
+
+    fn step(&mut self, stream: Stream) -> Result<()> {
+        let result = match self.queues.pop(stream) {
+            Some(Op::Replay(graph)) => self.run_graph(graph),
+            Some(op) => self.machine.execute(&op),
+            None => Ok(()),
+        };
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
+            self.queues.clear();
+        }
+        result
+    }
+
+    /// Runs `stream` until it is empty, or until `ticket` is recorded, and of the others what it waits for. With
+    /// random completion others go on meanwhile.
+    fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
+        loop {
+            let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
+            if done {
+                return Ok(());
+            }
+            if self.completion == Completion::Random {
+                self.step_any()?;
+                continue;
+            }
+            match self.queues.blocked_on(stream) {
+                None => self.step(stream)?,
+                Some(awaited) => match self.queues.recorder(awaited) {
+                    Some(other) => self.drain(other, Some(awaited))?,
+                    None => return Err(Error::Failed(format!("stream {} waits for nobody", stream.0))),
+                },
+            }
+        }
+    }
+
+    fn run_graph(&mut self, graph: Graph) -> Result<()> {
+        let (seed, draws) = (self.seed ^ 0x0047_7261_7068, self.draws);
+        self.draws += 1;
+        let completion = self.completion;
+        let mut step = 0;
+        let order = self.graphs[graph.0 as usize].order(|ready| match completion {
+            Completion::Eager => 0,
+            // The streams that joined last run ahead of the first.
+            Completion::Lazy => ready - 1,
+            Completion::Random => {
+                step += 1;
+                (random(random(seed, draws), step) % ready as u64) as usize
+            }
+        });
+        order.into_iter().try_for_each(|op| self.machine.execute(op))
+    }
+
+    fn wait_for(&mut self, stream: Stream, call: &str) -> Result<()> {
+        self.known(stream)?;
+        self.outside_capture(Some(stream), call)?;
+        self.counters.synchronizations += 1;
+        self.drain(stream, None)
+    }
+
+    fn recording(&self, event: Event) -> Result<Recorded> {
+        let unknown = || Error::Failed(format!("event {} was never made", event.0));
+        self.events.get(event.0 as usize).copied().ok_or_else(unknown)
+    }
+
+    fn fits(&mut self, buffer: Pinned, bytes: usize) -> Result<()> {
+        let have = self.machine.pinned(buffer).len();
+        if bytes <= have {
+            return Ok(());
+        }
+        Err(Error::Failed(format!("a copy of {bytes} bytes and a pinned buffer of {have}")))
+    }
+}
+
+impl Driver for Emu {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn map(&mut self, bytes: usize) -> Result<Address> {
+        self.healthy()?;
+        self.outside_capture(None, "an allocation")?;
+        self.machine.pages.map(bytes)
+    }
+
+    fn guard(&self) -> usize {
+        PAGE as usize
+    }
+
+    fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
+        self.push(Stream::COMPUTE, Op::Open(address, bytes))
+    }
+
+    fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
+        self.push(Stream::COMPUTE, Op::Close(address, bytes))
+    }
+
+    fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        self.machine.kernel(file, name)
+    }
+
+    fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
+        self.known(stream)?;
+        self.machine.check(kernel, launch, params.len(), &self.properties)?;
+        self.counters.launches += 1;
+        self.push(stream, Op::Launch(kernel, *launch, Params::new(params)))
+    }
+
+    fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {
+        self.outside_capture(Some(stream), "a copy from pageable memory")?;
+        self.push(stream, Op::Upload(to, from.to_vec()))
+    }
+
+    fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()> {
+        self.wait_for(stream, "a copy to pageable memory")?;
+        self.machine.pages.read(from, to)
+    }
+
+    fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.push(stream, Op::Copy(to, from, bytes))
+    }
+
+    fn fill(&mut self, stream: Stream, to: Address, value: u8, bytes: usize) -> Result<()> {
+        self.push(stream, Op::Fill(to, value, bytes))
+    }
+
+    fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        self.healthy()?;
+        self.outside_capture(None, "an allocation")?;
+        Ok(self.machine.pin(bytes))
+    }
+
+    fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
+        self.machine.pinned(buffer)
+    }
+
+    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
+        self.fits(from, bytes)?;
+        self.push(stream, Op::UploadPinned(to, from, bytes))
+    }
+
+    fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
+        self.fits(to, bytes)?;
+        if self.capture.is_none() {
+            // Whoever reads before the copy has run finds this.
+            self.machine.pinned(to)[..bytes].fill(POISON);
+        }
+        self.push(stream, Op::DownloadPinned(from, to, bytes))
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        self.healthy()?;
+        Ok(self.queues.add())
+    }
+
+    fn synchronize(&mut self, stream: Stream) -> Result<()> {
+        self.wait_for(stream, "a synchronisation")
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.healthy()?;
+        self.events.push(Recorded::Never);
+        Ok(Event(self.machine.event()))
+    }
+
+    fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()> {
+        self.known(stream)?;
+        self.recording(event)?;
+        if self.machine.skips_host(site, "record") {
+            return Ok(());
+        }
+        self.tickets += 1;
+        let captured = self.capture.as_ref().is_some_and(|c| c.has(stream));
+        let recorded = if captured { Recorded::Captured(self.tickets) } else { Recorded::Queued(self.tickets) };
+        self.events[event.0 as usize] = recorded;
+        self.push(stream, Op::Record(event, self.tickets))
+    }
+
+    fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()> {
+        self.known(stream)?;
+        let recorded = self.recording(event)?;
+        if self.machine.skips_host(site, "wait") {
+            return Ok(());
+        }
+        match (recorded, &mut self.capture) {
+            (Recorded::Never, _) => Ok(()),
+            (Recorded::Captured(ticket), Some(capture)) if capture.recorded(ticket) => {
+                capture.push(stream, Op::Wait(ticket));
+                Ok(())
+            }
+            (Recorded::Captured(_), _) => {
+                Err(Error::Failed(format!("event {} was recorded in a capture that has ended", event.0)))
+            }
+            (Recorded::Queued(_), Some(capture)) if capture.has(stream) => {
+                Err(capture.refuse("a wait for work outside it"))
+            }
+            (Recorded::Queued(ticket), _) => self.push(stream, Op::Wait(ticket)),
+        }
+    }
+
+    fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
+        self.healthy()?;
+        self.outside_capture(None, "a synchronisation")?;
+        self.counters.synchronizations += 1;
+        for event in [from, to] {
+            if let Recorded::Queued(ticket) = self.recording(event)?
+                && let Some(stream) = self.queues.recorder(ticket)
+            {
+                self.drain(stream, Some(ticket))?;
+            }
+        }
+        match (self.machine.reached(from.0), self.machine.reached(to.0)) {
+            (Some(from), Some(to)) => Ok(to.saturating_duration_since(from).as_secs_f32() * 1e3),
+            _ => Err(Error::Failed("the time between events that were not recorded".into())),
+        }
+    }
+
+    fn begin_capture(&mut self, stream: Stream) -> Result<()> {
+        self.known(stream)?;
+        self.outside_capture(None, "another capture")?;
+        self.capture = Some(Capture::new(stream));
+        Ok(())
+    }
+
+    fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
+        self.healthy()?;
+        let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is going on".into()))?;
+        self.graphs.push(capture.end(stream)?);
+        Ok(Graph(self.graphs.len() as u32 - 1))
+    }
+
+    fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
+        if graph.0 as usize >= self.graphs.len() {
+            return Err(Error::Failed(format!("graph {} was never captured", graph.0)));
+        }
+        self.outside_capture(Some(stream), "a replay")?;
+        self.counters.replays += 1;
+        self.push(stream, Op::Replay(graph))
+    }
+
+    fn range_push(&mut self, name: &str) {
+        if self.profiling {
+            self.ranges.push((self.depth, name.to_owned()));
+        }
+        self.depth += 1;
+    }
+
+    fn range_pop(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+    }
+
+    fn profiler(&mut self, on: bool) -> Result<()> {
+        let count = if on { &mut self.counters.profiler_starts } else { &mut self.counters.profiler_stops };
+        *count += 1;
+        self.profiling = on;
+        Ok(())
+    }
+
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16]> {
+        tensor_map::encode(map)
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}

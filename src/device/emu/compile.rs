@@ -1,0 +1,205 @@
+//! Kernel sources to shared objects of the host: compiled when first needed, kept in a cache by content.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::{Error, Result};
+
+/// Contraction would fuse what the kernels round twice; wrappers read bf16 through wider types. v3 is the widest
+/// level of x86-64 whose floating point agrees on every machine that has it.
+const FLAGS: [&str; 7] =
+    ["-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"];
+
+/// What to write in messages about the compiler.
+const WANTED: &str = "g++ 11 or clang++ 13 or newer (Debian, Ubuntu: apt-get install g++), or CXX set to one";
+
+/// A C++ compiler of this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Compiler {
+    command: PathBuf,
+    version: String,
+}
+
+impl Compiler {
+    /// The compiler `CXX` names, else the first of g++, clang++ and c++ that answers. Errors when there is none, or
+    /// when this processor cannot run what it would make.
+    pub fn find() -> Result<Compiler> {
+        require_processor()?;
+        match std::env::var_os("CXX") {
+            Some(command) if !command.is_empty() => Compiler::at(command),
+            _ => {
+                ["g++", "clang++", "c++"].into_iter().find_map(|command| Compiler::at(command).ok()).ok_or_else(|| {
+                    Error::input("the emulator's compiler", "neither g++ nor clang++ nor c++ on the PATH", WANTED)
+                })
+            }
+        }
+    }
+
+    /// The compiler behind this command. Errors when it does not answer `--version`.
+    pub fn at(command: impl Into<PathBuf>) -> Result<Compiler> {
+        let command = command.into();
+        let absent = |found: String| Error::input("the emulator's compiler", found, WANTED);
+        let name = command.display();
+        let said = Command::new(&command).arg("--version").output().map_err(|e| absent(format!("{name}: {e}")))?;
+        if !said.status.success() {
+            return Err(absent(format!("{name} --version: {}", said.status)));
+        }
+        let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned();
+        Ok(Compiler { command, version })
+    }
+
+    /// Compiles sources inside `folder`; paths in its messages and call sites are relative to `folder`.
+    fn compile(&self, folder: &Path, units: &[String], object: &Path) -> Result<()> {
+        let mut command = Command::new(&self.command);
+        command.current_dir(folder).args(FLAGS).args(["-I", "kernels", "-x", "c++"]).args(units).arg("-o").arg(object);
+        let said = command.output().map_err(Error::io(&self.command))?;
+        if said.status.success() {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&said.stderr);
+        let with = format!("{} ({})", self.command.display(), self.version);
+        let units = units.join(", ");
+        Err(Error::Failed(format!("{units} does not compile for the emulator with {with}:\n{text}")))
+    }
+}
+
+fn require_processor() -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    let able = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
+    #[cfg(not(target_arch = "x86_64"))]
+    let able = false;
+    let found = format!("{} without AVX2, FMA or BMI2", std::env::consts::ARCH);
+    if able { Ok(()) } else { Err(Error::input("the emulator's processor", found, "x86-64-v3")) }
+}
+
+/// Sources by path, as `kernels/rms_norm.cu`.
+pub type Sources = BTreeMap<String, String>;
+
+/// Compiled objects on disk, named by source file and a hash of all that went into them.
+pub struct Cache {
+    folder: PathBuf,
+    compiler: Compiler,
+    sources: Sources,
+}
+
+impl Cache {
+    /// The user's cache (`XDG_CACHE_HOME`, else `.cache` in `HOME`). Errors when neither is set.
+    pub fn folder() -> Result<PathBuf> {
+        let set = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+        let absent = || Error::input("the emulator's cache", "neither XDG_CACHE_HOME nor HOME", "one of them set");
+        Ok(base.ok_or_else(absent)?.join("omr").join("emu"))
+    }
+
+    /// A cache in `folder` for `sources`, filled by `compiler`.
+    pub fn new(folder: impl Into<PathBuf>, compiler: Compiler, sources: Sources) -> Cache {
+        Cache { folder: folder.into(), compiler, sources }
+    }
+
+    /// The sources in `folder` (as `kernels/emu/`) that are compiled, not included.
+    pub fn units(&self, folder: &str) -> Vec<String> {
+        let units = self.sources.keys().filter(|path| path.starts_with(folder) && path.ends_with(".cpp"));
+        units.cloned().collect()
+    }
+
+    /// The shared object of these sources, compiled unless it is there. Only they and what they include count, so an
+    /// edit recompiles what it touches. Errors name the sources and show all the compiler said.
+    ///
+    /// Processes that ask at once may each compile it; the objects are equal and each arrives by a rename.
+    pub fn object(&self, units: &[String]) -> Result<PathBuf> {
+        let object = self.path(units)?;
+        if object.exists() {
+            return Ok(object);
+        }
+        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
+        let work = tempfile::Builder::new().prefix("compile-").tempdir_in(&self.folder);
+        let work = work.map_err(Error::io(&self.folder))?;
+        for (path, text) in self.closure(units)? {
+            let file = work.path().join(path);
+            let parent = file.parent().unwrap_or(work.path());
+            fs::create_dir_all(parent).map_err(Error::io(parent))?;
+            fs::write(&file, text).map_err(Error::io(&file))?;
+        }
+        let made = work.path().join("object.so");
+        self.compiler.compile(work.path(), units, &made)?;
+        fs::rename(&made, &object).map_err(Error::io(&object))?;
+        Ok(object)
+    }
+
+    /// Where the object of these sources is or will be.
+    pub fn path(&self, units: &[String]) -> Result<PathBuf> {
+        let key = self.key(&self.closure(units)?);
+        let name = units.first().map_or("none", |unit| stem(unit));
+        Ok(self.folder.join(format!("{name}-{key}.so")))
+    }
+
+    /// The sources, by path.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Sources and every file they include, by path.
+    fn closure(&self, units: &[String]) -> Result<BTreeMap<&str, &str>> {
+        let mut used = BTreeMap::new();
+        let mut todo = units.to_vec();
+        while let Some(path) = todo.pop() {
+            let Some((path, text)) = self.sources.get_key_value(&path) else {
+                let known: Vec<&str> = self.sources.keys().map(String::as_str).filter(|p| p.ends_with(".cu")).collect();
+                return Err(Error::Failed(format!("no kernel source {path}; there are {}", known.join(", "))));
+            };
+            if used.insert(path.as_str(), text.as_str()).is_some() {
+                continue;
+            }
+            let beside = Path::new(path).parent().unwrap_or(Path::new(""));
+            for name in text.lines().filter_map(included) {
+                let candidates = [plain(&beside.join(name)), plain(&Path::new("kernels").join(name))];
+                // One that is not there belongs to the other compiler's branch, or the compiler names it.
+                todo.extend(candidates.into_iter().find(|c| self.sources.contains_key(c)));
+            }
+        }
+        Ok(used)
+    }
+
+    fn key(&self, used: &BTreeMap<&str, &str>) -> String {
+        let mut hash = blake3::Hasher::new();
+        let mut add = |text: &str| {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        add(&self.compiler.command.to_string_lossy());
+        add(&self.compiler.version);
+        FLAGS.iter().for_each(|flag| add(flag));
+        used.iter().for_each(|(path, text)| {
+            add(path);
+            add(text);
+        });
+        hash.finalize().to_hex()[..16].to_owned()
+    }
+}
+
+/// The name in `#include "name"`.
+fn included(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix('#')?.trim_start().strip_prefix("include")?;
+    let name = rest.trim_start().strip_prefix('"')?;
+    name.split('"').next()
+}
+
+/// `a/b/../c` as `a/c`.
+fn plain(path: &Path) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.to_str().unwrap_or_default().split('/') {
+        match part {
+            ".." => drop(parts.pop()),
+            "." | "" => {}
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+fn stem(path: &str) -> &str {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    name.split('.').next().unwrap_or(name)
+}

@@ -1,0 +1,262 @@
+//! Queued work, and captures of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::device::driver::{Address, Event, Graph, Kernel, Launch, Pinned, Stream};
+use crate::error::{Error, Result};
+
+/// One recording of an event.
+pub type Ticket = u64;
+
+/// The bytes of a kernel's `Args`, aligned for any of them (a tensor map asks for 64).
+#[derive(Clone, Copy)]
+#[repr(align(128))]
+struct Line([u8; 128]);
+
+/// Parameters of a launch, as they were at the call.
+#[derive(Clone)]
+pub struct Params {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+impl Params {
+    /// A copy of `bytes`.
+    pub fn new(bytes: &[u8]) -> Params {
+        let line = |part: &[u8]| {
+            let mut line = Line([0; 128]);
+            line.0[..part.len()].copy_from_slice(part);
+            line
+        };
+        // One line at least: a kernel without parameters still gets an address.
+        let mut lines: Vec<Line> = bytes.chunks(128).map(line).collect();
+        lines.resize(lines.len().max(1), Line([0; 128]));
+        Params { lines, bytes: bytes.len() }
+    }
+
+    /// The bytes, on a boundary of 128.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: lines are arrays of bytes without gaps, and `bytes` is at most their length.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.bytes) }
+    }
+}
+
+/// A piece of queued work.
+#[derive(Clone)]
+pub enum Op {
+    /// A kernel.
+    Launch(Kernel, Launch, Params),
+    /// Bytes of the host, taken at the call.
+    Upload(Address, Vec<u8>),
+    /// Bytes of a pinned buffer, read when this runs.
+    UploadPinned(Address, Pinned, usize),
+    /// To a pinned buffer.
+    DownloadPinned(Address, Pinned, usize),
+    /// To, from, bytes.
+    Copy(Address, Address, usize),
+    /// To, value, bytes.
+    Fill(Address, u8, usize),
+    /// A tensor begins.
+    Open(Address, usize),
+    /// Tensors end.
+    Close(Address, usize),
+    /// An event is reached.
+    Record(Event, Ticket),
+    /// What follows waits for this recording.
+    Wait(Ticket),
+    /// Captured work.
+    Replay(Graph),
+}
+
+/// What the streams have still to do.
+#[derive(Default)]
+pub struct Queues {
+    streams: Vec<VecDeque<Op>>,
+    pending: BTreeSet<Ticket>,
+}
+
+impl Queues {
+    /// Adds a stream.
+    pub fn add(&mut self) -> Stream {
+        self.streams.push(VecDeque::new());
+        Stream(self.streams.len() as u32 - 1)
+    }
+
+    /// True when there is such a stream.
+    pub fn has(&self, stream: Stream) -> bool {
+        (stream.0 as usize) < self.streams.len()
+    }
+
+    /// Appends work.
+    pub fn push(&mut self, stream: Stream, op: Op) {
+        if let Op::Record(_, ticket) = op {
+            self.pending.insert(ticket);
+        }
+        self.streams[stream.0 as usize].push_back(op);
+    }
+
+    /// True when nothing of the stream is left.
+    pub fn is_empty(&self, stream: Stream) -> bool {
+        self.streams[stream.0 as usize].is_empty()
+    }
+
+    /// The recording that the stream's next work waits for, when it has not happened.
+    pub fn blocked_on(&self, stream: Stream) -> Option<Ticket> {
+        match self.streams[stream.0 as usize].front() {
+            Some(Op::Wait(ticket)) if self.pending.contains(ticket) => Some(*ticket),
+            _ => None,
+        }
+    }
+
+    /// The stream whose queue holds a recording.
+    pub fn recorder(&self, ticket: Ticket) -> Option<Stream> {
+        let holds = |ops: &VecDeque<Op>| ops.iter().any(|op| matches!(op, Op::Record(_, t) if *t == ticket));
+        self.streams.iter().position(holds).map(|i| Stream(i as u32))
+    }
+
+    /// Takes the stream's next work.
+    pub fn pop(&mut self, stream: Stream) -> Option<Op> {
+        let op = self.streams[stream.0 as usize].pop_front();
+        if let Some(Op::Record(_, ticket)) = &op {
+            self.pending.remove(ticket);
+        }
+        op
+    }
+
+    /// True when the recording has not happened.
+    pub fn is_pending(&self, ticket: Ticket) -> bool {
+        self.pending.contains(&ticket)
+    }
+
+    /// Streams with work that waits for nothing.
+    pub fn ready(&self) -> Vec<Stream> {
+        let all = (0..self.streams.len() as u32).map(Stream);
+        all.filter(|s| !self.is_empty(*s) && self.blocked_on(*s).is_none()).collect()
+    }
+
+    /// Drops all work, after an error.
+    pub fn clear(&mut self) {
+        self.streams.iter_mut().for_each(VecDeque::clear);
+        self.pending.clear();
+    }
+}
+
+/// Work of each stream, by how much of it is known to be done.
+type Clock = BTreeMap<u32, usize>;
+
+fn merge(into: &mut Clock, other: &Clock) {
+    for (stream, count) in other {
+        let mine = into.entry(*stream).or_default();
+        *mine = (*mine).max(*count);
+    }
+}
+
+/// A capture that is going on.
+pub struct Capture {
+    origin: Stream,
+    ops: Vec<(Stream, Op)>,
+    seen: BTreeMap<u32, Clock>,
+    records: BTreeMap<Ticket, Clock>,
+    refused: Option<String>,
+}
+
+impl Capture {
+    /// A capture of the work of `origin`, and of streams that come to wait for it.
+    pub fn new(origin: Stream) -> Capture {
+        Capture {
+            origin,
+            ops: Vec::new(),
+            seen: BTreeMap::from([(origin.0, Clock::new())]),
+            records: BTreeMap::new(),
+            refused: None,
+        }
+    }
+
+    /// True when the work of `stream` is captured.
+    pub fn has(&self, stream: Stream) -> bool {
+        self.seen.contains_key(&stream.0)
+    }
+
+    /// True when this recording was captured.
+    pub fn recorded(&self, ticket: Ticket) -> bool {
+        self.records.contains_key(&ticket)
+    }
+
+    /// The call cannot be captured: the capture is lost, as on a card.
+    pub fn refuse(&mut self, call: &str) -> Error {
+        let text = format!("{call} during a capture");
+        self.refused.get_or_insert_with(|| text.clone());
+        Error::Failed(text)
+    }
+
+    /// Captures work.
+    pub fn push(&mut self, stream: Stream, op: Op) {
+        let clock = self.seen.entry(stream.0).or_default();
+        if let Op::Wait(ticket) = op
+            && let Some(at) = self.records.get(&ticket)
+        {
+            merge(clock, at);
+        }
+        *clock.entry(stream.0).or_default() += 1;
+        if let Op::Record(_, ticket) = op {
+            self.records.insert(ticket, clock.clone());
+        }
+        self.ops.push((stream, op));
+    }
+
+    /// What was captured by `stream`. Errors when it is another's capture, a call broke it, or a stream's work was not
+    /// waited for.
+    pub fn end(self, stream: Stream) -> Result<Captured> {
+        if stream != self.origin {
+            return Err(Error::Failed("a capture ends on the stream it began on".into()));
+        }
+        if let Some(call) = self.refused {
+            return Err(Error::Failed(format!("the capture was lost by {call}")));
+        }
+        let known = &self.seen[&self.origin.0];
+        for (stream, clock) in &self.seen {
+            if known.get(stream).copied().unwrap_or(0) < clock.get(stream).copied().unwrap_or(0) {
+                return Err(Error::Failed(format!("the capture ends without waiting for stream {stream}")));
+            }
+        }
+        Ok(Captured { ops: self.ops })
+    }
+}
+
+/// Captured work: streams with their order, and the recordings they wait for.
+pub struct Captured {
+    ops: Vec<(Stream, Op)>,
+}
+
+impl Captured {
+    /// All of it in an order that keeps every stream's own and every wait; among streams that could go on, `choose`
+    /// picks by index (they ascend).
+    pub fn order(&self, mut choose: impl FnMut(usize) -> usize) -> Vec<&Op> {
+        let mut queues: BTreeMap<u32, VecDeque<&Op>> = BTreeMap::new();
+        let mut pending = BTreeSet::new();
+        for (stream, op) in &self.ops {
+            queues.entry(stream.0).or_default().push_back(op);
+            if let Op::Record(_, ticket) = op {
+                pending.insert(*ticket);
+            }
+        }
+        let mut order = Vec::with_capacity(self.ops.len());
+        loop {
+            let can = |ops: &VecDeque<&Op>| match ops.front() {
+                Some(Op::Wait(ticket)) => !pending.contains(ticket),
+                front => front.is_some(),
+            };
+            let ready: Vec<u32> = queues.iter().filter(|(_, ops)| can(ops)).map(|(s, _)| *s).collect();
+            // A wait was captured after its recording, so something is ready until all is done.
+            if ready.is_empty() {
+                return order;
+            }
+            let stream = ready[choose(ready.len())];
+            let Some(op) = queues.get_mut(&stream).and_then(VecDeque::pop_front) else { return order };
+            if let Op::Record(_, ticket) = op {
+                pending.remove(ticket);
+            }
+            order.push(op);
+        }
+    }
+}

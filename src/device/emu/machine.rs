@@ -1,0 +1,177 @@
+//! What carries queued work out: memory, loaded kernels, pinned buffers.
+
+use std::panic::Location;
+use std::time::Instant;
+
+use crate::device::driver::{Kernel, Launch, Pinned, Properties};
+use crate::device::emu::compile::Cache;
+use crate::device::emu::graph::{Op, Params};
+use crate::device::emu::limits;
+use crate::device::emu::pages::{POISON, Pages};
+use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
+use crate::device::emu::sites::{Site, Sites};
+use crate::device::emu::{Options, random};
+use crate::device::images::{self, Arch};
+use crate::error::{Error, Result};
+
+struct Loaded {
+    file: &'static str,
+    name: &'static str,
+    entry: &'static Entry,
+    registers: Option<u32>,
+}
+
+/// The emulated device below its queues.
+pub struct Machine {
+    instance: Instance,
+    cache: Cache,
+    kernels: Vec<Loaded>,
+    options: Options,
+    pinned: Vec<Vec<u8>>,
+    events: Vec<Option<Instant>>,
+    run: u64,
+    /// Memory.
+    pub pages: Pages,
+    /// Call sites.
+    pub sites: Sites,
+}
+
+impl Machine {
+    /// A device of these options; compiles the runtime on first use.
+    pub fn new(cache: Cache, options: &Options) -> Result<Machine> {
+        let instance = Instance::new(Runtime::get(&cache)?, &schedule(options, options.seed))?;
+        let mut machine = Machine {
+            instance,
+            cache,
+            kernels: Vec::new(),
+            options: options.clone(),
+            pinned: Vec::new(),
+            events: Vec::new(),
+            run: 0,
+            pages: Pages::default(),
+            sites: Sites::from_env()?,
+        };
+        machine.instance.skip(machine.sites.skip());
+        Ok(machine)
+    }
+
+    /// Sources and objects.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Kernels run so far.
+    pub fn kernels_run(&self) -> u64 {
+        self.run
+    }
+
+    /// Loads a kernel, once.
+    pub fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        let known = self.kernels.iter().position(|k| k.name == name && k.file == file);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let entry = self.instance.runtime().kernel(&self.cache, &format!("kernels/{file}.cu"), name)?;
+                let registers = images::kernel(name, Arch::Sm80).map(|k| k.registers);
+                self.kernels.push(Loaded { file, name, entry, registers });
+                self.kernels.len() - 1
+            }
+        };
+        Ok(Kernel(index as u32))
+    }
+
+    /// Refuses what a card refuses.
+    pub fn check(&self, kernel: Kernel, launch: &Launch, params: usize, device: &Properties) -> Result<()> {
+        let Some(loaded) = self.kernels.get(kernel.0 as usize) else {
+            return Err(Error::Failed(format!("launch of kernel {}, which was never loaded", kernel.0)));
+        };
+        limits::check(loaded.name, loaded.entry, loaded.registers, launch, params, device)
+    }
+
+    /// Leaves out another site, or none.
+    pub fn skip(&mut self, site: Option<Site>) {
+        self.instance.skip(site.as_ref());
+        self.sites.set_skip(site);
+    }
+
+    /// Notes a synchronising call of the host; true when it is the one to leave out.
+    pub fn skips_host(&mut self, at: &Location, wrapper: &str) -> bool {
+        self.sites.host(at, wrapper, self.cache.sources())
+    }
+
+    /// A pinned buffer.
+    pub fn pin(&mut self, bytes: usize) -> Pinned {
+        self.pinned.push(vec![POISON; bytes]);
+        Pinned(self.pinned.len() as u32 - 1)
+    }
+
+    /// The bytes of a pinned buffer.
+    pub fn pinned(&mut self, buffer: Pinned) -> &mut Vec<u8> {
+        &mut self.pinned[buffer.0 as usize]
+    }
+
+    /// Another event; its number.
+    pub fn event(&mut self) -> u32 {
+        self.events.push(None);
+        self.events.len() as u32 - 1
+    }
+
+    /// When an event was last reached.
+    pub fn reached(&self, event: u32) -> Option<Instant> {
+        self.events.get(event as usize).copied().flatten()
+    }
+
+    /// Carries out one piece of work; graphs and waits are the queues' business.
+    pub fn execute(&mut self, op: &Op) -> Result<()> {
+        match op {
+            Op::Launch(kernel, launch, params) => self.launch(*kernel, launch, params),
+            Op::Upload(to, bytes) => self.pages.write(*to, bytes),
+            Op::UploadPinned(to, from, bytes) => self.pages.write(*to, &self.pinned[from.0 as usize][..*bytes]),
+            Op::DownloadPinned(from, to, bytes) => self.pages.read(*from, &mut self.pinned[to.0 as usize][..*bytes]),
+            Op::Copy(to, from, bytes) => self.pages.copy(*to, *from, *bytes),
+            Op::Fill(to, value, bytes) => self.pages.fill(*to, *value, *bytes),
+            Op::Open(address, bytes) => self.pages.open(*address, *bytes),
+            Op::Close(address, bytes) => self.pages.close(*address, *bytes),
+            Op::Record(event, _) => {
+                self.events[event.0 as usize] = Some(Instant::now());
+                Ok(())
+            }
+            Op::Wait(_) | Op::Replay(_) => Ok(()),
+        }
+    }
+
+    fn launch(&mut self, kernel: Kernel, launch: &Launch, params: &Params) -> Result<()> {
+        let Loaded { name, entry, registers, .. } = self.kernels[kernel.0 as usize];
+        let seed = match self.options.seed {
+            0 => 0,
+            // Every launch has a schedule of its own; 0 would mean the fixed one.
+            seed => random(seed, self.run) | 1,
+        };
+        self.run += 1;
+        let grid = Grid {
+            grid: launch.grid,
+            block: launch.block,
+            cluster: launch.cluster,
+            smem: launch.smem,
+            registers: registers.unwrap_or(0),
+        };
+        let result = self.instance.launch(entry, &schedule(&self.options, seed), &grid, params.bytes());
+        let passed = self.instance.more_sites();
+        self.sites.note(passed, self.cache.sources());
+        let [x, y, z] = launch.grid;
+        let what =
+            |text| Error::Failed(format!("kernel {name}, grid {x} x {y} x {z} of {} threads: {text}", launch.block));
+        result.map_err(what)
+    }
+}
+
+fn schedule(options: &Options, seed: u64) -> Schedule {
+    let completion = options.completion as u32;
+    Schedule {
+        seed,
+        multiprocessors: options.multiprocessors.max(1),
+        completion,
+        shadow: options.shadow.into(),
+        poison: 1,
+    }
+}

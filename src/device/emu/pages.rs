@@ -1,0 +1,136 @@
+//! Device memory of the emulator: reserved pages that open for tensors and close behind them.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+
+use memmap2::{MmapMut, MmapOptions};
+
+use crate::device::driver::Address;
+use crate::error::{Error, Result};
+
+/// A page of the host: what is opened and closed as a whole.
+pub const PAGE: u64 = 4096;
+
+/// What memory holds that nobody wrote: NaN as bf16 and as f32, -1 as an index.
+pub const POISON: u8 = 0xFF;
+
+/// `PROT_NONE` and `PROT_READ | PROT_WRITE` of POSIX.
+const CLOSED: c_int = 0;
+const OPEN: c_int = 3;
+
+unsafe extern "C" {
+    fn mprotect(page: *mut c_void, bytes: usize, protection: c_int) -> c_int;
+}
+
+/// Mappings and which of their pages are accessible.
+#[derive(Default)]
+pub struct Pages {
+    maps: Vec<MmapMut>,
+    /// Accessible ranges by start, with their ends; never adjacent, as each ends at a guard page.
+    open: BTreeMap<Address, Address>,
+}
+
+impl Pages {
+    /// Reserves `bytes`, all inaccessible, with a page more behind them.
+    pub fn map(&mut self, bytes: usize) -> Result<Address> {
+        let bytes = bytes.next_multiple_of(PAGE as usize) + PAGE as usize;
+        let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
+        let map = map.map_err(|e| Error::Failed(format!("reserving {bytes} bytes for the emulator: {e}")))?;
+        let base = map.as_ptr() as Address;
+        self.maps.push(map);
+        self.protect(base, bytes, CLOSED)?;
+        Ok(base)
+    }
+
+    /// Opens and poisons the pages of a tensor.
+    pub fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
+        let Some((from, to)) = self.whole(address, bytes)? else { return Ok(()) };
+        let len = (to - from) as usize;
+        self.protect(from, len, OPEN)?;
+        self.open.insert(from, to);
+        // SAFETY: the pages lie in a mapping (checked above) and were made accessible; no reference covers them.
+        unsafe { std::ptr::write_bytes(from as *mut u8, POISON, len) };
+        Ok(())
+    }
+
+    /// Closes every page of the range.
+    pub fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
+        let Some((from, to)) = self.whole(address, bytes)? else { return Ok(()) };
+        let gone: Vec<Address> = self.open.range(from..to).map(|(start, _)| *start).collect();
+        for start in gone {
+            self.open.remove(&start);
+        }
+        self.protect(from, (to - from) as usize, CLOSED)
+    }
+
+    fn protect(&self, page: Address, bytes: usize, protection: c_int) -> Result<()> {
+        // SAFETY: the range is whole pages of one of `maps`, whose slices nobody borrows.
+        let status = unsafe { mprotect(page as *mut c_void, bytes, protection) };
+        let cause = || std::io::Error::last_os_error();
+        if status == 0 { Ok(()) } else { Err(Error::Failed(format!("protecting {bytes} bytes: {}", cause()))) }
+    }
+
+    /// The range in whole pages, or `None` when it is empty. Errors when no mapping holds it.
+    fn whole(&self, address: Address, bytes: usize) -> Result<Option<(Address, Address)>> {
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let (from, to) = (address / PAGE * PAGE, (address + bytes as u64).next_multiple_of(PAGE));
+        let held = self.maps.iter().any(|map| {
+            let base = map.as_ptr() as Address;
+            base <= from && to <= base + map.len() as u64
+        });
+        let outside = || Error::Failed(format!("{bytes} bytes at {address:#x} are outside the device's memory"));
+        if held { Ok(Some((from, to))) } else { Err(outside()) }
+    }
+
+    /// The pointer behind `bytes` accessible bytes. Errors when some are not: never taken, released, or past an end.
+    fn pointer(&self, address: Address, bytes: usize) -> Result<*mut u8> {
+        if bytes == 0 {
+            return Ok(std::ptr::dangling_mut());
+        }
+        match self.open.range(..=address).next_back() {
+            Some((_, end)) if address + bytes as u64 <= *end => Ok(address as *mut u8),
+            Some((_, end)) if address < *end => {
+                let past = address + bytes as u64 - end;
+                Err(Error::Failed(format!("{bytes} bytes at {address:#x}: {past} are past the tensor's end")))
+            }
+            _ => Err(Error::Failed(format!("{bytes} bytes at {address:#x}: no tensor is there, or it was released"))),
+        }
+    }
+
+    /// Copies from the host.
+    pub fn write(&mut self, to: Address, from: &[u8]) -> Result<()> {
+        let to = self.pointer(to, from.len())?;
+        // SAFETY: `to` has that many accessible bytes, of which no reference exists.
+        unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+        Ok(())
+    }
+
+    /// Copies to the host.
+    pub fn read(&self, from: Address, to: &mut [u8]) -> Result<()> {
+        let from = self.pointer(from, to.len())?;
+        // SAFETY: `from` has that many accessible bytes, of which no reference exists.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+        Ok(())
+    }
+
+    /// Copies inside the device; overlapping ranges are refused, as a card's copy leaves them undefined.
+    pub fn copy(&mut self, to: Address, from: Address, bytes: usize) -> Result<()> {
+        if to < from + bytes as u64 && from < to + bytes as u64 {
+            return Err(Error::Failed(format!("a copy of {bytes} bytes overlaps itself")));
+        }
+        let (to, from) = (self.pointer(to, bytes)?, self.pointer(from, bytes)?);
+        // SAFETY: both have that many accessible bytes, apart from each other.
+        unsafe { std::ptr::copy_nonoverlapping(from, to, bytes) };
+        Ok(())
+    }
+
+    /// Sets every byte.
+    pub fn fill(&mut self, to: Address, value: u8, bytes: usize) -> Result<()> {
+        let to = self.pointer(to, bytes)?;
+        // SAFETY: `to` has that many accessible bytes.
+        unsafe { std::ptr::write_bytes(to, value, bytes) };
+        Ok(())
+    }
+}

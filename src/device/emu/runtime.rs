@@ -1,0 +1,266 @@
+//! The emulator's C interface (kernels/emu/api.h), loaded from compiled objects.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_LOCAL, RTLD_NOW};
+
+use crate::device::emu::compile::Cache;
+use crate::device::emu::sites::{Passed, Site};
+use crate::error::{Error, Result};
+
+/// `OMR_EMU_VERSION` of the header this file mirrors.
+const VERSION: u32 = 1;
+
+/// Where the runtime's sources are; kernel objects find its functions once it is loaded.
+const SOURCES: &str = "kernels/emu/";
+
+/// A kernel as its object states it (`EmuEntry`).
+#[repr(C)]
+pub struct Entry {
+    name: *const c_char,
+    file: *const c_char,
+    run: extern "C" fn(*const c_void),
+    /// Bytes of its `Args`.
+    pub args_bytes: u32,
+    /// Most threads of a CTA.
+    pub threads: u32,
+    /// CTAs that an SM holds at least.
+    pub min_ctas: u32,
+    /// 1 where bits may depend on the order of CTAs.
+    pub unordered: u32,
+}
+
+// SAFETY: an entry is constant data of an object that is never unloaded.
+unsafe impl Sync for Entry {}
+// SAFETY: as above.
+unsafe impl Send for Entry {}
+
+/// How an instance schedules (`EmuOptions`).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Schedule {
+    /// 0 for the fixed one.
+    pub seed: u64,
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// Eager 0, lazy 1, random 2.
+    pub completion: u32,
+    /// 1: shared memory has shadow state.
+    pub shadow: u32,
+    /// 1: fresh shared memory and the targets of copies on their way are filled with 0xFF.
+    pub poison: u32,
+}
+
+/// A grid (`EmuLaunch`).
+#[repr(C)]
+pub struct Grid {
+    /// CTAs.
+    pub grid: [u32; 3],
+    /// Threads of a CTA.
+    pub block: u32,
+    /// CTAs of a cluster.
+    pub cluster: u32,
+    /// Bytes of dynamic shared memory.
+    pub smem: u32,
+    /// Registers a thread, 0 where they are not known.
+    pub registers: u32,
+}
+
+/// `EmuSite`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct PassedSite {
+    file: *const c_char,
+    wrapper: *const c_char,
+    exempt: *const c_char,
+    line: u32,
+    reserved: u32,
+    passes: u64,
+}
+
+type Handle = *mut c_void;
+
+/// The loaded runtime and the kernel objects loaded beside it.
+pub struct Runtime {
+    create: unsafe extern "C" fn(*const Schedule) -> Handle,
+    destroy: unsafe extern "C" fn(Handle),
+    set_options: unsafe extern "C" fn(Handle, *const Schedule),
+    launch: unsafe extern "C" fn(Handle, *const Entry, *const Grid, *const c_void, usize) -> c_int,
+    error: unsafe extern "C" fn(Handle) -> *const c_char,
+    skip: unsafe extern "C" fn(Handle, *const c_char, u32),
+    sites: unsafe extern "C" fn(Handle, *mut PassedSite, usize) -> usize,
+    objects: Mutex<HashMap<PathBuf, Slot>>,
+    /// Held for good: kernels hold addresses of its code.
+    _library: Library,
+}
+
+/// One object: loaded by whoever asks first, while others wait for it.
+type Slot = Arc<OnceLock<std::result::Result<Library, String>>>;
+
+impl Runtime {
+    /// The runtime of this process, compiled and loaded on first use. A failure stays.
+    pub fn get(cache: &Cache) -> Result<&'static Runtime> {
+        static RUNTIME: OnceLock<std::result::Result<Runtime, String>> = OnceLock::new();
+        // Kernel objects resolve against the one runtime, so the first cache's sources serve the whole process.
+        let runtime = RUNTIME.get_or_init(|| Runtime::load(cache).map_err(|e| e.to_string()));
+        runtime.as_ref().map_err(|text| Error::Failed(text.clone()))
+    }
+
+    fn load(cache: &Cache) -> Result<Runtime> {
+        let library = open(&cache.object(&cache.units(SOURCES))?, RTLD_GLOBAL)?;
+        // SAFETY: the signatures are those of kernels/emu/api.h, whose version is compared first; the functions live
+        // as long as the library, which is never closed.
+        unsafe {
+            let version: extern "C" fn() -> u32 = symbol(&library, c"omr_emu_version")?;
+            if version() != VERSION {
+                let found = version();
+                return Err(Error::Failed(format!("the emulator's interface is {found}, the driver's {VERSION}")));
+            }
+            Ok(Runtime {
+                create: symbol(&library, c"omr_emu_create")?,
+                destroy: symbol(&library, c"omr_emu_destroy")?,
+                set_options: symbol(&library, c"omr_emu_set_options")?,
+                launch: symbol(&library, c"omr_emu_launch")?,
+                error: symbol(&library, c"omr_emu_error")?,
+                skip: symbol(&library, c"omr_emu_skip")?,
+                sites: symbol(&library, c"omr_emu_sites")?,
+                objects: Mutex::default(),
+                _library: library,
+            })
+        }
+    }
+
+    /// Kernel `name` of `source`, compiled and loaded on first use. Errors name the source or the kernel.
+    pub fn kernel(&'static self, cache: &Cache, source: &str, name: &str) -> Result<&'static Entry> {
+        let units = [source.to_owned()];
+        let slot = {
+            let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+            objects.entry(cache.path(&units)?).or_default().clone()
+        };
+        let loaded = slot.get_or_init(|| {
+            let path = cache.object(&units).map_err(|e| e.to_string())?;
+            open(&path, RTLD_LOCAL).map_err(|e| e.to_string())
+        });
+        let library = loaded.as_ref().map_err(|text| Error::Failed(text.clone()))?;
+        let wanted = CString::new(format!("omr_entry_{name}")).unwrap_or_default();
+        // SAFETY: KERNEL exports data of this layout under this name; the object stays loaded with `self`, which
+        // lives in a static.
+        let entry = unsafe { library.get::<*const Entry>(wanted.as_bytes_with_nul()) };
+        let entry: *const Entry =
+            entry.map_err(|_| Error::Failed(format!("{source} has no kernel {name}")))?.into_raw().cast();
+        // SAFETY: as above.
+        Ok(unsafe { &*entry })
+    }
+}
+
+/// One emulated device of the runtime: its schedule and the sites it passed.
+pub struct Instance {
+    runtime: &'static Runtime,
+    handle: Handle,
+    known: usize,
+}
+
+// SAFETY: an instance serves one thread at a time, not one thread for life; `&mut` sees to that.
+unsafe impl Send for Instance {}
+
+impl Instance {
+    /// A device. Errors when there is no memory for it.
+    pub fn new(runtime: &'static Runtime, schedule: &Schedule) -> Result<Instance> {
+        // SAFETY: the options live through the call.
+        let handle = unsafe { (runtime.create)(schedule) };
+        if handle.is_null() {
+            return Err(Error::Failed("no memory for an emulated device".into()));
+        }
+        Ok(Instance { runtime, handle, known: 0 })
+    }
+
+    /// The runtime it belongs to.
+    pub fn runtime(&self) -> &'static Runtime {
+        self.runtime
+    }
+
+    /// Makes the calls at `site` do nothing.
+    pub fn skip(&mut self, site: Option<&Site>) {
+        let file = site.and_then(|site| CString::new(site.file.as_str()).ok());
+        let (file, line) = match (&file, site) {
+            (Some(file), Some(site)) => (file.as_ptr(), site.line),
+            _ => (std::ptr::null(), 0),
+        };
+        // SAFETY: the runtime copies the name.
+        unsafe { (self.runtime.skip)(self.handle, file, line) }
+    }
+
+    /// Runs a grid to its end; `args` are aligned for the kernel's struct and as many as the entry says. Errors with
+    /// the emulator's text.
+    pub fn launch(
+        &mut self,
+        entry: &'static Entry,
+        schedule: &Schedule,
+        grid: &Grid,
+        args: &[u8],
+    ) -> std::result::Result<(), String> {
+        // SAFETY: all pointers outlive the calls; device addresses inside `args` are the kernel's to check: its faults
+        // come back as an error. The error's text lives until the next launch.
+        unsafe {
+            (self.runtime.set_options)(self.handle, schedule);
+            match (self.runtime.launch)(self.handle, entry, grid, args.as_ptr().cast(), args.len()) {
+                0 => Ok(()),
+                _ => Err(text((self.runtime.error)(self.handle))),
+            }
+        }
+    }
+
+    /// All sites passed so far, when there are more than at the last call.
+    pub fn more_sites(&mut self) -> Vec<Passed> {
+        // SAFETY: nothing is written with a capacity of 0.
+        let count = unsafe { (self.runtime.sites)(self.handle, std::ptr::null_mut(), 0) };
+        if count == self.known {
+            return Vec::new();
+        }
+        self.known = count;
+        let none = std::ptr::null();
+        let mut found =
+            vec![PassedSite { file: none, wrapper: none, exempt: none, line: 0, reserved: 0, passes: 0 }; count];
+        // SAFETY: there is room for `count`; the texts live as long as the instance.
+        unsafe {
+            (self.runtime.sites)(self.handle, found.as_mut_ptr(), count);
+            let passed =
+                |s: &PassedSite| Passed { site: Site { file: text(s.file), line: s.line }, wrapper: text(s.wrapper) };
+            found.iter().map(passed).collect()
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // SAFETY: the handle is this instance's own and is not used again.
+        unsafe { (self.runtime.destroy)(self.handle) }
+    }
+}
+
+/// # Safety
+/// `at` is null or a NUL-terminated text.
+unsafe fn text(at: *const c_char) -> String {
+    if at.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(at) }.to_string_lossy().into_owned()
+}
+
+fn open(path: &Path, visibility: c_int) -> Result<Library> {
+    // SAFETY: the object was compiled from this program's own sources, whose initialisers only fill in data.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | visibility) };
+    library.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
+}
+
+/// # Safety
+/// `T` is the symbol's type.
+unsafe fn symbol<T: Copy>(library: &Library, name: &CStr) -> Result<T> {
+    // SAFETY: the caller's.
+    let found = unsafe { library.get::<T>(name.to_bytes_with_nul()) };
+    found.map(|s| *s).map_err(|e| Error::Failed(format!("the emulator's runtime: {e}")))
+}
