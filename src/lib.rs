@@ -5,6 +5,7 @@
 //! | [`error`] | one error type, every variant with its context |
 //! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
+//! | [`client`] | the client of OpenAI-compatible servers: teachers, judges |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points; elementary functions; Philox |
@@ -21,6 +22,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod data;
 pub mod device;

@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 
 use super::Context;
-use crate::config::{self, DataConfig, EvalConfig, GenerateConfig, Key, RecipeConfig, RlConfig, Rule, Safe, SftConfig};
+use crate::config::{
+    self, DataConfig, EvalConfig, GenerateConfig, Key, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig, SftConfig,
+};
 use crate::error::Result;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -14,6 +16,7 @@ enum Kind {
     Rl,
     Eval,
     Generate,
+    Score,
 }
 
 /// Arguments of `omr config`.
@@ -36,6 +39,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         Kind::Rl => config::keys::<RlConfig>(),
         Kind::Eval => config::keys::<EvalConfig>(),
         Kind::Generate => config::keys::<GenerateConfig>(),
+        Kind::Score => config::keys::<ScoreConfig>(),
     };
     let wanted = |key: &&Key| args.grep.as_ref().is_none_or(|text| key.path.contains(text.as_str()));
     let text: Vec<_> = keys.iter().filter(wanted).map(entry).collect();

@@ -184,7 +184,7 @@ impl Recipe<'_> {
         let kept = runtime.block_on(self.distill(&dir))?;
         let summary = json!({
             "in": kept.rows, "kept": kept.kept, "rejected": kept.rejected, "unjudged": kept.unjudged,
-            "requests": kept.requests, "tokens": kept.tokens, "seconds": begun.elapsed().as_secs_f64(),
+            "requests": kept.requests, "tokens": kept.tokens, "judge": kept.judge, "seconds": begun.elapsed().as_secs_f64(),
         });
         whole::write(done, format!("{summary:#}\n").as_bytes())
     }

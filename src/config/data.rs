@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Config, Mode, Rule, Safe, Secret};
+use super::judge::{group_from_env, judge_from_env};
+use super::{Config, JudgeConfig, Mode, Rule, Safe, Secret};
 
 choice! {
     /// File format of rows.
@@ -37,12 +38,11 @@ settings! {
     pub struct EndpointConfig {
         /// Its address up to /v1, or several to share the work.
         base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, safe: Safe::Yes,
-            name: "OAI_BASE_URL (teacher), OPENAI_BASE_URL (judge)";
+            name: "OAI_BASE_URL";
         /// The name it serves the model under.
-        model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION (teacher), OPENAI_MODEL_NAME (judge)",
-            published: "qwen3-vl (teacher), judge (judge)";
+        model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION", published: "qwen3-vl";
         /// Sent as a bearer token.
-        api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OAI_API_KEY (teacher), OPENAI_API_KEY (judge)";
+        api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OAI_API_KEY";
         /// Longest answer asked for.
         max_tokens: usize = 16384, rule: Rule::AtLeast(1.0), published: "16384";
         /// Sampling temperature asked for.
@@ -67,7 +67,7 @@ settings! {
         /// The server that answers; a recipe with a teacher of its own starts that.
         teacher: Option<EndpointConfig> = None;
         /// The server asked about answers the rules call wrong; null asks none.
-        judge: Option<EndpointConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
+        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// System prompt of the rows kept; null takes the published one, an empty text keeps what the rows have.
         system_prompt: Option<String> = None;
         /// Seed of the seeds sent with the requests; a recipe uses its own.
@@ -77,38 +77,12 @@ settings! {
     }
 }
 
-impl DataConfig {
-    fn endpoint_from_env(
-        tree: &mut Map<String, Value>,
-        endpoint: &str,
-        set: [(&str, &str); 3],
-        env: &dyn Fn(&str) -> Option<String>,
-    ) {
-        for (variable, key) in set {
-            if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
-                let endpoint = tree.entry(endpoint).or_insert(Value::Null);
-                if endpoint.is_null() {
-                    *endpoint = Value::Object(Map::new());
-                }
-                if let Value::Object(endpoint) = endpoint {
-                    endpoint.insert(key.to_owned(), Value::String(value));
-                }
-            }
-        }
-    }
-}
-
 impl Config for DataConfig {
     const NAME: &'static str = "data";
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
-        Self::endpoint_from_env(tree, "teacher", teacher, env);
-        let judge = env("USE_LLM_JUDGE").is_some_and(|v| ["true", "1", "yes"].contains(&v.to_lowercase().as_str()));
-        if judge {
-            let judge =
-                [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
-            Self::endpoint_from_env(tree, "judge", judge, env);
-        }
+        group_from_env(tree, "teacher", &teacher, env);
+        judge_from_env(tree, env);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Config, DatasetConfig, Dtype, Mode, Rule, Safe};
+use serde_json::{Map, Value};
+
+use super::{CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, Mode, Rule, Safe};
 
 settings! {
     /// `omr eval` and the `eval` part of a recipe.
@@ -15,6 +17,10 @@ settings! {
         data: Vec<DatasetConfig> = Vec::new();
         /// `strict` is the right scorer, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
+        /// The server asked about answers the rules call wrong; null asks none.
+        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
+        /// One's own reward in place of the rules.
+        reward: CommandConfig = CommandConfig::default();
         /// Measure the first so many rows only.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
         /// Answer greedily and count.
@@ -34,4 +40,8 @@ settings! {
 
 impl Config for EvalConfig {
     const NAME: &'static str = "eval";
+
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        super::judge::judge_from_env(tree, env);
+    }
 }

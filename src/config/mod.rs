@@ -1,6 +1,6 @@
 //! Settings: YAML and overrides to typed, validated, immutable values.
 //!
-//! Every key is declared once, in the tables of `recipe.rs`, `sft.rs`, `rl.rs`, `eval.rs` and `data.rs`: its
+//! Every key is declared once, in the tables of `recipe.rs`, `sft.rs`, `rl.rs`, `eval.rs`, `data.rs` and the like: its
 //! type, default, meaning, admitted values, name elsewhere and published value. The struct, the reader, the
 //! writer, the listing of `omr config` and the comparison on resume all come from that line.
 //!
@@ -15,6 +15,7 @@ mod setting;
 mod data;
 mod eval;
 mod generate;
+mod judge;
 mod recipe;
 mod rl;
 mod sft;
@@ -25,6 +26,7 @@ mod tests;
 pub use data::{DataConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::EvalConfig;
 pub use generate::{GenerateConfig, LoadDtype};
+pub use judge::{CommandConfig, JudgeConfig, ScoreConfig};
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
     AdvEstimator, FilterGroupsConfig, KlLossType, LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig,

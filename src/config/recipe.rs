@@ -130,7 +130,7 @@ impl Config for RecipeConfig {
     const NAME: &'static str = "recipe";
     const MORE_IS_SAFE: bool = false;
 
-    fn prepare(tree: &mut Map<String, Value>, _: &dyn Fn(&str) -> Option<String>) {
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let default = RecipeConfig::default();
         let seed = tree.get("seed").cloned().unwrap_or(Value::from(default.seed));
         let dtype = tree.get("dtype").cloned().unwrap_or(Value::from(default.dtype.name()));
@@ -143,6 +143,9 @@ impl Config for RecipeConfig {
                 stage.entry("seed").or_insert(seed.clone());
                 if name != "data" {
                     stage.entry("dtype").or_insert(dtype.clone());
+                }
+                if name != "sft" {
+                    super::judge::judge_from_env(stage, env);
                 }
             }
         }

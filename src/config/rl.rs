@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Config, DatasetConfig, Dtype, LrSchedulerType, Mode, OptimConfig, Place, Rule, Safe};
+use serde_json::{Map, Value};
+
+use super::{
+    CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Place, Rule, Safe,
+};
 use crate::error::{Error, Result};
 
 choice! {
@@ -110,6 +114,19 @@ settings! {
     pub struct RewardConfig {
         /// `strict` is the right behaviour, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
+        /// One's own reward in place of the rules, a program and its arguments; empty for the rules.
+        command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
+        /// Processes of it at once.
+        workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
+        /// An answer that takes longer is an error.
+        timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
+    }
+}
+
+impl RewardConfig {
+    /// The process alone.
+    pub fn command(&self) -> CommandConfig {
+        CommandConfig { command: self.command.clone(), workers: self.workers, timeout_s: self.timeout_s }
     }
 }
 
@@ -175,6 +192,8 @@ settings! {
         overlong_buffer: OverlongBufferConfig = OverlongBufferConfig::default();
         /// The reward.
         reward: RewardConfig = RewardConfig::default();
+        /// The server asked about answers the rules call wrong; null asks none.
+        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// Generation batches of the whole run; null passes once over the prompts.
         total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
             name: "verl trainer.total_training_steps", published: "15 epochs";
@@ -279,6 +298,10 @@ impl RlConfig {
 
 impl Config for RlConfig {
     const NAME: &'static str = "rl";
+
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        super::judge::judge_from_env(tree, env);
+    }
 
     fn validate(&self, place: &Place) -> Result<()> {
         self.check_parts(place, "")

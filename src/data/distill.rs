@@ -4,30 +4,34 @@
 //! goes `cache.jsonl`, from which a run that was stopped goes on. What it writes does not depend on the order in
 //! which answers arrive.
 
+mod ask_all;
 mod cache;
-mod client;
 mod repair;
 mod request;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
+pub use ask_all::{Answer, Build, Request, ask_all};
 pub use cache::Cache;
-pub use client::{Answer, Build, Completion, Endpoint, Request, ask_all};
 pub use repair::{Malformed, Repaired, repair};
 pub use request::{clean, label};
 
+use crate::client::Endpoint;
 use crate::config::{DataConfig, EndpointConfig, Mode};
 use crate::data::sample::SYSTEM_PROMPT;
 use crate::data::{Form, Row, read, whole, write};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::reward;
+use crate::reward::judge::{self, Ruling};
+use crate::reward::{self, Score};
 use crate::text::Message;
 
 /// What a run came to: `in * num_rollouts = kept + the rejected + unjudged`.
@@ -46,6 +50,9 @@ pub struct Summary {
     pub requests: usize,
     /// Tokens the teacher wrote, by its count.
     pub tokens: u64,
+    /// The judge and what it said; null where none was asked.
+    #[serde(default)]
+    pub judge: Option<judge::Summary>,
 }
 
 /// One of a row's answers.
@@ -59,10 +66,13 @@ struct Draft {
 enum Verdict {
     Kept(String),
     Rejected(&'static str, String),
-    /// Wrong by the rules: the repaired text and its answer, for a judge.
-    Doubted(String, String),
+    /// Wrong by the rules, for a judge: the repaired text, its answer and the rules' score.
+    Doubted(String, String, Score),
     Unjudged(String),
 }
+
+/// How often a stop by the user is looked for while nothing arrives.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Distillation with its rows read and its servers checked.
 pub struct Job {
@@ -85,7 +95,7 @@ impl Job {
         })?;
         let endpoint = Arc::new(Endpoint::new(&teacher, "teacher")?);
         if let Some(judge) = &config.judge {
-            Endpoint::new(judge, "judge")?;
+            judge::Client::new(judge, "judge", None)?;
         }
         Ok(Job { config: config.clone(), sets: datasets(config)?, teacher, endpoint })
     }
@@ -102,7 +112,7 @@ impl Job {
         let mut cache = Cache::open(&out.join("cache.jsonl"))?;
         let (mut drafts, mut summary) = self.ask(&mut cache, observer).await?;
         drafts.sort_by_key(|d| (d.dataset, d.index, d.rollout));
-        judge(&self.config, &self.sets, &mut drafts, &mut cache, observer).await?;
+        summary.judge = judge(&self.config, out, &self.sets, &mut drafts, observer).await?;
         summary.rows = self.questions();
         finish(&self.config, out, &self.sets, drafts, summary)
     }
@@ -180,58 +190,74 @@ fn verify(answer: Answer, label: &str, row: &Row, mode: Mode) -> Verdict {
         Err(Malformed::NoThink) => return Verdict::Rejected("no_think", start(&completion.text)),
         Err(Malformed::NoAnswer) => return Verdict::Rejected("no_answer", start(&completion.text)),
     };
-    if reward::score(&repaired.text, label, Some(&row.question()), mode).acc_score > 0.0 {
+    let score = reward::score(&repaired.text, label, Some(&row.question()), mode);
+    if score.acc_score > 0.0 {
         Verdict::Kept(repaired.text)
     } else {
-        Verdict::Doubted(repaired.text, repaired.answer)
+        Verdict::Doubted(repaired.text, repaired.answer, score)
     }
 }
 
-/// Asks the judge, if there is one, about every answer the rules call wrong.
+/// Asks the judge, if there is one, about every answer the rules call wrong; what it came to.
 async fn judge(
     config: &DataConfig,
+    out: &Path,
     sets: &[(String, Arc<Vec<Row>>)],
     drafts: &mut [Draft],
-    cache: &mut Cache,
     observer: &dyn Observer,
-) -> Result<()> {
-    let doubted: Vec<usize> =
-        (0..drafts.len()).filter(|&i| matches!(drafts[i].verdict, Verdict::Doubted(..))).collect();
-    let mut words = vec![None; doubted.len()];
-    if let Some(judge) = config.judge.as_ref().filter(|_| !doubted.is_empty()) {
-        let mut requests = Vec::with_capacity(doubted.len());
-        for &i in &doubted {
-            let (draft, row) = (&drafts[i], &sets[drafts[i].dataset].1[drafts[i].index]);
-            if let Verdict::Doubted(_, answer) = &draft.verdict {
-                let body = request::judge_body(judge, &row.question(), &label(row).unwrap_or_default(), answer);
-                requests.push((format!("judge {} rollout {}", row.id, draft.rollout), body));
-            }
+) -> Result<Option<judge::Summary>> {
+    let Some(judge) = &config.judge else {
+        for draft in drafts {
+            settle(draft, sets, None);
         }
-        let build: Arc<Build> =
-            Arc::new(move |i| Ok(Request { label: requests[i].0.clone(), body: requests[i].1.clone() }));
-        let endpoint = Arc::new(Endpoint::new(judge, "judge")?);
-        words =
-            ask_all(endpoint, "judge", doubted.len(), build, cache, observer).await?.into_iter().map(Some).collect();
-    }
-    for (i, word) in doubted.into_iter().zip(words) {
-        let draft = &mut drafts[i];
+        return Ok(None);
+    };
+    let client = judge::Client::new(judge, "judge", Some(&out.join("judge")))?;
+    let mut summary = judge::Summary::new(client.model());
+    let mut asking = JoinSet::new();
+    for (i, draft) in drafts.iter().enumerate() {
         let row = &sets[draft.dataset].1[draft.index];
-        let Verdict::Doubted(text, answer) = &mut draft.verdict else { continue };
-        let wrong = || {
+        if let Verdict::Doubted(text, _, score) = &draft.verdict {
+            let (client, text, score, mode) = (client.clone(), text.clone(), score.clone(), config.mode);
+            let (question, label) = (clean(&row.question()), label(row).unwrap_or_default());
+            asking.spawn(async move {
+                let question = Some(question.as_str()).filter(|q| !q.is_empty());
+                (i, client.score(score, &text, &label, question, mode).await)
+            });
+        }
+    }
+    let total = asking.len() as u64;
+    observer.begin("judge", "answers", total, 0);
+    while !asking.is_empty() {
+        if observer.stop_requested() {
+            return Err(Error::Stopped);
+        }
+        let Ok(Some(told)) = tokio::time::timeout(LOOK, asking.join_next()).await else { continue };
+        let (i, judged) = told.map_err(|e| Error::Failed(format!("judge: {e}")))?;
+        let judged = judged?;
+        summary.count(judged.judge.as_ref());
+        settle(&mut drafts[i], sets, judged.judge);
+        observer.step(summary.used, &[("right", summary.hits as f64), ("unjudged", summary.unjudged as f64)]);
+    }
+    observer.end();
+    if summary.unjudged > 0 {
+        observer.note(&format!("judge: {} of {total} answers unjudged; run again to ask again", summary.unjudged));
+    }
+    Ok(Some(summary))
+}
+
+/// What becomes of an answer the rules call wrong, after the judge's word on it.
+fn settle(draft: &mut Draft, sets: &[(String, Arc<Vec<Row>>)], ruling: Option<Ruling>) {
+    let row = &sets[draft.dataset].1[draft.index];
+    let Verdict::Doubted(text, answer, _) = &mut draft.verdict else { return };
+    draft.verdict = match ruling {
+        Some(Ruling::Unjudged(what)) => Verdict::Unjudged(what),
+        Some(ruling) if ruling.is_hit() => Verdict::Kept(std::mem::take(text)),
+        _ => {
             let detail = format!("answered {answer}, the label is {}", label(row).unwrap_or_default());
             Verdict::Rejected("wrong_answer", detail)
-        };
-        draft.verdict = match word {
-            None => wrong(),
-            Some(Answer::Given(said)) => match request::judged(&said.text) {
-                Some(true) => Verdict::Kept(std::mem::take(text)),
-                Some(false) => wrong(),
-                None => Verdict::Unjudged(format!("the judge said {:?}", said.text)),
-            },
-            Some(Answer::Failed(what)) => Verdict::Unjudged(what),
-        };
-    }
-    Ok(())
+        }
+    };
 }
 
 /// Writes the outputs, the summary last: where it stands, the run is done.

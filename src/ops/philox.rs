@@ -43,6 +43,8 @@ pub enum Purpose {
     Rollout = 8,
     /// Resampling in statistics.
     Bootstrap = 9,
+    /// Waits before a request is sent again.
+    Backoff = 10,
     /// Tests and benchmarks.
     Test = 15,
 }

@@ -1,14 +1,19 @@
-//! The judge: a language model asked where the rules say no. When it is asked, with what, and what its reply does.
+//! The judge: a language model asked where the rules say no. When it is asked, with what, and what its reply does;
+//! [`Client`] asks a server.
 
+mod cache;
+mod client;
+
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Value, json};
+
+pub use client::{Client, Counts};
 
 use super::{FORMAT_WEIGHT, Mode, Score, composite, python};
 use crate::error::Result;
 
 /// Responses of this many characters and more are not sent whole.
 const MAX_WHOLE: usize = 500;
-/// Tokens a reply may have.
-const MAX_TOKENS: u32 = 5;
 
 /// What the judge is asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,32 +49,181 @@ impl Request<'_> {
     }
 
     /// The body of a chat completion request.
-    pub fn payload(&self, model: &str) -> Value {
+    pub fn payload(&self, model: &str, max_tokens: usize, temperature: f64) -> Value {
         let content = json!([{"type": "text", "text": self.prompt()}]);
-        json!({"model": model, "max_tokens": MAX_TOKENS, "messages": [{"role": "user", "content": content}]})
+        let messages = json!([{"role": "user", "content": content}]);
+        json!({"model": model, "max_tokens": max_tokens, "temperature": temperature, "messages": messages})
     }
 }
 
-/// Asks a judge; the reply's text, or `None` when it has none. A judge that cannot be reached is an error.
+/// What became of a request.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// The judge's text, which may be empty.
+    Said(String),
+    /// This request has no answer: what happened. Others may have one.
+    Failed(String),
+}
+
+/// Asks a judge.
 pub trait Judge {
-    /// The reply to one request.
-    fn ask(&mut self, request: &Request<'_>) -> Result<Option<String>>;
+    /// The reply to one request. A judge that is down is an error.
+    fn ask(&mut self, request: &Request<'_>) -> Result<Reply>;
+}
+
+/// The judge's word on a response.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Ruling {
+    /// 1 for right, 0 for wrong; in compat any number it said.
+    Said(i64),
+    /// It was asked and gave neither: why.
+    Unjudged(String),
+}
+
+impl Ruling {
+    /// A reply's meaning. Whatever a judge thought first is left out; in strict only 0 and 1 count, in compat any
+    /// whole number as Python reads it.
+    pub fn of(reply: &Reply, mode: Mode) -> Ruling {
+        let text = match reply {
+            Reply::Said(text) => text,
+            Reply::Failed(what) => return Ruling::Unjudged(what.clone()),
+        };
+        let word = match mode {
+            Mode::Strict => text.rsplit("</think>").next().unwrap_or(text),
+            Mode::Compat => text,
+        };
+        match python::int(word).filter(|n| mode == Mode::Compat || [0, 1].contains(n)) {
+            Some(number) => Ruling::Said(number),
+            None => Ruling::Unjudged(format!("the judge said {:?}", start(text))),
+        }
+    }
+
+    /// What a summary counts: did it turn wrong into right?
+    pub fn is_hit(&self) -> bool {
+        matches!(self, Ruling::Said(number) if *number != 0)
+    }
+}
+
+/// As `omr score` prints it: the number, or "unjudged".
+impl Serialize for Ruling {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            Ruling::Said(number) => serializer.serialize_i64(*number),
+            Ruling::Unjudged(_) => serializer.serialize_str("unjudged"),
+        }
+    }
+}
+
+fn start(text: &str) -> String {
+    text.chars().take(200).collect()
 }
 
 /// A score and what the judge was asked for it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Judged {
-    /// The score.
+    /// The score. Where the judge was asked and has not said yes, it is the rules'.
     pub score: Score,
-    /// The last reply as a number, when the judge was asked; 0 where it was no number.
-    pub judge: Option<i64>,
-    /// How often the judge was asked.
+    /// The judge's word, when it was asked.
+    pub judge: Option<Ruling>,
+    /// How often it was asked.
     pub calls: usize,
 }
 
-/// Scores by rule, and asks the judge where the rules find no equality: first about the answer found, then, where
-/// the format is missing and the response short, about the whole response. In compat a reply of 10 counts as 10;
-/// in strict only a 1 is a yes.
+impl Judged {
+    /// A score no judge was asked about.
+    pub fn by_rules(score: Score) -> Judged {
+        Judged { score, judge: None, calls: 0 }
+    }
+}
+
+/// The judge in a summary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The name of the model.
+    pub model: String,
+    /// Answers it was asked about.
+    pub used: u64,
+    /// Of these: called right.
+    pub hits: u64,
+    /// Of these: left without a verdict.
+    pub unjudged: u64,
+}
+
+impl Summary {
+    /// Of `model`, asked nothing yet.
+    pub fn new(model: &str) -> Summary {
+        Summary { model: model.to_owned(), used: 0, hits: 0, unjudged: 0 }
+    }
+
+    /// Counts its word on an answer, if it was asked.
+    pub fn count(&mut self, ruling: Option<&Ruling>) {
+        self.used += u64::from(ruling.is_some());
+        self.hits += u64::from(ruling.is_some_and(Ruling::is_hit));
+        self.unjudged += u64::from(matches!(ruling, Some(Ruling::Unjudged(_))));
+    }
+}
+
+/// What is asked about one response, one request after another: first about the answer found, then, where the format
+/// is missing and the response short, about the whole response. Nothing is asked where the rules said yes.
+pub struct Inquiry<'a> {
+    response: &'a str,
+    ground_truth: &'a str,
+    question: Option<&'a str>,
+    mode: Mode,
+    judged: Judged,
+    over: bool,
+}
+
+impl<'a> Inquiry<'a> {
+    /// Begins with the rules' score.
+    pub fn new(
+        score: Score,
+        response: &'a str,
+        ground_truth: &'a str,
+        question: Option<&'a str>,
+        mode: Mode,
+    ) -> Inquiry<'a> {
+        let over = score.acc_score != 0.0;
+        Inquiry { response, ground_truth, question, mode, judged: Judged::by_rules(score), over }
+    }
+
+    /// What is to be asked next; `None` when there is nothing left to ask.
+    pub fn request(&self) -> Option<Request<'_>> {
+        let full_response = self.judged.calls > 0;
+        let prediction = if full_response { self.response } else { &self.judged.score.predict_str };
+        let Inquiry { question, ground_truth, .. } = *self;
+        (!self.over).then_some(Request { question, ground_truth, prediction, full_response })
+    }
+
+    /// Takes the reply to [`Inquiry::request`].
+    pub fn told(&mut self, reply: &Reply) {
+        let score = &mut self.judged.score;
+        let ruling = Ruling::of(reply, self.mode);
+        self.judged.calls += 1;
+        if let Ruling::Said(number) = ruling
+            && number != 0
+        {
+            score.acc_score = number as f64;
+            score.score = composite(score.acc_score, score.format_reward_score, FORMAT_WEIGHT);
+            score.why = "judge";
+        }
+        let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;
+        let failed = matches!(reply, Reply::Failed(_));
+        self.over = ruling.is_hit() || failed || !whole || self.judged.calls == 2;
+        // A no beside a request without an answer is no verdict.
+        if ruling.is_hit() || !matches!(self.judged.judge, Some(Ruling::Unjudged(_))) {
+            self.judged.judge = Some(ruling);
+        }
+    }
+
+    /// The score as it stands.
+    pub fn judged(self) -> Judged {
+        self.judged
+    }
+}
+
+/// Scores by rule, and asks the judge where the rules find no equality, as [`Inquiry`] does. In compat a reply of 10
+/// counts as 10; in strict only a 1 is a yes.
 pub fn score(
     response: &str,
     ground_truth: &str,
@@ -77,22 +231,11 @@ pub fn score(
     mode: Mode,
     judge: &mut dyn Judge,
 ) -> Result<Judged> {
-    let mut judged = Judged { score: super::score(response, ground_truth, question, mode), judge: None, calls: 0 };
-    let predict = judged.score.predict_str.clone();
-    let whole = judged.score.format_reward_score == 0.0 && python::len(response) < MAX_WHOLE;
-    for (prediction, full_response) in [(predict.as_str(), false), (response, true)] {
-        if judged.score.acc_score != 0.0 || (full_response && !whole) {
-            break;
-        }
-        let request = Request { question, ground_truth, prediction, full_response };
-        let reply = judge.ask(&request)?.and_then(|r| python::int(&r)).unwrap_or(0);
-        judged.calls += 1;
-        judged.judge = Some(reply);
-        let acc_score = if mode == Mode::Strict { f64::from(u8::from(reply == 1)) } else { reply as f64 };
-        if acc_score != 0.0 {
-            let score = composite(acc_score, judged.score.format_reward_score, FORMAT_WEIGHT);
-            judged.score = Score { score, acc_score, why: "judge", ..judged.score };
-        }
+    let score = super::score(response, ground_truth, question, mode);
+    let mut inquiry = Inquiry::new(score, response, ground_truth, question, mode);
+    while let Some(request) = inquiry.request() {
+        let reply = judge.ask(&request)?;
+        inquiry.told(&reply);
     }
-    Ok(judged)
+    Ok(inquiry.judged())
 }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use omr::config::{DataConfig, EndpointConfig};
+use omr::config::{DataConfig, EndpointConfig, JudgeConfig};
 use omr::data::distill::{self, Summary};
 use omr::data::read::{self, entry};
 use omr::data::sample::SYSTEM_PROMPT;
 use omr::data::{Row, text_of};
 use omr::error::{Error, Result};
 use omr::observe::{Observer, Silent};
+use omr::reward::judge;
 use serde_json::{Value, json};
 
 use super::server::Server;
@@ -197,12 +198,24 @@ async fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
     let server = Server::start().await;
     let questions = ["right", "wrong says-yes", "wrong says-no", "wrong and unsure"];
     let mut config = config(dir.path(), &server.base_url, &questions);
-    config.judge = config.teacher.clone();
+    config.judge = Some(JudgeConfig {
+        base_url: vec![server.base_url.clone()],
+        model: "j".into(),
+        timeout_s: 0.5,
+        max_retries: 1,
+        ..JudgeConfig::default()
+    });
     let summary = distill::run(&config, &out, &Silent).await.unwrap();
     adds_up(&config, &out, &summary);
     assert_eq!((summary.kept, summary.unjudged), (2, 1));
+    assert_eq!(summary.judge, Some(judge::Summary { model: "j".into(), used: 3, hits: 1, unjudged: 1 }));
     assert_eq!(summary.rejected, BTreeMap::from([("wrong_answer".to_owned(), 1)]));
     assert_eq!(lines(&out.join("unjudged.jsonl"))[0]["id"], "q3");
+
+    // Another run asks only what has no verdict yet.
+    let before = server.count();
+    assert_eq!(distill::run(&config, &out, &Silent).await.unwrap(), summary);
+    assert_eq!(server.count(), before + 1);
 }
 
 #[tokio::test]

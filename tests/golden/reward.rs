@@ -1,7 +1,7 @@
 //! `goldens/reward`: the published scorer, run by its authors' code, in compat mode.
 
 use omr::error::{Error, Result};
-use omr::reward::judge::{self, Judge, Request};
+use omr::reward::judge::{self, Judge, Reply, Request};
 use omr::reward::{self, Mode, choice, extract};
 use serde_json::{Value, json};
 
@@ -124,8 +124,10 @@ struct Stub<'a> {
 }
 
 impl Judge for Stub<'_> {
-    fn ask(&mut self, request: &Request<'_>) -> Result<Option<String>> {
-        let payload = request.payload("judge");
+    fn ask(&mut self, request: &Request<'_>) -> Result<Reply> {
+        let mut payload = request.payload("judge", 5, 0.0);
+        // Ours to add: a verdict must not depend on luck.
+        assert_eq!(payload.as_object_mut().unwrap().remove("temperature"), Some(json!(0.0)));
         let mut keys: Vec<&String> = payload.as_object().unwrap().keys().collect();
         keys.sort();
         let parts = &payload["messages"][0]["content"];
@@ -144,8 +146,8 @@ impl Judge for Stub<'_> {
         assert!(prompt.contains(request.ground_truth) && prompt.contains(request.prediction));
         match self.replies.next() {
             Some(Value::String(s)) if s == "__RAISE__" => Err(Error::Failed("no connection".into())),
-            Some(Value::String(s)) => Ok(Some(s.clone())),
-            _ => Ok(None),
+            Some(Value::String(s)) => Ok(Reply::Said(s.clone())),
+            _ => Ok(Reply::Said(String::new())),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::distill::client::Completion;
+use crate::client::Completion;
 use crate::error::{Error, Result};
 
 /// The cache of one run directory.

@@ -14,7 +14,6 @@ use crate::data::sample::TEACHER_SYSTEM_PROMPT;
 use crate::data::{Row, text_of};
 use crate::error::{Error, Result};
 use crate::ops::philox::{Purpose, Random};
-use crate::reward;
 use crate::text::Part;
 
 /// What is cut from a question before a teacher or a judge sees it; the stored row keeps it.
@@ -126,29 +125,6 @@ pub fn label(row: &Row) -> Option<String> {
     let text = text_of(row.messages.last().filter(|m| m.role == "assistant")?);
     let answer = super::repair::between(&text, "<answer>", "</answer>").unwrap_or(&text).trim().to_owned();
     (!answer.is_empty()).then_some(answer)
-}
-
-/// Asks a judge whether an answer is right; it says 1 or 0.
-pub fn judge_body(judge: &EndpointConfig, question: &str, label: &str, answer: &str) -> Arc<str> {
-    let question = clean(question);
-    let request = reward::judge::Request {
-        question: Some(question.as_str()).filter(|q| !q.is_empty()),
-        ground_truth: label,
-        prediction: answer,
-        full_response: false,
-    };
-    let mut body = request.payload(&judge.model);
-    body["temperature"] = json!(0.0);
-    body.to_string().into()
-}
-
-/// A judge's word; None when it is neither 1 nor 0.
-pub fn judged(text: &str) -> Option<bool> {
-    match text.trim() {
-        "1" => Some(true),
-        "0" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

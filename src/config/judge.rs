@@ -1,0 +1,132 @@
+//! What decides beside the rules: a judge, or one's own reward; and `omr score`.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value};
+
+use super::{Config, EndpointConfig, Mode, Rule, Safe, Secret};
+
+settings! {
+    /// A language model asked where the rules say no: an OpenAI-compatible server.
+    pub struct JudgeConfig {
+        /// Its address up to /v1, or several to share the work.
+        base_url: Vec<String> = Vec::new(), safe: Safe::Yes, name: "OPENAI_BASE_URL";
+        /// The name it serves the model under.
+        model: String = String::new(), name: "OPENAI_MODEL_NAME", published: "judge";
+        /// Sent as a bearer token.
+        api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY";
+        /// Longest reply; a judge that thinks first needs room for that.
+        max_tokens: usize = 5, rule: Rule::AtLeast(1.0), published: "5";
+        /// Sampling temperature asked for.
+        temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), published: "the server's default";
+        /// Requests in flight at once.
+        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, published: "1";
+        /// One try is given up after this long.
+        timeout_s: f64 = 60.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "the client library's 600";
+        /// A request and all its repetitions are given up after this long.
+        deadline_s: f64 = 300.0, rule: Rule::Above(0.0), safe: Safe::Yes;
+        /// Repetitions of a failed request, with growing random pauses.
+        max_retries: usize = 3, safe: Safe::Yes, published: "the client library's 2";
+        /// So many requests in a row without an answer end the run: the judge is down.
+        max_failures: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
+        /// Folder of verdicts, which runs and processes may share; null takes `judge/` in the run directory, and none
+        /// where there is no run directory.
+        cache: Option<PathBuf> = None, safe: Safe::Yes;
+    }
+}
+
+impl JudgeConfig {
+    /// The server alone.
+    pub fn endpoint(&self) -> EndpointConfig {
+        EndpointConfig {
+            base_url: self.base_url.clone(),
+            model: self.model.clone(),
+            api_key: self.api_key.clone(),
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            concurrency: self.concurrency,
+            timeout_s: self.timeout_s,
+            max_retries: self.max_retries,
+        }
+    }
+}
+
+settings! {
+    /// One's own reward in place of the rules: a process that reads `omr score`'s input lines and writes its output
+    /// lines.
+    pub struct CommandConfig {
+        /// The program and its arguments; empty for the rules.
+        command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
+        /// Processes of it at once.
+        workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
+        /// An answer that takes longer is an error.
+        timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
+    }
+}
+
+settings! {
+    /// `omr score`.
+    pub struct ScoreConfig {
+        /// `strict` is the right scorer, `compat` the published one.
+        mode: Mode = Mode::Strict, published: "compat";
+        /// The server asked about answers the rules call wrong; null asks none.
+        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
+        /// One's own reward in place of the rules.
+        reward: CommandConfig = CommandConfig::default();
+    }
+}
+
+impl Config for ScoreConfig {
+    const NAME: &'static str = "score";
+
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        judge_from_env(tree, env);
+    }
+}
+
+/// Sets keys of the group `group` from environment variables that are set and not empty.
+pub(super) fn group_from_env(
+    tree: &mut Map<String, Value>,
+    group: &str,
+    variables: &[(&str, &str)],
+    env: &dyn Fn(&str) -> Option<String>,
+) {
+    for (variable, key) in variables {
+        if let Some(value) = env(variable).filter(|value| !value.is_empty()) {
+            let group = tree.entry(group).or_insert(Value::Null);
+            if group.is_null() {
+                *group = Value::Object(Map::new());
+            }
+            if let Value::Object(group) = group {
+                group.insert((*key).to_owned(), Value::String(value));
+            }
+        }
+    }
+}
+
+/// The judge as the environment has it: `USE_LLM_JUDGE` turns it on or off and brings address, key and name of the
+/// model. Where it is not set, a judge of the file that has no key takes the environment's.
+pub(super) fn judge_from_env(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+    let on = |word: &str| ["true", "1", "yes"].contains(&word.trim().to_lowercase().as_str());
+    match env("USE_LLM_JUDGE").filter(|word| !word.trim().is_empty()) {
+        Some(word) if on(&word) => {
+            // On is on: what is missing is said, not taken for off.
+            let judge = tree.entry("judge").or_insert(Value::Null);
+            if judge.is_null() {
+                *judge = Value::Object(Map::new());
+            }
+            let variables =
+                [("OPENAI_BASE_URL", "base_url"), ("OPENAI_API_KEY", "api_key"), ("OPENAI_MODEL_NAME", "model")];
+            group_from_env(tree, "judge", &variables, env);
+        }
+        Some(_) => {
+            tree.insert("judge".to_owned(), Value::Null);
+        }
+        None => {
+            let lacks = |judge: &Value| judge.is_object() && judge.get("api_key").is_none_or(Value::is_null);
+            if tree.get("judge").is_some_and(lacks) {
+                group_from_env(tree, "judge", &[("OPENAI_API_KEY", "api_key")], env);
+            }
+        }
+    }
+}

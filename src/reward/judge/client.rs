@@ -1,0 +1,199 @@
+//! The judge as a server: equal requests are sent once, verdicts outlive the run, and a server that is down ends it.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::cache::Cache;
+use super::{Inquiry, Judged, Reply, Request, Ruling};
+use crate::client::{Endpoint, Failure};
+use crate::config::{JudgeConfig, Mode};
+use crate::error::{Error, Result};
+use crate::reward::Score;
+
+/// Where replies came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests put to the server; repetitions of one are not counted.
+    pub sent: u64,
+    /// Requests answered by an earlier verdict: of this run, another run or another process.
+    pub cached: u64,
+}
+
+/// A judge on a server. Clones share everything.
+#[derive(Clone)]
+pub struct Client(Arc<Shared>);
+
+struct Shared {
+    config: JudgeConfig,
+    endpoint: Endpoint,
+    cache: Option<Cache>,
+    /// By key: one request is on its way for all that ask the same.
+    asked: Mutex<HashMap<String, Arc<OnceCell<Reply>>>>,
+    permits: Semaphore,
+    breaker: Mutex<Breaker>,
+    sent: AtomicU64,
+    cached: AtomicU64,
+}
+
+/// Requests that failed since the last answer, and why no more are sent.
+#[derive(Default)]
+struct Breaker {
+    failures: usize,
+    open: Option<String>,
+}
+
+impl Client {
+    /// Checks the addresses and opens the cache: the config's, else `dir`. `place` names the config key, for errors.
+    pub fn new(config: &JudgeConfig, place: &str, dir: Option<&Path>) -> Result<Client> {
+        for (key, value, variable) in [
+            ("base_url", config.base_url.first(), "OPENAI_BASE_URL"),
+            ("model", Some(&config.model).filter(|model| !model.is_empty()), "OPENAI_MODEL_NAME"),
+        ] {
+            if value.is_none() {
+                let expected = format!("the judge's, here or in the variable {variable}");
+                return Err(Error::input(format!("{place}.{key}"), "nothing", expected));
+            }
+        }
+        let deadline = Duration::try_from_secs_f64(config.deadline_s)
+            .map_err(|e| Error::input(format!("{place}.deadline_s"), config.deadline_s.to_string(), e.to_string()))?;
+        let endpoint = Endpoint::new(&config.endpoint(), place)?.with_deadline(deadline);
+        let cache = config.cache.as_deref().or(dir).map(Cache::open).transpose()?;
+        Ok(Client(Arc::new(Shared {
+            permits: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
+            config: config.clone(),
+            endpoint,
+            cache,
+            asked: Mutex::default(),
+            breaker: Mutex::default(),
+            sent: AtomicU64::new(0),
+            cached: AtomicU64::new(0),
+        })))
+    }
+
+    /// The name of the model.
+    pub fn model(&self) -> &str {
+        &self.0.config.model
+    }
+
+    /// Where it is asked.
+    pub fn url(&self) -> &str {
+        self.0.endpoint.url()
+    }
+
+    /// Requests in flight the config admits.
+    pub fn concurrency(&self) -> usize {
+        self.0.config.concurrency
+    }
+
+    /// Where this run's replies came from.
+    pub fn counts(&self) -> Counts {
+        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Counts { sent: get(&self.0.sent), cached: get(&self.0.cached) }
+    }
+
+    /// Asks about a response what there is to ask; `score` is the rules'.
+    pub async fn score(
+        &self,
+        score: Score,
+        response: &str,
+        ground_truth: &str,
+        question: Option<&str>,
+        mode: Mode,
+    ) -> Result<Judged> {
+        let mut inquiry = Inquiry::new(score, response, ground_truth, question, mode);
+        loop {
+            let Some(request) = inquiry.request() else { return Ok(inquiry.judged()) };
+            let reply = self.ask(&request).await?;
+            inquiry.told(&reply);
+        }
+    }
+
+    /// The reply to one request. Errors when the server refuses everything, when it failed too often in a row, and
+    /// when a verdict cannot be written.
+    pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
+        let config = &self.0.config;
+        let body = request.payload(&config.model, config.max_tokens, config.temperature).to_string();
+        let key = blake3::hash(body.as_bytes()).to_hex()[..32].to_owned();
+        let cell = self.asked().entry(key.clone()).or_default().clone();
+        if cell.initialized() {
+            self.0.cached.fetch_add(1, Ordering::Relaxed);
+        }
+        let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into())).await?.clone();
+        if !is_verdict(&reply) {
+            // Whoever asks later may have more luck.
+            let mut asked = self.asked();
+            if asked.get(&key).is_some_and(|other| Arc::ptr_eq(other, &cell)) {
+                asked.remove(&key);
+            }
+        }
+        Ok(reply)
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<Reply>>>> {
+        self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn fetch(&self, key: &str, request: &Request<'_>, body: Arc<str>) -> Result<Reply> {
+        let model = &self.0.config.model;
+        if let Some(verdict) = self.0.cache.as_ref().and_then(|cache| cache.get(key, model, request)) {
+            self.0.cached.fetch_add(1, Ordering::Relaxed);
+            return Ok(Reply::Said(verdict.to_string()));
+        }
+        // The semaphore is never closed.
+        let _permit = self.0.permits.acquire().await.map_err(|e| Error::Failed(e.to_string()))?;
+        self.closed()?;
+        let item = self.0.sent.fetch_add(1, Ordering::Relaxed);
+        let reply = self.0.endpoint.complete(&body, item as usize).await;
+        let mut breaker = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let reply = match reply {
+            Ok(completion) => {
+                breaker.failures = 0;
+                Reply::Said(completion.text)
+            }
+            Err(Failure::Fatal(error)) => {
+                breaker.open = Some(match &error {
+                    Error::Server { what, .. } => what.clone(),
+                    other => other.to_string(),
+                });
+                return Err(error);
+            }
+            Err(Failure::Passing(what, _) | Failure::Refused(what)) => {
+                breaker.failures += 1;
+                if breaker.failures >= self.0.config.max_failures {
+                    let n = breaker.failures;
+                    breaker.open = Some(format!("{n} requests to the judge in a row failed, the last: {what}"));
+                }
+                Reply::Failed(what)
+            }
+        };
+        drop(breaker);
+        if let (Some(cache), Ruling::Said(verdict)) = (&self.0.cache, Ruling::of(&reply, Mode::Strict)) {
+            cache.put(key, model, request, verdict)?;
+        }
+        // After the verdict is kept: others may have opened the breaker since.
+        self.closed()?;
+        Ok(reply)
+    }
+
+    /// An error once the breaker is open.
+    fn closed(&self) -> Result<()> {
+        let breaker = self.0.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &breaker.open {
+            None => Ok(()),
+            Some(what) => Err(Error::Server {
+                url: self.url().to_owned(),
+                what: format!("{what}; what was judged is kept: run again to go on"),
+            }),
+        }
+    }
+}
+
+/// Both modes read a verdict alike; other replies are not kept.
+fn is_verdict(reply: &Reply) -> bool {
+    matches!(Ruling::of(reply, Mode::Strict), Ruling::Said(_))
+}
