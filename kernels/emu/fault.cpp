@@ -1,0 +1,83 @@
+// A fault while a launch runs becomes its error: the handler runs on its own stack, writes who did what, and returns
+// to the launcher's stack instead of the faulting instruction.
+#include <signal.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <mutex>
+
+#include "emu/fiber.h"
+
+namespace emu {
+
+namespace {
+
+struct sigaction previous_segv, previous_bus;
+std::once_flag installed;
+thread_local Instance* guarded = nullptr;
+thread_local stack_t previous_stack{};
+thread_local void* own_stack = nullptr;
+constexpr size_t kSignalStack = 256 * 1024;
+
+void chain(int number, siginfo_t* info, void* context) {
+    const struct sigaction& old = number == SIGSEGV ? previous_segv : previous_bus;
+    if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction != nullptr) {
+        old.sa_sigaction(number, info, context);
+    } else if (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN && old.sa_handler != nullptr) {
+        old.sa_handler(number);
+    } else {
+        // Returning repeats the fault, now with the default action.
+        signal(number, SIG_DFL);
+    }
+}
+
+void handle(int number, siginfo_t* info, void* context) {
+    Instance* emu = guarded;
+    if (emu == nullptr || current == nullptr) {
+        chain(number, info, context);
+        return;
+    }
+    const Fiber& fiber = self();
+    char text[256];
+    auto at = static_cast<unsigned char*>(info->si_addr);
+    bool on_stack = at >= fiber.stack - 4096 && at < fiber.stack;
+    snprintf(text, sizeof text, "kernel %s: %s at address %p by thread %u of CTA (%u, %u, %u)", emu->entry->name,
+             on_stack ? "stack overflow" : "access outside any buffer", info->si_addr, fiber.index,
+             fiber.block_idx->x, fiber.block_idx->y, fiber.block_idx->z);
+    emu->error = text;
+    emu->failed = true;
+    auto& registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
+    registers[REG_RSP] = greg_t(emu->launcher_stack);
+    registers[REG_RIP] = greg_t(&emu_resume);
+}
+
+void install() {
+    struct sigaction action{};
+    action.sa_sigaction = handle;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGSEGV, &action, &previous_segv);
+    sigaction(SIGBUS, &action, &previous_bus);
+}
+
+}  // namespace
+
+void guard_enter(Instance& emu) {
+    std::call_once(installed, install);
+    if (own_stack == nullptr) {
+        own_stack = mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    }
+    stack_t stack{};
+    stack.ss_sp = own_stack;
+    stack.ss_size = kSignalStack;
+    sigaltstack(&stack, &previous_stack);
+    guarded = &emu;
+}
+
+void guard_leave() {
+    guarded = nullptr;
+    sigaltstack(&previous_stack, nullptr);
+}
+
+}  // namespace emu

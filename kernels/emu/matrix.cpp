@@ -1,0 +1,252 @@
+// Warp instructions: lanes post, the last to arrive executes for all. Everything a warp does together passes one
+// sequence, so that lanes that do different things are found out.
+#include "emu/matrix.h"
+
+#include <immintrin.h>
+
+#include "emu/runtime.h"
+#include "emu/warp.h"
+
+namespace emu {
+
+namespace {
+
+const char* kind_name(uint32_t kind) {
+    static const char* const matrix[] = {"ldmatrix.x1",       "ldmatrix.x2",       "ldmatrix.x4", "ldmatrix.x1.trans",
+                                         "ldmatrix.x2.trans", "ldmatrix.x4.trans", "stmatrix.x1", "stmatrix.x2",
+                                         "stmatrix.x4",       "mma"};
+    static const char* const exchange[] = {"shfl", "shfl_xor", "shfl_down", "shfl_up", "vote"};
+    return kind < kExchange ? matrix[kind] : exchange[kind - kExchange];
+}
+
+void wake(Warp& warp) {
+    for (uint32_t bits = warp.waiting; bits != 0; bits &= bits - 1) {
+        Fiber& fiber = warp.lanes[__builtin_ctz(bits)];
+        if (int32_t(warp.done - fiber.wait_number) < 0) continue;
+        warp.waiting &= ~(1u << fiber.lane);
+        make_ready(fiber);
+    }
+}
+
+void wait_for(uint32_t number, const Where& where) {
+    Fiber& fiber = self();
+    Warp& warp = *fiber.warp;
+    if (int32_t(warp.done - number) >= 0) return;
+    warp.waiting |= 1u << fiber.lane;
+    block(Wait::instruction, number, where);
+}
+
+// The open instruction this lane joins next.
+Op& join(uint32_t kind, const Where& where) {
+    Fiber& fiber = self();
+    Warp& warp = *fiber.warp;
+    if (fiber.posted - warp.done >= kRing) wait_for(fiber.posted - kRing + 1, where);
+    Op& op = warp.ring[fiber.posted % kRing];
+    if (fiber.posted == warp.posted) {
+        op.kind = kind;
+        op.line = where.line();
+        op.file = where.file_name();
+        op.arrived = op.lanes = 0;
+        warp.posted++;
+    } else if (op.kind != kind || op.line != where.line()) {
+        fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s:%u",
+             kind_name(kind), place_name(where).c_str(), thread_name(fiber).c_str(), kind_name(op.kind),
+             short_path(op.file), op.line);
+    }
+    fiber.posted++;
+    op.lanes |= 1u << fiber.lane;
+    op.arrived++;
+    return op;
+}
+
+void finish(Warp& warp, Op& op) {
+    execute(warp, op);
+    warp.done++;
+    instance().counters.warp_instructions++;
+    if (warp.waiting != 0) wake(warp);
+}
+
+void exchange_all(Warp& warp, Op& op) {
+    uint64_t value[kLanes];
+    for (uint32_t i = 0; i < kLanes; i++) value[i] = warp.lanes[i].result;
+    auto kind = Exchange(op.kind - kExchange);
+    uint32_t votes = 0;
+    for (uint32_t i = 0; i < kLanes; i++) votes |= uint32_t(value[i] != 0) << i;
+    for (uint32_t i = 0; i < kLanes; i++) {
+        uint32_t operand = uint32_t(reinterpret_cast<uintptr_t>(op.operand[0][i]));
+        uint32_t from = i;
+        switch (kind) {
+            case Exchange::index: from = operand % kLanes; break;
+            case Exchange::bitwise_xor: from = i ^ operand; break;
+            case Exchange::down: from = i + operand; break;
+            case Exchange::up: from = i - operand; break;
+            case Exchange::ballot: break;
+        }
+        // Out of range: a lane keeps its own, as the instruction does.
+        if (from >= kLanes) from = i;
+        warp.lanes[i].result = kind == Exchange::ballot ? votes : value[from];
+    }
+}
+
+// Row i of matrix j, at the address lane 8j + i gave; checked.
+const unsigned char* row_address(Warp& warp, const Op& op, uint32_t lane, bool write) {
+    auto p = static_cast<const unsigned char*>(op.operand[1][lane]);
+    shared_matrix_row(warp.lanes[lane], p, write, op.file, op.line);
+    return p;
+}
+
+// Counts what eight 16-byte rows cost beyond one pass over the 32 banks of 4 bytes.
+uint32_t bank_conflicts(const unsigned char* const* rows) {
+    uint32_t worst = 1;
+    uint32_t hits[8] = {};
+    for (uint32_t i = 0; i < 8; i++) {
+        bool repeated = false;
+        for (uint32_t j = 0; j < i; j++) repeated |= rows[j] == rows[i];
+        if (repeated) continue;
+        uint32_t group = uint32_t(reinterpret_cast<uintptr_t>(rows[i]) / 16 % 8);
+        if (++hits[group] > worst) worst = hits[group];
+    }
+    return worst - 1;
+}
+
+void load_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
+    Instance& emu = instance();
+    for (uint32_t j = 0; j < matrices; j++) {
+        const unsigned char* rows[8];
+        alignas(32) uint16_t tile[8][8];
+        for (uint32_t i = 0; i < 8; i++) {
+            rows[i] = row_address(warp, op, 8 * j + i, false);
+            memcpy(tile[i], rows[i], 16);
+        }
+        emu.counters.bank_conflicts += bank_conflicts(rows);
+        for (uint32_t lane = 0; lane < kLanes; lane++) {
+            auto d = static_cast<uint32_t*>(const_cast<void*>(op.operand[0][lane]));
+            uint32_t major = lane / 4, minor = lane % 4 * 2;
+            d[j] = transposed ? uint32_t(tile[minor][major]) | uint32_t(tile[minor + 1][major]) << 16
+                              : uint32_t(tile[major][minor]) | uint32_t(tile[major][minor + 1]) << 16;
+        }
+    }
+}
+
+void store_matrices(Warp& warp, Op& op, uint32_t matrices) {
+    Instance& emu = instance();
+    for (uint32_t j = 0; j < matrices; j++) {
+        const unsigned char* rows[8];
+        for (uint32_t i = 0; i < 8; i++) rows[i] = row_address(warp, op, 8 * j + i, true);
+        emu.counters.bank_conflicts += bank_conflicts(rows);
+        for (uint32_t lane = 0; lane < kLanes; lane++) {
+            auto s = static_cast<const uint32_t*>(op.operand[0][lane]);
+            memcpy(const_cast<unsigned char*>(rows[lane / 4]) + lane % 4 * 4, &s[j], 4);
+        }
+    }
+}
+
+// Eight bf16 to eight floats.
+__m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
+
+// d = fma(a[k], b[k], d), k ascending: sixteen independent chains of eight columns.
+void multiply(Op& op) {
+    alignas(32) float a[16][16];
+    alignas(32) uint32_t pair[8][8];  // [k / 2][column], the pairs of B
+    __m256 d[16];
+    for (uint32_t g = 0; g < 8; g++) {
+        __m128i r[4];
+        for (uint32_t i = 0; i < 4; i++) {
+            r[i] = _mm_loadu_si128(static_cast<const __m128i*>(op.operand[1][4 * g + i]));
+            uint64_t b;
+            memcpy(&b, op.operand[2][4 * g + i], 8);
+            pair[i][g] = uint32_t(b);
+            pair[i + 4][g] = uint32_t(b >> 32);
+        }
+        __m128i lo01 = _mm_unpacklo_epi32(r[0], r[1]), lo23 = _mm_unpacklo_epi32(r[2], r[3]);
+        __m128i hi01 = _mm_unpackhi_epi32(r[0], r[1]), hi23 = _mm_unpackhi_epi32(r[2], r[3]);
+        _mm256_store_ps(&a[g][0], widen(_mm_unpacklo_epi64(lo01, lo23)));
+        _mm256_store_ps(&a[g + 8][0], widen(_mm_unpackhi_epi64(lo01, lo23)));
+        _mm256_store_ps(&a[g][8], widen(_mm_unpacklo_epi64(hi01, hi23)));
+        _mm256_store_ps(&a[g + 8][8], widen(_mm_unpackhi_epi64(hi01, hi23)));
+        __m128 c[4];
+        for (uint32_t i = 0; i < 4; i++) c[i] = _mm_loadu_ps(static_cast<const float*>(op.operand[0][4 * g + i]));
+        d[g] = _mm256_set_m128(_mm_movelh_ps(c[2], c[3]), _mm_movelh_ps(c[0], c[1]));
+        d[g + 8] = _mm256_set_m128(_mm_movehl_ps(c[3], c[2]), _mm_movehl_ps(c[1], c[0]));
+    }
+    __m256 b[16];
+    for (uint32_t k = 0; k < 8; k++) {
+        __m256i two = _mm256_load_si256(reinterpret_cast<const __m256i*>(pair[k]));
+        b[2 * k] = _mm256_castsi256_ps(_mm256_slli_epi32(two, 16));
+        b[2 * k + 1] = _mm256_castsi256_ps(_mm256_and_si256(two, _mm256_set1_epi32(int(0xffff0000u))));
+    }
+    for (uint32_t half = 0; half < 16; half += 8) {
+        __m256 s[8];
+        for (uint32_t m = 0; m < 8; m++) s[m] = d[half + m];
+        for (uint32_t k = 0; k < 16; k++) {
+            for (uint32_t m = 0; m < 8; m++) s[m] = _mm256_fmadd_ps(_mm256_set1_ps(a[half + m][k]), b[k], s[m]);
+        }
+        for (uint32_t m = 0; m < 8; m++) d[half + m] = s[m];
+    }
+    for (uint32_t g = 0; g < 8; g++) {
+        __m128 top[2] = {_mm256_castps256_ps128(d[g]), _mm256_extractf128_ps(d[g], 1)};
+        __m128 bottom[2] = {_mm256_castps256_ps128(d[g + 8]), _mm256_extractf128_ps(d[g + 8], 1)};
+        for (uint32_t i = 0; i < 4; i++) {
+            __m128 t = top[i / 2], u = bottom[i / 2];
+            __m128 c = i % 2 == 0 ? _mm_movelh_ps(t, u) : _mm_movehl_ps(u, t);
+            _mm_storeu_ps(static_cast<float*>(const_cast<void*>(op.operand[0][4 * g + i])), c);
+        }
+    }
+}
+
+}  // namespace
+
+void execute(Warp& warp, Op& op) {
+    if (op.kind >= kExchange) {
+        exchange_all(warp, op);
+        return;
+    }
+    switch (Matrix(op.kind)) {
+        case Matrix::load1: load_matrices(warp, op, 1, false); break;
+        case Matrix::load2: load_matrices(warp, op, 2, false); break;
+        case Matrix::load4: load_matrices(warp, op, 4, false); break;
+        case Matrix::load1_trans: load_matrices(warp, op, 1, true); break;
+        case Matrix::load2_trans: load_matrices(warp, op, 2, true); break;
+        case Matrix::load4_trans: load_matrices(warp, op, 4, true); break;
+        case Matrix::store1: store_matrices(warp, op, 1); break;
+        case Matrix::store2: store_matrices(warp, op, 2); break;
+        case Matrix::store4: store_matrices(warp, op, 4); break;
+        case Matrix::mma:
+            multiply(op);
+            instance().counters.mma++;
+            break;
+    }
+}
+
+uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where) {
+    Op& op = join(uint32_t(kind), where);
+    Fiber& fiber = self();
+    op.operand[0][fiber.lane] = a;
+    op.operand[1][fiber.lane] = b;
+    op.operand[2][fiber.lane] = c;
+    uint32_t number = fiber.posted;
+    if (op.arrived == kLanes) finish(*fiber.warp, op);
+    return number;
+}
+
+void await(uint32_t number) {
+    Fiber& fiber = self();
+    const Op& op = fiber.warp->ring[(number - 1) % kRing];
+    (void)op;
+    wait_for(number, Where());
+}
+
+uint64_t exchange(Exchange kind, uint64_t value, int operand, const Where& where) {
+    Op& op = join(kExchange + uint32_t(kind), where);
+    Fiber& fiber = self();
+    op.operand[0][fiber.lane] = reinterpret_cast<const void*>(uintptr_t(uint32_t(operand)));
+    fiber.result = value;
+    if (op.arrived == kLanes) {
+        finish(*fiber.warp, op);
+    } else {
+        wait_for(fiber.posted, where);
+    }
+    return fiber.result;
+}
+
+}  // namespace emu

@@ -1,0 +1,92 @@
+// Matrix fragments. A lane only posts a matrix instruction with the addresses of its registers; the last lane of the
+// warp to post executes it for all. Touching a register waits for the instructions posted on it, so that a lane may
+// run ahead of its warp through a whole main loop.
+#pragma once
+#include "emu/matrix_kind.h"
+#include "emu/memory.h"
+#include "isa/bf16.cuh"
+
+namespace emu {
+
+
+// Returns the instruction's number in the warp's sequence.
+uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where);
+// Returns when the warp has executed that instruction.
+void await(uint32_t number);
+
+// Registers of a lane that instructions may still be about to touch.
+template <class T, int N>
+struct Registers {
+    T r[N];
+    mutable uint32_t pending = 0;  // the last instruction posted on them
+
+    Registers() = default;
+    Registers(const Registers& other) { *this = other; }
+    Registers& operator=(const Registers& other) {
+        other.settle();
+        settle();
+        memcpy(r, other.r, sizeof(r));
+        return *this;
+    }
+    // The stack slot will be reused.
+    ~Registers() { settle(); }
+
+    void settle() const {
+        if (pending != 0) {
+            await(pending);
+            pending = 0;
+        }
+    }
+    T& operator[](int i) {
+        settle();
+        return r[i];
+    }
+    T operator[](int i) const {
+        settle();
+        return r[i];
+    }
+};
+
+}  // namespace emu
+
+namespace isa {
+
+template <int N>
+struct Frag : emu::Registers<uint32_t, N> {};
+
+struct Acc : emu::Registers<float, 4> {
+    void zero() {
+        settle();
+        r[0] = r[1] = r[2] = r[3] = 0.0f;
+    }
+};
+
+template <int N>
+inline void ldmatrix(Frag<N>& d, const Shared<bf16>* row, emu::Where where = emu::Where::current()) {
+    static_assert(N == 1 || N == 2 || N == 4, "ldmatrix loads 1, 2 or 4 matrices");
+    constexpr auto kind = N == 1 ? emu::Matrix::load1 : N == 2 ? emu::Matrix::load2 : emu::Matrix::load4;
+    d.pending = emu::post(kind, d.r, row, nullptr, where);
+}
+
+template <int N>
+inline void ldmatrix_trans(Frag<N>& d, const Shared<bf16>* row, emu::Where where = emu::Where::current()) {
+    static_assert(N == 1 || N == 2 || N == 4, "ldmatrix loads 1, 2 or 4 matrices");
+    constexpr auto kind = N == 1   ? emu::Matrix::load1_trans
+                          : N == 2 ? emu::Matrix::load2_trans
+                                   : emu::Matrix::load4_trans;
+    d.pending = emu::post(kind, d.r, row, nullptr, where);
+}
+
+template <int N>
+inline void stmatrix(Shared<bf16>* row, const Frag<N>& s, emu::Where where = emu::Where::current()) {
+    static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
+    constexpr auto kind = N == 1 ? emu::Matrix::store1 : N == 2 ? emu::Matrix::store2 : emu::Matrix::store4;
+    s.pending = emu::post(kind, s.r, row, nullptr, where);
+}
+
+// Per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32: one chain over ascending K.
+inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = emu::Where::current()) {
+    d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);
+}
+
+}  // namespace isa

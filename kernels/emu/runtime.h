@@ -1,0 +1,189 @@
+// The emulator's inside: instance, CTA, warp, fiber. One instance runs one launch at a time on one host thread.
+#pragma once
+#include <setjmp.h>
+#include <stddef.h>
+
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "emu/api.h"
+#include "emu/matrix_kind.h"
+#include "emu/shadow.h"
+#include "emu/thread.h"
+
+namespace emu {
+
+constexpr uint32_t kBarriers = 16;
+constexpr uint32_t kReadyWords = kMaxThreads / 64;
+// Warp instructions a lane may be ahead of its warp.
+constexpr uint32_t kRing = 256;
+// No multiple of a page: equal frames of neighbouring threads would share one cache set.
+constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
+constexpr uint64_t kCanary = 0x6f6d722d656d7521;
+
+enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, spin };
+
+struct AsyncCopy {
+    unsigned char* destination;
+    const unsigned char* source;
+    uint32_t bytes, source_bytes;
+    uint32_t written;      // bit i: piece i of 4 bytes has been written
+    uint32_t group;
+    uint32_t where;        // index of a place
+};
+
+struct Fiber : Thread {
+    Wait wait;
+    bool done;
+    uint32_t wait_number;   // instruction number or barrier id
+    uint32_t barrier_mask;  // of a warp barrier
+    Where wait_where;
+    uint64_t result;        // of an exchange
+    uint64_t spin_progress; // progress when the predicate was last false
+    unsigned char* stack;
+    std::vector<AsyncCopy> copies;
+    uint32_t group;         // of the copies being issued
+    Clocks clocks;
+};
+
+// One warp instruction that lanes post and the last of them executes.
+struct Op {
+    uint32_t kind;
+    uint32_t line;
+    const char* file;
+    uint32_t arrived;
+    uint32_t lanes;  // mask of those that have posted
+    const void* operand[3][kLanes];
+};
+
+struct Warp {
+    Cta* cta;
+    Fiber* lanes;            // 32 of them
+    uint32_t index;
+    uint32_t live;           // mask of lanes that have not returned
+    uint32_t posted, done;   // warp instructions opened, executed
+    uint32_t waiting;        // mask of lanes in Wait::instruction
+    uint32_t at_warp_barrier;
+    uint32_t at_barrier;     // lanes arrived at the CTA barrier `barrier_id`
+    uint32_t barrier_id, barrier_threads;
+    bool barrier_wait;
+    Where barrier_where;
+    Op ring[kRing];
+};
+
+struct Barrier {
+    uint32_t arrived;   // threads, in whole warps
+    uint32_t expected;  // 0: nobody yet
+    uint64_t waiting[kReadyWords];
+    Known known;        // what the arrived warps knew
+};
+
+struct Instance;
+
+struct Cta {
+    Instance* emu;
+    uint3 block_idx;
+    uint64_t linear;
+    uint32_t threads, warp_count, live;
+    uint64_t ready[kReadyWords];
+    uint32_t ready_count;
+    std::vector<Fiber> fibers;
+    std::vector<Warp> warps;
+    Barrier barriers[kBarriers];
+    unsigned char* smem = nullptr;
+    size_t smem_capacity = 0;
+    unsigned char* stacks = nullptr;
+    uint32_t stack_count = 0;
+    Shadow shadow;
+    uint32_t spinning;
+};
+
+struct SiteKey {
+    const char* file;
+    uint32_t line;
+    bool operator==(const SiteKey&) const = default;
+};
+struct SiteHash {
+    size_t operator()(const SiteKey& k) const { return (reinterpret_cast<uintptr_t>(k.file) >> 3) * 31 + k.line; }
+};
+struct Site {
+    std::string file;      // from kernels/ on
+    std::string path;
+    std::string wrapper;
+    std::string exempt;
+    uint32_t line = 0;
+    uint64_t passes = 0;
+    bool skipped = false;
+};
+
+struct Instance {
+    EmuOptions options{};
+    EmuCounters counters{};
+    std::string error;
+    std::string skip_file;
+    uint32_t skip_line = 0;
+    std::unordered_map<SiteKey, Site, SiteHash> sites;
+    // The place last looked up: most calls of a warp come from the same one.
+    SiteKey last_key{};
+    Site* last_site = nullptr;
+    std::vector<Where> places;
+
+    const EmuEntry* entry = nullptr;
+    const void* args = nullptr;
+    EmuLaunch launch{};
+    uint3 grid_dim{}, block_dim{};
+    uint64_t cta_total = 0, cta_started = 0, resident_limit = 0;
+    std::vector<uint32_t> order;  // CTAs in the order they start; empty: by index
+    std::vector<Cta*> started, pool;
+    uint64_t progress = 0;        // grows whenever a thread does anything but ask in vain
+    uint64_t random_state = 1;
+    void* launcher_stack = nullptr;
+    bool failed = false;
+
+    uint64_t random() {
+        random_state ^= random_state << 13;
+        random_state ^= random_state >> 7;
+        random_state ^= random_state << 17;
+        return random_state * 0x2545f4914f6cdd1dull >> 16;
+    }
+    // A number below `bound`.
+    uint32_t below(uint32_t bound) { return uint32_t(random() % bound); }
+    ~Instance();
+};
+
+inline Fiber& self() { return *static_cast<Fiber*>(current); }
+inline Instance& instance() { return *current->cta->emu; }
+
+// schedule.cpp
+void block(Wait why, uint32_t number, const Where& where);
+void make_ready(Fiber& fiber);
+// Lets others run; the second form for a fiber that make_ready has been called on.
+void yield();
+void yield_ready();
+int run_launch(Instance& emu);
+void thread_finished(Fiber& fiber);
+std::string deadlock_report(Instance& emu);
+// barrier.cpp
+void warp_lost_lane(Warp& warp);
+// matrix.cpp
+void execute(Warp& warp, Op& op);
+// copy.cpp
+void nudge_copies(Fiber& fiber);
+// shadow.cpp
+void shared_matrix_row(Fiber& fiber, const void* p, bool write, const char* file, uint32_t line);
+void shared_atomic(const void* p, uint32_t bytes, const Where& where);
+void shadow_copy_begin(Fiber& fiber, const AsyncCopy& copy);
+void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy);
+// fault.cpp
+void guard_enter(Instance& emu);
+void guard_leave();
+// site.cpp
+const char* short_path(const char* path);
+std::string place_name(const Where& where);
+uint32_t place_index(Instance& emu, const Where& where);
+std::string thread_name(const Fiber& fiber);
+// api.cpp
+std::string refusal(const EmuEntry& entry, const EmuLaunch& launch, size_t args_size);
+
+}  // namespace emu

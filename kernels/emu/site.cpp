@@ -1,0 +1,143 @@
+// Places in kernel sources: names for messages, and the sites a launch passes.
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <algorithm>
+#include <fstream>
+
+#include "emu/fiber.h"
+
+namespace emu {
+
+const char* short_path(const char* path) {
+    const char* found = path;
+    for (const char* p = path; (p = strstr(p, "kernels/")) != nullptr; p++) {
+        if (p == path || p[-1] == '/') found = p;
+    }
+    return found;
+}
+
+std::string place_name(const Where& where) {
+    return std::string(short_path(where.file_name())) + ":" + std::to_string(where.line());
+}
+
+uint32_t place_index(Instance& emu, const Where& where) {
+    // Few places, and the last one asked for is mostly the one.
+    for (size_t i = emu.places.size(); i-- > 0;) {
+        if (emu.places[i].line() == where.line() && emu.places[i].file_name() == where.file_name()) return uint32_t(i);
+    }
+    emu.places.push_back(where);
+    return uint32_t(emu.places.size() - 1);
+}
+
+std::string thread_name(const Fiber& fiber) {
+    char text[96];
+    const uint3& b = *fiber.block_idx;
+    snprintf(text, sizeof text, "thread %u of CTA (%u, %u, %u)", fiber.index, b.x, b.y, b.z);
+    return text;
+}
+
+bool pass(const char* wrapper, const Where& where) {
+    Instance& emu = instance();
+    SiteKey key{where.file_name(), where.line()};
+    if (!(key == emu.last_key)) {
+        Site& site = emu.sites[key];
+        if (site.line == 0) {
+            site.file = short_path(key.file);
+            site.path = key.file;
+            site.wrapper = wrapper;
+            site.line = key.line;
+            site.skipped = site.line == emu.skip_line && site.file == emu.skip_file;
+        }
+        emu.last_key = key;
+        emu.last_site = &site;
+    }
+    emu.last_site->passes++;
+    return !emu.last_site->skipped;
+}
+
+void fail(const char* format, ...) {
+    Fiber& fiber = self();
+    Instance& emu = *fiber.cta->emu;
+    char text[2048];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    emu.error = std::string("kernel ") + emu.entry->name + ": " + text;
+    emu.failed = true;
+    void* abandoned;
+    emu_switch(&abandoned, emu.launcher_stack);
+    __builtin_unreachable();
+}
+
+namespace {
+
+std::string wait_text(Instance& emu, const Fiber& fiber) {
+    const Warp& warp = *fiber.warp;
+    char text[160];
+    switch (fiber.wait) {
+        case Wait::instruction: {
+            const Op& op = warp.ring[(fiber.wait_number - 1) % kRing];
+            const Op& open = warp.ring[warp.done % kRing];
+            snprintf(text, sizeof text, "a warp instruction at %s:%u, of which lanes 0x%08x have come to %s:%u",
+                     short_path(op.file), op.line, open.lanes, short_path(open.file), open.line);
+            return text;
+        }
+        case Wait::barrier: {
+            const Barrier& bar = fiber.cta->barriers[fiber.wait_number];
+            uint32_t gathered = warp.at_barrier;
+            if (gathered >> fiber.lane & 1) {
+                snprintf(text, sizeof text, "barrier %u at ", fiber.wait_number);
+                return text + place_name(fiber.wait_where) + ", where its warp's live lanes are " +
+                       std::to_string(__builtin_popcount(warp.live)) + " and " +
+                       std::to_string(__builtin_popcount(gathered)) + " have come";
+            }
+            snprintf(text, sizeof text, ", where %u threads have come", bar.arrived);
+            std::string expected = bar.expected != 0 ? " of " + std::to_string(bar.expected) : "";
+            return "barrier " + std::to_string(fiber.wait_number) + " at " + place_name(fiber.wait_where) + text +
+                   expected;
+        }
+        case Wait::warp_barrier:
+            snprintf(text, sizeof text, "sync_warp(0x%08x) at ", fiber.barrier_mask);
+            return text + place_name(fiber.wait_where);
+        case Wait::spin: return "spin_until at " + place_name(fiber.wait_where);
+        case Wait::none: break;
+    }
+    (void)emu;
+    return "nothing";
+}
+
+}  // namespace
+
+std::string deadlock_report(Instance& emu) {
+    std::string text = std::string("kernel ") + emu.entry->name + ": deadlock, every thread waits\n";
+    if (emu.cta_started < emu.cta_total) {
+        text += "  " + std::to_string(emu.cta_total - emu.cta_started) + " of " + std::to_string(emu.cta_total) +
+                " CTAs cannot start: " + std::to_string(emu.resident_limit) + " are resident and none has finished\n";
+    }
+    int lines = 0;
+    for (Cta* cta : emu.started) {
+        for (uint32_t i = 0; i < cta->threads && lines < 24;) {
+            const Fiber& fiber = cta->fibers[i];
+            if (fiber.done) {
+                i++;
+                continue;
+            }
+            std::string what = wait_text(emu, fiber);
+            uint32_t last = i;
+            while (last + 1 < cta->threads && !cta->fibers[last + 1].done &&
+                   wait_text(emu, cta->fibers[last + 1]) == what) {
+                last++;
+            }
+            text += "  " + thread_name(fiber);
+            if (last != i) text += " to thread " + std::to_string(last);
+            text += ": " + what + "\n";
+            lines++;
+            i = last + 1;
+        }
+    }
+    return text;
+}
+
+}  // namespace emu

@@ -1,0 +1,45 @@
+// The state of one emulated thread, its warp and its CTA, as far as the twins of isa/ need it inline.
+#pragma once
+#include <source_location>
+#include <stdint.h>
+
+struct uint3 {
+    unsigned x, y, z;
+};
+
+namespace emu {
+
+struct Cta;
+struct Warp;
+
+constexpr uint32_t kLanes = 32;
+constexpr uint32_t kMaxThreads = 1024;
+constexpr uint32_t kMaxWarps = kMaxThreads / kLanes;
+
+struct Thread {
+    void* stack_pointer;  // while not running
+    uint3 thread_idx;
+    uint32_t index;       // in the CTA
+    uint32_t lane;
+    Cta* cta;
+    Warp* warp;
+    const uint3* block_idx;
+    const uint3* block_dim;
+    const uint3* grid_dim;
+    unsigned char* smem;
+    uint32_t smem_bytes;
+    uint32_t posted;      // warp instructions this lane has posted
+};
+
+// The running thread; null on a host thread that is in no launch.
+extern thread_local Thread* current __attribute__((tls_model("initial-exec")));
+
+using Where = std::source_location;
+
+// Ends the launch with an error; does not return.
+[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// Records that the call site is passed; false if it is to be skipped.
+bool pass(const char* wrapper, const Where& where);
+
+}  // namespace emu

@@ -1,0 +1,86 @@
+// Matrix fragments and mma.sync. Lane t holds, of a 16 x 8 accumulator, (t/4, 2(t%4) + {0, 1}) and the same 8 rows
+// below; of A (16 x 16) registers (t/4, 2(t%4) + {0, 1}), 8 rows below, 8 columns on, both; of B (16 x 8) the pairs
+// k = 2(t%4) + {0, 1} and 8 on, column t/4.
+#pragma once
+
+namespace isa {
+
+// N 32-bit registers, each two bf16.
+template <int N>
+struct Frag {
+    uint32_t r[N];
+    __device__ __forceinline__ uint32_t& operator[](int i) { return r[i]; }
+    __device__ __forceinline__ uint32_t operator[](int i) const { return r[i]; }
+};
+
+// The four fp32 accumulators of m16n8; undefined until zero() or written.
+struct Acc {
+    float r[4];
+    __device__ __forceinline__ float& operator[](int i) { return r[i]; }
+    __device__ __forceinline__ float operator[](int i) const { return r[i]; }
+    __device__ __forceinline__ void zero() { r[0] = r[1] = r[2] = r[3] = 0.0f; }
+};
+
+// Loads N 8 x 8 matrices; lane 8j + i gives the 16-byte row i of matrix j. Register j of lane t is then row t/4,
+// columns 2(t%4) and the next; transposed: column t/4, rows 2(t%4) and the next.
+__device__ __forceinline__ void ldmatrix(Frag<4>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(d.r[0]), "=r"(d.r[1]), "=r"(d.r[2]), "=r"(d.r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix(Frag<2>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(d.r[0]), "=r"(d.r[1]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix(Frag<1>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                 : "=r"(d.r[0]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix_trans(Frag<4>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(d.r[0]), "=r"(d.r[1]), "=r"(d.r[2]), "=r"(d.r[3]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix_trans(Frag<2>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(d.r[0]), "=r"(d.r[1]) : "r"(shared_address(row)) : "memory");
+}
+__device__ __forceinline__ void ldmatrix_trans(Frag<1>& d, const Shared<bf16>* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                 : "=r"(d.r[0]) : "r"(shared_address(row)) : "memory");
+}
+
+// The reverse of ldmatrix. The instruction exists from sm_90 on; before, the lanes exchange nothing: each asks the
+// lanes that hold the row addresses and stores its pairs itself.
+template <int N>
+__device__ __forceinline__ void stmatrix(Shared<bf16>* row, const Frag<N>& s) {
+    static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if constexpr (N == 4) {
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+                     "r"(s.r[0]), "r"(s.r[1]), "r"(s.r[2]), "r"(s.r[3]) : "memory");
+    } else if constexpr (N == 2) {
+        asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(row)),
+                     "r"(s.r[0]), "r"(s.r[1]) : "memory");
+    } else {
+        asm volatile("stmatrix.sync.aligned.m8n8.x1.shared.b16 [%0], {%1};" ::"r"(shared_address(row)), "r"(s.r[0])
+                     : "memory");
+    }
+#else
+    uint32_t mine = shared_address(row);
+    uint32_t lane = threadIdx.x & 31u;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        uint32_t at = __shfl_sync(0xffffffffu, mine, 8 * j + lane / 4) + 4 * (lane & 3u);
+        asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(s.r[j]) : "memory");
+    }
+#endif
+}
+
+// d += a b: m16n8k16, A row-major, B column-major, bf16 products exact, fp32 accumulation.
+__device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<2>& b) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+                 : "+f"(d.r[0]), "+f"(d.r[1]), "+f"(d.r[2]), "+f"(d.r[3])
+                 : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.r[0]), "r"(b.r[1]));
+}
+
+}  // namespace isa

@@ -1,0 +1,20 @@
+// Barriers of a CTA and of a warp.
+#pragma once
+
+namespace isa {
+
+__device__ __forceinline__ void sync_cta() { __syncthreads(); }
+
+// Waits at barrier `id` (1..15; 0 is sync_cta's) for `threads` threads in all, a multiple of 32.
+__device__ __forceinline__ void sync_named(int id, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Arrives there without waiting.
+__device__ __forceinline__ void arrive_named(int id, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ void sync_warp(uint32_t mask = 0xffffffffu) { __syncwarp(mask); }
+
+}  // namespace isa

@@ -1,0 +1,32 @@
+// Exchange and votes among the 32 lanes of a warp, all of which take part. T is a 4- or 8-byte arithmetic type.
+#pragma once
+
+namespace isa {
+
+template <class T>
+__device__ __forceinline__ T shfl(T v, int source) {
+    return __shfl_sync(0xffffffffu, v, source);
+}
+
+template <class T>
+__device__ __forceinline__ T shfl_xor(T v, int mask) {
+    return __shfl_xor_sync(0xffffffffu, v, mask);
+}
+
+// From the lane `delta` above; the top lanes keep their own.
+template <class T>
+__device__ __forceinline__ T shfl_down(T v, int delta) {
+    return __shfl_down_sync(0xffffffffu, v, delta);
+}
+
+// From the lane `delta` below; the bottom lanes keep their own.
+template <class T>
+__device__ __forceinline__ T shfl_up(T v, int delta) {
+    return __shfl_up_sync(0xffffffffu, v, delta);
+}
+
+__device__ __forceinline__ uint32_t ballot(bool v) { return __ballot_sync(0xffffffffu, v); }
+__device__ __forceinline__ bool any(bool v) { return __any_sync(0xffffffffu, v); }
+__device__ __forceinline__ bool all(bool v) { return __all_sync(0xffffffffu, v); }
+
+}  // namespace isa
