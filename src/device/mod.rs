@@ -6,6 +6,7 @@
 //! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
 //! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
+pub mod cuda;
 mod driver;
 pub mod emu;
 mod file;
@@ -14,6 +15,7 @@ pub mod images;
 mod isa;
 mod memory;
 mod pool;
+mod tensor_map;
 
 pub use driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
 pub use file::MappedFile;

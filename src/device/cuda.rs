@@ -1,0 +1,412 @@
+//! The driver of a card, by CUDA's driver API: opened at run time, so that one program runs with and without it.
+//!
+//! Every call here is asynchronous but for the ones that wait (`synchronize`, `download`, `elapsed_ms`). A kernel's
+//! fault comes up at a later call and stays: the message names the kernel launched last on any stream.
+
+mod find;
+mod launch;
+mod module;
+mod staging;
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::panic::Location;
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::result::{self, event, graph, stream};
+use cudarc::driver::sys;
+use cudarc::driver::{CudaContext, DriverError};
+
+pub use find::{Card, Found, find};
+pub use module::folder as cache_folder;
+
+use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
+use crate::device::images;
+use crate::error::{Error, Result};
+use launch::Function;
+use staging::Staging;
+
+/// Page-locked host memory.
+struct HostBuffer {
+    start: *mut u8,
+    bytes: usize,
+}
+
+/// A card, its loaded kernels and everything taken on it. All is given back when it is dropped.
+pub struct Cuda {
+    context: Arc<CudaContext>,
+    properties: Properties,
+    modules: Vec<sys::CUmodule>,
+    functions: Vec<Function>,
+    by_name: HashMap<(&'static str, &'static str), Kernel>,
+    regions: Vec<sys::CUdeviceptr>,
+    pinned: Vec<HostBuffer>,
+    streams: Vec<sys::CUstream>,
+    events: Vec<sys::CUevent>,
+    graphs: Vec<(sys::CUgraph, sys::CUgraphExec)>,
+    staging: Staging,
+    capturing: bool,
+    last_launch: Option<&'static str>,
+    nvtx: bool,
+}
+
+// SAFETY: the handles belong to the context, which `bind` makes current on the calling thread before each use, and no
+// handle is shared: whoever holds the value is the only one to call the driver with them.
+unsafe impl Send for Cuda {}
+
+impl Cuda {
+    /// Opens card `ordinal`, loads every kernel and lets each use all the shared memory a CTA can have. Errors in one
+    /// line when the driver or the card is missing or too old, and with the driver's log when a kernel does not load.
+    pub fn open(ordinal: usize) -> Result<Cuda> {
+        let (card, arch, driver) = find::card_at(ordinal)?;
+        let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", card.name, find::told(e)));
+        let context = CudaContext::new(ordinal).map_err(failed)?;
+        // SAFETY: none of cudarc's own buffers are used, so there is nothing for its events to order.
+        unsafe { context.disable_event_tracking() };
+        let compute = stream::create(stream::StreamKind::NonBlocking).map_err(failed)?;
+        let (major, minor) = card.compute_capability;
+        let properties = Properties {
+            name: card.name.clone(),
+            compute_capability: (major as u32, minor as u32),
+            multiprocessors: card.multiprocessors,
+            memory: card.memory,
+            shared_memory_per_block: card.shared_memory_per_block,
+            driver: driver.clone(),
+        };
+        // SAFETY: opens and closes the library.
+        let nvtx = unsafe { cudarc::nvtx::sys::is_culib_present() };
+        let mut cuda = Cuda {
+            context,
+            properties,
+            modules: Vec::new(),
+            functions: Vec::new(),
+            by_name: HashMap::new(),
+            regions: Vec::new(),
+            pinned: Vec::new(),
+            streams: vec![compute],
+            events: Vec::new(),
+            graphs: Vec::new(),
+            staging: Staging::new(),
+            capturing: false,
+            last_launch: None,
+            nvtx,
+        };
+        for (file, code) in module::code(&cuda.context, &card, arch, &driver)? {
+            let module = module::load(file, &code)?;
+            cuda.modules.push(module);
+            for name in images::kernels(file) {
+                let handle = module::function(module, file, name)?;
+                let most = cuda.properties.shared_memory_per_block;
+                // SAFETY: `handle` is a function of a module that stays loaded as long as `cuda` lives.
+                let function = unsafe { Function::new(name, handle, most) };
+                cuda.by_name.insert((file, name), Kernel(cuda.functions.len() as u32));
+                cuda.functions.push(function.map_err(|(call, e)| cuda.failed(&format!("{call} of {name}"), e))?);
+            }
+        }
+        Ok(cuda)
+    }
+
+    /// Makes the context current on this thread.
+    fn bind(&self) -> Result<()> {
+        self.context.bind_to_thread().map_err(|e| self.failed("cuCtxSetCurrent", e))
+    }
+
+    fn failed(&self, call: &str, error: DriverError) -> Error {
+        let last = self.last_launch.map(|name| format!("; the last kernel launched is {name}")).unwrap_or_default();
+        Error::Failed(format!("{}: {call}: {}{last}", self.properties.name, find::told(error)))
+    }
+
+    fn done(&self, call: &str, code: sys::CUresult) -> Result<()> {
+        code.result().map_err(|e| self.failed(call, e))
+    }
+
+    /// Refuses what a capture cannot hold, before the driver drops the whole capture for it.
+    fn not_capturing(&self, what: &str) -> Result<()> {
+        if self.capturing { Err(Error::Failed(format!("{what} during a capture"))) } else { Ok(()) }
+    }
+
+    fn on(&self, stream: Stream) -> sys::CUstream {
+        self.streams[stream.0 as usize]
+    }
+
+    fn at(&self, event: Event) -> sys::CUevent {
+        self.events[event.0 as usize]
+    }
+
+    /// First byte and length of a pinned buffer, of which `bytes` are to be copied.
+    fn host(&self, buffer: Pinned, bytes: usize) -> Result<*mut u8> {
+        let host = &self.pinned[buffer.0 as usize];
+        match bytes <= host.bytes {
+            true => Ok(host.start),
+            false => Err(Error::Failed(format!("a copy of {bytes} bytes, the pinned buffer has {}", host.bytes))),
+        }
+    }
+}
+
+impl Driver for Cuda {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn map(&mut self, bytes: usize) -> Result<Address> {
+        self.not_capturing("memory was taken")?;
+        self.bind()?;
+        // SAFETY: the memory is this driver's until it is dropped.
+        let taken = unsafe { result::malloc_sync(bytes.max(1)) };
+        let address = taken.map_err(|e| {
+            let free = result::mem_get_info().map_or_else(|_| "unknown".into(), |(free, _)| free.to_string());
+            self.failed(&format!("{bytes} bytes of memory wanted, {free} free"), e)
+        })?;
+        self.regions.push(address);
+        self.fill(Stream::COMPUTE, address, 0, bytes)?;
+        self.synchronize(Stream::COMPUTE)?;
+        Ok(address)
+    }
+
+    fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        let absent = || Error::Failed(format!("kernels/{file}.cu has no kernel {name}"));
+        self.by_name.get(&(file, name)).copied().ok_or_else(absent)
+    }
+
+    fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
+        if launch.grid.contains(&0) {
+            return Ok(());
+        }
+        let function = &self.functions[kernel.0 as usize];
+        if let Some(why) = function.refusal(launch, params.len(), &self.properties) {
+            return Err(Error::Failed(format!("launch of {} refused: {why}", function.name)));
+        }
+        self.bind()?;
+        let name = function.name;
+        // SAFETY: streams live as long as the driver; what the kernel does with the addresses in its arguments is
+        // upheld by the op that filled them in.
+        let code = unsafe { function.launch(self.on(stream), launch, params) };
+        self.last_launch = Some(name);
+        self.done(&format!("launch of {name} as {launch:?}"), code)
+    }
+
+    fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {
+        self.not_capturing("an upload")?;
+        self.bind()?;
+        let stream = self.on(stream);
+        self.staging.upload(stream, to, from).map_err(|e| self.failed("upload", e))
+    }
+
+    fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()> {
+        self.not_capturing("a download")?;
+        self.bind()?;
+        // SAFETY: `to` stays borrowed until the copy is over, which the synchronisation below waits for also when
+        // the copy was only queued.
+        let queued = unsafe { result::memcpy_dtoh_async(to, from, self.on(stream)) };
+        let over = self.synchronize(stream);
+        queued.map_err(|e| self.failed("download", e)).and(over)
+    }
+
+    fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: both ranges are inside regions (the op above upholds it).
+        let queued = unsafe { result::memcpy_dtod_async(to, from, bytes, self.on(stream)) };
+        queued.map_err(|e| self.failed("copy", e))
+    }
+
+    fn fill(&mut self, stream: Stream, to: Address, value: u8, bytes: usize) -> Result<()> {
+        self.bind()?;
+        // SAFETY: the range is inside a region (the op above upholds it).
+        let queued = unsafe { result::memset_d8_async(to, value, bytes, self.on(stream)) };
+        queued.map_err(|e| self.failed("fill", e))
+    }
+
+    fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        self.not_capturing("pinned memory was taken")?;
+        self.bind()?;
+        // Not write-combined: the host reads these buffers back.
+        // SAFETY: freed once, in drop.
+        let start = unsafe { result::malloc_host(bytes.max(1), 0) };
+        let start = start.map_err(|e| self.failed(&format!("{bytes} bytes of pinned memory"), e))?.cast::<u8>();
+        // SAFETY: the driver gave `bytes` bytes; slices of them may be made only once they have a value.
+        unsafe { ptr::write_bytes(start, 0, bytes) };
+        self.pinned.push(HostBuffer { start, bytes });
+        Ok(Pinned(self.pinned.len() as u32 - 1))
+    }
+
+    fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
+        let host = &self.pinned[buffer.0 as usize];
+        // SAFETY: the buffer lives as long as `self`, every byte has a value, and `self` is borrowed mutably, so there
+        // is no other slice of it; the caller has waited for the copies that touch it.
+        unsafe { std::slice::from_raw_parts_mut(host.start, host.bytes) }
+    }
+
+    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
+        self.bind()?;
+        let start = self.host(from, bytes)?;
+        // SAFETY: the buffer has `bytes` bytes (checked) and lives as long as the driver; the range is inside a region.
+        let queued = unsafe { sys::cuMemcpyHtoDAsync_v2(to, start.cast(), bytes, self.on(stream)) };
+        self.done("upload of a pinned buffer", queued)
+    }
+
+    fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
+        self.bind()?;
+        let start = self.host(to, bytes)?;
+        // SAFETY: as for upload_pinned.
+        let queued = unsafe { sys::cuMemcpyDtoHAsync_v2(start.cast(), from, bytes, self.on(stream)) };
+        self.done("download into a pinned buffer", queued)
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        self.bind()?;
+        // Blocking streams would wait for the legacy default stream, which nothing here uses but a library might.
+        let made = stream::create(stream::StreamKind::NonBlocking).map_err(|e| self.failed("cuStreamCreate", e))?;
+        self.streams.push(made);
+        Ok(Stream(self.streams.len() as u32 - 1))
+    }
+
+    fn synchronize(&mut self, stream: Stream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: streams live as long as the driver.
+        unsafe { stream::synchronize(self.on(stream)) }.map_err(|e| self.failed("cuStreamSynchronize", e))
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.bind()?;
+        // The default flags keep the time, which `elapsed_ms` reads.
+        let made = event::create(sys::CUevent_flags::CU_EVENT_DEFAULT).map_err(|e| self.failed("cuEventCreate", e))?;
+        self.events.push(made);
+        Ok(Event(self.events.len() as u32 - 1))
+    }
+
+    fn record_at(&mut self, event: Event, stream: Stream, _: &'static Location<'static>) -> Result<()> {
+        self.bind()?;
+        // SAFETY: events and streams live as long as the driver.
+        unsafe { event::record(self.at(event), self.on(stream)) }.map_err(|e| self.failed("cuEventRecord", e))
+    }
+
+    fn wait_at(&mut self, stream: Stream, event: Event, _: &'static Location<'static>) -> Result<()> {
+        self.bind()?;
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: as above.
+        let queued = unsafe { stream::wait_event(self.on(stream), self.at(event), flags) };
+        queued.map_err(|e| self.failed("cuStreamWaitEvent", e))
+    }
+
+    fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
+        self.bind()?;
+        let (from, to) = (self.at(from), self.at(to));
+        // SAFETY: as above.
+        unsafe { event::synchronize(to) }.map_err(|e| self.failed("cuEventSynchronize", e))?;
+        // SAFETY: as above.
+        unsafe { event::elapsed(from, to) }.map_err(|e| self.failed("cuEventElapsedTime", e))
+    }
+
+    fn begin_capture(&mut self, stream: Stream) -> Result<()> {
+        self.not_capturing("a capture")?;
+        self.bind()?;
+        // Thread-local: what other threads (a checkpoint's copies) do meanwhile is none of the capture's business.
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: as above.
+        let begun = unsafe { stream::begin_capture(self.on(stream), mode) };
+        begun.map_err(|e| self.failed("cuStreamBeginCapture", e))?;
+        self.capturing = true;
+        Ok(())
+    }
+
+    fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
+        if !self.capturing {
+            return Err(Error::Failed("the end of a capture that was not begun".into()));
+        }
+        self.bind()?;
+        self.capturing = false;
+        // SAFETY: as above.
+        let ended = unsafe { stream::end_capture(self.on(stream)) };
+        let captured = ended.map_err(|e| self.failed("cuStreamEndCapture", e))?;
+        let mut exec = ptr::null_mut();
+        // SAFETY: `captured` is a live graph; a null one, of nothing captured, is refused by the driver.
+        let code = unsafe { sys::cuGraphInstantiateWithFlags(&mut exec, captured, 0) };
+        if let Err(e) = self.done("cuGraphInstantiate", code) {
+            // SAFETY: destroyed once; it is kept nowhere.
+            let _ = unsafe { graph::destroy(captured) };
+            return Err(e);
+        }
+        self.graphs.push((captured, exec));
+        // SAFETY: both are live. The first replay then does not pay for sending the graph to the card.
+        let sent = unsafe { graph::upload(exec, self.on(stream)) };
+        sent.map_err(|e| self.failed("cuGraphUpload", e))?;
+        Ok(Graph(self.graphs.len() as u32 - 1))
+    }
+
+    fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
+        self.bind()?;
+        // SAFETY: graphs and streams live as long as the driver, and so does all the memory a graph names.
+        let queued = unsafe { graph::launch(self.graphs[graph.0 as usize].1, self.on(stream)) };
+        queued.map_err(|e| self.failed("cuGraphLaunch", e))
+    }
+
+    fn range_push(&mut self, name: &str) {
+        if self.nvtx
+            && let Ok(name) = CString::new(name)
+        {
+            // SAFETY: NVTX copies the text.
+            unsafe { cudarc::nvtx::sys::nvtxRangePushA(name.as_ptr()) };
+        }
+    }
+
+    fn range_pop(&mut self) {
+        if self.nvtx {
+            // SAFETY: no arguments; popping nothing is an error code nobody needs.
+            unsafe { cudarc::nvtx::sys::nvtxRangePop() };
+        }
+    }
+
+    fn profiler(&mut self, on: bool) -> Result<()> {
+        self.bind()?;
+        // SAFETY: no arguments; without a profiler both do nothing.
+        let code = unsafe { if on { sys::cuProfilerStart() } else { sys::cuProfilerStop() } };
+        self.done("cuProfilerStart", code)
+    }
+
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16]> {
+        map.check()?;
+        self.bind()?;
+        let (code, encoded) = launch::encode(map);
+        self.done(&format!("cuTensorMapEncodeTiled of {map:?}"), code)?;
+        Ok(encoded)
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Drop for Cuda {
+    /// Waits for all work, then gives everything back; what fails here has nobody to be told to.
+    fn drop(&mut self) {
+        if self.bind().is_err() {
+            return;
+        }
+        let _ = self.context.synchronize();
+        // SAFETY: each handle was made by this value, is destroyed once, and no work is left that uses it.
+        unsafe {
+            for (captured, exec) in self.graphs.drain(..) {
+                let _ = graph::exec_destroy(exec);
+                let _ = graph::destroy(captured);
+            }
+            self.staging.free();
+            for made in self.events.drain(..) {
+                let _ = event::destroy(made);
+            }
+            for made in self.streams.drain(..) {
+                let _ = stream::destroy(made);
+            }
+            for host in self.pinned.drain(..) {
+                let _ = result::free_host(host.start.cast());
+            }
+            for address in self.regions.drain(..) {
+                let _ = result::free_sync(address);
+            }
+            for module in self.modules.drain(..) {
+                let _ = result::module::unload(module);
+            }
+        }
+    }
+}

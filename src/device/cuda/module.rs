@@ -1,0 +1,251 @@
+//! From an image to loaded kernels: a cubin as it is, PTX compiled by the driver once and kept.
+
+use std::ffi::{CString, c_char, c_void};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::Arc;
+
+use cudarc::driver::sys::{self, CUjit_option as Jit};
+use cudarc::driver::{CudaContext, result};
+
+use super::find::{Card, told};
+use crate::device::images::{self, Arch};
+use crate::error::{Error, Result};
+
+/// Bytes of each of the driver's two logs; it cuts what is longer.
+const LOG: usize = 16 << 10;
+
+/// The machine code of every kernel file for `card`: embedded, else from the cache, else compiled by the driver from
+/// the PTX, on all processors at once. Errors name the file and hold the driver's log.
+pub fn code(context: &Arc<CudaContext>, card: &Card, arch: Arch, driver: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let files: Vec<&'static str> = images::files().collect();
+    let cache = folder();
+    let of_file = |file: &&'static str| -> Result<(&'static str, Vec<u8>)> {
+        if arch == Arch::Sm90a
+            && let Some(cubin) = images::cubin(file)
+        {
+            return Ok((file, cubin.to_vec()));
+        }
+        let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
+        let ptx = images::ptx(file, arch);
+        let ptx = ptx.ok_or_else(|| failed(format!("this program holds no PTX of {}", arch.name())))?;
+        let path = cache.as_ref().map(|folder| folder.join(name(file, card, driver, ptx)));
+        if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {
+            return Ok((file, cubin));
+        }
+        context.bind_to_thread().map_err(|e| failed(told(e)))?;
+        let cubin = link(file, ptx).map_err(failed)?;
+        // A cache that cannot be written is no error: the next start compiles again.
+        if let Some(path) = path
+            && let Err(e) = keep(&path, &cubin)
+        {
+            tracing::debug!("{}: {e}", path.display());
+        }
+        Ok((file, cubin))
+    };
+    let workers = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let share = files.len().div_ceil(workers).max(1);
+    std::thread::scope(|scope| {
+        let of_part = |part: &[&'static str]| part.iter().map(of_file).collect::<Result<Vec<_>>>();
+        let parts: Vec<_> = files.chunks(share).map(|part| scope.spawn(move || of_part(part))).collect();
+        let lost = || Err(Error::Failed("compiling the kernels: a thread ended early".into()));
+        let parts = parts.into_iter().map(|part| part.join().unwrap_or_else(|_| lost()));
+        Ok(parts.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    })
+}
+
+/// Where compiled kernels are kept: `omr/cuda` in the user's cache folder; none when there is no such folder.
+pub fn folder() -> Option<PathBuf> {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")))?;
+    Some(base.join("omr/cuda"))
+}
+
+/// A kept file's name: all that the machine code depends on.
+fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
+    let (major, minor) = card.compute_capability;
+    let mut hash = blake3::Hasher::new();
+    for part in [ptx, driver] {
+        hash.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
+    }
+    format!("{file}.sm_{major}{minor}.{}.cubin", &hash.finalize().to_hex()[..32])
+}
+
+/// The machine code kept at `path`, if it is as it was written: the driver reads past the end of one cut short.
+fn kept(path: &Path) -> Option<Vec<u8>> {
+    let mut cubin = std::fs::read(path).ok()?;
+    let hash = cubin.split_off(cubin.len().checked_sub(blake3::OUT_LEN)?);
+    (blake3::hash(&cubin).as_bytes()[..] == hash).then_some(cubin)
+}
+
+/// Writes `cubin` and its hash whole: another process starting at the same time reads all of it or none.
+fn keep(path: &Path, cubin: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(cubin)?;
+    file.write_all(blake3::hash(cubin).as_bytes())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// The driver's two logs, with the options that ask for them.
+struct Logs {
+    info: Vec<u8>,
+    error: Vec<u8>,
+    options: [Jit; 5],
+    values: [*mut c_void; 5],
+}
+
+impl Logs {
+    fn new() -> Logs {
+        let (mut info, mut error) = (vec![0_u8; LOG], vec![0_u8; LOG]);
+        // The driver reads sizes and flags from the bits of the pointers themselves.
+        let number = ptr::without_provenance_mut::<c_void>;
+        let values = [info.as_mut_ptr().cast(), number(LOG), error.as_mut_ptr().cast(), number(LOG), number(1)];
+        let options = [
+            Jit::CU_JIT_INFO_LOG_BUFFER,
+            Jit::CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES,
+            Jit::CU_JIT_ERROR_LOG_BUFFER,
+            Jit::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES,
+            Jit::CU_JIT_LOG_VERBOSE,
+        ];
+        Logs { info, error, options, values }
+    }
+
+    /// What the driver wrote, errors before remarks.
+    fn text(&self) -> String {
+        let one = |log: &[u8]| {
+            let end = log.iter().position(|b| *b == 0).unwrap_or(log.len());
+            String::from_utf8_lossy(&log[..end]).trim().to_owned()
+        };
+        [one(&self.error), one(&self.info)].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+
+    fn after(&self, call: &str, code: sys::CUresult) -> std::result::Result<(), String> {
+        code.result().map_err(|e| {
+            let log = self.text();
+            format!("{call}: {}{}{log}", told(e), if log.is_empty() { "" } else { "\n" })
+        })
+    }
+}
+
+/// Loads the machine code of kernels/FILE.cu into the current context.
+pub fn load(file: &str, cubin: &[u8]) -> Result<sys::CUmodule> {
+    load_image(cubin).map_err(|why| Error::Failed(format!("kernels/{file}.cu: {why}")))
+}
+
+fn load_image(image: &[u8]) -> std::result::Result<sys::CUmodule, String> {
+    let mut logs = Logs::new();
+    let mut module = ptr::null_mut();
+    // SAFETY: `image` is a whole ELF file (embedded, from the driver or checked by its hash), whose length the driver
+    // reads from its header; options, values and the buffers they point to live in `logs` until the call returns.
+    let code = unsafe {
+        let (options, values) = (logs.options.as_mut_ptr(), logs.values.as_mut_ptr());
+        sys::cuModuleLoadDataEx(&mut module, image.as_ptr().cast(), logs.options.len() as u32, options, values)
+    };
+    logs.after("cuModuleLoadDataEx", code)?;
+    Ok(module)
+}
+
+/// Compiles PTX for the current context's card and gives the machine code, which cuModuleLoadDataEx would keep to
+/// itself.
+fn link(file: &str, ptx: &str) -> std::result::Result<Vec<u8>, String> {
+    let mut logs = Logs::new();
+    let text = CString::new(ptx).map_err(|_| "the PTX holds a zero byte".to_owned())?;
+    let name = CString::new(file).map_err(|_| "the file's name holds a zero byte".to_owned())?;
+    let mut state = ptr::null_mut();
+    // SAFETY: options, values and their buffers live in `logs`, which outlives the link state.
+    let code = unsafe {
+        let (options, values) = (logs.options.as_mut_ptr(), logs.values.as_mut_ptr());
+        sys::cuLinkCreate_v2(logs.options.len() as u32, options, values, &mut state)
+    };
+    logs.after("cuLinkCreate", code)?;
+    let (mut cubin, mut bytes) = (ptr::null_mut(), 0);
+    // SAFETY: `state` is live; the driver copies the PTX, whose size counts its closing zero.
+    let added = unsafe {
+        let (data, size) = (text.as_ptr().cast_mut().cast::<c_void>(), text.as_bytes_with_nul().len());
+        let name: *const c_char = name.as_ptr();
+        let none = (ptr::null_mut(), ptr::null_mut());
+        sys::cuLinkAddData_v2(state, sys::CUjitInputType::CU_JIT_INPUT_PTX, data, size, name, 0, none.0, none.1)
+    };
+    let done = logs.after("compiling PTX", added).and_then(|()| {
+        // SAFETY: `state` is live; the cubin belongs to it and is copied before it is destroyed.
+        logs.after("compiling PTX", unsafe { sys::cuLinkComplete(state, &mut cubin, &mut bytes) })
+    });
+    // SAFETY: on success the driver gave `bytes` bytes at `cubin`.
+    let image = done.map(|()| unsafe { std::slice::from_raw_parts(cubin.cast::<u8>(), bytes) }.to_vec());
+    // SAFETY: destroyed once, after the last use.
+    let _ = unsafe { sys::cuLinkDestroy(state) };
+    image
+}
+
+/// The entry point `name` of `module`.
+pub fn function(module: sys::CUmodule, file: &str, name: &str) -> Result<sys::CUfunction> {
+    let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {name}: {why}"));
+    let text = CString::new(name).map_err(|_| failed("the name holds a zero byte".into()))?;
+    // SAFETY: `module` is loaded and stays so.
+    unsafe { result::module::get_function(module, text) }.map_err(|e| failed(told(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(compute_capability: (i32, i32)) -> Card {
+        let (name, memory, multiprocessors, shared_memory_per_block) = (String::new(), 0, 0, 0);
+        Card { ordinal: 0, name, compute_capability, memory, multiprocessors, shared_memory_per_block }
+    }
+
+    #[test]
+    fn a_kept_file_is_named_by_all_it_depends_on() {
+        let names = [
+            name("gemm", &card((9, 0)), "580.65", "ptx"),
+            name("rope", &card((9, 0)), "580.65", "ptx"),
+            name("gemm", &card((8, 9)), "580.65", "ptx"),
+            name("gemm", &card((9, 0)), "580.82", "ptx"),
+            name("gemm", &card((9, 0)), "580.65", "ptx "),
+            name("gemm", &card((9, 0)), "80.65", "ptx5"),
+        ];
+        let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+        assert_eq!(names[0], name("gemm", &card((9, 0)), "580.65", "ptx"));
+    }
+
+    #[test]
+    fn what_is_kept_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/er/one.cubin");
+        keep(&path, b"first").unwrap();
+        keep(&path, b"second").unwrap();
+        assert_eq!(kept(&path).unwrap(), b"second");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "a temporary file is left");
+        let mut bytes = std::fs::read(&path).unwrap();
+        for damage in [0, bytes.len() - 1] {
+            bytes[damage] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            assert_eq!(kept(&path), None);
+            bytes[damage] ^= 1;
+        }
+        for length in [0, 10, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert_eq!(kept(&path), None);
+        }
+        assert_eq!(kept(&folder.path().join("absent")), None);
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        assert!(keep(&file.join("one.cubin"), b"x").is_err());
+    }
+
+    #[test]
+    fn logs_are_cut_at_their_zero_and_errors_come_first() {
+        let mut logs = Logs::new();
+        assert_eq!(logs.text(), "");
+        logs.info[..7].copy_from_slice(b"remark\n");
+        logs.error[..5].copy_from_slice(b"error");
+        assert_eq!(logs.text(), "error\nremark");
+        logs.error.fill(b'x');
+        assert_eq!(logs.text().len(), LOG + "\nremark".len());
+    }
+}

@@ -1,0 +1,100 @@
+//! The rules of a tiled tensor map: those of cuTensorMapEncodeTiled (CUDA driver API, tensor map object management),
+//! which answers "invalid value" to all of them.
+
+use crate::device::driver::TensorMap;
+use crate::error::{Error, Result};
+
+/// Dimensions, strides and boxes the hardware counts to.
+const MAX_DIM: u64 = 1 << 32;
+const MAX_STRIDE: u64 = 1 << 40;
+const MAX_BOX: u32 = 256;
+
+impl TensorMap {
+    /// Errors with the first rule that is broken.
+    pub fn check(&self) -> Result<()> {
+        match self.broken() {
+            None => Ok(()),
+            Some(rule) => Err(Error::Failed(format!("tensor map: {rule}"))),
+        }
+    }
+
+    fn broken(&self) -> Option<String> {
+        let rank = self.dims.len();
+        if !matches!(self.element, 2 | 4) {
+            return Some(format!("an element of {} bytes, 2 or 4 are possible", self.element));
+        }
+        if !(2..=5).contains(&rank) || self.strides.len() != rank - 1 || self.box_dims.len() != rank {
+            let (strides, boxes) = (self.strides.len(), self.box_dims.len());
+            return Some(format!("{rank} dimensions, {strides} strides and {boxes} box dimensions"));
+        }
+        if !self.address.is_multiple_of(16) {
+            return Some(format!("the address {:#x} is no multiple of 16", self.address));
+        }
+        if let Some(dim) = self.dims.iter().find(|dim| !(1..=MAX_DIM).contains(*dim)) {
+            return Some(format!("a dimension of {dim}"));
+        }
+        let mut least = self.dims[0] * self.element as u64;
+        for (stride, dim) in self.strides.iter().zip(&self.dims[1..]) {
+            if !stride.is_multiple_of(16) || *stride >= MAX_STRIDE {
+                return Some(format!("a stride of {stride} bytes is no multiple of 16 below 2^40"));
+            }
+            if *stride < least {
+                return Some(format!("a stride of {stride} bytes is less than the {least} it steps over"));
+            }
+            least = stride.saturating_mul(*dim);
+        }
+        if let Some(side) = self.box_dims.iter().find(|side| !(1..=MAX_BOX).contains(*side)) {
+            return Some(format!("a box of {side} elements, 1 to {MAX_BOX} are possible"));
+        }
+        let inner = self.box_dims[0] as usize * self.element;
+        if !inner.is_multiple_of(16) {
+            return Some(format!("a box row of {inner} bytes is no multiple of 16"));
+        }
+        match self.swizzle {
+            0 => None,
+            32 | 64 | 128 if inner <= self.swizzle as usize => None,
+            32 | 64 | 128 => Some(format!("a box row of {inner} bytes is wider than its swizzle of {}", self.swizzle)),
+            other => Some(format!("a swizzle of {other} bytes, 0, 32, 64 or 128 are possible")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::TensorMap;
+
+    #[test]
+    fn each_rule_is_named() {
+        let good = TensorMap {
+            address: 0x1000,
+            element: 2,
+            dims: vec![3584, 100],
+            strides: vec![7168],
+            box_dims: vec![64, 128],
+            swizzle: 128,
+        };
+        good.check().unwrap();
+        let broken: [(fn(&mut TensorMap), &str); 14] = [
+            (|m| m.element = 8, "an element of 8 bytes"),
+            (|m| m.dims = vec![8], "1 dimensions"),
+            (|m| m.strides.clear(), "0 strides"),
+            (|m| m.box_dims.push(1), "3 box dimensions"),
+            (|m| m.address += 8, "0x1008"),
+            (|m| m.dims[1] = 0, "a dimension of 0"),
+            (|m| m.dims[1] = (1 << 32) + 1, "a dimension of 4294967297"),
+            (|m| m.strides[0] = 7176, "7176 bytes is no multiple of 16"),
+            (|m| m.strides[0] = 1 << 40, "below 2^40"),
+            (|m| m.strides[0] = 7152, "less than the 7168"),
+            (|m| m.box_dims[1] = 257, "a box of 257"),
+            (|m| m.box_dims[0] = 4, "a box row of 8 bytes"),
+            (|m| m.box_dims[0] = 128, "wider than its swizzle of 128"),
+            (|m| m.swizzle = 16, "a swizzle of 16"),
+        ];
+        for (spoil, word) in broken {
+            let mut map = good.clone();
+            spoil(&mut map);
+            let said = map.check().unwrap_err().to_string();
+            assert!(said.contains(word), "{said}");
+        }
+    }
+}
