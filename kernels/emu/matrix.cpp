@@ -144,6 +144,21 @@ void store_matrices(Warp& warp, Op& op, uint32_t matrices) {
 // Eight bf16 to eight floats.
 __m256 widen(__m128i x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16)); }
 
+void eight_rows(const float (*a)[16], const __m256* b, __m256* d) {
+    __m256 d0 = d[0], d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4], d5 = d[5], d6 = d[6], d7 = d[7];
+    for (uint32_t k = 0; k < 16; k++) {
+        d0 = _mm256_fmadd_ps(_mm256_set1_ps(a[0][k]), b[k], d0);
+        d1 = _mm256_fmadd_ps(_mm256_set1_ps(a[1][k]), b[k], d1);
+        d2 = _mm256_fmadd_ps(_mm256_set1_ps(a[2][k]), b[k], d2);
+        d3 = _mm256_fmadd_ps(_mm256_set1_ps(a[3][k]), b[k], d3);
+        d4 = _mm256_fmadd_ps(_mm256_set1_ps(a[4][k]), b[k], d4);
+        d5 = _mm256_fmadd_ps(_mm256_set1_ps(a[5][k]), b[k], d5);
+        d6 = _mm256_fmadd_ps(_mm256_set1_ps(a[6][k]), b[k], d6);
+        d7 = _mm256_fmadd_ps(_mm256_set1_ps(a[7][k]), b[k], d7);
+    }
+    d[0] = d0, d[1] = d1, d[2] = d2, d[3] = d3, d[4] = d4, d[5] = d5, d[6] = d6, d[7] = d7;
+}
+
 // d = fma(a[k], b[k], d), k ascending: sixteen independent chains of eight columns.
 void multiply(Op& op) {
     alignas(32) float a[16][16];
@@ -175,14 +190,8 @@ void multiply(Op& op) {
         b[2 * k] = _mm256_castsi256_ps(_mm256_slli_epi32(two, 16));
         b[2 * k + 1] = _mm256_castsi256_ps(_mm256_and_si256(two, _mm256_set1_epi32(int(0xffff0000u))));
     }
-    for (uint32_t half = 0; half < 16; half += 8) {
-        __m256 s[8];
-        for (uint32_t m = 0; m < 8; m++) s[m] = d[half + m];
-        for (uint32_t k = 0; k < 16; k++) {
-            for (uint32_t m = 0; m < 8; m++) s[m] = _mm256_fmadd_ps(_mm256_set1_ps(a[half + m][k]), b[k], s[m]);
-        }
-        for (uint32_t m = 0; m < 8; m++) d[half + m] = s[m];
-    }
+    eight_rows(&a[0], b, &d[0]);
+    eight_rows(&a[8], b, &d[8]);
     for (uint32_t g = 0; g < 8; g++) {
         __m128 top[2] = {_mm256_castps256_ps128(d[g]), _mm256_extractf128_ps(d[g], 1)};
         __m128 bottom[2] = {_mm256_castps256_ps128(d[g + 8]), _mm256_extractf128_ps(d[g + 8], 1)};

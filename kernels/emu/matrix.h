@@ -89,4 +89,11 @@ inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = e
     d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);
 }
 
+// With B in one half (0 or 1) of what one ldmatrix loaded for two.
+template <int HALF>
+inline void mma(Acc& d, const Frag<4>& a, const Frag<4>& b, emu::Where where = emu::Where::current()) {
+    static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");
+    d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r + 2 * HALF, where);
+}
+
 }  // namespace isa

@@ -75,12 +75,23 @@ __device__ __forceinline__ void stmatrix(Shared<bf16>* row, const Frag<N>& s) {
 #endif
 }
 
-// d += a b: m16n8k16, A row-major, B column-major, bf16 products exact, fp32 accumulation.
-__device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<2>& b) {
+__device__ __forceinline__ void mma_registers(Acc& d, const Frag<4>& a, uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
-                 : "+f"(d.r[0]), "+f"(d.r[1]), "+f"(d.r[2]), "+f"(d.r[3])
-                 : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b.r[0]), "r"(b.r[1]));
+        : "+f"(d.r[0]), "+f"(d.r[1]), "+f"(d.r[2]), "+f"(d.r[3])
+        : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
+}
+
+// d += a b: m16n8k16, A row-major, B column-major, bf16 products exact, fp32 accumulation.
+__device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<2>& b) {
+    mma_registers(d, a, b.r[0], b.r[1]);
+}
+
+// With B in one half (0 or 1) of what one ldmatrix loaded for two.
+template <int HALF>
+__device__ __forceinline__ void mma(Acc& d, const Frag<4>& a, const Frag<4>& b) {
+    static_assert(HALF == 0 || HALF == 1, "a Frag<4> holds two operands B");
+    mma_registers(d, a, b.r[2 * HALF], b.r[2 * HALF + 1]);
 }
 
 }  // namespace isa
