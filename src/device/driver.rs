@@ -170,6 +170,9 @@ pub trait Driver: Send {
     /// Queues captured work.
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()>;
 
+    /// Forgets a graph; work of it that is queued still runs.
+    fn drop_graph(&mut self, graph: Graph);
+
     /// Opens a named range for profilers.
     fn range_push(&mut self, name: &str);
 

@@ -120,7 +120,7 @@ pub struct Span {
 }
 
 /// A stack position of one region.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Mark {
     region: Region,
     top: usize,

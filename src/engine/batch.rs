@@ -1,6 +1,7 @@
 //! A step as flat arrays: what the model's forward takes. Host code without tensors; buffers are used again, so
 //! that a decode step's cost on the host grows with the batch alone.
 
+use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
 use crate::model::ModelConfig;
 use crate::model::positions::{RopeTable, text_rope};
@@ -125,11 +126,39 @@ impl Batch {
         }
     }
 
+    /// True when it is one new token a sequence, each sampled from, and no image rows: a decode step.
+    pub fn is_decode(&self) -> bool {
+        let s = self.num_seqs();
+        let each =
+            self.sample_rows.len() == s && self.sample_rows.iter().enumerate().all(|(i, &row)| row as usize == i);
+        self.input_ids.len() == s && each && self.vision_rows.is_empty()
+    }
+
+    /// Adds sequences of one token whose key goes to `null_block`, up to `size` of them, and columns to the block
+    /// tables up to `max_blocks`. For decode steps only.
+    pub fn pad(&mut self, size: usize, max_blocks: usize, block_size: usize, null_block: u32) {
+        let had = self.num_seqs();
+        let mut tables = vec![null_block; size * max_blocks];
+        for (to, from) in tables.chunks_exact_mut(max_blocks).zip(self.block_tables.chunks_exact(self.max_blocks)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        (self.block_tables, self.max_blocks) = (tables, max_blocks);
+        let half = self.rope_rows.half;
+        self.input_ids.resize(size, 0);
+        self.rope.cos.resize(size * half, 1.0);
+        self.rope.sin.resize(size * half, 0.0);
+        self.slot_mapping.resize(size, null_block * block_size as u32);
+        self.context_lens.resize(size, 1);
+        self.cu_seqlens_q.extend(had as u32 + 1..=size as u32);
+        self.sample_rows.extend(had as u32..size as u32);
+    }
+
     /// A batch of the largest size that `limits` admit, for counting memory; its contents mean nothing.
     pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig) {
         self.clear();
-        let (t, s) = (limits.max_num_batched_tokens, limits.max_num_seqs.min(limits.max_num_batched_tokens));
-        self.max_blocks = limits.max_model_len.div_ceil(limits.block_size).min(limits.num_blocks);
+        let s = padded_size(limits.max_num_seqs.min(limits.max_num_batched_tokens));
+        let t = limits.max_num_batched_tokens.max(s);
+        self.max_blocks = limits.max_blocks();
         self.input_ids.resize(t, 0);
         self.slot_mapping.resize(t, 0);
         self.rope.cos.resize(t * config.head_dim() / 2, 0.0);
@@ -140,7 +169,7 @@ impl Batch {
         self.block_tables.resize(s * self.max_blocks, 0);
         self.vision_rows.resize(limits.vision_rows.min(t), 0);
         self.vision_tokens.resize(limits.vision_rows.min(t), 0);
-        self.sample_rows.resize(limits.max_num_seqs, 0);
+        self.sample_rows.resize(padded_size(limits.max_num_seqs), 0);
     }
 
     fn clear(&mut self) {

@@ -12,7 +12,7 @@ use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::ops::attend::BLOCK;
-use crate::ops::sample::{NoiseKey, SamplingParams};
+use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
 use crate::tensor::Tensor;
 
 /// Limits of an engine and what its noise is drawn from.
@@ -143,8 +143,7 @@ pub struct Engine {
     scheduler: Scheduler,
     runner: ModelRunner,
     requests: Vec<Request>,
-    sampling: Vec<SamplingParams>,
-    noise: Vec<NoiseKey>,
+    draws: Vec<Draw>,
 }
 
 impl Engine {
@@ -153,8 +152,7 @@ impl Engine {
     pub fn new(model: &Model, dev: &mut Device, config: EngineConfig) -> Result<Engine> {
         let scheduler = Scheduler::new(config.scheduler())?;
         let runner = ModelRunner::new(model, dev, scheduler.config())?;
-        let (requests, sampling, noise) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Engine { config, scheduler, runner, requests, sampling, noise })
+        Ok(Engine { config, scheduler, runner, requests: Vec::new(), draws: Vec::new() })
     }
 
     /// Frees the caches. What was allocated in the overlay region since [`Engine::new`] goes with them.
@@ -180,9 +178,8 @@ impl Engine {
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
         let samples = self.config.max_num_seqs.min(requests.iter().map(|r| r.n).sum());
         let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n));
-        let params: Vec<SamplingParams> = all.take(samples).collect();
-        let noise = vec![NoiseKey::default(); samples];
-        let sampling = Sampling { allowed: self.config.allowed, params: &params, noise: &noise, seed: (0, 0) };
+        let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), (0, 0))).collect();
+        let sampling = Sampling { allowed: self.config.allowed, draws: &draws };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
         self.runner.plan(model, dev, self.scheduler.config(), &images, sampling)
     }
@@ -252,22 +249,16 @@ impl Engine {
         on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
         let step = self.scheduler.schedule()?;
-        self.sampling.clear();
-        self.noise.clear();
+        self.draws.clear();
         let mut whose = Vec::with_capacity(step.samples.len());
         for &id in &step.samples {
             let request = self.scheduler.group(id.group).request.request;
             let position = self.scheduler.sequence(id).completion().len() as u32;
-            self.sampling.push(self.requests[request].sampling);
-            self.noise.push(NoiseKey { prompt: self.requests[request].noise, rollout: id.rollout as u32, position });
+            let noise = NoiseKey { prompt: self.requests[request].noise, rollout: id.rollout as u32, position };
+            self.draws.push(Draw::new(self.requests[request].sampling, noise, (self.config.seed, self.config.step)));
             whose.push((request, id.rollout));
         }
-        let sampling = Sampling {
-            allowed: self.config.allowed,
-            params: &self.sampling,
-            noise: &self.noise,
-            seed: (self.config.seed, self.config.step),
-        };
+        let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws };
         let (token_ids, logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
         let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
         for (&(request, rollout), &token_id) in whose.iter().zip(&token_ids) {

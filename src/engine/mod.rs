@@ -8,11 +8,13 @@ mod allowed;
 pub mod ask;
 pub mod batch;
 pub mod block_manager;
+mod decode_graphs;
 pub mod llm_engine;
 pub mod model_runner;
 pub mod scheduler;
 pub mod sequence;
 mod step;
+mod step_inputs;
 pub mod vision_cache;
 
 pub use allowed::allowed_ids;

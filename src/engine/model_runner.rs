@@ -1,34 +1,33 @@
 //! Executes the scheduler's steps: copies blocks, runs the vision tower on images that are not cached, runs the
 //! decoder over the step's tokens with paged attention, samples. It decides nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::device::{Device, Mark, Region};
 use crate::engine::batch::Batch;
 use crate::engine::block_manager::BlockCopy;
+use crate::engine::decode_graphs::{DecodeGraphs, Key, padded_size};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, Step};
+use crate::engine::step_inputs::StepInputs;
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::Model;
-use crate::model::layers::{Attend, Paging, Rope};
+use crate::model::layers::Attend;
 use crate::model::tape::{Mode, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::paged_attention::KvCache;
 use crate::ops::rows;
-use crate::ops::sample::{self, NoiseKey, SamplingParams};
-use crate::tensor::{DType, Tensor};
+use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use crate::tensor::Tensor;
 
-/// How a step's tokens are picked: parallel to its samples.
+/// How a step's tokens are picked.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampling<'a> {
     /// Ids that may be sampled.
     pub allowed: Option<Tensor>,
-    /// How each sample is picked.
-    pub params: &'a [SamplingParams],
-    /// What names each sample's noise.
-    pub noise: &'a [NoiseKey],
-    /// The run's seed and the training step.
-    pub seed: (u64, u64),
+    /// How each sample is drawn: parallel to the step's samples.
+    pub draws: &'a [Draw],
 }
 
 /// The caches in the overlay region and the buffers of a step.
@@ -38,6 +37,9 @@ pub struct ModelRunner {
     /// `[vision_rows, D]`.
     vision: Tensor,
     batch: Batch,
+    graphs: DecodeGraphs,
+    /// Padding's draws behind the step's own.
+    draws: Vec<Draw>,
     mark: Mark,
 }
 
@@ -53,14 +55,23 @@ impl ModelRunner {
         };
         let mut caches = Vec::with_capacity(model_config.num_hidden_layers);
         for _ in 0..model_config.num_hidden_layers {
-            caches.push(KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks, heads)?);
+            // One block more takes the keys of padding.
+            let cache = KvCache::alloc(dev, Region::Overlay, dtype, config.num_blocks + 1, heads)?;
+            if dev.kind().is_gpu() {
+                // Kernels multiply whole blocks: what was never stored has probability zero and must be finite.
+                dev.fill_zero(cache.k)?;
+                dev.fill_zero(cache.v)?;
+            }
+            caches.push(cache);
         }
         let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model_config.hidden_size])?;
-        Ok(ModelRunner { caches: caches.into(), vision, batch: Batch::new(model_config), mark })
+        let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
+        Ok(ModelRunner { caches: caches.into(), vision, batch, graphs, draws: Vec::new(), mark })
     }
 
-    /// Frees the caches.
+    /// Frees the caches and the captured steps.
     pub fn release(self, dev: &mut Device) {
+        self.graphs.release(dev);
         dev.release(self.mark);
     }
 
@@ -80,10 +91,70 @@ impl ModelRunner {
         let done = self
             .copy_blocks(dev, &step.copies)
             .and_then(|()| self.encode(model, dev, &mut tape, &images, &to))
-            .and_then(|()| self.decode(model, dev, &mut tape))
-            .and_then(|hidden| self.sample(model, dev, &tape, hidden, sampling));
+            .and_then(|()| match dev.kind().is_gpu() && self.batch.is_decode() {
+                true => self.replay(model, dev, &mut tape, scheduler.config(), sampling),
+                false => self.compute(model, dev, &mut tape, sampling),
+            });
         tape.finish(dev);
         done
+    }
+
+    /// The batch as it is.
+    fn compute(
+        &self,
+        model: &Model,
+        dev: &mut Device,
+        tape: &mut Tape,
+        sampling: Sampling<'_>,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        let inputs = StepInputs::upload(dev, tape, &self.batch, sampling.draws)?;
+        self.launch(model, dev, tape, &inputs, sampling)?;
+        inputs.read(dev)
+    }
+
+    /// The batch, padded, by a captured step.
+    fn replay(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        tape: &mut Tape,
+        limits: &SchedulerConfig,
+        sampling: Sampling<'_>,
+    ) -> Result<(Vec<u32>, Vec<f32>)> {
+        let n = self.batch.num_seqs();
+        let key = Key { size: padded_size(n), mark: dev.mark(Region::Workspace), allowed: sampling.allowed };
+        self.batch.pad(key.size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
+        self.draws.clear();
+        self.draws.extend_from_slice(sampling.draws);
+        self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), (0, 0)));
+        let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws)?;
+        let sampling = Sampling { draws: &self.draws, ..sampling };
+        let mut graphs = std::mem::take(&mut self.graphs);
+        let done = graphs.run(dev, key, |dev| {
+            let mark = dev.mark(Region::Workspace);
+            let done = self.launch(model, dev, tape, &inputs, sampling);
+            dev.release(mark);
+            done
+        });
+        self.graphs = graphs;
+        done?;
+        let (mut token_ids, mut logprobs) = inputs.read(dev)?;
+        token_ids.truncate(n);
+        logprobs.truncate(n);
+        Ok((token_ids, logprobs))
+    }
+
+    /// Decoder and sampler. Copies nothing up, so that it can be captured.
+    fn launch(
+        &self,
+        model: &Model,
+        dev: &mut Device,
+        tape: &mut Tape,
+        inputs: &StepInputs,
+        sampling: Sampling<'_>,
+    ) -> Result<()> {
+        let hidden = self.decode(model, dev, tape, inputs)?;
+        self.sample(model, dev, inputs, hidden, sampling)
     }
 
     /// All sources are read before any destination is written, and of copies to one block the last stands:
@@ -92,12 +163,14 @@ impl ModelRunner {
         if copies.is_empty() {
             return Ok(());
         }
-        let (from, to): (Vec<u32>, Vec<u32>) = copies.iter().copied().unzip();
+        let last = copies.iter().copied().map(|(from, to)| (to, from)).collect::<BTreeMap<u32, u32>>();
+        let (to, from): (Vec<u32>, Vec<u32>) = last.into_iter().unzip();
         let mark = dev.mark(Region::Workspace);
-        let from = dev.upload(Region::Workspace, &from, &[copies.len()])?;
-        let to = dev.upload(Region::Workspace, &to, &[copies.len()])?;
+        let count = to.len();
+        let from = dev.upload(Region::Workspace, &from, &[count])?;
+        let to = dev.upload(Region::Workspace, &to, &[count])?;
         let block_len = self.caches[0].k.cols();
-        let held = dev.alloc(Region::Workspace, self.caches[0].k.dtype, &[copies.len(), block_len])?;
+        let held = dev.alloc(Region::Workspace, self.caches[0].k.dtype, &[count, block_len])?;
         for cache in self.caches.iter() {
             for half in [cache.k, cache.v] {
                 let half = half.reshape(&[half.rows(), block_len]);
@@ -129,14 +202,17 @@ impl ModelRunner {
             fits
         });
         self.batch.fill_largest(&model.config, limits);
-        self.batch.sample_rows.truncate(sampling.params.len());
-        let copies: Vec<BlockCopy> = vec![(0, 0); limits.max_num_seqs];
+        let samples = padded_size(sampling.draws.len());
+        let mut draws = sampling.draws.to_vec();
+        draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), (0, 0)));
+        let sampling = Sampling { draws: &draws, ..sampling };
+        self.batch.sample_rows.truncate(samples);
+        let copies: Vec<BlockCopy> = (0..limits.max_num_seqs as u32).map(|i| (i, i)).collect();
         let mut tape = Tape::new(dev, Mode::Infer);
         let done = self
             .copy_blocks(dev, &copies)
             .and_then(|()| self.encode(model, dev, &mut tape, &images, &vec![0; limits.vision_rows - room]))
-            .and_then(|()| self.decode(model, dev, &mut tape))
-            .and_then(|hidden| self.sample(model, dev, &tape, hidden, sampling));
+            .and_then(|()| self.compute(model, dev, &mut tape, sampling));
         tape.finish(dev);
         done.map(|_| ())
     }
@@ -176,51 +252,32 @@ impl ModelRunner {
     }
 
     /// Hidden rows `[T, D]` of the step's tokens; their keys and values go to the cache.
-    fn decode(&self, model: &Model, dev: &mut Device, tape: &mut Tape) -> Result<Var> {
-        let batch = &self.batch;
-        let (t, s) = (batch.input_ids.len(), batch.num_seqs());
-        let table = [t, batch.rope.cos.len() / t];
-        let rope =
-            Rope { cos: tape.upload(dev, &batch.rope.cos, &table)?, sin: tape.upload(dev, &batch.rope.sin, &table)? };
-        let paging = Paging {
-            slot_mapping: tape.upload(dev, &batch.slot_mapping, &[t])?,
-            block_tables: tape.upload(dev, &batch.block_tables, &[s, batch.max_blocks])?,
-            cu_seqlens_q: tape.upload(dev, &batch.cu_seqlens_q, &[s + 1])?,
-            context_lens: tape.upload(dev, &batch.context_lens, &[s])?,
-        };
-        let x = model.embed(tape, dev, &batch.input_ids)?;
-        if !batch.vision_rows.is_empty() {
-            let n = batch.vision_rows.len();
-            let from = tape.upload(dev, &batch.vision_rows, &[n])?;
-            let to = tape.upload(dev, &batch.vision_tokens, &[n])?;
-            let rows = dev.alloc(Region::Workspace, self.vision.dtype, &[n, self.vision.cols()])?;
+    fn decode(&self, model: &Model, dev: &mut Device, tape: &mut Tape, inputs: &StepInputs) -> Result<Var> {
+        let x = model.embed_ids(tape, dev, inputs.input_ids)?;
+        if let Some((from, to)) = inputs.vision {
+            let rows = dev.alloc(Region::Workspace, self.vision.dtype, &[from.len(), self.vision.cols()])?;
             rows::gather(dev, self.vision, from, rows)?;
             rows::scatter(dev, rows, to, x.tensor)?;
         }
-        let caches = self.caches.clone();
-        model.decoder.forward(tape, dev, x, rope, Attend::Paged { caches, paging })
+        let attend = Attend::Paged { caches: self.caches.clone(), paging: inputs.paging };
+        model.decoder.forward(tape, dev, x, inputs.rope, attend)
     }
 
+    /// Tokens and their log-probabilities, for the rows of `hidden` that samples are drawn from.
     fn sample(
         &self,
         model: &Model,
         dev: &mut Device,
-        tape: &Tape,
+        inputs: &StepInputs,
         hidden: Var,
         sampling: Sampling<'_>,
-    ) -> Result<(Vec<u32>, Vec<f32>)> {
-        let n = self.batch.sample_rows.len();
-        if n == 0 {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let idx = tape.upload(dev, &self.batch.sample_rows, &[n])?;
+    ) -> Result<()> {
+        let Some(samples) = inputs.samples else { return Ok(()) };
+        let n = samples.rows.len();
         let rows = dev.alloc(Region::Workspace, hidden.tensor.dtype, &[n, hidden.tensor.cols()])?;
-        rows::gather(dev, hidden.tensor, idx, rows)?;
-        let token_ids = dev.alloc(Region::Workspace, DType::U32, &[n])?;
-        let logprobs = dev.alloc(Region::Workspace, DType::F32, &[n])?;
-        let Sampling { allowed, params, noise, seed } = sampling;
+        rows::gather(dev, hidden.tensor, samples.rows, rows)?;
         let lm_head = model.decoder.lm_head.weight;
-        sample::fwd(dev, rows, &lm_head, allowed, params, noise, seed, token_ids, logprobs)?;
-        Ok((dev.read(token_ids)?, dev.read(logprobs)?))
+        let Sampling { allowed, draws } = sampling;
+        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, samples.token_ids, samples.logprobs)
     }
 }

@@ -24,6 +24,13 @@ pub struct SchedulerConfig {
     pub enable_prefix_caching: bool,
 }
 
+impl SchedulerConfig {
+    /// Blocks of the longest sequence.
+    pub fn max_blocks(&self) -> usize {
+        self.max_model_len.div_ceil(self.block_size).min(self.num_blocks)
+    }
+}
+
 /// A sequence in flight: a slot of `Scheduler::group` and a rollout.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct SeqId {

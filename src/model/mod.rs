@@ -133,7 +133,12 @@ impl Model {
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
-        tape.embedding(dev, ids, self.decoder.embed_tokens)
+        self.embed_ids(tape, dev, ids)
+    }
+
+    /// [`Model::embed`] of ids `[T]` u32 that were checked and lie on the device.
+    pub fn embed_ids(&self, tape: &mut Tape, dev: &mut Device, input_ids: Tensor) -> Result<Var> {
+        tape.embedding(dev, input_ids, self.decoder.embed_tokens)
     }
 
     /// The images' token rows, one image after another, into `out` `[M, D]`; returned in consecutive pieces.

@@ -2,13 +2,17 @@
 //! noise. The log-prob that goes with a token is [`super::linear_logprob`]'s, bit for bit, whatever narrowed
 //! the choice.
 
+mod draw;
+
+pub use draw::Draw;
+
 use half::bf16;
 
 use crate::device::{Device, Isa, Parts, Region, cpu_kernel};
 use crate::error::{Error, Result};
 use crate::ops::linear_logprob::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
 use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
-use crate::ops::philox::{self, Purpose, philox4x32_10};
+use crate::ops::philox::{self, philox4x32_10};
 use crate::ops::{check, math};
 use crate::tensor::{DType, Tensor};
 
@@ -69,18 +73,17 @@ pub struct NoiseKey {
     pub position: u32,
 }
 
-/// ids_out u32 `[B]` and logprob_out f32 `[B]` from hidden `[B, D]` and w `[V, D]`, one [`SamplingParams`] and one
-/// [`NoiseKey`] a row; `allowed` as in [`super::linear_logprob::fwd`]; `seed` is (run seed, step). The log-prob
-/// is of the whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id.
+/// ids_out u32 `[B]` and logprob_out f32 `[B]` from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the
+/// same on the device ([`Draw::upload`]); `allowed` as in [`super::linear_logprob::fwd`]. The log-prob is of the
+/// whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(
     dev: &mut Device,
     hidden: Tensor,
     w: &Weight,
     allowed: Option<Tensor>,
-    params: &[SamplingParams],
-    noise: &[NoiseKey],
-    seed: (u64, u64),
+    draws: &[Draw],
+    table: Tensor,
     ids_out: Tensor,
     logprob_out: Tensor,
 ) -> Result<()> {
@@ -91,8 +94,9 @@ pub fn fwd(
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
     check::tensor(OP, "ids_out", ids_out, DType::U32, &[b])?;
     check::tensor(OP, "logprob_out", logprob_out, DType::F32, &[b])?;
-    let lens = (params.len(), noise.len());
-    check::that(OP, lens == (b, b), format!("{b} params and noise keys"), format!("{lens:?}"))?;
+    check::that(OP, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;
+    let (table_dtype, dims) = Draw::table(b);
+    check::tensor(OP, "table", table, table_dtype, &dims)?;
     let mark = dev.mark(Region::Workspace);
     let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
     let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
@@ -102,7 +106,7 @@ pub fn fwd(
         let outs = [ids_out, logprob_out, logits, partials];
         let ([ids, logprobs, logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors(outs, ins);
         let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
-        let scales: Vec<f32> = params.iter().map(|p| inverse_temperature(p.temperature)).collect();
+        let scales: Vec<f32> = draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect();
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::Rows(&scales),
@@ -121,12 +125,11 @@ pub fn fwd(
                 matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
             }
         }
-        let key = philox::key(seed.0, Purpose::Noise, seed.1);
         let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
         cpu.pool.run(b, |row| {
             let z = &logits[row * columns..row * columns + w.n];
             let fold = Fold::of(&partials[row * width..(row + 1) * width]);
-            let (params, noise) = (&params[row], noise[row]);
+            let (params, noise, key) = (&draws[row].params(), draws[row].noise(), draws[row].key());
             let id = if params.temperature == 0.0 {
                 largest(cpu.isa, z, None)
             } else if params.narrows() {

@@ -11,7 +11,7 @@ use crate::device::{Device, On, Region, Span, View, ViewMut};
 use crate::error::Result;
 
 /// Up to four dimensions.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     dims: [usize; 4],
     rank: usize,
@@ -41,7 +41,7 @@ impl fmt::Debug for Shape {
 }
 
 /// A contiguous row-major array somewhere in a device's memory.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tensor {
     /// Where it lies.
     pub region: Region,

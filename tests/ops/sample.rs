@@ -1,7 +1,7 @@
 use super::*;
 use omr::ops::linear_logprob;
 use omr::ops::philox::{gumbel, key, philox4x32_10};
-use omr::ops::sample::{self, NoiseKey, SamplingParams};
+use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 
 struct Case {
     b: usize,
@@ -51,7 +51,9 @@ fn run(dev: &mut Device, dtype: DType, c: &Case) -> (Vec<u32>, Vec<f32>) {
     let allowed = c.allowed.as_ref().map(|a| dev.upload(Region::Overlay, a, &[a.len()]).unwrap());
     let ids = dev.alloc(Region::Overlay, DType::U32, &[c.b]).unwrap();
     let logprob = dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap();
-    sample::fwd(dev, hidden, &w, allowed, &c.params, &c.noise, SEED, ids, logprob).unwrap();
+    let draws: Vec<Draw> = c.params.iter().zip(&c.noise).map(|(p, n)| Draw::new(*p, *n, SEED)).collect();
+    let table = Draw::upload(dev, Region::Overlay, &draws).unwrap();
+    sample::fwd(dev, hidden, &w, allowed, &draws, table, ids, logprob).unwrap();
     (dev.read(ids).unwrap(), dev.read(logprob).unwrap())
 }
 

@@ -8,7 +8,7 @@ use crate::ops::attend::BLOCK;
 use crate::ops::linear_logprob;
 use crate::ops::matmul::panel_len;
 use crate::ops::paged_attention::{self, KvCache};
-use crate::ops::sample::{self, NoiseKey, SamplingParams};
+use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
 
 const VOCABULARY: usize = 4096;
@@ -83,9 +83,9 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
 pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
     let (ids, logprob) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
-    let params = vec![SamplingParams::default(); SEQUENCES];
-    let noise: Vec<_> =
-        (0..SEQUENCES as u32).map(|i| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 }).collect();
+    let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
+    let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
+    let table = Draw::upload(dev, Region::Overlay, &draws)?;
     Ok(Case {
         name: "sample fwd",
         shape: format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
@@ -93,6 +93,6 @@ pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         flops: 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64,
         bytes: bytes(&[hidden, w.data, ids, logprob]),
         job: None,
-        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &params, &noise, (1, 1), ids, logprob)),
+        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &draws, table, ids, logprob)),
     })
 }

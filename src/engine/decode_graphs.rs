@@ -1,0 +1,81 @@
+//! Captured decode steps of a GPU, by batch size: a step of one token a sequence is one launch for the host. Batches
+//! are padded to a few sizes with sequences of one token that write to a page nobody reads.
+
+use std::collections::HashMap;
+
+use crate::device::{Device, Driver, Graph, Mark, Stream};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// The size that a batch of `n` sequences is padded to: few enough to capture, close enough to waste little.
+pub(super) fn padded_size(n: usize) -> usize {
+    match n {
+        0..=8 => n.next_power_of_two(),
+        9..=64 => n.next_multiple_of(8),
+        _ => n.next_multiple_of(32),
+    }
+}
+
+/// What a captured step depends on besides the caches and the weights, which never move.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Key {
+    /// Sequences.
+    pub size: usize,
+    /// Top of the workspace when the step began.
+    pub mark: Mark,
+    /// Ids that may be sampled.
+    pub allowed: Option<Tensor>,
+}
+
+/// The captured steps.
+#[derive(Debug, Default)]
+pub(super) struct DecodeGraphs {
+    captured: HashMap<Key, Graph>,
+}
+
+fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
+    dev.driver().ok_or_else(|| Error::Failed("graphs are captured on a GPU only".into()))
+}
+
+impl DecodeGraphs {
+    /// Runs `step` by replaying what was captured under `key`; captures it first when nothing was. `step` may only
+    /// launch: its inputs were copied up before.
+    pub fn run(&mut self, dev: &mut Device, key: Key, step: impl FnOnce(&mut Device) -> Result<()>) -> Result<()> {
+        let graph = match self.captured.get(&key) {
+            Some(graph) => *graph,
+            None => {
+                driver(dev)?.begin_capture(Stream::COMPUTE)?;
+                let done = step(dev);
+                let graph = driver(dev)?.end_capture(Stream::COMPUTE);
+                done?;
+                let graph = graph?;
+                self.captured.insert(key, graph);
+                graph
+            }
+        };
+        driver(dev)?.replay(graph, Stream::COMPUTE)
+    }
+
+    /// Frees the graphs.
+    pub fn release(self, dev: &mut Device) {
+        if let Some(driver) = dev.driver() {
+            self.captured.into_values().for_each(|graph| driver.drop_graph(graph));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::padded_size;
+
+    #[test]
+    fn sizes_hold_the_batch_and_waste_little() {
+        for n in 1..2000 {
+            let size = padded_size(n);
+            assert!(size >= n && size < 2 * n, "{n} to {size}");
+            assert_eq!(padded_size(size), size);
+        }
+        let sizes: std::collections::BTreeSet<usize> = (1..=256).map(padded_size).collect();
+        assert_eq!(sizes.len(), 17);
+    }
+}

@@ -1,0 +1,82 @@
+//! A step's arrays on the device.
+
+use crate::device::Device;
+use crate::engine::batch::Batch;
+use crate::error::Result;
+use crate::model::layers::{Paging, Rope};
+use crate::model::tape::Tape;
+use crate::ops::sample::Draw;
+use crate::tensor::{DType, Tensor};
+
+/// What the sampler reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Samples {
+    /// `[B]` u32: the row each sample is drawn from.
+    pub rows: Tensor,
+    /// The draws, see [`Draw::upload`].
+    pub table: Tensor,
+    /// `[B]` u32, written by the step.
+    pub token_ids: Tensor,
+    /// `[B]` f32, written by the step.
+    pub logprobs: Tensor,
+}
+
+/// What a step's forward reads and writes besides weights and caches. All of it is allocated before anything of the
+/// forward, so that two steps of equal sizes have it at equal addresses.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepInputs {
+    /// `[T]` u32.
+    pub input_ids: Tensor,
+    /// The decoder's rotation of each token.
+    pub rope: Rope,
+    /// Where keys lie.
+    pub paging: Paging,
+    /// Rows of the vision cache and the tokens they replace, both u32; none without images.
+    pub vision: Option<(Tensor, Tensor)>,
+    /// None when nothing is sampled.
+    pub samples: Option<Samples>,
+}
+
+impl StepInputs {
+    /// Copies `batch` and `draws` up, on top of the tape's region.
+    pub fn upload(dev: &mut Device, tape: &Tape, batch: &Batch, draws: &[Draw]) -> Result<StepInputs> {
+        let (t, s, b) = (batch.input_ids.len(), batch.num_seqs(), batch.sample_rows.len());
+        let table = [t, batch.rope.cos.len() / t];
+        let vision = match batch.vision_rows.len() {
+            0 => None,
+            n => Some((tape.upload(dev, &batch.vision_rows, &[n])?, tape.upload(dev, &batch.vision_tokens, &[n])?)),
+        };
+        let samples = match b {
+            0 => None,
+            _ => Some(Samples {
+                rows: tape.upload(dev, &batch.sample_rows, &[b])?,
+                table: Draw::upload(dev, tape.region(), draws)?,
+                token_ids: dev.alloc(tape.region(), DType::U32, &[b])?,
+                logprobs: dev.alloc(tape.region(), DType::F32, &[b])?,
+            }),
+        };
+        Ok(StepInputs {
+            input_ids: tape.upload(dev, &batch.input_ids, &[t])?,
+            rope: Rope {
+                cos: tape.upload(dev, &batch.rope.cos, &table)?,
+                sin: tape.upload(dev, &batch.rope.sin, &table)?,
+            },
+            paging: Paging {
+                slot_mapping: tape.upload(dev, &batch.slot_mapping, &[t])?,
+                block_tables: tape.upload(dev, &batch.block_tables, &[s, batch.max_blocks])?,
+                cu_seqlens_q: tape.upload(dev, &batch.cu_seqlens_q, &[s + 1])?,
+                context_lens: tape.upload(dev, &batch.context_lens, &[s])?,
+            },
+            vision,
+            samples,
+        })
+    }
+
+    /// The sampled tokens and their log-probabilities; waits for the step.
+    pub fn read(&self, dev: &mut Device) -> Result<(Vec<u32>, Vec<f32>)> {
+        match self.samples {
+            None => Ok((Vec::new(), Vec::new())),
+            Some(samples) => Ok((dev.read(samples.token_ids)?, dev.read(samples.logprobs)?)),
+        }
+    }
+}
