@@ -10,10 +10,14 @@ use crate::error::Result;
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
-    /// The best device found.
+    /// The processor; a card is used when asked for.
     Auto,
     /// The processor.
     Cpu,
+    /// A card, by hand-written kernels in bf16.
+    Cuda,
+    /// The kernels without a card: emulated on the processor, slowly, to check them.
+    Emu,
 }
 
 /// Flags every command takes.

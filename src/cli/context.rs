@@ -6,7 +6,9 @@ use super::args::{DeviceKind, Global};
 use super::console::Console;
 use super::progress::Progress;
 use super::signal;
-use crate::device::{Device, Isa, Plan, Target};
+use crate::device::cuda::Cuda;
+use crate::device::emu::{Completion, Emu, Options};
+use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 
@@ -39,22 +41,36 @@ impl Context {
         self.threads
     }
 
+    /// The kind of device asked for.
+    pub fn kind(&self) -> Kind {
+        match self.device {
+            DeviceKind::Auto | DeviceKind::Cpu => Kind::Cpu,
+            DeviceKind::Cuda => Kind::Cuda,
+            DeviceKind::Emu => Kind::Emu,
+        }
+    }
+
     /// The device that plans are made for.
     pub fn target(&self) -> Target {
-        Target::cpu(self.threads)
+        let kind = self.kind();
+        Target { kind, threads: if kind.is_gpu() { 1 } else { self.threads } }
     }
 
     /// The device's kind, as checkpoints and summaries record it.
     pub fn device_kind(&self) -> &'static str {
-        match self.device {
-            DeviceKind::Auto | DeviceKind::Cpu => "cpu",
-        }
+        self.kind().name()
     }
 
     /// A device with `plan`'s memory.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
-        match self.device {
-            DeviceKind::Auto | DeviceKind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
+        match self.kind() {
+            Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
+            Kind::Cuda => Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, plan),
+            // All of shared memory's shadow state is for tests: here the answer is wanted.
+            Kind::Emu => {
+                let options = Options { shadow: false, completion: Completion::Eager, ..Options::default() };
+                Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, plan)
+            }
         }
     }
 

@@ -178,6 +178,7 @@ impl Answers {
         let dtype = match config.dtype {
             LoadDtype::F32 => DType::F32,
             LoadDtype::Bf16 => DType::Bf16,
+            LoadDtype::Auto if context.kind().is_gpu() => DType::Bf16,
             LoadDtype::Auto => stored_dtype(dir)?,
         };
         let stop: Arc<[u32]> = match config.ignore_eos {

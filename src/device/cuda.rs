@@ -45,7 +45,7 @@ pub struct Cuda {
     pinned: Vec<HostBuffer>,
     streams: Vec<sys::CUstream>,
     events: Vec<sys::CUevent>,
-    graphs: Vec<(sys::CUgraph, sys::CUgraphExec)>,
+    graphs: Vec<Option<(sys::CUgraph, sys::CUgraphExec)>>,
     staging: Staging,
     capturing: bool,
     last_launch: Option<&'static str>,
@@ -328,7 +328,7 @@ impl Driver for Cuda {
             let _ = unsafe { graph::destroy(captured) };
             return Err(e);
         }
-        self.graphs.push((captured, exec));
+        self.graphs.push(Some((captured, exec)));
         // SAFETY: both are live. The first replay then does not pay for sending the graph to the card.
         let sent = unsafe { graph::upload(exec, self.on(stream)) };
         sent.map_err(|e| self.failed("cuGraphUpload", e))?;
@@ -337,9 +337,23 @@ impl Driver for Cuda {
 
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
         self.bind()?;
+        let Some(Some((_, exec))) = self.graphs.get(graph.0 as usize) else {
+            return Err(Error::Failed(format!("graph {} was never captured, or dropped", graph.0)));
+        };
         // SAFETY: graphs and streams live as long as the driver, and so does all the memory a graph names.
-        let queued = unsafe { graph::launch(self.graphs[graph.0 as usize].1, self.on(stream)) };
+        let queued = unsafe { graph::launch(*exec, self.on(stream)) };
         queued.map_err(|e| self.failed("cuGraphLaunch", e))
+    }
+
+    fn drop_graph(&mut self, graph: Graph) {
+        let dropped = self.graphs.get_mut(graph.0 as usize).and_then(Option::take);
+        if let (Some((captured, exec)), Ok(())) = (dropped, self.bind()) {
+            // SAFETY: destroyed once; the driver keeps an executable graph until its queued launches have run.
+            unsafe {
+                let _ = graph::exec_destroy(exec);
+                let _ = graph::destroy(captured);
+            }
+        }
     }
 
     fn range_push(&mut self, name: &str) {
@@ -387,7 +401,7 @@ impl Drop for Cuda {
         let _ = self.context.synchronize();
         // SAFETY: each handle was made by this value, is destroyed once, and no work is left that uses it.
         unsafe {
-            for (captured, exec) in self.graphs.drain(..) {
+            for (captured, exec) in self.graphs.drain(..).flatten() {
                 let _ = graph::exec_destroy(exec);
                 let _ = graph::destroy(captured);
             }

@@ -98,7 +98,7 @@ pub struct Emu {
     events: Vec<Recorded>,
     tickets: Ticket,
     capture: Option<Capture>,
-    graphs: Vec<Captured>,
+    graphs: Vec<Option<Captured>>,
     draws: u64,
     seed: u64,
     failed: Option<String>,
@@ -270,7 +270,9 @@ impl Emu {
         self.draws += 1;
         let completion = self.completion;
         let mut step = 0;
-        let order = self.graphs[graph.0 as usize].order(|ready| match completion {
+        // Queued replays are run before a graph is dropped.
+        let Some(captured) = &self.graphs[graph.0 as usize] else { return Ok(()) };
+        let order = captured.order(|ready| match completion {
             Completion::Eager => 0,
             // The streams that joined last run ahead of the first.
             Completion::Lazy => ready - 1,
@@ -456,17 +458,27 @@ impl Driver for Emu {
     fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
         self.healthy()?;
         let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is going on".into()))?;
-        self.graphs.push(capture.end(stream)?);
+        self.graphs.push(Some(capture.end(stream)?));
         Ok(Graph(self.graphs.len() as u32 - 1))
     }
 
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
-        if graph.0 as usize >= self.graphs.len() {
+        if !matches!(self.graphs.get(graph.0 as usize), Some(Some(_))) {
             return Err(Error::Failed(format!("graph {} was never captured", graph.0)));
         }
         self.outside_capture(Some(stream), "a replay")?;
         self.counters.replays += 1;
         self.push(stream, Op::Replay(graph))
+    }
+
+    fn drop_graph(&mut self, graph: Graph) {
+        for stream in self.queues.streams() {
+            // What fails here is kept and told by the next call.
+            let _ = self.drain(stream, None);
+        }
+        if let Some(captured) = self.graphs.get_mut(graph.0 as usize) {
+            *captured = None;
+        }
     }
 
     fn range_push(&mut self, name: &str) {

@@ -50,8 +50,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model with all weights zero. `dtype` is F32 or Bf16.
+    /// A model with all weights zero. `dtype` is F32 or Bf16; errors on F32 where kernels run.
     pub fn empty(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
+        if dev.kind().is_gpu() && dtype != DType::Bf16 {
+            let expected = format!("bf16: the kernels of --device {} compute in nothing else", dev.kind().name());
+            return Err(Error::input("dtype", format!("{dtype:?}").to_lowercase(), expected));
+        }
         let mut layout = ParamLayout::new(dtype);
         let decoder = Decoder::new(dev, &mut layout, &config)?;
         let vision = VisionTower::new(dev, &mut layout, &config.vision_config)?;

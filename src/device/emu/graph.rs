@@ -87,6 +87,11 @@ impl Queues {
         (stream.0 as usize) < self.streams.len()
     }
 
+    /// All streams.
+    pub fn streams(&self) -> impl Iterator<Item = Stream> + use<> {
+        (0..self.streams.len() as u32).map(Stream)
+    }
+
     /// Appends work.
     pub fn push(&mut self, stream: Stream, op: Op) {
         if let Op::Record(_, ticket) = op {
