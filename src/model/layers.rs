@@ -31,6 +31,8 @@ pub enum Attend {
     Packed {
         /// Segment borders `[S + 1]` u32.
         cu_seqlens: Tensor,
+        /// Rows of the longest segment.
+        max_seqlen: usize,
         /// Only those before it.
         causal: bool,
     },
@@ -41,6 +43,14 @@ pub enum Attend {
         /// Where each sequence's keys lie.
         paging: Paging,
     },
+}
+
+impl Attend {
+    /// [`Attend::Packed`] over the segments between `borders`.
+    pub fn packed(tape: &Tape, dev: &mut Device, borders: &[u32], causal: bool) -> Result<Attend> {
+        let max_seqlen = borders.windows(2).map(|w| w[1].saturating_sub(w[0]) as usize).max().unwrap_or(0);
+        Ok(Attend::Packed { cu_seqlens: tape.upload(dev, borders, &[borders.len()])?, max_seqlen, causal })
+    }
 }
 
 /// A batch's view of the paged cache.
@@ -215,10 +225,10 @@ impl Tape {
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let out = self.alloc(dev, qkv.tensor.dtype, &[t, heads.out_len()])?;
         match attend {
-            Attend::Packed { cu_seqlens, causal } => {
-                let (cu_seqlens, causal) = (*cu_seqlens, *causal);
+            Attend::Packed { cu_seqlens, max_seqlen, causal } => {
+                let (cu_seqlens, max_seqlen, causal) = (*cu_seqlens, *max_seqlen, *causal);
                 let lse = dev.alloc(self.region(), DType::F32, &[t, heads.q])?;
-                attention::fwd(dev, qkv.tensor, cu_seqlens, heads, causal, scale, out.tensor, lse)?;
+                attention::fwd(dev, qkv.tensor, cu_seqlens, max_seqlen, heads, causal, scale, out.tensor, lse)?;
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;

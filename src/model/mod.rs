@@ -129,8 +129,8 @@ impl Model {
                 row = to;
             }
         }
-        let cu_seqlens = tape.upload(dev, &inputs.cu_seqlens, &[inputs.cu_seqlens.len()])?;
-        self.decode(tape, dev, x, &inputs.position_ids, Attend::Packed { cu_seqlens, causal: true })
+        let attend = Attend::packed(tape, dev, &inputs.cu_seqlens, true)?;
+        self.decode(tape, dev, x, &inputs.position_ids, attend)
     }
 
     /// Token rows `[T, D]`. Errors on an id outside the vocabulary.

@@ -128,7 +128,6 @@ impl VisionTower {
         p.window_index.iter().enumerate().for_each(|(at, &block)| reverse[block as usize] = at as u32);
         let num_patches = p.pos_hw.len();
         let table = [num_patches, self.config.head_dim() / 2];
-        let attend = |cu_seqlens| Attend::Packed { cu_seqlens, causal: false };
         Ok(Chunk {
             num_patches,
             pixels,
@@ -136,8 +135,8 @@ impl VisionTower {
             normalize,
             window_index: tape.upload(dev, &p.window_index, &[p.window_index.len()])?,
             reverse_index: tape.upload(dev, &reverse, &[reverse.len()])?,
-            windows: attend(tape.upload(dev, &p.cu_window_seqlens, &[p.cu_window_seqlens.len()])?),
-            frames: attend(tape.upload(dev, &p.cu_seqlens, &[p.cu_seqlens.len()])?),
+            windows: Attend::packed(tape, dev, &p.cu_window_seqlens, false)?,
+            frames: Attend::packed(tape, dev, &p.cu_seqlens, false)?,
             rope: Rope { cos: tape.upload(dev, &p.rope.cos, &table)?, sin: tape.upload(dev, &p.rope.sin, &table)? },
         })
     }

@@ -1,13 +1,14 @@
 //! Variable-length attention over packed sequences, causal or full, with grouped query heads. Forward is the row of
 //! `attend`; backward recomputes the probabilities from the saved log-sum-exp.
 
-use crate::device::{Cpu, Device, Parts, Region, cpu_kernel};
+use crate::device::{Cpu, Device, On, Parts, Region, cpu_kernel};
 use crate::error::{Error, Result};
 use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Setting, pack_block, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
 mod backward;
+pub(crate) mod launch;
 mod pair;
 pub use backward::bwd;
 
@@ -16,12 +17,15 @@ const ROWS: usize = 32;
 
 /// out = softmax(scale q k^T) v within each sequence: qkv `[T, (q + 2 kv) * dim]` and out `[T, q * dim]` in the
 /// compute type, cu_seqlens `[S + 1]` u32 from 0 to T (empty sequences allowed), lse `[T, q]` f32 the rows'
-/// log-sum-exp for backward. `causal` hides the keys after a row's own. Errors on other shapes.
+/// log-sum-exp for backward. `causal` hides the keys after a row's own. No sequence is longer than `max_seqlen`, which
+/// may choose a kernel but changes no bit. Errors on other shapes; on a GPU on a head_dim above 128, and what
+/// cu_seqlens holds is not looked at.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(
     dev: &mut Device,
     qkv: Tensor,
     cu_seqlens: Tensor,
+    max_seqlen: usize,
     heads: Heads,
     causal: bool,
     scale: f32,
@@ -33,16 +37,25 @@ pub fn fwd(
     let t = qkv.rows();
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
     check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
+    let setting = Setting::new(qkv.dtype, heads, scale);
+    if dev.kind().is_gpu() {
+        launch::check_heads(OP, qkv.dtype, heads)?;
+        let operands = launch::Operands { qkv, cu_seqlens, out, lse };
+        return match dev.on() {
+            On::Gpu(gpu) => launch::fwd(OP, gpu, operands, heads, causal, max_seqlen, setting),
+            _ => Ok(()),
+        };
+    }
     let mark = dev.mark(Region::Workspace);
     let blocks = Blocks::most(t, cu_seqlens);
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), block_len(heads)])?;
     let scratch_len = RowStates::len(ROWS * heads.group(), heads.dim);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len])?;
     let done = match dev.cpu_only(OP)? {
-        Some(cpu) => {
-            let setting = Setting::new(qkv.dtype, heads, scale);
-            by_dtype!(qkv.dtype, forward(cpu, qkv, cu_seqlens, heads, causal, setting, out, lse, packed, scratch))
-        }
+        Some(cpu) => by_dtype!(
+            qkv.dtype,
+            forward(cpu, qkv, cu_seqlens, max_seqlen, heads, causal, setting, out, lse, packed, scratch)
+        ),
         None => Ok(()),
     };
     dev.release(mark);
@@ -53,6 +66,7 @@ fn check_rows(op: &'static str, qkv: Tensor, cu_seqlens: Tensor, heads: Heads) -
     check::compute(op, "qkv", qkv)?;
     heads.check(op)?;
     check::tensor(op, "qkv", qkv, qkv.dtype, &[qkv.rows(), heads.qkv_len()])?;
+    check::that(op, !cu_seqlens.is_empty(), "cu_seqlens of one element or more", "none")?;
     check::tensor(op, "cu_seqlens", cu_seqlens, DType::U32, &[cu_seqlens.rows()])
 }
 
@@ -119,6 +133,7 @@ fn forward<T: Elem>(
     cpu: Cpu<'_>,
     qkv: Tensor,
     cu_seqlens: Tensor,
+    max_seqlen: usize,
     heads: Heads,
     causal: bool,
     setting: Setting,
@@ -131,6 +146,10 @@ fn forward<T: Elem>(
     let ([out, lse, packed, scratch], [qkv, cu]) = cpu.memory.tensors([out, lse, packed, scratch], [qkv, cu_seqlens]);
     let qkv = qkv.of::<T>();
     let blocks = Blocks::new("attention::fwd", cu.of::<u32>(), t)?;
+    if let Some(w) = blocks.cu_seqlens.windows(2).find(|w| (w[1] - w[0]) as usize > max_seqlen) {
+        let (want, got) = (format!("sequences of at most {max_seqlen} rows"), (w[1] - w[0]).to_string());
+        return Err(Error::Shape { op: "attention::fwd", want, got });
+    }
     let packed = packed.of::<f32>();
     let parts = Parts::new(packed, block_len(heads));
     cpu.pool.run(blocks.sequence.len(), |b| {

@@ -9,6 +9,7 @@ use crate::device::{Address, Cpu, Device, Gpu, Isa, Launch, On, Parts, Region, c
 use crate::error::{Error, Result};
 pub use crate::ops::attend::BLOCK;
 use crate::ops::attend::{Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
+use crate::ops::attention::launch::{self, ByDim};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::LANES;
 use crate::tensor::{DType, Elem, Tensor};
@@ -167,7 +168,8 @@ cpu_kernel! {
 /// of sequence s being rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last positions; context_lens `[S]` u32
 /// counts a sequence's keys with the new ones, which [`store`] must have put into the cache before; block_tables
 /// `[S, max blocks]` u32; out `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
-/// context shorter than its new tokens or longer than its table, and on a block past the cache.
+/// context shorter than its new tokens or longer than its table, and on a block past the cache; on a GPU on a head_dim
+/// above 128, and these numbers, which lie in its memory, are not looked at.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(
     dev: &mut Device,
@@ -189,11 +191,19 @@ pub fn fwd(
     check::tensor(OP, "cu_seqlens_q", cu_seqlens_q, DType::U32, &[s + 1])?;
     check::tensor(OP, "context_lens", context_lens, DType::U32, &[s])?;
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
+    let setting = Setting::new(qkv.dtype, heads, scale);
+    if dev.kind().is_gpu() {
+        launch::check_heads(OP, qkv.dtype, heads)?;
+        let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
+        return match dev.on() {
+            On::Gpu(gpu) => launch_fwd(OP, gpu, ins, heads, setting, out),
+            _ => Ok(()),
+        };
+    }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
     let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
-            let setting = Setting::new(qkv.dtype, heads, scale);
             let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
             by_dtype!(qkv.dtype, forward(cpu, ins, heads, setting, out, scratch))
         }
@@ -201,6 +211,95 @@ pub fn fwd(
     };
     dev.release(mark);
     done
+}
+
+const PREFILL: ByDim = [
+    (16, "paged_attention_prefill_hd16"),
+    (32, "paged_attention_prefill_hd32"),
+    (64, "paged_attention_prefill_hd64"),
+    (80, "paged_attention_prefill_hd80"),
+    (128, "paged_attention_prefill_hd128"),
+];
+
+const DECODE: ByDim = [
+    (16, "paged_attention_decode_hd16"),
+    (32, "paged_attention_decode_hd32"),
+    (64, "paged_attention_decode_hd64"),
+    (80, "paged_attention_decode_hd80"),
+    (128, "paged_attention_decode_hd128"),
+];
+
+/// Rows of a slot whose warps share them.
+const DECODE_ROWS: usize = 16;
+
+/// `paged_attention::Args` of kernels/paged_attention.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    qkv: Address,
+    k: Address,
+    v: Address,
+    block_tables: Address,
+    cu_seqlens_q: Address,
+    context_lens: Address,
+    out: Address,
+    sequences: i32,
+    columns: i32,
+    q_heads: i32,
+    kv_heads: i32,
+    dim: i32,
+    wide: i32,
+    scale_log2e: f32,
+    padding: i32,
+}
+
+/// Bytes of `attend::TogetherSmem`.
+fn together_smem(dim: usize) -> usize {
+    let tiles = (dim / 8).div_ceil(4);
+    let numbers = 4 * DECODE_ROWS * 5 + (tiles * 4 + 4) * launch::THREADS as usize;
+    2 * launch::shared_rows(BLOCK, dim)
+        + launch::shared_rows(DECODE_ROWS, dim)
+        + launch::shared_rows(DECODE_ROWS, BLOCK)
+        + numbers * 4
+}
+
+fn launch_fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    ins: [Tensor; 6],
+    heads: Heads,
+    setting: Setting,
+    out: Tensor,
+) -> Result<()> {
+    let (tokens, sequences, columns) = (out.rows(), ins[5].rows(), ins[3].cols());
+    check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    let [qkv, k, v, block_tables, cu_seqlens_q, context_lens] = ins.map(|t| gpu.address(t.span()));
+    let out = gpu.address(out.span());
+    let args = Args {
+        qkv,
+        k,
+        v,
+        block_tables,
+        cu_seqlens_q,
+        context_lens,
+        out,
+        sequences: check::count(op, "sequences", sequences)?,
+        columns: check::count(op, "columns", columns)?,
+        q_heads: heads.q as i32,
+        kv_heads: heads.kv as i32,
+        dim: heads.dim as i32,
+        wide: i32::from(launch::wide(heads.dim, &[qkv, k, v, out])),
+        scale_log2e: setting.scale_log2e,
+        padding: 0,
+    };
+    // A row's bits are the same in both: sequences with few rows each are better off with a CTA for 16.
+    let decode = tokens * heads.group() <= sequences * 2 * DECODE_ROWS;
+    let (rows, kernels) = if decode { (DECODE_ROWS, &DECODE) } else { (launch::TILE_ROWS, &PREFILL) };
+    let (kept, kernel) = launch::by_dim(kernels, heads.dim);
+    let smem = if decode { together_smem(kept) } else { launch::rows_smem(kept) };
+    let slots = launch::slots(op, tokens, sequences, heads.group(), rows)?;
+    let grid = [slots, check::grid(op, heads.kv)?, 1];
+    gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, smem), &args)
 }
 
 /// A block widened, then the rows' states.

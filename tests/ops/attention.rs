@@ -74,7 +74,7 @@ impl<T: Elem> Case<T> {
         let dout = up(dev, &self.dout, &[t, heads.out_len()]);
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         let dqkv = blank(dev, T::DTYPE, &[t, heads.qkv_len()]);
-        attention::fwd(dev, qkv, cu, heads, self.causal, self.scale, out, lse).unwrap();
+        attention::fwd(dev, qkv, cu, t, heads, self.causal, self.scale, out, lse).unwrap();
         attention::bwd(dev, qkv, out, dout, lse, cu, heads, self.causal, self.scale, dqkv).unwrap();
         Run { out: dev.read(out).unwrap(), lse: dev.read(lse).unwrap(), dqkv: dev.read(dqkv).unwrap() }
     }
@@ -174,6 +174,9 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     let (out, lse) = (blank(dev, DType::F32, &[3, 2]), blank(dev, DType::F32, &[3, 1]));
     for bad in [[0u32, 2], [1, 3], [0, 4]] {
         let cu = up(dev, &bad, &[2]);
-        assert!(attention::fwd(dev, qkv, cu, heads, true, 1.0, out, lse).is_err());
+        assert!(attention::fwd(dev, qkv, cu, 4, heads, true, 1.0, out, lse).is_err());
     }
+    let cu = up(dev, &[0u32, 3], &[2]);
+    assert!(attention::fwd(dev, qkv, cu, 2, heads, true, 1.0, out, lse).is_err());
+    attention::fwd(dev, qkv, cu, 3, heads, true, 1.0, out, lse).unwrap();
 }

@@ -37,7 +37,7 @@ impl<T: Elem> Case<T> {
         let qkv = up(dev, &self.qkv.concat(), &[t, heads.qkv_len()]);
         let cu_tensor = up(dev, &cu, &[cu.len()]);
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
-        attention::fwd(dev, qkv, cu_tensor, heads, true, self.scale(), out, lse).unwrap();
+        attention::fwd(dev, qkv, cu_tensor, t, heads, true, self.scale(), out, lse).unwrap();
         let out: Vec<T> = dev.read(out).unwrap();
         cu.windows(2).map(|w| out[w[0] as usize * heads.out_len()..w[1] as usize * heads.out_len()].to_vec()).collect()
     }

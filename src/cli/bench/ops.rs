@@ -215,7 +215,7 @@ fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         flops: 2.0 * product,
         bytes: bytes(&[qkv, out, lse]),
         job: None,
-        run: Box::new(move |dev| attention::fwd(dev, qkv, cu_seqlens, HEADS, true, 0.125, out, lse)),
+        run: Box::new(move |dev| attention::fwd(dev, qkv, cu_seqlens, length, HEADS, true, 0.125, out, lse)),
     })
 }
 
@@ -226,7 +226,7 @@ fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
     let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
     let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
     let dqkv = zeros(dev, dtype, &[TOKENS, HEADS.qkv_len()])?;
-    attention::fwd(dev, qkv, cu_seqlens, HEADS, true, 0.125, out, lse)?;
+    attention::fwd(dev, qkv, cu_seqlens, length, HEADS, true, 0.125, out, lse)?;
     Ok(Case {
         name: "attention bwd",
         shape: format!("{} x {length}, causal", TOKENS / length),

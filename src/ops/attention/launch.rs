@@ -1,0 +1,160 @@
+//! Launches of kernels/attention.cu and kernels/attention_window.cu, and what kernels/paged_attention.cu shares with
+//! them: head dimensions, slots and shared memory of kernels/common/attend_tile.cuh.
+
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Gpu, Launch};
+use crate::error::Result;
+use crate::ops::attend::{BLOCK, Heads, Setting};
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+/// Threads of a CTA, in four warps.
+pub(crate) const THREADS: u32 = 128;
+
+/// Rows (token, query head of the group) of a slot whose warps have 16 rows each.
+pub(crate) const TILE_ROWS: usize = 64;
+
+/// Keys that a CTA of attention_window.cu holds.
+const WINDOW: usize = 64;
+
+/// CTAs a grid may have along y.
+const GRID_Y: usize = 65_535;
+
+/// A kernel by the head dimension it keeps in shared memory, ascending.
+pub(crate) type ByDim = [(usize, &'static str); 5];
+
+const PACKED: ByDim = [
+    (16, "attention_fwd_hd16"),
+    (32, "attention_fwd_hd32"),
+    (64, "attention_fwd_hd64"),
+    (80, "attention_fwd_hd80"),
+    (128, "attention_fwd_hd128"),
+];
+
+const WINDOWS: ByDim = [
+    (16, "attention_window_fwd_hd16"),
+    (32, "attention_window_fwd_hd32"),
+    (64, "attention_window_fwd_hd64"),
+    (80, "attention_window_fwd_hd80"),
+    (128, "attention_window_fwd_hd128"),
+];
+
+/// `attention::Args` of kernels/attention.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct PackedArgs {
+    qkv: Address,
+    cu_seqlens: Address,
+    out: Address,
+    lse: Address,
+    sequences: i32,
+    q_heads: i32,
+    kv_heads: i32,
+    dim: i32,
+    causal: i32,
+    wide: i32,
+    scale_log2e: f32,
+    padding: i32,
+}
+
+/// `attention_window::Args` of kernels/attention_window.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct WindowArgs {
+    qkv: Address,
+    cu_seqlens: Address,
+    out: Address,
+    lse: Address,
+    q_heads: i32,
+    kv_heads: i32,
+    dim: i32,
+    wide: i32,
+    scale_log2e: f32,
+    padding: i32,
+}
+
+/// Errors unless kernels can attend: bf16, heads of at most 128 elements.
+pub(crate) fn check_heads(op: &'static str, dtype: DType, heads: Heads) -> Result<()> {
+    check::gpu_compute(op, dtype)?;
+    check::that(op, heads.dim <= 128, "a head_dim of at most 128 on a GPU", heads.dim.to_string())
+}
+
+/// The first kernel that holds heads of `dim` elements, with the head dimension it keeps.
+pub(crate) fn by_dim(kernels: &ByDim, dim: usize) -> (usize, &'static str) {
+    kernels.iter().copied().find(|(kept, _)| dim <= *kept).unwrap_or(kernels[kernels.len() - 1])
+}
+
+/// Slots of `rows` rows that `tokens` tokens in `sequences` sequences can fill (`attend::sequence_of`).
+pub(crate) fn slots(op: &'static str, tokens: usize, sequences: usize, group: usize, rows: usize) -> Result<u32> {
+    check::count(op, "rows of a key head", tokens * group)?;
+    check::grid(op, tokens * group / rows + sequences)
+}
+
+/// Whether rows can be read and written 16 bytes at a time.
+pub(crate) fn wide(dim: usize, addresses: &[Address]) -> bool {
+    dim.is_multiple_of(8) && addresses.iter().all(|a| a.is_multiple_of(16))
+}
+
+/// Bytes of `rows` rows of bf16 in shared memory: 16 more each (`attend::PITCH`).
+pub(crate) fn shared_rows(rows: usize, dim: usize) -> usize {
+    rows * (dim + 8) * 2
+}
+
+/// Bytes of `attend::RowsSmem`.
+pub(crate) fn rows_smem(dim: usize) -> usize {
+    2 * shared_rows(BLOCK, dim) + (dim / 2 + 4) * THREADS as usize * 4
+}
+
+/// The tensors of a call.
+pub(super) struct Operands {
+    pub qkv: Tensor,
+    pub cu_seqlens: Tensor,
+    pub out: Tensor,
+    pub lse: Tensor,
+}
+
+/// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else that of whole
+/// sequences; the bits are the same.
+pub(super) fn fwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    operands: Operands,
+    heads: Heads,
+    causal: bool,
+    max_seqlen: usize,
+    setting: Setting,
+) -> Result<()> {
+    let sequences = operands.cu_seqlens.rows() - 1;
+    let (tokens, group) = (operands.qkv.rows(), heads.group());
+    check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    let [qkv, cu_seqlens, out, lse] =
+        [operands.qkv, operands.cu_seqlens, operands.out, operands.lse].map(|t| gpu.address(t.span()));
+    let wide = i32::from(wide(heads.dim, &[qkv, out]));
+    let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
+    let scale_log2e = setting.scale_log2e;
+    if !causal && max_seqlen <= WINDOW && sequences * group <= GRID_Y {
+        let args = WindowArgs { qkv, cu_seqlens, out, lse, q_heads, kv_heads, dim, wide, scale_log2e, padding: 0 };
+        let (kept, kernel) = by_dim(&WINDOWS, heads.dim);
+        let grid = [check::grid(op, heads.kv)?, (sequences * group) as u32, 1];
+        let launch = Launch::new(grid, THREADS, 3 * shared_rows(WINDOW, kept));
+        return gpu.launch("attention_window", kernel, launch, &args);
+    }
+    let args = PackedArgs {
+        qkv,
+        cu_seqlens,
+        out,
+        lse,
+        sequences: check::count(op, "sequences", sequences)?,
+        q_heads,
+        kv_heads,
+        dim,
+        causal: i32::from(causal),
+        wide,
+        scale_log2e,
+        padding: 0,
+    };
+    let (kept, kernel) = by_dim(&PACKED, heads.dim);
+    let grid = [slots(op, tokens, sequences, group, TILE_ROWS)?, check::grid(op, heads.kv)?, 1];
+    gpu.launch("attention", kernel, Launch::new(grid, THREADS, rows_smem(kept)), &args)
+}
