@@ -15,16 +15,25 @@ uint32_t live_threads(const Cta& cta) {
     return n;
 }
 
-void complete(Cta& cta, Barrier& bar) {
+void complete(Cta& cta, uint32_t id) {
+    Barrier& bar = cta.barriers[id];
+    // Those that wait do nothing between their arrival and this moment; those that only arrived may.
+    uint32_t time = ++cta.shadow.time;
+    for (uint32_t bits = bar.waiting_warps; bits != 0; bits &= bits - 1) bar.known.warp[__builtin_ctz(bits)] = time;
+    for (uint32_t w = 0; id == 0 && w < kMaxWarps; w++) {
+        if (bar.known.warp[w] < cta.exited.warp[w]) bar.known.warp[w] = cta.exited.warp[w];
+    }
     for (uint32_t word = 0; word < kReadyWords; word++) {
         for (uint64_t bits = bar.waiting[word]; bits != 0; bits &= bits - 1) {
             Fiber& fiber = cta.fibers[word * 64 + uint32_t(__builtin_ctzll(bits))];
             fiber.clocks.acquire(bar.known, fiber.warp->index);
+            fiber.clocks.now = time;
+            if (id == 0) fiber.clocks.floor = time;
             make_ready(fiber);
         }
         bar.waiting[word] = 0;
     }
-    bar.arrived = bar.expected = 0;
+    bar.arrived = bar.expected = bar.waiting_warps = 0;
     memset(&bar.known, 0, sizeof bar.known);
 }
 
@@ -32,7 +41,7 @@ void settle(Cta& cta, uint32_t id) {
     Barrier& bar = cta.barriers[id];
     if (bar.arrived == 0) return;
     uint32_t expected = bar.expected != 0 ? bar.expected : live_threads(cta);
-    if (bar.arrived == expected) complete(cta, bar);
+    if (bar.arrived == expected) complete(cta, id);
 }
 
 // All live lanes of the warp have reached the barrier.
@@ -53,7 +62,8 @@ void warp_arrives(Warp& warp) {
     uint32_t time = ++cta.shadow.time;
     for (uint32_t bits = warp.at_barrier; bits != 0; bits &= bits - 1) {
         Fiber& fiber = warp.lanes[__builtin_ctz(bits)];
-        fiber.clocks.release(bar.known, time);
+        fiber.clocks.release(bar.known);
+        fiber.clocks.now = time;
         if (warp.barrier_wait) {
             bar.waiting[fiber.index / 64] |= 1ull << (fiber.index % 64);
         } else {
@@ -61,6 +71,7 @@ void warp_arrives(Warp& warp) {
         }
     }
     bar.known.warp[warp.index] = time;
+    if (warp.barrier_wait) bar.waiting_warps |= 1u << warp.index;
     warp.at_barrier = 0;
     settle(cta, id);
 }
@@ -144,6 +155,7 @@ void warp_barrier(uint32_t mask, const Where& where) {
 void warp_lost_lane(Warp& warp) {
     Cta& cta = *warp.cta;
     if (warp.live == 0) {
+        cta.exited.warp[warp.index] = ++cta.shadow.time;
         settle(cta, 0);
         return;
     }

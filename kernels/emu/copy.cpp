@@ -58,7 +58,7 @@ void async_copy(void* destination, const void* source, uint32_t bytes, uint32_t 
                    source_bytes,
                    0,
                    fiber.group,
-                   place_index(emu, where)};
+                   place_of(emu, where)};
     shadow_copy_begin(fiber, copy);
     if (emu.options.completion == EMU_EAGER) {
         memcpy(destination, source, source_bytes);

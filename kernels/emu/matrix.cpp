@@ -44,14 +44,13 @@ Op& join(uint32_t kind, const Where& where) {
     Op& op = warp.ring[fiber.posted % kRing];
     if (fiber.posted == warp.posted) {
         op.kind = kind;
-        op.line = where.line();
-        op.file = where.file_name();
+        op.where = where;
         op.arrived = op.lanes = 0;
         warp.posted++;
-    } else if (op.kind != kind || op.line != where.line()) {
-        fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s:%u",
+    } else if (op.kind != kind || op.where.line() != where.line()) {
+        fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s",
              kind_name(kind), place_name(where).c_str(), thread_name(fiber).c_str(), kind_name(op.kind),
-             short_path(op.file), op.line);
+             place_name(op.where).c_str());
     }
     fiber.posted++;
     op.lanes |= 1u << fiber.lane;
@@ -91,7 +90,7 @@ void exchange_all(Warp& warp, Op& op) {
 // Row i of matrix j, at the address lane 8j + i gave; checked.
 const unsigned char* row_address(Warp& warp, const Op& op, uint32_t lane, bool write) {
     auto p = static_cast<const unsigned char*>(op.operand[1][lane]);
-    shared_matrix_row(warp.lanes[lane], p, write, op.file, op.line);
+    shared_matrix_row(warp.lanes[lane], p, write, place_of(*warp.cta->emu, op.where));
     return p;
 }
 
@@ -239,9 +238,6 @@ uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Wh
 }
 
 void await(uint32_t number) {
-    Fiber& fiber = self();
-    const Op& op = fiber.warp->ring[(number - 1) % kRing];
-    (void)op;
     wait_for(number, Where());
 }
 

@@ -1,6 +1,5 @@
 // The emulator's inside: instance, CTA, warp, fiber. One instance runs one launch at a time on one host thread.
 #pragma once
-#include <setjmp.h>
 #include <stddef.h>
 
 #include <string>
@@ -30,7 +29,7 @@ struct AsyncCopy {
     uint32_t bytes, source_bytes;
     uint32_t written;      // bit i: piece i of 4 bytes has been written
     uint32_t group;
-    uint32_t where;        // index of a place
+    int32_t place;
 };
 
 struct Fiber : Thread {
@@ -42,6 +41,7 @@ struct Fiber : Thread {
     uint64_t result;        // of an exchange
     uint64_t spin_progress; // progress when the predicate was last false
     unsigned char* stack;
+    int32_t near;           // the last place it passed
     std::vector<AsyncCopy> copies;
     uint32_t group;         // of the copies being issued
     Clocks clocks;
@@ -50,8 +50,7 @@ struct Fiber : Thread {
 // One warp instruction that lanes post and the last of them executes.
 struct Op {
     uint32_t kind;
-    uint32_t line;
-    const char* file;
+    Where where;
     uint32_t arrived;
     uint32_t lanes;  // mask of those that have posted
     const void* operand[3][kLanes];
@@ -75,6 +74,7 @@ struct Warp {
 struct Barrier {
     uint32_t arrived;   // threads, in whole warps
     uint32_t expected;  // 0: nobody yet
+    uint32_t waiting_warps;
     uint64_t waiting[kReadyWords];
     Known known;        // what the arrived warps knew
 };
@@ -96,6 +96,7 @@ struct Cta {
     unsigned char* stacks = nullptr;
     uint32_t stack_count = 0;
     Shadow shadow;
+    Known exited;  // when warps returned
     uint32_t spinning;
 };
 
@@ -127,7 +128,6 @@ struct Instance {
     // The place last looked up: most calls of a warp come from the same one.
     SiteKey last_key{};
     Site* last_site = nullptr;
-    std::vector<Where> places;
 
     const EmuEntry* entry = nullptr;
     const void* args = nullptr;
@@ -171,7 +171,7 @@ void execute(Warp& warp, Op& op);
 // copy.cpp
 void nudge_copies(Fiber& fiber);
 // shadow.cpp
-void shared_matrix_row(Fiber& fiber, const void* p, bool write, const char* file, uint32_t line);
+void shared_matrix_row(Fiber& fiber, const void* p, bool write, int32_t place);
 void shared_atomic(const void* p, uint32_t bytes, const Where& where);
 void shadow_copy_begin(Fiber& fiber, const AsyncCopy& copy);
 void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy);
@@ -181,7 +181,14 @@ void guard_leave();
 // site.cpp
 const char* short_path(const char* path);
 std::string place_name(const Where& where);
-uint32_t place_index(Instance& emu, const Where& where);
+// A place as the distance of its constant from the kernel's entry, both in the kernel's object; 0 is no place.
+inline int32_t place_of(const Instance& emu, const Where& where) {
+    static_assert(sizeof(Where) == sizeof(intptr_t), "std::source_location is one pointer");
+    intptr_t constant;
+    memcpy(&constant, &where, sizeof constant);
+    return int32_t(constant - reinterpret_cast<intptr_t>(emu.entry));
+}
+std::string place_text(const Instance& emu, int32_t place);
 std::string thread_name(const Fiber& fiber);
 // api.cpp
 std::string refusal(const EmuEntry& entry, const EmuLaunch& launch, size_t args_size);

@@ -106,6 +106,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     if (cta.warps.size() < cta.warp_count) cta.warps.resize(cta.warp_count);
     memset(cta.barriers, 0, sizeof cta.barriers);
     memset(cta.ready, 0, sizeof cta.ready);
+    cta.exited = {};
     cta.shadow.begin(emu.launch.smem, emu.options.shadow != 0);
     for (uint32_t w = 0; w < cta.warp_count; w++) {
         Warp& warp = cta.warps[w];
@@ -134,6 +135,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.copies.clear();
         fiber.group = 0;
         fiber.clocks.begin();
+        fiber.near = 0;
         fiber.stack = cta.stacks + i * kStackBytes;
         fiber.stack_pointer = prepare_stack(fiber.stack, kStackBytes, fiber_main);
         cta.ready[i / 64] |= 1ull << (i % 64);

@@ -1,4 +1,8 @@
+// Checks of every access to shared memory: inside it, aligned, of bytes that were written, not in flight, and ordered
+// after what other threads did to them by a barrier both passed.
 #include "emu/shadow.h"
+
+#include <stdio.h>
 
 #include "emu/memory.h"
 #include "emu/runtime.h"
@@ -7,70 +11,268 @@ namespace emu {
 
 namespace {
 
-// The offset in shared memory; ends the launch if the access leaves it or is not aligned.
-uint32_t offset_of(Fiber& fiber, const void* p, uint32_t bytes, const char* what, const std::string& place) {
-    size_t offset = size_t(static_cast<const unsigned char*>(p) - fiber.smem);
-    if (offset >= fiber.smem_bytes || fiber.smem_bytes - offset < bytes) {
-        fail("%s of %u bytes at offset %zd of %u bytes of shared memory by %s%s", what, bytes, ptrdiff_t(offset),
-             fiber.smem_bytes, thread_name(fiber).c_str(), place.c_str());
+enum class Access { read, write, atomic, copy };
+
+// One access, for the checks below and their messages.
+struct Touch {
+    Fiber& fiber;
+    Access access;
+    uint32_t offset, bytes;
+    int32_t place;
+    bool near;
+};
+
+std::string at(const Instance& emu, int32_t place, bool near) {
+    if (place == 0) return "";
+    return (near ? " after " : " at ") + place_text(emu, place);
+}
+
+std::string who(const Touch& t) {
+    static const char* const names[] = {"read", "write", "atomic", "cp_async"};
+    char text[96];
+    snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", names[int(t.access)], t.offset,
+             t.offset + t.bytes - 1);
+    return text + thread_name(t.fiber) + at(*t.fiber.cta->emu, t.place, t.near);
+}
+
+[[noreturn]] void race(const Touch& t, const char* earlier, uint32_t thread, int32_t place, bool near) {
+    fail("race: %s is not ordered after the %s by thread %u%s", who(t).c_str(), earlier, thread,
+         at(*t.fiber.cta->emu, place, near).c_str());
+}
+
+bool ordered(const Fiber& me, uint32_t thread, uint32_t time) {
+    if (time < me.clocks.floor || thread == me.index) return true;
+    uint32_t warp = thread / kLanes;
+    if (warp == me.warp->index) return me.clocks.lane[thread % kLanes] > time;
+    return me.clocks.known.warp[warp] > time;
+}
+
+// Whether all that lanes of `warp` did at `time` is ordered before `me`, whose own accesses always are.
+bool warp_ordered(const Fiber& me, uint32_t warp, uint32_t time) {
+    if (warp != me.warp->index) return me.clocks.known.warp[warp] > time;
+    for (uint32_t i = 0; i < kLanes; i++) {
+        if (i != me.lane && me.clocks.lane[i] <= time) return false;
     }
-    return uint32_t(offset);
+    return true;
 }
 
-bool inside(const Fiber& fiber, const void* p, uint32_t bytes) {
+bool reads_ordered(const Fiber& me, const Cell& cell) {
+    if (cell.readers == 0 && !cell.vector) return true;
+    if (cell.vector) {
+        const ReadTimes& times = me.cta->shadow.vectors[cell.readers];
+        for (uint32_t w = 0; w < kMaxWarps; w++) {
+            if (times.warp[w] != 0 && times.warp[w] >= me.clocks.floor && !warp_ordered(me, w, times.warp[w])) {
+                return false;
+            }
+        }
+        return true;
+    }
+    if (cell.read_time < me.clocks.floor) return true;
+    if (!cell.many && (cell.readers & (cell.readers - 1)) == 0) return ordered(me, cell.reader, cell.read_time);
+    for (uint32_t bits = cell.readers; bits != 0; bits &= bits - 1) {
+        if (!warp_ordered(me, uint32_t(__builtin_ctz(bits)), cell.read_time)) return false;
+    }
+    return true;
+}
+
+void forget_readers(Shadow& shadow, Cell& cell) {
+    if (cell.vector) shadow.free_vectors.push_back(cell.readers);
+    cell.vector = cell.many = 0;
+    cell.readers = 0;
+}
+
+void note_read(const Touch& t, Cell& cell) {
+    Fiber& me = t.fiber;
+    Shadow& shadow = me.cta->shadow;
+    uint32_t mine = 1u << me.warp->index;
+    if (cell.vector) {
+        shadow.vectors[cell.readers].warp[me.warp->index] = me.clocks.now;
+    } else if (cell.readers != 0 && cell.read_time == me.clocks.now) {
+        cell.many |= (cell.readers & mine) != 0 && cell.reader != me.index;
+        cell.readers |= mine;
+    } else if (reads_ordered(me, cell)) {
+        cell.many = 0;
+        cell.readers = mine;
+        cell.read_time = me.clocks.now;
+    } else {
+        uint32_t index;
+        if (shadow.free_vectors.empty()) {
+            index = uint32_t(shadow.vectors.size());
+            shadow.vectors.emplace_back();
+        } else {
+            index = shadow.free_vectors.back();
+            shadow.free_vectors.pop_back();
+        }
+        ReadTimes& times = shadow.vectors[index];
+        times = {};
+        for (uint32_t bits = cell.readers; bits != 0; bits &= bits - 1) {
+            times.warp[__builtin_ctz(bits)] = cell.read_time;
+        }
+        times.warp[me.warp->index] = me.clocks.now;
+        cell.vector = 1;
+        cell.readers = index;
+    }
+    cell.reader = uint16_t(me.index);
+    cell.read_place = t.place;
+    cell.read_near = t.near;
+}
+
+void read_cell(const Touch& t, Cell& cell) {
+    if (cell.state == Bytes::written) [[likely]] {
+        if (!ordered(t.fiber, cell.writer, cell.write_time)) {
+            race(t, "write", cell.writer, cell.write_place, cell.write_near);
+        }
+    } else if (cell.state == Bytes::poison) {
+        fail("%s, which nobody has written", who(t).c_str());
+    } else {
+        fail("%s while the cp_async of thread %u%s is in flight", who(t).c_str(), cell.writer,
+             at(*t.fiber.cta->emu, cell.write_place, false).c_str());
+    }
+    note_read(t, cell);
+}
+
+void write_cell(const Touch& t, Cell& cell) {
+    if (cell.state == Bytes::flying) {
+        fail("%s while the cp_async of thread %u%s is in flight", who(t).c_str(), cell.writer,
+             at(*t.fiber.cta->emu, cell.write_place, false).c_str());
+    }
+    if (cell.state == Bytes::written && !(t.access == Access::atomic && cell.atomic) &&
+        !ordered(t.fiber, cell.writer, cell.write_time)) {
+        race(t, "write", cell.writer, cell.write_place, cell.write_near);
+    }
+    if (!reads_ordered(t.fiber, cell)) race(t, "read", cell.reader, cell.read_place, cell.read_near);
+    if (t.access == Access::atomic && cell.state == Bytes::poison) {
+        fail("%s, which nobody has written", who(t).c_str());
+    }
+    forget_readers(t.fiber.cta->shadow, cell);
+    cell.state = t.access == Access::copy ? Bytes::flying : Bytes::written;
+    cell.atomic = t.access == Access::atomic;
+    cell.writer = uint16_t(t.fiber.index);
+    cell.write_time = t.fiber.clocks.now;
+    cell.write_place = t.place;
+    cell.write_near = t.near;
+}
+
+void touch_cell(const Touch& t, Cell& cell) {
+    if (t.access == Access::read) {
+        read_cell(t, cell);
+    } else {
+        write_cell(t, cell);
+    }
+}
+
+void touch(const Touch& t) {
+    Shadow& shadow = t.fiber.cta->shadow;
+    if (!shadow.on) return;
+    uint32_t end = t.offset + t.bytes;
+    for (uint32_t block = t.offset / kBlock; block * kBlock < end; block++) {
+        Cell& cell = shadow.cells[block];
+        uint32_t start = block * kBlock;
+        bool whole = t.offset <= start && end >= start + kBlock;
+        if (whole && !cell.split) [[likely]] {
+            touch_cell(t, cell);
+            continue;
+        }
+        Cell* parts = &shadow.parts[block * kParts];
+        if (!cell.split) {
+            // Readers whose times differ move along with the first part, the others get copies.
+            for (uint32_t i = 0; i < kParts; i++) {
+                parts[i] = cell;
+                if (i > 0 && cell.vector) {
+                    ReadTimes times = shadow.vectors[cell.readers];
+                    parts[i].readers = uint32_t(shadow.vectors.size());
+                    shadow.vectors.push_back(times);
+                }
+            }
+            cell.split = 1;
+            cell.vector = 0;
+        }
+        uint32_t first = t.offset > start ? (t.offset - start) / kPart : 0;
+        uint32_t last = end < start + kBlock ? (end - start + kPart - 1) / kPart : kParts;
+        for (uint32_t i = first; i < last; i++) touch_cell(t, parts[i]);
+        if (whole && t.access != Access::read) {
+            cell = parts[0];
+            cell.split = 0;
+        }
+    }
+}
+
+// Inside shared memory and aligned, or the launch ends. Returns the offset.
+uint32_t locate(const Fiber& fiber, const void* p, uint32_t bytes, uint32_t alignment, const char* what, int32_t place,
+                bool near) {
     size_t offset = size_t(static_cast<const unsigned char*>(p) - fiber.smem);
-    return offset < fiber.smem_bytes && fiber.smem_bytes - offset >= bytes;
+    if (offset < fiber.smem_bytes && fiber.smem_bytes - offset >= bytes && offset % alignment == 0) [[likely]] {
+        return uint32_t(offset);
+    }
+    const char* fault = offset % alignment != 0 ? "is not aligned" : "is outside";
+    fail("%s of %u bytes at offset %zd %s of the %u bytes of shared memory, by %s%s", what, bytes, ptrdiff_t(offset),
+         fault, fiber.smem_bytes, thread_name(fiber).c_str(), at(*fiber.cta->emu, place, near).c_str());
 }
 
-void check(const void* p, uint32_t bytes, const char* what, const Where* where) {
+void access(Access kind, const void* p, uint32_t bytes, int32_t place, bool near) {
     Fiber& fiber = self();
-    if (!inside(fiber, p, bytes) || reinterpret_cast<uintptr_t>(p) % bytes != 0) {
-        std::string place = where != nullptr ? " at " + place_name(*where) : "";
-        offset_of(fiber, p, bytes, what, place);
-        fail("%s of %u bytes of shared memory at %p is not aligned to them, by %s%s", what, bytes, p,
-             thread_name(fiber).c_str(), place.c_str());
-    }
+    // Structs of Shared<T> have the alignment of their members, a power of two that divides the size.
+    uint32_t alignment = bytes & -bytes;
+    uint32_t offset = locate(fiber, p, bytes, alignment < 16 ? alignment : 16, "access", place, near);
+    touch({fiber, kind, offset, bytes, place, near});
 }
 
 }  // namespace
 
-void Shadow::begin(uint32_t, bool) { time = 1; }
-
-void shared_read(const void* p, uint32_t bytes, const Where& where) { check(p, bytes, "read", &where); }
-void shared_write(const void* p, uint32_t bytes, const Where& where) { check(p, bytes, "write", &where); }
-void shared_read(const void* p, uint32_t bytes) { check(p, bytes, "read", nullptr); }
-void shared_write(const void* p, uint32_t bytes) { check(p, bytes, "write", nullptr); }
-
-void shared_atomic(const void* p, uint32_t bytes, const Where& where) { check(p, bytes, "atomic", &where); }
-
-void shared_matrix_row(Fiber& fiber, const void* p, bool write, const char* file, uint32_t line) {
-    if (!inside(fiber, p, 16) || reinterpret_cast<uintptr_t>(p) % 16 != 0) {
-        std::string place = std::string(" at ") + short_path(file) + ":" + std::to_string(line);
-        offset_of(fiber, p, 16, write ? "stmatrix" : "ldmatrix", place);
-        fail("the row address %p of a matrix is not aligned to 16 bytes, by %s%s", p, thread_name(fiber).c_str(),
-             place.c_str());
+void Shadow::begin(uint32_t bytes, bool shadowed) {
+    on = shadowed;
+    time = 1;
+    if (!on) return;
+    size_t blocks = (size_t(bytes) + kBlock - 1) / kBlock;
+    if (cells.size() < blocks) {
+        cells.resize(blocks);
+        parts.resize(blocks * kParts);
     }
+    memset(static_cast<void*>(cells.data()), 0, blocks * sizeof(Cell));
+    vectors.clear();
+    free_vectors.clear();
+}
+
+void shared_read(const void* p, uint32_t bytes, const Where& where) {
+    access(Access::read, p, bytes, place_of(instance(), where), false);
+}
+
+void shared_write(const void* p, uint32_t bytes, const Where& where) {
+    access(Access::write, p, bytes, place_of(instance(), where), false);
+}
+
+void shared_read(const void* p, uint32_t bytes) { access(Access::read, p, bytes, self().near, true); }
+void shared_write(const void* p, uint32_t bytes) { access(Access::write, p, bytes, self().near, true); }
+
+void shared_atomic(const void* p, uint32_t bytes, const Where& where) {
+    access(Access::atomic, p, bytes, place_of(instance(), where), false);
+}
+
+void shared_matrix_row(Fiber& fiber, const void* p, bool write, int32_t place) {
+    uint32_t offset = locate(fiber, p, 16, 16, write ? "stmatrix row" : "ldmatrix row", place, false);
+    touch({fiber, write ? Access::write : Access::read, offset, 16, place, false});
 }
 
 void shadow_copy_begin(Fiber& fiber, const AsyncCopy& copy) {
-    offset_of(fiber, copy.destination, copy.bytes, "cp_async", "");
+    uint32_t offset = locate(fiber, copy.destination, copy.bytes, copy.bytes, "cp_async", copy.place, false);
+    touch({fiber, Access::copy, offset, copy.bytes, copy.place, false});
 }
 
-void shadow_copy_done(Fiber&, const AsyncCopy&) {}
-
-void global_read(const void* p, uint32_t bytes, const Where& where) {
-    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) {
-        fail("load of %u bytes at %p is not aligned to them, by %s at %s", bytes, p, thread_name(self()).c_str(),
-             place_name(where).c_str());
+void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy) {
+    Shadow& shadow = fiber.cta->shadow;
+    if (!shadow.on) return;
+    uint32_t offset = uint32_t(copy.destination - fiber.smem);
+    Cell& cell = shadow.cells[offset / kBlock];
+    if (!cell.split) {
+        cell.state = Bytes::written;
+        cell.write_time = fiber.clocks.now;
+        return;
     }
-}
-
-void global_write(void* p, const void* value, uint32_t bytes, const Where& where) {
-    if (reinterpret_cast<uintptr_t>(p) % bytes != 0) {
-        fail("store of %u bytes at %p is not aligned to them, by %s at %s", bytes, p, thread_name(self()).c_str(),
-             place_name(where).c_str());
+    Cell* parts = &shadow.parts[offset / kPart];
+    for (uint32_t i = 0; i < copy.bytes / kPart; i++) {
+        parts[i].state = Bytes::written;
+        parts[i].write_time = fiber.clocks.now;
     }
-    memcpy(p, value, bytes);
 }
 
 void smem_too_small(uint32_t needed) {

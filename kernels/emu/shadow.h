@@ -1,4 +1,4 @@
-// What the emulator knows of shared memory: who wrote and read it last, and what orders whom.
+// What the emulator knows of shared memory: who wrote and read each byte last, when, and what orders whom.
 #pragma once
 #include <stdint.h>
 #include <string.h>
@@ -18,26 +18,27 @@ struct Known {
 // is older than what this thread knows of the other's lane or warp. Times come from one counter of the CTA.
 struct Clocks {
     uint32_t now;
+    uint32_t floor;         // everything older, by anyone, is ordered before this thread
     Known known;
-    uint32_t lane[kLanes];  // the same for the lanes of its own warp
+    uint32_t lane[kLanes];  // as `known` for the lanes of its own warp
 
     void begin() {
         memset(this, 0, sizeof *this);
         now = 1;
     }
     void join(const Clocks& other) {
+        floor = floor < other.floor ? other.floor : floor;
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             known.warp[i] = known.warp[i] < other.known.warp[i] ? other.known.warp[i] : known.warp[i];
             lane[i] = lane[i] < other.lane[i] ? other.lane[i] : lane[i];
         }
     }
-    // At a barrier of the CTA, at which the whole warp arrives at `time`.
-    void release(Known& to, uint32_t time) {
+    void release(Known& to) const {
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             to.warp[i] = to.warp[i] < known.warp[i] ? known.warp[i] : to.warp[i];
         }
-        now = time;
     }
+    // The whole of its warp took part.
     void acquire(const Known& from, uint32_t own_warp) {
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             known.warp[i] = known.warp[i] < from.warp[i] ? from.warp[i] : known.warp[i];
@@ -48,10 +49,41 @@ struct Clocks {
 
 static_assert(kMaxWarps == kLanes, "the loops above run over both");
 
-struct Shadow {
-    uint32_t time = 1;  // the CTA's clock: one tick a synchronisation
+enum class Bytes : uint8_t { poison, written, flying };
 
-    void begin(uint32_t bytes, bool on);
+// The history of 16 bytes, or of 2 where threads share the 16.
+struct Cell {
+    uint32_t write_time;
+    uint32_t read_time;   // of all readers since the write; with `vector` of none
+    uint32_t readers;     // mask of their warps; with `vector` the index of a ReadTimes
+    int32_t write_place;  // see place_of
+    int32_t read_place;
+    uint16_t writer;
+    uint16_t reader;      // the last
+    Bytes state;
+    uint8_t many : 1;     // several lanes of a warp have read
+    uint8_t vector : 1;
+    uint8_t split : 1;    // the eight cells of 2 bytes hold
+    uint8_t atomic : 1;   // written by an atomic
+    uint8_t write_near : 1, read_near : 1;  // the place is the last one passed before
 };
+
+// Readers whose times differ, by warp; 0 where none has read.
+struct ReadTimes {
+    uint32_t warp[kMaxWarps];
+};
+
+struct Shadow {
+    bool on = false;
+    uint32_t time = 1;  // the CTA's clock: one tick a synchronisation
+    std::vector<Cell> cells;
+    std::vector<Cell> parts;
+    std::vector<ReadTimes> vectors;
+    std::vector<uint32_t> free_vectors;
+
+    void begin(uint32_t bytes, bool shadowed);
+};
+
+constexpr uint32_t kBlock = 16, kPart = 2, kParts = kBlock / kPart;
 
 }  // namespace emu

@@ -21,13 +21,11 @@ std::string place_name(const Where& where) {
     return std::string(short_path(where.file_name())) + ":" + std::to_string(where.line());
 }
 
-uint32_t place_index(Instance& emu, const Where& where) {
-    // Few places, and the last one asked for is mostly the one.
-    for (size_t i = emu.places.size(); i-- > 0;) {
-        if (emu.places[i].line() == where.line() && emu.places[i].file_name() == where.file_name()) return uint32_t(i);
-    }
-    emu.places.push_back(where);
-    return uint32_t(emu.places.size() - 1);
+std::string place_text(const Instance& emu, int32_t place) {
+    intptr_t constant = reinterpret_cast<intptr_t>(emu.entry) + place;
+    Where where;
+    memcpy(static_cast<void*>(&where), &constant, sizeof constant);
+    return place_name(where);
 }
 
 std::string thread_name(const Fiber& fiber) {
@@ -53,6 +51,7 @@ bool pass(const char* wrapper, const Where& where) {
         emu.last_site = &site;
     }
     emu.last_site->passes++;
+    self().near = place_of(emu, where);
     return !emu.last_site->skipped;
 }
 
@@ -80,9 +79,8 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
         case Wait::instruction: {
             const Op& op = warp.ring[(fiber.wait_number - 1) % kRing];
             const Op& open = warp.ring[warp.done % kRing];
-            snprintf(text, sizeof text, "a warp instruction at %s:%u, of which lanes 0x%08x have come to %s:%u",
-                     short_path(op.file), op.line, open.lanes, short_path(open.file), open.line);
-            return text;
+            snprintf(text, sizeof text, ", of whose warp the lanes 0x%08x have come to ", open.lanes);
+            return "a warp instruction at " + place_name(op.where) + text + place_name(open.where);
         }
         case Wait::barrier: {
             const Barrier& bar = fiber.cta->barriers[fiber.wait_number];
