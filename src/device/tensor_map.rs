@@ -14,20 +14,20 @@ impl TensorMap {
     pub fn check(&self) -> Result<()> {
         match self.broken() {
             None => Ok(()),
-            Some(rule) => Err(Error::Failed(format!("tensor map: {rule}"))),
+            Some(rule) => Err(Error::Failed(format!("tensor map refused: {rule}"))),
         }
     }
 
     fn broken(&self) -> Option<String> {
         let rank = self.dims.len();
         if !matches!(self.element, 2 | 4) {
-            return Some(format!("an element of {} bytes, 2 or 4 are possible", self.element));
+            return Some(format!("elements of {} bytes, 2 or 4 are possible", self.element));
         }
         if !(2..=5).contains(&rank) || self.strides.len() != rank - 1 || self.box_dims.len() != rank {
             let (strides, boxes) = (self.strides.len(), self.box_dims.len());
             return Some(format!("{rank} dimensions, {strides} strides and {boxes} box dimensions"));
         }
-        if !self.address.is_multiple_of(16) {
+        if self.address == 0 || !self.address.is_multiple_of(16) {
             return Some(format!("the address {:#x} is no multiple of 16", self.address));
         }
         if let Some(dim) = self.dims.iter().find(|dim| !(1..=MAX_DIM).contains(*dim)) {
@@ -75,7 +75,7 @@ mod tests {
         };
         good.check().unwrap();
         let broken: [(fn(&mut TensorMap), &str); 14] = [
-            (|m| m.element = 8, "an element of 8 bytes"),
+            (|m| m.element = 8, "elements of 8 bytes"),
             (|m| m.dims = vec![8], "1 dimensions"),
             (|m| m.strides.clear(), "0 strides"),
             (|m| m.box_dims.push(1), "3 box dimensions"),
