@@ -2,23 +2,14 @@
 //!
 //! Shapes: T packed tokens, K inputs, N outputs. x, y, bias and residual have the weight's dtype.
 
-use half::bf16;
-
-use crate::device::{Device, Region};
+use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
-use crate::ops::check;
+use crate::ops::attend::Heads;
+use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{self, Cells, Gelu, InputGradient, Linear, PANEL, Product, SwiGlu, Weight, panel_len};
+use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
-
-/// Runs a generic body for the element type of a dtype that `check::weight` admitted.
-macro_rules! by_dtype {
-    ($dtype:expr, $body:ident($($arg:expr),* $(,)?)) => {
-        match $dtype {
-            DType::Bf16 => $body::<bf16>($($arg),*),
-            _ => $body::<f32>($($arg),*),
-        }
-    };
-}
 
 /// The tensor, or an empty slice of `like` to stand for its absence.
 fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
@@ -41,15 +32,7 @@ pub fn fwd(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "residual", residual, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    fn body<E: Elem>(
-        dev: &mut Device,
-        x: Tensor,
-        w: &Weight,
-        bias: Option<Tensor>,
-        residual: Option<Tensor>,
-        y: Tensor,
-    ) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, residual: Option<Tensor>, y: Tensor) {
         let ins = [x, w.data, or_empty(bias, x), or_empty(residual, x)];
         let ([y], [x_view, w_view, bias_view, residual_view]) = cpu.memory.tensors([y], ins);
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
@@ -60,9 +43,14 @@ pub fn fwd(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, x, w, bias, residual, y));
-    Ok(())
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            by_dtype!(dtype, body(cpu, x, w, bias, residual, y));
+            Ok(())
+        }
+        On::Gpu(gpu) => gemm::linear(OP, gpu, x, w, bias, residual, y),
+    }
 }
 
 /// y [T, N] = x [T, K] W^T in f32, rounded nowhere: the logits that `linear_logprob` and `sample` go by, all of
@@ -73,16 +61,20 @@ pub fn fwd_f32(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) -> Result<()>
     let dtype = check::weight(OP, w, w.n, x.cols())?;
     check::tensor(OP, "x", x, dtype, &[t, w.k])?;
     check::tensor(OP, "y", y, DType::F32, &[t, w.n])?;
-    fn body<E: Elem>(dev: &mut Device, x: Tensor, w: &Weight, y: Tensor) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, y: Tensor) {
         let ([y], [x_view, w_view]) = cpu.memory.tensors([y], [x, w.data]);
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
         let epilogue = Linear::<f32> { bias: None, residual: None, y: Cells::new(y.of(), w.n) };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, x, w, y));
-    Ok(())
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            by_dtype!(dtype, body(cpu, x, w, y));
+            Ok(())
+        }
+        On::Gpu(gpu) => gemm::logits(OP, gpu, x, w, y),
+    }
 }
 
 /// y `[T, F]` = silu(gate) * up from the fp32 values of `[gate, up]` = x W^T (+ bias `[2F]`). The weight's rows are
@@ -103,15 +95,7 @@ pub fn fwd_swiglu(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "gate_up", gate_up, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n / 2])?;
-    fn body<E: Elem>(
-        dev: &mut Device,
-        x: Tensor,
-        w: &Weight,
-        bias: Option<Tensor>,
-        gate_up: Option<Tensor>,
-        y: Tensor,
-    ) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, gate_up: Option<Tensor>, y: Tensor) {
         let outs = [or_empty(gate_up, y), y];
         let ([gate_up, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
@@ -122,9 +106,14 @@ pub fn fwd_swiglu(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, x, w, bias, gate_up, y));
-    Ok(())
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            by_dtype!(dtype, body(cpu, x, w, bias, gate_up, y));
+            Ok(())
+        }
+        On::Gpu(gpu) => gemm::swiglu(OP, gpu, x, w, bias, gate_up, y),
+    }
 }
 
 /// y `[T, N]` = gelu(x W^T (+ bias `[N]`)) from the fp32 value, exact (erf) form. `pre` `[T, N]`, the value before
@@ -144,8 +133,7 @@ pub fn fwd_gelu(
     check::optional(OP, "bias", bias, dtype, &[w.n])?;
     check::optional(OP, "pre", pre, dtype, &[t, w.n])?;
     check::tensor(OP, "y", y, dtype, &[t, w.n])?;
-    fn body<E: Elem>(dev: &mut Device, x: Tensor, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, w: &Weight, bias: Option<Tensor>, pre: Option<Tensor>, y: Tensor) {
         let outs = [or_empty(pre, y), y];
         let ([pre, y], [x_view, w_view, bias_view]) = cpu.memory.tensors(outs, [x, w.data, or_empty(bias, x)]);
         let product = Product::rows::<E>(x_view.of(), x.rows(), w.k, w_view.of(), w.n);
@@ -156,9 +144,53 @@ pub fn fwd_gelu(
         };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, x, w, bias, pre, y));
-    Ok(())
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            by_dtype!(dtype, body(cpu, x, w, bias, pre, y));
+            Ok(())
+        }
+        On::Gpu(gpu) => gemm::gelu(OP, gpu, x, w, bias, pre, y),
+    }
+}
+
+/// qkv `[T, (q + 2 kv) * dim]` = x W^T (+ bias), its q and k heads rotated by cos and sin `[T, dim / 2]`
+/// ([`rope::fwd`]), and k and v stored at `cache`'s slots `[T]` ([`paged_attention::store`]): the three ops' bits,
+/// in one kernel on a GPU. Errors as they.
+#[allow(clippy::too_many_arguments)]
+pub fn fwd_qkv(
+    dev: &mut Device,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    cos: Tensor,
+    sin: Tensor,
+    heads: Heads,
+    cache: Option<(&KvCache, Tensor)>,
+    qkv: Tensor,
+) -> Result<()> {
+    const OP: &str = "linear::fwd_qkv";
+    if !dev.kind().is_gpu() {
+        fwd(dev, x, w, bias, None, qkv)?;
+        rope::fwd(dev, qkv, cos, sin, heads)?;
+        return cache.map_or(Ok(()), |(cache, slots)| paged_attention::store(dev, qkv, slots, cache));
+    }
+    let t = x.rows();
+    heads.check(OP)?;
+    let dtype = check::weight(OP, w, heads.qkv_len(), x.cols())?;
+    check::tensor(OP, "x", x, dtype, &[t, w.k])?;
+    check::optional(OP, "bias", bias, dtype, &[w.n])?;
+    check::tensor(OP, "cos", cos, DType::F32, &[t, heads.dim / 2])?;
+    check::tensor(OP, "sin", sin, DType::F32, &[t, heads.dim / 2])?;
+    check::tensor(OP, "qkv", qkv, dtype, &[t, w.n])?;
+    if let Some((cache, slots)) = cache {
+        cache.check(OP, dev, dtype, heads)?;
+        check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
+    }
+    match dev.on() {
+        On::Gpu(gpu) => gemm::qkv(OP, gpu, x, w, bias, [cos, sin], heads, cache, qkv),
+        _ => Ok(()),
+    }
 }
 
 /// dx [T, K] = dy [T, N] W, or dx + dy W rounded once when `accumulate`. Scratch: the transposed weight.

@@ -35,6 +35,7 @@ pub mod attention;
 mod check;
 pub mod embedding;
 pub mod gelu;
+mod gemm;
 pub mod grad_norm;
 pub mod lanes;
 pub mod linear;

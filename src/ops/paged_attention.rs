@@ -46,7 +46,8 @@ impl KvCache {
         Heads { q: (width / dim.max(1)).saturating_sub(2 * kv), kv, dim }
     }
 
-    fn check(&self, op: &'static str, dev: &Device, dtype: DType, heads: Heads) -> Result<()> {
+    /// Errors unless both parts are of `dtype` and laid out for `heads` on `dev`.
+    pub(in crate::ops) fn check(&self, op: &'static str, dev: &Device, dtype: DType, heads: Heads) -> Result<()> {
         heads.check(op)?;
         check::tensor(op, "cache.k", self.k, dtype, &key_dims(dev, self.blocks(), heads))?;
         check::tensor(op, "cache.v", self.v, dtype, &value_dims(self.blocks(), heads))

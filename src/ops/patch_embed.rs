@@ -1,15 +1,20 @@
 //! Pictures to patch embeddings: u8 pixels are normalised into patch rows, chunk by chunk in the workspace, and
 //! multiplied by the projection as any linear layer's input is. The rows are never kept; backward makes them again.
 
-use crate::device::{Device, Parts, Region};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::linear;
 use crate::ops::matmul::{Weight, panel_len};
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Patches of one chunk; even, so that bf16 weight gradients pair the same rows whatever the chunk.
+/// Patches of one chunk on the CPU; even, so that bf16 weight gradients pair the same rows whatever the chunk.
 const CHUNK: usize = 1024;
+
+/// Patches of one chunk on a GPU: enough tiles of the projection for every multiprocessor, 19 MB of patch rows.
+const GPU_CHUNK: usize = 8192;
 
 /// Patches of one work item.
 const ITEM: usize = 8;
@@ -142,21 +147,93 @@ fn each_chunk(
     mut f: impl FnMut(&mut Device, Tensor, usize) -> Result<()>,
 ) -> Result<()> {
     let num_patches = starts[images.len()];
-    for from in (0..num_patches).step_by(CHUNK) {
+    let chunk = if dev.kind().is_gpu() { GPU_CHUNK } else { CHUNK };
+    for from in (0..num_patches).step_by(chunk) {
         let mark = dev.mark(Region::Workspace);
-        let n = CHUNK.min(num_patches - from);
+        let n = chunk.min(num_patches - from);
         let patches = dev.alloc(Region::Workspace, dtype, &[n, norm.row_len()])?;
-        by_dtype!(dtype, fill(dev, pixels, images, norm, starts, from, patches));
-        let done = f(dev, patches, from);
+        let filled = match dev.on() {
+            On::Count => Ok(()),
+            On::Cpu(cpu) => {
+                by_dtype!(dtype, fill(cpu, pixels, images, norm, starts, from, patches));
+                Ok(())
+            }
+            On::Gpu(gpu) => launch(gpu, pixels, images, norm, starts, from, patches),
+        };
+        let done = filled.and_then(|()| f(dev, patches, from));
         dev.release(mark);
         done?;
     }
     Ok(())
 }
 
+/// `patch_embed::Args` of kernels/patch_embed.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    pixels: Address,
+    patches: Address,
+    rescale: f64,
+    mean: [f32; 3],
+    std: [f32; 3],
+    first: i32,
+    count: i32,
+    grid_h: i32,
+    grid_w: i32,
+    size: i32,
+    merge: i32,
+    depth: i32,
+    still: i32,
+}
+
+/// Patch rows `from..`, a launch for each image among them.
+fn launch(
+    mut gpu: Gpu<'_>,
+    pixels: Tensor,
+    images: &[PatchImage],
+    norm: &Normalize,
+    starts: &[usize],
+    from: usize,
+    patches: Tensor,
+) -> Result<()> {
+    const OP: &str = "patch_embed";
+    const THREADS: u32 = 256;
+    /// Elements of a CTA: 8 passes of 8 a thread.
+    const ELEMENTS: usize = THREADS as usize * 64;
+    check::gpu_compute(OP, patches.dtype)?;
+    check::count(OP, "elements", patches.len() + ELEMENTS)?;
+    let row_bytes = (norm.row_len() * patches.dtype.size()) as u64;
+    let to = from + patches.rows();
+    for (image, span) in images.iter().zip(starts.windows(2)) {
+        let (first, end) = (span[0].max(from), span[1].min(to));
+        if first >= end {
+            continue;
+        }
+        let args = Args {
+            pixels: gpu.address(pixels.span()) + image.offset as u64,
+            patches: gpu.address(patches.span()) + (first - from) as u64 * row_bytes,
+            rescale: norm.rescale,
+            mean: norm.mean,
+            std: norm.std,
+            first: check::count(OP, "patches", first - span[0])?,
+            count: (end - first) as i32,
+            grid_h: image.grid_thw[1] as i32,
+            grid_w: image.grid_thw[2] as i32,
+            size: norm.patch_size as i32,
+            merge: norm.merge_size as i32,
+            depth: norm.temporal_patch_size as i32,
+            still: i32::from(image.frames == 1),
+        };
+        let grid = check::grid(OP, ((end - first) * norm.row_len()).div_ceil(ELEMENTS))?;
+        let smem = 3 * 256 * DType::Bf16.size();
+        gpu.launch("patch_embed", "patch_rows", Launch::new([grid, 1, 1], THREADS, smem), &args)?;
+    }
+    Ok(())
+}
+
 /// Patch rows `from..`.
 fn fill<T: Elem>(
-    dev: &mut Device,
+    cpu: Cpu<'_>,
     pixels: Tensor,
     images: &[PatchImage],
     norm: &Normalize,
@@ -164,7 +241,6 @@ fn fill<T: Elem>(
     from: usize,
     patches: Tensor,
 ) {
-    let Some(cpu) = dev.on_cpu() else { return };
     let len = norm.row_len();
     let table = norm.table::<T>();
     let ([patches], [pixels]) = cpu.memory.tensors([patches], [pixels]);

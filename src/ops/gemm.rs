@@ -1,0 +1,239 @@
+//! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
+//! agree. A row has the same bits from every tile.
+
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Gpu, Launch};
+use crate::error::Result;
+use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::check;
+use crate::ops::matmul::{Order, Weight, row_stride};
+use crate::ops::paged_attention::KvCache;
+use crate::tensor::Tensor;
+
+/// Threads of every tile's CTA.
+const THREADS: u32 = 128;
+/// Elements over K of a stage.
+const BLOCK_K: usize = 64;
+
+/// A tile of kernels/common/gemm.cuh.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::ops) struct Tile {
+    /// Where it stands in a kernel's [`Names`].
+    index: usize,
+    rows: usize,
+    cols: usize,
+    stages: usize,
+}
+
+/// `TileM16`, `TileM64` and `TileM128`.
+const TILES: [Tile; 3] = [
+    Tile { index: 0, rows: 16, cols: 64, stages: 6 },
+    Tile { index: 1, rows: 64, cols: 64, stages: 5 },
+    Tile { index: 2, rows: 128, cols: 128, stages: 3 },
+];
+
+impl Tile {
+    /// The tile for `t` tokens: the shortest that takes them at once, else the largest.
+    pub fn of(t: usize) -> Tile {
+        TILES.into_iter().find(|tile| t <= tile.rows).unwrap_or(TILES[2])
+    }
+
+    /// Bytes of shared memory: the ring of stages, and the finished sums over it.
+    fn smem(&self) -> usize {
+        (self.stages * (self.rows + self.cols) * BLOCK_K * 2).max(self.rows * (self.cols + 8) * 4)
+    }
+
+    /// The launch over `t` rows and `n` columns.
+    fn launch(&self, op: &'static str, t: usize, n: usize) -> Result<Launch> {
+        let ctas = check::grid(op, t.div_ceil(self.rows) * n.div_ceil(self.cols))?;
+        Ok(Launch::new([ctas, 1, 1], THREADS, self.smem()))
+    }
+}
+
+/// A kernel for each tile.
+type Names = [&'static str; 3];
+
+/// `gemm::Operands`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+pub(in crate::ops) struct Operands {
+    x: Address,
+    w: Address,
+    rows: i32,
+    cols: i32,
+    depth: i32,
+    ld: i32,
+}
+
+impl Operands {
+    /// x [T, K] and w [N, K]. Errors where kernels cannot take them.
+    pub fn of(op: &'static str, gpu: &Gpu<'_>, x: Tensor, w: &Weight) -> Result<Operands> {
+        check::gpu_compute(op, w.data.dtype)?;
+        check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
+        Ok(Operands {
+            x: gpu.address(x.span()),
+            w: gpu.address(w.data.span()),
+            rows: check::count(op, "rows", x.rows())?,
+            cols: check::count(op, "columns", w.n)?,
+            depth: w.k as i32,
+            ld: check::count(op, "columns", row_stride(w.k))?,
+        })
+    }
+}
+
+/// The address of a tensor that may be absent: 0 then.
+fn address(gpu: &Gpu<'_>, t: Option<Tensor>) -> Address {
+    t.map_or(0, |t| gpu.address(t.span()))
+}
+
+/// `gemm::Args` of the epilogues with two optional operands beside y.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    operands: Operands,
+    /// bias, then residual, pre or gate_up.
+    more: [Address; 2],
+    y: Address,
+}
+
+fn launch(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    names: &Names,
+    x: Tensor,
+    w: &Weight,
+    more: [Option<Tensor>; 2],
+    y: Tensor,
+) -> Result<()> {
+    let tile = Tile::of(x.rows());
+    let args = Args {
+        operands: Operands::of(op, &gpu, x, w)?,
+        more: more.map(|t| address(&gpu, t)),
+        y: gpu.address(y.span()),
+    };
+    gpu.launch("gemm", names[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
+}
+
+/// y = x W^T (+ bias) (+ residual).
+pub(in crate::ops) fn linear(
+    op: &'static str,
+    gpu: Gpu<'_>,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    residual: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    launch(op, gpu, &["linear_m16", "linear_m64", "linear_m128"], x, w, [bias, residual], y)
+}
+
+/// y = gelu(x W^T (+ bias)); `pre` is the value before.
+pub(in crate::ops) fn gelu(
+    op: &'static str,
+    gpu: Gpu<'_>,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    pre: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    launch(op, gpu, &["linear_gelu_m16", "linear_gelu_m64", "linear_gelu_m128"], x, w, [bias, pre], y)
+}
+
+/// y = silu(gate) * up; `gate_up` is both.
+pub(in crate::ops) fn swiglu(
+    op: &'static str,
+    gpu: Gpu<'_>,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    gate_up: Option<Tensor>,
+    y: Tensor,
+) -> Result<()> {
+    launch(op, gpu, &["linear_swiglu_m16", "linear_swiglu_m64", "linear_swiglu_m128"], x, w, [bias, gate_up], y)
+}
+
+/// `gemm::Args<Logits>`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct LogitsArgs {
+    operands: Operands,
+    y: Address,
+}
+
+/// y = x W^T in f32.
+pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
+    const NAMES: Names = ["linear_f32_m16", "linear_f32_m64", "linear_f32_m128"];
+    let tile = Tile::of(x.rows());
+    let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.address(y.span()) };
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
+}
+
+/// `gemm::Args<Qkv>`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct QkvArgs {
+    operands: Operands,
+    bias: Address,
+    cos: Address,
+    sin: Address,
+    slots: Address,
+    k_cache: Address,
+    v_cache: Address,
+    qkv: Address,
+    q_heads: i32,
+    kv_heads: i32,
+    dim: i32,
+    slots_len: i32,
+}
+
+/// qkv = rope(x W^T (+ bias)), k and v also to the cache's slots.
+#[allow(clippy::too_many_arguments)]
+pub(in crate::ops) fn qkv(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    x: Tensor,
+    w: &Weight,
+    bias: Option<Tensor>,
+    [cos, sin]: [Tensor; 2],
+    heads: Heads,
+    cache: Option<(&KvCache, Tensor)>,
+    qkv: Tensor,
+) -> Result<()> {
+    const NAMES: Names = ["linear_qkv_m16", "linear_qkv_m64", "linear_qkv_m128"];
+    let tile = Tile::of(x.rows());
+    let slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);
+    let args = QkvArgs {
+        operands: Operands::of(op, &gpu, x, w)?,
+        bias: address(&gpu, bias),
+        cos: gpu.address(cos.span()),
+        sin: gpu.address(sin.span()),
+        slots: address(&gpu, cache.map(|(_, slots)| slots)),
+        k_cache: address(&gpu, cache.map(|(cache, _)| cache.k)),
+        v_cache: address(&gpu, cache.map(|(cache, _)| cache.v)),
+        qkv: gpu.address(qkv.span()),
+        q_heads: heads.q as i32,
+        kv_heads: heads.kv as i32,
+        dim: heads.dim as i32,
+        slots_len: check::count(op, "slots", slots)?,
+    };
+    // The kernel's columns: groups of 32 pairs and their partners.
+    let columns = (w.n / 2).next_multiple_of(32) * 2;
+    gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_takes_all_rows_at_once_where_one_can() {
+        let rows = |t| Tile::of(t).rows;
+        assert_eq!([1, 16, 17, 64, 65, 128, 129, 5000].map(rows), [16, 16, 64, 64, 128, 128, 128, 128]);
+        let launch = Tile::of(129).launch("test", 129, 3600).unwrap();
+        assert_eq!(launch, Launch::new([2 * 29, 1, 1], 128, 98_304));
+        // What compute capability 8.6 gives a CTA.
+        assert!(TILES.iter().all(|t| t.smem() <= 99 << 10));
+    }
+}
