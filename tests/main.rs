@@ -7,6 +7,7 @@ mod data;
 mod engine;
 mod golden;
 mod image;
+mod kernels;
 mod layering;
 mod model;
 mod ops;

@@ -18,6 +18,7 @@ pub use sites::{Passed, Site};
 
 use std::any::Any;
 use std::panic::Location;
+use std::sync::OnceLock;
 
 use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
 use crate::device::emu::graph::{Capture, Captured, Op, Params, Queues, Ticket};
@@ -122,7 +123,16 @@ impl Emu {
     pub fn new(options: Options) -> Result<Emu> {
         let own = images::sources().iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
         let sources = own.chain(options.sources.iter().cloned()).collect();
-        Emu::with_cache(Cache::new(Cache::folder()?, Compiler::find()?, sources), options)
+        // One question to the compiler a process: tests make many devices.
+        static COMPILER: OnceLock<Compiler> = OnceLock::new();
+        let compiler = match COMPILER.get() {
+            Some(compiler) => compiler.clone(),
+            None => {
+                let found = Compiler::find()?;
+                COMPILER.get_or_init(|| found).clone()
+            }
+        };
+        Emu::with_cache(Cache::new(Cache::folder()?, compiler, sources), options)
     }
 
     /// [`Emu::new`] with another cache, whose sources alone count.
@@ -243,8 +253,8 @@ impl Emu {
         result
     }
 
-    /// Runs `stream` until it is empty, or until `ticket` is recorded, and of the others what it waits for. With
-    /// random completion others go on meanwhile.
+    /// Runs `stream` until it is empty, or until `ticket` is recorded. What the others do meanwhile is what makes a
+    /// missing wait show: nothing but what is waited for, or (lazy with a seed) all they can, or (random) anything.
     fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
         loop {
             let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
@@ -253,6 +263,11 @@ impl Emu {
             }
             if self.completion == Completion::Random {
                 self.step_any()?;
+                continue;
+            }
+            if self.completion == Completion::Lazy && self.seed != 0 {
+                let other = self.queues.ready().into_iter().find(|s| *s != stream);
+                self.step(other.unwrap_or(stream))?;
                 continue;
             }
             match self.queues.blocked_on(stream) {

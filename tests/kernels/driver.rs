@@ -1,0 +1,447 @@
+//! The emulator's driver: memory, streams, graphs, refusals and the cache of compiled kernels.
+
+use std::fs;
+use std::process::Command;
+
+use bytemuck::NoUninit;
+use omr::device::emu::{Cache, Compiler, Completion, Options, Sources};
+use omr::device::{Device, Driver, Event, Gpu, Launch, On, Region, Stream, TensorMap};
+use omr::tensor::{DType, Tensor};
+
+use crate::kernels::{Outcome, Schedule, emu_of, emulator, equal, mutate_sites_on};
+
+/// Kernels that no model needs.
+const SOURCE: &str = r#"#include "isa/isa.cuh"
+namespace driver_probe {
+struct Args { const float* x; float* y; int n; int shift; };
+struct Smem { isa::Shared<float> v[256]; };
+}
+KERNEL(driver_add, driver_probe::Args, 256, 1) {
+    int i = blockIdx.x * 256 + threadIdx.x;
+    if (i < args.n) args.y[i] = args.x[i + args.shift] + 1.0f;
+}
+KERNEL(driver_turn, driver_probe::Args, 256, 1) {
+    auto& smem = isa::smem<driver_probe::Smem>();
+    smem.v[threadIdx.x] = args.x[threadIdx.x];
+    isa::sync_cta();
+    args.y[threadIdx.x] = smem.v[255 - threadIdx.x];
+}
+"#;
+
+const FILE: &str = "driver_probe";
+
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    x: u64,
+    y: u64,
+    n: i32,
+    shift: i32,
+}
+
+fn device(schedule: Schedule) -> Device {
+    let Schedule { seed, completion, sms } = schedule;
+    let sources = vec![(format!("kernels/{FILE}.cu"), SOURCE.to_owned())];
+    emu_of(Options { seed, completion, multiprocessors: sms, sources, ..Options::default() }).unwrap()
+}
+
+fn gpu(dev: &mut Device) -> Gpu<'_> {
+    match dev.on() {
+        On::Gpu(gpu) => gpu,
+        _ => panic!("not a GPU"),
+    }
+}
+
+fn driver(dev: &mut Device) -> &mut dyn Driver {
+    dev.driver().unwrap()
+}
+
+fn launch(
+    dev: &mut Device,
+    stream: Stream,
+    name: &'static str,
+    x: Tensor,
+    y: Tensor,
+    shift: i32,
+) -> omr::error::Result<()> {
+    let mut gpu = gpu(dev);
+    gpu.stream = stream;
+    let n = y.len() as u32;
+    let args = Args { x: gpu.ptr(x), y: gpu.ptr(y), n: n as i32, shift };
+    gpu.launch(FILE, name, Launch::new([n.div_ceil(256), 1, 1], 256, 1024), &args)
+}
+
+fn ramp(n: usize) -> Vec<f32> {
+    (0..n).map(|i| i as f32).collect()
+}
+
+fn pair(dev: &mut Device, n: usize) -> (Tensor, Tensor) {
+    let x = dev.upload(Region::Weights, &ramp(n), &[n]).unwrap();
+    let y = dev.alloc(Region::Workspace, DType::F32, &[n]).unwrap();
+    (x, y)
+}
+
+fn plus(n: usize, add: f32) -> Vec<f32> {
+    ramp(n).iter().map(|v| v + add).collect()
+}
+
+#[test]
+fn launches_and_counts() {
+    let mut dev = device(Schedule::FIXED);
+    let (x, y) = pair(&mut dev, 1000);
+    launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
+    assert_eq!(dev.read::<f32>(y).unwrap(), plus(1000, 1.0));
+    let counters = emulator(&mut dev).counters();
+    assert_eq!((counters.launches, counters.kernels, counters.synchronizations), (1, 1, 1));
+}
+
+#[test]
+fn an_access_past_the_end_names_the_kernel() {
+    for schedule in Schedule::several(3) {
+        let mut dev = device(schedule);
+        let (x, y) = pair(&mut dev, 1000);
+        let error = launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 1).and_then(|()| dev.read::<f32>(y));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("driver_add"), "{text}");
+        // As on a card the error stays.
+        assert_eq!(dev.read::<f32>(x).unwrap_err().to_string(), text);
+    }
+}
+
+#[test]
+fn released_memory_is_out_of_reach() {
+    let mut dev = device(Schedule::FIXED);
+    let x = dev.upload(Region::Weights, &ramp(256), &[256]).unwrap();
+    let mark = dev.mark(Region::Workspace);
+    let y = dev.alloc(Region::Workspace, DType::F32, &[256]).unwrap();
+    launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
+    dev.release(mark);
+    launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
+    let text = driver(&mut dev).synchronize(Stream::COMPUTE).unwrap_err().to_string();
+    assert!(text.contains("driver_add"), "{text}");
+    // The launch before the release was right.
+    assert_eq!(emulator(&mut dev).counters().kernels, 2);
+}
+
+#[test]
+fn fresh_memory_is_poison() {
+    let mut dev = device(Schedule::FIXED);
+    let (_, y) = pair(&mut dev, 100);
+    assert!(dev.read::<f32>(y).unwrap().iter().all(|v| v.is_nan()));
+    let mark = dev.mark(Region::Workspace);
+    let first = dev.upload(Region::Workspace, &ramp(100), &[100]).unwrap();
+    dev.release(mark);
+    let second = dev.alloc(Region::Workspace, DType::F32, &[100]).unwrap();
+    assert_eq!(first, second);
+    assert!(dev.read::<f32>(second).unwrap().iter().all(|v| v.is_nan()), "it kept what was there before");
+}
+
+#[test]
+fn copies_check_their_ends() {
+    let mut dev = device(Schedule::FIXED);
+    let (x, y) = pair(&mut dev, 256);
+    let (from, to) = (gpu(&mut dev).ptr(x), gpu(&mut dev).ptr(y));
+    driver(&mut dev).copy(Stream::COMPUTE, to, from, 1024).unwrap();
+    assert_eq!(dev.read::<f32>(y).unwrap(), ramp(256));
+    driver(&mut dev).copy(Stream::COMPUTE, to, from, 1025).unwrap();
+    let text = driver(&mut dev).synchronize(Stream::COMPUTE).unwrap_err().to_string();
+    assert!(text.contains("past the tensor's end"), "{text}");
+}
+
+/// Two streams and two events: the side stream may not start before the upload, nor the main one read before it ends.
+fn two_streams(dev: &mut Device) -> Outcome {
+    let n = 300;
+    let (x, y) = pair(dev, n);
+    let z = dev.alloc(Region::Workspace, DType::F32, &[n])?;
+    let (side, events) = side_stream(dev)?;
+    driver(dev).record(events[0], Stream::COMPUTE)?;
+    driver(dev).wait(side, events[0])?;
+    launch(dev, side, "driver_add", x, y, 0)?;
+    driver(dev).record(events[1], side)?;
+    driver(dev).wait(Stream::COMPUTE, events[1])?;
+    launch(dev, Stream::COMPUTE, "driver_add", y, z, 0)?;
+    equal("z", &dev.read::<f32>(z)?, &plus(n, 2.0))
+}
+
+fn side_stream(dev: &mut Device) -> omr::error::Result<(Stream, [Event; 2])> {
+    let driver = driver(dev);
+    Ok((driver.stream()?, [driver.event()?, driver.event()?]))
+}
+
+#[test]
+fn every_event_call_is_needed() {
+    mutate_sites_on(device, &[file!()], 6, two_streams);
+}
+
+#[test]
+fn every_barrier_is_needed() {
+    mutate_sites_on(device, &["kernels/driver_probe.cu"], 6, |dev| {
+        let (x, y) = pair(dev, 256);
+        launch(dev, Stream::COMPUTE, "driver_turn", x, y, 0)?;
+        let turned: Vec<f32> = ramp(256).into_iter().rev().collect();
+        equal("y", &dev.read::<f32>(y)?, &turned)
+    });
+}
+
+/// Two launches on two streams between a fork and a join, then one more.
+fn forked(dev: &mut Device, [x, y, z, w]: [Tensor; 4], side: Stream, events: [Event; 2]) -> omr::error::Result<()> {
+    driver(dev).record(events[0], Stream::COMPUTE)?;
+    driver(dev).wait(side, events[0])?;
+    launch(dev, side, "driver_add", x, y, 0)?;
+    launch(dev, Stream::COMPUTE, "driver_add", x, z, 0)?;
+    driver(dev).record(events[1], side)?;
+    driver(dev).wait(Stream::COMPUTE, events[1])?;
+    launch(dev, Stream::COMPUTE, "driver_add", y, w, 0)
+}
+
+#[test]
+fn a_replay_does_what_the_launches_did() {
+    for schedule in Schedule::several(5) {
+        let mut dev = device(schedule);
+        let n = 300;
+        let [y, z, w] = [(); 3].map(|()| dev.alloc(Region::Workspace, DType::F32, &[n]).unwrap());
+        let x = dev.upload(Region::Weights, &ramp(n), &[n]).unwrap();
+        let (side, events) = side_stream(&mut dev).unwrap();
+        forked(&mut dev, [x, y, z, w], side, events).unwrap();
+        let direct = [y, z, w].map(|t| dev.read::<f32>(t).unwrap());
+        assert_eq!(direct[2], plus(n, 2.0));
+        for t in [y, z, w] {
+            dev.fill_zero(t).unwrap();
+        }
+        driver(&mut dev).begin_capture(Stream::COMPUTE).unwrap();
+        forked(&mut dev, [x, y, z, w], side, events).unwrap();
+        let graph = driver(&mut dev).end_capture(Stream::COMPUTE).unwrap();
+        assert!(dev.read::<f32>(w).unwrap().iter().all(|v| *v == 0.0), "a captured launch ran");
+        driver(&mut dev).replay(graph, Stream::COMPUTE).unwrap();
+        assert_eq!([y, z, w].map(|t| dev.read::<f32>(t).unwrap()), direct);
+        dev.write(x, &plus(n, 10.0)).unwrap();
+        driver(&mut dev).replay(graph, Stream::COMPUTE).unwrap();
+        assert_eq!(dev.read::<f32>(w).unwrap(), plus(n, 12.0));
+        let counters = emulator(&mut dev).counters();
+        assert_eq!((counters.launches, counters.kernels, counters.replays), (6, 9, 2));
+    }
+}
+
+#[test]
+fn a_capture_refuses_what_a_card_refuses() {
+    let mut dev = device(Schedule::FIXED);
+    let (x, y) = pair(&mut dev, 256);
+    let (side, events) = side_stream(&mut dev).unwrap();
+    let lost = |dev: &mut Device, call: &dyn Fn(&mut Device) -> omr::error::Result<()>, what: &str| {
+        driver(dev).begin_capture(Stream::COMPUTE).unwrap();
+        let text = call(dev).unwrap_err().to_string();
+        assert!(text.contains(what), "{text}");
+        let text = driver(dev).end_capture(Stream::COMPUTE).unwrap_err().to_string();
+        assert!(text.contains("the capture was lost"), "{text}");
+    };
+    lost(&mut dev, &|dev| driver(dev).synchronize(Stream::COMPUTE), "a synchronisation");
+    lost(&mut dev, &|dev| driver(dev).map(4096).map(drop), "an allocation");
+    lost(&mut dev, &|dev| driver(dev).pinned(64).map(drop), "an allocation");
+    lost(&mut dev, &|dev| dev.write(x, &ramp(256)), "pageable");
+    lost(&mut dev, &|dev| dev.read::<f32>(x).map(drop), "pageable");
+    driver(&mut dev).record(events[0], side).unwrap();
+    lost(&mut dev, &|dev| driver(dev).wait(Stream::COMPUTE, events[0]), "outside it");
+
+    // A forked stream that nobody joins.
+    driver(&mut dev).begin_capture(Stream::COMPUTE).unwrap();
+    driver(&mut dev).record(events[0], Stream::COMPUTE).unwrap();
+    driver(&mut dev).wait(side, events[0]).unwrap();
+    launch(&mut dev, side, "driver_add", x, y, 0).unwrap();
+    let text = driver(&mut dev).end_capture(Stream::COMPUTE).err().unwrap().to_string();
+    assert!(text.contains("without waiting for stream"), "{text}");
+
+    // Refusals are not faults: the device goes on.
+    launch(&mut dev, Stream::COMPUTE, "driver_add", x, y, 0).unwrap();
+    assert_eq!(dev.read::<f32>(y).unwrap(), plus(256, 1.0));
+}
+
+#[test]
+fn pinned_copies_run_late() {
+    let mut dev = device(Schedule::FIXED);
+    let (x, y) = pair(&mut dev, 64);
+    let (to, from) = (gpu(&mut dev).ptr(y), gpu(&mut dev).ptr(x));
+    let d = driver(&mut dev);
+    let (up, down) = (d.pinned(256).unwrap(), d.pinned(256).unwrap());
+    d.pinned_bytes(up).copy_from_slice(bytemuck::cast_slice(&plus(64, 1.0)));
+    d.upload_pinned(Stream::COMPUTE, to, up, 256).unwrap();
+    d.download_pinned(Stream::COMPUTE, from, down, 256).unwrap();
+    // Who does not wait reads poison, and what is overwritten early is what is copied.
+    assert!(d.pinned_bytes(down).iter().all(|b| *b == 0xFF));
+    d.pinned_bytes(up).copy_from_slice(bytemuck::cast_slice(&plus(64, 2.0)));
+    d.synchronize(Stream::COMPUTE).unwrap();
+    assert_eq!(d.pinned_bytes(down), bytemuck::cast_slice::<f32, u8>(&ramp(64)));
+    assert!(d.upload_pinned(Stream::COMPUTE, to, up, 257).is_err());
+    assert_eq!(dev.read::<f32>(y).unwrap(), plus(64, 2.0));
+}
+
+#[test]
+fn launches_are_refused_as_on_a_card() {
+    let mut dev = device(Schedule::FIXED);
+    let (x, y) = pair(&mut dev, 256);
+    let (x, y) = (gpu(&mut dev).ptr(x), gpu(&mut dev).ptr(y));
+    let args = Args { x, y, n: 256, shift: 0 };
+    let params = bytemuck::bytes_of(&args);
+    let d = driver(&mut dev);
+    let kernel = d.kernel(FILE, "driver_add").unwrap();
+    let mut refused = |launch: Launch, params: &[u8], what: &str| {
+        let text = d.launch(Stream::COMPUTE, kernel, &launch, params).unwrap_err().to_string();
+        assert!(text.contains(what) && text.contains("driver_add"), "{text}");
+    };
+    let good = Launch::new([1, 1, 1], 256, 0);
+    refused(Launch { grid: [1, 0, 1], ..good }, params, "a grid of 1 x 0 x 1");
+    refused(Launch { grid: [1, 65_536, 1], ..good }, params, "a grid of");
+    refused(Launch { block: 0, ..good }, params, "0 threads");
+    refused(Launch { block: 288, ..good }, params, "launch bound of 256");
+    refused(Launch { block: 1056, ..good }, params, "1056 threads");
+    refused(Launch { smem: 163 * 1024 + 1, ..good }, params, "dynamic shared memory");
+    refused(Launch { cluster: 2, ..good }, params, "a cluster of 2");
+    refused(good, &params[..16], "16 bytes of parameters");
+    d.launch(Stream::COMPUTE, kernel, &good, params).unwrap();
+    d.synchronize(Stream::COMPUTE).unwrap();
+
+    let text = d.kernel(FILE, "driver_sub").unwrap_err().to_string();
+    assert!(text.contains("kernels/driver_probe.cu has no kernel driver_sub"), "{text}");
+    let text = d.kernel("no_such_file", "kernel").unwrap_err().to_string();
+    assert!(text.contains("no kernel source kernels/no_such_file.cu"), "{text}");
+    assert!(d.launch(Stream(9), kernel, &good, params).unwrap_err().to_string().contains("stream 9"));
+}
+
+#[test]
+fn tensor_maps_say_all_they_were_made_of() {
+    let mut dev = device(Schedule::FIXED);
+    let good = TensorMap {
+        address: 4096,
+        element: 2,
+        dims: vec![100, 30],
+        strides: vec![208],
+        box_dims: vec![64, 16],
+        swizzle: 128,
+    };
+    let d = driver(&mut dev);
+    let map = d.tensor_map(&good).unwrap();
+    assert_eq!(map, d.tensor_map(&good).unwrap());
+    assert_ne!(map, d.tensor_map(&TensorMap { box_dims: vec![64, 8], ..good.clone() }).unwrap());
+    assert!(d.tensor_map(&TensorMap { strides: vec![200], ..good }).is_err());
+}
+
+#[test]
+fn ranges_are_kept_while_the_profiler_is_on() {
+    let mut dev = device(Schedule::FIXED);
+    let d = driver(&mut dev);
+    d.range_push("unseen");
+    d.profiler(true).unwrap();
+    d.range_push("step");
+    d.range_push("forward");
+    d.range_pop();
+    d.range_push("backward");
+    d.range_pop();
+    d.range_pop();
+    d.profiler(false).unwrap();
+    d.range_push("unseen");
+    let emu = emulator(&mut dev);
+    let ranges: Vec<(usize, &str)> = emu.ranges().iter().map(|(depth, name)| (*depth, name.as_str())).collect();
+    assert_eq!(ranges, [(1, "step"), (2, "forward"), (2, "backward")]);
+    assert_eq!((emu.counters().profiler_starts, emu.counters().profiler_stops), (1, 1));
+}
+
+fn sources(files: &[(&str, &str)]) -> Sources {
+    files.iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string())).collect()
+}
+
+const TINY: &[(&str, &str)] = &[
+    ("a.cu", "#include \"common/one.cuh\"\nextern \"C\" int a() { return one(); }\n"),
+    ("b.cu", "extern \"C\" int b() { return 2; }\n"),
+    ("common/one.cuh", "inline int one() { return 1; }\n"),
+];
+
+fn unit(file: &str) -> [String; 1] {
+    [format!("kernels/{file}")]
+}
+
+#[test]
+fn objects_are_compiled_once_and_again_when_a_source_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = |files: &[(&str, &str)]| Cache::new(folder.path(), Compiler::find().unwrap(), sources(files));
+    let a = cache(TINY).object(&unit("a.cu")).unwrap();
+    let b = cache(TINY).object(&unit("b.cu")).unwrap();
+    // A second compilation would replace this.
+    fs::write(&a, "kept").unwrap();
+    assert_eq!(cache(TINY).object(&unit("a.cu")).unwrap(), a);
+    assert_eq!(fs::read_to_string(&a).unwrap(), "kept");
+
+    let mut edited = TINY.to_vec();
+    edited[2].1 = "inline int one() { return 11; }\n";
+    assert_ne!(cache(&edited).object(&unit("a.cu")).unwrap(), a);
+    assert_eq!(cache(&edited).path(&unit("b.cu")).unwrap(), b, "b.cu does not include what changed");
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
+}
+
+#[test]
+fn several_compile_the_same_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let compiler = Compiler::find().unwrap();
+    let cache = || Cache::new(folder.path(), compiler.clone(), sources(TINY));
+    let made: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let make = || fs::read(cache().object(&unit("a.cu")).unwrap()).unwrap();
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    assert!(made.iter().all(|object| *object == made[0] && !object.is_empty()));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+#[ignore = "compiles the emulator twice"]
+fn two_processes_share_an_empty_cache() {
+    let home = tempfile::tempdir().unwrap();
+    let test = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "kernels::driver::launches_and_counts"]).env("XDG_CACHE_HOME", home.path());
+        command.stdout(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    for child in [test(), test()] {
+        let said = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&said.stdout);
+        assert!(said.status.success() && text.contains("1 passed"), "{text}");
+    }
+}
+
+#[test]
+fn what_the_compiler_says_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let broken = sources(&[("c.cu", "int one = two;\nint three = four;\n")]);
+    let cache = Cache::new(folder.path(), Compiler::find().unwrap(), broken);
+    let text = cache.object(&unit("c.cu")).unwrap_err().to_string();
+    for part in ["kernels/c.cu does not compile", "kernels/c.cu:1:", "two", "kernels/c.cu:2:", "four"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_missing_compiler_says_what_to_install() {
+    let text = Compiler::at("no-such-compiler").unwrap_err().to_string();
+    assert!(text.contains("no-such-compiler") && text.contains("apt-get install g++"), "{text}");
+}
+
+#[test]
+fn the_order_of_streams_is_seeded() {
+    // Two streams race for one tensor; which one is last depends on the seed alone.
+    let last = |seed: u64| {
+        let schedule = Schedule { seed, completion: Completion::Random, sms: 2 };
+        let mut dev = device(schedule);
+        let (_, y) = pair(&mut dev, 16);
+        let to = gpu(&mut dev).ptr(y);
+        let (side, events) = side_stream(&mut dev).unwrap();
+        driver(&mut dev).record(events[0], Stream::COMPUTE).unwrap();
+        driver(&mut dev).wait(side, events[0]).unwrap();
+        driver(&mut dev).fill(side, to, 1, 64).unwrap();
+        driver(&mut dev).fill(Stream::COMPUTE, to, 2, 64).unwrap();
+        driver(&mut dev).synchronize(side).unwrap();
+        dev.read::<f32>(y).unwrap()[0].to_bits() & 0xFF
+    };
+    let seen: Vec<u32> = (1..40).map(last).collect();
+    assert!(seen.contains(&1) && seen.contains(&2), "{seen:?}");
+    assert_eq!(seen, (1..40).map(last).collect::<Vec<_>>());
+}

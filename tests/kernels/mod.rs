@@ -1,0 +1,193 @@
+//! Kernels on the emulated device. Each file here tests the kernel file of its name; this one holds what they share:
+//! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
+
+mod driver;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use omr::device::emu::{Completion, Emu, Options, Passed, Site};
+use omr::device::{Device, Kind, Plan};
+use omr::tensor::Elem;
+
+use crate::seed::seed;
+
+/// What a probe says: `Ok`, or why the device or the numbers are wrong.
+pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// Bytes reserved for each region of a test's device; untouched pages cost nothing.
+const REGION_BYTES: usize = 1 << 32;
+
+/// How a device schedules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Schedule {
+    /// 0: the fixed order.
+    pub seed: u64,
+    /// When asynchronous work completes.
+    pub completion: Completion,
+    /// Streaming multiprocessors.
+    pub sms: u32,
+}
+
+impl Schedule {
+    /// Fixed order, work as late as possible, two multiprocessors.
+    pub const FIXED: Schedule = Schedule { seed: 0, completion: Completion::Lazy, sms: 2 };
+
+    /// `count` schedules: fixed and lazy, fixed and eager, then seeded ones on 1, 2 and 132 multiprocessors with
+    /// each kind of completion in turn.
+    pub fn several(count: usize) -> Vec<Schedule> {
+        let first = [Schedule::FIXED, Schedule { completion: Completion::Eager, ..Schedule::FIXED }];
+        let base = seed().wrapping_mul(1000) | 1;
+        let seeded = (0..).map(|i: u64| Schedule {
+            seed: base + i,
+            completion: [Completion::Random, Completion::Lazy, Completion::Eager][i as usize % 3],
+            sms: [1, 2, 132][(i as usize + i as usize / 3) % 3],
+        });
+        first.into_iter().chain(seeded).take(count).collect()
+    }
+
+    fn options(self) -> Options {
+        let Schedule { seed, completion, sms } = self;
+        Options { seed, completion, multiprocessors: sms, ..Options::default() }
+    }
+}
+
+/// A device under the fixed schedule: guarded and poisoned memory, shadow state.
+pub fn emu() -> Device {
+    emu_with(Schedule::FIXED)
+}
+
+/// A device under another schedule.
+pub fn emu_with(schedule: Schedule) -> Device {
+    emu_of(schedule.options()).unwrap()
+}
+
+/// A device with options of its own.
+pub fn emu_of(options: Options) -> omr::error::Result<Device> {
+    Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, &Plan::uniform(REGION_BYTES))
+}
+
+/// The emulator behind a device, for its counters and sites.
+pub fn emulator(dev: &mut Device) -> &mut Emu {
+    dev.driver().unwrap().as_any().downcast_mut::<Emu>().unwrap()
+}
+
+/// `got` equals `want`, element for element, NaN aside.
+pub fn equal<T: Elem>(what: &str, got: &[T], want: &[T]) -> Outcome {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()).into());
+    }
+    let wrong: Vec<usize> = (0..got.len()).filter(|i| got[*i] != want[*i]).collect();
+    match wrong.first() {
+        None => Ok(()),
+        Some(i) => Err(format!(
+            "{what}: {} of {} differ; at {i} {:?}, expected {:?}",
+            wrong.len(),
+            got.len(),
+            got[*i],
+            want[*i]
+        )
+        .into()),
+    }
+}
+
+/// `|got - want| / |want|` in the Euclidean norm; infinite where `got` is not finite or a zero has grown.
+pub fn relative_norm<T: Elem>(got: &[T], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (g, w) in got.iter().zip(want) {
+        error += (f64::from(g.to_f32()) - w).powi(2);
+        norm += w * w;
+    }
+    let ratio = if error == 0.0 { 0.0 } else { (error / norm).sqrt() };
+    if ratio.is_nan() { f64::INFINITY } else { ratio }
+}
+
+/// `got` is within `tolerance` of `want` by [`relative_norm`]; the norm, to be printed.
+pub fn near<T: Elem>(what: &str, got: &[T], want: &[f64], tolerance: f64) -> Outcome<f64> {
+    let norm = relative_norm(got, want);
+    if norm <= tolerance {
+        Ok(norm)
+    } else {
+        Err(format!("{what}: relative norm {norm:.3e} over {tolerance:.1e}").into())
+    }
+}
+
+/// Runs `run` under `schedules` schedules and demands the same bits of each; the bits.
+pub fn same_bits<T: Elem>(schedules: usize, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) -> Vec<T> {
+    let mut first: Option<Vec<T>> = None;
+    for schedule in Schedule::several(schedules) {
+        let bits = run(&mut emu_with(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+        let want = first.get_or_insert_with(|| bits.clone());
+        let equal = bytemuck::cast_slice::<T, u8>(&bits) == bytemuck::cast_slice::<T, u8>(want);
+        assert!(equal, "{schedule:?} gives other bits than {:?}", Schedule::FIXED);
+    }
+    first.unwrap()
+}
+
+/// Runs a probe; a panic of its asserts counts as wrong numbers.
+fn run(probe: &impl Fn(&mut Device) -> Outcome, dev: &mut Device) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| probe(dev))).unwrap_or_else(|_| Err("the probe panics".into()))
+}
+
+/// Leaves out each synchronising call that `probe` passes in turn, and demands that `probe` goes red under one of
+/// `schedules` schedules, unless the call's line says why it may not. Calls count whose file is one of `files` (as
+/// `kernels/rms_norm.cu`) or lies in a folder among them (as `kernels/common/`). Prints what was found.
+pub fn mutate_sites(files: &[&str], schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
+    mutate_sites_on(emu_with, files, schedules, probe);
+}
+
+/// [`mutate_sites`] on devices of the caller's making.
+pub fn mutate_sites_on(
+    device: impl Fn(Schedule) -> Device,
+    files: &[&str],
+    schedules: usize,
+    probe: impl Fn(&mut Device) -> Outcome,
+) {
+    let ours = |site: &Site| files.iter().any(|f| site.file == *f || f.ends_with('/') && site.file.starts_with(f));
+    let schedules = Schedule::several(schedules);
+    let mut sites: BTreeMap<Passed, Option<String>> = BTreeMap::new();
+    for schedule in &schedules {
+        let mut dev = device(*schedule);
+        run(&probe, &mut dev).unwrap_or_else(|e| panic!("red with nothing skipped, {schedule:?}: {e}"));
+        sites.extend(emulator(&mut dev).sites().into_iter().filter(|(passed, _)| ours(&passed.site)));
+    }
+    assert!(!sites.is_empty(), "the probe passes no site of {files:?}");
+    let exempt = sites.values().flatten().count();
+    let mut green = Vec::new();
+    for (passed, _) in sites.iter().filter(|(_, reason)| reason.is_none()) {
+        let red = schedules.iter().find_map(|schedule| {
+            let mut dev = device(*schedule);
+            emulator(&mut dev).skip(Some(passed.site.clone()));
+            run(&probe, &mut dev).err()
+        });
+        match red {
+            Some(error) => println!("red {} {}: {}", passed.site, passed.wrapper, first_line(&error.to_string())),
+            None => green.push(format!("{} {}", passed.site, passed.wrapper)),
+        }
+    }
+    println!("sites {files:?}: {} passed, {exempt} exempt, {} green when skipped", sites.len(), green.len());
+    assert!(green.is_empty(), "green when skipped: {green:#?}");
+}
+
+/// Replaces `from`, which stands once in kernel `file` (as `rms_norm`), by `to`, and demands that `probe` goes red
+/// under one of `schedules` schedules: the probe sees an error a person could make.
+pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
+    let name = format!("{file}.cu");
+    let (_, text) = omr::device::images::sources().iter().find(|(path, _)| *path == name).unwrap();
+    assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
+    let changed = vec![(format!("kernels/{name}"), text.replace(from, to))];
+    let red = Schedule::several(schedules).into_iter().find_map(|schedule| {
+        let mut dev = emu_of(Options { sources: changed.clone(), ..schedule.options() }).unwrap();
+        run(&probe, &mut dev).err()
+    });
+    match red {
+        Some(error) => println!("red {name}, {from:?} as {to:?}: {}", first_line(&error.to_string())),
+        None => panic!("green with {from:?} as {to:?} in {name}"),
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
+}
