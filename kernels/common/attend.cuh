@@ -123,18 +123,20 @@ __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const i
 template <int HD, int TILES>
 __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> (&q)[HD / 16],
                                        const isa::Shared<bf16>* keys) {
-    const isa::Shared<bf16>* row = keys + lane() % 8 * PITCH<HD> + lane() / 8 % 2 * 8;
+    // Two tiles a load: lanes 0..15 address the first one's halves of the step, the others the second one's.
+    const isa::Shared<bf16>* row = keys + (lane() / 16 * 8 + lane() % 8) * PITCH<HD> + lane() / 8 % 2 * 8;
 #pragma unroll
     for (int tile = 0; tile < TILES; tile++) {
         s[tile].zero();
     }
 #pragma unroll
     for (int step = 0; step < HD / 16; step++) {
-        isa::Frag<2> k[TILES];
+        isa::Frag<4> k[TILES / 2];
 #pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-            isa::ldmatrix(k[tile], row + tile * 8 * PITCH<HD> + step * 16);
-            isa::mma(s[tile], q[step], k[tile]);
+        for (int pair = 0; pair < TILES / 2; pair++) {
+            isa::ldmatrix(k[pair], row + pair * 16 * PITCH<HD> + step * 16);
+            isa::mma<0>(s[2 * pair], q[step], k[pair]);
+            isa::mma<1>(s[2 * pair + 1], q[step], k[pair]);
         }
     }
 }
@@ -297,12 +299,25 @@ struct State {
         const isa::Shared<bf16>* row = values + lane() % 16 * PITCH<HD> + first_tile * 8;
 #pragma unroll
         for (int step = 0; step < STEPS; step++) {
-            isa::Frag<2> v[N];
+            if constexpr (N % 2 == 0) {
+                // Two tiles a load: the upper sixteen lanes address the second one.
+                isa::Frag<4> v[N / 2];
 #pragma unroll
-            for (int tile = 0; tile < N; tile++) {
-                if (first_tile + tile < HD / 8) {
-                    isa::ldmatrix_trans(v[tile], row + step * 16 * PITCH<HD> + tile * 8);
-                    isa::mma(o[tile], p[step], v[tile]);
+                for (int pair = 0; pair < N / 2; pair++) {
+                    if (first_tile + 2 * pair < HD / 8) {
+                        isa::ldmatrix_trans(v[pair], row + step * 16 * PITCH<HD> + pair * 16 + lane() / 16 * 8);
+                        isa::mma<0>(o[2 * pair], p[step], v[pair]);
+                        isa::mma<1>(o[2 * pair + 1], p[step], v[pair]);
+                    }
+                }
+            } else {
+                isa::Frag<2> v[N];
+#pragma unroll
+                for (int tile = 0; tile < N; tile++) {
+                    if (first_tile + tile < HD / 8) {
+                        isa::ldmatrix_trans(v[tile], row + step * 16 * PITCH<HD> + tile * 8);
+                        isa::mma(o[tile], p[step], v[tile]);
+                    }
                 }
             }
         }
