@@ -4,6 +4,7 @@
 
 mod cli;
 mod data;
+mod emulated;
 mod engine;
 mod golden;
 mod image;

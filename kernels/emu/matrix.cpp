@@ -14,7 +14,8 @@ namespace {
 const char* kind_name(uint32_t kind) {
     static const char* const matrix[] = {"ldmatrix.x1",       "ldmatrix.x2",       "ldmatrix.x4", "ldmatrix.x1.trans",
                                          "ldmatrix.x2.trans", "ldmatrix.x4.trans", "stmatrix.x1", "stmatrix.x2",
-                                         "stmatrix.x4",       "mma"};
+                                         "stmatrix.x4",       "stmatrix.x1.trans", "stmatrix.x2.trans",
+                                         "stmatrix.x4.trans", "mma"};
     static const char* const exchange[] = {"shfl", "shfl_xor", "shfl_down", "shfl_up", "vote"};
     return kind < kExchange ? matrix[kind] : exchange[kind - kExchange];
 }
@@ -127,7 +128,7 @@ void load_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
     }
 }
 
-void store_matrices(Warp& warp, Op& op, uint32_t matrices) {
+void store_matrices(Warp& warp, Op& op, uint32_t matrices, bool transposed) {
     Instance& emu = instance();
     for (uint32_t j = 0; j < matrices; j++) {
         const unsigned char* rows[8];
@@ -135,7 +136,14 @@ void store_matrices(Warp& warp, Op& op, uint32_t matrices) {
         emu.counters.bank_conflicts += bank_conflicts(rows);
         for (uint32_t lane = 0; lane < kLanes; lane++) {
             auto s = static_cast<const uint32_t*>(op.operand[0][lane]);
-            memcpy(const_cast<unsigned char*>(rows[lane / 4]) + lane % 4 * 4, &s[j], 4);
+            uint32_t major = lane / 4, minor = lane % 4 * 2;
+            if (transposed) {
+                uint16_t halves[2] = {uint16_t(s[j]), uint16_t(s[j] >> 16)};
+                memcpy(const_cast<unsigned char*>(rows[minor]) + major * 2, &halves[0], 2);
+                memcpy(const_cast<unsigned char*>(rows[minor + 1]) + major * 2, &halves[1], 2);
+            } else {
+                memcpy(const_cast<unsigned char*>(rows[major]) + minor * 2, &s[j], 4);
+            }
         }
     }
 }
@@ -216,9 +224,12 @@ void execute(Warp& warp, Op& op) {
         case Matrix::load1_trans: load_matrices(warp, op, 1, true); break;
         case Matrix::load2_trans: load_matrices(warp, op, 2, true); break;
         case Matrix::load4_trans: load_matrices(warp, op, 4, true); break;
-        case Matrix::store1: store_matrices(warp, op, 1); break;
-        case Matrix::store2: store_matrices(warp, op, 2); break;
-        case Matrix::store4: store_matrices(warp, op, 4); break;
+        case Matrix::store1: store_matrices(warp, op, 1, false); break;
+        case Matrix::store1_trans: store_matrices(warp, op, 1, true); break;
+        case Matrix::store2: store_matrices(warp, op, 2, false); break;
+        case Matrix::store2_trans: store_matrices(warp, op, 2, true); break;
+        case Matrix::store4: store_matrices(warp, op, 4, false); break;
+        case Matrix::store4_trans: store_matrices(warp, op, 4, true); break;
         case Matrix::mma:
             multiply(op);
             instance().counters.mma++;

@@ -84,6 +84,15 @@ inline void stmatrix(Shared<bf16>* row, const Frag<N>& s, emu::Where where = emu
     s.pending = emu::post(kind, s.r, row, nullptr, where);
 }
 
+template <int N>
+inline void stmatrix_trans(Shared<bf16>* row, const Frag<N>& s, emu::Where where = emu::Where::current()) {
+    static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
+    constexpr auto kind = N == 1   ? emu::Matrix::store1_trans
+                          : N == 2 ? emu::Matrix::store2_trans
+                                   : emu::Matrix::store4_trans;
+    s.pending = emu::post(kind, s.r, row, nullptr, where);
+}
+
 // Per output d = fma(a[k], b[k], d) for k = 0 .. 15 in fp32: one chain over ascending K.
 inline void mma(Acc& d, const Frag<4>& a, const Frag<2>& b, emu::Where where = emu::Where::current()) {
     d.pending = a.pending = b.pending = emu::post(emu::Matrix::mma, d.r, a.r, b.r, where);

@@ -48,29 +48,55 @@ __device__ __forceinline__ void ldmatrix_trans(Frag<1>& d, const Shared<bf16>* r
                  : "=r"(d.r[0]) : "r"(shared_address(row)) : "memory");
 }
 
-// The reverse of ldmatrix. The instruction exists from sm_90 on; before, the lanes exchange nothing: each asks the
-// lanes that hold the row addresses and stores its pairs itself.
+// The reverse of ldmatrix. The instruction exists from sm_90 on; before, each lane asks those that hold the row
+// addresses and stores its pairs itself.
 template <int N>
 __device__ __forceinline__ void stmatrix(Shared<bf16>* row, const Frag<N>& s) {
     static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
+    uint32_t mine = shared_address(row);
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
     if constexpr (N == 4) {
-        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
-                     "r"(s.r[0]), "r"(s.r[1]), "r"(s.r[2]), "r"(s.r[3]) : "memory");
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(mine), "r"(s.r[0]),
+                     "r"(s.r[1]), "r"(s.r[2]), "r"(s.r[3]) : "memory");
     } else if constexpr (N == 2) {
-        asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(row)),
-                     "r"(s.r[0]), "r"(s.r[1]) : "memory");
-    } else {
-        asm volatile("stmatrix.sync.aligned.m8n8.x1.shared.b16 [%0], {%1};" ::"r"(shared_address(row)), "r"(s.r[0])
+        asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(mine), "r"(s.r[0]), "r"(s.r[1])
                      : "memory");
+    } else {
+        asm volatile("stmatrix.sync.aligned.m8n8.x1.shared.b16 [%0], {%1};" ::"r"(mine), "r"(s.r[0]) : "memory");
     }
 #else
-    uint32_t mine = shared_address(row);
     uint32_t lane = threadIdx.x & 31u;
 #pragma unroll
     for (int j = 0; j < N; j++) {
         uint32_t at = __shfl_sync(0xffffffffu, mine, 8 * j + lane / 4) + 4 * (lane & 3u);
         asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(s.r[j]) : "memory");
+    }
+#endif
+}
+
+template <int N>
+__device__ __forceinline__ void stmatrix_trans(Shared<bf16>* row, const Frag<N>& s) {
+    static_assert(N == 1 || N == 2 || N == 4, "stmatrix stores 1, 2 or 4 matrices");
+    uint32_t mine = shared_address(row);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    if constexpr (N == 4) {
+        asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(mine), "r"(s.r[0]),
+                     "r"(s.r[1]), "r"(s.r[2]), "r"(s.r[3]) : "memory");
+    } else if constexpr (N == 2) {
+        asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(mine), "r"(s.r[0]),
+                     "r"(s.r[1]) : "memory");
+    } else {
+        asm volatile("stmatrix.sync.aligned.m8n8.x1.trans.shared.b16 [%0], {%1};" ::"r"(mine), "r"(s.r[0]) : "memory");
+    }
+#else
+    uint32_t lane = threadIdx.x & 31u;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint32_t at = __shfl_sync(0xffffffffu, mine, 8 * j + 2 * (lane & 3u) + half) + 2 * (lane / 4);
+            asm volatile("st.shared.b16 [%0], %1;" ::"r"(at), "h"(uint16_t(s.r[j] >> 16 * half)) : "memory");
+        }
     }
 #endif
 }

@@ -4,6 +4,7 @@
 mod hf;
 mod hf_engine;
 mod image;
+mod isa;
 mod reward;
 mod rl;
 mod rope;
