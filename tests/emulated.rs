@@ -1,7 +1,7 @@
 //! An emulated device with a test's own kernels, driven directly: memory by bytes, arguments by words.
 
-use omr::device::{Address, Driver, Launch, Stream};
 use omr::device::emu::{Emu, Options};
+use omr::device::{Address, Driver, Launch, Stream};
 use omr::error::Result;
 
 /// Bytes of device memory a test may fill.

@@ -69,7 +69,9 @@ impl Context {
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
                 let options = Options { shadow: false, completion: Completion::Eager, ..Options::default() };
-                Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, plan)
+                let emu = Emu::new(options)?;
+                emu.compile()?;
+                Device::gpu(Box::new(emu), Kind::Emu, plan)
             }
         }
     }

@@ -168,6 +168,12 @@ impl Emu {
         })
     }
 
+    /// Compiles every kernel at once and in parallel, for a run that will need most of them; without it each file is
+    /// compiled at its first launch.
+    pub fn compile(&self) -> Result<()> {
+        self.machine.cache().fill()
+    }
+
     /// Makes the calls at `site` (a kernel's or the host's) do nothing from here on; `None` skips none.
     pub fn skip(&mut self, site: Option<Site>) {
         self.machine.skip(site);

@@ -2,8 +2,8 @@
 //! emulator's are equal to the bit. Every sum is a small integer, so no order of summation can differ.
 
 use base64::Engine;
-use omr::device::{Address, Launch};
 use omr::device::emu::Options;
+use omr::device::{Address, Launch};
 use serde_json::Value;
 
 use crate::emulated::Emulated;
@@ -202,9 +202,8 @@ fn the_ldmatrix_and_stmatrix_maps_place_every_element() {
                 let at = |part: &str| map[part][lane][element].as_u64().unwrap() as u32;
                 64 * at("matrix") + 8 * at("row") + at("col")
             };
-            let pairs = |lane: usize, register: usize| {
-                number_of(lane, 2 * register) | number_of(lane, 2 * register + 1) << 16
-            };
+            let pairs =
+                |lane: usize, register: usize| number_of(lane, 2 * register) | number_of(lane, 2 * register + 1) << 16;
             let image: Vec<u8> = (0..64 * width as u16).flat_map(u16::to_le_bytes).collect();
             let mut fragment = vec![0; LANES * 4];
             for lane in 0..LANES {

@@ -378,6 +378,18 @@ fn objects_are_compiled_once_and_again_when_a_source_changes() {
 }
 
 #[test]
+fn all_kernels_are_compiled_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = |files: &[(&str, &str)]| Cache::new(folder.path(), Compiler::find().unwrap(), sources(files));
+    cache(TINY).fill().unwrap();
+    let made = ["a.cu", "b.cu"].map(|file| cache(TINY).path(&unit(file)).unwrap());
+    assert!(made.iter().all(|path| path.exists()));
+    let broken = [TINY, &[("c.cu", "int one = two;\n")]].concat();
+    let text = cache(&broken).fill().unwrap_err().to_string();
+    assert!(text.contains("kernels/c.cu does not compile"), "{text}");
+}
+
+#[test]
 fn several_compile_the_same_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let compiler = Compiler::find().unwrap();

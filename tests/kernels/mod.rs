@@ -171,6 +171,40 @@ pub fn mutate_sites_on(
     assert!(green.is_empty(), "green when skipped: {green:#?}");
 }
 
+/// Calls that order threads or copies (`kernels/isa/`): the sites.
+const WRAPPERS: [&str; 10] = [
+    "sync_cta",
+    "sync_named",
+    "arrive_named",
+    "sync_warp",
+    "cp_async_commit",
+    "cp_async_wait",
+    "threadfence",
+    "load_acquire",
+    "store_release",
+    "spin_until",
+];
+
+#[test]
+fn few_sites_are_exempt() {
+    let (mut files, mut sites, mut exempt) = (0, 0, Vec::new());
+    for (path, text) in omr::device::images::sources() {
+        let in_kernels = path.ends_with(".cu") || path.starts_with("common/");
+        files += usize::from(path.ends_with(".cu"));
+        for line in text.lines().filter(|_| in_kernels) {
+            let calls = WRAPPERS.iter().map(|name| line.matches(&format!("isa::{name}")).count()).sum::<usize>();
+            sites += calls;
+            assert!(calls <= 1, "one site a line, or neither can be skipped alone: {path}: {line}");
+            if let Some((_, reason)) = line.split_once("// exempt: ") {
+                assert!(calls == 1 && !reason.trim().is_empty(), "an exemption without a call or a reason: {line}");
+                exempt.push(format!("{path}: {}", reason.trim()));
+            }
+        }
+    }
+    println!("kernel files {files}, sites {sites}, exempt {} {exempt:#?}", exempt.len());
+    assert!(sites > 0 && exempt.len() * 20 <= sites, "{} of {sites} sites are exempt", exempt.len());
+}
+
 /// Replaces `from`, which stands once in kernel `file` (as `rms_norm`), by `to`, and demands that `probe` goes red
 /// under one of `schedules` schedules: the probe sees an error a person could make.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -11,6 +14,9 @@ use crate::error::{Error, Result};
 /// level of x86-64 whose floating point agrees on every machine that has it.
 const FLAGS: [&str; 7] =
     ["-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"];
+
+/// How long an object stays without a newer compilation asking.
+const KEPT: Duration = Duration::from_secs(60 * 24 * 3600);
 
 /// What to write in messages about the compiler.
 const WANTED: &str = "g++ 11 or clang++ 13 or newer (Debian, Ubuntu: apt-get install g++), or CXX set to one";
@@ -124,8 +130,42 @@ impl Cache {
         }
         let made = work.path().join("object.so");
         self.compiler.compile(work.path(), units, &made)?;
+        // Or a power cut could leave an empty file under the final name.
+        fs::File::open(&made).and_then(|file| file.sync_all()).map_err(Error::io(&made))?;
         fs::rename(&made, &object).map_err(Error::io(&object))?;
+        self.prune();
         Ok(object)
+    }
+
+    /// Removes what was made long ago; its sources have most likely changed since, and it can be made again.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let age = path.metadata().and_then(|m| m.modified()).ok().and_then(|made| made.elapsed().ok());
+            if age.is_some_and(|age| age > KEPT) {
+                // Another process may have been faster, and a leftover is no fault.
+                let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            }
+        }
+    }
+
+    /// Compiles every kernel file, as many at a time as there are processors.
+    pub fn fill(&self) -> Result<()> {
+        let files = self.sources.keys().filter(|p| p.ends_with(".cu"));
+        let todo: Mutex<Vec<&String>> = Mutex::new(files.collect());
+        let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || {
+            while let Some(file) = next() {
+                self.object(std::slice::from_ref(file))?;
+            }
+            Ok(())
+        };
+        let threads = thread::available_parallelism().map_or(1, |n| n.get());
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let lost = |_| Err(Error::Failed("a thread that compiled a kernel died".into()));
+            workers.into_iter().map(|w| w.join().unwrap_or_else(lost)).collect()
+        })
     }
 
     /// Where the object of these sources is or will be.

@@ -159,9 +159,10 @@ impl Machine {
         let passed = self.instance.more_sites();
         self.sites.note(passed, self.cache.sources());
         let [x, y, z] = launch.grid;
-        let what =
-            |text| Error::Failed(format!("kernel {name}, grid {x} x {y} x {z} of {} threads: {text}", launch.block));
-        result.map_err(what)
+        result.map_err(|text| {
+            let text = text.strip_prefix(&format!("kernel {name}: ")).unwrap_or(&text);
+            Error::Failed(format!("kernel {name}, grid {x} x {y} x {z} of {} threads: {text}", launch.block))
+        })
     }
 }
 

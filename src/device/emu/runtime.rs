@@ -254,7 +254,7 @@ unsafe fn text(at: *const c_char) -> String {
 fn open(path: &Path, visibility: c_int) -> Result<Library> {
     // SAFETY: the object was compiled from this program's own sources, whose initialisers only fill in data.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | visibility) };
-    library.map_err(|e| Error::Failed(format!("{}: {e}", path.display())))
+    library.map_err(|e| Error::Failed(format!("{}: {e} (delete it to have it compiled again)", path.display())))
 }
 
 /// # Safety
