@@ -45,7 +45,7 @@ struct Line {
 }
 
 fn line(gold: &str, answer: &str, mode: Mode) -> Line {
-    let reward::Verdict { equal, gold_parsed, answer_parsed, why } = reward::verify(gold, answer, mode);
+    let reward::Verdict { equal, gold_parsed, answer_parsed, why, .. } = reward::verify(gold, answer, mode);
     Line { equal, gold_parsed, answer_parsed, why }
 }
 

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use num_bigint::BigInt;
 use regex::Regex;
 
-use super::math::{self, Rational, Value};
+use super::math::{self, BUDGET, Rational, Steps, Unit, Value};
 use super::verify::Verdict;
 use super::{extract, python};
 
@@ -50,7 +50,7 @@ struct Parsed {
 pub fn verify(gold: &str, answer: &str) -> Verdict {
     let (g, a) = (parse(gold), parse(answer));
     let shown = |p: &Parsed| p.text.clone().unwrap_or_default();
-    let verdict = |equal, why| Verdict { equal, gold_parsed: shown(&g), answer_parsed: shown(&a), why };
+    let verdict = |equal, why| Verdict { equal, gold_parsed: shown(&g), answer_parsed: shown(&a), why, steps: 0 };
     if g.text.is_none() || a.text.is_none() {
         return verdict(false, "nothing to compare");
     }
@@ -84,7 +84,7 @@ fn parse(text: &str) -> Parsed {
     plain(text, &NUMBER, &mut matches, |found, _| {
         let digits = found.get(1)?.as_str();
         let value = number(digits)?;
-        let percent = found.get(2).map(|_| "%".to_owned());
+        let percent = found.get(2).map(|_| Unit::Percent);
         Some(Parsed {
             value: Some(math::scalar(value, digits.contains(['.', ',']), percent)),
             text: Some(found.get(0)?.as_str().to_owned()),
@@ -99,7 +99,7 @@ fn parse(text: &str) -> Parsed {
         if !bounded || side_by_side(source) {
             return None;
         }
-        match math::parse(source) {
+        match math::parse(source, true, &Steps::new(BUDGET)) {
             Value::Text(_) => None,
             value => Some(Parsed { value: Some(value), text: Some(source.to_owned()) }),
         }
@@ -152,9 +152,9 @@ fn formula(content: &str) -> Parsed {
     let source = python::strip(inner);
     let cut = UNIT.replace(source, "");
     let cut = if cut.is_empty() { source } else { cut.as_ref() };
-    let value = match math::parse(cut) {
+    let value = match math::parse(cut, true, &Steps::new(BUDGET)) {
         Value::Text(_) => None,
-        Value::Scalar(e, unit) => Some(Value::Scalar(e, unit.filter(|u| u == "%"))),
+        Value::Scalar(e, unit) => Some(Value::Scalar(e, unit.filter(|u| *u == Unit::Percent))),
         value => Some(value),
     };
     Parsed { value, text: Some(source.to_owned()) }
@@ -181,8 +181,9 @@ fn number(text: &str) -> Option<Rational> {
 
 /// Equality of two values: decimals are rounded to six places first, whatever their size.
 fn equal(gold: &Value, answer: &Value) -> bool {
+    let steps = Steps::new(BUDGET);
     if let (Value::Scalar(a, u), Value::Scalar(b, v)) = (gold, answer)
-        && let (Some(x), Some(y)) = (a.exact(), b.exact())
+        && let (Some(x), Some(y)) = (a.exact(&steps), b.exact(&steps))
     {
         let float = a.decimal().is_some() || b.decimal().is_some();
         let same = |x: &Rational, y: &Rational| x == y || (float && rounded(x) == rounded(y));
@@ -193,7 +194,7 @@ fn equal(gold: &Value, answer: &Value) -> bool {
             _ => same(&x, &y),
         };
     }
-    math::equal(gold, answer).equal
+    math::equal(gold, answer, &steps).equal
 }
 
 fn rounded(x: &Rational) -> BigInt {

@@ -2,6 +2,7 @@
 //!
 //! `compat` follows the published scorer, flaws included; `strict` is the default and does what was meant.
 
+mod answer;
 pub mod choice;
 mod compat;
 pub mod extract;

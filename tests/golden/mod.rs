@@ -9,6 +9,7 @@ mod reward;
 mod rl;
 mod rope;
 mod tokenizer;
+mod verify;
 
 use std::path::{Path, PathBuf};
 

@@ -1,16 +1,14 @@
 //! Equality of values.
 
-use super::expr::{BigRational, Expr};
-use super::parse::{Bound, Value};
+use super::Steps;
+use super::decide::{Decision, decide, proportional};
+use super::exact::exact;
+use super::expr::{Expr, divide, integer, minus, number, var};
+use super::parse::{Value, open_interval, points};
+use super::region::Region;
+use super::text::words;
+use super::unit::{Unit, same_word};
 
-/// Relative difference of f64 results that counts as equal: far above rounding, far below any wrong answer.
-const RELATIVE: f64 = 1e-9;
-/// A decimal this many times nearer to a number than the number's size is that number.
-const NEAR: i64 = 1_000_000_000;
-/// Sample points of expressions with variables.
-const POINTS: u64 = 5;
-/// Fewest significant digits of a decimal that may stand for a number it only approximates.
-const MIN_SIGNIFICANT: u32 = 6;
 /// Longest unordered list that is compared.
 const MAX_ITEMS: usize = 64;
 
@@ -31,210 +29,383 @@ fn no(why: &'static str) -> Comparison {
     Comparison { equal: false, why }
 }
 
+fn outcome(same: bool, equal: &'static str, different: &'static str) -> Comparison {
+    if same { yes(equal) } else { no(different) }
+}
+
+impl From<Decision> for Comparison {
+    fn from(d: Decision) -> Self {
+        Comparison { equal: d.is_equal(), why: d.why() }
+    }
+}
+
 /// Compares a gold value with an answer's.
-pub fn equal(gold: &Value, answer: &Value) -> Comparison {
+pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
+    if steps.spend(4).is_none() {
+        return no("too much work to compare");
+    }
+    if let Some(c) = listed(gold, answer, steps) {
+        return c;
+    }
     match (gold, answer) {
         (Value::Assignment(a, x), Value::Assignment(b, y)) => {
-            if a.eq_ignore_ascii_case(b) {
-                equal(x, y)
+            if same_name(a, b) {
+                equal(x, y, steps)
             } else {
                 no("different names")
             }
         }
         // y = 2x + 1 and 2x - y + 1 = 0.
-        (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b),
-        (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b),
-        (Value::Assignment(_, x), y) => equal(x, y),
-        (x, Value::Assignment(_, y)) => equal(x, y),
-        (Value::Equation(a, b), Value::Equation(c, d)) => equations(a, b, c, d),
-        (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_deref(), b, v.as_deref()),
-        (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b),
-        (Value::Interval(a, b), Value::Interval(c, d)) => {
-            let same = |x: &Bound, y: &Bound| x.closed == y.closed && expressions(&x.at, &y.at).equal;
-            if same(a, c) && same(b, d) { yes("equal intervals") } else { no("different intervals") }
+        (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
+        (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
+        (Value::Assignment(_, x), y) => equal(x, y, steps),
+        (x, Value::Assignment(_, y)) => equal(x, y, steps),
+        (Value::Equation(a, b), Value::Equation(c, d)) => {
+            equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
         }
+        (Value::Positive(a, s), Value::Positive(b, t)) => {
+            outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
+        }
+        (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
+        (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
+        (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
+        (Value::Matrix(rows), Value::Tuple(items)) | (Value::Tuple(items), Value::Matrix(rows)) => {
+            vector(rows, items, steps)
+        }
+        (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
         // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
-        (Value::Tuple(t), Value::Interval(a, b)) | (Value::Interval(a, b), Value::Tuple(t)) => match t.as_slice() {
-            [Value::Scalar(x, None), Value::Scalar(y, None)] if a.closed == b.closed => {
-                let same = expressions(x, &a.at).equal && expressions(y, &b.at).equal;
-                if same && !a.closed { yes("equal intervals") } else { no("different intervals") }
+        (Value::Tuple(t), Value::Region(r)) | (Value::Region(r), Value::Tuple(t)) => match open_interval(t) {
+            Some(i) => regions(&i, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Set(t), Value::Region(r)) | (Value::Region(r), Value::Set(t)) => match points(t) {
+            Some(p) => regions(&p, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Region(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Region(r)) => {
+            let point = r.spans.len() == 1 && r.spans[0].low == r.spans[0].high;
+            if point { decide(&r.spans[0].low, x, steps).into() } else { no("a number and a range") }
+        }
+        (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
+        (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
+        (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
+            [a, b] => decide(&divide(a.clone(), b.clone()), x, steps).into(),
+            _ => no("different kinds"),
+        },
+        (Value::Time(a), Value::Time(b)) => outcome(a == b, "the same time", "different times"),
+        (Value::Time(t), Value::Ratio(r)) | (Value::Ratio(r), Value::Time(t)) => match r.as_slice() {
+            // The half of the day may be left out, or told by the hour.
+            [h, m] => {
+                let minutes =
+                    |add: i64| Expr::Add(vec![Expr::Mul(vec![integer(60), h.clone()]), m.clone(), integer(add * 60)]);
+                let hits = [0, 12, -12].iter().any(|&d| decide(&minutes(d), &integer(i64::from(*t)), steps).is_equal());
+                outcome(hits, "the same time", "different times")
             }
             _ => no("different kinds"),
         },
-        (Value::Union(a), Value::Union(b)) => unordered(a, b),
-        (Value::List(a) | Value::Set(a), Value::List(b) | Value::Set(b)) => unordered(a, b),
-        (Value::Set(a), one @ Value::Scalar(..)) | (one @ Value::Scalar(..), Value::Set(a)) if a.len() == 1 => {
-            equal(&a[0], one)
+        (Value::Residue(a, n), Value::Residue(b, m)) => {
+            if !decide(n, m, steps).is_equal() {
+                return no("different moduli");
+            }
+            match (&**a, &**b) {
+                (Value::Scalar(x, None), Value::Scalar(y, None)) => {
+                    let rest = Expr::Call("mod", vec![minus(x.clone(), y.clone()), n.clone()]);
+                    let zero = exact(&rest, steps).is_some_and(|r| r == super::Rational::from_integer(0.into()));
+                    outcome(zero, "the same residue", "different residues")
+                }
+                (x, y) => equal(x, y, steps),
+            }
         }
+        (Value::Residue(a, _), y) => equal(a, y, steps),
+        (x, Value::Residue(b, _)) => equal(x, b, steps),
         (Value::Text(a), Value::Text(b)) => {
             // Notation that is not understood is compared as it stands.
-            let notation = a.contains('\\') || b.contains('\\');
+            let notation = |t: &str| t.contains(['\\', '^', '_', '|', '!']) || !t.is_ascii();
             let compact = |t: &str| t.split_whitespace().collect::<String>();
-            let same = if notation { compact(a) == compact(b) } else { words(a) == words(b) };
-            if same { yes("equal words") } else { no("different words") }
+            let same = if notation(a) || notation(b) { compact(a) == compact(b) } else { words(a) == words(b) };
+            outcome(same, "equal words", "different words")
         }
         _ => no("different kinds"),
     }
 }
 
-/// Words without case, articles, quotes and space.
-pub fn words(text: &str) -> String {
-    let clean: String =
-        text.chars().map(|c| if c.is_alphanumeric() || "+-*/=<>.%".contains(c) { c } else { ' ' }).collect();
-    let lower = clean.to_lowercase();
-    let mut kept: Vec<&str> = lower.split_whitespace().collect();
-    if kept.len() > 1 && matches!(kept[0], "the" | "a" | "an") {
-        kept.remove(0);
-    }
-    kept.join(" ").trim_matches('.').trim().to_owned()
+/// Names without case, spaces and accents.
+fn same_name(a: &str, b: &str) -> bool {
+    let plain = |t: &str| {
+        let t = t
+            .trim_start_matches("overline ")
+            .trim_start_matches("bar ")
+            .trim_start_matches("vec ")
+            .trim_start_matches("hat ");
+        t.replace([' ', '\\'], "")
+    };
+    let (a, b) = (plain(a), plain(b));
+    // One letter tells by its case: R and r may be two radii.
+    if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
 }
 
-fn ordered(a: &[Value], b: &[Value]) -> Comparison {
-    if a.len() == b.len() && a.iter().zip(b).all(|(x, y)| equal(x, y).equal) {
-        yes("equal in order")
-    } else {
-        no("different members")
+/// Lists, sets and what stands alone beside them.
+fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    let items = |v: &Value| match v {
+        Value::List(items) | Value::Set(items) => Some(items.clone()),
+        _ => None,
+    };
+    match (gold, answer) {
+        (Value::List(a), Value::List(b)) => {
+            if let (Some(x), Some(y)) = (system(a), system(b)) {
+                return Some(systems(&x, &y, steps));
+            }
+            // x = 1, y = 2 beside 1, 2: in the order of writing.
+            if system(a).is_some() != system(b).is_some() {
+                let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
+                let (x, y): (Vec<_>, Vec<_>) = (a.iter().map(value).collect(), b.iter().map(value).collect());
+                let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
+                if plain(a) || plain(b) {
+                    return Some(ordered(&x, &y, steps));
+                }
+            }
+            Some(unordered(a, b, steps))
+        }
+        (Value::List(_) | Value::Set(_), Value::List(_) | Value::Set(_)) => {
+            let (a, b) = (items(gold)?, items(answer)?);
+            Some(unordered(&distinct(a, steps), &distinct(b, steps), steps))
+        }
+        (Value::List(list), Value::Tuple(t)) | (Value::Tuple(t), Value::List(list)) => {
+            let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
+            let plain: Vec<Value> = list.iter().map(value).collect();
+            let c = ordered(&plain, t, steps);
+            if c.equal {
+                return Some(c);
+            }
+            // y = 2, x = 1 is (1, 2).
+            let mut named = system(list)?;
+            named.sort_by(|x, y| x.0.cmp(&y.0));
+            let sorted: Vec<Value> = named.into_iter().map(|(_, v)| v).collect();
+            Some(ordered(&sorted, t, steps))
+        }
+        (Value::Set(a), one @ (Value::Scalar(..) | Value::Assignment(..)))
+        | (one @ (Value::Scalar(..) | Value::Assignment(..)), Value::Set(a)) => {
+            if a.len() == 1 {
+                return Some(equal(&a[0], one, steps));
+            }
+            match one {
+                Value::Assignment(_, inner) if matches!(**inner, Value::Set(_)) => None,
+                _ => Some(no("one value and several")),
+            }
+        }
+        (Value::Assignment(_, x), other) if matches!(**x, Value::Set(_) | Value::List(_)) => {
+            Some(equal(x, other, steps))
+        }
+        (other, Value::Assignment(_, x)) if matches!(**x, Value::Set(_) | Value::List(_)) => {
+            Some(equal(other, x, steps))
+        }
+        (Value::List(_), _) | (_, Value::List(_)) => Some(no("one value and several")),
+        _ => None,
     }
 }
 
-fn distinct(items: &[Value]) -> Vec<&Value> {
-    let mut kept: Vec<&Value> = Vec::new();
+/// Names and values, when every member is an assignment to a name of its own.
+fn system(items: &[Value]) -> Option<Vec<(String, Value)>> {
+    let mut out: Vec<(String, Value)> = Vec::new();
     for item in items {
-        if !kept.iter().any(|k| equal(k, item).equal) {
+        let Value::Assignment(name, value) = item else { return None };
+        if out.iter().any(|(n, _)| n == name) {
+            return None;
+        }
+        out.push((name.clone(), (**value).clone()));
+    }
+    Some(out)
+}
+
+fn systems(a: &[(String, Value)], b: &[(String, Value)], steps: &Steps) -> Comparison {
+    let same =
+        a.len() == b.len() && a.iter().all(|(n, x)| b.iter().any(|(m, y)| same_name(n, m) && equal(x, y, steps).equal));
+    outcome(same, "the same value for every name", "different values for the names")
+}
+
+fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
+    let same = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| equal(x, y, steps).equal);
+    outcome(same, "equal in order", "different members")
+}
+
+fn distinct(items: Vec<Value>, steps: &Steps) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for item in items {
+        if kept.len() >= MAX_ITEMS || !kept.iter().any(|k| equal(k, &item, steps).equal) {
             kept.push(item);
         }
     }
     kept
 }
 
-fn unordered(a: &[Value], b: &[Value]) -> Comparison {
-    if a.len() > MAX_ITEMS || b.len() > MAX_ITEMS {
-        return no("too many members");
+fn unordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
+    if a.len() != b.len() {
+        return no("different numbers of members");
     }
-    let (a, mut b) = (distinct(a), distinct(b));
-    for x in &a {
-        match b.iter().position(|y| equal(x, y).equal) {
-            Some(i) => drop(b.remove(i)),
+    let in_order = a.iter().zip(b).all(|(x, y)| x == y);
+    if in_order {
+        return yes("equal members");
+    }
+    if a.len() > MAX_ITEMS {
+        return ordered(a, b, steps);
+    }
+    let mut rest: Vec<&Value> = b.iter().collect();
+    for x in a {
+        match rest.iter().position(|y| equal(x, y, steps).equal) {
+            Some(i) => drop(rest.remove(i)),
             None => return no("different members"),
         }
     }
-    if b.is_empty() { yes("equal members") } else { no("different members") }
+    yes("equal members")
 }
 
-fn scalars(a: &Expr, unit_a: Option<&str>, b: &Expr, unit_b: Option<&str>) -> Comparison {
-    let percent = |u: Option<&str>| u == Some("%");
-    if percent(unit_a) != percent(unit_b) {
+fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {
+    if let (Some(x), Some(y)) = (&a.variable, &b.variable)
+        && !same_name(x, y)
+    {
+        return no("different names");
+    }
+    outcome(a.same(b, steps), "the same range of numbers", "different ranges of numbers")
+}
+
+fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Comparison {
+    let shape = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.len() == y.len());
+    let same = shape && a.iter().flatten().zip(b.iter().flatten()).all(|(x, y)| decide(x, y, steps).is_equal());
+    outcome(same, "equal entry by entry", if shape { "different entries" } else { "different shapes" })
+}
+
+/// A matrix of one row or column beside a tuple.
+fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comparison {
+    let line = rows.len() == 1 || rows.iter().all(|r| r.len() == 1);
+    let entries: Vec<&Expr> = rows.iter().flatten().collect();
+    let same = line
+        && entries.len() == items.len()
+        && entries
+            .iter()
+            .zip(items)
+            .all(|(e, v)| matches!(v, Value::Scalar(x, None) if decide(e, x, steps).is_equal()));
+    outcome(same, "equal entry by entry", "different entries")
+}
+
+fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
+    if a.len() != b.len() {
+        return no("different numbers of parts");
+    }
+    // Part for part, or in the same proportion; a part may be zero, as in 12:00.
+    let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).is_equal())
+        || (1..a.len()).all(|i| {
+            let cross = |x: &Expr, y: &Expr| Expr::Mul(vec![x.clone(), y.clone()]);
+            let zero = |e: &Expr| decide(e, &integer(0), steps).is_equal();
+            !zero(&a[0])
+                && !zero(&b[0])
+                && !zero(&a[i])
+                && decide(&cross(&a[0], &b[i]), &cross(&b[0], &a[i]), steps).is_equal()
+        });
+    outcome(same, "the same ratio", "different ratios")
+}
+
+/// Units that say nothing about the size: ordinals, and "units" themselves.
+fn silent(unit: &Unit) -> bool {
+    matches!(unit, Unit::Word(w) if matches!(w.as_str(), "th" | "st" | "nd" | "rd" | "unit" | "square unit" | "cubic unit" | "sq unit" | "unit^2" | "unit^3"))
+}
+
+fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
+    let (u, v) = (u.filter(|u| !silent(u)), v.filter(|v| !silent(v)));
+    let plain = || -> Comparison { decide(a, b, steps).into() };
+    match (u, v) {
+        (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
         // 50% is 0.5, and 50 where the question asked for percent.
-        let hundredth = |e: &Expr| {
-            Expr::Mul(vec![e.clone(), Expr::Num { value: BigRational::new(1.into(), 100.into()), decimals: None }])
-        };
-        let scaled = if percent(unit_a) { expressions(&hundredth(a), b) } else { expressions(a, &hundredth(b)) };
-        return if scaled.equal { scaled } else { expressions(a, b) };
-    }
-    match (unit_a, unit_b) {
-        (Some(u), Some(v)) if u != v => no("different units"),
-        _ => expressions(a, b),
-    }
-}
-
-/// Two scalar expressions.
-fn expressions(a: &Expr, b: &Expr) -> Comparison {
-    if let (Some(x), Some(y)) = (a.exact(), b.exact()) {
-        if x == y {
-            return yes("equal numbers");
+        (Some(Unit::Percent), None) | (None, Some(Unit::Percent)) => {
+            let hundredth = |e: &Expr| divide(e.clone(), integer(100));
+            let scaled = if u.is_some() { decide(&hundredth(a), b, steps) } else { decide(a, &hundredth(b), steps) };
+            if scaled.is_equal() { yes("equal as a percentage") } else { plain() }
         }
-        return if approximates(a, &x, &y) || approximates(b, &x, &y) {
-            yes("equal to the digits given")
-        } else {
-            no("different numbers")
-        };
-    }
-    let decimals = [a, b].iter().filter_map(|e| e.decimal()).filter(|d| d.1 >= MIN_SIGNIFICANT).map(|d| d.0).max();
-    let free = a.has_variables() || b.has_variables();
-    let mut compared = 0;
-    for point in 0..if free { POINTS } else { 1 } {
-        let (x, y) = (a.at(point), b.at(point));
-        // Beyond what f64 holds, two values that look equal (both infinite, both 0) are not known to be.
-        let held = |v: (f64, f64)| v.0.is_finite() && v.1.is_finite();
-        if x == y && held(x) {
-            compared += 1;
-            continue;
-        }
-        let size = x.0.hypot(x.1).max(y.0.hypot(y.1));
-        if x.0.is_nan() || x.1.is_nan() || y.0.is_nan() || y.1.is_nan() {
-            // A sample point outside the domain of one of them says nothing; a number without a value is no answer.
-            if free {
-                continue;
+        (Some(Unit::Base(x, p)), Some(Unit::Base(y, q))) => {
+            if p == q && x == y {
+                yes("the same digits in the same base")
+            } else {
+                plain()
             }
-            return no("no value to compare");
         }
-        if !size.is_finite() {
-            return no("different values");
+        (Some(Unit::Base(digits, _)), None) | (None, Some(Unit::Base(digits, _))) => {
+            let other = if u.is_some() { b } else { a };
+            // The base may be left out where the question names it.
+            let same = digits
+                .parse()
+                .is_ok_and(|n| decide(&number(super::Rational::from_integer(n)), other, steps).is_equal());
+            if same { yes("the same digits, base left out") } else { plain() }
         }
-        let difference = (x.0 - y.0).hypot(x.1 - y.1);
-        let rounded = decimals.is_some_and(|d| difference <= 0.51 * 10f64.powi(-(d as i32)));
-        if difference > RELATIVE * size && !rounded {
-            return no("different values");
+        (Some(Unit::Degree), Some(Unit::Degree)) => plain(),
+        (Some(Unit::Degree), None) | (None, Some(Unit::Degree)) => {
+            let first = plain();
+            let (angle, other) = if u.is_some() { (a, b) } else { (b, a) };
+            let has_pi = other.any(|e| matches!(e, Expr::Var(n) if n == "pi"));
+            if !first.equal && has_pi && decide(&radians(angle), other, steps).is_equal() {
+                return yes("equal in radians");
+            }
+            first
         }
-        compared += 1;
+        (Some(Unit::Degree), Some(Unit::Measure(d, s))) if d[6] == 1 => {
+            decide(&radians(a), &Expr::Mul(vec![b.clone(), number(s.clone())]), steps).into()
+        }
+        (Some(Unit::Measure(d, s)), Some(Unit::Degree)) if d[6] == 1 => {
+            decide(&Expr::Mul(vec![a.clone(), number(s.clone())]), &radians(b), steps).into()
+        }
+        (Some(Unit::Measure(d, s)), Some(Unit::Measure(e, t))) => {
+            if d != e {
+                return no("different units");
+            }
+            if s == t {
+                return plain();
+            }
+            let sized = |x: &Expr, s: &super::Rational| Expr::Mul(vec![x.clone(), number(s.clone())]);
+            match decide(&sized(a, s), &sized(b, t), steps) {
+                Decision::Equal(_) => yes("equal after conversion of units"),
+                _ => no("different amounts or units"),
+            }
+        }
+        (Some(Unit::Word(x)), Some(Unit::Word(y))) if same_word(x, y) => plain(),
+        (Some(_), Some(_)) => no("different units"),
+        _ => plain(),
     }
-    if compared > 0 { yes("equal values") } else { no("no value to compare") }
 }
 
-/// Whether `e`, a decimal of six digits and more, is the other number rounded or cut to its digits; `x` and `y`
-/// are the two values.
-fn approximates(e: &Expr, x: &BigRational, y: &BigRational) -> bool {
-    let Some((decimals, significant)) = e.decimal() else { return false };
-    let zero = BigRational::from_integer(0.into());
-    let size = |v: BigRational| if v < zero { -v } else { v };
-    let difference = size(x - y);
-    // Digits of a binary fraction printed in full: 0.30000000000000004.
-    if &difference * BigRational::from_integer(NEAR.into()) <= size(x.clone()) {
-        return true;
-    }
-    if significant < MIN_SIGNIFICANT {
-        return false;
-    }
-    let digit = BigRational::new(1.into(), num_bigint::BigInt::from(10).pow(decimals));
-    // A number written with more digits than the other has is another number, not a rounding of it.
-    let other = if e.exact().as_ref() == Some(x) { y } else { x };
-    let cut = difference < digit;
-    cut && !is_decimal_within(other, decimals)
-}
-
-/// True when `x` has no more than `decimals` digits after the point.
-fn is_decimal_within(x: &BigRational, decimals: u32) -> bool {
-    (x * BigRational::from_integer(num_bigint::BigInt::from(10).pow(decimals))).is_integer()
+fn radians(degrees: &Expr) -> Expr {
+    Expr::Mul(vec![degrees.clone(), var("pi"), divide(integer(1), integer(180))])
 }
 
 /// `name = value` beside `a = b`.
-fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr) -> Comparison {
+fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     match value {
-        Value::Scalar(e, None) => equations(&Expr::Var(name.to_owned()), e, a, b),
+        Value::Scalar(e, None) => equations(&minus(var(name), e.clone()), &minus(a.clone(), b.clone()), steps),
         _ => no("different kinds"),
     }
 }
 
-/// Equations are equal when one is a constant multiple of the other.
-fn equations(a: &Expr, b: &Expr, c: &Expr, d: &Expr) -> Comparison {
-    let side = |l: &Expr, r: &Expr, point| {
-        let (l, r) = (l.at(point), r.at(point));
-        (l.0 - r.0, l.1 - r.1)
-    };
-    let mut factor: Option<f64> = None;
-    for point in 0..POINTS {
-        let (f, g) = (side(a, b, point), side(c, d, point));
-        if f.1 != 0.0 || g.1 != 0.0 || !f.0.is_finite() || !g.0.is_finite() || g.0.abs() < 1e-9 {
-            continue;
-        }
-        let q = f.0 / g.0;
-        match factor {
-            Some(first) if (q - first).abs() > 1e-7 * first.abs() => return no("different equations"),
-            _ => factor = factor.or(Some(q)),
+/// Equations `f = 0` and `g = 0` are equal when one side is a constant multiple of the other, or when both are
+/// linear in a variable and give it the same value.
+fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
+    if proportional(f, g, steps).is_some() {
+        return yes("equal equations");
+    }
+    let shared = f.variables().into_iter().filter(|n| g.variables().contains(n)).take(3);
+    for name in shared {
+        if let (Some(x), Some(y)) = (root(f, &name, steps), root(g, &name, steps))
+            && decide(&x, &y, steps).is_equal()
+        {
+            return yes("equations with the same solution");
         }
     }
-    match factor {
-        Some(q) if q.abs() > 1e-9 => yes("equal equations"),
-        _ => no("different equations"),
+    no("different equations")
+}
+
+/// Where an expression that is linear in a variable vanishes.
+fn root(f: &Expr, name: &str, steps: &Steps) -> Option<Expr> {
+    let at = |n: i64| f.replace(name, &integer(n));
+    let slope = minus(at(1), at(0));
+    let bend = minus(minus(at(2), at(1)), slope.clone());
+    if !decide(&bend, &integer(0), steps).is_equal() || decide(&slope, &integer(0), steps).is_equal() {
+        return None;
     }
+    Some(divide(super::expr::negate(at(0)), slope))
 }

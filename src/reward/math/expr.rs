@@ -1,27 +1,20 @@
-//! Expressions: exact rational value where there is one, complex value at a sample point otherwise.
+//! Expressions as trees, before anything is computed.
 
 use num_bigint::BigInt;
-use num_rational::Ratio;
 
-/// An exact rational number.
-pub type BigRational = Ratio<BigInt>;
+use super::Rational;
 
-/// Largest size of an exact result, in bits: 10^10^10 must not be tried.
-const MAX_BITS: u64 = 10_000;
-/// Largest argument of an exact factorial.
-const MAX_FACTORIAL: u32 = 1_000;
-
-/// A scalar expression.
+/// A scalar expression, or a matrix of them.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Expr {
     /// A number as written; `decimals` counts digits after the point of a decimal.
     Num {
         /// Its exact value.
-        value: BigRational,
+        value: Rational,
         /// Digits after the point, when it has one.
         decimals: Option<u32>,
     },
-    /// A variable or constant by name.
+    /// A variable or constant by name: `pi`, `e`, `i` and `infty` are constants where nothing binds them.
     Var(String),
     /// Sum.
     Add(Vec<Expr>),
@@ -29,16 +22,54 @@ pub enum Expr {
     Mul(Vec<Expr>),
     /// Power; roots are powers too.
     Pow(Box<Expr>, Box<Expr>),
-    /// A function of its arguments.
+    /// A known function of its arguments.
     Call(&'static str, Vec<Expr>),
+    /// A function that is only named: `f(x)`, `f'(x)`.
+    Apply(String, Vec<Expr>),
+    /// Sum, product, integral, limit or derivative over a bound variable.
+    Bound(Box<Bound>),
+    /// Rows of a matrix.
+    Matrix(Vec<Vec<Expr>>),
 }
 
-/// A complex number.
-pub type Complex = (f64, f64);
+/// What binds a variable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Binder {
+    /// `\sum`.
+    Sum,
+    /// `\prod`.
+    Product,
+    /// `\int`.
+    Integral,
+    /// `\lim`; `from` is the place, `to` the side: -1, 0 or 1.
+    Limit,
+    /// `d/dx`.
+    Derivative,
+}
+
+/// An operator over a bound variable.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Bound {
+    /// Which.
+    pub binder: Binder,
+    /// The variable.
+    pub var: String,
+    /// Lower end; not used by a derivative.
+    pub from: Expr,
+    /// Upper end; not used by a derivative.
+    pub to: Expr,
+    /// What is summed, integrated and so on.
+    pub body: Expr,
+}
 
 /// An integer as a number.
 pub fn integer(value: i64) -> Expr {
-    Expr::Num { value: BigRational::from_integer(value.into()), decimals: None }
+    Expr::Num { value: Rational::from_integer(value.into()), decimals: None }
+}
+
+/// A rational number.
+pub fn number(value: Rational) -> Expr {
+    Expr::Num { value, decimals: None }
 }
 
 /// `-x`.
@@ -51,61 +82,134 @@ pub fn negate(x: Expr) -> Expr {
 
 /// `1 / x`.
 pub fn invert(x: Expr) -> Expr {
-    Expr::Pow(Box::new(x), Box::new(integer(-1)))
+    power(x, integer(-1))
 }
 
-fn bits(x: &BigRational) -> u64 {
-    x.numer().bits() + x.denom().bits()
+/// `a / b`.
+pub fn divide(a: Expr, b: Expr) -> Expr {
+    Expr::Mul(vec![a, invert(b)])
 }
 
-fn small(x: BigRational) -> Option<BigRational> {
-    (bits(&x) <= MAX_BITS).then_some(x)
+/// `a - b`.
+pub fn minus(a: Expr, b: Expr) -> Expr {
+    Expr::Add(vec![a, negate(b)])
 }
 
-fn to_u32(x: &BigRational) -> Option<u32> {
-    x.is_integer().then(|| u32::try_from(x.numer()).ok()).flatten()
+/// `a ^ b`.
+pub fn power(a: Expr, b: Expr) -> Expr {
+    Expr::Pow(Box::new(a), Box::new(b))
+}
+
+/// A variable.
+pub fn var(name: &str) -> Expr {
+    Expr::Var(name.to_owned())
+}
+
+/// True for names that are constants where nothing binds them.
+pub fn is_constant(name: &str) -> bool {
+    matches!(name, "pi" | "e" | "i" | "infty")
 }
 
 impl Expr {
-    /// The exact value, when the expression is rational and not too large.
-    pub fn exact(&self) -> Option<BigRational> {
+    /// Calls `f` on every part, parents first.
+    pub fn walk(&self, f: &mut impl FnMut(&Expr)) {
+        f(self);
         match self {
-            Expr::Num { value, .. } => Some(value.clone()),
-            Expr::Var(_) => None,
-            Expr::Add(terms) => {
-                let mut sum = BigRational::from_integer(0.into());
-                for t in terms {
-                    sum = small(sum + t.exact()?)?;
-                }
-                Some(sum)
+            Expr::Num { .. } | Expr::Var(_) => {}
+            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) | Expr::Apply(_, list) => {
+                list.iter().for_each(|e| e.walk(f));
             }
-            Expr::Mul(factors) => {
-                let mut product = BigRational::from_integer(1.into());
-                for f in factors {
-                    product = small(product * f.exact()?)?;
-                }
-                Some(product)
+            Expr::Pow(a, b) => {
+                a.walk(f);
+                b.walk(f);
             }
-            Expr::Pow(base, exponent) => power(&base.exact()?, &exponent.exact()?),
-            Expr::Call(name, args) => {
-                let args: Vec<BigRational> = args.iter().map(Expr::exact).collect::<Option<_>>()?;
-                call_exact(name, &args)
+            Expr::Bound(b) => {
+                b.from.walk(f);
+                b.to.walk(f);
+                b.body.walk(f);
             }
+            Expr::Matrix(rows) => rows.iter().flatten().for_each(|e| e.walk(f)),
         }
     }
 
-    /// The value with each variable at a point of its own; not finite where it has none.
-    pub fn at(&self, point: u64) -> Complex {
+    /// Names of the free variables, each once, in the order of their first occurrence.
+    pub fn variables(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.free(&mut Vec::new(), &mut names);
+        names
+    }
+
+    fn free(&self, bound: &mut Vec<String>, names: &mut Vec<String>) {
         match self {
-            Expr::Num { value, .. } => (ratio(value), 0.0),
-            Expr::Var(name) => variable(name, point),
-            Expr::Add(terms) => terms.iter().fold((0.0, 0.0), |s, t| {
-                let v = t.at(point);
-                (s.0 + v.0, s.1 + v.1)
-            }),
-            Expr::Mul(factors) => factors.iter().fold((1.0, 0.0), |p, f| mul(p, f.at(point))),
-            Expr::Pow(base, exponent) => pow(base.at(point), exponent.at(point)),
-            Expr::Call(name, args) => call(name, &args.iter().map(|a| a.at(point)).collect::<Vec<_>>()),
+            Expr::Num { .. } => {}
+            Expr::Var(name) => {
+                if !is_constant(name) && !bound.contains(name) && !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) | Expr::Apply(_, list) => {
+                list.iter().for_each(|e| e.free(bound, names));
+            }
+            Expr::Pow(a, b) => {
+                a.free(bound, names);
+                b.free(bound, names);
+            }
+            Expr::Bound(b) => {
+                b.from.free(bound, names);
+                b.to.free(bound, names);
+                // The variable of a derivative is the one it is taken at.
+                let binds = b.binder != Binder::Derivative;
+                if binds {
+                    bound.push(b.var.clone());
+                }
+                b.body.free(bound, names);
+                if binds {
+                    bound.pop();
+                }
+            }
+            Expr::Matrix(rows) => rows.iter().flatten().for_each(|e| e.free(bound, names)),
+        }
+    }
+
+    /// True when a free variable occurs.
+    pub fn has_variables(&self) -> bool {
+        !self.variables().is_empty()
+    }
+
+    /// True when some part satisfies `test`.
+    pub fn any(&self, test: impl Fn(&Expr) -> bool) -> bool {
+        let mut found = false;
+        self.walk(&mut |e| found |= test(e));
+        found
+    }
+
+    /// True when a number occurs.
+    pub fn has_numbers(&self) -> bool {
+        self.any(|e| matches!(e, Expr::Num { .. }))
+    }
+
+    /// True when it is one variable, constants aside.
+    pub fn as_variable(&self) -> Option<&str> {
+        match self {
+            Expr::Var(name) if !is_constant(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// True for infinity and its negative.
+    pub fn is_infinite(&self) -> Option<i32> {
+        match self {
+            Expr::Var(name) if name == "infty" => Some(1),
+            Expr::Mul(factors) => match factors.as_slice() {
+                [Expr::Num { value, .. }, inner] if *value.denom() == 1.into() => {
+                    let sign = if *value.numer() < BigInt::from(0) { -1 } else { 1 };
+                    inner.is_infinite().map(|s| s * sign)
+                }
+                [inner] => inner.is_infinite(),
+                _ => None,
+            },
+            Expr::Add(terms) if terms.len() == 1 => terms[0].is_infinite(),
+            _ => None,
         }
     }
 
@@ -114,182 +218,37 @@ impl Expr {
     pub fn decimal(&self) -> Option<(u32, u32)> {
         match self {
             Expr::Num { value, decimals: Some(d) } => {
-                let scaled = value * BigRational::from_integer(BigInt::from(10).pow(*d));
+                let scaled = value * Rational::from_integer(BigInt::from(10).pow(*d));
                 Some((*d, scaled.to_integer().magnitude().to_string().len() as u32))
             }
             _ => None,
         }
     }
 
-    /// True when it is one variable.
-    pub fn is_var(&self) -> bool {
-        matches!(self, Expr::Var(_))
-    }
-
-    /// True when a number occurs.
-    pub fn has_numbers(&self) -> bool {
+    /// The expression with every free occurrence of a variable replaced.
+    pub fn replace(&self, name: &str, with: &Expr) -> Expr {
+        let all = |list: &[Expr]| list.iter().map(|e| e.replace(name, with)).collect::<Vec<_>>();
         match self {
-            Expr::Num { .. } => true,
-            Expr::Var(_) => false,
-            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) => list.iter().any(Expr::has_numbers),
-            Expr::Pow(a, b) => a.has_numbers() || b.has_numbers(),
-        }
-    }
-
-    /// True when a variable occurs, constants aside.
-    pub fn has_variables(&self) -> bool {
-        match self {
-            Expr::Num { .. } => false,
-            Expr::Var(name) => !matches!(name.as_str(), "pi" | "e" | "i" | "infty"),
-            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) => list.iter().any(Expr::has_variables),
-            Expr::Pow(a, b) => a.has_variables() || b.has_variables(),
-        }
-    }
-}
-
-/// Nearest f64; numbers beyond its range become infinite or 0.
-fn ratio(x: &BigRational) -> f64 {
-    let parse = |i: &BigInt| i.to_string().parse::<f64>().unwrap_or(f64::NAN);
-    let (n, d) = (x.numer(), x.denom());
-    if n.bits() < 1000 && d.bits() < 1000 {
-        return parse(n) / parse(d);
-    }
-    let drop = n.bits().min(d.bits()).saturating_sub(900);
-    parse(&(n >> drop)) / parse(&(d >> drop))
-}
-
-/// `base^exponent` where it is rational: integer exponents, and roots of perfect powers.
-fn power(base: &BigRational, exponent: &BigRational) -> Option<BigRational> {
-    let zero = BigRational::from_integer(0.into());
-    if exponent.is_integer() {
-        let n = i32::try_from(exponent.numer()).ok()?;
-        if *base == zero && n <= 0 {
-            return None;
-        }
-        let unit = base.numer().bits() <= 1 && base.denom().bits() <= 1;
-        if !unit && bits(base).saturating_mul(u64::from(n.unsigned_abs())) > MAX_BITS {
-            return None;
-        }
-        return Some(if unit && n % 2 == 0 {
-            base * base
-        } else if unit {
-            base.clone()
-        } else {
-            base.pow(n)
-        });
-    }
-    let root = u32::try_from(exponent.denom()).ok().filter(|&r| r <= 64)?;
-    if *base < zero {
-        return None;
-    }
-    let (n, d) = (base.numer().nth_root(root), base.denom().nth_root(root));
-    if n.pow(root) != *base.numer() || d.pow(root) != *base.denom() {
-        return None;
-    }
-    power(&BigRational::new(n, d), &BigRational::from_integer(exponent.numer().clone()))
-}
-
-fn call_exact(name: &str, args: &[BigRational]) -> Option<BigRational> {
-    let whole = |i: BigInt| BigRational::from_integer(i);
-    match (name, args) {
-        ("abs", [x]) => Some(if *x < whole(0.into()) { -x } else { x.clone() }),
-        ("floor", [x]) => Some(x.floor()),
-        ("ceil", [x]) => Some(x.ceil()),
-        ("factorial", [x]) => {
-            let n = to_u32(x).filter(|&n| n <= MAX_FACTORIAL)?;
-            Some(whole((1..=n).fold(BigInt::from(1), |p, k| p * k)))
-        }
-        ("binom", [n, k]) => {
-            let (n, k) = (to_u32(n).filter(|&n| n <= MAX_FACTORIAL)?, to_u32(k)?);
-            if k > n {
-                return Some(whole(0.into()));
+            Expr::Num { .. } => self.clone(),
+            Expr::Var(n) => {
+                if n == name {
+                    with.clone()
+                } else {
+                    self.clone()
+                }
             }
-            Some(whole((1..=k.min(n - k)).fold(BigInt::from(1), |p, j| p * (n + 1 - j) / j)))
+            Expr::Add(list) => Expr::Add(all(list)),
+            Expr::Mul(list) => Expr::Mul(all(list)),
+            Expr::Pow(a, b) => power(a.replace(name, with), b.replace(name, with)),
+            Expr::Call(f, list) => Expr::Call(f, all(list)),
+            Expr::Apply(f, list) => Expr::Apply(f.clone(), all(list)),
+            Expr::Bound(b) => Expr::Bound(Box::new(Bound {
+                from: b.from.replace(name, with),
+                to: b.to.replace(name, with),
+                body: if b.var == name { b.body.clone() } else { b.body.replace(name, with) },
+                ..(**b).clone()
+            })),
+            Expr::Matrix(rows) => Expr::Matrix(rows.iter().map(|r| all(r)).collect()),
         }
-        ("base", [digits, base]) => {
-            let base = to_u32(base).filter(|b| (2..=36).contains(b))?;
-            let parsed =
-                BigInt::parse_bytes(digits.is_integer().then(|| digits.numer().to_string())?.as_bytes(), base)?;
-            Some(whole(parsed))
-        }
-        ("max", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.max(x)).clone()),
-        ("min", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.min(x)).clone()),
-        _ => None,
     }
-}
-
-/// A fixed value of a variable at a sample point, between 1/2 and 5/2, different for each name and point.
-fn variable(name: &str, point: u64) -> Complex {
-    match name {
-        "pi" => return (std::f64::consts::PI, 0.0),
-        "e" => return (std::f64::consts::E, 0.0),
-        "i" => return (0.0, 1.0),
-        "infty" => return (f64::INFINITY, 0.0),
-        _ => {}
-    }
-    let mut h = 0xcbf2_9ce4_8422_2325u64 ^ point.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for b in name.bytes() {
-        h = (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3);
-        h ^= h >> 29;
-    }
-    (0.5 + 2.0 * ((h >> 11) as f64 / (1u64 << 53) as f64), 0.0)
-}
-
-fn mul(a: Complex, b: Complex) -> Complex {
-    if a.1 == 0.0 && b.1 == 0.0 {
-        return (a.0 * b.0, 0.0);
-    }
-    (a.0 * b.0 - a.1 * b.1, a.0 * b.1 + a.1 * b.0)
-}
-
-fn pow(a: Complex, b: Complex) -> Complex {
-    if a.1 == 0.0 && b.1 == 0.0 && (a.0 >= 0.0 || b.0.fract() == 0.0) {
-        return (a.0.powf(b.0), 0.0);
-    }
-    if a == (0.0, 0.0) {
-        return (f64::NAN, 0.0);
-    }
-    if b.1 == 0.0 && b.0.fract() == 0.0 && b.0.abs() <= 64.0 {
-        let mut out = (1.0, 0.0);
-        for _ in 0..b.0.abs() as u32 {
-            out = mul(out, a);
-        }
-        let norm = out.0 * out.0 + out.1 * out.1;
-        return if b.0 < 0.0 { (out.0 / norm, -out.1 / norm) } else { out };
-    }
-    let (ln, arg) = (a.0.hypot(a.1).ln(), a.1.atan2(a.0));
-    let (re, im) = mul(b, (ln, arg));
-    (re.exp() * im.cos(), re.exp() * im.sin())
-}
-
-fn call(name: &str, args: &[Complex]) -> Complex {
-    const NONE: Complex = (f64::NAN, 0.0);
-    let real: Vec<f64> = args.iter().map(|a| if a.1 == 0.0 { a.0 } else { f64::NAN }).collect();
-    if let ("abs", [a]) = (name, args) {
-        return (a.0.hypot(a.1), 0.0);
-    }
-    let value = match (name, real.as_slice()) {
-        ("floor", [x]) => x.floor(),
-        ("ceil", [x]) => x.ceil(),
-        ("ln", [x]) if *x > 0.0 => x.ln(),
-        ("log", [b, x]) if *x > 0.0 && *b > 0.0 => x.ln() / b.ln(),
-        ("sin", [x]) => x.sin(),
-        ("cos", [x]) => x.cos(),
-        ("tan", [x]) => x.tan(),
-        ("cot", [x]) => 1.0 / x.tan(),
-        ("sec", [x]) => 1.0 / x.cos(),
-        ("csc", [x]) => 1.0 / x.sin(),
-        ("arcsin", [x]) => x.asin(),
-        ("arccos", [x]) => x.acos(),
-        ("arctan", [x]) => x.atan(),
-        ("sinh", [x]) => x.sinh(),
-        ("cosh", [x]) => x.cosh(),
-        ("tanh", [x]) => x.tanh(),
-        ("factorial", [x]) if (0.0..=170.0).contains(x) && x.fract() == 0.0 => (1..=*x as u32).map(f64::from).product(),
-        ("max", [first, rest @ ..]) => rest.iter().fold(*first, |m, &x| m.max(x)),
-        ("min", [first, rest @ ..]) => rest.iter().fold(*first, |m, &x| m.min(x)),
-        ("degree", [x]) => x.to_radians(),
-        _ => return NONE,
-    };
-    (value, 0.0)
 }

@@ -2,38 +2,35 @@
 
 use crate::reward::python;
 
+use super::Steps;
+
 /// Longest text that is read as mathematics.
-const MAX_CHARS: usize = 2_000;
+const MAX_BYTES: usize = 12_000;
 
 /// A piece of notation.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Tok {
-    /// Digits with an optional point, as written (thousands separators removed).
+pub(super) enum Tok {
+    /// Digits with an optional point and exponent, as written (thousands separators removed).
     Num(String),
     /// A run of letters outside LaTeX commands.
     Word(String),
-    /// A LaTeX command without its backslash.
+    /// A LaTeX command without its backslash; `{` and `}` for the escaped braces.
     Cmd(String),
     /// The content of `\text{...}` and its kin.
     Text(String),
-    /// `\{` and `\}`.
-    Brace(bool),
-    /// Operators, brackets, separators; the comparison signs are ASCII: `<`, `>`, `l` (at most), `g` (at least),
-    /// `n` (not equal), `~` (about), `p` and `m` (plus-minus, minus-plus), `U` (union), `o` (degree).
+    /// An operator, bracket or separator.
     Sym(char),
 }
 
 /// A token and whether white space stands before it.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Token {
-    /// The token.
-    pub tok: Tok,
-    /// White space before it.
-    pub spaced: bool,
+pub(super) struct Token {
+    pub(super) tok: Tok,
+    pub(super) spaced: bool,
 }
 
 /// Commands that only change how things look.
-const INVISIBLE: [&str; 24] = [
+const INVISIBLE: [&str; 34] = [
     "left",
     "right",
     "big",
@@ -44,134 +41,310 @@ const INVISIBLE: [&str; 24] = [
     "bigr",
     "Bigl",
     "Bigr",
+    "biggl",
+    "biggr",
+    "Biggl",
+    "Biggr",
     "displaystyle",
     "textstyle",
+    "scriptstyle",
     "limits",
     "nolimits",
     "quad",
     "qquad",
     "boldsymbol",
-    "phantom",
-    "hspace",
     "middle",
     "mathstrut",
     "boxed",
     "fbox",
     "bf",
+    "it",
+    "rm",
+    "strut",
+    "thinspace",
+    "enspace",
+    "large",
+    "Large",
 ];
 
-/// Commands that are written as a sign.
-fn command_sign(name: &str) -> Option<char> {
-    Some(match name {
-        "cdot" | "times" | "ast" => '*',
-        "div" => '/',
-        "le" | "leq" | "leqslant" => 'l',
-        "ge" | "geq" | "geqslant" => 'g',
-        "lt" => '<',
-        "gt" => '>',
-        "ne" | "neq" => 'n',
-        "approx" | "sim" | "simeq" | "cong" | "equiv" => '~',
-        "pm" => 'p',
-        "mp" => 'm',
-        "cup" => 'U',
-        "circ" | "degree" => 'o',
-        "colon" => ':',
-        "mid" | "vert" | "lvert" | "rvert" => '|',
-        "percent" => '%',
-        "in" => 'i',
-        _ => return None,
-    })
+/// Commands with an argument that is only set in another face.
+const FACES: [&str; 22] = [
+    "text",
+    "mathrm",
+    "textbf",
+    "textit",
+    "mathbf",
+    "mathit",
+    "mbox",
+    "textrm",
+    "operatorname",
+    "mathsf",
+    "texttt",
+    "mathtt",
+    "textsf",
+    "emph",
+    "underline",
+    "hbox",
+    "textnormal",
+    "textup",
+    "bm",
+    "mathnormal",
+    "mathop",
+    "tt",
+];
+
+/// Commands whose argument says nothing about the value.
+const DROPPED: [&str; 9] =
+    ["phantom", "hspace", "vspace", "label", "tag", "color", "textcolor", "hphantom", "vphantom"];
+
+/// Other names of commands.
+fn canonical(name: &str) -> &str {
+    match name {
+        "dfrac" | "tfrac" | "cfrac" | "nicefrac" | "sfrac" | "flatfrac" => "frac",
+        "dbinom" | "tbinom" => "binom",
+        "leq" | "leqslant" | "leqq" => "le",
+        "geq" | "geqslant" | "geqq" => "ge",
+        "neq" => "ne",
+        "lt" => "<",
+        "gt" => ">",
+        "times" | "ast" => "cdot",
+        "simeq" | "thickapprox" | "doteq" => "approx",
+        "varnothing" | "O" => "emptyset",
+        "lbrace" => "{",
+        "rbrace" => "}",
+        "lbrack" => "[",
+        "rbrack" => "]",
+        "lparen" => "(",
+        "rparen" => ")",
+        "degree" | "textdegree" | "degrees" => "circ",
+        "arcsinh" | "arsinh" | "asinh" => "arcsinh",
+        "arccosh" | "arcosh" | "acosh" => "arccosh",
+        "arctanh" | "artanh" | "atanh" => "arctanh",
+        "asin" => "arcsin",
+        "acos" => "arccos",
+        "atan" | "arctg" => "arctan",
+        "tg" => "tan",
+        "ctg" => "cot",
+        "cosec" => "csc",
+        "mid" | "vert" | "lvert" | "rvert" | "mathbin" => "|",
+        "lVert" | "rVert" | "Vert" | "Vert " => "Vert",
+        "bigcup" | "sqcup" => "cup",
+        "bigcap" => "cap",
+        "smallsetminus" | "backslash" => "setminus",
+        "dots" | "ldots" | "cdots" | "dotsc" | "dotsb" | "vdots" => "dots",
+        "infin" => "infty",
+        "percent" => "%",
+        "colon" => ":",
+        "lor" | "vee" => "or",
+        "land" | "wedge" => "and",
+        "to" | "longrightarrow" => "rightarrow",
+        "implies" | "Longrightarrow" | "iff" | "Leftrightarrow" => "Rightarrow",
+        "text dollar" | "textdollar" => "$",
+        "varepsilon" => "epsilon",
+        "varphi" => "phi",
+        "vartheta" => "theta",
+        "prime" => "'",
+        n => n,
+    }
 }
 
 /// Unicode notation as ASCII or LaTeX.
 fn plain(c: char) -> Option<&'static str> {
     Some(match c {
-        '\u{2212}' | '\u{2013}' | '\u{2010}' | '\u{2011}' | '\u{fe63}' | '\u{ff0d}' => "-",
-        '\u{d7}' | '\u{b7}' | '\u{22c5}' | '\u{2217}' | '\u{2062}' => "*",
+        '\u{2212}' | '\u{2013}' | '\u{2010}' | '\u{2011}' | '\u{fe63}' => "-",
+        '\u{d7}' | '\u{b7}' | '\u{22c5}' | '\u{2217}' | '\u{2219}' | '\u{2022}' => "*",
+        '\u{2062}' | '\u{2061}' | '\u{200b}' | '\u{feff}' | '\u{2060}' => " ",
         '\u{f7}' | '\u{2215}' | '\u{2044}' => "/",
-        '\u{3c0}' => "\\pi ",
+        '\u{2236}' => ":",
         '\u{221a}' => "\\sqrt ",
+        '\u{221b}' => "\\sqrt[3] ",
+        '\u{221c}' => "\\sqrt[4] ",
         '\u{221e}' => "\\infty ",
-        '\u{2264}' | '\u{2a7d}' => "\\le ",
-        '\u{2265}' | '\u{2a7e}' => "\\ge ",
+        '\u{2264}' | '\u{2a7d}' | '\u{2266}' => "\\le ",
+        '\u{2265}' | '\u{2a7e}' | '\u{2267}' => "\\ge ",
         '\u{2260}' => "\\ne ",
-        '\u{2248}' => "\\approx ",
+        '\u{2248}' | '\u{2243}' => "\\approx ",
+        '\u{2261}' => "\\equiv ",
         '\u{b1}' => "\\pm ",
+        '\u{2213}' => "\\mp ",
         '\u{222a}' => "\\cup ",
+        '\u{2229}' => "\\cap ",
+        '\u{2216}' => "\\setminus ",
         '\u{2208}' => "\\in ",
-        '\u{b0}' | '\u{ba}' => "\\degree ",
-        '\u{3b8}' => "\\theta ",
-        '\u{b2}' => "^{2}",
-        '\u{b3}' => "^{3}",
-        '\u{b9}' => "^{1}",
-        '\u{2070}' => "^{0}",
-        '\u{2074}' => "^{4}",
-        '\u{2075}' => "^{5}",
-        '\u{2076}' => "^{6}",
-        '\u{2077}' => "^{7}",
-        '\u{2078}' => "^{8}",
-        '\u{2079}' => "^{9}",
+        '\u{2205}' | '\u{2300}' => "\\emptyset ",
+        '\u{211d}' => "\\mathbb{R}",
+        '\u{2124}' => "\\mathbb{Z}",
+        '\u{2115}' => "\\mathbb{N}",
+        '\u{211a}' => "\\mathbb{Q}",
+        '\u{2102}' => "\\mathbb{C}",
+        '\u{b0}' | '\u{ba}' => "\\circ ",
+        '\u{2032}' | '\u{2019}' | '\u{2018}' => "'",
+        '\u{2033}' => "''",
+        '\u{2220}' => "\\angle ",
+        '\u{25b3}' | '\u{2206}' => "\\triangle ",
+        '\u{2211}' => "\\sum ",
+        '\u{220f}' => "\\prod ",
+        '\u{222b}' => "\\int ",
+        '\u{2192}' => "\\rightarrow ",
+        '\u{21d2}' | '\u{21d4}' => "\\Rightarrow ",
+        '\u{27e8}' | '\u{2329}' => "\\langle ",
+        '\u{27e9}' | '\u{232a}' => "\\rangle ",
+        '\u{230a}' => "\\lfloor ",
+        '\u{230b}' => "\\rfloor ",
+        '\u{2308}' => "\\lceil ",
+        '\u{2309}' => "\\rceil ",
+        '\u{2223}' => "|",
+        '\u{2227}' => "\\land ",
+        '\u{2228}' => "\\lor ",
+        '\u{2026}' => "\\dots ",
+        '\u{22a5}' => "\\perp ",
+        '\u{2225}' => "\\parallel ",
+        '\u{2234}' => " ",
+        '\u{3001}' => ",",
+        '\u{3002}' => ".",
+        '\u{3010}' => "[",
+        '\u{3011}' => "]",
+        '\u{201c}' | '\u{201d}' => "\"",
+        '\u{2103}' => "\\circ C",
+        '\u{2109}' => "\\circ F",
         '\u{bd}' => " \\frac{1}{2}",
         '\u{bc}' => " \\frac{1}{4}",
         '\u{be}' => " \\frac{3}{4}",
         '\u{2153}' => " \\frac{1}{3}",
         '\u{2154}' => " \\frac{2}{3}",
+        '\u{2155}' => " \\frac{1}{5}",
+        '\u{2156}' => " \\frac{2}{5}",
+        '\u{2157}' => " \\frac{3}{5}",
+        '\u{2158}' => " \\frac{4}{5}",
+        '\u{2159}' => " \\frac{1}{6}",
+        '\u{215a}' => " \\frac{5}{6}",
         '\u{215b}' => " \\frac{1}{8}",
-        '\u{ff05}' => "%",
-        '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' => " ",
-        '\u{ff0e}' => ".",
-        '\u{ff0c}' | '\u{3001}' => ",",
-        '\u{ff08}' => "(",
-        '\u{ff09}' => ")",
-        '\u{ff1a}' => ":",
-        '\u{20ac}' | '\u{a3}' | '\u{a5}' => "$",
+        '\u{215c}' => " \\frac{3}{8}",
+        '\u{215d}' => " \\frac{5}{8}",
+        '\u{215e}' => " \\frac{7}{8}",
+        '\u{2150}' => " \\frac{1}{7}",
+        '\u{2151}' => " \\frac{1}{9}",
+        '\u{2152}' => " \\frac{1}{10}",
         _ => return None,
     })
 }
 
-/// Tokens of `text`, or `None` when it is too long or holds what no notation has.
-pub fn lex(text: &str) -> Option<Vec<Token>> {
-    if text.chars().count() > MAX_CHARS {
-        return None;
-    }
-    let mut ascii = String::with_capacity(text.len());
-    for c in text.chars() {
-        match plain(c) {
-            Some(s) => ascii.push_str(s),
-            None => match python::digit_value(c) {
-                Some(d) => ascii.push(char::from(b'0' + d)),
-                None if python::is_space(c) => ascii.push(' '),
-                None => ascii.push(c),
-            },
-        }
-    }
-    let mut ascii = ascii.replace("{,}", ",").replace(",\\!", ",").replace("\\!", "");
-    // Escaped twice; only inside an environment are two backslashes a line break.
-    if !ascii.contains("\\begin") {
-        ascii = ascii.replace("\\\\", "\\");
-    }
-    if let Some(digits) = spaced_thousands(&ascii) {
-        ascii = digits;
-    }
-    let chars: Vec<char> = ascii.chars().collect();
-    Lexer { chars: &chars, at: 0, out: Vec::new(), spaced: false }.run()
+/// Greek letters by code point from alpha and from Alpha.
+const GREEK_SMALL: [&str; 25] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "omicron", "pi", "rho", "sigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
+];
+const GREEK_LARGE: [&str; 25] = [
+    "A", "B", "Gamma", "Delta", "E", "Z", "H", "Theta", "I", "K", "Lambda", "M", "N", "Xi", "O", "Pi", "P", "",
+    "Sigma", "T", "Upsilon", "Phi", "X", "Psi", "Omega",
+];
+
+/// A raised or lowered character: its plain form, and whether it is raised.
+fn script(c: char) -> Option<(char, bool)> {
+    const DIGITS: [char; 10] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9'];
+    Some(match c {
+        '\u{b2}' => ('2', true),
+        '\u{b3}' => ('3', true),
+        '\u{b9}' => ('1', true),
+        '\u{2070}' | '\u{2074}'..='\u{2079}' => (DIGITS[(c as usize) - 0x2070], true),
+        '\u{207a}' => ('+', true),
+        '\u{207b}' => ('-', true),
+        '\u{207d}' => ('(', true),
+        '\u{207e}' => (')', true),
+        '\u{207f}' => ('n', true),
+        '\u{2071}' => ('i', true),
+        '\u{2c7}' => return None,
+        '\u{1d40}' => ('T', true),
+        '\u{2e3}' => ('x', true),
+        '\u{2080}'..='\u{2089}' => (DIGITS[(c as usize) - 0x2080], false),
+        '\u{208a}' => ('+', false),
+        '\u{208b}' => ('-', false),
+        '\u{2099}' => ('n', false),
+        '\u{2090}' => ('a', false),
+        '\u{2093}' => ('x', false),
+        '\u{1d62}' => ('i', false),
+        '\u{2096}' => ('k', false),
+        _ => return None,
+    })
 }
 
-/// `10 772 349` and `10\,772\,349` without the spaces, when the text is this one number.
-fn spaced_thousands(text: &str) -> Option<String> {
-    let text = text.trim().replace("\\,", " ");
-    let (sign, digits) = text.strip_prefix('-').map_or(("", text.as_str()), |d| ("-", d));
-    let mut groups = digits.split(' ');
-    let numeric = |g: &str| !g.is_empty() && g.bytes().all(|b| b.is_ascii_digit());
-    let first = groups.next().is_some_and(|g| numeric(g) && g.len() <= 3);
-    let rest: Vec<&str> = groups.collect();
-    let grouped = first && !rest.is_empty() && rest.iter().all(|g| numeric(g) && g.len() == 3);
-    grouped.then(|| format!("{sign}{}", digits.replace(' ', "")))
+/// The text with Unicode notation written as ASCII or LaTeX.
+pub(super) fn ascii(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut raised: Option<bool> = None;
+    for c in text.chars() {
+        let scripted = script(c);
+        if raised.is_some() && scripted.map(|s| s.1) != raised {
+            out.push('}');
+            raised = None;
+        }
+        if let Some((sign, up)) = scripted {
+            if raised.is_none() {
+                out.push_str(if up { "^{" } else { "_{" });
+                raised = Some(up);
+            }
+            out.push(sign);
+            continue;
+        }
+        let code = c as usize;
+        if let Some(s) = plain(c) {
+            out.push_str(s);
+        } else if let Some(name) = code.checked_sub(0x3b1).and_then(|i| GREEK_SMALL.get(i)) {
+            out.push('\\');
+            out.push_str(name);
+            out.push(' ');
+        } else if let Some(name) = code.checked_sub(0x391).and_then(|i| GREEK_LARGE.get(i)) {
+            if name.len() > 1 {
+                out.push('\\');
+            }
+            out.push_str(name);
+            out.push(' ');
+        } else if let 0xff01..=0xff5e = code {
+            out.push(char::from((code - 0xff01 + 0x21) as u8));
+        } else if let Some(d) = python::digit_value(c) {
+            out.push(char::from(b'0' + d));
+        } else if python::is_space(c) {
+            out.push(' ');
+        } else {
+            out.push(c);
+        }
+    }
+    if raised.is_some() {
+        out.push('}');
+    }
+    out
+}
+
+/// Tokens of `text`, or `None` when it is too long or holds what no notation has. With `grouped`, commas and
+/// spaces between groups of three digits are thousands separators.
+pub(super) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>> {
+    if text.len() > MAX_BYTES {
+        return None;
+    }
+    steps.spend(text.len() as u64)?;
+    let mut ascii = ascii(text);
+    for (from, to) in [("{,}", "\u{1}"), (",\\!", "\u{1}"), ("\\!", "")] {
+        if ascii.contains(from) {
+            ascii = ascii.replace(from, to);
+        }
+    }
+    // Escaped twice; only inside an environment are two backslashes a line break.
+    if ascii.contains("\\\\") && !ascii.contains("\\begin") && !ascii.contains("\\cr") {
+        ascii = ascii.replace("\\\\", "\\");
+    }
+    let chars: Vec<char> = ascii.chars().collect();
+    Lexer { chars: &chars, at: 0, depth: 0, grouped, out: Vec::new(), spaced: false }.run()
 }
 
 struct Lexer<'a> {
     chars: &'a [char],
     at: usize,
+    /// Open brackets other than braces.
+    depth: usize,
+    grouped: bool,
     out: Vec<Token>,
     spaced: bool,
 }
@@ -198,7 +371,7 @@ impl Lexer<'_> {
         while self.at < self.chars.len() {
             let c = self.peek(0);
             match c {
-                ' ' | '~' => {
+                ' ' | '~' | '\n' | '\t' | '\r' => {
                     self.at += 1;
                     self.spaced = true;
                 }
@@ -209,52 +382,142 @@ impl Lexer<'_> {
                     self.at += 2;
                     self.push(Tok::Sym('^'));
                 }
-                '<' | '>' if self.peek(1) == '=' => {
+                '<' | '>' | '!' | '=' if self.peek(1) == '=' => {
                     self.at += 2;
-                    self.push(Tok::Sym(if c == '<' { 'l' } else { 'g' }));
+                    self.push(match c {
+                        '<' => Tok::Cmd("le".into()),
+                        '>' => Tok::Cmd("ge".into()),
+                        '!' => Tok::Cmd("ne".into()),
+                        _ => Tok::Sym('='),
+                    });
                 }
-                '+' | '-' | '*' | '/' | '^' | '_' | '(' | ')' | '[' | ']' | '{' | '}' | ',' | ';' | ':' | '|' | '!'
-                | '%' | '=' | '<' | '>' => {
+                '=' if self.peek(1) == '>' => {
+                    self.at += 2;
+                    self.push(Tok::Cmd("Rightarrow".into()));
+                }
+                '-' if self.peek(1) == '>' => {
+                    self.at += 2;
+                    self.push(Tok::Cmd("rightarrow".into()));
+                }
+                '+' if self.peek(1) == '/' && self.peek(2) == '-' => {
+                    self.at += 3;
+                    self.push(Tok::Cmd("pm".into()));
+                }
+                '(' | '[' => {
+                    self.depth += 1;
+                    self.sign(c);
+                }
+                ')' | ']' => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.sign(c);
+                }
+                '+' | '-' | '*' | '/' | '^' | '_' | '{' | '}' | ',' | ';' | ':' | '|' | '!' | '%' | '=' | '<' | '>'
+                | '\'' | '&' => self.sign(c),
+                '$' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '\u{20b9}' => self.currency(c),
+                '`' | '"' | '\u{1}' => {
                     self.at += 1;
-                    self.push(Tok::Sym(c));
+                    self.spaced = true;
                 }
-                // Currency and mathematics' own brackets say nothing about the value.
-                '$' | '`' | '"' => {
+                '.' if self.at + 1 == self.chars.len() || self.out.is_empty() => self.at += 1,
+                '.' if self.peek(1) == '.' => {
+                    self.take_while(|c| c == '.');
+                    self.push(Tok::Cmd("dots".into()));
+                }
+                '.' => {
                     self.at += 1;
                     self.spaced = true;
                 }
                 c if c.is_alphabetic() => {
-                    let word = self.take_while(char::is_alphabetic);
+                    let word = self.take_while(|c| c.is_alphabetic());
                     self.push(Tok::Word(word));
                 }
-                '\'' => self.at += 1,
+                '?' => self.at += 1,
                 _ => return None,
             }
         }
         Some(self.out)
     }
 
-    /// `1,234,567.8`, `.5`, `12`; a comma belongs to the number when three digits follow, and no fourth.
+    fn sign(&mut self, c: char) {
+        self.at += 1;
+        self.push(Tok::Sym(c));
+    }
+
+    /// A sign before or after an amount; a lone dollar sign elsewhere is a mark of mathematics.
+    fn currency(&mut self, c: char) {
+        self.at += 1;
+        let before = self.chars[self.at..].iter().find(|c| **c != ' ').is_some_and(|c| c.is_ascii_digit() || *c == '.');
+        let escaped = self.at >= 2 && self.chars[self.at - 2] == '\\';
+        if before || escaped || c != '$' {
+            self.push(Tok::Sym(c));
+        } else {
+            self.spaced = true;
+        }
+    }
+
+    /// True when exactly three digits stand `ahead`, and no more.
+    fn triple(&self, ahead: usize) -> bool {
+        (0..3).all(|k| self.peek(ahead + k).is_ascii_digit()) && !self.peek(ahead + 3).is_ascii_digit()
+    }
+
+    /// Characters that separate groups of digits here: `1,000`, `1 000`, `1\,000`.
+    fn separator(&self) -> Option<usize> {
+        match (self.peek(0), self.peek(1)) {
+            ('\u{1}', _) => Some(1),
+            (',', _) if self.grouped && self.depth == 0 && !self.in_set() => Some(1),
+            (' ', d) if self.grouped && d.is_ascii_digit() && self.depth == 0 => Some(1),
+            ('\\', ',' | ' ' | ';' | ':') => Some(2),
+            ('_', d) if d.is_ascii_digit() && self.triple(1) => None,
+            _ => None,
+        }
+    }
+
+    fn in_set(&self) -> bool {
+        let escaped = |t: &&Token| matches!(&t.tok, Tok::Cmd(c) if c == "{" || c == "}");
+        self.out.iter().filter(escaped).last().is_some_and(|t| t.tok == Tok::Cmd("{".into()))
+    }
+
     fn number(&mut self) {
         let mut text = self.take_while(|c| c.is_ascii_digit());
-        let group =
-            |s: &Self, at: usize| (1..=3).all(|k| s.peek(at + k).is_ascii_digit()) && !s.peek(at + 4).is_ascii_digit();
         if (1..=3).contains(&text.len()) && !text.starts_with('0') {
-            while self.peek(0) == ',' && group(self, 0) {
-                self.at += 1;
+            while let Some(n) = self.separator().filter(|&n| self.triple(n)) {
+                self.at += n;
                 text += &self.take_while(|c| c.is_ascii_digit());
             }
+        }
+        while self.peek(0) == '\u{1}' && self.peek(1).is_ascii_digit() {
+            self.at += 1;
+            text += &self.take_while(|c| c.is_ascii_digit());
         }
         if self.peek(0) == '.' && self.peek(1).is_ascii_digit() {
             self.at += 1;
             text = format!("{text}.{}", self.take_while(|c| c.is_ascii_digit()));
-        } else if self.peek(0) == '.' && !self.peek(1).is_alphabetic() && self.peek(1) != '.' {
+            // Groups behind the point.
+            while self.peek(0) == '\\' && self.peek(1) == ',' && self.triple(2) {
+                self.at += 2;
+                text += &self.take_while(|c| c.is_ascii_digit());
+            }
+        } else if self.peek(0) == '.' && self.repeating(1).is_some() {
             self.at += 1;
+            text.push('.');
+        } else if self.peek(0) == '.' && !self.peek(1).is_alphabetic() && self.peek(1) != '.' && self.peek(1) != '\\' {
+            self.at += 1;
+        }
+        if text.contains('.') {
+            if let Some((digits, length)) = self.repeating(0) {
+                self.at += length;
+                text = format!("{text}({digits}");
+            } else if let Some(length) = self.dots() {
+                self.at += length;
+                if let Some(digits) = period(&text) {
+                    text = format!("{text}({digits}");
+                }
+            }
         }
         // 1e3 and 1E-3, when the letter stands between digits.
         if matches!(self.peek(0), 'e' | 'E') {
             let sign = usize::from(matches!(self.peek(1), '+' | '-'));
-            let digits = (0..).take_while(|&k| self.peek(1 + sign + k).is_ascii_digit()).count();
+            let digits = (0..8).take_while(|&k| self.peek(1 + sign + k).is_ascii_digit()).count();
             if digits > 0 && digits < 6 && !self.peek(1 + sign + digits).is_alphabetic() {
                 text.push('e');
                 text.extend((1..=sign + digits).map(|k| self.peek(k)));
@@ -264,51 +527,163 @@ impl Lexer<'_> {
         self.push(Tok::Num(text));
     }
 
+    /// Digits that repeat for ever, `\overline{36}`, `(36)`, and how long they are written.
+    fn repeating(&self, ahead: usize) -> Option<(String, usize)> {
+        let rest = &self.chars[(self.at + ahead).min(self.chars.len())..];
+        let opens = |mark: &str| rest.len() > mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b);
+        let (mark, close) = [("\\overline{", '}'), ("\\bar{", '}'), ("\\dot{", '}'), ("(", ')')]
+            .into_iter()
+            .find(|(mark, _)| opens(mark))?;
+        let digits: String = rest[mark.len()..].iter().take(60).take_while(|c| c.is_ascii_digit()).collect();
+        let end = mark.len() + digits.len();
+        (!digits.is_empty() && rest.get(end) == Some(&close)).then_some((digits, end + 1))
+    }
+
+    /// Dots that say that digits go on.
+    fn dots(&self) -> Option<usize> {
+        let rest = &self.chars[self.at..];
+        ["...", "\\ldots", "\\dots", "\\cdots"]
+            .into_iter()
+            .find(|mark| rest.len() >= mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b))
+            .map(str::len)
+    }
+
     fn command(&mut self) -> Option<()> {
         self.at += 1;
         let name = self.take_while(|c| c.is_ascii_alphabetic());
+        if name.is_empty() {
+            let c = self.peek(0);
+            if c == '$' {
+                self.currency('$');
+                return Some(());
+            }
+            self.at += 1;
+            match c {
+                '{' | '}' => self.push(Tok::Cmd(c.to_string())),
+                '\\' => self.push(Tok::Cmd("\\".into())),
+                '%' | '&' => self.push(Tok::Sym(c)),
+                '|' => self.push(Tok::Cmd("Vert".into())),
+                ' ' | ',' | ';' | ':' | '!' | '(' | ')' | '[' | ']' | '>' | '#' | '\0' | '\n' => self.spaced = true,
+                '_' => self.push(Tok::Sym('_')),
+                _ => return None,
+            }
+            return Some(());
+        }
         match name.as_str() {
-            "" => {
-                let c = self.peek(0);
-                self.at += 1;
-                match c {
-                    '{' => self.push(Tok::Brace(true)),
-                    '}' => self.push(Tok::Brace(false)),
-                    '%' | '|' => self.push(Tok::Sym(c)),
-                    ' ' | ',' | ';' | ':' | '!' | '$' | '(' | ')' | '[' | ']' | '\\' | '>' | '&' | '#' | '\0' => {
-                        self.spaced = true
-                    }
-                    _ => return None,
+            n if FACES.contains(&n) => {
+                if self.peek(0) == '*' {
+                    self.at += 1;
                 }
-            }
-            "text" | "mathrm" | "textbf" | "textit" | "mathbf" | "mathit" | "mbox" | "textrm" | "operatorname"
-            | "rm" | "mathsf" | "texttt" | "mathtt" => {
                 let text = self.group()?;
-                let text = text.trim();
-                match text.parse::<f64>() {
-                    // A number is a number also in upright letters.
-                    Ok(_) if text.starts_with(|c: char| c.is_ascii_digit()) => self.push(Tok::Num(text.to_owned())),
-                    _ if text.chars().count() == 1 && text.chars().all(char::is_alphabetic) => {
-                        self.push(Tok::Word(text.to_owned()))
-                    }
-                    _ if text.is_empty() => self.spaced = true,
-                    _ => self.push(Tok::Text(text.to_owned())),
+                self.faced(text.trim());
+            }
+            "mathbb" | "mathcal" | "mathscr" | "mathfrak" => {
+                let text = self.group()?;
+                self.push(Tok::Cmd(format!("mathbb{}", text.trim())));
+            }
+            "begin" | "end" => {
+                let text = self.group()?;
+                self.push(Tok::Cmd(format!("{name} {}", text.trim().trim_end_matches('*'))));
+                if name == "begin" && text.trim() == "array" && self.peek(0) == '{' {
+                    self.group()?;
                 }
             }
-            n if INVISIBLE.contains(&n) => self.spaced = true,
-            n => match command_sign(n) {
-                Some(sign) => self.push(Tok::Sym(sign)),
-                None => self.push(Tok::Cmd(name)),
+            n if DROPPED.contains(&n) => {
+                self.group()?;
+                self.spaced = true;
+            }
+            "overline" | "bar" | "vec" | "hat" | "widehat" | "overrightarrow" | "tilde" | "dot" | "widetilde" => {
+                self.accent(&name)?
+            }
+            "not" => {
+                self.take_while(|c| c == ' ');
+                let next = self.peek(0);
+                if next == '=' {
+                    self.at += 1;
+                    self.push(Tok::Cmd("ne".into()));
+                } else if next == '\\' {
+                    self.at += 1;
+                    let name = self.take_while(|c| c.is_ascii_alphabetic());
+                    self.push(Tok::Cmd(format!("not{name}")));
+                }
+            }
+            n if INVISIBLE.contains(&n) => {
+                // The point of `\left.` is no bracket.
+                if matches!(n, "left" | "right") && self.peek(0) == '.' {
+                    self.at += 1;
+                }
+                self.spaced = true;
+            }
+            n => match canonical(n) {
+                c @ ("<" | ">" | "|" | "(" | ")" | "[" | "]" | "%" | ":" | "'") => {
+                    self.push(Tok::Sym(c.chars().next()?));
+                }
+                "$" => self.push(Tok::Sym('$')),
+                "cdot" => self.push(Tok::Sym('*')),
+                "div" => self.push(Tok::Sym('/')),
+                "or" | "and" => self.push(Tok::Text(canonical(n).to_owned())),
+                c => self.push(Tok::Cmd(c.to_owned())),
             },
         }
         Some(())
     }
 
-    /// The balanced content of the `{...}` that follows.
+    /// What stands in another face: a number, a letter, signs, or words.
+    fn faced(&mut self, text: &str) {
+        let mut chars = text.chars();
+        let (first, second) = (chars.next(), chars.next());
+        match (first, second) {
+            (None, _) => self.spaced = true,
+            (Some(c), None) if c.is_alphabetic() => self.push(Tok::Word(text.to_owned())),
+            (Some(c), _) if !text.chars().any(char::is_alphabetic) || (c.is_ascii_digit() && !text.contains(' ')) => {
+                // Mathematics in upright letters.
+                let inner: Vec<char> = text.chars().collect();
+                let lexer = Lexer {
+                    chars: &inner,
+                    at: 0,
+                    depth: 0,
+                    grouped: self.grouped,
+                    out: Vec::new(),
+                    spaced: self.spaced,
+                };
+                match lexer.run() {
+                    Some(tokens) => {
+                        self.out.extend(tokens);
+                        self.spaced = false;
+                    }
+                    None => self.push(Tok::Text(text.to_owned())),
+                }
+            }
+            _ => self.push(Tok::Text(text.to_owned())),
+        }
+    }
+
+    /// An accent is part of a name. Digits under one are no name.
+    fn accent(&mut self, name: &str) -> Option<()> {
+        let text = self.group()?;
+        let text = text.trim();
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        if digits {
+            return None;
+        }
+        let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+        self.push(Tok::Cmd(format!("name {name} {letters}")));
+        Some(())
+    }
+
+    /// The balanced content of the `{...}` that follows, without inner backslashes and dollar signs.
     fn group(&mut self) -> Option<String> {
         self.take_while(|c| c == ' ');
         if self.peek(0) != '{' {
-            return Some(self.take_while(char::is_alphanumeric));
+            let c = self.peek(0);
+            if c.is_alphanumeric() {
+                self.at += 1;
+                return Some(c.to_string());
+            }
+            return (c == '\\').then(|| {
+                self.at += 1;
+                self.take_while(|c| c.is_ascii_alphabetic())
+            });
         }
         let (mut depth, from) = (0usize, self.at + 1);
         while self.at < self.chars.len() {
@@ -319,9 +694,19 @@ impl Lexer<'_> {
             }
             self.at += 1;
             if depth == 0 {
-                return Some(self.chars[from..self.at - 1].iter().filter(|&&c| c != '\\' && c != '$').collect());
+                return Some(self.chars[from..self.at - 1].iter().filter(|&&c| c != '\\').collect());
             }
         }
         None
     }
+}
+
+/// The digits that repeat at the end of a decimal that goes on: three times one digit, twice a longer block.
+fn period(number: &str) -> Option<&str> {
+    let (_, digits) = number.split_once('.')?;
+    (1..=digits.len() / 2).find_map(|n| {
+        let block = &digits[digits.len() - n..];
+        let times = if n == 1 { 3 } else { 2 };
+        digits.ends_with(&block.repeat(times)).then_some(block)
+    })
 }

@@ -1,20 +1,86 @@
 //! Mathematical answers: LaTeX or plain text to a [`Value`], and whether two values are equal.
 //!
-//! Rational arithmetic is exact; what contains roots, functions or variables is compared at fixed sample
-//! points. Everything runs under budgets of nodes, depth and bits, so that any text takes bounded time.
+//! What is rational is compared exactly. The rest is computed with error bounds at sample points: two values are
+//! equal when they agree there to more digits than chance allows, unequal when their errors leave a gap, and
+//! otherwise the precision is raised. Everything runs under one budget of [`Steps`], so that any text ends soon, with
+//! the same verdict on every machine.
 
+mod ball;
 mod compare;
+mod complex;
+mod decide;
+mod eval;
+mod exact;
 mod expr;
+mod function;
 mod lex;
+mod matrix;
+mod number_words;
 mod parse;
+mod region;
 mod scalar;
+mod text;
 mod unit;
 
-pub use compare::{Comparison, equal, words};
-pub use expr::{BigRational as Rational, Expr};
-pub use parse::{Bound, Value, parse};
+use std::cell::Cell;
+
+/// An exact rational number.
+pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
+
+pub use compare::{Comparison, equal};
+pub use expr::Expr;
+pub use parse::{Value, parse};
+pub use text::words;
+pub use unit::Unit;
+
+/// A budget of steps; a step is some ten nanoseconds of work.
+pub struct Steps {
+    left: Cell<u64>,
+    budget: u64,
+}
+
+/// Steps one verdict may take: some 20 ms.
+pub const BUDGET: u64 = 1_000_000;
+
+impl Steps {
+    /// A full budget.
+    pub fn new(budget: u64) -> Self {
+        Steps { left: Cell::new(budget), budget }
+    }
+
+    /// Takes `n` steps; `None` when the budget is used up.
+    pub fn spend(&self, n: u64) -> Option<()> {
+        match self.left.get().checked_sub(n) {
+            Some(left) => {
+                self.left.set(left);
+                Some(())
+            }
+            None => {
+                self.left.set(0);
+                None
+            }
+        }
+    }
+
+    /// Steps taken so far.
+    pub fn taken(&self) -> u64 {
+        self.budget - self.left.get()
+    }
+
+    /// True when nothing is left.
+    pub fn exhausted(&self) -> bool {
+        self.left.get() == 0
+    }
+}
 
 /// A number as a value; a decimal's digits are not counted beyond those of its shortest form.
-pub fn scalar(value: Rational, decimal: bool, unit: Option<String>) -> Value {
+pub fn scalar(value: Rational, decimal: bool, unit: Option<Unit>) -> Value {
     Value::Scalar(Expr::Num { value, decimals: decimal.then_some(0) }, unit)
+}
+
+impl Expr {
+    /// The exact value, when it is rational, not too large and within the budget.
+    pub fn exact(&self, steps: &Steps) -> Option<Rational> {
+        exact::exact(self, steps)
+    }
 }

@@ -1,54 +1,24 @@
-//! Tokens to scalar expressions, by recursive descent.
+//! Tokens to scalar expressions, by recursive descent. The grammar stands at the head of `parse`; functions,
+//! sums, integrals and matrices are read in `function`.
 
 use num_bigint::BigInt;
 
-use super::expr::{BigRational, Expr, integer, invert, negate};
+use super::expr::{Expr, divide, integer, negate, number as rational, power};
 use super::lex::{Tok, Token};
-use super::parse::{MAX_DEPTH, Value};
-use super::unit;
+use super::parse::MAX_DEPTH;
+use super::unit::{self, Part, Unit};
+use super::{Rational, Steps, number_words};
 
 /// Longest run of digits.
-const MAX_DIGITS: usize = 1_000;
+const MAX_DIGITS: usize = 1_500;
 /// Largest power of ten in `1e5`.
-const MAX_POWER_OF_TEN: u32 = 400;
-
-/// Commands that write a fraction.
-const FRACTIONS: [&str; 4] = ["frac", "dfrac", "tfrac", "cfrac"];
+const MAX_POWER_OF_TEN: i32 = 2_000;
 
 /// Names that stand for themselves.
-pub(super) const GREEK: [&str; 26] = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "varepsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "vartheta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-    "nu",
-    "xi",
-    "rho",
-    "sigma",
-    "tau",
-    "phi",
-    "varphi",
-    "chi",
-    "psi",
-    "omega",
-    "Delta",
-    "Omega",
-];
-
-/// Functions of one argument, by their names in LaTeX and in plain text.
-pub(super) const FUNCTIONS: [&str; 17] = [
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "ln", "log", "lg",
-    "exp", "abs",
+pub(super) const GREEK: [&str; 29] = [
+    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
+    "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Delta", "Omega", "Sigma", "Gamma", "Lambda",
+    "Phi", "ell",
 ];
 
 /// Whether a token is this sign.
@@ -56,49 +26,68 @@ pub(super) fn is(token: Option<&Token>, sign: char) -> bool {
     token.is_some_and(|t| t.tok == Tok::Sym(sign))
 }
 
-/// All of `tokens` as one expression.
-pub(super) fn scalar(tokens: &[Token]) -> Option<Expr> {
-    let mut p = Parser { tokens, at: 0, depth: 0, units: false, unit: None };
+/// Whether a token is this command.
+pub(super) fn is_cmd(token: Option<&Token>, name: &str) -> bool {
+    token.is_some_and(|t| matches!(&t.tok, Tok::Cmd(c) if c == name))
+}
+
+/// All of `tokens` as one expression without a unit.
+pub(super) fn scalar(tokens: &[Token], steps: &Steps) -> Option<Expr> {
+    let mut p = Parser::new(tokens, steps);
     let e = p.expr()?;
-    (p.at == tokens.len()).then_some(e)
+    (p.at == tokens.len() && p.unit.is_none()).then_some(e)
 }
 
-/// All of `tokens` as one expression and the words after it.
-pub(super) fn scalar_with_unit(tokens: &[Token]) -> Option<Value> {
-    let mut p = Parser { tokens, at: 0, depth: 0, units: true, unit: None };
+/// All of `tokens` as one expression and the unit around it.
+pub(super) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr, Option<Unit>)> {
+    let mut p = Parser { units: true, ..Parser::new(tokens, steps) };
     let e = p.expr()?;
-    (p.at == tokens.len()).then_some(Value::Scalar(e, p.unit))
+    (p.at == tokens.len()).then_some((e, p.unit))
 }
 
-fn times(a: Expr, b: Expr) -> Expr {
-    Expr::Mul(vec![a, b])
-}
-
-struct Parser<'a> {
-    tokens: &'a [Token],
-    at: usize,
-    depth: usize,
-    /// Words after the expression are its unit.
+pub(super) struct Parser<'a> {
+    pub(super) tokens: &'a [Token],
+    pub(super) at: usize,
+    pub(super) depth: usize,
+    pub(super) steps: &'a Steps,
+    /// Words at the end are the unit.
     units: bool,
-    unit: Option<String>,
+    unit: Option<Unit>,
+    /// Inside bars: the next bar closes.
+    pub(super) bars: usize,
 }
 
 impl<'a> Parser<'a> {
-    fn peek(&self) -> Option<&'a Tok> {
+    pub(super) fn new(tokens: &'a [Token], steps: &'a Steps) -> Self {
+        Parser { tokens, at: 0, depth: 0, steps, units: false, unit: None, bars: 0 }
+    }
+
+    pub(super) fn peek(&self) -> Option<&'a Tok> {
         self.tokens.get(self.at).map(|t| &t.tok)
     }
 
-    fn eat(&mut self, sign: char) -> bool {
+    pub(super) fn token(&self, ahead: usize) -> Option<&'a Token> {
+        self.tokens.get(self.at + ahead)
+    }
+
+    pub(super) fn eat(&mut self, sign: char) -> bool {
         let found = self.peek() == Some(&Tok::Sym(sign));
         self.at += usize::from(found);
         found
     }
 
-    fn need(&mut self, sign: char) -> Option<()> {
+    pub(super) fn eat_cmd(&mut self, name: &str) -> bool {
+        let found = is_cmd(self.token(0), name);
+        self.at += usize::from(found);
+        found
+    }
+
+    pub(super) fn need(&mut self, sign: char) -> Option<()> {
         self.eat(sign).then_some(())
     }
 
-    fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+    pub(super) fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        self.steps.spend(2)?;
         if self.depth > MAX_DEPTH {
             return None;
         }
@@ -108,7 +97,8 @@ impl<'a> Parser<'a> {
         out
     }
 
-    fn expr(&mut self) -> Option<Expr> {
+    /// `expr := term (('+' | '-') term)*`
+    pub(super) fn expr(&mut self) -> Option<Expr> {
         self.deeper(|p| {
             let mut terms = vec![p.term()?];
             loop {
@@ -124,120 +114,217 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn term(&mut self) -> Option<Expr> {
+    /// `term := sign* factor (('*' | '/')? factor)*`, juxtaposition is a product; the unit may follow.
+    pub(super) fn term(&mut self) -> Option<Expr> {
         if self.eat('-') {
             return self.deeper(Self::term).map(negate);
         }
         if self.eat('+') {
             return self.deeper(Self::term);
         }
-        let mut factors = vec![self.power()?];
+        self.currency();
+        let mut negative = false;
+        if self.unit.is_some() && self.eat('-') {
+            negative = true;
+        }
+        let mut factors = vec![self.mixed()?];
         loop {
-            if self.eat('*') {
-                factors.push(self.signed_power()?);
-            } else if self.eat('/') || self.eat(':') {
-                factors.push(invert(self.signed_power()?));
-            } else if factors.iter().any(Expr::has_numbers) && self.trailing_unit() {
+            self.steps.spend(1)?;
+            if self.scaled(&mut factors) {
+                continue;
+            }
+            if self.trailing_unit() {
                 break;
+            }
+            if self.eat('*') {
+                let sign = self.sign();
+                factors.push(signed(sign, self.mixed()?));
+            } else if self.eat('/') {
+                let sign = self.sign();
+                let by = self.mixed()?;
+                factors.push(signed(sign, power(by, integer(-1))));
+            } else if self.eat_cmd("bmod") || self.eat_cmd("mod") {
+                let a = product(std::mem::take(&mut factors));
+                let n = self.power()?;
+                factors.push(Expr::Call("mod", vec![a, n]));
             } else if self.begins_factor() {
-                let mixed = self.mixed_fraction(&factors);
-                let f = self.power()?;
-                match mixed {
-                    true => factors = vec![Expr::Add(vec![factors.remove(0), f])],
-                    false => factors.push(f),
-                }
+                factors.push(self.power()?);
             } else {
                 break;
             }
         }
-        Some(if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) })
+        let value = product(factors);
+        Some(if negative { negate(value) } else { value })
     }
 
-    fn signed_power(&mut self) -> Option<Expr> {
-        if self.eat('-') { self.deeper(Self::signed_power).map(negate) } else { self.power() }
+    fn sign(&mut self) -> bool {
+        let mut negative = false;
+        loop {
+            if self.eat('-') {
+                negative = !negative;
+            } else if !self.eat('+') {
+                return negative;
+            }
+        }
     }
 
-    /// Whether a factor without a sign before it follows.
+    /// `$`, euro and so on before an amount.
+    fn currency(&mut self) {
+        let Some(Tok::Sym(c)) = self.peek() else { return };
+        let name = match c {
+            '$' => "$",
+            '\u{20ac}' => "euro",
+            '\u{a3}' => "pound sterling",
+            '\u{a5}' => "yen",
+            '\u{20b9}' => "rupee",
+            _ => return,
+        };
+        self.at += 1;
+        if self.unit.is_none() {
+            self.unit = unit::unit(&[Part { name: name.to_owned(), power: 1 }]);
+        }
+    }
+
+    /// A number and words such as "million" or "dozen".
+    fn scaled(&mut self, factors: &mut Vec<Expr>) -> bool {
+        let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
+            return false;
+        };
+        let lower = w.trim().to_lowercase();
+        let (first, rest) = lower.split_once(' ').unwrap_or((&lower, ""));
+        match number_words::scale(first).filter(|_| rest.is_empty()) {
+            Some(n) => {
+                self.at += 1;
+                factors.push(integer(n));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A factor; an integer before a fraction of digits is a mixed number.
+    fn mixed(&mut self) -> Option<Expr> {
+        let whole = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(n), .. }) if n.bytes().all(|b| b.is_ascii_digit()));
+        if whole(self.token(0)) && !is(self.token(1), '^') {
+            let digits =
+                |at: usize| is(self.token(at), '{') && whole(self.token(at + 1)) && is(self.token(at + 2), '}');
+            let two = |n: Option<&Token>| matches!(n, Some(Token { tok: Tok::Num(n), .. }) if n.len() == 2);
+            let framed = is_cmd(self.token(1), "frac")
+                && ((digits(2) && digits(5)) || (two(self.token(2)) && whole(self.token(2))));
+            let plain = whole(self.token(1))
+                && self.token(1).is_some_and(|t| t.spaced)
+                && is(self.token(2), '/')
+                && whole(self.token(3));
+            if framed || plain {
+                let n = self.number()?;
+                let part = if framed {
+                    self.power()?
+                } else {
+                    let over = self.number()?;
+                    self.need('/')?;
+                    divide(over, self.number()?)
+                };
+                return Some(Expr::Add(vec![n, part]));
+            }
+        }
+        self.power()
+    }
+
     fn begins_factor(&self) -> bool {
         match self.peek() {
-            Some(Tok::Cmd(c)) => !matches!(c.as_str(), "rfloor" | "rceil" | "rangle" | "end"),
-            Some(Tok::Word(_) | Tok::Sym('(' | '{' | '[')) => true,
-            // Two numbers side by side are no product; 1 1/2 is a mixed number.
-            Some(Tok::Num(_)) => {
-                self.plain_mixed()
-                    || !matches!(self.tokens.get(self.at.wrapping_sub(1)).map(|t| &t.tok), Some(Tok::Num(_)))
-            }
-            _ => false,
+            // Two numbers side by side are no product, unless the second has an exponent's sign of its own.
+            Some(Tok::Num(_)) => false,
+            Some(Tok::Word(_)) => true,
+            Some(Tok::Text(t)) => super::function::is_function(t.trim()),
+            Some(Tok::Cmd(c)) => super::function::begins(c),
+            Some(Tok::Sym('|')) => self.bars == 0,
+            Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
+            None => false,
         }
     }
 
-    fn number_at(&self, at: usize) -> Option<&'a str> {
-        match self.tokens.get(at).map(|t| &t.tok) {
-            Some(Tok::Num(n)) if n.bytes().all(|b| b.is_ascii_digit()) => Some(n),
-            _ => None,
-        }
-    }
-
-    /// `1 1/2` at the second number.
-    fn plain_mixed(&self) -> bool {
-        let spaced = self.tokens.get(self.at).is_some_and(|t| t.spaced);
-        let parts = [self.at.wrapping_sub(1), self.at, self.at + 2].map(|i| self.number_at(i).is_some());
-        spaced && parts == [true; 3] && is(self.tokens.get(self.at + 1), '/') && self.at == 1 + self.sign_before()
-    }
-
-    /// Tokens of a sign before the number that a mixed number begins with.
-    fn sign_before(&self) -> usize {
-        usize::from(matches!(self.tokens.first().map(|t| &t.tok), Some(Tok::Sym('-' | '+'))))
-    }
-
-    /// `1\frac{1}{2}` at its fraction, or `1 1/2` at its second number: a sum, not a product.
-    fn mixed_fraction(&self, factors: &[Expr]) -> bool {
-        let whole = matches!(factors, [Expr::Num { value, decimals: None }] if value.is_integer());
-        let tok = |k: usize| self.tokens.get(self.at + k).map(|t| &t.tok);
-        let of_digits =
-            |from: usize, to: usize| (from..=to).all(|k| matches!(tok(k), Some(Tok::Sym('{' | '}') | Tok::Num(_))));
-        match tok(0) {
-            Some(Tok::Cmd(c)) if FRACTIONS.contains(&c.as_str()) => {
-                whole && if tok(1) == Some(&Tok::Sym('{')) { of_digits(1, 6) } else { of_digits(1, 1) }
-            }
-            _ => whole && self.plain_mixed(),
-        }
-    }
-
-    /// Takes the words at the end of the expression as its unit.
+    /// Takes the words at the end of the whole expression as its unit.
     fn trailing_unit(&mut self) -> bool {
-        if self.units && self.depth <= 1 {
-            self.unit = unit::read(&self.tokens[self.at..]);
+        if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
+            return false;
         }
-        if self.unit.is_some() {
+        let found =
+            trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
+        if let Some(found) = found {
+            // Dollars said twice are dollars.
+            self.unit = Some(found);
             self.at = self.tokens.len();
+            return true;
         }
-        self.unit.is_some()
+        false
     }
 
-    fn power(&mut self) -> Option<Expr> {
+    /// True when `^\circ` stands here.
+    pub(super) fn degree(&self) -> Option<usize> {
+        if is_cmd(self.token(0), "circ") {
+            return Some(1);
+        }
+        if !is(self.token(0), '^') {
+            return None;
+        }
+        if is_cmd(self.token(1), "circ") {
+            return Some(2);
+        }
+        (is(self.token(1), '{') && is_cmd(self.token(2), "circ") && is(self.token(3), '}')).then_some(4)
+    }
+
+    /// `power := postfix ('^' exponent)?`
+    pub(super) fn power(&mut self) -> Option<Expr> {
         let base = self.postfix()?;
-        let degree = |p: &Self| match p.tokens.get(p.at + 1).map(|t| &t.tok) {
-            Some(Tok::Sym('o')) => true,
-            Some(Tok::Sym('{')) => is(p.tokens.get(p.at + 2), 'o'),
-            _ => false,
-        };
-        if self.peek() != Some(&Tok::Sym('^')) || degree(self) {
+        if let Some(n) = self.degree() {
+            // At the end of everything it is the unit.
+            if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
+                return Some(base);
+            }
+            if self.units && trailing(&self.tokens[self.at..], true).is_some() {
+                return Some(base);
+            }
+            self.at += n;
+            return Some(Expr::Call("degree", vec![base]));
+        }
+        if self.peek() != Some(&Tok::Sym('^')) {
             return Some(base);
         }
         self.at += 1;
+        // The transpose of a matrix.
+        let transposed = matches!(base, Expr::Matrix(_)) && {
+            let t =
+                |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Word(w), .. }) if w == "T") || is_cmd(t, "top");
+            if t(self.token(0)) {
+                self.at += 1;
+                true
+            } else if is(self.token(0), '{') && t(self.token(1)) && is(self.token(2), '}') {
+                self.at += 3;
+                true
+            } else {
+                false
+            }
+        };
+        if transposed {
+            return Some(Expr::Call("transpose", vec![base]));
+        }
         let exponent = self.deeper(Self::exponent)?;
-        Some(Expr::Pow(Box::new(base), Box::new(exponent)))
+        let mut base = power(base, exponent);
+        while self.eat('!') {
+            base = Expr::Call("factorial", vec![base]);
+        }
+        Some(base)
     }
 
-    fn exponent(&mut self) -> Option<Expr> {
+    pub(super) fn exponent(&mut self) -> Option<Expr> {
         if self.eat('{') {
-            let e = self.expr()?;
-            self.need('}')?;
-            return Some(e);
+            return self.bracket('}');
         }
         if self.eat('-') {
             return self.deeper(Self::exponent).map(negate);
+        }
+        if self.eat('+') {
+            return self.deeper(Self::exponent);
         }
         self.power()
     }
@@ -245,73 +332,162 @@ impl<'a> Parser<'a> {
     fn postfix(&mut self) -> Option<Expr> {
         let mut e = self.primary()?;
         loop {
-            if self.eat('!') {
+            if is(self.token(0), '!') && is(self.token(1), '!') && !self.token(1)?.spaced {
+                self.at += 2;
+                e = Expr::Call("factorial2", vec![e]);
+            } else if self.eat('!') {
                 e = Expr::Call("factorial", vec![e]);
-            } else if self.peek() == Some(&Tok::Sym('%')) && self.at + 1 < self.tokens.len() {
+            } else if self.peek() == Some(&Tok::Sym('%')) && !(self.units && self.at + 1 == self.tokens.len()) {
                 self.at += 1;
-                e = Expr::Mul(vec![e, invert(integer(100))]);
+                e = divide(e, integer(100));
+            } else if self.peek() == Some(&Tok::Sym('_')) && matches!(e, Expr::Num { .. } | Expr::Add(_)) {
+                // (101)_2
+                let Expr::Num { value, .. } = &e else { return None };
+                let text = value.is_integer().then(|| value.numer().to_string())?;
+                self.at += 1;
+                e = self.based(&text)?;
             } else {
                 return Some(e);
             }
         }
     }
 
-    fn bracket(&mut self, close: char) -> Option<Expr> {
-        let e = self.expr()?;
+    pub(super) fn bracket(&mut self, close: char) -> Option<Expr> {
+        let bars = std::mem::take(&mut self.bars);
+        let mut e = self.expr()?;
+        if self.eat_cmd("choose") {
+            e = Expr::Call("binom", vec![e, self.expr()?]);
+        }
+        self.bars = bars;
         self.need(close)?;
         Some(e)
     }
 
     /// The argument of a command: a group, or one digit or letter.
-    fn argument(&mut self) -> Option<Expr> {
+    pub(super) fn argument(&mut self) -> Option<Expr> {
         if self.eat('{') {
             return self.bracket('}');
         }
         match self.peek()? {
             Tok::Num(_) => self.number(),
-            Tok::Word(w) if w.chars().count() == 1 => {
-                self.at += 1;
-                Some(Expr::Var(w.clone()))
-            }
+            Tok::Word(w) if w.chars().count() == 1 => self.primary(),
             Tok::Sym('(') => {
                 self.at += 1;
                 self.bracket(')')
+            }
+            Tok::Sym('-') => {
+                self.at += 1;
+                self.deeper(Self::argument).map(negate)
             }
             Tok::Cmd(_) => self.primary(),
             _ => None,
         }
     }
 
-    fn number(&mut self) -> Option<Expr> {
+    /// A number, with its base when one is given.
+    pub(super) fn number(&mut self) -> Option<Expr> {
         let Some(Tok::Num(text)) = self.peek() else { return None };
         self.at += 1;
-        let n = number(text)?;
-        if self.eat('_') {
-            let base = match self.tokens.get(self.at..self.at + 3) {
-                Some([a, Token { tok: Tok::Text(t), .. }, b]) if is(Some(a), '{') && is(Some(b), '}') => {
-                    let base = ["two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-                        .iter()
-                        .position(|w| w == t)?;
-                    self.at += 3;
-                    integer(base as i64 + 2)
-                }
-                _ => self.argument()?,
-            };
-            return Some(Expr::Call("base", vec![n, base]));
+        // Long decimals are cancelled down, which is quadratic.
+        let length = text.len() as u64;
+        self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
+        if let Some(e) = self.prefixed(text) {
+            return Some(e);
         }
-        Some(n)
+        // 1A_{16}: digits and letters up to a base.
+        let mut digits = text.clone();
+        let mut n = 0;
+        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
+            digits += t;
+            n += 1;
+        }
+        if (n > 0 || text.bytes().all(|b| b.is_ascii_digit())) && is(self.token(n), '_') {
+            let from = self.at;
+            self.at += n + 1;
+            if let Some(e) = self.based(&digits) {
+                return Some(e);
+            }
+            self.at = from;
+        }
+        number(text)
+    }
+
+    /// `0x1F`, `0b101`, `0o17`.
+    fn prefixed(&mut self, text: &str) -> Option<Expr> {
+        let Some(Token { tok: Tok::Word(w), spaced: false }) = self.token(0).filter(|_| text == "0") else {
+            return None;
+        };
+        let base = match w.chars().next()? {
+            'b' | 'B' => 2,
+            'o' => 8,
+            'x' | 'X' => 16,
+            _ => return None,
+        };
+        let mut digits = w[1..].to_owned();
+        let mut n = 1;
+        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
+            digits += t;
+            n += 1;
+        }
+        let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
+        self.at += n;
+        self.in_base(value, digits, base)
+    }
+
+    /// The base behind `_`: a number or its name.
+    fn based(&mut self, digits: &str) -> Option<Expr> {
+        const NAMES: [(&str, i64); 14] = [
+            ("two", 2),
+            ("three", 3),
+            ("four", 4),
+            ("five", 5),
+            ("six", 6),
+            ("seven", 7),
+            ("eight", 8),
+            ("nine", 9),
+            ("ten", 10),
+            ("twelve", 12),
+            ("sixteen", 16),
+            ("hex", 16),
+            ("bin", 2),
+            ("oct", 8),
+        ];
+        let braced = self.eat('{');
+        self.eat('(');
+        let base = match self.peek()? {
+            Tok::Num(n) => n.parse::<u32>().ok()?,
+            Tok::Text(t) | Tok::Word(t) => {
+                let name = t.trim().trim_start_matches("base").trim();
+                NAMES.iter().find(|(n, _)| *n == name).map(|n| n.1 as u32).or_else(|| name.parse().ok())?
+            }
+            _ => return None,
+        };
+        self.at += 1;
+        self.eat(')');
+        if braced {
+            self.need('}')?;
+        }
+        if !(2..=36).contains(&base) {
+            return None;
+        }
+        let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
+        self.in_base(value, digits.to_owned(), base)
+    }
+
+    fn in_base(&mut self, value: BigInt, digits: String, base: u32) -> Option<Expr> {
+        if digits.len() > MAX_DIGITS {
+            return None;
+        }
+        self.steps.spend(digits.len() as u64)?;
+        if self.units && self.at == self.tokens.len() {
+            self.unit = Some(Unit::Base(digits, base));
+        }
+        Some(rational(Rational::from_integer(value)))
     }
 
     fn primary(&mut self) -> Option<Expr> {
         self.deeper(|p| match p.peek()? {
-            Tok::Num(_) => {
-                let mixed = p.at > 0 && p.plain_mixed();
-                let n = p.number()?;
-                if mixed && p.eat('/') {
-                    return Some(times(n, invert(p.number()?)));
-                }
-                Some(n)
-            }
+            Tok::Num(_) => p.number(),
             Tok::Word(w) => {
                 p.at += 1;
                 p.word(w)
@@ -319,6 +495,10 @@ impl<'a> Parser<'a> {
             Tok::Cmd(c) => {
                 p.at += 1;
                 p.command(c)
+            }
+            Tok::Text(t) if super::function::is_function(t.trim()) => {
+                p.at += 1;
+                p.word(t.trim())
             }
             Tok::Sym('(') => {
                 p.at += 1;
@@ -334,204 +514,265 @@ impl<'a> Parser<'a> {
             }
             Tok::Sym('|') => {
                 p.at += 1;
-                let e = p.bracket('|')?;
-                Some(Expr::Call("abs", vec![e]))
+                p.bars += 1;
+                let e = p.expr()?;
+                p.bars -= 1;
+                p.need('|')?;
+                Some(match e {
+                    Expr::Matrix(_) => Expr::Call("det", vec![e]),
+                    e => Expr::Call("abs", vec![e]),
+                })
             }
             _ => None,
         })
     }
 
-    /// A run of letters: a function, a constant, or variables side by side.
-    fn word(&mut self, word: &str) -> Option<Expr> {
-        if FUNCTIONS.contains(&word)
-            || matches!(word, "sqrt" | "pi" | "infinity" | "infty" | "inf")
-            || GREEK.contains(&word)
-        {
-            return self.command(if word.starts_with("inf") { "infty" } else { word });
+    /// A name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
+    pub(super) fn name(&mut self, letter: &str) -> Option<String> {
+        let mut name = letter.to_owned();
+        loop {
+            if self.eat('\'') {
+                name.push('\'');
+            } else if is(self.token(0), '_') {
+                self.at += 1;
+                name.push('_');
+                name += &self.index()?;
+            } else if is(self.token(0), '^') && (is(self.token(1), '\'') || is(self.token(1), '*')) {
+                self.at += 2;
+                name.push('\'');
+            } else if is(self.token(0), '^') && is(self.token(1), '{') && is(self.token(2), '\'') {
+                self.at += 2;
+                while self.eat('\'') {
+                    name.push('\'');
+                }
+                self.need('}')?;
+            } else {
+                return Some(name);
+            }
         }
-        let letters: Vec<char> = word.chars().collect();
-        if letters.len() > 3 {
-            return None;
-        }
-        let mut factors: Vec<Expr> = letters.iter().map(|c| Expr::Var(c.to_string())).collect();
-        if self.eat('_') {
-            let index = self.subscript()?;
-            let last = factors.pop()?;
-            let Expr::Var(name) = last else { return None };
-            factors.push(Expr::Var(format!("{name}_{index}")));
-        }
-        // x(y) and f(x) are products here: the same on both sides, so equality is not touched.
-        let last = factors.pop()?;
-        if factors.is_empty() {
-            return Some(last);
-        }
-        // ab^2 squares b alone.
-        let last = match self.eat('^') {
-            true => Expr::Pow(Box::new(last), Box::new(self.deeper(Self::exponent)?)),
-            false => last,
-        };
-        factors.push(last);
-        Some(Expr::Mul(factors))
     }
 
-    fn subscript(&mut self) -> Option<String> {
+    fn index(&mut self) -> Option<String> {
         let from = self.at;
         if self.eat('{') {
-            while !self.eat('}') {
-                self.peek()?;
+            let mut level = 1;
+            while level > 0 {
+                level += match self.peek()? {
+                    Tok::Sym('{') => 1,
+                    Tok::Sym('}') => -1,
+                    _ => 0,
+                };
                 self.at += 1;
             }
         } else {
             self.peek()?;
             self.at += 1;
         }
-        Some(format!(
-            "{:?}",
-            self.tokens[from..self.at]
-                .iter()
-                .map(|t| &t.tok)
-                .filter(|t| !matches!(t, Tok::Sym('{' | '}')))
-                .collect::<Vec<_>>()
-        ))
+        Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
     }
 
-    fn command(&mut self, name: &str) -> Option<Expr> {
-        match name {
-            name if FRACTIONS.contains(&name) => {
-                if let Some((n, d)) = self.digit_fraction() {
-                    return Some(times(n, invert(d)));
-                }
-                let n = self.argument()?;
-                Some(times(n, invert(self.argument()?)))
-            }
-            "binom" | "dbinom" | "tbinom" => {
-                let n = self.argument()?;
-                Some(Expr::Call("binom", vec![n, self.argument()?]))
-            }
-            "sqrt" => {
-                let degree = if self.eat('[') { self.bracket(']')? } else { integer(2) };
-                let x = self.argument()?;
-                Some(Expr::Pow(Box::new(x), Box::new(invert(degree))))
-            }
-            "pi" => Some(Expr::Var("pi".into())),
-            "infty" => Some(Expr::Var("infty".into())),
-            "lfloor" => self.enclosed("rfloor", "floor"),
-            "lceil" => self.enclosed("rceil", "ceil"),
-            "max" | "min" => {
-                self.need('(')?;
-                let mut args = vec![self.expr()?];
-                while self.eat(',') {
-                    args.push(self.expr()?);
-                }
-                self.need(')')?;
-                Some(Expr::Call(if name == "max" { "max" } else { "min" }, args))
-            }
-            n if GREEK.contains(&n) => Some(Expr::Var(n.to_owned())),
-            n => self.function(FUNCTIONS.iter().find(|f| **f == n)?),
+    /// A variable, or a named function of what follows in brackets.
+    pub(super) fn named(&mut self, letter: &str) -> Option<Expr> {
+        let name = self.name(letter)?;
+        // f^{-1}(x) is the inverse function.
+        let inverse = [Tok::Sym('^'), Tok::Sym('{'), Tok::Sym('-'), Tok::Num("1".into()), Tok::Sym('}'), Tok::Sym('(')];
+        let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
+        let ahead = |n: usize| self.token(n).map(|t| &t.tok);
+        if functional && (0..inverse.len()).all(|n| ahead(n) == Some(&inverse[n])) {
+            self.at += 5;
+            return self.applied(format!("{name}^-1"));
         }
-    }
-
-    /// `\frac12`, `\frac1{2}`: a digit is an argument of its own.
-    fn digit_fraction(&mut self) -> Option<(Expr, Expr)> {
-        let text = self.number_at(self.at)?;
-        let mut digits = text.chars().map(|c| integer(i64::from(c.to_digit(10).unwrap_or(0))));
-        match text.len() {
-            1 => {
-                self.at += 1;
-                Some((digits.next()?, self.argument()?))
-            }
-            2 => {
-                self.at += 1;
-                Some((digits.next()?, digits.next()?))
-            }
-            _ => None,
+        // h(a + b) may be a product; f(...), g(...) and h(x) are not.
+        let single = is(self.token(2), ')') || is(self.token(2), ',');
+        if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {
+            return self.applied(name);
         }
+        Some(Expr::Var(name))
     }
 
-    fn enclosed(&mut self, close: &str, function: &'static str) -> Option<Expr> {
-        let e = self.expr()?;
-        match self.peek() {
-            Some(Tok::Cmd(c)) if c == close => {
-                self.at += 1;
-                Some(Expr::Call(function, vec![e]))
-            }
-            _ => None,
+    fn applied(&mut self, name: String) -> Option<Expr> {
+        let args = self.arguments()?;
+        Some(Expr::Apply(name, args))
+    }
+
+    /// `(a, b, ...)`
+    pub(super) fn arguments(&mut self) -> Option<Vec<Expr>> {
+        let close = if self.eat('(') { ')' } else { self.need('{').map(|()| '}')? };
+        let mut args = vec![self.expr()?];
+        while self.eat(',') || self.eat(';') {
+            args.push(self.expr()?);
         }
-    }
-
-    /// `\sin x`, `\sin^2(x)`, `\log_2 8`, `\ln 3x`.
-    fn function(&mut self, name: &'static str) -> Option<Expr> {
-        let base = if self.eat('_') { Some(self.argument()?) } else { None };
-        let exponent = if self.eat('^') { Some(self.deeper(Self::exponent)?) } else { None };
-        let argument = match self.peek()? {
-            Tok::Sym('(') => {
-                self.at += 1;
-                self.bracket(')')?
-            }
-            Tok::Sym('{') => {
-                self.at += 1;
-                self.bracket('}')?
-            }
-            _ => {
-                let mut factors = vec![self.power()?];
-                while matches!(self.peek(), Some(Tok::Word(w)) if w.chars().count() == 1)
-                    || matches!(self.peek(), Some(Tok::Cmd(c)) if c == "pi" || GREEK.contains(&c.as_str()))
-                {
-                    factors.push(self.power()?);
-                }
-                if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
-            }
-        };
-        let degrees = self.peek() == Some(&Tok::Sym('^')) || self.peek() == Some(&Tok::Sym('o'));
-        let argument = match degrees {
-            true => {
-                self.eat('^');
-                let braced = self.eat('{');
-                self.need('o')?;
-                if braced {
-                    self.need('}')?;
-                }
-                Expr::Call("degree", vec![argument])
-            }
-            false => argument,
-        };
-        let call = match (name, base) {
-            ("exp", None) => Expr::Pow(Box::new(Expr::Var("e".into())), Box::new(argument)),
-            ("log" | "lg", base) => Expr::Call("log", vec![base.unwrap_or(integer(10)), argument]),
-            (_, Some(_)) => return None,
-            (name, None) => Expr::Call(name, vec![argument]),
-        };
-        Some(match exponent {
-            // sin^{-1} is the inverse function.
-            Some(Expr::Num { value, .. }) if value == BigRational::from_integer((-1).into()) => match call {
-                Expr::Call("sin", a) => Expr::Call("arcsin", a),
-                Expr::Call("cos", a) => Expr::Call("arccos", a),
-                Expr::Call("tan", a) => Expr::Call("arctan", a),
-                _ => return None,
-            },
-            Some(e) => Expr::Pow(Box::new(call), Box::new(e)),
-            None => call,
-        })
+        self.need(close)?;
+        Some(args)
     }
 }
 
-/// The number a token writes.
-fn number(text: &str) -> Option<Expr> {
+fn signed(negative: bool, e: Expr) -> Expr {
+    if negative { negate(e) } else { e }
+}
+
+/// A product of factors.
+pub(super) fn product(mut factors: Vec<Expr>) -> Expr {
+    if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
+}
+
+/// A token as text.
+pub(super) fn shown(tok: &Tok) -> String {
+    match tok {
+        Tok::Num(t) | Tok::Word(t) | Tok::Cmd(t) | Tok::Text(t) => t.trim().to_owned(),
+        Tok::Sym(c) => c.to_string(),
+    }
+}
+
+/// The number a token writes: digits, a point, `(` before digits that repeat, an exponent.
+pub(super) fn number(text: &str) -> Option<Expr> {
     let (mantissa, exponent) = text.split_once('e').map_or((text, None), |(m, e)| (m, Some(e)));
-    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
     if mantissa.len() > MAX_DIGITS {
         return None;
     }
+    let (mantissa, period) = mantissa.split_once('(').map_or((mantissa, None), |(m, p)| (m, Some(p)));
+    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
     let digits = format!("{whole}{}", fraction.unwrap_or(""));
-    let decimals = fraction.map(|f| f.len() as u32);
-    let mut value = BigRational::new(digits.parse::<BigInt>().ok()?, BigInt::from(10).pow(decimals.unwrap_or(0)));
+    let decimals = fraction.map_or(0, |f| f.len() as u32);
+    let ten = |n: u32| BigInt::from(10).pow(n);
+    let mut value =
+        Rational::new(if digits.is_empty() { BigInt::from(0) } else { digits.parse().ok()? }, ten(decimals));
+    if let Some(period) = period {
+        let length = period.len() as u32;
+        value += Rational::new(period.parse::<BigInt>().ok()?, ten(decimals) * (ten(length) - 1));
+        return Some(rational(value));
+    }
     if let Some(e) = exponent {
         let e: i32 = e.parse().ok()?;
-        if e.unsigned_abs() > MAX_POWER_OF_TEN {
-            return None;
+        if e.abs() > MAX_POWER_OF_TEN {
+            return Some(Expr::Mul(vec![rational(value), power(integer(10), integer(i64::from(e)))]));
         }
-        value *= BigRational::from_integer(10.into()).pow(e);
-        return Some(Expr::Num { value, decimals: None });
+        value *= Rational::from_integer(10.into()).pow(e);
+        let left = (i64::from(decimals) - i64::from(e)).max(0) as u32;
+        return Some(Expr::Num { value, decimals: Some(left).filter(|&d| d > 0) });
     }
-    Some(Expr::Num { value, decimals })
+    Some(Expr::Num { value, decimals: fraction.map(|_| decimals) })
+}
+
+/// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
+/// only words in `\text` are a unit.
+fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
+    let first = rest.first()?;
+    let begins = match &first.tok {
+        Tok::Text(t) => !super::function::is_function(t.trim()),
+        Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
+        Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega") && after_number),
+        Tok::Sym(c) => {
+            matches!(c, '%' | '^' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '$')
+                || (*c == '*' && matches!(rest.get(1).map(|t| &t.tok), Some(Tok::Text(_))))
+        }
+        Tok::Num(_) => false,
+    };
+    if !begins {
+        return None;
+    }
+    let mut words: Vec<(String, i32)> = Vec::new();
+    let (mut at, mut over) = (0, 1);
+    let name = |words: &mut Vec<(String, i32)>, text: &str, over: i32| {
+        // "square" and "cubic" belong to the next word; unknown words to each other.
+        let joined = words.last_mut().filter(|(w, _)| {
+            let last = w.to_lowercase();
+            matches!(last.as_str(), "square" | "sq" | "sq." | "cubic" | "cu" | "cu." | "u")
+                || (unit::word(w).is_none() && unit::word(text).is_none())
+        });
+        match joined {
+            Some((w, _)) if w == "u" => w.push_str(text),
+            Some((w, _)) => {
+                w.push(' ');
+                w.push_str(text);
+            }
+            None => words.push((text.to_owned(), over)),
+        }
+    };
+    while let Some(t) = rest.get(at) {
+        at += 1;
+        match &t.tok {
+            Tok::Word(w) if w == "per" => over = -1,
+            Tok::Word(w) => name(&mut words, w, over),
+            Tok::Text(text) => {
+                for word in text.replace('/', " / ").replace(['^', '*', '\u{b7}', '{', '}'], " ^ ").split_whitespace() {
+                    match word {
+                        "per" | "/" | "an" | "a" if word.len() > 2 || word == "/" => over = -1,
+                        "^" => {}
+                        "(" | ")" => {}
+                        w if w.parse::<i32>().is_ok() => words.last_mut()?.1 *= w.parse::<i32>().ok()?,
+                        w => {
+                            // m2, m^2, s-1.
+                            let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+                            let power: i32 = w[letters.len()..].parse().unwrap_or(1);
+                            if letters.is_empty() {
+                                return None;
+                            }
+                            name(&mut words, letters.trim_matches(['(', ')', ',']), over);
+                            words.last_mut()?.1 *= power;
+                        }
+                    }
+                }
+            }
+            Tok::Cmd(c) if c == "circ" => {
+                // Degrees Celsius, in Unicode or after the sign.
+                match rest.get(at).map(|t| &t.tok) {
+                    Some(Tok::Word(w) | Tok::Text(w)) if matches!(w.trim(), "C" | "F" | "Celsius" | "Fahrenheit") => {
+                        at += 1;
+                        words.push((if w.trim().starts_with('C') { "celsius" } else { "fahrenheit" }.to_owned(), 1));
+                    }
+                    _ => words.push(("degree".to_owned(), 1)),
+                }
+            }
+            Tok::Cmd(c) if c == "mu" => words.push(("u".to_owned(), over)),
+            Tok::Cmd(c) if c == "Omega" => name(&mut words, "Omega", over),
+            Tok::Sym('/') => over = -1,
+            Tok::Sym('*' | '{' | '}' | '(' | ')') => {}
+            Tok::Sym('%') => words.push(("%".to_owned(), 1)),
+            Tok::Sym('$') => words.push(("$".to_owned(), 1)),
+            Tok::Sym('\u{20ac}') => words.push(("euro".to_owned(), 1)),
+            Tok::Sym('^') if is_cmd(rest.get(at), "circ") || is_cmd(rest.get(at + 1), "circ") => {}
+            Tok::Sym('^') => {
+                while is(rest.get(at), '{') || is(rest.get(at), '(') {
+                    at += 1;
+                }
+                let negative = is(rest.get(at), '-');
+                at += usize::from(negative);
+                let Some(Tok::Num(n)) = rest.get(at).map(|t| &t.tok) else { return None };
+                at += 1;
+                let n: i32 = n.parse().ok().filter(|n| *n < 10)?;
+                words.last_mut()?.1 *= if negative { -n } else { n };
+            }
+            Tok::Num(n) if !t.spaced && !words.is_empty() => {
+                words.last_mut()?.1 *= n.parse::<i32>().ok().filter(|n| *n < 10)?
+            }
+            Tok::Sym('-') => {}
+            _ => return None,
+        }
+    }
+    let parts: Vec<Part> = words.into_iter().map(|(name, power)| Part { name, power }).collect();
+    if parts.is_empty() { None } else { unit::unit(&parts) }
+}
+
+/// Whether a word after a number begins its unit, and is no variable or function.
+fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
+    if super::function::is_function(word)
+        || GREEK.contains(&word)
+        || matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or")
+    {
+        return false;
+    }
+    let letters = word.chars().count();
+    if letters == 1 {
+        // 5 m, but not 5 x, and not 5m.
+        return spaced
+            && (words == 1 || words <= 6)
+            && matches!(word, "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T")
+            && words != 2;
+    }
+    unit::is_sign(word)
+        || letters >= 4
+        || (letters == 3 && (spaced || unit::word(word).is_some()))
+        || (spaced && (unit::word(word).is_some() || words > 1 || matches!(word, "th" | "st" | "nd" | "rd")))
+        || matches!(word, "th" | "st" | "nd" | "rd" | "am" | "pm" | "AM" | "PM")
 }

@@ -1,0 +1,219 @@
+//! The answer inside a text, and the answer without its wrappers.
+
+use super::math::{self, Steps, Value};
+use super::python;
+
+/// Most wrappers around one answer.
+const MAX_WRAPPERS: usize = 32;
+/// Longest text that can be one answer.
+pub(super) const MAX_ANSWER: usize = 10_000;
+
+/// One way to write a text: no white space around, one space inside.
+fn collapse(text: &str) -> String {
+    text.split(python::is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The text without the wrappers of an answer: dollar signs, boxes, bold, `\text`, a final full stop.
+pub(super) fn bare(text: &str) -> String {
+    let mut text = collapse(text);
+    for _ in 0..MAX_WRAPPERS {
+        let inner = unwrap(&text);
+        if inner.len() == text.len() {
+            break;
+        }
+        text = inner;
+    }
+    text
+}
+
+fn unwrap(text: &str) -> String {
+    let t = python::strip(text);
+    let pairs = [
+        ("$$", "$$"),
+        ("$", "$"),
+        ("\\(", "\\)"),
+        ("\\[", "\\]"),
+        ("**", "**"),
+        ("__", "__"),
+        ("`", "`"),
+        ("\"", "\""),
+        ("\u{201c}", "\u{201d}"),
+    ];
+    for (open, close) in pairs {
+        // An escaped dollar sign is money.
+        let marked = |inner: &str, mark: &str| inner.match_indices(mark).any(|(at, _)| !inner[..at].ends_with('\\'));
+        if let Some(inner) = t.strip_prefix(open).and_then(|t| t.strip_suffix(close))
+            && !inner.ends_with('\\')
+            && !marked(inner, open)
+            && !marked(inner, close)
+        {
+            return python::strip(inner).to_owned();
+        }
+    }
+    for command in ["boxed", "fbox", "text", "mathrm", "textbf", "mathbf", "textit", "operatorname"] {
+        let body = t.strip_prefix('\\').and_then(|t| t.strip_prefix(command)).map(str::trim_start);
+        if let Some(inner) = body.and_then(|b| b.strip_prefix('{')).and_then(whole_group) {
+            return python::strip(inner).to_owned();
+        }
+    }
+    for end in ['.', '!'] {
+        if let Some(rest) =
+            t.strip_suffix(end).filter(|r| !r.ends_with(|c: char| c == '.' || (end == '!' && !c.is_alphabetic())))
+        {
+            return python::strip(rest).to_owned();
+        }
+    }
+    t.to_owned()
+}
+
+/// The content of a group whose closing brace ends the text.
+fn whole_group(text: &str) -> Option<&str> {
+    let inner = text.strip_suffix('}')?;
+    let mut depth = 1i32;
+    for (i, b) in text.bytes().enumerate() {
+        depth += i32::from(b == b'{') - i32::from(b == b'}');
+        if depth == 0 {
+            return (i == inner.len()).then_some(inner);
+        }
+    }
+    None
+}
+
+/// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
+/// follows its verb, its last formula.
+pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
+    let text = python::strip(text);
+    if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
+        return found;
+    }
+    let reads = |t: &str| {
+        let inner = bare(t);
+        !is_prose(&inner) && !matches!(math::parse(&inner, true, steps), Value::Text(_))
+    };
+    if reads(text) {
+        return text;
+    }
+    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
+    let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
+    if reads(sentence) {
+        return sentence;
+    }
+    for cut in [" = ", " is ", " are ", " get ", ": "] {
+        if let Some((_, rest)) = sentence.rsplit_once(cut)
+            && reads(rest)
+        {
+            return python::strip(rest);
+        }
+    }
+    if let Some(found) = last_between(sentence).filter(|f| reads(f)) {
+        return found;
+    }
+    let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut)).map(|(_, rest)| python::strip(rest));
+    if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
+        return found;
+    }
+    if sentence.len() < text.len() { sentence } else { text }
+}
+
+/// True when nothing but commas, "and" and "or" stands between formulas in dollar signs; money is no formula.
+fn formulas_only(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let marks: Vec<usize> =
+        text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
+    let money = |at: &usize| bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
+    if marks.iter().all(money) && (marks.len() < 2 || marks.len() % 2 == 1) {
+        return true;
+    }
+    let mut outside = vec![text.get(..marks[0]), marks.last().and_then(|at| text.get(at + 1..))];
+    outside.extend(marks[1..].chunks(2).map(|c| c.get(1).and_then(|to| text.get(c[0] + 1..*to))));
+    let joins = |t: &str| {
+        t.split_whitespace()
+            .all(|w| matches!(w.trim_matches([',', '.']).to_ascii_lowercase().as_str(), "and" | "or" | ""))
+    };
+    outside.into_iter().flatten().all(joins)
+}
+
+/// True for a text with formulas in it, or more than one sentence: no single answer.
+fn is_prose(text: &str) -> bool {
+    let marked = ["\\[", "\\("].iter().any(|m| text.match_indices(m).any(|(at, _)| !text[..at].ends_with('\\')));
+    let formulas = !formulas_only(text);
+    let sentences = text.match_indices(". ").any(|(at, _)| {
+        text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '$' || c == ')')
+            && text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase())
+    });
+    marked || formulas || sentences
+}
+
+/// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.
+fn last_box(text: &str) -> Option<&str> {
+    let start = |t: &str| ["\\boxed", "\\fbox"].iter().filter_map(|c| t.rfind(c).map(|at| (at, at + c.len()))).max();
+    let (mut at, body) = start(text)?;
+    let content = |body: usize| {
+        let rest = text[body..].trim_start();
+        let inner = rest.strip_prefix('{')?;
+        let mut depth = 1i32;
+        for (i, b) in inner.bytes().enumerate() {
+            depth += i32::from(b == b'{') - i32::from(b == b'}');
+            if depth == 0 {
+                return Some((&inner[..i], text.len() - inner.len() + i + 1));
+            }
+        }
+        Some((inner, text.len()))
+    };
+    let (last, end) = content(body)?;
+    let mut joined = false;
+    while let Some((before, body)) = start(&text[..at]) {
+        let Some((_, close)) = content(body) else { break };
+        let between = text.get(close..at).map(|t| t.trim_matches(|c: char| c == '$' || python::is_space(c)));
+        if !between.is_some_and(|b| matches!(b, "or" | "and" | ",")) {
+            break;
+        }
+        (at, joined) = (before, true);
+    }
+    Some(if joined { &text[at..end] } else { last })
+}
+
+/// What follows the last "answer is", "answer:", "####" on its line.
+fn after_marker(text: &str) -> Option<&str> {
+    let lower = text.to_ascii_lowercase();
+    let markers = [
+        "answer is",
+        "answer:",
+        "####",
+        "result:",
+        "option is",
+        "choice is",
+        "answer =",
+        "answer**:",
+        "result is",
+        "result is:",
+    ];
+    let at = markers.iter().filter_map(|m| lower.rfind(m).map(|at| at + m.len())).max()?;
+    let rest = &text[at..];
+    let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*'));
+    let line = rest.split('\n').next()?;
+    let sentence = line.split(". ").next().unwrap_or(line);
+    let sentence = sentence.trim_end_matches(['*', ' ', '.']);
+    let found = python::strip(sentence);
+    if found.is_empty() {
+        None
+    } else {
+        Some(last_between(found).filter(|f| f.len() + 12 > found.len()).unwrap_or(found))
+    }
+}
+
+/// The last formula or bold text.
+fn last_between(text: &str) -> Option<&str> {
+    // An escaped dollar sign is money, not the end of a formula.
+    let last = |t: &str, mark: &str| t.rmatch_indices(mark).map(|(at, _)| at).find(|&at| !t[..at].ends_with('\\'));
+    [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**")]
+        .iter()
+        .filter_map(|(open, close)| {
+            let end = last(text, close)?;
+            let from = last(&text[..end], open)? + open.len();
+            let found = python::strip(&text[from..end]);
+            (!found.is_empty()).then_some((end, found))
+        })
+        .max_by_key(|&(end, found)| (end, found.len()))
+        .map(|(_, found)| found)
+}
