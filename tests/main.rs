@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod cuda;
 mod data;
 mod emulated;
 mod engine;

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use super::progress::bytes;
-use crate::device::Isa;
-use crate::error::Result;
+use crate::device::emu::{Cache, Compiler};
+use crate::device::{Isa, cuda, images};
+use crate::error::{Error, Result};
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
@@ -19,12 +20,17 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
     out.push(bodies());
     out.push(threads(context.threads()));
     out.push(memory());
-    out.push(line("devices", "cpu", "the only one built in: no GPU is looked for or used"));
+    out.push(line("device", "cpu", "works"));
+    out.extend(cuda());
+    out.extend(emu());
+    out.push(images());
     out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder you may write to"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     out.push(writable("working folder", &here, "give --out a folder you may write to"));
     super::print(&format!("{}\n", out.join("\n")))
 }
+
+const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder you may write to";
 
 fn line(what: &str, found: &str, remark: &str) -> String {
     let remark = if remark.is_empty() { String::new() } else { format!(": {remark}") };
@@ -84,9 +90,73 @@ fn memory() -> String {
     line("memory", &format!("{} free", bytes(free)), &remark)
 }
 
+/// The cards, or in one line why there is none.
+fn cuda() -> Vec<String> {
+    let found = match cuda::find() {
+        Ok(found) => found,
+        Err(error) => return vec![line("device", "cuda", &reason(&error))],
+    };
+    let of_card = |card: &cuda::Card| {
+        let (major, minor) = card.compute_capability;
+        let use_of_it = match card.arch() {
+            Some(arch) => format!("runs the {} kernels", arch.name()),
+            None => "NOT usable: 8.0 or later is needed".into(),
+        };
+        let card_is = format!("{} of compute capability {major}.{minor}, {}", card.name, bytes(card.memory));
+        line("device", &format!("cuda {}", card.ordinal), &format!("{card_is}, driver {}; {use_of_it}", found.driver))
+    };
+    let mut lines: Vec<_> = found.cards.iter().map(of_card).collect();
+    if let Some(folder) = cuda::cache_folder() {
+        lines.push(writable("compiled kernels", &folder, CACHE_CURE));
+    }
+    lines
+}
+
+/// Whether the emulator can run: its compiler and the folder it keeps compiled kernels in.
+fn emu() -> Vec<String> {
+    let compiler = match Compiler::find() {
+        Ok(compiler) => line("device", "emu", &format!("works, with {}", compiler.version())),
+        Err(error) => line("device", "emu", &reason(&error)),
+    };
+    let kept = match Cache::folder() {
+        Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
+        Err(error) => line("emulated kernels", "nowhere", &reason(&error)),
+    };
+    vec![compiler, kept]
+}
+
+/// An error as a remark: "found X, expected Y" without the place, which the line names.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::Input { found, expected, .. } => format!("NOT usable: found {found}, expected {expected}"),
+        error => format!("NOT usable: {error}"),
+    }
+}
+
+/// What this program holds of its kernels.
+fn images() -> String {
+    let files: Vec<_> = images::files().collect();
+    let kernels: usize = files.iter().map(|file| images::kernels(file).len()).sum();
+    let cubins = files.iter().filter(|file| images::cubin(file).is_some()).count();
+    let form = match cubins {
+        0 => "PTX of sm_80 and sm_90a, which the driver compiles once".to_owned(),
+        n => format!("PTX of sm_80 and sm_90a, and sm_90a machine code of {n} files"),
+    };
+    let stale = images::stale();
+    let verdict = match stale.first() {
+        None => String::new(),
+        Some(first) => {
+            format!("; STALE in {} places, such as {first}: run tools/build-ptx and build again", stale.len())
+        }
+    };
+    line("kernel images", &format!("{kernels} in {} files", files.len()), &format!("{form}{verdict}"))
+}
+
+/// Whether files can be made in `dir`, or in the folder it would be made in.
 fn writable(what: &str, dir: &Path, cure: &str) -> String {
     let shown = dir.display().to_string();
-    match tempfile::tempfile_in(dir) {
+    let there = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);
+    match tempfile::tempfile_in(there) {
         Ok(_) => line(what, &shown, "writable"),
         Err(error) => line(what, &shown, &format!("NOT writable ({error}): {cure}")),
     }

@@ -56,6 +56,11 @@ impl Compiler {
         Ok(Compiler { command, version })
     }
 
+    /// What it calls itself, with its version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Compiles sources inside `folder`; paths in its messages and call sites are relative to `folder`.
     fn compile(&self, folder: &Path, units: &[String], object: &Path) -> Result<()> {
         let mut command = Command::new(&self.command);

@@ -1,0 +1,187 @@
+/* A CUDA driver without a card, for tests of the calls: device memory is the host's, a kernel is its entry in the PTX
+ * (which "linking" copies), a launch writes down what it was asked for. Copies are done as late as a driver may: when
+ * something waits. CARDS, CUDA_VERSION, REFUSE_PTX, FAULT and LOG in the environment (all FAKE_*) say what it plays. */
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OK = 0, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+#define API __attribute__((visibility("default"))) int
+#define MAX_PENDING 4096
+
+typedef struct { char name[128]; unsigned threads; size_t args; } Function;
+typedef struct { unsigned grid[3], block[3], smem; void *stream; struct Attribute *attrs; unsigned num_attrs; } Config;
+struct Attribute { int id; char pad[4]; unsigned value[16]; };
+typedef struct { char *info, *error; } Link;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct { void *to; const void *from; size_t bytes; } pending[MAX_PENDING];
+static int num_pending, launched, handles;
+static _Thread_local void *current;
+
+static const char *setting(const char *name, const char *otherwise) {
+    const char *value = getenv(name);
+    return value ? value : otherwise;
+}
+
+static void note(const char *format, ...) {
+    FILE *log = fopen(setting("FAKE_LOG", "/dev/null"), "a");
+    va_list list;
+    va_start(list, format);
+    pthread_mutex_lock(&mutex);
+    vfprintf(log, format, list);
+    fputc('\n', log);
+    fclose(log);
+    pthread_mutex_unlock(&mutex);
+    va_end(list);
+}
+
+static void *handle(void) { return (void *)(intptr_t)(4096 + ++handles); }
+
+static int settle(void) {
+    for (int i = 0; i < num_pending; i++) memmove(pending[i].to, pending[i].from, pending[i].bytes);
+    num_pending = 0;
+    return launched && getenv("FAKE_FAULT") ? ILLEGAL_ADDRESS : OK;
+}
+
+static int later(void *to, const void *from, size_t bytes) {
+    if (num_pending == MAX_PENDING) return INVALID_VALUE;
+    pending[num_pending].to = to;
+    pending[num_pending].from = from;
+    pending[num_pending++].bytes = bytes;
+    return OK;
+}
+
+API cuDriverGetVersion(int *version) { *version = atoi(setting("FAKE_CUDA_VERSION", "13000")); return OK; }
+API cuInit(unsigned flags) { (void)flags; return *setting("FAKE_CARDS", "8.0") ? OK : NO_DEVICE; }
+API cuGetErrorName(int code, const char **text) { *text = code == INVALID_PTX ? "CUDA_ERROR_INVALID_PTX" : code == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OTHER"; return OK; }
+API cuGetErrorString(int code, const char **text) { *text = code == NO_DEVICE ? "no CUDA-capable device is detected" : "words of the driver"; return OK; }
+
+API cuDeviceGetCount(int *count) {
+    *count = 1;
+    for (const char *at = setting("FAKE_CARDS", "8.0"); *at; at++) *count += *at == ',';
+    return OK;
+}
+API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
+API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Card %d", device); return OK; }
+API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)1 << 34; return OK; }
+API cuDeviceGetAttribute(int *value, int which, int device) {
+    const char *at = setting("FAKE_CARDS", "8.0");
+    while (device-- > 0) at = strchr(at, ',') + 1;
+    *value = which == 75 ? at[0] - '0' : which == 76 ? at[2] - '0' : which == 16 ? 108 : which == 97 ? 166912 : 1;
+    return OK;
+}
+API cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(intptr_t)(device + 1); return OK; }
+API cuDevicePrimaryCtxRelease_v2(int device) { (void)device; note("context released"); return OK; }
+API cuCtxGetCurrent(void **context) { *context = current; return OK; }
+API cuCtxSetCurrent(void *context) { current = context; return OK; }
+API cuCtxSynchronize(void) { return settle(); }
+
+API cuMemAlloc_v2(uint64_t *address, size_t bytes) { *address = (uint64_t)malloc(bytes); note("alloc %zu", bytes); return OK; }
+API cuMemFree_v2(uint64_t address) { free((void *)address); note("free"); return OK; }
+API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = *total = (size_t)1 << 34; return OK; }
+API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc(bytes); note("host %zu flags %u", bytes, flags); return OK; }
+API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
+API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
+API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }
+API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later((void *)to, (void *)from, bytes); }
+API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) { (void)stream; settle(); memset((void *)to, value, bytes); return OK; }
+
+API cuStreamCreate(void **stream, unsigned flags) { *stream = handle(); note("stream flags %u", flags); return OK; }
+API cuStreamDestroy_v2(void *stream) { (void)stream; return OK; }
+API cuStreamSynchronize(void *stream) { (void)stream; return settle(); }
+API cuStreamWaitEvent(void *stream, void *event, unsigned flags) { (void)stream; (void)event; note("wait flags %u", flags); return OK; }
+API cuStreamBeginCapture_v2(void *stream, int mode) { (void)stream; note("capture mode %d", mode); return OK; }
+API cuStreamEndCapture(void *stream, void **graph) { (void)stream; *graph = handle(); return OK; }
+API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags) { (void)graph; *exec = handle(); note("graph flags %llu", flags); return OK; }
+API cuGraphUpload(void *exec, void *stream) { (void)exec; (void)stream; note("graph upload"); return OK; }
+API cuGraphLaunch(void *exec, void *stream) { (void)exec; (void)stream; note("graph launch"); return OK; }
+API cuGraphExecDestroy(void *exec) { (void)exec; note("graph destroy"); return OK; }
+API cuGraphDestroy(void *graph) { (void)graph; return OK; }
+API cuEventCreate(void **event, unsigned flags) { *event = handle(); note("event flags %u", flags); return OK; }
+API cuEventRecord(void *event, void *stream) { (void)event; (void)stream; return OK; }
+API cuEventSynchronize(void *event) { (void)event; return settle(); }
+API cuEventElapsedTime_v2(float *ms, void *from, void *to) { (void)from; (void)to; *ms = 1.5f; return OK; }
+API cuEventElapsedTime(float *ms, void *from, void *to) { return cuEventElapsedTime_v2(ms, from, to); }
+API cuEventDestroy_v2(void *event) { (void)event; return OK; }
+API cuProfilerStart(void) { note("profiler start"); return OK; }
+API cuProfilerStop(void) { note("profiler stop"); return OK; }
+
+/* Options 3 and 5 are the two logs, 4 and 6 their sizes, by value. */
+API cuLinkCreate_v2(unsigned count, int *options, void **values, void **state) {
+    Link *link = calloc(1, sizeof(Link));
+    for (unsigned i = 0; i < count; i++) {
+        if (options[i] == 5) link->error = values[i];
+        if ((options[i] == 4 || options[i] == 6) && (uintptr_t)values[i] < 1024) return INVALID_VALUE;
+    }
+    *state = link;
+    return link->error ? OK : INVALID_VALUE;
+}
+API cuLinkAddData_v2(void *state, int type, void *data, size_t size, const char *name, unsigned count, int *options, void **values) {
+    (void)count; (void)options; (void)values;
+    Link *link = state;
+    if (type != 1 || ((char *)data)[size - 1] != 0) return INVALID_VALUE;
+    if (getenv("FAKE_REFUSE_PTX")) { strcpy(link->error, "ptxas fatal: line 7 is not to my taste"); return INVALID_PTX; }
+    link->info = strdup(data);
+    note("link %s", name);
+    return OK;
+}
+API cuLinkComplete(void *state, void **cubin, size_t *size) {
+    *cubin = ((Link *)state)->info;
+    *size = strlen(*cubin) + 1;
+    return OK;
+}
+API cuLinkDestroy(void *state) { free(((Link *)state)->info); free(state); return OK; }
+
+API cuModuleLoadDataEx(void **module, const void *image, unsigned count, int *options, void **values) {
+    (void)count; (void)options; (void)values;
+    *module = memcmp(image, "\177ELF", 4) == 0 ? strdup("ELF") : strdup(image);
+    return OK;
+}
+API cuModuleUnload(void *module) { free(module); note("module unloaded"); return OK; }
+API cuModuleGetFunction(void **out, void *module, const char *name) {
+    char entry[160];
+    Function *function = calloc(1, sizeof *function);
+    snprintf(function->name, sizeof function->name, "%s", name);
+    snprintf(entry, sizeof entry, ".entry %s(", name);
+    if (strcmp(module, "ELF") == 0) { /* told by the test, for what only machine code says */
+        function->args = atoi(setting("FAKE_ELF_ARGS", "0"));
+        function->threads = 1024;
+    } else {
+        const char *at = strstr(module, entry);
+        if (!at) return NOT_FOUND;
+        function->args = strtoul(strchr(at, '[') + 1, 0, 10);
+        function->threads = strtoul(strstr(at, ".maxntid ") + 9, 0, 10);
+    }
+    *out = function;
+    return OK;
+}
+API cuFuncGetAttribute(int *value, int which, void *function) { *value = which == 0 ? (int)((Function *)function)->threads : 0; return OK; }
+API cuFuncSetAttribute(void *function, int which, int value) { note("attribute %d of %s = %d", which, ((Function *)function)->name, value); return OK; }
+API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *size) {
+    *offset = 0;
+    *size = ((Function *)function)->args;
+    return index == 0 ? OK : INVALID_VALUE;
+}
+API cuLaunchKernelEx(const Config *config, void *f, void **params, void **extra) {
+    Function *function = f;
+    unsigned cluster = 0, hash = 0;
+    for (unsigned i = 0; i < config->num_attrs; i++)
+        if (config->attrs[i].id == 4) cluster = config->attrs[i].value[0] * config->attrs[i].value[1] * config->attrs[i].value[2];
+    for (size_t i = 0; i < function->args; i++) hash = hash * 31 + ((unsigned char *)params[0])[i];
+    launched = 1;
+    note("launch %s grid %u %u %u block %u %u %u smem %u cluster %u args %u extra %d", function->name, config->grid[0],
+         config->grid[1], config->grid[2], config->block[0], config->block[1], config->block[2], config->smem, cluster,
+         hash, extra != 0);
+    return OK;
+}
+API cuTensorMapEncodeTiled(uint64_t *map, int type, unsigned rank, void *address, const uint64_t *dims, const uint64_t *strides,
+                           const unsigned *box, const unsigned *steps, int interleave, int swizzle, int l2, int fill) {
+    uint64_t words[16] = {type, rank, (uint64_t)address, dims[0], dims[1], strides[0], box[0], box[1], steps[0], steps[1], interleave, swizzle, l2, fill};
+    if ((uintptr_t)map % 64) return INVALID_VALUE;
+    memcpy(map, words, sizeof words);
+    return OK;
+}

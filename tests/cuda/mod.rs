@@ -1,0 +1,285 @@
+//! The driver of a card on a machine without one: `driver.c` stands in for NVIDIA's library, in child processes that
+//! find it first. Whether a card computes the right thing is for the kernel tests on a card; here it is what is asked
+//! of the driver, in which order, and what is said when it refuses.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use omr::device::cuda::Cuda;
+use omr::device::images::{self, Arch};
+use omr::device::{Driver, Launch, Stream, TensorMap};
+
+/// A folder with the library, an empty cache and a log.
+struct Machine {
+    folder: tempfile::TempDir,
+}
+
+impl Machine {
+    fn new() -> Machine {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/driver.c");
+        let built = Command::new("cc")
+            .args(["-std=gnu11", "-Wall", "-Werror", "-shared", "-fPIC", "-pthread", "-o"])
+            .arg(folder.path().join("libcuda.so"))
+            .arg(source)
+            .output()
+            .unwrap();
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        Machine { folder }
+    }
+
+    /// Runs a program on it; `settings` are the library's.
+    fn run(&self, program: &Path, args: &[&str], settings: &[(&str, &str)]) -> Output {
+        let _ = std::fs::remove_file(self.log_file());
+        Command::new(program)
+            .args(args)
+            .env("LD_LIBRARY_PATH", self.folder.path())
+            .env("XDG_CACHE_HOME", self.cache())
+            .env("FAKE_LOG", self.log_file())
+            .envs(settings.iter().copied())
+            .output()
+            .unwrap()
+    }
+
+    /// Runs one of the tests below that call the driver; gives the library's log.
+    fn child(&self, test: &str, settings: &[(&str, &str)]) -> Vec<String> {
+        let name = format!("cuda::{test}");
+        let output = self.run(&std::env::current_exe().unwrap(), &[&name, "--exact", "--nocapture"], settings);
+        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        std::fs::read_to_string(self.log_file()).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
+    fn doctor(&self, settings: &[(&str, &str)]) -> Vec<String> {
+        let output = self.run(Path::new(env!("CARGO_BIN_EXE_omr")), &["doctor"], settings);
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().filter(|line| line.starts_with("device") && line.contains("cuda")).map(str::to_owned).collect()
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.folder.path().join("cache")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+}
+
+/// True in a child process of [`Machine::child`]: on their own the child tests have no library to call.
+fn in_child() -> bool {
+    std::env::var_os("FAKE_LOG").is_some()
+}
+
+#[test]
+fn what_is_missing_is_said_in_one_line() {
+    let machine = Machine::new();
+    let needed = "expected NVIDIA's driver 580 or later (CUDA 13.0) and a card of compute capability 8.0 or later";
+    let old = machine.doctor(&[("FAKE_CUDA_VERSION", "12080")]);
+    assert!(old.len() == 1 && old[0].contains("CUDA 12.8") && old[0].ends_with(needed), "{old:?}");
+    let none = machine.doctor(&[("FAKE_CARDS", "")]);
+    assert!(none.len() == 1 && none[0].contains("no CUDA-capable device") && none[0].ends_with(needed), "{none:?}");
+    let cards = machine.doctor(&[("FAKE_CARDS", "9.0,8.9,7.5")]);
+    assert_eq!(cards.len(), 3, "{cards:?}");
+    for (line, word) in cards.iter().zip(["sm_90a kernels", "sm_80 kernels", "NOT usable: 8.0 or later"]) {
+        assert!(line.contains(word), "{line}");
+    }
+}
+
+#[test]
+fn calls_are_as_the_driver_wants_them() {
+    let machine = Machine::new();
+    let log = machine.child("child_uses_everything", &[("FAKE_CARDS", "8.0")]);
+    let has = |line: &str| assert!(log.iter().any(|l| l == line), "{line} in {log:#?}");
+    has("stream flags 1");
+    has("host 4096 flags 0");
+    has("capture mode 1");
+    has("wait flags 0");
+    has("graph upload");
+    has("profiler start");
+    let count = |start: &str| log.iter().filter(|l| l.starts_with(start)).count();
+    let files = images::files().count();
+    let kernels: usize = images::files().map(|file| images::kernels(file).len()).sum();
+    assert_eq!((count("link "), count("module unloaded"), count("attribute 8 ")), (files, files, kernels));
+    assert!(log.iter().filter(|l| l.starts_with("attribute 8 ")).all(|l| l.ends_with(" = 166912")), "{log:#?}");
+    assert_eq!((count("alloc "), count("free"), count("graph launch"), count("graph destroy")), (1, 1, 2, 1));
+    assert_eq!((count("host free"), count("context released")), (2, 1), "what was taken is given back");
+}
+
+#[test]
+fn a_launch_passes_its_shape_cluster_and_arguments() {
+    let machine = Machine::new();
+    let (file, kernel) = some_kernel();
+    let args = images::kernel(kernel, Arch::Sm90a).unwrap().args;
+    let log = machine.child("child_launches", &[("FAKE_CARDS", "9.0"), ("FAKE_ELF_ARGS", &args.to_string())]);
+    let hash = (0..args).fold(0_u32, |hash, i| hash.wrapping_mul(31).wrapping_add(u32::from(i as u8 ^ 0x5a)));
+    let tail = format!("args {hash} extra 0");
+    let launches: Vec<_> = log.iter().filter(|l| l.starts_with("launch ")).collect();
+    let expected = [
+        format!("launch {kernel} grid 6 5 4 block 64 1 1 smem 166912 cluster 0 {tail}"),
+        format!("launch {kernel} grid 6 1 1 block 32 1 1 smem 0 cluster 2 {tail}"),
+    ];
+    assert_eq!(launches, expected.iter().collect::<Vec<_>>(), "kernels/{file}.cu");
+}
+
+#[test]
+fn compiled_kernels_are_kept_until_something_changes() {
+    let machine = Machine::new();
+    let links = |settings: &[(&str, &str)]| {
+        let log = machine.child("child_opens", settings);
+        log.iter().filter(|l| l.starts_with("link ")).count()
+    };
+    let files = images::files().count();
+    assert_eq!(links(&[]), files);
+    assert_eq!(links(&[]), 0, "the second start compiles nothing");
+    assert_eq!(links(&[("FAKE_CARDS", "8.6")]), files, "another card has other machine code");
+    assert_eq!(links(&[("FAKE_CUDA_VERSION", "13010")]), files, "so may another driver");
+    let kept = machine.cache().join("omr/cuda");
+    let first = std::fs::read_dir(&kept).unwrap().map(|e| e.unwrap().path()).min().unwrap();
+    std::fs::write(&first, &std::fs::read(&first).unwrap()[..100]).unwrap();
+    let again = [links(&[]), links(&[("FAKE_CARDS", "8.6")]), links(&[("FAKE_CUDA_VERSION", "13010")])];
+    assert_eq!(again.iter().sum::<usize>(), 1, "a file cut short is compiled again: {again:?}");
+}
+
+#[test]
+fn a_refusal_or_a_fault_names_the_kernel() {
+    let machine = Machine::new();
+    machine.child("child_is_refused_ptx", &[("FAKE_REFUSE_PTX", "1")]);
+    machine.child("child_faults", &[("FAKE_FAULT", "1")]);
+}
+
+/// The first kernel of the first file.
+fn some_kernel() -> (&'static str, &'static str) {
+    let file = images::files().next().unwrap();
+    (file, images::kernels(file)[0])
+}
+
+/// Arguments of the right size, byte `i` being `i ^ 0x5a`.
+fn arguments(kernel: &str) -> Vec<u8> {
+    (0..images::kernel(kernel, Arch::Sm80).unwrap().args).map(|i| i as u8 ^ 0x5a).collect()
+}
+
+#[test]
+fn child_opens() {
+    if in_child() {
+        Cuda::open(0).unwrap();
+    }
+}
+
+#[test]
+fn child_is_refused_ptx() {
+    if in_child() {
+        let error = Cuda::open(0).err().unwrap().to_string();
+        let file = images::files().next().unwrap();
+        for word in ["CUDA_ERROR_INVALID_PTX", "ptxas fatal: line 7 is not to my taste", file] {
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
+
+#[test]
+fn child_faults() {
+    if in_child() {
+        let mut cuda = Cuda::open(0).unwrap();
+        let (file, name) = some_kernel();
+        let kernel = cuda.kernel(file, name).unwrap();
+        cuda.launch(Stream::COMPUTE, kernel, &Launch::new([1, 1, 1], 32, 0), &arguments(name)).unwrap();
+        let error = cuda.synchronize(Stream::COMPUTE).unwrap_err().to_string();
+        assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && error.contains(name), "{error}");
+    }
+}
+
+#[test]
+fn child_launches() {
+    if in_child() {
+        let mut cuda = Cuda::open(0).unwrap();
+        assert_eq!(cuda.properties().compute_capability, (9, 0));
+        let (file, name) = some_kernel();
+        let kernel = cuda.kernel(file, name).unwrap();
+        let args = arguments(name);
+        let launch = Launch { grid: [6, 5, 4], block: 64, cluster: 1, smem: 166_912 };
+        cuda.launch(Stream::COMPUTE, kernel, &launch, &args).unwrap();
+        let clusters = Launch { grid: [6, 1, 1], block: 32, cluster: 2, smem: 0 };
+        cuda.launch(Stream::COMPUTE, kernel, &clusters, &args).unwrap();
+        cuda.launch(Stream::COMPUTE, kernel, &Launch { grid: [0, 1, 1], ..launch }, &args).unwrap();
+        let error = cuda.launch(Stream::COMPUTE, kernel, &launch, &args[1..]).unwrap_err().to_string();
+        assert!(error.contains("bytes of parameters"), "{error}");
+        let error = cuda.kernel(file, "no_such_kernel").unwrap_err().to_string();
+        assert!(error.contains("no_such_kernel"), "{error}");
+    }
+}
+
+#[test]
+fn child_uses_everything() {
+    if !in_child() {
+        return;
+    }
+    let mut cuda = Cuda::open(0).unwrap();
+    let properties = cuda.properties().clone();
+    assert_eq!((properties.multiprocessors, properties.shared_memory_per_block), (108, 166_912));
+    // Twice the ring, in uneven parts: a piece written again before its copy has run shows as wrong bytes.
+    const BYTES: usize = 40 << 20;
+    let memory = cuda.map(BYTES).unwrap();
+    let mut back = vec![1_u8; BYTES];
+    cuda.download(Stream::COMPUTE, memory, &mut back).unwrap();
+    assert!(back.iter().all(|b| *b == 0), "memory is zero-filled");
+    let data: Vec<u8> = (0..BYTES).map(|i| (i * 7 + i / 999) as u8).collect();
+    let mut at = 0;
+    for part in data.chunks(3 << 18) {
+        let mut lent = part.to_vec();
+        cuda.upload(Stream::COMPUTE, memory + at, &lent).unwrap();
+        lent.fill(0xee);
+        at += part.len() as u64;
+    }
+    cuda.download(Stream::COMPUTE, memory, &mut back).unwrap();
+    assert!(back == data, "uploads come through the ring");
+
+    let side = cuda.stream().unwrap();
+    let pinned = cuda.pinned(4096).unwrap();
+    assert!(cuda.pinned_bytes(pinned).iter().all(|b| *b == 0));
+    cuda.pinned_bytes(pinned).fill(9);
+    cuda.upload_pinned(side, memory, pinned, 4000).unwrap();
+    cuda.copy(side, memory + 4000, memory, 4000).unwrap();
+    cuda.synchronize(side).unwrap();
+    cuda.pinned_bytes(pinned).fill(0);
+    cuda.download_pinned(side, memory + 4000, pinned, 4000).unwrap();
+    cuda.synchronize(side).unwrap();
+    assert_eq!(cuda.pinned_bytes(pinned)[3999..4001], [9, 0]);
+    assert!(cuda.upload_pinned(side, memory, pinned, 4097).is_err());
+    cuda.fill(side, memory, 3, 10).unwrap();
+
+    let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
+    cuda.record(before, Stream::COMPUTE).unwrap();
+    cuda.record(after, side).unwrap();
+    cuda.wait(Stream::COMPUTE, after).unwrap();
+    assert_eq!(cuda.elapsed_ms(before, after).unwrap(), 1.5);
+
+    assert!(cuda.end_capture(Stream::COMPUTE).is_err());
+    cuda.begin_capture(Stream::COMPUTE).unwrap();
+    assert!(cuda.upload(Stream::COMPUTE, memory, &data[..8]).is_err());
+    assert!(cuda.download(Stream::COMPUTE, memory, &mut back[..8]).is_err());
+    assert!(cuda.map(8).is_err() && cuda.pinned(8).is_err());
+    cuda.upload_pinned(Stream::COMPUTE, memory, pinned, 8).unwrap();
+    let graph = cuda.end_capture(Stream::COMPUTE).unwrap();
+    cuda.replay(graph, Stream::COMPUTE).unwrap();
+    cuda.replay(graph, side).unwrap();
+    cuda.drop_graph(graph);
+    assert!(cuda.replay(graph, side).is_err());
+
+    cuda.range_push("a range");
+    cuda.range_pop();
+    cuda.profiler(true).unwrap();
+    cuda.profiler(false).unwrap();
+    let map = TensorMap {
+        address: memory,
+        element: 2,
+        dims: vec![100, 30],
+        strides: vec![208],
+        box_dims: vec![64, 16],
+        swizzle: 128,
+    };
+    // bf16 is 9, the swizzle of 128 bytes 3, promotion to 256 bytes 3 (cuda.h, CUtensorMap*).
+    let words = cuda.tensor_map(&map).unwrap();
+    assert_eq!(words, [9, 2, memory, 100, 30, 208, 64, 16, 1, 1, 0, 3, 3, 0, 0, 0]);
+    assert!(cuda.tensor_map(&TensorMap { swizzle: 7, ..map }).is_err());
+}
