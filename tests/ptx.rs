@@ -1,7 +1,27 @@
 //! The committed PTX is that of the kernel sources, told without a CUDA compiler (`tools/build-ptx --check` builds it
 //! again with one).
 
-use omr::device::images;
+use omr::device::images::{self, Arch};
+
+#[test]
+fn fresh() {
+    let stale = images::stale();
+    assert!(stale.is_empty(), "run tools/build-ptx and commit ptx/:\n{}", stale.join("\n"));
+    let mut kernels = 0;
+    for file in images::files() {
+        for kernel in images::kernels(file) {
+            for arch in Arch::ALL {
+                let built = images::kernel(kernel, arch).unwrap();
+                assert_eq!(built.file, file);
+                assert!(built.registers > 0 && built.smem == 0 && built.threads > 0 && built.args > 0, "{kernel}");
+                let entry = format!(".entry {kernel}(");
+                assert!(images::ptx(file, arch).unwrap().contains(&entry), "{kernel} is not in its PTX");
+                kernels += 1;
+            }
+        }
+    }
+    println!("{kernels} kernels and targets");
+}
 
 /// Kernel files with a header each, one of them the emulator's, and their PTX and table.
 const SOURCES: [(&str, &str); 5] = [

@@ -46,7 +46,9 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
 #[test]
 fn doctor_names_processor_bodies_memory_and_folders() {
     let text = stdout(&["doctor"]);
-    for part in ["omr ", "processor", "kernel bodies", "threads", "memory", "device ", "kernel images", "temporary files"] {
+    for part in
+        ["omr ", "processor", "kernel bodies", "threads", "memory", "device ", "kernel images", "temporary files"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
 }

@@ -249,9 +249,10 @@ fn child_uses_everything() {
     cuda.fill(side, memory, 3, 10).unwrap();
 
     let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
-    cuda.record(before, Stream::COMPUTE).unwrap();
-    cuda.record(after, side).unwrap();
-    cuda.wait(Stream::COMPUTE, after).unwrap();
+    let driver: &mut dyn Driver = &mut cuda;
+    driver.record(before, Stream::COMPUTE).unwrap();
+    driver.record(after, side).unwrap();
+    driver.wait(Stream::COMPUTE, after).unwrap();
     assert_eq!(cuda.elapsed_ms(before, after).unwrap(), 1.5);
 
     assert!(cuda.end_capture(Stream::COMPUTE).is_err());
