@@ -80,6 +80,8 @@ pub struct Counters {
     pub profiler_starts: u64,
     /// Profiler stops.
     pub profiler_stops: u64,
+    /// Extra cycles that matrix loads and stores of the kernels spent on conflicting banks of shared memory.
+    pub bank_conflicts: u64,
 }
 
 /// An event's last recording.
@@ -187,7 +189,8 @@ impl Emu {
 
     /// What was asked for so far.
     pub fn counters(&self) -> Counters {
-        Counters { kernels: self.machine.kernels_run(), ..self.counters }
+        let machine = &self.machine;
+        Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
     }
 
     /// Named ranges opened while the profiler was on, in order, each with its depth: 0 for the outermost.

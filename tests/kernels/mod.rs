@@ -2,6 +2,8 @@
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
 mod driver;
+mod gemm;
+mod patch_embed;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -205,10 +207,10 @@ fn few_sites_are_exempt() {
     assert!(sites > 0 && exempt.len() * 20 <= sites, "{} of {sites} sites are exempt", exempt.len());
 }
 
-/// Replaces `from`, which stands once in kernel `file` (as `rms_norm`), by `to`, and demands that `probe` goes red
-/// under one of `schedules` schedules: the probe sees an error a person could make.
+/// Replaces `from`, which stands once in `file` (as `rms_norm`, or a header as `common/gemm.cuh`), by `to`, and demands
+/// that `probe` goes red under one of `schedules` schedules: the probe sees an error a person could make.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
-    let name = format!("{file}.cu");
+    let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
     let (_, text) = omr::device::images::sources().iter().find(|(path, _)| *path == name).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
     let changed = vec![(format!("kernels/{name}"), text.replace(from, to))];

@@ -65,6 +65,11 @@ impl Machine {
         self.run
     }
 
+    /// Extra cycles of shared memory, see [`Instance::bank_conflicts`].
+    pub fn bank_conflicts(&self) -> u64 {
+        self.instance.bank_conflicts()
+    }
+
     /// Loads a kernel, once.
     pub fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
         let known = self.kernels.iter().position(|k| k.name == name && k.file == file);

@@ -81,6 +81,20 @@ struct PassedSite {
     passes: u64,
 }
 
+/// `EmuCounters`.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    launches: u64,
+    ctas: u64,
+    threads: u64,
+    switches: u64,
+    warp_instructions: u64,
+    mma: u64,
+    bank_conflicts: u64,
+    async_copies: u64,
+}
+
 type Handle = *mut c_void;
 
 /// The loaded runtime and the kernel objects loaded beside it.
@@ -92,6 +106,7 @@ pub struct Runtime {
     error: unsafe extern "C" fn(Handle) -> *const c_char,
     skip: unsafe extern "C" fn(Handle, *const c_char, u32),
     sites: unsafe extern "C" fn(Handle, *mut PassedSite, usize) -> usize,
+    counters: unsafe extern "C" fn(Handle, *mut Counted),
     objects: Mutex<HashMap<PathBuf, Slot>>,
     /// Held for good: kernels hold addresses of its code.
     _library: Library,
@@ -127,6 +142,7 @@ impl Runtime {
                 error: symbol(&library, c"omr_emu_error")?,
                 skip: symbol(&library, c"omr_emu_skip")?,
                 sites: symbol(&library, c"omr_emu_sites")?,
+                counters: symbol(&library, c"omr_emu_counters")?,
                 objects: Mutex::default(),
                 _library: library,
             })
@@ -211,6 +227,14 @@ impl Instance {
                 _ => Err(text((self.runtime.error)(self.handle))),
             }
         }
+    }
+
+    /// Extra cycles that matrix loads and stores spent on conflicting banks of shared memory.
+    pub fn bank_conflicts(&self) -> u64 {
+        let mut counted = Counted::default();
+        // SAFETY: there is room for the counters.
+        unsafe { (self.runtime.counters)(self.handle, &mut counted) };
+        counted.bank_conflicts
     }
 
     /// All sites passed so far, when there are more than at the last call.

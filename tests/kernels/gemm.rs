@@ -1,0 +1,490 @@
+//! kernels/gemm.cu: linear layers against f64 and the CPU ops in bf16, every tile and epilogue.
+
+use std::ops::Range;
+
+use half::bf16;
+use omr::device::{Device, Isa, Plan, Region};
+use omr::ops::attend::Heads;
+use omr::ops::matmul::{Order, Weight};
+use omr::ops::paged_attention::{self, BLOCK, KvCache};
+use omr::ops::philox::{Purpose, Random};
+use omr::ops::{linear, rope};
+use omr::tensor::{DType, Elem, Tensor};
+
+use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
+
+/// (T, N, K): around every tile's rows; N off the tile and off a quad; K of the golden models, of patches (1,176) and
+/// of the 7B's vision MLP (3,420), over one stage, and with rows that allow copies of 16, 8, 4 bytes and none.
+const SHAPES: [(usize, usize, usize); 14] = [
+    (1, 64, 64),
+    (1, 1, 1),
+    (15, 100, 100),
+    (16, 136, 136),
+    (17, 67, 16),
+    (63, 32, 48),
+    (64, 96, 102),
+    (65, 33, 200),
+    (127, 130, 64),
+    (128, 40, 100),
+    (129, 129, 72),
+    (8, 24, 1176),
+    (3, 20, 3420),
+    (5, 70, 99),
+];
+
+struct Case {
+    t: usize,
+    n: usize,
+    k: usize,
+    x: Vec<bf16>,
+    w: Vec<bf16>,
+    bias: Vec<bf16>,
+    residual: Vec<bf16>,
+}
+
+/// Uniform values in [-1, 1); `name` tells one array from another.
+fn values(name: u64, len: usize) -> Vec<bf16> {
+    let mut random = Random::new(31, Purpose::Test, name);
+    (0..len).map(|_| bf16::from_f32(2.0 * random.uniform_f32() - 1.0)).collect()
+}
+
+impl Case {
+    fn new(t: usize, n: usize, k: usize) -> Case {
+        Case { t, n, k, x: values(1, t * k), w: values(2, n * k), bias: values(3, n), residual: values(4, t * n) }
+    }
+
+    /// x W^T + bias + residual in f64, and the sum of the absolute values of its terms.
+    fn sums(&self, bias: bool, residual: bool) -> Vec<(f64, f64)> {
+        let wide = |v: &[bf16]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
+        let (x, w) = (wide(&self.x), wide(&self.w));
+        let mut sums = Vec::with_capacity(self.t * self.n);
+        for (t, row) in x.chunks(self.k).enumerate() {
+            for (n, column) in w.chunks(self.k).enumerate() {
+                let (mut sum, mut size) = (0.0, 0.0);
+                for (a, b) in row.iter().zip(column) {
+                    sum += a * b;
+                    size += (a * b).abs();
+                }
+                let adds = [(bias, self.bias[n]), (residual, self.residual[t * self.n + n])];
+                for v in adds.into_iter().filter(|a| a.0).map(|a| a.1.to_f64()) {
+                    sum += v;
+                    size += v.abs();
+                }
+                sums.push((sum, size));
+            }
+        }
+        sums
+    }
+
+    /// A bound on the error of an fp32 chain of K products and two sums in any order of accumulation (Higham, Accuracy
+    /// and Stability, section 3.1).
+    fn chain_error(&self, size: f64) -> f64 {
+        (self.k + 4) as f64 * 2f64.powi(-24) * size
+    }
+
+    fn x_on(&self, dev: &mut Device, rows: Range<usize>) -> Tensor {
+        up(dev, &self.x[rows.start * self.k..rows.end * self.k], &[rows.len(), self.k])
+    }
+
+    fn weight_on(&self, dev: &mut Device) -> Weight {
+        weight(dev, &self.w, self.n, self.k)
+    }
+
+    /// `linear::fwd` of some rows.
+    fn linear(&self, dev: &mut Device, rows: Range<usize>, bias: bool, residual: bool) -> Outcome<Vec<bf16>> {
+        let (x, w) = (self.x_on(dev, rows.clone()), self.weight_on(dev));
+        let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
+        let some = &self.residual[rows.start * self.n..rows.end * self.n];
+        let residual = residual.then(|| up(dev, some, &[rows.len(), self.n]));
+        let y = blank(dev, DType::Bf16, &[rows.len(), self.n]);
+        linear::fwd(dev, x, &w, bias, residual, y)?;
+        Ok(dev.read(y)?)
+    }
+
+    fn logits(&self, dev: &mut Device) -> Outcome<Vec<f32>> {
+        let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
+        let y = blank(dev, DType::F32, &[self.t, self.n]);
+        linear::fwd_f32(dev, x, &w, y)?;
+        Ok(dev.read(y)?)
+    }
+
+    /// `pre` and y of `linear::fwd_gelu`.
+    fn gelu(&self, dev: &mut Device, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
+        let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
+        let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
+        let y = blank(dev, DType::Bf16, &[self.t, self.n]);
+        let pre = pre.then(|| blank(dev, DType::Bf16, &[self.t, self.n]));
+        linear::fwd_gelu(dev, x, &w, bias, pre, y)?;
+        Ok([pre.map_or(Ok(Vec::new()), |pre| dev.read(pre))?, dev.read(y)?])
+    }
+
+    /// gate_up and y of `linear::fwd_swiglu`.
+    fn swiglu(&self, dev: &mut Device, bias: bool, gate_up: bool) -> Outcome<[Vec<bf16>; 2]> {
+        let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
+        let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
+        let y = blank(dev, DType::Bf16, &[self.t, self.n / 2]);
+        let gate_up = gate_up.then(|| blank(dev, DType::Bf16, &[self.t, self.n]));
+        linear::fwd_swiglu(dev, x, &w, bias, gate_up, y)?;
+        Ok([gate_up.map_or(Ok(Vec::new()), |g| dev.read(g))?, dev.read(y)?])
+    }
+}
+
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
+}
+
+fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
+    dev.upload(Region::Overlay, data, dims).unwrap()
+}
+
+fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
+    dev.alloc(Region::Overlay, dtype, dims).unwrap()
+}
+
+/// Row-major [n, k] as a weight in the device's order.
+fn weight(dev: &mut Device, w: &[bf16], n: usize, k: usize) -> Weight {
+    let order = Order::of(dev);
+    let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
+    for (i, &value) in w.iter().enumerate() {
+        data[order.index(DType::Bf16, k, i / k, i % k)] = value;
+    }
+    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
+}
+
+/// Every element is within `bound` of `want` and then rounded to bf16 once.
+fn close(what: &str, got: &[bf16], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
+    let bound = |i: usize| bound(i) + (want[i].abs() + bound(i)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
+    within(what, &got.iter().map(|x| x.to_f64()).collect::<Vec<f64>>(), want, bound)
+}
+
+fn within(what: &str, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()).into());
+    }
+    // Not `error > bound`: NaN is wrong as well.
+    match (0..got.len()).find(|&i| !((got[i] - want[i]).abs() <= bound(i))) {
+        None => Ok(()),
+        Some(i) => Err(format!("{what}: element {i} is {}, expected {} within {:e}", got[i], want[i], bound(i)).into()),
+    }
+}
+
+fn silu(x: f64) -> f64 {
+    x / (1.0 + (-x).exp())
+}
+
+/// x (1 + erf(x / sqrt 2)) / 2, erf by its Taylor series (|x| < 6 here) or 1.
+fn gelu(x: f64) -> f64 {
+    let z = x / 2f64.sqrt();
+    let (mut term, mut sum) = (z, z);
+    for i in 1..200 {
+        term *= -z * z / f64::from(i);
+        sum += term / f64::from(2 * i + 1);
+    }
+    let erf = if z.abs() > 4.5 { z.signum() } else { sum * 2.0 / std::f64::consts::PI.sqrt() };
+    x * (1.0 + erf) / 2.0
+}
+
+fn linear_is_right(dev: &mut Device, c: &Case, bias: bool, residual: bool) -> Outcome {
+    let sums = c.sums(bias, residual);
+    let what = format!("[{}, {}, {}] bias {bias} residual {residual}", c.t, c.n, c.k);
+    let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
+    close(&what, &c.linear(dev, 0..c.t, bias, residual)?, &want, |i| c.chain_error(sums[i].1))
+}
+
+#[test]
+fn linear_agrees_with_f64_and_the_cpu() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (i, (t, n, k)) in SHAPES.into_iter().enumerate() {
+        let c = Case::new(t, n, k);
+        let (bias, residual) = (i % 2 == 0, i % 4 < 2);
+        linear_is_right(&mut dev, &c, bias, residual).unwrap();
+        linear_is_right(&mut host, &c, bias, residual).unwrap();
+        // Both round once what differs by two accumulation orders at most.
+        let sums = c.sums(bias, residual);
+        let on_cpu = c.linear(&mut host, 0..t, bias, residual).unwrap();
+        let on_cpu: Vec<f64> = on_cpu.iter().map(|x| x.to_f64()).collect();
+        let here = c.linear(&mut dev, 0..t, bias, residual).unwrap();
+        let bound = |i: usize| 2.0 * c.chain_error(sums[i].1) + on_cpu[i].abs() * 2f64.powi(-8);
+        close("the CPU", &here, &on_cpu, bound).unwrap();
+    }
+    let c = Case::new(40, 72, 40);
+    for (bias, residual) in [(false, false), (true, false), (false, true), (true, true)] {
+        linear_is_right(&mut dev, &c, bias, residual).unwrap();
+    }
+}
+
+#[test]
+fn logits_are_not_rounded() {
+    let mut dev = emu();
+    for (t, n, k) in [(1, 67, 100), (20, 200, 136), (70, 33, 64)] {
+        let c = Case::new(t, n, k);
+        let sums = c.sums(false, false);
+        let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
+        let got: Vec<f64> = c.logits(&mut dev).unwrap().into_iter().map(f64::from).collect();
+        within("logits", &got, &want, |i| c.chain_error(sums[i].1)).unwrap();
+    }
+}
+
+#[test]
+fn a_row_has_its_bits_from_every_tile_and_batch() {
+    // 130 rows take the largest tile, 60 the middle one, 9 and 1 the small one; column tiles differ as well.
+    let c = Case::new(130, 150, 200);
+    let mut dev = emu();
+    let all = c.linear(&mut dev, 0..130, true, true).unwrap();
+    for rows in [70..130, 121..130, 64..65, 129..130, 0..17] {
+        let some = c.linear(&mut dev, rows.clone(), true, true).unwrap();
+        equal(&format!("rows {rows:?}"), &some, &all[rows.start * c.n..rows.end * c.n]).unwrap();
+    }
+}
+
+#[test]
+fn gelu_is_of_the_unrounded_value() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (t, n, k, bias) in [(1, 33, 64, true), (17, 68, 100, false), (66, 130, 48, true)] {
+        let c = Case::new(t, n, k);
+        let sums = c.sums(bias, false);
+        for on in [&mut dev, &mut host] {
+            let [pre, y] = c.gelu(on, bias, true).unwrap();
+            let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
+            close("pre", &pre, &want, |i| c.chain_error(sums[i].1)).unwrap();
+            let want: Vec<f64> = sums.iter().map(|s| gelu(s.0)).collect();
+            // gelu grows by at most 1.13 a unit; erf is within 1.5 ulp, and cancels where x is negative.
+            close("y", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * sums[i].0.abs())
+                .unwrap();
+            assert_eq!(c.gelu(on, bias, false).unwrap()[1], y, "bits depend on what is saved");
+        }
+    }
+}
+
+#[test]
+fn swiglu_is_of_the_unrounded_values() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (t, n, k, bias) in [(1, 64, 64, true), (18, 192, 100, false), (67, 128, 40, true), (129, 64, 16, true)] {
+        let c = Case::new(t, n, k);
+        let sums = c.sums(bias, false);
+        for on in [&mut dev, &mut host] {
+            let [gate_up, y] = c.swiglu(on, bias, true).unwrap();
+            let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
+            close("gate_up", &gate_up, &want, |i| c.chain_error(sums[i].1)).unwrap();
+            let pair = |i: usize| {
+                let (row, f) = (i / (n / 2), i % (n / 2));
+                let gate = row * n + f / 32 * 64 + f % 32;
+                (sums[gate], sums[gate + 32])
+            };
+            let want: Vec<f64> = (0..t * n / 2).map(|i| silu(pair(i).0.0) * pair(i).1.0).collect();
+            close("y", &y, &want, |i| {
+                let ((gate, gate_size), (up, up_size)) = pair(i);
+                let (in_gate, in_up) = (c.chain_error(gate_size), c.chain_error(up_size));
+                // silu grows by at most 1.1 a unit; it and the product cost 4 roundings.
+                1.1 * in_gate * (up.abs() + in_up) + silu(gate).abs() * in_up + want[i].abs() * 2f64.powi(-22)
+            })
+            .unwrap();
+            assert_eq!(c.swiglu(on, bias, false).unwrap()[1], y, "bits depend on what is saved");
+        }
+    }
+}
+
+struct Qkv {
+    heads: Heads,
+    case: Case,
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    slots: Vec<u32>,
+    blocks: usize,
+}
+
+impl Qkv {
+    fn new(t: usize, q: usize, kv: usize, dim: usize) -> Qkv {
+        let heads = Heads { q, kv, dim };
+        let angles: Vec<f32> = values(7, t * dim / 2).iter().map(|x| 3.0 * x.to_f32()).collect();
+        let (cos, sin) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
+        let blocks = 1 + t.div_ceil(BLOCK);
+        // Distinct slots, neither in order nor from the first block's start on.
+        let slots = (0..t as u32).map(|i| (i * 5 + 77) % (blocks * BLOCK) as u32).collect();
+        Qkv { heads, case: Case::new(t, heads.qkv_len(), 72), cos, sin, slots, blocks }
+    }
+
+    /// qkv, k and v, by the fused op or by the three it stands for.
+    fn run(&self, dev: &mut Device, fused: bool, stored: bool) -> Outcome<[Vec<bf16>; 3]> {
+        let (c, heads) = (&self.case, self.heads);
+        let (x, w) = (c.x_on(dev, 0..c.t), c.weight_on(dev));
+        let bias = Some(up(dev, &c.bias, &[c.n]));
+        let cos = up(dev, &self.cos, &[c.t, heads.dim / 2]);
+        let sin = up(dev, &self.sin, &[c.t, heads.dim / 2]);
+        let slots = up(dev, &self.slots, &[c.t]);
+        let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, self.blocks, heads)?;
+        for part in [cache.k, cache.v] {
+            dev.fill_zero(part)?;
+        }
+        let qkv = blank(dev, DType::Bf16, &[c.t, c.n]);
+        if fused {
+            linear::fwd_qkv(dev, x, &w, bias, cos, sin, heads, stored.then_some((&cache, slots)), qkv)?;
+        } else {
+            linear::fwd(dev, x, &w, bias, None, qkv)?;
+            rope::fwd(dev, qkv, cos, sin, heads)?;
+            if stored {
+                paged_attention::store(dev, qkv, slots, &cache)?;
+            }
+        }
+        Ok([dev.read(qkv)?, dev.read(cache.k)?, dev.read(cache.v)?])
+    }
+}
+
+/// Head sizes of the golden models, of the vision tower and of the 7B; pairs that fill no group; every tile.
+const QKV: [(usize, usize, usize, usize); 8] = [
+    (1, 4, 2, 12),
+    (17, 2, 1, 24),
+    (16, 3, 1, 16),
+    (65, 2, 2, 80),
+    (2, 7, 1, 128),
+    (30, 4, 1, 64),
+    (129, 2, 1, 12),
+    (3, 1, 1, 2),
+];
+
+#[test]
+fn qkv_has_the_bits_of_its_three_ops() {
+    for (t, q, kv, dim) in QKV {
+        let case = Qkv::new(t, q, kv, dim);
+        for stored in [true, false] {
+            let fused = case.run(&mut emu(), true, stored).unwrap();
+            let apart = case.run(&mut emu(), false, stored).unwrap();
+            for (what, (fused, apart)) in ["qkv", "k", "v"].into_iter().zip(fused.iter().zip(&apart)) {
+                equal(&format!("{what} {t} {q} {kv} {dim} stored {stored}"), fused, apart).unwrap();
+            }
+            assert_eq!(fused[1].iter().any(|x| *x != bf16::ZERO), stored, "the cache");
+        }
+    }
+}
+
+#[test]
+fn a_slot_past_the_cache_is_not_stored() {
+    let mut case = Qkv::new(5, 2, 1, 16);
+    let whole = case.run(&mut emu(), true, true).unwrap();
+    case.slots[3] = (case.blocks * BLOCK) as u32;
+    let [qkv, k, v] = case.run(&mut emu(), true, true).unwrap();
+    assert_eq!(qkv, whole[0]);
+    let rows = |x: &[bf16]| x.chunks(16).filter(|row| row.iter().any(|x| *x != bf16::ZERO)).count();
+    assert_eq!([rows(&whole[1]), rows(&whole[2]), rows(&k), rows(&v)], [5, 5, 4, 4]);
+}
+
+#[test]
+fn no_schedule_changes_a_bit() {
+    let c = Case::new(70, 128, 200);
+    same_bits(5, |dev| c.linear(dev, 0..70, true, true));
+    same_bits(5, |dev| c.linear(dev, 0..12, true, true));
+    same_bits(5, |dev| Ok(c.swiglu(dev, true, true)?.concat()));
+    same_bits(5, |dev| Ok(Case::new(20, 40, 99).gelu(dev, true, true)?.concat()));
+    same_bits(5, |dev| Case::new(130, 30, 100).logits(dev));
+    same_bits(5, |dev| Ok(Qkv::new(20, 2, 1, 24).run(dev, true, true)?.concat()));
+}
+
+#[test]
+#[ignore = "many schedules"]
+fn no_drawn_schedule_changes_a_bit() {
+    for (t, n, k) in [(150, 192, 400), (33, 64, 1176), (16, 128, 700), (3, 70, 99)] {
+        let c = Case::new(t, n, k);
+        let bits = same_bits(24, |dev| c.linear(dev, 0..t, true, true));
+        assert_eq!(bits, c.linear(&mut emu(), 0..t, true, true).unwrap());
+    }
+}
+
+/// Rows for every tile, five stages of K and one, in each way x can be copied.
+fn probe(dev: &mut Device) -> Outcome {
+    for (t, n, k) in [(4, 70, 300), (20, 40, 64), (66, 30, 202), (3, 8, 99)] {
+        let c = Case::new(t, n, k);
+        linear_is_right(dev, &c, true, true)?;
+        if t == 4 {
+            c.linear(dev, 0..1, true, true)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_wait_and_barrier_is_needed() {
+    mutate_sites(&["kernels/common/gemm.cuh", "kernels/gemm.cu"], 3, probe);
+}
+
+#[test]
+fn shared_memory_has_no_bank_conflicts() {
+    for (t, n, k) in [(4, 128, 128), (40, 128, 128), (130, 128, 128)] {
+        let mut dev = emu();
+        Case::new(t, n, k).linear(&mut dev, 0..t, true, true).unwrap();
+        assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
+    }
+}
+
+#[test]
+fn what_kernels_cannot_take_is_refused() {
+    let mut dev = emu();
+    let c = Case::new(2, 64, 64);
+    let (x, mut w) = (c.x_on(&mut dev, 0..2), c.weight_on(&mut dev));
+    let y = blank(&mut dev, DType::Bf16, &[2, 64]);
+    w.order = Order::Panels;
+    let text = linear::fwd(&mut dev, x, &w, None, None, y).unwrap_err().to_string();
+    assert!(text.contains("rows"), "{text}");
+    let x = up(&mut dev, &[1.0f32; 128], &[2, 64]);
+    let y = blank(&mut dev, DType::F32, &[2, 64]);
+    let data = up(&mut dev, &[1.0f32; 4096], &[4096]);
+    let w = Weight { data, order: Order::Rows, n: 64, k: 64 };
+    let text = linear::fwd(&mut dev, x, &w, None, None, y).unwrap_err().to_string();
+    assert!(text.contains("bf16"), "{text}");
+    // No rows: nothing is launched.
+    let none = Case::new(0, 64, 64);
+    assert_eq!(none.linear(&mut dev, 0..0, true, true).unwrap(), []);
+}
+
+/// All epilogues with all they can take.
+fn epilogues(dev: &mut Device) -> Outcome {
+    linear_is_right(dev, &Case::new(18, 70, 100), true, true)?;
+    let c = Case::new(20, 128, 64);
+    let sums = c.sums(true, false);
+    let [pre, y] = c.gelu(dev, true, true)?;
+    let wide: Vec<f64> = sums.iter().map(|s| s.0).collect();
+    close("pre", &pre, &wide, |i| c.chain_error(sums[i].1))?;
+    // gelu of a rounded value is a rounding of the input off.
+    let want: Vec<f64> = wide.iter().map(|x| gelu(*x)).collect();
+    close("gelu", &y, &want, |i| 1.13 * c.chain_error(sums[i].1) + 4.0 * 2f64.powi(-24) * wide[i].abs())?;
+    let [gate_up, y] = c.swiglu(dev, true, true)?;
+    close("gate_up", &gate_up, &wide, |i| c.chain_error(sums[i].1))?;
+    let want: Vec<f64> = (0..20 * 64)
+        .map(|i| {
+            let gate = i / 64 * 128 + i % 64 / 32 * 64 + i % 32;
+            silu(wide[gate]) * wide[gate + 32]
+        })
+        .collect();
+    close("swiglu", &y, &want, |i| 2f64.powi(-12) * (1.0 + want[i].abs()))?;
+    let case = Qkv::new(20, 2, 1, 24);
+    let (fused, apart) = (case.run(dev, true, true)?, case.run(dev, false, true)?);
+    for i in 0..3 {
+        equal("qkv", &fused[i], &apart[i])?;
+    }
+    Ok(())
+}
+
+/// Errors a person could make, each in one place of the kernel.
+const MISTAKES: [(&str, &str, &str); 7] = [
+    ("gemm.cu", "bias ? q + load_quad(bias + n, whole, count) : q", "q"),
+    ("gemm.cu", "if (to.residual) {", "if (to.residual && row != 3) {"),
+    ("gemm.cu", "int column = pair / 32 * GROUP + pair % 32;", "int column = pair;"),
+    ("gemm.cu", "a = rounded(a);", ""),
+    ("gemm.cu", "slot % 128) * to.dim", "slot % 64) * to.dim"),
+    ("common/gemm.cuh", "int left = m + r < in.rows ? in.depth - k - chunk * 8 : 0;", "int left = 8;"),
+    ("common/gemm.cuh", "(m + r) * in.depth", "(m + r) * in.ld"),
+];
+
+#[test]
+fn a_missing_bias_is_seen() {
+    epilogues(&mut emu()).unwrap();
+    let (file, from, to) = MISTAKES[0];
+    mutate_source(file, from, to, 1, epilogues);
+}
+
+#[test]
+#[ignore = "a compilation each"]
+fn mistakes_in_the_kernel_are_seen() {
+    for (file, from, to) in &MISTAKES[1..] {
+        mutate_source(file, from, to, 2, epilogues);
+    }
+}

@@ -1,0 +1,152 @@
+//! kernels/patch_embed.cu: patch rows bit for bit those of the CPU, and the projection over them.
+
+use half::bf16;
+use omr::device::{Device, Isa, Plan, Region};
+use omr::ops::linear;
+use omr::ops::matmul::{Order, Weight};
+use omr::ops::patch_embed::{self, Normalize, PatchImage};
+use omr::ops::philox::{Purpose, Random};
+use omr::tensor::{DType, Elem, Tensor};
+
+use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
+
+struct Case {
+    norm: Normalize,
+    images: Vec<PatchImage>,
+    pixels: Vec<u8>,
+}
+
+impl Case {
+    /// Images of (frames, grid) with gaps between them.
+    fn new(patch_size: usize, merge_size: usize, temporal_patch_size: usize, images: &[(usize, [u32; 3])]) -> Case {
+        // CLIP's constants, as the preprocessor of the model has them.
+        let norm = Normalize {
+            mean: [0.48145466, 0.4578275, 0.40821073],
+            std: [0.26862954, 0.261_302_6, 0.275_777_1],
+            rescale: 1.0 / 255.0,
+            patch_size,
+            merge_size,
+            temporal_patch_size,
+        };
+        let mut random = Random::new(5, Purpose::Test, patch_size as u64);
+        let (mut pixels, mut at) = (vec![1, 2, 3], Vec::new());
+        for &(frames, grid_thw) in images {
+            at.push(PatchImage { offset: pixels.len(), frames, grid_thw });
+            let bytes = frames * (grid_thw[1] * grid_thw[2]) as usize * patch_size * patch_size * 3;
+            pixels.extend((0..bytes).map(|_| random.next_u32() as u8));
+            pixels.push(77);
+        }
+        Case { norm, images: at, pixels }
+    }
+
+    fn patches(&self) -> usize {
+        self.images.iter().map(|i| i.num_patches()).sum()
+    }
+
+    /// The op with the weight's n columns each taking element `column(n)` of a patch alone: bits, not sums.
+    fn elements(&self, dev: &mut Device, n: usize, column: impl Fn(usize) -> usize) -> Outcome<Vec<bf16>> {
+        let k = self.norm.row_len();
+        let mut w = vec![bf16::ZERO; n * k];
+        for i in 0..n {
+            w[i * k + column(i)] = bf16::ONE;
+        }
+        self.run(dev, &w, n)
+    }
+
+    fn run(&self, dev: &mut Device, w: &[bf16], n: usize) -> Outcome<Vec<bf16>> {
+        let w = weight(dev, w, n, self.norm.row_len());
+        let pixels = up(dev, &self.pixels, &[self.pixels.len()]);
+        let y = dev.alloc(Region::Overlay, DType::Bf16, &[self.patches(), n])?;
+        patch_embed::fwd(dev, pixels, &self.images, &self.norm, &w, y)?;
+        Ok(dev.read(y)?)
+    }
+}
+
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
+}
+
+fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
+    dev.upload(Region::Overlay, data, dims).unwrap()
+}
+
+fn weight(dev: &mut Device, w: &[bf16], n: usize, k: usize) -> Weight {
+    let order = Order::of(dev);
+    let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
+    for (i, &value) in w.iter().enumerate() {
+        data[order.index(DType::Bf16, k, i / k, i % k)] = value;
+    }
+    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
+}
+
+/// A picture, a video of two times two frames, a single merge block, a wide picture.
+fn pictures() -> Case {
+    Case::new(14, 2, 2, &[(1, [1, 4, 6]), (4, [2, 4, 2]), (1, [1, 2, 2]), (1, [1, 2, 10])])
+}
+
+#[test]
+fn patch_rows_are_the_cpus() {
+    let whole = pictures();
+    let k = whole.norm.row_len();
+    let rows = whole.elements(&mut emu(), k, |n| n).unwrap();
+    equal("14 x 14 x 2", &rows, &whole.elements(&mut cpu(), k, |n| n).unwrap()).unwrap();
+    // Rows of 27, 12 and 96 elements: no, half and whole vectors; other blocks, one frame and three.
+    for (size, merge, depth, frames) in [(3, 2, 1, 1), (2, 1, 1, 2), (4, 3, 2, 2), (1, 2, 3, 3)] {
+        let times = (frames / depth).max(1) as u32;
+        let case = Case::new(size, merge, depth, &[(frames, [times, 6, 6]), (1, [1, 6, 12])]);
+        let k = case.norm.row_len();
+        let rows = case.elements(&mut emu(), k, |n| n).unwrap();
+        equal(&format!("{size} {merge} {depth}"), &rows, &case.elements(&mut cpu(), k, |n| n).unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn chunks_make_no_difference() {
+    // More patches than the workspace holds at once, images across the border.
+    let case = Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])]);
+    let column = |n: usize| n * 13 % case.norm.row_len();
+    equal("chunks", &case.elements(&mut emu(), 5, column).unwrap(), &case.elements(&mut cpu(), 5, column).unwrap())
+        .unwrap();
+}
+
+#[test]
+fn is_a_linear_layer_over_the_rows() {
+    let case = pictures();
+    let (k, n) = (case.norm.row_len(), 40);
+    let mut dev = emu();
+    let rows = case.elements(&mut dev, k, |n| n).unwrap();
+    let mut random = Random::new(6, Purpose::Test, 1);
+    let w: Vec<bf16> = (0..n * k).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
+    let got = case.run(&mut dev, &w, n).unwrap();
+    let x = up(&mut dev, &rows, &[case.patches(), k]);
+    let y = dev.alloc(Region::Overlay, DType::Bf16, &[case.patches(), n]).unwrap();
+    let w = weight(&mut dev, &w, n, k);
+    linear::fwd(&mut dev, x, &w, None, None, y).unwrap();
+    equal("y", &got, &dev.read::<bf16>(y).unwrap()).unwrap();
+}
+
+#[test]
+fn no_schedule_changes_a_bit() {
+    let case = Case::new(4, 2, 2, &[(1, [1, 6, 6]), (2, [1, 2, 4])]);
+    same_bits(5, |dev| case.elements(dev, 64, |n| n));
+}
+
+fn probe(dev: &mut Device) -> Outcome {
+    for case in [Case::new(4, 2, 2, &[(1, [1, 4, 6]), (4, [2, 2, 2])]), Case::new(3, 1, 1, &[(2, [2, 3, 2])])] {
+        let k = case.norm.row_len();
+        equal("rows", &case.elements(dev, k, |n| n)?, &case.elements(&mut cpu(), k, |n| n)?)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_barrier_is_needed() {
+    mutate_sites(&["kernels/patch_embed.cu"], 3, probe);
+}
+
+#[test]
+fn mistakes_in_the_kernel_are_seen() {
+    mutate_source("patch_embed", "at / per_frame * args.depth + frame", "at / per_frame * args.depth", 1, probe);
+    mutate_source("patch_embed", "inner / args.merge", "inner % args.merge", 1, probe);
+    mutate_source("patch_embed", "args.std[1]", "args.std[2]", 1, probe);
+}
