@@ -1,7 +1,6 @@
 //! What a launch may ask for: the refusals of a card's driver.
 
 use crate::device::driver::{Launch, Properties};
-use crate::device::emu::runtime::Entry;
 use crate::error::{Error, Result};
 
 /// Registers of a CTA (CUDA C++ programming guide, table of compute capabilities: 8.0 and 9.0).
@@ -19,18 +18,25 @@ const CLUSTER: u32 = 8;
 /// Largest grid in y and z.
 const GRID_YZ: u32 = 65_535;
 
-/// Refuses what a card's driver refuses, naming the kernel; `registers` a thread where they are known.
-pub fn check(
-    name: &str,
-    entry: &Entry,
-    registers: Option<u32>,
-    launch: &Launch,
-    params: usize,
-    device: &Properties,
-) -> Result<()> {
+/// What is known of a kernel before it runs.
+#[derive(Clone, Copy)]
+pub struct Declared<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Bytes of its `Args`.
+    pub args: usize,
+    /// Its launch bound.
+    pub threads: u32,
+    /// Registers a thread, where the table of kernels says so.
+    pub registers: Option<u32>,
+}
+
+/// Refuses what a card's driver refuses, naming the kernel.
+pub fn check(kernel: Declared, launch: &Launch, params: usize, device: &Properties) -> Result<()> {
+    let Declared { name, args, threads, registers } = kernel;
     let refuse = |what: String| Err(Error::Failed(format!("launch of {name} refused: {what}")));
-    if params != entry.args_bytes as usize {
-        return refuse(format!("{params} bytes of parameters, its Args have {}", entry.args_bytes));
+    if params != args {
+        return refuse(format!("{params} bytes of parameters, its Args have {args}"));
     }
     let [x, y, z] = launch.grid;
     if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > GRID_YZ || z > GRID_YZ {
@@ -39,8 +45,8 @@ pub fn check(
     if launch.block == 0 || launch.block > CTA_THREADS {
         return refuse(format!("{} threads a CTA, 1 to {CTA_THREADS} are possible", launch.block));
     }
-    if launch.block > entry.threads {
-        return refuse(format!("{} threads a CTA over its launch bound of {}", launch.block, entry.threads));
+    if launch.block > threads {
+        return refuse(format!("{} threads a CTA over its launch bound of {threads}", launch.block));
     }
     if launch.smem as usize > device.shared_memory_per_block {
         let most = device.shared_memory_per_block;
@@ -61,4 +67,40 @@ pub fn check(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Declared, check};
+    use crate::device::driver::{Launch, Properties};
+
+    #[test]
+    fn a_launch_fits_or_says_what_does_not() {
+        let hopper = Properties {
+            name: String::new(),
+            compute_capability: (9, 0),
+            multiprocessors: 1,
+            memory: 0,
+            shared_memory_per_block: 227 * 1024,
+            driver: String::new(),
+        };
+        let kernel = Declared { name: "gemm", args: 8, threads: 512, registers: Some(122) };
+        let good = Launch { grid: [6, 1, 1], block: 512, cluster: 2, smem: 227 * 1024 };
+        let said = |kernel: Declared, launch: Launch, device: &Properties| match check(kernel, &launch, 8, device) {
+            Ok(()) => String::new(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(said(kernel, good, &hopper), "");
+        // Registers come in eights: 121 to 128 take the whole file of 65,536, 129 do not fit.
+        let registers = |registers| said(Declared { registers: Some(registers), ..kernel }, good, &hopper);
+        assert_eq!(registers(128), "");
+        assert_eq!(registers(129), "launch of gemm refused: 129 registers x 512 threads, a CTA has 65536");
+        let cluster = |cluster| said(kernel, Launch { cluster, ..good }, &hopper);
+        assert_eq!([cluster(1), cluster(3), cluster(6)], ["", "", ""]);
+        for wrong in [0, 4, 9] {
+            assert!(cluster(wrong).contains("do not divide a grid of 6"), "{wrong}: {}", cluster(wrong));
+        }
+        let ampere = Properties { compute_capability: (8, 0), ..hopper };
+        assert!(said(kernel, good, &ampere).contains("a cluster of 2 on compute capability 8.0"));
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::device::driver::{Kernel, Launch, Pinned, Properties};
 use crate::device::emu::compile::Cache;
 use crate::device::emu::graph::{Op, Params};
-use crate::device::emu::limits;
+use crate::device::emu::limits::{self, Declared};
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
@@ -90,7 +90,9 @@ impl Machine {
         let Some(loaded) = self.kernels.get(kernel.0 as usize) else {
             return Err(Error::Failed(format!("launch of kernel {}, which was never loaded", kernel.0)));
         };
-        limits::check(loaded.name, loaded.entry, loaded.registers, launch, params, device)
+        let Loaded { name, entry, registers, .. } = *loaded;
+        let (args, threads) = (entry.args_bytes as usize, entry.threads);
+        limits::check(Declared { name, args, threads, registers }, launch, params, device)
     }
 
     /// Leaves out another site, or none.
