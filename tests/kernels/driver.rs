@@ -26,9 +26,23 @@ KERNEL(driver_turn, driver_probe::Args, 256, 1) {
     isa::sync_cta();
     args.y[threadIdx.x] = smem.v[255 - threadIdx.x];
 }
+KERNEL(driver_twice, driver_probe::Args, 256, 1) {
+    auto& smem = isa::smem<driver_probe::Smem>();
+    smem.v[threadIdx.x] = args.x[threadIdx.x];
+    isa::sync_cta();
+    isa::sync_cta();
+    args.y[threadIdx.x] = smem.v[255 - threadIdx.x];
+}
+KERNEL(driver_behind, driver_probe::Args, 256, 1) {
+    int i = threadIdx.x;
+    if (i < 128) args.y[i] = args.x[i];
+    isa::sync_cta();
+    if (i >= 128) args.y[i] = args.y[i - 128];
+}
 "#;
 
 const FILE: &str = "driver_probe";
+const KERNELS: &str = "kernels/driver_probe.cu";
 
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -175,12 +189,38 @@ fn every_event_call_is_needed() {
 
 #[test]
 fn every_barrier_is_needed() {
-    mutate_sites_on(device, &["kernels/driver_probe.cu"], 6, |dev| {
-        let (x, y) = pair(dev, 256);
-        launch(dev, Stream::COMPUTE, "driver_turn", x, y, 0)?;
-        let turned: Vec<f32> = ramp(256).into_iter().rev().collect();
-        equal("y", &dev.read::<f32>(y)?, &turned)
-    });
+    mutate_sites_on(device, &[KERNELS], 6, |dev| turned(dev, "driver_turn"));
+}
+
+fn turned(dev: &mut Device, name: &'static str) -> Outcome {
+    let (x, y) = pair(dev, 256);
+    launch(dev, Stream::COMPUTE, name, x, y, 0)?;
+    let turned: Vec<f32> = ramp(256).into_iter().rev().collect();
+    equal("y", &dev.read::<f32>(y)?, &turned)
+}
+
+#[test]
+#[should_panic(expected = "green when skipped")]
+fn a_barrier_written_twice_is_reported() {
+    mutate_sites_on(device, &[KERNELS], 6, |dev| turned(dev, "driver_twice"));
+}
+
+/// Threads 0 to 127 run before the others in the fixed order.
+fn behind(dev: &mut Device) -> Outcome {
+    let (x, y) = pair(dev, 256);
+    launch(dev, Stream::COMPUTE, "driver_behind", x, y, 0)?;
+    equal("y", &dev.read::<f32>(y)?, &[ramp(128), ramp(128)].concat())
+}
+
+#[test]
+fn a_barrier_that_only_some_orders_need_is_found_by_seeds() {
+    mutate_sites_on(device, &[KERNELS], 6, behind);
+}
+
+#[test]
+#[should_panic(expected = "green when skipped")]
+fn a_barrier_that_only_some_orders_need_is_not_found_by_the_fixed_one() {
+    mutate_sites_on(device, &[KERNELS], 1, behind);
 }
 
 /// Two launches on two streams between a fork and a join, then one more.

@@ -169,7 +169,7 @@ pub fn mutate_sites_on(
             None => green.push(format!("{} {}", passed.site, passed.wrapper)),
         }
     }
-    println!("sites {files:?}: {} passed, {exempt} exempt, {} green when skipped", sites.len(), green.len());
+    println!("mutation {files:?}: {} sites, {exempt} exempt, {} green when skipped", sites.len(), green.len());
     assert!(green.is_empty(), "green when skipped: {green:#?}");
 }
 
