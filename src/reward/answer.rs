@@ -57,13 +57,17 @@ fn unwrap(text: &str) -> String {
         }
     }
     for end in ['.', '!'] {
-        if let Some(rest) =
-            t.strip_suffix(end).filter(|r| !r.ends_with(|c: char| c == '.' || (end == '!' && !c.is_alphabetic())))
-        {
+        if let Some(rest) = t.strip_suffix(end).filter(|r| !r.ends_with('.') && (end == '.' || is_exclamation(r))) {
             return python::strip(rest).to_owned();
         }
     }
     t.to_owned()
+}
+
+/// True when an exclamation mark behind `text` is no factorial.
+fn is_exclamation(text: &str) -> bool {
+    let last = text.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+    last.chars().count() >= 3 && !text.contains('\\')
 }
 
 /// The content of a group whose closing brace ends the text.
@@ -98,7 +102,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     if reads(sentence) {
         return sentence;
     }
-    for cut in [" = ", " is ", " are ", " get ", ": "] {
+    for cut in [" = ", " is ", " are ", " equals ", " get ", " obtain ", " gives ", " yields ", " equal to ", ": "] {
         if let Some((_, rest)) = sentence.rsplit_once(cut)
             && reads(rest)
         {

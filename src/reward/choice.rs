@@ -162,6 +162,9 @@ pub fn named_letter(answer: &str) -> Option<char> {
         }
         at = m.end();
     }
+    if is_denied(text) {
+        return None;
+    }
     letters.sort_unstable();
     letters.dedup();
     if let Some(c) = HEAD.captures(text).and_then(first) {
@@ -176,4 +179,40 @@ pub fn named_letter(answer: &str) -> Option<char> {
         [c] => Some(*c),
         _ => None,
     }
+}
+
+/// True when the text says which choice is not meant: "Not A", "B is wrong", "all except C".
+fn is_denied(text: &str) -> bool {
+    const DENIALS: [&str; 9] =
+        ["not", "isn't", "cannot", "except", "incorrect", "wrong", "false", "neither", "eliminate"];
+    text.split(|c: char| !c.is_alphabetic() && c != '\'').any(|w| DENIALS.contains(&w.to_ascii_lowercase().as_str()))
+}
+
+/// Several letters in order, without repetition: `AC`, `A, C`, `(A) and (C)`.
+pub fn letters(text: &str) -> Option<Vec<char>> {
+    let mut found = Vec::new();
+    for word in text.split(|c: char| python::is_space(c) || matches!(c, ',' | ';' | '&' | '(' | ')' | '.')) {
+        if matches!(word, "" | "and" | "or") {
+            continue;
+        }
+        if !word.chars().all(is_choice) {
+            return None;
+        }
+        found.extend(word.chars());
+    }
+    let count = found.len();
+    found.sort_unstable();
+    found.dedup();
+    (count >= 2 && found.len() == count).then_some(found)
+}
+
+/// A letter and the text of its option: `C. 12`, `(C) twelve`.
+pub fn labelled(text: &str) -> Option<(char, &str)> {
+    static LABEL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-J])\)\}?[.:]?\s*|([A-J])[.):]\}?\s+)(\S.*)$")
+            .expect("a fixed pattern")
+    });
+    let found = LABEL.captures(text)?;
+    let letter = found.get(1).or(found.get(2))?.as_str().chars().next()?;
+    Some((letter, found.get(3)?.as_str()))
 }

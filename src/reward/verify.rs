@@ -30,6 +30,9 @@ pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
     }
 }
 
+/// Longest text around an answer that is searched for a choice's letter.
+const MAX_SENTENCE: usize = 600;
+
 fn strict(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
     let found = locate(answer, &steps);
@@ -40,8 +43,38 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         return Verdict { equal, gold_parsed: shown(gold), answer_parsed: shown(found), why, steps: steps.taken() };
     }
     let (gold_text, answer_text) = (bare(gold), bare(found));
-    let (equal, why) = compare(&gold_text, &answer_text, &steps);
+    let (equal, why) = match choices(&gold_text, &answer_text, answer, &steps) {
+        Some(decided) => decided,
+        None => compare(&gold_text, &answer_text, &steps),
+    };
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
+}
+
+/// The rules for a gold answer that names one choice, several, or one with its text.
+fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
+    let verdict = |same: bool| (same, if same { "same choice" } else { "another choice" });
+    if let Some(letter) = choice::letter(gold) {
+        // Without a box the sentence around may name the letter.
+        let said = || {
+            (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| choice::named_letter(&bare(answer)))?
+        };
+        return Some(match choice::named_letter(found).or_else(said) {
+            Some(named) => verdict(named == letter),
+            None => (false, "no choice named"),
+        });
+    }
+    if let (Some(a), Some(b)) = (choice::letters(gold), choice::letters(found)) {
+        return Some(verdict(a == b));
+    }
+    let (letter, text) = choice::labelled(gold)?;
+    if found.is_empty() {
+        return None;
+    }
+    let named = choice::letter(found).or_else(|| choice::labelled(found).map(|l| l.0));
+    Some(match named {
+        Some(named) => verdict(named == letter),
+        None => compare(&bare(text), found, steps),
+    })
 }
 
 fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
@@ -51,12 +84,6 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     }
     if gold == answer {
         return (true, "same text");
-    }
-    if let Some(letter) = choice::letter(gold) {
-        return match choice::named_letter(answer) {
-            Some(named) => (named == letter, if named == letter { "same choice" } else { "another choice" }),
-            None => (false, "no choice named"),
-        };
     }
     let compact = |t: &str| t.split_whitespace().collect::<String>();
     if gold.contains('\\') && compact(gold) == compact(answer) {
@@ -68,9 +95,7 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         return (true, comparison.why);
     }
     // Words that happen to read as mathematics: "No", "red".
-    let words = math::words(gold);
-    let wordy = words.chars().any(char::is_alphabetic) && is_wordy(&gold_value) && !gold.contains('\\');
-    if wordy && words == math::words(answer) {
+    if is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value) && math::words(gold) == math::words(answer) {
         return (true, "equal words");
     }
     if let Some(why) = other_readings(gold, &gold_value, answer, &answer_value, steps) {
@@ -121,11 +146,15 @@ fn other_readings(
     None
 }
 
-/// True when nothing but letters was read: `No` is the product of N and o, too.
-fn is_wordy(value: &Value) -> bool {
-    match value {
-        Value::Text(_) => true,
-        Value::Scalar(e, _) => !e.has_numbers(),
-        _ => false,
-    }
+/// True for a text of words, also where they read as mathematics: `No` is the product of N and o, too.
+fn is_wordy(text: &str, value: &Value) -> bool {
+    let letters = |c: char| c.is_alphabetic() || c.is_whitespace() || matches!(c, '-' | '.' | ',' | '"');
+    text.chars().all(letters)
+        && text.chars().any(char::is_alphabetic)
+        && match value {
+            Value::Text(_) => true,
+            Value::Scalar(e, _) => !e.has_numbers(),
+            Value::List(items) => items.iter().all(|v| is_wordy("a", v)),
+            _ => false,
+        }
 }

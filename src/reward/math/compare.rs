@@ -51,6 +51,12 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Assignment(a, x), Value::Assignment(b, y)) => {
             if same_name(a, b) {
                 equal(x, y, steps)
+            } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (&**x, &**y)
+                && p.variables().contains(b)
+                && q.variables().contains(a)
+            {
+                // x = (y - 1) / 2 and y = 2x + 1 are one line.
+                equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
             } else {
                 no("different names")
             }
@@ -119,13 +125,37 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Residue(a, _), y) => equal(a, y, steps),
         (x, Value::Residue(b, _)) => equal(x, b, steps),
         (Value::Text(a), Value::Text(b)) => {
-            // Notation that is not understood is compared as it stands.
-            let notation = |t: &str| t.contains(['\\', '^', '_', '|', '!']) || !t.is_ascii();
-            let compact = |t: &str| t.split_whitespace().collect::<String>();
-            let same = if notation(a) || notation(b) { compact(a) == compact(b) } else { words(a) == words(b) };
-            outcome(same, "equal words", "different words")
+            // Notation that is not understood is compared sign by sign.
+            if is_notation(a) || is_notation(b) {
+                let same = notation(a, steps) == notation(b, steps);
+                return outcome(same, "the same notation", "different notation");
+            }
+            outcome(words(a) == words(b), "equal words", "different words")
+        }
+        // Sets that are also said in words.
+        (Value::Text(t), Value::Set(s)) | (Value::Set(s), Value::Text(t)) if s.is_empty() => {
+            outcome(words(t) == "no solution", "the empty set", "different kinds")
+        }
+        (Value::Text(t), Value::Region(r)) | (Value::Region(r), Value::Text(t)) => {
+            let all = Region::new(vec![super::region::Span::all()]);
+            let same = words(t) == "all real numbers" && r.same(&all, steps);
+            outcome(same, "all real numbers", "different kinds")
         }
         _ => no("different kinds"),
+    }
+}
+
+/// True for a text with signs in it that words do not have.
+fn is_notation(text: &str) -> bool {
+    text.contains(['\\', '^', '_', '|', '!', '<', '>', '='])
+        || text.chars().any(|c| !c.is_ascii() && !c.is_alphabetic())
+}
+
+/// The signs of a text, one way to write each.
+fn notation(text: &str, steps: &Steps) -> String {
+    match super::lex::lex(text, true, steps) {
+        Some(tokens) => tokens.iter().map(|t| super::scalar::shown(&t.tok) + " ").collect(),
+        None => text.split_whitespace().collect(),
     }
 }
 
@@ -140,6 +170,11 @@ fn same_name(a: &str, b: &str) -> bool {
         t.replace([' ', '\\'], "")
     };
     let (a, b) = (plain(a), plain(b));
+    // f(x) = ... and y = ... define the same curve.
+    let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
+    if curve(&a) && curve(&b) {
+        return true;
+    }
     // One letter tells by its case: R and r may be two radii.
     if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
 }
@@ -311,7 +346,15 @@ fn silent(unit: &Unit) -> bool {
 
 fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
     let (u, v) = (u.filter(|u| !silent(u)), v.filter(|v| !silent(v)));
-    let plain = || -> Comparison { decide(a, b, steps).into() };
+    let plain = || -> Comparison {
+        let decision = decide(a, b, steps);
+        // The constant of integration is written C or c.
+        let has = |e: &Expr, name: &str| e.variables().iter().any(|n| n == name);
+        if !decision.is_equal() && has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
+            return decide(a, &b.replace("c", &var("C")), steps).into();
+        }
+        decision.into()
+    };
     match (u, v) {
         (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
         // 50% is 0.5, and 50 where the question asked for percent.
@@ -365,6 +408,12 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
             }
         }
         (Some(Unit::Word(x)), Some(Unit::Word(y))) if same_word(x, y) => plain(),
+        // Pounds of money and pounds of weight share their word.
+        (Some(Unit::Word(x)), Some(Unit::Measure(_, s))) | (Some(Unit::Measure(_, s)), Some(Unit::Word(x)))
+            if x == "pound sterling" && *s == super::Rational::new(45_359_237.into(), 100_000_000.into()) =>
+        {
+            plain()
+        }
         (Some(_), Some(_)) => no("different units"),
         _ => plain(),
     }

@@ -136,7 +136,7 @@ impl Scope<'_> {
         if let Some(q) = &rational {
             let magnitude = u32::try_from(q.numer().magnitude()).unwrap_or(u32::MAX);
             if magnitude <= MAX_SQUARED && *q.denom() <= BigInt::from(2) {
-                self.spend(4 + i64::from(magnitude.ilog2()))?;
+                self.spend(4 + i64::from(magnitude.max(1).ilog2()))?;
                 let root = if q.is_integer() { z } else { sure(z.sqrt(self.prec))? };
                 let positive = root.power(magnitude, self.prec);
                 return if *q < Rational::from_integer(0.into()) { self.inverse(&positive) } else { Ok(positive) };
@@ -349,10 +349,12 @@ impl Scope<'_> {
         let half = |z: &Complex| Complex { re: z.re.clone().scale(-1), im: z.im.clone().scale(-1) };
         let width = to.sub(&from, prec);
         let (mut fine, mut coarse) = (Complex::int(0), Complex::int(0));
-        // Steps of 1/16 from -4.25 to 4.25: the weight at the ends is below 2^-150.
-        for k in -68i64..=68 {
+        let mut edge = i64::MIN;
+        // Steps of 1/32 from -4.25 to 4.25: the weight at the ends is below 2^-150.
+        const LAST: i64 = 136;
+        for k in -LAST..=LAST {
             self.spend(120)?;
-            let t = Ball::int(k).scale(-4);
+            let t = Ball::int(k).scale(-5);
             let exp = |x: &Ball| x.exp(prec).ok_or(Fault::Unsure);
             let (up, down) = (exp(&t)?, exp(&t.clone().neg())?);
             let quarter_turn = pi(prec).scale(-1);
@@ -383,22 +385,26 @@ impl Scope<'_> {
                 Ok(value) => value.mul(&weight, prec),
                 Err(Fault::Exhausted) => return Err(Fault::Exhausted),
                 // An end where the function has no value counts for nothing.
-                Err(_) if k.abs() > 48 => continue,
+                Err(_) if k.abs() > 96 => continue,
                 Err(fault) => return Err(fault),
             };
+            if k.abs() == LAST && !value.is_zero() {
+                edge = edge.max(value.top());
+            }
             fine = fine.add(&value, prec);
             if k % 2 == 0 {
                 coarse = coarse.add(&value, prec);
             }
         }
         let scaled = |z: Complex, n: i64| Complex { re: z.re.scale(n), im: z.im.scale(n) };
-        let (fine, coarse) = (scaled(fine, -4), scaled(coarse, -3));
+        let (fine, coarse) = (scaled(fine, -5), scaled(coarse, -4));
         let gap = fine.sub(&coarse, prec).top().max(-prec);
         // Halving the step squares the error; half of that gain is claimed.
         if gap > -24 {
             return Err(Fault::Undefined);
         }
-        Ok(fine.widen((gap * 3 / 2).max(-140)))
+        // What lies beyond the last points is smaller than a few times them.
+        Ok(fine.widen((gap * 3 / 2).max(-140).max(edge.saturating_add(8))))
     }
 
     /// The limit of a function that is smooth beside the place: values at four distances, extrapolated.

@@ -75,6 +75,9 @@ impl Parser<'_> {
         if GREEK.contains(&word) && word.len() > 2 {
             return self.named(word);
         }
+        if let Some(e) = self.hexadecimal(word) {
+            return Some(e);
+        }
         let letters: Vec<char> = word.chars().collect();
         if letters.len() == 1 {
             if matches!(word, "C" | "P")
@@ -109,6 +112,25 @@ impl Parser<'_> {
         // ab^2 squares b alone.
         let last = self.powered(last)?;
         Some(product(factors.into_iter().chain([last]).collect()))
+    }
+
+    /// `FF_{16}`: letters that are digits, with their base.
+    fn hexadecimal(&mut self, word: &str) -> Option<Expr> {
+        if !word.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return None;
+        }
+        let mut digits = word.to_owned();
+        let mut n = 0;
+        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
+            digits += t;
+            n += 1;
+        }
+        let base = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(b), .. }) if b == "16" || b == "12");
+        if !is(self.token(n), '_') || !(base(self.token(n + 1)) || base(self.token(n + 2))) {
+            return None;
+        }
+        self.at += n + 1;
+        self.based(&digits)
     }
 
     fn powered(&mut self, base: Expr) -> Option<Expr> {

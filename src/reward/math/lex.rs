@@ -667,6 +667,11 @@ impl Lexer<'_> {
             return None;
         }
         let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+        if letters.len() > 1 && letters.chars().all(char::is_uppercase) {
+            // A segment or a ray, as often written without its mark.
+            self.push(Tok::Word(letters));
+            return Some(());
+        }
         self.push(Tok::Cmd(format!("name {name} {letters}")));
         Some(())
     }

@@ -100,7 +100,7 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
             }
             group += n;
             last = n.max(1);
-        } else if let Some(n) = scale(word).filter(|_| any || word != "dozen") {
+        } else if let Some(n) = scale(word) {
             if !any && begin == at {
                 // "a hundred" comes here as "hundred".
                 group = 1;
@@ -141,4 +141,31 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
         return Some((sign(number + Rational::new(1.into(), n.into())), at + 3));
     }
     any.then(|| (sign(number), at))
+}
+
+/// The number of an ordinal.
+pub(super) fn ordinal(word: &str) -> Option<i64> {
+    const NAMES: [&str; 20] = [
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+        "eleventh",
+        "twelfth",
+        "thirteenth",
+        "fourteenth",
+        "fifteenth",
+        "sixteenth",
+        "seventeenth",
+        "eighteenth",
+        "nineteenth",
+        "twentieth",
+    ];
+    NAMES.iter().position(|n| *n == word).map(|n| n as i64 + 1)
 }

@@ -238,6 +238,11 @@ impl Reader<'_> {
             words.remove(0);
         }
         let list: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let [word] = list.as_slice()
+            && let Some(n) = number_words::ordinal(word)
+        {
+            return Some(Value::Scalar(integer(n), Some(Unit::Word("th".to_owned()))));
+        }
         let (value, used) = number_words::read(&list)?;
         let name = list[used..].join(" ");
         let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
@@ -438,6 +443,9 @@ impl Reader<'_> {
         let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
         match sides.as_slice() {
             [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
+                if let Some(name) = a.as_variable() {
+                    return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));
+                }
                 // 5 = x says the same as x = 5.
                 match b.as_variable() {
                     Some(name) if !a.has_variables() => {
@@ -603,7 +611,7 @@ impl Reader<'_> {
         }
         let Some(parts) = split(inside, is_comma) else { return Some(None) };
         if grouped && parts.len() == 1 {
-            return Some(self.value(inside, depth + 1));
+            return Some(self.value(inside, depth + 1).or_else(|| self.quantity(tokens)));
         }
         if round && parts.len() == 1 {
             // Brackets around a whole answer.

@@ -435,7 +435,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The base behind `_`: a number or its name.
-    fn based(&mut self, digits: &str) -> Option<Expr> {
+    pub(super) fn based(&mut self, digits: &str) -> Option<Expr> {
         const NAMES: [(&str, i64); 14] = [
             ("two", 2),
             ("three", 3),
@@ -659,7 +659,7 @@ pub(super) fn number(text: &str) -> Option<Expr> {
 fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let first = rest.first()?;
     let begins = match &first.tok {
-        Tok::Text(t) => !super::function::is_function(t.trim()),
+        Tok::Text(t) => !super::function::is_function(t.trim()) || t.trim() == "min",
         Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
         Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega") && after_number),
         Tok::Sym(c) => {
@@ -756,7 +756,7 @@ fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
 
 /// Whether a word after a number begins its unit, and is no variable or function.
 fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
-    if super::function::is_function(word)
+    if (super::function::is_function(word) && word != "min")
         || GREEK.contains(&word)
         || matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or")
     {
