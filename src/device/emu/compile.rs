@@ -169,7 +169,7 @@ impl Cache {
         thread::scope(|scope| {
             let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let lost = |_| Err(Error::Failed("a thread that compiled a kernel died".into()));
-            workers.into_iter().map(|w| w.join().unwrap_or_else(lost)).collect()
+            workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(lost))
         })
     }
 

@@ -168,9 +168,17 @@ impl Machine {
         let [x, y, z] = launch.grid;
         result.map_err(|text| {
             let text = text.strip_prefix(&format!("kernel {name}: ")).unwrap_or(&text);
-            Error::Failed(format!("kernel {name}, grid {x} x {y} x {z} of {} threads: {text}", launch.block))
+            let near = faulted(text).and_then(|address| self.pages.describe(address));
+            let near = near.map(|place| format!(" ({place})")).unwrap_or_default();
+            Error::Failed(format!("kernel {name}, grid {x} x {y} x {z} of {} threads: {text}{near}", launch.block))
         })
     }
+}
+
+/// The address in the runtime's text of a fault.
+fn faulted(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once("at address 0x")?;
+    u64::from_str_radix(rest.split(|c: char| !c.is_ascii_hexdigit()).next()?, 16).ok()
 }
 
 fn schedule(options: &Options, seed: u64) -> Schedule {

@@ -26,7 +26,7 @@ unsafe extern "C" {
 #[derive(Default)]
 pub struct Pages {
     maps: Vec<MmapMut>,
-    /// Accessible ranges by start, with their ends; never adjacent, as each ends at a guard page.
+    /// Tensors by first address, with their ends.
     open: BTreeMap<Address, Address>,
 }
 
@@ -47,7 +47,7 @@ impl Pages {
         let Some((from, to)) = self.whole(address, bytes)? else { return Ok(()) };
         let len = (to - from) as usize;
         self.protect(from, len, OPEN)?;
-        self.open.insert(from, to);
+        self.open.insert(address, address + bytes as u64);
         // SAFETY: the pages lie in a mapping (checked above) and were made accessible; no reference covers them.
         unsafe { std::ptr::write_bytes(from as *mut u8, POISON, len) };
         Ok(())
@@ -97,6 +97,22 @@ impl Pages {
             }
             _ => Err(Error::Failed(format!("{bytes} bytes at {address:#x}: no tensor is there, or it was released"))),
         }
+    }
+
+    /// What an address that a kernel could not reach has to do with this memory.
+    pub fn describe(&self, address: Address) -> Option<String> {
+        let size = |start: Address, end: Address| format!("a tensor of {} bytes", end - start);
+        if let Some((start, end)) = self.open.range(..=address).next_back()
+            && address < end.next_multiple_of(PAGE) + PAGE
+        {
+            return Some(format!("{} bytes past the end of {}", address - end.min(&address), size(*start, *end)));
+        }
+        if let Some((start, end)) = self.open.range(address..).next()
+            && start - address <= 2 * PAGE
+        {
+            return Some(format!("{} bytes before {}", start - address, size(*start, *end)));
+        }
+        self.whole(address, 1).is_ok().then(|| "memory that was released or never taken".into())
     }
 
     /// Copies from the host.
