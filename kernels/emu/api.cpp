@@ -97,6 +97,7 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->cta_started = 0;
     emu->resident_limit = emu::ctas_per_sm(*launch) * std::max(1u, emu->options.sms);
     emu->counters.launches++;
+    emu->global.begin();
     emu->order.clear();
     if (emu->options.seed != 0) {
         // The number of the launch goes in, so that two launches of one kernel differ.

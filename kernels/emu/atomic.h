@@ -4,10 +4,12 @@
 
 namespace emu {
 
-// Before and after an atomic access: a moment at which the schedule may turn to another thread.
+// Before an atomic access; the schedule may turn to another thread first.
 void atomic_begin(const void* p, uint32_t bytes, bool shared, const Where& where);
 void fence();
-void release(void* p, uint32_t bytes, const Where& where);
+void relaxed_load(const void* p, uint32_t bytes, const Where& where);
+// Without `ordering` (a skipped site) a plain atomic store.
+void release(void* p, uint32_t bytes, bool ordering, const Where& where);
 void acquire(const void* p, uint32_t bytes, const Where& where);
 // Called after pred() was false; returns when it is worth asking again.
 void spin_again(const Where& where);
@@ -59,7 +61,7 @@ inline T atomic_cas(Shared<T>* p, std::type_identity_t<T> expected, std::type_id
 
 template <class T>
 inline T load_volatile(const T* p, emu::Where where = emu::Where::current()) {
-    emu::atomic_begin(p, sizeof(T), false, where);
+    emu::relaxed_load(p, sizeof(T), where);
     return *static_cast<const volatile T*>(p);
 }
 
@@ -67,7 +69,7 @@ template <class T>
 inline void store_release(T* p, std::type_identity_t<T> v, emu::Where where = emu::Where::current()) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "store_release of 4 or 8 bytes");
     // Skipped, the store itself remains: only its ordering is lost.
-    if (emu::pass("store_release", where)) emu::release(p, sizeof(T), where);
+    emu::release(p, sizeof(T), emu::pass("store_release", where), where);
     *static_cast<volatile T*>(p) = v;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "emu/api.h"
+#include "emu/global.h"
 #include "emu/matrix_kind.h"
 #include "emu/shadow.h"
 #include "emu/thread.h"
@@ -45,6 +46,8 @@ struct Fiber : Thread {
     std::vector<AsyncCopy> copies;
     uint32_t group;         // of the copies being issued
     Clocks clocks;
+    Published fenced;                 // by the last threadfence
+    std::vector<Published> observed;  // by relaxed accesses, not yet acquired by a fence
 };
 
 // One warp instruction that lanes post and the last of them executes.
@@ -97,6 +100,7 @@ struct Cta {
     uint32_t stack_count = 0;
     Shadow shadow;
     Known exited;  // when warps returned
+    std::unordered_map<uint32_t, std::vector<Acquired>> acquired;  // by CTA that published
     uint32_t spinning;
 };
 
@@ -128,6 +132,8 @@ struct Instance {
     // The place last looked up: most calls of a warp come from the same one.
     SiteKey last_key{};
     Site* last_site = nullptr;
+
+    Global global;
 
     const EmuEntry* entry = nullptr;
     const void* args = nullptr;

@@ -107,6 +107,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     memset(cta.barriers, 0, sizeof cta.barriers);
     memset(cta.ready, 0, sizeof cta.ready);
     cta.exited = {};
+    cta.acquired.clear();
     cta.shadow.begin(emu.launch.smem, emu.options.shadow != 0);
     for (uint32_t w = 0; w < cta.warp_count; w++) {
         Warp& warp = cta.warps[w];
@@ -136,6 +137,8 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.group = 0;
         fiber.clocks.begin();
         fiber.near = 0;
+        fiber.fenced = nullptr;
+        fiber.observed.clear();
         fiber.stack = cta.stacks + i * kStackBytes;
         fiber.stack_pointer = prepare_stack(fiber.stack, kStackBytes, fiber_main);
         cta.ready[i / 64] |= 1ull << (i % 64);

@@ -205,7 +205,7 @@ uint32_t locate(const Fiber& fiber, const void* p, uint32_t bytes, uint32_t alig
         return uint32_t(offset);
     }
     const char* fault = offset % alignment != 0 ? "is not aligned" : "is outside";
-    fail("%s of %u bytes at offset %zd %s of the %u bytes of shared memory, by %s%s", what, bytes, ptrdiff_t(offset),
+    fail("%s of %u bytes at offset %zd %s (the CTA has %u bytes of shared memory), by %s%s", what, bytes, ptrdiff_t(offset),
          fault, fiber.smem_bytes, thread_name(fiber).c_str(), at(*fiber.cta->emu, place, near).c_str());
 }
 

@@ -2,6 +2,7 @@
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
 mod driver;
+mod emu;
 mod gemm;
 mod patch_embed;
 
