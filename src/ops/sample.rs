@@ -2,18 +2,21 @@
 //! noise. The log-prob that goes with a token is [`super::linear_logprob`]'s, bit for bit, whatever narrowed
 //! the choice.
 
+mod choose;
 mod draw;
+mod gpu;
 
 pub use draw::Draw;
 
 use half::bf16;
 
-use crate::device::{Device, Isa, Parts, Region, cpu_kernel};
+use crate::device::{Cpu, Device, Parts, Region};
 use crate::error::{Error, Result};
-use crate::ops::linear_logprob::logits::{Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, segments};
+use crate::ops::check;
+use crate::ops::linear_logprob::logits::{
+    Allowed, Fold, Logits, PARTIAL, Scale, inverse_temperature, of_given, segments,
+};
 use crate::ops::matmul::{self, Cells, PANEL, Product, Weight, panel_count};
-use crate::ops::philox::{self, philox4x32_10};
-use crate::ops::{check, math};
 use crate::tensor::{DType, Tensor};
 
 /// How a row's token is drawn. The limits narrow the ids in this order: `min_p`, `top_k`, `top_p`.
@@ -73,9 +76,30 @@ pub struct NoiseKey {
     pub position: u32,
 }
 
+/// What a draw reads and writes beside its hidden states: shapes are those of [`fwd`].
+#[derive(Clone, Copy)]
+struct Outs {
+    ids: Tensor,
+    logprobs: Tensor,
+}
+
+impl Outs {
+    fn check(&self, op: &'static str, b: usize) -> Result<()> {
+        check::tensor(op, "ids_out", self.ids, DType::U32, &[b])?;
+        check::tensor(op, "logprob_out", self.logprobs, DType::F32, &[b])
+    }
+}
+
+fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Result<()> {
+    check::that(op, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;
+    let (dtype, dims) = Draw::table(b);
+    check::tensor(op, "table", table, dtype, &dims)
+}
+
 /// ids_out u32 `[B]` and logprob_out f32 `[B]` from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the
 /// same on the device ([`Draw::upload`]); `allowed` as in [`super::linear_logprob::fwd`]. The log-prob is of the
-/// whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id.
+/// whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id. A GPU reads the table alone, so
+/// that a captured call can be replayed with other draws.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(
     dev: &mut Device,
@@ -88,32 +112,30 @@ pub fn fwd(
     logprob_out: Tensor,
 ) -> Result<()> {
     const OP: &str = "sample::fwd";
-    let b = hidden.rows();
+    let (b, outs) = (hidden.rows(), Outs { ids: ids_out, logprobs: logprob_out });
     let dtype = check::weight(OP, w, w.n, hidden.cols())?;
     check::tensor(OP, "hidden", hidden, dtype, &[b, w.k])?;
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
-    check::tensor(OP, "ids_out", ids_out, DType::U32, &[b])?;
-    check::tensor(OP, "logprob_out", logprob_out, DType::F32, &[b])?;
-    check::that(OP, draws.len() == b, format!("{b} draws"), draws.len().to_string())?;
-    let (table_dtype, dims) = Draw::table(b);
-    check::tensor(OP, "table", table, table_dtype, &dims)?;
+    outs.check(OP, b)?;
+    check_draws(OP, b, draws, table)?;
+    if dev.kind().is_gpu() {
+        return gpu::fwd(OP, dev, hidden, w, allowed, table, outs);
+    }
     let mark = dev.mark(Region::Workspace);
     let (width, columns) = (segments(w.n) * PARTIAL, panel_count(w.n) * PANEL);
     let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
     let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
-    if let Some(cpu) = dev.cpu_only(OP)? {
+    if let Some(cpu) = dev.on_cpu() {
         let ins = [hidden, w.data, allowed.unwrap_or(hidden.slice(0, 0))];
-        let outs = [ids_out, logprob_out, logits, partials];
-        let ([ids, logprobs, logits, partials], [hidden, w_view, bitmap]) = cpu.memory.tensors(outs, ins);
-        let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
-        let scales: Vec<f32> = draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect();
+        let ([logits_view, partials_view], [hidden, w_view, bitmap]) = cpu.memory.tensors([logits, partials], ins);
+        let scales = scales(draws);
         let epilogue = Logits {
             allowed: Allowed { vocab: w.n, bitmap: allowed.map(|_| bitmap.of()) },
             scale: Scale::Rows(&scales),
             entropy: false,
             targets: None,
-            partials: Cells::new(&mut *partials, width),
-            logits: Some(Cells::new(&mut *logits, columns)),
+            partials: Cells::new(partials_view.of(), width),
+            logits: Some(Cells::new(logits_view.of(), columns)),
         };
         match dtype {
             DType::Bf16 => {
@@ -125,151 +147,70 @@ pub fn fwd(
                 matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
             }
         }
-        let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
-        cpu.pool.run(b, |row| {
-            let z = &logits[row * columns..row * columns + w.n];
-            let fold = Fold::of(&partials[row * width..(row + 1) * width]);
-            let (params, noise, key) = (&draws[row].params(), draws[row].noise(), draws[row].key());
-            let id = if params.temperature == 0.0 {
-                largest(cpu.isa, z, None)
-            } else if params.narrows() {
-                let left = narrowed(cpu.isa, z, fold.max(), params);
-                draw_among(cpu.isa, &left, z, key, noise)
-            } else {
-                largest(cpu.isa, z, Some((key, noise)))
-            };
-            ids.take(row)[0] = id;
-            logprobs.take(row)[0] = z[id as usize] - fold.logsumexp();
-        });
+        draw(cpu, w.n, logits, partials, draws, outs);
     }
     dev.release(mark);
     Ok(())
 }
 
-/// The four words of noise for ids 4 * `quad`.. of one draw.
-#[inline(always)]
-fn noise_words(key: [u32; 2], noise: NoiseKey, quad: u32) -> [u32; 4] {
-    philox4x32_10(key, [noise.prompt, noise.rollout, noise.position, quad])
+/// [`fwd`] on logits that are given: `sums` f32 `[B, V]`, before the temperature. With equal sums every device draws
+/// equal tokens.
+pub fn from_logits(
+    dev: &mut Device,
+    sums: Tensor,
+    allowed: Option<Tensor>,
+    draws: &[Draw],
+    table: Tensor,
+    ids_out: Tensor,
+    logprob_out: Tensor,
+) -> Result<()> {
+    const OP: &str = "sample::from_logits";
+    let (b, vocab) = (sums.rows(), sums.cols());
+    let outs = Outs { ids: ids_out, logprobs: logprob_out };
+    check::tensor(OP, "sums", sums, DType::F32, &[b, vocab])?;
+    check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(vocab)])?;
+    outs.check(OP, b)?;
+    check_draws(OP, b, draws, table)?;
+    if dev.kind().is_gpu() {
+        return gpu::given(OP, dev, sums, allowed, table, outs);
+    }
+    let mark = dev.mark(Region::Workspace);
+    let (width, columns) = (segments(vocab) * PARTIAL, panel_count(vocab) * PANEL);
+    let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
+    let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
+    if let Some(cpu) = dev.on_cpu() {
+        let ins = [sums, allowed.unwrap_or(ids_out.slice(0, 0))];
+        let ([z, partial], [sums, bitmap]) = cpu.memory.tensors([logits, partials], ins);
+        let (sums, scales) = (sums.of::<f32>(), scales(draws));
+        let allowed = Allowed { vocab, bitmap: allowed.map(|_| bitmap.of()) };
+        let (z, partial) = (Parts::new(z.of::<f32>(), columns), Parts::new(partial.of::<f32>(), width));
+        cpu.pool.run(b, |row| {
+            let z = z.take(row);
+            z[..vocab].copy_from_slice(&sums[row * vocab..][..vocab]);
+            z[vocab..].fill(0.0);
+            of_given(cpu.isa, z, scales[row], allowed, partial.take(row));
+        });
+        draw(cpu, vocab, logits, partials, draws, outs);
+    }
+    dev.release(mark);
+    Ok(())
 }
 
-cpu_kernel! {
-    /// The id of the largest z, or of z plus its noise; ties to the lower id. 0 when nothing is above -inf.
-    fn largest(z: &[f32], draw: Option<([u32; 2], NoiseKey)>) -> u32 {
-        const IDS: usize = 64;
-        let mut best = [f32::NEG_INFINITY; IDS];
-        let mut at = [u32::MAX; IDS];
-        let mut score = [0.0; IDS];
-        for (block, z) in z.chunks(IDS).enumerate() {
-            score.fill(f32::NEG_INFINITY);
-            score[..z.len()].copy_from_slice(z);
-            if let Some((key, noise)) = draw {
-                let mut words = [0; IDS];
-                for i in 0..IDS / 4 {
-                    let quad = noise_words(key, noise, (block * IDS / 4 + i) as u32);
-                    for j in 0..4 {
-                        words[4 * i + j] = quad[j];
-                    }
-                }
-                for j in 0..IDS {
-                    score[j] += philox::gumbel(words[j]);
-                }
-            }
-            for j in 0..IDS {
-                let larger = score[j] > best[j];
-                best[j] = if larger { score[j] } else { best[j] };
-                at[j] = if larger { (block * IDS + j) as u32 } else { at[j] };
-            }
-        }
-        let mut winner = (f32::NEG_INFINITY, u32::MAX);
-        for (&score, &id) in best.iter().zip(&at) {
-            if score > winner.0 || (score == winner.0 && id < winner.1) {
-                winner = (score, id);
-            }
-        }
-        if winner.1 == u32::MAX { 0 } else { winner.1 }
-    }
+fn scales(draws: &[Draw]) -> Vec<f32> {
+    draws.iter().map(|d| inverse_temperature(d.params().temperature)).collect()
 }
 
-/// An id that may be drawn.
-#[derive(Clone, Copy)]
-struct Candidate {
-    /// Ascending keys are the order (logit down, id up).
-    key: u64,
-    /// floor(e^(z - max) 2^32).
-    weight: u64,
-}
-
-const ONE: f64 = 4_294_967_296.0;
-
-cpu_kernel! {
-    fn weights(z: &[f32], max: f32, out: &mut [f64]) {
-        for (out, &z) in out.iter_mut().zip(z) {
-            *out = (f64::from(math::exp(z - max)) * ONE).floor();
-        }
-    }
-}
-
-/// The ids that `params` leaves.
-fn narrowed(isa: Isa, z: &[f32], max: f32, params: &SamplingParams) -> Vec<u32> {
-    let mut weight = vec![0.0; z.len()];
-    weights(isa, z, max, &mut weight);
-    let least = f64::from(params.min_p) * ONE;
-    let mut left: Vec<Candidate> = (0..z.len())
-        .filter(|&id| z[id] > f32::NEG_INFINITY && weight[id] >= least)
-        .map(|id| Candidate { key: u64::from(!ascending(z[id])) << 32 | id as u64, weight: weight[id] as u64 })
-        .collect();
-    let k = params.top_k as usize;
-    if k > 0 && k < left.len() {
-        left.select_nth_unstable_by_key(k - 1, |c| c.key);
-        left.truncate(k);
-    }
-    if params.top_p < 1.0 && !left.is_empty() {
-        let total: u64 = left.iter().map(|c| c.weight).sum();
-        let kept = nucleus(&mut left, f64::from(params.top_p) * total as f64);
-        left.truncate(kept);
-    }
-    left.into_iter().map(|c| c.key as u32).collect()
-}
-
-/// Unsigned integers in the order of the floats (the two zeros are one).
-fn ascending(z: f32) -> u32 {
-    let bits = (z + 0.0).to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
-}
-
-/// Brings to the front the ids, in order, before which the weights sum to less than `enough`; gives their
-/// number, at least 1. Halving: linear time, no sort.
-fn nucleus(ids: &mut [Candidate], enough: f64) -> usize {
-    let (mut from, mut to, mut before) = (0, ids.len(), 0);
-    while to - from > 1 {
-        let half = (to - from) / 2;
-        ids[from..to].select_nth_unstable_by_key(half, |c| c.key);
-        let upper: u64 = ids[from..from + half].iter().map(|c| c.weight).sum();
-        if ((before + upper) as f64) < enough {
-            before += upper;
-            from += half;
-        } else {
-            to = from + half;
-        }
-    }
-    from + 1
-}
-
-/// [`largest`] with noise among `ids` only.
-fn draw_among(isa: Isa, ids: &[u32], z: &[f32], key: [u32; 2], noise: NoiseKey) -> u32 {
-    // Vectors over all ids beat one at a time from a sixteenth of them on.
-    if ids.len() * 16 > z.len() {
-        let mut masked = vec![f32::NEG_INFINITY; z.len()];
-        ids.iter().for_each(|&id| masked[id as usize] = z[id as usize]);
-        return largest(isa, &masked, Some((key, noise)));
-    }
-    let mut winner = (f32::NEG_INFINITY, u32::MAX);
-    for &id in ids {
-        let word = noise_words(key, noise, id / 4)[id as usize % 4];
-        let score = z[id as usize] + philox::gumbel(word);
-        if score > winner.0 || (score == winner.0 && id < winner.1) {
-            winner = (score, id);
-        }
-    }
-    if winner.1 == u32::MAX { 0 } else { winner.1 }
+/// Tokens and log-probs from logits [B, whole panels] and their partials.
+fn draw(cpu: Cpu<'_>, vocab: usize, logits: Tensor, partials: Tensor, draws: &[Draw], outs: Outs) {
+    let (columns, width) = (logits.cols(), partials.cols());
+    let ([ids, logprobs], [logits, partials]) = cpu.memory.tensors([outs.ids, outs.logprobs], [logits, partials]);
+    let (logits, partials) = (logits.of::<f32>(), partials.of::<f32>());
+    let (ids, logprobs) = (Parts::new(ids.of::<u32>(), 1), Parts::new(logprobs.of::<f32>(), 1));
+    cpu.pool.run(ids.count(), |row| {
+        let z = &logits[row * columns..][..vocab];
+        let fold = Fold::of(&partials[row * width..][..width]);
+        let id = choose::token(cpu.isa, z, fold.max(), &draws[row]);
+        ids.take(row)[0] = id;
+        logprobs.take(row)[0] = z[id as usize] - fold.logsumexp();
+    });
 }

@@ -116,6 +116,23 @@ cpu_kernel! {
     }
 }
 
+cpu_kernel! {
+    /// A row of sums to logits with their partials; `sums` are whole panels.
+    fn given_row(sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
+        let pieces = sums.chunks_mut(SEGMENT).zip(partials.chunks_exact_mut(PARTIAL));
+        for (segment, (z, partial)) in pieces.enumerate() {
+            let words = allowed.words(segment * (SEGMENT / PANEL), z.len() / PANEL);
+            logits_of(z, scale, &words);
+            partial.copy_from_slice(&partial_of(z, false));
+        }
+    }
+}
+
+/// What [`Logits`] makes of a row of sums, where the sums are given. `sums` are whole panels.
+pub(in crate::ops) fn of_given(isa: Isa, sums: &mut [f32], scale: f32, allowed: Allowed<'_>, partials: &mut [f32]) {
+    given_row(isa, sums, scale, allowed, partials);
+}
+
 /// Sums to logits: scaled, and minus infinity where a bit of `words` is off.
 #[inline(always)]
 pub fn logits_of(sums: &mut [f32], scale: f32, words: &[u32]) {

@@ -5,13 +5,14 @@
 //! z = hidden W^T / temperature.
 
 mod backward;
+pub(in crate::ops) mod gpu;
 pub(in crate::ops) mod logits;
 
 pub use backward::bwd;
 
 use half::bf16;
 
-use crate::device::{Device, Parts, Region};
+use crate::device::{Device, On, Parts, Region};
 use crate::error::{Error, Result};
 use crate::ops::check;
 use crate::ops::matmul::{self, Cells, Product, Weight, panel_count};
@@ -53,7 +54,8 @@ fn check_targets(op: &'static str, targets: &[u32], vocab: usize) -> Result<()> 
 
 /// logprob `[T]` = `z[target]` - lse, lse `[T]` = ln of the sum of e^z, entropy `[T]` in nats, all f32; hidden is
 /// `[T, D]`, w `[V, D]`, `allowed` a bitmap of u32 `[ceil(V/32)]` (bit v % 32 of word v / 32; all ids without it),
-/// targets u32 `[T]`. A target that is not allowed has log-prob minus infinity; one not below V is an error.
+/// targets u32 `[T]`. A target that is not allowed has log-prob minus infinity; one not below V is an error, on a GPU a
+/// log-prob of NaN.
 /// Temperature 0 (greedy) counts as 1.
 #[allow(clippy::too_many_arguments)]
 pub fn fwd(
@@ -72,10 +74,21 @@ pub fn fwd(
     let dtype = checked(OP, hidden, w, allowed, targets, &outs)?;
     let t = hidden.rows();
     let mark = dev.mark(Region::Workspace);
-    let partials = dev.alloc(Region::Workspace, DType::F32, &[t, segments(w.n) * PARTIAL])?;
+    let partials = if dev.kind().is_gpu() {
+        gpu::partials(dev, t, w.n)?
+    } else {
+        dev.alloc(Region::Workspace, DType::F32, &[t, segments(w.n) * PARTIAL])?
+    };
     let wants_entropy = entropy.is_some();
     let mut body = || -> Result<()> {
-        let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
+        let cpu = match dev.on() {
+            On::Count => return Ok(()),
+            On::Cpu(cpu) => cpu,
+            On::Gpu(gpu) => {
+                let outs = [logprob, lse];
+                return gpu::fwd(OP, gpu, hidden, w, allowed, temperature, targets, outs, entropy, partials);
+            }
+        };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
         let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];
         let ([logprob, lse, entropy, partials], [hidden_view, w_view, targets, bitmap]) = cpu.memory.tensors(outs, ins);

@@ -1,0 +1,97 @@
+// Log-probs of given tokens from hidden states and the output weight; logits exist a tile at a time.
+// x [T, K] bf16, W [V][ld] bf16, allowed [ceil(V / 32)] u32 or none, targets [T] u32; logprob, lse, entropy [T] f32.
+// linear_logprob_m*: a tile of common/gemm.cuh, whose 128 columns give a partial a row, half a warp a row;
+// linear_logprob_fold: a warp a row, 4 rows a CTA. Bound by the tensor cores (2 T V K flops) from 256 rows on.
+// Reference src/ops/linear_logprob/mod.rs, bench linear_logprob.
+#include "common/logits.cuh"
+#include "isa/isa.cuh"
+
+namespace linear_logprob {
+
+// The epilogue: a row's partial of the segment, and its target's logit where the target lies in it.
+struct Segment {
+    struct Args {
+        logits::Allowed allowed;
+        const uint32_t* targets;
+        float* logit;                // [T]
+        logits::Partial* partials;   // [T][segments]
+        float scale;
+        int segments;
+    };
+    __device__ __forceinline__ static int columns(const Args&, const gemm::Operands& in) { return in.cols; }
+    __device__ __forceinline__ static int weight_row(const Args&, const gemm::Operands&, int n) { return n; }
+
+    template <class T>
+    __device__ __forceinline__ static void finish(const Args& to, const gemm::Operands& in, const gemm::Sums<T>& tile,
+                                                  int m, int n) {
+        logits::Mask mask(to.allowed, n);
+        for (logits::Rows<T> rows; rows.more(); rows.next()) {
+            int row = m + rows.row();
+            logits::Logits z(tile, rows.row(), rows.j, to.scale, mask);
+            logits::Partial partial = logits::partial(z, rows.j);
+            if (row < in.rows) {
+                if (rows.j == 0) {
+                    float4 v = make_float4(partial.max, partial.sum, partial.weighted, 0.0f);
+                    isa::store<float4>(to.partials + (int64_t)row * to.segments + n / logits::SEGMENT, v);
+                }
+                // By comparison, because an index that is not constant would put z into local memory.
+                uint32_t target = to.targets[row];
+#pragma unroll
+                for (int i = 0; i < logits::PER_LANE; i++) {
+                    if (target == (uint32_t)(n + rows.j + i * logits::LANES)) to.logit[row] = z.z[i];
+                }
+            }
+        }
+    }
+};
+
+struct Args {
+    gemm::Operands in;
+    Segment::Args out;
+};
+
+struct FoldArgs {
+    const logits::Partial* partials;
+    const uint32_t* targets;
+    float* logprob;  // holds the targets' logits
+    float* lse;
+    float* entropy;  // or null
+    int rows, segments, vocab, pad;
+};
+
+constexpr int FOLD_THREADS = 128;
+
+}  // namespace linear_logprob
+
+KERNEL(linear_logprob_m16, linear_logprob::Args, logits::TileM16::THREADS, 2) {
+    gemm::run<logits::TileM16, linear_logprob::Segment>(args.in, args.out);
+}
+
+KERNEL(linear_logprob_m64, linear_logprob::Args, logits::TileM64::THREADS, 2) {
+    gemm::run<logits::TileM64, linear_logprob::Segment>(args.in, args.out);
+}
+
+KERNEL(linear_logprob_m128, linear_logprob::Args, logits::TileM128::THREADS, 2) {
+    gemm::run<logits::TileM128, linear_logprob::Segment>(args.in, args.out);
+}
+
+KERNEL(linear_logprob_fold, linear_logprob::FoldArgs, linear_logprob::FOLD_THREADS, 8) {
+    int lane = threadIdx.x % 32;
+    int row = blockIdx.x * (linear_logprob::FOLD_THREADS / 32) + threadIdx.x / 32;
+    if (row >= args.rows) return;
+    const logits::Partial* partials = args.partials + (int64_t)row * args.segments;
+    // The sum has the same bits with and without the entropy.
+    logits::Fold fold;
+    if (args.entropy) {
+        fold = logits::fold<true>(partials, args.segments, lane);
+    } else {
+        fold = logits::fold<false>(partials, args.segments, lane);
+    }
+    if (lane == 0) {
+        float lse = fold.logsumexp();
+        args.lse[row] = lse;
+        // A target that is no id has no logit.
+        args.logprob[row] = args.targets[row] < (uint32_t)args.vocab ? args.logprob[row] - lse : math::nan();
+        if (args.entropy) args.entropy[row] = fold.entropy();
+    }
+}
