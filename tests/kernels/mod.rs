@@ -2,9 +2,18 @@
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
 mod driver;
+mod embedding;
 mod emu;
 mod gemm;
+mod inputs;
+mod kv_cache;
+mod linear_logprob;
+mod math;
 mod patch_embed;
+mod rms_norm;
+mod rope;
+mod rows;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -1,0 +1,52 @@
+//! Inputs that the CPU and an emulated device take alike.
+
+use half::bf16;
+use omr::device::{Device, Isa, Plan, Region};
+use omr::ops::matmul::{Order, Weight};
+use omr::ops::philox::{Purpose, Random};
+use omr::tensor::{DType, Elem, Tensor};
+
+use crate::seed::seed;
+
+/// The CPU, whose bodies kernels are held against.
+pub fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 30), 1, Isa::detect()).unwrap()
+}
+
+/// Random numbers named by `name`.
+pub fn random(name: u64) -> Random {
+    Random::new(seed(), Purpose::Test, name)
+}
+
+/// `len` standard normal numbers named by `name`, rounded to `T`.
+pub fn normals<T: Elem>(name: u64, len: usize) -> Vec<T> {
+    let mut random = random(name);
+    (0..len).map(|_| T::from_f32(random.normal())).collect()
+}
+
+/// `data` on the device.
+pub fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
+    dev.upload(Region::Overlay, data, dims).unwrap()
+}
+
+/// A tensor with undefined content.
+pub fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
+    dev.alloc(Region::Overlay, dtype, dims).unwrap()
+}
+
+/// A weight [n, k] from its rows, in the device's order.
+pub fn weight(dev: &mut Device, rows: &[bf16], n: usize, k: usize) -> Weight {
+    let order = Order::of(dev);
+    let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
+    for row in 0..n {
+        for column in 0..k {
+            data[order.index(DType::Bf16, k, row, column)] = rows[row * k + column];
+        }
+    }
+    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
+}
+
+/// One flag an id as words of 32 bits.
+pub fn bitmap(allowed: &[bool]) -> Vec<u32> {
+    allowed.chunks(32).map(|c| c.iter().enumerate().map(|(i, &on)| u32::from(on) << i).sum()).collect()
+}

@@ -1,0 +1,86 @@
+//! kernels/kv_cache.cu: every cell of the pages.
+
+use half::bf16;
+use omr::device::{Device, Region};
+use omr::ops::attend::Heads;
+use omr::ops::paged_attention::{BLOCK, KvCache, store};
+use omr::tensor::DType;
+
+use crate::kernels::inputs::{normals, random, up};
+use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
+
+const BLOCKS: usize = 5;
+
+/// (tokens, heads): heads of 16 bytes and not, grouped, one token, none.
+const SHAPES: [(usize, (usize, usize, usize)); 6] =
+    [(9, (14, 2, 64)), (130, (3, 1, 12)), (70, (4, 2, 24)), (1, (2, 2, 80)), (0, (2, 1, 16)), (33, (7, 1, 128))];
+
+/// Distinct slots of the cache and, with more tokens than it needs, one past it.
+fn slots(t: usize) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..(BLOCKS * BLOCK) as u32).collect();
+    random(t as u64).shuffle(&mut all);
+    all.truncate(t);
+    if t > 5 {
+        (all[2], all[5]) = ((BLOCKS * BLOCK) as u32, u32::MAX);
+    }
+    all
+}
+
+/// The pages of k, then those of v, after a store into pages of ones.
+fn run(dev: &mut Device, qkv: &[bf16], slots: &[u32], heads: Heads) -> Outcome<Vec<bf16>> {
+    let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, BLOCKS, heads)?;
+    let ones = vec![bf16::ONE; cache.k.len()];
+    dev.write(cache.k, &ones)?;
+    dev.write(cache.v, &ones)?;
+    let (qkv, slots) = (up(dev, qkv, &[slots.len(), heads.qkv_len()]), up(dev, slots, &[slots.len()]));
+    store(dev, qkv, slots, &cache)?;
+    let mut pages = dev.read::<bf16>(cache.k)?;
+    pages.extend(dev.read::<bf16>(cache.v)?);
+    Ok(pages)
+}
+
+/// `[k, v][block][kv head][position][dim]`.
+fn expected(qkv: &[bf16], slots: &[u32], heads: Heads) -> Vec<bf16> {
+    let (dim, len) = (heads.dim, BLOCKS * heads.kv * BLOCK * heads.dim);
+    let mut pages = vec![bf16::ONE; 2 * len];
+    for (t, &slot) in slots.iter().enumerate() {
+        let (block, position) = (slot as usize / BLOCK, slot as usize % BLOCK);
+        for head in 0..2 * heads.kv {
+            if block < BLOCKS {
+                let cell = (block * heads.kv + head % heads.kv) * BLOCK + position;
+                let from = &qkv[t * heads.qkv_len() + (heads.q + head) * dim..][..dim];
+                pages[head / heads.kv * len + cell * dim..][..dim].copy_from_slice(from);
+            }
+        }
+    }
+    pages
+}
+
+fn probe(dev: &mut Device) -> Outcome {
+    for (t, (q, kv, dim)) in SHAPES {
+        let (heads, slots) = (Heads { q, kv, dim }, slots(t));
+        let qkv = normals::<bf16>(t as u64, t * heads.qkv_len());
+        let got = run(dev, &qkv, &slots, heads)?;
+        equal(&format!("{t} x {q}:{kv} x {dim}"), &got, &expected(&qkv, &slots, heads))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_cell_holds_what_was_stored() {
+    probe(&mut emu()).unwrap();
+    let heads = Heads { q: 3, kv: 1, dim: 12 };
+    same_bits(4, |dev| run(dev, &normals::<bf16>(1, 130 * heads.qkv_len()), &slots(130), heads));
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    for (from, to) in [
+        ("if (block >= args.blocks) return Place{nullptr, nullptr};", ""),
+        ("key ? head : head - args.heads", "head"),
+        ("args.skip + column", "column"),
+        ("slot % BLOCK;", "slot % (BLOCK - 1);"),
+    ] {
+        mutate_source("kv_cache", from, to, 1, probe);
+    }
+}

@@ -1,0 +1,175 @@
+//! kernels/linear_logprob.cu against f64, and the same bits from every tile, batch and schedule.
+
+use half::bf16;
+use omr::device::Device;
+use omr::ops::linear_logprob;
+use omr::tensor::DType;
+
+use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
+use crate::kernels::{Outcome, emu, mutate_sites, mutate_source, same_bits};
+
+/// (T, V, K): one row, none, V off the segment and off the bitmap's word, several segments, every tile, rows of x that
+/// start on 2, 8 and 16 bytes.
+const SHAPES: [(usize, usize, usize); 6] =
+    [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72)];
+
+struct Case {
+    t: usize,
+    v: usize,
+    k: usize,
+    hidden: Vec<bf16>,
+    w: Vec<bf16>,
+    targets: Vec<u32>,
+    allowed: Option<Vec<bool>>,
+    temperature: f32,
+}
+
+fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
+    let mut random = random(v as u64);
+    let allowed = masked.then(|| (0..v).map(|i| i == 5 || random.below(3) > 0).collect::<Vec<_>>());
+    let mut target = || loop {
+        let id = random.below(v as u64) as usize;
+        if allowed.as_ref().is_none_or(|a| a[id]) {
+            break id as u32;
+        }
+    };
+    let targets = (0..t).map(|_| target()).collect();
+    let hidden = normals::<bf16>(1, t * k).iter().map(|x| bf16::from_f32(x.to_f32() * 0.5)).collect();
+    Case { t, v, k, hidden, w: normals(2, v * k), targets, allowed, temperature }
+}
+
+/// logprob, lse and entropy of rows `from..to`.
+fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f32>; 3]> {
+    let n = to - from;
+    let hidden = up(dev, &c.hidden[from * c.k..to * c.k], &[n, c.k]);
+    let w = weight(dev, &c.w, c.v, c.k);
+    let words = c.allowed.as_ref().map(|a| bitmap(a));
+    let allowed = words.map(|b| up(dev, &b, &[b.len()]));
+    let targets = up(dev, &c.targets[from..to], &[n]);
+    let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[n]));
+    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, logprob, lse, Some(entropy))?;
+    let again = blank(dev, DType::F32, &[n]);
+    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, again, lse, None)?;
+    let outs = [dev.read(logprob)?, dev.read(lse)?, dev.read(entropy)?];
+    if dev.read::<f32>(again)? != outs[0] {
+        return Err("log-probs depend on whether the entropy is wanted".into());
+    }
+    Ok(outs)
+}
+
+/// logprob, lse and entropy in f64, and a bound on the error of a row's logits.
+fn truth(c: &Case) -> Vec<([f64; 3], f64)> {
+    let scale = f64::from(if c.temperature == 0.0 { 1.0 } else { 1.0 / c.temperature });
+    let row = |row: usize| {
+        let mut error = 0f64;
+        let z: Vec<f64> = (0..c.v)
+            .map(|v| {
+                let products = (0..c.k)
+                    .map(|i| f64::from(c.hidden[row * c.k + i].to_f32()) * f64::from(c.w[v * c.k + i].to_f32()));
+                let magnitude: f64 = products.clone().map(f64::abs).sum();
+                // Each of K products, exact in f32, is added with one rounding; the scale rounds once more.
+                error = error.max(scale * magnitude * (c.k + 2) as f64 * 2f64.powi(-24));
+                let on = c.allowed.as_ref().is_none_or(|a| a[v]);
+                if on { products.sum::<f64>() * scale } else { f64::NEG_INFINITY }
+            })
+            .collect();
+        let lse = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+        let entropy = z.iter().filter(|z| z.is_finite()).map(|z| (z - lse).exp() * (lse - z)).sum();
+        ([z[c.targets[row] as usize] - lse, lse, entropy], error)
+    };
+    (0..c.t).map(row).collect()
+}
+
+fn probe(dev: &mut Device, c: &Case) -> Outcome<f64> {
+    let got = run(dev, c, 0, c.t)?;
+    let mut largest = 0f64;
+    for (row, (want, z_error)) in truth(c).into_iter().enumerate() {
+        // As for the CPU op: sums of V exponentials in lanes and segments of 128 cost V / 128 + 16 roundings, ln and
+        // the rest 4 ulp; the entropy also weighs by z - lse, so its error grows with the logits' own.
+        let bound = 2.0 * z_error + (c.v as f64 / 128.0 + 16.0 + 4.0 * want[1].abs()) * 2f64.powi(-24);
+        let bounds = [bound, bound, 8.0 * bound * (1.0 + want[2].abs())];
+        for (i, name) in ["logprob", "lse", "entropy"].iter().enumerate() {
+            let error = (f64::from(got[i][row]) - want[i]).abs();
+            largest = largest.max(error / bounds[i]);
+            if error.is_nan() || error > bounds[i] {
+                return Err(
+                    format!("{name} of row {row}: {} for {}, bound {:e}", got[i][row], want[i], bounds[i]).into()
+                );
+            }
+        }
+    }
+    Ok(largest)
+}
+
+#[test]
+fn numbers_are_right_for_every_shape() {
+    for shape in SHAPES {
+        for (masked, temperature) in [(false, 1.0), (true, 0.7), (true, 0.0)] {
+            let c = case(shape, masked, temperature);
+            let share = probe(&mut emu(), &c).unwrap_or_else(|e| panic!("{shape:?}, masked {masked}: {e}"));
+            println!("{shape:?}, masked {masked}, temperature {temperature}: {share:.3} of the bound");
+            // The CPU's bf16 run is held to the same bound.
+            probe(&mut cpu(), &c).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_batch_and_under_every_schedule() {
+    let c = case((131, 200, 72), true, 0.7);
+    let all = same_bits(3, |dev| Ok(run(dev, &c, 0, c.t)?.concat()));
+    // By tiles of 16, 64 and 128 rows.
+    for (from, to) in [(0, 1), (7, 23), (40, 41), (50, 114), (1, 131)] {
+        let some = run(&mut emu(), &c, from, to).unwrap();
+        for (i, some) in some.iter().enumerate() {
+            assert_eq!(*some, all[i * c.t..][from..to], "rows {from}..{to}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_told_apart() {
+    let mut c = case((3, 130, 64), true, 1.0);
+    let allowed = c.allowed.as_mut().unwrap();
+    allowed[129] = false;
+    c.targets = vec![129, 130, 5];
+    let [logprob, ..] = run(&mut emu(), &c, 0, 3).unwrap_or_else(|_| {
+        // NaN differs from itself where the two calls are compared.
+        let mut dev = emu();
+        let (hidden, w) = (up(&mut dev, &c.hidden, &[3, 64]), weight(&mut dev, &c.w, 130, 64));
+        let words = bitmap(c.allowed.as_ref().unwrap());
+        let allowed = Some(up(&mut dev, &words, &[words.len()]));
+        let targets = up(&mut dev, &c.targets, &[3]);
+        let [logprob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[3]));
+        linear_logprob::fwd(&mut dev, hidden, &w, allowed, 1.0, targets, logprob, lse, None).unwrap();
+        [dev.read(logprob).unwrap(), Vec::new(), Vec::new()]
+    });
+    assert_eq!(logprob[0], f32::NEG_INFINITY, "a target that is not allowed");
+    assert!(logprob[1].is_nan(), "a target that is no id");
+    assert!(logprob[2].is_finite());
+}
+
+#[test]
+fn every_synchronising_call_is_needed() {
+    let c = case((5, 140, 200), true, 0.7);
+    mutate_sites(&["kernels/linear_logprob.cu", "kernels/common/logits.cuh", "kernels/common/gemm.cuh"], 4, |dev| {
+        probe(dev, &c).map(|_| ())
+    });
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    let cases = [case((5, 140, 64), true, 0.7), case((5, 140, 64), false, 1.0)];
+    let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c).map(|_| ()));
+    for (from, to) in [
+        ("n / logits::SEGMENT, v);", "0, v);"),
+        ("rows.j + i * logits::LANES)) to.logit", "rows.j + i * logits::LANES + 1)) to.logit"),
+        ("if (row < in.rows) {", "{"),
+        (
+            "logits::Logits z(tile, rows.row(), rows.j, to.scale, mask);",
+            "logits::Logits z(tile, rows.row(), rows.j, 1.0f, mask);",
+        ),
+    ] {
+        mutate_source("linear_logprob", from, to, 1, probe);
+    }
+}

@@ -1,0 +1,78 @@
+//! kernels/rows.cu against the CPU op.
+
+use half::bf16;
+use omr::device::Device;
+use omr::ops::rows;
+use omr::tensor::Elem;
+
+use crate::kernels::inputs::{cpu, normals, random, up};
+use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
+
+/// (indices, rows of the indexed side, columns): every alignment, one row, no row, rows longer than a warp's batch.
+const SHAPES: [(usize, usize, usize); 7] =
+    [(9, 12, 64), (5, 33, 100), (1, 7, 135), (0, 3, 8), (70, 90, 136), (3, 4, 3), (2, 3, 2050)];
+
+/// Distinct indices.
+fn indices(t: usize, s: usize) -> Vec<u32> {
+    let mut all: Vec<u32> = (0..s as u32).collect();
+    random(s as u64).shuffle(&mut all);
+    all.truncate(t);
+    all
+}
+
+fn gather<T: Elem>(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec<T>> {
+    let src = up(dev, &normals::<T>(1, s * d), &[s, d]);
+    let dst = up(dev, &normals::<T>(2, idx.len() * d), &[idx.len(), d]);
+    let idx = up(dev, idx, &[idx.len()]);
+    rows::gather(dev, src, idx, dst)?;
+    Ok(dev.read(dst)?)
+}
+
+fn scatter<T: Elem>(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec<T>> {
+    let src = up(dev, &normals::<T>(1, idx.len() * d), &[idx.len(), d]);
+    let dst = up(dev, &normals::<T>(2, s * d), &[s, d]);
+    let idx = up(dev, idx, &[idx.len()]);
+    rows::scatter(dev, src, idx, dst)?;
+    Ok(dev.read(dst)?)
+}
+
+fn probe_type<T: Elem>(dev: &mut Device) -> Outcome {
+    for (t, s, d) in SHAPES {
+        let (idx, name) = (indices(t, s), format!("{t} of {s} x {d} {:?}", T::DTYPE));
+        equal(&format!("gather {name}"), &gather::<T>(dev, &idx, s, d)?, &gather::<T>(&mut cpu(), &idx, s, d)?)?;
+        equal(&format!("scatter {name}"), &scatter::<T>(dev, &idx, s, d)?, &scatter::<T>(&mut cpu(), &idx, s, d)?)?;
+    }
+    Ok(())
+}
+
+fn probe(dev: &mut Device) -> Outcome {
+    probe_type::<bf16>(dev)?;
+    probe_type::<f32>(dev)
+}
+
+#[test]
+fn rows_are_the_cpus() {
+    probe(&mut emu()).unwrap();
+    same_bits(4, |dev| gather::<bf16>(dev, &[3, 3, 0, 8, 8, 8, 1], 9, 100));
+    same_bits(4, |dev| scatter::<bf16>(dev, &indices(70, 90), 90, 136));
+}
+
+#[test]
+fn an_index_that_does_not_exist_reads_nan_and_writes_nowhere() {
+    let (s, d) = (5, 12);
+    let got = gather::<bf16>(&mut emu(), &[4, 5, u32::MAX], s, d).unwrap();
+    assert_eq!(got[..d], gather::<bf16>(&mut cpu(), &[4], s, d).unwrap()[..]);
+    assert!(got[d..].iter().all(|x| x.is_nan()));
+    let got = scatter::<bf16>(&mut emu(), &[2, 5, u32::MAX], s, d).unwrap();
+    assert_eq!(got, scatter::<bf16>(&mut cpu(), &[2], s, d).unwrap());
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    for (from, to) in [
+        ("args.dst + (int64_t)to * args.words", "args.dst + (int64_t)row * args.words"),
+        ("args.src + (int64_t)from * args.words", "args.src + (int64_t)from * args.words + 1"),
+    ] {
+        mutate_source("rows", from, to, 1, probe);
+    }
+}

@@ -1,0 +1,227 @@
+//! kernels/sample.cu: on equal logits the CPU's tokens and log-probs, always.
+
+use half::bf16;
+use omr::device::Device;
+use omr::ops::linear_logprob;
+use omr::ops::philox::Random;
+use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use omr::tensor::DType;
+
+use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
+use crate::kernels::{Outcome, emu, mutate_sites, mutate_source, same_bits};
+
+/// Rows of logits and how each is drawn.
+struct Case {
+    vocab: usize,
+    sums: Vec<f32>,
+    draws: Vec<Draw>,
+    allowed: Option<Vec<bool>>,
+}
+
+fn pick<T: Copy>(random: &mut Random, of: &[T]) -> T {
+    of[random.below(of.len() as u64) as usize]
+}
+
+/// A row of one of the kinds that are hard to cut: ties, few values, a peak, flat, wide, nothing or everything at the
+/// ends of the range.
+fn row(random: &mut Random, vocab: usize) -> Vec<f32> {
+    let kind = random.below(10);
+    let peak = random.below(vocab as u64) as usize;
+    (0..vocab)
+        .map(|i| match kind {
+            0..3 => random.normal() * 3.0,
+            3 => (random.normal() * 2.0).round() * 0.5,
+            4 => pick(random, &[0.0, -0.0, 1.0]),
+            5 => random.normal() + if i == peak { 30.0 } else { 0.0 },
+            6 => 2.5,
+            7 => random.normal() * 40.0,
+            8 => {
+                let some = random.normal();
+                pick(random, &[f32::NEG_INFINITY, f32::NEG_INFINITY, some, 1.0])
+            }
+            _ => f32::from_bits(1.0f32.to_bits() + random.below(3) as u32),
+        })
+        .collect()
+}
+
+fn params(random: &mut Random, vocab: usize) -> SamplingParams {
+    let v = vocab as u32;
+    SamplingParams {
+        temperature: pick(random, &[0.0, 1.0, 1.0, 1.0, 0.7, 1e-3, 1e-6, 1e-30, 100.0]),
+        min_p: pick(random, &[0.0, 0.0, 0.0, 1e-9, 0.05, 0.3, 1.0]),
+        top_k: pick(random, &[0, 0, 0, 1, 2, 7, 50, v - 1, v, v + 5]),
+        top_p: pick(random, &[1.0, 1.0, 0.999, 0.9, 0.5, 0.1, 1e-6]),
+    }
+}
+
+fn case(name: u64, rows: usize, vocab: usize) -> Case {
+    let mut random = random(name);
+    let mut sums: Vec<f32> = (0..rows).flat_map(|_| row(&mut random, vocab)).collect();
+    if name % 7 == 0 {
+        // What a broken model yields must not break more.
+        sums[0] = f32::NAN;
+        sums[vocab + vocab / 2] = f32::INFINITY;
+    }
+    let draws = (0..rows as u32)
+        .map(|i| {
+            let noise = NoiseKey { prompt: i, rollout: name as u32, position: random.next_u32() };
+            Draw::new(params(&mut random, vocab), noise, (random.next_u64(), name))
+        })
+        .collect();
+    let allowed = match name % 4 {
+        0 => None,
+        1 => Some((0..vocab).map(|_| random.below(2) == 0).collect()),
+        2 => Some((0..vocab).map(|_| random.below(16) > 0).collect()),
+        _ if name % 8 == 3 => Some(vec![false; vocab]),
+        _ => Some((0..vocab).map(|i| i == vocab - 1).collect()),
+    };
+    Case { vocab, sums, draws, allowed }
+}
+
+fn allowed_on(dev: &mut Device, allowed: &Option<Vec<bool>>) -> Option<omr::tensor::Tensor> {
+    allowed.as_ref().map(|a| {
+        let words = bitmap(a);
+        up(dev, &words, &[words.len()])
+    })
+}
+
+/// Tokens and the bits of their log-probs; of NaN, one bit pattern.
+fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Vec<u32>> {
+    let n = to - from;
+    let sums = up(dev, &c.sums[from * c.vocab..to * c.vocab], &[n, c.vocab]);
+    let allowed = allowed_on(dev, &c.allowed);
+    let draws = &c.draws[from..to];
+    let table = Draw::upload(dev, omr::device::Region::Overlay, draws)?;
+    let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
+    sample::from_logits(dev, sums, allowed, draws, table, ids, logprobs)?;
+    let mut out = dev.read::<u32>(ids)?;
+    out.extend(dev.read::<f32>(logprobs)?.iter().map(|p| if p.is_nan() { u32::MAX } else { p.to_bits() }));
+    Ok(out)
+}
+
+fn probe(dev: &mut Device, c: &Case) -> Outcome {
+    let n = c.draws.len();
+    let (got, want) = (from_logits(dev, c, 0, n)?, from_logits(&mut cpu(), c, 0, n)?);
+    for row in 0..n {
+        if (got[row], got[n + row]) != (want[row], want[n + row]) {
+            let [got, want] = [&got, &want].map(|v| (v[row], f32::from_bits(v[n + row])));
+            return Err(format!("row {row}, {:?}: {got:?}, on the CPU {want:?}", c.draws[row].params()).into());
+        }
+    }
+    Ok(())
+}
+
+/// Vocabularies below, at and off segments, and off words of the bitmap.
+const VOCABS: [usize; 8] = [5, 33, 128, 129, 300, 1000, 2048, 3001];
+
+#[test]
+fn equal_logits_give_equal_tokens_and_log_probs() {
+    let (mut dev, mut rows) = (emu(), 0);
+    for name in 0..64 {
+        let vocab = VOCABS[name as usize % VOCABS.len()];
+        let c = case(name, 40, vocab);
+        probe(&mut dev, &c).unwrap_or_else(|e| panic!("case {name}, {vocab} ids: {e}"));
+        rows += c.draws.len();
+    }
+    println!("{rows} rows");
+}
+
+#[test]
+fn bits_depend_on_no_schedule_and_on_no_neighbour() {
+    let c = case(8, 21, 300);
+    let all = same_bits(4, |dev| from_logits(dev, &c, 0, 21));
+    for row in 0..21 {
+        let alone = from_logits(&mut emu(), &c, row, row + 1).unwrap();
+        assert_eq!(alone, [all[row], all[21 + row]], "row {row}");
+    }
+}
+
+/// Hidden states, a weight and draws.
+fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
+    let mut random = random(rows as u64);
+    let draws = (0..rows as u32)
+        .map(|i| {
+            let noise = NoiseKey { prompt: i, rollout: 1, position: 2 };
+            let mut params = params(&mut random, V);
+            params.temperature = pick(&mut random, &[0.0, 1.0, 0.7]);
+            Draw::new(params, noise, (3, 4))
+        })
+        .collect();
+    (normals(1, rows * K), normals(2, V * K), draws)
+}
+
+const V: usize = 700;
+const K: usize = 100;
+
+fn from_hidden(
+    dev: &mut Device,
+    hidden: &[bf16],
+    w: &[bf16],
+    draws: &[Draw],
+    allowed: &Option<Vec<bool>>,
+) -> Outcome<(Vec<u32>, Vec<f32>)> {
+    let n = draws.len();
+    let (hidden, w) = (up(dev, hidden, &[n, K]), weight(dev, w, V, K));
+    let allowed = allowed_on(dev, allowed);
+    let table = Draw::upload(dev, omr::device::Region::Overlay, draws)?;
+    let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
+    sample::fwd(dev, hidden, &w, allowed, draws, table, ids, logprobs)?;
+    Ok((dev.read(ids)?, dev.read(logprobs)?))
+}
+
+#[test]
+fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
+    let allowed = Some((0..V).map(|i| i % 5 != 3).collect());
+    let (hidden, w, draws) = hidden_case(70);
+    let (ids, logprobs) = from_hidden(&mut emu(), &hidden, &w, &draws, &allowed).unwrap();
+    let mut dev = emu();
+    for temperature in [0.0, 1.0, 0.7] {
+        let x = up(&mut dev, &hidden, &[70, K]);
+        let weight = weight(&mut dev, &w, V, K);
+        let (bits, targets) = (allowed_on(&mut dev, &allowed), up(&mut dev, &ids, &[70]));
+        let [logprob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[70]));
+        linear_logprob::fwd(&mut dev, x, &weight, bits, temperature, targets, logprob, lse, None).unwrap();
+        let trainer = dev.read::<f32>(logprob).unwrap();
+        for row in (0..70).filter(|&row| draws[row].params().temperature == temperature) {
+            assert_eq!(logprobs[row].to_bits(), trainer[row].to_bits(), "row {row}, {:?}", draws[row].params());
+        }
+    }
+    // Alone, in a tile of 16 and in one of 64 rows.
+    for (from, to) in [(0, 1), (9, 20), (3, 50)] {
+        let part = from_hidden(&mut emu(), &hidden[from * K..to * K], &w, &draws[from..to], &allowed).unwrap();
+        assert_eq!(part, (ids[from..to].to_vec(), logprobs[from..to].to_vec()), "rows {from}..{to}");
+    }
+}
+
+#[test]
+fn tokens_from_hidden_states_are_those_of_their_logits() {
+    let (hidden, w, draws) = hidden_case(20);
+    let (ids, _) = from_hidden(&mut emu(), &hidden, &w, &draws, &None).unwrap();
+    // The CPU's chains are other chains: a near tie may fall otherwise.
+    let (want, _) = from_hidden(&mut cpu(), &hidden, &w, &draws, &None).unwrap();
+    let same = ids.iter().zip(&want).filter(|(a, b)| a == b).count();
+    assert!(same >= 18, "{same} of 20 tokens are the CPU's");
+}
+
+#[test]
+fn every_synchronising_call_is_needed() {
+    // Cuts by number and by weight, ties, many and few ids.
+    let cases = [1, 5, 9].map(|name| case(name, 6, 300));
+    mutate_sites(&["kernels/sample.cu"], 6, |dev| cases.iter().try_for_each(|c| probe(dev, c)));
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    let cases: Vec<Case> = [1, 2, 4, 5, 6, 8, 9, 10].map(|name| case(name, 24, 300)).into();
+    let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c));
+    for (from, to) in [
+        ("(other_score == score && other_id < id)", "(other_score == score && other_id > id)"),
+        ("uint32_t bits = __float_as_uint(z + 0.0f);", "uint32_t bits = __float_as_uint(z);"),
+        ("place < left.key || (", "place <= left.key || ("),
+        ("id <= left.id", "id < left.id"),
+        ("weight >= least;", "weight > least;"),
+        ("row.prompt, row.rollout, row.position", "row.rollout, row.prompt, row.position"),
+    ] {
+        mutate_source("sample", from, to, 1, probe);
+    }
+}
