@@ -178,3 +178,39 @@ fn unsafe_stands_only_where_it_is_meant_to() {
         assert!(!found || meant.iter().any(|m| inner.starts_with(m)), "{inner} holds unsafe code");
     }
 }
+
+/// Ops of `src/ops` that go to the CPU without looking for a GPU first: the op's name stands above in `OP`, or in the
+/// call itself.
+fn without_kernel(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("cpu_only(") {
+        let said = text[at..].split_once('(').unwrap().1.split_once(')').unwrap().0;
+        if let Some(name) = said.strip_prefix('"') {
+            found.push(name.trim_end_matches('"').to_owned());
+        } else if said == "OP" {
+            let (_, after) = text[..at].rsplit_once("const OP: &str = \"").expect("OP above");
+            let looked = after.contains("On::Gpu") || after.contains("is_gpu()");
+            if !looked {
+                found.push(after.split_once('"').unwrap().0.to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn ops_without_a_kernel_are_listed() {
+    let text = "const OP: &str = \"a::fwd\"; match dev.on() { On::Gpu(g) => 1 }; dev.cpu_only(OP)?;\n\
+        const OP: &str = \"a::bwd\"; dev.cpu_only(OP)?; dev.cpu_only(\"b\")?;";
+    assert_eq!(without_kernel(text), ["a::bwd", "b"]);
+
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops"), &mut files);
+    // The one that has a kernel for half of its callers.
+    let mut found = vec!["rows::scatter_add".to_owned()];
+    for file in files {
+        found.extend(without_kernel(&fs::read_to_string(file).unwrap()));
+    }
+    found.sort();
+    assert_eq!(found, omr::ops::CPU_ONLY);
+}

@@ -7,12 +7,13 @@ use super::progress::bytes;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::{Isa, cuda, images};
 use crate::error::{Error, Result};
+use crate::ops;
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
 pub struct Args {}
 
-/// Prints the findings to stdout.
+/// Prints the findings to stdout; with `--device cuda` or `emu` also the ops that are refused there.
 pub fn run(_: &Args, context: &Context) -> Result<()> {
     let mut out =
         vec![format!("omr {} ({}, {})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS)];
@@ -24,6 +25,9 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
     out.extend(cuda());
     out.extend(emu());
     out.push(images());
+    if context.kind().is_gpu() {
+        out.extend(ops::CPU_ONLY.iter().map(|op| line("no kernel", op, "")));
+    }
     out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder you may write to"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     out.push(writable("working folder", &here, "give --out a folder you may write to"));

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::device::{Device, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::{check, math};
 use crate::tensor::{DType, Elem, Tensor};
@@ -17,15 +17,15 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     check::tensor(OP, "dy", dy, dtype, &dims)?;
     check::tensor(OP, "pre", pre, dtype, &dims)?;
     check::tensor(OP, "dpre", dpre, dtype, &dims)?;
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     match dtype {
-        DType::Bf16 => body::<bf16>(dev, pre, dy, dpre),
-        _ => body::<f32>(dev, pre, dy, dpre),
+        DType::Bf16 => body::<bf16>(cpu, pre, dy, dpre),
+        _ => body::<f32>(cpu, pre, dy, dpre),
     }
     Ok(())
 }
 
-fn body<E: Elem>(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) {
-    let Some(cpu) = dev.on_cpu() else { return };
+fn body<E: Elem>(cpu: Cpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) {
     let ([out], [pre, dy]) = cpu.memory.tensors([dpre], [pre, dy]);
     let (pre, dy) = (pre.of::<E>(), dy.of::<E>());
     let parts = Parts::new(out.of::<E>(), CHUNK);

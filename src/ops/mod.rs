@@ -52,3 +52,21 @@ pub mod rows;
 pub mod sample;
 pub mod swiglu;
 pub mod tile;
+
+/// Ops without a kernel. On a GPU they are refused by name: nothing falls back to the host.
+pub const CPU_ONLY: [&str; 14] = [
+    "adamw::step",
+    "attention::bwd",
+    "embedding::bwd",
+    "gelu::bwd",
+    "grad_norm::fwd",
+    "linear::dgrad",
+    "linear::wgrad",
+    "linear_logprob::bwd",
+    "linear_logprob::fwd",
+    "policy_loss::fwd",
+    "rms_norm::bwd",
+    "rows::scatter_add",
+    "sample::fwd",
+    "swiglu::bwd",
+];

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::device::{Device, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::matmul::PANEL;
 use crate::ops::{check, math};
@@ -18,15 +18,15 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     check::tensor(OP, "dy", dy, dtype, &[t, f])?;
     check::tensor(OP, "gate_up", gate_up, dtype, &[t, 2 * f])?;
     check::tensor(OP, "dgate_up", dgate_up, dtype, &[t, 2 * f])?;
+    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
     match dtype {
-        DType::Bf16 => body::<bf16>(dev, gate_up, dy, dgate_up),
-        _ => body::<f32>(dev, gate_up, dy, dgate_up),
+        DType::Bf16 => body::<bf16>(cpu, gate_up, dy, dgate_up),
+        _ => body::<f32>(cpu, gate_up, dy, dgate_up),
     }
     Ok(())
 }
 
-fn body<E: Elem>(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {
-    let Some(cpu) = dev.on_cpu() else { return };
+fn body<E: Elem>(cpu: Cpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {
     let ([out], [gate_up_view, dy_view]) = cpu.memory.tensors([dgate_up], [gate_up, dy]);
     let (gate_up, dy, chunk) = (gate_up_view.of::<E>(), dy_view.of::<E>(), 2 * ROWS * dy.cols());
     let parts = Parts::new(out.of::<E>(), chunk);
