@@ -1,7 +1,7 @@
 //! Golden tests: this program against reference data computed by others. Every folder and case found is run,
 //! whatever its sizes; none found is a failure.
 
-mod hf;
+pub(crate) mod hf;
 mod hf_engine;
 mod image;
 mod isa;

@@ -3,7 +3,7 @@
 mod adamw;
 mod forward;
 mod gradients;
-mod mutations;
+pub(crate) mod mutations;
 mod storage;
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use super::{dir, entries, json};
 
 /// The model folders.
-fn models() -> Vec<PathBuf> {
+pub(crate) fn models() -> Vec<PathBuf> {
     entries(&dir().join("hf"), "model_", "").into_iter().filter(|p| p.is_dir()).collect()
 }
 
@@ -30,7 +30,7 @@ fn device() -> Device {
 
 /// The tensors of one safetensors file.
 #[derive(Clone)]
-struct Tensors {
+pub(crate) struct Tensors {
     path: PathBuf,
     shapes: BTreeMap<String, Vec<usize>>,
     floats: BTreeMap<String, Vec<f32>>,
@@ -63,45 +63,45 @@ impl Tensors {
         out
     }
 
-    fn floats(&self, name: &str) -> &[f32] {
+    pub(crate) fn floats(&self, name: &str) -> &[f32] {
         self.floats.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
     }
 
-    fn ints(&self, name: &str) -> &[i64] {
+    pub(crate) fn ints(&self, name: &str) -> &[i64] {
         self.ints.get(name).unwrap_or_else(|| panic!("{}: no {name}", self.path.display()))
     }
 
-    fn ids(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn ids(&self, name: &str) -> Vec<u32> {
         self.ints(name).iter().map(|&id| u32::try_from(id).unwrap()).collect()
     }
 }
 
 /// One model folder.
-struct Golden {
-    dir: PathBuf,
-    index: Value,
-    config: ModelConfig,
-    pixels: Tensors,
+pub(crate) struct Golden {
+    pub(crate) dir: PathBuf,
+    pub(crate) index: Value,
+    pub(crate) config: ModelConfig,
+    pub(crate) pixels: Tensors,
 }
 
 impl Golden {
-    fn open(dir: PathBuf) -> Golden {
+    pub(crate) fn open(dir: PathBuf) -> Golden {
         let index = json(&dir.join("index.json"));
         let config = ModelConfig::load(&dir.join("config.json")).unwrap();
         let pixels = Tensors::read(&dir.join("pixels.safetensors"));
         Golden { dir, index, config, pixels }
     }
 
-    fn model(&self, dev: &mut Device, dtype: DType) -> Model {
+    pub(crate) fn model(&self, dev: &mut Device, dtype: DType) -> Model {
         Model::load(dev, &self.dir, dtype).unwrap()
     }
 
-    fn cases(&self) -> Vec<Case> {
+    pub(crate) fn cases(&self) -> Vec<Case> {
         let names = self.index["cases"].as_object().unwrap().keys();
         names.map(|name| self.case(name)).collect()
     }
 
-    fn case(&self, name: &str) -> Case {
+    pub(crate) fn case(&self, name: &str) -> Case {
         let entry = &self.index["cases"][name];
         let tensors = Tensors::read(&self.dir.join(entry["file"].as_str().unwrap()));
         let media = entry["media"].as_array().unwrap();
@@ -151,24 +151,24 @@ fn to_bytes(config: &ModelConfig, values: &[f32], grid_thw: [u32; 3], video: boo
 
 /// One case: tokens, labels, media and everything transformers computed from them.
 #[derive(Clone)]
-struct Case {
-    name: String,
-    tensors: Tensors,
-    images: Vec<Arc<ImageInput>>,
-    loss: f64,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) tensors: Tensors,
+    pub(crate) images: Vec<Arc<ImageInput>>,
+    pub(crate) loss: f64,
 }
 
 impl Case {
-    fn input_ids(&self) -> Vec<u32> {
+    pub(crate) fn input_ids(&self) -> Vec<u32> {
         self.tensors.ids("input_ids")
     }
 
-    fn inputs(&self, config: &ModelConfig) -> Inputs {
+    pub(crate) fn inputs(&self, config: &ModelConfig) -> Inputs {
         Inputs::new(config, &[(&self.input_ids(), &self.images)]).unwrap()
     }
 
     /// (row, id): the token after row `row` is `id` and counts.
-    fn targets(&self) -> Vec<(u32, u32)> {
+    pub(crate) fn targets(&self) -> Vec<(u32, u32)> {
         let labels = self.tensors.ints("labels").iter().enumerate().skip(1).filter(|(_, id)| **id >= 0);
         labels.map(|(i, &id)| (i as u32 - 1, id as u32)).collect()
     }
@@ -189,14 +189,14 @@ fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
 }
 
 /// Named values, logits and log-probabilities of one forward pass.
-struct Run {
-    notes: Vec<(&'static str, usize, Vec<f32>)>,
-    logits: Vec<f32>,
-    logprobs: Vec<f32>,
+pub(crate) struct Run {
+    pub(crate) notes: Vec<(&'static str, usize, Vec<f32>)>,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) logprobs: Vec<f32>,
 }
 
 /// Forward with everything kept, logits of every row, log-probabilities of `targets`.
-fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
+pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
     let mut tape = Tape::new(dev, Mode::Train(Keep::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let logits = model.logits(&mut tape, dev, hidden).unwrap();
@@ -240,25 +240,25 @@ fn loss_and_gradients(
     mean_loss(&values)
 }
 
-fn mean_loss(logprobs: &[f32]) -> f64 {
+pub(crate) fn mean_loss(logprobs: &[f32]) -> f64 {
     -logprobs.iter().map(|&x| f64::from(x)).sum::<f64>() / logprobs.len() as f64
 }
 
 /// A tensor of the compute type as f32.
-fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
+pub(crate) fn read(dev: &mut Device, t: Tensor) -> Vec<f32> {
     match t.dtype {
         DType::Bf16 => dev.read::<half::bf16>(t).unwrap().into_iter().map(half::bf16::to_f32).collect(),
         _ => dev.read(t).unwrap(),
     }
 }
 
-fn max_diff(found: &[f32], want: &[f32]) -> f32 {
+pub(crate) fn max_diff(found: &[f32], want: &[f32]) -> f32 {
     assert_eq!(found.len(), want.len());
     let diff = |(a, b): (&f32, &f32)| if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
     found.iter().zip(want).map(diff).fold(0.0, f32::max)
 }
 
-fn max_abs(values: &[f32]) -> f32 {
+pub(crate) fn max_abs(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |m, x| m.max(x.abs()))
 }
 

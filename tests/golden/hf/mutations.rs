@@ -2,8 +2,8 @@
 //! configuration, the weights or the positions, must fall far outside it, by as much as the reference says.
 
 use omr::device::Device;
-use omr::model::{Inputs, Model, ModelConfig, weights::WeightFiles};
-use omr::tensor::DType;
+use omr::model::{Inputs, Model, ModelConfig, params::Param, weights::WeightFiles};
+use omr::tensor::{DType, Elem};
 
 use super::{Case, Golden, Largest, device, forward, max_diff, models};
 use crate::golden::report;
@@ -11,10 +11,10 @@ use crate::golden::report;
 /// The logit tolerance of `forward`.
 const LOGIT: f64 = 1e-4;
 
-fn with_config(golden: &Golden, dev: &mut Device, change: impl Fn(&mut ModelConfig)) -> Model {
+fn with_config(golden: &Golden, dev: &mut Device, dtype: DType, change: impl Fn(&mut ModelConfig)) -> Model {
     let mut config = golden.config.clone();
     change(&mut config);
-    let model = Model::empty(dev, config, DType::F32).unwrap();
+    let model = Model::empty(dev, config, dtype).unwrap();
     WeightFiles::open(&golden.dir).unwrap().load(dev, &model.layout).unwrap();
     model
 }
@@ -22,34 +22,42 @@ fn with_config(golden: &Golden, dev: &mut Device, change: impl Fn(&mut ModelConf
 /// Rewrites rows of one parameter: row r of piece i becomes `of(i, r)`; `None` makes it zero.
 fn rewrite(model: &Model, dev: &mut Device, name: &str, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
     let (param, _) = model.layout.find(name).unwrap();
-    let old: Vec<Vec<f32>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
-    param
-        .fill::<f32>(dev, param.tensor, |i, r, out| match of(i, r) {
-            Some(from) => out.copy_from_slice(&old[i][from * out.len()..][..out.len()]),
+    fn rows<T: Elem>(dev: &mut Device, param: &Param, of: impl Fn(usize, usize) -> Option<usize> + Sync) {
+        let old: Vec<Vec<T>> = (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
+        let row = |i: usize, r: usize, out: &mut [f32]| match of(i, r) {
+            Some(from) => {
+                let from = &old[i][from * out.len()..][..out.len()];
+                out.iter_mut().zip(from).for_each(|(out, from)| *out = from.to_f32());
+            }
             None => out.fill(0.0),
-        })
-        .unwrap();
+        };
+        param.fill::<T>(dev, param.tensor, row).unwrap();
+    }
+    match param.tensor.dtype {
+        DType::Bf16 => rows::<half::bf16>(dev, param, of),
+        _ => rows::<f32>(dev, param, of),
+    }
 }
 
 /// A wrong model and what is wrong with its inputs.
-type Mutation = (Model, fn(&mut Inputs));
+pub(crate) type Mutation = (Model, fn(&mut Inputs));
 
 /// The mutation called `name`, or `None` when this list does not know it.
-fn mutate(golden: &Golden, dev: &mut Device, name: &str) -> Option<Mutation> {
+pub(crate) fn mutate(golden: &Golden, dev: &mut Device, dtype: DType, name: &str) -> Option<Mutation> {
     let keep: fn(&mut Inputs) = |_| {};
     Some(match name {
         "vision all-full attention" => {
             let all =
                 |c: &mut ModelConfig| c.vision_config.fullatt_block_indexes = (0..c.vision_config.depth).collect();
-            (with_config(golden, dev, all), keep)
+            (with_config(golden, dev, dtype, all), keep)
         }
         "vision all-window attention" => {
-            (with_config(golden, dev, |c| c.vision_config.fullatt_block_indexes.clear()), keep)
+            (with_config(golden, dev, dtype, |c| c.vision_config.fullatt_block_indexes.clear()), keep)
         }
-        "mrope_section reversed" => (with_config(golden, dev, |c| c.mrope_section.reverse()), keep),
+        "mrope_section reversed" => (with_config(golden, dev, dtype, |c| c.mrope_section.reverse()), keep),
         "vision rope h/w swapped" => {
             // Swapping the angles of two coordinates of q and k, or the coordinates themselves, is one thing.
-            let model = with_config(golden, dev, |_| {});
+            let model = with_config(golden, dev, dtype, |_| {});
             let v = &golden.config.vision_config;
             let (c, quarter) = (v.hidden_size, v.head_dim() / 4);
             let swap = move |_: usize, r: usize| {
@@ -63,19 +71,19 @@ fn mutate(golden: &Golden, dev: &mut Device, name: &str) -> Option<Mutation> {
             }
             (model, keep)
         }
-        "1-D text positions instead of mrope" => (with_config(golden, dev, |_| {}), |inputs| {
+        "1-D text positions instead of mrope" => (with_config(golden, dev, dtype, |_| {}), |inputs| {
             let count = inputs.len() as i32;
             inputs.position_ids = std::array::from_fn(|_| (0..count).collect());
         }),
         "layer0 q bias dropped" => {
-            let model = with_config(golden, dev, |_| {});
+            let model = with_config(golden, dev, dtype, |_| {});
             let drop = |piece: usize, r: usize| (piece != 0).then_some(r);
             rewrite(&model, dev, "model.layers.0.self_attn.q_proj.bias", drop);
             (model, keep)
         }
         name if name.starts_with("text rms_norm_eps ") => {
             let eps = name.rsplit(' ').next()?.parse().ok()?;
-            (with_config(golden, dev, |c| c.rms_norm_eps = eps), keep)
+            (with_config(golden, dev, dtype, |c| c.rms_norm_eps = eps), keep)
         }
         _ => return None,
     })
@@ -89,7 +97,7 @@ fn every_mistake_is_caught() {
         let Some(list) = golden.index["mutation_max_abs_logit"].as_object() else { continue };
         for (name, by_case) in list {
             let mut dev = device();
-            let Some((model, positions)) = mutate(&golden, &mut dev, name) else {
+            let Some((model, positions)) = mutate(&golden, &mut dev, DType::F32, name) else {
                 println!("not known here: {name}");
                 continue;
             };
