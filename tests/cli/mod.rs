@@ -6,4 +6,4 @@ mod generate;
 mod help;
 mod jsonl;
 mod recipe;
-mod training;
+pub(crate) mod training;

@@ -1,2 +1,2 @@
-mod parity;
+pub(crate) mod parity;
 mod scheduler;

@@ -17,7 +17,7 @@ const IMAGE: u32 = 290;
 const VISION_START: u32 = 291;
 const STOP: u32 = 7;
 
-fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     let config = serde_json::json!({
         "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl", "vocab_size": VOCAB,
         "hidden_size": 48, "intermediate_size": 72, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -40,13 +40,13 @@ fn device(threads: usize, isa: Isa) -> Device {
 }
 
 /// Blocks that the longest sequence just fits in: others must give theirs up.
-const SCARCE: usize = 20;
+pub(crate) const SCARCE: usize = 20;
 
 /// Temperatures by request: the policy is the same for all of a kind.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
 
 /// Prompts that share prefixes, prompts with pictures, prompts of more than 2,048 tokens.
-fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
+pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) -> Vec<Request> {
     let mut random = Random::new(crate::seed::seed(), Purpose::Test, 0);
     let mut below = move |n: u32| random.next_u32() % n;
     let pixels = |fill: u8| -> Arc<ImageInput> {
@@ -86,11 +86,11 @@ fn requests(config: &ModelConfig, num_prompts: usize, longest: usize, n: usize) 
         .collect()
 }
 
-fn limits() -> EngineConfig {
+pub(crate) fn limits() -> EngineConfig {
     EngineConfig { vision_rows: 64, seed: 3, step: 9, ..EngineConfig::new(3000) }
 }
 
-fn generate(model: &Model, dev: &mut Device, config: EngineConfig, requests: &[Request]) -> Vec<Output> {
+pub(crate) fn generate(model: &Model, dev: &mut Device, config: EngineConfig, requests: &[Request]) -> Vec<Output> {
     let mut engine = Engine::new(model, dev, config).unwrap();
     let outputs = engine.generate(model, dev, requests, |_| Ok(())).unwrap();
     println!("{:?}", engine.stats());
@@ -133,11 +133,11 @@ fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Out
     result
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(crate) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
 }
 
-fn assert_same(what: &str, a: &[Output], b: &[Output]) {
+pub(crate) fn assert_same(what: &str, a: &[Output], b: &[Output]) {
     assert_eq!(a.len(), b.len(), "{what}");
     for (a, b) in a.iter().zip(b) {
         let name = (a.request, a.rollout);
@@ -147,7 +147,13 @@ fn assert_same(what: &str, a: &[Output], b: &[Output]) {
     }
 }
 
-fn assert_trained(what: &str, model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Output]) -> usize {
+pub(crate) fn assert_trained(
+    what: &str,
+    model: &Model,
+    dev: &mut Device,
+    requests: &[Request],
+    outputs: &[Output],
+) -> usize {
     let mut tokens = 0;
     for (output, trained) in outputs.iter().zip(trained(model, dev, requests, outputs)) {
         let difference = output.logprobs.iter().zip(&trained).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);

@@ -1,14 +1,17 @@
 //! Kernels on the emulated device. Each file here tests the kernel file of its name; this one holds what they share:
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
+mod digits;
 mod driver;
 mod embedding;
 mod emu;
+mod engine;
 mod gemm;
 mod inputs;
 mod kv_cache;
 mod linear_logprob;
 mod math;
+mod model;
 mod patch_embed;
 mod rms_norm;
 mod rope;

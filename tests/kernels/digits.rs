@@ -1,0 +1,155 @@
+//! A trained model by kernels: the digits model answers on the emulated device as on the CPU in bf16.
+
+use std::path::Path;
+
+use omr::data::{load, read};
+use omr::device::{Device, Isa, Plan};
+use omr::engine::ask::{self, Question};
+use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
+use omr::image::Processor;
+use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
+use omr::ops::sample::SamplingParams;
+use omr::tensor::DType;
+use omr::text::Chat;
+use serde_json::Value;
+
+use super::model::{Order, TIMES, argmax, reorder};
+use super::{emu_of, emulator};
+use crate::cli::training::run;
+
+const CONFIG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/digits.yaml");
+const PROMPTS: usize = 100;
+const MAX_TOKENS: usize = 40;
+
+/// Trains the digits model by SFT alone: one step of RL and of the control are the fewest there are.
+fn train(out: &Path) {
+    let out = out.to_str().unwrap();
+    let shorter = ["rl.total_training_steps=1", "task.num_heldout_questions=400"];
+    let (code, _, stderr) = run(&[&["--quiet", "recipe", CONFIG, "--out", out], &shorter[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// Accuracy of greedy answers and its interval, by `omr eval` in bf16.
+fn accuracy(device: &str, recipe: &Path, out: &Path) -> (f64, [f64; 2]) {
+    let path = |p: &Path| p.to_str().unwrap().to_owned();
+    let (model, data, out) = (path(&recipe.join("sft/model")), path(&recipe.join("data")), path(out));
+    let args = ["--quiet", "--device", device, "eval", "--model", &model, "--data", &data, "--out", &out, "repeats=0"];
+    let (code, summary, stderr) = run(&args);
+    assert_eq!(code, 0, "{stderr}");
+    let summary: Value = serde_json::from_slice(&std::fs::read(summary.trim()).unwrap()).unwrap();
+    let digits = &summary["tasks"]["digits"];
+    println!("  {device}: {digits}");
+    assert_eq!(digits["n"], 400);
+    let [low, high] = [0, 1].map(|i| digits["ci95"]["acc_score"][i].as_f64().unwrap());
+    (digits["metrics"]["acc_score"].as_f64().unwrap(), [low, high])
+}
+
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
+}
+
+fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) -> Vec<Output> {
+    let stop = stop_token_ids(dir, &[]).unwrap();
+    let request = |(i, q): (usize, &Question)| Request {
+        prompt: q.prompt.clone(),
+        n: 1,
+        sampling: SamplingParams::greedy(),
+        max_tokens: MAX_TOKENS,
+        stop_token_ids: stop.clone(),
+        noise: i as u32,
+    };
+    let requests: Vec<Request> = questions.iter().enumerate().map(request).collect();
+    let config = EngineConfig { vision_rows: ask::vision_rows(questions, 256), ..EngineConfig::new(256) };
+    let mut engine = Engine::new(model, dev, config).unwrap();
+    let outputs = engine.generate(model, dev, &requests, |_| Ok(())).unwrap();
+    engine.release(dev);
+    outputs
+}
+
+/// Logits of every sampled token's row, teacher-forced on `outputs`.
+fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Output]) -> Vec<Vec<f32>> {
+    let mut rows_of_all = Vec::new();
+    for pack in questions.iter().zip(outputs).collect::<Vec<_>>().chunks(10) {
+        let mut inputs = Inputs::empty();
+        let mut rows = Vec::new();
+        for (question, output) in pack {
+            let prompt = &question.prompt;
+            let ids = [&prompt.token_ids[..], &output.token_ids].concat();
+            let first = (inputs.len() + prompt.token_ids.len()) as u32;
+            rows.extend((0..output.token_ids.len() as u32).map(|k| first + k - 1));
+            inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
+        }
+        let mut tape = Tape::new(dev, Mode::Infer);
+        let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
+        let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
+        let hidden = tape.gather(dev, hidden, rows).unwrap();
+        let logits = model.logits(&mut tape, dev, hidden).unwrap();
+        let logits: Vec<f32> = dev.read(logits).unwrap();
+        rows_of_all.extend(logits.chunks(model.config.vocab_size).map(<[f32]>::to_vec));
+        tape.finish(dev);
+    }
+    rows_of_all
+}
+
+fn second(logits: &[f32], best: usize) -> f32 {
+    logits.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, z)| *z).fold(f32::MIN, f32::max)
+}
+
+#[test]
+#[ignore = "slow: trains the digits model and answers 400 questions on the emulator"]
+fn the_digits_model_answers_as_on_the_cpu() {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = dir.path().join("digits");
+    train(&recipe);
+    let model_dir = recipe.join("sft/model");
+
+    let chat = Chat::load(&model_dir).unwrap();
+    let processor = Processor::load(&model_dir).unwrap();
+    let config = ModelConfig::load(&model_dir.join("config.json")).unwrap();
+    let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
+    let (questions, _) = ask::questions(&rows[..PROMPTS], &chat, &processor, &config, 256).unwrap();
+    let mut dev = cpu();
+    let mut card = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
+    let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();
+    let (model, on_card) = (load(&mut dev), load(&mut card));
+
+    let want = answers(&mut dev, &model, &model_dir, &questions);
+    let found = answers(&mut card, &on_card, &model_dir, &questions);
+    let equal = want.iter().zip(&found).filter(|(a, b)| a.token_ids == b.token_ids).count();
+    println!("  {equal} of {PROMPTS} free-running answers are equal; {:?}", emulator(&mut card).counters());
+
+    let logits = forced(&mut dev, &model, &questions, &want);
+    let by_kernels = forced(&mut card, &on_card, &questions, &want);
+    let largest = |a: &[Vec<f32>], b: &[Vec<f32>]| {
+        a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0f32, f32::max)
+    };
+    let mut tolerance = 0.0f32;
+    for order in Order::ALL {
+        let mut dev = cpu();
+        let model = load(&mut dev);
+        reorder(&model, &mut dev, order);
+        tolerance = tolerance.max(TIMES as f32 * largest(&logits, &forced(&mut dev, &model, &questions, &want)));
+    }
+    let difference = largest(&logits, &by_kernels);
+    println!("  largest difference of a logit {difference:.4}, tolerance {tolerance:.4}");
+    assert!(difference <= tolerance);
+    let mut clear = 0;
+    for (want, found) in logits.iter().zip(&by_kernels) {
+        let best = argmax(want);
+        if want[best] - second(want, best) > 2.0 * tolerance {
+            clear += 1;
+            assert_eq!(argmax(found), best, "another token at a clear position");
+        }
+    }
+    let share = f64::from(clear) / logits.len() as f64;
+    println!("  {clear} of {} positions are clear: {share:.3}", logits.len());
+
+    let (on_cpu, interval) = accuracy("cpu", &recipe, &dir.path().join("cpu"));
+    let (on_emu, _) = accuracy("emu", &recipe, &dir.path().join("emu"));
+    assert!(
+        (interval[0]..=interval[1]).contains(&on_emu),
+        "{on_emu} on the emulator, {on_cpu} ({interval:?}) on the CPU"
+    );
+    assert!(equal >= 95, "{equal} of {PROMPTS} answers are equal");
+    assert!(share >= 0.9, "{share} of the positions are clear");
+}

@@ -1,0 +1,69 @@
+//! The engine by kernels: paged KV, captured decode steps and the sampler on the device. What a token was sampled
+//! with is, bit for bit, what the trainer's packed forward computes, whatever the engine was asked beside it.
+
+use std::collections::HashSet;
+
+use omr::engine::{EngineConfig, Output, Request};
+use omr::model::Model;
+use omr::tensor::DType;
+
+use super::{Schedule, emu, emu_with, emulator};
+use crate::engine::parity::{assert_same, assert_trained, config, generate, limits, requests};
+
+/// Eight prompts of at most `longest` tokens, two rollouts each, under variations of the engine's limits.
+fn every_way(longest: usize, scarce: usize) {
+    let config = config();
+    let requests: Vec<Request> = requests(&config, 8, longest, 2);
+    let mut dev = emu();
+    let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
+    let reference = generate(&model, &mut dev, limits(), &requests);
+    let replays = emulator(&mut dev).counters().replays;
+    assert!(replays > 0, "no decode step was captured");
+    let tokens = assert_trained("as it comes", &model, &mut dev, &requests, &reference);
+    let distinct: HashSet<_> = reference.iter().map(|o| &o.token_ids).collect();
+    assert!(distinct.len() > reference.len() / 2, "{} distinct answers", distinct.len());
+    println!("{} rollouts, {tokens} sampled tokens, {replays} replayed steps: largest difference 0", reference.len());
+
+    let variations = [
+        ("chunks of 97", EngineConfig { max_num_batched_tokens: 97, ..limits() }),
+        ("few blocks", EngineConfig { num_kv_blocks: Some(scarce), ..limits() }),
+        ("no prefix cache", EngineConfig { max_num_seqs: 5, enable_prefix_caching: false, ..limits() }),
+        ("one at a time", EngineConfig { vision_rows: 2, max_num_seqs: 1, ..limits() }),
+    ];
+    for ((what, limits), schedule) in variations.into_iter().zip(Schedule::several(4)) {
+        let mut dev = emu_with(schedule);
+        let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
+        assert_same(what, &reference, &generate(&model, &mut dev, limits, &requests));
+    }
+    let mut alone: Vec<Output> = Vec::new();
+    for (i, request) in requests.iter().enumerate() {
+        let mut outputs = generate(&model, &mut dev, limits(), std::slice::from_ref(request));
+        outputs.iter_mut().for_each(|o| o.request = i);
+        assert_trained_alone(&model, &mut dev, request, &outputs);
+        alone.extend(outputs);
+    }
+    assert_same("every prompt alone", &reference, &alone);
+}
+
+/// The trainer's pack holds one rollout at a time: the other end of what packing can do.
+fn assert_trained_alone(model: &Model, dev: &mut omr::device::Device, request: &Request, outputs: &[Output]) {
+    for output in outputs.iter().take(1) {
+        // Whose temperature it is goes by the parity of the request's number.
+        let at = output.request % 2;
+        let pair = [request.clone(), request.clone()];
+        let one = [Output { request: at, ..output.clone() }];
+        assert_trained("a pack of one", model, dev, &pair, &one);
+    }
+}
+
+#[test]
+fn sampled_and_trained_log_probs_are_equal() {
+    every_way(300, 6);
+}
+
+/// Contexts of more than one chunk of keys.
+#[test]
+#[ignore = "slow: minutes"]
+fn sampled_and_trained_log_probs_are_equal_past_a_chunk() {
+    every_way(2200, 20);
+}

@@ -1,0 +1,236 @@
+//! The whole model by kernels, on the golden models: against the CPU's bf16 run, which rounds at the same points,
+//! and against the reference's f32.
+//!
+//! Two runs that round at the same points differ by the order of their sums. How much that is, is measured on the
+//! CPU: the same model with its hidden and intermediate channels in other orders, which changes nothing else. The
+//! tolerance is four times the largest difference found so.
+
+use std::collections::BTreeMap;
+
+use omr::device::{Device, Isa, Plan};
+use omr::model::{Model, params::Param};
+use omr::tensor::DType;
+
+use super::emu;
+use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations};
+
+/// Of the order differences found on the CPU.
+pub const TIMES: f64 = 4.0;
+
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
+}
+
+/// Another order of channels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// The last first.
+    Reversed,
+    /// The upper half first.
+    Halves,
+    /// The even ones first.
+    EvenFirst,
+}
+
+impl Order {
+    /// All of them.
+    pub const ALL: [Order; 3] = [Order::Reversed, Order::Halves, Order::EvenFirst];
+
+    /// The channel of `n` that comes at place `k`.
+    fn at(self, k: usize, n: usize) -> usize {
+        let half = n.div_ceil(2);
+        match self {
+            Order::Reversed => n - 1 - k,
+            Order::Halves => (k + half) % n,
+            Order::EvenFirst if k < half => 2 * k,
+            Order::EvenFirst => 2 * (k - half) + 1,
+        }
+    }
+}
+
+/// Which axes of a tensor are reordered: rows, and columns in groups of this many.
+fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
+    let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
+    if ends(&["embed_tokens.weight", "lm_head.weight", "_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
+        return if name.ends_with("o_proj.weight") { (true, None) } else { (false, Some(columns)) };
+    }
+    if ends(&["qkv.bias", "q_proj.bias", "k_proj.bias", "v_proj.bias"]) {
+        return (false, None);
+    }
+    if name.ends_with("merger.mlp.0.weight") {
+        return (true, Some(vision_hidden));
+    }
+    // MLPs: hidden and intermediate channels both; norms, biases and the tower's projections: their rows.
+    (true, (name.contains("mlp") && name.ends_with("weight")).then_some(columns))
+}
+
+/// Reorders the channels of every weight, in place.
+pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
+    let vision_hidden = model.config.vision_config.hidden_size;
+    for param in &model.layout.params {
+        let old: Vec<Vec<half::bf16>> =
+            (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
+        let row = |i: usize, r: usize, out: &mut [f32]| {
+            let (piece, columns) = (&param.pieces[i], out.len());
+            let (rows, groups) = reordered(&piece.name, columns, vision_hidden);
+            let from = if rows { order.at(r, piece.shape[0]) } else { r };
+            let from = &old[i][from * columns..][..columns];
+            for (k, out) in out.iter_mut().enumerate() {
+                let at = groups.map_or(k, |group| k / group * group + order.at(k % group, group));
+                *out = from[at].to_f32();
+            }
+        };
+        Param::fill::<half::bf16>(param, dev, param.tensor, row).unwrap();
+    }
+}
+
+/// Every value of a run by name, the logits among them.
+fn values(run: &Run) -> impl Iterator<Item = ((&'static str, usize), &[f32])> {
+    let notes = run.notes.iter().map(|(name, i, values)| ((*name, *i), &values[..]));
+    notes.chain([(("logits", 0), &run.logits[..])])
+}
+
+/// A reordered model's values in the order of the model itself.
+fn in_order(model: &Model, order: Order, run: &Run) -> Run {
+    let back = |name: &str, values: &[f32]| -> Vec<f32> {
+        let tower = name.starts_with("vision.") && name != "vision.merged";
+        let width = if tower { model.config.vision_config.hidden_size } else { model.config.hidden_size };
+        let mut out = vec![0.0; values.len()];
+        for (to, from) in out.chunks_exact_mut(width).zip(values.chunks_exact(width)) {
+            from.iter().enumerate().for_each(|(k, x)| to[order.at(k, width)] = *x);
+        }
+        out
+    };
+    Run {
+        notes: run.notes.iter().map(|(name, i, values)| (*name, *i, back(name, values))).collect(),
+        logits: run.logits.clone(),
+        logprobs: run.logprobs.clone(),
+    }
+}
+
+fn relative(found: &[f32], want: &[f32]) -> f64 {
+    assert_eq!(found.len(), want.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut found.iter().zip(want).map(|(a, b)| f64::from(a - b)));
+    difference / norm(&mut want.iter().map(|&x| f64::from(x))).max(f64::MIN_POSITIVE)
+}
+
+/// What the order of sums alone does: relative norms, and the largest difference of a logit. The norms are by kind of
+/// tensor, the layers of a stack together: in the first of them so few values round to another neighbour that by
+/// itself its tolerance would be a matter of chance.
+struct Tolerance {
+    relative: BTreeMap<&'static str, f64>,
+    logit: f64,
+}
+
+/// The CPU's bf16 runs of all cases, and the tolerance they give.
+fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
+    let mut dev = cpu();
+    let model = golden.model(&mut dev, DType::Bf16);
+    let mut runs: Vec<(Case, Run)> = Vec::new();
+    for case in golden.cases() {
+        let run = forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets());
+        runs.push((case, run));
+    }
+    let mut tolerance = Tolerance { relative: BTreeMap::new(), logit: 0.0 };
+    for order in Order::ALL {
+        let mut dev = cpu();
+        let model = golden.model(&mut dev, DType::Bf16);
+        reorder(&model, &mut dev, order);
+        for (case, run) in &runs {
+            let other = forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets());
+            let other = in_order(&model, order, &other);
+            for (((kind, _), a), (_, b)) in values(run).zip(values(&other)) {
+                let entry = tolerance.relative.entry(kind).or_default();
+                *entry = entry.max(TIMES * relative(b, a));
+            }
+            tolerance.logit = tolerance.logit.max(TIMES * f64::from(max_diff(&run.logits, &other.logits)));
+        }
+    }
+    let largest = tolerance.relative.values().fold(0.0f64, |m, t| m.max(*t));
+    assert!(largest < 0.1, "the reordered model is another model: {:?}", tolerance.relative);
+    (runs, tolerance)
+}
+
+#[test]
+fn golden_models_agree_with_the_cpu_in_bf16() {
+    let mut count = 0;
+    for dir in models() {
+        let golden = Golden::open(dir);
+        let (runs, tolerance) = reference(&golden);
+        let mut dev = emu();
+        let model = golden.model(&mut dev, DType::Bf16);
+        let mut largest: BTreeMap<(&str, usize), f64> = BTreeMap::new();
+        let noise = &golden.index["noise_floor_max_abs_logit"]["bfloat16_vs_f32"];
+        let (mut clear, mut positions) = (0, 0);
+        for (case, want) in &runs {
+            count += 1;
+            let run = forward(&mut dev, &model, &case.inputs(&golden.config), &case.targets());
+            for ((key, found), (_, want)) in values(&run).zip(values(want)) {
+                let entry = largest.entry(key).or_default();
+                *entry = entry.max(relative(found, want));
+            }
+            // The reference's own distance between bfloat16 and f32, and half as much again for another order.
+            if let Some(band) = noise[&case.name].as_f64() {
+                let diff = f64::from(max_diff(&run.logits, case.tensors.floats("logits")));
+                assert!(diff <= 1.5 * band, "{}: logits {diff} from f32, the reference's bf16 {band}", case.name);
+                println!("  {}: logits {:.2} of the reference's own bf16 distance from f32", case.name, diff / band);
+            }
+            for (found, want) in
+                run.logits.chunks(golden.config.vocab_size).zip(want.logits.chunks(golden.config.vocab_size))
+            {
+                positions += 1;
+                let best = argmax(want);
+                let second =
+                    want.iter().enumerate().filter(|(i, _)| *i != best).map(|(_, z)| *z).fold(f32::MIN, f32::max);
+                if f64::from(want[best] - second) > 2.0 * tolerance.logit {
+                    clear += 1;
+                    assert_eq!(argmax(found), best, "{}: another token at a clear position", case.name);
+                }
+            }
+        }
+        for (key, found) in &largest {
+            let allowed = tolerance.relative[key.0];
+            println!("  {key:?}: {found:.2e} of {allowed:.2e}");
+            assert!(*found <= allowed, "{key:?}: relative norm {found:e}, tolerance {allowed:e}");
+        }
+        println!("  greedy: {clear} of {positions} positions have a margin above {:.3}", 2.0 * tolerance.logit);
+        assert!(clear > 0);
+    }
+    assert!(count > 0, "no golden model");
+    println!("{count} cases");
+}
+
+/// The id of the largest logit, the lowest of equals.
+pub fn argmax(logits: &[f32]) -> usize {
+    (0..logits.len()).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap()
+}
+
+/// The reference's wrong models that move a logit by more than 1 are outside the tolerance.
+#[test]
+fn golden_models_with_a_mistake_fall_outside() {
+    let mut count = 0;
+    for dir in models() {
+        let golden = Golden::open(dir);
+        let (runs, tolerance) = reference(&golden);
+        for (name, by_case) in golden.index["mutation_max_abs_logit"].as_object().into_iter().flatten() {
+            let mut dev = emu();
+            let Some((model, positions)) = mutations::mutate(&golden, &mut dev, DType::Bf16, name) else { continue };
+            for (case, want) in &runs {
+                if by_case[&case.name].as_f64().is_none_or(|moved| moved <= 1.0) {
+                    continue;
+                }
+                count += 1;
+                let mut inputs = case.inputs(&golden.config);
+                positions(&mut inputs);
+                let run = forward(&mut dev, &model, &inputs, &case.targets());
+                let found = relative(&run.logits, &want.logits);
+                let allowed = tolerance.relative["logits"];
+                println!("  {name}, {}: {found:.3} where {allowed:.3} is allowed", case.name);
+                assert!(found > allowed, "{name}, {}: not caught", case.name);
+            }
+        }
+    }
+    assert!(count > 0, "no wrong model");
+    println!("{count} wrong runs");
+}
