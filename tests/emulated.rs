@@ -27,8 +27,8 @@ impl Emulated {
     pub fn put(&mut self, bytes: &[u8]) -> Address {
         let page = self.emu.guard().max(1);
         let whole = bytes.len().next_multiple_of(page);
-        self.emu.open(self.free, bytes.len()).unwrap();
         let address = self.free + (whole - bytes.len()) as Address;
+        self.emu.open(address, bytes.len()).unwrap();
         self.free += (whole + page) as Address;
         self.emu.upload(Stream::COMPUTE, address, bytes).unwrap();
         address

@@ -11,6 +11,7 @@ mod machine;
 mod pages;
 mod runtime;
 mod sites;
+mod streams;
 mod tensor_map;
 
 pub use compile::{Cache, Compiler, Sources};
@@ -21,9 +22,10 @@ use std::panic::Location;
 use std::sync::OnceLock;
 
 use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
-use crate::device::emu::graph::{Capture, Captured, Op, Params, Queues, Ticket};
+use crate::device::emu::graph::{Capture, Op, Params, Ticket};
 use crate::device::emu::machine::Machine;
 use crate::device::emu::pages::{PAGE, POISON};
+use crate::device::emu::streams::Streams;
 use crate::device::images;
 use crate::error::{Error, Result};
 
@@ -95,28 +97,14 @@ enum Recorded {
 /// The emulator's driver.
 pub struct Emu {
     properties: Properties,
-    completion: Completion,
-    machine: Machine,
-    queues: Queues,
+    streams: Streams,
     events: Vec<Recorded>,
     tickets: Ticket,
     capture: Option<Capture>,
-    graphs: Vec<Option<Captured>>,
-    draws: u64,
-    seed: u64,
-    failed: Option<String>,
     counters: Counters,
     depth: usize,
     profiling: bool,
     ranges: Vec<(usize, String)>,
-}
-
-/// A well mixed function of two words (splitmix64).
-fn random(seed: u64, index: u64) -> u64 {
-    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 impl Emu {
@@ -139,9 +127,6 @@ impl Emu {
 
     /// [`Emu::new`] with another cache, whose sources alone count.
     pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
-        let mut queues = Queues::default();
-        // Stream::COMPUTE.
-        queues.add();
         Ok(Emu {
             // The limits are those of compute capability 8.0 (CUDA C++ programming guide, table of compute
             // capabilities): kernels for both kinds of card keep to them.
@@ -153,16 +138,10 @@ impl Emu {
                 shared_memory_per_block: 163 * 1024,
                 driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
             },
-            completion: options.completion,
-            machine: Machine::new(cache, &options)?,
-            queues,
+            streams: Streams::new(Machine::new(cache, &options)?, &options),
             events: Vec::new(),
             tickets: 0,
             capture: None,
-            graphs: Vec::new(),
-            draws: 0,
-            seed: options.seed,
-            failed: None,
             counters: Counters::default(),
             depth: 0,
             profiling: false,
@@ -173,45 +152,29 @@ impl Emu {
     /// Compiles every kernel at once and in parallel, for a run that will need most of them; without it each file is
     /// compiled at its first launch.
     pub fn compile(&self) -> Result<()> {
-        self.machine.cache().fill()
+        self.streams.machine.cache().fill()
     }
 
     /// Makes the calls at `site` (a kernel's or the host's) do nothing from here on; `None` skips none.
     pub fn skip(&mut self, site: Option<Site>) {
-        self.machine.skip(site);
+        self.streams.machine.skip(site);
     }
 
     /// The synchronising calls that ran so far, skipped ones too, with the reason of those that are exempt.
     pub fn sites(&self) -> Vec<(Passed, Option<String>)> {
-        let sources = self.machine.cache().sources();
-        self.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
+        let sources = self.streams.machine.cache().sources();
+        self.streams.machine.sites.passed().map(|passed| (passed.clone(), passed.exempt(sources))).collect()
     }
 
     /// What was asked for so far.
     pub fn counters(&self) -> Counters {
-        let machine = &self.machine;
+        let machine = &self.streams.machine;
         Counters { kernels: machine.kernels_run(), bank_conflicts: machine.bank_conflicts(), ..self.counters }
     }
 
     /// Named ranges opened while the profiler was on, in order, each with its depth: 0 for the outermost.
     pub fn ranges(&self) -> &[(usize, String)] {
         &self.ranges
-    }
-
-    fn draw(&mut self, below: usize) -> usize {
-        self.draws += 1;
-        (random(self.seed ^ 0x5374_7265_616D, self.draws) % below as u64) as usize
-    }
-
-    /// An error stays, as on a card: what would come after it has no meaning.
-    fn healthy(&self) -> Result<()> {
-        self.failed.as_ref().map_or(Ok(()), |text| Err(Error::Failed(text.clone())))
-    }
-
-    fn known(&self, stream: Stream) -> Result<()> {
-        self.healthy()?;
-        let unknown = || Err(Error::Failed(format!("stream {} was never made", stream.0)));
-        if self.queues.has(stream) { Ok(()) } else { unknown() }
     }
 
     /// Refuses `call` while `stream` (or any, with `None`) is being captured.
@@ -223,96 +186,21 @@ impl Emu {
     }
 
     fn push(&mut self, stream: Stream, op: Op) -> Result<()> {
-        self.known(stream)?;
-        if let Some(capture) = self.capture.as_mut().filter(|c| c.has(stream)) {
-            capture.push(stream, op);
-            return Ok(());
-        }
-        self.queues.push(stream, op);
-        match self.completion {
-            Completion::Eager => self.drain(stream, None),
-            Completion::Lazy => Ok(()),
-            Completion::Random => {
-                while self.draw(4) == 0 && self.step_any()? {}
+        self.streams.known(stream)?;
+        match self.capture.as_mut().filter(|c| c.has(stream)) {
+            Some(capture) => {
+                capture.push(stream, op);
                 Ok(())
             }
+            None => self.streams.push(stream, op),
         }
-    }
-
-    /// Runs the next work of some stream that has any; false when none has.
-    fn step_any(&mut self) -> Result<bool> {
-        let ready = self.queues.ready();
-        if ready.is_empty() {
-            return Ok(false);
-        }
-        let stream = ready[self.draw(ready.len())];
-        self.step(stream).map(|()| true)
-    }
-
-    fn step(&mut self, stream: Stream) -> Result<()> {
-        let result = match self.queues.pop(stream) {
-            Some(Op::Replay(graph)) => self.run_graph(graph),
-            Some(op) => self.machine.execute(&op),
-            None => Ok(()),
-        };
-        if let Err(error) = &result {
-            self.failed = Some(error.to_string());
-            self.queues.clear();
-        }
-        result
-    }
-
-    /// Runs `stream` until it is empty, or until `ticket` is recorded. What the others do meanwhile is what makes a
-    /// missing wait show: nothing but what is waited for, or (lazy with a seed) all they can, or (random) anything.
-    fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
-        loop {
-            let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
-            if done {
-                return Ok(());
-            }
-            if self.completion == Completion::Random {
-                self.step_any()?;
-                continue;
-            }
-            if self.completion == Completion::Lazy && self.seed != 0 {
-                let other = self.queues.ready().into_iter().find(|s| *s != stream);
-                self.step(other.unwrap_or(stream))?;
-                continue;
-            }
-            match self.queues.blocked_on(stream) {
-                None => self.step(stream)?,
-                Some(awaited) => match self.queues.recorder(awaited) {
-                    Some(other) => self.drain(other, Some(awaited))?,
-                    None => return Err(Error::Failed(format!("stream {} waits for nobody", stream.0))),
-                },
-            }
-        }
-    }
-
-    fn run_graph(&mut self, graph: Graph) -> Result<()> {
-        let (seed, draws) = (self.seed ^ 0x0047_7261_7068, self.draws);
-        self.draws += 1;
-        let completion = self.completion;
-        let mut step = 0;
-        // Queued replays are run before a graph is dropped.
-        let Some(captured) = &self.graphs[graph.0 as usize] else { return Ok(()) };
-        let order = captured.order(|ready| match completion {
-            Completion::Eager => 0,
-            // The streams that joined last run ahead of the first.
-            Completion::Lazy => ready - 1,
-            Completion::Random => {
-                step += 1;
-                (random(random(seed, draws), step) % ready as u64) as usize
-            }
-        });
-        order.into_iter().try_for_each(|op| self.machine.execute(op))
     }
 
     fn wait_for(&mut self, stream: Stream, call: &str) -> Result<()> {
-        self.known(stream)?;
+        self.streams.known(stream)?;
         self.outside_capture(Some(stream), call)?;
         self.counters.synchronizations += 1;
-        self.drain(stream, None)
+        self.streams.drain(stream, None)
     }
 
     fn recording(&self, event: Event) -> Result<Recorded> {
@@ -321,7 +209,7 @@ impl Emu {
     }
 
     fn fits(&mut self, buffer: Pinned, bytes: usize) -> Result<()> {
-        let have = self.machine.pinned(buffer).len();
+        let have = self.streams.machine.pinned(buffer).len();
         if bytes <= have {
             return Ok(());
         }
@@ -335,9 +223,9 @@ impl Driver for Emu {
     }
 
     fn map(&mut self, bytes: usize) -> Result<Address> {
-        self.healthy()?;
+        self.streams.healthy()?;
         self.outside_capture(None, "an allocation")?;
-        self.machine.pages.map(bytes)
+        self.streams.machine.pages.map(bytes)
     }
 
     fn guard(&self) -> usize {
@@ -353,12 +241,12 @@ impl Driver for Emu {
     }
 
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
-        self.machine.kernel(file, name)
+        self.streams.machine.kernel(file, name)
     }
 
     fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
-        self.known(stream)?;
-        self.machine.check(kernel, launch, params.len(), &self.properties)?;
+        self.streams.known(stream)?;
+        self.streams.machine.check(kernel, launch, params.len(), &self.properties)?;
         self.counters.launches += 1;
         self.push(stream, Op::Launch(kernel, *launch, Params::new(params)))
     }
@@ -370,7 +258,7 @@ impl Driver for Emu {
 
     fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()> {
         self.wait_for(stream, "a copy to pageable memory")?;
-        self.machine.pages.read(from, to)
+        self.streams.machine.pages.read(from, to)
     }
 
     fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
@@ -382,13 +270,13 @@ impl Driver for Emu {
     }
 
     fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
-        self.healthy()?;
+        self.streams.healthy()?;
         self.outside_capture(None, "an allocation")?;
-        Ok(self.machine.pin(bytes))
+        Ok(self.streams.machine.pin(bytes))
     }
 
     fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
-        self.machine.pinned(buffer)
+        self.streams.machine.pinned(buffer)
     }
 
     fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
@@ -400,14 +288,14 @@ impl Driver for Emu {
         self.fits(to, bytes)?;
         if self.capture.is_none() {
             // Whoever reads before the copy has run finds this.
-            self.machine.pinned(to)[..bytes].fill(POISON);
+            self.streams.machine.pinned(to)[..bytes].fill(POISON);
         }
         self.push(stream, Op::DownloadPinned(from, to, bytes))
     }
 
     fn stream(&mut self) -> Result<Stream> {
-        self.healthy()?;
-        Ok(self.queues.add())
+        self.streams.healthy()?;
+        Ok(self.streams.add())
     }
 
     fn synchronize(&mut self, stream: Stream) -> Result<()> {
@@ -415,15 +303,15 @@ impl Driver for Emu {
     }
 
     fn event(&mut self) -> Result<Event> {
-        self.healthy()?;
+        self.streams.healthy()?;
         self.events.push(Recorded::Never);
-        Ok(Event(self.machine.event()))
+        Ok(Event(self.streams.machine.event()))
     }
 
     fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()> {
-        self.known(stream)?;
+        self.streams.known(stream)?;
         self.recording(event)?;
-        if self.machine.skips_host(site, "record") {
+        if self.streams.machine.skips_host(site, "record") {
             return Ok(());
         }
         self.tickets += 1;
@@ -434,9 +322,9 @@ impl Driver for Emu {
     }
 
     fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()> {
-        self.known(stream)?;
+        self.streams.known(stream)?;
         let recorded = self.recording(event)?;
-        if self.machine.skips_host(site, "wait") {
+        if self.streams.machine.skips_host(site, "wait") {
             return Ok(());
         }
         match (recorded, &mut self.capture) {
@@ -456,53 +344,44 @@ impl Driver for Emu {
     }
 
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
-        self.healthy()?;
+        self.streams.healthy()?;
         self.outside_capture(None, "a synchronisation")?;
         self.counters.synchronizations += 1;
         for event in [from, to] {
             if let Recorded::Queued(ticket) = self.recording(event)?
-                && let Some(stream) = self.queues.recorder(ticket)
+                && let Some(stream) = self.streams.recorder(ticket)
             {
-                self.drain(stream, Some(ticket))?;
+                self.streams.drain(stream, Some(ticket))?;
             }
         }
-        match (self.machine.reached(from.0), self.machine.reached(to.0)) {
+        match (self.streams.machine.reached(from.0), self.streams.machine.reached(to.0)) {
             (Some(from), Some(to)) => Ok(to.saturating_duration_since(from).as_secs_f32() * 1e3),
             _ => Err(Error::Failed("the time between events that were not recorded".into())),
         }
     }
 
     fn begin_capture(&mut self, stream: Stream) -> Result<()> {
-        self.known(stream)?;
+        self.streams.known(stream)?;
         self.outside_capture(None, "another capture")?;
         self.capture = Some(Capture::new(stream));
         Ok(())
     }
 
     fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
-        self.healthy()?;
+        self.streams.healthy()?;
         let capture = self.capture.take().ok_or_else(|| Error::Failed("no capture is going on".into()))?;
-        self.graphs.push(Some(capture.end(stream)?));
-        Ok(Graph(self.graphs.len() as u32 - 1))
+        Ok(self.streams.keep(capture.end(stream)?))
     }
 
     fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
-        if !matches!(self.graphs.get(graph.0 as usize), Some(Some(_))) {
-            return Err(Error::Failed(format!("graph {} was never captured", graph.0)));
-        }
+        self.streams.captured(graph)?;
         self.outside_capture(Some(stream), "a replay")?;
         self.counters.replays += 1;
         self.push(stream, Op::Replay(graph))
     }
 
     fn drop_graph(&mut self, graph: Graph) {
-        for stream in self.queues.streams() {
-            // What fails here is kept and told by the next call.
-            let _ = self.drain(stream, None);
-        }
-        if let Some(captured) = self.graphs.get_mut(graph.0 as usize) {
-            *captured = None;
-        }
+        self.streams.forget(graph);
     }
 
     fn range_push(&mut self, name: &str) {

@@ -1,6 +1,7 @@
 //! Kernels on the emulated device. Each file here tests the kernel file of its name; this one holds what they share:
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
+mod cache;
 mod digits;
 mod driver;
 mod embedding;

@@ -4,13 +4,14 @@ use std::panic::Location;
 use std::time::Instant;
 
 use crate::device::driver::{Kernel, Launch, Pinned, Properties};
+use crate::device::emu::Options;
 use crate::device::emu::compile::Cache;
 use crate::device::emu::graph::{Op, Params};
 use crate::device::emu::limits::{self, Declared};
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
-use crate::device::emu::{Options, random};
+use crate::device::emu::streams::random;
 use crate::device::images::{self, Arch};
 use crate::error::{Error, Result};
 

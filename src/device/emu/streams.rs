@@ -1,0 +1,169 @@
+//! When queued work runs: the schedules that make a missing wait show.
+
+use crate::device::driver::{Graph, Stream};
+use crate::device::emu::graph::{Captured, Op, Queues, Ticket};
+use crate::device::emu::machine::Machine;
+use crate::device::emu::{Completion, Options};
+use crate::error::{Error, Result};
+
+/// Streams, the graphs they replay and the machine below.
+pub struct Streams {
+    /// What carries the work out.
+    pub machine: Machine,
+    queues: Queues,
+    graphs: Vec<Option<Captured>>,
+    completion: Completion,
+    seed: u64,
+    draws: u64,
+    failed: Option<String>,
+}
+
+/// A well mixed function of two words (splitmix64).
+pub fn random(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+impl Streams {
+    /// The compute stream alone.
+    pub fn new(machine: Machine, options: &Options) -> Streams {
+        let mut queues = Queues::default();
+        queues.add();
+        let (completion, seed) = (options.completion, options.seed);
+        Streams { machine, queues, graphs: Vec::new(), completion, seed, draws: 0, failed: None }
+    }
+
+    /// Another stream.
+    pub fn add(&mut self) -> Stream {
+        self.queues.add()
+    }
+
+    /// An error stays, as on a card: what would come after it has no meaning.
+    pub fn healthy(&self) -> Result<()> {
+        self.failed.as_ref().map_or(Ok(()), |text| Err(Error::Failed(text.clone())))
+    }
+
+    /// [`Streams::healthy`], and there is such a stream.
+    pub fn known(&self, stream: Stream) -> Result<()> {
+        self.healthy()?;
+        let unknown = || Err(Error::Failed(format!("stream {} was never made", stream.0)));
+        if self.queues.has(stream) { Ok(()) } else { unknown() }
+    }
+
+    /// The stream that has still to record this.
+    pub fn recorder(&self, ticket: Ticket) -> Option<Stream> {
+        self.queues.recorder(ticket)
+    }
+
+    /// Keeps captured work for replays.
+    pub fn keep(&mut self, captured: Captured) -> Graph {
+        self.graphs.push(Some(captured));
+        Graph(self.graphs.len() as u32 - 1)
+    }
+
+    /// A graph that was captured and not dropped.
+    pub fn captured(&self, graph: Graph) -> Result<&Captured> {
+        let absent = || Error::Failed(format!("graph {} was never captured, or dropped", graph.0));
+        self.graphs.get(graph.0 as usize).and_then(Option::as_ref).ok_or_else(absent)
+    }
+
+    /// Drops a graph, after every queued replay.
+    pub fn forget(&mut self, graph: Graph) {
+        for stream in self.queues.streams() {
+            // What fails here is kept and told by the next call.
+            let _ = self.drain(stream, None);
+        }
+        if let Some(captured) = self.graphs.get_mut(graph.0 as usize) {
+            *captured = None;
+        }
+    }
+
+    /// Queues work; some of it, or of what others queued, may run.
+    pub fn push(&mut self, stream: Stream, op: Op) -> Result<()> {
+        self.queues.push(stream, op);
+        match self.completion {
+            Completion::Eager => self.drain(stream, None),
+            Completion::Lazy => Ok(()),
+            Completion::Random => {
+                while self.draw(4) == 0 && self.step_any()? {}
+                Ok(())
+            }
+        }
+    }
+
+    fn draw(&mut self, below: usize) -> usize {
+        self.draws += 1;
+        (random(self.seed ^ 0x5374_7265_616D, self.draws) % below as u64) as usize
+    }
+
+    /// Runs the next work of some stream that has any; false when none has.
+    fn step_any(&mut self) -> Result<bool> {
+        let ready = self.queues.ready();
+        if ready.is_empty() {
+            return Ok(false);
+        }
+        let stream = ready[self.draw(ready.len())];
+        self.step(stream).map(|()| true)
+    }
+
+    fn step(&mut self, stream: Stream) -> Result<()> {
+        let result = match self.queues.pop(stream) {
+            Some(Op::Replay(graph)) => self.run_graph(graph),
+            Some(op) => self.machine.execute(&op),
+            None => Ok(()),
+        };
+        if let Err(error) = &result {
+            self.failed = Some(error.to_string());
+            self.queues.clear();
+        }
+        result
+    }
+
+    /// Runs `stream` until it is empty, or until `ticket` is recorded. What the others do meanwhile is what makes a
+    /// missing wait show: nothing but what is waited for, or (lazy with a seed) all they can, or (random) anything.
+    pub fn drain(&mut self, stream: Stream, ticket: Option<Ticket>) -> Result<()> {
+        loop {
+            let done = ticket.map_or(self.queues.is_empty(stream), |ticket| !self.queues.is_pending(ticket));
+            if done {
+                return Ok(());
+            }
+            if self.completion == Completion::Random {
+                self.step_any()?;
+                continue;
+            }
+            if self.completion == Completion::Lazy && self.seed != 0 {
+                let other = self.queues.ready().into_iter().find(|s| *s != stream);
+                self.step(other.unwrap_or(stream))?;
+                continue;
+            }
+            match self.queues.blocked_on(stream) {
+                None => self.step(stream)?,
+                Some(awaited) => match self.queues.recorder(awaited) {
+                    Some(other) => self.drain(other, Some(awaited))?,
+                    None => return Err(Error::Failed(format!("stream {} waits for nobody", stream.0))),
+                },
+            }
+        }
+    }
+
+    fn run_graph(&mut self, graph: Graph) -> Result<()> {
+        let (seed, draws) = (self.seed ^ 0x0047_7261_7068, self.draws);
+        self.draws += 1;
+        let completion = self.completion;
+        let mut step = 0;
+        // Queued replays are run before a graph is dropped.
+        let Some(captured) = &self.graphs[graph.0 as usize] else { return Ok(()) };
+        let order = captured.order(|ready| match completion {
+            Completion::Eager => 0,
+            // The streams that joined last run ahead of the first.
+            Completion::Lazy => ready - 1,
+            Completion::Random => {
+                step += 1;
+                (random(random(seed, draws), step) % ready as u64) as usize
+            }
+        });
+        order.into_iter().try_for_each(|op| self.machine.execute(op))
+    }
+}
