@@ -88,6 +88,10 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->failed = false;
     emu->error = emu::refusal(*entry, *launch, args_size);
     if (!emu->error.empty()) return 1;
+    // Places are relative to the kernel.
+    if (emu->entry != entry) {
+        for (auto& cached : emu->site_cache) cached = {};
+    }
     emu->entry = entry;
     emu->args = args;
     emu->launch = *launch;
@@ -145,8 +149,7 @@ size_t omr_emu_sites(EmuInstance* emu, EmuSite* out, size_t capacity) {
 
 void omr_emu_clear_sites(EmuInstance* emu) {
     emu->sites.clear();
-    emu->last_key = {};
-    emu->last_site = nullptr;
+    for (auto& cached : emu->site_cache) cached = {};
 }
 
 void omr_emu_counters(const EmuInstance* emu, EmuCounters* out) { *out = emu->counters; }

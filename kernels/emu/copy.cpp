@@ -15,7 +15,9 @@ void write_piece(AsyncCopy& copy, uint32_t piece) {
 
 void complete(Fiber& fiber, AsyncCopy& copy) {
     uint32_t pieces = copy.bytes / 4;
-    if (copy.written == 0) {
+    if (copy.written == 0 && copy.source_bytes == 16) {
+        memcpy(copy.destination, copy.source, 16);
+    } else if (copy.written == 0) {
         memcpy(copy.destination, copy.source, copy.source_bytes);
         memset(copy.destination + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
     } else {

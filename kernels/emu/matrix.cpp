@@ -37,25 +37,25 @@ void wait_for(uint32_t number, const Where& where) {
     block(Wait::instruction, number, where);
 }
 
+[[noreturn]] void diverged(const Op& op, uint32_t kind, const Where& where) {
+    fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s", kind_name(kind),
+         place_name(where).c_str(), thread_name(self()).c_str(), kind_name(op.kind), place_name(op.where).c_str());
+}
+
 // The open instruction this lane joins next.
-Op& join(uint32_t kind, const Where& where) {
-    Fiber& fiber = self();
+Op& join(Fiber& fiber, uint32_t kind, const Where& where) {
     Warp& warp = *fiber.warp;
-    if (fiber.posted - warp.done >= kRing) wait_for(fiber.posted - kRing + 1, where);
-    Op& op = warp.ring[fiber.posted % kRing];
+    if (fiber.posted - warp.base >= kSlots) wait_for(fiber.posted, where);
     if (fiber.posted == warp.posted) {
+        if (warp.done == warp.posted) warp.base = warp.posted;
+        Op& op = warp.op(++warp.posted);
         op.kind = kind;
+        op.lanes = 0;
         op.where = where;
-        op.arrived = op.lanes = 0;
-        warp.posted++;
-    } else if (op.kind != kind || op.where.line() != where.line()) {
-        fail("the lanes of a warp do different things: %s at %s by %s, where another lane is at %s in %s",
-             kind_name(kind), place_name(where).c_str(), thread_name(fiber).c_str(), kind_name(op.kind),
-             place_name(op.where).c_str());
     }
-    fiber.posted++;
+    Op& op = warp.op(++fiber.posted);
+    if (op.kind != kind || op.where.line() != where.line()) [[unlikely]] diverged(op, kind, where);
     op.lanes |= 1u << fiber.lane;
-    op.arrived++;
     return op;
 }
 
@@ -238,13 +238,13 @@ void execute(Warp& warp, Op& op) {
 }
 
 uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where) {
-    Op& op = join(uint32_t(kind), where);
     Fiber& fiber = self();
+    Op& op = join(fiber, uint32_t(kind), where);
     op.operand[0][fiber.lane] = a;
     op.operand[1][fiber.lane] = b;
     op.operand[2][fiber.lane] = c;
     uint32_t number = fiber.posted;
-    if (op.arrived == kLanes) finish(*fiber.warp, op);
+    if (op.lanes == ~0u) finish(*fiber.warp, op);
     return number;
 }
 
@@ -253,11 +253,11 @@ void await(uint32_t number) {
 }
 
 uint64_t exchange(Exchange kind, uint64_t value, int operand, const Where& where) {
-    Op& op = join(kExchange + uint32_t(kind), where);
     Fiber& fiber = self();
+    Op& op = join(fiber, kExchange + uint32_t(kind), where);
     op.operand[0][fiber.lane] = reinterpret_cast<const void*>(uintptr_t(uint32_t(operand)));
     fiber.result = value;
-    if (op.arrived == kLanes) {
+    if (op.lanes == ~0u) {
         finish(*fiber.warp, op);
     } else {
         wait_for(fiber.posted, where);

@@ -17,7 +17,7 @@ namespace emu {
 constexpr uint32_t kBarriers = 16;
 constexpr uint32_t kReadyWords = kMaxThreads / 64;
 // Warp instructions a lane may be ahead of its warp.
-constexpr uint32_t kRing = 256;
+constexpr uint32_t kSlots = 256;
 // No multiple of a page: equal frames of neighbouring threads would share one cache set.
 constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
 constexpr uint64_t kCanary = 0x6f6d722d656d7521;
@@ -51,11 +51,10 @@ struct Fiber : Thread {
 };
 
 // One warp instruction that lanes post and the last of them executes.
-struct Op {
+struct alignas(64) Op {
     uint32_t kind;
-    Where where;
-    uint32_t arrived;
     uint32_t lanes;  // mask of those that have posted
+    Where where;
     const void* operand[3][kLanes];
 };
 
@@ -65,13 +64,17 @@ struct Warp {
     uint32_t index;
     uint32_t live;           // mask of lanes that have not returned
     uint32_t posted, done;   // warp instructions opened, executed
+    uint32_t base;           // the one in the first slot; moves up when all are executed, to stay in near caches
     uint32_t waiting;        // mask of lanes in Wait::instruction
     uint32_t at_warp_barrier;
     uint32_t at_barrier;     // lanes arrived at the CTA barrier `barrier_id`
     uint32_t barrier_id, barrier_threads;
     bool barrier_wait;
     Where barrier_where;
-    Op ring[kRing];
+    Op slots[kSlots];
+
+    // The instruction of that number, counted from 1.
+    Op& op(uint32_t number) { return slots[number - 1 - base]; }
 };
 
 struct Barrier {
@@ -129,9 +132,12 @@ struct Instance {
     std::string skip_file;
     uint32_t skip_line = 0;
     std::unordered_map<SiteKey, Site, SiteHash> sites;
-    // The place last looked up: most calls of a warp come from the same one.
-    SiteKey last_key{};
-    Site* last_site = nullptr;
+    // Sites by a few bits of their place, because a kernel passes few and passes them often.
+    struct Cached {
+        int32_t place = 0;
+        Site* site = nullptr;
+    };
+    Cached site_cache[64];
 
     Global global;
 

@@ -116,7 +116,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         warp.index = w;
         uint32_t lanes = std::min(kLanes, n - w * kLanes);
         warp.live = lanes == kLanes ? ~0u : (1u << lanes) - 1;
-        warp.posted = warp.done = warp.waiting = warp.at_warp_barrier = warp.at_barrier = 0;
+        warp.posted = warp.done = warp.base = warp.waiting = warp.at_warp_barrier = warp.at_barrier = 0;
     }
     for (uint32_t i = 0; i < n; i++) {
         Fiber& fiber = cta.fibers[i];

@@ -35,24 +35,30 @@ std::string thread_name(const Fiber& fiber) {
     return text;
 }
 
+namespace {
+
+Site& site_of(Instance& emu, const char* wrapper, const Where& where) {
+    Site& site = emu.sites[{where.file_name(), where.line()}];
+    if (site.line == 0) {
+        site.path = where.file_name();
+        site.file = short_path(site.path.c_str());
+        site.wrapper = wrapper;
+        site.line = where.line();
+        site.skipped = site.line == emu.skip_line && site.file == emu.skip_file;
+    }
+    return site;
+}
+
+}  // namespace
+
 bool pass(const char* wrapper, const Where& where) {
     Instance& emu = instance();
-    SiteKey key{where.file_name(), where.line()};
-    if (!(key == emu.last_key)) {
-        Site& site = emu.sites[key];
-        if (site.line == 0) {
-            site.file = short_path(key.file);
-            site.path = key.file;
-            site.wrapper = wrapper;
-            site.line = key.line;
-            site.skipped = site.line == emu.skip_line && site.file == emu.skip_file;
-        }
-        emu.last_key = key;
-        emu.last_site = &site;
-    }
-    emu.last_site->passes++;
-    self().near = place_of(emu, where);
-    return !emu.last_site->skipped;
+    int32_t place = place_of(emu, where);
+    Instance::Cached& cached = emu.site_cache[uint32_t(place) / 8 % std::size(emu.site_cache)];
+    if (cached.place != place || cached.site == nullptr) cached = {place, &site_of(emu, wrapper, where)};
+    cached.site->passes++;
+    self().near = place;
+    return !cached.site->skipped;
 }
 
 void fail(const char* format, ...) {
@@ -73,12 +79,12 @@ void fail(const char* format, ...) {
 namespace {
 
 std::string wait_text(Instance& emu, const Fiber& fiber) {
-    const Warp& warp = *fiber.warp;
+    Warp& warp = *fiber.warp;
     char text[160];
     switch (fiber.wait) {
         case Wait::instruction: {
-            const Op& op = warp.ring[(fiber.wait_number - 1) % kRing];
-            const Op& open = warp.ring[warp.done % kRing];
+            const Op& op = warp.op(fiber.wait_number);
+            const Op& open = warp.op(warp.done + 1);
             snprintf(text, sizeof text, ", of whose warp the lanes 0x%08x have come to ", open.lanes);
             return "a warp instruction at " + place_name(op.where) + text + place_name(open.where);
         }
