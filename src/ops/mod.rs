@@ -54,7 +54,7 @@ pub mod swiglu;
 pub mod tile;
 
 /// Ops without a kernel. On a GPU they are refused by name: nothing falls back to the host.
-pub const CPU_ONLY: [&str; 14] = [
+pub const CPU_ONLY: [&str; 12] = [
     "adamw::step",
     "attention::bwd",
     "embedding::bwd",
@@ -63,10 +63,8 @@ pub const CPU_ONLY: [&str; 14] = [
     "linear::dgrad",
     "linear::wgrad",
     "linear_logprob::bwd",
-    "linear_logprob::fwd",
     "policy_loss::fwd",
     "rms_norm::bwd",
     "rows::scatter_add",
-    "sample::fwd",
     "swiglu::bwd",
 ];
