@@ -261,6 +261,34 @@ fn a_replay_does_what_the_launches_did() {
 }
 
 #[test]
+fn scratch_of_a_capture_is_taken_by_each_replay() {
+    for schedule in Schedule::several(4) {
+        let mut dev = device(schedule);
+        let n = 300;
+        let x = dev.upload(Region::Weights, &ramp(n), &[n]).unwrap();
+        let y = dev.alloc(Region::Overlay, DType::F32, &[n]).unwrap();
+        driver(&mut dev).begin_capture(Stream::COMPUTE).unwrap();
+        let mark = dev.mark(Region::Workspace);
+        let scratch = dev.alloc(Region::Workspace, DType::F32, &[n]).unwrap();
+        launch(&mut dev, Stream::COMPUTE, "driver_add", x, scratch, 0).unwrap();
+        launch(&mut dev, Stream::COMPUTE, "driver_add", scratch, y, 0).unwrap();
+        dev.release(mark);
+        let graph = driver(&mut dev).end_capture(Stream::COMPUTE).unwrap();
+        for _ in 0..2 {
+            dev.fill_zero(y).unwrap();
+            driver(&mut dev).replay(graph, Stream::COMPUTE).unwrap();
+            assert_eq!(dev.read::<f32>(y).unwrap(), plus(n, 2.0));
+        }
+        driver(&mut dev).drop_graph(graph);
+        let text = driver(&mut dev).replay(graph, Stream::COMPUTE).unwrap_err().to_string();
+        assert!(text.contains("graph 0"), "{text}");
+        // Outside the graph the scratch is nobody's.
+        launch(&mut dev, Stream::COMPUTE, "driver_add", scratch, y, 0).unwrap_or(());
+        assert!(dev.read::<f32>(y).unwrap_err().to_string().contains("released"));
+    }
+}
+
+#[test]
 fn a_capture_refuses_what_a_card_refuses() {
     let mut dev = device(Schedule::FIXED);
     let (x, y) = pair(&mut dev, 256);
