@@ -74,7 +74,8 @@ mod tests {
             swizzle: 128,
         };
         good.check().unwrap();
-        let broken: [(fn(&mut TensorMap), &str); 14] = [
+        type Change = fn(&mut TensorMap);
+        let broken: [(Change, &str); 14] = [
             (|m| m.element = 8, "elements of 8 bytes"),
             (|m| m.dims = vec![8], "1 dimensions"),
             (|m| m.strides.clear(), "0 strides"),

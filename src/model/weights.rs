@@ -222,6 +222,9 @@ fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
     out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
 }
 
+/// Gives a tensor's bytes, from the device where it lies.
+pub type Fetch<'a> = Box<dyn FnOnce(&mut Device) -> Result<Vec<u8>> + 'a>;
+
 /// A tensor to be written; its bytes are fetched when its turn comes.
 pub struct Outgoing<'a> {
     /// Its name in the file.
@@ -231,7 +234,7 @@ pub struct Outgoing<'a> {
     /// Its shape.
     pub shape: Vec<usize>,
     /// Its little-endian elements.
-    pub bytes: Box<dyn FnOnce(&mut Device) -> Result<Vec<u8>> + 'a>,
+    pub bytes: Fetch<'a>,
 }
 
 impl Outgoing<'_> {

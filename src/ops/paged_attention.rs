@@ -108,7 +108,7 @@ fn launch_store(
     const THREADS: u32 = 256;
     check::gpu_compute(op, qkv.dtype)?;
     // Elements of a thread: 16-byte accesses where heads start on 16 bytes.
-    let (kernel, each) = if heads.dim % 8 == 0 { ("kv_store_vectors", 8) } else { ("kv_store_elements", 1) };
+    let (kernel, each) = if heads.dim.is_multiple_of(8) { ("kv_store_vectors", 8) } else { ("kv_store_elements", 1) };
     let elements = qkv.rows() * 2 * heads.kv * heads.dim;
     check::count(op, "elements", elements)?;
     let args = StoreArgs {

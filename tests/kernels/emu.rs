@@ -152,8 +152,7 @@ fn without_shadow_state_late_copies_still_show() {
 fn schedules_differ_where_a_kernel_lets_them() {
     let x = (0..640u32).map(|i| (1.0 / (i + 1) as f32).to_bits()).collect();
     let case = Case { x, ..Case::new("racing_sum", 10, 64, 0, 1) };
-    let sums: Vec<u32> =
-        Schedule::several(12).into_iter().map(|s| case.run(options(s), None).unwrap().0[0]).collect();
+    let sums: Vec<u32> = Schedule::several(12).into_iter().map(|s| case.run(options(s), None).unwrap().0[0]).collect();
     assert!(sums.iter().any(|sum| *sum != sums[0]), "atomics always come in one order");
     assert_eq!(sums[0], case.run(Options::default(), None).unwrap().0[0]);
 }

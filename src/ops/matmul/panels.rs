@@ -22,7 +22,7 @@ pub const ROW_PAD: usize = 64;
 pub enum Order {
     /// Column panels: the CPU's.
     Panels,
-    /// Rows of k elements, padded with zeros to a multiple of [`ROW_PAD`]: a GPU's.
+    /// Rows of k elements, padded with zeros to a multiple of 64: a GPU's.
     Rows,
 }
 
