@@ -91,6 +91,9 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         return found;
     }
     let reads = |t: &str| {
+        if t.len() > MAX_ANSWER {
+            return false;
+        }
         let inner = bare(t);
         !is_prose(&inner) && !matches!(math::parse(&inner, true, steps), Value::Text(_))
     };

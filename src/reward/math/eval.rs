@@ -23,6 +23,8 @@ type Out = Result<Complex, Fault>;
 
 /// Largest exponent that is taken by squaring.
 const MAX_SQUARED: u32 = 4_096;
+/// Nodes of a quadrature on either side, in steps of 1/32.
+const LAST_NODE: i64 = 136;
 
 /// Where expressions are evaluated.
 pub(super) struct Scope<'a> {
@@ -54,7 +56,7 @@ impl Scope<'_> {
 
     /// The value at these variables.
     pub(super) fn eval(&mut self, e: &Expr) -> Out {
-        self.spend(3)?;
+        self.spend(6)?;
         match e {
             Expr::Num { value, .. } => Ok(Complex::real(Ball::ratio(value, self.prec))),
             Expr::Var(name) => self.variable(name),
@@ -113,7 +115,7 @@ impl Scope<'_> {
     fn power(&mut self, base: &Expr, exponent: &Expr) -> Out {
         if matches!(base, Expr::Var(name) if name == "e") && !self.vars.iter().any(|(n, _)| n == "e") {
             let x = self.eval(exponent)?;
-            self.spend(60)?;
+            self.spend(170)?;
             return sure(x.exp(self.prec));
         }
         let z = self.eval(base)?;
@@ -151,7 +153,7 @@ impl Scope<'_> {
     }
 
     fn exponential(&self, z: &Complex, by: &Complex) -> Out {
-        self.spend(160)?;
+        self.spend(430)?;
         if z.may_be_zero() {
             return Err(Fault::Unsure);
         }
@@ -201,7 +203,7 @@ impl Scope<'_> {
             "degree" => Ok(x.mul(&Complex::real(pi(prec)), prec).mul(&self.inverse(&Complex::int(180))?, prec)),
             "ln" => self.ln(x),
             "sin" | "cos" | "tan" | "cot" | "sec" | "csc" => {
-                self.spend(80)?;
+                self.spend(220)?;
                 let (sin, cos) = x.sin_cos(prec).ok_or(Fault::Unsure)?;
                 match name {
                     "sin" => Ok(sin),
@@ -213,7 +215,7 @@ impl Scope<'_> {
                 }
             }
             "sinh" | "cosh" | "tanh" | "coth" | "sech" | "csch" => {
-                self.spend(120)?;
+                self.spend(350)?;
                 let (up, down) = (sure(x.exp(prec))?, sure(x.clone().neg().exp(prec))?);
                 let half = |z: Complex| Complex { re: z.re.scale(-1), im: z.im.scale(-1) };
                 let (sinh, cosh) = (half(up.sub(&down, prec)), half(up.add(&down, prec)));
@@ -227,7 +229,7 @@ impl Scope<'_> {
                 }
             }
             "arctan" | "arccot" | "arcsin" | "arccos" | "arcsec" | "arccsc" => {
-                self.spend(160)?;
+                self.spend(320)?;
                 let x = match name {
                     "arcsec" | "arccsc" => only_real(&self.inverse(x)?)?,
                     _ => only_real(x)?,
@@ -247,7 +249,7 @@ impl Scope<'_> {
                 Ok(if cosine { Complex::real(half().sub(&angle.re, prec)) } else { angle })
             }
             "arcsinh" | "arccosh" | "arctanh" => {
-                self.spend(160)?;
+                self.spend(300)?;
                 let x = only_real(x)?;
                 if name == "arctanh" {
                     let (up, down) = (Ball::int(1).add(&x, prec), Ball::int(1).sub(&x, prec));
@@ -263,7 +265,7 @@ impl Scope<'_> {
     }
 
     fn ln(&self, x: &Complex) -> Out {
-        self.spend(100)?;
+        self.spend(260)?;
         if x.is_zero() { Err(Fault::Undefined) } else { sure(x.ln(self.prec)) }
     }
 
@@ -283,7 +285,7 @@ impl Scope<'_> {
 
     /// A function that is only named stands for one smooth function of its own, the same wherever it occurs.
     fn apply(&mut self, name: &str, args: &[Complex]) -> Out {
-        self.spend(80)?;
+        self.spend(230)?;
         let mut hash = hash(name);
         let mut next = || {
             hash = hash.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -345,66 +347,91 @@ impl Scope<'_> {
             None => s.eval(e),
         };
         let (from, to) = (finite(self, &b.from, ends.0)?, finite(self, &b.to, ends.1)?);
+        // No more than 100 bits are claimed.
+        let outer = std::mem::replace(&mut self.prec, 160);
+        let out = self.quadrature(b, ends, from, to);
+        self.prec = outer;
+        out
+    }
+
+    fn quadrature(&mut self, b: &Bound, ends: (Option<i32>, Option<i32>), from: Complex, to: Complex) -> Out {
         let prec = self.prec;
-        let half = |z: &Complex| Complex { re: z.re.clone().scale(-1), im: z.im.clone().scale(-1) };
         let width = to.sub(&from, prec);
-        let (mut fine, mut coarse) = (Complex::int(0), Complex::int(0));
+        // Steps of 1/16 from -4.25 to 4.25, and halved where that is not enough: the weight at the ends is below 2^-150.
+        let mut sums = [Complex::int(0), Complex::int(0), Complex::int(0)];
         let mut edge = i64::MIN;
-        // Steps of 1/32 from -4.25 to 4.25: the weight at the ends is below 2^-150.
-        const LAST: i64 = 136;
-        for k in -LAST..=LAST {
-            self.spend(120)?;
-            let t = Ball::int(k).scale(-5);
-            let exp = |x: &Ball| x.exp(prec).ok_or(Fault::Unsure);
-            let (up, down) = (exp(&t)?, exp(&t.clone().neg())?);
-            let quarter_turn = pi(prec).scale(-1);
-            let sinh = up.sub(&down, prec).scale(-1).mul(&quarter_turn, prec);
-            let slope = up.add(&down, prec).scale(-1).mul(&quarter_turn, prec);
-            let (grow, shrink) = (exp(&sinh)?, exp(&sinh.clone().neg())?);
-            let (x, weight) = match ends {
-                (None, None) => {
-                    // (1 + tanh s) / 2 = 1 / (1 + e^(-2s)), and its slope.
-                    let total = grow.add(&shrink, prec);
-                    let share = grow.div(&total, prec).ok_or(Fault::Unsure)?;
-                    let density = slope.scale(1).div(&total.mul(&total, prec), prec).ok_or(Fault::Unsure)?;
-                    let offset = width.mul(&Complex::real(share), prec);
-                    (from.add(&offset, prec), width.mul(&Complex::real(density), prec))
+        for pass in 0..2 {
+            for k in -LAST_NODE..=LAST_NODE {
+                if (k % 2 == 0) != (pass == 0) {
+                    continue;
                 }
-                (None, Some(1)) => {
-                    (from.add(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec)))
+                let Some(value) = self.node(b, k, ends, (&from, &to, &width))? else { continue };
+                if k.abs() == LAST_NODE && !value.is_zero() {
+                    edge = edge.max(value.top());
                 }
-                (Some(-1), None) => (to.sub(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec))),
-                (Some(-1), Some(1)) => {
-                    let x = half(&Complex::real(grow.sub(&shrink, prec)));
-                    let density = grow.add(&shrink, prec).scale(-1).mul(&slope, prec);
-                    (x, Complex::real(density))
+                for (sum, every) in sums.iter_mut().zip([4, 2, 1]) {
+                    if k % every == 0 {
+                        *sum = sum.add(&value, prec);
+                    }
                 }
-                _ => return Err(Fault::Undefined),
-            };
-            let value = match self.at(&b.var, x, &b.body) {
-                Ok(value) => value.mul(&weight, prec),
-                Err(Fault::Exhausted) => return Err(Fault::Exhausted),
-                // An end where the function has no value counts for nothing.
-                Err(_) if k.abs() > 96 => continue,
-                Err(fault) => return Err(fault),
-            };
-            if k.abs() == LAST && !value.is_zero() {
-                edge = edge.max(value.top());
             }
-            fine = fine.add(&value, prec);
-            if k % 2 == 0 {
-                coarse = coarse.add(&value, prec);
+            let scaled = |z: &Complex, n: i64| Complex { re: z.re.clone().scale(n), im: z.im.clone().scale(n) };
+            let (coarse, fine) = match pass {
+                0 => (scaled(&sums[0], -3), scaled(&sums[1], -4)),
+                _ => (scaled(&sums[1], -4), scaled(&sums[2], -5)),
+            };
+            let gap = fine.sub(&coarse, prec).top().max(-prec);
+            // Halving the step squares the error; half of that gain is claimed. What lies beyond the last points is
+            // smaller than a few times them.
+            if gap <= -44 || (pass == 1 && gap <= -24) {
+                return Ok(fine.widen((gap * 3 / 2).max(-100).max(edge.saturating_add(8))));
             }
         }
-        let scaled = |z: Complex, n: i64| Complex { re: z.re.scale(n), im: z.im.scale(n) };
-        let (fine, coarse) = (scaled(fine, -5), scaled(coarse, -4));
-        let gap = fine.sub(&coarse, prec).top().max(-prec);
-        // Halving the step squares the error; half of that gain is claimed.
-        if gap > -24 {
-            return Err(Fault::Undefined);
+        Err(Fault::Undefined)
+    }
+
+    /// The integrand at a node times its weight; `None` at an end where it has no value.
+    fn node(
+        &mut self,
+        b: &Bound,
+        k: i64,
+        ends: (Option<i32>, Option<i32>),
+        (from, to, width): (&Complex, &Complex, &Complex),
+    ) -> Result<Option<Complex>, Fault> {
+        let prec = self.prec;
+        self.spend(800)?;
+        let t = Ball::int(k).scale(-5);
+        let exp = |x: &Ball| x.exp(prec).ok_or(Fault::Unsure);
+        let (up, down) = (exp(&t)?, exp(&t.clone().neg())?);
+        let quarter_turn = pi(prec).scale(-1);
+        let sinh = up.sub(&down, prec).scale(-1).mul(&quarter_turn, prec);
+        let slope = up.add(&down, prec).scale(-1).mul(&quarter_turn, prec);
+        let (grow, shrink) = (exp(&sinh)?, exp(&sinh.clone().neg())?);
+        let (x, weight) = match ends {
+            (None, None) => {
+                // (1 + tanh s) / 2 = 1 / (1 + e^(-2s)), and its slope.
+                let total = grow.add(&shrink, prec);
+                let share = grow.div(&total, prec).ok_or(Fault::Unsure)?;
+                let density = slope.scale(1).div(&total.mul(&total, prec), prec).ok_or(Fault::Unsure)?;
+                let offset = width.mul(&Complex::real(share), prec);
+                (from.add(&offset, prec), width.mul(&Complex::real(density), prec))
+            }
+            (None, Some(1)) => (from.add(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec))),
+            (Some(-1), None) => (to.sub(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec))),
+            (Some(-1), Some(1)) => {
+                let x = Complex::real(grow.sub(&shrink, prec).scale(-1));
+                let density = grow.add(&shrink, prec).scale(-1).mul(&slope, prec);
+                (x, Complex::real(density))
+            }
+            _ => return Err(Fault::Undefined),
+        };
+        match self.at(&b.var, x, &b.body) {
+            Ok(value) => Ok(Some(value.mul(&weight, prec))),
+            Err(Fault::Exhausted) => Err(Fault::Exhausted),
+            // An end where the function has no value counts for nothing.
+            Err(_) if k.abs() > 96 => Ok(None),
+            Err(fault) => Err(fault),
         }
-        // What lies beyond the last points is smaller than a few times them.
-        Ok(fine.widen((gap * 3 / 2).max(-140).max(edge.saturating_add(8))))
     }
 
     /// The limit of a function that is smooth beside the place: values at four distances, extrapolated.
