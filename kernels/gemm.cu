@@ -259,7 +259,7 @@ struct Args {
 }  // namespace gemm
 
 #define GEMM_KERNELS(name, E)                                              \
-    KERNEL(name##_m16, gemm::Args<gemm::E>, gemm::TileM16::THREADS, 3) {   \
+    KERNEL(name##_m16, gemm::Args<gemm::E>, gemm::TileM16::THREADS, 2) {   \
         gemm::run<gemm::TileM16, gemm::E>(args.in, args.out);              \
     }                                                                      \
     KERNEL(name##_m64, gemm::Args<gemm::E>, gemm::TileM64::THREADS, 2) {   \

@@ -49,7 +49,7 @@ struct Tile {
 
 // Decode, small batches, everything else. The largest fits the 99 KiB of shared memory of compute capability 8.6.
 // Short tiles keep more of W in flight: few CTAs must draw the memory's full rate.
-using TileM16 = Tile<16, 64, 1, 4, 6>;
+using TileM16 = Tile<16, 64, 1, 4, 8>;
 using TileM64 = Tile<64, 64, 2, 2, 5>;
 using TileM128 = Tile<128, 128, 2, 2, 3>;
 
