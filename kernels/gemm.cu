@@ -21,14 +21,15 @@ struct InOrder {
     }
 };
 
-// Calls f(row of the tile, first of four columns) for the tile's rows of the product, in turn for all its quads.
-template <class T, int COLUMNS, class F>
-__device__ __forceinline__ void each_quad(const Operands& in, int m, F f) {
-    constexpr int QUADS = COLUMNS / 4;
-#pragma unroll 2
-    for (int q = threadIdx.x; q < T::BLOCK_M * QUADS; q += T::THREADS) {
-        if (m + q / QUADS < in.rows) {
-            f(q / QUADS, q % QUADS * 4);
+// Calls f(row of the tile, first of WIDTH columns) for the tile's rows of the product, in turn for all their columns.
+template <class T, int COLUMNS, int WIDTH, class F>
+__device__ __forceinline__ void each(const Operands& in, int m, F f) {
+    constexpr int PER_ROW = COLUMNS / WIDTH;
+    constexpr int UNROLL = WIDTH == 4 ? 2 : 1;
+#pragma unroll UNROLL
+    for (int q = threadIdx.x; q < T::BLOCK_M * PER_ROW; q += T::THREADS) {
+        if (m + q / PER_ROW < in.rows) {
+            f(q / PER_ROW, q % PER_ROW * WIDTH);
         }
     }
 }
@@ -52,7 +53,7 @@ struct Linear : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each_quad<T, T::BLOCK_N>(in, m, [&](int row, int column) {
+        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
             int count = in.cols - n - column;
             if (count <= 0) {
                 return;
@@ -76,7 +77,7 @@ struct Logits : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each_quad<T, T::BLOCK_N>(in, m, [&](int row, int column) {
+        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
             int count = in.cols - n - column;
             if (count > 0) {
                 float* y = to.y + (size_t)(m + row) * in.cols + n + column;
@@ -97,7 +98,7 @@ struct Gelu : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each_quad<T, T::BLOCK_N>(in, m, [&](int row, int column) {
+        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
             int count = in.cols - n - column;
             if (count <= 0) {
                 return;
@@ -126,7 +127,7 @@ struct SwiGlu : InOrder {
     template <class T>
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
-        each_quad<T, T::BLOCK_N / 2>(in, m, [&](int row, int pair) {
+        each<T, T::BLOCK_N / 2, 4>(in, m, [&](int row, int pair) {
             int column = pair / 32 * GROUP + pair % 32;
             if (n + column >= in.cols) {
                 return;
@@ -228,25 +229,26 @@ struct Qkv {
     template <class T>
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
-        // Then four pairs from a multiple of four lie in one head, and everything about them is aligned.
-        bool whole = to.dim % 8 == 0;
-        each_quad<T, T::BLOCK_N / 2>(in, m, [&](int row, int in_tile) {
-            int column = in_tile / 32 * GROUP + in_tile % 32;
-            int pair = n / 2 + in_tile;
-            Quad a = sums_at<T>(tile, row, column), b = sums_at<T>(tile, row, column + 32);
-            if (whole) {
+        if (to.dim % 8 == 0) {
+            // Four pairs from a multiple of four lie in one head, and everything about them is aligned.
+            each<T, T::BLOCK_N / 2, 4>(in, m, [&](int row, int in_tile) {
+                int column = in_tile / 32 * GROUP + in_tile % 32;
+                int pair = n / 2 + in_tile;
                 if (pair < in.cols / 2) {
+                    Quad a = sums_at<T>(tile, row, column), b = sums_at<T>(tile, row, column + 32);
                     rotate(to, in, a, b, m + row, first(to, pair), true, 4);
                 }
-            } else {
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    if (pair + i < in.cols / 2) {
-                        rotate(to, in, Quad{{a.v[i]}}, Quad{{b.v[i]}}, m + row, first(to, pair + i), false, 1);
-                    }
+            });
+        } else {
+            each<T, T::BLOCK_N / 2, 1>(in, m, [&](int row, int in_tile) {
+                int column = in_tile / 32 * GROUP + in_tile % 32;
+                int pair = n / 2 + in_tile;
+                if (pair < in.cols / 2) {
+                    Quad a = Quad{{tile.at[row][column]}}, b = Quad{{tile.at[row][column + 32]}};
+                    rotate(to, in, a, b, m + row, first(to, pair), false, 1);
                 }
-            }
-        });
+            });
+        }
     }
 };
 
@@ -269,19 +271,19 @@ struct Args {
         gemm::run<gemm::TileM128, gemm::E>(args.in, args.out);             \
     }
 
-// registers linear_m16 <= 64
+// registers linear_m16 <= 80
 // registers linear_m64 <= 112
 // registers linear_m128 <= 255
-// registers linear_f32_m16 <= 64
+// registers linear_f32_m16 <= 80
 // registers linear_f32_m64 <= 112
 // registers linear_f32_m128 <= 255
-// registers linear_gelu_m16 <= 64
+// registers linear_gelu_m16 <= 80
 // registers linear_gelu_m64 <= 112
 // registers linear_gelu_m128 <= 255
-// registers linear_swiglu_m16 <= 64
+// registers linear_swiglu_m16 <= 80
 // registers linear_swiglu_m64 <= 112
 // registers linear_swiglu_m128 <= 255
-// registers linear_qkv_m16 <= 64
+// registers linear_qkv_m16 <= 80
 // registers linear_qkv_m64 <= 112
 // registers linear_qkv_m128 <= 255
 GEMM_KERNELS(linear, Linear)

@@ -99,10 +99,12 @@ struct Loader {
     }
 
     // PART elements at once: the widest copy that rows of in.depth elements allow. What lies past a row's end, and
-    // rows past the last, become zeros.
+    // rows past the last, become zeros. Unrolled for the widths that large models have: the rest would be most of the
+    // code.
     template <int PART>
     __device__ __forceinline__ void load_x_parts(isa::Shared<bf16>* to, int k) const {
-#pragma unroll
+        constexpr int UNROLL = PART >= 4 ? T::CHUNKS_X : 1;
+#pragma unroll UNROLL
         for (int i = 0; i < T::CHUNKS_X; i++) {
             int r = row + i * ROW_STEP;
             const bf16* p = in.x + (size_t)(m + r) * in.depth + k + chunk * 8;
@@ -231,7 +233,7 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
     }
 
     int steps = in.ld / BLOCK_K;
-#pragma unroll
+#pragma unroll 1
     for (int s = 0; s < T::STAGES - 1; s++) {
         if (s < steps) {
             loader.load(ring, s, s);
