@@ -1,6 +1,7 @@
 //! `omr bench`: how long ops and whole jobs take on this machine, beside the least time its arithmetic and memory allow.
 
 mod decode;
+mod emu;
 mod jobs;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
@@ -25,7 +26,8 @@ use crate::tensor::DType;
 /// Arguments of `omr bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure, by the first part of its name; everything when left out
+    /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
+    /// emulator's own speed
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out
@@ -104,6 +106,9 @@ const MEMORY: usize = 3 << 30;
 
 /// Measures and prints a table to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    if args.names == [emu::NAME] {
+        return emu::run(args, context);
+    }
     let wanted = choose(&args.names)?;
     context.say(&format!(
         "measuring {} for {} s or more each, median of repetitions, data where the last repetition left it",

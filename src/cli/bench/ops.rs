@@ -115,7 +115,8 @@ pub(super) fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Te
 }
 
 pub(super) fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
-    Ok(Weight { data: random(dev, dtype, &[panel_len(dtype, n, k)], 0.05)?, order: Order::Panels, n, k })
+    let order = Order::of(dev);
+    Ok(Weight { data: random(dev, dtype, &[order.len(dtype, n, k)], 0.05)?, order, n, k })
 }
 
 pub(super) fn bytes(tensors: &[Tensor]) -> f64 {

@@ -1,0 +1,96 @@
+//! How fast the emulator computes: kernels in bf16 on one core, with shadow state of shared memory and without.
+
+use serde_json::{Value, json};
+
+use super::{Args, Case, MEMORY, measure, ops};
+use crate::cli::Context;
+use crate::data::whole;
+use crate::device::emu::{Emu, Options};
+use crate::device::{Device, Kind, Plan};
+use crate::error::Result;
+use crate::ops::{linear, rms_norm};
+use crate::tensor::DType;
+
+/// What `omr bench` calls it.
+pub(super) const NAME: &str = "emu";
+
+type Make = fn(&mut Device) -> Result<Case>;
+
+/// Tokens, outputs and inputs of the matrix product: whole tiles, and enough of them for the CTAs of two SMs.
+const T: usize = 256;
+const N: usize = 256;
+const K: usize = 2048;
+
+/// Width of the 7B's residual stream.
+const HIDDEN: usize = 3584;
+
+fn matrix_product(dev: &mut Device) -> Result<Case> {
+    let (x, w) = (ops::random(dev, DType::Bf16, &[T, K], 1.0)?, ops::weight(dev, DType::Bf16, N, K)?);
+    let y = ops::zeros(dev, DType::Bf16, &[T, N])?;
+    Ok(Case {
+        name: "emu linear",
+        shape: format!("[{T}, {K}] x [{N}, {K}]"),
+        dtype: "bf16",
+        flops: 2.0 * (T * N * K) as f64,
+        bytes: ops::bytes(&[x, w.data, y]),
+        job: None,
+        run: Box::new(move |dev| {
+            linear::fwd(dev, x, &w, None, None, y)?;
+            // Waits.
+            dev.read::<half::bf16>(y).map(drop)
+        }),
+    })
+}
+
+fn norm(dev: &mut Device) -> Result<Case> {
+    let x = ops::random(dev, DType::Bf16, &[T, HIDDEN], 1.0)?;
+    let gamma = ops::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
+    let (y, rstd) = (ops::zeros(dev, DType::Bf16, &[T, HIDDEN])?, ops::zeros(dev, DType::F32, &[T])?);
+    Ok(Case {
+        name: "emu rms_norm",
+        shape: format!("[{T}, {HIDDEN}]"),
+        dtype: "bf16",
+        flops: 4.0 * (T * HIDDEN) as f64,
+        bytes: ops::bytes(&[x, gamma, y, rstd]),
+        job: None,
+        run: Box::new(move |dev| {
+            rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;
+            dev.read::<f32>(rstd).map(drop)
+        }),
+    })
+}
+
+/// Measures and prints a table; the first run on a machine also compiles the kernels, which is not measured.
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    context.say("measuring the emulator on one core, fixed schedule; CPU time, so a busy machine counts for less");
+    let mut out =
+        "name           shape                      shadow     cpu ms        ms   GFLOP/s      GB/s\n".to_owned();
+    let mut rows = Vec::new();
+    for make in [matrix_product as Make, norm] {
+        for shadow in [false, true] {
+            let emu = Emu::new(Options { shadow, ..Options::default() })?;
+            let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(MEMORY))?;
+            let mut case = make(&mut dev)?;
+            let times = measure(&mut case, &mut dev, args.seconds)?;
+            // Nothing else runs in this process, so its CPU time is the emulator's.
+            let seconds = times.cpu.unwrap_or(times.median);
+            let (gflops, gigabytes) = (case.flops / seconds / 1e9, case.bytes / seconds / 1e9);
+            out.push_str(&format!(
+                "{:14} {:26} {:6} {:10.3} {:9.3} {gflops:9.2} {gigabytes:9.3}\n",
+                case.name,
+                case.shape,
+                if shadow { "on" } else { "off" },
+                seconds * 1e3,
+                times.median * 1e3,
+            ));
+            rows.push(json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "shadow": shadow,
+                "cpu_ms": seconds * 1e3, "ours_ms": times.median * 1e3, "repetitions": times.repetitions,
+                "flops": case.flops, "bytes": case.bytes}));
+        }
+    }
+    if let Some(file) = &args.json {
+        let record: Value = json!({"version": env!("CARGO_PKG_VERSION"), "device": "emu", "threads": 1, "rows": rows});
+        whole::write(file, record.to_string().as_bytes())?;
+    }
+    crate::cli::print(&out)
+}
