@@ -1,5 +1,7 @@
 //! The verifier and the scorer: what they must accept and refuse, and that no text breaks them.
 
+mod formula;
+mod fuzz;
 mod pairs;
 mod properties;
 

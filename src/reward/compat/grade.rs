@@ -40,8 +40,9 @@ pub(super) fn read(source: &str, steps: &Steps) -> Option<Read> {
         let value = Value::Text(source.to_owned());
         return Some(Read { value, source: source.to_owned(), symbol: symbol.or(Some("varnothing".to_owned())) });
     }
-    // Words before a formula are a factor of it.
-    if source.starts_with("\\text{") && !source.ends_with('}') {
+    // Words before a formula are a factor of it, and some notation is read as letters.
+    let words = source.starts_with("\\text{") && !source.ends_with('}') && !source.contains('=');
+    if words || is_misread(source) {
         let value = Value::Scalar(Expr::Var(source.to_owned()), None);
         return Some(Read { value, source: source.to_owned(), symbol });
     }
@@ -53,13 +54,18 @@ pub(super) fn read(source: &str, steps: &Steps) -> Option<Read> {
     Some(Read { value, source: source.to_owned(), symbol })
 }
 
+/// Notation that is read as something else than it says, the same for the same formula only.
+fn is_misread(source: &str) -> bool {
+    static SPACED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[0-9] +[0-9]").expect("a fixed pattern"));
+    source.contains("mod{") || source.contains("\\pmod") || source.contains("\\overline{") || SPACED.is_match(source)
+}
+
 /// Notation that the published grammar has no rule for.
 fn known(source: &str) -> bool {
-    const UNKNOWN: [&str; 11] = [
+    const UNKNOWN: [&str; 10] = [
         "\\begin{cases}",
         "\\begin{align",
         "\\bmod",
-        "\\pmod",
         "\\langle",
         "\\mid",
         "\\boxed",
@@ -69,7 +75,8 @@ fn known(source: &str) -> bool {
         "\\infinity",
     ];
     static SPACED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[0-9]\\[,;:][0-9]").expect("a fixed pattern"));
-    let signs = |c: char| matches!(c, '\u{221e}' | '\u{221a}' | '\u{b2}' | '\u{b3}' | '\u{2264}' | '\u{2265}');
+    let signs =
+        |c: char| "`\u{221e}\u{221a}\u{b2}\u{b3}\u{b7}\u{2264}\u{2265}\u{bc}\u{bd}\u{be}\u{2153}\u{2154}".contains(c);
     let mut depth = 0i32;
     let mut nested_sign = false;
     for (i, b) in source.bytes().enumerate() {
@@ -136,14 +143,7 @@ fn plain(value: Value, source: &str) -> Option<Value> {
             Some(Unit::Degree) if source.contains("circ") => Value::Scalar(e, None),
             Some(unit) => Value::Scalar(Expr::Mul(vec![e, Expr::Var(format!("{unit:?}"))]), None),
         },
-        Value::Assignment(name, v) => {
-            // What stands right of the last equals sign counts, also where it is the name.
-            let last = source.rsplit('=').next().unwrap_or_default().trim();
-            if last == name {
-                return Some(Value::Scalar(Expr::Var(name), None));
-            }
-            Value::Assignment(name, Box::new(plain(*v, source)?))
-        }
+        Value::Assignment(name, v) => Value::Assignment(name, Box::new(plain(*v, source)?)),
         Value::List(items) if NAMES.is_match(source) => {
             let values = items.into_iter().map(|v| if let Value::Assignment(_, x) = v { *x } else { v });
             Value::Tuple(each(values.collect())?)
@@ -177,6 +177,7 @@ fn relations(source: &str) -> Vec<char> {
                 match name.as_str() {
                     "le" | "leq" | "lt" | "leqslant" => found.push('<'),
                     "ge" | "geq" | "gt" | "geqslant" => found.push('>'),
+                    "ne" | "neq" => found.push('n'),
                     _ => {}
                 }
             }
@@ -195,12 +196,23 @@ pub(super) fn equal(gold: &Read, answer: &Read, steps: &Steps) -> bool {
     }
     let (g, a) = (relations(&gold.source), relations(&answer.source));
     // Relations are compared one by one as written; a range is a relation only on the side of the gold answer.
-    if !a.is_empty() && (g.is_empty() || g.len() != a.len() || (g.len() > 1 && g != a)) {
+    let listed = |r: &Read| r.source.contains(',');
+    if !g.is_empty() && a.is_empty() && listed(gold) {
+        return false;
+    }
+    if !a.is_empty() && (g.is_empty() || g.len() != a.len() || (g.len() > 1 && g != a && !listed(gold))) {
         return false;
     }
     // Only the relation itself is compared, not what it can be rearranged to.
     if !a.is_empty() && has_coefficient(&gold.source) != has_coefficient(&answer.source) {
         return false;
+    }
+    // What stands right of the last equals sign counts, also where it is the name.
+    if let Value::Assignment(name, _) = &answer.value
+        && !gold.source.contains('=')
+        && answer.source.rsplit('=').next().is_some_and(|last| last.trim() == name)
+    {
+        return values(&gold.value, &Value::Scalar(Expr::Var(name.clone()), None), steps);
     }
     values(&gold.value, &answer.value, steps)
 }
@@ -227,6 +239,9 @@ fn values(gold: &Value, answer: &Value, steps: &Steps) -> bool {
             (false, true) => (whole && x == y) || numbers(a, &x, b, &(&y / &hundred)),
             _ => numbers(a, &x, b, &y),
         };
+    }
+    if matches!(gold, Value::Text(_)) != matches!(answer, Value::Text(_)) {
+        return false;
     }
     // A set beside a tuple is taken in the order of writing.
     let list = |v: &Value, other: &Value| match (v, other) {

@@ -1,0 +1,146 @@
+//! Random formulas, whole and broken: every text is judged within its budget, and what is known about a pair by how
+//! it was made is what the verdict says.
+
+use omr::reward::math::BUDGET;
+use omr::reward::{Mode, score, verify};
+
+use super::formula::{Formula, Rng, Style, formula, write};
+
+/// Pieces that broken texts are made of.
+const PIECES: [&str; 60] = [
+    "\\frac",
+    "\\boxed{",
+    "\\sqrt",
+    "\\text{",
+    "{",
+    "}",
+    "(",
+    ")",
+    "[",
+    "]",
+    "^",
+    "_",
+    "!",
+    "%",
+    "$",
+    "\\(",
+    "\\)",
+    "\\[",
+    "\\pm",
+    "\\cup",
+    "\\le",
+    "<",
+    "=",
+    "1",
+    "23",
+    "4.5",
+    "x",
+    "\\pi",
+    "sin",
+    "\\log",
+    "\\left",
+    "\\{",
+    "\\}",
+    " ",
+    "\n",
+    "+",
+    "-",
+    "*",
+    "/",
+    ":",
+    ";",
+    "and",
+    "or",
+    "cm",
+    "\u{2212}",
+    "\u{b2}",
+    "\u{221a}",
+    "\u{661}",
+    "\\",
+    "9^9^9",
+    "\\binom",
+    "<answer>",
+    "answer is",
+    "\\sum_{k=1}^{",
+    "\\int_0^1",
+    "\\lim_{x\\to 0}",
+    "\\begin{pmatrix}",
+    "&",
+    "\\\\",
+    "\\overline{",
+];
+
+/// Judges a pair in both modes, within the budget.
+fn judge(gold: &str, answer: &str) -> bool {
+    for mode in [Mode::Compat, Mode::Strict] {
+        let verdict = verify(gold, answer, mode);
+        assert!(verdict.steps <= BUDGET, "{mode:?}: {} steps for {gold:?} and {answer:?}", verdict.steps);
+        assert!(!verdict.why.is_empty());
+        if mode == Mode::Strict {
+            return verdict.equal;
+        }
+    }
+    false
+}
+
+/// The text with some pieces put in, taken out or doubled.
+fn broken(text: &str, rng: &mut Rng) -> String {
+    let mut chars: Vec<char> = text.chars().collect();
+    for _ in 0..=rng.below(6) {
+        let at = rng.below(chars.len() as u64 + 1) as usize;
+        match rng.below(3) {
+            0 => drop(chars.splice(at..at, rng.pick(&PIECES).chars())),
+            1 if at < chars.len() => drop(chars.remove(at)),
+            _ => {
+                let end = (at + rng.below(12) as usize).min(chars.len());
+                let part: Vec<char> = chars[at..end].to_vec();
+                chars.splice(end..end, part);
+            }
+        }
+    }
+    chars.into_iter().collect()
+}
+
+fn run(cases: u64) {
+    let mut rng = Rng::new(crate::seed::seed());
+    let before = peak_memory();
+    for case in 0..cases {
+        let depth = rng.below(4) as u32;
+        let f = formula(&mut rng, depth);
+        let styles = [Style::Tight, Style::Loose, Style::Plain];
+        let (a, b) = (write(&f, styles[rng.below(3) as usize]), write(&f, styles[rng.below(3) as usize]));
+        let more = Formula::Add(Box::new(f.clone()), Box::new(Formula::Int(1)));
+        let other = write(&more, styles[rng.below(3) as usize]);
+        // Where the budget ends before the values are known, nothing is called equal.
+        let verdict = verify(&a, &b, Mode::Strict);
+        let open = ["too much work to compare", "too close to tell apart", "no value to compare"];
+        assert!(verdict.equal || open.contains(&verdict.why), "case {case}: {a:?} and {b:?}: {}", verdict.why);
+        assert!(!judge(&a, &other), "case {case}: {a:?} and {other:?}");
+        let (x, y) = (broken(&a, &mut rng), broken(&b, &mut rng));
+        judge(&x, &y);
+        judge(&y, &format!("The answer is ${x}$."));
+        let scored = score(&y, &x, None, Mode::Strict);
+        assert!((0.0..=1.0).contains(&scored.score));
+    }
+    if let (Some(before), Some(after)) = (before, peak_memory()) {
+        assert!(after.saturating_sub(before) < 256 << 10, "{before} KiB before, {after} KiB after");
+    }
+}
+
+/// The most memory this process has held, in KiB, where the system tells.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[test]
+fn formulas_whole_and_broken() {
+    run(400);
+}
+
+/// Some two minutes of the same on one core.
+#[test]
+#[ignore = "two minutes; tools/check --slow runs it"]
+fn formulas_whole_and_broken_for_long() {
+    run(60_000);
+}
