@@ -1,8 +1,9 @@
 //! AdamW with decoupled weight decay, as `torch.optim.AdamW`, elementwise over a weight and its state.
 
+use bytemuck::NoUninit;
 use half::bf16;
 
-use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
@@ -60,7 +61,7 @@ impl Factors {
 
 /// One update. `w` is f32 (`lo` None) or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]);
 /// grad, m and v are f32; all in the same element order. `clip` is f32 `[2]`: a factor for the gradient and a flag;
-/// nothing changes when the flag is 0. The weight is scaled by 1 - lr * weight_decay, then moves by
+/// nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by 1 - lr * weight_decay, then moves by
 /// -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). Errors on other shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn step(
@@ -87,13 +88,74 @@ pub fn step(
             check::that(OP, dtype == DType::F32 && lo.is_none(), "w f32 alone, or bf16 with lo", got)?;
         }
     }
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
-    if flag == 0.0 {
-        return Ok(());
+    match (dev.on(), lo) {
+        (On::Count, _) => Ok(()),
+        (On::Cpu(cpu), _) => {
+            let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
+            if flag != 0.0 {
+                update(cpu, w, lo, grad, m, v, Factors::new(hp, clip));
+            }
+            Ok(())
+        }
+        (On::Gpu(gpu), Some(lo)) => launch(gpu, w, lo, grad, m, v, hp, clip),
+        (On::Gpu(_), None) => check::that(OP, false, "bf16 weights where kernels run", "f32"),
     }
-    update(cpu, w, lo, grad, m, v, Factors::new(hp, clip));
-    Ok(())
+}
+
+/// `adamw::Args` of kernels/adamw.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    w: Address,
+    lo: Address,
+    grad: Address,
+    m: Address,
+    v: Address,
+    clip: Address,
+    len: i64,
+    keep: f32,
+    one_minus_beta1: f32,
+    beta2: f32,
+    one_minus_beta2: f32,
+    step_size: f32,
+    inv_root: f32,
+    eps: f32,
+    pad: i32,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn launch(
+    mut gpu: Gpu<'_>,
+    w: Tensor,
+    lo: Tensor,
+    grad: Tensor,
+    m: Tensor,
+    v: Tensor,
+    hp: &AdamW,
+    clip: Tensor,
+) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 4;
+    let f = Factors::new(hp, 1.0);
+    let args = Args {
+        w: gpu.ptr(w),
+        lo: gpu.ptr(lo),
+        grad: gpu.ptr(grad),
+        m: gpu.ptr(m),
+        v: gpu.ptr(v),
+        clip: gpu.ptr(clip),
+        len: w.len() as i64,
+        keep: f.keep,
+        one_minus_beta1: f.one_minus_beta1,
+        beta2: f.beta2,
+        one_minus_beta2: f.one_minus_beta2,
+        step_size: f.step_size,
+        inv_root: f.inv_root,
+        eps: f.eps,
+        pad: 0,
+    };
+    let grid = check::grid("adamw::step", w.len().div_ceil(THREADS * EACH))?;
+    gpu.launch("adamw", "adamw_bf16", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, v: Tensor, f: Factors) {

@@ -1,6 +1,8 @@
 //! The global gradient norm, the clip factor and whether all is finite, left on the device for the update.
 
-use crate::device::{Device, Parts, cpu_kernel};
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
@@ -21,7 +23,70 @@ pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Re
     for g in grads {
         check::flat(OP, "grads", *g, DType::F32, g.len())?;
     }
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
+    let mark = dev.mark(Region::Workspace);
+    // f64 sums, on a GPU: one a chunk.
+    let chunks: usize = if dev.kind().is_gpu() { grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum() } else { 0 };
+    let partials = dev.alloc(Region::Workspace, DType::U32, &[2 * chunks])?;
+    let done = match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            on_cpu(cpu, grads, max_norm, out);
+            Ok(())
+        }
+        On::Gpu(gpu) => launch(OP, gpu, grads, max_norm, partials, out),
+    };
+    dev.release(mark);
+    done
+}
+
+/// Elements of a CTA's sum in kernels/grad_norm.cu.
+const CHUNK: usize = 65_536;
+
+/// `grad_norm::SquaresArgs` of kernels/grad_norm.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct SquaresArgs {
+    x: Address,
+    partials: Address,
+    len: i64,
+}
+
+/// `grad_norm::FinishArgs` of kernels/grad_norm.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct FinishArgs {
+    partials: Address,
+    out: Address,
+    count: i64,
+    max_norm: f32,
+    pad: i32,
+}
+
+fn launch(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    grads: &[Tensor],
+    max_norm: f32,
+    partials: Tensor,
+    out: Tensor,
+) -> Result<()> {
+    const THREADS: u32 = 256;
+    const SMEM: usize = THREADS as usize / 32 * 8;
+    let mut count = 0;
+    for grad in grads {
+        let chunks = grad.len().div_ceil(CHUNK);
+        let to = gpu.ptr(partials) + 8 * count as Address;
+        let args = SquaresArgs { x: gpu.ptr(*grad), partials: to, len: grad.len() as i64 };
+        let grid = check::grid(op, chunks)?;
+        gpu.launch("grad_norm", "grad_norm_squares", Launch::new([grid, 1, 1], THREADS, SMEM), &args)?;
+        count += chunks;
+    }
+    let (partials, out) = (gpu.ptr(partials), gpu.ptr(out));
+    let args = FinishArgs { partials, out, count: count as i64, max_norm, pad: 0 };
+    gpu.launch("grad_norm", "grad_norm_finish", Launch::new([1, 1, 1], THREADS, SMEM), &args)
+}
+
+fn on_cpu(cpu: Cpu<'_>, grads: &[Tensor], max_norm: f32, out: Tensor) {
     let views: Vec<&[f32]> = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>()).collect();
     let items: Vec<&[f32]> = views.iter().flat_map(|g| g.chunks(BLOCK * BLOCKS)).collect();
     let mut sums = vec![0.0f64; items.len()];
@@ -34,7 +99,6 @@ pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Re
     let factor = if finite { (max_norm / (norm + 1e-6)).min(1.0) } else { 0.0 };
     let flag = if finite { 1.0 } else { 0.0 };
     cpu.memory.view_mut(out.span()).of::<f32>().copy_from_slice(&[norm, factor, flag]);
-    Ok(())
 }
 
 cpu_kernel! {

@@ -54,12 +54,10 @@ pub mod swiglu;
 pub mod tile;
 
 /// Ops without a kernel. On a GPU they are refused by name: nothing falls back to the host.
-pub const CPU_ONLY: [&str; 12] = [
-    "adamw::step",
+pub const CPU_ONLY: [&str; 10] = [
     "attention::bwd",
     "embedding::bwd",
     "gelu::bwd",
-    "grad_norm::fwd",
     "linear::dgrad",
     "linear::wgrad",
     "linear_logprob::bwd",

@@ -1,6 +1,7 @@
 //! Kernels on the emulated device. Each file here tests the kernel file of its name; this one holds what they share:
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
+mod adamw;
 mod cache;
 mod digits;
 mod driver;
@@ -8,6 +9,7 @@ mod embedding;
 mod emu;
 mod engine;
 mod gemm;
+mod grad_norm;
 mod inputs;
 mod kv_cache;
 mod linear_logprob;
