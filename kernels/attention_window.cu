@@ -2,7 +2,7 @@
 // qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim even, at most HD.
 // Grid (kv heads, S group): 64 rows (token, head of the group) of one window; 4 warps, 16 rows each.
 // Bound by memory: 2 (q + 2 kv) dim bytes a token read, 2 q dim written; floor at the copy bandwidth.
-// Reference: src/ops/attention.rs on the CPU, and attention.cu to the bit; bench: attention_fwd in src/cli/bench/ops.rs.
+// Reference: src/ops/attention.rs on the CPU, and attention.cu to the bit; bench: omr bench, attention fwd.
 // registers attention_window_fwd_hd16 <= 128
 // registers attention_window_fwd_hd32 <= 128
 // registers attention_window_fwd_hd64 <= 128

@@ -324,10 +324,10 @@ struct State {
     }
 
     // out = o / l in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows that share a tile with others
-    // differ in nothing else. A row without any key gives zeros.
+    // differ in nothing else.
     template <int HD>
     __device__ __forceinline__ void stage(isa::Shared<bf16>* staged, int first_tile) {
-        float inverse[2] = {l[0] == 0.0f ? 0.0f : 1.0f / l[0], l[1] == 0.0f ? 0.0f : 1.0f / l[1]};
+        float inverse[2] = {1.0f / l[0], 1.0f / l[1]};
 #pragma unroll
         for (int tile = 0; tile < N; tile++) {
             if (first_tile + tile < HD / 8) {
@@ -389,6 +389,14 @@ __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<b
                 isa::store<uint32_t>(rows.out + rows.at(from + row, rows.out_stride) + column, x);
             }
         }
+    }
+}
+
+// Rows that see no key, which only a graph's spare sequences have: zeros.
+__device__ __forceinline__ void write_zeros(const Rows& rows) {
+    int words = rows.dim / 2;
+    for (int i = threadIdx.x; i < (rows.to - rows.from) * words; i += THREADS) {
+        isa::store<uint32_t>(rows.out + rows.at(rows.from + i / words, rows.out_stride) + i % words * 2, 0u);
     }
 }
 

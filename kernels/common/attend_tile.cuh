@@ -44,6 +44,10 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     auto& smem = isa::smem<RowsSmem<HD>>();
     auto* queries = reinterpret_cast<isa::Shared<bf16>*>(smem.total);
     int keys = rows.visible(rows.to - 1);
+    if (keys <= 0) {
+        write_zeros(rows);
+        return;
+    }
     int from = rows.from + warp() * WARP_ROWS;
     bool active = from < rows.to;
     Sight sight(rows, from);
@@ -121,6 +125,10 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
     constexpr int TILES = TogetherSmem<HD>::TILES;
     auto& smem = isa::smem<TogetherSmem<HD>>();
     int keys = rows.visible(rows.to - 1);
+    if (keys <= 0) {
+        write_zeros(rows);
+        return;
+    }
     int first_tile = warp() * TILES, first_key = warp() * 32;
     Sight sight(rows, rows.from);
     isa::Frag<4> q[HD / 16];

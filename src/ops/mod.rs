@@ -20,6 +20,9 @@
 //! | `attention` | P = exp2(s - m) before P V (its sum takes the unrounded values); the output |
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
+//! On a GPU the exp2 of attention is the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
+//! training, prefill and decode alike; every other elementary function is that of `math`.
+//!
 //! | backward | rounded |
 //! | --- | --- |
 //! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |

@@ -2,6 +2,8 @@
 //! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
 
 mod adamw;
+mod attention;
+mod attention_window;
 mod cache;
 mod digits;
 mod driver;
@@ -15,6 +17,7 @@ mod kv_cache;
 mod linear_logprob;
 mod math;
 mod model;
+mod paged_attention;
 mod patch_embed;
 mod rms_norm;
 mod rope;

@@ -1,0 +1,176 @@
+//! kernels/paged_attention.cu against kernels/attention.cu to the bit: a row is the same in training, in prefill cut
+//! anywhere and in one-token decode, whatever else is in the batch. The CPU and the formula are held against
+//! attention.cu.
+
+use half::bf16;
+use omr::device::{Device, Region};
+use omr::ops::paged_attention::{self, BLOCK, KvCache};
+use omr::tensor::DType;
+
+use crate::kernels::attention::{Case, heads};
+use crate::kernels::inputs::{blank, up};
+use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
+
+/// Outputs through a cache of shuffled blocks full of NaN, `step(sequence, tokens done)` tokens of each sequence at a
+/// time; sequences that are done are in the call all the same, without tokens.
+fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Outcome<Vec<bf16>> {
+    let (heads, sequences, width) = (case.heads, case.cu.len() - 1, case.heads.qkv_len());
+    let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
+    let columns = lens.iter().map(|n| n.div_ceil(BLOCK)).max().unwrap();
+    // 7 is prime to the number of blocks, so that neighbours in a sequence lie apart.
+    let blocks = (sequences * columns + 1..).find(|n| n % 7 != 0).unwrap();
+    let table = |s: usize, b: usize| ((s * columns + b) * 7 % blocks) as u32;
+    let mark = dev.mark(Region::Overlay);
+    let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, blocks, heads)?;
+    dev.write(cache.k, &vec![bf16::NAN; cache.k.len()])?;
+    dev.write(cache.v, &vec![bf16::NAN; cache.v.len()])?;
+    let (mut out, mut done) = (vec![bf16::ZERO; case.t() * heads.out_len()], vec![0usize; sequences]);
+    while (0..sequences).any(|s| done[s] < lens[s]) {
+        let (mut qkv, mut slots, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut cu, mut contexts, mut tables) = (vec![0u32], Vec::new(), Vec::new());
+        for s in 0..sequences {
+            let new = done[s]..(done[s] + step(s, done[s])).min(lens[s]);
+            let first = case.cu[s] as usize;
+            qkv.extend_from_slice(&case.qkv[(first + new.start) * width..(first + new.end) * width]);
+            slots.extend(new.clone().map(|p| table(s, p / BLOCK) * BLOCK as u32 + (p % BLOCK) as u32));
+            rows.extend(new.clone().map(|p| first + p));
+            cu.push(rows.len() as u32);
+            contexts.push(new.end as u32);
+            tables.extend((0..columns).map(|b| table(s, b)));
+            done[s] = new.end;
+        }
+        let mark = dev.mark(Region::Overlay);
+        let qkv = up(dev, &qkv, &[rows.len(), width]);
+        let slots = up(dev, &slots, &[rows.len()]);
+        let (cu, contexts) = (up(dev, &cu, &[sequences + 1]), up(dev, &contexts, &[sequences]));
+        let tables = up(dev, &tables, &[sequences, columns]);
+        let y = blank(dev, DType::Bf16, &[rows.len(), heads.out_len()]);
+        paged_attention::store(dev, qkv, slots, &cache)?;
+        paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, case.scale(), y)?;
+        for (row, y) in rows.iter().zip(dev.read::<bf16>(y)?.chunks_exact(heads.out_len())) {
+            out[row * heads.out_len()..][..heads.out_len()].copy_from_slice(y);
+        }
+        dev.release(mark);
+    }
+    dev.release(mark);
+    Ok(out)
+}
+
+/// The last `n` tokens of each sequence one at a time, what is before them at once.
+fn decode(case: &Case, n: usize) -> impl Fn(usize, usize) -> usize {
+    let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
+    move |s, done| if done + n < lens[s] { lens[s] - n - done } else { 1 }
+}
+
+fn check(case: &Case, dev: &mut Device, tail: usize) -> Outcome {
+    let (want, _) = case.run(dev, true, case.t())?;
+    let what = |how: &str| format!("{how}, {:?} {:?}", case.heads, case.cu);
+    equal(&what("whole prompts"), &paged(case, dev, |_, _| usize::MAX / 2)?, &want)?;
+    let uneven = |s: usize, done: usize| [97, 61, 1, 128, 33][(s + done / 50) % 5];
+    equal(&what("uneven chunks"), &paged(case, dev, uneven)?, &want)?;
+    equal(&what("decode"), &paged(case, dev, decode(case, tail))?, &want)
+}
+
+#[test]
+fn training_prefill_and_decode_agree_to_the_bit() {
+    let dev = &mut emu();
+    for (q, kv, dim) in [(28, 4, 16), (16, 2, 32), (40, 8, 8), (64, 8, 16), (2, 2, 80), (3, 1, 64)] {
+        check(&Case::new(heads(q, kv, dim), &[1, 0, 40, 11]), dev, 3).unwrap();
+    }
+    for (q, kv, dim) in [(7, 1, 128), (2, 1, 12), (5, 1, 24)] {
+        check(&Case::new(heads(q, kv, dim), &[128, 1, 131]), dev, 5).unwrap();
+    }
+}
+
+#[test]
+fn every_token_decoded_from_the_first_agrees_to_the_bit() {
+    let (dev, case) = (&mut emu(), Case::new(heads(2, 1, 16), &[140, 1, 129]));
+    let got = paged(&case, dev, |_, _| 1).unwrap();
+    equal("one by one", &got, &case.run(dev, true, 140).unwrap().0).unwrap();
+}
+
+#[test]
+fn agrees_to_the_bit_over_chunk_borders() {
+    let (dev, case) = (&mut emu(), Case::new(heads(2, 1, 4), &[2060, 5]));
+    let (want, _) = case.run(dev, true, 2060).unwrap();
+    equal("prefill", &paged(&case, dev, |_, _| 2050).unwrap(), &want).unwrap();
+    // Rows of 2,048 keys and of one more.
+    equal("decode", &paged(&case, dev, decode(&case, 14)).unwrap(), &want).unwrap();
+}
+
+/// The tail of 4,100 keys meets two borders.
+#[test]
+fn three_chunks_are_folded_in_order() {
+    let (dev, case) = (&mut emu(), Case::new(heads(1, 1, 4), &[4100]));
+    let (want, _) = case.run(dev, true, 4100).unwrap();
+    equal("decode", &paged(&case, dev, decode(&case, 6)).unwrap(), &want).unwrap();
+}
+
+/// A graph's spare rows are sequences of one token that no key belongs to.
+#[test]
+fn a_row_without_keys_is_zero() {
+    let dev = &mut emu();
+    let heads = heads(2, 1, 16);
+    let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, 1, heads).unwrap();
+    let qkv = up(dev, &[bf16::NAN; 3 * 64], &[3, 64]);
+    let (tables, cu) = (up(dev, &[0u32; 3], &[3, 1]), up(dev, &[0u32, 1, 2, 3], &[4]));
+    let contexts = up(dev, &[0u32; 3], &[3]);
+    let y = blank(dev, DType::Bf16, &[3, 32]);
+    paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, 1.0, y).unwrap();
+    assert_eq!(dev.read::<bf16>(y).unwrap(), [bf16::ZERO; 96]);
+}
+
+#[test]
+fn the_same_bits_under_every_schedule() {
+    let case = Case::new(heads(7, 1, 16), &[131, 30]);
+    let whole = same_bits(5, |dev| paged(&case, dev, |_, _| 200));
+    let tail = same_bits(5, |dev| paged(&case, dev, decode(&case, 2)));
+    equal("decode", &tail, &whole).unwrap();
+}
+
+/// Prefill over two blocks and a chunk, then decode.
+fn probe(dev: &mut Device) -> Outcome {
+    let case = Case::new(heads(2, 1, 16), &[131, 4]);
+    let (want, _) = case.run(&mut emu(), true, 131)?;
+    equal("prefill", &paged(&case, dev, |_, done| [100, 29][(done > 0) as usize])?, &want)?;
+    equal("decode", &paged(&case, dev, decode(&case, 3))?, &want)
+}
+
+#[test]
+fn each_synchronising_call_is_needed() {
+    mutate_sites(&["kernels/paged_attention.cu", "kernels/common/"], 4, probe);
+}
+
+#[test]
+fn a_context_off_by_one_is_seen() {
+    mutate_source("paged_attention", "- tokens + 1", "- tokens", 1, probe);
+}
+
+#[test]
+#[ignore = "compiles the kernel for each mutation"]
+fn mutations_are_seen() {
+    for (file, from, to) in [
+        ("paged_attention", "(int64_t)s * args.columns", "(int64_t)s"),
+        ("paged_attention", "table[b] * page", "table[0] * page"),
+        ("paged_attention", "rows.step = 1", "rows.step = 0"),
+        ("common/attend_tile.cuh", "first_key = warp() * 32", "first_key = warp() * 32 % 96"),
+        ("common/attend_tile.cuh", "sum[i] += part[w * WARP_ROWS * 4]", "sum[i] += part[0]"),
+        ("common/attend_tile.cuh", "most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8])", "(void)w"),
+    ] {
+        mutate_source(file, from, to, 1, probe);
+    }
+}
+
+/// Both tiles are reached by what a caller sees.
+#[test]
+fn decode_and_prefill_run_their_own_kernels() {
+    let case = Case::new(heads(2, 1, 16), &[60]);
+    let lines = |step: usize| {
+        let dev = &mut emu();
+        paged(&case, dev, |_, _| step).unwrap();
+        let sites = emulator(dev).sites();
+        sites.into_iter().filter(|(p, _)| p.site.file.ends_with("attend_tile.cuh")).map(|(p, _)| p.site.line).collect()
+    };
+    let (prefill, decode): (Vec<u32>, Vec<u32>) = (lines(60), lines(1));
+    assert!(!prefill.is_empty() && !decode.is_empty() && prefill.iter().all(|l| !decode.contains(l)));
+}
