@@ -12,7 +12,7 @@ use omr::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_
 use serde_json::{Value, json};
 
 /// A model directory as users have it, with weights drawn by chance.
-fn model_dir(dir: &Path) {
+pub fn model_dir(dir: &Path) {
     let tokenizer = train_tokenizer(["What is this? One and two."], &SPECIAL_TOKENS, &[], 300).unwrap();
     write_tokenizer_dir(dir, &tokenizer, CHAT_TEMPLATE).unwrap();
     let id = |token: &str| tokenizer.id(token).unwrap();
@@ -39,7 +39,7 @@ fn model_dir(dir: &Path) {
     fs::write(dir.join("generation_config.json"), json!({"eos_token_id": [id("<|im_end|>")]}).to_string()).unwrap();
 }
 
-fn png(path: &Path) {
+pub fn png(path: &Path) {
     let pixels: Vec<u8> = (0..28 * 56 * 3).map(|i| (i % 251) as u8).collect();
     image::save_buffer(path, &pixels, 56, 28, image::ExtendedColorType::Rgb8).unwrap();
 }

@@ -2,7 +2,7 @@
 
 mod config;
 mod errors;
-mod generate;
+pub mod generate;
 mod help;
 mod jsonl;
 mod recipe;

@@ -2,9 +2,11 @@
 //! find it first. Whether a card computes the right thing is for the kernel tests on a card; here it is what is asked
 //! of the driver, in which order, and what is said when it refuses.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use crate::cli::generate::{model_dir, png};
 use omr::device::cuda::Cuda;
 use omr::device::images::{self, Arch};
 use omr::device::{Driver, Launch, Stream, TensorMap};
@@ -120,6 +122,44 @@ fn a_launch_passes_its_shape_cluster_and_arguments() {
         format!("launch {kernel} grid 6 1 1 block 32 1 1 smem 0 cluster 2 {tail}"),
     ];
     assert_eq!(launches, expected.iter().collect::<Vec<_>>(), "kernels/{file}.cu");
+}
+
+#[test]
+fn a_run_says_what_is_missing_and_ends() {
+    let machine = Machine::new();
+    let run = |args: &[&str], settings: &[(&str, &str)]| {
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), args, settings);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let bench = ["--quiet", "--device", "cuda", "bench", "rms_norm"];
+    let (code, text) = run(&bench, &[("FAKE_CARDS", "7.5")]);
+    let wanted = "error: device cuda: found Card 0 of compute capability 7.5, expected NVIDIA's driver 580 or later";
+    assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
+    let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
+    assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
+}
+
+/// Nothing computes on this card, so the answer means nothing; but every launch has the parameters, threads and
+/// shared memory its kernel was compiled for, and a captured step holds nothing a capture cannot.
+#[test]
+fn generation_asks_for_what_the_kernels_take() {
+    let machine = Machine::new();
+    let model = machine.folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    model_dir(&model);
+    let picture = machine.folder.path().join("one.png");
+    png(&picture);
+    let (model, picture) = (model.display().to_string(), picture.display().to_string());
+    let mut args = vec!["--device", "cuda", "generate", "--model", &model, "--image", &picture];
+    args.extend(["--prompt", "One and two", "max_tokens=4"]);
+    let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &args, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = std::fs::read_to_string(machine.log_file()).unwrap();
+    let launched: BTreeSet<_> = log.lines().filter_map(|l| l.strip_prefix("launch ")?.split(' ').next()).collect();
+    for kernel in ["attention", "embedding", "linear", "paged", "patch", "rms_norm", "rows", "sample"] {
+        assert!(launched.iter().any(|name| name.starts_with(kernel)), "{kernel}: {launched:?}");
+    }
+    assert!(log.contains("graph launch"), "decoding replays graphs");
 }
 
 #[test]
