@@ -53,6 +53,13 @@ impl Case {
         Case { t, n, k, x: values(1, t * k), w: values(2, n * k), bias: values(3, n), residual: values(4, t * n) }
     }
 
+    /// Values whose sums are exact in any order: multiples of 1/8, no more than 1/2 each.
+    fn exact(t: usize, n: usize, k: usize) -> Case {
+        let eighths = |v: Vec<bf16>| v.into_iter().map(|x| bf16::from_f32((x.to_f32() * 4.0).round() / 8.0)).collect();
+        let Case { x, w, bias, residual, .. } = Case::new(t, n, k);
+        Case { t, n, k, x: eighths(x), w: eighths(w), bias: eighths(bias), residual: eighths(residual) }
+    }
+
     /// x W^T + bias + residual in f64, and the sum of the absolute values of its terms.
     fn sums(&self, bias: bool, residual: bool) -> Vec<(f64, f64)> {
         let wide = |v: &[bf16]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
@@ -161,8 +168,8 @@ fn within(what: &str, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) -
     if got.len() != want.len() {
         return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()).into());
     }
-    // Not `error > bound`: NaN is wrong as well.
-    match (0..got.len()).find(|&i| !((got[i] - want[i]).abs() <= bound(i))) {
+    let wrong = |i: usize| got[i].is_nan() || (got[i] - want[i]).abs() > bound(i);
+    match (0..got.len()).find(|&i| wrong(i)) {
         None => Ok(()),
         Some(i) => Err(format!("{what}: element {i} is {}, expected {} within {:e}", got[i], want[i], bound(i)).into()),
     }
@@ -222,6 +229,28 @@ fn logits_are_not_rounded() {
         let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
         let got: Vec<f64> = c.logits(&mut dev).unwrap().into_iter().map(f64::from).collect();
         within("logits", &got, &want, |i| c.chain_error(sums[i].1)).unwrap();
+    }
+}
+
+#[test]
+fn exact_sums_end_in_the_cpus_bits() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (t, k) in [(3, 99), (40, 100), (130, 64)] {
+        let c = Case::exact(t, 64, k);
+        let whole = c.linear(&mut host, 0..t, true, true).unwrap();
+        equal("linear", &c.linear(&mut dev, 0..t, true, true).unwrap(), &whole).unwrap();
+        equal("logits", &c.logits(&mut dev).unwrap(), &c.logits(&mut host).unwrap()).unwrap();
+        let (here, there) = (c.gelu(&mut dev, true, true).unwrap(), c.gelu(&mut host, true, true).unwrap());
+        equal("gelu", &here.concat(), &there.concat()).unwrap();
+        let (here, there) = (c.swiglu(&mut dev, true, true).unwrap(), c.swiglu(&mut host, true, true).unwrap());
+        equal("swiglu", &here.concat(), &there.concat()).unwrap();
+        let mut case = Qkv::new(t, 4, 2, 24);
+        case.case = Case::exact(t, case.heads.qkv_len(), k);
+        // Keys lie otherwise in the CPU's pages; they are among the qkv.
+        let ([here, _, v], [there, _, cpu_v]) =
+            (case.run(&mut dev, true, true).unwrap(), case.run(&mut host, true, true).unwrap());
+        equal("qkv", &here, &there).unwrap();
+        equal("v", &v, &cpu_v).unwrap();
     }
 }
 
