@@ -1,6 +1,7 @@
-// y[t] = row ids[t] of the token table.
-// ids [rows] u32, table [n][ld] in words of two bytes, y [rows, words]; an id of n or more gives a row of NaN.
-// A warp a row, 4 rows a CTA, grid ceil(rows / 4).
+// y[t] = row ids[t] of the token table; and dw[id] += the sum of dy over the positions of id, in ascending order.
+// ids [rows] u32, table [n][ld] in words of two bytes, y [rows, words]; an id of n or more gives a row of NaN. For the
+// backward positions [T] u32 sorted by id, (id, first of its positions) [S] u32, dy [T, k] bf16, dw [n][ld] f32.
+// Forward: a warp a row, 4 rows a CTA, grid ceil(rows / 4). Backward: grid (S, ceil(k / 128)), a thread a column.
 // Bound by memory: each row read and written once.
 // Reference src/ops/embedding.rs, bench embedding.
 #include "common/rows.cuh"
@@ -14,6 +15,16 @@ struct Args {
     uint16_t* y;
     int rows, words, ld;
     uint32_t n;
+};
+
+struct BwdArgs {
+    const uint32_t* positions;
+    const uint32_t* ids;
+    const bf16* dy;
+    float* dw;
+    int tokens, segments, k, ld;
+    uint32_t n;
+    int pad;
 };
 
 constexpr int THREADS = 128;
@@ -31,4 +42,16 @@ KERNEL(embedding_fwd, embedding::Args, embedding::THREADS, 8) {
     } else {
         rows::fill(y, rows::NOT_A_NUMBER, args.words, lane);
     }
+}
+
+KERNEL(embedding_bwd, embedding::BwdArgs, embedding::THREADS, 8) {
+    int segment = blockIdx.x, column = blockIdx.y * embedding::THREADS + threadIdx.x;
+    uint32_t id = args.ids[2 * segment];
+    if (column >= args.k || id >= args.n) return;
+    int from = args.ids[2 * segment + 1];
+    int to = segment + 1 < args.segments ? (int)args.ids[2 * segment + 3] : args.tokens;
+    float* dw = args.dw + (int64_t)id * args.ld + column;
+    float sum = *dw;
+    for (int i = from; i < to; i++) sum += to_float(args.dy[(int64_t)args.positions[i] * args.k + column]);
+    *dw = sum;
 }

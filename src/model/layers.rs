@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::tape::{Keep, Mode, Tape, Var};
 use crate::ops::attend::Heads;
+use crate::ops::embedding::Segments;
 use crate::ops::paged_attention::KvCache;
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::{
@@ -252,15 +253,22 @@ impl Tape {
         Ok(out)
     }
 
-    /// Rows of the token table.
-    pub fn embedding(&mut self, dev: &mut Device, ids: Tensor, table: Matrix) -> Result<Var> {
+    /// Rows of the token table for ids that lie on the device; `segments` of the same ids where backward follows.
+    pub fn embedding(
+        &mut self,
+        dev: &mut Device,
+        ids: Tensor,
+        segments: Option<Segments>,
+        table: Matrix,
+    ) -> Result<Var> {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
+        let Some(segments) = segments else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dw = b.param(table.id);
-            embedding::bwd(b.dev, ids, dy.tensor, dw)?;
+            embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
             b.free(dy);
             Ok(())
         });

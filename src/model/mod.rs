@@ -22,6 +22,7 @@ use crate::data::whole;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
+use crate::ops::embedding::Segments;
 use crate::ops::linear;
 use crate::ops::patch_embed::Normalize;
 use crate::ops::philox::{Purpose, Random};
@@ -137,12 +138,16 @@ impl Model {
     pub fn embed(&self, tape: &mut Tape, dev: &mut Device, input_ids: &[u32]) -> Result<Var> {
         inputs::check_ids(&self.config, input_ids)?;
         let ids = tape.upload(dev, input_ids, &[input_ids.len()])?;
-        self.embed_ids(tape, dev, ids)
+        let segments = match tape.recording() {
+            true => Some(Segments::upload(dev, tape.region(), input_ids)?),
+            false => None,
+        };
+        tape.embedding(dev, ids, segments, self.decoder.embed_tokens)
     }
 
-    /// [`Model::embed`] of ids `[T]` u32 that were checked and lie on the device.
+    /// [`Model::embed`] of ids `[T]` u32 that were checked and lie on the device; no backward follows.
     pub fn embed_ids(&self, tape: &mut Tape, dev: &mut Device, input_ids: Tensor) -> Result<Var> {
-        tape.embedding(dev, input_ids, self.decoder.embed_tokens)
+        tape.embedding(dev, input_ids, None, self.decoder.embed_tokens)
     }
 
     /// The images' token rows, one image after another, into `out` `[M, D]`; returned in consecutive pieces.

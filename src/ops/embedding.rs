@@ -2,10 +2,10 @@
 
 use bytemuck::NoUninit;
 
-use crate::device::{Address, Cpu, Device, Gpu, On, Parts};
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::matmul::{PANEL, Weight, index, panel_len, panel_stride, row_stride};
+use crate::ops::matmul::{Order, PANEL, Weight, index, panel_stride, row_stride};
 use crate::ops::rows::{self, Groups, check_indices};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -71,18 +71,96 @@ fn read_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, w: &Weight, y: Tensor) {
     });
 }
 
-/// `dw[ids[t]]` += `dy[t]`, equal ids in ascending t: ids `[T]` u32, dy `[T, k]` f32 or bf16, dw f32 in the panel order of
-/// a weight of dy's type and k columns. Errors on other shapes and on an id past dw's panels.
-pub fn bwd(dev: &mut Device, ids: Tensor, dy: Tensor, dw: Tensor) -> Result<()> {
+/// Where each id stands in a batch: what a GPU's [`bwd`] goes by, so that every row of the gradient is one sum in
+/// order. The CPU finds it by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Segments {
+    /// Positions `[T]` u32, sorted by id, equal ids ascending; empty on the CPU.
+    positions: Tensor,
+    /// `[T, 2]` u32, the first `count` rows of which hold: each different id and where its positions begin.
+    ids: Tensor,
+    count: usize,
+}
+
+impl Segments {
+    /// Sorts `ids` and copies the result up. Takes the same memory whatever the ids.
+    pub fn upload(dev: &mut Device, region: Region, ids: &[u32]) -> Result<Segments> {
+        let ids = if dev.kind().is_gpu() { ids } else { &[] };
+        let mut positions: Vec<u32> = (0..ids.len() as u32).collect();
+        positions.sort_by_key(|&t| ids[t as usize]);
+        let mut starts: Vec<u32> = Vec::new();
+        for (at, &t) in positions.iter().enumerate() {
+            let id = ids[t as usize];
+            if at == 0 || id != ids[positions[at - 1] as usize] {
+                starts.extend([id, at as u32]);
+            }
+        }
+        let count = starts.len() / 2;
+        starts.resize(2 * ids.len(), 0);
+        Ok(Segments {
+            positions: dev.upload(region, &positions, &[ids.len()])?,
+            ids: dev.upload(region, &starts, &[ids.len(), 2])?,
+            count,
+        })
+    }
+}
+
+/// `dw[ids[t]]` += `dy[t]`, equal ids in ascending t: ids `[T]` u32, `segments` of the same ids, dy `[T, k]` f32 or bf16,
+/// dw f32 in the element order of a weight of dy's type and k columns. Errors on other shapes and on an id past dw's
+/// rows; on a GPU such an id adds nothing.
+pub fn bwd(dev: &mut Device, ids: Tensor, segments: &Segments, dy: Tensor, dw: Tensor) -> Result<()> {
     const OP: &str = "embedding::bwd";
     check::compute(OP, "dy", dy)?;
     check::tensor(OP, "ids", ids, DType::U32, &[dy.rows()])?;
-    let n = dw.len() / panel_stride(dy.dtype, dy.cols()).max(1) * PANEL;
-    check::flat(OP, "dw", dw, DType::F32, panel_len(dy.dtype, n, dy.cols()))?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    check_indices(OP, &cpu, ids, n)?;
-    by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw));
+    let order = Order::of(dev);
+    let (rows, stride) = order.piece(dy.dtype, dy.cols());
+    let n = dw.len() / stride.max(1) * rows;
+    check::flat(OP, "dw", dw, DType::F32, order.len(dy.dtype, n, dy.cols()))?;
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => {
+            check_indices(OP, &cpu, ids, n)?;
+            by_dtype!(dy.dtype, add_rows(cpu, ids, dy, n, dw));
+        }
+        On::Gpu(gpu) => launch_bwd(OP, gpu, segments, dy, dw, n)?,
+    }
     Ok(())
+}
+
+/// `embedding::BwdArgs` of kernels/embedding.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct BwdArgs {
+    positions: Address,
+    ids: Address,
+    dy: Address,
+    dw: Address,
+    tokens: i32,
+    segments: i32,
+    k: i32,
+    ld: i32,
+    n: u32,
+    pad: i32,
+}
+
+fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, segments: &Segments, dy: Tensor, dw: Tensor, n: usize) -> Result<()> {
+    const THREADS: usize = 128;
+    check::gpu_compute(op, dy.dtype)?;
+    check::tensor(op, "positions", segments.positions, DType::U32, &[dy.rows()])?;
+    let args = BwdArgs {
+        positions: gpu.ptr(segments.positions),
+        ids: gpu.ptr(segments.ids),
+        dy: gpu.ptr(dy),
+        dw: gpu.ptr(dw),
+        tokens: check::count(op, "tokens", dy.rows())?,
+        segments: check::count(op, "segments", segments.count)?,
+        k: check::count(op, "columns", dy.cols())?,
+        ld: check::count(op, "columns", row_stride(dy.cols()))?,
+        n: check::count(op, "rows", n)? as u32,
+        pad: 0,
+    };
+    let grid = [check::grid(op, segments.count)?, dy.cols().div_ceil(THREADS) as u32, 1];
+    gpu.launch("embedding", "embedding_bwd", Launch::new(grid, THREADS as u32, 0), &args)
 }
 
 fn add_rows<T: Elem>(cpu: Cpu<'_>, ids: Tensor, dy: Tensor, n: usize, dw: Tensor) {

@@ -1,11 +1,12 @@
 //! Backward of the exact GELU; the forward is [`super::linear::fwd_gelu`]'s epilogue.
 
-use half::bf16;
+use bytemuck::NoUninit;
 
-use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::Result;
-use crate::ops::{check, math};
-use crate::tensor::{DType, Elem, Tensor};
+use crate::ops::check::{self, by_dtype};
+use crate::ops::math;
+use crate::tensor::{Elem, Tensor};
 
 /// Elements of one job.
 const CHUNK: usize = 4096;
@@ -17,12 +18,31 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     check::tensor(OP, "dy", dy, dtype, &dims)?;
     check::tensor(OP, "pre", pre, dtype, &dims)?;
     check::tensor(OP, "dpre", dpre, dtype, &dims)?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    match dtype {
-        DType::Bf16 => body::<bf16>(cpu, pre, dy, dpre),
-        _ => body::<f32>(cpu, pre, dy, dpre),
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, pre, dy, dpre)),
+        On::Gpu(gpu) => launch(OP, gpu, pre, dy, dpre)?,
     }
     Ok(())
+}
+
+/// `gelu::Args` of kernels/gelu.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    pre: Address,
+    dy: Address,
+    dpre: Address,
+    len: i64,
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 8;
+    check::gpu_compute(op, dy.dtype)?;
+    let args = Args { pre: gpu.ptr(pre), dy: gpu.ptr(dy), dpre: gpu.ptr(dpre), len: dy.len() as i64 };
+    let grid = check::grid(op, dy.len().div_ceil(THREADS * EACH))?;
+    gpu.launch("gelu", "gelu_bwd", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) {

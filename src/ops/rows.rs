@@ -76,8 +76,8 @@ pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Resul
     into_rows(dev, "rows::scatter", src, idx, dst, false)
 }
 
-/// `dst[idx[i]]` += `src[i]`, equal indices in ascending i, each sum in f32 and rounded once. Shapes and errors as
-/// [`scatter`].
+/// `dst[idx[i]]` += `src[i]`, equal indices in ascending i, each sum in f32 and rounded once. Shapes, errors
+/// and a GPU's demands as [`scatter`]; there the rows are bf16.
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
     into_rows(dev, "rows::scatter_add", src, idx, dst, true)
 }
@@ -86,13 +86,19 @@ fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: 
     check::compute(op, "src", src)?;
     check::tensor(op, "idx", idx, DType::U32, &[src.rows()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
-    if let (On::Gpu(gpu), false) = (dev.on(), add) {
-        return launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows());
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            check_indices(op, &cpu, idx, dst.rows())?;
+            by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
+            Ok(())
+        }
+        On::Gpu(gpu) if add => {
+            check::gpu_compute(op, src.dtype)?;
+            launch_kernel(op, gpu, "rows_scatter_add", src, idx, dst, dst.rows())
+        }
+        On::Gpu(gpu) => launch_kernel(op, gpu, "rows_scatter", src, idx, dst, dst.rows()),
     }
-    let Some(cpu) = dev.cpu_only(op)? else { return Ok(()) };
-    check_indices(op, &cpu, idx, dst.rows())?;
-    by_dtype!(src.dtype, scatter_rows(cpu, src, idx, dst, add));
-    Ok(())
 }
 
 /// Errors when one of `idx` is not below `rows`.

@@ -1,12 +1,13 @@
 //! Backward of silu(gate) * up; the forward is [`super::linear::fwd_swiglu`]'s epilogue.
 
-use half::bf16;
+use bytemuck::NoUninit;
 
-use crate::device::{Cpu, Device, Parts, cpu_kernel};
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::Result;
+use crate::ops::check::{self, by_dtype};
+use crate::ops::math;
 use crate::ops::matmul::PANEL;
-use crate::ops::{check, math};
-use crate::tensor::{DType, Elem, Tensor};
+use crate::tensor::{Elem, Tensor};
 
 /// Rows of one job: enough work to be worth handing out.
 const ROWS: usize = 16;
@@ -18,12 +19,31 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     check::tensor(OP, "dy", dy, dtype, &[t, f])?;
     check::tensor(OP, "gate_up", gate_up, dtype, &[t, 2 * f])?;
     check::tensor(OP, "dgate_up", dgate_up, dtype, &[t, 2 * f])?;
-    let Some(cpu) = dev.cpu_only(OP)? else { return Ok(()) };
-    match dtype {
-        DType::Bf16 => body::<bf16>(cpu, gate_up, dy, dgate_up),
-        _ => body::<f32>(cpu, gate_up, dy, dgate_up),
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)),
+        On::Gpu(gpu) => launch(OP, gpu, gate_up, dy, dgate_up)?,
     }
     Ok(())
+}
+
+/// `swiglu::Args` of kernels/swiglu.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    gate_up: Address,
+    dy: Address,
+    dgate_up: Address,
+    len: i64,
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 8;
+    check::gpu_compute(op, dy.dtype)?;
+    let args = Args { gate_up: gpu.ptr(gate_up), dy: gpu.ptr(dy), dgate_up: gpu.ptr(dgate_up), len: dy.len() as i64 };
+    let grid = check::grid(op, dy.len().div_ceil(THREADS * EACH))?;
+    gpu.launch("swiglu", "swiglu_bwd", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {

@@ -1,8 +1,9 @@
 //! kernels/embedding.cu against the CPU op.
 
 use half::bf16;
-use omr::device::Device;
-use omr::ops::embedding;
+use omr::device::{Device, Region};
+use omr::ops::embedding::{self, Segments};
+use omr::ops::matmul::Order;
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{blank, cpu, normals, random, up, weight};
@@ -25,9 +26,31 @@ fn run(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<bf16>> 
     Ok(dev.read(y)?)
 }
 
+/// The gradient's rows after two batches.
+fn gradients(dev: &mut Device, ids: &[u32], n: usize, k: usize) -> Outcome<Vec<f32>> {
+    let order = Order::of(dev);
+    let mut host = vec![0.0; order.len(DType::Bf16, n, k)];
+    let before: Vec<f32> = normals(3, n * k);
+    for row in 0..n {
+        (0..k).for_each(|i| host[order.index(DType::Bf16, k, row, i)] = before[row * k + i]);
+    }
+    let dw = up(dev, &host, &[host.len()]);
+    for batch in 0..2 {
+        let dy = up(dev, &normals::<bf16>(4 + batch, ids.len() * k), &[ids.len(), k]);
+        let segments = Segments::upload(dev, Region::Overlay, ids)?;
+        let on_device = up(dev, ids, &[ids.len()]);
+        embedding::bwd(dev, on_device, &segments, dy, dw)?;
+    }
+    let found = dev.read::<f32>(dw)?;
+    let cells = (0..n).flat_map(|row| (0..k).map(move |i| (row, i)));
+    Ok(cells.map(|(row, i)| found[order.index(DType::Bf16, k, row, i)]).collect())
+}
+
 fn probe(dev: &mut Device) -> Outcome {
     for (t, n, k) in SHAPES {
         let ids = ids(t, n);
+        let want = gradients(&mut cpu(), &ids, n, k)?;
+        equal(&format!("gradients of {t}, {n} x {k}"), &gradients(dev, &ids, n, k)?, &want)?;
         equal(&format!("{t} of {n} x {k}"), &run(dev, &ids, n, k)?, &run(&mut cpu(), &ids, n, k)?)?;
     }
     Ok(())
@@ -37,6 +60,7 @@ fn probe(dev: &mut Device) -> Outcome {
 fn rows_are_the_cpus() {
     probe(&mut emu()).unwrap();
     same_bits(4, |dev| run(dev, &ids(130, 50), 50, 136));
+    same_bits(4, |dev| gradients(dev, &ids(130, 50), 50, 136));
 }
 
 #[test]
@@ -50,7 +74,13 @@ fn an_id_that_does_not_exist_gives_nan() {
 
 #[test]
 fn changes_by_hand_are_seen() {
-    for (from, to) in [("(int64_t)id * args.ld", "(int64_t)id * args.words"), ("if (row >= args.rows) return;", "")] {
+    for (from, to) in [
+        ("args.table + (int64_t)id * args.ld", "args.table + (int64_t)id * args.words"),
+        ("if (row >= args.rows) return;", ""),
+        ("i < to; i++", "i + 1 < to; i++"),
+        ("(int64_t)id * args.ld + column", "(int64_t)segment * args.ld + column"),
+        ("float sum = *dw;", "float sum = 0.0f;"),
+    ] {
         mutate_source("embedding", from, to, 1, probe);
     }
 }

@@ -10,6 +10,7 @@ mod driver;
 mod embedding;
 mod emu;
 mod engine;
+mod gelu;
 mod gemm;
 mod grad_norm;
 mod inputs;
@@ -23,6 +24,7 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod sample;
+mod swiglu;
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -36,6 +36,14 @@ fn scatter<T: Elem>(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcom
     Ok(dev.read(dst)?)
 }
 
+fn scatter_add(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec<bf16>> {
+    let src = up(dev, &normals::<bf16>(1, idx.len() * d), &[idx.len(), d]);
+    let dst = up(dev, &normals::<bf16>(2, s * d), &[s, d]);
+    let idx = up(dev, idx, &[idx.len()]);
+    rows::scatter_add(dev, src, idx, dst)?;
+    Ok(dev.read(dst)?)
+}
+
 fn probe_type<T: Elem>(dev: &mut Device) -> Outcome {
     for (t, s, d) in SHAPES {
         let (idx, name) = (indices(t, s), format!("{t} of {s} x {d} {:?}", T::DTYPE));
@@ -47,6 +55,10 @@ fn probe_type<T: Elem>(dev: &mut Device) -> Outcome {
 
 fn probe(dev: &mut Device) -> Outcome {
     probe_type::<bf16>(dev)?;
+    for (t, s, d) in SHAPES {
+        let (idx, what) = (indices(t, s), format!("scatter_add {t} of {s} x {d}"));
+        equal(&what, &scatter_add(dev, &idx, s, d)?, &scatter_add(&mut cpu(), &idx, s, d)?)?;
+    }
     probe_type::<f32>(dev)
 }
 
@@ -71,6 +83,7 @@ fn an_index_that_does_not_exist_reads_nan_and_writes_nowhere() {
 fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("args.dst + (int64_t)to * args.words", "args.dst + (int64_t)row * args.words"),
+        ("to_float(dst[i]) + to_float(src[i])", "to_float(src[i])"),
         ("args.src + (int64_t)from * args.words", "args.src + (int64_t)from * args.words + 1"),
     ] {
         mutate_source("rows", from, to, 1, probe);

@@ -1,6 +1,6 @@
 use half::bf16;
-use omr::device::Isa;
-use omr::ops::embedding;
+use omr::device::{Isa, Region};
+use omr::ops::embedding::{self, Segments};
 use omr::ops::matmul::{Order, Weight, pack_order, panel_len, unpack_order};
 use omr::tensor::{DType, Elem};
 
@@ -24,7 +24,8 @@ fn moves_rows<T: Elem + Default>(t: usize, n: usize, k: usize) {
         assert_eq!(dev.read::<T>(y).unwrap(), want);
 
         let (dw, dy_tensor) = (up(dev, &start, &[len]), up(dev, &dy, &[t, k]));
-        embedding::bwd(dev, i, dy_tensor, dw).unwrap();
+        let segments = Segments::upload(dev, Region::Overlay, &ids).unwrap();
+        embedding::bwd(dev, i, &segments, dy_tensor, dw).unwrap();
         let mut want = before.clone();
         for (row, &i) in dy.chunks(k).zip(&ids) {
             want[i as usize * k..][..k].iter_mut().zip(row).for_each(|(s, x)| *s += x.to_f32());
@@ -53,5 +54,6 @@ fn an_id_past_the_table_is_an_error() {
     let y = blank(dev, DType::F32, &[1, 2]);
     assert!(embedding::fwd(dev, ids, &w, y).is_err());
     let ids = up(dev, &[32u32], &[1]);
-    assert!(embedding::bwd(dev, ids, y, w.data).is_err());
+    let segments = Segments::upload(dev, Region::Overlay, &[0]).unwrap();
+    assert!(embedding::bwd(dev, ids, &segments, y, w.data).is_err());
 }

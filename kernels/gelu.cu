@@ -1,0 +1,39 @@
+// Backward of the exact GELU: dpre = dy * gelu'(pre).
+// pre, dy, dpre [len] bf16.
+// Eight elements a thread by 16-byte accesses, the last few one by one; grid ceil(len / 2048).
+// Bound by memory: 6 bytes an element read or written, at the copy bandwidth.
+// Reference src/ops/gelu.rs, to the bit; bench gelu.
+#include "common/math.cuh"
+#include "isa/isa.cuh"
+
+namespace gelu {
+
+struct Args {
+    const bf16* pre;
+    const bf16* dy;
+    bf16* dpre;
+    int64_t len;
+};
+
+constexpr int THREADS = 256;
+constexpr int EACH = 8;
+
+__device__ __forceinline__ uint32_t two(uint32_t x, uint32_t d) {
+    return pack(lo(d) * math::gelu_grad(lo(x)), hi(d) * math::gelu_grad(hi(x)));
+}
+
+}  // namespace gelu
+
+KERNEL(gelu_bwd, gelu::Args, gelu::THREADS, 4) {
+    using namespace gelu;
+    int64_t at = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * EACH;
+    if (at + EACH <= args.len) {
+        uint4 x = isa::load<uint4>(args.pre + at), d = isa::load<uint4>(args.dy + at);
+        uint4 out = make_uint4(two(x.x, d.x), two(x.y, d.y), two(x.z, d.z), two(x.w, d.w));
+        isa::store<uint4>(args.dpre + at, out);
+        return;
+    }
+    for (int64_t i = at; i < args.len; i++) {
+        args.dpre[i] = to_bf16(to_float(args.dy[i]) * math::gelu_grad(to_float(args.pre[i])));
+    }
+}
