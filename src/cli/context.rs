@@ -1,16 +1,19 @@
 //! What a command needs besides its own arguments.
 
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use super::args::{DeviceKind, Global};
 use super::console::Console;
 use super::progress::Progress;
 use super::signal;
+use crate::config::{CommandConfig, JudgeConfig, Mode};
 use crate::device::cuda::Cuda;
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::reward::Scorer;
 
 /// Device, threads, stderr and signals, as the global flags ask for.
 pub struct Context {
@@ -19,6 +22,7 @@ pub struct Context {
     device: DeviceKind,
     threads: usize,
     log_level: String,
+    runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Context {
@@ -27,7 +31,8 @@ impl Context {
         let progress = Progress::new(console.clone());
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if global.threads == 0 { available() } else { global.threads };
-        Context { console, progress, device: global.device, threads, log_level: global.log_level.clone() }
+        let runtime = OnceLock::new();
+        Context { console, progress, device: global.device, threads, log_level: global.log_level.clone(), runtime }
     }
 
     /// Turns on logging and the signal handlers; called once, before the command.
@@ -74,6 +79,31 @@ impl Context {
                 Device::gpu(Box::new(emu), Kind::Emu, plan)
             }
         }
+    }
+
+    /// The one asynchronous runtime: for distillation and judges, made when the first of them needs it.
+    pub fn runtime(&self) -> Result<&tokio::runtime::Runtime> {
+        if let Some(runtime) = self.runtime.get() {
+            return Ok(runtime);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(self.threads)
+            .enable_all()
+            .build()
+            .map_err(|e| Error::Failed(format!("the asynchronous runtime: {e}")))?;
+        Ok(self.runtime.get_or_init(|| runtime))
+    }
+
+    /// Who scores, as a config says; `place` names its group of keys. Verdicts of a judge are kept in `run_dir`.
+    pub fn scorer(
+        &self,
+        mode: Mode,
+        judge: Option<&JudgeConfig>,
+        command: (&CommandConfig, &str),
+        run_dir: Option<&Path>,
+    ) -> Result<Arc<Scorer>> {
+        let runtime = || Ok(self.runtime()?.handle().clone());
+        Ok(Arc::new(Scorer::new(mode, judge, command, run_dir, runtime)?))
     }
 
     /// Whom long work reports to.

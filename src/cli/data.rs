@@ -64,7 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 fn run_distill(args: &DistillArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<DataConfig>()? else { return Ok(()) };
     let job = distill::Job::new(&config)?;
-    let judge = config.judge.as_ref().map_or("no judge".to_owned(), |judge| format!("judge {}", judge.model));
+    let judge = config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
     context.say(&format!(
         "distill: {} questions x {} answers from {}; {judge}",
         job.questions(),
@@ -82,12 +82,7 @@ fn run_distill(args: &DistillArgs, context: &Context) -> Result<()> {
         }
         None => {
             dir.begin(&config, context)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(context.threads())
-                .enable_all()
-                .build()
-                .map_err(|e| Error::Failed(format!("the asynchronous runtime: {e}")))?;
-            runtime.block_on(job.run(dir.path(), context.observer()))?
+            context.runtime()?.block_on(job.run(dir.path(), context.observer()))?
         }
     };
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;

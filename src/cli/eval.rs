@@ -69,10 +69,12 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         true => digits::splits(&crate::config::TaskConfig::default(), config.seed)?.heldout,
         false => data::load(&config.data, config.seed)?.0,
     };
-    let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
+    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(out))?;
+    let task = VerifiedRows::scored_by(digits::NAME, rows, scorer.clone())?;
     let job = Job::new(model, &config, &task)?;
     let plan = job.plan(context.target())?;
-    context.say(&format!("eval: {} questions of {}; judge off; {}", job.len(), digits::NAME, memory::line(&plan)));
+    let (judge, memory) = (scorer.describe(), memory::line(&plan));
+    context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), digits::NAME));
     if args.dry_run {
         return Ok(());
     }
@@ -86,7 +88,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         let mut device = context.device(&memory::with_slack(&plan))?;
         let begun = Instant::now();
         let samples = job.run(&mut device, context.observer(), "eval")?;
-        eval::write(out, model, &config, digits::NAME, &samples, begun.elapsed().as_secs_f64())?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let judge = eval::write(out, model, &config, scorer.judge(), digits::NAME, &samples, seconds)?;
+        if let Some(judge) = judge {
+            context.say(&judge.line());
+        }
     }
     super::print(&format!("{}\n", summary.display()))
 }

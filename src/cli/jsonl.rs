@@ -1,57 +1,155 @@
 //! Commands that read JSON lines on stdin and write one line for each to stdout, in the same order.
+//!
+//! A thread reads ahead; what has come is answered together, on all cores. A partner that waits for each answer is
+//! served, a whole file goes through at full speed.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use rayon::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::signal;
 use crate::error::{Error, Result};
 
-/// Answers every line of stdin. `expected` names a line's keys. A line that cannot be read ends the command with
-/// an error that names its number; the lines before it are answered.
-pub(super) fn answer<In: DeserializeOwned, Out: Serialize>(expected: &str, each: impl Fn(In) -> Out) -> Result<()> {
-    // Nothing is kept between lines, so the first signal may end the process.
-    signal::end_at_once();
-    filter(std::io::stdin().lock(), std::io::stdout().lock(), expected, each)
+/// Lines answered together at most: the last ones of a batch that goes to a judge are waited for alone.
+const BATCH_LINES: usize = 4096;
+/// Bytes answered together at most, give or take one line.
+const BATCH_BYTES: usize = 16 << 20;
+/// Blocks of lines read ahead.
+const AHEAD: usize = 8;
+
+/// A line of stdin.
+pub(super) struct Line<In> {
+    /// Its number, for messages.
+    pub(super) place: String,
+    /// What it says.
+    pub(super) value: In,
 }
 
-fn filter<In: DeserializeOwned, Out: Serialize>(
-    input: impl std::io::Read,
+/// Answers every line of stdin. `expected` names a line's keys. A line that cannot be read ends the command with
+/// an error that names its number; the lines before it are answered.
+pub(super) fn answer<In, Out>(expected: &str, each: impl Fn(In) -> Out + Sync) -> Result<()>
+where
+    In: DeserializeOwned + Send,
+    Out: Serialize + Send,
+{
+    answer_many(expected, |lines| lines.into_par_iter().map(|line: Line<In>| Ok(each(line.value))).collect())
+}
+
+/// [`answer`] for many lines at a time: `all` gives as many results as it takes lines, in their order. The first that
+/// is an error ends the command once those before it are written.
+pub(super) fn answer_many<In, Out>(expected: &str, all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>) -> Result<()>
+where
+    In: DeserializeOwned + Send,
+    Out: Serialize,
+{
+    // Nothing is kept between lines, so the first signal may end the process.
+    signal::end_at_once();
+    filter(std::io::stdin(), std::io::stdout().lock(), expected, all)
+}
+
+/// Lines with their numbers from 1; blank ones are left out.
+type Block = Vec<(usize, Vec<u8>)>;
+
+fn filter<In, Out>(
+    input: impl Read + Send + 'static,
     mut output: impl Write,
     expected: &str,
-    each: impl Fn(In) -> Out,
-) -> Result<()> {
-    let mut input = BufReader::new(input);
-    let (mut line, mut out, mut number) = (Vec::new(), Vec::new(), 0usize);
-    loop {
-        line.clear();
-        number += 1;
-        let read = input.read_until(b'\n', &mut line).map_err(Error::io("standard input"))?;
+    mut all: impl FnMut(Vec<Line<In>>) -> Vec<Result<Out>>,
+) -> Result<()>
+where
+    In: DeserializeOwned + Send,
+    Out: Serialize,
+{
+    let (send, blocks) = sync_channel(AHEAD);
+    // Not joined: it may wait for a line that nobody needs any more.
+    std::thread::spawn(move || read(BufReader::with_capacity(1 << 18, input), &send));
+    while let Some(batch) = next(&blocks)? {
+        let parse = |(number, line): &(usize, Vec<u8>)| match serde_json::from_slice::<In>(line.trim_ascii()) {
+            Ok(value) => Ok(Line { place: place(*number), value }),
+            Err(error) => Err(Error::input(place(*number), found(&error), expected)),
+        };
         let mut failure = None;
-        if !line.trim_ascii().is_empty() {
-            match serde_json::from_slice::<In>(line.trim_ascii()) {
-                Ok(value) => {
-                    serde_json::to_writer(&mut out, &each(value)).map_err(|e| Error::Failed(e.to_string()))?;
+        let mut lines = Vec::with_capacity(batch.len());
+        for line in batch.par_iter().map(parse).collect::<Vec<_>>() {
+            match line {
+                Ok(line) => lines.push(line),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let mut out = Vec::new();
+        for answer in all(lines) {
+            match answer {
+                Ok(answer) => {
+                    serde_json::to_writer(&mut out, &answer).map_err(|e| Error::Failed(e.to_string()))?;
                     out.push(b'\n');
                 }
-                Err(error) => failure = Some(Error::input(place(number), found(&error), expected)),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
             }
         }
-        // Written when there is nothing more to read at once: whole pipes are fast, a waiting partner is served.
-        if read == 0 || failure.is_some() || input.buffer().is_empty() || out.len() > 1 << 16 {
-            match output.write_all(&out).and_then(|()| output.flush()) {
-                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other.map_err(Error::io("standard output"))?,
-            }
-            out.clear();
+        match output.write_all(&out).and_then(|()| output.flush()) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other.map_err(Error::io("standard output"))?,
         }
-        match failure {
-            Some(error) => return Err(error),
-            None if read == 0 => return Ok(()),
-            None => {}
+        if let Some(error) = failure {
+            return Err(error);
         }
     }
+    Ok(())
+}
+
+/// Sends what comes in blocks: as soon as there is nothing more to read at once.
+fn read(mut input: BufReader<impl Read>, send: &SyncSender<std::io::Result<Block>>) {
+    let (mut block, mut bytes, mut number) = (Block::new(), 0, 0);
+    loop {
+        number += 1;
+        let mut line = Vec::new();
+        let read = match input.read_until(b'\n', &mut line) {
+            Ok(read) => read,
+            Err(error) => {
+                let _ = send.send(Ok(block)).and_then(|()| send.send(Err(error)));
+                return;
+            }
+        };
+        bytes += read;
+        if !line.trim_ascii().is_empty() {
+            block.push((number, line));
+        }
+        if (read == 0 || input.buffer().is_empty() || bytes > BATCH_BYTES / AHEAD || block.len() >= BATCH_LINES / AHEAD)
+            && !block.is_empty()
+        {
+            bytes = 0;
+            if send.send(Ok(std::mem::take(&mut block))).is_err() {
+                return;
+            }
+        }
+        if read == 0 {
+            return;
+        }
+    }
+}
+
+/// What has come: at least one block, waited for, and those behind it; `None` at the end.
+fn next(blocks: &Receiver<std::io::Result<Block>>) -> Result<Option<Block>> {
+    let Ok(first) = blocks.recv() else { return Ok(None) };
+    let mut batch = first.map_err(Error::io("standard input"))?;
+    let size = |block: &Block| block.iter().map(|(_, line)| line.len()).sum::<usize>();
+    let mut bytes = size(&batch);
+    while batch.len() < BATCH_LINES && bytes < BATCH_BYTES {
+        let Ok(block) = blocks.try_recv() else { break };
+        let block = block.map_err(Error::io("standard input"))?;
+        bytes += size(&block);
+        batch.extend(block);
+    }
+    Ok(Some(batch))
 }
 
 fn place(number: usize) -> String {
@@ -69,7 +167,8 @@ mod tests {
 
     fn run(input: &[u8]) -> (Result<()>, String) {
         let mut out = Vec::new();
-        let result = filter(input, &mut out, "a number", |x: f64| x * 2.0);
+        let double = |lines: Vec<Line<f64>>| lines.into_iter().map(|line| Ok(line.value * 2.0)).collect();
+        let result = filter(std::io::Cursor::new(input.to_vec()), &mut out, "a number", double);
         (result, String::from_utf8(out).unwrap())
     }
 
@@ -78,6 +177,9 @@ mod tests {
         let (result, out) = run(b"1\n\n 2.5 \r\n3");
         assert!(result.is_ok());
         assert_eq!(out, "2.0\n5.0\n6.0\n");
+        let many: String = (0..20_000).map(|i| format!("{i}\n")).collect();
+        let want: String = (0..20_000).map(|i| format!("{}.0\n", 2 * i)).collect();
+        assert_eq!(run(many.as_bytes()).1, want);
     }
 
     #[test]
@@ -88,5 +190,18 @@ mod tests {
             assert!(error.to_string().contains("line 2") && error.exit_code() == 2, "{error}");
             assert_eq!(out, "2.0\n");
         }
+    }
+
+    #[test]
+    fn an_answer_that_fails_ends_after_those_before_it() {
+        let mut out = Vec::new();
+        let odd = |line: Line<u64>| match line.value % 2 {
+            0 => Err(Error::Failed(format!("{} is even", line.place))),
+            _ => Ok(line.value),
+        };
+        let all = |lines: Vec<Line<u64>>| lines.into_iter().map(odd).collect();
+        let error = filter(&b"1\n3\n4\n5\n"[..], &mut out, "a number", all).unwrap_err();
+        assert_eq!(error.to_string(), "standard input, line 3 is even");
+        assert_eq!(out, b"1\n3\n");
     }
 }

@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::run_dir::RunDir;
 use super::{ConfigArgs, Context, RunArgs, memory};
-use crate::config::{DatasetConfig, EndpointConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig, to_yaml};
+use crate::config::{
+    CommandConfig, DatasetConfig, EndpointConfig, JudgeConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig,
+    to_yaml,
+};
 use crate::data::{Form, Row, distill, read, whole, write};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -17,6 +20,7 @@ use crate::eval::samples::{self, Sample};
 use crate::eval::stats;
 use crate::model::{Model, ModelConfig};
 use crate::report;
+use crate::reward::process::Pool;
 use crate::rl::run as rl;
 use crate::task::{VerifiedRows, digits, digits_teacher};
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
@@ -40,6 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
     let recipe = Recipe { dir: args.run.out.clone(), config, context };
     recipe.announce();
+    recipe.try_commands()?;
     if args.run.dry_run {
         return Ok(());
     }
@@ -86,8 +91,31 @@ impl Recipe<'_> {
         let steps = rl.total_training_steps.map_or("one epoch of".to_owned(), |n| n.to_string());
         say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
         say(format!("  eval     {} held-out questions, greedy and at temperature 1", c.task.num_heldout_questions));
-        say("  judge    off: rules alone decide what is right".to_owned());
+        say(format!("  judge    {}", self.judges()));
         say("one to three minutes on two cores with configs/digits.yaml; stop and go on at any time".to_owned());
+    }
+
+    /// Starts and ends the reward commands: one that is not there is found before the hours of the stages before it.
+    fn try_commands(&self) -> Result<()> {
+        let (rl, eval) = (self.config.rl.reward.command(), &self.config.eval.reward);
+        for (command, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
+            if !command.command.is_empty() {
+                Pool::start(&CommandConfig { workers: 1, ..command.clone() }, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who decides what is right beside the rules, and where.
+    fn judges(&self) -> String {
+        let c = &self.config;
+        let judges = [("data", &c.data.judge), ("rl", &c.rl.judge), ("eval", &c.eval.judge)];
+        let commands = [("rl", &c.rl.reward.command), ("eval", &c.eval.reward.command)];
+        let named = |(stage, judge): (&str, &Option<JudgeConfig>)| Some(format!("{} ({stage})", judge.as_ref()?.model));
+        let commands = commands.into_iter().filter(|(_, command)| !command.is_empty());
+        let commands: Vec<String> = commands.map(|(stage, c)| format!("reward by {} ({stage})", c.join(" "))).collect();
+        let judges: Vec<String> = judges.into_iter().filter_map(named).chain(commands).collect();
+        if judges.is_empty() { "off: rules alone decide what is right".to_owned() } else { judges.join(", ") }
     }
 
     fn base_name(&self) -> String {
@@ -176,12 +204,7 @@ impl Recipe<'_> {
         save("questions.parquet", &splits.teach)?;
         save("rl.parquet", &splits.train)?;
         save("heldout.parquet", &splits.heldout)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(self.context.threads())
-            .enable_all()
-            .build()
-            .map_err(|e| Error::Failed(format!("the asynchronous runtime: {e}")))?;
-        let kept = runtime.block_on(self.distill(&dir))?;
+        let kept = self.context.runtime()?.block_on(self.distill(&dir))?;
         let summary = json!({
             "in": kept.rows, "kept": kept.kept, "rejected": kept.rejected, "unjudged": kept.unjudged,
             "requests": kept.requests, "tokens": kept.tokens, "judge": kept.judge, "seconds": begun.elapsed().as_secs_f64(),
@@ -269,7 +292,10 @@ impl Recipe<'_> {
             config.train_files = vec![read::entry(self.path("data").join("rl.parquet"))];
         }
         self.keep_config(&dir, &to_yaml(&config)?)?;
-        let job = rl::Job::new(&dir, config)?;
+        let command = config.reward.command();
+        let scorer =
+            self.context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "rl.reward"), Some(&self.dir))?;
+        let job = rl::Job::new(&dir, config, scorer)?;
         let plan = job.plan(self.context.target())?;
         self.context.say(&format!("rl: {} questions; {}", job.questions.len(), memory::line(&plan)));
         let mut device = self.context.device(&memory::with_slack(&plan))?;
@@ -292,13 +318,20 @@ impl Recipe<'_> {
             false => config.data.clone(),
         };
         let rows = crate::data::load(&data, config.seed)?.0;
-        let task = VerifiedRows::new(digits::NAME, rows, config.mode)?;
+        let command = (&config.reward, "eval.reward");
+        let scorer = self.context.scorer(config.mode, config.judge.as_ref(), command, Some(&self.dir))?;
+        let task = VerifiedRows::scored_by(digits::NAME, rows, scorer.clone())?;
         let model = self.model(stage);
         let job = eval::Job::new(&model, config, &task)?;
         let mut device = self.context.device(&memory::with_slack(&job.plan(self.context.target())?))?;
         let begun = Instant::now();
         let samples = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
-        eval::write(&out, &model, config, digits::NAME, &samples, begun.elapsed().as_secs_f64())
+        let seconds = begun.elapsed().as_secs_f64();
+        let judge = eval::write(&out, &model, config, scorer.judge(), digits::NAME, &samples, seconds)?;
+        if let Some(judge) = judge {
+            self.context.say(&judge.line());
+        }
+        Ok(())
     }
 
     fn summarise(&self, elapsed: f64) -> Result<()> {
@@ -314,8 +347,11 @@ impl Recipe<'_> {
         let data = number(&self.path("data").join("summary.json"), "seconds")?;
         let [sft, control, rl] = ["sft", "control", "rl"].map(|stage| self.step_seconds(stage));
         let (sft, control, rl) = (sft?, control?, rl?);
+        let judges: Map<String, Value> =
+            report::judges(&self.dir).into_iter().map(|(stage, judge)| (stage, json!(judge))).collect();
         let summary = json!({
             "seed": self.config.seed,
+            "judge": Some(judges).filter(|judges| !judges.is_empty()),
             "device": self.context.device_kind(),
             "stages": stages,
             // Of steps that count: what a kill threw away is not in them, nor is time between two starts.

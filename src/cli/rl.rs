@@ -18,13 +18,17 @@ pub struct Args {
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<RlConfig>()? else { return Ok(()) };
-    let job = Job::new(&args.run.out, config.clone())?;
+    let command = config.reward.command();
+    let scorer =
+        context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), Some(&args.run.out))?;
+    let judge = scorer.describe();
+    let job = Job::new(&args.run.out, config.clone(), scorer)?;
     let plan = job.plan(context.target())?;
     if job.left_out > 0 {
         context.say(&format!("{} prompts over max_prompt_length are left out", job.left_out));
     }
     context.say(&format!(
-        "rl: {} steps of {} prompts x {} rollouts over {} questions; judge off; {}",
+        "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}; {}",
         job.total_steps(),
         config.train_batch_size,
         config.rollout.n,

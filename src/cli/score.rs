@@ -2,21 +2,29 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Context, jsonl};
+use super::jsonl::Line;
+use super::{Context, Overrides, jsonl};
+use crate::config::ScoreConfig;
 use crate::error::Result;
-use crate::reward::{self, Mode};
+use crate::reward::judge::{Ruling, Summary};
+use crate::reward::{Item, Judged};
 
 /// Arguments of `omr score`.
 #[derive(clap::Args)]
 #[command(after_help = "Prints {\"score\",\"acc_score\",\"format_reward_score\",\"predict_str\",\"why\",\"judge\"}, \
-    one line for each response. judge is null: no judge is asked.")]
+    one line for each response. judge is its word, 1 or 0, where the rules said no and a judge was asked; \
+    \"unjudged\" where it gave none; else null. It is asked with USE_LLM_JUDGE=true, OPENAI_BASE_URL, \
+    OPENAI_API_KEY and OPENAI_MODEL_NAME, or judge.base_url=URL judge.model=NAME. One's own reward: \
+    reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
     /// Read {"response","ground_truth","question"?} lines on stdin
-    #[arg(long, required = true)]
+    #[arg(long, required_unless_present = "print_config")]
     jsonl: bool,
-    /// strict, or compat: the published scorer
-    #[arg(long, default_value = "strict", value_name = "MODE")]
-    mode: Mode,
+    /// strict, or compat: the published scorer; strict if not given
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    #[command(flatten)]
+    overrides: Overrides,
 }
 
 #[derive(Deserialize)]
@@ -28,27 +36,50 @@ struct Response {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct Scored {
     score: f64,
     acc_score: f64,
     format_reward_score: f64,
     predict_str: String,
     why: &'static str,
-    judge: Option<i64>,
+    judge: Option<Ruling>,
 }
 
 /// Prints the scores to stdout.
-pub fn run(args: &Args, _: &Context) -> Result<()> {
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let mut overrides = args.overrides.clone();
+    overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
+    let Some(config) = overrides.load::<ScoreConfig>(None)? else { return Ok(()) };
+    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), None)?;
+    context.say(&format!("score: {}; {}", config.mode.name(), scorer.describe()));
+    let mut summary = scorer.judge().map(Summary::new);
     let expected = "{\"response\": text, \"ground_truth\": text, \"question\"?: text}";
-    jsonl::answer(expected, |r: Response| {
-        let s = reward::score(&r.response, &r.ground_truth, r.question.as_deref(), args.mode);
-        Line {
-            score: s.score,
-            acc_score: s.acc_score,
-            format_reward_score: s.format_reward_score,
-            predict_str: s.predict_str,
-            why: s.why,
-            judge: None,
+    let done = jsonl::answer_many(expected, |lines: Vec<Line<Response>>| {
+        let judged = scorer.score_all(lines.into_iter().map(item).collect());
+        if let Some(summary) = &mut summary {
+            judged.iter().flatten().for_each(|judged| summary.count(judged.judge.as_ref()));
         }
-    })
+        judged.into_iter().map(|judged| judged.map(scored)).collect()
+    });
+    if let Some(summary) = summary {
+        context.say(&summary.line());
+    }
+    done
+}
+
+fn item(line: Line<Response>) -> Item {
+    let Response { response, ground_truth, question } = line.value;
+    Item { response, ground_truth, question, place: line.place }
+}
+
+fn scored(judged: Judged) -> Scored {
+    let Judged { score, judge, .. } = judged;
+    Scored {
+        score: score.score,
+        acc_score: score.acc_score,
+        format_reward_score: score.format_reward_score,
+        predict_str: score.predict_str,
+        why: score.why,
+        judge,
+    }
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::judge::{group_from_env, judge_from_env};
-use super::{Config, JudgeConfig, Mode, Rule, Safe, Secret};
+use super::judge::{check_judge, group_from_env, judge_from_env};
+use super::{Config, JudgeConfig, Mode, Place, Rule, Safe, Secret};
+use crate::error::Result;
 
 choice! {
     /// File format of rows.
@@ -84,5 +85,8 @@ impl Config for DataConfig {
         let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
         group_from_env(tree, "teacher", &teacher, env);
         judge_from_env(tree, env);
+    }
+    fn validate(&self, place: &Place) -> Result<()> {
+        check_judge(place, "", &self.judge)
     }
 }

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, Mode, Rule, Safe};
+use super::judge::{check_judge, judge_from_env};
+use super::{CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe};
+use crate::error::Result;
 
 settings! {
     /// `omr eval` and the `eval` part of a recipe.
@@ -42,6 +44,9 @@ impl Config for EvalConfig {
     const NAME: &'static str = "eval";
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        super::judge::judge_from_env(tree, env);
+        judge_from_env(tree, env);
+    }
+    fn validate(&self, place: &Place) -> Result<()> {
+        check_judge(place, "", &self.judge)
     }
 }

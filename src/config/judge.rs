@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Config, EndpointConfig, Mode, Rule, Safe, Secret};
+use super::{Config, EndpointConfig, Mode, Place, Rule, Safe, Secret};
+use crate::error::{Error, Result};
 
 settings! {
     /// A language model asked where the rules say no: an OpenAI-compatible server.
@@ -36,6 +37,19 @@ settings! {
 }
 
 impl JudgeConfig {
+    /// An error where the server or its model is not named; `at` makes a key's place of its name.
+    pub fn check(&self, at: impl Fn(&str) -> String) -> Result<()> {
+        let missing = |key: &str, variable: &str| {
+            let expected = format!("the judge's, here or in the variable {variable}");
+            Err(Error::input(at(key), "nothing", expected))
+        };
+        match (self.base_url.is_empty(), self.model.is_empty()) {
+            (true, _) => missing("base_url", "OPENAI_BASE_URL"),
+            (_, true) => missing("model", "OPENAI_MODEL_NAME"),
+            _ => Ok(()),
+        }
+    }
+
     /// The server alone.
     pub fn endpoint(&self) -> EndpointConfig {
         EndpointConfig {
@@ -82,6 +96,16 @@ impl Config for ScoreConfig {
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         judge_from_env(tree, env);
     }
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        check_judge(place, "", &self.judge)
+    }
+}
+
+/// A judge has a server and a model; `path` is the group that holds it.
+pub(super) fn check_judge(place: &Place, path: &str, judge: &Option<JudgeConfig>) -> Result<()> {
+    let path = super::setting::join(path, "judge");
+    judge.as_ref().map_or(Ok(()), |judge| judge.check(|key| place.of(&super::setting::join(&path, key))))
 }
 
 /// Sets keys of the group `group` from environment variables that are set and not empty.

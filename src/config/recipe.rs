@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::judge::{check_judge, judge_from_env};
 use super::{Config, DataConfig, Dtype, EvalConfig, Place, RlConfig, Rule, SftConfig};
 use crate::error::Result;
 
@@ -145,13 +146,15 @@ impl Config for RecipeConfig {
                     stage.entry("dtype").or_insert(dtype.clone());
                 }
                 if name != "sft" {
-                    super::judge::judge_from_env(stage, env);
+                    judge_from_env(stage, env);
                 }
             }
         }
     }
 
     fn validate(&self, place: &Place) -> Result<()> {
+        check_judge(place, "data", &self.data.judge)?;
+        check_judge(place, "eval", &self.eval.judge)?;
         self.rl.check_parts(place, "rl")?;
         super::sft::check_pixels(place, "sft", self.sft.image_min_pixels, self.sft.image_max_pixels)
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::judge::{check_judge, judge_from_env};
 use super::{
     CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Place, Rule, Safe,
 };
@@ -292,6 +293,7 @@ impl RlConfig {
             let found = self.filter_groups.metric.clone();
             return Err(Error::input(at("filter_groups.metric"), found, format!("one of {}", metrics.join(", "))));
         }
+        check_judge(place, path, &self.judge)?;
         super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
     }
 }
@@ -300,7 +302,7 @@ impl Config for RlConfig {
     const NAME: &'static str = "rl";
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        super::judge::judge_from_env(tree, env);
+        judge_from_env(tree, env);
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

@@ -98,6 +98,37 @@ fn the_environment_names_the_teacher_and_its_key_is_never_written() {
 }
 
 #[test]
+fn the_environment_turns_the_judge_on_and_off() {
+    let load_rl = |use_judge: &str, lines: &[&str]| -> crate::error::Result<RlConfig> {
+        let env = |name: &str| match name {
+            "USE_LLM_JUDGE" => Some(use_judge.to_owned()),
+            "OPENAI_BASE_URL" => Some("http://localhost:9/v1".to_owned()),
+            "OPENAI_API_KEY" => Some("hidden-word".to_owned()),
+            "OPENAI_MODEL_NAME" => Some("j".to_owned()),
+            _ => None,
+        };
+        let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        load(None, &lines, &env)
+    };
+    let judge = load_rl("YES", &["judge.concurrency=3"]).unwrap().judge.unwrap();
+    assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:9/v1", "j"));
+    assert_eq!((judge.concurrency, judge.temperature, judge.max_tokens), (3, 0.0, 5));
+    assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
+    assert_eq!(load_rl("no", &[]).unwrap().judge, None);
+    assert_eq!(load_rl("", &[]).unwrap().judge, None);
+    // Typed words win; a judge that is typed takes the key alone.
+    let typed = ["judge.base_url=http://localhost:8/v1", "judge.model=k"];
+    let judge = load_rl("", &typed).unwrap().judge.unwrap();
+    assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:8/v1", "k"));
+    assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
+    let error = load_rl("", &["judge.model=k"]).unwrap_err().to_string();
+    assert!(error.contains("judge.base_url") && error.contains("OPENAI_BASE_URL"), "{error}");
+    let env = |name: &str| (name == "USE_LLM_JUDGE").then(|| "1".to_owned());
+    let error = load::<RecipeConfig>(None, &[], &env).unwrap_err().to_string();
+    assert!(error.contains("data.judge.base_url"), "{error}");
+}
+
+#[test]
 fn every_key_has_a_meaning_and_a_type() {
     let all =
         [keys::<RecipeConfig>(), keys::<SftConfig>(), keys::<RlConfig>(), keys::<EvalConfig>(), keys::<DataConfig>()];

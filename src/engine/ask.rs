@@ -1,7 +1,8 @@
 //! Asking: questions through the engine, each response scored as it ends. RL and evaluation both ask this way.
 
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::collections::HashMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use rayon::prelude::*;
 
@@ -12,9 +13,13 @@ use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
-use crate::reward::Score;
+use crate::reward::judge::Ruling;
+use crate::reward::{Judged, Score};
 use crate::task::Task;
 use crate::text::Chat;
+
+/// How often a stop by the user is looked for while scores are waited for.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// A question, ready to be asked.
 #[derive(Clone, Debug)]
@@ -66,6 +71,8 @@ pub struct Rollout {
     pub response: String,
     /// The verdict.
     pub score: Score,
+    /// The judge's word, where it was asked.
+    pub judge: Option<Ruling>,
 }
 
 /// How to ask.
@@ -87,8 +94,19 @@ pub struct Asking<'a> {
     pub task: &'a dyn Task,
 }
 
+/// What the scorer's thread hears.
+enum Heard {
+    /// A response ended.
+    Ended(usize, Output),
+    /// The response of this index has its score.
+    Scored(usize, Result<Judged>),
+    /// Generation failed or was stopped: no score is waited for.
+    GivenUp,
+}
+
 /// Asks `questions` (each `n` times) and scores the responses beside the generation, in the order of questions
-/// and rollouts. `first` names the first question in the sampling noise. `on_progress` hears how many ended.
+/// and rollouts. `first` names the first question in the sampling noise. `on_progress` hears how many ended, and is
+/// asked again while scores are waited for. A response without a score ends it with an error.
 pub fn ask(
     dev: &mut Device,
     model: &Model,
@@ -99,42 +117,101 @@ pub fn ask(
 ) -> Result<Vec<Rollout>> {
     let requests = requests(questions, first, asking);
     let mut engine = Engine::new(model, dev, asking.engine)?;
-    let (sender, receiver) = mpsc::channel::<(usize, Output)>();
+    let (sender, receiver) = mpsc::channel::<Heard>();
+    let (over, is_over) = mpsc::channel::<()>();
     let total = questions.len() * asking.n;
-    let (generated, mut scored) = std::thread::scope(|scope| {
+    let (generated, scored) = std::thread::scope(|scope| {
+        let (told, tell) = (sender.clone(), receiver);
         let scorer = scope.spawn(move || {
-            let mut scored: Vec<Option<Rollout>> = vec![None; total];
-            for (index, output) in receiver {
-                let row = &questions[output.request].row;
-                let response = response_text(asking.chat, &output);
-                let score = asking.task.score(row, &response);
-                scored[index] = Some(Rollout { question: output.request, response, score, output });
-            }
-            scored
+            let _over = over;
+            score_beside(questions, asking, total, told, tell)
         });
         let mut ended = 0;
         let generated = engine.generate(model, dev, &requests, |event| {
             if let Event::Finished(output) = event {
                 ended += 1;
                 let index = output.request * asking.n + output.rollout;
-                // The scorer hangs up only by panicking; its panic is raised below.
-                let _ = sender.send((index, output.clone()));
+                // The scorer hangs up when a score failed; its error is the one that counts.
+                let hung_up = |_| Error::Failed("a response was not scored".to_owned());
+                sender.send(Heard::Ended(index, output.clone())).map_err(hung_up)?;
                 on_progress(ended)?;
             }
             Ok(())
         });
+        let mut generated = generated.map(drop);
+        while generated.is_ok() && is_over.recv_timeout(LOOK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            generated = on_progress(ended);
+        }
+        if generated.is_err() {
+            let _ = sender.send(Heard::GivenUp);
+        }
         drop(sender);
         (generated, scorer.join())
     });
     engine.release(dev);
-    generated?;
-    match &mut scored {
-        Ok(scored) => {
+    match scored {
+        Ok(Ok(scored)) => {
+            generated?;
             let lost = || Error::Failed("a response was not scored".to_owned());
-            std::mem::take(scored).into_iter().collect::<Option<Vec<Rollout>>>().ok_or_else(lost)
+            scored.into_iter().collect::<Option<Vec<Rollout>>>().ok_or_else(lost)
         }
+        Ok(Err(failed)) => Err(failed),
         Err(_) => Err(Error::Failed("the scorer panicked (its message is above)".to_owned())),
     }
+}
+
+/// A score that is waited for: dropped without one, it says so.
+struct Wanted {
+    index: usize,
+    told: Option<mpsc::Sender<Heard>>,
+}
+
+impl Wanted {
+    fn tell(&mut self, judged: Result<Judged>) {
+        if let Some(told) = self.told.take() {
+            // The scorer's thread has gone when another score failed.
+            let _ = told.send(Heard::Scored(self.index, judged));
+        }
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.tell(Err(Error::Failed("a response was not scored".to_owned())));
+    }
+}
+
+/// Has responses scored as they end, until each of `total` has its score or none is waited for.
+fn score_beside(
+    questions: &[&Question],
+    asking: Asking<'_>,
+    total: usize,
+    told: mpsc::Sender<Heard>,
+    tell: mpsc::Receiver<Heard>,
+) -> Result<Vec<Option<Rollout>>> {
+    let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
+    let mut waiting: HashMap<usize, (Output, String)> = HashMap::new();
+    let mut scored = 0;
+    while scored < total {
+        match tell.recv() {
+            Ok(Heard::Ended(index, output)) => {
+                let response = response_text(asking.chat, &output);
+                let row = &questions[output.request].row;
+                waiting.insert(index, (output, response.clone()));
+                let mut wanted = Wanted { index, told: Some(told.clone()) };
+                asking.task.score(row, response, Box::new(move |judged| wanted.tell(judged)));
+            }
+            Ok(Heard::Scored(index, judged)) => {
+                let Judged { score, judge, .. } = judged?;
+                if let Some((output, response)) = waiting.remove(&index) {
+                    rollouts[index] = Some(Rollout { question: output.request, response, score, judge, output });
+                    scored += 1;
+                }
+            }
+            Ok(Heard::GivenUp) | Err(_) => break,
+        }
+    }
+    Ok(rollouts)
 }
 
 /// The engine's requests for `questions`; see [`ask`].

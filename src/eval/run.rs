@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::samples::{Answer, Sample, to_jsonl};
 use super::stats;
@@ -17,6 +17,7 @@ use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
+use crate::reward::judge;
 use crate::task::Task;
 use crate::text::Chat;
 
@@ -145,48 +146,62 @@ fn answer(rollout: &Rollout) -> Answer {
         format_reward_score: rollout.score.format_reward_score,
         predict_str: rollout.score.predict_str.clone(),
         why: rollout.score.why.to_string(),
+        judge: rollout.judge.clone(),
     }
 }
 
-/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `seconds` is what the measurement took.
+/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `judge` is the name of the judge that was asked,
+/// `seconds` what the measurement took. What the judge came to.
 pub fn write(
     dir: &Path,
     model: &Path,
     config: &EvalConfig,
+    judge: Option<&str>,
     task: &str,
     samples: &[Sample],
     seconds: f64,
-) -> Result<()> {
+) -> Result<Option<judge::Summary>> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     whole::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
+    let judge = judge.map(|name| {
+        let mut judge = judge::Summary::new(name);
+        samples.iter().flat_map(Sample::answers).for_each(|answer| judge.count(answer.judge.as_ref()));
+        judge
+    });
     let summary = json!({
         "model": model.display().to_string(),
         "mode": config.mode.name(),
-        "judge": Value::Null,
+        "judge": judge,
         "tasks": {task: task_summary(samples)},
         "seconds": seconds,
     });
-    whole::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    whole::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
+    Ok(judge)
 }
 
-/// One task's part of `summary.json`: accuracies with 95 % intervals, format share. There is no judge, so
-/// rule-only figures are the figures.
+/// One task's part of `summary.json`: accuracies with 95 % intervals, by the rules alone beside them; format share.
 fn task_summary(samples: &[Sample]) -> Value {
-    let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
-    let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();
-    let mut metrics = serde_json::Map::new();
-    let mut intervals = serde_json::Map::new();
-    for (name, scores) in [("acc_score", greedy), ("acc_score_t1", sampled)] {
-        if let Some(scores) = scores.filter(|s| !s.is_empty()) {
-            let estimate = stats::accuracy(&scores);
-            metrics.insert(name.to_owned(), estimate.mean.into());
-            intervals.insert(name.to_owned(), json!(estimate.ci95));
+    let of = |get: fn(&Sample) -> Option<f64>| -> Option<stats::Estimate> {
+        let scores: Option<Vec<f64>> = samples.iter().map(get).collect();
+        scores.filter(|scores| !scores.is_empty()).map(|scores| stats::accuracy(&scores))
+    };
+    let (mut metrics, mut rule_only, mut intervals) = (Map::new(), Map::new(), Map::new());
+    for (name, acc, rule_acc) in [
+        ("acc_score", of(Sample::acc), of(Sample::rule_acc)),
+        ("acc_score_t1", of(Sample::acc_t1), of(Sample::rule_acc_t1)),
+    ] {
+        if let (Some(acc), Some(rule_acc)) = (acc, rule_acc) {
+            metrics.insert(name.to_owned(), acc.mean.into());
+            rule_only.insert(name.to_owned(), rule_acc.mean.into());
+            intervals.insert(name.to_owned(), json!(acc.ci95));
         }
     }
-    metrics.insert("format_score".to_owned(), format_share(samples).into());
+    for metrics in [&mut metrics, &mut rule_only] {
+        metrics.insert("format_score".to_owned(), format_share(samples).into());
+    }
     json!({
         "n": samples.len(),
-        "rule_only": metrics.clone(),
+        "rule_only": rule_only,
         "metrics": metrics,
         "ci95": intervals,
         "published_omr_7b": Value::Null,

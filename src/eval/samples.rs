@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::reward::judge::Ruling;
 
 /// One question and its answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,18 +48,47 @@ pub struct Answer {
     /// Why it was judged so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
+    /// The judge's word: a number, or "unjudged"; absent where it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<Ruling>,
+}
+
+impl Answer {
+    /// Accuracy by the rules alone: the judge is asked only where they say no.
+    pub fn rule_acc(&self) -> f64 {
+        if self.judge.is_some() { 0.0 } else { self.acc_score }
+    }
 }
 
 impl Sample {
     /// Share of right answers at temperature 1; `None` when none was sampled.
     pub fn acc_t1(&self) -> Option<f64> {
+        self.mean_t1(|answer| answer.acc_score)
+    }
+
+    /// [`Sample::acc_t1`] by the rules alone.
+    pub fn rule_acc_t1(&self) -> Option<f64> {
+        self.mean_t1(Answer::rule_acc)
+    }
+
+    fn mean_t1(&self, get: impl Fn(&Answer) -> f64) -> Option<f64> {
         let n = self.sampled.len();
-        (n > 0).then(|| self.sampled.iter().map(|answer| answer.acc_score).sum::<f64>() / n as f64)
+        (n > 0).then(|| self.sampled.iter().map(get).sum::<f64>() / n as f64)
     }
 
     /// 1 when the greedy answer is right; `None` when none was asked for.
     pub fn acc(&self) -> Option<f64> {
         self.greedy.as_ref().map(|answer| answer.acc_score)
+    }
+
+    /// [`Sample::acc`] by the rules alone.
+    pub fn rule_acc(&self) -> Option<f64> {
+        self.greedy.as_ref().map(Answer::rule_acc)
+    }
+
+    /// All answers.
+    pub fn answers(&self) -> impl Iterator<Item = &Answer> {
+        self.greedy.iter().chain(&self.sampled)
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::eval::stats::Estimate;
 
 pub use html::page;
-pub use read::{comparison, report};
+pub use read::{comparison, judges, report};
 
 /// Everything a page shows. Empty parts are left out of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

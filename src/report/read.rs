@@ -1,7 +1,7 @@
 //! From run directories (CONTRACT section 2) to a [`RecipeReport`].
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,6 +13,7 @@ use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
 use crate::eval::stats::{self, Estimate, Interval};
+use crate::reward::judge;
 use crate::train::metrics;
 
 /// The models a recipe measures, in the order shown, with what each is.
@@ -286,6 +287,18 @@ fn thousands(value: f64) -> String {
     out
 }
 
+/// The judges a run has asked, with what they said: stage by stage, as the summaries have it.
+pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
+    let mut stages: Vec<(String, PathBuf)> = vec![("run".to_owned(), dir.to_owned())];
+    stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
+    stages.extend(STAGES.map(|(stage, _)| (format!("evaluation of {stage}"), dir.join("eval").join(stage))));
+    let said = |dir: &Path| -> Option<judge::Summary> {
+        let summary: Value = serde_json::from_slice(&std::fs::read(dir.join("summary.json")).ok()?).ok()?;
+        serde_json::from_value(summary.get("judge")?.clone()).ok()
+    };
+    stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
+}
+
 fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
     if let Ok(text) = std::fs::read_to_string(dir.join("config.yaml"))
@@ -300,6 +313,11 @@ fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
         let parts = seconds.iter().filter(|(name, _)| *name != "total");
         let parts: Vec<_> = parts.filter_map(|(name, s)| Some(format!("{name} {}", time(s.as_f64()?)))).collect();
         out.push(("Time".to_owned(), parts.join(", ")));
+    }
+    let judges = judges(dir);
+    match judges.is_empty() {
+        true => out.push(("Judge".to_owned(), "off: rules alone decide what is right".to_owned())),
+        false => out.extend(judges.iter().map(|(stage, judge)| (format!("Judge, {stage}"), judge.line()))),
     }
     let Some(config) = resolved(dir) else { return out };
     let (sft, rl) = (&config.sft, &config.rl);
@@ -326,7 +344,10 @@ fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
-    add("Reward", format!("{} scorer", rl.reward.mode.name()));
+    match rl.reward.command.is_empty() {
+        true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
+        false => add("Reward", format!("by {}", rl.reward.command.join(" "))),
+    }
     out
 }
 

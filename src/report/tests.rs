@@ -20,6 +20,7 @@ fn answer(text: &str, right: bool) -> Answer {
         format_reward_score: 1.0,
         predict_str: predict_str.to_owned(),
         why: String::new(),
+        judge: None,
     }
 }
 

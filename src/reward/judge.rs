@@ -4,7 +4,7 @@
 mod cache;
 mod client;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
 pub use client::{Client, Counts};
@@ -114,6 +114,21 @@ impl Serialize for Ruling {
     }
 }
 
+impl<'de> Deserialize<'de> for Ruling {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Ruling, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Word {
+            Number(i64),
+            Text(String),
+        }
+        Ok(match Word::deserialize(deserializer)? {
+            Word::Number(number) => Ruling::Said(number),
+            Word::Text(text) => Ruling::Unjudged(text),
+        })
+    }
+}
+
 fn start(text: &str) -> String {
     text.chars().take(200).collect()
 }
@@ -153,6 +168,12 @@ impl Summary {
     /// Of `model`, asked nothing yet.
     pub fn new(model: &str) -> Summary {
         Summary { model: model.to_owned(), used: 0, hits: 0, unjudged: 0 }
+    }
+
+    /// In a line, for people.
+    pub fn line(&self) -> String {
+        let Summary { model, used, hits, unjudged } = self;
+        format!("judge {model}: asked about {used} answers, {hits} called right, {unjudged} unjudged")
     }
 
     /// Counts its word on an answer, if it was asked.

@@ -8,10 +8,14 @@ mod compat;
 pub mod extract;
 pub mod judge;
 pub mod math;
+pub mod process;
 pub mod python;
+pub mod scorer;
 mod verify;
 
 pub use crate::config::Mode;
+pub use judge::Judged;
+pub use scorer::{Item, OnScored, Scorer};
 pub use verify::{Verdict, verify};
 
 /// Weight of the format in a score.

@@ -2,6 +2,7 @@
 
 use crate::engine::ask::{Question, Rollout, is_truncated};
 use crate::ops::policy_loss::PolicyLoss;
+use crate::reward::judge;
 use crate::rl::update::Seen;
 use crate::train::metrics::Metrics;
 
@@ -58,6 +59,13 @@ impl StepMetrics {
         self.spread("prompt_length", &prompts);
         let flat = advantages.iter().filter(|&&a| a == 0.0).count();
         self.set("critic/advantages/zero_ratio", flat as f64 / advantages.len().max(1) as f64);
+    }
+
+    /// How often the step's judge was asked, and what it said.
+    pub fn judge(&mut self, judge: &judge::Summary) {
+        for (name, count) in [("used", judge.used), ("hits", judge.hits), ("unjudged", judge.unjudged)] {
+            self.set(&format!("reward/judge/{name}"), count as f64);
+        }
     }
 
     fn spread(&mut self, name: &str, values: &[f64]) {

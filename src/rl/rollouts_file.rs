@@ -35,6 +35,8 @@ pub struct RolloutRow {
     pub response_length: u32,
     /// `stop` or `length`.
     pub finish_reason: String,
+    /// The judge's word: a number, `unjudged`, or empty where it was not asked.
+    pub judge: String,
 }
 
 /// Writes `dir/rollouts/STEP.parquet` whole (temporary file, rename).
@@ -62,6 +64,7 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
         ("advantage", real(|r| r.advantage)),
         ("response_length", lengths),
         ("finish_reason", text(|r| &r.finish_reason)),
+        ("judge", text(|r| &r.judge)),
     ])
     .map_err(|e| broken(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();

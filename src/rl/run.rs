@@ -22,6 +22,8 @@ use crate::model::{Grads, Keep, Model, ModelConfig, Policy};
 use crate::observe::Observer;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::ops::sample::SamplingParams;
+use crate::reward::Scorer;
+use crate::reward::judge::{self, Ruling};
 use crate::rl::advantage;
 use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
@@ -49,6 +51,7 @@ pub struct Job {
     pub questions: Vec<Question>,
     /// Questions left out because their prompt is too long.
     pub left_out: usize,
+    scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
     model_config: ModelConfig,
@@ -70,8 +73,8 @@ struct Batch<'q> {
 }
 
 impl Job {
-    /// Reads the prompts of `config`. Errors name file and row.
-    pub fn new(dir: &Path, config: RlConfig) -> Result<Job> {
+    /// Reads the prompts of `config`. Errors name file and row. `scorer` scores the responses.
+    pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
         let Some(model) = config.model.clone() else {
             return Err(Error::input("model", "nothing", "a model directory to start from"));
         };
@@ -84,7 +87,7 @@ impl Job {
         let model_config = ModelConfig::load(&model.join("config.json"))?;
         let (rows, order) = data::load(&config.train_files, config.seed)?;
         let rows = order.iter().map(|&i| rows[i as usize].clone()).collect();
-        let task = VerifiedRows::new("rl", rows, config.reward.mode)?;
+        let task = VerifiedRows::scored_by("rl", rows, scorer.clone())?;
         let (questions, left_out) =
             ask::questions(task.rows(), &chat, &processor, &model_config, config.max_prompt_length)?;
         let longest =
@@ -102,6 +105,7 @@ impl Job {
             task,
             questions,
             left_out,
+            scorer,
             chat,
             stop_token_ids,
             model_config,
@@ -171,6 +175,11 @@ impl Job {
             let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
             let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
             metrics.rollouts(&rollouts, &batch.questions, &rewards, &advantages, config.max_response_length);
+            if let Some(name) = self.scorer.judge() {
+                let mut judge = judge::Summary::new(name);
+                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
+                metrics.judge(&judge);
+            }
             let experience = rollouts.iter().zip(&advantages);
             let mut experience: Vec<Experience> =
                 experience.map(|(r, &a)| Experience::new(batch.questions[r.question], r, a)).collect();
@@ -205,8 +214,17 @@ impl Job {
         // From the log, which has every step once: this process may have made few of them, or none.
         let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
         let sampling = metrics::sum(&steps, "timing_s/gen");
+        let judge = self.scorer.judge().map(|name| {
+            let sum = |count: &str| metrics::sum(&steps, &format!("reward/judge/{count}")) as u64;
+            let (used, hits, unjudged) = (sum("used"), sum("hits"), sum("unjudged"));
+            judge::Summary { used, hits, unjudged, ..judge::Summary::new(name) }
+        });
+        if let Some(judge) = &judge {
+            observer.note(&judge.line());
+        }
         let summary = json!({
             "steps": trainer.step,
+            "judge": judge,
             "prompts_consumed": trainer.samples_consumed,
             "prompts_left_out": self.left_out,
             "seconds": metrics::sum(&steps, "timing_s/step"),
@@ -340,6 +358,11 @@ impl Job {
             advantage: advantages[i],
             response_length: r.output.token_ids.len() as u32,
             finish_reason: r.output.finish_reason.as_str().to_owned(),
+            judge: match &r.judge {
+                None => String::new(),
+                Some(Ruling::Said(number)) => number.to_string(),
+                Some(Ruling::Unjudged(_)) => "unjudged".to_owned(),
+            },
         };
         rollouts.iter().enumerate().map(row).collect()
     }

@@ -2,7 +2,15 @@ use assert_cmd::Command;
 
 pub(crate) fn omr() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-    for name in ["OAI_BASE_URL", "OAI_API_KEY", "MODEL_VERSION", "OPENAI_BASE_URL", "USE_LLM_JUDGE"] {
+    for name in [
+        "OAI_BASE_URL",
+        "OAI_API_KEY",
+        "MODEL_VERSION",
+        "OPENAI_BASE_URL",
+        "OPENAI_API_KEY",
+        "OPENAI_MODEL_NAME",
+        "USE_LLM_JUDGE",
+    ] {
         command.env_remove(name);
     }
     command

@@ -6,4 +6,5 @@ pub mod generate;
 mod help;
 mod jsonl;
 mod recipe;
+mod score;
 pub(crate) mod training;

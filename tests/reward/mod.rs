@@ -2,7 +2,10 @@
 
 mod formula;
 mod fuzz;
+mod judge;
+pub mod judge_server;
 mod pairs;
+mod process;
 mod properties;
 
 use omr::reward::{Mode, score, verify};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use omr::config::{BaseConfig, Dtype, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
 use omr::data::{Form, Row, read, write};
@@ -12,6 +12,7 @@ use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
 use omr::model::{Model, ModelConfig};
 use omr::observe::{Observer, Silent};
+use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::task::digits;
 use omr::tensor::DType;
@@ -209,7 +210,10 @@ pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) ->
 
 /// [`run_sft`] for RL.
 pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
-    in_parts(dir, stops, |observer| RlJob::new(dir, config.clone())?.run(&mut device(threads), observer))
+    let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    in_parts(dir, stops, |observer| {
+        RlJob::new(dir, config.clone(), scorer.clone())?.run(&mut device(threads), observer)
+    })
 }
 
 fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&dyn Observer) -> Result<()>) -> Outcome {

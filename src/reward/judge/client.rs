@@ -50,15 +50,7 @@ struct Breaker {
 impl Client {
     /// Checks the addresses and opens the cache: the config's, else `dir`. `place` names the config key, for errors.
     pub fn new(config: &JudgeConfig, place: &str, dir: Option<&Path>) -> Result<Client> {
-        for (key, value, variable) in [
-            ("base_url", config.base_url.first(), "OPENAI_BASE_URL"),
-            ("model", Some(&config.model).filter(|model| !model.is_empty()), "OPENAI_MODEL_NAME"),
-        ] {
-            if value.is_none() {
-                let expected = format!("the judge's, here or in the variable {variable}");
-                return Err(Error::input(format!("{place}.{key}"), "nothing", expected));
-            }
-        }
+        config.check(|key| format!("{place}.{key}"))?;
         let deadline = Duration::try_from_secs_f64(config.deadline_s)
             .map_err(|e| Error::input(format!("{place}.deadline_s"), config.deadline_s.to_string(), e.to_string()))?;
         let endpoint = Endpoint::new(&config.endpoint(), place)?.with_deadline(deadline);

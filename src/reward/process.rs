@@ -1,0 +1,273 @@
+//! One's own reward: long-lived processes that read a line of JSON for each response and write one for its score.
+//!
+//! The lines are those of `omr score`: `{"id", "response", "ground_truth", "question"}` in, `{"score", "acc_score"?,
+//! "format_reward_score"?, "predict_str"?}` out. A process has one line at a time, so answers cannot be mixed up; an
+//! `id` in an answer must be the line's. Whatever goes wrong is an error that names the row: a reward is never made
+//! up.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::scorer::{Item, OnScored};
+use super::{Judged, Score};
+use crate::config::CommandConfig;
+use crate::error::{Error, Result};
+
+/// An answer may have so many bytes.
+const LONGEST_LINE: u64 = 1 << 20;
+/// So much of what a process wrote to stderr is quoted.
+const LAST_WORDS: usize = 600;
+/// A process whose input has ended may take so long to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The processes of one command. Dropping it ends them.
+pub struct Pool {
+    jobs: Option<SyncSender<Job>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Job {
+    id: u64,
+    item: Item,
+    reply: OnScored,
+}
+
+impl Pool {
+    /// Starts the processes. Errors, naming `place`, when the command is not there.
+    pub fn start(config: &CommandConfig, place: &str) -> Result<Pool> {
+        let timeout = Duration::try_from_secs_f64(config.timeout_s)
+            .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
+        let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, place));
+        let processes: Vec<Process> = processes.collect::<Result<_>>()?;
+        let (jobs, queue) = sync_channel::<Job>(2 * config.workers);
+        let queue = Arc::new(Mutex::new(queue));
+        let broken: Arc<Mutex<Option<String>>> = Arc::default();
+        let work = |process: Process| {
+            let (queue, broken) = (queue.clone(), broken.clone());
+            std::thread::spawn(move || process.work(&queue, &broken))
+        };
+        Ok(Pool { workers: processes.into_iter().map(work).collect(), jobs: Some(jobs) })
+    }
+
+    /// Has `item` scored; waits while all processes are busy and as many lines wait again. `id` goes with it.
+    pub fn submit(&self, id: u64, item: Item, reply: OnScored) {
+        let Some(jobs) = &self.jobs else { return };
+        if let Err(refused) = jobs.send(Job { id, item, reply }) {
+            (refused.0.reply)(Err(Error::Failed("the threads of the reward command have ended".to_owned())));
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.jobs = None;
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// One process, with a thread for each of its pipes: none of the three can hold up the one that waits for an answer.
+struct Process {
+    name: String,
+    child: Child,
+    /// Lines for the process; `None` once its input is closed.
+    lines: Option<Sender<String>>,
+    answers: Receiver<std::io::Result<Answer>>,
+    said: Arc<Mutex<Vec<u8>>>,
+    /// Closed when all of stderr is in `said`.
+    silent: Receiver<()>,
+    timeout: Duration,
+}
+
+/// A line a process wrote.
+struct Answer {
+    line: String,
+    /// Another was written with it.
+    more: bool,
+}
+
+impl Process {
+    fn start(command: &[String], timeout: Duration, place: &str) -> Result<Process> {
+        let place = format!("{place}.command");
+        let expected = "a program and its arguments, such as [python3, my_reward.py]";
+        let Some((program, arguments)) = command.split_first() else {
+            return Err(Error::input(place, "nothing", expected));
+        };
+        // A process group of its own: Ctrl-C is for omr, which still needs scores to end its step.
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn();
+        let mut child = child.map_err(|e| Error::input(place, format!("{program}: {e}"), expected))?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(Error::Failed(format!("{program}: its pipes are missing")));
+        };
+        let (lines, queue) = channel();
+        std::thread::spawn(move || write_lines(stdin, &queue));
+        let (told, answers) = channel();
+        std::thread::spawn(move || read_lines(stdout, &told));
+        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
+        let keep = said.clone();
+        let (speaking, silent) = channel::<()>();
+        std::thread::spawn(move || {
+            keep_last_words(stderr, &keep);
+            drop(speaking);
+        });
+        Ok(Process { name: command.join(" "), child, lines: Some(lines), answers, said, silent, timeout })
+    }
+
+    /// Scores what comes until nothing more can come. What is broken once stays broken: every later item has the
+    /// first error, which names the row that met it.
+    fn work(mut self, queue: &Mutex<Receiver<Job>>, broken: &Mutex<Option<String>>) {
+        loop {
+            let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(Job { id, item, reply }) = job else { return };
+            let earlier = broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let score = match earlier {
+                Some(what) => Err(what),
+                None => self.score(id, &item).map_err(|what| {
+                    let what = format!("reward command {}: {}: {what}", self.name, item.place);
+                    broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(what).clone()
+                }),
+            };
+            reply(score.map(Judged::by_rules).map_err(Error::Failed));
+        }
+    }
+
+    fn score(&mut self, id: u64, item: &Item) -> std::result::Result<Score, String> {
+        match self.answers.try_recv() {
+            Err(TryRecvError::Empty) => {}
+            Err(TryRecvError::Disconnected) => return Err(format!("the process ended before it{}", self.last_words())),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Ok(Ok(answer)) => return Err(format!("before it came a line nobody asked for: {}", quoted(&answer.line))),
+        }
+        let line = json!({
+            "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
+        });
+        // A process that has gone is met below.
+        let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
+        match self.answers.recv_timeout(self.timeout) {
+            Ok(Ok(Answer { line, more: true })) => Err(format!("more than one line of answer: {}", quoted(&line))),
+            Ok(Ok(Answer { line, .. })) => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(RecvTimeoutError::Timeout) => {
+                let _ = self.child.kill();
+                let seconds = self.timeout.as_secs_f64();
+                Err(format!("no answer within {seconds} s (does it flush its output?){}", self.last_words()))
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(format!("the process ended without an answer{}", self.last_words()))
+            }
+        }
+    }
+
+    /// How it ended and what it wrote to stderr, to be added to an error.
+    fn last_words(&mut self) -> String {
+        self.lines = None;
+        let _ = self.child.kill();
+        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        // Not for ever: a child of its own may hold the pipe.
+        let _ = self.silent.recv_timeout(GRACE);
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = String::from_utf8_lossy(&said);
+        match said.trim() {
+            "" => format!("; {status}"),
+            said => format!("; {status}; it wrote: {said}"),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.lines = None;
+        // Its output ends when it does.
+        let end = Instant::now() + GRACE;
+        while self.answers.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn write_lines(mut stdin: ChildStdin, queue: &Receiver<String>) {
+    for line in queue {
+        if stdin.write_all(line.as_bytes()).and_then(|()| stdin.flush()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_lines(stdout: impl Read, told: &Sender<std::io::Result<Answer>>) {
+    let mut stdout = BufReader::new(stdout);
+    loop {
+        let mut line = Vec::new();
+        let read = (&mut stdout).take(LONGEST_LINE).read_until(b'\n', &mut line);
+        let answer = match read {
+            Ok(0) => return,
+            Ok(_) if line.len() as u64 == LONGEST_LINE => Err(std::io::Error::other("an answer without an end")),
+            Ok(_) => {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                Ok(Answer { line, more: !stdout.buffer().trim_ascii().is_empty() })
+            }
+            Err(error) => Err(error),
+        };
+        if answer.as_ref().is_ok_and(|answer| answer.line.trim().is_empty()) {
+            continue;
+        }
+        let last = answer.is_err();
+        if told.send(answer).is_err() || last {
+            return;
+        }
+    }
+}
+
+fn keep_last_words(mut stderr: impl Read, said: &Mutex<Vec<u8>>) {
+    let mut chunk = [0; 4096];
+    while let Ok(read @ 1..) = stderr.read(&mut chunk) {
+        tracing::debug!("reward command: {}", String::from_utf8_lossy(&chunk[..read]).trim_end());
+        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+        said.extend_from_slice(&chunk[..read]);
+        let over = said.len().saturating_sub(LAST_WORDS);
+        said.drain(..over);
+    }
+}
+
+fn quoted(line: &str) -> String {
+    format!("{:?}", line.trim().chars().take(200).collect::<String>())
+}
+
+/// The score in an answer's line.
+fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
+    let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a line of JSON")?;
+    let number = |key: &str| match answer.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(format!("{key} is not a number")),
+        },
+    };
+    match answer.get("id") {
+        None | Some(Value::Null) => {}
+        Some(other) if other.as_u64() == Some(id) => {}
+        Some(other) => return Err(format!("the answer to id {other} instead of {id}")),
+    }
+    let score = number("score")?.ok_or("an answer without a score")?;
+    Ok(Score {
+        score,
+        acc_score: number("acc_score")?.unwrap_or(score),
+        format_reward_score: number("format_reward_score")?.unwrap_or(0.0),
+        predict_str: answer.get("predict_str").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        why: "reward command",
+    })
+}

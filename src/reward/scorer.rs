@@ -1,0 +1,169 @@
+//! Scores by the rules, by the rules and a judge, or by one's own reward; what takes long goes on beside other work.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+
+use rayon::prelude::*;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc as channel};
+
+use super::process::Pool;
+use super::{Judged, Mode, Score, judge};
+use crate::config::{CommandConfig, JudgeConfig};
+use crate::error::{Error, Result};
+
+/// Responses that may wait for the judge's tasks before whoever brings more has to wait.
+const WAITING: usize = 1024;
+
+/// A response to be scored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The response.
+    pub response: String,
+    /// The right answer.
+    pub ground_truth: String,
+    /// The question, where it is known.
+    pub question: Option<String>,
+    /// File and row, or line: errors name it.
+    pub place: String,
+}
+
+/// Takes a score once it is there, on whatever thread that happens; dropped uncalled when the work is given up.
+pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
+
+/// Scores responses.
+pub struct Scorer {
+    mode: Mode,
+    by: By,
+}
+
+enum By {
+    Rules,
+    Judge { client: judge::Client, jobs: channel::Sender<Job> },
+    Command { name: String, pool: Pool, next: AtomicU64 },
+}
+
+struct Job {
+    item: Item,
+    rules: Score,
+    reply: OnScored,
+}
+
+impl Scorer {
+    /// By the rules alone.
+    pub fn rules(mode: Mode) -> Scorer {
+        Scorer { mode, by: By::Rules }
+    }
+
+    /// As a config says: by `command` where there is one, else by the rules, else by the rules and the judge.
+    /// `run_dir` holds the judge's verdicts; `place` names the config key of the command, for errors. The judge is asked
+    /// on `runtime`, and this scorer may not be used from its tasks.
+    pub fn new(
+        mode: Mode,
+        judge: Option<&JudgeConfig>,
+        command: (&CommandConfig, &str),
+        run_dir: Option<&Path>,
+        runtime: impl FnOnce() -> Result<Handle>,
+    ) -> Result<Scorer> {
+        let (config, place) = command;
+        let by = if !config.command.is_empty() {
+            let pool = Pool::start(config, place)?;
+            By::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
+        } else if let Some(judge) = judge {
+            let client = judge::Client::new(judge, "judge", run_dir.map(|dir| dir.join("judge")).as_deref())?;
+            let (jobs, queue) = channel::channel(WAITING);
+            runtime()?.spawn(judge_all(client.clone(), mode, queue));
+            By::Judge { client, jobs }
+        } else {
+            By::Rules
+        };
+        Ok(Scorer { mode, by })
+    }
+
+    /// Who decides, for the first screen: the judge's name and address, or that there is none.
+    pub fn describe(&self) -> String {
+        match &self.by {
+            By::Rules => "judge off".to_owned(),
+            By::Judge { client, .. } => format!("judge {} at {}", client.model(), client.url()),
+            By::Command { name, .. } => format!("judge off, reward by {name}"),
+        }
+    }
+
+    /// The judge's name, when there is one.
+    pub fn judge(&self) -> Option<&str> {
+        match &self.by {
+            By::Judge { client, .. } => Some(client.model()),
+            _ => None,
+        }
+    }
+
+    /// The score by the rules alone.
+    fn by_rules(&self, item: &Item) -> Score {
+        super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.mode)
+    }
+
+    /// Has `item` scored. The rules decide at once, on this thread; where a judge or a command has to, `reply` comes
+    /// later. Waits only while very many wait for those.
+    pub fn submit(&self, item: Item, reply: OnScored) {
+        if let By::Command { pool, next, .. } = &self.by {
+            return pool.submit(next.fetch_add(1, Ordering::Relaxed), item, reply);
+        }
+        let rules = self.by_rules(&item);
+        self.judge_or_reply(item, rules, reply);
+    }
+
+    /// The scores of many, in their order; the rules on all cores.
+    pub fn score_all(&self, items: Vec<Item>) -> Vec<Result<Judged>> {
+        let count = items.len();
+        let (send, scored) = mpsc::channel();
+        let reply = |i: usize| -> OnScored {
+            let send = send.clone();
+            // The receiver is gone when this function has panicked.
+            Box::new(move |judged| drop(send.send((i, judged))))
+        };
+        if let By::Command { .. } = self.by {
+            for (i, item) in items.into_iter().enumerate() {
+                self.submit(item, reply(i));
+            }
+        } else {
+            let rules: Vec<Score> = items.par_iter().map(|item| self.by_rules(item)).collect();
+            for (i, (item, rules)) in items.into_iter().zip(rules).enumerate() {
+                self.judge_or_reply(item, rules, reply(i));
+            }
+        }
+        drop(send);
+        let mut out: Vec<Option<Result<Judged>>> = std::iter::repeat_with(|| None).take(count).collect();
+        for (i, judged) in scored {
+            out[i] = Some(judged);
+        }
+        let lost = || Err(Error::Failed("a response was not scored".to_owned()));
+        out.into_iter().map(|judged| judged.unwrap_or_else(lost)).collect()
+    }
+
+    fn judge_or_reply(&self, item: Item, rules: Score, reply: OnScored) {
+        match &self.by {
+            By::Judge { jobs, .. } if rules.acc_score == 0.0 => {
+                // The queue closes only with its runtime; the reply is dropped uncalled then.
+                let _ = jobs.blocking_send(Job { item, rules, reply });
+            }
+            _ => reply(Ok(Judged::by_rules(rules))),
+        }
+    }
+}
+
+/// Asks the judge about each item, many at once.
+async fn judge_all(client: judge::Client, mode: Mode, mut queue: channel::Receiver<Job>) {
+    // More than are sent at once: equal requests and known verdicts take no connection.
+    let permits = Arc::new(Semaphore::new((4 * client.concurrency()).clamp(1, Semaphore::MAX_PERMITS)));
+    while let Some(Job { item, rules, reply }) = queue.recv().await {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        let client = client.clone();
+        tokio::spawn(async move {
+            let Item { response, ground_truth, question, place } = &item;
+            let judged = client.score(rules, response, ground_truth, question.as_deref(), mode).await;
+            reply(judged.map_err(|error| error.within(place)));
+            drop(permit);
+        });
+    }
+}

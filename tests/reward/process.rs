@@ -1,0 +1,134 @@
+//! One's own reward: what a process may answer, and that nothing it does wrong becomes a score.
+
+use std::path::Path;
+
+use omr::config::CommandConfig;
+use omr::error::{Error, Result};
+use omr::reward::{Item, Judged, Mode, Scorer};
+
+fn scorer(script: &str, workers: usize) -> Scorer {
+    within(60.0, script, workers)
+}
+
+fn within(timeout_s: f64, script: &str, workers: usize) -> Scorer {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let config = CommandConfig { command, workers, timeout_s };
+    Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!("no judge is asked")).unwrap()
+}
+
+fn items(count: usize) -> Vec<Item> {
+    let item = |i: usize| Item {
+        response: format!("response {i}"),
+        ground_truth: i.to_string(),
+        question: None,
+        place: format!("rows.jsonl row {}", i + 1),
+    };
+    (0..count).map(item).collect()
+}
+
+fn failure(result: &Result<Judged>) -> String {
+    let error = result.as_ref().unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    error.to_string()
+}
+
+#[test]
+fn answers_come_back_in_the_order_of_the_rows() {
+    // The score is the number behind "id"; the processes share the work as it comes.
+    let script = "while read -r line; do id=${line#*'\"id\":'}; id=${id%%,*}; \
+                  printf '{\"id\":%d,\"score\":%d.5,\"acc_score\":1,\"predict_str\":\"p\"}\\n' $id $id; done";
+    let judged = scorer(script, 3).score_all(items(40));
+    for (i, judged) in judged.into_iter().enumerate() {
+        let score = judged.unwrap().score;
+        assert_eq!((score.score, score.acc_score), (i as f64 + 0.5, 1.0));
+        assert_eq!((score.format_reward_score, score.predict_str.as_str()), (0.0, "p"));
+    }
+}
+
+#[test]
+fn a_process_that_dies_is_an_error_that_names_the_row_it_died_at() {
+    let script = "read -r line; echo '{\"score\": 1}'; read -r line; echo 'KeyError: boom' >&2; exit 3";
+    let judged = scorer(script, 1).score_all(items(4));
+    assert_eq!(judged[0].as_ref().unwrap().score.score, 1.0);
+    // The rows behind it say what happened, not that they failed.
+    for judged in &judged[1..] {
+        let text = failure(judged);
+        for part in ["rows.jsonl row 2", "ended", "exit status: 3", "KeyError: boom"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+    let text = failure(&scorer("exit 4", 2).score_all(items(1))[0]);
+    assert!(text.contains("rows.jsonl row 1") && text.contains("exit status: 4"), "{text}");
+}
+
+#[test]
+fn a_process_that_hangs_is_an_error_that_names_the_row() {
+    let script = "read -r line; echo '{\"score\": 1}'; exec sleep 600";
+    let judged = within(3.0, script, 1).score_all(items(2));
+    assert!(judged[0].is_ok(), "{judged:?}");
+    let text = failure(&judged[1]);
+    assert!(text.contains("rows.jsonl row 2: no answer within 3 s"), "{text}");
+    // One that does not even read what it is given.
+    let long = Item { response: "x".repeat(1 << 20), ..items(1).remove(0) };
+    let text = failure(&within(0.4, "exec sleep 600", 1).score_all(vec![long])[0]);
+    assert!(text.contains("rows.jsonl row 1: no answer within 0.4 s"), "{text}");
+}
+
+#[test]
+fn rubbish_is_an_error_that_names_the_row_and_quotes_it() {
+    for (rubbish, part) in [
+        ("hello", "not a line of JSON: \"hello\""),
+        ("{\"score\": NaN}", "not a line of JSON"),
+        ("{\"acc_score\": 1}", "without a score"),
+        ("{\"score\": null}", "without a score"),
+        ("{\"score\": \"high\"}", "score is not a number"),
+        ("{\"score\": 1, \"acc_score\": []}", "acc_score is not a number"),
+        ("[1]", "without a score"),
+        ("0.5", "without a score"),
+    ] {
+        let script = format!("while read -r line; do echo '{rubbish}'; done");
+        let text = failure(&scorer(&script, 1).score_all(items(1))[0]);
+        assert!(text.contains("rows.jsonl row 1") && text.contains(part), "{rubbish}: {text}");
+    }
+    let text = failure(&scorer("read -r line; head -c 3000000 /dev/zero | tr '\\0' x", 1).score_all(items(1))[0]);
+    assert!(text.contains("an answer without an end"), "{text}");
+}
+
+#[test]
+fn answers_out_of_order_are_an_error() {
+    let text = failure(&scorer("read -r line; echo '{\"id\": 1, \"score\": 1}'", 1).score_all(items(2))[0]);
+    assert!(text.contains("rows.jsonl row 1") && text.contains("id 1 instead of 0"), "{text}");
+    let twice = "while read -r line; do printf '{\"score\": 1}\\n{\"score\": 0}\\n'; done";
+    let text = failure(&scorer(twice, 1).score_all(items(2))[0]);
+    assert!(text.contains("rows.jsonl row 1") && text.contains("more than one line"), "{text}");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_named() {
+    for (command, found) in [(vec!["no-such-program".to_owned()], "no-such-program")] {
+        let config = CommandConfig { command, ..CommandConfig::default() };
+        let made = Scorer::new(Mode::Strict, None, (&config, "rl.reward"), None, || unreachable!());
+        let error = made.err().unwrap();
+        assert!(matches!(error, Error::Input { .. }) && error.to_string().contains("rl.reward.command"), "{error}");
+        assert!(error.to_string().contains(found), "{error}");
+    }
+}
+
+#[test]
+fn the_python_example_scores() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/my_reward.py");
+    let lines = std::fs::read_to_string(&example).unwrap().lines().count();
+    assert!(lines <= 10, "{lines} lines");
+    if std::process::Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("this machine has no python3: the example is not run");
+        return;
+    }
+    let command = vec!["python3".to_owned(), example.display().to_string()];
+    let config = CommandConfig { command, workers: 2, timeout_s: 30.0 };
+    let scorer = Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!()).unwrap();
+    let mut items = items(6);
+    items[3].ground_truth = "another".to_owned();
+    items[4].response = format!("response 4 {}", "and so on ".repeat(50));
+    let scores: Vec<f64> = scorer.score_all(items).into_iter().map(|judged| judged.unwrap().score.score).collect();
+    assert_eq!(scores, [1.1, 1.1, 1.1, 0.1, 1.0, 1.1]);
+}
