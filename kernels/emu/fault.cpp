@@ -13,7 +13,8 @@ namespace emu {
 
 namespace {
 
-struct sigaction previous_segv, previous_bus;
+struct sigaction previous[3];  // in the order of kSignals
+constexpr int kSignals[3] = {SIGSEGV, SIGBUS, SIGFPE};
 std::once_flag installed;
 thread_local Instance* guarded = nullptr;
 thread_local stack_t previous_stack{};
@@ -21,7 +22,7 @@ thread_local void* own_stack = nullptr;
 constexpr size_t kSignalStack = 256 * 1024;
 
 void chain(int number, siginfo_t* info, void* context) {
-    const struct sigaction& old = number == SIGSEGV ? previous_segv : previous_bus;
+    const struct sigaction& old = previous[number == SIGSEGV ? 0 : number == SIGBUS ? 1 : 2];
     if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction != nullptr) {
         old.sa_sigaction(number, info, context);
     } else if (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN && old.sa_handler != nullptr) {
@@ -41,9 +42,15 @@ void handle(int number, siginfo_t* info, void* context) {
     const Fiber& fiber = self();
     char text[256];
     auto at = static_cast<unsigned char*>(info->si_addr);
-    bool on_stack = at >= fiber.stack - 4096 && at < fiber.stack;
-    snprintf(text, sizeof text, "kernel %s: %s at address %p by thread %u of CTA (%u, %u, %u)", emu->entry->name,
-             on_stack ? "stack overflow" : "access outside any buffer", info->si_addr, fiber.index,
+    char what[64];
+    if (number == SIGFPE) {
+        snprintf(what, sizeof what, "integer division by zero");
+    } else {
+        bool on_stack = at >= fiber.stack - 4096 && at < fiber.stack;
+        snprintf(what, sizeof what, "%s at address %p", on_stack ? "stack overflow" : "access outside any buffer",
+                 info->si_addr);
+    }
+    snprintf(text, sizeof text, "kernel %s: %s by thread %u of CTA (%u, %u, %u)", emu->entry->name, what, fiber.index,
              fiber.block_idx->x, fiber.block_idx->y, fiber.block_idx->z);
     emu->error = text;
     emu->failed = true;
@@ -57,8 +64,7 @@ void install() {
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGSEGV, &action, &previous_segv);
-    sigaction(SIGBUS, &action, &previous_bus);
+    for (int i = 0; i < 3; i++) sigaction(kSignals[i], &action, &previous[i]);
 }
 
 }  // namespace

@@ -20,7 +20,8 @@ struct Registers {
     T r[N];
     mutable uint32_t pending = 0;  // the last instruction posted on them
 
-    Registers() = default;
+    // Undefined on a card: NaN here, as bf16 and as fp32.
+    Registers() { memset(r, 0xff, sizeof r); }
     Registers(const Registers& other) { *this = other; }
     Registers& operator=(const Registers& other) {
         other.settle();

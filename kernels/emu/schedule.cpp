@@ -73,6 +73,12 @@ void release_stacks(Cta& cta) {
     cta.stack_count = 0;
 }
 
+void discard(Cta* cta) {
+    release_stacks(*cta);
+    if (cta->smem != nullptr) munmap(cta->smem, cta->smem_capacity);
+    delete cta;
+}
+
 void* map(size_t bytes) {
     void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? nullptr : p;
@@ -295,15 +301,16 @@ int run_launch(Instance& emu) {
     current = nullptr;
     for (Cta* cta : emu.started) emu.pool.push_back(cta);
     emu.started.clear();
+    // A grid that needed all its CTAs at once is rare; their stacks are not kept for the next.
+    while (emu.pool.size() > kSideBySide) {
+        discard(emu.pool.back());
+        emu.pool.pop_back();
+    }
     return emu.failed ? 1 : 0;
 }
 
 Instance::~Instance() {
-    for (Cta* cta : pool) {
-        release_stacks(*cta);
-        if (cta->smem != nullptr) munmap(cta->smem, cta->smem_capacity);
-        delete cta;
-    }
+    for (Cta* cta : pool) discard(cta);
 }
 
 }  // namespace emu

@@ -229,6 +229,17 @@ KERNEL(misuse, control::Args, 64, 1) {
             smem.v[thread] = 1;
             break;
         case 15: smem.v[thread % 32] = 1; break;
+        case 16: args.y[thread] = uint32_t(int(args.x[thread]) / int(args.counters[0])); break;
+        case 17: {
+            isa::Acc sum;
+            isa::Frag<4> a;
+            isa::Frag<2> b;
+            for (int i = 0; i < 4; i++) a[i] = 0;
+            b[0] = b[1] = 0;
+            isa::mma(sum, a, b);
+            args.y[thread] = sum[0] == 0.0f;
+            break;
+        }
         default: break;
     }
 }

@@ -173,7 +173,7 @@ fn a_barrier_of_more_ctas_than_fit_is_a_deadlock() {
 
 #[test]
 fn misuse_is_named() {
-    let signs: [(u64, &[&str]); 16] = [
+    let signs: [(u64, &[&str]); 17] = [
         (0, &["read of bytes 0 to 3 of shared memory by thread 0", "nobody has written"]),
         (1, &["race: write of bytes 0 to 3", "is not ordered after the read by thread 63"]),
         (2, &["outside", "20480 bytes of shared memory"]),
@@ -190,6 +190,7 @@ fn misuse_is_named() {
         (13, &["cp_async of 16 bytes is not aligned"]),
         (14, &["write of bytes 0 to 3", "while the cp_async of thread 0", "in flight"]),
         (15, &["race", "is not ordered after the write by thread"]),
+        (16, &["integer division by zero", "thread 0 of CTA (0, 0, 0)"]),
     ];
     for (n, signs) in signs {
         let case = Case { n, ..Case::new("misuse", 1, 64, 64, 64) };
@@ -198,6 +199,12 @@ fn misuse_is_named() {
             assert!(error.contains(sign), "misuse {n}: {sign:?} is not in {error}");
         }
     }
+}
+
+#[test]
+fn accumulators_start_undefined() {
+    let case = Case { n: 17, ..Case::new("misuse", 1, 64, 64, 64) };
+    assert_eq!(case.run(Options::default(), None).unwrap().0, [0; 64], "a sum that nobody set to zero is zero");
 }
 
 #[test]
