@@ -102,10 +102,34 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     }
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
+    // What follows is the reason.
+    let reasons = [" because ", " since ", " (because ", " (since ", ", because ", ", since "];
+    let sentence = reasons
+        .iter()
+        .filter_map(|r| sentence.split_once(r))
+        .map(|(s, _)| s)
+        .min_by_key(|s| s.len())
+        .unwrap_or(sentence);
     if reads(sentence) {
         return sentence;
     }
-    for cut in [" = ", " is ", " are ", " equals ", " get ", " obtain ", " gives ", " yields ", " equal to ", ": "] {
+    for cut in [
+        " = ",
+        " is ",
+        " are ",
+        " equals ",
+        " get ",
+        " obtain ",
+        " gives ",
+        " yields ",
+        " equal to ",
+        " simplifies to ",
+        " reduces to ",
+        " evaluates to ",
+        " comes to ",
+        " it's ",
+        ": ",
+    ] {
         if let Some((_, rest)) = sentence.rsplit_once(cut)
             && reads(rest)
         {

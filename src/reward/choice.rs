@@ -143,6 +143,8 @@ pub fn named_letter(answer: &str) -> Option<char> {
     });
     static ALONE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?:^|[^A-Za-z0-9'])([A-J])(?:[^A-Za-z0-9']|$)").expect("a fixed pattern"));
+    static SMALL: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?i:option|choice)\s+\(?([a-j])\)?\W*$").expect("a fixed pattern"));
     let text = python::strip(answer);
     let inner = text.trim_matches(|c: char| !c.is_alphanumeric());
     let mut chars = inner.chars();
@@ -174,6 +176,9 @@ pub fn named_letter(answer: &str) -> Option<char> {
     }
     if let Some(c) = NAMED.captures_iter(text).last().and_then(first) {
         return (letters.len() <= 1).then_some(c);
+    }
+    if let Some(c) = SMALL.captures(text).and_then(first) {
+        return Some(c.to_ascii_uppercase());
     }
     match letters.as_slice() {
         [c] => Some(*c),

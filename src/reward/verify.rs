@@ -58,6 +58,9 @@ fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool
         let said = || {
             (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| choice::named_letter(&bare(answer)))?
         };
+        // What follows is the reason.
+        let found =
+            [" because", " since "].iter().find_map(|w| found.split_once(w)).map_or(found, |(before, _)| before);
         return Some(match choice::named_letter(found).or_else(said) {
             Some(named) => verdict(named == letter),
             None => (false, "no choice named"),
@@ -98,6 +101,19 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value) && math::words(gold) == math::words(answer) {
         return (true, "equal words");
     }
+    // Indices on and below the line.
+    if gold.contains('_') != answer.contains('_')
+        && let (Some(a), Some(b)) = (on_the_line(gold), on_the_line(answer))
+        && a == b
+        && a.contains(char::is_alphabetic)
+    {
+        return (true, "the same letters and digits");
+    }
+    // "Yes, it is."
+    let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();
+    if matches!(math::words(gold).as_str(), "yes" | "no") && math::words(first) == math::words(gold) {
+        return (true, "equal words");
+    }
     if let Some(why) = other_readings(gold, &gold_value, answer, &answer_value, steps) {
         return (true, why);
     }
@@ -105,6 +121,30 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         return (false, "too much work to compare");
     }
     (false, comparison.why)
+}
+
+/// A number with a decimal comma and points or spaces between groups, the English way: `1.234,5` as `1234.5`.
+fn european(text: &str) -> Option<String> {
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    let (sign, plain) = text.strip_prefix('-').map_or(("", text), |t| ("-", t));
+    let (whole, fraction) = plain.split_once(',').map_or((plain, None), |(w, f)| (w, Some(f)));
+    let groups: Vec<&str> = whole.split(['.', ' ']).collect();
+    let grouped = groups.len() > 1 && groups[0].len() <= 3 && groups[1..].iter().all(|g| g.len() == 3);
+    let sure = match fraction {
+        // One point before three digits is a decimal point, several are not.
+        None => groups.len() > 2,
+        Some(f) => digits(f) && (grouped || f.len() != 3),
+    };
+    let known = groups.iter().all(|g| digits(g)) && (groups.len() == 1 || grouped) && sure;
+    let point = fraction.map(|f| format!(".{f}")).unwrap_or_default();
+    known.then(|| format!("{sign}{}{point}", groups.concat()))
+}
+
+/// Letters and digits of a formula with its indices on the line: `H_2O` as `H2O`.
+fn on_the_line(text: &str) -> Option<String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '{' | '}' | ' ' | '(' | ')');
+    let plain = text.replace("\\mathrm", "").replace("\\text", "");
+    plain.chars().all(known).then(|| plain.chars().filter(|c| !matches!(c, '_' | '{' | '}' | ' ')).collect())
 }
 
 /// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
@@ -128,11 +168,6 @@ fn other_readings(
             return Some("equal members");
         }
     }
-    let european = |t: &str| {
-        let (whole, fraction) = t.strip_prefix('-').unwrap_or(t).split_once(',')?;
-        let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-        (digits(whole) && digits(fraction) && fraction.len() != 3).then(|| t.replace(',', "."))
-    };
     if let Some(text) = european(answer)
         && math::equal(gold_value, &math::parse(&text, true, steps), steps).equal
     {

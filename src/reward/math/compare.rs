@@ -4,8 +4,9 @@ use super::Steps;
 use super::decide::{Decision, decide, proportional};
 use super::exact::exact;
 use super::expr::{Expr, divide, integer, minus, number, var};
-use super::parse::{Value, open_interval, points};
+use super::parse::Value;
 use super::region::Region;
+use super::sets::{open_interval, points};
 use super::text::words;
 use super::unit::{Unit, same_word};
 
@@ -57,6 +58,15 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             {
                 // x = (y - 1) / 2 and y = 2x + 1 are one line.
                 equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
+            } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (&**x, &**y)
+                && let (Some(l), Some(m)) = (letters(a), letters(b))
+            {
+                // PV = nRT and P = nRT / V: a law solved for another of its letters.
+                let (f, g) = (minus(l, p.clone()), minus(m, q.clone()));
+                let mut names = (f.variables(), g.variables());
+                names.0.sort();
+                names.1.sort();
+                if names.0 == names.1 && names.0.len() > 1 { equations(&f, &g, steps) } else { no("different names") }
             } else {
                 no("different names")
             }
@@ -143,6 +153,12 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         }
         _ => no("different kinds"),
     }
+}
+
+/// A name of up to three letters as their product.
+fn letters(name: &str) -> Option<Expr> {
+    let plain = name.len() <= 3 && name.chars().all(|c| c.is_ascii_alphabetic());
+    plain.then(|| Expr::Mul(name.chars().map(|c| var(&c.to_string())).collect()))
 }
 
 /// True for a text with signs in it that words do not have.
@@ -415,6 +431,14 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
             plain()
         }
         (Some(_), Some(_)) => no("different units"),
+        // 50 cents are 0.50.
+        (Some(Unit::Measure(d, s)), None) | (None, Some(Unit::Measure(d, s)))
+            if d[7] == 1 && *s != super::Rational::from_integer(1.into()) =>
+        {
+            let sized = |e: &Expr| Expr::Mul(vec![e.clone(), number(s.clone())]);
+            let scaled = if u.is_some() { decide(&sized(a), b, steps) } else { decide(a, &sized(b), steps) };
+            if scaled.is_equal() { yes("equal after conversion of units") } else { plain() }
+        }
         _ => plain(),
     }
 }

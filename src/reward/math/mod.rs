@@ -6,6 +6,8 @@
 //! the same verdict on every machine.
 
 mod ball;
+mod binder;
+mod calculus;
 mod compare;
 mod complex;
 mod decide;
@@ -15,10 +17,15 @@ mod expr;
 mod function;
 mod lex;
 mod matrix;
+mod measure;
+mod notation;
 mod number_words;
+mod numeral;
 mod parse;
 mod region;
+mod relation;
 mod scalar;
+mod sets;
 mod text;
 mod unit;
 

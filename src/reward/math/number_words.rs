@@ -77,7 +77,7 @@ fn small(word: &str) -> Option<i64> {
 }
 
 /// The denominator a word names, in singular or plural.
-fn part(word: &str) -> Option<i64> {
+pub(super) fn part(word: &str) -> Option<i64> {
     let word = match word {
         "halves" => "half",
         w => w.strip_suffix('s').unwrap_or(w),

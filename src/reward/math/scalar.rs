@@ -1,18 +1,12 @@
 //! Tokens to scalar expressions, by recursive descent. The grammar stands at the head of `parse`; functions,
 //! sums, integrals and matrices are read in `function`.
 
-use num_bigint::BigInt;
-
-use super::expr::{Expr, divide, integer, negate, number as rational, power};
+use super::expr::{Expr, divide, integer, negate, power};
 use super::lex::{Tok, Token};
+use super::measure::trailing;
 use super::parse::MAX_DEPTH;
 use super::unit::{self, Part, Unit};
-use super::{Rational, Steps, number_words};
-
-/// Longest run of digits.
-const MAX_DIGITS: usize = 1_500;
-/// Largest power of ten in `1e5`.
-const MAX_POWER_OF_TEN: i32 = 2_000;
+use super::{Steps, number_words};
 
 /// Names that stand for themselves.
 pub(super) const GREEK: [&str; 29] = [
@@ -51,8 +45,8 @@ pub(super) struct Parser<'a> {
     pub(super) depth: usize,
     pub(super) steps: &'a Steps,
     /// Words at the end are the unit.
-    units: bool,
-    unit: Option<Unit>,
+    pub(super) units: bool,
+    pub(super) unit: Option<Unit>,
     /// Inside bars: the next bar closes.
     pub(super) bars: usize,
 }
@@ -136,7 +130,11 @@ impl<'a> Parser<'a> {
             if self.trailing_unit() {
                 break;
             }
-            if self.eat('*') {
+            // 5 x 10^3
+            let cross = matches!(self.token(0), Some(Token { tok: Tok::Word(w), spaced: true }) if w == "x" || w == "X")
+                && matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)));
+            self.at += usize::from(cross);
+            if cross || self.eat('*') {
                 let sign = self.sign();
                 factors.push(signed(sign, self.mixed()?));
             } else if self.eat('/') {
@@ -202,34 +200,6 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A factor; an integer before a fraction of digits is a mixed number.
-    fn mixed(&mut self) -> Option<Expr> {
-        let whole = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(n), .. }) if n.bytes().all(|b| b.is_ascii_digit()));
-        if whole(self.token(0)) && !is(self.token(1), '^') {
-            let digits =
-                |at: usize| is(self.token(at), '{') && whole(self.token(at + 1)) && is(self.token(at + 2), '}');
-            let two = |n: Option<&Token>| matches!(n, Some(Token { tok: Tok::Num(n), .. }) if n.len() == 2);
-            let framed = is_cmd(self.token(1), "frac")
-                && ((digits(2) && digits(5)) || (two(self.token(2)) && whole(self.token(2))));
-            let plain = whole(self.token(1))
-                && self.token(1).is_some_and(|t| t.spaced)
-                && is(self.token(2), '/')
-                && whole(self.token(3));
-            if framed || plain {
-                let n = self.number()?;
-                let part = if framed {
-                    self.power()?
-                } else {
-                    let over = self.number()?;
-                    self.need('/')?;
-                    divide(over, self.number()?)
-                };
-                return Some(Expr::Add(vec![n, part]));
-            }
-        }
-        self.power()
-    }
-
     fn begins_factor(&self) -> bool {
         match self.peek() {
             // Two numbers side by side are no product, unless the second has an exponent's sign of its own.
@@ -277,6 +247,9 @@ impl<'a> Parser<'a> {
     pub(super) fn power(&mut self) -> Option<Expr> {
         let base = self.postfix()?;
         if let Some(n) = self.degree() {
+            if let Some(arc) = self.arc(base.clone(), n) {
+                return Some(arc);
+            }
             // At the end of everything it is the unit.
             if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
                 return Some(base);
@@ -314,6 +287,29 @@ impl<'a> Parser<'a> {
             base = Expr::Call("factorial", vec![base]);
         }
         Some(base)
+    }
+
+    /// Minutes and seconds of arc behind a degree sign of `n` tokens.
+    fn arc(&mut self, degrees: Expr, n: usize) -> Option<Expr> {
+        let minutes =
+            |p: &Self, at: usize| matches!(p.token(at).map(|t| &t.tok), Some(Tok::Num(_))) && is(p.token(at + 1), '\'');
+        if !minutes(self, n) || is(self.token(n + 2), '\'') {
+            return None;
+        }
+        self.at += n;
+        let mut terms = vec![degrees];
+        for part in [60, 3_600] {
+            if minutes(self, 0) {
+                terms.push(divide(self.number()?, integer(part)));
+                while self.eat('\'') {}
+            }
+        }
+        let sum = Expr::Add(terms);
+        if self.units && self.at >= self.tokens.len() {
+            self.unit = Some(Unit::Degree);
+            return Some(sum);
+        }
+        Some(Expr::Call("degree", vec![sum]))
     }
 
     pub(super) fn exponent(&mut self) -> Option<Expr> {
@@ -382,107 +378,6 @@ impl<'a> Parser<'a> {
             Tok::Cmd(_) => self.primary(),
             _ => None,
         }
-    }
-
-    /// A number, with its base when one is given.
-    pub(super) fn number(&mut self) -> Option<Expr> {
-        let Some(Tok::Num(text)) = self.peek() else { return None };
-        self.at += 1;
-        // Long decimals are cancelled down, which is quadratic.
-        let length = text.len() as u64;
-        self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
-        if let Some(e) = self.prefixed(text) {
-            return Some(e);
-        }
-        // 1A_{16}: digits and letters up to a base.
-        let mut digits = text.clone();
-        let mut n = 0;
-        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
-            digits += t;
-            n += 1;
-        }
-        if (n > 0 || text.bytes().all(|b| b.is_ascii_digit())) && is(self.token(n), '_') {
-            let from = self.at;
-            self.at += n + 1;
-            if let Some(e) = self.based(&digits) {
-                return Some(e);
-            }
-            self.at = from;
-        }
-        number(text)
-    }
-
-    /// `0x1F`, `0b101`, `0o17`.
-    fn prefixed(&mut self, text: &str) -> Option<Expr> {
-        let Some(Token { tok: Tok::Word(w), spaced: false }) = self.token(0).filter(|_| text == "0") else {
-            return None;
-        };
-        let base = match w.chars().next()? {
-            'b' | 'B' => 2,
-            'o' => 8,
-            'x' | 'X' => 16,
-            _ => return None,
-        };
-        let mut digits = w[1..].to_owned();
-        let mut n = 1;
-        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
-            digits += t;
-            n += 1;
-        }
-        let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
-        self.at += n;
-        self.in_base(value, digits, base)
-    }
-
-    /// The base behind `_`: a number or its name.
-    pub(super) fn based(&mut self, digits: &str) -> Option<Expr> {
-        const NAMES: [(&str, i64); 14] = [
-            ("two", 2),
-            ("three", 3),
-            ("four", 4),
-            ("five", 5),
-            ("six", 6),
-            ("seven", 7),
-            ("eight", 8),
-            ("nine", 9),
-            ("ten", 10),
-            ("twelve", 12),
-            ("sixteen", 16),
-            ("hex", 16),
-            ("bin", 2),
-            ("oct", 8),
-        ];
-        let braced = self.eat('{');
-        self.eat('(');
-        let base = match self.peek()? {
-            Tok::Num(n) => n.parse::<u32>().ok()?,
-            Tok::Text(t) | Tok::Word(t) => {
-                let name = t.trim().trim_start_matches("base").trim();
-                NAMES.iter().find(|(n, _)| *n == name).map(|n| n.1 as u32).or_else(|| name.parse().ok())?
-            }
-            _ => return None,
-        };
-        self.at += 1;
-        self.eat(')');
-        if braced {
-            self.need('}')?;
-        }
-        if !(2..=36).contains(&base) {
-            return None;
-        }
-        let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
-        self.in_base(value, digits.to_owned(), base)
-    }
-
-    fn in_base(&mut self, value: BigInt, digits: String, base: u32) -> Option<Expr> {
-        if digits.len() > MAX_DIGITS {
-            return None;
-        }
-        self.steps.spend(digits.len() as u64)?;
-        if self.units && self.at == self.tokens.len() {
-            self.unit = Some(Unit::Base(digits, base));
-        }
-        Some(rational(Rational::from_integer(value)))
     }
 
     fn primary(&mut self) -> Option<Expr> {
@@ -622,157 +517,4 @@ pub(super) fn shown(tok: &Tok) -> String {
         Tok::Num(t) | Tok::Word(t) | Tok::Cmd(t) | Tok::Text(t) => t.trim().to_owned(),
         Tok::Sym(c) => c.to_string(),
     }
-}
-
-/// The number a token writes: digits, a point, `(` before digits that repeat, an exponent.
-pub(super) fn number(text: &str) -> Option<Expr> {
-    let (mantissa, exponent) = text.split_once('e').map_or((text, None), |(m, e)| (m, Some(e)));
-    if mantissa.len() > MAX_DIGITS {
-        return None;
-    }
-    let (mantissa, period) = mantissa.split_once('(').map_or((mantissa, None), |(m, p)| (m, Some(p)));
-    let (whole, fraction) = mantissa.split_once('.').map_or((mantissa, None), |(w, f)| (w, Some(f)));
-    let digits = format!("{whole}{}", fraction.unwrap_or(""));
-    let decimals = fraction.map_or(0, |f| f.len() as u32);
-    let ten = |n: u32| BigInt::from(10).pow(n);
-    let mut value =
-        Rational::new(if digits.is_empty() { BigInt::from(0) } else { digits.parse().ok()? }, ten(decimals));
-    if let Some(period) = period {
-        let length = period.len() as u32;
-        value += Rational::new(period.parse::<BigInt>().ok()?, ten(decimals) * (ten(length) - 1));
-        return Some(rational(value));
-    }
-    if let Some(e) = exponent {
-        let e: i32 = e.parse().ok()?;
-        if e.abs() > MAX_POWER_OF_TEN {
-            return Some(Expr::Mul(vec![rational(value), power(integer(10), integer(i64::from(e)))]));
-        }
-        value *= Rational::from_integer(10.into()).pow(e);
-        let left = (i64::from(decimals) - i64::from(e)).max(0) as u32;
-        return Some(Expr::Num { value, decimals: Some(left).filter(|&d| d > 0) });
-    }
-    Some(Expr::Num { value, decimals: fraction.map(|_| decimals) })
-}
-
-/// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
-/// only words in `\text` are a unit.
-fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
-    let first = rest.first()?;
-    let begins = match &first.tok {
-        Tok::Text(t) => !super::function::is_function(t.trim()) || t.trim() == "min",
-        Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
-        Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega") && after_number),
-        Tok::Sym(c) => {
-            matches!(c, '%' | '^' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '$')
-                || (*c == '*' && matches!(rest.get(1).map(|t| &t.tok), Some(Tok::Text(_))))
-        }
-        Tok::Num(_) => false,
-    };
-    if !begins {
-        return None;
-    }
-    let mut words: Vec<(String, i32)> = Vec::new();
-    let (mut at, mut over) = (0, 1);
-    let name = |words: &mut Vec<(String, i32)>, text: &str, over: i32| {
-        // "square" and "cubic" belong to the next word; unknown words to each other.
-        let joined = words.last_mut().filter(|(w, _)| {
-            let last = w.to_lowercase();
-            matches!(last.as_str(), "square" | "sq" | "sq." | "cubic" | "cu" | "cu." | "u")
-                || (unit::word(w).is_none() && unit::word(text).is_none())
-        });
-        match joined {
-            Some((w, _)) if w == "u" => w.push_str(text),
-            Some((w, _)) => {
-                w.push(' ');
-                w.push_str(text);
-            }
-            None => words.push((text.to_owned(), over)),
-        }
-    };
-    while let Some(t) = rest.get(at) {
-        at += 1;
-        match &t.tok {
-            Tok::Word(w) if w == "per" => over = -1,
-            Tok::Word(w) => name(&mut words, w, over),
-            Tok::Text(text) => {
-                for word in text.replace('/', " / ").replace(['^', '*', '\u{b7}', '{', '}'], " ^ ").split_whitespace() {
-                    match word {
-                        "per" | "/" | "an" | "a" if word.len() > 2 || word == "/" => over = -1,
-                        "^" => {}
-                        "(" | ")" => {}
-                        w if w.parse::<i32>().is_ok() => words.last_mut()?.1 *= w.parse::<i32>().ok()?,
-                        w => {
-                            // m2, m^2, s-1.
-                            let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
-                            let power: i32 = w[letters.len()..].parse().unwrap_or(1);
-                            if letters.is_empty() {
-                                return None;
-                            }
-                            name(&mut words, letters.trim_matches(['(', ')', ',']), over);
-                            words.last_mut()?.1 *= power;
-                        }
-                    }
-                }
-            }
-            Tok::Cmd(c) if c == "circ" => {
-                // Degrees Celsius, in Unicode or after the sign.
-                match rest.get(at).map(|t| &t.tok) {
-                    Some(Tok::Word(w) | Tok::Text(w)) if matches!(w.trim(), "C" | "F" | "Celsius" | "Fahrenheit") => {
-                        at += 1;
-                        words.push((if w.trim().starts_with('C') { "celsius" } else { "fahrenheit" }.to_owned(), 1));
-                    }
-                    _ => words.push(("degree".to_owned(), 1)),
-                }
-            }
-            Tok::Cmd(c) if c == "mu" => words.push(("u".to_owned(), over)),
-            Tok::Cmd(c) if c == "Omega" => name(&mut words, "Omega", over),
-            Tok::Sym('/') => over = -1,
-            Tok::Sym('*' | '{' | '}' | '(' | ')') => {}
-            Tok::Sym('%') => words.push(("%".to_owned(), 1)),
-            Tok::Sym('$') => words.push(("$".to_owned(), 1)),
-            Tok::Sym('\u{20ac}') => words.push(("euro".to_owned(), 1)),
-            Tok::Sym('^') if is_cmd(rest.get(at), "circ") || is_cmd(rest.get(at + 1), "circ") => {}
-            Tok::Sym('^') => {
-                while is(rest.get(at), '{') || is(rest.get(at), '(') {
-                    at += 1;
-                }
-                let negative = is(rest.get(at), '-');
-                at += usize::from(negative);
-                let Some(Tok::Num(n)) = rest.get(at).map(|t| &t.tok) else { return None };
-                at += 1;
-                let n: i32 = n.parse().ok().filter(|n| *n < 10)?;
-                words.last_mut()?.1 *= if negative { -n } else { n };
-            }
-            Tok::Num(n) if !t.spaced && !words.is_empty() => {
-                words.last_mut()?.1 *= n.parse::<i32>().ok().filter(|n| *n < 10)?
-            }
-            Tok::Sym('-') => {}
-            _ => return None,
-        }
-    }
-    let parts: Vec<Part> = words.into_iter().map(|(name, power)| Part { name, power }).collect();
-    if parts.is_empty() { None } else { unit::unit(&parts) }
-}
-
-/// Whether a word after a number begins its unit, and is no variable or function.
-fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
-    if (super::function::is_function(word) && word != "min")
-        || GREEK.contains(&word)
-        || matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or")
-    {
-        return false;
-    }
-    let letters = word.chars().count();
-    if letters == 1 {
-        // 5 m, but not 5 x, and not 5m.
-        return spaced
-            && (words == 1 || words <= 6)
-            && matches!(word, "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T")
-            && words != 2;
-    }
-    unit::is_sign(word)
-        || letters >= 4
-        || (letters == 3 && (spaced || unit::word(word).is_some()))
-        || (spaced && (unit::word(word).is_some() || words > 1 || matches!(word, "th" | "st" | "nd" | "rd")))
-        || matches!(word, "th" | "st" | "nd" | "rd" | "am" | "pm" | "AM" | "PM")
 }
