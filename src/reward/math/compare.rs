@@ -137,7 +137,8 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Text(a), Value::Text(b)) => {
             // Notation that is not understood is compared sign by sign.
             if is_notation(a) || is_notation(b) {
-                let same = notation(a, steps) == notation(b, steps);
+                let same = notation(a, steps) == notation(b, steps)
+                    || operands(a, steps).is_some_and(|x| operands(b, steps).is_some_and(|y| x == y));
                 return outcome(same, "the same notation", "different notation");
             }
             outcome(words(a) == words(b), "equal words", "different words")
@@ -153,6 +154,19 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         }
         _ => no("different kinds"),
     }
+}
+
+/// The operands of one operation whose order does not matter, sorted: unions, intersections, "and" and "or".
+fn operands(text: &str, steps: &Steps) -> Option<(String, Vec<String>)> {
+    let signs = notation(text, steps);
+    if signs.contains(['(', '[', '{']) {
+        return None;
+    }
+    let op = ["cup", "cap", "lor", "land"].into_iter().find(|op| signs.split(' ').any(|s| s == *op))?;
+    let mut parts: Vec<String> = signs.split(&format!(" {op} ")).map(|p| p.trim().to_owned()).collect();
+    parts.sort();
+    let simple = parts.iter().all(|p| !p.contains(' '));
+    simple.then(|| (op.to_owned(), parts))
 }
 
 /// A name of up to three letters as their product.
@@ -361,6 +375,13 @@ fn silent(unit: &Unit) -> bool {
 }
 
 fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
+    // "Third" is 3rd, and not 3.
+    let ordinal = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if w == "ordinal");
+    let marked = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if matches!(w.as_str(), "ordinal" | "th" | "st" | "nd" | "rd"));
+    if (ordinal(u) || ordinal(v)) && !(marked(u) && marked(v)) {
+        return no("a place in a row and a number");
+    }
+    let (u, v) = if ordinal(u) || ordinal(v) { (None, None) } else { (u, v) };
     let (u, v) = (u.filter(|u| !silent(u)), v.filter(|v| !silent(v)));
     let plain = || -> Comparison {
         let decision = decide(a, b, steps);

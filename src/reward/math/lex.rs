@@ -332,7 +332,6 @@ impl Lexer<'_> {
                 "$" => self.push(Tok::Sym('$')),
                 "cdot" => self.push(Tok::Sym('*')),
                 "div" => self.push(Tok::Sym('/')),
-                "or" | "and" => self.push(Tok::Text(canonical(n).to_owned())),
                 c => self.push(Tok::Cmd(c.to_owned())),
             },
         }

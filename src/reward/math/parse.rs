@@ -137,7 +137,10 @@ impl Reader<'_> {
         if let Some(v) = self.environment(tokens, depth) {
             return v;
         }
-        let listed = |t: &Tok| is_comma(t) || is_word(t, &["and", "or", "&"]);
+        // The signs of logic join relations; between letters they are an operation.
+        let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
+        let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
+        let listed = |t: &Tok| is_comma(t) || logic(t) || is_word(t, &["and", "or", "&"]);
         let parts = split(tokens, listed)?;
         if parts.len() > 1 {
             if let Some(number) = self.in_words(tokens) {
@@ -204,6 +207,12 @@ impl Reader<'_> {
         if tokens.iter().any(|t| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp")) {
             return self.plus_minus(tokens, depth);
         }
+        // "ten" is a number before it is a product of letters.
+        if let [Token { tok: Tok::Word(w) | Tok::Text(w), .. }] = tokens
+            && number_words::read(&[w.to_lowercase().as_str()]).is_some_and(|(_, used)| used == 1)
+        {
+            return self.in_words(tokens);
+        }
         self.quantity(tokens).or_else(|| self.in_words(tokens))
     }
 
@@ -241,7 +250,7 @@ impl Reader<'_> {
         if let [word] = list.as_slice()
             && let Some(n) = number_words::ordinal(word)
         {
-            return Some(Value::Scalar(integer(n), Some(Unit::Word("th".to_owned()))));
+            return Some(Value::Scalar(integer(n), Some(Unit::Word("ordinal".to_owned()))));
         }
         let (value, used) = number_words::read(&list)?;
         let name = list[used..].join(" ");
@@ -296,7 +305,10 @@ impl Reader<'_> {
             }
         }
         if items.len() > 1 && items.iter().all(|v| matches!(v, Value::Region(_))) {
-            let words = |w: &str| tokens.iter().any(|t| is_word(&t.tok, &[w]));
+            let words = |w: &str| {
+                let sign = |t: &Tok| matches!(t, Tok::Cmd(c) if c.strip_prefix('l') == Some(w));
+                tokens.iter().any(|t| is_word(&t.tok, &[w]) || sign(&t.tok))
+            };
             let regions: Vec<Region> =
                 items.iter().filter_map(|v| if let Value::Region(r) = v { Some(r.clone()) } else { None }).collect();
             // Bounds on different variables are a system, not one set.
