@@ -143,6 +143,8 @@ pub fn named_letter(answer: &str) -> Option<char> {
     });
     static ALONE: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?:^|[^A-Za-z0-9'])([A-J])(?:[^A-Za-z0-9']|$)").expect("a fixed pattern"));
+    static LISTED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\W*[A-J]\W*(?:,|and|or|&)\W*[A-J](?:\W|$)").expect("a fixed pattern"));
     static SMALL: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"(?i:option|choice)\s+\(?([a-j])\)?\W*$").expect("a fixed pattern"));
     let text = python::strip(answer);
@@ -171,8 +173,7 @@ pub fn named_letter(answer: &str) -> Option<char> {
     letters.dedup();
     if let Some(c) = HEAD.captures(text).and_then(first) {
         // "B) and C)" names two.
-        let listed = Regex::new(r"^\W*[A-J]\W*(?:,|and|or|&)\W*[A-J](?:\W|$)").ok().is_some_and(|r| r.is_match(text));
-        return (!listed).then_some(c);
+        return (!LISTED.is_match(text)).then_some(c);
     }
     if let Some(c) = NAMED.captures_iter(text).last().and_then(first) {
         return (letters.len() <= 1).then_some(c);

@@ -142,5 +142,5 @@ fn formulas_whole_and_broken() {
 #[test]
 #[ignore = "two minutes; tools/check --slow runs it"]
 fn formulas_whole_and_broken_for_long() {
-    run(60_000);
+    run(1_000_000);
 }

@@ -221,7 +221,8 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
                 _ => break,
             };
             // Real variables and a value that is not real: outside the domain, too.
-            if !constant && !complex && !(x.is_real() && y.is_real()) {
+            let real = x.is_real() && y.is_real();
+            if !(constant || complex || real) {
                 break;
             }
             let difference = x.sub(&y, prec);

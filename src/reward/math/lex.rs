@@ -185,7 +185,7 @@ impl Lexer<'_> {
 
     fn in_set(&self) -> bool {
         let escaped = |t: &&Token| matches!(&t.tok, Tok::Cmd(c) if c == "{" || c == "}");
-        self.out.iter().filter(escaped).last().is_some_and(|t| t.tok == Tok::Cmd("{".into()))
+        self.out.iter().rev().find(escaped).is_some_and(|t| t.tok == Tok::Cmd("{".into()))
     }
 
     fn number(&mut self) {
