@@ -1,6 +1,6 @@
 // The k and v heads of new tokens into the pages of a KV cache.
 // qkv [rows, width] bf16 with the kv part from `skip` on (k heads, then v heads); slots [rows] u32 = block * 128 +
-// position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing; slots are distinct, but for the null page.
+// position; k, v [blocks][heads][128][dim]. A slot past the cache stores nothing; slots are distinct.
 // A thread moves 8 elements where dim % 8 == 0 (kv_store_vectors), else one (kv_store_elements). Bound by memory.
 // Reference src/ops/paged_attention.rs (store), bench kv_cache.
 #include "isa/isa.cuh"

@@ -134,8 +134,9 @@ impl Batch {
         self.input_ids.len() == s && each && self.vision_rows.is_empty()
     }
 
-    /// Adds sequences of one token whose key goes to `null_block`, up to `size` of them, and columns to the block
-    /// tables up to `max_blocks`. For decode steps only.
+    /// Adds sequences of one token whose keys go to `null_block`, up to `size` in all, and columns to the block tables
+    /// up to `max_blocks`. For decode steps only. At most a block of them: each has a slot of its own, because kernels
+    /// store all tokens' keys at once.
     pub fn pad(&mut self, size: usize, max_blocks: usize, block_size: usize, null_block: u32) {
         let had = self.num_seqs();
         let mut tables = vec![null_block; size * max_blocks];
@@ -147,7 +148,8 @@ impl Batch {
         self.input_ids.resize(size, 0);
         self.rope.cos.resize(size * half, 1.0);
         self.rope.sin.resize(size * half, 0.0);
-        self.slot_mapping.resize(size, null_block * block_size as u32);
+        let slots = null_block * block_size as u32..;
+        self.slot_mapping.extend(slots.take(size - had));
         self.context_lens.resize(size, 1);
         self.cu_seqlens_q.extend(had as u32 + 1..=size as u32);
         self.sample_rows.extend(had as u32..size as u32);

@@ -64,8 +64,8 @@ fn value_dims(blocks: usize, heads: Heads) -> [usize; 4] {
 
 /// Stores the k and v heads of new tokens: qkv `[T, (q + 2 kv) * dim]`, slot_mapping `[T]` u32, a token's slot being
 /// block * BLOCK + position in the block; of equal slots the last wins. Errors on other shapes and on a slot past
-/// the cache. On a GPU of equal slots any may win (an engine has them in its null page alone), and a token whose slot
-/// is past the cache is not stored.
+/// the cache. On a GPU slots are distinct (of equal ones any may win), and a token whose slot is past the cache is not
+/// stored.
 pub fn store(dev: &mut Device, qkv: Tensor, slot_mapping: Tensor, cache: &KvCache) -> Result<()> {
     const OP: &str = "paged_attention::store";
     check::compute(OP, "qkv", qkv)?;
