@@ -1,7 +1,7 @@
 //! kernels/linear_logprob.cu against f64, and the same bits from every tile, batch and schedule.
 
 use half::bf16;
-use omr::device::Device;
+use omr::device::{Device, Kind, Target};
 use omr::ops::linear_logprob;
 use omr::tensor::DType;
 
@@ -9,9 +9,9 @@ use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
 use crate::kernels::{Outcome, emu, mutate_sites, mutate_source, same_bits};
 
 /// (T, V, K): one row, none, V off the segment and off the bitmap's word, several segments, every tile, rows of x that
-/// start on 2, 8 and 16 bytes.
-const SHAPES: [(usize, usize, usize); 6] =
-    [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72)];
+/// start on 2, 8 and 16 bytes, more segments than a warp folds at once.
+const SHAPES: [(usize, usize, usize); 7] =
+    [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72), (3, 4500, 8)];
 
 struct Case {
     t: usize,
@@ -150,6 +150,17 @@ fn what_cannot_be_is_told_apart() {
 }
 
 #[test]
+fn what_is_counted_is_what_is_taken() {
+    let c = case((33, 300, 40), true, 1.0);
+    let run = |mut dev: Device| {
+        run(&mut dev, &c, 0, c.t).unwrap();
+        dev.high_water()
+    };
+    let counted = run(Device::count_for(Target { kind: Kind::Emu, threads: 1 }));
+    assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
+}
+
+#[test]
 fn every_synchronising_call_is_needed() {
     let c = case((5, 140, 200), true, 0.7);
     mutate_sites(&["kernels/linear_logprob.cu", "kernels/common/logits.cuh", "kernels/common/gemm.cuh"], 4, |dev| {
@@ -159,7 +170,7 @@ fn every_synchronising_call_is_needed() {
 
 #[test]
 fn changes_by_hand_are_seen() {
-    let cases = [case((5, 140, 64), true, 0.7), case((5, 140, 64), false, 1.0)];
+    let cases = [case((5, 140, 64), true, 0.7), case((5, 140, 64), false, 1.0), case((3, 4500, 8), true, 1.0)];
     let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c).map(|_| ()));
     for (from, to) in [
         ("n / logits::SEGMENT, v);", "0, v);"),
@@ -171,5 +182,14 @@ fn changes_by_hand_are_seen() {
         ),
     ] {
         mutate_source("linear_logprob", from, to, 1, probe);
+    }
+    for (from, to) in [
+        ("weighted = fmaf(e, d, weighted);", "weighted = fmaf(e, row.z[i], weighted);"),
+        ("seen |= mask;", "seen = 0;"),
+        ("f.max = isa::shfl(now, reduce::WARP - 1);", "f.max = isa::shfl(now, 0);"),
+        ("inside >= 32 ? 0xffffffffu", "inside >= 2 ? 0xffffffffu"),
+        ("bitmap ? exists & bitmap[n / 32] : exists", "exists"),
+    ] {
+        mutate_source("common/logits.cuh", from, to, 1, probe);
     }
 }

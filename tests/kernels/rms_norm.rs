@@ -88,6 +88,15 @@ fn a_row_has_the_same_bits_alone_and_under_every_schedule() {
 }
 
 #[test]
+fn f32_is_refused_by_name() {
+    let mut dev = emu();
+    let (x, gamma) = (up(&mut dev, &[1f32; 8], &[1, 8]), up(&mut dev, &[1f32; 8], &[8]));
+    let (y, rstd) = (blank(&mut dev, DType::F32, &[1, 8]), blank(&mut dev, DType::F32, &[1]));
+    let error = rms_norm::fwd(&mut dev, x, gamma, EPS, y, rstd).unwrap_err().to_string();
+    assert!(error.contains("rms_norm::fwd") && error.contains("bf16 on a GPU"), "{error}");
+}
+
+#[test]
 fn changes_by_hand_are_seen() {
     let cases = [(3, 100), (3, 136), (2, 3584), (2, 4104)].map(case);
     let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c));
