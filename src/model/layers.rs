@@ -201,18 +201,42 @@ impl Tape {
         Ok(y)
     }
 
-    /// Rotates q and k of packed rows, in place.
-    pub fn rope(&mut self, dev: &mut Device, qkv: Var, rope: Rope, heads: Heads) -> Result<()> {
+    /// qkv rows = x W^T + bias, q and k rotated; with a paged cache k and v are stored in layer `layer`'s, too.
+    #[allow(clippy::too_many_arguments)]
+    pub fn linear_qkv(
+        &mut self,
+        dev: &mut Device,
+        x: Var,
+        qkv_proj: Linear,
+        rope: Rope,
+        heads: Heads,
+        attend: &Attend,
+        layer: usize,
+    ) -> Result<Var> {
+        let Linear { weight, bias } = qkv_proj;
+        let qkv = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), weight.weight.n])?;
         let mark = dev.mark(self.region());
-        rope::fwd(dev, qkv.tensor, rope.cos, rope.sin, heads)?;
+        let cache = match attend {
+            Attend::Packed { .. } => None,
+            Attend::Paged { caches, paging } => Some((&caches[layer], paging.slot_mapping)),
+        };
+        let (bias_tensor, Rope { cos, sin }) = (bias.map(|b| b.tensor), rope);
+        linear::fwd_qkv(dev, x.tensor, &weight.weight, bias_tensor, cos, sin, heads, cache, qkv.tensor)?;
         self.record(mark, move |b| {
-            let Some(dqkv) = b.peek(qkv) else { return Ok(()) };
-            rope::bwd(b.dev, dqkv, rope.cos, rope.sin, heads)
+            let Some(dqkv) = b.take(qkv) else { return Ok(()) };
+            rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
+            let (dx, accumulate) = b.of(x)?;
+            linear::dgrad(b.dev, dqkv.tensor, &weight.weight, dx, accumulate)?;
+            let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
+            linear::wgrad(b.dev, x.tensor, dqkv.tensor, dw, dbias)?;
+            b.free(dqkv);
+            Ok(())
         });
-        Ok(())
+        Ok(qkv)
     }
 
-    /// Attention of packed rows, layer `layer` of a paged cache.
+    /// Attention of packed rows: among themselves, or to the keys in layer `layer` of a paged cache, theirs stored
+    /// before.
     pub fn attention(
         &mut self,
         dev: &mut Device,
@@ -243,9 +267,8 @@ impl Tape {
                 if self.mode() != Mode::Infer {
                     return Err(Error::Failed("training reads no paged cache".into()));
                 }
-                let Paging { slot_mapping, block_tables, cu_seqlens_q, context_lens } = *paging;
+                let Paging { block_tables, cu_seqlens_q, context_lens, .. } = *paging;
                 let cache = &caches[layer];
-                paged_attention::store(dev, qkv.tensor, slot_mapping, cache)?;
                 let (qkv, out) = (qkv.tensor, out.tensor);
                 paged_attention::fwd(dev, qkv, cache, block_tables, cu_seqlens_q, context_lens, heads, scale, out)?;
             }
@@ -407,8 +430,7 @@ impl Layer {
         out: Var,
     ) -> Result<()> {
         let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
-        let qkv = tape.linear(dev, n, self.qkv_proj)?;
-        tape.rope(dev, qkv, rope, self.heads)?;
+        let qkv = tape.linear_qkv(dev, n, self.qkv_proj, rope, self.heads, attend, index)?;
         let a = tape.attention(dev, qkv, self.heads, attend, index)?;
         let h = tape.linear_residual(dev, a, self.o_proj, x)?;
         let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
