@@ -18,8 +18,16 @@ constexpr int kSignals[3] = {SIGSEGV, SIGBUS, SIGFPE};
 std::once_flag installed;
 thread_local Instance* guarded = nullptr;
 thread_local stack_t previous_stack{};
-thread_local void* own_stack = nullptr;
 constexpr size_t kSignalStack = 256 * 1024;
+
+// Of each host thread that launches, for its life.
+struct SignalStack {
+    void* memory = mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ~SignalStack() {
+        if (memory != MAP_FAILED) munmap(memory, kSignalStack);
+    }
+};
+thread_local SignalStack own_stack;
 
 void chain(int number, siginfo_t* info, void* context) {
     const struct sigaction& old = previous[number == SIGSEGV ? 0 : number == SIGBUS ? 1 : 2];
@@ -71,12 +79,10 @@ void install() {
 
 void guard_enter(Instance& emu) {
     std::call_once(installed, install);
-    if (own_stack == nullptr) {
-        own_stack = mmap(nullptr, kSignalStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    }
     stack_t stack{};
-    stack.ss_sp = own_stack;
+    stack.ss_sp = own_stack.memory;
     stack.ss_size = kSignalStack;
+    stack.ss_flags = own_stack.memory == MAP_FAILED ? SS_DISABLE : 0;
     sigaltstack(&stack, &previous_stack);
     guarded = &emu;
 }
