@@ -56,7 +56,8 @@ pub struct Options {
     pub multiprocessors: u32,
     /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
     pub shadow: bool,
-    /// Kernel sources besides the program's own, as (`kernels/NAME.cu`, text).
+    /// Kernel sources besides the program's own, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists
+    /// none of their sites.
     pub sources: Vec<(String, String)>,
 }
 

@@ -50,7 +50,7 @@ impl Machine {
             events: Vec::new(),
             run: 0,
             pages: Pages::default(),
-            sites: Sites::from_env()?,
+            sites: Sites::from_env(options.sources.iter().map(|(path, _)| path.clone()).collect())?,
         };
         machine.instance.skip(machine.sites.skip());
         Ok(machine)

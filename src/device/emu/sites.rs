@@ -71,17 +71,20 @@ pub struct Sites {
     passed: BTreeSet<Passed>,
     skip: Option<Site>,
     print: bool,
+    /// Files whose sites are not printed: sources of a test, not of the program.
+    unlisted: Vec<String>,
 }
 
 impl Sites {
-    /// As the environment says: `OMR_EMU_SITES=1` prints, `OMR_EMU_SKIP=FILE:LINE` skips. Errors when that is no site.
-    pub fn from_env() -> Result<Sites> {
+    /// As the environment says: `OMR_EMU_SITES=1` prints those outside `unlisted` files, `OMR_EMU_SKIP=FILE:LINE` skips
+    /// one. Errors when that is no site.
+    pub fn from_env(unlisted: Vec<String>) -> Result<Sites> {
         let print = std::env::var("OMR_EMU_SITES").is_ok_and(|v| v == "1");
         let skip = match std::env::var("OMR_EMU_SKIP") {
             Ok(text) if !text.is_empty() => Some(text.parse().map_err(|e: Error| e.within("OMR_EMU_SKIP"))?),
             _ => None,
         };
-        Ok(Sites { passed: BTreeSet::new(), skip, print })
+        Ok(Sites { passed: BTreeSet::new(), skip, print, unlisted })
     }
 
     /// The site left out.
@@ -109,7 +112,8 @@ impl Sites {
             if self.passed.contains(&passed) {
                 continue;
             }
-            let first = self.print && PRINTED.lock().unwrap_or_else(PoisonError::into_inner).insert(passed.clone());
+            let listed = self.print && !self.unlisted.contains(&passed.site.file);
+            let first = listed && PRINTED.lock().unwrap_or_else(PoisonError::into_inner).insert(passed.clone());
             if first {
                 let reason = passed.exempt(sources).map(|r| format!(" exempt: {r}")).unwrap_or_default();
                 // Tests on one thread leave their name on an open line.
