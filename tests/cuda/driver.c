@@ -48,7 +48,7 @@ static int settle(void) {
 }
 
 static int later(void *to, const void *from, size_t bytes) {
-    if (num_pending == MAX_PENDING) return INVALID_VALUE;
+    if (num_pending == MAX_PENDING || bytes == 0) return INVALID_VALUE;
     pending[num_pending].to = to;
     pending[num_pending].from = from;
     pending[num_pending++].bytes = bytes;
@@ -88,7 +88,7 @@ API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
 API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later((void *)to, (void *)from, bytes); }
-API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) { (void)stream; settle(); memset((void *)to, value, bytes); return OK; }
+API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) { (void)stream; settle(); memset((void *)to, value, bytes); return bytes ? OK : INVALID_VALUE; }
 
 API cuStreamCreate(void **stream, unsigned flags) { *stream = handle(); note("stream flags %u", flags); return OK; }
 API cuStreamDestroy_v2(void *stream) { (void)stream; return OK; }

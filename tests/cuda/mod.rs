@@ -287,6 +287,13 @@ fn child_uses_everything() {
     assert_eq!(cuda.pinned_bytes(pinned)[3999..4001], [9, 0]);
     assert!(cuda.upload_pinned(side, memory, pinned, 4097).is_err());
     cuda.fill(side, memory, 3, 10).unwrap();
+    // Nothing to do is no question for the driver.
+    cuda.fill(side, memory, 3, 0).unwrap();
+    cuda.copy(side, memory, memory, 0).unwrap();
+    cuda.upload(side, memory, &[]).unwrap();
+    cuda.download(side, memory, &mut []).unwrap();
+    cuda.upload_pinned(side, memory, pinned, 0).unwrap();
+    cuda.download_pinned(side, memory, pinned, 0).unwrap();
 
     let (before, after) = (cuda.event().unwrap(), cuda.event().unwrap());
     let driver: &mut dyn Driver = &mut cuda;
