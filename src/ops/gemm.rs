@@ -1,7 +1,11 @@
 //! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
 //! agree. A row has the same bits from every tile.
 
+mod backward;
+
 use bytemuck::NoUninit;
+
+pub(in crate::ops) use backward::{dgrad, wgrad};
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;

@@ -6,7 +6,7 @@ use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::matmul::{self, Cells, Gelu, InputGradient, Linear, PANEL, Product, SwiGlu, Weight, panel_len};
+use crate::ops::matmul::{self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, panel_len};
 use crate::ops::paged_attention::{self, KvCache};
 use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
@@ -193,17 +193,22 @@ pub fn fwd_qkv(
     }
 }
 
-/// dx [T, K] = dy [T, N] W, or dx + dy W rounded once when `accumulate`. Scratch: the transposed weight.
+/// dx [T, K] = dy [T, N] W, or dx + dy W rounded once when `accumulate`. Scratch on the CPU: the transposed weight.
 pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool) -> Result<()> {
     const OP: &str = "linear::dgrad";
     let t = dy.rows();
     let dtype = check::weight(OP, w, dy.cols(), w.k)?;
     check::tensor(OP, "dy", dy, dtype, &[t, w.n])?;
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
+    if dev.kind().is_gpu() {
+        return match dev.on() {
+            On::Gpu(gpu) => gemm::dgrad(OP, gpu, dy, w, dx, accumulate),
+            _ => Ok(()),
+        };
+    }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, dtype, &[panel_len(dtype, w.k, w.n)])?;
-    fn body<E: Elem>(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool, scratch: Tensor) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, dy: Tensor, w: &Weight, dx: Tensor, accumulate: bool, scratch: Tensor) {
         let ([dx, scratch], [dy_view, w_view]) = cpu.memory.tensors([dx, scratch], [dy, w.data]);
         let scratch = scratch.of::<E>();
         matmul::transpose(cpu.pool, cpu.isa, w_view.of(), w.n, w.k, scratch);
@@ -211,35 +216,43 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
         let epilogue = InputGradient { dx: Cells::new(dx.of::<E>(), w.k), accumulate };
         matmul::run(cpu.pool, cpu.isa, &product, &epilogue);
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, dy, w, dx, accumulate, scratch));
+    if let On::Cpu(cpu) = dev.on() {
+        by_dtype!(dtype, body(cpu, dy, w, dx, accumulate, scratch));
+    }
     dev.release(mark);
     Ok(())
 }
 
 /// dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both are f32, `dw` flat in the
-/// panel order of a weight of x's dtype. One chain per element over the tokens, from its present value; two
-/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first).
+/// order of a weight of x's dtype on the device. One chain per element over the tokens, from its present value; two
+/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first, on a GPU
+/// with a multiple of 16).
 pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
     const OP: &str = "linear::wgrad";
     let (t, n, k) = (dy.rows(), dy.cols(), x.cols());
     let dtype = x.dtype;
     check::tensor(OP, "x", x, dtype, &[t, k])?;
     check::tensor(OP, "dy", dy, dtype, &[t, n])?;
-    check::tensor(OP, "dw", dw, DType::F32, &[panel_len(dtype, n, k)])?;
+    check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, n, k)])?;
     check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
+    if dev.kind().is_gpu() {
+        return match dev.on() {
+            On::Gpu(gpu) => gemm::wgrad(OP, gpu, x, dy, dw, dbias),
+            _ => Ok(()),
+        };
+    }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, n, k)])?;
-    fn body<E: Elem>(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>, scratch: Tensor) {
-        let Some(cpu) = dev.on_cpu() else { return };
+    fn body<E: Elem>(cpu: Cpu<'_>, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>, scratch: Tensor) {
         let outs = [dw, or_empty(dbias, dw), scratch];
         let ([dw, dbias_view, scratch], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
         let (xs, dys) = (x_view.of::<E>(), dy_view.of::<E>());
         let dbias = dbias.map(|_| dbias_view.of::<f32>());
         matmul::weight_gradient(cpu.pool, cpu.isa, xs, x.cols(), dys, dy.cols(), dw.of(), dbias, scratch.of());
     }
-    dev.cpu_only(OP)?;
-    by_dtype!(dtype, body(dev, x, dy, dw, dbias, scratch));
+    if let On::Cpu(cpu) = dev.on() {
+        by_dtype!(dtype, body(cpu, x, dy, dw, dbias, scratch));
+    }
     dev.release(mark);
     Ok(())
 }

@@ -57,5 +57,4 @@ pub mod swiglu;
 pub mod tile;
 
 /// Ops without a kernel. On a GPU they are refused by name: nothing falls back to the host.
-pub const CPU_ONLY: [&str; 6] =
-    ["attention::bwd", "linear::dgrad", "linear::wgrad", "linear_logprob::bwd", "policy_loss::fwd", "rms_norm::bwd"];
+pub const CPU_ONLY: [&str; 4] = ["attention::bwd", "linear_logprob::bwd", "policy_loss::fwd", "rms_norm::bwd"];

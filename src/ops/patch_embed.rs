@@ -7,7 +7,7 @@ use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region};
 use crate::error::{Error, Result};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::linear;
-use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::matmul::{Order, Weight};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Patches of one chunk on the CPU; even, so that bf16 weight gradients pair the same rows whatever the chunk.
@@ -101,7 +101,7 @@ pub fn fwd(
     })
 }
 
-/// dw += dy^T patches: dy `[N, C]` f32 or bf16, dw f32 in the panel order of a weight of dy's type; the pixels and
+/// dw += dy^T patches: dy `[N, C]` f32 or bf16, dw f32 in the device's order of a weight of dy's type; the pixels and
 /// images as forward had them. Errors as [`fwd`].
 pub fn bwd(
     dev: &mut Device,
@@ -115,7 +115,7 @@ pub fn bwd(
     check::compute(OP, "dy", dy)?;
     let starts = check_images(OP, pixels, images, norm)?;
     check::tensor(OP, "dy", dy, dy.dtype, &[starts[images.len()], dy.cols()])?;
-    check::flat(OP, "dw", dw, DType::F32, panel_len(dy.dtype, dy.cols(), norm.row_len()))?;
+    check::flat(OP, "dw", dw, DType::F32, Order::of(dev).len(dy.dtype, dy.cols(), norm.row_len()))?;
     each_chunk(dev, dy.dtype, pixels, images, norm, &starts, |dev, patches, from| {
         linear::wgrad(dev, patches, dy.slice(from, from + patches.rows()), dw, None)
     })

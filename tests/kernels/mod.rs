@@ -12,6 +12,7 @@ mod emu;
 mod engine;
 mod gelu;
 mod gemm;
+mod gemm_bwd;
 mod grad_norm;
 mod inputs;
 mod kv_cache;

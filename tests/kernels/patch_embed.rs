@@ -126,6 +126,28 @@ fn is_a_linear_layer_over_the_rows() {
 }
 
 #[test]
+fn gradient_is_the_linear_layers_over_the_rows() {
+    // More patches than the workspace holds at once, images across the border.
+    for case in [pictures(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
+        let (k, n) = (case.norm.row_len(), 6);
+        let mut random = Random::new(6, Purpose::Test, 2);
+        let dy: Vec<bf16> = (0..case.patches() * n).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
+        let mut dev = emu();
+        let rows = case.elements(&mut dev, k, |n| n).unwrap();
+        let x = up(&mut dev, &rows, &[case.patches(), k]);
+        let dy = up(&mut dev, &dy, &[case.patches(), n]);
+        let len = Order::Rows.len(DType::Bf16, n, k);
+        let gradients = [(); 2].map(|()| up(&mut dev, &vec![1.0f32; len], &[len]));
+        linear::wgrad(&mut dev, x, dy, gradients[0], None).unwrap();
+        let pixels = up(&mut dev, &case.pixels, &[case.pixels.len()]);
+        patch_embed::bwd(&mut dev, pixels, &case.images, &case.norm, dy, gradients[1]).unwrap();
+        let [want, got] = gradients.map(|g| dev.read::<f32>(g).unwrap());
+        equal("dw", &got, &want).unwrap();
+        assert!(want[0] != 1.0, "nothing was added");
+    }
+}
+
+#[test]
 fn no_schedule_changes_a_bit() {
     let case = Case::new(4, 2, 2, &[(1, [1, 6, 6]), (2, [1, 2, 4])]);
     same_bits(5, |dev| case.elements(dev, 64, |n| n));

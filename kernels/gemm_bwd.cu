@@ -1,0 +1,337 @@
+// Gradients of linear layers: dx = dy W, or dx + dy W rounded once; dw += dy^T x; dbias += the sum of dy over tokens.
+// x, dx [T, K] and dy [T, N] unpadded; W bf16 and dw f32 [N][ld], ld = K rounded up to 64; dbias f32 [N].
+// CTA: one tile, 4 warps; dx: tokens x K as forward; dw: N x K, all tokens: 784 (o) to 8,288 (gate_up) CTAs in the 7B.
+// Bound: the tensor cores (2 T N K flops each; mma.sync reaches about 60 % of wgmma on Hopper).
+// Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs; bench: omr bench ops.
+#include "common/gemm.cuh"
+#include "isa/isa.cuh"
+
+// Operands whose rows are the terms of the chain (W for dx; dy and x for dw) lie in a stage as they lie in memory: 64
+// rows of 64 columns, panel by panel, chunks permuted as common/gemm.cuh has it. ldmatrix turns them on the way to
+// registers; nothing is transposed in memory. Each output is one chain of k16 steps over its ascending terms.
+namespace gemm {
+
+// 64 rows of 64 columns of a stage.
+constexpr int PANEL = BLOCK_K * GROUP;
+// Two bf16 ones.
+constexpr uint32_t ONES = 0x3f803f80;
+
+// A matrix [rows, columns] with `stride` elements from row to row.
+struct Matrix {
+    const bf16* data;
+    int rows, columns, stride;
+};
+
+// The first row and column of this CTA's tile.
+struct Corner {
+    int row, column;
+};
+
+template <class T>
+__device__ __forceinline__ Corner corner(int rows, int columns) {
+    int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
+    int tiles_n = (columns + T::BLOCK_N - 1) / T::BLOCK_N;
+    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
+    int in_band = blockIdx.x % (RASTER_M * tiles_n);
+    int height = min(RASTER_M, tiles_m - band);
+    return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
+}
+
+// BLOCK_K rows from `row` and COLUMNS columns from `column` as panels, in copies of PART elements; zeros outside.
+template <class T, int COLUMNS, int PART>
+__device__ __forceinline__ void load_panels_by(isa::Shared<bf16>* to, const Matrix& from, int row, int column) {
+    constexpr int ROW_STEP = T::THREADS / 8;
+    constexpr int COPIES = COLUMNS / GROUP * (BLOCK_K / ROW_STEP);
+    constexpr int UNROLL = PART == 8 ? COPIES : 1;
+    int chunk = threadIdx.x % 8;
+#pragma unroll UNROLL
+    for (int i = 0; i < COPIES; i++) {
+        int panel = i / (BLOCK_K / ROW_STEP);
+        int in_panel = threadIdx.x / 8 + i % (BLOCK_K / ROW_STEP) * ROW_STEP;
+        int r = row + in_panel, c = column + panel * GROUP + chunk * 8;
+        int left = r < from.rows ? from.columns - c : 0;
+        const bf16* p = from.data + (size_t)r * from.stride + c;
+#pragma unroll
+        for (int j = 0; j < 8; j += PART) {
+            isa::Shared<bf16>* cell = to + panel * PANEL + swizzled(in_panel, chunk) + j;
+            bool inside = left > j;
+            if constexpr (PART == 1) {
+                *cell = inside ? p[j] : bf16{0};
+            } else {
+                isa::cp_async<PART * 2>(cell, inside ? p + j : from.data, inside ? PART * 2 : 0);
+            }
+        }
+    }
+}
+
+template <class T, int COLUMNS>
+__device__ __forceinline__ void load_panels(isa::Shared<bf16>* to, const Matrix& from, int row, int column) {
+    if (from.stride % 8 == 0) {
+        load_panels_by<T, COLUMNS, 8>(to, from, row, column);
+    } else if (from.stride % 4 == 0) {
+        load_panels_by<T, COLUMNS, 4>(to, from, row, column);
+    } else if (from.stride % 2 == 0) {
+        load_panels_by<T, COLUMNS, 2>(to, from, row, column);
+    } else {
+        load_panels_by<T, COLUMNS, 1>(to, from, row, column);
+    }
+}
+
+// The columns of a warp as operand B, from panels. Where this lane names its rows to ldmatrix: lanes 0-15 the k16 step
+// of a fragment, lanes 16-31 of the next. Other fragments are bits of the place turned, other steps rows further.
+template <class T>
+__device__ __forceinline__ int columns_at(const Warp<T>& warp) {
+    int chunk = warp.column % GROUP / 8 + warp.lane / 16 * Warp<T>::SHARING;
+    return warp.column / GROUP * PANEL + swizzled(warp.lane % 16, chunk);
+}
+
+// The rows of a warp as operand A, from panels: lanes 0-7 and 8-15 eight outputs each for the first eight terms of the
+// step, lanes 16-31 for the next eight.
+template <class T>
+__device__ __forceinline__ int rows_at(const Warp<T>& warp) {
+    int chunk = warp.row % GROUP / 8 + warp.lane / 8 % 2;
+    return warp.row / GROUP * PANEL + swizzled(warp.lane / 16 * 8 + warp.lane % 8, chunk);
+}
+
+// Two adjacent fragments of columns against all rows.
+template <class T>
+__device__ __forceinline__ void multiply_columns(const isa::Shared<bf16>* panels, int at, int k, Step<T>& step,
+                                                 isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
+#pragma unroll
+    for (int j = 0; j < T::FRAGS_N; j += 2) {
+        isa::ldmatrix_trans(step.w, panels + (at ^ j * Warp<T>::SHARING * 8) + k * GROUP);
+#pragma unroll
+        for (int i = 0; i < T::FRAGS_M; i++) {
+            isa::mma<0>(sums[i][j], step.x[i], step.w);
+            isa::mma<1>(sums[i][j + 1], step.x[i], step.w);
+        }
+    }
+}
+
+// load(slot, step) and multiply(slot) for each step in turn, copies STAGES - 1 steps ahead.
+template <class T, class Load, class Multiply>
+__device__ __forceinline__ void stream(int steps, Load load, Multiply multiply) {
+#pragma unroll 1
+    for (int s = 0; s < T::STAGES - 1; s++) {
+        if (s < steps) {
+            load(s, s);
+        }
+        // A group for every step, empty past the last, so that the wait below always leaves the same number.
+        isa::cp_async_commit();
+    }
+    int slot = 0;
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+        isa::cp_async_wait<T::STAGES - 2>();
+        // All threads' copies of this step are there, and all have read the slot that is filled next.
+        isa::sync_cta();
+        int next = step + T::STAGES - 1;
+        if (next < steps) {
+            load(slot == 0 ? T::STAGES - 1 : slot - 1, next);
+        }
+        isa::cp_async_commit();
+        multiply(slot);
+        slot = slot + 1 == T::STAGES ? 0 : slot + 1;
+    }
+}
+
+// x is dy [rows = T, depth = N], w is W [depth][ld], cols = K.
+struct DgradArgs {
+    Operands in;
+    bf16* dx;
+    int accumulate, pad;
+};
+
+template <class T>
+__device__ __forceinline__ void dgrad(const DgradArgs& args) {
+    const Operands& in = args.in;
+    Corner at = corner<T>(in.rows, in.cols);
+    auto& ring = isa::smem<Stages<T>>();
+    Loader<T> loader{in};
+    loader.row = threadIdx.x / 8;
+    loader.chunk = threadIdx.x % 8;
+    loader.m = at.row;
+    Matrix weight{in.w, in.depth, in.ld, in.ld};
+    Warp<T> warp;
+    Step<T> operands;
+    isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < T::FRAGS_N; j++) {
+            sums[i][j].zero();
+        }
+    }
+    int x_at = swizzled(warp.row + warp.lane % 16, warp.lane / 16), w_at = columns_at<T>(warp);
+    stream<T>(
+        (in.depth + BLOCK_K - 1) / BLOCK_K,
+        [&](int slot, int step) {
+            loader.load_x(ring.x[slot], step * BLOCK_K);
+            load_panels_by<T, T::BLOCK_N, 8>(ring.w[slot], weight, step * BLOCK_K, at.column);
+        },
+        [&](int slot) {
+#pragma unroll
+            for (int k = 0; k < BLOCK_K; k += 16) {
+#pragma unroll
+                for (int i = 0; i < T::FRAGS_M; i++) {
+                    isa::ldmatrix(operands.x[i], &ring.x[slot][(x_at ^ k) + i * 16 * BLOCK_K]);
+                }
+                multiply_columns<T>(ring.w[slot], w_at, k, operands, sums);
+            }
+        });
+    // The tile of sums lies over the ring.
+    isa::sync_cta();
+    auto& tile = isa::smem<Sums<T>>();
+    put<T>(tile, warp, sums);
+    isa::sync_cta();
+    bool whole = in.cols % 4 == 0;
+#pragma unroll 2
+    for (int q = threadIdx.x; q < T::BLOCK_M * (T::BLOCK_N / 4); q += T::THREADS) {
+        int row = q / (T::BLOCK_N / 4), column = q % (T::BLOCK_N / 4) * 4;
+        int count = in.cols - at.column - column;
+        if (at.row + row < in.rows && count > 0) {
+            bf16* dx = args.dx + (size_t)(at.row + row) * in.cols + at.column + column;
+            Quad sum = sums_at<T>(tile, row, column);
+            store_quad(dx, args.accumulate ? sum + load_quad(dx, whole, count) : sum, whole, count);
+        }
+    }
+}
+
+struct WgradArgs {
+    const bf16* x;   // [tokens, k]
+    const bf16* dy;  // [tokens, n]
+    float* dw;       // [n][ld]
+    float* dbias;    // [n], or null
+    int tokens, n, k, ld;
+};
+
+// Calls f(accumulator's pair, address, whether the second is a column of the product too) for the pairs of a warp's
+// fragments that are in dw.
+template <class T, class F>
+__device__ __forceinline__ void each_pair(const WgradArgs& args, Corner at, const Warp<T>& warp,
+                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N], F f) {
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = at.row + warp.row + i * 16 + warp.lane / 4 + half * 8;
+#pragma unroll
+            for (int j = 0; j < T::FRAGS_N; j++) {
+                int column = at.column + warp.column + j * Warp<T>::SHARING * 8 + warp.lane % 4 * 2;
+                if (row < args.n && column < args.k) {
+                    f(sums[i][j], half * 2, args.dw + (size_t)row * args.ld + column, column + 1 < args.k);
+                }
+            }
+        }
+    }
+}
+
+// A warp's fragments start as what dw holds and end there. A quarter of a warp takes a whole sector of 32 bytes.
+template <class T>
+__device__ __forceinline__ void wgrad(const WgradArgs& args) {
+    Corner at = corner<T>(args.n, args.k);
+    auto& ring = isa::smem<Stages<T>>();
+    Matrix dy{args.dy, args.tokens, args.n, args.n}, x{args.x, args.tokens, args.k, args.k};
+    Warp<T> warp;
+    Step<T> operands;
+    isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int j = 0; j < T::FRAGS_N; j++) {
+            sums[i][j].zero();
+        }
+    }
+    each_pair<T>(args, at, warp, sums, [](isa::Acc& acc, int i, const float* dw, bool) {
+        // The column after an odd K is padding, zero.
+        float2 v = isa::load<float2>(dw);
+        acc[i] = v.x;
+        acc[i + 1] = v.y;
+    });
+    int dy_at = rows_at<T>(warp), x_at = columns_at<T>(warp);
+    stream<T>(
+        (args.tokens + BLOCK_K - 1) / BLOCK_K,
+        [&](int slot, int step) {
+            load_panels<T, T::BLOCK_M>(ring.x[slot], dy, step * BLOCK_K, at.row);
+            load_panels<T, T::BLOCK_N>(ring.w[slot], x, step * BLOCK_K, at.column);
+        },
+        [&](int slot) {
+#pragma unroll
+            for (int k = 0; k < BLOCK_K; k += 16) {
+#pragma unroll
+                for (int i = 0; i < T::FRAGS_M; i++) {
+                    isa::ldmatrix_trans(operands.x[i], &ring.x[slot][(dy_at ^ i * 16) + k * GROUP]);
+                }
+                multiply_columns<T>(ring.w[slot], x_at, k, operands, sums);
+            }
+        });
+    each_pair<T>(args, at, warp, sums, [](isa::Acc& acc, int i, float* dw, bool second) {
+        if (second) {
+            isa::store(dw, make_float2(acc[i], acc[i + 1]));
+        } else {
+            *dw = acc[i];
+        }
+    });
+}
+
+// dbias alone: the product with ones, by the chain that a column of ones in x would have. A warp takes 16 of the CTA's
+// 64 columns of dy.
+using TileBias = Tile<64, 64, 4, 1, 8>;
+
+struct BiasRing {
+    isa::Shared<bf16> dy[TileBias::STAGES][PANEL];
+};
+
+__device__ __forceinline__ void dbias(const WgradArgs& args) {
+    int column = blockIdx.x * GROUP;
+    auto& ring = isa::smem<BiasRing>();
+    Matrix dy{args.dy, args.tokens, args.n, args.n};
+    Warp<TileBias> warp;
+    isa::Frag<4> rows;
+    isa::Frag<2> ones;
+    isa::Acc sums;
+    ones[0] = ONES;
+    ones[1] = ONES;
+    sums.zero();
+    // All columns of the fragment are the same sum: the first lane of a quad has its first.
+    int n = column + warp.row + warp.lane / 4;
+    bool first = warp.lane % 4 == 0;
+    if (first && n < args.n) {
+        sums[0] = args.dbias[n];
+    }
+    if (first && n + 8 < args.n) {
+        sums[2] = args.dbias[n + 8];
+    }
+    int dy_at = rows_at<TileBias>(warp);
+    stream<TileBias>(
+        (args.tokens + BLOCK_K - 1) / BLOCK_K,
+        [&](int slot, int step) { load_panels<TileBias, GROUP>(ring.dy[slot], dy, step * BLOCK_K, column); },
+        [&](int slot) {
+#pragma unroll
+            for (int k = 0; k < BLOCK_K; k += 16) {
+                isa::ldmatrix_trans(rows, &ring.dy[slot][dy_at + k * GROUP]);
+                isa::mma(sums, rows, ones);
+            }
+        });
+    if (first && n < args.n) {
+        args.dbias[n] = sums[0];
+    }
+    if (first && n + 8 < args.n) {
+        args.dbias[n + 8] = sums[2];
+    }
+}
+
+}  // namespace gemm
+
+// registers linear_dgrad_m16 <= 80
+// registers linear_dgrad_m64 <= 112
+// registers linear_dgrad_m128 <= 255
+// registers linear_wgrad_m64 <= 128
+// registers linear_wgrad_m128 <= 255
+// registers linear_dbias <= 80
+KERNEL(linear_dgrad_m16, gemm::DgradArgs, gemm::TileM16::THREADS, 2) { gemm::dgrad<gemm::TileM16>(args); }
+KERNEL(linear_dgrad_m64, gemm::DgradArgs, gemm::TileM64::THREADS, 2) { gemm::dgrad<gemm::TileM64>(args); }
+KERNEL(linear_dgrad_m128, gemm::DgradArgs, gemm::TileM128::THREADS, 2) { gemm::dgrad<gemm::TileM128>(args); }
+KERNEL(linear_wgrad_m64, gemm::WgradArgs, gemm::TileM64::THREADS, 2) { gemm::wgrad<gemm::TileM64>(args); }
+KERNEL(linear_wgrad_m128, gemm::WgradArgs, gemm::TileM128::THREADS, 2) { gemm::wgrad<gemm::TileM128>(args); }
+KERNEL(linear_dbias, gemm::WgradArgs, gemm::TileBias::THREADS, 2) { gemm::dbias(args); }

@@ -1,0 +1,109 @@
+//! Launches of kernels/gemm_bwd.cu: the gradients of linear layers. The chain of an element does not depend on the
+//! tile.
+
+use bytemuck::NoUninit;
+
+use super::{Names, THREADS, TILES, Tile, address};
+use crate::device::{Address, Gpu, Launch};
+use crate::error::Result;
+use crate::ops::check;
+use crate::ops::matmul::{Order, Weight, row_stride};
+use crate::tensor::Tensor;
+
+/// `gemm::DgradArgs`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct DgradArgs {
+    dy: Address,
+    w: Address,
+    rows: i32,
+    cols: i32,
+    depth: i32,
+    ld: i32,
+    dx: Address,
+    accumulate: i32,
+    pad: i32,
+}
+
+/// dx = dy W, or dx + dy W rounded once.
+pub(in crate::ops) fn dgrad(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    dy: Tensor,
+    w: &Weight,
+    dx: Tensor,
+    accumulate: bool,
+) -> Result<()> {
+    const NAMES: Names = ["linear_dgrad_m16", "linear_dgrad_m64", "linear_dgrad_m128"];
+    check::gpu_compute(op, w.data.dtype)?;
+    check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
+    let tile = Tile::of(dy.rows());
+    let args = DgradArgs {
+        dy: gpu.address(dy.span()),
+        w: gpu.address(w.data.span()),
+        rows: check::count(op, "rows", dy.rows())?,
+        cols: w.k as i32,
+        depth: check::count(op, "columns", w.n)?,
+        ld: check::count(op, "columns", row_stride(w.k))?,
+        dx: gpu.address(dx.span()),
+        accumulate: i32::from(accumulate),
+        pad: 0,
+    };
+    gpu.launch("gemm_bwd", NAMES[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
+}
+
+/// `gemm::WgradArgs`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct WgradArgs {
+    x: Address,
+    dy: Address,
+    dw: Address,
+    dbias: Address,
+    tokens: i32,
+    n: i32,
+    k: i32,
+    ld: i32,
+}
+
+/// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.
+const BIAS_COLUMNS: usize = 64;
+const BIAS_SMEM: usize = 8 * 64 * BIAS_COLUMNS * 2;
+
+/// dw += dy^T x, and dbias += the sum of dy over tokens.
+pub(in crate::ops) fn wgrad(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    x: Tensor,
+    dy: Tensor,
+    dw: Tensor,
+    dbias: Option<Tensor>,
+) -> Result<()> {
+    check::gpu_compute(op, x.dtype)?;
+    let (tokens, n, k) = (x.rows(), dy.cols(), x.cols());
+    if tokens == 0 {
+        return Ok(());
+    }
+    let (tile, name) = wgrad_tile(n, k);
+    let args = WgradArgs {
+        x: gpu.address(x.span()),
+        dy: gpu.address(dy.span()),
+        dw: gpu.address(dw.span()),
+        dbias: address(&gpu, dbias),
+        tokens: check::count(op, "tokens", tokens)?,
+        n: check::count(op, "columns", n)?,
+        k: k as i32,
+        ld: check::count(op, "columns", row_stride(k))?,
+    };
+    gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
+    if dbias.is_some() {
+        let ctas = check::grid(op, n.div_ceil(BIAS_COLUMNS))?;
+        gpu.launch("gemm_bwd", "linear_dbias", Launch::new([ctas, 1, 1], THREADS, BIAS_SMEM), &args)?;
+    }
+    Ok(())
+}
+
+/// The tile for dw [n, k]: the tall one unless most of it would lie outside.
+fn wgrad_tile(n: usize, k: usize) -> (Tile, &'static str) {
+    if n > 128 && k > 128 { (TILES[2], "linear_wgrad_m128") } else { (TILES[1], "linear_wgrad_m64") }
+}

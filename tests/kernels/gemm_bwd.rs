@@ -1,0 +1,358 @@
+//! kernels/gemm_bwd.cu: gradients of linear layers against f64 and the CPU ops in bf16, every tile.
+
+use std::ops::Range;
+
+use half::bf16;
+use omr::device::{Device, Isa, Plan, Region};
+use omr::ops::linear;
+use omr::ops::matmul::{Order, Weight, row_stride};
+use omr::ops::philox::{Purpose, Random};
+use omr::tensor::{DType, Elem, Tensor};
+
+use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
+
+/// (T, N, K): around the tokens at which dx changes its tile and the stages of dw, and both of dw's tiles; N and K off
+/// the tile, off a quad, odd; those of the golden models (100, 136), of patches (1,176) and of a padded 3,420; rows
+/// that allow copies of 16, 8, 4 bytes and none.
+const SHAPES: [(usize, usize, usize); 13] = [
+    (1, 64, 64),
+    (1, 1, 1),
+    (15, 100, 100),
+    (17, 136, 136),
+    (16, 67, 33),
+    (64, 96, 102),
+    (65, 33, 200),
+    (127, 130, 64),
+    (128, 40, 100),
+    (129, 129, 135),
+    (8, 24, 1176),
+    (3, 20, 3424),
+    (5, 70, 99),
+];
+
+struct Case {
+    t: usize,
+    n: usize,
+    k: usize,
+    x: Vec<bf16>,
+    dy: Vec<bf16>,
+    w: Vec<bf16>,
+    /// What dx, dw and dbias hold before.
+    dx: Vec<bf16>,
+    dw: Vec<f32>,
+    dbias: Vec<f32>,
+}
+
+/// Uniform values in [-1, 1); `name` tells one array from another.
+fn values(name: u64, len: usize) -> Vec<f32> {
+    let mut random = Random::new(37, Purpose::Test, name);
+    (0..len).map(|_| 2.0 * random.uniform_f32() - 1.0).collect()
+}
+
+fn rounded(v: &[f32]) -> Vec<bf16> {
+    v.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+impl Case {
+    fn new(t: usize, n: usize, k: usize) -> Case {
+        Case::of(t, n, k, |v| v)
+    }
+
+    /// Values whose sums are exact in any order: multiples of 1/8, no more than 1/2 each.
+    fn exact(t: usize, n: usize, k: usize) -> Case {
+        Case::of(t, n, k, |v| v.into_iter().map(|x| (x * 4.0).round() / 8.0).collect())
+    }
+
+    fn of(t: usize, n: usize, k: usize, values_as: impl Fn(Vec<f32>) -> Vec<f32>) -> Case {
+        let make = |name, len| values_as(values(name, len));
+        Case {
+            t,
+            n,
+            k,
+            x: rounded(&make(1, t * k)),
+            dy: rounded(&make(2, t * n)),
+            w: rounded(&make(3, n * k)),
+            dx: rounded(&make(4, t * k)),
+            dw: make(5, n * k),
+            dbias: make(6, n),
+        }
+    }
+
+    fn dgrad(&self, dev: &mut Device, rows: Range<usize>, accumulate: bool) -> Outcome<Vec<bf16>> {
+        let order = Order::of(dev);
+        let mut data = vec![bf16::ZERO; order.len(DType::Bf16, self.n, self.k)];
+        for (i, &value) in self.w.iter().enumerate() {
+            data[order.index(DType::Bf16, self.k, i / self.k, i % self.k)] = value;
+        }
+        let w = Weight { data: up(dev, &data, &[data.len()]), order, n: self.n, k: self.k };
+        let dy = up(dev, &self.dy[rows.start * self.n..rows.end * self.n], &[rows.len(), self.n]);
+        let dx = if accumulate {
+            up(dev, &self.dx[rows.start * self.k..rows.end * self.k], &[rows.len(), self.k])
+        } else {
+            dev.alloc(Region::Overlay, DType::Bf16, &[rows.len(), self.k])?
+        };
+        linear::dgrad(dev, dy, &w, dx, accumulate)?;
+        Ok(dev.read(dx)?)
+    }
+
+    /// dw [N, K] then dbias [N] after a call for each range of tokens. Errors when padding of dw is no longer zero.
+    fn wgrad(&self, dev: &mut Device, parts: &[Range<usize>], bias: bool) -> Outcome<Vec<f32>> {
+        let order = Order::of(dev);
+        let place = |i: usize| order.index(DType::Bf16, self.k, i / self.k, i % self.k);
+        let mut data = vec![0.0f32; order.len(DType::Bf16, self.n, self.k)];
+        for (i, &value) in self.dw.iter().enumerate() {
+            data[place(i)] = value;
+        }
+        let dw = up(dev, &data, &[data.len()]);
+        let dbias = bias.then(|| up(dev, &self.dbias, &[self.n]));
+        for part in parts {
+            let x = up(dev, &self.x[part.start * self.k..part.end * self.k], &[part.len(), self.k]);
+            let dy = up(dev, &self.dy[part.start * self.n..part.end * self.n], &[part.len(), self.n]);
+            linear::wgrad(dev, x, dy, dw, dbias)?;
+        }
+        let mut data = dev.read::<f32>(dw)?;
+        let mut out: Vec<f32> = (0..self.n * self.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
+        if data.iter().any(|v| v.to_bits() != 0) {
+            return Err("padding of dw is not zero".into());
+        }
+        out.extend(dbias.map_or(Ok(Vec::new()), |d| dev.read::<f32>(d))?);
+        Ok(out)
+    }
+
+    /// dx in f64, and the sum of the absolute values of its terms.
+    fn dx_sums(&self, accumulate: bool) -> Vec<(f64, f64)> {
+        let mut sums: Vec<(f64, f64)> = if accumulate {
+            self.dx.iter().map(|x| (x.to_f64(), x.to_f64().abs())).collect()
+        } else {
+            vec![(0.0, 0.0); self.t * self.k]
+        };
+        for t in 0..self.t {
+            for n in 0..self.n {
+                let dy = self.dy[t * self.n + n].to_f64();
+                for k in 0..self.k {
+                    add(&mut sums[t * self.k + k], dy * self.w[n * self.k + k].to_f64());
+                }
+            }
+        }
+        sums
+    }
+
+    /// dw and dbias likewise.
+    fn dw_sums(&self) -> Vec<(f64, f64)> {
+        let start = self.dw.iter().chain(&self.dbias);
+        let mut sums: Vec<(f64, f64)> = start.map(|&v| (f64::from(v), f64::from(v).abs())).collect();
+        for t in 0..self.t {
+            for n in 0..self.n {
+                let dy = self.dy[t * self.n + n].to_f64();
+                for k in 0..self.k {
+                    add(&mut sums[n * self.k + k], dy * self.x[t * self.k + k].to_f64());
+                }
+                add(&mut sums[self.n * self.k + n], dy);
+            }
+        }
+        sums
+    }
+}
+
+fn add(to: &mut (f64, f64), term: f64) {
+    to.0 += term;
+    to.1 += term.abs();
+}
+
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
+}
+
+fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
+    dev.upload(Region::Overlay, data, dims).unwrap()
+}
+
+/// A bound on the error of an fp32 chain of `terms` products and two sums in any order of accumulation (Higham,
+/// Accuracy and Stability, section 3.1).
+fn chain_error(terms: usize, size: f64) -> f64 {
+    (terms + 4) as f64 * 2f64.powi(-24) * size
+}
+
+fn within<T: Elem>(what: &str, got: &[T], want: &[(f64, f64)], bound: impl Fn(&(f64, f64)) -> f64) -> Outcome {
+    if got.len() != want.len() {
+        return Err(format!("{what}: {} elements, expected {}", got.len(), want.len()).into());
+    }
+    for (i, (got, want)) in got.iter().zip(want).enumerate() {
+        let got = f64::from(got.to_f32());
+        if got.is_nan() || (got - want.0).abs() > bound(want) {
+            let expected = want.0;
+            return Err(format!("{what}: element {i} is {got}, expected {expected} within {:e}", bound(want)).into());
+        }
+    }
+    Ok(())
+}
+
+fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
+    let what = format!("dx of [{}, {}, {}] accumulate {accumulate}", c.t, c.n, c.k);
+    let chain = |s: &(f64, f64)| chain_error(c.n, s.1);
+    // And one rounding to bf16.
+    let bound = |s: &(f64, f64)| chain(s) + (s.0.abs() + chain(s)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
+    within(&what, &c.dgrad(dev, 0..c.t, accumulate)?, &c.dx_sums(accumulate), bound)
+}
+
+fn wgrad_is_right(dev: &mut Device, c: &Case, bias: bool) -> Outcome {
+    let what = format!("dw of [{}, {}, {}] bias {bias}", c.t, c.n, c.k);
+    let mut sums = c.dw_sums();
+    sums.truncate(c.n * c.k + if bias { c.n } else { 0 });
+    within(&what, &c.wgrad(dev, &[0..c.t], bias)?, &sums, |s| chain_error(c.t, s.1))
+}
+
+#[test]
+fn input_gradients_agree_with_f64_and_the_cpu() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (i, (t, n, k)) in SHAPES.into_iter().enumerate() {
+        let c = Case::new(t, n, k);
+        dgrad_is_right(&mut dev, &c, i % 2 == 0).unwrap();
+        dgrad_is_right(&mut host, &c, i % 2 == 0).unwrap();
+    }
+}
+
+#[test]
+fn weight_gradients_agree_with_f64_and_the_cpu() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (i, (t, n, k)) in SHAPES.into_iter().enumerate() {
+        let c = Case::new(t, n, k);
+        wgrad_is_right(&mut dev, &c, i % 3 != 0).unwrap();
+        wgrad_is_right(&mut host, &c, i % 3 != 0).unwrap();
+    }
+}
+
+#[test]
+fn exact_sums_end_in_the_cpus_bits() {
+    let (mut dev, mut host) = (emu(), cpu());
+    for (t, n, k) in [(3, 99, 36), (40, 100, 136), (130, 131, 132)] {
+        let c = Case::exact(t, n, k);
+        for accumulate in [false, true] {
+            let want = c.dgrad(&mut host, 0..t, accumulate).unwrap();
+            equal("dx", &c.dgrad(&mut dev, 0..t, accumulate).unwrap(), &want).unwrap();
+        }
+        let want = c.wgrad(&mut host, &[0..t], true).unwrap();
+        equal("dw", &c.wgrad(&mut dev, &[0..t], true).unwrap(), &want).unwrap();
+    }
+}
+
+#[test]
+fn a_row_has_its_bits_from_every_tile_and_batch() {
+    let c = Case::new(130, 150, 100);
+    let mut dev = emu();
+    let all = c.dgrad(&mut dev, 0..130, true).unwrap();
+    for rows in [70..130, 0..128, 121..130, 129..130, 0..17] {
+        let some = c.dgrad(&mut dev, rows.clone(), true).unwrap();
+        equal(&format!("rows {rows:?}"), &some, &all[rows.start * c.k..rows.end * c.k]).unwrap();
+    }
+}
+
+#[test]
+fn two_calls_are_one() {
+    for (t, n, k) in [(100, 70, 40), (90, 131, 140)] {
+        let c = Case::new(t, n, k);
+        let whole = c.wgrad(&mut emu(), &[0..t], true).unwrap();
+        for first in [16, 64, 80] {
+            let parts = [0..first, first..first, first..t];
+            equal(&format!("{first} of {t}"), &c.wgrad(&mut emu(), &parts, true).unwrap(), &whole).unwrap();
+        }
+    }
+}
+
+#[test]
+fn no_schedule_changes_a_bit() {
+    let c = Case::new(70, 140, 131);
+    same_bits(4, |dev| c.dgrad(dev, 0..70, true));
+    same_bits(4, |dev| c.dgrad(dev, 0..12, false));
+    same_bits(4, |dev| c.wgrad(dev, &[0..70], true));
+    same_bits(4, |dev| Case::new(300, 40, 64).wgrad(dev, &[0..300], true));
+}
+
+/// Each tile over more stages than its ring has, and fewer, in each way rows can be copied.
+fn probe(dev: &mut Device) -> Outcome {
+    for (t, n, k) in [(4, 600, 40), (20, 330, 66), (130, 202, 36), (3, 8, 99)] {
+        dgrad_is_right(dev, &Case::new(t, n, k), true)?;
+    }
+    for (t, n, k) in [(600, 40, 24), (210, 130, 131), (20, 70, 36), (70, 35, 66)] {
+        wgrad_is_right(dev, &Case::new(t, n, k), true)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_wait_and_barrier_is_needed() {
+    mutate_sites(&["kernels/gemm_bwd.cu"], 3, probe);
+}
+
+#[test]
+fn shared_memory_has_no_bank_conflicts() {
+    for t in [8, 64, 130] {
+        let (mut dev, c) = (emu(), Case::new(t, 136, 136));
+        c.dgrad(&mut dev, 0..t, true).unwrap();
+        c.wgrad(&mut dev, &[0..t], true).unwrap();
+        assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
+    }
+}
+
+#[test]
+fn what_kernels_cannot_take_is_refused() {
+    let mut dev = emu();
+    let x = up(&mut dev, &[1.0f32; 128], &[2, 64]);
+    let dw = up(&mut dev, &[0.0f32; 4096], &[4096]);
+    let text = linear::wgrad(&mut dev, x, x, dw, None).unwrap_err().to_string();
+    assert!(text.contains("bf16"), "{text}");
+    let x = up(&mut dev, &[bf16::ONE; 128], &[2, 64]);
+    // A gradient without its padding.
+    let short = up(&mut dev, &[bf16::ONE; 80], &[2, 40]);
+    assert_eq!(row_stride(40), 64);
+    let dw = up(&mut dev, &[0.0f32; 64 * 40], &[64 * 40]);
+    assert!(linear::wgrad(&mut dev, short, x, dw, None).is_err());
+    let data = up(&mut dev, &[bf16::ONE; 4096], &[4096]);
+    let w = Weight { data, order: Order::Panels, n: 64, k: 64 };
+    let text = linear::dgrad(&mut dev, x, &w, x, false).unwrap_err().to_string();
+    assert!(text.contains("rows"), "{text}");
+}
+
+/// Errors a person could make, each in one place of the kernel.
+const MISTAKES: [(&str, &str); 7] = [
+    ("int left = r < from.rows ? from.columns - c : 0;", "int left = from.columns - c;"),
+    ("args.accumulate ? sum + load_quad(dx, whole, count) : sum", "sum"),
+    ("warp.lane / 8 % 2;", "warp.lane / 16;"),
+    ("+ warp.lane / 16 * Warp<T>::SHARING", "+ warp.lane / 16"),
+    ("acc[i + 1] = v.y;", ""),
+    ("sums[2] = args.dbias[n + 8];", ""),
+    ("column + 1 < args.k", "true"),
+];
+
+/// Small shapes in which each of them shows: rows off the stage, both halves of every fragment, an odd K.
+fn small(dev: &mut Device) -> Outcome {
+    dgrad_is_right(dev, &Case::new(20, 30, 70), true)?;
+    wgrad_is_right(dev, &Case::new(20, 70, 35), true)?;
+    padding_stays_zero(dev)
+}
+
+/// Also where a gradient has overflowed: zero times infinity is none.
+fn padding_stays_zero(dev: &mut Device) -> Outcome {
+    let mut c = Case::new(20, 70, 35);
+    c.dy[3] = bf16::INFINITY;
+    let dw = c.wgrad(dev, &[0..20], true)?;
+    if dw[3 * 35..4 * 35].iter().any(|v| v.is_finite()) || dw[..3 * 35].iter().any(|v| !v.is_finite()) {
+        return Err("one infinity belongs in one row".into());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lost_accumulation_is_seen() {
+    small(&mut emu()).unwrap();
+    let (from, to) = MISTAKES[1];
+    mutate_source("gemm_bwd", from, to, 1, small);
+}
+
+#[test]
+#[ignore = "a compilation each"]
+fn mistakes_in_the_kernel_are_seen() {
+    for (from, to) in MISTAKES {
+        mutate_source("gemm_bwd", from, to, 2, small);
+    }
+}
