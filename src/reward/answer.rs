@@ -86,7 +86,10 @@ fn whole_group(text: &str) -> Option<&str> {
 /// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
-    let text = python::strip(text);
+    // What stands after the thinking, inside the answer's mark.
+    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
+    let tagged = text.rsplit_once("</answer>").and_then(|(before, _)| before.rsplit_once("<answer>"));
+    let text = python::strip(tagged.map_or(text, |(_, content)| content));
     if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
         return found;
     }
@@ -95,25 +98,37 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
             return false;
         }
         let inner = bare(t);
-        !is_prose(&inner) && !matches!(math::parse(&inner, true, steps), Value::Text(_))
+        if is_prose(&inner) {
+            return false;
+        }
+        match math::parse(&inner, true, steps) {
+            Value::Text(_) => false,
+            // Short words side by side read as products of letters.
+            Value::Scalar(e, _) => {
+                e.has_numbers() || !inner.contains(' ') || inner.contains(['\\', '^', '_', '+', '/', '('])
+            }
+            _ => true,
+        }
     };
     if reads(text) {
         return text;
     }
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
-    // What follows is the reason.
-    let reasons = [" because ", " since ", " (because ", " (since ", ", because ", ", since "];
-    let sentence = reasons
-        .iter()
-        .filter_map(|r| sentence.split_once(r))
-        .map(|(s, _)| s)
-        .min_by_key(|s| s.len())
-        .unwrap_or(sentence);
+    let sentence = before_reason(sentence);
+    // A conclusion at the end counts for all of it.
+    for joint in [", so ", ", thus ", ", hence ", ", therefore ", ", then "] {
+        if let Some((_, rest)) = sentence.rsplit_once(joint)
+            && reads(rest)
+        {
+            return python::strip(rest);
+        }
+    }
     if reads(sentence) {
         return sentence;
     }
     for cut in [
+        " giving ",
         " = ",
         " is ",
         " are ",
@@ -143,7 +158,40 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
         return found;
     }
+    if let Some(found) = behind_words(sentence).filter(|f| reads(f)) {
+        return found;
+    }
     if sentence.len() < text.len() { sentence } else { text }
+}
+
+/// The text without the reason behind it, or what it is told from.
+fn before_reason(text: &str) -> &str {
+    const REASONS: [&str; 10] = [
+        " because ",
+        " since ",
+        " (because ",
+        " (since ",
+        ", because ",
+        ", since ",
+        ", not ",
+        " (not ",
+        " rather than ",
+        " instead of ",
+    ];
+    REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s).min_by_key(|s| s.len()).unwrap_or(text)
+}
+
+/// What follows plain words: "the point (2, 3)", "it costs $20"; nothing where a word before it changes the value.
+fn behind_words(sentence: &str) -> Option<&str> {
+    const CHANGING: [&str; 22] = [
+        "not", "less", "more", "than", "between", "from", "least", "most", "over", "under", "except", "no", "without",
+        "minus", "negative", "half", "twice", "never", "below", "above", "cannot", "isn't",
+    ];
+    let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
+    let (words, rest) = sentence.split_at(at);
+    let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
+    let kept = |w: &str| plain(w) && !CHANGING.contains(&w.to_ascii_lowercase().trim_matches(','));
+    (words.ends_with(' ') && words.split_whitespace().all(kept)).then(|| python::strip(rest))
 }
 
 /// True when nothing but commas, "and" and "or" stands between formulas in dollar signs; money is no formula.
@@ -215,6 +263,7 @@ fn after_marker(text: &str) -> Option<&str> {
         "option is",
         "choice is",
         "answer =",
+        "answer -",
         "answer**:",
         "result is",
         "result is:",
@@ -225,7 +274,7 @@ fn after_marker(text: &str) -> Option<&str> {
     let line = rest.split('\n').next()?;
     let sentence = line.split(". ").next().unwrap_or(line);
     let sentence = sentence.trim_end_matches(['*', ' ', '.']);
-    let found = python::strip(sentence);
+    let found = python::strip(before_reason(sentence));
     if found.is_empty() {
         None
     } else {

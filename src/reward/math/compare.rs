@@ -79,6 +79,12 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Equation(a, b), Value::Equation(c, d)) => {
             equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
         }
+        // a + b = 12 beside 12: the letters are what was asked for.
+        (Value::Scalar(x, None), Value::Equation(a, b)) | (Value::Equation(a, b), Value::Scalar(x, None))
+            if !b.has_variables() && !x.has_variables() && only_letters(a) =>
+        {
+            decide(x, b, steps).into()
+        }
         (Value::Positive(a, s), Value::Positive(b, t)) => {
             outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
         }
@@ -167,6 +173,17 @@ fn operands(text: &str, steps: &Steps) -> Option<(String, Vec<String>)> {
     parts.sort();
     let simple = parts.iter().all(|p| !p.contains(' '));
     simple.then(|| (op.to_owned(), parts))
+}
+
+/// True for sums, products and quotients of letters without coefficients.
+fn only_letters(e: &Expr) -> bool {
+    let minus_one = super::Rational::from_integer((-1).into());
+    !e.any(|p| match p {
+        Expr::Num { value, .. } => *value != minus_one,
+        Expr::Var(_) | Expr::Add(_) | Expr::Mul(_) => false,
+        Expr::Pow(_, n) => !matches!(&**n, Expr::Num { value, .. } if *value == minus_one),
+        _ => true,
+    })
 }
 
 /// A name of up to three letters as their product.
