@@ -46,8 +46,8 @@ pub struct Steps {
     budget: u64,
 }
 
-/// Steps one verdict may take: some 30 ms.
-pub const BUDGET: u64 = 3_000_000;
+/// Steps one verdict may take: some 35 ms.
+pub const BUDGET: u64 = 2_500_000;
 
 impl Steps {
     /// A full budget.
