@@ -265,8 +265,8 @@ fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
             let sorted: Vec<Value> = named.into_iter().map(|(_, v)| v).collect();
             Some(ordered(&sorted, t, steps))
         }
-        (Value::Set(a), one @ (Value::Scalar(..) | Value::Assignment(..)))
-        | (one @ (Value::Scalar(..) | Value::Assignment(..)), Value::Set(a)) => {
+        (Value::Set(a), one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)))
+        | (one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)), Value::Set(a)) => {
             if a.len() == 1 {
                 return Some(equal(&a[0], one, steps));
             }
@@ -407,6 +407,19 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
         if !decision.is_equal() && has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
             return decide(a, &b.replace("c", &var("C")), steps).into();
         }
+        // Families of solutions may count with another letter.
+        let counter = |e: &Expr, other: &Expr| {
+            let own =
+                e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
+            own.collect::<Vec<_>>()
+        };
+        let periodic = |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi"));
+        if let ([x], [y]) = (counter(a, b).as_slice(), counter(b, a).as_slice())
+            && periodic(a)
+            && periodic(b)
+        {
+            return decide(a, &b.replace(y, &var(x)), steps).into();
+        }
         decision.into()
     };
     match (u, v) {
@@ -436,7 +449,11 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
         (Some(Unit::Degree), None) | (None, Some(Unit::Degree)) => {
             let first = plain();
             let (angle, other) = if u.is_some() { (a, b) } else { (b, a) };
-            let has_pi = other.any(|e| matches!(e, Expr::Var(n) if n == "pi"));
+            let has_pi = other.any(|e| match e {
+                Expr::Var(n) => n == "pi",
+                Expr::Call(f, _) => f.starts_with("arc"),
+                _ => false,
+            });
             if !first.equal && has_pi && decide(&radians(angle), other, steps).is_equal() {
                 return yes("equal in radians");
             }

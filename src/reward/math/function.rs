@@ -87,6 +87,9 @@ impl Parser<'_> {
             {
                 return Some(e);
             }
+            if let Some(e) = self.stacked(word) {
+                return Some(e);
+            }
             return self.named(word);
         }
         // sinx, 2pir, nCr.
@@ -113,6 +116,29 @@ impl Parser<'_> {
         // ab^2 squares b alone.
         let last = self.powered(last)?;
         Some(product(factors.into_iter().chain([last]).collect()))
+    }
+
+    /// `C_5^2`, `P_{10}^{3}`; `None`, with nothing taken, for anything else.
+    fn stacked(&mut self, word: &str) -> Option<Expr> {
+        let name = match word {
+            "C" => "binom",
+            "P" => "permutations",
+            _ => return None,
+        };
+        let from = self.at;
+        let read = |p: &mut Self| {
+            p.need('_')?;
+            let n = p.argument()?;
+            p.need('^')?;
+            let k = p.argument()?;
+            let number = |e: &Expr| matches!(e, Expr::Num { .. });
+            (number(&n) && number(&k)).then(|| Expr::Call(name, vec![n, k]))
+        };
+        let found = read(self);
+        if found.is_none() {
+            self.at = from;
+        }
+        found
     }
 
     /// `FF_{16}`: letters that are digits, with their base.

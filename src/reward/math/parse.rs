@@ -198,6 +198,19 @@ impl Reader<'_> {
                 _ => {}
             }
         }
+        // The positive or negative numbers.
+        if let [Token { tok: Tok::Cmd(c), .. }, hat, rest @ ..] = tokens
+            && c == "mathbbR"
+            && is(Some(hat), '^')
+            && let Some(sign) =
+                rest.iter().find_map(|t| if let Tok::Sym(c @ ('+' | '-')) = t.tok { Some(c) } else { None })
+            && rest.len() <= 3
+        {
+            let zero = || Span { low: integer(0), low_closed: false, ..Span::all() };
+            let negative = || Span { high: integer(0), high_closed: false, ..Span::all() };
+            let span = if sign == '+' { zero() } else { negative() };
+            return Some(Value::Region(Region::new(vec![span])));
+        }
         if let Some(v) = self.bracketed(tokens, depth) {
             return v;
         }
@@ -213,7 +226,7 @@ impl Reader<'_> {
         {
             return self.in_words(tokens);
         }
-        self.quantity(tokens).or_else(|| self.in_words(tokens))
+        self.quantity(tokens).or_else(|| self.in_parts(tokens)).or_else(|| self.in_words(tokens))
     }
 
     fn quantity(&self, tokens: &[Token]) -> Option<Value> {
@@ -222,6 +235,29 @@ impl Reader<'_> {
             Folded::Matrix(rows) => Some(Value::Matrix(rows)),
             Folded::Scalar(e) => Some(Value::Scalar(e, unit)),
         }
+    }
+
+    /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.
+    fn in_parts(&self, tokens: &[Token]) -> Option<Value> {
+        let begins =
+            |n: usize| matches!(tokens[n].tok, Tok::Num(_)) && matches!(tokens[n - 1].tok, Tok::Word(_) | Tok::Text(_));
+        let mut cuts: Vec<usize> = (1..tokens.len()).filter(|&n| begins(n)).collect();
+        if cuts.is_empty() || cuts.len() > 3 {
+            return None;
+        }
+        cuts.push(tokens.len());
+        let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
+        for to in cuts {
+            let (e, unit) = scalar_with_unit(&tokens[from..to], self.steps)?;
+            let Some(Unit::Measure(dimension, size)) = unit else { return None };
+            if *measured.get_or_insert(dimension) != dimension {
+                return None;
+            }
+            terms.push(Expr::Mul(vec![e, super::expr::number(size)]));
+            from = to;
+        }
+        let one = super::Rational::from_integer(1.into());
+        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
     }
 
     /// A number in words, and what is counted.

@@ -110,16 +110,10 @@ impl<'a> Parser<'a> {
 
     /// `term := sign* factor (('*' | '/')? factor)*`, juxtaposition is a product; the unit may follow.
     pub(super) fn term(&mut self) -> Option<Expr> {
-        if self.eat('-') {
-            return self.deeper(Self::term).map(negate);
-        }
-        if self.eat('+') {
-            return self.deeper(Self::term);
-        }
+        let mut negative = self.sign();
         self.currency();
-        let mut negative = false;
         if self.unit.is_some() && self.eat('-') {
-            negative = true;
+            negative = !negative;
         }
         let mut factors = vec![self.mixed()?];
         loop {
@@ -403,9 +397,26 @@ impl<'a> Parser<'a> {
                 p.at += 1;
                 p.bracket(']')
             }
+            Tok::Sym('{') if is(p.token(1), '}') => {
+                p.at += 2;
+                p.primary()
+            }
             Tok::Sym('{') => {
                 p.at += 1;
                 p.bracket('}')
+            }
+            // Choices with the numbers around the letter: _{10}C_3, ^{10}P_3.
+            Tok::Sym('_' | '^') => {
+                p.at += 1;
+                let n = p.argument()?;
+                let name = match p.peek()? {
+                    Tok::Word(w) if w == "C" => "binom",
+                    Tok::Word(w) if w == "P" => "permutations",
+                    _ => return None,
+                };
+                p.at += 1;
+                p.need('_')?;
+                Some(Expr::Call(name, vec![n, p.argument()?]))
             }
             Tok::Sym('|') => {
                 p.at += 1;
