@@ -57,7 +57,7 @@ fn params(random: &mut Random, vocab: usize) -> SamplingParams {
 fn case(name: u64, rows: usize, vocab: usize) -> Case {
     let mut random = random(name);
     let mut sums: Vec<f32> = (0..rows).flat_map(|_| row(&mut random, vocab)).collect();
-    if name % 7 == 0 {
+    if name.is_multiple_of(7) {
         // What a broken model yields must not break more.
         sums[0] = f32::NAN;
         sums[vocab + vocab / 2] = f32::INFINITY;

@@ -105,13 +105,12 @@ fn answers_out_of_order_are_an_error() {
 
 #[test]
 fn a_command_that_is_not_there_is_named() {
-    for (command, found) in [(vec!["no-such-program".to_owned()], "no-such-program")] {
-        let config = CommandConfig { command, ..CommandConfig::default() };
-        let made = Scorer::new(Mode::Strict, None, (&config, "rl.reward"), None, || unreachable!());
-        let error = made.err().unwrap();
-        assert!(matches!(error, Error::Input { .. }) && error.to_string().contains("rl.reward.command"), "{error}");
-        assert!(error.to_string().contains(found), "{error}");
-    }
+    let (command, found) = (vec!["no-such-program".to_owned()], "no-such-program");
+    let config = CommandConfig { command, ..CommandConfig::default() };
+    let made = Scorer::new(Mode::Strict, None, (&config, "rl.reward"), None, || unreachable!());
+    let error = made.err().unwrap();
+    assert!(matches!(error, Error::Input { .. }) && error.to_string().contains("rl.reward.command"), "{error}");
+    assert!(error.to_string().contains(found), "{error}");
 }
 
 #[test]
