@@ -219,7 +219,8 @@ async fn a_request_ends_at_its_deadline_whatever_is_left_to_try() {
         let Some(Ruling::Unjudged(what)) = &judged.judge else { panic!("{judged:?}") };
         assert!(what.contains("within the deadline of 0.3 s"), "{what}");
     }
-    assert_eq!(server.times("hangs"), 1);
+    // None where the machine was too busy to get it there in time.
+    assert!(server.times("hangs") <= 1);
 }
 
 /// A scorer asks beside other work and gives the scores in the order of the responses.
