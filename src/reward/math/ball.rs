@@ -9,6 +9,8 @@ use super::Rational;
 
 /// Sizes beyond `2^MAX_TOP` are not computed with.
 const MAX_TOP: i64 = 1 << 40;
+/// Largest exponent of a product.
+const MAX_EXPONENT: u64 = 1 << 44;
 /// Bits of the stored constants: more than any precision asked for.
 const CONSTANT_BITS: i64 = 2_560;
 
@@ -108,7 +110,7 @@ impl Ball {
 
     /// The integer, when the ball is exactly one.
     pub(super) fn exact_integer(&self) -> Option<BigInt> {
-        if self.r != 0.0 || self.top() > 4_096 {
+        if self.r != 0.0 || self.top() > 4_096 || self.e < -4_096 {
             return None;
         }
         let whole = shift(&self.m, self.e);
@@ -125,7 +127,16 @@ impl Ball {
         (low == high).then_some(Ball { m: low, e: 0, r: 0.0 })
     }
 
+    /// A number of which nothing is known.
+    fn unknown() -> Self {
+        Ball { m: 0.into(), e: 0, r: f64::INFINITY }
+    }
+
     fn round(mut self, prec: i64) -> Self {
+        // Beyond what an error or an exponent can hold.
+        if self.r.is_nan() || self.r > 1e290 || self.e.unsigned_abs() > MAX_EXPONENT {
+            return Ball::unknown();
+        }
         let noise = if self.r > pow2(32) { self.r.log2().min(1e6) as i64 - 30 } else { 0 };
         let drop = (self.bits() - prec).max(noise).max(0);
         if drop > 0 {
@@ -162,7 +173,8 @@ impl Ball {
         let at = |b: &Ball| {
             let by = b.e - e;
             // Floors when it shifts down: at most one unit.
-            (shift(&b.m, by), if by >= 0 { b.r * pow2(by) } else { b.r * pow2(by) + 1.0 })
+            let r = if b.r == 0.0 { 0.0 } else { b.r * pow2(by) };
+            (shift(&b.m, by), if by >= 0 { r } else { r + 1.0 })
         };
         let ((m1, r1), (m2, r2)) = (at(self), at(other));
         Ball { m: m1 + m2, e, r: (r1 + r2) * 1.000_001 }.round(prec)
@@ -178,7 +190,7 @@ impl Ball {
         if self.r > 0.0 || other.r > 0.0 {
             let bound = |b: &Ball| if b.m.sign() == Sign::NoSign { 0.0 } else { pow2(b.bits()) };
             let cross = |bound: f64, r: f64| if r == 0.0 || bound == 0.0 { 0.0 } else { bound * r };
-            r = (cross(bound(self), other.r) + cross(bound(other), self.r) + self.r * other.r) * 1.000_001;
+            r = (cross(bound(self), other.r) + cross(bound(other), self.r) + cross(self.r, other.r)) * 1.000_001;
         }
         Ball { m, e: self.e.saturating_add(other.e), r }.round(prec)
     }
@@ -201,6 +213,9 @@ impl Ball {
     pub(super) fn sqrt(&self, prec: i64) -> Option<Ball> {
         if self.is_zero() {
             return Some(self.clone());
+        }
+        if self.r.is_infinite() {
+            return None;
         }
         if self.may_be_zero() || self.r > pow2(self.bits() - 2) {
             let half = self.top().div_euclid(2) + 1;
