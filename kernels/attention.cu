@@ -1,6 +1,6 @@
 // Attention over packed sequences, causal or full, grouped query heads: out = softmax(scale q k^T) v and log-sum-exp.
 // qkv [T, (q + 2 kv) dim] bf16, cu_seqlens [S + 1] u32, out [T, q dim] bf16, lse [T, q] f32; dim even, at most HD.
-// Grid (slots, kv heads), slot = 64 rows (token, head of the group) of one sequence, last slots first; 4 warps, 16 rows each.
+// Grid (slots, kv heads): 64 rows (token, head of the group) of one sequence, last ones first; 4 warps, 16 rows each.
 // Bound by mma.sync: 4 rows keys dim flops (half of it under a causal mask); floor at the sm_80 tensor rate.
 // Reference: src/ops/attention.rs on the CPU; bench: omr bench, attention fwd.
 // registers attention_fwd_hd16 <= 168

@@ -1,8 +1,8 @@
-// Causal attention of new tokens to the keys of a paged cache, grouped query heads: out = softmax(scale q k^T) v.
-// qkv [T, (q + 2 kv) dim] bf16 (q is read), k and v [blocks, kv, 128, dim] bf16, block_tables [S, columns] u32, cu_seqlens_q [S + 1] u32, context_lens [S] u32, out [T, q dim] bf16; dim even, at most HD.
-// Grid (slots, kv heads), slot = 64 (prefill) or 16 (decode) rows (token, head of the group) of one sequence, last slots first; 4 warps, 16 rows each or sharing 16.
-// Decode is bound by memory: 4 dim bytes a key and kv head, floor at the copy bandwidth; prefill by mma.sync, as attention.cu.
-// Reference: src/ops/paged_attention.rs on the CPU, and attention.cu to the bit; bench: omr bench, paged_attention fwd.
+// Causal attention of new tokens to the keys of a paged cache, grouped query heads: out = softmax(scale q k^T) v in bf16.
+// qkv [T, (q + 2 kv) dim] (q is read), k and v [blocks, kv, 128, dim], block_tables [S, columns], out [T, q dim]; even dim.
+// Grid (slots, kv heads): 64 (prefill) or 16 (decode) rows (token, head of the group); 4 warps, 16 rows each or sharing 16.
+// Decode is bound by memory, 4 dim bytes a key and kv head at the copy bandwidth; prefill by mma.sync, as attention.cu.
+// Reference: src/ops/paged_attention.rs on the CPU, attention.cu to the bit; bench: omr bench, paged_attention fwd.
 // registers paged_attention_prefill_hd16 <= 168
 // registers paged_attention_prefill_hd32 <= 255
 // registers paged_attention_prefill_hd64 <= 255

@@ -78,6 +78,7 @@ template <int HD, int ROWS, class At>
 __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, int count, int dim, bool wide) {
     if (wide) {
         constexpr int PIECES = HD / 8;
+#pragma unroll 4
         for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
             int row = i / PIECES, column = i % PIECES * 8;
             bool real = row < count && column < dim;
@@ -86,6 +87,7 @@ __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, i
         }
     } else {
         constexpr int PIECES = HD / 2;
+#pragma unroll 1
         for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
             int row = i / PIECES, column = i % PIECES * 2;
             bool real = row < count && column < dim;
@@ -382,6 +384,7 @@ __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<b
         }
     } else {
         constexpr int PIECES = HD / 2;
+#pragma unroll 1
         for (int i = index; i < WARP_ROWS * PIECES; i += count) {
             int row = i / PIECES, column = i % PIECES * 2;
             if (from + row < to && column < rows.dim) {
