@@ -13,8 +13,8 @@ fn an_unknown_command_or_flag_is_exit_status_2() {
     assert!(code == 2 && text.contains("doctor"), "{code}: {text}");
     let (code, _) = failure(&["doctor", "--nonsense"]);
     assert_eq!(code, 2);
-    let (code, text) = failure(&["--device", "cuda", "doctor"]);
-    assert!(code == 2 && text.contains("auto, cpu"), "{code}: {text}");
+    let (code, text) = failure(&["--device", "tpu", "doctor"]);
+    assert!(code == 2 && text.contains("auto, cpu, cuda, emu"), "{code}: {text}");
 }
 
 #[test]

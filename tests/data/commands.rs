@@ -36,7 +36,7 @@ async fn distill_runs_once_and_a_finished_run_is_left_alone() {
     let first = omr(dir.path(), &args);
     assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
     let summary: Value = serde_json::from_slice(&first.stdout).unwrap();
-    let want = json!({"in": 3, "kept": 2, "rejected": {"no_answer": 2, "wrong_answer": 2}, "unjudged": 0, "requests": 6, "tokens": 42});
+    let want = json!({"in": 3, "kept": 2, "rejected": {"no_answer": 2, "wrong_answer": 2}, "unjudged": 0, "requests": 6, "tokens": 42, "judge": null});
     assert_eq!(summary, want);
     let written = std::fs::read(dir.path().join("out/summary.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), want);
