@@ -40,7 +40,7 @@ fn device(threads: usize, isa: Isa) -> Device {
 }
 
 /// Blocks that the longest sequence just fits in: others must give theirs up.
-pub(crate) const SCARCE: usize = 20;
+const SCARCE: usize = 20;
 
 /// Temperatures by request: the policy is the same for all of a kind.
 const TEMPERATURES: [f32; 2] = [1.0, 0.7];
