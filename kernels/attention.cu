@@ -47,25 +47,15 @@ __device__ __forceinline__ void run(const Args& args) {
         return;
     }
     int head = blockIdx.y;
-    int64_t stride = (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim;
-    const bf16* qkv = args.qkv + start * stride;
-    attend::Rows rows;
-    rows.q = qkv + head * group * args.dim;
-    rows.q_stride = stride;
-    rows.out = args.out + ((int64_t)start * args.q_heads + head * group) * args.dim;
-    rows.out_stride = (int64_t)args.q_heads * args.dim;
+    attend::Rows rows = attend::packed_rows(args, start, head, group);
     rows.lse = args.lse + (int64_t)start * args.q_heads + head * group;
     rows.lse_stride = args.q_heads;
-    rows.group = group;
-    rows.dim = args.dim;
     rows.from = from;
     rows.to = min(from + attend::TILE_ROWS, tokens * group);
     rows.first = args.causal ? 1 : tokens;
     rows.step = args.causal ? 1 : 0;
-    rows.scale_log2e = args.scale_log2e;
-    rows.wide = args.wide;
-    const bf16* k = qkv + (args.q_heads + head) * args.dim;
-    attend::attend_rows<HD>(rows, PackedKeys{k, k + args.kv_heads * args.dim, stride});
+    const bf16* k = args.qkv + start * rows.q_stride + (args.q_heads + head) * args.dim;
+    attend::attend_rows<HD>(rows, PackedKeys{k, k + args.kv_heads * args.dim, rows.q_stride});
 }
 }  // namespace attention
 

@@ -40,29 +40,19 @@ __device__ __forceinline__ void run(const Args& args) {
     int group = args.q_heads / args.kv_heads, head = blockIdx.x;
     int s = blockIdx.y / group;
     int start = args.cu_seqlens[s], tokens = (int)args.cu_seqlens[s + 1] - start;
-    attend::Rows rows;
+    attend::Rows rows = attend::packed_rows(args, start, head, group);
+    rows.lse = args.lse + (int64_t)start * args.q_heads + head * group;
+    rows.lse_stride = args.q_heads;
     rows.from = (int)(blockIdx.y % group) * WINDOW;
     rows.to = min(rows.from + WINDOW, tokens * group);
     if (rows.from >= rows.to) {
         return;
     }
-    int64_t stride = (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim;
-    const bf16* qkv = args.qkv + start * stride;
-    rows.q = qkv + head * group * args.dim;
-    rows.q_stride = stride;
-    rows.out = args.out + ((int64_t)start * args.q_heads + head * group) * args.dim;
-    rows.out_stride = (int64_t)args.q_heads * args.dim;
-    rows.lse = args.lse + (int64_t)start * args.q_heads + head * group;
-    rows.lse_stride = args.q_heads;
-    rows.group = group;
-    rows.dim = args.dim;
     rows.first = tokens;
     rows.step = 0;
-    rows.scale_log2e = args.scale_log2e;
-    rows.wide = args.wide;
 
-    const bf16* k = qkv + (args.q_heads + head) * args.dim;
-    attend::KeyRows keys{k, stride}, values{k + args.kv_heads * args.dim, stride};
+    const bf16* k = args.qkv + start * rows.q_stride + (args.q_heads + head) * args.dim;
+    attend::KeyRows keys{k, rows.q_stride}, values{k + args.kv_heads * args.dim, rows.q_stride};
     attend::copy_rows<HD, WINDOW>(smem.q, attend::QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
     attend::copy_rows<HD, WINDOW>(smem.k, keys, tokens, rows.dim, rows.wide);
     isa::cp_async_commit();

@@ -34,6 +34,18 @@ __device__ __forceinline__ void each(const Operands& in, int m, F f) {
     }
 }
 
+// Calls f(row of the tile, its column, elements, where they stand in a row-major [T, N] array) for the quads of the
+// tile that hold columns of the product; the last of a row may hold fewer than four.
+template <class T, class F>
+__device__ __forceinline__ void each_quad(const Operands& in, int m, int n, F f) {
+    each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
+        int count = in.cols - n - column;
+        if (count > 0) {
+            f(row, column, count, (size_t)(m + row) * in.cols + n + column);
+        }
+    });
+}
+
 // The sums of a quad, with bias where there is one.
 template <class T>
 __device__ __forceinline__ Quad biased(const Sums<T>& tile, int row, int column, const bf16* bias, int n, bool whole,
@@ -53,13 +65,8 @@ struct Linear : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
-            int count = in.cols - n - column;
-            if (count <= 0) {
-                return;
-            }
+        each_quad<T>(in, m, n, [&](int row, int column, int count, size_t at) {
             Quad q = biased<T>(tile, row, column, to.bias, n + column, whole, count);
-            size_t at = (size_t)(m + row) * in.cols + n + column;
             if (to.residual) {
                 q = q + load_quad(to.residual + at, whole, count);
             }
@@ -77,12 +84,8 @@ struct Logits : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
-            int count = in.cols - n - column;
-            if (count > 0) {
-                float* y = to.y + (size_t)(m + row) * in.cols + n + column;
-                store_quad(y, sums_at<T>(tile, row, column), whole, count);
-            }
+        each_quad<T>(in, m, n, [&](int row, int column, int count, size_t at) {
+            store_quad(to.y + at, sums_at<T>(tile, row, column), whole, count);
         });
     }
 };
@@ -98,13 +101,8 @@ struct Gelu : InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const Operands& in, const Sums<T>& tile, int m,
                                                   int n) {
         bool whole = in.cols % 4 == 0;
-        each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
-            int count = in.cols - n - column;
-            if (count <= 0) {
-                return;
-            }
+        each_quad<T>(in, m, n, [&](int row, int column, int count, size_t at) {
             Quad q = biased<T>(tile, row, column, to.bias, n + column, whole, count);
-            size_t at = (size_t)(m + row) * in.cols + n + column;
             if (to.pre) {
                 store_quad(to.pre + at, q, whole, count);
             }

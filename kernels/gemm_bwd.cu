@@ -22,21 +22,6 @@ struct Matrix {
     int rows, columns, stride;
 };
 
-// The first row and column of this CTA's tile.
-struct Corner {
-    int row, column;
-};
-
-template <class T>
-__device__ __forceinline__ Corner corner(int rows, int columns) {
-    int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
-    int tiles_n = (columns + T::BLOCK_N - 1) / T::BLOCK_N;
-    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
-    int in_band = blockIdx.x % (RASTER_M * tiles_n);
-    int height = min(RASTER_M, tiles_m - band);
-    return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
-}
-
 // BLOCK_K rows from `row` and COLUMNS columns from `column` as panels, in copies of PART elements; zeros outside.
 template <class T, int COLUMNS, int PART>
 __device__ __forceinline__ void load_panels_by(isa::Shared<bf16>* to, const Matrix& from, int row, int column) {
@@ -108,33 +93,6 @@ __device__ __forceinline__ void multiply_columns(const isa::Shared<bf16>* panels
     }
 }
 
-// load(slot, step) and multiply(slot) for each step in turn, copies STAGES - 1 steps ahead.
-template <class T, class Load, class Multiply>
-__device__ __forceinline__ void stream(int steps, Load load, Multiply multiply) {
-#pragma unroll 1
-    for (int s = 0; s < T::STAGES - 1; s++) {
-        if (s < steps) {
-            load(s, s);
-        }
-        // A group for every step, empty past the last, so that the wait below always leaves the same number.
-        isa::cp_async_commit();
-    }
-    int slot = 0;
-#pragma unroll 1
-    for (int step = 0; step < steps; step++) {
-        isa::cp_async_wait<T::STAGES - 2>();
-        // All threads' copies of this step are there, and all have read the slot that is filled next.
-        isa::sync_cta();
-        int next = step + T::STAGES - 1;
-        if (next < steps) {
-            load(slot == 0 ? T::STAGES - 1 : slot - 1, next);
-        }
-        isa::cp_async_commit();
-        multiply(slot);
-        slot = slot + 1 == T::STAGES ? 0 : slot + 1;
-    }
-}
-
 // x is dy [rows = T, depth = N], w is W [depth][ld], cols = K.
 struct DgradArgs {
     Operands in;
@@ -155,13 +113,7 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
     Warp<T> warp;
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
-#pragma unroll
-    for (int i = 0; i < T::FRAGS_M; i++) {
-#pragma unroll
-        for (int j = 0; j < T::FRAGS_N; j++) {
-            sums[i][j].zero();
-        }
-    }
+    clear<T>(sums);
     int x_at = swizzled(warp.row + warp.lane % 16, warp.lane / 16), w_at = columns_at<T>(warp);
     stream<T>(
         (in.depth + BLOCK_K - 1) / BLOCK_K,
@@ -235,13 +187,7 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     Warp<T> warp;
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
-#pragma unroll
-    for (int i = 0; i < T::FRAGS_M; i++) {
-#pragma unroll
-        for (int j = 0; j < T::FRAGS_N; j++) {
-            sums[i][j].zero();
-        }
-    }
+    clear<T>(sums);
     each_pair<T>(args, at, warp, sums, [](isa::Acc& acc, int i, const float* dw, bool) {
         // The column after an odd K is padding, zero.
         float2 v = isa::load<float2>(dw);

@@ -57,22 +57,11 @@ __device__ __forceinline__ void run(const Args& args, const Attend& attend_tile)
         return;
     }
     int head = blockIdx.y;
-    int64_t stride = (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim;
-    attend::Rows rows;
-    rows.q = args.qkv + start * stride + head * group * args.dim;
-    rows.q_stride = stride;
-    rows.out = args.out + ((int64_t)start * args.q_heads + head * group) * args.dim;
-    rows.out_stride = (int64_t)args.q_heads * args.dim;
-    rows.lse = nullptr;
-    rows.lse_stride = 0;
-    rows.group = group;
-    rows.dim = args.dim;
+    attend::Rows rows = attend::packed_rows(args, start, head, group);
     rows.from = from;
     rows.to = min(from + ROWS, tokens * group);
     rows.first = (int)args.context_lens[s] - tokens + 1;
     rows.step = 1;
-    rows.scale_log2e = args.scale_log2e;
-    rows.wide = args.wide;
     int64_t page = (int64_t)args.kv_heads * attend::BLOCK * args.dim;
     const uint32_t* table = args.block_tables + (int64_t)s * args.columns;
     attend_tile(rows, CachedKeys{args.k, args.v, table, args.dim, page, head * attend::BLOCK * (int64_t)args.dim});

@@ -49,6 +49,24 @@ struct Rows {
     }
 };
 
+// The rows of a key head in packed rows [q heads | k heads | v heads], of the sequence whose tokens begin at `start`.
+// Which of them the CTA takes (from, to), what they see (first, step) and where lse goes is for the caller to say.
+template <class Args>
+__device__ __forceinline__ Rows packed_rows(const Args& args, int start, int head, int group) {
+    Rows rows;
+    rows.q_stride = (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim;
+    rows.q = args.qkv + start * rows.q_stride + head * group * args.dim;
+    rows.out = args.out + ((int64_t)start * args.q_heads + head * group) * args.dim;
+    rows.out_stride = (int64_t)args.q_heads * args.dim;
+    rows.lse = nullptr;
+    rows.lse_stride = 0;
+    rows.group = group;
+    rows.dim = args.dim;
+    rows.scale_log2e = args.scale_log2e;
+    rows.wide = args.wide;
+    return rows;
+}
+
 // The keys and values of one block; rows lie `stride` elements apart.
 struct Keys {
     const bf16* k;

@@ -208,22 +208,8 @@ __device__ __forceinline__ void put(Sums<T>& tile, const Warp<T>& warp, isa::Acc
     }
 }
 
-// The product of one CTA: grid x is row tiles times column tiles.
-template <class T, class E>
-__device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
-    int tiles_m = (in.rows + T::BLOCK_M - 1) / T::BLOCK_M;
-    int tiles_n = (E::columns(out, in) + T::BLOCK_N - 1) / T::BLOCK_N;
-    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
-    int in_band = blockIdx.x % (RASTER_M * tiles_n);
-    int height = min(RASTER_M, tiles_m - band);
-    int m = (band + in_band % height) * T::BLOCK_M, n = in_band / height * T::BLOCK_N;
-
-    auto& ring = isa::smem<Stages<T>>();
-    Loader<T> loader{in};
-    loader.template aim<E>(out, m, n);
-    Warp<T> warp;
-    Step<T> operands;
-    isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
+template <class T>
+__device__ __forceinline__ void clear(isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
 #pragma unroll
     for (int i = 0; i < T::FRAGS_M; i++) {
 #pragma unroll
@@ -231,12 +217,30 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
             sums[i][j].zero();
         }
     }
+}
 
-    int steps = in.ld / BLOCK_K;
+// The first row and column of this CTA's tile.
+struct Corner {
+    int row, column;
+};
+
+template <class T>
+__device__ __forceinline__ Corner corner(int rows, int columns) {
+    int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
+    int tiles_n = (columns + T::BLOCK_N - 1) / T::BLOCK_N;
+    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
+    int in_band = blockIdx.x % (RASTER_M * tiles_n);
+    int height = min(RASTER_M, tiles_m - band);
+    return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
+}
+
+// load(slot, step) and multiply(slot) for each step in turn, copies STAGES - 1 steps ahead.
+template <class T, class Load, class Multiply>
+__device__ __forceinline__ void stream(int steps, const Load& load, const Multiply& multiply) {
 #pragma unroll 1
     for (int s = 0; s < T::STAGES - 1; s++) {
         if (s < steps) {
-            loader.load(ring, s, s);
+            load(s, s);
         }
         // A group for every step, empty past the last, so that the wait below always leaves the same number.
         isa::cp_async_commit();
@@ -249,18 +253,34 @@ __device__ __forceinline__ void run(const Operands& in, const typename E::Args& 
         isa::sync_cta();
         int next = step + T::STAGES - 1;
         if (next < steps) {
-            loader.load(ring, slot == 0 ? T::STAGES - 1 : slot - 1, next);
+            load(slot == 0 ? T::STAGES - 1 : slot - 1, next);
         }
         isa::cp_async_commit();
-        multiply<T>(ring, slot, warp, operands, sums);
+        multiply(slot);
         slot = slot + 1 == T::STAGES ? 0 : slot + 1;
     }
+}
+
+// The product of one CTA: grid x is row tiles times column tiles.
+template <class T, class E>
+__device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
+    Corner at = corner<T>(in.rows, E::columns(out, in));
+    auto& ring = isa::smem<Stages<T>>();
+    Loader<T> loader{in};
+    loader.template aim<E>(out, at.row, at.column);
+    Warp<T> warp;
+    Step<T> operands;
+    isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
+    clear<T>(sums);
+    stream<T>(
+        in.ld / BLOCK_K, [&](int slot, int step) { loader.load(ring, slot, step); },
+        [&](int slot) { multiply<T>(ring, slot, warp, operands, sums); });
     // The tile of sums lies over the ring.
     isa::sync_cta();
     auto& tile = isa::smem<Sums<T>>();
     put<T>(tile, warp, sums);
     isa::sync_cta();
-    E::template finish<T>(out, in, tile, m, n);
+    E::template finish<T>(out, in, tile, at.row, at.column);
 }
 
 // Four adjacent columns.

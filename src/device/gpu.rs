@@ -2,8 +2,8 @@
 
 use bytemuck::NoUninit;
 
-use crate::device::driver::{Address, Driver, Launch, Stream};
-use crate::device::memory::{Memory, Span};
+use crate::device::driver::{Driver, Launch, Stream};
+use crate::device::memory::Memory;
 use crate::error::Result;
 
 /// The GPU backend's parts, as an op sees them.
@@ -17,11 +17,6 @@ pub struct Gpu<'a> {
 }
 
 impl Gpu<'_> {
-    /// The device address of a span.
-    pub fn address(&self, span: Span) -> Address {
-        self.memory.address(span)
-    }
-
     /// Launches kernel `name` of `kernels/FILE.cu` on the stream. An empty grid launches nothing.
     pub fn launch<A: NoUninit>(
         &mut self,

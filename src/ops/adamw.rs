@@ -28,10 +28,10 @@ pub struct AdamW {
     pub step: u64,
 }
 
-/// The settings as the loop over elements wants them, worked out in f64.
-#[derive(Clone, Copy)]
+/// The settings as the loop over elements wants them, worked out in f64; `adamw::Factors` of kernels/adamw.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
 struct Factors {
-    clip: f32,
     keep: f32,
     one_minus_beta1: f32,
     beta2: f32,
@@ -42,12 +42,11 @@ struct Factors {
 }
 
 impl Factors {
-    fn new(hp: &AdamW, clip: f32) -> Factors {
+    fn new(hp: &AdamW) -> Factors {
         let AdamW { lr, beta1, beta2, eps, weight_decay, .. } = *hp;
         let step = hp.step.max(1) as f64;
         let (bias1, bias2) = (1.0 - beta1.powf(step), 1.0 - beta2.powf(step));
         Factors {
-            clip,
             keep: (1.0 - lr * weight_decay) as f32,
             one_minus_beta1: (1.0 - beta1) as f32,
             beta2: beta2 as f32,
@@ -61,8 +60,8 @@ impl Factors {
 
 /// One update. `w` is f32 (`lo` None) or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]);
 /// grad, m and v are f32; all in the same element order. `clip` is f32 `[2]`: a factor for the gradient and a flag;
-/// nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by 1 - lr * weight_decay, then moves by
-/// -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). Errors on other shapes.
+/// nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by 1 - lr * weight_decay, then
+/// moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). Errors on other shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn step(
     dev: &mut Device,
@@ -93,7 +92,7 @@ pub fn step(
         (On::Cpu(cpu), _) => {
             let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
             if flag != 0.0 {
-                update(cpu, w, lo, grad, m, v, Factors::new(hp, clip));
+                update(cpu, w, lo, grad, m, v, clip, Factors::new(hp));
             }
             Ok(())
         }
@@ -113,13 +112,7 @@ struct Args {
     v: Address,
     clip: Address,
     len: i64,
-    keep: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    step_size: f32,
-    inv_root: f32,
-    eps: f32,
+    factors: Factors,
     pad: i32,
 }
 
@@ -136,7 +129,6 @@ fn launch(
 ) -> Result<()> {
     const THREADS: usize = 256;
     const EACH: usize = 4;
-    let f = Factors::new(hp, 1.0);
     let args = Args {
         w: gpu.ptr(w),
         lo: gpu.ptr(lo),
@@ -145,20 +137,15 @@ fn launch(
         v: gpu.ptr(v),
         clip: gpu.ptr(clip),
         len: w.len() as i64,
-        keep: f.keep,
-        one_minus_beta1: f.one_minus_beta1,
-        beta2: f.beta2,
-        one_minus_beta2: f.one_minus_beta2,
-        step_size: f.step_size,
-        inv_root: f.inv_root,
-        eps: f.eps,
+        factors: Factors::new(hp),
         pad: 0,
     };
     let grid = check::grid("adamw::step", w.len().div_ceil(THREADS * EACH))?;
     gpu.launch("adamw", "adamw_bf16", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
-fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, v: Tensor, f: Factors) {
+#[allow(clippy::too_many_arguments)]
+fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, v: Tensor, clip: f32, f: Factors) {
     match lo {
         None => {
             let ([w, m, v], [g]) = cpu.memory.tensors([w, m, v], [grad]);
@@ -168,7 +155,7 @@ fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, 
             cpu.pool.run(w.count(), |i| {
                 let w = w.take(i);
                 let g = &g[i * ITEM..][..w.len()];
-                update_f32(cpu.isa, w, g, m.take(i), v.take(i), f);
+                update_f32(cpu.isa, w, g, m.take(i), v.take(i), clip, f);
             });
         }
         Some(lo) => {
@@ -179,7 +166,7 @@ fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, 
             cpu.pool.run(w.count(), |i| {
                 let w = w.take(i);
                 let g = &g[i * ITEM..][..w.len()];
-                update_bf16(cpu.isa, w, lo.take(i), g, m.take(i), v.take(i), f);
+                update_bf16(cpu.isa, w, lo.take(i), g, m.take(i), v.take(i), clip, f);
             });
         }
     }
@@ -187,8 +174,8 @@ fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, 
 
 /// The moments' update and the new weight of one element.
 #[inline(always)]
-fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, f: &Factors) -> f32 {
-    let g = g * f.clip;
+fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, clip: f32, f: &Factors) -> f32 {
+    let g = g * clip;
     *m = (g - *m).mul_add(f.one_minus_beta1, *m);
     *v = (g * f.one_minus_beta2).mul_add(g, *v * f.beta2);
     let denom = v.sqrt().mul_add(f.inv_root, f.eps);
@@ -196,17 +183,17 @@ fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, f: &Factors) -> f32 {
 }
 
 cpu_kernel! {
-    fn update_f32(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+    fn update_f32(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], clip: f32, f: Factors) {
         for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            *w = element(*w, g, m, v, &f);
+            *w = element(*w, g, m, v, clip, &f);
         }
     }
 }
 
 cpu_kernel! {
-    fn update_bf16(hi: &mut [bf16], lo: &mut [i16], g: &[f32], m: &mut [f32], v: &mut [f32], f: Factors) {
+    fn update_bf16(hi: &mut [bf16], lo: &mut [i16], g: &[f32], m: &mut [f32], v: &mut [f32], clip: f32, f: Factors) {
         for ((((hi, lo), &g), m), v) in hi.iter_mut().zip(lo).zip(g).zip(m).zip(v) {
-            (*hi, *lo) = split(element(join(*hi, *lo), g, m, v, &f));
+            (*hi, *lo) = split(element(join(*hi, *lo), g, m, v, clip, &f));
         }
     }
 }

@@ -46,9 +46,9 @@ struct Args {
 fn launch(op: &'static str, mut gpu: Gpu<'_>, ids: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     let words = y.dtype.size() / 2;
     let args = Args {
-        ids: gpu.address(ids.span()),
-        table: gpu.address(w.data.span()),
-        y: gpu.address(y.span()),
+        ids: gpu.ptr(ids),
+        table: gpu.ptr(w.data),
+        y: gpu.ptr(y),
         rows: check::count(op, "rows", y.rows())?,
         words: check::count(op, "columns", w.k * words)?,
         ld: check::count(op, "columns", row_stride(w.k) * words)?,

@@ -1,11 +1,9 @@
 //! Backward of the exact GELU; the forward is [`super::linear::fwd_gelu`]'s epilogue.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::math;
+use crate::ops::{elementwise, math};
 use crate::tensor::{Elem, Tensor};
 
 /// Elements of one job.
@@ -21,28 +19,9 @@ pub fn bwd(dev: &mut Device, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, pre, dy, dpre)),
-        On::Gpu(gpu) => launch(OP, gpu, pre, dy, dpre)?,
+        On::Gpu(gpu) => elementwise::launch(OP, gpu, ["gelu", "gelu_bwd"], pre, dy, dpre)?,
     }
     Ok(())
-}
-
-/// `gelu::Args` of kernels/gelu.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    pre: Address,
-    dy: Address,
-    dpre: Address,
-    len: i64,
-}
-
-fn launch(op: &'static str, mut gpu: Gpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
-    const EACH: usize = 8;
-    check::gpu_compute(op, dy.dtype)?;
-    let args = Args { pre: gpu.ptr(pre), dy: gpu.ptr(dy), dpre: gpu.ptr(dpre), len: dy.len() as i64 };
-    let grid = check::grid(op, dy.len().div_ceil(THREADS * EACH))?;
-    gpu.launch("gelu", "gelu_bwd", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, pre: Tensor, dy: Tensor, dpre: Tensor) {

@@ -81,19 +81,14 @@ impl Operands {
         check::gpu_compute(op, w.data.dtype)?;
         check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
         Ok(Operands {
-            x: gpu.address(x.span()),
-            w: gpu.address(w.data.span()),
+            x: gpu.ptr(x),
+            w: gpu.ptr(w.data),
             rows: check::count(op, "rows", x.rows())?,
             cols: check::count(op, "columns", w.n)?,
             depth: w.k as i32,
             ld: check::count(op, "columns", row_stride(w.k))?,
         })
     }
-}
-
-/// The address of a tensor that may be absent: 0 then.
-fn address(gpu: &Gpu<'_>, t: Option<Tensor>) -> Address {
-    t.map_or(0, |t| gpu.address(t.span()))
 }
 
 /// `gemm::Args` of the epilogues with two optional operands beside y.
@@ -116,11 +111,7 @@ fn launch(
     y: Tensor,
 ) -> Result<()> {
     let tile = Tile::of(x.rows());
-    let args = Args {
-        operands: Operands::of(op, &gpu, x, w)?,
-        more: more.map(|t| address(&gpu, t)),
-        y: gpu.address(y.span()),
-    };
+    let args = Args { operands: Operands::of(op, &gpu, x, w)?, more: more.map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
     gpu.launch("gemm", names[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
 
@@ -175,7 +166,7 @@ struct LogitsArgs {
 pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &Weight, y: Tensor) -> Result<()> {
     const NAMES: Names = ["linear_f32_m16", "linear_f32_m64", "linear_f32_m128"];
     let tile = Tile::of(x.rows());
-    let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.address(y.span()) };
+    let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.ptr(y) };
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
 
@@ -215,13 +206,13 @@ pub(in crate::ops) fn qkv(
     let slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);
     let args = QkvArgs {
         operands: Operands::of(op, &gpu, x, w)?,
-        bias: address(&gpu, bias),
-        cos: gpu.address(cos.span()),
-        sin: gpu.address(sin.span()),
-        slots: address(&gpu, cache.map(|(_, slots)| slots)),
-        k_cache: address(&gpu, cache.map(|(cache, _)| cache.k)),
-        v_cache: address(&gpu, cache.map(|(cache, _)| cache.v)),
-        qkv: gpu.address(qkv.span()),
+        bias: gpu.ptr_or_null(bias),
+        cos: gpu.ptr(cos),
+        sin: gpu.ptr(sin),
+        slots: gpu.ptr_or_null(cache.map(|(_, slots)| slots)),
+        k_cache: gpu.ptr_or_null(cache.map(|(cache, _)| cache.k)),
+        v_cache: gpu.ptr_or_null(cache.map(|(cache, _)| cache.v)),
+        qkv: gpu.ptr(qkv),
         q_heads: heads.q as i32,
         kv_heads: heads.kv as i32,
         dim: heads.dim as i32,

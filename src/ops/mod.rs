@@ -36,6 +36,7 @@ pub mod adamw;
 pub mod attend;
 pub mod attention;
 mod check;
+mod elementwise;
 pub mod embedding;
 pub mod gelu;
 mod gemm;

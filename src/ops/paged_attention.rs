@@ -112,10 +112,10 @@ fn launch_store(
     let elements = qkv.rows() * 2 * heads.kv * heads.dim;
     check::count(op, "elements", elements)?;
     let args = StoreArgs {
-        qkv: gpu.address(qkv.span()),
-        slots: gpu.address(slots.span()),
-        k: gpu.address(cache.k.span()),
-        v: gpu.address(cache.v.span()),
+        qkv: gpu.ptr(qkv),
+        slots: gpu.ptr(slots),
+        k: gpu.ptr(cache.k),
+        v: gpu.ptr(cache.v),
         rows: qkv.rows() as i32,
         width: check::count(op, "columns", qkv.cols())?,
         skip: (heads.q * heads.dim) as i32,
@@ -274,8 +274,8 @@ fn launch_fwd(
 ) -> Result<()> {
     let (tokens, sequences, columns) = (out.rows(), ins[5].rows(), ins[3].cols());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
-    let [qkv, k, v, block_tables, cu_seqlens_q, context_lens] = ins.map(|t| gpu.address(t.span()));
-    let out = gpu.address(out.span());
+    let [qkv, k, v, block_tables, cu_seqlens_q, context_lens] = ins.map(|t| gpu.ptr(t));
+    let out = gpu.ptr(out);
     let args = Args {
         qkv,
         k,

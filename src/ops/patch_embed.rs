@@ -210,8 +210,8 @@ fn launch(
             continue;
         }
         let args = Args {
-            pixels: gpu.address(pixels.span()) + image.offset as u64,
-            patches: gpu.address(patches.span()) + (first - from) as u64 * row_bytes,
+            pixels: gpu.ptr(pixels) + image.offset as u64,
+            patches: gpu.ptr(patches) + (first - from) as u64 * row_bytes,
             rescale: norm.rescale,
             mean: norm.mean,
             std: norm.std,

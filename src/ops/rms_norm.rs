@@ -57,7 +57,7 @@ fn launch(
     /// A warp a row.
     const THREADS: u32 = 128;
     check::gpu_compute(op, x.dtype)?;
-    let [x_at, gamma, y, rstd] = [x, gamma, y, rstd].map(|t| gpu.address(t.span()));
+    let [x_at, gamma, y, rstd] = [x, gamma, y, rstd].map(|t| gpu.ptr(t));
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
     let args = Args { x: x_at, gamma, y, rstd, rows, cols, eps, pad: 0 };
     let grid = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;

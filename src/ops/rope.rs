@@ -77,9 +77,9 @@ fn launch(
     let (kernel, pairs) = if half % 8 == 0 { ("rope_vectors", 8) } else { ("rope_pairs", 1) };
     check::count(op, "pairs", rows * turned * half)?;
     let args = Args {
-        qkv: gpu.address(qkv.span()),
-        cos: gpu.address(cos.span()),
-        sin: gpu.address(sin.span()),
+        qkv: gpu.ptr(qkv),
+        cos: gpu.ptr(cos),
+        sin: gpu.ptr(sin),
         rows: rows as i32,
         width: check::count(op, "columns", qkv.cols())?,
         heads: turned as i32,

@@ -58,9 +58,9 @@ fn launch_kernel(
     bound: usize,
 ) -> Result<()> {
     let args = Args {
-        src: gpu.address(src.span()),
-        idx: gpu.address(idx.span()),
-        dst: gpu.address(dst.span()),
+        src: gpu.ptr(src),
+        idx: gpu.ptr(idx),
+        dst: gpu.ptr(dst),
         rows: check::count(op, "rows", idx.rows())?,
         words: check::count(op, "columns", src.cols() * src.dtype.size() / 2)?,
         bound: check::count(op, "rows", bound)? as u32,

@@ -1,12 +1,10 @@
 //! Backward of silu(gate) * up; the forward is [`super::linear::fwd_swiglu`]'s epilogue.
 
-use bytemuck::NoUninit;
-
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::math;
 use crate::ops::matmul::PANEL;
+use crate::ops::{elementwise, math};
 use crate::tensor::{Elem, Tensor};
 
 /// Rows of one job: enough work to be worth handing out.
@@ -22,28 +20,9 @@ pub fn bwd(dev: &mut Device, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> R
     match dev.on() {
         On::Count => {}
         On::Cpu(cpu) => by_dtype!(dtype, body(cpu, gate_up, dy, dgate_up)),
-        On::Gpu(gpu) => launch(OP, gpu, gate_up, dy, dgate_up)?,
+        On::Gpu(gpu) => elementwise::launch(OP, gpu, ["swiglu", "swiglu_bwd"], gate_up, dy, dgate_up)?,
     }
     Ok(())
-}
-
-/// `swiglu::Args` of kernels/swiglu.cu.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct Args {
-    gate_up: Address,
-    dy: Address,
-    dgate_up: Address,
-    len: i64,
-}
-
-fn launch(op: &'static str, mut gpu: Gpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) -> Result<()> {
-    const THREADS: usize = 256;
-    const EACH: usize = 8;
-    check::gpu_compute(op, dy.dtype)?;
-    let args = Args { gate_up: gpu.ptr(gate_up), dy: gpu.ptr(dy), dgate_up: gpu.ptr(dgate_up), len: dy.len() as i64 };
-    let grid = check::grid(op, dy.len().div_ceil(THREADS * EACH))?;
-    gpu.launch("swiglu", "swiglu_bwd", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 fn body<E: Elem>(cpu: Cpu<'_>, gate_up: Tensor, dy: Tensor, dgate_up: Tensor) {

@@ -163,7 +163,7 @@ impl Device {
 impl crate::device::Gpu<'_> {
     /// The device address of a tensor.
     pub fn ptr(&self, t: Tensor) -> u64 {
-        self.address(t.span())
+        self.memory.address(t.span())
     }
 
     /// The device address of a tensor, 0 (the null pointer) for none.

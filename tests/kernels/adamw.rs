@@ -52,9 +52,9 @@ fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("if (args.clip[1] == 0.0f) return;", ""),
         ("+ 0x8000u) >> 16", ") >> 16"),
-        ("fmaf(sqrtf(v), f.args.inv_root, f.args.eps)", "sqrtf(v) * f.args.inv_root"),
-        ("(w * f.args.keep)", "w"),
-        ("g = g * f.clip;", ""),
+        ("fmaf(sqrtf(v), f.inv_root, f.eps)", "sqrtf(v) * f.inv_root"),
+        ("(w * f.keep)", "w"),
+        ("g = g * clip;", ""),
         ("i < args.len; i++", "i + 1 < args.len; i++"),
     ] {
         mutate_source("adamw", from, to, 1, probe);

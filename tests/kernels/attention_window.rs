@@ -74,7 +74,7 @@ fn mutations_are_seen() {
         ("rows.first = tokens;", "rows.first = tokens + 1;"),
         ("sight.least < WINDOW", "false"),
         ("min(rows.from + WINDOW, tokens * group)", "min(rows.from + WINDOW, tokens * group - 1)"),
-        ("k + args.kv_heads * args.dim, stride", "k, stride"),
+        ("k + args.kv_heads * args.dim, rows.q_stride", "k, rows.q_stride"),
         ("(int)(blockIdx.y % group) * WINDOW", "0"),
     ] {
         mutate_source("attention_window", from, to, 1, probe);

@@ -3,14 +3,14 @@
 use std::ops::Range;
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan, Region};
+use omr::device::{Device, Region};
 use omr::ops::attend::Heads;
 use omr::ops::matmul::{Order, Weight};
 use omr::ops::paged_attention::{self, BLOCK, KvCache};
-use omr::ops::philox::{Purpose, Random};
 use omr::ops::{linear, rope};
-use omr::tensor::{DType, Elem, Tensor};
+use omr::tensor::{DType, Tensor};
 
+use crate::kernels::inputs::{blank, cpu, random, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
 
 /// (T, N, K): around every tile's rows and the tokens at which tiles change; N off the tile and off a quad; K of the golden models, of patches (1,176) and
@@ -44,7 +44,7 @@ struct Case {
 
 /// Uniform values in [-1, 1); `name` tells one array from another.
 fn values(name: u64, len: usize) -> Vec<bf16> {
-    let mut random = Random::new(31, Purpose::Test, name);
+    let mut random = random(name);
     (0..len).map(|_| bf16::from_f32(2.0 * random.uniform_f32() - 1.0)).collect()
 }
 
@@ -134,28 +134,6 @@ impl Case {
         linear::fwd_swiglu(dev, x, &w, bias, gate_up, y)?;
         Ok([gate_up.map_or(Ok(Vec::new()), |g| dev.read(g))?, dev.read(y)?])
     }
-}
-
-fn cpu() -> Device {
-    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
-}
-
-fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
-    dev.upload(Region::Overlay, data, dims).unwrap()
-}
-
-fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
-    dev.alloc(Region::Overlay, dtype, dims).unwrap()
-}
-
-/// Row-major [n, k] as a weight in the device's order.
-fn weight(dev: &mut Device, w: &[bf16], n: usize, k: usize) -> Weight {
-    let order = Order::of(dev);
-    let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
-    for (i, &value) in w.iter().enumerate() {
-        data[order.index(DType::Bf16, k, i / k, i % k)] = value;
-    }
-    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
 }
 
 /// Every element is within `bound` of `want` and then rounded to bf16 once.

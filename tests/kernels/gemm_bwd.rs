@@ -6,12 +6,12 @@
 use std::ops::Range;
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan, Region};
+use omr::device::{Device, Region};
 use omr::ops::linear;
 use omr::ops::matmul::{Order, Weight, row_stride};
-use omr::ops::philox::{Purpose, Random};
-use omr::tensor::{DType, Elem, Tensor};
+use omr::tensor::{DType, Elem};
 
+use crate::kernels::inputs::{cpu, random, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
 
 /// (T, N, K): around the tokens at which dx changes its tile and the stages of dw, and both of dw's tiles; N and K off
@@ -48,7 +48,7 @@ struct Case {
 
 /// Uniform values in [-1, 1); `name` tells one array from another.
 fn values(name: u64, len: usize) -> Vec<f32> {
-    let mut random = Random::new(37, Purpose::Test, name);
+    let mut random = random(name);
     (0..len).map(|_| 2.0 * random.uniform_f32() - 1.0).collect()
 }
 
@@ -82,12 +82,7 @@ impl Case {
     }
 
     fn dgrad(&self, dev: &mut Device, rows: Range<usize>, accumulate: bool) -> Outcome<Vec<bf16>> {
-        let order = Order::of(dev);
-        let mut data = vec![bf16::ZERO; order.len(DType::Bf16, self.n, self.k)];
-        for (i, &value) in self.w.iter().enumerate() {
-            data[order.index(DType::Bf16, self.k, i / self.k, i % self.k)] = value;
-        }
-        let w = Weight { data: up(dev, &data, &[data.len()]), order, n: self.n, k: self.k };
+        let w = weight(dev, &self.w, self.n, self.k);
         let dy = up(dev, &self.dy[rows.start * self.n..rows.end * self.n], &[rows.len(), self.n]);
         let dx = if accumulate {
             up(dev, &self.dx[rows.start * self.k..rows.end * self.k], &[rows.len(), self.k])
@@ -163,14 +158,6 @@ impl Case {
 fn add(to: &mut (f64, f64), term: f64) {
     to.0 += term;
     to.1 += term.abs();
-}
-
-fn cpu() -> Device {
-    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
-}
-
-fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
-    dev.upload(Region::Overlay, data, dims).unwrap()
 }
 
 /// A bound on the error of an fp32 chain of `terms` products and two sums in any order of accumulation (Higham,

@@ -1,13 +1,13 @@
 //! kernels/patch_embed.cu: patch rows bit for bit those of the CPU, and the projection over them.
 
 use half::bf16;
-use omr::device::{Device, Isa, Plan, Region};
+use omr::device::{Device, Region};
 use omr::ops::linear;
-use omr::ops::matmul::{Order, Weight};
+use omr::ops::matmul::Order;
 use omr::ops::patch_embed::{self, Normalize, PatchImage};
-use omr::ops::philox::{Purpose, Random};
-use omr::tensor::{DType, Elem, Tensor};
+use omr::tensor::DType;
 
+use crate::kernels::inputs::{cpu, random, up, weight};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 
 struct Case {
@@ -28,7 +28,7 @@ impl Case {
             merge_size,
             temporal_patch_size,
         };
-        let mut random = Random::new(5, Purpose::Test, patch_size as u64);
+        let mut random = random(patch_size as u64);
         let (mut pixels, mut at) = (vec![1, 2, 3], Vec::new());
         for &(frames, grid_thw) in images {
             at.push(PatchImage { offset: pixels.len(), frames, grid_thw });
@@ -60,23 +60,6 @@ impl Case {
         patch_embed::fwd(dev, pixels, &self.images, &self.norm, &w, y)?;
         Ok(dev.read(y)?)
     }
-}
-
-fn cpu() -> Device {
-    Device::cpu(&Plan::uniform(1 << 28), 2, Isa::detect()).unwrap()
-}
-
-fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
-    dev.upload(Region::Overlay, data, dims).unwrap()
-}
-
-fn weight(dev: &mut Device, w: &[bf16], n: usize, k: usize) -> Weight {
-    let order = Order::of(dev);
-    let mut data = vec![bf16::ZERO; order.len(DType::Bf16, n, k)];
-    for (i, &value) in w.iter().enumerate() {
-        data[order.index(DType::Bf16, k, i / k, i % k)] = value;
-    }
-    Weight { data: up(dev, &data, &[data.len()]), order, n, k }
 }
 
 /// A picture, a video of two times two frames, a single merge block, a wide picture.
@@ -115,7 +98,7 @@ fn is_a_linear_layer_over_the_rows() {
     let (k, n) = (case.norm.row_len(), 40);
     let mut dev = emu();
     let rows = case.elements(&mut dev, k, |n| n).unwrap();
-    let mut random = Random::new(6, Purpose::Test, 1);
+    let mut random = random(1);
     let w: Vec<bf16> = (0..n * k).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
     let got = case.run(&mut dev, &w, n).unwrap();
     let x = up(&mut dev, &rows, &[case.patches(), k]);
@@ -130,7 +113,7 @@ fn gradient_is_the_linear_layers_over_the_rows() {
     // More patches than the workspace holds at once, images across the border.
     for case in [pictures(), Case::new(4, 2, 2, &[(1, [1, 2, 4000]), (1, [1, 20, 30])])] {
         let (k, n) = (case.norm.row_len(), 6);
-        let mut random = Random::new(6, Purpose::Test, 2);
+        let mut random = random(2);
         let dy: Vec<bf16> = (0..case.patches() * n).map(|_| bf16::from_f32(random.uniform_f32() - 0.5)).collect();
         let mut dev = emu();
         let rows = case.elements(&mut dev, k, |n| n).unwrap();

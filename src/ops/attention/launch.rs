@@ -129,7 +129,7 @@ pub(super) fn fwd(
     let (tokens, group) = (operands.qkv.rows(), heads.group());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let [qkv, cu_seqlens, out, lse] =
-        [operands.qkv, operands.cu_seqlens, operands.out, operands.lse].map(|t| gpu.address(t.span()));
+        [operands.qkv, operands.cu_seqlens, operands.out, operands.lse].map(|t| gpu.ptr(t));
     let wide = i32::from(wide(heads.dim, &[qkv, out]));
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;

@@ -3,7 +3,7 @@
 
 use bytemuck::NoUninit;
 
-use super::{Names, THREADS, TILES, Tile, address};
+use super::{Names, THREADS, TILES, Tile};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::check;
@@ -39,13 +39,13 @@ pub(in crate::ops) fn dgrad(
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
     let args = DgradArgs {
-        dy: gpu.address(dy.span()),
-        w: gpu.address(w.data.span()),
+        dy: gpu.ptr(dy),
+        w: gpu.ptr(w.data),
         rows: check::count(op, "rows", dy.rows())?,
         cols: w.k as i32,
         depth: check::count(op, "columns", w.n)?,
         ld: check::count(op, "columns", row_stride(w.k))?,
-        dx: gpu.address(dx.span()),
+        dx: gpu.ptr(dx),
         accumulate: i32::from(accumulate),
         pad: 0,
     };
@@ -86,10 +86,10 @@ pub(in crate::ops) fn wgrad(
     }
     let (tile, name) = wgrad_tile(n, k);
     let args = WgradArgs {
-        x: gpu.address(x.span()),
-        dy: gpu.address(dy.span()),
-        dw: gpu.address(dw.span()),
-        dbias: address(&gpu, dbias),
+        x: gpu.ptr(x),
+        dy: gpu.ptr(dy),
+        dw: gpu.ptr(dw),
+        dbias: gpu.ptr_or_null(dbias),
         tokens: check::count(op, "tokens", tokens)?,
         n: check::count(op, "columns", n)?,
         k: k as i32,
