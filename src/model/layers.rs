@@ -258,7 +258,8 @@ impl Tape {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
                     let (qkv, dout_t) = (qkv.tensor, dout.tensor);
-                    attention::bwd(b.dev, qkv, out.tensor, dout_t, lse, cu_seqlens, heads, causal, scale, dqkv)?;
+                    let out = out.tensor;
+                    attention::bwd(b.dev, qkv, out, dout_t, lse, cu_seqlens, max_seqlen, heads, causal, scale, dqkv)?;
                     b.free(dout);
                     Ok(())
                 });

@@ -90,10 +90,14 @@ impl<'a> Blocks<'a> {
         t.div_ceil(BLOCK) + cu_seqlens.rows()
     }
 
-    fn new(op: &'static str, cu_seqlens: &'a [u32], t: usize) -> Result<Blocks<'a>> {
+    fn new(op: &'static str, cu_seqlens: &'a [u32], max_seqlen: usize, t: usize) -> Result<Blocks<'a>> {
         let ascending = cu_seqlens.windows(2).all(|w| w[0] <= w[1]);
         if !ascending || cu_seqlens.first() != Some(&0) || cu_seqlens.last().map(|&n| n as usize) != Some(t) {
             let (want, got) = (format!("cu_seqlens ascending from 0 to {t}"), format!("{cu_seqlens:?}"));
+            return Err(Error::Shape { op, want, got });
+        }
+        if let Some(w) = cu_seqlens.windows(2).find(|w| (w[1] - w[0]) as usize > max_seqlen) {
+            let (want, got) = (format!("sequences of at most {max_seqlen} rows"), (w[1] - w[0]).to_string());
             return Err(Error::Shape { op, want, got });
         }
         let (mut first, mut sequence) = (Vec::with_capacity(cu_seqlens.len()), Vec::new());
@@ -145,11 +149,7 @@ fn forward<T: Elem>(
     let t = qkv.rows();
     let ([out, lse, packed, scratch], [qkv, cu]) = cpu.memory.tensors([out, lse, packed, scratch], [qkv, cu_seqlens]);
     let qkv = qkv.of::<T>();
-    let blocks = Blocks::new("attention::fwd", cu.of::<u32>(), t)?;
-    if let Some(w) = blocks.cu_seqlens.windows(2).find(|w| (w[1] - w[0]) as usize > max_seqlen) {
-        let (want, got) = (format!("sequences of at most {max_seqlen} rows"), (w[1] - w[0]).to_string());
-        return Err(Error::Shape { op: "attention::fwd", want, got });
-    }
+    let blocks = Blocks::new("attention::fwd", cu.of::<u32>(), max_seqlen, t)?;
     let packed = packed.of::<f32>();
     let parts = Parts::new(packed, block_len(heads));
     cpu.pool.run(blocks.sequence.len(), |b| {

@@ -75,7 +75,7 @@ impl<T: Elem> Case<T> {
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         let dqkv = blank(dev, T::DTYPE, &[t, heads.qkv_len()]);
         attention::fwd(dev, qkv, cu, t, heads, self.causal, self.scale, out, lse).unwrap();
-        attention::bwd(dev, qkv, out, dout, lse, cu, heads, self.causal, self.scale, dqkv).unwrap();
+        attention::bwd(dev, qkv, out, dout, lse, cu, t, heads, self.causal, self.scale, dqkv).unwrap();
         Run { out: dev.read(out).unwrap(), lse: dev.read(lse).unwrap(), dqkv: dev.read(dqkv).unwrap() }
     }
 
@@ -179,4 +179,7 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     let cu = up(dev, &[0u32, 3], &[2]);
     assert!(attention::fwd(dev, qkv, cu, 2, heads, true, 1.0, out, lse).is_err());
     attention::fwd(dev, qkv, cu, 3, heads, true, 1.0, out, lse).unwrap();
+    let dqkv = blank(dev, DType::F32, &[3, 6]);
+    assert!(attention::bwd(dev, qkv, out, out, lse, cu, 2, heads, true, 1.0, dqkv).is_err());
+    attention::bwd(dev, qkv, out, out, lse, cu, 3, heads, true, 1.0, dqkv).unwrap();
 }

@@ -235,7 +235,9 @@ fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         flops: 5.0 * product,
         bytes: bytes(&[qkv, out, dout, lse, dqkv]),
         job: None,
-        run: Box::new(move |dev| attention::bwd(dev, qkv, out, dout, lse, cu_seqlens, HEADS, true, 0.125, dqkv)),
+        run: Box::new(move |dev| {
+            attention::bwd(dev, qkv, out, dout, lse, cu_seqlens, length, HEADS, true, 0.125, dqkv)
+        }),
     })
 }
 

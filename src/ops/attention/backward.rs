@@ -14,8 +14,8 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). qkv, out, lse and
-/// cu_seqlens as forward had and left them, dout as out. Errors on other shapes.
+/// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). qkv, out, lse,
+/// cu_seqlens and max_seqlen as forward had and left them, dout as out. Errors on other shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn bwd(
     dev: &mut Device,
@@ -24,6 +24,7 @@ pub fn bwd(
     dout: Tensor,
     lse: Tensor,
     cu_seqlens: Tensor,
+    max_seqlen: usize,
     heads: Heads,
     causal: bool,
     scale: f32,
@@ -43,7 +44,7 @@ pub fn bwd(
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
     let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
-            let call = Call { heads, causal, scale, setting: Setting::new(qkv.dtype, heads, scale) };
+            let call = Call { heads, causal, scale, max_seqlen, setting: Setting::new(qkv.dtype, heads, scale) };
             by_dtype!(qkv.dtype, backward(cpu, call, [qkv, out, dout, lse, cu_seqlens], [dqkv, packed, delta, scratch]))
         }
         None => Ok(()),
@@ -57,6 +58,7 @@ struct Call {
     heads: Heads,
     causal: bool,
     scale: f32,
+    max_seqlen: usize,
     setting: Setting,
 }
 
@@ -123,7 +125,7 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 
     let (heads, isa) = (call.heads, cpu.isa);
     let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
     let (qkv, out, dout, lse) = (qkv.of::<T>(), out.of::<T>(), dout.of::<T>(), lse.of::<f32>());
-    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), ins[0].rows())?;
+    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), call.max_seqlen, ins[0].rows())?;
     let (packed, delta) = (packed.of::<f32>(), delta.of::<f32>());
     prepare::<T>(cpu.pool, isa, &blocks, heads, qkv, out, dout, packed, delta);
     let Plan { items, starts, parts } = Plan::new(&blocks, heads);
@@ -198,7 +200,7 @@ impl<T: Elem> Pack<'_, T> {
         s: &mut Scratch<'_>,
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
-        let Call { heads, causal, scale, setting } = self.call;
+        let Call { heads, causal, scale, setting, .. } = self.call;
         let (seq, group, padded) = (self.blocks.rows(sequence), heads.group(), heads.padded());
         if want.dkv {
             s.dk[..want.keys.len() * padded].fill(0.0);
