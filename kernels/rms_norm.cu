@@ -1,8 +1,8 @@
-// y = x / rms(x) * gamma and rstd = 1 / rms(x), rms(x)^2 = mean(x^2) + eps.
-// x, y [rows, cols] bf16, gamma [cols] bf16, rstd [rows] f32.
-// A warp a row, 4 rows a CTA, grid ceil(rows / 4). Lane l has the elements j with (j / 8) % 32 == l.
-// Bound by memory: 4 bytes an element at the card's bandwidth; a row stays in registers up to 4,096 columns.
-// Reference src/ops/rms_norm.rs, bench rms_norm.
+// y = x / rms(x) * gamma, rstd = 1 / rms(x), rms(x)^2 = mean(x^2) + eps; and backward: dx, and dgamma += sum dy x rstd.
+// x, y, dy, dx [rows, cols] bf16, gamma [cols] bf16, rstd [rows] f32, dgamma [cols] f32, partials [rows / 64, cols] f32.
+// y and dx: a warp a row, 4 rows a CTA; lane l has the elements j with (j / 8) % 32 == l. dgamma: first a CTA for 1,024
+// columns of 64 rows, then a thread a column. Bound by memory: 4 bytes an element forward (a row stays in registers up
+// to 4,096 columns), 6 or 8 and 4 backward. Reference src/ops/rms_norm.rs (dgamma to the bit), bench rms_norm.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 
@@ -18,16 +18,57 @@ struct Args {
     int pad;
 };
 
+struct BwdArgs {
+    const bf16* x;
+    const bf16* gamma;
+    const float* rstd;
+    const bf16* dy;
+    bf16* dx;
+    float* dgamma;
+    float* partials;
+    int rows, cols;
+    int accumulate;  // dx holds a gradient to add to
+    int pad;
+};
+
 constexpr int THREADS = 128;
 constexpr int ROWS = THREADS / 32;
 // Elements of one 16-byte access, of one round of a warp, and of a row that stays in registers.
 constexpr int VECTOR = 8;
 constexpr int ROUND = 32 * VECTOR;
 constexpr int ROUNDS = 16;
+// Rows of one partial sum of dgamma, and columns of a CTA that adds them: the reference has the same rows.
+constexpr int CHUNK = 64;
+constexpr int STRIPE = THREADS * VECTOR;
 
-// The square sum has one shape whatever the path: element j goes to chain j % 256 by fmaf, ascending; then halves of
+// Eight elements, widened.
+struct Eight {
+    float v[VECTOR];
+
+    __device__ __forceinline__ explicit Eight(uint4 p) {
+        uint32_t pair[4] = {p.x, p.y, p.z, p.w};
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[2 * i] = lo(pair[i]);
+            v[2 * i + 1] = hi(pair[i]);
+        }
+    }
+
+    // The first `count` at p, zeros behind them.
+    __device__ __forceinline__ Eight(const bf16* p, int count) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) v[i] = i < count ? to_float(p[i]) : 0.0f;
+    }
+
+    // The eight at p: one access where they are aligned.
+    __device__ __forceinline__ static Eight at(const bf16* p, int count, bool aligned) {
+        return aligned ? Eight(isa::load<uint4>(p)) : Eight(p, count);
+    }
+};
+
+// A row's sum has one shape whatever the path: element j goes to chain j % 256 by fmaf, ascending; then halves of
 // the 256 chains are added to halves, first inside a lane (8 chains), then across the 32 lanes.
-struct Squares {
+struct Chains {
     float chain[VECTOR];
 
     __device__ __forceinline__ void clear() {
@@ -35,13 +76,16 @@ struct Squares {
         for (int i = 0; i < VECTOR; i++) chain[i] = 0.0f;
     }
 
-    __device__ __forceinline__ void add(uint4 v) {
-        uint32_t pair[4] = {v.x, v.y, v.z, v.w};
+    // The squares of eight elements.
+    __device__ __forceinline__ void add(const Eight& x) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            chain[2 * i] = fmaf(lo(pair[i]), lo(pair[i]), chain[2 * i]);
-            chain[2 * i + 1] = fmaf(hi(pair[i]), hi(pair[i]), chain[2 * i + 1]);
-        }
+        for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(x.v[i], x.v[i], chain[i]);
+    }
+
+    // The products x (dy gamma) of eight elements.
+    __device__ __forceinline__ void add(const Eight& x, const Eight& dy, const Eight& gamma) {
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) chain[i] = fmaf(x.v[i], dy.v[i] * gamma.v[i], chain[i]);
     }
 
     __device__ __forceinline__ float sum() const {
@@ -72,11 +116,11 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
         v[i] = make_uint4(0, 0, 0, 0);
         if (at < args.cols) v[i] = isa::load<uint4>(x + at);
     }
-    Squares squares;
+    Chains squares;
     squares.clear();
 #pragma unroll
     for (int i = 0; i < ROUNDS; i++) {
-        if (i * ROUND < args.cols) squares.add(v[i]);
+        if (i * ROUND < args.cols) squares.add(Eight(v[i]));
     }
     float r = reciprocal(squares.sum(), args);
 #pragma unroll
@@ -89,9 +133,9 @@ __device__ __forceinline__ float in_registers(const Args& args, const bf16* x, b
 
 // A longer row in 16-byte accesses, read twice: the second time from a cache.
 __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf16* y, int lane) {
-    Squares squares;
+    Chains squares;
     squares.clear();
-    for (int at = lane * VECTOR; at < args.cols; at += ROUND) squares.add(isa::load<uint4>(x + at));
+    for (int at = lane * VECTOR; at < args.cols; at += ROUND) squares.add(Eight(isa::load<uint4>(x + at)));
     float r = reciprocal(squares.sum(), args);
     for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
         isa::store<uint4>(y + at, normed(isa::load<uint4>(x + at), isa::load<uint4>(args.gamma + at), r));
@@ -101,18 +145,54 @@ __device__ __forceinline__ float in_vectors(const Args& args, const bf16* x, bf1
 
 // A row that starts anywhere, element by element.
 __device__ __forceinline__ float by_element(const Args& args, const bf16* x, bf16* y, int lane) {
-    Squares squares;
+    Chains squares;
     squares.clear();
-    for (int from = lane * VECTOR; from < args.cols; from += ROUND) {
-#pragma unroll
-        for (int i = 0; i < VECTOR; i++) {
-            float v = from + i < args.cols ? to_float(x[from + i]) : 0.0f;
-            squares.chain[i] = fmaf(v, v, squares.chain[i]);
-        }
-    }
+    for (int from = lane * VECTOR; from < args.cols; from += ROUND) squares.add(Eight(x + from, args.cols - from));
     float r = reciprocal(squares.sum(), args);
     for (int at = lane; at < args.cols; at += 32) y[at] = to_bf16(to_float(x[at]) * r * to_float(args.gamma[at]));
     return r;
+}
+
+// One row of dx = r (dy gamma - xhat mean(dy gamma xhat)), xhat = x r; x, dy and gamma are read twice, the second time
+// from a cache.
+__device__ __forceinline__ void row_bwd(const BwdArgs& args, int64_t row, int lane, bool aligned) {
+    const bf16 *x = args.x + row * args.cols, *dy = args.dy + row * args.cols;
+    bf16* dx = args.dx + row * args.cols;
+    float r = args.rstd[row];
+    Chains products;
+    products.clear();
+    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
+        int count = args.cols - at;
+        products.add(Eight::at(x + at, count, aligned), Eight::at(dy + at, count, aligned),
+                     Eight::at(args.gamma + at, count, aligned));
+    }
+    float mean = products.sum() * r / (float)args.cols;
+    for (int at = lane * VECTOR; at < args.cols; at += ROUND) {
+        int count = args.cols - at;
+        Eight e = Eight::at(x + at, count, aligned), g = Eight::at(dy + at, count, aligned);
+        Eight scale = Eight::at(args.gamma + at, count, aligned);
+        Eight had = args.accumulate ? Eight::at(dx + at, count, aligned) : Eight(make_uint4(0, 0, 0, 0));
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) {
+            float d = (g.v[i] * scale.v[i] - e.v[i] * r * mean) * r;
+            e.v[i] = args.accumulate ? had.v[i] + d : d;
+        }
+        if (aligned) {
+            isa::store<uint4>(dx + at, make_uint4(pack(e.v[0], e.v[1]), pack(e.v[2], e.v[3]), pack(e.v[4], e.v[5]),
+                                                  pack(e.v[6], e.v[7])));
+        } else {
+#pragma unroll
+            for (int i = 0; i < VECTOR; i++) {
+                if (i < count) dx[at + i] = to_bf16(e.v[i]);
+            }
+        }
+    }
+}
+
+// True where every row of x, dy, dx and gamma may be read in 16-byte accesses.
+__device__ __forceinline__ bool is_aligned(const BwdArgs& args) {
+    uint64_t odd = (uint64_t)args.x | (uint64_t)args.dy | (uint64_t)args.dx | (uint64_t)args.gamma;
+    return (odd | (uint64_t)args.cols * sizeof(bf16)) % sizeof(uint4) == 0;
 }
 
 }  // namespace rms_norm
@@ -134,4 +214,53 @@ KERNEL(rms_norm_fwd, rms_norm::Args, rms_norm::THREADS, 4) {
         r = in_vectors(args, x, y, lane);
     }
     if (lane == 0) args.rstd[row] = r;
+}
+
+KERNEL(rms_norm_bwd, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
+    using namespace rms_norm;
+    int row = blockIdx.x * ROWS + threadIdx.x / 32;
+    if (row < args.rows) row_bwd(args, row, threadIdx.x % 32, is_aligned(args));
+}
+
+// partials [chunk][column]: the sum of dy xhat over a chunk's rows, one chain by fmaf over ascending rows.
+KERNEL(rms_norm_dgamma, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
+    using namespace rms_norm;
+    int at = blockIdx.y * STRIPE + threadIdx.x * VECTOR, count = args.cols - at;
+    if (count <= 0) return;
+    bool aligned = is_aligned(args);
+    int from = blockIdx.x * CHUNK, to = args.rows - from < CHUNK ? args.rows : from + CHUNK;
+    float sum[VECTOR];
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) sum[i] = 0.0f;
+#pragma unroll 4
+    for (int row = from; row < to; row++) {
+        int64_t start = (int64_t)row * args.cols + at;
+        Eight x = Eight::at(args.x + start, count, aligned), dy = Eight::at(args.dy + start, count, aligned);
+        float r = args.rstd[row];
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) sum[i] = fmaf(dy.v[i], x.v[i] * r, sum[i]);
+    }
+    float* partials = args.partials + (int64_t)blockIdx.x * args.cols + at;
+    if (aligned) {
+        isa::store<float4>(partials, make_float4(sum[0], sum[1], sum[2], sum[3]));
+        isa::store<float4>(partials + 4, make_float4(sum[4], sum[5], sum[6], sum[7]));
+    } else {
+#pragma unroll
+        for (int i = 0; i < VECTOR; i++) {
+            if (i < count) partials[i] = sum[i];
+        }
+    }
+}
+
+// dgamma += the partials, from its present value on, chunks ascending.
+KERNEL(rms_norm_dgamma_sum, rms_norm::BwdArgs, rms_norm::THREADS, 4) {
+    using namespace rms_norm;
+    int column = blockIdx.x * THREADS + threadIdx.x;
+    if (column >= args.cols) return;
+    float sum = args.dgamma[column];
+#pragma unroll 8
+    for (int row = 0; row < args.rows; row += CHUNK) {
+        sum += args.partials[(int64_t)(row / CHUNK) * args.cols + column];
+    }
+    args.dgamma[column] = sum;
 }

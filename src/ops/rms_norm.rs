@@ -11,6 +11,9 @@ use crate::tensor::{DType, Elem, Tensor};
 /// Rows of one work item, and of one partial sum of dgamma: part of the result's definition.
 const ROWS: usize = 64;
 
+/// Threads of a CTA, which has a warp a row, in kernels/rms_norm.cu.
+const THREADS: u32 = 128;
+
 /// Columns of one work item when dgamma's partial sums are added up.
 const COLS: usize = 1024;
 
@@ -54,8 +57,6 @@ fn launch(
     y: Tensor,
     rstd: Tensor,
 ) -> Result<()> {
-    /// A warp a row.
-    const THREADS: u32 = 128;
     check::gpu_compute(op, x.dtype)?;
     let [x_at, gamma, y, rstd] = [x, gamma, y, rstd].map(|t| gpu.ptr(t));
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
@@ -113,10 +114,65 @@ pub fn bwd(
     check::tensor(OP, "dgamma", dgamma, DType::F32, &dims[1..])?;
     let mark = dev.mark(Region::Workspace);
     let partial = dev.alloc(Region::Workspace, DType::F32, &[dims[0].div_ceil(ROWS), dims[1]])?;
-    if let Some(cpu) = dev.cpu_only(OP)? {
-        by_dtype!(x.dtype, backward(cpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial));
-    }
+    let done = match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            by_dtype!(x.dtype, backward(cpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial));
+            Ok(())
+        }
+        On::Gpu(gpu) => launch_bwd(OP, gpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial),
+    };
     dev.release(mark);
+    done
+}
+
+/// `rms_norm::BwdArgs` of kernels/rms_norm.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct BwdArgs {
+    x: Address,
+    gamma: Address,
+    rstd: Address,
+    dy: Address,
+    dx: Address,
+    dgamma: Address,
+    partials: Address,
+    rows: i32,
+    cols: i32,
+    accumulate: i32,
+    pad: i32,
+}
+
+#[allow(clippy::too_many_arguments)]
+fn launch_bwd(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    x: Tensor,
+    gamma: Tensor,
+    rstd: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    accumulate: bool,
+    dgamma: Tensor,
+    partials: Tensor,
+) -> Result<()> {
+    /// Columns of a CTA that sums over rows.
+    const STRIPE: usize = THREADS as usize * 8;
+    check::gpu_compute(op, x.dtype)?;
+    let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
+    let row_ctas = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;
+    let chunks = check::grid(op, x.rows().div_ceil(ROWS))?;
+    let stripes = check::grid(op, x.cols().div_ceil(STRIPE))?;
+    let column_ctas = check::grid(op, x.cols().div_ceil(THREADS as usize))?;
+    let [x, gamma, rstd, dy, dx, dgamma, partials] = [x, gamma, rstd, dy, dx, dgamma, partials].map(|t| gpu.ptr(t));
+    let args = BwdArgs { x, gamma, rstd, dy, dx, dgamma, partials, rows, cols, accumulate: accumulate.into(), pad: 0 };
+    for (kernel, grid) in [
+        ("rms_norm_bwd", [row_ctas, 1, 1]),
+        ("rms_norm_dgamma", [chunks, stripes, 1]),
+        ("rms_norm_dgamma_sum", [column_ctas, 1, 1]),
+    ] {
+        gpu.launch("rms_norm", kernel, Launch::new(grid, THREADS, 0), &args)?;
+    }
     Ok(())
 }
 

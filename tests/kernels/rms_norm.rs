@@ -101,11 +101,155 @@ fn changes_by_hand_are_seen() {
     let cases = [(3, 100), (3, 136), (2, 3584), (2, 4104)].map(case);
     let probe = |dev: &mut Device| cases.iter().try_for_each(|c| probe(dev, c));
     for (from, to) in [
-        ("fmaf(hi(pair[i]), hi(pair[i]), chain[2 * i + 1])", "fmaf(hi(pair[i]), lo(pair[i]), chain[2 * i + 1])"),
-        ("from + i < args.cols ?", "from + i <= args.cols ?"),
+        ("fmaf(x.v[i], x.v[i], chain[i])", "fmaf(x.v[i], x.v[i ^ 1], chain[i])"),
+        ("i < count ? to_float(p[i])", "i <= count ? to_float(p[i])"),
         ("if (row >= args.rows) return;", ""),
         ("args.cols <= ROUNDS * ROUND", "args.cols <= ROUNDS * ROUND + ROUND"),
         ("hi(x.w) * r * hi(gamma.w)", "hi(x.w) * r * hi(gamma.z)"),
+    ] {
+        mutate_source("rms_norm", from, to, 1, probe);
+    }
+}
+
+/// (rows, columns): around a chunk of 64 rows and two of them, rows that start anywhere, more columns than a stripe.
+const BWD_SHAPES: [(usize, usize); 11] = [
+    (1, 64),
+    (1, 3584),
+    (127, 64),
+    (128, 136),
+    (129, 100),
+    (129, 136),
+    (65, 3584),
+    (3, 4104),
+    (0, 64),
+    (7, 8),
+    (64, 1029),
+];
+
+struct Bwd {
+    case: Case,
+    rstd: Vec<f32>,
+    dy: Vec<bf16>,
+    residual: Option<Vec<bf16>>,
+    dgamma: Vec<f32>,
+}
+
+fn bwd_case(shape: (usize, usize), accumulate: bool) -> Bwd {
+    let (rows, cols) = shape;
+    let name = 10 * (rows * 10_000 + cols) as u64;
+    let case = case(shape);
+    let rstd = case.x.chunks(cols).map(reciprocal).collect();
+    let residual = accumulate.then(|| normals(name + 1, rows * cols));
+    Bwd { case, rstd, dy: normals(name, rows * cols), residual, dgamma: normals(name + 2, cols) }
+}
+
+/// dx and dgamma.
+fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
+    let dims = [b.case.rows, b.case.cols];
+    let (x, gamma) = (up(dev, &b.case.x, &dims), up(dev, &b.case.gamma, &dims[1..]));
+    let (rstd, dy) = (up(dev, &b.rstd, &dims[..1]), up(dev, &b.dy, &dims));
+    let dx = match &b.residual {
+        Some(residual) => up(dev, residual, &dims),
+        None => blank(dev, DType::Bf16, &dims),
+    };
+    let dgamma = up(dev, &b.dgamma, &dims[1..]);
+    rms_norm::bwd(dev, x, gamma, rstd, dy, dx, b.residual.is_some(), dgamma)?;
+    Ok((dev.read(dx)?, dev.read(dgamma)?))
+}
+
+/// dx of one row without the residual, and how far f32 may be off before rounding to bf16, in f64.
+fn row_dx(x: &[f64], gamma: &[f64], rstd: f64, dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+    let cols = x.len() as f64;
+    let terms: Vec<f64> = x.iter().zip(dy).zip(gamma).map(|((x, dy), g)| x * dy * g).collect();
+    let mean = terms.iter().sum::<f64>() * rstd / cols;
+    let size = terms.iter().map(|t| t.abs()).sum::<f64>() * rstd / cols;
+    // A term passes cols / 256 links of its chain, eight levels of halves and five roundings around them.
+    let mean_error = (cols / 256.0 + 14.0) * UNIT * size;
+    (0..x.len())
+        .map(|j| {
+            let (direct, xhat) = (dy[j] * gamma[j], x[j] * rstd);
+            let error = mean_error * xhat.abs() + 4.0 * UNIT * (direct.abs() + (xhat * mean).abs());
+            ((direct - xhat * mean) * rstd, error * rstd)
+        })
+        .unzip()
+}
+
+fn wide(x: &[bf16]) -> Vec<f64> {
+    x.iter().map(|x| x.to_f64()).collect()
+}
+
+fn probe_bwd(dev: &mut Device, b: &Bwd) -> Outcome {
+    let (dx, dgamma) = run_bwd(dev, b)?;
+    let (_, want) = run_bwd(&mut cpu(), b)?;
+    equal("dgamma", &dgamma, &want)?;
+    let (cols, gamma) = (b.case.cols, wide(&b.case.gamma));
+    for row in 0..b.case.rows {
+        let at = row * cols..(row + 1) * cols;
+        let (x, dy) = (wide(&b.case.x[at.clone()]), wide(&b.dy[at.clone()]));
+        let (want, error) = row_dx(&x, &gamma, b.rstd[row].into(), &dy);
+        for j in 0..cols {
+            let residual = b.residual.as_ref().map_or(0.0, |r| r[at.start + j].to_f64());
+            let (got, want) = (dx[at.start + j].to_f64(), want[j] + residual);
+            // One rounding to bf16 (2^-8), of a value that far off; and one to f32 of the sum with the residual.
+            let allowed = (want.abs() + error[j]) * (2f64.powi(-8) + f64::from(f32::EPSILON)) + error[j];
+            if (got - want).abs() > allowed {
+                return Err(format!("dx[{row}, {j}] {got}, expected {want} within {allowed:e}").into());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn backward_has_the_cpus_dgamma_and_the_formulas_dx() {
+    for shape in BWD_SHAPES {
+        for accumulate in [false, true] {
+            let b = bwd_case(shape, accumulate);
+            probe_bwd(&mut emu(), &b).unwrap_or_else(|e| panic!("{shape:?}, residual {accumulate}: {e}"));
+        }
+    }
+}
+
+#[test]
+fn the_formula_of_dx_is_the_slope_of_the_loss() {
+    let b = bwd_case((1, 100), false);
+    let (x, gamma, dy) = (wide(&b.case.x), wide(&b.case.gamma), wide(&b.dy));
+    let rstd = |x: &[f64]| 1.0 / (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64 + f64::from(EPS)).sqrt();
+    let loss = |x: &[f64]| (0..x.len()).map(|j| x[j] * rstd(x) * gamma[j] * dy[j]).sum::<f64>();
+    let (dx, _) = row_dx(&x, &gamma, rstd(&x), &dy);
+    for j in 0..x.len() {
+        let step = 1e-5;
+        let moved =
+            |by: f64| loss(&x.iter().enumerate().map(|(i, x)| x + if i == j { by } else { 0.0 }).collect::<Vec<_>>());
+        let slope = (moved(step) - moved(-step)) / (2.0 * step);
+        // Of order step^2 times the third derivative, and 1e-16 / step for the subtraction.
+        assert!((dx[j] - slope).abs() < 1e-7, "{j}: {} and {slope}", dx[j]);
+    }
+}
+
+#[test]
+fn backward_has_the_same_bits_under_every_schedule() {
+    for shape in [(129, 136), (67, 100)] {
+        let b = bwd_case(shape, true);
+        same_bits(5, |dev| Ok(run_bwd(dev, &b)?.0));
+        same_bits(5, |dev| Ok(run_bwd(dev, &b)?.1));
+    }
+}
+
+#[test]
+fn changes_by_hand_to_the_backward_are_seen() {
+    let cases = [((129, 136), true), ((67, 100), false), ((3, 1029), true)].map(|(s, a)| bwd_case(s, a));
+    let probe = |dev: &mut Device| cases.iter().try_for_each(|b| probe_bwd(dev, b));
+    for (from, to) in [
+        ("e.v[i] * r * mean", "e.v[i] * mean"),
+        ("(float)args.cols;\n    for", "256.0f;\n    for"),
+        ("had.v[i] + d", "d"),
+        ("fmaf(dy.v[i], x.v[i] * r, sum[i])", "fmaf(dy.v[i], x.v[i], sum[i])"),
+        ("float sum = args.dgamma[column];", "float sum = 0.0f;"),
+        ("< CHUNK ? args.rows", "<= CHUNK ? args.rows - 1"),
+        ("row < args.rows; row += CHUNK", "row + CHUNK < args.rows; row += CHUNK"),
+        ("dy.v[i] * gamma.v[i], chain", "dy.v[i], chain"),
     ] {
         mutate_source("rms_norm", from, to, 1, probe);
     }
