@@ -7,7 +7,7 @@ use super::args::{DeviceKind, Global};
 use super::console::Console;
 use super::progress::Progress;
 use super::signal;
-use crate::config::{CommandConfig, JudgeConfig, Mode};
+use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
 use crate::device::cuda::Cuda;
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::{Device, Isa, Kind, Plan, Target};
@@ -52,6 +52,15 @@ impl Context {
             DeviceKind::Auto | DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
             DeviceKind::Emu => Kind::Emu,
+        }
+    }
+
+    /// What `auto` is on this device.
+    pub fn dtype(&self, dtype: Dtype) -> Dtype {
+        match dtype {
+            Dtype::Auto if self.kind().is_gpu() => Dtype::Bf16,
+            Dtype::Auto => Dtype::F32,
+            given => given,
         }
     }
 

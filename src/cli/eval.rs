@@ -60,6 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (Some(model), Some(out)) = (&args.model, &args.out) else {
         return Err(Error::input("omr eval", "no --model or --out", "both"));
     };
+    config.dtype = context.dtype(config.dtype);
     config.model = Some(model.clone());
     config.tasks = args.tasks.clone();
     if let Some(folder) = &args.data {

@@ -23,6 +23,7 @@ use crate::report;
 use crate::reward::process::Pool;
 use crate::rl::run as rl;
 use crate::task::{VerifiedRows, digits, digits_teacher};
+use crate::tensor::DType;
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
 use crate::train::metrics;
 use crate::train::sft;
@@ -38,7 +39,11 @@ pub struct Args {
 
 /// Runs what is left of the recipe and prints the report's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
+    let Some(mut config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
+    let RecipeConfig { dtype, sft, rl, eval, .. } = &mut config;
+    for dtype in [dtype, &mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
+        *dtype = context.dtype(*dtype);
+    }
     if config.task.name != digits::NAME {
         return Err(Error::input("task.name", config.task.name.clone(), digits::NAME));
     }
@@ -170,12 +175,13 @@ impl Recipe<'_> {
         let tokenizer = train_tokenizer(&corpus, &SPECIAL_TOKENS, &words, base.vocab_size)?;
         let config = digits::model_config(base, &tokenizer)?;
         let config = ModelConfig::from_json(&config, "base")?;
-        let mut count = Device::count();
-        Model::empty(&mut count, config.clone(), self.config.dtype.into())?;
+        let mut count = Device::count_for(self.context.target());
+        let dtype = DType::of(self.config.dtype, self.context.kind());
+        Model::empty(&mut count, config.clone(), dtype)?;
         let mut device = self.context.device(&count.high_water())?;
-        let model = Model::init(&mut device, config, self.config.dtype.into(), self.config.seed)?;
+        let model = Model::init(&mut device, config, dtype, self.config.seed)?;
         whole::folder(&dir, |folder| {
-            model.save(&mut device, folder, self.config.dtype.into())?;
+            model.save(&mut device, folder, dtype)?;
             write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
             let preprocessor = digits::preprocessor_config();
             whole::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;

@@ -17,7 +17,8 @@ pub struct Args {
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(config) = args.config.load::<RlConfig>()? else { return Ok(()) };
+    let Some(mut config) = args.config.load::<RlConfig>()? else { return Ok(()) };
+    config.dtype = context.dtype(config.dtype);
     let command = config.reward.command();
     let scorer =
         context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), Some(&args.run.out))?;

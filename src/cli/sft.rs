@@ -17,7 +17,8 @@ pub struct Args {
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let Some(config) = args.config.load::<SftConfig>()? else { return Ok(()) };
+    let Some(mut config) = args.config.load::<SftConfig>()? else { return Ok(()) };
+    config.dtype = context.dtype(config.dtype);
     let job = Job::new(&args.run.out, config.clone())?;
     let plan = job.plan(context.target())?;
     context.say(&format!(

@@ -39,6 +39,8 @@ pub use source::{Config, Difference, deciding, differences, keys, load, nearest,
 choice! {
     /// What an element is stored as while computing; sums are fp32 either way.
     pub enum Dtype {
+        /// bf16 where kernels run, f32 on the CPU.
+        Auto = "auto",
         /// 32-bit float.
         F32 = "f32",
         /// bfloat16 storage, fp32 accumulation.

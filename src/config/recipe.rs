@@ -108,8 +108,9 @@ settings! {
     pub struct RecipeConfig {
         /// Seed of everything random; it is the stages' seed too.
         seed: u64 = 1;
-        /// Storage of weights and activations; it is the stages' dtype too.
-        dtype: Dtype = Dtype::F32, published: "bf16";
+        /// Storage of weights and activations; it is the stages' dtype too. `auto` is bf16 where kernels run, f32 on
+        /// the CPU; the run directory records which.
+        dtype: Dtype = Dtype::Auto, published: "bf16";
         /// What is taught and measured.
         task: TaskConfig = TaskConfig::default();
         /// The model to start from.

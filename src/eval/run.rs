@@ -19,6 +19,7 @@ use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge;
 use crate::task::Task;
+use crate::tensor::DType;
 use crate::text::Chat;
 
 /// A model to be measured on one task's rows.
@@ -67,7 +68,7 @@ impl<'a> Job<'a> {
     /// Bytes each region needs, counted.
     pub fn plan(&self, target: Target) -> Result<Plan> {
         let mut dev = Device::count_for(target);
-        let model = Model::empty(&mut dev, self.model_config.clone(), self.config.dtype.into())?;
+        let model = Model::empty(&mut dev, self.model_config.clone(), DType::of(self.config.dtype, target.kind))?;
         let engine = self.engine_config(&mut dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
         ask::plan(&mut dev, &model, &questions, self.asking(engine, 1.0, self.config.repeats.max(1)))?;
@@ -76,7 +77,7 @@ impl<'a> Job<'a> {
 
     /// Answers and verdicts, in the order of the rows. Errors with [`Error::Stopped`] when the user asks to stop.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Vec<Sample>> {
-        let model = Model::load(dev, self.model, self.config.dtype.into())?;
+        let model = Model::load(dev, self.model, DType::of(self.config.dtype, dev.kind()))?;
         let engine = self.engine_config(dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
         let greedy = usize::from(self.config.greedy);

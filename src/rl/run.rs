@@ -31,6 +31,7 @@ use crate::rl::overlong::OverlongBuffer;
 use crate::rl::rollouts_file::{self, RolloutRow};
 use crate::rl::update::{self, Experience};
 use crate::task::{Task, VerifiedRows};
+use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 use crate::train::metrics;
 use crate::train::sft::finished_steps;
@@ -128,7 +129,7 @@ impl Job {
         let config = &self.config;
         let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), target)?;
         if config.use_kl_loss {
-            Model::empty(&mut dev, self.model_config.clone(), config.dtype.into())?;
+            Model::empty(&mut dev, self.model_config.clone(), DType::of(config.dtype, target.kind))?;
         }
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
@@ -158,7 +159,7 @@ impl Job {
         let config = &self.config;
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let reference = match config.use_kl_loss {
-            true => Some(Model::load(dev, &self.model, config.dtype.into())?),
+            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
             false => None,
         };
         let bitmap = allowed_ids(&self.model_config, &self.chat);
@@ -240,7 +241,7 @@ impl Job {
         dev: &mut Device,
         trainer: &Trainer,
         order: &mut PackPlan,
-        allowed: crate::tensor::Tensor,
+        allowed: Tensor,
     ) -> Result<Batch<'q>> {
         let config = &self.config;
         let filter = &config.filter_groups;
@@ -367,11 +368,11 @@ impl Job {
         rollouts.iter().enumerate().map(row).collect()
     }
 
-    fn policy(&self, allowed: crate::tensor::Tensor) -> Policy {
+    fn policy(&self, allowed: Tensor) -> Policy {
         Policy { allowed: Some(allowed), temperature: self.config.rollout.temperature as f32 }
     }
 
-    fn asking(&self, step: u64, allowed: crate::tensor::Tensor) -> Asking<'_> {
+    fn asking(&self, step: u64, allowed: Tensor) -> Asking<'_> {
         let r = &self.config.rollout;
         Asking {
             engine: self.engine_config(step, allowed),
@@ -389,7 +390,7 @@ impl Job {
         }
     }
 
-    fn engine_config(&self, step: u64, allowed: crate::tensor::Tensor) -> EngineConfig {
+    fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
         let r = &self.config.rollout;
         EngineConfig {
             max_num_seqs: r.max_num_seqs,

@@ -3,6 +3,7 @@
 use half::bf16;
 
 use crate::config::Dtype;
+use crate::device::Kind;
 
 /// The element types a tensor can have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -32,10 +33,12 @@ impl DType {
     }
 }
 
-impl From<Dtype> for DType {
-    fn from(dtype: Dtype) -> DType {
+impl DType {
+    /// The storage that a config asks for on a device of `kind`.
+    pub fn of(dtype: Dtype, kind: Kind) -> DType {
         match dtype {
-            Dtype::F32 => DType::F32,
+            Dtype::Auto if kind.is_gpu() => DType::Bf16,
+            Dtype::Auto | Dtype::F32 => DType::F32,
             Dtype::Bf16 => DType::Bf16,
         }
     }

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
+use crate::tensor::DType;
 
 /// Files of a model directory that training leaves as they are, copied into every model written.
 const COMPANIONS: [&str; 10] = [
@@ -82,13 +83,13 @@ impl Trainer {
         let store = Store::open(&config.dir, config.save_total_limit)?;
         let checkpoint = store.resume(&Resume::from(config.resume.as_str()))?;
         let dir = checkpoint.as_ref().map_or(&config.model, |c| &c.path);
-        let model = Model::load(dev, dir, config.dtype.into())?;
+        let model = Model::load(dev, dir, DType::of(config.dtype, dev.kind()))?;
         let mut optimizer = Optimizer::new(dev, &model.layout, config.optim)?;
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some(checkpoint) = &checkpoint {
             let state = checkpoint.state()?;
             optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
-            if let Some(warning) = state.other_arithmetic("cpu", dev.isa().chains()) {
+            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains()) {
                 observer.note(&warning);
             }
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
@@ -110,7 +111,7 @@ impl Trainer {
     pub fn plan(dir: &Path, dtype: Dtype, optim: OptimConfig, target: Target) -> Result<(Device, Model)> {
         let mut dev = Device::count_for(target);
         let config = ModelConfig::load(&dir.join("config.json"))?;
-        let model = Model::empty(&mut dev, config, dtype.into())?;
+        let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
         Optimizer::new(&mut dev, &model.layout, optim)?;
         Ok((dev, model))
     }
@@ -161,7 +162,7 @@ impl Trainer {
         };
         let (model, optimizer, config) = (&self.model, &self.optimizer, &self.config);
         self.store.save(self.step, |folder| {
-            write_model(dev, model, config.dtype, &config.model, folder)?;
+            write_model(dev, model, &config.model, folder)?;
             let trainer = folder.join("trainer");
             optimizer.save(dev, &model.layout, &trainer)?;
             state.write(&trainer)
@@ -175,13 +176,13 @@ impl Trainer {
     pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;
         let (model, config) = (&self.model, &self.config);
-        whole::folder(config.dir.join("model"), |folder| write_model(dev, model, config.dtype, &config.model, folder))
+        whole::folder(config.dir.join("model"), |folder| write_model(dev, model, &config.model, folder))
     }
 }
 
 /// Writes a model directory into `folder`: weights, config, and the companions of the model it came from.
-pub fn write_model(dev: &mut Device, model: &Model, dtype: Dtype, companions: &Path, folder: &Path) -> Result<()> {
-    model.save(dev, folder, dtype.into())?;
+pub fn write_model(dev: &mut Device, model: &Model, companions: &Path, folder: &Path) -> Result<()> {
+    model.save(dev, folder, model.layout.dtype)?;
     for name in COMPANIONS {
         let from = companions.join(name);
         if from.exists() {
