@@ -6,6 +6,7 @@
 mod find;
 mod launch;
 mod module;
+mod nvtx;
 mod staging;
 
 use std::any::Any;
@@ -26,6 +27,7 @@ use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinne
 use crate::device::images;
 use crate::error::{Error, Result};
 use launch::Function;
+use nvtx::Nvtx;
 use staging::Staging;
 
 /// Page-locked host memory.
@@ -49,7 +51,7 @@ pub struct Cuda {
     staging: Staging,
     capturing: bool,
     last_launch: Option<&'static str>,
-    nvtx: bool,
+    nvtx: Option<Nvtx>,
 }
 
 // SAFETY: the handles belong to the context, which `bind` makes current on the calling thread before each use, and no
@@ -75,9 +77,6 @@ impl Cuda {
             shared_memory_per_block: card.shared_memory_per_block,
             driver: driver.clone(),
         };
-        // Toolkits before CUDA 13 bring it; without it a profiler shows no ranges.
-        // SAFETY: opens and closes the library.
-        let nvtx = unsafe { cudarc::nvtx::sys::is_culib_present() };
         let mut cuda = Cuda {
             context,
             properties,
@@ -92,7 +91,7 @@ impl Cuda {
             staging: Staging::new(),
             capturing: false,
             last_launch: None,
-            nvtx,
+            nvtx: Nvtx::find(),
         };
         for (file, code) in module::code(&cuda.context, &card, arch, &driver)? {
             let module = module::load(file, &code)?;
@@ -372,19 +371,19 @@ impl Driver for Cuda {
         }
     }
 
+    fn records_ranges(&self) -> bool {
+        self.nvtx.is_some()
+    }
+
     fn range_push(&mut self, name: &str) {
-        if self.nvtx
-            && let Ok(name) = CString::new(name)
-        {
-            // SAFETY: NVTX copies the text.
-            unsafe { cudarc::nvtx::sys::nvtxRangePushA(name.as_ptr()) };
+        if let (Some(nvtx), Ok(name)) = (self.nvtx, CString::new(name)) {
+            nvtx.push(&name);
         }
     }
 
     fn range_pop(&mut self) {
-        if self.nvtx {
-            // SAFETY: no arguments; popping nothing is an error code nobody needs.
-            unsafe { cudarc::nvtx::sys::nvtxRangePop() };
+        if let Some(nvtx) = self.nvtx {
+            nvtx.pop();
         }
     }
 

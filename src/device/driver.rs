@@ -173,6 +173,9 @@ pub trait Driver: Send {
     /// Forgets a graph; work of it that is queued still runs.
     fn drop_graph(&mut self, graph: Graph);
 
+    /// True while somebody records ranges: a profiler around the program, or a test on the emulator.
+    fn records_ranges(&self) -> bool;
+
     /// Opens a named range for profilers.
     fn range_push(&mut self, name: &str);
 

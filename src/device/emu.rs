@@ -385,6 +385,10 @@ impl Driver for Emu {
         self.streams.forget(graph);
     }
 
+    fn records_ranges(&self) -> bool {
+        self.profiling
+    }
+
     fn range_push(&mut self, name: &str) {
         if self.profiling {
             self.ranges.push((self.depth, name.to_owned()));

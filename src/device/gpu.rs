@@ -17,7 +17,8 @@ pub struct Gpu<'a> {
 }
 
 impl Gpu<'_> {
-    /// Launches kernel `name` of `kernels/FILE.cu` on the stream. An empty grid launches nothing.
+    /// Launches kernel `name` of `kernels/FILE.cu` on the stream, in a range of its name. An empty grid
+    /// launches nothing.
     pub fn launch<A: NoUninit>(
         &mut self,
         file: &'static str,
@@ -29,6 +30,14 @@ impl Gpu<'_> {
             return Ok(());
         }
         let kernel = self.driver.kernel(file, name)?;
-        self.driver.launch(self.stream, kernel, &launch, bytemuck::bytes_of(args))
+        let recorded = self.driver.records_ranges();
+        if recorded {
+            self.driver.range_push(name);
+        }
+        let queued = self.driver.launch(self.stream, kernel, &launch, bytemuck::bytes_of(args));
+        if recorded {
+            self.driver.range_pop();
+        }
+        queued
     }
 }

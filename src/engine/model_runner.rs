@@ -88,13 +88,15 @@ impl ModelRunner {
         self.batch.fill(&model.config, scheduler, step);
         let (images, to) = self.fresh_images(scheduler, step);
         let mut tape = Tape::new(dev, Mode::Infer);
-        let done = self
-            .copy_blocks(dev, &step.copies)
-            .and_then(|()| self.encode(model, dev, &mut tape, &images, &to))
-            .and_then(|()| match dev.kind().is_gpu() && self.batch.is_decode() {
+        let decode = self.batch.is_decode();
+        let done = dev.range(format_args!("{}", if decode { "decode" } else { "prefill" }), |dev| {
+            self.copy_blocks(dev, &step.copies)?;
+            self.encode(model, dev, &mut tape, &images, &to)?;
+            match dev.kind().is_gpu() && decode {
                 true => self.replay(model, dev, &mut tape, scheduler.config(), sampling),
                 false => self.compute(model, dev, &mut tape, sampling),
-            });
+            }
+        });
         tape.finish(dev);
         done
     }

@@ -158,7 +158,7 @@ impl Model {
         images: &[Arc<ImageInput>],
         out: Tensor,
     ) -> Result<Vec<Var>> {
-        self.vision.forward(tape, dev, images, self.normalize, out)
+        dev.range(format_args!("vision"), |dev| self.vision.forward(tape, dev, images, self.normalize, out))
     }
 
     /// Hidden rows of token rows `x` (given up) at `position_ids`.

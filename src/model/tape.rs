@@ -215,7 +215,23 @@ impl Tape {
                 None => self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?,
             };
             let layer = layer.clone();
-            self.checkpoint(dev, self.mode == Mode::Train(Keep::Inputs), move |tape, dev| layer(tape, dev, i, x, out))?;
+            let ranges = self.recording && dev.records_ranges();
+            if ranges {
+                self.record(dev.mark(self.region()), |b| {
+                    b.dev.close_range();
+                    Ok(())
+                });
+            }
+            let replay = self.mode == Mode::Train(Keep::Inputs);
+            dev.range(format_args!("{name} {i}"), |dev| {
+                self.checkpoint(dev, replay, move |tape, dev| layer(tape, dev, i, x, out))
+            })?;
+            if ranges {
+                self.record(dev.mark(self.region()), move |b| {
+                    b.dev.open_range(format_args!("{name} {i}"));
+                    Ok(())
+                });
+            }
             self.note(name, i, out);
             if self.mode == Mode::Infer {
                 spare = Some(x.tensor);

@@ -168,7 +168,7 @@ impl Job {
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
-            let batch = self.ask(dev, &trainer, &mut order, allowed)?;
+            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, &trainer, &mut order, allowed))?;
             let gen_time = seconds(start.elapsed());
             let mut metrics = StepMetrics::new(trainer.step + 1);
             let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();

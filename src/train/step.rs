@@ -55,15 +55,41 @@ pub fn forward(
     keep: Keep,
     entropy: bool,
 ) -> Result<Forward> {
+    let (inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;
+    let mut tape = Tape::new(dev, Mode::Train(keep));
+    let hidden = dev.range(format_args!("forward"), |dev| model.forward(&mut tape, dev, &inputs))?;
+    dev.range(format_args!("loss"), |dev| {
+        let Targets { rows, ids, cu_targets } = targets;
+        let idx = tape.upload(dev, &rows, &[rows.len()])?;
+        let hidden = tape.gather(dev, hidden, idx)?;
+        let ids = tape.upload(dev, &ids, &[ids.len()])?;
+        let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
+        let log_prob = dev.read::<f32>(logprobs.logprob.tensor)?;
+        let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor)).transpose()?;
+        Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
+    })
+}
+
+/// What is predicted, sequence after sequence.
+struct Targets {
+    /// Packed rows that predict, `[R]`.
+    rows: Vec<u32>,
+    /// What they predict, `[R]`.
+    ids: Vec<u32>,
+    /// Borders of the sequences, `[S + 1]`.
+    cu_targets: Vec<u32>,
+}
+
+fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> {
     let mut inputs = Inputs::empty();
-    let (mut rows, mut targets, mut cu_targets) = (Vec::new(), Vec::new(), vec![0]);
+    let (mut rows, mut ids, mut cu_targets) = (Vec::new(), Vec::new(), vec![0]);
     for s in sequences {
         let start = inputs.len();
         inputs.push(&model.config, s.input_ids, s.images, s.prompt_len)?;
         for t in 1..s.input_ids.len() {
             if s.loss_mask[t] {
                 rows.push((start + t - 1) as u32);
-                targets.push(s.input_ids[t]);
+                ids.push(s.input_ids[t]);
             }
         }
         cu_targets.push(rows.len() as u32);
@@ -71,15 +97,7 @@ pub fn forward(
     if rows.is_empty() {
         return Err(Error::input("batch", "no token to be predicted", "at least one in each micro-batch"));
     }
-    let mut tape = Tape::new(dev, Mode::Train(keep));
-    let hidden = model.forward(&mut tape, dev, &inputs)?;
-    let idx = tape.upload(dev, &rows, &[rows.len()])?;
-    let hidden = tape.gather(dev, hidden, idx)?;
-    let targets = tape.upload(dev, &targets, &[targets.len()])?;
-    let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, targets, entropy)?;
-    let log_prob = dev.read::<f32>(logprobs.logprob.tensor)?;
-    let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor)).transpose()?;
-    Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
+    Ok((inputs, Targets { rows, ids, cu_targets }))
 }
 
 impl Forward {
@@ -92,12 +110,14 @@ impl Forward {
         dlog_prob: &[f32],
         dentropy: Option<&[f32]>,
     ) -> Result<()> {
-        let seed = self.upload(dev, dlog_prob)?;
-        let mut seeds = vec![(self.logprobs.logprob, seed)];
-        if let (Some(entropy), Some(dentropy)) = (self.logprobs.entropy, dentropy) {
-            seeds.push((entropy, self.upload(dev, dentropy)?));
-        }
-        let done = self.tape.backward(dev, grads, &seeds);
+        let done = dev.range(format_args!("backward"), |dev| {
+            let seed = self.upload(dev, dlog_prob)?;
+            let mut seeds = vec![(self.logprobs.logprob, seed)];
+            if let (Some(entropy), Some(dentropy)) = (self.logprobs.entropy, dentropy) {
+                seeds.push((entropy, self.upload(dev, dentropy)?));
+            }
+            self.tape.backward(dev, grads, &seeds)
+        });
         self.tape.finish(dev);
         done
     }

@@ -123,8 +123,10 @@ impl Trainer {
 
     /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
-        self.optimizer.step(dev, &self.model.layout, grads, lr)?;
-        let stats = self.optimizer.stats(dev)?;
+        let stats = dev.range(format_args!("optimizer"), |dev| {
+            self.optimizer.step(dev, &self.model.layout, grads, lr)?;
+            self.optimizer.stats(dev)
+        })?;
         if !stats.finite {
             return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });
         }
@@ -135,7 +137,7 @@ impl Trainer {
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let stop = observer.stop_requested();
         if stop || self.cadence.due(self.step) {
-            self.save(dev)?;
+            dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
         }
         if stop && self.step < self.config.total_steps {
             observer.end();

@@ -109,6 +109,17 @@ fn calls_are_as_the_driver_wants_them() {
 }
 
 #[test]
+fn a_profiler_is_shown_ranges() {
+    let machine = Machine::new();
+    let library = machine.folder.path().join("libcuda.so");
+    let settings = [("FAKE_CARDS", "8.0"), ("NVTX_INJECTION64_PATH", library.to_str().unwrap())];
+    let log = machine.child("child_uses_everything", &settings);
+    let ranges: Vec<_> = log.iter().filter(|line| line.starts_with("range")).collect();
+    assert_eq!(ranges, ["range a range", "range ends"]);
+    assert!(machine.child("child_uses_everything", &settings[..1]).iter().all(|line| !line.starts_with("range")));
+}
+
+#[test]
 fn a_launch_passes_its_shape_cluster_and_arguments() {
     let machine = Machine::new();
     let (file, kernel) = some_kernel();

@@ -21,6 +21,7 @@ mod math;
 mod model;
 mod paged_attention;
 mod patch_embed;
+mod ranges;
 mod rms_norm;
 mod rope;
 mod rows;
