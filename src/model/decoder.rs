@@ -43,9 +43,9 @@ impl Decoder {
 
     /// Hidden rows `[T, D]`, after the last norm, of token rows `x`, which are given up.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
-        let layers = self.layers.clone();
+        let (layers, levels) = (self.layers.clone(), tape.levels().text);
         let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {
-            layers[i].forward(tape, dev, i, rope, &attend, x, out)
+            layers[i].forward(tape, dev, levels.keep(i), i, rope, &attend, x, out)
         })?;
         tape.rms_norm(dev, x, self.norm, self.eps)
     }

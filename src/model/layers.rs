@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
-use crate::model::tape::{Keep, Mode, Tape, Var};
+use crate::model::tape::{Again, Keep, Mode, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::embedding::Segments;
 use crate::ops::paged_attention::KvCache;
@@ -78,6 +78,15 @@ pub struct LogProbs {
     pub lse: Tensor,
 }
 
+/// Where attention leaves its result.
+#[derive(Clone, Copy, Debug)]
+pub struct Attended {
+    /// Rows of all heads.
+    pub out: Var,
+    /// logsumexp of each row and head f32 `[T, q heads]`, where backward may follow.
+    pub lse: Option<Tensor>,
+}
+
 /// The policy [`Tape::linear_logprob`] asks about.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -114,18 +123,18 @@ impl Tape {
     /// y = x W^T + bias.
     pub fn linear(&mut self, dev: &mut Device, x: Var, layer: Linear) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, None, y)?;
+        self.linear_into(dev, x, layer, None, y, Again(false))?;
         Ok(y)
     }
 
     /// y = x W^T + bias + residual. Nothing may use `residual` later than this.
     pub fn linear_residual(&mut self, dev: &mut Device, x: Var, layer: Linear, residual: Var) -> Result<Var> {
         let y = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), layer.weight.weight.n])?;
-        self.linear_into(dev, x, layer, Some(residual), y)?;
+        self.linear_into(dev, x, layer, Some(residual), y, Again(false))?;
         Ok(y)
     }
 
-    /// [`Tape::linear_residual`] into a value allocated before.
+    /// [`Tape::linear_residual`] into a value allocated before, which holds the result when the block runs `again`.
     pub fn linear_into(
         &mut self,
         dev: &mut Device,
@@ -133,11 +142,14 @@ impl Tape {
         layer: Linear,
         residual: Option<Var>,
         y: Var,
+        again: Again,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias } = layer;
         let (bias_tensor, added) = (bias.map(|b| b.tensor), residual.map(|r| r.tensor));
-        linear::fwd(dev, x.tensor, &weight.weight, bias_tensor, added, y.tensor)?;
+        if !again.0 {
+            linear::fwd(dev, x.tensor, &weight.weight, bias_tensor, added, y.tensor)?;
+        }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
@@ -201,9 +213,10 @@ impl Tape {
         Ok(y)
     }
 
-    /// qkv rows = x W^T + bias, q and k rotated; with a paged cache k and v are stored in layer `layer`'s, too.
+    /// qkv rows = x W^T + bias, q and k rotated, into a value allocated before, which holds them when the block runs
+    /// `again`; with a paged cache k and v are stored in layer `layer`'s, too.
     #[allow(clippy::too_many_arguments)]
-    pub fn linear_qkv(
+    pub fn linear_qkv_into(
         &mut self,
         dev: &mut Device,
         x: Var,
@@ -212,16 +225,19 @@ impl Tape {
         heads: Heads,
         attend: &Attend,
         layer: usize,
-    ) -> Result<Var> {
+        qkv: Var,
+        again: Again,
+    ) -> Result<()> {
         let Linear { weight, bias } = qkv_proj;
-        let qkv = self.alloc(dev, x.tensor.dtype, &[x.tensor.rows(), weight.weight.n])?;
         let mark = dev.mark(self.region());
         let cache = match attend {
             Attend::Packed { .. } => None,
             Attend::Paged { caches, paging } => Some((&caches[layer], paging.slot_mapping)),
         };
         let (bias_tensor, Rope { cos, sin }) = (bias.map(|b| b.tensor), rope);
-        linear::fwd_qkv(dev, x.tensor, &weight.weight, bias_tensor, cos, sin, heads, cache, qkv.tensor)?;
+        if !again.0 {
+            linear::fwd_qkv(dev, x.tensor, &weight.weight, bias_tensor, cos, sin, heads, cache, qkv.tensor)?;
+        }
         self.record(mark, move |b| {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
@@ -232,28 +248,49 @@ impl Tape {
             b.free(dqkv);
             Ok(())
         });
-        Ok(qkv)
+        Ok(())
+    }
+
+    /// Memory for attention of `t` rows.
+    pub fn attended(
+        &mut self,
+        dev: &mut Device,
+        dtype: DType,
+        t: usize,
+        heads: Heads,
+        attend: &Attend,
+    ) -> Result<Attended> {
+        let out = self.alloc(dev, dtype, &[t, heads.out_len()])?;
+        let lse = match attend {
+            Attend::Packed { .. } => Some(dev.alloc(self.region(), DType::F32, &[t, heads.q])?),
+            Attend::Paged { .. } => None,
+        };
+        Ok(Attended { out, lse })
     }
 
     /// Attention of packed rows: among themselves, or to the keys in layer `layer` of a paged cache, theirs stored
-    /// before.
-    pub fn attention(
+    /// before. `into` holds it when the block runs `again`.
+    #[allow(clippy::too_many_arguments)]
+    pub fn attention_into(
         &mut self,
         dev: &mut Device,
         qkv: Var,
         heads: Heads,
         attend: &Attend,
         layer: usize,
-    ) -> Result<Var> {
+        into: Attended,
+        again: Again,
+    ) -> Result<()> {
         let mark = dev.mark(self.region());
-        let t = qkv.tensor.rows();
         let scale = 1.0 / (heads.dim as f32).sqrt();
-        let out = self.alloc(dev, qkv.tensor.dtype, &[t, heads.out_len()])?;
+        let Attended { out, lse } = into;
         match attend {
             Attend::Packed { cu_seqlens, max_seqlen, causal } => {
                 let (cu_seqlens, max_seqlen, causal) = (*cu_seqlens, *max_seqlen, *causal);
-                let lse = dev.alloc(self.region(), DType::F32, &[t, heads.q])?;
-                attention::fwd(dev, qkv.tensor, cu_seqlens, max_seqlen, heads, causal, scale, out.tensor, lse)?;
+                let lse = lse.ok_or_else(|| Error::Failed("attention without memory for its logsumexp".into()))?;
+                if !again.0 {
+                    attention::fwd(dev, qkv.tensor, cu_seqlens, max_seqlen, heads, causal, scale, out.tensor, lse)?;
+                }
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
@@ -274,7 +311,7 @@ impl Tape {
                 paged_attention::fwd(dev, qkv, cache, block_tables, cu_seqlens_q, context_lens, heads, scale, out)?;
             }
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Rows of the token table for ids that lie on the device; `segments` of the same ids where backward follows.
@@ -418,9 +455,47 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `index` picks the layer's cache.
+    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `index` picks the layer's cache; `keep` says what of it
+    /// a training pass leaves for backward.
     #[allow(clippy::too_many_arguments)]
     pub fn forward(
+        self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        keep: Keep,
+        index: usize,
+        rope: Rope,
+        attend: &Attend,
+        x: Var,
+        out: Var,
+    ) -> Result<()> {
+        let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
+        if keep == Keep::Inputs {
+            let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
+            let attend = attend.clone();
+            return tape.checkpoint(dev, true, move |tape, dev, again| {
+                let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
+                self.project(tape, dev, index, rope, &attend, x, qkv, Again(false))?;
+                tape.attention_into(dev, qkv, self.heads, &attend, index, attended, again)?;
+                let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
+                self.mlp(tape, dev, h, out, again)
+            });
+        }
+        let replay = keep == Keep::AllButGateUp;
+        let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
+        let paging = attend.clone();
+        tape.checkpoint(dev, replay, move |tape, dev, again| {
+            self.project(tape, dev, index, rope, &paging, x, qkv, again)
+        })?;
+        let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
+        tape.attention_into(dev, qkv, self.heads, attend, index, attended, Again(false))?;
+        let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
+        tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
+    }
+
+    /// q, k and v of norm(x).
+    #[allow(clippy::too_many_arguments)]
+    fn project(
         self,
         tape: &mut Tape,
         dev: &mut Device,
@@ -428,17 +503,17 @@ impl Layer {
         rope: Rope,
         attend: &Attend,
         x: Var,
-        out: Var,
+        qkv: Var,
+        again: Again,
     ) -> Result<()> {
         let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
-        let qkv = tape.linear_qkv(dev, n, self.qkv_proj, rope, self.heads, attend, index)?;
-        let a = tape.attention(dev, qkv, self.heads, attend, index)?;
-        let h = tape.linear_residual(dev, a, self.o_proj, x)?;
+        tape.linear_qkv_into(dev, n, self.qkv_proj, rope, self.heads, attend, index, qkv, again)
+    }
+
+    /// out = h + mlp(norm(h)).
+    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Again) -> Result<()> {
         let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
-        let replay = tape.mode() == Mode::Train(Keep::AllButGateUp);
-        tape.checkpoint(dev, replay, move |tape, dev| {
-            let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
-            tape.linear_into(dev, y, self.down_proj, Some(h), out)
-        })
+        let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
+        tape.linear_into(dev, y, self.down_proj, Some(h), out, again)
     }
 }

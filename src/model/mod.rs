@@ -1,6 +1,6 @@
 //! Qwen2.5-VL: configuration, weights and their layout, positions, vision tower, decoder, tape.
 //!
-//! Training: `tape = Tape::new(&dev, Mode::Train(keep))`, [`Model::forward`] to hidden rows, [`Tape::gather`] the
+//! Training: `tape = Tape::new(&dev, Mode::train(keep))`, [`Model::forward`] to hidden rows, [`Tape::gather`] the
 //! rows whose successor is a target, [`Tape::linear_logprob`], the caller's loss gives dlogprob, [`Tape::backward`]
 //! adds to [`Grads`], [`Tape::finish`]. The engine: [`Model::encode_images`], [`Model::embed`] and
 //! [`Model::decode`] with [`layers::Attend::Paged`] on a tape that infers. Both run the same code.
@@ -33,7 +33,7 @@ pub use decoder::Decoder;
 pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Paging, Policy, Rope};
 pub use params::ParamLayout;
-pub use tape::{Grads, Keep, Mode, Tape, Var};
+pub use tape::{Grads, Keep, Levels, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
 
 /// A model in a device's memory.

@@ -11,25 +11,86 @@ use crate::error::{Error, Result};
 use crate::model::params::ParamLayout;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// What a training forward keeps of each layer. The bits of the gradients do not depend on it.
+/// What a training forward keeps of a layer; backward computes the rest again. The bits of the gradients do not depend
+/// on it, and attention is computed once at every level: at the lengths that need recomputation it costs as much as
+/// the layer's matrices, and its result is no larger than the layer's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Keep {
     /// All that backward reads.
     #[default]
     All,
-    /// All but the MLP's gate, up and product, which are computed again.
+    /// The input, q, k and v, attention's result and the sum after it: gate and up, their product and the norms are
+    /// computed again.
     AllButGateUp,
-    /// Only the layer's input; of the vision tower only the pixels.
+    /// The input and attention's result: all matrices but the last are multiplied again.
     Inputs,
+}
+
+/// Levels of a stack of equal layers: how many keep how little, from the first layer on. What a later layer kept is
+/// freed before an earlier one is computed again, so the first layers are those with room for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stack {
+    /// So many layers keep [`Keep::Inputs`].
+    pub inputs: usize,
+    /// So many after them keep [`Keep::AllButGateUp`]; the rest keeps all.
+    pub all_but_gate_up: usize,
+}
+
+impl Stack {
+    /// The level of layer `index`.
+    pub fn keep(&self, index: usize) -> Keep {
+        match index.checked_sub(self.inputs) {
+            None => Keep::Inputs,
+            Some(after) if after < self.all_but_gate_up => Keep::AllButGateUp,
+            Some(_) => Keep::All,
+        }
+    }
+}
+
+impl From<Keep> for Stack {
+    /// All layers alike.
+    fn from(keep: Keep) -> Stack {
+        match keep {
+            Keep::All => Stack::default(),
+            Keep::AllButGateUp => Stack { inputs: 0, all_but_gate_up: usize::MAX },
+            Keep::Inputs => Stack { inputs: usize::MAX, all_but_gate_up: 0 },
+        }
+    }
+}
+
+/// What a training forward keeps of the whole model. No bit of the gradients depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Levels {
+    /// The decoder's layers.
+    pub text: Stack,
+    /// The vision tower's blocks.
+    pub vision: Stack,
+    /// Of the tower only pixels and merged rows outlast its forward: backward computes one chunk of images after the
+    /// other again, keeping of the blocks what `vision` says.
+    pub replay_tower: bool,
+}
+
+impl From<Keep> for Levels {
+    /// All layers alike; the tower is replayed where inputs alone are kept.
+    fn from(keep: Keep) -> Levels {
+        Levels { text: keep.into(), vision: keep.into(), replay_tower: keep == Keep::Inputs }
+    }
 }
 
 /// What a pass is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Backward follows; activations lie in [`Region::Overlay`].
-    Train(Keep),
+    Train(Levels),
     /// Only the result counts; all lies in [`Region::Workspace`] and a layer's scratch is freed with the layer.
     Infer,
+}
+
+impl Mode {
+    /// A training pass that keeps so much.
+    pub fn train(keep: impl Into<Levels>) -> Mode {
+        Mode::Train(keep.into())
+    }
 }
 
 /// A value on the tape.
@@ -173,33 +234,83 @@ impl Tape {
         &self.notes
     }
 
+    /// What a training pass keeps; all on a tape that infers.
+    pub fn levels(&self) -> Levels {
+        match self.mode {
+            Mode::Train(levels) => levels,
+            Mode::Infer => Levels::default(),
+        }
+    }
+
     /// Runs `block`, whose results lie in values allocated before. With `replay` what it leaves behind is dropped
-    /// and backward runs it again first. On an inferring tape its scratch is freed.
+    /// and backward runs it again first, telling it so: values from before then hold what the first run wrote, and need
+    /// not be computed again. On an inferring tape its scratch is freed.
     pub fn checkpoint(
         &mut self,
         dev: &mut Device,
         replay: bool,
-        block: impl Fn(&mut Tape, &mut Device) -> Result<()> + 'static,
+        block: impl Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         if self.recording && !replay {
-            return block(self, dev);
+            return block(self, dev, Again(false));
         }
         let recording = std::mem::replace(&mut self.recording, false);
-        let done = block(self, dev);
+        let done = block(self, dev, Again(false));
         self.recording = recording;
         dev.release(mark);
         done?;
+        self.record(mark, move |b| b.replay(&block));
+        Ok(())
+    }
+
+    /// [`Tape::checkpoint`] of several blocks that do not depend on one another. Backward takes them up in the order
+    /// they ran in, so that sums over all blocks' rows go on ascending over the borders between them.
+    pub fn checkpoints<B>(&mut self, dev: &mut Device, replay: bool, blocks: Vec<B>) -> Result<()>
+    where
+        B: Fn(&mut Tape, &mut Device, Again) -> Result<()> + 'static,
+    {
+        let mark = dev.mark(self.region());
+        if self.recording && !replay && blocks.len() == 1 {
+            return blocks[0](self, dev, Again(false));
+        }
+        if !self.recording || replay {
+            for block in &blocks {
+                let recording = std::mem::replace(&mut self.recording, false);
+                let done = block(self, dev, Again(false));
+                self.recording = recording;
+                dev.release(mark);
+                done?;
+            }
+            self.record(mark, move |b| {
+                blocks.iter().try_for_each(|block| {
+                    b.replay(block)?;
+                    b.dev.release(mark);
+                    Ok(())
+                })
+            });
+            return Ok(());
+        }
+        let mut parts: Vec<Vec<(Mark, Node)>> = Vec::with_capacity(blocks.len());
+        for block in &blocks {
+            let start = self.nodes.len();
+            block(self, dev, Again(false))?;
+            parts.push(self.nodes.split_off(start));
+        }
+        // The last part lies on top: nothing of the forward's is freed before all are done.
         self.record(mark, move |b| {
-            let start = b.tape.nodes.len();
-            block(b.tape, b.dev)?;
-            b.run_to(start)
+            let top = b.dev.mark(b.tape.region());
+            for (_, node) in parts.into_iter().flat_map(|part| part.into_iter().rev()) {
+                node(b)?;
+                b.dev.release(top);
+            }
+            Ok(())
         });
         Ok(())
     }
 
     /// A stack of `count` layers that keep the shape of `x`: `layer(tape, dev, i, x, out)` writes layer i's result.
-    /// `x` is given up: an inferring tape reuses its memory.
+    /// `x` is given up: a pass that leaves nothing behind reuses its memory.
     pub fn layers(
         &mut self,
         dev: &mut Device,
@@ -222,9 +333,8 @@ impl Tape {
                     Ok(())
                 });
             }
-            let replay = self.mode == Mode::Train(Keep::Inputs);
             dev.range(format_args!("{name} {i}"), |dev| {
-                self.checkpoint(dev, replay, move |tape, dev| layer(tape, dev, i, x, out))
+                self.checkpoint(dev, false, move |tape, dev, _| layer(tape, dev, i, x, out))
             })?;
             if ranges {
                 self.record(dev.mark(self.region()), move |b| {
@@ -233,7 +343,7 @@ impl Tape {
                 });
             }
             self.note(name, i, out);
-            if self.mode == Mode::Infer {
+            if !self.recording {
                 spare = Some(x.tensor);
             }
             x = out;
@@ -252,6 +362,10 @@ impl Tape {
         backward.run_to(0)
     }
 }
+
+/// Whether a block runs for the second time, in backward.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Again(pub bool);
 
 /// A value's gradient: its memory and its place in the gradients' stack (none: the caller's).
 #[derive(Clone, Copy)]
@@ -280,6 +394,13 @@ pub struct Taken {
 }
 
 impl Backward<'_> {
+    /// Runs a checkpointed block again, and its backward.
+    fn replay(&mut self, block: &impl Fn(&mut Tape, &mut Device, Again) -> Result<()>) -> Result<()> {
+        let start = self.tape.nodes.len();
+        block(self.tape, self.dev, Again(true))?;
+        self.run_to(start)
+    }
+
     fn run_to(&mut self, len: usize) -> Result<()> {
         while self.tape.nodes.len() > len {
             let Some((mark, node)) = self.tape.nodes.pop() else { break };

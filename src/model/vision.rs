@@ -10,7 +10,7 @@ use crate::model::config::VisionConfig;
 use crate::model::layers::{Attend, Layer, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::positions;
-use crate::model::tape::{Keep, Mode, Tape, Var};
+use crate::model::tape::{Again, Tape, Var};
 use crate::ops::attend::Heads;
 use crate::ops::matmul::PANEL;
 use crate::ops::patch_embed::{Normalize, PatchImage};
@@ -20,7 +20,9 @@ use crate::tensor::{DType, Tensor};
 const NORM_EPS: f32 = 1e-6;
 
 /// Patches that go through the tower together, more only when one image has more: bounds the memory of a replayed
-/// tower. Part of the result's definition, because weight gradients are summed chunk by chunk.
+/// tower. Forward and data gradients do not depend on it. Weight gradients are one chain over the patches in ascending
+/// order, chunk after chunk, so they do not either where a border falls on a step of the chain (64 patches for the
+/// norms, DESIGN section 8); elsewhere it is part of their definition, which is why no plan changes it.
 const CHUNK_PATCHES: usize = 8192;
 
 /// The tower's parameters.
@@ -32,6 +34,8 @@ pub struct VisionTower {
     ln_q: Vector,
     fc1: Linear,
     fc2: Linear,
+    /// Images go through the tower in chunks of at most this many patches, or one by one where they have more.
+    pub chunk_patches: usize,
 }
 
 /// What one pass over some images reads, on the device.
@@ -66,6 +70,7 @@ impl VisionTower {
             ln_q: layout.norm(dev, "visual.merger.ln_q", c)?,
             fc1: layout.linear(dev, "visual.merger.mlp.0", [merged, merged], merged, true)?,
             fc2: layout.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
+            chunk_patches: CHUNK_PATCHES,
         })
     }
 
@@ -84,20 +89,19 @@ impl VisionTower {
             positions::check_grid(image.grid_thw, merge, i)?;
             self.check_pixels(image, i)?;
         }
-        let mut pieces = Vec::new();
+        let (mut pieces, mut blocks) = (Vec::new(), Vec::new());
         let mut row = 0;
-        for images in chunks(images) {
+        for images in chunks(images, self.chunk_patches) {
             let rows = images.iter().map(|image| num_patches(image)).sum::<usize>() / self.config.merge_unit();
             let piece = tape.var(out.slice(row, row + rows));
             row += rows;
             let chunk = self.upload(tape, dev, images, normalize)?;
             let tower = self.clone();
-            tape.checkpoint(dev, tape.mode() == Mode::Train(Keep::Inputs), move |tape, dev| {
-                tower.encode(tape, dev, &chunk, piece)
-            })?;
-            tape.note("vision.merged", pieces.len(), piece);
+            blocks.push(move |tape: &mut Tape, dev: &mut Device, _: Again| tower.encode(tape, dev, &chunk, piece));
             pieces.push(piece);
         }
+        tape.checkpoints(dev, tape.levels().replay_tower, blocks)?;
+        pieces.iter().enumerate().for_each(|(i, piece)| tape.note("vision.merged", i, *piece));
         Ok(pieces)
     }
 
@@ -147,11 +151,11 @@ impl VisionTower {
         let x = tape.patch_embed(dev, pixels, images, normalize, self.patch_embed, n)?;
         tape.note("vision.patch_embed", 0, x);
         let x = tape.gather(dev, x.reshape(&[n / unit, unit * c]), chunk.window_index)?.reshape(&[n, c]);
-        let (blocks, config) = (self.blocks.clone(), self.config.clone());
+        let (blocks, config, levels) = (self.blocks.clone(), self.config.clone(), tape.levels().vision);
         let Chunk { windows, frames, rope, .. } = chunk.clone();
         let x = tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
             let attend = if config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
-            blocks[i].forward(tape, dev, i, rope, attend, x, out)
+            blocks[i].forward(tape, dev, levels.keep(i), i, rope, attend, x, out)
         })?;
         let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
         let x = tape.linear_gelu(dev, x, self.fc1)?;
@@ -164,12 +168,12 @@ fn num_patches(image: &ImageInput) -> usize {
     image.grid_thw.iter().map(|&n| n as usize).product()
 }
 
-/// Consecutive images of at most [`CHUNK_PATCHES`] patches together, at least one.
-fn chunks(images: &[Arc<ImageInput>]) -> Vec<&[Arc<ImageInput>]> {
+/// Consecutive images of at most `most` patches together, at least one.
+fn chunks(images: &[Arc<ImageInput>], most: usize) -> Vec<&[Arc<ImageInput>]> {
     let mut out = Vec::new();
     let (mut from, mut patches) = (0, 0);
     for (i, image) in images.iter().enumerate() {
-        if i > from && patches + num_patches(image) > CHUNK_PATCHES {
+        if i > from && patches + num_patches(image) > most {
             out.push(&images[from..i]);
             (from, patches) = (i, 0);
         }
@@ -203,8 +207,8 @@ mod tests {
     fn chunks_are_whole_images_in_order() {
         let image = |h: u32, w: u32| Arc::new(ImageInput { grid_thw: [1, h, w], frames: 1, pixels: vec![] });
         let images = [image(64, 64), image(60, 64), image(2, 2), image(2, 126), image(200, 200), image(2, 2)];
-        let found: Vec<usize> = chunks(&images).iter().map(|c| c.len()).collect();
+        let found: Vec<usize> = chunks(&images, CHUNK_PATCHES).iter().map(|c| c.len()).collect();
         assert_eq!(found, [4, 1, 1]);
-        assert!(chunks(&[]).is_empty());
+        assert!(chunks(&[], 1).is_empty());
     }
 }

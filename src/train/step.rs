@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{Grads, Inputs, Keep, LogProbs, Mode, Model, Policy, Tape};
+use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Tape};
 use crate::tensor::Tensor;
 
 /// A sequence to be trained on.
@@ -52,11 +52,11 @@ pub fn forward(
     model: &Model,
     sequences: &[Sequence<'_>],
     policy: Policy,
-    keep: Keep,
+    keep: impl Into<Levels>,
     entropy: bool,
 ) -> Result<Forward> {
     let (inputs, targets) = dev.range(format_args!("data"), |_| pack(model, sequences))?;
-    let mut tape = Tape::new(dev, Mode::Train(keep));
+    let mut tape = Tape::new(dev, Mode::train(keep));
     let hidden = dev.range(format_args!("forward"), |dev| model.forward(&mut tape, dev, &inputs))?;
     dev.range(format_args!("loss"), |dev| {
         let Targets { rows, ids, cu_targets } = targets;

@@ -115,7 +115,7 @@ fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Out
                 targets.extend_from_slice(&outputs[i].token_ids);
                 inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
             }
-            let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+            let mut tape = Tape::new(dev, Mode::train(Keep::All));
             let hidden = model.forward(&mut tape, dev, &inputs).unwrap();
             let rows = tape.upload(dev, &rows, &[rows.len()]).unwrap();
             let hidden = tape.gather(dev, hidden, rows).unwrap();

@@ -91,7 +91,7 @@ fn prefill_and_decode_give_the_bits_of_training() {
     for dtype in [DType::F32, DType::Bf16] {
         let mut dev = device(2);
         let model = Model::init(&mut dev, config.clone(), dtype, seed()).unwrap();
-        let mut tape = Tape::new(&dev, Mode::Train(Keep::All));
+        let mut tape = Tape::new(&dev, Mode::train(Keep::All));
         let hidden = model.forward(&mut tape, &mut dev, &pack).unwrap();
         let trained = bits(&mut dev, hidden.tensor);
         tape.finish(&mut dev);

@@ -197,7 +197,7 @@ pub(crate) struct Run {
 
 /// Forward with everything kept, logits of every row, log-probabilities of `targets`.
 pub(crate) fn forward(dev: &mut Device, model: &Model, inputs: &Inputs, targets: &[(u32, u32)]) -> Run {
-    let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+    let mut tape = Tape::new(dev, Mode::train(Keep::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let logits = model.logits(&mut tape, dev, hidden).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
@@ -229,7 +229,7 @@ fn loss_and_gradients(
     targets: &[(u32, u32)],
     grads: &mut Grads,
 ) -> f64 {
-    let mut tape = Tape::new(dev, Mode::Train(Keep::All));
+    let mut tape = Tape::new(dev, Mode::train(Keep::All));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let values: Vec<f32> = dev.read(lp.logprob.tensor).unwrap();
