@@ -15,6 +15,7 @@ pub mod images;
 mod isa;
 mod memory;
 mod pool;
+mod readback;
 mod tensor_map;
 
 pub use driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
@@ -25,8 +26,10 @@ pub use memory::{Mark, Memory, Placing, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};
 
 use std::fmt;
+use std::sync::mpsc::SyncSender;
 
 use crate::error::{Error, Result};
+use readback::Readback;
 
 /// What kind of device a run is on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -83,7 +86,7 @@ pub struct Cpu<'a> {
 
 enum Backend {
     Cpu { pool: Pool, isa: Isa },
-    Gpu { driver: Box<dyn Driver>, kind: Kind, open_ranges: usize },
+    Gpu { driver: Box<dyn Driver>, kind: Kind, open_ranges: usize, readback: Option<Readback> },
     Count(Target),
 }
 
@@ -121,7 +124,8 @@ impl Device {
     /// memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
-        Ok(Device { memory, backend: Backend::Gpu { driver, kind, open_ranges: 0 } })
+        let backend = Backend::Gpu { driver, kind, open_ranges: 0, readback: None };
+        Ok(Device { memory, backend })
     }
 
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.
@@ -216,6 +220,29 @@ impl Device {
 
     fn open_ranges(&self) -> usize {
         if let Backend::Gpu { open_ranges, .. } = &self.backend { *open_ranges } else { 0 }
+    }
+
+    /// Begins to read `spans` as they are now beside the work that follows; their bytes go into `sink` in order, cut into
+    /// messages nobody may rely on. Nothing may write to them before [`Device::finish_readback`]. Errors where no
+    /// kernels run.
+    pub fn begin_readback(&mut self, spans: &[Span], sink: SyncSender<Vec<u8>>) -> Result<()> {
+        let Backend::Gpu { driver, readback, .. } = &mut self.backend else {
+            return Err(Error::Failed("reading beside the work of a device without streams".into()));
+        };
+        let readback = match readback {
+            Some(readback) => readback,
+            None => readback.insert(Readback::new(&mut **driver)?),
+        };
+        let pieces = spans.iter().map(|span| (self.memory.address(*span), span.bytes));
+        readback.begin(&mut **driver, pieces, sink)
+    }
+
+    /// Waits until everything is read that [`Device::begin_readback`] began.
+    pub fn finish_readback(&mut self) -> Result<()> {
+        match &mut self.backend {
+            Backend::Gpu { driver, readback: Some(readback), .. } => readback.finish(&mut **driver),
+            _ => Ok(()),
+        }
     }
 
     /// True when nothing computes.

@@ -9,6 +9,7 @@ pub mod config;
 pub mod decoder;
 pub mod inputs;
 pub mod layers;
+pub mod outgoing;
 pub mod params;
 pub mod positions;
 pub mod tape;
@@ -18,7 +19,6 @@ pub mod weights;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::data::whole;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
@@ -32,6 +32,7 @@ pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
 pub use inputs::Inputs;
 pub use layers::{Attend, LogProbs, Paging, Policy, Rope};
+pub use outgoing::OutModel;
 pub use params::ParamLayout;
 pub use tape::{Grads, Keep, Levels, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
@@ -103,8 +104,12 @@ impl Model {
 
     /// Writes `config.json` and the weights as `dtype` into `dir`, which exists.
     pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
-        weights::save(dev, &self.layout, dir, dtype)?;
-        whole::write(dir.join("config.json"), format!("{:#}\n", self.config.to_json(dtype)).as_bytes())
+        self.outgoing(&Arc::new(self.layout.clone()), dtype).write(dir, &mut |tensor| dev.read_bytes(tensor))
+    }
+
+    /// What [`Model::save`] writes, to be written by whoever can fetch the tensors; `layout` is the model's own.
+    pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType) -> OutModel {
+        OutModel { config: format!("{:#}\n", self.config.to_json(dtype)), weights: outgoing::weights(layout, dtype) }
     }
 
     /// Hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, on no tokens, on ids outside the

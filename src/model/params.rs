@@ -139,22 +139,21 @@ impl Param {
     /// Piece number `piece` of `tensor` (in the weights' element order), row-major. Zeros on a device that only
     /// counts.
     pub fn piece<T: Elem>(&self, dev: &mut Device, tensor: Tensor, piece: usize) -> Result<Vec<T>> {
-        let piece = &self.pieces[piece];
-        if dev.counts_only() {
-            return Ok(vec![T::from_f32(0.0); piece.len()]);
-        }
-        let read = |data: &[T]| {
-            let mut out = Vec::with_capacity(piece.len());
-            for r in 0..piece.shape[0] {
-                let n = piece.row(r);
-                out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
-            }
-            out
-        };
         Ok(match dev.on_cpu() {
-            Some(cpu) => read(cpu.memory.view(tensor.span()).of::<T>()),
-            None => read(&dev.read::<T>(tensor)?),
+            Some(cpu) => self.take(cpu.memory.view(tensor.span()).of::<T>(), piece),
+            None => self.take(&dev.read::<T>(tensor)?, piece),
         })
+    }
+
+    /// Piece number `piece` out of `data` in the weights' element order, row-major.
+    pub fn take<T: Elem>(&self, data: &[T], piece: usize) -> Vec<T> {
+        let piece = &self.pieces[piece];
+        let mut out = Vec::with_capacity(piece.len());
+        for r in 0..piece.shape[0] {
+            let n = piece.row(r);
+            out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
+        }
+        out
     }
 }
 

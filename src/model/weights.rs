@@ -1,28 +1,22 @@
-//! Weights in safetensors files: read by mapping, under both namings, from one file or shards; written under
-//! the released naming, each file whole.
+//! Weights in safetensors files, read by mapping, under both namings, from one file or shards.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
-use crate::data::whole;
 use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
-use crate::model::params::{Param, ParamLayout};
-use crate::tensor::{DType, Elem};
-
-/// Largest weight file written, as the Hugging Face savers have it.
-const MAX_SHARD_BYTES: usize = 5_000_000_000;
+use crate::model::params::ParamLayout;
+use crate::tensor::DType;
 
 /// The single weight file's name.
-const SINGLE: &str = "model.safetensors";
+pub(super) const SINGLE: &str = "model.safetensors";
 
 /// The list of shards.
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The weight files of a model directory, mapped.
 pub struct WeightFiles {
@@ -222,134 +216,15 @@ fn copy(out: &mut [f32], values: impl Iterator<Item = f32>) {
     out.iter_mut().zip(values).for_each(|(out, value)| *out = value);
 }
 
-/// Gives a tensor's bytes, from the device where it lies.
-pub type Fetch<'a> = Box<dyn FnOnce(&mut Device) -> Result<Vec<u8>> + 'a>;
-
-/// A tensor to be written; its bytes are fetched when its turn comes.
-pub struct Outgoing<'a> {
-    /// Its name in the file.
-    pub name: String,
-    /// Its element type.
-    pub dtype: DType,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its little-endian elements.
-    pub bytes: Fetch<'a>,
-}
-
-impl Outgoing<'_> {
-    /// Bytes it will take.
-    pub fn len(&self) -> usize {
-        self.shape.iter().product::<usize>() * self.dtype.size()
-    }
-
-    /// True for a tensor without elements.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Writes a safetensors file, whole.
-pub fn write_file(dev: &mut Device, path: &Path, tensors: Vec<Outgoing<'_>>) -> Result<()> {
-    // transformers refuses a file without this entry.
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
-    let mut end = 0;
-    for tensor in &tensors {
-        let dtype = match tensor.dtype {
-            DType::F32 => "F32",
-            DType::Bf16 => "BF16",
-            DType::U8 => "U8",
-            DType::I32 => "I32",
-            DType::U32 => "U32",
-            DType::I16 => "I16",
-        };
-        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.len()] });
-        header.insert(tensor.name.clone(), entry);
-        end += tensor.len();
-    }
-    let mut header = Value::Object(header).to_string();
-    // The format asks for data on a boundary of 8.
-    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    let mut unread = None;
-    let written = whole::write_with(path, |w| {
-        w.write_all(&(header.len() as u64).to_le_bytes())?;
-        w.write_all(header.as_bytes())?;
-        for tensor in tensors {
-            match (tensor.bytes)(dev) {
-                Ok(bytes) => w.write_all(&bytes)?,
-                Err(error) => {
-                    unread = Some(error);
-                    return Err(std::io::Error::other("a tensor could not be read back"));
-                }
-            }
-        }
-        Ok(())
-    });
-    unread.map_or(written, Err)
-}
-
-/// Writes the weights into `dir` as `dtype` (F32 or BF16), in shards of at most 5 GB with an index when one file
-/// would be larger. A leftover of the other form is removed.
-pub fn save(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType) -> Result<()> {
-    save_sharded(dev, layout, dir, dtype, MAX_SHARD_BYTES)
-}
-
-fn save_sharded(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType, max_bytes: usize) -> Result<()> {
-    let mut shards: Vec<Vec<Outgoing<'_>>> = Vec::new();
-    let (mut shard_bytes, mut total) = (0, 0);
-    for (param, index, piece) in layout.pieces() {
-        let param = &layout.params[param];
-        let tensor = Outgoing {
-            name: piece.name.clone(),
-            dtype,
-            shape: piece.shape.clone(),
-            bytes: Box::new(move |dev| weight_bytes(dev, param, index, dtype)),
-        };
-        let bytes = tensor.len();
-        if shards.is_empty() || shard_bytes + bytes > max_bytes {
-            shards.push(Vec::new());
-            shard_bytes = 0;
-        }
-        shard_bytes += bytes;
-        total += bytes;
-        if let Some(shard) = shards.last_mut() {
-            shard.push(tensor);
-        }
-    }
-    let count = shards.len();
-    let mut weight_map = Map::new();
-    for (i, shard) in shards.into_iter().enumerate() {
-        let file = if count == 1 { SINGLE.to_owned() } else { format!("model-{:05}-of-{count:05}.safetensors", i + 1) };
-        weight_map.extend(shard.iter().map(|tensor| (tensor.name.clone(), json!(file))));
-        write_file(dev, &dir.join(&file), shard)?;
-    }
-    if count > 1 {
-        let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        whole::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
-    }
-    let stale = if count == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
-    match std::fs::remove_file(&stale) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&stale)(e)),
-        _ => Ok(()),
-    }
-}
-
-/// One Hugging Face tensor's elements as `dtype`.
-fn weight_bytes(dev: &mut Device, param: &Param, piece: usize, dtype: DType) -> Result<Vec<u8>> {
-    let values: Vec<f32> = match param.tensor.dtype {
-        DType::Bf16 => param.piece::<bf16>(dev, param.tensor, piece)?.into_iter().map(Elem::to_f32).collect(),
-        _ => param.piece(dev, param.tensor, piece)?,
-    };
-    Ok(match dtype {
-        DType::Bf16 => values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use half::bf16;
+
     use super::*;
     use crate::device::{Isa, Plan};
+    use crate::model::outgoing::{self, shards, write_weights};
 
     fn small(dtype: DType) -> (Device, ParamLayout) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 1, Isa::detect()).unwrap();
@@ -372,6 +247,10 @@ mod tests {
         }
     }
 
+    fn save(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType) {
+        write_weights(dir, outgoing::weights(&Arc::new(layout.clone()), dtype), &mut |t| dev.read_bytes(t)).unwrap();
+    }
+
     fn bytes(dev: &Device, layout: &ParamLayout) -> Vec<u8> {
         layout.params.iter().flat_map(|p| dev.memory().view(p.tensor.span()).of::<u8>().to_vec()).collect()
     }
@@ -383,7 +262,8 @@ mod tests {
             let (mut dev, layout) = small(dtype);
             fill(&mut dev, &layout);
             for max_bytes in [usize::MAX, 1500, usize::MAX] {
-                save_sharded(&mut dev, &layout, dir.path(), dtype, max_bytes).unwrap();
+                let files = shards(&Arc::new(layout.clone()), dtype, max_bytes);
+                write_weights(dir.path(), files, &mut |t| dev.read_bytes(t)).unwrap();
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);
                 WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
@@ -396,7 +276,7 @@ mod tests {
     fn faults_name_the_file_and_the_tensors() {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, layout) = small(DType::F32);
-        save(&mut dev, &layout, dir.path(), DType::F32).unwrap();
+        save(&mut dev, &layout, dir.path(), DType::F32);
         let mut other = ParamLayout::new(DType::F32);
         other.norm(&mut dev, "visual.merger.ln_q", 6).unwrap();
         other.norm(&mut dev, "model.norm", 5).unwrap();
@@ -421,7 +301,7 @@ mod tests {
     fn damaged_headers_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let (mut dev, layout) = small(DType::F32);
-        save(&mut dev, &layout, dir.path(), DType::F32).unwrap();
+        save(&mut dev, &layout, dir.path(), DType::F32);
         let path = dir.path().join(SINGLE);
         let whole = std::fs::read(&path).unwrap();
         let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;

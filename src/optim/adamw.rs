@@ -1,15 +1,17 @@
 //! AdamW over all of a model's parameters: moments, the low halves of bf16 weights, and their files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::OptimConfig;
 use crate::device::{Device, Region};
 use crate::error::{Error, Result};
-use crate::model::params::{Param, ParamLayout};
+use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
+use crate::model::params::{ParamLayout, Piece};
 use crate::model::tape::Grads;
-use crate::model::weights::{Outgoing, WeightFiles, write_file};
+use crate::model::weights::WeightFiles;
 use crate::ops::{adamw, grad_norm};
-use crate::tensor::{DType, Elem, Tensor};
+use crate::tensor::{DType, Tensor};
 
 /// Largest state file written.
 const MAX_FILE_BYTES: usize = 5_000_000_000;
@@ -105,41 +107,31 @@ impl Optimizer {
         Ok(StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 })
     }
 
-    /// Writes the state into `dir` as `optim-0000i-of-0000n.safetensors`, by Hugging Face name and shape, unpadded:
+    /// The state as files `optim-0000i-of-0000n.safetensors`, by Hugging Face name and shape, unpadded:
     /// `NAME.m` and `NAME.v` f32, `NAME.lo` i16 with bf16 weights, `NAME.step` u32 `[1]`.
-    pub fn save(&self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
-        let mut files: Vec<Vec<Outgoing<'_>>> = vec![Vec::new()];
-        let mut bytes = 0;
-        for (id, index, piece) in layout.pieces() {
-            let (param, state) = (&layout.params[id], &self.states[id]);
-            let mut tensors =
-                vec![outgoing::<f32>(param, index, "m", state.m), outgoing::<f32>(param, index, "v", state.v)];
-            tensors.extend(state.lo.map(|lo| outgoing::<i16>(param, index, "lo", lo)));
-            let updates = state.updates as u32;
-            tensors.push(Outgoing {
-                name: format!("{}.step", piece.name),
+    pub fn outgoing(&self, layout: &Arc<ParamLayout>) -> Vec<OutFile> {
+        let mut tensors = Vec::new();
+        for (id, (param, state)) in layout.params.iter().zip(&self.states).enumerate() {
+            let pieces = || param.pieces.iter().enumerate();
+            let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
+            let of = |what, t| pieces().map(move |(i, p)| Outgoing::piece::<f32>(name(p, what), layout, id, i, t));
+            tensors.extend(of("m", state.m));
+            tensors.extend(of("v", state.v));
+            if let Some(lo) = state.lo {
+                tensors.extend(pieces().map(|(i, p)| Outgoing::piece::<i16>(name(p, "lo"), layout, id, i, lo)));
+            }
+            let updates = (state.updates as u32).to_le_bytes();
+            tensors.extend(pieces().map(|(_, p)| Outgoing {
+                name: name(p, "step"),
                 dtype: DType::U32,
                 shape: vec![1],
-                bytes: Box::new(move |_| Ok(updates.to_le_bytes().to_vec())),
-            });
-            let len: usize = tensors.iter().map(Outgoing::len).sum();
-            if bytes > 0 && bytes + len > MAX_FILE_BYTES {
-                files.push(Vec::new());
-                bytes = 0;
-            }
-            bytes += len;
-            if let Some(file) = files.last_mut() {
-                file.extend(tensors);
-            }
+                content: Content::Ready(updates.to_vec()),
+            }));
         }
-        let count = files.len();
-        for (i, tensors) in files.into_iter().enumerate() {
-            write_file(dev, &dir.join(format!("optim-{:05}-of-{count:05}.safetensors", i + 1)), tensors)?;
-        }
-        Ok(())
+        cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1))
     }
 
-    /// Reads what [`Optimizer::save`] wrote. Errors name the folder and the tensor that is missing or does not fit.
+    /// Reads what [`Optimizer::outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit.
     pub fn load(&mut self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
         let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
         for (param, state) in layout.params.iter().zip(&mut self.states) {
@@ -164,16 +156,6 @@ impl Optimizer {
             state.updates = updates[0] as u64;
         }
         Ok(())
-    }
-}
-
-fn outgoing<'a, T: Elem>(param: &'a Param, index: usize, suffix: &str, t: Tensor) -> Outgoing<'a> {
-    let piece = &param.pieces[index];
-    Outgoing {
-        name: format!("{}.{suffix}", piece.name),
-        dtype: T::DTYPE,
-        shape: piece.shape.clone(),
-        bytes: Box::new(move |dev| Ok(bytemuck::cast_slice(&param.piece::<T>(dev, t, index)?).to_vec())),
     }
 }
 
@@ -205,6 +187,7 @@ mod tests {
     use super::*;
     use crate::config::LrSchedulerType;
     use crate::device::{Isa, Plan};
+    use crate::model::outgoing::{weights, write_files, write_weights};
 
     fn config() -> OptimConfig {
         OptimConfig {
@@ -260,8 +243,10 @@ mod tests {
             let (mut dev, layout, mut optimizer) = setup(dtype);
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             update(&mut dev, &layout, &mut optimizer, 2, 2);
-            optimizer.save(&mut dev, &layout, dir.path()).unwrap();
-            crate::model::weights::save(&mut dev, &layout, dir.path(), dtype).unwrap();
+            let shared = Arc::new(layout.clone());
+            let mut fetch = |t| dev.read_bytes(t);
+            write_files(dir.path(), optimizer.outgoing(&shared), &mut fetch).unwrap();
+            write_weights(dir.path(), weights(&shared, dtype), &mut fetch).unwrap();
 
             let (mut fresh, copy, mut resumed) = setup(dtype);
             WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();

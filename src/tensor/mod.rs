@@ -142,6 +142,20 @@ impl Device {
         Ok(())
     }
 
+    /// [`Device::read`], as bytes whatever the type.
+    pub fn read_bytes(&mut self, t: Tensor) -> Result<Vec<u8>> {
+        let bytes = t.span().bytes;
+        Ok(match self.on() {
+            On::Count => vec![0; bytes],
+            On::Cpu(cpu) => cpu.memory.view(t.span()).of::<u8>().to_vec(),
+            On::Gpu(gpu) => {
+                let mut out = vec![0; bytes];
+                gpu.driver.download(gpu.stream, gpu.memory.address(t.span()), &mut out)?;
+                out
+            }
+        })
+    }
+
     /// Copies a tensor to the host (zeros on a device that only counts); waits for a GPU. Panics when the type
     /// differs.
     pub fn read<T: Elem>(&mut self, t: Tensor) -> Result<Vec<T>> {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod metrics;
+pub mod saving;
 pub mod sft;
 pub mod step;
 mod tensorboard;

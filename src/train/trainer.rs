@@ -1,11 +1,13 @@
 //! What SFT and RL share: model and optimizer in memory, checkpoints on disk, the update, the final model.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::metrics::MetricsLog;
+use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::data::whole;
@@ -15,20 +17,6 @@ use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
 use crate::tensor::DType;
-
-/// Files of a model directory that training leaves as they are, copied into every model written.
-const COMPANIONS: [&str; 10] = [
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-];
 
 /// How a run trains and saves: the part of a config SFT and RL have in common.
 #[derive(Clone, Debug)]
@@ -74,6 +62,7 @@ pub struct Trainer {
     store: Store,
     cadence: Cadence,
     saved_step: Option<u64>,
+    saving: Option<Saving>,
 }
 
 impl Trainer {
@@ -104,7 +93,8 @@ impl Trainer {
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         // A checkpoint of another run is not one of this folder.
         let saved_step = checkpoint.filter(|c| c.path.starts_with(&config.dir)).map(|c| c.step);
-        Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step })
+        let saving = None;
+        Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step, saving })
     }
 
     /// Memory for weights and optimizer state of the model in `dir`, counted.
@@ -123,6 +113,7 @@ impl Trainer {
 
     /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
+        dev.finish_readback()?;
         let stats = dev.range(format_args!("optimizer"), |dev| {
             self.optimizer.step(dev, &self.model.layout, grads, lr)?;
             self.optimizer.stats(dev)
@@ -140,6 +131,7 @@ impl Trainer {
             dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
         }
         if stop && self.step < self.config.total_steps {
+            self.saved(dev)?;
             observer.end();
             observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.dir.display()));
             return Err(Error::Stopped);
@@ -147,11 +139,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// Saves a checkpoint of the present step, unless it has one.
+    /// Saves a checkpoint of the present step, unless it has one. Where kernels run it is written beside the steps that
+    /// follow, and [`Trainer::saved`] waits for it.
     pub fn save(&mut self, dev: &mut Device) -> Result<()> {
         if self.saved_step == Some(self.step) {
             return Ok(());
         }
+        self.saved(dev)?;
         let state = State {
             step: self.step,
             samples_consumed: self.samples_consumed,
@@ -162,36 +156,34 @@ impl Trainer {
             versions: State::versions(),
             extra: self.extra.clone(),
         };
-        let (model, optimizer, config) = (&self.model, &self.optimizer, &self.config);
-        self.store.save(self.step, |folder| {
-            write_model(dev, model, &config.model, folder)?;
-            let trainer = folder.join("trainer");
-            optimizer.save(dev, &model.layout, &trainer)?;
-            state.write(&trainer)
-        })?;
+        let layout = Arc::new(self.model.layout.clone());
+        let snapshot = Snapshot {
+            model: self.model.outgoing(&layout, layout.dtype),
+            optimizer: self.optimizer.outgoing(&layout),
+            state,
+            companions: self.config.model.clone(),
+        };
+        self.saving = Saving::begin(dev, self.store.clone(), snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())
     }
 
+    /// Waits until the last checkpoint is on disk. Errors with what went wrong with it.
+    pub fn saved(&mut self, dev: &mut Device) -> Result<()> {
+        self.saving.take().map_or(Ok(()), |saving| saving.finish(dev))
+    }
+
     /// Writes the final model directory `DIR/model`, whole.
     pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;
+        self.saved(dev)?;
         let (model, config) = (&self.model, &self.config);
-        whole::folder(config.dir.join("model"), |folder| write_model(dev, model, &config.model, folder))
+        whole::folder(config.dir.join("model"), |folder| {
+            model.save(dev, folder, model.layout.dtype)?;
+            copy_companions(&config.model, folder)
+        })
     }
-}
-
-/// Writes a model directory into `folder`: weights, config, and the companions of the model it came from.
-pub fn write_model(dev: &mut Device, model: &Model, companions: &Path, folder: &Path) -> Result<()> {
-    model.save(dev, folder, model.layout.dtype)?;
-    for name in COMPANIONS {
-        let from = companions.join(name);
-        if from.exists() {
-            std::fs::copy(&from, folder.join(name)).map_err(Error::io(&from))?;
-        }
-    }
-    Ok(())
 }
 
 /// Peak bytes by region, as summaries record them.

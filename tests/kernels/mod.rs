@@ -22,6 +22,7 @@ mod model;
 mod paged_attention;
 mod patch_embed;
 mod ranges;
+mod readback;
 mod rms_norm;
 mod rope;
 mod rows;

@@ -1,0 +1,128 @@
+//! A checkpoint on its way to disk. Weights and state change in the optimizer kernel alone, so where kernels run nothing is
+//! copied first: a side stream reads them while the next step's forward and backward run, a thread writes what arrives,
+//! and the next update waits until all is read (DESIGN section 9). On the CPU the compute threads have nothing to spare:
+//! there it is written at once.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::checkpoint::{State, Store};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::OutModel;
+use crate::model::outgoing::{Fetch, OutFile, fetched, write_files};
+use crate::tensor::Tensor;
+
+/// Files of a model directory that training leaves as they are, copied into every model written.
+const COMPANIONS: [&str; 10] = [
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+];
+
+/// Copies the [`COMPANIONS`] that are in `from`.
+pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
+    for name in COMPANIONS {
+        let from = from.join(name);
+        if from.exists() {
+            std::fs::copy(&from, to.join(name)).map_err(Error::io(&from))?;
+        }
+    }
+    Ok(())
+}
+
+/// Messages between the device and the writer: what the disk may be behind by.
+const MESSAGES: usize = 4;
+
+/// A checkpoint's content: all but the bytes of tensors.
+pub struct Snapshot {
+    /// The model.
+    pub model: OutModel,
+    /// The optimizer's state files.
+    pub optimizer: Vec<OutFile>,
+    /// Where the run stands.
+    pub state: State,
+    /// The model directory whose other files go along.
+    pub companions: PathBuf,
+}
+
+impl Snapshot {
+    /// The tensors in the order [`Snapshot::write`] fetches them.
+    fn tensors(&self) -> Vec<Tensor> {
+        [fetched(&self.model.weights), fetched(&self.optimizer)].concat()
+    }
+
+    fn write(self, folder: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
+        self.model.write(folder, fetch)?;
+        copy_companions(&self.companions, folder)?;
+        let trainer = folder.join("trainer");
+        write_files(&trainer, self.optimizer, fetch)?;
+        self.state.write(&trainer)
+    }
+}
+
+/// A checkpoint that is being written beside the work.
+pub struct Saving {
+    writer: JoinHandle<Result<()>>,
+}
+
+impl Saving {
+    /// Begins to save `snapshot` in `store`; on the CPU it is saved on return, and there is nothing to wait for.
+    pub fn begin(dev: &mut Device, store: Store, snapshot: Snapshot) -> Result<Option<Saving>> {
+        let step = snapshot.state.step;
+        if !dev.kind().is_gpu() {
+            store.save(step, |folder| snapshot.write(folder, &mut |tensor| dev.read_bytes(tensor)))?;
+            return Ok(None);
+        }
+        let spans: Vec<_> = snapshot.tensors().iter().map(Tensor::span).collect();
+        let (sender, receiver) = sync_channel(MESSAGES);
+        let body = move || {
+            let mut arriving = Arriving { receiver, rest: Vec::new() };
+            store.save(step, |folder| snapshot.write(folder, &mut |tensor| arriving.take(tensor)))?;
+            Ok(())
+        };
+        let writer = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(body);
+        let writer = writer.map_err(|e| Error::Failed(format!("a thread for checkpoints: {e}")))?;
+        dev.begin_readback(&spans, sender)?;
+        Ok(Some(Saving { writer }))
+    }
+
+    /// Waits until it is on disk.
+    pub fn finish(self, dev: &mut Device) -> Result<()> {
+        let read = dev.finish_readback();
+        let written =
+            self.writer.join().map_err(|_| Error::Failed("the writer of a checkpoint panicked".to_owned()))?;
+        // A device that failed leaves the writer without bytes: the device's error is the cause.
+        read.and(written)
+    }
+}
+
+/// The bytes of tensors, in the order they are read.
+struct Arriving {
+    receiver: Receiver<Vec<u8>>,
+    rest: Vec<u8>,
+}
+
+impl Arriving {
+    fn take(&mut self, tensor: Tensor) -> Result<Vec<u8>> {
+        let bytes = tensor.span().bytes;
+        while self.rest.len() < bytes {
+            let piece = self.receiver.recv().map_err(|_| Error::Failed("the device stopped reading".to_owned()))?;
+            if self.rest.is_empty() {
+                self.rest = piece;
+            } else {
+                self.rest.extend_from_slice(&piece);
+            }
+        }
+        let rest = self.rest.split_off(bytes);
+        Ok(std::mem::replace(&mut self.rest, rest))
+    }
+}

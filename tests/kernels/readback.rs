@@ -1,0 +1,72 @@
+//! Tensors read back beside the work that follows.
+
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use omr::device::{Device, Region};
+use omr::ops::rows;
+use omr::tensor::{DType, Tensor};
+
+use crate::kernels::{Outcome, Schedule, emu_with, emulator, mutate_sites};
+
+/// Two pinned buffers full, and a bit.
+const LONG: usize = (33 << 20) / 4;
+
+fn value(i: usize) -> u32 {
+    (i as u32).wrapping_mul(2_654_435_761)
+}
+
+/// Two tensors that a kernel wrote; read; overwritten once that is over.
+fn read_beside(dev: &mut Device) -> Outcome {
+    let [long, short] = [LONG, 5].map(|len| (0..len).map(value).collect::<Vec<u32>>());
+    let tensors = [&long, &short].map(|data| dev.upload(Region::Weights, data, &[data.len()]).unwrap());
+    let (sender, receiver) = sync_channel(2);
+    let taken = std::thread::spawn(move || collect(receiver));
+    dev.begin_readback(&tensors.map(|t| t.span()), sender)?;
+    // Work that only reads them goes on meanwhile.
+    let mark = dev.mark(Region::Workspace);
+    let zeros = dev.zeros(Region::Workspace, DType::Bf16, &[4, 8])?;
+    let idx = dev.upload(Region::Workspace, &[3u32, 0], &[2])?;
+    let out = dev.alloc(Region::Workspace, DType::Bf16, &[2, 8])?;
+    rows::gather(dev, zeros, idx, out)?;
+    dev.release(mark);
+    dev.finish_readback()?;
+    tensors.into_iter().try_for_each(|t: Tensor| dev.fill_zero(t))?;
+    let bytes = taken.join().unwrap();
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+    match words == [long, short].concat() {
+        true => Ok(()),
+        false => Err("other bytes than were there".into()),
+    }
+}
+
+fn collect(receiver: Receiver<Vec<u8>>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    receiver.iter().for_each(|piece| bytes.extend_from_slice(&piece));
+    bytes
+}
+
+#[test]
+fn what_is_read_is_the_memory_as_it_was() {
+    for schedule in Schedule::several(4) {
+        read_beside(&mut emu_with(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+    }
+}
+
+#[test]
+fn every_wait_is_needed() {
+    mutate_sites(&["src/device/readback.rs"], 4, read_beside);
+}
+
+#[test]
+fn a_receiver_that_is_gone_ends_it() {
+    let mut dev = emu_with(Schedule::FIXED);
+    let data: Vec<u32> = (0..LONG).map(value).collect();
+    let tensor = dev.upload(Region::Weights, &data, &[LONG]).unwrap();
+    let (sender, receiver) = sync_channel(1);
+    drop(receiver);
+    dev.begin_readback(&[tensor.span()], sender).unwrap();
+    dev.finish_readback().unwrap();
+    let waits = emulator(&mut dev).counters().synchronizations;
+    dev.finish_readback().unwrap();
+    assert_eq!(emulator(&mut dev).counters().synchronizations, waits, "nothing is left to wait for");
+}
