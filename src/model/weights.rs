@@ -21,8 +21,14 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// The weight files of a model directory, mapped.
 pub struct WeightFiles {
     dir: PathBuf,
-    files: Vec<MappedFile>,
+    files: Vec<Shard>,
     tensors: BTreeMap<String, Stored>,
+}
+
+struct Shard {
+    /// Without its directory.
+    name: String,
+    map: MappedFile,
 }
 
 struct Stored {
@@ -100,7 +106,8 @@ impl WeightFiles {
                 return Err(Error::format(path, format!("{name} is stored twice")));
             }
         }
-        self.files.push(map);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.files.push(Shard { name, map });
         Ok(())
     }
 
@@ -113,13 +120,17 @@ impl WeightFiles {
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<StoredTensor<'_>> {
         let stored = self.tensors.get(name).ok_or_else(|| Error::format(&self.dir, format!("no tensor {name}")))?;
         if stored.shape != shape {
-            return Err(Error::format(&self.dir, format!("{name} is {:?}, not {shape:?}", stored.shape)));
+            return Err(Error::format(&self.dir, self.wrong_shape(name, stored, shape)));
         }
         Ok(self.view(stored))
     }
 
+    fn wrong_shape(&self, name: &str, stored: &Stored, shape: &[usize]) -> String {
+        format!("{name} in {} is {:?}, not {shape:?}", self.files[stored.file].name, stored.shape)
+    }
+
     fn view(&self, stored: &Stored) -> StoredTensor<'_> {
-        StoredTensor { dtype: stored.dtype, bytes: &self.files[stored.file][stored.bytes.clone()] }
+        StoredTensor { dtype: stored.dtype, bytes: &self.files[stored.file].map[stored.bytes.clone()] }
     }
 
     /// Copies every weight of `layout` up to the device. Errors, naming the first few, when tensors are missing,
@@ -146,7 +157,7 @@ impl WeightFiles {
             match self.tensors.get(&piece.name) {
                 None => missing.push(piece.name.clone()),
                 Some(s) if s.shape != piece.shape => {
-                    shapes.push(format!("{} is {:?}, not {:?}", piece.name, s.shape, piece.shape));
+                    shapes.push(self.wrong_shape(&piece.name, s, &piece.shape));
                 }
                 Some(s) if !is_float(s.dtype) => types.push(format!("{} is {:?}", piece.name, s.dtype)),
                 Some(_) => {}
@@ -283,7 +294,7 @@ mod tests {
         let text = WeightFiles::open(dir.path()).unwrap().load(&mut dev, &other).unwrap_err().to_string();
         assert!(text.contains("1 tensors missing: model.norm.weight"), "{text}");
         assert!(text.contains("2 tensors unknown: model.layers.0.mlp.gate_proj.weight"), "{text}");
-        assert!(text.contains("visual.merger.ln_q.weight is [5], not [6]"), "{text}");
+        assert!(text.contains("visual.merger.ln_q.weight in model.safetensors is [5], not [6]"), "{text}");
 
         let path = dir.path().join(SINGLE);
         let whole = std::fs::read(&path).unwrap();

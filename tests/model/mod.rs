@@ -2,6 +2,7 @@
 //! faults.
 
 mod paged;
+mod released;
 
 use std::sync::Arc;
 
