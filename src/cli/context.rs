@@ -5,15 +5,22 @@ use std::sync::{Arc, OnceLock};
 
 use super::args::{DeviceKind, Global};
 use super::console::Console;
+use super::memory;
 use super::progress::Progress;
 use super::signal;
 use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
-use crate::device::cuda::Cuda;
+use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::reward::Scorer;
+
+/// Bytes of the first card that a plan may take.
+fn card_memory() -> Option<usize> {
+    let card = cuda::find().ok()?.cards.into_iter().next()?;
+    Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD) as usize)
+}
 
 /// Device, threads, stderr and signals, as the global flags ask for.
 pub struct Context {
@@ -66,8 +73,12 @@ impl Context {
 
     /// The device that plans are made for.
     pub fn target(&self) -> Target {
-        let kind = self.kind();
-        Target { kind, threads: if kind.is_gpu() { 1 } else { self.threads } }
+        match self.kind() {
+            Kind::Cpu => Target::cpu(self.threads),
+            // Without a card the plan has no limit and opening the device says what is missing.
+            Kind::Cuda => Target::gpu(Kind::Cuda).within(card_memory()),
+            Kind::Emu => Target::gpu(Kind::Emu),
+        }
     }
 
     /// The device's kind, as checkpoints and summaries record it.
@@ -75,8 +86,9 @@ impl Context {
         self.kind().name()
     }
 
-    /// A device with `plan`'s memory.
+    /// A device with `plan`'s memory; where untouched memory costs nothing, with more.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
+        let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
             Kind::Cuda => Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, plan),

@@ -86,7 +86,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
         dir.begin(&config, context)?;
-        let mut device = context.device(&memory::with_slack(&plan))?;
+        let mut device = context.device(&plan)?;
         let begun = Instant::now();
         let samples = job.run(&mut device, context.observer(), "eval")?;
         let seconds = begun.elapsed().as_secs_f64();

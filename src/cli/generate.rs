@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, Overrides, memory};
+use super::{Context, Overrides};
 use crate::config::{GenerateConfig, LoadDtype};
 use crate::data::form::{RawImage, RowContext};
 use crate::data::{self, folder::Folder, read::row_from, whole};
@@ -208,7 +208,7 @@ impl Answers {
         let engine_config = EngineConfig { allowed: upload(&mut counted, allowed.as_deref())?, ..limits };
         Engine::new(&model, &mut counted, engine_config)?.plan(&model, &mut counted, &requests)?;
 
-        let mut dev = context.device(&memory::with_slack(&counted.high_water()))?;
+        let mut dev = context.device(&counted.high_water())?;
         let model = Model::load(&mut dev, dir, dtype)?;
         let engine_config = EngineConfig { allowed: upload(&mut dev, allowed.as_deref())?, ..limits };
         let engine = Engine::new(&model, &mut dev, engine_config)?;

@@ -10,8 +10,8 @@ pub fn line(plan: &Plan) -> String {
     format!("memory {} ({})", bytes(plan.total() as u64), parts.join(", "))
 }
 
-/// Room for batches that differ from the one counted (more pictures, more sequences). On the CPU a region is
-/// mapped and touched only as it is used, so the slack costs nothing.
+/// Room for responses that make other batches than the largest ones counted. On the CPU, the emulated GPU's included, a
+/// region is mapped and touched only as it is used, so the slack costs nothing.
 pub fn with_slack(plan: &Plan) -> Plan {
     Region::ALL.iter().fold(*plan, |plan, &region| plan.with(region, plan.bytes(region) * 2 + (64 << 20)))
 }

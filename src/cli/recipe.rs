@@ -284,7 +284,7 @@ impl Recipe<'_> {
         job.label = stage.to_owned();
         let plan = job.plan(self.context.target())?;
         self.context.say(&format!("{stage}: {} rows; {}", job.samples.len(), memory::line(&plan)));
-        let mut device = self.context.device(&memory::with_slack(&plan))?;
+        let mut device = self.context.device(&plan)?;
         job.run(&mut device, self.context.observer())
     }
 
@@ -304,7 +304,7 @@ impl Recipe<'_> {
         let job = rl::Job::new(&dir, config, scorer)?;
         let plan = job.plan(self.context.target())?;
         self.context.say(&format!("rl: {} questions; {}", job.questions.len(), memory::line(&plan)));
-        let mut device = self.context.device(&memory::with_slack(&plan))?;
+        let mut device = self.context.device(&plan)?;
         job.run(&mut device, self.context.observer())
     }
 
@@ -329,7 +329,7 @@ impl Recipe<'_> {
         let task = VerifiedRows::scored_by(digits::NAME, rows, scorer.clone())?;
         let model = self.model(stage);
         let job = eval::Job::new(&model, config, &task)?;
-        let mut device = self.context.device(&memory::with_slack(&job.plan(self.context.target())?))?;
+        let mut device = self.context.device(&job.plan(self.context.target())?)?;
         let begun = Instant::now();
         let samples = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
         let seconds = begun.elapsed().as_secs_f64();

@@ -44,7 +44,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
         dir.begin(&config, context)?;
-        let mut device = context.device(&memory::with_slack(&plan))?;
+        let mut device = context.device(&plan)?;
         job.run(&mut device, context.observer())?;
     }
     super::print(&format!("{}\n", dir.path().join("model").display()))

@@ -19,7 +19,7 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = args.config.load::<SftConfig>()? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype);
-    let job = Job::new(&args.run.out, config.clone())?;
+    let mut job = Job::new(&args.run.out, config.clone())?;
     let plan = job.plan(context.target())?;
     context.say(&format!(
         "sft: {} updates over {} rows; {}",
@@ -35,7 +35,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
         dir.begin(&config, context)?;
-        let mut device = context.device(&memory::with_slack(&plan))?;
+        let mut device = context.device(&plan)?;
         job.run(&mut device, context.observer())?;
     }
     super::print(&format!("{}\n", dir.path().join("model").display()))

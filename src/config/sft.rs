@@ -69,6 +69,9 @@ settings! {
         /// Tokens computed at once: a batch is cut at row borders into micro-batches of at most this many.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
+        /// Memory the run may take, in GiB; null takes all of a card's and, on the CPU, as much as it wants. What passes
+        /// keep follows from it; the result does not.
+        max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
             name: "lmms-engine extra_kwargs.image_min_pixels";

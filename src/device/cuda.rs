@@ -30,6 +30,10 @@ use launch::Function;
 use nvtx::Nvtx;
 use staging::Staging;
 
+/// Bytes of a card's memory that are no plan's: an allowance for the driver's context, the loaded kernels and captured
+/// graphs.
+pub const CARD_OVERHEAD: u64 = 1 << 30;
+
 /// Page-locked host memory.
 struct HostBuffer {
     start: *mut u8,

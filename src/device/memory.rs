@@ -218,6 +218,11 @@ impl Memory {
         plan
     }
 
+    /// The marks begin anew at the present tops.
+    pub fn reset_high_water(&mut self) {
+        self.stacks.iter_mut().for_each(|stack| *stack.high.get_mut() = stack.top);
+    }
+
     /// Views of `outs` (writable) and `ins` (readable) at once. Panics when a writable span overlaps any
     /// other span (a programmer's error), or on a device that only counts.
     pub fn views<const O: usize, const I: usize>(

@@ -65,13 +65,37 @@ pub struct Target {
     pub kind: Kind,
     /// Compute threads of the CPU; 1 elsewhere.
     pub threads: usize,
+    /// Bytes a plan may take; none: as many as it wants.
+    pub memory: Option<usize>,
 }
 
 impl Target {
     /// The CPU with `threads` threads.
     pub fn cpu(threads: usize) -> Target {
-        Target { kind: Kind::Cpu, threads }
+        Target { kind: Kind::Cpu, threads, memory: None }
     }
+
+    /// A device of `kind` that launches kernels.
+    pub fn gpu(kind: Kind) -> Target {
+        Target { kind, threads: 1, memory: None }
+    }
+
+    /// The same with at most `bytes`, where it had more.
+    pub fn within(self, bytes: Option<usize>) -> Target {
+        Target { memory: [self.memory, bytes].into_iter().flatten().min(), ..self }
+    }
+}
+
+/// Arithmetic and memory traffic of an op, as a device that only counts notes them: what each operand and result costs
+/// when it is moved once.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Work {
+    /// The op.
+    pub op: &'static str,
+    /// Additions and multiplications.
+    pub flops: f64,
+    /// Bytes read and written.
+    pub bytes: f64,
 }
 
 /// The CPU backend's parts, borrowed apart so that an op can hold views while the pool runs.
@@ -87,7 +111,7 @@ pub struct Cpu<'a> {
 enum Backend {
     Cpu { pool: Pool, isa: Isa },
     Gpu { driver: Box<dyn Driver>, kind: Kind, open_ranges: usize, readback: Option<Readback> },
-    Count(Target),
+    Count { target: Target, work: Vec<Work> },
 }
 
 /// Where an op computes.
@@ -141,7 +165,7 @@ impl Device {
             Kind::Cuda => Placing::device(0),
             Kind::Emu => Placing::device(GUARD),
         };
-        Device { memory: Memory::count(placing), backend: Backend::Count(target) }
+        Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() } }
     }
 
     /// Where `op` computes.
@@ -151,7 +175,7 @@ impl Device {
             Backend::Gpu { driver, .. } => {
                 On::Gpu(Gpu { memory: &self.memory, driver: &mut **driver, stream: Stream::COMPUTE })
             }
-            Backend::Count(_) => On::Count,
+            Backend::Count { .. } => On::Count,
         }
     }
 
@@ -247,7 +271,7 @@ impl Device {
 
     /// True when nothing computes.
     pub fn counts_only(&self) -> bool {
-        matches!(self.backend, Backend::Count(_))
+        matches!(self.backend, Backend::Count { .. })
     }
 
     /// The kind of device, also where it is only counted for.
@@ -255,7 +279,7 @@ impl Device {
         match &self.backend {
             Backend::Cpu { .. } => Kind::Cpu,
             Backend::Gpu { kind, .. } => *kind,
-            Backend::Count(target) => target.kind,
+            Backend::Count { target, .. } => target.kind,
         }
     }
 
@@ -264,7 +288,7 @@ impl Device {
         match &self.backend {
             Backend::Cpu { pool, .. } => pool.threads(),
             Backend::Gpu { .. } => 1,
-            Backend::Count(target) => target.threads,
+            Backend::Count { target, .. } => target.threads,
         }
     }
 
@@ -272,7 +296,7 @@ impl Device {
     pub fn isa(&self) -> Isa {
         match &self.backend {
             Backend::Cpu { isa, .. } => *isa,
-            Backend::Gpu { .. } | Backend::Count(_) => Isa::detect(),
+            Backend::Gpu { .. } | Backend::Count { .. } => Isa::detect(),
         }
     }
 
@@ -310,6 +334,26 @@ impl Device {
             driver.open(self.memory.address(span), bytes)?;
         }
         Ok(span)
+    }
+
+    /// Notes an op's arithmetic and traffic on a device that only counts; elsewhere nothing happens.
+    pub fn note_work(&mut self, op: &'static str, flops: f64, bytes: f64) {
+        if let Backend::Count { work, .. } = &mut self.backend {
+            work.push(Work { op, flops, bytes });
+        }
+    }
+
+    /// What was noted since the last call, in order.
+    pub fn take_work(&mut self) -> Vec<Work> {
+        match &mut self.backend {
+            Backend::Count { work, .. } => std::mem::take(work),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Forgets how high the stacks grew: the next high-water mark begins at their present tops.
+    pub fn reset_high_water(&mut self) {
+        self.memory.reset_high_water();
     }
 
     /// The most bytes each region ever held: a run's plan.

@@ -1,12 +1,12 @@
-//! What a tape can record: each op's forward and backward side by side, and the transformer layer both the
-//! decoder and the vision tower are made of.
+//! What a tape can record: each op's forward and backward side by side.
 
 use std::sync::Arc;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
-use crate::model::tape::{Again, Keep, Mode, Tape, Var};
+use crate::model::tape::{Again, Mode, Tape, Var};
+use crate::model::work::{added, moved, note_linear, note_linear_bwd};
 use crate::ops::attend::Heads;
 use crate::ops::embedding::Segments;
 use crate::ops::paged_attention::KvCache;
@@ -34,6 +34,8 @@ pub enum Attend {
         cu_seqlens: Tensor,
         /// Rows of the longest segment.
         max_seqlen: usize,
+        /// Pairs of a row and a key it attends to.
+        pairs: u64,
         /// Only those before it.
         causal: bool,
     },
@@ -49,8 +51,10 @@ pub enum Attend {
 impl Attend {
     /// [`Attend::Packed`] over the segments between `borders`.
     pub fn packed(tape: &Tape, dev: &mut Device, borders: &[u32], causal: bool) -> Result<Attend> {
-        let max_seqlen = borders.windows(2).map(|w| w[1].saturating_sub(w[0]) as usize).max().unwrap_or(0);
-        Ok(Attend::Packed { cu_seqlens: tape.upload(dev, borders, &[borders.len()])?, max_seqlen, causal })
+        let lengths = borders.windows(2).map(|w| u64::from(w[1].saturating_sub(w[0])));
+        let max_seqlen = lengths.clone().max().unwrap_or(0) as usize;
+        let pairs = lengths.map(|n| if causal { n * (n + 1) / 2 } else { n * n }).sum();
+        Ok(Attend::Packed { cu_seqlens: tape.upload(dev, borders, &[borders.len()])?, max_seqlen, pairs, causal })
     }
 }
 
@@ -109,9 +113,11 @@ impl Tape {
         let y = self.alloc(dev, x.tensor.dtype, &x.tensor.shape)?;
         let rstd = dev.alloc(self.region(), DType::F32, &[x.tensor.rows()])?;
         rms_norm::fwd(dev, x.tensor, gamma.tensor, eps, y.tensor, rstd)?;
+        dev.note_work("rms_norm", 0.0, moved(&[x.tensor, y.tensor]));
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
+            b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x.tensor, dy.tensor, dx]) + added(dx, accumulate));
             let dgamma = b.param(gamma.id);
             rms_norm::bwd(b.dev, x.tensor, gamma.tensor, rstd, dy.tensor, dx, accumulate, dgamma)?;
             b.free(dy);
@@ -146,9 +152,10 @@ impl Tape {
     ) -> Result<()> {
         let mark = dev.mark(self.region());
         let Linear { weight, bias } = layer;
-        let (bias_tensor, added) = (bias.map(|b| b.tensor), residual.map(|r| r.tensor));
+        let bias_tensor = bias.map(|b| b.tensor);
         if !again.0 {
-            linear::fwd(dev, x.tensor, &weight.weight, bias_tensor, added, y.tensor)?;
+            linear::fwd(dev, x.tensor, &weight.weight, bias_tensor, residual.map(|r| r.tensor), y.tensor)?;
+            note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + residual.map_or(0.0, |r| moved(&[r.tensor])));
         }
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
@@ -156,6 +163,7 @@ impl Tape {
             linear::dgrad(b.dev, dy.tensor, &weight.weight, dx, accumulate)?;
             let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             linear::wgrad(b.dev, x.tensor, dy.tensor, dw, dbias)?;
+            note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
             match residual {
                 Some(residual) => b.pass_on(dy, residual),
                 None => b.free(dy),
@@ -173,6 +181,7 @@ impl Tape {
         let y = self.alloc(dev, dtype, &[t, n / 2])?;
         let saved = if self.recording() { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         linear::fwd_swiglu(dev, x.tensor, &weight.weight, bias.map(|b| b.tensor), saved, y.tensor)?;
+        note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
@@ -180,8 +189,11 @@ impl Tape {
             let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
+                b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
                 linear::dgrad(b.dev, dz, &weight.weight, dx, accumulate)?;
-                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)
+                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)?;
+                note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
+                Ok(())
             })?;
             b.free(dy);
             Ok(())
@@ -197,6 +209,7 @@ impl Tape {
         let y = self.alloc(dev, dtype, &[t, n])?;
         let saved = if self.recording() { Some(dev.alloc(self.region(), dtype, &[t, n])?) } else { None };
         linear::fwd_gelu(dev, x.tensor, &weight.weight, bias.map(|b| b.tensor), saved, y.tensor)?;
+        note_linear(dev, x.tensor, weight, moved(&[y.tensor]) + saved.map_or(0.0, |saved| moved(&[saved])));
         let Some(saved) = saved else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
@@ -204,8 +217,11 @@ impl Tape {
             let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
+                b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
                 linear::dgrad(b.dev, dz, &weight.weight, dx, accumulate)?;
-                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)
+                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)?;
+                note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
+                Ok(())
             })?;
             b.free(dy);
             Ok(())
@@ -237,6 +253,7 @@ impl Tape {
         let (bias_tensor, Rope { cos, sin }) = (bias.map(|b| b.tensor), rope);
         if !again.0 {
             linear::fwd_qkv(dev, x.tensor, &weight.weight, bias_tensor, cos, sin, heads, cache, qkv.tensor)?;
+            note_linear(dev, x.tensor, weight, moved(&[qkv.tensor]));
         }
         self.record(mark, move |b| {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
@@ -245,6 +262,8 @@ impl Tape {
             linear::dgrad(b.dev, dqkv.tensor, &weight.weight, dx, accumulate)?;
             let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             linear::wgrad(b.dev, x.tensor, dqkv.tensor, dw, dbias)?;
+            note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
+            b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
             b.free(dqkv);
             Ok(())
         });
@@ -285,11 +304,15 @@ impl Tape {
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let Attended { out, lse } = into;
         match attend {
-            Attend::Packed { cu_seqlens, max_seqlen, causal } => {
+            Attend::Packed { cu_seqlens, max_seqlen, pairs, causal } => {
                 let (cu_seqlens, max_seqlen, causal) = (*cu_seqlens, *max_seqlen, *causal);
+                // A product for the scores and one for the result; backward has five.
+                let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
+                let bytes = moved(&[qkv.tensor, out.tensor]);
                 let lse = lse.ok_or_else(|| Error::Failed("attention without memory for its logsumexp".into()))?;
                 if !again.0 {
                     attention::fwd(dev, qkv.tensor, cu_seqlens, max_seqlen, heads, causal, scale, out.tensor, lse)?;
+                    dev.note_work("attention", flops, bytes);
                 }
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
@@ -297,6 +320,7 @@ impl Tape {
                     let (qkv, dout_t) = (qkv.tensor, dout.tensor);
                     let out = out.tensor;
                     attention::bwd(b.dev, qkv, out, dout_t, lse, cu_seqlens, max_seqlen, heads, causal, scale, dqkv)?;
+                    b.dev.note_work("attention::bwd", 2.5 * flops, 2.0 * bytes);
                     b.free(dout);
                     Ok(())
                 });
@@ -325,11 +349,13 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, table.weight.data.dtype, &[ids.len(), table.weight.k])?;
         embedding::fwd(dev, ids, &table.weight, y.tensor)?;
+        dev.note_work("embedding", 0.0, 2.0 * moved(&[y.tensor]));
         let Some(segments) = segments else { return Ok(y) };
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dw = b.param(table.id);
             embedding::bwd(b.dev, ids, &segments, dy.tensor, dw)?;
+            b.dev.note_work("embedding::bwd", 0.0, 3.0 * moved(&[dy.tensor]));
             b.free(dy);
             Ok(())
         });
@@ -349,10 +375,14 @@ impl Tape {
         let mark = dev.mark(self.region());
         let y = self.alloc(dev, weight.weight.data.dtype, &[num_patches, weight.weight.n])?;
         patch_embed::fwd(dev, pixels, &images, &normalize, &weight.weight, y.tensor)?;
+        let flops = 2.0 * num_patches as f64 * (weight.weight.n * weight.weight.k) as f64;
+        let bytes = moved(&[pixels, weight.weight.data, y.tensor]);
+        dev.note_work("patch_embed", flops, bytes);
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let dw = b.param(weight.id);
             patch_embed::bwd(b.dev, pixels, &images, &normalize, dy.tensor, dw)?;
+            b.dev.note_work("patch_embed::bwd", flops, bytes);
             b.free(dy);
             Ok(())
         });
@@ -370,6 +400,7 @@ impl Tape {
     pub fn gather_into(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::gather(dev, src.tensor, idx, dst.tensor)?;
+        dev.note_work("gather_rows", 0.0, 2.0 * moved(&[dst.tensor]));
         self.record(mark, move |b| {
             let Some(ddst) = b.take(dst) else { return Ok(()) };
             let (dsrc, accumulate) = b.of(src)?;
@@ -377,6 +408,7 @@ impl Tape {
                 b.dev.fill_zero(dsrc)?;
             }
             rows::scatter_add(b.dev, ddst.tensor, idx, dsrc)?;
+            b.dev.note_work("gather_rows::bwd", 0.0, 2.0 * moved(&[ddst.tensor]) + moved(&[dsrc]));
             b.free(ddst);
             Ok(())
         });
@@ -387,10 +419,12 @@ impl Tape {
     pub fn scatter(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
         let mark = dev.mark(self.region());
         rows::scatter(dev, src.tensor, idx, dst.tensor)?;
+        dev.note_work("scatter_rows", 0.0, 2.0 * moved(&[src.tensor]));
         self.record(mark, move |b| {
             let Some(ddst) = b.peek(dst) else { return Ok(()) };
             let (dsrc, _) = b.of(src)?;
             rows::gather(b.dev, ddst, idx, dsrc)?;
+            b.dev.note_work("scatter_rows::bwd", 0.0, 4.0 * moved(&[dsrc]));
             // What stood there before has no part in the result.
             b.with_scratch(ddst.dtype, &src.tensor.shape, |b, zeros| {
                 b.dev.fill_zero(zeros)?;
@@ -419,6 +453,8 @@ impl Tape {
         let Policy { allowed, temperature } = policy;
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
         linear_logprob::fwd(dev, x, &weight, allowed, temperature, targets, logprob.tensor, lse, h)?;
+        let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
+        dev.note_work("linear_logprob", flops, moved(&[x, weight.data]));
         self.record(mark, move |b| {
             let Some(dlogprob) = b.take(logprob) else { return Ok(()) };
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
@@ -426,94 +462,11 @@ impl Tape {
             let dw = b.param(lm_head.id);
             let dlp = dlogprob.tensor;
             linear_logprob::bwd(b.dev, x, &weight, allowed, temperature, targets, lse, h, dlp, dentropy, dx, dw)?;
+            // The logits again, dx and dw.
+            b.dev.note_work("linear_logprob::bwd", 3.0 * flops, moved(&[x, weight.data, dx, dw, dw]));
             b.free(dlogprob);
             Ok(())
         });
         Ok(LogProbs { logprob, entropy, lse })
-    }
-}
-
-/// The parts of one pre-norm transformer layer.
-#[derive(Clone, Copy)]
-pub struct Layer {
-    /// Norm before attention.
-    pub input_layernorm: Vector,
-    /// q, k and v in one.
-    pub qkv_proj: Linear,
-    /// Back to the residual stream.
-    pub o_proj: Linear,
-    /// Norm before the MLP.
-    pub post_attention_layernorm: Vector,
-    /// gate and up, alternating blocks.
-    pub gate_up_proj: Linear,
-    /// Back to the residual stream.
-    pub down_proj: Linear,
-    /// Heads of attention.
-    pub heads: Heads,
-    /// Epsilon of both norms.
-    pub eps: f32,
-}
-
-impl Layer {
-    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `index` picks the layer's cache; `keep` says what of it
-    /// a training pass leaves for backward.
-    #[allow(clippy::too_many_arguments)]
-    pub fn forward(
-        self,
-        tape: &mut Tape,
-        dev: &mut Device,
-        keep: Keep,
-        index: usize,
-        rope: Rope,
-        attend: &Attend,
-        x: Var,
-        out: Var,
-    ) -> Result<()> {
-        let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
-        if keep == Keep::Inputs {
-            let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
-            let attend = attend.clone();
-            return tape.checkpoint(dev, true, move |tape, dev, again| {
-                let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
-                self.project(tape, dev, index, rope, &attend, x, qkv, Again(false))?;
-                tape.attention_into(dev, qkv, self.heads, &attend, index, attended, again)?;
-                let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
-                self.mlp(tape, dev, h, out, again)
-            });
-        }
-        let replay = keep == Keep::AllButGateUp;
-        let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
-        let paging = attend.clone();
-        tape.checkpoint(dev, replay, move |tape, dev, again| {
-            self.project(tape, dev, index, rope, &paging, x, qkv, again)
-        })?;
-        let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
-        tape.attention_into(dev, qkv, self.heads, attend, index, attended, Again(false))?;
-        let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
-        tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
-    }
-
-    /// q, k and v of norm(x).
-    #[allow(clippy::too_many_arguments)]
-    fn project(
-        self,
-        tape: &mut Tape,
-        dev: &mut Device,
-        index: usize,
-        rope: Rope,
-        attend: &Attend,
-        x: Var,
-        qkv: Var,
-        again: Again,
-    ) -> Result<()> {
-        let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
-        tape.linear_qkv_into(dev, n, self.qkv_proj, rope, self.heads, attend, index, qkv, again)
-    }
-
-    /// out = h + mlp(norm(h)).
-    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Again) -> Result<()> {
-        let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
-        let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
-        tape.linear_into(dev, y, self.down_proj, Some(h), out, again)
     }
 }

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod decoder;
 pub mod inputs;
+pub mod layer;
 pub mod layers;
 pub mod outgoing;
 pub mod params;
@@ -15,6 +16,7 @@ pub mod positions;
 pub mod tape;
 pub mod vision;
 pub mod weights;
+mod work;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -28,7 +28,7 @@ pub enum Keep {
 
 /// Levels of a stack of equal layers: how many keep how little, from the first layer on. What a later layer kept is
 /// freed before an earlier one is computed again, so the first layers are those with room for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Stack {
     /// So many layers keep [`Keep::Inputs`].
     pub inputs: usize,
@@ -59,7 +59,7 @@ impl From<Keep> for Stack {
 }
 
 /// What a training forward keeps of the whole model. No bit of the gradients depends on it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Levels {
     /// The decoder's layers.
     pub text: Stack,

@@ -7,7 +7,8 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::config::VisionConfig;
-use crate::model::layers::{Attend, Layer, Rope};
+use crate::model::layer::Layer;
+use crate::model::layers::{Attend, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::positions;
 use crate::model::tape::{Again, Tape, Var};
@@ -23,7 +24,7 @@ const NORM_EPS: f32 = 1e-6;
 /// tower. Forward and data gradients do not depend on it. Weight gradients are one chain over the patches in ascending
 /// order, chunk after chunk, so they do not either where a border falls on a step of the chain (64 patches for the
 /// norms, DESIGN section 8); elsewhere it is part of their definition, which is why no plan changes it.
-const CHUNK_PATCHES: usize = 8192;
+pub const CHUNK_PATCHES: usize = 8192;
 
 /// The tower's parameters.
 #[derive(Clone)]

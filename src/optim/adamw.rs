@@ -101,6 +101,12 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Bytes of the moments and the low halves.
+    pub fn bytes(&self) -> usize {
+        let tensors = self.states.iter().flat_map(|s| [Some(s.m), Some(s.v), s.lo]).flatten();
+        tensors.map(|t| t.span().bytes).sum()
+    }
+
     /// What the last update saw; waits for it.
     pub fn stats(&self, dev: &mut Device) -> Result<StepStats> {
         let norm = dev.read::<f32>(self.norm)?;

@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod levels;
 pub mod metrics;
+pub mod plan;
 pub mod saving;
 pub mod sft;
 pub mod step;

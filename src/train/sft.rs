@@ -8,18 +8,23 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::metrics::{self, Metrics};
+use super::plan::{self, Largest, Size};
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
-use super::updates::{Update, Updates};
+use super::updates::Updates;
 use crate::config::{SftConfig, deciding};
 use crate::data::{self, Row, Sample, whole};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::inputs::check_ids;
-use crate::model::{Grads, Keep, ModelConfig, Policy};
+use crate::model::vision::CHUNK_PATCHES;
+use crate::model::{Grads, Levels, Model, ModelConfig, Policy, VisionConfig};
 use crate::observe::Observer;
 use crate::text::Chat;
+
+/// The keys that make a run smaller.
+const LOWER: &str = "micro_batch_tokens (and packing_length, which rows have to fit) or image_max_pixels";
 
 /// A fine-tuning job: config, data and where results go.
 pub struct Job {
@@ -33,6 +38,7 @@ pub struct Job {
     pub samples: Vec<Sample>,
     /// What progress is reported under: `sft`, unless the caller has a better word.
     pub label: String,
+    levels: Levels,
     total_steps: u64,
 }
 
@@ -74,7 +80,15 @@ impl Job {
             Some(steps) => steps,
             None => updates.count()?,
         };
-        Ok(Job { dir: dir.to_owned(), model, config, samples, label: "sft".to_owned(), total_steps })
+        Ok(Job {
+            dir: dir.to_owned(),
+            model,
+            config,
+            samples,
+            label: "sft".to_owned(),
+            levels: Levels::default(),
+            total_steps,
+        })
     }
 
     /// Updates in all.
@@ -82,27 +96,37 @@ impl Job {
         self.total_steps
     }
 
-    /// Bytes each region needs, by running a step on a device that only counts: the samples with most tokens, as
-    /// many as a micro-batch holds.
-    pub fn plan(&self, target: Target) -> Result<Plan> {
-        let optim = self.config.optim(self.total_steps);
-        let (mut dev, model) = Trainer::plan(&self.model, self.config.dtype, optim, target)?;
-        let mut grads = Grads::new(&mut dev, &model.layout)?;
-        let mut longest: Vec<&Sample> =
-            self.samples.iter().filter(|s| s.input_ids.len() <= self.config.packing_length).collect();
-        longest.sort_by_key(|s| std::cmp::Reverse(s.input_ids.len()));
-        let (mut batch, mut tokens) = (Vec::new(), 0);
-        for sample in longest.iter().cycle().take(self.config.micro_batch_tokens) {
-            tokens += sample.input_ids.len();
-            if tokens > self.config.micro_batch_tokens {
-                break;
+    /// Bytes each region needs: the most that any micro-batch of the run takes, exactly. Within the memory of `target`
+    /// and `max_memory_gib`, where that is limited, passes keep as much as fits; errors when they cannot keep so little.
+    pub fn plan(&mut self, target: Target) -> Result<Plan> {
+        let model = ModelConfig::load(&self.model.join("config.json"))?;
+        let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
+        let samples = self.largest_micro_batches(&model.vision_config)?;
+        let batches: Vec<Vec<Sequence<'_>>> =
+            samples.iter().map(|batch| batch.iter().map(|&i| sequence(&self.samples[i])).collect()).collect();
+        let planned = plan::sft(model, &self.config, self.config.optim(self.total_steps), target, &batches)?;
+        let planned = planned.check(LOWER)?;
+        self.levels = planned.levels;
+        Ok(planned.memory)
+    }
+
+    /// The samples of the micro-batches that decide how much memory the run takes.
+    fn largest_micro_batches(&self, vision: &VisionConfig) -> Result<Vec<Vec<usize>>> {
+        let mut updates = Updates::new(&self.config, &self.samples)?;
+        let (mut largest, mut consumed) = (Largest::default(), 0);
+        for _ in 0..self.total_steps {
+            let Some(update) = updates.next(consumed)? else { break };
+            consumed = update.consumed;
+            let lengths: Vec<usize> = update.samples.iter().map(|&i| self.samples[i].input_ids.len()).collect();
+            for range in step::micro_batches(&lengths, self.config.micro_batch_tokens)? {
+                let part = &update.samples[range];
+                let batch: Vec<Sequence<'_>> = part.iter().map(|&i| sequence(&self.samples[i])).collect();
+                if batch.iter().any(|s| s.num_targets() > 0) {
+                    largest.push(Size::of(vision, CHUNK_PATCHES, &batch), part.to_vec());
+                }
             }
-            batch.push(sequence(sample));
         }
-        let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, false)?;
-        let zeros = vec![0.0; forward.log_prob.len()];
-        forward.backward(&mut dev, &mut grads, &zeros, None)?;
-        Ok(dev.high_water())
+        Ok(largest.into_batches())
     }
 
     /// True when the run is done.
@@ -122,7 +146,9 @@ impl Job {
             let start = Instant::now();
             grads.zero(dev)?;
             let lr = trainer.learning_rate();
-            let done = self.accumulate(dev, &trainer, &mut grads, &update)?;
+            let batch: Vec<Sequence<'_>> = update.samples.iter().map(|&i| sequence(&self.samples[i])).collect();
+            let tokens = self.config.micro_batch_tokens;
+            let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels)?;
             if !done.loss.is_finite() {
                 return Err(Error::NonFinite { step: trainer.step + 1, what: "the loss".to_owned() });
             }
@@ -180,32 +206,43 @@ impl Job {
             resume: c.resume.clone(),
         })
     }
-
-    /// Gradients of the mean negative log-prob over the update's targets.
-    fn accumulate(&self, dev: &mut Device, trainer: &Trainer, grads: &mut Grads, update: &Update) -> Result<Done> {
-        let batch: Vec<Sequence<'_>> = update.samples.iter().map(|&i| sequence(&self.samples[i])).collect();
-        let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
-        let targets: usize = batch.iter().map(Sequence::num_targets).sum();
-        let weight = 1.0 / targets.max(1) as f64;
-        let mut loss = 0.0;
-        for range in step::micro_batches(&lengths, self.config.micro_batch_tokens)? {
-            let part = &batch[range];
-            if part.iter().all(|s| s.num_targets() == 0) {
-                continue;
-            }
-            let forward = step::forward(dev, &trainer.model, part, Policy::default(), Keep::All, false)?;
-            loss -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>() * weight;
-            let dlog_prob = vec![-weight as f32; forward.log_prob.len()];
-            forward.backward(dev, grads, &dlog_prob, None)?;
-        }
-        Ok(Done { loss, targets, tokens: lengths.iter().sum() })
-    }
 }
 
-struct Done {
-    loss: f64,
-    targets: usize,
-    tokens: usize,
+/// Adds the gradients of the mean negative log-prob over all targets of `batch` to `grads`.
+pub fn gradients(
+    dev: &mut Device,
+    model: &Model,
+    grads: &mut Grads,
+    batch: &[Sequence<'_>],
+    micro_batch_tokens: usize,
+    levels: Levels,
+) -> Result<Done> {
+    let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
+    let targets: usize = batch.iter().map(Sequence::num_targets).sum();
+    let weight = 1.0 / targets.max(1) as f64;
+    let mut loss = 0.0;
+    for range in step::micro_batches(&lengths, micro_batch_tokens)? {
+        let part = &batch[range];
+        if part.iter().all(|s| s.num_targets() == 0) {
+            continue;
+        }
+        let forward = step::forward(dev, model, part, Policy::default(), levels, false)?;
+        loss -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>() * weight;
+        let dlog_prob = vec![-weight as f32; forward.log_prob.len()];
+        forward.backward(dev, grads, &dlog_prob, None)?;
+    }
+    Ok(Done { loss, targets, tokens: lengths.iter().sum() })
+}
+
+/// What [`gradients`] saw.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Done {
+    /// Mean negative log-prob of the targets.
+    pub loss: f64,
+    /// Tokens predicted.
+    pub targets: usize,
+    /// Tokens computed.
+    pub tokens: usize,
 }
 
 fn sequence(sample: &Sample) -> Sequence<'_> {

@@ -147,7 +147,7 @@ fn what_is_counted_is_what_is_taken() {
         run(&mut dev, &c, 0, c.t).unwrap();
         dev.high_water()
     };
-    let counted = run(Device::count_for(Target { kind: Kind::Emu, threads: 1 }));
+    let counted = run(Device::count_for(Target::gpu(Kind::Emu)));
     assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
 }
 

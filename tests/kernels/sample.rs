@@ -163,7 +163,7 @@ fn what_is_counted_is_what_is_taken() {
         from_logits(&mut dev, &c, 0, 5).unwrap();
         dev.high_water()
     };
-    let counted = run(Device::count_for(Target { kind: Kind::Emu, threads: 1 }));
+    let counted = run(Device::count_for(Target::gpu(Kind::Emu)));
     assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
 }
 

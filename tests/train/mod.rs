@@ -1,4 +1,5 @@
 mod checkpoint;
 mod heap;
+mod plan;
 mod sft;
 pub mod tiny;

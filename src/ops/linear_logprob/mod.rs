@@ -7,9 +7,8 @@
 mod backward;
 pub(in crate::ops) mod gpu;
 pub(in crate::ops) mod logits;
-mod waves;
 
-pub use backward::{WAVE_BYTES, bwd, bwd_within};
+pub use backward::bwd;
 
 use half::bf16;
 

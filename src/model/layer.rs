@@ -1,0 +1,93 @@
+//! The transformer layer that the decoder and the vision tower are made of.
+
+use crate::device::Device;
+use crate::error::Result;
+use crate::model::layers::{Attend, Rope};
+use crate::model::params::{Linear, Vector};
+use crate::model::tape::{Again, Keep, Tape, Var};
+use crate::ops::attend::Heads;
+
+/// The parts of one pre-norm transformer layer.
+#[derive(Clone, Copy)]
+pub struct Layer {
+    /// Norm before attention.
+    pub input_layernorm: Vector,
+    /// q, k and v in one.
+    pub qkv_proj: Linear,
+    /// Back to the residual stream.
+    pub o_proj: Linear,
+    /// Norm before the MLP.
+    pub post_attention_layernorm: Vector,
+    /// gate and up, alternating blocks.
+    pub gate_up_proj: Linear,
+    /// Back to the residual stream.
+    pub down_proj: Linear,
+    /// Heads of attention.
+    pub heads: Heads,
+    /// Epsilon of both norms.
+    pub eps: f32,
+}
+
+impl Layer {
+    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `index` picks the layer's cache; `keep` says what of it
+    /// a training pass leaves for backward.
+    #[allow(clippy::too_many_arguments)]
+    pub fn forward(
+        self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        keep: Keep,
+        index: usize,
+        rope: Rope,
+        attend: &Attend,
+        x: Var,
+        out: Var,
+    ) -> Result<()> {
+        let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
+        if keep == Keep::Inputs {
+            let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
+            let attend = attend.clone();
+            return tape.checkpoint(dev, true, move |tape, dev, again| {
+                let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
+                self.project(tape, dev, index, rope, &attend, x, qkv, Again(false))?;
+                tape.attention_into(dev, qkv, self.heads, &attend, index, attended, again)?;
+                let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
+                self.mlp(tape, dev, h, out, again)
+            });
+        }
+        let replay = keep == Keep::AllButGateUp;
+        let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
+        let paging = attend.clone();
+        tape.checkpoint(dev, replay, move |tape, dev, again| {
+            self.project(tape, dev, index, rope, &paging, x, qkv, again)
+        })?;
+        let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
+        tape.attention_into(dev, qkv, self.heads, attend, index, attended, Again(false))?;
+        let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
+        tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
+    }
+
+    /// q, k and v of norm(x).
+    #[allow(clippy::too_many_arguments)]
+    fn project(
+        self,
+        tape: &mut Tape,
+        dev: &mut Device,
+        index: usize,
+        rope: Rope,
+        attend: &Attend,
+        x: Var,
+        qkv: Var,
+        again: Again,
+    ) -> Result<()> {
+        let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
+        tape.linear_qkv_into(dev, n, self.qkv_proj, rope, self.heads, attend, index, qkv, again)
+    }
+
+    /// out = h + mlp(norm(h)).
+    fn mlp(self, tape: &mut Tape, dev: &mut Device, h: Var, out: Var, again: Again) -> Result<()> {
+        let n = tape.rms_norm(dev, h, self.post_attention_layernorm, self.eps)?;
+        let y = tape.linear_swiglu(dev, n, self.gate_up_proj)?;
+        tape.linear_into(dev, y, self.down_proj, Some(h), out, again)
+    }
+}

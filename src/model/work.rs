@@ -1,0 +1,32 @@
+//! What a pass costs at least, noted op by op on a device that only counts: arithmetic, and every operand and result
+//! moved once. From these a plan has its floors.
+
+use crate::device::Device;
+use crate::model::params::Matrix;
+use crate::ops::matmul::Weight;
+use crate::tensor::Tensor;
+
+/// Bytes of tensors moved once.
+pub(super) fn moved(tensors: &[Tensor]) -> f64 {
+    tensors.iter().map(|t| t.span().bytes as f64).sum()
+}
+
+/// Bytes of a gradient that is added to: it is read as well.
+pub(super) fn added(dx: Tensor, accumulate: bool) -> f64 {
+    if accumulate { moved(&[dx]) } else { 0.0 }
+}
+
+/// y = x W^T; `rest` has the bytes of everything but `x` and the weight.
+pub(super) fn note_linear(dev: &mut Device, x: Tensor, matrix: Matrix, rest: f64) {
+    let Weight { data, n, k, .. } = matrix.weight;
+    dev.note_work("linear", 2.0 * x.rows() as f64 * (n * k) as f64, moved(&[x, data]) + rest);
+}
+
+/// dx = dy W, dW += dy^T x in f32, which is read and written.
+pub(super) fn note_linear_bwd(dev: &mut Device, x: Tensor, matrix: Matrix, dw: Tensor, rest: f64) {
+    let Weight { data, n, k, .. } = matrix.weight;
+    let flops = 2.0 * x.rows() as f64 * (n * k) as f64;
+    let dy = (x.rows() * n * x.dtype.size()) as f64;
+    dev.note_work("linear::dgrad", flops, dy + moved(&[data, x]) + rest);
+    dev.note_work("linear::wgrad", flops, dy + moved(&[x, dw, dw]));
+}

@@ -1,0 +1,181 @@
+//! What training passes may keep so that the largest micro-batch fits a device's memory.
+//!
+//! Nothing here knows sizes. A pass is run on a device that only counts, once for each choice in question, and what it
+//! took and computed decides.
+
+use std::collections::HashMap;
+
+use crate::device::{Plan, Work};
+use crate::error::Result;
+use crate::model::{Keep, Levels, ModelConfig, Stack};
+
+/// What a counted pass took and computed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Counted {
+    /// Most bytes of each region, all that lay there before included.
+    pub memory: Plan,
+    /// Additions and multiplications.
+    pub flops: f64,
+}
+
+impl Counted {
+    /// Of a pass's high-water mark and noted work.
+    pub fn new(memory: Plan, work: &[Work]) -> Counted {
+        Counted { memory, flops: work.iter().map(|w| w.flops).sum() }
+    }
+}
+
+/// The levels of a run and the memory it takes with them.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Fit {
+    /// What passes keep.
+    pub levels: Levels,
+    /// Bytes of each region.
+    pub memory: Plan,
+    /// Whether `memory` is within the budget. If not, these are the levels that take least.
+    pub fits: bool,
+}
+
+/// The levels with the least arithmetic among those that stay within `budget` bytes, for passes over any of `batches`
+/// micro-batches; `count(i, levels)` runs the i-th. `rest` is what the run takes elsewhere. Any number of decoder layers
+/// may keep less than others; the tower's blocks, whose part is small, are all of one level. `images`: some batch has any.
+pub fn fit(
+    config: &ModelConfig,
+    images: bool,
+    budget: Option<usize>,
+    rest: &Plan,
+    batches: usize,
+    mut count: impl FnMut(usize, Levels) -> Result<Counted>,
+) -> Result<Fit> {
+    let mut at = |levels: Levels, which: &[usize]| -> Result<Counted> {
+        which.iter().try_fold(Counted { memory: *rest, flops: 0.0 }, |sum, &i| {
+            let one = count(i, levels)?;
+            Ok(Counted { memory: sum.memory.max(&one.memory), flops: sum.flops + one.flops })
+        })
+    };
+    let all: Vec<usize> = (0..batches).collect();
+    let keep_all = at(Levels::default(), &all)?.memory;
+    let Some(budget) = budget.filter(|&budget| keep_all.total() > budget) else {
+        return Ok(Fit { levels: Levels::default(), memory: keep_all, fits: true });
+    };
+    // Those that take most now decide in nearly all cases; where they do not, what they overlooked joins them.
+    let mut sizes = Vec::with_capacity(batches);
+    for i in 0..batches {
+        sizes.push((at(Levels::default(), &[i])?.memory.total(), i));
+    }
+    sizes.sort_unstable_by_key(|&(bytes, i)| (std::cmp::Reverse(bytes), i));
+    let mut which: Vec<usize> = sizes.iter().take(2).map(|&(_, i)| i).collect();
+    loop {
+        let mut search = Search {
+            layers: config.num_hidden_layers,
+            budget,
+            seen: HashMap::new(),
+            count: |levels| at(levels, &which),
+        };
+        let Some(levels) = search.cheapest(images)? else {
+            let levels = Levels::from(Keep::Inputs);
+            return Ok(Fit { levels, memory: at(levels, &all)?.memory, fits: false });
+        };
+        let memory = at(levels, &all)?.memory;
+        if memory.total() <= budget {
+            return Ok(Fit { levels, memory, fits: true });
+        }
+        let mut worst = (0, None);
+        for &i in all.iter().filter(|i| !which.contains(i)) {
+            worst = worst.max((at(levels, &[i])?.memory.total(), Some(i)));
+        }
+        let Some(next) = worst.1 else { return Ok(Fit { levels, memory, fits: false }) };
+        which.push(next);
+    }
+}
+
+struct Search<F> {
+    layers: usize,
+    budget: usize,
+    seen: HashMap<Levels, Counted>,
+    count: F,
+}
+
+impl<F: FnMut(Levels) -> Result<Counted>> Search<F> {
+    fn cheapest(&mut self, images: bool) -> Result<Option<Levels>> {
+        let mut towers = vec![Levels::default()];
+        if images {
+            let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs].map(Stack::from);
+            let tower = |replay_tower| move |vision| Levels { text: Stack::default(), vision, replay_tower };
+            towers = keeps.into_iter().map(tower(false)).chain(keeps.into_iter().map(tower(true))).collect();
+        }
+        let mut best: Option<(f64, Levels)> = None;
+        for tower in towers {
+            let least = self.counted(tower)?.flops;
+            if best.is_some_and(|(flops, _)| least >= flops) {
+                continue;
+            }
+            if let Some(levels) = self.text(tower)? {
+                let flops = self.counted(levels)?.flops;
+                if best.is_none_or(|(least, _)| flops < least) {
+                    best = Some((flops, levels));
+                }
+            }
+        }
+        Ok(best.map(|(_, levels)| levels))
+    }
+
+    /// The decoder's cheapest levels with this tower: how many layers are replayed, how many of them keep inputs alone.
+    fn text(&mut self, tower: Levels) -> Result<Option<Levels>> {
+        let layers = self.layers;
+        let at = |replayed: usize, inputs: usize| Levels {
+            text: Stack { inputs, all_but_gate_up: replayed - inputs },
+            ..tower
+        };
+        if !self.fits(at(layers, layers))? {
+            return Ok(None);
+        }
+        let (mut replayed, mut inputs) = match self.fits(at(layers, 0))? {
+            true => (self.least(layers, |n| at(n, 0))?, 0),
+            false => (layers, self.least(layers, |i| at(layers, i))?),
+        };
+        // Fewer layers that keep less may do as well.
+        for n in (0..replayed).rev() {
+            let best = self.counted(at(replayed, inputs))?.flops;
+            let mut most = None;
+            for i in (0..=n).rev() {
+                if self.counted(at(n, i))?.flops < best {
+                    most = Some(i);
+                    break;
+                }
+            }
+            let Some(most) = most else { break };
+            if self.fits(at(n, most))? {
+                (replayed, inputs) = (n, self.least(most, |i| at(n, i))?);
+            }
+        }
+        Ok(Some(at(replayed, inputs)))
+    }
+
+    /// The least n from 0 to `most` that fits, where `most` does and more never takes more.
+    fn least(&mut self, most: usize, at: impl Fn(usize) -> Levels) -> Result<usize> {
+        let (mut low, mut high) = (0, most);
+        while low < high {
+            let middle = (low + high) / 2;
+            if self.fits(at(middle))? {
+                high = middle;
+            } else {
+                low = middle + 1;
+            }
+        }
+        Ok(high)
+    }
+
+    fn fits(&mut self, levels: Levels) -> Result<bool> {
+        Ok(self.counted(levels)?.memory.total() <= self.budget)
+    }
+
+    fn counted(&mut self, levels: Levels) -> Result<Counted> {
+        if let Some(counted) = self.seen.get(&levels) {
+            return Ok(*counted);
+        }
+        let counted = (self.count)(levels)?;
+        self.seen.insert(levels, counted);
+        Ok(counted)
+    }
+}

@@ -1,0 +1,185 @@
+//! The plan of a training run: the memory of its own code on a device that only counts, so it cannot disagree with the
+//! run. Addresses follow from the order of allocations, which is the run's, and never move.
+
+use crate::config::{Dtype, OptimConfig, SftConfig};
+use crate::device::{Device, Plan, Region, Target, Work};
+use crate::error::{Error, Result};
+use crate::model::{Grads, Levels, Model, ModelConfig, VisionConfig};
+use crate::optim::Optimizer;
+use crate::tensor::DType;
+use crate::train::levels::{self, Counted};
+use crate::train::sft;
+use crate::train::step::Sequence;
+
+/// A planned run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Planned {
+    /// What training passes keep.
+    pub levels: Levels,
+    /// Bytes of each region.
+    pub memory: Plan,
+    /// Bytes there are, where that is limited.
+    pub budget: Option<usize>,
+    /// What the largest micro-batch computes and moves, forward and backward.
+    pub pass: Vec<Work>,
+    /// What an update from the gradients does.
+    pub update: Vec<Work>,
+}
+
+impl Planned {
+    /// Errors when the plan is over its budget, saying what it has and which keys `lower` it.
+    pub fn check(self, lower: &str) -> Result<Planned> {
+        let Some(budget) = self.budget.filter(|&budget| self.memory.total() > budget) else { return Ok(self) };
+        let part = |region: Region| format!("{} {}", region.name(), gib(self.memory.bytes(region)));
+        let parts = Region::ALL.map(part).join(", ");
+        let found = format!("a run that takes {} when it keeps least ({parts})", gib(self.memory.total()));
+        Err(Error::input_hint("memory", found, format!("at most {}", gib(budget)), format!("lower {lower}")))
+    }
+}
+
+/// `1.5 GiB`.
+fn gib(bytes: usize) -> String {
+    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
+}
+
+/// Bytes of a number of GiB, for configs.
+pub fn gib_to_bytes(gib: Option<f64>) -> Option<usize> {
+    gib.map(|gib| (gib * (1u64 << 30) as f64) as usize)
+}
+
+/// A model in training on a device that only counts: weights, optimizer state, then what the caller adds.
+pub struct Training {
+    /// The device.
+    pub dev: Device,
+    /// The model.
+    pub model: Model,
+    optimizer: Optimizer,
+}
+
+impl Training {
+    /// Weights and optimizer state of `config`.
+    pub fn new(config: ModelConfig, dtype: Dtype, optim: OptimConfig, target: Target) -> Result<Training> {
+        let mut dev = Device::count_for(target);
+        let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
+        let optimizer = Optimizer::new(&mut dev, &model.layout, optim)?;
+        Ok(Training { dev, model, optimizer })
+    }
+
+    /// Gradients as the run makes them, and what an update of all parameters does.
+    pub fn gradients(&mut self) -> Result<(Grads, Vec<Work>)> {
+        let (dev, layout) = (&mut self.dev, &self.model.layout);
+        let mut grads = Grads::new(dev, layout)?;
+        (0..grads.len()).for_each(|id| {
+            grads.touch(id);
+        });
+        dev.take_work();
+        self.optimizer.step(dev, layout, &grads, 0.0)?;
+        self.optimizer.stats(dev)?;
+        // Weights and state are read and written, gradients read for their norm and for the update.
+        let elements: usize = layout.params.iter().map(|p| p.tensor.len()).sum();
+        let weights = elements * layout.dtype.size();
+        let gradients = (elements * DType::F32.size()) as f64;
+        dev.note_work("grad_norm", 0.0, gradients);
+        dev.note_work("adamw", 0.0, gradients + 2.0 * (weights + self.optimizer.bytes()) as f64);
+        Ok((grads, dev.take_work()))
+    }
+}
+
+/// The plan of fine-tuning on micro-batches, of which `batches` are the largest.
+pub fn sft(
+    model: ModelConfig,
+    config: &SftConfig,
+    optim: OptimConfig,
+    target: Target,
+    batches: &[Vec<Sequence<'_>>],
+) -> Result<Planned> {
+    let mut training = Training::new(model, config.dtype, optim, target)?;
+    let (mut grads, update) = training.gradients()?;
+    let Training { mut dev, model, .. } = training;
+    let rest = dev.high_water();
+    let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
+        dev.reset_high_water();
+        sft::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels)?;
+        Ok((dev.high_water(), dev.take_work()))
+    };
+    let images = batches.iter().flatten().any(|s| !s.images.is_empty());
+    let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
+    let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
+    let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
+    Ok(Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update })
+}
+
+/// The work of the pass with most arithmetic among `count`.
+pub fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) -> Result<Vec<Work>> {
+    let mut largest = (0.0, Vec::new());
+    for i in 0..count {
+        let work = work(i)?;
+        let flops = work.iter().map(|w| w.flops).sum();
+        if flops > largest.0 {
+            largest = (flops, work);
+        }
+    }
+    Ok(largest.1)
+}
+
+/// What a micro-batch's memory depends on, each never taking less when it grows: tokens, targets, sequences, chunks of
+/// images, patches, the largest chunk's patches, bytes of pixels, windows, frames.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Size([usize; 9]);
+
+impl Size {
+    /// Of a micro-batch.
+    pub fn of(config: &VisionConfig, chunk_patches: usize, batch: &[Sequence<'_>]) -> Size {
+        let side = config.window_size / config.patch_size;
+        let [mut chunks, mut patches, mut largest, mut chunk, mut pixels, mut windows, mut frames] = [0; 7];
+        for image in batch.iter().flat_map(|s| s.images) {
+            let [t, h, w] = image.grid_thw.map(|n| n as usize);
+            let n = t * h * w;
+            if chunk == 0 || chunk + n > chunk_patches {
+                chunks += 1;
+                chunk = 0;
+            }
+            chunk += n;
+            largest = largest.max(chunk);
+            patches += n;
+            pixels += image.pixels.len();
+            windows += t * h.div_ceil(side) * w.div_ceil(side);
+            frames += t;
+        }
+        let tokens = batch.iter().map(|s| s.input_ids.len()).sum();
+        let targets = batch.iter().map(Sequence::num_targets).sum();
+        Size([tokens, targets, batch.len(), chunks, patches, largest, pixels, windows, frames])
+    }
+
+    fn covers(&self, other: &Size) -> bool {
+        self.0.iter().zip(&other.0).all(|(a, b)| a >= b)
+    }
+}
+
+/// The micro-batches that no other is at least as large as: the run's high-water mark is one of theirs.
+#[derive(Debug)]
+pub struct Largest<T> {
+    front: Vec<(Size, T)>,
+}
+
+impl<T> Default for Largest<T> {
+    fn default() -> Largest<T> {
+        Largest { front: Vec::new() }
+    }
+}
+
+impl<T> Largest<T> {
+    /// One more.
+    pub fn push(&mut self, size: Size, batch: T) {
+        if self.front.iter().any(|(other, _)| other.covers(&size)) {
+            return;
+        }
+        self.front.retain(|(other, _)| !size.covers(other));
+        self.front.push((size, batch));
+    }
+
+    /// What is left.
+    pub fn into_batches(self) -> Vec<T> {
+        self.front.into_iter().map(|(_, batch)| batch).collect()
+    }
+}
