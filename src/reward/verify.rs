@@ -92,6 +92,17 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if gold.contains('\\') && compact(gold) == compact(answer) {
         return (true, "same notation");
     }
+    // XI and IX are no products.
+    if let Some(n) = math::roman(gold) {
+        let said = math::roman(answer).or_else(|| answer.parse().ok());
+        if let Some(m) = said {
+            return (n == m, if n == m { "the same Roman numeral" } else { "different Roman numerals" });
+        }
+    } else if let Some(n) = math::roman(answer)
+        && let Ok(m) = gold.parse::<u32>()
+    {
+        return (n == m, if n == m { "the same Roman numeral" } else { "different Roman numerals" });
+    }
     let (gold_value, answer_value) = (math::parse(gold, true, steps), math::parse(answer, true, steps));
     let comparison = math::equal(&gold_value, &answer_value, steps);
     if comparison.equal {
@@ -108,6 +119,13 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         && a.contains(char::is_alphabetic)
     {
         return (true, "the same letters and digits");
+    }
+    // Chemical formulas, in any face.
+    if let (Some(a), Some(b)) = (math::formula(gold), math::formula(answer))
+        && a == b
+        && a.contains(char::is_alphabetic)
+    {
+        return (true, "the same formula");
     }
     // "Yes, it is."
     let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();

@@ -70,17 +70,15 @@ const PIECES: [&str; 60] = [
     "\\overline{",
 ];
 
-/// Judges a pair in both modes, within the budget.
-fn judge(gold: &str, answer: &str) -> bool {
-    for mode in [Mode::Compat, Mode::Strict] {
+/// Judges a pair in both modes, within the budget: the strict verdict, and the most steps that either took.
+fn judge(gold: &str, answer: &str) -> (bool, u64) {
+    let [compat, strict] = [Mode::Compat, Mode::Strict].map(|mode| {
         let verdict = verify(gold, answer, mode);
         assert!(verdict.steps <= BUDGET, "{mode:?}: {} steps for {gold:?} and {answer:?}", verdict.steps);
         assert!(!verdict.why.is_empty());
-        if mode == Mode::Strict {
-            return verdict.equal;
-        }
-    }
-    false
+        (verdict.equal, verdict.steps)
+    });
+    (strict.0, strict.1.max(compat.1))
 }
 
 /// The text with some pieces put in, taken out or doubled.
@@ -104,6 +102,7 @@ fn broken(text: &str, rng: &mut Rng) -> String {
 fn run(cases: u64) {
     let mut rng = Rng::new(crate::seed::seed());
     let before = peak_memory();
+    let (mut most, mut open) = (0, 0);
     for case in 0..cases {
         let depth = rng.below(4) as u32;
         let f = formula(&mut rng, depth);
@@ -113,16 +112,21 @@ fn run(cases: u64) {
         let other = write(&more, styles[rng.below(3) as usize]);
         // Where the budget ends before the values are known, nothing is called equal.
         let verdict = verify(&a, &b, Mode::Strict);
-        let open = ["too much work to compare", "too close to tell apart", "no value to compare"];
-        assert!(verdict.equal || open.contains(&verdict.why), "case {case}: {a:?} and {b:?}: {}", verdict.why);
-        assert!(!judge(&a, &other), "case {case}: {a:?} and {other:?}");
+        let undecided = ["too much work to compare", "too close to tell apart", "no value to compare"];
+        assert!(verdict.equal || undecided.contains(&verdict.why), "case {case}: {a:?} and {b:?}: {}", verdict.why);
+        let (same, steps) = judge(&a, &other);
+        assert!(!same, "case {case}: {a:?} and {other:?}");
         let (x, y) = (broken(&a, &mut rng), broken(&b, &mut rng));
-        judge(&x, &y);
-        judge(&y, &format!("The answer is ${x}$."));
+        let (_, plain) = judge(&x, &y);
+        let (_, told) = judge(&y, &format!("The answer is ${x}$."));
+        most = most.max(verdict.steps).max(steps).max(plain).max(told);
+        open += u64::from(!verdict.equal);
         let scored = score(&y, &x, None, Mode::Strict);
         assert!((0.0..=1.0).contains(&scored.score));
     }
+    println!("{cases} cases: at most {most} of {BUDGET} steps, {open} equal pairs left open");
     if let (Some(before), Some(after)) = (before, peak_memory()) {
+        println!("peak memory {before} KiB before, {after} KiB after");
         assert!(after.saturating_sub(before) < 256 << 10, "{before} KiB before, {after} KiB after");
     }
 }

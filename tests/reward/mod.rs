@@ -7,6 +7,7 @@ pub mod judge_server;
 mod pairs;
 mod process;
 mod properties;
+mod unseen;
 
 use omr::reward::{Mode, score, verify};
 

@@ -2,6 +2,7 @@
 
 use super::expr::{Binder, Bound, Expr, integer};
 use super::lex::{Tok, Token};
+use super::primitive::definite;
 use super::scalar::{GREEK, Parser, is, is_cmd};
 
 impl Parser<'_> {
@@ -133,30 +134,45 @@ impl Parser<'_> {
         }
         let from = self.inner(place)?;
         let body = self.term()?;
+        // The limit of the sums up to n is the sum of all terms.
+        if let Expr::Bound(b) = &body
+            && matches!(b.binder, Binder::Sum | Binder::Product)
+            && from.is_infinite() == Some(1)
+            && b.to.as_variable() == Some(name)
+            && ![&b.from, &b.body].iter().any(|e| e.variables().contains(name))
+        {
+            return Some(Expr::Bound(Box::new(Bound { to: from, ..(**b).clone() })));
+        }
         Some(Expr::Bound(Box::new(Bound { binder: Binder::Limit, var: name.clone(), from, to: integer(side), body })))
     }
 
-    /// `\int_a^b f dx`: what stands before the first `dx` at this level.
+    /// `\int_a^b f dx`: what stands before the `dx` at this level that is not of an integral inside.
     pub(super) fn integral(&mut self) -> Option<Expr> {
         let (low, to) = self.ends()?;
         let from = self.inner(&low?)?;
         let to = to?;
-        let (mut level, mut end) = (0i32, self.at);
+        let (mut level, mut end, mut inside) = (0i32, self.at, 0);
         let (name, next, tail) = loop {
             self.steps.spend(1)?;
             match &self.tokens.get(end)?.tok {
+                Tok::Cmd(c) if c == "int" && level == 0 => inside += 1,
                 Tok::Sym('(' | '[' | '{') => level += 1,
                 Tok::Sym(')' | ']' | '}') => level -= 1,
                 Tok::Word(w) if level == 0 => {
                     let letters: Vec<char> = w.chars().collect();
-                    match (letters.as_slice(), self.tokens.get(end + 1).map(|t| &t.tok)) {
-                        (['d'], Some(Tok::Word(x))) if x.chars().count() == 1 => break (x.clone(), end + 2, None),
-                        (['d'], Some(Tok::Cmd(x))) if GREEK.contains(&x.as_str()) => break (x.clone(), end + 2, None),
-                        ([head @ .., 'd', x], _) if head.len() <= 2 => {
+                    let found = match (letters.as_slice(), self.tokens.get(end + 1).map(|t| &t.tok)) {
+                        (['d'], Some(Tok::Word(x))) if x.chars().count() == 1 => Some((x.clone(), end + 2, None)),
+                        (['d'], Some(Tok::Cmd(x))) if GREEK.contains(&x.as_str()) => Some((x.clone(), end + 2, None)),
+                        ([head @ .., 'd', x], _) if head.len() <= 3 => {
                             let head: String = head.iter().collect();
-                            break (x.to_string(), end + 1, Some(head).filter(|h| !h.is_empty()));
+                            Some((x.to_string(), end + 1, Some(head).filter(|h| !h.is_empty())))
                         }
-                        _ => {}
+                        _ => None,
+                    };
+                    match found {
+                        Some(found) if inside == 0 => break found,
+                        Some(_) => inside -= 1,
+                        None => {}
                     }
                 }
                 _ => {}
@@ -170,6 +186,9 @@ impl Parser<'_> {
         body.extend(tail.map(|t| Token { tok: Tok::Word(t), spaced: false }));
         let body = if body.is_empty() { integer(1) } else { self.inner(&body)? };
         self.at = next;
+        if let Some(value) = definite(&body, &name, &from, &to) {
+            return Some(value);
+        }
         Some(Expr::Bound(Box::new(Bound { binder: Binder::Integral, var: name, from, to, body })))
     }
 

@@ -212,7 +212,15 @@ impl Scope<'_> {
             if !wanted {
                 continue;
             }
-            match (self.beside(b, &place, infinite.is_some(), sign), &found) {
+            let near = self.beside(b, &place, infinite.is_some(), sign, 64);
+            // What approaches its limit like a logarithm is not there yet.
+            let slow = match &near {
+                Err(Fault::Undefined) => true,
+                Ok(value) => value.may_be_zero() && value.error() > -100,
+                Err(_) => false,
+            };
+            let value = if slow { self.beside(b, &place, infinite.is_some(), sign, 160) } else { near };
+            match (value, &found) {
                 (Ok(value), None) => found = Some(value),
                 (Ok(value), Some(other)) => {
                     if !value.sub(other, self.prec).may_be_zero() {
@@ -226,17 +234,16 @@ impl Scope<'_> {
         found.ok_or(Fault::Undefined)
     }
 
-    pub(super) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64) -> Out {
-        const NEAR: i64 = 64;
+    pub(super) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64, near: i64) -> Out {
         let outer = self.prec;
-        // Differences of nearly equal values lose a few times NEAR bits.
-        self.prec = outer + 6 * NEAR;
+        // Differences of nearly equal values lose a few times as many bits.
+        self.prec = outer + 6 * near.min(96);
         let mut values = Vec::new();
         for n in 0..4i64 {
             let at = if infinite {
-                Complex::real(Ball::int(sign).scale(NEAR - n))
+                Complex::real(Ball::int(sign).scale(near - n))
             } else {
-                place.add(&Complex::real(Ball::int(sign).scale(n - NEAR)), self.prec)
+                place.add(&Complex::real(Ball::int(sign).scale(n - near)), self.prec)
             };
             let value = self.at(&b.var, at, &b.body);
             match value {
@@ -260,7 +267,7 @@ impl Scope<'_> {
         }
         let size = best[2].top().max(0);
         let gap = best[2].sub(&best[1], prec).top();
-        if gap > size - NEAR {
+        if gap > size - near.min(140) {
             return Err(Fault::Undefined);
         }
         Ok(best[2].clone().widen(gap.max(size - 120)))

@@ -4,6 +4,7 @@ use super::Steps;
 use super::decide::{Decision, decide, proportional};
 use super::exact::exact;
 use super::expr::{Expr, divide, integer, minus, number, var};
+use super::family::{components, counted, rows, same_families, solutions};
 use super::parse::Value;
 use super::region::Region;
 use super::sets::{open_interval, points};
@@ -91,8 +92,17 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
         (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
         (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
-        (Value::Matrix(rows), Value::Tuple(items)) | (Value::Tuple(items), Value::Matrix(rows)) => {
-            vector(rows, items, steps)
+        (Value::Matrix(m), list @ Value::Tuple(items)) | (list @ Value::Tuple(items), Value::Matrix(m)) => {
+            match rows(list) {
+                Some(r) => matrices(m, &r, steps),
+                None => vector(m, items, steps),
+            }
+        }
+        (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
+            named_matrix(m, e, steps)
+        }
+        (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
+            along_axes(e, t, steps)
         }
         (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
         // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
@@ -138,8 +148,40 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
                 (x, y) => equal(x, y, steps),
             }
         }
+        (Value::Residue(a, n), Value::Family(b, m)) | (Value::Family(b, m), Value::Residue(a, n)) => {
+            let Value::Scalar(a, None) = &**a else { return no("different kinds") };
+            let same = same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps);
+            outcome(same, "the same residue", "different residues")
+        }
         (Value::Residue(a, _), y) => equal(a, y, steps),
         (x, Value::Residue(b, _)) => equal(x, b, steps),
+        (Value::Cases(a), Value::Cases(b)) => outcome(a.same(b, steps), "equal piece by piece", "different pieces"),
+        (Value::Cases(c), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Cases(c)) => {
+            outcome(c.is(e, steps), "equal piece by piece", "different pieces")
+        }
+        (Value::Family(a, n), Value::Family(b, m)) => outcome(
+            same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps),
+            "the same family",
+            "different families",
+        ),
+        (Value::Family(a, n), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Family(a, n)) => {
+            let same = counted(e, steps).is_some_and(|f| same_families(&[(a.clone(), n.clone())], &[f], steps));
+            outcome(same, "the same family", "different families")
+        }
+        (Value::Cycles(a), Value::Cycles(b)) => outcome(a == b, "the same permutation", "different permutations"),
+        (Value::Cycles(c), Value::Tuple(t)) | (Value::Tuple(t), Value::Cycles(c)) => match c.as_slice() {
+            [c] => {
+                ordered(&c.iter().map(|n| Value::Scalar(integer(i64::from(*n)), None)).collect::<Vec<_>>(), t, steps)
+            }
+            _ => no("different kinds"),
+        },
+        (Value::Date(y, m, d), Value::Date(z, n, e)) => {
+            // The year may be left out.
+            let years = y == z || y.is_none() || z.is_none();
+            outcome(years && m == n && d == e, "the same day", "different days")
+        }
+        (Value::Equation(a, b), Value::Set(_) | Value::List(_)) => solved(a, b, answer, steps),
+        (Value::Set(_) | Value::List(_), Value::Equation(a, b)) => solved(a, b, gold, steps),
         (Value::Text(a), Value::Text(b)) => {
             // Notation that is not understood is compared sign by sign.
             if is_notation(a) || is_notation(b) {
@@ -232,6 +274,9 @@ fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         Value::List(items) | Value::Set(items) => Some(items.clone()),
         _ => None,
     };
+    if let Some((a, b)) = families(gold, answer, steps) {
+        return Some(outcome(same_families(&a, &b, steps), "the same family", "different families"));
+    }
     match (gold, answer) {
         (Value::List(a), Value::List(b)) => {
             if let (Some(x), Some(y)) = (system(a), system(b)) {
@@ -284,6 +329,33 @@ fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::List(_), _) | (_, Value::List(_)) => Some(no("one value and several")),
         _ => None,
     }
+}
+
+/// Both as families, when one of them is a list of families.
+fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Vec<(Expr, Expr)>, Vec<(Expr, Expr)>)> {
+    fn one(v: &Value, steps: &Steps) -> Option<(Expr, Expr)> {
+        match v {
+            Value::Family(a, n) => Some((a.clone(), n.clone())),
+            Value::Scalar(e, None) => counted(e, steps),
+            Value::Assignment(_, x) => one(x, steps),
+            _ => None,
+        }
+    }
+    let all = |v: &Value| match v {
+        Value::List(items) if items.len() < MAX_ITEMS => items.iter().map(|v| one(v, steps)).collect(),
+        v => one(v, steps).map(|f| vec![f]),
+    };
+    let sure = |v: &Value| match v {
+        Value::List(items) => items.iter().any(|v| match v {
+            Value::Assignment(_, x) => matches!(**x, Value::Family(..)),
+            v => matches!(v, Value::Family(..)),
+        }),
+        _ => false,
+    };
+    if !sure(gold) && !sure(answer) {
+        return None;
+    }
+    Some((all(gold)?, all(answer)?))
 }
 
 /// Names and values, when every member is an assignment to a name of its own.
@@ -369,6 +441,48 @@ fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comparison {
     outcome(same, "equal entry by entry", "different entries")
 }
 
+/// A matrix beside its name, `I_2` or `0`, or a vector beside its parts along the axes.
+fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Comparison {
+    let size = rows.len();
+    let entry = |i: usize, j: usize| match e {
+        Expr::Num { .. } => Some(0),
+        Expr::Var(n) if *n == format!("I_{size}") => Some(i64::from(i == j)),
+        _ => None,
+    };
+    let zero = decide(e, &integer(0), steps).is_equal();
+    let named = (zero || (matches!(e, Expr::Var(_)) && rows.iter().all(|r| r.len() == size)))
+        && rows.iter().enumerate().all(|(i, r)| {
+            let fits = |(j, x): (usize, &Expr)| entry(i, j).is_some_and(|n| decide(x, &integer(n), steps).is_equal());
+            r.iter().enumerate().all(fits)
+        });
+    if named {
+        return yes("equal entry by entry");
+    }
+    let items: Vec<Value> = rows.iter().flatten().map(|x| Value::Scalar(x.clone(), None)).collect();
+    if size == 1 || rows.iter().all(|r| r.len() == 1) { along_axes(e, &items, steps) } else { no("different kinds") }
+}
+
+/// `2i - 3j` beside `(2, -3)`.
+fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
+    let Some(parts) = components(e, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
+        return no("different kinds");
+    };
+    let part = |n: usize| Value::Scalar(parts[n].clone(), None);
+    let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).is_equal();
+    let list: Vec<Value> = (0..items.len()).map(part).collect();
+    if flat { ordered(items, &list, steps) } else { no("different members") }
+}
+
+/// An equation beside its solutions.
+fn solved(a: &Expr, b: &Expr, values: &Value, steps: &Steps) -> Comparison {
+    let roots = solutions(&minus(a.clone(), b.clone()), steps);
+    let Some(roots) = roots.filter(|r| r.len() > 1) else { return no("different kinds") };
+    let (Value::Set(items) | Value::List(items)) = values else { return no("different kinds") };
+    let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
+    let roots: Vec<Value> = roots.into_iter().map(|e| Value::Scalar(e, None)).collect();
+    unordered(&roots, &items.iter().map(value).collect::<Vec<_>>(), steps)
+}
+
 fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
     if a.len() != b.len() {
         return no("different numbers of parts");
@@ -407,6 +521,24 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
         if !decision.is_equal() && has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
             return decide(a, &b.replace("c", &var("C")), steps).into();
         }
+        // Antiderivatives may differ by a constant.
+        if !decision.is_equal()
+            && let (Some(f), Some(g)) = (without_constant(a), without_constant(b))
+            && let [x] = minus(f.clone(), g.clone()).variables().as_slice()
+        {
+            let rise = |e: &Expr, at: &Expr| minus(e.clone(), e.replace(x, at));
+            let places = [integer(1), divide(integer(1), integer(2)), integer(2)];
+            if places.iter().any(|p| decide(&rise(&f, p), &rise(&g, p), steps).is_equal()) {
+                return yes("equal up to the constant of integration");
+            }
+        }
+        // Engineers write j for i.
+        if !decision.is_equal() && has(b, "j") && !has(a, "j") && complex(a) && !complex(b) {
+            return decide(a, &b.replace("j", &var("i")), steps).into();
+        }
+        if !decision.is_equal() && has(a, "j") && !has(b, "j") && complex(b) && !complex(a) {
+            return decide(&a.replace("j", &var("i")), b, steps).into();
+        }
         // Families of solutions may count with another letter.
         let counter = |e: &Expr, other: &Expr| {
             let own =
@@ -422,6 +554,14 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
         }
         decision.into()
     };
+    if let (Some(x), Some(y)) = (kelvins(a, u), kelvins(b, v))
+        && u != v
+    {
+        return match decide(&x, &y, steps) {
+            Decision::Equal(_) => yes("equal after conversion of units"),
+            _ => no("different amounts or units"),
+        };
+    }
     match (u, v) {
         (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
         // 50% is 0.5, and 50 where the question asked for percent.
@@ -495,6 +635,41 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
             if scaled.is_equal() { yes("equal after conversion of units") } else { plain() }
         }
         _ => plain(),
+    }
+}
+
+fn complex(e: &Expr) -> bool {
+    e.any(|p| matches!(p, Expr::Var(n) if n == "i"))
+}
+
+/// What stands beside the constant of integration.
+fn without_constant(e: &Expr) -> Option<Expr> {
+    let Expr::Add(terms) = e else { return None };
+    let constant = |t: &Expr| matches!(t, Expr::Var(n) if matches!(n.as_str(), "C" | "c" | "K" | "C_1" | "c_1"));
+    let rest: Vec<Expr> = terms.iter().filter(|t| !constant(t)).cloned().collect();
+    (rest.len() + 1 == terms.len()).then_some(Expr::Add(rest))
+}
+
+/// A temperature in kelvins.
+fn kelvins(e: &Expr, unit: Option<&Unit>) -> Option<Expr> {
+    let shifted = |by: i64, over: i64, times: (i64, i64)| {
+        let zero = super::Rational::new(by.into(), over.into());
+        Expr::Mul(vec![
+            Expr::Add(vec![e.clone(), number(zero)]),
+            number(super::Rational::new(times.0.into(), times.1.into())),
+        ])
+    };
+    match unit? {
+        Unit::Word(w) if w.ends_with("celsiu") => Some(shifted(27_315, 100, (1, 1))),
+        Unit::Word(w) if w.ends_with("fahrenheit") => Some(shifted(45_967, 100, (5, 9))),
+        Unit::Measure(d, s)
+            if d[4] == 1
+                && d.iter().map(|p| p.abs()).sum::<i8>() == 1
+                && *s == super::Rational::from_integer(1.into()) =>
+        {
+            Some(e.clone())
+        }
+        _ => None,
     }
 }
 

@@ -203,7 +203,8 @@ impl Sampler {
 fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
     let sampler = Sampler::new(&[a, b]);
     let constant = sampler.is_constant();
-    let complex = [a, b].iter().any(|e| e.any(|p| matches!(p, Expr::Var(n) if n == "i")));
+    let complex =
+        [a, b].iter().any(|e| e.any(|p| matches!(p, Expr::Var(n) if n == "i") || matches!(p, Expr::Call("cis", _))));
     let mut agreed = 0;
     let mut open = "no value to compare";
     for point in 0..if constant { 1 } else { POINTS } {

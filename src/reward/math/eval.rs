@@ -201,6 +201,11 @@ impl Scope<'_> {
             },
             "degree" => Ok(x.mul(&Complex::real(pi(prec)), prec).mul(&self.inverse(&Complex::int(180))?, prec)),
             "ln" => self.ln(x),
+            "cis" => {
+                self.spend(220)?;
+                let (sin, cos) = x.sin_cos(prec).ok_or(Fault::Unsure)?;
+                Ok(cos.add(&sin.mul(&Complex::i(), prec), prec))
+            }
             "sin" | "cos" | "tan" | "cot" | "sec" | "csc" => {
                 self.spend(220)?;
                 let (sin, cos) = x.sin_cos(prec).ok_or(Fault::Unsure)?;

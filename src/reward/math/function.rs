@@ -7,10 +7,10 @@ use super::numeral::number;
 use super::scalar::{GREEK, Parser, is, product};
 
 /// Functions of one argument, by their names in LaTeX and in plain text.
-const FUNCTIONS: [&str; 34] = [
+const FUNCTIONS: [&str; 35] = [
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh",
     "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp", "abs", "floor",
-    "ceil", "sign", "re", "im", "arg", "det", "conj",
+    "ceil", "sign", "re", "im", "arg", "det", "conj", "cis",
 ];
 
 /// Functions of several arguments in brackets.
@@ -277,6 +277,9 @@ impl Parser<'_> {
                 return self.eat_cmd("}").then_some(Expr::Call(name, args));
             }
             return Some(Expr::Call(name, self.arguments()?));
+        }
+        if name == "cis" {
+            return Some(Expr::Call("cis", vec![self.angle()?]));
         }
         // log2 8: the digits at the name are the base.
         let glued = matches!(self.token(0), Some(Token { tok: Tok::Num(_), spaced: false }))

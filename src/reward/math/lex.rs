@@ -1,6 +1,7 @@
 //! Text to tokens: LaTeX commands, numbers, letters and words, Unicode notation.
 
 use super::notation::{DROPPED, FACES, INVISIBLE, ascii, canonical};
+use super::unit::CURRENCIES;
 
 use super::Steps;
 
@@ -124,7 +125,12 @@ impl Lexer<'_> {
                 }
                 '+' | '-' | '*' | '/' | '^' | '_' | '{' | '}' | ',' | ';' | ':' | '|' | '!' | '%' | '=' | '<' | '>'
                 | '\'' | '&' => self.sign(c),
-                '$' | '\u{20ac}' | '\u{a3}' | '\u{a5}' | '\u{20b9}' => self.currency(c),
+                c if CURRENCIES.iter().any(|m| m.0 == c) => self.currency(c),
+                '"' if self.inches() => {
+                    self.at += 1;
+                    self.push(Tok::Sym('\''));
+                    self.push(Tok::Sym('\''));
+                }
                 '`' | '"' | '\u{1}' => {
                     self.at += 1;
                     self.spaced = true;
@@ -147,6 +153,12 @@ impl Lexer<'_> {
             }
         }
         Some(self.out)
+    }
+
+    /// True for the mark of inches or of seconds of arc: behind a number, and no second quotation mark.
+    fn inches(&self) -> bool {
+        let behind = self.out.last().is_some_and(|t| matches!(t.tok, Tok::Num(_) | Tok::Sym('}')));
+        behind && self.chars.iter().filter(|c| **c == '"').count() == 1
     }
 
     fn sign(&mut self, c: char) {
@@ -225,8 +237,15 @@ impl Lexer<'_> {
                 }
             }
         }
+        // 1\text{E}3
+        let upright: String = self.chars[self.at..].iter().take(8).collect();
+        if let Some(mark) = ["\\text{E}", "\\mathrm{E}", "\\text{e}"].into_iter().find(|m| upright.starts_with(m))
+            && matches!(self.peek(mark.len()), '0'..='9' | '+' | '-')
+        {
+            self.at += mark.len() - 1;
+        }
         // 1e3 and 1E-3, when the letter stands between digits.
-        if matches!(self.peek(0), 'e' | 'E') {
+        if matches!(self.peek(0), 'e' | 'E') || (self.peek(0) == '}' && upright.starts_with("\\text{")) {
             let sign = usize::from(matches!(self.peek(1), '+' | '-'));
             let digits = (0..8).take_while(|&k| self.peek(1 + sign + k).is_ascii_digit()).count();
             if digits > 0 && digits < 6 && !self.peek(1 + sign + digits).is_alphabetic() {
@@ -241,6 +260,9 @@ impl Lexer<'_> {
     /// Digits that repeat for ever, `\overline{36}`, `(36)`, and how long they are written.
     fn repeating(&self, ahead: usize) -> Option<(String, usize)> {
         let rest = &self.chars[(self.at + ahead).min(self.chars.len())..];
+        if let Some(found) = dotted(rest) {
+            return Some(found);
+        }
         let opens = |mark: &str| rest.len() > mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b);
         let (mark, close) = [("\\overline{", '}'), ("\\bar{", '}'), ("\\dot{", '}'), ("(", ')')]
             .into_iter()
@@ -416,11 +438,32 @@ impl Lexer<'_> {
             }
             self.at += 1;
             if depth == 0 {
-                return Some(self.chars[from..self.at - 1].iter().filter(|&&c| c != '\\').collect());
+                let inner: String = self.chars[from..self.at - 1].iter().collect();
+                // Thin spaces and dots between units.
+                let spaced = inner.replace("\\,", " ").replace("\\;", " ").replace("\\cdot", " * ");
+                return Some(spaced.replace('\\', ""));
             }
         }
         None
     }
+}
+
+/// Digits between dots that repeat, `\dot{1}4\dot{2}`, and how long they are written.
+fn dotted(rest: &[char]) -> Option<(String, usize)> {
+    let text: String = rest.iter().take(80).collect();
+    let dot = |t: &str| {
+        let t = t.strip_prefix("\\dot")?;
+        let inner = t.strip_prefix('{').map_or(t.get(..1), |t| t.get(..1).filter(|_| t.get(1..2) == Some("}")))?;
+        let length = if t.starts_with('{') { 7 } else { 5 };
+        inner.bytes().all(|b| b.is_ascii_digit()).then(|| (inner.to_owned(), length))
+    };
+    let (mut digits, mut at) = dot(&text)?;
+    while text[at..].starts_with(|c: char| c.is_ascii_digit()) {
+        digits.push_str(&text[at..at + 1]);
+        at += 1;
+    }
+    let (last, length) = dot(&text[at..])?;
+    Some((digits + &last, at + length))
 }
 
 /// The digits that repeat at the end of a decimal that goes on: three times one digit, twice a longer block.

@@ -1,12 +1,17 @@
 //! The unit that words and signs behind a number say.
 
+use super::Rational;
+use super::expr::{Expr, number};
 use super::lex::{Tok, Token};
-use super::scalar::{GREEK, is, is_cmd};
+use super::parse::{Reader, Value};
+use super::scalar::{GREEK, is, is_cmd, scalar};
 use super::unit::{self, Part, Unit};
 
 /// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
 /// only words in `\text` are a unit.
 pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
+    let flat = flattened(rest);
+    let rest = flat.as_deref().unwrap_or(rest);
     let first = rest.first()?;
     let begins = match &first.tok {
         Tok::Text(t) => !super::function::is_function(t.trim()) || t.trim() == "min",
@@ -104,6 +109,32 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     if parts.is_empty() { None } else { unit::unit(&parts) }
 }
 
+/// A fraction of units in `\text` as one over the other: `\frac{\text{m}}{\text{s}^2}`.
+fn flattened(rest: &[Token]) -> Option<Vec<Token>> {
+    let [frac, open, Token { tok: Tok::Text(_) | Tok::Word(_), .. }, ..] = rest else { return None };
+    if !is_cmd(Some(frac), "frac") || !is(Some(open), '{') {
+        return None;
+    }
+    let middle = rest.iter().position(|t| is(Some(t), '}'))?;
+    let units = |part: &[Token]| {
+        let named = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if unit::word(w.trim()).is_some());
+        let plain = |t: &Token| named(t) || matches!(t.tok, Tok::Num(_) | Tok::Sym('^' | '*' | '{' | '}' | '-'));
+        part.iter().all(plain) && part.iter().any(named)
+    };
+    let (over, under) = (&rest[2..middle], rest[middle + 1..].strip_prefix(&[open.clone()][..])?);
+    let under = under.strip_suffix(&[Token { tok: Tok::Sym('}'), spaced: under.last()?.spaced }][..])?;
+    let faced = rest.iter().any(|t| matches!(t.tok, Tok::Text(_))) || over.len() == 1;
+    if !faced || !units(over) || !units(under) {
+        return None;
+    }
+    let slash = Token { tok: Tok::Sym('/'), spaced: false };
+    let text = |t: &Token| match &t.tok {
+        Tok::Word(w) => Token { tok: Tok::Text(w.clone()), ..t.clone() },
+        _ => t.clone(),
+    };
+    Some(over.iter().map(text).chain([slash]).chain(under.iter().map(text)).collect())
+}
+
 /// Whether a word after a number begins its unit, and is no variable or function.
 fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     if (super::function::is_function(word) && word != "min")
@@ -125,4 +156,39 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
         || (letters == 3 && (spaced || unit::word(word).is_some()))
         || (spaced && (unit::word(word).is_some() || words > 1 || matches!(word, "th" | "st" | "nd" | "rd")))
         || matches!(word, "th" | "st" | "nd" | "rd" | "am" | "pm" | "AM" | "PM")
+}
+
+impl Reader<'_> {
+    /// Feet and inches by their marks: `5'6"`, `5' 6 1/2''`, `66''`.
+    pub(super) fn feet(&self, tokens: &[Token]) -> Option<Value> {
+        let mark = |t: &Token| is(Some(t), '\'');
+        let [Token { tok: Tok::Num(_), .. }, .., last] = tokens else { return None };
+        if !mark(last) || tokens.iter().any(|t| is_cmd(Some(t), "circ")) {
+            return None;
+        }
+        let first = tokens.iter().position(mark)?;
+        let double = tokens.get(first + 1).is_some_and(mark);
+        let foot = |n: i64| Rational::new((n * 254).into(), 10_000.into());
+        let mut terms = Vec::new();
+        let mut rest = tokens;
+        if !double {
+            terms.push(Expr::Mul(vec![scalar(&tokens[..first], self.steps)?, number(foot(12))]));
+            rest = &tokens[first + 1..];
+            if let [dash, inner @ ..] = rest
+                && is(Some(dash), '-')
+            {
+                rest = inner;
+            }
+        }
+        if let [inches @ .., a, b] = rest {
+            if !mark(a) || !mark(b) || inches.iter().any(mark) {
+                return None;
+            }
+            terms.push(Expr::Mul(vec![scalar(inches, self.steps)?, number(foot(1))]));
+        } else if !rest.is_empty() {
+            return None;
+        }
+        let (dimension, one) = unit::word("m")?;
+        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(dimension, one))))
+    }
 }

@@ -7,13 +7,16 @@
 
 mod ball;
 mod binder;
+mod brackets;
 mod calculus;
+mod calendar;
 mod compare;
 mod complex;
 mod decide;
 mod eval;
 mod exact;
 mod expr;
+mod family;
 mod function;
 mod lex;
 mod matrix;
@@ -22,10 +25,13 @@ mod notation;
 mod number_words;
 mod numeral;
 mod parse;
+mod piecewise;
+mod primitive;
 mod region;
 mod relation;
 mod scalar;
 mod sets;
+mod spoken;
 mod text;
 mod unit;
 
@@ -37,7 +43,7 @@ pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 pub use compare::{Comparison, equal};
 pub use expr::Expr;
 pub use parse::{Value, parse};
-pub use text::words;
+pub use text::{formula, roman, words};
 pub use unit::Unit;
 
 /// A budget of steps; a step is some ten nanoseconds of work.

@@ -58,6 +58,9 @@ pub(super) fn scale(word: &str) -> Option<i64> {
         "billion" | "billions" => 1_000_000_000,
         "trillion" | "trillions" => 1_000_000_000_000,
         "dozen" => 12,
+        "score" | "scores" => 20,
+        "pair" | "pairs" | "couple" => 2,
+        "gross" => 144,
         _ => return None,
     })
 }
@@ -121,7 +124,25 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
         any = true;
         at += 1;
     }
+    // "two point five": digits behind the point one by one.
+    if any && words.get(at) == Some(&"point") {
+        let digits = words[at + 1..].iter().map_while(|w| small(w).filter(|n| *n < 10));
+        let (mut over, mut value) = (1i64, Rational::from_integer(total.clone() + group));
+        for digit in digits.take(15) {
+            over *= 10;
+            value += Rational::new(digit.into(), over.into());
+            at += 1;
+        }
+        return (over > 1).then(|| (if negative { -value } else { value }, at + 1));
+    }
     let sign = |value: Rational| if negative { -value } else { value };
+    // "half a dozen".
+    if !any
+        && let [Some(&"half"), Some(&("a" | "an")), Some(n)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
+        && let Some(n) = scale(n)
+    {
+        return Some((sign(Rational::new(n.into(), 2.into())), at + 3));
+    }
     let number = Rational::from_integer(total + group);
     let zero = Rational::from_integer(0.into());
     if let Some(n) = words.get(at).and_then(|w| part(w)) {

@@ -52,6 +52,15 @@ impl Parser<'_> {
         if let Some(e) = self.prefixed(text) {
             return Some(e);
         }
+        // 10C3, 10P3.
+        if let (Some(Token { tok: Tok::Word(w), .. }), Some(Token { tok: Tok::Num(k), .. })) =
+            (self.token(0), self.token(1))
+            && let Some(name) = [("C", "binom"), ("P", "permutations")].iter().find(|(l, _)| l == w).map(|p| p.1)
+            && !is(self.token(2), '_')
+        {
+            self.at += 2;
+            return Some(Expr::Call(name, vec![number(text)?, number(k)?]));
+        }
         // 1A_{16}: digits and letters up to a base.
         let mut digits = text.clone();
         let mut n = 0;

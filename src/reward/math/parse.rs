@@ -20,14 +20,16 @@
 //! number     := digits with thousands separators, a point, repeating digits, an exponent, a base; or words
 //! ```
 
+use super::brackets::inward;
 use super::expr::{Expr, integer};
 use super::lex::{Tok, Token, lex};
 use super::matrix::{Folded, Rows, fold};
+use super::piecewise::{Cases, has_conditions};
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
-use super::scalar::{is, is_cmd, scalar_with_unit};
+use super::scalar::{is, is_cmd, scalar_with_unit, shown};
 use super::unit::{self, Part, Unit};
-use super::{Steps, number_words};
+use super::{Steps, calendar, family, number_words, spoken};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -63,15 +65,28 @@ pub enum Value {
     Ratio(Vec<Expr>),
     /// A time of day in minutes.
     Time(u32),
+    /// A function piece by piece.
+    Cases(Cases),
+    /// `first + k step` for every whole `k`.
+    Family(Expr, Expr),
+    /// A permutation in cycles, each from its smallest number on, in order.
+    Cycles(Vec<Vec<u32>>),
+    /// A day: year, month and day, where they are said.
+    Date(Option<i32>, u8, Option<u8>),
     /// Words.
     Text(String),
 }
 
 /// Reads `text`; what is no mathematics is words.
 pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
-    lex(text, grouped, steps)
-        .and_then(|tokens| Reader { steps }.value(&tokens, 0))
-        .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
+    if let Some(day) = calendar::read(text) {
+        return day;
+    }
+    let read = |text: &str| {
+        let tokens = lex(text, grouped, steps)?;
+        Reader { steps }.value(inward(&tokens).as_deref().unwrap_or(&tokens), 0)
+    };
+    read(text).or_else(|| read(&spoken::signs(text)?)).unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
 
 /// Change of nesting at a token.
@@ -211,8 +226,20 @@ impl Reader<'_> {
             let span = if sign == '+' { zero() } else { negative() };
             return Some(Value::Region(Region::new(vec![span])));
         }
+        if let Some(v) = family::cycles(tokens) {
+            return Some(v);
+        }
         if let Some(v) = self.bracketed(tokens, depth) {
             return v;
+        }
+        if let Some(inner) = family::transposed(tokens)
+            && let Some(Some(Value::Tuple(items))) = self.bracketed(inner, depth)
+            && let Some(rows) = items
+                .iter()
+                .map(|v| if let Value::Scalar(e, None) = v { Some(vec![e.clone()]) } else { None })
+                .collect()
+        {
+            return Some(Value::Matrix(rows));
         }
         if let Some(v) = self.ratio(tokens) {
             return v;
@@ -225,6 +252,9 @@ impl Reader<'_> {
             && number_words::read(&[w.to_lowercase().as_str()]).is_some_and(|(_, used)| used == 1)
         {
             return self.in_words(tokens);
+        }
+        if let Some(length) = self.feet(tokens) {
+            return Some(length);
         }
         self.quantity(tokens).or_else(|| self.in_parts(tokens)).or_else(|| self.in_words(tokens))
     }
@@ -297,13 +327,34 @@ impl Reader<'_> {
 
     /// Rows of a system or an aligned calculation.
     fn environment(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let all = tokens.len();
+        // \left\{ \begin{array} ... \end{array} \right.
+        let tokens = match tokens {
+            [brace, rest @ ..]
+                if is_cmd(Some(brace), "{")
+                    && matches!(&rest.first()?.tok, Tok::Cmd(c) if c.starts_with("begin "))
+                    && matches!(&rest.last()?.tok, Tok::Cmd(c) if c.starts_with("end ")) =>
+            {
+                rest
+            }
+            all => all,
+        };
+        let braced = tokens.len() < all;
         let (Tok::Cmd(open), Tok::Cmd(close)) = (&tokens.first()?.tok, &tokens.last()?.tok) else { return None };
         let kind = open.strip_prefix("begin ")?;
-        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || kind == "array" {
+        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || (kind == "array" && !braced) {
             return None;
         }
+        let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
+        if kind.ends_with("cases") || kind == "array" {
+            let rows = split(&tokens[1..tokens.len() - 1], row)?;
+            let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
+            if has_conditions(&rows) {
+                return Some(self.cases(&rows));
+            }
+        }
         let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
-        let rows = split(&inside, |t| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr"))?;
+        let rows = split(&inside, row)?;
         let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
         // A calculation goes on from line to line; its last line is the result.
         if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
@@ -332,6 +383,11 @@ impl Reader<'_> {
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
             if !items.is_empty() && (condition || whole) {
+                let counts = matches!(&member.last()?.first()?.tok, Tok::Cmd(c) if c == "mathbbZ");
+                let name = member[0].last().map(|t| shown(&t.tok)).unwrap_or_default();
+                if counts && member.len() == 2 {
+                    items = items.into_iter().map(|v| self.repeated(v, &name)).collect();
+                }
                 continue;
             }
             match self.value(part, depth + 1)? {
@@ -361,6 +417,20 @@ impl Reader<'_> {
             }
         }
         one_or_list(items)
+    }
+
+    /// A value with a letter that stands for every whole number, as a family.
+    fn repeated(&self, value: Value, name: &str) -> Value {
+        match &value {
+            Value::Scalar(e, None) => match family::family(e, name, self.steps) {
+                Some((first, step)) => Value::Family(first, step),
+                None => value,
+            },
+            Value::Assignment(x, inner) if x != name => {
+                Value::Assignment(x.clone(), Box::new(self.repeated((**inner).clone(), name)))
+            }
+            _ => value,
+        }
     }
 
     /// A set, tuple or interval that is the whole of `tokens`.
@@ -428,12 +498,25 @@ impl Reader<'_> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
         let parts = split(inside, bar)?;
         let [name, condition] = parts.as_slice() else { return None };
+        if let Some((terms, counter)) = family::generator(name, condition) {
+            let value = self.value(terms, depth + 1)?;
+            return Some(match self.repeated(value, counter) {
+                Value::Assignment(_, v) if matches!(*v, Value::Family(..)) => Some(*v),
+                v @ Value::Family(..) => Some(v),
+                _ => None,
+            });
+        }
         let domain = split(name, names("in"))?;
         variable_of(domain[0])?;
         let value = self.value(condition, depth + 1);
         Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
             (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
+            (Value::Region(r), Some(Some(Value::Named(set)))) if set == "Z" => {
+                let points = r.whole_numbers(self.steps)?;
+                Some(Value::Set(points.into_iter().map(|n| Value::Scalar(integer(n), None)).collect()))
+            }
             (v, None) => Some(v),
+            (Value::Equation(a, b), Some(Some(Value::Region(_)))) => Some(Value::Equation(a, b)),
             (v, _) => Some(Value::Tuple(vec![v])),
         }))
     }

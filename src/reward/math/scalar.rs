@@ -162,16 +162,22 @@ impl<'a> Parser<'a> {
 
     /// `$`, euro and so on before an amount.
     fn currency(&mut self) {
-        let Some(Tok::Sym(c)) = self.peek() else { return };
-        let name = match c {
-            '$' => "$",
-            '\u{20ac}' => "euro",
-            '\u{a3}' => "pound sterling",
-            '\u{a5}' => "yen",
-            '\u{20b9}' => "rupee",
+        let sign = |t: Option<&Token>| match t.map(|t| &t.tok) {
+            Some(Tok::Sym(c)) => unit::CURRENCIES.iter().find(|m| m.0 == *c).map(|m| m.1),
+            _ => None,
+        };
+        let number = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(_), .. }));
+        let (name, length) = match (self.peek(), sign(self.token(0))) {
+            (_, Some(name)) => (name, 1),
+            // R$ 40, CHF 20, Rs. 500.
+            (Some(Tok::Word(w)), None) => match unit::money(w) {
+                Some(name) if sign(self.token(1)).is_some() && number(self.token(2)) => (name, 2),
+                Some(name) if w.len() > 1 && number(self.token(1)) => (name, 1),
+                _ => return,
+            },
             _ => return,
         };
-        self.at += 1;
+        self.at += length;
         if self.unit.is_none() {
             self.unit = unit::unit(&[Part { name: name.to_owned(), power: 1 }]);
         }
@@ -196,8 +202,8 @@ impl<'a> Parser<'a> {
 
     fn begins_factor(&self) -> bool {
         match self.peek() {
-            // Two numbers side by side are no product, unless the second has an exponent's sign of its own.
-            Some(Tok::Num(_)) => false,
+            // Two numbers side by side are no product, unless the first is a factorial.
+            Some(Tok::Num(_)) => self.at > 0 && is(self.tokens.get(self.at - 1), '!'),
             Some(Tok::Word(_)) => true,
             Some(Tok::Text(t)) => super::function::is_function(t.trim()),
             Some(Tok::Cmd(c)) => super::function::begins(c),
@@ -240,6 +246,12 @@ impl<'a> Parser<'a> {
     /// `power := postfix ('^' exponent)?`
     pub(super) fn power(&mut self) -> Option<Expr> {
         let base = self.postfix()?;
+        // 5 \angle 30^\circ: size and direction.
+        if is_cmd(self.token(0), "angle") && !self.bars_or_letters(&base) {
+            self.at += 1;
+            let turn = self.angle()?;
+            return Some(Expr::Mul(vec![base, Expr::Call("cis", vec![turn])]));
+        }
         if let Some(n) = self.degree() {
             if let Some(arc) = self.arc(base.clone(), n) {
                 return Some(arc);
@@ -281,6 +293,36 @@ impl<'a> Parser<'a> {
             base = Expr::Call("factorial", vec![base]);
         }
         Some(base)
+    }
+
+    fn bars_or_letters(&self, base: &Expr) -> bool {
+        base.has_variables() || self.bars > 0
+    }
+
+    /// An angle, in degrees where it says so.
+    pub(super) fn angle(&mut self) -> Option<Expr> {
+        let negative = self.eat('-');
+        let braced = is(self.token(0), '{') || is(self.token(0), '(');
+        let mut angle = if braced { self.argument()? } else { self.turned()? };
+        if let Some(n) = self.degree() {
+            self.at += n;
+            angle = Expr::Call("degree", vec![angle]);
+        }
+        Some(signed(negative, angle))
+    }
+
+    /// A number, constant or fraction, and what it is multiplied with, without a unit.
+    fn turned(&mut self) -> Option<Expr> {
+        let mut factors = vec![self.postfix()?];
+        while matches!(self.peek(), Some(Tok::Cmd(c)) if c == "pi")
+            || matches!(self.peek(), Some(Tok::Word(w)) if w == "pi")
+        {
+            factors.push(self.postfix()?);
+        }
+        if self.eat('/') {
+            factors.push(power(self.postfix()?, integer(-1)));
+        }
+        Some(product(factors))
     }
 
     /// Minutes and seconds of arc behind a degree sign of `n` tokens.

@@ -44,7 +44,23 @@ impl Reader<'_> {
             return None;
         }
         let parts = split(tokens, sign)?;
-        let values: Option<Vec<Value>> = parts.into_iter().map(|p| self.value(p, depth + 1)).collect();
+        // Plain braces hold a set here.
+        let set = |v: Value| match v {
+            Value::List(items) => Value::Set(items),
+            v => v,
+        };
+        let braced = |p: &[Token]| matches!(p.first().map(|t| &t.tok), Some(Tok::Sym('{')));
+        let values: Option<Vec<Value>> = parts
+            .into_iter()
+            .map(|p| {
+                let value = self.value(p, depth + 1)?;
+                Some(match value {
+                    one @ Value::Scalar(..) if braced(p) => Value::Set(vec![one]),
+                    v if braced(p) => set(v),
+                    v => v,
+                })
+            })
+            .collect();
         let Some(values) = values else { return Some(None) };
         let mut regions = Vec::new();
         for v in &values {

@@ -143,6 +143,70 @@ const UNITS: [Entry; 105] = [
     (&["M", "molar"], [-3, 0, 0, 0, 0, 1, 0, 0, 0], 1_000, 1),
 ];
 
+/// Signs of currencies and their names.
+pub(super) const CURRENCIES: [(char, &str); 16] = [
+    ('$', "$"),
+    ('\u{20ac}', "euro"),
+    ('\u{a3}', "pound sterling"),
+    ('\u{a5}', "yen"),
+    ('\u{20b9}', "rupee"),
+    ('\u{20a8}', "rupee"),
+    ('\u{20a9}', "won"),
+    ('\u{20bd}', "ruble"),
+    ('\u{20ba}', "lira"),
+    ('\u{20b1}', "peso"),
+    ('\u{e3f}', "baht"),
+    ('\u{20ab}', "dong"),
+    ('\u{20a6}', "naira"),
+    ('\u{20aa}', "shekel"),
+    ('\u{20b4}', "hryvnia"),
+    ('\u{20bf}', "bitcoin"),
+];
+
+/// Other names and codes of currencies.
+const MONEYS: [(&str, &str); 34] = [
+    ("usd", "$"),
+    ("us$", "$"),
+    ("us", "$"),
+    ("eur", "euro"),
+    ("gbp", "pound sterling"),
+    ("pounds sterling", "pound sterling"),
+    ("british pounds", "pound sterling"),
+    ("jpy", "yen"),
+    ("japanese yen", "yen"),
+    ("inr", "rupee"),
+    ("rs", "rupee"),
+    ("indian rupees", "rupee"),
+    ("rmb", "yuan"),
+    ("cny", "yuan"),
+    ("renminbi", "yuan"),
+    ("krw", "won"),
+    ("rub", "ruble"),
+    ("roubles", "ruble"),
+    ("rouble", "ruble"),
+    ("chf", "franc"),
+    ("swiss francs", "franc"),
+    ("brl", "real"),
+    ("r", "real"),
+    ("reais", "real"),
+    ("mxn", "peso"),
+    ("php", "peso"),
+    ("try", "lira"),
+    ("thb", "baht"),
+    ("sek", "krona"),
+    ("kronor", "krona"),
+    ("pln", "zloty"),
+    ("aud", "australian dollar"),
+    ("cad", "canadian dollar"),
+    ("australian dollars", "australian dollar"),
+];
+
+/// The currency that a name or code says.
+pub(super) fn money(name: &str) -> Option<&'static str> {
+    let lower = name.trim_end_matches('.').to_lowercase();
+    MONEYS.iter().find(|m| m.0 == lower).map(|m| m.1)
+}
+
 /// What stands behind a number.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Unit {
@@ -199,6 +263,13 @@ pub(super) struct Part {
 /// The unit a run of words and signs says.
 pub(super) fn unit(parts: &[Part]) -> Option<Unit> {
     if let [Part { name, power: 1 }] = parts {
+        if let Some(known) = money(name).filter(|_| name.len() > 2 && word(name).is_none()) {
+            return Some(if known == "$" {
+                Unit::Measure(MONEY, Rational::from_integer(1.into()))
+            } else {
+                Unit::Word(known.to_owned())
+            });
+        }
         match name.to_lowercase().as_str() {
             "%" | "percent" | "percentage" | "pct" | "per cent" | "percentage point" | "percentage points" => {
                 return Some(Unit::Percent);

@@ -1,0 +1,156 @@
+//! Functions that are given piece by piece.
+
+use super::Steps;
+use super::decide::{decide, order};
+use super::expr::{Expr, divide, integer, minus, power, var};
+use super::lex::{Tok, Token};
+use super::parse::{Reader, Value, is_comma, is_word, split};
+use super::region::{Region, Span};
+use super::relation::relation_sign;
+use super::scalar::{is, scalar};
+
+/// Most pieces of a function.
+const MAX_PIECES: usize = 12;
+
+/// Values and where they hold; all of one variable.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Cases {
+    variable: String,
+    pieces: Vec<(Expr, Region)>,
+}
+
+impl Reader<'_> {
+    /// The rows of `cases`: a value, then where it holds, or "otherwise".
+    pub(super) fn cases(&self, rows: &[&[Token]]) -> Option<Value> {
+        if rows.len() < 2 || rows.len() > MAX_PIECES {
+            return None;
+        }
+        let (mut pieces, mut rest, mut variable) = (Vec::new(), None, None);
+        for row in rows {
+            let parts = split(row, |t| *t == Tok::Sym('&'))?;
+            let (value, condition) = match parts.as_slice() {
+                [value, condition] => (*value, *condition),
+                // Without a mark between them a comma or "if" parts them.
+                [all] => all.split_at(split_at(all)?),
+                _ => return None,
+            };
+            let value = scalar(without(value), self.steps)?;
+            let condition = without(condition);
+            let last = condition
+                .iter()
+                .all(|t| is_word(&t.tok, &["otherwise", "else", "elsewhere", "in", "all", "other", "cases"]));
+            if last {
+                if rest.replace(value).is_some() {
+                    return None;
+                }
+                continue;
+            }
+            let Value::Region(region) = self.value(condition, 1)? else { return None };
+            let name = region.variable.clone()?;
+            if *variable.get_or_insert_with(|| name.clone()) != name {
+                return None;
+            }
+            pieces.push((value, region));
+        }
+        if let Some(value) = rest {
+            let covered = pieces.iter().fold(Region::new(Vec::new()), |all, (_, r)| all.union(r.clone()));
+            pieces.push((value, covered.complement(self.steps)?));
+        }
+        Some(Value::Cases(Cases { variable: variable?, pieces }))
+    }
+}
+
+/// Where the condition of a row begins.
+fn split_at(row: &[Token]) -> Option<usize> {
+    let begins = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["if", "for", "when", "otherwise", "else"]);
+    row.iter().position(begins).filter(|&n| n > 0)
+}
+
+/// Without commas and the words that begin a condition.
+fn without(mut tokens: &[Token]) -> &[Token] {
+    let idle = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["if", "for", "when", "where", "and", "is"]);
+    while let [first, rest @ ..] = tokens
+        && idle(first)
+    {
+        tokens = rest;
+    }
+    while let [rest @ .., last] = tokens
+        && (idle(last) || is(Some(last), '.'))
+    {
+        tokens = rest;
+    }
+    tokens
+}
+
+impl Cases {
+    /// One expression that holds everywhere.
+    fn everywhere(value: &Expr, variable: &str) -> Cases {
+        Cases { variable: variable.to_owned(), pieces: vec![(value.clone(), Region::new(vec![Span::all()]))] }
+    }
+
+    fn domain(&self) -> Region {
+        self.pieces.iter().fold(Region::new(Vec::new()), |all, (_, r)| all.union(r.clone()))
+    }
+
+    /// True when both hold in the same places and have the same value in each.
+    pub(super) fn same(&self, other: &Cases, steps: &Steps) -> bool {
+        self.domain().same(&other.domain(), steps) && self.agrees(other, steps)
+    }
+
+    /// True when it is the expression wherever it is given, which is everywhere but in single points.
+    pub(super) fn is(&self, value: &Expr, steps: &Steps) -> bool {
+        let gaps = self.domain().complement(steps);
+        let points = gaps
+            .is_some_and(|r| r.spans.iter().all(|s| order(&s.low, &s.high, steps) == Some(std::cmp::Ordering::Equal)));
+        points && self.agrees(&Cases::everywhere(value, &self.variable), steps)
+    }
+
+    fn agrees(&self, other: &Cases, steps: &Steps) -> bool {
+        let mut met = false;
+        for (a, here) in &self.pieces {
+            for (b, there) in &other.pieces {
+                let b = b.replace(&other.variable, &var(&self.variable));
+                let Some(both) = here.intersection(there, steps) else { return false };
+                for span in &both.spans {
+                    met = true;
+                    let within = |e: &Expr| e.replace(&self.variable, &inside(span, &self.variable, steps));
+                    if !decide(&within(a), &within(&b), steps).is_equal() {
+                        return false;
+                    }
+                }
+            }
+        }
+        met
+    }
+}
+
+/// An expression that takes only values inside the interval, whatever the variable's.
+fn inside(span: &Span, name: &str, steps: &Steps) -> Expr {
+    let square = power(var(name), integer(2));
+    match (span.low.is_infinite(), span.high.is_infinite()) {
+        (None, None) if order(&span.low, &span.high, steps) == Some(std::cmp::Ordering::Equal) => span.low.clone(),
+        (None, None) => {
+            let share = divide(square.clone(), Expr::Add(vec![integer(1), square]));
+            Expr::Add(vec![span.low.clone(), Expr::Mul(vec![minus(span.high.clone(), span.low.clone()), share])])
+        }
+        (None, Some(_)) => Expr::Add(vec![span.low.clone(), square]),
+        (Some(_), None) => minus(span.high.clone(), square),
+        _ => var(name),
+    }
+}
+
+/// True when a row of an environment states a relation or a word for "else" behind its value.
+pub(super) fn has_conditions(rows: &[&[Token]]) -> bool {
+    rows.iter().all(|row| {
+        let Some(at) = row.iter().position(|t| is(Some(t), '&')).or_else(|| split_at(row)) else { return false };
+        let condition = &row[at..];
+        let value = &row[..at];
+        !value.is_empty()
+            && value.iter().all(|t| relation_sign(&t.tok).is_none())
+            && condition.iter().any(|t| {
+                relation_sign(&t.tok).is_some()
+                    || is_word(&t.tok, &["otherwise", "else", "elsewhere"])
+                    || matches!(&t.tok, Tok::Cmd(c) if c == "in")
+            })
+    })
+}
