@@ -49,9 +49,9 @@ fn main() -> Result<()> {
     let table = |entries: &BTreeMap<String, PathBuf>, include: &str| {
         entries.iter().map(|(name, path)| format!("    ({name:?}, {include}!({path:?})),\n")).collect::<String>()
     };
-    fs::write(
-        out.join("images.rs"),
-        format!(
+    replace(
+        &out.join("images.rs"),
+        &format!(
             "const SOURCES: &[(&str, &str)] = &[\n{}];\nconst PTX: &[(&str, &str)] = &[\n{}];\n\
              const CUBINS: &[(&str, &[u8])] = &[\n{}];\nconst MANIFEST: &str = {manifest:?};\n",
             table(&sources, "include_str"),
@@ -60,6 +60,13 @@ fn main() -> Result<()> {
         ),
     )?;
     Ok(())
+}
+
+/// Writes a file by renaming: a build folder may be a copy by hard links, and what it shares is not to be changed.
+fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+    let fresh = path.with_extension("new");
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, path)
 }
 
 /// Calls `found` with every file under `folder`, hidden ones left out; a folder that is missing has none.
@@ -114,12 +121,15 @@ fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeM
         let (cubin, from) = (out.join(format!("{name}.cubin")), out.join(format!("{name}.cubin.from")));
         let same = cubin.exists() && fs::read(&from).is_ok_and(|old| old == text);
         if !same {
-            let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(path).arg("-o").arg(&cubin).output();
+            let fresh = out.join(format!("{name}.cubin.new"));
+            let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(path).arg("-o").arg(&fresh).output();
             let done = done.map_err(|e| failed(&e))?;
             if !done.status.success() {
                 return Err(failed(&String::from_utf8_lossy(&done.stderr)));
             }
-            fs::write(&from, &text).map_err(|e| failed(&e))?;
+            fs::rename(&fresh, &cubin).map_err(|e| failed(&e))?;
+            let text = String::from_utf8_lossy(&text);
+            replace(&from, &text).map_err(|e| failed(&e))?;
         }
         Ok((name.to_string(), cubin))
     };
