@@ -1,28 +1,17 @@
 //! Fragment maps and end-to-end cases of mma.sync, ldmatrix and stmatrix, computed from NVIDIA's layout algebra: the
-//! emulator's are equal to the bit. Every sum is a small integer, so no order of summation can differ.
+//! device's are equal to the bit. Every sum is a small integer, so no order of summation can differ.
 
 use base64::Engine;
-use omr::device::emu::Options;
-use omr::device::{Address, Launch};
 use serde_json::Value;
 
-use crate::emulated::Emulated;
 use crate::golden::{dir, json, report};
+use crate::kernels::calibrate::launch;
+use crate::kernels::emu;
 
-const KERNEL: (&str, &str) = ("kernels/isa_golden.cu", include_str!("isa.cu"));
 const LANES: usize = 32;
-const SMEM: usize = 4096;
-const MMA: u64 = 0;
-
-/// One instruction: its operands in, its operands out.
-struct Warp {
-    device: Emulated,
-    memory: Address,
-    rows: Address,
-    a: Address,
-    b: Address,
-    d: Address,
-}
+/// Words of shared memory that `calibrate_matrix` has.
+const MEMORY: usize = 1024;
+const MMA: usize = 0;
 
 #[derive(Default)]
 struct Operands {
@@ -33,37 +22,31 @@ struct Operands {
     d: Vec<f32>,
 }
 
-impl Warp {
-    fn run(instruction: u64, mut operands: Operands) -> Operands {
-        let mut device = Emulated::new(KERNEL, Options::default());
-        let bytes = operands.memory.len();
-        operands.memory.resize(bytes.max(16), 0);
-        operands.rows.resize(LANES, 0);
-        operands.a.resize(LANES * 4, 0);
-        operands.b.resize(LANES * 4, 0);
-        operands.d.resize(LANES * 4, 0.0);
-        let mut warp = Warp {
-            memory: device.put(&operands.memory),
-            rows: device.put_words(&operands.rows),
-            a: device.put_words(&operands.a),
-            b: device.put_words(&operands.b),
-            d: device.put(bytemuck::cast_slice(&operands.d)),
-            device,
-        };
-        let args = [warp.memory, warp.rows, warp.a, warp.b, warp.d, bytes as u64, instruction];
-        warp.device.run("isa_golden", "isa_golden", Launch::new([1, 1, 1], LANES as u32, SMEM), &args).unwrap();
-        operands.a = warp.device.get_words(warp.a, LANES * 4).unwrap();
-        let d = warp.device.get_words(warp.d, LANES * 4).unwrap();
-        operands.d = d.into_iter().map(f32::from_bits).collect();
-        let memory = warp.device.get_words(warp.memory, operands.memory.len() / 4).unwrap();
-        operands.memory = bytemuck::cast_slice(&memory)[..bytes].to_vec();
-        operands
+/// One instruction by one warp.
+fn run(instruction: usize, mut operands: Operands) -> Operands {
+    let bytes = operands.memory.len();
+    operands.memory.resize(MEMORY * 4, 0);
+    operands.rows.resize(LANES, 0);
+    operands.a.resize(LANES * 4, 0);
+    operands.b.resize(LANES * 4, 0);
+    operands.d.resize(LANES * 4, 0.0);
+    let Operands { memory, rows, a, b, d } = operands;
+    let x = [bytemuck::pod_collect_to_vec(&memory), rows, a, b, bytemuck::cast_vec(d)].concat();
+    let y = vec![0; MEMORY + 2 * LANES * 4];
+    let y = launch(&mut emu(), "calibrate_matrix", 1, LANES, &x, &y, bytes / 4, instruction).unwrap();
+    let (memory, registers) = y.split_at(MEMORY);
+    let (a, d) = registers.split_at(LANES * 4);
+    Operands {
+        memory: bytemuck::cast_slice(memory)[..bytes].to_vec(),
+        a: a.to_vec(),
+        d: d.iter().map(|&bits| f32::from_bits(bits)).collect(),
+        ..Operands::default()
     }
 }
 
-/// The instruction's number in isa.cu: registers, 10 more for .trans, 20 more for stmatrix.
-fn number(instruction: &str) -> u64 {
-    let registers: u64 = instruction.split_once(".x").unwrap().1[..1].parse().unwrap();
+/// The instruction's number in calibrate.cu: registers, 10 more for .trans, 20 more for stmatrix.
+fn number(instruction: &str) -> usize {
+    let registers: usize = instruction.split_once(".x").unwrap().1[..1].parse().unwrap();
     let trans = if instruction.ends_with(".trans") { 10 } else { 0 };
     let store = if instruction.starts_with("stmatrix") { 20 } else { 0 };
     registers + trans + store
@@ -106,8 +89,8 @@ fn ldmatrix_and_stmatrix_cases_are_exact() {
         let instruction = number(case["instruction"].as_str().unwrap());
         let memory = base64(&case["smem_b64"]);
         let operands = Operands { memory, rows: numbers(&case["lane_addresses"]), ..Operands::default() };
-        let found = Warp::run(instruction, operands).a;
-        let width = (instruction % 10) as usize;
+        let found = run(instruction, operands).a;
+        let width = instruction % 10;
         let expected = registers(&case["result_regs_b32"]);
         for lane in 0..LANES {
             let (at, end) = (lane * 4, lane * 4 + width);
@@ -125,7 +108,7 @@ fn ldmatrix_and_stmatrix_cases_are_exact() {
             a: source,
             ..Operands::default()
         };
-        let found = Warp::run(instruction, operands).memory;
+        let found = run(instruction, operands).memory;
         assert_eq!(found, base64(&case["smem_after_b64"]), "{}", case["name"]);
         count += 1;
     }
@@ -139,7 +122,7 @@ fn mma_cases_are_exact() {
     let one = &cases["mma_m16n8k16"];
     let d = fragment(&one["c_frag_f32"]);
     let (a, b) = (registers(&one["a_regs_b32"]), registers(&one["b_regs_b32"]));
-    let found = Warp::run(MMA, Operands { a, b, d, ..Operands::default() });
+    let found = run(MMA, Operands { a, b, d, ..Operands::default() });
     assert_eq!(found.d, fragment(&one["d_frag_f32"]));
     let mut count = 1;
     // Two column tiles, each a chain of k16 steps.
@@ -147,7 +130,7 @@ fn mma_cases_are_exact() {
         let mut d = vec![0.0; LANES * 4];
         for step in cases["gemm_16x16x64"]["steps"].as_array().unwrap() {
             let (a, b) = (registers(&step["a_regs"]), registers(&step["b_regs"][tile]));
-            d = Warp::run(MMA, Operands { a, b, d, ..Operands::default() }).d;
+            d = run(MMA, Operands { a, b, d, ..Operands::default() }).d;
             assert_eq!(d, fragment(&step["d_frag_after"][tile]));
             count += 1;
         }
@@ -176,7 +159,7 @@ fn the_mma_maps_place_every_element() {
             operands.b[lane * 4 + element / 2] |= b[n][k] << (16 * (element % 2));
         }
     }
-    let found = Warp::run(MMA, operands).d;
+    let found = run(MMA, operands).d;
     let value = |bits: u32| f32::from_bits(bits << 16);
     for lane in 0..LANES {
         for element in 0..4 {
@@ -195,7 +178,7 @@ fn the_ldmatrix_and_stmatrix_maps_place_every_element() {
     for family in ["ldmatrix_b16", "stmatrix_b16"] {
         for (name, map) in maps[family].as_object().unwrap() {
             let instruction = number(&format!("{}.{name}", family.trim_end_matches("_b16")));
-            let width = (instruction % 10) as usize;
+            let width = instruction % 10;
             // Row r of matrix j is 8 numbers 64 j + 8 r + c, and lane 8 j + r gives its address.
             let rows = numbers(&map["address_lane_to_row"]).into_iter().map(|row| row * 16).collect();
             let number_of = |lane: usize, element: usize| {
@@ -212,7 +195,7 @@ fn the_ldmatrix_and_stmatrix_maps_place_every_element() {
                 }
             }
             if family == "ldmatrix_b16" {
-                let found = Warp::run(instruction, Operands { memory: image, rows, ..Operands::default() }).a;
+                let found = run(instruction, Operands { memory: image, rows, ..Operands::default() }).a;
                 for lane in 0..LANES {
                     let (at, end) = (lane * 4, lane * 4 + width);
                     assert_eq!(found[at..end], fragment[at..end], "{family} {name}: lane {lane}");
@@ -220,7 +203,7 @@ fn the_ldmatrix_and_stmatrix_maps_place_every_element() {
             } else {
                 let memory = vec![0; image.len()];
                 let (a, b) = (fragment.clone(), fragment);
-                let found = Warp::run(instruction, Operands { memory, rows, a, b, ..Operands::default() }).memory;
+                let found = run(instruction, Operands { memory, rows, a, b, ..Operands::default() }).memory;
                 assert_eq!(found, image, "{family} {name}");
             }
             count += 1;

@@ -3,12 +3,12 @@
 
 use std::collections::HashSet;
 
-use omr::device::Device;
+use omr::device::{Device, Kind};
 use omr::engine::{Engine, EngineConfig, Output, Request};
 use omr::model::Model;
 use omr::tensor::DType;
 
-use super::{Schedule, emu, emu_with, emulator};
+use super::{Schedule, emu, emu_with, emulator, kind, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, generate, limits, requests};
 
 /// Answers with the fewest blocks that the engine takes the requests with, and how often one gave its blocks up.
@@ -34,8 +34,11 @@ fn every_way(longest: usize) -> u64 {
     let mut dev = emu();
     let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
     let reference = generate(&model, &mut dev, limits(), &requests);
-    let replays = emulator(&mut dev).counters().replays;
-    assert!(replays > 0, "no decode step was captured");
+    let replays = match skipped("how many decode steps were replayed") {
+        true => 0,
+        false => emulator(&mut dev).counters().replays,
+    };
+    assert!(replays > 0 || kind() == Kind::Cuda, "no decode step was captured");
     let tokens = assert_trained("as it comes", &model, &mut dev, &requests, &reference);
     let distinct: HashSet<_> = reference.iter().map(|o| &o.token_ids).collect();
     assert!(distinct.len() > reference.len() / 2, "{} distinct answers", distinct.len());

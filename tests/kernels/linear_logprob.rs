@@ -1,12 +1,12 @@
 //! kernels/linear_logprob.cu against f64, and the same bits from every tile, batch and schedule.
 
 use half::bf16;
-use omr::device::{Device, Kind, Target};
+use omr::device::{Device, Target};
 use omr::ops::linear_logprob;
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
-use crate::kernels::{Outcome, emu, mutate_sites, mutate_source, same_bits};
+use crate::kernels::{Outcome, emu, kind, mutate_sites, mutate_source, same_bits};
 
 /// (T, V, K): one row, none, V off the segment and off the bitmap's word, several segments, every tile, rows of x that
 /// start on 2, 8 and 16 bytes, more segments than a warp folds at once.
@@ -147,7 +147,7 @@ fn what_is_counted_is_what_is_taken() {
         run(&mut dev, &c, 0, c.t).unwrap();
         dev.high_water()
     };
-    let counted = run(Device::count_for(Target::gpu(Kind::Emu)));
+    let counted = run(Device::count_for(Target::gpu(kind())));
     assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
 }
 

@@ -1,10 +1,13 @@
-//! Kernels on the emulated device. Each file here tests the kernel file of its name; this one holds what they share:
-//! devices, comparisons, "the same bits under every schedule", and the mutation of synchronising calls.
+//! Kernels on the emulated device, or with `OMR_TEST_DEVICE=cuda` on a card. Each file here tests the kernel file of its
+//! name; this one holds what they share: devices, comparisons, "the same bits under every schedule", and the mutation of
+//! synchronising calls. What only the emulator tells is skipped on a card, with a line each.
 
 mod adamw;
 mod attention;
 mod attention_window;
 mod cache;
+pub mod calibrate;
+mod calibrate_sums;
 mod digits;
 mod driver;
 mod embedding;
@@ -32,7 +35,9 @@ mod swiglu;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, OnceLock};
 
+use omr::device::cuda::Cuda;
 use omr::device::emu::{Completion, Emu, Options, Passed, Site};
 use omr::device::{Device, Kind, Plan};
 use omr::tensor::Elem;
@@ -44,6 +49,37 @@ pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Bytes reserved for each region of a test's device; untouched pages cost nothing.
 const REGION_BYTES: usize = 1 << 32;
+
+/// The same on a card, where they are taken.
+const CARD_REGION_BYTES: usize = 2 << 30;
+
+/// The kind of device under test: `OMR_TEST_DEVICE`, the emulator when it is not set.
+pub fn kind() -> Kind {
+    match std::env::var("OMR_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("emu") => Kind::Emu,
+        Ok("cuda") => Kind::Cuda,
+        Ok(other) => panic!("OMR_TEST_DEVICE={other}: expected emu or cuda"),
+    }
+}
+
+/// True on a card, which cannot tell `what`; says so in a line that can be counted.
+pub fn skipped(what: &str) -> bool {
+    let on_card = kind() == Kind::Cuda;
+    if on_card {
+        println!("skipped on a card: {what}");
+    }
+    on_card
+}
+
+/// A card, its memory as other work left it. One at a time: run with `--test-threads=1`.
+fn card() -> omr::error::Result<Device> {
+    // What is open keeps the context: making one takes longer than most tests.
+    static CONTEXT: OnceLock<Mutex<Cuda>> = OnceLock::new();
+    if CONTEXT.get().is_none() {
+        let _ = CONTEXT.set(Mutex::new(Cuda::open(0)?));
+    }
+    Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, &Plan::uniform(CARD_REGION_BYTES))
+}
 
 /// How a device schedules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,12 +125,16 @@ pub fn emu_with(schedule: Schedule) -> Device {
     emu_of(schedule.options()).unwrap()
 }
 
-/// A device with options of its own.
+/// A device with options of its own; a card has none of them.
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
+    if kind() == Kind::Cuda {
+        assert!(options.sources.is_empty(), "kernels of a test's own run on the emulator alone");
+        return card();
+    }
     Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, &Plan::uniform(REGION_BYTES))
 }
 
-/// The emulator behind a device, for its counters and sites.
+/// The emulator behind a device, for its counters and sites; see [`skipped`].
 pub fn emulator(dev: &mut Device) -> &mut Emu {
     dev.driver().unwrap().as_any().downcast_mut::<Emu>().unwrap()
 }
@@ -171,6 +211,9 @@ pub fn mutate_sites_on(
     schedules: usize,
     probe: impl Fn(&mut Device) -> Outcome,
 ) {
+    if skipped(&format!("calls left out of {files:?}")) {
+        return run(&probe, &mut device(Schedule::FIXED)).unwrap_or_else(|e| panic!("red: {e}"));
+    }
     let ours = |site: &Site| files.iter().any(|f| site.file == *f || f.ends_with('/') && site.file.starts_with(f));
     let schedules = Schedule::several(schedules);
     let mut sites: BTreeMap<Passed, Option<String>> = BTreeMap::new();
@@ -234,6 +277,9 @@ fn few_sites_are_exempt() {
 /// Replaces `from`, which stands once in `file` (as `rms_norm`, or a header as `common/gemm.cuh`), by `to`, and demands
 /// that `probe` goes red under one of `schedules` schedules: the probe sees an error a person could make.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
+    if skipped(&format!("{from:?} as {to:?} in {file}")) {
+        return;
+    }
     let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
     let (_, text) = omr::device::images::sources().iter().find(|(path, _)| *path == name).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");

@@ -8,7 +8,7 @@ use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
 use omr::train::step;
 
-use super::{emu, emulator};
+use super::{emu, emulator, skipped};
 use crate::engine::parity;
 
 /// A forward pass of a text with one picture, through two blocks and two layers.
@@ -81,6 +81,9 @@ fn picture() -> Arc<ImageInput> {
 
 #[test]
 fn a_forward_pass_shows_its_parts_layers_and_kernels() {
+    if skipped("which ranges were opened") {
+        return;
+    }
     let mut dev = emu();
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
     let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);

@@ -6,7 +6,7 @@ use omr::device::{Device, Region};
 use omr::ops::rows;
 use omr::tensor::{DType, Tensor};
 
-use crate::kernels::{Outcome, Schedule, emu_with, emulator, mutate_sites};
+use crate::kernels::{Outcome, Schedule, emu_with, emulator, mutate_sites, skipped};
 
 /// Two pinned buffers full, and a bit.
 const LONG: usize = (33 << 20) / 4;
@@ -66,6 +66,9 @@ fn a_receiver_that_is_gone_ends_it() {
     drop(receiver);
     dev.begin_readback(&[tensor.span()], sender).unwrap();
     dev.finish_readback().unwrap();
+    if skipped("how often the host waited") {
+        return;
+    }
     let waits = emulator(&mut dev).counters().synchronizations;
     dev.finish_readback().unwrap();
     assert_eq!(emulator(&mut dev).counters().synchronizations, waits, "nothing is left to wait for");

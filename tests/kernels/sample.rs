@@ -1,14 +1,14 @@
 //! kernels/sample.cu: on equal logits the CPU's tokens and log-probs, always.
 
 use half::bf16;
-use omr::device::{Device, Kind, Region, Target};
+use omr::device::{Device, Region, Target};
 use omr::ops::linear_logprob;
 use omr::ops::philox::Random;
 use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
-use crate::kernels::{Outcome, Schedule, emu, emu_with, mutate_sites, mutate_source, same_bits};
+use crate::kernels::{Outcome, Schedule, emu, emu_with, kind, mutate_sites, mutate_source, same_bits};
 
 /// Rows of logits and how each is drawn.
 struct Case {
@@ -163,7 +163,7 @@ fn what_is_counted_is_what_is_taken() {
         from_logits(&mut dev, &c, 0, 5).unwrap();
         dev.high_water()
     };
-    let counted = run(Device::count_for(Target::gpu(Kind::Emu)));
+    let counted = run(Device::count_for(Target::gpu(kind())));
     assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
 }
 

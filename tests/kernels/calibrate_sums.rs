@@ -1,0 +1,190 @@
+//! How mma.sync adds: the emulator is one fp32 chain of fused products over ascending k; a card aligns the products of
+//! a block and cuts what is below. What a card does is printed beside models of it, and held to a bound.
+
+use half::bf16;
+use omr::device::Device;
+
+use crate::kernels::calibrate::launch;
+use crate::kernels::inputs::random;
+use crate::kernels::{emu, kind};
+
+/// Columns of k of one instruction.
+const STEP: usize = 16;
+
+/// Tiles of one warp: A [16][k] and B [8][k] of each.
+struct Tiles {
+    k: usize,
+    a: Vec<Vec<f32>>,
+    b: Vec<Vec<f32>>,
+}
+
+impl Tiles {
+    fn new(count: usize, k: usize, mut value: impl FnMut() -> f32) -> Tiles {
+        let mut matrix = |rows: usize| -> Vec<f32> { (0..rows * k).map(|_| value()).collect() };
+        let (a, b) = (0..count).map(|_| (matrix(16), matrix(8))).unzip();
+        Tiles { k, a, b }
+    }
+
+    /// The products' sums [tile][16][8], which begin at `start`.
+    fn run(&self, dev: &mut Device, mode: usize, start: f32) -> Vec<Vec<f32>> {
+        let steps = self.k / STEP;
+        let pair = |m: &[f32], row: usize, k: usize| {
+            let bits = |k: usize| u32::from(bf16::from_f32(m[row * self.k + k]).to_bits());
+            bits(k) | bits(k + 1) << 16
+        };
+        let mut x = Vec::new();
+        for a in &self.a {
+            for (step, lane) in (0..steps).flat_map(|s| (0..32).map(move |l| (s, l))) {
+                let (row, k) = (lane / 4, step * STEP + 2 * (lane % 4));
+                x.extend([pair(a, row, k), pair(a, row + 8, k), pair(a, row, k + 8), pair(a, row + 8, k + 8)]);
+            }
+        }
+        for b in &self.b {
+            for (step, lane) in (0..steps).flat_map(|s| (0..32).map(move |l| (s, l))) {
+                let k = step * STEP + 2 * (lane % 4);
+                x.extend([pair(b, lane / 4, k), pair(b, lane / 4, k + 8)]);
+            }
+        }
+        let tiles = self.a.len();
+        let y = launch(dev, "calibrate_mma", tiles, 32, &x, &vec![start.to_bits(); tiles * 128], steps, mode).unwrap();
+        let place = |found: &[u32]| {
+            let mut d = vec![0.0; 128];
+            for (i, &bits) in found.iter().enumerate() {
+                let (lane, register) = (i / 4, i % 4);
+                d[(lane / 4 + 8 * (register / 2)) * 8 + 2 * (lane % 4) + register % 2] = f32::from_bits(bits);
+            }
+            d
+        };
+        y.chunks(128).map(place).collect()
+    }
+
+    /// Every sum beside its products.
+    fn each(&self, sums: &[Vec<f32>], mut see: impl FnMut(f32, &[f64])) {
+        for (tile, d) in sums.iter().enumerate() {
+            for (i, &sum) in d.iter().enumerate() {
+                let at = |k: usize| {
+                    let (a, b) = (self.a[tile][i / 8 * self.k + k], self.b[tile][i % 8 * self.k + k]);
+                    f64::from(bf16::from_f32(a).to_f32()) * f64::from(bf16::from_f32(b).to_f32())
+                };
+                see(sum, &(0..self.k).map(at).collect::<Vec<f64>>());
+            }
+        }
+    }
+}
+
+/// A way to add. Products of bf16 are exact in f64, and so is a block of them where exponents lie within 37 of another.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Model {
+    /// One fused multiply-add after the other.
+    Chain,
+    /// Blocks of this many, each exact and rounded once, to nearest.
+    Nearest(usize),
+    /// Blocks of this many with the sum so far, cut where so many bits follow the 24 of the largest, then cut to f32.
+    Cut(usize, i32),
+}
+
+impl Model {
+    fn all() -> impl Iterator<Item = Model> {
+        let blocks = [4, 8, 16];
+        let cut = blocks.into_iter().flat_map(|b| (0..4).map(move |bits| Model::Cut(b, bits)));
+        [Model::Chain].into_iter().chain(blocks.map(Model::Nearest)).chain(cut)
+    }
+
+    fn sum(self, start: f32, products: &[f64]) -> f32 {
+        match self {
+            Model::Chain => products.iter().fold(start, |s, p| (f64::from(s) + p) as f32),
+            Model::Nearest(block) => {
+                let add = |s: f32, block: &[f64]| (block.iter().sum::<f64>() + f64::from(s)) as f32;
+                products.chunks(block).fold(start, add)
+            }
+            Model::Cut(block, bits) => products.chunks(block).fold(start, |s, block| {
+                let terms = || block.iter().copied().chain([f64::from(s)]);
+                let largest = terms().map(f64::abs).fold(0.0, f64::max);
+                if largest == 0.0 {
+                    return 0.0;
+                }
+                let unit = (f64::from(exponent(largest)) - 23.0 - f64::from(bits)).exp2();
+                cut(terms().map(|t| (t / unit).trunc()).sum::<f64>() * unit)
+            }),
+        }
+    }
+}
+
+fn exponent(x: f64) -> i32 {
+    (x.to_bits() >> 52 & 0x7ff) as i32 - 1023
+}
+
+/// Rounded to f32 toward zero.
+fn cut(x: f64) -> f32 {
+    let near = x as f32;
+    if f64::from(near).abs() > x.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
+}
+
+/// Prints which models give the device's bits; the number of sums that [`Model::Chain`] gives.
+fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
+    let models: Vec<Model> = Model::all().collect();
+    let (mut equal, mut count) = (vec![0; models.len()], 0);
+    tiles.each(sums, |sum, products| {
+        count += 1;
+        for (equal, model) in equal.iter_mut().zip(&models) {
+            *equal += usize::from(model.sum(0.0, products).to_bits() == sum.to_bits());
+        }
+    });
+    for (equal, model) in equal.iter().zip(&models) {
+        println!("  mma, {what}: {model:?} gives {equal} of {count}");
+    }
+    (equal[0], count)
+}
+
+#[test]
+fn sums_are_within_the_bound_of_any_order() {
+    let mut random = random(1);
+    for (what, k, spread) in [("normal numbers", 16, 0), ("a chain of 32", 512, 0), ("exponents apart", 64, 12)] {
+        let tiles = Tiles::new(8, k, || random.normal() * (random.next_u32() as f32 / 4e9 * spread as f32).exp2());
+        let sums = tiles.run(&mut emu(), 0, 0.0);
+        let (chain, count) = explained(what, &tiles, &sums);
+        assert!(chain == count || kind() == omr::device::Kind::Cuda, "the emulator is one chain");
+        let mut worst = 0.0f64;
+        tiles.each(&sums, |sum, products| {
+            let exact = products.iter().sum::<f64>();
+            let scale = products.iter().map(|p| p.abs()).sum::<f64>();
+            worst = worst.max((f64::from(sum) - exact).abs() / scale);
+        });
+        // A cut of every term and of every sum: 2^-23 of what was added so far, twice.
+        let bound = 2.0 * k as f64 * (-23f64).exp2();
+        println!("  mma, {what}: largest error {worst:.2e} of the sum of absolute values, bound {bound:.2e}");
+        assert!(worst <= bound);
+        assert_eq!(tiles.run(&mut emu(), 0, 0.0), sums, "the same again");
+        assert_eq!(tiles.run(&mut emu(), 1, 0.0), sums, "B from the other half of a fragment");
+    }
+}
+
+/// 16 products of one beside a larger sum: where they begin to be lost tells block and guard bits.
+#[test]
+fn small_products_beside_a_large_sum() {
+    let ones = Tiles::new(1, STEP, || 1.0);
+    for bits in 20..30 {
+        let start = 2f32.powi(bits);
+        let sum = ones.run(&mut emu(), 2, start)[0][0];
+        println!("  mma, 2^{bits} and 16 ones: 2^{bits} + {}", sum - start);
+        assert!(bits >= 24 || sum == start + 16.0, "exact below 2^24");
+        assert!(sum >= start && f64::from(sum) - f64::from(start) <= 32.0);
+    }
+}
+
+#[test]
+fn models_differ_where_they_should() {
+    let products = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+    let sums = |start: f32| Model::all().map(|m| m.sum(start, &products) - start).collect::<Vec<f32>>();
+    assert!(sums(1024.0).iter().all(|s| *s == 8.0));
+    let large = sums(2f32.powi(24));
+    // To even at each of the chain's eight steps; blocks of eight are exact; without guard bits all ones are cut.
+    assert_eq!(
+        Model::all()
+            .zip(large)
+            .filter(|(m, _)| matches!(m, Model::Chain | Model::Nearest(8) | Model::Cut(8, _)))
+            .map(|(_, s)| s)
+            .collect::<Vec<_>>(),
+        [0.0, 8.0, 0.0, 8.0, 8.0, 8.0]
+    );
+}
