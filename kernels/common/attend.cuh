@@ -91,13 +91,13 @@ __device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int seq
 }
 
 // Copies `count` rows of `dim` elements to ROWS rows of HD, zeros elsewhere: a key that does not exist must not bring
-// NaN to the product with its zero probability. `at(row)` is the address of a row below count.
-template <int HD, int ROWS, class At>
+// NaN to the product with its zero probability. `at(row)` is the address of a row below count. By a CTA of COPIERS.
+template <int HD, int ROWS, int COPIERS = THREADS, class At>
 __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, int count, int dim, bool wide) {
     if (wide) {
         constexpr int PIECES = HD / 8;
 #pragma unroll 4
-        for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
+        for (int i = threadIdx.x; i < ROWS * PIECES; i += COPIERS) {
             int row = i / PIECES, column = i % PIECES * 8;
             bool real = row < count && column < dim;
             const bf16* from = real ? at(row) + column : at(0);
@@ -106,7 +106,7 @@ __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, i
     } else {
         constexpr int PIECES = HD / 2;
 #pragma unroll 1
-        for (int i = threadIdx.x; i < ROWS * PIECES; i += THREADS) {
+        for (int i = threadIdx.x; i < ROWS * PIECES; i += COPIERS) {
             int row = i / PIECES, column = i % PIECES * 2;
             bool real = row < count && column < dim;
             const bf16* from = real ? at(row) + column : at(0);
@@ -138,6 +138,14 @@ __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const i
     }
 }
 
+template <int N>
+__device__ __forceinline__ void clear(isa::Acc (&o)[N]) {
+#pragma unroll
+    for (int tile = 0; tile < N; tile++) {
+        o[tile].zero();
+    }
+}
+
 // Scores of 16 rows with 8 TILES keys. Lane l holds, of tile t, keys 8 t + 2 (l % 4) + {0, 1} for rows l / 4 (elements
 // 0, 1) and l / 4 + 8 (elements 2, 3).
 template <int HD, int TILES>
@@ -145,10 +153,7 @@ __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> 
                                        const isa::Shared<bf16>* keys) {
     // Two tiles a load: lanes 0..15 address the first one's halves of the step, the others the second one's.
     const isa::Shared<bf16>* row = keys + (lane() / 16 * 8 + lane() % 8) * PITCH<HD> + lane() / 8 % 2 * 8;
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        s[tile].zero();
-    }
+    clear(s);
 #pragma unroll
     for (int step = 0; step < HD / 16; step++) {
         isa::Frag<4> k[TILES / 2];
@@ -228,6 +233,56 @@ __device__ __forceinline__ float quad_sum(float x) {
     return x + isa::shfl_xor(x, 2);
 }
 
+// Adds to sums over 8 N dimensions from 8 first_tile on, laid out as scores, rows of shared memory under their weights:
+// STEPS times 16 of them.
+template <int HD, int N, int STEPS>
+__device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
+                                      int first_tile) {
+    const isa::Shared<bf16>* row = values + lane() % 16 * PITCH<HD> + first_tile * 8;
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        if constexpr (N % 2 == 0) {
+            // Two tiles a load: the upper sixteen lanes address the second one.
+            isa::Frag<4> v[N / 2];
+#pragma unroll
+            for (int pair = 0; pair < N / 2; pair++) {
+                if (first_tile + 2 * pair < HD / 8) {
+                    isa::ldmatrix_trans(v[pair], row + step * 16 * PITCH<HD> + pair * 16 + lane() / 16 * 8);
+                    isa::mma<0>(o[2 * pair], p[step], v[pair]);
+                    isa::mma<1>(o[2 * pair + 1], p[step], v[pair]);
+                }
+            }
+        } else {
+            isa::Frag<2> v[N];
+#pragma unroll
+            for (int tile = 0; tile < N; tile++) {
+                if (first_tile + tile < HD / 8) {
+                    isa::ldmatrix_trans(v[tile], row + step * 16 * PITCH<HD> + tile * 8);
+                    isa::mma(o[tile], p[step], v[tile]);
+                }
+            }
+        }
+    }
+}
+
+// Such sums times the factors of a lane's two rows, in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows
+// that share a tile with others differ in nothing else.
+template <int HD, int N>
+__device__ __forceinline__ void stage(isa::Acc (&o)[N], const float (&factor)[2], isa::Shared<bf16>* staged,
+                                      int first_tile) {
+#pragma unroll
+    for (int tile = 0; tile < N; tile++) {
+        if (first_tile + tile < HD / 8) {
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                isa::Shared<bf16>* to = staged + (lane() / 4 + 8 * i) * PITCH<HD> + lane() % 4 * 2;
+                float x = o[tile][2 * i] * factor[i] + 0.0f, y = o[tile][2 * i + 1] * factor[i] + 0.0f;
+                isa::store<uint32_t>(to + (first_tile + tile) * 8, pack(x, y));
+            }
+        }
+    }
+}
+
 // Running maximum (times scale and log2 e), sum and un-normalised output of a lane's two rows; the output covers
 // 8 N dimensions, laid out as scores.
 template <int N>
@@ -236,10 +291,7 @@ struct State {
     float m[2], l[2];
 
     __device__ __forceinline__ void reset() {
-#pragma unroll
-        for (int tile = 0; tile < N; tile++) {
-            o[tile].zero();
-        }
+        clear(o);
         m[0] = m[1] = minus_infinity();
         l[0] = l[1] = 0.0f;
     }
@@ -316,49 +368,14 @@ struct State {
     template <int HD, int STEPS>
     __device__ __forceinline__ void weigh(const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
                                           int first_tile) {
-        const isa::Shared<bf16>* row = values + lane() % 16 * PITCH<HD> + first_tile * 8;
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            if constexpr (N % 2 == 0) {
-                // Two tiles a load: the upper sixteen lanes address the second one.
-                isa::Frag<4> v[N / 2];
-#pragma unroll
-                for (int pair = 0; pair < N / 2; pair++) {
-                    if (first_tile + 2 * pair < HD / 8) {
-                        isa::ldmatrix_trans(v[pair], row + step * 16 * PITCH<HD> + pair * 16 + lane() / 16 * 8);
-                        isa::mma<0>(o[2 * pair], p[step], v[pair]);
-                        isa::mma<1>(o[2 * pair + 1], p[step], v[pair]);
-                    }
-                }
-            } else {
-                isa::Frag<2> v[N];
-#pragma unroll
-                for (int tile = 0; tile < N; tile++) {
-                    if (first_tile + tile < HD / 8) {
-                        isa::ldmatrix_trans(v[tile], row + step * 16 * PITCH<HD> + tile * 8);
-                        isa::mma(o[tile], p[step], v[tile]);
-                    }
-                }
-            }
-        }
+        attend::weigh<HD>(o, p, values, first_tile);
     }
 
-    // out = o / l in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows that share a tile with others
-    // differ in nothing else.
+    // out = o / l in bf16, to rows of shared memory.
     template <int HD>
     __device__ __forceinline__ void stage(isa::Shared<bf16>* staged, int first_tile) {
         float inverse[2] = {1.0f / l[0], 1.0f / l[1]};
-#pragma unroll
-        for (int tile = 0; tile < N; tile++) {
-            if (first_tile + tile < HD / 8) {
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    isa::Shared<bf16>* to = staged + (lane() / 4 + 8 * i) * PITCH<HD> + lane() % 4 * 2;
-                    float x = o[tile][2 * i] * inverse[i] + 0.0f, y = o[tile][2 * i + 1] * inverse[i] + 0.0f;
-                    isa::store<uint32_t>(to + (first_tile + tile) * 8, pack(x, y));
-                }
-            }
-        }
+        attend::stage<HD>(o, inverse, staged, first_tile);
     }
 
     // The log-sum-exp (natural logarithm, scale included) of the warp's rows `from`..`rows.to`.

@@ -9,6 +9,7 @@ use crate::tensor::{DType, Elem, Tensor};
 
 mod backward;
 pub(crate) mod launch;
+mod launch_bwd;
 mod pair;
 pub use backward::bwd;
 

@@ -4,7 +4,7 @@ use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::attend::Heads;
 use omr::ops::attention;
-use omr::tensor::DType;
+use omr::tensor::{DType, Elem};
 
 use crate::kernels::inputs::{blank, cpu, normals, up};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, near, same_bits};
@@ -25,7 +25,13 @@ pub fn heads(q: usize, kv: usize, dim: usize) -> Heads {
     Heads { q, kv, dim }
 }
 
+/// Numbers in f64.
+pub fn wide<T: Elem>(x: &[T]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(x.to_f32())).collect()
+}
+
 /// Sequences and their packed rows.
+#[derive(Clone)]
 pub struct Case {
     pub heads: Heads,
     pub cu: Vec<u32>,
@@ -62,10 +68,14 @@ impl Case {
         Ok(results)
     }
 
-    /// The same in f64 for every row, and nothing rounded.
+    /// The same in f64, and nothing rounded.
     pub fn formula(&self, causal: bool) -> (Vec<f64>, Vec<f64>) {
+        self.formula_of(&wide(&self.qkv), causal)
+    }
+
+    /// The same of the rows `x`.
+    pub fn formula_of(&self, x: &[f64], causal: bool) -> (Vec<f64>, Vec<f64>) {
         let (dim, width, heads) = (self.heads.dim, self.heads.qkv_len(), self.heads);
-        let x: Vec<f64> = self.qkv.iter().map(|x| f64::from(x.to_f32())).collect();
         let (mut out, mut lse) = (vec![0.0; self.t() * heads.out_len()], vec![0.0; self.t() * heads.q]);
         for w in self.cu.windows(2) {
             let (from, to) = (w[0] as usize, w[1] as usize);
@@ -101,10 +111,8 @@ impl Case {
         near(&format!("{what}: out beside the formula"), &out, &want, FORMULA)?;
         near(&format!("{what}: lse beside the formula"), &lse, &want_lse, LSE)?;
         let (cpu, cpu_lse) = self.run(&mut cpu(), causal, self.t())?;
-        let wide = |x: &[bf16]| x.iter().map(|x| f64::from(x.to_f32())).collect::<Vec<_>>();
         let norm = near(&format!("{what}: out beside the CPU"), &out, &wide(&cpu), CPU)?;
-        let cpu_lse: Vec<f64> = cpu_lse.iter().map(|&x| f64::from(x)).collect();
-        near(&format!("{what}: lse beside the CPU"), &lse, &cpu_lse, LSE)?;
+        near(&format!("{what}: lse beside the CPU"), &lse, &wide(&cpu_lse), LSE)?;
         println!("{what}: {norm:.1e} from the CPU");
         Ok(())
     }

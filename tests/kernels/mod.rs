@@ -4,6 +4,7 @@
 
 mod adamw;
 mod attention;
+mod attention_bwd;
 mod attention_window;
 mod cache;
 pub mod calibrate;

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use super::launch::check_heads;
 use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
-use super::{Blocks, check_rows};
-use crate::device::{Cpu, Device, Isa, Parts, Pool, Region, cpu_kernel};
+use super::{Blocks, check_rows, launch_bwd};
+use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
 use crate::ops::check::{self, by_dtype};
@@ -15,7 +16,8 @@ use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). qkv, out, lse,
-/// cu_seqlens and max_seqlen as forward had and left them, dout as out. Errors on other shapes.
+/// cu_seqlens and max_seqlen as forward had and left them, dout as out. Errors on other shapes; on a GPU on a head_dim
+/// above 128, and what cu_seqlens holds is not looked at.
 #[allow(clippy::too_many_arguments)]
 pub fn bwd(
     dev: &mut Device,
@@ -37,14 +39,26 @@ pub fn bwd(
     check::tensor(OP, "dout", dout, qkv.dtype, &[t, heads.out_len()])?;
     check::tensor(OP, "lse", lse, DType::F32, &[t, heads.q])?;
     check::tensor(OP, "dqkv", dqkv, qkv.dtype, &[t, heads.qkv_len()])?;
+    let setting = Setting::new(qkv.dtype, heads, scale);
     let mark = dev.mark(Region::Workspace);
+    if dev.kind().is_gpu() {
+        check_heads(OP, qkv.dtype, heads)?;
+        let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
+        let operands = launch_bwd::Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta };
+        let done = match dev.on() {
+            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, operands, heads, causal, scale, setting),
+            _ => Ok(()),
+        };
+        dev.release(mark);
+        return done;
+    }
     let blocks = Blocks::most(t, cu_seqlens);
     let packed = dev.alloc(Region::Workspace, DType::F32, &[blocks.max(1), heads.kv * KeyTile::len(heads)])?;
     let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
     let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
-            let call = Call { heads, causal, scale, max_seqlen, setting: Setting::new(qkv.dtype, heads, scale) };
+            let call = Call { heads, causal, scale, max_seqlen, setting };
             by_dtype!(qkv.dtype, backward(cpu, call, [qkv, out, dout, lse, cu_seqlens], [dqkv, packed, delta, scratch]))
         }
         None => Ok(()),

@@ -1,0 +1,375 @@
+// Backward of attention: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO, with P = exp2(s c - lse), dS = P (dO V^T - D).
+// qkv, dqkv [T, (q + 2 kv) dim] and out, dout [T, q dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q] f32.
+// Grids (slots, kv heads), 8 warps: dq 128 rows (token, head of the group), 16 a warp; then dkv 128 keys, 16 a warp.
+// Bound by mma.sync: 14 rows keys dim flops (half of it under a causal mask); floor at the sm_80 tensor rate.
+// Reference: src/ops/attention/backward.rs on the CPU; bench: omr bench, attention bwd.
+// registers attention_bwd_dq_hd16 <= 128
+// registers attention_bwd_dq_hd32 <= 168
+// registers attention_bwd_dq_hd64 <= 255
+// registers attention_bwd_dq_hd80 <= 255
+// registers attention_bwd_dq_hd128 <= 255
+// registers attention_bwd_dkv_hd16 <= 128
+// registers attention_bwd_dkv_hd32 <= 168
+// registers attention_bwd_dkv_hd64 <= 255
+// registers attention_bwd_dkv_hd80 <= 255
+// registers attention_bwd_dkv_hd128 <= 255
+#include "common/attend.cuh"
+
+// Two kernels, each of whose CTAs owns what it writes, so that nothing is added by atomics and every element is one
+// chain: dQ over ascending keys, dK and dV over ascending rows, the group's heads fastest. They compute S and dP twice,
+// 7 products for 5. One kernel would add dQ to fp32 in memory for each block of 128 keys instead, in ticket order: at
+// dim 128, 1,024 bytes to L2 and back a row and block against 65,536 flops, which at 42 bytes (L2) and 3,000 flops
+// (mma.sync) a nanosecond and SM is 24 ns against 22; before the waits for tickets, 4 bytes of scratch an element of
+// dQ, and the passes that zero and round it.
+// dkv holds scores transposed, its keys as rows: P^T and dS^T are left operands as they are, and no score leaves the
+// registers of its warp in either kernel. The left operands of S and dP are in registers throughout.
+namespace attention_bwd {
+
+using attend::PITCH;
+using attend::WARP_ROWS;
+
+constexpr int WARPS = 8;
+constexpr int THREADS = WARPS * attend::WARP;
+// Rows of a CTA of dq; keys of a CTA of dkv.
+constexpr int OWNED = WARPS * WARP_ROWS;
+// Keys of a stage of dq; rows of a stage of dkv.
+constexpr int KEYS = 64;
+constexpr int ROWS = 64;
+constexpr int NEVER = 0x7fffffff;
+// Rows whose scores a warp of dkv holds at a time, beside the sums and the left operands of its keys.
+template <int HD>
+constexpr int STRIP = HD > 96 ? 16 : 32;
+
+struct Args {
+    const bf16* qkv;
+    const bf16* out;
+    const bf16* dout;
+    const float* lse;
+    const uint32_t* cu_seqlens;
+    bf16* dqkv;
+    float* delta;  // D: dq writes it, dkv reads it
+    int sequences, q_heads, kv_heads, dim;
+    int causal;
+    int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
+    float scale, scale_log2e;
+};
+
+// A sequence and one key head: its rows (token, head of the group), heads fastest, and its keys.
+struct Place {
+    int group, tokens, rows;
+    int stride, out_stride;  // elements between tokens
+    int64_t q, k, v;         // where they begin in qkv and dqkv
+    int64_t out, sums;       // where the rows begin in out and dout; in lse and delta
+
+    __device__ __forceinline__ Place(const Args& args, int sequence, int head, int group) : group(group) {
+        int start = args.cu_seqlens[sequence];
+        tokens = (int)args.cu_seqlens[sequence + 1] - start;
+        rows = tokens * group;
+        stride = (args.q_heads + 2 * args.kv_heads) * args.dim;
+        out_stride = args.q_heads * args.dim;
+        q = (int64_t)start * stride + head * group * args.dim;
+        k = (int64_t)start * stride + (args.q_heads + head) * args.dim;
+        v = k + args.kv_heads * args.dim;
+        out = (int64_t)start * out_stride + head * group * args.dim;
+        sums = (int64_t)start * args.q_heads + head * group;
+    }
+
+    // Of row `row`, from the first one.
+    __device__ __forceinline__ int64_t sum_of(int row, const Args& args) const {
+        return (int64_t)(row / group) * args.q_heads + row % group;
+    }
+};
+
+// Rows (token, head of the group) of qkv, dqkv, out or dout from row `from` on.
+struct HeadRows {
+    const bf16* data;
+    int stride, group, dim, from;
+
+    __device__ __forceinline__ const bf16* operator()(int row) const {
+        return data + (int64_t)((from + row) / group) * stride + (from + row) % group * dim;
+    }
+};
+
+// Pairs of a lane's two rows (row, row + 8) in the layout of a left operand, one k16 step after the other: f(step,
+// register, pair of row 0 or 1 that begins at column). A row below `count` exists; what does not is zero.
+template <int HD, class At>
+__device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], const At& at, int row, int count, int dim) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        bool real = row + 8 * i < count;
+        const bf16* from = at(real ? row + 8 * i : 0) + attend::lane() % 4 * 2;
+#pragma unroll
+        for (int j = 0; j < HD / 8; j++) {
+            bool inside = real && j * 8 + attend::lane() % 4 * 2 < dim;
+            to[j / 2][j % 2 * 2 + i] = inside ? isa::load<uint32_t>(from + j * 8) : 0u;
+        }
+    }
+}
+
+// The dot products of a lane's two rows with rows of the same layout.
+template <int HD, class At>
+__device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[HD / 16], const At& at, int row, int count,
+                                         int dim) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        bool real = row + 8 * i < count;
+        const bf16* from = at(real ? row + 8 * i : 0) + attend::lane() % 4 * 2;
+        sum[i] = 0.0f;
+#pragma unroll
+        for (int j = 0; j < HD / 8; j++) {
+            bool inside = real && j * 8 + attend::lane() % 4 * 2 < dim;
+            uint32_t x = inside ? isa::load<uint32_t>(from + j * 8) : 0u, y = rows[j / 2][j % 2 * 2 + i];
+            sum[i] = fmaf(lo(x), lo(y), sum[i]);
+            sum[i] = fmaf(hi(x), hi(y), sum[i]);
+        }
+        sum[i] = attend::quad_sum(sum[i]);
+    }
+}
+
+// Sums of a warp's sixteen rows times `scale`, by way of `staged`, to the rows of dqkv from `from` on.
+template <int HD>
+__device__ __forceinline__ void write(isa::Acc (&sums)[HD / 8], float scale, isa::Shared<bf16>* staged, bf16* to,
+                                      const Place& place, int group, int from, int rows, const Args& args) {
+    float factor[2] = {scale, scale};
+    attend::stage<HD>(sums, factor, staged, 0);
+    isa::sync_warp();
+    attend::Rows out{nullptr, to, nullptr, 0, place.stride, 0, group, args.dim, 0, 0, 0, 0, 0.0f, (bool)args.wide};
+    attend::write_rows<HD>(out, staged, from, rows, attend::lane(), attend::WARP);
+}
+
+template <int HD>
+struct KeySmem {
+    isa::Shared<bf16> k[2][KEYS * PITCH<HD>];
+    isa::Shared<bf16> v[2][KEYS * PITCH<HD>];
+};
+
+// dS of a warp's sixteen rows, in the place of dP. `masked`: some row does not see all keys of the stage.
+__device__ __forceinline__ void row_grads(isa::Acc (&s)[KEYS / 8], isa::Acc (&dp)[KEYS / 8], const float (&lse)[2],
+                                          const float (&delta)[2], float scale_log2e, bool masked,
+                                          const int (&visible)[2]) {
+#pragma unroll
+    for (int tile = 0; tile < KEYS / 8; tile++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float p = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -lse[e / 2]));
+            dp[tile][e] = p * (dp[tile][e] - delta[e / 2]);
+        }
+    }
+    if (masked) {
+#pragma unroll
+        for (int tile = 0; tile < KEYS / 8; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                int key = tile * 8 + attend::lane() % 4 * 2 + e % 2;
+                dp[tile][e] = key < visible[e / 2] ? dp[tile][e] : 0.0f;
+            }
+        }
+    }
+}
+
+template <int HD>
+__device__ __forceinline__ void dq(const Args& args) {
+    auto& smem = isa::smem<KeySmem<HD>>();
+    int group = args.q_heads / args.kv_heads, dim = args.dim, tile;
+    // Under a causal mask the last rows of a sequence see the most keys: the longest work first.
+    int sequence = attend::sequence_of<OWNED>(gridDim.x - 1 - blockIdx.x, args.cu_seqlens, args.sequences, group, tile);
+    Place place(args, sequence, blockIdx.y, group);
+    int from = tile * OWNED;
+    if (from >= place.rows) {
+        return;
+    }
+    int to = min(from + OWNED, place.rows);
+    int keys = args.causal ? (to - 1) / group + 1 : place.tokens;
+    attend::KeyRows k{args.qkv + place.k, place.stride}, v{args.qkv + place.v, place.stride};
+    attend::copy_rows<HD, KEYS, THREADS>(smem.k[0], k, keys, dim, args.wide);
+    attend::copy_rows<HD, KEYS, THREADS>(smem.v[0], v, keys, dim, args.wide);
+    isa::cp_async_commit();
+
+    int mine = from + attend::warp() * WARP_ROWS, row = attend::lane() / 4;
+    isa::Frag<4> q[HD / 16], dout[HD / 16];
+    isa::Acc sums[HD / 8];
+    float lse[2], delta[2];
+    int visible[2];
+    HeadRows outs{args.dout + place.out, place.out_stride, group, dim, mine};
+    load_fragments<HD>(q, HeadRows{args.qkv + place.q, place.stride, group, dim, mine}, row, to - mine, dim);
+    load_fragments<HD>(dout, outs, row, to - mine, dim);
+    outs.data = args.out + place.out;
+    dot_rows<HD>(delta, dout, outs, row, to - mine, dim);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int r = mine + row + 8 * i;
+        lse[i] = 0.0f;
+        visible[i] = 0;
+        if (r < to) {
+            int64_t at = place.sums + place.sum_of(r, args);
+            visible[i] = args.causal ? r / group + 1 : place.tokens;
+            lse[i] = args.lse[at] * math::LOG2_E;
+            if (attend::lane() % 4 == 0) {
+                args.delta[at] = delta[i];
+            }
+        }
+    }
+    // Keys that the warp's first and last row see.
+    int least = args.causal ? mine / group + 1 : place.tokens;
+    int most = mine >= to ? 0 : args.causal ? (min(mine + WARP_ROWS, to) - 1) / group + 1 : place.tokens;
+    attend::clear(sums);
+#pragma unroll 1
+    for (int begin = 0; begin < keys; begin += KEYS) {
+        int stage = begin / KEYS % 2, next = begin + KEYS;
+        isa::cp_async_wait<0>();
+        // These keys are there, and no warp is at those before.
+        isa::sync_cta();
+        if (next < keys) {
+            k.data += KEYS * k.stride;
+            v.data += KEYS * v.stride;
+            attend::copy_rows<HD, KEYS, THREADS>(smem.k[stage ^ 1], k, keys - next, dim, args.wide);
+            attend::copy_rows<HD, KEYS, THREADS>(smem.v[stage ^ 1], v, keys - next, dim, args.wide);
+            isa::cp_async_commit();
+        }
+        if (begin < most) {
+            isa::Acc s[KEYS / 8], dp[KEYS / 8];
+            isa::Frag<4> ds[KEYS / 16];
+            int seen[2] = {visible[0] - begin, visible[1] - begin};
+            attend::scores<HD>(s, q, smem.k[stage]);
+            attend::scores<HD>(dp, dout, smem.v[stage]);
+            row_grads(s, dp, lse, delta, args.scale_log2e, least < next, seen);
+            attend::round_probabilities(ds, dp);
+            attend::weigh<HD>(sums, ds, smem.k[stage], 0);
+        }
+    }
+    // No warp reads keys.
+    isa::sync_cta();
+    isa::Shared<bf16>* staged = smem.k[0] + attend::warp() * WARP_ROWS * PITCH<HD>;
+    write<HD>(sums, args.scale, staged, args.dqkv + place.q, place, group, mine, to, args);
+}
+
+template <int HD>
+struct RowSmem {
+    isa::Shared<bf16> q[2][ROWS * PITCH<HD>];
+    isa::Shared<bf16> dout[2][ROWS * PITCH<HD>];
+    isa::Shared<float> lse[2][ROWS];
+    isa::Shared<float> delta[2][ROWS];
+};
+
+// Rows from `from` on to a stage, zeros for those that do not exist: they add nothing, because their dO and Q are zero.
+template <int HD>
+__device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int from, const Place& place, const Args& args) {
+    int count = place.rows - from;
+    HeadRows q{args.qkv + place.q, place.stride, place.group, args.dim, from};
+    HeadRows dout{args.dout + place.out, place.out_stride, place.group, args.dim, from};
+    attend::copy_rows<HD, ROWS, THREADS>(smem.q[stage], q, count, args.dim, args.wide);
+    attend::copy_rows<HD, ROWS, THREADS>(smem.dout[stage], dout, count, args.dim, args.wide);
+    if (threadIdx.x < 2 * ROWS) {
+        int row = threadIdx.x % ROWS;
+        bool real = row < count, first = threadIdx.x < ROWS;
+        const float* sums = (first ? args.lse : args.delta) + place.sums;
+        isa::Shared<float>* cell = first ? &smem.lse[stage][row] : &smem.delta[stage][row];
+        isa::cp_async<4>(cell, real ? sums + place.sum_of(from + row, args) : sums, real ? 4 : 0);
+    }
+}
+
+// P and dS of a warp's sixteen keys with 8 TILES rows, in the places of the scores and of dP. Key i sees the rows from
+// first[i] on; `masked`: some key does not see all.
+template <int TILES>
+__device__ __forceinline__ void key_grads(isa::Acc (&s)[TILES], isa::Acc (&dp)[TILES],
+                                          const isa::Shared<float>* lse, const isa::Shared<float>* delta,
+                                          float scale_log2e, bool masked, const int (&first)[2]) {
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        int row = tile * 8 + attend::lane() % 4 * 2;
+        float2 sum = isa::load<float2>(lse + row), d = isa::load<float2>(delta + row);
+        float base[2] = {sum.x * math::LOG2_E, sum.y * math::LOG2_E};
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            s[tile][e] = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -base[e % 2]));
+            dp[tile][e] = s[tile][e] * (dp[tile][e] - (e % 2 ? d.y : d.x));
+        }
+    }
+    if (masked) {
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                bool seen = tile * 8 + attend::lane() % 4 * 2 + e % 2 >= first[e / 2];
+                s[tile][e] = seen ? s[tile][e] : 0.0f;
+                dp[tile][e] = seen ? dp[tile][e] : 0.0f;
+            }
+        }
+    }
+}
+
+template <int HD>
+__device__ __forceinline__ void dkv(const Args& args) {
+    auto& smem = isa::smem<RowSmem<HD>>();
+    int group = args.q_heads / args.kv_heads, dim = args.dim, tile;
+    int sequence = attend::sequence_of<OWNED>(blockIdx.x, args.cu_seqlens, args.sequences, 1, tile);
+    Place place(args, sequence, blockIdx.y, group);
+    if (tile * OWNED >= place.tokens) {
+        return;
+    }
+    int mine = tile * OWNED + attend::warp() * WARP_ROWS;
+    int from = args.causal ? tile * OWNED * group : 0;
+    copy_stage<HD>(smem, 0, from, place, args);
+    isa::cp_async_commit();
+    isa::Frag<4> k[HD / 16], v[HD / 16];
+    isa::Acc dk[HD / 8], dv[HD / 8];
+    attend::KeyRows keys{args.qkv + place.k + (int64_t)mine * place.stride, place.stride};
+    load_fragments<HD>(k, keys, attend::lane() / 4, place.tokens - mine, dim);
+    keys.data = args.qkv + place.v + (int64_t)mine * place.stride;
+    load_fragments<HD>(v, keys, attend::lane() / 4, place.tokens - mine, dim);
+    attend::clear(dk);
+    attend::clear(dv);
+    // From where on rows see the warp's first key, and all of its keys.
+    int some = mine >= place.tokens ? NEVER : args.causal ? mine * group : 0;
+    int all = args.causal ? (mine + WARP_ROWS - 1) * group : 0;
+    int key = args.causal ? (mine + attend::lane() / 4) * group : 0;
+    int stage = 0;
+#pragma unroll 1
+    for (; from < place.rows; from += ROWS) {
+        isa::cp_async_wait<0>();
+        // These rows are there, and no warp is at those before.
+        isa::sync_cta();
+        if (from + ROWS < place.rows) {
+            copy_stage<HD>(smem, stage ^ 1, from + ROWS, place, args);
+            isa::cp_async_commit();
+        }
+#pragma unroll 1
+        for (int strip = 0; strip < min(ROWS, place.rows - from); strip += STRIP<HD>) {
+            int row = from + strip;
+            if (row + STRIP<HD> <= some) {
+                continue;
+            }
+            constexpr int N = STRIP<HD>;
+            const isa::Shared<bf16>*q = smem.q[stage] + strip * PITCH<HD>, *dout = smem.dout[stage] + strip * PITCH<HD>;
+            isa::Acc s[N / 8], dp[N / 8];
+            isa::Frag<4> p[N / 16], ds[N / 16];
+            int first[2] = {key - row, key - row + (args.causal ? 8 * group : 0)};
+            attend::scores<HD>(s, k, q);
+            attend::scores<HD>(dp, v, dout);
+            key_grads(s, dp, smem.lse[stage] + strip, smem.delta[stage] + strip, args.scale_log2e, row < all, first);
+            attend::round_probabilities(p, s);
+            attend::weigh<HD>(dv, p, dout, 0);
+            attend::round_probabilities(ds, dp);
+            attend::weigh<HD>(dk, ds, q, 0);
+        }
+        stage ^= 1;
+    }
+    // No warp reads rows.
+    isa::sync_cta();
+    isa::Shared<bf16>* staged = smem.q[0] + attend::warp() * WARP_ROWS * PITCH<HD>;
+    write<HD>(dk, args.scale, staged, args.dqkv + place.k, place, 1, mine, place.tokens, args);
+    isa::sync_warp();
+    write<HD>(dv, 1.0f, staged, args.dqkv + place.v, place, 1, mine, place.tokens, args);
+}
+}  // namespace attention_bwd
+
+KERNEL(attention_bwd_dq_hd16, attention_bwd::Args, attention_bwd::THREADS, 2) { attention_bwd::dq<16>(args); }
+KERNEL(attention_bwd_dq_hd32, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dq<32>(args); }
+KERNEL(attention_bwd_dq_hd64, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dq<64>(args); }
+KERNEL(attention_bwd_dq_hd80, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dq<80>(args); }
+KERNEL(attention_bwd_dq_hd128, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dq<128>(args); }
+KERNEL(attention_bwd_dkv_hd16, attention_bwd::Args, attention_bwd::THREADS, 2) { attention_bwd::dkv<16>(args); }
+KERNEL(attention_bwd_dkv_hd32, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dkv<32>(args); }
+KERNEL(attention_bwd_dkv_hd64, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dkv<64>(args); }
+KERNEL(attention_bwd_dkv_hd80, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dkv<80>(args); }
+KERNEL(attention_bwd_dkv_hd128, attention_bwd::Args, attention_bwd::THREADS, 1) { attention_bwd::dkv<128>(args); }
