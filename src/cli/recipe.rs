@@ -301,7 +301,7 @@ impl Recipe<'_> {
         let command = config.reward.command();
         let scorer =
             self.context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "rl.reward"), Some(&self.dir))?;
-        let job = rl::Job::new(&dir, config, scorer)?;
+        let mut job = rl::Job::new(&dir, config, scorer)?;
         let plan = job.plan(self.context.target())?;
         self.context.say(&format!("rl: {} questions; {}", job.questions.len(), memory::line(&plan)));
         let mut device = self.context.device(&plan)?;

@@ -23,7 +23,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let scorer =
         context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), Some(&args.run.out))?;
     let judge = scorer.describe();
-    let job = Job::new(&args.run.out, config.clone(), scorer)?;
+    let mut job = Job::new(&args.run.out, config.clone(), scorer)?;
     let plan = job.plan(context.target())?;
     if job.left_out > 0 {
         context.say(&format!("{} prompts over max_prompt_length are left out", job.left_out));

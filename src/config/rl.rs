@@ -241,7 +241,7 @@ settings! {
         /// Tokens computed at once: a mini-batch is cut at sequence borders into micro-batches of at most this many.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_max_token_len_per_gpu", published: "33792";
-        /// Memory the run may take, in GiB; null takes all of a card's and, on the CPU, as much as it wants. What passes
+        /// Memory the run may take, in GiB; null takes all of a card and, on the CPU, as much as is wanted. What passes
         /// keep follows from it; the result does not.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.

@@ -69,7 +69,7 @@ settings! {
         /// Tokens computed at once: a batch is cut at row borders into micro-batches of at most this many.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
-        /// Memory the run may take, in GiB; null takes all of a card's and, on the CPU, as much as it wants. What passes
+        /// Memory the run may take, in GiB; null takes all of a card and, on the CPU, as much as is wanted. What passes
         /// keep follows from it; the result does not.
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.

@@ -251,8 +251,9 @@ pub fn is_truncated(output: &Output) -> bool {
 }
 
 /// Rows of the vision cache: those of the largest `count` questions, so that no image is computed twice.
-pub fn vision_rows(questions: &[Question], count: usize) -> usize {
-    let mut rows: Vec<usize> = questions.iter().map(|q| q.prompt.images.iter().map(|image| image.rows).sum()).collect();
+pub fn vision_rows<'a>(questions: impl IntoIterator<Item = &'a Question>, count: usize) -> usize {
+    let sum = |q: &Question| q.prompt.images.iter().map(|image| image.rows).sum();
+    let mut rows: Vec<usize> = questions.into_iter().map(sum).collect();
     rows.sort_unstable_by_key(|&r| std::cmp::Reverse(r));
     rows.iter().take(count).sum()
 }

@@ -11,6 +11,7 @@ pub mod filter;
 pub mod kl;
 pub mod metrics;
 pub mod overlong;
+pub mod plan;
 pub mod rollouts_file;
 pub mod run;
 pub mod update;

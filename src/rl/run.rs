@@ -18,24 +18,24 @@ use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::image::Processor;
-use crate::model::{Grads, Keep, Model, ModelConfig, Policy};
+use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::observe::Observer;
 use crate::ops::policy_loss::PolicyLoss;
-use crate::ops::sample::SamplingParams;
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::advantage;
 use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::overlong::OverlongBuffer;
+use crate::rl::plan;
 use crate::rl::rollouts_file::{self, RolloutRow};
 use crate::rl::update::{self, Experience};
 use crate::task::{Task, VerifiedRows};
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 use crate::train::metrics;
+use crate::train::plan::gib_to_bytes;
 use crate::train::sft::finished_steps;
-use crate::train::step::{self, Sequence};
 use crate::train::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 
 /// An RL job: config, questions and where results go.
@@ -56,6 +56,8 @@ pub struct Job {
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
     model_config: ModelConfig,
+    levels: Levels,
+    num_kv_blocks: Option<usize>,
     total_steps: u64,
 }
 
@@ -102,6 +104,8 @@ impl Job {
         Ok(Job {
             dir: dir.to_owned(),
             model,
+            levels: Levels::default(),
+            num_kv_blocks: config.rollout.num_kv_blocks,
             config,
             task,
             questions,
@@ -124,34 +128,15 @@ impl Job {
         finished_steps(&self.dir).is_some_and(|steps| steps >= self.total_steps)
     }
 
-    /// Bytes each region needs: the larger of a rollout's and an update's, both run on a device that only counts.
-    pub fn plan(&self, target: Target) -> Result<Plan> {
-        let config = &self.config;
-        let (mut dev, model) = Trainer::plan(&self.model, config.dtype, config.optim(), target)?;
-        if config.use_kl_loss {
-            Model::empty(&mut dev, self.model_config.clone(), DType::of(config.dtype, target.kind))?;
-        }
+    /// Bytes each region needs: the larger of a rollout's and an update's; see [`plan::rl`]. Passes then keep what the plan
+    /// says, and the cache of keys has its size.
+    pub fn plan(&mut self, target: Target) -> Result<Plan> {
+        let target = target.within(gib_to_bytes(self.config.max_memory_gib));
         let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let mut largest: Vec<&Question> = self.questions.iter().collect();
-        largest.sort_by_key(|q| std::cmp::Reverse(q.prompt.token_ids.len()));
-        largest.truncate(config.train_batch_size);
-        ask::plan(&mut dev, &model, &largest, self.asking(0, allowed))?;
-        let longest = self.questions.iter().max_by_key(|q| q.prompt.token_ids.len());
-        let Some(longest) = longest else { return Ok(dev.high_water()) };
-        let mut input_ids = longest.prompt.token_ids.clone();
-        let prompt_len = input_ids.len();
-        input_ids.resize(prompt_len + config.max_response_length, 0);
-        let loss_mask: Vec<bool> = (0..input_ids.len()).map(|t| t >= prompt_len).collect();
-        let images = &longest.prompt.pixels;
-        let sequence = Sequence { input_ids: &input_ids, images, prompt_len, loss_mask: &loss_mask };
-        let count = (config.micro_batch_tokens / input_ids.len()).max(1);
-        let mut grads = Grads::new(&mut dev, &model.layout)?;
-        let policy = self.policy(allowed);
-        let forward = step::forward(&mut dev, &model, &vec![sequence; count], policy, Keep::All, true)?;
-        let zeros = vec![0.0; forward.log_prob.len()];
-        forward.backward(&mut dev, &mut grads, &zeros, None)?;
-        Ok(dev.high_water())
+        let (planned, num_kv_blocks) =
+            plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.questions)?;
+        (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
+        Ok(planned.memory)
     }
 
     /// Trains to the end, or to the next signal.
@@ -328,7 +313,8 @@ impl Job {
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
                 grads.zero(dev)?;
-                let seen = update::accumulate(dev, &trainer.model, &mut grads, batch, questions, policy, config)?;
+                let seen =
+                    update::accumulate(dev, &trainer.model, &mut grads, batch, questions, policy, config, self.levels)?;
                 if !seen.stats.loss.is_finite() {
                     return Err(Error::NonFinite { step: trainer.step + 1, what: "the policy loss".to_owned() });
                 }
@@ -376,12 +362,7 @@ impl Job {
         let r = &self.config.rollout;
         Asking {
             engine: self.engine_config(step, allowed),
-            sampling: SamplingParams {
-                temperature: r.temperature as f32,
-                top_p: r.top_p as f32,
-                top_k: u32::try_from(r.top_k).unwrap_or(0),
-                min_p: r.min_p as f32,
-            },
+            sampling: plan::sampling(&self.config),
             n: r.n,
             max_tokens: self.config.max_response_length,
             stop_token_ids: &self.stop_token_ids,
@@ -391,18 +372,8 @@ impl Job {
     }
 
     fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
-        let r = &self.config.rollout;
-        EngineConfig {
-            max_num_seqs: r.max_num_seqs,
-            max_num_batched_tokens: r.max_num_batched_tokens,
-            max_model_len: self.config.max_prompt_length + self.config.max_response_length,
-            num_kv_blocks: r.num_kv_blocks,
-            vision_rows: ask::vision_rows(&self.questions, self.config.train_batch_size),
-            enable_prefix_caching: r.enable_prefix_caching,
-            allowed: Some(allowed),
-            seed: self.config.seed,
-            step,
-        }
+        let vision_rows = ask::vision_rows(&self.questions, self.config.train_batch_size);
+        plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
     }
 
     fn trainer_config(&self) -> Result<TrainerConfig> {

@@ -7,7 +7,7 @@ use crate::config::RlConfig;
 use crate::device::Device;
 use crate::engine::ask::{Question, Rollout};
 use crate::error::Result;
-use crate::model::{Grads, Keep, Model, Policy};
+use crate::model::{Grads, Keep, Levels, Model, Policy};
 use crate::ops::policy_loss::{self, Batch, Denominators, PolicyLoss, PolicyStats};
 use crate::rl::correction::ProbsDiff;
 use crate::train::step::{self, Sequence};
@@ -46,7 +46,8 @@ impl Experience {
         }
     }
 
-    fn sequence<'a>(&'a self, questions: &[&'a Question]) -> Sequence<'a> {
+    /// It as a sequence to be trained on.
+    pub fn sequence<'a>(&'a self, questions: &[&'a Question]) -> Sequence<'a> {
         let prompt = &questions[self.question].prompt;
         Sequence {
             input_ids: &self.input_ids,
@@ -81,6 +82,7 @@ impl Seen {
 ///
 /// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others and
 /// forward only, for the figures: what their backward would add is exactly 0.
+#[allow(clippy::too_many_arguments)]
 pub fn accumulate(
     dev: &mut Device,
     model: &Model,
@@ -89,6 +91,7 @@ pub fn accumulate(
     questions: &[&Question],
     policy: Policy,
     config: &RlConfig,
+    levels: Levels,
 ) -> Result<Seen> {
     let loss = PolicyLoss::from(config);
     let whole = response_borders(batch);
@@ -110,7 +113,7 @@ pub fn accumulate(
         for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
             let part = &group[range];
             let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
-            let forward = step::forward(dev, model, &sequences, policy, Keep::All, true)?;
+            let forward = step::forward(dev, model, &sequences, policy, levels, true)?;
             seen.tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
             let part = Part::new(part);
             let batch = part.batch();

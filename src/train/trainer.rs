@@ -1,6 +1,6 @@
 //! What SFT and RL share: model and optimizer in memory, checkpoints on disk, the update, the final model.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::data::whole;
-use crate::device::{Device, Plan, Region, Target};
+use crate::device::{Device, Plan, Region};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Model, ModelConfig};
+use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
 use crate::tensor::DType;
@@ -95,15 +95,6 @@ impl Trainer {
         let saved_step = checkpoint.filter(|c| c.path.starts_with(&config.dir)).map(|c| c.step);
         let saving = None;
         Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step, saving })
-    }
-
-    /// Memory for weights and optimizer state of the model in `dir`, counted.
-    pub fn plan(dir: &Path, dtype: Dtype, optim: OptimConfig, target: Target) -> Result<(Device, Model)> {
-        let mut dev = Device::count_for(target);
-        let config = ModelConfig::load(&dir.join("config.json"))?;
-        let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        Optimizer::new(&mut dev, &model.layout, optim)?;
-        Ok((dev, model))
     }
 
     /// The learning rate of the next update.

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use omr::config::SftConfig;
+use std::sync::Arc;
+
+use omr::config::{RlConfig, RolloutConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::observe::Silent;
+use omr::reward::Scorer;
+use omr::rl::run::Job as RlJob;
 use omr::train::sft::Job;
 
-use super::tiny::{Outcome, sft_config};
+use super::tiny::{Outcome, rl_config, sft_config};
 
 /// Runs the job in exactly its plan's memory, and returns the plan.
 fn planned(dir: &Path, config: &SftConfig, threads: usize) -> Plan {
@@ -43,7 +47,7 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     let whole = Outcome::of(&out("all"));
     let gib = |bytes: usize| Some(bytes as f64 / f64::from(1 << 30));
     let (mut totals, mut refused) = (vec![all.total()], None);
-    for i in 0.. {
+    for i in 0..40 {
         let budget = all.total() - i * all.total() / 40;
         let config = SftConfig { max_memory_gib: gib(budget), ..config.clone() };
         let mut job = Job::new(&out("refused"), config.clone()).unwrap();
@@ -66,4 +70,86 @@ fn less_memory_changes_what_is_kept_and_no_bit() {
     assert!(totals.len() > 2, "{totals:?}");
     let Some(Error::Input { place, hint, .. }) = refused else { panic!("{refused:?}") };
     assert!(place == "memory" && hint.unwrap().contains("micro_batch_tokens"));
+}
+
+/// Runs an RL job in exactly its plan's memory. Returns the plan and what was taken of it.
+fn planned_rl(dir: &Path, config: &RlConfig) -> [Plan; 2] {
+    let mut job = RlJob::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
+    let plan = job.plan(Target::cpu(2)).unwrap();
+    let mut dev = Device::cpu(&plan, 2, Isa::detect()).unwrap();
+    job.run(&mut dev, &Silent).unwrap();
+    [plan, dev.high_water()]
+}
+
+/// Responses of three tokens from a model that knows nothing: in some step all of them are of full length, and a
+/// mini-batch holds every question, so that it is the one that was planned for.
+fn full_length(dir: &Path) -> RlConfig {
+    let config = rl_config(dir);
+    sft_config(dir);
+    RlConfig {
+        model: Some(dir.join("base")),
+        train_batch_size: 12,
+        ppo_mini_batch_size: 12,
+        rollout: RolloutConfig { n: 2, ..config.rollout.clone() },
+        max_response_length: 3,
+        total_training_steps: Some(3),
+        micro_batch_tokens: 4096,
+        ..config
+    }
+}
+
+#[test]
+fn rl_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = full_length(dir.path());
+    for (name, use_kl_loss, max_num_seqs) in [("updates", false, 6), ("kl", true, 6), ("rollouts", false, 60)] {
+        let rollout = RolloutConfig { max_num_seqs, ..config.rollout.clone() };
+        let config = RlConfig { use_kl_loss, rollout, ..config.clone() };
+        let [plan, taken] = planned_rl(&dir.path().join(name), &config);
+        for region in Region::ALL {
+            let exact = region != Region::Workspace || name != "rollouts";
+            // Planned is a prefill of as many blocks copied, sequences and tokens as the limits allow at once.
+            assert!(plan.bytes(region) >= taken.bytes(region), "{name}: {}", region.name());
+            assert!(!exact || plan.bytes(region) == taken.bytes(region), "{name}: {} of {plan:?}", region.name());
+        }
+    }
+    // Responses that end when they like and micro-batches of any make.
+    for micro_batch_tokens in [90, 256] {
+        let config = RlConfig { micro_batch_tokens, ..rl_config(dir.path()) };
+        let [plan, taken] = planned_rl(&dir.path().join(micro_batch_tokens.to_string()), &config);
+        assert_eq!(plan.max(&taken), plan);
+    }
+}
+
+#[test]
+fn rollouts_and_updates_share_their_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = full_length(dir.path());
+    let plan = |config: &RlConfig| {
+        let scorer = Arc::new(Scorer::rules(config.reward.mode));
+        RlJob::new(dir.path(), config.clone(), scorer).unwrap().plan(Target::cpu(1))
+    };
+    let overlay = |config: &RlConfig| plan(config).unwrap().bytes(Region::Overlay);
+    let with = |blocks: usize| RlConfig {
+        rollout: RolloutConfig { num_kv_blocks: Some(blocks), ..config.rollout.clone() },
+        ..config.clone()
+    };
+    // Below what updates take, the cache costs nothing; above it takes its own size: two layers of k and v, one key
+    // head of 16, 128 keys, f32.
+    let block = 2 * 2 * 16 * 128 * 4;
+    let update = overlay(&with(1));
+    let free = update / block;
+    assert_eq!(overlay(&with(free / 2)), update);
+    assert_eq!(overlay(&with(2 * free)) - overlay(&with(2 * free - 7)), 7 * block);
+
+    // A cache that is not configured takes what there is.
+    let large = RlConfig { rollout: RolloutConfig { max_num_seqs: 10 * free, ..config.rollout.clone() }, ..config };
+    let all = plan(&large).unwrap().total();
+    let budget = all - 2 * free * block;
+    let limited = RlConfig { max_memory_gib: Some(budget as f64 / f64::from(1 << 30)), ..large.clone() };
+    let found = plan(&limited).unwrap().total();
+    assert!(found <= budget && found + 2 * block > budget, "{found} of {budget}");
+    let refused = RlConfig { max_memory_gib: Some(1e-3), ..large };
+    let Err(Error::Input { place, hint, .. }) = plan(&refused) else { panic!("planned") };
+    assert!(place == "memory" && hint.unwrap().contains("rollout.max_num_seqs"));
 }

@@ -1,0 +1,230 @@
+//! The plan of an RL run: rollouts and updates, both counted, on one card's memory. They are never live together, so KV
+//! pages, vision cache and decoding's scratch lie where gradients and activations lie (DESIGN section 6).
+
+use std::sync::Arc;
+
+use crate::config::RlConfig;
+use crate::device::{Device, Plan, Region, Target, Work};
+use crate::engine::ask::{self, Question};
+use crate::engine::{Engine, EngineConfig, Request};
+use crate::error::Result;
+use crate::model::{Levels, Model, ModelConfig, Policy};
+use crate::ops::attend::BLOCK;
+use crate::ops::sample::SamplingParams;
+use crate::rl::update::{self, Experience};
+use crate::tensor::{DType, Tensor};
+use crate::train::levels::{self, Counted};
+use crate::train::plan::{Largest, Planned, Size, Training, largest_pass};
+
+/// The keys that make a run smaller.
+const LOWER: &str =
+    "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or image_max_pixels";
+
+/// The engine's limits for questions with `vision_rows` rows of images in the largest batch.
+pub fn engine_config(
+    config: &RlConfig,
+    vision_rows: usize,
+    num_kv_blocks: Option<usize>,
+    allowed: Tensor,
+    step: u64,
+) -> EngineConfig {
+    let r = &config.rollout;
+    EngineConfig {
+        max_num_seqs: r.max_num_seqs,
+        max_num_batched_tokens: r.max_num_batched_tokens,
+        max_model_len: config.max_prompt_length + config.max_response_length,
+        num_kv_blocks,
+        vision_rows,
+        enable_prefix_caching: r.enable_prefix_caching,
+        allowed: Some(allowed),
+        seed: config.seed,
+        step,
+    }
+}
+
+/// How tokens are picked.
+pub fn sampling(config: &RlConfig) -> SamplingParams {
+    let r = &config.rollout;
+    SamplingParams {
+        temperature: r.temperature as f32,
+        top_p: r.top_p as f32,
+        top_k: u32::try_from(r.top_k).unwrap_or(0),
+        min_p: r.min_p as f32,
+    }
+}
+
+/// The plan of `config` over `questions`: the larger of a rollout's and an update's in each region. Where `target` has a
+/// limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
+/// `allowed` has one bit an id. Errors when neither fits.
+pub fn rl(
+    model_config: ModelConfig,
+    config: &RlConfig,
+    target: Target,
+    allowed: &[u32],
+    questions: &[Question],
+) -> Result<(Planned, Option<usize>)> {
+    let mut training = Training::new(model_config.clone(), config.dtype, config.optim(), target)?;
+    let reference = match config.use_kl_loss {
+        true => Some(Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?),
+        false => None,
+    };
+    let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
+    let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
+    let questions: Vec<&Question> = questions.iter().collect();
+    let batches = largest_mini_batches(config, &training.model, &questions);
+
+    let Training { dev, model, .. } = &mut training;
+    let rollouts = Rollouts::new(config, &questions, allowed);
+    let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
+    let mut rest = rollouts.count(dev, model, Some(least))?;
+    if let Some(reference) = &reference {
+        for batch in &batches {
+            let mut batch = batch.clone();
+            update::reference(dev, reference, &mut batch, &questions, policy, config.micro_batch_tokens)?;
+        }
+        rest = rest.max(&dev.high_water());
+    }
+
+    let mark = dev.mark(Region::Overlay);
+    let (mut grads, update) = training.gradients()?;
+    let Training { dev, model, .. } = &mut training;
+    let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
+        dev.reset_high_water();
+        update::accumulate(dev, model, &mut grads, &batches[i], &questions, policy, config, levels)?;
+        Ok((dev.high_water(), dev.take_work()))
+    };
+    let images = questions.iter().any(|q| !q.prompt.pixels.is_empty());
+    let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
+    let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
+    let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
+    dev.release(mark);
+
+    let planned = Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update };
+    let planned = planned.check(LOWER)?;
+    let (num_kv_blocks, memory) = rollouts.most_blocks(dev, model, least, &planned)?;
+    Ok((Planned { memory, ..planned }, num_kv_blocks))
+}
+
+/// A rollout of the largest questions.
+struct Rollouts<'a> {
+    config: &'a RlConfig,
+    allowed: Tensor,
+    vision_rows: usize,
+    requests: Vec<Request>,
+}
+
+impl Rollouts<'_> {
+    fn new<'a>(config: &'a RlConfig, questions: &[&Question], allowed: Tensor) -> Rollouts<'a> {
+        let mut largest = questions.to_vec();
+        largest.sort_by_key(|q| std::cmp::Reverse(q.prompt.token_ids.len()));
+        largest.truncate(config.train_batch_size);
+        let request = |question: &&Question| Request {
+            prompt: question.prompt.clone(),
+            n: config.rollout.n,
+            sampling: sampling(config),
+            max_tokens: config.max_response_length,
+            stop_token_ids: Arc::from([]),
+            noise: 0,
+        };
+        Rollouts {
+            config,
+            allowed,
+            vision_rows: ask::vision_rows(questions.iter().copied(), config.train_batch_size),
+            requests: largest.iter().map(request).collect(),
+        }
+    }
+
+    /// Blocks without which no sequence of full length could end.
+    fn least_blocks(&self) -> usize {
+        (self.config.max_prompt_length + self.config.max_response_length).div_ceil(BLOCK)
+    }
+
+    fn count(&self, dev: &mut Device, model: &Model, num_kv_blocks: Option<usize>) -> Result<Plan> {
+        dev.reset_high_water();
+        let mut engine =
+            Engine::new(model, dev, engine_config(self.config, self.vision_rows, num_kv_blocks, self.allowed, 0))?;
+        engine.plan(model, dev, &self.requests)?;
+        engine.release(dev);
+        Ok(dev.high_water())
+    }
+
+    /// Blocks for the cache and the whole plan with them: as configured, or as many as the rollouts can use, or as many
+    /// of these as fit. `None`: no limit was in the way.
+    fn most_blocks(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        least: usize,
+        planned: &Planned,
+    ) -> Result<(Option<usize>, Plan)> {
+        let configured = self.config.rollout.num_kv_blocks;
+        let wanted = planned.memory.max(&self.count(dev, model, configured)?);
+        let Some(budget) = planned.budget.filter(|&budget| wanted.total() > budget && configured.is_none()) else {
+            return Ok((configured, wanted));
+        };
+        let mut at = |blocks| self.count(dev, model, Some(blocks)).map(|plan| planned.memory.max(&plan));
+        let (mut low, mut high) = (least, least.saturating_mul(self.config.rollout.max_num_seqs));
+        while low + 1 < high {
+            let middle = low.midpoint(high);
+            if at(middle)?.total() <= budget {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        Ok((Some(low), at(low)?))
+    }
+}
+
+/// Mini-batches whose first micro-batches are as large as responses can make them: of the shortest prompts (most
+/// targets), of the longest, of those with most pictures, each answered at full length and with one token (most
+/// sequences); of these the ones that count.
+fn largest_mini_batches(config: &RlConfig, model: &Model, questions: &[&Question]) -> Vec<Vec<Experience>> {
+    let patches = |i: &usize| -> usize {
+        let images = questions[*i].prompt.pixels.iter();
+        images.map(|image| image.grid_thw.iter().map(|&n| n as usize).product::<usize>()).sum()
+    };
+    let length = |i: &usize| questions[*i].prompt.token_ids.len();
+    let all: Vec<usize> = (0..questions.len()).collect();
+    let [mut shortest, mut longest, mut pictured] = [all.clone(), all.clone(), all];
+    shortest.sort_by_key(length);
+    longest.sort_by_key(|i| std::cmp::Reverse(length(i)));
+    pictured.sort_by_key(|i| std::cmp::Reverse(patches(i)));
+    let mut largest = Largest::default();
+    for order in [shortest, longest, pictured] {
+        for response in [config.max_response_length, 1] {
+            let batch = mini_batch(config, questions, &order, response);
+            let sequences: Vec<_> = batch.iter().map(|e| e.sequence(questions)).collect();
+            let size = Size::of(&model.config.vision_config, model.vision.chunk_patches, &sequences);
+            largest.push(size, batch.clone());
+        }
+    }
+    largest.into_batches()
+}
+
+/// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit.
+fn mini_batch(config: &RlConfig, questions: &[&Question], order: &[usize], response: usize) -> Vec<Experience> {
+    let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
+    let rollouts = order.iter().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
+    for question in rollouts.take(config.ppo_mini_batch_size * config.rollout.n) {
+        let prompt = &questions[question].prompt.token_ids;
+        if prompt.len() >= room {
+            break;
+        }
+        let response = response.min(room - prompt.len());
+        room -= prompt.len() + response;
+        let mut input_ids = prompt.clone();
+        input_ids.resize(prompt.len() + response, 0);
+        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.len()).collect();
+        let log_prob = vec![0.0; response];
+        batch.push(Experience {
+            input_ids,
+            loss_mask,
+            ref_log_prob: config.use_kl_loss.then(|| log_prob.clone()),
+            old_log_prob: log_prob,
+            advantage: 1.0,
+            question,
+        });
+    }
+    batch
+}
