@@ -1,5 +1,5 @@
 // Gradients of linear layers: dx = dy W, or dx + dy W rounded once; dw += dy^T x; dbias += the sum of dy over tokens.
-// x, dx [T, K] and dy [T, N] unpadded; W bf16 and dw f32 [N][ld], ld = K rounded up to 64; dbias f32 [N].
+// x, dx [T, K] unpadded, dy [T][stride >= N]; W bf16 and dw f32 [N][ld], ld = K rounded up to 64; dbias f32 [N].
 // CTA: one tile, 4 warps; dx: tokens x K as forward; dw: N x K, all tokens: 784 (o) to 8,288 (gate_up) CTAs in the 7B.
 // Bound: the tensor cores (2 T N K flops each; mma.sync reaches about 60 % of wgmma on Hopper).
 // Reference: src/ops/linear.rs; tests/kernels/gemm_bwd.rs; bench: omr bench ops.
@@ -93,14 +93,68 @@ __device__ __forceinline__ void multiply_columns(const isa::Shared<bf16>* panels
     }
 }
 
-// x is dy [rows = T, depth = N], w is W [depth][ld], cols = K.
+// fp32 sums [rows][ld], ld even and no less than columns.
+struct Floats {
+    float* data;
+    int rows, columns, ld;
+};
+
+// Calls f(fragment, its pair's first, address, whether the second is a column of `all` too) for the pairs of a warp's
+// fragments that are in `all`.
+template <class T, class F>
+__device__ __forceinline__ void each_pair(const Floats& all, Corner at, const Warp<T>& warp,
+                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N], F f) {
+#pragma unroll
+    for (int i = 0; i < T::FRAGS_M; i++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int row = at.row + warp.row + i * 16 + warp.lane / 4 + half * 8;
+#pragma unroll
+            for (int j = 0; j < T::FRAGS_N; j++) {
+                int column = at.column + warp.column + j * Warp<T>::SHARING * 8 + warp.lane % 4 * 2;
+                if (row < all.rows && column < all.columns) {
+                    f(sums[i][j], half * 2, all.data + (size_t)row * all.ld + column, column + 1 < all.columns);
+                }
+            }
+        }
+    }
+}
+
+// The chains of a warp's fragments go on from what `all` holds. What stands after an odd number of columns goes into a
+// sum that is stored nowhere.
+template <class T>
+__device__ __forceinline__ void resume(const Floats& all, Corner at, const Warp<T>& warp,
+                                       isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
+    each_pair<T>(all, at, warp, sums, [](isa::Acc& acc, int i, const float* p, bool) {
+        float2 v = isa::load<float2>(p);
+        acc[i] = v.x;
+        acc[i + 1] = v.y;
+    });
+}
+
+template <class T>
+__device__ __forceinline__ void keep(const Floats& all, Corner at, const Warp<T>& warp,
+                                     isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) {
+    each_pair<T>(all, at, warp, sums, [](isa::Acc& acc, int i, float* p, bool second) {
+        if (second) {
+            isa::store(p, make_float2(acc[i], acc[i + 1]));
+        } else {
+            *p = acc[i];
+        }
+    });
+}
+
+// x is dy [rows = T, depth >= terms], zeros from column `terms` = N on; w is W [terms][ld]; cols = K. With `from` the
+// chains go on from those sums [T][ld], with `to` they end there, and dx is not written.
 struct DgradArgs {
     Operands in;
     bf16* dx;
-    int accumulate, pad;
+    float* from;
+    float* to;
+    int accumulate, terms;
 };
 
-template <class T>
+template <class T, bool CHAIN>
 __device__ __forceinline__ void dgrad(const DgradArgs& args) {
     const Operands& in = args.in;
     Corner at = corner<T>(in.rows, in.cols);
@@ -109,11 +163,16 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
     loader.row = threadIdx.x / 8;
     loader.chunk = threadIdx.x % 8;
     loader.m = at.row;
-    Matrix weight{in.w, in.depth, in.ld, in.ld};
+    Matrix weight{in.w, args.terms, in.ld, in.ld};
     Warp<T> warp;
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
     clear<T>(sums);
+    if constexpr (CHAIN) {
+        if (args.from) {
+            resume<T>(Floats{args.from, in.rows, in.cols, in.ld}, at, warp, sums);
+        }
+    }
     int x_at = swizzled(warp.row + warp.lane % 16, warp.lane / 16), w_at = columns_at<T>(warp);
     stream<T>(
         (in.depth + BLOCK_K - 1) / BLOCK_K,
@@ -131,69 +190,46 @@ __device__ __forceinline__ void dgrad(const DgradArgs& args) {
                 multiply_columns<T>(ring.w[slot], w_at, k, operands, sums);
             }
         });
+    if constexpr (CHAIN) {
+        if (args.to) {
+            keep<T>(Floats{args.to, in.rows, in.cols, in.ld}, at, warp, sums);
+            return;
+        }
+    }
     // The tile of sums lies over the ring.
     isa::sync_cta();
     auto& tile = isa::smem<Sums<T>>();
     put<T>(tile, warp, sums);
     isa::sync_cta();
     bool whole = in.cols % 4 == 0;
-#pragma unroll 2
-    for (int q = threadIdx.x; q < T::BLOCK_M * (T::BLOCK_N / 4); q += T::THREADS) {
-        int row = q / (T::BLOCK_N / 4), column = q % (T::BLOCK_N / 4) * 4;
-        int count = in.cols - at.column - column;
-        if (at.row + row < in.rows && count > 0) {
-            bf16* dx = args.dx + (size_t)(at.row + row) * in.cols + at.column + column;
-            Quad sum = sums_at<T>(tile, row, column);
-            store_quad(dx, args.accumulate ? sum + load_quad(dx, whole, count) : sum, whole, count);
-        }
-    }
+    each_quad<T>(in, at.row, at.column, [&](int row, int column, int count, size_t place) {
+        Quad sum = sums_at<T>(tile, row, column);
+        bf16* dx = args.dx + place;
+        store_quad(dx, args.accumulate ? sum + load_quad(dx, whole, count) : sum, whole, count);
+    });
 }
 
 struct WgradArgs {
     const bf16* x;   // [tokens, k]
-    const bf16* dy;  // [tokens, n]
-    float* dw;       // [n][ld]
+    const bf16* dy;  // [tokens][dy_stride]
+    float* dw;       // [n][ld], zeros from k on
     float* dbias;    // [n], or null
     int tokens, n, k, ld;
+    int dy_stride, pad;
 };
-
-// Calls f(accumulator's pair, address, whether the second is a column of the product too) for the pairs of a warp's
-// fragments that are in dw.
-template <class T, class F>
-__device__ __forceinline__ void each_pair(const WgradArgs& args, Corner at, const Warp<T>& warp,
-                                          isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N], F f) {
-#pragma unroll
-    for (int i = 0; i < T::FRAGS_M; i++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int row = at.row + warp.row + i * 16 + warp.lane / 4 + half * 8;
-#pragma unroll
-            for (int j = 0; j < T::FRAGS_N; j++) {
-                int column = at.column + warp.column + j * Warp<T>::SHARING * 8 + warp.lane % 4 * 2;
-                if (row < args.n && column < args.k) {
-                    f(sums[i][j], half * 2, args.dw + (size_t)row * args.ld + column, column + 1 < args.k);
-                }
-            }
-        }
-    }
-}
 
 // A warp's fragments start as what dw holds and end there. A quarter of a warp takes a whole sector of 32 bytes.
 template <class T>
 __device__ __forceinline__ void wgrad(const WgradArgs& args) {
     Corner at = corner<T>(args.n, args.k);
     auto& ring = isa::smem<Stages<T>>();
-    Matrix dy{args.dy, args.tokens, args.n, args.n}, x{args.x, args.tokens, args.k, args.k};
+    Matrix dy{args.dy, args.tokens, args.n, args.dy_stride}, x{args.x, args.tokens, args.k, args.k};
     Warp<T> warp;
     Step<T> operands;
     isa::Acc sums[T::FRAGS_M][T::FRAGS_N];
     clear<T>(sums);
-    each_pair<T>(args, at, warp, sums, [](isa::Acc& acc, int i, const float* dw, bool) {
-        // The column after an odd K is padding, zero.
-        float2 v = isa::load<float2>(dw);
-        acc[i] = v.x;
-        acc[i + 1] = v.y;
-    });
+    Floats dw{args.dw, args.n, args.k, args.ld};
+    resume<T>(dw, at, warp, sums);
     int dy_at = rows_at<T>(warp), x_at = columns_at<T>(warp);
     stream<T>(
         (args.tokens + BLOCK_K - 1) / BLOCK_K,
@@ -211,13 +247,7 @@ __device__ __forceinline__ void wgrad(const WgradArgs& args) {
                 multiply_columns<T>(ring.w[slot], x_at, k, operands, sums);
             }
         });
-    each_pair<T>(args, at, warp, sums, [](isa::Acc& acc, int i, float* dw, bool second) {
-        if (second) {
-            isa::store(dw, make_float2(acc[i], acc[i + 1]));
-        } else {
-            *dw = acc[i];
-        }
-    });
+    keep<T>(dw, at, warp, sums);
 }
 
 // dbias alone: the product with ones, by the chain that a column of ones in x would have. A warp takes 16 of the CTA's
@@ -231,7 +261,7 @@ struct BiasRing {
 __device__ __forceinline__ void dbias(const WgradArgs& args) {
     int column = blockIdx.x * GROUP;
     auto& ring = isa::smem<BiasRing>();
-    Matrix dy{args.dy, args.tokens, args.n, args.n};
+    Matrix dy{args.dy, args.tokens, args.n, args.dy_stride};
     Warp<TileBias> warp;
     isa::Frag<4> rows;
     isa::Frag<2> ones;
@@ -272,12 +302,18 @@ __device__ __forceinline__ void dbias(const WgradArgs& args) {
 // registers linear_dgrad_m16 <= 80
 // registers linear_dgrad_m64 <= 112
 // registers linear_dgrad_m128 <= 255
+// registers linear_dgrad_chain_m16 <= 80
+// registers linear_dgrad_chain_m64 <= 128
+// registers linear_dgrad_chain_m128 <= 255
 // registers linear_wgrad_m64 <= 128
 // registers linear_wgrad_m128 <= 255
 // registers linear_dbias <= 80
-KERNEL(linear_dgrad_m16, gemm::DgradArgs, gemm::TileM16::THREADS, 2) { gemm::dgrad<gemm::TileM16>(args); }
-KERNEL(linear_dgrad_m64, gemm::DgradArgs, gemm::TileM64::THREADS, 2) { gemm::dgrad<gemm::TileM64>(args); }
-KERNEL(linear_dgrad_m128, gemm::DgradArgs, gemm::TileM128::THREADS, 2) { gemm::dgrad<gemm::TileM128>(args); }
+KERNEL(linear_dgrad_m16, gemm::DgradArgs, gemm::TileM16::THREADS, 2) { gemm::dgrad<gemm::TileM16, false>(args); }
+KERNEL(linear_dgrad_m64, gemm::DgradArgs, gemm::TileM64::THREADS, 2) { gemm::dgrad<gemm::TileM64, false>(args); }
+KERNEL(linear_dgrad_m128, gemm::DgradArgs, gemm::TileM128::THREADS, 2) { gemm::dgrad<gemm::TileM128, false>(args); }
+KERNEL(linear_dgrad_chain_m16, gemm::DgradArgs, gemm::TileM16::THREADS, 2) { gemm::dgrad<gemm::TileM16, true>(args); }
+KERNEL(linear_dgrad_chain_m64, gemm::DgradArgs, gemm::TileM64::THREADS, 2) { gemm::dgrad<gemm::TileM64, true>(args); }
+KERNEL(linear_dgrad_chain_m128, gemm::DgradArgs, gemm::TileM128::THREADS, 2) { gemm::dgrad<gemm::TileM128, true>(args); }
 KERNEL(linear_wgrad_m64, gemm::WgradArgs, gemm::TileM64::THREADS, 2) { gemm::wgrad<gemm::TileM64>(args); }
 KERNEL(linear_wgrad_m128, gemm::WgradArgs, gemm::TileM128::THREADS, 2) { gemm::wgrad<gemm::TileM128>(args); }
 KERNEL(linear_dbias, gemm::WgradArgs, gemm::TileBias::THREADS, 2) { gemm::dbias(args); }

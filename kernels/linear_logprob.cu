@@ -9,7 +9,7 @@
 namespace linear_logprob {
 
 // The epilogue: a row's partial of the segment, and its target's logit where the target lies in it.
-struct Segment {
+struct Segment : gemm::InOrder {
     struct Args {
         logits::Allowed allowed;
         const uint32_t* targets;
@@ -18,9 +18,6 @@ struct Segment {
         float scale;
         int segments;
     };
-    __device__ __forceinline__ static int columns(const Args&, const gemm::Operands& in) { return in.cols; }
-    __device__ __forceinline__ static int weight_row(const Args&, const gemm::Operands&, int n) { return n; }
-
     template <class T>
     __device__ __forceinline__ static void finish(const Args& to, const gemm::Operands& in, const gemm::Sums<T>& tile,
                                                   int m, int n) {

@@ -87,7 +87,7 @@ __device__ __forceinline__ void score(Winner& winner, const Row& row, uint32_t q
 }
 
 // The epilogue: a row's partial of the segment; its best id there, or its logits where the row narrows.
-struct Segment {
+struct Segment : gemm::InOrder {
     struct Args {
         logits::Allowed allowed;
         const Row* rows;
@@ -96,8 +96,6 @@ struct Segment {
         Winner* winners;             // [B][segments]
         int segments, pad;
     };
-    __device__ __forceinline__ static int columns(const Args&, const gemm::Operands& in) { return in.cols; }
-    __device__ __forceinline__ static int weight_row(const Args&, const gemm::Operands&, int n) { return n; }
 
     template <class T>
     __device__ __forceinline__ static void finish(const Args& to, const gemm::Operands& in, const gemm::Sums<T>& tile,

@@ -339,4 +339,41 @@ __device__ __forceinline__ Quad operator+(Quad a, Quad b) {
     return Quad{{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
 }
 
+// Epilogues over the weight's rows in their order.
+struct InOrder {
+    template <class Args>
+    __device__ __forceinline__ static int columns(const Args&, const Operands& in) {
+        return in.cols;
+    }
+    template <class Args>
+    __device__ __forceinline__ static int weight_row(const Args&, const Operands&, int n) {
+        return n;
+    }
+};
+
+// Calls f(row of the tile, first of WIDTH columns) for the tile's rows of the product, in turn for all their columns.
+template <class T, int COLUMNS, int WIDTH, class F>
+__device__ __forceinline__ void each(const Operands& in, int m, F f) {
+    constexpr int PER_ROW = COLUMNS / WIDTH;
+    constexpr int UNROLL = WIDTH == 4 ? 2 : 1;
+#pragma unroll UNROLL
+    for (int q = threadIdx.x; q < T::BLOCK_M * PER_ROW; q += T::THREADS) {
+        if (m + q / PER_ROW < in.rows) {
+            f(q / PER_ROW, q % PER_ROW * WIDTH);
+        }
+    }
+}
+
+// Calls f(row of the tile, its column, elements, where they stand in a row-major [T, N] array) for the quads of the
+// tile that hold columns of the product; the last of a row may hold fewer than four.
+template <class T, class F>
+__device__ __forceinline__ void each_quad(const Operands& in, int m, int n, F f) {
+    each<T, T::BLOCK_N, 4>(in, m, [&](int row, int column) {
+        int count = in.cols - n - column;
+        if (count > 0) {
+            f(row, column, count, (size_t)(m + row) * in.cols + n + column);
+        }
+    });
+}
+
 }  // namespace gemm

@@ -5,7 +5,7 @@ mod backward;
 
 use bytemuck::NoUninit;
 
-pub(in crate::ops) use backward::{dgrad, wgrad};
+pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;

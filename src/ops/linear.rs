@@ -202,7 +202,7 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
     check::tensor(OP, "dx", dx, dtype, &[t, w.k])?;
     if dev.kind().is_gpu() {
         return match dev.on() {
-            On::Gpu(gpu) => gemm::dgrad(OP, gpu, dy, w, dx, accumulate),
+            On::Gpu(mut gpu) => gemm::dgrad(OP, &mut gpu, dy, w, dx, accumulate),
             _ => Ok(()),
         };
     }
@@ -237,7 +237,7 @@ pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<
     check::optional(OP, "dbias", dbias, DType::F32, &[n])?;
     if dev.kind().is_gpu() {
         return match dev.on() {
-            On::Gpu(gpu) => gemm::wgrad(OP, gpu, x, dy, dw, dbias),
+            On::Gpu(mut gpu) => gemm::wgrad(OP, &mut gpu, x, dy, n, dw, dbias),
             _ => Ok(()),
         };
     }

@@ -327,7 +327,7 @@ const MISTAKES: [(&str, &str); 7] = [
     ("+ warp.lane / 16 * Warp<T>::SHARING", "+ warp.lane / 16"),
     ("acc[i + 1] = v.y;", ""),
     ("sums[2] = args.dbias[n + 8];", ""),
-    ("column + 1 < args.k", "true"),
+    ("column + 1 < all.columns", "true"),
 ];
 
 /// Small shapes in which each of them shows: rows off the stage, both halves of every fragment, an odd K.

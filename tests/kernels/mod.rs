@@ -21,6 +21,7 @@ mod grad_norm;
 mod inputs;
 mod kv_cache;
 mod linear_logprob;
+mod linear_logprob_bwd;
 mod math;
 mod model;
 mod paged_attention;

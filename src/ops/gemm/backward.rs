@@ -21,20 +21,60 @@ struct DgradArgs {
     depth: i32,
     ld: i32,
     dx: Address,
+    from: Address,
+    to: Address,
     accumulate: i32,
-    pad: i32,
+    terms: i32,
 }
 
 /// dx = dy W, or dx + dy W rounded once.
 pub(in crate::ops) fn dgrad(
     op: &'static str,
-    mut gpu: Gpu<'_>,
+    gpu: &mut Gpu<'_>,
     dy: Tensor,
     w: &Weight,
     dx: Tensor,
     accumulate: bool,
 ) -> Result<()> {
     const NAMES: Names = ["linear_dgrad_m16", "linear_dgrad_m64", "linear_dgrad_m128"];
+    launch_dgrad(op, gpu, &NAMES, dy, w, dx, Sums::default(), accumulate)
+}
+
+/// Where the chains of dx lie between products: f32 `[T][row_stride(K)]`, their padding undefined. Without `from` they
+/// start at zero, without `to` they are rounded to dx.
+#[derive(Clone, Copy, Default)]
+pub(in crate::ops) struct Sums {
+    /// What they go on from.
+    pub from: Option<Tensor>,
+    /// Where they end; dx is then not written.
+    pub to: Option<Tensor>,
+}
+
+/// [`dgrad`] by parts of N in ascending order, each but the last of a multiple of 16 terms: the bits of one product.
+/// dy is `[T, N or more]` with zeros from column N on.
+pub(in crate::ops) fn dgrad_part(
+    op: &'static str,
+    gpu: &mut Gpu<'_>,
+    dy: Tensor,
+    w: &Weight,
+    dx: Tensor,
+    sums: Sums,
+) -> Result<()> {
+    const NAMES: Names = ["linear_dgrad_chain_m16", "linear_dgrad_chain_m64", "linear_dgrad_chain_m128"];
+    launch_dgrad(op, gpu, &NAMES, dy, w, dx, sums, false)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn launch_dgrad(
+    op: &'static str,
+    gpu: &mut Gpu<'_>,
+    names: &Names,
+    dy: Tensor,
+    w: &Weight,
+    dx: Tensor,
+    sums: Sums,
+    accumulate: bool,
+) -> Result<()> {
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
@@ -43,13 +83,15 @@ pub(in crate::ops) fn dgrad(
         w: gpu.ptr(w.data),
         rows: check::count(op, "rows", dy.rows())?,
         cols: w.k as i32,
-        depth: check::count(op, "columns", w.n)?,
+        depth: check::count(op, "columns", dy.cols())?,
         ld: check::count(op, "columns", row_stride(w.k))?,
         dx: gpu.ptr(dx),
+        from: gpu.ptr_or_null(sums.from),
+        to: gpu.ptr_or_null(sums.to),
         accumulate: i32::from(accumulate),
-        pad: 0,
+        terms: w.n as i32,
     };
-    gpu.launch("gemm_bwd", NAMES[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
+    gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
 }
 
 /// `gemm::WgradArgs`.
@@ -64,23 +106,26 @@ struct WgradArgs {
     n: i32,
     k: i32,
     ld: i32,
+    dy_stride: i32,
+    pad: i32,
 }
 
 /// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.
 const BIAS_COLUMNS: usize = 64;
 const BIAS_SMEM: usize = 8 * 64 * BIAS_COLUMNS * 2;
 
-/// dw += dy^T x, and dbias += the sum of dy over tokens.
+/// dw += dy^T x, and dbias += the sum of dy over tokens, of the first `n` columns of dy.
 pub(in crate::ops) fn wgrad(
     op: &'static str,
-    mut gpu: Gpu<'_>,
+    gpu: &mut Gpu<'_>,
     x: Tensor,
     dy: Tensor,
+    n: usize,
     dw: Tensor,
     dbias: Option<Tensor>,
 ) -> Result<()> {
     check::gpu_compute(op, x.dtype)?;
-    let (tokens, n, k) = (x.rows(), dy.cols(), x.cols());
+    let (tokens, k) = (x.rows(), x.cols());
     if tokens == 0 {
         return Ok(());
     }
@@ -94,6 +139,8 @@ pub(in crate::ops) fn wgrad(
         n: check::count(op, "columns", n)?,
         k: k as i32,
         ld: check::count(op, "columns", row_stride(k))?,
+        dy_stride: check::count(op, "columns", dy.cols())?,
+        pad: 0,
     };
     gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
     if dbias.is_some() {

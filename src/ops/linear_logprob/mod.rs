@@ -7,8 +7,9 @@
 mod backward;
 pub(in crate::ops) mod gpu;
 pub(in crate::ops) mod logits;
+mod waves;
 
-pub use backward::bwd;
+pub use backward::{WAVE_BYTES, bwd, bwd_within};
 
 use half::bf16;
 
