@@ -56,12 +56,30 @@ fn unwrap(text: &str) -> String {
             return python::strip(inner).to_owned();
         }
     }
+    for note in ["(approx.)", "(approx)", "(approximately)", "(rounded)", "(exact)", "(simplified)"] {
+        if let Some(rest) = t.strip_suffix(note).filter(|r| !r.trim().is_empty()) {
+            return python::strip(rest).to_owned();
+        }
+    }
+    if let Some(rest) = before_note(t) {
+        return python::strip(rest).to_owned();
+    }
     for end in ['.', '!'] {
         if let Some(rest) = t.strip_suffix(end).filter(|r| !r.ends_with('.') && (end == '.' || is_exclamation(r))) {
             return python::strip(rest).to_owned();
         }
     }
     t.to_owned()
+}
+
+/// The text before a remark of several words in brackets: "x = 1 (double root)".
+fn before_note(text: &str) -> Option<&str> {
+    let (rest, note) = text.strip_suffix(')')?.rsplit_once(" (")?;
+    let words: Vec<&str> = note.split(' ').collect();
+    let plain = |w: &&str| w.len() > 1 && w.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
+    let known =
+        words.len() > 1 && words.iter().all(plain) && !words.iter().any(|w| matches!(*w, "not" | "or" | "and" | "per"));
+    (known && rest.contains(|c: char| c.is_ascii_digit())).then_some(rest)
 }
 
 /// True when an exclamation mark behind `text` is no factorial.

@@ -136,6 +136,8 @@ pub fn named_letter(answer: &str) -> Option<char> {
     static HEAD: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?[(\[]?([A-J])(?:[)\].:}]|\s-\s)").expect("a fixed pattern")
     });
+    static HEAD_SMALL: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"^\(([a-j])\)(?:\s|$)").expect("a fixed pattern"));
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         let words = r"(?i:option|choice|answer(?:\s+is)?|select|choose|pick)";
         Regex::new(&format!(r"{words}\s*:?\s*(?i:option|choice)?\s*[*(\[]*([A-J])(?:[^A-Za-z0-9]|$)"))
@@ -171,6 +173,9 @@ pub fn named_letter(answer: &str) -> Option<char> {
     }
     letters.sort_unstable();
     letters.dedup();
+    if let Some(c) = HEAD_SMALL.captures(text).and_then(first) {
+        return Some(c.to_ascii_uppercase());
+    }
     if let Some(c) = HEAD.captures(text).and_then(first) {
         // "B) and C)" names two.
         return (!LISTED.is_match(text)).then_some(c);

@@ -43,11 +43,28 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         return Verdict { equal, gold_parsed: shown(gold), answer_parsed: shown(found), why, steps: steps.taken() };
     }
     let (gold_text, answer_text) = (bare(gold), bare(found));
+    if let Some(same) = polar(&gold_text, answer) {
+        let why = if same { "equal words" } else { "the opposite" };
+        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
+    }
     let (equal, why) = match choices(&gold_text, &answer_text, answer, &steps) {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
     };
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
+}
+
+/// Whether an answer in sentences begins with the gold answer's "yes" or "no", or with the other.
+fn polar(gold: &str, answer: &str) -> Option<bool> {
+    let gold = math::words(gold);
+    if !matches!(gold.as_str(), "yes" | "no") || answer.contains(['\\', '<']) {
+        return None;
+    }
+    let first = answer.trim_start_matches(['*', ' ', '"']).split([',', '.', ';', ':', '*', ' ']).next()?;
+    match math::words(first).as_str() {
+        said @ ("yes" | "no") => Some(said == gold),
+        _ => None,
+    }
 }
 
 /// The rules for a gold answer that names one choice, several, or one with its text.
@@ -89,7 +106,12 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         return (true, "same text");
     }
     let compact = |t: &str| t.split_whitespace().collect::<String>();
-    if gold.contains('\\') && compact(gold) == compact(answer) {
+    let parted = |t: &str| {
+        t.split_whitespace()
+            .zip(t.split_whitespace().skip(1))
+            .any(|(a, b)| a.ends_with(|c: char| c.is_ascii_digit()) && b.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    if (gold.contains('\\') || !(parted(gold) || parted(answer))) && compact(gold) == compact(answer) {
         return (true, "same notation");
     }
     // XI and IX are no products.
@@ -109,7 +131,8 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         return (true, comparison.why);
     }
     // Words that happen to read as mathematics: "No", "red".
-    if is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value) && math::words(gold) == math::words(answer) {
+    let wordy = is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value);
+    if wordy && (math::words(gold) == math::words(answer) || math::word_lists(gold, answer)) {
         return (true, "equal words");
     }
     // Indices on and below the line.

@@ -123,6 +123,9 @@ fn run(cases: u64) {
         open += u64::from(!verdict.equal);
         let scored = score(&y, &x, None, Mode::Strict);
         assert!((0.0..=1.0).contains(&scored.score));
+        if case % 100_000 == 99_999 {
+            println!("{} cases, at most {most} steps, peak memory {:?} KiB", case + 1, peak_memory());
+        }
     }
     println!("{cases} cases: at most {most} of {BUDGET} steps, {open} equal pairs left open");
     if let (Some(before), Some(after)) = (before, peak_memory()) {

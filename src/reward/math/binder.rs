@@ -28,7 +28,7 @@ impl Parser<'_> {
         let (over, middle) = group(0)?;
         let (under, end) = group(middle)?;
         let order = |t: &str| match t.split_once('^') {
-            Some((_, n)) => n.trim_matches(['{', '}']).parse::<usize>().ok(),
+            Some((_, n)) => n.trim_matches(|c: char| !c.is_ascii_digit()).parse::<usize>().ok(),
             None => Some(1),
         };
         let bare = |t: &str| t.split('^').next().unwrap_or_default().to_owned();
@@ -37,6 +37,16 @@ impl Parser<'_> {
             return None;
         }
         let over_name = over.strip_prefix('d')?;
+        // d^2f/dx^2
+        if let Some(n) = order(&over).filter(|n| (2..=4).contains(n) && Some(*n) == order(&under))
+            && let Some(f) = over_name.strip_prefix(&format!("^{n}"))
+            && f.chars().count() == 1
+            && f.chars().all(char::is_alphabetic)
+            && var_name.chars().count() == 1
+        {
+            self.at += end;
+            return Some(Some(Expr::Var(format!("{f}{}", "'".repeat(n)))));
+        }
         if !over_name.is_empty() && !over_name.starts_with('^') {
             // dy/dx
             let simple = over_name.chars().count() == 1 && var_name.chars().count() == 1 && under.len() == 2;

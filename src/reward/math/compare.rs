@@ -50,8 +50,24 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         return c;
     }
     match (gold, answer) {
+        (Value::Sided(s, a), Value::Sided(t, b)) => {
+            if s == t {
+                equal(a, b, steps)
+            } else {
+                no("different directions")
+            }
+        }
+        (Value::Sided(_, a), b) => equal(a, b, steps),
+        (a, Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Assignment(a, x), Value::Assignment(b, y)) => {
-            if same_name(a, b) {
+            if let (Some((f, t)), Some((g, u)), Value::Scalar(p, None), Value::Scalar(q, None)) =
+                (applied(a), applied(b), &**x, &**y)
+                && f == g
+                && t != u
+            {
+                // g(t) = 2t and g(x) = 2x.
+                decide(p, &q.replace(u, &var(t)), steps).into()
+            } else if same_name(a, b) {
                 equal(x, y, steps)
             } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (&**x, &**y)
                 && p.variables().contains(b)
@@ -153,8 +169,34 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             let same = same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps);
             outcome(same, "the same residue", "different residues")
         }
-        (Value::Residue(a, _), y) => equal(a, y, steps),
-        (x, Value::Residue(b, _)) => equal(x, b, steps),
+        (Value::Residue(a, n), y) => remainder(a, n, y, steps),
+        (x, Value::Residue(b, n)) => remainder(b, n, x, steps),
+        // 2 to 5 is a range, too.
+        (Value::Ratio(p), Value::Region(r)) | (Value::Region(r), Value::Ratio(p)) => {
+            match (p.as_slice(), r.spans.as_slice()) {
+                ([a, b], [s]) if s.low_closed && s.high_closed => outcome(
+                    decide(a, &s.low, steps).is_equal() && decide(b, &s.high, steps).is_equal(),
+                    "the same range of numbers",
+                    "different ranges of numbers",
+                ),
+                _ => no("different kinds"),
+            }
+        }
+        // [a; b] is a column as well as an interval.
+        (Value::Matrix(m), Value::Region(r)) | (Value::Region(r), Value::Matrix(m)) => {
+            match (m.as_slice(), r.spans.as_slice()) {
+                ([a, b], [s]) if a.len() == 1 && b.len() == 1 && s.low_closed && s.high_closed => outcome(
+                    decide(&a[0], &s.low, steps).is_equal() && decide(&b[0], &s.high, steps).is_equal(),
+                    "equal entry by entry",
+                    "different entries",
+                ),
+                _ => no("different kinds"),
+            }
+        }
+        (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
+            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).is_equal());
+            outcome(words(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
+        }
         (Value::Cases(a), Value::Cases(b)) => outcome(a.same(b, steps), "equal piece by piece", "different pieces"),
         (Value::Cases(c), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Cases(c)) => {
             outcome(c.is(e, steps), "equal piece by piece", "different pieces")
@@ -189,7 +231,8 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
                     || operands(a, steps).is_some_and(|x| operands(b, steps).is_some_and(|y| x == y));
                 return outcome(same, "the same notation", "different notation");
             }
-            outcome(words(a) == words(b), "equal words", "different words")
+            let same = words(a) == words(b) || word_lists(a, b);
+            outcome(same, "equal words", "different words")
         }
         // Sets that are also said in words.
         (Value::Text(t), Value::Set(s)) | (Value::Set(s), Value::Text(t)) if s.is_empty() => {
@@ -202,6 +245,20 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         }
         _ => no("different kinds"),
     }
+}
+
+/// Lists of words: "red, blue" and "blue and red"; an order of yes and no, true and false stays.
+pub fn word_lists(a: &str, b: &str) -> bool {
+    let members = |t: &str| -> Vec<String> {
+        t.replace(" and ", ",").replace(" & ", ",").split([',', ';']).map(words).filter(|w| !w.is_empty()).collect()
+    };
+    let (mut x, mut y) = (members(a), members(b));
+    let told = |l: &[String]| l.iter().any(|w| matches!(w.as_str(), "true" | "false" | "yes" | "no"));
+    if !told(&x) && !told(&y) {
+        x.sort();
+        y.sort();
+    }
+    x.len() > 1 && x == y
 }
 
 /// The operands of one operation whose order does not matter, sorted: unions, intersections, "and" and "or".
@@ -220,6 +277,17 @@ fn operands(text: &str, steps: &Steps) -> Option<(String, Vec<String>)> {
 /// True for sums, products and quotients of letters without coefficients.
 fn only_letters(e: &Expr) -> bool {
     let minus_one = super::Rational::from_integer((-1).into());
+    // |v| of a vector and the square of a deviation are one quantity.
+    match e {
+        Expr::Call("abs", v) if matches!(v.as_slice(), [Expr::Var(n)] if n.contains(' ')) => return true,
+        Expr::Pow(b, p)
+            if matches!(&**b, Expr::Var(n) if matches!(n.as_str(), "sigma" | "chi" | "R" | "s"))
+                && **p == integer(2) =>
+        {
+            return true;
+        }
+        _ => {}
+    }
     !e.any(|p| match p {
         Expr::Num { value, .. } => *value != minus_one,
         Expr::Var(_) | Expr::Add(_) | Expr::Mul(_) => false,
@@ -259,6 +327,9 @@ fn same_name(a: &str, b: &str) -> bool {
         t.replace([' ', '\\'], "")
     };
     let (a, b) = (plain(a), plain(b));
+    if let (Some(x), Some(y)) = (derivative(&a), derivative(&b)) {
+        return x.0 == y.0 && x.1 == y.1 && (x.2 == y.2 || x.2.is_none() || y.2.is_none());
+    }
     // f(x) = ... and y = ... define the same curve.
     let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
     if curve(&a) && curve(&b) {
@@ -266,6 +337,33 @@ fn same_name(a: &str, b: &str) -> bool {
     }
     // One letter tells by its case: R and r may be two radii.
     if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
+}
+
+/// The function a derivative is of, its order, and the variable where it is said: `dy/dx`, `y'`, `f''(x)`, `f_x`.
+fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
+    let letters: Vec<char> = name.chars().collect();
+    match letters.as_slice() {
+        ['d', f, '/', 'd', x] => return Some((*f, 1, Some(*x))),
+        [f @ ('f' | 'g' | 'u' | 'z' | 'w' | 'F' | 'G'), '_', x @ ('x' | 'y' | 'z' | 't')] => {
+            return Some((*f, 1, Some(*x)));
+        }
+        _ => {}
+    }
+    let (f, rest) = letters.split_first()?;
+    let primes = rest.iter().take_while(|c| **c == '\'').count();
+    let argument = match &rest[primes..] {
+        [] => None,
+        ['(', x, ')'] => Some(*x),
+        _ => return None,
+    };
+    (primes > 0).then_some((*f, primes, argument))
+}
+
+/// The letter of a function and its one variable: `g(t)`.
+fn applied(name: &str) -> Option<(&str, &str)> {
+    let (f, rest) = name.split_once('(')?;
+    let x = rest.strip_suffix(')')?;
+    (f.chars().count() <= 2 && x.chars().count() == 1 && x.chars().all(char::is_alphabetic)).then_some((f, x))
 }
 
 /// Lists, sets and what stands alone beside them.
@@ -281,6 +379,9 @@ fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::List(a), Value::List(b)) => {
             if let (Some(x), Some(y)) = (system(a), system(b)) {
                 return Some(systems(&x, &y, steps));
+            }
+            if let Some(c) = indexed(a, b, steps).or_else(|| indexed(b, a, steps)) {
+                return Some(c);
             }
             // x = 1, y = 2 beside 1, 2: in the order of writing.
             if system(a).is_some() != system(b).is_some() {
@@ -356,6 +457,19 @@ fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Vec<(Expr, E
         return None;
     }
     Some((all(gold)?, all(answer)?))
+}
+
+/// `x_1 = 2, x_2 = 3` beside `x = 2, 3`.
+fn indexed(named: &[Value], other: &[Value], steps: &Steps) -> Option<Comparison> {
+    let [Value::Assignment(base, first), rest @ ..] = other else { return None };
+    let all = system(named)?;
+    let own = all.iter().all(|(n, _)| n.split_once('_').is_some_and(|(n, _)| n == base));
+    if !own || rest.iter().any(|v| matches!(v, Value::Assignment(..))) {
+        return None;
+    }
+    let values: Vec<Value> = all.into_iter().map(|(_, v)| v).collect();
+    let plain: Vec<Value> = std::iter::once((**first).clone()).chain(rest.iter().cloned()).collect();
+    Some(unordered(&values, &plain, steps))
 }
 
 /// Names and values, when every member is an assignment to a name of its own.
@@ -471,6 +585,18 @@ fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
     let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).is_equal();
     let list: Vec<Value> = (0..items.len()).map(part).collect();
     if flat { ordered(items, &list, steps) } else { no("different members") }
+}
+
+/// A residue beside one value: itself, or its remainder.
+fn remainder(a: &Value, n: &Expr, other: &Value, steps: &Steps) -> Comparison {
+    let plain = equal(a, other, steps);
+    if let (Value::Scalar(x, None), Value::Scalar(y, None), false) = (a, other, plain.equal) {
+        let rest = Expr::Call("mod", vec![x.clone(), n.clone()]);
+        if let (Some(rest), Some(y)) = (exact(&rest, steps), exact(y, steps)) {
+            return outcome(rest == y, "the remainder", "different numbers");
+        }
+    }
+    plain
 }
 
 /// An equation beside its solutions.
@@ -600,9 +726,18 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
             first
         }
         (Some(Unit::Degree), Some(Unit::Measure(d, s))) if d[6] == 1 => {
+            // A rounded number of degrees is one as it stands.
+            let turned = Expr::Mul(vec![b.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
+            if decide(a, &turned, steps).is_equal() {
+                return yes("equal in radians");
+            }
             decide(&radians(a), &Expr::Mul(vec![b.clone(), number(s.clone())]), steps).into()
         }
         (Some(Unit::Measure(d, s)), Some(Unit::Degree)) if d[6] == 1 => {
+            let turned = Expr::Mul(vec![a.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
+            if decide(&turned, b, steps).is_equal() {
+                return yes("equal in radians");
+            }
             decide(&Expr::Mul(vec![a.clone(), number(s.clone())]), &radians(b), steps).into()
         }
         (Some(Unit::Measure(d, s)), Some(Unit::Measure(e, t))) => {
@@ -628,7 +763,7 @@ fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps
         (Some(_), Some(_)) => no("different units"),
         // 50 cents are 0.50.
         (Some(Unit::Measure(d, s)), None) | (None, Some(Unit::Measure(d, s)))
-            if d[7] == 1 && *s != super::Rational::from_integer(1.into()) =>
+            if (d[7] == 1 || d.iter().all(|p| *p == 0)) && *s != super::Rational::from_integer(1.into()) =>
         {
             let sized = |e: &Expr| Expr::Mul(vec![e.clone(), number(s.clone())]);
             let scaled = if u.is_some() { decide(&sized(a), b, steps) } else { decide(a, &sized(b), steps) };

@@ -141,6 +141,10 @@ pub(super) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];
     let mut e = e.clone();
     let mut used = [false; 3];
+    // Unit vectors along x, y and z are told by their hats.
+    for (letter, axis) in [("x", "i"), ("y", "j"), ("z", "k")] {
+        e = e.replace(&format!("hat {letter}"), &var(&format!("hat {axis}")));
+    }
     let occurs = |e: &Expr, name: &str| e.any(|p| matches!(p, Expr::Var(n) if n == name));
     for (n, axis) in ["i", "j", "k"].into_iter().enumerate() {
         for name in MARKS.iter().flat_map(|m| [format!("{m}{axis}"), format!("{m}{axis}math")]) {

@@ -4,7 +4,7 @@ use super::Rational;
 use super::expr::{Binder, Expr, divide, integer, invert, negate, number as rational, power, var};
 use super::lex::{Tok, Token};
 use super::numeral::number;
-use super::scalar::{GREEK, Parser, is, product};
+use super::scalar::{GREEK, Parser, is, length, product};
 
 /// Functions of one argument, by their names in LaTeX and in plain text.
 const FUNCTIONS: [&str; 35] = [
@@ -43,7 +43,7 @@ fn function(name: &str) -> Option<&'static str> {
 
 /// True for the name of a function.
 pub(super) fn is_function(name: &str) -> bool {
-    function(name).is_some()
+    function(name).is_some() || name == "diag"
 }
 
 /// True when a command may begin a factor.
@@ -67,6 +67,9 @@ impl Parser<'_> {
             "pi" => return Some(var("pi")),
             "inf" | "infinity" | "infty" | "oo" => return Some(var("infty")),
             "sqrt" => return self.root(),
+            "Rational" | "Fraction" | "Frac" | "frac" | "pow" | "power" | "diag" if is(self.token(0), '(') => {
+                return self.coded(word);
+            }
             "cbrt" => return self.argument().map(|x| power(x, invert(integer(3)))),
             _ => {}
         }
@@ -118,6 +121,52 @@ impl Parser<'_> {
         Some(product(factors.into_iter().chain([last]).collect()))
     }
 
+    /// Euler's gamma at whole and half numbers, Riemann's zeta at whole ones; elsewhere only a name.
+    fn special(&mut self, name: &str) -> Option<Expr> {
+        let args = self.arguments()?;
+        let two = Rational::from_integer(2.into());
+        let known = match args.as_slice() {
+            [x] => super::exact::exact(x, self.steps)
+                .and_then(|x| super::exact::to_u32(&(x * two)).filter(|n| (1..400).contains(n))),
+            _ => None,
+        };
+        match known {
+            Some(n) if name == "Gamma" && n % 2 == 0 => {
+                Some(Expr::Call("factorial", vec![integer(i64::from(n / 2) - 1)]))
+            }
+            // (n - 2)!! sqrt(pi) / 2^((n - 1) / 2)
+            Some(n) if name == "Gamma" => {
+                let odd = Expr::Call("factorial2", vec![integer((i64::from(n) - 2).max(1))]);
+                let root = power(var("pi"), invert(integer(2)));
+                Some(divide(Expr::Mul(vec![odd, root]), power(integer(2), integer(i64::from(n - 1) / 2))))
+            }
+            Some(n) if n % 2 == 0 && n >= 4 => {
+                let k = "term number".to_owned();
+                let body = power(var(&k), integer(-i64::from(n / 2)));
+                let bound =
+                    super::expr::Bound { binder: Binder::Sum, var: k, from: integer(1), to: var("infty"), body };
+                Some(Expr::Bound(Box::new(bound)))
+            }
+            _ => Some(Expr::Apply(name.to_owned(), args)),
+        }
+    }
+
+    /// Functions as code writes them.
+    fn coded(&mut self, name: &str) -> Option<Expr> {
+        let args = self.arguments()?;
+        match (name, args.as_slice()) {
+            ("pow" | "power", [a, b]) => Some(power(a.clone(), b.clone())),
+            ("diag", entries) => {
+                let row = |i: usize| {
+                    (0..entries.len()).map(|j| if i == j { entries[i].clone() } else { integer(0) }).collect()
+                };
+                Some(Expr::Matrix((0..entries.len()).map(row).collect()))
+            }
+            (_, [a, b]) => Some(divide(a.clone(), b.clone())),
+            _ => None,
+        }
+    }
+
     /// `C_5^2`, `P_{10}^{3}`; `None`, with nothing taken, for anything else.
     fn stacked(&mut self, word: &str) -> Option<Expr> {
         let name = match word {
@@ -127,10 +176,22 @@ impl Parser<'_> {
         };
         let from = self.at;
         let read = |p: &mut Self| {
-            p.need('_')?;
-            let n = p.argument()?;
-            p.need('^')?;
-            let k = p.argument()?;
+            let below = p.eat('_');
+            if !below {
+                p.need('^')?;
+            }
+            let digits = |p: &mut Self| match p.peek()? {
+                Tok::Num(n) => {
+                    p.at += 1;
+                    number(n)
+                }
+                _ => p.argument(),
+            };
+            let (mut n, mut k) = (digits(p)?, p.eat(if below { '^' } else { '_' }).then(|| p.argument())??);
+            // C^3_{10} has its numbers the other way round.
+            if !below {
+                (n, k) = (k, n);
+            }
             let number = |e: &Expr| matches!(e, Expr::Num { .. });
             (number(&n) && number(&k)).then(|| Expr::Call(name, vec![n, k]))
         };
@@ -215,12 +276,18 @@ impl Parser<'_> {
             "lfloor" => self.enclosed("rfloor", "floor"),
             "lceil" => self.enclosed("rceil", "ceil"),
             "Vert" => {
+                self.bars += 1;
                 let e = self.expr()?;
-                self.eat_cmd("Vert").then_some(Expr::Call("abs", vec![e]))
+                self.bars -= 1;
+                self.eat_cmd("Vert").then_some(match e {
+                    Expr::Matrix(rows) => length(rows),
+                    e => Expr::Call("abs", vec![e]),
+                })
             }
             "sum" | "prod" => self.series(if name == "sum" { Binder::Sum } else { Binder::Product }),
             "int" => self.integral(),
             "lim" => self.limit(),
+            "Gamma" | "zeta" if is(self.token(0), '(') => self.special(name),
             n if GREEK.contains(&n) => self.named(n),
             n if n.starts_with("name ") => self.named(&n[5..]),
             n if n.starts_with("begin ") => self.matrix(&n[6..]),
@@ -295,6 +362,15 @@ impl Parser<'_> {
         let exponent = if self.degree().is_none() && self.eat('^') { Some(self.deeper(Self::exponent)?) } else { None };
         let base = if base.is_none() && self.eat('_') { Some(self.argument()?) } else { base };
         let argument = match self.peek()? {
+            // log(8, 2): the second argument is the base.
+            Tok::Sym('(') if name == "log" && base.is_none() => {
+                let mut args = self.arguments()?;
+                match (args.len(), args.pop()) {
+                    (1, Some(x)) => x,
+                    (2, Some(b)) => return Some(Expr::Call("log", vec![b, args.pop()?])),
+                    _ => return None,
+                }
+            }
             Tok::Sym('(') => {
                 self.at += 1;
                 self.bracket(')')?

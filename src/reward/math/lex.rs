@@ -38,6 +38,9 @@ pub(super) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>
     }
     steps.spend(text.len() as u64)?;
     let mut ascii = ascii(text);
+    if ascii.contains("float(") {
+        ascii = ascii.replace("float('inf')", "\\infty").replace("float(\"inf\")", "\\infty");
+    }
     for (from, to) in [("{,}", "\u{1}"), (",\\!", "\u{1}"), ("\\!", "")] {
         if ascii.contains(from) {
             ascii = ascii.replace(from, to);
@@ -146,6 +149,12 @@ impl Lexer<'_> {
                 }
                 c if c.is_alphabetic() => {
                     let word = self.take_while(|c| c.is_alphabetic());
+                    // The module of a function in code: math.sqrt.
+                    let module = ["math", "np", "numpy", "sympy", "sp", "cmath"].contains(&word.as_str());
+                    if module && self.peek(0) == '.' && self.peek(1).is_alphabetic() {
+                        self.at += 1;
+                        continue;
+                    }
                     self.push(Tok::Word(word));
                 }
                 '?' => self.at += 1,
@@ -183,6 +192,16 @@ impl Lexer<'_> {
         (0..3).all(|k| self.peek(ahead + k).is_ascii_digit()) && !self.peek(ahead + 3).is_ascii_digit()
     }
 
+    /// True for a comma before a group of two digits, further such groups, and at last one of three.
+    fn in_pairs(&self) -> bool {
+        let digits = |at: usize| (0..4).take_while(|&k| self.peek(at + k).is_ascii_digit()).count();
+        let mut at = 0;
+        while self.peek(at) == ',' && digits(at + 1) == 2 {
+            at += 3;
+        }
+        at > 0 && self.peek(at) == ',' && digits(at + 1) == 3
+    }
+
     /// Characters that separate groups of digits here: `1,000`, `1 000`, `1\,000`.
     fn separator(&self) -> Option<usize> {
         match (self.peek(0), self.peek(1)) {
@@ -190,7 +209,7 @@ impl Lexer<'_> {
             (',', _) if self.grouped && self.depth == 0 && !self.in_set() => Some(1),
             (' ', d) if self.grouped && d.is_ascii_digit() && self.depth == 0 => Some(1),
             ('\\', ',' | ' ' | ';' | ':') => Some(2),
-            ('_', d) if d.is_ascii_digit() && self.triple(1) => None,
+            ('_' | '\'', d) if d.is_ascii_digit() && self.triple(1) => Some(1),
             _ => None,
         }
     }
@@ -203,6 +222,11 @@ impl Lexer<'_> {
     fn number(&mut self) {
         let mut text = self.take_while(|c| c.is_ascii_digit());
         if (1..=3).contains(&text.len()) && !text.starts_with('0') {
+            // The Indian way: 1,00,000.
+            while self.peek(0) == ',' && self.separator().is_some() && self.in_pairs() {
+                self.at += 1;
+                text += &self.take_while(|c| c.is_ascii_digit());
+            }
             while let Some(n) = self.separator().filter(|&n| self.triple(n)) {
                 self.at += n;
                 text += &self.take_while(|c| c.is_ascii_digit());
@@ -308,10 +332,17 @@ impl Lexer<'_> {
                     self.at += 1;
                 }
                 let text = self.group()?;
+                // One upright letter is a unit more often than a factor.
+                self.spaced |= matches!(n, "text" | "mathrm" | "textrm" | "mbox");
                 self.faced(text.trim());
             }
             "mathbb" | "mathcal" | "mathscr" | "mathfrak" => {
                 let text = self.group()?;
+                if name != "mathbb" && self.peek(0) == '(' {
+                    // \\mathcal{N}(0, 1)
+                    self.push(Tok::Word(text.trim().to_owned()));
+                    return Some(());
+                }
                 self.push(Tok::Cmd(format!("mathbb{}", text.trim())));
             }
             "begin" | "end" => {

@@ -104,6 +104,13 @@ pub(super) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
                         total = rows;
                     }
                     (Folded::Matrix(rows), None) => total = Some(rows),
+                    // The scalar product of two vectors in the plane; in space the sign might be the other product's.
+                    (Folded::Matrix(b), Some(a))
+                        if a.len() == 1 && b.len() == 1 && a[0].len() == 2 && b[0].len() == 2 =>
+                    {
+                        let terms = a[0].iter().zip(&b[0]).map(|(x, y)| Expr::Mul(vec![x.clone(), y.clone()]));
+                        scale.push(Expr::Add(terms.collect()));
+                    }
                     (Folded::Matrix(rows), Some(left)) => total = Some(multiply(&left, &rows, steps)?),
                 }
             }

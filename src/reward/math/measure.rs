@@ -7,11 +7,43 @@ use super::parse::{Reader, Value};
 use super::scalar::{GREEK, is, is_cmd, scalar};
 use super::unit::{self, Part, Unit};
 
+/// Words behind a unit that do not change it.
+pub(super) const IDLE: [&str; 18] = [
+    "long",
+    "wide",
+    "tall",
+    "high",
+    "deep",
+    "thick",
+    "away",
+    "apart",
+    "each",
+    "total",
+    "altogether",
+    "old",
+    "ago",
+    "in",
+    "length",
+    "width",
+    "height",
+    "distance",
+];
+
 /// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
 /// only words in `\text` are a unit.
 pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let flat = flattened(rest);
     let rest = flat.as_deref().unwrap_or(rest);
+    let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if IDLE.contains(&w.trim()));
+    let mut rest = rest;
+    // 7 meters long, but 5 in.
+    while let [inner @ .., last] = rest
+        && inner.len() > 0
+        && idle(last)
+        && matches!(&last.tok, Tok::Word(w) | Tok::Text(w) if w.trim() != "in" || inner.iter().any(idle))
+    {
+        rest = inner;
+    }
     let first = rest.first()?;
     let begins = match &first.tok {
         Tok::Text(t) => !super::function::is_function(t.trim()) || t.trim() == "min",
@@ -148,7 +180,10 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
         // 5 m, but not 5 x, and not 5m.
         return spaced
             && (words == 1 || words <= 6)
-            && matches!(word, "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T")
+            && matches!(
+                word,
+                "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T" | "M"
+            )
             && words != 2;
     }
     unit::is_sign(word)

@@ -154,6 +154,13 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
             return Some((sign(value), at + 1));
         }
     }
+    // "two and three quarters".
+    if any
+        && let [Some(&"and"), Some(n), Some(p)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
+        && let (Some(n), Some(under)) = (small(n), part(p))
+    {
+        return Some((sign(number + Rational::new(n.into(), under.into())), at + 3));
+    }
     // "two and a half".
     if any
         && let [Some(&"and"), Some(&"a"), Some(p)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
@@ -188,5 +195,9 @@ pub(super) fn ordinal(word: &str) -> Option<i64> {
         "nineteenth",
         "twentieth",
     ];
+    if let Some((tens, ones)) = word.split_once(' ') {
+        let tens = small(tens).filter(|n| *n >= 20)?;
+        return ordinal(ones).filter(|n| *n < 10).map(|n| tens + n);
+    }
     NAMES.iter().position(|n| *n == word).map(|n| n as i64 + 1)
 }

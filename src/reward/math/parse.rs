@@ -27,7 +27,7 @@ use super::matrix::{Folded, Rows, fold};
 use super::piecewise::{Cases, has_conditions};
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
-use super::scalar::{is, is_cmd, scalar_with_unit, shown};
+use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::{self, Part, Unit};
 use super::{Steps, calendar, family, number_words, spoken};
 
@@ -73,6 +73,8 @@ pub enum Value {
     Cycles(Vec<Vec<u32>>),
     /// A day: year, month and day, where they are said.
     Date(Option<i32>, u8, Option<u8>),
+    /// A value and its direction: 5 m north, 20% off.
+    Sided(&'static str, Box<Value>),
     /// Words.
     Text(String),
 }
@@ -86,7 +88,9 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
         let tokens = lex(text, grouped, steps)?;
         Reader { steps }.value(inward(&tokens).as_deref().unwrap_or(&tokens), 0)
     };
-    read(text).or_else(|| read(&spoken::signs(text)?)).unwrap_or_else(|| Value::Text(text.trim().to_owned()))
+    read(spoken::named(text).unwrap_or(text))
+        .or_else(|| read(&spoken::signs(text)?))
+        .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
 
 /// Change of nesting at a token.
@@ -152,13 +156,28 @@ impl Reader<'_> {
         if let Some(v) = self.environment(tokens, depth) {
             return v;
         }
+        if let Some(v) = self.sided(tokens, depth) {
+            return Some(v);
+        }
+        // X \sim N(0, 1)
+        if let [name, sim, rest @ ..] = tokens
+            && is_cmd(Some(sim), "sim")
+            && variable_of(std::slice::from_ref(name)).is_some()
+        {
+            return self.value(rest, depth + 1);
+        }
+        if let Some(v) =
+            self.said_range(tokens).or_else(|| self.mapping(tokens, depth)).or_else(|| self.labelled(tokens, depth))
+        {
+            return Some(v);
+        }
         // The signs of logic join relations; between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
         let listed = |t: &Tok| is_comma(t) || logic(t) || is_word(t, &["and", "or", "&"]);
         let parts = split(tokens, listed)?;
         if parts.len() > 1 {
-            if let Some(number) = self.in_words(tokens) {
+            if let Some(number) = self.in_words(tokens).or_else(|| self.in_joined_parts(tokens)) {
                 return Some(number);
             }
             return self.list(tokens, parts, depth);
@@ -253,6 +272,9 @@ impl Reader<'_> {
         {
             return self.in_words(tokens);
         }
+        if let Some(e) = self.ellipsis(tokens) {
+            return Some(Value::Scalar(e, None));
+        }
         if let Some(length) = self.feet(tokens) {
             return Some(length);
         }
@@ -262,6 +284,13 @@ impl Reader<'_> {
     fn quantity(&self, tokens: &[Token]) -> Option<Value> {
         let (e, unit) = scalar_with_unit(tokens, self.steps)?;
         match fold(&e, self.steps)? {
+            // (1, 2) + t (3, 4)
+            Folded::Matrix(mut rows)
+                if rows.len() == 1
+                    && !tokens.iter().any(|t| matches!(&t.tok, Tok::Cmd(c) if c.starts_with("begin "))) =>
+            {
+                Some(Value::Tuple(rows.remove(0).into_iter().map(|e| Value::Scalar(e, None)).collect()))
+            }
             Folded::Matrix(rows) => Some(Value::Matrix(rows)),
             Folded::Scalar(e) => Some(Value::Scalar(e, unit)),
         }
@@ -278,7 +307,19 @@ impl Reader<'_> {
         cuts.push(tokens.len());
         let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
         for to in cuts {
-            let (e, unit) = scalar_with_unit(&tokens[from..to], self.steps)?;
+            let sign = match &tokens[from..to] {
+                // 1h 20m: behind hours an m is minutes.
+                [n, Token { tok: Tok::Word(w), .. }] => {
+                    let after_hours = measured.is_some() && measured == unit::word("h").map(|u| u.0);
+                    let name = if w == "m" && after_hours { "min" } else { w };
+                    unit::word(name).map(|u| (scalar(std::slice::from_ref(n), self.steps), Unit::Measure(u.0, u.1)))
+                }
+                _ => None,
+            };
+            let (e, unit) = match sign {
+                Some((Some(e), unit)) => (e, Some(unit)),
+                _ => scalar_with_unit(&tokens[from..to], self.steps)?,
+            };
             let Some(Unit::Measure(dimension, size)) = unit else { return None };
             if *measured.get_or_insert(dimension) != dimension {
                 return None;
@@ -288,6 +329,22 @@ impl Reader<'_> {
         }
         let one = super::Rational::from_integer(1.into());
         Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
+    }
+
+    /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
+    fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
+        let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
+        let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
+        let mut smaller: Option<super::Rational> = None;
+        for part in &parts {
+            let (_, unit) = scalar_with_unit(part, self.steps)?;
+            let Some(Unit::Measure(_, size)) = unit else { return None };
+            if smaller.is_some_and(|s| s <= size) {
+                return None;
+            }
+            smaller = Some(size);
+        }
+        self.in_parts(&parts.concat())
     }
 
     /// A number in words, and what is counted.
@@ -313,12 +370,33 @@ impl Reader<'_> {
         {
             return Some(Value::Scalar(super::expr::divide(integer(1), integer(n)), None));
         }
-        if let [word] = list.as_slice()
-            && let Some(n) = number_words::ordinal(word)
+        if let [_] | [_, _] = list.as_slice()
+            && let Some(n) = number_words::ordinal(&list.join(" "))
         {
             return Some(Value::Scalar(integer(n), Some(Unit::Word("ordinal".to_owned()))));
         }
         let (value, used) = number_words::read(&list)?;
+        // One out of four, one in four.
+        let between = match list.get(used..) {
+            Some(["out", "of", ..]) => 2,
+            Some(["in", ..]) => 1,
+            _ => 0,
+        };
+        if let Some(["over", ..] | ["divided", "by", ..]) = list.get(used..)
+            && let under = used + if list[used] == "over" { 1 } else { 2 }
+            && let Some((by, all)) = number_words::read(&list[under..])
+            && under + all == list.len()
+        {
+            let part = super::expr::number;
+            return Some(Value::Scalar(super::expr::divide(part(value), part(by)), None));
+        }
+        if between > 0
+            && let Some((of, all)) = number_words::read(&list[used + between..])
+            && used + between + all == list.len()
+        {
+            let part = super::expr::number;
+            return Some(Value::Ratio(vec![part(value), part(of)]));
+        }
         let name = list[used..].join(" ");
         let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
         let unit = if name.is_empty() { None } else { Some(unit::unit(&[Part { name: name.to_owned(), power: 1 }])?) };
@@ -374,7 +452,8 @@ impl Reader<'_> {
             return None;
         }
         let mut items: Vec<Value> = Vec::new();
-        for part in filled {
+        let (parts, filled) = (filled.clone(), filled.len());
+        for part in parts {
             // "k \in \mathbb{Z}" behind a family of solutions only says what k is.
             let member = split(part, names("in"))?;
             let condition =
@@ -382,6 +461,11 @@ impl Reader<'_> {
             let whole = member.len() == 2
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
+            // That x is real says nothing beside a condition.
+            let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled > 1;
+            if real && items.is_empty() {
+                continue;
+            }
             if !items.is_empty() && (condition || whole) {
                 let counts = matches!(&member.last()?.first()?.tok, Tok::Cmd(c) if c == "mathbbZ");
                 let name = member[0].last().map(|t| shown(&t.tok)).unwrap_or_default();
@@ -462,6 +546,11 @@ impl Reader<'_> {
         let Some(parts) = split(inside, is_comma) else { return Some(None) };
         if grouped && parts.len() == 1 {
             return Some(self.value(inside, depth + 1).or_else(|| self.quantity(tokens)));
+        }
+        if *open == Tok::Sym('[')
+            && let Some(rows) = self.plain_rows(inside)
+        {
+            return Some(Some(Value::Matrix(rows)));
         }
         if round && parts.len() == 1 {
             // Brackets around a whole answer.

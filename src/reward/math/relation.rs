@@ -54,6 +54,18 @@ pub(super) fn variable_of(tokens: &[Token]) -> Option<String> {
 
 /// The name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, a word or two.
 pub(super) fn name_of(tokens: &[Token]) -> Option<String> {
+    // (f \circ g)(x)
+    if let [open, f, circ, g, close, rest @ ..] = tokens
+        && is(Some(open), '(')
+        && is_cmd(Some(circ), "circ")
+        && is(Some(close), ')')
+        && let (Some(f), Some(g)) = (variable_of(std::slice::from_ref(f)), variable_of(std::slice::from_ref(g)))
+        && let [open, Token { tok: Tok::Word(x), .. }, close] = rest
+        && is(Some(open), '(')
+        && is(Some(close), ')')
+    {
+        return Some(format!("{f}({g}({x}))"));
+    }
     let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
     let plain = tokens.iter().all(|t| match &t.tok {
         Tok::Word(_) | Tok::Text(_) | Tok::Num(_) => true,
@@ -194,7 +206,10 @@ impl Reader<'_> {
                 }
                 self.value(last, depth + 1)
             }
-            _ => None,
+            // A \cap B = \{2\}: the name of a set or a vector.
+            _ => self.value(last, depth + 1).filter(|v| {
+                matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_) | Value::Named(_))
+            }),
         }
     }
 
@@ -361,6 +376,12 @@ impl Reader<'_> {
         let parts = split(tokens, |t| *t == Tok::Sym(':'))?;
         if parts.len() < 2 {
             return None;
+        }
+        // median: 4
+        if let [name, value] = parts.as_slice()
+            && let Some(name) = name_of(name).filter(|n| n.len() > 2 && n.chars().all(|c| c.is_alphabetic()))
+        {
+            return Some(self.value(value, 1).map(|v| Value::Assignment(name, Box::new(v))));
         }
         let last = parts.last()?;
         let behind: String = last[1.min(last.len())..].iter().map(|t| shown(&t.tok).to_lowercase()).collect();

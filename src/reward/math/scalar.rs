@@ -3,7 +3,7 @@
 
 use super::expr::{Expr, divide, integer, negate, power};
 use super::lex::{Tok, Token};
-use super::measure::trailing;
+use super::measure::{self, trailing};
 use super::parse::MAX_DEPTH;
 use super::unit::{self, Part, Unit};
 use super::{Steps, number_words};
@@ -135,6 +135,10 @@ impl<'a> Parser<'a> {
                 let sign = self.sign();
                 let by = self.mixed()?;
                 factors.push(signed(sign, power(by, integer(-1))));
+            } else if matches!(self.peek(), Some(Tok::Word(w)) if w == "choose") {
+                self.at += 1;
+                let n = product(std::mem::take(&mut factors));
+                factors.push(Expr::Call("binom", vec![n, self.power()?]));
             } else if self.eat_cmd("bmod") || self.eat_cmd("mod") {
                 let a = product(std::mem::take(&mut factors));
                 let n = self.power()?;
@@ -203,9 +207,15 @@ impl<'a> Parser<'a> {
     fn begins_factor(&self) -> bool {
         match self.peek() {
             // Two numbers side by side are no product, unless the first is a factorial.
-            Some(Tok::Num(_)) => self.at > 0 && is(self.tokens.get(self.at - 1), '!'),
+            // ... or ends with a bracket.
+            Some(Tok::Num(_)) if self.at > 0 => {
+                let (before, spaced) = (self.tokens.get(self.at - 1), self.token(0).is_some_and(|t| t.spaced));
+                is(before, '!') || (is(before, ')') && !spaced)
+            }
+            Some(Tok::Num(_)) => false,
             Some(Tok::Word(_)) => true,
             Some(Tok::Text(t)) => super::function::is_function(t.trim()),
+            Some(Tok::Cmd(c)) if c == "Vert" => self.bars == 0,
             Some(Tok::Cmd(c)) => super::function::begins(c),
             Some(Tok::Sym('|')) => self.bars == 0,
             Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
@@ -217,6 +227,29 @@ impl<'a> Parser<'a> {
     fn trailing_unit(&mut self) -> bool {
         if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
             return false;
+        }
+        // $5 per hour, $5/h.
+        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
+        let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if measure::IDLE.contains(&w.trim()));
+        if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
+            self.at = self.tokens.len();
+            return true;
+        }
+        if let Some(Unit::Measure(..) | Unit::Word(_)) = &self.unit
+            && over
+            && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
+        {
+            let name = match &self.unit {
+                Some(Unit::Word(w)) => w.clone(),
+                _ => "$".to_owned(),
+            };
+            let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];
+            priced.extend_from_slice(&self.tokens[self.at..]);
+            if let Some(unit) = trailing(&priced, true) {
+                self.unit = Some(unit);
+                self.at = self.tokens.len();
+                return true;
+            }
         }
         let found =
             trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
@@ -390,6 +423,14 @@ impl<'a> Parser<'a> {
         if self.eat_cmd("choose") {
             e = Expr::Call("binom", vec![e, self.expr()?]);
         }
+        // A vector among others.
+        if close == ')' && is(self.token(0), ',') {
+            let mut row = vec![e];
+            while self.eat(',') {
+                row.push(self.expr()?);
+            }
+            e = Expr::Matrix(vec![row]);
+        }
         self.bars = bars;
         self.need(close)?;
         Some(e)
@@ -467,6 +508,7 @@ impl<'a> Parser<'a> {
                 p.bars -= 1;
                 p.need('|')?;
                 Some(match e {
+                    Expr::Matrix(rows) if rows.len() == 1 => length(rows),
                     Expr::Matrix(_) => Expr::Call("det", vec![e]),
                     e => Expr::Call("abs", vec![e]),
                 })
@@ -557,6 +599,12 @@ impl<'a> Parser<'a> {
 
 fn signed(negative: bool, e: Expr) -> Expr {
     if negative { negate(e) } else { e }
+}
+
+/// The length of a vector.
+pub(super) fn length(rows: Vec<Vec<Expr>>) -> Expr {
+    let squares = rows.into_iter().flatten().map(|x| power(x, integer(2))).collect();
+    power(Expr::Add(squares), divide(integer(1), integer(2)))
 }
 
 /// A product of factors.

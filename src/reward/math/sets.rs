@@ -56,6 +56,7 @@ impl Reader<'_> {
                 let value = self.value(p, depth + 1)?;
                 Some(match value {
                     one @ Value::Scalar(..) if braced(p) => Value::Set(vec![one]),
+                    one @ Value::Scalar(..) if ops.iter().any(|o| o == "setminus") => Value::Set(vec![one]),
                     v if braced(p) => set(v),
                     v => v,
                 })

@@ -1,7 +1,7 @@
 //! Notation said in words, as signs: `x is at least 4`, `log base 2 of 8`, `5 squared`.
 
 /// Words and the signs they stand for; of two that begin alike the longer stands first.
-const SIGNS: [(&str, &str); 60] = [
+const SIGNS: [(&str, &str); 64] = [
     ("is greater than or equal to", "\\ge"),
     ("greater than or equal to", "\\ge"),
     ("is less than or equal to", "\\le"),
@@ -62,6 +62,10 @@ const SIGNS: [(&str, &str); 60] = [
     ("all real numbers greater than", "x >"),
     ("all real numbers less than", "x <"),
     ("percent of", "/100 *"),
+    ("is an element of", "\\in"),
+    ("is in the interval", "\\in"),
+    ("belongs to", "\\in"),
+    ("is in", "\\in"),
 ];
 
 /// The text with such words as signs; `None` when there are none.
@@ -97,4 +101,14 @@ pub(super) fn signs(text: &str) -> Option<String> {
         at += c.len_utf8();
     }
     found.then_some(out)
+}
+
+/// What a phrase of its own stands for.
+pub(super) fn named(text: &str) -> Option<&'static str> {
+    match super::text::words(text).as_str() {
+        "right angle" => Some("90^\\circ"),
+        "straight angle" => Some("180^\\circ"),
+        "full turn" | "full rotation" | "full circle" => Some("360^\\circ"),
+        _ => None,
+    }
 }

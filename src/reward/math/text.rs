@@ -1,7 +1,7 @@
 //! Answers in words.
 
 /// Phrases that say the same, under their first.
-const SAME: [&[&str]; 12] = [
+const SAME: [&[&str]; 30] = [
     &["does not exist", "dne", "d n e", "doesnt exist", "do not exist", "not exist"],
     &[
         "no solution",
@@ -38,6 +38,24 @@ const SAME: [&[&str]; 12] = [
     &["none of the above", "none of these"],
     &["diverges", "divergent", "diverge"],
     &["converges", "convergent", "converge"],
+    &["monday", "mon"],
+    &["tuesday", "tue", "tues"],
+    &["wednesday", "wed"],
+    &["thursday", "thu", "thur", "thurs"],
+    &["friday", "fri"],
+    &["saturday", "sat"],
+    &["sunday", "sun"],
+    &["january", "jan"],
+    &["february", "feb"],
+    &["march", "mar"],
+    &["april", "apr"],
+    &["june", "jun"],
+    &["july", "jul"],
+    &["august", "aug"],
+    &["september", "sep", "sept"],
+    &["october", "oct"],
+    &["november", "nov"],
+    &["december", "dec"],
 ];
 
 /// Words without case, articles, quotes, punctuation and space; phrases that say the same are one.
@@ -65,6 +83,9 @@ pub fn words(text: &str) -> String {
     let mut kept: Vec<&str> = joined.split_whitespace().collect();
     while kept.len() > 1 && matches!(kept[0], "the" | "a" | "an") {
         kept.remove(0);
+    }
+    if let ["to", "the", "left" | "right"] = kept.as_slice() {
+        kept.drain(..2);
     }
     let phrase = kept.join(" ");
     match SAME.iter().find(|group| group.contains(&phrase.as_str())) {

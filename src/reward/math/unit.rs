@@ -33,9 +33,9 @@ const INDUCTANCE: Dimension = [2, 1, -2, -2, 0, 0, 0, 0, 0];
 
 /// Names, what they measure, and their size as a fraction of the SI unit. The first name is the sign; signs are
 /// told by case, words are not.
-type Entry = (&'static [&'static str], Dimension, i64, i64);
+type Entry = (&'static [&'static str], Dimension, i128, i128);
 
-const UNITS: [Entry; 105] = [
+const UNITS: [Entry; 119] = [
     (&["m", "meter", "metre"], LENGTH, 1, 1),
     (&["km", "kilometer", "kilometre"], LENGTH, 1_000, 1),
     (&["cm", "centimeter", "centimetre"], LENGTH, 1, 100),
@@ -133,6 +133,20 @@ const UNITS: [Entry; 105] = [
     (&["MB", "megabyte"], BITS, 8_000_000, 1),
     (&["GB", "gigabyte"], BITS, 8_000_000_000, 1),
     (&["TB", "terabyte"], BITS, 8_000_000_000_000, 1),
+    (&["permille", "per mille", "per mil"], NONE, 1, 1_000),
+    (&["ppm", "parts per million"], NONE, 1, 1_000_000),
+    (&["ppb", "parts per billion"], NONE, 1, 1_000_000_000),
+    (&["rev", "revolution"], NONE, 1, 1),
+    (&["eV", "electronvolt", "electron-volt"], ENERGY, 1_602_176_634, 10_000_000_000_000_000_000_000_000_000),
+    (&["keV"], ENERGY, 1_602_176_634, 10_000_000_000_000_000_000_000_000),
+    (&["MeV"], ENERGY, 1_602_176_634, 10_000_000_000_000_000_000_000),
+    (&["GeV"], ENERGY, 1_602_176_634, 10_000_000_000_000_000_000),
+    (&["pm", "picometer", "picometre"], LENGTH, 1, 1_000_000_000_000),
+    (&["hPa", "hectopascal"], PRESSURE, 100, 1),
+    (&["GPa", "gigapascal"], PRESSURE, 1_000_000_000, 1),
+    (&["GW", "gigawatt"], POWER, 1_000_000_000, 1),
+    (&["Wh", "watt-hour", "watthour"], ENERGY, 3_600, 1),
+    (&["kn", "knot"], SPEED, 1_852, 3_600),
     (&["decade"], TIME, 315_569_520, 1),
     (&["century", "centurie"], TIME, 3_155_695_200, 1),
     (&["fortnight"], TIME, 1_209_600, 1),
