@@ -404,12 +404,13 @@ __device__ __forceinline__ void round_probabilities(isa::Frag<4> (&p)[STEPS], is
     }
 }
 
-// Staged rows `from`..`to` to global memory by `count` threads, of which this is number `index`.
-template <int HD>
+// Staged rows `from`..`to` to global memory by `count` threads, of which this is number `index`; UNROLL pieces in flight.
+template <int HD, int UNROLL = HD / 16>
 __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<bf16>* staged, int from, int to,
                                            int index, int count) {
     if (rows.wide) {
         constexpr int PIECES = HD / 8;
+#pragma unroll UNROLL
         for (int i = index; i < WARP_ROWS * PIECES; i += count) {
             int row = i / PIECES, column = i % PIECES * 8;
             if (from + row < to && column < rows.dim) {

@@ -6,6 +6,7 @@ mod adamw;
 mod attention;
 mod attention_bwd;
 mod attention_window;
+mod attention_window_bwd;
 mod cache;
 pub mod calibrate;
 mod calibrate_sums;

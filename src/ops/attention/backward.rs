@@ -46,7 +46,7 @@ pub fn bwd(
         let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
         let operands = launch_bwd::Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta };
         let done = match dev.on() {
-            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, operands, heads, causal, scale, setting),
+            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, operands, heads, causal, max_seqlen, scale, setting),
             _ => Ok(()),
         };
         dev.release(mark);

@@ -15,8 +15,8 @@ pub(crate) const THREADS: u32 = 128;
 /// Rows (token, query head of the group) of a slot whose warps have 16 rows each.
 pub(crate) const TILE_ROWS: usize = 64;
 
-/// Keys that a CTA of attention_window.cu holds.
-const WINDOW: usize = 64;
+/// Keys that a CTA of attention_window.cu and attention_window_bwd.cu holds.
+pub(super) const WINDOW: usize = 64;
 
 /// CTAs a grid may have along y.
 const GRID_Y: usize = 65_535;

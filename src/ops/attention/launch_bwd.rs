@@ -1,8 +1,9 @@
-//! Launches of kernels/attention_bwd.cu: first the kernel of dQ, which also leaves D, then that of dK and dV.
+//! Launches of kernels/attention_bwd.cu (first the kernel of dQ, which also leaves D, then that of dK and dV) and of
+//! kernels/attention_window_bwd.cu.
 
 use bytemuck::NoUninit;
 
-use super::launch::{ByDim, by_dim, shared_rows, slots, wide};
+use super::launch::{self, ByDim, WINDOW, by_dim, shared_rows, slots, wide};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::attend::{Heads, Setting};
@@ -34,6 +35,14 @@ const KEYS: ByDim = [
     (128, "attention_bwd_dkv_hd128"),
 ];
 
+const WINDOWS: ByDim = [
+    (16, "attention_window_bwd_hd16"),
+    (32, "attention_window_bwd_hd32"),
+    (64, "attention_window_bwd_hd64"),
+    (80, "attention_window_bwd_hd80"),
+    (128, "attention_window_bwd_hd128"),
+];
+
 /// `attention_bwd::Args` of kernels/attention_bwd.cu.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -50,6 +59,24 @@ struct Args {
     kv_heads: i32,
     dim: i32,
     causal: i32,
+    wide: i32,
+    scale: f32,
+    scale_log2e: f32,
+}
+
+/// `attention_window_bwd::Args` of kernels/attention_window_bwd.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct WindowArgs {
+    qkv: Address,
+    out: Address,
+    dout: Address,
+    lse: Address,
+    cu_seqlens: Address,
+    dqkv: Address,
+    q_heads: i32,
+    kv_heads: i32,
+    dim: i32,
     wide: i32,
     scale: f32,
     scale_log2e: f32,
@@ -72,12 +99,21 @@ fn stages(dim: usize) -> usize {
     4 * shared_rows(STAGE, dim)
 }
 
+/// Bytes of `attention_window_bwd::Smem`: four operands, dS, and two numbers a row.
+fn window_smem(dim: usize) -> usize {
+    4 * shared_rows(WINDOW, dim) + shared_rows(WINDOW, WINDOW) + 2 * 4 * WINDOW
+}
+
+/// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else those of whole
+/// sequences; the bits are the same.
+#[allow(clippy::too_many_arguments)]
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
     operands: Operands,
     heads: Heads,
     causal: bool,
+    max_seqlen: usize,
     scale: f32,
     setting: Setting,
 ) -> Result<()> {
@@ -87,6 +123,17 @@ pub(super) fn bwd(
     let Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta } = operands;
     let [qkv, out, dout, lse, cu_seqlens, dqkv, delta] =
         [qkv, out, dout, lse, cu_seqlens, dqkv, delta].map(|t| gpu.ptr(t));
+    let wide = i32::from(wide(heads.dim, &[qkv, out, dout, dqkv]));
+    let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
+    let scale_log2e = setting.scale_log2e;
+    if !causal && max_seqlen <= WINDOW {
+        let args =
+            WindowArgs { qkv, out, dout, lse, cu_seqlens, dqkv, q_heads, kv_heads, dim, wide, scale, scale_log2e };
+        let (kept, kernel) = by_dim(&WINDOWS, heads.dim);
+        let grid = [check::grid(op, sequences * heads.kv)?, 1, 1];
+        let launch = Launch::new(grid, launch::THREADS, window_smem(kept));
+        return gpu.launch("attention_window_bwd", kernel, launch, &args);
+    }
     let args = Args {
         qkv,
         out,
@@ -96,13 +143,13 @@ pub(super) fn bwd(
         dqkv,
         delta,
         sequences: check::count(op, "sequences", sequences)?,
-        q_heads: heads.q as i32,
-        kv_heads: heads.kv as i32,
-        dim: heads.dim as i32,
+        q_heads,
+        kv_heads,
+        dim,
         causal: i32::from(causal),
-        wide: i32::from(wide(heads.dim, &[qkv, out, dout, dqkv])),
+        wide,
         scale,
-        scale_log2e: setting.scale_log2e,
+        scale_log2e,
     };
     let kv = check::grid(op, heads.kv)?;
     let (kept, kernel) = by_dim(&QUERIES, heads.dim);

@@ -1,0 +1,277 @@
+// Backward of full attention within windows of at most 64 tokens, in one pass: dq, dk and dv, each written once.
+// qkv, dqkv [T, (q + 2 kv) dim], out, dout [T, q dim] bf16, lse [T, q] f32, cu_seqlens [S + 1] u32; dim even, at most HD.
+// Grid (S kv heads): a window's keys against its rows (token, head of the group), 64 at a time; 4 warps, 16 keys each.
+// Bound by memory: 2 (3 q + 2 kv) dim bytes a token read, 2 (q + 2 kv) dim written; floor at the copy bandwidth.
+// Reference: src/ops/attention/backward.rs on the CPU; bench: omr bench, attention bwd.
+// registers attention_window_bwd_hd16 <= 168
+// registers attention_window_bwd_hd32 <= 168
+// registers attention_window_bwd_hd64 <= 168
+// registers attention_window_bwd_hd80 <= 168
+// registers attention_window_bwd_hd128 <= 255
+#include "common/attend.cuh"
+
+// Scores, dP and dS are held transposed: the sixteen keys of a warp as rows, so that P^T and dS^T are left operands of
+// the products with dO and Q as they are. Only dS goes through shared memory, for the product with K.
+namespace attention_window_bwd {
+
+using attend::PITCH;
+
+// Tokens of a window, at most; rows of a tile.
+constexpr int WINDOW = 64;
+// Rows whose scores a warp holds at a time; the sums of its keys take up to 128 registers.
+constexpr int STRIP = 16;
+// Tiles of 8 dimensions of dQ that a warp sums at a time.
+constexpr int TILES = 4;
+
+struct Args {
+    const bf16* qkv;
+    const bf16* out;
+    const bf16* dout;
+    const float* lse;
+    const uint32_t* cu_seqlens;
+    bf16* dqkv;
+    int q_heads, kv_heads, dim;
+    int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
+    float scale, scale_log2e;
+};
+
+template <int HD>
+struct Smem {
+    // A tile's queries; then, by the warps they are of, their gradients.
+    isa::Shared<bf16> q[WINDOW * PITCH<HD>];
+    // A tile's dO; in the end the gradients of the keys.
+    isa::Shared<bf16> dout[WINDOW * PITCH<HD>];
+    isa::Shared<bf16> k[WINDOW * PITCH<HD>];
+    // The values; in the end their gradients.
+    isa::Shared<bf16> v[WINDOW * PITCH<HD>];
+    // [key][row of the tile]
+    isa::Shared<bf16> ds[WINDOW * PITCH<WINDOW>];
+    // Of the tile's rows: log-sum-exp times log2 e, and dO . O.
+    isa::Shared<float> lse[WINDOW];
+    isa::Shared<float> delta[WINDOW];
+};
+
+// What a CTA has. Worked out anew in each phase: kept through the loop over tiles, it would take the registers of sums.
+struct Window {
+    const Args& args;
+    int group, head, start, tokens;
+
+    __device__ __forceinline__ explicit Window(const Args& args) : args(args) {
+        int s = blockIdx.x / args.kv_heads;
+        head = blockIdx.x % args.kv_heads;
+        group = args.q_heads / args.kv_heads;
+        start = args.cu_seqlens[s];
+        tokens = (int)args.cu_seqlens[s + 1] - start;
+    }
+
+    __device__ __forceinline__ int rows() const { return tokens * group; }
+    __device__ __forceinline__ int64_t stride() const { return (int64_t)(args.q_heads + 2 * args.kv_heads) * args.dim; }
+    __device__ __forceinline__ int64_t out_stride() const { return (int64_t)args.q_heads * args.dim; }
+
+    // A tile's queries and their gradients.
+    __device__ __forceinline__ attend::Rows queries(int from) const {
+        int64_t at = start * stride() + head * group * args.dim;
+        return tile(args.qkv + at, args.dqkv + at, stride(), group, from, rows());
+    }
+
+    // Its rows of dO or of the output.
+    __device__ __forceinline__ attend::Rows outputs(const bf16* data, int from) const {
+        int64_t at = start * out_stride() + head * group * args.dim;
+        return tile(data + at, nullptr, out_stride(), group, from, rows());
+    }
+
+    // The keys (slot 0) or values (slot 1) and their gradients.
+    __device__ __forceinline__ attend::Rows keys(int slot) const {
+        int64_t at = start * stride() + (args.q_heads + slot * args.kv_heads + head) * args.dim;
+        return tile(args.qkv + at, args.dqkv + at, stride(), 1, 0, tokens);
+    }
+
+    __device__ __forceinline__ attend::Rows tile(const bf16* in, bf16* out, int64_t stride, int group, int from,
+                                                 int end) const {
+        int to = min(from + WINDOW, end);
+        return {in, out, nullptr, stride, stride, 0, group, args.dim, from, to, 0, 0, 0.0f, args.wide != 0};
+    }
+};
+
+// The dot product of two rows: a lane's pairs, every fourth, ascending, then the quad's tree, as attention_bwd.cu.
+__device__ __forceinline__ float dot(const bf16* a, const bf16* b, int dim) {
+    float sum = 0.0f;
+#pragma unroll 4
+    for (int at = attend::lane() % 4 * 2; at < dim; at += 8) {
+        uint32_t x = isa::load<uint32_t>(a + at), y = isa::load<uint32_t>(b + at);
+        sum = fmaf(lo(x), lo(y), sum);
+        sum = fmaf(hi(x), hi(y), sum);
+    }
+    return sum;
+}
+
+// Log-sum-exp and D of the tile's rows, sixteen a warp. A row that does not exist adds nothing: its Q and dO are zero.
+template <int HD>
+__device__ __forceinline__ void prepare(Smem<HD>& smem, const Window& window, int from) {
+    attend::Rows out = window.outputs(window.args.out, from), dout = window.outputs(window.args.dout, from);
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int at = attend::warp() * attend::WARP_ROWS + i * 8 + attend::lane() / 4, row = from + at;
+        float lse = 0.0f, delta = 0.0f;
+        if (row < out.to) {
+            int token = window.start + row / window.group, head = window.head * window.group + row % window.group;
+            int64_t place = out.at(row, out.q_stride);
+            lse = window.args.lse[(int64_t)token * window.args.q_heads + head] * math::LOG2_E;
+            delta = dot(out.q + place, dout.q + place, out.dim);
+        }
+        delta = attend::quad_sum(delta);
+        if (attend::lane() % 4 == 0) {
+            smem.lse[at] = lse;
+            smem.delta[at] = delta;
+        }
+    }
+}
+
+// Scores of the warp's keys with STRIP rows from `from` of the tile become P. Keys from `keys` on do not exist.
+template <int HD>
+__device__ __forceinline__ void probabilities(isa::Acc (&s)[STRIP / 8], const Smem<HD>& smem, int from, int keys,
+                                              float scale_log2e) {
+    int key = attend::warp() * attend::WARP_ROWS + attend::lane() / 4;
+    bool real[2] = {key < keys, key + 8 < keys};
+#pragma unroll
+    for (int tile = 0; tile < STRIP / 8; tile++) {
+        float2 lse = isa::load<float2>(smem.lse + from + tile * 8 + attend::lane() % 4 * 2);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            float p = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -(e % 2 ? lse.y : lse.x)));
+            s[tile][e] = real[e / 2] ? p : 0.0f;
+        }
+    }
+}
+
+// dP becomes dS under those P.
+template <int HD>
+__device__ __forceinline__ void score_grads(isa::Acc (&dp)[STRIP / 8], isa::Acc (&p)[STRIP / 8], const Smem<HD>& smem,
+                                            int from) {
+#pragma unroll
+    for (int tile = 0; tile < STRIP / 8; tile++) {
+        float2 delta = isa::load<float2>(smem.delta + from + tile * 8 + attend::lane() % 4 * 2);
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            dp[tile][e] = p[tile][e] * (dp[tile][e] - (e % 2 ? delta.y : delta.x));
+        }
+    }
+}
+
+// Sums of N times 8 dimensions of the warp's sixteen rows, times `scale`, to their place in shared memory.
+template <int HD, int N>
+__device__ __forceinline__ void stage(isa::Acc (&sums)[N], float scale, isa::Shared<bf16>* rows, int first_tile) {
+    float factor[2] = {scale, scale};
+    attend::stage<HD>(sums, factor, rows + attend::warp() * attend::WARP_ROWS * PITCH<HD>, first_tile);
+}
+
+// The warp's sixteen staged rows to global memory.
+template <int HD>
+__device__ __forceinline__ void write(const isa::Shared<bf16>* staged, const attend::Rows& rows) {
+    int at = attend::warp() * attend::WARP_ROWS;
+    isa::sync_warp();
+    attend::write_rows<HD, 1>(rows, staged + at * PITCH<HD>, rows.from + at, rows.to, attend::lane(), attend::WARP);
+}
+
+// dQ of the warp's sixteen rows of the tile: one chain over ascending keys. A few dimensions at a time, because the sums
+// of the keys stay in registers.
+template <int HD>
+__device__ __forceinline__ void query_grads(Smem<HD>& smem, const Args& args, int from) {
+    int lane = attend::lane(), mine = attend::warp() * attend::WARP_ROWS;
+    if (from + mine >= Window(args).rows()) {
+        return;
+    }
+    const isa::Shared<bf16>* column = smem.ds + mine + (lane / 16 * 8 + lane % 8) * PITCH<WINDOW> + lane / 8 % 2 * 8;
+    isa::Frag<4> ds[WINDOW / 16];
+#pragma unroll
+    for (int step = 0; step < WINDOW / 16; step++) {
+        isa::ldmatrix_trans(ds[step], column + step * 16 * PITCH<WINDOW>);
+    }
+#pragma unroll
+    for (int first = 0; first < HD / 8; first += TILES) {
+        isa::Acc dq[TILES];
+        attend::clear(dq);
+        attend::weigh<HD>(dq, ds, smem.k, first);
+        stage<HD>(dq, args.scale, smem.q, first);
+    }
+    write<HD>(smem.q, Window(args).queries(from));
+}
+
+// Adds what the tile's rows give to dK and dV of the warp's keys, each one chain over ascending rows; leaves dS.
+template <int HD>
+__device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)[HD / 8], Smem<HD>& smem,
+                                          const Args& args, int first) {
+    Window window(args);
+    int rows = window.rows() - first, keys = window.tokens;
+    int lane = attend::lane(), mine = attend::warp() * attend::WARP_ROWS;
+#pragma unroll 1
+    for (int from = 0; from < min(rows, WINDOW); from += STRIP) {
+        const isa::Shared<bf16>*q = smem.q + from * PITCH<HD>, *dout = smem.dout + from * PITCH<HD>;
+        isa::Frag<4> k[HD / 16], v[HD / 16], p[STRIP / 16], ds[STRIP / 16];
+        isa::Acc s[STRIP / 8], dp[STRIP / 8];
+        attend::load_queries<HD>(k, smem.k + mine * PITCH<HD>);
+        attend::scores<HD>(s, k, q);
+        probabilities<HD>(s, smem, from, keys, args.scale_log2e);
+        attend::round_probabilities(p, s);
+        attend::weigh<HD>(dv, p, dout, 0);
+        attend::load_queries<HD>(v, smem.v + mine * PITCH<HD>);
+        attend::scores<HD>(dp, v, dout);
+        score_grads<HD>(dp, s, smem, from);
+        attend::round_probabilities(ds, dp);
+#pragma unroll
+        for (int step = 0; step < STRIP / 16; step++) {
+            int column = from + step * 16 + lane / 16 * 8;
+            isa::stmatrix(smem.ds + (mine + lane % 16) * PITCH<WINDOW> + column, ds[step]);
+        }
+        attend::weigh<HD>(dk, ds, q, 0);
+    }
+}
+
+// Loads WINDOW rows from `rows.from` on.
+template <int HD>
+__device__ __forceinline__ void copy(isa::Shared<bf16>* to, const attend::Rows& rows) {
+    attend::copy_rows<HD, WINDOW>(to, attend::QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
+}
+
+template <int HD>
+__device__ __forceinline__ void run(const Args& args) {
+    auto& smem = isa::smem<Smem<HD>>();
+    Window window(args);
+    if (window.tokens == 0) {
+        return;
+    }
+    isa::Acc dk[HD / 8], dv[HD / 8];
+    attend::clear(dk);
+    attend::clear(dv);
+    copy<HD>(smem.k, window.keys(0));
+    copy<HD>(smem.v, window.keys(1));
+#pragma unroll 1
+    for (int from = 0; from < Window(args).rows(); from += WINDOW) {
+        if (from > 0) {
+            // No warp is at the tile before.
+            isa::sync_cta();
+        }
+        Window tile(args);
+        copy<HD>(smem.q, tile.queries(from));
+        copy<HD>(smem.dout, tile.outputs(args.dout, from));
+        isa::cp_async_commit();
+        prepare<HD>(smem, tile, from);
+        isa::cp_async_wait<0>();
+        isa::sync_cta();
+        key_grads<HD>(dk, dv, smem, args, from);
+        // dS is there, and no warp reads the queries and dO.
+        isa::sync_cta();
+        query_grads<HD>(smem, args, from);
+    }
+    stage<HD>(dk, args.scale, smem.dout, 0);
+    write<HD>(smem.dout, Window(args).keys(0));
+    stage<HD>(dv, 1.0f, smem.v, 0);
+    write<HD>(smem.v, Window(args).keys(1));
+}
+}  // namespace attention_window_bwd
+
+KERNEL(attention_window_bwd_hd16, attention_window_bwd::Args, attend::THREADS, 3) { attention_window_bwd::run<16>(args); }
+KERNEL(attention_window_bwd_hd32, attention_window_bwd::Args, attend::THREADS, 3) { attention_window_bwd::run<32>(args); }
+KERNEL(attention_window_bwd_hd64, attention_window_bwd::Args, attend::THREADS, 3) { attention_window_bwd::run<64>(args); }
+KERNEL(attention_window_bwd_hd80, attention_window_bwd::Args, attend::THREADS, 3) { attention_window_bwd::run<80>(args); }
+KERNEL(attention_window_bwd_hd128, attention_window_bwd::Args, attend::THREADS, 2) { attention_window_bwd::run<128>(args); }
