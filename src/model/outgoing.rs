@@ -145,6 +145,7 @@ fn write_file(path: &Path, tensors: Vec<Outgoing>, bytes: &mut impl FnMut(Conten
     let mut end = 0;
     for tensor in &tensors {
         let dtype = match tensor.dtype {
+            DType::F64 => "F64",
             DType::F32 => "F32",
             DType::Bf16 => "BF16",
             DType::U8 => "U8",

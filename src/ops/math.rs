@@ -1,9 +1,9 @@
-//! Elementary functions in f32: one polynomial each, evaluated with fused multiply-adds over a fixed
-//! coefficient table, so that every CPU body and the kernels give equal bits.
+//! Elementary functions in f32, and e^x in f64 for losses: one polynomial each, evaluated with fused multiply-adds
+//! over a fixed coefficient table, so that every CPU body and the kernels give equal bits.
 //!
 //! All functions are branch-free (selects only) and `#[inline(always)]`: loops that call them inside a
 //! `cpu_kernel!` body vectorise. Coefficients: interpolation at Chebyshev nodes in 50-digit arithmetic, rounded
-//! to f32. Error bounds are in units in the last place (ulp) against the f64 functions; the tests hold them.
+//! to their type. Error bounds are in units in the last place (ulp) against the f64 functions; the tests hold them.
 
 /// log2(e).
 pub const LOG2_E: f32 = std::f32::consts::LOG2_E;
@@ -195,4 +195,47 @@ pub fn sin_cos_turns(u: f32) -> (f32, f32) {
     let (s, c) = (poly(&SIN, x * x) * x, poly(&COS, x * x));
     let (s, c) = if q & 1 == 0 { (s, c) } else { (c, -s) };
     if q & 2 == 0 { (s, c) } else { (-s, -c) }
+}
+
+/// (e^r - 1 - r) / r^2 on [-ln(2)/2, ln(2)/2].
+const EXP_F64: [f64; 11] = [
+    2.0914679376583935e-9,
+    2.510520637395701e-8,
+    2.7557273661348637e-7,
+    2.7557255425746435e-6,
+    2.4801587325533363e-5,
+    0.00019841269874800493,
+    0.0013888888888883752,
+    0.008333333333326141,
+    0.04166666666666667,
+    0.1666666666666667,
+    0.5,
+];
+
+/// e^x in f64, within 1 ulp. Minus infinity gives 0, overflow infinity.
+pub fn exp_f64(x: f64) -> f64 {
+    const LN_2: f64 = std::f64::consts::LN_2;
+    const LN_2_LOW: f64 = 2.3190468138462996e-17;
+    // At 1.5 * 2^52 the last place is worth 1, and the low mantissa bits are the integer.
+    const MAGIC: f64 = 6_755_399_441_055_744.0;
+    let x = hold_f64(x, -746.0, 710.0);
+    let shifted = x * std::f64::consts::LOG2_E + MAGIC;
+    let n = shifted.to_bits().wrapping_sub(MAGIC.to_bits()) as i32;
+    let whole = shifted - MAGIC;
+    let r = whole.mul_add(-LN_2_LOW, whole.mul_add(-LN_2, x));
+    let mut p = EXP_F64[0];
+    for &c in &EXP_F64[1..] {
+        p = p.mul_add(r, c);
+    }
+    let p = (p * r).mul_add(r, r) + 1.0;
+    // In two halves: 2^n alone may be no normal number.
+    let pow2 = |n: i32| f64::from_bits((i64::from(n.wrapping_add(1023)) as u64) << 52);
+    let half = n >> 1;
+    p * pow2(half) * pow2(n.wrapping_sub(half))
+}
+
+/// `x` held between `low` and `high`; NaN stays NaN.
+pub fn hold_f64(x: f64, low: f64, high: f64) -> f64 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
 }

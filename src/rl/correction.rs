@@ -3,7 +3,7 @@
 //! arithmetic all of it is the identity, which `training/rollout_probs_diff_max` shows.
 
 use crate::error::{Error, Result};
-use crate::ops::policy_loss::Real;
+use crate::ops::policy_loss::{ProbSums, Real};
 
 /// Bound on log ratios before `exp`, as in verl.
 const SAFETY_BOUND: f64 = 20.0;
@@ -380,6 +380,29 @@ impl ProbsDiff {
             std: var.sqrt(),
             pearson: if spread > 0.0 { cov / spread } else { f64::from(mean == 0.0) },
             log_prob_max: counted().map(|(a, b): (f64, f64)| (a - b).abs()).fold(0.0, f64::max),
+        }
+    }
+
+    /// The same from sums; the deviation and the correlation then come from moments about 1 and not about the mean.
+    pub fn from(sums: &ProbSums) -> ProbsDiff {
+        let n = sums.tokens;
+        if n == 0.0 {
+            return ProbsDiff::default();
+        }
+        let mean = sums.diff / n;
+        let variance = (sums.diff_squared - sums.diff * mean) / (n - 1.0).max(1.0);
+        let [a, b] = sums.below_one.map(|sum| sum / n);
+        let [var_a, var_b] = [(sums.below_one_squared[0], a), (sums.below_one_squared[1], b)]
+            .map(|(squares, mean)| (squares / n - mean * mean).max(0.0));
+        let spread = (var_a * var_b).sqrt();
+        let cov = sums.product / n - a * b;
+        ProbsDiff {
+            valid: true,
+            max: sums.max_diff,
+            mean,
+            std: variance.max(0.0).sqrt(),
+            pearson: if spread > 0.0 { (cov / spread).clamp(-1.0, 1.0) } else { f64::from(mean == 0.0) },
+            log_prob_max: sums.max_log_diff,
         }
     }
 

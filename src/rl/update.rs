@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::engine::ask::{Question, Rollout};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{self, Batch, Denominators, PolicyLoss, PolicyStats};
+use crate::ops::policy_loss::{self, Batch, Denominators, PolicyLoss, PolicyStats, Sums};
 use crate::rl::correction::ProbsDiff;
 use crate::train::step::{self, Sequence};
 
@@ -107,7 +107,7 @@ pub fn accumulate(
         moving = batch.iter().collect();
         idle.clear();
     }
-    let mut seen = Seen::default();
+    let (mut seen, mut sums) = (Seen::default(), Sums::NONE);
     for (group, moves) in [(moving, true), (idle, false)] {
         let lengths: Vec<usize> = group.iter().map(|e| e.input_ids.len()).collect();
         for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
@@ -118,21 +118,20 @@ pub fn accumulate(
             let part = Part::new(part);
             let batch = part.batch();
             let mut dlog_prob = vec![0.0; forward.log_prob.len()];
-            let mut stats = policy_loss::compute(&loss, &denominators, &batch, &forward.log_prob, &mut dlog_prob)?;
-            let entropy = forward.entropy.as_deref().unwrap_or(&[]);
-            stats.entropy = denominators.aggregate(loss.loss_agg_mode, batch.cu_seqlens, batch.mask, entropy);
-            stats.loss -= loss.entropy_coeff * stats.entropy;
-            seen.stats += stats;
+            let mut dentropy = dlog_prob.clone();
+            let entropy = forward.entropy.as_deref().map(|h| (h, &mut dentropy[..]));
+            sums += policy_loss::compute(&loss, &denominators, &batch, &forward.log_prob, &mut dlog_prob, entropy)?;
             seen.log_prob.extend_from_slice(&forward.log_prob);
             seen.rollout_log_prob.extend_from_slice(batch.old_log_prob);
             if moves {
-                let dentropy = entropy_gradient(&loss, &denominators, batch.cu_seqlens);
-                forward.backward(dev, grads, &dlog_prob, dentropy.as_deref())?;
+                let dentropy = (loss.entropy_coeff != 0.0).then_some(&dentropy[..]);
+                forward.backward(dev, grads, &dlog_prob, dentropy)?;
             } else {
                 forward.discard(dev);
             }
         }
     }
+    seen.stats = PolicyStats::new(&loss, &denominators, &sums);
     Ok(seen)
 }
 
@@ -168,19 +167,9 @@ fn response_borders<'a>(batch: impl IntoIterator<Item = &'a Experience>) -> Vec<
     borders
 }
 
-/// d loss / d entropy of each token, when the entropy counts.
-fn entropy_gradient(loss: &PolicyLoss, denominators: &Denominators, cu_seqlens: &[u32]) -> Option<Vec<f32>> {
-    (loss.entropy_coeff != 0.0).then(|| {
-        let rows = cu_seqlens.windows(2).map(|w| (w[1] - w[0]) as usize);
-        let weight = |n| (-loss.entropy_coeff * denominators.token_weight(loss.loss_agg_mode, n)) as f32;
-        rows.flat_map(|n| std::iter::repeat_n(weight(n), n)).collect()
-    })
-}
-
 /// A micro-batch's response tokens, one response after another.
 struct Part {
     cu_seqlens: Vec<u32>,
-    mask: Vec<u8>,
     old_log_prob: Vec<f32>,
     ref_log_prob: Option<Vec<f32>>,
     advantages: Vec<f64>,
@@ -192,7 +181,6 @@ impl Part {
         let old_log_prob = part.iter().flat_map(|e| e.old_log_prob.iter().copied()).collect::<Vec<f32>>();
         let reference: Option<Vec<&Vec<f32>>> = part.iter().map(|e| e.ref_log_prob.as_ref()).collect();
         Part {
-            mask: vec![1; old_log_prob.len()],
             cu_seqlens,
             old_log_prob,
             ref_log_prob: reference.map(|rows| rows.into_iter().flatten().copied().collect()),
@@ -203,7 +191,7 @@ impl Part {
     fn batch(&self) -> Batch<'_, f32> {
         Batch {
             cu_seqlens: &self.cu_seqlens,
-            mask: &self.mask,
+            mask: None,
             old_log_prob: &self.old_log_prob,
             ref_log_prob: self.ref_log_prob.as_deref(),
             advantages: &self.advantages,

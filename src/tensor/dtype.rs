@@ -18,6 +18,8 @@ pub enum DType {
     I32,
     /// Unsigned 32-bit: token ids, offsets, bitmaps.
     U32,
+    /// 64-bit float: losses and their sums.
+    F64,
     /// Signed 16-bit: the low half of a bf16 weight's fp32 master.
     I16,
 }
@@ -26,6 +28,7 @@ impl DType {
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {
+            DType::F64 => 8,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::Bf16 | DType::I16 => 2,
             DType::U8 => 1,
@@ -50,7 +53,7 @@ pub trait Elem: bytemuck::Pod + Send + Sync + PartialEq + std::fmt::Debug {
     const DTYPE: DType;
     /// Nearest value of this type (round to nearest, ties to even).
     fn from_f32(x: f32) -> Self;
-    /// Exact widening (integers: nearest).
+    /// Exact widening (integers and f64: nearest).
     fn to_f32(self) -> f32;
 }
 
@@ -82,7 +85,7 @@ impl Elem for bf16 {
     }
 }
 
-macro_rules! integer {
+macro_rules! cast {
     ($t:ty, $d:ident) => {
         impl Elem for $t {
             const DTYPE: DType = DType::$d;
@@ -97,7 +100,8 @@ macro_rules! integer {
         }
     };
 }
-integer!(u8, U8);
-integer!(i32, I32);
-integer!(u32, U32);
-integer!(i16, I16);
+cast!(f64, F64);
+cast!(u8, U8);
+cast!(i32, I32);
+cast!(u32, U32);
+cast!(i16, I16);

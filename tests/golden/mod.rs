@@ -7,7 +7,7 @@ mod hf_engine;
 mod image;
 mod isa;
 mod reward;
-mod rl;
+pub(crate) mod rl;
 mod rope;
 mod tokenizer;
 mod verify;

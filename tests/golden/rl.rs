@@ -3,7 +3,9 @@
 
 use std::str::FromStr;
 
-use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, Real};
+use omr::ops::policy_loss::{
+    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, PolicyStats, Real, Sums,
+};
 use omr::reward::{Mode, composite, extract, verify};
 use omr::rl::{advantage, batching, correction, filter, kl, overlong};
 use serde_json::Value;
@@ -183,7 +185,7 @@ impl<F: Real> Data<F> {
     fn batch(&self) -> Batch<'_, F> {
         Batch {
             cu_seqlens: &self.cu,
-            mask: &self.mask,
+            mask: Some(&self.mask),
             old_log_prob: &self.old,
             ref_log_prob: self.reference.as_deref(),
             advantages: &self.adv,
@@ -192,8 +194,21 @@ impl<F: Real> Data<F> {
     }
 }
 
+/// What computes a loss and its gradient: a body on the host, or an op on a device.
+pub type Compute<'a, F> = dyn Fn(&PolicyLoss, &Denominators, &Batch<'_, F>, &[F], &mut [F]) -> Sums + 'a;
+
+fn on_host<F: Real>(
+    config: &PolicyLoss,
+    den: &Denominators,
+    batch: &Batch<'_, F>,
+    log_prob: &[F],
+    dlog_prob: &mut [F],
+) -> Sums {
+    policy_loss::compute(config, den, batch, log_prob, dlog_prob, None).unwrap()
+}
+
 /// Loss, metrics and gradients of a case in one storage type, padded or ragged, split as `micro` says.
-fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, ragged: bool) {
+fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, ragged: bool, compute: &Compute<'_, F>) {
     let (config, out) = (loss_config(&case["config"]), &case["outputs"]);
     let rows: Vec<usize> = (0..case["inputs"]["rewards"].as_array().unwrap().len()).collect();
     let adv = vec1(&out["advantages"]);
@@ -201,7 +216,8 @@ fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, ragged: bool) {
     let den = Denominators::new(&padded.cu, &padded.mask, case["config"]["loss_scale_factor"].as_f64());
     let data = Data::<F>::new(case, &adv, &rows, ragged);
     let mut grad = vec![F::from_f64(f64::NAN); data.lp.len()];
-    let stats = policy_loss::compute(&config, &den, &data.batch(), &data.lp, &mut grad).unwrap();
+    let sums = compute(&config, &den, &data.batch(), &data.lp, &mut grad);
+    let stats = PolicyStats::new(&config, &den, &sums);
 
     close(&format!("{id} pg_loss"), &[stats.pg_loss], &[num(&out["pg_loss"])], tol);
     close(&format!("{id} total_loss"), &[stats.loss], &[num(&out["total_loss"])], tol);
@@ -236,7 +252,7 @@ fn check_loss<F: Real>(case: &Value, id: &str, tol: f64, ragged: bool) {
         let ratios: Vec<f64> = means.iter().map(|&m| policy_loss::seq_ratio(m)).collect();
         close(&format!("{id} seq_ratio"), &ratios, &vec1(&out["seq_ratio"]), tol);
     }
-    check_micro_batches::<F>(case, id, tol, ragged, &config, &den, &adv, &whole);
+    check_micro_batches::<F>(case, id, tol, ragged, &config, &den, &adv, &whole, compute);
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -249,6 +265,7 @@ fn check_micro_batches<F: Real>(
     den: &Denominators,
     adv: &[f64],
     whole: &[f64],
+    compute: &Compute<'_, F>,
 ) {
     let micro = &case["micro_batches"];
     if micro.is_null() {
@@ -256,24 +273,27 @@ fn check_micro_batches<F: Real>(
     }
     let counts = [num(&micro["batch_num_tokens"]), num(&micro["num_nonempty_seqs"])];
     close(&format!("{id} denominators"), &[den.batch_num_tokens, den.num_seqs], &counts, 0.0);
-    let mut sum = policy_loss::PolicyStats::default();
+    let mut sum = Sums::NONE;
     let mut seen = vec![f64::NAN; whole.len()];
     let mut naive = 0.0;
     for (k, rows) in micro["rows"].as_array().unwrap().iter().enumerate() {
         let data = Data::<F>::new(case, adv, &ids(rows), ragged);
         let mut grad = vec![F::from_f64(0.0); data.lp.len()];
-        let part = policy_loss::compute(config, den, &data.batch(), &data.lp, &mut grad).unwrap();
-        close(&format!("{id} contribution {k}"), &[part.loss], &[num(&micro["contributions"][k])], tol);
+        let part = compute(config, den, &data.batch(), &data.lp, &mut grad);
+        let loss = PolicyStats::new(config, den, &part).loss;
+        close(&format!("{id} contribution {k}"), &[loss], &[num(&micro["contributions"][k])], tol);
         data.at.iter().zip(&grad).for_each(|(&i, &g)| seen[i] = g.into());
         sum += part;
 
         // What verl's older actor computed: each part under its own denominators, weighted by its rows.
         let padded = Data::<F>::new(case, adv, &ids(rows), false);
         let own = Denominators::new(&padded.cu, &padded.mask, micro["loss_scale_factor"].as_f64());
-        let alone = policy_loss::compute(config, &own, &data.batch(), &data.lp, &mut grad).unwrap();
-        naive += if own.num_seqs == 0.0 { 0.0 } else { alone.loss * ids(rows).len() as f64 / adv.len() as f64 };
+        let alone = compute(config, &own, &data.batch(), &data.lp, &mut grad);
+        let alone = PolicyStats::new(config, &own, &alone).loss;
+        naive += if own.num_seqs == 0.0 { 0.0 } else { alone * ids(rows).len() as f64 / adv.len() as f64 };
     }
-    close(&format!("{id} sum"), &[sum.loss], &[num(&micro["sum"])], tol);
+    let sum = PolicyStats::new(config, den, &sum).loss;
+    close(&format!("{id} sum"), &[sum], &[num(&micro["sum"])], tol);
     close(&format!("{id} naive sum"), &[naive], &[num(&micro["naive_sample_weighted_sum"])], tol);
     for (i, (s, w)) in seen.iter().zip(whole).enumerate() {
         assert!(s == w || (s.is_nan() && *w == 0.0), "{id} grad[{i}] in a micro-batch: {s} instead of {w}");
@@ -295,9 +315,16 @@ fn policy_loss() {
     run("policy_loss", |case, id| {
         check_advantages(case, id);
         for ragged in [false, true] {
-            check_loss::<f64>(case, id, TOL_F64, ragged);
-            check_loss::<f32>(case, id, TOL_F32, ragged);
+            check_loss::<f64>(case, id, TOL_F64, ragged, &on_host);
+            check_loss::<f32>(case, id, TOL_F32, ragged, &on_host);
         }
+    });
+}
+
+/// Every loss of the goldens by `compute`, with f32 storage.
+pub fn replay(compute: &Compute<'_, f32>) {
+    run("policy_loss", |case, id| {
+        [false, true].into_iter().for_each(|ragged| check_loss(case, id, TOL_F32, ragged, compute));
     });
 }
 
@@ -352,14 +379,16 @@ fn entropy() {
         let adv = vec![0.0; cu.len() - 1];
         let batch = Batch {
             cu_seqlens: &cu,
-            mask: &mask,
+            mask: Some(&mask),
             old_log_prob: &lp,
             ref_log_prob: None,
             advantages: &adv,
             rollout_is_weights: None,
         };
-        let (mut stats, mut dh) = (policy_loss::PolicyStats::default(), vec![f64::NAN; h.len()]);
-        policy_loss::compute_entropy(&config, &den, &batch, &h, &mut dh, &mut stats).unwrap();
+        let (mut grad, mut dh) = (vec![f64::NAN; h.len()], vec![f64::NAN; h.len()]);
+        let entropy = Some((&h[..], &mut dh[..]));
+        let sums = policy_loss::compute(&config, &den, &batch, &lp, &mut grad, entropy).unwrap();
+        let stats = PolicyStats::new(&config, &den, &sums);
         close(&format!("{id} entropy_agg"), &[stats.entropy], &[num(&out["entropy_agg"])], TOL_F64);
         let want: Vec<f64> = out["grad_logits"].as_array().unwrap().iter().flat_map(flat).collect();
         let got: Vec<f64> = rows.iter().zip(&dh).flat_map(|(r, d)| r.2.iter().map(move |g| g * d)).collect();
@@ -457,14 +486,16 @@ fn rollout_correction() {
         close(&format!("{id} advantages"), &adv, &vec1(&out["advantages"]), TOL_F64);
         let batch = Batch {
             cu_seqlens: &cu,
-            mask: &got.response_mask,
+            mask: Some(&got.response_mask),
             old_log_prob: &old,
             ref_log_prob: None,
             advantages: &adv,
             rollout_is_weights: got.rollout_is_weights.as_deref(),
         };
         let (den, mut grad) = (Denominators::new(&cu, &got.response_mask, None), vec![f64::NAN; lp.len()]);
-        let stats = policy_loss::compute(&loss_config(&case["config"]), &den, &batch, &lp, &mut grad).unwrap();
+        let config = loss_config(&case["config"]);
+        let sums = policy_loss::compute(&config, &den, &batch, &lp, &mut grad, None).unwrap();
+        let stats = PolicyStats::new(&config, &den, &sums);
         close(&format!("{id} pg_loss"), &[stats.pg_loss], &[num(&out["pg_loss"])], TOL_F64);
         close(&format!("{id} grad_log_prob"), &grad, &flat(&out["grad_log_prob"]), TOL_F64);
     });

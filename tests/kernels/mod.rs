@@ -27,6 +27,7 @@ mod math;
 mod model;
 mod paged_attention;
 mod patch_embed;
+mod policy_loss;
 mod ranges;
 mod readback;
 mod rms_norm;

@@ -2,7 +2,9 @@
 
 mod run;
 
-use omr::ops::policy_loss::{self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss};
+use omr::ops::policy_loss::{
+    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, PolicyStats, Sums,
+};
 use omr::rl::{advantage, batching, correction, filter};
 use proptest::prelude::*;
 
@@ -60,7 +62,7 @@ impl Data {
     fn batch(&self) -> Batch<'_, f32> {
         Batch {
             cu_seqlens: &self.cu,
-            mask: &self.mask,
+            mask: Some(&self.mask),
             old_log_prob: &self.old,
             ref_log_prob: Some(&self.reference),
             advantages: &self.adv,
@@ -77,18 +79,20 @@ proptest! {
         let whole = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&whole.cu, &whole.mask, None);
         let mut grad = vec![f32::NAN; whole.lp.len()];
-        let stats = policy_loss::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad).unwrap();
-        let mut sum = policy_loss::PolicyStats::default();
+        let sums = policy_loss::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None).unwrap();
+        let stats = PolicyStats::new(&loss, &den, &sums);
+        let mut sum = Sums::NONE;
         for part in 0..4 {
             let mine: Vec<usize> = (0..rows.len()).filter(|&r| cut[r] == part).collect();
             let data = Data::of(&mine.iter().map(|&r| &rows[r]).collect::<Vec<_>>());
             let mut part_grad = vec![f32::NAN; data.lp.len()];
-            sum += policy_loss::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad).unwrap();
+            sum += policy_loss::compute(&loss, &den, &data.batch(), &data.lp, &mut part_grad, None).unwrap();
             for (k, &r) in mine.iter().enumerate() {
                 let (a, b) = (whole.cu[r] as usize..whole.cu[r + 1] as usize, data.cu[k] as usize);
                 prop_assert_eq!(&grad[a.clone()], &part_grad[b..b + a.len()], "equal bits in any split");
             }
         }
+        let sum = PolicyStats::new(&loss, &den, &sum);
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * a.abs().max(1.0);
         prop_assert!(close(stats.loss, sum.loss), "{} and {}", stats.loss, sum.loss);
         prop_assert!(close(stats.pg_clipfrac, sum.pg_clipfrac) && close(stats.ppo_kl, sum.ppo_kl));
@@ -104,12 +108,12 @@ proptest! {
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let (lp, old, reference) = (wide(&d.lp), wide(&d.old), wide(&d.reference));
         let batch = Batch {
-            cu_seqlens: &d.cu, mask: &d.mask, old_log_prob: &old, ref_log_prob: Some(&reference),
+            cu_seqlens: &d.cu, mask: Some(&d.mask), old_log_prob: &old, ref_log_prob: Some(&reference),
             advantages: &d.adv, rollout_is_weights: None,
         };
         let mut grad = vec![0.0; lp.len()];
         let value = |lp: &[f64], grad: &mut [f64]| {
-            policy_loss::compute(&loss, &den, &batch, lp, grad).unwrap()
+            PolicyStats::new(&loss, &den, &policy_loss::compute(&loss, &den, &batch, lp, grad, None).unwrap())
         };
         let stats = value(&lp, &mut grad);
         let h = 1e-7;
@@ -135,7 +139,7 @@ proptest! {
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
         let den = Denominators::new(&d.cu, &d.mask, None);
         let mut grad = vec![0f32; d.lp.len()];
-        policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad).unwrap();
+        policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
         for (w, adv) in d.cu.windows(2).zip(&d.adv) {
             let row = w[0] as usize..w[1] as usize;
             let n = d.mask[row.clone()].iter().filter(|&&m| m != 0).count();
@@ -153,7 +157,8 @@ proptest! {
         d.old = d.lp.clone();
         let den = Denominators::new(&d.cu, &d.mask, None);
         let mut grad = vec![0f32; d.lp.len()];
-        let stats = policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad).unwrap();
+        let sums = policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
+        let stats = PolicyStats::new(&loss, &den, &sums);
         if d.mask.contains(&1) {
             prop_assert_eq!((stats.ratio_min, stats.ratio_max), (1.0, 1.0));
         }
@@ -210,7 +215,7 @@ fn masked_positions_are_never_read() {
     let (lp, old) = ([-1.0f32, f32::NAN, f32::INFINITY], [-1.0f32, 0.0, f32::NAN]);
     let batch = Batch {
         cu_seqlens: &cu,
-        mask: &mask,
+        mask: Some(&mask),
         old_log_prob: &old,
         ref_log_prob: None,
         advantages: &adv,
@@ -218,7 +223,8 @@ fn masked_positions_are_never_read() {
     };
     for loss in [PolicyLoss::grpo(), PolicyLoss::gspo()] {
         let (den, mut grad) = (Denominators::new(&cu, &mask, None), [f32::NAN; 3]);
-        let stats = policy_loss::compute(&loss, &den, &batch, &lp, &mut grad).unwrap();
+        let sums = policy_loss::compute(&loss, &den, &batch, &lp, &mut grad, None).unwrap();
+        let stats = PolicyStats::new(&loss, &den, &sums);
         assert!(stats.loss.is_finite() && grad[1..] == [0.0, 0.0], "{stats:?} {grad:?}");
     }
 }
@@ -229,14 +235,14 @@ fn lengths_that_do_not_fit_are_errors() {
     for cu in [vec![0u32, 4], vec![0, 2, 3], vec![1, 2, 4], vec![0, 5, 4]] {
         let batch = Batch {
             cu_seqlens: &cu,
-            mask: &mask,
+            mask: Some(&mask),
             old_log_prob: &lp,
             ref_log_prob: None,
             advantages: &adv,
             rollout_is_weights: None,
         };
         let den = Denominators { batch_num_tokens: 4.0, num_seqs: 2.0, loss_scale_factor: 2.0 };
-        assert!(policy_loss::compute(&PolicyLoss::grpo(), &den, &batch, &lp, &mut [0.0; 4]).is_err(), "{cu:?}");
+        assert!(policy_loss::compute(&PolicyLoss::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(), "{cu:?}");
     }
     assert!(batching::micro_batches(&[3, 9], 8).is_err());
     assert!(batching::micro_batches(&[], 8).unwrap().is_empty());

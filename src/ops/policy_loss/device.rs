@@ -1,0 +1,223 @@
+//! The loss on a device: tensors in, tensors out, figures added up where they lie.
+
+use bytemuck::NoUninit;
+
+use super::stats::{STATS, Sums};
+use super::{Batch, Denominators, KlLossType, LossAggMode, LossMode, PolicyLoss, fits, sums};
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Region};
+use crate::error::Result;
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+const OP: &str = "policy_loss::fwd";
+
+/// A mini-batch or a part of one on the device: R tokens in S sequences, packed.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed {
+    /// Sequence borders, u32 `[S+1]`, ascending from 0 to R.
+    pub cu_seqlens: Tensor,
+    /// u8 `[R]`, 1 where the token counts; without it all do.
+    pub mask: Option<Tensor>,
+    /// f32 `[R]`, log-probs of the policy that acted.
+    pub old_log_prob: Tensor,
+    /// f32 `[R]`, the reference policy's; needed with a KL term.
+    pub ref_log_prob: Option<Tensor>,
+    /// f64 `[S]`.
+    pub advantages: Tensor,
+    /// f32 `[R]`, rollout correction: factors on the policy term's token losses.
+    pub rollout_is_weights: Option<Tensor>,
+}
+
+/// A `stats` tensor for [`fwd`]: f64 `[STATS]`, of no token.
+pub fn stats(dev: &mut Device, region: Region) -> Result<Tensor> {
+    dev.upload(region, &Sums::NONE.0, &[STATS])
+}
+
+/// Makes `stats` that of no token again.
+pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
+    dev.write(stats, &Sums::NONE.0)
+}
+
+/// The loss of `batch` under the mini-batch's `denominators`: its gradient by `log_prob` (f32 `[R]`) overwrites
+/// `dlog_prob`, that by `entropy` (f32 `[R]`, counted when given) overwrites `dentropy` if there is one, and the
+/// figures are added to `stats` (see [`Sums`]), all without waiting. Errors on other shapes and without the reference of
+/// a KL term.
+#[allow(clippy::too_many_arguments)]
+pub fn fwd(
+    dev: &mut Device,
+    config: &PolicyLoss,
+    denominators: &Denominators,
+    batch: &Packed,
+    log_prob: Tensor,
+    entropy: Option<Tensor>,
+    dlog_prob: Tensor,
+    dentropy: Option<Tensor>,
+    stats: Tensor,
+) -> Result<()> {
+    let (tokens, rows) = (log_prob.len(), batch.advantages.len());
+    check::tensor(OP, "log_prob", log_prob, DType::F32, &[tokens])?;
+    check::tensor(OP, "cu_seqlens", batch.cu_seqlens, DType::U32, &[rows + 1])?;
+    check::tensor(OP, "advantages", batch.advantages, DType::F64, &[rows])?;
+    check::optional(OP, "mask", batch.mask, DType::U8, &[tokens])?;
+    check::tensor(OP, "old_log_prob", batch.old_log_prob, DType::F32, &[tokens])?;
+    check::optional(OP, "ref_log_prob", batch.ref_log_prob, DType::F32, &[tokens])?;
+    check::optional(OP, "rollout_is_weights", batch.rollout_is_weights, DType::F32, &[tokens])?;
+    check::optional(OP, "entropy", entropy, DType::F32, &[tokens])?;
+    check::tensor(OP, "dlog_prob", dlog_prob, DType::F32, &[tokens])?;
+    check::optional(OP, "dentropy", dentropy, DType::F32, &[tokens])?;
+    check::tensor(OP, "stats", stats, DType::F64, &[STATS])?;
+    let reference = batch.ref_log_prob.is_some() || config.kl_loss.is_none();
+    check::that(OP, reference, "ref_log_prob with a KL term", "none")?;
+    let mark = dev.mark(Region::Workspace);
+    let on_gpu = if dev.kind().is_gpu() { rows } else { 0 };
+    let partials = dev.alloc(Region::Workspace, DType::F64, &[on_gpu, STATS])?;
+    let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
+    let done = match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => on_cpu(cpu, config, denominators, batch, io),
+        On::Gpu(gpu) => launch(gpu, config, denominators, batch, io, partials),
+    };
+    dev.release(mark);
+    done
+}
+
+/// What the loss reads and writes beside its batch.
+struct Io {
+    log_prob: Tensor,
+    entropy: Option<Tensor>,
+    dlog_prob: Tensor,
+    dentropy: Option<Tensor>,
+    stats: Tensor,
+}
+
+fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
+    // A missing tensor is a view of none of the elements of one that is there.
+    let [mask, reference, weights, entropy] = [batch.mask, batch.ref_log_prob, batch.rollout_is_weights, io.entropy]
+        .map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
+    let dentropy = io.dentropy.unwrap_or(io.dlog_prob.slice(0, 0));
+    let inputs =
+        [io.log_prob, entropy, mask, batch.old_log_prob, reference, weights, batch.cu_seqlens, batch.advantages];
+    let ([d, dh, total], [lp, h, mask, old, reference, weights, cu, advantages]) =
+        cpu.memory.tensors([io.dlog_prob, dentropy, io.stats], inputs);
+    let host = Batch {
+        cu_seqlens: cu.of::<u32>(),
+        mask: batch.mask.map(|_| mask.of::<u8>()),
+        old_log_prob: old.of::<f32>(),
+        ref_log_prob: batch.ref_log_prob.map(|_| reference.of::<f32>()),
+        advantages: advantages.of::<f64>(),
+        rollout_is_weights: batch.rollout_is_weights.map(|_| weights.of::<f32>()),
+    };
+    let h = io.entropy.map(|_| h.of::<f32>());
+    let dh = io.dentropy.map(|_| dh.of::<f32>());
+    let entropy = [h.map(<[f32]>::len), dh.as_deref().map(<[f32]>::len)];
+    fits(config, &host, io.log_prob.len(), io.dlog_prob.len(), entropy)?;
+    let part = sums(config, denominators, &host, lp.of::<f32>(), h, d.of::<f32>(), dh);
+    let total = total.of::<f64>();
+    let mut all = Sums::of(total);
+    all += part;
+    total.copy_from_slice(&all.0);
+    Ok(())
+}
+
+/// `policy_loss::Args` of kernels/policy_loss.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    log_prob: Address,
+    old_log_prob: Address,
+    ref_log_prob: Address,
+    rollout_is_weights: Address,
+    entropy: Address,
+    mask: Address,
+    cu_seqlens: Address,
+    advantages: Address,
+    dlog_prob: Address,
+    dentropy: Address,
+    partials: Address,
+    low: f64,
+    high: f64,
+    clip_ratio_c: f64,
+    kl_loss_coef: f64,
+    entropy_coeff: f64,
+    batch_num_tokens: f64,
+    num_seqs: f64,
+    loss_scale_factor: f64,
+    gspo: i32,
+    pg_agg_mode: i32,
+    loss_agg_mode: i32,
+    kl_loss_type: i32,
+}
+
+/// `policy_loss::AddArgs` of kernels/policy_loss.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct AddArgs {
+    partials: Address,
+    stats: Address,
+    rows: i32,
+    pad: i32,
+}
+
+/// `policy_loss::AggMode`.
+fn agg_mode(mode: LossAggMode) -> i32 {
+    match mode {
+        LossAggMode::TokenMean => 0,
+        LossAggMode::SeqMeanTokenSum => 1,
+        LossAggMode::SeqMeanTokenMean => 2,
+        LossAggMode::SeqMeanTokenSumNorm => 3,
+    }
+}
+
+/// `policy_loss::KlType`; 0 is none.
+fn kl_type(kind: KlLossType) -> i32 {
+    match kind {
+        KlLossType::Kl => 1,
+        KlLossType::Abs => 2,
+        KlLossType::Mse => 3,
+        KlLossType::LowVarKl => 4,
+    }
+}
+
+fn launch(
+    mut gpu: Gpu<'_>,
+    config: &PolicyLoss,
+    denominators: &Denominators,
+    batch: &Packed,
+    io: Io,
+    partials: Tensor,
+) -> Result<()> {
+    const THREADS: u32 = super::row::LANES as u32;
+    // Of each warp the sums, a log ratio and a count.
+    const SMEM: usize = (STATS + 2) * THREADS as usize / 32 * 8;
+    check::count(OP, "tokens", io.log_prob.len())?;
+    let rows = check::grid(OP, batch.advantages.len())?;
+    let gspo = config.loss_mode == LossMode::Gspo;
+    let args = Args {
+        log_prob: gpu.ptr(io.log_prob),
+        old_log_prob: gpu.ptr(batch.old_log_prob),
+        ref_log_prob: gpu.ptr_or_null(batch.ref_log_prob),
+        rollout_is_weights: gpu.ptr_or_null(batch.rollout_is_weights),
+        entropy: gpu.ptr_or_null(io.entropy),
+        mask: gpu.ptr_or_null(batch.mask),
+        cu_seqlens: gpu.ptr(batch.cu_seqlens),
+        advantages: gpu.ptr(batch.advantages),
+        dlog_prob: gpu.ptr(io.dlog_prob),
+        dentropy: gpu.ptr_or_null(io.dentropy),
+        partials: gpu.ptr(partials),
+        low: 1.0 - config.clip_ratio_low,
+        high: 1.0 + config.clip_ratio_high,
+        clip_ratio_c: config.clip_ratio_c.filter(|_| !gspo).unwrap_or(f64::INFINITY),
+        kl_loss_coef: config.kl_loss.map_or(0.0, |kl| kl.kl_loss_coef),
+        entropy_coeff: config.entropy_coeff,
+        batch_num_tokens: denominators.batch_num_tokens,
+        num_seqs: denominators.num_seqs,
+        loss_scale_factor: denominators.loss_scale_factor,
+        gspo: i32::from(gspo),
+        pg_agg_mode: agg_mode(config.pg_agg_mode()),
+        loss_agg_mode: agg_mode(config.loss_agg_mode),
+        kl_loss_type: config.kl_loss.map_or(0, |kl| kl_type(kl.kl_loss_type)),
+    };
+    gpu.launch("policy_loss", "policy_loss_rows", Launch::new([rows, 1, 1], THREADS, SMEM), &args)?;
+    let args = AddArgs { partials: args.partials, stats: gpu.ptr(io.stats), rows: rows as i32, pad: 0 };
+    gpu.launch("policy_loss", "policy_loss_add", Launch::new([1, 1, 1], 32, 0), &args)
+}

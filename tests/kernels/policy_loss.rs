@@ -1,0 +1,328 @@
+//! kernels/policy_loss.cu against the CPU, whose order it has: equal bits, and the goldens of `goldens/rl`.
+
+use std::cell::RefCell;
+
+use omr::device::{Device, Region};
+use omr::ops::policy_loss::{
+    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, Packed, PolicyLoss, PolicyStats, Sums,
+};
+use omr::rl::correction::ProbsDiff;
+use omr::tensor::DType;
+
+use crate::golden;
+use crate::kernels::inputs::{blank, cpu, normals, up};
+use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
+
+/// Lengths around a warp and a CTA, and none.
+const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
+const FEW: [usize; 4] = [3, 0, 300, 40];
+
+struct Case {
+    cu: Vec<u32>,
+    mask: Option<Vec<u8>>,
+    lp: Vec<f32>,
+    old: Vec<f32>,
+    reference: Vec<f32>,
+    entropy: Vec<f32>,
+    weights: Option<Vec<f32>>,
+    advantages: Vec<f64>,
+}
+
+impl Case {
+    /// Log-probs whose ratios lie on both sides of every clip; `corrected` has a mask with holes, which hide NaN, and
+    /// rollout weights.
+    fn new(lengths: &[usize], spread: f32, corrected: bool) -> Case {
+        let mut cu = vec![0u32];
+        lengths.iter().for_each(|&n| cu.push(cu[cu.len() - 1] + n as u32));
+        let tokens = cu[lengths.len()] as usize;
+        let near = |name: u64, to: &[f32], by: f32| -> Vec<f32> {
+            normals::<f32>(name, tokens).iter().zip(to).map(|(x, t)| t + by * x).collect()
+        };
+        let old: Vec<f32> = normals::<f32>(1, tokens).iter().map(|x| -x.abs()).collect();
+        let (mut lp, reference) = (near(2, &old, spread), near(3, &old, 1.5));
+        // Beyond the bound of a log ratio, and of k3.
+        lp.iter_mut().step_by(97).for_each(|x| *x -= 30.0);
+        let mask = corrected.then(|| normals::<f32>(4, tokens).iter().map(|x| u8::from(*x < 1.0)).collect::<Vec<u8>>());
+        if let Some(mask) = &mask {
+            lp.iter_mut().zip(mask).filter(|(_, m)| **m == 0).for_each(|(x, _)| *x = f32::NAN);
+        }
+        Case {
+            advantages: normals::<f32>(5, lengths.len()).iter().map(|&a| f64::from(a)).collect(),
+            entropy: normals::<f32>(6, tokens).iter().map(|x| x.abs()).collect(),
+            weights: corrected.then(|| normals::<f32>(7, tokens).iter().map(|x| x.abs()).collect()),
+            cu,
+            mask,
+            lp,
+            old,
+            reference,
+        }
+    }
+
+    fn batch(&self) -> Batch<'_, f32> {
+        Batch {
+            cu_seqlens: &self.cu,
+            mask: self.mask.as_deref(),
+            old_log_prob: &self.old,
+            ref_log_prob: Some(&self.reference),
+            advantages: &self.advantages,
+            rollout_is_weights: self.weights.as_deref(),
+        }
+    }
+
+    fn denominators(&self) -> Denominators {
+        let all = vec![1; self.lp.len()];
+        Denominators::new(&self.cu, self.mask.as_deref().unwrap_or(&all), Some(64.0))
+    }
+}
+
+/// What the op gives: the sums of two passes (figures add up over micro-batches), and both gradients.
+fn fwd(
+    dev: &mut Device,
+    config: &PolicyLoss,
+    den: &Denominators,
+    batch: &Batch<'_, f32>,
+    lp: &[f32],
+    entropy: Option<&[f32]>,
+    passes: usize,
+) -> Outcome<(Sums, Vec<f32>, Vec<f32>)> {
+    let mark = dev.mark(Region::Overlay);
+    let n = lp.len();
+    let packed = Packed {
+        cu_seqlens: up(dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
+        mask: batch.mask.map(|m| up(dev, m, &[n])),
+        old_log_prob: up(dev, batch.old_log_prob, &[n]),
+        ref_log_prob: batch.ref_log_prob.map(|r| up(dev, r, &[n])),
+        advantages: up(dev, batch.advantages, &[batch.advantages.len()]),
+        rollout_is_weights: batch.rollout_is_weights.map(|w| up(dev, w, &[n])),
+    };
+    let lp = up(dev, lp, &[n]);
+    let entropy = entropy.map(|h| up(dev, h, &[n]));
+    let (dlog_prob, dentropy) = (blank(dev, DType::F32, &[n]), blank(dev, DType::F32, &[n]));
+    let stats = policy_loss::stats(dev, Region::Overlay)?;
+    for _ in 0..passes {
+        let dentropy = entropy.map(|_| dentropy);
+        policy_loss::fwd(dev, config, den, &packed, lp, entropy, dlog_prob, dentropy, stats)?;
+    }
+    let sums = Sums::of(&dev.read::<f64>(stats)?);
+    let dentropy = entropy.map_or(Ok(Vec::new()), |_| dev.read::<f32>(dentropy))?;
+    let out = (sums, dev.read::<f32>(dlog_prob)?, dentropy);
+    dev.release(mark);
+    Ok(out)
+}
+
+/// Every loss with every aggregation, a KL term of each kind among them.
+fn configs() -> Vec<PolicyLoss> {
+    let modes = [
+        LossAggMode::TokenMean,
+        LossAggMode::SeqMeanTokenSum,
+        LossAggMode::SeqMeanTokenMean,
+        LossAggMode::SeqMeanTokenSumNorm,
+    ];
+    let kinds = [KlLossType::Kl, KlLossType::Abs, KlLossType::Mse, KlLossType::LowVarKl];
+    let gspo = PolicyLoss { clip_ratio_low: 0.03, clip_ratio_high: 0.04, ..PolicyLoss::gspo() };
+    let mut out = Vec::new();
+    for base in [PolicyLoss::grpo(), PolicyLoss::dapo(), gspo] {
+        out.push(base);
+        for (loss_agg_mode, kl_loss_type) in modes.into_iter().zip(kinds) {
+            let kl_loss = Some(KlLoss { kl_loss_type, kl_loss_coef: 0.02 });
+            out.push(PolicyLoss { loss_agg_mode, kl_loss, entropy_coeff: 0.01, ..base });
+        }
+    }
+    out
+}
+
+fn bits(sums: &Sums) -> [u64; policy_loss::STATS] {
+    sums.0.map(f64::to_bits)
+}
+
+/// The op on `dev` against the same op on the CPU.
+fn against_the_cpu(dev: &mut Device, config: &PolicyLoss, case: &Case) -> Outcome {
+    let (den, batch) = (case.denominators(), case.batch());
+    let entropy = Some(&case.entropy[..]);
+    let want = fwd(&mut cpu(), config, &den, &batch, &case.lp, entropy, 2)?;
+    let got = fwd(dev, config, &den, &batch, &case.lp, entropy, 2)?;
+    equal("dlog_prob", &got.1, &want.1)?;
+    equal("dentropy", &got.2, &want.2)?;
+    if bits(&got.0) != bits(&want.0) {
+        return Err(format!("{:?}, expected {:?}", got.0, want.0).into());
+    }
+    Ok(())
+}
+
+fn probe(dev: &mut Device) -> Outcome {
+    for config in [PolicyLoss::grpo(), PolicyLoss { entropy_coeff: 0.1, ..PolicyLoss::gspo() }] {
+        against_the_cpu(dev, &config, &Case::new(&FEW, 0.3, true))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn bits_are_those_of_the_cpu() {
+    let mut dev = emu();
+    for (i, config) in configs().iter().enumerate() {
+        for (spread, corrected) in [(0.3, i % 2 == 0), (3.0, i % 2 == 1)] {
+            let case = Case::new(&LENGTHS, spread, corrected);
+            against_the_cpu(&mut dev, config, &case).unwrap_or_else(|e| panic!("{config:?}: {e}"));
+        }
+    }
+    same_bits(4, |dev| {
+        let case = Case::new(&FEW, 0.3, false);
+        Ok(fwd(dev, &configs()[4], &case.denominators(), &case.batch(), &case.lp, None, 1)?.1)
+    });
+}
+
+#[test]
+fn the_goldens_hold_on_the_kernel() {
+    let dev = RefCell::new(emu());
+    golden::rl::replay(&|config, den, batch, lp, dlog_prob| {
+        let (sums, grad, _) = fwd(&mut dev.borrow_mut(), config, den, batch, lp, None, 1).unwrap();
+        dlog_prob.copy_from_slice(&grad);
+        sums
+    });
+}
+
+#[test]
+fn the_gradient_is_the_losses_slope() {
+    let mut dev = emu();
+    let case = Case::new(&[4, 0, 9], 0.3, false);
+    let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
+    let (old, reference, den) = (wide(&case.old), wide(&case.reference), case.denominators());
+    for config in configs().into_iter().filter(|c| c.loss_mode == LossMode::Vanilla) {
+        let (_, grad, _) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
+        let batch = Batch {
+            cu_seqlens: &case.cu,
+            mask: None,
+            old_log_prob: &old,
+            ref_log_prob: Some(&reference),
+            advantages: &case.advantages,
+            rollout_is_weights: None,
+        };
+        let value = |lp: &[f64]| {
+            let sums = policy_loss::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None).unwrap();
+            PolicyStats::new(&config, &den, &sums)
+        };
+        let h = 1e-6;
+        for t in 0..case.lp.len() {
+            let moved = |by: f64| {
+                let mut lp = wide(&case.lp);
+                lp[t] += by;
+                value(&lp)
+            };
+            let (up, down) = (moved(h), moved(-h));
+            if (up.pg_clipfrac, up.dual_clipfrac) != (down.pg_clipfrac, down.dual_clipfrac) {
+                continue;
+            }
+            let slope = (up.loss - down.loss) / (2.0 * h);
+            // Central differences of a loss near 1 in f64, and a gradient in f32.
+            let bound = 1e-6 * slope.abs() + 1e-8;
+            assert!((slope - f64::from(grad[t])).abs() <= bound, "{config:?}, token {t}: {} for {slope}", grad[t]);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
+    for config in [PolicyLoss::grpo(), PolicyLoss::gspo()] {
+        for dev in [&mut emu(), &mut cpu()] {
+            let mut case = Case::new(&[4, 3], 0.1, false);
+            case.lp[2] = f32::NAN;
+            let (sums, grad, _) = fwd(dev, &config, &case.denominators(), &case.batch(), &case.lp, None, 1).unwrap();
+            assert!(PolicyStats::new(&config, &case.denominators(), &sums).loss.is_nan() && grad[2].is_nan());
+        }
+    }
+}
+
+#[test]
+fn probabilities_are_compared_as_on_the_host() {
+    let mut case = Case::new(&LENGTHS, 0.2, false);
+    for on_policy in [false, true] {
+        if on_policy {
+            case.old = case.lp.clone();
+        }
+        let (config, den) = (PolicyLoss::gspo(), case.denominators());
+        let (sums, ..) = fwd(&mut emu(), &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
+        let want = ProbsDiff::of(&vec![1; case.lp.len()], &case.lp, &case.old);
+        let got = ProbsDiff::from(&sums.probs());
+        println!("{got:?}, by two passes {want:?}");
+        assert!(got.valid);
+        let figures = got.metrics().into_iter().zip(want.metrics());
+        for ((name, got), (_, want)) in figures {
+            // Moments of numbers up to 1 in one pass against two.
+            assert!((got - want).abs() <= 1e-12, "{name}: {got}, {want}");
+        }
+        if on_policy {
+            assert_eq!((got.max, got.mean, got.std, got.log_prob_max, got.pearson), (0.0, 0.0, 0.0, 0.0, 1.0));
+            let stats = PolicyStats::new(&config, &den, &sums);
+            assert_eq!((stats.ratio_min, stats.ratio_max, stats.pg_clipfrac, stats.ppo_kl), (1.0, 1.0, 0.0, 0.0));
+        }
+    }
+    assert_eq!(ProbsDiff::from(&Sums::NONE.probs()), ProbsDiff::default());
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let case = Case::new(&[2, 3], 0.1, false);
+    for mut dev in [emu(), cpu()] {
+        let short = Batch { old_log_prob: &case.old[1..], ..case.batch() };
+        let missing = Batch { ref_log_prob: None, ..case.batch() };
+        let with_kl = &configs()[1];
+        for (config, batch) in [(&PolicyLoss::grpo(), short), (with_kl, missing)] {
+            let mark = dev.mark(Region::Overlay);
+            let n = case.lp.len();
+            let old = batch.old_log_prob;
+            let packed = Packed {
+                cu_seqlens: up(&mut dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
+                mask: None,
+                old_log_prob: up(&mut dev, old, &[old.len()]),
+                ref_log_prob: batch.ref_log_prob.map(|r| up(&mut dev, r, &[n])),
+                advantages: up(&mut dev, batch.advantages, &[2]),
+                rollout_is_weights: None,
+            };
+            let (lp, d) = (up(&mut dev, &case.lp, &[n]), blank(&mut dev, DType::F32, &[n]));
+            let stats = policy_loss::stats(&mut dev, Region::Overlay).unwrap();
+            let den = case.denominators();
+            let done = policy_loss::fwd(&mut dev, config, &den, &packed, lp, None, d, None, stats);
+            assert!(done.is_err());
+            dev.release(mark);
+        }
+    }
+}
+
+#[test]
+fn the_barriers_are_needed() {
+    mutate_sites(&["kernels/policy_loss.cu"], 6, probe);
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    for (from, to) in [
+        ("if (args.mask && args.mask[t] == 0) continue;", ""),
+        ("double d = log_prob - old, ratio = seq_ratio;", "double d = old - log_prob, ratio = seq_ratio;"),
+        ("args.stats[m] + v", "v"),
+    ] {
+        mutate_source("policy_loss", from, to, 1, probe);
+    }
+}
+
+#[test]
+#[ignore = "slow: every change is compiled"]
+fn more_changes_by_hand_are_seen() {
+    for (from, to) in [
+        ("bool clipped = bound > loss;", "bool clipped = bound < loss;"),
+        ("advantage < 0.0 && loss > cap", "loss > cap"),
+        ("if (args.rollout_is_weights) w *=", "if (args.rollout_is_weights) w +="),
+        ("grad = clipped || dual || outside ?", "grad = clipped || outside ?"),
+        ("-args.entropy_coeff * weight", "-args.entropy_coeff * pg_weight"),
+        ("(count < 1.0 ? 1.0 : count)", "(count + 1.0)"),
+        (
+            "double s[STATS];\n#pragma unroll\n    for (int m = 0; m < STATS; m++) s[m] = m < MAXIMA ? 0.0 : -INFINITY;",
+            "double s[STATS];\n#pragma unroll\n    for (int m = 0; m < STATS; m++) s[m] = 0.0;",
+        ),
+        ("v = m < MAXIMA ? v + smem.stats[m][w] : larger(v, smem.stats[m][w])", "v = v + smem.stats[m][w]"),
+    ] {
+        mutate_source("policy_loss", from, to, 1, |dev| {
+            probe(dev)?;
+            configs().iter().try_for_each(|config| against_the_cpu(dev, config, &Case::new(&FEW, 3.0, true)))
+        });
+    }
+}
