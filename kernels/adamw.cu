@@ -1,8 +1,12 @@
-// AdamW with decoupled decay on bf16 weights with an exact fp32 master: hi is the weight, lo its signed rest.
-// w bf16, lo i16, grad, m, v f32, all [len] in one element order; clip f32 [2]: factor and flag, 0 changes nothing.
-// Four elements a thread, grid ceil(len / 1024). Bound by memory: 22 bytes an element read or written, at the copy
-// bandwidth.
-// Reference src/ops/adamw.rs, to the bit; bench adamw.
+// AdamW with decoupled decay. Weights bf16: hi of an exact fp32 master whose signed rest is lo, or (_rounded) alone and
+// rounded stochastically; moments fp32, bf16, or 8-bit codes with a scale a block of 256 elements.
+// w bf16, lo i16, grad f32, m and v f32, bf16 or u8, all [len] in one element order; m_scales, v_scales f32
+// [ceil(len / 256)]; clip f32 [2]: factor and flag, 0 changes nothing. A warp a block of 256, a lane two quads of it,
+// grid ceil(len / 2048). Bound by memory: 4 bytes an element of gradient, and twice 4 of weight and rest, 8, 4 or 2 of
+// moments. Reference src/ops/adamw.rs, to the bit; bench adamw.
+#include "common/code8.cuh"
+#include "common/philox.cuh"
+#include "common/reduce.cuh"
 #include "isa/isa.cuh"
 
 namespace adamw {
@@ -16,19 +20,125 @@ struct Args {
     bf16* w;
     int16_t* lo;
     const float* grad;
-    float* m;
-    float* v;
+    void* m;
+    void* v;
+    float* m_scales;
+    float* v_scales;
     const float* clip;
     int64_t len;
     Factors factors;
-    int pad;
+    uint32_t key[2];
+    uint32_t param;
 };
 
 constexpr int THREADS = 256;
 constexpr int EACH = 4;
+constexpr int QUADS = code8::BLOCK / (32 * EACH);
+
+// What a random word rounds: the last word of its counter.
+constexpr uint32_t SECOND_MOMENT = 0, WEIGHT = 1;
+
+// Four elements of everything.
+struct Quad {
+    float w[EACH], m[EACH], v[EACH];
+};
+
+// `count` of the four elements at p; the others are zero.
+template <class T>
+struct Four {
+    T v[EACH];
+};
+
+__device__ __forceinline__ Four<float> read(const float* p, int count) {
+    if (count == EACH) {
+        float4 f = isa::load<float4>(p);
+        return {{f.x, f.y, f.z, f.w}};
+    }
+    Four<float> out = {{0.0f, 0.0f, 0.0f, 0.0f}};
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) out.v[i] = p[i];
+    }
+    return out;
+}
+
+__device__ __forceinline__ void write(float* p, const float (&v)[EACH], int count) {
+    if (count == EACH) {
+        isa::store<float4>(p, make_float4(v[0], v[1], v[2], v[3]));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) p[i] = v[i];
+    }
+}
+
+// Halves of 16 bits, as the low bits of words.
+template <class T>
+__device__ __forceinline__ Four<uint32_t> read_halves(const T* p, int count) {
+    const uint16_t* halves = reinterpret_cast<const uint16_t*>(p);
+    if (count == EACH) {
+        uint2 h = isa::load<uint2>(halves);
+        return {{h.x & 0xffffu, h.x >> 16, h.y & 0xffffu, h.y >> 16}};
+    }
+    Four<uint32_t> out = {{0, 0, 0, 0}};
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) out.v[i] = halves[i];
+    }
+    return out;
+}
+
+template <class T>
+__device__ __forceinline__ void write_halves(T* p, const uint32_t (&v)[EACH], int count) {
+    uint16_t* halves = reinterpret_cast<uint16_t*>(p);
+    if (count == EACH) {
+        isa::store<uint2>(halves, make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16));
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) halves[i] = (uint16_t)v[i];
+    }
+}
+
+// Bytes, as the low bits of words.
+__device__ __forceinline__ Four<uint32_t> read_bytes(const uint8_t* p, int count) {
+    if (count == EACH) {
+        uint32_t b = isa::load<uint32_t>(p);
+        return {{b & 0xffu, b >> 8 & 0xffu, b >> 16 & 0xffu, b >> 24}};
+    }
+    Four<uint32_t> out = {{0, 0, 0, 0}};
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) out.v[i] = p[i];
+    }
+    return out;
+}
+
+__device__ __forceinline__ void write_bytes(uint8_t* p, const uint32_t (&v)[EACH], int count) {
+    if (count == EACH) {
+        isa::store<uint32_t>(p, v[0] | v[1] << 8 | v[2] << 16 | v[3] << 24);
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < EACH; i++) {
+        if (i < count) p[i] = (uint8_t)v[i];
+    }
+}
+
+// The random words of the four elements from `at` on.
+__device__ __forceinline__ Four<uint32_t> random(const Args& args, uint32_t what, int64_t at) {
+    uint64_t group = (uint64_t)at / EACH;
+    philox::Words words = philox::philox4x32_10(args.key[0], args.key[1], (uint32_t)group, (uint32_t)(group >> 32),
+                                                args.param, what);
+    return {{words.x, words.y, words.z, words.w}};
+}
 
 // An fp32 from its halves, see src/ops/adamw.rs `split`.
-__device__ __forceinline__ float join(uint32_t hi, int lo) { return __uint_as_float((hi << 16) + (uint32_t)lo); }
+__device__ __forceinline__ float join(uint32_t hi, uint32_t lo) {
+    return __uint_as_float((hi << 16) + (uint32_t)(int32_t)(int16_t)lo);
+}
 
 // The rounded upper half; ties go away from zero, so that the rest fits 16 signed bits.
 __device__ __forceinline__ uint32_t upper(float master) { return (__float_as_uint(master) + 0x8000u) >> 16; }
@@ -41,45 +151,163 @@ __device__ __forceinline__ float element(float w, float g, float& m, float& v, f
     return (w * f.keep) - f.step_size * (m / denom);
 }
 
-// One element whose halves are the low 16 bits of hi and lo.
-__device__ __forceinline__ void update(uint32_t& hi, uint32_t& lo, float g, float& m, float& v, float clip,
-                                       const Factors& f) {
-    float master = element(join(hi & 0xffff, (int16_t)(lo & 0xffff)), g, m, v, clip, f);
-    hi = upper(master) & 0xffff;
-    lo = (__float_as_uint(master) - (hi << 16)) & 0xffff;
+// Weights with an exact fp32 master.
+struct Split {
+    __device__ __forceinline__ static void read(const Args& args, int64_t at, int count, float (&w)[EACH]) {
+        Four<uint32_t> hi = read_halves(args.w + at, count), lo = read_halves(args.lo + at, count);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) w[i] = join(hi.v[i], lo.v[i]);
+    }
+
+    __device__ __forceinline__ static void write(const Args& args, int64_t at, int count, const float (&w)[EACH]) {
+        uint32_t hi[EACH], lo[EACH];
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            hi[i] = upper(w[i]) & 0xffffu;
+            lo[i] = (__float_as_uint(w[i]) - (hi[i] << 16)) & 0xffffu;
+        }
+        write_halves(args.w + at, hi, count);
+        write_halves(args.lo + at, lo, count);
+    }
+};
+
+// bf16 weights alone.
+struct Rounded {
+    __device__ __forceinline__ static void read(const Args& args, int64_t at, int count, float (&w)[EACH]) {
+        Four<uint32_t> bits = read_halves(args.w + at, count);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) w[i] = __uint_as_float(bits.v[i] << 16);
+    }
+
+    __device__ __forceinline__ static void write(const Args& args, int64_t at, int count, const float (&w)[EACH]) {
+        Four<uint32_t> words = random(args, WEIGHT, at);
+        uint32_t bits[EACH];
+#pragma unroll
+        for (int i = 0; i < EACH; i++) bits[i] = code8::stochastic(w[i], words.v[i]);
+        write_halves(args.w + at, bits, count);
+    }
+};
+
+// fp32 moments.
+struct Float {
+    __device__ __forceinline__ static void read(const Args& args, int64_t, int64_t at, int count, Quad& q) {
+        Four<float> m = adamw::read((const float*)args.m + at, count), v = adamw::read((const float*)args.v + at, count);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) q.m[i] = m.v[i], q.v[i] = v.v[i];
+    }
+
+    __device__ __forceinline__ static void write(const Args& args, int64_t, const int64_t (&at)[QUADS],
+                                                 const int (&count)[QUADS], const Quad (&q)[QUADS]) {
+#pragma unroll
+        for (int i = 0; i < QUADS; i++) {
+            adamw::write((float*)args.m + at[i], q[i].m, count[i]);
+            adamw::write((float*)args.v + at[i], q[i].v, count[i]);
+        }
+    }
+};
+
+// bf16 moments.
+struct Short {
+    __device__ __forceinline__ static void read(const Args& args, int64_t, int64_t at, int count, Quad& q) {
+        Four<uint32_t> m = read_halves((const bf16*)args.m + at, count), v = read_halves((const bf16*)args.v + at, count);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) q.m[i] = __uint_as_float(m.v[i] << 16), q.v[i] = __uint_as_float(v.v[i] << 16);
+    }
+
+    __device__ __forceinline__ static void write(const Args& args, int64_t, const int64_t (&at)[QUADS],
+                                                 const int (&count)[QUADS], const Quad (&q)[QUADS]) {
+#pragma unroll
+        for (int i = 0; i < QUADS; i++) {
+            Four<uint32_t> words = random(args, SECOND_MOMENT, at[i]);
+            uint32_t m[EACH], v[EACH];
+#pragma unroll
+            for (int j = 0; j < EACH; j++) {
+                m[j] = to_bf16(q[i].m[j]).bits;
+                v[j] = code8::stochastic_above_zero(q[i].v[j], words.v[j]);
+            }
+            write_halves((bf16*)args.m + at[i], m, count[i]);
+            write_halves((bf16*)args.v + at[i], v, count[i]);
+        }
+    }
+};
+
+// 8-bit moments; the warp's block has one scale each.
+struct Code8 {
+    __device__ __forceinline__ static void read(const Args& args, int64_t block, int64_t at, int count, Quad& q) {
+        float m_scale = args.m_scales[block], v_scale = args.v_scales[block];
+        Four<uint32_t> m = read_bytes((const uint8_t*)args.m + at, count);
+        Four<uint32_t> v = read_bytes((const uint8_t*)args.v + at, count);
+#pragma unroll
+        for (int i = 0; i < EACH; i++) {
+            q.m[i] = code8::of_signed(m.v[i], m_scale);
+            q.v[i] = code8::of_unsigned(v.v[i], v_scale);
+        }
+    }
+
+    __device__ __forceinline__ static void write(const Args& args, int64_t block, const int64_t (&at)[QUADS],
+                                                 const int (&count)[QUADS], const Quad (&q)[QUADS]) {
+        // Elements behind the end are zero: they have no part in a maximum.
+        float m_most = 0.0f, v_most = 0.0f;
+#pragma unroll
+        for (int i = 0; i < QUADS; i++) {
+#pragma unroll
+            for (int j = 0; j < EACH; j++) {
+                m_most = reduce::larger(m_most, fabsf(q[i].m[j]));
+                v_most = reduce::larger(v_most, fabsf(q[i].v[j]));
+            }
+        }
+        float m_scale = code8::scale<7>(reduce::warp_max(m_most)), v_scale = code8::scale<8>(reduce::warp_max(v_most));
+        if (threadIdx.x % 32 == 0) {
+            args.m_scales[block] = m_scale;
+            args.v_scales[block] = v_scale;
+        }
+#pragma unroll
+        for (int i = 0; i < QUADS; i++) {
+            Four<uint32_t> words = random(args, SECOND_MOMENT, at[i]);
+            uint32_t m[EACH], v[EACH];
+#pragma unroll
+            for (int j = 0; j < EACH; j++) {
+                m[j] = code8::to_signed(q[i].m[j], m_scale);
+                v[j] = code8::to_unsigned(q[i].v[j], v_scale, words.v[j]);
+            }
+            write_bytes((uint8_t*)args.m + at[i], m, count[i]);
+            write_bytes((uint8_t*)args.v + at[i], v, count[i]);
+        }
+    }
+};
+
+// The warp's block of elements.
+template <class Weights, class Moments>
+__device__ __forceinline__ void update(const Args& args) {
+    if (args.clip[1] == 0.0f) return;
+    float clip = args.clip[0];
+    int64_t block = (int64_t)blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    if (block * code8::BLOCK >= args.len) return;
+    Quad q[QUADS];
+    int64_t at[QUADS];
+    int count[QUADS];
+#pragma unroll
+    for (int i = 0; i < QUADS; i++) {
+        at[i] = block * code8::BLOCK + i * 32 * EACH + threadIdx.x % 32 * EACH;
+        int64_t left = args.len - at[i];
+        count[i] = left < EACH ? (left > 0 ? (int)left : 0) : EACH;
+        Weights::read(args, at[i], count[i], q[i].w);
+        Moments::read(args, block, at[i], count[i], q[i]);
+        Four<float> g = read(args.grad + at[i], count[i]);
+#pragma unroll
+        for (int j = 0; j < EACH; j++) {
+            q[i].w[j] = element(q[i].w[j], g.v[j], q[i].m[j], q[i].v[j], clip, args.factors);
+        }
+        Weights::write(args, at[i], count[i], q[i].w);
+    }
+    Moments::write(args, block, at, count, q);
 }
 
 }  // namespace adamw
 
-KERNEL(adamw_bf16, adamw::Args, adamw::THREADS, 4) {
-    using namespace adamw;
-    if (args.clip[1] == 0.0f) return;
-    float clip = args.clip[0];
-    const Factors& f = args.factors;
-    int64_t at = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * EACH;
-    if (at + EACH <= args.len) {
-        uint2 hi = isa::load<uint2>(args.w + at), lo = isa::load<uint2>(args.lo + at);
-        float4 g = isa::load<float4>(args.grad + at);
-        float4 m = isa::load<float4>(args.m + at), v = isa::load<float4>(args.v + at);
-        uint32_t h[EACH] = {hi.x, hi.x >> 16, hi.y, hi.y >> 16};
-        uint32_t l[EACH] = {lo.x, lo.x >> 16, lo.y, lo.y >> 16};
-        update(h[0], l[0], g.x, m.x, v.x, clip, f);
-        update(h[1], l[1], g.y, m.y, v.y, clip, f);
-        update(h[2], l[2], g.z, m.z, v.z, clip, f);
-        update(h[3], l[3], g.w, m.w, v.w, clip, f);
-        isa::store<uint2>(args.w + at, make_uint2(h[0] | h[1] << 16, h[2] | h[3] << 16));
-        isa::store<uint2>(args.lo + at, make_uint2(l[0] | l[1] << 16, l[2] | l[3] << 16));
-        isa::store<float4>(args.m + at, m);
-        isa::store<float4>(args.v + at, v);
-        return;
-    }
-    for (int64_t i = at; i < args.len; i++) {
-        uint32_t h = args.w[i].bits, l = (uint16_t)args.lo[i];
-        float m = args.m[i], v = args.v[i];
-        update(h, l, args.grad[i], m, v, clip, f);
-        args.w[i].bits = (uint16_t)h;
-        args.lo[i] = (int16_t)l;
-        args.m[i] = m;
-        args.v[i] = v;
-    }
-}
+KERNEL(adamw_f32, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Split, adamw::Float>(args); }
+KERNEL(adamw_bf16, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Split, adamw::Short>(args); }
+KERNEL(adamw_8bit, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Split, adamw::Code8>(args); }
+KERNEL(adamw_f32_rounded, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Rounded, adamw::Float>(args); }
+KERNEL(adamw_bf16_rounded, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Rounded, adamw::Short>(args); }
+KERNEL(adamw_8bit_rounded, adamw::Args, adamw::THREADS, 3) { adamw::update<adamw::Rounded, adamw::Code8>(args); }

@@ -61,6 +61,18 @@ choice! {
 }
 
 choice! {
+    /// What AdamW keeps its moments in. Norms, biases and the token table have them in f32 whatever is chosen.
+    pub enum OptimizerName {
+        /// f32.
+        AdamwTorch = "adamw_torch",
+        /// bf16; the second is rounded stochastically.
+        AdamwBf16 = "adamw_bf16",
+        /// Codes of 8 bits with a scale for 256 elements; the second is rounded stochastically.
+        Adamw8bit = "adamw_8bit",
+    }
+}
+
+choice! {
     /// Which behaviour of the original the reward follows.
     pub enum Mode {
         /// The right behaviour.
@@ -91,4 +103,10 @@ pub struct OptimConfig {
     pub adam_epsilon: f64,
     /// Gradients are scaled down to this norm.
     pub max_grad_norm: f64,
+    /// What the moments lie in.
+    pub optim: OptimizerName,
+    /// bf16 weights are rounded stochastically and have no f32 master.
+    pub bf16_stochastic_round: bool,
+    /// The run's seed, for stochastic rounding.
+    pub seed: u64,
 }

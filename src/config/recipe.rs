@@ -157,6 +157,9 @@ impl Config for RecipeConfig {
         check_judge(place, "data", &self.data.judge)?;
         check_judge(place, "eval", &self.eval.judge)?;
         self.rl.check_parts(place, "rl")?;
-        super::sft::check_pixels(place, "sft", self.sft.image_min_pixels, self.sft.image_max_pixels)
+        if let (true, Some(rate)) = (self.sft.bf16_stochastic_round, self.control.learning_rate) {
+            super::sft::check_rate(place, "control.learning_rate", rate)?;
+        }
+        self.sft.check_parts(place, "sft")
     }
 }

@@ -6,7 +6,8 @@ use serde_json::{Map, Value};
 
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, LrSchedulerType, Mode, OptimConfig, Place, Rule, Safe,
+    CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place,
+    Rule, Safe,
 };
 use crate::error::{Error, Result};
 
@@ -234,6 +235,8 @@ settings! {
         /// Gradients are scaled down to this norm.
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.actor.grad_clip",
             published: "1.0";
+        /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
+        optim: OptimizerName = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         /// Seed of order and sampling; a recipe uses its own.
         seed: u64 = 42, name: "verl data.seed";
         /// Storage of weights, activations and cache; a recipe uses its own.
@@ -269,6 +272,10 @@ impl RlConfig {
             adam_beta2: self.adam_beta2,
             adam_epsilon: self.adam_epsilon,
             max_grad_norm: self.max_grad_norm,
+            optim: self.optim,
+            // A rate of RL's is far below what rounded weights follow.
+            bf16_stochastic_round: false,
+            seed: self.seed,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, DatasetConfig, Dtype, LrSchedulerType, OptimConfig, Place, Rule, Safe};
+use super::{Config, DatasetConfig, Dtype, LrSchedulerType, OptimConfig, OptimizerName, Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 settings! {
@@ -54,6 +54,11 @@ settings! {
         adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30), name: "Hugging Face adam_epsilon", published: "1e-8";
         /// Gradients are scaled down to this norm.
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "Hugging Face max_grad_norm", published: "1.0";
+        /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
+        optim: OptimizerName = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim",
+            published: "torch AdamW";
+        /// bf16 weights without their f32 master, rounded stochastically; saves 2 bytes a weight, costs precision.
+        bf16_stochastic_round: bool = false, name: "torchao bf16_stochastic_round";
         /// A checkpoint every so many steps; null leaves it to save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_steps", published: "2000";
@@ -98,15 +103,47 @@ impl SftConfig {
             adam_beta2: self.adam_beta2,
             adam_epsilon: self.adam_epsilon,
             max_grad_norm: self.max_grad_norm,
+            optim: self.optim,
+            bf16_stochastic_round: self.bf16_stochastic_round,
+            seed: self.seed,
         }
     }
+
+    pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
+        if self.bf16_stochastic_round {
+            if self.dtype != Dtype::Bf16 {
+                let key = place.of(&super::setting::join(path, "bf16_stochastic_round"));
+                return Err(Error::input(
+                    key,
+                    format!("true with dtype {}", self.dtype.name()),
+                    "dtype bf16: f32 weights are not rounded",
+                ));
+            }
+            check_rate(place, &super::setting::join(path, "learning_rate"), self.learning_rate)?;
+        }
+        check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
+    }
+}
+
+/// A step of bf16 weights is 2^-8 of them; below this rate an update is so small a part of it that little but the
+/// noise of rounding is left.
+const MIN_ROUNDED_RATE: f64 = 1e-5;
+
+/// Errors when `rate` of key `path` is too low for stochastically rounded weights.
+pub(super) fn check_rate(place: &Place, path: &str, rate: f64) -> Result<()> {
+    if rate >= MIN_ROUNDED_RATE {
+        return Ok(());
+    }
+    let expected = format!("{MIN_ROUNDED_RATE:e} or more with bf16_stochastic_round");
+    let hint = "leave bf16_stochastic_round false: the f32 master takes 2 bytes a weight";
+    Err(Error::input_hint(place.of(path), format!("{rate:e}"), expected, hint))
 }
 
 impl Config for SftConfig {
     const NAME: &'static str = "sft";
 
     fn validate(&self, place: &Place) -> Result<()> {
-        check_pixels(place, "", self.image_min_pixels, self.image_max_pixels)
+        self.check_parts(place, "")
     }
 }
 

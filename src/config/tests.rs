@@ -61,6 +61,24 @@ fn duplicate_keys_bad_types_and_bad_values_are_refused() {
 }
 
 #[test]
+fn rounded_weights_are_refused_where_they_cannot_follow() {
+    let on = "bf16_stochastic_round: true\n";
+    let text = message::<SftConfig>(on, &["learning_rate=5e-6"]);
+    assert!(text.contains("learning_rate: found 5e-6") && text.contains("1e-5 or more"), "{text}");
+    let text = message::<SftConfig>(on, &["dtype=f32"]);
+    assert!(text.contains("bf16_stochastic_round") && text.contains("dtype bf16"), "{text}");
+    assert!(from_text::<SftConfig>(on, &["learning_rate=1e-5"]).unwrap().optim(1).bf16_stochastic_round);
+    assert!(from_text::<SftConfig>("learning_rate: 1e-7\n", &[]).is_ok());
+    let nested = "dtype: bf16\nsft: {bf16_stochastic_round: true}\n";
+    let text = message::<RecipeConfig>(nested, &["sft.learning_rate=9e-6"]);
+    assert!(text.contains("sft.learning_rate"), "{text}");
+    let text = message::<RecipeConfig>(nested, &["control.learning_rate=9e-6"]);
+    assert!(text.contains("control.learning_rate"), "{text}");
+    // RL's rates are lower: it has no such key.
+    assert!(message::<RlConfig>(on, &[]).contains("unknown key"));
+}
+
+#[test]
 fn the_resolved_yaml_reads_back_as_the_same_config() {
     let config: RecipeConfig = from_text("seed: 7\nrl: {rollout: {n: 4}}\n", &["sft.learning_rate=3e-3"]).unwrap();
     let again: RecipeConfig = from_text(&to_yaml(&config).unwrap(), &[]).unwrap();

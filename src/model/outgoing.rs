@@ -58,6 +58,12 @@ impl Outgoing {
         Outgoing { name, dtype: T::DTYPE, shape, content: Content::Of(tensor, Box::new(pick)) }
     }
 
+    /// The whole of `tensor`, flat as it lies.
+    pub fn flat<T: Elem>(name: String, tensor: Tensor) -> Outgoing {
+        let content = Content::Of(tensor, Box::new(<[u8]>::to_vec));
+        Outgoing { name, dtype: T::DTYPE, shape: vec![tensor.len()], content }
+    }
+
     /// Bytes it will take.
     pub fn len(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.size()
@@ -75,6 +81,8 @@ pub struct OutFile {
     pub name: String,
     /// Its tensors.
     pub tensors: Vec<Outgoing>,
+    /// What its header's `__metadata__` has beside the format.
+    pub notes: Vec<(String, String)>,
 }
 
 /// Bytes as elements; copied where they do not lie on the elements' boundary.
@@ -119,7 +127,8 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
         }
     }
     let count = files.len();
-    files.into_iter().enumerate().map(|(i, tensors)| OutFile { name: name(i, count), tensors }).collect()
+    let file = |(i, tensors)| OutFile { name: name(i, count), tensors, notes: Vec::new() };
+    files.into_iter().enumerate().map(file).collect()
 }
 
 /// Writes safetensors files into `dir`, each whole.
@@ -136,12 +145,15 @@ pub fn write_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Re
             Ok(last.as_ref().map(|(_, bytes)| pick(bytes)).unwrap_or_default())
         }
     };
-    files.into_iter().try_for_each(|file| write_file(&dir.join(file.name), file.tensors, &mut bytes))
+    files.into_iter().try_for_each(|file| write_file(&dir.join(&file.name), file, &mut bytes))
 }
 
-fn write_file(path: &Path, tensors: Vec<Outgoing>, bytes: &mut impl FnMut(Content) -> Result<Vec<u8>>) -> Result<()> {
-    // transformers refuses a file without this entry.
-    let mut header = Map::from_iter([("__metadata__".to_owned(), json!({ "format": "pt" }))]);
+fn write_file(path: &Path, file: OutFile, bytes: &mut impl FnMut(Content) -> Result<Vec<u8>>) -> Result<()> {
+    let OutFile { tensors, notes, .. } = file;
+    // transformers refuses a file without a format.
+    let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
+    metadata.extend(notes.into_iter().map(|(key, value)| (key, json!(value))));
+    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
     let mut end = 0;
     for tensor in &tensors {
         let dtype = match tensor.dtype {

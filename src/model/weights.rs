@@ -23,6 +23,8 @@ pub struct WeightFiles {
     dir: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Stored>,
+    /// The headers' `__metadata__`.
+    notes: BTreeMap<String, String>,
 }
 
 struct Shard {
@@ -51,7 +53,7 @@ impl WeightFiles {
     /// Opens `dir`'s weights: `model.safetensors`, else the shards its index names. Errors on a missing, cut or
     /// broken file.
     pub fn open(dir: &Path) -> Result<WeightFiles> {
-        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = WeightFiles::none(dir);
         if dir.join(SINGLE).exists() {
             weights.add(&dir.join(SINGLE))?;
             return Ok(weights);
@@ -78,9 +80,13 @@ impl WeightFiles {
         Ok(weights)
     }
 
+    fn none(dir: &Path) -> WeightFiles {
+        WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new(), notes: BTreeMap::new() }
+    }
+
     /// Opens safetensors files with any tensors in them.
     pub fn open_files(dir: &Path, files: &[PathBuf]) -> Result<WeightFiles> {
-        let mut weights = WeightFiles { dir: dir.to_owned(), files: Vec::new(), tensors: BTreeMap::new() };
+        let mut weights = WeightFiles::none(dir);
         files.iter().try_for_each(|path| weights.add(path))?;
         Ok(weights)
     }
@@ -106,6 +112,7 @@ impl WeightFiles {
                 return Err(Error::format(path, format!("{name} is stored twice")));
             }
         }
+        self.notes.extend(metadata.metadata().iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.files.push(Shard { name, map });
         Ok(())
@@ -114,6 +121,11 @@ impl WeightFiles {
     /// The released names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// What the files' headers note under `key`.
+    pub fn note(&self, key: &str) -> Option<&str> {
+        self.notes.get(key).map(String::as_str)
     }
 
     /// A tensor of shape `shape`, whatever its type. Errors when it is absent or has another shape.

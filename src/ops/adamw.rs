@@ -1,15 +1,19 @@
-//! AdamW with decoupled weight decay, as `torch.optim.AdamW`, elementwise over a weight and its state.
+//! AdamW with decoupled weight decay, as `torch.optim.AdamW`, elementwise over a weight and its state. Moments are f32,
+//! bf16 or 8-bit codes; weights f32, bf16 with an exact f32 master, or bf16 alone. All variants share one update of an
+//! element, and differ in how they read and write.
+
+pub mod code8;
+mod update;
 
 use bytemuck::NoUninit;
 use half::bf16;
 
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::device::{Address, Device, Gpu, Launch, On};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::philox::{Purpose, key};
 use crate::tensor::{DType, Tensor};
-
-/// Elements of one work item.
-const ITEM: usize = 8192;
+use code8::BLOCK;
 
 /// The settings of one update, in f64 as torch holds them: 1 - beta2 in f32 would be off by 1e-5 of itself.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -26,6 +30,90 @@ pub struct AdamW {
     pub weight_decay: f64,
     /// Updates done with this one included: 1 for the first.
     pub step: u64,
+    /// The run's seed: with the step, the parameter and the element it names what stochastic rounding draws.
+    pub seed: u64,
+    /// The parameter's number.
+    pub param: u32,
+}
+
+/// What a moment of 8 bits an element lies in.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Coded {
+    /// u8 `[len]`.
+    pub codes: Tensor,
+    /// f32, one for each [`code8::BLOCK`] elements.
+    pub scales: Tensor,
+}
+
+/// The moments of a parameter, in its element order.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Moments {
+    /// f32 `[len]` each.
+    F32 {
+        /// First moment.
+        m: Tensor,
+        /// Second moment.
+        v: Tensor,
+    },
+    /// bf16 `[len]` each: m to nearest, v stochastically and never to zero when it is not zero. At beta2 = 0.999
+    /// rounding v to nearest would freeze it.
+    Bf16 {
+        /// First moment.
+        m: Tensor,
+        /// Second moment.
+        v: Tensor,
+    },
+    /// [`code8`]: m to nearest, v stochastically as in bf16.
+    Code8 {
+        /// First moment.
+        m: Coded,
+        /// Second moment.
+        v: Coded,
+    },
+}
+
+impl Moments {
+    /// The tensors they lie in.
+    pub fn tensors(&self) -> [Option<Tensor>; 4] {
+        match *self {
+            Moments::F32 { m, v } | Moments::Bf16 { m, v } => [Some(m), Some(v), None, None],
+            Moments::Code8 { m, v } => [Some(m.codes), Some(m.scales), Some(v.codes), Some(v.scales)],
+        }
+    }
+
+    /// Errors unless all are as long as they must be for `len` weights.
+    fn check(&self, op: &'static str, len: usize) -> Result<()> {
+        let both = |dtype, m, v| {
+            check::flat(op, "m", m, dtype, len)?;
+            check::flat(op, "v", v, dtype, len)
+        };
+        match *self {
+            Moments::F32 { m, v } => both(DType::F32, m, v),
+            Moments::Bf16 { m, v } => both(DType::Bf16, m, v),
+            Moments::Code8 { m, v } => {
+                both(DType::U8, m.codes, v.codes)?;
+                check::flat(op, "scales of m", m.scales, DType::F32, len.div_ceil(BLOCK))?;
+                check::flat(op, "scales of v", v.scales, DType::F32, len.div_ceil(BLOCK))
+            }
+        }
+    }
+}
+
+/// The random words of one parameter's update.
+#[derive(Clone, Copy)]
+struct Noise {
+    key: [u32; 2],
+    param: u32,
+}
+
+impl Noise {
+    /// What a word rounds: the last word of its counter.
+    const SECOND_MOMENT: u32 = 0;
+    const WEIGHT: u32 = 1;
+
+    fn new(hp: &AdamW) -> Noise {
+        Noise { key: key(hp.seed, Purpose::Rounding, hp.step), param: hp.param }
+    }
 }
 
 /// The settings as the loop over elements wants them, worked out in f64; `adamw::Factors` of kernels/adamw.cu.
@@ -58,18 +146,18 @@ impl Factors {
     }
 }
 
-/// One update. `w` is f32 (`lo` None) or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]);
-/// grad, m and v are f32; all in the same element order. `clip` is f32 `[2]`: a factor for the gradient and a flag;
-/// nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by 1 - lr * weight_decay, then
-/// moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps). Errors on other shapes.
+/// One update. `w` is f32; or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]); or bf16 without
+/// one, rounded stochastically. grad is f32; all in the same element order. `clip` is f32 `[2]`: a factor for the
+/// gradient and a flag; nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by
+/// 1 - lr * weight_decay, then moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps), from the
+/// moments as they are before they are rounded. Errors on other shapes.
 #[allow(clippy::too_many_arguments)]
 pub fn step(
     dev: &mut Device,
     w: Tensor,
     lo: Option<Tensor>,
     grad: Tensor,
-    m: Tensor,
-    v: Tensor,
+    moments: Moments,
     hp: &AdamW,
     clip: Tensor,
 ) -> Result<()> {
@@ -77,27 +165,22 @@ pub fn step(
     check::compute(OP, "w", w)?;
     let len = w.len();
     check::flat(OP, "grad", grad, DType::F32, len)?;
-    check::flat(OP, "m", m, DType::F32, len)?;
-    check::flat(OP, "v", v, DType::F32, len)?;
+    moments.check(OP, len)?;
     check::tensor(OP, "clip", clip, DType::F32, &[2])?;
-    match (w.dtype, lo) {
-        (DType::Bf16, Some(lo)) => check::flat(OP, "lo", lo, DType::I16, len)?,
-        (dtype, lo) => {
-            let got = format!("{dtype:?} and lo {}", if lo.is_some() { "given" } else { "absent" });
-            check::that(OP, dtype == DType::F32 && lo.is_none(), "w f32 alone, or bf16 with lo", got)?;
-        }
+    if let Some(lo) = lo {
+        check::that(OP, w.dtype == DType::Bf16, "a low half of bf16 weights", format!("one of {:?}", w.dtype))?;
+        check::flat(OP, "lo", lo, DType::I16, len)?;
     }
-    match (dev.on(), lo) {
-        (On::Count, _) => Ok(()),
-        (On::Cpu(cpu), _) => {
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
             let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
             if flag != 0.0 {
-                update(cpu, w, lo, grad, m, v, clip, Factors::new(hp));
+                update::update(cpu, w, lo, grad, moments, clip, Factors::new(hp), Noise::new(hp));
             }
             Ok(())
         }
-        (On::Gpu(gpu), Some(lo)) => launch(gpu, w, lo, grad, m, v, hp, clip),
-        (On::Gpu(_), None) => check::that(OP, false, "bf16 weights where kernels run", "f32"),
+        On::Gpu(gpu) => launch(OP, gpu, w, lo, grad, moments, hp, clip),
     }
 }
 
@@ -110,92 +193,59 @@ struct Args {
     grad: Address,
     m: Address,
     v: Address,
+    m_scales: Address,
+    v_scales: Address,
     clip: Address,
     len: i64,
     factors: Factors,
-    pad: i32,
+    key: [u32; 2],
+    param: u32,
 }
 
 #[allow(clippy::too_many_arguments)]
 fn launch(
+    op: &'static str,
     mut gpu: Gpu<'_>,
     w: Tensor,
-    lo: Tensor,
+    lo: Option<Tensor>,
     grad: Tensor,
-    m: Tensor,
-    v: Tensor,
+    moments: Moments,
     hp: &AdamW,
     clip: Tensor,
 ) -> Result<()> {
+    /// A warp a block of elements.
     const THREADS: usize = 256;
-    const EACH: usize = 4;
+    check::gpu_compute(op, w.dtype)?;
+    let kernel = match (moments, lo) {
+        (Moments::F32 { .. }, Some(_)) => "adamw_f32",
+        (Moments::Bf16 { .. }, Some(_)) => "adamw_bf16",
+        (Moments::Code8 { .. }, Some(_)) => "adamw_8bit",
+        (Moments::F32 { .. }, None) => "adamw_f32_rounded",
+        (Moments::Bf16 { .. }, None) => "adamw_bf16_rounded",
+        (Moments::Code8 { .. }, None) => "adamw_8bit_rounded",
+    };
+    let (m, v, scales) = match moments {
+        Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, None),
+        Moments::Code8 { m, v } => (m.codes, v.codes, Some([m.scales, v.scales])),
+    };
+    let [m_scales, v_scales] = scales.map_or([0; 2], |scales| scales.map(|t| gpu.ptr(t)));
+    let noise = Noise::new(hp);
     let args = Args {
         w: gpu.ptr(w),
-        lo: gpu.ptr(lo),
+        lo: lo.map_or(0, |lo| gpu.ptr(lo)),
         grad: gpu.ptr(grad),
         m: gpu.ptr(m),
         v: gpu.ptr(v),
+        m_scales,
+        v_scales,
         clip: gpu.ptr(clip),
         len: w.len() as i64,
         factors: Factors::new(hp),
-        pad: 0,
+        key: noise.key,
+        param: noise.param,
     };
-    let grid = check::grid("adamw::step", w.len().div_ceil(THREADS * EACH))?;
-    gpu.launch("adamw", "adamw_bf16", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
-}
-
-#[allow(clippy::too_many_arguments)]
-fn update(cpu: Cpu<'_>, w: Tensor, lo: Option<Tensor>, grad: Tensor, m: Tensor, v: Tensor, clip: f32, f: Factors) {
-    match lo {
-        None => {
-            let ([w, m, v], [g]) = cpu.memory.tensors([w, m, v], [grad]);
-            let g = g.of::<f32>();
-            let (w, m, v) = (w.of::<f32>(), m.of::<f32>(), v.of::<f32>());
-            let (w, m, v) = (Parts::new(w, ITEM), Parts::new(m, ITEM), Parts::new(v, ITEM));
-            cpu.pool.run(w.count(), |i| {
-                let w = w.take(i);
-                let g = &g[i * ITEM..][..w.len()];
-                update_f32(cpu.isa, w, g, m.take(i), v.take(i), clip, f);
-            });
-        }
-        Some(lo) => {
-            let ([w, lo, m, v], [g]) = cpu.memory.tensors([w, lo, m, v], [grad]);
-            let g = g.of::<f32>();
-            let (w, lo) = (Parts::new(w.of::<bf16>(), ITEM), Parts::new(lo.of::<i16>(), ITEM));
-            let (m, v) = (Parts::new(m.of::<f32>(), ITEM), Parts::new(v.of::<f32>(), ITEM));
-            cpu.pool.run(w.count(), |i| {
-                let w = w.take(i);
-                let g = &g[i * ITEM..][..w.len()];
-                update_bf16(cpu.isa, w, lo.take(i), g, m.take(i), v.take(i), clip, f);
-            });
-        }
-    }
-}
-
-/// The moments' update and the new weight of one element.
-#[inline(always)]
-fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, clip: f32, f: &Factors) -> f32 {
-    let g = g * clip;
-    *m = (g - *m).mul_add(f.one_minus_beta1, *m);
-    *v = (g * f.one_minus_beta2).mul_add(g, *v * f.beta2);
-    let denom = v.sqrt().mul_add(f.inv_root, f.eps);
-    (w * f.keep) - f.step_size * (*m / denom)
-}
-
-cpu_kernel! {
-    fn update_f32(w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32], clip: f32, f: Factors) {
-        for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            *w = element(*w, g, m, v, clip, &f);
-        }
-    }
-}
-
-cpu_kernel! {
-    fn update_bf16(hi: &mut [bf16], lo: &mut [i16], g: &[f32], m: &mut [f32], v: &mut [f32], clip: f32, f: Factors) {
-        for ((((hi, lo), &g), m), v) in hi.iter_mut().zip(lo).zip(g).zip(m).zip(v) {
-            (*hi, *lo) = split(element(join(*hi, *lo), g, m, v, clip, &f));
-        }
-    }
+    let grid = check::grid(op, w.len().div_ceil(THREADS / 32 * BLOCK))?;
+    gpu.launch("adamw", kernel, Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }
 
 /// An f32 as a bf16 weight (nearest, ties away from zero in the bit pattern) and the signed rest that makes it
@@ -217,14 +267,21 @@ pub fn join(hi: bf16, lo: i16) -> f32 {
 mod tests {
     use super::*;
 
+    fn comes_back(bits: u32) {
+        let (hi, lo) = split(f32::from_bits(bits));
+        assert_eq!(join(hi, lo).to_bits(), bits, "{bits:#x}");
+    }
+
     #[test]
     fn split_and_join_are_inverse_for_every_low_half() {
         for high in [0u32, 1, 0x7f, 0x80, 0x3f80, 0x3fff, 0x7f7f, 0x7fff, 0x8000, 0xbf80, 0xff7f, 0xffff] {
-            for low in 0..=0xffffu32 {
-                let bits = high << 16 | low;
-                let (hi, lo) = split(f32::from_bits(bits));
-                assert_eq!(join(hi, lo).to_bits(), bits, "{bits:#x}");
-            }
+            (0..=0xffff).for_each(|low| comes_back(high << 16 | low));
         }
+    }
+
+    #[test]
+    #[ignore = "all 2^32 floats: seconds in release, minutes without optimisation"]
+    fn split_and_join_are_inverse_for_every_float() {
+        (0..=u32::MAX).for_each(comes_back);
     }
 }

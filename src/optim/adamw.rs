@@ -1,20 +1,19 @@
 //! AdamW over all of a model's parameters: moments, the low halves of bf16 weights, and their files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::OptimConfig;
+use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
-use crate::error::{Error, Result};
-use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
-use crate::model::params::{ParamLayout, Piece};
+use crate::error::Result;
+use crate::model::outgoing::OutFile;
+use crate::model::params::{Param, ParamLayout};
 use crate::model::tape::Grads;
-use crate::model::weights::WeightFiles;
-use crate::ops::{adamw, grad_norm};
+use crate::ops::adamw::code8::BLOCK;
+use crate::ops::adamw::{self, Coded, Moments};
+use crate::ops::grad_norm;
+use crate::optim::files::{self, Kept};
 use crate::tensor::{DType, Tensor};
-
-/// Largest state file written.
-const MAX_FILE_BYTES: usize = 5_000_000_000;
 
 /// Which parameters decay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -27,15 +26,13 @@ pub enum Decay {
 }
 
 /// One parameter's state; moments and low halves in its element order.
-struct State {
-    /// First moment, f32.
-    m: Tensor,
-    /// Second moment, f32.
-    v: Tensor,
+pub(super) struct State {
+    /// First and second moment.
+    pub moments: Moments,
     /// What the bf16 weight lacks of its fp32 master.
-    lo: Option<Tensor>,
+    pub lo: Option<Tensor>,
     /// Updates made: a parameter without a gradient is passed over and its count stays, as in torch.
-    updates: u64,
+    pub updates: u64,
 }
 
 /// What the last update saw.
@@ -55,6 +52,7 @@ pub struct Optimizer {
     /// Which parameters decay.
     pub decay: Decay,
     states: Vec<State>,
+    kept: Kept,
     /// Norm, clip factor, finite flag.
     norm: Tensor,
 }
@@ -64,17 +62,17 @@ impl Optimizer {
     pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig) -> Result<Optimizer> {
         let mut states = Vec::new();
         for param in &layout.params {
-            let dims = [param.tensor.len()];
-            let m = dev.zeros(Region::State, DType::F32, &dims)?;
-            let v = dev.zeros(Region::State, DType::F32, &dims)?;
+            let len = param.tensor.len();
+            let moments = zero_moments(dev, moments_of(param, config.optim), len)?;
             let lo = match layout.dtype {
-                DType::Bf16 => Some(dev.zeros(Region::State, DType::I16, &dims)?),
+                DType::Bf16 if !config.bf16_stochastic_round => Some(dev.zeros(Region::State, DType::I16, &[len])?),
                 _ => None,
             };
-            states.push(State { m, v, lo, updates: 0 });
+            states.push(State { moments, lo, updates: 0 });
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
-        Ok(Optimizer { config, decay: Decay::default(), states, norm })
+        let kept = Kept::new(dev, layout, &config);
+        Ok(Optimizer { config, decay: Decay::default(), states, kept, norm })
     }
 
     /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a
@@ -95,15 +93,17 @@ impl Optimizer {
                 eps: self.config.adam_epsilon,
                 weight_decay: if decays { self.config.weight_decay } else { 0.0 },
                 step: state.updates,
+                seed: self.config.seed,
+                param: id as u32,
             };
-            adamw::step(dev, param.tensor, state.lo, grad, state.m, state.v, &hp, clip)?;
+            adamw::step(dev, param.tensor, state.lo, grad, state.moments, &hp, clip)?;
         }
         Ok(())
     }
 
     /// Bytes of the moments and the low halves.
     pub fn bytes(&self) -> usize {
-        let tensors = self.states.iter().flat_map(|s| [Some(s.m), Some(s.v), s.lo]).flatten();
+        let tensors = self.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         tensors.map(|t| t.span().bytes).sum()
     }
 
@@ -113,79 +113,37 @@ impl Optimizer {
         Ok(StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 })
     }
 
-    /// The state as files `optim-0000i-of-0000n.safetensors`, by Hugging Face name and shape, unpadded:
-    /// `NAME.m` and `NAME.v` f32, `NAME.lo` i16 with bf16 weights, `NAME.step` u32 `[1]`.
+    /// The state as files; see [`files`].
     pub fn outgoing(&self, layout: &Arc<ParamLayout>) -> Vec<OutFile> {
-        let mut tensors = Vec::new();
-        for (id, (param, state)) in layout.params.iter().zip(&self.states).enumerate() {
-            let pieces = || param.pieces.iter().enumerate();
-            let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
-            let of = |what, t| pieces().map(move |(i, p)| Outgoing::piece::<f32>(name(p, what), layout, id, i, t));
-            tensors.extend(of("m", state.m));
-            tensors.extend(of("v", state.v));
-            if let Some(lo) = state.lo {
-                tensors.extend(pieces().map(|(i, p)| Outgoing::piece::<i16>(name(p, "lo"), layout, id, i, lo)));
-            }
-            let updates = (state.updates as u32).to_le_bytes();
-            tensors.extend(pieces().map(|(_, p)| Outgoing {
-                name: name(p, "step"),
-                dtype: DType::U32,
-                shape: vec![1],
-                content: Content::Ready(updates.to_vec()),
-            }));
-        }
-        cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1))
+        files::outgoing(layout, &self.states, &self.kept)
     }
 
-    /// Reads what [`Optimizer::outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit.
+    /// Reads what [`Optimizer::outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit, or
+    /// the setting that differs.
     pub fn load(&mut self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
-        let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
-        for (param, state) in layout.params.iter().zip(&mut self.states) {
-            let part = |suffix: &str| -> Result<Vec<_>> {
-                let named = |p: &crate::model::params::Piece| stored.tensor(&format!("{}.{suffix}", p.name), &p.shape);
-                param.pieces.iter().map(named).collect()
-            };
-            let (m, v) = (part("m")?, part("v")?);
-            param.fill::<f32>(dev, state.m, |piece, r, out| m[piece].row(r, out))?;
-            param.fill::<f32>(dev, state.v, |piece, r, out| v[piece].row(r, out))?;
-            let low = format!("{}.lo", param.name());
-            if state.lo.is_none() && stored.names().any(|name| name == low) {
-                let what = format!("{low} belongs to a run with dtype bf16: go on with that");
-                return Err(Error::format(dir, what));
-            }
-            if let Some(tensor) = state.lo {
-                let lo = part("lo")?;
-                param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out))?;
-            }
-            let mut updates = [0.0];
-            stored.tensor(&format!("{}.step", param.name()), &[1])?.row(0, &mut updates);
-            state.updates = updates[0] as u64;
-        }
-        Ok(())
+        files::load(dev, layout, &mut self.states, &self.kept, dir)
     }
 }
 
-/// The state files of `dir`, in order. Errors when one of the set is missing.
-fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
-        .map_err(Error::io(dir))?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|path| {
-            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("optim-") && name.ends_with(".safetensors")
-        })
-        .collect();
-    files.sort();
-    let count = files.len();
-    let whole = |(i, path): (usize, &PathBuf)| path.ends_with(format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
-    if count > 0 && files.iter().enumerate().all(whole) {
-        return Ok(files);
-    }
-    Err(Error::input(
-        dir.display().to_string(),
-        format!("{count} optimizer files"),
-        "a whole set, optim-00001-of-0000n on",
-    ))
+/// What a parameter's moments lie in. Norms and biases are few; a row of the token table has gradients far apart, so
+/// that codes would jump (as bitsandbytes advises, both keep f32).
+fn moments_of(param: &Param, chosen: OptimizerName) -> OptimizerName {
+    let exact = !param.is_matrix || param.name() == "model.embed_tokens.weight";
+    if exact { OptimizerName::AdamwTorch } else { chosen }
+}
+
+fn zero_moments(dev: &mut Device, lie_in: OptimizerName, len: usize) -> Result<Moments> {
+    let mut zeros = |dtype, len| dev.zeros(Region::State, dtype, &[len]);
+    Ok(match lie_in {
+        OptimizerName::AdamwTorch => Moments::F32 { m: zeros(DType::F32, len)?, v: zeros(DType::F32, len)? },
+        OptimizerName::AdamwBf16 => Moments::Bf16 { m: zeros(DType::Bf16, len)?, v: zeros(DType::Bf16, len)? },
+        OptimizerName::Adamw8bit => {
+            let mut coded = || -> Result<Coded> {
+                Ok(Coded { codes: zeros(DType::U8, len)?, scales: zeros(DType::F32, len.div_ceil(BLOCK))? })
+            };
+            Moments::Code8 { m: coded()?, v: coded()? }
+        }
+    })
 }
 
 #[cfg(test)]
@@ -194,6 +152,7 @@ mod tests {
     use crate::config::LrSchedulerType;
     use crate::device::{Isa, Plan};
     use crate::model::outgoing::{weights, write_files, write_weights};
+    use crate::model::weights::WeightFiles;
 
     fn config() -> OptimConfig {
         OptimConfig {
@@ -206,20 +165,27 @@ mod tests {
             adam_beta2: 0.95,
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
+            optim: OptimizerName::AdamwTorch,
+            bf16_stochastic_round: false,
+            seed: 1,
         }
     }
 
     fn setup(dtype: DType) -> (Device, ParamLayout, Optimizer) {
+        setup_with(dtype, config())
+    }
+
+    fn setup_with(dtype: DType, config: OptimConfig) -> (Device, ParamLayout, Optimizer) {
         let mut dev = Device::cpu(&Plan::uniform(1 << 22), 2, Isa::detect()).unwrap();
         let mut layout = ParamLayout::new(dtype);
         layout.gate_up(&mut dev, "m", 40, 9, true).unwrap();
         layout.norm(&mut dev, "norm", 5).unwrap();
-        let optimizer = Optimizer::new(&mut dev, &layout, config()).unwrap();
+        let optimizer = Optimizer::new(&mut dev, &layout, config).unwrap();
         (dev, layout, optimizer)
     }
 
     fn bytes(dev: &Device, layout: &ParamLayout, optimizer: &Optimizer) -> Vec<u8> {
-        let states = optimizer.states.iter().flat_map(|s| [Some(s.m), Some(s.v), s.lo]).flatten();
+        let states = optimizer.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         let all = layout.params.iter().map(|p| p.tensor).chain(states);
         all.flat_map(|t| dev.memory().view(t.span()).of::<u8>().to_vec()).collect()
     }
@@ -242,26 +208,103 @@ mod tests {
         dev.release(mark);
     }
 
+    fn save(dev: &mut Device, layout: &ParamLayout, optimizer: &Optimizer, dir: &Path) {
+        let files = optimizer.outgoing(&Arc::new(layout.clone()));
+        write_files(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
+    }
+
+    /// Every way to keep weights and moments.
+    fn variants() -> Vec<(DType, OptimConfig)> {
+        let mut all = Vec::new();
+        for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
+            all.push((DType::F32, OptimConfig { optim, ..config() }));
+            for bf16_stochastic_round in [false, true] {
+                all.push((DType::Bf16, OptimConfig { optim, bf16_stochastic_round, ..config() }));
+            }
+        }
+        all
+    }
+
     #[test]
     fn saved_state_goes_on_with_the_same_bits() {
-        for dtype in [DType::F32, DType::Bf16] {
+        for (dtype, config) in variants() {
             let dir = tempfile::tempdir().unwrap();
-            let (mut dev, layout, mut optimizer) = setup(dtype);
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, config);
             update(&mut dev, &layout, &mut optimizer, 3, 1);
             update(&mut dev, &layout, &mut optimizer, 2, 2);
+            save(&mut dev, &layout, &optimizer, dir.path());
             let shared = Arc::new(layout.clone());
-            let mut fetch = |t| dev.read_bytes(t);
-            write_files(dir.path(), optimizer.outgoing(&shared), &mut fetch).unwrap();
-            write_weights(dir.path(), weights(&shared, dtype), &mut fetch).unwrap();
+            write_weights(dir.path(), weights(&shared, dtype), &mut |t| dev.read_bytes(t)).unwrap();
 
-            let (mut fresh, copy, mut resumed) = setup(dtype);
+            let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
             WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();
             resumed.load(&mut fresh, &copy, dir.path()).unwrap();
-            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed));
+            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed), "{dtype:?} {config:?}");
             update(&mut dev, &layout, &mut optimizer, 3, 3);
             update(&mut fresh, &copy, &mut resumed, 3, 3);
-            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed));
+            assert_eq!(bytes(&dev, &layout, &optimizer), bytes(&fresh, &copy, &resumed), "{dtype:?} {config:?}");
         }
+    }
+
+    #[test]
+    fn state_of_another_setting_or_layout_is_refused_by_name() {
+        for (dtype, saved) in variants() {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, saved);
+            update(&mut dev, &layout, &mut optimizer, 3, 1);
+            save(&mut dev, &layout, &optimizer, dir.path());
+            for (other_dtype, other) in variants() {
+                let (mut fresh, copy, mut resumed) = setup_with(other_dtype, other);
+                let loaded = resumed.load(&mut fresh, &copy, dir.path());
+                let exact = saved.optim == OptimizerName::AdamwTorch;
+                let same_order = dtype == other_dtype || exact;
+                let key = if saved.optim != other.optim {
+                    ": optim:"
+                } else if saved.bf16_stochastic_round != other.bf16_stochastic_round {
+                    "bf16_stochastic_round"
+                } else if !same_order {
+                    "order"
+                } else {
+                    // f32 moments say nothing of the weights' type; a low half does.
+                    assert_eq!(loaded.is_ok(), dtype == other_dtype, "{dtype:?} to {other_dtype:?}");
+                    continue;
+                };
+                let error = loaded.unwrap_err();
+                assert_eq!(error.exit_code(), 2);
+                assert!(error.to_string().contains(key), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn files_from_before_the_choice_was_noted_are_of_f32_moments() {
+        for (dtype, config) in variants() {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut dev, layout, mut optimizer) = setup_with(dtype, config);
+            update(&mut dev, &layout, &mut optimizer, 3, 1);
+            let mut files = optimizer.outgoing(&Arc::new(layout.clone()));
+            files.iter_mut().for_each(|file| file.notes.clear());
+            write_files(dir.path(), files, &mut |t| dev.read_bytes(t)).unwrap();
+            let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
+            let plain = config.optim == OptimizerName::AdamwTorch && !config.bf16_stochastic_round;
+            assert_eq!(resumed.load(&mut fresh, &copy, dir.path()).is_ok(), plain);
+        }
+    }
+
+    #[test]
+    fn memory_is_a_byte_a_moment_and_a_scale_for_256() {
+        let mut dev = Device::count();
+        let mut layout = ParamLayout::new(DType::Bf16);
+        layout.linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
+        let mut state = |optim| {
+            let before = dev.high_water().bytes(Region::State);
+            Optimizer::new(&mut dev, &layout, OptimConfig { optim, ..config() }).unwrap();
+            dev.high_water().bytes(Region::State) - before
+        };
+        let (matrix, bias, norm) = (1 << 20, 1024 * (8 + 2), 64);
+        assert_eq!(state(OptimizerName::AdamwTorch), matrix * (8 + 2) + bias + norm);
+        assert_eq!(state(OptimizerName::AdamwBf16), matrix * (4 + 2) + bias + norm);
+        assert_eq!(state(OptimizerName::Adamw8bit), matrix * (2 + 2) + 2 * 4 * matrix / BLOCK + bias + norm);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! AdamW over a model's parameters, and learning-rate schedules.
 
 mod adamw;
+mod files;
 mod schedule;
 
 pub use adamw::{Decay, Optimizer, StepStats};

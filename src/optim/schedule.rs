@@ -29,6 +29,7 @@ pub fn learning_rate(config: &OptimConfig, done: u64, total_steps: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::OptimizerName;
 
     fn config(lr_scheduler_type: LrSchedulerType, warmup_steps: u64, min_lr_ratio: f64) -> OptimConfig {
         OptimConfig {
@@ -41,6 +42,9 @@ mod tests {
             adam_beta2: 0.999,
             adam_epsilon: 1e-8,
             max_grad_norm: 1.0,
+            optim: OptimizerName::AdamwTorch,
+            bf16_stochastic_round: false,
+            seed: 1,
         }
     }
 

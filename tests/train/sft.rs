@@ -1,6 +1,6 @@
 //! Supervised fine-tuning as a whole: exact resume, the loss, packs, and that it learns.
 
-use omr::config::{Dtype, SftConfig};
+use omr::config::{Dtype, OptimizerName, SftConfig};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
 use omr::train::sft::Job;
@@ -12,9 +12,13 @@ use super::tiny::{device, run_sft, sft_config};
 #[test]
 fn stopped_and_gone_on_is_the_same_run() {
     let dir = tempfile::tempdir().unwrap();
-    for dtype in [Dtype::F32, Dtype::Bf16] {
-        let config = SftConfig { dtype, ..sft_config(dir.path()) };
-        let out = |name: &str| dir.path().join(dtype.name()).join(name);
+    for (dtype, optim) in [
+        (Dtype::F32, OptimizerName::AdamwTorch),
+        (Dtype::Bf16, OptimizerName::AdamwTorch),
+        (Dtype::Bf16, OptimizerName::Adamw8bit),
+    ] {
+        let config = SftConfig { dtype, optim, ..sft_config(dir.path()) };
+        let out = |name: &str| dir.path().join(dtype.name()).join(optim.name()).join(name);
         let whole = run_sft(&out("whole"), &config, 1, &[]);
         let steps: Vec<f64> = (1..=8).map(f64::from).collect();
         assert_eq!(whole.figures("step"), steps);

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::ops::label;
 use super::{Case, Job};
-use crate::config::{LrSchedulerType, OptimConfig};
+use crate::config::{LrSchedulerType, OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
@@ -120,6 +120,9 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: 1.0,
+        optim: OptimizerName::AdamwTorch,
+        bf16_stochastic_round: false,
+        seed: 1,
     };
     let mut optimizer = Optimizer::new(dev, &model.layout, optim)?;
     let mut grads = Grads::new(dev, &model.layout)?;

@@ -5,7 +5,8 @@ use super::jobs::{self, Shape};
 use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::ops::adamw::{self, AdamW};
+use crate::ops::adamw::code8::BLOCK;
+use crate::ops::adamw::{self, AdamW, Coded, Moments};
 use crate::ops::attend::Heads;
 use crate::ops::matmul::{Order, Weight, panel_len};
 use crate::ops::philox::{Purpose, Random};
@@ -84,7 +85,10 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
                     out.push(Box::new(move |dev| job(dev, dtype, shape)));
                 }
             }
-            "adamw" => out.push(Box::new(move |dev| adamw_step(dev, dtype))),
+            "adamw" => {
+                out.push(Box::new(move |dev| adamw_step(dev, dtype, false)));
+                out.push(Box::new(move |dev| adamw_step(dev, dtype, true)));
+            }
             "grad_norm" if dtype == DType::F32 => out.push(Box::new(grad_norm_fwd)),
             _ => {}
         }
@@ -287,22 +291,35 @@ fn rope_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     })
 }
 
-fn adamw_step(dev: &mut Device, dtype: DType) -> Result<Case> {
+fn adamw_step(dev: &mut Device, dtype: DType, eight_bit: bool) -> Result<Case> {
     let n = PARAMETERS;
     let w = zeros(dev, dtype, &[n])?;
     let lo = if dtype == DType::Bf16 { Some(dev.zeros(Region::State, DType::I16, &[n])?) } else { None };
-    let [grad, m, v] = [zeros(dev, DType::F32, &[n])?, zeros(dev, DType::F32, &[n])?, zeros(dev, DType::F32, &[n])?];
+    let grad = zeros(dev, DType::F32, &[n])?;
+    let mut stored = bytes(&[w]) + lo.map_or(0.0, |lo| bytes(&[lo]));
+    let moments = if eight_bit {
+        let mut coded = || -> Result<Coded> {
+            let codes = dev.zeros(Region::State, DType::U8, &[n])?;
+            Ok(Coded { codes, scales: dev.zeros(Region::State, DType::F32, &[n.div_ceil(BLOCK)])? })
+        };
+        let (m, v) = (coded()?, coded()?);
+        stored += bytes(&[m.codes, m.scales, v.codes, v.scales]);
+        Moments::Code8 { m, v }
+    } else {
+        let (m, v) = (zeros(dev, DType::F32, &[n])?, zeros(dev, DType::F32, &[n])?);
+        stored += bytes(&[m, v]);
+        Moments::F32 { m, v }
+    };
     let clip = dev.upload(Region::Overlay, &[1.0_f32, 1.0], &[2])?;
-    let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1 };
-    let stored = bytes(&[w, m, v]) + lo.map_or(0.0, |lo| bytes(&[lo]));
+    let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1, seed: 1, param: 0 };
     Ok(Case {
-        name: "adamw step",
+        name: if eight_bit { "adamw step, 8 bits" } else { "adamw step" },
         shape: format!("{n} parameters"),
         dtype: label(dtype),
         flops: 0.0,
         bytes: 2.0 * stored + bytes(&[grad]),
         job: None,
-        run: Box::new(move |dev| adamw::step(dev, w, lo, grad, m, v, &hp, clip)),
+        run: Box::new(move |dev| adamw::step(dev, w, lo, grad, moments, &hp, clip)),
     })
 }
 

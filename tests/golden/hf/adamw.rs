@@ -1,6 +1,6 @@
 //! Training steps: losses, gradient norms and parameters after one and four updates of torch's AdamW.
 
-use omr::config::{LrSchedulerType, OptimConfig};
+use omr::config::{LrSchedulerType, OptimConfig, OptimizerName};
 use omr::model::{Grads, Model};
 use omr::optim::{Decay, Optimizer};
 use omr::tensor::DType;
@@ -26,6 +26,9 @@ fn config(setting: &Value) -> OptimConfig {
         adam_beta2: setting["betas"][1].as_f64().unwrap(),
         adam_epsilon: number("eps"),
         max_grad_norm: number("grad_clip"),
+        optim: OptimizerName::AdamwTorch,
+        bf16_stochastic_round: false,
+        seed: 1,
     }
 }
 

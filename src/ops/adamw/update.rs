@@ -1,0 +1,226 @@
+//! The CPU body: blocks of 256 elements, whatever weights and moments are stored as.
+
+use half::bf16;
+
+use super::code8::{self, BLOCK};
+use super::{Factors, Moments, Noise, join, split};
+use crate::device::{Cpu, Parts, ViewMut, cpu_kernel};
+use crate::ops::philox::philox4x32_10;
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Elements of one work item.
+const ITEM: usize = 32 * BLOCK;
+
+/// One item's weights.
+enum Weights<'a> {
+    F32(&'a mut [f32]),
+    Split(&'a mut [bf16], &'a mut [i16]),
+    Rounded(&'a mut [bf16]),
+}
+
+/// One item's moments.
+enum Stored<'a> {
+    F32(&'a mut [f32], &'a mut [f32]),
+    Bf16(&'a mut [bf16], &'a mut [bf16]),
+    Code8([&'a mut [u8]; 2], [&'a mut [f32]; 2]),
+}
+
+/// A parameter's weights in items.
+enum WeightParts<'a> {
+    F32(Parts<'a, f32>),
+    Split(Parts<'a, bf16>, Parts<'a, i16>),
+    Rounded(Parts<'a, bf16>),
+}
+
+impl<'a> WeightParts<'a> {
+    fn new(w: ViewMut<'a>, dtype: DType, lo: Option<ViewMut<'a>>) -> WeightParts<'a> {
+        match (dtype, lo) {
+            (DType::Bf16, Some(lo)) => {
+                WeightParts::Split(Parts::new(w.of::<bf16>(), ITEM), Parts::new(lo.of::<i16>(), ITEM))
+            }
+            (DType::Bf16, None) => WeightParts::Rounded(Parts::new(w.of::<bf16>(), ITEM)),
+            _ => WeightParts::F32(Parts::new(w.of::<f32>(), ITEM)),
+        }
+    }
+
+    fn take(&self, i: usize) -> Weights<'a> {
+        match self {
+            WeightParts::F32(w) => Weights::F32(w.take(i)),
+            WeightParts::Split(hi, lo) => Weights::Split(hi.take(i), lo.take(i)),
+            WeightParts::Rounded(w) => Weights::Rounded(w.take(i)),
+        }
+    }
+}
+
+/// A parameter's moments in items.
+enum MomentParts<'a> {
+    F32([Parts<'a, f32>; 2]),
+    Bf16([Parts<'a, bf16>; 2]),
+    Code8([Parts<'a, u8>; 2], [Parts<'a, f32>; 2]),
+}
+
+impl<'a> MomentParts<'a> {
+    fn take(&self, i: usize) -> Stored<'a> {
+        match self {
+            MomentParts::F32([m, v]) => Stored::F32(m.take(i), v.take(i)),
+            MomentParts::Bf16([m, v]) => Stored::Bf16(m.take(i), v.take(i)),
+            MomentParts::Code8([m, v], [m_scales, v_scales]) => {
+                Stored::Code8([m.take(i), v.take(i)], [m_scales.take(i), v_scales.take(i)])
+            }
+        }
+    }
+}
+
+/// The update of a whole parameter.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn update(
+    cpu: Cpu<'_>,
+    w: Tensor,
+    lo: Option<Tensor>,
+    grad: Tensor,
+    moments: Moments,
+    clip: f32,
+    factors: Factors,
+    noise: Noise,
+) {
+    let (len, dtype) = (w.len(), w.dtype);
+    // Views come as arrays of one length: what is absent is an empty piece of the weights, and not looked at.
+    let none = w.slice(0, 0);
+    let (m, v, scales) = match moments {
+        Moments::F32 { m, v } | Moments::Bf16 { m, v } => (m, v, [none; 2]),
+        Moments::Code8 { m, v } => (m.codes, v.codes, [m.scales, v.scales]),
+    };
+    let ([w, low, m, v, m_scales, v_scales], [g]) =
+        cpu.memory.tensors([w, lo.unwrap_or(none), m, v, scales[0], scales[1]], [grad]);
+    let g = g.of::<f32>();
+    let weights = WeightParts::new(w, dtype, lo.map(|_| low));
+    let moments = match moments {
+        Moments::F32 { .. } => MomentParts::F32([m, v].map(|x| Parts::new(x.of::<f32>(), ITEM))),
+        Moments::Bf16 { .. } => MomentParts::Bf16([m, v].map(|x| Parts::new(x.of::<bf16>(), ITEM))),
+        Moments::Code8 { .. } => MomentParts::Code8(
+            [m, v].map(|x| Parts::new(x.of::<u8>(), ITEM)),
+            [m_scales, v_scales].map(|x| Parts::new(x.of::<f32>(), ITEM / BLOCK)),
+        ),
+    };
+    cpu.pool.run(len.div_ceil(ITEM), |i| {
+        let from = i * ITEM;
+        let g = &g[from..(from + ITEM).min(len)];
+        item(cpu.isa, weights.take(i), moments.take(i), g, from, clip, factors, noise);
+    });
+}
+
+cpu_kernel! {
+    /// The elements of one item, the first of which is number `from` of the parameter.
+    fn item(
+        weights: Weights<'_>,
+        stored: Stored<'_>,
+        g: &[f32],
+        from: usize,
+        clip: f32,
+        f: Factors,
+        noise: Noise,
+    ) {
+        let (mut weights, mut stored) = (weights, stored);
+        let (mut w_wide, mut m_wide, mut v_wide) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+        let mut words = [0; BLOCK];
+        for (block, g) in g.chunks(BLOCK).enumerate() {
+            let at = block * BLOCK..block * BLOCK + g.len();
+            let first = from + at.start;
+            {
+                let w = match &mut weights {
+                    Weights::F32(w) => &mut w[at.clone()],
+                    Weights::Split(hi, lo) => {
+                        let halves = hi[at.clone()].iter().zip(&lo[at.clone()]);
+                        w_wide.iter_mut().zip(halves).for_each(|(w, (hi, lo))| *w = join(*hi, *lo));
+                        &mut w_wide[..g.len()]
+                    }
+                    Weights::Rounded(w) => {
+                        w_wide.iter_mut().zip(&w[at.clone()]).for_each(|(wide, w)| *wide = Elem::to_f32(*w));
+                        &mut w_wide[..g.len()]
+                    }
+                };
+                let (m, v) = match &mut stored {
+                    Stored::F32(m, v) => (&mut m[at.clone()], &mut v[at.clone()]),
+                    Stored::Bf16(m, v) => {
+                        m_wide.iter_mut().zip(&m[at.clone()]).for_each(|(wide, m)| *wide = Elem::to_f32(*m));
+                        v_wide.iter_mut().zip(&v[at.clone()]).for_each(|(wide, v)| *wide = Elem::to_f32(*v));
+                        (&mut m_wide[..g.len()], &mut v_wide[..g.len()])
+                    }
+                    Stored::Code8([m, v], [m_scales, v_scales]) => {
+                        let (m_scale, v_scale) = (m_scales[block], v_scales[block]);
+                        let (m, v) = (&m[at.clone()], &v[at.clone()]);
+                        m_wide.iter_mut().zip(m).for_each(|(wide, c)| *wide = code8::of_signed(*c, m_scale));
+                        v_wide.iter_mut().zip(v).for_each(|(wide, c)| *wide = code8::of_unsigned(*c, v_scale));
+                        (&mut m_wide[..g.len()], &mut v_wide[..g.len()])
+                    }
+                };
+                for (((w, &g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+                    *w = element(*w, g, m, v, clip, &f);
+                }
+            }
+            match &mut weights {
+                Weights::F32(_) => {}
+                Weights::Split(hi, lo) => {
+                    let halves = hi[at.clone()].iter_mut().zip(&mut lo[at.clone()]);
+                    w_wide.iter().zip(halves).for_each(|(w, (hi, lo))| (*hi, *lo) = split(*w));
+                }
+                Weights::Rounded(w) => {
+                    random(&noise, Noise::WEIGHT, first, &mut words);
+                    let rounded = w_wide.iter().zip(&words);
+                    w[at.clone()].iter_mut().zip(rounded).for_each(|(w, (wide, r))| *w = code8::stochastic(*wide, *r));
+                }
+            }
+            match &mut stored {
+                Stored::F32(..) => {}
+                Stored::Bf16(m, v) => {
+                    random(&noise, Noise::SECOND_MOMENT, first, &mut words);
+                    m[at.clone()].iter_mut().zip(&m_wide).for_each(|(m, wide)| *m = Elem::from_f32(*wide));
+                    let rounded = v_wide.iter().zip(&words);
+                    v[at].iter_mut().zip(rounded).for_each(|(v, (x, r))| *v = code8::stochastic_above_zero(*x, *r));
+                }
+                Stored::Code8([m, v], [m_scales, v_scales]) => {
+                    random(&noise, Noise::SECOND_MOMENT, first, &mut words);
+                    let m_scale = code8::scale::<7>(largest(&m_wide[..g.len()]));
+                    let v_scale = code8::scale::<8>(largest(&v_wide[..g.len()]));
+                    (m_scales[block], v_scales[block]) = (m_scale, v_scale);
+                    m[at.clone()].iter_mut().zip(&m_wide).for_each(|(c, x)| *c = code8::signed(*x, m_scale));
+                    let rounded = v_wide.iter().zip(&words);
+                    v[at].iter_mut().zip(rounded).for_each(|(c, (x, r))| *c = code8::unsigned(*x, v_scale, *r));
+                }
+            }
+        }
+    }
+}
+
+/// The moments' update and the new weight of one element.
+#[inline(always)]
+fn element(w: f32, g: f32, m: &mut f32, v: &mut f32, clip: f32, f: &Factors) -> f32 {
+    let g = g * clip;
+    *m = (g - *m).mul_add(f.one_minus_beta1, *m);
+    *v = (g * f.one_minus_beta2).mul_add(g, *v * f.beta2);
+    let denom = v.sqrt().mul_add(f.inv_root, f.eps);
+    (w * f.keep) - f.step_size * (*m / denom)
+}
+
+/// The largest magnitude; the order of a maximum is free.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut most = [0.0f32; LANES];
+    let (whole, rest) = x.as_chunks::<LANES>();
+    for x in whole {
+        for (most, x) in most.iter_mut().zip(x) {
+            *most = if x.abs() > *most { x.abs() } else { *most };
+        }
+    }
+    rest.iter().chain(&most).fold(0.0, |most, x| if x.abs() > most { x.abs() } else { most })
+}
+
+/// The words of elements `first` on: word i % 4 of counter (i / 4, parameter, what).
+#[inline(always)]
+fn random(noise: &Noise, what: u32, first: usize, words: &mut [u32; BLOCK]) {
+    for (i, four) in words.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let group = (first / 4 + i) as u64;
+        *four = philox4x32_10(noise.key, [group as u32, (group >> 32) as u32, noise.param, what]);
+    }
+}

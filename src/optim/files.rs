@@ -1,0 +1,200 @@
+//! The optimizer's state on disk: `optim-0000i-of-0000n.safetensors`.
+//!
+//! f32 moments go by Hugging Face name and shape, unpadded: `NAME.m` and `NAME.v`, so that any layout can go on from
+//! them. Moments of fewer bits belong to blocks of a parameter's own element order: `NAME.m` and `NAME.v` u8 or bf16
+//! and, with 8 bits, `NAME.m.scales` and `NAME.v.scales` f32, flat, under the name of the parameter's first piece; the
+//! order is noted in the files' headers, with the settings, and another one is refused. `NAME.lo` i16 (the low half of a bf16 weight's f32 master) and
+//! `NAME.step` u32 `[1]` are as with f32.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::bf16;
+
+use super::adamw::State;
+use crate::config::{OptimConfig, OptimizerName};
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
+use crate::model::params::{Param, ParamLayout, Piece};
+use crate::model::weights::WeightFiles;
+use crate::ops::adamw::Moments;
+use crate::ops::matmul::Order;
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Largest state file written.
+const MAX_FILE_BYTES: usize = 5_000_000_000;
+
+/// What the state files are of.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Kept {
+    optim: &'static str,
+    bf16_stochastic_round: &'static str,
+    /// Element order of what is flat.
+    order: String,
+}
+
+impl Kept {
+    /// Of a run with these settings on this device.
+    pub(super) fn new(dev: &Device, layout: &ParamLayout, config: &OptimConfig) -> Kept {
+        let order = match Order::of(dev) {
+            Order::Panels => "panels",
+            Order::Rows => "rows",
+        };
+        let dtype = if layout.dtype == DType::Bf16 { "bf16" } else { "f32" };
+        Kept {
+            optim: config.optim.name(),
+            bf16_stochastic_round: if config.bf16_stochastic_round { "true" } else { "false" },
+            order: format!("{order} of {dtype}"),
+        }
+    }
+
+    fn notes(&self) -> Vec<(String, String)> {
+        let all = [
+            ("optim", self.optim),
+            ("bf16_stochastic_round", self.bf16_stochastic_round),
+            ("order", self.order.as_str()),
+        ];
+        all.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec()
+    }
+
+    /// Errors unless the state in `dir` is of these settings. Files without notes are older, and of the defaults.
+    fn check(&self, stored: &WeightFiles, dir: &Path) -> Result<()> {
+        let same = |key: &str, default: &str, now: &str, hint: &str| {
+            let was = stored.note(key).unwrap_or(default);
+            if was == now {
+                return Ok(());
+            }
+            let hint = hint.replace("{was}", was);
+            Err(Error::input_hint(format!("{}: {key}", dir.display()), was, format!("{now}, as this run"), hint))
+        };
+        let exact = OptimizerName::AdamwTorch.name();
+        same("optim", exact, self.optim, "set optim to {was}, or start over from the weights")?;
+        let hint = "set bf16_stochastic_round to {was}, or start over from the weights";
+        same("bf16_stochastic_round", "false", self.bf16_stochastic_round, hint)?;
+        if self.optim == exact {
+            return Ok(());
+        }
+        let hint = "go on with the dtype and the kind of device that made it: a scale is that of a block in this order";
+        same("order", &self.order, &self.order, hint)
+    }
+}
+
+/// The state of `layout`'s parameters as files.
+pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], kept: &Kept) -> Vec<OutFile> {
+    let mut tensors = Vec::new();
+    for (id, (param, state)) in layout.params.iter().zip(states).enumerate() {
+        let pieces = || param.pieces.iter().enumerate();
+        let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
+        let flat = |what: &str| format!("{}.{what}", param.name());
+        let exact = |what, t| pieces().map(move |(i, p)| Outgoing::piece::<f32>(name(p, what), layout, id, i, t));
+        match state.moments {
+            Moments::F32 { m, v } => {
+                tensors.extend(exact("m", m));
+                tensors.extend(exact("v", v));
+            }
+            Moments::Bf16 { m, v } => {
+                tensors.extend([Outgoing::flat::<bf16>(flat("m"), m), Outgoing::flat::<bf16>(flat("v"), v)]);
+            }
+            Moments::Code8 { m, v } => tensors.extend([
+                Outgoing::flat::<u8>(flat("m"), m.codes),
+                Outgoing::flat::<f32>(flat("m.scales"), m.scales),
+                Outgoing::flat::<u8>(flat("v"), v.codes),
+                Outgoing::flat::<f32>(flat("v.scales"), v.scales),
+            ]),
+        }
+        if let Some(lo) = state.lo {
+            tensors.extend(pieces().map(|(i, p)| Outgoing::piece::<i16>(name(p, "lo"), layout, id, i, lo)));
+        }
+        let updates = (state.updates as u32).to_le_bytes();
+        tensors.extend(pieces().map(|(_, p)| Outgoing {
+            name: name(p, "step"),
+            dtype: DType::U32,
+            shape: vec![1],
+            content: Content::Ready(updates.to_vec()),
+        }));
+    }
+    let mut files = cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
+    files.iter_mut().for_each(|file| file.notes = kept.notes());
+    files
+}
+
+/// Reads what [`outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit, or the
+/// setting that differs.
+pub(super) fn load(
+    dev: &mut Device,
+    layout: &ParamLayout,
+    states: &mut [State],
+    kept: &Kept,
+    dir: &Path,
+) -> Result<()> {
+    let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
+    kept.check(&stored, dir)?;
+    for (param, state) in layout.params.iter().zip(states) {
+        let part = |suffix: &str| -> Result<Vec<_>> {
+            let named = |p: &Piece| stored.tensor(&format!("{}.{suffix}", p.name), &p.shape);
+            param.pieces.iter().map(named).collect()
+        };
+        match state.moments {
+            Moments::F32 { m, v } => {
+                let (first, second) = (part("m")?, part("v")?);
+                param.fill::<f32>(dev, m, |piece, r, out| first[piece].row(r, out))?;
+                param.fill::<f32>(dev, v, |piece, r, out| second[piece].row(r, out))?;
+            }
+            Moments::Bf16 { m, v } => {
+                read_flat::<bf16>(dev, &stored, param, "m", m)?;
+                read_flat::<bf16>(dev, &stored, param, "v", v)?;
+            }
+            Moments::Code8 { m, v } => {
+                read_flat::<u8>(dev, &stored, param, "m", m.codes)?;
+                read_flat::<f32>(dev, &stored, param, "m.scales", m.scales)?;
+                read_flat::<u8>(dev, &stored, param, "v", v.codes)?;
+                read_flat::<f32>(dev, &stored, param, "v.scales", v.scales)?;
+            }
+        }
+        let low = format!("{}.lo", param.name());
+        if state.lo.is_none() && stored.names().any(|name| name == low) {
+            let what = format!("{low} belongs to a run with dtype bf16: go on with that");
+            return Err(Error::format(dir, what));
+        }
+        if let Some(tensor) = state.lo {
+            let lo = part("lo")?;
+            param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out))?;
+        }
+        let mut updates = [0.0];
+        stored.tensor(&format!("{}.step", param.name()), &[1])?.row(0, &mut updates);
+        state.updates = updates[0] as u64;
+    }
+    Ok(())
+}
+
+/// A tensor as it lay; each type fits f32 exactly.
+fn read_flat<T: Elem>(dev: &mut Device, stored: &WeightFiles, param: &Param, suffix: &str, t: Tensor) -> Result<()> {
+    let mut values = vec![0.0; t.len()];
+    stored.tensor(&format!("{}.{suffix}", param.name()), &[t.len()])?.row(0, &mut values);
+    let values: Vec<T> = values.into_iter().map(T::from_f32).collect();
+    dev.write(t, &values)
+}
+
+/// The state files of `dir`, in order. Errors when one of the set is missing.
+fn state_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .map_err(Error::io(dir))?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| {
+            let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            name.starts_with("optim-") && name.ends_with(".safetensors")
+        })
+        .collect();
+    files.sort();
+    let count = files.len();
+    let whole = |(i, path): (usize, &PathBuf)| path.ends_with(format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
+    if count > 0 && files.iter().enumerate().all(whole) {
+        return Ok(files);
+    }
+    Err(Error::input(
+        dir.display().to_string(),
+        format!("{count} optimizer files"),
+        "a whole set, optim-00001-of-0000n on",
+    ))
+}
