@@ -137,6 +137,8 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
+            // 10 to 15 and 10-15.
+            [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps).into(),
             _ => no("different kinds"),
         },
@@ -279,7 +281,8 @@ fn only_letters(e: &Expr) -> bool {
     let minus_one = super::Rational::from_integer((-1).into());
     // |v| of a vector and the square of a deviation are one quantity.
     match e {
-        Expr::Call("abs", v) if matches!(v.as_slice(), [Expr::Var(n)] if n.contains(' ')) => return true,
+        Expr::Call("abs", v) => return matches!(v.as_slice(), [Expr::Var(n)] if n.contains(' ')),
+        Expr::Call(_, v) => return matches!(v.as_slice(), [Expr::Var(_)]),
         Expr::Pow(b, p)
             if matches!(&**b, Expr::Var(n) if matches!(n.as_str(), "sigma" | "chi" | "R" | "s"))
                 && **p == integer(2) =>
@@ -311,7 +314,13 @@ fn is_notation(text: &str) -> bool {
 /// The signs of a text, one way to write each.
 fn notation(text: &str, steps: &Steps) -> String {
     match super::lex::lex(text, true, steps) {
-        Some(tokens) => tokens.iter().map(|t| super::scalar::shown(&t.tok) + " ").collect(),
+        Some(tokens) => {
+            // Braces around one sign say nothing.
+            let brace = |n: usize, c: char| super::scalar::is(tokens.get(n), c);
+            let idle = |n: usize| (brace(n, '{') && brace(n + 2, '}')) || (n > 1 && brace(n, '}') && brace(n - 2, '{'));
+            let kept = tokens.iter().enumerate().filter(|(n, _)| !idle(*n));
+            kept.map(|(_, t)| super::scalar::shown(&t.tok) + " ").collect()
+        }
         None => text.split_whitespace().collect(),
     }
 }

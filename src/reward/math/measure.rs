@@ -179,7 +179,7 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     if letters == 1 {
         // 5 m, but not 5 x, and not 5m.
         return spaced
-            && (words == 1 || words <= 6)
+            && words <= 12
             && matches!(
                 word,
                 "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T" | "M"

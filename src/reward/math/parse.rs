@@ -190,7 +190,33 @@ impl Reader<'_> {
             return self.value(&tokens[..at], depth + 1);
         }
         // "About" before a number.
-        const ABOUT: [&str; 6] = ["approximately", "about", "roughly", "around", "approx", "nearly"];
+        const ABOUT: [&str; 10] =
+            ["approximately", "about", "roughly", "around", "approx", "nearly", "exactly", "only", "just", "every"];
+        // What was measured, before its amount.
+        const MEASURED: [&str; 16] = [
+            "mean",
+            "median",
+            "mode",
+            "average",
+            "area",
+            "perimeter",
+            "volume",
+            "total",
+            "sum",
+            "slope",
+            "radius",
+            "diameter",
+            "length",
+            "width",
+            "height",
+            "degree",
+        ];
+        if let [name, rest @ ..] = tokens
+            && is_word(&name.tok, &MEASURED)
+            && matches!(rest.first().map(|t| &t.tok), Some(Tok::Num(_)))
+        {
+            return self.value(rest, depth + 1);
+        }
         if let [first, rest @ ..] = tokens
             && is_word(&first.tok, &ABOUT)
         {

@@ -43,6 +43,19 @@ pub(super) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
     }
 }
 
+/// A column of names beside one of values.
+fn columns(names: &[Vec<Expr>], rows: &[Vec<Expr>]) -> Option<Value> {
+    let (names, values): (Vec<&Expr>, Vec<&Expr>) = (names.iter().flatten().collect(), rows.iter().flatten().collect());
+    if names.len() != values.len() {
+        return None;
+    }
+    let each = names
+        .into_iter()
+        .zip(values)
+        .map(|(n, v)| Some(Value::Assignment(n.as_variable()?.to_owned(), Box::new(Value::Scalar(v.clone(), None)))));
+    each.collect::<Option<Vec<_>>>().map(Value::List)
+}
+
 /// The one variable that `tokens` are.
 pub(super) fn variable_of(tokens: &[Token]) -> Option<String> {
     match tokens {
@@ -89,6 +102,8 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<String> {
         let behind = |sign: char| i > 0 && is(tokens.get(i - 1), sign);
         match &t.tok {
             // 2x, x^2, a - b and x(x + 1) are expressions; f^{-1}(x) and x_{n-1} are names.
+            // Q1
+            Tok::Num(_) if i == 1 && tokens.len() == 2 && !t.spaced => {}
             Tok::Num(n) if !(behind('_') || behind('{') || behind('(') || (behind('-') && n == "1")) => return None,
             Tok::Sym('-') if !(behind('{') || behind('(') || tokens[..i].iter().any(|t| is(Some(t), '_'))) => {
                 return None;
@@ -184,6 +199,19 @@ impl Reader<'_> {
         let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
         match sides.as_slice() {
             [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
+                // The name of a matrix, or a column of names.
+                if b.any(|p| matches!(p, Expr::Matrix(_))) {
+                    let value = self.value(last, depth + 1)?;
+                    return Some(match (a, &value) {
+                        (Expr::Matrix(names), Value::Matrix(rows)) => columns(names, rows)?,
+                        _ => value,
+                    });
+                }
+                // What a sum or a derivative comes to.
+                let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
+                if operated(a) && !operated(b) {
+                    return Some(Value::Scalar(b.clone(), None));
+                }
                 if let Some(name) = a.as_variable() {
                     return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));
                 }

@@ -9,10 +9,10 @@ use super::unit::{self, Part, Unit};
 use super::{Steps, number_words};
 
 /// Names that stand for themselves.
-pub(super) const GREEK: [&str; 29] = [
+pub(super) const GREEK: [&str; 32] = [
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Delta", "Omega", "Sigma", "Gamma", "Lambda",
-    "Phi", "ell",
+    "Phi", "ell", "Theta", "Psi", "Pi",
 ];
 
 /// Whether a token is this sign.
