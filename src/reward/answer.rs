@@ -134,6 +134,16 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
     let sentence = before_reason(sentence);
+    // "Hence 12 is the answer."
+    let named = sentence.trim_end_matches(['.', '!', '*']);
+    if let Some(named) = [" is the answer", " is the correct answer", " is the final answer"]
+        .iter()
+        .find_map(|end| named.strip_suffix(end))
+    {
+        const OPENINGS: [&str; 5] = ["Hence", "Thus", "So", "Therefore", "Then"];
+        let found = OPENINGS.iter().find_map(|o| named.strip_prefix(o)).unwrap_or(named);
+        return python::strip(found.trim_start_matches([',', ' ']));
+    }
     // A conclusion at the end counts for all of it.
     for joint in [", so ", ", thus ", ", hence ", ", therefore ", ", then "] {
         if let Some((_, rest)) = sentence.rsplit_once(joint)

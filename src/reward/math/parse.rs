@@ -193,7 +193,13 @@ impl Reader<'_> {
         const ABOUT: [&str; 10] =
             ["approximately", "about", "roughly", "around", "approx", "nearly", "exactly", "only", "just", "every"];
         // What was measured, before its amount.
-        const MEASURED: [&str; 16] = [
+        const MEASURED: [&str; 22] = [
+            "page",
+            "number",
+            "chapter",
+            "question",
+            "room",
+            "figure",
             "mean",
             "median",
             "mode",
@@ -465,7 +471,22 @@ impl Reader<'_> {
             return Some(self.value(rows.last()?, depth + 1));
         }
         let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
+        // Lines that the last one solves are the way to it.
+        if let Some([way @ .., last @ Value::Assignment(name, value)]) = items.as_deref()
+            && let Value::Scalar(x, None) = &**value
+            && !way.is_empty()
+            && way.iter().all(|v| self.solved_by(v, name, x))
+        {
+            return Some(Some(last.clone()));
+        }
         Some(items.and_then(one_or_list))
+    }
+
+    /// True for an equation in one variable that this value of it solves.
+    fn solved_by(&self, line: &Value, name: &str, x: &Expr) -> bool {
+        let Value::Equation(a, b) = line else { return false };
+        let own = |e: &Expr| e.variables().iter().all(|n| n == name);
+        own(a) && own(b) && super::decide::decide(&a.replace(name, x), &b.replace(name, x), self.steps).is_equal()
     }
 
     fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {

@@ -58,6 +58,18 @@ const SAME: [&[&str]; 30] = [
     &["december", "dec"],
 ];
 
+/// `1st`, `2nd`, `11th`.
+fn place(n: i64) -> String {
+    let end = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{end}")
+}
+
 /// Words without case, articles, quotes, punctuation and space; phrases that say the same are one.
 pub fn words(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
@@ -87,6 +99,9 @@ pub fn words(text: &str) -> String {
     if let ["to", "the", "left" | "right"] = kept.as_slice() {
         kept.drain(..2);
     }
+    // "1st place" and "first place".
+    let places: Vec<Option<String>> = kept.iter().map(|w| super::number_words::ordinal(w).map(place)).collect();
+    let kept: Vec<&str> = kept.iter().zip(&places).map(|(w, p)| p.as_deref().unwrap_or(w)).collect();
     let phrase = kept.join(" ");
     match SAME.iter().find(|group| group.contains(&phrase.as_str())) {
         Some(group) => group[0].to_owned(),

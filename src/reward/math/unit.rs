@@ -35,7 +35,7 @@ const INDUCTANCE: Dimension = [2, 1, -2, -2, 0, 0, 0, 0, 0];
 /// told by case, words are not.
 type Entry = (&'static [&'static str], Dimension, i128, i128);
 
-const UNITS: [Entry; 119] = [
+const UNITS: [Entry; 122] = [
     (&["m", "meter", "metre"], LENGTH, 1, 1),
     (&["km", "kilometer", "kilometre"], LENGTH, 1_000, 1),
     (&["cm", "centimeter", "centimetre"], LENGTH, 1, 100),
@@ -133,6 +133,9 @@ const UNITS: [Entry; 119] = [
     (&["MB", "megabyte"], BITS, 8_000_000, 1),
     (&["GB", "gigabyte"], BITS, 8_000_000_000, 1),
     (&["TB", "terabyte"], BITS, 8_000_000_000_000, 1),
+    (&["fl oz", "fluid ounce"], VOLUME, 295_735_295_625, 10_000_000_000_000_000),
+    (&["tbsp", "tablespoon"], VOLUME, 1_478_676_478_125, 100_000_000_000_000_000),
+    (&["cup"], VOLUME, 2_365_882_365, 10_000_000_000_000),
     (&["permille", "per mille", "per mil"], NONE, 1, 1_000),
     (&["ppm", "parts per million"], NONE, 1, 1_000_000),
     (&["ppb", "parts per billion"], NONE, 1, 1_000_000_000),
@@ -257,6 +260,20 @@ pub(super) fn is_sign(text: &str) -> bool {
 /// A word in singular.
 fn singular(word: &str) -> String {
     let lower = word.to_lowercase();
+    const IRREGULAR: [(&str, &str); 9] = [
+        ("people", "person"),
+        ("men", "man"),
+        ("women", "woman"),
+        ("children", "child"),
+        ("mice", "mouse"),
+        ("dice", "die"),
+        ("geese", "goose"),
+        ("teeth", "tooth"),
+        ("halves", "half"),
+    ];
+    if let Some((_, one)) = IRREGULAR.iter().find(|p| p.0 == lower) {
+        return (*one).to_owned();
+    }
     if let Some(stem) = lower.strip_suffix("ies").filter(|s| s.len() > 2) {
         return format!("{stem}y");
     }
@@ -290,6 +307,13 @@ pub(super) fn unit(parts: &[Part]) -> Option<Unit> {
             }
             "degree" | "degrees" | "deg" | "circ" => return Some(Unit::Degree),
             _ => {}
+        }
+    }
+    // Names of two words.
+    if parts.len() > 1 && parts.iter().all(|p| p.power == 1) {
+        let whole = parts.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" ");
+        if let Some((dimension, size)) = word(&whole) {
+            return Some(Unit::Measure(dimension, size));
         }
     }
     let (mut dimension, mut size) = (NONE, Rational::from_integer(1.into()));
