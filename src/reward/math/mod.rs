@@ -5,6 +5,8 @@
 //! otherwise the precision is raised. Everything runs under one budget of [`Steps`], so that any text ends soon, with
 //! the same verdict on every machine.
 
+mod amounts;
+mod arrays;
 mod ball;
 mod binder;
 mod brackets;
@@ -13,7 +15,10 @@ mod calendar;
 mod compare;
 mod complex;
 mod decide;
+mod digits;
 mod ellipsis;
+mod enclosed;
+mod equations;
 mod eval;
 mod exact;
 mod expr;
@@ -21,14 +26,18 @@ mod family;
 mod forms;
 mod function;
 mod lex;
+mod lists;
 mod matrix;
 mod measure;
+mod names;
+mod naming;
 mod notation;
 mod number_words;
 mod numeral;
 mod parse;
 mod piecewise;
 mod primitive;
+mod quantity;
 mod region;
 mod relation;
 mod scalar;
@@ -37,17 +46,20 @@ mod side;
 mod spoken;
 mod text;
 mod unit;
+mod wording;
+mod written;
 
 use std::cell::Cell;
 
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
-pub use compare::{Comparison, equal, word_lists};
+pub use compare::{Comparison, equal};
 pub use expr::Expr;
 pub use parse::{Value, parse};
 pub use text::{formula, roman, words};
 pub use unit::Unit;
+pub use written::word_lists;
 
 /// A budget of steps; a step is some ten nanoseconds of work.
 pub struct Steps {

@@ -24,17 +24,17 @@ use super::brackets::inward;
 use super::expr::{Expr, integer};
 use super::lex::{Tok, Token, lex};
 use super::matrix::{Folded, Rows, fold};
-use super::piecewise::{Cases, has_conditions};
+use super::piecewise::Cases;
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
-use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
-use super::unit::{self, Part, Unit};
+use super::scalar::{is, is_cmd, scalar_with_unit, shown};
+use super::unit::Unit;
 use super::{Steps, calendar, family, number_words, spoken};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
 /// Most members of a list.
-const MAX_ITEMS: usize = 400;
+pub(super) const MAX_ITEMS: usize = 400;
 
 /// What an answer says.
 #[derive(Clone, PartialEq, Debug)]
@@ -137,7 +137,7 @@ pub(super) fn is_comma(tok: &Tok) -> bool {
     matches!(tok, Tok::Sym(',' | ';'))
 }
 
-fn names(cmd: &'static str) -> impl Fn(&Tok) -> bool {
+pub(super) fn names(cmd: &'static str) -> impl Fn(&Tok) -> bool {
     move |t: &Tok| matches!(t, Tok::Cmd(c) if c == cmd)
 }
 
@@ -313,7 +313,7 @@ impl Reader<'_> {
         self.quantity(tokens).or_else(|| self.in_parts(tokens)).or_else(|| self.in_words(tokens))
     }
 
-    fn quantity(&self, tokens: &[Token]) -> Option<Value> {
+    pub(super) fn quantity(&self, tokens: &[Token]) -> Option<Value> {
         let (e, unit) = scalar_with_unit(tokens, self.steps)?;
         match fold(&e, self.steps)? {
             // (1, 2) + t (3, 4)
@@ -326,167 +326,6 @@ impl Reader<'_> {
             Folded::Matrix(rows) => Some(Value::Matrix(rows)),
             Folded::Scalar(e) => Some(Value::Scalar(e, unit)),
         }
-    }
-
-    /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.
-    fn in_parts(&self, tokens: &[Token]) -> Option<Value> {
-        let begins =
-            |n: usize| matches!(tokens[n].tok, Tok::Num(_)) && matches!(tokens[n - 1].tok, Tok::Word(_) | Tok::Text(_));
-        let mut cuts: Vec<usize> = (1..tokens.len()).filter(|&n| begins(n)).collect();
-        if cuts.is_empty() || cuts.len() > 3 {
-            return None;
-        }
-        cuts.push(tokens.len());
-        let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
-        for to in cuts {
-            let sign = match &tokens[from..to] {
-                // 1h 20m: behind hours an m is minutes.
-                [n, Token { tok: Tok::Word(w), .. }] => {
-                    let after_hours = measured.is_some() && measured == unit::word("h").map(|u| u.0);
-                    let name = if w == "m" && after_hours { "min" } else { w };
-                    unit::word(name).map(|u| (scalar(std::slice::from_ref(n), self.steps), Unit::Measure(u.0, u.1)))
-                }
-                _ => None,
-            };
-            let (e, unit) = match sign {
-                Some((Some(e), unit)) => (e, Some(unit)),
-                _ => scalar_with_unit(&tokens[from..to], self.steps)?,
-            };
-            let Some(Unit::Measure(dimension, size)) = unit else { return None };
-            if *measured.get_or_insert(dimension) != dimension {
-                return None;
-            }
-            terms.push(Expr::Mul(vec![e, super::expr::number(size)]));
-            from = to;
-        }
-        let one = super::Rational::from_integer(1.into());
-        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
-    }
-
-    /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
-    fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
-        let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
-        let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
-        let mut smaller: Option<super::Rational> = None;
-        for part in &parts {
-            let (_, unit) = scalar_with_unit(part, self.steps)?;
-            let Some(Unit::Measure(_, size)) = unit else { return None };
-            if smaller.is_some_and(|s| s <= size) {
-                return None;
-            }
-            smaller = Some(size);
-        }
-        self.in_parts(&parts.concat())
-    }
-
-    /// A number in words, and what is counted.
-    fn in_words(&self, tokens: &[Token]) -> Option<Value> {
-        let mut words = Vec::new();
-        for t in tokens {
-            match &t.tok {
-                Tok::Word(w) | Tok::Text(w) => {
-                    words.extend(w.to_lowercase().replace('-', " ").split_whitespace().map(str::to_owned))
-                }
-                Tok::Sym('-' | ',') => {}
-                _ => return None,
-            }
-        }
-        let article = matches!(words.first().map(String::as_str), Some("a" | "an")) && words.len() > 1;
-        if article {
-            words.remove(0);
-        }
-        let list: Vec<&str> = words.iter().map(String::as_str).collect();
-        if let [word] = list.as_slice()
-            && article
-            && let Some(n) = number_words::part(word)
-        {
-            return Some(Value::Scalar(super::expr::divide(integer(1), integer(n)), None));
-        }
-        if let [_] | [_, _] = list.as_slice()
-            && let Some(n) = number_words::ordinal(&list.join(" "))
-        {
-            return Some(Value::Scalar(integer(n), Some(Unit::Word("ordinal".to_owned()))));
-        }
-        let (value, used) = number_words::read(&list)?;
-        // One out of four, one in four.
-        let between = match list.get(used..) {
-            Some(["out", "of", ..]) => 2,
-            Some(["in", ..]) => 1,
-            _ => 0,
-        };
-        if let Some(["over", ..] | ["divided", "by", ..]) = list.get(used..)
-            && let under = used + if list[used] == "over" { 1 } else { 2 }
-            && let Some((by, all)) = number_words::read(&list[under..])
-            && under + all == list.len()
-        {
-            let part = super::expr::number;
-            return Some(Value::Scalar(super::expr::divide(part(value), part(by)), None));
-        }
-        if between > 0
-            && let Some((of, all)) = number_words::read(&list[used + between..])
-            && used + between + all == list.len()
-        {
-            let part = super::expr::number;
-            return Some(Value::Ratio(vec![part(value), part(of)]));
-        }
-        let name = list[used..].join(" ");
-        let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
-        let unit = if name.is_empty() { None } else { Some(unit::unit(&[Part { name: name.to_owned(), power: 1 }])?) };
-        Some(Value::Scalar(super::expr::number(value), unit))
-    }
-
-    /// Rows of a system or an aligned calculation.
-    fn environment(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        let all = tokens.len();
-        // \left\{ \begin{array} ... \end{array} \right.
-        let tokens = match tokens {
-            [brace, rest @ ..]
-                if is_cmd(Some(brace), "{")
-                    && matches!(&rest.first()?.tok, Tok::Cmd(c) if c.starts_with("begin "))
-                    && matches!(&rest.last()?.tok, Tok::Cmd(c) if c.starts_with("end ")) =>
-            {
-                rest
-            }
-            all => all,
-        };
-        let braced = tokens.len() < all;
-        let (Tok::Cmd(open), Tok::Cmd(close)) = (&tokens.first()?.tok, &tokens.last()?.tok) else { return None };
-        let kind = open.strip_prefix("begin ")?;
-        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || (kind == "array" && !braced) {
-            return None;
-        }
-        let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
-        if kind.ends_with("cases") || kind == "array" {
-            let rows = split(&tokens[1..tokens.len() - 1], row)?;
-            let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-            if has_conditions(&rows) {
-                return Some(self.cases(&rows));
-            }
-        }
-        let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
-        let rows = split(&inside, row)?;
-        let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
-        // A calculation goes on from line to line; its last line is the result.
-        if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
-            return Some(self.value(rows.last()?, depth + 1));
-        }
-        let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
-        // Lines that the last one solves are the way to it.
-        if let Some([way @ .., last @ Value::Assignment(name, value)]) = items.as_deref()
-            && let Value::Scalar(x, None) = &**value
-            && !way.is_empty()
-            && way.iter().all(|v| self.solved_by(v, name, x))
-        {
-            return Some(Some(last.clone()));
-        }
-        Some(items.and_then(one_or_list))
-    }
-
-    /// True for an equation in one variable that this value of it solves.
-    fn solved_by(&self, line: &Value, name: &str, x: &Expr) -> bool {
-        let Value::Equation(a, b) = line else { return false };
-        let own = |e: &Expr| e.variables().iter().all(|n| n == name);
-        own(a) && own(b) && super::decide::decide(&a.replace(name, x), &b.replace(name, x), self.steps).is_equal()
     }
 
     fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {
@@ -551,7 +390,7 @@ impl Reader<'_> {
     }
 
     /// A value with a letter that stands for every whole number, as a family.
-    fn repeated(&self, value: Value, name: &str) -> Value {
+    pub(super) fn repeated(&self, value: Value, name: &str) -> Value {
         match &value {
             Value::Scalar(e, None) => match family::family(e, name, self.steps) {
                 Some((first, step)) => Value::Family(first, step),
@@ -562,99 +401,6 @@ impl Reader<'_> {
             }
             _ => value,
         }
-    }
-
-    /// A set, tuple or interval that is the whole of `tokens`.
-    fn bracketed(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        let (open, close) = (&tokens.first()?.tok, &tokens.last()?.tok);
-        let cmd = |t: &Tok, name: &str| matches!(t, Tok::Cmd(c) if c == name);
-        let set = cmd(open, "{") && cmd(close, "}");
-        let angle =
-            (cmd(open, "langle") && cmd(close, "rangle")) || (*open == Tok::Sym('<') && *close == Tok::Sym('>'));
-        let round = matches!(open, Tok::Sym('(' | '[')) && matches!(close, Tok::Sym(')' | ']'));
-        let grouped = *open == Tok::Sym('{') && *close == Tok::Sym('}');
-        if tokens.len() < 2 || !(set || round || grouped || angle) {
-            return None;
-        }
-        let mut level = 0;
-        for (i, t) in tokens.iter().enumerate() {
-            level += nesting(&t.tok);
-            if level == 0 && i + 1 < tokens.len() {
-                return None;
-            }
-        }
-        let inside = &tokens[1..tokens.len() - 1];
-        if inside.is_empty() {
-            return Some((set || grouped).then(|| Value::Set(Vec::new())));
-        }
-        if set && let Some(v) = self.builder(inside, depth) {
-            return Some(v);
-        }
-        let Some(parts) = split(inside, is_comma) else { return Some(None) };
-        if grouped && parts.len() == 1 {
-            return Some(self.value(inside, depth + 1).or_else(|| self.quantity(tokens)));
-        }
-        if *open == Tok::Sym('[')
-            && let Some(rows) = self.plain_rows(inside)
-        {
-            return Some(Some(Value::Matrix(rows)));
-        }
-        if round && parts.len() == 1 {
-            // Brackets around a whole answer.
-            let plain = *open == Tok::Sym('(') && *close == Tok::Sym(')');
-            return if plain && self.quantity(tokens).is_none() { Some(self.value(inside, depth + 1)) } else { None };
-        }
-        if parts.len() > MAX_ITEMS {
-            return Some(None);
-        }
-        let mut items = Vec::new();
-        for p in parts {
-            match self.value(p, depth + 1) {
-                Some(Value::List(inner)) if set || grouped => items.extend(inner),
-                Some(v) => items.push(v),
-                None => return Some(None),
-            }
-        }
-        if set || grouped {
-            return Some(Some(Value::Set(items)));
-        }
-        if let ([Value::Scalar(a, None), Value::Scalar(b, None)], Tok::Sym(o), Tok::Sym(c)) =
-            (items.as_slice(), open, close)
-            && !angle
-            && (*o == '[' || *c == ']' || a.is_infinite().is_some() || b.is_infinite().is_some())
-        {
-            let span = Span { low: a.clone(), low_closed: *o == '[', high: b.clone(), high_closed: *c == ']' };
-            return Some(Some(Value::Region(Region::new(vec![span]))));
-        }
-        Some(Some(Value::Tuple(items)))
-    }
-
-    /// `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
-    fn builder(&self, inside: &[Token], depth: usize) -> Option<Option<Value>> {
-        let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
-        let parts = split(inside, bar)?;
-        let [name, condition] = parts.as_slice() else { return None };
-        if let Some((terms, counter)) = family::generator(name, condition) {
-            let value = self.value(terms, depth + 1)?;
-            return Some(match self.repeated(value, counter) {
-                Value::Assignment(_, v) if matches!(*v, Value::Family(..)) => Some(*v),
-                v @ Value::Family(..) => Some(v),
-                _ => None,
-            });
-        }
-        let domain = split(name, names("in"))?;
-        variable_of(domain[0])?;
-        let value = self.value(condition, depth + 1);
-        Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
-            (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
-            (Value::Region(r), Some(Some(Value::Named(set)))) if set == "Z" => {
-                let points = r.whole_numbers(self.steps)?;
-                Some(Value::Set(points.into_iter().map(|n| Value::Scalar(integer(n), None)).collect()))
-            }
-            (v, None) => Some(v),
-            (Value::Equation(a, b), Some(Some(Value::Region(_)))) => Some(Value::Equation(a, b)),
-            (v, _) => Some(Value::Tuple(vec![v])),
-        }))
     }
 
     /// Both of `a \pm b`; several signs go together, `\mp` the other way.

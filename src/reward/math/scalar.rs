@@ -1,12 +1,12 @@
 //! Tokens to scalar expressions, by recursive descent. The grammar stands at the head of `parse`; functions,
 //! sums, integrals and matrices are read in `function`.
 
+use super::Steps;
 use super::expr::{Expr, divide, integer, negate, power};
 use super::lex::{Tok, Token};
-use super::measure::{self, trailing};
+use super::measure::trailing;
 use super::parse::MAX_DEPTH;
-use super::unit::{self, Part, Unit};
-use super::{Steps, number_words};
+use super::unit::Unit;
 
 /// Names that stand for themselves.
 pub(super) const GREEK: [&str; 32] = [
@@ -153,7 +153,7 @@ impl<'a> Parser<'a> {
         Some(if negative { negate(value) } else { value })
     }
 
-    fn sign(&mut self) -> bool {
+    pub(super) fn sign(&mut self) -> bool {
         let mut negative = false;
         loop {
             if self.eat('-') {
@@ -161,46 +161,6 @@ impl<'a> Parser<'a> {
             } else if !self.eat('+') {
                 return negative;
             }
-        }
-    }
-
-    /// `$`, euro and so on before an amount.
-    fn currency(&mut self) {
-        let sign = |t: Option<&Token>| match t.map(|t| &t.tok) {
-            Some(Tok::Sym(c)) => unit::CURRENCIES.iter().find(|m| m.0 == *c).map(|m| m.1),
-            _ => None,
-        };
-        let number = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(_), .. }));
-        let (name, length) = match (self.peek(), sign(self.token(0))) {
-            (_, Some(name)) => (name, 1),
-            // R$ 40, CHF 20, Rs. 500.
-            (Some(Tok::Word(w)), None) => match unit::money(w) {
-                Some(name) if sign(self.token(1)).is_some() && number(self.token(2)) => (name, 2),
-                Some(name) if w.len() > 1 && number(self.token(1)) => (name, 1),
-                _ => return,
-            },
-            _ => return,
-        };
-        self.at += length;
-        if self.unit.is_none() {
-            self.unit = unit::unit(&[Part { name: name.to_owned(), power: 1 }]);
-        }
-    }
-
-    /// A number and words such as "million" or "dozen".
-    fn scaled(&mut self, factors: &mut Vec<Expr>) -> bool {
-        let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
-            return false;
-        };
-        let lower = w.trim().to_lowercase();
-        let (first, rest) = lower.split_once(' ').unwrap_or((&lower, ""));
-        match number_words::scale(first).filter(|_| rest.is_empty()) {
-            Some(n) => {
-                self.at += 1;
-                factors.push(integer(n));
-                true
-            }
-            None => false,
         }
     }
 
@@ -221,59 +181,6 @@ impl<'a> Parser<'a> {
             Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
             None => false,
         }
-    }
-
-    /// Takes the words at the end of the whole expression as its unit.
-    fn trailing_unit(&mut self) -> bool {
-        if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
-            return false;
-        }
-        // $5 per hour, $5/h.
-        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
-        let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if measure::IDLE.contains(&w.trim()));
-        if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
-            self.at = self.tokens.len();
-            return true;
-        }
-        if let Some(Unit::Measure(..) | Unit::Word(_)) = &self.unit
-            && over
-            && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
-        {
-            let name = match &self.unit {
-                Some(Unit::Word(w)) => w.clone(),
-                _ => "$".to_owned(),
-            };
-            let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];
-            priced.extend_from_slice(&self.tokens[self.at..]);
-            if let Some(unit) = trailing(&priced, true) {
-                self.unit = Some(unit);
-                self.at = self.tokens.len();
-                return true;
-            }
-        }
-        let found =
-            trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
-        if let Some(found) = found {
-            // Dollars said twice are dollars.
-            self.unit = Some(found);
-            self.at = self.tokens.len();
-            return true;
-        }
-        false
-    }
-
-    /// True when `^\circ` stands here.
-    pub(super) fn degree(&self) -> Option<usize> {
-        if is_cmd(self.token(0), "circ") {
-            return Some(1);
-        }
-        if !is(self.token(0), '^') {
-            return None;
-        }
-        if is_cmd(self.token(1), "circ") {
-            return Some(2);
-        }
-        (is(self.token(1), '{') && is_cmd(self.token(2), "circ") && is(self.token(3), '}')).then_some(4)
     }
 
     /// `power := postfix ('^' exponent)?`
@@ -328,59 +235,6 @@ impl<'a> Parser<'a> {
         Some(base)
     }
 
-    fn bars_or_letters(&self, base: &Expr) -> bool {
-        base.has_variables() || self.bars > 0
-    }
-
-    /// An angle, in degrees where it says so.
-    pub(super) fn angle(&mut self) -> Option<Expr> {
-        let negative = self.eat('-');
-        let braced = is(self.token(0), '{') || is(self.token(0), '(');
-        let mut angle = if braced { self.argument()? } else { self.turned()? };
-        if let Some(n) = self.degree() {
-            self.at += n;
-            angle = Expr::Call("degree", vec![angle]);
-        }
-        Some(signed(negative, angle))
-    }
-
-    /// A number, constant or fraction, and what it is multiplied with, without a unit.
-    fn turned(&mut self) -> Option<Expr> {
-        let mut factors = vec![self.postfix()?];
-        while matches!(self.peek(), Some(Tok::Cmd(c)) if c == "pi")
-            || matches!(self.peek(), Some(Tok::Word(w)) if w == "pi")
-        {
-            factors.push(self.postfix()?);
-        }
-        if self.eat('/') {
-            factors.push(power(self.postfix()?, integer(-1)));
-        }
-        Some(product(factors))
-    }
-
-    /// Minutes and seconds of arc behind a degree sign of `n` tokens.
-    fn arc(&mut self, degrees: Expr, n: usize) -> Option<Expr> {
-        let minutes =
-            |p: &Self, at: usize| matches!(p.token(at).map(|t| &t.tok), Some(Tok::Num(_))) && is(p.token(at + 1), '\'');
-        if !minutes(self, n) || is(self.token(n + 2), '\'') {
-            return None;
-        }
-        self.at += n;
-        let mut terms = vec![degrees];
-        for part in [60, 3_600] {
-            if minutes(self, 0) {
-                terms.push(divide(self.number()?, integer(part)));
-                while self.eat('\'') {}
-            }
-        }
-        let sum = Expr::Add(terms);
-        if self.units && self.at >= self.tokens.len() {
-            self.unit = Some(Unit::Degree);
-            return Some(sum);
-        }
-        Some(Expr::Call("degree", vec![sum]))
-    }
-
     pub(super) fn exponent(&mut self) -> Option<Expr> {
         if self.eat('{') {
             return self.bracket('}');
@@ -394,7 +248,7 @@ impl<'a> Parser<'a> {
         self.power()
     }
 
-    fn postfix(&mut self) -> Option<Expr> {
+    pub(super) fn postfix(&mut self) -> Option<Expr> {
         let mut e = self.primary()?;
         loop {
             if is(self.token(0), '!') && is(self.token(1), '!') && !self.token(1)?.spaced {
@@ -516,88 +370,9 @@ impl<'a> Parser<'a> {
             _ => None,
         })
     }
-
-    /// A name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
-    pub(super) fn name(&mut self, letter: &str) -> Option<String> {
-        let mut name = letter.to_owned();
-        loop {
-            if self.eat('\'') {
-                name.push('\'');
-            } else if is(self.token(0), '_') {
-                self.at += 1;
-                name.push('_');
-                name += &self.index()?;
-            } else if is(self.token(0), '^') && (is(self.token(1), '\'') || is(self.token(1), '*')) {
-                self.at += 2;
-                name.push('\'');
-            } else if is(self.token(0), '^') && is(self.token(1), '{') && is(self.token(2), '\'') {
-                self.at += 2;
-                while self.eat('\'') {
-                    name.push('\'');
-                }
-                self.need('}')?;
-            } else {
-                return Some(name);
-            }
-        }
-    }
-
-    fn index(&mut self) -> Option<String> {
-        let from = self.at;
-        if self.eat('{') {
-            let mut level = 1;
-            while level > 0 {
-                level += match self.peek()? {
-                    Tok::Sym('{') => 1,
-                    Tok::Sym('}') => -1,
-                    _ => 0,
-                };
-                self.at += 1;
-            }
-        } else {
-            self.peek()?;
-            self.at += 1;
-        }
-        Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
-    }
-
-    /// A variable, or a named function of what follows in brackets.
-    pub(super) fn named(&mut self, letter: &str) -> Option<Expr> {
-        let name = self.name(letter)?;
-        // f^{-1}(x) is the inverse function.
-        let inverse = [Tok::Sym('^'), Tok::Sym('{'), Tok::Sym('-'), Tok::Num("1".into()), Tok::Sym('}'), Tok::Sym('(')];
-        let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
-        let ahead = |n: usize| self.token(n).map(|t| &t.tok);
-        if functional && (0..inverse.len()).all(|n| ahead(n) == Some(&inverse[n])) {
-            self.at += 5;
-            return self.applied(format!("{name}^-1"));
-        }
-        // h(a + b) may be a product; f(...), g(...) and h(x) are not.
-        let single = is(self.token(2), ')') || is(self.token(2), ',');
-        if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {
-            return self.applied(name);
-        }
-        Some(Expr::Var(name))
-    }
-
-    fn applied(&mut self, name: String) -> Option<Expr> {
-        let args = self.arguments()?;
-        Some(Expr::Apply(name, args))
-    }
-
-    /// `(a, b, ...)`
-    pub(super) fn arguments(&mut self) -> Option<Vec<Expr>> {
-        let close = if self.eat('(') { ')' } else { self.need('{').map(|()| '}')? };
-        let mut args = vec![self.expr()?];
-        while self.eat(',') || self.eat(';') {
-            args.push(self.expr()?);
-        }
-        self.need(close)?;
-        Some(args)
-    }
 }
 
-fn signed(negative: bool, e: Expr) -> Expr {
+pub(super) fn signed(negative: bool, e: Expr) -> Expr {
     if negative { negate(e) } else { e }
 }
 

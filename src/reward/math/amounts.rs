@@ -1,0 +1,193 @@
+//! Numbers and expressions with their units.
+
+use super::Steps;
+use super::compare::{Comparison, no, yes};
+use super::decide::{Decision, decide};
+use super::expr::{Expr, divide, integer, minus, number, var};
+use super::unit::{Unit, same_word};
+
+pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
+    // "Third" is 3rd, and not 3.
+    let ordinal = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if w == "ordinal");
+    let marked = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if matches!(w.as_str(), "ordinal" | "th" | "st" | "nd" | "rd"));
+    if (ordinal(u) || ordinal(v)) && !(marked(u) && marked(v)) {
+        return no("a place in a row and a number");
+    }
+    let (u, v) = if ordinal(u) || ordinal(v) { (None, None) } else { (u, v) };
+    let (u, v) = (u.filter(|u| !silent(u)), v.filter(|v| !silent(v)));
+    let plain = || -> Comparison {
+        let decision = decide(a, b, steps);
+        // The constant of integration is written C or c.
+        let has = |e: &Expr, name: &str| e.variables().iter().any(|n| n == name);
+        if !decision.is_equal() && has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
+            return decide(a, &b.replace("c", &var("C")), steps).into();
+        }
+        // Antiderivatives may differ by a constant.
+        if !decision.is_equal()
+            && let (Some(f), Some(g)) = (without_constant(a), without_constant(b))
+            && let [x] = minus(f.clone(), g.clone()).variables().as_slice()
+        {
+            let rise = |e: &Expr, at: &Expr| minus(e.clone(), e.replace(x, at));
+            let places = [integer(1), divide(integer(1), integer(2)), integer(2)];
+            if places.iter().any(|p| decide(&rise(&f, p), &rise(&g, p), steps).is_equal()) {
+                return yes("equal up to the constant of integration");
+            }
+        }
+        // Engineers write j for i.
+        if !decision.is_equal() && has(b, "j") && !has(a, "j") && complex(a) && !complex(b) {
+            return decide(a, &b.replace("j", &var("i")), steps).into();
+        }
+        if !decision.is_equal() && has(a, "j") && !has(b, "j") && complex(b) && !complex(a) {
+            return decide(&a.replace("j", &var("i")), b, steps).into();
+        }
+        // Families of solutions may count with another letter.
+        let counter = |e: &Expr, other: &Expr| {
+            let own =
+                e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
+            own.collect::<Vec<_>>()
+        };
+        let periodic = |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi"));
+        if let ([x], [y]) = (counter(a, b).as_slice(), counter(b, a).as_slice())
+            && periodic(a)
+            && periodic(b)
+        {
+            return decide(a, &b.replace(y, &var(x)), steps).into();
+        }
+        decision.into()
+    };
+    if let (Some(x), Some(y)) = (kelvins(a, u), kelvins(b, v))
+        && u != v
+    {
+        return match decide(&x, &y, steps) {
+            Decision::Equal(_) => yes("equal after conversion of units"),
+            _ => no("different amounts or units"),
+        };
+    }
+    match (u, v) {
+        (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
+        // 50% is 0.5, and 50 where the question asked for percent.
+        (Some(Unit::Percent), None) | (None, Some(Unit::Percent)) => {
+            let hundredth = |e: &Expr| divide(e.clone(), integer(100));
+            let scaled = if u.is_some() { decide(&hundredth(a), b, steps) } else { decide(a, &hundredth(b), steps) };
+            if scaled.is_equal() { yes("equal as a percentage") } else { plain() }
+        }
+        (Some(Unit::Base(x, p)), Some(Unit::Base(y, q))) => {
+            if p == q && x == y {
+                yes("the same digits in the same base")
+            } else {
+                plain()
+            }
+        }
+        (Some(Unit::Base(digits, _)), None) | (None, Some(Unit::Base(digits, _))) => {
+            let other = if u.is_some() { b } else { a };
+            // The base may be left out where the question names it.
+            let same = digits
+                .parse()
+                .is_ok_and(|n| decide(&number(super::Rational::from_integer(n)), other, steps).is_equal());
+            if same { yes("the same digits, base left out") } else { plain() }
+        }
+        (Some(Unit::Degree), Some(Unit::Degree)) => plain(),
+        (Some(Unit::Degree), None) | (None, Some(Unit::Degree)) => {
+            let first = plain();
+            let (angle, other) = if u.is_some() { (a, b) } else { (b, a) };
+            let has_pi = other.any(|e| match e {
+                Expr::Var(n) => n == "pi",
+                Expr::Call(f, _) => f.starts_with("arc"),
+                _ => false,
+            });
+            if !first.equal && has_pi && decide(&radians(angle), other, steps).is_equal() {
+                return yes("equal in radians");
+            }
+            first
+        }
+        (Some(Unit::Degree), Some(Unit::Measure(d, s))) if d[6] == 1 => {
+            // A rounded number of degrees is one as it stands.
+            let turned = Expr::Mul(vec![b.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
+            if decide(a, &turned, steps).is_equal() {
+                return yes("equal in radians");
+            }
+            decide(&radians(a), &Expr::Mul(vec![b.clone(), number(s.clone())]), steps).into()
+        }
+        (Some(Unit::Measure(d, s)), Some(Unit::Degree)) if d[6] == 1 => {
+            let turned = Expr::Mul(vec![a.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
+            if decide(&turned, b, steps).is_equal() {
+                return yes("equal in radians");
+            }
+            decide(&Expr::Mul(vec![a.clone(), number(s.clone())]), &radians(b), steps).into()
+        }
+        (Some(Unit::Measure(d, s)), Some(Unit::Measure(e, t))) => {
+            if d != e {
+                return no("different units");
+            }
+            if s == t {
+                return plain();
+            }
+            let sized = |x: &Expr, s: &super::Rational| Expr::Mul(vec![x.clone(), number(s.clone())]);
+            match decide(&sized(a, s), &sized(b, t), steps) {
+                Decision::Equal(_) => yes("equal after conversion of units"),
+                _ => no("different amounts or units"),
+            }
+        }
+        (Some(Unit::Word(x)), Some(Unit::Word(y))) if same_word(x, y) => plain(),
+        // Pounds of money and pounds of weight share their word.
+        (Some(Unit::Word(x)), Some(Unit::Measure(_, s))) | (Some(Unit::Measure(_, s)), Some(Unit::Word(x)))
+            if x == "pound sterling" && *s == super::Rational::new(45_359_237.into(), 100_000_000.into()) =>
+        {
+            plain()
+        }
+        (Some(_), Some(_)) => no("different units"),
+        // 50 cents are 0.50.
+        (Some(Unit::Measure(d, s)), None) | (None, Some(Unit::Measure(d, s)))
+            if (d[7] == 1 || d.iter().all(|p| *p == 0)) && *s != super::Rational::from_integer(1.into()) =>
+        {
+            let sized = |e: &Expr| Expr::Mul(vec![e.clone(), number(s.clone())]);
+            let scaled = if u.is_some() { decide(&sized(a), b, steps) } else { decide(a, &sized(b), steps) };
+            if scaled.is_equal() { yes("equal after conversion of units") } else { plain() }
+        }
+        _ => plain(),
+    }
+}
+
+/// Units that say nothing about the size: ordinals, and "units" themselves.
+pub(super) fn silent(unit: &Unit) -> bool {
+    matches!(unit, Unit::Word(w) if matches!(w.as_str(), "th" | "st" | "nd" | "rd" | "unit" | "square unit" | "cubic unit" | "sq unit" | "unit^2" | "unit^3"))
+}
+
+pub(super) fn complex(e: &Expr) -> bool {
+    e.any(|p| matches!(p, Expr::Var(n) if n == "i"))
+}
+
+/// What stands beside the constant of integration.
+pub(super) fn without_constant(e: &Expr) -> Option<Expr> {
+    let Expr::Add(terms) = e else { return None };
+    let constant = |t: &Expr| matches!(t, Expr::Var(n) if matches!(n.as_str(), "C" | "c" | "K" | "C_1" | "c_1"));
+    let rest: Vec<Expr> = terms.iter().filter(|t| !constant(t)).cloned().collect();
+    (rest.len() + 1 == terms.len()).then_some(Expr::Add(rest))
+}
+
+/// A temperature in kelvins.
+pub(super) fn kelvins(e: &Expr, unit: Option<&Unit>) -> Option<Expr> {
+    let shifted = |by: i64, over: i64, times: (i64, i64)| {
+        let zero = super::Rational::new(by.into(), over.into());
+        Expr::Mul(vec![
+            Expr::Add(vec![e.clone(), number(zero)]),
+            number(super::Rational::new(times.0.into(), times.1.into())),
+        ])
+    };
+    match unit? {
+        Unit::Word(w) if w.ends_with("celsiu") => Some(shifted(27_315, 100, (1, 1))),
+        Unit::Word(w) if w.ends_with("fahrenheit") => Some(shifted(45_967, 100, (5, 9))),
+        Unit::Measure(d, s)
+            if d[4] == 1
+                && d.iter().map(|p| p.abs()).sum::<i8>() == 1
+                && *s == super::Rational::from_integer(1.into()) =>
+        {
+            Some(e.clone())
+        }
+        _ => None,
+    }
+}
+
+pub(super) fn radians(degrees: &Expr) -> Expr {
+    Expr::Mul(vec![degrees.clone(), var("pi"), divide(integer(1), integer(180))])
+}

@@ -1,0 +1,59 @@
+//! Names of what an answer gives a value: which of them are the same.
+
+use super::expr::{Expr, var};
+
+/// Names without case, spaces and accents.
+pub(super) fn same_name(a: &str, b: &str) -> bool {
+    let plain = |t: &str| {
+        let t = t
+            .trim_start_matches("overline ")
+            .trim_start_matches("bar ")
+            .trim_start_matches("vec ")
+            .trim_start_matches("hat ");
+        t.replace([' ', '\\'], "")
+    };
+    let (a, b) = (plain(a), plain(b));
+    if let (Some(x), Some(y)) = (derivative(&a), derivative(&b)) {
+        return x.0 == y.0 && x.1 == y.1 && (x.2 == y.2 || x.2.is_none() || y.2.is_none());
+    }
+    // f(x) = ... and y = ... define the same curve.
+    let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
+    if curve(&a) && curve(&b) {
+        return true;
+    }
+    // One letter tells by its case: R and r may be two radii.
+    if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
+}
+
+/// The function a derivative is of, its order, and the variable where it is said: `dy/dx`, `y'`, `f''(x)`, `f_x`.
+pub(super) fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
+    let letters: Vec<char> = name.chars().collect();
+    match letters.as_slice() {
+        ['d', f, '/', 'd', x] => return Some((*f, 1, Some(*x))),
+        [f @ ('f' | 'g' | 'u' | 'z' | 'w' | 'F' | 'G'), '_', x @ ('x' | 'y' | 'z' | 't')] => {
+            return Some((*f, 1, Some(*x)));
+        }
+        _ => {}
+    }
+    let (f, rest) = letters.split_first()?;
+    let primes = rest.iter().take_while(|c| **c == '\'').count();
+    let argument = match &rest[primes..] {
+        [] => None,
+        ['(', x, ')'] => Some(*x),
+        _ => return None,
+    };
+    (primes > 0).then_some((*f, primes, argument))
+}
+
+/// The letter of a function and its one variable: `g(t)`.
+pub(super) fn applied(name: &str) -> Option<(&str, &str)> {
+    let (f, rest) = name.split_once('(')?;
+    let x = rest.strip_suffix(')')?;
+    (f.chars().count() <= 2 && x.chars().count() == 1 && x.chars().all(char::is_alphabetic)).then_some((f, x))
+}
+
+/// A name of up to three letters as their product.
+pub(super) fn letters(name: &str) -> Option<Expr> {
+    let plain = name.len() <= 3 && name.chars().all(|c| c.is_ascii_alphabetic());
+    plain.then(|| Expr::Mul(name.chars().map(|c| var(&c.to_string())).collect()))
+}
