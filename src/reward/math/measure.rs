@@ -47,6 +47,7 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let first = rest.first()?;
     let begins = match &first.tok {
         Tok::Text(t) => !super::function::is_function(t.trim()) || t.trim() == "min",
+        Tok::Word(w) if matches!(w.as_str(), "k" | "M" | "m") && is_cmd(rest.get(1), "Omega") => after_number,
         Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
         Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega") && after_number),
         Tok::Sym(c) => {
@@ -80,6 +81,8 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
         at += 1;
         match &t.tok {
             Tok::Word(w) if w == "per" => over = -1,
+            Tok::Word(w) if w == "squared" => words.last_mut()?.1 *= 2,
+            Tok::Word(w) if w == "cubed" => words.last_mut()?.1 *= 3,
             Tok::Word(w) => name(&mut words, w, over),
             Tok::Text(text) => {
                 for word in text.replace('/', " / ").replace(['^', '*', '\u{b7}', '{', '}'], " ^ ").split_whitespace() {
@@ -112,6 +115,9 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
                 }
             }
             Tok::Cmd(c) if c == "mu" => words.push(("u".to_owned(), over)),
+            Tok::Cmd(c) if c == "Omega" && words.last().is_some_and(|w| matches!(w.0.as_str(), "k" | "M" | "m")) => {
+                words.last_mut()?.0.push_str("Omega");
+            }
             Tok::Cmd(c) if c == "Omega" => name(&mut words, "Omega", over),
             Tok::Sym('/') => over = -1,
             Tok::Sym('*' | '{' | '}' | '(' | ')') => {}

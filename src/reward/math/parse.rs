@@ -332,12 +332,16 @@ impl Reader<'_> {
         // Semicolons part more than commas.
         let coarse = split(tokens, |t| *t == Tok::Sym(';'))?;
         let parts = if coarse.len() > 1 && coarse.len() < parts.len() { coarse } else { parts };
+        if let Some(points) = self.systems_or(tokens, depth) {
+            return Some(points);
+        }
         // "a, b, and c" has an empty part before its "and".
         let filled: Vec<&[Token]> = parts.into_iter().filter(|p| !p.is_empty()).collect();
         if filled.len() > MAX_ITEMS {
             return None;
         }
         let mut items: Vec<Value> = Vec::new();
+        let parts_are_points = filled.len() > 1 && filled[1..].iter().all(|p| is(p.first(), '('));
         let (parts, filled) = (filled.clone(), filled.len());
         for part in parts {
             // "k \in \mathbb{Z}" behind a family of solutions only says what k is.
@@ -361,9 +365,25 @@ impl Reader<'_> {
                 continue;
             }
             match self.value(part, depth + 1)? {
+                // (x, y) = (1, 1), (2, 4): points, of which the first is named.
+                Value::List(inner) if is(part.first(), '(') && parts_are_points => {
+                    items.push(Value::Tuple(inner.into_iter().map(unnamed).collect()));
+                }
                 // Plus-minus gives two at once.
                 Value::List(inner) => items.extend(inner),
                 item => items.push(item),
+            }
+        }
+        // x = 2 or x > 5.
+        let either = tokens.iter().any(|t| is_word(&t.tok, &["or"]) || is_cmd(Some(t), "lor"));
+        if either && items.iter().any(|v| matches!(v, Value::Region(_))) {
+            for item in &mut items {
+                if let Value::Assignment(name, value) = item
+                    && let Value::Scalar(at, None) = &**value
+                {
+                    let point = Region::new(vec![Span::point(at.clone())]);
+                    *item = Value::Region(Region { variable: Some(name.clone()), ..point });
+                }
             }
         }
         if items.len() > 1 && items.iter().all(|v| matches!(v, Value::Region(_))) {
@@ -387,6 +407,25 @@ impl Reader<'_> {
             }
         }
         one_or_list(items)
+    }
+
+    /// `x = 3, y = 4 or x = 4, y = 3`: each side a point, its parts by name.
+    fn systems_or(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let or = |t: &Tok| is_word(t, &["or"]) || matches!(t, Tok::Cmd(c) if c == "lor");
+        let sides: Vec<&[Token]> = split(tokens, or)?.into_iter().map(trimmed).collect();
+        if sides.len() < 2 || !sides.iter().all(|s| s.iter().any(|t| is_comma(&t.tok) || is_word(&t.tok, &["and"]))) {
+            return None;
+        }
+        let point = |side: &&[Token]| {
+            let Value::List(items) = self.value(side, depth + 1)? else { return None };
+            let mut named = items
+                .into_iter()
+                .map(|v| if let Value::Assignment(n, x) = v { Some((n, *x)) } else { None })
+                .collect::<Option<Vec<_>>>()?;
+            named.sort_by(|a, b| a.0.cmp(&b.0));
+            Some(Value::Tuple(named.into_iter().map(|(_, x)| x).collect()))
+        };
+        sides.iter().map(point).collect::<Option<Vec<_>>>().map(Value::List)
     }
 
     /// A value with a letter that stands for every whole number, as a family.
@@ -419,6 +458,14 @@ impl Reader<'_> {
             self.value(&tokens.iter().map(swap).collect::<Vec<_>>(), depth + 1)
         };
         Some(Value::List(vec![signed('+', '-')?, signed('-', '+')?]))
+    }
+}
+
+/// What a name was given.
+fn unnamed(value: Value) -> Value {
+    match value {
+        Value::Assignment(_, x) => *x,
+        v => v,
     }
 }
 

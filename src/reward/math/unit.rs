@@ -35,7 +35,7 @@ const INDUCTANCE: Dimension = [2, 1, -2, -2, 0, 0, 0, 0, 0];
 /// told by case, words are not.
 type Entry = (&'static [&'static str], Dimension, i128, i128);
 
-const UNITS: [Entry; 122] = [
+const UNITS: [Entry; 124] = [
     (&["m", "meter", "metre"], LENGTH, 1, 1),
     (&["km", "kilometer", "kilometre"], LENGTH, 1_000, 1),
     (&["cm", "centimeter", "centimetre"], LENGTH, 1, 100),
@@ -136,6 +136,8 @@ const UNITS: [Entry; 122] = [
     (&["fl oz", "fluid ounce"], VOLUME, 295_735_295_625, 10_000_000_000_000_000),
     (&["tbsp", "tablespoon"], VOLUME, 1_478_676_478_125, 100_000_000_000_000_000),
     (&["cup"], VOLUME, 2_365_882_365, 10_000_000_000_000),
+    (&["Mohm", "MOmega", "megaohm"], RESISTANCE, 1_000_000, 1),
+    (&["mohm", "mOmega", "milliohm"], RESISTANCE, 1, 1_000),
     (&["permille", "per mille", "per mil"], NONE, 1, 1_000),
     (&["ppm", "parts per million"], NONE, 1, 1_000_000),
     (&["ppb", "parts per billion"], NONE, 1, 1_000_000_000),
@@ -241,15 +243,18 @@ pub enum Unit {
 
 /// The unit of one word, and whether it is told only by its case: a sign such as `m` or `kg`.
 pub(super) fn word(text: &str) -> Option<(Dimension, Rational)> {
-    let size = |e: &Entry| (e.1, Rational::new(e.2.into(), e.3.into()));
+    entry(text).map(|e| (e.1, Rational::new(e.2.into(), e.3.into())))
+}
+
+fn entry(text: &str) -> Option<&'static Entry> {
     let text = text.trim_end_matches('.');
     if let Some(entry) = UNITS.iter().find(|e| e.0.contains(&text)) {
-        return Some(size(entry));
+        return Some(entry);
     }
     let lower = text.to_lowercase();
     let long = |name: &&&str| name.len() > 2;
     let named = |text: &str| UNITS.iter().find(|e| e.0.iter().filter(long).any(|n| n.eq_ignore_ascii_case(text)));
-    named(&lower).or_else(|| lower.strip_suffix('s').and_then(named)).map(size)
+    named(&lower).or_else(|| lower.strip_suffix('s').and_then(named))
 }
 
 /// True for a sign that is a unit wherever it stands right behind a number: no variable is called `cm`.
@@ -348,7 +353,9 @@ pub(super) fn unit(parts: &[Part]) -> Option<Unit> {
             let power = if p.power == 1 { String::new() } else { format!("^{}", p.power) };
             let last = p.name.rsplit(' ').next().unwrap_or(&p.name);
             let head = &p.name[..p.name.len() - last.len()];
-            format!("{}{}{power}", head.to_lowercase(), singular(last))
+            // Minutes and min are one in pages per minute, too.
+            let sign = entry(&p.name).map(|e| e.0[0].to_owned());
+            format!("{}{power}", sign.unwrap_or_else(|| head.to_lowercase() + &singular(last)))
         })
         .collect();
     Some(Unit::Word(words.join(" ").trim().to_owned()))
@@ -356,6 +363,11 @@ pub(super) fn unit(parts: &[Part]) -> Option<Unit> {
 
 /// True when two unknown units may be the same thing: one names it more closely.
 pub(super) fn same_word(a: &str, b: &str) -> bool {
+    // What it is counted by must be the same: pages per minute are no pages per hour.
+    let per = |t: &str| t.split(' ').filter(|w| w.contains('^')).map(str::to_owned).collect::<Vec<_>>();
+    if per(a) != per(b) && !per(a).is_empty() && !per(b).is_empty() {
+        return false;
+    }
     let last = |t: &str| t.rsplit(' ').next().unwrap_or(t).to_owned();
     let first = |t: &str| t.split(' ').next().unwrap_or(t).to_owned();
     a == b || last(a) == last(b) || first(a) == first(b) || last(a) == first(b) || first(a) == last(b)
