@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceKind {
-    /// The processor; a card is used when asked for.
+    /// A card where there is one that the kernels run on, else the processor.
     Auto,
     /// The processor.
     Cpu,

@@ -22,11 +22,17 @@ fn card_memory() -> Option<usize> {
     Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD) as usize)
 }
 
+/// True when the first card is one that the kernels run on.
+fn has_card() -> bool {
+    cuda::find().is_ok_and(|found| found.cards.first().is_some_and(|card| card.arch().is_some()))
+}
+
 /// Device, threads, stderr and signals, as the global flags ask for.
 pub struct Context {
     console: Console,
     progress: Progress,
     device: DeviceKind,
+    auto: OnceLock<Kind>,
     threads: usize,
     log_level: String,
     runtime: OnceLock<tokio::runtime::Runtime>,
@@ -38,8 +44,9 @@ impl Context {
         let progress = Progress::new(console.clone());
         let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
         let threads = if global.threads == 0 { available() } else { global.threads };
-        let runtime = OnceLock::new();
-        Context { console, progress, device: global.device, threads, log_level: global.log_level.clone(), runtime }
+        let (auto, runtime) = (OnceLock::new(), OnceLock::new());
+        let log_level = global.log_level.clone();
+        Context { console, progress, device: global.device, auto, threads, log_level, runtime }
     }
 
     /// Turns on logging and the signal handlers; called once, before the command.
@@ -56,7 +63,8 @@ impl Context {
     /// The kind of device asked for.
     pub fn kind(&self) -> Kind {
         match self.device {
-            DeviceKind::Auto | DeviceKind::Cpu => Kind::Cpu,
+            DeviceKind::Auto => *self.auto.get_or_init(|| if has_card() { Kind::Cuda } else { Kind::Cpu }),
+            DeviceKind::Cpu => Kind::Cpu,
             DeviceKind::Cuda => Kind::Cuda,
             DeviceKind::Emu => Kind::Emu,
         }
@@ -78,6 +86,15 @@ impl Context {
             // Without a card the plan has no limit and opening the device says what is missing.
             Kind::Cuda => Target::gpu(Kind::Cuda).within(card_memory()),
             Kind::Emu => Target::gpu(Kind::Emu),
+        }
+    }
+
+    /// Where a run computes, for people.
+    pub fn place(&self) -> String {
+        match self.kind() {
+            Kind::Cpu => format!("the CPU ({} threads)", self.threads),
+            Kind::Cuda => "a card".to_owned(),
+            Kind::Emu => "the emulated card".to_owned(),
         }
     }
 

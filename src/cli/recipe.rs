@@ -78,11 +78,11 @@ impl Recipe<'_> {
         let c = &self.config;
         let say = |line: String| self.context.say(&line);
         say(format!(
-            "omr recipe: {}, seed {}, {} on {} threads, results in {}",
+            "omr recipe: {}, seed {}, {} on {}, results in {}",
             c.task.name,
             c.seed,
             c.dtype.name(),
-            self.context.threads(),
+            self.context.place(),
             self.dir.display()
         ));
         let questions = c.task.num_sft_questions;

@@ -239,6 +239,7 @@ fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
     let folder = Folder::new();
     let (sft, out) = (folder.sft(|c| c.max_steps = Some(3000)), folder.at("out"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+    command.env("CUDA_VISIBLE_DEVICES", "");
     let child = command.args(["sft", &sft, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
     let metrics = Path::new(&out).join("metrics.jsonl");
     while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
