@@ -102,6 +102,7 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     let mut kills = 0;
     for i in 0..8 {
         let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+        command.env("CUDA_VISIBLE_DEVICES", "");
         let mut child = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(40 + 50 * (i % 5)));
         kills += u32::from(child.try_wait().unwrap().is_none());
@@ -117,4 +118,47 @@ fn the_recipe_leaves_what_was_promised_and_a_killed_one_the_same() {
     assert_eq!(found.1, want.1);
     let left = files(&killed);
     assert!(left.keys().all(|name| !name.contains(".tmp") && !name.contains(".old-")), "{:?}", left.keys());
+}
+
+/// Base, SFT, control, RL and four measurements with every kernel on the emulator; killed at any time it ends with the
+/// same bits.
+#[test]
+#[ignore = "minutes: the whole recipe on the emulator"]
+fn the_recipe_by_kernels_and_a_killed_one_are_the_same() {
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let arguments = |out: &Path| -> Vec<String> {
+        let small = ["sft.max_steps=8", "sft.save_steps=2", "rl.total_training_steps=2", "rl.save_freq=1"];
+        let smaller = ["rl.rollout_freq=1", "task.num_heldout_questions=6", "dtype=auto"];
+        let out = ["--out", out.to_str().unwrap()];
+        [&["--quiet", "--device", "emu", "recipe", CONFIG][..], &out, &small, &smaller]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    };
+    let out = dir.path().join("out");
+    let output = omr().args(arguments(&out)).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(json(&out.join("summary.json"))["device"], "emu");
+    for step in metrics::read(&out.join("rl/metrics.jsonl")).unwrap() {
+        assert_eq!(step["training/rollout_probs_diff_max"], 0.0, "{step:?}");
+    }
+    let seconds = json(&out.join("summary.json"))["seconds"]["total"].as_f64().unwrap();
+
+    let killed = dir.path().join("killed");
+    let mut kills = 0;
+    for i in 0..6 {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+        command.env("CUDA_VISIBLE_DEVICES", "");
+        let mut child = command.args(arguments(&killed)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(seconds * (0.15 + 0.05 * f64::from(i % 3))));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    println!("{kills} kills, {seconds:.0} s for a whole run");
+    assert!(omr().args(arguments(&killed)).output().unwrap().status.success());
+    let (found, want) = (results(&killed), results(&out));
+    want.0.iter().for_each(|(name, bytes)| assert!(found.0[name] == *bytes, "{name} differs after kills"));
+    assert_eq!(found.1, want.1);
 }

@@ -35,6 +35,7 @@ mod rope;
 mod rows;
 mod sample;
 mod swiglu;
+mod train;
 
 use std::collections::BTreeMap;
 use std::error::Error;

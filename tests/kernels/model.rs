@@ -64,6 +64,16 @@ fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<
     (true, (name.contains("mlp") && name.ends_with("weight")).then_some(columns))
 }
 
+/// Where a reordered piece's element (row, column) lies in the piece itself.
+pub fn reordered_at(name: &str, shape: &[usize], vision_hidden: usize, order: Order) -> impl Fn(usize, usize) -> usize {
+    let (rows, columns) = (shape[0], shape[1..].iter().product::<usize>());
+    let (turns_rows, groups) = reordered(name, columns, vision_hidden);
+    move |r, k| {
+        let from = if turns_rows { order.at(r, rows) } else { r };
+        from * columns + groups.map_or(k, |group| k / group * group + order.at(k % group, group))
+    }
+}
+
 /// Reorders the channels of every weight, in place.
 pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
     let vision_hidden = model.config.vision_config.hidden_size;
@@ -71,14 +81,9 @@ pub fn reorder(model: &Model, dev: &mut Device, order: Order) {
         let old: Vec<Vec<half::bf16>> =
             (0..param.pieces.len()).map(|i| param.piece(dev, param.tensor, i).unwrap()).collect();
         let row = |i: usize, r: usize, out: &mut [f32]| {
-            let (piece, columns) = (&param.pieces[i], out.len());
-            let (rows, groups) = reordered(&piece.name, columns, vision_hidden);
-            let from = if rows { order.at(r, piece.shape[0]) } else { r };
-            let from = &old[i][from * columns..][..columns];
-            for (k, out) in out.iter_mut().enumerate() {
-                let at = groups.map_or(k, |group| k / group * group + order.at(k % group, group));
-                *out = from[at].to_f32();
-            }
+            let piece = &param.pieces[i];
+            let at = reordered_at(&piece.name, &piece.shape, vision_hidden, order);
+            out.iter_mut().enumerate().for_each(|(k, out)| *out = old[i][at(r, k)].to_f32());
         };
         Param::fill::<half::bf16>(param, dev, param.tensor, row).unwrap();
     }
@@ -108,7 +113,8 @@ fn in_order(model: &Model, order: Order, run: &Run) -> Run {
     }
 }
 
-fn relative(found: &[f32], want: &[f32]) -> f64 {
+/// `|found - want| / |want|` in the Euclidean norm.
+pub fn relative(found: &[f32], want: &[f32]) -> f64 {
     assert_eq!(found.len(), want.len());
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
     let difference = norm(&mut found.iter().zip(want).map(|(a, b)| f64::from(a - b)));

@@ -205,15 +205,23 @@ impl Outcome {
 
 /// Runs a job in `dir`, stopped by a signal after each of `stops` updates and then to its end.
 pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) -> Outcome {
-    in_parts(dir, stops, |observer| SftJob::new(dir, config.clone())?.run(&mut device(threads), observer))
+    run_sft_on(dir, config, || device(threads), stops)
+}
+
+/// [`run_sft`] on devices of the caller's making, one for each part.
+pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
+    in_parts(dir, stops, |observer| SftJob::new(dir, config.clone())?.run(&mut device(), observer))
 }
 
 /// [`run_sft`] for RL.
 pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
+    run_rl_on(dir, config, || device(threads), stops)
+}
+
+/// [`run_sft_on`] for RL.
+pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
-    in_parts(dir, stops, |observer| {
-        RlJob::new(dir, config.clone(), scorer.clone())?.run(&mut device(threads), observer)
-    })
+    in_parts(dir, stops, |observer| RlJob::new(dir, config.clone(), scorer.clone())?.run(&mut device(), observer))
 }
 
 fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&dyn Observer) -> Result<()>) -> Outcome {

@@ -1,0 +1,309 @@
+//! Training by kernels beside the CPU's bf16 run, which rounds at the same points: five SFT steps on the same batches,
+//! two steps of each policy loss from the same rollouts, and whole jobs that are stopped and gone on with.
+//!
+//! As in `model`, what another order of sums does is measured on the CPU: the same run of the same model with its
+//! channels in other orders. The tolerance is four times the largest difference found so, by kind of parameter, the
+//! layers of a stack together, in any step up to the one compared: steps go apart further as they go on.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::config::{Dtype, LossMode, RlConfig, SftConfig};
+use omr::device::{Device, Region};
+use omr::engine::ask::{self, Asking, Question};
+use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
+use omr::image::Processor;
+use omr::model::{Grads, Keep, Model, Policy};
+use omr::ops::sample::SamplingParams;
+use omr::optim::{Optimizer, learning_rate};
+use omr::reward::Scorer;
+use omr::rl::advantage;
+use omr::rl::update::{self, Experience};
+use omr::task::{Task, VerifiedRows};
+use omr::tensor::DType;
+use omr::text::Chat;
+use omr::train::sft::Job;
+use omr::train::step::{self, Sequence};
+use omr::train::updates::Updates;
+
+use super::model::{Order, TIMES, relative, reorder, reordered_at};
+use super::{Schedule, emu, emu_with};
+use crate::train::tiny;
+
+/// What one step computed, in the order of the model itself.
+struct Step {
+    loss: f64,
+    /// log p of the targets.
+    log_prob: Vec<f32>,
+    /// By Hugging Face name.
+    gradients: BTreeMap<String, Vec<f32>>,
+    grad_norm: f32,
+}
+
+/// A model in training, its channels in some order.
+struct Run {
+    dev: Device,
+    model: Model,
+    optimizer: Optimizer,
+    order: Option<Order>,
+}
+
+impl Run {
+    fn new(mut dev: Device, dir: &Path, optim: omr::config::OptimConfig, order: Option<Order>) -> Run {
+        let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
+        if let Some(order) = order {
+            reorder(&model, &mut dev, order);
+        }
+        let optimizer = Optimizer::new(&mut dev, &model.layout, optim).unwrap();
+        Run { dev, model, optimizer, order }
+    }
+
+    fn gradients(&mut self, grads: &Grads) -> BTreeMap<String, Vec<f32>> {
+        let mut out = BTreeMap::new();
+        for (id, index, piece) in self.model.layout.pieces() {
+            let Some(grad) = grads.get(id) else { continue };
+            let values = self.model.layout.params[id].piece::<f32>(&mut self.dev, grad, index).unwrap();
+            let values = match self.order {
+                None => values,
+                Some(order) => {
+                    let mut plain = vec![0.0; values.len()];
+                    let hidden = self.model.config.vision_config.hidden_size;
+                    let at = reordered_at(&piece.name, &piece.shape, hidden, order);
+                    let columns = piece.row_len();
+                    values.iter().enumerate().for_each(|(i, value)| plain[at(i / columns, i % columns)] = *value);
+                    plain
+                }
+            };
+            out.insert(piece.name.clone(), values);
+        }
+        out
+    }
+
+    /// One step: gradients by `accumulate`, which gives loss and log-probs, and the update.
+    fn step(&mut self, lr: f64, accumulate: impl FnOnce(&mut Device, &Model, &mut Grads) -> (f64, Vec<f32>)) -> Step {
+        let mark = self.dev.mark(Region::Overlay);
+        let mut grads = Grads::new(&mut self.dev, &self.model.layout).unwrap();
+        let (loss, log_prob) = accumulate(&mut self.dev, &self.model, &mut grads);
+        let gradients = self.gradients(&grads);
+        self.optimizer.step(&mut self.dev, &self.model.layout, &grads, lr).unwrap();
+        let stats = self.optimizer.stats(&mut self.dev).unwrap();
+        assert!(stats.finite);
+        self.dev.release(mark);
+        Step { loss, log_prob, gradients, grad_norm: stats.grad_norm }
+    }
+}
+
+/// A name without the numbers of layers.
+fn kind(name: &str) -> String {
+    name.split('.').filter(|part| part.parse::<usize>().is_err()).collect::<Vec<_>>().join(".")
+}
+
+/// Compares the emulated run with the CPU's, step by step; the largest ratios to what is allowed are printed.
+fn compare(what: &str, emulated: &[Step], cpu: &[Step], others: &[Vec<Step>]) {
+    let mut allowed: BTreeMap<String, f64> = BTreeMap::new();
+    let (mut allowed_loss, mut allowed_log_prob) = (0.0f64, 0.0f64);
+    for (i, want) in cpu.iter().enumerate() {
+        for other in others.iter().map(|steps| &steps[i]) {
+            allowed_loss = allowed_loss.max(TIMES * (other.loss - want.loss).abs());
+            allowed_log_prob = allowed_log_prob.max(TIMES * relative(&other.log_prob, &want.log_prob));
+            for (name, gradient) in &want.gradients {
+                let entry = allowed.entry(kind(name)).or_default();
+                *entry = entry.max(TIMES * relative(&other.gradients[name], gradient));
+            }
+        }
+        let found = &emulated[i];
+        let loss = (found.loss - want.loss).abs();
+        let log_prob = relative(&found.log_prob, &want.log_prob);
+        println!(
+            "{what}, step {}: loss {:.6} and {:.6} (differ {loss:.1e} of {allowed_loss:.1e}), log-probs {log_prob:.1e} of \
+             {allowed_log_prob:.1e}, gradient norm {:.5} and {:.5}",
+            i + 1,
+            found.loss,
+            want.loss,
+            found.grad_norm,
+            want.grad_norm
+        );
+        assert!(loss <= allowed_loss, "{what}, step {}: the loss", i + 1);
+        assert!(log_prob <= allowed_log_prob, "{what}, step {}: the log-probs", i + 1);
+        assert_eq!(found.gradients.len(), want.gradients.len());
+        let mut worst = (0.0, String::new());
+        for (name, want) in &want.gradients {
+            let (got, most) = (relative(&found.gradients[name], want), allowed[&kind(name)]);
+            assert!(got <= most, "{what}, step {}: {name} differs by {got:.2e}, allowed {most:.2e}", i + 1);
+            if got / most > worst.0 {
+                worst = (got / most, format!("{name}: {got:.1e} of {most:.1e}"));
+            }
+        }
+        println!("  {} gradients, nearest to its tolerance {}", want.gradients.len(), worst.1);
+    }
+    // A tolerance that a wrong gradient would meet is none.
+    assert!(allowed.values().all(|most| *most < 0.5), "{allowed:?}");
+}
+
+fn bf16_sft(dir: &Path) -> SftConfig {
+    SftConfig { dtype: Dtype::Bf16, ..tiny::sft_config(dir) }
+}
+
+fn bf16_rl(dir: &Path) -> RlConfig {
+    RlConfig { dtype: Dtype::Bf16, ..tiny::rl_config(dir) }
+}
+
+#[test]
+fn five_sft_steps_are_the_cpus() {
+    let dir = tempfile::tempdir().unwrap();
+    // All twelve rows in each step, in several micro-batches, and a model that has learned something: in a random one of
+    // this size so few values round otherwise in another order that the tolerance would be a matter of chance, and in one
+    // that knows the rows by heart the gradients are little else than rounding.
+    let begun = dir.path().join("begun");
+    tiny::run_sft(&begun, &SftConfig { max_steps: Some(30), ..tiny::sft_config(dir.path()) }, 2, &[]);
+    let config = SftConfig {
+        model: Some(begun.join("model")),
+        train_batch_size: Some(12),
+        warmup_steps: Some(0),
+        learning_rate: 1e-3,
+        ..bf16_sft(dir.path())
+    };
+    let job = Job::new(dir.path(), config.clone()).unwrap();
+    let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
+        let optim = config.optim(job.total_steps());
+        let mut run = Run::new(dev, config.model.as_ref().unwrap(), optim, order);
+        let mut updates = Updates::new(&config, &job.samples).unwrap();
+        let mut consumed = 0;
+        let mut step = |i: u64| {
+            let update = updates.next(consumed).unwrap().unwrap();
+            consumed = update.consumed;
+            let batch: Vec<Sequence<'_>> = update.samples.iter().map(|s| sequence(&job.samples[*s])).collect();
+            let targets: usize = batch.iter().map(Sequence::num_targets).sum();
+            run.step(learning_rate(&optim, i, job.total_steps()), |dev, model, grads| {
+                let mut log_prob = Vec::new();
+                let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
+                for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
+                    let forward = step::forward(dev, model, &batch[part], Policy::default(), Keep::All, false).unwrap();
+                    log_prob.extend_from_slice(&forward.log_prob);
+                    let seeds = vec![-1.0 / targets as f32; forward.log_prob.len()];
+                    forward.backward(dev, grads, &seeds, None).unwrap();
+                }
+                (-log_prob.iter().map(|lp| f64::from(*lp)).sum::<f64>() / targets as f64, log_prob)
+            })
+        };
+        (0..5).map(&mut step).collect()
+    };
+    let cpu = steps(tiny::device(2), None);
+    let others: Vec<Vec<Step>> = Order::ALL.iter().map(|order| steps(tiny::device(2), Some(*order))).collect();
+    compare("sft", &steps(emu(), None), &cpu, &others);
+}
+
+fn sequence(sample: &omr::data::Sample) -> Sequence<'_> {
+    Sequence {
+        input_ids: &sample.input_ids,
+        images: &sample.images,
+        prompt_len: sample.input_ids.len(),
+        loss_mask: &sample.loss_mask,
+    }
+}
+
+/// Rollouts of the tuned model on the CPU, with their advantages.
+fn recorded(config: &RlConfig) -> (Vec<Question>, Vec<Experience>, Vec<u32>) {
+    let dir = config.model.as_ref().unwrap();
+    let chat = Chat::load(dir).unwrap();
+    let processor = Processor::load(dir).unwrap();
+    let mut dev = tiny::device(2);
+    let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
+    let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    let task = VerifiedRows::scored_by("rl", tiny::rows(), scorer).unwrap();
+    let (questions, _) =
+        ask::questions(task.rows(), &chat, &processor, &model.config, config.max_prompt_length).unwrap();
+    let bitmap = allowed_ids(&model.config, &chat);
+    let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
+    let stop = stop_token_ids(dir, &[chat.ids.im_end]).unwrap();
+    let asked: Vec<&Question> = questions.iter().take(4).collect();
+    let asking = Asking {
+        engine: EngineConfig {
+            max_num_seqs: 6,
+            max_num_batched_tokens: 100,
+            max_model_len: config.max_prompt_length + config.max_response_length,
+            num_kv_blocks: None,
+            vision_rows: ask::vision_rows(&questions, 4),
+            enable_prefix_caching: true,
+            allowed: Some(allowed),
+            seed: 1,
+            step: 0,
+        },
+        sampling: SamplingParams { temperature: 1.0, top_p: 1.0, top_k: 0, min_p: 0.0 },
+        n: 4,
+        max_tokens: config.max_response_length,
+        stop_token_ids: &stop,
+        chat: &chat,
+        task: &task,
+    };
+    let rollouts = ask::ask(&mut dev, &model, &asked, 0, asking, |_| Ok(())).unwrap();
+    let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
+    let rewards: Vec<f64> = rollouts.iter().map(|r| r.score.score).collect();
+    let (advantages, _) = advantage::grpo(&ids, &rewards, true);
+    assert!(advantages.iter().any(|a| *a != 0.0), "no group has different rewards: {rewards:?}");
+    let pairs = rollouts.iter().zip(&advantages);
+    let experience = pairs.map(|(r, a)| Experience::new(asked[r.question], r, *a)).collect();
+    (questions, experience, bitmap)
+}
+
+#[test]
+fn two_steps_of_each_policy_loss_are_the_cpus() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = bf16_rl(dir.path());
+    let (questions, experience, bitmap) = recorded(&config);
+    let questions: Vec<&Question> = questions.iter().collect();
+    let gspo = RlConfig { loss_mode: LossMode::Gspo, ..config.clone() };
+    let grpo = RlConfig { loss_mode: LossMode::Vanilla, clip_ratio_low: 0.2, clip_ratio_high: 0.2, ..config.clone() };
+    let dapo = RlConfig { clip_ratio_high: 0.28, clip_ratio_c: 10.0, entropy_coeff: 0.01, ..grpo.clone() };
+    for (what, config) in [("gspo", gspo), ("grpo", grpo), ("dapo", dapo)] {
+        let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
+            let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optim(), order);
+            let allowed = run.dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
+            let policy = Policy { allowed: Some(allowed), temperature: 1.0 };
+            // The second step is off policy: its ratios are not 1.
+            let mut step = |_: usize| {
+                run.step(config.learning_rate, |dev, model, grads| {
+                    let seen = update::accumulate(
+                        dev,
+                        model,
+                        grads,
+                        &experience,
+                        &questions,
+                        policy,
+                        &config,
+                        Keep::All.into(),
+                    )
+                    .unwrap();
+                    (seen.stats.loss, seen.log_prob)
+                })
+            };
+            (0..2).map(&mut step).collect()
+        };
+        let cpu = steps(tiny::device(2), None);
+        let others: Vec<Vec<Step>> = Order::ALL.iter().map(|order| steps(tiny::device(2), Some(*order))).collect();
+        compare(what, &steps(emu(), None), &cpu, &others);
+    }
+}
+
+#[test]
+fn a_stopped_sft_run_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { max_steps: Some(4), save_steps: Some(1), ..bf16_sft(dir.path()) };
+    let whole = tiny::run_sft_on(&dir.path().join("whole"), &config, emu, &[]);
+    // Another schedule, stopped after the second step: what is read of a checkpoint is what it was.
+    let random = Schedule::several(3)[2];
+    let stopped = tiny::run_sft_on(&dir.path().join("stopped"), &config, || emu_with(random), &[2]);
+    whole.assert_same(&stopped, "stopped once, another schedule");
+}
+
+#[test]
+fn a_stopped_rl_run_goes_on_with_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(2), save_freq: Some(1), ..bf16_rl(dir.path()) };
+    let whole = tiny::run_rl_on(&dir.path().join("whole"), &config, emu, &[]);
+    assert_eq!(whole.figures("training/rollout_probs_diff_max"), [0.0; 2]);
+    let random = Schedule::several(3)[2];
+    let stopped = tiny::run_rl_on(&dir.path().join("stopped"), &config, || emu_with(random), &[1]);
+    whole.assert_same(&stopped, "stopped once, another schedule");
+}
