@@ -1,7 +1,7 @@
-// Backward of attention: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO, with P = exp2(s c - lse), dS = P (dO V^T - D).
+// Backward of attention: dQ = scale dS K, dK = scale dS^T Q, dV = P^T dO; P = exp2(s c - lse), dS = P (dO V^T - D).
 // qkv, dqkv [T, (q + 2 kv) dim] and out, dout [T, q dim] bf16, cu_seqlens [S + 1] u32, lse, delta [T, q] f32.
 // Grids (slots, kv heads), 8 warps: dq 128 rows (token, head of the group), 16 a warp; then dkv 128 keys, 16 a warp.
-// Bound by mma.sync: 14 rows keys dim flops (half of it under a causal mask); floor at the sm_80 tensor rate.
+// Bound by shared memory: 14 rows keys dim flops (half if causal), a byte for 16; floor 2,048 flops a clock and SM.
 // Reference: src/ops/attention/backward.rs on the CPU; bench: omr bench, attention bwd.
 // registers attention_bwd_dq_hd16 <= 128
 // registers attention_bwd_dq_hd32 <= 168
@@ -22,7 +22,10 @@
 // (mma.sync) a nanosecond and SM is 24 ns against 22; before the waits for tickets, 4 bytes of scratch an element of
 // dQ, and the passes that zero and round it.
 // dkv holds scores transposed, its keys as rows: P^T and dS^T are left operands as they are, and no score leaves the
-// registers of its warp in either kernel. The left operands of S and dP are in registers throughout.
+// registers of its warp in either kernel. The left operands of S and dP are in registers throughout, so that an mma of
+// 4,096 flops takes 256 bytes of shared memory, its right operand. At 128 bytes a clock that is the tensor rate of
+// sm_80 (312 TFLOP/s on an A100, 5/7 of them useful), and 474 on an H200 at 1,755 MHz, less than its mma.sync; sums of
+// 32 rows a warp would halve it, and have no registers at dim 128. From L2 a flop takes 1/192 (dq) or 1/256 byte (dkv).
 namespace attention_bwd {
 
 using attend::PITCH;
@@ -52,6 +55,7 @@ struct Args {
     int causal;
     int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
     float scale, scale_log2e;
+    uint32_t inverse, padding;  // 2^31 / group, rounded up: a quotient
 };
 
 // A sequence and one key head: its rows (token, head of the group), heads fastest, and its keys.
@@ -73,25 +77,43 @@ struct Place {
         out = (int64_t)start * out_stride + head * group * args.dim;
         sums = (int64_t)start * args.q_heads + head * group;
     }
+};
 
-    // Of row `row`, from the first one.
-    __device__ __forceinline__ int64_t sum_of(int row, const Args& args) const {
-        return (int64_t)(row / group) * args.q_heads + row % group;
+// Some of those rows, from `from` on: row i is token + (first + i) / group with head (first + i) % group. A stage's
+// pieces are many, so they divide by a product: exact below 2^31 / group, host code sees to it.
+struct Span {
+    int token, first, group;
+    uint32_t inverse;
+
+    __device__ __forceinline__ Span(const Args& args, int from, int group)
+        : token(from / group), first(from % group), group(group), inverse(args.inverse) {}
+
+    // Tokens before row i, and its head.
+    __device__ __forceinline__ int split(int i, int& head) const {
+        int t = (int)((uint64_t)(uint32_t)(first + i) * inverse >> 31);
+        head = first + i - t * group;
+        return t;
+    }
+
+    // The span's rows in an array whose heads lie `width` elements apart.
+    struct Heads {
+        const bf16* data;
+        const Span& span;
+        int stride, width;
+
+        __device__ __forceinline__ const bf16* operator()(int i) const {
+            int head, t = span.split(i, head);
+            return data + t * stride + head * width;
+        }
+    };
+
+    __device__ __forceinline__ Heads of(const bf16* data, int stride, int width) const {
+        return {data + (int64_t)token * stride, *this, stride, width};
     }
 };
 
-// Rows (token, head of the group) of qkv, dqkv, out or dout from row `from` on.
-struct HeadRows {
-    const bf16* data;
-    int stride, group, dim, from;
-
-    __device__ __forceinline__ const bf16* operator()(int row) const {
-        return data + (int64_t)((from + row) / group) * stride + (from + row) % group * dim;
-    }
-};
-
-// Pairs of a lane's two rows (row, row + 8) in the layout of a left operand, one k16 step after the other: f(step,
-// register, pair of row 0 or 1 that begins at column). A row below `count` exists; what does not is zero.
+// A warp's sixteen rows as left operands, straight from memory: each sector is read whole, by two loads of a quad. A lane
+// has rows `row` and row + 8, of which those below `count` exist; what does not is zero.
 template <int HD, class At>
 __device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], const At& at, int row, int count, int dim) {
 #pragma unroll
@@ -108,8 +130,8 @@ __device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], cons
 
 // The dot products of a lane's two rows with rows of the same layout.
 template <int HD, class At>
-__device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[HD / 16], const At& at, int row, int count,
-                                         int dim) {
+__device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[HD / 16], const At& at, int row,
+                                         int count, int dim) {
 #pragma unroll
     for (int i = 0; i < 2; i++) {
         bool real = row + 8 * i < count;
@@ -190,19 +212,18 @@ __device__ __forceinline__ void dq(const Args& args) {
     isa::Acc sums[HD / 8];
     float lse[2], delta[2];
     int visible[2];
-    HeadRows outs{args.dout + place.out, place.out_stride, group, dim, mine};
-    load_fragments<HD>(q, HeadRows{args.qkv + place.q, place.stride, group, dim, mine}, row, to - mine, dim);
-    load_fragments<HD>(dout, outs, row, to - mine, dim);
-    outs.data = args.out + place.out;
-    dot_rows<HD>(delta, dout, outs, row, to - mine, dim);
+    Span span(args, mine, group);
+    load_fragments<HD>(q, span.of(args.qkv + place.q, place.stride, dim), row, to - mine, dim);
+    load_fragments<HD>(dout, span.of(args.dout + place.out, place.out_stride, dim), row, to - mine, dim);
+    dot_rows<HD>(delta, dout, span.of(args.out + place.out, place.out_stride, dim), row, to - mine, dim);
 #pragma unroll
     for (int i = 0; i < 2; i++) {
-        int r = mine + row + 8 * i;
         lse[i] = 0.0f;
         visible[i] = 0;
-        if (r < to) {
-            int64_t at = place.sums + place.sum_of(r, args);
-            visible[i] = args.causal ? r / group + 1 : place.tokens;
+        if (mine + row + 8 * i < to) {
+            int h, token = span.token + span.split(row + 8 * i, h);
+            int64_t at = place.sums + (int64_t)token * args.q_heads + h;
+            visible[i] = args.causal ? token + 1 : place.tokens;
             lse[i] = args.lse[at] * math::LOG2_E;
             if (attend::lane() % 4 == 0) {
                 args.delta[at] = delta[i];
@@ -253,18 +274,21 @@ struct RowSmem {
 
 // Rows from `from` on to a stage, zeros for those that do not exist: they add nothing, because their dO and Q are zero.
 template <int HD>
-__device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int from, const Place& place, const Args& args) {
+__device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int from, const Place& place,
+                                           const Args& args) {
     int count = place.rows - from;
-    HeadRows q{args.qkv + place.q, place.stride, place.group, args.dim, from};
-    HeadRows dout{args.dout + place.out, place.out_stride, place.group, args.dim, from};
-    attend::copy_rows<HD, ROWS, THREADS>(smem.q[stage], q, count, args.dim, args.wide);
-    attend::copy_rows<HD, ROWS, THREADS>(smem.dout[stage], dout, count, args.dim, args.wide);
+    Span span(args, from, place.group);
+    auto q = span.of(args.qkv + place.q, place.stride, args.dim);
+    auto dout = span.of(args.dout + place.out, place.out_stride, args.dim);
+    attend::copy_rows<HD, ROWS, THREADS, 2>(smem.q[stage], q, count, args.dim, args.wide);
+    attend::copy_rows<HD, ROWS, THREADS, 2>(smem.dout[stage], dout, count, args.dim, args.wide);
     if (threadIdx.x < 2 * ROWS) {
         int row = threadIdx.x % ROWS;
         bool real = row < count, first = threadIdx.x < ROWS;
+        int head, token = span.token + span.split(row, head);
         const float* sums = (first ? args.lse : args.delta) + place.sums;
         isa::Shared<float>* cell = first ? &smem.lse[stage][row] : &smem.delta[stage][row];
-        isa::cp_async<4>(cell, real ? sums + place.sum_of(from + row, args) : sums, real ? 4 : 0);
+        isa::cp_async<4>(cell, real ? sums + (int64_t)token * args.q_heads + head : sums, real ? 4 : 0);
     }
 }
 

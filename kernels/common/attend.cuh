@@ -91,12 +91,13 @@ __device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int seq
 }
 
 // Copies `count` rows of `dim` elements to ROWS rows of HD, zeros elsewhere: a key that does not exist must not bring
-// NaN to the product with its zero probability. `at(row)` is the address of a row below count. By a CTA of COPIERS.
-template <int HD, int ROWS, int COPIERS = THREADS, class At>
+// NaN to the product with its zero probability. `at(row)` is the address of a row below count. By a CTA of COPIERS, with
+// registers for UNROLL copies at a time.
+template <int HD, int ROWS, int COPIERS = THREADS, int UNROLL = 4, class At>
 __device__ __forceinline__ void copy_rows(isa::Shared<bf16>* to, const At& at, int count, int dim, bool wide) {
     if (wide) {
         constexpr int PIECES = HD / 8;
-#pragma unroll 4
+#pragma unroll UNROLL
         for (int i = threadIdx.x; i < ROWS * PIECES; i += COPIERS) {
             int row = i / PIECES, column = i % PIECES * 8;
             bool real = row < count && column < dim;

@@ -11,7 +11,7 @@ use omr::tensor::DType;
 
 use crate::kernels::attention::{CPU, Case, heads, wide};
 use crate::kernels::inputs::{blank, cpu, normals, up};
-use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, near, same_bits};
+use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, near, same_bits, skipped};
 
 /// Against f64: P, dS and dqkv are each rounded to bf16 once, at root mean square by 1.7e-3 of themselves, and O too,
 /// which enters all dS of a row through D: together 1.7e-3 times the root of three (dQ, dK) or of two (dV), 3e-3 at most
@@ -109,6 +109,9 @@ impl GradCase {
     }
 }
 
+/// A bound on the sequences that keeps the kernel of short ones away.
+const WHOLE: usize = 4096;
+
 /// No length (a pack's places), whole blocks, one more and one less, and sequences that do not exist.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];
 
@@ -137,7 +140,7 @@ fn agrees_over_block_borders() {
     for causal in [true, false] {
         for (heads, lens) in [(heads(2, 1, 16), &LENGTHS[..]), (heads(3, 3, 12), &[129, 0, 3])] {
             let c = GradCase::new(heads, lens, causal);
-            c.check(dev, c.case.t()).unwrap();
+            c.check(dev, WHOLE).unwrap();
         }
     }
 }
@@ -148,8 +151,7 @@ fn agrees_for_every_head_dim_and_group() {
     let shapes = [(28, 4, 16), (16, 2, 32), (40, 8, 8), (64, 8, 16), (2, 2, 80), (7, 1, 128), (4, 2, 12), (14, 2, 24)];
     for (q, kv, dim) in shapes.into_iter().chain([(3, 1, 64), (1, 1, 2), (2, 1, 66), (1, 1, 126)]) {
         for causal in [true, false] {
-            // 65: the windows' kernel is another.
-            GradCase::new(heads(q, kv, dim), &[1, 19, 0, 11], causal).check(dev, 65).unwrap();
+            GradCase::new(heads(q, kv, dim), &[1, 19, 0, 11], causal).check(dev, WHOLE).unwrap();
         }
     }
 }
@@ -190,7 +192,7 @@ fn a_masked_key_has_no_gradient_whatever_its_score() {
 fn a_sequence_of_one_token_moves_its_value_only() {
     let c = GradCase::new(heads(1, 1, 16), &[1], true);
     for causal in [true, false] {
-        let got = wide(&GradCase { causal, ..c.clone() }.run(&mut emu(), 1).unwrap());
+        let got = wide(&GradCase { causal, ..c.clone() }.run(&mut emu(), WHOLE).unwrap());
         // D and dP are the same dot product in two orders.
         assert!(got[..32].iter().all(|x| x.abs() < 1e-5), "{got:?}");
         assert_eq!(got[32..], wide(&c.dout));
@@ -202,6 +204,16 @@ fn the_same_bits_under_every_schedule() {
     for (heads, lens, causal) in [(heads(2, 1, 16), vec![130, 3], true), (heads(2, 2, 12), vec![129], false)] {
         let c = GradCase::new(heads, &lens, causal);
         same_bits(6, |dev| c.run(dev, 130));
+    }
+}
+
+#[test]
+#[ignore = "many schedules"]
+fn no_drawn_schedule_changes_a_bit() {
+    let shapes = [(heads(7, 1, 24), vec![70, 0, 129]), (heads(4, 4, 80), vec![200]), (heads(2, 1, 128), vec![66, 150])];
+    for ((heads, lens), causal) in shapes.into_iter().flat_map(|shape| [(shape.clone(), true), (shape, false)]) {
+        let c = GradCase::new(heads, &lens, causal);
+        same_bits(24, |dev| c.run(dev, WHOLE));
     }
 }
 
@@ -217,6 +229,9 @@ fn each_synchronising_call_is_needed() {
 
 #[test]
 fn shared_memory_has_no_bank_conflicts() {
+    if skipped("bank conflicts") {
+        return;
+    }
     for dim in [16, 32, 64, 80, 128] {
         let dev = &mut emu();
         GradCase::new(heads(2, 1, dim), &[70], true).run(dev, 70).unwrap();
@@ -238,7 +253,10 @@ fn mistakes_in_the_kernel_are_seen() {
 }
 
 /// Errors a person could make, each in one place of the kernel.
-const MISTAKES: [(&str, &str); 12] = [
+const MISTAKES: [(&str, &str); 15] = [
+    ("first(from % group)", "first(0)"),
+    ("token(from / group)", "token((from + group - 1) / group)"),
+    ("mine * group : 0;\n    int all", "(mine + WARP_ROWS) * group : 0;\n    int all"),
     ("key < visible[e / 2] ?", "key <= visible[e / 2] ?"),
     ("args.lse[at] * math::LOG2_E", "args.lse[at]"),
     ("sum.y * math::LOG2_E", "sum.y"),

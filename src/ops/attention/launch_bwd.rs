@@ -19,6 +19,9 @@ const OWNED: usize = 128;
 /// Keys of a stage of dQ; rows of a stage of dK and dV.
 const STAGE: usize = 64;
 
+/// Query heads of a group, at most: what [`inverse`] divides exactly.
+const MOST_HEADS: usize = 1 << 15;
+
 const QUERIES: ByDim = [
     (16, "attention_bwd_dq_hd16"),
     (32, "attention_bwd_dq_hd32"),
@@ -62,6 +65,8 @@ struct Args {
     wide: i32,
     scale: f32,
     scale_log2e: f32,
+    inverse: u32,
+    padding: u32,
 }
 
 /// `attention_window_bwd::Args` of kernels/attention_window_bwd.cu.
@@ -99,6 +104,12 @@ fn stages(dim: usize) -> usize {
     4 * shared_rows(STAGE, dim)
 }
 
+/// x with n / group = n x / 2^31 in whole numbers for n below group + OWNED: n x / 2^31 is less than n / 2^31 above
+/// n / group, which lacks at least 1 / group to the next whole number.
+fn inverse(group: usize) -> u32 {
+    (1u32 << 31).div_ceil(group as u32)
+}
+
 /// Bytes of `attention_window_bwd::Smem`: four operands, dS, and two numbers a row.
 fn window_smem(dim: usize) -> usize {
     4 * shared_rows(WINDOW, dim) + shared_rows(WINDOW, WINDOW) + 2 * 4 * WINDOW
@@ -120,6 +131,8 @@ pub(super) fn bwd(
     let sequences = operands.cu_seqlens.rows() - 1;
     let tokens = operands.qkv.rows();
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
+    let few = heads.group() <= MOST_HEADS;
+    check::that(op, few, "at most 32768 query heads a key head on a GPU", heads.group().to_string())?;
     let Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta } = operands;
     let [qkv, out, dout, lse, cu_seqlens, dqkv, delta] =
         [qkv, out, dout, lse, cu_seqlens, dqkv, delta].map(|t| gpu.ptr(t));
@@ -150,6 +163,8 @@ pub(super) fn bwd(
         wide,
         scale,
         scale_log2e,
+        inverse: inverse(heads.group()),
+        padding: 0,
     };
     let kv = check::grid(op, heads.kv)?;
     let (kept, kernel) = by_dim(&QUERIES, heads.dim);
@@ -158,4 +173,19 @@ pub(super) fn bwd(
     let (kept, kernel) = by_dim(&KEYS, heads.dim);
     let grid = [slots(op, tokens, sequences, 1, OWNED)?, kv, 1];
     gpu.launch("attention_bwd", kernel, Launch::new(grid, THREADS, stages(kept) + 4 * STAGE * 4), &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_HEADS, OWNED, inverse};
+
+    #[test]
+    fn quotients_are_exact() {
+        for group in (1..200).chain([1000, 1001, MOST_HEADS - 1, MOST_HEADS]) {
+            let x = u64::from(inverse(group));
+            for n in 0..group + OWNED {
+                assert_eq!((n as u64 * x) >> 31, (n / group) as u64, "{n} / {group}");
+            }
+        }
+    }
 }
