@@ -16,6 +16,7 @@ mod eval;
 mod generate;
 mod jsonl;
 mod memory;
+mod plan;
 pub mod progress;
 mod recipe;
 mod report;
@@ -70,6 +71,8 @@ enum Command {
     Report(report::Args),
     /// Measure ops, a training step and rollouts beside what this machine can do at most
     Bench(bench::Args),
+    /// Say what a config takes on a card: memory, floors of a step's time, tokens a day, and what bounds them
+    Plan(plan::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),
     /// Say what works on this machine and what to do about what does not
@@ -89,6 +92,7 @@ impl Command {
             Command::Verify(args) => verify::run(args, context),
             Command::Report(args) => report::run(args, context),
             Command::Bench(args) => bench::run(args, context),
+            Command::Plan(args) => plan::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
         }

@@ -91,6 +91,11 @@ impl Job {
         })
     }
 
+    /// What passes keep, as [`Job::plan`] chose.
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
     /// Updates in all.
     pub fn total_steps(&self) -> u64 {
         self.total_steps

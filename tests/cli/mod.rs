@@ -5,6 +5,7 @@ mod errors;
 pub mod generate;
 mod help;
 mod jsonl;
+mod plan;
 mod recipe;
 mod score;
 pub(crate) mod training;

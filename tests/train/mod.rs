@@ -1,5 +1,6 @@
 mod checkpoint;
 mod heap;
 mod plan;
+mod rows;
 mod sft;
 pub mod tiny;

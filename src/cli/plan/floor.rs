@@ -1,0 +1,98 @@
+//! Floors of time: what work takes at least when every op runs at a card's ceiling.
+
+use serde_json::{Value, json};
+
+use super::gpus::Ceilings;
+use crate::device::Work;
+
+/// A part of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Floor {
+    /// Arithmetic.
+    pub flops: f64,
+    /// Traffic.
+    pub bytes: f64,
+    /// Seconds: of each op the longer of its arithmetic and its traffic.
+    pub seconds: f64,
+    /// Those of them in ops bound by arithmetic.
+    pub by_arithmetic: f64,
+}
+
+impl Floor {
+    /// Of one op.
+    pub fn of(flops: f64, bytes: f64, card: &Ceilings) -> Floor {
+        let (arithmetic, traffic) = (flops / card.flops, bytes / card.bytes);
+        let by_arithmetic = if arithmetic >= traffic { arithmetic } else { 0.0 };
+        Floor { flops, bytes, seconds: arithmetic.max(traffic), by_arithmetic }
+    }
+
+    /// Of ops one after another.
+    pub fn sum(work: &[Work], card: &Ceilings) -> Floor {
+        work.iter().map(|w| Floor::of(w.flops, w.bytes, card)).fold(Floor::default(), Floor::and)
+    }
+
+    /// Both.
+    pub fn and(self, other: Floor) -> Floor {
+        Floor {
+            flops: self.flops + other.flops,
+            bytes: self.bytes + other.bytes,
+            seconds: self.seconds + other.seconds,
+            by_arithmetic: self.by_arithmetic + other.by_arithmetic,
+        }
+    }
+
+    /// So many times.
+    pub fn times(self, n: f64) -> Floor {
+        Floor {
+            flops: self.flops * n,
+            bytes: self.bytes * n,
+            seconds: self.seconds * n,
+            by_arithmetic: self.by_arithmetic * n,
+        }
+    }
+
+    /// What bounds it, with its share of the time.
+    pub fn bound(&self) -> String {
+        let share = 100.0 * self.by_arithmetic / self.seconds.max(f64::MIN_POSITIVE);
+        if share >= 50.0 {
+            format!("arithmetic, {share:.0} % of the time")
+        } else {
+            format!("memory traffic, {:.0} % of the time", 100.0 - share)
+        }
+    }
+
+    /// `1.23 s   4.56 PFLOP   7.89 TB`.
+    pub fn text(&self) -> String {
+        format!("{:>10}  {:>9.3} PFLOP  {:>8.3} TB", seconds(self.seconds), self.flops / 1e15, self.bytes / 1e12)
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        json!({ "seconds": self.seconds, "flops": self.flops, "bytes": self.bytes, "bound": self.bound() })
+    }
+}
+
+/// Seconds with three figures or so.
+pub fn seconds(s: f64) -> String {
+    match s {
+        s if s < 1.0 => format!("{:.1} ms", s * 1e3),
+        s if s < 1000.0 => format!("{s:.2} s"),
+        s => format!("{:.2} h", s / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_op_takes_the_longer_of_the_two() {
+        let card = Ceilings { name: "a card", memory: 0, flops: 100.0, bytes: 10.0 };
+        let work = |flops, bytes| Work { op: "op", flops, bytes };
+        let floor = Floor::sum(&[work(200.0, 10.0), work(50.0, 10.0)], &card);
+        assert_eq!((floor.seconds, floor.by_arithmetic), (3.0, 2.0));
+        assert_eq!((floor.flops, floor.bytes), (250.0, 20.0));
+        assert_eq!(floor.bound(), "arithmetic, 67 % of the time");
+        assert_eq!(floor.times(2.0).seconds, 6.0);
+    }
+}

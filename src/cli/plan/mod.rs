@@ -1,0 +1,294 @@
+//! `omr plan`: memory, floors of time and what bounds them, for a config on a card, from the program's own code run on a
+//! device that only counts. No data and no weights are read: the model's config.json and the config's limits decide.
+
+mod floor;
+mod gpus;
+mod shapes;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use self::floor::Floor;
+use self::gpus::{Ceilings, Gpu};
+use super::memory;
+use super::progress::bytes;
+use super::{Context, Overrides};
+use crate::config::{self, RlConfig, SftConfig};
+use crate::device::{Kind, Plan, Region, Target};
+use crate::error::{Error, Result};
+use crate::model::{Levels, ModelConfig};
+use crate::rl;
+use crate::train::plan::{self, Planned};
+use crate::train::step::Sequence;
+
+/// Arguments of `omr plan`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Config file of `omr sft` or `omr rl`; its keys say which
+    config: PathBuf,
+    /// Cards
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    gpus: usize,
+    /// Kind of card
+    #[arg(long, value_enum, default_value = "h200")]
+    gpu: Gpu,
+    /// Tokens of a picture that a pack or a prompt has; 0 for text alone, else as large as the config's limits allow
+    #[arg(long, value_name = "N")]
+    image_tokens: Option<usize>,
+    /// JSON on stdout in place of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    overrides: Overrides,
+}
+
+/// Prints the plan to stdout.
+pub fn run(args: &Args, _: &Context) -> Result<()> {
+    if args.gpus != 1 {
+        let expected = "1: training sharded over cards is not built yet";
+        return Err(Error::input("--gpus", args.gpus.to_string(), expected));
+    }
+    let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
+    let page = match is_rl(&text) {
+        true => match args.overrides.load::<RlConfig>(Some(&args.config))? {
+            Some(config) => rl_page(args, &config)?,
+            None => return Ok(()),
+        },
+        false => match args.overrides.load::<SftConfig>(Some(&args.config))? {
+            Some(config) => sft_page(args, &config)?,
+            None => return Ok(()),
+        },
+    };
+    super::print(&if args.json { format!("{:#}\n", page.json()) } else { page.text() })
+}
+
+/// Whether a config's first keys are RL's rather than SFT's.
+fn is_rl(text: &str) -> bool {
+    let of = |keys: Vec<config::Key>| -> usize {
+        let first = |key: &config::Key| key.path.split('.').next().unwrap_or_default().to_owned();
+        let names: std::collections::BTreeSet<String> = keys.iter().map(first).collect();
+        let starts = |line: &&str| line.split_once(':').is_some_and(|(name, _)| names.contains(name));
+        text.lines().filter(starts).count()
+    };
+    of(config::keys::<RlConfig>()) > of(config::keys::<SftConfig>())
+}
+
+/// The model's configuration: of the directory the config names, or of `model/` beside the config.
+fn model_config(args: &Args, model: Option<&PathBuf>) -> Result<ModelConfig> {
+    let named = model.map(|dir| dir.join("config.json"));
+    let beside = args.config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
+    match named.filter(|path| path.exists()).or_else(|| beside.exists().then_some(beside.clone())) {
+        Some(path) => ModelConfig::load(&path),
+        None => {
+            let found = model.map_or("nothing".to_owned(), |dir| dir.display().to_string());
+            let expected = format!("a model directory with config.json (or {})", beside.display());
+            Err(Error::input("model", found, expected))
+        }
+    }
+}
+
+/// What is printed.
+struct Page {
+    stage: &'static str,
+    card: Ceilings,
+    model: ModelConfig,
+    parameters: usize,
+    assumes: String,
+    planned: Planned,
+    /// Lines about memory besides the regions.
+    notes: Vec<(&'static str, String)>,
+    /// Parts of a step.
+    parts: Vec<(&'static str, Floor)>,
+    /// Tokens a step trains on, and those it generates.
+    tokens: [f64; 2],
+    limit: usize,
+}
+
+fn target(card: &Ceilings, max_memory_gib: Option<f64>) -> Target {
+    Target::gpu(Kind::Cuda).within(Some(card.budget())).within(plan::gib_to_bytes(max_memory_gib))
+}
+
+fn parameters(model: &ModelConfig, dtype: config::Dtype) -> Result<usize> {
+    let mut dev = crate::device::Device::count_for(Target::gpu(Kind::Cuda));
+    let dtype = crate::tensor::DType::of(dtype, Kind::Cuda);
+    Ok(crate::model::Model::empty(&mut dev, model.clone(), dtype)?.layout.num_weights())
+}
+
+fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
+    let card = args.gpu.ceilings();
+    let model = model_config(args, config.model.as_ref())?;
+    let length = config.packing_length;
+    if length > config.micro_batch_tokens {
+        let expected = format!("at least packing_length, which is {length}: a row of a pack's length has to fit");
+        return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+    }
+    let images = shapes::images(&model, args.image_tokens, config.image_max_pixels, length)?;
+    let input_ids = shapes::tokens(&model, &images, length);
+    let loss_mask = vec![true; length];
+    let sequence = Sequence { input_ids: &input_ids, images: &images, prompt_len: length, loss_mask: &loss_mask };
+    // As many packs as a micro-batch holds.
+    let count = config.micro_batch_tokens / length;
+    let optim = config.optim(config.max_steps.unwrap_or(1));
+    let batches = [vec![sequence; count]];
+    let planned = plan::sft(model.clone(), config, optim, target(&card, config.max_memory_gib), &batches)?;
+    let planned = planned.check("micro_batch_tokens and packing_length, or image_max_pixels")?;
+    let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
+    let passes = packs.div_ceil(count);
+    Ok(Page {
+        stage: "sft",
+        parameters: parameters(&model, config.dtype)?,
+        assumes: format!(
+            "an update of {packs} packs of {length} tokens, each one row{}",
+            shapes::described(&model, &images)
+        ),
+        parts: vec![
+            ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
+            ("update", Floor::sum(&planned.update, &card)),
+        ],
+        notes: Vec::new(),
+        tokens: [(packs * length) as f64, 0.0],
+        limit: config.save_total_limit,
+        card,
+        model,
+        planned,
+    })
+}
+
+fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
+    let card = args.gpu.ceilings();
+    let model = model_config(args, config.model.as_ref())?;
+    let (prompt, response) = (config.max_prompt_length, config.max_response_length);
+    if prompt + response > config.micro_batch_tokens {
+        let expected = format!("room for the longest prompt and response, {} tokens", prompt + response);
+        return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+    }
+    let images = shapes::images(&model, args.image_tokens, config.image_max_pixels, prompt)?;
+    let question = shapes::question(&model, &images, prompt)?;
+    let questions = vec![question; config.train_batch_size];
+    let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+    let target = target(&card, config.max_memory_gib);
+    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &questions)?;
+
+    let rollouts = shapes::Rollouts::new(&model, config, num_kv_blocks);
+    let sequences = config.train_batch_size * config.rollout.n;
+    let per_pass = (config.micro_batch_tokens / (prompt + response)).max(1);
+    let passes = sequences.div_ceil(per_pass) * config.ppo_epochs;
+    let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
+    Ok(Page {
+        stage: "rl",
+        parameters: parameters(&model, config.dtype)?,
+        assumes: format!(
+            "{sequences} rollouts of {prompt} + {response} tokens a step, all of full length{}",
+            shapes::described(&model, &images)
+        ),
+        notes: vec![("kv cache", rollouts.describe())],
+        parts: vec![
+            ("rollouts", rollouts.floor(&card)),
+            ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
+            ("updates", Floor::sum(&planned.update, &card).times(updates as f64)),
+        ],
+        tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
+        limit: config.save_total_limit,
+        card,
+        model,
+        planned,
+    })
+}
+
+impl Page {
+    fn step(&self) -> Floor {
+        self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
+    }
+
+    /// Tokens a day, trained on and generated.
+    fn per_day(&self) -> [f64; 2] {
+        self.tokens.map(|tokens| tokens / self.step().seconds * 86_400.0)
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |name: &str, text: &str| {
+            out.push_str(&format!("{name:<14}{text}\n"));
+        };
+        let Planned { memory, levels, .. } = &self.planned;
+        let card = &self.card;
+        line("job", &format!("{} on one {}", self.stage, card.name));
+        line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
+        line("assumes", &self.assumes);
+        let budget = self.planned.budget.map_or(String::new(), |b| format!(" of {} the run may take", bytes(b as u64)));
+        line("memory", &format!("{}{budget}", bytes(memory.total() as u64)));
+        for (region, meaning) in REGIONS {
+            line(&format!("  {}", region.name()), &format!("{:>10}  {meaning}", bytes(memory.bytes(region) as u64)));
+        }
+        line("  kept", &memory::levels(levels, &self.model));
+        for (name, text) in &self.notes {
+            line(&format!("  {name}"), text);
+        }
+        line("disk", &disk(memory, self.limit));
+        line("step", &format!("{}  (floor)", self.step().text()));
+        for (name, floor) in &self.parts {
+            line(&format!("  {name}"), &floor.text());
+        }
+        line("bound", &self.step().bound());
+        let [trained, generated] = self.per_day();
+        let generated = if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
+        line("tokens a day", &format!("at most {} trained on{generated}", millions(trained)));
+        out.push_str(&format!(
+            "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s, each op\n\
+             the longer of the two, nothing between them.\n",
+            card.flops / 1e12,
+            card.bytes / 1e12
+        ));
+        out
+    }
+
+    fn json(&self) -> Value {
+        let regions: Map<String, Value> = Region::ALL
+            .iter()
+            .map(|&region| (region.name().to_owned(), json!(self.planned.memory.bytes(region))))
+            .collect();
+        let parts: Map<String, Value> =
+            self.parts.iter().map(|(name, floor)| ((*name).to_owned(), floor.json())).collect();
+        let Levels { text, vision, replay_tower } = self.planned.levels;
+        let [trained, generated] = self.per_day();
+        json!({
+            "job": self.stage,
+            "gpu": self.card.name,
+            "gpus": 1,
+            "parameters": self.parameters,
+            "memory": { "total": self.planned.memory.total(), "budget": self.planned.budget, "regions": regions },
+            "kept": {
+                "text": { "inputs": text.inputs.min(self.model.num_hidden_layers), "all_but_gate_up": text.all_but_gate_up },
+                "vision": { "inputs": vision.inputs.min(self.model.vision_config.depth),
+                    "all_but_gate_up": vision.all_but_gate_up.min(self.model.vision_config.depth) },
+                "replay_tower": replay_tower,
+            },
+            "disk": (self.limit + 1) * checkpoint(&self.planned.memory),
+            "floor": { "step": self.step().json(), "parts": parts },
+            "tokens_a_day": { "trained": trained, "generated": generated },
+        })
+    }
+}
+
+const REGIONS: [(Region, &str); 4] = [
+    (Region::Weights, "bf16, padded"),
+    (Region::State, "moments and low halves of the weights"),
+    (Region::Overlay, "gradients and activations; in RL the key cache lies there, too"),
+    (Region::Workspace, "gradients of activations and scratch"),
+];
+
+/// Bytes of a checkpoint: weights and optimizer state.
+fn checkpoint(memory: &Plan) -> usize {
+    memory.bytes(Region::Weights) + memory.bytes(Region::State)
+}
+
+/// What checkpoints take on disk.
+fn disk(memory: &Plan, limit: usize) -> String {
+    let one = checkpoint(memory) as u64;
+    format!("{} for {limit} checkpoints of {} and one being written", bytes(one * (limit as u64 + 1)), bytes(one))
+}
+
+fn millions(tokens: f64) -> String {
+    if tokens >= 1e9 { format!("{:.2} B", tokens / 1e9) } else { format!("{:.1} M", tokens / 1e6) }
+}

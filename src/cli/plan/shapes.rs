@@ -1,0 +1,137 @@
+//! Made-up inputs of the sizes a config allows, and the floor of rollouts.
+
+use std::sync::Arc;
+
+use super::floor::Floor;
+use super::gpus::Ceilings;
+use crate::config::RlConfig;
+use crate::data::Row;
+use crate::engine::Prompt;
+use crate::engine::ask::Question;
+use crate::error::{Error, Result};
+use crate::image::{ImageInput, Processor};
+use crate::model::ModelConfig;
+use crate::ops::attend::BLOCK;
+
+/// Tokens around a picture: it is opened and closed, and at least one is left to be predicted.
+const AROUND: usize = 4;
+
+/// One picture of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow; none of 0.
+pub fn images(
+    model: &ModelConfig,
+    wanted: Option<usize>,
+    max_pixels: Option<usize>,
+    room: usize,
+) -> Result<Vec<Arc<ImageInput>>> {
+    let vision = &model.vision_config;
+    let side = vision.patch_size * vision.spatial_merge_size;
+    let most = room.saturating_sub(AROUND);
+    let [h, w] = match wanted {
+        Some(tokens) if tokens > most => {
+            let expected = format!("at most {most}, in {room} tokens");
+            return Err(Error::input("--image-tokens", tokens.to_string(), expected));
+        }
+        // Exactly so many, as nearly square as they divide.
+        Some(tokens) => {
+            let h = (1..=tokens.isqrt()).rev().find(|h| tokens % h == 0).unwrap_or(0);
+            [h, tokens.checked_div(h).unwrap_or(0)]
+        }
+        None => {
+            let pixels = max_pixels.unwrap_or(Processor::default().max_pixels as usize);
+            let tokens = (pixels / (side * side)).min(most);
+            let h = tokens.isqrt();
+            [h, tokens.checked_div(h).unwrap_or(0)]
+        }
+    };
+    if h * w == 0 {
+        return Ok(Vec::new());
+    }
+    let merge = vision.spatial_merge_size as u32;
+    let grid_thw = [1, h as u32 * merge, w as u32 * merge];
+    Ok(vec![Arc::new(ImageInput { grid_thw, frames: 1, pixels: vec![0; h * w * side * side * 3] })])
+}
+
+/// `, one picture of N tokens in each`.
+pub fn described(model: &ModelConfig, images: &[Arc<ImageInput>]) -> String {
+    let merge = model.vision_config.spatial_merge_size as u32;
+    match images.first() {
+        Some(image) => format!(", with one picture of {} tokens", image.tokens(merge)),
+        None => ", text alone".to_owned(),
+    }
+}
+
+/// `length` tokens with `images`.
+pub fn tokens(model: &ModelConfig, images: &[Arc<ImageInput>], length: usize) -> Vec<u32> {
+    let merge = model.vision_config.spatial_merge_size as u32;
+    let mut ids = Vec::with_capacity(length);
+    for image in images {
+        ids.push(model.vision_start_token_id);
+        ids.extend(std::iter::repeat_n(model.image_token_id, image.tokens(merge)));
+        ids.push(model.vision_end_token_id);
+    }
+    ids.resize(length, 0);
+    ids
+}
+
+/// A question of `length` tokens.
+pub fn question(model: &ModelConfig, images: &[Arc<ImageInput>], length: usize) -> Result<Question> {
+    let prompt = Prompt::new(model, &tokens(model, images, length), images)?;
+    Ok(Question { row: Row::default(), prompt: Arc::new(prompt) })
+}
+
+/// A step's rollouts, all of full length.
+pub struct Rollouts {
+    prompts: f64,
+    n: f64,
+    prompt: f64,
+    response: f64,
+    /// Rollouts that decode at once.
+    batch: f64,
+    kv_tokens: usize,
+    /// Weights a token passes.
+    weights: f64,
+    /// Bytes of a token's keys and values.
+    kv_bytes: f64,
+}
+
+impl Rollouts {
+    /// Of `config` with so many blocks of keys; none: as many as can be used.
+    pub fn new(model: &ModelConfig, config: &RlConfig, num_kv_blocks: Option<usize>) -> Rollouts {
+        let (d, f, h) = (model.hidden_size, model.intermediate_size, model.head_dim());
+        let (q, kv) = (model.num_attention_heads * h, model.num_key_value_heads * h);
+        let layer = d * (q + 2 * kv) + q * d + 3 * d * f;
+        let r = &config.rollout;
+        let length = config.max_prompt_length + config.max_response_length;
+        let blocks = num_kv_blocks.unwrap_or(length.div_ceil(BLOCK) * r.max_num_seqs);
+        let kv_tokens = blocks * BLOCK;
+        let shared = if r.enable_prefix_caching { r.n } else { 1 };
+        // What a rollout holds on average: its part of the prompt, half of its response.
+        let held = config.max_prompt_length as f64 / shared as f64 + config.max_response_length as f64 / 2.0;
+        let at_once = (kv_tokens as f64 / held).floor().max(1.0);
+        Rollouts {
+            prompts: config.train_batch_size as f64,
+            n: r.n as f64,
+            prompt: config.max_prompt_length as f64,
+            response: config.max_response_length as f64,
+            batch: at_once.min(r.max_num_seqs as f64).min((config.train_batch_size * r.n) as f64),
+            kv_tokens,
+            weights: (model.num_hidden_layers * layer + model.vocab_size * d) as f64,
+            kv_bytes: (model.num_hidden_layers * 2 * kv * 2) as f64,
+        }
+    }
+
+    /// Prompts once each; then steps of `batch` tokens that read all weights and the keys of their sequences.
+    pub fn floor(&self, card: &Ceilings) -> Floor {
+        let prefill = Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, card);
+        let sequences = self.prompts * self.n;
+        let steps = sequences * self.response / self.batch;
+        let keys = (self.prompt + self.response / 2.0) * self.kv_bytes;
+        let step = Floor::of(2.0 * self.weights * self.batch, 2.0 * self.weights + self.batch * keys, card);
+        prefill.and(step.times(steps))
+    }
+
+    /// For people.
+    pub fn describe(&self) -> String {
+        format!("{} tokens in blocks of {BLOCK}: {} rollouts at once on average", self.kv_tokens, self.batch)
+    }
+}

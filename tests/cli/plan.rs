@@ -1,0 +1,48 @@
+//! `omr plan` as users run it.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::training::{failure, run};
+
+fn config(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    root.join("configs/openmmreasoner-7b").join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_plan_says_memory_time_and_bound() {
+    let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=2"];
+    let sft = config("sft.yaml");
+    let args = [&["plan", &sft, "--gpu", "h200", "--image-tokens", "256"][..], &small].concat();
+    let (code, text, stderr) = run(&args);
+    assert_eq!(code, 0, "{stderr}");
+    println!("{text}");
+    for part in ["sft on one H200", "8.292 B parameters", "with one picture of 256 tokens", "bound", "tokens a day"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (code, text, stderr) = run(&[&args[..], &["--json"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let regions = plan["memory"]["regions"].as_object().unwrap();
+    let sum: u64 = regions.values().map(|bytes| bytes.as_u64().unwrap()).sum();
+    assert_eq!(Some(sum), plan["memory"]["total"].as_u64());
+    // Two passes of 2,048 tokens, each with 3 x 14.14 GFLOP of matrices and 3.5 x 0.41 of attention over 2,048 tokens,
+    // and one more product over the vocabulary; an eighth of them with 5.2 GFLOP of tower three times (its full attention
+    // goes over 1,024 patches only).
+    let flops = plan["floor"]["step"]["flops"].as_f64().unwrap();
+    let by_hand = 4096.0 * (3.0 * 14.14e9 + 1.09e9 + 3.5 * 0.41e9) + 512.0 * 3.0 * 5.2e9;
+    assert!((flops / by_hand - 1.0).abs() < 0.01, "{flops:e} of {by_hand:e}");
+}
+
+#[test]
+fn what_cannot_be_planned_is_one_error() {
+    let sft = config("sft.yaml");
+    failure(&["plan", &sft, "--gpus", "8"], 2, &["--gpus", "sharded over cards is not built yet"]);
+    let small = ["packing_length=256", "micro_batch_tokens=256", "--gpu", "l40s"];
+    failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "micro_batch_tokens"]);
+    let rl = config("rl.yaml");
+    failure(&["plan", &rl, "micro_batch_tokens=1000"], 2, &["micro_batch_tokens", "32792 tokens"]);
+    failure(&["plan", &sft, "learning_rat=1"], 2, &["learning_rat"]);
+}

@@ -1,0 +1,252 @@
+//! The plans of the 7B on one card beside hand calculation: 61,440 tokens of fine-tuning, 32,792 of RL, one picture of
+//! 5,350 tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
+use omr::data::Row;
+use omr::device::{Kind, Plan, Region, Target};
+use omr::engine::Prompt;
+use omr::engine::ask::Question;
+use omr::error::Error;
+use omr::image::ImageInput;
+use omr::model::{Keep, Levels, ModelConfig, Stack};
+use omr::rl;
+use omr::train::plan::{self, Training};
+use omr::train::sft;
+use omr::train::step::Sequence;
+
+/// Width, MLP, q + k + v, heads, vocabulary, layers of the decoder.
+const D: usize = 3584;
+const F: usize = 18_944;
+const QKV: usize = 4608;
+const HEADS: usize = 28;
+const V: usize = 152_064;
+const L: usize = 28;
+/// Width, heads, blocks of the tower. Its MLP of 3,420 is padded to 3,424 rows (32s) and 3,456 columns (64s).
+const C: usize = 1280;
+const VISION_HEADS: usize = 16;
+const BLOCKS: usize = 32;
+const VF: usize = 3424;
+const VF_COLUMNS: usize = 3456;
+const BF16: usize = 2;
+const F32: usize = 4;
+/// Tensors lie on multiples of 256 bytes, and a few hold a number or two.
+const ALIGNED: usize = 1 << 20;
+
+fn model() -> ModelConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+    ModelConfig::load(&path).unwrap()
+}
+
+/// Elements as they lie in memory.
+fn elements() -> usize {
+    let layer = 2 * D + QKV * D + QKV + D * D + 2 * F * D + D * F;
+    let text = L * layer + D + 2 * V * D;
+    let mlp = 2 * VF * C + 2 * VF + C * VF_COLUMNS + C;
+    let block = 2 * C + 3 * C * C + 3 * C + C * C + C + mlp;
+    // A patch has 3 x 2 x 14 x 14 = 1,176 numbers, padded to 1,216; the merger joins four.
+    let merger = C + (4 * C) * (4 * C) + 4 * C + D * 4 * C + D;
+    text + BLOCKS * block + merger + C * 1216
+}
+
+/// Bytes of a token's activations in a layer at each level: (out, two norms with 1/rms, qkv, attention with the logsumexp
+/// of its heads, the sum after it, product, gate and up), (out, qkv, attention, sum), (out, attention).
+fn layer(keep: Keep) -> usize {
+    let attention = BF16 * D + F32 * HEADS;
+    match keep {
+        Keep::All => BF16 * (4 * D + QKV + 3 * F) + 2 * F32 + attention,
+        Keep::AllButGateUp => BF16 * (2 * D + QKV) + attention,
+        Keep::Inputs => BF16 * D + attention,
+    }
+}
+
+/// What a replayed layer has on top of what it kept.
+fn replayed(keep: Keep) -> usize {
+    match keep {
+        Keep::All => 0,
+        // One block after the other: a norm, gate, up and product.
+        Keep::AllButGateUp => BF16 * (D + 3 * F) + F32,
+        Keep::Inputs => layer(Keep::All) - layer(Keep::Inputs),
+    }
+}
+
+/// Of a token below all layers: its id four times (itself, its place, two of the segments), the embedding, the
+/// rotation's tables.
+const BELOW: usize = 4 * 4 + BF16 * D + F32 * 128;
+
+/// Of a token above them: the last norm; of a target: row number, id, row, log-prob, logsumexp and its gradient.
+fn above(tokens: usize, targets: usize) -> usize {
+    (BF16 * D + F32) * tokens + (BF16 * D + 5 * 4) * targets
+}
+
+fn near(found: usize, by_hand: usize, what: &str) {
+    println!("{what}: {found} bytes, {by_hand} by hand");
+    assert!(found.abs_diff(by_hand) <= ALIGNED, "{what}: {found} bytes, {by_hand} by hand");
+}
+
+fn sft_config(tokens: usize) -> SftConfig {
+    SftConfig { dtype: Dtype::Bf16, packing_length: tokens, micro_batch_tokens: tokens, ..SftConfig::default() }
+}
+
+/// A card with so many GiB for the run.
+fn card(gib: usize) -> Target {
+    Target::gpu(Kind::Cuda).within(Some(gib << 30))
+}
+
+/// Overlay of one pass over one sequence, gradients included, at each of `levels`.
+fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) -> Vec<usize> {
+    let config = sft_config(input_ids.len());
+    let mut training = Training::new(model(), config.dtype, config.optim(1), Target::gpu(Kind::Cuda)).unwrap();
+    let (mut grads, _) = training.gradients().unwrap();
+    let Training { mut dev, model, .. } = training;
+    near(dev.high_water().bytes(Region::Weights), BF16 * elements(), "weights");
+    near(dev.high_water().bytes(Region::Overlay), F32 * elements(), "gradients");
+    let loss_mask = vec![true; input_ids.len()];
+    let sequence = Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask };
+    let overlay = |&levels: &Levels| {
+        dev.reset_high_water();
+        sft::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels).unwrap();
+        dev.high_water().bytes(Region::Overlay)
+    };
+    levels.iter().map(overlay).collect()
+}
+
+#[test]
+fn tokens_61440_at_each_level() {
+    let t = 61_440;
+    let keeps = [Keep::All, Keep::AllButGateUp, Keep::Inputs];
+    let found = overlays(&vec![0; t], &[], &keeps.map(Levels::from));
+    for (keep, found) in keeps.into_iter().zip(found) {
+        // Either at the end of the forward or when the last layer is replayed, which is when most others are still kept.
+        let kept = (BELOW + L * layer(keep)) * t;
+        let by_hand = F32 * elements() + kept + (replayed(keep) * t).max(above(t, t - 1));
+        near(found, by_hand, &format!("{keep:?}"));
+    }
+    // facts: 145.7 GB of activations for 32,768 tokens when all is kept.
+    assert_eq!((layer(Keep::All) * 32_768 * L) / 100_000_000, 1457);
+}
+
+#[test]
+fn states_in_fp32_leave_no_room_for_61440_tokens_on_one_card() {
+    // Per parameter 2 bytes of weight, 2 of its low half, 4 of each moment and 4 of gradient: 16 bytes, 123.6 GiB, as
+    // padded a little more. Of 139 GiB 15 are left; inputs and attention of 61,440 tokens alone take 23.
+    assert_eq!(16 * elements() / (1 << 30), 123);
+    assert_eq!(L * layer(Keep::Inputs) * 61_440 / (1 << 30), 23);
+    let plan = |tokens: usize, gib: usize| {
+        let config = sft_config(tokens);
+        let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
+        let sequence = Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask };
+        plan::sft(model(), &config, config.optim(1), card(gib), &[vec![sequence]]).unwrap()
+    };
+    let refused = plan(61_440, 139).check("this").unwrap_err();
+    let Error::Input { place, hint, .. } = refused else { panic!("{refused}") };
+    assert_eq!((place.as_str(), hint.unwrap().as_str()), ("memory", "lower this"));
+
+    // 8,192 tokens: what is left for layers when gradients of the widest point (gate, up, product, two rows) lie in
+    // the workspace is shared by layers that keep all and layers that do not.
+    let t = 8192;
+    let planned = plan(t, 139);
+    near(planned.memory.bytes(Region::State), 10 * elements(), "moments and low halves");
+    let workspace = BF16 * (3 * F + 2 * D) * t;
+    let least = planned.memory.bytes(Region::Workspace);
+    assert!(least >= workspace && least < workspace * 5 / 4, "{least} of {workspace}");
+    let left = (139 << 30) - 16 * elements() - least - BELOW * t - above(t, t - 1);
+    let saved = layer(Keep::All) - layer(Keep::AllButGateUp);
+    let replay = (L * layer(Keep::All) * t - left).div_ceil(saved * t);
+    let Levels { text, .. } = planned.levels;
+    println!("{t} tokens: {text:?}, by hand {replay} layers all but gate and up");
+    // One layer less that keeps less is the other way to the same memory.
+    let fewer = Stack { inputs: 0, all_but_gate_up: replay };
+    assert!(text == fewer || text.inputs + text.all_but_gate_up == replay - 1, "{text:?}");
+    assert!(planned.memory.total() <= 139 << 30);
+}
+
+#[test]
+fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
+    let (prompt, response) = (4096, 28_696);
+    let rollout =
+        RolloutConfig { n: 16, max_num_seqs: 1024, max_num_batched_tokens: 33_792, ..RolloutConfig::default() };
+    let config = RlConfig {
+        dtype: Dtype::Bf16,
+        train_batch_size: 128,
+        ppo_mini_batch_size: 128,
+        max_prompt_length: prompt,
+        max_response_length: response,
+        micro_batch_tokens: 33_792,
+        rollout,
+        ..RlConfig::default()
+    };
+    let text =
+        Question { row: Row::default(), prompt: Arc::new(Prompt::new(&model(), &vec![0; prompt], &[]).unwrap()) };
+    let allowed = vec![u32::MAX; V / 32];
+    let plan = |blocks: Option<usize>, target: Target| -> (Plan, Levels, Option<usize>) {
+        let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
+        let config = RlConfig { rollout, ..config.clone() };
+        let (planned, blocks) = rl::plan::rl(model(), &config, target, &allowed, &vec![text.clone(); 128]).unwrap();
+        (planned.memory, planned.levels, blocks)
+    };
+    // A block: keys and values of 128 tokens, 4 heads of 128, 28 layers; one block more takes the keys of padding. In
+    // it a token has 57,344 bytes.
+    let block = L * 2 * 128 * 4 * 128 * BF16;
+    assert_eq!(block / 128, 57_344);
+
+    // Without a limit: 1,024 sequences of 257 blocks each, which no card has, beside one response's gradients.
+    let full = 1024 * (prompt + response).div_ceil(128);
+    let (memory, levels, blocks) = plan(None, Target::gpu(Kind::Cuda));
+    near(memory.bytes(Region::Overlay), (full + 1) * block, "the whole cache");
+    assert_eq!((levels, blocks), (Levels::default(), None));
+    // A small cache lies where the update lies. Rows of the response have an entropy as well, and its gradient.
+    let t = prompt + response;
+    let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
+    let by_hand = F32 * elements() + (BELOW + L * layer(Keep::All)) * t + above(t, response);
+    let found = memory.bytes(Region::Overlay);
+    println!("update: {found} bytes, {by_hand} by hand");
+    assert!(found.abs_diff(by_hand) <= ALIGNED + 64 * response, "{found} bytes, {by_hand} by hand");
+
+    // With 160 GiB a response's update has 20 GiB for what layers keep, and between updates all of the overlay is cache.
+    let (memory, levels, blocks) = plan(None, card(160));
+    let (total, overlay) = (memory.total(), memory.bytes(Region::Overlay));
+    println!("of 160 GiB {total} bytes, overlay {overlay}, {levels:?}, {blocks:?} blocks");
+    assert!(total <= 160 << 30 && total + 2 * block > 160 << 30);
+    assert!(levels.text.inputs + levels.text.all_but_gate_up > 0);
+    near(overlay, (blocks.unwrap() + 1) * block, "the cache that fits");
+}
+
+#[test]
+fn a_picture_of_5350_tokens_is_replayed_in_the_room_of_the_text() {
+    // 100 x 214 patches, four of which make a token.
+    let patches = 100 * 214;
+    let picture = Arc::new(ImageInput { grid_thw: [1, 100, 214], frames: 1, pixels: vec![0; patches * 14 * 14 * 3] });
+    let rows = picture.tokens(2);
+    assert_eq!((rows, picture.grid_thw), (5350, [1, 100, 214]));
+    let mut ids = vec![151_652];
+    ids.extend(vec![151_655; rows]);
+    ids.extend([151_653, 0]);
+    let t = ids.len();
+    let tower = |replay_tower: bool, vision: Keep| Levels { replay_tower, vision: vision.into(), ..Levels::default() };
+    let levels = [tower(false, Keep::All), tower(true, Keep::All), tower(true, Keep::Inputs)];
+    let found = overlays(&ids, &[picture], &levels);
+
+    // A patch of a block: out, two norms, sum (and 1/rms twice), qkv, attention (and 16 logsumexps), product, gate, up.
+    let block = BF16 * (4 * C + 3 * C + C + 3 * VF) + 2 * F32 + F32 * VISION_HEADS;
+    let least = BF16 * 2 * C + F32 * VISION_HEADS;
+    // Around the blocks: the patch embedding and its window order; the last norm; of a token the merger's 5,120 before
+    // and after GELU, its 3,584.
+    let around = (BF16 * 3 * C + F32) * patches + BF16 * (2 * 4 * C + D) * rows;
+    // What lasts: pixels, rotations of 40 angles, two orders of the tokens; the merged rows with their places.
+    let lasts = (14 * 14 * 3 + F32 * 80) * patches + (2 * 4 + BF16 * D + 4) * rows;
+    // Ids, places, embedding; the text above has tables, layers and the rest.
+    let below = F32 * elements() + (16 + BF16 * D) * t + lasts;
+    let text = (F32 * 128 + L * layer(Keep::All)) * t + above(t, t - 1);
+    // 1.3 MB a patch, 28 GB in all.
+    let kept = BLOCKS * block * patches + around;
+    assert_eq!(kept / 1_000_000_000, 28);
+    near(found[0], below + kept + text, "tower kept");
+    // Replayed when the text has gone: the larger of the two.
+    near(found[1], below + text.max(kept), "tower replayed");
+    let replay = BLOCKS * least * patches + block * patches - least * patches;
+    assert!(replay + around < text);
+    near(found[2], below + text, "tower and blocks replayed");
+}
