@@ -25,6 +25,7 @@ mod linear_logprob;
 mod linear_logprob_bwd;
 mod math;
 mod model;
+mod model_bwd;
 mod paged_attention;
 mod patch_embed;
 mod policy_loss;

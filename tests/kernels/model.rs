@@ -17,7 +17,8 @@ use crate::golden::hf::{Case, Golden, Run, forward, max_diff, models, mutations}
 /// Of the order differences found on the CPU.
 pub const TIMES: f64 = 4.0;
 
-fn cpu() -> Device {
+/// The CPU.
+pub fn cpu() -> Device {
     Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
 }
 
@@ -37,7 +38,7 @@ impl Order {
     pub const ALL: [Order; 3] = [Order::Reversed, Order::Halves, Order::EvenFirst];
 
     /// The channel of `n` that comes at place `k`.
-    fn at(self, k: usize, n: usize) -> usize {
+    pub fn at(self, k: usize, n: usize) -> usize {
         let half = n.div_ceil(2);
         match self {
             Order::Reversed => n - 1 - k,
@@ -49,7 +50,7 @@ impl Order {
 }
 
 /// Which axes of a tensor are reordered: rows, and columns in groups of this many.
-fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
+pub fn reordered(name: &str, columns: usize, vision_hidden: usize) -> (bool, Option<usize>) {
     let ends = |suffixes: &[&str]| suffixes.iter().any(|s| name.ends_with(s));
     if ends(&["embed_tokens.weight", "lm_head.weight", "_proj.weight", "qkv.weight"]) && !name.contains("mlp") {
         return if name.ends_with("o_proj.weight") { (true, None) } else { (false, Some(columns)) };

@@ -1,6 +1,6 @@
 //! Gradients of every parameter: norms, sums, probes, and whole tensors where they are stored.
 
-use omr::model::{Grads, Inputs, Model};
+use omr::model::{Grads, Inputs, Keep, Model};
 use omr::tensor::DType;
 use serde_json::Value;
 
@@ -21,7 +21,7 @@ fn compare(
 ) {
     let mark = dev.mark(omr::device::Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
-    loss_and_gradients(dev, model, inputs, targets, &mut grads);
+    loss_and_gradients(dev, model, inputs, targets, Keep::All, &mut grads);
     let want = listed["grads"].as_object().unwrap();
     let mut seen = 0;
     let mut square_sum = 0.0;
@@ -80,8 +80,7 @@ fn gradients_agree() {
                 continue;
             }
             count += 1;
-            let whole = listed.with_extension("safetensors");
-            let whole = whole.exists().then(|| Tensors::read(&whole));
+            let whole = golden.gradients(&name);
             let batch = pack(&golden.config, &cases);
             compare(&model, &mut dev, &batch, (&json(&listed), whole.as_ref()), &name, &mut largest);
         }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan};
 use omr::image::{ImageInput, Processor};
-use omr::model::{Grads, Inputs, Keep, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
+use omr::model::{Grads, Inputs, Keep, Levels, LogProbs, Mode, Model, ModelConfig, Policy, Tape};
 use omr::tensor::{DType, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -109,6 +109,12 @@ impl Golden {
         Case { name: name.into(), tensors, images, loss: entry["loss"].as_f64().unwrap() }
     }
 
+    /// Every gradient of a case or pack in f32, where they are stored.
+    pub(crate) fn gradients(&self, name: &str) -> Option<Tensors> {
+        let path = self.dir.join(format!("cases/{name}.grads.safetensors"));
+        path.exists().then(|| Tensors::read(&path))
+    }
+
     /// A picture or video whose processed values are in `pixels.safetensors`, back to bytes.
     fn image(&self, name: &str) -> Arc<ImageInput> {
         let listed = self.index["images"].as_array().into_iter().flatten().chain([&self.index["video"]]);
@@ -175,7 +181,7 @@ impl Case {
 }
 
 /// Several cases as one pack: inputs and targets.
-fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
+pub(crate) fn pack(config: &ModelConfig, cases: &[Case]) -> (Inputs, Vec<(u32, u32)>) {
     let ids: Vec<Vec<u32>> = cases.iter().map(Case::input_ids).collect();
     let sequences: Vec<(&[u32], &[Arc<ImageInput>])> =
         ids.iter().zip(cases).map(|(ids, case)| (&ids[..], &case.images[..])).collect();
@@ -222,14 +228,15 @@ fn logprobs(
 }
 
 /// Loss (the mean over targets of -logprob) and its gradients, added to `grads`.
-fn loss_and_gradients(
+pub(crate) fn loss_and_gradients(
     dev: &mut Device,
     model: &Model,
     inputs: &Inputs,
     targets: &[(u32, u32)],
+    keep: impl Into<Levels>,
     grads: &mut Grads,
 ) -> f64 {
-    let mut tape = Tape::new(dev, Mode::train(Keep::All));
+    let mut tape = Tape::new(dev, Mode::train(keep));
     let hidden = model.forward(&mut tape, dev, inputs).unwrap();
     let lp = logprobs(dev, model, &mut tape, hidden, targets);
     let values: Vec<f32> = dev.read(lp.logprob.tensor).unwrap();
