@@ -4,13 +4,13 @@
 mod truth;
 
 use half::bf16;
-use omr::device::{Device, Kind, Region, Target};
+use omr::device::{Device, Region, Target};
 use omr::ops::linear_logprob::{self, WAVE_BYTES};
 use omr::ops::matmul::Order;
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
-use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits};
+use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
 use truth::{Sum, half_ulp, row, truth, wide};
 
 /// (T, V, K): one token, none; T around its tiles; V of one id, off the wave, the segment, the bitmap's word and a copy
@@ -202,7 +202,8 @@ fn the_f64_gradients_are_slopes() {
 #[test]
 fn the_cpu_is_a_reordering_away() {
     for (shape, temperature) in [((1, 300, 64), 0.7), ((37, 1300, 100), 0.5), ((130, 200, 136), 0.7)] {
-        let c = exact(shape, temperature);
+        let mut c = exact(shape, temperature);
+        c.dw.fill(0.0);
         let (dhidden_sums, dw_sums) = truth(&c);
         let mut host = cpu();
         let saved = forward(&mut host, &c).unwrap();
@@ -225,7 +226,7 @@ fn the_cpu_is_a_reordering_away() {
         // Chains of hundreds of terms differ by some 2^-21 of their size, a bf16 is 2^-8 wide.
         assert!(share > 0.97);
         if c.t == 1 {
-            // One product a chain, exact: no order.
+            // One product a chain, exact.
             equal("dw", &got_dw, &dw).unwrap();
         }
     }
@@ -318,7 +319,7 @@ fn what_is_counted_is_what_is_taken() {
             run(&mut dev, &c, bytes).map(|_| ()).unwrap_or(());
             dev.high_water()
         };
-        let counted = run(Device::count_for(Target::gpu(Kind::Emu)));
+        let counted = run(Device::count_for(Target::gpu(kind())));
         assert_eq!(format!("{counted:?}"), format!("{:?}", run(emu())));
     }
 }
@@ -327,7 +328,7 @@ fn what_is_counted_is_what_is_taken() {
 fn no_plan_holds_all_gradients_of_logits() {
     let (v, k) = (152_064, 3584);
     for t in [1000, 32_768, 131_072] {
-        let mut dev = Device::count_for(Target::gpu(Kind::Emu));
+        let mut dev = Device::count_for(Target::gpu(kind()));
         let mut matrix = |dtype, dims: &[usize]| blank(&mut dev, dtype, dims);
         let (hidden, dhidden) = (matrix(DType::Bf16, &[t, k]), matrix(DType::Bf16, &[t, k]));
         let (data, dw) = (matrix(DType::Bf16, &[v * k]), matrix(DType::F32, &[v * k]));
@@ -346,6 +347,9 @@ fn no_plan_holds_all_gradients_of_logits() {
 
 #[test]
 fn shared_memory_has_no_bank_conflicts() {
+    if skipped("bank conflicts") {
+        return;
+    }
     for t in [8, 64, 130] {
         let (mut dev, c) = (emu(), case((t, 300, 136), true, 0.7));
         let saved = forward(&mut dev, &c).unwrap();
