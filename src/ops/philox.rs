@@ -37,7 +37,7 @@ pub enum Purpose {
     Teacher = 5,
     /// Sampling noise; counter: (prompt, rollout, position, id / 4).
     Noise = 6,
-    /// Stochastic rounding.
+    /// Stochastic rounding; counter: (element / 4, parameter, what is rounded).
     Rounding = 7,
     /// Which prompts a step of RL takes.
     Rollout = 8,

@@ -113,7 +113,9 @@ impl Optimizer {
         Ok(StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 })
     }
 
-    /// The state as files; see [`files`].
+    /// The state as files `optim-0000i-of-0000n.safetensors`. f32 moments (`NAME.m`, `NAME.v`), low halves (`NAME.lo`
+    /// i16) and counts (`NAME.step` u32 `[1]`) go by Hugging Face name and shape, unpadded; moments of fewer bits flat, in
+    /// the parameter's own element order, which the files' headers note with the settings.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>) -> Vec<OutFile> {
         files::outgoing(layout, &self.states, &self.kept)
     }
