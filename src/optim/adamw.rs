@@ -79,6 +79,10 @@ impl Optimizer {
     /// gradient are neither moved nor decayed. When the norm is not finite no weight and no moment changes, only the
     /// count of updates; the caller is to stop.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
+        dev.range(format_args!("optimizer"), |dev| self.apply(dev, layout, grads, lr))
+    }
+
+    fn apply(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
         let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
         grad_norm::fwd(dev, &touched, self.config.max_grad_norm as f32, self.norm)?;
         let clip = self.norm.slice(1, 3);

@@ -105,10 +105,8 @@ impl Trainer {
     /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
         dev.finish_readback()?;
-        let stats = dev.range(format_args!("optimizer"), |dev| {
-            self.optimizer.step(dev, &self.model.layout, grads, lr)?;
-            self.optimizer.stats(dev)
-        })?;
+        self.optimizer.step(dev, &self.model.layout, grads, lr)?;
+        let stats = self.optimizer.stats(dev)?;
         if !stats.finite {
             return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });
         }

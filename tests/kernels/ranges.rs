@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use omr::device::Device;
 use omr::image::ImageInput;
-use omr::model::{Keep, Model, Policy};
+use omr::config::SftConfig;
+use omr::model::{Grads, Keep, Model, Policy};
+use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::step;
 
@@ -64,14 +66,142 @@ loss
   linear_logprob_fold
 ";
 
-/// The ranges that `work` opens, one a line, two spaces deeper inside another.
+/// The ranges that `work` opens, one a line, two spaces deeper inside another; the same again is counted.
 fn tree(dev: &mut Device, work: impl FnOnce(&mut Device)) -> String {
     dev.driver().unwrap().profiler(true).unwrap();
     work(dev);
     dev.driver().unwrap().profiler(false).unwrap();
-    let line = |(depth, name): &(usize, String)| format!("{}{name}\n", "  ".repeat(*depth));
-    emulator(dev).ranges().iter().map(line).collect()
+    let mut lines: Vec<(String, usize)> = Vec::new();
+    for (depth, name) in emulator(dev).ranges() {
+        let line = "  ".repeat(*depth) + name;
+        match lines.last_mut() {
+            Some((last, count)) if *last == line => *count += 1,
+            _ => lines.push((line, 1)),
+        }
+    }
+    let counted = |(line, count): &(String, usize)| match count {
+        1 => format!("{line}\n"),
+        count => format!("{line} x {count}\n"),
+    };
+    lines.iter().map(counted).collect()
 }
+
+/// The rest of the step: backward and the update.
+const BACKWARD: &str = "\
+backward
+  linear_logprob_dz_m16
+  linear_wgrad_m64
+  linear_dgrad_chain_m16
+  rows_scatter_add
+  rms_norm_bwd
+  rms_norm_dgamma
+  rms_norm_dgamma_sum
+  text.layer 1
+    linear_dgrad_m16
+    linear_wgrad_m64
+    swiglu_bwd
+    linear_dgrad_m16
+    linear_wgrad_m64
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+    linear_dgrad_m16
+    linear_wgrad_m64
+    attention_bwd_dq_hd16
+    attention_bwd_dkv_hd16
+    rope_pairs
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+  text.layer 0
+    linear_dgrad_m16
+    linear_wgrad_m64
+    swiglu_bwd
+    linear_dgrad_m16
+    linear_wgrad_m64
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+    linear_dgrad_m16
+    linear_wgrad_m64
+    attention_bwd_dq_hd16
+    attention_bwd_dkv_hd16
+    rope_pairs
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+  rows_gather
+  rows_scatter
+  rows_scatter_add
+  linear_dgrad_m16
+  linear_wgrad_m64
+  linear_dbias
+  gelu_bwd
+  linear_dgrad_m16
+  linear_wgrad_m64
+  linear_dbias
+  rms_norm_bwd
+  rms_norm_dgamma
+  rms_norm_dgamma_sum
+  vision.block 1
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    swiglu_bwd
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    attention_window_bwd_hd16
+    rope_vectors
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+  vision.block 0
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    swiglu_bwd
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    attention_window_bwd_hd16
+    rope_vectors
+    linear_dgrad_m16
+    linear_wgrad_m64
+    linear_dbias
+    rms_norm_bwd
+    rms_norm_dgamma
+    rms_norm_dgamma_sum
+  rows_scatter_add
+  patch_rows
+  linear_wgrad_m64
+  embedding_bwd
+optimizer
+  grad_norm_squares x 43
+  grad_norm_finish
+  adamw_bf16 x 43
+";
 
 /// 2 x 4 patches: two tokens.
 fn picture() -> Arc<ImageInput> {
@@ -99,4 +229,27 @@ fn a_forward_pass_shows_its_parts_layers_and_kernels() {
     let again = step::forward(&mut dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
     again.discard(&mut dev);
     assert_eq!(emulator(&mut dev).ranges().len(), recorded, "recorded with the profiler off");
+}
+
+#[test]
+fn a_training_step_shows_its_way_back_and_the_update() {
+    if skipped("which ranges were opened") {
+        return;
+    }
+    let mut dev = emu();
+    let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
+    let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
+    let mask = [true; 6];
+    let sequence = step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask };
+    let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optim(1)).unwrap();
+    let found = tree(&mut dev, |dev| {
+        let pass = step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
+        let dlog_prob = vec![-0.2; pass.log_prob.len()];
+        pass.backward(dev, &mut grads, &dlog_prob, None).unwrap();
+        optimizer.step(dev, &model.layout, &grads, 1e-4).unwrap();
+    });
+    let (forward, back) = found.split_at(found.find("backward").unwrap());
+    assert_eq!(forward, FORWARD);
+    assert_eq!(back, BACKWARD);
 }
