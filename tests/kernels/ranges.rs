@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use omr::config::SftConfig;
 use omr::device::Device;
 use omr::image::ImageInput;
-use omr::config::SftConfig;
 use omr::model::{Grads, Keep, Model, Policy};
 use omr::optim::Optimizer;
 use omr::tensor::DType;

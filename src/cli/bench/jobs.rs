@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::gpu_ops::{DRAWN, normals};
 use super::ops::label;
 use super::{Case, Job};
 use crate::config::{LrSchedulerType, OptimConfig, OptimizerName};
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::image::ImageInput;
@@ -17,18 +18,38 @@ use crate::optim::Optimizer;
 use crate::tensor::DType;
 use crate::train::step::{self, Sequence};
 
-/// Rows of a batch, and prompts of a round.
-const ROWS: usize = 32;
-/// Tokens of a training row.
-const ROW_LEN: usize = 64;
-const PROMPT_LEN: usize = 24;
-const ROLLOUTS: usize = 8;
-const NEW_TOKENS: usize = 24;
+/// How much a job does.
+#[derive(Clone, Copy)]
+pub(super) struct Amount {
+    /// Rows of a batch, and prompts of a round.
+    rows: usize,
+    /// Tokens of a training row.
+    row_len: usize,
+    /// Tokens of a prompt.
+    prompt_len: usize,
+    rollouts: usize,
+    new_tokens: usize,
+}
+
+impl Amount {
+    /// As `bench/peers` does it on the CPU.
+    pub const CPU: Amount = Amount { rows: 32, row_len: 64, prompt_len: 24, rollouts: 8, new_tokens: 24 };
+
+    /// What fills a card, and what the emulator does in a minute.
+    pub fn of(kind: Kind) -> Amount {
+        match kind {
+            Kind::Cuda => Amount { rows: 16, row_len: 1024, prompt_len: 512, rollouts: 16, new_tokens: 128 },
+            Kind::Emu => Amount { rows: 2, row_len: 16, prompt_len: 12, rollouts: 2, new_tokens: 4 },
+            Kind::Cpu => Amount::CPU,
+        }
+    }
+}
+
 /// Patches of a picture of 56 x 28 pixels, and the tokens they make.
 const PATCHES: usize = 8;
 const IMAGE_TOKENS: usize = 2;
 
-/// The models of `bench/peers/models.py`, and the released one.
+/// The models of `bench/peers/models.py`, the released one, and one of its widths that is small enough for any state.
 #[derive(Clone, Copy, clap::ValueEnum)]
 pub(super) enum Shape {
     /// The digits recipe's
@@ -39,6 +60,9 @@ pub(super) enum Shape {
     /// Qwen2.5-VL-7B
     #[value(name = "7b")]
     B7,
+    /// Four layers and eight vision blocks of Qwen2.5-VL-7B
+    #[value(name = "7b-slice")]
+    Slice,
 }
 
 impl Shape {
@@ -47,6 +71,7 @@ impl Shape {
             Shape::Digits => "digits",
             Shape::M22 => "22m",
             Shape::B7 => "7b",
+            Shape::Slice => "7b-slice",
         }
     }
 
@@ -55,8 +80,9 @@ impl Shape {
             Shape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
             Shape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
             Shape::B7 => ([3584, 28, 18944, 28, 4], [1280, 32, 3420, 16], 152_064),
+            Shape::Slice => ([3584, 4, 18944, 28, 4], [1280, 8, 3420, 16], 152_064),
         };
-        let released = matches!(self, Shape::B7);
+        let released = matches!(self, Shape::B7 | Shape::Slice);
         let whole_frames: Vec<usize> = (0..depth).filter(|block| !released || block % 8 == 7).collect();
         let half: usize = hidden / heads / 2;
         let section = [half / 4, half * 3 / 8, half * 3 / 8];
@@ -106,10 +132,35 @@ fn parameters(model: &Model) -> usize {
     model.layout.pieces().map(|(_, _, piece)| piece.len()).sum()
 }
 
-/// Forward, backward, clipping and AdamW on 2,048 tokens.
-pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result<Case> {
+/// A model of random weights. Where kernels run they are drawn once and repeated: a card has them in seconds, and its
+/// matrix units do not run the faster for it.
+fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
+    if !dev.kind().is_gpu() {
+        return Model::init(dev, config, dtype, 1);
+    }
+    let model = Model::empty(dev, config, dtype)?;
+    let drawn = normals::<half::bf16>(DRAWN, model.config.initializer_range as f32);
+    for param in &model.layout.params {
+        if param.is_matrix {
+            let flat = param.tensor.reshape(&[param.tensor.len()]);
+            for from in (0..flat.len()).step_by(DRAWN) {
+                let part = flat.slice(from, flat.len().min(from + DRAWN));
+                dev.write(part, &drawn[..part.len()])?;
+            }
+        } else if !param.name().ends_with(".bias") {
+            param.fill::<half::bf16>(dev, param.tensor, |_, _, out| out.fill(1.0))?;
+        }
+    }
+    Ok(model)
+}
+
+/// Forward, backward, clipping and AdamW.
+pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
-    let model = Model::init(dev, config.clone(), dtype, 1)?;
+    let Amount { rows: count, row_len, .. } = amount;
+    let model = random_model(dev, config.clone(), dtype)?;
+    // At the released size nothing larger fits a card.
+    let released = matches!(shape, Shape::B7);
     let optim = OptimConfig {
         learning_rate: 1e-4,
         lr_scheduler_type: LrSchedulerType::Constant,
@@ -120,31 +171,32 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
         adam_beta2: 0.999,
         adam_epsilon: 1e-8,
         max_grad_norm: 1.0,
-        optim: OptimizerName::AdamwTorch,
+        optim: if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch },
         bf16_stochastic_round: false,
         seed: 1,
     };
     let mut optimizer = Optimizer::new(dev, &model.layout, optim)?;
     let mut grads = Grads::new(dev, &model.layout)?;
-    let rows: Vec<Vec<u32>> = (0..ROWS).map(|r| row(&config, r, ROW_LEN)).collect();
-    let pictures: Vec<[Arc<ImageInput>; 1]> = (0..ROWS).map(|r| [picture(r)]).collect();
-    let flops = 3.0 * flops(&model, ROWS * ROW_LEN, ROWS);
+    let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
+    let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
+    let flops = 3.0 * flops(&model, count * row_len, count);
     let parameters = parameters(&model);
+    let keep = if released { Keep::Inputs } else { Keep::All };
     Ok(Case {
         name: "train-step",
-        shape: format!("{}, {ROWS} rows x {ROW_LEN}", shape.name()),
+        shape: format!("{}, {count} rows x {row_len}", shape.name()),
         dtype: label(dtype),
         flops,
         // AdamW alone: weight, both moments and the gradient.
         bytes: (parameters * 7 * 4) as f64,
-        job: Some(Job { parameters, tokens: ROWS * ROW_LEN }),
+        job: Some(Job { parameters, tokens: count * row_len }),
         run: Box::new(move |dev| {
-            let mask = [true; ROW_LEN];
-            let sequence = |(ids, images)| Sequence { input_ids: ids, images, prompt_len: ROW_LEN, loss_mask: &mask };
+            let mask = vec![true; row_len];
+            let sequence = |(ids, images)| Sequence { input_ids: ids, images, prompt_len: row_len, loss_mask: &mask };
             let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
             grads.zero(dev)?;
-            let pass = step::forward(dev, &model, &sequences, Policy::default(), Keep::All, false)?;
+            let pass = step::forward(dev, &model, &sequences, Policy::default(), keep, false)?;
             let targets = pass.log_prob.len();
             pass.backward(dev, &mut grads, &vec![-1.0 / targets as f32; targets], None)?;
             optimizer.step(dev, &model.layout, &grads, 1e-4)
@@ -152,28 +204,29 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape) -> Result
     })
 }
 
-/// 32 prompts with a picture, 8 rollouts each of 24 tokens.
-pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape) -> Result<Case> {
+/// Rollouts of prompts with a picture.
+pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
-    let model = Model::init(dev, config.clone(), dtype, 1)?;
+    let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
+    let model = random_model(dev, config.clone(), dtype)?;
     let mut requests = Vec::new();
-    for r in 0..ROWS {
+    for r in 0..count {
         requests.push(Request {
-            prompt: Arc::new(Prompt::new(&config, &row(&config, r, PROMPT_LEN), &[picture(r)])?),
-            n: ROLLOUTS,
+            prompt: Arc::new(Prompt::new(&config, &row(&config, r, prompt_len), &[picture(r)])?),
+            n: rollouts,
             sampling: SamplingParams::default(),
-            max_tokens: NEW_TOKENS,
+            max_tokens: new_tokens,
             stop_token_ids: Arc::from([]),
             noise: r as u32,
         });
     }
-    let limits = EngineConfig { vision_rows: ROWS * IMAGE_TOKENS, ..EngineConfig::new(PROMPT_LEN + NEW_TOKENS) };
-    let tokens = ROWS * (PROMPT_LEN + ROLLOUTS * NEW_TOKENS);
-    let (flops, bytes) = (flops(&model, tokens, ROWS), 0.0);
-    let job = Job { parameters: parameters(&model), tokens: ROWS * ROLLOUTS * NEW_TOKENS };
+    let limits = EngineConfig { vision_rows: count * IMAGE_TOKENS, ..EngineConfig::new(prompt_len + new_tokens) };
+    let tokens = count * (prompt_len + rollouts * new_tokens);
+    let (flops, bytes) = (flops(&model, tokens, count), 0.0);
+    let job = Job { parameters: parameters(&model), tokens: count * rollouts * new_tokens };
     Ok(Case {
         name: "generate",
-        shape: format!("{}, {ROWS} x {ROLLOUTS} x {NEW_TOKENS}", shape.name()),
+        shape: format!("{}, {count} x {rollouts} x {new_tokens}", shape.name()),
         dtype: label(dtype),
         flops,
         bytes,
@@ -197,7 +250,7 @@ mod tests {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
         for make in [train_step, generate] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
-            let mut case = make(&mut dev, DType::F32, Shape::Digits).unwrap();
+            let mut case = make(&mut dev, DType::F32, Shape::Digits, Amount::CPU).unwrap();
             for _ in 0..2 {
                 (case.run)(&mut dev).unwrap();
             }

@@ -2,6 +2,8 @@
 
 mod decode;
 mod emu;
+mod gpu;
+mod gpu_ops;
 mod jobs;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
@@ -27,7 +29,7 @@ use crate::tensor::DType;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
-    /// emulator's own speed
+    /// emulator's own speed. With --device cuda or emu: ops (all of them, also when left out), step, decode
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out
@@ -108,6 +110,9 @@ const MEMORY: usize = 3 << 30;
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.names == [emu::NAME] {
         return emu::run(args, context);
+    }
+    if context.kind().is_gpu() {
+        return gpu::run(args, context);
     }
     let wanted = choose(&args.names)?;
     context.say(&format!(

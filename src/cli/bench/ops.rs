@@ -1,7 +1,7 @@
 //! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
 //! 64, 2,048 tokens a pack.
 
-use super::jobs::{self, Shape};
+use super::jobs::{self, Amount, Shape};
 use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
@@ -81,8 +81,9 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
             "sample" => out.push(Box::new(move |dev| decode::sample_fwd(dev, dtype))),
             "train-step" | "generate" => {
                 let job = if name == "generate" { jobs::generate } else { jobs::train_step };
+                let amount = Amount::CPU;
                 for &shape in shapes {
-                    out.push(Box::new(move |dev| job(dev, dtype, shape)));
+                    out.push(Box::new(move |dev| job(dev, dtype, shape, amount)));
                 }
             }
             "adamw" => {

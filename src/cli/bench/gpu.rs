@@ -1,0 +1,212 @@
+//! Ops and whole jobs by kernels: each launch timed by events, behind a write that empties the L2, with the clock the
+//! card ran at meanwhile. On the emulator it is the same code on tiny shapes, whose times say nothing of a card.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::jobs::{self, Amount, Shape};
+use super::ops::Make;
+use super::{Args, Case, Job, gpu_ops};
+use crate::cli::Context;
+use crate::cli::progress::bytes;
+use crate::data::whole;
+use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream};
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
+
+/// All ops.
+const OPS: &str = "ops";
+/// A training step, and a round of rollouts.
+const STEP: &str = "step";
+const DECODE: &str = "decode";
+
+/// Bytes written between two launches: more than any L2.
+const FLUSH: usize = 256 << 20;
+/// Repetitions at least, and on the emulator at most.
+const REPETITIONS: usize = 5;
+
+/// Measures and prints a table; the figures so far are in the JSON file after each case.
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let kind = context.kind();
+    let mut out =
+        format!("{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz");
+    let mut rows = Vec::new();
+    for make in chosen(args, kind)? {
+        let row = measured(&make, args.seconds, context)?;
+        out.push_str(&line(&row));
+        context.say(line(&row).trim_end());
+        rows.push(row);
+        if let Some(file) = &args.json {
+            let record = json!({"version": env!("CARGO_PKG_VERSION"), "device": kind.name(), "rows": rows});
+            whole::write(file, record.to_string().as_bytes())?;
+        }
+    }
+    crate::cli::print(&out)
+}
+
+/// The cases asked for. Errors on a name that is none.
+fn chosen(args: &Args, kind: Kind) -> Result<Vec<Make>> {
+    let names = if args.names.is_empty() { vec![OPS.to_owned()] } else { args.names.clone() };
+    let mut out: Vec<Make> = Vec::new();
+    for name in names {
+        let (begin, amount) = (out.len(), Amount::of(kind));
+        let shape = args.model_shape.unwrap_or(if kind == Kind::Cuda { Shape::B7 } else { Shape::Digits });
+        match name.as_str() {
+            STEP => out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount))),
+            DECODE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
+            name => {
+                let fits = |op: &str| name == OPS || op.starts_with(name);
+                out.extend(gpu_ops::cases(kind).into_iter().filter(|(op, _)| fits(op)).map(|(_, make)| make));
+            }
+        }
+        if out.len() == begin {
+            return Err(Error::input("omr bench", name, "ops, step, decode or the first part of an op's name"));
+        }
+    }
+    Ok(out)
+}
+
+/// One case on a device of its own; what has no kernel or no room is a row that says so.
+fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
+    let target = context.target();
+    let mut counting = Device::count_for(target);
+    let mut case = make(&mut counting)?;
+    let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "flops": case.flops,
+        "bytes": case.bytes, "data": "normal"});
+    counting.take(Region::State, FLUSH)?;
+    if let Err(error) = (case.run)(&mut counting) {
+        row["skipped"] = error.to_string().into();
+        return Ok(row);
+    }
+    let plan = counting.high_water();
+    row["memory"] = plan.total().into();
+    if let Some(memory) = target.memory.filter(|&memory| plan.total() > memory) {
+        let skipped = format!("takes {} of {}", bytes(plan.total() as u64), bytes(memory as u64));
+        row["skipped"] = skipped.into();
+        return Ok(row);
+    }
+    match timed(make, &plan, seconds, context) {
+        Ok(times) => {
+            row["ours_ms"] = times.median.into();
+            row["min_ms"] = times.min.into();
+            row["max_ms"] = times.max.into();
+            row["repetitions"] = times.repetitions.into();
+            row["clock_mhz"] = times.clock.into();
+            if let Some(Job { parameters, tokens }) = case.job {
+                row["parameters"] = parameters.into();
+                row["tokens"] = tokens.into();
+                row["tokens_per_sec"] = (tokens as f64 / times.median * 1e3).into();
+            }
+        }
+        Err(error) => row["skipped"] = error.to_string().into(),
+    }
+    Ok(row)
+}
+
+/// Milliseconds of the repetitions.
+struct Times {
+    min: f64,
+    median: f64,
+    max: f64,
+    repetitions: usize,
+    clock: Option<u32>,
+}
+
+fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Times> {
+    let mut dev = context.device(plan)?;
+    let card = dev.kind() == Kind::Cuda;
+    let mut case = make(&mut dev)?;
+    let flush = dev.alloc(Region::State, DType::U8, &[if card { FLUSH } else { 64 }])?;
+    let no_driver = || Error::Failed("omr bench: not a GPU".into());
+    let events = {
+        let driver = dev.driver().ok_or_else(no_driver)?;
+        [driver.event()?, driver.event()?]
+    };
+    once(&mut case, &mut dev, flush, events)?;
+    let clock = if card { Clock::start() } else { None };
+    driver(&mut dev)?.profiler(card)?;
+    let (begun, mut times) = (Instant::now(), Vec::new());
+    while times.len() < REPETITIONS || card && begun.elapsed().as_secs_f64() < seconds {
+        times.push(once(&mut case, &mut dev, flush, events)?);
+        if !card && times.len() == 2 {
+            break;
+        }
+    }
+    driver(&mut dev)?.profiler(false)?;
+    times.sort_by(f64::total_cmp);
+    let repetitions = times.len();
+    Ok(Times {
+        min: times[0],
+        median: times[repetitions / 2],
+        max: times[repetitions - 1],
+        repetitions,
+        clock: clock.and_then(Clock::mhz),
+    })
+}
+
+fn driver(dev: &mut Device) -> Result<&mut dyn Driver> {
+    dev.driver().ok_or_else(|| Error::Failed("omr bench: not a GPU".into()))
+}
+
+/// Milliseconds of one repetition.
+fn once(case: &mut Case, dev: &mut Device, flush: Tensor, [before, after]: [Event; 2]) -> Result<f64> {
+    // The launches are queued while the card still writes, so the host's part does not count.
+    dev.fill_zero(flush)?;
+    driver(dev)?.record(before, Stream::COMPUTE)?;
+    (case.run)(dev)?;
+    driver(dev)?.record(after, Stream::COMPUTE)?;
+    Ok(f64::from(driver(dev)?.elapsed_ms(before, after)?))
+}
+
+/// A question for the card's clock, asked while it works.
+struct Clock(Child);
+
+impl Clock {
+    /// None without nvidia-smi.
+    fn start() -> Option<Clock> {
+        let query = ["--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"];
+        let child = Command::new("nvidia-smi").args(query).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        child.ok().map(Clock)
+    }
+
+    fn mhz(self) -> Option<u32> {
+        let said = self.0.wait_with_output().ok()?.stdout;
+        String::from_utf8(said).ok()?.trim().parse().ok()
+    }
+}
+
+fn line(row: &Value) -> String {
+    let text = |key: &str| row[key].as_str().unwrap_or_default();
+    let head = format!("{:21} {:42}", text("name"), text("shape"));
+    let Some(ms) = row["ours_ms"].as_f64() else { return format!("{head} skipped: {}\n", text("skipped")) };
+    let number = |key: &str| row[key].as_f64().unwrap_or_default();
+    let (tflops, gigabytes) = (number("flops") / ms / 1e9, number("bytes") / ms / 1e6);
+    let tokens = row["tokens_per_sec"].as_f64().map_or_else(String::new, |t| format!("  {t:.0} tokens/s"));
+    format!(
+        "{head} {ms:9.3} {:9.3} {tflops:9.1} {gigabytes:9.1} {:8.0}{tokens}\n",
+        number("min_ms"),
+        number("clock_mhz")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Target;
+
+    /// What a card would be asked for takes no more memory than it has, and the names of the rows differ.
+    #[test]
+    fn the_cases_of_a_card_can_be_counted() {
+        let mut seen = std::collections::HashSet::new();
+        for (op, make) in gpu_ops::cases(Kind::Emu) {
+            let mut dev = Device::count_for(Target::gpu(Kind::Emu));
+            let mut case = make(&mut dev).unwrap();
+            (case.run)(&mut dev).unwrap();
+            assert!(case.name.starts_with(op) && case.bytes > 0.0, "{}", case.name);
+            assert!(seen.insert((case.name, case.shape.clone())), "{} {} twice", case.name, case.shape);
+        }
+        assert!(seen.len() > 25);
+    }
+}

@@ -1,0 +1,367 @@
+//! The GPU's ops at the shapes of the 7B (on a card) or at tiny ones (on the emulator), bf16, normal numbers.
+
+use half::bf16;
+
+use super::Case;
+use super::ops::{Make, bytes, zeros};
+use crate::device::{Device, Kind, Region};
+use crate::error::Result;
+use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
+use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::embedding::{self, Segments};
+use crate::ops::matmul::{Order, Weight};
+use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::philox::{Purpose, Random};
+use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use crate::ops::{attention, grad_norm, linear, linear_logprob, rms_norm, rope, swiglu};
+use crate::tensor::{DType, Elem, Tensor};
+
+/// Numbers drawn; larger tensors repeat them.
+pub const DRAWN: usize = 1 << 20;
+
+/// A model's widths, and how much of it is worked on at once.
+#[derive(Clone, Copy)]
+struct Widths {
+    tokens: usize,
+    hidden: usize,
+    intermediate: usize,
+    heads: Heads,
+    vocabulary: usize,
+    /// Tokens of the sequences that attention is measured on.
+    lengths: [usize; 2],
+    /// Patches of the vision tower in windows of 64, and its heads.
+    patches: usize,
+    vision: Heads,
+    /// Targets of the log-probs.
+    targets: usize,
+    /// A decode step: sequences, and keys of each.
+    sequences: usize,
+    keys: usize,
+    /// Parameters of the optimizer's ops.
+    parameters: usize,
+}
+
+const B7: Widths = Widths {
+    tokens: 8192,
+    hidden: 3584,
+    intermediate: 18_944,
+    heads: Heads { q: 28, kv: 4, dim: 128 },
+    vocabulary: 152_064,
+    lengths: [4096, 16_384],
+    patches: 16_384,
+    vision: Heads { q: 16, kv: 16, dim: 80 },
+    targets: 4096,
+    sequences: 256,
+    keys: 1536,
+    parameters: 1 << 28,
+};
+
+const TINY: Widths = Widths {
+    tokens: 48,
+    hidden: 64,
+    intermediate: 128,
+    heads: Heads { q: 4, kv: 2, dim: 16 },
+    vocabulary: 300,
+    lengths: [24, 48],
+    patches: 128,
+    vision: Heads { q: 2, kv: 2, dim: 16 },
+    targets: 20,
+    sequences: 3,
+    keys: 256,
+    parameters: 3000,
+};
+
+/// Every case with the first part of its name.
+pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
+    let s = if kind == Kind::Cuda { B7 } else { TINY };
+    let qkv = [s.heads.qkv_len(), s.hidden];
+    let o = [s.hidden, s.heads.q * s.heads.dim];
+    let gate_up = [2 * s.intermediate, s.hidden];
+    let down = [s.hidden, s.intermediate];
+    let mut out: Vec<(&'static str, Make)> = Vec::new();
+    for [n, k] in [qkv, o, gate_up, down] {
+        out.push(("linear", Box::new(move |dev| linear_fwd(dev, s.tokens, n, k))));
+        out.push(("linear", Box::new(move |dev| linear_dgrad(dev, s.tokens, n, k))));
+        out.push(("linear", Box::new(move |dev| linear_wgrad(dev, s.tokens, n, k))));
+    }
+    out.push(("linear", Box::new(move |dev| linear_fwd(dev, s.sequences, gate_up[0], gate_up[1]))));
+    out.push(("swiglu", Box::new(move |dev| swiglu_fwd(dev, s))));
+    out.push(("swiglu", Box::new(move |dev| swiglu_bwd(dev, s))));
+    for length in s.lengths {
+        let count = s.lengths[1] / length;
+        out.push(("attention", Box::new(move |dev| attention_fwd(dev, s.heads, count, length, true))));
+        out.push(("attention", Box::new(move |dev| attention_bwd(dev, s.heads, count, length, true))));
+    }
+    out.push(("attention", Box::new(move |dev| attention_fwd(dev, s.vision, s.patches / 64, 64, false))));
+    out.push(("attention", Box::new(move |dev| attention_bwd(dev, s.vision, s.patches / 64, 64, false))));
+    out.push(("rms_norm", Box::new(move |dev| rms_norm_fwd(dev, s))));
+    out.push(("rms_norm", Box::new(move |dev| rms_norm_bwd(dev, s))));
+    out.push(("rope", Box::new(move |dev| rope_fwd(dev, s))));
+    out.push(("embedding", Box::new(move |dev| embedding_fwd(dev, s))));
+    out.push(("embedding", Box::new(move |dev| embedding_bwd(dev, s))));
+    out.push(("linear_logprob", Box::new(move |dev| linear_logprob_fwd(dev, s))));
+    out.push(("linear_logprob", Box::new(move |dev| linear_logprob_bwd(dev, s))));
+    out.push(("adamw", Box::new(move |dev| adamw_step(dev, s, false))));
+    out.push(("adamw", Box::new(move |dev| adamw_step(dev, s, true))));
+    out.push(("grad_norm", Box::new(move |dev| grad_norm_fwd(dev, s))));
+    out.push(("paged_attention", Box::new(move |dev| paged_attention_fwd(dev, s))));
+    out.push(("sample", Box::new(move |dev| sample_fwd(dev, s))));
+    out
+}
+
+/// `len` normal numbers of about `scale`, the same ones again and again.
+pub fn normals<E: Elem>(len: usize, scale: f32) -> Vec<E> {
+    let mut random = Random::new(1, Purpose::Init, len as u64);
+    let drawn: Vec<E> = (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect();
+    drawn.iter().copied().cycle().take(len).collect()
+}
+
+fn random(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
+    dev.upload(Region::Overlay, &normals::<bf16>(dims.iter().product(), scale), dims)
+}
+
+fn weight(dev: &mut Device, n: usize, k: usize) -> Result<Weight> {
+    let order = Order::of(dev);
+    Ok(Weight { data: random(dev, &[order.len(DType::Bf16, n, k)], 0.02)?, order, n, k })
+}
+
+fn gradient(dev: &mut Device, n: usize, k: usize) -> Result<Tensor> {
+    let len = Order::of(dev).len(DType::Bf16, n, k);
+    zeros(dev, DType::F32, &[len])
+}
+
+fn case(
+    name: &'static str,
+    shape: String,
+    flops: f64,
+    bytes: f64,
+    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+) -> Result<Case> {
+    Ok(Case { name, shape, dtype: "bf16", flops, bytes, job: None, run: Box::new(run) })
+}
+
+fn linear_fwd(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
+    let (x, w, y) = (random(dev, &[t, k], 1.0)?, weight(dev, n, k)?, zeros(dev, DType::Bf16, &[t, n])?);
+    let moved = bytes(&[x, w.data, y]);
+    case("linear fwd", format!("[{t}, {k}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+        linear::fwd(dev, x, &w, None, None, y)
+    })
+}
+
+fn linear_dgrad(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
+    let (dy, w, dx) = (random(dev, &[t, n], 1.0)?, weight(dev, n, k)?, zeros(dev, DType::Bf16, &[t, k])?);
+    let moved = bytes(&[dy, w.data, dx]);
+    case("linear dgrad", format!("[{t}, {n}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+        linear::dgrad(dev, dy, &w, dx, false)
+    })
+}
+
+/// The gradient is read and written.
+fn linear_wgrad(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
+    let (x, dy, dw) = (random(dev, &[t, k], 1.0)?, random(dev, &[t, n], 1.0)?, gradient(dev, n, k)?);
+    let moved = bytes(&[x, dy, dw, dw]);
+    case("linear wgrad", format!("[{n}, {t}] x [{t}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+        linear::wgrad(dev, x, dy, dw, None)
+    })
+}
+
+fn swiglu_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (t, f, k) = (s.tokens, s.intermediate, s.hidden);
+    let (x, w) = (random(dev, &[t, k], 1.0)?, weight(dev, 2 * f, k)?);
+    let (gate_up, y) = (zeros(dev, DType::Bf16, &[t, 2 * f])?, zeros(dev, DType::Bf16, &[t, f])?);
+    let (flops, moved) = (4.0 * (t * f * k) as f64, bytes(&[x, w.data, gate_up, y]));
+    case("swiglu linear fwd", format!("[{t}, {k}] x [{}, {k}]", 2 * f), flops, moved, move |dev| {
+        linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
+    })
+}
+
+fn swiglu_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (t, f) = (s.tokens, s.intermediate);
+    let (gate_up, dy) = (random(dev, &[t, 2 * f], 1.0)?, random(dev, &[t, f], 1.0)?);
+    let dgate_up = zeros(dev, DType::Bf16, &[t, 2 * f])?;
+    case("swiglu bwd", format!("[{t}, {f}]"), 0.0, bytes(&[gate_up, dy, dgate_up]), move |dev| {
+        swiglu::bwd(dev, gate_up, dy, dgate_up)
+    })
+}
+
+/// Borders of `count` sequences of `length`, how they are called, and the arithmetic of one product over them.
+fn sequences(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<(Tensor, String, f64)> {
+    let ends: Vec<u32> = (0..=count).map(|i| (i * length) as u32).collect();
+    let pairs = count * if causal { length * (length + 1) / 2 } else { length * length };
+    let shape = format!("{count} x {length}, {}:{} x {}{}", h.q, h.kv, h.dim, if causal { ", causal" } else { "" });
+    Ok((dev.upload(Region::Overlay, &ends, &[ends.len()])?, shape, 2.0 * (pairs * h.q * h.dim) as f64))
+}
+
+fn attention_fwd(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<Case> {
+    let (borders, shape, product) = sequences(dev, h, count, length, causal)?;
+    let t = count * length;
+    let (qkv, out) = (random(dev, &[t, h.qkv_len()], 1.0)?, zeros(dev, DType::Bf16, &[t, h.q * h.dim])?);
+    let (lse, scale) = (zeros(dev, DType::F32, &[t, h.q])?, 1.0 / (h.dim as f32).sqrt());
+    case("attention fwd", shape, 2.0 * product, bytes(&[qkv, out, lse]), move |dev| {
+        attention::fwd(dev, qkv, borders, length, h, causal, scale, out, lse)
+    })
+}
+
+fn attention_bwd(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<Case> {
+    let (borders, shape, product) = sequences(dev, h, count, length, causal)?;
+    let t = count * length;
+    let (qkv, dout) = (random(dev, &[t, h.qkv_len()], 1.0)?, random(dev, &[t, h.q * h.dim], 1.0)?);
+    let (out, dqkv) = (zeros(dev, DType::Bf16, &[t, h.q * h.dim])?, zeros(dev, DType::Bf16, &[t, h.qkv_len()])?);
+    let (lse, scale) = (zeros(dev, DType::F32, &[t, h.q])?, 1.0 / (h.dim as f32).sqrt());
+    attention::fwd(dev, qkv, borders, length, h, causal, scale, out, lse)?;
+    case("attention bwd", shape, 5.0 * product, bytes(&[qkv, out, dout, lse, dqkv]), move |dev| {
+        attention::bwd(dev, qkv, out, dout, lse, borders, length, h, causal, scale, dqkv)
+    })
+}
+
+fn rms_norm_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (x, gamma) = (random(dev, &dims, 1.0)?, random(dev, &dims[1..], 1.0)?);
+    let (y, rstd) = (zeros(dev, DType::Bf16, &dims)?, zeros(dev, DType::F32, &dims[..1])?);
+    case("rms_norm fwd", format!("{dims:?}"), 0.0, bytes(&[x, gamma, y, rstd]), move |dev| {
+        rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)
+    })
+}
+
+fn rms_norm_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (x, gamma, dy) = (random(dev, &dims, 1.0)?, random(dev, &dims[1..], 1.0)?, random(dev, &dims, 1.0)?);
+    let (dx, rstd) = (zeros(dev, DType::Bf16, &dims)?, zeros(dev, DType::F32, &dims[..1])?);
+    let dgamma = zeros(dev, DType::F32, &dims[1..])?;
+    rms_norm::fwd(dev, x, gamma, 1e-6, dx, rstd)?;
+    case("rms_norm bwd", format!("{dims:?}"), 0.0, bytes(&[x, gamma, rstd, dy, dx, dgamma]), move |dev| {
+        rms_norm::bwd(dev, x, gamma, rstd, dy, dx, false, dgamma)
+    })
+}
+
+fn rope_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (t, h) = (s.tokens, s.heads);
+    let qkv = random(dev, &[t, h.qkv_len()], 1.0)?;
+    let table = normals::<f32>(t * h.dim / 2, 0.5);
+    let [cos, sin] = [dev.upload(Region::Overlay, &table, &[t, h.dim / 2])?; 2];
+    let turned = ((h.q + h.kv) * h.dim * t * qkv.dtype.size()) as f64;
+    case("rope fwd", format!("[{t}, {}]", h.qkv_len()), 0.0, 2.0 * turned + bytes(&[cos]), move |dev| {
+        rope::fwd(dev, qkv, cos, sin, h)
+    })
+}
+
+fn ids(s: Widths, count: usize) -> Vec<u32> {
+    (0..count).map(|t| (t * 7919 % s.vocabulary) as u32).collect()
+}
+
+fn embedding_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (w, y) = (weight(dev, s.vocabulary, s.hidden)?, zeros(dev, DType::Bf16, &dims)?);
+    let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
+    case("embedding fwd", format!("{dims:?}"), 0.0, bytes(&[y, y, ids]), move |dev| embedding::fwd(dev, ids, &w, y))
+}
+
+fn embedding_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let dims = [s.tokens, s.hidden];
+    let (dy, dw) = (random(dev, &dims, 1.0)?, gradient(dev, s.vocabulary, s.hidden)?);
+    let segments = Segments::upload(dev, Region::Overlay, &ids(s, s.tokens))?;
+    let ids = dev.upload(Region::Overlay, &ids(s, s.tokens), &[s.tokens])?;
+    // Rows of the gradient, f32, are read and written.
+    case("embedding bwd", format!("{dims:?}"), 0.0, 5.0 * bytes(&[dy]) + bytes(&[ids]), move |dev| {
+        embedding::bwd(dev, ids, &segments, dy, dw)
+    })
+}
+
+/// Hidden rows, the output matrix, targets, log-probs and log-sum-exps.
+fn head(dev: &mut Device, s: Widths) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {
+    let (hidden, w) = (random(dev, &[s.targets, s.hidden], 1.0)?, weight(dev, s.vocabulary, s.hidden)?);
+    let targets = dev.upload(Region::Overlay, &ids(s, s.targets), &[s.targets])?;
+    let [logprob, lse] = [zeros(dev, DType::F32, &[s.targets])?, zeros(dev, DType::F32, &[s.targets])?];
+    Ok((hidden, w, targets, logprob, lse))
+}
+
+fn product(s: Widths) -> (String, f64) {
+    let (t, n, k) = (s.targets, s.vocabulary, s.hidden);
+    (format!("[{t}, {k}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64)
+}
+
+fn linear_logprob_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
+    let (shape, flops) = product(s);
+    case("linear_logprob fwd", shape, flops, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
+        linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)
+    })
+}
+
+/// The logits again, then both gradients.
+fn linear_logprob_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (hidden, w, targets, logprob, lse) = head(dev, s)?;
+    let dlogprob = dev.upload(Region::Overlay, &normals::<f32>(s.targets, 1e-3), &[s.targets])?;
+    let dhidden = zeros(dev, DType::Bf16, &[s.targets, s.hidden])?;
+    let dw = gradient(dev, s.vocabulary, s.hidden)?;
+    linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)?;
+    let ((shape, flops), moved) = (product(s), bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw, dw]));
+    case("linear_logprob bwd", shape, 3.0 * flops, moved, move |dev| {
+        linear_logprob::bwd(dev, hidden, &w, None, 1.0, targets, lse, None, dlogprob, None, dhidden, dw)
+    })
+}
+
+fn adamw_step(dev: &mut Device, s: Widths, eight_bit: bool) -> Result<Case> {
+    let n = s.parameters;
+    let (w, lo) = (random(dev, &[n], 0.02)?, dev.zeros(Region::State, DType::I16, &[n])?);
+    let grad = dev.upload(Region::Overlay, &normals::<f32>(n, 1e-3), &[n])?;
+    let moments = if eight_bit {
+        let scales = n.div_ceil(code8::BLOCK);
+        let [m, v] = [(); 2].map(|()| -> Result<Coded> {
+            Ok(Coded { codes: zeros(dev, DType::U8, &[n])?, scales: zeros(dev, DType::F32, &[scales])? })
+        });
+        Moments::Code8 { m: m?, v: v? }
+    } else {
+        Moments::F32 { m: zeros(dev, DType::F32, &[n])?, v: zeros(dev, DType::F32, &[n])? }
+    };
+    let clip = dev.upload(Region::Overlay, &[1.0_f32, 1.0], &[2])?;
+    let hp = AdamW { lr: 1e-5, beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.01, step: 1, seed: 1, param: 0 };
+    let states: Vec<Tensor> = moments.tensors().into_iter().flatten().collect();
+    let moved = 2.0 * (bytes(&[w, lo]) + bytes(&states)) + bytes(&[grad]);
+    let name = if eight_bit { "adamw step, 8 bits" } else { "adamw step" };
+    case(name, format!("{n} parameters"), 0.0, moved, move |dev| {
+        adamw::step(dev, w, Some(lo), grad, moments, &hp, clip)
+    })
+}
+
+fn grad_norm_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let grad = dev.upload(Region::Overlay, &normals::<f32>(s.parameters, 1e-3), &[s.parameters])?;
+    let out = zeros(dev, DType::F32, &[3])?;
+    case("grad_norm fwd", format!("{} parameters", s.parameters), 0.0, bytes(&[grad]), move |dev| {
+        grad_norm::fwd(dev, &[grad], 1.0, out)
+    })
+}
+
+fn paged_attention_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (h, n, blocks) = (s.heads, s.sequences, s.keys / BLOCK);
+    let cache = KvCache {
+        k: random(dev, &[n * blocks, h.kv, BLOCK, h.dim], 1.0)?,
+        v: random(dev, &[n * blocks, h.kv, BLOCK, h.dim], 1.0)?,
+    };
+    let (qkv, out) = (random(dev, &[n, h.qkv_len()], 1.0)?, zeros(dev, DType::Bf16, &[n, h.q * h.dim])?);
+    // Blocks lie as they were given out, not one after another.
+    let tables: Vec<u32> = (0..n * blocks).map(|i| (i % blocks * n + i / blocks) as u32).collect();
+    let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
+    let rows: Vec<u32> = (0..=n as u32).collect();
+    let rows = dev.upload(Region::Overlay, &rows, &[n + 1])?;
+    let lengths = dev.upload(Region::Overlay, &vec![s.keys as u32; n], &[n])?;
+    let flops = 4.0 * (n * s.keys * h.q * h.dim) as f64;
+    let (shape, scale) = (format!("{n} x 1 of {} keys", s.keys), 1.0 / (h.dim as f32).sqrt());
+    case("paged_attention fwd", shape, flops, bytes(&[cache.k, cache.v, qkv, out]), move |dev| {
+        paged_attention::fwd(dev, qkv, &cache, tables, rows, lengths, h, scale, out)
+    })
+}
+
+fn sample_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let n = s.sequences;
+    let (hidden, w) = (random(dev, &[n, s.hidden], 1.0)?, weight(dev, s.vocabulary, s.hidden)?);
+    let (ids, logprob) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
+    let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
+    let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
+    let table = Draw::upload(dev, Region::Overlay, &draws)?;
+    let shape = format!("[{n}, {}] x [{}, {}]", s.hidden, s.vocabulary, s.hidden);
+    let flops = 2.0 * (n * s.vocabulary * s.hidden) as f64;
+    case("sample fwd", shape, flops, bytes(&[hidden, w.data, ids, logprob]), move |dev| {
+        sample::fwd(dev, hidden, &w, None, &draws, table, ids, logprob)
+    })
+}
