@@ -174,6 +174,15 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
 /// A number with a decimal comma and points or spaces between groups, the English way: `1.234,5` as `1234.5`.
 fn european(text: &str) -> Option<String> {
     let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    // A unit or a currency around it stays.
+    let from = text.find(|c: char| c.is_ascii_digit() || c == '-')?;
+    let to = text.rfind(|c: char| c.is_ascii_digit())? + 1;
+    let (head, tail) = (text.get(..from)?, text.get(to..)?);
+    let text = text.get(from..to)?;
+    let around = |t: &str| t.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '%' | '$' | '\\') || !c.is_ascii());
+    if !around(head) || !around(tail) {
+        return None;
+    }
     let (sign, plain) = text.strip_prefix('-').map_or(("", text), |t| ("-", t));
     let (whole, fraction) = plain.split_once(',').map_or((plain, None), |(w, f)| (w, Some(f)));
     let groups: Vec<&str> = whole.split(['.', ' ']).collect();
@@ -185,7 +194,7 @@ fn european(text: &str) -> Option<String> {
     };
     let known = groups.iter().all(|g| digits(g)) && (groups.len() == 1 || grouped) && sure;
     let point = fraction.map(|f| format!(".{f}")).unwrap_or_default();
-    known.then(|| format!("{sign}{}{point}", groups.concat()))
+    known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
 }
 
 /// Letters and digits of a formula with its indices on the line: `H_2O` as `H2O`.

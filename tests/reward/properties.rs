@@ -171,10 +171,41 @@ fn hostile_texts_take_bounded_work() {
         "1)".repeat(long),
         "\\frac{1}{2}+".repeat(megabyte / 12),
         "\\(x\\) and ".repeat(megabyte / 10),
+        "]1,2[ ".repeat(1_500),
+        "[0,1[ \\cup ".repeat(900),
+        "about ".repeat(50) + "5" + &" up".repeat(50),
+        "a loss of ".repeat(200) + "5",
+        "between 2 and ".repeat(100) + "5",
+        "\\int_0^1".repeat(20) + "(x+y+z+1)^{12}(x+y+z+2)^{11}" + &"\\,dx\\,dy\\,dz".repeat(7),
+        "\\int_0^x x^3 ".repeat(15) + "\\sin(x)" + &"dx".repeat(15),
+        "\\begin{cases}".to_owned() + &"x^2 & x<1\\\\".repeat(12) + "\\end{cases}",
+        "1+2+\\cdots+".repeat(100) + "n",
+        "(1 2 3)".repeat(1_000),
+        "5'6\" ".repeat(1_000),
+        "1,00,".repeat(1_500),
+        "0.\\dot{1}".repeat(800),
+        "one over ".repeat(60) + "two",
+        "x=1,y=2 or ".repeat(400) + "x=2,y=1",
+        "f: x \\mapsto ".repeat(300) + "x",
+        "(1,2)+t".repeat(600) + "(3,4)",
+        "diag(".to_owned() + &"1,".repeat(300) + "1)",
+        "\\zeta(3)".repeat(12),
+        "median: ".repeat(60) + "5",
+        "2 hours and ".repeat(300) + "3 minutes",
+        "\\begin{align}".to_owned() + &"x+1&=2\\\\".repeat(600) + "x&=1\\end{align}",
     ];
     for text in &texts {
         judge("5", text);
         judge(text, "5");
         judge(text, text);
+    }
+}
+
+#[test]
+fn limits_inside_limits_do_not_panic() {
+    for place in ["0", "\\infty"] {
+        let text = format!("\\lim_{{x\\to {place}}}").repeat(8) + "\\frac{\\ln x}{x}";
+        judge("5", &text);
+        judge(&text, &text);
     }
 }

@@ -33,6 +33,12 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
                 return yes("equal up to the constant of integration");
             }
         }
+        // The constants of a general solution: A and B, or C_1 and C_2.
+        if !decision.is_equal()
+            && let Some((x, y)) = alike(a, b)
+        {
+            return decide(&x, &y, steps).into();
+        }
         // Engineers write j for i.
         if !decision.is_equal() && has(b, "j") && !has(a, "j") && complex(a) && !complex(b) {
             return decide(a, &b.replace("j", &var("i")), steps).into();
@@ -190,4 +196,15 @@ pub(super) fn kelvins(e: &Expr, unit: Option<&Unit>) -> Option<Expr> {
 
 pub(super) fn radians(degrees: &Expr) -> Expr {
     Expr::Mul(vec![degrees.clone(), var("pi"), divide(integer(1), integer(180))])
+}
+
+/// Both with the same names for the constants of a general solution, where one numbers them and the other does not.
+fn alike(a: &Expr, b: &Expr) -> Option<(Expr, Expr)> {
+    let numbered = |e: &Expr| e.replace("C_1", &var("A")).replace("C_2", &var("B")).replace("C_3", &var("C"));
+    let small =
+        |e: &Expr| numbered(&e.replace("c_1", &var("C_1")).replace("c_2", &var("C_2")).replace("c_3", &var("C_3")));
+    let counts = |e: &Expr| e.variables().iter().any(|n| n == "C_2" || n == "c_2");
+    let plain = |e: &Expr| ["A", "B"].iter().all(|n| e.variables().iter().any(|v| v == n));
+    let fits = (counts(a) && (plain(b) || counts(b))) || (counts(b) && plain(a));
+    fits.then(|| (small(a), small(b)))
 }

@@ -4,6 +4,9 @@ use super::lex::{Tok, Token};
 use super::parse::nesting;
 use super::scalar::is;
 
+/// Most tokens inside an interval.
+const MAX_PARTS: usize = 200;
+
 /// The tokens with outward brackets turned into round ones; `None` when there are none, or when the brackets match
 /// the common way already.
 pub(super) fn inward(tokens: &[Token]) -> Option<Vec<Token>> {
@@ -40,7 +43,7 @@ fn interval(tokens: &[Token], open: usize) -> Option<usize> {
         return None;
     }
     let (mut level, mut comma) = (0, None);
-    for (at, t) in tokens.iter().enumerate().skip(open + 1) {
+    for (at, t) in tokens.iter().enumerate().skip(open + 1).take(MAX_PARTS) {
         match &t.tok {
             Tok::Sym('[' | ']') if level == 0 => return comma.filter(|c| c + 1 < at).map(|_| at),
             Tok::Sym(')') if level == 0 => return comma.filter(|c| c + 1 < at).map(|_| at),

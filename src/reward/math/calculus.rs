@@ -236,6 +236,10 @@ impl Scope<'_> {
 
     pub(super) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64, near: i64) -> Out {
         let outer = self.prec;
+        // Limits inside limits would ask for more digits than the constants have.
+        if outer > 1_400 {
+            return Err(Fault::Undefined);
+        }
         // Differences of nearly equal values lose a few times as many bits.
         self.prec = outer + 6 * near.min(96);
         let mut values = Vec::new();

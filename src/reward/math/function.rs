@@ -156,13 +156,13 @@ impl Parser<'_> {
         let args = self.arguments()?;
         match (name, args.as_slice()) {
             ("pow" | "power", [a, b]) => Some(power(a.clone(), b.clone())),
-            ("diag", entries) => {
+            ("diag", entries) if entries.len() <= 40 => {
                 let row = |i: usize| {
                     (0..entries.len()).map(|j| if i == j { entries[i].clone() } else { integer(0) }).collect()
                 };
                 Some(Expr::Matrix((0..entries.len()).map(row).collect()))
             }
-            (_, [a, b]) => Some(divide(a.clone(), b.clone())),
+            ("Rational" | "Fraction" | "Frac" | "frac", [a, b]) => Some(divide(a.clone(), b.clone())),
             _ => None,
         }
     }

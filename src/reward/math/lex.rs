@@ -114,6 +114,11 @@ impl Lexer<'_> {
                     self.at += 2;
                     self.push(Tok::Cmd("rightarrow".into()));
                 }
+                // A sum does not begin so.
+                '+' if self.peek(1) == '-' && self.out.is_empty() && self.peek(2).is_ascii_digit() => {
+                    self.at += 2;
+                    self.push(Tok::Cmd("pm".into()));
+                }
                 '+' if self.peek(1) == '/' && self.peek(2) == '-' => {
                     self.at += 3;
                     self.push(Tok::Cmd("pm".into()));
@@ -324,6 +329,14 @@ impl Lexer<'_> {
             self.push(Tok::Word(letters));
             return Some(());
         }
+        // One name for the same accent, wide or not.
+        let name = match name {
+            "overline" => "bar",
+            "widehat" => "hat",
+            "overrightarrow" => "vec",
+            "widetilde" => "tilde",
+            n => n,
+        };
         self.push(Tok::Cmd(format!("name {name} {letters}")));
         Some(())
     }

@@ -8,7 +8,7 @@ use super::scalar::{GREEK, is, is_cmd, scalar};
 use super::unit::{self, Part, Unit};
 
 /// Words behind a unit that do not change it.
-pub(super) const IDLE: [&str; 18] = [
+pub(super) const IDLE: [&str; 19] = [
     "long",
     "wide",
     "tall",
@@ -27,6 +27,7 @@ pub(super) const IDLE: [&str; 18] = [
     "width",
     "height",
     "distance",
+    "back",
 ];
 
 /// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
@@ -43,6 +44,12 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
         && matches!(&last.tok, Tok::Word(w) | Tok::Text(w) if w.trim() != "in" || inner.iter().any(idle))
     {
         rest = inner;
+    }
+    // 8 hours to finish, 5 kg of rice: what follows a known unit says what it is for.
+    let known = matches!(&rest.first()?.tok, Tok::Word(w) | Tok::Text(w) if unit::word(w.trim()).is_some());
+    let purpose = |t: &Token| matches!(&t.tok, Tok::Word(w) if ["to", "for", "before", "after", "until", "of", "from"].contains(&w.as_str()));
+    if known && let Some(at) = rest.iter().position(purpose) {
+        rest = &rest[..at];
     }
     let first = rest.first()?;
     let begins = match &first.tok {
@@ -185,7 +192,7 @@ fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     if letters == 1 {
         // 5 m, but not 5 x, and not 5m.
         return spaced
-            && words <= 12
+            && words <= 16
             && matches!(
                 word,
                 "m" | "g" | "s" | "h" | "L" | "l" | "N" | "J" | "W" | "V" | "K" | "A" | "C" | "F" | "T" | "M"

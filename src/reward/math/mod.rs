@@ -42,6 +42,7 @@ mod region;
 mod relation;
 mod scalar;
 mod sets;
+mod several;
 mod side;
 mod spoken;
 mod text;

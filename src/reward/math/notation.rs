@@ -172,6 +172,7 @@ fn plain(c: char) -> Option<&'static str> {
         '\u{2227}' => "\\land ",
         '\u{2228}' => "\\lor ",
         '\u{2026}' => "\\dots ",
+        '\u{a2}' => "\\text{cents}",
         '\u{2030}' => "\\text{permille}",
         '\u{223c}' => "\\sim ",
         '\u{ac}' => "\\neg ",

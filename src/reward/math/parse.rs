@@ -193,7 +193,7 @@ impl Reader<'_> {
         const ABOUT: [&str; 10] =
             ["approximately", "about", "roughly", "around", "approx", "nearly", "exactly", "only", "just", "every"];
         // What was measured, before its amount.
-        const MEASURED: [&str; 22] = [
+        const MEASURED: [&str; 26] = [
             "page",
             "number",
             "chapter",
@@ -212,6 +212,10 @@ impl Reader<'_> {
             "slope",
             "radius",
             "diameter",
+            "max",
+            "min",
+            "maximum",
+            "minimum",
             "length",
             "width",
             "height",
@@ -219,9 +223,10 @@ impl Reader<'_> {
         ];
         if let [name, rest @ ..] = tokens
             && is_word(&name.tok, &MEASURED)
-            && matches!(rest.first().map(|t| &t.tok), Some(Tok::Num(_)))
+            && let Some(Tok::Num(_) | Tok::Sym('-')) = rest.first().map(|t| &t.tok)
+            && rest.iter().any(|t| matches!(t.tok, Tok::Num(_)))
         {
-            return self.value(rest, depth + 1);
+            return self.value(rest, depth + 1).map(|v| Value::Assignment(shown(&name.tok), Box::new(v)));
         }
         if let [first, rest @ ..] = tokens
             && is_word(&first.tok, &ABOUT)
@@ -328,120 +333,6 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {
-        // Semicolons part more than commas.
-        let coarse = split(tokens, |t| *t == Tok::Sym(';'))?;
-        let parts = if coarse.len() > 1 && coarse.len() < parts.len() { coarse } else { parts };
-        if let Some(points) = self.systems_or(tokens, depth) {
-            return Some(points);
-        }
-        // "a, b, and c" has an empty part before its "and".
-        let filled: Vec<&[Token]> = parts.into_iter().filter(|p| !p.is_empty()).collect();
-        if filled.len() > MAX_ITEMS {
-            return None;
-        }
-        let mut items: Vec<Value> = Vec::new();
-        let parts_are_points = filled.len() > 1 && filled[1..].iter().all(|p| is(p.first(), '('));
-        let (parts, filled) = (filled.clone(), filled.len());
-        for part in parts {
-            // "k \in \mathbb{Z}" behind a family of solutions only says what k is.
-            let member = split(part, names("in"))?;
-            let condition =
-                is_word(&part[0].tok, &["where", "for", "with", "if", "when", "for all", "for any", "for some"]);
-            let whole = member.len() == 2
-                && member[1].len() == 1
-                && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
-            // That x is real says nothing beside a condition.
-            let real = whole && matches!(&member[1][0].tok, Tok::Cmd(c) if c == "mathbbR") && filled > 1;
-            if real && items.is_empty() {
-                continue;
-            }
-            if !items.is_empty() && (condition || whole) {
-                let counts = matches!(&member.last()?.first()?.tok, Tok::Cmd(c) if c == "mathbbZ");
-                let name = member[0].last().map(|t| shown(&t.tok)).unwrap_or_default();
-                if counts && member.len() == 2 {
-                    items = items.into_iter().map(|v| self.repeated(v, &name)).collect();
-                }
-                continue;
-            }
-            match self.value(part, depth + 1)? {
-                // (x, y) = (1, 1), (2, 4): points, of which the first is named.
-                Value::List(inner) if is(part.first(), '(') && parts_are_points => {
-                    items.push(Value::Tuple(inner.into_iter().map(unnamed).collect()));
-                }
-                // Plus-minus gives two at once.
-                Value::List(inner) => items.extend(inner),
-                item => items.push(item),
-            }
-        }
-        // x = 2 or x > 5.
-        let either = tokens.iter().any(|t| is_word(&t.tok, &["or"]) || is_cmd(Some(t), "lor"));
-        if either && items.iter().any(|v| matches!(v, Value::Region(_))) {
-            for item in &mut items {
-                if let Value::Assignment(name, value) = item
-                    && let Value::Scalar(at, None) = &**value
-                {
-                    let point = Region::new(vec![Span::point(at.clone())]);
-                    *item = Value::Region(Region { variable: Some(name.clone()), ..point });
-                }
-            }
-        }
-        if items.len() > 1 && items.iter().all(|v| matches!(v, Value::Region(_))) {
-            let words = |w: &str| {
-                let sign = |t: &Tok| matches!(t, Tok::Cmd(c) if c.strip_prefix('l') == Some(w));
-                tokens.iter().any(|t| is_word(&t.tok, &[w]) || sign(&t.tok))
-            };
-            let regions: Vec<Region> =
-                items.iter().filter_map(|v| if let Value::Region(r) = v { Some(r.clone()) } else { None }).collect();
-            // Bounds on different variables are a system, not one set.
-            let first = regions[0].variable.clone();
-            if regions.iter().all(|r| r.variable == first) {
-                let both = || regions[1..].iter().try_fold(regions[0].clone(), |a, b| a.intersection(b, self.steps));
-                let either = || regions[1..].iter().cloned().fold(regions[0].clone(), Region::union);
-                let joined = if words("or") || first.is_none() {
-                    either()
-                } else {
-                    both().filter(|r| words("and") || !r.is_empty(self.steps)).unwrap_or_else(either)
-                };
-                return Some(Value::Region(joined));
-            }
-        }
-        one_or_list(items)
-    }
-
-    /// `x = 3, y = 4 or x = 4, y = 3`: each side a point, its parts by name.
-    fn systems_or(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let or = |t: &Tok| is_word(t, &["or"]) || matches!(t, Tok::Cmd(c) if c == "lor");
-        let sides: Vec<&[Token]> = split(tokens, or)?.into_iter().map(trimmed).collect();
-        if sides.len() < 2 || !sides.iter().all(|s| s.iter().any(|t| is_comma(&t.tok) || is_word(&t.tok, &["and"]))) {
-            return None;
-        }
-        let point = |side: &&[Token]| {
-            let Value::List(items) = self.value(side, depth + 1)? else { return None };
-            let mut named = items
-                .into_iter()
-                .map(|v| if let Value::Assignment(n, x) = v { Some((n, *x)) } else { None })
-                .collect::<Option<Vec<_>>>()?;
-            named.sort_by(|a, b| a.0.cmp(&b.0));
-            Some(Value::Tuple(named.into_iter().map(|(_, x)| x).collect()))
-        };
-        sides.iter().map(point).collect::<Option<Vec<_>>>().map(Value::List)
-    }
-
-    /// A value with a letter that stands for every whole number, as a family.
-    pub(super) fn repeated(&self, value: Value, name: &str) -> Value {
-        match &value {
-            Value::Scalar(e, None) => match family::family(e, name, self.steps) {
-                Some((first, step)) => Value::Family(first, step),
-                None => value,
-            },
-            Value::Assignment(x, inner) if x != name => {
-                Value::Assignment(x.clone(), Box::new(self.repeated((**inner).clone(), name)))
-            }
-            _ => value,
-        }
-    }
-
     /// Both of `a \pm b`; several signs go together, `\mp` the other way.
     fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let signed = |plus: char, minus: char| {
@@ -461,16 +352,8 @@ impl Reader<'_> {
     }
 }
 
-/// What a name was given.
-fn unnamed(value: Value) -> Value {
-    match value {
-        Value::Assignment(_, x) => *x,
-        v => v,
-    }
-}
-
 /// Without separators at the ends.
-fn trimmed(mut tokens: &[Token]) -> &[Token] {
+pub(super) fn trimmed(mut tokens: &[Token]) -> &[Token] {
     while let [first, rest @ ..] = tokens
         && (is_comma(&first.tok) || is_word(&first.tok, &["or", "and", "either", "both"]))
     {

@@ -36,6 +36,14 @@ impl Parser<'_> {
         let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
             return false;
         };
+        // $6k
+        let priced = matches!(&self.unit, Some(Unit::Measure(..) | Unit::Word(_)));
+        let short = [("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("B", 1_000_000_000), ("bn", 1_000_000_000)];
+        if let Some((_, n)) = short.iter().find(|s| priced && s.0 == w) {
+            self.at += 1;
+            factors.push(integer(*n));
+            return true;
+        }
         let lower = w.trim().to_lowercase();
         let (first, rest) = lower.split_once(' ').unwrap_or((&lower, ""));
         match number_words::scale(first).filter(|_| rest.is_empty()) {

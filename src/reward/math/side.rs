@@ -4,7 +4,7 @@ use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, is_word};
 
 /// Words that say which way, under the one that stands for all of them.
-const SIDES: [(&str, &[&str]); 15] = [
+const SIDES: [(&str, &[&str]); 17] = [
     ("north", &["north", "northward", "northwards"]),
     ("south", &["south", "southward", "southwards"]),
     ("east", &["east", "eastward", "eastwards"]),
@@ -20,6 +20,8 @@ const SIDES: [(&str, &[&str]); 15] = [
     ("increase", &["increase", "rise", "growth", "gain", "profit", "surplus", "increased"]),
     ("decrease", &["decrease", "drop", "fall", "loss", "reduction", "deficit", "debt", "decreased"]),
     ("off", &["off", "discount"]),
+    ("more", &["more"]),
+    ("less", &["less", "fewer"]),
 ];
 
 fn side(token: &Token) -> Option<&'static str> {
@@ -44,7 +46,7 @@ impl Reader<'_> {
             [inner @ .., last] => (inner, side(last)?),
             _ => return None,
         };
-        if !numbered(part) {
+        if !numbered(part) || part.last().is_some_and(|t| side(t).is_some()) {
             return None;
         }
         let value = self.value(part, depth + 1)?;
