@@ -6,11 +6,13 @@
 //!             | expr (('<' | '<=' | '!=' ...) expr)+             an inequality: a region where it can be solved
 //!             | name 'in' set | set (('cup' | 'cap' | '\') set)+
 //!             | expr 'equiv' expr 'pmod' expr | expr (':' expr)+ a residue, a ratio or a time of day
-//!             | bracketed | expr 'pm' expr | quantity | words
+//!             | name? 'mapsto' expr | 'between' expr 'and' expr | terms '+' dots '+' expr
+//!             | ('(' digits+ ')')+ | item ', ' name 'in Z'        a permutation in cycles, a family of solutions
+//!             | bracketed | expr 'pm' expr | quantity direction? | day | words
 //! bracketed  := '(' list ')' | '[' list ']' | '\{' list '\}' | '\langle' list '\rangle'
-//!             | ('(' | '[') expr ',' expr (')' | ']')            an interval, where the brackets say so
-//!             | '\{' name ('|' | ':') answer '\}' | environment of rows
-//! quantity   := currency? expr ('million' | 'dozen' | ...)? unit?
+//!             | ('(' | '[' | ']') expr ',' expr (')' | ']' | '[') an interval, where the brackets say so
+//!             | '\{' name ('|' | ':') answer '\}' | environment of rows, of cases, of lines of a calculation
+//! quantity   := currency? expr ('million' | 'dozen' | ...)? unit? | feet and inches | amounts in several units
 //! unit       := '%' | 'degrees' | (word ('^' digit)?) (('/' | 'per' | '*') word ('^' digit)?)* | '_' base
 //! expr       := term (('+' | '-') term)*
 //! term       := sign* factor (('*' | '/' | 'mod')? factor)*      side by side is a product
