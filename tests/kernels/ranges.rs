@@ -200,7 +200,7 @@ backward
 optimizer
   grad_norm_squares x 43
   grad_norm_finish
-  adamw_bf16 x 43
+  adamw_f32 x 43
 ";
 
 /// 2 x 4 patches: two tokens.
