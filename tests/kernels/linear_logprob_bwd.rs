@@ -136,8 +136,7 @@ fn within(what: &str, got: &[f32], want: &[Sum], bound: impl Fn(&Sum) -> f64) ->
     let mut largest = 0f64;
     for (i, (&got, sum)) in got.iter().zip(want).enumerate() {
         let error = (f64::from(got) - sum.value).abs();
-        // Not below: a NaN is outside.
-        if !(error <= bound(sum)) {
+        if error.is_nan() || error > bound(sum) {
             return Err(format!("{what} {i}: {got} for {}, bound {:e}", sum.value, bound(sum)).into());
         }
         largest = largest.max(error / bound(sum));

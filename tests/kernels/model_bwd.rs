@@ -135,8 +135,7 @@ impl Reference {
             return Err(format!("{}: other parameters have a gradient", batch.name).into());
         }
         let mut share = |kind: String, found: f64, allowed: f64| -> Outcome {
-            // Not below: a NaN is outside.
-            if !(found <= allowed) {
+            if found.is_nan() || found > allowed {
                 return Err(format!("{} {kind}: {found:.3e}, tolerance {allowed:.3e}", batch.name).into());
             }
             let entry = shares.entry(kind).or_default();
