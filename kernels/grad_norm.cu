@@ -1,8 +1,8 @@
 // The norm over all gradients, the clip factor and whether all is finite; they stay on the device.
-// grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]; grad_norm_finish: partials [count] -> out f32
-// [3] (norm, min(1, max_norm / (norm + 1e-6)) or 0, flag). A CTA of 256 threads a chunk of 65,536; one CTA at the end.
-// Bound by memory: 4 bytes an element read, at the copy bandwidth. Squares are summed in f64, in one fixed order.
-// Reference src/ops/grad_norm.rs, bench grad_norm.
+// grad_norm_squares: x f32 [len] -> partials f64 [ceil(len / CHUNK)]; grad_norm_finish: partials [count], guard f64
+// [guards] -> out f32 [3] (norm, min(1, max_norm / (norm + 1e-6)) or 0, flag: norm and guard are finite). A CTA of 256
+// threads a chunk of 65,536, one at the end. Bound by memory: 4 bytes an element read, at the copy bandwidth. Squares are
+// summed in f64, in one fixed order. Reference src/ops/grad_norm.rs, bench grad_norm.
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
 
@@ -20,10 +20,11 @@ struct SquaresArgs {
 
 struct FinishArgs {
     const double* partials;
+    const double* guard;
     float* out;
     int64_t count;
     float max_norm;
-    int pad;
+    int guards;
 };
 
 struct Smem {
@@ -75,6 +76,7 @@ KERNEL(grad_norm_finish, grad_norm::FinishArgs, grad_norm::THREADS, 1) {
     float norm = (float)sqrt(sum);
     // Not finite: infinite or NaN.
     bool finite = fabsf(norm) < INFINITY;
+    for (int i = 0; i < args.guards; i++) finite = finite && fabs(args.guard[i]) < INFINITY;
     float factor = args.max_norm / (norm + 1e-6f);
     args.out[0] = norm;
     args.out[1] = finite ? (factor < 1.0f ? factor : 1.0f) : 0.0f;

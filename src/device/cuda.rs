@@ -53,6 +53,7 @@ pub struct Cuda {
     events: Vec<sys::CUevent>,
     graphs: Vec<Option<(sys::CUgraph, sys::CUgraphExec)>>,
     staging: Staging,
+    synchronizations: u64,
     capturing: bool,
     last_launch: Option<&'static str>,
     nvtx: Option<Nvtx>,
@@ -93,6 +94,7 @@ impl Cuda {
             events: Vec::new(),
             graphs: Vec::new(),
             staging: Staging::new(),
+            synchronizations: 0,
             capturing: false,
             last_launch: None,
             nvtx: Nvtx::find(),
@@ -283,8 +285,13 @@ impl Driver for Cuda {
 
     fn synchronize(&mut self, stream: Stream) -> Result<()> {
         self.bind()?;
+        self.synchronizations += 1;
         // SAFETY: streams live as long as the driver.
         unsafe { stream::synchronize(self.on(stream)) }.map_err(|e| self.failed("cuStreamSynchronize", e))
+    }
+
+    fn synchronizations(&self) -> u64 {
+        self.synchronizations
     }
 
     fn event(&mut self) -> Result<Event> {
@@ -311,6 +318,7 @@ impl Driver for Cuda {
 
     fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
         self.bind()?;
+        self.synchronizations += 1;
         let (from, to) = (self.at(from), self.at(to));
         // SAFETY: as above.
         unsafe { event::synchronize(to) }.map_err(|e| self.failed("cuEventSynchronize", e))?;

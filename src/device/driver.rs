@@ -149,6 +149,10 @@ pub trait Driver: Send {
     /// Waits for all work of `stream`.
     fn synchronize(&mut self, stream: Stream) -> Result<()>;
 
+    /// Calls so far that made the host wait for queued work: [`Driver::synchronize`], [`Driver::download`] and
+    /// [`Driver::elapsed_ms`].
+    fn synchronizations(&self) -> u64;
+
     /// A new event.
     fn event(&mut self) -> Result<Event>;
 

@@ -303,6 +303,10 @@ impl Driver for Emu {
         self.wait_for(stream, "a synchronisation")
     }
 
+    fn synchronizations(&self) -> u64 {
+        self.counters.synchronizations
+    }
+
     fn event(&mut self) -> Result<Event> {
         self.streams.healthy()?;
         self.events.push(Recorded::Never);

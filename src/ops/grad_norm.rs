@@ -18,8 +18,16 @@ const BLOCKS: usize = 16;
 /// `torch.nn.utils.clip_grad_norm_`; 1 when the norm is finite, else 0 (the factor is then 0 too). The order of
 /// summation depends on the shapes alone. `out.slice(1, 3)` is what `adamw::step` takes. Errors on other shapes.
 pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Result<()> {
+    guarded(dev, grads, max_norm, None, out)
+}
+
+/// [`fwd`], and the flag and the factor are 0 also where one of `guard` (f64, any number: a loss) is not finite.
+pub fn guarded(dev: &mut Device, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, out: Tensor) -> Result<()> {
     const OP: &str = "grad_norm::fwd";
     check::tensor(OP, "out", out, DType::F32, &[3])?;
+    if let Some(guard) = guard {
+        check::flat(OP, "guard", guard, DType::F64, guard.len())?;
+    }
     for g in grads {
         check::flat(OP, "grads", *g, DType::F32, g.len())?;
     }
@@ -30,10 +38,10 @@ pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Re
     let done = match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            on_cpu(cpu, grads, max_norm, out);
+            on_cpu(cpu, grads, max_norm, guard, out);
             Ok(())
         }
-        On::Gpu(gpu) => launch(OP, gpu, grads, max_norm, partials, out),
+        On::Gpu(gpu) => launch(OP, gpu, grads, max_norm, guard, partials, out),
     };
     dev.release(mark);
     done
@@ -56,10 +64,11 @@ struct SquaresArgs {
 #[derive(Clone, Copy, NoUninit)]
 struct FinishArgs {
     partials: Address,
+    guard: Address,
     out: Address,
     count: i64,
     max_norm: f32,
-    pad: i32,
+    guards: i32,
 }
 
 fn launch(
@@ -67,6 +76,7 @@ fn launch(
     mut gpu: Gpu<'_>,
     grads: &[Tensor],
     max_norm: f32,
+    guard: Option<Tensor>,
     partials: Tensor,
     out: Tensor,
 ) -> Result<()> {
@@ -82,11 +92,13 @@ fn launch(
         count += chunks;
     }
     let (partials, out) = (gpu.ptr(partials), gpu.ptr(out));
-    let args = FinishArgs { partials, out, count: count as i64, max_norm, pad: 0 };
+    let guards = check::count(op, "guards", guard.map_or(0, |g| g.len()))?;
+    let guard = gpu.ptr_or_null(guard);
+    let args = FinishArgs { partials, guard, out, count: count as i64, max_norm, guards };
     gpu.launch("grad_norm", "grad_norm_finish", Launch::new([1, 1, 1], THREADS, SMEM), &args)
 }
 
-fn on_cpu(cpu: Cpu<'_>, grads: &[Tensor], max_norm: f32, out: Tensor) {
+fn on_cpu(cpu: Cpu<'_>, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, out: Tensor) {
     let views: Vec<&[f32]> = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>()).collect();
     let items: Vec<&[f32]> = views.iter().flat_map(|g| g.chunks(BLOCK * BLOCKS)).collect();
     let mut sums = vec![0.0f64; items.len()];
@@ -95,7 +107,8 @@ fn on_cpu(cpu: Cpu<'_>, grads: &[Tensor], max_norm: f32, out: Tensor) {
         parts.take(i)[0] = items[i].chunks(BLOCK).map(|b| f64::from(square_sum(cpu.isa, b))).sum();
     });
     let norm = sums.iter().sum::<f64>().sqrt() as f32;
-    let finite = norm.is_finite();
+    let guard = guard.map_or(&[][..], |g| cpu.memory.view(g.span()).of::<f64>());
+    let finite = norm.is_finite() && guard.iter().all(|x| x.is_finite());
     let factor = if finite { (max_norm / (norm + 1e-6)).min(1.0) } else { 0.0 };
     let flag = if finite { 1.0 } else { 0.0 };
     cpu.memory.view_mut(out.span()).of::<f32>().copy_from_slice(&[norm, factor, flag]);

@@ -42,7 +42,7 @@ pub struct StepStats {
     pub grad_norm: f32,
     /// What the gradients were multiplied by.
     pub clip: f32,
-    /// False when the norm was not finite: nothing was updated then.
+    /// False when the norm, or a loss that guarded the update, was not finite: nothing was updated then.
     pub finite: bool,
 }
 
@@ -79,12 +79,32 @@ impl Optimizer {
     /// gradient are neither moved nor decayed. When the norm is not finite no weight and no moment changes, only the
     /// count of updates; the caller is to stop.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
-        dev.range(format_args!("optimizer"), |dev| self.apply(dev, layout, grads, lr))
+        self.step_guarded(dev, layout, grads, lr, None)
     }
 
-    fn apply(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
+    /// [`Optimizer::step`], and nothing changes either where one of `guard` (f64: losses) is not finite. Waits for
+    /// nothing.
+    pub fn step_guarded(
+        &mut self,
+        dev: &mut Device,
+        layout: &ParamLayout,
+        grads: &Grads,
+        lr: f64,
+        guard: Option<Tensor>,
+    ) -> Result<()> {
+        dev.range(format_args!("optimizer"), |dev| self.apply(dev, layout, grads, lr, guard))
+    }
+
+    fn apply(
+        &mut self,
+        dev: &mut Device,
+        layout: &ParamLayout,
+        grads: &Grads,
+        lr: f64,
+        guard: Option<Tensor>,
+    ) -> Result<()> {
         let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
-        grad_norm::fwd(dev, &touched, self.config.max_grad_norm as f32, self.norm)?;
+        grad_norm::guarded(dev, &touched, self.config.max_grad_norm as f32, guard, self.norm)?;
         let clip = self.norm.slice(1, 3);
         for (id, (param, state)) in layout.params.iter().zip(&mut self.states).enumerate() {
             let Some(grad) = grads.get(id) else { continue };

@@ -87,7 +87,7 @@ impl StepMetrics {
         self.tokens += seen.tokens;
         // Only before the first update is the policy that acted the one that is trained.
         if first {
-            for (name, value) in seen.probs_diff().metrics() {
+            for (name, value) in seen.probs_diff.metrics() {
                 self.set(name, value);
             }
         }

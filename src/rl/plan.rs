@@ -10,6 +10,7 @@ use crate::engine::{Engine, EngineConfig, Request};
 use crate::error::Result;
 use crate::model::{Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
+use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
 use crate::rl::update::{self, Experience};
 use crate::tensor::{DType, Tensor};
@@ -87,10 +88,11 @@ pub fn rl(
 
     let mark = dev.mark(Region::Overlay);
     let (mut grads, update) = training.gradients()?;
+    let stats = policy_loss::stats(&mut training.dev, Region::Overlay)?;
     let Training { dev, model, .. } = &mut training;
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        update::accumulate(dev, model, &mut grads, &batches[i], &questions, policy, config, levels)?;
+        update::accumulate(dev, model, &mut grads, &batches[i], &questions, policy, config, levels, stats)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = questions.iter().any(|q| !q.prompt.pixels.is_empty());

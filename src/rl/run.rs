@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::observe::Observer;
-use crate::ops::policy_loss::PolicyLoss;
+use crate::ops::policy_loss::{self, PolicyLoss};
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::advantage;
@@ -310,16 +310,18 @@ impl Job {
         let lr = trainer.learning_rate();
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
+        let stats = policy_loss::stats(dev, Region::Overlay)?;
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
                 grads.zero(dev)?;
-                let seen =
-                    update::accumulate(dev, &trainer.model, &mut grads, batch, questions, policy, config, self.levels)?;
-                if !seen.stats.loss.is_finite() {
-                    return Err(Error::NonFinite { step: trainer.step + 1, what: "the policy loss".to_owned() });
-                }
-                let stats = trainer.update(dev, &grads, lr)?;
-                metrics.update(&seen, f64::from(stats.grad_norm), lr, &PolicyLoss::from(config));
+                let (model, levels) = (&trainer.model, self.levels);
+                let queued =
+                    update::accumulate(dev, model, &mut grads, batch, questions, policy, config, levels, stats)?;
+                trainer.update(dev, &grads, queued.losses(), lr)?;
+                // Here, where the update is logged, and nowhere before it, the host waits for the device.
+                let seen = queued.read(dev)?;
+                let done = trainer.stats(dev, "the policy loss", seen.stats.loss)?;
+                metrics.update(&seen, f64::from(done.grad_norm), lr, &PolicyLoss::from(config));
             }
         }
         dev.release(mark);

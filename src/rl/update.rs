@@ -8,9 +8,10 @@ use crate::device::Device;
 use crate::engine::ask::{Question, Rollout};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{self, Batch, Denominators, PolicyLoss, PolicyStats, Sums};
+use crate::ops::policy_loss::{self, Denominators, Packed, PolicyLoss, PolicyStats, Sums};
 use crate::rl::correction::ProbsDiff;
-use crate::train::step::{self, Sequence};
+use crate::tensor::Tensor;
+use crate::train::step::{self, Forward, Sequence};
 
 /// One response to learn from.
 #[derive(Clone, Debug)]
@@ -59,26 +60,41 @@ impl Experience {
 }
 
 /// What a mini-batch's pass saw.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Seen {
     /// Loss and clip figures.
     pub stats: PolicyStats,
+    /// How far trainer and sampler are apart: 0 before the first update of a batch (DESIGN section 8).
+    pub probs_diff: ProbsDiff,
     /// Tokens computed.
     pub tokens: usize,
-    /// log p of each response token as the trainer computes it.
-    pub log_prob: Vec<f32>,
-    /// The same as the sampler recorded it.
-    pub rollout_log_prob: Vec<f32>,
 }
 
-impl Seen {
-    /// How far trainer and sampler are apart: 0 before the first update of a batch (DESIGN section 8).
-    pub fn probs_diff(&self) -> ProbsDiff {
-        ProbsDiff::of(&vec![1; self.log_prob.len()], &self.log_prob, &self.rollout_log_prob)
+/// A mini-batch's pass whose figures still lie on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Queued {
+    loss: PolicyLoss,
+    denominators: Denominators,
+    tokens: usize,
+    stats: Tensor,
+}
+
+impl Queued {
+    /// The losses that have to be finite, f64.
+    pub fn losses(&self) -> Tensor {
+        self.stats.slice(0, policy_loss::LOSSES)
+    }
+
+    /// The figures; waits for the device.
+    pub fn read(&self, dev: &mut Device) -> Result<Seen> {
+        let sums = Sums::of(&dev.read::<f64>(self.stats)?);
+        let stats = PolicyStats::new(&self.loss, &self.denominators, &sums);
+        Ok(Seen { stats, probs_diff: ProbsDiff::from(&sums.probs()), tokens: self.tokens })
     }
 }
 
-/// Adds the gradients of a mini-batch's loss to `grads`.
+/// Adds the gradients of a mini-batch's loss to `grads`; its figures overwrite `stats` (see [`policy_loss::stats`]).
+/// Nothing waits for the device.
 ///
 /// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others and
 /// forward only, for the figures: what their backward would add is exactly 0.
@@ -92,7 +108,8 @@ pub fn accumulate(
     policy: Policy,
     config: &RlConfig,
     levels: Levels,
-) -> Result<Seen> {
+    stats: Tensor,
+) -> Result<Queued> {
     let loss = PolicyLoss::from(config);
     let whole = response_borders(batch);
     let mask = vec![1; whole.last().copied().unwrap_or(0) as usize];
@@ -107,35 +124,35 @@ pub fn accumulate(
         moving = batch.iter().collect();
         idle.clear();
     }
-    let (mut seen, mut sums) = (Seen::default(), Sums::NONE);
+    policy_loss::reset(dev, stats)?;
+    let mut tokens = 0;
     for (group, moves) in [(moving, true), (idle, false)] {
         let lengths: Vec<usize> = group.iter().map(|e| e.input_ids.len()).collect();
         for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
             let part = &group[range];
             let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
             let forward = step::forward(dev, model, &sequences, policy, levels, true)?;
-            seen.tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
-            let part = Part::new(part);
-            let batch = part.batch();
-            let mut dlog_prob = vec![0.0; forward.log_prob.len()];
-            let mut dentropy = dlog_prob.clone();
-            let entropy = forward.entropy.as_deref().map(|h| (h, &mut dentropy[..]));
-            sums += policy_loss::compute(&loss, &denominators, &batch, &forward.log_prob, &mut dlog_prob, entropy)?;
-            seen.log_prob.extend_from_slice(&forward.log_prob);
-            seen.rollout_log_prob.extend_from_slice(batch.old_log_prob);
+            tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+            let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
+                let packed = upload(dev, &forward, part)?;
+                let dlog_prob = forward.like_log_prob(dev)?;
+                let counts = loss.entropy_coeff != 0.0;
+                let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
+                let (lp, h) = (forward.log_prob, forward.entropy);
+                policy_loss::fwd(dev, &loss, &denominators, &packed, lp, h, dlog_prob, dentropy, stats)?;
+                Ok((dlog_prob, dentropy))
+            })?;
             if moves {
-                let dentropy = (loss.entropy_coeff != 0.0).then_some(&dentropy[..]);
-                forward.backward(dev, grads, &dlog_prob, dentropy)?;
+                forward.backward(dev, grads, dlog_prob, dentropy)?;
             } else {
                 forward.discard(dev);
             }
         }
     }
-    seen.stats = PolicyStats::new(&loss, &denominators, &sums);
-    Ok(seen)
+    Ok(Queued { loss, denominators, tokens, stats })
 }
 
-/// Log-probs of every response under `model`, filled into `ref_log_prob`.
+/// Log-probs of every response under `model`, filled into `ref_log_prob`; waits for the device.
 pub fn reference(
     dev: &mut Device,
     model: &Model,
@@ -149,8 +166,9 @@ pub fn reference(
         let part = &mut batch[range];
         let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
         let forward = step::forward(dev, model, &sequences, policy, Keep::Inputs, false)?;
+        let log_prob = dev.read::<f32>(forward.log_prob)?;
         for (experience, borders) in part.iter_mut().zip(forward.cu_targets.windows(2)) {
-            experience.ref_log_prob = Some(forward.log_prob[borders[0] as usize..borders[1] as usize].to_vec());
+            experience.ref_log_prob = Some(log_prob[borders[0] as usize..borders[1] as usize].to_vec());
         }
         forward.discard(dev);
     }
@@ -167,35 +185,21 @@ fn response_borders<'a>(batch: impl IntoIterator<Item = &'a Experience>) -> Vec<
     borders
 }
 
-/// A micro-batch's response tokens, one response after another.
-struct Part {
-    cu_seqlens: Vec<u32>,
-    old_log_prob: Vec<f32>,
-    ref_log_prob: Option<Vec<f32>>,
-    advantages: Vec<f64>,
-}
-
-impl Part {
-    fn new(part: &[&Experience]) -> Part {
-        let cu_seqlens = response_borders(part.iter().copied());
-        let old_log_prob = part.iter().flat_map(|e| e.old_log_prob.iter().copied()).collect::<Vec<f32>>();
-        let reference: Option<Vec<&Vec<f32>>> = part.iter().map(|e| e.ref_log_prob.as_ref()).collect();
-        Part {
-            cu_seqlens,
-            old_log_prob,
-            ref_log_prob: reference.map(|rows| rows.into_iter().flatten().copied().collect()),
-            advantages: part.iter().map(|e| e.advantage).collect(),
-        }
-    }
-
-    fn batch(&self) -> Batch<'_, f32> {
-        Batch {
-            cu_seqlens: &self.cu_seqlens,
-            mask: None,
-            old_log_prob: &self.old_log_prob,
-            ref_log_prob: self.ref_log_prob.as_deref(),
-            advantages: &self.advantages,
-            rollout_is_weights: None,
-        }
-    }
+/// A micro-batch's response tokens, one response after another, beside its activations.
+fn upload(dev: &mut Device, forward: &Forward, part: &[&Experience]) -> Result<Packed> {
+    let rows = |of: fn(&Experience) -> Option<&Vec<f32>>| -> Option<Vec<f32>> {
+        let rows: Option<Vec<&Vec<f32>>> = part.iter().map(|e| of(e)).collect();
+        rows.map(|rows| rows.into_iter().flatten().copied().collect())
+    };
+    let old_log_prob = rows(|e| Some(&e.old_log_prob)).unwrap_or_default();
+    let ref_log_prob = rows(|e| e.ref_log_prob.as_ref());
+    let advantages: Vec<f64> = part.iter().map(|e| e.advantage).collect();
+    Ok(Packed {
+        cu_seqlens: forward.upload(dev, &forward.cu_targets)?,
+        mask: None,
+        old_log_prob: forward.upload(dev, &old_log_prob)?,
+        ref_log_prob: ref_log_prob.map(|rows| forward.upload(dev, &rows)).transpose()?,
+        advantages: forward.upload(dev, &advantages)?,
+        rollout_is_weights: None,
+    })
 }

@@ -96,10 +96,11 @@ pub fn sft(
     let mut training = Training::new(model, config.dtype, optim, target)?;
     let (mut grads, update) = training.gradients()?;
     let Training { mut dev, model, .. } = training;
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rest = dev.high_water();
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        sft::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels)?;
+        sft::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels, loss)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = batches.iter().flatten().any(|s| !s.images.is_empty());

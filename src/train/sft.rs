@@ -14,13 +14,15 @@ use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::Updates;
 use crate::config::{SftConfig, deciding};
 use crate::data::{self, Row, Sample, whole};
-use crate::device::{Device, Plan, Target};
+use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::inputs::check_ids;
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy, VisionConfig};
 use crate::observe::Observer;
+use crate::ops::nll;
+use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 
 /// The keys that make a run smaller.
@@ -145,6 +147,7 @@ impl Job {
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
         let mut updates = Updates::new(&self.config, &self.samples)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
+        let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
         observer.begin(&self.label, "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
@@ -153,18 +156,18 @@ impl Job {
             let lr = trainer.learning_rate();
             let batch: Vec<Sequence<'_>> = update.samples.iter().map(|&i| sequence(&self.samples[i])).collect();
             let tokens = self.config.micro_batch_tokens;
-            let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels)?;
-            if !done.loss.is_finite() {
-                return Err(Error::NonFinite { step: trainer.step + 1, what: "the loss".to_owned() });
-            }
-            let stats = trainer.update(dev, &grads, lr)?;
+            let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
+            trainer.update(dev, &grads, loss, lr)?;
+            // Here, where the step is logged, and nowhere before it, the host waits for the device.
+            let loss = dev.read::<f64>(loss)?[0];
+            let stats = trainer.stats(dev, "the loss", loss)?;
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
             let time = seconds(start.elapsed());
             let metrics = json!({
                 "step": trainer.step,
                 "epoch": update.consumed as f64 / updates.epoch_len() as f64,
-                "loss": done.loss,
+                "loss": loss,
                 "grad_norm": stats.grad_norm,
                 "learning_rate": lr,
                 "num_rows": update.samples.len(),
@@ -175,7 +178,7 @@ impl Job {
                 "perf/tokens_per_second": done.tokens as f64 / time,
             });
             trainer.log.append(&object(metrics))?;
-            let figures = [("loss", done.loss), ("tok/s", (done.tokens as f64 / time).round())];
+            let figures = [("loss", loss), ("tok/s", (done.tokens as f64 / time).round())];
             observer.step(trainer.step, &figures);
             trainer.save_if_due(dev, observer)?;
         }
@@ -213,7 +216,17 @@ impl Job {
     }
 }
 
-/// Adds the gradients of the mean negative log-prob over all targets of `batch` to `grads`.
+/// What an update was computed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Done {
+    /// Tokens predicted.
+    pub targets: usize,
+    /// Tokens computed.
+    pub tokens: usize,
+}
+
+/// Adds the gradients of the mean negative log-prob over all targets of `batch`, an update, to `grads`; the mean itself
+/// overwrites `loss` (f64 `[1]`). Micro-batches have at most `micro_batch_tokens` tokens. Nothing waits for the device.
 pub fn gradients(
     dev: &mut Device,
     model: &Model,
@@ -221,33 +234,23 @@ pub fn gradients(
     batch: &[Sequence<'_>],
     micro_batch_tokens: usize,
     levels: Levels,
+    loss: Tensor,
 ) -> Result<Done> {
     let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
     let targets: usize = batch.iter().map(Sequence::num_targets).sum();
     let weight = 1.0 / targets.max(1) as f64;
-    let mut loss = 0.0;
+    dev.fill_zero(loss)?;
     for range in step::micro_batches(&lengths, micro_batch_tokens)? {
         let part = &batch[range];
         if part.iter().all(|s| s.num_targets() == 0) {
             continue;
         }
         let forward = step::forward(dev, model, part, Policy::default(), levels, false)?;
-        loss -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>() * weight;
-        let dlog_prob = vec![-weight as f32; forward.log_prob.len()];
-        forward.backward(dev, grads, &dlog_prob, None)?;
+        let dlog_prob = forward.like_log_prob(dev)?;
+        dev.range(format_args!("loss"), |dev| nll::fwd(dev, forward.log_prob, weight, dlog_prob, loss))?;
+        forward.backward(dev, grads, dlog_prob, None)?;
     }
-    Ok(Done { loss, targets, tokens: lengths.iter().sum() })
-}
-
-/// What [`gradients`] saw.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Done {
-    /// Mean negative log-prob of the targets.
-    pub loss: f64,
-    /// Tokens predicted.
-    pub targets: usize,
-    /// Tokens computed.
-    pub tokens: usize,
+    Ok(Done { targets, tokens: lengths.iter().sum() })
 }
 
 fn sequence(sample: &Sample) -> Sequence<'_> {

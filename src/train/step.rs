@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Tape};
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to be trained on.
 #[derive(Clone, Copy, Debug)]
@@ -37,15 +37,15 @@ pub struct Forward {
     tape: Tape,
     logprobs: LogProbs,
     /// log p of each target, sequence after sequence, f32 `[R]`.
-    pub log_prob: Vec<f32>,
+    pub log_prob: Tensor,
     /// Entropy of the distribution each target was predicted from, when asked for, f32 `[R]`.
-    pub entropy: Option<Vec<f32>>,
+    pub entropy: Option<Tensor>,
     /// Borders of the sequences in the targets, `[S + 1]`.
     pub cu_targets: Vec<u32>,
 }
 
 /// Runs the model on `sequences`, packed, and returns the targets' log-probs under `policy`. `keep` says what is
-/// recomputed in backward; it changes no bit. Errors on ids outside the vocabulary, image places that do not match
+/// recomputed in backward; it changes no bit. Nothing waits for the device. Errors on ids outside the vocabulary, image places that do not match
 /// the images, and a micro-batch without a target.
 pub fn forward(
     dev: &mut Device,
@@ -64,8 +64,7 @@ pub fn forward(
         let hidden = tape.gather(dev, hidden, idx)?;
         let ids = tape.upload(dev, &ids, &[ids.len()])?;
         let logprobs = tape.linear_logprob(dev, hidden, model.decoder.lm_head, policy, ids, entropy)?;
-        let log_prob = dev.read::<f32>(logprobs.logprob.tensor)?;
-        let entropy = logprobs.entropy.map(|e| dev.read::<f32>(e.tensor)).transpose()?;
+        let (log_prob, entropy) = (logprobs.logprob.tensor, logprobs.entropy.map(|e| e.tensor));
         Ok(Forward { tape, logprobs, log_prob, entropy, cu_targets })
     })
 }
@@ -101,21 +100,28 @@ fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> 
 }
 
 impl Forward {
-    /// Adds the gradients to `grads`. `dlog_prob` `[R]` is the derivative of the loss by each target's log-prob,
+    /// Host data that lives as long as the activations.
+    pub fn upload<T: Elem>(&self, dev: &mut Device, values: &[T]) -> Result<Tensor> {
+        self.tape.upload(dev, values, &[values.len()])
+    }
+
+    /// A tensor like the log-probs that lives as long as the activations, for a derivative. Its content is undefined.
+    pub fn like_log_prob(&self, dev: &mut Device) -> Result<Tensor> {
+        dev.alloc(self.tape.region(), DType::F32, &[self.log_prob.len()])
+    }
+
+    /// Adds the gradients to `grads`. `dlog_prob` f32 `[R]` is the derivative of the loss by each target's log-prob,
     /// `dentropy` by its entropy. Frees the activations.
     pub fn backward(
         mut self,
         dev: &mut Device,
         grads: &mut Grads,
-        dlog_prob: &[f32],
-        dentropy: Option<&[f32]>,
+        dlog_prob: Tensor,
+        dentropy: Option<Tensor>,
     ) -> Result<()> {
         let done = dev.range(format_args!("backward"), |dev| {
-            let seed = self.upload(dev, dlog_prob)?;
-            let mut seeds = vec![(self.logprobs.logprob, seed)];
-            if let (Some(entropy), Some(dentropy)) = (self.logprobs.entropy, dentropy) {
-                seeds.push((entropy, self.upload(dev, dentropy)?));
-            }
+            let mut seeds = vec![(self.logprobs.logprob, dlog_prob)];
+            seeds.extend(self.logprobs.entropy.zip(dentropy));
             self.tape.backward(dev, grads, &seeds)
         });
         self.tape.finish(dev);
@@ -125,10 +131,6 @@ impl Forward {
     /// Frees the activations without a backward pass.
     pub fn discard(self, dev: &mut Device) {
         self.tape.finish(dev);
-    }
-
-    fn upload(&self, dev: &mut Device, values: &[f32]) -> Result<Tensor> {
-        self.tape.upload(dev, values, &[values.len()])
     }
 }
 

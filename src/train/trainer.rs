@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// How a run trains and saves: the part of a config SFT and RL have in common.
 #[derive(Clone, Debug)]
@@ -102,10 +102,19 @@ impl Trainer {
         learning_rate(&self.config.optim, self.step, self.config.total_steps)
     }
 
-    /// One update from `grads`. Errors when the gradient norm is not finite; nothing was changed then.
-    pub fn update(&mut self, dev: &mut Device, grads: &Grads, lr: f64) -> Result<StepStats> {
+    /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes aside. Where the gradient norm or
+    /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells.
+    pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor, lr: f64) -> Result<()> {
         dev.finish_readback()?;
-        self.optimizer.step(dev, &self.model.layout, grads, lr)?;
+        self.optimizer.step_guarded(dev, &self.model.layout, grads, lr, Some(losses))
+    }
+
+    /// What the last update saw; waits for it. `loss` is what its step computed. Errors when that or the gradient norm is
+    /// not finite; the update changed nothing then. The step it names is the one under way.
+    pub fn stats(&self, dev: &mut Device, what: &str, loss: f64) -> Result<StepStats> {
+        if !loss.is_finite() {
+            return Err(Error::NonFinite { step: self.step + 1, what: what.to_owned() });
+        }
         let stats = self.optimizer.stats(dev)?;
         if !stats.finite {
             return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });

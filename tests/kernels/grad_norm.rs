@@ -60,6 +60,21 @@ fn what_is_not_finite_turns_the_flag_off() {
 }
 
 #[test]
+fn a_loss_that_is_not_finite_turns_the_flag_off() {
+    for mut dev in [emu(), cpu()] {
+        let grads = [up(&mut dev, &[3.0f32, 4.0], &[2])];
+        let out = dev.alloc(Region::Overlay, DType::F32, &[3]).unwrap();
+        let losses = [vec![1.0, -2.0], vec![1.0, f64::NAN], vec![f64::INFINITY, 0.0], vec![0.0, f64::NEG_INFINITY]];
+        for (i, losses) in losses.iter().enumerate() {
+            let guard = up(&mut dev, losses, &[2]);
+            grad_norm::guarded(&mut dev, &grads, 10.0, Some(guard), out).unwrap();
+            let on = if i == 0 { 1.0 } else { 0.0 };
+            assert_eq!(dev.read::<f32>(out).unwrap(), [5.0, on, on], "{losses:?}");
+        }
+    }
+}
+
+#[test]
 fn the_barrier_is_needed() {
     mutate_sites(&["kernels/grad_norm.cu"], 6, probe);
 }

@@ -26,6 +26,7 @@ mod linear_logprob_bwd;
 mod math;
 mod model;
 mod model_bwd;
+mod nll;
 mod paged_attention;
 mod patch_embed;
 mod policy_loss;
@@ -35,6 +36,7 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod sample;
+mod steps_sync;
 mod swiglu;
 mod train;
 

@@ -245,8 +245,8 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optim(1)).unwrap();
     let found = tree(&mut dev, |dev| {
         let pass = step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
-        let dlog_prob = vec![-0.2; pass.log_prob.len()];
-        pass.backward(dev, &mut grads, &dlog_prob, None).unwrap();
+        let dlog_prob = pass.upload(dev, &vec![-0.2f32; pass.log_prob.len()]).unwrap();
+        pass.backward(dev, &mut grads, dlog_prob, None).unwrap();
         optimizer.step(dev, &model.layout, &grads, 1e-4).unwrap();
     });
     let (forward, back) = found.split_at(found.find("backward").unwrap());

@@ -15,6 +15,7 @@ use omr::engine::ask::{self, Asking, Question};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Grads, Keep, Model, Policy};
+use omr::ops::policy_loss;
 use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
 use omr::reward::Scorer;
@@ -180,9 +181,10 @@ fn five_sft_steps_are_the_cpus() {
                 let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
                 for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
                     let forward = step::forward(dev, model, &batch[part], Policy::default(), Keep::All, false).unwrap();
-                    log_prob.extend_from_slice(&forward.log_prob);
+                    log_prob.extend(dev.read::<f32>(forward.log_prob).unwrap());
                     let seeds = vec![-1.0 / targets as f32; forward.log_prob.len()];
-                    forward.backward(dev, grads, &seeds, None).unwrap();
+                    let seeds = forward.upload(dev, &seeds).unwrap();
+                    forward.backward(dev, grads, seeds, None).unwrap();
                 }
                 (-log_prob.iter().map(|lp| f64::from(*lp)).sum::<f64>() / targets as f64, log_prob)
             })
@@ -264,7 +266,12 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
             // The second step is off policy: its ratios are not 1.
             let mut step = |_: usize| {
                 run.step(config.learning_rate, |dev, model, grads| {
-                    let seen = update::accumulate(
+                    let mut seen = experience.clone();
+                    let tokens = config.micro_batch_tokens;
+                    update::reference(dev, model, &mut seen, &questions, policy, tokens).unwrap();
+                    let log_prob = seen.into_iter().flat_map(|e| e.ref_log_prob.unwrap()).collect();
+                    let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
+                    let queued = update::accumulate(
                         dev,
                         model,
                         grads,
@@ -273,9 +280,10 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
                         policy,
                         &config,
                         Keep::All.into(),
+                        stats,
                     )
                     .unwrap();
-                    (seen.stats.loss, seen.log_prob)
+                    (queued.read(dev).unwrap().stats.loss, log_prob)
                 })
             };
             (0..2).map(&mut step).collect()

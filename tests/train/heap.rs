@@ -4,7 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use omr::device::Region;
 use omr::model::{Grads, Keep, Model, Policy};
+use omr::ops::nll;
 use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::sft::Job;
@@ -76,11 +78,13 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let mut step = || {
         grads.zero(&mut dev).unwrap();
         let forward = step::forward(&mut dev, &model, &batch, Policy::default(), Keep::All, true).unwrap();
-        let weights = vec![-1.0 / forward.log_prob.len() as f32; forward.log_prob.len()];
-        forward.backward(&mut dev, &mut grads, &weights, None).unwrap();
+        let dlog_prob = forward.like_log_prob(&mut dev).unwrap();
+        nll::fwd(&mut dev, forward.log_prob, 1.0 / forward.log_prob.len() as f64, dlog_prob, loss).unwrap();
+        forward.backward(&mut dev, &mut grads, dlog_prob, None).unwrap();
         optimizer.step(&mut dev, &model.layout, &grads, 1e-3).unwrap();
         assert!(optimizer.stats(&mut dev).unwrap().finite);
         dev.high_water()

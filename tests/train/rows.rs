@@ -13,6 +13,7 @@ use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Keep, Levels, ModelConfig, Stack};
 use omr::rl;
+use omr::tensor::DType;
 use omr::train::plan::{self, Training};
 use omr::train::sft;
 use omr::train::step::Sequence;
@@ -103,11 +104,12 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) ->
     let Training { mut dev, model, .. } = training;
     near(dev.high_water().bytes(Region::Weights), BF16 * elements(), "weights");
     near(dev.high_water().bytes(Region::Overlay), F32 * elements(), "gradients");
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let loss_mask = vec![true; input_ids.len()];
     let sequence = Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask };
     let overlay = |&levels: &Levels| {
         dev.reset_high_water();
-        sft::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels).unwrap();
+        sft::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
         dev.high_water().bytes(Region::Overlay)
     };
     levels.iter().map(overlay).collect()

@@ -75,7 +75,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
             loss_mask: &sample.loss_mask,
         };
         let forward = step::forward(&mut dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
-        sum -= forward.log_prob.iter().map(|&lp| f64::from(lp)).sum::<f64>();
+        sum -= dev.read::<f32>(forward.log_prob).unwrap().iter().map(|&lp| f64::from(lp)).sum::<f64>();
         targets += forward.log_prob.len();
         forward.discard(&mut dev);
     }

@@ -8,11 +8,12 @@ use super::gpu_ops::{DRAWN, normals};
 use super::ops::label;
 use super::{Case, Job};
 use crate::config::{LrSchedulerType, OptimConfig, OptimizerName};
-use crate::device::{Device, Kind};
+use crate::device::{Device, Kind, Region};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::{Grads, Keep, Model, ModelConfig, Policy};
+use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
@@ -177,6 +178,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     };
     let mut optimizer = Optimizer::new(dev, &model.layout, optim)?;
     let mut grads = Grads::new(dev, &model.layout)?;
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
     let flops = 3.0 * flops(&model, count * row_len, count);
@@ -197,8 +199,9 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
             grads.zero(dev)?;
             let pass = step::forward(dev, &model, &sequences, Policy::default(), keep, false)?;
-            let targets = pass.log_prob.len();
-            pass.backward(dev, &mut grads, &vec![-1.0 / targets as f32; targets], None)?;
+            let dlog_prob = pass.like_log_prob(dev)?;
+            nll::fwd(dev, pass.log_prob, 1.0 / pass.log_prob.len() as f64, dlog_prob, loss)?;
+            pass.backward(dev, &mut grads, dlog_prob, None)?;
             optimizer.step(dev, &model.layout, &grads, 1e-4)
         }),
     })

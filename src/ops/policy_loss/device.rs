@@ -7,6 +7,7 @@ use super::{Batch, Denominators, KlLossType, LossAggMode, LossMode, PolicyLoss, 
 use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Region};
 use crate::error::Result;
 use crate::ops::check;
+use crate::ops::cta::THREADS;
 use crate::tensor::{DType, Tensor};
 
 const OP: &str = "policy_loss::fwd";
@@ -186,9 +187,8 @@ fn launch(
     io: Io,
     partials: Tensor,
 ) -> Result<()> {
-    const THREADS: u32 = super::row::LANES as u32;
     // Of each warp the sums, a log ratio and a count.
-    const SMEM: usize = (STATS + 2) * THREADS as usize / 32 * 8;
+    const SMEM: usize = (STATS + 2) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
     let rows = check::grid(OP, batch.advantages.len())?;
     let gspo = config.loss_mode == LossMode::Gspo;
@@ -217,7 +217,7 @@ fn launch(
         loss_agg_mode: agg_mode(config.loss_agg_mode),
         kl_loss_type: config.kl_loss.map_or(0, |kl| kl_type(kl.kl_loss_type)),
     };
-    gpu.launch("policy_loss", "policy_loss_rows", Launch::new([rows, 1, 1], THREADS, SMEM), &args)?;
+    gpu.launch("policy_loss", "policy_loss_rows", Launch::new([rows, 1, 1], THREADS as u32, SMEM), &args)?;
     let args = AddArgs { partials: args.partials, stats: gpu.ptr(io.stats), rows: rows as i32, pad: 0 };
     gpu.launch("policy_loss", "policy_loss_add", Launch::new([1, 1, 1], 32, 0), &args)
 }

@@ -12,7 +12,7 @@ mod stats;
 
 pub use device::{Packed, fwd, reset, stats};
 pub use row::seq_ratio;
-pub use stats::{PolicyStats, ProbSums, STATS, Sums};
+pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};
 
 pub use crate::config::{KlLossType, LossAggMode, LossMode};
 

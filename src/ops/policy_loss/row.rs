@@ -1,40 +1,21 @@
-//! One sequence's loss on the CPU, in the order of kernels/policy_loss.cu: token i on lane i % 256, the lanes of each
-//! 32 folded in halves, those results in order.
+//! One sequence's loss on the CPU, in the order of kernels/policy_loss.cu: token i on lane i % 256, the lanes folded as
+//! those of a CTA.
 
 use super::stats::{Stat, Sums, larger};
 use super::{Batch, Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, Real, kl_value_and_grad};
 use crate::config::LossMode;
+use crate::ops::cta::{THREADS, fold};
 use crate::ops::math::{exp_f64, hold_f64};
-
-/// Threads of the kernel's CTA.
-pub(super) const LANES: usize = 256;
-const WARP: usize = 32;
 
 /// Scratch of a row's sums.
 pub(super) type Lanes = Vec<Sums>;
 
-/// The kernel's reduction over a CTA.
-pub(super) fn fold<T: Copy>(lanes: &mut [T], none: T, add: impl Fn(T, T) -> T) -> T {
-    let mut total = none;
-    for warp in lanes.chunks_mut(WARP) {
-        let mut half = WARP / 2;
-        while half > 0 {
-            for i in 0..half {
-                warp[i] = add(warp[i], warp[i + half]);
-            }
-            half /= 2;
-        }
-        total = add(total, warp[0]);
-    }
-    total
-}
-
 /// GSPO's mean log ratio of one sequence, over its masked-in tokens (0 for an empty one), and their number.
 pub(super) fn mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F], mask: Option<&[u8]>) -> (f64, f64) {
-    let mut lanes = [(0.0, 0.0); LANES];
+    let mut lanes = [(0.0, 0.0); THREADS];
     for (t, (&lp, &old)) in log_prob.iter().zip(old_log_prob).enumerate() {
         if mask.is_none_or(|m| m[t] != 0) {
-            let (sum, n) = &mut lanes[t % LANES];
+            let (sum, n) = &mut lanes[t % THREADS];
             *sum += lp.into() - old.into();
             *n += 1.0;
         }
@@ -74,7 +55,7 @@ pub(super) fn row<F: Real>(
     let (zero, entropy_grad) = (F::from_f64(0.0), F::from_f64(-config.entropy_coeff * weight));
 
     lanes.clear();
-    lanes.resize(LANES, Sums::NONE);
+    lanes.resize(THREADS, Sums::NONE);
     for t in 0..here.len() {
         if mask.is_some_and(|m| m[t] == 0) {
             dlog_prob[t] = zero;
@@ -100,7 +81,7 @@ pub(super) fn row<F: Real>(
         let dual = cap.is_some();
         let w = batch.rollout_is_weights.map_or(pg_weight, |w| pg_weight * w[from + t].into());
 
-        let s = &mut lanes[t % LANES];
+        let s = &mut lanes[t % THREADS];
         s[Stat::PgLoss] += cap.unwrap_or(loss) * w;
         let mut grad = if clipped || dual || outside { 0.0 } else { free * w };
         if let (Some(kl), Some(reference)) = (&config.kl_loss, batch.ref_log_prob) {

@@ -7,6 +7,9 @@ use super::{Denominators, MEAN_EPS, PolicyLoss};
 /// Numbers of a [`Sums`].
 pub const STATS: usize = 20;
 
+/// The first of them: the loss's terms, none of which may be infinite or NaN.
+pub const LOSSES: usize = 3;
+
 /// What is summed, over masked-in tokens; from [`Stat::MAXIMA`] on the largest is taken. The order is that of
 /// `policy_loss::Stat` in kernels/policy_loss.cu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

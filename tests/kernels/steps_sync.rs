@@ -1,0 +1,138 @@
+//! A training step waits for the device where a number is logged and nowhere else: counted by the driver.
+
+use std::path::Path;
+
+use omr::config::RlConfig;
+use omr::device::{Device, Region};
+use omr::engine::ask::{self, Question};
+use omr::image::Processor;
+use omr::model::{Grads, Levels, Model, Policy};
+use omr::ops::policy_loss;
+use omr::optim::Optimizer;
+use omr::rl::update::{self, Experience};
+use omr::tensor::{DType, Tensor};
+use omr::text::Chat;
+use omr::train::sft::{self, Job};
+use omr::train::step::Sequence;
+
+use super::emu;
+use crate::train::tiny::{rows, sft_config};
+
+/// Reads of a logged step: its losses, and the norm with the flag.
+const LOGGED: u64 = 2;
+/// Small enough that an update has several micro-batches.
+const MICRO_BATCH_TOKENS: usize = 160;
+
+struct Setup {
+    dev: Device,
+    model: Model,
+    optimizer: Optimizer,
+    grads: Grads,
+}
+
+impl Setup {
+    fn new(dir: &Path) -> Setup {
+        let config = sft_config(dir);
+        let mut dev = emu();
+        let model = Model::load(&mut dev, &dir.join("base"), DType::Bf16).unwrap();
+        let optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
+        let grads = Grads::new(&mut dev, &model.layout).unwrap();
+        Setup { dev, model, optimizer, grads }
+    }
+
+    fn waits(&mut self) -> u64 {
+        self.dev.driver().unwrap().synchronizations()
+    }
+
+    fn update(&mut self, losses: Tensor) {
+        self.optimizer.step_guarded(&mut self.dev, &self.model.layout, &self.grads, 1e-3, Some(losses)).unwrap();
+    }
+
+    fn first_weights(&mut self) -> Vec<u8> {
+        let first = self.model.layout.params[0].tensor;
+        self.dev.read_bytes(first).unwrap()
+    }
+}
+
+#[test]
+fn an_sft_step_waits_where_it_is_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = Setup::new(dir.path());
+    let job = Job::new(dir.path(), sft_config(dir.path())).unwrap();
+    let sequence = |i: usize| {
+        let sample = &job.samples[i];
+        Sequence {
+            input_ids: &sample.input_ids,
+            images: &sample.images,
+            prompt_len: sample.input_ids.len(),
+            loss_mask: &sample.loss_mask,
+        }
+    };
+    let batch: Vec<Sequence<'_>> = (0..4).map(sequence).collect();
+    assert!(batch.iter().map(|s| s.input_ids.len()).sum::<usize>() > MICRO_BATCH_TOKENS, "several micro-batches");
+    let loss = s.dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
+    let before = (s.first_weights(), s.waits());
+    let Setup { dev, model, grads, .. } = &mut s;
+    grads.zero(dev).unwrap();
+    sft::gradients(dev, model, grads, &batch, MICRO_BATCH_TOKENS, Levels::default(), loss).unwrap();
+    s.update(loss);
+    assert_eq!(s.waits() - before.1, 0, "a step that logs nothing");
+    let value = s.dev.read::<f64>(loss).unwrap()[0];
+    let stats = s.optimizer.stats(&mut s.dev).unwrap();
+    assert_eq!(s.waits() - before.1, LOGGED, "a logged step");
+    println!("loss {value}, {stats:?}");
+    assert!(value > 1.0 && stats.finite && stats.grad_norm > 0.0);
+    let after = s.first_weights();
+    assert_ne!(after, before.0);
+
+    // A loss that is not a number changes nothing, though the gradients are finite.
+    s.dev.write(loss, &[f64::NAN]).unwrap();
+    s.update(loss);
+    let stats = s.optimizer.stats(&mut s.dev).unwrap();
+    assert!(!stats.finite && stats.clip == 0.0 && stats.grad_norm.is_finite(), "{stats:?}");
+    assert_eq!(s.first_weights(), after);
+}
+
+#[test]
+fn an_rl_update_waits_where_it_is_logged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut s = Setup::new(dir.path());
+    let base = dir.path().join("base");
+    let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
+    let (questions, _) = ask::questions(&rows()[..3], &chat, &processor, &s.model.config, 256).unwrap();
+    let questions: Vec<&Question> = questions.iter().collect();
+    // One response cannot move the policy: it is computed forward only.
+    let batch: Vec<Experience> = [(0, 1.0), (1, -0.5), (2, 0.0)]
+        .into_iter()
+        .map(|(question, advantage)| {
+            let prompt = &questions[question].prompt.token_ids;
+            let response = 3 + 4 * question;
+            let answer = (0..response).map(|i| 5 + i as u32);
+            Experience {
+                input_ids: prompt.iter().copied().chain(answer).collect(),
+                loss_mask: (0..prompt.len() + response).map(|t| t >= prompt.len()).collect(),
+                old_log_prob: vec![-6.0; response],
+                ref_log_prob: None,
+                advantage,
+                question,
+            }
+        })
+        .collect();
+    let longest = batch.iter().map(|e| e.input_ids.len()).max().unwrap();
+    let config = RlConfig { micro_batch_tokens: longest, max_response_length: 24, ..RlConfig::default() };
+    let stats = policy_loss::stats(&mut s.dev, Region::Overlay).unwrap();
+    let before = s.waits();
+    let Setup { dev, model, grads, .. } = &mut s;
+    grads.zero(dev).unwrap();
+    let (policy, levels) = (Policy::default(), Levels::default());
+    let queued = update::accumulate(dev, model, grads, &batch, &questions, policy, &config, levels, stats).unwrap();
+    s.update(queued.losses());
+    assert_eq!(s.waits() - before, 0, "an update that logs nothing");
+    let seen = queued.read(&mut s.dev).unwrap();
+    let done = s.optimizer.stats(&mut s.dev).unwrap();
+    assert_eq!(s.waits() - before, LOGGED, "a logged update");
+    println!("{seen:?}, {done:?}");
+    assert!(done.finite && done.grad_norm > 0.0 && seen.stats.loss.is_finite());
+    assert_eq!(seen.tokens, batch.iter().map(|e| e.input_ids.len()).sum::<usize>());
+    assert!(seen.probs_diff.valid && seen.probs_diff.max > 0.0 && seen.stats.ratio_min < seen.stats.ratio_max);
+}
