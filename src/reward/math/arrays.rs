@@ -30,6 +30,17 @@ pub(super) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comp
 /// A matrix beside its name, `I_2` or `0`, or a vector beside its parts along the axes.
 pub(super) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Comparison {
     let size = rows.len();
+    // 2 I_2
+    if let Expr::Mul(factors) = e
+        && let [Expr::Num { .. }, Expr::Var(n)] = factors.as_slice()
+        && *n == format!("I_{size}")
+    {
+        let none = integer(0);
+        let fits = |i: usize, j: usize, x: &Expr| decide(x, if i == j { &factors[0] } else { &none }, steps).is_equal();
+        let same =
+            rows.iter().enumerate().all(|(i, r)| r.len() == size && r.iter().enumerate().all(|(j, x)| fits(i, j, x)));
+        return if same { yes("equal entry by entry") } else { no("different entries") };
+    }
     let entry = |i: usize, j: usize| match e {
         Expr::Num { .. } => Some(0),
         Expr::Var(n) if *n == format!("I_{size}") => Some(i64::from(i == j)),

@@ -100,7 +100,8 @@ impl Ball {
     /// The nearest f64 of the middle.
     pub(super) fn to_f64(&self) -> f64 {
         let drop = (self.bits() - 64).max(0);
-        let head = shift(&self.m, -drop);
+        // Of the magnitude: shifting a negative number rounds away from zero, to one digit more.
+        let head = self.m.magnitude() >> drop as usize;
         let digits = head.iter_u64_digits().next().unwrap_or(0) as f64;
         let signed = if self.m.sign() == Sign::Minus { -digits } else { digits };
         let e = self.e.saturating_add(drop);

@@ -1,5 +1,7 @@
 //! Days and times of day in words.
 
+use super::expr::integer;
+use super::number_words;
 use super::parse::Value;
 
 const MONTHS: [&str; 12] = [
@@ -40,11 +42,38 @@ fn time(text: &str) -> Option<Value> {
         "midnight" => return Some(Value::Time(0)),
         _ => {}
     }
+    if let Some(clock) = said(text) {
+        return Some(clock);
+    }
     let plain = text.replace('.', "");
     let (hours, half) =
         [("am", 0), ("pm", 12)].iter().find_map(|(end, half)| Some((plain.strip_suffix(end)?, half)))?;
     let hour: u32 = hours.trim().parse().ok().filter(|h| (1..=12).contains(h))?;
     Some(Value::Time((hour % 12 + half) * 60))
+}
+
+/// `half past 3`, `quarter to five`, `ten past six`.
+fn said(text: &str) -> Option<Value> {
+    let (part, hour, before) = match (text.split_once(" past "), text.split_once(" to ")) {
+        (Some((part, hour)), None) => (part, hour, false),
+        (None, Some((part, hour))) => (part, hour, true),
+        _ => return None,
+    };
+    let number = |t: &str| {
+        let words: Vec<&str> = t.split([' ', '-']).collect();
+        let read = number_words::read(&words).filter(|r| r.1 == words.len() && r.0.is_integer());
+        t.parse().ok().or_else(|| u32::try_from(read?.0.numer()).ok())
+    };
+    let minutes = match part.trim_start_matches("a ") {
+        "half" if !before => 30,
+        "quarter" => 15,
+        // Ratios are said so, too: three to five.
+        _ if before => return None,
+        other => number(other.trim_end_matches(" minutes")).filter(|m| *m < 60)?,
+    };
+    let hour = number(hour.trim_end_matches(" o'clock")).filter(|h| (1..=12).contains(h))?;
+    let minutes = if before { 60 * (hour + 11) + 60 - minutes } else { 60 * hour + minutes } % 720;
+    Some(Value::Ratio(vec![integer(i64::from(minutes / 60)), integer(i64::from(minutes % 60))]))
 }
 
 /// `2021-03-05`.

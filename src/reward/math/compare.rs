@@ -119,8 +119,11 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
             named_matrix(m, e, steps)
         }
-        (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
-            along_axes(e, t, steps)
+        (list @ Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), list @ Value::Tuple(t)) => {
+            match rows(list) {
+                Some(m) => named_matrix(&m, e, steps),
+                None => along_axes(e, t, steps),
+            }
         }
         (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
         // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
@@ -150,7 +153,11 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             [h, m] => {
                 let minutes =
                     |add: i64| Expr::Add(vec![Expr::Mul(vec![integer(60), h.clone()]), m.clone(), integer(add * 60)]);
-                let hits = [0, 12, -12].iter().any(|&d| decide(&minutes(d), &integer(i64::from(*t)), steps).is_equal());
+                // Midnight and noon say which half they mean; 12:00 does not.
+                let midday = *t % 720 == 0;
+                let zero = decide(h, &integer(0), steps).is_equal();
+                let halves: &[i64] = if midday && zero { &[0] } else { &[0, 12, -12] };
+                let hits = halves.iter().any(|&d| decide(&minutes(d), &integer(i64::from(*t)), steps).is_equal());
                 outcome(hits, "the same time", "different times")
             }
             _ => no("different kinds"),

@@ -67,7 +67,9 @@ impl Parser<'_> {
             "pi" => return Some(var("pi")),
             "inf" | "infinity" | "infty" | "oo" => return Some(var("infty")),
             "sqrt" => return self.root(),
-            "Rational" | "Fraction" | "Frac" | "frac" | "pow" | "power" | "diag" if is(self.token(0), '(') => {
+            "Rational" | "Fraction" | "Frac" | "frac" | "pow" | "power" | "diag" | "factorial"
+                if is(self.token(0), '(') =>
+            {
                 return self.coded(word);
             }
             "cbrt" => return self.argument().map(|x| power(x, invert(integer(3)))),
@@ -155,6 +157,7 @@ impl Parser<'_> {
     fn coded(&mut self, name: &str) -> Option<Expr> {
         let args = self.arguments()?;
         match (name, args.as_slice()) {
+            ("factorial", [n]) => Some(Expr::Call("factorial", vec![n.clone()])),
             ("pow" | "power", [a, b]) => Some(power(a.clone(), b.clone())),
             ("diag", entries) if entries.len() <= 40 => {
                 let row = |i: usize| {

@@ -131,6 +131,11 @@ impl<'a> Parser<'a> {
             if cross || self.eat('*') {
                 let sign = self.sign();
                 factors.push(signed(sign, self.mixed()?));
+            } else if is(self.token(0), '/') && is(self.token(1), '/') {
+                // 10 // 3 in code.
+                self.at += 2;
+                let over = product(std::mem::take(&mut factors));
+                factors.push(Expr::Call("floor", vec![divide(over, self.mixed()?)]));
             } else if self.eat('/') {
                 let sign = self.sign();
                 let by = self.mixed()?;
