@@ -217,9 +217,10 @@ fn no_drawn_schedule_changes_a_bit() {
     }
 }
 
-/// A probe for mutations: more stages than two, rows and keys off the tile, two heads a group, an empty sequence.
+/// A probe for mutations: more stages than two, rows and keys off the tile, stages that begin within a token's heads, an
+/// empty sequence.
 fn probe(dev: &mut Device) -> Outcome {
-    GradCase::new(heads(2, 1, 16), &[200, 0, 2], true).check(dev, 200)
+    GradCase::new(heads(3, 1, 16), &[150, 0, 2], true).check(dev, 150)
 }
 
 #[test]
