@@ -36,6 +36,7 @@ mod rms_norm;
 mod rope;
 mod rows;
 mod sample;
+mod slice;
 mod steps_sync;
 mod swiglu;
 mod train;

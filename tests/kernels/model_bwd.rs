@@ -13,9 +13,11 @@ use super::{Outcome, emu, mutate_source, same_bits};
 use crate::golden::hf::{Case, Golden, loss_and_gradients, models, pack};
 
 /// Packs whose gradients are added up, one pass after the other.
-struct Batch {
-    name: String,
-    packs: Vec<(Inputs, Vec<(u32, u32)>)>,
+pub struct Batch {
+    /// What it is called.
+    pub name: String,
+    /// Inputs, and (row, id of its target).
+    pub packs: Vec<(Inputs, Vec<(u32, u32)>)>,
 }
 
 impl Batch {
@@ -40,12 +42,12 @@ impl Batch {
 }
 
 /// The sum of losses, and gradients by the names of the released tensors.
-struct Pass {
-    loss: f64,
-    gradients: BTreeMap<String, Vec<f32>>,
+pub struct Pass {
+    pub loss: f64,
+    pub gradients: BTreeMap<String, Vec<f32>>,
 }
 
-fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Levels>) -> Pass {
+pub fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Levels>) -> Pass {
     let mark = dev.mark(Region::Overlay);
     let mut grads = Grads::new(dev, &model.layout).unwrap();
     let (keep, mut loss) = (keep.into(), 0.0);
@@ -63,7 +65,7 @@ fn pass(dev: &mut Device, model: &Model, batch: &Batch, keep: impl Into<Levels>)
 }
 
 /// A reordered model's gradients in the order of the model itself.
-fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
+pub fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
     let vision_hidden = model.config.vision_config.hidden_size;
     for (_, _, piece) in model.layout.pieces() {
         let Some(found) = pass.gradients.get_mut(&piece.name) else { continue };
@@ -82,7 +84,7 @@ fn in_order(model: &Model, order: Order, mut pass: Pass) -> Pass {
 }
 
 /// The name without the layer's number.
-fn kind(name: &str) -> String {
+pub fn kind(name: &str) -> String {
     let number = |part: &str| part.parse::<usize>().is_ok();
     let mut parts: Vec<&str> = name.split('.').collect();
     if let Some(i) = (1..parts.len()).find(|i| number(parts[*i]) && matches!(parts[i - 1], "layers" | "blocks")) {
