@@ -236,7 +236,10 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
         job: Some(job),
         run: Box::new(move |dev| {
             let mut engine = Engine::new(&model, dev, limits)?;
-            engine.generate(&model, dev, &requests, |_| Ok(()))?;
+            match dev.counts_only() {
+                true => engine.plan(&model, dev, &requests)?,
+                false => drop(engine.generate(&model, dev, &requests, |_| Ok(()))?),
+            }
             engine.release(dev);
             Ok(())
         }),
