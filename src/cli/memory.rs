@@ -1,7 +1,10 @@
 //! The memory plan, for people and for the device.
 
+use std::path::Path;
+
 use super::progress::bytes;
 use crate::device::{Plan, Region};
+use crate::error::Result;
 use crate::model::{Levels, ModelConfig, Stack};
 
 /// `memory 1.2 GiB (weights 0.3 GiB, ...)`.
@@ -14,21 +17,46 @@ pub fn line(plan: &Plan) -> String {
 /// What training passes keep, in words.
 pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {
-        let inputs = stack.inputs.min(count);
-        let middle = stack.all_but_gate_up.min(count - inputs);
-        match [inputs, middle, count - inputs - middle] {
-            [0, 0, _] => "all".to_owned(),
-            [inputs, 0, 0] if inputs == count => "inputs and attention".to_owned(),
-            [0, middle, 0] if middle == count => "all but gate and up".to_owned(),
-            [inputs, middle, all] => {
-                format!("inputs and attention of {inputs}, all but gate and up of {middle}, all of {all}")
-            }
-        }
+        let [inputs, middle, all] = counts(stack, count);
+        let named = [(inputs, "inputs and attention"), (middle, "all but gate and up"), (all, "all")];
+        let parts = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| match n == count {
+            true => what.to_owned(),
+            false => format!("{what} of {n}"),
+        });
+        parts.collect::<Vec<_>>().join(", ")
     };
     let text = stack(levels.text, model.num_hidden_layers);
     let vision = stack(levels.vision, model.vision_config.depth);
-    let tower = if levels.replay_tower { "pixels; replayed in chunks of images, then " } else { "" };
-    format!("text layers: {text}; vision blocks: {tower}{vision}")
+    let tower = if levels.replay_tower {
+        "the tower is run again chunk by chunk, its blocks then keep"
+    } else {
+        "of its blocks the tower keeps"
+    };
+    format!("text layers keep {text}; {tower} {vision}")
+}
+
+/// Layers of a stack of `count` that keep inputs and attention, all but gate and up, all.
+pub fn counts(stack: Stack, count: usize) -> [usize; 3] {
+    let inputs = stack.inputs.min(count);
+    let middle = stack.all_but_gate_up.min(count - inputs);
+    [inputs, middle, count - inputs - middle]
+}
+
+/// Bytes of a checkpoint: weights and optimizer state.
+pub fn checkpoint(plan: &Plan) -> usize {
+    plan.bytes(Region::Weights) + plan.bytes(Region::State)
+}
+
+/// What checkpoints take on disk.
+pub fn disk(plan: &Plan, limit: usize) -> String {
+    let one = checkpoint(plan) as u64;
+    format!("{} for {limit} checkpoints of {} and one being written", bytes(one * (limit as u64 + 1)), bytes(one))
+}
+
+/// What `--dry-run` says besides: what passes keep, and the disk.
+pub fn dry_run(plan: &Plan, kept: &Levels, model: &Path, limit: usize) -> Result<[String; 2]> {
+    let model = ModelConfig::load(&model.join("config.json"))?;
+    Ok([levels(kept, &model), format!("disk {}", disk(plan, limit))])
 }
 
 /// Room for responses that make other batches than the largest ones counted. On the CPU, the emulated GPU's included, a

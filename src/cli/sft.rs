@@ -28,6 +28,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         memory::line(&plan)
     ));
     if args.run.dry_run {
+        let lines = memory::dry_run(&plan, &job.levels(), &job.model, config.save_total_limit)?;
+        lines.iter().for_each(|line| context.say(line));
         return Ok(());
     }
     let dir = RunDir::open(&args.run, &config, context)?;

@@ -17,9 +17,9 @@ use crate::tensor::{DType, Tensor};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{Largest, Planned, Size, Training, largest_pass};
 
-/// The keys that make a run smaller.
-const LOWER: &str =
-    "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or image_max_pixels";
+/// What makes a run smaller.
+const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
+    image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
 /// The engine's limits for questions with `vision_rows` rows of images in the largest batch.
 pub fn engine_config(
@@ -54,8 +54,8 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
     }
 }
 
-/// The plan of `config` over `questions`: the larger of a rollout's and an update's in each region. Where `target` has a
-/// limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
+/// The plan of `config` over `questions`: the larger of a rollout's and an update's in each region. Where `target` has
+/// a limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
 /// `allowed` has one bit an id. Errors when neither fits.
 pub fn rl(
     model_config: ModelConfig,

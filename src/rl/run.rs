@@ -118,6 +118,11 @@ impl Job {
         })
     }
 
+    /// What passes keep, as [`Job::plan`] chose.
+    pub fn levels(&self) -> Levels {
+        self.levels
+    }
+
     /// Generation batches in all.
     pub fn total_steps(&self) -> u64 {
         self.total_steps

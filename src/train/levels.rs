@@ -37,8 +37,9 @@ pub struct Fit {
 }
 
 /// The levels with the least arithmetic among those that stay within `budget` bytes, for passes over any of `batches`
-/// micro-batches; `count(i, levels)` runs the i-th. `rest` is what the run takes elsewhere. Any number of decoder layers
-/// may keep less than others; the tower's blocks, whose part is small, are all of one level. `images`: some batch has any.
+/// micro-batches; `count(i, levels)` runs the i-th. `rest` is what the run takes elsewhere. Any number of decoder
+/// layers may keep less than others; the tower's blocks, whose part is small, are all of one level. `images`: some
+/// batch has any.
 pub fn fit(
     config: &ModelConfig,
     images: bool,

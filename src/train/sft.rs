@@ -25,8 +25,9 @@ use crate::ops::nll;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 
-/// The keys that make a run smaller.
-const LOWER: &str = "micro_batch_tokens (and packing_length, which rows have to fit) or image_max_pixels";
+/// What makes a run smaller.
+pub const LOWER: &str =
+    "micro_batch_tokens and packing_length, or image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
 /// A fine-tuning job: config, data and where results go.
 pub struct Job {
@@ -104,7 +105,8 @@ impl Job {
     }
 
     /// Bytes each region needs: the most that any micro-batch of the run takes, exactly. Within the memory of `target`
-    /// and `max_memory_gib`, where that is limited, passes keep as much as fits; errors when they cannot keep so little.
+    /// and `max_memory_gib`, where that is limited, passes keep as much as fits; errors when nothing they could keep
+    /// does.
     pub fn plan(&mut self, target: Target) -> Result<Plan> {
         let model = ModelConfig::load(&self.model.join("config.json"))?;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));

@@ -29,8 +29,8 @@ fn a_plan_says_memory_time_and_bound() {
     let sum: u64 = regions.values().map(|bytes| bytes.as_u64().unwrap()).sum();
     assert_eq!(Some(sum), plan["memory"]["total"].as_u64());
     // Two passes of 2,048 tokens, each with 3 x 14.14 GFLOP of matrices and 3.5 x 0.41 of attention over 2,048 tokens,
-    // and one more product over the vocabulary; an eighth of them with 5.2 GFLOP of tower three times (its full attention
-    // goes over 1,024 patches only).
+    // and one more product over the vocabulary; an eighth of them with 5.2 GFLOP of tower three times (its full
+    // attention goes over 1,024 patches only).
     let flops = plan["floor"]["step"]["flops"].as_f64().unwrap();
     let by_hand = 4096.0 * (3.0 * 14.14e9 + 1.09e9 + 3.5 * 0.41e9) + 512.0 * 3.0 * 5.2e9;
     assert!((flops / by_hand - 1.0).abs() < 0.01, "{flops:e} of {by_hand:e}");

@@ -29,6 +29,7 @@ mod model_bwd;
 mod nll;
 mod paged_attention;
 mod patch_embed;
+mod plan;
 mod policy_loss;
 mod ranges;
 mod readback;

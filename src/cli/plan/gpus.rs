@@ -35,8 +35,8 @@ pub struct Ceilings {
 const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 
 impl Gpu {
-    /// Memory: `nvidia-smi` on each card. Arithmetic (dense) and bandwidth: NVIDIA's data sheets of H200, H100 SXM, A100
-    /// 80 GB SXM and L40S, in TFLOP/s and TB/s, times what is reached of them.
+    /// Memory: what `nvidia-smi` reports of each card. Arithmetic (dense) and bandwidth: NVIDIA's data sheets of H200,
+    /// H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times what is reached of them.
     pub fn ceilings(self) -> Ceilings {
         let (name, mib, tflops, tbytes) = match self {
             Gpu::H200 => ("H200", 143_771, 989.0, 4.8),

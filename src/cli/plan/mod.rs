@@ -1,5 +1,5 @@
-//! `omr plan`: memory, floors of time and what bounds them, for a config on a card, from the program's own code run on a
-//! device that only counts. No data and no weights are read: the model's config.json and the config's limits decide.
+//! `omr plan`: memory, floors of time and what bounds them, for a config on a card, from the program's own code run on
+//! a device that only counts. No data and no weights are read: the model's config.json and the config's limits decide.
 
 mod floor;
 mod gpus;
@@ -15,11 +15,12 @@ use super::memory;
 use super::progress::bytes;
 use super::{Context, Overrides};
 use crate::config::{self, RlConfig, SftConfig};
-use crate::device::{Kind, Plan, Region, Target};
+use crate::device::{Kind, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Levels, ModelConfig};
 use crate::rl;
 use crate::train::plan::{self, Planned};
+use crate::train::sft::LOWER;
 use crate::train::step::Sequence;
 
 /// Arguments of `omr plan`.
@@ -132,7 +133,7 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let optim = config.optim(config.max_steps.unwrap_or(1));
     let batches = [vec![sequence; count]];
     let planned = plan::sft(model.clone(), config, optim, target(&card, config.max_memory_gib), &batches)?;
-    let planned = planned.check("micro_batch_tokens and packing_length, or image_max_pixels")?;
+    let planned = planned.check(LOWER)?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
     Ok(Page {
@@ -211,21 +212,21 @@ impl Page {
         let mut line = |name: &str, text: &str| {
             out.push_str(&format!("{name:<14}{text}\n"));
         };
-        let Planned { memory, levels, .. } = &self.planned;
+        let Planned { memory: plan, levels, .. } = &self.planned;
         let card = &self.card;
         line("job", &format!("{} on one {}", self.stage, card.name));
         line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
         line("assumes", &self.assumes);
         let budget = self.planned.budget.map_or(String::new(), |b| format!(" of {} the run may take", bytes(b as u64)));
-        line("memory", &format!("{}{budget}", bytes(memory.total() as u64)));
+        line("memory", &format!("{}{budget}", bytes(plan.total() as u64)));
         for (region, meaning) in REGIONS {
-            line(&format!("  {}", region.name()), &format!("{:>10}  {meaning}", bytes(memory.bytes(region) as u64)));
+            line(&format!("  {}", region.name()), &format!("{:>10}  {meaning}", bytes(plan.bytes(region) as u64)));
         }
         line("  kept", &memory::levels(levels, &self.model));
         for (name, text) in &self.notes {
             line(&format!("  {name}"), text);
         }
-        line("disk", &disk(memory, self.limit));
+        line("disk", &memory::disk(plan, self.limit));
         line("step", &format!("{}  (floor)", self.step().text()));
         for (name, floor) in &self.parts {
             line(&format!("  {name}"), &floor.text());
@@ -235,8 +236,8 @@ impl Page {
         let generated = if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
         line("tokens a day", &format!("at most {} trained on{generated}", millions(trained)));
         out.push_str(&format!(
-            "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s, each op\n\
-             the longer of the two, nothing between them.\n",
+            "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s,\n\
+             each op the longer of the two, nothing between them.\n",
             card.flops / 1e12,
             card.bytes / 1e12
         ));
@@ -259,12 +260,11 @@ impl Page {
             "parameters": self.parameters,
             "memory": { "total": self.planned.memory.total(), "budget": self.planned.budget, "regions": regions },
             "kept": {
-                "text": { "inputs": text.inputs.min(self.model.num_hidden_layers), "all_but_gate_up": text.all_but_gate_up },
-                "vision": { "inputs": vision.inputs.min(self.model.vision_config.depth),
-                    "all_but_gate_up": vision.all_but_gate_up.min(self.model.vision_config.depth) },
+                "text": memory::counts(text, self.model.num_hidden_layers),
+                "vision": memory::counts(vision, self.model.vision_config.depth),
                 "replay_tower": replay_tower,
             },
-            "disk": (self.limit + 1) * checkpoint(&self.planned.memory),
+            "disk": (self.limit + 1) * memory::checkpoint(&self.planned.memory),
             "floor": { "step": self.step().json(), "parts": parts },
             "tokens_a_day": { "trained": trained, "generated": generated },
         })
@@ -277,17 +277,6 @@ const REGIONS: [(Region, &str); 4] = [
     (Region::Overlay, "gradients and activations; in RL the key cache lies there, too"),
     (Region::Workspace, "gradients of activations and scratch"),
 ];
-
-/// Bytes of a checkpoint: weights and optimizer state.
-fn checkpoint(memory: &Plan) -> usize {
-    memory.bytes(Region::Weights) + memory.bytes(Region::State)
-}
-
-/// What checkpoints take on disk.
-fn disk(memory: &Plan, limit: usize) -> String {
-    let one = checkpoint(memory) as u64;
-    format!("{} for {limit} checkpoints of {} and one being written", bytes(one * (limit as u64 + 1)), bytes(one))
-}
 
 fn millions(tokens: f64) -> String {
     if tokens >= 1e9 { format!("{:.2} B", tokens / 1e9) } else { format!("{:.1} M", tokens / 1e6) }

@@ -1,0 +1,79 @@
+//! Training by kernels in exactly its plan's memory, region by region.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
+use omr::device::cuda::Cuda;
+use omr::device::emu::Emu;
+use omr::device::{Device, Driver, Kind, Plan, Region, Target};
+use omr::observe::Silent;
+use omr::reward::Scorer;
+use omr::{rl, train};
+
+use super::{Schedule, kind};
+use crate::train::tiny;
+
+/// A device with so much memory and no more.
+fn device(plan: &Plan) -> Device {
+    let driver: Box<dyn Driver> = match kind() {
+        Kind::Cuda => Box::new(Cuda::open(0).unwrap()),
+        _ => Box::new(Emu::new(Schedule::FIXED.options()).unwrap()),
+    };
+    Device::gpu(driver, kind(), plan).unwrap()
+}
+
+fn assert_exact(plan: &Plan, dev: &Device, regions: &[Region]) {
+    for &region in regions {
+        assert_eq!(plan.bytes(region), dev.high_water().bytes(region), "{}", region.name());
+    }
+}
+
+fn sft(dir: &Path, config: &SftConfig) -> Plan {
+    let mut job = train::sft::Job::new(dir, config.clone()).unwrap();
+    let plan = job.plan(Target::gpu(kind())).unwrap();
+    let mut dev = device(&plan);
+    job.run(&mut dev, &Silent).unwrap();
+    assert_exact(&plan, &dev, &Region::ALL);
+    plan
+}
+
+#[test]
+fn sft_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { dtype: Dtype::Bf16, max_steps: Some(2), ..tiny::sft_config(dir.path()) };
+    let all = sft(&dir.path().join("all"), &config);
+    // Nine tenths of it: some layers are computed again.
+    let gib = all.total() as f64 * 0.9 / f64::from(1 << 30);
+    let least = SftConfig { max_steps: Some(1), max_memory_gib: Some(gib), ..config };
+    let less = sft(&dir.path().join("less"), &least);
+    assert!(less.total() < all.total(), "{} of {}", less.total(), all.total());
+}
+
+#[test]
+fn rl_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = tiny::rl_config(dir.path());
+    tiny::sft_config(dir.path());
+    // Responses of two tokens from a model that knows nothing, a mini-batch that holds every question.
+    let config = RlConfig {
+        dtype: Dtype::Bf16,
+        model: Some(dir.path().join("base")),
+        train_batch_size: 12,
+        ppo_mini_batch_size: 12,
+        rollout: RolloutConfig { n: 1, ..config.rollout.clone() },
+        max_response_length: 2,
+        total_training_steps: Some(1),
+        micro_batch_tokens: 4096,
+        ..config
+    };
+    let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    let mut job = rl::run::Job::new(&dir.path().join("rl"), config, scorer).unwrap();
+    let plan = job.plan(Target::gpu(kind())).unwrap();
+    let mut dev = device(&plan);
+    job.run(&mut dev, &Silent).unwrap();
+    assert_exact(&plan, &dev, &[Region::Weights, Region::State, Region::Overlay]);
+    // Of tensors in pages of their own a rollout's step has most, and planned is the largest its limits allow.
+    let taken = dev.high_water().bytes(Region::Workspace);
+    assert!(taken <= plan.bytes(Region::Workspace) && taken * 10 > plan.bytes(Region::Workspace) * 9);
+}
