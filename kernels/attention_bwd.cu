@@ -112,8 +112,8 @@ struct Span {
     }
 };
 
-// A warp's sixteen rows as left operands, straight from memory: each sector is read whole, by two loads of a quad. A lane
-// has rows `row` and row + 8, of which those below `count` exist; what does not is zero.
+// A warp's sixteen rows as left operands, straight from memory: each sector is read whole, by two loads of a quad. A
+// lane has rows `row` and row + 8, of which those below `count` exist; what does not is zero.
 template <int HD, class At>
 __device__ __forceinline__ void load_fragments(isa::Frag<4> (&to)[HD / 16], const At& at, int row, int count, int dim) {
 #pragma unroll
