@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, LossMode, RlConfig, SftConfig};
+use omr::config::{Dtype, LossMode, OptimizerName, RlConfig, SftConfig};
 use omr::device::{Device, Region};
 use omr::engine::ask::{self, Asking, Question};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
@@ -297,12 +297,15 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
 #[test]
 fn a_stopped_sft_run_goes_on_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { max_steps: Some(4), save_steps: Some(1), ..bf16_sft(dir.path()) };
-    let whole = tiny::run_sft_on(&dir.path().join("whole"), &config, emu, &[]);
-    // Another schedule, stopped after the second step: what is read of a checkpoint is what it was.
-    let random = Schedule::several(3)[2];
-    let stopped = tiny::run_sft_on(&dir.path().join("stopped"), &config, || emu_with(random), &[2]);
-    whole.assert_same(&stopped, "stopped once, another schedule");
+    for optim in [OptimizerName::AdamwTorch, OptimizerName::Adamw8bit] {
+        let config = SftConfig { max_steps: Some(4), save_steps: Some(1), optim, ..bf16_sft(dir.path()) };
+        let out = |name: &str| dir.path().join(optim.name()).join(name);
+        let whole = tiny::run_sft_on(&out("whole"), &config, emu, &[]);
+        // Another schedule, stopped after the second step: what is read of a checkpoint is what it was.
+        let random = Schedule::several(3)[2];
+        let stopped = tiny::run_sft_on(&out("stopped"), &config, || emu_with(random), &[2]);
+        whole.assert_same(&stopped, "stopped once, another schedule");
+    }
 }
 
 #[test]
