@@ -13,7 +13,7 @@ use crate::config::{
     to_yaml,
 };
 use crate::data::{Form, Row, distill, read, whole, write};
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::error::{Error, Result};
 use crate::eval::run as eval;
 use crate::eval::samples::{self, Sample};
@@ -97,7 +97,11 @@ impl Recipe<'_> {
         say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
         say(format!("  eval     {} held-out questions, greedy and at temperature 1", c.task.num_heldout_questions));
         say(format!("  judge    {}", self.judges()));
-        say("one to three minutes on two cores with configs/digits.yaml; stop and go on at any time".to_owned());
+        say(match self.context.kind() {
+            Kind::Cpu => "one to three minutes on two cores with configs/digits.yaml; stop and go on at any time",
+            Kind::Cuda | Kind::Emu => "stop and go on at any time",
+        }
+        .to_owned());
     }
 
     /// Starts and ends the reward commands: one that is not there is found before the hours of the stages before it.
