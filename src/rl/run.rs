@@ -146,60 +146,9 @@ impl Job {
 
     /// Trains to the end, or to the next signal.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let config = &self.config;
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
-        let reference = match config.use_kl_loss {
-            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
-            false => None,
-        };
-        let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let mut order = PackPlan::new(self.questions.len(), 1, config.seed, config.shuffle)?;
-        observer.begin("rl", "steps", self.total_steps, trainer.step);
-        while trainer.step < self.total_steps {
-            let start = Instant::now();
-            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, &trainer, &mut order, allowed))?;
-            let gen_time = seconds(start.elapsed());
-            let mut metrics = StepMetrics::new(trainer.step + 1);
-            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
-            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
-            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
-            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
-            metrics.rollouts(&rollouts, &batch.questions, &rewards, &advantages, config.max_response_length);
-            if let Some(name) = self.scorer.judge() {
-                let mut judge = judge::Summary::new(name);
-                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
-                metrics.judge(&judge);
-            }
-            let experience = rollouts.iter().zip(&advantages);
-            let mut experience: Vec<Experience> =
-                experience.map(|(r, &a)| Experience::new(batch.questions[r.question], r, a)).collect();
-            let policy = self.policy(allowed);
-            if let Some(reference) = &reference {
-                let budget = config.micro_batch_tokens;
-                update::reference(dev, reference, &mut experience, &batch.questions, policy, budget)?;
-            }
-            let update_start = Instant::now();
-            self.update(dev, &mut trainer, &experience, &batch.questions, policy, &mut metrics)?;
-            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, &batch.questions, &rewards, &advantages);
-                rollouts_file::write(&self.dir, trainer.step + 1, &rows)?;
-            }
-            trainer.step += 1;
-            trainer.samples_consumed = batch.consumed;
-            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
-            metrics.set("training/num_response_tokens", response_tokens as f64);
-            metrics.set("training/epoch", batch.consumed as f64 / self.questions.len() as f64);
-            metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
-            metrics.set("timing_s/gen", gen_time);
-            metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
-            metrics.set("timing_s/step", seconds(start.elapsed()));
-            metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
-            metrics.throughput(seconds(start.elapsed()));
-            trainer.log.append(metrics.values())?;
-            observer.step(trainer.step, &metrics.figures());
-            trainer.save_if_due(dev, observer)?;
-        }
+        let done = self.steps(dev, &mut trainer, observer);
+        trainer.settle(dev, done)?;
         observer.end();
         trainer.finish(dev)?;
         // From the log, which has every step once: this process may have made few of them, or none.
@@ -223,6 +172,63 @@ impl Job {
             "peak_memory": memory_summary(&dev.high_water()),
         });
         whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
+        let config = &self.config;
+        let reference = match config.use_kl_loss {
+            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
+            false => None,
+        };
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
+        let mut order = PackPlan::new(self.questions.len(), 1, config.seed, config.shuffle)?;
+        observer.begin("rl", "steps", self.total_steps, trainer.step);
+        while trainer.step < self.total_steps {
+            let start = Instant::now();
+            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, trainer, &mut order, allowed))?;
+            let gen_time = seconds(start.elapsed());
+            let mut metrics = StepMetrics::new(trainer.step + 1);
+            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
+            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
+            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
+            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
+            metrics.rollouts(&rollouts, &batch.questions, &rewards, &advantages, config.max_response_length);
+            if let Some(name) = self.scorer.judge() {
+                let mut judge = judge::Summary::new(name);
+                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
+                metrics.judge(&judge);
+            }
+            let experience = rollouts.iter().zip(&advantages);
+            let mut experience: Vec<Experience> =
+                experience.map(|(r, &a)| Experience::new(batch.questions[r.question], r, a)).collect();
+            let policy = self.policy(allowed);
+            if let Some(reference) = &reference {
+                let budget = config.micro_batch_tokens;
+                update::reference(dev, reference, &mut experience, &batch.questions, policy, budget)?;
+            }
+            let update_start = Instant::now();
+            self.update(dev, trainer, &experience, &batch.questions, policy, &mut metrics)?;
+            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+                let rows = self.rollout_rows(&rollouts, &batch.questions, &rewards, &advantages);
+                rollouts_file::write(&self.dir, trainer.step + 1, &rows)?;
+            }
+            trainer.step += 1;
+            trainer.samples_consumed = batch.consumed;
+            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
+            metrics.set("training/num_response_tokens", response_tokens as f64);
+            metrics.set("training/epoch", batch.consumed as f64 / self.questions.len() as f64);
+            metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
+            metrics.set("timing_s/gen", gen_time);
+            metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
+            metrics.set("timing_s/step", seconds(start.elapsed()));
+            metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
+            metrics.throughput(seconds(start.elapsed()));
+            trainer.log.append(metrics.values())?;
+            observer.step(trainer.step, &metrics.figures());
+            trainer.save_if_due(dev, observer)?;
+        }
+        Ok(())
     }
 
     /// The next batch of groups: one generation batch, or as many as dynamic sampling needs.

@@ -147,6 +147,25 @@ impl Job {
     /// the run directory.
     pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
+        let done = self.steps(dev, &mut trainer, observer);
+        trainer.settle(dev, done)?;
+        observer.end();
+        trainer.finish(dev)?;
+        // From the log, which has every step once: this process may have made few of them, or none.
+        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
+        let elapsed = metrics::sum(&steps, "timing_s/step");
+        let summary = json!({
+            "steps": trainer.step,
+            "samples_consumed": trainer.samples_consumed,
+            "loss": steps.last().and_then(|m| m.get("loss")),
+            "seconds": elapsed,
+            "tokens_per_sec": metrics::sum(&steps, "num_tokens") / f64::max(elapsed, 1e-9),
+            "peak_memory": memory_summary(&dev.high_water()),
+        });
+        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
         let mut updates = Updates::new(&self.config, &self.samples)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
@@ -184,20 +203,7 @@ impl Job {
             observer.step(trainer.step, &figures);
             trainer.save_if_due(dev, observer)?;
         }
-        observer.end();
-        trainer.finish(dev)?;
-        // From the log, which has every step once: this process may have made few of them, or none.
-        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
-        let elapsed = metrics::sum(&steps, "timing_s/step");
-        let summary = json!({
-            "steps": trainer.step,
-            "samples_consumed": trainer.samples_consumed,
-            "loss": steps.last().and_then(|m| m.get("loss")),
-            "seconds": elapsed,
-            "tokens_per_sec": metrics::sum(&steps, "num_tokens") / f64::max(elapsed, 1e-9),
-            "peak_memory": memory_summary(&dev.high_water()),
-        });
-        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+        Ok(())
     }
 
     fn trainer_config(&self) -> Result<TrainerConfig> {

@@ -172,6 +172,12 @@ impl Trainer {
         self.saving.take().map_or(Ok(()), |saving| saving.finish(dev))
     }
 
+    /// What `done` says, once the checkpoint under way is on disk: steps that failed after it do not undo it.
+    pub fn settle(&mut self, dev: &mut Device, done: Result<()>) -> Result<()> {
+        let saved = self.saved(dev);
+        done.and(saved)
+    }
+
     /// Writes the final model directory `DIR/model`, whole.
     pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;

@@ -318,3 +318,14 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     let stopped = tiny::run_rl_on(&dir.path().join("stopped"), &config, || emu_with(random), &[1]);
     whole.assert_same(&stopped, "stopped once, another schedule");
 }
+
+/// The checkpoint of the first step is still being written when the second one fails.
+#[test]
+fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { learning_rate: 1e38, warmup_steps: Some(0), save_steps: Some(1), ..bf16_sft(dir.path()) };
+    let out = dir.path().join("out");
+    let failed = Job::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
+    let Err(omr::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };
+    assert_eq!(std::fs::read_to_string(out.join("latest")).unwrap(), format!("global_step_{}\n", step - 1));
+}
