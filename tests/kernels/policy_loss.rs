@@ -17,6 +17,11 @@ use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits
 const LENGTHS: [usize; 10] = [5, 0, 1, 31, 32, 33, 255, 256, 0, 700];
 const FEW: [usize; 4] = [3, 0, 300, 40];
 
+/// Both signs, whatever was drawn: only below 0 there is a dual clip.
+fn signed(row: usize, advantage: f32) -> f64 {
+    f64::from(advantage.abs()) * if row % 2 == 0 { -1.0 } else { 1.0 }
+}
+
 struct Case {
     cu: Vec<u32>,
     mask: Option<Vec<u8>>,
@@ -47,7 +52,7 @@ impl Case {
             lp.iter_mut().zip(mask).filter(|(_, m)| **m == 0).for_each(|(x, _)| *x = f32::NAN);
         }
         Case {
-            advantages: normals::<f32>(5, lengths.len()).iter().map(|&a| f64::from(a)).collect(),
+            advantages: (0..).zip(normals::<f32>(5, lengths.len())).map(|(i, a)| signed(i, a)).collect(),
             entropy: normals::<f32>(6, tokens).iter().map(|x| x.abs()).collect(),
             weights: corrected.then(|| normals::<f32>(7, tokens).iter().map(|x| x.abs()).collect()),
             cu,
@@ -165,6 +170,11 @@ fn bits_are_those_of_the_cpu() {
             against_the_cpu(&mut dev, config, &case).unwrap_or_else(|e| panic!("{config:?}: {e}"));
         }
     }
+    let case = Case::new(&LENGTHS, 3.0, true);
+    let (config, den) = (PolicyLoss::grpo(), case.denominators());
+    let (sums, ..) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
+    let stats = PolicyStats::new(&config, &den, &sums);
+    assert!(stats.clipfrac_upper > 0.0 && stats.clipfrac_lower > 0.0 && stats.dual_clipfrac > 0.0, "{stats:?}");
     same_bits(4, |dev| {
         let case = Case::new(&FEW, 0.3, false);
         Ok(fwd(dev, &configs()[4], &case.denominators(), &case.batch(), &case.lp, None, 1)?.1)
