@@ -22,12 +22,15 @@ const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Gives the bytes of a tensor of the device.
 pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
 
+/// Picks what goes into a file out of the bytes of a tensor of the device.
+pub type Pick = dyn Fn(&[u8]) -> Vec<u8> + Send;
+
 /// Where the bytes of an [`Outgoing`] tensor come from.
 pub enum Content {
     /// They are these.
     Ready(Vec<u8>),
     /// They are picked out of the bytes of a tensor of the device.
-    Of(Tensor, Box<dyn Fn(&[u8]) -> Vec<u8> + Send>),
+    Of(Tensor, Box<Pick>),
 }
 
 /// A tensor to be written.

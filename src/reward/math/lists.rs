@@ -76,8 +76,11 @@ pub(super) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     }
 }
 
+/// Families, each as one member and the step to the next.
+type Families = Vec<(Expr, Expr)>;
+
 /// Both as families, when one of them is a list of families.
-pub(super) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Vec<(Expr, Expr)>, Vec<(Expr, Expr)>)> {
+pub(super) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Families, Families)> {
     fn one(v: &Value, steps: &Steps) -> Option<(Expr, Expr)> {
         match v {
             Value::Family(a, n) => Some((a.clone(), n.clone())),

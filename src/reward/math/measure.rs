@@ -39,7 +39,7 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let mut rest = rest;
     // 7 meters long, but 5 in.
     while let [inner @ .., last] = rest
-        && inner.len() > 0
+        && !inner.is_empty()
         && idle(last)
         && matches!(&last.tok, Tok::Word(w) | Tok::Text(w) if w.trim() != "in" || inner.iter().any(idle))
     {

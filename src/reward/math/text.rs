@@ -154,7 +154,7 @@ pub fn formula(text: &str) -> Option<String> {
     let dense = plain.replace(['_', '{', '}', ' '], "");
     // Elements begin with a capital letter; a power of digits is no charge.
     let letters =
-        dense.chars().zip(dense.chars().skip(1)).all(|(a, b)| !(b.is_ascii_lowercase() && !a.is_ascii_uppercase()));
+        dense.chars().zip(dense.chars().skip(1)).all(|(a, b)| !b.is_ascii_lowercase() || a.is_ascii_uppercase());
     let power =
         dense.split('^').skip(1).any(|t| !t.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['+', '-']));
     let first = dense.starts_with(|c: char| c.is_ascii_uppercase() || c == '(' || c.is_ascii_digit());
