@@ -33,7 +33,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out =
         format!("{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz");
     let mut rows = Vec::new();
-    for make in chosen(args, kind)? {
+    let chosen = chosen(args, kind)?;
+    // Without a device there is one error, not a row of it for each case.
+    drop(context.device(&Plan::default())?);
+    for make in chosen {
         let row = measured(&make, args.seconds, context)?;
         out.push_str(&line(&row));
         context.say(line(&row).trim_end());
