@@ -20,19 +20,15 @@ pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
         let [inputs, middle, all] = counts(stack, count);
         let named = [(inputs, "inputs and attention"), (middle, "all but gate and up"), (all, "all")];
         let parts = named.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| match n == count {
-            true => what.to_owned(),
-            false => format!("{what} of {n}"),
+            true => format!("all keep {what}"),
+            false => format!("{n} keep {what}"),
         });
         parts.collect::<Vec<_>>().join(", ")
     };
     let text = stack(levels.text, model.num_hidden_layers);
     let vision = stack(levels.vision, model.vision_config.depth);
-    let tower = if levels.replay_tower {
-        "the tower is run again chunk by chunk, its blocks then keep"
-    } else {
-        "of its blocks the tower keeps"
-    };
-    format!("text layers keep {text}; {tower} {vision}")
+    let again = if levels.replay_tower { ", run again chunk by chunk" } else { "" };
+    format!("text layers: {text}; the tower's blocks: {vision}{again}")
 }
 
 /// Layers of a stack of `count` that keep inputs and attention, all but gate and up, all.

@@ -92,7 +92,14 @@ impl Parser<'_> {
             self.at = one;
             return Some(tokens);
         }
-        let (from, mut level) = (self.at, 1);
+        let from = self.at;
+        self.pass_brace()?;
+        Some(self.tokens[from..self.at - 1].to_vec())
+    }
+
+    /// Goes past the brace that closes the one just passed.
+    pub(super) fn pass_brace(&mut self) -> Option<()> {
+        let mut level = 1;
         while level > 0 {
             level += match self.peek()? {
                 Tok::Sym('{') => 1,
@@ -101,7 +108,7 @@ impl Parser<'_> {
             };
             self.at += 1;
         }
-        Some(self.tokens[from..self.at - 1].to_vec())
+        Some(())
     }
 
     /// A part of the tokens as one expression, at this depth.

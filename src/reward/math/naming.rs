@@ -33,15 +33,7 @@ impl Parser<'_> {
     pub(super) fn index(&mut self) -> Option<String> {
         let from = self.at;
         if self.eat('{') {
-            let mut level = 1;
-            while level > 0 {
-                level += match self.peek()? {
-                    Tok::Sym('{') => 1,
-                    Tok::Sym('}') => -1,
-                    _ => 0,
-                };
-                self.at += 1;
-            }
+            self.pass_brace()?;
         } else {
             self.peek()?;
             self.at += 1;
