@@ -29,3 +29,25 @@ impl Observer for Silent {
         false
     }
 }
+
+/// Bytes as people say them.
+pub fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_are_said_as_people_do() {
+        assert_eq!((bytes(12), bytes(1536 << 20)), ("12 B".to_owned(), "1.5 GiB".to_owned()));
+    }
+}

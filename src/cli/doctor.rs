@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
-use super::progress::bytes;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::{Isa, cuda, images};
 use crate::error::{Error, Result};
+use crate::observe::bytes;
 use crate::ops;
 
 /// Arguments of `omr doctor`.

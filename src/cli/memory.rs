@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::progress::bytes;
 use crate::device::{Plan, Region};
 use crate::error::Result;
 use crate::model::{Levels, ModelConfig, Stack};
+use crate::observe::bytes;
 
 /// `memory 1.2 GiB (weights 0.3 GiB, ...)`.
 pub fn line(plan: &Plan) -> String {

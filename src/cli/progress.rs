@@ -156,18 +156,6 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Bytes as people say them.
-pub fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = count as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,10 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn times_and_sizes_are_said_as_people_do() {
+    fn times_are_said_as_people_do() {
         assert_eq!(duration(Duration::from_secs_f64(8.21)), "8.2 s");
         assert_eq!(duration(Duration::from_secs(185)), "3 min 05 s");
         assert_eq!(duration(Duration::from_secs(7620)), "2 h 07 min");
-        assert_eq!((bytes(12), bytes(1536 << 20)), ("12 B".to_owned(), "1.5 GiB".to_owned()));
     }
 }

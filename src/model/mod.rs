@@ -178,8 +178,12 @@ impl Model {
         attend: Attend,
     ) -> Result<Var> {
         tape.note("text.embeds", 0, x);
-        let table = positions::text_rope(&self.config, position_ids);
         let dims = [position_ids[0].len(), self.config.head_dim() / 2];
+        // A plan counts passes by the hundred: the angles of a long one would take most of its time.
+        let table = match dev.counts_only() {
+            true => positions::RopeTable::zeros(dims[0] * dims[1]),
+            false => positions::text_rope(&self.config, position_ids),
+        };
         let rope = Rope { cos: tape.upload(dev, &table.cos, &dims)?, sin: tape.upload(dev, &table.sin, &dims)? };
         let hidden = self.decoder.forward(tape, dev, x, rope, attend)?;
         tape.note("text.final_norm", 0, hidden);

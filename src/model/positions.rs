@@ -158,6 +158,13 @@ pub struct RopeTable {
     pub sin: Vec<f32>,
 }
 
+impl RopeTable {
+    /// Room for `len` angles, none of them computed.
+    pub fn zeros(len: usize) -> RopeTable {
+        RopeTable { cos: vec![0.0; len], sin: vec![0.0; len] }
+    }
+}
+
 /// Cosines and sines of some coordinates times some frequencies: each pair is computed once, however many tokens
 /// share the coordinate.
 struct Angles {

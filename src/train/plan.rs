@@ -5,6 +5,7 @@ use crate::config::{Dtype, OptimConfig, SftConfig};
 use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Levels, Model, ModelConfig, VisionConfig};
+use crate::observe::bytes;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
@@ -30,16 +31,11 @@ impl Planned {
     /// Errors when the plan is over its budget, saying what it has and which keys `lower` it.
     pub fn check(self, lower: &str) -> Result<Planned> {
         let Some(budget) = self.budget.filter(|&budget| self.memory.total() > budget) else { return Ok(self) };
-        let part = |region: Region| format!("{} {}", region.name(), gib(self.memory.bytes(region)));
+        let part = |region: Region| format!("{} {}", region.name(), bytes(self.memory.bytes(region) as u64));
         let parts = Region::ALL.map(part).join(", ");
-        let found = format!("a run that takes {} when it keeps least ({parts})", gib(self.memory.total()));
-        Err(Error::input_hint("memory", found, format!("at most {}", gib(budget)), format!("lower {lower}")))
+        let found = format!("a run that takes {} when it keeps least ({parts})", bytes(self.memory.total() as u64));
+        Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
     }
-}
-
-/// `1.5 GiB`.
-fn gib(bytes: usize) -> String {
-    format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64)
 }
 
 /// Bytes of a number of GiB, for configs.

@@ -19,7 +19,7 @@ const FEW: [usize; 4] = [3, 0, 300, 40];
 
 /// Both signs, whatever was drawn: only below 0 there is a dual clip.
 fn signed(row: usize, advantage: f32) -> f64 {
-    f64::from(advantage.abs()) * if row % 2 == 0 { -1.0 } else { 1.0 }
+    f64::from(advantage.abs()) * if row.is_multiple_of(2) { -1.0 } else { 1.0 }
 }
 
 struct Case {

@@ -10,10 +10,10 @@ use super::jobs::{self, Amount, Shape};
 use super::ops::Make;
 use super::{Args, Case, Job, gpu_ops};
 use crate::cli::Context;
-use crate::cli::progress::bytes;
 use crate::data::whole;
 use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream};
 use crate::error::{Error, Result};
+use crate::observe::bytes;
 use crate::tensor::{DType, Tensor};
 
 /// All ops.

@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 
 use self::jobs::Shape;
 use self::peaks::Peaks;
-use super::progress::bytes;
 use super::{Context, doctor};
 use crate::config;
 use crate::data::whole;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
+use crate::observe::bytes;
 use crate::tensor::DType;
 
 /// Arguments of `omr bench`.
