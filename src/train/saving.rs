@@ -28,7 +28,7 @@ const COMPANIONS: [&str; 10] = [
     "vocab.json",
 ];
 
-/// Copies the [`COMPANIONS`] that are in `from`.
+/// Copies those of a model directory's other files (tokenizer, chat template, preprocessor) that are in `from`.
 pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     for name in COMPANIONS {
         let from = from.join(name);
