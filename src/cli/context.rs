@@ -15,6 +15,7 @@ use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::reward::Scorer;
+use crate::tensor::DType;
 
 /// Bytes of the first card that a plan may take.
 fn card_memory() -> Option<usize> {
@@ -70,12 +71,11 @@ impl Context {
         }
     }
 
-    /// What `auto` is on this device.
+    /// What [`DType::of`] makes of `dtype` on this device, as a config that a run records.
     pub fn dtype(&self, dtype: Dtype) -> Dtype {
-        match dtype {
-            Dtype::Auto if self.kind().is_gpu() => Dtype::Bf16,
-            Dtype::Auto => Dtype::F32,
-            given => given,
+        match DType::of(dtype, self.kind()) {
+            DType::Bf16 => Dtype::Bf16,
+            _ => Dtype::F32,
         }
     }
 

@@ -92,37 +92,28 @@ impl Optimizer {
         lr: f64,
         guard: Option<Tensor>,
     ) -> Result<()> {
-        dev.range(format_args!("optimizer"), |dev| self.apply(dev, layout, grads, lr, guard))
-    }
-
-    fn apply(
-        &mut self,
-        dev: &mut Device,
-        layout: &ParamLayout,
-        grads: &Grads,
-        lr: f64,
-        guard: Option<Tensor>,
-    ) -> Result<()> {
-        let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
-        grad_norm::guarded(dev, &touched, self.config.max_grad_norm as f32, guard, self.norm)?;
-        let clip = self.norm.slice(1, 3);
-        for (id, (param, state)) in layout.params.iter().zip(&mut self.states).enumerate() {
-            let Some(grad) = grads.get(id) else { continue };
-            state.updates += 1;
-            let decays = param.is_matrix || self.decay == Decay::All;
-            let hp = adamw::AdamW {
-                lr,
-                beta1: self.config.adam_beta1,
-                beta2: self.config.adam_beta2,
-                eps: self.config.adam_epsilon,
-                weight_decay: if decays { self.config.weight_decay } else { 0.0 },
-                step: state.updates,
-                seed: self.config.seed,
-                param: id as u32,
-            };
-            adamw::step(dev, param.tensor, state.lo, grad, state.moments, &hp, clip)?;
-        }
-        Ok(())
+        dev.range(format_args!("optimizer"), |dev| {
+            let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
+            grad_norm::guarded(dev, &touched, self.config.max_grad_norm as f32, guard, self.norm)?;
+            let clip = self.norm.slice(1, 3);
+            for (id, (param, state)) in layout.params.iter().zip(&mut self.states).enumerate() {
+                let Some(grad) = grads.get(id) else { continue };
+                state.updates += 1;
+                let decays = param.is_matrix || self.decay == Decay::All;
+                let hp = adamw::AdamW {
+                    lr,
+                    beta1: self.config.adam_beta1,
+                    beta2: self.config.adam_beta2,
+                    eps: self.config.adam_epsilon,
+                    weight_decay: if decays { self.config.weight_decay } else { 0.0 },
+                    step: state.updates,
+                    seed: self.config.seed,
+                    param: id as u32,
+                };
+                adamw::step(dev, param.tensor, state.lo, grad, state.moments, &hp, clip)?;
+            }
+            Ok(())
+        })
     }
 
     /// Bytes of the moments and the low halves.
