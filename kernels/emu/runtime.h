@@ -48,6 +48,7 @@ struct Fiber : Thread {
     Clocks clocks;
     Published fenced;                 // by the last threadfence
     std::vector<Published> observed;  // by relaxed accesses, not yet acquired by a fence
+    std::vector<uint32_t> fences, init_fences;  // the times of its fence_proxy_async and fence_mbarrier_init
 };
 
 // One warp instruction that lanes post and the last of them executes.
@@ -187,6 +188,21 @@ void shared_matrix_row(Fiber& fiber, const void* p, bool write, int32_t place);
 void shared_atomic(const void* p, uint32_t bytes, const Where& where);
 void shadow_copy_begin(Fiber& fiber, const AsyncCopy& copy);
 void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy);
+// What reads or writes shared memory behind the threads' backs, and where that was asked for.
+struct AsyncUse {
+    const char* what;
+    int32_t place;
+};
+// Stretches of whole 16-byte blocks. A read begins: what it reads is there, ordered before `issuer` and fenced; until
+// it ends nobody writes it. Returns the offset in shared memory.
+uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
+// It is over, as `waiter` has waited for.
+void async_read_end(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use);
+// Only notes that `waiter` knows it is over, where several wait for one read.
+void note_async_read(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use);
+// A write is in flight until it is done; then those read it that have waited for its barrier.
+uint32_t async_write_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use);
+void async_write_done(Cta& cta, const void* p, uint32_t bytes);
 // fault.cpp
 void guard_enter(Instance& emu);
 void guard_leave();

@@ -145,6 +145,8 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.near = 0;
         fiber.fenced = nullptr;
         fiber.observed.clear();
+        fiber.fences.clear();
+        fiber.init_fences.clear();
         fiber.stack = cta.stacks + i * kStackBytes;
         fiber.stack_pointer = prepare_stack(fiber.stack, kStackBytes, fiber_main);
         cta.ready[i / 64] |= 1ull << (i % 64);

@@ -1,8 +1,12 @@
 // Checks of every access to shared memory: inside it, aligned, of bytes that were written, not in flight, and ordered
-// after what other threads did to them by a barrier both passed.
+// after what other threads did to them by a barrier both passed. Asynchronous units (bulk copies, wgmma) see what a
+// thread wrote only behind its fence_proxy_async (PTX ISA, asynchronous operations and the async proxy); a fence by
+// anyone else is not taken for it, which is stricter than the memory model and is how it is done in practice.
 #include "emu/shadow.h"
 
 #include <stdio.h>
+
+#include <algorithm>
 
 #include "emu/memory.h"
 #include "emu/runtime.h"
@@ -11,7 +15,7 @@ namespace emu {
 
 namespace {
 
-enum class Access { read, write, atomic, copy };
+enum class Access { read, write, atomic, copy, bulk };
 
 // One access, for the checks below and their messages.
 struct Touch {
@@ -28,7 +32,7 @@ std::string at(const Instance& emu, int32_t place, bool near) {
 }
 
 std::string who(const Touch& t) {
-    static const char* const names[] = {"read", "write", "atomic", "cp_async"};
+    static const char* const names[] = {"read", "write", "atomic", "cp_async", "bulk copy"};
     char text[96];
     snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", names[int(t.access)], t.offset,
              t.offset + t.bytes - 1);
@@ -40,11 +44,35 @@ std::string who(const Touch& t) {
          at(*t.fiber.cta->emu, place, near).c_str());
 }
 
+// The asynchronous use of a stretch of shared memory by `fiber`, for messages.
+std::string who(const Fiber& fiber, uint32_t offset, uint32_t bytes, const AsyncUse& use) {
+    char text[96];
+    snprintf(text, sizeof text, "%s of bytes %u to %u of shared memory by ", use.what, offset, offset + bytes - 1);
+    return text + thread_name(fiber) + at(*fiber.cta->emu, use.place, false);
+}
+
+const char* writer_name(const Cell& cell) {
+    return cell.async ? "bulk copy" : cell.state == Bytes::flying ? "cp_async" : "write";
+}
+
 bool ordered(const Fiber& me, uint32_t thread, uint32_t time) {
     if (time < me.clocks.floor || thread == me.index) return true;
     uint32_t warp = thread / kLanes;
     if (warp == me.warp->index) return me.clocks.lane[thread % kLanes] > time;
     return me.clocks.known.warp[warp] > time;
+}
+
+// Whether what the cell holds is there for `me`.
+bool write_ordered(const Fiber& me, const Cell& cell) {
+    return cell.async ? me.clocks.known.async > cell.write_time : ordered(me, cell.writer, cell.write_time);
+}
+
+// Whether its writer has fenced since, and `me` is ordered after that fence.
+bool fenced(const Fiber& me, const Cell& cell) {
+    if (cell.async) return true;
+    const std::vector<uint32_t>& fences = me.cta->fibers[cell.writer].fences;
+    auto first = std::upper_bound(fences.begin(), fences.end(), cell.write_time);
+    return first != fences.end() && ordered(me, cell.writer, *first);
 }
 
 // Whether all that lanes of `warp` did at `time` is ordered before `me`, whose own accesses always are.
@@ -117,36 +145,45 @@ void note_read(const Touch& t, Cell& cell) {
     cell.read_near = t.near;
 }
 
+[[noreturn]] void in_flight(const Touch& t, const Cell& cell) {
+    fail("%s while the %s of thread %u%s is in flight", who(t).c_str(), writer_name(cell), cell.writer,
+         at(*t.fiber.cta->emu, cell.write_place, false).c_str());
+}
+
 void read_cell(const Touch& t, Cell& cell) {
     if (cell.state == Bytes::written) [[likely]] {
-        if (!ordered(t.fiber, cell.writer, cell.write_time)) {
-            race(t, "write", cell.writer, cell.write_place, cell.write_near);
+        if (!write_ordered(t.fiber, cell)) {
+            race(t, writer_name(cell), cell.writer, cell.write_place, cell.write_near);
         }
     } else if (cell.state == Bytes::poison) {
         fail("%s, which nobody has written", who(t).c_str());
     } else {
-        fail("%s while the cp_async of thread %u%s is in flight", who(t).c_str(), cell.writer,
-             at(*t.fiber.cta->emu, cell.write_place, false).c_str());
+        in_flight(t, cell);
     }
     note_read(t, cell);
 }
 
 void write_cell(const Touch& t, Cell& cell) {
-    if (cell.state == Bytes::flying) {
-        fail("%s while the cp_async of thread %u%s is in flight", who(t).c_str(), cell.writer,
-             at(*t.fiber.cta->emu, cell.write_place, false).c_str());
+    if (cell.state == Bytes::flying) in_flight(t, cell);
+    if (cell.reading != 0) {
+        fail("%s while an asynchronous read of them%s is in flight", who(t).c_str(),
+             at(*t.fiber.cta->emu, cell.read_place, cell.read_near).c_str());
     }
-    if (cell.state == Bytes::written && !(t.access == Access::atomic && cell.atomic) &&
-        !ordered(t.fiber, cell.writer, cell.write_time)) {
-        race(t, "write", cell.writer, cell.write_place, cell.write_near);
+    if (cell.state == Bytes::written && !(t.access == Access::atomic && cell.atomic) && !write_ordered(t.fiber, cell)) {
+        race(t, writer_name(cell), cell.writer, cell.write_place, cell.write_near);
+    }
+    if (t.access == Access::bulk && cell.state == Bytes::written && !fenced(t.fiber, cell)) {
+        fail("%s over the write by thread %u%s, which no fence_proxy_async follows", who(t).c_str(), cell.writer,
+             at(*t.fiber.cta->emu, cell.write_place, cell.write_near).c_str());
     }
     if (!reads_ordered(t.fiber, cell)) race(t, "read", cell.reader, cell.read_place, cell.read_near);
     if (t.access == Access::atomic && cell.state == Bytes::poison) {
         fail("%s, which nobody has written", who(t).c_str());
     }
     forget_readers(t.fiber.cta->shadow, cell);
-    cell.state = t.access == Access::copy ? Bytes::flying : Bytes::written;
+    cell.state = t.access == Access::copy || t.access == Access::bulk ? Bytes::flying : Bytes::written;
     cell.atomic = t.access == Access::atomic;
+    cell.async = t.access == Access::bulk;
     cell.writer = uint16_t(t.fiber.index);
     cell.write_time = t.fiber.clocks.now;
     cell.write_place = t.place;
@@ -186,6 +223,7 @@ void touch(const Touch& t) {
             }
             cell.split = 1;
             cell.vector = 0;
+            cell.reading = 0;
         }
         uint32_t first = t.offset > start ? (t.offset - start) / kPart : 0;
         uint32_t last = end < start + kBlock ? (end - start + kPart - 1) / kPart : kParts;
@@ -215,6 +253,19 @@ void access(Access kind, const void* p, uint32_t bytes, int32_t place, bool near
     uint32_t alignment = bytes & -bytes;
     uint32_t offset = locate(fiber, p, bytes, alignment < 16 ? alignment : 16, "access", place, near);
     touch({fiber, kind, offset, bytes, place, near});
+}
+
+// Calls `use` with every cell of these bytes, which are whole blocks.
+template <class F>
+void each_cell(Shadow& shadow, uint32_t offset, uint32_t bytes, F use) {
+    for (uint32_t block = offset / kBlock; block * kBlock < offset + bytes; block++) {
+        Cell& cell = shadow.cells[block];
+        if (!cell.split) {
+            use(cell);
+            continue;
+        }
+        for (uint32_t i = 0; i < kParts; i++) use(shadow.parts[block * kParts + i]);
+    }
 }
 
 }  // namespace
@@ -273,6 +324,66 @@ void shadow_copy_done(Fiber& fiber, const AsyncCopy& copy) {
         parts[i].state = Bytes::written;
         parts[i].write_time = fiber.clocks.now;
     }
+}
+
+uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use) {
+    uint32_t offset = locate(issuer, p, bytes, kBlock, use.what, use.place, false);
+    Shadow& shadow = issuer.cta->shadow;
+    if (!shadow.on) return offset;
+    Instance& emu = *issuer.cta->emu;
+    each_cell(shadow, offset, bytes, [&](Cell& cell) {
+        if (cell.state == Bytes::poison) {
+            fail("%s, some of which nobody has written", who(issuer, offset, bytes, use).c_str());
+        }
+        if (cell.state == Bytes::flying) {
+            fail("%s while the %s of thread %u%s is in flight", who(issuer, offset, bytes, use).c_str(), writer_name(cell),
+                 cell.writer, at(emu, cell.write_place, false).c_str());
+        }
+        if (!write_ordered(issuer, cell)) {
+            fail("race: %s is not ordered after the %s by thread %u%s", who(issuer, offset, bytes, use).c_str(),
+                 writer_name(cell), cell.writer, at(emu, cell.write_place, cell.write_near).c_str());
+        }
+        if (!fenced(issuer, cell)) {
+            fail("%s of what thread %u wrote%s, with no fence_proxy_async by it in between",
+                 who(issuer, offset, bytes, use).c_str(), cell.writer, at(emu, cell.write_place, cell.write_near).c_str());
+        }
+        cell.reading++;
+        cell.read_place = use.place;
+        cell.read_near = 0;
+    });
+    return offset;
+}
+
+void note_async_read(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use) {
+    Shadow& shadow = waiter.cta->shadow;
+    if (!shadow.on) return;
+    uint32_t offset = uint32_t(static_cast<const unsigned char*>(p) - waiter.smem);
+    Touch t{waiter, Access::read, offset, bytes, use.place, false};
+    each_cell(shadow, offset, bytes, [&](Cell& cell) { note_read(t, cell); });
+}
+
+void async_read_end(Fiber& waiter, const void* p, uint32_t bytes, const AsyncUse& use) {
+    Shadow& shadow = waiter.cta->shadow;
+    if (!shadow.on) return;
+    uint32_t offset = uint32_t(static_cast<const unsigned char*>(p) - waiter.smem);
+    each_cell(shadow, offset, bytes, [](Cell& cell) { cell.reading--; });
+    note_async_read(waiter, p, bytes, use);
+}
+
+uint32_t async_write_begin(Fiber& issuer, const void* p, uint32_t bytes, const AsyncUse& use) {
+    uint32_t offset = locate(issuer, p, bytes, kBlock, use.what, use.place, false);
+    touch({issuer, Access::bulk, offset, bytes, use.place, false});
+    return offset;
+}
+
+void async_write_done(Cta& cta, const void* p, uint32_t bytes) {
+    Shadow& shadow = cta.shadow;
+    if (!shadow.on) return;
+    uint32_t time = ++shadow.time;
+    each_cell(shadow, uint32_t(static_cast<const unsigned char*>(p) - cta.smem), bytes, [time](Cell& cell) {
+        cell.state = Bytes::written;
+        cell.write_time = time;
+    });
 }
 
 void smem_too_small(uint32_t needed) {

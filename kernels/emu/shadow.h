@@ -12,6 +12,9 @@ namespace emu {
 // Per warp the time before which all its accesses are known to have happened.
 struct Known {
     uint32_t warp[kMaxWarps];
+    uint32_t async;  // and the time before which asynchronous writes have landed
+
+    void raise_async(uint32_t time) { async = async < time ? time : async; }
 };
 
 // What a thread knows. Accesses carry the `now` of their thread; one by another is ordered before this thread if it
@@ -28,18 +31,21 @@ struct Clocks {
     }
     void join(const Clocks& other) {
         floor = floor < other.floor ? other.floor : floor;
+        known.raise_async(other.known.async);
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             known.warp[i] = known.warp[i] < other.known.warp[i] ? other.known.warp[i] : known.warp[i];
             lane[i] = lane[i] < other.lane[i] ? other.lane[i] : lane[i];
         }
     }
     void release(Known& to) const {
+        to.raise_async(known.async);
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             to.warp[i] = to.warp[i] < known.warp[i] ? known.warp[i] : to.warp[i];
         }
     }
     // The whole of its warp took part.
     void acquire(const Known& from, uint32_t own_warp) {
+        known.raise_async(from.async);
         for (uint32_t i = 0; i < kMaxWarps; i++) {
             known.warp[i] = known.warp[i] < from.warp[i] ? from.warp[i] : known.warp[i];
             lane[i] = lane[i] < from.warp[own_warp] ? from.warp[own_warp] : lane[i];
@@ -66,6 +72,8 @@ struct Cell {
     uint8_t split : 1;    // the eight cells of 2 bytes hold
     uint8_t atomic : 1;   // written by an atomic
     uint8_t write_near : 1, read_near : 1;  // the place is the last one passed before
+    uint8_t async : 1;    // written by the asynchronous proxy: the writer is who asked for it
+    uint16_t reading;     // asynchronous reads in flight
 };
 
 // Readers whose times differ, by warp; 0 where none has read.

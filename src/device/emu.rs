@@ -26,7 +26,7 @@ use crate::device::emu::graph::{Capture, Op, Params, Ticket};
 use crate::device::emu::machine::Machine;
 use crate::device::emu::pages::{PAGE, POISON};
 use crate::device::emu::streams::Streams;
-use crate::device::images;
+use crate::device::images::{self, Arch};
 use crate::error::{Error, Result};
 
 /// When queued work runs and asynchronous copies land.
@@ -54,6 +54,8 @@ pub struct Options {
     pub completion: Completion,
     /// Streaming multiprocessors: how many CTAs are resident at once depends on it.
     pub multiprocessors: u32,
+    /// What kind of card is emulated: compute capability 8.0, whose limits kernels for both kinds keep to, or 9.0.
+    pub arch: Arch,
     /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
     pub shadow: bool,
     /// Kernel sources besides the program's own, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists
@@ -64,7 +66,14 @@ pub struct Options {
 impl Default for Options {
     /// The fixed schedule, as late as possible, on two multiprocessors: few enough that CTAs of small tests queue up.
     fn default() -> Options {
-        Options { seed: 0, completion: Completion::Lazy, multiprocessors: 2, shadow: true, sources: Vec::new() }
+        Options {
+            seed: 0,
+            completion: Completion::Lazy,
+            multiprocessors: 2,
+            arch: Arch::Sm80,
+            shadow: true,
+            sources: Vec::new(),
+        }
     }
 }
 
@@ -129,14 +138,19 @@ impl Emu {
     /// [`Emu::new`] with another cache, whose sources alone count.
     pub fn with_cache(cache: Cache, options: Options) -> Result<Emu> {
         Ok(Emu {
-            // The limits are those of compute capability 8.0 (CUDA C++ programming guide, table of compute
-            // capabilities): kernels for both kinds of card keep to them.
+            // CUDA C++ programming guide, table of compute capabilities.
             properties: Properties {
                 name: "emulated GPU".into(),
-                compute_capability: (8, 0),
+                compute_capability: match options.arch {
+                    Arch::Sm80 => (8, 0),
+                    Arch::Sm90a => (9, 0),
+                },
                 multiprocessors: options.multiprocessors.max(1),
                 memory: 1 << 40,
-                shared_memory_per_block: 163 * 1024,
+                shared_memory_per_block: match options.arch {
+                    Arch::Sm80 => 163 * 1024,
+                    Arch::Sm90a => 227 * 1024,
+                },
                 driver: format!("omr {}", env!("CARGO_PKG_VERSION")),
             },
             streams: Streams::new(Machine::new(cache, &options)?, &options),

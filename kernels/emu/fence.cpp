@@ -1,0 +1,21 @@
+// The proxy fences: each is a moment of its thread, behind which asynchronous units see what it wrote.
+#include "emu/fence.h"
+
+#include "emu/runtime.h"
+
+namespace emu {
+
+namespace {
+
+void tick(std::vector<uint32_t>& moments) {
+    Fiber& me = self();
+    me.clocks.now = ++me.cta->shadow.time;
+    moments.push_back(me.clocks.now);
+}
+
+}  // namespace
+
+void fence_proxy() { tick(self().fences); }
+void fence_inits() { tick(self().init_fences); }
+
+}  // namespace emu
