@@ -118,7 +118,7 @@ impl Cache {
     /// The shared object of these sources, compiled unless it is there. Only they and what they include count, so an
     /// edit recompiles what it touches. Errors name the sources and show all the compiler said.
     ///
-    /// Processes that ask at once may each compile it; the objects are equal and each arrives by a rename.
+    /// Processes that ask at once may each compile it; any of the objects serves, and each arrives whole, by a rename.
     pub fn object(&self, units: &[String]) -> Result<PathBuf> {
         let object = self.path(units)?;
         if object.exists() {
