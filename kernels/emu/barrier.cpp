@@ -27,6 +27,7 @@ void complete(Cta& cta, uint32_t id) {
         for (uint64_t bits = bar.waiting[word]; bits != 0; bits &= bits - 1) {
             Fiber& fiber = cta.fibers[word * 64 + uint32_t(__builtin_ctzll(bits))];
             fiber.clocks.acquire(bar.known, fiber.warp->index);
+            fiber.exact = merged(fiber.exact, cta.exact[id]);
             fiber.clocks.now = time;
             if (id == 0) fiber.clocks.floor = time;
             make_ready(fiber);
@@ -35,6 +36,7 @@ void complete(Cta& cta, uint32_t id) {
     }
     bar.arrived = bar.expected = bar.waiting_warps = 0;
     memset(&bar.known, 0, sizeof bar.known);
+    cta.exact[id] = nullptr;
 }
 
 void settle(Cta& cta, uint32_t id) {
@@ -63,6 +65,7 @@ void warp_arrives(Warp& warp) {
     for (uint32_t bits = warp.at_barrier; bits != 0; bits &= bits - 1) {
         Fiber& fiber = warp.lanes[__builtin_ctz(bits)];
         fiber.clocks.release(bar.known);
+        cta.exact[id] = merged(cta.exact[id], fiber.exact);
         fiber.clocks.now = time;
         if (warp.barrier_wait) {
             bar.waiting[fiber.index / 64] |= 1ull << (fiber.index % 64);
@@ -84,12 +87,18 @@ void settle_warp_barrier(Warp& warp, uint32_t mask) {
     }
     uint32_t time = ++warp.cta->shadow.time;
     Clocks joined{};
-    for (uint32_t bits = needed; bits != 0; bits &= bits - 1) joined.join(warp.lanes[__builtin_ctz(bits)].clocks);
+    Exact exact;
+    for (uint32_t bits = needed; bits != 0; bits &= bits - 1) {
+        const Fiber& fiber = warp.lanes[__builtin_ctz(bits)];
+        joined.join(fiber.clocks);
+        exact = merged(exact, fiber.exact);
+    }
     for (uint32_t bits = needed; bits != 0; bits &= bits - 1) joined.lane[__builtin_ctz(bits)] = time;
     joined.now = time;
     for (uint32_t bits = needed; bits != 0; bits &= bits - 1) {
         Fiber& fiber = warp.lanes[__builtin_ctz(bits)];
         fiber.clocks = joined;
+        fiber.exact = exact;
         make_ready(fiber);
     }
     warp.at_warp_barrier &= ~needed;
@@ -131,6 +140,8 @@ void barrier(uint32_t id, uint32_t threads, bool wait, const Where& where) {
         yield_ready();
     }
     nudge_copies(fiber);
+    nudge_bulk(*fiber.cta);
+    leave_if_failed();
 }
 
 void warp_barrier(uint32_t mask, const Where& where) {

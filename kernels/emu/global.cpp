@@ -4,6 +4,8 @@
 // store_release), another acquires by an atomic and then threadfence (or by load_acquire) of the same address.
 #include "emu/global.h"
 
+#include <algorithm>
+
 #include "emu/atomic.h"
 #include "emu/memory.h"
 #include "emu/runtime.h"
@@ -72,10 +74,10 @@ bool ordered(const Fiber& me, const GlobalCell& cell) {
 }
 
 [[noreturn]] void race(const Fiber& me, const char* what, const void* p, uint32_t bytes, const GlobalCell& cell,
-                       const Where& where) {
+                       int32_t place) {
     const Instance& emu = *me.cta->emu;
     fail("race: %s of %u bytes at %p by %s at %s is not ordered after the %s by thread %u of CTA %u (of the grid) at %s",
-         what, bytes, p, thread_name(me).c_str(), place_name(where).c_str(), cell.atomic ? "atomic" : "store",
+         what, bytes, p, thread_name(me).c_str(), place_text(emu, place).c_str(), cell.atomic ? "atomic" : "store",
          cell.thread, cell.cta, place_text(emu, cell.place).c_str());
 }
 
@@ -88,26 +90,30 @@ void note_load(const void* p, uint32_t bytes, const Where& where) {
     if (page == nullptr) return;
     for (uint32_t i = address % kPage / kWord, n = (bytes + kWord - 1) / kWord; n > 0; i++, n--) {
         const GlobalCell& cell = page->cells[i];
-        if (cell.valid && !ordered(me, cell)) race(me, "load", p, bytes, cell, where);
+        if (cell.valid && !ordered(me, cell)) race(me, "load", p, bytes, cell, place_of(emu, where));
     }
 }
 
-void note_store(const void* p, uint32_t bytes, bool atomic, const Where& where) {
-    Fiber& me = self();
+void note_store(Fiber& me, const void* p, uint32_t bytes, bool atomic, int32_t place) {
     Instance& emu = *me.cta->emu;
     // Two threads may store the halves of a word.
     if (!emu.options.shadow || bytes < kWord) return;
     auto address = reinterpret_cast<uintptr_t>(p);
     GlobalPage* page = page_of(emu.global, address, true);
     if (page == nullptr) return;
-    GlobalCell now{uint32_t(me.cta->linear), me.clocks.now, place_of(emu, where), uint16_t(me.index), 1, atomic};
+    GlobalCell now{uint32_t(me.cta->linear), me.clocks.now, place, uint16_t(me.index), 1, atomic};
     for (uint32_t i = address % kPage / kWord, n = bytes / kWord; n > 0; i++, n--) {
         GlobalCell& cell = page->cells[i];
         if (cell.valid && !(atomic && cell.atomic) && !ordered(me, cell)) {
-            race(me, atomic ? "atomic" : "store", p, bytes, cell, where);
+            race(me, atomic ? "atomic" : "store", p, bytes, cell, place);
         }
         cell = now;
     }
+}
+
+void note_store(const void* p, uint32_t bytes, bool atomic, const Where& where) {
+    Fiber& me = self();
+    note_store(me, p, bytes, atomic, place_of(*me.cta->emu, where));
 }
 
 void acquire_all(Fiber& me, const std::vector<Published>& published) {
@@ -182,6 +188,24 @@ void global_write(void* p, const void* value, uint32_t bytes, const Where& where
     // A fault is to be one of the kernel's store, not of its history.
     memcpy(p, value, bytes);
     note_store(p, bytes, false, where);
+}
+
+// History is kept by page.
+template <class F>
+void each_page(const void* p, uint32_t bytes, F note) {
+    auto at = static_cast<const unsigned char*>(p);
+    for (uint32_t n; bytes > 0; at += n, bytes -= n) {
+        n = std::min(bytes, kPage - uint32_t(reinterpret_cast<uintptr_t>(at) % kPage));
+        note(at, n);
+    }
+}
+
+void global_bulk_read(const void* p, uint32_t bytes, const Where& where) {
+    each_page(p, bytes, [&](const void* part, uint32_t n) { note_load(part, n, where); });
+}
+
+void global_bulk_write(const void* p, uint32_t bytes, int32_t place) {
+    each_page(p, bytes, [&](const void* part, uint32_t n) { note_store(self(), part, n, false, place); });
 }
 
 void atomic_begin(const void* p, uint32_t bytes, bool shared, const Where& where) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "emu/api.h"
+#include "emu/bulk.h"
 #include "emu/global.h"
 #include "emu/matrix_kind.h"
 #include "emu/shadow.h"
@@ -22,7 +23,7 @@ constexpr uint32_t kSlots = 256;
 constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
 constexpr uint64_t kCanary = 0x6f6d722d656d7521;
 
-enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, spin };
+enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, registers, spin };
 
 struct AsyncCopy {
     unsigned char* destination;
@@ -46,6 +47,9 @@ struct Fiber : Thread {
     std::vector<AsyncCopy> copies;
     uint32_t group;         // of the copies being issued
     Clocks clocks;
+    Exact exact;            // beyond `clocks`
+    uint32_t bulk_group;    // of the bulk stores being issued
+    uint32_t registers;     // 0: not known
     Published fenced;                 // by the last threadfence
     std::vector<Published> observed;  // by relaxed accesses, not yet acquired by a fence
     std::vector<uint32_t> fences, init_fences;  // the times of its fence_proxy_async and fence_mbarrier_init
@@ -98,6 +102,10 @@ struct Cta {
     std::vector<Fiber> fibers;
     std::vector<Warp> warps;
     Barrier barriers[kBarriers];
+    Exact exact[kBarriers];  // what the arrived warps knew of single threads
+    std::vector<MbarrierState> mbarriers;
+    std::vector<BulkCopy> loads, stores;
+    uint64_t free_registers;
     unsigned char* smem = nullptr;
     size_t smem_capacity = 0;
     unsigned char* stacks = nullptr;
@@ -183,7 +191,15 @@ void warp_lost_lane(Warp& warp);
 void execute(Warp& warp, Op& op);
 // copy.cpp
 void nudge_copies(Fiber& fiber);
+// mbarrier.cpp
+void complete_bytes(Cta& cta, uint32_t mbarrier, uint32_t bytes);
+// bulk.cpp: nothing else can run, so a load lands; false when none is in flight.
+bool land_one(Instance& emu);
+void nudge_bulk(Cta& cta);
+void bulk_thread_finished(Fiber& fiber);
 // shadow.cpp
+// Whether what `thread` of this CTA did at `time` is ordered before `me`.
+bool ordered(const Fiber& me, uint32_t thread, uint32_t time);
 void shared_matrix_row(Fiber& fiber, const void* p, bool write, int32_t place);
 void shared_atomic(const void* p, uint32_t bytes, const Where& where);
 void shadow_copy_begin(Fiber& fiber, const AsyncCopy& copy);
@@ -206,7 +222,14 @@ void async_write_done(Cta& cta, const void* p, uint32_t bytes);
 // fault.cpp
 void guard_enter(Instance& emu);
 void guard_leave();
+// global.cpp
+void global_bulk_read(const void* p, uint32_t bytes, const Where& where);
+void global_bulk_write(const void* p, uint32_t bytes, int32_t place);
 // site.cpp
+// Ends the launch with an error from wherever it is found; returns on the launcher's stack.
+void report(Instance& emu, const char* format, ...) __attribute__((format(printf, 2, 3)));
+// Leaves the running fiber for good when an error has been reported.
+void leave_if_failed();
 const char* short_path(const char* path);
 std::string place_name(const Where& where);
 // A place as the distance of its constant from the kernel's entry, both in the kernel's object; 0 is no place.

@@ -114,6 +114,11 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     memset(cta.ready, 0, sizeof cta.ready);
     cta.exited = {};
     cta.acquired.clear();
+    for (Exact& exact : cta.exact) exact = nullptr;
+    cta.mbarriers.clear();
+    cta.loads.clear();
+    cta.stores.clear();
+    cta.free_registers = 0;
     cta.shadow.begin(emu.launch.smem, emu.options.shadow != 0);
     for (uint32_t w = 0; w < cta.warp_count; w++) {
         Warp& warp = cta.warps[w];
@@ -147,6 +152,10 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.observed.clear();
         fiber.fences.clear();
         fiber.init_fences.clear();
+        fiber.exact = nullptr;
+        fiber.bulk_group = 0;
+        // Registers come in units of 8.
+        fiber.registers = (emu.launch.registers + 7) / 8 * 8;
         fiber.stack = cta.stacks + i * kStackBytes;
         fiber.stack_pointer = prepare_stack(fiber.stack, kStackBytes, fiber_main);
         cta.ready[i / 64] |= 1ull << (i % 64);
@@ -217,6 +226,8 @@ Fiber* next_anywhere(Instance& emu) {
         }
     }
     if (Fiber* fiber = next_spinner(emu)) return fiber;
+    // As late as they may: nothing started can go on without one of them.
+    if (land_one(emu)) return emu.failed ? nullptr : next_anywhere(emu);
     Fiber* fiber = start_cta(emu);
     if (fiber != nullptr) take(*fiber->cta, *fiber);
     return fiber;
@@ -268,6 +279,7 @@ void thread_finished(Fiber& fiber) {
     Cta& cta = *fiber.cta;
     Warp& warp = *fiber.warp;
     if (!stack_intact(fiber.stack)) fail("stack overflow: a thread's locals exceed %zu bytes", kStackBytes);
+    bulk_thread_finished(fiber);
     fiber.done = true;
     cta.live--;
     warp.live &= ~(1u << fiber.lane);

@@ -13,6 +13,13 @@
 
 namespace emu {
 
+bool ordered(const Fiber& me, uint32_t thread, uint32_t time) {
+    if (time < me.clocks.floor || thread == me.index) return true;
+    uint32_t warp = thread / kLanes;
+    if ((warp == me.warp->index ? me.clocks.lane[thread % kLanes] : me.clocks.known.warp[warp]) > time) return true;
+    return me.exact != nullptr && (*me.exact)[thread] > time;
+}
+
 namespace {
 
 enum class Access { read, write, atomic, copy, bulk };
@@ -55,13 +62,6 @@ const char* writer_name(const Cell& cell) {
     return cell.async ? "bulk copy" : cell.state == Bytes::flying ? "cp_async" : "write";
 }
 
-bool ordered(const Fiber& me, uint32_t thread, uint32_t time) {
-    if (time < me.clocks.floor || thread == me.index) return true;
-    uint32_t warp = thread / kLanes;
-    if (warp == me.warp->index) return me.clocks.lane[thread % kLanes] > time;
-    return me.clocks.known.warp[warp] > time;
-}
-
 // Whether what the cell holds is there for `me`.
 bool write_ordered(const Fiber& me, const Cell& cell) {
     return cell.async ? me.clocks.known.async > cell.write_time : ordered(me, cell.writer, cell.write_time);
@@ -77,9 +77,11 @@ bool fenced(const Fiber& me, const Cell& cell) {
 
 // Whether all that lanes of `warp` did at `time` is ordered before `me`, whose own accesses always are.
 bool warp_ordered(const Fiber& me, uint32_t warp, uint32_t time) {
-    if (warp != me.warp->index) return me.clocks.known.warp[warp] > time;
+    bool own = warp == me.warp->index;
+    if (!own && me.clocks.known.warp[warp] > time) return true;
+    if (!own && me.exact == nullptr) return false;
     for (uint32_t i = 0; i < kLanes; i++) {
-        if (i != me.lane && me.clocks.lane[i] <= time) return false;
+        if (!ordered(me, warp * kLanes + i, time)) return false;
     }
     return true;
 }

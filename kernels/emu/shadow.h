@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <memory>
 #include <vector>
 
 #include "emu/thread.h"
@@ -54,6 +55,17 @@ struct Clocks {
 };
 
 static_assert(kMaxWarps == kLanes, "the loops above run over both");
+
+// Where single threads have arrived somewhere: by thread of the CTA the time before which its accesses are known to
+// have happened, beyond what is known of its whole warp. Null is nothing.
+using Exact = std::shared_ptr<const std::vector<uint32_t>>;
+
+inline Exact merged(const Exact& a, const Exact& b) {
+    if (a == nullptr || b == nullptr || a == b) return a == nullptr ? b : a;
+    auto all = std::make_shared<std::vector<uint32_t>>(*a);
+    for (size_t i = 0; i < all->size(); i++) (*all)[i] = (*all)[i] < (*b)[i] ? (*b)[i] : (*all)[i];
+    return all;
+}
 
 enum class Bytes : uint8_t { poison, written, flying };
 

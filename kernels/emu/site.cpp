@@ -76,7 +76,37 @@ void fail(const char* format, ...) {
     __builtin_unreachable();
 }
 
+void report(Instance& emu, const char* format, ...) {
+    char text[2048];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(text, sizeof text, format, list);
+    va_end(list);
+    if (!emu.failed) emu.error = std::string("kernel ") + emu.entry->name + ": " + text;
+    emu.failed = true;
+}
+
+void leave_if_failed() {
+    Instance& emu = instance();
+    if (!emu.failed) return;
+    void* abandoned;
+    emu_switch(&abandoned, emu.launcher_stack);
+    __builtin_unreachable();
+}
+
 namespace {
+
+std::string mbarrier_text(const Fiber& fiber) {
+    for (const MbarrierState& bar : fiber.cta->mbarriers) {
+        if (bar.offset != fiber.wait_number) continue;
+        char text[200];
+        snprintf(text, sizeof text, "the mbarrier at offset %u at %s, in whose phase %llu %u of %u arrivals are missing and %lld bytes",
+                 bar.offset, place_name(fiber.wait_where).c_str(), static_cast<unsigned long long>(bar.phase),
+                 bar.pending, bar.expected, static_cast<long long>(bar.due));
+        return text;
+    }
+    return "an mbarrier that is gone";
+}
 
 std::string wait_text(Instance& emu, const Fiber& fiber) {
     Warp& warp = *fiber.warp;
@@ -105,6 +135,11 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
         case Wait::warp_barrier:
             snprintf(text, sizeof text, "sync_warp(0x%08x) at ", fiber.barrier_mask);
             return text + place_name(fiber.wait_where);
+        case Wait::mbarrier: return mbarrier_text(fiber);
+        case Wait::registers:
+            snprintf(text, sizeof text, "%u registers a thread at ", fiber.wait_number);
+            return text + place_name(fiber.wait_where) + ", of which the CTA has " +
+                   std::to_string(fiber.cta->free_registers) + " free";
         case Wait::spin: return "spin_until at " + place_name(fiber.wait_where);
         case Wait::none: break;
     }

@@ -11,6 +11,7 @@ namespace emu {
 
 struct Cta;
 struct Warp;
+struct Fiber;
 
 constexpr uint32_t kLanes = 32;
 constexpr uint32_t kMaxThreads = 1024;

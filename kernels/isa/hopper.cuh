@@ -1,8 +1,15 @@
 // The instructions that compute capability 9.0 alone has, for kernels declared by KERNEL_SM90A.
 #pragma once
 #include "isa/isa.cuh"
+#include "isa/kernel_sm90a.cuh"
 #ifdef __CUDACC__
 #include "isa/fence.cuh"
+#include "isa/mbarrier.cuh"
+#include "isa/tma.cuh"
+#include "isa/registers.cuh"
 #else
 #include "emu/fence.h"
+#include "emu/mbarrier.h"
+#include "emu/tma.h"
+#include "emu/registers.h"
 #endif

@@ -1,0 +1,20 @@
+// Registers handed from one warpgroup of a CTA to another. All 128 threads of the warpgroup call it.
+#pragma once
+
+namespace isa {
+
+// From here on a thread has N registers, less or as many as before.
+template <int N>
+__device__ __forceinline__ void registers_decrease() {
+    static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg takes multiples of 8 from 24 to 256");
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+// More; waits until others have given them back.
+template <int N>
+__device__ __forceinline__ void registers_increase() {
+    static_assert(N >= 24 && N <= 256 && N % 8 == 0, "setmaxnreg takes multiples of 8 from 24 to 256");
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+}  // namespace isa
