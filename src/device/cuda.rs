@@ -23,7 +23,9 @@ use cudarc::driver::{CudaContext, DriverError};
 pub use find::{Card, Found, find};
 pub use module::folder as cache_folder;
 
-use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
+use crate::device::driver::{
+    Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
+};
 use crate::device::images;
 use crate::error::{Error, Result};
 use launch::Function;
@@ -406,7 +408,7 @@ impl Driver for Cuda {
         self.done("cuProfilerStart", code)
     }
 
-    fn tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16]> {
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap> {
         map.check()?;
         self.bind()?;
         let (code, encoded) = launch::encode(map);

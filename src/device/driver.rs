@@ -67,9 +67,14 @@ pub struct TensorMap {
     pub strides: Vec<u64>,
     /// Elements of a box in each dimension, at most 256.
     pub box_dims: Vec<u32>,
-    /// Swizzle span in bytes: 0, 32, 64 or 128.
+    /// Swizzle span in bytes: 0, or 32, 64 or 128, which is then a box row's length.
     pub swizzle: u32,
 }
+
+/// A tensor map as its driver encodes it: a member of a kernel's `Args`, where it is `isa::TensorMap`.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, bytemuck::Zeroable, bytemuck::Pod)]
+pub struct EncodedMap(pub [u64; 16]);
 
 /// A device, as `omr doctor` prints it and launches are checked against.
 #[derive(Clone, PartialEq, Debug)]
@@ -190,7 +195,7 @@ pub trait Driver: Send {
     fn profiler(&mut self, on: bool) -> Result<()>;
 
     /// Encodes a tensor map. Errors where the driver's rules are broken, naming the rule.
-    fn tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16]>;
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap>;
 
     /// The driver itself, for tests that look into the emulator.
     fn as_any(&mut self) -> &mut dyn Any;

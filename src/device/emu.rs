@@ -21,7 +21,9 @@ use std::any::Any;
 use std::panic::Location;
 use std::sync::OnceLock;
 
-use crate::device::driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
+use crate::device::driver::{
+    Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
+};
 use crate::device::emu::graph::{Capture, Op, Params, Ticket};
 use crate::device::emu::machine::Machine;
 use crate::device::emu::pages::{PAGE, POISON};
@@ -425,7 +427,7 @@ impl Driver for Emu {
         Ok(())
     }
 
-    fn tensor_map(&mut self, map: &TensorMap) -> Result<[u64; 16]> {
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap> {
         tensor_map::encode(map)
     }
 

@@ -18,7 +18,7 @@ mod pool;
 mod readback;
 mod tensor_map;
 
-pub use driver::{Address, Driver, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
+pub use driver::{Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
 pub use file::MappedFile;
 pub use gpu::Gpu;
 pub use isa::{Isa, cpu_kernel};

@@ -1,5 +1,6 @@
 //! The rules of a tiled tensor map: those of cuTensorMapEncodeTiled (CUDA driver API, tensor map object management),
-//! which answers "invalid value" to all of them.
+//! which answers "invalid value" to all of them, and one of our own: a box row is as long as its swizzle, because
+//! nothing states where shorter rows lie.
 
 use crate::device::driver::TensorMap;
 use crate::error::{Error, Result};
@@ -52,8 +53,11 @@ impl TensorMap {
         }
         match self.swizzle {
             0 => None,
-            32 | 64 | 128 if inner <= self.swizzle as usize => None,
-            32 | 64 | 128 => Some(format!("a box row of {inner} bytes is wider than its swizzle of {}", self.swizzle)),
+            32 | 64 | 128 if inner == self.swizzle as usize => None,
+            32 | 64 | 128 => {
+                let than = if inner < self.swizzle as usize { "narrower" } else { "wider" };
+                Some(format!("a box row of {inner} bytes is {than} than its swizzle of {}", self.swizzle))
+            }
             other => Some(format!("a swizzle of {other} bytes, 0, 32, 64 or 128 are possible")),
         }
     }
@@ -75,7 +79,7 @@ mod tests {
         };
         good.check().unwrap();
         type Change = fn(&mut TensorMap);
-        let broken: [(Change, &str); 14] = [
+        let broken: [(Change, &str); 19] = [
             (|m| m.element = 8, "elements of 8 bytes"),
             (|m| m.dims = vec![8], "1 dimensions"),
             (|m| m.strides.clear(), "0 strides"),
@@ -89,7 +93,12 @@ mod tests {
             (|m| m.box_dims[1] = 257, "a box of 257"),
             (|m| m.box_dims[0] = 4, "a box row of 8 bytes"),
             (|m| m.box_dims[0] = 128, "wider than its swizzle of 128"),
+            (|m| m.box_dims[0] = 32, "narrower than its swizzle of 128"),
+            (|m| m.swizzle = 64, "wider than its swizzle of 64"),
             (|m| m.swizzle = 16, "a swizzle of 16"),
+            (|m| m.address = 0, "0x0"),
+            (|m| m.box_dims[1] = 0, "a box of 0"),
+            (|m| (m.swizzle, m.box_dims[0]) = (0, 12), "a box row of 24 bytes is no multiple of 16"),
         ];
         for (spoil, word) in broken {
             let mut map = good.clone();

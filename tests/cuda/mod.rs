@@ -338,7 +338,7 @@ fn child_uses_everything() {
         swizzle: 128,
     };
     // bf16 is 9, the swizzle of 128 bytes 3, promotion to 256 bytes 3 (cuda.h, CUtensorMap*).
-    let words = cuda.tensor_map(&map).unwrap();
+    let words = cuda.tensor_map(&map).unwrap().0;
     assert_eq!(words, [9, 2, memory, 100, 30, 208, 64, 16, 1, 1, 0, 3, 3, 0, 0, 0]);
     assert!(cuda.tensor_map(&TensorMap { swizzle: 7, ..map }).is_err());
 }

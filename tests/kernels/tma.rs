@@ -40,7 +40,7 @@ fn run(
         let rows = (words / WORDS) as u64;
         let (dims, strides) = (vec![2 * WORDS as u64, rows], vec![4 * WORDS as u64]);
         let box_dims = vec![2 * WORDS as u32, ROWS as u32];
-        device.emu.tensor_map(&TensorMap { address, element: 2, dims, strides, box_dims, swizzle: 128 }).unwrap()
+        device.emu.tensor_map(&TensorMap { address, element: 2, dims, strides, box_dims, swizzle: 128 }).unwrap().0
     };
     let mut args = [map(source, x.len()), map(target, y)].concat();
     args.extend([source, target, n as u64]);

@@ -6,7 +6,7 @@ use std::ptr;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 use cudarc::driver::{DriverError, result};
 
-use crate::device::driver::{Launch, Properties, TensorMap};
+use crate::device::driver::{EncodedMap, Launch, Properties, TensorMap};
 
 /// Largest cluster every card of compute capability 9.0 takes (CUDA programming guide, thread block clusters).
 const MAX_CLUSTER: u32 = 8;
@@ -107,7 +107,7 @@ impl Function {
 }
 
 /// A tensor map whose rules were checked, as the driver encodes it.
-pub fn encode(map: &TensorMap) -> (sys::CUresult, [u64; 16]) {
+pub fn encode(map: &TensorMap) -> (sys::CUresult, EncodedMap) {
     let data = match map.element {
         2 => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         _ => sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
@@ -118,14 +118,15 @@ pub fn encode(map: &TensorMap) -> (sys::CUresult, [u64; 16]) {
         128 => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
         _ => sys::CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
     };
-    let mut encoded = sys::CUtensorMap { opaque: [0; 16] };
+    // Of 128 bytes like the driver's own struct, on a boundary of 64, which it asks for.
+    let mut encoded = EncodedMap([0; 16]);
     let rank = map.dims.len();
     assert_eq!((map.strides.len() + 1, map.box_dims.len()), (rank, rank), "an unchecked tensor map");
     let steps = vec![1_u32; rank];
     // SAFETY: the arrays have as many entries as the rank says, strides one fewer; the address is only written down.
     let code = unsafe {
         sys::cuTensorMapEncodeTiled(
-            &mut encoded,
+            (&raw mut encoded).cast::<sys::CUtensorMap>(),
             data,
             rank as u32,
             map.address as *mut c_void,
@@ -139,7 +140,7 @@ pub fn encode(map: &TensorMap) -> (sys::CUresult, [u64; 16]) {
             sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
         )
     };
-    (code, encoded.opaque)
+    (code, encoded)
 }
 
 #[cfg(test)]

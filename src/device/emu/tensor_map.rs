@@ -1,13 +1,13 @@
-//! Tensor maps: the emulator's own 128 bytes.
+//! Tensor maps: the emulator's own 128 bytes, which kernels/emu/bulk.cpp reads.
 
-use crate::device::driver::TensorMap;
+use crate::device::driver::{EncodedMap, TensorMap};
 use crate::error::Result;
 
 /// Packs a map that breaks no rule ([`TensorMap::check`]).
 ///
 /// Words: 0 address; 1 rank, element bytes and swizzle in bytes 0, 1 and 2; 2..7 dims; 7..11 strides;
 /// 11..16 boxes.
-pub fn encode(map: &TensorMap) -> Result<[u64; 16]> {
+pub fn encode(map: &TensorMap) -> Result<EncodedMap> {
     map.check()?;
     let rank = map.dims.len();
     let mut words = [0; 16];
@@ -18,5 +18,5 @@ pub fn encode(map: &TensorMap) -> Result<[u64; 16]> {
     for (word, size) in words[11..].iter_mut().zip(&map.box_dims) {
         *word = u64::from(*size);
     }
-    Ok(words)
+    Ok(EncodedMap(words))
 }
