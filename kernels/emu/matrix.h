@@ -13,12 +13,16 @@ namespace emu {
 uint32_t post(Matrix kind, const void* a, const void* b, const void* c, const Where& where);
 // Returns when the warp has executed that instruction.
 void await(uint32_t number);
+// Refuses a touch of registers that the product of that number may still read.
+void require_read(uint32_t number);
 
 // Registers of a lane that instructions may still be about to touch.
 template <class T, int N>
 struct Registers {
     T r[N];
-    mutable uint32_t pending = 0;  // the last instruction posted on them
+    mutable uint32_t pending = 0;       // the last instruction posted on them
+    mutable uint32_t asynchronous = 0;  // the last wgmma that reads them
+    uint32_t touched = 0;               // fences before wgmma that the thread had passed when it last wrote them
 
     // Undefined on a card: NaN here, as bf16 and as fp32.
     Registers() { memset(r, 0xff, sizeof r); }
@@ -27,19 +31,29 @@ struct Registers {
         other.settle();
         settle();
         memcpy(r, other.r, sizeof(r));
+        touched = current->wgmma_fences;
         return *this;
     }
     // The stack slot will be reused.
     ~Registers() { settle(); }
 
-    void settle() const {
+    // Until the warp's instructions on them have been executed.
+    void arrive() const {
         if (pending != 0) {
             await(pending);
             pending = 0;
         }
     }
+    void settle() const {
+        arrive();
+        if (asynchronous != 0) [[unlikely]] {
+            require_read(asynchronous);
+            asynchronous = 0;
+        }
+    }
     T& operator[](int i) {
         settle();
+        touched = current->wgmma_fences;
         return r[i];
     }
     T operator[](int i) const {
@@ -66,6 +80,7 @@ template <int N>
 inline void ldmatrix(Frag<N>& d, const Shared<bf16>* row, emu::Where where = emu::Where::current()) {
     static_assert(N == 1 || N == 2 || N == 4, "ldmatrix loads 1, 2 or 4 matrices");
     constexpr auto kind = N == 1 ? emu::Matrix::load1 : N == 2 ? emu::Matrix::load2 : emu::Matrix::load4;
+    d.touched = emu::current->wgmma_fences;
     d.pending = emu::post(kind, d.r, row, nullptr, where);
 }
 
@@ -75,6 +90,7 @@ inline void ldmatrix_trans(Frag<N>& d, const Shared<bf16>* row, emu::Where where
     constexpr auto kind = N == 1   ? emu::Matrix::load1_trans
                           : N == 2 ? emu::Matrix::load2_trans
                                    : emu::Matrix::load4_trans;
+    d.touched = emu::current->wgmma_fences;
     d.pending = emu::post(kind, d.r, row, nullptr, where);
 }
 

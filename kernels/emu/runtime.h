@@ -23,7 +23,7 @@ constexpr uint32_t kSlots = 256;
 constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
 constexpr uint64_t kCanary = 0x6f6d722d656d7521;
 
-enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, registers, spin };
+enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, registers, spin, warpgroup };
 
 struct AsyncCopy {
     unsigned char* destination;
@@ -42,6 +42,9 @@ struct Fiber : Thread {
     Where wait_where;
     uint64_t result;        // of an exchange
     uint64_t spin_progress; // progress when the predicate was last false
+    uint32_t wgmma_posted;    // calls of its warpgroup it has come to
+    uint32_t wgmma_products;  // and products among them
+    uint32_t wgmma_waits;     // fences it had passed at the last wgmma_wait
     unsigned char* stack;
     int32_t near;           // the last place it passed
     std::vector<AsyncCopy> copies;
@@ -91,6 +94,7 @@ struct Barrier {
 };
 
 struct Instance;
+struct Warpgroup;
 
 struct Cta {
     Instance* emu;
@@ -114,6 +118,7 @@ struct Cta {
     Known exited;  // when warps returned
     std::unordered_map<uint32_t, std::vector<Acquired>> acquired;  // by CTA that published
     uint32_t spinning;
+    std::vector<std::shared_ptr<Warpgroup>> warpgroups;  // those that use wgmma
 };
 
 struct SiteKey {
@@ -189,6 +194,8 @@ std::string deadlock_report(Instance& emu);
 void warp_lost_lane(Warp& warp);
 // matrix.cpp
 void execute(Warp& warp, Op& op);
+// wgmma.cpp
+std::string warpgroup_wait_text(const Fiber& fiber);
 // copy.cpp
 void nudge_copies(Fiber& fiber);
 // mbarrier.cpp

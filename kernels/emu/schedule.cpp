@@ -119,6 +119,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     cta.loads.clear();
     cta.stores.clear();
     cta.free_registers = 0;
+    cta.warpgroups.clear();
     cta.shadow.begin(emu.launch.smem, emu.options.shadow != 0);
     for (uint32_t w = 0; w < cta.warp_count; w++) {
         Warp& warp = cta.warps[w];
@@ -142,6 +143,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.smem = cta.smem;
         fiber.smem_bytes = emu.launch.smem;
         fiber.posted = 0;
+        fiber.wgmma_fences = fiber.wgmma_posted = fiber.wgmma_products = fiber.wgmma_waits = 0;
         fiber.wait = Wait::none;
         fiber.done = false;
         fiber.copies.clear();

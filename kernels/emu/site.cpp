@@ -31,7 +31,9 @@ std::string place_text(const Instance& emu, int32_t place) {
 std::string thread_name(const Fiber& fiber) {
     char text[96];
     const uint3& b = *fiber.block_idx;
-    snprintf(text, sizeof text, "thread %u of CTA (%u, %u, %u)", fiber.index, b.x, b.y, b.z);
+    bool warpgroup = fiber.index >= kMaxThreads;
+    snprintf(text, sizeof text, "%s %u of CTA (%u, %u, %u)", warpgroup ? "warpgroup" : "thread",
+             warpgroup ? fiber.index - kMaxThreads : fiber.index, b.x, b.y, b.z);
     return text;
 }
 
@@ -140,6 +142,7 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
             snprintf(text, sizeof text, "%u registers a thread at ", fiber.wait_number);
             return text + place_name(fiber.wait_where) + ", of which the CTA has " +
                    std::to_string(fiber.cta->free_registers) + " free";
+        case Wait::warpgroup: return warpgroup_wait_text(fiber);
         case Wait::spin: return "spin_until at " + place_name(fiber.wait_where);
         case Wait::none: break;
     }

@@ -30,6 +30,7 @@ struct Thread {
     unsigned char* smem;
     uint32_t smem_bytes;
     uint32_t posted;      // warp instructions this lane has posted
+    uint32_t wgmma_fences;  // it has passed
 };
 
 // The running thread; null on a host thread that is in no launch.

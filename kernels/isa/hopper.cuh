@@ -7,9 +7,11 @@
 #include "isa/mbarrier.cuh"
 #include "isa/tma.cuh"
 #include "isa/registers.cuh"
+#include "isa/wgmma.cuh"
 #else
 #include "emu/fence.h"
 #include "emu/mbarrier.h"
 #include "emu/tma.h"
 #include "emu/registers.h"
+#include "emu/wgmma.h"
 #endif
