@@ -6,6 +6,7 @@ pub(crate) mod hf;
 mod hf_engine;
 mod image;
 mod isa;
+mod isa_wgmma;
 mod reward;
 pub(crate) mod rl;
 mod rope;
@@ -36,6 +37,13 @@ pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
 pub fn json(path: &Path) -> serde_json::Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A JSON file's value, packed by gzip.
+pub fn json_gz(path: &Path) -> serde_json::Value {
+    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let text = std::io::BufReader::new(flate2::read::GzDecoder::new(file));
+    serde_json::from_reader(text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 /// Prints how many cases of a kind ran; none is a failure.

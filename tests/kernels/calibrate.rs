@@ -35,11 +35,27 @@ pub fn launch(
     n: usize,
     mode: usize,
 ) -> Result<Vec<u32>> {
+    let launch = Launch::new([ctas as u32, 1, 1], threads as u32, SMEM);
+    launch_of(dev, "calibrate", kernel, launch, x, y, n, mode)
+}
+
+/// The same of another file whose kernels take such arguments.
+#[allow(clippy::too_many_arguments)]
+pub fn launch_of(
+    dev: &mut Device,
+    file: &'static str,
+    kernel: &'static str,
+    launch: Launch,
+    x: &[u32],
+    y: &[u32],
+    n: usize,
+    mode: usize,
+) -> Result<Vec<u32>> {
     let (x, y) = (up(dev, x, &[x.len()]), up(dev, y, &[y.len()]));
     assert_eq!(y.dtype, DType::U32);
     let On::Gpu(mut gpu) = dev.on() else { panic!("not a GPU") };
     let args = Args { x: gpu.ptr(x), y: gpu.ptr(y), n: n as u64, mode: mode as u64 };
-    gpu.launch("calibrate", kernel, Launch::new([ctas as u32, 1, 1], threads as u32, SMEM), &args)?;
+    gpu.launch(file, kernel, launch, &args)?;
     dev.read::<u32>(y)
 }
 

@@ -12,7 +12,7 @@ use crate::kernels::{emu, kind};
 const STEP: usize = 16;
 
 /// Tiles of one warp: A [16][k] and B [8][k] of each.
-struct Tiles {
+pub struct Tiles {
     k: usize,
     a: Vec<Vec<f32>>,
     b: Vec<Vec<f32>>,
@@ -25,8 +25,13 @@ impl Tiles {
         Tiles { k, a, b }
     }
 
+    /// Tiles of these matrices, row-major.
+    pub fn of(k: usize, (a, b): (Vec<Vec<f32>>, Vec<Vec<f32>>)) -> Tiles {
+        Tiles { k, a, b }
+    }
+
     /// The products' sums [tile][16][8], which begin at `start`.
-    fn run(&self, dev: &mut Device, mode: usize, start: f32) -> Vec<Vec<f32>> {
+    pub fn run(&self, dev: &mut Device, mode: usize, start: f32) -> Vec<Vec<f32>> {
         let steps = self.k / STEP;
         let pair = |m: &[f32], row: usize, k: usize| {
             let bits = |k: usize| u32::from(bf16::from_f32(m[row * self.k + k]).to_bits());
@@ -59,7 +64,7 @@ impl Tiles {
     }
 
     /// Every sum beside its products.
-    fn each(&self, sums: &[Vec<f32>], mut see: impl FnMut(f32, &[f64])) {
+    pub fn each(&self, sums: &[Vec<f32>], mut see: impl FnMut(f32, &[f64])) {
         for (tile, d) in sums.iter().enumerate() {
             for (i, &sum) in d.iter().enumerate() {
                 let at = |k: usize| {
@@ -121,7 +126,7 @@ fn cut(x: f64) -> f32 {
 }
 
 /// Prints which models give the device's bits; the number of sums that [`Model::Chain`] gives.
-fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
+pub fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
     let models: Vec<Model> = Model::all().collect();
     let (mut equal, mut count) = (vec![0; models.len()], 0);
     tiles.each(sums, |sum, products| {
@@ -131,7 +136,7 @@ fn explained(what: &str, tiles: &Tiles, sums: &[Vec<f32>]) -> (usize, usize) {
         }
     });
     for (equal, model) in equal.iter().zip(&models) {
-        println!("  mma, {what}: {model:?} gives {equal} of {count}");
+        println!("  {what}: {model:?} gives {equal} of {count}");
     }
     (equal[0], count)
 }
@@ -142,7 +147,7 @@ fn sums_are_within_the_bound_of_any_order() {
     for (what, k, spread) in [("normal numbers", 16, 0), ("a chain of 32", 512, 0), ("exponents apart", 64, 12)] {
         let tiles = Tiles::new(8, k, || random.normal() * (random.next_u32() as f32 / 4e9 * spread as f32).exp2());
         let sums = tiles.run(&mut emu(), 0, 0.0);
-        let (chain, count) = explained(what, &tiles, &sums);
+        let (chain, count) = explained(&format!("mma, {what}"), &tiles, &sums);
         assert!(chain == count || kind() == omr::device::Kind::Cuda, "the emulator is one chain");
         let mut worst = 0.0f64;
         tiles.each(&sums, |sum, products| {

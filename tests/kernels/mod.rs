@@ -10,6 +10,7 @@ mod attention_window_bwd;
 mod cache;
 pub mod calibrate;
 mod calibrate_sums;
+pub mod calibrate_wgmma;
 mod digits;
 mod driver;
 mod embedding;
@@ -50,6 +51,7 @@ use std::sync::{Mutex, OnceLock};
 
 use omr::device::cuda::Cuda;
 use omr::device::emu::{Completion, Emu, Options, Passed, Site};
+use omr::device::images::Arch;
 use omr::device::{Device, Kind, Plan};
 use omr::tensor::Elem;
 
@@ -145,6 +147,23 @@ pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, &Plan::uniform(REGION_BYTES))
 }
 
+/// A device of compute capability 9.0 under a schedule; see [`no_hopper`].
+pub fn hopper_with(schedule: Schedule) -> Device {
+    emu_of(Options { arch: Arch::Sm90a, ..schedule.options() }).unwrap()
+}
+
+/// One under the fixed schedule.
+pub fn hopper() -> Device {
+    hopper_with(Schedule::FIXED)
+}
+
+/// True on a card of another compute capability, which cannot run `what`; says so.
+pub fn no_hopper(what: &str) -> bool {
+    kind() == Kind::Cuda
+        && card().unwrap().driver().unwrap().properties().compute_capability != (9, 0)
+        && skipped(&format!("{what}: its compute capability is not 9.0"))
+}
+
 /// The emulator behind a device, for its counters and sites; see [`skipped`].
 pub fn emulator(dev: &mut Device) -> &mut Emu {
     dev.driver().unwrap().as_any().downcast_mut::<Emu>().unwrap()
@@ -193,9 +212,18 @@ pub fn near<T: Elem>(what: &str, got: &[T], want: &[f64], tolerance: f64) -> Out
 
 /// Runs `run` under `schedules` schedules and demands the same bits of each; the bits.
 pub fn same_bits<T: Elem>(schedules: usize, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) -> Vec<T> {
+    same_bits_on(emu_with, schedules, run)
+}
+
+/// [`same_bits`] on devices of the caller's making.
+pub fn same_bits_on<T: Elem>(
+    device: impl Fn(Schedule) -> Device,
+    schedules: usize,
+    run: impl Fn(&mut Device) -> Outcome<Vec<T>>,
+) -> Vec<T> {
     let mut first: Option<Vec<T>> = None;
     for schedule in Schedule::several(schedules) {
-        let bits = run(&mut emu_with(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+        let bits = run(&mut device(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
         let want = first.get_or_insert_with(|| bits.clone());
         let equal = bytemuck::cast_slice::<T, u8>(&bits) == bytemuck::cast_slice::<T, u8>(want);
         assert!(equal, "{schedule:?} gives other bits than {:?}", Schedule::FIXED);
@@ -252,7 +280,7 @@ pub fn mutate_sites_on(
 }
 
 /// Calls that order threads or copies (`kernels/isa/`): the sites.
-const WRAPPERS: [&str; 25] = [
+const WRAPPERS: [&str; 28] = [
     "sync_cta",
     "sync_named",
     "arrive_named",
@@ -278,6 +306,9 @@ const WRAPPERS: [&str; 25] = [
     "bulk_commit",
     "bulk_wait",
     "bulk_wait_read",
+    "wgmma_fence",
+    "wgmma_commit",
+    "wgmma_wait",
 ];
 
 #[test]
@@ -304,6 +335,18 @@ fn few_sites_are_exempt() {
 /// Replaces `from`, which stands once in `file` (as `rms_norm`, or a header as `common/gemm.cuh`), by `to`, and demands
 /// that `probe` goes red under one of `schedules` schedules: the probe sees an error a person could make.
 pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: impl Fn(&mut Device) -> Outcome) {
+    mutate_source_of(Arch::Sm80, file, from, to, schedules, probe);
+}
+
+/// [`mutate_source`] on a device that runs these images.
+pub fn mutate_source_of(
+    arch: Arch,
+    file: &str,
+    from: &str,
+    to: &str,
+    schedules: usize,
+    probe: impl Fn(&mut Device) -> Outcome,
+) {
     if skipped(&format!("{from:?} as {to:?} in {file}")) {
         return;
     }
@@ -312,7 +355,7 @@ pub fn mutate_source(file: &str, from: &str, to: &str, schedules: usize, probe: 
     assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
     let changed = vec![(format!("kernels/{name}"), text.replace(from, to))];
     let red = Schedule::several(schedules).into_iter().find_map(|schedule| {
-        let mut dev = emu_of(Options { sources: changed.clone(), ..schedule.options() }).unwrap();
+        let mut dev = emu_of(Options { arch, sources: changed.clone(), ..schedule.options() }).unwrap();
         run(&probe, &mut dev).err()
     });
     match red {
