@@ -26,6 +26,28 @@ pub(super) fn bare(text: &str) -> String {
     text
 }
 
+/// An answer of formulas and their units without the dollar signs of the formulas; those of money stay.
+pub(super) fn unmarked(text: &str, steps: &Steps) -> String {
+    let marks: Vec<usize> =
+        text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
+    let formula = |pair: &[usize]| match pair {
+        [open, close] => {
+            let inner = &text[open + 1..*close];
+            let money = text[close + 1..].starts_with(|c: char| c.is_ascii_digit());
+            !inner.is_empty() && !inner.starts_with(' ') && !inner.ends_with(' ') && !money
+        }
+        _ => false,
+    };
+    if marks.is_empty() || !marks.chunks(2).all(formula) || !formulas_only(text, steps) {
+        return text.to_owned();
+    }
+    let mut out = text.to_owned();
+    for at in marks.into_iter().rev() {
+        out.replace_range(at..=at, " ");
+    }
+    collapse(&out)
+}
+
 fn unwrap(text: &str) -> String {
     let t = python::strip(text);
     let pairs = [
@@ -116,7 +138,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
             return false;
         }
         let inner = bare(t);
-        if is_prose(&inner) {
+        if is_prose(&inner, steps) {
             return false;
         }
         match math::parse(&inner, true, steps) {
@@ -222,8 +244,8 @@ fn behind_words(sentence: &str) -> Option<&str> {
     (words.ends_with(' ') && words.split_whitespace().all(kept)).then(|| python::strip(rest))
 }
 
-/// True when nothing but commas, "and" and "or" stands between formulas in dollar signs; money is no formula.
-fn formulas_only(text: &str) -> bool {
+/// True when nothing but commas, "and", "or" and units stand between formulas in dollar signs; money is no formula.
+fn formulas_only(text: &str, steps: &Steps) -> bool {
     let bytes = text.as_bytes();
     let marks: Vec<usize> =
         text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
@@ -231,19 +253,25 @@ fn formulas_only(text: &str) -> bool {
     if marks.iter().all(money) && (marks.len() < 2 || marks.len() % 2 == 1) {
         return true;
     }
-    let mut outside = vec![text.get(..marks[0]), marks.last().and_then(|at| text.get(at + 1..))];
+    let mut outside = vec![marks.last().and_then(|at| text.get(at + 1..))];
     outside.extend(marks[1..].chunks(2).map(|c| c.get(1).and_then(|to| text.get(c[0] + 1..*to))));
     let joins = |t: &str| {
         t.split_whitespace()
             .all(|w| matches!(w.trim_matches([',', '.']).to_ascii_lowercase().as_str(), "and" | "or" | ""))
     };
-    outside.into_iter().flatten().all(joins)
+    // $\\frac{3}{4}$ mile
+    let unit = |t: &str| math::is_unit(t.trim_end_matches(['.', ' ']), steps);
+    text.get(..marks[0]).is_none_or(joins) && outside.into_iter().flatten().all(|t| joins(t) || unit(t))
 }
 
 /// True for a text with formulas in it, or more than one sentence: no single answer.
-fn is_prose(text: &str) -> bool {
-    let marked = ["\\[", "\\("].iter().any(|m| text.match_indices(m).any(|(at, _)| !text[..at].ends_with('\\')));
-    let formulas = !formulas_only(text);
+fn is_prose(text: &str, steps: &Steps) -> bool {
+    let marked = text.match_indices("\\[").any(|(at, _)| !text[..at].ends_with('\\'));
+    // Inline formulas may stand between dollar signs or round brackets.
+    let formulas = match text.match_indices("\\(").any(|(at, _)| !text[..at].ends_with('\\')) {
+        true => text.contains('$') || !formulas_only(&text.replace("\\(", "$").replace("\\)", "$"), steps),
+        false => !formulas_only(text, steps),
+    };
     let sentences = text.match_indices(". ").any(|(at, _)| {
         text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '$' || c == ')')
             && text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase())

@@ -2,8 +2,8 @@
 
 use crate::config::Mode;
 
-use super::answer::{MAX_ANSWER, bare, locate};
-use super::math::{self, BUDGET, Steps, Value};
+use super::answer::{MAX_ANSWER, bare, locate, unmarked};
+use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::{choice, compat};
 
 /// The verifier's word.
@@ -42,7 +42,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let shown = |t: &str| t.chars().take(200).collect();
         return Verdict { equal, gold_parsed: shown(gold), answer_parsed: shown(found), why, steps: steps.taken() };
     }
-    let (gold_text, answer_text) = (bare(gold), bare(found));
+    let (gold_text, answer_text) = (unmarked(&bare(gold), &steps), unmarked(&bare(found), &steps));
     if let Some(same) = polar(&gold_text, answer) {
         let why = if same { "equal words" } else { "the opposite" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
@@ -225,6 +225,9 @@ fn other_readings(
             return Some("equal members");
         }
     }
+    if amounts(gold, gold_value, answer, answer_value, steps) {
+        return Some("equal amounts");
+    }
     if let Some(text) = european(answer)
         && math::equal(gold_value, &math::parse(&text, true, steps), steps).equal
     {
@@ -236,6 +239,28 @@ fn other_readings(
         return Some("equal with a decimal comma");
     }
     None
+}
+
+/// Amounts whose units read as letters: `15 N m` and `15 J`.
+fn amounts(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value, steps: &Steps) -> bool {
+    fn measured(value: &Value) -> Option<&Value> {
+        match value {
+            // A letter before the unit may be one of its factors.
+            Value::Scalar(e, Some(Unit::Measure(_) | Unit::Percent | Unit::Degree)) if !e.has_variables() => {
+                Some(value)
+            }
+            Value::Assignment(_, v) => measured(v),
+            _ => None,
+        }
+    }
+    let read = |text: &str, value: &Value| measured(value).cloned().or_else(|| math::amount(text, steps));
+    match (measured(gold_value), measured(answer_value)) {
+        (Some(_), Some(_)) => false,
+        _ => match (read(gold, gold_value), read(answer, answer_value)) {
+            (Some(a), Some(b)) => math::equal(&a, &b, steps).equal,
+            _ => false,
+        },
+    }
 }
 
 /// True for a text of words, also where they read as mathematics: `No` is the product of N and o, too.

@@ -2,9 +2,9 @@
 
 use super::Steps;
 use super::compare::{Comparison, no, yes};
-use super::decide::{Decision, decide};
+use super::decide::decide;
 use super::expr::{Expr, divide, integer, minus, number, var};
-use super::unit::{Unit, same_word};
+use super::unit::{self, Unit, same_word};
 
 pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
     // "Third" is 3rd, and not 3.
@@ -52,7 +52,8 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
                 e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
             own.collect::<Vec<_>>()
         };
-        let periodic = |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi"));
+        let periodic =
+            |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi") || matches!(p, Expr::Call("degree", _)));
         if let ([x], [y]) = (counter(a, b).as_slice(), counter(b, a).as_slice())
             && periodic(a)
             && periodic(b)
@@ -61,14 +62,6 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
         }
         decision.into()
     };
-    if let (Some(x), Some(y)) = (kelvins(a, u), kelvins(b, v))
-        && u != v
-    {
-        return match decide(&x, &y, steps) {
-            Decision::Equal(_) => yes("equal after conversion of units"),
-            _ => no("different amounts or units"),
-        };
-    }
     match (u, v) {
         (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
         // 50% is 0.5, and 50 where the question asked for percent.
@@ -106,50 +99,21 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
             }
             first
         }
-        (Some(Unit::Degree), Some(Unit::Measure(d, s))) if d[6] == 1 => {
-            // A rounded number of degrees is one as it stands.
-            let turned = Expr::Mul(vec![b.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
-            if decide(a, &turned, steps).is_equal() {
-                return yes("equal in radians");
-            }
-            decide(&radians(a), &Expr::Mul(vec![b.clone(), number(s.clone())]), steps).into()
-        }
-        (Some(Unit::Measure(d, s)), Some(Unit::Degree)) if d[6] == 1 => {
-            let turned = Expr::Mul(vec![a.clone(), number(s.clone()), integer(180), super::expr::invert(var("pi"))]);
-            if decide(&turned, b, steps).is_equal() {
-                return yes("equal in radians");
-            }
-            decide(&Expr::Mul(vec![a.clone(), number(s.clone())]), &radians(b), steps).into()
-        }
-        (Some(Unit::Measure(d, s)), Some(Unit::Measure(e, t))) => {
-            if d != e {
-                return no("different units");
-            }
-            if s == t {
-                return plain();
-            }
-            let sized = |x: &Expr, s: &super::Rational| Expr::Mul(vec![x.clone(), number(s.clone())]);
-            match decide(&sized(a, s), &sized(b, t), steps) {
-                Decision::Equal(_) => yes("equal after conversion of units"),
-                _ => no("different amounts or units"),
-            }
-        }
         (Some(Unit::Word(x)), Some(Unit::Word(y))) if same_word(x, y) => plain(),
-        // Pounds of money and pounds of weight share their word.
-        (Some(Unit::Word(x)), Some(Unit::Measure(_, s))) | (Some(Unit::Measure(_, s)), Some(Unit::Word(x)))
-            if x == "pound sterling" && *s == super::Rational::new(45_359_237.into(), 100_000_000.into()) =>
-        {
-            plain()
-        }
-        (Some(_), Some(_)) => no("different units"),
         // 50 cents are 0.50.
-        (Some(Unit::Measure(d, s)), None) | (None, Some(Unit::Measure(d, s)))
-            if (d[7] == 1 || d.iter().all(|p| *p == 0)) && *s != super::Rational::from_integer(1.into()) =>
+        (Some(Unit::Measure(m)), None) | (None, Some(Unit::Measure(m)))
+            if (m.first().is_counted() || m.first().is_share())
+                && m.first().size != super::Rational::from_integer(1.into()) =>
         {
-            let sized = |e: &Expr| Expr::Mul(vec![e.clone(), number(s.clone())]);
+            let sized = |e: &Expr| Expr::Mul(vec![e.clone(), number(m.first().size.clone())]);
             let scaled = if u.is_some() { decide(&sized(a), b, steps) } else { decide(a, &sized(b), steps) };
             if scaled.is_equal() { yes("equal after conversion of units") } else { plain() }
         }
+        (Some(x), Some(y)) => match (x.measure(), y.measure()) {
+            (Some(p), Some(q)) if p == q => plain(),
+            (Some(p), Some(q)) => unit::same(a, &p, b, &q, steps),
+            _ => no("different units"),
+        },
         _ => plain(),
     }
 }
@@ -169,29 +133,6 @@ pub(super) fn without_constant(e: &Expr) -> Option<Expr> {
     let constant = |t: &Expr| matches!(t, Expr::Var(n) if matches!(n.as_str(), "C" | "c" | "K" | "C_1" | "c_1"));
     let rest: Vec<Expr> = terms.iter().filter(|t| !constant(t)).cloned().collect();
     (rest.len() + 1 == terms.len()).then_some(Expr::Add(rest))
-}
-
-/// A temperature in kelvins.
-pub(super) fn kelvins(e: &Expr, unit: Option<&Unit>) -> Option<Expr> {
-    let shifted = |by: i64, over: i64, times: (i64, i64)| {
-        let zero = super::Rational::new(by.into(), over.into());
-        Expr::Mul(vec![
-            Expr::Add(vec![e.clone(), number(zero)]),
-            number(super::Rational::new(times.0.into(), times.1.into())),
-        ])
-    };
-    match unit? {
-        Unit::Word(w) if w.ends_with("celsiu") => Some(shifted(27_315, 100, (1, 1))),
-        Unit::Word(w) if w.ends_with("fahrenheit") => Some(shifted(45_967, 100, (5, 9))),
-        Unit::Measure(d, s)
-            if d[4] == 1
-                && d.iter().map(|p| p.abs()).sum::<i8>() == 1
-                && *s == super::Rational::from_integer(1.into()) =>
-        {
-            Some(e.clone())
-        }
-        _ => None,
-    }
 }
 
 pub(super) fn radians(degrees: &Expr) -> Expr {

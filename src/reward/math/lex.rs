@@ -1,6 +1,7 @@
 //! Text to tokens: LaTeX commands, numbers, letters and words, Unicode notation.
 
-use super::notation::{DROPPED, FACES, INVISIBLE, ascii, canonical};
+use super::notation::{DROPPED, FACES, INVISIBLE, ascii, canonical, upright};
+use super::siunitx;
 use super::unit::CURRENCIES;
 
 use super::Steps;
@@ -37,7 +38,10 @@ pub(super) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>
         return None;
     }
     steps.spend(text.len() as u64)?;
-    let mut ascii = ascii(text);
+    let mut ascii = match siunitx::plain(text) {
+        Some(text) => ascii(&text),
+        None => ascii(text),
+    };
     if ascii.contains("float(") {
         ascii = ascii.replace("float('inf')", "\\infty").replace("float(\"inf\")", "\\infty");
     }
@@ -287,7 +291,7 @@ impl Lexer<'_> {
             (Some(c), None) if c.is_alphabetic() => self.push(Tok::Word(text.to_owned())),
             (Some(c), _) if !text.chars().any(char::is_alphabetic) || (c.is_ascii_digit() && !text.contains(' ')) => {
                 // Mathematics in upright letters.
-                let inner: Vec<char> = text.chars().collect();
+                let inner: Vec<char> = ascii(text).chars().collect();
                 let lexer = Lexer {
                     chars: &inner,
                     at: 0,
@@ -365,9 +369,7 @@ impl Lexer<'_> {
             self.at += 1;
             if depth == 0 {
                 let inner: String = self.chars[from..self.at - 1].iter().collect();
-                // Thin spaces and dots between units.
-                let spaced = inner.replace("\\,", " ").replace("\\;", " ").replace("\\cdot", " * ");
-                return Some(spaced.replace('\\', ""));
+                return Some(upright(&inner));
             }
         }
         None

@@ -48,6 +48,7 @@ mod scalar;
 mod sets;
 mod several;
 mod side;
+mod siunitx;
 mod spoken;
 mod text;
 mod unit;
@@ -61,9 +62,9 @@ pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
 pub use compare::{Comparison, equal};
 pub use expr::Expr;
-pub use parse::{Value, parse};
+pub use parse::{Value, amount, is_unit, parse};
 pub use text::{formula, roman, words};
-pub use unit::Unit;
+pub use unit::{Measure, Reading, Unit};
 pub use written::word_lists;
 
 /// A budget of steps; a step is some ten nanoseconds of work.

@@ -153,6 +153,9 @@ fn plain(c: char) -> Option<&'static str> {
         '\u{211a}' => "\\mathbb{Q}",
         '\u{2102}' => "\\mathbb{C}",
         '\u{b0}' | '\u{ba}' => "\\circ ",
+        '\u{b5}' => "\\mu ",
+        '\u{2126}' => "\\Omega ",
+        '\u{c5}' | '\u{212b}' => "\\AA ",
         '\u{2032}' | '\u{2019}' | '\u{2018}' => "'",
         '\u{2033}' => "''",
         '\u{2220}' => "\\angle ",
@@ -299,4 +302,55 @@ pub(super) fn ascii(text: &str) -> String {
         out.push('}');
     }
     out
+}
+
+/// The content of a text command as words and signs: spaces as such, signs of units in Unicode, no commands.
+pub(super) fn upright(text: &str) -> String {
+    if !text.contains(['\\', '~']) {
+        return text.to_owned();
+    }
+    const SIGNS: [(&str, &str); 22] = [
+        ("\\,", " "),
+        ("\\;", " "),
+        ("\\:", " "),
+        ("\\ ", " "),
+        ("~", " "),
+        ("\\cdot", " * "),
+        ("\\times", " * "),
+        ("\\circ ", "\u{b0}"),
+        ("\\circ", "\u{b0}"),
+        ("\\degree", "\u{b0}"),
+        ("$^\u{b0}$", "\u{b0}"),
+        ("^{\u{b0}}", "\u{b0}"),
+        ("^\u{b0}", "\u{b0}"),
+        ("\\mu ", "\u{b5}"),
+        ("\\mu", "\u{b5}"),
+        ("\\Omega ", "\u{3a9}"),
+        ("\\Omega", "\u{3a9}"),
+        ("\\AA", "\u{c5}"),
+        ("\\text{", "{"),
+        ("\\mathrm{", "{"),
+        ("\\rm ", ""),
+        ("\\quad", " "),
+    ];
+    let mut text = text.to_owned();
+    for command in ["\\dfrac", "\\tfrac", "\\frac"] {
+        while let Some((before, over, under, after)) = fraction(&text, command) {
+            text = format!("{before}({over})/({under}){after}");
+        }
+    }
+    for (command, sign) in SIGNS {
+        if text.contains(command) {
+            text = text.replace(command, sign);
+        }
+    }
+    text.replace('\\', "")
+}
+
+/// The text before the last such command, its two arguments, and the text behind it.
+fn fraction<'a>(text: &'a str, command: &str) -> Option<(&'a str, &'a str, &'a str, &'a str)> {
+    let (before, rest) = text.rsplit_once(command)?;
+    let (over, rest) = rest.strip_prefix('{')?.split_once('}')?;
+    let (under, after) = rest.strip_prefix('{')?.split_once('}')?;
+    (!over.contains('{') && !under.contains('{')).then_some((before, over, under, after))
 }

@@ -31,12 +31,15 @@ use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd, scalar_with_unit, shown};
 use super::unit::Unit;
-use super::{Steps, calendar, family, number_words, spoken};
+use super::{Steps, calendar, family, measure, number_words, spoken};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
 /// Most members of a list.
 pub(super) const MAX_ITEMS: usize = 400;
+
+/// Longest text of a unit.
+const MAX_UNIT: usize = 60;
 
 /// What an answer says.
 #[derive(Clone, PartialEq, Debug)]
@@ -93,6 +96,16 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     read(spoken::named(text).unwrap_or(text))
         .or_else(|| read(&spoken::signs(text)?))
         .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
+}
+
+/// Reads `text` as an amount in a unit, even where it would read as letters: `15 N m`.
+pub fn amount(text: &str, steps: &Steps) -> Option<Value> {
+    measure::amount(&lex(text, true, steps)?, steps)
+}
+
+/// True for the words and signs of a unit.
+pub fn is_unit(text: &str, steps: &Steps) -> bool {
+    text.len() < MAX_UNIT && lex(text, true, steps).is_some_and(|t| measure::is_unit(&t))
 }
 
 /// Change of nesting at a token.

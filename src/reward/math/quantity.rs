@@ -5,7 +5,7 @@ use super::lex::{Tok, Token};
 use super::measure::{self, trailing};
 use super::number_words;
 use super::scalar::{Parser, is, is_cmd, product, signed};
-use super::unit::{self, Part, Unit};
+use super::unit::{self, Measure, Unit};
 
 impl Parser<'_> {
     /// `$`, euro and so on before an amount.
@@ -27,7 +27,7 @@ impl Parser<'_> {
         };
         self.at += length;
         if self.unit.is_none() {
-            self.unit = unit::unit(&[Part { name: name.to_owned(), power: 1 }]);
+            self.unit = Some(Unit::Measure(Measure(vec![unit::currency(name)])));
         }
     }
 
@@ -42,6 +42,13 @@ impl Parser<'_> {
         if let Some((_, n)) = short.iter().find(|s| priced && s.0 == w) {
             self.at += 1;
             factors.push(integer(*n));
+            return true;
+        }
+        // 3 quarters of an hour
+        let of = matches!(self.token(1).map(|t| &t.tok), Some(Tok::Word(w)) if w == "of");
+        if let Some(n) = number_words::part(w.trim()).filter(|_| of) {
+            self.at += 1;
+            factors.push(divide(integer(1), integer(n)));
             return true;
         }
         let lower = w.trim().to_lowercase();
@@ -74,6 +81,7 @@ impl Parser<'_> {
         {
             let name = match &self.unit {
                 Some(Unit::Word(w)) => w.clone(),
+                Some(Unit::Measure(m)) => m.first().things.first().map_or("$".to_owned(), |t| t.0.clone()),
                 _ => "$".to_owned(),
             };
             let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];

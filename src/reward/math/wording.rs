@@ -5,7 +5,8 @@ use super::lex::{Tok, Token};
 use super::number_words;
 use super::parse::{Reader, Value, is_comma, is_word};
 use super::scalar::{scalar, scalar_with_unit};
-use super::unit::{self, Part, Unit};
+use super::unit::{self, Measure, Reading, Unit};
+use super::{Rational, measure};
 
 impl Reader<'_> {
     /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.
@@ -17,45 +18,60 @@ impl Reader<'_> {
             return None;
         }
         cuts.push(tokens.len());
-        let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
+        let (mut from, mut parts) = (0, Vec::new());
         for to in cuts {
-            let sign = match &tokens[from..to] {
-                // 1h 20m: behind hours an m is minutes.
-                [n, Token { tok: Tok::Word(w), .. }] => {
-                    let after_hours = measured.is_some() && measured == unit::word("h").map(|u| u.0);
-                    let name = if w == "m" && after_hours { "min" } else { w };
-                    unit::word(name).map(|u| (scalar(std::slice::from_ref(n), self.steps), Unit::Measure(u.0, u.1)))
+            let part = &tokens[from..to];
+            let sign = match part {
+                [n, Token { tok: Tok::Word(w) | Tok::Text(w), .. }] => {
+                    unit::readings(w.trim()).map(|r| (scalar(std::slice::from_ref(n), self.steps), Measure(r)))
                 }
                 _ => None,
             };
-            let (e, unit) = match sign {
-                Some((Some(e), unit)) => (e, Some(unit)),
-                _ => scalar_with_unit(&tokens[from..to], self.steps)?,
+            let (e, mut measure) = match sign {
+                Some((Some(e), measure)) => (e, measure),
+                _ => {
+                    let (e, unit) = scalar_with_unit(part, self.steps)?;
+                    (e, unit?.measure()?)
+                }
             };
-            let Some(Unit::Measure(dimension, size)) = unit else { return None };
-            if *measured.get_or_insert(dimension) != dimension {
-                return None;
+            // 1h 20m: beside hours and seconds an m is minutes.
+            if is_word(&part.last()?.tok, &["m"]) {
+                measure.0.extend(unit::readings("min")?);
             }
-            terms.push(Expr::Mul(vec![e, super::expr::number(size)]));
+            parts.push((e, measure));
             from = to;
         }
-        let one = super::Rational::from_integer(1.into());
-        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
+        // All in one kind of unit, each smaller than the one before.
+        let kind = parts.first()?.1.0.iter().find_map(|first| {
+            let mut smaller: Option<Rational> = None;
+            let sizes: Option<Vec<Rational>> = parts
+                .iter()
+                .map(|(_, m)| {
+                    let fits = |r: &&Reading| {
+                        r.is_like(first) && r.zero.is_none() && smaller.as_ref().is_none_or(|s| *s > r.size)
+                    };
+                    let size = m.0.iter().find(fits)?.size.clone();
+                    smaller = Some(size.clone());
+                    Some(size)
+                })
+                .collect();
+            Some((first.in_si(), sizes?))
+        })?;
+        let (reading, sizes) = kind;
+        let terms =
+            parts.into_iter().zip(sizes).map(|((e, _), s)| Expr::Mul(vec![e, super::expr::number(s)])).collect();
+        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(Measure(vec![reading])))))
     }
 
     /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
     pub(super) fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
         let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
         let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
-        let mut smaller: Option<super::Rational> = None;
-        for part in &parts {
-            let (_, unit) = scalar_with_unit(part, self.steps)?;
-            let Some(Unit::Measure(_, size)) = unit else { return None };
-            if smaller.is_some_and(|s| s <= size) {
-                return None;
-            }
-            smaller = Some(size);
-        }
+        // Each with its own number and unit.
+        parts
+            .iter()
+            .all(|p| scalar_with_unit(p, self.steps).is_some_and(|(_, u)| matches!(u, Some(Unit::Measure(_)))))
+            .then_some(())?;
         self.in_parts(&parts.concat())
     }
 
@@ -87,7 +103,12 @@ impl Reader<'_> {
         {
             return Some(Value::Scalar(integer(n), Some(Unit::Word("ordinal".to_owned()))));
         }
-        let (value, used) = number_words::read(&list)?;
+        // A quarter of a mile.
+        let share = list.first().and_then(|w| number_words::part(w)).filter(|_| article && list.get(1) == Some(&"of"));
+        let (value, used) = match share {
+            Some(n) => (Rational::new(1.into(), n.into()), 1),
+            None => number_words::read(&list)?,
+        };
         // One out of four, one in four.
         let between = match list.get(used..) {
             Some(["out", "of", ..]) => 2,
@@ -110,8 +131,11 @@ impl Reader<'_> {
             return Some(Value::Ratio(vec![part(value), part(of)]));
         }
         let name = list[used..].join(" ");
-        let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
-        let unit = if name.is_empty() { None } else { Some(unit::unit(&[Part { name: name.to_owned(), power: 1 }])?) };
+        let name = ["of an ", "of a ", "of one ", "of ", "an ", "a "]
+            .iter()
+            .find_map(|p| name.strip_prefix(p))
+            .unwrap_or(&name);
+        let unit = if name.is_empty() { None } else { Some(measure::phrase(name)?) };
         Some(Value::Scalar(super::expr::number(value), unit))
     }
 }
