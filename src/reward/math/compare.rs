@@ -3,16 +3,21 @@
 use super::Steps;
 use super::amounts::scalars;
 use super::arrays::{along_axes, matrices, named_matrix, vector};
+use super::constants::general;
 use super::decide::{Decision, decide, proportional};
+use super::domain::Domain;
 use super::equations::{as_equation, equations, only_letters, solved};
 use super::exact::exact;
 use super::expr::{Expr, divide, integer, minus, var};
 use super::family::{counted, rows, same_families};
+use super::growth::growth;
 use super::lists::{listed, ordered};
+use super::locus::loci;
 use super::names::{applied, letters, same_name};
 use super::parse::Value;
 use super::region::Region;
 use super::sets::{open_interval, points};
+use super::terms::{series, summed};
 use super::text::words;
 use super::written::{is_notation, notation, operands, word_lists};
 
@@ -45,13 +50,29 @@ impl From<Decision> for Comparison {
 
 /// Compares a gold value with an answer's.
 pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
+    let comparison = compared(gold, answer, steps);
+    if comparison.equal { comparison } else { general(gold, answer, steps).unwrap_or(comparison) }
+}
+
+fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
     if steps.spend(4).is_none() {
         return no("too much work to compare");
     }
-    if let Some(c) = listed(gold, answer, steps) {
+    if let Some(c) = loci(gold, answer, steps).or_else(|| listed(gold, answer, steps)) {
         return c;
     }
     match (gold, answer) {
+        (Value::Except(a), Value::Except(b)) => {
+            outcome(same_families(a, b, steps), "all but the same family", "all but different families")
+        }
+        (Value::Over(a, d), Value::Over(b, e)) => {
+            let real = d.iter().chain(e).all(|(_, d)| *d == Domain::Real);
+            if real { equal(a, b, steps) } else { no("different points for whole parameters") }
+        }
+        (Value::Over(..), Value::Family(..) | Value::Except(_))
+        | (Value::Family(..) | Value::Except(_), Value::Over(..)) => no("different families"),
+        (Value::Over(a, _), b) => equal(a, b, steps),
+        (a, Value::Over(b, _)) => equal(a, b, steps),
         (Value::Sided(s, a), Value::Sided(t, b)) => {
             if s == t {
                 equal(a, b, steps)
@@ -107,7 +128,12 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Positive(a, s), Value::Positive(b, t)) => {
             outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
         }
-        (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
+        (Value::Scalar(a, u), Value::Scalar(b, v)) => {
+            let plain = scalars(a, u.as_ref(), b, v.as_ref(), steps);
+            if plain.equal { plain } else { growth(a, b, steps).unwrap_or(plain) }
+        }
+        (Value::Terms(a), Value::Terms(b)) => series(a, b, steps),
+        (Value::Terms(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Terms(t)) => summed(t, e, steps),
         (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
         (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
         (Value::Matrix(m), list @ Value::Tuple(items)) | (list @ Value::Tuple(items), Value::Matrix(m)) => {

@@ -1,8 +1,8 @@
 //! Sets, tuples and intervals in brackets, and environments of rows.
 
+use super::domain::clauses;
 use super::expr::Expr;
 use super::expr::integer;
-use super::family;
 use super::lex::{Tok, Token};
 use super::parse::{MAX_ITEMS, Reader, Value, is_comma, names, nesting, one_or_list, split};
 use super::piecewise::has_conditions;
@@ -88,8 +88,13 @@ impl Reader<'_> {
         if inside.is_empty() {
             return Some((set || grouped).then(|| Value::Set(Vec::new())));
         }
-        if set && let Some(v) = self.builder(inside, depth) {
+        if let Some(v) = self.builder(inside, depth).filter(|v| set || (grouped && v.is_some())) {
             return Some(v);
+        }
+        if (set || grouped)
+            && let Some(v) = self.over_domains(inside, depth)
+        {
+            return Some(Some(v));
         }
         let Some(parts) = split(inside, is_comma) else { return Some(None) };
         if grouped && parts.len() == 1 {
@@ -135,17 +140,17 @@ impl Reader<'_> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
         let parts = split(inside, bar)?;
         let [name, condition] = parts.as_slice() else { return None };
-        if let Some((terms, counter)) = family::generator(name, condition) {
-            let value = self.value(terms, depth + 1)?;
-            return Some(match self.repeated(value, counter) {
-                Value::Assignment(_, v) if matches!(*v, Value::Family(..)) => Some(*v),
-                v @ Value::Family(..) => Some(v),
-                _ => None,
-            });
+        // \{2k + 1 : k \in Z\}
+        if variable_of(name).is_none()
+            && let Some(domains) = clauses(condition)
+        {
+            let letters = domains.iter().map(|d| d.0.clone()).collect();
+            let value = Reader { steps: self.steps, letters }.value(name, depth + 1);
+            return Some(value.map(|v| self.over(v, domains)));
         }
         let domain = split(name, names("in"))?;
         variable_of(domain[0])?;
-        let value = self.value(condition, depth + 1);
+        let value = self.over_domains(condition, depth + 1).or_else(|| self.value(condition, depth + 1));
         Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
             (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
             (Value::Region(r), Some(Some(Value::Named(set)))) if set == "Z" => {

@@ -5,7 +5,7 @@ use super::decide::{Sampler, decide};
 use super::eval::Scope;
 use super::expr::{Expr, divide, integer, minus, negate, number, power, var};
 use super::lex::{Tok, Token};
-use super::parse::{Value, split};
+use super::parse::Value;
 use super::scalar::is;
 use super::{Rational, exact};
 
@@ -21,7 +21,9 @@ pub(super) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)
     }
     let at = |n: i64| e.replace(name, &integer(n));
     let step = minus(at(1), at(0));
-    let straight = decide(&minus(at(2), at(1)), &step, steps).is_equal();
+    let far = Expr::Mul(vec![integer(5), step.clone()]);
+    let straight =
+        decide(&minus(at(2), at(1)), &step, steps).is_equal() && decide(&minus(at(7), at(2)), &far, steps).is_equal();
     (straight && !decide(&step, &integer(0), steps).is_equal()).then(|| (at(0), step))
 }
 
@@ -202,15 +204,6 @@ pub(super) fn rows(value: &Value) -> Option<Vec<Vec<Expr>>> {
         Value::Tuple(items) | Value::Set(items) | Value::List(items) if items.len() > 1 => {
             items.iter().map(row).collect()
         }
-        _ => None,
-    }
-}
-
-/// The sides of a set builder: `2k + 1` and the tokens that say what `k` is.
-pub(super) fn generator<'a>(name: &'a [Token], condition: &'a [Token]) -> Option<(&'a [Token], &'a str)> {
-    let member = split(condition, |t| matches!(t, Tok::Cmd(c) if c == "in"))?;
-    match member.as_slice() {
-        [[Token { tok: Tok::Word(k), .. }], [Token { tok: Tok::Cmd(c), .. }]] if c == "mathbbZ" => Some((name, k)),
         _ => None,
     }
 }

@@ -48,9 +48,9 @@ pub(super) fn is_function(name: &str) -> bool {
 
 /// True when a command may begin a factor.
 pub(super) fn begins(name: &str) -> bool {
-    const OTHERS: [&str; 17] = [
-        "frac", "binom", "sqrt", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "Vert", "sqrt[",
-        "iint", "partial", "nabla", "imath",
+    const OTHERS: [&str; 18] = [
+        "langle", "frac", "binom", "sqrt", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "Vert",
+        "sqrt[", "iint", "partial", "nabla", "imath",
     ];
     OTHERS.contains(&name)
         || is_function(name)
@@ -278,6 +278,13 @@ impl Parser<'_> {
             "imath" => Some(var("i")),
             "lfloor" => self.enclosed("rfloor", "floor"),
             "lceil" => self.enclosed("rceil", "ceil"),
+            "langle" => {
+                let mut row = vec![self.expr()?];
+                while self.eat(',') {
+                    row.push(self.expr()?);
+                }
+                self.eat_cmd("rangle").then_some(Expr::Matrix(vec![row]))
+            }
             "Vert" => {
                 self.bars += 1;
                 let e = self.expr()?;

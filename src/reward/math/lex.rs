@@ -50,12 +50,30 @@ pub(super) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>
             ascii = ascii.replace(from, to);
         }
     }
+    if ascii.contains('$') {
+        ascii = unmarked(ascii);
+    }
     // Escaped twice; only inside an environment are two backslashes a line break.
     if ascii.contains("\\\\") && !ascii.contains("\\begin") && !ascii.contains("\\cr") {
         ascii = ascii.replace("\\\\", "\\");
     }
     let chars: Vec<char> = ascii.chars().collect();
     Lexer { chars: &chars, at: 0, depth: 0, grouped, out: Vec::new(), spaced: false }.run()
+}
+
+/// The text without dollar signs that enclose formulas: in pairs, of which no second one stands before an amount.
+fn unmarked(text: String) -> String {
+    let marks: Vec<usize> =
+        text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
+    let money = |at: usize| text[at + 1..].trim_start().starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    if marks.is_empty() || marks.len() % 2 == 1 || marks.iter().skip(1).step_by(2).any(|&at| money(at)) {
+        return text;
+    }
+    let mut out = text.into_bytes();
+    for at in marks {
+        out[at] = b' ';
+    }
+    String::from_utf8(out).unwrap_or_default()
 }
 
 pub(super) struct Lexer<'a> {
@@ -229,7 +247,7 @@ impl Lexer<'_> {
             }
             "mathbb" | "mathcal" | "mathscr" | "mathfrak" => {
                 let text = self.group()?;
-                if name != "mathbb" && self.peek(0) == '(' {
+                if name != "mathbb" && (self.peek(0) == '(' || text.trim() == "O") {
                     // \\mathcal{N}(0, 1)
                     self.push(Tok::Word(text.trim().to_owned()));
                     return Some(());

@@ -90,11 +90,13 @@ pub(super) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
         }
     }
     let all = |v: &Value| match v {
-        Value::List(items) if items.len() < MAX_ITEMS => items.iter().map(|v| one(v, steps)).collect(),
+        Value::List(items) | Value::Set(items) if items.len() < MAX_ITEMS => {
+            items.iter().map(|v| one(v, steps)).collect()
+        }
         v => one(v, steps).map(|f| vec![f]),
     };
     let sure = |v: &Value| match v {
-        Value::List(items) => items.iter().any(|v| match v {
+        Value::List(items) | Value::Set(items) => items.iter().any(|v| match v {
             Value::Assignment(_, x) => matches!(**x, Value::Family(..)),
             v => matches!(v, Value::Family(..)),
         }),

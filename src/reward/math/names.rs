@@ -16,6 +16,11 @@ pub(super) fn same_name(a: &str, b: &str) -> bool {
     if let (Some(x), Some(y)) = (derivative(&a), derivative(&b)) {
         return x.0 == y.0 && x.1 == y.1 && (x.2 == y.2 || x.2.is_none() || y.2.is_none());
     }
+    // y = ... and y(t) = ...: one may leave out what it depends on.
+    let head = |t: &str| applied(t).map(|(f, _)| f.to_owned());
+    if head(&a).is_some_and(|f| f == b) || head(&b).is_some_and(|f| f == a) {
+        return true;
+    }
     // f(x) = ... and y = ... define the same curve.
     let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
     if curve(&a) && curve(&b) {

@@ -1,6 +1,7 @@
 //! Names with their primes and indices, and functions that are only named.
 
 use super::expr::Expr;
+use super::growth::ORDERS;
 use super::lex::Tok;
 use super::scalar::{Parser, is, shown};
 
@@ -46,6 +47,9 @@ impl Parser<'_> {
         let name = self.name(letter)?;
         // f^{-1}(x) is the inverse function.
         let inverse = [Tok::Sym('^'), Tok::Sym('{'), Tok::Sym('-'), Tok::Num("1".into()), Tok::Sym('}'), Tok::Sym('(')];
+        if ORDERS.contains(&letter) && is(self.token(0), '(') {
+            return self.applied(name);
+        }
         let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
         let ahead = |n: usize| self.token(n).map(|t| &t.tok);
         if functional && (0..inverse.len()).all(|n| ahead(n) == Some(&inverse[n])) {

@@ -7,7 +7,8 @@
 //!             | name 'in' set | set (('cup' | 'cap' | '\') set)+
 //!             | expr 'equiv' expr 'pmod' expr | expr (':' expr)+ a residue, a ratio or a time of day
 //!             | name? 'mapsto' expr | 'between' expr 'and' expr | terms '+' dots '+' expr
-//!             | ('(' digits+ ')')+ | item ', ' name 'in Z'        a permutation in cycles, a family of solutions
+//!             | ('(' digits+ ')')+ | item clauses                a permutation in cycles, a family (`domain`)
+//!             | ('odd' | 'even')? 'multiples of' expr | 'all reals except' answer
 //!             | bracketed | expr 'pm' expr | quantity direction? | day | words
 //! bracketed  := '(' list ')' | '[' list ']' | '\{' list '\}' | '\langle' list '\rangle'
 //!             | ('(' | '[' | ']') expr ',' expr (')' | ']' | '[') an interval, where the brackets say so
@@ -23,13 +24,14 @@
 //! ```
 
 use super::brackets::inward;
+use super::domain::{Domain, spelled};
 use super::expr::{Expr, integer};
 use super::lex::{Tok, Token, lex};
 use super::matrix::{Folded, Rows, fold};
 use super::piecewise::Cases;
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
-use super::scalar::{is, is_cmd, scalar_with_unit, shown};
+use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
 use super::{Steps, calendar, family, measure, number_words, spoken};
 
@@ -74,6 +76,13 @@ pub enum Value {
     Cases(Cases),
     /// `first + k step` for every whole `k`.
     Family(Expr, Expr),
+    /// All real numbers but those of these families.
+    Except(Vec<(Expr, Expr)>),
+    /// A value for everything that its letters stand for, where that is no family of numbers: points of a line or a
+    /// lattice, intervals that repeat.
+    Over(Box<Value>, Vec<(String, Domain)>),
+    /// An infinite series by its first terms.
+    Terms(Vec<Expr>),
     /// A permutation in cycles, each from its smallest number on, in order.
     Cycles(Vec<Vec<u32>>),
     /// A day: year, month and day, where they are said.
@@ -91,7 +100,9 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     }
     let read = |text: &str| {
         let tokens = lex(text, grouped, steps)?;
-        Reader { steps }.value(inward(&tokens).as_deref().unwrap_or(&tokens), 0)
+        let tokens = spelled(inward(&tokens).as_deref().unwrap_or(&tokens));
+        let reader = Reader { steps, letters: Vec::new() };
+        reader.over_domains(&tokens, 0).or_else(|| reader.value(&tokens, 0))
     };
     read(spoken::named(text).unwrap_or(text))
         .or_else(|| read(&spoken::signs(text)?))
@@ -159,6 +170,8 @@ pub(super) fn names(cmd: &'static str) -> impl Fn(&Tok) -> bool {
 /// Reads tokens as values.
 pub(super) struct Reader<'a> {
     pub(super) steps: &'a Steps,
+    /// Letters that were said to be parameters.
+    pub(super) letters: Vec<String>,
 }
 
 impl Reader<'_> {
@@ -183,6 +196,14 @@ impl Reader<'_> {
         }
         if let Some(v) =
             self.said_range(tokens).or_else(|| self.mapping(tokens, depth)).or_else(|| self.labelled(tokens, depth))
+        {
+            return Some(v);
+        }
+        if let Some(v) = self
+            .said_multiples(tokens)
+            .or_else(|| self.said_exceptions(tokens, depth))
+            .or_else(|| self.said_members(tokens, depth))
+            .or_else(|| self.said_cases(tokens))
         {
             return Some(v);
         }
@@ -327,6 +348,9 @@ impl Reader<'_> {
         if let Some(e) = self.ellipsis(tokens) {
             return Some(Value::Scalar(e, None));
         }
+        if let Some(v) = self.first_terms(tokens) {
+            return Some(v);
+        }
         if let Some(length) = self.feet(tokens) {
             return Some(length);
         }
@@ -334,6 +358,15 @@ impl Reader<'_> {
     }
 
     pub(super) fn quantity(&self, tokens: &[Token]) -> Option<Value> {
+        // 60^\circ + 180^\circ n: the degrees belong to the numbers, the letter counts.
+        let counts = |t: &Token| matches!(&t.tok, Tok::Word(w) if matches!(w.as_str(), "k" | "n" | "m" | "l"));
+        let degrees = tokens.iter().filter(|t| is_cmd(Some(t), "circ")).count();
+        if degrees > 0
+            && tokens.iter().any(counts)
+            && let Some(e) = scalar(tokens, self.steps)
+        {
+            return Some(Value::Scalar(e, None));
+        }
         let (e, unit) = scalar_with_unit(tokens, self.steps)?;
         match fold(&e, self.steps)? {
             // (1, 2) + t (3, 4)

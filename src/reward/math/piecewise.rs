@@ -6,7 +6,7 @@ use super::expr::{Expr, divide, integer, minus, power, var};
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, is_comma, is_word, split};
 use super::region::{Region, Span};
-use super::relation::relation_sign;
+use super::relation::{name_of, relation_sign};
 use super::scalar::{is, scalar};
 
 /// Most pieces of a function.
@@ -57,6 +57,63 @@ impl Reader<'_> {
             pieces.push((value, covered.complement(self.steps)?));
         }
         Some(Value::Cases(Cases { variable: variable?, pieces }))
+    }
+}
+
+impl Reader<'_> {
+    /// `x^2 if x \ge 0, and 2x if x < 0`; `x^2, x \ge 0; 2x, x < 0`.
+    pub(super) fn said_cases(&self, tokens: &[Token]) -> Option<Value> {
+        let condition =
+            |t: &Token| is_word(&t.tok, &["if", "for", "when", "whenever", "otherwise", "else", "elsewhere"]);
+        let related = |p: &[Token]| p.iter().any(|t| relation_sign(&t.tok).is_some_and(|s| s != '='));
+        if !tokens.iter().any(|t| relation_sign(&t.tok).is_some_and(|s| s != '=')) {
+            return None;
+        }
+        // f(x) = ... before the pieces, or before each.
+        let named = |p: &[Token]| {
+            let at = p.iter().position(|t| relation_sign(&t.tok) == Some('='))?;
+            Some((name_of(&p[..at])?, at + 1))
+        };
+        let joint = |t: &Tok| is_comma(t) || is_word(t, &["and", "but", "while"]);
+        let ruled = split(tokens, |t| *t == Tok::Sym(';'))?;
+        let mut rows: Vec<(Vec<Token>, Vec<Token>)> = Vec::new();
+        let mut name = None;
+        let mut push = |value: &[Token], condition: &[Token]| {
+            let cut = named(value).map(|(n, at)| {
+                name.get_or_insert(n);
+                at
+            });
+            rows.push((value[cut.unwrap_or(0)..].to_vec(), condition.to_vec()));
+        };
+        if ruled.len() > 1 && !tokens.iter().any(condition) {
+            for row in ruled {
+                let at = row.iter().position(|t| is_comma(&t.tok))?;
+                if related(&row[..at]) || !related(&row[at..]) {
+                    return None;
+                }
+                push(&row[..at], &row[at + 1..]);
+            }
+        } else {
+            let mut pending: Option<&[Token]> = None;
+            for part in split(tokens, joint)?.into_iter().filter(|p| !p.is_empty()) {
+                match (part.iter().position(condition), pending.take()) {
+                    (Some(0), Some(value)) => push(value, part),
+                    (Some(at), None) if at > 0 => push(&part[..at], &part[at..]),
+                    (None, None) if !related(part) => pending = Some(part),
+                    _ => return None,
+                }
+            }
+            if pending.is_some() {
+                return None;
+            }
+        }
+        let mark = Token { tok: Tok::Sym('&'), spaced: false };
+        let rows: Vec<Vec<Token>> = rows.into_iter().map(|(v, c)| [v, vec![mark.clone()], c].concat()).collect();
+        let value = self.cases(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        Some(match name {
+            Some(name) => Value::Assignment(name, Box::new(value)),
+            None => value,
+        })
     }
 }
 

@@ -125,7 +125,73 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<String> {
     Some(text)
 }
 
+/// A letter without the words that say what it is the equation of: "vertical asymptote x".
+fn unlabelled(tokens: &[Token]) -> &[Token] {
+    const LABELS: [&str; 34] = [
+        "vertical",
+        "horizontal",
+        "oblique",
+        "slant",
+        "asymptote",
+        "asymptotes",
+        "line",
+        "lines",
+        "curve",
+        "equation",
+        "equations",
+        "tangent",
+        "normal",
+        "axis",
+        "symmetry",
+        "of",
+        "the",
+        "directrix",
+        "plane",
+        "parabola",
+        "circle",
+        "ellipse",
+        "hyperbola",
+        "is",
+        "are",
+        "at",
+        "solution",
+        "solutions",
+        "root",
+        "roots",
+        "general",
+        "particular",
+        "function",
+        "inverse",
+    ];
+    let words = tokens.iter().take_while(|t| is_word(&t.tok, &LABELS)).count();
+    match &tokens[words..] {
+        [Token { tok: Tok::Word(_), .. }] if words > 0 => &tokens[words..],
+        [letter, open, .., close]
+            if words > 0
+                && variable_of(std::slice::from_ref(letter)).is_some()
+                && is(Some(open), '(')
+                && is(Some(close), ')') =>
+        {
+            &tokens[words..]
+        }
+        _ => tokens,
+    }
+}
+
 impl Reader<'_> {
+    /// `\frac{x - 1}{2} = \frac{y}{3} = z`: a line by its symmetric equations.
+    fn symmetric(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
+        if parts.len() < 3 || signs.iter().any(|s| *s != '=') {
+            return None;
+        }
+        let sides: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
+        let letters: Vec<Vec<String>> = sides.iter().map(Expr::variables).collect();
+        let axis = |v: &Vec<String>| matches!(v.as_slice(), [n] if matches!(n.as_str(), "x" | "y" | "z" | "x_1" | "x_2" | "x_3"));
+        let distinct = (1..letters.len()).all(|n| !letters[..n].contains(&letters[n]));
+        let each = sides.windows(2).map(|w| Value::Equation(w[0].clone(), w[1].clone())).collect();
+        (distinct && letters.iter().all(axis)).then_some(Value::List(each))
+    }
+
     /// `x \equiv 3 \pmod 7`, `3 (mod 7)`.
     pub(super) fn residue(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         let at = tokens.iter().position(|t| match &t.tok {
@@ -181,7 +247,11 @@ impl Reader<'_> {
             Some(0) if parts[0].is_empty() => all,
             _ => parts,
         };
+        if let Some(v) = self.symmetric(parts, signs) {
+            return Some(v);
+        }
         let (first, last) = (parts.first()?, parts.last()?);
+        let first = &unlabelled(first);
         if last.is_empty() {
             return None;
         }
@@ -245,9 +315,20 @@ impl Reader<'_> {
     pub(super) fn inequality(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
         let exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
         let mut variables: Vec<String> = exprs.iter().flat_map(Expr::variables).collect();
-        variables.dedup();
+        variables.retain(|n| !self.letters.contains(n));
         variables.sort();
         variables.dedup();
+        // 2k\pi < x < \pi + 2k\pi: ends with letters have no order.
+        if let ([low, middle, high], [p, q]) = (exprs.as_slice(), signs)
+            && !self.letters.is_empty()
+            && let Some(name) = middle.as_variable().filter(|n| variables.len() == 1 && variables[0] == *n)
+            && (matches!((p, q), ('<' | 'l', '<' | 'l')) || matches!((p, q), ('>' | 'g', '>' | 'g')))
+        {
+            let (low, p, high, q) = if matches!(p, '<' | 'l') { (low, p, high, q) } else { (high, q, low, p) };
+            let closed = |sign: &char| matches!(sign, 'l' | 'g');
+            let span = Span { low: low.clone(), low_closed: closed(p), high: high.clone(), high_closed: closed(q) };
+            return Some(Value::Region(Region { variable: Some(name.to_owned()), ..Region::new(vec![span]) }));
+        }
         let mut solved: Option<Region> = None;
         let mut open: Vec<Value> = Vec::new();
         for (pair, &sign) in exprs.windows(2).zip(signs) {

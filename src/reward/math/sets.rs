@@ -4,6 +4,7 @@ use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, nesting, split};
 use super::region::{Region, Span};
 use super::relation::{name_of, variable_of};
+use super::said_sets::without;
 use super::scalar::shown;
 
 impl Reader<'_> {
@@ -63,6 +64,13 @@ impl Reader<'_> {
             })
             .collect();
         let Some(values) = values else { return Some(None) };
+        if let [Value::Region(all), left_out] = values.as_slice()
+            && ops == ["setminus"]
+            && all.same(&Region::new(vec![Span::all()]), self.steps)
+            && let Some(v @ Value::Except(_)) = without(left_out.clone(), self.steps)
+        {
+            return Some(Some(v));
+        }
         let mut regions = Vec::new();
         for v in &values {
             match as_region(v) {

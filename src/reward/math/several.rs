@@ -1,6 +1,5 @@
 //! Lists: several values, systems, conditions behind them.
 
-use super::family;
 use super::lex::{Tok, Token};
 use super::parse::{MAX_ITEMS, Reader, Value, is_comma, is_word, names, one_or_list, split, trimmed};
 use super::region::{Region, Span};
@@ -106,20 +105,6 @@ impl Reader<'_> {
             Some(Value::Tuple(named.into_iter().map(|(_, x)| x).collect()))
         };
         sides.iter().map(point).collect::<Option<Vec<_>>>().map(Value::List)
-    }
-
-    /// A value with a letter that stands for every whole number, as a family.
-    pub(super) fn repeated(&self, value: Value, name: &str) -> Value {
-        match &value {
-            Value::Scalar(e, None) => match family::family(e, name, self.steps) {
-                Some((first, step)) => Value::Family(first, step),
-                None => value,
-            },
-            Value::Assignment(x, inner) if x != name => {
-                Value::Assignment(x.clone(), Box::new(self.repeated((**inner).clone(), name)))
-            }
-            _ => value,
-        }
     }
 }
 

@@ -108,6 +108,11 @@ pub(super) fn named(text: &str) -> Option<&'static str> {
     match super::text::words(text).as_str() {
         "right angle" => Some("90^\\circ"),
         "straight angle" => Some("180^\\circ"),
+        "x axis" | "line y=0" => Some("y=0"),
+        "y axis" | "line x=0" => Some("x=0"),
+        "xy plane" => Some("z=0"),
+        "xz plane" | "zx plane" => Some("y=0"),
+        "yz plane" => Some("x=0"),
         "full turn" | "full rotation" | "full circle" => Some("360^\\circ"),
         _ => None,
     }

@@ -1,0 +1,205 @@
+//! Sets in words: "all odd integers", "integer multiples of \pi", "all real x except the odd multiples of \pi/2",
+//! "integers between 2 and 7", and the periodic sets that such words and integer parameters name.
+
+use super::Steps;
+use super::domain::{Domain, kind};
+use super::expr::{Expr, integer, var};
+use super::lex::{Tok, Token};
+use super::parse::{Reader, Value};
+use super::region::{Region, Span};
+use super::relation::variable_of;
+use super::scalar::{is, is_cmd, scalar};
+use super::sets::points;
+
+/// The counter of a set in words: no name that can be written.
+const COUNTER: &str = "member number";
+
+fn said(t: &Token) -> Option<String> {
+    match &t.tok {
+        Tok::Word(w) | Tok::Text(w) => Some(w.trim().to_ascii_lowercase()),
+        _ => None,
+    }
+}
+
+/// What stands behind the words that may open a set: "the set of all".
+fn opened(mut tokens: &[Token]) -> &[Token] {
+    const OPENING: [&str; 7] = ["the", "set", "of", "all", "every", "any", "each"];
+    while let [first, rest @ ..] = tokens
+        && said(first).is_some_and(|w| OPENING.contains(&w.as_str()) || w == "the set of" || w == "the set of all")
+    {
+        tokens = rest;
+    }
+    tokens
+}
+
+impl Reader<'_> {
+    /// Whole numbers by what they are divided by: "odd integers", "multiples of 3", "odd multiples of \pi/2".
+    pub(super) fn said_multiples(&self, tokens: &[Token]) -> Option<Value> {
+        let tokens = opened(tokens);
+        let words: Vec<Option<String>> = tokens.iter().take(6).map(said).collect();
+        let word = |n: usize| words.get(n).and_then(|w| w.as_deref()).unwrap_or_default();
+        let mut at = 0;
+        let sign = match word(0) {
+            "positive" => Some(1),
+            "nonnegative" => Some(0),
+            _ => None,
+        };
+        at += usize::from(sign.is_some());
+        let (mut first, mut step) = (0, 1);
+        match word(at) {
+            "odd" => (first, step) = (1, 2),
+            "even" => (first, step) = (0, 2),
+            "integer" | "integral" | "multiple" | "multiples" => {}
+            _ => return None,
+        }
+        at += usize::from(!matches!(word(at), "multiple" | "multiples"));
+        at += usize::from(word(at) == "integer" && word(at + 1).starts_with("multiple"));
+        let unit = match word(at) {
+            "integers" | "integer" | "numbers" | "number" if step == 2 && at + 1 == tokens.len() => integer(1),
+            "multiples" | "multiple" if word(at + 1) == "of" => scalar(&tokens[at + 2..], self.steps)?,
+            _ => return None,
+        };
+        let times = |n: i64| Expr::Mul(vec![integer(n), unit.clone()]);
+        Some(match sign {
+            None => Value::Family(times(first), times(step)),
+            // From the first of them that is not below.
+            Some(least) => {
+                let from = if first < least { first + step } else { first };
+                let term = Expr::Add(vec![times(from), Expr::Mul(vec![times(step), var(COUNTER)])]);
+                Value::Over(Box::new(Value::Scalar(term, None)), vec![(COUNTER.to_owned(), Domain::From(0))])
+            }
+        })
+    }
+
+    /// "all integers n with -2 \le n \le 2", "the integers from 3 to 7", "real numbers x such that x > 2".
+    pub(super) fn said_members(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let (domain, used) = kind(opened(tokens)).filter(|(_, used)| *used > 0)?;
+        let rest = &opened(tokens)[used..];
+        let ranged = |t: &Token| said(t).is_some_and(|w| matches!(w.as_str(), "from" | "between"));
+        if rest.first().is_some_and(ranged) && domain != Domain::Real {
+            let Value::Region(r) = self.said_range(rest)? else { return None };
+            return whole_points(&r, domain, self.steps);
+        }
+        let (first, mut rest) = rest.split_first()?;
+        let name = variable_of(std::slice::from_ref(first))?;
+        const JOINTS: [&str; 8] = ["with", "such", "that", "where", "satisfying", "for", "which", "so"];
+        let all = rest.len();
+        while let [first, tail @ ..] = rest
+            && (said(first).is_some_and(|w| JOINTS.contains(&w.as_str())) || is(Some(first), ','))
+        {
+            rest = tail;
+        }
+        // "integers n \ge 3" joins without a word.
+        if rest.len() == all && domain == Domain::Real {
+            return None;
+        }
+        let condition = if rest.len() == all { &tokens[tokens.len() - rest.len() - 1..] } else { rest };
+        let letters = Vec::new();
+        match (Reader { steps: self.steps, letters }.value(condition, depth + 1)?, domain) {
+            (v, Domain::Real) => Some(v),
+            (Value::Region(r), _) if r.variable.as_ref() == Some(&name) => {
+                whole_points(&r, domain, self.steps).or(Some(Value::Region(r)))
+            }
+            _ => None,
+        }
+    }
+
+    /// "all real x except 2 and 3", "x is any real number other than \pm 1".
+    pub(super) fn said_exceptions(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        const ALL: [&str; 16] = [
+            "all", "any", "every", "each", "real", "reals", "number", "numbers", "value", "values", "is", "can", "be",
+            "of", "the", "for",
+        ];
+        const BUT: [&str; 4] = ["except", "excluding", "but", "besides"];
+        let (mut at, mut real, mut name) = (0, false, None);
+        loop {
+            let t = tokens.get(at)?;
+            let word = said(t);
+            let word = word.as_deref().unwrap_or_default();
+            let next = tokens.get(at + 1).and_then(said).unwrap_or_default();
+            if BUT.contains(&word) || (word == "other" && next == "than") || (word == "apart" && next == "from") {
+                at += 1 + usize::from(matches!(word, "other" | "apart") || (word == "but" && next == "not"));
+                break;
+            }
+            real |= word.starts_with("real") || is_cmd(Some(t), "mathbbR");
+            let letter = variable_of(std::slice::from_ref(t)).filter(|_| name.is_none());
+            let idle = is(Some(t), ',') || is_cmd(Some(t), "mathbbR") || is_cmd(Some(t), "in") || word == "in";
+            if letter.is_some() {
+                name = letter;
+            } else if !ALL.contains(&word) && !idle {
+                return None;
+            }
+            at += 1;
+        }
+        if !real {
+            return None;
+        }
+        let mut rest = &tokens[at..];
+        while let [first, tail @ ..] = rest
+            && said(first).is_some_and(|w| matches!(w.as_str(), "for" | "when" | "where" | "at" | "the"))
+        {
+            rest = tail;
+        }
+        let left_out = self.value(rest, depth + 1)?;
+        without(left_out, self.steps)
+    }
+}
+
+/// The whole numbers of a region, where they are few, from where their domain begins.
+fn whole_points(r: &Region, domain: Domain, steps: &Steps) -> Option<Value> {
+    let mut points = r.whole_numbers(steps)?;
+    if let Domain::From(first) = domain {
+        points.retain(|n| *n >= first);
+    }
+    Some(Value::Set(points.into_iter().map(|n| Value::Scalar(integer(n), None)).collect()))
+}
+
+/// All real numbers but these.
+pub(super) fn without(left_out: Value, steps: &Steps) -> Option<Value> {
+    let mut families = Vec::new();
+    if periodic(&left_out, &mut families) {
+        return Some(Value::Except(families));
+    }
+    let plain = |v: Value| if let Value::Assignment(_, x) = v { *x } else { v };
+    let items: Vec<Value> = match left_out {
+        Value::List(items) | Value::Set(items) => items.into_iter().map(plain).collect(),
+        Value::Region(r) => return r.complement(steps).map(Value::Region),
+        v => vec![plain(v)],
+    };
+    points(&items)?.complement(steps).map(Value::Region)
+}
+
+/// Collects the families that a value is a union of.
+fn periodic(v: &Value, out: &mut Vec<(Expr, Expr)>) -> bool {
+    match v {
+        Value::Family(a, n) => {
+            out.push((a.clone(), n.clone()));
+            true
+        }
+        Value::Assignment(_, v) => periodic(v, out),
+        Value::List(items) | Value::Set(items) => !items.is_empty() && items.iter().all(|v| periodic(v, out)),
+        _ => false,
+    }
+}
+
+/// The point that a region over an integer parameter leaves out: `x \ne k\pi`.
+pub(super) fn left_out(r: &Region) -> Option<Expr> {
+    match r.spans.as_slice() {
+        [a, b]
+            if a.low.is_infinite() == Some(-1)
+                && b.high.is_infinite() == Some(1)
+                && a.high == b.low
+                && !a.high_closed
+                && !b.low_closed =>
+        {
+            Some(a.high.clone())
+        }
+        _ => None,
+    }
+}
+
+/// A region of one interval as its ends and how they close.
+pub(super) fn ends(span: &Span) -> (Vec<Expr>, String) {
+    let mark = |c: bool| if c { '[' } else { '(' };
+    (vec![span.low.clone(), span.high.clone()], [mark(span.low_closed), mark(span.high_closed)].iter().collect())
+}
