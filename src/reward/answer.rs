@@ -1,7 +1,10 @@
 //! The answer inside a text, and the answer without its wrappers.
 
+use std::borrow::Cow;
+
 use super::math::{self, Steps, Value};
 use super::python;
+use super::words;
 
 /// Most wrappers around one answer.
 const MAX_WRAPPERS: usize = 32;
@@ -60,6 +63,11 @@ fn unwrap(text: &str) -> String {
         ("`", "`"),
         ("\"", "\""),
         ("\u{201c}", "\u{201d}"),
+        ("'", "'"),
+        ("\u{2018}", "\u{2019}"),
+        ("<<", ">>"),
+        ("*", "*"),
+        ("_", "_"),
     ];
     for (open, close) in pairs {
         // An escaped dollar sign is money.
@@ -123,6 +131,43 @@ fn whole_group(text: &str) -> Option<&str> {
     None
 }
 
+/// A list with one name to a line, with bullets or numbers before them, as a list with commas; a line before it may
+/// announce it.
+pub(super) fn unbulleted(text: &str) -> Cow<'_, str> {
+    const MAX_LINES: usize = 40;
+    const MAX_WORDS: usize = 6;
+    let plain = python::strip(text);
+    if !plain.contains('\n') || plain.len() > MAX_ANSWER {
+        return Cow::Borrowed(text);
+    }
+    let lines: Vec<&str> = plain.split('\n').map(python::strip).filter(|l| !l.is_empty()).take(MAX_LINES + 1).collect();
+    let announced = lines[0].trim_end_matches('*').ends_with(':');
+    let items: Option<Vec<&str>> = lines[usize::from(announced)..].iter().map(|l| bullet(l)).collect();
+    match items {
+        Some(items)
+            if items.len() > 1
+                && lines.len() <= MAX_LINES
+                && items.iter().all(|i| i.split_whitespace().count() <= MAX_WORDS && !i.contains([',', '=', ':'])) =>
+        {
+            Cow::Owned(items.iter().map(|i| i.trim_end_matches(['.', ';'])).collect::<Vec<_>>().join(", "))
+        }
+        _ => Cow::Borrowed(text),
+    }
+}
+
+/// What follows a bullet or a number at the beginning of a line.
+fn bullet(line: &str) -> Option<&str> {
+    let rest = ["- ", "* ", "\u{2022} ", "\u{2022}", "\u{2013} ", "\u{25e6} ", "\u{25aa} ", "+ "];
+    if let Some(rest) = rest.iter().find_map(|b| line.strip_prefix(b)) {
+        return Some(python::strip(rest));
+    }
+    let digits = line.trim_start_matches('(').trim_start_matches(|c: char| c.is_ascii_digit());
+    if digits.len() == line.len() || line.len() - digits.len() > 3 {
+        return None;
+    }
+    digits.strip_prefix(". ").or(digits.strip_prefix(") ")).map(python::strip)
+}
+
 /// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
@@ -133,6 +178,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
         return found;
     }
+    let text = without_closing(text);
     let reads = |t: &str| {
         if t.len() > MAX_ANSWER {
             return false;
@@ -196,15 +242,16 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         ": ",
     ] {
         if let Some((_, rest)) = sentence.rsplit_once(cut)
-            && reads(rest)
+            && reads(without_adverbs(rest))
         {
-            return python::strip(rest);
+            return python::strip(without_adverbs(rest));
         }
     }
     if let Some(found) = last_between(sentence).filter(|f| reads(f)) {
         return found;
     }
-    let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut)).map(|(_, rest)| python::strip(rest));
+    let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut));
+    let said = said.filter(|(subject, _)| !words::turned(subject)).map(|(_, rest)| python::strip(rest));
     if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
         return found;
     }
@@ -212,6 +259,63 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         return found;
     }
     if sentence.len() < text.len() { sentence } else { text }
+}
+
+/// "Therefore", "simply" and the like before an answer.
+fn without_adverbs(mut text: &str) -> &str {
+    const ADVERBS: [&str; 16] = [
+        "therefore ",
+        "thus ",
+        "then ",
+        "hence ",
+        "simply ",
+        "just ",
+        "indeed ",
+        "clearly ",
+        "still ",
+        "now ",
+        "also ",
+        "most likely ",
+        "actually ",
+        "therefore, ",
+        "thus, ",
+        "in fact ",
+    ];
+    while let Some(rest) = ADVERBS.iter().find_map(|a| text.strip_prefix(a)) {
+        text = rest;
+    }
+    text
+}
+
+/// The text without a last line of politeness, or the end of a proof.
+fn without_closing(text: &str) -> &str {
+    const POLITE: [&str; 14] = [
+        "i hope",
+        "hope this",
+        "hope that",
+        "let me know",
+        "feel free",
+        "please let",
+        "if you have any",
+        "if you need",
+        "is there anything",
+        "would you like",
+        "do you want",
+        "happy to help",
+        "q.e.d",
+        "qed",
+    ];
+    let mut kept = text;
+    loop {
+        let end = python::strip(kept).trim_end_matches(['.', '!', '?', ' ', '*']);
+        let last = end.rfind(['\n', '.', '!', '?']).map_or(0, |at| at + 1);
+        let tail = end.get(last..).unwrap_or_default().trim_start_matches(['*', ' ', '\n']).to_lowercase();
+        if last > 0 && POLITE.iter().any(|p| tail.starts_with(p)) {
+            kept = &kept[..last];
+            continue;
+        }
+        return python::strip(kept);
+    }
 }
 
 /// The text without the reason behind it, or what it is told from.
@@ -297,14 +401,23 @@ fn last_box(text: &str) -> Option<&str> {
     };
     let (last, end) = content(body)?;
     let mut joined = false;
+    // "x = " before a box, or between two.
+    let named = |t: &str| {
+        let t = t.trim_end_matches(|c: char| c == '$' || python::is_space(c));
+        let name = t.strip_suffix('=').map(str::trim_end)?;
+        let from = name.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || "_\\{}".contains(c)).len();
+        (from < name.len()).then_some(from)
+    };
     while let Some((before, body)) = start(&text[..at]) {
         let Some((_, close)) = content(body) else { break };
-        let between = text.get(close..at).map(|t| t.trim_matches(|c: char| c == '$' || python::is_space(c)));
-        if !between.is_some_and(|b| matches!(b, "or" | "and" | ",")) {
+        let between = text.get(close..at).map(|t| &t[..named(t).unwrap_or(t.len())]);
+        let between = between.map(|t| t.trim_matches(|c: char| c == '$' || python::is_space(c)));
+        if !between.is_some_and(|b| matches!(b, "or" | "and" | "," | ", and" | ";" | "$ and" | "$,")) {
             break;
         }
         (at, joined) = (before, true);
     }
+    let at = if joined { named(&text[..at]).unwrap_or(at) } else { at };
     Some(if joined { &text[at..end] } else { last })
 }
 
@@ -313,7 +426,39 @@ fn after_marker(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
     let markers = [
         "answer is",
+        "answer was",
+        "answer must be",
+        "answer should be",
+        "answer would be",
+        "answer will be",
+        "answer has to be",
+        "answer becomes",
+        "answer equals",
+        "answer comes out to be",
+        "answer turns out to be",
+        "answer in the box:",
+        "answer: }",
+        "answer:}",
+        "answer} :",
+        "answer}:",
         "answer:",
+        "solution:",
+        "\u{c815}\u{b2f5}:",
+        "\u{b2f5}:",
+        "\u{7b54}\u{6848}:",
+        "\u{7b54}\u{6848}\u{ff1a}",
+        "\u{7b54}\u{6848}\u{662f}",
+        "\u{7b54}\u{3048}:",
+        "\u{7b54}\u{3048}\u{306f}",
+        "r\u{e9}ponse :",
+        "r\u{e9}ponse:",
+        "respuesta:",
+        "respuesta final:",
+        "resposta:",
+        "risposta:",
+        "antwort:",
+        "\u{43e}\u{442}\u{432}\u{435}\u{442}:",
+        "\u{41e}\u{442}\u{432}\u{435}\u{442}:",
         "####",
         "result:",
         "option is",
@@ -326,10 +471,20 @@ fn after_marker(text: &str) -> Option<&str> {
     ];
     let at = markers.iter().filter_map(|m| lower.rfind(m).map(|at| at + m.len())).max()?;
     let rest = &text[at..];
-    let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*'));
+    let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*' | '}'));
+    // "Not 13 but 14", "13? No, it is 14".
+    let rest = without_adverbs(rest);
+    let rest = if rest.starts_with("not ") { rest.split_once(" but ").map_or(rest, |(_, r)| r) } else { rest };
+    let rest = match rest.split_once("? No, it is ").or_else(|| rest.split_once("? No, it's ")) {
+        Some((_, meant)) => meant,
+        None => rest,
+    };
     let line = rest.split('\n').next()?;
     let sentence = line.split(". ").next().unwrap_or(line);
     let sentence = sentence.trim_end_matches(['*', ' ', '.']);
+    // The brace of a box or of upright letters that begins before the marker.
+    let braces = |c: char| sentence.matches(c).count();
+    let sentence = if braces('}') > braces('{') { sentence.strip_suffix('}').unwrap_or(sentence) } else { sentence };
     let found = python::strip(before_reason(sentence));
     if found.is_empty() {
         None

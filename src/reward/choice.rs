@@ -1,10 +1,12 @@
 //! Multiple choice: the letter an answer names.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
 
 use super::python;
+use super::words::fold;
 
 /// Letters the published scorer knows.
 pub const LETTERS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
@@ -117,13 +119,26 @@ pub fn relaxed_match(predict: &str, ground_truth: &str) -> bool {
         || python::strip(predict) == python::strip(ground_truth)
 }
 
+/// The text with letters in unusual faces as usual ones.
+fn faced(text: &str) -> Cow<'_, str> {
+    if text.chars().any(|c| fold::usual(c).is_some() || fold::is_unseen(c)) {
+        let kept = text.chars().filter(|&c| !fold::is_unseen(c));
+        return Cow::Owned(kept.map(|c| fold::usual(c).unwrap_or(c)).collect());
+    }
+    Cow::Borrowed(text)
+}
+
 /// Letters a strict choice may have.
 fn is_choice(c: char) -> bool {
     matches!(c, 'A'..='J')
 }
 
-/// The letter, when `gold` is one: `C`, `(C)`, `C.`.
+/// The letter, when `gold` is one: `C`, `(C)`, `C.`, `Option C`, in any face.
 pub fn letter(gold: &str) -> Option<char> {
+    const NOUNS: [&str; 5] = ["option ", "choice ", "answer ", "alternative ", "answer: "];
+    let gold = faced(gold);
+    let noun = NOUNS.iter().find(|n| gold.get(..n.len()).is_some_and(|t| t.eq_ignore_ascii_case(n)));
+    let gold = noun.map_or(gold.as_ref(), |n| &gold[n.len()..]);
     let inner = gold.trim_matches(|c: char| matches!(c, '(' | ')' | '[' | ']' | '.' | ':') || python::is_space(c));
     let mut chars = inner.chars();
     chars.next().filter(|&c| is_choice(c) && chars.next().is_none())
@@ -133,6 +148,8 @@ pub fn letter(gold: &str) -> Option<char> {
 /// "option", "choice" or "answer is", or as the only letter that stands alone. `Circle` names none, nor does
 /// `A and C`.
 pub fn named_letter(answer: &str) -> Option<char> {
+    let answer = faced(answer);
+    let answer = answer.as_ref();
     static HEAD: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?[(\[]?([A-J])(?:[)\].:}]|\s-\s)").expect("a fixed pattern")
     });
@@ -147,8 +164,10 @@ pub fn named_letter(answer: &str) -> Option<char> {
         LazyLock::new(|| Regex::new(r"(?:^|[^A-Za-z0-9'])([A-J])(?:[^A-Za-z0-9']|$)").expect("a fixed pattern"));
     static LISTED: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^\W*[A-J]\W*(?:,|and|or|&)\W*[A-J](?:\W|$)").expect("a fixed pattern"));
-    static SMALL: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(?i:option|choice)\s+\(?([a-j])\)?\W*$").expect("a fixed pattern"));
+    static SMALL: LazyLock<Regex> = LazyLock::new(|| {
+        let end = r"\(?([a-j])\)?(?:\W*$|\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b)";
+        Regex::new(&format!(r"(?i:option|choice)\s+{end}")).expect("a fixed pattern")
+    });
     let text = python::strip(answer);
     let inner = text.trim_matches(|c: char| !c.is_alphanumeric());
     let mut chars = inner.chars();
@@ -162,7 +181,9 @@ pub fn named_letter(answer: &str) -> Option<char> {
         let Some(m) = found.get(1) else { break };
         let next = text[m.end()..].trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
         let sentence = next.starts_with(char::is_lowercase) && !matches!(next, "and" | "or");
-        let word = matches!(m.as_str(), "A" | "I") && sentence;
+        // No article stands before a verb.
+        let verb = matches!(next, "is" | "was" | "because" | "since" | "seems" | "fits" | "works" | "matches" | "must");
+        let word = matches!(m.as_str(), "A" | "I") && sentence && !verb;
         if !word {
             letters.extend(m.as_str().chars());
         }
@@ -192,6 +213,24 @@ pub fn named_letter(answer: &str) -> Option<char> {
     }
 }
 
+/// The letter a sentence ends with after it has dealt with others: "A and C are wrong, so it must be B".
+pub fn concluded_letter(answer: &str) -> Option<char> {
+    const JOINTS: [&str; 10] = [
+        ", so ",
+        " so it ",
+        "; ",
+        ", leaving ",
+        " leaves ",
+        ", but ",
+        ", hence ",
+        ", therefore ",
+        ", thus ",
+        ", only ",
+    ];
+    let cut = JOINTS.iter().filter_map(|j| answer.rfind(j).map(|at| at + j.len())).max()?;
+    named_letter(&answer[cut..])
+}
+
 /// True when the text says which choice is not meant: "Not A", "B is wrong", "all except C".
 fn is_denied(text: &str) -> bool {
     const DENIALS: [&str; 9] =
@@ -217,6 +256,49 @@ pub fn letters(text: &str) -> Option<Vec<char>> {
     (count >= 2 && found.len() == count).then_some(found)
 }
 
+/// The same as a model may write it: `Options A and C`, `{A, C}`, `["A", "C"]`, `a, c`, `A/C`.
+pub fn several(text: &str) -> Option<Vec<char>> {
+    const SAID: &[&str] = &[
+        "and",
+        "both",
+        "only",
+        "options",
+        "option",
+        "choices",
+        "choice",
+        "statements",
+        "statement",
+        "answers",
+        "answer",
+        "the",
+        "are",
+        "is",
+        "correct",
+        "true",
+        "right",
+        "all",
+        "of",
+        "text",
+    ];
+    let text = faced(text);
+    let mut found = Vec::new();
+    let parted = |c: char| python::is_space(c) || ",;&()[]{}.\"'+/\\$*:".contains(c);
+    for word in text.split(parted).filter(|w| !w.is_empty()) {
+        if SAID.contains(&word.to_ascii_lowercase().as_str()) {
+            continue;
+        }
+        let small = word.len() == 1 && word.chars().all(|c| ('a'..='j').contains(&c));
+        if !small && !word.chars().all(is_choice) {
+            return None;
+        }
+        found.extend(word.to_ascii_uppercase().chars());
+    }
+    let count = found.len();
+    found.sort_unstable();
+    found.dedup();
+    (count >= 2 && found.len() == count).then_some(found)
+}
+
 /// A letter and the text of its option: `C. 12`, `(C) twelve`.
 pub fn labelled(text: &str) -> Option<(char, &str)> {
     static LABEL: LazyLock<Regex> = LazyLock::new(|| {
@@ -226,4 +308,12 @@ pub fn labelled(text: &str) -> Option<(char, &str)> {
     let found = LABEL.captures(text)?;
     let letter = found.get(1).or(found.get(2))?.as_str().chars().next()?;
     Some((letter, found.get(3)?.as_str()))
+}
+
+/// The letter behind the text of an option: `twelve (C)`, `twelve (option C)`.
+pub fn label_behind(text: &str) -> Option<char> {
+    static LABEL: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\S\s+\((?:(?i:option|choice|answer)\s+)?([A-J])\)\.?$").expect("a fixed pattern")
+    });
+    LABEL.captures(text)?.get(1)?.as_str().chars().next()
 }

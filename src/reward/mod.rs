@@ -4,14 +4,18 @@
 
 mod answer;
 pub mod choice;
+mod code;
 mod compat;
 pub mod extract;
 pub mod judge;
+mod labels;
+mod layout;
 pub mod math;
 pub mod process;
 pub mod python;
 pub mod scorer;
 mod verify;
+pub mod words;
 
 pub use crate::config::Mode;
 pub use judge::Judged;

@@ -2,9 +2,9 @@
 
 use crate::config::Mode;
 
-use super::answer::{MAX_ANSWER, bare, locate, unmarked};
+use super::answer::{MAX_ANSWER, bare, locate, unbulleted, unmarked};
 use super::math::{self, BUDGET, Steps, Unit, Value};
-use super::{choice, compat};
+use super::{choice, code, compat, labels, layout, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -35,6 +35,8 @@ const MAX_SENTENCE: usize = 600;
 
 fn strict(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
+    let (gold, answer) = (&*layout::plain(gold), &*layout::plain(answer));
+    let answer = &*unbulleted(answer);
     let found = locate(answer, &steps);
     if gold.len() > MAX_ANSWER || found.len() > MAX_ANSWER {
         let equal = gold == found;
@@ -42,27 +44,69 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let shown = |t: &str| t.chars().take(200).collect();
         return Verdict { equal, gold_parsed: shown(gold), answer_parsed: shown(found), why, steps: steps.taken() };
     }
-    let (gold_text, answer_text) = (unmarked(&bare(gold), &steps), unmarked(&bare(found), &steps));
+    let read = |t: &str| {
+        let bare = bare(t);
+        unmarked(&code::mathematical(&bare).unwrap_or(bare), &steps)
+    };
+    let (gold_text, answer_text) = (read(gold), read(found));
     if let Some(same) = polar(&gold_text, answer) {
         let why = if same { "equal words" } else { "the opposite" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
-    let (equal, why) = match choices(&gold_text, &answer_text, answer, &steps) {
+    let (mut equal, mut why) = match choices(&gold_text, &answer_text, answer, &steps) {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
     };
+    // An option's letter, or the same number once more, stands beside the answer.
+    if !equal && choice::letter(&gold_text).is_none() {
+        let beside = choice::labelled(&answer_text).filter(|_| choice::labelled(&gold_text).is_none());
+        if let Some(text) = beside.map(|l| bare(l.1)).or_else(|| said_twice(&answer_text, &steps)) {
+            (equal, why) = compare(&gold_text, &text, &steps);
+        }
+    }
+    // The sentence as a whole, where a part of it was taken for the answer.
+    if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
+        let whole = bare(answer);
+        if whole != answer_text && words::in_words(&gold_text, &whole) && words::same(&gold_text, &whole) {
+            (equal, why) = (true, "equal words");
+        }
+    }
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
+}
+
+/// The answer before a remark in brackets that says the same in another way, or nearly: `fourteen (14)`,
+/// `1/3 (about 0.33)`.
+fn said_twice(answer: &str, steps: &Steps) -> Option<String> {
+    let (first, second) = answer.strip_suffix(')')?.rsplit_once(" (")?;
+    let nearly = ["\u{2248}", "~", "\\approx", "approx", "about", "roughly", "around"];
+    if nearly.iter().any(|n| second.starts_with(n)) && second.contains(|c: char| c.is_ascii_digit()) {
+        return Some(bare(first));
+    }
+    let second = ["= ", "=", "or ", "i.e. ", "i.e., ", "that is, "]
+        .iter()
+        .find_map(|p| second.strip_prefix(p))
+        .unwrap_or(second);
+    let (a, b) = (math::parse(&bare(first), true, steps), math::parse(&bare(second), true, steps));
+    math::equal(&a, &b, steps).equal.then(|| bare(first))
 }
 
 /// Whether an answer in sentences begins with the gold answer's "yes" or "no", or with the other.
 fn polar(gold: &str, answer: &str) -> Option<bool> {
-    let gold = math::words(gold);
-    if !matches!(gold.as_str(), "yes" | "no") || answer.contains(['\\', '<']) {
+    let gold = words::key(gold);
+    if !matches!(gold.as_str(), "yes" | "no" | "true" | "false") || answer.contains(['\\', '<']) {
         return None;
     }
-    let first = answer.trim_start_matches(['*', ' ', '"']).split([',', '.', ';', ':', '*', ' ']).next()?;
-    match math::words(first).as_str() {
+    let answer = answer.trim_start_matches(['*', ' ', '"']);
+    let first = answer.split([',', '.', ';', ':', '*', ' ']).next()?;
+    // "Yes and no", "true or false".
+    let rest = answer[first.len()..].trim_start_matches(['*', ' ', ',']).to_ascii_lowercase();
+    if ["and ", "or ", "/"].iter().any(|j| rest.starts_with(j)) {
+        return None;
+    }
+    match words::key(first).as_str() {
         said @ ("yes" | "no") => Some(said == gold),
+        // An adjective may also stand before a noun.
+        said @ ("true" | "false") if !rest.starts_with(char::is_alphabetic) => Some(said == gold),
         _ => None,
     }
 }
@@ -73,7 +117,8 @@ fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool
     if let Some(letter) = choice::letter(gold) {
         // Without a box the sentence around may name the letter.
         let said = || {
-            (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| choice::named_letter(&bare(answer)))?
+            let whole = (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| bare(answer))?;
+            choice::named_letter(&whole).or_else(|| choice::concluded_letter(&whole))
         };
         // What follows is the reason.
         let found =
@@ -83,14 +128,27 @@ fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool
             None => (false, "no choice named"),
         });
     }
-    if let (Some(a), Some(b)) = (choice::letters(gold), choice::letters(found)) {
+    if let Some(a) = choice::letters(gold)
+        && let Some(b) =
+            choice::letters(found).or_else(|| choice::several(found)).or_else(|| choice::several(&bare(answer)))
+    {
         return Some(verdict(a == b));
+    }
+    if let (Some(a), Some(b)) = (labels::read(gold), labels::read(found).or_else(|| labels::read(&bare(answer))))
+        && let Some(same) = a.same(&b)
+    {
+        return Some(verdict(same));
     }
     let (letter, text) = choice::labelled(gold)?;
     if found.is_empty() {
         return None;
     }
     let named = choice::letter(found).or_else(|| choice::labelled(found).map(|l| l.0));
+    let named = named.or_else(|| choice::label_behind(found));
+    // The label may stand before the last sentence, where the answer was looked for, or in a sentence of its own.
+    let whole = bare(answer);
+    let named = named.or_else(|| choice::labelled(&whole).map(|l| l.0));
+    let named = named.or_else(|| choice::named_letter(&whole).filter(|_| whole.len() < 24));
     Some(match named {
         Some(named) => verdict(named == letter),
         None => compare(&bare(text), found, steps),
@@ -111,7 +169,12 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
             .zip(t.split_whitespace().skip(1))
             .any(|(a, b)| a.ends_with(|c: char| c.is_ascii_digit()) && b.starts_with(|c: char| c.is_ascii_digit()))
     };
-    if (gold.contains('\\') || !(parted(gold) || parted(answer))) && compact(gold) == compact(answer) {
+    // "Not able" is not notable.
+    let denies = |t: &str| t.split_whitespace().any(|w| w.eq_ignore_ascii_case("not"));
+    if denies(gold) == denies(answer)
+        && (gold.contains('\\') || !(parted(gold) || parted(answer)))
+        && compact(gold) == compact(answer)
+    {
         return (true, "same notation");
     }
     // XI and IX are no products.
@@ -125,6 +188,11 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     {
         return (n == m, if n == m { "the same Roman numeral" } else { "different Roman numerals" });
     }
+    // Nor are "cat" and "act".
+    if words::are_words(gold) && words::are_words(answer) && !gold.eq_ignore_ascii_case(answer) {
+        let same = words::same(gold, answer);
+        return (same, if same { "equal words" } else { "different words" });
+    }
     let (gold_value, answer_value) = (math::parse(gold, true, steps), math::parse(answer, true, steps));
     let comparison = math::equal(&gold_value, &answer_value, steps);
     if comparison.equal {
@@ -132,14 +200,17 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     }
     // Words that happen to read as mathematics: "No", "red".
     let wordy = is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value);
-    if wordy && (math::words(gold) == math::words(answer) || math::word_lists(gold, answer)) {
+    if wordy && words::key(gold) == words::key(answer) {
         return (true, "equal words");
     }
-    // "1st place" and "first place".
+    // "the 1990s" and "1990s".
     let said = |t: &str| {
         t.chars().all(|c| c.is_alphanumeric() || " -',.".contains(c)) && t.contains(|c: char| c.is_alphabetic())
     };
-    if said(gold) && said(answer) && gold.contains(' ') && math::words(gold) == math::words(answer) {
+    if said(gold) && said(answer) && gold.contains(' ') && words::key(gold) == words::key(answer) {
+        return (true, "equal words");
+    }
+    if words::in_words(gold, answer) && (words::same(gold, answer) || words::lists(gold, answer)) {
         return (true, "equal words");
     }
     // Indices on and below the line.
@@ -159,7 +230,7 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     }
     // "Yes, it is."
     let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();
-    if matches!(math::words(gold).as_str(), "yes" | "no") && math::words(first) == math::words(gold) {
+    if matches!(words::key(gold).as_str(), "yes" | "no") && words::key(first) == words::key(gold) {
         return (true, "equal words");
     }
     if let Some(why) = other_readings(gold, &gold_value, answer, &answer_value, steps) {

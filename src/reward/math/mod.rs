@@ -40,7 +40,7 @@ mod measure;
 mod names;
 mod naming;
 mod notation;
-mod number_words;
+pub(in crate::reward) mod number_words;
 mod numeral;
 mod over;
 mod parse;
@@ -71,9 +71,8 @@ pub use compare::{Comparison, equal};
 pub use domain::Domain;
 pub use expr::Expr;
 pub use parse::{Value, amount, is_unit, parse};
-pub use text::{formula, roman, words};
+pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
-pub use written::word_lists;
 
 /// A budget of steps; a step is some ten nanoseconds of work.
 pub struct Steps {

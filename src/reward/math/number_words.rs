@@ -65,7 +65,7 @@ pub(super) fn scale(word: &str) -> Option<i64> {
     })
 }
 
-fn small(word: &str) -> Option<i64> {
+pub(in crate::reward) fn small(word: &str) -> Option<i64> {
     if let Some(n) = SMALL.iter().position(|w| *w == word) {
         return Some(n as i64);
     }
@@ -172,7 +172,7 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
 }
 
 /// The number of an ordinal.
-pub(super) fn ordinal(word: &str) -> Option<i64> {
+pub(in crate::reward) fn ordinal(word: &str) -> Option<i64> {
     const NAMES: [&str; 20] = [
         "first",
         "second",

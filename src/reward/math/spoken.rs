@@ -105,7 +105,7 @@ pub(super) fn signs(text: &str) -> Option<String> {
 
 /// What a phrase of its own stands for.
 pub(super) fn named(text: &str) -> Option<&'static str> {
-    match super::text::words(text).as_str() {
+    match crate::reward::words::key(text).as_str() {
         "right angle" => Some("90^\\circ"),
         "straight angle" => Some("180^\\circ"),
         "x axis" | "line y=0" => Some("y=0"),

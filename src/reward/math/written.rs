@@ -1,21 +1,6 @@
-//! Answers that are compared as they are written: words, lists of words, notation that is not understood.
+//! Notation that is not understood, compared as it is written.
 
 use super::Steps;
-use super::text::words;
-
-/// Lists of words: "red, blue" and "blue and red"; an order of yes and no, true and false stays.
-pub fn word_lists(a: &str, b: &str) -> bool {
-    let members = |t: &str| -> Vec<String> {
-        t.replace(" and ", ",").replace(" & ", ",").split([',', ';']).map(words).filter(|w| !w.is_empty()).collect()
-    };
-    let (mut x, mut y) = (members(a), members(b));
-    let told = |l: &[String]| l.iter().any(|w| matches!(w.as_str(), "true" | "false" | "yes" | "no"));
-    if !told(&x) && !told(&y) {
-        x.sort();
-        y.sort();
-    }
-    x.len() > 1 && x == y
-}
 
 /// The operands of one operation whose order does not matter, sorted: unions, intersections, "and" and "or".
 pub(super) fn operands(text: &str, steps: &Steps) -> Option<(String, Vec<String>)> {

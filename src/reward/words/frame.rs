@@ -1,0 +1,397 @@
+//! What may stand around a phrase in a sentence: "It is a ...", "So the answer is ...", "The series ...".
+
+use super::phrase::{Word, is_article};
+
+/// Words that open a conclusion.
+const OPENINGS: [&[&str]; 31] = [
+    &["so"],
+    &["thus"],
+    &["hence"],
+    &["therefore"],
+    &["then"],
+    &["finally"],
+    &["consequently"],
+    &["accordingly"],
+    &["overall"],
+    &["clearly"],
+    &["obviously"],
+    &["indeed"],
+    &["actually"],
+    &["in", "conclusion"],
+    &["in", "summary"],
+    &["as", "a", "result"],
+    &["in", "fact"],
+    &["i", "think"],
+    &["i", "believe"],
+    &["i", "would", "say"],
+    &["we", "conclude", "that"],
+    &["we", "can", "conclude", "that"],
+    &["we", "find", "that"],
+    &["we", "see", "that"],
+    &["it", "follows", "that"],
+    &["this", "means", "that"],
+    &["we", "have"],
+    &["we", "get"],
+    &["i", "get"],
+    &["that"],
+    &["answer"],
+];
+
+/// Pronouns that stand for what was asked.
+const PRONOUNS: [&str; 12] =
+    ["it", "this", "that", "they", "these", "those", "he", "she", "there", "here", "both", "which"];
+
+/// Verbs between a subject and what it is.
+const COPULAS: [&str; 12] =
+    ["is", "are", "was", "were", "be", "becomes", "become", "became", "equals", "gets", "means", "represents"];
+
+/// Words behind such a verb that only say that a name follows.
+const NAMINGS: [&[&str]; 17] = [
+    &["called"],
+    &["named"],
+    &["termed"],
+    &["known", "as"],
+    &["also", "known", "as"],
+    &["referred", "to", "as"],
+    &["an", "example", "of"],
+    &["a", "type", "of"],
+    &["a", "kind", "of"],
+    &["equal", "to"],
+    &["always"],
+    &["also"],
+    &["simply"],
+    &["indeed"],
+    &["in"],
+    &["on"],
+    &["at"],
+];
+
+/// Nouns that only say of which kind a name is: "the planet Mars", "the colour red", "the process of osmosis".
+const KINDS: [&str; 22] = [
+    "country",
+    "city",
+    "planet",
+    "color",
+    "month",
+    "year",
+    "day",
+    "element",
+    "animal",
+    "continent",
+    "mount",
+    "letter",
+    "word",
+    "name",
+    "season",
+    "process",
+    "phenomenon",
+    "metal",
+    "option",
+    "choice",
+    "answer",
+    "company",
+];
+
+/// Words that turn what is said about a subject, or mean another one.
+const TURNING: [&str; 30] = [
+    "not",
+    "no",
+    "never",
+    "neither",
+    "nor",
+    "opposite",
+    "contrary",
+    "converse",
+    "inverse",
+    "negation",
+    "complement",
+    "false",
+    "wrong",
+    "incorrect",
+    "except",
+    "without",
+    "unless",
+    "if",
+    "or",
+    "either",
+    "than",
+    "least",
+    "hardly",
+    "other",
+    "rather",
+    "instead",
+    "cannot",
+    "myth",
+    "mistake",
+    "unlike",
+];
+
+/// Verbs that answer by themselves: "it increases", "the limit exists".
+const VERBS: &[&str] = &[
+    "dne",
+    "increases",
+    "decreases",
+    "converges",
+    "diverges",
+    "exists",
+    "exist",
+    "rises",
+    "falls",
+    "doubles",
+    "triples",
+    "quadruples",
+    "halves",
+    "remains",
+    "stays",
+    "changes",
+    "expands",
+    "contracts",
+    "shrinks",
+    "grows",
+    "moves",
+    "accelerates",
+    "decelerates",
+    "slows",
+    "stops",
+    "floats",
+    "sinks",
+    "melts",
+    "freezes",
+    "boils",
+    "evaporates",
+    "condenses",
+    "oscillates",
+    "vanishes",
+    "tends",
+    "approaches",
+    "reverses",
+    "rotates",
+    "can",
+    "could",
+    "will",
+    "does",
+    "do",
+    "did",
+    "has",
+    "have",
+    "may",
+    "might",
+    "must",
+    "should",
+    "would",
+    "is",
+    "are",
+    "was",
+    "were",
+    "increase",
+    "decrease",
+    "converge",
+    "diverge",
+    "remain",
+    "stay",
+];
+
+/// Subjects that add nothing to what is said about them.
+const SUBJECTS: [&str; 40] = [
+    "series",
+    "sequence",
+    "limit",
+    "integral",
+    "function",
+    "relationship",
+    "relation",
+    "answer",
+    "value",
+    "result",
+    "statement",
+    "claim",
+    "system",
+    "equation",
+    "equations",
+    "motion",
+    "reaction",
+    "process",
+    "object",
+    "conclusion",
+    "argument",
+    "graph",
+    "curve",
+    "matrix",
+    "solution",
+    "sum",
+    "product",
+    "quantity",
+    "number",
+    "expression",
+    "quantities",
+    "values",
+    "numbers",
+    "statements",
+    "lines",
+    "triangles",
+    "triangle",
+    "assertion",
+    "conjecture",
+    "hypothesis",
+];
+
+fn begins(words: &[Word], with: &[&str]) -> bool {
+    words.len() > with.len() && words.iter().zip(with).all(|(w, t)| w.text == *t)
+}
+
+fn without_openings(mut words: &[Word]) -> &[Word] {
+    while let Some(opening) = OPENINGS.iter().find(|o| begins(words, o)) {
+        words = &words[opening.len()..];
+    }
+    words
+}
+
+fn without_articles(mut words: &[Word]) -> &[Word] {
+    while let [first, rest @ ..] = words
+        && is_article(first)
+        && !rest.is_empty()
+    {
+        words = rest;
+    }
+    words
+}
+
+/// What follows a copula, and what follows the words that name behind it, and a noun of kind behind these.
+fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
+    out.push(words);
+    while let Some(naming) = NAMINGS.iter().find(|n| begins(words, n)) {
+        words = &words[naming.len()..];
+        out.push(words);
+    }
+    if let [kind, rest @ ..] = without_articles(words)
+        && kind.is(&KINDS)
+    {
+        let rest = if begins(rest, &["of"]) { &rest[1..] } else { rest };
+        if !rest.is_empty() {
+            out.push(rest);
+        }
+    }
+}
+
+/// The text without a reason and without remarks behind it.
+fn ended(words: &[Word]) -> &[Word] {
+    const REASONS: [&str; 2] = ["because", "since"];
+    const REMARKS: [&[&str]; 9] = [
+        &["is", "correct"],
+        &["is", "the", "answer"],
+        &["is", "the", "correct", "answer"],
+        &["is", "the", "right", "answer"],
+        &["is", "the", "correct", "one"],
+        &["in", "color"],
+        &["color"],
+        &["in", "nature"],
+        &["as", "well"],
+    ];
+    let end = words.iter().position(|w| w.is(&REASONS)).filter(|&n| n > 0).unwrap_or(words.len());
+    let words = &words[..end];
+    let remark = REMARKS.iter().find(|r| {
+        words.len() > r.len() && words[words.len() - r.len()..].iter().zip(r.iter()).all(|(w, t)| w.text == *t)
+    });
+    remark.map_or(words, |r| &words[..words.len() - r.len()])
+}
+
+/// A sentence without what a pronoun or an opening adds: the whole first.
+pub(super) fn light(words: &[Word]) -> Vec<&[Word]> {
+    let mut out = vec![words];
+    let words = without_openings(ended(words));
+    named(words, &mut out);
+    if let [pronoun, rest @ ..] = words
+        && pronoun.is(&PRONOUNS)
+        && !rest.is_empty()
+    {
+        out.push(rest);
+        if let [copula, rest @ ..] = rest
+            && (copula.is(&COPULAS) || (pronoun.is(&["there"]) && copula.is(&["exists", "exist"])))
+            && !rest.is_empty()
+        {
+            named(rest, &mut out);
+        }
+    }
+    out
+}
+
+/// What a sentence says about its subject, the subject being anything that does not turn it.
+pub(super) fn said(words: &[Word]) -> Vec<&[Word]> {
+    const LONGEST: usize = 8;
+    let words = without_openings(ended(words));
+    let mut out = Vec::new();
+    for (n, word) in words.iter().enumerate().take(LONGEST) {
+        if word.is(&TURNING) {
+            break;
+        }
+        let rest = &words[n + 1..];
+        if n > 0 && word.is(&COPULAS) && !rest.is_empty() {
+            named(rest, &mut out);
+        }
+        if n > 1 && is_article(&words[0]) && word.is(VERBS) {
+            out.push(&words[n..]);
+        }
+    }
+    out
+}
+
+/// The same for a subject that adds nothing: "the series converges".
+pub(super) fn plain(words: &[Word]) -> Option<&[Word]> {
+    match words {
+        [article, subject, verb, ..] if is_article(article) && subject.is(&SUBJECTS) && verb.is(VERBS) => {
+            Some(&words[2..])
+        }
+        _ => None,
+    }
+}
+
+/// A phrase without the noun at its end, where that only says of which kind it is: "an isosceles triangle".
+pub(super) fn headless(words: &[Word]) -> Option<&[Word]> {
+    const HEADS: [&str; 42] = [
+        "triangle",
+        "quadrilateral",
+        "angle",
+        "number",
+        "reaction",
+        "process",
+        "rock",
+        "bond",
+        "theorem",
+        "rule",
+        "criterion",
+        "congruence",
+        "similarity",
+        "postulate",
+        "test",
+        "motion",
+        "function",
+        "series",
+        "matrix",
+        "lens",
+        "mirror",
+        "method",
+        "river",
+        "desert",
+        "ocean",
+        "color",
+        "sequence",
+        "distribution",
+        "correlation",
+        "symmetry",
+        "polygon",
+        "polyhedron",
+        "graph",
+        "circuit",
+        "equilibrium",
+        "wave",
+        "radiation",
+        "solid",
+        "planet",
+        "order",
+        "progression",
+        "variable",
+    ];
+    let (last, rest) = words.split_last()?;
+    let said = rest.last().is_some_and(|w| !is_article(w) && !w.is(&TURNING));
+    (said && last.is(&HEADS)).then_some(rest)
+}

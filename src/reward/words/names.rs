@@ -1,0 +1,121 @@
+//! Lists, rankings and chains of names.
+
+use super::fold::plain;
+use super::phrase::{Core, core, words};
+use super::phrases;
+
+/// Most names in a list.
+const MAX_NAMES: usize = 40;
+
+/// Short words whose letters in another order are another word.
+const ANAGRAMS: &[&str] = &[
+    "act", "cat", "dog", "god", "tea", "eat", "ate", "eta", "rat", "art", "tar", "now", "won", "own", "saw", "was",
+    "ten", "net", "tip", "pit", "top", "pot", "opt", "pan", "nap", "arm", "ram", "mar", "bat", "tab", "bin", "nib",
+    "bus", "sub", "map", "amp", "ape", "pea", "ear", "are", "era", "gas", "sag", "leg", "gel", "lap", "pal", "alp",
+    "not", "ton", "owl", "low", "pat", "tap", "apt", "pin", "nip", "pus", "ups", "raw", "war", "dam", "mad", "den",
+    "end", "gum", "mug", "gun", "nut", "tun", "icy", "lid", "oar", "one", "eon", "pie", "rib", "tin", "nit", "rod",
+    "dna", "and", "sea", "sin", "ins", "sir", "son", "sum", "use", "sue", "who", "how", "yam", "may", "two", "tow",
+    "who", "bad", "dab", "bed", "deb", "bag", "gab", "bog", "gob", "bud", "dub", "but", "tub", "cab", "cod", "doc",
+    "ear", "elm", "mel", "emu", "far", "fir", "rif", "hut", "ant", "tan", "nat", "ion", "oil", "red", "toe", "yes",
+    "rna", "ran", "add", "dad",
+];
+
+/// True for a short word that could be read as a product of its letters.
+pub fn are_words(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ANAGRAMS.contains(&lower.as_str())
+}
+
+/// How names stand together.
+#[derive(PartialEq)]
+enum Order {
+    /// In any order.
+    Any,
+    /// One after the other: in brackets, numbered, with arrows.
+    Row,
+    /// From the largest to the smallest, by the signs between them; with the sign's name.
+    Down(&'static str),
+    /// Neither of them.
+    Neither,
+    /// One of them.
+    Either,
+}
+
+struct Names {
+    order: Order,
+    members: Vec<Core>,
+}
+
+/// Whether two texts list the same names: in the same order where the gold answer has an order.
+pub fn lists(gold: &str, answer: &str) -> bool {
+    let (Some(gold), Some(answer)) = (read(gold), read(answer)) else { return false };
+    if gold.members.len() != answer.members.len() {
+        return false;
+    }
+    let told = |n: &Names| n.members.iter().any(|m| matches!(m.key().as_str(), "true" | "false" | "yes" | "no"));
+    let same = |a: &Core, b: &Core| phrases(a, b);
+    let in_order = match (&gold.order, &answer.order) {
+        (Order::Down(a), Order::Down(b)) if a == b => true,
+        (Order::Down(_) | Order::Neither | Order::Either, _) | (_, Order::Down(_) | Order::Neither | Order::Either) => {
+            if gold.order != answer.order {
+                return false;
+            }
+            false
+        }
+        (Order::Row, _) => true,
+        (_, Order::Row) => false,
+        _ => told(&gold),
+    };
+    if in_order {
+        return gold.members.iter().zip(&answer.members).all(|(a, b)| same(a, b));
+    }
+    let mut rest: Vec<&Core> = answer.members.iter().collect();
+    gold.members.iter().all(|g| rest.iter().position(|a| same(g, a)).map(|n| rest.swap_remove(n)).is_some())
+}
+
+fn read(text: &str) -> Option<Names> {
+    let text = plain(text);
+    let text = text.trim().trim_end_matches('.').trim();
+    // A chain of comparisons, written from either end.
+    for (down, up, name) in [(">", "<", "more"), ("\u{2265}", "\u{2264}", "at least"), ("\u{2192}", "\u{2190}", "to")] {
+        let text = text.replace(">=", "\u{2265}").replace("<=", "\u{2264}").replace("->", "\u{2192}");
+        for (sign, reversed) in [(down, false), (up, true)] {
+            if !text.contains(sign) {
+                continue;
+            }
+            let mut members = members(text.split(sign))?;
+            if members.len() < 2 || text.contains([',', ';', '=']) {
+                return None;
+            }
+            if reversed {
+                members.reverse();
+            }
+            return Some(Names { order: Order::Down(name), members });
+        }
+    }
+    let wrapped = |open: char, close: char| text.strip_prefix(open).and_then(|t| t.strip_suffix(close));
+    let (order, inner) = match (wrapped('(', ')'), wrapped('[', ']')) {
+        (Some(inner), _) | (_, Some(inner)) if !inner.contains(['(', '[']) => (Order::Row, inner),
+        _ => (Order::Any, text),
+    };
+    let lower = inner.to_lowercase();
+    for (head, joint, order) in [("neither ", " nor ", Order::Neither), ("either ", " or ", Order::Either)] {
+        if let Some(rest) = lower.strip_prefix(head) {
+            let members = members(rest.split(joint).flat_map(|p| p.split(',')))?;
+            return (members.len() > 1).then_some(Names { order, members });
+        }
+    }
+    if lower.contains(" or ") {
+        let members = members(inner.split(" or ").flat_map(|p| p.split(',')))?;
+        return (members.len() > 1).then_some(Names { order: Order::Either, members });
+    }
+    let inner = lower.strip_prefix("both ").map_or(inner, |rest| &inner[inner.len() - rest.len()..]);
+    let joined = inner.replace(" and ", ",").replace(" & ", ",").replace(" as well as ", ",");
+    let members = members(joined.split([',', ';', '\n']))?;
+    (members.len() > 1).then_some(Names { order, members })
+}
+
+fn members<'a>(parts: impl Iterator<Item = &'a str>) -> Option<Vec<Core>> {
+    let named: Vec<Core> = parts.map(words).filter(|w| !w.is_empty()).take(MAX_NAMES).map(|w| core(&w)).collect();
+    (named.len() < MAX_NAMES).then_some(named)
+}
