@@ -30,7 +30,7 @@ pub enum Error {
         /// What is wrong, with the row or byte offset.
         what: String,
     },
-    /// The operating system refused. Exit status 2 when the file is missing, else 1.
+    /// The operating system refused. Exit status 2 when the path is wrong (missing, a folder, no access), else 1.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
@@ -123,9 +123,15 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input { .. } | Error::Format { .. } => 2,
-            Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => 2,
+            Error::Io { source, .. } if wrong_path(source.kind()) => 2,
             Error::Stopped => 130,
             _ => 1,
         }
     }
+}
+
+/// True where another path, or other rights on it, would have done: `InvalidData` is a text file that is not UTF-8.
+fn wrong_path(kind: std::io::ErrorKind) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    matches!(kind, AlreadyExists | NotFound | IsADirectory | NotADirectory | PermissionDenied | InvalidData)
 }

@@ -27,7 +27,7 @@ pub struct Global {
     #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global")]
     pub device: DeviceKind,
     /// Compute threads; 0 takes one for each processor. The result is the same for any number
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Global")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads, help_heading = "Global")]
     pub threads: usize,
     /// error, warn, info, debug or trace, or a filter such as omr::engine=debug
     #[arg(long, global = true, default_value = "info", value_name = "LEVEL", help_heading = "Global")]
@@ -35,6 +35,12 @@ pub struct Global {
     /// No progress and no notes on stderr; errors still
     #[arg(long, global = true, help_heading = "Global")]
     pub quiet: bool,
+}
+
+/// A number of threads, of which a machine may have so many: a typing error is not to fill the process table.
+fn threads(text: &str) -> std::result::Result<usize, String> {
+    const MOST: usize = 4096;
+    text.parse().ok().filter(|&n| n <= MOST).ok_or_else(|| format!("expected a whole number from 0 to {MOST}"))
 }
 
 /// Trailing overrides.

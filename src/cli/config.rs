@@ -48,7 +48,11 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
 
 fn entry(key: &Key) -> String {
     let mut out = format!("{}: {}\n    {}", key.path, key.default, key.meaning);
-    let mut facts = vec![format!("{}{}", key.kind, rule(key.meta.rule))];
+    let (kind, null) = key.kind.strip_suffix(" or null").map_or((key.kind.as_str(), ""), |kind| (kind, " or null"));
+    let rule = rule(key.meta.rule);
+    // The rule says more closely which numbers.
+    let kind = if rule.is_empty() { kind.to_owned() } else { kind.replace(", 0 or more", "") };
+    let mut facts = vec![format!("{kind}{rule}{null}")];
     if !key.meta.name.is_empty() {
         facts.push(key.meta.name.to_owned());
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::config::nearest;
 use crate::error::{Error, Result};
 
 /// Where everything goes that is not a result.
@@ -35,6 +36,17 @@ impl Console {
 
     /// Sends tracing's events to stderr and to the log file.
     pub(crate) fn install_tracing(&self, level: &str) -> Result<()> {
+        // A bare word that is no level would be taken for a module's name, and silence all others.
+        for part in level.split(',').map(str::trim).filter(|part| !part.contains(['=', ':', '['])) {
+            const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+            if !LEVELS.contains(&part.to_ascii_lowercase().as_str()) {
+                let expected = "error, warn, info, debug or trace";
+                return Err(match nearest(part, LEVELS) {
+                    Some(near) => Error::input_hint("--log-level", part, expected, format!("did you mean {near}?")),
+                    None => Error::input("--log-level", part, expected),
+                });
+            }
+        }
         let filter = || {
             EnvFilter::try_new(level).map_err(|error| {
                 Error::input("--log-level", format!("{level} ({error})"), "error, warn, info, debug or trace")

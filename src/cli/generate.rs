@@ -1,7 +1,6 @@
 //! `omr generate`: one answer, streamed, or a file of them.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,12 @@ use serde_json::{Map, Value, json};
 use super::{Context, Overrides};
 use crate::config::{GenerateConfig, LoadDtype};
 use crate::data::form::{RawImage, RowContext};
-use crate::data::{self, folder::Folder, read::row_from, whole};
+use crate::data::{
+    self,
+    folder::Folder,
+    read::{jsonl, row_from},
+    whole,
+};
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -53,6 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             Answers::prepare(&args.model, &config, reader, vec![prompt], context)?.stream()
         }
         (None, Some(file), Some(out)) => {
+            whole::writable(out)?;
             let (lines, prompts) = reader.lines(file)?;
             let responses = Answers::prepare(&args.model, &config, reader, prompts, context)?.all(context)?;
             write(out, lines, responses)
@@ -106,16 +111,15 @@ impl Reader {
     fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (mut lines, mut prompts) = (Vec::new(), Vec::new());
-        for (number, line) in BufReader::new(File::open(file).map_err(Error::io(file))?).lines().enumerate() {
-            let line = line.map_err(Error::io(file))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let place = format!("{} line {}", file.display(), number + 1);
-            let broken = |e: serde_json::Error| Error::format(file, format!("line {}: {e}", number + 1));
-            let fields: Line = serde_json::from_str(&line).map_err(broken)?;
-            prompts.push(self.prompt(fields.clone(), None, folder, number, place)?);
+        jsonl(file, usize::MAX, |index, number, fields| {
+            let fields = fields?;
+            let place = format!("{} line {number}", file.display());
+            prompts.push(self.prompt(fields.clone(), None, folder, index, place)?);
             lines.push(fields);
+            Ok(())
+        })?;
+        if lines.is_empty() {
+            return Err(Error::input(file.display().to_string(), "no questions", "a line for each"));
         }
         Ok((lines, prompts))
     }
@@ -142,13 +146,8 @@ impl Reader {
             row.messages.insert(0, Message::text("system", text));
         }
         let prompt = data::prompt(&row, &self.chat, &self.processor)?;
-        let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|error| match error {
-            Error::Input { place: token, found, expected, hint } => {
-                Error::Input { place: format!("{place}: {token}"), found, expected, hint }
-            }
-            other => other,
-        })?;
-        Ok(Arc::new(prompt))
+        let prompt = Prompt::new(&self.config, &prompt.ids, &prompt.images).map_err(|e| e.within(&place))?;
+        Ok(Arc::new(prompt.named(&place)))
     }
 }
 

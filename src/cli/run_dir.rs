@@ -20,6 +20,8 @@ impl RunDir {
     /// is removed, nothing in the folder is changed until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
         let dir = &args.out;
+        // A process that works in the old folder would go on in the new one: it writes by path.
+        let _idle = if args.fresh && dir.join(".lock").exists() { Some(lock(dir)?) } else { None };
         if args.fresh
             && let Some(aside) = move_aside(dir)?
         {
@@ -138,6 +140,19 @@ mod tests {
         for name in ["run", "run.1", "run.2"] {
             assert!(temp.path().join(name).join("weights").exists(), "{name}");
         }
+    }
+
+    #[test]
+    fn fresh_leaves_a_run_alone_that_is_being_worked_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, context) = (temp.path().join("run"), context());
+        let first = begin(&dir, false, &SftConfig::default(), &context).unwrap();
+        let error = begin(&dir, true, &SftConfig::default(), &context).err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains("another omr process"), "{error}");
+        assert!(dir.join("config.yaml").exists() && !temp.path().join("run.1").exists());
+        drop(first);
+        begin(&dir, true, &SftConfig::default(), &context).unwrap();
+        assert!(temp.path().join("run.1").exists());
     }
 
     #[test]

@@ -20,7 +20,7 @@ choice! {
 
 settings! {
     /// One file of rows.
-    pub struct DatasetConfig {
+    pub struct DatasetConfig or path {
         /// The file; its stem names the data set.
         path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
         /// Image urls of the rows are relative to this folder and may not leave it; null takes the file's folder.

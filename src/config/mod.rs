@@ -36,6 +36,9 @@ pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{Config, Difference, deciding, differences, keys, load, nearest, refuse_differences, to_yaml};
 
+/// More updates than any run makes: all of them are gone through when memory is planned.
+const MOST_STEPS: f64 = 1e8;
+
 choice! {
     /// What an element is stored as while computing; sums are fp32 either way.
     pub enum Dtype {

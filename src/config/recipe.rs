@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DataConfig, Dtype, EvalConfig, Place, RlConfig, Rule, SftConfig};
+use super::{Config, DataConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig};
 use crate::error::Result;
 
 settings! {
@@ -97,7 +97,7 @@ settings! {
         /// Run it.
         enable: bool = true;
         /// Updates; null takes as many as RL makes.
-        max_steps: Option<u64> = None, rule: Rule::AtLeast(1.0);
+        max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS);
         /// Constant learning rate; null takes the one SFT ended with.
         learning_rate: Option<f64> = None, rule: Rule::Above(0.0);
     }

@@ -297,7 +297,12 @@ pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error
     let found = format!("the unknown key {last}");
     let expected =
         if siblings.len() <= 6 { format!("one of {}", siblings.join(", ")) } else { "a known one".to_owned() };
-    let hint = near.map_or("`omr config` lists all keys".to_owned(), |near| format!("did you mean {near}?"));
+    let not_meant = ["lora", "peft", "quant", "load_in_"].iter().any(|word| last.to_ascii_lowercase().contains(word));
+    let hint = match near {
+        None if not_meant => "omr trains all weights: LoRA and quantised weights are not meant".to_owned(),
+        None => "`omr config` lists all keys".to_owned(),
+        Some(near) => format!("did you mean {near}?"),
+    };
     Error::input_hint(place.of(path), found, expected, hint)
 }
 
@@ -321,8 +326,9 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 
 /// Declares a group of keys: the struct, its defaults, reader, writer and listing from one table.
 /// A line: `/// meaning`, then `name: type = default`, then any of `rule:`, `name:`, `published:`, `safe:`.
+/// `struct Group or key`: a plain text in place of the group stands for that key alone.
 macro_rules! settings {
-    ($(#[$outer:meta])* pub struct $group:ident {
+    ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? {
         $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty = $default:expr $(, $meta:ident : $set:expr)* ; )+
     }) => {
         $(#[$outer])*
@@ -344,6 +350,10 @@ macro_rules! settings {
             ) -> $crate::error::Result<Self> {
                 use $crate::config::setting::{entries, join, unknown_key};
                 let mut group = base.clone();
+                $(
+                    let alone = serde_json::json!({ stringify!($short): value });
+                    let value = if value.is_string() { &alone } else { value };
+                )?
                 if let Some(map) = entries(place, path, value)? {
                     for (name, value) in map {
                         let path = join(path, name);
@@ -370,7 +380,7 @@ macro_rules! settings {
             }
 
             fn kind() -> String {
-                "keys with values".to_owned()
+                concat!($(stringify!($short), " alone, or ",)? "keys with values").to_owned()
             }
 
             fn describe(

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, DatasetConfig, Dtype, LrSchedulerType, OptimConfig, OptimizerName, Place, Rule, Safe};
+use super::{Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 settings! {
@@ -24,10 +24,10 @@ settings! {
         /// Rows that make one update, when updates are to have a fixed number of rows; packs are then as many as needed.
         train_batch_size: Option<usize> = None, rule: Rule::AtLeast(1.0);
         /// Updates; null counts epochs instead.
-        max_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
+        max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";
         /// Passes over the rows, used when max_steps is null.
-        num_train_epochs: f64 = 1.0, rule: Rule::Above(0.0), safe: Safe::WhenMore,
+        num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
         /// Peak learning rate.
         learning_rate: f64 = 5e-5, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.learning_rate",

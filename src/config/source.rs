@@ -59,14 +59,22 @@ fn parse(text: &str) -> std::result::Result<Value, String> {
 
 fn one_line(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("not YAML");
-    line.trim_start_matches("error: ").to_owned()
+    let line = line.trim_start_matches("error: ");
+    // Advice to whoever calls the parser.
+    [" rejected by the configured policy", ", set DuplicateKeyPolicy in Options if acceptable"]
+        .iter()
+        .fold(line.to_owned(), |line, advice| line.replace(advice, ""))
 }
 
 fn parse_override(text: &str) -> Result<(String, Value)> {
     let Some((path, value)) = text.split_once('=').filter(|(path, _)| !path.is_empty()) else {
         return Err(Error::input("command line", format!("{text:?}"), "key=value, such as seed=7 or rl.rollout.n=8"));
     };
-    let value = parse(value).map_err(|what| Error::input(format!("command line: {path}"), what, "a YAML value"))?;
+    let wrong = |what: String| {
+        let what = what.strip_prefix("line 1 column 1: ").unwrap_or(&what);
+        Error::input(format!("command line: {path}"), format!("{value} ({what})"), "a YAML value")
+    };
+    let value = parse(value).map_err(wrong)?;
     Ok((path.to_owned(), value))
 }
 

@@ -61,6 +61,42 @@ fn duplicate_keys_bad_types_and_bad_values_are_refused() {
 }
 
 #[test]
+fn a_path_alone_is_a_data_set() {
+    let config: RlConfig = from_text("train_files: [a.parquet, {path: b.jsonl, limit: 3}]\n", &[]).unwrap();
+    let (a, b) = (&config.train_files[0], &config.train_files[1]);
+    assert_eq!((a.path.as_path(), a.limit), (Path::new("a.parquet"), None));
+    assert_eq!((b.path.as_path(), b.limit), (Path::new("b.jsonl"), Some(3)));
+    let config: RlConfig = from_text("", &["train_files=a.parquet"]).unwrap();
+    assert_eq!(config.train_files, [DatasetConfig { path: "a.parquet".into(), ..DatasetConfig::default() }]);
+    assert!(message::<RlConfig>("train_files: ['']\n", &[]).contains("train_files.0.path"));
+    assert!(message::<RlConfig>("train_files: [7]\n", &[]).contains("train_files.0: found 7"));
+    // A group with no such short form still wants its keys.
+    assert!(message::<RlConfig>("rollout: 8\n", &[]).contains("expected keys with values"));
+}
+
+#[test]
+fn the_yaml_parsers_advice_to_programmers_is_not_shown() {
+    for text in [message::<SftConfig>("seed: 1\nseed: 2\n", &[]), message::<SftConfig>("learning_rate: .nan\n", &[])] {
+        assert!(!text.contains("Policy") && !text.contains("policy") && text.contains("line "), "{text}");
+    }
+    let text = message::<SftConfig>("", &["learning_rate=.inf"]);
+    assert!(text.contains("learning_rate: found .inf") && !text.contains("line 1"), "{text}");
+}
+
+#[test]
+fn what_is_not_meant_is_said() {
+    assert!(message::<SftConfig>("", &["lora_rank=8"]).contains("LoRA"));
+    assert!(message::<SftConfig>("quantization: int4\n", &[]).contains("not meant"));
+}
+
+#[test]
+fn steps_without_end_are_refused_before_they_are_planned() {
+    assert!(message::<SftConfig>("", &["max_steps=18446744073709551615"]).contains("from 1 to 100000000"));
+    assert!(message::<SftConfig>("", &["num_train_epochs=1e300"]).contains("num_train_epochs"));
+    assert!(message::<RecipeConfig>("", &["control.max_steps=1e15"]).contains("control.max_steps"));
+}
+
+#[test]
 fn rounded_weights_are_refused_where_they_cannot_follow() {
     let on = "bf16_stochastic_round: true\n";
     let text = message::<SftConfig>(on, &["learning_rate=5e-6"]);

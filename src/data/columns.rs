@@ -40,7 +40,7 @@ pub fn read(path: &Path, limit: usize, mut take: impl FnMut(usize, Result<Fields
     let reader = open(path)?;
     let mut first = 0;
     for batch in reader {
-        let batch = batch.map_err(|e| Error::format(path, format!("rows {} to {}: {e}", first + 1, first + BATCH)))?;
+        let batch = batch.map_err(|e| Error::format(path, unreadable(first, &e.to_string())))?;
         for i in 0..batch.num_rows().min(limit - first) {
             take(first + i, fields(path, &batch, i, first + i))?;
         }
@@ -52,8 +52,20 @@ pub fn read(path: &Path, limit: usize, mut take: impl FnMut(usize, Result<Fields
     Ok(())
 }
 
+/// The reader's word on the rows from `first` on, without the names of its layers.
+fn unreadable(first: usize, what: &str) -> String {
+    let what = what.rsplit("error: ").next().unwrap_or(what);
+    match what.split_once("Disabled feature at compile time: ") {
+        Some((_, codec)) => format!("found compression {codec}, expected none, snappy, zstd or gzip"),
+        None => format!("rows {} to {}: {what}", first + 1, first + BATCH),
+    }
+}
+
 fn open(path: &Path) -> Result<ParquetRecordBatchReader> {
     let broken = |e: parquet::errors::ParquetError| Error::format(path, format!("not a whole parquet file: {e}"));
+    if path.is_dir() {
+        return Err(Error::input(path.display().to_string(), "a folder", "a parquet file; list each of them"));
+    }
     let file = File::open(path).map_err(Error::io(path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
     let roots: Vec<usize> = builder
@@ -218,4 +230,16 @@ fn image(array: &dyn Array, i: usize) -> Read<RawImage> {
     };
     let path = column("path").and_then(|c| text(c, i)).map(str::to_owned);
     Ok(RawImage { bytes, path })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unreadable;
+
+    #[test]
+    fn a_compression_that_is_not_built_in_is_named_with_those_that_are() {
+        let found = unreadable(0, "Parquet argument error: Parquet error: Disabled feature at compile time: lz4");
+        assert_eq!(found, "found compression lz4, expected none, snappy, zstd or gzip");
+        assert_eq!(unreadable(256, "Parquet error: page is broken"), "rows 257 to 512: page is broken");
+    }
 }

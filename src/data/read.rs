@@ -66,7 +66,7 @@ pub fn for_each(entry: &DatasetConfig, mut take: impl FnMut(Result<Row>) -> Resu
             take(read.and_then(|(fields, images)| row(index, fields, images)))
         }),
         DataType::Jsonl => {
-            jsonl(&entry.path, limit, |index, read| take(read.and_then(|fields| row(index, fields, None))))
+            jsonl(&entry.path, limit, |index, _, read| take(read.and_then(|fields| row(index, fields, None))))
         }
     }
 }
@@ -82,6 +82,9 @@ pub fn load(entries: &[DatasetConfig], seed: u64) -> Result<(Vec<Row>, Vec<u32>)
         }
         let first = rows.len() as u32;
         rows.extend(read(entry)?);
+        if rows.len() as u32 == first {
+            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one"));
+        }
         let all: Vec<u32> = (first..rows.len() as u32).collect();
         for _ in 0..weight as usize {
             index.extend_from_slice(&all);
@@ -107,10 +110,12 @@ pub fn row_from(mut fields: Map<String, Value>, images: Option<Vec<RawImage>>, a
     form::read_row(fields, images, at)
 }
 
-fn jsonl(
+/// Gives each of the first `limit` objects of a file of JSON lines to `take`: its index, its line's number from 1, and
+/// what it says. Blank lines are no objects.
+pub(crate) fn jsonl(
     path: &Path,
     limit: usize,
-    mut take: impl FnMut(usize, Result<Map<String, Value>>) -> Result<()>,
+    mut take: impl FnMut(usize, usize, Result<Map<String, Value>>) -> Result<()>,
 ) -> Result<()> {
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
     let (mut line, mut number, mut index) = (Vec::new(), 0usize, 0usize);
@@ -128,7 +133,7 @@ fn jsonl(
         if bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        take(index, json_line(path, number, bytes))?;
+        take(index, number, json_line(path, number, bytes))?;
         index += 1;
     }
     Ok(())
@@ -141,6 +146,10 @@ fn json_line(path: &Path, number: usize, bytes: &[u8]) -> Result<Map<String, Val
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::format(path, format!("line {number}: found no JSON object, expected one row"))),
-        Err(e) => Err(Error::format(path, format!("line {number}: bad JSON ({e})"))),
+        Err(e) => {
+            // The parser's "line" is always this one line.
+            let what = e.to_string().replace(" at line 1 column ", " at character ");
+            Err(Error::format(path, format!("line {number}: bad JSON ({what})")))
+        }
     }
 }

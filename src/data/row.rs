@@ -79,9 +79,19 @@ impl ImageSource {
         }
     }
 
-    /// The decoded picture. Errors name `place`.
+    /// The decoded picture. Errors name `place` and, where it has a name, the picture.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
-        image::decode(&self.bytes(place)?, &Limits::default(), place)
+        image::decode(&self.bytes(place)?, &Limits::default(), &self.place(place))
+    }
+
+    /// The row's place and, where it has a name, the picture's.
+    pub fn place(&self, row: &str) -> String {
+        match self {
+            ImageSource::Bytes { path: Some(name), .. } | ImageSource::File { url: name, .. } => {
+                format!("{row}, image {name}")
+            }
+            ImageSource::Bytes { path: None, .. } => row.to_owned(),
+        }
     }
 }
 

@@ -75,8 +75,10 @@ pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<Prompt> {
 }
 
 fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
-    let picture =
-        |image: &crate::data::ImageSource| Ok(Arc::new(processor.image(&image.decode(&row.place)?).map_err(at(row))?));
+    let picture = |image: &crate::data::ImageSource| {
+        let pixels = image.decode(&row.place)?;
+        Ok(Arc::new(processor.image(&pixels).map_err(|e| e.within(&image.place(&row.place)))?))
+    };
     row.images.iter().map(picture).collect()
 }
 

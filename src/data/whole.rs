@@ -36,6 +36,20 @@ pub fn write_with<E: Into<WriteError>>(
     written
 }
 
+/// Errors where [`write`] to `path` would: to be asked before long work whose result goes there. Parent folders are
+/// made.
+pub fn writable(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    if path.is_dir() {
+        return Err(Error::input(path.display().to_string(), "a folder", "the name of a file"));
+    }
+    let parent = parent(path);
+    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+    let temporary = beside(path, "tmp");
+    File::create(&temporary).map_err(Error::io(path))?;
+    fs::remove_file(&temporary).map_err(Error::io(&temporary))
+}
+
 /// Fills a folder through `body(temporary)`, then puts it at `path` in one rename. Every file in it is fsynced first.
 /// A folder already at `path` is replaced: it is moved aside, and deleted once the new one stands.
 pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
@@ -208,6 +222,20 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(path.join("sub/x")).unwrap(), "two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_known_beforehand() {
+        let dir = tempfile::tempdir().unwrap();
+        writable(dir.path().join("new/file")).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 0);
+        write(dir.path().join("old"), b"kept").unwrap();
+        writable(dir.path().join("old")).unwrap();
+        assert_eq!(fs::read(dir.path().join("old")).unwrap(), b"kept");
+        for path in ["new", "old/file"] {
+            let error = writable(dir.path().join(path)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{error}");
+        }
     }
 
     #[test]

@@ -45,7 +45,8 @@ pub fn questions(
         if prompt.ids.len() > max_prompt_length {
             return Ok(None);
         }
-        let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?;
+        let prompt =
+            Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?.named(&row.place);
         let prompt = Arc::new(prompt);
         Ok(Some(Question { row: row.clone(), prompt }))
     };

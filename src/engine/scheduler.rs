@@ -105,7 +105,10 @@ impl Scheduler {
     /// Takes a prompt. Errors (and takes nothing) when it could never run: empty, too long for the model's
     /// context or the cache, an image larger than the vision cache, no rollout or no token asked for.
     pub fn add(&mut self, request: GroupRequest) -> Result<()> {
-        let place = || format!("prompt {}", request.request);
+        let place = || match request.prompt.place.as_str() {
+            "" => format!("prompt {}", request.request),
+            place => place.to_owned(),
+        };
         let len = request.prompt.token_ids.len();
         if len == 0 {
             return Err(Error::input(place(), "no tokens", "at least one"));

@@ -72,6 +72,8 @@ pub struct Prompt {
     pub position_ids: [Vec<i32>; 3],
     /// A token behind the prompt at index `i` has position `i + rope_delta` on all three axes.
     pub rope_delta: i32,
+    /// File and row, for messages to the user; empty where nobody gave it a name.
+    pub place: String,
 }
 
 impl Prompt {
@@ -95,14 +97,20 @@ impl Prompt {
             pixels: pixels.to_vec(),
             position_ids: places.position_ids,
             rope_delta: places.rope_delta,
+            place: String::new(),
         })
+    }
+
+    /// The same prompt, named for messages to the user.
+    pub fn named(self, place: &str) -> Prompt {
+        Prompt { place: place.to_owned(), ..self }
     }
 
     /// A prompt of text alone.
     pub fn text(token_ids: Vec<u32>) -> Prompt {
         let positions: Vec<i32> = (0..token_ids.len() as i32).collect();
         let position_ids = [positions.clone(), positions.clone(), positions];
-        Prompt { token_ids, images: Vec::new(), pixels: Vec::new(), position_ids, rope_delta: 0 }
+        Prompt { token_ids, images: Vec::new(), pixels: Vec::new(), position_ids, rope_delta: 0, place: String::new() }
     }
 
     /// The position of the token at index `i` of a sequence with this prompt.

@@ -95,6 +95,10 @@ impl ModelConfig {
     pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
         let root = Node::root(value, place)?;
         root.one_of("model_type", &["qwen2_5_vl"], None)?;
+        if root.child("quantization_config")?.is_some() {
+            let expected = "weights in f32, bf16 or f16: quantised weights are not meant";
+            return Err(Error::input(root.at("quantization_config"), "quantised weights", expected));
+        }
         let text = root.child("text_config")?.unwrap_or_else(|| root.clone());
         let vision = root
             .child("vision_config")?
@@ -441,6 +445,10 @@ pub(crate) mod tests {
             assert!(text.starts_with(&format!("m/config.json {names}:")), "{pointer}: {text}");
             assert_eq!(error.exit_code(), 2);
         }
+        let mut file = tiny();
+        file["quantization_config"] = json!({"quant_method": "awq", "bits": 4});
+        let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();
+        assert!(text.starts_with("m/config.json /quantization_config:") && text.contains("not meant"), "{text}");
         let mut file = tiny();
         file.as_object_mut().unwrap().remove("num_hidden_layers");
         let text = ModelConfig::from_json(&file, "m/config.json").unwrap_err().to_string();

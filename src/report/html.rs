@@ -128,7 +128,7 @@ fn stage_bars(stage: &Stage) -> String {
         }
     }
     if let Some(format) = stage.format {
-        let _ = write!(out, "<p class=\"format\">format kept in {:.0} % of answers</p>", format * 100.0);
+        let _ = write!(out, "<p class=\"format\">format kept in {:.1} % of answers</p>", format * 100.0);
     }
     out.push_str("</div></li>");
     out

@@ -51,6 +51,9 @@ impl Job {
         let Some(model) = config.model.clone() else {
             return Err(Error::input("model", "nothing", "a model directory to start from"));
         };
+        if !model.is_dir() {
+            return Err(Error::input("model", model.display().to_string(), "a model directory"));
+        }
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
         }

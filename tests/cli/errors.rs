@@ -18,6 +18,27 @@ fn an_unknown_command_or_flag_is_exit_status_2() {
 }
 
 #[test]
+fn a_typing_error_does_not_start_a_million_threads() {
+    let (code, text) = failure(&["--threads", "1000000", "doctor"]);
+    assert!(code == 2 && text.contains("0 to 4096"), "{code}: {text}");
+}
+
+#[test]
+fn a_path_that_is_a_folder_or_no_text_is_the_inputs_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, out) = (dir.path().to_str().unwrap(), dir.path().join("out"));
+    let out = out.to_str().unwrap();
+    let file = dir.path().join("c.yaml");
+    std::fs::write(&file, b"model: \xff\n").unwrap();
+    for config in [folder, file.to_str().unwrap(), "no/such.yaml"] {
+        let (code, text) = failure(&["sft", config, "--out", out]);
+        assert!(code == 2 && text.contains(config), "{code}: {text}");
+    }
+    let (code, text) = failure(&["sft", "/dev/null", "--out", out, "model=no/such/model", "datasets=x.parquet"]);
+    assert!(code == 2 && text.contains("model: found no/such/model"), "{code}: {text}");
+}
+
+#[test]
 fn a_report_of_a_folder_that_is_no_run_is_exit_status_2() {
     let dir = tempfile::tempdir().unwrap();
     let (code, text) = failure(&["report", dir.path().to_str().unwrap()]);
@@ -32,6 +53,8 @@ fn an_unknown_bench_or_log_level_names_the_nearest() {
     assert!(code == 2 && text.contains("did you mean rms_norm?"), "{code}: {text}");
     let (code, text) = failure(&["--log-level", "omr=loud", "doctor"]);
     assert!(code == 2 && text.contains("--log-level"), "{code}: {text}");
+    let (code, text) = failure(&["--log-level", "wran", "doctor"]);
+    assert!(code == 2 && text.contains("did you mean warn?"), "{code}: {text}");
 }
 
 #[test]

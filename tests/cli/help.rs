@@ -50,6 +50,9 @@ fn config_lists_type_default_meaning_and_names_elsewhere() {
     let key = "clip_ratio_low: 0.0003\n    The ratio is clipped at 1 less this.\n    [a number, 0 or more; \
                verl actor_rollout_ref.actor.clip_ratio_low; published: 3e-4]\n";
     assert!(text.contains(key), "{text}");
+    // One rule of which numbers are admitted, not the type's and the key's side by side.
+    assert!(stdout(&["config", "sft"]).contains("[a whole number, from 1 to 100000000 or null; "));
+    assert!(!text.contains("0 or more, ") && !text.contains("0 or more or null, "), "{text}");
     assert!(stdout(&["config", "--grep", "rollout.n"]).starts_with("rl.rollout.n: 8\n"));
 }
 

@@ -236,16 +236,26 @@ fn rl_and_eval_run_once() {
 
 #[test]
 fn ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on() {
+    stopped_by("-INT");
+}
+
+#[test]
+fn a_terminal_that_closes_leaves_a_checkpoint_too() {
+    stopped_by("-HUP");
+}
+
+fn stopped_by(signal: &str) {
     let folder = Folder::new();
     let (sft, out) = (folder.sft(|c| c.max_steps = Some(3000)), folder.at("out"));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
-    command.env("CUDA_VISIBLE_DEVICES", "");
+    // Under nohup the signal would be ignored, and so by the child.
+    let mut command = Command::new("env");
+    command.env("CUDA_VISIBLE_DEVICES", "").args(["--default-signal=HUP", env!("CARGO_BIN_EXE_omr")]);
     let child = command.args(["sft", &sft, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
     let metrics = Path::new(&out).join("metrics.jsonl");
     while fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}");

@@ -131,6 +131,9 @@ fn a_file_without_rows_is_a_whole_file_too() {
     let path = folder.path("empty.parquet");
     write(&path, &[], Form::Rl).unwrap();
     assert!(read::read(&entry(&path)).unwrap().is_empty());
+    // To train on it is a mistake; said here, not as prompts that are too long.
+    let message = read::load(&[entry(&path)], 1).unwrap_err().to_string();
+    assert!(message.contains("empty.parquet: found no rows"), "{message}");
 }
 
 #[test]
@@ -184,6 +187,11 @@ fn a_broken_picture_is_named_when_it_is_decoded() {
         assert!(error.to_string().contains("rows.jsonl row 2"), "{error}");
         assert_eq!(error.exit_code(), 2);
     }
+    std::fs::write(folder.path("half.png"), &whole[..whole.len() / 2]).unwrap();
+    let line = json!({"messages": [{"role": "user", "content": "<image>"}], "images": ["half.png"]});
+    let rows = folder.jsonl(&[&line.to_string()]).unwrap();
+    let error = rows[0].images[0].decode(&rows[0].place).unwrap_err().to_string();
+    assert!(error.contains("rows.jsonl row 1, image half.png: found a broken picture"), "{error}");
 }
 
 #[test]
@@ -197,6 +205,7 @@ fn a_broken_parquet_file_is_named() {
         error.to_string()
     };
     assert!(fault(&folder.path("none.parquet")).contains("none.parquet"));
+    assert!(fault(&folder.path(".")).contains("found a folder"));
     write(&path, &folder.jsonl(&[GOOD]).unwrap(), Form::Sft).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
