@@ -5,7 +5,6 @@
 
 #include <algorithm>
 
-#include "emu/atomic.h"
 #include "emu/runtime.h"
 
 namespace emu {
@@ -68,7 +67,6 @@ void settle(Cta& cta, MbarrierState& bar) {
     bar.exact = beyond ? bar.threads : nullptr;
     bar.gathered = {};
     bar.threads = nullptr;
-    cta.emu->progress++;
     for (Fiber* fiber : bar.waiting) make_ready(*fiber);
     bar.waiting.clear();
 }
@@ -101,11 +99,13 @@ void arrive(Fiber& fiber, MbarrierState& bar, uint32_t count, const Where& where
         fiber.clocks.release(bar.gathered);
     }
     bar.pending -= count;
+    cta.emu->progress++;
     settle(cta, bar);
 }
 
 void change_due(Instance& emu, Cta& cta, MbarrierState& bar, int64_t bytes) {
     bar.due += bytes;
+    emu.progress++;
     if (bar.due > kMbarrierMost || bar.due < -kMbarrierMost) {
         report(emu, "%s of CTA %u of the grid has %lld bytes due: at most %lld either way", name_of(bar).c_str(),
                uint32_t(cta.linear), static_cast<long long>(bar.due), static_cast<long long>(kMbarrierMost));
@@ -225,8 +225,7 @@ bool mbarrier_test(const void* at, uint32_t parity, const Where& where) {
 
 bool mbarrier_try(const void* at, uint32_t parity, const Where& where) {
     if (mbarrier_test(at, parity, where)) return true;
-    // Asked in a loop: not before something has happened.
-    spin_again(where);
+    ask_again(offset_of(at, where), where);
     return mbarrier_test(at, parity, where);
 }
 

@@ -23,7 +23,7 @@ constexpr uint32_t kSlots = 256;
 constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
 constexpr uint64_t kCanary = 0x6f6d722d656d7521;
 
-enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, registers, spin, warpgroup };
+enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, asking, registers, spin, warpgroup };
 
 struct AsyncCopy {
     unsigned char* destination;
@@ -45,6 +45,7 @@ struct Fiber : Thread {
     uint32_t wgmma_posted;    // calls of its warpgroup it has come to
     uint32_t wgmma_products;  // and products among them
     uint32_t wgmma_waits;     // fences it had passed at the last wgmma_wait
+    uint64_t gave_up;       // progress when it last asked an mbarrier in vain for as long as that lasts
     unsigned char* stack;
     int32_t near;           // the last place it passed
     std::vector<AsyncCopy> copies;
@@ -190,6 +191,8 @@ void yield_ready();
 int run_launch(Instance& emu);
 void thread_finished(Fiber& fiber);
 std::string deadlock_report(Instance& emu);
+// After a vain question to the mbarrier at `offset`: until something has happened, or nothing else can.
+void ask_again(uint32_t offset, const Where& where);
 // barrier.cpp
 void warp_lost_lane(Warp& warp);
 // matrix.cpp

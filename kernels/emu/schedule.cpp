@@ -155,6 +155,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.fences.clear();
         fiber.init_fences.clear();
         fiber.exact = nullptr;
+        fiber.gave_up = 0;
         fiber.bulk_group = 0;
         // Registers come in units of 8.
         fiber.registers = (emu.launch.registers + 7) / 8 * 8;
@@ -198,7 +199,22 @@ Fiber* next_spinner(Instance& emu) {
         if (cta.spinning == 0) continue;
         for (uint32_t t = 0; t < cta.threads; t++) {
             Fiber& fiber = cta.fibers[t];
-            if (fiber.wait == Wait::spin && fiber.spin_progress != emu.progress) return &fiber;
+            bool spins = fiber.wait == Wait::spin || fiber.wait == Wait::asking;
+            if (spins && fiber.spin_progress != emu.progress) return &fiber;
+        }
+    }
+    return nullptr;
+}
+
+// One that asks an mbarrier and may give up: a question lasts only so long. Asked again before anything has happened it
+// waits for good.
+Fiber* next_asker(Instance& emu) {
+    for (Cta* cta : emu.started) {
+        for (uint32_t t = 0; cta->spinning != 0 && t < cta->threads; t++) {
+            Fiber& fiber = cta->fibers[t];
+            if (fiber.wait != Wait::asking || fiber.gave_up == emu.progress) continue;
+            fiber.gave_up = emu.progress;
+            return &fiber;
         }
     }
     return nullptr;
@@ -231,7 +247,8 @@ Fiber* next_anywhere(Instance& emu) {
     // As late as they may: nothing started can go on without one of them.
     if (land_one(emu)) return emu.failed ? nullptr : next_anywhere(emu);
     Fiber* fiber = start_cta(emu);
-    if (fiber != nullptr) take(*fiber->cta, *fiber);
+    if (fiber == nullptr) return emu.failed ? nullptr : next_asker(emu);
+    take(*fiber->cta, *fiber);
     return fiber;
 }
 
@@ -293,6 +310,15 @@ void spin_again(const Where& where) {
     fiber.spin_progress = fiber.cta->emu->progress;
     fiber.cta->spinning++;
     block(Wait::spin, 0, where);
+    fiber.wait = Wait::none;
+    fiber.cta->spinning--;
+}
+
+void ask_again(uint32_t offset, const Where& where) {
+    Fiber& fiber = self();
+    fiber.spin_progress = fiber.cta->emu->progress;
+    fiber.cta->spinning++;
+    block(Wait::asking, offset, where);
     fiber.wait = Wait::none;
     fiber.cta->spinning--;
 }

@@ -137,7 +137,8 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
         case Wait::warp_barrier:
             snprintf(text, sizeof text, "sync_warp(0x%08x) at ", fiber.barrier_mask);
             return text + place_name(fiber.wait_where);
-        case Wait::mbarrier: return mbarrier_text(fiber);
+        case Wait::mbarrier:
+        case Wait::asking: return mbarrier_text(fiber);
         case Wait::registers:
             snprintf(text, sizeof text, "%u registers a thread at ", fiber.wait_number);
             return text + place_name(fiber.wait_where) + ", of which the CTA has " +

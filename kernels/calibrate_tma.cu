@@ -1,0 +1,173 @@
+// The mbarrier and bulk-copy wrappers of isa/, each by itself: a card of compute capability 9.0 against what tests say.
+// x and y are buffers of 32-bit words, map is a tensor in global memory; each kernel says what n, mode and at are.
+// One to twelve warps, one of whose threads asks for the copies; who does what stands at each kernel.
+// Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
+// Reference and cases: tests/kernels/calibrate_tma.rs, tests/golden/isa_tma.rs.
+#include "isa/hopper.cuh"
+
+namespace calibrate_tma {
+struct Args {
+    isa::TensorMap map;
+    const uint32_t* x;
+    uint32_t* y;
+    long long n;
+    long long mode;
+    int at[4];
+    int rank;
+    int offset;
+    int reserved[2];
+};
+// The largest box has 32 KiB.
+struct Memory {
+    static constexpr int WORDS = 9 * 1024;
+    static constexpr uint32_t SENTINEL = 0xabcdef01u;
+    isa::Shared<uint32_t> v[WORDS];
+    isa::Mbarrier full;
+};
+struct Pipeline {
+    static constexpr int STAGES = 4, ROWS = 64, WORDS = 32, CONSUMERS = 256;
+    isa::Shared<uint32_t> tiles[STAGES][ROWS * WORDS];
+    isa::Mbarrier full[STAGES];
+    isa::Mbarrier empty[STAGES];
+};
+}  // namespace calibrate_tma
+
+// One warp: shared memory is sentinels, then the box of n bytes at coordinates `at` (rank of them) is loaded `offset`
+// bytes into it; y is all of it.
+KERNEL_SM90A(calibrate_box_load, calibrate_tma::Args, 32, 1) {
+    auto& smem = isa::smem<calibrate_tma::Memory>();
+    constexpr int WORDS = calibrate_tma::Memory::WORDS;
+    int lane = threadIdx.x;
+    for (int i = lane; i < WORDS; i += 32) smem.v[i] = calibrate_tma::Memory::SENTINEL;
+    isa::fence_proxy_async();
+    if (lane == 0) {
+        isa::mbarrier_init(&smem.full, 1);
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_warp();
+    auto to = smem.v + args.offset / 4;
+    if (lane == 0) {
+        isa::tma_prefetch(&args.map);
+        isa::mbarrier_arrive_expect_tx(&smem.full, int(args.n));
+        const int* at = args.at;
+        if (args.rank == 2) isa::tma_load(to, &args.map, &smem.full, at[0], at[1]);
+        if (args.rank == 3) isa::tma_load(to, &args.map, &smem.full, at[0], at[1], at[2]);
+        if (args.rank == 4) isa::tma_load(to, &args.map, &smem.full, at[0], at[1], at[2], at[3]);
+    }
+    isa::mbarrier_wait(&smem.full, 0);
+    for (int i = lane; i < WORDS; i += 32) args.y[i] = smem.v[i];
+}
+
+// One warp: shared memory is x [9216], and the box at `at` is stored from `offset` bytes into it; with mode 1 it is
+// added to the tensor.
+KERNEL_SM90A(calibrate_box_store, calibrate_tma::Args, 32, 1) {
+    auto& smem = isa::smem<calibrate_tma::Memory>();
+    int lane = threadIdx.x;
+    for (int i = lane; i < calibrate_tma::Memory::WORDS; i += 32) smem.v[i] = args.x[i];
+    isa::fence_proxy_async();
+    isa::sync_warp();
+    auto from = smem.v + args.offset / 4;
+    if (lane == 0) {
+        const int* at = args.at;
+        bool add = args.mode == 1;
+        if (args.rank == 2 && !add) isa::tma_store(&args.map, from, at[0], at[1]);
+        if (args.rank == 3 && !add) isa::tma_store(&args.map, from, at[0], at[1], at[2]);
+        if (args.rank == 2 && add) isa::tma_reduce_add(&args.map, from, at[0], at[1]);
+        if (args.rank == 3 && add) isa::tma_reduce_add(&args.map, from, at[0], at[1], at[2]);
+        isa::bulk_commit();
+        isa::bulk_wait<0>();
+    }
+}
+
+// 64 threads: n bytes of x come into shared memory, each word is added to its number, and they go out to y; a second
+// store of the first 16 bytes to y[mode] follows in a group of its own. Then the last word is overwritten.
+KERNEL_SM90A(calibrate_bulk, calibrate_tma::Args, 64, 1) {
+    auto& smem = isa::smem<calibrate_tma::Memory>();
+    int thread = threadIdx.x, bytes = int(args.n);
+    if (thread == 0) {
+        isa::mbarrier_init(&smem.full, 1);
+        isa::fence_mbarrier_init();
+        isa::mbarrier_expect_tx(&smem.full, bytes);
+        isa::bulk_load(smem.v, args.x, bytes, &smem.full);
+        isa::mbarrier_arrive(&smem.full);
+    }
+    isa::sync_cta();
+    isa::mbarrier_wait(&smem.full, 0);
+    for (int i = thread; i < bytes / 4; i += 64) smem.v[i] = smem.v[i] + uint32_t(i);
+    isa::fence_proxy_async();
+    isa::sync_cta();
+    if (thread == 0) {
+        isa::bulk_store(args.y, smem.v, bytes);
+        isa::bulk_commit();
+        isa::bulk_store(args.y + args.mode, smem.v, 16);
+        isa::bulk_commit();
+        isa::bulk_wait_read<1>();
+        smem.v[bytes / 4 - 1] = 0;
+        isa::bulk_wait_read<0>();
+    }
+}
+
+// One thread works off n operations x [n][2] on one mbarrier, each a number and an operand: 0 init, 1 arrive, 2
+// expect_tx, 3 arrive and expect_tx, 4 complete_tx, 5 arrive_drop, 6 test_wait, 7 try_wait, 8 inval. y [n] is what 6
+// and 7 answer, 2 for the others.
+KERNEL_SM90A(calibrate_mbarrier, calibrate_tma::Args, 32, 1) {
+    auto& smem = isa::smem<calibrate_tma::Memory>();
+    if (threadIdx.x != 0) return;
+    for (int i = 0; i < int(args.n); i++) {
+        int operand = int(args.x[2 * i + 1]);
+        uint32_t answer = 2;
+        switch (int(args.x[2 * i])) {
+            case 0: isa::mbarrier_init(&smem.full, operand); break;
+            case 1: isa::mbarrier_arrive(&smem.full, operand); break;
+            case 2: isa::mbarrier_expect_tx(&smem.full, operand); break;
+            case 3: isa::mbarrier_arrive_expect_tx(&smem.full, operand); break;
+            case 4: isa::mbarrier_complete_tx(&smem.full, operand); break;
+            case 5: isa::mbarrier_arrive_drop(&smem.full); break;
+            case 6: answer = isa::mbarrier_test_wait(&smem.full, uint32_t(operand)); break;
+            case 7: answer = isa::mbarrier_try_wait(&smem.full, uint32_t(operand)); break;
+            default: isa::mbarrier_inval(&smem.full); break;
+        }
+        args.y[i] = answer;
+    }
+}
+
+// Three warpgroups: the first loads every gridDim'th of n tiles of 64 rows of 128 bytes, `map` has a swizzle of 128
+// bytes; the other two write each to y [n][64][32], its number added.
+KERNEL_SM90A(calibrate_pipeline, calibrate_tma::Args, 384, 1) {
+    using P = calibrate_tma::Pipeline;
+    auto& smem = isa::smem<P>();
+    int thread = threadIdx.x, tiles = int(args.n), step = int(gridDim.x);
+    if (thread == 0) {
+        for (int i = 0; i < P::STAGES; i++) {
+            isa::mbarrier_init(&smem.full[i], 1);
+            isa::mbarrier_init(&smem.empty[i], P::CONSUMERS / 32);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_cta();
+    int first = int(blockIdx.x);
+    if (thread < 128) {
+        isa::registers_decrease<40>();
+        for (int tile = first, i = 0; tile < tiles && thread == 0; tile += step, i++) {
+            int stage = i % P::STAGES;
+            isa::mbarrier_wait(&smem.empty[stage], uint32_t(i / P::STAGES & 1) ^ 1u);
+            isa::mbarrier_arrive_expect_tx(&smem.full[stage], P::ROWS * P::WORDS * 4);
+            isa::tma_load(smem.tiles[stage], &args.map, &smem.full[stage], 0, tile * P::ROWS);
+        }
+    } else {
+        isa::registers_increase<232>();
+        for (int tile = first, i = 0; tile < tiles; tile += step, i++) {
+            int stage = i % P::STAGES;
+            uint32_t* y = args.y + tile * P::ROWS * P::WORDS;
+            isa::mbarrier_wait(&smem.full[stage], uint32_t(i / P::STAGES & 1));
+            for (int word = thread - 128; word < P::ROWS * P::WORDS; word += P::CONSUMERS) {
+                int row = word / P::WORDS, column = word % P::WORDS;
+                y[word] = smem.tiles[stage][row * P::WORDS + (column ^ (row % 8 * 4))] + uint32_t(tile);
+            }
+            isa::sync_warp();
+            if (thread % 32 == 0) {
+                isa::mbarrier_arrive(&smem.empty[stage]);
+            }
+        }
+    }
+}
