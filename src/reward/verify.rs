@@ -296,6 +296,9 @@ fn other_readings(
             return Some("equal members");
         }
     }
+    if days(gold, gold_value, answer, answer_value) {
+        return Some("the same day");
+    }
     if amounts(gold, gold_value, answer, answer_value, steps) {
         return Some("equal amounts");
     }
@@ -310,6 +313,16 @@ fn other_readings(
         return Some("equal with a decimal comma");
     }
     None
+}
+
+/// Days in digits: beside a day that is sure, in any order of day and month.
+fn days(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value) -> bool {
+    let sure = |v: &Value| matches!(v, Value::Date(..));
+    let all = |text: &str, v: &Value| if sure(v) { vec![v.clone()] } else { math::dates(text) };
+    let (a, b) = (all(gold, gold_value), all(answer, answer_value));
+    // Two of them only where one can be read in one way.
+    let known = sure(gold_value) || sure(answer_value) || (a.len() == 1) != (b.len() == 1);
+    known && a.iter().any(|x| b.contains(x))
 }
 
 /// Amounts whose units read as letters: `15 N m` and `15 J`.

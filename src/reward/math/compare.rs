@@ -1,6 +1,5 @@
 //! Equality of values.
 
-use super::Steps;
 use super::amounts::scalars;
 use super::arrays::{along_axes, matrices, named_matrix, vector};
 use super::constants::general;
@@ -17,8 +16,11 @@ use super::names::{applied, letters, same_name};
 use super::parse::Value;
 use super::region::Region;
 use super::sets::{open_interval, points};
+use super::side::is_negative;
 use super::terms::{series, summed};
+use super::unit::{self, Unit};
 use super::written::{is_notation, notation, operands};
+use super::{Steps, clock};
 use crate::reward::words;
 
 /// The outcome, with the reason.
@@ -80,8 +82,16 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
                 no("different directions")
             }
         }
-        (Value::Sided(_, a), b) => equal(a, b, steps),
-        (a, Value::Sided(_, b)) => equal(a, b, steps),
+        (Value::Sided(side, a), b) | (b, Value::Sided(side, a)) => {
+            let plain = equal(a, b, steps);
+            match (&**a, b) {
+                // A loss of 15% is -15%.
+                (Value::Scalar(e, u), Value::Scalar(..)) if is_negative(side) && !plain.equal => {
+                    equal(&Value::Scalar(super::expr::negate(e.clone()), u.clone()), b, steps)
+                }
+                _ => plain,
+            }
+        }
         (Value::Assignment(a, x), Value::Assignment(b, y)) => {
             if let (Some((f, t)), Some((g, u)), Value::Scalar(p, None), Value::Scalar(q, None)) =
                 (applied(a), applied(b), &**x, &**y)
@@ -173,6 +183,22 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps).into(),
             _ => no("different kinds"),
         },
+        // 25 out of 100 are 25%.
+        (Value::Ratio(r), Value::Scalar(x, Some(Unit::Percent)))
+        | (Value::Scalar(x, Some(Unit::Percent)), Value::Ratio(r))
+            if r.len() == 2 =>
+        {
+            let share = Expr::Mul(vec![divide(r[0].clone(), r[1].clone()), integer(100)]);
+            decide(&share, x, steps).into()
+        }
+        // 1:30 is an hour and a half, or a minute and a half.
+        (Value::Ratio(r), Value::Scalar(x, Some(u))) | (Value::Scalar(x, Some(u)), Value::Ratio(r))
+            if clock::is_time(u) =>
+        {
+            let second = unit::named("s");
+            let same = |d: &Expr| scalars(x, Some(u), d, second.as_ref(), steps).equal;
+            outcome(clock::durations(r).iter().any(same), "the same duration", "different durations")
+        }
         (Value::Time(a), Value::Time(b)) => outcome(a == b, "the same time", "different times"),
         (Value::Time(t), Value::Ratio(r)) | (Value::Ratio(r), Value::Time(t)) => match r.as_slice() {
             // The half of the day may be left out, or told by the hour.

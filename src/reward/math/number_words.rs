@@ -27,42 +27,56 @@ const SMALL: [&str; 20] = [
     "nineteen",
 ];
 const TENS: [&str; 10] = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
-/// Denominators in words.
-const PARTS: [(&str, i64); 16] = [
+/// Denominators in words that are no ordinals, and those of one word above twenty.
+const PARTS: [(&str, i64); 12] = [
     ("half", 2),
-    ("third", 3),
     ("quarter", 4),
-    ("fourth", 4),
-    ("fifth", 5),
-    ("sixth", 6),
-    ("seventh", 7),
-    ("eighth", 8),
-    ("ninth", 9),
-    ("tenth", 10),
-    ("eleventh", 11),
-    ("twelfth", 12),
+    ("thirtieth", 30),
+    ("fortieth", 40),
+    ("fiftieth", 50),
+    ("sixtieth", 60),
     ("hundredth", 100),
     ("thousandth", 1_000),
-    ("twentieth", 20),
     ("millionth", 1_000_000),
+    ("billionth", 1_000_000_000),
+    ("trillionth", 1_000_000_000_000),
+    ("quadrillionth", 1_000_000_000_000_000),
+];
+/// Powers of ten by their names, from a thousand upwards, in the short scale.
+const SCALES: [&str; 12] = [
+    "thousand",
+    "million",
+    "billion",
+    "trillion",
+    "quadrillion",
+    "quintillion",
+    "sextillion",
+    "septillion",
+    "octillion",
+    "nonillion",
+    "decillion",
+    "undecillion",
 ];
 
 /// The power of ten, or the dozen, that a word multiplies a number with.
-pub(super) fn scale(word: &str) -> Option<i64> {
-    Some(match word {
+pub(super) fn scale(word: &str) -> Option<BigInt> {
+    let one = word.strip_suffix('s').filter(|w| w.len() > 4).unwrap_or(word);
+    if let Some(n) = SCALES.iter().position(|w| *w == one) {
+        return Some(BigInt::from(1_000).pow(n as u32 + 1));
+    }
+    Some(BigInt::from(match one {
         "hundred" => 100,
-        "thousand" => 1_000,
+        "grand" => 1_000,
         "lakh" | "lac" => 100_000,
-        "million" | "millions" => 1_000_000,
         "crore" => 10_000_000,
-        "billion" | "billions" => 1_000_000_000,
-        "trillion" | "trillions" => 1_000_000_000_000,
+        "milliard" => 1_000_000_000,
         "dozen" => 12,
-        "score" | "scores" => 20,
-        "pair" | "pairs" | "couple" => 2,
+        "score" => 20,
+        "pair" | "couple" => 2,
         "gross" => 144,
+        "googol" => return Some(BigInt::from(10).pow(100)),
         _ => return None,
-    })
+    }))
 }
 
 pub(in crate::reward) fn small(word: &str) -> Option<i64> {
@@ -85,37 +99,142 @@ pub(super) fn part(word: &str) -> Option<i64> {
         "halves" => "half",
         w => w.strip_suffix('s').unwrap_or(w),
     };
-    PARTS.iter().find(|(w, _)| *w == word).map(|p| p.1)
+    let known = PARTS.iter().find(|(w, _)| *w == word).map(|p| p.1);
+    known.or_else(|| ordinal(word).filter(|n| *n > 2))
+}
+
+/// The denominator that one or two of `words` name: thirds, twenty-fifths, ten-thousandths.
+fn parts(words: &[&str]) -> Option<(i64, usize)> {
+    if let [first, second, ..] = words {
+        let ones = part(second).filter(|n| *n < 10 && *n > 2);
+        if let (Some(tens), Some(ones)) = (small(first).filter(|n| *n >= 20 && n % 10 == 0), ones) {
+            return Some((tens + ones, 2));
+        }
+        let tens = match *first {
+            "ten" => 10,
+            "hundred" => 100,
+            _ => 0,
+        };
+        if let Some(n) = part(second).filter(|n| *n >= 1_000 && tens > 0) {
+            return Some((tens * n, 2));
+        }
+    }
+    part(words.first()?).map(|n| (n, 1))
 }
 
 /// How many of `words` (lower case) begin a number, and which.
 pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
     let negative = matches!(words.first(), Some(&("minus" | "negative")));
     let begin = usize::from(negative);
-    let (mut total, mut group, mut at, mut any) = (BigInt::from(0), 0i64, begin, false);
-    let mut last = 1_000i64;
+    let (value, at) = unsigned(words, begin)?;
+    Some((if negative { -value } else { value }, at))
+}
+
+fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
+    let whole = |n: i64| Rational::from_integer(n.into());
+    let word = |at: usize| words.get(at).copied().unwrap_or_default();
+    // "half a dozen", "half a million".
+    if word(begin) == "half"
+        && matches!(word(begin + 1), "a" | "an")
+        && let Some(n) = scale(word(begin + 2))
+    {
+        return Some((Rational::new(n, 2.into()), begin + 3));
+    }
+    let Some((number, mut at, unit)) = cardinal(words, begin) else {
+        // "half" by itself.
+        return (word(begin) == "half").then(|| (Rational::new(1.into(), 2.into()), begin + 1));
+    };
+    let mut value = Rational::from_integer(number.clone());
+    // "two point five": digits behind the point one by one.
+    if word(at) == "point" {
+        let digits = words[at + 1..].iter().map_while(|w| small(w).filter(|n| *n < 10));
+        let mut over = 1i64;
+        for digit in digits.take(15) {
+            over *= 10;
+            value += Rational::new(digit.into(), over.into());
+            at += 1;
+        }
+        if over == 1 {
+            return None;
+        }
+        at += 1;
+    } else if let Some((n, used)) = parts(&words[at.min(words.len())..])
+        && number != BigInt::from(0)
+    {
+        // "two thirds".
+        value /= whole(n);
+        at += used;
+    } else if word(at) == "and" {
+        // "two and a half", "two and three quarters"; a million and a half are half a million more.
+        let (over, used) = match word(at + 1) {
+            "a" | "an" => (1, 2),
+            w => (small(w).filter(|n| *n < 20).unwrap_or(0), 2),
+        };
+        let named = over > 0 && at + used < words.len();
+        if let Some((n, length)) = parts(words.get(at + used..).unwrap_or_default()).filter(|_| named) {
+            value += Rational::new(over.into(), n.into()) * Rational::from_integer(unit);
+            at += used + length;
+        }
+    }
+    // "two and a half million", "three quarters of a million".
+    if !value.is_integer() || word(at) != "" {
+        let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
+        if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
+            value *= Rational::from_integer(n);
+            at += skip + 1;
+        }
+    }
+    Some((value, at))
+}
+
+/// A whole number, where it ends, and what "and a half" behind it is half of.
+fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
+    let zero = BigInt::from(0);
+    let (mut total, mut group, mut at, mut any) = (zero.clone(), zero.clone(), begin, false);
+    // The size of what was said last: smaller numbers may follow it.
+    let mut last = BigInt::from(1_000);
     while let Some(&word) = words.get(at) {
         if let Some(n) = small(word) {
             // "twenty five", but not "five twenty".
-            let fits = if n >= 10 { last >= 100 } else { last >= 20 || last >= 100 };
-            if any && !fits {
+            let fits = if n >= 10 { last >= BigInt::from(100) } else { last >= BigInt::from(20) };
+            // The years: nineteen eighty-four.
+            let century = any && at == begin + 1 && group >= BigInt::from(11) && group <= BigInt::from(20) && n >= 10;
+            if any && !fits && !century {
                 break;
             }
-            group += n;
-            last = n.max(1);
-        } else if let Some(n) = scale(word) {
-            if !any && begin == at {
-                // "a hundred" comes here as "hundred".
-                group = 1;
-            }
-            if n == 100 {
+            if century {
                 group *= 100;
+            }
+            group += n;
+            last = BigInt::from(n.max(1));
+        } else if word == "oh"
+            && at == begin + 1
+            && group >= BigInt::from(11)
+            && words.get(at + 1).is_some_and(|w| small(w).is_some())
+        {
+            group *= 100;
+            last = BigInt::from(100);
+        } else if let Some(n) = scale(word) {
+            if !any {
+                // "a hundred" comes here as "hundred".
+                group = BigInt::from(1);
+            }
+            if n == BigInt::from(100) {
+                group *= &n;
+            } else if group == zero {
+                // A thousand million.
+                total *= &n;
             } else {
-                total += BigInt::from(group) * n;
-                group = 0;
+                total += group * &n;
+                group = zero.clone();
             }
             last = n;
-        } else if word == "and" && any && last >= 100 && words.get(at + 1).is_some_and(|w| small(w).is_some()) {
+        } else if word == "and"
+            && any
+            && last >= BigInt::from(100)
+            && words.get(at + 1).is_some_and(|w| small(w).is_some())
+            && !words.get(at + 2).is_some_and(|w| part(w).is_some())
+        {
             at += 1;
             continue;
         } else {
@@ -124,51 +243,54 @@ pub(super) fn read(words: &[&str]) -> Option<(Rational, usize)> {
         any = true;
         at += 1;
     }
-    // "two point five": digits behind the point one by one.
-    if any && words.get(at) == Some(&"point") {
-        let digits = words[at + 1..].iter().map_while(|w| small(w).filter(|n| *n < 10));
-        let (mut over, mut value) = (1i64, Rational::from_integer(total.clone() + group));
-        for digit in digits.take(15) {
-            over *= 10;
-            value += Rational::new(digit.into(), over.into());
-            at += 1;
+    let counted = last == BigInt::from(12) && group == zero || last >= BigInt::from(1_000_000) && group == zero;
+    let unit = if counted { last } else { BigInt::from(1) };
+    any.then_some((total + group, at, unit))
+}
+
+/// The text with its numbers in words as digits, and "to the fifth power" as an exponent; `None` without such.
+pub(super) fn digits(text: &str) -> Option<String> {
+    if text.len() > 300 || text.contains('\\') {
+        return None;
+    }
+    let spaced = text.replace('-', " ");
+    let lower = spaced.to_lowercase();
+    let words: Vec<&str> = lower.split_whitespace().collect();
+    let (mut out, mut at, mut found) = (Vec::new(), 0, false);
+    while at < words.len() {
+        if words[at] == "to" && words.get(at + 1) == Some(&"the") {
+            let negative = matches!(words.get(at + 2), Some(&("minus" | "negative")));
+            let place = at + 2 + usize::from(negative);
+            let word = words.get(place).copied().unwrap_or_default();
+            let power = words.get(place + 1) == Some(&"power");
+            let number = ordinal(word)
+                .or_else(|| ["th", "st", "nd", "rd"].iter().find_map(|e| word.strip_suffix(e)?.parse().ok()))
+                .or_else(|| small(word).filter(|_| negative || power))
+                .or_else(|| word.parse().ok().filter(|_| negative || power));
+            if let Some(n) = number {
+                out.push(format!("^{{{}{n}}}", if negative { "-" } else { "" }));
+                at = place + 1 + usize::from(power);
+                found = true;
+                continue;
+            }
         }
-        return (over > 1).then(|| (if negative { -value } else { value }, at + 1));
-    }
-    let sign = |value: Rational| if negative { -value } else { value };
-    // "half a dozen".
-    if !any
-        && let [Some(&"half"), Some(&("a" | "an")), Some(n)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
-        && let Some(n) = scale(n)
-    {
-        return Some((sign(Rational::new(n.into(), 2.into())), at + 3));
-    }
-    let number = Rational::from_integer(total + group);
-    let zero = Rational::from_integer(0.into());
-    if let Some(n) = words.get(at).and_then(|w| part(w)) {
-        // "two thirds", "a half", "half".
-        let over = Rational::new(1.into(), n.into());
-        let singular = words[at] == "half" || words[at] == "quarter" || any;
-        if singular && number != zero || words[at] == "half" {
-            let value = if any { number * over } else { over };
-            return Some((sign(value), at + 1));
+        match read(&words[at..]).filter(|(_, used)| *used > 0) {
+            Some((n, used)) => {
+                out.push(if n.is_integer() && n >= Rational::from_integer(0.into()) {
+                    n.to_string()
+                } else {
+                    format!("({n})")
+                });
+                at += used;
+                found = true;
+            }
+            None => {
+                out.push(words[at].to_owned());
+                at += 1;
+            }
         }
     }
-    // "two and three quarters".
-    if any
-        && let [Some(&"and"), Some(n), Some(p)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
-        && let (Some(n), Some(under)) = (small(n), part(p))
-    {
-        return Some((sign(number + Rational::new(n.into(), under.into())), at + 3));
-    }
-    // "two and a half".
-    if any
-        && let [Some(&"and"), Some(&"a"), Some(p)] = [words.get(at), words.get(at + 1), words.get(at + 2)]
-        && let Some(n) = part(p)
-    {
-        return Some((sign(number + Rational::new(1.into(), n.into())), at + 3));
-    }
-    any.then(|| (sign(number), at))
+    found.then(|| out.join(" "))
 }
 
 /// The number of an ordinal.
@@ -195,7 +317,7 @@ pub(in crate::reward) fn ordinal(word: &str) -> Option<i64> {
         "nineteenth",
         "twentieth",
     ];
-    if let Some((tens, ones)) = word.split_once(' ') {
+    if let Some((tens, ones)) = word.split_once([' ', '-']) {
         let tens = small(tens).filter(|n| *n >= 20)?;
         return ordinal(ones).filter(|n| *n < 10).map(|n| tens + n);
     }

@@ -106,6 +106,10 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     };
     read(spoken::named(text).unwrap_or(text))
         .or_else(|| read(&spoken::signs(text)?))
+        .or_else(|| {
+            let digits = number_words::digits(text)?;
+            read(&spoken::signs(&digits).unwrap_or(digits))
+        })
         .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
 
@@ -117,6 +121,11 @@ pub fn amount(text: &str, steps: &Steps) -> Option<Value> {
 /// True for the words and signs of a unit.
 pub fn is_unit(text: &str, steps: &Steps) -> bool {
     text.len() < MAX_UNIT && lex(text, true, steps).is_some_and(|t| measure::is_unit(&t))
+}
+
+/// What a date in digits may say.
+pub fn dates(text: &str) -> Vec<Value> {
+    if text.len() <= MAX_UNIT { calendar::numeric(text) } else { Vec::new() }
 }
 
 /// Change of nesting at a token.

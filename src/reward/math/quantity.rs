@@ -1,6 +1,7 @@
 //! Currencies, scales, units and angles around an expression.
 
-use super::expr::{Expr, divide, integer, power};
+use super::Rational;
+use super::expr::{Expr, divide, integer, number, power};
 use super::lex::{Tok, Token};
 use super::measure::{self, trailing};
 use super::number_words;
@@ -44,8 +45,12 @@ impl Parser<'_> {
             factors.push(integer(*n));
             return true;
         }
-        // 3 quarters of an hour
-        let of = matches!(self.token(1).map(|t| &t.tok), Some(Tok::Word(w)) if w == "of");
+        // 3 quarters of an hour, 15 millionths
+        let of = match self.token(1).map(|t| &t.tok) {
+            Some(Tok::Word(w)) => w == "of",
+            None => w.trim().ends_with('s'),
+            _ => false,
+        };
         if let Some(n) = number_words::part(w.trim()).filter(|_| of) {
             self.at += 1;
             factors.push(divide(integer(1), integer(n)));
@@ -56,7 +61,7 @@ impl Parser<'_> {
         match number_words::scale(first).filter(|_| rest.is_empty()) {
             Some(n) => {
                 self.at += 1;
-                factors.push(integer(n));
+                factors.push(number(Rational::from_integer(n)));
                 true
             }
             None => false,

@@ -53,3 +53,8 @@ impl Reader<'_> {
         matches!(value, Value::Scalar(..)).then(|| Value::Sided(name, Box::new(value)))
     }
 }
+
+/// True for a side on which amounts are told without their minus sign: a loss of $20 is -$20.
+pub(super) fn is_negative(side: &str) -> bool {
+    matches!(side, "decrease" | "less" | "off" | "down" | "before")
+}

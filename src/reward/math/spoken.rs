@@ -1,7 +1,7 @@
 //! Notation said in words, as signs: `x is at least 4`, `log base 2 of 8`, `5 squared`.
 
 /// Words and the signs they stand for; of two that begin alike the longer stands first.
-const SIGNS: [(&str, &str); 64] = [
+const SIGNS: [(&str, &str); 70] = [
     ("is greater than or equal to", "\\ge"),
     ("greater than or equal to", "\\ge"),
     ("is less than or equal to", "\\le"),
@@ -30,6 +30,12 @@ const SIGNS: [(&str, &str); 64] = [
     ("square root of", "\\sqrt"),
     ("the cube root of", "\\sqrt[3]"),
     ("cube root of", "\\sqrt[3]"),
+    ("to the power", "^"),
+    ("twice", "2 *"),
+    ("thrice", "3 *"),
+    ("double", "2 *"),
+    ("triple", "3 *"),
+    ("half of", "1/2 *"),
     ("squared", "^2"),
     ("cubed", "^3"),
     ("multiplied by", "*"),

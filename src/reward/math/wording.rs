@@ -41,26 +41,7 @@ impl Reader<'_> {
             parts.push((e, measure));
             from = to;
         }
-        // All in one kind of unit, each smaller than the one before.
-        let kind = parts.first()?.1.0.iter().find_map(|first| {
-            let mut smaller: Option<Rational> = None;
-            let sizes: Option<Vec<Rational>> = parts
-                .iter()
-                .map(|(_, m)| {
-                    let fits = |r: &&Reading| {
-                        r.is_like(first) && r.zero.is_none() && smaller.as_ref().is_none_or(|s| *s > r.size)
-                    };
-                    let size = m.0.iter().find(fits)?.size.clone();
-                    smaller = Some(size.clone());
-                    Some(size)
-                })
-                .collect();
-            Some((first.in_si(), sizes?))
-        })?;
-        let (reading, sizes) = kind;
-        let terms =
-            parts.into_iter().zip(sizes).map(|((e, _), s)| Expr::Mul(vec![e, super::expr::number(s)])).collect();
-        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(Measure(vec![reading])))))
+        sum(parts)
     }
 
     /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
@@ -92,6 +73,9 @@ impl Reader<'_> {
             words.remove(0);
         }
         let list: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let Some(sum) = spoken_parts(&list) {
+            return Some(sum);
+        }
         if let [word] = list.as_slice()
             && article
             && let Some(n) = number_words::part(word)
@@ -105,8 +89,11 @@ impl Reader<'_> {
         }
         // A quarter of a mile.
         let share = list.first().and_then(|w| number_words::part(w)).filter(|_| article && list.get(1) == Some(&"of"));
-        let (value, used) = match share {
+        // A day, an hour and a half.
+        let unit_first = article && list.first().is_some_and(|w| unit::known(w) && number_words::scale(w).is_none());
+        let (mut value, used) = match share {
             Some(n) => (Rational::new(1.into(), n.into()), 1),
+            None if unit_first => (Rational::from_integer(1.into()), 0),
             None => number_words::read(&list)?,
         };
         // One out of four, one in four.
@@ -130,7 +117,17 @@ impl Reader<'_> {
             let part = super::expr::number;
             return Some(Value::Ratio(vec![part(value), part(of)]));
         }
-        let name = list[used..].join(" ");
+        let rest = match list.get(used..) {
+            // A year and a half.
+            Some(&[ref unit @ .., "and", "a" | "an" | "one", share])
+                if !unit.is_empty() && number_words::part(share).is_some() =>
+            {
+                value += Rational::new(1.into(), number_words::part(share)?.into());
+                unit
+            }
+            rest => rest.unwrap_or_default(),
+        };
+        let name = rest.join(" ");
         let name = ["of an ", "of a ", "of one ", "of ", "an ", "a "]
             .iter()
             .find_map(|p| name.strip_prefix(p))
@@ -138,4 +135,50 @@ impl Reader<'_> {
         let unit = if name.is_empty() { None } else { Some(measure::phrase(name)?) };
         Some(Value::Scalar(super::expr::number(value), unit))
     }
+}
+
+/// Amounts in words and their units, one behind the other: three hours and twenty minutes.
+fn spoken_parts(words: &[&str]) -> Option<Value> {
+    let mut parts: Vec<(Rational, Measure)> = Vec::new();
+    let mut at = 0;
+    while at < words.len() {
+        if words[at] == "and" && at > 0 {
+            at += 1;
+        }
+        let (value, used) = number_words::read(words.get(at..)?).filter(|(_, used)| *used > 0)?;
+        at += used;
+        // The unit goes on to the next number.
+        let next = (at..words.len()).find(|&n| {
+            n > at && number_words::read(&words[n..]).is_some_and(|(_, used)| used > 0) || words[n] == "and"
+        });
+        let end = next.unwrap_or(words.len());
+        parts.push((value, Measure(unit::readings(&words.get(at..end)?.join(" "))?)));
+        at = end;
+    }
+    if parts.len() < 2 {
+        return None;
+    }
+    let terms = parts.into_iter().map(|(n, m)| (super::expr::number(n), m)).collect();
+    sum(terms)
+}
+
+/// The sum of amounts in one kind of unit, each smaller than the one before.
+fn sum(parts: Vec<(Expr, Measure)>) -> Option<Value> {
+    let kind = parts.first()?.1.0.iter().find_map(|first| {
+        let mut smaller: Option<Rational> = None;
+        let sizes: Option<Vec<Rational>> = parts
+            .iter()
+            .map(|(_, m)| {
+                let fits =
+                    |r: &&Reading| r.is_like(first) && r.zero.is_none() && smaller.as_ref().is_none_or(|s| *s > r.size);
+                let size = m.0.iter().find(fits)?.size.clone();
+                smaller = Some(size.clone());
+                Some(size)
+            })
+            .collect();
+        Some((first.in_si(), sizes?))
+    })?;
+    let (reading, sizes) = kind;
+    let terms = parts.into_iter().zip(sizes).map(|((e, _), s)| Expr::Mul(vec![e, super::expr::number(s)])).collect();
+    Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(Measure(vec![reading])))))
 }

@@ -74,7 +74,7 @@ fn cyrillic(text: &str) -> bool {
 }
 
 /// A name without case, accents, hyphens and points.
-pub(super) fn folded(text: &str) -> String {
+pub(in crate::reward::math) fn folded(text: &str) -> String {
     let plain = |c: char| match c {
         '\u{e0}'..='\u{e5}' => 'a',
         '\u{e7}' => 'c',

@@ -15,7 +15,7 @@ mod si;
 pub(super) use agree::same;
 pub use dimension::Dimension;
 pub(super) use language::{english, is_dense};
-pub(super) use lookup::{is_sign, known, readings, singular};
+pub(super) use lookup::{folded, is_sign, known, readings, singular};
 pub(super) use money::{CURRENCIES, currency, money};
 
 use super::Rational;
