@@ -60,6 +60,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let (Some(model), Some(out)) = (&args.model, &args.out) else {
         return Err(Error::input("omr eval", "no --model or --out", "both"));
     };
+    if !model.is_dir() {
+        return Err(Error::input("--model", model.display().to_string(), "a model directory"));
+    }
     config.dtype = context.dtype(config.dtype);
     config.model = Some(model.clone());
     config.tasks = args.tasks.clone();

@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use rayon::prelude::*;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::signal;
 use crate::error::{Error, Result};
@@ -19,6 +20,15 @@ const BATCH_LINES: usize = 4096;
 const BATCH_BYTES: usize = 16 << 20;
 /// Blocks of lines read ahead.
 const AHEAD: usize = 8;
+
+/// A text, or a number as the text it is written as: labels are often numbers in other programs' files.
+pub(super) fn text<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<String, D::Error> {
+    match Value::deserialize(value)? {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        other => Err(D::Error::custom(format!("{other}, expected a string or a number"))),
+    }
+}
 
 /// A line of stdin.
 pub(super) struct Line<In> {

@@ -30,6 +30,7 @@ pub struct Args {
 #[derive(Deserialize)]
 struct Response {
     response: String,
+    #[serde(deserialize_with = "jsonl::text")]
     ground_truth: String,
     #[serde(default)]
     question: Option<String>,

@@ -32,7 +32,9 @@ pub struct Args {
 
 #[derive(Deserialize)]
 struct Pair {
+    #[serde(deserialize_with = "jsonl::text")]
     gold: String,
+    #[serde(deserialize_with = "jsonl::text")]
     answer: String,
 }
 

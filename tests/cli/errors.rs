@@ -36,6 +36,8 @@ fn a_path_that_is_a_folder_or_no_text_is_the_inputs_fault() {
     }
     let (code, text) = failure(&["sft", "/dev/null", "--out", out, "model=no/such/model", "datasets=x.parquet"]);
     assert!(code == 2 && text.contains("model: found no/such/model"), "{code}: {text}");
+    let (code, text) = failure(&["eval", "--model", "no/such/model", "--out", out]);
+    assert!(code == 2 && text.contains("--model: found no/such/model"), "{code}: {text}");
 }
 
 #[test]

@@ -24,6 +24,11 @@ fn verify_answers_line_by_line_in_order() {
     }
     let (_, one, _) = run(&["verify", "--gold", "-5", "--answer", "-5.0"], "");
     assert_eq!(parsed(&one)[0]["equal"], true);
+    // Labels that another program wrote as numbers.
+    let (code, out, err) =
+        run(&["verify", "--jsonl"], "{\"gold\":5,\"answer\":\"5.0\"}\n{\"gold\":null,\"answer\":1}\n");
+    assert!(code == 2 && parsed(&out)[0]["equal"] == true, "{out}");
+    assert!(err.contains("line 2") && err.contains("a string or a number"), "{err}");
     let (_, compat, _) = run(&["verify", "--gold", "1000", "--answer", "1e3", "--mode", "compat"], "");
     assert_eq!(parsed(&compat)[0]["equal"], false);
 }
