@@ -1,310 +1,351 @@
-//! How the published library reads a rewritten formula, and when two of its values are equal.
-
-use std::sync::LazyLock;
+//! When two values are equal, as the published library decides it: a value of an assignment, sets, relations one by
+//! one, names, numbers rounded to six places where one is a decimal, and else algebra.
 
 use num_bigint::BigInt;
-use regex::Regex;
 
-use crate::reward::math::{self, Expr, Rational, Steps, Unit, Value};
+use super::number::exact;
+use super::region;
+use super::sample::{agree, real_value, same_roots};
+use super::tree::{Operator, Sign, Tree, Value, integer, negative, sum};
+use crate::reward::math::{Rational, Steps};
 
-/// A value as the published library holds it.
-#[derive(Clone, Debug)]
-pub(super) struct Read {
-    /// What it says.
-    pub(super) value: Value,
-    /// The formula, which tells a relation from a set.
-    source: String,
-    /// The letters, when nothing else is in it.
-    symbol: Option<String>,
-}
-
-impl Read {
-    /// A value that is no formula.
-    pub(super) fn number(value: Value) -> Self {
-        Read { value, source: String::new(), symbol: None }
+/// Equality of two values; `None` where the published library raises.
+pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {
+    steps.spend(10)?;
+    let (mut g, mut a) = (truncated(gold), truncated(answer));
+    if a.is_equation() && !g.is_equation() {
+        a = a.last_side();
+    } else if g.is_assignment() && !a.is_equation() {
+        g = g.last_side();
     }
-
-    /// Values joined to a set.
-    pub(super) fn set(members: Vec<Value>) -> Self {
-        Read { value: Value::Set(members), source: String::new(), symbol: None }
+    if g.is_relation()
+        && a.is_set()
+        && let Some(set) = region::of_relation(&g, steps)
+    {
+        return Some(region::of_set(&a, steps).is_some_and(|r| region::same(&set, &r)));
     }
-}
-
-/// Reads a rewritten formula; `None` where the published grammar has no rule for it.
-pub(super) fn read(source: &str, steps: &Steps) -> Option<Read> {
-    if source.is_empty() || !known(source) {
+    // Nothing is compared with a division by zero.
+    if g == Value::Tree(Tree::Undefined) {
         return None;
     }
-    let symbol = symbol(source);
-    if symbol.is_some() && source.starts_with("\\text") || source == "\\varnothing" {
-        let value = Value::Text(source.to_owned());
-        return Some(Read { value, source: source.to_owned(), symbol: symbol.or(Some("varnothing".to_owned())) });
+    if g == a {
+        return Some(true);
     }
-    // Words before a formula are a factor of it, and some notation is read as letters.
-    let words = source.starts_with("\\text{") && !source.ends_with('}') && !source.contains('=');
-    if words || is_misread(source) {
-        let value = Value::Scalar(Expr::Var(source.to_owned()), None);
-        return Some(Read { value, source: source.to_owned(), symbol });
+    if g.is_relation() && a.is_relation() {
+        return relations(&g, &a, steps);
     }
-    let value = match plain(math::parse(&dialect(source), true, steps), source) {
-        Some(value) => value,
-        None if symbol.is_some() => Value::Text(source.to_owned()),
-        None => return None,
-    };
-    Some(Read { value, source: source.to_owned(), symbol })
+    let several = |v: &Value| v.is_set() || matches!(v, Value::Tuple(_));
+    if several(&g) || several(&a) {
+        return sets(&g, &a, steps);
+    }
+    let (Value::Tree(x), Value::Tree(y)) = (&g, &a) else { return Some(false) };
+    if matches!(x, Tree::Symbol(..)) || matches!(y, Tree::Symbol(..)) {
+        return Some(names(x, y));
+    }
+    Some(expressions(x, y, steps))
 }
 
-/// Notation that is read as something else than it says, the same for the same formula only.
-fn is_misread(source: &str) -> bool {
-    static SPACED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[0-9] +[0-9]").expect("a fixed pattern"));
-    source.contains("mod{") || source.contains("\\pmod") || source.contains("\\overline{") || SPACED.is_match(source)
-}
-
-/// Notation that the published grammar has no rule for.
-fn known(source: &str) -> bool {
-    const UNKNOWN: [&str; 10] = [
-        "\\begin{cases}",
-        "\\begin{align",
-        "\\bmod",
-        "\\langle",
-        "\\mid",
-        "\\boxed",
-        "\\\\sqrt",
-        "\\middle",
-        "0.\\overline",
-        "\\infinity",
-    ];
-    static SPACED: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"[0-9]\\[,;:][0-9]").expect("a fixed pattern"));
-    let signs =
-        |c: char| "`\u{221e}\u{221a}\u{b2}\u{b3}\u{b7}\u{2264}\u{2265}\u{bc}\u{bd}\u{be}\u{2153}\u{2154}".contains(c);
-    let mut depth = 0i32;
-    let mut nested_sign = false;
-    for (i, b) in source.bytes().enumerate() {
-        match b {
-            b'{' => depth += 1,
-            b'}' => depth -= 1,
-            b'\\' if depth > 0 && (source[i..].starts_with("\\pm") || source[i..].starts_with("\\mp")) => {
-                nested_sign = true
+/// Of a chain that begins with a name only the name and the last side are kept.
+fn truncated(v: &Value) -> Value {
+    match v {
+        Value::Chain(all) if v.is_assignment() => match (all.first(), all.last()) {
+            (Some(Value::Relation(_, name, _)), Some(Value::Relation(_, _, last))) => {
+                Value::Relation(Sign::Equal, name.clone(), last.clone())
             }
-            _ => {}
-        }
-    }
-    depth == 0
-        && !nested_sign
-        && !UNKNOWN.iter().any(|u| source.contains(u))
-        && !source.chars().any(signs)
-        && !source.ends_with('.')
-        && !SPACED.is_match(source)
-}
-
-/// The letters of a formula that is nothing but a word.
-fn symbol(source: &str) -> Option<String> {
-    let inner = source.strip_prefix("\\text{").and_then(|s| s.strip_suffix('}')).filter(|s| !s.contains(['{', '}']));
-    let text = match inner {
-        Some(text) => text,
-        None if source.chars().all(|c| c.is_ascii_alphabetic() || c == ' ') => source,
-        None => return None,
-    };
-    let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
-    letters.contains(char::is_alphabetic).then(|| letters.to_lowercase())
-}
-
-/// The formula in this program's language: indices of numbers are dropped, letters are lower case, `i` and a bare
-/// `pi` are letters as any other.
-fn dialect(source: &str) -> String {
-    static INDEX: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"([0-9])_(?:\{[^{}]*\}|[0-9]+)").expect("a fixed pattern"));
-    static POWER: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"([0-9])e([0-9])").expect("a fixed pattern"));
-    static PI: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(^|[^\\a-zA-Z])pi($|[^a-zA-Z])").expect("a fixed pattern"));
-    let t = INDEX.replace_all(source, "$1");
-    let t = POWER.replace_all(&t, r"$1 e \cdot $2");
-    let t = PI.replace_all(&t, "$1 p q$2");
-    let mut out = String::with_capacity(t.len());
-    let mut command = false;
-    for c in t.chars() {
-        command = c == '\\' || (command && c.is_ascii_alphabetic());
-        let kept = command || matches!(c, 'U' | 'T' | 'I' | 'E') || out.ends_with("mathbb{");
-        out.push(if kept { c } else { c.to_ascii_lowercase() });
-    }
-    out
-}
-
-/// The value with words behind it as factors, degree signs dropped, `i` a letter.
-fn plain(value: Value, source: &str) -> Option<Value> {
-    static NAMES: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^\([a-zA-Z](?:,\s*[a-zA-Z])+\)\s*=").expect("a fixed pattern"));
-    let letter = |e: &Expr| e.replace("i", &Expr::Var("imaginary".to_owned()));
-    let each = |items: Vec<Value>| items.into_iter().map(|v| plain(v, source)).collect::<Option<Vec<_>>>();
-    Some(match value {
-        Value::Text(_) | Value::Residue(..) | Value::Time(_) => return None,
-        Value::Scalar(e, unit) => match unit {
-            None | Some(Unit::Percent) => Value::Scalar(letter(&e), unit),
-            Some(Unit::Degree) if source.contains("circ") => Value::Scalar(e, None),
-            Some(unit) => Value::Scalar(Expr::Mul(vec![e, Expr::Var(format!("{unit:?}"))]), None),
+            _ => v.clone(),
         },
-        Value::Assignment(name, v) => Value::Assignment(name, Box::new(plain(*v, source)?)),
-        Value::List(items) if NAMES.is_match(source) => {
-            let values = items.into_iter().map(|v| if let Value::Assignment(_, x) = v { *x } else { v });
-            Value::Tuple(each(values.collect())?)
-        }
-        Value::List(items) => Value::Set(each(items)?),
-        Value::Set(items) => Value::Set(each(items)?),
-        Value::Tuple(items) => Value::Tuple(each(items)?),
-        Value::Equation(a, b) => Value::Equation(letter(&a), letter(&b)),
-        Value::Ratio(parts) => match parts.as_slice() {
-            [a, b] => {
-                Value::Scalar(Expr::Mul(vec![a.clone(), Expr::Pow(Box::new(b.clone()), Box::new(minus_one()))]), None)
-            }
-            _ => return None,
-        },
-        value => value,
-    })
-}
-
-fn minus_one() -> Expr {
-    Expr::Num { value: Rational::from_integer((-1).into()), decimals: None }
-}
-
-/// Directions of the relations in a formula, in the order of writing.
-fn relations(source: &str) -> Vec<char> {
-    let mut found = Vec::new();
-    for (i, c) in source.char_indices() {
-        match c {
-            '<' | '>' => found.push(c),
-            '\\' => {
-                let name: String = source[i + 1..].chars().take_while(char::is_ascii_alphabetic).collect();
-                match name.as_str() {
-                    "le" | "leq" | "lt" | "leqslant" => found.push('<'),
-                    "ge" | "geq" | "gt" | "geqslant" => found.push('>'),
-                    "ne" | "neq" => found.push('n'),
-                    _ => {}
-                }
-            }
-            _ => {}
-        }
-    }
-    found
-}
-
-/// Equality of two values: decimals are rounded to six places first, whatever their size.
-pub(super) fn equal(gold: &Read, answer: &Read, steps: &Steps) -> bool {
-    if let (Some(x), Some(y)) = (&gold.symbol, &answer.symbol)
-        && (gold.value_is_text() || answer.value_is_text() || x == y)
-    {
-        return x == y;
-    }
-    let (g, a) = (relations(&gold.source), relations(&answer.source));
-    // Relations are compared one by one as written; a range is a relation only on the side of the gold answer.
-    let listed = |r: &Read| r.source.contains(',');
-    if !g.is_empty() && a.is_empty() && listed(gold) {
-        return false;
-    }
-    if !a.is_empty() && (g.is_empty() || g.len() != a.len() || (g.len() > 1 && g != a && !listed(gold))) {
-        return false;
-    }
-    // Only the relation itself is compared, not what it can be rearranged to.
-    if !a.is_empty() && has_coefficient(&gold.source) != has_coefficient(&answer.source) {
-        return false;
-    }
-    // What stands right of the last equals sign counts, also where it is the name.
-    if let Value::Assignment(name, _) = &answer.value
-        && !gold.source.contains('=')
-        && answer.source.rsplit('=').next().is_some_and(|last| last.trim() == name)
-    {
-        return values(&gold.value, &Value::Scalar(Expr::Var(name.clone()), None), steps);
-    }
-    values(&gold.value, &answer.value, steps)
-}
-
-/// True when a digit stands right before a letter.
-fn has_coefficient(source: &str) -> bool {
-    source.as_bytes().windows(2).any(|w| w[0].is_ascii_digit() && w[1].is_ascii_alphabetic())
-}
-
-impl Read {
-    fn value_is_text(&self) -> bool {
-        matches!(self.value, Value::Text(_))
+        v => v.clone(),
     }
 }
 
-fn values(gold: &Value, answer: &Value, steps: &Steps) -> bool {
-    if let (Value::Scalar(a, u), Value::Scalar(b, v)) = (gold, answer)
-        && let (Some(x), Some(y)) = (a.exact(steps), b.exact(steps))
-    {
-        let hundred = Rational::from_integer(100.into());
-        let whole = is_atom(a) && is_atom(b) && x.is_integer() && y.is_integer();
-        return match (u.is_some(), v.is_some()) {
-            (true, false) => (whole && x == y) || numbers(a, &(&x / &hundred), b, &y),
-            (false, true) => (whole && x == y) || numbers(a, &x, b, &(&y / &hundred)),
-            _ => numbers(a, &x, b, &y),
-        };
+impl Value {
+    fn is_relation(&self) -> bool {
+        matches!(self, Value::Relation(..) | Value::Chain(_))
     }
-    if matches!(gold, Value::Text(_)) != matches!(answer, Value::Text(_)) {
-        return false;
-    }
-    // A set beside a tuple is taken in the order of writing.
-    let list = |v: &Value, other: &Value| match (v, other) {
-        (Value::Set(items), Value::Tuple(_)) => Value::List(items.clone()),
-        _ => v.clone(),
-    };
-    math::equal(&list(gold, answer), &list(answer, gold), steps).equal
-}
 
-/// Two rational numbers with the expressions they came from.
-fn numbers(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> bool {
-    // One decimal by itself: both are rounded.
-    if a.decimal().is_some() || b.decimal().is_some() {
-        return x == y || rounded(x) == rounded(y);
-    }
-    if !is_atom(a) && !is_atom(b) {
-        // A difference below the precision of the library's floats counts as none.
-        let difference = if x > y { x - y } else { y - x };
-        let tiny = Rational::new(1.into(), BigInt::from(1) << 52usize);
-        return difference < tiny;
-    }
-    // An exact number and a calculation with decimals: the library's floats leave a residue.
-    let (calculation, value) = if is_atom(a) { (b, x) } else { (a, y) };
-    if calculation.any(|e| e.decimal().is_some())
-        && let (Some(f), Some(g)) = (float(calculation), ratio(value))
-    {
-        return f == g;
-    }
-    x == y
-}
-
-/// A number by itself, with or without sign, or a fraction of such.
-fn is_atom(e: &Expr) -> bool {
-    match e {
-        Expr::Num { .. } => true,
-        Expr::Mul(factors) => match factors.as_slice() {
-            [Expr::Num { decimals: None, .. }, Expr::Pow(n, m)] => {
-                matches!(**n, Expr::Num { decimals: None, .. }) && **m == minus_one()
-            }
-            [Expr::Num { value, .. }, rest] => *value == Rational::from_integer((-1).into()) && is_atom(rest),
+    fn is_equation(&self) -> bool {
+        match self {
+            Value::Relation(sign, ..) => *sign == Sign::Equal,
+            Value::Chain(all) => all.iter().all(Value::is_equation),
             _ => false,
+        }
+    }
+
+    fn is_assignment(&self) -> bool {
+        let named = match self {
+            Value::Relation(_, left, _) => left.is_of_letters(),
+            Value::Chain(all) => matches!(all.first(), Some(Value::Relation(_, left, _)) if left.is_of_letters()),
+            _ => false,
+        };
+        named && self.is_equation()
+    }
+
+    fn last_side(self) -> Value {
+        match self {
+            Value::Relation(_, _, right) => *right,
+            Value::Chain(mut all) => match all.pop() {
+                Some(last) => last.last_side(),
+                None => Value::Chain(all),
+            },
+            v => v,
+        }
+    }
+}
+
+/// Relations: chains one by one as written, others by the difference of their sides or by their solutions.
+fn relations(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
+    if let (Value::Chain(x), Value::Chain(y)) = (g, a) {
+        for (p, q) in x.iter().zip(y) {
+            if !relations(p, q, steps)? {
+                return Some(false);
+            }
+        }
+        return if x.len() == y.len() { Some(true) } else { None };
+    }
+    let (Value::Relation(s, gl, gr), Value::Relation(t, al, ar)) = (g, a) else { return Some(false) };
+    let difference = |l: &Value, r: &Value| match (l, r) {
+        (Value::Tree(l), Value::Tree(r)) => Some(computed(sum(l.clone(), negative(r.clone())), steps)),
+        _ => None,
+    };
+    let same = |x: Option<Tree>, y: Option<Tree>| match (x, y) {
+        (Some(x), Some(y)) => equal(&Value::Tree(x), &Value::Tree(y), steps) == Some(true),
+        _ => false,
+    };
+    if s == t && same(difference(gl, gr), difference(al, ar)) {
+        return Some(true);
+    }
+    if s.inverse()? == *t && same(difference(gl, gr), difference(ar, al)) {
+        return Some(true);
+    }
+    if *s == Sign::Equal
+        && *t == Sign::Equal
+        && let (Some(x), Some(y)) = (difference(gl, gr), difference(al, ar))
+    {
+        // Solutions of one letter are compared as if they were of several, which fails.
+        let mut symbols = Vec::new();
+        x.symbols(&mut symbols);
+        return Some(symbols.len() > 1 && same_roots(&x, &y, steps));
+    }
+    Some(false)
+}
+
+/// A constant as a number, as the library's own subtraction has it.
+fn computed(t: Tree, steps: &Steps) -> Tree {
+    match exact(&t, steps) {
+        Some(x) if t.any(&|t| matches!(t, Tree::Float(_))) => Tree::Float(x),
+        Some(x) => Tree::Exact(x),
+        None => t,
+    }
+}
+
+/// Sets and tuples; anything else counts as the set of itself.
+fn sets(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
+    let wrapped = |v: &Value| match v {
+        v if v.is_set() || matches!(v, Value::Tuple(_)) => v.clone(),
+        v => Value::Set(vec![v.clone()]),
+    };
+    let (g, a) = (wrapped(g), wrapped(a));
+    if let (Value::Interval(x, p), Value::Interval(y, q)) = (&g, &a) {
+        let end = |i: usize| equal(&Value::Tree(x[i].clone()), &Value::Tree(y[i].clone()), steps);
+        return Some(p == q && end(0)? && end(1)?);
+    }
+    if g == a || swapped(&g, &a) {
+        return Some(true);
+    }
+    let combined = |v: &Value| matches!(v, Value::Combined(..) | Value::Named(_) | Value::Interval(..));
+    if g.is_set()
+        && a.is_set()
+        && (combined(&g) || combined(&a))
+        && let (Some(x), Some(y)) = (region::of_set(&g, steps), region::of_set(&a, steps))
+        && region::same(&x, &y)
+    {
+        return Some(true);
+    }
+    let pair = |v: &Value| match v {
+        Value::Interval(ends, [true, true]) => {
+            Some(Value::Tuple(ends.iter().map(|e| Value::Tree(e.clone())).collect()))
+        }
+        _ => None,
+    };
+    match (&g, &a) {
+        (Value::Set(_) | Value::Tuple(_), Value::Set(_) | Value::Tuple(_)) => members(&g, &a, steps),
+        (Value::Interval(..), Value::Set(y) | Value::Tuple(y)) if distinct(y).len() == 2 => match pair(&g) {
+            Some(g) => members(&g, &a, steps),
+            None => Some(false),
         },
+        (Value::Set(x) | Value::Tuple(x), Value::Interval(..)) if distinct(x).len() == 2 => match pair(&a) {
+            Some(a) => members(&g, &a, steps),
+            None => Some(false),
+        },
+        _ => Some(false),
+    }
+}
+
+/// Unions and intersections in the other order.
+fn swapped(g: &Value, a: &Value) -> bool {
+    match (g, a) {
+        (Value::Combined(s, x, y), Value::Combined(t, u, v)) if s == t && *s != '-' => x == v && y == u,
         _ => false,
     }
 }
 
-fn ratio(x: &Rational) -> Option<f64> {
-    let n: f64 = x.numer().to_string().parse().ok()?;
-    let d: f64 = x.denom().to_string().parse().ok()?;
-    Some(n / d)
+/// Members without those that are written the same.
+fn distinct(all: &[Value]) -> Vec<&Value> {
+    let mut kept: Vec<&Value> = Vec::new();
+    for v in all {
+        if !kept.contains(&v) {
+            kept.push(v);
+        }
+    }
+    kept
 }
 
-/// The value in double precision, in the order of writing.
-fn float(e: &Expr) -> Option<f64> {
-    match e {
-        Expr::Num { value, .. } => ratio(value),
-        Expr::Add(terms) => terms.iter().try_fold(0.0, |s, t| Some(s + float(t)?)),
-        Expr::Mul(factors) => factors.iter().try_fold(1.0, |p, f| Some(p * float(f)?)),
-        Expr::Pow(base, n) => Some(float(base)?.powf(float(n)?)),
+/// Members: in any order where gold is a set, in the order of writing where it is a tuple.
+fn members(g: &Value, a: &Value, steps: &Steps) -> Option<bool> {
+    let list = |v: &Value| match v {
+        Value::Set(all) => distinct(all).into_iter().cloned().collect(),
+        Value::Tuple(all) => all.clone(),
+        _ => Vec::new(),
+    };
+    let (x, y): (Vec<Value>, Vec<Value>) = (list(g), list(a));
+    if x.len() != y.len() {
+        return Some(false);
+    }
+    if let (Value::Tuple(_), Value::Set(written)) = (g, a) {
+        // Written twice, a member counts twice.
+        if written.len() != x.len() {
+            return None;
+        }
+    }
+    let mut left: Vec<&Value> = y.iter().collect();
+    for p in &x {
+        let found = if matches!(g, Value::Tuple(_)) {
+            equal(p, left.first()?, steps)?.then_some(0)
+        } else {
+            left.iter().position(|q| equal(p, q, steps) == Some(true))
+        };
+        match found {
+            Some(i) => left.remove(i),
+            None => return Some(false),
+        };
+    }
+    Some(true)
+}
+
+/// Names: letters side by side are the word they spell.
+fn names(x: &Tree, y: &Tree) -> bool {
+    let letter = |t: &Tree| match t {
+        Tree::Symbol(name, _) => Some(name.clone()),
+        Tree::Constant("e") => Some("e".to_owned()),
         _ => None,
+    };
+    let word = |t: &Tree| match t {
+        Tree::Mul(factors) => factors.iter().map(letter).collect::<Option<String>>(),
+        t => letter(t),
+    };
+    // A number in a text is a name as it is written.
+    let spelled = |number: &Tree, name: &Tree| match (number, name) {
+        (Tree::Exact(x), Tree::Symbol(name, _)) => x.to_string() == *name,
+        _ => false,
+    };
+    if spelled(x, y) || spelled(y, x) {
+        return true;
+    }
+    match (word(x), word(y)) {
+        (Some(a), Some(b)) => a.to_lowercase() == b.to_lowercase() && (a.len() > 1 || a == b),
+        _ => false,
     }
 }
 
+fn has_float(t: &Tree) -> bool {
+    t.any(&|t| matches!(t, Tree::Float(_)))
+}
+
+/// The number under a percent sign, or the number itself.
+fn atom(t: &Tree) -> Option<&Tree> {
+    match t {
+        Tree::Percent(inner) => inner.is_number().then_some(&**inner),
+        t => t.is_number().then_some(t),
+    }
+}
+
+/// Expressions by their numbers first, then by algebra.
+fn expressions(x: &Tree, y: &Tree, steps: &Steps) -> bool {
+    let (x, y) = (&region::folded(x), &region::folded(y));
+    if let (Tree::Matrix(p), Tree::Matrix(q)) = (x, y) {
+        let same_shape = p.len() == q.len() && p.iter().zip(q).all(|(r, s)| r.len() == s.len());
+        return same_shape && p.iter().flatten().zip(q.iter().flatten()).all(|(r, s)| expressions(r, s, steps));
+    }
+    if let (Tree::Bound(Operator::Primitive, body, var, _), e) | (e, Tree::Bound(Operator::Primitive, body, var, _)) =
+        (x, y)
+    {
+        // The library's primitive has no constant.
+        let terms = match e {
+            Tree::Add(terms) => terms.as_slice(),
+            e => std::slice::from_ref(e),
+        };
+        let derived =
+            Tree::Bound(Operator::Derivative, Box::new(e.clone()), var.clone(), Box::new([integer(0), integer(0)]));
+        return terms.iter().all(|t| t.any(&|t| *t == **var)) && agree(&derived, body, steps);
+    }
+    if matches!(x, Tree::Infinite(_)) || matches!(y, Tree::Infinite(_)) {
+        return x == y;
+    }
+    let (values, atoms) = ((exact(x, steps), exact(y, steps)), (atom(x), atom(y)));
+    let float = |t: Option<&Tree>| matches!(t, Some(Tree::Float(_)));
+    if float(atoms.0) || float(atoms.1) {
+        let whole = |t: &Tree, v: &Option<Rational>| !has_float(t) && v.as_ref().is_some_and(|v| v.is_integer());
+        // A whole number is not rounded to a decimal, and no decimal equals it by type: only their difference does.
+        if whole(x, &values.0) || whole(y, &values.1) {
+            return values.0.is_some() && values.0 == values.1;
+        }
+        return match values {
+            (Some(a), Some(b)) => a == b || rounded(&a) == rounded(&b),
+            _ => match (real_value(x, steps), real_value(y, steps)) {
+                (Some(a), Some(b)) => (a * 1e6).round() == (b * 1e6).round(),
+                _ => false,
+            },
+        };
+    }
+    if let (Some(a), Some(b)) = atoms
+        && let (Some(a), Some(b)) = (a.whole(), b.whole())
+        && a == b
+    {
+        return true;
+    }
+    match values {
+        (Some(a), Some(b)) if !has_float(x) && !has_float(y) => {
+            let tiny = Rational::new(1.into(), BigInt::from(1) << 50usize);
+            let difference = if a > b { &a - &b } else { &b - &a };
+            // A difference below the library's precision counts as none, unless one is a number by itself.
+            a == b || (atoms.0.is_none() && atoms.1.is_none() && difference < tiny)
+        }
+        (Some(a), Some(b)) => {
+            let (Some(f), Some(h)) = (real_value(x, steps), real_value(y, steps)) else { return a == b };
+            let free = atoms.0.is_none() && atoms.1.is_none();
+            // In decimals the residue of a calculation shows.
+            f == h || (free && (f - h).abs() < 2f64.powi(-50))
+        }
+        _ => agree(x, y, steps),
+    }
+}
+
+/// Six places of a decimal in double precision.
 fn rounded(x: &Rational) -> BigInt {
+    let double = x.numer().to_string().parse::<f64>().ok().zip(x.denom().to_string().parse::<f64>().ok());
+    let x = &double.and_then(|(n, d)| exactly(n / d)).unwrap_or_else(|| x.clone());
     (x * Rational::from_integer(BigInt::from(1_000_000))).round().to_integer()
+}
+
+/// The value of a number in double precision.
+fn exactly(x: f64) -> Option<Rational> {
+    let bits = x.to_bits();
+    let (exponent, fraction) = ((bits >> 52 & 0x7ff) as i32, bits & ((1 << 52) - 1));
+    if exponent == 0 || exponent == 0x7ff {
+        return None;
+    }
+    let mantissa = BigInt::from(fraction | 1 << 52);
+    let scale = Rational::from_integer(2.into()).pow(exponent - 1075);
+    let value = Rational::from_integer(mantissa) * scale;
+    Some(if x < 0.0 { -value } else { value })
 }

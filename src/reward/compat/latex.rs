@@ -24,8 +24,8 @@ macro_rules! patterns {
 }
 
 patterns! {
-    LEFT = r"\\m?left(\\\{|\{|\\\||\||\[|\(|\\lgroup|\\lbrace|\\lbrack|\\vert|\\lvert|\\lceil|\\lfloor|\\langle)";
-    RIGHT = r"\\m?right(\\\}|\}|\\\||\||\]|\)|\\rgroup|\\rbrace|\\rbrack|\\vert|\\rvert|\\rceil|\\rfloor|\\rangle)";
+    LEFT = r"\\m?left(\\\{|\{|\\\||\||\[|\(|\\lgroup|\\lbrace|\\lbrack|\\vert|\\lvert|\\lceil|\\lfloor|\\langle|\\llcorner|\\ulcorner)";
+    RIGHT = r"\\m?right(\\\}|\}|\\\||\||\]|\)|\\rgroup|\\rbrace|\\rbrack|\\vert|\\rvert|\\rceil|\\rfloor|\\rangle|\\lrcorner|\\urcorner)";
     PERMUTATION = r"\(([a-zA-Z0-9+\-*/\\ ]+?)\)_\{([a-zA-Z0-9+\-*/\\ ]+?)\}";
     REMOVED = r"\\mathrm\{th\}|\\!\s*|\\text\s*\{\s*\}|\\\$|\$|\\displaystyle";
     UPRIGHT = r"\\(?:math(?:rm|it|bf)|text(?:normal|bf|it|rm))";
@@ -131,6 +131,42 @@ fn joints(text: &str) -> String {
     out
 }
 
+/// A root takes the character behind it, where no bracket stands there.
+fn first_argument(text: &str) -> String {
+    let mut parts = text.split("\\sqrt");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let part = part.trim_start_matches(python::is_space);
+        out.push_str("\\sqrt");
+        match part.chars().next() {
+            Some(c) if c != '{' && c != '[' => {
+                out.push_str(&format!("{{{c}}}{}", &part[c.len_utf8()..]));
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
+
+/// A fraction takes the two characters behind it; `None` where there are not as many.
+fn two_arguments(text: &str) -> Option<String> {
+    let mut parts = text.split("\\frac");
+    let mut out = parts.next()?.to_owned();
+    for part in parts {
+        let part = part.trim_start_matches(python::is_space);
+        out.push_str("\\frac");
+        if part.starts_with('{') {
+            out.push_str(part);
+            continue;
+        }
+        let mut chars = part.chars();
+        let (a, b) = (chars.next()?, chars.next()?);
+        let rest = chars.as_str();
+        out.push_str(&if b == '{' { format!("{{{a}}}{b}{rest}") } else { format!("{{{a}}}{{{b}}}{rest}") });
+    }
+    Some(out)
+}
+
 /// The formula as it is read, and compared where it cannot be read.
 pub(super) fn normal(text: &str, last_box: bool) -> String {
     let mut t = boxes(text, !last_box);
@@ -139,6 +175,7 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
         std::borrow::Cow::Owned(new) => new,
     };
     t = t.replace("\\mathrm{T}", "T").replace("\\mathrm{d}", "d").replace("{\\rm d}", "d");
+    t = t.replace("\\left[\\begin{matrix}", "\\begin{bmatrix}").replace("\\end{matrix}\\right]", "\\end{bmatrix}");
     t = replace(t, &LEFT, "$1");
     t = replace(t, &RIGHT, "$1");
     t = replace(t, &PERMUTATION, r"\frac{($1)!}{(($1)-($2))!}");
@@ -201,6 +238,8 @@ pub(super) fn normal(text: &str, last_box: bool) -> String {
     ] {
         t = replace(t, pattern, by);
     }
+    t = first_argument(&t.replace(" sqrt", "\\sqrt"));
+    t = two_arguments(&t).unwrap_or(t);
     t = replace(t, &SLASH, r"\frac{$1}{$2}");
     python::strip(&t).to_owned()
 }

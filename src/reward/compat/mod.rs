@@ -1,23 +1,33 @@
 //! Equality as the published scorer's math library has it: where it looks for an answer in a text, how it rewrites
-//! a formula before it reads it, and how it rounds. Its flaws are kept, so that published figures can be reproduced:
-//! units are cut off and never compared, `1e3` is 1, LaTeX outside marks is not read, small numbers are rounded to
-//! six places, and a number is taken from anywhere in the text when a formula cannot be read.
+//! a formula before it reads it, its grammar, and how it rounds. Its flaws are kept, so that published figures can be
+//! reproduced: units are cut off and never compared, `1e3` is 1, LaTeX outside marks is not read, small numbers are
+//! rounded to six places, `2 3` is a mixed number, and a number is taken from anywhere in the text when a formula
+//! cannot be read.
 
+mod complex;
 mod find;
+mod functions;
 mod grade;
+mod grammar;
 mod latex;
+mod lex;
+mod number;
+mod plain;
+mod region;
+mod sample;
+mod signs;
+mod terms;
+mod tree;
 
-use num_bigint::BigInt;
-
-use super::math::{self, BUDGET, Expr, Rational, Steps, Unit, Value};
+use super::math::{BUDGET, Steps};
 use super::verify::Verdict;
 use find::{Finder, Found};
-use grade::Read;
+use tree::{Tree, Value};
 
-/// What was read: an expression, and the text it may be compared by.
+/// What was read: a value, and the text it may be compared by.
 #[derive(Default)]
 struct Parsed {
-    value: Option<Read>,
+    value: Option<Value>,
     text: Option<String>,
 }
 
@@ -35,7 +45,7 @@ fn compare(gold: &Parsed, answer: &Parsed, steps: &Steps) -> (bool, &'static str
         return (false, "nothing to compare");
     }
     if let (Some(x), Some(y)) = (&gold.value, &answer.value)
-        && grade::equal(x, y, steps)
+        && grade::equal(x, y, steps) == Some(true)
     {
         return (true, "equal values");
     }
@@ -49,8 +59,14 @@ fn parse(text: &str, steps: &Steps) -> Parsed {
     for rank in find::RANKS {
         for (_, _, found) in finder.matches(rank) {
             let read = match found {
-                Found::Number(integer, decimals, percent) => number(integer, decimals, percent),
-                Found::Arithmetic(source) => Parsed { value: arithmetic(source, steps), text: Some(source.to_owned()) },
+                Found::Number(whole, decimals, percent) => {
+                    let (value, text) = plain::number(whole, decimals, percent);
+                    Parsed { value: value.map(Value::Tree), text: Some(text) }
+                }
+                Found::Arithmetic(source) => {
+                    let value = plain::arithmetic(source, steps);
+                    Parsed { value: value.map(Value::Tree), text: Some(source.to_owned()) }
+                }
                 Found::Boxed(content) => formula(content, false, true, steps),
                 Found::Formulas(list) => joined(&list, steps),
             };
@@ -71,66 +87,24 @@ fn joined(list: &[(&str, bool)], steps: &Steps) -> Parsed {
         let mut members = Vec::new();
         let mut texts = Vec::new();
         for p in parts {
-            match p.value.map(|r| r.value) {
-                Some(Value::Set(items) | Value::List(items)) => members.extend(items),
+            match p.value {
+                Some(Value::Set(items)) if !items.is_empty() => members.extend(items),
                 Some(v) => members.push(v),
                 None => {}
             }
             texts.extend(p.text);
         }
-        return Parsed { value: Some(Read::set(members)), text: Some(texts.join(" and ")) };
+        return Parsed { value: Some(Value::Set(members)), text: Some(texts.join(" and ")) };
     }
     parts.swap_remove(0)
 }
 
 fn formula(content: &str, percent: bool, last_box: bool, steps: &Steps) -> Parsed {
     let source = latex::normal(content, last_box);
-    let mut value = grade::read(&source, steps);
-    if let Some(Read { value: Value::Scalar(_, unit @ None), .. }) = &mut value
-        && percent
-    {
-        *unit = Some(Unit::Percent);
-    }
-    Parsed { value, text: Some(source) }
-}
-
-/// A number in plain text: groups lose their separators, a decimal comma becomes a point.
-fn number(integer: &str, decimals: &str, percent: bool) -> Parsed {
-    let digits: String = integer.chars().filter(|c| !matches!(c, ',' | ' ')).collect();
-    let digits = digits.trim_start_matches('0');
-    let digits = if digits.is_empty() { "0" } else { digits };
-    let decimals = decimals.replace(',', ".");
-    let text = format!("{digits}{decimals}");
-    let value = rational(digits, decimals.trim_start_matches('.')).map(|value| {
-        // Rounded to six places where it meets anything else.
-        let decimals = (!decimals.is_empty()).then_some(6);
-        Read::number(Value::Scalar(Expr::Num { value, decimals }, percent.then_some(Unit::Percent)))
+    let value = grammar::read(&source, steps).and_then(|v| match v {
+        Value::Tree(t) if percent => Some(Value::Tree(Tree::Percent(Box::new(t)))),
+        Value::Relation(..) | Value::Chain(_) if percent => None,
+        v => Some(v),
     });
-    Parsed { value, text: Some(text) }
-}
-
-fn rational(digits: &str, fraction: &str) -> Option<Rational> {
-    const MAX_DIGITS: usize = 1_000;
-    if digits.len() + fraction.len() > MAX_DIGITS {
-        return None;
-    }
-    let value = format!("{digits}{fraction}").parse::<BigInt>().ok()?;
-    Some(Rational::new(value, BigInt::from(10).pow(fraction.len() as u32)))
-}
-
-/// Plain arithmetic, where it is arithmetic: no two numbers side by side, no point or sign at its end.
-fn arithmetic(source: &str, steps: &Steps) -> Option<Read> {
-    let numeric = |c: char| c.is_ascii_digit() || c == '.';
-    let words: Vec<&str> = source.split_whitespace().collect();
-    let side_by_side = words.windows(2).any(|w| w[0].ends_with(numeric) && w[1].starts_with(numeric));
-    let cut_off = source.strip_suffix('.').is_some_and(|s| !s.ends_with(|c: char| c.is_ascii_digit()));
-    if cut_off || side_by_side || source.contains(['\u{d7}', '\u{f7}']) || source.contains(")(") {
-        return None;
-    }
-    // A full stop behind a number makes it a decimal.
-    let stop = if source.ends_with('.') { "0" } else { "" };
-    match math::parse(&format!("{source}{stop}").replace('^', "**"), false, steps) {
-        Value::Scalar(e, None) => Some(Read::number(Value::Scalar(e, None))),
-        _ => None,
-    }
+    Parsed { value, text: Some(source) }
 }
