@@ -1,5 +1,6 @@
 //! The verifier and the scorer: what they must accept and refuse, and that no text breaks them.
 
+mod compat;
 mod formula;
 mod fuzz;
 mod judge;

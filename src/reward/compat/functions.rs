@@ -153,6 +153,9 @@ impl Reader<'_> {
 
     /// `f(x)`: a letter before one atom in brackets, or before several arguments.
     fn applied(&self, at: usize, depth: usize) -> Term {
+        if !self.calls(at + 1) {
+            return None;
+        }
         let mut from = at + 1;
         let mut index = None;
         if let Some((text, end)) = self.subscript(from, depth) {
@@ -210,6 +213,40 @@ impl Reader<'_> {
         }
         let call = Tree::Apply(name, arguments);
         Some((exponent.into_iter().fold(call, power), end))
+    }
+
+    /// True when a bracket with one atom or several parts stands behind a name, its index and exponent: looked up
+    /// first, so that nothing is read twice.
+    fn calls(&self, at: usize) -> bool {
+        let mut at = at;
+        for _ in 0..2 {
+            if self.is(at, "_") || self.is(at, "^") {
+                at = if self.is(at + 1, "{") { self.closes[at + 1].map_or(at, |c| c + 1) } else { at + 2 };
+            }
+        }
+        let open = at + usize::from(self.is(at, "{"));
+        if !self.is(open, "(") && !self.is(open, "[") {
+            return false;
+        }
+        let Some(close) = self.closes[open] else { return false };
+        if self.steps.spend((close - open) as u64 / 4).is_none() {
+            return false;
+        }
+        let (mut level, mut atom) = (0, true);
+        for i in open + 1..close {
+            match self.kind(i) {
+                Some(Kind::Open) => level += 1,
+                Some(Kind::Close) => level -= 1,
+                Some(Kind::Sign) if level == 0 => match self.text(i) {
+                    "," => return true,
+                    // An atom has no sign of an operation outside braces.
+                    "+" | "-" | "*" | "/" | ":" => atom = false,
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        atom
     }
 
     /// A sum or a product over a range.

@@ -315,7 +315,10 @@ impl Reader<'_> {
             return self.is(end, ")").then_some((inner, end + 1));
         };
         let (mut left, mut at) = self.combined(at, level + 1, depth)?;
-        while self.is(at, sign) {
+        for _ in 0..super::terms::MAX_DEPTH {
+            if !self.is(at, sign) {
+                break;
+            }
             let (right, end) = self.combined(at + 1, level + 1, depth)?;
             let set = |v: Value| match v {
                 Value::Tuple(items) if *name != '-' => Value::Set(items),

@@ -1,11 +1,11 @@
 //! Numbers and arithmetic outside formulas, as Python reads them.
 
 use super::number;
-use super::tree::{Tree, integer, negative, power};
+use super::tree::{Tree, integer, negative, power, product, sum};
 use crate::reward::math::Steps;
 
 /// Deepest nesting of brackets.
-const MAX_DEPTH: usize = 60;
+const MAX_DEPTH: usize = 30;
 
 /// A number in plain text: groups lose their separators, a decimal comma becomes a point. With its text.
 pub(super) fn number(whole: &str, decimals: &str, percent: bool) -> (Option<Tree>, String) {
@@ -57,7 +57,7 @@ impl Parser<'_> {
                 return Some(left);
             };
             let right = self.product(depth)?;
-            left = Tree::Add(vec![left, if minus { Tree::Mul(vec![integer(-1), right]) } else { right }]);
+            left = sum(left, if minus { product(integer(-1), right) } else { right });
         }
     }
 
@@ -66,9 +66,9 @@ impl Parser<'_> {
         loop {
             // A power is read by what it raises.
             if self.take("/") {
-                left = Tree::Mul(vec![left, power(self.signed(depth)?, integer(-1))]);
+                left = product(left, power(self.signed(depth)?, integer(-1)));
             } else if self.take("*") {
-                left = Tree::Mul(vec![left, self.signed(depth)?]);
+                left = product(left, self.signed(depth)?);
             } else {
                 return Some(left);
             }

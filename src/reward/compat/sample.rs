@@ -144,8 +144,12 @@ fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Op
     let mut partial = Vec::new();
     for round in 0..7 {
         while k < 16 << round {
-            let term = f(low.add(real(f64::from(k))))?;
-            total = if add { total.add(term) } else { total.mul(term) };
+            match f(low.add(real(f64::from(k)))) {
+                Some(term) => total = if add { total.add(term) } else { total.mul(term) },
+                // Beyond double precision late terms are too small to count.
+                None if k >= 64 => {}
+                None => return None,
+            }
             k += 1;
         }
         partial.push(total);

@@ -8,8 +8,9 @@ use super::number;
 use super::tree::{Operator, Tree, beside, integer, negative, power, product, quotient, sum};
 use crate::reward::math::Steps;
 
-/// Deepest nesting.
-pub(super) const MAX_DEPTH: usize = 60;
+/// Deepest nesting, and most powers of powers: what is deeper the published library's own recursion does not reach
+/// either.
+pub(super) const MAX_DEPTH: usize = 30;
 
 /// An expression and where it ends.
 pub(super) type Term = Option<(Tree, usize)>;
@@ -155,7 +156,7 @@ impl<'a> Reader<'a> {
             return Some((Piece::Derive(var), end));
         }
         let (mut base, mut at) = self.raised(at, c)?;
-        loop {
+        for _ in 0..MAX_DEPTH {
             if self.is(at, "!") {
                 base = Tree::Call("factorial", vec![base]);
             } else if self.is(at, "^T") {
@@ -170,7 +171,10 @@ impl<'a> Reader<'a> {
 
     fn raised(&self, at: usize, c: Context) -> Term {
         let (mut base, mut at) = self.component(at, c)?;
-        while self.is(at, "^") {
+        for _ in 0..MAX_DEPTH {
+            if !self.is(at, "^") {
+                break;
+            }
             let Some((exponent, end)) = self.script(at + 1, c.depth) else { break };
             base = power(base, exponent);
             at = self.subscript(end, c.depth).map_or(end, |(_, e)| e);

@@ -120,24 +120,26 @@ pub(super) fn power(a: Tree, b: Tree) -> Tree {
 
 /// A sum; sums in it become part of it.
 pub(super) fn sum(a: Tree, b: Tree) -> Tree {
-    let mut all = Vec::new();
-    for t in [a, b] {
-        match t {
-            Tree::Add(terms) => all.extend(terms),
-            t => all.push(t),
-        }
+    let mut all = match a {
+        Tree::Add(terms) => terms,
+        a => vec![a],
+    };
+    match b {
+        Tree::Add(terms) => all.extend(terms),
+        b => all.push(b),
     }
     Tree::Add(all)
 }
 
 /// A product; products in it become part of it.
 pub(super) fn product(a: Tree, b: Tree) -> Tree {
-    let mut all = Vec::new();
-    for t in [a, b] {
-        match t {
-            Tree::Mul(factors) => all.extend(factors),
-            t => all.push(t),
-        }
+    let mut all = match a {
+        Tree::Mul(factors) => factors,
+        a => vec![a],
+    };
+    match b {
+        Tree::Mul(factors) => all.extend(factors),
+        b => all.push(b),
     }
     Tree::Mul(all)
 }
@@ -157,7 +159,7 @@ pub(super) fn quotient(a: Tree, b: Tree) -> Tree {
     if let (Some(x), Some(y)) = (a.whole(), b.whole()) {
         return if *y == BigInt::from(0) { Tree::Undefined } else { Tree::Exact(Rational::new(x.clone(), y.clone())) };
     }
-    Tree::Mul(vec![a, power(b, integer(-1))])
+    product(a, power(b, integer(-1)))
 }
 
 /// Factors side by side: a whole number before a positive fraction is a mixed number, also where both are whole.
