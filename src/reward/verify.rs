@@ -198,6 +198,13 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if comparison.equal {
         return (true, comparison.why);
     }
+    // Amounts are told by the case of their signs: 5 mW and 5 MW.
+    if measured(&gold_value).is_some() && measured(&answer_value).is_some() {
+        return match other_readings(gold, &gold_value, answer, &answer_value, steps) {
+            Some(why) => (true, why),
+            None => (false, comparison.why),
+        };
+    }
     // Words that happen to read as mathematics: "No", "red".
     let wordy = is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value);
     if wordy && words::key(gold) == words::key(answer) {
@@ -302,6 +309,9 @@ fn other_readings(
     if amounts(gold, gold_value, answer, answer_value, steps) {
         return Some("equal amounts");
     }
+    if restated(gold, answer, steps) {
+        return Some("equal, said another way");
+    }
     if let Some(text) = european(answer)
         && math::equal(gold_value, &math::parse(&text, true, steps), steps).equal
     {
@@ -325,18 +335,29 @@ fn days(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value) -> b
     known && a.iter().any(|x| b.contains(x))
 }
 
+/// The two in the ways in which quantities are said.
+fn restated(gold: &str, answer: &str, steps: &Steps) -> bool {
+    let all = |text: &str| [vec![text.to_owned()], math::restated(text)].concat();
+    let (golds, answers) = (all(gold), all(answer));
+    golds.iter().enumerate().any(|(i, a)| {
+        let rest = answers.iter().skip(usize::from(i == 0));
+        let value = math::parse(a, true, steps);
+        rest.into_iter().any(|b| a == b || math::equal(&value, &math::parse(b, true, steps), steps).equal)
+    })
+}
+
+/// A number with its unit; what it is called does not count.
+fn measured(value: &Value) -> Option<&Value> {
+    match value {
+        // A letter before the unit may be one of its factors.
+        Value::Scalar(e, Some(Unit::Measure(_) | Unit::Percent | Unit::Degree)) if !e.has_variables() => Some(value),
+        Value::Assignment(_, v) => measured(v),
+        _ => None,
+    }
+}
+
 /// Amounts whose units read as letters: `15 N m` and `15 J`.
 fn amounts(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value, steps: &Steps) -> bool {
-    fn measured(value: &Value) -> Option<&Value> {
-        match value {
-            // A letter before the unit may be one of its factors.
-            Value::Scalar(e, Some(Unit::Measure(_) | Unit::Percent | Unit::Degree)) if !e.has_variables() => {
-                Some(value)
-            }
-            Value::Assignment(_, v) => measured(v),
-            _ => None,
-        }
-    }
     let read = |text: &str, value: &Value| measured(value).cloned().or_else(|| math::amount(text, steps));
     match (measured(gold_value), measured(answer_value)) {
         (Some(_), Some(_)) => false,

@@ -1,0 +1,434 @@
+//! Quantities said another way, as notation: `a one-in-six chance`, `1011 base 2`, `40 below zero`, `3 for $1.50`.
+//!
+//! Each rule keeps the value. They are tried where the texts as they stand are not equal.
+
+use super::{Rational, foreign, number_words, text, unit};
+
+/// Longest text that is restated.
+const MAX: usize = 120;
+
+/// The text said in other ways; without the text itself.
+pub fn restated(text: &str) -> Vec<String> {
+    if text.len() > MAX || text.is_empty() {
+        return Vec::new();
+    }
+    let lower = text.to_lowercase();
+    let mut out: Vec<String> = [
+        based(text),
+        named_base(text),
+        roman(text),
+        chinese(text),
+        foreign::number(text).map(|n| n.to_string()),
+        weekday(&lower),
+        chance(&lower),
+        price(text),
+        below(text),
+        mixed(&lower),
+        one(&lower),
+        scale(&lower),
+        century(text),
+        now(text),
+        number_words::digits(text),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|t| t != text)
+    .collect();
+    out.dedup();
+    out
+}
+
+fn whole(word: &str) -> Option<i64> {
+    let words: Vec<&str> = word.split([' ', '-']).filter(|w| !w.is_empty()).collect();
+    let read = || number_words::read(&words).filter(|r| r.1 == words.len() && r.0.is_integer());
+    word.trim().parse().ok().or_else(|| i64::try_from(read()?.0.numer()).ok())
+}
+
+fn shown(n: &Rational) -> String {
+    if n.is_integer() { n.to_string() } else { format!("({n})") }
+}
+
+fn is_digits(text: &str, base: u32) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_digit(base))
+}
+
+/// `1011 base 2`, `FF in hexadecimal`, `69 in base ten`.
+fn based(text: &str) -> Option<String> {
+    let plain = text.replace("\\text", "").replace("\\mathrm", "").replace(['{', '}'], "");
+    let lower = plain.to_lowercase();
+    let at = lower.find(" base").or_else(|| lower.find(" in ")).or_else(|| lower.find(" hex"))?;
+    let (digits, rest) = (plain[..at].trim(), lower[at..].trim());
+    let rest = rest.trim_start_matches("in ").trim_start_matches("the ").trim_start_matches("(").trim_end_matches(')');
+    base(rest.trim()).and_then(|b| written(digits.trim_end_matches(" in"), b))
+}
+
+/// The base that words name.
+fn base(words: &str) -> Option<u32> {
+    let words = words.trim_end_matches(" notation").trim_end_matches(" system").trim();
+    Some(match words {
+        "binary" => 2,
+        "ternary" => 3,
+        "octal" => 8,
+        "decimal" => 10,
+        "hex" | "hexadecimal" => 16,
+        words => words.strip_prefix("base").and_then(|n| whole(n.trim().trim_start_matches('-')))? as u32,
+    })
+    .filter(|b| (2..=36).contains(b))
+}
+
+fn written(digits: &str, base: u32) -> Option<String> {
+    let digits = digits.trim().trim_matches(['(', ')', '#']).trim_start_matches("0x").replace(' ', "");
+    is_digits(&digits, base).then(|| if base == 10 { digits } else { in_ten(&digits, base) })?.into()
+}
+
+/// The digits of a base with the base as an index.
+fn in_ten(digits: &str, base: u32) -> String {
+    match u64::from_str_radix(digits, base) {
+        // An index behind letters is read as one of a name.
+        Ok(n) if digits.starts_with(|c: char| c.is_alphabetic()) => n.to_string(),
+        _ => format!("{digits}_{{{base}}}"),
+    }
+}
+
+/// `binary 1011`, `0b1011`, `BEEF_{16}`, `1011b`, `#FF`.
+fn named_base(text: &str) -> Option<String> {
+    if let Some((name, digits)) = text.split_once(' ')
+        && let Some(b) = base(&name.to_lowercase())
+    {
+        return written(digits, b);
+    }
+    let plain = text.replace("\\text", "").replace("\\mathrm", "").replace("\\mathtt", "");
+    if let Some((digits, index)) = plain.split_once('_') {
+        let b = index.trim_matches(['{', '}', ' ']).parse().ok().filter(|b| (2..=36).contains(b))?;
+        let digits = digits.trim_matches(['{', '}', '(', ')', ' ']);
+        return (digits.contains(|c: char| c.is_alphabetic()) && is_digits(digits, b))
+            .then(|| u64::from_str_radix(digits, b).ok().map(|n| n.to_string()))?;
+    }
+    let binary = plain.strip_suffix(['b', 'B'])?;
+    (binary.len() > 2).then(|| written(binary, 2))?
+}
+
+/// Roman numerals behind a name, and ordinals in words: Louis XVI and Louis the Sixteenth as `Louis 16`.
+fn roman(text: &str) -> Option<String> {
+    const SIGNS: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
+    let single = |t: &str| {
+        let mut chars = t.chars();
+        let c = chars.next().filter(|_| chars.as_str().is_empty())? as u32;
+        let at = c.checked_sub(0x2160).filter(|n| *n < 12).or_else(|| c.checked_sub(0x2170).filter(|n| *n < 12))?;
+        SIGNS.get(at as usize).map(|_| at + 1)
+    };
+    if let Some(n) = single(text.trim()) {
+        return Some(n.to_string());
+    }
+    let words: Vec<&str> = text.split(' ').collect();
+    let (last, head) = words.split_last()?;
+    let value = |t: &str| {
+        let upper = t.to_uppercase();
+        text::roman(&upper).or_else(|| SIGNS.iter().position(|s| *s == upper).map(|n| n as u32 + 1))
+    };
+    if head.is_empty() {
+        // Small letters: viii.
+        let known = last.len() > 1 && last.chars().all(|c| "ivxlc".contains(c));
+        return known.then(|| value(last).map(|n| n.to_string()))?;
+    }
+    let name = head.join(" ");
+    let capital = name.chars().next().is_some_and(char::is_uppercase);
+    let label =
+        ["chapter", "volume", "part", "book", "act", "scene", "section", "unit", "page", "figure", "case", "type"]
+            .contains(&name.to_lowercase().as_str());
+    if !capital && !label {
+        return None;
+    }
+    let name = if label { name.to_lowercase() } else { name };
+    if let Some(n) = value(last).filter(|_| label || last.chars().all(char::is_uppercase)) {
+        return Some(format!("{name} {n}"));
+    }
+    if label && let Some(n) = whole(last) {
+        return Some(format!("{name} {n}"));
+    }
+    let (name, the) = name.rsplit_once(' ')?;
+    (the == "the").then(|| number_words::ordinal(&last.to_lowercase()).map(|n| format!("{name} {n}")))?
+}
+
+/// Chinese numerals, shares and times of day, with the unit behind them.
+fn chinese(text: &str) -> Option<String> {
+    const HALVES: [(&str, &str); 12] = [
+        ("\u{4e0a}\u{5348}", "am"),
+        ("\u{65e9}\u{4e0a}", "am"),
+        ("\u{51cc}\u{6668}", "am"),
+        ("\u{5348}\u{524d}", "am"),
+        ("\u{c624}\u{c804}", "am"),
+        ("\u{4e2d}\u{5348}", "pm"),
+        ("\u{4e0b}\u{5348}", "pm"),
+        ("\u{665a}\u{4e0a}", "pm"),
+        ("\u{508d}\u{665a}", "pm"),
+        ("\u{5348}\u{5f8c}", "pm"),
+        ("\u{c624}\u{d6c4}", "pm"),
+        ("", ""),
+    ];
+    if text.is_ascii() {
+        return None;
+    }
+    let text = text.trim();
+    let amount = |t: &str| {
+        let t = t.trim();
+        let read = foreign::chinese(t).filter(|(_, rest)| rest.is_empty()).map(|(n, _)| n);
+        read.or_else(|| t.parse::<i64>().ok().map(|n| Rational::from_integer(n.into())))
+    };
+    // A time of day.
+    let (half, clock) = HALVES.iter().find_map(|(h, mark)| Some((*mark, text.strip_prefix(h)?)))?;
+    let hour = clock.split_once(['\u{70b9}', '\u{9ede}', '\u{65f6}', '\u{6642}', '\u{c2dc}']);
+    if let Some((hour, rest)) = hour
+        && let Some(h) = amount(hour)
+    {
+        let rest = rest.trim().trim_end_matches(['\u{5206}', '\u{949f}', '\u{6574}', '\u{9418}', '\u{bd84}']).trim();
+        let minutes = match rest {
+            "" => Some(Rational::from_integer(0.into())),
+            "\u{534a}" => Some(Rational::from_integer(30.into())),
+            "\u{4e00}\u{523b}" => Some(Rational::from_integer(15.into())),
+            "\u{4e09}\u{523b}" => Some(Rational::from_integer(45.into())),
+            rest => amount(rest),
+        };
+        if let Some(m) = minutes.filter(Rational::is_integer) {
+            return Some(format!("{h}:{:0>2} {half}", m.to_string()).trim().to_owned());
+        }
+    }
+    // Shares.
+    const OF: &str = "\u{5206}\u{4e4b}";
+    if let Some((under, over)) = text.split_once(OF) {
+        let over = amount(over)?;
+        return Some(if under == "\u{767e}" {
+            format!("{}%", shown(&over))
+        } else {
+            format!("{}/{}", shown(&over), shown(&amount(under)?))
+        });
+    }
+    let (sign, text) = text.strip_prefix(['\u{8d1f}', '\u{8ca0}']).map_or(("", text), |t| ("-", t));
+    let (n, rest) = foreign::chinese(text)?;
+    (rest.is_empty() || unit::english(rest).is_some()).then(|| format!("{sign}{}{rest}", shown(&n)))
+}
+
+/// A day of the week in another language.
+fn weekday(lower: &str) -> Option<String> {
+    const DAYS: [(&str, [&str; 9]); 7] = [
+        (
+            "monday",
+            [
+                "lunes",
+                "lundi",
+                "montag",
+                "lunedi",
+                "segunda feira",
+                "\u{661f}\u{671f}\u{4e00}",
+                "\u{5468}\u{4e00}",
+                "\u{6708}\u{66dc}\u{65e5}",
+                "\u{43f}\u{43e}\u{43d}\u{435}\u{434}\u{435}\u{43b}\u{44c}\u{43d}\u{438}\u{43a}",
+            ],
+        ),
+        (
+            "tuesday",
+            [
+                "martes",
+                "mardi",
+                "dienstag",
+                "martedi",
+                "terca feira",
+                "\u{661f}\u{671f}\u{4e8c}",
+                "\u{5468}\u{4e8c}",
+                "\u{706b}\u{66dc}\u{65e5}",
+                "\u{432}\u{442}\u{43e}\u{440}\u{43d}\u{438}\u{43a}",
+            ],
+        ),
+        (
+            "wednesday",
+            [
+                "miercoles",
+                "mercredi",
+                "mittwoch",
+                "mercoledi",
+                "quarta feira",
+                "\u{661f}\u{671f}\u{4e09}",
+                "\u{5468}\u{4e09}",
+                "\u{6c34}\u{66dc}\u{65e5}",
+                "\u{441}\u{440}\u{435}\u{434}\u{430}",
+            ],
+        ),
+        (
+            "thursday",
+            [
+                "jueves",
+                "jeudi",
+                "donnerstag",
+                "giovedi",
+                "quinta feira",
+                "\u{661f}\u{671f}\u{56db}",
+                "\u{5468}\u{56db}",
+                "\u{6728}\u{66dc}\u{65e5}",
+                "\u{447}\u{435}\u{442}\u{432}\u{435}\u{440}\u{433}",
+            ],
+        ),
+        (
+            "friday",
+            [
+                "viernes",
+                "vendredi",
+                "freitag",
+                "venerdi",
+                "sexta feira",
+                "\u{661f}\u{671f}\u{4e94}",
+                "\u{5468}\u{4e94}",
+                "\u{91d1}\u{66dc}\u{65e5}",
+                "\u{43f}\u{44f}\u{442}\u{43d}\u{438}\u{446}\u{430}",
+            ],
+        ),
+        (
+            "saturday",
+            [
+                "sabado",
+                "samedi",
+                "samstag",
+                "sabato",
+                "sonnabend",
+                "\u{661f}\u{671f}\u{516d}",
+                "\u{5468}\u{516d}",
+                "\u{571f}\u{66dc}\u{65e5}",
+                "\u{441}\u{443}\u{431}\u{431}\u{43e}\u{442}\u{430}",
+            ],
+        ),
+        (
+            "sunday",
+            [
+                "domingo",
+                "dimanche",
+                "sonntag",
+                "domenica",
+                "\u{661f}\u{671f}\u{5929}",
+                "\u{661f}\u{671f}\u{65e5}",
+                "\u{5468}\u{65e5}",
+                "\u{65e5}\u{66dc}\u{65e5}",
+                "\u{432}\u{43e}\u{441}\u{43a}\u{440}\u{435}\u{441}\u{435}\u{43d}\u{44c}\u{435}",
+            ],
+        ),
+    ];
+    let plain = unit::folded(lower);
+    DAYS.iter().find(|(_, names)| names.contains(&plain.as_str())).map(|(day, _)| (*day).to_owned())
+}
+
+/// `a one-in-six chance`, `1 in 6 chance`, `one chance in six`, `fifty-fifty`.
+fn chance(lower: &str) -> Option<String> {
+    let mut text = lower.replace('-', " ").replace('/', " ");
+    for word in ["a ", "an ", "about "] {
+        text = text.strip_prefix(word).unwrap_or(&text).to_owned();
+    }
+    for word in [" chance of happening", " chances", " chance", " probability", " odds", " shot"] {
+        text = text.strip_suffix(word).unwrap_or(&text).to_owned();
+    }
+    if matches!(text.as_str(), "fifty fifty" | "50 50" | "50% 50%" | "even" | "equal") {
+        return Some("1/2".to_owned());
+    }
+    let text = text
+        .replace(" chances in ", " in ")
+        .replace(" chance in ", " in ")
+        .replace(" chances out of ", " in ")
+        .replace(" chance out of ", " in ")
+        .replace(" out of ", " in ");
+    let (over, under) = text.split_once(" in ")?;
+    let under = under.trim_start_matches("every ");
+    let (over, under) = (whole(over)?, whole(under).filter(|n| *n > 0)?);
+    Some(format!("{over}/{under}"))
+}
+
+/// `3 for $1.50` as what one costs.
+fn price(text: &str) -> Option<String> {
+    let (count, cost) = text.split_once(" for ")?;
+    let count = count.split(' ').next()?;
+    let count = whole(count).filter(|n| *n > 0)?;
+    let amount = cost.trim_start_matches(['\\', '$', '\u{20ac}', '\u{a3}']);
+    let money = amount.len() < cost.len() && amount.chars().all(|c| c.is_ascii_digit() || c == '.');
+    money.then(|| format!("\\${amount}/{count}"))
+}
+
+/// `5 °C below zero`.
+fn below(text: &str) -> Option<String> {
+    let amount = [" below zero", " below 0", " below"].iter().find_map(|end| text.strip_suffix(end))?;
+    let bare = amount.strip_suffix(" degrees").or(amount.strip_suffix(" degree")).unwrap_or(amount);
+    if bare.starts_with('-') {
+        return None;
+    }
+    let number = whole(bare).map(|n| n.to_string());
+    Some(format!("-{}", number.as_deref().unwrap_or(bare)))
+}
+
+/// `2 and a half`, `2 and 1/2 hours`.
+fn mixed(lower: &str) -> Option<String> {
+    let (whole_part, rest) = lower.split_once(" and ")?;
+    let n: i64 = whole_part.trim().parse().ok()?;
+    let words: Vec<&str> = rest.split([' ', '-']).collect();
+    if let Some((over, under)) = words[0].split_once('/') {
+        let (over, under): (i64, i64) = (over.parse().ok()?, under.parse().ok()?);
+        return (over < under).then(|| format!("{n} {over}/{under} {}", words[1..].join(" ")).trim().to_owned());
+    }
+    let over = if matches!(words[0], "a" | "an") { 1 } else { whole(words[0])? };
+    let under = number_words::part(words.get(1)?)?;
+    (over < under).then(|| format!("{n} {over}/{under} {}", words[2..].join(" ")).trim().to_owned())
+}
+
+/// `a day`, `an hour`, `a quarter hour`, `a quarter million`.
+fn one(lower: &str) -> Option<String> {
+    let rest = lower.strip_prefix("a ").or_else(|| lower.strip_prefix("an ")).or_else(|| lower.strip_prefix("one "))?;
+    if unit::known(rest) {
+        return Some(format!("1 {rest}"));
+    }
+    let (share, what) = rest.split_once([' ', '-'])?;
+    let n = number_words::part(share)?;
+    let what = what.trim_start_matches("of a ").trim_start_matches("of an ");
+    if let Some((by, rest)) = what
+        .split_once(' ')
+        .map_or(number_words::scale(what).map(|s| (s, "")), |(w, r)| number_words::scale(w).map(|s| (s, r)))
+    {
+        return Some(format!("{} {rest}", shown(&Rational::new(by, n.into()))).trim().to_owned());
+    }
+    unit::known(what).then(|| format!("1/{n} {what}"))
+}
+
+/// A scale of lengths: `1 cm represents 250 m`.
+fn scale(lower: &str) -> Option<String> {
+    let (a, b) = [" represents ", " represent ", " stands for ", " corresponds to ", " equals ", " = "]
+        .iter()
+        .find_map(|w| lower.split_once(w))?;
+    let unit = |t: &str| t.trim().starts_with(|c: char| c.is_ascii_digit()) && t.contains(|c: char| c.is_alphabetic());
+    (unit(a) && unit(b)).then(|| format!("{a} : {b}"))
+}
+
+/// `the XIX century`, `19. Jahrhundert`, `siglo XIX`.
+fn century(text: &str) -> Option<String> {
+    let folded = unit::folded(text);
+    let words: Vec<&str> = folded.split_whitespace().filter(|w| *w != "the").collect();
+    let number = match words.as_slice() {
+        [n, "century" | "jahrhundert" | "siecle" | "secolo"] => n,
+        ["siglo" | "seculo" | "century", n] => n,
+        _ => return None,
+    };
+    let digits = number.trim_end_matches(|c: char| c.is_alphabetic());
+    let value = digits.parse().ok().or_else(|| {
+        let upper = number.to_uppercase();
+        text::roman(&upper).or_else(|| text::roman(upper.trim_end_matches('E'))).map(i64::from)
+    });
+    let value = value.or_else(|| number_words::ordinal(number))?;
+    Some(format!("{value}th century"))
+}
+
+/// `eight now`, `aged 8`, `8 years of age`.
+fn now(text: &str) -> Option<String> {
+    const BEHIND: [&str; 8] =
+        [" now", " today", " currently", " at present", " altogether", " in total", " in all", " old"];
+    const BEFORE: [&str; 4] = ["aged ", "age ", "a total of ", "now "];
+    if let Some(rest) = text.strip_suffix(" of age") {
+        return Some(rest.to_owned());
+    }
+    let rest = BEHIND
+        .iter()
+        .find_map(|w| text.strip_suffix(w))
+        .or_else(|| BEFORE.iter().find_map(|w| text.strip_prefix(w)))?;
+    (!rest.trim().is_empty()).then(|| rest.trim().to_owned())
+}
