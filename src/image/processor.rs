@@ -1,6 +1,6 @@
 //! Qwen2.5-VL's image processor: `preprocessor_config.json`, sizes, patches.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -63,13 +63,32 @@ impl ImageInput {
 }
 
 impl Processor {
-    /// Reads `preprocessor_config.json`, or the one of a model directory.
+    /// Reads `preprocessor_config.json`, or what a model directory has of it (see [`Processor::file`]).
     pub fn load(path: impl AsRef<Path>) -> Result<Processor> {
         let path = path.as_ref();
-        let file = if path.is_dir() { path.join("preprocessor_config.json") } else { path.to_owned() };
+        let file = match path.is_dir() {
+            true => Processor::file(path).unwrap_or_else(|| path.join("preprocessor_config.json")),
+            false => path.to_owned(),
+        };
         let text = std::fs::read(&file).map_err(Error::io(&file))?;
-        let config = serde_json::from_slice(&text).map_err(|e| Error::format(&file, e.to_string()))?;
-        Processor::from_json(&config, &file.display().to_string())
+        let config: Value = serde_json::from_slice(&text).map_err(|e| Error::format(&file, e.to_string()))?;
+        let place = file.display().to_string();
+        match config.get("image_processor") {
+            Some(images) => Processor::from_json(images, &format!("{place}: image_processor")),
+            None => Processor::from_json(&config, &place),
+        }
+    }
+
+    /// The file of a model directory that has the settings: `preprocessor_config.json`, or, as transformers 5 writes
+    /// it, `processor_config.json` with those of pictures and videos side by side.
+    pub fn file(dir: &Path) -> Option<PathBuf> {
+        let nested = |file: &Path| {
+            let config = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            config.is_some_and(|config| config.get("image_processor").is_some())
+        };
+        let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));
+        // Older versions write one of the second name that says nothing of pictures.
+        if alone.exists() { Some(alone) } else { Some(nesting).filter(|file| nested(file)) }
     }
 
     /// With other bounds on a picture's pixels after resizing; `None` keeps the present one.
@@ -279,6 +298,26 @@ mod tests {
         let size = json!({"size": {"shortest_edge": 784, "longest_edge": 7056}});
         assert_eq!(Processor::from_json(&size, "here").unwrap(), processor);
         assert_eq!(Processor::from_json(&json!({}), "here").unwrap(), Processor::default());
+    }
+
+    #[test]
+    fn settings_nested_as_transformers_5_saves_them_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let processor = Processor { min_pixels: 784, image_mean: [0.5, 0.25, 0.125], ..Processor::default() };
+        let nested = dir.path().join("processor_config.json");
+        std::fs::write(&nested, json!({"processor_class": "Qwen2_5_VLProcessor"}).to_string()).unwrap();
+        let error = Processor::load(dir.path()).unwrap_err();
+        assert!(Processor::file(dir.path()).is_none() && error.to_string().contains("preprocessor_config"), "{error}");
+        let mut file = json!({"image_processor": processor.to_json(), "video_processor": {}});
+        std::fs::write(&nested, file.to_string()).unwrap();
+        assert_eq!(Processor::load(dir.path()).unwrap(), processor);
+        file["image_processor"]["patch_size"] = json!("14");
+        std::fs::write(&nested, file.to_string()).unwrap();
+        let error = Processor::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("processor_config.json: image_processor: patch_size"), "{error}");
+        let alone = Processor { min_pixels: 3136, ..processor };
+        std::fs::write(dir.path().join("preprocessor_config.json"), alone.to_json().to_string()).unwrap();
+        assert_eq!(Processor::load(dir.path()).unwrap(), alone);
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Model {
     pub fn load(dev: &mut Device, dir: &Path, dtype: DType) -> Result<Model> {
         let config = ModelConfig::load(&dir.join("config.json"))?;
         let mut model = Model::empty(dev, config, dtype)?;
-        if dir.join("preprocessor_config.json").exists() {
+        if Processor::file(dir).is_some() {
             model.normalize = normalize(&Processor::load(dir)?, &model.config.vision_config);
         }
         weights::WeightFiles::open(dir)?.load(dev, &model.layout)?;

@@ -15,16 +15,18 @@ use crate::model::outgoing::{Fetch, OutFile, fetched, write_files};
 use crate::tensor::Tensor;
 
 /// Files of a model directory that training leaves as they are, copied into every model written.
-const COMPANIONS: [&str; 10] = [
+const COMPANIONS: [&str; 12] = [
     "added_tokens.json",
     "chat_template.jinja",
     "chat_template.json",
     "generation_config.json",
     "merges.txt",
     "preprocessor_config.json",
+    "processor_config.json",
     "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
 ];
 
