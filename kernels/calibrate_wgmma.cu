@@ -82,6 +82,7 @@ __device__ __forceinline__ void choose(const Args& args) {
 }
 }  // namespace calibrate
 
+// instructions calibrate_wgmma_*: HGMMA
 #define CALIBRATE_WGMMA(N) \
     KERNEL_SM90A(calibrate_wgmma_n##N, calibrate::Args, 128, 1) { calibrate::choose<N>(args); }
 CALIBRATE_WGMMA(8)

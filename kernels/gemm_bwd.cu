@@ -157,7 +157,7 @@ struct DgradArgs {
 template <class T, bool CHAIN>
 __device__ __forceinline__ void dgrad(const DgradArgs& args) {
     const Operands& in = args.in;
-    Corner at = corner<T>(in.rows, in.cols);
+    Corner at = corner<T>(blockIdx.x, in.rows, in.cols);
     auto& ring = isa::smem<Stages<T>>();
     Loader<T> loader{in};
     loader.row = threadIdx.x / 8;
@@ -221,7 +221,7 @@ struct WgradArgs {
 // A warp's fragments start as what dw holds and end there. A quarter of a warp takes a whole sector of 32 bytes.
 template <class T>
 __device__ __forceinline__ void wgrad(const WgradArgs& args) {
-    Corner at = corner<T>(args.n, args.k);
+    Corner at = corner<T>(blockIdx.x, args.n, args.k);
     auto& ring = isa::smem<Stages<T>>();
     Matrix dy{args.dy, args.tokens, args.n, args.dy_stride}, x{args.x, args.tokens, args.k, args.k};
     Warp<T> warp;

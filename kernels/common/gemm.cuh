@@ -44,6 +44,8 @@ struct Tile {
     // 16-byte chunks that a thread copies for a stage.
     static constexpr int CHUNKS_X = M * 8 / THREADS;
     static constexpr int CHUNKS_W = N * 8 / THREADS;
+    // Which of the THREADS that finish a tile this one is.
+    __device__ __forceinline__ static int thread() { return threadIdx.x; }
     static_assert(N % GROUP == 0 && FRAGS_N % 2 == 0 && M * 8 % THREADS == 0 && N * 8 % THREADS == 0, "tile shape");
 };
 
@@ -219,17 +221,18 @@ __device__ __forceinline__ void clear(isa::Acc (&sums)[T::FRAGS_M][T::FRAGS_N]) 
     }
 }
 
-// The first row and column of this CTA's tile.
+// The first row and column of a tile.
 struct Corner {
     int row, column;
 };
 
+// Of tile `tile`, in the order in which they are walked.
 template <class T>
-__device__ __forceinline__ Corner corner(int rows, int columns) {
+__device__ __forceinline__ Corner corner(uint32_t tile, int rows, int columns) {
     int tiles_m = (rows + T::BLOCK_M - 1) / T::BLOCK_M;
     int tiles_n = (columns + T::BLOCK_N - 1) / T::BLOCK_N;
-    int band = blockIdx.x / (RASTER_M * tiles_n) * RASTER_M;
-    int in_band = blockIdx.x % (RASTER_M * tiles_n);
+    int band = tile / (RASTER_M * tiles_n) * RASTER_M;
+    int in_band = tile % (RASTER_M * tiles_n);
     int height = min(RASTER_M, tiles_m - band);
     return Corner{(band + in_band % height) * T::BLOCK_M, in_band / height * T::BLOCK_N};
 }
@@ -264,7 +267,7 @@ __device__ __forceinline__ void stream(int steps, const Load& load, const Multip
 // The product of one CTA: grid x is row tiles times column tiles.
 template <class T, class E>
 __device__ __forceinline__ void run(const Operands& in, const typename E::Args& out) {
-    Corner at = corner<T>(in.rows, E::columns(out, in));
+    Corner at = corner<T>(blockIdx.x, in.rows, E::columns(out, in));
     auto& ring = isa::smem<Stages<T>>();
     Loader<T> loader{in};
     loader.template aim<E>(out, at.row, at.column);
@@ -357,7 +360,7 @@ __device__ __forceinline__ void each(const Operands& in, int m, F f) {
     constexpr int PER_ROW = COLUMNS / WIDTH;
     constexpr int UNROLL = WIDTH == 4 ? 2 : 1;
 #pragma unroll UNROLL
-    for (int q = threadIdx.x; q < T::BLOCK_M * PER_ROW; q += T::THREADS) {
+    for (int q = T::thread(); q < T::BLOCK_M * PER_ROW; q += T::THREADS) {
         if (m + q / PER_ROW < in.rows) {
             f(q / PER_ROW, q % PER_ROW * WIDTH);
         }

@@ -17,7 +17,7 @@ constexpr uint32_t kGroupThreads = 128, kGroupWarps = kGroupThreads / kLanes;
 constexpr uint32_t kAhead = 64;
 
 // The sums of a warpgroup, [64][columns].
-struct Tile {
+struct SumTile {
     uint32_t columns;
     uint32_t users;  // threads whose registers they stand for
     std::vector<float> at;
@@ -38,7 +38,7 @@ struct Posted {
     uint32_t arrived;
     uint32_t newest;    // of a wait
     Product product;    // of a product, and what follows
-    Tile* tile;
+    SumTile* tile;
     uint32_t a[kGroupThreads][4];
 };
 
@@ -46,7 +46,7 @@ struct Posted {
 struct Flying {
     uint32_t number;
     Product product;
-    Tile* tile;
+    SumTile* tile;
     int32_t place;
     bool done;
     std::vector<uint32_t> a;
@@ -63,7 +63,7 @@ struct Warpgroup {
     Fiber all{};  // knows what all its threads know
     std::vector<Posted> calls = std::vector<Posted>(kAhead);
     uint32_t opened = 0, carried_out = 0;
-    std::vector<std::unique_ptr<Tile>> tiles;
+    std::vector<std::unique_ptr<SumTile>> tiles;
     uint32_t products = 0;          // issued so far
     uint32_t waited = 0;            // the newest that all threads have waited for
     std::deque<Flying> flying;
@@ -283,7 +283,7 @@ void arrive(Warpgroup& group, Posted& posted) {
     wake(group);
 }
 
-Tile* free_tile(Warpgroup& group, uint32_t columns) {
+SumTile* free_tile(Warpgroup& group, uint32_t columns) {
     for (auto& tile : group.tiles) {
         if (tile->users == 0) {
             tile->columns = columns;
@@ -291,7 +291,7 @@ Tile* free_tile(Warpgroup& group, uint32_t columns) {
             return tile.get();
         }
     }
-    group.tiles.push_back(std::make_unique<Tile>(Tile{columns, 0, std::vector<float>(kTileRows * columns)}));
+    group.tiles.push_back(std::make_unique<SumTile>(SumTile{columns, 0, std::vector<float>(kTileRows * columns)}));
     return group.tiles.back().get();
 }
 
@@ -368,7 +368,7 @@ uint32_t warpgroup_product(const Product& product, Sums& sums, float* r, const W
              thread_name(fiber).c_str());
     }
     if (sums.here) {
-        Tile& tile = *sums.tile;
+        SumTile& tile = *sums.tile;
         if (product.accumulate) each_sum(fiber, product.columns, [&](uint32_t i, uint32_t at) { tile.at[at] = r[i]; });
         memset(r, 0xff, product.columns / 2 * sizeof(float));
         sums.here = false;
@@ -387,7 +387,7 @@ void fetch_sums(Sums& sums, float* r, uint32_t columns) {
         fail("%s touches sums of product %u of its warpgroup, of which it has waited for %u", thread_name(fiber).c_str(),
              sums.issued, group.waited);
     }
-    const Tile& tile = *sums.tile;
+    const SumTile& tile = *sums.tile;
     each_sum(fiber, columns, [&](uint32_t i, uint32_t at) { r[i] = tile.at[at]; });
     sums.here = true;
 }

@@ -6,14 +6,14 @@
 
 namespace emu {
 
-struct Tile;
+struct SumTile;
 
 // Shared memory begins here: the first 1024 bytes of a CTA's are the system's, as on a card of compute capability 9.0.
 constexpr uint32_t kSharedBase = 1024;
 
 // Where a thread's sums are.
 struct Sums {
-    Tile* tile = nullptr;
+    SumTile* tile = nullptr;
     uint32_t issued = 0;   // number of the last product on them
     uint32_t touched = 0;  // fences the thread had passed when it last touched them
     bool here = true;      // the registers hold them, the tile may not

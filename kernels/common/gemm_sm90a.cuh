@@ -1,0 +1,170 @@
+// The body of matrix products on compute capability 9.0: sums[T, N] = x[T, K] W[N, K]^T by wgmma, the same chain of k16
+// steps over ascending K for each output as in common/gemm.cuh, and its epilogues.
+//
+// A CTA is persistent. One thread of the last warpgroup keeps TMA copying the stages of one tile after the other into a
+// ring: rows of 128 bytes, swizzled as wgmma reads them. The warpgroups before it compute 64 rows of the tile each. A
+// stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
+// Finished sums go through shared memory in slices of a warp, eight rows by 64 columns, which the epilogue takes as tiles.
+#pragma once
+
+#include "common/gemm.cuh"
+#include "isa/hopper.cuh"
+
+namespace gemm {
+
+// 64 GROUPS x N outputs a CTA.
+template <int GROUPS, int N, int RING>
+struct WideTile {
+    static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING;
+    static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
+    static constexpr int STAGE_BYTES = (BLOCK_M + BLOCK_N) * BLOCK_K * 2;
+    // Of a thread at the launch, 65,536 of a CTA; the copying warpgroup gives away what the sums need.
+    static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
+};
+
+// The widest fits 227 KiB; few columns; and few rows, where the ring is for reading W.
+using TileWide = WideTile<2, 256, 4>;
+using TileSquare = WideTile<2, 128, 4>;
+using TileShort = WideTile<1, 64, 8>;
+
+// What a warp gives the epilogue at a time.
+struct Slice {
+    static constexpr int BLOCK_M = 8, BLOCK_N = GROUP, THREADS = 32;
+    __device__ __forceinline__ static int thread() { return threadIdx.x % 32; }
+};
+
+template <class T>
+struct WideSmem {
+    isa::Shared<bf16> x[T::STAGES][T::BLOCK_M * BLOCK_K];
+    isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
+    Sums<Slice> slices[T::MATH / 32];
+    isa::Mbarrier full[T::STAGES], empty[T::STAGES];
+};
+
+template <class E>
+struct WideArgs {
+    isa::TensorMap x;  // boxes of 64 by BLOCK_M
+    isa::TensorMap w;  // boxes of 64 by box
+    Operands in;
+    typename E::Args out;
+    int box;  // rows of W that are adjacent for adjacent columns, and divides them
+};
+
+// A slot of the ring and the parity of its present round.
+template <class T>
+struct Turn {
+    int slot = 0;
+    uint32_t parity = 0;
+    __device__ __forceinline__ void next() {
+        slot++;
+        if (slot == T::STAGES) {
+            slot = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+template <class T, class E>
+__device__ __forceinline__ void copy_stage(WideSmem<T>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
+    isa::tma_load(smem.x[slot], &args.x, &smem.full[slot], k, at.row);
+#pragma unroll 1
+    for (int column = 0; column < T::BLOCK_N; column += args.box) {
+        int row = E::weight_row(args.out, args.in, at.column + column);
+        // A box past the last row is zeros.
+        isa::tma_load(smem.w[slot] + column * BLOCK_K, &args.w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
+    }
+}
+
+// sums += one stage.
+template <class T>
+__device__ __forceinline__ void multiply_stage(const WideSmem<T>& smem, int slot, int group,
+                                               isa::WgmmaAcc<T::BLOCK_N>& sums, bool accumulate) {
+    // Eight rows of 128 bytes are one swizzle pattern.
+    uint64_t x = isa::matrix_descriptor(&smem.x[slot][group * 64 * BLOCK_K], 16, 1024, isa::Swizzle::b128);
+    uint64_t w = isa::matrix_descriptor(&smem.w[slot][0], 16, 1024, isa::Swizzle::b128);
+#pragma unroll
+    for (int k = 0; k < BLOCK_K; k += 16) {
+        isa::wgmma(sums, isa::advance(x, 2 * k), isa::advance(w, 2 * k), accumulate || k > 0);
+    }
+}
+
+// Slice `number` of a warp's sums: 64 columns after the other, of each the upper eight rows and the lower.
+template <int N>
+__device__ __forceinline__ void put_slice(Sums<Slice>& slice, isa::WgmmaAcc<N>& sums, int number, int lane) {
+#pragma unroll
+    for (int i = 0; i < N / 32; i++) {
+        if (i == number) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) {
+                int first = (i / 2 * 8 + j) * 4 + i % 2 * 2;
+                isa::store(&slice.at[lane / 4][j * 8 + lane % 4 * 2], make_float2(sums[first], sums[first + 1]));
+            }
+        }
+    }
+}
+
+template <class T, class E>
+__device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
+    auto& smem = isa::smem<WideSmem<T>>();
+    const Operands& in = args.in;
+    int columns = E::columns(args.out, in), steps = in.ld / BLOCK_K;
+    int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < T::STAGES; i++) {
+            isa::mbarrier_init(&smem.full[i], 1);
+            isa::mbarrier_init(&smem.empty[i], T::MATH / 32);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_cta();
+    Turn<T> turn;
+    if (threadIdx.x >= T::MATH) {
+        if constexpr (T::MATH > 128) isa::registers_decrease<T::REGISTERS_COPY>();
+        if (threadIdx.x > T::MATH) return;
+        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+            Corner at = corner<T>(tile, in.rows, columns);
+            for (int step = 0; step < steps; step++) {
+                // In the first round that of the phase before the first, which is over.
+                isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
+                isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], T::STAGE_BYTES);
+                copy_stage<T, E>(smem, turn.slot, args, at, step * BLOCK_K);
+                turn.next();
+            }
+        }
+        return;
+    }
+    if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
+    int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    isa::WgmmaAcc<T::BLOCK_N> sums;
+    for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        Corner at = corner<T>(tile, in.rows, columns);
+        int before = 0;
+        for (int step = 0; step < steps; step++) {
+            isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
+            isa::wgmma_fence();
+            multiply_stage<T>(smem, turn.slot, warp / 4, sums, step > 0);
+            isa::wgmma_commit();
+            // The step before has ended; this one runs on.
+            isa::wgmma_wait<1>();
+            if (step > 0 && lane == 0) {
+                isa::mbarrier_arrive(&smem.empty[before]);
+            }
+            before = turn.slot;
+            turn.next();
+        }
+        isa::wgmma_wait<0>();
+        if (lane == 0) {
+            isa::mbarrier_arrive(&smem.empty[before]);
+        }
+#pragma unroll 1
+        for (int i = 0; i < T::BLOCK_N / 32; i++) {
+            put_slice(smem.slices[warp], sums, i, lane);
+            isa::sync_warp();
+            int row = at.row + warp * 16 + i % 2 * 8, column = at.column + i / 2 * GROUP;
+            E::template finish<Slice>(args.out, in, smem.slices[warp], row, column);
+            isa::sync_warp();
+        }
+    }
+}
+
+}  // namespace gemm
