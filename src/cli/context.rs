@@ -11,6 +11,7 @@ use super::signal;
 use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
+use crate::device::images::Arch;
 use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
@@ -108,13 +109,14 @@ impl Context {
         let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
-            Kind::Cuda => Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, plan),
+            Kind::Cuda => by_body(Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, plan)?),
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
-                let options = Options { shadow: false, completion: Completion::Eager, ..Options::default() };
+                let arch = if wants_wgmma() { Arch::Sm90a } else { Arch::Sm80 };
+                let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                Device::gpu(Box::new(emu), Kind::Emu, plan)
+                by_body(Device::gpu(Box::new(emu), Kind::Emu, plan)?)
             }
         }
     }
@@ -163,4 +165,17 @@ impl Context {
         self.progress.end();
         self.console.error(&error.to_string());
     }
+}
+
+/// Whether `OMR_WGMMA=1` asks for linear layers by wgmma ([`Device::use_wgmma`]).
+fn wants_wgmma() -> bool {
+    std::env::var_os("OMR_WGMMA").is_some_and(|value| value == "1")
+}
+
+/// The device with the bodies that are asked for.
+fn by_body(mut dev: Device) -> Result<Device> {
+    if wants_wgmma() {
+        dev.use_wgmma()?;
+    }
+    Ok(dev)
 }

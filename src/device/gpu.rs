@@ -14,6 +14,8 @@ pub struct Gpu<'a> {
     pub driver: &'a mut dyn Driver,
     /// The stream ops run on.
     pub stream: Stream,
+    /// Whether products run by wgmma, see [`Device::use_wgmma`](crate::device::Device::use_wgmma).
+    pub wgmma: bool,
 }
 
 impl Gpu<'_> {

@@ -110,7 +110,7 @@ pub struct Cpu<'a> {
 
 enum Backend {
     Cpu { pool: Pool, isa: Isa },
-    Gpu { driver: Box<dyn Driver>, kind: Kind, open_ranges: usize, readback: Option<Readback> },
+    Gpu { driver: Box<dyn Driver>, kind: Kind, wgmma: bool, open_ranges: usize, readback: Option<Readback> },
     Count { target: Target, work: Vec<Work> },
 }
 
@@ -148,8 +148,32 @@ impl Device {
     /// memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
-        let backend = Backend::Gpu { driver, kind, open_ranges: 0, readback: None };
+        let backend = Backend::Gpu { driver, kind, wgmma: false, open_ranges: 0, readback: None };
         Ok(Device { memory, backend })
+    }
+
+    /// Runs linear layers by wgmma from here on (kernels/gemm_sm90a.cu), which a card of compute capability 9.0 alone has.
+    /// Asked for, not chosen: no card has shown yet whether the bits are those of the other body, and sampling, training
+    /// and their checkpoints need one arithmetic throughout. Errors on every other device.
+    pub fn use_wgmma(&mut self) -> Result<()> {
+        match &mut self.backend {
+            Backend::Gpu { driver, wgmma, .. } if driver.properties().compute_capability == (9, 0) => {
+                *wgmma = true;
+                Ok(())
+            }
+            Backend::Gpu { driver, .. } => {
+                let (major, minor) = driver.properties().compute_capability;
+                Err(Error::Failed(format!("wgmma on compute capability {major}.{minor}: 9.0 has it")))
+            }
+            _ => Err(Error::Failed("wgmma on a device that is no GPU".into())),
+        }
+    }
+
+    /// Name of the chains of products in use, for checkpoints: that of the CPU's bodies, and `+wgmma` with
+    /// [`Device::use_wgmma`].
+    pub fn chains(&self) -> String {
+        let wgmma = matches!(self.backend, Backend::Gpu { wgmma: true, .. });
+        format!("{}{}", self.isa().chains(), if wgmma { "+wgmma" } else { "" })
     }
 
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.
@@ -172,8 +196,9 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, .. } => {
-                On::Gpu(Gpu { memory: &self.memory, driver: &mut **driver, stream: Stream::COMPUTE })
+            Backend::Gpu { driver, wgmma, .. } => {
+                let (memory, driver) = (&self.memory, &mut **driver);
+                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma: *wgmma })
             }
             Backend::Count { .. } => On::Count,
         }

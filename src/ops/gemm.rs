@@ -1,11 +1,14 @@
 //! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
-//! agree. A row has the same bits from every tile.
+//! agree. A row has the same bits from every tile. Where the device is told to (`Device::use_wgmma`), of
+//! kernels/gemm_sm90a.cu.
 
 mod backward;
+mod sm90a;
 
 use bytemuck::NoUninit;
 
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
+use sm90a::Wide;
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
@@ -63,6 +66,12 @@ impl Tile {
 /// A kernel for each tile.
 type Names = [&'static str; 3];
 
+/// The kernels of an epilogue in kernels/gemm.cu and, by tile, in kernels/gemm_sm90a.cu.
+struct Bodies {
+    tiles: Names,
+    wide: [&'static str; 3],
+}
+
 /// `gemm::Operands`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -104,7 +113,7 @@ struct Args {
 fn launch(
     op: &'static str,
     mut gpu: Gpu<'_>,
-    names: &Names,
+    names: &Bodies,
     x: Tensor,
     w: &Weight,
     more: [Option<Tensor>; 2],
@@ -112,7 +121,10 @@ fn launch(
 ) -> Result<()> {
     let tile = Tile::of(x.rows());
     let args = Args { operands: Operands::of(op, &gpu, x, w)?, more: more.map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
-    gpu.launch("gemm", names[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
+    if let Some(product) = Wide::of(op, &mut gpu, x, w, w.n, None)? {
+        return product.linear(&mut gpu, &names.wide, args);
+    }
+    gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
 
 /// y = x W^T (+ bias) (+ residual).
@@ -125,7 +137,11 @@ pub(in crate::ops) fn linear(
     residual: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    launch(op, gpu, &["linear_m16", "linear_m64", "linear_m128"], x, w, [bias, residual], y)
+    const BODIES: Bodies = Bodies {
+        tiles: ["linear_m16", "linear_m64", "linear_m128"],
+        wide: ["linear_wide", "linear_square", "linear_short"],
+    };
+    launch(op, gpu, &BODIES, x, w, [bias, residual], y)
 }
 
 /// y = gelu(x W^T (+ bias)); `pre` is the value before.
@@ -138,7 +154,11 @@ pub(in crate::ops) fn gelu(
     pre: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    launch(op, gpu, &["linear_gelu_m16", "linear_gelu_m64", "linear_gelu_m128"], x, w, [bias, pre], y)
+    const BODIES: Bodies = Bodies {
+        tiles: ["linear_gelu_m16", "linear_gelu_m64", "linear_gelu_m128"],
+        wide: ["linear_gelu_wide", "linear_gelu_square", "linear_gelu_short"],
+    };
+    launch(op, gpu, &BODIES, x, w, [bias, pre], y)
 }
 
 /// y = silu(gate) * up; `gate_up` is both.
@@ -151,7 +171,11 @@ pub(in crate::ops) fn swiglu(
     gate_up: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    launch(op, gpu, &["linear_swiglu_m16", "linear_swiglu_m64", "linear_swiglu_m128"], x, w, [bias, gate_up], y)
+    const BODIES: Bodies = Bodies {
+        tiles: ["linear_swiglu_m16", "linear_swiglu_m64", "linear_swiglu_m128"],
+        wide: ["linear_swiglu_wide", "linear_swiglu_square", "linear_swiglu_short"],
+    };
+    launch(op, gpu, &BODIES, x, w, [bias, gate_up], y)
 }
 
 /// `gemm::Args<Logits>`.
@@ -167,6 +191,9 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
     const NAMES: Names = ["linear_f32_m16", "linear_f32_m64", "linear_f32_m128"];
     let tile = Tile::of(x.rows());
     let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.ptr(y) };
+    if let Some(product) = Wide::of(op, &mut gpu, x, w, w.n, None)? {
+        return product.logits(&mut gpu, args);
+    }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
 
@@ -220,6 +247,9 @@ pub(in crate::ops) fn qkv(
     };
     // The kernel's columns: groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
+    if let Some(product) = Wide::of(op, &mut gpu, x, w, columns, Some(heads.dim / 2))? {
+        return product.qkv(&mut gpu, args);
+    }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, &args)
 }
 

@@ -78,7 +78,7 @@ impl Trainer {
         if let Some(checkpoint) = &checkpoint {
             let state = checkpoint.state()?;
             optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
-            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains()) {
+            if let Some(warning) = state.other_arithmetic(dev.kind().name(), &dev.chains()) {
                 observer.note(&warning);
             }
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
@@ -150,7 +150,7 @@ impl Trainer {
             seed: self.config.seed,
             config_hash: State::hash_of(&self.config.config_text),
             device: dev.kind().name().to_owned(),
-            cpu_body: dev.isa().chains().to_owned(),
+            cpu_body: dev.chains(),
             versions: State::versions(),
             extra: self.extra.clone(),
         };

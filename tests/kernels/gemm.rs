@@ -32,9 +32,9 @@ const SHAPES: [(usize, usize, usize); 14] = [
     (5, 70, 99),
 ];
 
-struct Case {
+pub struct Case {
     t: usize,
-    n: usize,
+    pub n: usize,
     k: usize,
     x: Vec<bf16>,
     w: Vec<bf16>,
@@ -49,7 +49,7 @@ fn values(name: u64, len: usize) -> Vec<bf16> {
 }
 
 impl Case {
-    fn new(t: usize, n: usize, k: usize) -> Case {
+    pub fn new(t: usize, n: usize, k: usize) -> Case {
         Case { t, n, k, x: values(1, t * k), w: values(2, n * k), bias: values(3, n), residual: values(4, t * n) }
     }
 
@@ -98,7 +98,7 @@ impl Case {
     }
 
     /// `linear::fwd` of some rows.
-    fn linear(&self, dev: &mut Device, rows: Range<usize>, bias: bool, residual: bool) -> Outcome<Vec<bf16>> {
+    pub fn linear(&self, dev: &mut Device, rows: Range<usize>, bias: bool, residual: bool) -> Outcome<Vec<bf16>> {
         let (x, w) = (self.x_on(dev, rows.clone()), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
         let some = &self.residual[rows.start * self.n..rows.end * self.n];
@@ -108,7 +108,7 @@ impl Case {
         Ok(dev.read(y)?)
     }
 
-    fn logits(&self, dev: &mut Device) -> Outcome<Vec<f32>> {
+    pub fn logits(&self, dev: &mut Device) -> Outcome<Vec<f32>> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let y = blank(dev, DType::F32, &[self.t, self.n]);
         linear::fwd_f32(dev, x, &w, y)?;
@@ -116,7 +116,7 @@ impl Case {
     }
 
     /// `pre` and y of `linear::fwd_gelu`.
-    fn gelu(&self, dev: &mut Device, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
+    pub fn gelu(&self, dev: &mut Device, bias: bool, pre: bool) -> Outcome<[Vec<bf16>; 2]> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
         let y = blank(dev, DType::Bf16, &[self.t, self.n]);
@@ -126,7 +126,7 @@ impl Case {
     }
 
     /// gate_up and y of `linear::fwd_swiglu`.
-    fn swiglu(&self, dev: &mut Device, bias: bool, gate_up: bool) -> Outcome<[Vec<bf16>; 2]> {
+    pub fn swiglu(&self, dev: &mut Device, bias: bool, gate_up: bool) -> Outcome<[Vec<bf16>; 2]> {
         let (x, w) = (self.x_on(dev, 0..self.t), self.weight_on(dev));
         let bias = bias.then(|| up(dev, &self.bias, &[self.n]));
         let y = blank(dev, DType::Bf16, &[self.t, self.n / 2]);
@@ -169,7 +169,7 @@ fn gelu(x: f64) -> f64 {
     x * (1.0 + erf) / 2.0
 }
 
-fn linear_is_right(dev: &mut Device, c: &Case, bias: bool, residual: bool) -> Outcome {
+pub fn linear_is_right(dev: &mut Device, c: &Case, bias: bool, residual: bool) -> Outcome {
     let sums = c.sums(bias, residual);
     let what = format!("[{}, {}, {}] bias {bias} residual {residual}", c.t, c.n, c.k);
     let want: Vec<f64> = sums.iter().map(|s| s.0).collect();
@@ -291,7 +291,7 @@ fn swiglu_is_of_the_unrounded_values() {
     }
 }
 
-struct Qkv {
+pub struct Qkv {
     heads: Heads,
     case: Case,
     cos: Vec<f32>,
@@ -301,7 +301,7 @@ struct Qkv {
 }
 
 impl Qkv {
-    fn new(t: usize, q: usize, kv: usize, dim: usize) -> Qkv {
+    pub fn new(t: usize, q: usize, kv: usize, dim: usize) -> Qkv {
         let heads = Heads { q, kv, dim };
         let angles: Vec<f32> = values(7, t * dim / 2).iter().map(|x| 3.0 * x.to_f32()).collect();
         let (cos, sin) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
@@ -312,7 +312,7 @@ impl Qkv {
     }
 
     /// qkv, k and v, by the fused op or by the three it stands for.
-    fn run(&self, dev: &mut Device, fused: bool, stored: bool) -> Outcome<[Vec<bf16>; 3]> {
+    pub fn run(&self, dev: &mut Device, fused: bool, stored: bool) -> Outcome<[Vec<bf16>; 3]> {
         let (c, heads) = (&self.case, self.heads);
         let (x, w) = (c.x_on(dev, 0..c.t), c.weight_on(dev));
         let bias = Some(up(dev, &c.bias, &[c.n]));
@@ -443,7 +443,7 @@ fn what_kernels_cannot_take_is_refused() {
 }
 
 /// All epilogues with all they can take.
-fn epilogues(dev: &mut Device) -> Outcome {
+pub fn epilogues(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(18, 70, 100), true, true)?;
     // The tall tile, where gate and up are two groups.
     let c = Case::new(130, 128, 64);
@@ -472,11 +472,11 @@ fn epilogues(dev: &mut Device) -> Outcome {
 
 /// Errors a person could make, each in one place of the kernel.
 const MISTAKES: [(&str, &str, &str); 7] = [
-    ("gemm.cu", "bias ? q + load_quad(bias + n, whole, count) : q", "q"),
-    ("gemm.cu", "if (to.residual) {", "if (to.residual && row != 3) {"),
-    ("gemm.cu", "int column = pair / 32 * GROUP + pair % 32;", "int column = pair;"),
-    ("gemm.cu", "a = rounded(a);", ""),
-    ("gemm.cu", "slot % 128) * to.dim", "slot % 64) * to.dim"),
+    ("common/linear.cuh", "bias ? q + load_quad(bias + n, whole, count) : q", "q"),
+    ("common/linear.cuh", "if (to.residual) {", "if (to.residual && row != 3) {"),
+    ("common/linear.cuh", "int column = pair / 32 * GROUP + pair % 32;", "int column = pair;"),
+    ("common/linear.cuh", "a = rounded(a);", ""),
+    ("common/linear.cuh", "slot % 128) * to.dim", "slot % 64) * to.dim"),
     ("common/gemm.cuh", "int left = m + r < in.rows ? in.depth - k - chunk * 8 : 0;", "int left = 8;"),
     ("common/gemm.cuh", "(m + r) * in.depth", "(m + r) * in.ld"),
 ];

@@ -20,6 +20,7 @@ mod engine;
 mod gelu;
 mod gemm;
 mod gemm_bwd;
+mod gemm_sm90a;
 mod grad_norm;
 mod inputs;
 mod kv_cache;
@@ -139,13 +140,20 @@ pub fn emu_with(schedule: Schedule) -> Device {
     emu_of(schedule.options()).unwrap()
 }
 
-/// A device with options of its own; a card has none of them.
+/// A device with options of its own; a card has none of them. With `OMR_WGMMA=1` its linear layers run by wgmma.
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
-    if kind() == Kind::Cuda {
+    let wgmma = std::env::var("OMR_WGMMA").is_ok_and(|value| value == "1");
+    let mut dev = if kind() == Kind::Cuda {
         assert!(options.sources.is_empty(), "kernels of a test's own run on the emulator alone");
-        return card();
+        card()?
+    } else {
+        let arch = if wgmma { Arch::Sm90a } else { options.arch };
+        Device::gpu(Box::new(Emu::new(Options { arch, ..options })?), Kind::Emu, &Plan::uniform(REGION_BYTES))?
+    };
+    if wgmma {
+        dev.use_wgmma()?;
     }
-    Device::gpu(Box::new(Emu::new(options)?), Kind::Emu, &Plan::uniform(REGION_BYTES))
+    Ok(dev)
 }
 
 /// A device of compute capability 9.0 under a schedule; see [`no_hopper`].

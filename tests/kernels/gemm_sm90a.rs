@@ -1,0 +1,209 @@
+//! kernels/gemm_sm90a.cu: linear layers by wgmma against f64, the CPU ops and kernels/gemm.cu, whose bits they have on the
+//! emulator: there both are one chain of fused products over ascending k. Whether they are a card's is what the first
+//! test prints on one.
+
+use half::bf16;
+use omr::device::images::Arch;
+use omr::device::{Device, Kind};
+
+use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
+use crate::kernels::{
+    Outcome, Schedule, emu, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of, no_hopper,
+    same_bits_on, skipped,
+};
+
+const BODY: &str = "kernels/common/gemm_sm90a.cuh";
+
+/// A device whose linear layers run by wgmma.
+fn wide_with(schedule: Schedule) -> Device {
+    let mut dev = hopper_with(schedule);
+    dev.use_wgmma().unwrap();
+    dev
+}
+
+fn wide() -> Device {
+    wide_with(Schedule::FIXED)
+}
+
+/// (T, N, K) on two multiprocessors: each tile, whole, with rows and columns left over, one stage of K and more than the
+/// ring has, a K of no whole stage, more tiles than CTAs.
+const SHAPES: [(usize, usize, usize); 12] = [
+    (1, 64, 64),
+    (1, 1, 8),
+    (17, 200, 640),
+    (64, 130, 72),
+    (65, 40, 104),
+    (128, 128, 64),
+    (129, 300, 136),
+    (200, 256, 448),
+    (300, 264, 1176),
+    (70, 520, 200),
+    (33, 67, 16),
+    (3, 24, 3424),
+];
+
+/// Both bodies' results of one op: equal on the emulator, counted on a card.
+fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
+    let (by_wgmma, by_mma) = (run(&mut wide()).unwrap(), run(&mut emu()).unwrap());
+    if kind() == Kind::Cuda {
+        let same = by_wgmma.iter().zip(&by_mma).filter(|(a, b)| a == b).count();
+        println!("  wgmma and mma.sync, {what}: {same} of {} equal", by_mma.len());
+    } else {
+        equal(what, &by_wgmma, &by_mma).unwrap();
+    }
+}
+
+/// That the body under test is what ran, told by its calls.
+fn ran(dev: &mut Device) -> bool {
+    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
+}
+
+#[test]
+fn linear_agrees_with_f64_and_has_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (i, (t, n, k)) in SHAPES.into_iter().enumerate() {
+        let c = Case::new(t, n, k);
+        let (bias, residual) = (i % 2 == 0, i % 4 < 2);
+        let mut dev = wide();
+        linear_is_right(&mut dev, &c, bias, residual).unwrap();
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "{t} {n} {k} ran on the other body");
+        both(&format!("linear {t} {n} {k}"), |dev| c.linear(dev, 0..t, bias, residual));
+    }
+}
+
+#[test]
+fn every_epilogue_has_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (t, n, k) in [(20, 67, 64), (130, 330, 72)] {
+        let c = Case::new(t, n, k);
+        both("logits", |dev| c.logits(dev));
+        both("gelu", |dev| Ok(c.gelu(dev, true, true)?.concat()));
+    }
+    for (t, n, k) in [(5, 64, 64), (70, 192, 104), (129, 320, 40)] {
+        both("swiglu", |dev| Ok(Case::new(t, n, k).swiglu(dev, true, true)?.concat()));
+    }
+    // Boxes of 32 rows and of 8, and heads that are cut otherwise: these take the other body.
+    for (t, q, kv, dim) in [(17, 2, 1, 64), (131, 2, 1, 128), (66, 4, 2, 80), (20, 3, 1, 16), (9, 2, 1, 24)] {
+        let case = Qkv::new(t, q, kv, dim);
+        both(&format!("qkv of {dim}"), |dev| Ok(case.run(dev, true, true)?.concat()));
+        if kind() == Kind::Emu {
+            let mut dev = wide();
+            case.run(&mut dev, true, true).unwrap();
+            assert_eq!(ran(&mut dev), dim % 16 == 0, "heads of {dim}");
+        }
+    }
+}
+
+#[test]
+fn a_row_has_its_bits_from_every_tile_and_batch() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let c = Case::new(200, 300, 200);
+    let mut dev = wide();
+    let all = c.linear(&mut dev, 0..200, true, true).unwrap();
+    for rows in [70..200, 0..128, 136..200, 64..65, 0..17] {
+        let some = c.linear(&mut dev, rows.clone(), true, true).unwrap();
+        equal(&format!("rows {rows:?}"), &some, &all[rows.start * c.n..rows.end * c.n]).unwrap();
+    }
+}
+
+#[test]
+fn rows_that_tma_cannot_copy_take_the_other_body() {
+    if skipped("which body ran") {
+        return;
+    }
+    for (k, taken) in [(64, true), (100, false), (99, false)] {
+        let mut dev = wide();
+        linear_is_right(&mut dev, &Case::new(9, 40, k), true, true).unwrap();
+        assert_eq!(ran(&mut dev), taken, "K = {k}");
+    }
+    let mut dev = hopper();
+    linear_is_right(&mut dev, &Case::new(9, 40, 64), true, true).unwrap();
+    assert!(!ran(&mut dev), "wgmma without being asked for");
+    assert_eq!(Case::new(0, 64, 64).linear(&mut wide(), 0..0, true, true).unwrap(), [] as [bf16; 0]);
+}
+
+#[test]
+fn wgmma_is_refused_where_there_is_none() {
+    if skipped("a device of compute capability 8.0") {
+        return;
+    }
+    let mut dev = emu();
+    let text = dev.use_wgmma().unwrap_err().to_string();
+    assert!(text.contains("wgmma on compute capability 8.0"), "{text}");
+    assert!(!dev.chains().contains("wgmma") && wide().chains().ends_with("+wgmma"));
+}
+
+#[test]
+fn no_schedule_changes_a_bit() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let c = Case::new(130, 300, 328);
+    same_bits_on(wide_with, 6, |dev| c.linear(dev, 0..130, true, true));
+    same_bits_on(wide_with, 4, |dev| c.linear(dev, 0..30, true, true));
+    same_bits_on(wide_with, 4, |dev| Ok(Qkv::new(70, 2, 1, 16).run(dev, true, true)?.concat()));
+}
+
+/// Two tiles a CTA and more stages than the ring has, of the wide tile and of the short one.
+fn probe(dev: &mut Device) -> Outcome {
+    linear_is_right(dev, &Case::new(200, 300, 328), true, true)?;
+    linear_is_right(dev, &Case::new(20, 200, 648), true, true)
+}
+
+#[test]
+fn every_wait_and_barrier_is_needed() {
+    if !no_hopper("wgmma") {
+        mutate_sites_on(wide_with, &[BODY], 2, probe);
+    }
+}
+
+/// Errors a person could make, each in one place.
+const MISTAKES: [(&str, &str); 10] = [
+    ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
+    ("turn.parity ^ 1);", "turn.parity);"),
+    ("parity ^= 1;", ""),
+    ("T::MATH / 32);\n        }\n        isa::fence", "T::MATH / 64);\n        }\n        isa::fence"),
+    ("isa::advance(w, 2 * k)", "isa::advance(w, k)"),
+    ("group * 64 * BLOCK_K", "0"),
+    ("row < 0 ? args.in.cols : row", "row + 1"),
+    ("accumulate || k > 0", "true"),
+    ("i % 2 * 8, column", "0, column"),
+    ("T::STAGE_BYTES);\n                copy", "T::STAGE_BYTES - 128);\n                copy"),
+];
+
+#[test]
+fn a_wrong_parity_is_seen() {
+    if kind() == Kind::Emu {
+        mistake(MISTAKES[1]);
+    }
+}
+
+fn mistake((from, to): (&str, &str)) {
+    mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 2, |dev| {
+        dev.use_wgmma()?;
+        probe(dev)
+    });
+}
+
+#[test]
+#[ignore = "a compilation each"]
+fn mistakes_in_the_body_are_seen() {
+    epilogues(&mut wide()).unwrap();
+    MISTAKES.into_iter().for_each(mistake);
+}
+
+#[test]
+#[ignore = "many schedules"]
+fn no_drawn_schedule_changes_a_bit() {
+    for (t, n, k) in [(150, 320, 520), (300, 520, 136), (33, 264, 1176)] {
+        let c = Case::new(t, n, k);
+        let bits = same_bits_on(wide_with, 24, |dev| c.linear(dev, 0..t, true, true));
+        assert_eq!(bits, c.linear(&mut emu(), 0..t, true, true).unwrap());
+    }
+}
