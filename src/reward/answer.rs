@@ -214,10 +214,13 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     }
     // A conclusion at the end counts for all of it.
     for joint in [", so ", ", thus ", ", hence ", ", therefore ", ", then "] {
-        if let Some((_, rest)) = sentence.rsplit_once(joint)
-            && reads(rest)
-        {
+        let Some((_, rest)) = sentence.rsplit_once(joint) else { continue };
+        if reads(rest) {
             return python::strip(rest);
+        }
+        // ", so she has 24 apples left"
+        if let Some(found) = behind_words(rest).filter(|f| reads(f)) {
+            return found;
         }
     }
     if reads(sentence) {
@@ -255,7 +258,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
         return found;
     }
-    if let Some(found) = behind_words(sentence).filter(|f| reads(f)) {
+    if let Some(found) = behind_words(sentence).or_else(|| spoken(sentence)).filter(|f| reads(f)) {
         return found;
     }
     if sentence.len() < text.len() { sentence } else { text }
@@ -335,12 +338,33 @@ fn before_reason(text: &str) -> &str {
     REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s).min_by_key(|s| s.len()).unwrap_or(text)
 }
 
+/// Words that change the value behind them.
+const CHANGING: [&str; 22] = [
+    "not", "less", "more", "than", "between", "from", "least", "most", "over", "under", "except", "no", "without",
+    "minus", "negative", "half", "twice", "never", "below", "above", "cannot", "isn't",
+];
+
+/// The one number in words of a sentence without digits, to its end: "she ate seven-eighths of the cake".
+fn spoken(sentence: &str) -> Option<&str> {
+    if sentence.contains(|c: char| c.is_ascii_digit() || "([{$\\".contains(c)) {
+        return None;
+    }
+    let number =
+        |w: &str| w.split('-').all(|w| math::is_number_word(&w.to_lowercase())) && !w.eq_ignore_ascii_case("one");
+    let at = sentence.split(' ').position(number)?;
+    let before: Vec<&str> = sentence.split(' ').take(at).collect();
+    let kept = |w: &&str| {
+        !matches!(w.to_ascii_lowercase().as_str(), "one" | "quarter" | "third")
+            && !CHANGING.contains(&w.to_ascii_lowercase().trim_matches(','))
+    };
+    // A second number further on is another one.
+    let again = sentence.split(' ').skip(at).skip_while(|w| number(w) || *w == "and").any(number);
+    (at > 1 && before.iter().all(kept) && !again)
+        .then(|| &sentence[before.iter().map(|w| w.len() + 1).sum::<usize>()..])
+}
+
 /// What follows plain words: "the point (2, 3)", "it costs $20"; nothing where a word before it changes the value.
 fn behind_words(sentence: &str) -> Option<&str> {
-    const CHANGING: [&str; 22] = [
-        "not", "less", "more", "than", "between", "from", "least", "most", "over", "under", "except", "no", "without",
-        "minus", "negative", "half", "twice", "never", "below", "above", "cannot", "isn't",
-    ];
     let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
     let (words, rest) = sentence.split_at(at);
     let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
@@ -373,7 +397,10 @@ fn is_prose(text: &str, steps: &Steps) -> bool {
     let marked = text.match_indices("\\[").any(|(at, _)| !text[..at].ends_with('\\'));
     // Inline formulas may stand between dollar signs or round brackets.
     let formulas = match text.match_indices("\\(").any(|(at, _)| !text[..at].ends_with('\\')) {
-        true => text.contains('$') || !formulas_only(&text.replace("\\(", "$").replace("\\)", "$"), steps),
+        true => {
+            text.replace("\\$", "").contains('$')
+                || !formulas_only(&text.replace("\\(", "$").replace("\\)", "$"), steps)
+        }
         false => !formulas_only(text, steps),
     };
     let sentences = text.match_indices(". ").any(|(at, _)| {

@@ -5,6 +5,7 @@
 mod answer;
 pub mod choice;
 mod code;
+mod comparative;
 mod compat;
 pub mod extract;
 pub mod judge;

@@ -4,7 +4,7 @@ use crate::config::Mode;
 
 use super::answer::{MAX_ANSWER, bare, locate, unbulleted, unmarked};
 use super::math::{self, BUDGET, Steps, Unit, Value};
-use super::{choice, code, compat, labels, layout, words};
+use super::{choice, code, comparative, compat, labels, layout, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -51,6 +51,10 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     let (gold_text, answer_text) = (read(gold), read(found));
     if let Some(same) = polar(&gold_text, answer) {
         let why = if same { "equal words" } else { "the opposite" };
+        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
+    }
+    if let Some(same) = comparative::same(&gold_text, &bare(answer), &steps) {
+        let why = if same { "the same comparison" } else { "another comparison" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
     let (mut equal, mut why) = match choices(&gold_text, &answer_text, answer, &steps) {

@@ -2,7 +2,7 @@
 
 use super::expr::integer;
 use super::parse::Value;
-use super::{clock, notation};
+use super::{clock, notation, number_words};
 
 /// Names of the months, without accents: English, then those of other languages.
 const MONTHS: [&[&str]; 12] = [
@@ -167,6 +167,8 @@ fn date(text: &str) -> Option<Value> {
             continue;
         } else if let (Some(m), None) = (month(word), found) {
             found = Some(m);
+        } else if let Some(n) = number_words::ordinal(word).filter(|_| day.is_none()) {
+            day = Some(n as u8);
         } else if let Ok(n) = digits.parse::<i32>() {
             if n > 31 && ordinal.is_none() && digits.len() == 4 && year.is_none() {
                 year = Some(n);

@@ -66,7 +66,8 @@ pub(super) fn read(text: &str) -> Option<Value> {
         let apart = core.ends_with(|c: char| !c.is_alphabetic()) || end.is_empty();
         apart.then_some((core.trim(), *half, *end))
     })?;
-    let (hour, minute) = said(core).or_else(|| shown(core, half, marked)).or_else(|| counted(core, marked))?;
+    let (hour, minute) =
+        said(core, !marked.is_empty()).or_else(|| shown(core, half, marked)).or_else(|| counted(core, marked))?;
     time(hour, minute, half)
 }
 
@@ -89,7 +90,7 @@ fn time(hour: u32, minute: u32, half: Half) -> Option<Value> {
 }
 
 /// `half past 3`, `quarter to five`, `ten past six`.
-fn said(text: &str) -> Option<(u32, u32)> {
+fn said(text: &str, marked: bool) -> Option<(u32, u32)> {
     let text = text.trim_end_matches(" o'clock");
     let (part, hour, before) = match (text.split_once(" past ").or(text.split_once(" after ")), text.split_once(" to "))
     {
@@ -101,7 +102,7 @@ fn said(text: &str) -> Option<(u32, u32)> {
         "half" if !before => 30,
         "quarter" => 15,
         // Ratios are said so, too: three to five.
-        other if before => whole(other.strip_suffix(" minutes")?)?,
+        other if before && !marked => whole(other.strip_suffix(" minutes")?)?,
         other => whole(other.trim_end_matches(" minutes")).filter(|m| *m < 60)?,
     };
     let hour = match hour {

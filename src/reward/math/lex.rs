@@ -45,7 +45,7 @@ pub(super) fn lex(text: &str, grouped: bool, steps: &Steps) -> Option<Vec<Token>
     if ascii.contains("float(") {
         ascii = ascii.replace("float('inf')", "\\infty").replace("float(\"inf\")", "\\infty");
     }
-    for (from, to) in [("{,}", "\u{1}"), (",\\!", "\u{1}"), ("\\!", "")] {
+    for (from, to) in [("{,}", "\u{1}"), ("{:}", ":"), (",\\!", "\u{1}"), ("\\!", "")] {
         if ascii.contains(from) {
             ascii = ascii.replace(from, to);
         }

@@ -271,9 +271,8 @@ impl Units<'_> {
             words.push(next);
             self.at += 1;
         }
-        let (last, head) = words.split_last()?;
-        let mut name = head.iter().map(|w| w.to_lowercase() + " ").collect::<String>();
-        name.push_str(&unit::singular(last));
+        let name = words.iter().map(|w| unit::singular(w)).collect::<Vec<_>>().join(" ");
+        (!name.is_empty()).then_some(())?;
         Some((vec![Reading::thing(&name)], self.power()?))
     }
 }

@@ -103,6 +103,11 @@ pub(super) fn part(word: &str) -> Option<i64> {
     known.or_else(|| ordinal(word).filter(|n| *n > 2))
 }
 
+/// True for a word of numbers: twenty, million, eighths.
+pub fn is_number(word: &str) -> bool {
+    small(word).is_some() || scale(word).is_some() || (word.ends_with('s') && part(word).is_some())
+}
+
 /// The denominator that one or two of `words` name: thirds, twenty-fifths, ten-thousandths.
 fn parts(words: &[&str]) -> Option<(i64, usize)> {
     if let [first, second, ..] = words {
@@ -231,7 +236,8 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
             last = n;
         } else if word == "and"
             && any
-            && last >= BigInt::from(100)
+            // Two hundred and one, four score and seven.
+            && (last >= BigInt::from(100) || (group == zero && total != zero))
             && words.get(at + 1).is_some_and(|w| small(w).is_some())
             && !words.get(at + 2).is_some_and(|w| part(w).is_some())
         {

@@ -108,7 +108,9 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
         .or_else(|| read(&spoken::signs(text)?))
         .or_else(|| {
             let digits = number_words::digits(text)?;
+            // Words beside the numbers are no factors.
             read(&spoken::signs(&digits).unwrap_or(digits))
+                .filter(|v| matches!(v, Value::Scalar(e, _) if !e.has_variables()))
         })
         .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
@@ -120,6 +122,9 @@ pub fn amount(text: &str, steps: &Steps) -> Option<Value> {
 
 /// True for the words and signs of a unit.
 pub fn is_unit(text: &str, steps: &Steps) -> bool {
+    // \\(\\$2\\) a minute
+    let text = text.trim();
+    let text = text.strip_prefix("a ").or_else(|| text.strip_prefix("an ")).unwrap_or(text);
     text.len() < MAX_UNIT && lex(text, true, steps).is_some_and(|t| measure::is_unit(&t))
 }
 
@@ -277,6 +282,22 @@ impl Reader<'_> {
             && is_word(&first.tok, &ABOUT)
         {
             return self.value(rest, depth + 1);
+        }
+        // 15 m long: what was measured, behind its amount.
+        const DIRECTIONS: [(&str, &str); 7] = [
+            ("long", "length"),
+            ("wide", "width"),
+            ("tall", "height"),
+            ("high", "height"),
+            ("deep", "depth"),
+            ("thick", "thickness"),
+            ("old", "age"),
+        ];
+        if let [Token { tok: Tok::Num(_), .. }, .., _, last] = tokens
+            && let Some((_, name)) = DIRECTIONS.iter().find(|(word, _)| is_word(&last.tok, &[word]))
+        {
+            let value = self.value(&tokens[..tokens.len() - 1], depth + 1);
+            return value.map(|v| Value::Assignment((*name).to_owned(), Box::new(v)));
         }
         // "The answer is" before the value.
         if let [Token { tok: Tok::Text(t), .. }, rest @ ..] = tokens

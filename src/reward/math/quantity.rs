@@ -74,7 +74,10 @@ impl Parser<'_> {
             return false;
         }
         // $5 per hour, $5/h.
-        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
+        let unit_next =
+            matches!(self.token(1).map(|t| &t.tok), Some(Tok::Word(w) | Tok::Text(w)) if unit::known(w.trim()));
+        let over = is(self.token(0), '/')
+            || matches!(self.peek(), Some(Tok::Word(w)) if w == "per" || (matches!(w.as_str(), "a" | "an" | "each" | "every") && unit_next));
         let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if measure::IDLE.contains(&w.trim()));
         if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
             self.at = self.tokens.len();

@@ -471,41 +471,4 @@ impl Reader<'_> {
         });
         Some(Region::new(spans.collect()))
     }
-
-    /// `2 : 3`, `6:45 PM`.
-    pub(super) fn ratio(&self, tokens: &[Token]) -> Option<Option<Value>> {
-        // 1 in 4, 1 out of 4, 3 to 5.
-        let word = |n: usize, w: &str| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Word(t)) if t == w);
-        let number = |n: usize| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Num(_)));
-        let between = usize::from(word(1, "in") || word(1, "to")) + 2 * usize::from(word(1, "out") && word(2, "of"));
-        if between > 0 && number(0) && number(1 + between) && tokens.len() == 2 + between {
-            let both = (scalar(&tokens[..1], self.steps)?, scalar(&tokens[1 + between..], self.steps)?);
-            return Some(Some(Value::Ratio(vec![both.0, both.1])));
-        }
-        let parts = split(tokens, |t| *t == Tok::Sym(':'))?;
-        if parts.len() < 2 {
-            return None;
-        }
-        // median: 4
-        if let [name, value] = parts.as_slice()
-            && let Some(name) = name_of(name).filter(|n| n.len() > 2 && n.chars().all(|c| c.is_alphabetic()))
-        {
-            return Some(self.value(value, 1).map(|v| Value::Assignment(name, Box::new(v))));
-        }
-        let last = parts.last()?;
-        let behind: String = last[1.min(last.len())..].iter().map(|t| shown(&t.tok).to_lowercase()).collect();
-        let half = match behind.replace(['.', ' '], "").as_str() {
-            "am" => Some(0),
-            "pm" => Some(12),
-            _ => None,
-        };
-        if let ([[Token { tok: Tok::Num(h), .. }], [Token { tok: Tok::Num(m), .. }, ..]], Some(half)) =
-            (parts.as_slice(), half)
-        {
-            let (h, m) = (h.parse::<u32>().ok()?, m.parse::<u32>().ok()?);
-            return Some((h <= 12 && m < 60).then_some(Value::Time((h % 12 + half) * 60 + m)));
-        }
-        let exprs: Option<Vec<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
-        Some(exprs.map(Value::Ratio))
-    }
 }

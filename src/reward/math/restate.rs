@@ -26,6 +26,7 @@ pub fn restated(text: &str) -> Vec<String> {
         mixed(&lower),
         one(&lower),
         scale(&lower),
+        odds(&lower),
         century(text),
         now(text),
         number_words::digits(text),
@@ -336,6 +337,27 @@ fn chance(lower: &str) -> Option<String> {
     let under = under.trim_start_matches("every ");
     let (over, under) = (whole(over)?, whole(under).filter(|n| *n > 0)?);
     Some(format!("{over}/{under}"))
+}
+
+/// Odds as those against: `odds of 3 to 1 against`, `1:3 in favor`.
+fn odds(lower: &str) -> Option<String> {
+    let text = lower
+        .trim_start_matches("the ")
+        .trim_start_matches("odds ")
+        .trim_start_matches("of ")
+        .trim_start_matches("are ");
+    let (text, against) =
+        [(" against", true), (" in favor", false), (" in favour", false), (" for", false), (" on", false)]
+            .iter()
+            .find_map(|(end, side)| text.strip_suffix(end).map(|t| (t, *side)))
+            .or_else(|| Some((text.strip_prefix("against are ").or_else(|| text.strip_prefix("against: "))?, true)))
+            .or_else(|| {
+                Some((text.strip_prefix("in favor are ").or_else(|| text.strip_prefix("in favour are "))?, false))
+            })?;
+    let (a, b) = text.split_once(" to ").or(text.split_once(':')).or(text.split_once('-')).or(text.split_once('/'))?;
+    let (a, b) = (whole(a.trim())?, whole(b.trim())?);
+    let (a, b) = if against { (a, b) } else { (b, a) };
+    (a > 0 && b > 0).then(|| format!("odds {} against", Rational::new(a.into(), b.into())))
 }
 
 /// `3 for $1.50` as what one costs.

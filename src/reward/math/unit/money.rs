@@ -123,7 +123,8 @@ const MONEYS: [(&str, &str); 93] = [
 ];
 
 /// Hundredths.
-const PARTS: [(&str, &str); 14] = [
+const PARTS: [(&str, &str); 15] = [
+    ("c", "$"),
     ("p", "pound sterling"),
     ("cent", "$"),
     ("\u{a2}", "$"),
@@ -154,7 +155,7 @@ pub(in crate::reward::math) fn currency(name: &str) -> Reading {
 
 /// The amounts of money that a word may mean.
 pub(super) fn readings(name: &str) -> Option<Vec<Reading>> {
-    if name.chars().count() < 3 && !matches!(name, "$" | "\u{a2}" | "p") {
+    if name.chars().count() < 3 && !matches!(name, "$" | "\u{a2}" | "p" | "c") {
         return None;
     }
     if let Some(known) = money(name) {
