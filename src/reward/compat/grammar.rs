@@ -174,12 +174,18 @@ impl Reader<'_> {
                 ">" => Some(Sign::Greater),
                 ">=" => Some(Sign::AtLeast),
                 "!=" => Some(Sign::Unequal),
-                "~" => None,
-                // Membership of an expression.
-                _ => return None,
+                _ => None,
             };
+            let within = self.is(at, "in");
             let (right, end) = self.expr(at + 1, depth + 1)?;
             at = end;
+            if within {
+                // Of a power by several parts, the shape of a matrix; of nothing else.
+                match &right {
+                    Tree::Pow(_, exponent) if exponent.parts().len() > 1 => continue,
+                    _ => return None,
+                }
+            }
             let right = Value::Tree(right);
             value = match sign {
                 // Of an approximation the exact side is kept, unless it is a name.

@@ -91,15 +91,14 @@ pub(super) fn determinant(rows: &[Vec<Tree>], steps: &Steps) -> Option<Tree> {
 /// The exact value, when it is rational and not too large.
 pub(super) fn exact(t: &Tree, steps: &Steps) -> Option<Rational> {
     steps.spend(4)?;
-    let bounded = |x: Rational| (x.numer().bits() + x.denom().bits() <= MAX_BITS).then_some(x);
     let zero = Rational::from_integer(0.into());
     match t {
         Tree::Exact(x) | Tree::Float(x) => Some(x.clone()),
         Tree::Percent(x) => Some(exact(x, steps)? / Rational::from_integer(100.into())),
-        Tree::Add(terms) => terms.iter().try_fold(zero, |s, t| bounded(s + exact(t, steps)?)),
+        Tree::Add(terms) => terms.iter().try_fold(zero, |s, t| joined(s, exact(t, steps)?, true, steps)),
         Tree::Mul(factors) => {
             let one = Rational::from_integer(1.into());
-            factors.iter().try_fold(one, |p, t| bounded(p * exact(t, steps)?))
+            factors.iter().try_fold(one, |p, t| joined(p, exact(t, steps)?, false, steps))
         }
         Tree::Pow(base, exponent) => raised(exact(base, steps)?, &exact(exponent, steps)?, steps),
         Tree::Call(name, arguments) => called(name, arguments, steps),
@@ -113,14 +112,29 @@ pub(super) fn exact(t: &Tree, steps: &Steps) -> Option<Rational> {
             let add = *op == Operator::Sum;
             let mut total = Rational::from_integer(if add { 0 } else { 1 }.into());
             while at <= high {
+                steps.spend(8 * body.size())?;
                 let term = exact(&replaced(body, var, &Tree::Exact(at.clone())), steps)?;
-                total = bounded(if add { total + term } else { total * term })?;
+                total = joined(total, term, add, steps)?;
                 at += Rational::from_integer(1.into());
             }
             Some(total)
         }
         _ => None,
     }
+}
+
+/// A sum or a product. Whole numbers are spared the common divisor, which takes long.
+fn joined(a: Rational, b: Rational, add: bool, steps: &Steps) -> Option<Rational> {
+    let bits = |x: &Rational| x.numer().bits() + x.denom().bits();
+    let size = bits(&a) + bits(&b);
+    if a.is_integer() && b.is_integer() {
+        steps.spend(size / 16)?;
+        let result = if add { a.numer() + b.numer() } else { a.numer() * b.numer() };
+        return (result.bits() <= MAX_BITS).then(|| Rational::from_integer(result));
+    }
+    steps.spend(size * size / 2_000)?;
+    let result = if add { a + b } else { a * b };
+    (bits(&result) <= MAX_BITS).then_some(result)
 }
 
 /// The expression with a symbol replaced.

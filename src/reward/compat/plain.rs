@@ -20,7 +20,7 @@ pub(super) fn number(whole: &str, decimals: &str, percent: bool) -> (Option<Tree
     (value.map(|v| if percent { Tree::Percent(Box::new(v)) } else { v }), text)
 }
 
-/// Arithmetic: `+ - * / **` and brackets; `None` where Python finds an error.
+/// Arithmetic: `+ - * / // **` and brackets; `None` where Python finds an error.
 pub(super) fn arithmetic(source: &str, steps: &Steps) -> Option<Tree> {
     let source = source.replace('^', "**");
     steps.spend(source.len() as u64)?;
@@ -65,7 +65,10 @@ impl Parser<'_> {
         let mut left = self.signed(depth)?;
         loop {
             // A power is read by what it raises.
-            if self.take("/") {
+            if self.take("//") {
+                let quotient = product(left, power(self.signed(depth)?, integer(-1)));
+                left = Tree::Exact(number::exact(&quotient, self.steps)?.floor());
+            } else if self.take("/") {
                 left = product(left, power(self.signed(depth)?, integer(-1)));
             } else if self.take("*") {
                 left = product(left, self.signed(depth)?);

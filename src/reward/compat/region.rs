@@ -75,14 +75,11 @@ pub(super) fn of_set(v: &Value, steps: &Steps) -> Option<Region> {
             joined(all.iter().map(point).collect::<Option<_>>()?)
         }
         Value::Named('R') => line(),
-        Value::Combined(sign, a, b) => {
-            let (a, b) = (of_set(a, steps)?, of_set(b, steps)?);
-            match sign {
-                '+' => joined(a.into_iter().chain(b).collect()),
-                '*' => intersection(&a, &b),
-                _ => intersection(&a, &complement(&b)),
-            }
+        Value::Combined('+', a, b) => joined(of_set(a, steps)?.into_iter().chain(of_set(b, steps)?).collect()),
+        Value::Combined('-', a, b) if !matches!(**a, Value::Set(_)) => {
+            intersection(&of_set(a, steps)?, &complement(&of_set(b, steps)?))
         }
+        // Intersections and differences of finite sets are compared as they are written.
         _ => return None,
     })
 }

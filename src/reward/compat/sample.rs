@@ -25,7 +25,7 @@ fn number(x: &Rational) -> Option<f64> {
 
 /// The value at a point.
 pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
-    steps.spend(4)?;
+    steps.spend(12)?;
     let v = |t: &Tree| value(t, at, steps);
     match t {
         Tree::Exact(x) | Tree::Float(x) => Some(real(number(x)?)),
@@ -88,6 +88,7 @@ fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, st
     let Tree::Symbol(name, is_real) = var else { return None };
     let key = (name.clone(), *is_real);
     let with = |x: Complex| {
+        steps.spend(30)?;
         let mut point: Point = at.iter().filter(|(s, _)| *s != key).cloned().collect();
         point.push((key.clone(), x));
         value(body, &point, steps)

@@ -138,16 +138,26 @@ impl<'a> Reader<'a> {
             pieces.push(piece);
             at = end;
         }
-        let mut result = None;
+        // From the last on, as a mixed number takes what stands right of it. The factors are kept in reverse order.
+        let mut factors: Vec<Tree> = Vec::new();
+        let gathered = |mut factors: Vec<Tree>| {
+            factors.reverse();
+            if factors.len() > 1 { Some(Tree::Mul(factors)) } else { factors.pop() }
+        };
         while let Some(piece) = pieces.pop() {
-            result = Some(match (piece, result) {
-                (Piece::Tree(t), None) => t,
-                (Piece::Tree(t), Some(rest)) => beside(t, rest),
-                (Piece::Derive(_), None) => return None,
-                (Piece::Derive(v), Some(rest)) => derivative(rest, v),
-            });
+            match piece {
+                Piece::Derive(var) => factors = vec![derivative(gathered(factors)?, var)],
+                Piece::Tree(t) => match (t, factors.len()) {
+                    (t, 1) => match beside(t, factors.pop()?) {
+                        Tree::Mul(all) => factors.extend(all.into_iter().rev()),
+                        number => factors.push(number),
+                    },
+                    (Tree::Mul(all), 2..) => factors.extend(all.into_iter().rev()),
+                    (t, _) => factors.push(t),
+                },
+            }
         }
-        result.map(|t| (if minus { negative(t) } else { t }, at))
+        gathered(factors).map(|t| (if minus { negative(t) } else { t }, at))
     }
 
     fn postfix(&self, at: usize, c: Context) -> Option<(Piece, usize)> {

@@ -205,6 +205,11 @@ impl Tree {
         test(self) || self.parts().into_iter().any(|p| p.any(test))
     }
 
+    /// The number of its parts.
+    pub(super) fn size(&self) -> u64 {
+        1 + self.parts().into_iter().map(Tree::size).sum::<u64>()
+    }
+
     /// Names of the symbols, each once.
     pub(super) fn symbols(&self, found: &mut Vec<(String, bool)>) {
         match self {
@@ -238,7 +243,10 @@ impl Tree {
     pub(super) fn is_of_letters(&self) -> bool {
         match self {
             Tree::Symbol(..) => true,
-            Tree::Pow(a, b) if **b == integer(-1) => a.is_of_letters(),
+            // A number has no parts that are not letters.
+            Tree::Pow(a, b) if **b == integer(-1) => a.parts().into_iter().all(Tree::is_of_letters),
+            // Its base is a part of a logarithm.
+            Tree::Call("log", arguments) if arguments.len() == 1 => false,
             t => {
                 let parts = t.parts();
                 !parts.is_empty() && parts.into_iter().all(Tree::is_of_letters)
