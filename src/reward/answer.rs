@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::math::{self, Steps, Value};
+use super::prose::{behind_words, is_prose, spoken};
 use super::python;
 use super::words;
 
@@ -12,7 +13,7 @@ const MAX_WRAPPERS: usize = 32;
 pub(super) const MAX_ANSWER: usize = 10_000;
 
 /// One way to write a text: no white space around, one space inside.
-fn collapse(text: &str) -> String {
+pub(super) fn collapse(text: &str) -> String {
     text.split(python::is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
@@ -27,28 +28,6 @@ pub(super) fn bare(text: &str) -> String {
         text = inner;
     }
     text
-}
-
-/// An answer of formulas and their units without the dollar signs of the formulas; those of money stay.
-pub(super) fn unmarked(text: &str, steps: &Steps) -> String {
-    let marks: Vec<usize> =
-        text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
-    let formula = |pair: &[usize]| match pair {
-        [open, close] => {
-            let inner = &text[open + 1..*close];
-            let money = text[close + 1..].starts_with(|c: char| c.is_ascii_digit());
-            !inner.is_empty() && !inner.starts_with(' ') && !inner.ends_with(' ') && !money
-        }
-        _ => false,
-    };
-    if marks.is_empty() || !marks.chunks(2).all(formula) || !formulas_only(text, steps) {
-        return text.to_owned();
-    }
-    let mut out = text.to_owned();
-    for at in marks.into_iter().rev() {
-        out.replace_range(at..=at, " ");
-    }
-    collapse(&out)
 }
 
 fn unwrap(text: &str) -> String {
@@ -336,78 +315,6 @@ fn before_reason(text: &str) -> &str {
         " instead of ",
     ];
     REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s).min_by_key(|s| s.len()).unwrap_or(text)
-}
-
-/// Words that change the value behind them.
-const CHANGING: [&str; 22] = [
-    "not", "less", "more", "than", "between", "from", "least", "most", "over", "under", "except", "no", "without",
-    "minus", "negative", "half", "twice", "never", "below", "above", "cannot", "isn't",
-];
-
-/// The one number in words of a sentence without digits, to its end: "she ate seven-eighths of the cake".
-fn spoken(sentence: &str) -> Option<&str> {
-    if sentence.contains(|c: char| c.is_ascii_digit() || "([{$\\".contains(c)) {
-        return None;
-    }
-    let number =
-        |w: &str| w.split('-').all(|w| math::is_number_word(&w.to_lowercase())) && !w.eq_ignore_ascii_case("one");
-    let at = sentence.split(' ').position(number)?;
-    let before: Vec<&str> = sentence.split(' ').take(at).collect();
-    let kept = |w: &&str| {
-        !matches!(w.to_ascii_lowercase().as_str(), "one" | "quarter" | "third")
-            && !CHANGING.contains(&w.to_ascii_lowercase().trim_matches(','))
-    };
-    // A second number further on is another one.
-    let again = sentence.split(' ').skip(at).skip_while(|w| number(w) || *w == "and").any(number);
-    (at > 1 && before.iter().all(kept) && !again)
-        .then(|| &sentence[before.iter().map(|w| w.len() + 1).sum::<usize>()..])
-}
-
-/// What follows plain words: "the point (2, 3)", "it costs $20"; nothing where a word before it changes the value.
-fn behind_words(sentence: &str) -> Option<&str> {
-    let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
-    let (words, rest) = sentence.split_at(at);
-    let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
-    let kept = |w: &str| plain(w) && !CHANGING.contains(&w.to_ascii_lowercase().trim_matches(','));
-    (words.ends_with(' ') && words.split_whitespace().all(kept)).then(|| python::strip(rest))
-}
-
-/// True when nothing but commas, "and", "or" and units stand between formulas in dollar signs; money is no formula.
-fn formulas_only(text: &str, steps: &Steps) -> bool {
-    let bytes = text.as_bytes();
-    let marks: Vec<usize> =
-        text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect();
-    let money = |at: &usize| bytes.get(at + 1).is_some_and(u8::is_ascii_digit);
-    if marks.iter().all(money) && (marks.len() < 2 || marks.len() % 2 == 1) {
-        return true;
-    }
-    let mut outside = vec![marks.last().and_then(|at| text.get(at + 1..))];
-    outside.extend(marks[1..].chunks(2).map(|c| c.get(1).and_then(|to| text.get(c[0] + 1..*to))));
-    let joins = |t: &str| {
-        t.split_whitespace()
-            .all(|w| matches!(w.trim_matches([',', '.']).to_ascii_lowercase().as_str(), "and" | "or" | ""))
-    };
-    // $\\frac{3}{4}$ mile
-    let unit = |t: &str| math::is_unit(t.trim_end_matches(['.', ' ']), steps);
-    text.get(..marks[0]).is_none_or(joins) && outside.into_iter().flatten().all(|t| joins(t) || unit(t))
-}
-
-/// True for a text with formulas in it, or more than one sentence: no single answer.
-fn is_prose(text: &str, steps: &Steps) -> bool {
-    let marked = text.match_indices("\\[").any(|(at, _)| !text[..at].ends_with('\\'));
-    // Inline formulas may stand between dollar signs or round brackets.
-    let formulas = match text.match_indices("\\(").any(|(at, _)| !text[..at].ends_with('\\')) {
-        true => {
-            text.replace("\\$", "").contains('$')
-                || !formulas_only(&text.replace("\\(", "$").replace("\\)", "$"), steps)
-        }
-        false => !formulas_only(text, steps),
-    };
-    let sentences = text.match_indices(". ").any(|(at, _)| {
-        text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '$' || c == ')')
-            && text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase())
-    });
-    marked || formulas || sentences
 }
 
 /// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.

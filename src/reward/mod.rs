@@ -13,6 +13,7 @@ mod labels;
 mod layout;
 pub mod math;
 pub mod process;
+mod prose;
 pub mod python;
 pub mod scorer;
 mod verify;

@@ -2,8 +2,10 @@
 
 use crate::config::Mode;
 
-use super::answer::{MAX_ANSWER, bare, locate, unbulleted, unmarked};
+use super::answer::{MAX_ANSWER, bare, locate, unbulleted};
 use super::math::{self, BUDGET, Steps, Unit, Value};
+use super::prose::unmarked;
+
 use super::{choice, code, comparative, compat, labels, layout, words};
 
 /// The verifier's word.
