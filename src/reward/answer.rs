@@ -65,7 +65,16 @@ fn unwrap(text: &str) -> String {
             return python::strip(inner).to_owned();
         }
     }
-    for note in ["(approx.)", "(approx)", "(approximately)", "(rounded)", "(exact)", "(simplified)"] {
+    for opening in
+        ["So:", "Thus:", "Hence:", "Therefore:", "Total:", "Result:", "\u{2192}", "\u{21d2}", "namely ", "i.e. "]
+    {
+        if let Some(rest) = t.strip_prefix(opening).filter(|r| !r.trim().is_empty()) {
+            return python::strip(rest).to_owned();
+        }
+    }
+    for note in
+        [", exactly", ", precisely", "(approx.)", "(approx)", "(approximately)", "(rounded)", "(exact)", "(simplified)"]
+    {
         if let Some(rest) = t.strip_suffix(note).filter(|r| !r.trim().is_empty()) {
             return python::strip(rest).to_owned();
         }
@@ -175,6 +184,19 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
             _ => true,
         }
     };
+    // A sentence with its reason, or with what was left out on the way to its conclusion.
+    if !text.contains(['\n', '$']) && !text.contains(". ") {
+        let said = before_reason(text);
+        if said.len() < text.len() && reads(said) {
+            return python::strip(said);
+        }
+        let joints = [", so ", ", thus ", ", hence ", ", therefore "];
+        if text.contains(", but ")
+            && let Some((_, rest)) = joints.iter().find_map(|j| text.rsplit_once(j)).filter(|(_, r)| reads(r))
+        {
+            return python::strip(rest);
+        }
+    }
     if reads(text) {
         return text;
     }
@@ -204,6 +226,12 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     }
     if reads(sentence) {
         return sentence;
+    }
+    // "Exactly fourteen, i.e. 14, such pairs exist."
+    if let Some((_, rest)) = sentence.split_once(" i.e. ").or_else(|| sentence.split_once(" i.e., "))
+        && let Some(part) = rest.split([',', ')']).next().filter(|p| reads(p))
+    {
+        return python::strip(part);
     }
     for cut in [
         " giving ",
@@ -269,9 +297,37 @@ fn without_adverbs(mut text: &str) -> &str {
     text
 }
 
-/// The text without a last line of politeness, or the end of a proof.
+/// The text without a last sentence of politeness, the end of a proof, a check or a remark.
 fn without_closing(text: &str) -> &str {
-    const POLITE: [&str; 14] = [
+    const POLITE: &[&str] = &[
+        "verification",
+        "verify",
+        "to verify",
+        "check:",
+        "checking",
+        "check that",
+        "to check",
+        "quick check",
+        "double-check",
+        "double check",
+        "sanity check",
+        "we can check",
+        "we can verify",
+        "you can check",
+        "you can verify",
+        "note:",
+        "note that",
+        "(note",
+        "remark",
+        "explanation:",
+        "reason:",
+        "reasoning:",
+        "this is because",
+        "this follows",
+        "this matches",
+        "this confirms",
+        "this agrees",
+        "recall that",
         "i hope",
         "hope this",
         "hope that",
@@ -287,22 +343,64 @@ fn without_closing(text: &str) -> &str {
         "q.e.d",
         "qed",
     ];
+    const MOST: usize = 6;
     let mut kept = text;
-    loop {
+    for _ in 0..MOST {
         let end = python::strip(kept).trim_end_matches(['.', '!', '?', ' ', '*']);
-        let last = end.rfind(['\n', '.', '!', '?']).map_or(0, |at| at + 1);
+        let last = ["\n", ". ", "! ", "? "].iter().filter_map(|e| end.rfind(e)).max().map_or(0, |at| at + 1);
         let tail = end.get(last..).unwrap_or_default().trim_start_matches(['*', ' ', '\n']).to_lowercase();
         if last > 0 && POLITE.iter().any(|p| tail.starts_with(p)) {
             kept = &kept[..last];
             continue;
         }
-        return python::strip(kept);
+        break;
     }
+    python::strip(kept)
 }
 
 /// The text without the reason behind it, or what it is told from.
 fn before_reason(text: &str) -> &str {
-    const REASONS: [&str; 10] = [
+    const REASONS: &[&str] = &[
+        ", which ",
+        ", even though ",
+        " even though ",
+        ", although ",
+        " although ",
+        ", though ",
+        ", whereas ",
+        ", while ",
+        ", despite ",
+        ", as required",
+        ", as expected",
+        ", as desired",
+        ", as claimed",
+        ", as shown",
+        ", as can be ",
+        ", as we ",
+        ", consistent with ",
+        ", in agreement ",
+        ", matching ",
+        ", confirming ",
+        ", verifying ",
+        ", using ",
+        ", rounded ",
+        ", to the nearest ",
+        ", by the ",
+        " by the ",
+        ", due to ",
+        " due to ",
+        ", given that ",
+        " (which ",
+        " (check",
+        " (see ",
+        " (by ",
+        " (using ",
+        ", up from ",
+        ", down from ",
+        " instead",
+        ", unlike ",
+        ", where we ",
+        ", after ",
         " because ",
         " since ",
         " (because ",
@@ -314,7 +412,14 @@ fn before_reason(text: &str) -> &str {
         " rather than ",
         " instead of ",
     ];
-    REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s).min_by_key(|s| s.len()).unwrap_or(text)
+    // "x = 7 (x = -3 is extraneous)", "x = 7; the other root is rejected".
+    const REJECTED: [&str; 6] = ["extraneous", "reject", "discard", "invalid", "not valid", "impossible"];
+    let rejected = [" (", "; ", ", "].iter().filter_map(|open| {
+        let at = text.find(open).filter(|at| *at > 0)?;
+        REJECTED.iter().any(|r| text[at..].contains(r)).then(|| &text[..at])
+    });
+    let reason = REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s);
+    reason.chain(rejected).min_by_key(|s| s.len()).unwrap_or(text)
 }
 
 /// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.

@@ -15,7 +15,159 @@ pub(super) fn mathematical(text: &str) -> Option<String> {
     if text.len() > MAX_BYTES {
         return None;
     }
-    constructed(text).or_else(|| logical(text))
+    // The assignment of several values.
+    let text = match together(text) {
+        Some(tuple) => return Some(tuple),
+        None => text,
+    };
+    if let Some(value) = literal(text) {
+        return Some(value);
+    }
+    let named = functions(text);
+    let text = named.as_deref().unwrap_or(text);
+    constructed(text).or_else(|| logical(text)).or(named)
+}
+
+/// `x, y = 4, 9` as a tuple.
+fn together(text: &str) -> Option<String> {
+    let (names, values) = text.split_once(" = ")?;
+    let name = |n: &str| !n.is_empty() && n.len() < 4 && n.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    let count = names.split(',').count();
+    let assigned = count > 1 && names.split(',').all(|n| name(n.trim())) && !values.contains('=');
+    (assigned && arguments(values)?.len() == count).then(|| format!("({names}) = ({values})"))
+}
+
+/// Literals: dictionaries, nested lists in braces, numbers of Fortran and Julia, statements that assign.
+fn literal(text: &str) -> Option<String> {
+    static NUMBERS: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^([+-]?\d+\.?\d*)[dD]([+-]?\d+)$|(\d)(?:im|\s?\*\s?I)\b").expect("a fixed pattern")
+    });
+    for word in ["let ", "const ", "var ", "return "] {
+        if let Some(rest) = text.strip_prefix(word).filter(|r| r.ends_with(';') || word == "return ") {
+            return Some(rest.trim_end_matches([';', ' ']).to_owned());
+        }
+    }
+    if text.ends_with(",)") || text.ends_with(", )") {
+        return Some(format!("{})", text.trim_end_matches([')', ' ', ','])));
+    }
+    if let Some(number) = NUMBERS.captures(text) {
+        return Some(match number.get(3) {
+            Some(_) => NUMBERS.replace_all(text, "${3}i").into_owned(),
+            None => NUMBERS.replace(text, "${1}e${2}").into_owned(),
+        });
+    }
+    if matches!(text, "Infinity" | "+Infinity" | "-Infinity") {
+        return Some(text.replace("Infinity", "\\infty"));
+    }
+    let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).filter(|t| !t.contains('\\'))?;
+    let parts = arguments(inner)?;
+    if parts.len() > 1 && parts.iter().all(|p| p.starts_with('{') && p.ends_with('}') && p.contains(',')) {
+        return Some(text.replace('{', "[").replace('}', "]"));
+    }
+    let entry = |part: &&str| {
+        let (name, value) = part.split_once(':')?;
+        let plain = name.trim().trim_matches(['\'', '"']);
+        let named = !plain.is_empty() && plain.len() < 12 && plain.chars().all(|c| c.is_alphanumeric() || c == '_');
+        named.then(|| format!("{plain} = {}", value.trim().trim_matches(['\'', '"'])))
+    };
+    let entries: Option<Vec<String>> = parts.iter().map(entry).collect();
+    entries.filter(|e| e.len() > 1 || text.contains(['\'', '"'])).map(|e| e.join(", "))
+}
+
+/// Names of functions and constants in program code, and how mathematics writes them; those of one system are only
+/// taken where its brackets or its module stand by.
+const FUNCTIONS: &[(&str, &str)] = &[
+    ("Sqrt", "sqrt"),
+    ("Cbrt", "cbrt"),
+    ("Sin", "sin"),
+    ("Cos", "cos"),
+    ("Tan", "tan"),
+    ("Cot", "cot"),
+    ("Sec", "sec"),
+    ("Csc", "csc"),
+    ("Sinh", "sinh"),
+    ("Cosh", "cosh"),
+    ("Tanh", "tanh"),
+    ("ArcSin", "arcsin"),
+    ("ArcCos", "arccos"),
+    ("ArcTan", "arctan"),
+    ("Exp", "exp"),
+    ("Log", "ln"),
+    ("Log2", "log2"),
+    ("Log10", "log10"),
+    ("Abs", "abs"),
+    ("Floor", "floor"),
+    ("Ceiling", "ceil"),
+    ("Max", "max"),
+    ("Min", "min"),
+    ("GCD", "gcd"),
+    ("LCM", "lcm"),
+    ("Binomial", "binom"),
+    ("Factorial", "factorial"),
+];
+
+/// Code of computer algebra and of languages with a module for mathematics: `Sqrt[3]`, `Math.pow(x, 2)`, `M_PI`.
+fn functions(text: &str) -> Option<String> {
+    static CALL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\b([A-Z][A-Za-z0-9]*)\[").expect("a fixed pattern"));
+    let mut out = text.to_owned();
+    // Mathematica: a head with a capital letter and square brackets.
+    for _ in 0..40 {
+        let Some(call) = CALL.captures(&out) else { break };
+        let (Some(head), Some(whole)) = (call.get(1), call.get(0)) else { break };
+        let named = FUNCTIONS.iter().find(|f| f.0 == head.as_str()).map(|f| f.1);
+        let open = whole.end() - 1;
+        let Some(close) = closing(&out, open) else { break };
+        let inner = out[open + 1..close].to_owned();
+        let shown = match (head.as_str(), named) {
+            (_, Some("binom")) => {
+                let parts = arguments(&inner)?;
+                let [n, k] = parts[..] else { return None };
+                format!("\\binom{{{n}}}{{{k}}}")
+            }
+            (_, Some(name)) => format!("{name}({inner})"),
+            ("Power", _) | ("Rational", _) => {
+                let parts = arguments(&inner)?;
+                let [a, b] = parts[..] else { return None };
+                let sign = if head.as_str() == "Power" { "^" } else { "/" };
+                format!("(({a}){sign}({b}))")
+            }
+            ("List", _) => format!("{{{inner}}}"),
+            _ => return None,
+        };
+        out = format!("{}{shown}{}", &out[..head.start()], &out[close + 1..]);
+    }
+    let computer_algebra = out != text;
+    for (name, shown) in
+        [("Math.PI", "\\pi "), ("M_PI", "\\pi "), ("Math.E", "e"), ("PI()", "\\pi "), ("Math.", ""), ("std::", "")]
+    {
+        out = out.replace(name, shown);
+    }
+    if computer_algebra {
+        for (name, shown) in [("Infinity", "\\infty "), ("E^", "e^")] {
+            out = out.replace(name, shown);
+        }
+    }
+    if !out.contains('\\') {
+        static PI: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bPi\b").expect("a fixed pattern"));
+        out = PI.replace_all(&out, "\\pi ").into_owned();
+    }
+    // x.^2 .* y, element by element.
+    for (sign, plain) in [(".^", "^"), (".*", "*"), ("./", "/")] {
+        out = out.replace(sign, plain);
+    }
+    (out != text).then_some(out)
+}
+
+/// The place of the bracket that closes the one at `open`.
+fn closing(text: &str, open: usize) -> Option<usize> {
+    let mut depth = 0i32;
+    for (i, b) in text.bytes().enumerate().skip(open) {
+        depth += i32::from(b == b'[') - i32::from(b == b']');
+        if depth == 0 {
+            return Some(i);
+        }
+    }
+    None
 }
 
 /// The arguments of a call that is the whole text, parted at commas outside brackets.
@@ -65,6 +217,8 @@ fn constructed(text: &str) -> Option<String> {
         }
         ("tuple" | "Tuple" | "Point" | "Point2D" | "Point3D" | "Vector", [x]) => listed(x).map(|x| format!("({x})")),
         ("Tuple" | "Point" | "Point2D" | "Point3D" | "Vector" | "vec", [_, _, ..]) => Some(format!("({inner})")),
+        ("Fraction" | "Rational", [x]) => Some(x.trim_matches(['\'', '"']).to_owned()),
+        ("c", [_, _, ..]) => Some(parts.join(", ")),
         ("set" | "frozenset", [x]) => listed(x).map(|x| format!("\\{{{x}\\}}")),
         ("set", []) | ("EmptySet", []) => Some("\\emptyset".to_owned()),
         ("FiniteSet" | "Set", [_, ..]) => Some(format!("\\{{{}\\}}", parts.join(", "))),
@@ -129,6 +283,10 @@ mod tests {
             ("Union(Interval.open(0, 1), FiniteSet(3))", "(0, 1) \\cup \\{3\\}"),
             ("p && !q", "p \\land \\neg q"),
             ("~p", "\\neg p"),
+            ("Sqrt[3]/2", "sqrt(3)/2"),
+            ("Sin[Pi/3]", "sin(\\pi /3)"),
+            ("x, y = 4, 9", "(x, y) = (4, 9)"),
+            ("Math.sqrt(3)", "sqrt(3)"),
             ("print('12')", "12"),
         ] {
             assert_eq!(mathematical(text).as_deref(), Some(want), "{text:?}");

@@ -359,6 +359,15 @@ fn field(text: &str) -> Option<String> {
     if object.len() > LONGEST || text[..from].ends_with(['\\', '}', '^', '_']) {
         return None;
     }
+    // The reader of JSON recurses.
+    const DEEPEST: i32 = 6;
+    let mut depth = 0;
+    for b in object.bytes() {
+        depth += i32::from(matches!(b, b'{' | b'[')) - i32::from(matches!(b, b'}' | b']'));
+        if depth > DEEPEST {
+            return None;
+        }
+    }
     let object: serde_json::Map<String, serde_json::Value> = serde_json::from_str(object)
         .or_else(|_| serde_json::from_str(&object.replace('\'', "\"")))
         .or_else(|_| serde_json::from_str(&object.replace('\\', "\\\\")))

@@ -73,6 +73,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     // The sentence as a whole, where a part of it was taken for the answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
         let whole = bare(answer);
+        let whole = said_twice(&whole, &steps).unwrap_or(whole);
         if whole != answer_text && words::in_words(&gold_text, &whole) && words::same(&gold_text, &whole) {
             (equal, why) = (true, "equal words");
         }
@@ -92,6 +93,12 @@ fn said_twice(answer: &str, steps: &Steps) -> Option<String> {
         .iter()
         .find_map(|p| second.strip_prefix(p))
         .unwrap_or(second);
+    // Kinetic energy (KE)
+    let letters = |t: &str| t.chars().filter(|c| c.is_alphabetic()).collect::<String>().to_lowercase();
+    let initials: String = first.split([' ', '-']).filter_map(|w| w.chars().next()).collect();
+    if first.contains(' ') && letters(&initials) == letters(second) {
+        return Some(bare(first));
+    }
     let (a, b) = (math::parse(&bare(first), true, steps), math::parse(&bare(second), true, steps));
     math::equal(&a, &b, steps).equal.then(|| bare(first))
 }

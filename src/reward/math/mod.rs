@@ -12,6 +12,7 @@
 mod amounts;
 mod arrays;
 mod ball;
+mod between;
 mod binder;
 mod brackets;
 mod calculus;

@@ -10,6 +10,7 @@
 //!             | ('(' digits+ ')')+ | item clauses                a permutation in cycles, a family (`domain`)
 //!             | ('odd' | 'even')? 'multiples of' expr | 'all reals except' answer
 //!             | bracketed | expr 'pm' expr | quantity direction? | day | words
+//!             | expr '|_' bound ('^' bound)?                     a function between bounds, or at a place
 //! bracketed  := '(' list ')' | '[' list ']' | '\{' list '\}' | '\langle' list '\rangle'
 //!             | ('(' | '[' | ']') expr ',' expr (')' | ']' | '[') an interval, where the brackets say so
 //!             | '\{' name ('|' | ':') answer '\}' | environment of rows, of cases, of lines of a calculation
@@ -33,7 +34,7 @@ use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
-use super::{Steps, calendar, family, measure, number_words, spoken};
+use super::{Steps, between, calendar, family, measure, number_words, spoken};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -97,6 +98,9 @@ pub enum Value {
 pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     if let Some(day) = calendar::read(text) {
         return day;
+    }
+    if let Some(value) = between::read(text, steps) {
+        return value;
     }
     let read = |text: &str| {
         let tokens = lex(text, grouped, steps)?;

@@ -263,6 +263,13 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
         words = &words[naming.len()..];
         out.push(words);
     }
+    if let [kind, of, rest @ ..] = without_articles(words)
+        && kind.is(&["law", "principle"])
+        && of.is(&["of"])
+        && begins(rest, &["conservation"])
+    {
+        out.push(rest);
+    }
     if let [kind, rest @ ..] = without_articles(words)
         && kind.is(&KINDS)
     {
@@ -276,7 +283,7 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
 /// The text without a reason and without remarks behind it.
 fn ended(words: &[Word]) -> &[Word] {
     const REASONS: [&str; 2] = ["because", "since"];
-    const REMARKS: [&[&str]; 9] = [
+    const REMARKS: [&[&str]; 10] = [
         &["is", "correct"],
         &["is", "the", "answer"],
         &["is", "the", "correct", "answer"],
@@ -286,6 +293,7 @@ fn ended(words: &[Word]) -> &[Word] {
         &["color"],
         &["in", "nature"],
         &["as", "well"],
+        &["of", "motion"],
     ];
     let end = words.iter().position(|w| w.is(&REASONS)).filter(|&n| n > 0).unwrap_or(words.len());
     let words = &words[..end];

@@ -33,6 +33,11 @@ pub fn key(text: &str) -> String {
 pub fn in_words(gold: &str, answer: &str) -> bool {
     let signs = ['\\', '^', '_', '=', '+', '*', '|', '/', '!'];
     let plain = |t: &str| t.len() <= MAX_BYTES && !fold::plain(t.trim_end_matches('!')).contains(signs);
+    // A comparison by its sign alone.
+    let sign = |t: &str| {
+        matches!(fold::plain(t).trim(), "=" | "<" | ">" | "<=" | ">=" | "!=" | "\u{2264}" | "\u{2265}" | "\u{2260}")
+    };
+    let plain = |t: &str| plain(t) || sign(t);
     let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
     let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&told(&words(p))).is_some());
     plain(gold) && plain(answer) && ((word(gold) || known(gold)) && (word(answer) || known(answer)))

@@ -167,10 +167,30 @@ pub(super) fn words(text: &str) -> Vec<Word> {
         let value = if counted && (n + 1 == raw.len() || word.len() > 1) { roman(word) } else { None };
         match value {
             Some(value) => out.push(Word { text: value.to_string(), long: None }),
-            None => out.push(Word::new(&lower.replace('\'', ""))),
+            // Newton's, Charles's
+            None => {
+                let plain = Word::new(&lower.strip_suffix("'s").unwrap_or(&lower).replace('\'', ""));
+                match out.last_mut() {
+                    Some(tens)
+                        if let Some(text) = joined(tens, &plain.text, n.checked_sub(1).map(|b| raw[b].as_str())) =>
+                    {
+                        *tens = Word { text, long: None };
+                    }
+                    _ => out.push(plain),
+                }
+            }
         }
     }
     out
+}
+
+/// Twenty and first are the twenty-first, thirty and two are 32, where the tens are a word.
+fn joined(tens: &Word, ones: &str, raw: Option<&str>) -> Option<String> {
+    let written = raw.is_some_and(|r| r.chars().all(char::is_alphabetic));
+    let [digit, '0'] = tens.text.chars().collect::<Vec<_>>()[..] else { return None };
+    let single =
+        ones.starts_with(|c: char| ('1'..='9').contains(&c)) && !ones[1..].starts_with(|c: char| c.is_ascii_digit());
+    (written && digit > '1' && single).then(|| format!("{digit}{ones}"))
 }
 
 /// The number of a Roman numeral in capital letters.
@@ -206,6 +226,11 @@ pub(super) fn core(words: &[Word]) -> Core {
             only = true;
             continue;
         }
+        // "Has increased".
+        let done = words.get(n + 1).is_some_and(|w| w.text.ends_with("ed") || w.text.ends_with("en"));
+        if word.is(&["has", "have", "had"]) && done {
+            continue;
+        }
         // To the left, on the right.
         let side = words.get(n + 1).is_some_and(|w| w.is(&["the"]))
             && words.get(n + 2).is_some_and(|w| w.is(&["left", "right"]));
@@ -219,6 +244,34 @@ pub(super) fn core(words: &[Word]) -> Core {
     }
     Core { words: kept, only }
 }
+
+/// Nouns that stand behind what they are of as well: the speed of light, the light speed.
+const MEASURES: [&str; 24] = [
+    "speed",
+    "velocity",
+    "rate",
+    "center",
+    "conservation",
+    "loss",
+    "angle",
+    "coefficient",
+    "force",
+    "radius",
+    "axis",
+    "density",
+    "temperature",
+    "frequency",
+    "heat",
+    "production",
+    "transfer",
+    "pressure",
+    "coast",
+    "color",
+    "price",
+    "formation",
+    "growth",
+    "concentration",
+];
 
 impl Core {
     /// The words in a row, for tables.
@@ -247,6 +300,12 @@ impl Core {
             return false;
         }
         let (a, b) = (&self.words, &other.words);
+        if a.len() == 3 && b.len() == 2 || a.len() == 2 && b.len() == 3 {
+            let (long, short) = if a.len() == 3 { (a, b) } else { (b, a) };
+            if long[1].is(&["of"]) && long[0].is(&MEASURES) && long[0].same(&short[1]) && long[2].same(&short[0]) {
+                return true;
+            }
+        }
         if a.len() == b.len() {
             return a.iter().zip(b).all(|(x, y)| x.same(y));
         }

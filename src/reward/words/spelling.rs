@@ -2,7 +2,7 @@
 
 /// Parts of words, British and American. Only the beginnings of a word's family stand here: `colour` is also
 /// `colourless` and `discoloured`.
-const PARTS: [(&str, &str); 98] = [
+const PARTS: [(&str, &str); 116] = [
     ("colour", "color"),
     ("labour", "labor"),
     ("favour", "favor"),
@@ -52,7 +52,25 @@ const PARTS: [(&str, &str); 98] = [
     ("goitre", "goiter"),
     ("sabre", "saber"),
     ("sepulchre", "sepulcher"),
-    ("manoeuvr", "maneuver"),
+    ("manoeuvre", "maneuver"),
+    ("manoeuvring", "maneuvering"),
+    ("gramme", "gram"),
+    ("moustache", "mustache"),
+    ("yoghurt", "yogurt"),
+    ("yoghourt", "yogurt"),
+    ("draught", "draft"),
+    ("doughnut", "donut"),
+    ("omelette", "omelet"),
+    ("mollusc", "mollusk"),
+    ("carburettor", "carburetor"),
+    ("woollen", "woolen"),
+    ("liquorice", "licorice"),
+    ("speciality", "specialty"),
+    ("caesarean", "cesarean"),
+    ("ischaem", "ischem"),
+    ("hyaena", "hyena"),
+    ("pharmacopoeia", "pharmacopeia"),
+    ("kerosine", "kerosene"),
     ("logue", "log"),
     ("haem", "hem"),
     ("anaem", "anem"),
@@ -104,10 +122,23 @@ const PARTS: [(&str, &str); 98] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 88] = [
+const WORDS: [(&str, &str); 101] = [
     ("grey", "gray"),
     ("greyish", "grayish"),
     ("tyre", "tire"),
+    ("storey", "story"),
+    ("storeys", "stories"),
+    ("enrol", "enroll"),
+    ("fulfil", "fulfill"),
+    ("distil", "distill"),
+    ("instil", "instill"),
+    ("chilli", "chili"),
+    ("gauge", "gage"),
+    ("cypher", "cipher"),
+    ("dyke", "dike"),
+    ("phial", "vial"),
+    ("amongst", "among"),
+    ("whilst", "while"),
     ("kerb", "curb"),
     ("cosy", "cozy"),
     ("axe", "ax"),
