@@ -36,7 +36,7 @@ impl Reader<'_> {
             let rows = split(&tokens[1..tokens.len() - 1], row)?;
             let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
             if has_conditions(&rows) {
-                return Some(self.cases(&rows));
+                return Some(self.cases(&rows, depth));
             }
         }
         let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();

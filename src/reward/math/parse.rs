@@ -221,7 +221,7 @@ impl Reader<'_> {
             .said_multiples(tokens)
             .or_else(|| self.said_exceptions(tokens, depth))
             .or_else(|| self.said_members(tokens, depth))
-            .or_else(|| self.said_cases(tokens))
+            .or_else(|| self.said_cases(tokens, depth))
         {
             return Some(v);
         }
@@ -367,7 +367,7 @@ impl Reader<'_> {
         {
             return Some(Value::Matrix(rows));
         }
-        if let Some(v) = self.ratio(tokens) {
+        if let Some(v) = self.ratio(tokens, depth) {
             return v;
         }
         if tokens.iter().any(|t| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp")) {

@@ -21,7 +21,7 @@ pub struct Cases {
 
 impl Reader<'_> {
     /// The rows of `cases`: a value, then where it holds, or "otherwise".
-    pub(super) fn cases(&self, rows: &[&[Token]]) -> Option<Value> {
+    pub(super) fn cases(&self, rows: &[&[Token]], depth: usize) -> Option<Value> {
         if rows.len() < 2 || rows.len() > MAX_PIECES {
             return None;
         }
@@ -45,7 +45,7 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            let Value::Region(region) = self.value(condition, 1)? else { return None };
+            let Value::Region(region) = self.value(condition, depth + 1)? else { return None };
             let name = region.variable.clone()?;
             if *variable.get_or_insert_with(|| name.clone()) != name {
                 return None;
@@ -62,7 +62,7 @@ impl Reader<'_> {
 
 impl Reader<'_> {
     /// `x^2 if x \ge 0, and 2x if x < 0`; `x^2, x \ge 0; 2x, x < 0`.
-    pub(super) fn said_cases(&self, tokens: &[Token]) -> Option<Value> {
+    pub(super) fn said_cases(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let condition =
             |t: &Token| is_word(&t.tok, &["if", "for", "when", "whenever", "otherwise", "else", "elsewhere"]);
         let related = |p: &[Token]| p.iter().any(|t| relation_sign(&t.tok).is_some_and(|s| s != '='));
@@ -109,7 +109,7 @@ impl Reader<'_> {
         }
         let mark = Token { tok: Tok::Sym('&'), spaced: false };
         let rows: Vec<Vec<Token>> = rows.into_iter().map(|(v, c)| [v, vec![mark.clone()], c].concat()).collect();
-        let value = self.cases(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+        let value = self.cases(&rows.iter().map(Vec::as_slice).collect::<Vec<_>>(), depth)?;
         Some(match name {
             Some(name) => Value::Assignment(name, Box::new(value)),
             None => value,
