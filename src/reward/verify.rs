@@ -227,7 +227,12 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     let said = |t: &str| {
         t.chars().all(|c| c.is_alphanumeric() || " -',.".contains(c)) && t.contains(|c: char| c.is_alphabetic())
     };
-    if said(gold) && said(answer) && gold.contains(' ') && words::key(gold) == words::key(answer) {
+    if said(gold)
+        && said(answer)
+        && gold.contains(' ')
+        && !words::units_differ(gold, answer)
+        && words::key(gold) == words::key(answer)
+    {
         return (true, "equal words");
     }
     if words::in_words(gold, answer) && (words::same(gold, answer) || words::lists(gold, answer)) {

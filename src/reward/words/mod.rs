@@ -28,6 +28,18 @@ pub fn key(text: &str) -> String {
     same::group(&phrase).map_or_else(|| phrase.key(), str::to_owned)
 }
 
+/// True where short words beside numbers differ in their case: units do, `7 mW` and `7 MW`.
+pub fn units_differ(a: &str, b: &str) -> bool {
+    let numbers = |t: &str| t.bytes().any(|c| c.is_ascii_digit());
+    let short = |w: &str| w.len() < 4 && w.chars().any(char::is_alphabetic);
+    numbers(a)
+        && numbers(b)
+        && a.split_whitespace()
+            .zip(b.split_whitespace())
+            .skip(1)
+            .any(|(x, y)| short(x) && x != y && x.eq_ignore_ascii_case(y))
+}
+
 /// Whether two answers are words rather than notation: neither has a sign of mathematics, and each a word of three
 /// letters, or both are short forms that the table of phrases knows.
 pub fn in_words(gold: &str, answer: &str) -> bool {
@@ -40,7 +52,10 @@ pub fn in_words(gold: &str, answer: &str) -> bool {
     let plain = |t: &str| plain(t) || sign(t);
     let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
     let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&told(&words(p))).is_some());
-    plain(gold) && plain(answer) && ((word(gold) || known(gold)) && (word(answer) || known(answer)))
+    plain(gold)
+        && plain(answer)
+        && !units_differ(gold, answer)
+        && ((word(gold) || known(gold)) && (word(answer) || known(answer)))
 }
 
 /// Whether an answer says in words what the gold answer says.
