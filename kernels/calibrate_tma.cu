@@ -1,6 +1,6 @@
 // The mbarrier and bulk-copy wrappers of isa/, each by itself: a card of compute capability 9.0 against what tests say.
 // x and y are buffers of 32-bit words, map is a tensor in global memory; each kernel says what n, mode and at are.
-// One to twelve warps, one of whose threads asks for the copies; who does what stands at each kernel.
+// One to twelve warps a CTA, one of whose threads asks for the copies; who does what stands at each kernel.
 // Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
 // Reference and cases: tests/kernels/calibrate_tma.rs, tests/golden/isa_tma.rs.
 #include "isa/hopper.cuh"
@@ -170,4 +170,49 @@ KERNEL_SM90A(calibrate_pipeline, calibrate_tma::Args, 384, 1) {
             }
         }
     }
+}
+
+// A cluster of 2 or 4, each CTA with a loading thread and four warps: every tile of 64 rows of 128 bytes is loaded in
+// equal parts by the CTAs, each part to all of them; y [CTA][n][64][32] is the tile as each CTA got it, its rank added.
+KERNEL_SM90A(calibrate_multicast, calibrate_tma::Args, 160, 1) {
+    using P = calibrate_tma::Pipeline;
+    auto& smem = isa::smem<P>();
+    int thread = threadIdx.x, tiles = int(args.n);
+    int size = int(isa::cluster_size()), rank = int(isa::cluster_rank());
+    if (thread == 0) {
+        for (int i = 0; i < P::STAGES; i++) {
+            isa::mbarrier_init(&smem.full[i], 1);
+            isa::mbarrier_init(&smem.empty[i], 4 * size);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::cluster_arrive();
+    isa::cluster_wait();
+    if (thread == 0) {
+        int rows = P::ROWS / size;
+        for (int tile = 0; tile < tiles; tile++) {
+            int stage = tile % P::STAGES;
+            auto part = smem.tiles[stage] + rank * rows * P::WORDS;
+            isa::mbarrier_wait(&smem.empty[stage], uint32_t(tile / P::STAGES & 1) ^ 1u);
+            isa::mbarrier_arrive_expect_tx(&smem.full[stage], P::ROWS * P::WORDS * 4);
+            isa::tma_load_multicast(part, &args.map, &smem.full[stage], (1u << size) - 1u, 0, tile * P::ROWS + rank * rows);
+        }
+    }
+    if (thread >= 32) {
+        for (int tile = 0; tile < tiles; tile++) {
+            int stage = tile % P::STAGES;
+            uint32_t* y = args.y + (int(blockIdx.x) * tiles + tile) * P::ROWS * P::WORDS;
+            isa::mbarrier_wait(&smem.full[stage], uint32_t(tile / P::STAGES & 1));
+            for (int word = thread - 32; word < P::ROWS * P::WORDS; word += 128) {
+                int row = word / P::WORDS, column = word % P::WORDS;
+                y[word] = smem.tiles[stage][row * P::WORDS + (column ^ (row % 8 * 4))] + uint32_t(rank);
+            }
+            isa::sync_warp();
+            if (thread % 32 < size) {
+                isa::mbarrier_arrive_at(&smem.empty[stage], uint32_t(thread % 32));
+            }
+        }
+    }
+    isa::cluster_arrive();
+    isa::cluster_wait();
 }

@@ -100,13 +100,18 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->cta_total = uint64_t(launch->grid[0]) * launch->grid[1] * launch->grid[2];
     emu->cta_started = 0;
     emu->resident_limit = emu::ctas_per_sm(*launch) * std::max(1u, emu->options.sms);
+    if (emu->resident_limit < launch->cluster) {
+        emu->error = std::string("kernel ") + entry->name + ": a cluster of " + std::to_string(launch->cluster) +
+                     " CTAs, " + std::to_string(emu->resident_limit) + " fit";
+        return 1;
+    }
     emu->counters.launches++;
     emu->global.begin();
     emu->order.clear();
     if (emu->options.seed != 0) {
         // The number of the launch goes in, so that two launches of one kernel differ.
         emu->random_state = (emu->options.seed + emu->counters.launches) * 0x9e3779b97f4a7c15ull | 1;
-        for (uint64_t i = 0; i < emu->cta_total; i++) {
+        for (uint64_t i = 0; i < emu->cta_total / launch->cluster; i++) {
             emu->order.push_back(uint32_t(i));
             std::swap(emu->order.back(), emu->order[emu->below(uint32_t(i + 1))]);
         }

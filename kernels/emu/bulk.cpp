@@ -211,11 +211,11 @@ void check_box(const Box& box, uint32_t offset, const char* what, const Where& w
     }
 }
 
-void load(const void* destination, const Box& box, const void* mbarrier, const char* what, const Where& where) {
-    Fiber& fiber = self();
+// To `there`, whose shared memory is meant where `fiber` stands for the running thread as that CTA sees it.
+void load(Fiber& fiber, const void* destination, const Box& box, const void* mbarrier, const char* what,
+          const Where& where) {
     Cta& cta = *fiber.cta;
     Instance& emu = *cta.emu;
-    check_copy_mbarrier(mbarrier, where);
     AsyncUse use{what, place_of(emu, where)};
     uint32_t offset = async_write_begin(fiber, destination, box.bytes, use);
     check_box(box, offset, what, where);
@@ -229,7 +229,7 @@ void load(const void* destination, const Box& box, const void* mbarrier, const c
     copy.box = box;
     copy.offset = offset;
     copy.place = use.place;
-    copy.issuer = &fiber;
+    copy.issuer = &self();
     copy.mbarrier = uint32_t(static_cast<const unsigned char*>(mbarrier) - cta.smem);
     each_row(copy, [&](const unsigned char* from, uint32_t bytes) {
         probe(from, bytes);
@@ -239,7 +239,12 @@ void load(const void* destination, const Box& box, const void* mbarrier, const c
     if (emu.options.poison) memset(cta.smem + offset, 0xff, box.bytes);
     cta.loads.push_back(std::move(copy));
     if (emu.options.completion == EMU_EAGER) land(cta, cta.loads.size() - 1);
-    nudge_bulk(cta);
+}
+
+void load_own(const void* destination, const Box& box, const void* mbarrier, const char* what, const Where& where) {
+    check_copy_mbarrier(mbarrier, where);
+    load(self(), destination, box, mbarrier, what, where);
+    nudge_bulk(*self().cta);
     leave_if_failed();
 }
 
@@ -355,7 +360,11 @@ void bulk_thread_finished(Fiber& fiber) {
 }
 
 void tile_load(const void* destination, const Tile& tile, const void* mbarrier, const Where& where) {
-    load(destination, box_of(tile, where), mbarrier, "tma_load", where);
+    load_own(destination, box_of(tile, where), mbarrier, "tma_load", where);
+}
+
+void tile_load_for(Fiber& fiber, const void* destination, const Tile& tile, const void* mbarrier, const Where& where) {
+    load(fiber, destination, box_of(tile, where), mbarrier, "tma_load_multicast", where);
 }
 
 void tile_store(const Tile& tile, const void* source, bool reduce, const Where& where) {
@@ -366,7 +375,7 @@ void tile_prefetch(const uint64_t* map, const Where& where) { check_map(map, whe
 
 void bulk_load(const void* destination, const void* source, int bytes, const void* mbarrier, const Where& where) {
     Box box = plain(const_cast<void*>(source), bytes, destination, "bulk_load", where);
-    load(destination, box, mbarrier, "bulk_load", where);
+    load_own(destination, box, mbarrier, "bulk_load", where);
 }
 
 void bulk_store(void* destination, const void* source, int bytes, const Where& where) {

@@ -9,6 +9,13 @@
 
 namespace emu {
 
+MbarrierState* find_mbarrier(Cta& cta, uint32_t offset) {
+    for (MbarrierState& bar : cta.mbarriers) {
+        if (bar.offset == offset) return &bar;
+    }
+    return nullptr;
+}
+
 namespace {
 
 std::string name_of(const MbarrierState& bar) { return "the mbarrier at offset " + std::to_string(bar.offset); }
@@ -25,17 +32,10 @@ uint32_t offset_of(const void* at, const Where& where) {
     return uint32_t(offset);
 }
 
-MbarrierState* find(Cta& cta, uint32_t offset) {
-    for (MbarrierState& bar : cta.mbarriers) {
-        if (bar.offset == offset) return &bar;
-    }
-    return nullptr;
-}
-
 MbarrierState& live(const void* at, const Where& where) {
     Fiber& fiber = self();
     uint32_t offset = offset_of(at, where);
-    MbarrierState* bar = find(*fiber.cta, offset);
+    MbarrierState* bar = find_mbarrier(*fiber.cta, offset);
     if (bar == nullptr) {
         fail("the mbarrier at offset %u is used before its mbarrier_init, by %s", offset, caller(where).c_str());
     }
@@ -67,40 +67,27 @@ void settle(Cta& cta, MbarrierState& bar) {
     bar.exact = beyond ? bar.threads : nullptr;
     bar.gathered = {};
     bar.threads = nullptr;
+    bar.remote = std::move(bar.gathered_remote);
+    bar.gathered_remote.clear();
     for (Fiber* fiber : bar.waiting) make_ready(*fiber);
     bar.waiting.clear();
 }
 
-void arrive(Fiber& fiber, MbarrierState& bar, uint32_t count, const Where& where) {
-    if (!bar.seen) {
-        fail("%s is arrived at in phase %llu before any wait has found phase %llu completed (PTX ISA, phase of the "
-             "mbarrier object), by %s",
-             name_of(bar).c_str(), static_cast<unsigned long long>(bar.phase),
-             static_cast<unsigned long long>(bar.phase - 1), caller(where).c_str());
-    }
-    if (count == 0 || count > bar.pending) {
-        fail("%u arrivals at %s, whose phase %llu waits for %u more of %u, by %s", count, name_of(bar).c_str(),
-             static_cast<unsigned long long>(bar.phase), bar.pending, bar.expected, caller(where).c_str());
-    }
+// A thread of its own CTA: what it knows of whole warps and of other CTAs goes along.
+void gather(Fiber& fiber, MbarrierState& bar) {
     Cta& cta = *fiber.cta;
-    if (cta.shadow.on) {
-        uint32_t time = ++cta.shadow.time;
-        if (bar.threads == nullptr) {
-            bar.threads = std::make_shared<std::vector<uint32_t>>(cta.warp_count * kLanes);
-        }
-        std::vector<uint32_t>& threads = *bar.threads;
-        if (fiber.exact != nullptr) {
-            for (size_t i = 0; i < threads.size(); i++) threads[i] = std::max(threads[i], (*fiber.exact)[i]);
-        }
-        // Its warp's other lanes as far as it knows them, itself up to now.
-        uint32_t* own = threads.data() + fiber.warp->index * kLanes;
-        for (uint32_t i = 0; i < kLanes; i++) own[i] = std::max({own[i], fiber.clocks.lane[i], fiber.clocks.floor});
-        own[fiber.lane] = fiber.clocks.now = time;
-        fiber.clocks.release(bar.gathered);
+    uint32_t time = ++cta.shadow.time;
+    if (bar.threads == nullptr) bar.threads = std::make_shared<std::vector<uint32_t>>(cta.warp_count * kLanes);
+    std::vector<uint32_t>& threads = *bar.threads;
+    if (fiber.exact != nullptr) {
+        for (size_t i = 0; i < threads.size(); i++) threads[i] = std::max(threads[i], (*fiber.exact)[i]);
     }
-    bar.pending -= count;
-    cta.emu->progress++;
-    settle(cta, bar);
+    // Its warp's other lanes as far as it knows them, itself up to now.
+    uint32_t* own = threads.data() + fiber.warp->index * kLanes;
+    for (uint32_t i = 0; i < kLanes; i++) own[i] = std::max({own[i], fiber.clocks.lane[i], fiber.clocks.floor});
+    own[fiber.lane] = fiber.clocks.now = time;
+    fiber.clocks.release(bar.gathered);
+    merge(bar.gathered_remote, fiber.remote);
 }
 
 void change_due(Instance& emu, Cta& cta, MbarrierState& bar, int64_t bytes) {
@@ -123,6 +110,7 @@ bool completed(const MbarrierState& bar, uint32_t parity) { return (bar.phase & 
 
 void acquire(Fiber& fiber, MbarrierState& bar) {
     bar.seen = true;
+    merge(fiber.remote, bar.remote);
     fiber.clocks.acquire(bar.known, fiber.warp->index);
     fiber.exact = merged(fiber.exact, bar.exact);
 }
@@ -133,6 +121,52 @@ void check_parity(uint32_t parity, const Where& where) {
 
 }  // namespace
 
+Exact told_by(Fiber& fiber) {
+    Cta& cta = *fiber.cta;
+    auto threads = std::make_shared<std::vector<uint32_t>>(cta.warp_count * kLanes);
+    for (uint32_t i = 0; i < threads->size(); i++) {
+        bool own = i / kLanes == fiber.warp->index;
+        uint32_t known = own ? fiber.clocks.lane[i % kLanes] : fiber.clocks.known.warp[i / kLanes];
+        uint32_t exact = fiber.exact == nullptr ? 0 : (*fiber.exact)[i];
+        (*threads)[i] = std::max({known, exact, fiber.clocks.floor});
+    }
+    (*threads)[fiber.index] = fiber.clocks.now = ++cta.shadow.time;
+    return threads;
+}
+
+void arrive_from(Fiber& fiber, Cta& there, MbarrierState& bar, uint32_t count, const Where& where) {
+    if (!bar.seen) {
+        fail("%s is arrived at in phase %llu before any wait has found phase %llu completed (PTX ISA, phase of the "
+             "mbarrier object), by %s",
+             name_of(bar).c_str(), static_cast<unsigned long long>(bar.phase),
+             static_cast<unsigned long long>(bar.phase - 1), caller(where).c_str());
+    }
+    if (count == 0 || count > bar.pending) {
+        fail("%u arrivals at %s, whose phase %llu waits for %u more of %u, by %s", count, name_of(bar).c_str(),
+             static_cast<unsigned long long>(bar.phase), bar.pending, bar.expected, caller(where).c_str());
+    }
+    Cta& cta = *fiber.cta;
+    if (cta.shadow.on && &cta == &there) gather(fiber, bar);
+    if (cta.shadow.on && &cta != &there) {
+        Remotes told = fiber.remote;
+        if (told.size() <= cta.rank) told.resize(cta.rank + 1);
+        told[cta.rank] = {told_by(fiber), fiber.clocks.known.async};
+        merge(bar.gathered_remote, told);
+    }
+    bar.pending -= count;
+    cta.emu->progress++;
+    settle(there, bar);
+}
+
+bool init_fenced(const Fiber& me, const MbarrierState& bar) {
+    const Fiber& maker = me.cta->fibers[bar.init_thread];
+    for (const std::vector<uint32_t>* fences : {&maker.init_fences, &maker.fences}) {
+        auto first = std::upper_bound(fences->begin(), fences->end(), bar.init_time);
+        if (first != fences->end() && ordered(me, maker.index, *first)) return true;
+    }
+    return false;
+}
+
 void mbarrier_init(const void* at, int count, const Where& where) {
     Fiber& fiber = self();
     Cta& cta = *fiber.cta;
@@ -141,7 +175,7 @@ void mbarrier_init(const void* at, int count, const Where& where) {
         fail("an mbarrier for %d arrivals: 1 to %lld, by %s", count, static_cast<long long>(kMbarrierMost),
              caller(where).c_str());
     }
-    if (find(cta, offset) != nullptr) {
+    if (find_mbarrier(cta, offset) != nullptr) {
         fail("mbarrier_init of the mbarrier at offset %u, which is in use: mbarrier_inval comes first, by %s", offset,
              caller(where).c_str());
     }
@@ -171,7 +205,7 @@ void mbarrier_arrive(const void* at, int count, bool drop, const Where& where) {
         if (bar.expected == 1) fail("the last arrival of %s is dropped, by %s", name_of(bar).c_str(), caller(where).c_str());
         bar.expected--;
     }
-    arrive(self(), bar, uint32_t(count), where);
+    arrive_from(self(), *self().cta, bar, uint32_t(count), where);
     maybe_yield();
 }
 
@@ -185,7 +219,7 @@ void mbarrier_expect(const void* at, int bytes, bool arriving, const Where& wher
     change_due(instance(), *fiber.cta, bar, bytes);
     leave_if_failed();
     if (arriving) {
-        arrive(fiber, bar, 1, where);
+        arrive_from(fiber, *fiber.cta, bar, 1, where);
     } else if (bar.pending == 0 && bar.due == 0) {
         fail("%d bytes expected at %s after they and all arrivals have come: whether that completes the phase is not "
              "stated, by %s",
@@ -201,7 +235,7 @@ void mbarrier_complete(const void* at, int bytes, const Where& where) {
 }
 
 void complete_bytes(Cta& cta, uint32_t mbarrier, uint32_t bytes) {
-    MbarrierState* bar = find(cta, mbarrier);
+    MbarrierState* bar = find_mbarrier(cta, mbarrier);
     if (bar == nullptr) {
         report(*cta.emu, "a bulk copy has ended whose mbarrier at offset %u of CTA %u of the grid is gone", mbarrier,
                uint32_t(cta.linear));
@@ -242,12 +276,8 @@ void mbarrier_wait(const void* at, uint32_t parity, const Where& where) {
 void check_copy_mbarrier(const void* at, const Where& where) {
     Fiber& fiber = self();
     MbarrierState& bar = live(at, where);
-    if (!fiber.cta->shadow.on) return;
+    if (!fiber.cta->shadow.on || init_fenced(fiber, bar)) return;
     const Fiber& maker = fiber.cta->fibers[bar.init_thread];
-    for (const std::vector<uint32_t>* fences : {&maker.init_fences, &maker.fences}) {
-        auto first = std::upper_bound(fences->begin(), fences->end(), bar.init_time);
-        if (first != fences->end() && ordered(fiber, maker.index, *first)) return;
-    }
     fail("a bulk copy by %s signals %s, whose mbarrier_init by thread %u at %s no fence_mbarrier_init or "
          "fence_proxy_async of that thread follows",
          caller(where).c_str(), name_of(bar).c_str(), maker.index, place_text(*fiber.cta->emu, bar.init_place).c_str());

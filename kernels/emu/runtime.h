@@ -23,7 +23,7 @@ constexpr uint32_t kSlots = 256;
 constexpr size_t kStackBytes = 64 * 1024 + 5 * 64;
 constexpr uint64_t kCanary = 0x6f6d722d656d7521;
 
-enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, asking, registers, spin, warpgroup };
+enum class Wait : uint8_t { none, instruction, barrier, warp_barrier, mbarrier, asking, cluster, registers, spin, warpgroup };
 
 struct AsyncCopy {
     unsigned char* destination;
@@ -52,6 +52,9 @@ struct Fiber : Thread {
     uint32_t group;         // of the copies being issued
     Clocks clocks;
     Exact exact;            // beyond `clocks`
+    Remotes remote;
+    bool cluster_arrived;   // and has not waited since
+    uint32_t cluster_phase; // in which it did
     uint32_t bulk_group;    // of the bulk stores being issued
     uint32_t registers;     // 0: not known
     Published fenced;                 // by the last threadfence
@@ -97,6 +100,17 @@ struct Barrier {
 struct Instance;
 struct Warpgroup;
 
+struct Cta;
+
+// CTAs that started together, and their barrier.
+struct Cluster {
+    std::vector<Cta*> ctas;
+    uint32_t phase = 0;
+    uint32_t arrived = 0;  // threads
+    Remotes gathered, known;
+    std::vector<Fiber*> waiting;
+};
+
 struct Cta {
     Instance* emu;
     uint3 block_idx;
@@ -111,6 +125,8 @@ struct Cta {
     std::vector<MbarrierState> mbarriers;
     std::vector<BulkCopy> loads, stores;
     uint64_t free_registers;
+    std::shared_ptr<Cluster> cluster;  // null until something asks, where it is alone
+    uint32_t rank;
     unsigned char* smem = nullptr;
     size_t smem_capacity = 0;
     unsigned char* stacks = nullptr;
@@ -203,6 +219,17 @@ std::string warpgroup_wait_text(const Fiber& fiber);
 void nudge_copies(Fiber& fiber);
 // mbarrier.cpp
 void complete_bytes(Cta& cta, uint32_t mbarrier, uint32_t bytes);
+// What the thread has done and knows of its CTA, which goes on behind it.
+Exact told_by(Fiber& fiber);
+// `count` arrivals at the mbarrier `bar` of `there` by a thread of that CTA or of another.
+void arrive_from(Fiber& fiber, Cta& there, MbarrierState& bar, uint32_t count, const Where& where);
+MbarrierState* find_mbarrier(Cta& cta, uint32_t offset);
+// Whether a fence of its maker, ordered before `me` of the same CTA, has followed its mbarrier_init.
+bool init_fenced(const Fiber& me, const MbarrierState& bar);
+// cluster.cpp
+Cluster& cluster_of(Cta& cta);
+void cluster_lost_thread(Cta& cta);
+std::string cluster_text(const Fiber& fiber);
 // bulk.cpp: nothing else can run, so a load lands; false when none is in flight.
 bool land_one(Instance& emu);
 void nudge_bulk(Cta& cta);

@@ -119,6 +119,8 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     cta.loads.clear();
     cta.stores.clear();
     cta.free_registers = 0;
+    cta.cluster = nullptr;
+    cta.rank = uint32_t(linear % emu.launch.cluster);
     cta.warpgroups.clear();
     cta.shadow.begin(emu.launch.smem, emu.options.shadow != 0);
     for (uint32_t w = 0; w < cta.warp_count; w++) {
@@ -156,6 +158,8 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         fiber.init_fences.clear();
         fiber.exact = nullptr;
         fiber.gave_up = 0;
+        fiber.remote.clear();
+        fiber.cluster_arrived = false;
         fiber.bulk_group = 0;
         // Registers come in units of 8.
         fiber.registers = (emu.launch.registers + 7) / 8 * 8;
@@ -167,9 +171,8 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
     return true;
 }
 
-Fiber* start_cta(Instance& emu) {
-    if (emu.cta_started == emu.cta_total || emu.started.size() >= emu.resident_limit) return nullptr;
-    uint64_t linear = emu.order.empty() ? emu.cta_started : emu.order[emu.cta_started];
+// The CTAs of a cluster start together; one of them, or null when there is none to start or no room.
+Cta* start_one(Instance& emu, uint64_t linear) {
     Cta* cta;
     if (emu.pool.empty()) {
         cta = new Cta();
@@ -186,8 +189,24 @@ Fiber* start_cta(Instance& emu) {
     emu.cta_started++;
     emu.counters.ctas++;
     emu.counters.threads += cta->threads;
+    return cta;
+}
+
+Fiber* start_cta(Instance& emu) {
+    uint32_t together = emu.launch.cluster;
+    if (emu.cta_started == emu.cta_total || emu.started.size() + together > emu.resident_limit) return nullptr;
+    uint64_t number = emu.cta_started / together;
+    uint64_t first = (emu.order.empty() ? number : emu.order[number]) * together;
+    auto cluster = together > 1 ? std::make_shared<Cluster>() : nullptr;
+    for (uint32_t rank = 0; rank < together; rank++) {
+        Cta* cta = start_one(emu, first + rank);
+        if (cta == nullptr) return nullptr;
+        cta->cluster = cluster;
+        if (cluster != nullptr) cluster->ctas.push_back(cta);
+    }
     emu.progress++;
-    return &cta->fibers[emu.options.seed != 0 ? emu.below(cta->threads) : 0];
+    Cta& cta = *emu.started[emu.started.size() - (emu.options.seed != 0 ? 1 + emu.below(together) : together)];
+    return &cta.fibers[emu.options.seed != 0 ? emu.below(cta.threads) : 0];
 }
 
 // A spinning fiber whose predicate may have changed since it was asked.
@@ -252,9 +271,18 @@ Fiber* next_anywhere(Instance& emu) {
     return fiber;
 }
 
+// Others of its cluster may still ask for it.
+bool finished(const Cta& cta) {
+    if (cta.live != 0 || cta.cluster == nullptr) return cta.live == 0;
+    for (const Cta* other : cta.cluster->ctas) {
+        if (other->live != 0) return false;
+    }
+    return true;
+}
+
 void collect_finished(Instance& emu) {
     for (size_t i = 0; i < emu.started.size();) {
-        if (emu.started[i]->live == 0) {
+        if (finished(*emu.started[i])) {
             emu.pool.push_back(emu.started[i]);
             emu.started.erase(emu.started.begin() + long(i));
         } else {
@@ -301,6 +329,7 @@ void thread_finished(Fiber& fiber) {
     bulk_thread_finished(fiber);
     fiber.done = true;
     cta.live--;
+    if (cta.cluster != nullptr) cluster_lost_thread(cta);
     warp.live &= ~(1u << fiber.lane);
     warp_lost_lane(warp);
 }

@@ -148,14 +148,14 @@ void note_read(const Touch& t, Cell& cell) {
 }
 
 [[noreturn]] void in_flight(const Touch& t, const Cell& cell) {
-    fail("%s while the %s of thread %u%s is in flight", who(t).c_str(), writer_name(cell), cell.writer,
+    fail("%s while the %s of thread %u%s is in flight", who(t).c_str(), writer_name(cell), cell.writer % kMaxThreads,
          at(*t.fiber.cta->emu, cell.write_place, false).c_str());
 }
 
 void read_cell(const Touch& t, Cell& cell) {
     if (cell.state == Bytes::written) [[likely]] {
         if (!write_ordered(t.fiber, cell)) {
-            race(t, writer_name(cell), cell.writer, cell.write_place, cell.write_near);
+            race(t, writer_name(cell), cell.writer % kMaxThreads, cell.write_place, cell.write_near);
         }
     } else if (cell.state == Bytes::poison) {
         fail("%s, which nobody has written", who(t).c_str());
@@ -172,7 +172,7 @@ void write_cell(const Touch& t, Cell& cell) {
              at(*t.fiber.cta->emu, cell.read_place, cell.read_near).c_str());
     }
     if (cell.state == Bytes::written && !(t.access == Access::atomic && cell.atomic) && !write_ordered(t.fiber, cell)) {
-        race(t, writer_name(cell), cell.writer, cell.write_place, cell.write_near);
+        race(t, writer_name(cell), cell.writer % kMaxThreads, cell.write_place, cell.write_near);
     }
     if (t.access == Access::bulk && cell.state == Bytes::written && !fenced(t.fiber, cell)) {
         fail("%s over the write by thread %u%s, which no fence_proxy_async follows", who(t).c_str(), cell.writer,
@@ -339,11 +339,11 @@ uint32_t async_read_begin(Fiber& issuer, const void* p, uint32_t bytes, const As
         }
         if (cell.state == Bytes::flying) {
             fail("%s while the %s of thread %u%s is in flight", who(issuer, offset, bytes, use).c_str(), writer_name(cell),
-                 cell.writer, at(emu, cell.write_place, false).c_str());
+                 cell.writer % kMaxThreads, at(emu, cell.write_place, false).c_str());
         }
         if (!write_ordered(issuer, cell)) {
             fail("race: %s is not ordered after the %s by thread %u%s", who(issuer, offset, bytes, use).c_str(),
-                 writer_name(cell), cell.writer, at(emu, cell.write_place, cell.write_near).c_str());
+                 writer_name(cell), cell.writer % kMaxThreads, at(emu, cell.write_place, cell.write_near).c_str());
         }
         if (!fenced(issuer, cell)) {
             fail("%s of what thread %u wrote%s, with no fence_proxy_async by it in between",

@@ -93,6 +93,23 @@ struct ReadTimes {
     uint32_t warp[kMaxWarps];
 };
 
+// What is known of another CTA of the cluster, in its own time.
+struct Remote {
+    Exact threads;
+    uint32_t async = 0;
+};
+
+// By the CTA's number in the cluster; empty is nothing.
+using Remotes = std::vector<Remote>;
+
+inline void merge(Remotes& to, const Remotes& from) {
+    if (to.size() < from.size()) to.resize(from.size());
+    for (size_t i = 0; i < from.size(); i++) {
+        to[i].threads = merged(to[i].threads, from[i].threads);
+        to[i].async = to[i].async < from[i].async ? from[i].async : to[i].async;
+    }
+}
+
 struct Shadow {
     bool on = false;
     uint32_t time = 1;  // the CTA's clock: one tick a synchronisation

@@ -31,9 +31,9 @@ std::string place_text(const Instance& emu, int32_t place) {
 std::string thread_name(const Fiber& fiber) {
     char text[96];
     const uint3& b = *fiber.block_idx;
-    bool warpgroup = fiber.index >= kMaxThreads;
+    bool warpgroup = fiber.index >= kMaxThreads && fiber.index < kForeign;
     snprintf(text, sizeof text, "%s %u of CTA (%u, %u, %u)", warpgroup ? "warpgroup" : "thread",
-             warpgroup ? fiber.index - kMaxThreads : fiber.index, b.x, b.y, b.z);
+             fiber.index % kMaxThreads, b.x, b.y, b.z);
     return text;
 }
 
@@ -139,6 +139,7 @@ std::string wait_text(Instance& emu, const Fiber& fiber) {
             return text + place_name(fiber.wait_where);
         case Wait::mbarrier:
         case Wait::asking: return mbarrier_text(fiber);
+        case Wait::cluster: return cluster_text(fiber);
         case Wait::registers:
             snprintf(text, sizeof text, "%u registers a thread at ", fiber.wait_number);
             return text + place_name(fiber.wait_where) + ", of which the CTA has " +

@@ -16,6 +16,8 @@ struct Fiber;
 constexpr uint32_t kLanes = 32;
 constexpr uint32_t kMaxThreads = 1024;
 constexpr uint32_t kMaxWarps = kMaxThreads / kLanes;
+// Indices from kMaxThreads on are warpgroups, from here on threads of other CTAs.
+constexpr uint32_t kForeign = 2 * kMaxThreads;
 
 struct Thread {
     void* stack_pointer;  // while not running

@@ -7,11 +7,15 @@
 #include "isa/mbarrier.cuh"
 #include "isa/tma.cuh"
 #include "isa/registers.cuh"
+#include "isa/cluster.cuh"
+#include "isa/grid.cuh"
 #include "isa/wgmma.cuh"
 #else
 #include "emu/fence.h"
 #include "emu/mbarrier.h"
 #include "emu/tma.h"
 #include "emu/registers.h"
+#include "emu/cluster.h"
+#include "emu/grid.h"
 #include "emu/wgmma.h"
 #endif

@@ -3,11 +3,12 @@
 //! tensor and the phases of an mbarrier against NVIDIA's tables and rules: tests/golden/isa_tma.rs.
 
 use half::bf16;
+use omr::device::images::Arch;
 use omr::device::{Device, EncodedMap, Launch, On, TensorMap};
 use omr::error::Result;
 
 use crate::kernels::inputs::{random, up};
-use crate::kernels::{Outcome, Schedule, equal, hopper, hopper_with, mutate_sites_on, no_hopper};
+use crate::kernels::{Outcome, Schedule, equal, hopper, hopper_with, mutate_sites_on, mutate_source_of, no_hopper};
 
 /// Words of shared memory the box kernels have, and what is in them before a load.
 pub const WORDS: usize = 9 * 1024;
@@ -351,6 +352,42 @@ fn a_pipeline_is_the_same_under_every_schedule() {
     }
 }
 
+/// Tiles that the CTAs of a cluster load for each other.
+fn multicast(dev: &mut Device, tiles: usize, cluster: u32, ctas: u32) -> Outcome {
+    let x = words(7, tiles * 64 * 32);
+    let len = x.len() * ctas as usize;
+    let (tensor, y) = (up(dev, &x, &[x.len()]), up(dev, &vec![0u32; len], &[len]));
+    let On::Gpu(mut gpu) = dev.on() else { panic!("not a GPU") };
+    let map = gpu.driver.tensor_map(&TensorMap {
+        address: gpu.ptr(tensor),
+        element: 2,
+        dims: vec![64, tiles as u64 * 64],
+        strides: vec![128],
+        box_dims: vec![64, 64 / cluster],
+        swizzle: 128,
+    })?;
+    let zeroed: Args = bytemuck::Zeroable::zeroed();
+    let args = Args { map, y: gpu.ptr(y), n: tiles as u64, ..zeroed };
+    let launch = Launch { cluster, ..Launch::new([ctas, 1, 1], 160, SMEM) };
+    gpu.launch("calibrate_tma", "calibrate_multicast", launch, &args)?;
+    let of_cta = |cta: u32| x.iter().map(move |word| word.wrapping_add(cta % cluster));
+    let want: Vec<u32> = (0..ctas).flat_map(of_cta).collect();
+    equal(&format!("{tiles} tiles in clusters of {cluster}"), &dev.read::<u32>(y)?, &want)
+}
+
+#[test]
+fn a_cluster_loads_for_all_of_its_ctas() {
+    if no_hopper("clusters") {
+        return;
+    }
+    for (tiles, cluster, ctas) in [(1, 2, 2), (9, 2, 4), (9, 4, 4), (4, 1, 3)] {
+        multicast(&mut hopper(), tiles, cluster, ctas).unwrap();
+    }
+    for schedule in Schedule::several(7) {
+        multicast(&mut hopper_with(schedule), 6, 2, 4).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+    }
+}
+
 #[test]
 fn each_synchronising_call_is_needed() {
     if no_hopper("calls left out") {
@@ -379,6 +416,20 @@ fn each_synchronising_call_is_needed() {
             [0, 1],
         ];
         equal("answers", &mbarrier(dev, &operations)?, &[2, 2, 2, 0, 2, 2, 1, 2, 0, 2, 2, 1, 2, 2])?;
-        pipeline(dev, 6, 1)
+        pipeline(dev, 6, 1)?;
+        multicast(dev, 6, 2, 2)
     });
+}
+
+/// Registers are counted from what the kernel was compiled for: 168 a thread.
+#[test]
+#[ignore = "a compilation each"]
+fn registers_are_handed_over_only_once() {
+    for (from, to) in [
+        ("isa::registers_increase<232>", "isa::registers_increase<240>"),
+        ("isa::registers_decrease<40>", "isa::registers_decrease<176>"),
+        ("isa::registers_increase<232>", "isa::registers_increase<160>"),
+    ] {
+        mutate_source_of(Arch::Sm90a, "calibrate_tma", from, to, 1, |dev| pipeline(dev, 4, 1));
+    }
 }

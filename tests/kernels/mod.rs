@@ -289,7 +289,7 @@ pub fn mutate_sites_on(
 }
 
 /// Calls that order threads or copies (`kernels/isa/`): the sites.
-const WRAPPERS: [&str; 28] = [
+const WRAPPERS: [&str; 32] = [
     "sync_cta",
     "sync_named",
     "arrive_named",
@@ -315,6 +315,10 @@ const WRAPPERS: [&str; 28] = [
     "bulk_commit",
     "bulk_wait",
     "bulk_wait_read",
+    "cluster_arrive",
+    "cluster_wait",
+    "mbarrier_arrive_at",
+    "grid_dependency_wait",
     "wgmma_fence",
     "wgmma_commit",
     "wgmma_wait",
