@@ -172,6 +172,9 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
             return false;
         }
         let inner = bare(t);
+        if math::is_named(&inner) {
+            return true;
+        }
         if is_prose(&inner, steps) {
             return false;
         }

@@ -60,6 +60,46 @@ pub(super) fn behind_words(sentence: &str) -> Option<&str> {
     (words.ends_with(' ') && words.split_whitespace().all(kept)).then(|| python::strip(rest))
 }
 
+/// Words that tell what the letters of formulas stand for, or where they hold: these belong to them.
+const TELLING: [&str; 11] = [
+    "integer",
+    "integers",
+    "real",
+    "reals",
+    "constant",
+    "constants",
+    "parameter",
+    "parameters",
+    "if",
+    "otherwise",
+    "when",
+];
+/// Words between formulas: the first three anywhere, the others beside those that tell.
+const BETWEEN: [&str; 22] = [
+    "and",
+    "or",
+    "",
+    "where",
+    "for",
+    "with",
+    "any",
+    "all",
+    "every",
+    "each",
+    "some",
+    "is",
+    "are",
+    "an",
+    "a",
+    "the",
+    "number",
+    "numbers",
+    "arbitrary",
+    "whole",
+    "positive",
+    "free",
+];
+
 /// True when nothing but commas, "and", "or" and units stand between formulas in dollar signs; money is no formula.
 fn formulas_only(text: &str, steps: &Steps) -> bool {
     let bytes = text.as_bytes();
@@ -71,9 +111,13 @@ fn formulas_only(text: &str, steps: &Steps) -> bool {
     }
     let mut outside = vec![marks.last().and_then(|at| text.get(at + 1..))];
     outside.extend(marks[1..].chunks(2).map(|c| c.get(1).and_then(|to| text.get(c[0] + 1..*to))));
+    let word = |w: &str| w.trim_matches([',', '.', ';', ':', '(', ')']).to_ascii_lowercase();
+    let telling = |w: &str| TELLING.contains(&word(w).as_str());
+    let told = outside.iter().flatten().flat_map(|t| t.split_whitespace()).any(telling);
+    let between = &BETWEEN[..if told { BETWEEN.len() } else { 3 }];
     let joins = |t: &str| {
         t.split_whitespace()
-            .all(|w| matches!(w.trim_matches([',', '.']).to_ascii_lowercase().as_str(), "and" | "or" | ""))
+            .all(|w| between.contains(&word(w).as_str()) || (told && (telling(w) || word(w).len() == 1)))
     };
     // $\\frac{3}{4}$ mile
     let unit = |t: &str| math::is_unit(t.trim_end_matches(['.', ' ']), steps);

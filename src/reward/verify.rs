@@ -258,6 +258,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if matches!(words::key(gold).as_str(), "yes" | "no") && words::key(first) == words::key(gold) {
         return (true, "equal words");
     }
+    if let Some(why) = math::named_alike(gold, answer, steps) {
+        return (true, why);
+    }
     if let Some(why) = other_readings(gold, &gold_value, answer, &answer_value, steps) {
         return (true, why);
     }

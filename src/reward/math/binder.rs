@@ -121,15 +121,28 @@ impl Parser<'_> {
 
     pub(super) fn series(&mut self, binder: Binder) -> Option<Expr> {
         let (low, to) = self.ends()?;
-        let (low, to) = (low?, to?);
-        let equals = low.iter().position(|t| t.tok == Tok::Sym('='))?;
+        let low = low?;
+        // \sum_{n \ge 0}
+        let endless = low.iter().position(|t| is_cmd(Some(t), "ge")).filter(|_| to.is_none());
+        let to = if endless.is_some() { super::expr::var("infty") } else { to? };
+        let equals = endless.or_else(|| low.iter().position(|t| t.tok == Tok::Sym('=')))?;
         let name = match &low[..equals] {
             [Token { tok: Tok::Word(w), .. }] => w.clone(),
             [Token { tok: Tok::Cmd(c), .. }] if GREEK.contains(&c.as_str()) => c.clone(),
             _ => return None,
         };
         let from = self.inner(&low[equals + 1..])?;
-        let body = self.term()?;
+        let mut body = self.term()?;
+        // a_{k+1} is the sequence at k + 1.
+        for member in body.variables() {
+            let Some((letter, index)) = member.split_once('_').filter(|(_, i)| i.contains(name.as_str())) else {
+                continue;
+            };
+            let tokens = super::lex::lex(index, false, self.steps)?;
+            if let Some(at) = self.inner(&tokens) {
+                body = body.replace(&member, &Expr::Apply(format!("{letter}_"), vec![at]));
+            }
+        }
         Some(Expr::Bound(Box::new(Bound { binder, var: name, from, to, body })))
     }
 

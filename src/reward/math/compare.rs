@@ -8,12 +8,13 @@ use super::domain::Domain;
 use super::equations::{as_equation, equations, only_letters, solved};
 use super::exact::exact;
 use super::expr::{Expr, divide, integer, minus, var};
-use super::family::{counted, rows, same_families};
+use super::family::{counted, images, rows, same_families};
 use super::growth::growth;
 use super::lists::{listed, ordered};
 use super::locus::loci;
 use super::names::{applied, letters, same_name};
 use super::parse::Value;
+use super::recurrence::same_recurrences;
 use super::region::Region;
 use super::sets::{open_interval, points};
 use super::side::is_negative;
@@ -53,7 +54,13 @@ impl From<Decision> for Comparison {
 /// Compares a gold value with an answer's.
 pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
     let comparison = compared(gold, answer, steps);
-    if comparison.equal { comparison } else { general(gold, answer, steps).unwrap_or(comparison) }
+    if comparison.equal {
+        return comparison;
+    }
+    if same_recurrences(gold, answer, steps) {
+        return yes("the same recurrence");
+    }
+    general(gold, answer, steps).unwrap_or(comparison)
 }
 
 fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
@@ -71,8 +78,18 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             let real = d.iter().chain(e).all(|(_, d)| *d == Domain::Real);
             if real { equal(a, b, steps) } else { no("different points for whole parameters") }
         }
-        (Value::Over(..), Value::Family(..) | Value::Except(_))
-        | (Value::Family(..) | Value::Except(_), Value::Over(..)) => no("different families"),
+        // From one number on is not for all whole numbers.
+        (Value::Over(_, d), v) | (v, Value::Over(_, d))
+            if endless(v) && d.iter().any(|(_, d)| !matches!(d, Domain::Whole | Domain::Real)) =>
+        {
+            no("different families")
+        }
+        (Value::Within(a, r), Value::Within(b, s)) => {
+            let values = equal(a, b, steps);
+            if !values.equal || r.same(s, steps) { values } else { no("different ranges of the variable") }
+        }
+        (Value::Within(a, _), b) => equal(a, b, steps),
+        (a, Value::Within(b, _)) => equal(a, b, steps),
         (Value::Over(a, _), b) => equal(a, b, steps),
         (a, Value::Over(b, _)) => equal(a, b, steps),
         (Value::Sided(s, a), Value::Sided(t, b)) => {
@@ -132,6 +149,12 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         // a + b = 12 beside 12: the letters are what was asked for.
         (Value::Scalar(x, None), Value::Equation(a, b)) | (Value::Equation(a, b), Value::Scalar(x, None))
             if !b.has_variables() && !x.has_variables() && only_letters(a) =>
+        {
+            decide(x, b, steps).into()
+        }
+        // |E(G)| = n - 1 beside n - 1: what is asked for on the left.
+        (Value::Scalar(x, None), Value::Equation(a, b)) | (Value::Equation(a, b), Value::Scalar(x, None))
+            if asked(a) =>
         {
             decide(x, b, steps).into()
         }
@@ -232,6 +255,12 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             let same = same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps);
             outcome(same, "the same residue", "different residues")
         }
+        (Value::Residue(a, n), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Residue(a, n))
+            if counted(e, steps).is_some() =>
+        {
+            let (Value::Scalar(a, None), Some(f)) = (&**a, counted(e, steps)) else { return no("different kinds") };
+            outcome(same_families(&[(a.clone(), n.clone())], &[f], steps), "the same residue", "different residues")
+        }
         (Value::Residue(a, n), y) => remainder(a, n, y, steps),
         (x, Value::Residue(b, n)) => remainder(b, n, x, steps),
         // 2 to 5 is a range, too.
@@ -272,6 +301,10 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Family(a, n), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Family(a, n)) => {
             let same = counted(e, steps).is_some_and(|f| same_families(&[(a.clone(), n.clone())], &[f], steps));
             outcome(same, "the same family", "different families")
+        }
+        // The images of 1, 2, 3 ... below them.
+        (Value::Matrix(m), Value::Cycles(c)) | (Value::Cycles(c), Value::Matrix(m)) => {
+            outcome(images(m, steps).is_some_and(|i| i == *c), "the same permutation", "different permutations")
         }
         (Value::Cycles(a), Value::Cycles(b)) => outcome(a == b, "the same permutation", "different permutations"),
         (Value::Cycles(c), Value::Tuple(t)) | (Value::Tuple(t), Value::Cycles(c)) => match c.as_slice() {
@@ -315,6 +348,30 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             outcome(same, "all real numbers", "different kinds")
         }
         _ => no("different kinds"),
+    }
+}
+
+/// True for a function of something, or the size of it: what a question asks for.
+fn asked(e: &Expr) -> bool {
+    match e {
+        Expr::Apply(..) => true,
+        Expr::Call("abs", args) => args.iter().all(|e| asked(e) || matches!(e, Expr::Var(_)) || applied_letters(e)),
+        _ => false,
+    }
+}
+
+/// E(K_n), read as a product.
+fn applied_letters(e: &Expr) -> bool {
+    matches!(e, Expr::Mul(f) if f.len() == 2 && f.iter().all(|e| matches!(e, Expr::Var(n) if n.starts_with(|c: char| c.is_ascii_uppercase()))))
+}
+
+/// True for a family over all whole numbers, and what is all but one.
+fn endless(v: &Value) -> bool {
+    match v {
+        Value::Family(..) | Value::Except(_) => true,
+        Value::Assignment(_, v) => endless(v),
+        Value::List(items) | Value::Set(items) => items.iter().any(endless),
+        _ => false,
     }
 }
 

@@ -7,13 +7,14 @@
 //! level on the curves of the family: C = F(x, y); two such say the same when one is a linear function of the other,
 //! so that both constants run through all numbers.
 
+use super::Rational;
 use super::Steps;
 use super::compare::{Comparison, yes};
 use super::decide::{Decision, decide, proportional};
 use super::exact::exact;
 use super::expr::{Expr, divide, integer, invert, minus, number, power, var};
+use super::names::{letters, same_name};
 use super::parse::Value;
-use super::{Rational, names::same_name};
 
 /// Most constants of a family.
 const MAX_CONSTANTS: usize = 3;
@@ -22,8 +23,8 @@ const INDEPENDENT: [&str; 8] = ["x", "t", "theta", "n", "s", "r", "u", "z"];
 /// Letters of functions that are found as general solutions; others only with their argument: P(t).
 const DEPENDENT: [&str; 10] = ["y", "x", "u", "w", "z", "f", "g", "v", "a_n", "y_n"];
 /// Letters that may be arbitrary constants.
-const LETTERS: [&str; 19] =
-    ["A", "B", "C", "D", "E", "K", "M", "N", "P", "Q", "a", "b", "c", "d", "k", "alpha", "beta", "phi", "delta"];
+const LETTERS: [&str; 20] =
+    ["A", "B", "C", "D", "E", "K", "M", "N", "P", "Q", "R", "a", "b", "c", "d", "k", "alpha", "beta", "phi", "delta"];
 
 /// True for names that are arbitrary constants by themselves.
 fn plainly(name: &str) -> bool {
@@ -53,6 +54,12 @@ fn side(v: &Value) -> Option<Side> {
         Value::Assignment(name, x) => {
             let Value::Scalar(e, None) = &**x else { return None };
             let letter = name.split('(').next().unwrap_or(name).to_owned();
+            // xy = C
+            if matches!(e, Expr::Var(c) if plainly(c))
+                && let Some(product) = letters(name).filter(|_| name.len() > 1)
+            {
+                return Some(Side { function: None, explicit: None, implicit: Some(minus(product, e.clone())) });
+            }
             if plainly(name) {
                 // C = F(x, y)
                 return Some(Side { function: None, explicit: None, implicit: Some(minus(e.clone(), var(name))) });
@@ -87,6 +94,9 @@ pub(super) fn general(gold: &Value, answer: &Value, steps: &Steps) -> Option<Com
     if own.len() > MAX_CONSTANTS || own.len() != other.len() {
         return None;
     }
+    if renamed(&e, &own, &f, &other, steps) && a.explicit.is_some() == b.explicit.is_some() {
+        return Some(yes("the same with other letters for its constants"));
+    }
     let same = match (&a.explicit, &b.explicit) {
         (Some(e), Some(f)) => {
             let (e, f) = (without_phase(e, &own), without_phase(f, &other));
@@ -110,6 +120,21 @@ pub(super) fn general(gold: &Value, answer: &Value, steps: &Steps) -> Option<Com
         }
     };
     same.then(|| yes("the same functions for all constants"))
+}
+
+/// Whether the constants, at most two, only change their names.
+fn renamed(e: &Expr, own: &[String], f: &Expr, other: &[String], steps: &Steps) -> bool {
+    let orders: &[&[usize]] = match own.len() {
+        1 => &[&[0]],
+        2 => &[&[0, 1], &[1, 0]],
+        _ => return false,
+    };
+    let new = |n: usize| format!("constant {n}");
+    let fixed = own.iter().enumerate().fold(e.clone(), |e, (n, c)| e.replace(c, &var(&new(n))));
+    orders.iter().any(|order| {
+        let g = order.iter().enumerate().fold(f.clone(), |f, (n, &c)| f.replace(&other[c], &var(&new(n))));
+        decide(&fixed, &g, steps).is_equal()
+    })
 }
 
 /// The constants of both, when the other letters are the same.

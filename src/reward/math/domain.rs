@@ -6,7 +6,7 @@
 //! clause  := '(' clauses ')' | intro* body intro := 'where' | 'for' | 'with' | ...
 //! body    := names 'in' set | names filler* kind | filler* kind filler* names | names '=' counted
 //! names   := name ((',' | 'and') name)*    a letter, with or without an index
-//! counted := whole numbers and plus-minus signs, with dots on one side or both
+//! counted := whole numbers and plus-minus signs, with dots on one side, on both, between or nowhere
 //! ```
 
 use super::lex::{Tok, Token};
@@ -20,6 +20,8 @@ pub enum Domain {
     Whole,
     /// Whole numbers from this one on.
     From(i64),
+    /// Whole numbers from one to another.
+    Range(i64, i64),
     /// Any real number.
     Real,
 }
@@ -193,12 +195,35 @@ pub(super) fn clauses(tokens: &[Token]) -> Option<Domains> {
 }
 
 fn body(tokens: &[Token]) -> Option<Domains> {
+    // 0 \le k \le 4
+    if let [low, less, rest @ ..] = tokens
+        && let Some((names, used)) = named(rest, 0)
+        && let [more, high] = &rest[used..]
+        && let (Tok::Num(low), Tok::Num(high)) = (&low.tok, &high.tok)
+    {
+        let open = |t: &Token| match &t.tok {
+            Tok::Cmd(c) if c == "le" => Some(0),
+            Tok::Sym('<') => Some(1),
+            _ => None,
+        };
+        let range = Domain::Range(low.parse::<i64>().ok()? + open(less)?, high.parse::<i64>().ok()? - open(more)?);
+        return Some(names.into_iter().map(|n| (n, range)).collect());
+    }
     if let Some((names, used)) = named(tokens, 0) {
         let rest = &tokens[used..];
         let domain = match rest {
             [] => return None,
             [first, set @ ..] if is_cmd(Some(first), "in") || (is_word(first, "in") && !filler(set)) => set_of(set),
             [first, list @ ..] if is(Some(first), '=') => counted(list),
+            [sign, Token { tok: Tok::Num(n), .. }]
+                if names.iter().all(|n| matches!(n.as_str(), "n" | "k" | "m" | "i" | "j")) =>
+            {
+                match &sign.tok {
+                    Tok::Cmd(c) if c == "ge" => n.parse().ok().map(Domain::From),
+                    Tok::Sym('>') => n.parse().ok().map(|n: i64| Domain::From(n + 1)),
+                    _ => None,
+                }
+            }
             _ => kind(rest).filter(|(_, used)| *used == rest.len()).map(|(d, _)| d),
         };
         if let Some(domain) = domain {
@@ -310,9 +335,20 @@ fn set_of(tokens: &[Token]) -> Option<Domain> {
 fn counted(tokens: &[Token]) -> Option<Domain> {
     let parts: Vec<&[Token]> = split(tokens, |t| *t == Tok::Sym(','))?.into_iter().filter(|p| !p.is_empty()).collect();
     let dots = |p: &[Token]| matches!(p, [t] if is_cmd(Some(t), "dots"));
-    let (last, rest) = parts.split_last()?;
-    if !dots(last) {
-        return None;
+    let (last, mut rest) = parts.split_last()?;
+    // 0, 1, 2 and 0, 1, \dots, 5
+    let end = match last {
+        [Token { tok: Tok::Num(n), .. }] => Some(n.parse::<i64>().ok()?),
+        last if dots(last) => None,
+        _ => return None,
+    };
+    if let [inner @ .., gap] = rest
+        && end.is_some()
+        && dots(gap)
+    {
+        rest = inner;
+    } else if end.is_some() {
+        rest = &parts;
     }
     let both = rest.first().is_some_and(|p| dots(p));
     let numbers = if both { &rest[1..] } else { rest };
@@ -330,6 +366,10 @@ fn counted(tokens: &[Token]) -> Option<Domain> {
         values.push(sign * n.parse::<i64>().ok()?);
     }
     let steady = values.len() >= 2 && values.windows(2).all(|w| w[1] == w[0] + 1);
+    if let Some(end) = end {
+        let first = *values.first()?;
+        return (steady && !signed && !both && first <= end).then_some(Domain::Range(first, end));
+    }
     match (steady, signed, values.first()?) {
         (true, true, 0) => Some(Domain::Whole),
         (true, false, _) if both => Some(Domain::Whole),

@@ -1,5 +1,6 @@
 //! Sums and products with dots between their terms: `1 + 2 + \cdots + n`, `1 + \frac12 + \frac14 + \cdots`.
 
+use super::decide::decide;
 use super::expr::{Binder, Bound, Expr, divide, integer, minus, number, power, var};
 use super::lex::{Tok, Token};
 use super::parse::{Reader, split};
@@ -49,6 +50,9 @@ impl Reader<'_> {
     }
 
     fn progression(&self, heads: &[Expr], last: Option<&Expr>, sum: bool, exponent: Option<Expr>) -> Option<Expr> {
+        if heads.iter().any(Expr::has_variables) {
+            return last.filter(|_| sum && exponent.is_none()).and_then(|last| self.geometric(heads, last));
+        }
         let values: Vec<Rational> = heads.iter().map(|e| exact::exact(e, self.steps)).collect::<Option<_>>()?;
         let step = &values[1] - &values[0];
         let none = Rational::from_integer(0.into());
@@ -84,5 +88,15 @@ impl Reader<'_> {
             None => return None,
         };
         Some(divide(over, under))
+    }
+
+    /// 1 + x + x^2 + ... + x^n: the last term closes the sum of three or more with one quotient.
+    fn geometric(&self, heads: &[Expr], last: &Expr) -> Option<Expr> {
+        let ratio = divide(heads.get(1)?.clone(), heads[0].clone());
+        let next = |e: &Expr| Expr::Mul(vec![e.clone(), ratio.clone()]);
+        let steady = heads.windows(2).all(|w| decide(&w[1], &next(&w[0]), self.steps).is_equal());
+        let moves = !decide(&ratio, &integer(1), self.steps).is_equal();
+        (heads.len() >= 3 && steady && moves)
+            .then(|| divide(minus(heads[0].clone(), next(last)), minus(integer(1), ratio.clone())))
     }
 }

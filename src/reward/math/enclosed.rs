@@ -9,6 +9,7 @@ use super::piecewise::has_conditions;
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd};
+use super::terms::progression;
 
 impl Reader<'_> {
     /// Rows of a system or an aligned calculation.
@@ -113,6 +114,15 @@ impl Reader<'_> {
         if parts.len() > MAX_ITEMS {
             return Some(None);
         }
+        if (set || grouped)
+            && let Some(v) = progression(&parts, self.steps)
+        {
+            return Some(Some(if let Value::List(items) = v { Value::Set(items) } else { v }));
+        }
+        // f(x) = \{2x, x < 0; x^2, x \ge 0\}
+        if set && let Some(v) = self.said_cases(inside, depth) {
+            return Some(Some(v));
+        }
         let mut items = Vec::new();
         for p in parts {
             match self.value(p, depth + 1) {
@@ -142,6 +152,7 @@ impl Reader<'_> {
         let [name, condition] = parts.as_slice() else { return None };
         // \{2k + 1 : k \in Z\}
         if variable_of(name).is_none()
+            && split(name, names("in"))?.len() == 1
             && let Some(domains) = clauses(condition)
         {
             let letters = domains.iter().map(|d| d.0.clone()).collect();

@@ -27,6 +27,16 @@ pub(super) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)
     (straight && !decide(&step, &integer(0), steps).is_equal()).then(|| (at(0), step))
 }
 
+/// Two families, for even and for odd numbers, of an expression with a power that only turns its sign: (-1)^k.
+pub(super) fn halves(e: &Expr, name: &str, steps: &Steps) -> Option<[(Expr, Expr); 2]> {
+    let turning = e.any(|p| matches!(p, Expr::Pow(_, n) if n.variables().iter().any(|v| v == name)));
+    let half = |odd: i64| {
+        let counter = Expr::Add(vec![Expr::Mul(vec![integer(2), var(name)]), integer(odd)]);
+        family(&e.replace(name, &counter), name, steps)
+    };
+    turning.then(|| Some([half(0)?, half(1)?]))?
+}
+
 /// The family that an expression with one counting letter is.
 pub(super) fn counted(e: &Expr, steps: &Steps) -> Option<(Expr, Expr)> {
     match e.variables().as_slice() {
@@ -104,13 +114,58 @@ pub(super) fn cycles(tokens: &[Token]) -> Option<Value> {
             seen.push(n);
             cycle.push(n);
         }
+        rest = &rest[close + 1..];
+        // The inverse goes round the other way.
+        let inverse = match rest {
+            [hat, open, minus, Token { tok: Tok::Num(n), .. }, end, tail @ ..]
+                if is(Some(hat), '^')
+                    && is(Some(open), '{')
+                    && is(Some(minus), '-')
+                    && n == "1"
+                    && is(Some(end), '}') =>
+            {
+                Some(tail)
+            }
+            _ => None,
+        };
+        if let Some(tail) = inverse {
+            cycle.reverse();
+            rest = tail;
+        }
         let least = cycle.iter().enumerate().min_by_key(|(_, n)| **n)?.0;
         cycle.rotate_left(least);
         cycles.push(cycle);
-        rest = &rest[close + 1..];
     }
     cycles.sort();
     (!cycles.is_empty()).then_some(Value::Cycles(cycles))
+}
+
+/// The cycles of a permutation that is written with the numbers above their images.
+pub(super) fn images(rows: &[Vec<Expr>], steps: &Steps) -> Option<Vec<Vec<u32>>> {
+    let [above, below] = rows else { return None };
+    let numbers = |row: &[Expr]| -> Option<Vec<u32>> {
+        row.iter().map(|e| exact::exact(e, steps).and_then(|n| exact::to_u32(&n))).collect()
+    };
+    let (above, below) = (numbers(above)?, numbers(below)?);
+    let known = |n: &u32| above.iter().filter(|m| *m == n).count() == 1;
+    if above.len() > MAX_CYCLED || !below.iter().all(known) {
+        return None;
+    }
+    let (mut cycles, mut seen): (Vec<Vec<u32>>, Vec<u32>) = (Vec::new(), Vec::new());
+    let mut order = above.clone();
+    order.sort_unstable();
+    for &first in &order {
+        let (mut cycle, mut n) = (Vec::new(), first);
+        while !seen.contains(&n) {
+            seen.push(n);
+            cycle.push(n);
+            n = below[above.iter().position(|m| *m == n)?];
+        }
+        if cycle.len() > 1 {
+            cycles.push(cycle);
+        }
+    }
+    Some(cycles)
 }
 
 /// Both real solutions of an equation that is quadratic in its one variable, or the one of a linear equation.

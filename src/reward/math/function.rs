@@ -270,6 +270,19 @@ impl Parser<'_> {
                     return Some(Expr::Call("binom", self.arguments().filter(|a| a.len() == 2)?));
                 }
                 let n = self.argument()?;
+                // \binom{9}{2, 3, 4}
+                let from = self.at;
+                if self.eat('{') {
+                    let mut parts = vec![self.expr()?];
+                    while self.eat(',') {
+                        parts.push(self.expr()?);
+                    }
+                    if parts.len() > 1 && self.eat('}') {
+                        let factorial = |e: Expr| Expr::Call("factorial", vec![e]);
+                        return Some(divide(factorial(n), Expr::Mul(parts.into_iter().map(factorial).collect())));
+                    }
+                    self.at = from;
+                }
                 Some(Expr::Call("binom", vec![n, self.argument()?]))
             }
             "sqrt" => self.root(),
@@ -299,6 +312,11 @@ impl Parser<'_> {
             "lim" => self.limit(),
             "Gamma" | "zeta" if is(self.token(0), '(') => self.special(name),
             n if GREEK.contains(&n) => self.named(n),
+            // From A to B: the difference of their positions.
+            n if n.starts_with("name vec ") && n.len() == 11 && n[9..].bytes().all(|b| b.is_ascii_uppercase()) => {
+                let point = |at: usize| var(&format!("point {}", &n[at..=at]));
+                Some(Expr::Add(vec![point(10), negate(point(9))]))
+            }
             n if n.starts_with("name ") => self.named(&n[5..]),
             n if n.starts_with("begin ") => self.matrix(&n[6..]),
             n => self.function(function(n)?),

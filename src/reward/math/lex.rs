@@ -346,7 +346,8 @@ impl Lexer<'_> {
             return None;
         }
         let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
-        if letters.len() > 1 && letters.chars().all(char::is_uppercase) {
+        let arrow = matches!(name, "vec" | "overrightarrow") && letters.len() == 2;
+        if letters.len() > 1 && !arrow && letters.chars().all(char::is_uppercase) {
             // A segment or a ray, as often written without its mark.
             self.push(Tok::Word(letters));
             return Some(());

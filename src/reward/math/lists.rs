@@ -3,7 +3,7 @@
 use super::Steps;
 use super::compare::{Comparison, equal, no, outcome, yes};
 use super::expr::Expr;
-use super::family::{counted, same_families};
+use super::family::{counted, halves, same_families};
 use super::names::same_name;
 use super::parse::Value;
 
@@ -76,6 +76,18 @@ pub(super) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
     }
 }
 
+/// The two families of a value with (-1)^k in it.
+fn turning(v: &Value, steps: &Steps) -> Option<Families> {
+    match v {
+        Value::Scalar(e, None) => match e.variables().as_slice() {
+            [n] if matches!(n.as_str(), "k" | "n" | "m") => halves(e, n, steps).map(Vec::from),
+            _ => None,
+        },
+        Value::Assignment(_, v) => turning(v, steps),
+        _ => None,
+    }
+}
+
 /// Families, each as one member and the step to the next.
 type Families = Vec<(Expr, Expr)>;
 
@@ -86,20 +98,35 @@ pub(super) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
             Value::Family(a, n) => Some((a.clone(), n.clone())),
             Value::Scalar(e, None) => counted(e, steps),
             Value::Assignment(_, x) => one(x, steps),
+            Value::Residue(x, n) => match &**x {
+                Value::Scalar(a, None) => Some((a.clone(), n.clone())),
+                _ => None,
+            },
             _ => None,
         }
     }
     let all = |v: &Value| match v {
+        Value::Residue(x, n) => match &**x {
+            Value::List(items) => items
+                .iter()
+                .map(|v| match v {
+                    Value::Scalar(a, None) => Some((a.clone(), n.clone())),
+                    _ => None,
+                })
+                .collect(),
+            _ => one(v, steps).map(|f| vec![f]),
+        },
         Value::List(items) | Value::Set(items) if items.len() < MAX_ITEMS => {
             items.iter().map(|v| one(v, steps)).collect()
         }
-        v => one(v, steps).map(|f| vec![f]),
+        v => one(v, steps).map(|f| vec![f]).or_else(|| turning(v, steps)),
     };
     let sure = |v: &Value| match v {
         Value::List(items) | Value::Set(items) => items.iter().any(|v| match v {
             Value::Assignment(_, x) => matches!(**x, Value::Family(..)),
             v => matches!(v, Value::Family(..)),
         }),
+        Value::Residue(x, _) => matches!(**x, Value::List(_)),
         _ => false,
     };
     if !sure(gold) && !sure(answer) {

@@ -221,6 +221,9 @@ fn flat(v: &Value, steps: &Steps) -> Option<Flat> {
             Some(Flat { sure: true, ..f })
         }
         Value::Tuple(items) => of_tuple(&items.iter().map(plain).collect::<Option<Vec<_>>>()?, false),
+        Value::Matrix(rows) if rows.len() == 1 || rows.iter().all(|r| r.len() == 1) => {
+            of_tuple(&rows.iter().flatten().cloned().collect::<Vec<_>>(), false)
+        }
         Value::Assignment(name, inner) => {
             let bare = name.split('(').next().unwrap_or(name);
             let position = POSITIONS.contains(&bare);
@@ -338,7 +341,7 @@ fn dotted(e: &Expr, steps: &Steps) -> Option<Expr> {
 
 fn flats(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {
     let shaped = |v: &Value| {
-        matches!(v, Value::Tuple(_) | Value::List(_) | Value::Over(..) | Value::Equation(..))
+        matches!(v, Value::Tuple(_) | Value::Matrix(_) | Value::List(_) | Value::Over(..) | Value::Equation(..))
             || matches!(v, Value::Assignment(..))
     };
     // Two single equations are compared as such, and so are plain tuples.

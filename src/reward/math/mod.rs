@@ -20,9 +20,12 @@ mod calendar;
 mod clock;
 mod compare;
 mod complex;
+mod conclusions;
 mod constants;
+mod continued;
 mod decide;
 mod digits;
+mod distributions;
 mod domain;
 mod ellipsis;
 mod enclosed;
@@ -31,13 +34,16 @@ mod eval;
 mod exact;
 mod expr;
 mod family;
+mod figures;
 mod foreign;
 mod forms;
 mod function;
 mod growth;
+mod inequality;
 mod lex;
 mod lists;
 mod locus;
+mod logic;
 mod matrix;
 mod measure;
 mod names;
@@ -52,16 +58,20 @@ mod piecewise;
 mod primitive;
 mod quantity;
 mod ratio;
+mod records;
+mod recurrence;
 mod region;
 mod relation;
 mod restate;
 mod said_sets;
 mod scalar;
+mod sentences;
 mod sets;
 mod several;
 mod side;
 mod siunitx;
 mod spoken;
+mod structures;
 mod terms;
 mod text;
 mod unit;
@@ -81,6 +91,35 @@ pub use parse::{Value, amount, dates, is_unit, parse};
 pub use restate::restated;
 pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
+
+/// Why two texts are equal that are no values of mathematics but name the same thing of one of its fields.
+pub fn named_alike(gold: &str, answer: &str, steps: &Steps) -> Option<&'static str> {
+    // Texts that hardly differ in length are cheap to read; each reader refuses what is not its own.
+    steps.spend((gold.len() + answer.len()) as u64)?;
+    if let (Some(a), Some(b)) = (conclusions::conclusion(gold), conclusions::conclusion(answer))
+        && a == b
+    {
+        return Some("the same conclusion");
+    }
+    if logic::same_formula(gold, answer) {
+        return Some("the same truth table");
+    }
+    if figures::same_figures(gold, answer) {
+        return Some("the same figures");
+    }
+    if structures::same_structure(gold, answer) {
+        return Some("the same structure");
+    }
+    if distributions::same_distribution(gold, answer, steps) {
+        return Some("the same distribution");
+    }
+    records::same_records(gold, answer, steps).then_some("the same in every part")
+}
+
+/// True for a text that names a graph, a group or several parts in words: no answer stands inside it.
+pub fn is_named(text: &str) -> bool {
+    records::is_record(text) || (text.contains(' ') && (structures::is_named(text) || figures::is_relation(text)))
+}
 
 /// A budget of steps; a step is some ten nanoseconds of work.
 pub struct Steps {

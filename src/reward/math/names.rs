@@ -21,6 +21,11 @@ pub(super) fn same_name(a: &str, b: &str) -> bool {
     if head(&a).is_some_and(|f| f == b) || head(&b).is_some_and(|f| f == a) {
         return true;
     }
+    // a(n) and a_n
+    let member = |t: &str| applied(t).map(|(f, n)| format!("{f}_{n}"));
+    if member(&a).is_some_and(|f| f == b) || member(&b).is_some_and(|f| f == a) {
+        return true;
+    }
     // f(x) = ... and y = ... define the same curve.
     let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
     if curve(&a) && curve(&b) {

@@ -1,11 +1,16 @@
 //! Values whose letters run through a domain: families of numbers, and what else repeats with its letters.
 
+use super::Steps;
 use super::domain::{Domain, Domains, stated};
-use super::expr::{Expr, integer, var};
-use super::family::family;
+use super::expr::{Expr, integer};
+use super::family::{family, halves};
 use super::lex::Token;
 use super::parse::{Reader, Value, one_or_list};
+use super::region::Region;
 use super::said_sets::left_out;
+
+/// Most values of a letter that are written out.
+const MAX_RANGE: i64 = 60;
 
 impl Reader<'_> {
     /// An answer and what its letters stand for, where that is said.
@@ -13,7 +18,18 @@ impl Reader<'_> {
         let (rest, domains) = stated(tokens)?;
         let letters = domains.iter().map(|d| d.0.clone()).collect();
         let value = Reader { steps: self.steps, letters }.value(rest, depth + 1)?;
-        Some(self.over(value, domains))
+        let used = super::over::letters(&value);
+        // "y = 3, x = 1, 2" gives x values, and no domain.
+        let told = |(n, d): &(String, Domain)| matches!(d, Domain::Whole | Domain::Real) || used.contains(n);
+        domains.iter().all(told).then(|| self.over(value, domains))
+    }
+
+    /// A value and the range of its variable, where these tokens say one.
+    pub(super) fn within(&self, value: Value, condition: &[Token], depth: usize) -> Value {
+        match self.value(condition, depth + 1) {
+            Some(Value::Region(r)) => held(value, r, self.steps),
+            _ => value,
+        }
     }
 
     /// A value for everything its letters stand for.
@@ -45,6 +61,10 @@ impl Reader<'_> {
         };
         match domains.as_slice() {
             [] => value,
+            [(k, Domain::Range(first, last))] if last - first < MAX_RANGE && !matches!(value, Value::Region(_)) => {
+                let each = (*first..=*last).map(|n| substituted(&value, k, &integer(n))).collect();
+                one_or_list(each).unwrap_or(value)
+            }
             [(k, Domain::Whole)] => {
                 if let Value::Region(r) = &value
                     && let Some(point) = left_out(r)
@@ -71,14 +91,9 @@ impl Reader<'_> {
                 if let Some((first, step)) = family(&e, name, self.steps) {
                     return Value::Family(first, step);
                 }
-                let turning = e.any(|p| matches!(p, Expr::Pow(_, n) if n.variables().iter().any(|v| v == name)));
-                let half = |odd: i64| {
-                    let counter = Expr::Add(vec![Expr::Mul(vec![integer(2), var(name)]), integer(odd)]);
-                    family(&e.replace(name, &counter), name, self.steps).map(|(a, n)| Value::Family(a, n))
-                };
-                match (turning, turning.then(|| half(0)).flatten(), turning.then(|| half(1)).flatten()) {
-                    (true, Some(even), Some(odd)) => Value::List(vec![even, odd]),
-                    _ => Value::Scalar(e, None),
+                match halves(&e, name, self.steps) {
+                    Some(both) => Value::List(both.into_iter().map(|(a, n)| Value::Family(a, n)).collect()),
+                    None => Value::Scalar(e, None),
                 }
             }
             Value::Assignment(x, inner) if x != name => match self.repeated(*inner, name) {
@@ -103,6 +118,37 @@ impl Reader<'_> {
             },
             v => v,
         }
+    }
+}
+
+/// A value within a region of its variable; elsewhere a region says nothing about it.
+pub(super) fn held(value: Value, r: Region, steps: &Steps) -> Value {
+    match value {
+        Value::Within(v, old) if old.variable == r.variable => match old.intersection(&r, steps) {
+            Some(both) => Value::Within(v, both),
+            None => Value::Within(v, old),
+        },
+        v @ (Value::Scalar(_, None) | Value::Assignment(..))
+            if r.variable
+                .as_ref()
+                .is_some_and(|n| letters(&v).contains(n) && !matches!(&v, Value::Assignment(x, _) if x == n)) =>
+        {
+            Value::Within(Box::new(v), r)
+        }
+        v => v,
+    }
+}
+
+/// A value with a letter replaced.
+fn substituted(v: &Value, name: &str, by: &Expr) -> Value {
+    let each = |items: &[Value]| items.iter().map(|v| substituted(v, name, by)).collect();
+    match v {
+        Value::Scalar(e, unit) => Value::Scalar(e.replace(name, by), unit.clone()),
+        Value::Assignment(x, v) => Value::Assignment(x.clone(), Box::new(substituted(v, name, by))),
+        Value::Tuple(items) => Value::Tuple(each(items)),
+        Value::List(items) => Value::List(each(items)),
+        Value::Set(items) => Value::Set(each(items)),
+        v => v.clone(),
     }
 }
 

@@ -34,7 +34,7 @@ use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
-use super::{Steps, between, calendar, family, measure, number_words, spoken};
+use super::{Steps, between, calendar, continued, family, measure, number_words, sentences, spoken};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -82,6 +82,8 @@ pub enum Value {
     /// A value for everything that its letters stand for, where that is no family of numbers: points of a line or a
     /// lattice, intervals that repeat.
     Over(Box<Value>, Vec<(String, Domain)>),
+    /// A value that holds for its variable in a range.
+    Within(Box<Value>, Region),
     /// An infinite series by its first terms.
     Terms(Vec<Expr>),
     /// A permutation in cycles, each from its smallest number on, in order.
@@ -102,6 +104,11 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     if let Some(value) = between::read(text, steps) {
         return value;
     }
+    if let Some(e) = continued::read(text) {
+        return Value::Scalar(e, None);
+    }
+    let sentence = sentences::rewritten(text);
+    let text = sentence.as_deref().unwrap_or(text);
     let read = |text: &str| {
         let tokens = lex(text, grouped, steps)?;
         let tokens = spelled(inward(&tokens).as_deref().unwrap_or(&tokens));
@@ -219,6 +226,7 @@ impl Reader<'_> {
         }
         if let Some(v) = self
             .said_multiples(tokens)
+            .or_else(|| self.spanned(tokens, depth))
             .or_else(|| self.said_exceptions(tokens, depth))
             .or_else(|| self.said_members(tokens, depth))
             .or_else(|| self.said_cases(tokens, depth))
@@ -241,7 +249,8 @@ impl Reader<'_> {
             is_word(&t.tok, &["where", "for", "with", "if", "when", "for all", "for any", "for some", "such that"])
         }) && at > 0
         {
-            return self.value(&tokens[..at], depth + 1);
+            let value = self.value(&tokens[..at], depth + 1)?;
+            return Some(self.within(value, &tokens[at + 1..], depth));
         }
         // "About" before a number.
         const ABOUT: [&str; 10] =

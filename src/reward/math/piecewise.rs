@@ -45,7 +45,15 @@ impl Reader<'_> {
                 }
                 continue;
             }
-            let Value::Region(region) = self.value(condition, depth + 1)? else { return None };
+            let region = match self.value(condition, depth + 1)? {
+                Value::Region(region) => region,
+                // At one place: x = 0.
+                Value::Assignment(name, at) => match *at {
+                    Value::Scalar(at, None) => Region { variable: Some(name), ..Region::new(vec![Span::point(at)]) },
+                    _ => return None,
+                },
+                _ => return None,
+            };
             let name = region.variable.clone()?;
             if *variable.get_or_insert_with(|| name.clone()) != name {
                 return None;

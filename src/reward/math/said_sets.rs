@@ -33,6 +33,41 @@ fn opened(mut tokens: &[Token]) -> &[Token] {
 }
 
 impl Reader<'_> {
+    /// `\operatorname{span}\{(1, 0, 1), (0, 1, 1)\}`: every sum of multiples of its vectors.
+    pub(super) fn spanned(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let (first, rest) = tokens.split_first()?;
+        if said(first).is_none_or(|w| w != "span") {
+            return None;
+        }
+        let items = match self.value(rest, depth + 1)? {
+            Value::Set(items) | Value::List(items) => items,
+            v => vec![v],
+        };
+        let vector = |v: &Value| -> Option<Vec<Expr>> {
+            match v {
+                Value::Tuple(items) => {
+                    items.iter().map(|v| if let Value::Scalar(e, None) = v { Some(e.clone()) } else { None }).collect()
+                }
+                Value::Matrix(rows) if rows.len() == 1 || rows.iter().all(|r| r.len() == 1) => {
+                    Some(rows.iter().flatten().cloned().collect())
+                }
+                _ => None,
+            }
+        };
+        let vectors = items.iter().map(vector).collect::<Option<Vec<_>>>()?;
+        let width = vectors.first()?.len();
+        let names: Vec<String> = (0..vectors.len()).map(|n| format!("multiple {n}")).collect();
+        if width > 4 || vectors.len() > 4 || vectors.iter().any(|v| v.len() != width) {
+            return None;
+        }
+        let part = |n: usize| {
+            let terms = vectors.iter().zip(&names).map(|(v, k)| Expr::Mul(vec![var(k), v[n].clone()]));
+            Value::Scalar(Expr::Add(terms.collect()), None)
+        };
+        let domains = names.iter().map(|n| (n.clone(), Domain::Real)).collect();
+        Some(Value::Over(Box::new(Value::Tuple((0..width).map(part).collect())), domains))
+    }
+
     /// Whole numbers by what they are divided by: "odd integers", "multiples of 3", "odd multiples of \pi/2".
     pub(super) fn said_multiples(&self, tokens: &[Token]) -> Option<Value> {
         let tokens = opened(tokens);

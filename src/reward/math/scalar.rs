@@ -175,7 +175,14 @@ impl<'a> Parser<'a> {
             // ... or ends with a bracket.
             Some(Tok::Num(_)) if self.at > 0 => {
                 let (before, spaced) = (self.tokens.get(self.at - 1), self.token(0).is_some_and(|t| t.spaced));
-                is(before, '!') || (is(before, ')') && !spaced)
+                // Engineers write 3 + j4.
+                let imaginary = !spaced && matches!(before, Some(Token { tok: Tok::Word(w), .. }) if w == "j");
+                // C_1 3^n
+                let indexed = is(self.at.checked_sub(2).and_then(|n| self.tokens.get(n)), '_');
+                is(before, '!')
+                    || (is(before, ')') && !spaced)
+                    || (indexed && spaced && is(self.token(1), '^'))
+                    || imaginary
             }
             Some(Tok::Num(_)) => false,
             Some(Tok::Word(_)) => true,

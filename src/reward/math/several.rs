@@ -1,9 +1,11 @@
 //! Lists: several values, systems, conditions behind them.
 
 use super::lex::{Tok, Token};
+use super::over::held;
 use super::parse::{MAX_ITEMS, Reader, Value, is_comma, is_word, names, one_or_list, split, trimmed};
 use super::region::{Region, Span};
 use super::scalar::{is, is_cmd, shown};
+use super::terms::progression;
 
 impl Reader<'_> {
     pub(super) fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {
@@ -11,6 +13,9 @@ impl Reader<'_> {
         let coarse = split(tokens, |t| *t == Tok::Sym(';'))?;
         let parts = if coarse.len() > 1 && coarse.len() < parts.len() { coarse } else { parts };
         let parts = without_labels(&parts).unwrap_or(parts);
+        if let Some(v) = progression(&parts, self.steps) {
+            return Some(v);
+        }
         if let Some(points) = self.systems_or(tokens, depth) {
             return Some(points);
         }
@@ -52,6 +57,42 @@ impl Reader<'_> {
                 Value::List(inner) => items.extend(inner),
                 item => items.push(item),
             }
+        }
+        // x = 2 or 5 (mod 7): the modulus is that of both.
+        if let [rest @ .., Value::Residue(_, n)] = items.as_slice()
+            && !rest.is_empty()
+        {
+            let plain = |v: &Value| match v {
+                Value::Scalar(e, None) => Some(Value::Scalar(e.clone(), None)),
+                Value::Assignment(_, v) | Value::Residue(v, _) if matches!(**v, Value::Scalar(_, None)) => {
+                    Some((**v).clone())
+                }
+                _ => None,
+            };
+            let same = |v: &Value| !matches!(v, Value::Residue(_, m) if m != n);
+            if let Some(all) = items.iter().map(plain).collect::<Option<Vec<_>>>()
+                && items.iter().all(same)
+            {
+                return Some(Value::Residue(Box::new(Value::List(all)), n.clone()));
+            }
+        }
+        // f(x) = x^2, x \ge 0
+        let alternative = tokens.iter().any(|t| is_word(&t.tok, &["or"]) || is_cmd(Some(t), "lor"));
+        if let [Value::Scalar(_, None) | Value::Assignment(..) | Value::Within(..), Value::Region(_), ..] =
+            items.as_slice()
+            && !alternative
+            && items[1..].iter().all(|v| matches!(v, Value::Region(_)))
+        {
+            let bounds: Vec<Region> = items[1..]
+                .iter()
+                .filter_map(|v| if let Value::Region(r) = v { Some(r.clone()) } else { None })
+                .collect();
+            let first = items.remove(0);
+            let whole = bounds.iter().fold(first.clone(), |v, r| held(v, r.clone(), self.steps));
+            if matches!(whole, Value::Within(..)) {
+                return Some(whole);
+            }
+            items = std::iter::once(first).chain(bounds.into_iter().map(Value::Region)).collect();
         }
         // x = 2 or x > 5.
         let either = tokens.iter().any(|t| is_word(&t.tok, &["or"]) || is_cmd(Some(t), "lor"));

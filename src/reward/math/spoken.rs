@@ -114,6 +114,19 @@ pub(super) fn named(text: &str) -> Option<&'static str> {
     match crate::reward::words::key(text).as_str() {
         "right angle" => Some("90^\\circ"),
         "straight angle" => Some("180^\\circ"),
+        "diverges to infinity"
+        | "grows without bound"
+        | "increases without bound"
+        | "positive infinity"
+        | "plus infinity"
+        | "tends to infinity"
+        | "infinity" => Some("\\infty"),
+        "diverges to negative infinity"
+        | "decreases without bound"
+        | "negative infinity"
+        | "minus infinity"
+        | "diverges to minus infinity" => Some("-\\infty"),
+        "no elements" | "null set" | "void set" | "empty" => Some("\\emptyset"),
         "x axis" | "line y=0" => Some("y=0"),
         "y axis" | "line x=0" => Some("x=0"),
         "xy plane" => Some("z=0"),

@@ -1,18 +1,25 @@
 //! Infinite series by their first terms: `1 + x + \frac{x^2}{2} + \cdots`.
 
+use super::Rational;
 use super::Steps;
 use super::ball::Ball;
 use super::compare::{Comparison, no, outcome};
 use super::complex::Complex;
 use super::decide::decide;
+use super::domain::Domain;
 use super::eval::Scope;
-use super::expr::{Binder, Expr, integer};
+use super::exact::exact;
+use super::expr::{Binder, Expr, integer, number, power, var};
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, nesting};
 use super::scalar::{is_cmd, scalar};
 
 /// Fewest terms that tell a series.
 const FEWEST: usize = 3;
+/// The counter of numbers that go on: no name that can be written.
+const COUNTER: &str = "member number";
+/// Most numbers that dots between stand for.
+const MOST_MEMBERS: u32 = 300;
 /// Terms of a sum that may vanish among those compared.
 const MAX_SKIPPED: i64 = 40;
 
@@ -36,6 +43,53 @@ impl Reader<'_> {
         // One term more is no series: x + y + \cdots.
         (terms.len() >= 2).then_some(Value::Terms(terms))
     }
+}
+
+/// Numbers that go on with dots, in steps or by one factor: at one end, at both, or up to a last one.
+pub(super) fn progression(parts: &[&[Token]], steps: &Steps) -> Option<Value> {
+    let dots = |p: &[Token]| matches!(p, [t] if is_cmd(Some(t), "dots"));
+    let all: Vec<&[Token]> = parts.iter().copied().filter(|p| !p.is_empty()).collect();
+    let gaps: Vec<usize> = (0..all.len()).filter(|&n| dots(all[n])).collect();
+    let last = all.len().checked_sub(1)?;
+    let (shown, both, end) = match gaps.as_slice() {
+        [n] if *n == last => (&all[..last], false, None),
+        [0, n] if *n == last => (&all[1..last], true, None),
+        [n] if *n + 1 == last => (&all[..*n], false, Some(all[last])),
+        _ => return None,
+    };
+    let value = |p: &&[Token]| exact(&scalar(p, steps)?, steps);
+    let shown = shown.iter().map(value).collect::<Option<Vec<Rational>>>()?;
+    if shown.len() < if end.is_some() { 2 } else { 3 } {
+        return None;
+    }
+    let first = number(shown[0].clone());
+    let step = &shown[1] - &shown[0];
+    let none = Rational::from_integer(0.into());
+    let counter = || var(COUNTER);
+    let from = |e: Expr| Value::Over(Box::new(Value::Scalar(e, None)), vec![(COUNTER.to_owned(), Domain::From(0))]);
+    if step != none && shown.windows(2).all(|w| &w[1] - &w[0] == step) {
+        if let Some(end) = end {
+            let count = (exact(&scalar(end, steps)?, steps)? - &shown[0]) / &step;
+            let count = exact_count(&count)?;
+            let member = |k: u32| number(&shown[0] + &step * Rational::from_integer(k.into()));
+            return Some(Value::List((0..=count).map(|k| Value::Scalar(member(k), None)).collect()));
+        }
+        if both {
+            return Some(Value::Family(first, number(step)));
+        }
+        return Some(from(Expr::Add(vec![first, Expr::Mul(vec![number(step), counter()])])));
+    }
+    if both || end.is_some() || shown.contains(&none) {
+        return None;
+    }
+    let ratio = &shown[1] / &shown[0];
+    let steady = shown.windows(2).all(|w| &w[1] / &w[0] == ratio);
+    steady.then(|| from(Expr::Mul(vec![first, power(number(ratio), counter())])))
+}
+
+/// A count of steps that can be written out.
+fn exact_count(n: &Rational) -> Option<u32> {
+    super::exact::to_u32(n).filter(|n| (2..=MOST_MEMBERS).contains(n))
 }
 
 /// Two series by their first terms.

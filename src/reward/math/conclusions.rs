@@ -1,0 +1,88 @@
+//! What a sentence comes to: "The one-sided limits are different, so the limit does not exist."
+
+use crate::reward::words;
+
+/// What limits, series, systems and functions may be said to be, and ways to say it.
+const CONCLUSIONS: [(&str, &[&str]); 12] = [
+    ("does not exist", &["does not exist", "doesnt exist", "fails to exist", "dne", "do not exist"]),
+    ("diverges", &["diverges", "is divergent", "divergent", "does not converge"]),
+    ("conditionally", &["converges conditionally", "is conditionally convergent", "conditionally convergent"]),
+    ("absolutely", &["converges absolutely", "is absolutely convergent", "absolutely convergent"]),
+    ("converges", &["converges", "is convergent", "convergent"]),
+    ("undefined", &["is undefined", "undefined", "is not defined", "not defined"]),
+    (
+        "no solution",
+        &[
+            "has no solution",
+            "has no solutions",
+            "no solution",
+            "no solutions",
+            "there is no solution",
+            "there are no solutions",
+            "has no real solutions",
+            "is inconsistent",
+            "inconsistent",
+        ],
+    ),
+    (
+        "infinitely many",
+        &["has infinitely many solutions", "infinitely many solutions", "there are infinitely many solutions"],
+    ),
+    ("independent", &["are linearly independent", "is linearly independent", "linearly independent"]),
+    ("dependent", &["are linearly dependent", "is linearly dependent", "linearly dependent"]),
+    ("even", &["is even", "is an even function", "even function"]),
+    ("odd", &["is odd", "is an odd function", "odd function"]),
+];
+
+/// Words that may stand before: what it is said of.
+const SUBJECTS: [&str; 31] = [
+    "the",
+    "a",
+    "this",
+    "that",
+    "it",
+    "they",
+    "limit",
+    "series",
+    "integral",
+    "improper",
+    "sum",
+    "sequence",
+    "system",
+    "equation",
+    "equations",
+    "function",
+    "expression",
+    "vectors",
+    "set",
+    "value",
+    "derivative",
+    "inverse",
+    "therefore",
+    "so",
+    "thus",
+    "hence",
+    "given",
+    "of",
+    "which",
+    "these",
+    "vector",
+];
+
+/// What a text comes to in its last clause; nothing for other texts.
+pub(super) fn conclusion(text: &str) -> Option<&'static str> {
+    if text.len() > 300 {
+        return None;
+    }
+    let plain = text.replace("\\text{", "").replace(['}', '$'], "");
+    // A reason may stand behind.
+    let told = [" because ", " since ", ", as "].iter().find_map(|r| plain.split_once(r)).map_or(&*plain, |(t, _)| t);
+    let clause = told.trim_end_matches(['.', ' ']).rsplit([',', ';', '.', ':']).next()?;
+    let lower = clause.to_lowercase();
+    let said: Vec<&str> = lower.split_whitespace().collect();
+    let from = said.iter().take_while(|w| SUBJECTS.contains(w)).count();
+    // Words that say the same have one key.
+    let keys = [words::key(&said.join(" ")), words::key(&said[from..].join(" "))];
+    let way = |w: &&str| keys.contains(&words::key(w));
+    CONCLUSIONS.iter().find(|(_, ways)| ways.iter().any(|w| way(&w))).map(|c| c.0)
+}

@@ -1,0 +1,153 @@
+//! Figures of geometry by their letters, and how two of them lie: an angle is told from either side, a segment from
+//! either end, and parallels are so both ways.
+
+/// Marks of figures and of relations, and the words for them; the longer before those they begin with.
+const MARKS: [(&str, &str); 38] = [
+    ("\\overline", "s"),
+    ("\\overleftrightarrow", "l"),
+    ("\\overrightarrow", "r"),
+    ("\\angle", "<"),
+    ("\\measuredangle", "<"),
+    ("\u{2220}", "<"),
+    ("\\triangle", "^"),
+    ("\u{25b3}", "^"),
+    ("\u{2206}", "^"),
+    ("\\parallel", "="),
+    ("\u{2225}", "="),
+    ("\\perp", "+"),
+    ("\u{22a5}", "+"),
+    ("\\cong", "~"),
+    ("\u{2245}", "~"),
+    ("\\sim", "?"),
+    ("\u{223c}", "?"),
+    ("is parallel to", "="),
+    ("parallel to", "="),
+    ("is perpendicular to", "+"),
+    ("perpendicular to", "+"),
+    ("is congruent to", "~"),
+    ("congruent to", "~"),
+    ("is similar to", "?"),
+    ("similar to", "?"),
+    ("line segment", "s"),
+    ("segment", "s"),
+    ("the line", "l"),
+    ("line", "l"),
+    ("ray", "r"),
+    ("triangle", "^"),
+    ("angle", "<"),
+    ("is equal to", "~"),
+    ("~", "?"),
+    ("||", "="),
+    ("//", "="),
+    ("\\text", ""),
+    ("\\mathrm", ""),
+];
+
+/// A figure: its mark and its letters in their first order.
+type Figure = (char, String);
+
+/// True when both name the same figure, or the same relation of figures.
+pub(super) fn same_figures(a: &str, b: &str) -> bool {
+    match (read(a), read(b)) {
+        (Some(x), Some(y)) => x == y,
+        _ => false,
+    }
+}
+
+/// True for two figures and how they lie.
+pub(super) fn is_relation(text: &str) -> bool {
+    read(text).is_some_and(|(_, figures)| figures.len() == 2)
+}
+
+/// The figures of a text, in one of the orders that say the same, and the sign between them.
+fn read(text: &str) -> Option<(char, Vec<Figure>)> {
+    if text.len() > 120 {
+        return None;
+    }
+    let mut plain = text.to_owned();
+    for (mark, sign) in MARKS {
+        let sign = if sign.is_empty() { String::new() } else { format!(" {sign} ") };
+        plain = replaced(&plain, mark, &sign);
+    }
+    let plain = plain.replace(['{', '}', '$'], " ").replace("\\,", " ").replace("\\ ", " ");
+    let (mut figures, mut relation, mut mark, mut marked) = (Vec::new(), None, None, false);
+    for word in plain.split_whitespace() {
+        match word {
+            "=" | "+" | "~" | "?" => {
+                if relation.replace(word.chars().next()?).is_some() || figures.is_empty() {
+                    return None;
+                }
+                marked = true;
+            }
+            "s" | "l" | "r" | "<" | "^" => {
+                mark = word.chars().next();
+                marked = true;
+            }
+            "and" | "are" => return None,
+            letters if letters.len() <= 6 && letters.len() > 1 && letters.chars().all(|c| c.is_ascii_uppercase()) => {
+                figures.push((mark.take().unwrap_or(' '), letters.to_owned()));
+            }
+            _ => return None,
+        }
+    }
+    if mark.is_some() || !marked || figures.len() != 1 + usize::from(relation.is_some()) {
+        return None;
+    }
+    let sign = relation.unwrap_or(' ');
+    // The sides of triangles belong together: their letters keep their order, turned together.
+    if let [(m, p), (n, q)] = figures.as_slice()
+        && matches!(sign, '~' | '?')
+        && p.len() == q.len()
+        && p.len() > 2
+        && (*m != '<' || *n != '<')
+    {
+        let pairs = |p: &str, q: &str| {
+            let mut pairs: Vec<(char, char)> = p.chars().zip(q.chars()).collect();
+            pairs.sort_unstable();
+            pairs.into_iter().unzip::<char, char, String, String>()
+        };
+        let ((a, b), (c, d)) = (pairs(p, q), pairs(q, p));
+        let (x, y) = if (a.clone(), b.clone()) <= (c.clone(), d.clone()) { (a, b) } else { (c, d) };
+        return Some((sign, vec![('^', x), ('^', y)]));
+    }
+    let mut figures: Vec<Figure> = figures.into_iter().map(|(m, l)| one(m, l, sign)).collect();
+    figures.sort();
+    Some((sign, figures))
+}
+
+/// A figure with its letters in their first order.
+fn one(mark: char, letters: String, relation: char) -> Figure {
+    let turned: String = letters.chars().rev().collect();
+    let sorted = || {
+        let mut all: Vec<char> = letters.chars().collect();
+        all.sort_unstable();
+        all.into_iter().collect::<String>()
+    };
+    match (mark, letters.len()) {
+        ('^', _) => ('^', sorted()),
+        // A ray begins at its first point.
+        ('r', _) => ('r', letters),
+        // Between lines and segments a relation makes no difference.
+        (m, 2) if relation != ' ' && m != '<' => ('l', letters.min(turned)),
+        (m, _) => (m, letters.min(turned)),
+    }
+}
+
+/// The text with a mark replaced; words only between spaces, and whatever their case.
+fn replaced(text: &str, mark: &str, sign: &str) -> String {
+    if !mark.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        return text.replace(mark, sign);
+    }
+    let lower = text.to_ascii_lowercase();
+    let (mut out, mut from) = (String::new(), 0);
+    for (at, _) in lower.match_indices(mark) {
+        let end = at + mark.len();
+        let free = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '\\');
+        if at >= from && free(lower[..at].chars().next_back()) && free(lower[end..].chars().next()) {
+            out.push_str(&text[from..at]);
+            out.push_str(sign);
+            from = end;
+        }
+    }
+    out + &text[from..]
+}

@@ -1,0 +1,329 @@
+//! Answers of several named parts: "center (1, 2), radius 3", "(a) 5 (b) 7", "mean 7/2 and variance 35/12". Each part
+//! is compared with the one of its name, whatever their order.
+
+use super::Steps;
+use super::compare::equal;
+use super::equations::equations;
+use super::expr::{Expr, integer, minus, negate, power, var};
+use super::parse::{Value, parse};
+use crate::reward::words;
+
+/// Names of parts, each under its first; of two that begin alike the longer stands first.
+const NAMES: [(&str, &str); 88] = [
+    ("center of mass", "center of mass"),
+    ("centre of mass", "center of mass"),
+    ("center", "center"),
+    ("centre", "center"),
+    ("radius", "radius"),
+    ("r =", "radius"),
+    ("diameter", "diameter"),
+    ("vertices", "vertices"),
+    ("vertex", "vertex"),
+    ("foci", "foci"),
+    ("focus", "focus"),
+    ("directrix", "directrix"),
+    ("eccentricity", "eccentricity"),
+    ("axis of symmetry", "axis"),
+    ("domain", "domain"),
+    ("range", "range"),
+    ("image", "range"),
+    ("codomain", "codomain"),
+    ("slope", "slope"),
+    ("gradient", "slope"),
+    ("m =", "slope"),
+    ("y-intercepts", "y-intercept"),
+    ("y-intercept", "y-intercept"),
+    ("x-intercepts", "x-intercept"),
+    ("x-intercept", "x-intercept"),
+    ("amplitude", "amplitude"),
+    ("period", "period"),
+    ("phase shift", "phase"),
+    ("vertical shift", "vertical shift"),
+    ("midline", "midline"),
+    ("frequency", "frequency"),
+    ("standard deviation", "deviation"),
+    ("sd", "deviation"),
+    ("\\sigma =", "deviation"),
+    ("\\sigma^2 =", "variance"),
+    ("variance", "variance"),
+    ("var(x) =", "variance"),
+    ("expected value", "mean"),
+    ("expectation", "mean"),
+    ("e(x) =", "mean"),
+    ("e[x] =", "mean"),
+    ("\\mu =", "mean"),
+    ("mean", "mean"),
+    ("median", "median"),
+    ("mode", "mode"),
+    ("quotient", "quotient"),
+    ("remainder", "remainder"),
+    ("rank", "rank"),
+    ("nullity", "nullity"),
+    ("determinant", "determinant"),
+    ("\\det =", "determinant"),
+    ("trace", "trace"),
+    ("eigenvalues", "eigenvalues"),
+    ("eigenvectors", "eigenvectors"),
+    ("absolute maximum", "maximum"),
+    ("absolute minimum", "minimum"),
+    ("global maximum", "maximum"),
+    ("global minimum", "minimum"),
+    ("relative maximum", "maximum"),
+    ("relative minimum", "minimum"),
+    ("local maximum", "maximum"),
+    ("local minimum", "minimum"),
+    ("local max", "maximum"),
+    ("local min", "minimum"),
+    ("maximum", "maximum"),
+    ("minimum", "minimum"),
+    ("max", "maximum"),
+    ("min", "minimum"),
+    ("saddle point", "saddle"),
+    ("inflection point", "inflection"),
+    ("point of inflection", "inflection"),
+    ("increasing", "increasing"),
+    ("decreasing", "decreasing"),
+    ("concave up", "concave up"),
+    ("concave down", "concave down"),
+    ("vertical asymptotes", "vertical"),
+    ("vertical asymptote", "vertical"),
+    ("horizontal asymptotes", "horizontal"),
+    ("horizontal asymptote", "horizontal"),
+    ("area", "area"),
+    ("perimeter", "perimeter"),
+    ("circumference", "perimeter"),
+    ("surface area", "surface"),
+    ("volume", "volume"),
+    ("injective", "injective"),
+    ("surjective", "surjective"),
+    ("real part", "real"),
+    ("imaginary part", "imaginary"),
+];
+
+/// Most parts of an answer.
+const MAX_PARTS: usize = 12;
+
+/// A part: its name, and what it is.
+type Part = (String, String);
+
+/// True when both are the same named parts, or one is one part and the other its value.
+pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
+    let (a, b) = (parts(gold), parts(answer));
+    let same = |x: &str, y: &str| {
+        let (p, q) = (value(x, steps), value(y, steps));
+        words::key(x) == words::key(y) || equal(&p, &q, steps).equal
+    };
+    match (a.as_deref(), b.as_deref()) {
+        (Some(a), Some(b)) => {
+            let named = |name: &str| b.iter().find(|p| p.0 == name);
+            a.len() == b.len() && a.iter().all(|(n, x)| named(n).is_some_and(|(_, y)| same(x, y)))
+        }
+        // A circle by its center and radius, and by its equation.
+        (Some(a), None) if a.len() == 2 && circle(a, &value(answer, steps), steps) => true,
+        (None, Some(b)) if b.len() == 2 && circle(b, &value(gold, steps), steps) => true,
+        // The only part, without its name.
+        (Some([(_, x)]), None) => same(x, answer),
+        (None, Some([(_, y)])) => same(gold, y),
+        // In the order of writing.
+        (Some(a), None) => in_order(a, answer, steps),
+        (None, Some(b)) => in_order(b, gold, steps),
+        _ => false,
+    }
+}
+
+/// Whether an equation is that of the circle or sphere with this center and radius.
+fn circle(parts: &[Part], v: &Value, steps: &Steps) -> bool {
+    let named = |name: &str| parts.iter().find(|p| p.0 == name).map(|p| value(&p.1, steps));
+    let (Value::Equation(a, b), Some(Value::Tuple(center)), Some(Value::Scalar(radius, _))) =
+        (v, named("center"), named("radius"))
+    else {
+        return false;
+    };
+    let square = |e: Expr| power(e, integer(2));
+    let term = |(axis, v): (&str, &Value)| match v {
+        Value::Scalar(e, None) => Some(square(minus(var(axis), e.clone()))),
+        _ => None,
+    };
+    let Some(mut terms) = ["x", "y", "z"].into_iter().zip(&center).map(term).collect::<Option<Vec<_>>>() else {
+        return false;
+    };
+    terms.push(negate(square(radius)));
+    center.len() <= 3 && equations(&Expr::Add(terms), &minus(a.clone(), b.clone()), steps).equal
+}
+
+/// True for a text of several named parts.
+pub(super) fn is_record(text: &str) -> bool {
+    parts(text).is_some_and(|p| p.len() > 1)
+}
+
+fn in_order(parts: &[Part], list: &str, steps: &Steps) -> bool {
+    let mut depth = 0i32;
+    let plain = plain(list).replace(" and ", ", ");
+    let items: Vec<&str> = plain
+        .split(|c: char| {
+            depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
+            depth == 0 && matches!(c, ',' | ';')
+        })
+        .map(str::trim)
+        .filter(|t| !t.is_empty())
+        .collect();
+    let same =
+        |x: &str, y: &str| words::key(x) == words::key(y) || equal(&value(x, steps), &value(y, steps), steps).equal;
+    items.len() == parts.len() && parts.iter().zip(items).all(|((_, x), y)| same(x, y))
+}
+
+fn value(text: &str, steps: &Steps) -> Value {
+    match parse(text, true, steps) {
+        // r = 3 behind "radius".
+        Value::Assignment(_, v) if text.contains('=') => *v,
+        v => v,
+    }
+}
+
+/// The named parts of a text that is nothing else.
+fn parts(text: &str) -> Option<Vec<Part>> {
+    if text.len() > 400 {
+        return None;
+    }
+    let plain = plain(text);
+    let plain = plain.trim();
+    if let Some(parts) = listed(plain) {
+        return Some(parts);
+    }
+    // 17 R 3
+    if let [quotient, "R" | "r", remainder] = plain.split(' ').collect::<Vec<_>>().as_slice() {
+        let part = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+        return Some(vec![part("quotient", quotient), part("remainder", remainder)]);
+    }
+    let lower = plain.to_ascii_lowercase();
+    let mut marks: Vec<(usize, usize, &str)> = Vec::new();
+    let (mut at, mut depth) = (0, 0i32);
+    while at < lower.len() {
+        let rest = &lower[at..];
+        let c = rest.chars().next()?;
+        depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
+        let begins = depth == 0 && !lower[..at].ends_with(|c: char| c.is_alphanumeric() || c == '\\' || c == '-');
+        let known = NAMES.iter().filter(|_| begins).find(|(words, _)| {
+            let behind = rest.strip_prefix(words);
+            behind.is_some_and(|b| words.ends_with('=') || !b.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+        });
+        match known {
+            Some((words, name)) => {
+                marks.push((at, at + words.len(), name));
+                at += words.len();
+            }
+            None => at += c.len_utf8(),
+        }
+    }
+    let idle = |t: &str| {
+        t.split([' ', ',', ';', ':', '.'])
+            .all(|w| matches!(w, "" | "the" | "a" | "an" | "with" | "and" | "has" | "is" | "its" | "it"))
+    };
+    let first = marks.first()?;
+    // r = 3 alone gives a letter its value, and no part its name.
+    if marks.len() == 1 && lower[first.0..first.1].ends_with('=') {
+        return None;
+    }
+    let mut found: Vec<Part> = Vec::new();
+    let before = &lower[..first.0];
+    if first.2 == "remainder" && !idle(before) {
+        // 17 remainder 3
+        found.push(("quotient".to_owned(), trimmed(&plain[..first.0]).to_owned()));
+    } else if !idle(before) {
+        return None;
+    }
+    for (n, (_, from, name)) in marks.iter().enumerate() {
+        let to = marks.get(n + 1).map_or(plain.len(), |m| m.0);
+        let body = trimmed(&plain[*from..to]);
+        if body.is_empty() || found.iter().any(|p| p.0 == *name) {
+            return None;
+        }
+        found.push(((*name).to_owned(), body.to_owned()));
+    }
+    (found.len() <= MAX_PARTS).then_some(found)
+}
+
+/// The text without marks and faces of mathematics that only set words.
+fn plain(text: &str) -> String {
+    let mut out = text.replace('$', " ").replace("\\(", " ").replace("\\)", " ").replace("**", "");
+    for face in ["\\text", "\\mathrm", "\\textbf", "\\operatorname"] {
+        while let Some(at) = out.find(&format!("{face}{{")) {
+            let from = at + face.len() + 1;
+            let Some(close) = out[from..].find('}') else { break };
+            out = format!("{} {} {}", &out[..at], &out[from..from + close], &out[from + close + 1..]);
+        }
+    }
+    for space in ["\\quad", "\\qquad", "\\,", "\\;", "\\ ", "~"] {
+        out = out.replace(space, " ");
+    }
+    out = out.replace('\u{3bc}', "\\mu").replace('\u{3c3}', "\\sigma").replace('\u{b2}', "^2");
+    let mut joined = out.split_whitespace().collect::<Vec<_>>().join(" ").replace("Var (", "Var(");
+    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det"] {
+        joined = joined.replace(&format!("{name}="), &format!("{name} ="));
+    }
+    joined
+}
+
+/// Without the words and signs between a name and its value.
+fn trimmed(mut text: &str) -> &str {
+    const JOINTS: [&str; 20] = [
+        ":", "=", ",", ";", "is", "are", "of", "at", "on", "for", "and", "the", "a", "with", "in", "interval",
+        "equals", "when", "occurs", "has",
+    ];
+    loop {
+        let before = text;
+        text = text.trim();
+        for joint in JOINTS {
+            let word = joint.starts_with(char::is_alphabetic);
+            if let Some(rest) = text.strip_prefix(joint)
+                && !(word && rest.starts_with(|c: char| c.is_alphanumeric()))
+            {
+                text = rest;
+            }
+            if matches!(joint, "," | ";" | "and" | "the" | "a" | "with" | "has" | "is")
+                && let Some(rest) = text.strip_suffix(joint)
+                && !(word && rest.ends_with(|c: char| c.is_alphanumeric()))
+            {
+                text = rest;
+            }
+        }
+        text = text.trim_end_matches('.');
+        if text == before {
+            return text;
+        }
+    }
+}
+
+/// `(a) 5 (b) 7`, `(i) True (ii) False`, `1) 3, 2) 5`, "Part (a): 3": parts by their places.
+fn listed(text: &str) -> Option<Vec<Part>> {
+    const LETTERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    const ROMAN: [&str; 8] = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii"];
+    const DIGITS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    let text = text.strip_prefix("Part ").or(text.strip_prefix("part ")).unwrap_or(text);
+    for places in [LETTERS, ROMAN, DIGITS] {
+        let (mut found, mut at): (Vec<Part>, usize) = (Vec::new(), 0);
+        let mut open: Option<usize> = None;
+        for (n, place) in places.iter().enumerate() {
+            let marks = [format!("({place})"), format!("{place})")];
+            let next = marks.iter().find_map(|m| {
+                let here = text[at..].find(m.as_str()).map(|x| x + at)?;
+                let free = here == 0 || text[..here].ends_with([' ', ',', ';', '.']);
+                (free && (n > 0 || here == 0)).then_some((here, here + m.len()))
+            });
+            let end = next.map_or(text.len(), |x| x.0);
+            if let Some(from) = open.take() {
+                let body = trimmed(text.get(from..end)?.trim().trim_end_matches(" part").trim_end_matches(" Part"));
+                if body.is_empty() {
+                    return None;
+                }
+                found.push(((n - 1).to_string(), body.to_owned()));
+            }
+            let Some((_, behind)) = next else { break };
+            (open, at) = (Some(behind), behind);
+        }
+        if found.len() > 1 {
+            return Some(found);
+        }
+    }
+    None
+}

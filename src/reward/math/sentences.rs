@@ -1,0 +1,173 @@
+//! Facts of number theory in words, as notation: "n is divisible by both 3 and 4", "x leaves remainder 1 or 7 on
+//! division by 8", "a and b are relatively prime", "all positive divisors of 28".
+
+/// Longest sentence.
+const MAX_BYTES: usize = 160;
+/// Most members of a set that is written out.
+const MAX_MEMBERS: u64 = 400;
+
+/// The notation of a sentence, where it is one of these.
+pub(super) fn rewritten(text: &str) -> Option<String> {
+    if text.len() > MAX_BYTES || !text.contains(' ') {
+        return None;
+    }
+    let plain = text.replace(['$', '.'], "").replace("\\(", "").replace("\\)", "").replace("\\mid", " | ");
+    let plain = plain.replace("\\text{", "").replace(['}', '{'], " ");
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    let words: Vec<&str> = if matches!(words.first(), Some(&"the" | &"The")) { words[1..].to_vec() } else { words };
+    divisible(&words).or_else(|| leaves(&words)).or_else(|| coprime(&words)).or_else(|| members(&words))
+}
+
+fn letter(word: &str) -> bool {
+    word.len() == 1 && word.chars().all(|c| c.is_ascii_alphabetic())
+}
+
+fn count(word: &str) -> Option<u64> {
+    word.trim_matches(',').parse().ok().filter(|n| (1..=1_000_000).contains(n))
+}
+
+/// Numbers with commas and "and" between, all of them.
+fn numbers(words: &[&str]) -> Option<Vec<u64>> {
+    let numbers: Option<Vec<u64>> = words
+        .iter()
+        .flat_map(|w| w.split(','))
+        .filter(|w| !matches!(*w, "" | "and" | "or" | "both" | "by"))
+        .map(count)
+        .collect();
+    numbers.filter(|n| !n.is_empty())
+}
+
+fn lcm(numbers: &[u64]) -> Option<u64> {
+    fn gcd(a: u64, b: u64) -> u64 {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    numbers.iter().try_fold(1u64, |a, &b| (a / gcd(a, b)).checked_mul(b))
+}
+
+/// `3 | n`, "n is a multiple of 3", "n is divisible by both 3 and 4", "n is even".
+fn divisible(words: &[&str]) -> Option<String> {
+    let (name, n) = match words {
+        [n, "|", name] => (*name, count(n)?),
+        [name, "is", "even"] => (*name, 2),
+        [name, "is", "odd"] => return letter(name).then(|| format!("{name} \\equiv 1 \\pmod{{2}}")),
+        [name, "is", "a" | "an", "multiple", "of", rest @ ..]
+        | [name, "is", "an", "integer", "multiple", "of", rest @ ..]
+        | [name, "is", "divisible", "by", rest @ ..]
+        | [name, "must", "be", "divisible", "by", rest @ ..]
+        | [name, "must", "be", "a", "multiple", "of", rest @ ..]
+            if !rest.contains(&"or") =>
+        {
+            (*name, lcm(&numbers(rest)?)?)
+        }
+        [a, "divides", name] => (*name, count(a)?),
+        _ => return None,
+    };
+    letter(name).then(|| format!("{name} \\equiv 0 \\pmod{{{n}}}"))
+}
+
+/// "x leaves a remainder of 1 or 7 when divided by 8".
+fn leaves(words: &[&str]) -> Option<String> {
+    let [name, "leaves" | "has" | "gives", rest @ ..] = words else { return None };
+    let at = rest.iter().position(|w| matches!(*w, "when" | "on" | "upon" | "after" | "if" | "mod" | "modulo"))?;
+    let (residues, behind) = rest.split_at(at);
+    let idle = |w: &&&str| !matches!(**w, "a" | "the" | "remainder" | "remainders" | "of" | "either" | "residue");
+    if !residues.iter().any(|w| w.starts_with("remainder") || w.starts_with("residue")) {
+        return None;
+    }
+    let residues: Vec<&str> = residues.iter().filter(idle).copied().collect();
+    let zero = residues == ["no"] || residues == ["0"];
+    let modulus = count(behind.last()?)?;
+    let between = |w: &&str| {
+        matches!(
+            *w,
+            "when"
+                | "on"
+                | "upon"
+                | "after"
+                | "if"
+                | "mod"
+                | "modulo"
+                | "divided"
+                | "division"
+                | "by"
+                | "it"
+                | "is"
+                | "dividing"
+        )
+    };
+    if !letter(name) || !behind[..behind.len() - 1].iter().all(between) {
+        return None;
+    }
+    let list = if zero {
+        "0".to_owned()
+    } else {
+        numbers(&residues)?.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+    };
+    Some(format!("{name} \\equiv {list} \\pmod{{{modulus}}}"))
+}
+
+/// "a and b are coprime".
+fn coprime(words: &[&str]) -> Option<String> {
+    match words {
+        [a, "and", b, "are", rest @ ..] if letter(a) && letter(b) => {
+            let said = rest.join(" ");
+            matches!(
+                said.as_str(),
+                "coprime" | "co-prime" | "relatively prime" | "mutually prime" | "prime to each other"
+            )
+            .then(|| format!("\\gcd({a}, {b}) = 1"))
+        }
+        [a, "is", "coprime" | "prime", "to", b] | [a, "is", "relatively", "prime", "to", b] if letter(a) => {
+            Some(format!("\\gcd({a}, {b}) = 1"))
+        }
+        _ => None,
+    }
+}
+
+/// "all positive divisors of 28", "the primes less than 10".
+fn members(words: &[&str]) -> Option<String> {
+    let mut words = words;
+    while let [first, rest @ ..] = words
+        && matches!(*first, "set" | "of" | "all" | "the" | "All" | "Set")
+    {
+        words = rest;
+    }
+    let (members, rest): (Vec<u64>, &[&str]) = match words {
+        ["positive", "divisors" | "factors", "of", n] | ["divisors" | "factors", "of", n] => {
+            let n = count(n)?;
+            ((1..=n.min(100_000)).filter(|d| n % d == 0).collect(), &[])
+        }
+        ["prime", "factors" | "divisors", "of", n] => {
+            let n = count(n)?;
+            ((2..=n.min(100_000)).filter(|d| n % d == 0 && prime(*d)).collect(), &[])
+        }
+        ["primes", rest @ ..] | ["prime", "numbers", rest @ ..] => {
+            let (low, high) = range(rest)?;
+            ((low..=high).filter(|n| prime(*n)).collect(), &[])
+        }
+        ["perfect", "squares", rest @ ..] | ["square", "numbers", rest @ ..] => {
+            let (low, high) = range(rest)?;
+            ((1..).map(|n| n * n).skip_while(|n| *n < low).take_while(|n| *n <= high).collect(), &[])
+        }
+        _ => return None,
+    };
+    let list: Vec<String> = members.iter().map(u64::to_string).collect();
+    (rest.is_empty() && !members.is_empty() && members.len() as u64 <= MAX_MEMBERS)
+        .then(|| format!("\\{{{}\\}}", list.join(", ")))
+}
+
+fn prime(n: u64) -> bool {
+    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+}
+
+/// "less than 10", "up to 20", "between 10 and 30", "below 100".
+fn range(words: &[&str]) -> Option<(u64, u64)> {
+    let small = |n: u64| (n <= 2_000).then_some(n);
+    match words {
+        ["less", "than", n] | ["below", n] | ["under", n] | ["smaller", "than", n] => Some((1, small(count(n)?)? - 1)),
+        ["up", "to", n] | ["at", "most", n] | ["not", "exceeding", n] => Some((1, small(count(n)?)?)),
+        ["less", "than", "or", "equal", "to", n] => Some((1, small(count(n)?)?)),
+        ["between", a, "and", b] | ["from", a, "to", b] => Some((count(a)?, small(count(b)?)?)),
+        _ => None,
+    }
+}
