@@ -235,7 +235,9 @@ fn parts(text: &str) -> Option<Vec<Part>> {
     for (n, (_, from, name)) in marks.iter().enumerate() {
         let to = marks.get(n + 1).map_or(plain.len(), |m| m.0);
         let body = trimmed(&plain[*from..to]);
-        if body.is_empty() || found.iter().any(|p| p.0 == *name) {
+        // What a sentence sets against the answer is no part of it.
+        let against = |w: &str| matches!(w, "while" | "whereas" | "but" | "although" | "though" | "unlike");
+        if body.is_empty() || found.iter().any(|p| p.0 == *name) || body.split([' ', ',']).any(against) {
             return None;
         }
         found.push(((*name).to_owned(), body.to_owned()));
