@@ -3,6 +3,7 @@
 //! `compat` follows the published scorer, flaws included; `strict` is the default and does what was meant.
 
 mod answer;
+mod chemistry;
 pub mod choice;
 mod code;
 mod comparative;

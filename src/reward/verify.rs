@@ -6,7 +6,7 @@ use super::answer::{MAX_ANSWER, bare, locate, unbulleted};
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::unmarked;
 
-use super::{choice, code, comparative, compat, labels, layout, words};
+use super::{chemistry, choice, code, comparative, compat, labels, layout, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -218,6 +218,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
             None => (false, comparison.why),
         };
     }
+    if other_case(gold, answer) {
+        return (false, comparison.why);
+    }
     // Words that happen to read as mathematics: "No", "red".
     let wordy = is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value);
     if wordy && words::key(gold) == words::key(answer) {
@@ -252,6 +255,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         && a.contains(char::is_alphabetic)
     {
         return (true, "the same formula");
+    }
+    if chemistry::same(gold, answer) == Some(true) {
+        return (true, "the same chemical notation");
     }
     // "Yes, it is."
     let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();
@@ -365,6 +371,16 @@ fn restated(gold: &str, answer: &str, steps: &Steps) -> bool {
         let value = math::parse(a, true, steps);
         rest.into_iter().any(|b| a == b || math::equal(&value, &math::parse(b, true, steps), steps).equal)
     })
+}
+
+/// True where one short sign behind a number is written in another case: 4 K and 4 k.
+fn other_case(gold: &str, answer: &str) -> bool {
+    let words = |t: &str| t.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let (a, b) = (words(gold), words(answer));
+    let number = |n: usize| n > 0 && a[n - 1].ends_with(|c: char| c.is_ascii_digit());
+    let short = |w: &str| w.chars().count() <= 2 && w.chars().all(char::is_alphabetic);
+    a.len() == b.len()
+        && (0..a.len()).any(|n| number(n) && short(&a[n]) && a[n] != b[n] && a[n].eq_ignore_ascii_case(&b[n]))
 }
 
 /// A number with its unit; what it is called does not count.

@@ -86,6 +86,7 @@ pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 pub use compare::{Comparison, equal};
 pub use domain::Domain;
 pub use expr::Expr;
+pub use notation::ascii;
 pub use number_words::is_number as is_number_word;
 pub use parse::{Value, amount, dates, is_unit, parse};
 pub use restate::restated;

@@ -255,7 +255,7 @@ fn script(c: char) -> Option<(char, bool)> {
 }
 
 /// The text with Unicode notation written as ASCII or LaTeX.
-pub(super) fn ascii(text: &str) -> String {
+pub fn ascii(text: &str) -> String {
     if text.is_ascii() {
         return text.to_owned();
     }

@@ -111,6 +111,16 @@ pub(super) fn pieces(tokens: &[Token]) -> Option<Vec<Piece>> {
             Tok::Sym('(') => out.push(Piece::Open),
             Tok::Sym(')') => out.push(Piece::Close),
             Tok::Sym('{' | '}') => {}
+            // s-1
+            Tok::Sym('-')
+                if !t.spaced
+                    && matches!(out.last(), Some(Piece::Name(_)))
+                    && matches!(tokens.get(at), Some(Token { tok: Tok::Num(_), spaced: false })) =>
+            {
+                let Some(Tok::Num(n)) = tokens.get(at).map(|t| &t.tok) else { return None };
+                at += 1;
+                out.push(Piece::Power(-n.parse().ok().filter(|n: &i32| *n <= MAX_POWER)?));
+            }
             Tok::Sym('-') => out.push(Piece::Times),
             Tok::Sym('%') => out.push(Piece::Name("%".to_owned())),
             Tok::Sym('^') if is_cmd(tokens.get(at), "circ") || is_cmd(tokens.get(at + 1), "circ") => {}

@@ -3,8 +3,9 @@
 use super::expr::Expr;
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, is_word, split};
+use super::region::{Region, Span};
 use super::relation::name_of;
-use super::scalar::{scalar, scalar_with_unit, shown};
+use super::scalar::{is, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
 
 impl Reader<'_> {
@@ -28,7 +29,8 @@ impl Reader<'_> {
         if parts.len() < 2 {
             return None;
         }
-        if let Some(ratio) = self.measured_ratio(&parts) {
+        let colon = tokens.iter().any(|t| is(Some(t), ':'));
+        if let Some(ratio) = self.measured_ratio(&parts, !colon) {
             return Some(Some(ratio));
         }
         // median: 4
@@ -54,8 +56,8 @@ impl Reader<'_> {
         Some(exprs.map(Value::Ratio))
     }
 
-    /// `1 cm : 250 m`, each part in a unit of one kind.
-    fn measured_ratio(&self, parts: &[&[Token]]) -> Option<Value> {
+    /// `1 cm : 250 m`, each part in a unit of one kind; in one unit and with "to" it is a range.
+    fn measured_ratio(&self, parts: &[&[Token]], said: bool) -> Option<Value> {
         let amounts: Vec<(Expr, Unit)> = parts
             .iter()
             .map(|p| scalar_with_unit(p, self.steps).and_then(|(e, u)| Some((e, u?))))
@@ -66,6 +68,11 @@ impl Reader<'_> {
             let reading = m.0.iter().find(|r| r.is_like(first.first()))?;
             Some(Expr::Mul(vec![e.clone(), super::expr::number(reading.size.clone())]))
         });
-        sized.collect::<Option<_>>().map(Value::Ratio)
+        let sized: Vec<Expr> = sized.collect::<Option<_>>()?;
+        if let ([low, high], true) = (sized.as_slice(), said && amounts.iter().all(|a| a.1 == amounts[0].1)) {
+            let span = Span { low: low.clone(), low_closed: true, high: high.clone(), high_closed: true };
+            return Some(Value::Region(Region::new(vec![span])));
+        }
+        Some(Value::Ratio(sized))
     }
 }

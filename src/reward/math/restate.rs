@@ -27,6 +27,11 @@ pub fn restated(text: &str) -> Vec<String> {
         one(&lower),
         scale(&lower),
         odds(&lower),
+        short(text),
+        ratio(&lower),
+        range(&lower),
+        charge(text),
+        share(&lower),
         century(text),
         now(text),
         number_words::digits(text),
@@ -360,19 +365,85 @@ fn odds(lower: &str) -> Option<String> {
     (a > 0 && b > 0).then(|| format!("odds {} against", Rational::new(a.into(), b.into())))
 }
 
-/// `3 for $1.50` as what one costs.
+/// `3 for $1.50`, `3 pens for $1.50` as what one costs.
 fn price(text: &str) -> Option<String> {
     let (count, cost) = text.split_once(" for ")?;
-    let count = count.split(' ').next()?;
+    let (count, thing) = count.split_once(' ').unwrap_or((count, ""));
     let count = whole(count).filter(|n| *n > 0)?;
     let amount = cost.trim_start_matches(['\\', '$', '\u{20ac}', '\u{a3}']);
     let money = amount.len() < cost.len() && amount.chars().all(|c| c.is_ascii_digit() || c == '.');
-    money.then(|| format!("\\${amount}/{count}"))
+    let per = if thing.is_empty() { String::new() } else { format!(" per {}", unit::singular(thing)) };
+    money.then(|| format!("\\${amount}/{count}{per}"))
+}
+
+/// `2k`, `$5 mn`, `1.5 bn`: short for powers of ten.
+fn short(text: &str) -> Option<String> {
+    const SHORT: [(&str, &str); 8] = [
+        ("bn", "billion"),
+        ("mn", "million"),
+        ("tn", "trillion"),
+        ("mil", "million"),
+        ("k", "thousand"),
+        ("K", "thousand"),
+        ("M", "million"),
+        ("B", "billion"),
+    ];
+    let (number, scale) = SHORT.iter().find_map(|(end, word)| Some((text.strip_suffix(end)?, *word)))?;
+    // Behind a space one letter is a unit: 5 K, 2 M.
+    let one = text.len() == number.len() + 1;
+    let number = if one { number } else { number.trim() };
+    let digits = number.trim_start_matches(['\\', '$', '\u{20ac}', '\u{a3}']);
+    let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ','));
+    plain.then(|| format!("{number} {scale}"))
+}
+
+/// `a ratio of 5 to 1`, `5:1 ratio`, `3 parts to 5 parts`.
+fn ratio(lower: &str) -> Option<String> {
+    let text = lower.trim_start_matches("a ").trim_start_matches("the ");
+    let inner =
+        text.strip_prefix("ratio of ").or_else(|| text.strip_prefix("ratio ")).or_else(|| text.strip_suffix(" ratio"));
+    let parts = || text.contains(" parts").then(|| text.replace(" parts", "").replace(" part", ""));
+    inner.map(str::to_owned).or_else(parts)
+}
+
+/// `3-5 m`, `between 3 and 5 m`, with the unit at both ends.
+fn range(lower: &str) -> Option<String> {
+    let text = lower.trim_start_matches("from ").replace(['\u{2013}', '\u{2014}'], "-");
+    let (a, rest) = match text.strip_prefix("between ") {
+        Some(inner) => inner.split_once(" and ")?,
+        None => text.split_once(" to ").or_else(|| text.split_once('-'))?,
+    };
+    let number = |t: &str| t.trim().parse::<f64>().ok().filter(|n| n.is_finite());
+    let (b, what) = rest.trim().split_once(' ')?;
+    (number(a)? < number(b)? && unit::known(what)).then(|| format!("{} {what} to {b} {what}", a.trim()))
+}
+
+/// `2+` as +2; `oxidation state +3`.
+fn charge(text: &str) -> Option<String> {
+    if let Some(rest) =
+        ["oxidation state ", "oxidation number ", "charge of ", "charge "].iter().find_map(|p| text.strip_prefix(p))
+    {
+        return Some(rest.trim_start_matches("of ").to_owned());
+    }
+    let digits = text.strip_suffix(['+', '-']).filter(|d| d.len() == 1 && d.bytes().all(|b| b.is_ascii_digit()))?;
+    Some(format!("{}{digits}", &text[text.len() - 1..]))
+}
+
+/// `10% of 50`.
+fn share(lower: &str) -> Option<String> {
+    let (percent, of) = lower.split_once(" of ")?;
+    let percent = percent
+        .strip_suffix("\\%")
+        .or_else(|| percent.strip_suffix('%'))
+        .or_else(|| percent.strip_suffix(" percent"))?;
+    let number = |t: &str| t.parse::<f64>().is_ok_and(f64::is_finite);
+    let (amount, what) = of.split_once(' ').unwrap_or((of, ""));
+    (number(percent) && number(amount)).then(|| format!("{percent}/100 * {amount} {what}").trim().to_owned())
 }
 
 /// `5 °C below zero`.
 fn below(text: &str) -> Option<String> {
-    let amount = [" below zero", " below 0", " below"].iter().find_map(|end| text.strip_suffix(end))?;
+    let amount = [" below zero", " below 0"].iter().find_map(|end| text.strip_suffix(end))?;
     let bare = amount.strip_suffix(" degrees").or(amount.strip_suffix(" degree")).unwrap_or(amount);
     if bare.starts_with('-') {
         return None;

@@ -1,0 +1,285 @@
+//! Chemical notation: equations, isotopes, electron configurations, in LaTeX, mhchem, Unicode or plain text.
+
+use super::math;
+
+/// Signs and names of the elements, by their atomic number.
+const ELEMENTS: [(&str, &str); 118] = [
+    ("H", "hydrogen"),
+    ("He", "helium"),
+    ("Li", "lithium"),
+    ("Be", "beryllium"),
+    ("B", "boron"),
+    ("C", "carbon"),
+    ("N", "nitrogen"),
+    ("O", "oxygen"),
+    ("F", "fluorine"),
+    ("Ne", "neon"),
+    ("Na", "sodium"),
+    ("Mg", "magnesium"),
+    ("Al", "aluminium"),
+    ("Si", "silicon"),
+    ("P", "phosphorus"),
+    ("S", "sulfur"),
+    ("Cl", "chlorine"),
+    ("Ar", "argon"),
+    ("K", "potassium"),
+    ("Ca", "calcium"),
+    ("Sc", "scandium"),
+    ("Ti", "titanium"),
+    ("V", "vanadium"),
+    ("Cr", "chromium"),
+    ("Mn", "manganese"),
+    ("Fe", "iron"),
+    ("Co", "cobalt"),
+    ("Ni", "nickel"),
+    ("Cu", "copper"),
+    ("Zn", "zinc"),
+    ("Ga", "gallium"),
+    ("Ge", "germanium"),
+    ("As", "arsenic"),
+    ("Se", "selenium"),
+    ("Br", "bromine"),
+    ("Kr", "krypton"),
+    ("Rb", "rubidium"),
+    ("Sr", "strontium"),
+    ("Y", "yttrium"),
+    ("Zr", "zirconium"),
+    ("Nb", "niobium"),
+    ("Mo", "molybdenum"),
+    ("Tc", "technetium"),
+    ("Ru", "ruthenium"),
+    ("Rh", "rhodium"),
+    ("Pd", "palladium"),
+    ("Ag", "silver"),
+    ("Cd", "cadmium"),
+    ("In", "indium"),
+    ("Sn", "tin"),
+    ("Sb", "antimony"),
+    ("Te", "tellurium"),
+    ("I", "iodine"),
+    ("Xe", "xenon"),
+    ("Cs", "caesium"),
+    ("Ba", "barium"),
+    ("La", "lanthanum"),
+    ("Ce", "cerium"),
+    ("Pr", "praseodymium"),
+    ("Nd", "neodymium"),
+    ("Pm", "promethium"),
+    ("Sm", "samarium"),
+    ("Eu", "europium"),
+    ("Gd", "gadolinium"),
+    ("Tb", "terbium"),
+    ("Dy", "dysprosium"),
+    ("Ho", "holmium"),
+    ("Er", "erbium"),
+    ("Tm", "thulium"),
+    ("Yb", "ytterbium"),
+    ("Lu", "lutetium"),
+    ("Hf", "hafnium"),
+    ("Ta", "tantalum"),
+    ("W", "tungsten"),
+    ("Re", "rhenium"),
+    ("Os", "osmium"),
+    ("Ir", "iridium"),
+    ("Pt", "platinum"),
+    ("Au", "gold"),
+    ("Hg", "mercury"),
+    ("Tl", "thallium"),
+    ("Pb", "lead"),
+    ("Bi", "bismuth"),
+    ("Po", "polonium"),
+    ("At", "astatine"),
+    ("Rn", "radon"),
+    ("Fr", "francium"),
+    ("Ra", "radium"),
+    ("Ac", "actinium"),
+    ("Th", "thorium"),
+    ("Pa", "protactinium"),
+    ("U", "uranium"),
+    ("Np", "neptunium"),
+    ("Pu", "plutonium"),
+    ("Am", "americium"),
+    ("Cm", "curium"),
+    ("Bk", "berkelium"),
+    ("Cf", "californium"),
+    ("Es", "einsteinium"),
+    ("Fm", "fermium"),
+    ("Md", "mendelevium"),
+    ("No", "nobelium"),
+    ("Lr", "lawrencium"),
+    ("Rf", "rutherfordium"),
+    ("Db", "dubnium"),
+    ("Sg", "seaborgium"),
+    ("Bh", "bohrium"),
+    ("Hs", "hassium"),
+    ("Mt", "meitnerium"),
+    ("Ds", "darmstadtium"),
+    ("Rg", "roentgenium"),
+    ("Cn", "copernicium"),
+    ("Nh", "nihonium"),
+    ("Fl", "flerovium"),
+    ("Mc", "moscovium"),
+    ("Lv", "livermorium"),
+    ("Ts", "tennessine"),
+    ("Og", "oganesson"),
+];
+
+/// Other spellings.
+const SPELLINGS: [(&str, &str); 4] = [("aluminum", "Al"), ("sulphur", "S"), ("cesium", "Cs"), ("wolfram", "W")];
+
+/// What the noble gases stand for in configurations.
+const NOBLE: [(&str, &str); 6] = [
+    ("He", "1s2"),
+    ("Ne", "1s2 2s2 2p6"),
+    ("Ar", "1s2 2s2 2p6 3s2 3p6"),
+    ("Kr", "1s2 2s2 2p6 3s2 3p6 3d10 4s2 4p6"),
+    ("Xe", "1s2 2s2 2p6 3s2 3p6 3d10 4s2 4p6 4d10 5s2 5p6"),
+    ("Rn", "1s2 2s2 2p6 3s2 3p6 3d10 4s2 4p6 4d10 5s2 5p6 4f14 5d10 6s2 6p6"),
+];
+
+/// Longest text that is read as chemistry.
+const MAX: usize = 300;
+
+/// Whether both texts are chemical notation of one kind, and say the same; `None` where they are not.
+pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    if gold.len() > MAX || answer.len() > MAX {
+        return None;
+    }
+    let pair = |read: fn(&str) -> Option<Vec<String>>| Some(read(gold)? == read(answer)?);
+    pair(equation).or_else(|| pair(isotope)).or_else(|| pair(configuration))
+}
+
+/// The text in plain signs: no faces, braces, spaces; indices on the line, exponents behind `^`.
+fn plain(text: &str) -> String {
+    let mut text = math::ascii(text);
+    for (from, to) in [
+        ("\\longrightarrow", "->"),
+        ("\\rightarrow", "->"),
+        ("\\xrightarrow", "->"),
+        ("\\to", "->"),
+        ("-->", "->"),
+        ("\\rightleftharpoons", "<->"),
+        ("\\leftrightarrow", "<->"),
+        ("\u{21cc}", "<->"),
+        ("<=>", "<->"),
+        ("\\ce", ""),
+        ("\\mathrm", ""),
+        ("\\text", ""),
+        ("\\rm", ""),
+        ("\\left", ""),
+        ("\\right", ""),
+        ("\\,", ""),
+        ("\\;", ""),
+        ("\\ ", ""),
+        ("~", ""),
+        ("$", ""),
+    ] {
+        text = text.replace(from, to);
+    }
+    text.chars().filter(|c| !matches!(c, '{' | '}' | '_' | ' ')).collect()
+}
+
+/// The sides of a reaction, the members of each in order.
+fn equation(text: &str) -> Option<Vec<String>> {
+    let text = plain(text);
+    let (left, right, arrow) = match text.split_once("<->") {
+        Some((l, r)) => (l, r, "<->"),
+        None => text.split_once("->").map(|(l, r)| (l, r, "->"))?,
+    };
+    let side = |t: &str| {
+        let mut members: Vec<String> = members(t).into_iter().map(member).collect::<Option<_>>()?;
+        members.sort();
+        Some(members.join("+"))
+    };
+    Some(vec![side(left)?, arrow.to_owned(), side(right)?])
+}
+
+/// The members of a sum; a plus sign at the end of a member, or with another behind it, is one of a charge.
+fn members(side: &str) -> Vec<&str> {
+    let bytes = side.as_bytes();
+    let (mut out, mut from) = (Vec::new(), 0);
+    for i in 1..bytes.len() {
+        let begins = bytes.get(i + 1).is_some_and(|n| n.is_ascii_alphanumeric() || matches!(n, b'(' | b'['));
+        if bytes[i] == b'+' && begins && i > from {
+            out.push(&side[from..i]);
+            from = i + 1;
+        }
+    }
+    out.push(&side[from..]);
+    out
+}
+
+/// A coefficient and a formula, without the coefficient one and without the state of matter.
+fn member(text: &str) -> Option<String> {
+    let text = ["(s)", "(l)", "(g)", "(aq)"].iter().find_map(|s| text.strip_suffix(s)).unwrap_or(text);
+    let formula = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let first = formula.chars().next()?;
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | '[' | ']' | '^' | '+' | '-' | '*');
+    // An electron is the only member in a small letter.
+    let fits =
+        first.is_ascii_uppercase() || matches!(first, '(' | '[') || formula.starts_with("e^-") || formula == "e-";
+    let count = &text[..text.len() - formula.len()];
+    (fits && formula.chars().all(known))
+        .then(|| format!("{}{}", if count == "1" { "" } else { count }, formula.replace('^', "")))
+}
+
+/// The element and its mass number: `^{14}C`, `C-14`, carbon-14.
+fn isotope(text: &str) -> Option<Vec<String>> {
+    let digits =
+        |t: &str| (!t.is_empty() && t.len() < 4 && t.bytes().all(|b| b.is_ascii_digit())).then(|| t.to_owned());
+    if let Some((name, mass)) = text.trim().rsplit_once(['-', ' ']) {
+        let lower = name.trim().to_lowercase();
+        let by_name = ELEMENTS.iter().find(|e| e.1 == lower || e.0 == name.trim()).map(|e| e.0);
+        let sign = by_name.or_else(|| SPELLINGS.iter().find(|s| s.0 == lower).map(|s| s.1));
+        if let (Some(sign), Some(mass)) = (sign, digits(mass.trim())) {
+            return Some(vec![sign.to_owned(), mass]);
+        }
+    }
+    // The mass number stands above, the atomic number below, in any order.
+    let text = math::ascii(text);
+    let text: String = ["\\mathrm", "\\text", "\\ce", "$"].iter().fold(text, |t, face| t.replace(face, ""));
+    let text: String = text.chars().filter(|c| !matches!(c, '{' | '}' | ' ')).collect();
+    let sign = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '^' | '_'));
+    let number = ELEMENTS.iter().position(|e| e.0 == sign)? + 1;
+    let (mut mass, mut rest) = (None, &text[..text.len() - sign.len()]);
+    while let Some(c) = rest.chars().next() {
+        let end = rest[1..].find(['^', '_']).map_or(rest.len(), |n| n + 1);
+        match c {
+            '^' => mass = Some(digits(&rest[1..end])?),
+            '_' if rest[1..end].parse() == Ok(number) => {}
+            _ => return None,
+        }
+        rest = &rest[end..];
+    }
+    Some(vec![sign.to_owned(), mass?])
+}
+
+/// The subshells of an electron configuration and how many electrons each has, in order.
+fn configuration(text: &str) -> Option<Vec<String>> {
+    let text: String = math::ascii(text).chars().filter(|c| !matches!(c, '{' | '}' | '^' | '$' | '\\' | ',')).collect();
+    let text = text.replace("mathrm", "").replace("text", "");
+    let text = text.trim();
+    let (core, rest) = match text.strip_prefix('[') {
+        Some(t) => {
+            let (gas, rest) = t.split_once(']')?;
+            (NOBLE.iter().find(|n| n.0 == gas.trim())?.1, rest)
+        }
+        None => ("", text),
+    };
+    let mut shells: Vec<String> = core.split_whitespace().map(str::to_owned).collect();
+    let letters: Vec<char> = rest.chars().filter(|c| !c.is_whitespace()).collect();
+    // Written together, the digit before a letter is the shell: 1s22s22p6.
+    let starts: Vec<usize> =
+        (1..letters.len()).filter(|&i| matches!(letters[i], 's' | 'p' | 'd' | 'f')).map(|i| i - 1).collect();
+    if starts.first() != Some(&0) || !letters.iter().all(|c| c.is_ascii_digit() || matches!(c, 's' | 'p' | 'd' | 'f')) {
+        return None;
+    }
+    for (n, from) in starts.iter().enumerate() {
+        let to = starts.get(n + 1).copied().unwrap_or(letters.len());
+        let shell: String = letters[*from..to].iter().collect();
+        let count: u32 = shell.get(2..)?.parse().ok()?;
+        (count <= 14).then(|| shells.push(format!("{}{count}", &shell[..2])))?;
+    }
+    shells.sort();
+    Some(shells)
+}
