@@ -51,6 +51,7 @@ mod naming;
 mod notation;
 pub(in crate::reward) mod number_words;
 mod numeral;
+mod numerals;
 mod over;
 mod parse;
 mod pieces;
