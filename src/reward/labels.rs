@@ -127,7 +127,7 @@ pub(super) fn read(text: &str) -> Option<Labels> {
         }
     }
     let parted = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | '$' | '*' | '{' | '}');
-    let mut joined = 0;
+    let (mut joined, mut affirmed) = (0, false);
     for raw in spaced.split(parted).filter(|w| !w.is_empty()) {
         let word = raw.trim_matches(['(', ')', '[', ']', '.', ':', '#', '"']);
         // Numbers as they are called in Korean, Chinese and Japanese.
@@ -153,7 +153,8 @@ pub(super) fn read(text: &str) -> Option<Labels> {
                 out.labels.insert((Face::Number, n));
             }
             "and" | "both" | "all" => joined += 1,
-            "the" | "is" | "are" | "true" | "correct" | "right" | "valid" | "number" | "it" | "so" | "thus" => {}
+            "true" | "correct" | "right" | "valid" => affirmed = true,
+            "the" | "is" | "are" | "number" | "it" | "so" | "thus" => {}
             "false" | "incorrect" | "wrong" | "invalid" => out.denied = true,
             _ => {
                 let bracketed = raw.starts_with('(') && raw.trim_end_matches(['.', ':']).ends_with(')');
@@ -174,7 +175,9 @@ pub(super) fn read(text: &str) -> Option<Labels> {
     // Two Roman numerals, or one of several letters, are no letters of mathematics.
     let long = out.labels.iter().any(|&(face, n)| face == Face::Roman && ![1, 5, 10].contains(&n));
     out.sure |= some(Face::Roman) && (long || out.only || joined > 0 || out.either || out.neither);
-    (!out.labels.is_empty()).then_some(out)
+    // One is true and another false: more than labels.
+    let mixed = affirmed && out.denied;
+    (!out.labels.is_empty() && !mixed).then_some(out)
 }
 
 impl Labels {

@@ -2,7 +2,8 @@
 
 use crate::config::Mode;
 
-use super::answer::{MAX_ANSWER, bare, locate, unbulleted};
+use super::answer::{MAX_ANSWER, bare, unbulleted};
+use super::locate::locate;
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::unmarked;
 
@@ -63,6 +64,23 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
     };
+    // "7 is wrong" is no 7.
+    const WRONG: [&str; 8] = [
+        " is incorrect",
+        " is wrong",
+        " is not correct",
+        " is not right",
+        " is false",
+        " is ruled out",
+        " is impossible",
+        " is not the answer",
+    ];
+    if equal
+        && let Some(denied) = WRONG.iter().find_map(|w| answer_text.strip_suffix(w))
+        && compare(&gold_text, denied, &steps).0
+    {
+        (equal, why) = (false, "said to be wrong");
+    }
     // An option's letter, or the same number once more, stands beside the answer.
     if !equal && choice::letter(&gold_text).is_none() {
         let beside = choice::labelled(&answer_text).filter(|_| choice::labelled(&gold_text).is_none());
@@ -205,6 +223,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if words::are_words(gold) && words::are_words(answer) && !gold.eq_ignore_ascii_case(answer) {
         let same = words::same(gold, answer);
         return (same, if same { "equal words" } else { "different words" });
+    }
+    if let (Some(a), Some(b)) = (words::told(gold), words::told(answer)) {
+        return (a == b, if a == b { "equal words" } else { "different words" });
     }
     let (gold_value, answer_value) = (math::parse(gold, true, steps), math::parse(answer, true, steps));
     let comparison = math::equal(&gold_value, &answer_value, steps);

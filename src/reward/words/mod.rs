@@ -12,7 +12,7 @@ mod phrase;
 mod same;
 mod spelling;
 
-pub use names::{are_words, lists};
+pub use names::{are_words, lists, told};
 
 use phrase::{Core, Word, core, words};
 
@@ -24,7 +24,7 @@ pub fn key(text: &str) -> String {
     if text.len() > MAX_BYTES {
         return text.to_owned();
     }
-    let phrase = told(&words(text));
+    let phrase = meant(&words(text));
     same::group(&phrase).map_or_else(|| phrase.key(), str::to_owned)
 }
 
@@ -51,7 +51,7 @@ pub fn in_words(gold: &str, answer: &str) -> bool {
     };
     let plain = |t: &str| plain(t) || sign(t);
     let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
-    let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&told(&words(p))).is_some());
+    let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&meant(&words(p))).is_some());
     plain(gold)
         && plain(answer)
         && !units_differ(gold, answer)
@@ -64,7 +64,7 @@ pub fn same(gold: &str, answer: &str) -> bool {
     if gold.is_empty() || answer.is_empty() {
         return false;
     }
-    let alike = |a: &[Word], b: &[Word]| phrases(&told(a), &told(b));
+    let alike = |a: &[Word], b: &[Word]| phrases(&meant(a), &meant(b));
     let (short, light) = (frame::light(&gold), frame::light(&answer));
     if short.iter().any(|g| light.iter().any(|a| alike(g, a))) {
         return true;
@@ -106,7 +106,7 @@ fn phrases(a: &Core, b: &Core) -> bool {
 }
 
 /// The core of a phrase, in which "both of them" and "both statements are true" are "both".
-fn told(words: &[Word]) -> Core {
+fn meant(words: &[Word]) -> Core {
     const ALL: [&str; 6] = ["both", "neither", "none", "all", "either", "any"];
     const THEM: [&str; 27] = [
         "of",

@@ -14,16 +14,24 @@ const ANAGRAMS: &[&str] = &[
     "bus", "sub", "map", "amp", "ape", "pea", "ear", "are", "era", "gas", "sag", "leg", "gel", "lap", "pal", "alp",
     "not", "ton", "owl", "low", "pat", "tap", "apt", "pin", "nip", "pus", "ups", "raw", "war", "dam", "mad", "den",
     "end", "gum", "mug", "gun", "nut", "tun", "icy", "lid", "oar", "one", "eon", "pie", "rib", "tin", "nit", "rod",
-    "dna", "and", "sea", "sin", "ins", "sir", "son", "sum", "use", "sue", "who", "how", "yam", "may", "two", "tow",
-    "who", "bad", "dab", "bed", "deb", "bag", "gab", "bog", "gob", "bud", "dub", "but", "tub", "cab", "cod", "doc",
-    "ear", "elm", "mel", "emu", "far", "fir", "rif", "hut", "ant", "tan", "nat", "ion", "oil", "red", "toe", "yes",
-    "rna", "ran", "add", "dad",
+    "sas", "ssa", "asa", "aas", "dna", "and", "sea", "sin", "ins", "sir", "son", "sum", "use", "sue", "who", "how",
+    "yam", "may", "two", "tow", "who", "bad", "dab", "bed", "deb", "bag", "gab", "bog", "gob", "bud", "dub", "but",
+    "tub", "cab", "cod", "doc", "ear", "elm", "mel", "emu", "far", "fir", "rif", "hut", "ant", "tan", "nat", "ion",
+    "oil", "red", "toe", "yes", "rna", "ran", "add", "dad",
 ];
 
 /// True for a short word that could be read as a product of its letters.
 pub fn are_words(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     ANAGRAMS.contains(&lower.as_str())
+}
+
+/// The members of a list of "yes" and "no" or "true" and "false", in which order matters.
+pub fn told(text: &str) -> Option<Vec<String>> {
+    let parts: Vec<String> =
+        text.replace(" and ", ",").split([',', ';']).filter(|p| !p.trim().is_empty()).map(super::key).collect();
+    let polar = |w: &String| matches!(w.as_str(), "true" | "false" | "yes" | "no");
+    (parts.len() > 1 && parts.len() < MAX_NAMES && parts.iter().all(polar)).then_some(parts)
 }
 
 /// How names stand together.

@@ -272,7 +272,8 @@ const IRREGULAR: [(&str, &str); 40] = [
 ];
 
 /// Words and names to which an `s` gives another word, not a plural.
-const SINGULAR: [&str; 42] = [
+const SINGULAR: [&str; 43] = [
+    "odd",
     "mar",
     "new",
     "mean",
