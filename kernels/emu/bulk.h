@@ -22,6 +22,7 @@ struct MbarrierState {
     std::shared_ptr<std::vector<uint32_t>> threads;  // and which of their own accesses that covers, by thread
     Known known;         // the same of the last completed phase
     Exact exact;
+    Exact before, after; // what the last to find it so knew, and knows with it: most know the same
     Remotes gathered_remote, remote;  // of other CTAs
     std::vector<Fiber*> waiting;
 };

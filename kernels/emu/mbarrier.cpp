@@ -65,6 +65,7 @@ void settle(Cta& cta, MbarrierState& bar) {
         }
     }
     bar.exact = beyond ? bar.threads : nullptr;
+    bar.before = bar.after = nullptr;
     bar.gathered = {};
     bar.threads = nullptr;
     bar.remote = std::move(bar.gathered_remote);
@@ -112,7 +113,11 @@ void acquire(Fiber& fiber, MbarrierState& bar) {
     bar.seen = true;
     merge(fiber.remote, bar.remote);
     fiber.clocks.acquire(bar.known, fiber.warp->index);
-    fiber.exact = merged(fiber.exact, bar.exact);
+    if (bar.after == nullptr || fiber.exact != bar.before) {
+        bar.before = fiber.exact;
+        bar.after = merged(fiber.exact, bar.exact);
+    }
+    fiber.exact = bar.after;
 }
 
 void check_parity(uint32_t parity, const Where& where) {

@@ -5,6 +5,7 @@
 // call. Like a warp's barrier, a wgmma_wait orders the lanes of a warp: one of them may then speak for all.
 #include "emu/wgmma.h"
 
+#include <algorithm>
 #include <deque>
 
 #include "emu/operand.h"
@@ -118,6 +119,19 @@ void agree(Warpgroup& group) {
             all.known.warp[w] = all.known.warp[w] < one.known.warp[w] ? all.known.warp[w] : one.known.warp[w];
         }
         all.known.warp[own] = kept;
+    }
+    // The same of single threads, from mbarriers; mostly all have it from one.
+    group.all.exact = group.threads[0].exact;
+    for (uint32_t t = 1; t < kGroupThreads && group.all.exact != nullptr; t++) {
+        const Exact& one = group.threads[t].exact;
+        if (one == group.all.exact) continue;
+        if (one == nullptr) {
+            group.all.exact = nullptr;
+            break;
+        }
+        auto least = std::make_shared<std::vector<uint32_t>>(*one);
+        for (size_t i = 0; i < least->size(); i++) (*least)[i] = std::min((*least)[i], (*group.all.exact)[i]);
+        group.all.exact = least;
     }
 }
 

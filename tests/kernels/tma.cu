@@ -22,6 +22,11 @@ struct Smem {
     isa::Mbarrier empty[STAGES];
     isa::Shared<uint32_t> note[STAGES];
 };
+struct Operands {
+    isa::Shared<bf16> a[64 * 16];
+    isa::Shared<bf16> b[8 * 16];
+    isa::Mbarrier full;
+};
 // The word of a row in a tile with a swizzle of 128 bytes.
 __device__ __forceinline__ int word(int row, int column) { return row * WORDS + (column ^ (row % 8 * 4)); }
 }  // namespace tma
@@ -104,6 +109,32 @@ KERNEL_SM90A(plain, tma::Args, 64, 1) {
     args.y[words + thread] = isa::load<uint32_t>(args.y + thread);
 }
 
+// Two warpgroups: the first writes ones, each thread for itself, the second multiplies them; y [128] is a sum of each.
+KERNEL_SM90A(handed, tma::Args, 256, 1) {
+    auto& smem = isa::smem<tma::Operands>();
+    int thread = threadIdx.x;
+    if (thread == 0) {
+        isa::mbarrier_init(&smem.full, 128);
+    }
+    isa::sync_cta();
+    if (thread < 128) {
+        for (int i = 0; i < 8; i++) smem.a[thread * 8 + i] = bf16{0x3f80};
+        smem.b[thread] = bf16{0x3f80};
+        isa::fence_proxy_async();
+        isa::mbarrier_arrive(&smem.full);
+    } else {
+        isa::WgmmaAcc<8> sums;
+        uint64_t a = isa::matrix_descriptor(smem.a, 128, 256, isa::Swizzle::none);
+        uint64_t b = isa::matrix_descriptor(smem.b, 128, 256, isa::Swizzle::none);
+        isa::mbarrier_wait(&smem.full, 0);
+        isa::wgmma_fence();
+        isa::wgmma(sums, a, b, false);
+        isa::wgmma_commit();
+        isa::wgmma_wait<0>();
+        args.y[thread - 128] = __float_as_uint(sums[3]);
+    }
+}
+
 // 64 threads, one way each of using a call wrongly.
 KERNEL_SM90A(misuse, tma::Args, 64, 1) {
     auto& smem = isa::smem<tma::Smem>();
@@ -175,6 +206,10 @@ KERNEL_SM90A(misuse, tma::Args, 64, 1) {
             isa::mbarrier_complete_tx(full, 16);
             isa::mbarrier_arrive(full, 2);
             isa::mbarrier_expect_tx(full, 16);
+            break;
+        case 27:
+            while (!isa::mbarrier_try_wait(full, 0)) {
+            }
             break;
         default: break;
     }

@@ -98,13 +98,22 @@ fn without_shadow_state_the_numbers_are_the_same() {
 }
 
 /// Words of which each message of the shadow state or of an mbarrier has one.
-const SIGNS: [&str; 7] =
-    ["race", "nobody has written", "deadlock", "in flight", "mbarrier", "fence_proxy_async", "returns before"];
+const SIGNS: [&str; 9] = [
+    "wgmma",
+    "of its warpgroup",
+    "race",
+    "nobody has written",
+    "deadlock",
+    "in flight",
+    "mbarrier",
+    "fence_proxy_async",
+    "returns before",
+];
 
 #[test]
 fn each_call_is_red_when_left_out() {
     type Run = fn(Options, Option<&Passed>) -> Result<(Vec<u32>, Vec<Passed>), String>;
-    let kernels: [(&str, Run); 2] = [("pipelined", |o, s| pipelined(TEXT, o, s)), ("plain", plain)];
+    let kernels: [(&str, Run); 3] = [("pipelined", |o, s| pipelined(TEXT, o, s)), ("plain", plain), ("handed", handed)];
     for (name, run) in kernels {
         let (want, sites) = run(options(Schedule::FIXED), None).unwrap();
         assert!(sites.len() >= 7, "{name}: {sites:?}");
@@ -184,7 +193,7 @@ fn mistakes_in_the_source_are_named() {
 
 #[test]
 fn misuse_is_named() {
-    let signs: [(usize, &[&str]); 26] = [
+    let signs: [(usize, &[&str]); 27] = [
         (1, &["the mbarrier at offset 16384 is used before its mbarrier_init, by thread 0"]),
         (2, &["an mbarrier for 0 arrivals"]),
         (3, &["mbarrier_init of the mbarrier at offset 16384, which is in use"]),
@@ -219,6 +228,7 @@ fn misuse_is_named() {
         (24, &["bulk copy of bytes 12288 to 12351", "over the write by thread 0", "no fence_proxy_async"]),
         (25, &["deadlock", "phase 1 2 of 2 arrivals are missing"]),
         (26, &["16 bytes expected at the mbarrier", "is not stated"]),
+        (27, &["deadlock", "thread 0 of CTA (0, 0, 0): the mbarrier at offset 16384", "2 of 2 arrivals are missing"]),
     ];
     for (n, signs) in signs {
         let x = words(HEIGHT * WORDS);
@@ -228,6 +238,21 @@ fn misuse_is_named() {
         for sign in signs {
             assert!(error.contains(sign), "misuse {n}: {sign:?} is not in {error}");
         }
+    }
+}
+
+fn handed(options: Options, skip: Option<&Passed>) -> Result<(Vec<u32>, Vec<Passed>), String> {
+    run(TEXT, "handed", 256, (&words(ROWS * WORDS), ROWS * WORDS, 0), options, skip)
+}
+
+/// Threads that each arrive for themselves, as no barrier of whole warps lets them.
+#[test]
+fn what_single_threads_hand_over_is_known_to_a_warpgroup() {
+    let mut want = vec![0; ROWS * WORDS];
+    want[..128].fill(16f32.to_bits());
+    for schedule in Schedule::several(5) {
+        let (found, _) = handed(options(schedule), None).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+        assert!(found == want, "{schedule:?}");
     }
 }
 
