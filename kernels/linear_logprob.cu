@@ -72,6 +72,19 @@ KERNEL(linear_logprob_m128, linear_logprob::Args, logits::TileM128::THREADS, 2) 
     gemm::run<logits::TileM128, linear_logprob::Segment>(args.in, args.out);
 }
 
+// instructions linear_logprob_wide: HGMMA UTMALDG
+// registers linear_logprob_wide <= 168
+// registers linear_logprob_square <= 168
+KERNEL_SM90A(linear_logprob_wide, gemm::WideArgs<linear_logprob::Segment>, logits::TileWide::THREADS, 1) {
+    gemm::run_wide<logits::TileWide, linear_logprob::Segment>(args);
+}
+KERNEL_SM90A(linear_logprob_square, gemm::WideArgs<linear_logprob::Segment>, logits::TileSquare::THREADS, 1) {
+    gemm::run_wide<logits::TileSquare, linear_logprob::Segment>(args);
+}
+KERNEL_SM90A(linear_logprob_short, gemm::WideArgs<linear_logprob::Segment>, logits::TileShort::THREADS, 1) {
+    gemm::run_wide<logits::TileShort, linear_logprob::Segment>(args);
+}
+
 KERNEL(linear_logprob_fold, linear_logprob::FoldArgs, linear_logprob::FOLD_THREADS, 8) {
     int lane = threadIdx.x % 32;
     int row = blockIdx.x * (linear_logprob::FOLD_THREADS / 32) + threadIdx.x / 32;

@@ -27,11 +27,11 @@ struct LogitGradient : gemm::InOrder {
     __device__ __forceinline__ static void finish(const Args& to, const gemm::Operands& in, const gemm::Sums<T>& tile,
                                                   int m, int n) {
         static_assert(T::BLOCK_N == 4 * reduce::WARP, "a lane has four columns of each row");
-        int column = threadIdx.x % reduce::WARP * 4;
+        int column = T::thread() % reduce::WARP * 4;
         if (n + column >= to.stride) return;
         uint32_t id = to.first + n + column;
         uint32_t on = to.allowed.word(id / 32 * 32) >> id % 32;
-        for (int row = threadIdx.x / reduce::WARP; row < T::BLOCK_M && m + row < in.rows;
+        for (int row = T::thread() / reduce::WARP; row < T::BLOCK_M && m + row < in.rows;
              row += T::THREADS / reduce::WARP) {
             int token = m + row;
             float lse = to.lse[token], dlogprob = to.dlogprob[token];
@@ -71,4 +71,17 @@ KERNEL(linear_logprob_dz_m64, linear_logprob_bwd::Args, logits::TileM64::THREADS
 
 KERNEL(linear_logprob_dz_m128, linear_logprob_bwd::Args, logits::TileM128::THREADS, 2) {
     gemm::run<logits::TileM128, linear_logprob_bwd::LogitGradient>(args.in, args.out);
+}
+
+// instructions linear_logprob_dz_wide: HGMMA UTMALDG
+// registers linear_logprob_dz_wide <= 168
+// registers linear_logprob_dz_square <= 168
+KERNEL_SM90A(linear_logprob_dz_wide, gemm::WideArgs<linear_logprob_bwd::LogitGradient>, logits::TileWide::THREADS, 1) {
+    gemm::run_wide<logits::TileWide, linear_logprob_bwd::LogitGradient>(args);
+}
+KERNEL_SM90A(linear_logprob_dz_square, gemm::WideArgs<linear_logprob_bwd::LogitGradient>, logits::TileSquare::THREADS, 1) {
+    gemm::run_wide<logits::TileSquare, linear_logprob_bwd::LogitGradient>(args);
+}
+KERNEL_SM90A(linear_logprob_dz_short, gemm::WideArgs<linear_logprob_bwd::LogitGradient>, logits::TileShort::THREADS, 1) {
+    gemm::run_wide<logits::TileShort, linear_logprob_bwd::LogitGradient>(args);
 }

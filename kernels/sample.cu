@@ -398,6 +398,19 @@ KERNEL(sample_logits_m128, sample::Args, logits::TileM128::THREADS, 2) {
     gemm::run<logits::TileM128, sample::Segment>(args.in, args.out);
 }
 
+// instructions sample_logits_wide: HGMMA UTMALDG
+// registers sample_logits_wide <= 168
+// registers sample_logits_square <= 168
+KERNEL_SM90A(sample_logits_wide, gemm::WideArgs<sample::Segment>, logits::TileWide::THREADS, 1) {
+    gemm::run_wide<logits::TileWide, sample::Segment>(args);
+}
+KERNEL_SM90A(sample_logits_square, gemm::WideArgs<sample::Segment>, logits::TileSquare::THREADS, 1) {
+    gemm::run_wide<logits::TileSquare, sample::Segment>(args);
+}
+KERNEL_SM90A(sample_logits_short, gemm::WideArgs<sample::Segment>, logits::TileShort::THREADS, 1) {
+    gemm::run_wide<logits::TileShort, sample::Segment>(args);
+}
+
 // The epilogue over sums that are given: what compares samplers on equal logits. Grid (segments, rows / 16).
 KERNEL(sample_given, sample::GivenArgs, logits::TileM16::THREADS, 2) {
     using T = logits::TileM16;

@@ -45,7 +45,7 @@ struct Tile {
     static constexpr int CHUNKS_X = M * 8 / THREADS;
     static constexpr int CHUNKS_W = N * 8 / THREADS;
     // Which of the THREADS that finish a tile this one is.
-    __device__ __forceinline__ static int thread() { return threadIdx.x; }
+    __device__ __forceinline__ static uint32_t thread() { return threadIdx.x; }
     static_assert(N % GROUP == 0 && FRAGS_N % 2 == 0 && M * 8 % THREADS == 0 && N * 8 % THREADS == 0, "tile shape");
 };
 

@@ -4,7 +4,8 @@
 // A CTA is persistent. One thread of the last warpgroup keeps TMA copying the stages of one tile after the other into a
 // ring: rows of 128 bytes, swizzled as wgmma reads them. The warpgroups before it compute 64 rows of the tile each. A
 // stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
-// Finished sums go through shared memory in slices of a warp, eight rows by 64 columns, which the epilogue takes as tiles.
+// Finished sums go through shared memory in slices of a warp, eight rows by 64 or 128 columns, which the epilogue takes
+// as tiles.
 #pragma once
 
 #include "common/gemm.cuh"
@@ -12,9 +13,17 @@
 
 namespace gemm {
 
+// What a warp gives the epilogue at a time.
+template <int COLUMNS>
+struct Slice {
+    static constexpr int BLOCK_M = 8, BLOCK_N = COLUMNS, THREADS = 32;
+    __device__ __forceinline__ static uint32_t thread() { return threadIdx.x % 32; }
+};
+
 // 64 GROUPS x N outputs a CTA.
-template <int GROUPS, int N, int RING>
+template <int GROUPS, int N, int RING, int COLUMNS = GROUP>
 struct WideTile {
+    using Part = Slice<COLUMNS>;
     static constexpr int BLOCK_M = 64 * GROUPS, BLOCK_N = N, STAGES = RING;
     static constexpr int MATH = 128 * GROUPS, THREADS = MATH + 128;
     static constexpr int STAGE_BYTES = (BLOCK_M + BLOCK_N) * BLOCK_K * 2;
@@ -27,17 +36,11 @@ using TileWide = WideTile<2, 256, 4>;
 using TileSquare = WideTile<2, 128, 4>;
 using TileShort = WideTile<1, 64, 8>;
 
-// What a warp gives the epilogue at a time.
-struct Slice {
-    static constexpr int BLOCK_M = 8, BLOCK_N = GROUP, THREADS = 32;
-    __device__ __forceinline__ static int thread() { return threadIdx.x % 32; }
-};
-
 template <class T>
 struct WideSmem {
     isa::Shared<bf16> x[T::STAGES][T::BLOCK_M * BLOCK_K];
     isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
-    Sums<Slice> slices[T::MATH / 32];
+    Sums<typename T::Part> slices[T::MATH / 32];
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
 };
 
@@ -88,15 +91,15 @@ __device__ __forceinline__ void multiply_stage(const WideSmem<T>& smem, int slot
     }
 }
 
-// Slice `number` of a warp's sums: 64 columns after the other, of each the upper eight rows and the lower.
-template <int N>
-__device__ __forceinline__ void put_slice(Sums<Slice>& slice, isa::WgmmaAcc<N>& sums, int number, int lane) {
+// Slice `number` of a warp's sums: COLUMNS after COLUMNS, of each the upper eight rows and the lower.
+template <int COLUMNS, int N>
+__device__ __forceinline__ void put_slice(Sums<Slice<COLUMNS>>& slice, isa::WgmmaAcc<N>& sums, int number, int lane) {
 #pragma unroll
-    for (int i = 0; i < N / 32; i++) {
+    for (int i = 0; i < N / COLUMNS * 2; i++) {
         if (i == number) {
 #pragma unroll
-            for (int j = 0; j < 8; j++) {
-                int first = (i / 2 * 8 + j) * 4 + i % 2 * 2;
+            for (int j = 0; j < COLUMNS / 8; j++) {
+                int first = (i / 2 * (COLUMNS / 8) + j) * 4 + i % 2 * 2;
                 isa::store(&slice.at[lane / 4][j * 8 + lane % 4 * 2], make_float2(sums[first], sums[first + 1]));
             }
         }
@@ -157,11 +160,13 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             isa::mbarrier_arrive(&smem.empty[before]);
         }
 #pragma unroll 1
-        for (int i = 0; i < T::BLOCK_N / 32; i++) {
+        for (int i = 0; i < T::BLOCK_N / T::Part::BLOCK_N * 2; i++) {
+            int row = at.row + warp * 16 + i % 2 * 8, column = at.column + i / 2 * T::Part::BLOCK_N;
+            // An epilogue may count on a tile that has something of the product.
+            if (row >= in.rows || column >= columns) continue;
             put_slice(smem.slices[warp], sums, i, lane);
             isa::sync_warp();
-            int row = at.row + warp * 16 + i % 2 * 8, column = at.column + i / 2 * GROUP;
-            E::template finish<Slice>(args.out, in, smem.slices[warp], row, column);
+            E::template finish<typename T::Part>(args.out, in, smem.slices[warp], row, column);
             isa::sync_warp();
         }
     }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "common/gemm.cuh"
+#include "common/gemm_sm90a.cuh"
 #include "common/math.cuh"
 #include "common/reduce.cuh"
 #include "isa/isa.cuh"
@@ -18,6 +19,10 @@ constexpr int PER_LANE = SEGMENT / LANES;
 using TileM16 = gemm::Tile<16, SEGMENT, 1, 4, 4>;
 using TileM64 = gemm::Tile<64, SEGMENT, 2, 2, 3>;
 using TileM128 = gemm::TileM128;
+// Of kernels for compute capability 9.0, in slices of a segment.
+using TileWide = gemm::WideTile<2, 256, 4, SEGMENT>;
+using TileSquare = gemm::WideTile<2, SEGMENT, 4, SEGMENT>;
+using TileShort = gemm::WideTile<1, SEGMENT, 8, SEGMENT>;
 
 // The ids that exist: below `vocab`, and in the bitmap (bit v % 32 of word v / 32) when there is one.
 struct Allowed {
@@ -110,7 +115,7 @@ struct Rows {
     int pair;
     int side, j;
 
-    __device__ __forceinline__ Rows() : pair(threadIdx.x / 32), side(threadIdx.x % 32 / LANES), j(threadIdx.x % LANES) {}
+    __device__ __forceinline__ Rows() : pair(T::thread() / 32), side(T::thread() % 32 / LANES), j(T::thread() % LANES) {}
     __device__ __forceinline__ bool more() const { return pair < T::BLOCK_M / 2; }
     __device__ __forceinline__ void next() { pair += T::THREADS / 32; }
     __device__ __forceinline__ int row() const { return pair / 2 * 4 + pair % 2 + 2 * side; }

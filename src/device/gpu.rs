@@ -28,6 +28,11 @@ impl Gpu<'_> {
         launch: Launch,
         args: &A,
     ) -> Result<()> {
+        self.launch_bytes(file, name, launch, bytemuck::bytes_of(args))
+    }
+
+    /// [`Gpu::launch`] with the bytes of the kernel's `Args`.
+    pub fn launch_bytes(&mut self, file: &'static str, name: &'static str, launch: Launch, args: &[u8]) -> Result<()> {
         if launch.grid.contains(&0) {
             return Ok(());
         }
@@ -36,7 +41,7 @@ impl Gpu<'_> {
         if recorded {
             self.driver.range_push(name);
         }
-        let queued = self.driver.launch(self.stream, kernel, &launch, bytemuck::bytes_of(args));
+        let queued = self.driver.launch(self.stream, kernel, &launch, args);
         if recorded {
             self.driver.range_pop();
         }

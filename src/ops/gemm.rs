@@ -8,7 +8,9 @@ mod sm90a;
 use bytemuck::NoUninit;
 
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
-use sm90a::Wide;
+pub(in crate::ops) use sm90a::{LOGITS, Wide};
+
+use sm90a::LINEAR;
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
@@ -66,11 +68,16 @@ impl Tile {
 /// A kernel for each tile.
 type Names = [&'static str; 3];
 
-/// The kernels of an epilogue in kernels/gemm.cu and, by tile, in kernels/gemm_sm90a.cu.
-struct Bodies {
-    tiles: Names,
-    wide: [&'static str; 3],
+/// The kernels of an epilogue, by tile: of both bodies.
+pub(in crate::ops) struct Bodies {
+    /// Of kernels/common/gemm.cuh.
+    pub tiles: Names,
+    /// Of kernels/common/gemm_sm90a.cuh.
+    pub wide: Names,
 }
+
+/// The second body's file.
+const SM90A: &str = "gemm_sm90a";
 
 /// `gemm::Operands`.
 #[repr(C)]
@@ -121,8 +128,8 @@ fn launch(
 ) -> Result<()> {
     let tile = Tile::of(x.rows());
     let args = Args { operands: Operands::of(op, &gpu, x, w)?, more: more.map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
-    if let Some(product) = Wide::of(op, &mut gpu, x, w, w.n, None)? {
-        return product.linear(&mut gpu, &names.wide, args);
+    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, w.n, None)? {
+        return product.launch(&mut gpu, SM90A, &names.wide, &args);
     }
     gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
@@ -191,8 +198,8 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
     const NAMES: Names = ["linear_f32_m16", "linear_f32_m64", "linear_f32_m128"];
     let tile = Tile::of(x.rows());
     let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.ptr(y) };
-    if let Some(product) = Wide::of(op, &mut gpu, x, w, w.n, None)? {
-        return product.logits(&mut gpu, args);
+    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, w.n, None)? {
+        return product.launch(&mut gpu, SM90A, &["linear_f32_wide", "linear_f32_square", "linear_f32_short"], &args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
@@ -247,8 +254,8 @@ pub(in crate::ops) fn qkv(
     };
     // The kernel's columns: groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
-    if let Some(product) = Wide::of(op, &mut gpu, x, w, columns, Some(heads.dim / 2))? {
-        return product.qkv(&mut gpu, args);
+    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, columns, Some(heads.dim / 2))? {
+        return product.launch(&mut gpu, SM90A, &["linear_qkv_wide", "linear_qkv_square", "linear_qkv_short"], &args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, &args)
 }

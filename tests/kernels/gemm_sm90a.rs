@@ -11,6 +11,7 @@ use crate::kernels::{
     Outcome, Schedule, emu, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of, no_hopper,
     same_bits_on, skipped,
 };
+use crate::kernels::{linear_logprob, linear_logprob_bwd, sample};
 
 const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 
@@ -95,6 +96,34 @@ fn every_epilogue_has_the_other_bodys_bits() {
             case.run(&mut dev, true, true).unwrap();
             assert_eq!(ran(&mut dev), dim % 16 == 0, "heads of {dim}");
         }
+    }
+}
+
+#[test]
+fn log_probs_gradients_and_tokens_have_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    // The short tile, the wide one with a segment past the ids, the square one.
+    for shape in [(5, 300, 64), (70, 400, 72), (66, 100, 136)] {
+        let c = linear_logprob::case(shape, true, 0.7);
+        both(&format!("linear_logprob {shape:?}"), |dev| Ok(linear_logprob::run(dev, &c, 0, shape.0)?.concat()));
+        // A wave of few ids, then all at once.
+        let c = linear_logprob_bwd::case(shape, true, 0.7);
+        for bytes in [1 << 15, usize::MAX] {
+            both(&format!("its gradients {shape:?}"), |dev| linear_logprob_bwd::run(dev, &c, bytes));
+        }
+    }
+    for rows in [3, 70] {
+        let (hidden, w, draws) = sample::hidden_case(rows);
+        let run = |dev: &mut Device| sample::from_hidden(dev, &hidden, &w, &draws, &None);
+        both("ids", |dev| Ok(run(dev)?.0));
+        both("log-probs", |dev| Ok(run(dev)?.1));
+    }
+    if kind() == Kind::Emu {
+        let mut dev = wide();
+        linear_logprob::run(&mut dev, &linear_logprob::case((3, 64, 64), false, 1.0), 0, 3).unwrap();
+        assert!(ran(&mut dev), "linear_logprob ran on the other body");
     }
 }
 

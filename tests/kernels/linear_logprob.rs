@@ -13,7 +13,7 @@ use crate::kernels::{Outcome, emu, kind, mutate_sites, mutate_source, same_bits}
 const SHAPES: [(usize, usize, usize); 7] =
     [(1, 130, 64), (0, 64, 8), (13, 33, 100), (70, 1100, 136), (20, 513, 17), (131, 200, 72), (3, 4500, 8)];
 
-struct Case {
+pub struct Case {
     t: usize,
     v: usize,
     k: usize,
@@ -24,7 +24,7 @@ struct Case {
     temperature: f32,
 }
 
-fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
+pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
     let mut random = random(v as u64);
     let allowed = masked.then(|| (0..v).map(|i| i == 5 || random.below(3) > 0).collect::<Vec<_>>());
     let mut target = || loop {
@@ -39,7 +39,7 @@ fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Cas
 }
 
 /// logprob, lse and entropy of rows `from..to`.
-fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f32>; 3]> {
+pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f32>; 3]> {
     let n = to - from;
     let hidden = up(dev, &c.hidden[from * c.k..to * c.k], &[n, c.k]);
     let w = weight(dev, &c.w, c.v, c.k);

@@ -31,7 +31,7 @@ const SHAPES: [(usize, usize, usize); 10] = [
 const SMALLEST: usize = 0;
 
 #[derive(Clone)]
-struct Case {
+pub struct Case {
     t: usize,
     v: usize,
     k: usize,
@@ -46,7 +46,7 @@ struct Case {
     dw: Vec<f32>,
 }
 
-fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
+pub fn case((t, v, k): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
     let mut random = random(v as u64);
     let allowed = masked.then(|| (0..v).map(|i| i == v / 2 || random.below(3) > 0).collect::<Vec<_>>());
     let mut target = || loop {
@@ -119,7 +119,7 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
 }
 
 /// Forward and backward: dhidden, then dw, as f32.
-fn run(dev: &mut Device, c: &Case, bytes: usize) -> Outcome<Vec<f32>> {
+pub fn run(dev: &mut Device, c: &Case, bytes: usize) -> Outcome<Vec<f32>> {
     let saved = forward(dev, c)?;
     resume(dev, c, &saved, bytes)
 }

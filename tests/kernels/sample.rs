@@ -190,7 +190,7 @@ fn bits_depend_on_no_schedule_and_on_no_neighbour() {
 }
 
 /// Hidden states, a weight and draws.
-fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
+pub fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
     let mut random = random(rows as u64);
     let draws = (0..rows as u32)
         .map(|i| {
@@ -204,9 +204,10 @@ fn hidden_case(rows: usize) -> (Vec<bf16>, Vec<bf16>, Vec<Draw>) {
 }
 
 const V: usize = 700;
-const K: usize = 100;
+/// Rows of a multiple of 16 bytes, so that both bodies of products take them.
+const K: usize = 104;
 
-fn from_hidden(
+pub fn from_hidden(
     dev: &mut Device,
     hidden: &[bf16],
     w: &[bf16],

@@ -1,10 +1,10 @@
-//! Launches of kernels/gemm_sm90a.cu, the second body of linear layers: by wgmma, operands by TMA. Taken where the device
+//! Launches of kernels/common/gemm_sm90a.cuh, the second body of products: by wgmma, operands by TMA. Taken where the device
 //! is told to (`Device::use_wgmma`) for every product whose rows TMA can copy, whatever the number of tokens: what is
 //! sampled and what is trained on has one arithmetic.
 
 use bytemuck::NoUninit;
 
-use super::{Args, BLOCK_K, LogitsArgs, QkvArgs};
+use super::{BLOCK_K, Names};
 use crate::device::{EncodedMap, Gpu, Launch, TensorMap};
 use crate::error::Result;
 use crate::ops::check;
@@ -13,33 +13,41 @@ use crate::tensor::Tensor;
 
 /// A tile of kernels/common/gemm_sm90a.cuh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Tile {
+pub(in crate::ops) struct Tile {
     /// Where it stands in a kernel's names.
     index: usize,
     /// Warpgroups that compute, 64 rows each.
     groups: usize,
     cols: usize,
     stages: usize,
+    /// Columns that an epilogue takes at a time.
+    part: usize,
 }
 
-/// `TileWide`, `TileSquare` and `TileShort`.
-const TILES: [Tile; 3] = [
-    Tile { index: 0, groups: 2, cols: 256, stages: 4 },
-    Tile { index: 1, groups: 2, cols: 128, stages: 4 },
-    Tile { index: 2, groups: 1, cols: 64, stages: 8 },
+/// The tiles of a kernel file: wide, square and short.
+pub(in crate::ops) type Tiles = [Tile; 3];
+
+/// `gemm::TileWide`, `TileSquare` and `TileShort`.
+pub(super) const LINEAR: Tiles = [
+    Tile { index: 0, groups: 2, cols: 256, stages: 4, part: 64 },
+    Tile { index: 1, groups: 2, cols: 128, stages: 4, part: 64 },
+    Tile { index: 2, groups: 1, cols: 64, stages: 8, part: 64 },
 ];
 
-/// Bytes of `gemm::Slice`, one a math warp: 8 rows of 64 sums and 8 of padding.
-const SLICE: usize = 8 * 72 * 4;
+/// Those of kernels/common/logits.cuh.
+pub(in crate::ops) const LOGITS: Tiles = [
+    Tile { index: 0, groups: 2, cols: 256, stages: 4, part: 128 },
+    Tile { index: 1, groups: 2, cols: 128, stages: 4, part: 128 },
+    Tile { index: 2, groups: 1, cols: 128, stages: 8, part: 128 },
+];
 
 impl Tile {
     /// The tile for `t` tokens and `n` columns: the wide one where it makes work for all multiprocessors.
-    fn of(t: usize, n: usize, multiprocessors: usize) -> Tile {
-        let [wide, square, short] = TILES;
+    fn of([wide, square, short]: &Tiles, t: usize, n: usize, multiprocessors: usize) -> Tile {
         match t {
-            ..=64 => short,
-            _ if wide.count(t, n) >= multiprocessors => wide,
-            _ => square,
+            ..=64 => *short,
+            _ if wide.count(t, n) >= multiprocessors => *wide,
+            _ => *square,
         }
     }
 
@@ -51,54 +59,19 @@ impl Tile {
         t.div_ceil(self.rows()) * n.div_ceil(self.cols)
     }
 
-    /// The ring, a slice for each math warp, and two mbarriers a stage.
+    /// The ring, 8 padded rows of sums for each math warp, and two mbarriers a stage.
     fn smem(self) -> usize {
-        self.stages * ((self.rows() + self.cols) * BLOCK_K * 2 + 16) + 4 * self.groups * SLICE
+        self.stages * ((self.rows() + self.cols) * BLOCK_K * 2 + 16) + 4 * self.groups * 8 * (self.part + 8) * 4
     }
 }
 
-/// `gemm::WideArgs` of the epilogues with two optional operands.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct WideArgs {
-    maps: [EncodedMap; 2],
-    args: Args,
-    adjacent: i32,
-    pad: i32,
-}
-
-/// `gemm::WideArgs<Logits>`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct WideLogits {
-    maps: [EncodedMap; 2],
-    args: LogitsArgs,
-    adjacent: i32,
-    pad: [i32; 5],
-}
-
-/// `gemm::WideArgs<Qkv>`.
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct WideQkv {
-    maps: [EncodedMap; 2],
-    args: QkvArgs,
-    adjacent: i32,
-    pad: [i32; 5],
-}
-
 /// A product that this body takes.
-pub(super) struct Wide {
+pub(in crate::ops) struct Wide {
     launch: Launch,
     tile: Tile,
     maps: [EncodedMap; 2],
     adjacent: i32,
 }
-
-const FILE: &str = "gemm_sm90a";
-
-/// Kernels of [`TILES`].
-type Names = [&'static str; 3];
 
 impl Wide {
     /// The product of x and w over `columns` columns, of which each `adjacent` from a multiple of it on are adjacent rows
@@ -107,6 +80,7 @@ impl Wide {
     pub fn of(
         op: &'static str,
         gpu: &mut Gpu<'_>,
+        tiles: &Tiles,
         x: Tensor,
         w: &Weight,
         columns: usize,
@@ -120,7 +94,7 @@ impl Wide {
         }
         check::gpu_compute(op, w.data.dtype)?;
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let tile = Tile::of(x.rows(), columns, multiprocessors);
+        let tile = Tile::of(tiles, x.rows(), columns, multiprocessors);
         // A box is at most a tile; those of 8 rows begin a swizzle pattern each.
         let adjacent = match adjacent {
             None => tile.cols,
@@ -143,24 +117,15 @@ impl Wide {
         Ok(Some(Wide { launch, tile, maps, adjacent: adjacent as i32 }))
     }
 
-    /// Launches a kernel of two optional operands.
-    pub fn linear(self, gpu: &mut Gpu<'_>, names: &Names, args: Args) -> Result<()> {
-        let Wide { launch, tile, maps, adjacent } = self;
-        gpu.launch(FILE, names[tile.index], launch, &WideArgs { maps, args, adjacent, pad: 0 })
-    }
-
-    /// Launches the logits.
-    pub fn logits(self, gpu: &mut Gpu<'_>, args: LogitsArgs) -> Result<()> {
-        const NAMES: Names = ["linear_f32_wide", "linear_f32_square", "linear_f32_short"];
-        let Wide { launch, tile, maps, adjacent } = self;
-        gpu.launch(FILE, NAMES[tile.index], launch, &WideLogits { maps, args, adjacent, pad: [0; 5] })
-    }
-
-    /// Launches qkv.
-    pub fn qkv(self, gpu: &mut Gpu<'_>, args: QkvArgs) -> Result<()> {
-        const NAMES: Names = ["linear_qkv_wide", "linear_qkv_square", "linear_qkv_short"];
-        let Wide { launch, tile, maps, adjacent } = self;
-        gpu.launch(FILE, NAMES[tile.index], launch, &WideQkv { maps, args, adjacent, pad: [0; 5] })
+    /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
+    /// epilogue needs.
+    pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &Names, args: &A) -> Result<()> {
+        // `gemm::WideArgs`: maps, the same, `box`, up to the maps' alignment.
+        let mut bytes = bytemuck::bytes_of(&self.maps).to_vec();
+        bytes.extend_from_slice(bytemuck::bytes_of(args));
+        bytes.extend_from_slice(&self.adjacent.to_le_bytes());
+        bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
+        gpu.launch_bytes(file, names[self.tile.index], self.launch, &bytes)
     }
 }
 
@@ -170,13 +135,13 @@ mod tests {
 
     #[test]
     fn tiles_fit_and_go_by_the_work() {
-        let cols = |t, n| Tile::of(t, n, 132).cols;
+        let cols = |t, n| Tile::of(&LINEAR, t, n, 132).cols;
         assert_eq!(
             [(1, 4608), (64, 4608), (65, 4608), (1024, 3584), (8192, 3584)].map(|(t, n)| cols(t, n)),
             [64, 64, 128, 128, 256]
         );
         // What compute capability 9.0 gives a CTA.
-        assert_eq!(TILES.map(Tile::smem), [215_104, 149_568, 140_416]);
-        assert!(TILES.iter().all(|t| t.smem() <= 227 << 10));
+        assert_eq!(LINEAR.map(Tile::smem), [215_104, 149_568, 140_416]);
+        assert!([LINEAR, LOGITS].concat().iter().all(|t| t.smem() <= 227 << 10));
     }
 }

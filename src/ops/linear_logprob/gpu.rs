@@ -7,7 +7,7 @@ use super::logits::{SEGMENT, inverse_temperature, segments};
 use crate::device::{Address, Device, Gpu, Launch, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::Operands;
+use crate::ops::gemm::{Bodies, LOGITS, Operands, Wide};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
@@ -17,23 +17,28 @@ pub(in crate::ops) const PARTIAL: usize = 4;
 /// Rows and stages of `TileM16`, `TileM64` and `TileM128` of kernels/common/logits.cuh.
 const TILES: [(usize, usize); 3] = [(16, 4), (64, 3), (128, 3)];
 
-/// Launches the tiles over `t` rows and `n` columns: the kernel of `names` whose tile is the shortest that takes all
-/// rows at once, else the largest. A row has the same bits from each.
+/// Launches the tiles over the rows of x and of w: the kernel of `names` whose tile is the shortest that takes all
+/// rows at once, else the largest. A row has the same bits from each. `args` begins with the operands. Where the device
+/// is told to, by the second body.
 pub(in crate::ops) fn launch_tiles<A: NoUninit>(
     op: &'static str,
     gpu: &mut Gpu<'_>,
     file: &'static str,
-    names: [&'static str; 3],
-    (t, n): (usize, usize),
+    names: &Bodies,
+    (x, w): (Tensor, &Weight),
     args: &A,
 ) -> Result<()> {
     const THREADS: u32 = 128;
     const BLOCK_K: usize = 64;
+    if let Some(product) = Wide::of(op, gpu, &LOGITS, x, w, w.n, None)? {
+        return product.launch(gpu, file, &names.wide, args);
+    }
+    let (t, n) = (x.rows(), w.n);
     let index = TILES.iter().position(|(rows, _)| t <= *rows).unwrap_or(TILES.len() - 1);
     let (rows, stages) = TILES[index];
     let smem = (stages * (rows + SEGMENT) * BLOCK_K * 2).max(sums_bytes(rows));
     let grid = check::grid(op, t.div_ceil(rows) * segments(n))?;
-    gpu.launch(file, names[index], Launch::new([grid, 1, 1], THREADS, smem), args)
+    gpu.launch(file, names.tiles[index], Launch::new([grid, 1, 1], THREADS, smem), args)
 }
 
 /// Bytes of `gemm::Sums` of a tile of `rows` rows.
@@ -111,7 +116,10 @@ pub(super) fn fwd(
 ) -> Result<()> {
     /// A warp a row.
     const FOLD_THREADS: u32 = 128;
-    const NAMES: [&str; 3] = ["linear_logprob_m16", "linear_logprob_m64", "linear_logprob_m128"];
+    const NAMES: Bodies = Bodies {
+        tiles: ["linear_logprob_m16", "linear_logprob_m64", "linear_logprob_m128"],
+        wide: ["linear_logprob_wide", "linear_logprob_square", "linear_logprob_short"],
+    };
     let t = hidden.rows();
     let (rows, segments) = (check::count(op, "rows", t)?, segments(w.n) as i32);
     let args = Args {
@@ -124,7 +132,7 @@ pub(super) fn fwd(
         scale: inverse_temperature(temperature),
         segments,
     };
-    launch_tiles(op, &mut gpu, "linear_logprob", NAMES, (t, w.n), &args)?;
+    launch_tiles(op, &mut gpu, "linear_logprob", &NAMES, (hidden, w), &args)?;
     let args = FoldArgs {
         partials: gpu.ptr(partials),
         targets: gpu.ptr(targets),

@@ -9,7 +9,7 @@ use super::logits::inverse_temperature;
 use crate::device::{Address, Device, Gpu, On, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{self, Operands, Sums};
+use crate::ops::gemm::{self, Bodies, Operands, Sums};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
@@ -69,7 +69,10 @@ impl Backward<'_> {
 
     /// dz `[T][stride]` of the ids from `first` on, whose weight is `w`.
     fn logits(&self, op: &'static str, gpu: &mut Gpu<'_>, w: &Weight, first: usize, dz: Tensor) -> Result<()> {
-        const NAMES: [&str; 3] = ["linear_logprob_dz_m16", "linear_logprob_dz_m64", "linear_logprob_dz_m128"];
+        const NAMES: Bodies = Bodies {
+            tiles: ["linear_logprob_dz_m16", "linear_logprob_dz_m64", "linear_logprob_dz_m128"],
+            wide: ["linear_logprob_dz_wide", "linear_logprob_dz_square", "linear_logprob_dz_short"],
+        };
         let args = Args {
             operands: Operands::of(op, gpu, self.hidden, w)?,
             allowed: Allowed::new(op, gpu, self.allowed, self.w.n)?,
@@ -84,6 +87,6 @@ impl Backward<'_> {
             stride: check::count(op, "columns", dz.cols())?,
             pad: 0,
         };
-        launch_tiles(op, gpu, "linear_logprob_bwd", NAMES, (self.hidden.rows(), w.n), &args)
+        launch_tiles(op, gpu, "linear_logprob_bwd", &NAMES, (self.hidden, w), &args)
     }
 }

@@ -6,7 +6,7 @@ use super::Outs;
 use crate::device::{Address, Device, Gpu, Launch, On, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::Operands;
+use crate::ops::gemm::{Bodies, Operands};
 use crate::ops::linear_logprob::gpu::{Allowed, PARTIAL, launch_tiles, sums_bytes};
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
@@ -122,11 +122,14 @@ pub(super) fn fwd(
     rows: Tensor,
     outs: Outs,
 ) -> Result<()> {
-    const NAMES: [&str; 3] = ["sample_logits_m16", "sample_logits_m64", "sample_logits_m128"];
+    const NAMES: Bodies = Bodies {
+        tiles: ["sample_logits_m16", "sample_logits_m64", "sample_logits_m128"],
+        wide: ["sample_logits_wide", "sample_logits_square", "sample_logits_short"],
+    };
     on_scratch(dev, hidden.rows(), w.n, |gpu, scratch| {
         let epilogue = scratch.epilogue(op, gpu, allowed, w.n, rows)?;
         let args = Args { operands: Operands::of(op, gpu, hidden, w)?, epilogue };
-        launch_tiles(op, gpu, "sample", NAMES, (hidden.rows(), w.n), &args)?;
+        launch_tiles(op, gpu, "sample", &NAMES, (hidden, w), &args)?;
         scratch.tokens(op, gpu, w.n, rows, outs)
     })
 }
