@@ -86,7 +86,7 @@ pub(super) fn of_set(v: &Value, steps: &Steps) -> Option<Region> {
 
 /// True when two regions have the same ends.
 pub(super) fn same(a: &Region, b: &Region) -> bool {
-    let close = |x: f64, y: f64| x == y || (x - y).abs() <= 1e-12 * x.abs().max(y.abs());
+    let close = |x: f64, y: f64| x == y || (x.is_finite() && (x - y).abs() <= 1e-12 * x.abs());
     a.len() == b.len() && a.iter().zip(b).all(|(s, t)| s.open == t.open && close(s.low, t.low) && close(s.high, t.high))
 }
 

@@ -109,8 +109,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn multiplicative(&self, at: usize, c: Context) -> Term {
         let (mut left, mut at) = self.unary(at, c)?;
-        loop {
-            let Some(sign) = self.tokens.get(at).filter(|t| t.kind == Kind::Sign) else { break };
+        while let Some(sign) = self.tokens.get(at).filter(|t| t.kind == Kind::Sign) {
             if !matches!(sign.text.as_str(), "*" | "/" | ":" | "mod") {
                 break;
             }
