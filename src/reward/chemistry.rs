@@ -146,7 +146,7 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         return None;
     }
     let pair = |read: fn(&str) -> Option<Vec<String>>| Some(read(gold)? == read(answer)?);
-    pair(equation).or_else(|| pair(isotope)).or_else(|| pair(configuration))
+    pair(equation).or_else(|| pair(isotope)).or_else(|| pair(configuration)).or_else(|| pair(species))
 }
 
 /// The text in plain signs: no faces, braces, spaces; indices on the line, exponents behind `^`.
@@ -179,9 +179,38 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| !matches!(c, '{' | '}' | '_' | ' ')).collect()
 }
 
+/// One ion or hydrate, or a formula marked as such: `Na+`, `SO_4^{2-}`, `CuSO4.5H2O`.
+fn species(text: &str) -> Option<Vec<String>> {
+    let marked = text.contains("\\ce");
+    let plain = plain(text).replace("\\cdot", "*");
+    let charged = plain.ends_with(['+', '-']);
+    let sound = plain.matches(['+', '-']).count() <= 1 && !plain.starts_with(|c: char| c.is_ascii_digit());
+    (sound && (marked || charged || plain.contains('*'))).then(|| Some(vec![member(&plain)?]))?
+}
+
+/// True for two formulas that differ in the case of a letter: CO and Co.
+pub(super) fn other_case(gold: &str, answer: &str) -> bool {
+    fn elements(text: &str) -> bool {
+        text.is_empty()
+            || (1..=2).any(|n| text.get(..n).is_some_and(|t| ELEMENTS.iter().any(|e| e.0 == t)) && elements(&text[n..]))
+    }
+    let letters =
+        |t: &str| t.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '_' | '{' | '}')).collect::<String>();
+    let (a, b) = (letters(gold), letters(answer));
+    // Words in capital letters.
+    if matches!(
+        a.to_lowercase().as_str(),
+        "no" | "in" | "as" | "he" | "us" | "is" | "on" | "so" | "ho" | "oh" | "of" | "yes"
+    ) {
+        return false;
+    }
+    (2..=8).contains(&a.len()) && a != b && a.eq_ignore_ascii_case(&b) && elements(&a) && elements(&b)
+}
+
 /// The sides of a reaction, the members of each in order.
 fn equation(text: &str) -> Option<Vec<String>> {
-    let text = plain(text);
+    // States of matter may be left out.
+    let text = ["(s)", "(l)", "(g)", "(aq)"].iter().fold(plain(text), |t, state| t.replace(state, ""));
     let (left, right, arrow) = match text.split_once("<->") {
         Some((l, r)) => (l, r, "<->"),
         None => text.split_once("->").map(|(l, r)| (l, r, "->"))?,
@@ -209,9 +238,8 @@ fn members(side: &str) -> Vec<&str> {
     out
 }
 
-/// A coefficient and a formula, without the coefficient one and without the state of matter.
+/// A coefficient and a formula, without the coefficient one.
 fn member(text: &str) -> Option<String> {
-    let text = ["(s)", "(l)", "(g)", "(aq)"].iter().find_map(|s| text.strip_suffix(s)).unwrap_or(text);
     let formula = text.trim_start_matches(|c: char| c.is_ascii_digit());
     let first = formula.chars().next()?;
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '(' | ')' | '[' | ']' | '^' | '+' | '-' | '*');

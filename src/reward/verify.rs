@@ -239,7 +239,7 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
             None => (false, comparison.why),
         };
     }
-    if other_case(gold, answer) {
+    if other_case(gold, answer) || chemistry::other_case(gold, answer) {
         return (false, comparison.why);
     }
     // Words that happen to read as mathematics: "No", "red".

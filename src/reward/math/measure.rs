@@ -85,9 +85,9 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
 /// The unit that all of `rest` says, where every word of it is known: also one that reads as a product of letters.
 pub(super) fn sure(rest: &[Token]) -> Option<Measure> {
     let pieces = pieces(rest)?;
-    let mut parser = Units { pieces: &pieces, at: 0, known: true, unknown: false };
+    let mut parser = Units { pieces: &pieces, at: 0, known: false, unknown: false };
     let measure = parser.product(0)?;
-    (parser.at == pieces.len() && !parser.unknown && measure != Measure::one()).then_some(measure)
+    (parser.at == pieces.len() && parser.known && !parser.unknown).then_some(measure)
 }
 
 /// An amount whose unit may read as letters: `5m`, `15 N m`, `9.8m/s^2`. Nothing where anything else is in it.
@@ -98,8 +98,11 @@ pub(super) fn amount(tokens: &[Token], steps: &Steps) -> Option<Value> {
     };
     // The longest unit: 5 N m is no 5 N times m.
     (1..tokens.len().min(MAX_AMOUNT)).find_map(|at| {
-        let begins = matches!(&tokens[at].tok, Tok::Word(_) | Tok::Text(_) | Tok::Cmd(_) | Tok::Sym('%' | '^'));
-        let unit = begins.then(|| sure(&tokens[at..]))??;
+        let begins = matches!(&tokens[at].tok, Tok::Word(_) | Tok::Text(_) | Tok::Cmd(_) | Tok::Sym('%' | '^' | '{'));
+        // 60 1/s
+        let one =
+            tokens[at].spaced && matches!(&tokens[at].tok, Tok::Num(n) if n == "1") && is(tokens.get(at + 1), '/');
+        let unit = (begins || one).then(|| sure(&tokens[at + usize::from(one)..]))??;
         let number = scalar(&tokens[..at], steps).filter(|e| !e.has_variables())?;
         Some(Value::Scalar(number, Some(Unit::Measure(unit))))
     })
@@ -128,6 +131,8 @@ fn begins(rest: &[Token], after_number: bool) -> bool {
         Tok::Cmd(c) => c == "circ" || (sign(c).is_some() && after_number),
         Tok::Sym(c) => {
             matches!(c, '%' | '^')
+                // 6e23 /mol
+                || (*c == '/' && first.spaced && after_number && sure(rest).is_some())
                 || unit::CURRENCIES.iter().any(|m| m.0 == *c)
                 || (*c == '*' && matches!(rest.get(1).map(|t| &t.tok), Some(Tok::Text(_))))
         }
@@ -333,6 +338,12 @@ impl Reader<'_> {
         }
         let first = tokens.iter().position(mark)?;
         let double = tokens.get(first + 1).is_some_and(mark);
+        // One mark: feet or minutes of arc; two: inches or seconds.
+        if first + 1 + usize::from(double) == tokens.len() {
+            let (length, arc) = if double { ("in", "arcsec") } else { ("ft", "arcmin") };
+            let both = [unit::readings(length)?, unit::readings(arc)?].concat();
+            return Some(Value::Scalar(scalar(&tokens[..first], self.steps)?, Some(Unit::Measure(Measure(both)))));
+        }
         let foot = |n: i64| Rational::new((n * 254).into(), 10_000.into());
         let mut terms = Vec::new();
         let mut rest = tokens;

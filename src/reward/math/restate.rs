@@ -32,6 +32,7 @@ pub fn restated(text: &str) -> Vec<String> {
         ratio(&lower),
         range(&lower),
         charge(text),
+        uncertain(text),
         share(&lower),
         century(text),
         now(text),
@@ -211,6 +212,25 @@ fn range(lower: &str) -> Option<String> {
     let number = |t: &str| t.trim().parse::<f64>().ok().filter(|n| n.is_finite());
     let (b, what) = rest.trim().split_once(' ')?;
     (number(a)? < number(b)? && unit::known(what)).then(|| format!("{} {what} to {b} {what}", a.trim()))
+}
+
+/// `12 cm \u{b1} 0.5 cm` with one unit behind both, and `5.67(3)` with its uncertainty written out.
+fn uncertain(text: &str) -> Option<String> {
+    let text = text.replace("\u{b1}", "\\pm").replace("+/-", "\\pm");
+    if let Some((value, off)) = text.split_once("\\pm") {
+        let (value, what) = value.trim().split_once(' ')?;
+        let off = off.trim().strip_suffix(what.trim())?.trim();
+        return Some(format!("({value} \\pm {off}) {}", what.trim()));
+    }
+    let (value, rest) = text.split_once('(')?;
+    let (digits, unit) = rest.split_once(')')?;
+    let (whole, decimals) = value.split_once('.')?;
+    let plain = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    if !plain(whole.trim_start_matches('-')) || !plain(decimals) || !plain(digits) || digits.len() > 2 {
+        return None;
+    }
+    let off = Rational::new(digits.parse().ok()?, num_bigint::BigInt::from(10).pow(decimals.len() as u32));
+    Some(format!("({value} \\pm {}) {}", shown(&off), unit.trim()).trim().to_owned())
 }
 
 /// `oxidation state +3`.

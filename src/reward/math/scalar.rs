@@ -127,6 +127,11 @@ impl<'a> Parser<'a> {
             // 5 x 10^3
             let cross = matches!(self.token(0), Some(Token { tok: Tok::Word(w), spaced: true }) if w == "x" || w == "X")
                 && matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)));
+            // 5x10^3
+            let cross = cross
+                || (matches!(self.peek(), Some(Tok::Word(w)) if w == "x" || w == "X")
+                    && matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(n)) if n == "10")
+                    && is(self.token(2), '^'));
             self.at += usize::from(cross);
             if cross || self.eat('*') {
                 let sign = self.sign();

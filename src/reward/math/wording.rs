@@ -38,6 +38,13 @@ impl Reader<'_> {
             if is_word(&part.last()?.tok, &["m"]) {
                 measure.0.extend(unit::readings("min")?);
             }
+            // 45 degrees 30 minutes: those of arc.
+            if is_word(&part.last()?.tok, &["minute", "minutes", "min"]) {
+                measure.0.extend(unit::readings("arcmin")?);
+            }
+            if is_word(&part.last()?.tok, &["second", "seconds", "sec"]) {
+                measure.0.extend(unit::readings("arcsec")?);
+            }
             parts.push((e, measure));
             from = to;
         }

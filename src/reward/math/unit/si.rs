@@ -97,6 +97,9 @@ pub(super) const SI: &[Def] = &[
         1,
     )
     .takes(All),
+    unit(&[], &["kilohm"], RESISTANCE, 1_000, 1),
+    unit(&[], &["megohm"], RESISTANCE, 1_000_000, 1),
+    unit(&["y"], &[], TIME, 31_556_952, 1),
     unit(&["S", "mho"], &["siemens", "siemen", "mho"], CONDUCTANCE, 1, 1).takes(All),
     unit(&["Wb"], &["weber"], FLUX, 1, 1).takes(All),
     unit(&["T"], &["tesla"], FIELD, 1, 1).takes(All),
