@@ -3,7 +3,31 @@
 use crate::reward::words;
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 12] = [
+const CONCLUSIONS: [(&str, &[&str]); 14] = [
+    (
+        "reject",
+        &[
+            "reject the null hypothesis",
+            "reject null hypothesis",
+            "reject h0",
+            "reject h_0",
+            "we reject h_0",
+            "we reject the null hypothesis",
+        ],
+    ),
+    (
+        "keep",
+        &[
+            "fail to reject the null hypothesis",
+            "do not reject the null hypothesis",
+            "fail to reject h0",
+            "fail to reject h_0",
+            "do not reject h_0",
+            "do not reject h0",
+            "we fail to reject h_0",
+            "we fail to reject the null hypothesis",
+        ],
+    ),
     ("does not exist", &["does not exist", "doesnt exist", "fails to exist", "dne", "do not exist"]),
     ("diverges", &["diverges", "is divergent", "divergent", "does not converge"]),
     ("conditionally", &["converges conditionally", "is conditionally convergent", "conditionally convergent"]),

@@ -154,7 +154,7 @@ fn constants(a: &[String], b: &[String], functions: &[&Option<String>]) -> Optio
     } else {
         // A and B on both sides.
         let pair = |names: &[String]| ["A", "B"].iter().all(|n| names.iter().any(|m| m == n));
-        if !pair(a) || !pair(b) {
+        if !pair(a) || !pair(b) || functions.iter().all(|f| f.is_none()) {
             return None;
         }
         let both = vec!["A".to_owned(), "B".to_owned()];

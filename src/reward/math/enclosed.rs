@@ -56,6 +56,18 @@ impl Reader<'_> {
         {
             return Some(Some(last.clone()));
         }
+        // Bounds on one variable hold together.
+        if let Some([Value::Region(first), rest @ ..]) = items.as_deref()
+            && !rest.is_empty()
+            && let Some(all) = rest.iter().try_fold(first.clone(), |all, v| match v {
+                Value::Region(r) if r.variable == first.variable && r.variable.is_some() => {
+                    all.intersection(r, self.steps)
+                }
+                _ => None,
+            })
+        {
+            return Some(Some(Value::Region(all)));
+        }
         Some(items.and_then(one_or_list))
     }
 

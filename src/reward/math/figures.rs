@@ -1,46 +1,31 @@
 //! Figures of geometry by their letters, and how two of them lie: an angle is told from either side, a segment from
 //! either end, and parallels are so both ways.
 
-/// Marks of figures and of relations, and the words for them; the longer before those they begin with.
-const MARKS: [(&str, &str); 38] = [
-    ("\\overline", "s"),
-    ("\\overleftrightarrow", "l"),
-    ("\\overrightarrow", "r"),
-    ("\\angle", "<"),
-    ("\\measuredangle", "<"),
-    ("\u{2220}", "<"),
-    ("\\triangle", "^"),
-    ("\u{25b3}", "^"),
-    ("\u{2206}", "^"),
-    ("\\parallel", "="),
-    ("\u{2225}", "="),
-    ("\\perp", "+"),
-    ("\u{22a5}", "+"),
-    ("\\cong", "~"),
-    ("\u{2245}", "~"),
-    ("\\sim", "?"),
-    ("\u{223c}", "?"),
-    ("is parallel to", "="),
-    ("parallel to", "="),
-    ("is perpendicular to", "+"),
-    ("perpendicular to", "+"),
-    ("is congruent to", "~"),
-    ("congruent to", "~"),
-    ("is similar to", "?"),
-    ("similar to", "?"),
-    ("line segment", "s"),
-    ("segment", "s"),
-    ("the line", "l"),
-    ("line", "l"),
-    ("ray", "r"),
-    ("triangle", "^"),
-    ("angle", "<"),
-    ("is equal to", "~"),
-    ("~", "?"),
-    ("||", "="),
-    ("//", "="),
-    ("\\text", ""),
-    ("\\mathrm", ""),
+// Marks as characters that no text has: `=` and `+` mean other things elsewhere.
+const SEGMENT: char = '\u{1}';
+const LINE: char = '\u{2}';
+const RAY: char = '\u{3}';
+const ANGLE: char = '\u{4}';
+const TRIANGLE: char = '\u{5}';
+const PARALLEL: char = '\u{6}';
+const PERPENDICULAR: char = '\u{7}';
+const CONGRUENT: char = '\u{e}';
+const SIMILAR: char = '\u{f}';
+/// A face that says nothing.
+const NOTHING: char = ' ';
+
+/// Ways to write the marks; of two that begin alike the longer stands first.
+const MARKS: [(char, &[&str]); 10] = [
+    (SEGMENT, &["\\overline", "line segment", "segment"]),
+    (LINE, &["\\overleftrightarrow", "the line", "line"]),
+    (RAY, &["\\overrightarrow", "ray"]),
+    (ANGLE, &["\\measuredangle", "m\\angle", "\\angle", "\u{2220}", "angle"]),
+    (TRIANGLE, &["\\triangle", "\u{25b3}", "\u{2206}", "triangle"]),
+    (PARALLEL, &["\\parallel", "\u{2225}", "||", "//", "is parallel to", "parallel to"]),
+    (PERPENDICULAR, &["\\perp", "\u{22a5}", "is perpendicular to", "perpendicular to"]),
+    (CONGRUENT, &["\\cong", "\u{2245}", "is congruent to", "congruent to"]),
+    (SIMILAR, &["\\sim", "\u{223c}", "~", "is similar to", "similar to"]),
+    (NOTHING, &["\\text", "\\mathrm"]),
 ];
 
 /// A figure: its mark and its letters in their first order.
@@ -65,27 +50,34 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
         return None;
     }
     let mut plain = text.to_owned();
-    for (mark, sign) in MARKS {
-        let sign = if sign.is_empty() { String::new() } else { format!(" {sign} ") };
-        plain = replaced(&plain, mark, &sign);
+    for (sign, ways) in MARKS {
+        for way in ways {
+            plain = replaced(&plain, way, &format!(" {sign} "));
+        }
     }
-    let plain = plain.replace(['{', '}', '$'], " ").replace("\\,", " ").replace("\\ ", " ");
+    let plain = plain.replace('=', " = ").replace(['{', '}', '$'], " ").replace("\\,", " ").replace("\\ ", " ");
     let (mut figures, mut relation, mut mark, mut marked) = (Vec::new(), None, None, false);
     for word in plain.split_whitespace() {
+        let sign = word.chars().next()?;
         match word {
-            "=" | "+" | "~" | "?" => {
-                if relation.replace(word.chars().next()?).is_some() || figures.is_empty() {
+            "and" | "are" => return None,
+            letters
+                if letters.len() <= 6
+                    && (letters.len() > 1 || mark == Some(ANGLE))
+                    && letters.chars().all(|c| c.is_ascii_uppercase()) =>
+            {
+                figures.push((mark.take().unwrap_or(' '), letters.to_owned()));
+            }
+            _ if word.len() > 1 => return None,
+            _ if matches!(sign, '=' | PARALLEL | PERPENDICULAR | CONGRUENT | SIMILAR) => {
+                if relation.replace(sign).is_some() || figures.is_empty() {
                     return None;
                 }
                 marked = true;
             }
-            "s" | "l" | "r" | "<" | "^" => {
-                mark = word.chars().next();
+            _ if matches!(sign, SEGMENT | LINE | RAY | ANGLE | TRIANGLE) => {
+                mark = Some(sign);
                 marked = true;
-            }
-            "and" | "are" => return None,
-            letters if letters.len() <= 6 && letters.len() > 1 && letters.chars().all(|c| c.is_ascii_uppercase()) => {
-                figures.push((mark.take().unwrap_or(' '), letters.to_owned()));
             }
             _ => return None,
         }
@@ -96,10 +88,10 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
     let sign = relation.unwrap_or(' ');
     // The sides of triangles belong together: their letters keep their order, turned together.
     if let [(m, p), (n, q)] = figures.as_slice()
-        && matches!(sign, '~' | '?')
+        && matches!(sign, CONGRUENT | SIMILAR)
         && p.len() == q.len()
         && p.len() > 2
-        && (*m != '<' || *n != '<')
+        && (*m != ANGLE || *n != ANGLE)
     {
         let pairs = |p: &str, q: &str| {
             let mut pairs: Vec<(char, char)> = p.chars().zip(q.chars()).collect();
@@ -108,7 +100,7 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
         };
         let ((a, b), (c, d)) = (pairs(p, q), pairs(q, p));
         let (x, y) = if (a.clone(), b.clone()) <= (c.clone(), d.clone()) { (a, b) } else { (c, d) };
-        return Some((sign, vec![('^', x), ('^', y)]));
+        return Some((sign, vec![(TRIANGLE, x), (TRIANGLE, y)]));
     }
     let mut figures: Vec<Figure> = figures.into_iter().map(|(m, l)| one(m, l, sign)).collect();
     figures.sort();
@@ -124,11 +116,11 @@ fn one(mark: char, letters: String, relation: char) -> Figure {
         all.into_iter().collect::<String>()
     };
     match (mark, letters.len()) {
-        ('^', _) => ('^', sorted()),
+        (TRIANGLE, _) => (TRIANGLE, sorted()),
         // A ray begins at its first point.
-        ('r', _) => ('r', letters),
+        (RAY, _) => (RAY, letters),
         // Between lines and segments a relation makes no difference.
-        (m, 2) if relation != ' ' && m != '<' => ('l', letters.min(turned)),
+        (m, 2) if relation != ' ' && m != ANGLE => (LINE, letters.min(turned)),
         (m, _) => (m, letters.min(turned)),
     }
 }

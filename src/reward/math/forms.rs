@@ -30,8 +30,25 @@ impl Reader<'_> {
 
     /// `x \mapsto x^2`, `f: x \mapsto x^2`.
     pub(super) fn mapping(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let at = tokens.iter().position(|t| is_cmd(Some(t), "mapsto"))?;
+        let at = tokens.iter().position(|t| is_cmd(Some(t), "mapsto") || is_cmd(Some(t), "rightarrow"))?;
         let (head, body) = (&tokens[..at], &tokens[at + 1..]);
+        // (x, y) \to (-y, x)
+        if let [open, inner @ .., close] = head
+            && is(Some(open), '(')
+            && is(Some(close), ')')
+            && is(body.first(), '(')
+        {
+            let letters: Option<Vec<String>> =
+                split(inner, is_comma)?.into_iter().map(super::relation::variable_of).collect();
+            let name = format!("image of {}", letters.filter(|l| l.len() > 1)?.join(","));
+            return match self.value(body, depth + 1)? {
+                image @ Value::Tuple(_) => Some(Value::Assignment(name, Box::new(image))),
+                _ => None,
+            };
+        }
+        if !is_cmd(tokens.get(at), "mapsto") {
+            return None;
+        }
         let (name, variable) = match head {
             [Token { tok: Tok::Word(f), .. }, colon, Token { tok: Tok::Word(x), .. }] if is(Some(colon), ':') => {
                 (f.as_str(), x)

@@ -85,6 +85,15 @@ impl Parser<'_> {
             return Some(e);
         }
         let letters: Vec<char> = word.chars().collect();
+        if let ['d', f] = letters.as_slice()
+            && is(self.token(0), '/')
+            && let Some(Token { tok: Tok::Word(by), .. }) = self.token(1)
+            && let ['d', x] = by.chars().collect::<Vec<_>>().as_slice()
+            && !is(self.token(2), '(')
+        {
+            self.at += 2;
+            return Some(var(&format!("d{f}/d{x}")));
+        }
         if letters.len() == 1 {
             if matches!(word, "C" | "P")
                 && is(self.token(0), '(')

@@ -12,7 +12,13 @@ pub(super) fn same_name(a: &str, b: &str) -> bool {
             .trim_start_matches("hat ");
         t.replace([' ', '\\'], "")
     };
-    let (a, b) = (plain(a), plain(b));
+    // Q_1 and Q1 are one name, and an angle is named by its measure.
+    let joined = |t: String| {
+        let digit = t.split_once('_').is_some_and(|(_, i)| i.chars().all(|c| c.is_ascii_digit()));
+        let t = if digit { t.replace('_', "") } else { t };
+        t.strip_prefix("mangle").map_or(t.clone(), |rest| format!("angle{rest}"))
+    };
+    let (a, b) = (joined(plain(a)), joined(plain(b)));
     if let (Some(x), Some(y)) = (derivative(&a), derivative(&b)) {
         return x.0 == y.0 && x.1 == y.1 && (x.2 == y.2 || x.2.is_none() || y.2.is_none());
     }
@@ -59,6 +65,8 @@ pub(super) fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
 pub(super) fn applied(name: &str) -> Option<(&str, &str)> {
     let (f, rest) = name.split_once('(')?;
     let x = rest.strip_suffix(')')?;
+    // P(X = k)
+    let x = x.strip_prefix("X=").unwrap_or(x);
     (f.chars().count() <= 2 && x.chars().count() == 1 && x.chars().all(char::is_alphabetic)).then_some((f, x))
 }
 

@@ -206,6 +206,9 @@ impl Reader<'_> {
         if tokens.is_empty() || depth > MAX_DEPTH {
             return None;
         }
+        if let Some(rest) = without_remark(tokens) {
+            return self.value(rest, depth + 1);
+        }
         if let Some(v) = self.environment(tokens, depth) {
             return v;
         }
@@ -441,6 +444,42 @@ impl Reader<'_> {
         };
         Some(Value::List(vec![signed('+', '-')?, signed('-', '+')?]))
     }
+}
+
+/// The tokens before a remark in brackets on a root or a curve: "x = 2 (double root)".
+fn without_remark(tokens: &[Token]) -> Option<&[Token]> {
+    const REMARKS: [&str; 18] = [
+        "double",
+        "triple",
+        "repeated",
+        "root",
+        "roots",
+        "multiplicity",
+        "twice",
+        "slant",
+        "oblique",
+        "vertical",
+        "horizontal",
+        "asymptote",
+        "simple",
+        "of",
+        "with",
+        "constant",
+        "order",
+        "counted",
+    ];
+    let close = tokens.last().filter(|t| is(Some(t), ')'))?;
+    let open = tokens.iter().rposition(|t| is(Some(t), '('))?;
+    let inner = &tokens[open + 1..tokens.len() - 1];
+    let remark = |t: &Token| match &t.tok {
+        Tok::Text(w) | Tok::Word(w) => {
+            w.split_whitespace().all(|w| REMARKS.contains(&w.to_lowercase().as_str()) || w.parse::<u8>().is_ok())
+        }
+        Tok::Num(_) => true,
+        _ => false,
+    };
+    let said = inner.iter().any(|t| matches!(t.tok, Tok::Text(_) | Tok::Word(_)));
+    (open > 0 && said && !close.spaced && inner.iter().all(remark)).then(|| &tokens[..open])
 }
 
 /// Without separators at the ends.

@@ -9,7 +9,28 @@ use super::parse::{Value, parse};
 use crate::reward::words;
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 88] = [
+const NAMES: [(&str, &str); 109] = [
+    ("maximum value", "maximum"),
+    ("minimum value", "minimum"),
+    ("centered at", "center"),
+    ("centred at", "center"),
+    ("z-score", "z"),
+    ("t-score", "t"),
+    ("p-value", "p"),
+    ("correlation coefficient", "correlation"),
+    ("critical value", "critical"),
+    ("test statistic", "statistic"),
+    ("margin of error", "margin"),
+    ("confidence interval", "confidence"),
+    ("sample size", "size"),
+    ("degrees of freedom", "freedom"),
+    ("h_0 :", "null"),
+    ("h_1 :", "other"),
+    ("h_a :", "other"),
+    ("h0 :", "null"),
+    ("h1 :", "other"),
+    ("ha :", "other"),
+    ("radius of convergence", "convergence"),
     ("center of mass", "center of mass"),
     ("centre of mass", "center of mass"),
     ("center", "center"),
@@ -116,14 +137,18 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
     match (a.as_deref(), b.as_deref()) {
         (Some(a), Some(b)) => {
             let named = |name: &str| b.iter().find(|p| p.0 == name);
-            a.len() == b.len() && a.iter().all(|(n, x)| named(n).is_some_and(|(_, y)| same(x, y)))
+            // The letter of a hypothesis is part of it.
+            let whole = |x: &str, y: &str| equal(&parse(x, true, steps), &parse(y, true, steps), steps).equal;
+            let alike =
+                |n: &str, x: &str, y: &str| if matches!(n, "null" | "other") { whole(x, y) } else { same(x, y) };
+            a.len() == b.len() && a.iter().all(|(n, x)| named(n).is_some_and(|(_, y)| alike(n, x, y)))
         }
         // A circle by its center and radius, and by its equation.
         (Some(a), None) if a.len() == 2 && circle(a, &value(answer, steps), steps) => true,
         (None, Some(b)) if b.len() == 2 && circle(b, &value(gold, steps), steps) => true,
         // The only part, without its name.
-        (Some([(_, x)]), None) => same(x, answer),
-        (None, Some([(_, y)])) => same(gold, y),
+        (Some([(n, x)]), None) => !matches!(n.as_str(), "null" | "other") && same(x, answer),
+        (None, Some([(n, y)])) => !matches!(n.as_str(), "null" | "other") && same(gold, y),
         // In the order of writing.
         (Some(a), None) => in_order(a, answer, steps),
         (None, Some(b)) => in_order(b, gold, steps),
@@ -133,7 +158,11 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
 
 /// Whether an equation is that of the circle or sphere with this center and radius.
 fn circle(parts: &[Part], v: &Value, steps: &Steps) -> bool {
-    let named = |name: &str| parts.iter().find(|p| p.0 == name).map(|p| value(&p.1, steps));
+    let zero = || Value::Scalar(integer(0), None);
+    let named = |name: &str| {
+        let part = &parts.iter().find(|p| p.0 == name)?.1;
+        Some(if words::key(part) == "origin" { Value::Tuple(vec![zero(), zero()]) } else { value(part, steps) })
+    };
     let (Value::Equation(a, b), Some(Value::Tuple(center)), Some(Value::Scalar(radius, _))) =
         (v, named("center"), named("radius"))
     else {
@@ -205,9 +234,13 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         let begins = depth == 0 && !lower[..at].ends_with(|c: char| c.is_alphanumeric() || c == '\\' || c == '-');
         let known = NAMES.iter().filter(|_| begins).find(|(words, _)| {
             let behind = rest.strip_prefix(words);
-            behind.is_some_and(|b| words.ends_with('=') || !b.starts_with(|c: char| c.is_alphanumeric() || c == '-'))
+            behind.is_some_and(|b| {
+                words.ends_with(['=', ':']) || !b.starts_with(|c: char| c.is_alphanumeric() || c == '-')
+            })
         });
-        match known {
+        // The letter of a hypothesis names no part.
+        let inside = marks.last().is_some_and(|m| matches!(m.2, "null" | "other") && lower[m.1..at].trim().is_empty());
+        match known.filter(|(words, _)| !(inside && words.ends_with('='))) {
             Some((words, name)) => {
                 marks.push((at, at + words.len(), name));
                 at += words.len();
@@ -216,8 +249,9 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         }
     }
     let idle = |t: &str| {
-        t.split([' ', ',', ';', ':', '.'])
-            .all(|w| matches!(w, "" | "the" | "a" | "an" | "with" | "and" | "has" | "is" | "its" | "it"))
+        t.split([' ', ',', ';', ':', '.']).all(|w| {
+            matches!(w, "" | "the" | "a" | "an" | "with" | "and" | "has" | "is" | "its" | "it" | "circle" | "sphere")
+        })
     };
     let first = marks.first()?;
     // r = 3 alone gives a letter its value, and no part its name.
@@ -260,6 +294,9 @@ fn plain(text: &str) -> String {
     }
     out = out.replace('\u{3bc}', "\\mu").replace('\u{3c3}', "\\sigma").replace('\u{b2}', "^2");
     let mut joined = out.split_whitespace().collect::<Vec<_>>().join(" ").replace("Var (", "Var(");
+    for name in ["H_0", "H_1", "H_a", "H_A", "H0", "H1", "Ha", "H_{0}", "H_{1}"] {
+        joined = joined.replace(&format!("{name}:"), &format!("{} :", name.replace(['{', '}'], "")));
+    }
     for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det"] {
         joined = joined.replace(&format!("{name}="), &format!("{name} ="));
     }

@@ -77,6 +77,16 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<String> {
     {
         return Some(format!("{f}({g}({x}))"));
     }
+    // P(X > 2), P(A \mid B)
+    if let [Token { tok: Tok::Word(p), .. }, open, inner @ .., close] = tokens
+        && matches!(p.as_str(), "P" | "Pr")
+        && is(Some(open), '(')
+        && is(Some(close), ')')
+        && !inner.is_empty()
+        && split(inner, |_| false).is_some()
+    {
+        return Some(tokens.iter().map(|t| shown(&t.tok)).collect());
+    }
     let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
     let plain = tokens.iter().all(|t| match &t.tok {
         Tok::Word(_) | Tok::Text(_) | Tok::Num(_) => true,
@@ -233,6 +243,15 @@ impl Reader<'_> {
         }
         if signs.is_empty() {
             return None;
+        }
+        // H_0: \mu = 50
+        if let [Token { tok: Tok::Word(h), .. }, rest @ ..] = tokens
+            && h.starts_with('H')
+            && let Some(colon) = rest.iter().take(6).position(|t| is(Some(t), ':'))
+            && let Some(name) = name_of(&tokens[..=colon])
+        {
+            let value = self.value(&rest[colon + 1..], depth + 1)?;
+            return Some(Some(Value::Assignment(name, Box::new(value))));
         }
         let parts = split(tokens, |t| relation_sign(t).is_some())?;
         if signs.iter().all(|&s| s == '=' || s == '~') {

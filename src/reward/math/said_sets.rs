@@ -146,7 +146,7 @@ impl Reader<'_> {
             "of", "the", "for",
         ];
         const BUT: [&str; 4] = ["except", "excluding", "but", "besides"];
-        let (mut at, mut real, mut name) = (0, false, None);
+        let (mut at, mut real, mut name, mut sign) = (0, false, None, None);
         loop {
             let t = tokens.get(at)?;
             let word = said(t);
@@ -161,6 +161,8 @@ impl Reader<'_> {
             let idle = is(Some(t), ',') || is_cmd(Some(t), "mathbbR") || is_cmd(Some(t), "in") || word == "in";
             if letter.is_some() {
                 name = letter;
+            } else if matches!(word, "positive" | "negative") && sign.is_none() {
+                sign = Some(word == "positive");
             } else if !ALL.contains(&word) && !idle {
                 return None;
             }
@@ -175,8 +177,17 @@ impl Reader<'_> {
         {
             rest = tail;
         }
-        let left_out = self.value(rest, depth + 1)?;
-        without(left_out, self.steps)
+        let all = without(self.value(rest, depth + 1)?, self.steps)?;
+        let zero = || integer(0);
+        let half = match sign {
+            None => return Some(all),
+            Some(true) => Span { low: zero(), low_closed: false, ..Span::all() },
+            Some(false) => Span { high: zero(), high_closed: false, ..Span::all() },
+        };
+        match all {
+            Value::Region(r) => r.intersection(&Region::new(vec![half]), self.steps).map(Value::Region),
+            _ => None,
+        }
     }
 }
 

@@ -180,6 +180,10 @@ impl<'a> Parser<'a> {
             // ... or ends with a bracket.
             Some(Tok::Num(_)) if self.at > 0 => {
                 let (before, spaced) = (self.tokens.get(self.at - 1), self.token(0).is_some_and(|t| t.spaced));
+                // e^{-2}2^3, C(5, x) 0.3^x 0.7^{5-x}
+                let raised = is(self.token(1), '^')
+                    && (is(before, ')') || is(before, '}') || matches!(before, Some(Token { tok: Tok::Word(_), .. })));
+                let factored = !spaced && is(before, '}') && self.closes_exponent();
                 // Engineers write 3 + j4.
                 let imaginary = !spaced && matches!(before, Some(Token { tok: Tok::Word(w), .. }) if w == "j");
                 // C_1 3^n
@@ -188,6 +192,8 @@ impl<'a> Parser<'a> {
                     || (is(before, ')') && !spaced)
                     || (indexed && spaced && is(self.token(1), '^'))
                     || imaginary
+                    || raised
+                    || factored
             }
             Some(Tok::Num(_)) => false,
             Some(Tok::Word(_)) => true,
@@ -198,6 +204,22 @@ impl<'a> Parser<'a> {
             Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
             None => false,
         }
+    }
+
+    /// True behind the brace that closes an exponent.
+    fn closes_exponent(&self) -> bool {
+        let mut level = 0;
+        for at in (0..self.at).rev() {
+            level += match self.tokens[at].tok {
+                Tok::Sym('}') => 1,
+                Tok::Sym('{') => -1,
+                _ => 0,
+            };
+            if level == 0 {
+                return at > 0 && is(self.tokens.get(at - 1), '^');
+            }
+        }
+        false
     }
 
     /// `power := postfix ('^' exponent)?`

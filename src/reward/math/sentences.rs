@@ -15,7 +15,56 @@ pub(super) fn rewritten(text: &str) -> Option<String> {
     let plain = plain.replace("\\text{", "").replace(['}', '{'], " ");
     let words: Vec<&str> = plain.split_whitespace().collect();
     let words: Vec<&str> = if matches!(words.first(), Some(&"the" | &"The")) { words[1..].to_vec() } else { words };
+    let lower: Vec<String> = words.iter().map(|w| w.to_lowercase()).collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
+    if let Some(map) = moved(&lower) {
+        return Some(format!("(x, y) \\mapsto {map}"));
+    }
+    if let Some(head) = ["+ constant", "+ const", "plus a constant", "+ a constant", "+ some constant"]
+        .iter()
+        .find_map(|end| text.trim_end_matches('.').strip_suffix(end))
+    {
+        return Some(format!("{head}+ C"));
+    }
     divisible(&words).or_else(|| leaves(&words)).or_else(|| coprime(&words)).or_else(|| members(&words))
+}
+
+/// Where reflections and rotations of the plane take a point.
+fn moved(words: &[&str]) -> Option<String> {
+    let words: Vec<&str> = words
+        .iter()
+        .filter(|w| !matches!(**w, "a" | "the" | "by" | "of" | "an" | "line" | "degrees" | "(" | ")"))
+        .copied()
+        .collect();
+    let map = match words.as_slice() {
+        ["reflection" | "reflect" | "reflected", "over" | "in" | "across" | "about" | "through", rest @ ..] => {
+            match rest {
+                ["x-axis"] | ["x", "-axis"] | ["x", "axis"] => "(x, -y)",
+                ["y-axis"] | ["y", "-axis"] | ["y", "axis"] => "(-x, y)",
+                ["y=x"] | ["y", "=", "x"] => "(y, x)",
+                ["y=-x"] | ["y", "=", "-x"] => "(-y, -x)",
+                ["origin"] => "(-x, -y)",
+                _ => return None,
+            }
+        }
+        ["rotation" | "rotate", rest @ ..] => {
+            let turn = rest.first()?.trim_end_matches("^\\circ").trim_end_matches('\u{b0}').parse::<i64>().ok()?;
+            let about = rest.iter().any(|w| *w == "origin");
+            let clockwise = rest.iter().any(|w| *w == "clockwise");
+            let other = rest.iter().any(|w| w.starts_with("counterclockwise") || w.starts_with("anticlockwise"));
+            if !about || (turn != 180 && clockwise == other) {
+                return None;
+            }
+            match if clockwise { (360 - turn) % 360 } else { turn } {
+                90 => "(-y, x)",
+                180 => "(-x, -y)",
+                270 => "(y, -x)",
+                _ => return None,
+            }
+        }
+        _ => return None,
+    };
+    Some(map.to_owned())
 }
 
 fn letter(word: &str) -> bool {

@@ -130,13 +130,15 @@ fn near_zero(terms: &[Expr], e: &Expr, steps: &Steps) -> Option<bool> {
     /// Bits of the place, and those between two terms.
     const NEAR: i64 = 64;
     const GAP: i64 = 32;
+    /// More than eight terms fall.
+    const PRECISION: i64 = 768;
     let [x] = &e.variables()[..] else { return None };
     let own = |t: &Expr| t.variables().iter().all(|n| n == x);
     if !terms.iter().all(own) {
         return None;
     }
     let place = Complex::real(Ball::two_to(-NEAR));
-    let mut scope = Scope { vars: vec![(x.clone(), place)], prec: 1_024, steps };
+    let mut scope = Scope { vars: vec![(x.clone(), place)], prec: PRECISION, steps };
     let mut rest = scope.eval(e).ok()?;
     let mut last: Option<i64> = None;
     for t in terms {
@@ -145,7 +147,7 @@ fn near_zero(terms: &[Expr], e: &Expr, steps: &Steps) -> Option<bool> {
             return None;
         }
         last = Some(value.top());
-        rest = rest.sub(&value, 1_024);
+        rest = rest.sub(&value, PRECISION);
     }
     Some(rest.top() < last? - GAP)
 }
