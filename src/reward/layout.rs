@@ -153,7 +153,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
 /// Signs around an answer: ticks, pointing hands, ends of proofs, marks that show nothing.
 fn is_decoration(c: char) -> bool {
     is_unseen(c)
-        || matches!(c, '\u{2705}' | '\u{2713}' | '\u{2714}' | '\u{2611}' | '\u{2b50}' | '\u{2728}' | '\u{27a1}'
+        || matches!(c, '\u{2705}' | '\u{2713}' | '\u{2714}' | '\u{2611}' | '\u{2b50}' | '\u{2728}'
             | '\u{220e}' | '\u{25a0}' | '\u{25fc}' | '\u{1f300}'..='\u{1f5ff}' | '\u{1f600}'..='\u{1f64f}'
             | '\u{1f900}'..='\u{1f9ff}')
 }

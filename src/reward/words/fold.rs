@@ -231,6 +231,8 @@ pub(in crate::reward) fn plain(text: &str) -> String {
             '\u{2018}' | '\u{2019}' | '\u{201b}' | '\u{2bc}' | '\u{2bb}' | '\u{2b9}' | '\u{2032}' | '\u{b4}'
             | '\u{ff07}' => out.push('\''),
             '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe63}' => out.push('-'),
+            '\u{27f6}' | '\u{21d2}' | '\u{27f9}' | '\u{21a6}' | '\u{279c}' | '\u{2794}' | '\u{279d}' | '\u{279e}'
+            | '\u{27a1}' => out.push('\u{2192}'),
             c if python::is_space(c) => out.push(' '),
             c => match usual(c) {
                 Some(c) => out.push(c),

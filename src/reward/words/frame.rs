@@ -42,11 +42,38 @@ const PRONOUNS: [&str; 12] =
     ["it", "this", "that", "they", "these", "those", "he", "she", "there", "here", "both", "which"];
 
 /// Verbs between a subject and what it is.
-const COPULAS: [&str; 12] =
-    ["is", "are", "was", "were", "be", "becomes", "become", "became", "equals", "gets", "means", "represents"];
+const COPULAS: &[&str] = &[
+    "moves",
+    "points",
+    "falls",
+    "lies",
+    "occurs",
+    "happens",
+    "goes",
+    "turns",
+    "faces",
+    "is",
+    "are",
+    "was",
+    "were",
+    "be",
+    "becomes",
+    "become",
+    "became",
+    "equals",
+    "gets",
+    "means",
+    "represents",
+];
 
 /// Words behind such a verb that only say that a name follows.
-const NAMINGS: [&[&str]; 17] = [
+const NAMINGS: &[&[&str]] = &[
+    &["located"],
+    &["situated"],
+    &["during"],
+    &["due"],
+    &["to", "the"],
+    &["along"],
     &["called"],
     &["named"],
     &["termed"],
@@ -66,30 +93,28 @@ const NAMINGS: [&[&str]; 17] = [
     &["at"],
 ];
 
-/// Nouns that only say of which kind a name is: "the planet Mars", "the colour red", "the process of osmosis".
-const KINDS: [&str; 22] = [
-    "country",
-    "city",
-    "planet",
-    "color",
-    "month",
-    "year",
-    "day",
-    "element",
-    "animal",
-    "continent",
-    "mount",
-    "letter",
-    "word",
-    "name",
-    "season",
+/// Nouns that only say of which kind a name is: "planet Mars", "Sir Isaac Newton".
+const KINDS: &[&str] =
+    &["planet", "mount", "option", "choice", "answer", "sir", "mister", "mrs", "ms", "doctor", "professor"];
+
+/// Such nouns where an article stands before them: "the colour red", but not "colour blind".
+const KINDS_THE: &[&str] = &["color", "month", "year", "letter", "element", "river", "metal", "country", "city"];
+
+/// Such nouns before "of": "the process of osmosis", "the city of Paris".
+const KINDS_OF: &[&str] = &[
     "process",
     "phenomenon",
-    "metal",
-    "option",
-    "choice",
-    "answer",
-    "company",
+    "force",
+    "country",
+    "city",
+    "continent",
+    "month",
+    "planet",
+    "island",
+    "state",
+    "color",
+    "season",
+    "kingdom",
 ];
 
 /// Words that turn what is said about a subject, or mean another one.
@@ -270,11 +295,13 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
     {
         out.push(rest);
     }
+    let defined = words.first().is_some_and(is_article);
     if let [kind, rest @ ..] = without_articles(words)
-        && kind.is(&KINDS)
+        && !rest.is_empty()
     {
-        let rest = if begins(rest, &["of"]) { &rest[1..] } else { rest };
-        if !rest.is_empty() {
+        if begins(rest, &["of"]) && kind.is(KINDS_OF) {
+            out.push(&rest[1..]);
+        } else if kind.is(KINDS) || (defined && kind.is(KINDS_THE)) {
             out.push(rest);
         }
     }
@@ -314,7 +341,7 @@ pub(super) fn light(words: &[Word]) -> Vec<&[Word]> {
     {
         out.push(rest);
         if let [copula, rest @ ..] = rest
-            && (copula.is(&COPULAS) || (pronoun.is(&["there"]) && copula.is(&["exists", "exist"])))
+            && (copula.is(COPULAS) || (pronoun.is(&["there"]) && copula.is(&["exists", "exist"])))
             && !rest.is_empty()
         {
             named(rest, &mut out);
@@ -333,7 +360,7 @@ pub(super) fn said(words: &[Word]) -> Vec<&[Word]> {
             break;
         }
         let rest = &words[n + 1..];
-        if n > 0 && word.is(&COPULAS) && !rest.is_empty() {
+        if n > 0 && word.is(COPULAS) && !rest.is_empty() {
             named(rest, &mut out);
         }
         if n > 1 && is_article(&words[0]) && word.is(VERBS) {
@@ -355,7 +382,17 @@ pub(super) fn plain(words: &[Word]) -> Option<&[Word]> {
 
 /// A phrase without the noun at its end, where that only says of which kind it is: "an isosceles triangle".
 pub(super) fn headless(words: &[Word]) -> Option<&[Word]> {
-    const HEADS: [&str; 42] = [
+    const HEADS: &[&str] = &[
+        "direction",
+        "side",
+        "line",
+        "bar",
+        "slice",
+        "sector",
+        "section",
+        "segment",
+        "property",
+        "one",
         "triangle",
         "quadrilateral",
         "angle",
@@ -400,6 +437,11 @@ pub(super) fn headless(words: &[Word]) -> Option<&[Word]> {
         "variable",
     ];
     let (last, rest) = words.split_last()?;
+    // A right angle and a right triangle are nothing to the right.
+    let side = without_articles(rest).len() == 1 && rest.last().is_some_and(|w| w.is(&["right", "left"]));
+    if side && !last.is(&["side", "one", "direction"]) {
+        return None;
+    }
     let said = rest.last().is_some_and(|w| !is_article(w) && !w.is(&TURNING));
-    (said && last.is(&HEADS)).then_some(rest)
+    (said && last.is(HEADS)).then_some(rest)
 }

@@ -64,6 +64,8 @@ pub fn lists(gold: &str, answer: &str) -> bool {
     let same = |a: &Core, b: &Core| phrases(a, b);
     let in_order = match (&gold.order, &answer.order) {
         (Order::Down(a), Order::Down(b)) if a == b => true,
+        // One after the other, without the arrows.
+        (Order::Down("to"), Order::Any | Order::Row) | (Order::Row, Order::Down("to")) => true,
         (Order::Down(_) | Order::Neither | Order::Either, _) | (_, Order::Down(_) | Order::Neither | Order::Either) => {
             if gold.order != answer.order {
                 return false;
@@ -86,6 +88,7 @@ fn read(text: &str) -> Option<Names> {
     let text = text.trim().trim_end_matches('.').trim();
     // A chain of comparisons, written from either end.
     for (down, up, name) in [(">", "<", "more"), ("\u{2265}", "\u{2264}", "at least"), ("\u{2192}", "\u{2190}", "to")] {
+        let text = text.replace(", then ", "\u{2192}").replace(" followed by ", "\u{2192}");
         let text = text.replace(">=", "\u{2265}").replace("<=", "\u{2264}").replace("->", "\u{2192}");
         for (sign, reversed) in [(down, false), (up, true)] {
             if !text.contains(sign) {

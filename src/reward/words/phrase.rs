@@ -231,6 +231,12 @@ pub(super) fn core(words: &[Word]) -> Core {
         if word.is(&["has", "have", "had"]) && done {
             continue;
         }
+        // A right-angled triangle.
+        let angular = n > 0 && words[n - 1].is(&["right", "acute", "obtuse"]);
+        let named = words.get(n + 1).is_some_and(|w| w.is(&["triangle", "triangles"]));
+        if angular && (word.is(&["angled"]) || (named && word.is(&["angle"]))) {
+            continue;
+        }
         // To the left, on the right.
         let side = words.get(n + 1).is_some_and(|w| w.is(&["the"]))
             && words.get(n + 2).is_some_and(|w| w.is(&["left", "right"]));

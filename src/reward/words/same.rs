@@ -178,7 +178,20 @@ const GROUPS: &[&[&str]] = &[
     &["computed tomography", "ct", "ct scan", "cat scan", "computed tomography scan"],
     &["clockwise", "cw"],
     &["counterclockwise", "ccw", "counter clockwise", "anti clockwise"],
-    &["prime", "prime number", "is a prime"],
+    &["prime", "prime number"],
+    &["normal distribution", "gaussian distribution", "gaussian", "normal"],
+    &["mutually exclusive", "disjoint", "mutually disjoint"],
+    &["skewed right", "right skewed", "skewed to the right", "positively skewed", "positive skew", "right skew"],
+    &["skewed left", "left skewed", "skewed to the left", "negatively skewed", "negative skew", "left skew"],
+    &["positive correlation", "positively correlated"],
+    &["negative correlation", "negatively correlated"],
+    &["no correlation", "not correlated", "uncorrelated"],
+    &["commutative property", "commutative law", "commutativity"],
+    &["associative property", "associative law", "associativity"],
+    &["distributive property", "distributive law", "distributivity"],
+    &["gravity", "gravitational force", "gravity force"],
+    &["friction", "frictional force", "friction force"],
+    &["russia", "russian federation"],
 ];
 
 /// The group a phrase belongs to.
