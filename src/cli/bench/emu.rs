@@ -6,6 +6,7 @@ use super::{Args, Case, MEMORY, measure, ops};
 use crate::cli::Context;
 use crate::data::whole;
 use crate::device::emu::{Emu, Options};
+use crate::device::images::Arch;
 use crate::device::{Device, Kind, Plan};
 use crate::error::Result;
 use crate::ops::{linear, rms_norm};
@@ -66,11 +67,15 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out =
         "name           shape                      shadow     cpu ms        ms   GFLOP/s      GB/s\n".to_owned();
     let mut rows = Vec::new();
-    for make in [matrix_product as Make, norm] {
+    for (make, arch) in [(matrix_product as Make, Arch::Sm80), (matrix_product, Arch::Sm90a), (norm, Arch::Sm80)] {
         for shadow in [false, true] {
-            let emu = Emu::new(Options { shadow, ..Options::default() })?;
+            let emu = Emu::new(Options { arch, shadow, ..Options::default() })?;
             let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(MEMORY))?;
             let mut case = make(&mut dev)?;
+            if arch == Arch::Sm90a {
+                dev.use_wgmma()?;
+                case.name = "emu wgmma";
+            }
             let times = measure(&mut case, &mut dev, args.seconds)?;
             // Nothing else runs in this process, so its CPU time is the emulator's.
             let seconds = times.cpu.unwrap_or(times.median);
