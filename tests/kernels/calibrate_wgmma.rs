@@ -139,7 +139,7 @@ fn product(dev: &mut Device, a: &[Vec<f32>], b: &[Vec<f32>]) -> Outcome<Vec<f32>
         .iter()
         .map(|image| {
             let mut step = image.step();
-            let start = words.len() as u64 * 4 >> 4;
+            let start = (words.len() as u64 * 4) >> 4;
             (step.a, step.b) = (step.a + start, step.b + start);
             words.extend(&image.words);
             step
