@@ -15,7 +15,7 @@
 //!             | ('(' | '[' | ']') expr ',' expr (')' | ']' | '[') an interval, where the brackets say so
 //!             | '\{' name ('|' | ':') answer '\}' | environment of rows, of cases, of lines of a calculation
 //! quantity   := currency? expr ('million' | 'dozen' | ...)? unit? | feet and inches | amounts in several units
-//! unit       := '%' | 'degrees' | (word ('^' digit)?) (('/' | 'per' | '*') word ('^' digit)?)* | '_' base
+//! unit       := '%' | 'degrees' | factor (('*' | '/' | 'per')? factor)* | '_' base    in full at the head of `measure`
 //! expr       := term (('+' | '-') term)*
 //! term       := sign* factor (('*' | '/' | 'mod')? factor)*      side by side is a product
 //! factor     := digits frac | primary ('!' | '%' | '^' exponent | degree sign)*
@@ -420,7 +420,8 @@ impl Reader<'_> {
                 if rows.len() == 1
                     && !tokens.iter().any(|t| matches!(&t.tok, Tok::Cmd(c) if c.starts_with("begin "))) =>
             {
-                Some(Value::Tuple(rows.remove(0).into_iter().map(|e| Value::Scalar(e, None)).collect()))
+                let unit = unit.filter(|u| matches!(u, Unit::Measure(_)));
+                Some(Value::Tuple(rows.remove(0).into_iter().map(|e| Value::Scalar(e, unit.clone())).collect()))
             }
             Folded::Matrix(rows) => Some(Value::Matrix(rows)),
             Folded::Scalar(e) => Some(Value::Scalar(e, unit)),

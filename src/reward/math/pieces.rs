@@ -183,6 +183,16 @@ fn word(out: &mut Vec<Piece>, word: &str, spaced: bool) {
         // A dollar a day.
         "a" | "an" if matches!(out.last(), Some(Piece::Name(_))) => out.push(Piece::Over),
         "a" | "an" | "the" if matches!(out.last(), Some(Piece::Over)) => {}
+        "hourly" | "daily" | "weekly" | "monthly" | "yearly" | "annually" | "annual" if !out.is_empty() => {
+            let unit = match word {
+                "hourly" => "hour",
+                "daily" => "day",
+                "weekly" => "week",
+                "monthly" => "month",
+                _ => "year",
+            };
+            out.extend([Piece::Over, Piece::Name(unit.to_owned())]);
+        }
         "squared" => out.push(Piece::Power(2)),
         "cubed" => out.push(Piece::Power(3)),
         w => {

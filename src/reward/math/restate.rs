@@ -33,6 +33,8 @@ pub fn restated(text: &str) -> Vec<String> {
         range(&lower),
         charge(text),
         uncertain(text),
+        times(&lower),
+        sides(&lower),
         share(&lower),
         century(text),
         now(text),
@@ -231,6 +233,79 @@ fn uncertain(text: &str) -> Option<String> {
     }
     let off = Rational::new(digits.parse().ok()?, num_bigint::BigInt::from(10).pow(decimals.len() as u32));
     Some(format!("({value} \\pm {}) {}", shown(&off), unit.trim()).trim().to_owned())
+}
+
+/// `twice a week`, `threefold`, `a factor of 4`, `doubles`, `10 times as many`: so many times.
+fn times(lower: &str) -> Option<String> {
+    const WORDS: [(&str, i64); 14] = [
+        ("once", 1),
+        ("twice", 2),
+        ("thrice", 3),
+        ("double", 2),
+        ("doubles", 2),
+        ("doubled", 2),
+        ("triple", 3),
+        ("triples", 3),
+        ("tripled", 3),
+        ("quadruple", 4),
+        ("quadruples", 4),
+        ("quadrupled", 4),
+        ("twofold", 2),
+        ("threefold", 3),
+    ];
+    if let Some(rest) = lower.strip_suffix(" p.a.").or_else(|| lower.strip_suffix(" p.a")) {
+        return Some(format!("{rest} per year"));
+    }
+    let (first, rest) = lower.split_once(' ').unwrap_or((lower, ""));
+    if let Some((_, n)) = WORDS.iter().find(|w| w.0 == first)
+        && (rest.is_empty() || ["a ", "an ", "per ", "every ", "daily", "weekly"].iter().any(|w| rest.starts_with(w)))
+    {
+        return Some(format!("{n} times {rest}").trim().to_owned());
+    }
+    for by in
+        ["increases by a factor of ", "increased by a factor of ", "by a factor of ", "a factor of ", "factor of "]
+    {
+        if let Some(n) = lower.strip_prefix(by).and_then(whole) {
+            return Some(format!("{n} times"));
+        }
+    }
+    if let Some(n) = lower.strip_suffix("-fold").or_else(|| lower.strip_suffix("fold")).and_then(whole) {
+        return Some(format!("{n} times"));
+    }
+    let rest = [" as many", " as much", " as large", " as big", " as long", " as fast", " larger"]
+        .iter()
+        .find_map(|end| lower.strip_suffix(end))?;
+    rest.ends_with(" times").then(|| rest.to_owned())
+}
+
+/// `6 m by 4 m`, `2 × 3 cm`: the sides in the order of their sizes, with their unit.
+fn sides(lower: &str) -> Option<String> {
+    let text = lower.replace("\\times", " by ").replace(['\u{d7}', '*'], " by ").replace(" x ", " by ");
+    let parts: Vec<&str> = text.split(" by ").map(str::trim).collect();
+    let split = |t: &str| {
+        let at = t.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(t.len());
+        let super::expr::Expr::Num { value, .. } = super::numeral::number(&t[..at])? else { return None };
+        Some((value, t[at..].trim().trim_matches(['\\', ',', ' ']).to_owned()))
+    };
+    let read: Vec<(Rational, String)> = parts
+        .iter()
+        .filter(|p| p.starts_with(|c: char| c.is_ascii_digit()))
+        .map(|p| split(p))
+        .collect::<Option<_>>()?;
+    let what = read.last()?.1.clone();
+    if !(2..=3).contains(&parts.len()) || read.len() != parts.len() || what.is_empty() {
+        return None;
+    }
+    // One unit may stand for all.
+    let metre = unit::readings("m")?.into_iter().next()?;
+    let mut sizes = Vec::new();
+    for (n, own) in &read {
+        let own = if own.is_empty() { &what } else { own };
+        let unit = unit::readings(own)?.into_iter().next().filter(|u| u.is_like(&metre))?;
+        sizes.push(n * &unit.size);
+    }
+    sizes.sort();
+    Some(format!("sides {}", sizes.iter().map(Rational::to_string).collect::<Vec<_>>().join(" by ")))
 }
 
 /// `oxidation state +3`.

@@ -173,6 +173,7 @@ pub(super) const SI: &[Def] = &[
         &["yr"],
         &[
             "year",
+            "annum",
             "jahr",
             "jahre",
             "jahren",
