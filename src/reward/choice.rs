@@ -154,7 +154,7 @@ pub fn named_letter(answer: &str) -> Option<char> {
         Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?[(\[]?([A-J])(?:[)\].:}]|\s-\s)").expect("a fixed pattern")
     });
     static HEAD_SMALL: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^\(([a-j])\)(?:\s|$)").expect("a fixed pattern"));
+        LazyLock::new(|| Regex::new(r"^\(?([a-j])\)(?:\s|$)").expect("a fixed pattern"));
     static NAMED: LazyLock<Regex> = LazyLock::new(|| {
         let words = r"(?i:option|choice|answer(?:\s+is)?|select|choose|pick)";
         Regex::new(&format!(r"{words}\s*:?\s*(?i:option|choice)?\s*[*(\[]*([A-J])(?:[^A-Za-z0-9]|$)"))

@@ -1,4 +1,4 @@
-//! Labels of options and statements: `II`, `(iv)`, `③`, `Choice 2`, `I and III only`.
+//! Labels of options and statements: `II`, `(iv)`, a number in a circle, `Choice 2`, `I and III only`.
 
 use std::collections::BTreeSet;
 

@@ -163,7 +163,9 @@ fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool
         && let Some(b) =
             choice::letters(found).or_else(|| choice::several(found)).or_else(|| choice::several(&bare(answer)))
     {
-        return Some(verdict(a == b));
+        // "B or D" leaves open which.
+        let open = |t: &str| t.split_whitespace().any(|w| w.eq_ignore_ascii_case("or"));
+        return Some(verdict(a == b && open(gold) == open(found)));
     }
     if let (Some(a), Some(b)) = (labels::read(gold), labels::read(found).or_else(|| labels::read(&bare(answer))))
         && let Some(same) = a.same(&b)

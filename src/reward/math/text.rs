@@ -34,7 +34,7 @@ pub fn roman(text: &str) -> Option<u32> {
 }
 
 /// Letters, digits and charges of a chemical formula, however its faces and indices are written: `\\ce{H2O}`,
-/// `\\text{H}_2\\text{O}` and `H₂O` alike; `None` for anything else.
+/// `\\text{H}_2\\text{O}` and with a low digit of its own alike; `None` for anything else.
 pub fn formula(text: &str) -> Option<String> {
     let mut plain = super::notation::ascii(text);
     for face in ["\\mathrm", "\\text", "\\ce", "\\rm", "\\,", "\\left", "\\right"] {

@@ -2,7 +2,7 @@
 
 use crate::reward::python;
 
-/// Stands behind a vowel that is also written with an `e` after it: `o` of `Schrödinger`.
+/// Stands behind a vowel that is also written with an `e` after it: the `o` in the name of the wave equation.
 pub(super) const UMLAUT: char = '\u{308}';
 
 /// Letters with marks, under the letter they are written with where there are no marks.
@@ -36,7 +36,7 @@ const MARKED: [(&str, &str); 27] = [
     ("a", "\u{e5}"),
 ];
 
-/// Names of the Greek letters that are written as words or signs: `\alpha particle`, `α particle`.
+/// Names of the Greek letters that are written as words or signs: `\alpha particle`.
 const GREEK: [&str; 25] = [
     "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi",
     "omicron", "pi", "rho", "sigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
@@ -100,7 +100,7 @@ pub(in crate::reward) fn is_face(command: &str) -> bool {
     FACES.contains(&command)
 }
 
-/// A letter or digit in an unusual face as the usual one: `𝐀`, `Ⓐ`, `Ａ`, `③`, `⒜`.
+/// A letter or digit in an unusual face as the usual one: bold, in a circle or in brackets, of full width.
 pub(in crate::reward) fn usual(c: char) -> Option<char> {
     let (code, letter) = (c as u32, |first: u8, n: u32| char::from(first + (n % 26) as u8));
     Some(match code {

@@ -153,6 +153,9 @@ const TURNING: [&str; 30] = [
 
 /// Verbs that answer by themselves: "it increases", "the limit exists".
 const VERBS: &[&str] = &[
+    "shifts",
+    "stretches",
+    "reflects",
     "dne",
     "increases",
     "decreases",

@@ -98,7 +98,7 @@ pub(super) fn turned(text: &str) -> bool {
         "trap",
         "common error",
     ];
-    words(text).iter().any(|w| w.is(&TURNS))
+    words(text).iter().any(|w| w.is(TURNS))
 }
 
 fn phrases(a: &Core, b: &Core) -> bool {
