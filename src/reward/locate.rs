@@ -87,6 +87,20 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         let found = OPENINGS.iter().find_map(|o| named.strip_prefix(o)).unwrap_or(named);
         return python::strip(found.trim_start_matches([',', ' ']));
     }
+    // "The general solution is $...$, where $A$ and $B$ are constants.": the first verb is the answer's.
+    if sentence.contains('$')
+        && ["integer", "constant", "real", "parameter", "arbitrary", "otherwise", " if "]
+            .iter()
+            .any(|w| sentence.contains(w))
+    {
+        const OPENINGS: [&str; 6] = ["Hence", "Thus", "So", "Therefore", "Then", "Finally"];
+        let opened = OPENINGS.iter().find_map(|o| sentence.strip_prefix(o)).unwrap_or(sentence);
+        let opened = python::strip(opened.trim_start_matches([',', ' ']));
+        let behind = [" is ", " are ", ": "].iter().filter_map(|cut| sentence.split_once(cut)).map(|(_, rest)| rest);
+        if let Some(found) = std::iter::once(opened).chain(behind).find(|t| t.len() < text.len() && reads(t)) {
+            return python::strip(found);
+        }
+    }
     // A conclusion at the end counts for all of it.
     for joint in [", so ", ", thus ", ", hence ", ", therefore ", ", then "] {
         let Some((_, rest)) = sentence.rsplit_once(joint) else { continue };

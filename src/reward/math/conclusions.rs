@@ -3,7 +3,20 @@
 use crate::reward::words;
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 14] = [
+const CONCLUSIONS: [(&str, &[&str]); 17] = [
+    ("injective", &["one-to-one", "one to one", "injective", "is injective", "is one-to-one"]),
+    ("surjective", &["onto", "surjective", "is surjective", "is onto"]),
+    (
+        "bijective",
+        &[
+            "bijective",
+            "is bijective",
+            "one-to-one and onto",
+            "injective and surjective",
+            "a bijection",
+            "is a bijection",
+        ],
+    ),
     (
         "reject",
         &[

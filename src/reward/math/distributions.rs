@@ -25,11 +25,48 @@ const NAMES: [&[&str]; 15] = [
 
 /// True when both are the same distribution with the same parameters.
 pub(super) fn same_distribution(a: &str, b: &str, steps: &Steps) -> bool {
-    let (Some((f, p, sure)), Some((g, q, certain))) = (read(a), read(b)) else { return false };
+    let told = |t: &str| read(t).or_else(|| in_words(t, steps));
+    let (Some((f, p, sure)), Some((g, q, certain))) = (told(a), told(b)) else { return false };
     if f != g || p.len() != q.len() || !(sure || certain) {
         return false;
     }
     p.iter().zip(&q).all(|(x, y)| equal(&parse(x, true, steps), &parse(y, true, steps), steps).equal)
+}
+
+/// A distribution in words: "a binomial distribution with n = 10 and p = 0.3", "normal with mean 50 and variance 16".
+fn in_words(text: &str, steps: &Steps) -> Option<(usize, Vec<String>, bool)> {
+    let lower = text.to_lowercase().replace('$', "");
+    let (head, rest) = lower.split_once(" with ")?;
+    let words: Vec<&str> = head.split([' ', '-']).collect();
+    let which = NAMES.iter().position(|all| all.iter().any(|n| n.len() > 3 && words.contains(n)))?;
+    let rest = rest.replace("parameters ", "").replace("parameter ", "").replace(" and ", ", ");
+    let mut found: Vec<(String, String)> = Vec::new();
+    for part in rest.trim_end_matches('.').split(", ") {
+        let at = part.rfind([' ', '='])?;
+        let name = part[..at].trim().trim_end_matches([' ', '=']).trim_end_matches(" of").trim();
+        found.push((name.replace('\\', ""), part[at + 1..].trim().to_owned()));
+    }
+    let named = |names: &[&str]| found.iter().find(|(n, _)| names.contains(&n.as_str())).map(|(_, v)| v.clone());
+    let parameters = match which {
+        0 => vec![named(&["n", "number of trials"])?, named(&["p", "probability", "success probability"])?],
+        1 => {
+            let spread = named(&["variance", "sigma^2", "\u{3c3}^2", "\u{3c3}\u{b2}"])
+                .or_else(|| named(&["standard deviation", "sd", "sigma", "\u{3c3}"]).map(|s| format!("({s})^2")));
+            vec![named(&["mean", "mu", "\u{3bc}"])?, spread?]
+        }
+        2 | 3 => {
+            vec![named(&["mean", "lambda", "\u{3bb}", "rate"]).filter(|_| which == 2 || named(&["mean"]).is_none())?]
+        }
+        5 | 6 => vec![named(&["p", "probability", "success probability"])?],
+        _ => return None,
+    };
+    steps.spend(20)?;
+    Some((which, parameters, true))
+}
+
+/// True for a distribution in words.
+pub(super) fn is_worded(text: &str, steps: &Steps) -> bool {
+    text.len() <= 160 && in_words(text, steps).is_some()
 }
 
 /// Which distribution, its parameters, and whether it can be nothing else.

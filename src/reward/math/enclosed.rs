@@ -8,6 +8,7 @@ use super::parse::{MAX_ITEMS, Reader, Value, is_comma, names, nesting, one_or_li
 use super::piecewise::has_conditions;
 use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
+use super::said_sets::endless;
 use super::scalar::{is, is_cmd};
 use super::terms::progression;
 
@@ -126,6 +127,11 @@ impl Reader<'_> {
         if parts.len() > MAX_ITEMS {
             return Some(None);
         }
+        // (\pm 2, 0): two points.
+        let either = |t: &&Token| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp");
+        if round && tokens.iter().filter(either).count() == 1 {
+            return Some(self.plus_minus(tokens, depth));
+        }
         if (set || grouped)
             && let Some(v) = progression(&parts, self.steps)
         {
@@ -177,7 +183,7 @@ impl Reader<'_> {
         Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
             (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
             (Value::Region(r), Some(Some(Value::Named(set)))) if set == "Z" => {
-                let points = r.whole_numbers(self.steps)?;
+                let Some(points) = r.whole_numbers(self.steps) else { return endless(&r, self.steps) };
                 Some(Value::Set(points.into_iter().map(|n| Value::Scalar(integer(n), None)).collect()))
             }
             (v, None) => Some(v),

@@ -120,7 +120,11 @@ pub fn named_alike(gold: &str, answer: &str, steps: &Steps) -> Option<&'static s
 
 /// True for a text that names a graph, a group or several parts in words: no answer stands inside it.
 pub fn is_named(text: &str) -> bool {
-    records::is_record(text) || (text.contains(' ') && (structures::is_named(text) || figures::is_relation(text)))
+    records::is_record(text)
+        || (text.contains(' ')
+            && (structures::is_named(text)
+                || figures::is_relation(text)
+                || distributions::is_worded(text, &Steps::new(BUDGET))))
 }
 
 /// A budget of steps; a step is some ten nanoseconds of work.

@@ -230,6 +230,7 @@ impl Reader<'_> {
         if let Some(v) = self
             .said_multiples(tokens)
             .or_else(|| self.spanned(tokens, depth))
+            .or_else(|| self.said_numbers(tokens))
             .or_else(|| self.said_exceptions(tokens, depth))
             .or_else(|| self.said_members(tokens, depth))
             .or_else(|| self.said_cases(tokens, depth))
@@ -248,12 +249,27 @@ impl Reader<'_> {
             return self.list(tokens, parts, depth);
         }
         // A condition behind the answer: "for k in Z", "where n is whole".
+        let mut level = 0;
         if let Some(at) = tokens.iter().position(|t| {
-            is_word(&t.tok, &["where", "for", "with", "if", "when", "for all", "for any", "for some", "such that"])
+            level += nesting(&t.tok);
+            level == 0
+                && is_word(
+                    &t.tok,
+                    &["where", "for", "with", "if", "when", "for all", "for any", "for some", "such that"],
+                )
         }) && at > 0
         {
             let value = self.value(&tokens[..at], depth + 1)?;
             return Some(self.within(value, &tokens[at + 1..], depth));
+        }
+        // "at (1, 2)", "all x \ge 3"
+        if let [first, rest @ ..] = tokens
+            && ((is_word(&first.tok, &["at"]) && is(rest.first(), '('))
+                || (is_word(&first.tok, &["all", "any", "every"])
+                    && rest.first().is_some_and(|t| variable_of(std::slice::from_ref(t)).is_some())
+                    && rest.get(1).is_some_and(|t| relation_sign(&t.tok).is_some())))
+        {
+            return self.value(rest, depth + 1);
         }
         // "About" before a number.
         const ABOUT: [&str; 10] =
@@ -429,7 +445,7 @@ impl Reader<'_> {
     }
 
     /// Both of `a \pm b`; several signs go together, `\mp` the other way.
-    fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+    pub(super) fn plus_minus(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let signed = |plus: char, minus: char| {
             let swap = |t: &Token| {
                 let sign = if is_cmd(Some(t), "pm") {

@@ -1,15 +1,16 @@
 //! Sets in words: "all odd integers", "integer multiples of \pi", "all real x except the odd multiples of \pi/2",
 //! "integers between 2 and 7", and the periodic sets that such words and integer parameters name.
 
-use super::Steps;
 use super::domain::{Domain, kind};
-use super::expr::{Expr, integer, var};
+use super::exact::exact;
+use super::expr::{Expr, integer, number, var};
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value};
 use super::region::{Region, Span};
 use super::relation::variable_of;
 use super::scalar::{is, is_cmd, scalar};
 use super::sets::points;
+use super::{Rational, Steps};
 
 /// The counter of a set in words: no name that can be written.
 const COUNTER: &str = "member number";
@@ -106,6 +107,78 @@ impl Reader<'_> {
         })
     }
 
+    /// "positive real numbers", "the rational numbers", "all nonnegative integers", "integers greater than 2".
+    pub(super) fn said_numbers(&self, tokens: &[Token]) -> Option<Value> {
+        let all = opened(tokens);
+        let words: Vec<String> = all.iter().map(|t| said(t).unwrap_or_else(|| super::scalar::shown(&t.tok))).collect();
+        let mut words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let sign = match words.as_slice() {
+            ["non", "-", w, ..] => {
+                let sign = match *w {
+                    "negative" => "nonnegative",
+                    "positive" => "nonpositive",
+                    "zero" => "nonzero",
+                    _ => return None,
+                };
+                words.drain(..3);
+                sign
+            }
+            [w @ ("positive" | "negative" | "nonnegative" | "nonpositive" | "nonzero"), ..] => {
+                let sign = *w;
+                words.remove(0);
+                sign
+            }
+            _ => "",
+        };
+        let (real, used) = match words.as_slice() {
+            ["real", "numbers" | "number", ..] => (true, 2),
+            ["reals", ..] => (true, 1),
+            ["integers" | "integer", ..] => (false, 1),
+            ["rational", "numbers"] if sign.is_empty() => return Some(Value::Named("Q".to_owned())),
+            ["complex", "numbers"] if sign.is_empty() => return Some(Value::Named("C".to_owned())),
+            ["natural", "numbers"] if sign.is_empty() => return Some(Value::Named("N".to_owned())),
+            _ => return None,
+        };
+        let zero = || integer(0);
+        let (low, high) = (
+            |at: Expr, closed: bool| Span { low: at, low_closed: closed, ..Span::all() },
+            |at: Expr, closed: bool| Span { high: at, high_closed: closed, ..Span::all() },
+        );
+        let mut region = Region::new(match sign {
+            "positive" => vec![low(zero(), false)],
+            "nonnegative" => vec![low(zero(), true)],
+            "negative" => vec![high(zero(), false)],
+            "nonpositive" => vec![high(zero(), true)],
+            "nonzero" => vec![high(zero(), false), low(zero(), false)],
+            _ => vec![Span::all()],
+        });
+        let rest = &all[all.len() - (words.len() - used)..];
+        let bound = |n: usize| scalar(&rest[n..], self.steps);
+        match words[used..].to_vec().as_slice() {
+            [] => {}
+            // "greater than" may have become its sign already.
+            [">", _, ..] | ["greater" | "larger" | "more", "than", _, ..] => {
+                let at = bound(if words[used] == ">" { 1 } else { 2 })?;
+                region = region.intersection(&Region::new(vec![low(at, false)]), self.steps)?;
+            }
+            ["<", _, ..] | ["less" | "smaller", "than", _, ..] => {
+                let at = bound(if words[used] == "<" { 1 } else { 2 })?;
+                region = region.intersection(&Region::new(vec![high(at, false)]), self.steps)?;
+            }
+            ["ge", _, ..] => region = region.intersection(&Region::new(vec![low(bound(1)?, true)]), self.steps)?,
+            ["le", _, ..] => region = region.intersection(&Region::new(vec![high(bound(1)?, true)]), self.steps)?,
+            _ => return None,
+        }
+        if real {
+            return (!sign.is_empty() || words.len() > used).then_some(Value::Region(region));
+        }
+        match sign {
+            "" if words.len() == used => Some(Value::Named("Z".to_owned())),
+            "nonzero" => None,
+            _ => whole_points(&region, Domain::Whole, self.steps).or_else(|| endless(&region, self.steps)),
+        }
+    }
+
     /// "all integers n with -2 \le n \le 2", "the integers from 3 to 7", "real numbers x such that x > 2".
     pub(super) fn said_members(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let (domain, used) = kind(opened(tokens)).filter(|(_, used)| *used > 0)?;
@@ -189,6 +262,24 @@ impl Reader<'_> {
             _ => None,
         }
     }
+}
+
+/// The whole numbers of a region with one end, from that end on.
+pub(super) fn endless(r: &Region, steps: &Steps) -> Option<Value> {
+    let [span] = r.spans.as_slice() else { return None };
+    let whole = |e: &Expr, closed: bool, up: bool| {
+        let at = exact(e, steps)?;
+        let next = if up { at.ceil() } else { at.floor() };
+        let one = Rational::from_integer(1.into());
+        Some(if at.is_integer() && !closed { if up { next + one } else { next - one } } else { next })
+    };
+    let (first, step) = match (span.low.is_infinite(), span.high.is_infinite()) {
+        (None, Some(_)) => (whole(&span.low, span.low_closed, true)?, 1),
+        (Some(_), None) => (whole(&span.high, span.high_closed, false)?, -1),
+        _ => return None,
+    };
+    let term = Expr::Add(vec![number(first), Expr::Mul(vec![integer(step), var(COUNTER)])]);
+    Some(Value::Over(Box::new(Value::Scalar(term, None)), vec![(COUNTER.to_owned(), Domain::From(0))]))
 }
 
 /// The whole numbers of a region, where they are few, from where their domain begins.
