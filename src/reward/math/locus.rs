@@ -19,6 +19,8 @@ use super::said_sets::ends;
 const MAX_UNKNOWNS: usize = 9;
 /// Letters that are parameters of a line in space also where nobody says so.
 const PARAMETERS: [&str; 9] = ["t", "s", "u", "v", "lambda", "mu", "tau", "alpha", "beta"];
+/// Letters that count where nobody says what they are.
+const COUNTERS: [&str; 10] = ["k", "n", "m", "j", "l", "i", "t", "s", "p", "q"];
 /// Names of a position in space.
 const POSITIONS: [&str; 10] = ["r", "vec r", "bar r", "hat r", "x", "vec x", "L", "l", "P", "p"];
 
@@ -106,6 +108,9 @@ fn lattices(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {
             letters.sort();
             letters.dedup();
             let [letter] = letters.as_slice() else { return None };
+            if !COUNTERS.contains(&letter.as_str()) {
+                return None;
+            }
             p.domains = Some(vec![(letter.clone(), said.first()?.1)]);
         }
     }
