@@ -130,6 +130,7 @@ fn hostile_texts_take_bounded_work() {
         "1+".repeat(long),
         "9".repeat(long),
         "9".repeat(1_400),
+        "5 ".to_owned() + &"ab cd ".repeat(1_500) + "2",
         "9,".repeat(long),
         "-".repeat(long),
         "\\sqrt".repeat(300),

@@ -42,6 +42,8 @@ pub(super) const IDLE: [&str; 19] = [
 pub(super) const MAX_POWER: i32 = 12;
 /// Longest number before a unit, in tokens.
 const MAX_AMOUNT: usize = 60;
+/// Most pieces of one unit.
+pub(super) const MAX_PIECES: usize = 40;
 /// Most words of one name.
 const MAX_WORDS: usize = 4;
 
@@ -70,7 +72,8 @@ pub(super) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     if first_known && let Some(at) = rest.iter().position(purpose).filter(|at| !mercury(*at)) {
         rest = &rest[..at];
     }
-    if !begins(rest, after_number) {
+    // No unit is as long, and this is tried at every factor.
+    if rest.len() > MAX_PIECES || !begins(rest, after_number) {
         return None;
     }
     // 1st and 2nd are no stones.

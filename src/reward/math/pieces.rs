@@ -3,7 +3,7 @@
 use super::Rational;
 use super::expr::Expr;
 use super::lex::{Tok, Token};
-use super::measure::MAX_POWER;
+use super::measure::{MAX_PIECES, MAX_POWER};
 use super::scalar::{is, is_cmd};
 use super::unit;
 
@@ -70,6 +70,9 @@ pub(super) fn pieces(tokens: &[Token]) -> Option<Vec<Piece>> {
     let mut at = 0;
     while let Some(t) = tokens.get(at) {
         at += 1;
+        if out.len() > MAX_PIECES {
+            return None;
+        }
         match &t.tok {
             Tok::Word(w) => word(&mut out, w, t.spaced),
             Tok::Text(text) => words(&mut out, text)?,
@@ -217,6 +220,9 @@ fn words(out: &mut Vec<Piece>, text: &str) -> Option<()> {
     let chars: Vec<char> = text.chars().collect();
     let mut at = 0;
     let mut spaced = true;
+    if chars.len() > MAX_PIECES * 8 {
+        return None;
+    }
     while let Some(&c) = chars.get(at) {
         let run = |keep: &dyn Fn(char) -> bool| chars[at..].iter().take_while(|c| keep(**c)).collect::<String>();
         match c {
