@@ -1,4 +1,4 @@
-//! Intervals with outward brackets, `]a, b[`, as `(a, b)`.
+//! Intervals with outward brackets, `]a, b[`, as `(a, b)`; remarks in brackets.
 
 use super::lex::{Tok, Token};
 use super::parse::nesting;
@@ -56,4 +56,40 @@ fn interval(tokens: &[Token], open: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// The tokens before a remark in brackets on a root or a curve: "x = 2 (double root)".
+pub(super) fn without_remark(tokens: &[Token]) -> Option<&[Token]> {
+    const REMARKS: [&str; 18] = [
+        "double",
+        "triple",
+        "repeated",
+        "root",
+        "roots",
+        "multiplicity",
+        "twice",
+        "slant",
+        "oblique",
+        "vertical",
+        "horizontal",
+        "asymptote",
+        "simple",
+        "of",
+        "with",
+        "constant",
+        "order",
+        "counted",
+    ];
+    let close = tokens.last().filter(|t| is(Some(t), ')'))?;
+    let open = tokens.iter().rposition(|t| is(Some(t), '('))?;
+    let inner = &tokens[open + 1..tokens.len() - 1];
+    let remark = |t: &Token| match &t.tok {
+        Tok::Text(w) | Tok::Word(w) => {
+            w.split_whitespace().all(|w| REMARKS.contains(&w.to_lowercase().as_str()) || w.parse::<u8>().is_ok())
+        }
+        Tok::Num(_) => true,
+        _ => false,
+    };
+    let said = inner.iter().any(|t| matches!(t.tok, Tok::Text(_) | Tok::Word(_)));
+    (open > 0 && said && !close.spaced && inner.iter().all(remark)).then(|| &tokens[..open])
 }

@@ -24,7 +24,7 @@
 //! number     := digits with thousands separators, a point, repeating digits, an exponent, a base; or words
 //! ```
 
-use super::brackets::inward;
+use super::brackets::{inward, without_remark};
 use super::domain::{Domain, spelled};
 use super::expr::{Expr, integer};
 use super::lex::{Tok, Token, lex};
@@ -461,42 +461,6 @@ impl Reader<'_> {
         };
         Some(Value::List(vec![signed('+', '-')?, signed('-', '+')?]))
     }
-}
-
-/// The tokens before a remark in brackets on a root or a curve: "x = 2 (double root)".
-fn without_remark(tokens: &[Token]) -> Option<&[Token]> {
-    const REMARKS: [&str; 18] = [
-        "double",
-        "triple",
-        "repeated",
-        "root",
-        "roots",
-        "multiplicity",
-        "twice",
-        "slant",
-        "oblique",
-        "vertical",
-        "horizontal",
-        "asymptote",
-        "simple",
-        "of",
-        "with",
-        "constant",
-        "order",
-        "counted",
-    ];
-    let close = tokens.last().filter(|t| is(Some(t), ')'))?;
-    let open = tokens.iter().rposition(|t| is(Some(t), '('))?;
-    let inner = &tokens[open + 1..tokens.len() - 1];
-    let remark = |t: &Token| match &t.tok {
-        Tok::Text(w) | Tok::Word(w) => {
-            w.split_whitespace().all(|w| REMARKS.contains(&w.to_lowercase().as_str()) || w.parse::<u8>().is_ok())
-        }
-        Tok::Num(_) => true,
-        _ => false,
-    };
-    let said = inner.iter().any(|t| matches!(t.tok, Tok::Text(_) | Tok::Word(_)));
-    (open > 0 && said && !close.spaced && inner.iter().all(remark)).then(|| &tokens[..open])
 }
 
 /// Without separators at the ends.
