@@ -36,7 +36,7 @@ pub fn write_with<E: Into<WriteError>>(
     written
 }
 
-/// Errors where [`write`] to `path` would: to be asked before long work whose result goes there. Parent folders are
+/// Errors where [`write()`] to `path` would: to be asked before long work whose result goes there. Parent folders are
 /// made.
 pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();

@@ -119,7 +119,7 @@ pub(super) fn numeric(text: &str) -> Vec<Value> {
         return Vec::new();
     }
     let day = |y: i32, m: i32, d: i32| {
-        ((1..=12).contains(&m) && (1..=31).contains(&d)).then(|| Value::Date(Some(y), m as u8, Some(d as u8)))
+        ((1..=12).contains(&m) && (1..=31).contains(&d)).then_some(Value::Date(Some(y), m as u8, Some(d as u8)))
     };
     let candidates = match numbers.as_slice() {
         [y, m, d] if parts[0].len() == 4 => vec![day(*y, *m, *d)],
@@ -133,7 +133,7 @@ pub(super) fn numeric(text: &str) -> Vec<Value> {
         [m, y] if parts[1].len() == 4 && (1..=12).contains(m) => vec![Some(Value::Date(Some(*y), *m as u8, None))],
         [a, b] => {
             let day = |m: i32, d: i32| {
-                ((1..=12).contains(&m) && (1..=31).contains(&d)).then(|| Value::Date(None, m as u8, Some(d as u8)))
+                ((1..=12).contains(&m) && (1..=31).contains(&d)).then_some(Value::Date(None, m as u8, Some(d as u8)))
             };
             vec![day(*a, *b), day(*b, *a)]
         }

@@ -121,5 +121,5 @@ pub(super) fn conclusion(text: &str) -> Option<&'static str> {
     // Words that say the same have one key.
     let keys = [words::key(&said.join(" ")), words::key(&said[from..].join(" "))];
     let way = |w: &&str| keys.contains(&words::key(w));
-    CONCLUSIONS.iter().find(|(_, ways)| ways.iter().any(|w| way(&w))).map(|c| c.0)
+    CONCLUSIONS.iter().find(|(_, ways)| ways.iter().any(&way)).map(|c| c.0)
 }

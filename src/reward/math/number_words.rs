@@ -182,7 +182,7 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
         }
     }
     // "two and a half million", "three quarters of a million".
-    if !value.is_integer() || word(at) != "" {
+    if !value.is_integer() || !word(at).is_empty() {
         let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
         if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
             value *= Rational::from_integer(n);
@@ -239,7 +239,7 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
             // Two hundred and one, four score and seven.
             && (last >= BigInt::from(100) || (group == zero && total != zero))
             && words.get(at + 1).is_some_and(|w| small(w).is_some())
-            && !words.get(at + 2).is_some_and(|w| part(w).is_some())
+            && words.get(at + 2).is_none_or(|w| part(w).is_none())
         {
             at += 1;
             continue;
@@ -249,7 +249,7 @@ fn cardinal(words: &[&str], begin: usize) -> Option<(BigInt, usize, BigInt)> {
         any = true;
         at += 1;
     }
-    let counted = last == BigInt::from(12) && group == zero || last >= BigInt::from(1_000_000) && group == zero;
+    let counted = group == zero && (last == BigInt::from(12) || last >= BigInt::from(1_000_000));
     let unit = if counted { last } else { BigInt::from(1) };
     any.then_some((total + group, at, unit))
 }

@@ -120,7 +120,7 @@ fn named_base(text: &str) -> Option<String> {
 
 /// `a one-in-six chance`, `1 in 6 chance`, `one chance in six`, `fifty-fifty`.
 fn chance(lower: &str) -> Option<String> {
-    let mut text = lower.replace('-', " ").replace('/', " ");
+    let mut text = lower.replace(['-', '/'], " ");
     for word in ["a ", "an ", "about "] {
         text = text.strip_prefix(word).unwrap_or(&text).to_owned();
     }

@@ -49,8 +49,8 @@ fn moved(words: &[&str]) -> Option<String> {
         }
         ["rotation" | "rotate", rest @ ..] => {
             let turn = rest.first()?.trim_end_matches("^\\circ").trim_end_matches('\u{b0}').parse::<i64>().ok()?;
-            let about = rest.iter().any(|w| *w == "origin");
-            let clockwise = rest.iter().any(|w| *w == "clockwise");
+            let about = rest.contains(&"origin");
+            let clockwise = rest.contains(&"clockwise");
             let other = rest.iter().any(|w| w.starts_with("counterclockwise") || w.starts_with("anticlockwise"));
             if !about || (turn != 180 && clockwise == other) {
                 return None;
@@ -206,7 +206,7 @@ fn members(words: &[&str]) -> Option<String> {
 }
 
 fn prime(n: u64) -> bool {
-    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n > 1 && (2..).take_while(|d| d * d <= n).all(|d| !n.is_multiple_of(d))
 }
 
 /// "less than 10", "up to 20", "between 10 and 30", "below 100".

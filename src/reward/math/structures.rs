@@ -135,7 +135,7 @@ fn prime_powers(mut n: u32) -> Option<Vec<u32>> {
     let (mut powers, mut p) = (Vec::new(), 2);
     while n > 1 {
         let mut power = 1;
-        while n % p == 0 {
+        while n.is_multiple_of(p) {
             n /= p;
             power *= p;
         }

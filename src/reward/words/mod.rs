@@ -1,9 +1,9 @@
 //! Answers in words: whether two phrases, sentences or lists of names say the same.
 //!
-//! A text becomes a row of words: letters without marks and faces ([`fold`]), one spelling and one form for each word
-//! ([`spelling`]), no articles, no auxiliary verbs, "not" wherever a contraction hides it ([`phrase`]). Two rows are
+//! A text becomes a row of words: letters without marks and faces (`fold`), one spelling and one form for each word
+//! (`spelling`), no articles, no auxiliary verbs, "not" wherever a contraction hides it (`phrase`). Two rows are
 //! compared word by word. Words that only one of them has make them different, unless they are the frame of a sentence
-//! ([`frame`]): negations, opposites and qualifying words never are. Phrases of one meaning stand in a table ([`same`]).
+//! (`frame`): negations, opposites and qualifying words never are. Phrases of one meaning stand in a table (`same`).
 
 pub(super) mod fold;
 mod frame;

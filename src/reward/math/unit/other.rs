@@ -31,7 +31,7 @@ pub(super) const SPACE: &[Def] = &[
     unit(&["gal"], &["gallon", "us gallon"], VOLUME, 3_785_411_784, 1_000_000_000_000),
     unit(&["qt"], &["quart", "us quart"], VOLUME, 946_352_946, 1_000_000_000_000),
     unit(&["pt"], &["pint", "us pint"], VOLUME, 473_176_473, 1_000_000_000_000),
-    unit(&["gi"], &["gill"], VOLUME, 118_294_118_25, 100_000_000_000_000),
+    unit(&["gi"], &["gill"], VOLUME, 11_829_411_825, 100_000_000_000_000),
     unit(
         &["fl oz", "floz", "fl.oz"],
         &["fluid ounce", "us fluid ounce"],
@@ -47,7 +47,7 @@ pub(super) const SPACE: &[Def] = &[
     unit(&[], &["peck"], VOLUME, 880_976_754_172, 100_000_000_000_000),
     unit(&["fl dr"], &["fluid dram"], VOLUME, 36_966_911_953_125, 10_000_000_000_000_000_000),
     unit(&["gal"], &["gallon", "imperial gallon", "uk gallon"], VOLUME, 454_609, 100_000_000),
-    unit(&["qt"], &["quart", "imperial quart"], VOLUME, 1_136_522_5, 10_000_000_000),
+    unit(&["qt"], &["quart", "imperial quart"], VOLUME, 11_365_225, 10_000_000_000),
     unit(&["pt"], &["pint", "imperial pint", "uk pint"], VOLUME, 56_826_125, 100_000_000_000),
     unit(&["fl oz", "floz"], &["fluid ounce", "imperial fluid ounce"], VOLUME, 284_130_625, 10_000_000_000_000),
     unit(&["acre-ft", "ac ft"], &["acre foot"], VOLUME, 123_348_183_754_752, 100_000_000_000),
@@ -81,7 +81,7 @@ pub(super) const MATTER: &[Def] = &[
     unit(&[], &["ton"], MASS, 1_000, 1).takes(Large),
     unit(&[], &["ton", "short ton", "us ton"], MASS, 90_718_474, 100_000),
     unit(&[], &["ton", "long ton", "imperial ton"], MASS, 10_160_469_088, 10_000_000),
-    unit(&["slug"], &["slug"], MASS, 145_939_029_372_0636, 100_000_000_000_000).rough(),
+    unit(&["slug"], &["slug"], MASS, 1_459_390_293_720_636, 100_000_000_000_000).rough(),
     unit(&["u", "amu"], &["dalton", "atomic mass unit", "unified atomic mass unit"], MASS, 166_053_906_892, 1)
         .ten(-38)
         .rough(),
@@ -102,7 +102,7 @@ pub(super) const MATTER: &[Def] = &[
     unit(&[], &["ton of tnt", "ton tnt"], ENERGY, 4_184_000_000, 1).takes(Large),
     unit(&["Ry"], &["rydberg"], ENERGY, 21_798_723_611_030, 1).ten(-31).rough(),
     unit(&["Eh"], &["hartree"], ENERGY, 43_597_447_222_060, 1).ten(-31).rough(),
-    unit(&["hp"], &["horsepower", "mechanical horsepower"], POWER, 745_699_871_582_270_22, 100_000_000_000_000).rough(),
+    unit(&["hp"], &["horsepower", "mechanical horsepower"], POWER, 74_569_987_158_227_022, 100_000_000_000_000).rough(),
     unit(&["hp", "PS"], &["metric horsepower", "pferdestarke"], POWER, 73_549_875, 100_000).rough(),
     unit(&["atm"], &["atmosphere", "standard atmosphere"], PRESSURE, 101_325, 1).takes(All),
     unit(
