@@ -146,7 +146,11 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         return None;
     }
     let pair = |read: fn(&str) -> Option<Vec<String>>| Some(read(gold)? == read(answer)?);
-    pair(equation).or_else(|| pair(isotope)).or_else(|| pair(configuration)).or_else(|| pair(species))
+    pair(equation)
+        .or_else(|| pair(particle))
+        .or_else(|| pair(isotope))
+        .or_else(|| pair(configuration))
+        .or_else(|| pair(species))
 }
 
 /// The text in plain signs: no faces, braces, spaces; indices on the line, exponents behind `^`.
@@ -251,6 +255,48 @@ fn member(text: &str) -> Option<String> {
         .then(|| format!("{}{}", if count == "1" { "" } else { count }, formula.replace('^', "")))
 }
 
+/// Names of particles, and their signs on the line without faces, with and without their numbers of mass and charge.
+const PARTICLES: [(&str, &[&str]); 6] = [
+    (
+        "electron",
+        &["e-", "^0_-1e", "_-1^0e", "beta-particle", "beta-minus particle", "beta particle", "\\beta-", "^0_-1\\beta"],
+    ),
+    (
+        "positron",
+        &["e+", "^0_+1e", "^0_1e", "_+1^0e", "_1^0e", "beta-plus particle", "\\beta+", "^0_+1\\beta", "^0_1\\beta"],
+    ),
+    ("neutron", &["^1_0n", "_0^1n", "^1n"]),
+    ("proton", &["^1_1p", "_1^1p", "p+", "hydrogen nucleus"]),
+    (
+        "alpha particle",
+        &[
+            "\\alpha",
+            "alpha",
+            "\\alpha particle",
+            "helium nucleus",
+            "helium-4 nucleus",
+            "^4_2He",
+            "_2^4He",
+            "^4_2\\alpha",
+        ],
+    ),
+    ("gamma ray", &["\\gamma", "gamma", "gamma photon", "\\gamma ray", "^0_0\\gamma"]),
+];
+
+/// A particle by its name, in words or notation.
+fn particle(text: &str) -> Option<Vec<String>> {
+    let text = math::ascii(text);
+    let text = ["\\mathrm", "\\text", "\\ce", "$", "{", "}", "\\,"].iter().fold(text, |t, face| t.replace(face, ""));
+    let text = text.trim();
+    let text = ["a ", "an ", "the "].iter().find_map(|a| text.strip_prefix(a)).unwrap_or(text);
+    let text = text.replace("^-", "-").replace("^+", "+");
+    let spaced = text.chars().filter(|c| *c != ' ').collect::<String>();
+    let known = |p: &(&str, &[&str])| {
+        text.eq_ignore_ascii_case(p.0) || p.1.contains(&text.as_str()) || p.1.contains(&spaced.as_str())
+    };
+    Some(vec![PARTICLES.iter().find(|p| known(p))?.0.to_owned()])
+}
+
 /// The element and its mass number: `^{14}C`, `C-14`, carbon-14.
 fn isotope(text: &str) -> Option<Vec<String>> {
     let digits =
@@ -262,6 +308,11 @@ fn isotope(text: &str) -> Option<Vec<String>> {
         if let (Some(sign), Some(mass)) = (sign, digits(mass.trim())) {
             return Some(vec![sign.to_owned(), mass]);
         }
+    }
+    let bare = text.trim().to_lowercase();
+    let bare = ["a ", "the "].iter().find_map(|a| bare.strip_prefix(a)).unwrap_or(&bare);
+    if let Some((_, mass)) = [("protium", "1"), ("deuterium", "2"), ("tritium", "3")].iter().find(|h| h.0 == bare) {
+        return Some(vec!["H".to_owned(), (*mass).to_owned()]);
     }
     // The mass number stands above, the atomic number below, in any order.
     let text = math::ascii(text);

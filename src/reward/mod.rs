@@ -9,6 +9,7 @@ mod code;
 mod comparative;
 mod compat;
 pub mod extract;
+mod fields;
 pub mod judge;
 mod labels;
 mod layout;

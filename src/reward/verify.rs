@@ -7,7 +7,7 @@ use super::locate::locate;
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::unmarked;
 
-use super::{chemistry, choice, code, comparative, compat, labels, layout, words};
+use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,7 +49,8 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     let read = |t: &str| {
         let bare = bare(t);
-        unmarked(&code::mathematical(&bare).unwrap_or(bare), &steps)
+        let text = unmarked(&code::mathematical(&bare).unwrap_or(bare), &steps);
+        fields::absolute(&text).unwrap_or(text)
     };
     let (gold_text, answer_text) = (read(gold), read(found));
     if let Some(same) = polar(&gold_text, answer) {
@@ -58,6 +59,9 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     if let Some(same) = comparative::same(&gold_text, &bare(answer), &steps) {
         let why = if same { "the same comparison" } else { "another comparison" };
+        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
+    }
+    if let Some((same, why)) = fields::same(&gold_text, &bare(answer), &steps) {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
     let (mut equal, mut why) = match choices(&gold_text, &answer_text, answer, &steps) {

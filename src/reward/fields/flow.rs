@@ -1,0 +1,37 @@
+//! An amount that goes from one named point to another: "3 A from P to Q" is "-3 A from Q to P".
+
+use super::{Steps, equal};
+
+struct Flow<'a> {
+    amount: &'a str,
+    from: &'a str,
+    to: &'a str,
+}
+
+fn read(text: &str) -> Option<Flow<'_>> {
+    let (head, ends) = text.trim().trim_end_matches('.').rsplit_once(" from ")?;
+    let (from, to) = ends.split_once(" to ")?;
+    let bare = |t: &str| t.trim_matches(['$', ' ']).len();
+    let point = |t: &str| {
+        let t = t.trim_matches(['$', ' ']);
+        bare(t) <= 2 && t.starts_with(|c: char| c.is_ascii_uppercase()) && t.chars().all(|c| c.is_ascii_alphanumeric())
+    };
+    // What stands before the amount: "a current of", "the current is".
+    let at = head.find(|c: char| c.is_ascii_digit() || matches!(c, '-' | '\u{2212}' | '+' | '$' | '\\'))?;
+    let words = head[..at].chars().all(|c| c.is_alphabetic() || c == ' ');
+    let amount =
+        head[at..].strip_suffix(" flowing").or_else(|| head[at..].strip_suffix(" flows")).unwrap_or(&head[at..]);
+    (words && point(from) && point(to) && from != to).then_some(Flow { amount, from, to })
+}
+
+pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
+    let (a, b) = (read(gold)?, read(answer)?);
+    if a.from == b.from && a.to == b.to {
+        return Some(equal(a.amount, b.amount, steps));
+    }
+    let turned = match b.amount.strip_prefix(['-', '\u{2212}']) {
+        Some(amount) => amount.to_owned(),
+        None => format!("-{}", b.amount.trim_start_matches('+')),
+    };
+    Some(a.from == b.to && a.to == b.from && equal(a.amount, &turned, steps))
+}

@@ -1,0 +1,167 @@
+//! Directions on the map: `N 30° E`, "30° east of north", "60° north of east", "a bearing of 030°", "due west",
+//! alone or behind a distance or a speed; and those along an axis, "in the -x direction".
+
+use super::tokens::{Token, point, tokens};
+use super::{Steps, equal};
+
+/// Words that stand before a direction.
+const BEFORE: [&str; 30] = [
+    "the",
+    "a",
+    "an",
+    "is",
+    "was",
+    "it",
+    "at",
+    "on",
+    "in",
+    "of",
+    "to",
+    "due",
+    "direction",
+    "bearing",
+    "heading",
+    "course",
+    "towards",
+    "toward",
+    "directly",
+    "exactly",
+    "moves",
+    "travels",
+    "flies",
+    "heads",
+    "goes",
+    "and",
+    "plane",
+    "ship",
+    "wind",
+    "true",
+];
+
+/// Degrees clockwise from north.
+fn heading(tokens: &[Token]) -> Option<f64> {
+    let said = |w: &str| tokens.iter().any(|t| matches!(t, Token::Word(x) if x == w));
+    // What is left without words of frame.
+    let kept: Vec<Token> = tokens
+        .iter()
+        .filter(|t| !matches!(t, Token::Word(w) if matches!(w.as_str(), "the" | "a" | "due" | "at" | "direction" | "exactly" | "directly")))
+        .cloned()
+        .collect();
+    let bearing = said("bearing") || said("heading") || said("course") || said("true");
+    let rest: Vec<Token> = kept
+        .iter()
+        .filter(|t| !matches!(t, Token::Word(w) if BEFORE.contains(&w.as_str()) && w != "of" && w != "to" && w != "toward" && w != "towards"))
+        .cloned()
+        .collect();
+    let word = |n: usize| match rest.get(n)? {
+        Token::Word(w) => Some(w.as_str()),
+        _ => None,
+    };
+    let angle = |n: usize| match rest.get(n)? {
+        Token::Angle(x) | Token::Number(x) => Some(*x),
+        _ => None,
+    };
+    let cardinal = |n: usize| word(n).and_then(point).filter(|p| p % 90.0 == 0.0);
+    let turn = |from: f64, by: f64, to: f64| {
+        let clockwise = (to - from).rem_euclid(360.0);
+        match by {
+            by if !(0.0..=90.0).contains(&by) => None,
+            by if clockwise == 90.0 => Some(from + by),
+            by if clockwise == 270.0 => Some(from - by),
+            _ => None,
+        }
+    };
+    let found = match rest.len() {
+        // Single letters name much else.
+        1 if word(0).is_some_and(|w| w.len() > 1) => point(word(0)?),
+        // "A bearing of 225°"
+        1 | 2 if bearing && (rest.len() == 1 || word(0) == Some("of")) => {
+            angle(rest.len() - 1).filter(|x| (0.0..=360.0).contains(x))
+        }
+        3 if cardinal(0).is_some_and(|p| p % 180.0 == 0.0) => turn(cardinal(0)?, angle(1)?, cardinal(2)?),
+        // "30° east of north", "30° north from east"
+        4 if matches!(rest[0], Token::Angle(_)) && matches!(word(2), Some("of" | "from")) && cardinal(1).is_some() => {
+            turn(cardinal(3)?, angle(0)?, cardinal(1)?)
+        }
+        // "30° from north towards east"
+        5 if matches!(rest[0], Token::Angle(_))
+            && word(1) == Some("from")
+            && matches!(word(3), Some("to" | "towards" | "toward")) =>
+        {
+            turn(cardinal(2)?, angle(0)?, cardinal(4)?)
+        }
+        _ => None,
+    };
+    // "225° clockwise from north"
+    let around = || match (angle(0)?, word(1)?, word(2)?, cardinal(3)?) {
+        (by, "clockwise", "from", start) if rest.len() == 4 => Some(start + by),
+        (by, "counterclockwise" | "anticlockwise", "from", start) if rest.len() == 4 => Some(start - by),
+        _ => None,
+    };
+    found.or_else(around).map(|x| x.rem_euclid(360.0))
+}
+
+/// The amount before a direction, and the direction.
+fn read(text: &str) -> Option<(String, f64)> {
+    if let Some(found) = tokens(text).and_then(|t| heading(&t)) {
+        return Some((String::new(), found));
+    }
+    let first = text.find(|c: char| c.is_ascii_digit())?;
+    let said = text[..first].split_whitespace().all(|w| BEFORE.contains(&w.to_lowercase().as_str()));
+    let gaps = text.match_indices([' ', ',']).map(|(at, _)| at).filter(|&at| at > first);
+    let mut found = None;
+    for at in gaps {
+        let (amount, rest) = (&text[first..at], text[at + 1..].trim_start());
+        let rest = rest.trim_start_matches("in the direction ");
+        if amount.ends_with(|c: char| c.is_alphabetic())
+            && !amount.contains(['\u{b0}', ','])
+            && !amount.contains("circ")
+            && let Some(h) = tokens(rest).and_then(|t| heading(&t))
+        {
+            found = Some((amount.to_owned(), h));
+            break;
+        }
+    }
+    found.filter(|_| said)
+}
+
+/// A direction along an axis: whether it is the positive one, and the axis.
+fn along(text: &str) -> Option<(bool, String)> {
+    let (mut marked, mut positive, mut axis) = (false, None, None);
+    for word in signed(text).split([' ', '-']).filter(|w| !w.is_empty()) {
+        match word {
+            "direction" | "axis" => marked = true,
+            "in" | "along" | "the" | "of" | "towards" | "toward" => {}
+            "negative" | "minus" | "positive" | "plus" if positive.is_none() => {
+                positive = Some(matches!(word, "positive" | "plus"));
+            }
+            "x" | "y" | "z" if axis.is_none() => axis = Some(word.to_owned()),
+            _ => return None,
+        }
+    }
+    if marked { Some((positive?, axis?)) } else { None }
+}
+
+/// Signs before the letter of an axis as words.
+fn signed(text: &str) -> String {
+    let mut text = format!(" {}", text.to_lowercase().replace('\u{2212}', "-"));
+    for mark in ["$", "\\(", "\\)", "."] {
+        text = text.replace(mark, if mark == "." { "" } else { " " });
+    }
+    for axis in ["x", "y", "z"] {
+        for (sign, word) in [("-", "negative"), ("+", "positive")] {
+            text = text.replace(&format!(" {sign}{axis}"), &format!(" {word} {axis}"));
+        }
+    }
+    text
+}
+
+pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
+    if let (Some(a), Some(b)) = (along(gold), along(answer)) {
+        return Some(a == b);
+    }
+    let ((far, to), (wide, other)) = (read(gold)?, read(answer)?);
+    let turn = (to - other).rem_euclid(360.0);
+    let amounts = far.is_empty() == wide.is_empty() && (far.is_empty() || equal(&far, &wide, steps));
+    Some(amounts && turn.min(360.0 - turn) < 1e-6)
+}

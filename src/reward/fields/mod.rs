@@ -1,0 +1,36 @@
+//! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
+//! factor, currents with their ends, values with lopsided errors. Each reader takes what is wholly its own, and two
+//! answers are compared only where the same reader takes both.
+
+mod flow;
+mod heading;
+mod place;
+mod scale;
+mod spread;
+mod tokens;
+
+use super::math::{self, Steps};
+
+/// Longest text that is read here.
+const MAX: usize = 200;
+
+/// Whether two answers of one field say the same, and which rule says so; `None` where they are of none.
+pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
+    if gold.len() > MAX || answer.len() > MAX {
+        return None;
+    }
+    steps.spend((gold.len() + answer.len()) as u64)?;
+    let told = |same: Option<bool>, yes, no| same.map(|s| (s, if s { yes } else { no }));
+    told(flow::same(gold, answer, steps), "the same between the same ends", "another one between the ends")
+        .or_else(|| told(place::same(gold, answer), "the same place", "another place"))
+        .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
+        .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
+        .or_else(|| told(spread::same(gold, answer, steps), "the same errors", "other errors"))
+}
+
+pub(super) use spread::absolute;
+
+/// Whether two texts have equal values.
+fn equal(a: &str, b: &str, steps: &Steps) -> bool {
+    math::equal(&math::parse(a, true, steps), &math::parse(b, true, steps), steps).equal
+}

@@ -1,0 +1,95 @@
+//! Angles and words of directions, as tokens.
+
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Token {
+    Number(f64),
+    /// An angle in degrees, from degrees, minutes and seconds.
+    Angle(f64),
+    /// A word or letters, in small letters.
+    Word(String),
+}
+
+/// The four cardinal points and those between, clockwise from north in steps of 22.5 degrees.
+const POINTS: [&str; 16] =
+    ["n", "nne", "ne", "ene", "e", "ese", "se", "sse", "s", "ssw", "sw", "wsw", "w", "wnw", "nw", "nnw"];
+
+/// Degrees clockwise from north of a compass point in words or capital letters.
+pub(super) fn point(word: &str) -> Option<f64> {
+    let mut short = word.replace(['-', ' '], "");
+    for (long, letter) in [("north", "n"), ("south", "s"), ("east", "e"), ("west", "w")] {
+        short = short.replace(&format!("{long}wards"), letter);
+        short =
+            short.replace(&format!("{long}ward"), letter).replace(&format!("{long}ern"), letter).replace(long, letter);
+    }
+    POINTS.iter().position(|p| *p == short).map(|n| n as f64 * 22.5)
+}
+
+/// The tokens of a text of numbers, angles, words and commas; `None` where there is anything else.
+pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
+    let mut text = text.to_owned();
+    for (from, to) in [
+        ("^{\\circ}", "\u{b0}"),
+        ("^\\circ", "\u{b0}"),
+        ("\\degree", "\u{b0}"),
+        ("\\circ", "\u{b0}"),
+        ("\\(", " "),
+        ("\\)", " "),
+        ("\\text", " "),
+        ("\\mathrm", " "),
+        ("\\,", " "),
+        ("\\ ", " "),
+        ("$", " "),
+        ("{", " "),
+        ("}", " "),
+        ("^\\prime\\prime", "\u{2033}"),
+        ("^\\prime", "\u{2032}"),
+        ("''", "\u{2033}"),
+        ("\"", "\u{2033}"),
+        ("'", "\u{2032}"),
+        ("\u{2019}", "\u{2032}"),
+        ("\u{201d}", "\u{2033}"),
+        (",", " "),
+        ("+", " +"),
+    ] {
+        text = text.replace(from, to);
+    }
+    let chars: Vec<char> = text.trim().trim_end_matches('.').chars().collect();
+    let (mut out, mut at): (Vec<Token>, usize) = (Vec::new(), 0);
+    while let Some(&c) = chars.get(at) {
+        let run = |keep: &dyn Fn(char) -> bool| chars[at..].iter().take_while(|c| keep(**c)).collect::<String>();
+        if c == ' ' {
+            at += 1;
+        } else if c.is_ascii_digit() {
+            let digits = run(&|c| c.is_ascii_digit() || c == '.');
+            at += digits.chars().count();
+            out.push(Token::Number(digits.parse().ok()?));
+        } else if c.is_alphabetic() {
+            let word = run(&|c| c.is_alphabetic() || c == '-').to_lowercase();
+            at += word.chars().count();
+            match (word.as_str(), out.last()) {
+                ("degrees" | "degree" | "deg", Some(Token::Number(n))) => *out.last_mut()? = Token::Angle(*n),
+                ("minutes" | "minute", _) => sixtieth(&mut out, 60.0)?,
+                ("seconds" | "second", _) => sixtieth(&mut out, 3600.0)?,
+                _ => out.push(Token::Word(word)),
+            }
+        } else if c == '\u{b0}' {
+            let Some(Token::Number(n)) = out.last() else { return None };
+            *out.last_mut()? = Token::Angle(*n);
+            at += 1;
+        } else if matches!(c, '\u{2032}' | '\u{2033}') {
+            sixtieth(&mut out, if c == '\u{2032}' { 60.0 } else { 3600.0 })?;
+            at += 1;
+        } else {
+            return None;
+        }
+    }
+    Some(out)
+}
+
+/// Adds the number at the end, minutes or seconds, to the angle before it.
+fn sixtieth(out: &mut Vec<Token>, part: f64) -> Option<()> {
+    let Some(Token::Number(n)) = out.pop() else { return None };
+    let Some(Token::Angle(whole)) = out.last_mut() else { return None };
+    *whole += n / part;
+    (n < 60.0).then_some(())
+}
