@@ -217,7 +217,15 @@ fn equation(text: &str) -> Option<Vec<String>> {
     let text = ["(s)", "(l)", "(g)", "(aq)"].iter().fold(plain(text), |t, state| t.replace(state, ""));
     let (left, right, arrow) = match text.split_once("<->") {
         Some((l, r)) => (l, r, "<->"),
-        None => text.split_once("->").map(|(l, r)| (l, r, "->"))?,
+        // An equals sign stands for the arrow between sums of formulas of elements.
+        None => match text.split_once("->") {
+            Some((l, r)) => (l, r, "->"),
+            None => text
+                .split_once('=')
+                .filter(|(l, r)| (l.contains('+') || r.contains('+')) && text.matches('=').count() == 1)
+                .map(|(l, r)| (l, r, "->"))
+                .filter(|_| text.chars().any(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))?,
+        },
     };
     let side = |t: &str| {
         let mut members: Vec<String> = members(t).into_iter().map(member).collect::<Option<_>>()?;

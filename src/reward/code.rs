@@ -50,7 +50,8 @@ fn literal(text: &str) -> Option<String> {
     if text.ends_with(",)") || text.ends_with(", )") {
         return Some(format!("{})", text.trim_end_matches([')', ' ', ','])));
     }
-    if let Some(number) = NUMBERS.captures(text) {
+    // The digit of an index is no factor: `mu_0*I`.
+    if let Some(number) = NUMBERS.captures(text).filter(|_| !text.contains('_')) {
         return Some(match number.get(3) {
             Some(_) => NUMBERS.replace_all(text, "${3}i").into_owned(),
             None => NUMBERS.replace(text, "${1}e${2}").into_owned(),

@@ -1,9 +1,11 @@
 //! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
-//! factor, currents with their ends, values with lopsided errors. Each reader takes what is wholly its own, and two
+//! factor, currents with their ends, values with lopsided errors, genotypes, laws of proportion. Each reader takes what is wholly its own, and two
 //! answers are compared only where the same reader takes both.
 
+mod crosses;
 mod flow;
 mod heading;
+mod laws;
 mod place;
 mod scale;
 mod spread;
@@ -26,6 +28,8 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
         .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
         .or_else(|| told(spread::same(gold, answer, steps), "the same errors", "other errors"))
+        .or_else(|| told(crosses::same(gold, answer, steps), "the same cross", "another cross"))
+        .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 
 pub(super) use spread::absolute;

@@ -3,7 +3,7 @@
 use super::Steps;
 use super::compare::{Comparison, no, yes};
 use super::decide::decide;
-use super::expr::{Expr, divide, integer, minus, number, var};
+use super::expr::{Expr, divide, integer, minus, number, power, var};
 use super::unit::{self, Unit, same_word};
 
 pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
@@ -36,6 +36,16 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
         // The constants of a general solution: A and B, or C_1 and C_2.
         if !decision.is_equal()
             && let Some((x, y)) = alike(a, b)
+        {
+            return decide(&x, &y, steps).into();
+        }
+        // Gravity before a sum in brackets is a factor where the other side has it so.
+        let factor = |e: &Expr, other: &Expr| {
+            let applied = |e: &Expr| e.any(|p| matches!(p, Expr::Apply(f, _) if f == "g"));
+            (applied(e) && has(other, "g") && !applied(other)).then(|| multiplied(e))
+        };
+        if !decision.is_equal()
+            && let Some((x, y)) = factor(a, b).map(|x| (x, b.clone())).or_else(|| factor(b, a).map(|y| (a.clone(), y)))
         {
             return decide(&x, &y, steps).into();
         }
@@ -148,4 +158,21 @@ fn alike(a: &Expr, b: &Expr) -> Option<(Expr, Expr)> {
     let plain = |e: &Expr| ["A", "B"].iter().all(|n| e.variables().iter().any(|v| v == n));
     let fits = (counts(a) && (plain(b) || counts(b))) || (counts(b) && plain(a));
     fits.then(|| (small(a), small(b)))
+}
+
+/// The expression with `g` before a sum in brackets as a factor.
+fn multiplied(e: &Expr) -> Expr {
+    let all = |list: &[Expr]| list.iter().map(multiplied).collect::<Vec<_>>();
+    match e {
+        Expr::Apply(f, args) if f == "g" && matches!(args.as_slice(), [Expr::Add(_)]) => {
+            let mut factors = all(args);
+            factors.push(var("g"));
+            Expr::Mul(factors)
+        }
+        Expr::Add(terms) => Expr::Add(all(terms)),
+        Expr::Mul(factors) => Expr::Mul(all(factors)),
+        Expr::Pow(base, n) => power(multiplied(base), multiplied(n)),
+        Expr::Call(f, args) => Expr::Call(f, all(args)),
+        e => e.clone(),
+    }
 }

@@ -346,6 +346,11 @@ impl Lexer<'_> {
             return None;
         }
         let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+        // A letter in another face under its mark.
+        let letters = FACES
+            .iter()
+            .find_map(|f| letters.strip_prefix(f).filter(|l| l.len() == 1))
+            .map_or(letters.clone(), str::to_owned);
         let arrow = matches!(name, "vec" | "overrightarrow") && letters.len() == 2;
         if letters.len() > 1 && !arrow && letters.chars().all(char::is_uppercase) {
             // A segment or a ray, as often written without its mark.

@@ -122,7 +122,8 @@ const PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 118] = [
+const WORDS: [(&str, &str); 119] = [
+    ("magnified", "enlarged"),
     ("grey", "gray"),
     ("greyish", "grayish"),
     ("tyre", "tire"),

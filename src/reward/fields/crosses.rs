@@ -1,0 +1,66 @@
+//! Genotypes and how often each comes: "1 AA : 2 Aa : 1 aa", "AA:Aa:aa = 1:2:1", "25% AA, 50% Aa, 25% aa". The case of
+//! a letter tells one allele from the other.
+
+use super::super::math::{self, Steps};
+
+/// The kinds and their shares, in the order of the kinds.
+fn read(text: &str) -> Option<Vec<(String, f64)>> {
+    let text = text.replace("\\%", "%").replace("\\text", "").replace("\\mathrm", "").replace(['$', '{', '}'], "");
+    let text = text.trim().trim_end_matches('.').replace(" and ", ", ").replace(",,", ",");
+    let kind = |t: &str| (1..=6).contains(&t.len()) && t.chars().all(|c| c.is_ascii_alphabetic());
+    let share = |t: &str| {
+        let t = t.trim_end_matches('%');
+        match t.split_once('/') {
+            Some((a, b)) => Some(a.parse::<f64>().ok()? / b.parse::<f64>().ok()?),
+            None => t.parse::<f64>().ok(),
+        }
+    };
+    let mut all: Vec<(String, f64)> = match text.split_once('=') {
+        Some((kinds, shares)) => {
+            let (kinds, shares): (Vec<_>, Vec<_>) =
+                (kinds.split(':').map(str::trim).collect(), shares.split(':').map(str::trim).collect());
+            (kinds.len() == shares.len() && kinds.iter().all(|k| kind(k))).then_some(())?;
+            kinds.into_iter().zip(shares).map(|(k, s)| Some((k.to_owned(), share(s)?))).collect::<Option<_>>()?
+        }
+        None => text
+            .split([':', ','])
+            .map(|part| {
+                let (s, k) = part.trim().split_once(' ')?;
+                kind(k.trim()).then_some(())?;
+                Some((k.trim().to_owned(), share(s.trim())?))
+            })
+            .collect::<Option<_>>()?,
+    };
+    let whole: f64 = all.iter().map(|p| p.1).sum();
+    let sound = all.len() > 1 && whole.is_finite() && whole > 0.0 && all.iter().all(|p| p.1 >= 0.0);
+    // Genotypes, not units: one letter in two cases.
+    let both = all.iter().any(|p| p.0.chars().any(char::is_uppercase))
+        && all.iter().any(|p| p.0.chars().any(char::is_lowercase));
+    let letters = |k: &str| k.to_lowercase();
+    let alike = all.iter().all(|p| letters(&p.0) == letters(&all[0].0));
+    (sound && both && alike).then_some(())?;
+    all.iter_mut().for_each(|p| p.1 /= whole);
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all.windows(2).all(|w| w[0].0 != w[1].0).then_some(all)
+}
+
+/// A strand of bases read from its 5' end.
+fn strand(text: &str) -> Option<String> {
+    let text = math::ascii(text).replace("^\\prime", "'").replace("^{\\prime}", "'").replace("\\text", "");
+    let text = text.replace(['\u{2032}', '\u{2019}'], "'").replace(['$', '{', '}', ' '], "");
+    let inner =
+        |from: &str, to: &str| text.strip_prefix(from)?.strip_suffix(to).map(|t| t.trim_matches('-').to_uppercase());
+    let bases = match inner("5'", "3'") {
+        Some(bases) => bases,
+        None => inner("3'", "5'")?.chars().rev().collect(),
+    };
+    (!bases.is_empty() && bases.chars().all(|c| "ACGTUN".contains(c))).then_some(bases)
+}
+
+pub(super) fn same(gold: &str, answer: &str, _steps: &Steps) -> Option<bool> {
+    if let (Some(a), Some(b)) = (strand(gold), strand(answer)) {
+        return Some(a == b);
+    }
+    let (a, b) = (read(gold)?, read(answer)?);
+    Some(a.len() == b.len() && a.iter().zip(&b).all(|(x, y)| x.0 == y.0 && (x.1 - y.1).abs() < 1e-9))
+}
