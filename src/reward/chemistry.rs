@@ -137,6 +137,12 @@ const NOBLE: [(&str, &str); 6] = [
     ("Rn", "1s2 2s2 2p6 3s2 3p6 3d10 4s2 4p6 4d10 5s2 5p6 4f14 5d10 6s2 6p6"),
 ];
 
+/// The sign of an element by its name, in small letters.
+pub(super) fn element(name: &str) -> Option<&'static str> {
+    let by_name = ELEMENTS.iter().find(|e| e.1 == name).map(|e| e.0);
+    by_name.or_else(|| SPELLINGS.iter().find(|s| s.0 == name).map(|s| s.1))
+}
+
 /// Longest text that is read as chemistry.
 const MAX: usize = 300;
 

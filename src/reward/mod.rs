@@ -21,6 +21,7 @@ mod prose;
 pub mod python;
 mod remarks;
 pub mod scorer;
+mod substances;
 mod verify;
 pub mod words;
 

@@ -35,6 +35,8 @@ pub(super) fn without_closing(text: &str) -> &str {
         "verify",
         "to verify",
         "check:",
+        "(check",
+        "(verif",
         "checking",
         "check that",
         "to check",

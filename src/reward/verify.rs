@@ -7,7 +7,7 @@ use super::locate::locate;
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::unmarked;
 
-use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, words};
+use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, substances, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -68,6 +68,9 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
     };
+    if equal && math::counted_otherwise(&gold_text, &answer_text) {
+        (equal, why) = (false, "other counts of a solid's parts");
+    }
     // "7 is wrong" is no 7.
     const WRONG: [&str; 8] = [
         " is incorrect",
@@ -98,6 +101,11 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
         if whole != answer_text && words::in_words(&gold_text, &whole) && words::same(&gold_text, &whole) {
             (equal, why) = (true, "equal words");
+        }
+        // What it describes, in notation.
+        let last = whole.rsplit(". ").next().unwrap_or_default();
+        if !equal && [&*answer_text, &whole, last].iter().any(|t| math::same_described(&gold_text, t, &steps)) {
+            (equal, why) = (true, "equal, described in words");
         }
     }
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
@@ -146,6 +154,14 @@ fn polar(gold: &str, answer: &str) -> Option<bool> {
     }
 }
 
+/// True for what a sentence says against another choice: "option C fails because...".
+fn fails(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    let rest = ["option ", "options ", "choice ", "choices ", "the other options "].iter().find_map(|w| lower.strip_prefix(w));
+    const FAULTS: [&str; 6] = [" fails", " fail", " is wrong", " is incorrect", " is false", " are wrong"];
+    rest.is_some_and(|r| FAULTS.iter().any(|f| r.contains(f)))
+}
+
 /// The rules for a gold answer that names one choice, several, or one with its text.
 fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
     let verdict = |same: bool| (same, if same { "same choice" } else { "another choice" });
@@ -155,7 +171,8 @@ fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool
             let whole = (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| bare(answer))?;
             choice::named_letter(&whole).or_else(|| choice::concluded_letter(&whole))
         };
-        // What follows is the reason.
+        // What follows is the reason, or what is wrong with another choice.
+        let found = found.split_once("; ").filter(|(_, r)| fails(r)).map_or(found, |(before, _)| before);
         let found =
             [" because", " since "].iter().find_map(|w| found.split_once(w)).map_or(found, |(before, _)| before);
         return Some(match choice::named_letter(found).or_else(said) {
@@ -285,6 +302,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     }
     if chemistry::same(gold, answer) == Some(true) {
         return (true, "the same chemical notation");
+    }
+    if substances::same(gold, answer) {
+        return (true, "the same substance");
     }
     // "Yes, it is."
     let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();

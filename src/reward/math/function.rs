@@ -122,7 +122,9 @@ impl Parser<'_> {
                 h => call(function(h)?, inner),
             });
         }
-        if letters.len() > 3 {
+        // GMmr^{-2}: no word has an exponent.
+        let raised = is(self.token(0), '^') && letters.len() < 7 && !letters.iter().all(|c| c.is_ascii_lowercase());
+        if letters.len() > 3 && !raised {
             return None;
         }
         let factors = letters[..letters.len() - 1].iter().map(|c| var(&c.to_string())).collect::<Vec<_>>();
@@ -179,11 +181,11 @@ impl Parser<'_> {
         }
     }
 
-    /// `C_5^2`, `P_{10}^{3}`; `None`, with nothing taken, for anything else.
+    /// `C_5^2`, `P_{10}^{3}`, `A_5^2`; `None`, with nothing taken, for anything else.
     fn stacked(&mut self, word: &str) -> Option<Expr> {
         let name = match word {
             "C" => "binom",
-            "P" => "permutations",
+            "P" | "A" => "permutations",
             _ => return None,
         };
         let from = self.at;
@@ -277,6 +279,14 @@ impl Parser<'_> {
             "binom" => {
                 if is(self.token(0), '(') {
                     return Some(Expr::Call("binom", self.arguments().filter(|a| a.len() == 2)?));
+                }
+                // \binom52
+                if let Some(Tok::Num(text)) = self.peek()
+                    && text.len() == 2
+                    && let (Some(n), Some(k)) = (number(&text[..1]), number(&text[1..]))
+                {
+                    self.at += 1;
+                    return Some(Expr::Call("binom", vec![n, k]));
                 }
                 let n = self.argument()?;
                 // \binom{9}{2, 3, 4}

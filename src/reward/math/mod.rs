@@ -24,6 +24,7 @@ mod conclusions;
 mod constants;
 mod continued;
 mod decide;
+mod described;
 mod digits;
 mod distributions;
 mod domain;
@@ -44,6 +45,7 @@ mod lex;
 mod lists;
 mod locus;
 mod logic;
+mod maps;
 mod matrix;
 mod measure;
 mod names;
@@ -84,6 +86,7 @@ use std::cell::Cell;
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
+pub(in crate::reward) use described::{counted_otherwise, same as same_described};
 pub use compare::{Comparison, equal};
 pub use domain::Domain;
 pub use expr::Expr;

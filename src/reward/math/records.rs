@@ -9,7 +9,17 @@ use super::parse::{Value, parse};
 use crate::reward::words;
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 109] = [
+const NAMES: [(&str, &str); 119] = [
+    ("lower quartile", "first quartile"),
+    ("upper quartile", "third quartile"),
+    ("first quartile", "first quartile"),
+    ("third quartile", "third quartile"),
+    ("q1 =", "first quartile"),
+    ("q_1 =", "first quartile"),
+    ("q_{1} =", "first quartile"),
+    ("q3 =", "third quartile"),
+    ("q_3 =", "third quartile"),
+    ("q_{3} =", "third quartile"),
     ("maximum value", "maximum"),
     ("minimum value", "minimum"),
     ("centered at", "center"),
@@ -297,7 +307,7 @@ fn plain(text: &str) -> String {
     for name in ["H_0", "H_1", "H_a", "H_A", "H0", "H1", "Ha", "H_{0}", "H_{1}"] {
         joined = joined.replace(&format!("{name}:"), &format!("{} :", name.replace(['{', '}'], "")));
     }
-    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det"] {
+    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det", "Q_1", "Q_3", "Q1", "Q3"] {
         joined = joined.replace(&format!("{name}="), &format!("{name} ="));
     }
     joined
