@@ -134,7 +134,7 @@ pub(super) fn silent(unit: &Unit) -> bool {
 }
 
 pub(super) fn complex(e: &Expr) -> bool {
-    e.any(|p| matches!(p, Expr::Var(n) if n == "i"))
+    e.any(|p| matches!(p, Expr::Var(n) if n == "i") || matches!(p, Expr::Call("cis", _)))
 }
 
 /// What stands beside the constant of integration.

@@ -33,6 +33,7 @@ pub fn restated(text: &str) -> Vec<String> {
         range(&lower),
         charge(text),
         uncertain(text),
+        identifiers(text),
         times(&lower),
         sides(&lower),
         share(&lower),
@@ -46,6 +47,24 @@ pub fn restated(text: &str) -> Vec<String> {
     .collect();
     out.dedup();
     out
+}
+
+/// Short Greek letters by name where the text has signs for its products, as programs have: `mu_0*I`.
+fn identifiers(text: &str) -> Option<String> {
+    if text.contains('\\') || !text.contains('*') {
+        return None;
+    }
+    let bytes = text.as_bytes();
+    let letter = |at: usize| bytes.get(at).is_some_and(|b| b.is_ascii_alphanumeric());
+    let mut out = text.to_owned();
+    for name in ["mu", "nu", "xi"] {
+        let places: Vec<usize> = text.match_indices(name).map(|m| m.0).collect();
+        let whole = |at: usize| !letter(at + 2) && (at == 0 || !letter(at - 1) && bytes[at - 1] != b'_');
+        if places.iter().any(|&at| whole(at)) && places.iter().all(|&at| whole(at)) {
+            out = out.replace(name, &format!("\\{name} "));
+        }
+    }
+    Some(out.replace(" _", "_"))
 }
 
 pub(super) fn whole(word: &str) -> Option<i64> {
