@@ -64,6 +64,15 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     if let Some((same, why)) = fields::same(&gold_text, &bare(answer), &steps) {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
+    if math::other_part(&gold_text, &bare(answer)) {
+        return Verdict {
+            equal: false,
+            gold_parsed: gold_text,
+            answer_parsed: answer_text,
+            why: "a part of another name",
+            steps: steps.taken(),
+        };
+    }
     let (mut equal, mut why) = match choices(&gold_text, &answer_text, answer, &steps) {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
@@ -250,6 +259,18 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     if let (Some(a), Some(b)) = (words::told(gold), words::told(answer)) {
         return (a == b, if a == b { "equal words" } else { "different words" });
     }
+    // Nor are the outcomes of three tosses.
+    if let Some(same) = words::same_rows(gold, answer) {
+        return (same, if same { "the same row of letters" } else { "different rows of letters" });
+    }
+    // Nor is 6/8 time a number.
+    if let Some(same) = math::same_format(gold, answer) {
+        return (same, if same { "the same numbers of a form" } else { "different numbers of a form" });
+    }
+    // (i) and (j) are labels, and sun and sat no days.
+    if lower_names(gold, answer) {
+        return (false, "different words");
+    }
     let (gold_value, answer_value) = (math::parse(gold, true, steps), math::parse(answer, true, steps));
     let comparison = math::equal(&gold_value, &answer_value, steps);
     if comparison.equal {
@@ -321,6 +342,24 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
         return (false, "too much work to compare");
     }
     (false, comparison.why)
+}
+
+/// True for letters in brackets that differ, and for a common word beside the name that it would be short for.
+fn lower_names(gold: &str, answer: &str) -> bool {
+    const SHORT: [&str; 6] = ["sun", "sat", "wed", "mar", "may", "dec"];
+    let label = |t: &str| {
+        let inner = t.strip_prefix('(')?.strip_suffix(')')?;
+        (inner.len() == 1 && inner.bytes().all(|b| b.is_ascii_lowercase())).then(|| inner.to_owned())
+    };
+    if let (Some(a), Some(b)) = (label(gold), label(answer)) {
+        return a != b;
+    }
+    let bare =
+        |t: &str| t.strip_prefix("the ").or(t.strip_prefix("The ")).unwrap_or(t).trim_end_matches('.').to_owned();
+    let (a, b) = (bare(gold), bare(answer));
+    let short =
+        |w: &str, other: &str| SHORT.contains(&w) && other.len() > w.len() && other.to_lowercase().starts_with(w);
+    short(&a, &b) || short(&b, &a)
 }
 
 /// A number with a decimal comma and points or spaces between groups, the English way: `1.234,5` as `1234.5`.

@@ -3,6 +3,7 @@
 use super::Steps;
 use super::compare::{Comparison, no, yes};
 use super::decide::decide;
+use super::exact::exact;
 use super::expr::{Expr, divide, integer, minus, number, power, var};
 use super::unit::{self, Unit, same_word};
 
@@ -10,7 +11,7 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
     // "Third" is 3rd, and not 3.
     let ordinal = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if w == "ordinal");
     let marked = |x: Option<&Unit>| matches!(x, Some(Unit::Word(w)) if matches!(w.as_str(), "ordinal" | "th" | "st" | "nd" | "rd"));
-    if (ordinal(u) || ordinal(v)) && !(marked(u) && marked(v)) {
+    if (marked(u) || marked(v)) && !(marked(u) && marked(v)) {
         return no("a place in a row and a number");
     }
     let (u, v) = if ordinal(u) || ordinal(v) { (None, None) } else { (u, v) };
@@ -74,11 +75,18 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
     };
     match (u, v) {
         (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
-        // 50% is 0.5, and 50 where the question asked for percent.
+        // 50% is 0.5, and beside 50% also 50, where the question asked for percent. 7 is not 7%, nor is 0.5% 0.5.
         (Some(Unit::Percent), None) | (None, Some(Unit::Percent)) => {
             let hundredth = |e: &Expr| divide(e.clone(), integer(100));
             let scaled = if u.is_some() { decide(&hundredth(a), b, steps) } else { decide(a, &hundredth(b), steps) };
-            if scaled.is_equal() { yes("equal as a percentage") } else { plain() }
+            let large = |e: &Expr| exact(e, steps).is_some_and(|n| n > super::Rational::from_integer(1.into()));
+            if scaled.is_equal() {
+                yes("equal as a percentage")
+            } else if u.is_some() && large(b) {
+                plain()
+            } else {
+                no("a percentage and a number")
+            }
         }
         (Some(Unit::Base(x, p)), Some(Unit::Base(y, q))) => {
             if p == q && x == y {

@@ -166,6 +166,14 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
     }
 }
 
+/// True where each is one named part, under another name: the focus is not the vertex.
+pub fn other_part(gold: &str, answer: &str) -> bool {
+    match (parts(gold).as_deref(), parts(answer).as_deref()) {
+        (Some([(a, _)]), Some([(b, _)])) => a != b,
+        _ => false,
+    }
+}
+
 /// Whether an equation is that of the circle or sphere with this center and radius.
 fn circle(parts: &[Part], v: &Value, steps: &Steps) -> bool {
     let zero = || Value::Scalar(integer(0), None);

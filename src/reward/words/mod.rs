@@ -9,10 +9,12 @@ pub(super) mod fold;
 mod frame;
 mod names;
 mod phrase;
+mod rows;
 mod same;
 mod spelling;
 
 pub use names::{are_words, lists, told};
+pub use rows::same_rows;
 
 use phrase::{Core, Word, core, words};
 
