@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::python;
+use super::{python, tabular};
 
 /// Most wrappers around one answer.
 const MAX_WRAPPERS: usize = 32;
@@ -127,10 +127,21 @@ pub(super) fn unbulleted(text: &str) -> Cow<'_, str> {
     if !plain.contains('\n') || plain.len() > MAX_ANSWER {
         return Cow::Borrowed(text);
     }
+    if let Some(named) = tabular::listed(plain) {
+        return Cow::Owned(named);
+    }
     let lines: Vec<&str> = plain.split('\n').map(python::strip).filter(|l| !l.is_empty()).take(MAX_LINES + 1).collect();
     let announced = lines[0].trim_end_matches('*').ends_with(':');
     let items: Option<Vec<&str>> = lines[usize::from(announced)..].iter().map(|l| bullet(l)).collect();
+    // Each with its name.
+    let named = |i: &&str| {
+        i.split_once([':', '='])
+            .is_some_and(|(n, v)| !n.trim().is_empty() && !v.trim().is_empty() && !v.contains([',', ':', '=']))
+    };
     match items {
+        Some(items) if items.len() > 1 && lines.len() <= MAX_LINES && items.iter().all(named) => {
+            Cow::Owned(items.iter().map(|i| i.trim_end_matches(['.', ';'])).collect::<Vec<_>>().join(", "))
+        }
         Some(items)
             if items.len() > 1
                 && lines.len() <= MAX_LINES

@@ -281,7 +281,7 @@ fn after_marker(text: &str) -> Option<&str> {
 fn last_between(text: &str) -> Option<&str> {
     // An escaped dollar sign is money, not the end of a formula.
     let last = |t: &str, mark: &str| t.rmatch_indices(mark).map(|(at, _)| at).find(|&at| !t[..at].ends_with('\\'));
-    [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**")]
+    [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"), ("`", "`")]
         .iter()
         .filter_map(|(open, close)| {
             let end = last(text, close)?;

@@ -22,6 +22,7 @@ pub mod python;
 mod remarks;
 pub mod scorer;
 mod substances;
+mod tabular;
 mod verify;
 pub mod words;
 

@@ -64,6 +64,10 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     if let Some((same, why)) = fields::same(&gold_text, &bare(answer), &steps) {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
+    if let Some(same) = words::same_card(&gold_text, &bare(answer)) {
+        let why = if same { "the same card" } else { "another card" };
+        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
+    }
     if math::other_part(&gold_text, &bare(answer)) {
         return Verdict {
             equal: false,
@@ -108,8 +112,18 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
         let whole = bare(answer);
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
-        if whole != answer_text && words::in_words(&gold_text, &whole) && words::same(&gold_text, &whole) {
-            (equal, why) = (true, "equal words");
+        if whole != answer_text && words::in_words(&gold_text, &whole) {
+            let clauses = whole.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, &whole);
+            if clauses || words::same(&gold_text, &whole) {
+                (equal, why) = (true, "equal words");
+            }
+        }
+        // Bounds in words.
+        let (a, b) = (math::said_bounds(&gold_text), math::said_bounds(&whole));
+        if !equal && (a.is_some() || b.is_some()) {
+            let (a, b) = (a.as_deref().unwrap_or(&gold_text), b.as_deref().unwrap_or(&whole));
+            equal = compare(a, b, &steps).0;
+            why = if equal { "equal bounds" } else { why };
         }
         // What it describes, in notation.
         let last = whole.rsplit(". ").next().unwrap_or_default();

@@ -75,14 +75,14 @@ pub(super) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
     };
     match (u, v) {
         (Some(Unit::Percent), Some(Unit::Percent)) => plain(),
-        // 50% is 0.5, and beside 50% also 50, where the question asked for percent. 7 is not 7%, nor is 0.5% 0.5.
+        // 50% is 0.5, and also 50, where the question asked for percent. 0.5% is not 0.5.
         (Some(Unit::Percent), None) | (None, Some(Unit::Percent)) => {
             let hundredth = |e: &Expr| divide(e.clone(), integer(100));
             let scaled = if u.is_some() { decide(&hundredth(a), b, steps) } else { decide(a, &hundredth(b), steps) };
             let large = |e: &Expr| exact(e, steps).is_some_and(|n| n > super::Rational::from_integer(1.into()));
             if scaled.is_equal() {
                 yes("equal as a percentage")
-            } else if u.is_some() && large(b) {
+            } else if large(if u.is_some() { b } else { a }) {
                 plain()
             } else {
                 no("a percentage and a number")

@@ -67,6 +67,7 @@ mod recurrence;
 mod region;
 mod relation;
 mod restate;
+mod said_bounds;
 mod said_sets;
 mod scalar;
 mod sentences;
@@ -97,6 +98,7 @@ pub use number_words::is_number as is_number_word;
 pub use parse::{Value, amount, dates, is_unit, parse};
 pub use records::other_part;
 pub use restate::restated;
+pub use said_bounds::said_bounds;
 pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
 

@@ -85,7 +85,11 @@ fn is_digits(text: &str, base: u32) -> bool {
 fn based(text: &str) -> Option<String> {
     let plain = text.replace("\\text", "").replace("\\mathrm", "").replace(['{', '}'], "");
     let lower = plain.to_lowercase();
-    let at = lower.find(" base").or_else(|| lower.find(" in ")).or_else(|| lower.find(" hex"))?;
+    let at = lower
+        .find(" base")
+        .or_else(|| lower.find(" (base"))
+        .or_else(|| lower.find(" in "))
+        .or_else(|| lower.find(" hex"))?;
     let (digits, rest) = (plain[..at].trim(), lower[at..].trim());
     let rest = rest.trim_start_matches("in ").trim_start_matches("the ").trim_start_matches("(").trim_end_matches(')');
     base(rest.trim()).and_then(|b| written(digits.trim_end_matches(" in"), b))
@@ -145,6 +149,11 @@ fn chance(lower: &str) -> Option<String> {
     }
     for word in [" chance of happening", " chances", " chance", " probability", " odds", " shot"] {
         text = text.strip_suffix(word).unwrap_or(&text).to_owned();
+    }
+    // A 37.5% chance.
+    let percent = text.strip_suffix('%').or_else(|| text.strip_suffix(" percent"));
+    if text.len() < lower.len() && percent.is_some_and(|n| n.trim_end_matches('\\').parse::<f64>().is_ok()) {
+        return Some(text);
     }
     if matches!(text.as_str(), "fifty fifty" | "50 50" | "50% 50%" | "even" | "equal") {
         return Some("1/2".to_owned());

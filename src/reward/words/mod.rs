@@ -5,6 +5,7 @@
 //! compared word by word. Words that only one of them has make them different, unless they are the frame of a sentence
 //! (`frame`): negations, opposites and qualifying words never are. Phrases of one meaning stand in a table (`same`).
 
+mod cards;
 pub(super) mod fold;
 mod frame;
 mod names;
@@ -13,6 +14,7 @@ mod rows;
 mod same;
 mod spelling;
 
+pub use cards::same_card;
 pub use names::{are_words, lists, told};
 pub use rows::same_rows;
 
