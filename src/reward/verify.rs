@@ -180,7 +180,8 @@ fn polar(gold: &str, answer: &str) -> Option<bool> {
 /// True for what a sentence says against another choice: "option C fails because...".
 fn fails(text: &str) -> bool {
     let lower = text.to_lowercase();
-    let rest = ["option ", "options ", "choice ", "choices ", "the other options "].iter().find_map(|w| lower.strip_prefix(w));
+    let rest =
+        ["option ", "options ", "choice ", "choices ", "the other options "].iter().find_map(|w| lower.strip_prefix(w));
     const FAULTS: [&str; 6] = [" fails", " fail", " is wrong", " is incorrect", " is false", " are wrong"];
     rest.is_some_and(|r| FAULTS.iter().any(|f| r.contains(f)))
 }

@@ -88,8 +88,8 @@ use std::cell::Cell;
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
-pub(in crate::reward) use described::{counted_otherwise, same as same_described};
 pub use compare::{Comparison, equal};
+pub(in crate::reward) use described::{counted_otherwise, same as same_described};
 pub use domain::Domain;
 pub use expr::Expr;
 pub use formats::same_format;

@@ -315,7 +315,8 @@ fn plain(text: &str) -> String {
     for name in ["H_0", "H_1", "H_a", "H_A", "H0", "H1", "Ha", "H_{0}", "H_{1}"] {
         joined = joined.replace(&format!("{name}:"), &format!("{} :", name.replace(['{', '}'], "")));
     }
-    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det", "Q_1", "Q_3", "Q1", "Q3"] {
+    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det", "Q_1", "Q_3", "Q1", "Q3"]
+    {
         joined = joined.replace(&format!("{name}="), &format!("{name} ="));
     }
     joined
