@@ -81,26 +81,6 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         Some(decided) => decided,
         None => compare(&gold_text, &answer_text, &steps),
     };
-    if equal && math::counted_otherwise(&gold_text, &answer_text) {
-        (equal, why) = (false, "other counts of a solid's parts");
-    }
-    // "7 is wrong" is no 7.
-    const WRONG: [&str; 8] = [
-        " is incorrect",
-        " is wrong",
-        " is not correct",
-        " is not right",
-        " is false",
-        " is ruled out",
-        " is impossible",
-        " is not the answer",
-    ];
-    if equal
-        && let Some(denied) = WRONG.iter().find_map(|w| answer_text.strip_suffix(w))
-        && compare(&gold_text, denied, &steps).0
-    {
-        (equal, why) = (false, "said to be wrong");
-    }
     // An option's letter, or the same number once more, stands beside the answer.
     if !equal && choice::letter(&gold_text).is_none() {
         let beside = choice::labelled(&answer_text).filter(|_| choice::labelled(&gold_text).is_none());
@@ -131,7 +111,36 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             (equal, why) = (true, "equal, described in words");
         }
     }
+    if equal && let Some(reason) = contradiction(&gold_text, &answer_text, answer, &steps) {
+        (equal, why) = (false, reason);
+    }
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
+}
+
+/// What an answer of equal values says against itself, or against the gold answer.
+fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<&'static str> {
+    if math::parts_differ(gold, found, steps) {
+        return Some("another part");
+    }
+    if answer.len() < MAX_SENTENCE && !answer.contains("boxed") && math::turned(gold, &bare(answer)) {
+        return Some("different directions");
+    }
+    if math::counted_otherwise(gold, found) {
+        return Some("other counts of a solid's parts");
+    }
+    // "7 is wrong" is no 7.
+    const WRONG: [&str; 8] = [
+        " is incorrect",
+        " is wrong",
+        " is not correct",
+        " is not right",
+        " is false",
+        " is ruled out",
+        " is impossible",
+        " is not the answer",
+    ];
+    let denied = WRONG.iter().find_map(|w| found.strip_suffix(w))?;
+    compare(gold, denied, steps).0.then_some("said to be wrong")
 }
 
 /// The answer before a remark in brackets that says the same in another way, or nearly: `fourteen (14)`,

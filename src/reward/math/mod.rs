@@ -96,9 +96,10 @@ pub use formats::same_format;
 pub use notation::ascii;
 pub use number_words::is_number as is_number_word;
 pub use parse::{Value, amount, dates, is_unit, parse};
-pub use records::other_part;
+pub use records::{other_part, parts_differ};
 pub use restate::restated;
 pub use said_bounds::said_bounds;
+pub use side::turned;
 pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
 

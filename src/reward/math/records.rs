@@ -174,6 +174,24 @@ pub fn other_part(gold: &str, answer: &str) -> bool {
     }
 }
 
+/// True where both have the same named parts, or one has places and the other as many values, and some part is another:
+/// what is asked first and what second are no set.
+pub fn parts_differ(gold: &str, answer: &str, steps: &Steps) -> bool {
+    match (parts(gold), parts(answer)) {
+        (Some(a), Some(b)) => {
+            let named = a.iter().all(|(n, _)| b.iter().any(|(m, _)| n == m));
+            a.len() > 1 && a.len() == b.len() && named && !same_records(gold, answer, steps)
+        }
+        (Some(a), None) => {
+            listed(plain(gold).trim()).is_some() && items(answer).len() == a.len() && !in_order(&a, answer, steps)
+        }
+        (None, Some(b)) => {
+            listed(plain(answer).trim()).is_some() && items(gold).len() == b.len() && !in_order(&b, gold, steps)
+        }
+        (None, None) => false,
+    }
+}
+
 /// Whether an equation is that of the circle or sphere with this center and radius.
 fn circle(parts: &[Part], v: &Value, steps: &Steps) -> bool {
     let zero = || Value::Scalar(integer(0), None);
@@ -203,20 +221,25 @@ pub(super) fn is_record(text: &str) -> bool {
     parts(text).is_some_and(|p| p.len() > 1)
 }
 
-fn in_order(parts: &[Part], list: &str, steps: &Steps) -> bool {
+/// The values of a list without brackets around it.
+fn items(list: &str) -> Vec<String> {
     let mut depth = 0i32;
-    let plain = plain(list).replace(" and ", ", ");
-    let items: Vec<&str> = plain
+    plain(list)
+        .replace(" and ", ", ")
         .split(|c: char| {
             depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
             depth == 0 && matches!(c, ',' | ';')
         })
-        .map(str::trim)
+        .map(|t| t.trim().to_owned())
         .filter(|t| !t.is_empty())
-        .collect();
+        .collect()
+}
+
+fn in_order(parts: &[Part], list: &str, steps: &Steps) -> bool {
+    let items = items(list);
     let same =
         |x: &str, y: &str| words::key(x) == words::key(y) || equal(&value(x, steps), &value(y, steps), steps).equal;
-    items.len() == parts.len() && parts.iter().zip(items).all(|((_, x), y)| same(x, y))
+    items.len() == parts.len() && parts.iter().zip(&items).all(|((_, x), y)| same(x, y))
 }
 
 fn value(text: &str, steps: &Steps) -> Value {
@@ -352,17 +375,23 @@ fn trimmed(mut text: &str) -> &str {
     }
 }
 
-/// `(a) 5 (b) 7`, `(i) True (ii) False`, `1) 3, 2) 5`, "Part (a): 3": parts by their places.
+/// `(a) 5 (b) 7`, `(i) True (ii) False`, `1) 3, 2) 5`, `A: 5, B: 7`, "Part (a): 3": parts by their places.
 fn listed(text: &str) -> Option<Vec<Part>> {
     const LETTERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    const CAPITALS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
     const ROMAN: [&str; 8] = ["i", "ii", "iii", "iv", "v", "vi", "vii", "viii"];
     const DIGITS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
     let text = text.strip_prefix("Part ").or(text.strip_prefix("part ")).unwrap_or(text);
-    for places in [LETTERS, ROMAN, DIGITS] {
+    for places in [LETTERS, CAPITALS, ROMAN, DIGITS] {
         let (mut found, mut at): (Vec<Part>, usize) = (Vec::new(), 0);
         let mut open: Option<usize> = None;
         for (n, place) in places.iter().enumerate() {
-            let marks = [format!("({place})"), format!("{place})")];
+            // (A) and A) are options.
+            let marks = if places == CAPITALS {
+                vec![format!("{place}:")]
+            } else {
+                vec![format!("({place})"), format!("{place})")]
+            };
             let next = marks.iter().find_map(|m| {
                 let here = text[at..].find(m.as_str()).map(|x| x + at)?;
                 let free = here == 0 || text[..here].ends_with([' ', ',', ';', '.']);

@@ -58,3 +58,19 @@ impl Reader<'_> {
 pub(super) fn is_negative(side: &str) -> bool {
     matches!(side, "decrease" | "less" | "off" | "down" | "before")
 }
+
+/// Words that begin as these say that something grew, or shrank.
+const GREW: [&str; 10] = ["increas", "rise", "rose", "risen", "grew", "grow", "gain", "profit", "surplus", "appreciat"];
+const SHRANK: [&str; 12] =
+    ["decreas", "drop", "fell", "fall", "loss", "lost", "declin", "reduc", "deficit", "shrank", "shrink", "depreciat"];
+
+/// True where one text says that something grew and the other that it shrank: 20% up is not 20% down.
+pub fn turned(gold: &str, answer: &str) -> bool {
+    let way = |text: &str| {
+        let lower = text.to_lowercase();
+        let says =
+            |stems: &[&str]| lower.split(|c: char| !c.is_alphabetic()).any(|w| stems.iter().any(|s| w.starts_with(s)));
+        (says(&GREW), says(&SHRANK))
+    };
+    matches!((way(gold), way(answer)), ((true, false), (false, true)) | ((false, true), (true, false)))
+}
