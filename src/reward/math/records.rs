@@ -273,7 +273,8 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         let c = rest.chars().next()?;
         depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
         let begins = depth == 0 && !lower[..at].ends_with(|c: char| c.is_alphanumeric() || c == '\\' || c == '-');
-        let known = NAMES.iter().filter(|_| begins).find(|(words, _)| {
+        let names: &[(&str, &str)] = if begins { &NAMES } else { &[] };
+        let known = names.iter().find(|(words, _)| {
             let behind = rest.strip_prefix(words);
             behind.is_some_and(|b| {
                 words.ends_with(['=', ':']) || !b.starts_with(|c: char| c.is_alphanumeric() || c == '-')
