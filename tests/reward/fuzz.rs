@@ -158,7 +158,7 @@ fn formulas_whole_and_broken() {
 #[ignore = "two minutes; tools/check --slow runs it"]
 fn formulas_whole_and_broken_for_long() {
     if std::env::var_os(ALONE).is_some() {
-        return run(1_000_000);
+        return run(250_000);
     }
     let name = "reward::fuzz::formulas_whole_and_broken_for_long";
     let mut command = Command::new(std::env::current_exe().unwrap());
