@@ -57,18 +57,19 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let why = if same { "equal words" } else { "the opposite" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
-    if let Some(same) = comparative::same(&gold_text, &bare(answer), &steps) {
+    let whole = bare(answer);
+    if let Some(same) = comparative::same(&gold_text, &whole, &steps) {
         let why = if same { "the same comparison" } else { "another comparison" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
-    if let Some((same, why)) = fields::same(&gold_text, &bare(answer), &steps) {
+    if let Some((same, why)) = fields::same(&gold_text, &whole, &steps) {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
-    if let Some(same) = words::same_card(&gold_text, &bare(answer)) {
+    if let Some(same) = words::same_card(&gold_text, &whole) {
         let why = if same { "the same card" } else { "another card" };
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
-    if math::other_part(&gold_text, &bare(answer)) {
+    if math::other_part(&gold_text, &whole) {
         return Verdict {
             equal: false,
             gold_parsed: gold_text,
@@ -90,7 +91,6 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     // The sentence as a whole, where a part of it was taken for the answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
-        let whole = bare(answer);
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
         if whole != answer_text && words::in_words(&gold_text, &whole) {
             let clauses = whole.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, &whole);
