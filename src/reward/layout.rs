@@ -111,6 +111,30 @@ const PLACES: [&str; 16] = [
 
 /// The text without such layout; the same text where it has none.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    let out = unset(text);
+    match field(&out).and_then(|v| shown(&v)) {
+        Some(answer) => Cow::Owned(answer),
+        None => out,
+    }
+}
+
+/// The members of a list as an answer, without its brackets: that of a JSON object, which knows no sets, and one of
+/// three or more in square brackets, which is no interval.
+pub(super) fn members(text: &str) -> Option<String> {
+    if !text.contains('[') {
+        return None;
+    }
+    let out = unset(text);
+    if let Some(serde_json::Value::Array(items)) = field(&out) {
+        let items: Option<Vec<String>> = items.iter().filter(|i| !i.is_array()).map(shown).collect();
+        return items.filter(|i| i.len() > 1).map(|i| i.join(", "));
+    }
+    let inner = python::strip(&out).strip_prefix('[')?.strip_suffix(']')?;
+    (inner.matches(',').count() > 1 && !inner.contains(['[', '(', '{'])).then(|| inner.to_owned())
+}
+
+/// The text without layout around and inside it.
+fn unset(text: &str) -> Cow<'_, str> {
     let decorated = text.chars().any(is_decoration);
     if text.len() > MAX_BYTES || !(decorated || text.contains(['\\', '<', '&', '`', '{', '~'])) {
         return Cow::Borrowed(text);
@@ -144,10 +168,7 @@ pub(super) fn plain(text: &str) -> Cow<'_, str> {
     if out.contains('\\') {
         out = Cow::Owned(without_layout(&out));
     }
-    match field(&out) {
-        Some(answer) => Cow::Owned(answer),
-        None => out,
-    }
+    out
 }
 
 /// Signs around an answer: ticks, pointing hands, ends of proofs, marks that show nothing.
@@ -179,7 +200,7 @@ fn without_fences(text: &str) -> String {
 }
 
 /// The field of a JSON object, or of a Python dictionary, that holds the answer.
-fn field(text: &str) -> Option<String> {
+fn field(text: &str) -> Option<serde_json::Value> {
     const NAMES: [&str; 9] =
         ["answer", "finalanswer", "final", "result", "solution", "output", "choice", "response", "prediction"];
     const LONGEST: usize = 4_000;
@@ -204,8 +225,18 @@ fn field(text: &str) -> Option<String> {
         .or_else(|_| serde_json::from_str(&object.replace('\\', "\\\\")))
         .ok()?;
     let named = |name: &str| name.to_ascii_lowercase().replace([' ', '_', '-'], "");
-    let value = NAMES.iter().find_map(|n| object.iter().find(|(k, _)| named(k) == *n)).map(|(_, v)| v)?;
-    shown(value)
+    if let Some(amount) = amount(&object) {
+        return Some(amount.into());
+    }
+    NAMES.iter().find_map(|n| object.iter().find(|(k, _)| named(k) == *n)).map(|(_, v)| v.clone())
+}
+
+/// The number and the unit of an object that is an amount.
+fn amount(object: &serde_json::Map<String, serde_json::Value>) -> Option<String> {
+    const NUMBERS: [&str; 7] = ["answer", "value", "magnitude", "amount", "number", "quantity", "result"];
+    let field = |names: &[&str]| object.iter().find(|(k, _)| names.contains(&&*k.to_lowercase())).map(|(_, v)| v);
+    let (number, unit) = (shown(field(&NUMBERS)?)?, shown(field(&["unit", "units"])?)?);
+    Some(format!("{number} {unit}"))
 }
 
 fn shown(value: &serde_json::Value) -> Option<String> {
@@ -217,6 +248,7 @@ fn shown(value: &serde_json::Value) -> Option<String> {
             let items: Option<Vec<String>> = items.iter().map(shown).collect();
             items.map(|i| format!("[{}]", i.join(", ")))
         }
+        serde_json::Value::Object(object) => amount(object),
         _ => None,
     }
 }

@@ -38,6 +38,7 @@ const MAX_SENTENCE: usize = 600;
 
 fn strict(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
+    let listed = layout::members(answer);
     let (gold, answer) = (&*layout::plain(gold), &*layout::plain(answer));
     let answer = &*unbulleted(answer);
     let found = locate(answer, &steps);
@@ -89,6 +90,9 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             (equal, why) = compare(&gold_text, &text, &steps);
         }
     }
+    if let Some(members) = listed.filter(|_| !equal) {
+        (equal, why) = compare(&gold_text, &members, &steps);
+    }
     // The sentence as a whole, where a part of it was taken for the answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
@@ -124,6 +128,9 @@ fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option
     }
     if answer.len() < MAX_SENTENCE && !answer.contains("boxed") && math::turned(gold, &bare(answer)) {
         return Some("different directions");
+    }
+    if answer.len() < MAX_SENTENCE && math::another_level(gold, &bare(answer)) {
+        return Some("another level of confidence");
     }
     if math::counted_otherwise(gold, found) {
         return Some("other counts of a solid's parts");
@@ -449,6 +456,9 @@ fn other_readings(
     if restated(gold, answer, steps) {
         return Some("equal, said another way");
     }
+    if math::same_rounding(gold, answer, steps) {
+        return Some("equal as it is rounded");
+    }
     if let Some(text) = european(answer)
         && math::equal(gold_value, &math::parse(&text, true, steps), steps).equal
     {
@@ -507,6 +517,11 @@ fn measured(value: &Value) -> Option<&Value> {
 fn amounts(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value, steps: &Steps) -> bool {
     // x = 2 + 3t, z = 4t are coordinates, and no tonnes.
     if [gold, answer].iter().any(|t| t.matches('=').count() > 1) {
+        return false;
+    }
+    if let (Value::Assignment(a, _), Value::Assignment(b, _)) = (gold_value, answer_value)
+        && !math::same_name(a, b)
+    {
         return false;
     }
     let read = |text: &str, value: &Value| measured(value).cloned().or_else(|| math::amount(text, steps));

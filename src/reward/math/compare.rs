@@ -14,6 +14,7 @@ use super::lists::{listed, ordered};
 use super::locus::loci;
 use super::names::{applied, letters, same_name};
 use super::parse::Value;
+use super::ratio::reordered;
 use super::recurrence::same_recurrences;
 use super::region::Region;
 use super::sets::{open_interval, points};
@@ -117,6 +118,8 @@ fn compared(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
             {
                 // g(t) = 2t and g(x) = 2x.
                 decide(p, &q.replace(u, &var(t)), steps).into()
+            } else if let Some(y) = reordered(b, y, a) {
+                equal(x, &y, steps)
             } else if same_name(a, b) {
                 equal(x, y, steps)
             } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (&**x, &**y)

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::reward::words;
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 17] = [
+const CONCLUSIONS: [(&str, &[&str]); 19] = [
     ("injective", &["one-to-one", "one to one", "injective", "is injective", "is one-to-one"]),
     ("surjective", &["onto", "surjective", "is surjective", "is onto"]),
     (
@@ -29,6 +29,8 @@ const CONCLUSIONS: [(&str, &[&str]); 17] = [
             "reject h_0",
             "we reject h_0",
             "we reject the null hypothesis",
+            "we can reject the null hypothesis",
+            "null hypothesis should be rejected",
             "null hypothesis is rejected",
             "h_0 is rejected",
             "h0 is rejected",
@@ -43,6 +45,15 @@ const CONCLUSIONS: [(&str, &[&str]); 17] = [
             "fail to reject h_0",
             "do not reject h_0",
             "do not reject h0",
+            "we do not reject h_0",
+            "we do not reject the null hypothesis",
+            "cannot reject h_0",
+            "cannot reject the null hypothesis",
+            "we cannot reject the null hypothesis",
+            "failed to reject the null hypothesis",
+            "failed to reject h_0",
+            "retain h_0",
+            "retain the null hypothesis",
             "we fail to reject h_0",
             "we fail to reject the null hypothesis",
             "null hypothesis is not rejected",
@@ -76,12 +87,55 @@ const CONCLUSIONS: [(&str, &[&str]); 17] = [
     ),
     ("independent", &["are linearly independent", "is linearly independent", "linearly independent"]),
     ("dependent", &["are linearly dependent", "is linearly dependent", "linearly dependent"]),
-    ("even", &["is even", "is an even function", "even function"]),
-    ("odd", &["is odd", "is an odd function", "odd function"]),
+    (
+        "even",
+        &[
+            "is even",
+            "is an even function",
+            "even function",
+            "symmetric about the y-axis",
+            "symmetric with respect to the y-axis",
+            "symmetric across the y-axis",
+            "symmetric about the line x = 0",
+            "symmetric with respect to the line x = 0",
+            "symmetric about x = 0",
+        ],
+    ),
+    (
+        "odd",
+        &[
+            "is odd",
+            "is an odd function",
+            "odd function",
+            "symmetric about the origin",
+            "symmetric with respect to the origin",
+            "symmetric about the point (0 0)",
+        ],
+    ),
+    (
+        "about the x-axis",
+        &[
+            "symmetric about the x-axis",
+            "symmetric with respect to the x-axis",
+            "symmetric across the x-axis",
+            "symmetric about the line y = 0",
+            "symmetric with respect to the line y = 0",
+            "symmetric about y = 0",
+        ],
+    ),
+    (
+        "about the diagonal",
+        &[
+            "symmetric about the line y = x",
+            "symmetric with respect to the line y = x",
+            "symmetric across the line y = x",
+            "symmetric about y = x",
+        ],
+    ),
 ];
 
 /// Words that may stand before: what it is said of.
-const SUBJECTS: [&str; 31] = [
+const SUBJECTS: [&str; 34] = [
     "the",
     "a",
     "this",
@@ -113,6 +167,9 @@ const SUBJECTS: [&str; 31] = [
     "which",
     "these",
     "vector",
+    "graph",
+    "curve",
+    "is",
 ];
 
 /// The first row of each way's key: making all the keys takes a millisecond.
@@ -131,11 +188,11 @@ pub(super) fn conclusion(text: &str) -> Option<&'static str> {
     if text.len() > 300 {
         return None;
     }
-    let plain = text.replace("\\text{", "").replace(['}', '$'], "");
+    let plain = text.replace("\\text{", "").replace("_{0}", "_0").replace('\u{2080}', "_0").replace(['}', '$'], "");
     // A reason may stand behind.
     let told = [" because ", " since ", ", as "].iter().find_map(|r| plain.split_once(r)).map_or(&*plain, |(t, _)| t);
     let clause = told.trim_end_matches(['.', ' ']).rsplit([',', ';', '.', ':']).next()?;
-    let lower = clause.to_lowercase();
+    let lower = clause.to_lowercase().replace("symmetrical ", "symmetric ");
     let said: Vec<&str> = lower.split_whitespace().collect();
     let from = said.iter().take_while(|w| SUBJECTS.contains(w)).count();
     // Words that say the same have one key.

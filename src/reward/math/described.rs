@@ -42,6 +42,11 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
             && x.values.len() == y.values.len()
             && x.values.iter().zip(&y.values).all(|(p, q)| p == q || alike(p, q));
     }
+    if let (Some((level, x)), Some((other, y))) = (confidence(&a), confidence(&b))
+        && [&a, &b].iter().any(|t| !said_confident(t).is_empty())
+    {
+        return (level.is_empty() || other.is_empty() || level == other) && alike(&x, &y);
+    }
     match (notation(&a), notation(&b)) {
         (Some(x), Some(y)) => alike(&x, &y),
         // A locus of complex numbers by the equation of its points.
@@ -55,6 +60,15 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
 pub(in crate::reward) fn counted_otherwise(gold: &str, answer: &str) -> bool {
     let short = gold.len() <= MAX && answer.len() <= MAX;
     short && matches!((counts(&plain(gold)), counts(&plain(answer))), (Some(a), Some(b)) if a != b)
+}
+
+/// True where both name the level of a confidence interval, and not the same.
+pub(in crate::reward) fn another_level(gold: &str, answer: &str) -> bool {
+    let named = |t: &str| {
+        let short = t.len() <= MAX && t.contains('%');
+        short.then(|| level(said_confident(&plain(t)))).filter(|l| !l.is_empty())
+    };
+    matches!((named(gold), named(answer)), (Some(a), Some(b)) if a != b)
 }
 
 /// The text without marks and faces, with one sign for each thing.
@@ -103,7 +117,7 @@ fn part<'a>(c: &'a Captures, n: usize) -> &'a str {
 }
 
 /// Patterns of what is described, with `{n}` for a number and `{p}` for a point, and the notation of each.
-const PATTERNS: [(&str, Read); 17] = [
+const PATTERNS: [(&str, Read); 19] = [
     // Bounds.
     (r"([a-z]) (?:is|must be|has to be|lies|must lie|should be)(?: strictly)? between ({n}) and ({n})", |c| {
         Some(format!("{}<{}<{}", part(c, 2), part(c, 1), part(c, 3)))
@@ -175,10 +189,18 @@ const PATTERNS: [(&str, Read); 17] = [
         };
         circle(&centre, part(c, 2))
     }),
-    // Statistics.
-    (r"(?:the |a |an )?(?:approximate )?(?:\d+\\?% )?confidence interval(?: for [^=]+)? is ({n}) ?\\pm ?({n})", |c| {
-        Some(format!("({0}-{1}, {0}+{1})", part(c, 1), part(c, 2)))
+    // Spaces and axes.
+    (r"(?:the )?(?:vector )?(?:space )?([A-Z]) is (?:an? )?([a-z0-9]+)[- ]dimensional", |c| {
+        Some(format!("\\dim {} = {}", part(c, 1), number_words::digits(part(c, 2)).as_deref().unwrap_or(part(c, 2))))
     }),
+    (
+        r"(?:the )?(?:vector )?(?:space )?([A-Z]) has dimension ({n})|(?:the )?dimension of ([A-Z]) (?:is|=) ({n})",
+        |c| Some(format!("\\dim {}{} = {}{}", part(c, 1), part(c, 3), part(c, 2), part(c, 4))),
+    ),
+    (r"(?:the )?([xy])-axis", |c| {
+        Some(if part(c, 1).eq_ignore_ascii_case("x") { "y = 0" } else { "x = 0" }.to_owned())
+    }),
+    // Statistics.
     (
         r"([A-Z]) (?:has|follows|is|is distributed as)(?: a| the)? standard normal(?: distribution| variable| random variable)?",
         |c| Some(format!("{}\\sim N(0,1)", part(c, 1))),
@@ -256,6 +278,45 @@ fn renamed(text: &str) -> Option<String> {
     (out != text).then_some(out)
 }
 
+/// The words before an interval that say that it is one of confidence; empty without them.
+fn said_confident(text: &str) -> &str {
+    static BEFORE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(
+            r"(?i)^(?:the |a |an )?(?:approximate )?(?:(\d+(?:\.\d+)?)\s?\\?%\s)?(?:confidence interval|c\.?i\.?)(?: (?:for|of) [^=:]+?)?\s?(?: is|:|=)\s?(?:approximately |about |given by )?",
+        )
+        .expect("a fixed pattern")
+    });
+    BEFORE.find(text).map_or("", |m| m.as_str())
+}
+
+/// A confidence interval: its level where that is said, and the interval.
+fn confidence(text: &str) -> Option<(String, String)> {
+    static ENDS: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(
+            r"(?i)^(?:\(([^,()]+)\s?\\pm\s?([^,()]+)\)|([^\s,()]+)\s?\\pm\s?([^\s,()]+)|[(\[]([^,]+),\s?([^,]+)[)\]]|(?:from |between )?([\d.\\%-]+) (?:to|and) ([\d.\\%-]+)|([\d.-]+)\s?(?:<|\\leq?|\u{2264})\s?[^\d<]+?\s?(?:<|\\leq?|\u{2264})\s?([\d.-]+))$",
+        )
+        .expect("a fixed pattern")
+    });
+    let before = said_confident(text);
+    let c = ENDS.captures(text[before.len()..].trim())?;
+    let level = level(before);
+    let joined = |n: [usize; 2]| n.map(|n| part(&c, n)).concat();
+    let centre = joined([1, 3]);
+    let (low, high) = if centre.is_empty() {
+        (joined([5, 7]) + part(&c, 9), joined([6, 8]) + part(&c, 10))
+    } else {
+        let off = joined([2, 4]);
+        (format!("{centre}-({off})"), format!("{centre}+({off})"))
+    };
+    Some((level, format!("({low}, {high})")))
+}
+
+/// The level that stands before a percent sign; empty without one.
+fn level(words: &str) -> String {
+    let number = words.split_once('%').map_or("", |(number, _)| number);
+    number.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect()
+}
+
 /// The coordinates of a point, or those of a complex number.
 fn point(text: &str) -> Option<(String, String)> {
     if let Some(inner) = text.strip_prefix('(').and_then(|t| t.strip_suffix(')'))
@@ -265,7 +326,7 @@ fn point(text: &str) -> Option<(String, String)> {
     }
     let text = text.trim_matches(['(', ')']);
     static COMPLEX: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^(-?[\d./]+)?(?:([+-]?[\d./]*)i)?$").expect("a fixed pattern"));
+        LazyLock::new(|| Regex::new(r"^(-?[\d./]+)??(?:([+-]?[\d./]*)i)?$").expect("a fixed pattern"));
     let found = COMPLEX.captures(text)?;
     let real = found.get(1).map_or("0", |m| m.as_str());
     let imaginary = found.get(2).map_or("0", |m| m.as_str()).trim_start_matches('+');

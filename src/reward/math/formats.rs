@@ -45,10 +45,28 @@ pub fn same_format(gold: &str, answer: &str) -> Option<bool> {
     Some(x == y)
 }
 
+/// "3 rows and 2 columns", in any order: rows before columns.
+fn counted(text: &str) -> Option<Vec<String>> {
+    let text = text.to_lowercase().replace(',', " ");
+    let idle =
+        |w: &&str| !matches!(*w, "it" | "has" | "the" | "matrix" | "array" | "table" | "with" | "and" | "having");
+    let words: Vec<&str> = text.split_whitespace().filter(idle).collect();
+    let number = |w: &str| super::restate::whole(w).filter(|n| *n > 0).map(|n| n.to_string());
+    match words[..] {
+        [m, "rows" | "row", n, "columns" | "column"] | [n, "columns" | "column", m, "rows" | "row"] => {
+            Some(vec![number(m)?, number(n)?])
+        }
+        _ => None,
+    }
+}
+
 fn read(text: &str) -> Option<Format<'_>> {
     let text = text.trim().trim_end_matches('.');
     let text = ["a ", "an ", "the ", "A ", "An ", "The "].iter().find_map(|w| text.strip_prefix(w)).unwrap_or(text);
     let digits = |t: &str| !t.is_empty() && t.len() < 9 && t.bytes().all(|b| b.is_ascii_digit());
+    if let Some(numbers) = counted(text) {
+        return Some(Format { numbers, noun: "matrix", ordered: true });
+    }
     if let Some((noun, ordered)) = SIZED.iter().find(|(n, _)| text.ends_with(n)) {
         let sizes = text.strip_suffix(noun)?.replace("\\times", "x").replace(['\u{d7}', '*', '$'], "x");
         let sizes = sizes.replace("-by-", "x").replace(" by ", "x");

@@ -4,7 +4,9 @@ use super::expr::{Expr, divide, integer, minus, negate};
 use super::lex::Token;
 use super::parse::{Reader, Value, one_or_list};
 use super::region::{Region, Span, infinity};
-use super::scalar::scalar;
+use super::relation::{relation_sign, variable_of};
+use super::said_sets::without;
+use super::scalar::{is_cmd, scalar};
 use super::{Rational, exact};
 
 impl Reader<'_> {
@@ -25,6 +27,15 @@ impl Reader<'_> {
             let closed = |sign: &char| matches!(sign, 'l' | 'g');
             let span = Span { low: low.clone(), low_closed: closed(p), high: high.clone(), high_closed: closed(q) };
             return Some(Value::Region(Region { variable: Some(name.to_owned()), ..Region::new(vec![span]) }));
+        }
+        // Constants in their order.
+        let up = signs.iter().all(|s| *s == '<');
+        if variables.is_empty() && exprs.len() > 2 && (up || signs.iter().all(|s| *s == '>')) {
+            let mut row: Vec<Value> = exprs.into_iter().map(|e| Value::Scalar(e, None)).collect();
+            if !up {
+                row.reverse();
+            }
+            return Some(Value::Tuple(row));
         }
         let mut solved: Option<Region> = None;
         let mut open: Vec<Value> = Vec::new();
@@ -57,6 +68,24 @@ impl Reader<'_> {
             return None;
         }
         one_or_list(open)
+    }
+
+    /// `x \ne \pm 1`, `x \ne 1, -1`: all numbers but several behind one sign.
+    pub(super) fn unequal(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let [name, sign, rest @ ..] = tokens else { return None };
+        let name = variable_of(std::slice::from_ref(name))?;
+        let apart = |t: &Token| relation_sign(&t.tok).is_some() || is_cmd(Some(t), "in");
+        if relation_sign(&sign.tok) != Some('n') || rest.iter().any(apart) {
+            return None;
+        }
+        let Value::List(items) = self.value(rest, depth + 1)? else { return None };
+        if !items.iter().all(|v| matches!(v, Value::Scalar(e, None) if !e.has_variables())) {
+            return None;
+        }
+        match without(Value::List(items), self.steps)? {
+            Value::Region(all) => Some(Value::Region(Region { variable: Some(name), ..all })),
+            _ => None,
+        }
     }
 
     /// `a < b` for a side that is linear in the variable, or the absolute value of such.

@@ -265,9 +265,8 @@ impl Lexer<'_> {
                 self.group()?;
                 self.spaced = true;
             }
-            "overline" | "bar" | "vec" | "hat" | "widehat" | "overrightarrow" | "tilde" | "dot" | "widetilde" => {
-                self.accent(&name)?
-            }
+            "overline" | "bar" | "vec" | "hat" | "widehat" | "overrightarrow" | "tilde" | "dot" | "ddot"
+            | "widetilde" => self.accent(&name)?,
             "not" => {
                 self.take_while(|c| c == ' ');
                 let next = self.peek(0);

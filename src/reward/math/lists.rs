@@ -6,6 +6,7 @@ use super::expr::Expr;
 use super::family::{counted, halves, same_families};
 use super::names::same_name;
 use super::parse::Value;
+use super::relation::SAME;
 
 /// Longest unordered list that is compared.
 const MAX_ITEMS: usize = 64;
@@ -20,6 +21,12 @@ pub(super) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
         return Some(outcome(same_families(&a, &b, steps), "the same family", "different families"));
     }
     match (gold, answer) {
+        (Value::Assignment(names, v), Value::List(_) | Value::Tuple(_)) if names.contains(SAME) => {
+            Some(equal(&Value::List(each(names, v)), answer, steps))
+        }
+        (Value::List(_) | Value::Tuple(_), Value::Assignment(names, v)) if names.contains(SAME) => {
+            Some(equal(gold, &Value::List(each(names, v)), steps))
+        }
         (Value::List(a), Value::List(b)) => {
             if let (Some(x), Some(y)) = (system(a), system(b)) {
                 return Some(systems(&x, &y, steps));
@@ -74,6 +81,11 @@ pub(super) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
         (Value::List(_), _) | (_, Value::List(_)) => Some(no("one value and several")),
         _ => None,
     }
+}
+
+/// Several names of one value, each with it.
+pub(super) fn each(names: &str, value: &Value) -> Vec<Value> {
+    names.split(SAME).map(|n| Value::Assignment(n.to_owned(), Box::new(value.clone()))).collect()
 }
 
 /// The two families of a value with (-1)^k in it.

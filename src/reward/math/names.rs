@@ -1,9 +1,14 @@
 //! Names of what an answer gives a value: which of them are the same.
 
 use super::expr::{Expr, var};
+use super::relation::SAME;
 
 /// Names without case, spaces and accents.
-pub(super) fn same_name(a: &str, b: &str) -> bool {
+pub fn same_name(a: &str, b: &str) -> bool {
+    // x = y = 3 names both.
+    if a.contains(SAME) != b.contains(SAME) {
+        return a.split(SAME).any(|x| b.split(SAME).any(|y| same_name(x, y)));
+    }
     let plain = |t: &str| {
         let t = t
             .trim_start_matches("overline ")
@@ -43,6 +48,12 @@ pub(super) fn same_name(a: &str, b: &str) -> bool {
 
 /// The function a derivative is of, its order, and the variable where it is said: `dy/dx`, `y'`, `f''(x)`, `f_x`.
 pub(super) fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
+    // A dot is a derivative in time.
+    let dots = [("ddot", 2), ("dot", 1)].into_iter().find_map(|(dot, n)| Some((name.strip_prefix(dot)?, n)));
+    if let Some((f, order)) = dots {
+        let mut letters = f.trim_end_matches("(t)").chars();
+        return letters.next().filter(|_| letters.next().is_none()).map(|f| (f, order, Some('t')));
+    }
     let letters: Vec<char> = name.chars().collect();
     match letters.as_slice() {
         ['d', f, '/', 'd', x] => return Some((*f, 1, Some(*x))),

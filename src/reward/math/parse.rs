@@ -237,6 +237,9 @@ impl Reader<'_> {
         {
             return Some(v);
         }
+        if let Some(v) = self.unequal(tokens, depth) {
+            return Some(v);
+        }
         // The signs of logic join relations; between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");

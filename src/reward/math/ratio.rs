@@ -56,6 +56,19 @@ impl Reader<'_> {
         Some(exprs.map(Value::Ratio))
     }
 
+    /// `a : b = 7 : 3`.
+    pub(super) fn named_ratio(&self, sides: &[&[Token]], depth: usize) -> Option<Value> {
+        let [names, values] = sides else { return None };
+        let names: Vec<String> =
+            split(names, |t| *t == Tok::Sym(':'))?.into_iter().map(name_of).collect::<Option<_>>()?;
+        match self.value(values, depth + 1)? {
+            Value::Ratio(parts) if names.len() > 1 && parts.len() == names.len() => {
+                Some(Value::Assignment(names.join(":"), Box::new(Value::Ratio(parts))))
+            }
+            _ => None,
+        }
+    }
+
     /// `1 cm : 250 m`, each part in a unit of one kind; in one unit and with "to" it is a range.
     fn measured_ratio(&self, parts: &[&[Token]], said: bool) -> Option<Value> {
         let amounts: Vec<(Expr, Unit)> = parts
@@ -75,4 +88,13 @@ impl Reader<'_> {
         }
         Some(Value::Ratio(sized))
     }
+}
+
+/// A ratio with named parts in the order of other names.
+pub(super) fn reordered(names: &str, value: &Value, order: &str) -> Option<Value> {
+    let Value::Ratio(parts) = value else { return None };
+    let names: Vec<&str> = names.split(':').collect();
+    let part = |name: &str| names.iter().position(|n| *n == name).and_then(|n| parts.get(n)).cloned();
+    let sorted: Vec<Expr> = order.split(':').map(part).collect::<Option<_>>()?;
+    (sorted.len() == names.len() && names.len() > 1).then_some(Value::Ratio(sorted))
 }

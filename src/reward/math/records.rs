@@ -9,7 +9,7 @@ use super::parse::{Value, parse};
 use crate::reward::words;
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 119] = [
+const NAMES: [(&str, &str); 126] = [
     ("lower quartile", "first quartile"),
     ("upper quartile", "third quartile"),
     ("first quartile", "first quartile"),
@@ -127,6 +127,13 @@ const NAMES: [(&str, &str); 119] = [
     ("volume", "volume"),
     ("injective", "injective"),
     ("surjective", "surjective"),
+    ("length", "length"),
+    ("width", "width"),
+    ("breadth", "width"),
+    ("height", "height"),
+    ("depth", "depth"),
+    ("base", "base"),
+    ("hypotenuse", "hypotenuse"),
     ("real part", "real"),
     ("imaginary part", "imaginary"),
 ];

@@ -133,6 +133,16 @@ pub(super) fn name_of(tokens: &[Token]) -> Option<String> {
     Some(text)
 }
 
+/// What joins the names that are given one value.
+pub(super) const SAME: &str = " = ";
+
+/// A letter, with or without an index.
+fn letter(tokens: &[Token]) -> Option<String> {
+    let (first, rest) = tokens.split_first()?;
+    variable_of(std::slice::from_ref(first))?;
+    if rest.is_empty() || is(rest.first(), '_') { name_of(tokens) } else { None }
+}
+
 /// A letter without the words that say what it is the equation of: "vertical asymptote x".
 fn unlabelled(tokens: &[Token]) -> &[Token] {
     const LABELS: [&str; 39] = [
@@ -274,7 +284,7 @@ impl Reader<'_> {
             Some(0) if parts[0].is_empty() => all,
             _ => parts,
         };
-        if let Some(v) = self.symmetric(parts, signs) {
+        if let Some(v) = self.symmetric(parts, signs).or_else(|| self.named_ratio(parts, depth)) {
             return Some(v);
         }
         let (first, last) = (parts.first()?, parts.last()?);
@@ -299,7 +309,13 @@ impl Reader<'_> {
         }
         if let Some(name) = name_of(first) {
             let value = self.value(last, depth + 1)?;
-            return Some(assign(first, name, value));
+            // x_1 = x_2 = 3: each has the value.
+            let names = || parts[..parts.len() - 1].iter().map(|p| letter(p)).collect::<Option<Vec<_>>>();
+            let constant = matches!(&value, Value::Scalar(e, _) if !e.has_variables());
+            return Some(match names().filter(|n| n.len() > 1 && constant) {
+                Some(names) => Value::Assignment(names.join(SAME), Box::new(value)),
+                None => assign(first, name, value),
+            });
         }
         let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
         match sides.as_slice() {

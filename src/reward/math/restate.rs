@@ -30,6 +30,7 @@ pub fn restated(text: &str) -> Vec<String> {
         odds(&lower),
         short(text),
         ratio(&lower),
+        proportion(text),
         range(&lower),
         charge(text),
         uncertain(text),
@@ -230,6 +231,19 @@ fn ratio(lower: &str) -> Option<String> {
         text.strip_prefix("ratio of ").or_else(|| text.strip_prefix("ratio ")).or_else(|| text.strip_suffix(" ratio"));
     let parts = || text.contains(" parts").then(|| text.replace(" parts", "").replace(" part", ""));
     inner.map(str::to_owned).or_else(parts)
+}
+
+/// `a:b = 7:3` as an equation of two quotients.
+fn proportion(text: &str) -> Option<String> {
+    let plain = text.replace("\\colon", ":").replace(" to ", ":").replace(" is ", " = ");
+    let (left, right) = plain.split_once('=')?;
+    let quotient = |side: &str| {
+        let (over, under) = side.split_once(':')?;
+        let (over, under) = (over.trim(), under.trim());
+        let part = |t: &str| !t.is_empty() && !t.contains([':', '=', ',']);
+        (part(over) && part(under)).then(|| format!("\\frac{{{over}}}{{{under}}}"))
+    };
+    Some(format!("{} = {}", quotient(left)?, quotient(right)?))
 }
 
 /// `3-5 m`, `between 3 and 5 m`, with the unit at both ends.

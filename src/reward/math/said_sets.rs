@@ -36,11 +36,20 @@ fn opened(mut tokens: &[Token]) -> &[Token] {
 impl Reader<'_> {
     /// `\operatorname{span}\{(1, 0, 1), (0, 1, 1)\}`: every sum of multiples of its vectors.
     pub(super) fn spanned(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let (first, rest) = tokens.split_first()?;
-        if said(first).is_none_or(|w| w != "span") {
-            return None;
-        }
-        let items = match self.value(rest, depth + 1)? {
+        const SPANS: [&[&str]; 7] = [
+            &["span"],
+            &["span", "of"],
+            &["scalar", "multiples", "of"],
+            &["real", "multiples", "of"],
+            &["linear", "combinations", "of"],
+            &["subspace", "spanned", "by"],
+            &["line", "spanned", "by"],
+        ];
+        let tokens = opened(tokens);
+        let words: Vec<String> = tokens.iter().take(3).map_while(said).collect();
+        let named = |w: &&&[&str]| words.len() >= w.len() && words.iter().zip(w.iter()).all(|(a, b)| a == b);
+        let used = SPANS.iter().filter(named).map(|w| w.len()).max()?;
+        let items = match self.value(&tokens[used..], depth + 1)? {
             Value::Set(items) | Value::List(items) => items,
             v => vec![v],
         };

@@ -1,9 +1,11 @@
 //! Lists: several values, systems, conditions behind them.
 
 use super::lex::{Tok, Token};
+use super::lists::each;
 use super::over::held;
 use super::parse::{MAX_ITEMS, Reader, Value, is_comma, is_word, names, one_or_list, split, trimmed};
 use super::region::{Region, Span};
+use super::relation::SAME;
 use super::scalar::{is, is_cmd, shown};
 use super::terms::progression;
 
@@ -53,6 +55,7 @@ impl Reader<'_> {
                 Value::List(inner) if is(part.first(), '(') && parts_are_points => {
                     items.push(Value::Tuple(inner.into_iter().map(unnamed).collect()));
                 }
+                Value::Assignment(names, v) if names.contains(SAME) => items.extend(each(&names, &v)),
                 // Plus-minus gives two at once.
                 Value::List(inner) => items.extend(inner),
                 item => items.push(item),
