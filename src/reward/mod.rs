@@ -23,6 +23,7 @@ mod remarks;
 pub mod scorer;
 mod substances;
 mod tabular;
+mod tail;
 mod verify;
 pub mod words;
 

@@ -7,7 +7,7 @@ use super::locate::locate;
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::unmarked;
 
-use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, substances, words};
+use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, substances, tail, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -113,6 +113,13 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let last = whole.rsplit(". ").next().unwrap_or_default();
         if !equal && [&*answer_text, &whole, last].iter().any(|t| math::same_described(&gold_text, t, &steps)) {
             (equal, why) = (true, "equal, described in words");
+        }
+    }
+    // The end of a sentence that marks no answer.
+    if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE && !answer.contains("boxed") {
+        let said = |end: &&str| *end != found && compare(&gold_text, &bare(end), &steps).0;
+        if tail::ends(answer).iter().any(said) {
+            (equal, why) = (true, "equal, at the end of the sentence");
         }
     }
     if equal && let Some(reason) = contradiction(&gold_text, &answer_text, answer, &steps) {
