@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::words::fold;
 
 /// What options are called.
-const NOUNS: [&str; 44] = [
+const NOUNS: [&str; 54] = [
     "option",
     "options",
     "choice",
@@ -50,19 +50,39 @@ const NOUNS: [&str; 44] = [
     "quadrant",
     "claim",
     "claims",
+    "subplot",
+    "subplots",
+    "subfigure",
+    "subfigures",
+    "plot",
+    "plots",
+    "chart",
+    "charts",
+    "step",
+    "steps",
 ];
+
+/// What is added to the code of a letter, so that it equals no number.
+const LETTERS: u32 = 1_000;
 
 /// How a label is written.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Face {
     Roman,
     Number,
+    Letter,
+    Capital,
 }
 
 /// Labels of options or statements.
 #[derive(PartialEq, Debug)]
 pub(super) struct Labels {
-    labels: BTreeSet<(Face, u32)>,
+    /// In the order in which they are named.
+    labels: Vec<(Face, u32)>,
+    /// Arrows lead from one to the next.
+    chained: bool,
+    /// Words join them: "and", "both".
+    joined: bool,
     /// "II only".
     only: bool,
     /// "II or III": one of them.
@@ -75,9 +95,10 @@ pub(super) struct Labels {
     sure: bool,
 }
 
+const ONES: [&str; 10] = ["", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix"];
+
 /// The value of a Roman numeral of labels, up to 39, in capital or in small letters.
 fn roman(text: &str) -> Option<u32> {
-    const ONES: [&str; 10] = ["", "i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix"];
     let one_case = text.chars().all(|c| c.is_lowercase()) || text.chars().all(|c| c.is_uppercase());
     let lower = text.to_ascii_lowercase();
     let tens = lower.chars().take_while(|c| *c == 'x').count();
@@ -109,25 +130,36 @@ pub(super) fn read(text: &str) -> Option<Labels> {
     }
     let circled = text.contains("circled");
     let plain = fold::plain(&text.replace("\\circled", "\\textcircled"));
-    let mut out =
-        Labels { labels: BTreeSet::new(), only: false, either: false, neither: false, denied: false, sure: circled };
+    let mut out = Labels {
+        labels: Vec::new(),
+        chained: false,
+        joined: false,
+        only: false,
+        either: false,
+        neither: false,
+        denied: false,
+        sure: circled,
+    };
+    let rows = plain.chars().any(|c| enclosed(c).is_some());
     let mut spaced = String::with_capacity(plain.len() + 8);
     for c in plain.chars() {
         match enclosed(c) {
-            Some((Face::Number, n)) => {
-                out.sure = true;
-                out.labels.insert((Face::Number, n));
-                spaced.push(' ');
-            }
             Some((Face::Roman, n)) => {
-                out.labels.insert((Face::Roman, n));
-                spaced.push(' ');
+                spaced += &format!(" {}{} ", "X".repeat(n as usize / 10), ONES[n as usize % 10].to_uppercase());
             }
+            Some((_, n)) => spaced += &format!(" ({n}) "),
+            // A dash between two circles.
+            None if rows && c == '-' => spaced.push('\u{2192}'),
             None => spaced.push(c),
         }
     }
-    let parted = |c: char| c.is_whitespace() || matches!(c, ',' | ';' | '&' | '$' | '*' | '{' | '}');
-    let (mut joined, mut affirmed) = (0, false);
+    let parted = |c: char| {
+        c.is_whitespace() || matches!(c, ',' | ';' | '&' | '$' | '*' | '{' | '}' | '\u{3001}' | '\u{ff0c}' | '\u{2192}')
+    };
+    out.chained = spaced.contains('\u{2192}') || spaced.contains("->");
+    let spaced = spaced.replace("->", " ");
+    let words = spaced.split(parted).filter(|w| !w.is_empty()).count();
+    let mut affirmed = false;
     for raw in spaced.split(parted).filter(|w| !w.is_empty()) {
         let word = raw.trim_matches(['(', ')', '[', ']', '.', ':', '#', '"']);
         // Numbers as they are called in Korean, Chinese and Japanese.
@@ -150,49 +182,72 @@ pub(super) fn read(text: &str) -> Option<Labels> {
             // The third quadrant.
             "first" | "second" | "third" | "fourth" if plain.to_ascii_lowercase().contains("quadrant") => {
                 let n = ["first", "second", "third", "fourth"].iter().position(|o| *o == lower)? as u32 + 1;
-                out.labels.insert((Face::Number, n));
+                out.labels.push((Face::Number, n));
             }
-            "and" | "both" | "all" => joined += 1,
+            "and" | "both" | "all" => out.joined = true,
             "true" | "correct" | "right" | "valid" => affirmed = true,
-            "the" | "is" | "are" | "number" | "it" | "so" | "thus" => {}
+            "the" | "is" | "are" | "number" | "it" | "so" | "thus" | "in" => {}
             "false" | "incorrect" | "wrong" | "invalid" => out.denied = true,
             _ => {
                 let bracketed = raw.starts_with('(') && raw.trim_end_matches(['.', ':']).ends_with(')');
                 let number = word.bytes().all(|b| b.is_ascii_digit()).then(|| word.parse().ok()).flatten();
-                let label = match (number, roman(word)) {
-                    (Some(n), _) if n < 100 => (Face::Number, n),
-                    (None, Some(n)) => (Face::Roman, n),
+                let label = match (number, roman(word), word.as_bytes()) {
+                    (Some(n), _, _) if n < 100 => (Face::Number, n),
+                    (None, Some(n), _) => (Face::Roman, n),
+                    // A letter alone names much else.
+                    (None, None, [c]) if c.is_ascii_alphabetic() && (bracketed || out.sure || words == 1) => {
+                        let face = if c.is_ascii_uppercase() { Face::Capital } else { Face::Letter };
+                        (face, LETTERS + u32::from(c.to_ascii_lowercase()))
+                    }
                     _ => return None,
                 };
                 out.sure |= bracketed;
-                if !out.labels.insert(label) {
+                if out.labels.contains(&label) {
                     return None;
                 }
+                out.labels.push(label);
             }
         }
     }
     let some = |face: Face| out.labels.iter().any(|l| l.0 == face);
     // Two Roman numerals, or one of several letters, are no letters of mathematics.
     let long = out.labels.iter().any(|&(face, n)| face == Face::Roman && ![1, 5, 10].contains(&n));
-    out.sure |= some(Face::Roman) && (long || out.only || joined > 0 || out.either || out.neither);
-    // One is true and another false: more than labels.
-    let mixed = affirmed && out.denied;
+    out.sure |= some(Face::Roman) && (long || out.only || out.joined || out.either || out.neither);
+    // One is true and another false: more than labels. So are parts with their numbers.
+    let letters = out.labels.iter().filter(|l| matches!(l.0, Face::Letter | Face::Capital)).count();
+    let mixed = affirmed && out.denied || ![0, out.labels.len()].contains(&letters);
     (!out.labels.is_empty() && !mixed).then_some(out)
 }
 
 impl Labels {
+    fn values(&self) -> Vec<u32> {
+        self.labels.iter().map(|l| l.1).collect()
+    }
+
+    /// True for an order rather than a choice: arrows lead from one to the next, or more than two stand side by side
+    /// other than as they are counted.
+    fn is_order(&self) -> bool {
+        self.chained || self.labels.len() > 2 && !self.joined && !self.values().is_sorted()
+    }
+
     /// Whether both name the same; `None` where neither is sure to be labels, or their faces are not alike.
     pub(super) fn same(&self, other: &Labels) -> Option<bool> {
-        let values = |l: &Labels| l.labels.iter().map(|x| x.1).collect::<BTreeSet<u32>>();
         let faces = |l: &Labels| l.labels.iter().map(|x| x.0).collect::<BTreeSet<Face>>();
         if !(self.sure || other.sure) {
             return None;
         }
-        let sense = |l: &Labels| (l.only, l.either, l.neither);
-        let same = values(self) == values(other) && sense(self) == sense(other);
+        let (mut a, mut b) = (self.values(), other.values());
+        if !(self.is_order() || other.is_order()) {
+            a.sort_unstable();
+            b.sort_unstable();
+        }
+        // Two that are named are no third.
+        let sense = |l: &Labels| (l.only && l.labels.len() < 2, l.either, l.neither);
+        let same = a == b && sense(self) == sense(other);
         if faces(self) != faces(other) {
-            // (iv) and 4.
-            return same.then_some(true);
+            // (iv) and 4; (b) and panel B, but no variables.
+            let letters = a.iter().any(|n| *n > LETTERS);
+            return (same && (!letters || self.sure && other.sure)).then_some(true);
         }
         Some(same && self.denied == other.denied)
     }
@@ -217,6 +272,11 @@ mod tests {
             ("statement II is true", "Statement (II)"),
             ("I, II and III", "All of I, II, III".split(" of ").last().unwrap_or_default()),
             ("\u{2163}", "IV"),
+            ("I and III only", "(I) and (III)"),
+            ("\u{2460}\u{2462}", "\u{2462}\u{2460}"),
+            ("\u{2460}\u{2462}\u{2461}", "\u{2460} \u{2192} \u{2462} \u{2192} \u{2461}"),
+            ("(b)", "panel b"),
+            ("(b)", "Panel B"),
         ] {
             assert_eq!(same(a, b), Some(true), "{a} {b}");
         }
@@ -226,10 +286,13 @@ mod tests {
             ("I and II only", "I and III only"),
             ("II only", "II"),
             ("I or II", "I and II"),
+            ("\u{2460}\u{2462}\u{2461}", "\u{2460}\u{2461}\u{2462}"),
+            ("\u{2460}\u{2192}\u{2461}", "\u{2461}\u{2192}\u{2460}"),
+            ("(b)", "panel (c)"),
         ] {
             assert_eq!(same(a, b), Some(false), "{a} {b}");
         }
-        for text in ["x + 1", "red", "vix", "(1, 2) and 3 more"] {
+        for text in ["x + 1", "red", "vix", "(1, 2) and 3 more", "(a) 3; (b) 8", "5 m"] {
             assert!(read(text).is_none(), "{text}");
         }
     }

@@ -1,10 +1,11 @@
 //! Substances by name and by formula: carbon dioxide and `CO_2`.
 
 use super::chemistry::element;
+use super::fields::salt;
 use super::math;
 
 /// Names that are no rule's.
-const COMMON: [(&str, &str); 46] = [
+const COMMON: [(&str, &str); 25] = [
     ("water", "H2O"),
     ("ammonia", "NH3"),
     ("methane", "CH4"),
@@ -27,27 +28,6 @@ const COMMON: [(&str, &str); 46] = [
     ("nitric acid", "HNO3"),
     ("phosphoric acid", "H3PO4"),
     ("carbonic acid", "H2CO3"),
-    ("sodium chloride", "NaCl"),
-    ("sodium hydroxide", "NaOH"),
-    ("sodium carbonate", "Na2CO3"),
-    ("sodium bicarbonate", "NaHCO3"),
-    ("sodium hydrogencarbonate", "NaHCO3"),
-    ("sodium sulfate", "Na2SO4"),
-    ("sodium nitrate", "NaNO3"),
-    ("potassium chloride", "KCl"),
-    ("potassium hydroxide", "KOH"),
-    ("potassium permanganate", "KMnO4"),
-    ("potassium nitrate", "KNO3"),
-    ("calcium carbonate", "CaCO3"),
-    ("calcium hydroxide", "Ca(OH)2"),
-    ("calcium oxide", "CaO"),
-    ("calcium chloride", "CaCl2"),
-    ("magnesium oxide", "MgO"),
-    ("aluminium oxide", "Al2O3"),
-    ("aluminum oxide", "Al2O3"),
-    ("silver nitrate", "AgNO3"),
-    ("silver chloride", "AgCl"),
-    ("ammonium chloride", "NH4Cl"),
     ("nitrous oxide", "N2O"),
     ("nitric oxide", "NO"),
     ("ozone", "O3"),
@@ -104,8 +84,39 @@ fn said(text: &str) -> Option<String> {
 fn formula(text: &str) -> Option<String> {
     let plain = math::formula(text)?;
     let plain: String = plain.chars().filter(|c| !matches!(c, '_' | '{' | '}' | ' ' | '$')).collect();
+    // A bond between groups.
+    let plain = if plain.ends_with('-') { plain } else { plain.replace('-', "") };
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '(' | ')');
-    (plain.starts_with(|c: char| c.is_ascii_uppercase()) && plain.chars().all(known)).then_some(plain)
+    let first = |c: char| c.is_ascii_uppercase() || c == '(';
+    (plain.starts_with(first) && plain.chars().all(known)).then(|| groups(&plain))
+}
+
+/// A formula with its chains of carbon written out, group by group: `C2H5OH` as `CH3CH2OH`.
+fn groups(formula: &str) -> String {
+    const LONGEST: usize = 30;
+    let ethyl = |t: &str| t.starts_with(|c: char| c.is_ascii_uppercase() || c == '(');
+    let mut out = String::with_capacity(formula.len() + 8);
+    let mut rest = formula;
+    while let Some(c) = rest.chars().next() {
+        if let Some(behind) = rest.strip_prefix("C2H5")
+            && (behind.is_empty() && !out.is_empty() || out.is_empty() && ethyl(behind))
+        {
+            out.push_str(if behind.is_empty() { "CH2CH3" } else { "CH3CH2" });
+            rest = behind;
+        } else if let Some(behind) = rest.strip_prefix("(CH2)") {
+            let after = behind.trim_start_matches(|c: char| c.is_ascii_digit());
+            let count = behind[..behind.len() - after.len()].parse().unwrap_or(1usize);
+            if count > LONGEST {
+                return formula.to_owned();
+            }
+            out += &"CH2".repeat(count);
+            rest = after;
+        } else {
+            out.push(c);
+            rest = &rest[c.len_utf8()..];
+        }
+    }
+    out
 }
 
 fn name(text: &str) -> Option<String> {
@@ -114,6 +125,9 @@ fn name(text: &str) -> Option<String> {
     let lower = lower.strip_suffix(" gas").unwrap_or(lower);
     if let Some((_, formula)) = COMMON.iter().find(|c| c.0 == lower) {
         return Some((*formula).to_owned());
+    }
+    if let Some(formula) = salt(lower) {
+        return Some(formula);
     }
     let (first, second) = lower.split_once(' ')?;
     // Without a count the metals' charges would be needed.
@@ -142,6 +156,9 @@ mod tests {
             ("\\text{CO}_2", "carbon dioxide, CO_2", true),
             ("N2O4", "dinitrogen tetroxide", true),
             ("SO3", "sulfur trioxide (SO3)", true),
+            ("C_2H_5OH", "CH3CH2OH", true),
+            ("CH3CH2CH2CH3", "CH_3(CH_2)_2CH_3", true),
+            ("C_2H_5OH", "CH3OCH3", false),
             ("CO_2", "carbon monoxide", false),
             ("CO_2", "carbon monoxide, CO_2", false),
             ("SO_2", "sulfur trioxide", false),

@@ -101,6 +101,27 @@ fn heading(tokens: &[Token]) -> Option<f64> {
     found.or_else(around).map(|x| x.rem_euclid(360.0))
 }
 
+/// An angle of three figures, as bearings are written: `030°`.
+fn three_figures(text: &str) -> Option<f64> {
+    let plain = text.replace("^{\\circ}", "\u{b0}").replace("^\\circ", "\u{b0}");
+    let plain = plain.trim().trim_matches(['$', ' ', '.']);
+    let (digits, degrees) = plain.strip_suffix('\u{b0}').map_or((plain, false), |d| (d, true));
+    let whole = digits.split('.').next().filter(|w| w.len() == 3 && w.bytes().all(|b| b.is_ascii_digit()))?;
+    let found = digits.parse().ok().filter(|x| (0.0..=360.0).contains(x))?;
+    (degrees || whole.starts_with('0')).then_some(found)
+}
+
+/// The text with upright letters as plain ones.
+fn upright(text: &str) -> String {
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some((before, inside)) = rest.split_once("\\text{").or_else(|| rest.split_once("\\mathrm{")) {
+        let Some((letters, behind)) = inside.split_once('}') else { break };
+        out = out + before + letters;
+        rest = behind;
+    }
+    out + rest
+}
+
 /// The amount before a direction, and the direction.
 fn read(text: &str) -> Option<(String, f64)> {
     if let Some(found) = tokens(text).and_then(|t| heading(&t)) {
@@ -160,7 +181,15 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
     if let (Some(a), Some(b)) = (along(gold), along(answer)) {
         return Some(a == b);
     }
-    let ((far, to), (wide, other)) = (read(gold)?, read(answer)?);
+    let (gold, answer) = (&*upright(gold), &*upright(answer));
+    // What is no direction by itself may be one beside another.
+    let bearing = |text: &str| Some((String::new(), three_figures(text)?));
+    let ((far, to), (wide, other)) = match (read(gold), read(answer)) {
+        (Some(a), Some(b)) => (a, b),
+        (Some(a), None) if a.0.is_empty() => (a, bearing(answer)?),
+        (None, Some(b)) if b.0.is_empty() => (bearing(gold)?, b),
+        _ => return None,
+    };
     let turn = (to - other).rem_euclid(360.0);
     let amounts = far.is_empty() == wide.is_empty() && (far.is_empty() || equal(&far, &wide, steps));
     Some(amounts && turn.min(360.0 - turn) < 1e-6)

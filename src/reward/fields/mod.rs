@@ -4,7 +4,9 @@
 
 mod crosses;
 mod flow;
+mod genotype;
 mod heading;
+mod ions;
 mod laws;
 mod place;
 mod scale;
@@ -28,10 +30,12 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
         .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
         .or_else(|| told(spread::same(gold, answer, steps), "the same errors", "other errors"))
+        .or_else(|| told(genotype::same(gold, answer), "the same genotype", "another genotype"))
         .or_else(|| told(crosses::same(gold, answer, steps), "the same cross", "another cross"))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 
+pub(super) use ions::{ion, salt};
 pub(super) use spread::absolute;
 
 /// Whether two texts have equal values.

@@ -15,7 +15,7 @@ const SIMILAR: char = '\u{f}';
 const NOTHING: char = ' ';
 
 /// Ways to write the marks; of two that begin alike the longer stands first.
-const MARKS: [(char, &[&str]); 10] = [
+const MARKS: [(char, &[&str]); 11] = [
     (SEGMENT, &["\\overline", "line segment", "segment"]),
     (LINE, &["\\overleftrightarrow", "the line", "line"]),
     (RAY, &["\\overrightarrow", "ray"]),
@@ -25,8 +25,41 @@ const MARKS: [(char, &[&str]); 10] = [
     (PERPENDICULAR, &["\\perp", "\u{22a5}", "is perpendicular to", "perpendicular to"]),
     (CONGRUENT, &["\\cong", "\u{2245}", "is congruent to", "congruent to"]),
     (SIMILAR, &["\\sim", "\u{223c}", "~", "is similar to", "similar to"]),
+    ('=', &["is equal to", "equals", "equal to"]),
     (NOTHING, &["\\text", "\\mathrm"]),
 ];
+
+/// Criteria by which triangles are told to be alike.
+const CRITERIA: [&str; 9] = ["SSS", "SAS", "ASA", "AAS", "SAA", "HL", "RHS", "AA", "AAA"];
+
+/// The text without the criterion behind it: "by SAS", "(by the AA similarity postulate)".
+fn without_criterion(text: &str) -> &str {
+    let text = text.trim().trim_end_matches(['.', ')']);
+    let Some((told, reason)) = text.rsplit_once(" by ").or_else(|| text.rsplit_once("(by ")) else { return text };
+    let mut words = reason.split([' ', '$']).filter(|w| !w.is_empty() && *w != "the");
+    let named = words.next().is_some_and(|w| CRITERIA.contains(&w));
+    const NOUNS: [&str; 7] = ["congruence", "similarity", "criterion", "postulate", "theorem", "rule", "test"];
+    if named && words.all(|w| NOUNS.contains(&w)) { told.trim_end_matches([' ', ',', '(']) } else { text }
+}
+
+/// "Triangles ABC and DEF are similar" with what they are between them.
+fn between(text: &str) -> Option<String> {
+    const NOUNS: [&str; 4] = ["triangle", "line", "segment", "angle"];
+    const RELATIONS: [(&str, &str); 5] = [
+        ("congruent", "congruent to"),
+        ("similar", "similar to"),
+        ("parallel", "parallel to"),
+        ("perpendicular", "perpendicular to"),
+        ("equal", "equal to"),
+    ];
+    let (subject, told) = text.rsplit_once(" are ")?;
+    let joint = RELATIONS.iter().find(|r| r.0 == told.trim_end())?.1;
+    let (first, second) = subject.split_once(" and ")?;
+    let (noun, first) = first.trim_start_matches("The ").trim_start_matches("the ").split_once(' ')?;
+    let noun = noun.to_ascii_lowercase();
+    let noun = NOUNS.iter().find(|n| noun.strip_suffix('s') == Some(n))?;
+    Some(format!("{noun} {first} {joint} {noun} {second}"))
+}
 
 /// A figure: its mark and its letters in their first order.
 type Figure = (char, String);
@@ -49,7 +82,8 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
     if text.len() > 120 {
         return None;
     }
-    let mut plain = text.to_owned();
+    let text = without_criterion(text);
+    let mut plain = between(text).unwrap_or_else(|| text.to_owned());
     for (sign, ways) in MARKS {
         for way in ways {
             plain = replaced(&plain, way, &format!(" {sign} "));

@@ -73,9 +73,12 @@ const SIGNS: [(char, &[&str]); 11] = [
 ];
 
 /// Words for signs.
-const WORDS: [(&str, char); 9] = [
+const WORDS: [(&str, char); 12] = [
     ("if and only if", IFF),
     ("implies", IMPLIES),
+    ("only if", IMPLIES),
+    ("exclusive or", XOR),
+    ("it is not the case that", NOT),
     ("and", AND),
     ("or", OR),
     ("xor", XOR),
@@ -140,12 +143,24 @@ fn table(f: &Node, atoms: usize) -> Vec<bool> {
     (0..1usize << atoms).map(|row| holds(f, row)).collect()
 }
 
+/// "If p, then q" with a sign between its halves.
+fn conditional(text: &str) -> Option<String> {
+    let text = text.trim().trim_end_matches('.');
+    let rest = ["If ", "if ", "IF "].iter().find_map(|w| text.strip_prefix(w))?;
+    let lower = rest.to_ascii_lowercase();
+    let (at, joint) = [", then ", " then "].iter().find_map(|w| Some((lower.find(w)?, w)))?;
+    let halves = (&rest[..at], &rest[at + joint.len()..]);
+    // What has a condition of its own is no half.
+    let plain = |t: &str| !format!(" {} ", t.to_ascii_lowercase()).contains(" if ");
+    (plain(halves.0) && plain(halves.1)).then(|| format!("({}) -> ({})", halves.0, halves.1))
+}
+
 /// Signs, letters and brackets of a text; `None` where there is anything else.
 fn tokens(text: &str) -> Option<Vec<char>> {
     if text.len() > MAX_BYTES {
         return None;
     }
-    let mut text = text.to_owned();
+    let mut text = conditional(text).unwrap_or_else(|| text.to_owned());
     for (bracket, plain) in [("\\left(", "("), ("\\right)", ")"), ("\\left[", "("), ("\\right]", ")"), ("\\big", "")] {
         text = text.replace(bracket, plain);
     }

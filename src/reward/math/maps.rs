@@ -116,7 +116,7 @@ fn enlarged(text: &str) -> Option<[String; 2]> {
     Some([format!("({a})+({k})*(x-({a}))"), format!("({b})+({k})*(y-({b}))")])
 }
 
-/// "rotation through 270° anticlockwise about (1, 2)".
+/// "rotation through 270° anticlockwise about (1, 2)", "a 90° clockwise rotation about the origin".
 fn turned(text: &str) -> Option<[String; 2]> {
     static TURN: LazyLock<Regex> = LazyLock::new(|| {
         let way = r"(clockwise|counter-?clockwise|anti-?clockwise)";
@@ -127,7 +127,13 @@ fn turned(text: &str) -> Option<[String; 2]> {
         ))
         .expect("a fixed pattern")
     });
-    let c = TURN.captures(text)?;
+    static FIRST: LazyLock<Regex> = LazyLock::new(|| {
+        let way = r"(?:(?:counter-?|anti-?)?clockwise )?";
+        Regex::new(&format!(r"(?i)^(?:it is )?(?:an? |the )?(\d+) ?(?:\^\\circ|-?degrees?) ({way})(?:rotation|turn) "))
+            .expect("a fixed pattern")
+    });
+    let text = FIRST.replace(text, "rotation of $1 degrees $2");
+    let c = TURN.captures(&text)?;
     let angle: i64 = format!("{}{}", part(&c, 1), part(&c, 4)).parse().ok().filter(|a| *a <= 720)?;
     let way = format!("{}{}{}", part(&c, 2), part(&c, 3), part(&c, 8)).to_lowercase();
     // Without a word the positive way, which only a half turn may leave unsaid.

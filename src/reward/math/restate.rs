@@ -14,6 +14,8 @@ pub fn restated(text: &str) -> Vec<String> {
         return Vec::new();
     }
     let lower = text.to_lowercase();
+    let upright = text.replace("\\text{", "").replace("\\mathrm{", "").replace('}', "");
+    let upright = if upright.len() < text.len() && !upright.contains('{') { &*upright } else { text };
     let mut out: Vec<String> = [
         based(text),
         named_base(text),
@@ -21,14 +23,14 @@ pub fn restated(text: &str) -> Vec<String> {
         chinese(text),
         foreign::number(text).map(|n| n.to_string()),
         weekday(&lower),
-        chance(&lower),
+        chance(&upright.to_lowercase()),
         price(text),
         below(text),
         mixed(&lower),
         one(&lower),
         scale(&lower),
         odds(&lower),
-        short(text),
+        short(upright),
         ratio(&lower),
         proportion(text),
         range(&lower),
@@ -164,7 +166,9 @@ fn chance(lower: &str) -> Option<String> {
         .replace(" chance in ", " in ")
         .replace(" chances out of ", " in ")
         .replace(" chance out of ", " in ")
-        .replace(" out of ", " in ");
+        .replace(" out of ", " in ")
+        .replace(" of ", " in ")
+        .replace(" in the ", " in ");
     let (over, under) = text.split_once(" in ")?;
     let under = under.trim_start_matches("every ");
     let (over, under) = (whole(over)?, whole(under).filter(|n| *n > 0)?);

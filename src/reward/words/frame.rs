@@ -383,8 +383,20 @@ pub(super) fn plain(words: &[Word]) -> Option<&[Word]> {
     }
 }
 
-/// A phrase without the noun at its end, where that only says of which kind it is: "an isosceles triangle".
-pub(super) fn headless(words: &[Word]) -> Option<&[Word]> {
+/// What a rule is of, whatever it is called: "the SAS criterion", "SAS postulate".
+pub(super) fn rule(words: &[Word]) -> Option<&[Word]> {
+    const RULES: &[&str] = &["theorem", "rule", "criterion", "postulate", "test", "condition", "axiom"];
+    let (last, rest) = words.split_last()?;
+    (last.is(RULES) && rest.last().is_some_and(|w| !is_article(w))).then_some(rest)
+}
+
+/// A phrase without the nouns at its end, one after the other, where these only say of which kind it is: "an isosceles
+/// triangle".
+pub(super) fn headless(words: &[Word]) -> impl Iterator<Item = &[Word]> {
+    std::iter::successors(beheaded(words), |w| beheaded(w))
+}
+
+fn beheaded(words: &[Word]) -> Option<&[Word]> {
     const HEADS: &[&str] = &[
         "direction",
         "side",
@@ -438,11 +450,16 @@ pub(super) fn headless(words: &[Word]) -> Option<&[Word]> {
         "order",
         "progression",
         "variable",
+        "gate",
+        "shape",
+        "corner",
+        "panel",
+        "subplot",
     ];
     let (last, rest) = words.split_last()?;
     // A right angle and a right triangle are nothing to the right.
     let side = without_articles(rest).len() == 1 && rest.last().is_some_and(|w| w.is(&["right", "left"]));
-    if side && !last.is(&["side", "one", "direction"]) {
+    if side && !last.is(&["side", "one", "direction", "panel", "subplot"]) {
         return None;
     }
     let said = rest.last().is_some_and(|w| !is_article(w) && !w.is(&TURNING));

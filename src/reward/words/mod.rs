@@ -12,6 +12,7 @@ mod names;
 mod phrase;
 mod rows;
 mod same;
+mod shapes;
 mod spelling;
 
 pub use cards::same_card;
@@ -49,9 +50,12 @@ pub fn units_differ(a: &str, b: &str) -> bool {
 pub fn in_words(gold: &str, answer: &str) -> bool {
     let signs = ['\\', '^', '_', '=', '+', '*', '|', '/', '!'];
     let plain = |t: &str| t.len() <= MAX_BYTES && !fold::plain(t.trim_end_matches('!')).contains(signs);
-    // A comparison by its sign alone.
+    // A comparison by its sign alone, and what is not applicable.
     let sign = |t: &str| {
-        matches!(fold::plain(t).trim(), "=" | "<" | ">" | "<=" | ">=" | "!=" | "\u{2264}" | "\u{2265}" | "\u{2260}")
+        matches!(
+            fold::plain(t).trim(),
+            "N/A" | "n/a" | "=" | "<" | ">" | "<=" | ">=" | "!=" | "\u{2264}" | "\u{2265}" | "\u{2260}"
+        )
     };
     let plain = |t: &str| plain(t) || sign(t);
     let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
@@ -76,9 +80,10 @@ pub fn same(gold: &str, answer: &str) -> bool {
     let said = frame::said(&answer);
     let whole = |a: &[Word]| short.iter().any(|g| alike(g, a));
     // A noun of kind at the end of one of them.
-    frame::headless(&gold).is_some_and(|g| light.iter().any(|a| alike(g, a)))
+    frame::headless(&gold).any(|g| light.iter().any(|a| alike(g, a)))
         || said.iter().any(|a| whole(a))
-        || light.iter().chain(&said).filter_map(|a| frame::headless(a)).any(whole)
+        || light.iter().chain(&said).flat_map(|a| frame::headless(a)).any(whole)
+        || frame::rule(&gold).is_some_and(|g| light.iter().filter_map(|a| frame::rule(a)).any(|a| alike(g, a)))
         || frame::plain(&gold).is_some_and(|g| light.iter().any(|a| alike(g, a)))
 }
 

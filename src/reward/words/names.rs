@@ -65,7 +65,7 @@ pub fn lists(gold: &str, answer: &str) -> bool {
     let in_order = match (&gold.order, &answer.order) {
         (Order::Down(a), Order::Down(b)) if a == b => true,
         // One after the other, without the arrows.
-        (Order::Down("to"), Order::Any | Order::Row) | (Order::Row, Order::Down("to")) => true,
+        (Order::Down("to"), Order::Any | Order::Row) | (Order::Any | Order::Row, Order::Down("to")) => true,
         (Order::Down(_) | Order::Neither | Order::Either, _) | (_, Order::Down(_) | Order::Neither | Order::Either) => {
             if gold.order != answer.order {
                 return false;

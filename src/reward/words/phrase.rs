@@ -1,6 +1,7 @@
 //! A phrase as its words in one form: contractions in full, articles gone, numbers in digits.
 
 use super::fold::{UMLAUT, plain};
+use super::shapes;
 use super::spelling::{self, alike};
 use crate::reward::math::number_words;
 
@@ -169,7 +170,11 @@ pub(super) fn words(text: &str) -> Vec<Word> {
             Some(value) => out.push(Word { text: value.to_string(), long: None }),
             // Newton's, Charles's
             None => {
-                let plain = Word::new(&lower.strip_suffix("'s").unwrap_or(&lower).replace('\'', ""));
+                let plain = if is_genotype(word) {
+                    Word { text: word.clone(), long: None }
+                } else {
+                    Word::new(&lower.strip_suffix("'s").unwrap_or(&lower).replace('\'', ""))
+                };
                 match out.last_mut() {
                     Some(tens)
                         if let Some(text) = joined(tens, &plain.text, n.checked_sub(1).map(|b| raw[b].as_str())) =>
@@ -182,6 +187,14 @@ pub(super) fn words(text: &str) -> Vec<Word> {
         }
     }
     out
+}
+
+/// True for pairs of alleles, `Aa`, `TTRr`, whose case tells the one from the other.
+fn is_genotype(word: &str) -> bool {
+    let bytes = word.as_bytes();
+    bytes.len() % 2 == 0
+        && bytes.len() <= 12
+        && bytes.chunks(2).all(|p| p[0].is_ascii_alphabetic() && p[0].eq_ignore_ascii_case(&p[1]))
 }
 
 /// Twenty and first are the twenty-first, thirty and two are 32, where the tens are a word.
@@ -248,6 +261,7 @@ pub(super) fn core(words: &[Word]) -> Core {
     if kept.is_empty() {
         return Core { words: words.to_vec(), only: false };
     }
+    shapes::one_way(&mut kept);
     Core { words: kept, only }
 }
 

@@ -1,0 +1,79 @@
+//! Genotypes: `Aa`, `TtRr`, `I^A i`, `X^{b}Y`. The case of a letter and what stands above it tell one allele from the
+//! other, the order of two alleles tells nothing.
+
+use super::super::math;
+
+/// Most alleles of a genotype.
+const MAX: usize = 12;
+
+/// The alleles of each gene, in one order; a text of plain letters is one where they come in pairs.
+fn read(text: &str) -> Option<Vec<[String; 2]>> {
+    let text = ["\\text", "\\mathrm", "\\mathit", "\\,", "\\ ", "$", " "]
+        .iter()
+        .fold(math::ascii(text), |t, face| t.replace(face, ""));
+    let mut rest = text.trim_end_matches('.');
+    let mut alleles: Vec<String> = Vec::new();
+    while let Some(gene) = rest.chars().next() {
+        rest = rest.strip_prefix(gene).filter(|_| gene.is_ascii_alphabetic() && alleles.len() < MAX)?;
+        let Some(above) = rest.strip_prefix('^') else {
+            alleles.push(gene.to_string());
+            continue;
+        };
+        let (allele, behind) = match above.strip_prefix('{') {
+            Some(braced) => braced.split_once('}')?,
+            None => above.split_at_checked(1)?,
+        };
+        let known = allele.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'));
+        (known && (1..=4).contains(&allele.len())).then_some(())?;
+        alleles.push(format!("{gene}^{allele}"));
+        rest = behind;
+    }
+    let letter = |a: &String| a.chars().next().map(|c| c.to_ascii_uppercase());
+    let sexes = |p: &[String]| p.iter().all(|a| matches!(letter(a), Some('X' | 'Y')));
+    let sound = |p: &[String]| p.len() == 2 && (letter(&p[0]) == letter(&p[1]) || sexes(p));
+    // A power is no allele: what stands above are letters.
+    let numbered =
+        alleles.iter().any(|a| a.split_once('^').is_some_and(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())));
+    (!alleles.is_empty() && !numbered && alleles.chunks(2).all(sound)).then_some(())?;
+    let mut genes: Vec<[String; 2]> = alleles
+        .chunks(2)
+        .filter_map(|p| <[String; 2]>::try_from(p.to_vec()).ok())
+        .map(|mut p| {
+            p.sort();
+            p
+        })
+        .collect();
+    genes.sort();
+    Some(genes)
+}
+
+pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    let (a, b) = (read(gold)?, read(answer)?);
+    // Where the letters are others, they may be names of something else.
+    let letters = |genes: &[[String; 2]]| {
+        genes.iter().map(|p| p[0].chars().next().map(|c| c.to_ascii_uppercase())).collect::<Vec<_>>()
+    };
+    (a == b || letters(&a) == letters(&b)).then_some(a == b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::same;
+
+    #[test]
+    fn alleles_are_told_by_their_case() {
+        for (a, b, want) in [
+            ("Aa", "aA", Some(true)),
+            ("Aa", "\\text{AA}", Some(false)),
+            ("AaBb", "Bb Aa", Some(true)),
+            ("X^bY", "X^{b}Y", Some(true)),
+            ("X^bY", "X^{B}Y", Some(false)),
+            ("I^A i", "I^{A}i", Some(true)),
+            ("I^A I^B", "I^A i", Some(false)),
+            ("x^2 x", "x^{2}x", None),
+            ("AB", "BA", None),
+        ] {
+            assert_eq!(same(a, b), want, "{a} {b}");
+        }
+    }
+}
