@@ -69,6 +69,9 @@ const DENYING: &str = "not never no neither nor without except unlike cannot ins
 const PARTS: &str = "half third quarter fifth tenth fraction part portion percentage multiple factor divisor power root \
     function member subset minimum maximum number couple pair dozen kind type sort";
 
+/// Words that open a clause before the main one.
+const LEADING: &str = "by from since because in with after when as for at on if once to given";
+
 /// Longest sentence that is searched, in bytes, and most ends of it that are tried.
 const MAX_SENTENCE: usize = 400;
 const MAX_ENDS: usize = 8;
@@ -77,13 +80,19 @@ fn among(words: &str, word: &str) -> bool {
     words.split(' ').any(|w| w == word)
 }
 
-/// The last sentence of a text without its reason, from its concluding clause on where it has one.
+/// The last sentence of a text without its reason, its main or concluding clause where it has more; and whether it has.
 fn concluding_clause(text: &str) -> (&str, bool) {
     let line = text.trim_end().rsplit('\n').next().unwrap_or(text);
     let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
-    let sentence = before_reason(sentence);
+    // The way to it may stand before: "sorting the data, the median is 5".
+    let opening = sentence.split(' ').next().unwrap_or_default().to_lowercase();
+    let main = sentence.split_once(", ").filter(|_| among(LEADING, &opening) || opening.ends_with("ing"));
+    let sentence = before_reason(main.map_or(sentence, |(_, rest)| rest));
     let clause = CONCLUDING.iter().filter_map(|c| sentence.rfind(c).map(|at| at + c.len())).max();
-    (clause.map_or(sentence, |at| &sentence[at..]).trim_end_matches(['.', '!', ' ']), clause.is_some())
+    (
+        clause.map_or(sentence, |at| &sentence[at..]).trim_end_matches(['.', '!', ' ']),
+        clause.is_some() || main.is_some(),
+    )
 }
 
 /// The ends of the concluding clause that may be its answer, the longest first; none where the clause denies something.
@@ -107,7 +116,16 @@ pub(super) fn ends(text: &str) -> Vec<&str> {
         let linked = |(link, verbs): &(&str, &str)| {
             before == *link && (verbs.is_empty() || (n > 1 && among(verbs, &words[n - 2])))
         };
-        among(SHOWING, before) || LINKING.iter().any(linked)
+        // A verb, or a participle, before words: "the loop current flows clockwise".
+        let verb = before.len() > 3
+            && before.chars().all(|c| c.is_ascii_lowercase())
+            && (before.ends_with("ed")
+                || before.ends_with('s') && !["ss", "us", "is"].iter().any(|e| before.ends_with(e)));
+        let wordy = n > 1
+            && verb
+            && clause[starts[n]..].chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\''))
+            && !words[n..].iter().any(|w| math::is_number_word(w));
+        wordy || among(SHOWING, before) || LINKING.iter().any(linked)
     };
     let numeric = |n: usize| {
         math::is_number_word(&words[n])
@@ -140,6 +158,7 @@ pub(super) fn ends(text: &str) -> Vec<&str> {
             out.push(end);
         }
     }
+    // A clause of its own may be the answer.
     // A clause of its own may be the answer.
     if concludes && whole(clause) {
         out.insert(0, clause);

@@ -117,7 +117,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     // The end of a sentence that marks no answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE && !answer.contains("boxed") {
-        let said = |end: &&str| *end != found && compare(&gold_text, &bare(end), &steps).0;
+        let said = |end: &&str| *end != found && compare(&gold_text, &read(end), &steps).0;
         if tail::ends(answer).iter().any(said) {
             (equal, why) = (true, "equal, at the end of the sentence");
         }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// Files whose first run is the latest: the rules were mended on little of them, and may lose nothing of it.
 const HELD: [(&str, f64); 4] =
-    [("unseen-16.jsonl", 0.93), ("unseen-18.jsonl", 0.91), ("unseen-20.jsonl", 0.96), ("unseen-21.jsonl", 0.86)];
+    [("unseen-16.jsonl", 0.93), ("unseen-18.jsonl", 0.91), ("unseen-21.jsonl", 0.91), ("unseen-22.jsonl", 0.88)];
 
 #[test]
 fn strict_reads_notations_that_were_new_to_it() {

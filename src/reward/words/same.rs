@@ -35,6 +35,7 @@ const GROUPS: &[&[&str]] = &[
         "inconsistent",
     ],
     &["undefined", "not defined"],
+    &["perpendicular", "orthogonal", "at right angles", "normal to each other", "mutually perpendicular"],
     &[
         "infinitely many",
         "infinitely many solutions",
