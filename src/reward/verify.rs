@@ -38,7 +38,7 @@ const MAX_SENTENCE: usize = 600;
 
 fn strict(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
-    let listed = layout::members(answer);
+    let raw = answer;
     let (gold, answer) = (&*layout::plain(gold), &*layout::plain(answer));
     let answer = &*unbulleted(answer);
     let found = locate(answer, &steps);
@@ -90,7 +90,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             (equal, why) = compare(&gold_text, &text, &steps);
         }
     }
-    if let Some(members) = listed.filter(|_| !equal) {
+    if !equal && let Some(members) = layout::members(raw) {
         (equal, why) = compare(&gold_text, &members, &steps);
     }
     // The sentence as a whole, where a part of it was taken for the answer.
@@ -138,6 +138,9 @@ fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option
     }
     if answer.len() < MAX_SENTENCE && math::another_level(gold, &bare(answer)) {
         return Some("another level of confidence");
+    }
+    if math::another_extremum(gold, found, steps) && math::another_extremum(gold, &bare(answer), steps) {
+        return Some("another extremum");
     }
     if math::counted_otherwise(gold, found) {
         return Some("other counts of a solid's parts");

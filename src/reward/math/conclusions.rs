@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::reward::words;
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 19] = [
+const CONCLUSIONS: [(&str, &[&str]); 20] = [
     ("injective", &["one-to-one", "one to one", "injective", "is injective", "is one-to-one"]),
     ("surjective", &["onto", "surjective", "is surjective", "is onto"]),
     (
@@ -77,6 +77,9 @@ const CONCLUSIONS: [(&str, &[&str]); 19] = [
             "there is no solution",
             "there are no solutions",
             "has no real solutions",
+            "0 solutions",
+            "zero solutions",
+            "has 0 solutions",
             "is inconsistent",
             "inconsistent",
         ],
@@ -85,6 +88,7 @@ const CONCLUSIONS: [(&str, &[&str]); 19] = [
         "infinitely many",
         &["has infinitely many solutions", "infinitely many solutions", "there are infinitely many solutions"],
     ),
+    ("orthogonal", &["orthogonal", "are orthogonal", "perpendicular", "are perpendicular"]),
     ("independent", &["are linearly independent", "is linearly independent", "linearly independent"]),
     ("dependent", &["are linearly dependent", "is linearly dependent", "linearly dependent"]),
     (
@@ -184,7 +188,7 @@ static KEYS: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
 });
 
 /// What a text comes to in its last clause; nothing for other texts.
-pub(super) fn conclusion(text: &str) -> Option<&'static str> {
+pub(super) fn conclusion(text: &str) -> Option<(bool, &'static str)> {
     if text.len() > 300 {
         return None;
     }
@@ -196,6 +200,20 @@ pub(super) fn conclusion(text: &str) -> Option<&'static str> {
     let said: Vec<&str> = lower.split_whitespace().collect();
     let from = said.iter().take_while(|w| SUBJECTS.contains(w)).count();
     // Words that say the same have one key.
-    let keys = [words::key(&said.join(" ")), words::key(&said[from..].join(" "))];
-    keys.iter().filter_map(|k| KEYS.get(k)).min().map(|row| CONCLUSIONS[*row].0)
+    let found = |words: &[&str]| {
+        let keys = [words::key(&said.join(" ")), words::key(&words.join(" "))];
+        keys.iter().filter_map(|k| KEYS.get(k)).min().map(|row| CONCLUSIONS[*row].0)
+    };
+    if let Some(name) = found(&said[from..]) {
+        return Some((true, name));
+    }
+    // "is not injective", where one of two is always so.
+    let ["not", denied @ ..] = said[from..].strip_prefix(&["is"]).unwrap_or(&said[from..]) else { return None };
+    Some(match found(denied)? {
+        "converges" => (true, "diverges"),
+        "diverges" => (true, "converges"),
+        "independent" => (true, "dependent"),
+        "dependent" => (true, "independent"),
+        name => (false, name),
+    })
 }

@@ -9,11 +9,13 @@ use regex::{Captures, Regex};
 
 use super::compare::equal;
 use super::conclusions::conclusion;
+use super::confidence::same_confidence;
+use super::extrema::same_extremum;
 use super::parse::parse;
 use super::{Steps, number_words};
 
 /// Longest text that is read so.
-const MAX: usize = 200;
+pub(super) const MAX: usize = 200;
 
 /// What is described: its name, and its values as notation.
 #[derive(PartialEq, Debug)]
@@ -42,10 +44,8 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
             && x.values.len() == y.values.len()
             && x.values.iter().zip(&y.values).all(|(p, q)| p == q || alike(p, q));
     }
-    if let (Some((level, x)), Some((other, y))) = (confidence(&a), confidence(&b))
-        && [&a, &b].iter().any(|t| !said_confident(t).is_empty())
-    {
-        return (level.is_empty() || other.is_empty() || level == other) && alike(&x, &y);
+    if let Some(same) = same_confidence(&a, &b, steps).or_else(|| same_extremum(&a, &b, steps)) {
+        return same;
     }
     match (notation(&a), notation(&b)) {
         (Some(x), Some(y)) => alike(&x, &y),
@@ -62,17 +62,8 @@ pub(in crate::reward) fn counted_otherwise(gold: &str, answer: &str) -> bool {
     short && matches!((counts(&plain(gold)), counts(&plain(answer))), (Some(a), Some(b)) if a != b)
 }
 
-/// True where both name the level of a confidence interval, and not the same.
-pub(in crate::reward) fn another_level(gold: &str, answer: &str) -> bool {
-    let named = |t: &str| {
-        let short = t.len() <= MAX && t.contains('%');
-        short.then(|| level(said_confident(&plain(t)))).filter(|l| !l.is_empty())
-    };
-    matches!((named(gold), named(answer)), (Some(a), Some(b)) if a != b)
-}
-
 /// The text without marks and faces, with one sign for each thing.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     static FACE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\\(?:text|mathrm|operatorname|mathbb|mathbf|textbf)\s*\{([^{}]*)\}").expect("a fixed pattern")
     });
@@ -112,12 +103,12 @@ fn plain(text: &str) -> String {
 /// Reads the parts of a pattern.
 type Read = fn(&Captures) -> Option<String>;
 
-fn part<'a>(c: &'a Captures, n: usize) -> &'a str {
+pub(super) fn part<'a>(c: &'a Captures, n: usize) -> &'a str {
     c.get(n).map_or("", |m| m.as_str().trim())
 }
 
 /// Patterns of what is described, with `{n}` for a number and `{p}` for a point, and the notation of each.
-const PATTERNS: [(&str, Read); 19] = [
+const PATTERNS: [(&str, Read); 23] = [
     // Bounds.
     (r"([a-z]) (?:is|must be|has to be|lies|must lie|should be)(?: strictly)? between ({n}) and ({n})", |c| {
         Some(format!("{}<{}<{}", part(c, 2), part(c, 1), part(c, 3)))
@@ -163,6 +154,32 @@ const PATTERNS: [(&str, Read); 19] = [
         |c| {
             let (a, b) = point(part(c, 1))?;
             Some(format!("(x-({a}))^2+(y-({b}))^2=({}-({}))^2", part(c, 2).to_lowercase(), part(c, 3)))
+        },
+    ),
+    (r"{is}(vertical|horizontal) line (?:passing |going )?(?:through|at|containing) (?:the )?(?:point )?({p})", |c| {
+        let (a, b) = point(part(c, 2))?;
+        Some(if part(c, 1).eq_ignore_ascii_case("vertical") { format!("x = {a}") } else { format!("y = {b}") })
+    }),
+    (
+        r"{is}(?:straight )?line (?:with|of|having) (?:a )?(?:slope|gradient) (?:of )?({n}),? (?:and |with |and with )?(?:a )?y-intercept (?:of |at )?({n}|\(0, ?{n}\))",
+        |c| {
+            let intercept = part(c, 2);
+            let height = point(intercept).filter(|_| intercept.contains(',')).map(|p| p.1);
+            Some(format!("y = ({})x + ({})", part(c, 1), height.as_deref().unwrap_or(intercept)))
+        },
+    ),
+    (
+        r"{is}(?:straight )?line (?:with|of|having) (?:a )?(?:slope|gradient) (?:of )?({n}),? (?:and )?(?:that )?(?:passing|passes|going|goes)? ?through (?:the )?(?:point )?({p})",
+        |c| {
+            let (a, b) = point(part(c, 2))?;
+            Some(format!("y - ({b}) = ({})(x - ({a}))", part(c, 1)))
+        },
+    ),
+    (
+        r"{is}(?:straight )?line (?:passing |that passes |going |joining |connecting )?(?:through )?(?:the )?(?:points )?({p}) (?:and|to) ({p})",
+        |c| {
+            let ((a, b), (p, q)) = (point(part(c, 1))?, point(part(c, 2))?);
+            Some(format!("(y - ({b}))(({p}) - ({a})) = (({q}) - ({b}))(x - ({a}))"))
         },
     ),
     (r"{is}(ellipse) with foci(?: at)? ({p}),? and (?:a )?major axis(?: of)?(?: length)? ({n})(?: units)?", |c| {
@@ -276,45 +293,6 @@ fn renamed(text: &str) -> Option<String> {
     }
     let out = out.replace("y\u{302}", "\\hat{y}").replace('\u{177}', "\\hat{y}");
     (out != text).then_some(out)
-}
-
-/// The words before an interval that say that it is one of confidence; empty without them.
-fn said_confident(text: &str) -> &str {
-    static BEFORE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(
-            r"(?i)^(?:the |a |an )?(?:approximate )?(?:(\d+(?:\.\d+)?)\s?\\?%\s)?(?:confidence interval|c\.?i\.?)(?: (?:for|of) [^=:]+?)?\s?(?: is|:|=)\s?(?:approximately |about |given by )?",
-        )
-        .expect("a fixed pattern")
-    });
-    BEFORE.find(text).map_or("", |m| m.as_str())
-}
-
-/// A confidence interval: its level where that is said, and the interval.
-fn confidence(text: &str) -> Option<(String, String)> {
-    static ENDS: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(
-            r"(?i)^(?:\(([^,()]+)\s?\\pm\s?([^,()]+)\)|([^\s,()]+)\s?\\pm\s?([^\s,()]+)|[(\[]([^,]+),\s?([^,]+)[)\]]|(?:from |between )?([\d.\\%-]+) (?:to|and) ([\d.\\%-]+)|([\d.-]+)\s?(?:<|\\leq?|\u{2264})\s?[^\d<]+?\s?(?:<|\\leq?|\u{2264})\s?([\d.-]+))$",
-        )
-        .expect("a fixed pattern")
-    });
-    let before = said_confident(text);
-    let c = ENDS.captures(text[before.len()..].trim())?;
-    let level = level(before);
-    let joined = |n: [usize; 2]| n.map(|n| part(&c, n)).concat();
-    let centre = joined([1, 3]);
-    let (low, high) = if centre.is_empty() {
-        (joined([5, 7]) + part(&c, 9), joined([6, 8]) + part(&c, 10))
-    } else {
-        let off = joined([2, 4]);
-        (format!("{centre}-({off})"), format!("{centre}+({off})"))
-    };
-    Some((level, format!("({low}, {high})")))
-}
-
-/// The level that stands before a percent sign; empty without one.
-fn level(words: &str) -> String {
-    let number = words.split_once('%').map_or("", |(number, _)| number);
-    number.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect()
 }
 
 /// The coordinates of a point, or those of a complex number.

@@ -22,7 +22,10 @@ const MARKS: [(char, &[&str]); 11] = [
     (ANGLE, &["\\measuredangle", "m\\angle", "\\angle", "\u{2220}", "angle"]),
     (TRIANGLE, &["\\triangle", "\u{25b3}", "\u{2206}", "triangle"]),
     (PARALLEL, &["\\parallel", "\u{2225}", "||", "//", "is parallel to", "parallel to"]),
-    (PERPENDICULAR, &["\\perp", "\u{22a5}", "is perpendicular to", "perpendicular to"]),
+    (
+        PERPENDICULAR,
+        &["\\perp", "\u{22a5}", "is perpendicular to", "perpendicular to", "is orthogonal to", "orthogonal to"],
+    ),
     (CONGRUENT, &["\\cong", "\u{2245}", "is congruent to", "congruent to"]),
     (SIMILAR, &["\\sim", "\u{223c}", "~", "is similar to", "similar to"]),
     ('=', &["is equal to", "equals", "equal to"]),
@@ -42,20 +45,22 @@ fn without_criterion(text: &str) -> &str {
     if named && words.all(|w| NOUNS.contains(&w)) { told.trim_end_matches([' ', ',', '(']) } else { text }
 }
 
-/// "Triangles ABC and DEF are similar" with what they are between them.
+/// "Triangles ABC and DEF are similar", "AB and CD are parallel" with what they are between them.
 fn between(text: &str) -> Option<String> {
-    const NOUNS: [&str; 4] = ["triangle", "line", "segment", "angle"];
-    const RELATIONS: [(&str, &str); 5] = [
+    const NOUNS: [&str; 7] = ["triangle", "line", "segment", "angle", "side", "ray", "plane"];
+    const RELATIONS: [(&str, &str); 6] = [
         ("congruent", "congruent to"),
         ("similar", "similar to"),
         ("parallel", "parallel to"),
         ("perpendicular", "perpendicular to"),
+        ("orthogonal", "perpendicular to"),
         ("equal", "equal to"),
     ];
-    let (subject, told) = text.rsplit_once(" are ")?;
+    let (subject, told) = text.trim_end_matches(" to each other").rsplit_once(" are ")?;
     let joint = RELATIONS.iter().find(|r| r.0 == told.trim_end())?.1;
     let (first, second) = subject.split_once(" and ")?;
-    let (noun, first) = first.trim_start_matches("The ").trim_start_matches("the ").split_once(' ')?;
+    let first = first.trim_start_matches("The ").trim_start_matches("the ");
+    let Some((noun, first)) = first.split_once(' ') else { return Some(format!("{first} {joint} {second}")) };
     let noun = noun.to_ascii_lowercase();
     let noun = NOUNS.iter().find(|n| noun.strip_suffix('s') == Some(n))?;
     Some(format!("{noun} {first} {joint} {noun} {second}"))
@@ -95,6 +100,11 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
         let sign = word.chars().next()?;
         match word {
             "and" | "are" => return None,
+            // Lines are named by small letters as well.
+            name if mark.is_none_or(|m| m == LINE) && is_line(name) => {
+                mark = None;
+                figures.push((LINE, name.to_owned()));
+            }
             letters
                 if letters.len() <= 6
                     && (letters.len() > 1 || mark == Some(ANGLE))
@@ -141,6 +151,13 @@ fn read(text: &str) -> Option<(char, Vec<Figure>)> {
     Some((sign, figures))
 }
 
+/// `l`, `m_1`.
+fn is_line(name: &str) -> bool {
+    let name = if name == "\\ell" { "l" } else { name };
+    let (letter, index) = name.split_once('_').unwrap_or((name, ""));
+    letter.len() == 1 && letter.bytes().all(|b| b.is_ascii_lowercase()) && index.bytes().all(|b| b.is_ascii_digit())
+}
+
 /// A figure with its letters in their first order.
 fn one(mark: char, letters: String, relation: char) -> Figure {
     let turned: String = letters.chars().rev().collect();
@@ -154,6 +171,7 @@ fn one(mark: char, letters: String, relation: char) -> Figure {
         // A ray begins at its first point.
         (RAY, _) => (RAY, letters),
         // Between lines and segments a relation makes no difference.
+        (_, _) if is_line(&letters) => (LINE, letters),
         (m, 2) if relation != ' ' && m != ANGLE => (LINE, letters.min(turned)),
         (m, _) => (m, letters.min(turned)),
     }

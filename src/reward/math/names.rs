@@ -42,6 +42,10 @@ pub fn same_name(a: &str, b: &str) -> bool {
     if curve(&a) && curve(&b) {
         return true;
     }
+    let inverse = |t: &str| matches!(t, "f^-1(x)" | "f^-1");
+    if (inverse(&a) && b == "y") || (inverse(&b) && a == "y") {
+        return true;
+    }
     // One letter tells by its case: R and r may be two radii.
     if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
 }

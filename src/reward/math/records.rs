@@ -9,7 +9,7 @@ use super::parse::{Value, parse};
 use crate::reward::words;
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 126] = [
+const NAMES: [(&str, &str); 144] = [
     ("lower quartile", "first quartile"),
     ("upper quartile", "third quartile"),
     ("first quartile", "first quartile"),
@@ -46,7 +46,7 @@ const NAMES: [(&str, &str); 126] = [
     ("center", "center"),
     ("centre", "center"),
     ("radius", "radius"),
-    ("r =", "radius"),
+    ("r =", "r"),
     ("diameter", "diameter"),
     ("vertices", "vertices"),
     ("vertex", "vertex"),
@@ -134,6 +134,24 @@ const NAMES: [(&str, &str); 126] = [
     ("depth", "depth"),
     ("base", "base"),
     ("hypotenuse", "hypotenuse"),
+    ("greatest common divisor", "gcd"),
+    ("greatest common factor", "gcd"),
+    ("highest common factor", "gcd"),
+    ("gcd", "gcd"),
+    ("gcf", "gcd"),
+    ("hcf", "gcd"),
+    ("least common multiple", "lcm"),
+    ("lowest common multiple", "lcm"),
+    ("lcm", "lcm"),
+    ("first term", "first term"),
+    ("initial term", "first term"),
+    ("a_1 =", "first term"),
+    ("common difference", "difference"),
+    ("d =", "difference"),
+    ("common ratio", "ratio"),
+    ("removable discontinuity", "hole"),
+    ("hole", "hole"),
+    ("jump discontinuity", "jump"),
     ("real part", "real"),
     ("imaginary part", "imaginary"),
 ];
@@ -153,11 +171,14 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
     };
     match (a.as_deref(), b.as_deref()) {
         (Some(a), Some(b)) => {
-            let named = |name: &str| b.iter().find(|p| p.0 == name);
+            let named = |name: &str| b.iter().find(|p| same_part(&p.0, name));
             // The letter of a hypothesis is part of it.
             let whole = |x: &str, y: &str| equal(&parse(x, true, steps), &parse(y, true, steps), steps).equal;
-            let alike =
-                |n: &str, x: &str, y: &str| if matches!(n, "null" | "other") { whole(x, y) } else { same(x, y) };
+            let alike = |n: &str, x: &str, y: &str| match n {
+                "null" | "other" => whole(x, y),
+                "x-intercept" | "y-intercept" => same(x, y) || crossing(n, x, y, steps),
+                _ => same(x, y),
+            };
             a.len() == b.len() && a.iter().all(|(n, x)| named(n).is_some_and(|(_, y)| alike(n, x, y)))
         }
         // A circle by its center and radius, and by its equation.
@@ -173,10 +194,16 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
     }
 }
 
+/// Whether two names mean one part: r is short for several.
+fn same_part(a: &str, b: &str) -> bool {
+    let short = |a: &str, b: &str| a == "r" && matches!(b, "radius" | "ratio" | "correlation");
+    a == b || short(a, b) || short(b, a)
+}
+
 /// True where each is one named part, under another name: the focus is not the vertex.
 pub fn other_part(gold: &str, answer: &str) -> bool {
     match (parts(gold).as_deref(), parts(answer).as_deref()) {
-        (Some([(a, _)]), Some([(b, _)])) => a != b,
+        (Some([(a, _)]), Some([(b, _)])) => !same_part(a, b),
         _ => false,
     }
 }
@@ -186,7 +213,7 @@ pub fn other_part(gold: &str, answer: &str) -> bool {
 pub fn parts_differ(gold: &str, answer: &str, steps: &Steps) -> bool {
     match (parts(gold), parts(answer)) {
         (Some(a), Some(b)) => {
-            let named = a.iter().all(|(n, _)| b.iter().any(|(m, _)| n == m));
+            let named = a.iter().all(|(n, _)| b.iter().any(|(m, _)| same_part(n, m)));
             a.len() > 1 && a.len() == b.len() && named && !same_records(gold, answer, steps)
         }
         (Some(a), None) => {
@@ -199,11 +226,24 @@ pub fn parts_differ(gold: &str, answer: &str, steps: &Steps) -> bool {
     }
 }
 
+/// Whether two texts say where a curve meets an axis, as points or by the other coordinate.
+fn crossing(axis: &str, a: &str, b: &str, steps: &Steps) -> bool {
+    let place = |v: Value| match v {
+        Value::Tuple(mut point) if point.len() == 2 => point.swap_remove(usize::from(axis.starts_with('y'))),
+        v => v,
+    };
+    let places = |t: &str| match value(t, steps) {
+        Value::List(points) => Value::List(points.into_iter().map(place).collect()),
+        v => place(v),
+    };
+    equal(&places(a), &places(b), steps).equal
+}
+
 /// Whether an equation is that of the circle or sphere with this center and radius.
 fn circle(parts: &[Part], v: &Value, steps: &Steps) -> bool {
     let zero = || Value::Scalar(integer(0), None);
     let named = |name: &str| {
-        let part = &parts.iter().find(|p| p.0 == name)?.1;
+        let part = &parts.iter().find(|p| same_part(&p.0, name))?.1;
         Some(if words::key(part) == "origin" { Value::Tuple(vec![zero(), zero()]) } else { value(part, steps) })
     };
     let (Value::Equation(a, b), Some(Value::Tuple(center)), Some(Value::Scalar(radius, _))) =
@@ -299,7 +339,33 @@ fn parts(text: &str) -> Option<Vec<Part>> {
     }
     let idle = |t: &str| {
         t.split([' ', ',', ';', ':', '.']).all(|w| {
-            matches!(w, "" | "the" | "a" | "an" | "with" | "and" | "has" | "is" | "its" | "it" | "circle" | "sphere")
+            const IDLE: [&str; 24] = [
+                "",
+                "the",
+                "a",
+                "an",
+                "with",
+                "and",
+                "has",
+                "is",
+                "its",
+                "it",
+                "circle",
+                "sphere",
+                "f",
+                "f(x)",
+                "function",
+                "graph",
+                "curve",
+                "parabola",
+                "ellipse",
+                "sequence",
+                "triangle",
+                "rectangle",
+                "there",
+                "strictly",
+            ];
+            IDLE.contains(&w)
         })
     };
     let first = marks.first()?;

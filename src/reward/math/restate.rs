@@ -428,7 +428,8 @@ fn scale(lower: &str) -> Option<String> {
 fn now(text: &str) -> Option<String> {
     const BEHIND: [&str; 8] =
         [" now", " today", " currently", " at present", " altogether", " in total", " in all", " old"];
-    const BEFORE: [&str; 4] = ["aged ", "age ", "a total of ", "now "];
+    const BEFORE: [&str; 8] =
+        ["aged ", "age ", "a total of ", "now ", "converges to ", "tends to ", "approaches ", "diverges to "];
     if let Some(rest) = text.strip_suffix(" of age") {
         return Some(rest.to_owned());
     }

@@ -165,6 +165,18 @@ impl Reader<'_> {
         let bound = |n: usize| scalar(&rest[n..], self.steps);
         match words[used..].to_vec().as_slice() {
             [] => {}
+            ["greater" | "larger" | "more", "than", "or", "equal", "to", _, ..] => {
+                region = region.intersection(&Region::new(vec![low(bound(5)?, true)]), self.steps)?;
+            }
+            ["less" | "smaller", "than", "or", "equal", "to", _, ..] => {
+                region = region.intersection(&Region::new(vec![high(bound(5)?, true)]), self.steps)?;
+            }
+            ["at", "least", _, ..] => {
+                region = region.intersection(&Region::new(vec![low(bound(2)?, true)]), self.steps)?;
+            }
+            ["at", "most", _, ..] => {
+                region = region.intersection(&Region::new(vec![high(bound(2)?, true)]), self.steps)?;
+            }
             // "greater than" may have become its sign already.
             [">", _, ..] | ["greater" | "larger" | "more", "than", _, ..] => {
                 let at = bound(if words[used] == ">" { 1 } else { 2 })?;
