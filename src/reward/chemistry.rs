@@ -1,6 +1,5 @@
 //! Chemical notation: equations, isotopes, electron configurations, in LaTeX, mhchem, Unicode or plain text.
 
-use super::fields::ion;
 use super::math;
 
 /// Signs and names of the elements, by their atomic number.
@@ -190,11 +189,8 @@ fn plain(text: &str) -> String {
     text.chars().filter(|c| !matches!(c, '{' | '}' | '_' | ' ')).collect()
 }
 
-/// One ion, by its name, too, or hydrate, or a formula marked as such: `Na+`, `SO_4^{2-}`, `CuSO4.5H2O`.
-fn species(text: &str) -> Option<Vec<String>> {
-    if let Some(ion) = ion(text) {
-        return Some(vec![ion]);
-    }
+/// One ion or hydrate, or a formula marked as such: `Na+`, `SO_4^{2-}`, `CuSO4.5H2O`.
+pub(super) fn species(text: &str) -> Option<Vec<String>> {
     let marked = text.contains("\\ce");
     let plain = plain(text).replace("\\cdot", "*");
     let charged = plain.ends_with(['+', '-']);

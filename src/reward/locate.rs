@@ -2,7 +2,7 @@
 
 use super::answer::{MAX_ANSWER, bare};
 use super::math::{self, Steps, Value};
-use super::prose::{behind_words, is_prose, spoken};
+use super::prose::{behind_words, first_sentence, is_prose, last_sentence, sentence_end, spoken};
 use super::python;
 use super::remarks::{before_reason, taken_somewhere, without_adverbs, without_closing};
 use super::words;
@@ -10,22 +10,7 @@ use super::words;
 /// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
-    // What stands after the thinking, inside the answer's mark.
-    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
-    const MARKS: [(&str, &str); 8] = [
-        ("<answer>", "</answer>"),
-        ("<final_answer>", "</final_answer>"),
-        ("<finalanswer>", "</finalanswer>"),
-        ("<final>", "</final>"),
-        ("<ans>", "</ans>"),
-        ("<result>", "</result>"),
-        ("<solution>", "</solution>"),
-        ("<output>", "</output>"),
-    ];
-    let tagged = MARKS.iter().find_map(|(open, close)| {
-        text.rsplit_once(close).and_then(|(before, _)| before.rsplit_once(open)).map(|(_, content)| content)
-    });
-    let text = python::strip(tagged.unwrap_or(text));
+    let text = inside(text);
     if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
         return found;
     }
@@ -51,7 +36,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         }
     };
     // A sentence with its reason, or with what was left out on the way to its conclusion.
-    if !text.contains(['\n', '$']) && !text.contains(". ") {
+    if !text.contains(['\n', '$']) && sentence_end(text).is_none() {
         let said = before_reason(text);
         if said.len() < text.len() && reads(said) {
             return python::strip(said);
@@ -75,7 +60,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         return text;
     }
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
-    let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
+    let sentence = python::strip(last_sentence(line));
     let sentence = before_reason(sentence);
     // "Hence 12 is the answer."
     let named = sentence.trim_end_matches(['.', '!', '*']);
@@ -157,6 +142,36 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         return found;
     }
     if sentence.len() < text.len() { sentence } else { text }
+}
+
+/// What an answer comes to as a whole sentence: a box, what follows "the answer is", else the last sentence.
+pub(super) fn stated(text: &str) -> &str {
+    let text = inside(text);
+    if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
+        return found;
+    }
+    let text = without_closing(text);
+    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
+    python::strip(last_sentence(line))
+}
+
+/// What stands after the thinking, inside the answer's mark.
+fn inside(text: &str) -> &str {
+    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
+    const MARKS: [(&str, &str); 8] = [
+        ("<answer>", "</answer>"),
+        ("<final_answer>", "</final_answer>"),
+        ("<finalanswer>", "</finalanswer>"),
+        ("<final>", "</final>"),
+        ("<ans>", "</ans>"),
+        ("<result>", "</result>"),
+        ("<solution>", "</solution>"),
+        ("<output>", "</output>"),
+    ];
+    let tagged = MARKS.iter().find_map(|(open, close)| {
+        text.rsplit_once(close).and_then(|(before, _)| before.rsplit_once(open)).map(|(_, content)| content)
+    });
+    python::strip(tagged.unwrap_or(text))
 }
 
 /// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.
@@ -264,7 +279,7 @@ fn after_marker(text: &str) -> Option<&str> {
         None => rest,
     };
     let line = rest.split('\n').next()?;
-    let sentence = line.split(". ").next().unwrap_or(line);
+    let sentence = first_sentence(line);
     let sentence = sentence.trim_end_matches(['*', ' ', '.']);
     // The brace of a box or of upright letters that begins before the marker.
     let braces = |c: char| sentence.matches(c).count();

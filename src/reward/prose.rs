@@ -124,6 +124,46 @@ fn formulas_only(text: &str, steps: &Steps) -> bool {
     text.get(..marks[0]).is_none_or(joins) && outside.into_iter().flatten().all(|t| joins(t) || unit(t))
 }
 
+/// Short forms that end with a point inside a sentence.
+const SHORT_FORMS: [&str; 22] = [
+    "Mt", "St", "Dr", "Mr", "Mrs", "Ms", "Prof", "Gen", "Col", "Capt", "Lt", "Sgt", "Rev", "Jr", "Sr", "Ft", "vs",
+    "cf", "ca", "i.e", "e.g", "approx",
+];
+
+/// Whether a sentence ends at the point `at` before a space, and another begins: it does unless a short form or the
+/// initial of a name has the point: Mt. Everest, J. S. Bach, *H. sapiens*.
+fn ends_sentence(text: &str, at: usize) -> bool {
+    let (before, behind) = (&text[..at], text[at + 2..].trim_start());
+    let word = before.rsplit(|c: char| c.is_whitespace() || matches!(c, '*' | '_' | '(' | '{' | '"')).next();
+    let (word, next) = (word.unwrap_or_default(), behind.split(' ').next().unwrap_or_default());
+    let capital = |t: &str| t.starts_with(|c: char| c.is_ascii_uppercase());
+    if word.len() != 1 || !capital(word) {
+        return !SHORT_FORMS.contains(&word);
+    }
+    let another = next.len() == 2 && next.ends_with('.') && capital(next);
+    let species = next.starts_with(|c: char| c.is_ascii_lowercase()) && next.len() > 3;
+    // "The answer is A. Because": letters of choices are none of names, unless a name is all that follows.
+    let surname = next.len() == behind.len() && capital(next);
+    let initials = before.len() > word.len() + 2 && before[..before.len() - word.len()].ends_with(". ");
+    !(another || species || (surname && (initials || word > "E")))
+}
+
+/// Where the first sentence of a text ends, if another follows.
+pub(super) fn sentence_end(text: &str) -> Option<usize> {
+    text.match_indices(". ").map(|(at, _)| at).find(|&at| ends_sentence(text, at))
+}
+
+/// The first sentence of a line.
+pub(super) fn first_sentence(line: &str) -> &str {
+    sentence_end(line).map_or(line, |at| &line[..at])
+}
+
+/// The last sentence of a line.
+pub(super) fn last_sentence(line: &str) -> &str {
+    let last = line.rmatch_indices(". ").map(|(at, _)| at).find(|&at| ends_sentence(line, at));
+    last.map_or(line, |at| &line[at + 2..])
+}
+
 /// True for a text with formulas in it, or more than one sentence: no single answer.
 pub(super) fn is_prose(text: &str, steps: &Steps) -> bool {
     let marked = text.match_indices("\\[").any(|(at, _)| !text[..at].ends_with('\\'));
@@ -135,7 +175,7 @@ pub(super) fn is_prose(text: &str, steps: &Steps) -> bool {
         }
         false => !formulas_only(text, steps),
     };
-    let sentences = text.match_indices(". ").any(|(at, _)| {
+    let sentences = text.match_indices(". ").map(|(at, _)| at).filter(|&at| ends_sentence(text, at)).any(|at| {
         text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '$' || c == ')')
             && text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase())
     });

@@ -1,12 +1,13 @@
 //! Substances by name and by formula: carbon dioxide and `CO_2`.
 
-use super::chemistry::element;
-use super::fields::salt;
+use super::chemistry::{self, element};
+use super::fields::{ions, organic};
 use super::math;
 
 /// Names that are no rule's.
-const COMMON: [(&str, &str); 25] = [
+const COMMON: [(&str, &str); 31] = [
     ("water", "H2O"),
+    ("heavy water", "D2O"),
     ("ammonia", "NH3"),
     ("methane", "CH4"),
     ("ethane", "C2H6"),
@@ -19,29 +20,36 @@ const COMMON: [(&str, &str); 25] = [
     ("glucose", "C6H12O6"),
     ("hydrogen peroxide", "H2O2"),
     ("hydrochloric acid", "HCl"),
-    ("hydrogen chloride", "HCl"),
-    ("hydrogen sulfide", "H2S"),
-    ("hydrogen bromide", "HBr"),
-    ("hydrogen fluoride", "HF"),
+    ("hydrofluoric acid", "HF"),
+    ("hydrobromic acid", "HBr"),
+    ("hydroiodic acid", "HI"),
     ("sulfuric acid", "H2SO4"),
-    ("sulphuric acid", "H2SO4"),
+    ("sulfurous acid", "H2SO3"),
     ("nitric acid", "HNO3"),
+    ("nitrous acid", "HNO2"),
     ("phosphoric acid", "H3PO4"),
     ("carbonic acid", "H2CO3"),
+    ("perchloric acid", "HClO4"),
+    ("hypochlorous acid", "HClO"),
     ("nitrous oxide", "N2O"),
     ("nitric oxide", "NO"),
     ("ozone", "O3"),
+    ("phosphine", "PH3"),
+    ("silica", "SiO2"),
+    ("quicklime", "CaO"),
 ];
 
+/// Elements whose gas or liquid has molecules of two atoms.
+const PAIRED: [&str; 7] = ["H", "N", "O", "F", "Cl", "Br", "I"];
+
 /// What the second element of a compound of two is called.
-const ENDINGS: [(&str, &str); 8] = [
+const ENDINGS: [(&str, &str); 7] = [
     ("oxide", "O"),
     ("chloride", "Cl"),
     ("fluoride", "F"),
     ("bromide", "Br"),
     ("iodide", "I"),
     ("sulfide", "S"),
-    ("sulphide", "S"),
     ("nitride", "N"),
 ];
 
@@ -63,21 +71,65 @@ const COUNTS: [(&str, u32); 14] = [
     ("dec", 10),
 ];
 
-/// Whether both name one substance, one by its formula; an answer may give its name and its formula.
+/// Whether both name one substance, by its formula or its name; an answer may give its name and its formula.
 pub(super) fn same(gold: &str, answer: &str) -> bool {
-    let short = |t: &str| t.len() < 120;
-    short(gold) && short(answer) && said(gold).is_some_and(|a| said(answer) == Some(a))
+    if gold.len() > MAX || answer.len() > MAX {
+        return false;
+    }
+    let (a, b) = (said(gold), said(answer));
+    a.iter().any(|x| b.contains(x)) || organic::same(&bare(gold), &bare(answer)) == Some(true)
 }
 
-/// The formula of a substance by its formula, its name or both.
-fn said(text: &str) -> Option<String> {
+/// Longest text that is read as a substance.
+const MAX: usize = 120;
+
+/// The text without marks and what stands around a name: "the element", "gas".
+fn bare(text: &str) -> String {
+    const BEFORE: [&str; 12] = [
+        "the element ",
+        "the compound ",
+        "the ",
+        "a ",
+        "an ",
+        "gaseous ",
+        "liquid ",
+        "solid ",
+        "aqueous ",
+        "element ",
+        "atomic ",
+        "elemental ",
+    ];
+    const BEHIND: [&str; 5] = [" gas", " metal", " atom", " atoms", " molecule"];
+    let text = formula(text).unwrap_or_else(|| text.replace("\\text", "").replace(['{', '}', '$'], ""));
+    let mut text = text.trim().trim_end_matches('.');
+    while let Some(rest) = BEFORE.iter().find_map(|b| strip_prefix(text, b)) {
+        text = rest;
+    }
+    BEHIND.iter().find_map(|b| text.strip_suffix(b)).unwrap_or(text).to_owned()
+}
+
+fn strip_prefix<'a>(text: &'a str, with: &str) -> Option<&'a str> {
+    text.get(..with.len()).filter(|t| t.eq_ignore_ascii_case(with)).map(|_| &text[with.len()..])
+}
+
+/// The formulas that a substance may have by its formula, its name or both.
+fn said(text: &str) -> Vec<String> {
     let text = text.trim().trim_end_matches('.');
+    let all = |t: &str| [names(t), formulas(t)].concat();
     if let Some((first, second)) = text.split_once(", ").or_else(|| text.strip_suffix(')')?.split_once(" (")) {
         // Each says the same as the other.
-        let (a, b) = (name(first).or_else(|| formula(first))?, name(second).or_else(|| formula(second))?);
-        return (a == b && name(first).is_some() != name(second).is_some()).then_some(a);
+        let named = |t: &str| !names(t).is_empty();
+        if named(first) != named(second) {
+            let second = all(second);
+            return all(first).into_iter().filter(|f| second.contains(f)).collect();
+        }
     }
-    name(text).or_else(|| formula(text))
+    all(text)
+}
+
+fn formulas(text: &str) -> Vec<String> {
+    let marked = || chemistry::species(text).and_then(|s| s.into_iter().next());
+    formula(text).or_else(marked).into_iter().collect()
 }
 
 /// A formula as plain letters and digits.
@@ -87,55 +139,34 @@ fn formula(text: &str) -> Option<String> {
     // A bond between groups.
     let plain = if plain.ends_with('-') { plain } else { plain.replace('-', "") };
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '(' | ')');
-    let first = |c: char| c.is_ascii_uppercase() || c == '(';
-    (plain.starts_with(first) && plain.chars().all(known)).then(|| groups(&plain))
+    (plain.starts_with(|c: char| c.is_ascii_uppercase() || c == '(') && plain.chars().all(known)).then_some(plain)
 }
 
-/// A formula with its chains of carbon written out, group by group: `C2H5OH` as `CH3CH2OH`.
-fn groups(formula: &str) -> String {
-    const LONGEST: usize = 30;
-    let ethyl = |t: &str| t.starts_with(|c: char| c.is_ascii_uppercase() || c == '(');
-    let mut out = String::with_capacity(formula.len() + 8);
-    let mut rest = formula;
-    while let Some(c) = rest.chars().next() {
-        if let Some(behind) = rest.strip_prefix("C2H5")
-            && (behind.is_empty() && !out.is_empty() || out.is_empty() && ethyl(behind))
-        {
-            out.push_str(if behind.is_empty() { "CH2CH3" } else { "CH3CH2" });
-            rest = behind;
-        } else if let Some(behind) = rest.strip_prefix("(CH2)") {
-            let after = behind.trim_start_matches(|c: char| c.is_ascii_digit());
-            let count = behind[..behind.len() - after.len()].parse().unwrap_or(1usize);
-            if count > LONGEST {
-                return formula.to_owned();
-            }
-            out += &"CH2".repeat(count);
-            rest = after;
-        } else {
-            out.push(c);
-            rest = &rest[c.len_utf8()..];
-        }
-    }
-    out
-}
-
-fn name(text: &str) -> Option<String> {
-    let lower = text.trim().to_lowercase();
-    let lower = ["the ", "gaseous ", "liquid "].iter().find_map(|p| lower.strip_prefix(p)).unwrap_or(&lower);
-    let lower = lower.strip_suffix(" gas").unwrap_or(lower);
+fn names(text: &str) -> Vec<String> {
+    let gas = text.trim().to_lowercase().ends_with(" gas");
+    let lower = bare(text).to_lowercase().replace("sulph", "sulf");
     if let Some((_, formula)) = COMMON.iter().find(|c| c.0 == lower) {
-        return Some((*formula).to_owned());
+        return vec![(*formula).to_owned()];
     }
-    if let Some(formula) = salt(lower) {
-        return Some(formula);
+    if let Some(sign) = element(&lower) {
+        let pair = PAIRED.contains(&sign).then(|| format!("{sign}2"));
+        return match pair {
+            Some(pair) if gas => vec![pair],
+            pair => [sign.to_owned()].into_iter().chain(pair).collect(),
+        };
     }
+    let counted = counted(&lower);
+    if counted.is_some() { counted.into_iter().collect() } else { ions::formulas(&lower) }
+}
+
+/// A compound of two elements by how many atoms of each it has.
+fn counted(lower: &str) -> Option<String> {
     let (first, second) = lower.split_once(' ')?;
     // Without a count the metals' charges would be needed.
     let counted = |t: &str| COUNTS.iter().find_map(|(w, n)| Some((*n, t.strip_prefix(w)?.to_owned())));
-    let sign = |t: &str| element(t);
-    let (n, first) = match sign(first) {
+    let (n, first) = match element(first) {
         Some(s) => (1, s),
-        None => counted(first).and_then(|(n, t)| Some((n, sign(&t)?)))?,
+        None => counted(first).and_then(|(n, t)| Some((n, element(&t)?)))?,
     };
     let (m, second) = COUNTS.iter().find_map(|(w, m)| {
         let rest = second.strip_prefix(w)?;
@@ -162,6 +193,17 @@ mod tests {
             ("CO_2", "carbon monoxide", false),
             ("CO_2", "carbon monoxide, CO_2", false),
             ("SO_2", "sulfur trioxide", false),
+            ("Na", "sodium", true),
+            ("N_2", "nitrogen gas", true),
+            ("N", "nitrogen gas", false),
+            ("MnO_2", "manganese(IV) oxide", true),
+            ("Fe_2(SO_4)_3", "ferric sulfate", true),
+            ("FeSO_4", "ferric sulfate", false),
+            ("Fe^{3+}", "the iron(III) ion", true),
+            ("SO_4^{2-}", "sulfate", true),
+            ("CuSO_4\\cdot 5H_2O", "copper(II) sulfate pentahydrate", true),
+            ("NaHCO3", "sodium hydrogen carbonate", true),
+            ("NaHCO3", "sodium carbonate", false),
         ] {
             assert_eq!(same(a, b), want, "{a} {b}");
         }

@@ -3,9 +3,9 @@
 use crate::config::Mode;
 
 use super::answer::{MAX_ANSWER, bare, unbulleted};
-use super::locate::locate;
+use super::locate::{locate, stated};
 use super::math::{self, BUDGET, Steps, Unit, Value};
-use super::prose::unmarked;
+use super::prose::{last_sentence, unmarked};
 
 use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, substances, tail, words};
 
@@ -59,15 +59,11 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
     let whole = bare(answer);
-    if let Some(same) = comparative::same(&gold_text, &whole, &steps) {
-        let why = if same { "the same comparison" } else { "another comparison" };
-        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
-    }
-    if let Some((same, why)) = fields::same(&gold_text, &whole, &steps) {
-        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
-    }
-    if let Some(same) = words::same_card(&gold_text, &whole) {
-        let why = if same { "the same card" } else { "another card" };
+    // The whole answer, or what it comes to.
+    let told = bare(stated(answer));
+    let texts = [&whole, &told];
+    let texts = &texts[..if told == whole { 1 } else { 2 }];
+    if let Some((same, why)) = texts.iter().find_map(|text| of_its_own(&gold_text, text, &steps)) {
         return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
     }
     if math::other_part(&gold_text, &whole) {
@@ -110,7 +106,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             why = if equal { "equal bounds" } else { why };
         }
         // What it describes, in notation.
-        let last = whole.rsplit(". ").next().unwrap_or_default();
+        let last = last_sentence(&whole);
         if !equal && [&*answer_text, &whole, last].iter().any(|t| math::same_described(&gold_text, t, &steps)) {
             (equal, why) = (true, "equal, described in words");
         }
@@ -126,6 +122,21 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         (equal, why) = (false, reason);
     }
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
+}
+
+/// Comparisons, fields' own answers, cards and names with initials, which are no values and have readers of their own.
+fn of_its_own(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
+    if words::initialled(gold, answer) {
+        return Some((true, "equal words"));
+    }
+    if let Some(same) = comparative::same(gold, answer, steps) {
+        return Some((same, if same { "the same comparison" } else { "another comparison" }));
+    }
+    if let Some(found) = fields::same(gold, answer, steps) {
+        return Some(found);
+    }
+    let same = words::same_card(gold, answer)?;
+    Some((same, if same { "the same card" } else { "another card" }))
 }
 
 /// What an answer of equal values says against itself, or against the gold answer.
@@ -184,6 +195,10 @@ fn said_twice(answer: &str, steps: &Steps) -> Option<String> {
 
 /// Whether an answer in sentences begins with the gold answer's "yes" or "no", or with the other.
 fn polar(gold: &str, answer: &str) -> Option<bool> {
+    // F# is a key.
+    if gold.contains('#') {
+        return None;
+    }
     let gold = words::key(gold);
     if !matches!(gold.as_str(), "yes" | "no" | "true" | "false") || answer.contains(['\\', '<']) {
         return None;

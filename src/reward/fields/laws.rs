@@ -1,20 +1,78 @@
 //! Laws and sizes: what something is proportional to, of which order of magnitude it is, that it has no dimension, a
 //! vector by its length and angle, and from where to where something changes.
 
+use super::super::words;
 use super::{Steps, equal};
+
+/// Words before what something is proportional to, and whether they turn it over.
+const PROPORTIONAL: [(&str, bool); 14] = [
+    ("inversely proportional to ", true),
+    ("varies inversely as ", true),
+    ("varies inversely with ", true),
+    ("inversely with ", true),
+    ("directly proportional to ", false),
+    ("varies in direct proportion to ", false),
+    ("varies directly as ", false),
+    ("varies directly with ", false),
+    ("varies jointly as ", false),
+    ("varies jointly with ", false),
+    ("proportional to ", false),
+    ("varies as ", false),
+    ("\\propto", false),
+    ("\u{221d}", false),
+];
 
 /// The quantity, empty where it is not named, and what it is proportional to.
 fn proportional(text: &str) -> Option<(String, String)> {
-    const INVERSE: [&str; 2] = [" is inversely proportional to ", " varies inversely as "];
-    const DIRECT: [&str; 5] =
-        [" is directly proportional to ", " is proportional to ", " varies as ", "\\propto", "\u{221d}"];
+    let text = text.replace("\\(", "").replace("\\)", "").replace('$', "");
     let text = text.trim().trim_end_matches('.');
-    let bare = |t: &str| t.replace("\\(", "").replace("\\)", "").replace('$', "").trim().to_owned();
-    if let Some((what, of)) = INVERSE.iter().find_map(|w| text.split_once(w)) {
-        return Some((bare(what), format!("1/({})", bare(of))));
+    let ((what, of), over) = PROPORTIONAL.iter().find_map(|(w, over)| Some((text.split_once(w)?, *over)))?;
+    let what = what.trim();
+    let what = [" is", " are", " is directly", " also"].iter().find_map(|v| what.strip_suffix(v)).unwrap_or(what);
+    let idle = matches!(what.to_lowercase().as_str(), "it" | "is" | "it is" | "directly");
+    let of = powered(of.trim(), 0)?;
+    let of = if over { format!("1/({of})") } else { of };
+    (!words::turned(what)).then(|| (if idle { String::new() } else { what.to_owned() }, of))
+}
+
+/// A power in words as notation: "the square of the distance r" as `(r)^2`.
+fn powered(text: &str, depth: usize) -> Option<String> {
+    const BEFORE: [(&str, &str, &str); 8] = [
+        ("square of ", "(", ")^2"),
+        ("cube of ", "(", ")^3"),
+        ("fourth power of ", "(", ")^4"),
+        ("square root of ", "(", ")^{1/2}"),
+        ("cube root of ", "(", ")^{1/3}"),
+        ("inverse square of ", "(", ")^{-2}"),
+        ("inverse of ", "(", ")^{-1}"),
+        ("reciprocal of ", "(", ")^{-1}"),
+    ];
+    const BEHIND: [(&str, &str); 2] = [(" squared", "^2"), (" cubed", "^3")];
+    if depth > 4 {
+        return None;
     }
-    let (what, of) = DIRECT.iter().find_map(|w| text.split_once(w))?;
-    Some((bare(what), bare(of)))
+    let text = text.strip_prefix("the ").unwrap_or(text);
+    if let Some((rest, open, close)) = BEFORE.iter().find_map(|(w, o, c)| Some((text.strip_prefix(w)?, o, c))) {
+        return Some(format!("{open}{}{close}", powered(rest, depth + 1)?));
+    }
+    if let Some((rest, close)) = BEHIND.iter().find_map(|(w, c)| Some((text.strip_suffix(w)?, c))) {
+        return Some(format!("({}){close}", powered(rest, depth + 1)?));
+    }
+    let joined = text.strip_prefix("product of ").unwrap_or(text);
+    if let Some((a, b)) = joined.split_once(" and ") {
+        return Some(format!("({})({})", powered(a, depth + 1)?, powered(b, depth + 1)?));
+    }
+    // The letter behind its name.
+    let last = text.rsplit(' ').next().unwrap_or(text);
+    let named = last.chars().count() == 1 && text.chars().all(|c| c.is_alphabetic() || c == ' ');
+    Some(if named { last.to_owned() } else { text.to_owned() })
+}
+
+/// Whether two names are one, or one the letter behind the other: "the force F" and `F`.
+fn one_name(a: &str, b: &str) -> bool {
+    let last = |t: &str| t.rsplit(' ').next().unwrap_or_default().to_owned();
+    let letter = |t: &str| t.chars().count() == 1;
+    a == b || a.is_empty() || b.is_empty() || ((letter(a) || letter(b)) && last(a) == last(b)) || words::same(a, b)
 }
 
 /// A size that is told by its order alone, as the plain amount.
@@ -85,12 +143,18 @@ fn parts(text: &str) -> Option<String> {
 
 /// "From A to B" as its two ends.
 fn ends(text: &str) -> Option<(String, String)> {
-    let bare = |t: &str| t.replace("\\(", "").replace("\\)", "").replace(['$', ' '], "");
+    let bare = |t: &str| t.replace("\\(", "").replace("\\)", "").replace('\u{2212}', "-").replace(['$', ' '], "");
     let (a, b) = match text.trim().trim_end_matches('.').strip_prefix("from ") {
         Some(rest) => rest.split_once(" to ")?,
-        None => ["\\rightarrow", "\\to", "\u{2192}"].iter().find_map(|arrow| text.split_once(arrow))?,
+        None => ["\\rightarrow", "->", "\\to", "\u{2192}"].iter().find_map(|arrow| text.split_once(arrow))?,
     };
-    let level = |t: &str| t.split_once('=').is_some_and(|(n, v)| n.len() == 1 && v.bytes().all(|b| b.is_ascii_digit()));
+    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    // A level, or an oxidation state.
+    let level = |t: &str| {
+        t.split_once('=').is_some_and(|(n, v)| n.len() == 1 && digits(v))
+            || t.strip_prefix(['+', '-']).is_some_and(digits)
+            || t == "0"
+    };
     let (a, b) = (bare(a), bare(b));
     (level(&a) && level(&b)).then_some((a, b))
 }
@@ -105,7 +169,7 @@ fn shells(text: &str) -> Option<Vec<u32>> {
 
 pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
     if let (Some(a), Some(b)) = (proportional(gold), proportional(answer)) {
-        return (a.0 == b.0 && equal(&a.1, &b.1, steps)).then_some(true);
+        return (one_name(&a.0, &b.0) && (words::same(&a.1, &b.1) || equal(&a.1, &b.1, steps))).then_some(true);
     }
     if let (Some(a), Some(b)) = (order(gold), order(answer).or_else(|| nearly(answer)))
         && equal(a, b, steps)

@@ -1,16 +1,24 @@
 //! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
-//! factor, currents with their ends, values with lopsided errors, genotypes, laws of proportion. Each reader takes what is wholly its own, and two
+//! factor, currents with their ends, values with lopsided errors, genotypes, rows of bases and amino acids, oxidation
+//! states, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
 //! answers are compared only where the same reader takes both.
 
+mod charges;
 mod crosses;
 mod flow;
 mod genotype;
 mod heading;
-mod ions;
+pub(super) mod ions;
 mod laws;
+mod molecule;
+pub(super) mod organic;
+mod pitch;
 mod place;
+mod residues;
 mod scale;
+mod signs;
 mod spread;
+mod symmetry;
 mod tokens;
 
 use super::math::{self, Steps};
@@ -31,11 +39,15 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
         .or_else(|| told(spread::same(gold, answer, steps), "the same errors", "other errors"))
         .or_else(|| told(genotype::same(gold, answer), "the same genotype", "another genotype"))
-        .or_else(|| told(crosses::same(gold, answer, steps), "the same cross", "another cross"))
+        .or_else(|| told(crosses::same(gold, answer), "the same cross", "another cross"))
+        .or_else(|| told(residues::same(gold, answer), "the same row of residues", "another row of residues"))
+        .or_else(|| told(charges::same(gold, answer), "the same charges", "other charges"))
+        .or_else(|| told(signs::same(gold, answer), "the same sign", "another sign"))
+        .or_else(|| told(pitch::same(gold, answer), "the same pitch or key", "another pitch or key"))
+        .or_else(|| told(symmetry::same(gold, answer, steps), "the same symmetry", "another symmetry"))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 
-pub(super) use ions::{ion, salt};
 pub(super) use spread::absolute;
 
 /// Whether two texts have equal values.

@@ -1,10 +1,14 @@
 //! Changes by a factor: "it quadruples", "increases by a factor of 4", "reduced to 1/2 of its original value".
 
-use super::super::words;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::super::{math, words};
 use super::{Steps, equal};
 
 /// Verbs that say a factor.
-const VERBS: [(&str, &str); 22] = [
+const VERBS: [(&str, &str); 25] = [
     ("doubles", "2"),
     ("doubled", "2"),
     ("triples", "3"),
@@ -20,7 +24,10 @@ const VERBS: [(&str, &str); 22] = [
     ("halves", "1/2"),
     ("halved", "1/2"),
     ("quartered", "1/4"),
+    ("quarters", "1/4"),
     ("cut in half", "1/2"),
+    ("reduced to half", "1/2"),
+    ("reduced to a quarter", "1/4"),
     ("reduced by half", "1/2"),
     ("decreases by half", "1/2"),
     ("unchanged", "1"),
@@ -47,7 +54,14 @@ fn read(text: &str) -> Option<Change> {
             .iter()
             .find_map(|v| head.strip_suffix(v))
             .unwrap_or(head);
-        let head = if matches!(head, "is" | "it" | "It" | "this" | "will be" | "by") { "" } else { head };
+        let head = if matches!(
+            head.to_lowercase().as_str(),
+            "is" | "it" | "this" | "will be" | "by" | "they" | "the value" | "it becomes"
+        ) {
+            ""
+        } else {
+            head
+        };
         let plain = head.len() < 60 && head.chars().all(|c| c.is_alphabetic() || c == ' ') && !words::turned(head);
         plain.then(|| Change { what: head.to_owned(), factor })
     };
@@ -58,11 +72,6 @@ fn read(text: &str) -> Option<Change> {
             return found(head, factor.to_owned());
         }
     }
-    let value = |t: &str| {
-        let t = t.trim();
-        let t = words_number(t).map_or_else(|| t.to_owned(), str::to_owned);
-        (t.starts_with(|c: char| c.is_ascii_digit() || c == '\\') && !t.contains(' ')).then_some(t)
-    };
     if let Some((head, n)) = text.split_once("a factor of ") {
         let n = value(n)?;
         let head = head.trim();
@@ -83,36 +92,62 @@ fn read(text: &str) -> Option<Change> {
             return found(UP.iter().find_map(|v| head.strip_suffix(v)).unwrap_or(head), format!("10^{{{n}}}"));
         }
     }
-    // "Reduced to 1/2 of its original value", "becomes 4 times its initial value".
-    const ORIGINAL: [&str; 6] =
-        ["its original", "its initial", "the original", "the initial", "its former", "its previous"];
-    let (head, rest) = [" to ", " becomes ", "to ", "becomes "].iter().find_map(|v| Some((text.split_once(v)?, *v)))?.0;
-    let at = ORIGINAL.iter().find_map(|o| rest.find(o))?;
-    let n = value(rest[..at].trim().trim_end_matches(" of").trim_end_matches(" times"))?;
+    let (head, n) = relative(&text).or_else(|| times(&text))?;
     let head = head.trim();
-    let verb = DOWN.iter().chain(&UP).find_map(|v| head.strip_suffix(v));
-    found(verb.unwrap_or(head), n)
+    found(DOWN.iter().chain(&UP).find_map(|v| head.strip_suffix(v)).unwrap_or(head), n)
 }
 
-/// Number words of small factors.
-fn words_number(word: &str) -> Option<&'static str> {
-    const WORDS: [(&str, &str); 14] = [
-        ("one", "1"),
-        ("two", "2"),
-        ("three", "3"),
-        ("four", "4"),
-        ("five", "5"),
-        ("six", "6"),
-        ("seven", "7"),
-        ("eight", "8"),
-        ("nine", "9"),
-        ("ten", "10"),
-        ("half", "1/2"),
-        ("a quarter", "1/4"),
-        ("one quarter", "1/4"),
-        ("one third", "1/3"),
-    ];
-    WORDS.iter().find(|w| w.0 == word).map(|w| w.1)
+/// A small number, a fraction or their word.
+const NUMBER: &str = r"\\[dt]?frac\s*\{?\d+\}?\s*\{?\d+\}?|\d+(?:\.\d+)?(?:/\d+)?|(?:an?|one|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)(?:[ -](?:half|halves|third|quarter|fourth|fifth|sixth|seventh|eighth|ninth|tenth|sixteenth)s?)?|half|twice|thrice|double|triple|quadruple";
+
+/// What stands before a change to a share or a multiple of what was, and the factor: "becomes 4 times its initial
+/// value", "is one fourth as large", "four times the original".
+fn relative(text: &str) -> Option<(&str, String)> {
+    static SAID: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+        let head = r"(?:^|^(.*?) )(?:(?:to|becomes|become|be|is|are|was|only|just|by) )*";
+        [
+            format!(r"(?i){head}({NUMBER})(?: times)?(?: of)? (?:its|the|their|what it was) ?(?:original|initial|former|previous|first|old|starting|earlier)(?: [a-z]+)?$"),
+            format!(r"(?i){head}({NUMBER})(?: times)? as (?:large|big|great|much|high|strong|fast|long|bright|heavy|small)(?: as (?:before|it was|originally|the original))?$"),
+        ]
+        .map(|p| Regex::new(&p).expect("a fixed pattern"))
+    });
+    let found = SAID.iter().find_map(|p| p.captures(text))?;
+    Some((found.get(1).map_or("", |m| m.as_str()), value(found.get(2)?.as_str())?))
+}
+
+/// What stands before "multiplied by 4", "divided by 4", "fourfold", and the factor.
+fn times(text: &str) -> Option<(&str, String)> {
+    if let Some((head, n)) = text.split_once("divided by ") {
+        return Some((head, format!("1/({})", value(n)?)));
+    }
+    if let Some((head, n)) = text.split_once("multiplied by ") {
+        return Some((head, value(n)?));
+    }
+    let fold = text.strip_suffix("fold").or_else(|| text.strip_suffix("fold increase"))?.trim_end_matches('-');
+    let (head, n) = fold.rsplit_once(' ').unwrap_or(("", fold));
+    let (head, n) = (head.trim_end_matches(" by").trim_end_matches(" a"), value(n)?);
+    Some(match DOWN.iter().find_map(|v| head.strip_suffix(v)) {
+        Some(head) => (head, format!("1/({n})")),
+        None => (head, n),
+    })
+}
+
+/// A factor in digits or words as notation.
+fn value(text: &str) -> Option<String> {
+    static WHOLE: LazyLock<Regex> = LazyLock::new(|| Regex::new(&format!("^(?:{NUMBER})$")).expect("a fixed pattern"));
+    let lower = text.trim().to_lowercase();
+    WHOLE.is_match(&lower).then_some(())?;
+    Some(match lower.as_str() {
+        "a" | "an" => return None,
+        "twice" | "double" => "2".to_owned(),
+        "thrice" | "triple" => "3".to_owned(),
+        "quadruple" => "4".to_owned(),
+        "half" => "1/2".to_owned(),
+        said => match said.strip_prefix("a ").or(said.strip_prefix("an ")) {
+            Some(part) => format!("one {part}"),
+            None => math::number_words::small(said).map_or_else(|| said.to_owned(), |n| n.to_string()),
+        },
+    })
 }
 
 pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {

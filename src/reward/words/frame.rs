@@ -43,6 +43,13 @@ const PRONOUNS: [&str; 12] =
 
 /// Verbs between a subject and what it is.
 const COPULAS: &[&str] = &[
+    "flows",
+    "rotates",
+    "spins",
+    "circulates",
+    "travels",
+    "deflects",
+    "bends",
     "moves",
     "points",
     "falls",
@@ -95,7 +102,7 @@ const NAMINGS: &[&[&str]] = &[
 
 /// Nouns that only say of which kind a name is: "planet Mars", "Sir Isaac Newton".
 const KINDS: &[&str] =
-    &["planet", "mount", "option", "choice", "answer", "sir", "mister", "mrs", "ms", "doctor", "professor"];
+    &["planet", "mount", "square", "option", "choice", "answer", "sir", "mister", "mrs", "ms", "doctor", "professor"];
 
 /// Such nouns where an article stands before them: "the colour red", but not "colour blind".
 const KINDS_THE: &[&str] = &["color", "month", "year", "letter", "element", "river", "metal", "country", "city"];
@@ -371,6 +378,16 @@ pub(super) fn said(words: &[Word]) -> Vec<&[Word]> {
         }
     }
     out
+}
+
+/// Whom or what a cleft sentence brings forward, alone and with what is said of it: "it was Alice who won" names Alice,
+/// and says that Alice won.
+pub(super) fn cleft(words: &[Word]) -> Option<[Vec<Word>; 2]> {
+    let [it, copula, rest @ ..] = without_openings(ended(words)) else { return None };
+    let at = rest.iter().position(|w| w.is(&["who", "that", "which"])).filter(|&n| n > 0 && n + 1 < rest.len())?;
+    let (named, said) = (&rest[..at], &rest[at + 1..]);
+    let brought = it.is(&["it"]) && copula.is(&["is", "was", "are", "were"]) && !named.iter().any(|w| w.is(&TURNING));
+    brought.then(|| [named.to_vec(), [named, said].concat()])
 }
 
 /// The same for a subject that adds nothing: "the series converges".

@@ -16,7 +16,7 @@ mod shapes;
 mod spelling;
 
 pub use cards::same_card;
-pub use names::{are_words, lists, told};
+pub use names::{are_words, initialled, lists, told};
 pub use rows::same_rows;
 
 use phrase::{Core, Word, core, words};
@@ -84,6 +84,7 @@ pub fn same(gold: &str, answer: &str) -> bool {
         || said.iter().any(|a| whole(a))
         || light.iter().chain(&said).flat_map(|a| frame::headless(a)).any(whole)
         || frame::rule(&gold).is_some_and(|g| light.iter().filter_map(|a| frame::rule(a)).any(|a| alike(g, a)))
+        || frame::cleft(&answer).is_some_and(|c| c.iter().any(|a| whole(a)))
         || frame::plain(&gold).is_some_and(|g| light.iter().any(|a| alike(g, a)))
 }
 

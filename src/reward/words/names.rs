@@ -34,6 +34,26 @@ pub fn told(text: &str) -> Option<Vec<String>> {
     (parts.len() > 1 && parts.len() < MAX_NAMES && parts.iter().all(polar)).then_some(parts)
 }
 
+/// Whether two names are one, of which one has initials for some of its words: J. S. Bach, *H. sapiens*.
+pub fn initialled(gold: &str, answer: &str) -> bool {
+    const LONGEST: usize = 60;
+    if gold.len() > LONGEST || answer.len() > LONGEST || !(gold.contains('.') || answer.contains('.')) {
+        return false;
+    }
+    let read = |t: &str| -> Vec<String> {
+        plain(t).replace('.', ". ").split_whitespace().map(|w| w.trim_matches(['*', '_']).to_owned()).collect()
+    };
+    let (a, b) = (read(gold), read(answer));
+    let capital = |w: &str| w.starts_with(|c: char| c.is_uppercase());
+    let name = |w: &String| w.len() > 2 && w.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\''));
+    let short = |i: &str, w: &String| {
+        i.len() == 2 && i.ends_with('.') && capital(i) && name(w) && w.as_bytes().first() == i.as_bytes().first()
+    };
+    let (Some((x, first)), Some((y, second))) = (a.split_last(), b.split_last()) else { return false };
+    let alike = |(a, b): (&String, &String)| a == b || short(a, b) || short(b, a);
+    name(x) && x == y && !first.is_empty() && first.len() == second.len() && first.iter().zip(second).all(alike)
+}
+
 /// How names stand together.
 #[derive(PartialEq)]
 enum Order {

@@ -122,8 +122,11 @@ const PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 119] = [
+const WORDS: [(&str, &str); 124] = [
     ("magnified", "enlarged"),
+    ("erect", "upright"),
+    ("diminished", "reduced"),
+    ("minified", "reduced"),
     ("grey", "gray"),
     ("greyish", "grayish"),
     ("tyre", "tire"),
@@ -243,6 +246,8 @@ const WORDS: [(&str, &str); 119] = [
     ("greatest", "largest"),
     // No -ise.
     ("crises", "crises"),
+    ("clockwise", "clockwise"),
+    ("counterclockwise", "counterclockwise"),
 ];
 
 /// Plurals that follow no rule, beside their singulars.

@@ -69,6 +69,7 @@ pub(super) const MATTER: &[Def] = &[
     unit(&["lb", "lbs", "lbf"], &["pound", "pound force"], FORCE, 44_482_216_152_605, 10_000_000_000_000),
     unit(&["kip"], &["kip"], FORCE, 44_482_216_152_605, 10_000_000_000),
     unit(&["ksi"], &["ksi"], PRESSURE, 8_896_443_230_521, 1_290_320).rough(),
+    unit(&["mcg"], &[], MASS, 1, 1_000_000_000),
     unit(&["oz", "oz."], &["ounce"], MASS, 28_349_523_125, 1_000_000_000_000),
     unit(&["oz t", "ozt"], &["troy ounce"], MASS, 311_034_768, 10_000_000_000),
     unit(&["st"], &["stone"], MASS, 635_029_318, 100_000_000),

@@ -1,0 +1,58 @@
+//! Pitches and keys: `C\u{266f}`, "C sharp", `Bb major`, "B-flat major", `F#4`.
+
+/// The letter, its half steps, and what stands behind it: an octave, a mode.
+fn read(text: &str) -> Option<(char, i32, String)> {
+    let mut text = text.trim().trim_end_matches('.').to_owned();
+    for (from, to) in [
+        ("\\sharp", " sharp "),
+        ("\\flat", " flat "),
+        ("\u{266f}", " sharp "),
+        ("\u{266d}", " flat "),
+        ("\u{266e}", " natural "),
+        ("\\#", " sharp "),
+        ("#", " sharp "),
+        ("-", " "),
+        ("$", ""),
+        ("{", ""),
+        ("}", ""),
+        ("^", ""),
+        ("_", ""),
+        ("\\text", ""),
+    ] {
+        text = text.replace(from, to);
+    }
+    let text = ["the key of ", "key of ", "the note ", "The key of ", "The note "]
+        .iter()
+        .find_map(|f| text.strip_prefix(f))
+        .unwrap_or(&text);
+    let mut words = text.split_whitespace();
+    let first = words.next()?;
+    let letter = first.chars().next().filter(|c| ('A'..='G').contains(c))?;
+    let mut shift = match &first[1..] {
+        "" => 0,
+        // In small letters behind a capital the flat sign is a b.
+        "b" => -1,
+        "bb" => -2,
+        _ => return None,
+    };
+    let mut rest = Vec::new();
+    for word in words {
+        match word.to_lowercase().as_str() {
+            "sharp" if rest.is_empty() => shift += 1,
+            "flat" if rest.is_empty() => shift -= 1,
+            "natural" if rest.is_empty() => {}
+            "double" | "note" | "key" => return None,
+            mode @ ("major" | "minor") => rest.push(mode.to_owned()),
+            octave if octave.len() == 1 && octave.bytes().all(|b| b.is_ascii_digit()) => rest.push(octave.to_owned()),
+            _ => return None,
+        }
+    }
+    (rest.len() < 2).then(|| (letter, shift, rest.concat()))
+}
+
+/// Whether both are one pitch or key; at least one of them says sharp or flat in a word or by its sign.
+pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    let told = |t: &str| ["sharp", "flat", "\u{266f}", "\u{266d}", "#"].iter().any(|s| t.contains(s));
+    let (a, b) = (read(gold)?, read(answer)?);
+    (told(gold) || told(answer)).then_some(a == b)
+}
