@@ -105,6 +105,9 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             equal = compare(a, b, &steps).0;
             why = if equal { "equal bounds" } else { why };
         }
+        if !equal && [&*answer_text, &whole].iter().any(|t| math::same_defined(&gold_text, t, &steps)) {
+            (equal, why) = (true, "equal, its letters written out");
+        }
         // What it describes, in notation.
         let last = last_sentence(&whole);
         if !equal && [&*answer_text, &whole, last].iter().any(|t| math::same_described(&gold_text, t, &steps)) {

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use crate::reward::words;
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 20] = [
+const CONCLUSIONS: [(&str, &[&str]); 23] = [
     ("injective", &["one-to-one", "one to one", "injective", "is injective", "is one-to-one"]),
     ("surjective", &["onto", "surjective", "is surjective", "is onto"]),
     (
@@ -88,6 +88,9 @@ const CONCLUSIONS: [(&str, &[&str]); 20] = [
         "infinitely many",
         &["has infinitely many solutions", "infinitely many solutions", "there are infinitely many solutions"],
     ),
+    ("always", &["always", "always true", "is always true"]),
+    ("sometimes", &["sometimes", "sometimes true", "is sometimes true"]),
+    ("never", &["never", "never true", "is never true"]),
     ("orthogonal", &["orthogonal", "are orthogonal", "perpendicular", "are perpendicular"]),
     ("independent", &["are linearly independent", "is linearly independent", "linearly independent"]),
     ("dependent", &["are linearly dependent", "is linearly dependent", "linearly dependent"]),
@@ -139,7 +142,7 @@ const CONCLUSIONS: [(&str, &[&str]); 20] = [
 ];
 
 /// Words that may stand before: what it is said of.
-const SUBJECTS: [&str; 34] = [
+const SUBJECTS: [&str; 35] = [
     "the",
     "a",
     "this",
@@ -174,6 +177,7 @@ const SUBJECTS: [&str; 34] = [
     "graph",
     "curve",
     "is",
+    "statement",
 ];
 
 /// The first row of each way's key: making all the keys takes a millisecond.

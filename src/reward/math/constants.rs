@@ -94,6 +94,10 @@ pub(super) fn general(gold: &Value, answer: &Value, steps: &Steps) -> Option<Com
     if own.len() > MAX_CONSTANTS || own.len() != other.len() {
         return None;
     }
+    let named = a.function.is_some() || b.function.is_some() || a.implicit.is_some() || b.implicit.is_some();
+    if [(&e, &own), (&f, &other)].iter().any(|(e, c)| is_given(e, c) || (!named && !c.iter().all(|n| is_free(e, n)))) {
+        return None;
+    }
     if renamed(&e, &own, &f, &other, steps) && a.explicit.is_some() == b.explicit.is_some() {
         return Some(yes("the same with other letters for its constants"));
     }
@@ -120,6 +124,29 @@ pub(super) fn general(gold: &Value, answer: &Value, steps: &Steps) -> Option<Com
         }
     };
     same.then(|| yes("the same functions for all constants"))
+}
+
+/// True where c stands beside an a or b that is no constant: all three are given.
+fn is_given(e: &Expr, constants: &[String]) -> bool {
+    let has = |names: &[String], n: &str| names.iter().any(|m| m == n);
+    let letters = e.variables();
+    has(constants, "c") && ["a", "b"].iter().any(|n| has(&letters, n) && !has(constants, n))
+}
+
+/// Whether a letter of an expression without a name may be any number: one with an index, one that is added at the
+/// end, one beside what grows or swings. Others are quantities of the question: `c/n`, `2Cx`.
+fn is_free(e: &Expr, name: &str) -> bool {
+    let alone = |t: &Expr| t.variables() == [name];
+    let added = matches!(e, Expr::Add(terms) if terms.iter().any(alone));
+    let moving = |e: &Expr| e.variables().iter().any(|n| INDEPENDENT.contains(&n.as_str()));
+    let solution = || {
+        e.any(|p| match p {
+            Expr::Pow(_, exponent) => moving(exponent),
+            Expr::Call("sin" | "cos" | "exp" | "sinh" | "cosh" | "ln", args) => args.iter().any(moving),
+            _ => false,
+        })
+    };
+    numbered(name) || added || solution()
 }
 
 /// Whether the constants, at most two, only change their names.

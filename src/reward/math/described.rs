@@ -108,7 +108,7 @@ pub(super) fn part<'a>(c: &'a Captures, n: usize) -> &'a str {
 }
 
 /// Patterns of what is described, with `{n}` for a number and `{p}` for a point, and the notation of each.
-const PATTERNS: [(&str, Read); 23] = [
+const PATTERNS: [(&str, Read); 27] = [
     // Bounds.
     (r"([a-z]) (?:is|must be|has to be|lies|must lie|should be)(?: strictly)? between ({n}) and ({n})", |c| {
         Some(format!("{}<{}<{}", part(c, 2), part(c, 1), part(c, 3)))
@@ -194,17 +194,51 @@ const PATTERNS: [(&str, Read); 23] = [
         let along = if b == "0" && q == "0" { p } else { (a == "0" && p == "0").then_some(q)? };
         conic(part(c, 1), part(c, 2), &along.replace("\\pm", ""))
     }),
-    (r"\|z ?([+-][^|=]*)?\| ?= ?({n})", |c| {
-        let moved = part(c, 1).replace(' ', "");
-        let centre = match moved.strip_prefix('-') {
-            _ if moved.is_empty() => "0".to_owned(),
-            Some(m) => m.strip_prefix('(').and_then(|m| m.strip_suffix(')')).map_or_else(|| flipped(m), str::to_owned),
-            None => {
-                let m = &moved[1..];
-                flipped_all(m.strip_prefix('(').and_then(|m| m.strip_suffix(')')).unwrap_or(m))
-            }
+    (
+        r"(?:\\\{ ?z ?(?:\\in C ?)?(?::|\\mid|\|) ?)?\|z ?([+-][^|=<>]*)?\| ?(=|<|>|\\leq?|\\geq?|\u{2264}|\u{2265}) ?([^\s,()|=\\{}]+)(?: ?\\\})?",
+        |c| {
+            let moved = part(c, 1).replace(' ', "");
+            let centre = match moved.strip_prefix('-') {
+                _ if moved.is_empty() => "0".to_owned(),
+                Some(m) => {
+                    m.strip_prefix('(').and_then(|m| m.strip_suffix(')')).map_or_else(|| flipped(m), str::to_owned)
+                }
+                None => {
+                    let m = &moved[1..];
+                    flipped_all(m.strip_prefix('(').and_then(|m| m.strip_suffix(')')).unwrap_or(m))
+                }
+            };
+            Some(circle(&centre, part(c, 3))?.replace('=', &format!(" {} ", part(c, 2))))
+        },
+    ),
+    (r"{is}(open |closed )?unit (circle|disk|disc)(?:,? cent(?:e?red|ered|re|er)(?: at)? \(0, 0\))?", |c| {
+        let sign = match (part(c, 1).to_lowercase().as_str(), part(c, 2).to_lowercase().as_str()) {
+            ("", "circle") => "=",
+            ("open", "disk" | "disc") => "<",
+            ("closed", "disk" | "disc") => "\\le",
+            _ => return None,
         };
-        circle(&centre, part(c, 2))
+        Some(format!("x^2+y^2 {sign} 1"))
+    }),
+    (
+        r"{is}sphere (?:of|with)(?: a)? radius (?:of )?({n}),? (?:and |with |and with )?(?:its )?(?:centre|center|centred|centered)(?: at| is)? \(([^,]+),([^,]+)(?:,([^,]+))?\)",
+        |c| {
+            let z = if part(c, 4).is_empty() { "0" } else { part(c, 4) };
+            Some(format!("(x-({}))^2+(y-({}))^2+(z-({z}))^2=({})^2", part(c, 2), part(c, 3), part(c, 1)))
+        },
+    ),
+    (r"{is}(?:open )?(upper|lower|right|left)[- ]half[- ]plane", |c| {
+        let half = match part(c, 1).to_lowercase().as_str() {
+            "upper" => "y > 0",
+            "lower" => "y < 0",
+            "right" => "x > 0",
+            _ => "x < 0",
+        };
+        Some(half.to_owned())
+    }),
+    (r"(Im|Re|\\Im|\\Re) ?\(?z\)? ?([<>]) ?0", |c| {
+        let axis = if part(c, 1).to_lowercase().ends_with("im") { "y" } else { "x" };
+        Some(format!("{axis} {} 0", part(c, 2)))
     }),
     // Spaces and axes.
     (r"(?:the )?(?:vector )?(?:space )?([A-Z]) is (?:an? )?([a-z0-9]+)[- ]dimensional", |c| {

@@ -34,7 +34,11 @@ fn moved(text: &str) -> Option<[String; 2]> {
         let n = r"(\d+(?:[./]\d+)?)(?: units?)?";
         Regex::new(&format!(r"(?:\b{n} {way}\b|\b{way}(?: by)? {n}\b)")).expect("a fixed pattern")
     });
-    const IDLE: [&str; 26] = [
+    const IDLE: [&str; 30] = [
+        "horizontal",
+        "horizontally",
+        "vertical",
+        "vertically",
         "",
         "the",
         "a",

@@ -25,6 +25,7 @@ mod confidence;
 mod constants;
 mod continued;
 mod decide;
+mod defined;
 mod described;
 mod digits;
 mod distributions;
@@ -93,6 +94,7 @@ pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
 pub use compare::{Comparison, equal};
 pub(in crate::reward) use confidence::another_level;
+pub(in crate::reward) use defined::same_defined;
 pub(in crate::reward) use described::{counted_otherwise, same as same_described};
 pub use domain::Domain;
 pub use expr::Expr;

@@ -140,7 +140,7 @@ pub(super) fn held(value: Value, r: Region, steps: &Steps) -> Value {
 }
 
 /// A value with a letter replaced.
-fn substituted(v: &Value, name: &str, by: &Expr) -> Value {
+pub(super) fn substituted(v: &Value, name: &str, by: &Expr) -> Value {
     let each = |items: &[Value]| items.iter().map(|v| substituted(v, name, by)).collect();
     match v {
         Value::Scalar(e, unit) => Value::Scalar(e.replace(name, by), unit.clone()),
@@ -148,6 +148,7 @@ fn substituted(v: &Value, name: &str, by: &Expr) -> Value {
         Value::Tuple(items) => Value::Tuple(each(items)),
         Value::List(items) => Value::List(each(items)),
         Value::Set(items) => Value::Set(each(items)),
+        Value::Equation(a, b) => Value::Equation(a.replace(name, by), b.replace(name, by)),
         v => v.clone(),
     }
 }

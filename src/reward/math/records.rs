@@ -9,7 +9,7 @@ use super::parse::{Value, parse};
 use crate::reward::words;
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 144] = [
+const NAMES: [(&str, &str); 153] = [
     ("lower quartile", "first quartile"),
     ("upper quartile", "third quartile"),
     ("first quartile", "first quartile"),
@@ -152,6 +152,15 @@ const NAMES: [(&str, &str); 144] = [
     ("removable discontinuity", "hole"),
     ("hole", "hole"),
     ("jump discontinuity", "jump"),
+    ("critical numbers", "critical points"),
+    ("critical points", "critical points"),
+    ("critical values", "critical points"),
+    ("zeros", "roots"),
+    ("zeroes", "roots"),
+    ("roots", "roots"),
+    ("order", "order"),
+    ("constant term", "constant term"),
+    ("leading coefficient", "leading coefficient"),
     ("real part", "real"),
     ("imaginary part", "imaginary"),
 ];

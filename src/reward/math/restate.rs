@@ -33,6 +33,7 @@ pub fn restated(text: &str) -> Vec<String> {
         short(upright),
         ratio(&lower),
         proportion(text),
+        none(&lower),
         range(&lower),
         charge(text),
         uncertain(text),
@@ -235,6 +236,17 @@ fn ratio(lower: &str) -> Option<String> {
         text.strip_prefix("ratio of ").or_else(|| text.strip_prefix("ratio ")).or_else(|| text.strip_suffix(" ratio"));
     let parts = || text.contains(" parts").then(|| text.replace(" parts", "").replace(" part", ""));
     inner.map(str::to_owned).or_else(parts)
+}
+
+/// "asymptotes: none", "it has no asymptotes" as "no asymptotes".
+fn none(lower: &str) -> Option<String> {
+    const BEFORE: [&str; 6] =
+        ["there are no ", "there is no ", "it has no ", "has no ", "the graph has no ", "the function has no "];
+    let what =
+        [": none", " none", ": n/a", " do not exist", " does not exist"].iter().find_map(|end| lower.strip_suffix(end));
+    let what = what.or_else(|| BEFORE.iter().find_map(|w| lower.strip_prefix(w)))?;
+    let plain = |c: char| c.is_alphabetic() || matches!(c, '-' | ' ');
+    (!what.is_empty() && what.chars().all(plain)).then(|| format!("no {}", what.trim_start_matches("the ")))
 }
 
 /// `a:b = 7:3` as an equation of two quotients.

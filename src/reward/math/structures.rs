@@ -116,7 +116,10 @@ fn group(text: &str) -> Option<Named> {
 
 /// Products of cyclic groups: `\mathbb{Z}_2 \times \mathbb{Z}_3`, `\mathbb{Z}/6\mathbb{Z}`, `C_6`.
 fn cyclic(text: &str) -> Option<Named> {
-    let dense = dense(text).replace("\\times", "*").replace("\\oplus", "*").replace(['\u{d7}', '\u{2295}'], "*");
+    let dense = dense(&text.replace(" x ", " * "))
+        .replace("\\times", "*")
+        .replace("\\oplus", "*")
+        .replace(['\u{d7}', '\u{2295}'], "*");
     let mut powers = Vec::new();
     for part in dense.split('*') {
         let n = match part.strip_prefix("Z_").or_else(|| part.strip_prefix("C_")) {
