@@ -195,6 +195,14 @@ pub(super) fn species(text: &str) -> Option<Vec<String>> {
     let plain = plain(text).replace("\\cdot", "*");
     let charged = plain.ends_with(['+', '-']);
     let sound = plain.matches(['+', '-']).count() <= 1 && !plain.starts_with(|c: char| c.is_ascii_digit());
+    // O_2^- is no O^{2-}.
+    let several = plain.split_once('^').filter(|(atoms, charge)| {
+        let element = atoms.trim_end_matches(|c: char| c.is_ascii_digit());
+        matches!(*charge, "+" | "-") && element.len() < atoms.len() && ELEMENTS.iter().any(|e| e.0 == element)
+    });
+    if let Some((atoms, charge)) = several {
+        return Some(vec![format!("{atoms}^{charge}")]);
+    }
     (sound && (marked || charged || plain.contains('*'))).then(|| Some(vec![member(&plain)?]))?
 }
 

@@ -62,6 +62,62 @@ const NOUNS: [&str; 54] = [
     "steps",
 ];
 
+/// What is told apart by labels: "Model A", "line 3".
+const KINDS: [&str; 52] = [
+    "model",
+    "method",
+    "group",
+    "series",
+    "line",
+    "curve",
+    "sample",
+    "object",
+    "team",
+    "company",
+    "city",
+    "product",
+    "type",
+    "class",
+    "stage",
+    "phase",
+    "region",
+    "zone",
+    "level",
+    "plan",
+    "circuit",
+    "beaker",
+    "container",
+    "tube",
+    "machine",
+    "car",
+    "train",
+    "experiment",
+    "trial",
+    "treatment",
+    "test",
+    "table",
+    "section",
+    "box",
+    "block",
+    "room",
+    "store",
+    "school",
+    "plant",
+    "species",
+    "player",
+    "person",
+    "student",
+    "country",
+    "row",
+    "column",
+    "layer",
+    "cluster",
+    "question",
+    "brand",
+    "point",
+    "position",
+];
+
 /// What is added to the code of a letter, so that it equals no number.
 const LETTERS: u32 = 1_000;
 
@@ -77,6 +133,8 @@ enum Face {
 /// Labels of options or statements.
 #[derive(PartialEq, Debug)]
 pub(super) struct Labels {
+    /// What they are labels of, where it is told.
+    kind: Option<String>,
     /// In the order in which they are named.
     labels: Vec<(Face, u32)>,
     /// Arrows lead from one to the next.
@@ -131,6 +189,7 @@ pub(super) fn read(text: &str) -> Option<Labels> {
     let circled = text.contains("circled");
     let plain = fold::plain(&text.replace("\\circled", "\\textcircled"));
     let mut out = Labels {
+        kind: None,
         labels: Vec::new(),
         chained: false,
         joined: false,
@@ -172,6 +231,10 @@ pub(super) fn read(text: &str) -> Option<Labels> {
         }
         if NOUNS.contains(&lower.as_str()) || lower == "no" && raw.ends_with('.') {
             out.sure = true;
+            continue;
+        }
+        if words == 2 && out.labels.is_empty() && KINDS.contains(&lower.as_str()) {
+            (out.kind, out.sure) = (Some(lower), true);
             continue;
         }
         match lower.as_str() {
@@ -233,7 +296,8 @@ impl Labels {
     /// Whether both name the same; `None` where neither is sure to be labels, or their faces are not alike.
     pub(super) fn same(&self, other: &Labels) -> Option<bool> {
         let faces = |l: &Labels| l.labels.iter().map(|x| x.0).collect::<BTreeSet<Face>>();
-        if !(self.sure || other.sure) {
+        let others = self.kind.is_some() && other.kind.is_some() && self.kind != other.kind;
+        if !(self.sure || other.sure) || others {
             return None;
         }
         let (mut a, mut b) = (self.values(), other.values());

@@ -78,6 +78,8 @@ fn heading(tokens: &[Token]) -> Option<f64> {
         1 | 2 if bearing && (rest.len() == 1 || word(0) == Some("of")) => {
             angle(rest.len() - 1).filter(|x| (0.0..=360.0).contains(x))
         }
+        // "north east"
+        2 if cardinal(0).is_some() && cardinal(1).is_some() => point(&format!("{}{}", word(0)?, word(1)?)),
         3 if cardinal(0).is_some_and(|p| p % 180.0 == 0.0) => turn(cardinal(0)?, angle(1)?, cardinal(2)?),
         // "30° east of north", "30° north from east"
         4 if matches!(rest[0], Token::Angle(_)) && matches!(word(2), Some("of" | "from")) && cardinal(1).is_some() => {
@@ -112,7 +114,7 @@ fn three_figures(text: &str) -> Option<f64> {
 }
 
 /// The text with upright letters as plain ones.
-fn upright(text: &str) -> String {
+pub(super) fn upright(text: &str) -> String {
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, inside)) = rest.split_once("\\text{").or_else(|| rest.split_once("\\mathrm{")) {
         let Some((letters, behind)) = inside.split_once('}') else { break };
@@ -178,8 +180,13 @@ fn signed(text: &str) -> String {
 }
 
 pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
-    if let (Some(a), Some(b)) = (along(gold), along(answer)) {
-        return Some(a == b);
+    // A signed letter of an axis is a direction beside another.
+    let signed = |text: &str| along(&format!("{} direction", text.trim().trim_matches('$')));
+    match (along(gold), along(answer)) {
+        (Some(a), Some(b)) => return Some(a == b),
+        (Some(a), None) => return signed(answer).map(|b| a == b),
+        (None, Some(b)) => return signed(gold).map(|a| a == b),
+        _ => {}
     }
     let (gold, answer) = (&*upright(gold), &*upright(answer));
     // What is no direction by itself may be one beside another.

@@ -3,6 +3,7 @@
 //! states, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
 //! answers are compared only where the same reader takes both.
 
+mod bins;
 mod charges;
 mod crosses;
 mod flow;
@@ -12,6 +13,7 @@ pub(super) mod ions;
 mod laws;
 mod molecule;
 pub(super) mod organic;
+mod period;
 mod pitch;
 mod place;
 mod residues;
@@ -38,6 +40,8 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
         .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
         .or_else(|| told(spread::same(gold, answer, steps), "the same errors", "other errors"))
+        .or_else(|| told(bins::same(gold, answer), "the same class of values", "another class of values"))
+        .or_else(|| told(period::same(gold, answer), "the same period", "another period"))
         .or_else(|| told(genotype::same(gold, answer), "the same genotype", "another genotype"))
         .or_else(|| told(crosses::same(gold, answer), "the same cross", "another cross"))
         .or_else(|| told(residues::same(gold, answer), "the same row of residues", "another row of residues"))
@@ -53,4 +57,13 @@ pub(super) use spread::absolute;
 /// Whether two texts have equal values.
 fn equal(a: &str, b: &str, steps: &Steps) -> bool {
     math::equal(&math::parse(a, true, steps), &math::parse(b, true, steps), steps).equal
+}
+
+/// The text, and what stands behind one of the joints where nothing before it is a number or turns the sense.
+fn tails<'a>(text: &'a str, joints: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    let sound = |head: &str| !head.contains(|c: char| c.is_ascii_digit()) && !super::words::turned(head);
+    let behind = joints.iter().flat_map(move |j| {
+        text.match_indices(j).filter(move |(at, _)| sound(&text[..*at])).map(move |(at, _)| text[at..].trim_start())
+    });
+    std::iter::once(text).chain(behind)
 }

@@ -438,8 +438,18 @@ fn scale(lower: &str) -> Option<String> {
 
 /// `eight now`, `aged 8`, `8 years of age`.
 fn now(text: &str) -> Option<String> {
-    const BEHIND: [&str; 8] =
-        [" now", " today", " currently", " at present", " altogether", " in total", " in all", " old"];
+    const BEHIND: [&str; 10] = [
+        " now",
+        " today",
+        " currently",
+        " at present",
+        " altogether",
+        " in total",
+        " in all",
+        " old",
+        " place",
+        " position",
+    ];
     const BEFORE: [&str; 8] =
         ["aged ", "age ", "a total of ", "now ", "converges to ", "tends to ", "approaches ", "diverges to "];
     if let Some(rest) = text.strip_suffix(" of age") {

@@ -91,6 +91,8 @@ const NAMINGS: &[&[&str]] = &[
     &["a", "type", "of"],
     &["a", "kind", "of"],
     &["equal", "to"],
+    &["directed"],
+    &["pointing"],
     &["always"],
     &["also"],
     &["simply"],
@@ -468,12 +470,28 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
         "progression",
         "variable",
         "gate",
+        "curve",
+        "bars",
+        "lines",
+        "marker",
+        "markers",
+        "dots",
+        "arrow",
+        "trend",
         "shape",
         "corner",
         "panel",
         "subplot",
     ];
     let (last, rest) = words.split_last()?;
+    // The red one, the left one: "one" is a number.
+    const SIDES: &[&str] = &["left", "right", "top", "bottom", "upper", "lower", "middle", "first", "last"];
+    let single = last.is(&["1"])
+        && words.first().is_some_and(is_article)
+        && rest.last().is_some_and(|w| w.is(super::shapes::COLORS) || w.is(SIDES) || w.text.ends_with("est"));
+    if single {
+        return Some(rest);
+    }
     // A right angle and a right triangle are nothing to the right.
     let side = without_articles(rest).len() == 1 && rest.last().is_some_and(|w| w.is(&["right", "left"]));
     if side && !last.is(&["side", "one", "direction", "panel", "subplot"]) {

@@ -159,7 +159,8 @@ pub(super) fn words(text: &str) -> Vec<Word> {
         let behind = raw.get(n + 1);
         let opens =
             n == 0 && behind.is_some_and(|w| w.chars().count() > 1 && !matches!(w.as_str(), "and" | "or" | "is"));
-        if word == "A" && !opens {
+        // So is a small one that ends it.
+        if word == "A" && !opens || word == "a" && n > 0 && behind.is_none() {
             out.push(Word { text: "A".to_owned(), long: None });
             continue;
         }

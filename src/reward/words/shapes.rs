@@ -1,4 +1,4 @@
-//! Figures and places in one form: adjectives of a figure in one order, polygons by the number of their sides, the upper
+//! Figures and places in one form: adjectives of a figure or a line in one order, polygons by the number of their sides, the upper
 //! left as the top left.
 
 use super::phrase::Word;
@@ -40,6 +40,41 @@ const FIGURES: &[&str] = &[
     "polyhedron",
 ];
 
+/// How a line or a mark is drawn.
+const STYLES: &[&str] = &["dashed", "dotted", "solid", "dash", "dot", "thick", "thin", "bold", "striped", "hatched"];
+
+/// Colours, and what shades them.
+pub(super) const COLORS: &[&str] = &[
+    "red",
+    "orange",
+    "yellow",
+    "green",
+    "blue",
+    "purple",
+    "violet",
+    "pink",
+    "brown",
+    "black",
+    "white",
+    "gray",
+    "cyan",
+    "teal",
+    "magenta",
+    "navy",
+    "gold",
+    "silver",
+    "beige",
+    "maroon",
+    "olive",
+    "turquoise",
+    "tan",
+    "light",
+    "dark",
+    "pale",
+    "bright",
+    "deep",
+];
+
 /// Polygons with their numbers of sides; the first name is the one that is kept.
 const POLYGONS: [(&str, &[&str]); 12] = [
     ("3", &["triangle"]),
@@ -71,6 +106,32 @@ pub(super) fn one_way(words: &mut Vec<Word>) {
             words[from..from + run].sort_by(|a, b| a.text.cmp(&b.text));
         }
         from += run + 1;
+    }
+    // A dashed blue line is a blue dashed one.
+    let mut from = 0;
+    while from < words.len() {
+        let run = words[from..].iter().take_while(|w| w.is(STYLES) || w.is(COLORS)).count();
+        if words[from..from + run].iter().filter(|w| w.is(STYLES)).count() == 1 {
+            words[from..from + run].sort_by_key(|w| w.is(STYLES));
+        }
+        from += run + 1;
+    }
+    // On top of is on, next to is beside.
+    for (said, one) in [(&["on", "top", "of"][..], "on"), (&["next", "to"], "beside")] {
+        let at = words.windows(said.len()).position(|w| w.iter().zip(said).all(|(w, s)| w.text == *s));
+        if let Some(at) = at {
+            words[at].text = one.to_owned();
+            words.drain(at + 1..at + said.len());
+        }
+    }
+    // The left-hand side.
+    let mut at = 1;
+    while at < words.len() {
+        let sided = words[at].is(&["hand"]) && words[at - 1].is(&["left", "right"]);
+        if sided && words.get(at + 1).is_none_or(|w| w.is(PLACES)) {
+            words.remove(at);
+        }
+        at += 1;
     }
     for n in 1..words.len() {
         if words[n - 1].is(&["left", "right"]) && words[n].is(&["top", "upper", "bottom", "lower"]) {
@@ -116,6 +177,8 @@ mod tests {
             ("pentagon", "a five-sided polygon"),
             ("dodecagon", "12-gon"),
             ("top left", "the upper-left corner"),
+            ("blue dashed line", "the dashed blue line"),
+            ("left", "on the left-hand side"),
         ] {
             assert!(same(a, b), "{a} {b}");
         }
@@ -123,6 +186,8 @@ mod tests {
             ("isosceles right triangle", "isosceles triangle"),
             ("pentagon", "six-sided polygon"),
             ("top left", "lower left"),
+            ("light blue dashed line", "the dashed blue line"),
+            ("dashed, solid", "solid, dashed"),
             ("lower temperature", "bottom temperature"),
         ] {
             assert!(!same(a, b), "{a} {b}");

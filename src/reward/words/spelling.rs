@@ -122,8 +122,11 @@ const PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 124] = [
+const WORDS: [(&str, &str); 127] = [
     ("magnified", "enlarged"),
+    ("beneath", "under"),
+    ("underneath", "under"),
+    ("below", "under"),
     ("erect", "upright"),
     ("diminished", "reduced"),
     ("minified", "reduced"),
