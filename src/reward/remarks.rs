@@ -138,6 +138,8 @@ pub(super) fn before_reason(text: &str) -> &str {
         " since ",
         " (because ",
         " (since ",
+        " with arbitrary ",
+        ", with arbitrary ",
         ", because ",
         ", since ",
         ", not ",
@@ -151,7 +153,9 @@ pub(super) fn before_reason(text: &str) -> &str {
         let at = text.find(open).filter(|at| *at > 0)?;
         REJECTED.iter().any(|r| text[at..].contains(r)).then(|| &text[..at])
     });
+    // ", and by the section formula" goes on.
     let reason = REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s);
+    let reason = reason.filter(|s| !s.ends_with(" and"));
     let dash = [' ', ',', ';', '-', '\u{2013}', '\u{2014}'];
     reason.chain(rejected).min_by_key(|s| s.len()).map_or(text, |s| s.trim_end_matches(dash))
 }

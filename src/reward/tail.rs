@@ -10,6 +10,18 @@ use super::{math, python};
 const CONCLUDING: &[&str] = &[
     ", so that ",
     ", and so ",
+    ", and thus ",
+    ", and hence ",
+    ", and therefore ",
+    ", which is ",
+    ", which equals ",
+    ", which gives ",
+    ", which yields ",
+    ", which leads to ",
+    ", which leaves ",
+    ", giving ",
+    ", yielding ",
+    ", leaving ",
     ", so ",
     ", thus ",
     ", hence ",
@@ -40,7 +52,7 @@ const SHOWING: &str = "is are was were be become becomes became remain remains s
     named labelled labeled marked dated written known termed takes take requires needs need costs cost weighs \
     measures totals lasts spans covers reaches spells uses use using wears wearing holding wants prefers \
     produces produce releases undergoes describes describe exhibits experiences acquires receives works wins won \
-    considers considered obeys satisfies follows recovers recover deduce took gave showed made scored finished \
+    considers considered obeys satisfies follows recovers recover deduce took gave showed made scored finished facing heading pointing \
     started";
 
 /// Words that follow a verb before what it shows: "leads to", "stands for", "known as", "folds into".
@@ -60,10 +72,12 @@ const PLACING: &str = "as in at on by during into towards";
 /// Words between a verb and what it shows that change nothing.
 const IDLE: &str = "only exactly just simply therefore thus then hence also now a an the always indeed precisely";
 
-/// Words with which a clause says something of what the answer is not.
-const DENYING: &str = "not never no neither nor without except unlike cannot instead wrong incorrect false opposite contrary \
-    converse mistake than either or unless if other rather hardly almost nearly half twice least most less more \
-    between";
+/// Words behind which a clause says what the answer is not.
+const DENYING: &str = "not never no neither nor without except unlike cannot instead wrong incorrect false opposite \
+    contrary converse mistake than either or unless if";
+
+/// Words that change what follows them.
+const CHANGING: &str = "other rather hardly almost nearly half twice least most less more between";
 
 /// Nouns that make something else of what follows their "of".
 const PARTS: &str = "half third quarter fifth tenth fraction part portion percentage multiple factor divisor power root \
@@ -87,16 +101,20 @@ fn concluding_clause(text: &str) -> (&str, bool) {
     // The way to it may stand before: "sorting the data, the median is 5".
     let opening = sentence.split(' ').next().unwrap_or_default().to_lowercase();
     let main = sentence.split_once(", ").filter(|_| among(LEADING, &opening) || opening.ends_with("ing"));
-    let sentence = before_reason(main.map_or(sentence, |(_, rest)| rest));
+    let sentence = main.map_or(sentence, |(_, rest)| rest);
+    // A conclusion inside a reason is none of the sentence.
+    let sentence = [" because ", " since "].iter().find_map(|r| sentence.split_once(r)).map_or(sentence, |(s, _)| s);
     let clause = CONCLUDING.iter().filter_map(|c| sentence.rfind(c).map(|at| at + c.len())).max();
-    (
-        clause.map_or(sentence, |at| &sentence[at..]).trim_end_matches(['.', '!', ' ']),
-        clause.is_some() || main.is_some(),
-    )
+    // A formula behind a colon.
+    let shown = sentence.rfind(": $").map(|at| at + 2).filter(|_| !sentence.contains("**"));
+    let from = clause.max(shown).unwrap_or(0);
+    let clause = before_reason(&sentence[from..]).trim_end_matches(['.', '!', ' ']);
+    (clause, from > 0 || main.is_some())
 }
 
-/// The ends of the concluding clause that may be its answer, the longest first; none where the clause denies something.
-pub(super) fn ends(text: &str) -> Vec<&str> {
+/// The ends of the concluding clause that may be its answer, the longest first. Where the gold answer relates a name
+/// to its value, none without the name that the clause has: "x is 5" is no y = 5.
+pub(super) fn ends<'a>(gold: &str, text: &'a str) -> Vec<&'a str> {
     let (clause, concludes) = concluding_clause(text);
     if clause.len() > MAX_SENTENCE {
         return Vec::new();
@@ -108,9 +126,15 @@ pub(super) fn ends(text: &str) -> Vec<&str> {
         .collect();
     let words: Vec<String> =
         starts.iter().map(|&at| word(clause[at..].split(' ').next().unwrap_or_default())).collect();
-    if words.iter().any(|w| among(DENYING, w) || w.ends_with("n't")) {
-        return Vec::new();
-    }
+    // What stands behind a denial is not said.
+    let denied = words.iter().position(|w| among(DENYING, w) || w.ends_with("n't")).unwrap_or(words.len());
+    let relates = gold.contains(['=', '<', '>']) || gold.contains("\\le") || gold.contains("\\ge");
+    let symbol = |w: &String| {
+        let w = w.trim_matches('$');
+        let letters = w.chars().filter(|c| c.is_alphabetic()).count();
+        w.contains(['\\', '_', '(']) || !w.is_ascii() || (letters == 1 && w.len() < 4 && w != "a" && w != "i")
+    };
+    let changed = |n: usize| words[n.saturating_sub(2)..n].iter().any(|w| among(CHANGING, w));
     let shows = |n: usize| {
         let Some(before) = n.checked_sub(1).map(|b| words[b].as_str()) else { return false };
         let linked = |(link, verbs): &(&str, &str)| {
@@ -147,11 +171,14 @@ pub(super) fn ends(text: &str) -> Vec<&str> {
         n > 0 && sign && clause[..starts[n]].ends_with(", ") && plain(&words[n - 1]) && clause.matches(',').count() == 1
     };
     let mut out = Vec::new();
-    for n in 1..words.len() {
+    for n in (1..words.len()).take_while(|n| *n <= denied).filter(|n| !changed(*n)) {
         let mut from = n;
         // What stands behind the words that change nothing, too.
         while from > 1 && among(IDLE, &words[from - 1]) {
             from -= 1;
+        }
+        if relates && from > 1 && symbol(&words[from - 2]) {
+            continue;
         }
         let end = python::strip(&clause[starts[n]..]);
         if (shows(n) || shows(from) || placed(from) || named(n) || amount(n)) && whole(end) && !out.contains(&end) {

@@ -116,8 +116,11 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     // The end of a sentence that marks no answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE && !answer.contains("boxed") {
-        let said = |end: &&str| *end != found && compare(&gold_text, &read(end), &steps).0;
-        if tail::ends(answer).iter().any(said) {
+        let said = |end: &&str| {
+            let end = read(end);
+            of_its_own(&gold_text, &end, &steps).unwrap_or_else(|| compare(&gold_text, &end, &steps)).0
+        };
+        if tail::ends(&gold_text, answer).iter().any(said) {
             (equal, why) = (true, "equal, at the end of the sentence");
         }
     }
@@ -159,6 +162,19 @@ fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option
     if math::counted_otherwise(gold, found) {
         return Some("other counts of a solid's parts");
     }
+    // "x is 5" is no y = 5.
+    let letter = |t: &str| {
+        let name = t.rsplit(' ').next().unwrap_or_default().trim_matches('$');
+        (name.len() == 1 && name != "a" && name.chars().all(char::is_alphabetic)).then(|| name.to_owned())
+    };
+    let value = |t: &str| t.len() < 24 && t.starts_with(|c: char| c.is_ascii_digit() || "$-+".contains(c));
+    if let (Some(asked), Some(said)) = (
+        gold.split_once('=').and_then(|(n, _)| letter(n.trim())),
+        answer.rsplit_once(" is ").filter(|(_, v)| value(v)).and_then(|(s, _)| letter(s)),
+    ) && asked != said
+    {
+        return Some("different names");
+    }
     // "7 is wrong" is no 7.
     const WRONG: [&str; 8] = [
         " is incorrect",
@@ -188,7 +204,8 @@ fn said_twice(answer: &str, steps: &Steps) -> Option<String> {
         .unwrap_or(second);
     // Kinetic energy (KE)
     let letters = |t: &str| t.chars().filter(|c| c.is_alphabetic()).collect::<String>().to_lowercase();
-    let initials: String = first.split([' ', '-']).filter_map(|w| w.chars().next()).collect();
+    let named = first.strip_prefix("The ").or(first.strip_prefix("the ")).unwrap_or(first);
+    let initials: String = named.split([' ', '-']).filter_map(|w| w.chars().next()).collect();
     if first.contains(' ') && letters(&initials) == letters(second) {
         return Some(bare(first));
     }

@@ -64,6 +64,10 @@ fn extremum(text: &str) -> Option<Extremum> {
         _ => return None,
     };
     let said = |n: usize| part(&c, n).to_lowercase();
+    // Several of them are a list.
+    if ["max", "min"].iter().any(|k| said(place).contains(k)) {
+        return None;
+    }
     let near = match said(near).as_str() {
         "" => None,
         word => Some(matches!(word, "local" | "relative")),
