@@ -1,6 +1,7 @@
 //! Chemical notation: equations, isotopes, electron configurations, in LaTeX, mhchem, Unicode or plain text.
 
 use super::math;
+use super::words::tables::{all_as, replaced};
 
 /// Signs and names of the elements, by their atomic number.
 const ELEMENTS: [(&str, &str); 118] = [
@@ -161,8 +162,7 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
 
 /// The text in plain signs: no faces, braces, spaces; indices on the line, exponents behind `^`.
 fn plain(text: &str) -> String {
-    let mut text = math::ascii(text);
-    for (from, to) in [
+    const SIGNS: [(&str, &str); 20] = [
         ("\\longrightarrow", "->"),
         ("\\rightarrow", "->"),
         ("\\xrightarrow", "->"),
@@ -183,16 +183,15 @@ fn plain(text: &str) -> String {
         ("\\ ", ""),
         ("~", ""),
         ("$", ""),
-    ] {
-        text = text.replace(from, to);
-    }
+    ];
+    let text = replaced(math::ascii(text), &SIGNS);
     text.chars().filter(|c| !matches!(c, '{' | '}' | '_' | ' ')).collect()
 }
 
 /// One ion or hydrate, or a formula marked as such: `Na+`, `SO_4^{2-}`, `CuSO4.5H2O`.
 pub(super) fn species(text: &str) -> Option<Vec<String>> {
     let marked = text.contains("\\ce");
-    let plain = plain(text).replace("\\cdot", "*");
+    let plain = replaced(plain(text), &[("\\cdot", "*")]);
     let charged = plain.ends_with(['+', '-']);
     let sound = plain.matches(['+', '-']).count() <= 1 && !plain.starts_with(|c: char| c.is_ascii_digit());
     // O_2^- is no O^{2-}.
@@ -228,7 +227,7 @@ pub(super) fn other_case(gold: &str, answer: &str) -> bool {
 /// The sides of a reaction, the members of each in order.
 fn equation(text: &str) -> Option<Vec<String>> {
     // States of matter may be left out.
-    let text = ["(s)", "(l)", "(g)", "(aq)"].iter().fold(plain(text), |t, state| t.replace(state, ""));
+    let text = all_as(plain(text), &["(s)", "(l)", "(g)", "(aq)"], "");
     let (left, right, arrow) = match text.split_once("<->") {
         Some((l, r)) => (l, r, "<->"),
         // An equals sign stands for the arrow between sums of formulas of elements.
@@ -308,14 +307,13 @@ const PARTICLES: [(&str, &[&str]); 6] = [
 /// A particle by its name, in words or notation.
 fn particle(text: &str) -> Option<Vec<String>> {
     let text = math::ascii(text);
-    let text = ["\\mathrm", "\\text", "\\ce", "$", "{", "}", "\\,"].iter().fold(text, |t, face| t.replace(face, ""));
+    let text = all_as(text, &["\\mathrm", "\\text", "\\ce", "$", "{", "}", "\\,"], "");
     let text = text.trim();
     let text = ["a ", "an ", "the "].iter().find_map(|a| text.strip_prefix(a)).unwrap_or(text);
-    let text = text.replace("^-", "-").replace("^+", "+");
+    let text = replaced(text, &[("^-", "-"), ("^+", "+")]);
     let spaced = text.chars().filter(|c| *c != ' ').collect::<String>();
-    let known = |p: &(&str, &[&str])| {
-        text.eq_ignore_ascii_case(p.0) || p.1.contains(&text.as_str()) || p.1.contains(&spaced.as_str())
-    };
+    let known =
+        |p: &(&str, &[&str])| text.eq_ignore_ascii_case(p.0) || p.1.contains(&&*text) || p.1.contains(&spaced.as_str());
     Some(vec![PARTICLES.iter().find(|p| known(p))?.0.to_owned()])
 }
 
@@ -338,7 +336,7 @@ fn isotope(text: &str) -> Option<Vec<String>> {
     }
     // The mass number stands above, the atomic number below, in any order.
     let text = math::ascii(text);
-    let text: String = ["\\mathrm", "\\text", "\\ce", "$"].iter().fold(text, |t, face| t.replace(face, ""));
+    let text = all_as(text, &["\\mathrm", "\\text", "\\ce", "$"], "");
     let text: String = text.chars().filter(|c| !matches!(c, '{' | '}' | ' ')).collect();
     let sign = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '^' | '_'));
     let number = ELEMENTS.iter().position(|e| e.0 == sign)? + 1;
@@ -358,7 +356,7 @@ fn isotope(text: &str) -> Option<Vec<String>> {
 /// The subshells of an electron configuration and how many electrons each has, in order.
 fn configuration(text: &str) -> Option<Vec<String>> {
     let text: String = math::ascii(text).chars().filter(|c| !matches!(c, '{' | '}' | '^' | '$' | '\\' | ',')).collect();
-    let text = text.replace("mathrm", "").replace("text", "");
+    let text = all_as(text, &["mathrm", "text"], "");
     let text = text.trim();
     let (core, rest) = match text.strip_prefix('[') {
         Some(t) => {

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 
 use super::python;
+use super::words::tables::replaced;
 
 /// Longest answer that is read as code.
 const MAX_BYTES: usize = 2_000;
@@ -113,7 +114,7 @@ fn functions(text: &str) -> Option<String> {
     let mut out = text.to_owned();
     // Mathematica: a head with a capital letter and square brackets.
     for _ in 0..40 {
-        let Some(call) = CALL.captures(&out) else { break };
+        let Some(call) = out.contains('[').then(|| CALL.captures(&out)).flatten() else { break };
         let (Some(head), Some(whole)) = (call.get(1), call.get(0)) else { break };
         let named = FUNCTIONS.iter().find(|f| f.0 == head.as_str()).map(|f| f.1);
         let open = whole.end() - 1;
@@ -138,25 +139,19 @@ fn functions(text: &str) -> Option<String> {
         out = format!("{}{shown}{}", &out[..head.start()], &out[close + 1..]);
     }
     let computer_algebra = out != text;
-    for (name, shown) in
-        [("Math.PI", "\\pi "), ("M_PI", "\\pi "), ("Math.E", "e"), ("PI()", "\\pi "), ("Math.", ""), ("std::", "")]
-    {
-        out = out.replace(name, shown);
-    }
+    const NAMES: [(&str, &str); 6] =
+        [("Math.PI", "\\pi "), ("M_PI", "\\pi "), ("Math.E", "e"), ("PI()", "\\pi "), ("Math.", ""), ("std::", "")];
+    let mut out = replaced(out, &NAMES);
     if computer_algebra {
-        for (name, shown) in [("Infinity", "\\infty "), ("E^", "e^")] {
-            out = out.replace(name, shown);
-        }
+        out = replaced(out, &[("Infinity", "\\infty "), ("E^", "e^")]);
     }
-    if !out.contains('\\') {
+    if !out.contains('\\') && out.contains("Pi") {
         static PI: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\bPi\b").expect("a fixed pattern"));
-        out = PI.replace_all(&out, "\\pi ").into_owned();
+        out = PI.replace_all(&out, "\\pi ").into_owned().into();
     }
     // x.^2 .* y, element by element.
-    for (sign, plain) in [(".^", "^"), (".*", "*"), ("./", "/")] {
-        out = out.replace(sign, plain);
-    }
-    (out != text).then_some(out)
+    let out = replaced(out, &[(".^", "^"), (".*", "*"), ("./", "/")]);
+    (out != text).then(|| out.into_owned())
 }
 
 /// The place of the bracket that closes the one at `open`.
@@ -198,7 +193,7 @@ fn constructed(text: &str) -> Option<String> {
         Regex::new(r"^(?:(?:np|numpy|sp|sympy|torch|tf|jnp|math|cmath|fractions|decimal)\.)?([A-Za-z_.]+)\((.*)\)$")
             .expect("a fixed pattern")
     });
-    let call = CALL.captures(text)?;
+    let call = text.ends_with(')').then(|| CALL.captures(text))??;
     let (name, inner) = (call.get(1)?.as_str(), python::strip(call.get(2)?.as_str()));
     let parts = arguments(inner)?;
     // dtype=..., evaluate=...

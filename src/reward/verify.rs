@@ -109,8 +109,9 @@ fn strict(gold: &str, answer: &str) -> Verdict {
             (equal, why) = (true, "equal, its letters written out");
         }
         // What it describes, in notation.
-        let last = last_sentence(&whole);
-        if !equal && [&*answer_text, &whole, last].iter().any(|t| math::same_described(&gold_text, t, &steps)) {
+        let mut texts = vec![&*answer_text, &whole, last_sentence(&whole)];
+        texts.dedup();
+        if !equal && texts.iter().any(|t| math::same_described(&gold_text, t, &steps)) {
             (equal, why) = (true, "equal, described in words");
         }
     }

@@ -1,10 +1,12 @@
 //! Genotypes and how often each comes: "1 AA : 2 Aa : 1 aa", "AA:Aa:aa = 1:2:1", "25% AA, 50% Aa, 25% aa". The case of
 //! a letter tells one allele from the other.
 
+use super::super::words::tables::{all_as, replaced};
+
 /// The kinds and their shares, in the order of the kinds.
 fn read(text: &str) -> Option<Vec<(String, f64)>> {
-    let text = text.replace("\\%", "%").replace("\\text", "").replace("\\mathrm", "").replace(['$', '{', '}'], "");
-    let text = text.trim().trim_end_matches('.').replace(" and ", ", ").replace(",,", ",");
+    let text = all_as(replaced(text, &[("\\%", "%")]), &["\\text", "\\mathrm", "$", "{", "}"], "");
+    let text = replaced(text.trim().trim_end_matches('.'), &[(" and ", ", "), (",,", ",")]);
     let kind = |t: &str| (1..=6).contains(&t.len()) && t.chars().all(|c| c.is_ascii_alphabetic());
     let share = |t: &str| {
         let t = t.trim_end_matches('%');

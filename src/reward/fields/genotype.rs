@@ -2,15 +2,14 @@
 //! other, the order of two alleles tells nothing.
 
 use super::super::math;
+use super::super::words::tables::all_as;
 
 /// Most alleles of a genotype.
 const MAX: usize = 12;
 
 /// The alleles of each gene, in one order; a text of plain letters is one where they come in pairs.
 fn read(text: &str) -> Option<Vec<[String; 2]>> {
-    let text = ["\\text", "\\mathrm", "\\mathit", "\\,", "\\ ", "$", " "]
-        .iter()
-        .fold(math::ascii(text), |t, face| t.replace(face, ""));
+    let text = all_as(math::ascii(text), &["\\text", "\\mathrm", "\\mathit", "\\,", "\\ ", "$", " "], "");
     let mut rest = text.trim_end_matches('.');
     let mut alleles: Vec<String> = Vec::new();
     while let Some(gene) = rest.chars().next() {

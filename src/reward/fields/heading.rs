@@ -3,6 +3,7 @@
 
 use super::tokens::{Token, point, tokens};
 use super::{Steps, equal};
+use crate::reward::words::tables::{is_wordless, replaced};
 
 /// Words that stand before a direction.
 const BEFORE: [&str; 30] = [
@@ -126,6 +127,9 @@ pub(super) fn upright(text: &str) -> String {
 
 /// The amount before a direction, and the direction.
 fn read(text: &str) -> Option<(String, f64)> {
+    if is_wordless(text) {
+        return None;
+    }
     if let Some(found) = tokens(text).and_then(|t| heading(&t)) {
         return Some((String::new(), found));
     }
@@ -150,8 +154,12 @@ fn read(text: &str) -> Option<(String, f64)> {
 
 /// A direction along an axis: whether it is the positive one, and the axis.
 fn along(text: &str) -> Option<(bool, String)> {
+    let lower = text.to_lowercase();
+    if !lower.contains("direction") && !lower.contains("axis") {
+        return None;
+    }
     let (mut marked, mut positive, mut axis) = (false, None, None);
-    for word in signed(text).split([' ', '-']).filter(|w| !w.is_empty()) {
+    for word in signed(&lower).split([' ', '-']).filter(|w| !w.is_empty()) {
         match word {
             "direction" | "axis" => marked = true,
             "in" | "along" | "the" | "of" | "towards" | "toward" => {}
@@ -167,16 +175,20 @@ fn along(text: &str) -> Option<(bool, String)> {
 
 /// Signs before the letter of an axis as words.
 fn signed(text: &str) -> String {
-    let mut text = format!(" {}", text.to_lowercase().replace('\u{2212}', "-"));
-    for mark in ["$", "\\(", "\\)", "."] {
-        text = text.replace(mark, if mark == "." { "" } else { " " });
-    }
-    for axis in ["x", "y", "z"] {
-        for (sign, word) in [("-", "negative"), ("+", "positive")] {
-            text = text.replace(&format!(" {sign}{axis}"), &format!(" {word} {axis}"));
-        }
-    }
-    text
+    const SIGNS: [(&str, &str); 11] = [
+        ("\u{2212}", "-"),
+        ("$", " "),
+        ("\\(", " "),
+        ("\\)", " "),
+        (".", ""),
+        (" -x", " negative x"),
+        (" +x", " positive x"),
+        (" -y", " negative y"),
+        (" +y", " positive y"),
+        (" -z", " negative z"),
+        (" +z", " positive z"),
+    ];
+    replaced(format!(" {text}"), &SIGNS).into_owned()
 }
 
 pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {

@@ -3,6 +3,7 @@
 
 use super::super::words;
 use super::{Steps, equal};
+use crate::reward::words::tables::{is_wordless, replaced};
 
 /// Words before what something is proportional to, and whether they turn it over.
 const PROPORTIONAL: [(&str, bool); 14] = [
@@ -88,6 +89,9 @@ fn nearly(text: &str) -> Option<&str> {
 
 /// True for a quantity without dimension: in words, or with every base to the power nought.
 fn without_dimension(text: &str) -> Option<bool> {
+    if is_wordless(text) {
+        return None;
+    }
     const WORDS: [&str; 7] = [
         "dimensionless",
         "it is dimensionless",
@@ -100,7 +104,7 @@ fn without_dimension(text: &str) -> Option<bool> {
     if WORDS.contains(&text.trim().trim_end_matches('.').to_lowercase().as_str()) {
         return Some(true);
     }
-    let text = text.replace("\\mathrm", "").replace("\\text", "").replace("\\Theta", "K").replace("\\,", "");
+    let text = replaced(text, &[("\\mathrm", ""), ("\\text", ""), ("\\Theta", "K"), ("\\,", "")]);
     let text: String = text.chars().filter(|c| !matches!(c, '$' | '{' | '}' | '[' | ']' | ' ' | '^')).collect();
     let (mut rest, mut count, mut none) = (text.as_str(), 0, true);
     while let Some(c) = rest.chars().next() {
@@ -127,7 +131,7 @@ fn parts(text: &str) -> Option<String> {
         ("below the positive x axis", -1),
         ("clockwise from the +x axis", -1),
     ];
-    let text = text.replace("-axis", " axis").replace("$", "");
+    let text = replaced(text, &[("-axis", " axis"), ("$", "")]);
     let (amount, angle) = text.split_once(" at ")?;
     let angle = angle.trim().trim_start_matches("an angle of ");
     let (angle, axis) = DEGREES.iter().find_map(|d| angle.split_once(d))?;
@@ -168,19 +172,26 @@ fn shells(text: &str) -> Option<Vec<u32>> {
 }
 
 pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
-    if let (Some(a), Some(b)) = (proportional(gold), proportional(answer)) {
+    if let Some(a) = proportional(gold)
+        && let Some(b) = proportional(answer)
+    {
         return (one_name(&a.0, &b.0) && (words::same(&a.1, &b.1) || equal(&a.1, &b.1, steps))).then_some(true);
     }
-    if let (Some(a), Some(b)) = (order(gold), order(answer).or_else(|| nearly(answer)))
+    if let Some(a) = order(gold)
+        && let Some(b) = order(answer).or_else(|| nearly(answer))
         && equal(a, b, steps)
     {
         return Some(true);
     }
-    if let (Some(a), Some(b)) = (without_dimension(gold), without_dimension(answer)) {
+    if let Some(a) = without_dimension(gold)
+        && let Some(b) = without_dimension(answer)
+    {
         // Two formulas are compared elsewhere.
         return if a == b && !a { None } else { Some(a == b) };
     }
-    if let (Some(a), Some(b)) = (ends(gold), ends(answer)) {
+    if let Some(a) = ends(gold)
+        && let Some(b) = ends(answer)
+    {
         return Some(a == b);
     }
     if gold.matches('.').count() != answer.matches('.').count()

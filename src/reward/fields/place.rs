@@ -1,10 +1,11 @@
 //! Places on the Earth: `23.5° N`, `40°N, 75°W`, "latitude 23°30′ north".
 
 use super::tokens::{Token, tokens};
+use crate::reward::words::tables::is_wordless;
 
 /// Degrees north and east of a place of which one or both are said.
 fn read(text: &str) -> Option<(Option<f64>, Option<f64>)> {
-    let tokens = tokens(text)?;
+    let tokens = (!is_wordless(text)).then(|| tokens(text))??;
     let (mut north, mut east, mut angle) = (None, None, None);
     for token in tokens {
         match token {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
+use super::super::words::tables::{all_as, is_wordless};
 use super::super::{math, words};
 use super::{Steps, equal};
 
@@ -47,7 +48,10 @@ struct Change {
 }
 
 fn read(text: &str) -> Option<Change> {
-    let text = text.trim().trim_end_matches('.').replace("\\(", "").replace("\\)", "").replace('$', "");
+    if is_wordless(text) {
+        return None;
+    }
+    let text = all_as(text.trim().trim_end_matches('.'), &["\\(", "\\)", "$"], "");
     let found = |head: &str, factor: String| {
         let head = head.trim();
         let head = [" is", " are", " was", " will be", " gets", " has been", " becomes", " will"]

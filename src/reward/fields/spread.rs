@@ -1,9 +1,10 @@
 //! Values with errors: "200 ± 2%" is "200 ± 4", and errors that differ upwards and downwards.
 
 use super::{Steps, equal};
+use crate::reward::words::tables::replaced;
 
 fn plain(text: &str) -> String {
-    text.replace("\\%", "%").replace("\\pm", "\u{b1}").replace("+/-", "\u{b1}").replace('\u{2212}', "-")
+    replaced(text, &[("\\%", "%"), ("\\pm", "\u{b1}"), ("+/-", "\u{b1}"), ("\u{2212}", "-")]).into_owned()
 }
 
 fn number(text: &str) -> bool {

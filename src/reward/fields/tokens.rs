@@ -1,5 +1,7 @@
 //! Angles and words of directions, as tokens.
 
+use crate::reward::words::tables::replaced;
+
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Token {
     Number(f64),
@@ -15,19 +17,33 @@ const POINTS: [&str; 16] =
 
 /// Degrees clockwise from north of a compass point in words or capital letters.
 pub(super) fn point(word: &str) -> Option<f64> {
-    let mut short = word.replace(['-', ' '], "");
-    for (long, letter) in [("north", "n"), ("south", "s"), ("east", "e"), ("west", "w")] {
-        short = short.replace(&format!("{long}wards"), letter);
-        short =
-            short.replace(&format!("{long}ward"), letter).replace(&format!("{long}ern"), letter).replace(long, letter);
-    }
+    const SHORT: [(&str, &str); 18] = [
+        ("-", ""),
+        (" ", ""),
+        ("northwards", "n"),
+        ("northward", "n"),
+        ("northern", "n"),
+        ("north", "n"),
+        ("southwards", "s"),
+        ("southward", "s"),
+        ("southern", "s"),
+        ("south", "s"),
+        ("eastwards", "e"),
+        ("eastward", "e"),
+        ("eastern", "e"),
+        ("east", "e"),
+        ("westwards", "w"),
+        ("westward", "w"),
+        ("western", "w"),
+        ("west", "w"),
+    ];
+    let short = replaced(word, &SHORT);
     POINTS.iter().position(|p| *p == short).map(|n| n as f64 * 22.5)
 }
 
 /// The tokens of a text of numbers, angles, words and commas; `None` where there is anything else.
 pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
-    let mut text = text.to_owned();
-    for (from, to) in [
+    const SIGNS: [(&str, &str); 22] = [
         ("^{\\circ}", "\u{b0}"),
         ("^\\circ", "\u{b0}"),
         ("\\degree", "\u{b0}"),
@@ -50,9 +66,8 @@ pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
         ("\u{201d}", "\u{2033}"),
         (",", " "),
         ("+", " +"),
-    ] {
-        text = text.replace(from, to);
-    }
+    ];
+    let text = replaced(text, &SIGNS);
     let chars: Vec<char> = text.trim().trim_end_matches('.').chars().collect();
     let (mut out, mut at): (Vec<Token>, usize) = (Vec::new(), 0);
     while let Some(&c) = chars.get(at) {

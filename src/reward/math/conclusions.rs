@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use crate::reward::words;
+use crate::reward::words::tables::{all_as, is_wordless, replaced};
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
 const CONCLUSIONS: [(&str, &[&str]); 23] = [
@@ -193,10 +194,10 @@ static KEYS: LazyLock<HashMap<String, usize>> = LazyLock::new(|| {
 
 /// What a text comes to in its last clause; nothing for other texts.
 pub(super) fn conclusion(text: &str) -> Option<(bool, &'static str)> {
-    if text.len() > 300 {
+    if text.len() > 300 || is_wordless(text) {
         return None;
     }
-    let plain = text.replace("\\text{", "").replace("_{0}", "_0").replace('\u{2080}', "_0").replace(['}', '$'], "");
+    let plain = all_as(replaced(text, &[("\\text{", ""), ("_{0}", "_0"), ("\u{2080}", "_0")]), &["}", "$"], "");
     // A reason may stand behind.
     let told = [" because ", " since ", ", as "].iter().find_map(|r| plain.split_once(r)).map_or(&*plain, |(t, _)| t);
     let clause = told.trim_end_matches(['.', ' ']).rsplit([',', ';', '.', ':']).next()?;
@@ -204,9 +205,11 @@ pub(super) fn conclusion(text: &str) -> Option<(bool, &'static str)> {
     let said: Vec<&str> = lower.split_whitespace().collect();
     let from = said.iter().take_while(|w| SUBJECTS.contains(w)).count();
     // Words that say the same have one key.
+    let row = |said: &[&str]| KEYS.get(&words::key(&said.join(" "))).copied();
+    let whole = row(&said);
     let found = |words: &[&str]| {
-        let keys = [words::key(&said.join(" ")), words::key(&words.join(" "))];
-        keys.iter().filter_map(|k| KEYS.get(k)).min().map(|row| CONCLUSIONS[*row].0)
+        let rows = [whole, if words.len() < said.len() { row(words) } else { None }];
+        rows.into_iter().flatten().min().map(|row| CONCLUSIONS[row].0)
     };
     if let Some(name) = found(&said[from..]) {
         return Some((true, name));

@@ -13,6 +13,7 @@ use super::confidence::same_confidence;
 use super::extrema::same_extremum;
 use super::parse::parse;
 use super::{Steps, number_words};
+use crate::reward::words::tables::{is_wordless, replaced};
 
 /// Longest text that is read so.
 pub(super) const MAX: usize = 200;
@@ -29,7 +30,9 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
     if gold.len() > MAX || answer.len() > MAX || steps.spend(2_000).is_none() {
         return false;
     }
-    if let (Some(a), Some(b)) = (conclusion(gold), conclusion(answer)) {
+    if let Some(a) = conclusion(gold)
+        && let Some(b) = conclusion(answer)
+    {
         return a == b;
     }
     let (a, b) = (plain(gold), plain(answer));
@@ -39,7 +42,9 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
         return false;
     }
     let alike = |x: &str, y: &str| equal(&parse(x, true, steps), &parse(y, true, steps), steps).equal;
-    if let (Some(x), Some(y)) = (said(&a), said(&b)) {
+    if let Some(x) = said(&a)
+        && let Some(y) = said(&b)
+    {
         return x.name == y.name
             && x.values.len() == y.values.len()
             && x.values.iter().zip(&y.values).all(|(p, q)| p == q || alike(p, q));
@@ -59,7 +64,8 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
 /// True where both count the corners, edges and faces of a solid, and not alike: their order says nothing.
 pub(in crate::reward) fn counted_otherwise(gold: &str, answer: &str) -> bool {
     let short = gold.len() <= MAX && answer.len() <= MAX;
-    short && matches!((counts(&plain(gold)), counts(&plain(answer))), (Some(a), Some(b)) if a != b)
+    let counts = |text: &str| counts(&plain(text));
+    short && counts(gold).is_some_and(|a| counts(answer).is_some_and(|b| a != b))
 }
 
 /// The text without marks and faces, with one sign for each thing.
@@ -67,8 +73,7 @@ pub(super) fn plain(text: &str) -> String {
     static FACE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"\\(?:text|mathrm|operatorname|mathbb|mathbf|textbf)\s*\{([^{}]*)\}").expect("a fixed pattern")
     });
-    let mut out = text.to_owned();
-    for (from, to) in [
+    const SIGNS: [(&str, &str); 24] = [
         ("\u{2212}", "-"),
         ("\u{b2}", "^2"),
         ("\u{b0}", "^\\circ"),
@@ -93,10 +98,9 @@ pub(super) fn plain(text: &str) -> String {
         ("\\;", " "),
         ("\\ ", " "),
         ("~", " "),
-    ] {
-        out = out.replace(from, to);
-    }
-    let out = FACE.replace_all(&out, "$1");
+    ];
+    let out = replaced(text, &SIGNS);
+    let out = if out.contains('\\') { FACE.replace_all(&out, "$1").into_owned().into() } else { out };
     out.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches(['.', ' ']).to_owned()
 }
 
@@ -266,6 +270,9 @@ const PATTERNS: [(&str, Read); 27] = [
 
 /// The notation of a text in words.
 fn notation(text: &str) -> Option<String> {
+    if is_wordless(text) {
+        return None;
+    }
     static READERS: LazyLock<Vec<(Regex, Read)>> = LazyLock::new(|| {
         let whole = |pattern: &str| {
             let pattern = pattern
@@ -393,6 +400,9 @@ fn conic(kind: &str, foci: &str, half: &str) -> Option<String> {
 
 /// What a text describes that has no one notation.
 fn said(text: &str) -> Option<Said> {
+    if is_wordless(text) {
+        return None;
+    }
     quadrant(text)
         .or_else(|| super::maps::map(text).map(|values| Said { name: "map".to_owned(), values: values.to_vec() }))
         .or_else(|| figure(text))
@@ -486,6 +496,9 @@ fn ratio(text: &str) -> Option<Said> {
 
 /// Corners, edges and faces of a solid: `V=12, E=30`, "12 vertices, 30 edges".
 fn counts(text: &str) -> Option<Said> {
+    if is_wordless(text) {
+        return None;
+    }
     static ONE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?:\b([VEF]) ?= ?(\d+)|\b(\d+) (vertices|corners|edges|faces))").expect("a fixed pattern")
     });

@@ -3,6 +3,7 @@
 use super::Steps;
 use super::compare::equal;
 use super::parse::parse;
+use crate::reward::words::tables::{all_as, is_wordless, replaced};
 
 /// Names of one distribution, in lower case.
 const NAMES: [&[&str]; 15] = [
@@ -26,7 +27,8 @@ const NAMES: [&[&str]; 15] = [
 /// True when both are the same distribution with the same parameters.
 pub(super) fn same_distribution(a: &str, b: &str, steps: &Steps) -> bool {
     let told = |t: &str| read(t).or_else(|| in_words(t, steps));
-    let (Some((f, p, sure)), Some((g, q, certain))) = (told(a), told(b)) else { return false };
+    let Some((f, p, sure)) = told(a) else { return false };
+    let Some((g, q, certain)) = told(b) else { return false };
     if f != g || p.len() != q.len() || !(sure || certain) {
         return false;
     }
@@ -35,11 +37,11 @@ pub(super) fn same_distribution(a: &str, b: &str, steps: &Steps) -> bool {
 
 /// A distribution in words: "a binomial distribution with n = 10 and p = 0.3", "normal with mean 50 and variance 16".
 fn in_words(text: &str, steps: &Steps) -> Option<(usize, Vec<String>, bool)> {
-    let lower = text.to_lowercase().replace('$', "");
+    let lower = all_as(text.to_lowercase(), &["$"], "");
     let (head, rest) = lower.split_once(" with ")?;
     let words: Vec<&str> = head.split([' ', '-']).collect();
     let which = NAMES.iter().position(|all| all.iter().any(|n| n.len() > 3 && words.contains(n)))?;
-    let rest = rest.replace("parameters ", "").replace("parameter ", "").replace(" and ", ", ");
+    let rest = replaced(rest, &[("parameters ", ""), ("parameter ", ""), (" and ", ", ")]);
     let mut found: Vec<(String, String)> = Vec::new();
     for part in rest.trim_end_matches('.').split(", ") {
         let at = part.rfind([' ', '='])?;
@@ -71,14 +73,14 @@ pub(super) fn is_worded(text: &str, steps: &Steps) -> bool {
 
 /// Which distribution, its parameters, and whether it can be nothing else.
 fn read(text: &str) -> Option<(usize, Vec<String>, bool)> {
-    if text.len() > 160 {
+    if text.len() > 160 || is_wordless(text) {
         return None;
     }
-    let mut plain = text.replace("\\left", "").replace("\\right", "").replace('$', "").replace("\\,", " ");
-    for face in ["\\text", "\\mathrm", "\\mathcal", "\\operatorname", "\\mathbf", "\\textbf", "\\rm"] {
-        plain = plain.replace(face, "");
-    }
-    let plain = plain.replace("\\sim", "~").replace('\u{223c}', "~").replace('\\', "").replace(['{', '}'], "");
+    const FACES: [&str; 10] =
+        ["\\left", "\\right", "$", "\\text", "\\mathrm", "\\mathcal", "\\operatorname", "\\mathbf", "\\textbf", "\\rm"];
+    // Spaces and the sign of a distribution; of other commands the letters stay.
+    const SIGNS: [(&str, &str); 3] = [("\\,", " "), ("\\sim", "~"), ("\u{223c}", "~")];
+    let plain = all_as(replaced(all_as(text, &FACES, ""), &SIGNS), &["\\", "{", "}"], "");
     let mut sure = false;
     let mut body = plain.trim();
     for mark in ["~", " follows ", " is distributed as ", " has distribution ", " has a ", " is "] {

@@ -1,6 +1,8 @@
 //! Figures of geometry by their letters, and how two of them lie: an angle is told from either side, a segment from
 //! either end, and parallels are so both ways.
 
+use crate::reward::words::tables::{Bytes, is_wordless, replaced as replaced_all};
+
 // Marks as characters that no text has: `=` and `+` mean other things elsewhere.
 const SEGMENT: char = '\u{1}';
 const LINE: char = '\u{2}';
@@ -71,10 +73,7 @@ type Figure = (char, String);
 
 /// True when both name the same figure, or the same relation of figures.
 pub(super) fn same_figures(a: &str, b: &str) -> bool {
-    match (read(a), read(b)) {
-        (Some(x), Some(y)) => x == y,
-        _ => false,
-    }
+    read(a).is_some_and(|x| read(b) == Some(x))
 }
 
 /// True for two figures and how they lie.
@@ -84,17 +83,19 @@ pub(super) fn is_relation(text: &str) -> bool {
 
 /// The figures of a text, in one of the orders that say the same, and the sign between them.
 fn read(text: &str) -> Option<(char, Vec<Figure>)> {
-    if text.len() > 120 {
+    if text.len() > 120 || is_wordless(text) {
         return None;
     }
     let text = without_criterion(text);
     let mut plain = between(text).unwrap_or_else(|| text.to_owned());
+    let held = Bytes::of(&plain.to_ascii_lowercase()).and(" ");
     for (sign, ways) in MARKS {
-        for way in ways {
+        for way in ways.iter().filter(|way| held.may_hold(way)) {
             plain = replaced(&plain, way, &format!(" {sign} "));
         }
     }
-    let plain = plain.replace('=', " = ").replace(['{', '}', '$'], " ").replace("\\,", " ").replace("\\ ", " ");
+    const SPACES: [(&str, &str); 6] = [("=", " = "), ("{", " "), ("}", " "), ("$", " "), ("\\,", " "), ("\\ ", " ")];
+    let plain = replaced_all(plain, &SPACES);
     let (mut figures, mut relation, mut mark, mut marked) = (Vec::new(), None, None, false);
     for word in plain.split_whitespace() {
         let sign = word.chars().next()?;

@@ -10,6 +10,10 @@
 //!
 //! What a quantifier binds is an atom that is told by its letter and truth table; "exists" is "not all not".
 
+use std::borrow::Cow;
+
+use crate::reward::words::tables::{Bytes, all_as, replaced};
+
 /// Most atoms of a formula.
 const MAX_ATOMS: usize = 6;
 /// Longest text.
@@ -90,7 +94,8 @@ const WORDS: [(&str, char); 12] = [
 
 /// True when both are formulas, one at least with an operation, and have one truth table.
 pub(super) fn same_formula(a: &str, b: &str) -> bool {
-    let (Some(a), Some(b)) = (tokens(a), tokens(b)) else { return false };
+    let Some(a) = tokens(a) else { return false };
+    let Some(b) = tokens(b) else { return false };
     let signs = [IFF, IMPLIES, AND, OR, XOR, MINUS, NOT, ALL, SOME, BAR, '\'', '+'];
     let works = |t: &[char]| t.iter().any(|c| signs.contains(c));
     if !(works(&a) || works(&b)) {
@@ -160,15 +165,14 @@ fn tokens(text: &str) -> Option<Vec<char>> {
     if text.len() > MAX_BYTES {
         return None;
     }
-    let mut text = conditional(text).unwrap_or_else(|| text.to_owned());
-    for (bracket, plain) in [("\\left(", "("), ("\\right)", ")"), ("\\left[", "("), ("\\right]", ")"), ("\\big", "")] {
-        text = text.replace(bracket, plain);
-    }
-    for space in ["\\,", "\\;", "\\ ", "\\quad", "\\!", "$", "\\text", "\\mathrm", "\\mathbf"] {
-        text = text.replace(space, " ");
-    }
+    const BRACKETS: [(&str, &str); 5] =
+        [("\\left(", "("), ("\\right)", ")"), ("\\left[", "("), ("\\right]", ")"), ("\\big", "")];
+    const SPACES: [&str; 9] = ["\\,", "\\;", "\\ ", "\\quad", "\\!", "$", "\\text", "\\mathrm", "\\mathbf"];
+    let text = conditional(text).map_or(text.into(), Cow::Owned);
+    let mut text = all_as(replaced(text, &BRACKETS), &SPACES, " ").into_owned();
+    let held = Bytes::of(&text);
     for (sign, ways) in SIGNS {
-        for way in ways {
+        for way in ways.iter().filter(|way| held.may_hold(way)) {
             text = text.replace(way, &format!(" {sign} "));
         }
     }

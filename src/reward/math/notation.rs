@@ -1,6 +1,7 @@
 //! Other names of commands, and Unicode notation as ASCII or LaTeX.
 
 use crate::reward::python;
+use crate::reward::words::tables::replaced;
 
 /// Commands that only change how things look.
 pub(super) const INVISIBLE: [&str; 34] = [
@@ -339,12 +340,7 @@ pub(super) fn upright(text: &str) -> String {
             text = format!("{before}({over})/({under}){after}");
         }
     }
-    for (command, sign) in SIGNS {
-        if text.contains(command) {
-            text = text.replace(command, sign);
-        }
-    }
-    text.replace('\\', "")
+    replaced(replaced(text, &SIGNS), &[("\\", "")]).into_owned()
 }
 
 /// The text before the last such command, its two arguments, and the text behind it.

@@ -1,15 +1,18 @@
 //! Answers of several named parts: "center (1, 2), radius 3", "(a) 5 (b) 7", "mean 7/2 and variance 35/12". Each part
 //! is compared with the one of its name, whatever their order.
 
+use std::sync::LazyLock;
+
 use super::Steps;
 use super::compare::equal;
 use super::equations::equations;
 use super::expr::{Expr, integer, minus, negate, power, var};
 use super::parse::{Value, parse};
 use crate::reward::words;
+use crate::reward::words::tables::{Rows, is_wordless, replaced};
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-const NAMES: [(&str, &str); 153] = [
+static NAMES: [(&str, &str); 153] = [
     ("lower quartile", "first quartile"),
     ("upper quartile", "third quartile"),
     ("first quartile", "first quartile"),
@@ -211,10 +214,8 @@ fn same_part(a: &str, b: &str) -> bool {
 
 /// True where each is one named part, under another name: the focus is not the vertex.
 pub fn other_part(gold: &str, answer: &str) -> bool {
-    match (parts(gold).as_deref(), parts(answer).as_deref()) {
-        (Some([(a, _)]), Some([(b, _)])) => !same_part(a, b),
-        _ => false,
-    }
+    let only = |text: &str| parts(text).filter(|p| p.len() == 1)?.pop();
+    only(gold).is_some_and(|a| only(answer).is_some_and(|b| !same_part(&a.0, &b.0)))
 }
 
 /// True where both have the same named parts, or one has places and the other as many values, and some part is another:
@@ -308,7 +309,9 @@ fn value(text: &str, steps: &Steps) -> Value {
 
 /// The named parts of a text that is nothing else.
 fn parts(text: &str) -> Option<Vec<Part>> {
-    if text.len() > 400 {
+    static KNOWN: LazyLock<Rows<&str>> = LazyLock::new(|| Rows::of(&NAMES));
+    // Without letters parts have places alone.
+    if text.len() > 400 || (is_wordless(text) && !text.contains([')', ':'])) {
         return None;
     }
     let plain = plain(text);
@@ -317,7 +320,10 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         return Some(parts);
     }
     // 17 R 3
-    if let [quotient, "R" | "r", remainder] = plain.split(' ').collect::<Vec<_>>().as_slice() {
+    let mut words = plain.split(' ');
+    if let (Some(quotient), Some("R" | "r"), Some(remainder), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    {
         let part = |name: &str, text: &str| (name.to_owned(), text.to_owned());
         return Some(vec![part("quotient", quotient), part("remainder", remainder)]);
     }
@@ -328,14 +334,11 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         let rest = &lower[at..];
         let c = rest.chars().next()?;
         depth += i32::from("([{".contains(c)) - i32::from(")]}".contains(c));
-        let begins = depth == 0 && !lower[..at].ends_with(|c: char| c.is_alphanumeric() || c == '\\' || c == '-');
-        let names: &[(&str, &str)] = if begins { &NAMES } else { &[] };
-        let known = names.iter().find(|(words, _)| {
-            let behind = rest.strip_prefix(words);
-            behind.is_some_and(|b| {
-                words.ends_with(['=', ':']) || !b.starts_with(|c: char| c.is_alphanumeric() || c == '-')
-            })
-        });
+        let begins = || depth == 0 && !lower[..at].ends_with(|c: char| c.is_alphanumeric() || c == '\\' || c == '-');
+        let ends = |words: &str| {
+            words.ends_with(['=', ':']) || !rest[words.len()..].starts_with(|c: char| c.is_alphanumeric() || c == '-')
+        };
+        let known = KNOWN.at(rest).find(|(words, _)| ends(words)).filter(|_| begins());
         // The letter of a hypothesis names no part.
         let inside = marks.last().is_some_and(|m| matches!(m.2, "null" | "other") && lower[m.1..at].trim().is_empty());
         match known.filter(|(words, _)| !(inside && words.ends_with('='))) {
@@ -405,27 +408,55 @@ fn parts(text: &str) -> Option<Vec<Part>> {
 
 /// The text without marks and faces of mathematics that only set words.
 fn plain(text: &str) -> String {
-    let mut out = text.replace('$', " ").replace("\\(", " ").replace("\\)", " ").replace("**", "");
-    for face in ["\\text", "\\mathrm", "\\textbf", "\\operatorname"] {
-        while let Some(at) = out.find(&format!("{face}{{")) {
-            let from = at + face.len() + 1;
-            let Some(close) = out[from..].find('}') else { break };
-            out = format!("{} {} {}", &out[..at], &out[from..from + close], &out[from + close + 1..]);
+    const MARKS: [(&str, &str); 4] = [("$", " "), ("\\(", " "), ("\\)", " "), ("**", "")];
+    const SPACES: [(&str, &str); 9] = [
+        ("\\quad", " "),
+        ("\\qquad", " "),
+        ("\\,", " "),
+        ("\\;", " "),
+        ("\\ ", " "),
+        ("~", " "),
+        ("\u{3bc}", "\\mu"),
+        ("\u{3c3}", "\\sigma"),
+        ("\u{b2}", "^2"),
+    ];
+    const JOINTS: [(&str, &str); 23] = [
+        ("Var (", "Var("),
+        ("H_0:", "H_0 :"),
+        ("H_1:", "H_1 :"),
+        ("H_a:", "H_a :"),
+        ("H_A:", "H_A :"),
+        ("H0:", "H0 :"),
+        ("H1:", "H1 :"),
+        ("Ha:", "Ha :"),
+        ("H_{0}:", "H_0 :"),
+        ("H_{1}:", "H_1 :"),
+        ("r=", "r ="),
+        ("m=", "m ="),
+        ("\\sigma=", "\\sigma ="),
+        ("\\sigma^2=", "\\sigma^2 ="),
+        ("\\mu=", "\\mu ="),
+        ("E(X)=", "E(X) ="),
+        ("E[X]=", "E[X] ="),
+        ("Var(X)=", "Var(X) ="),
+        ("\\det=", "\\det ="),
+        ("Q_1=", "Q_1 ="),
+        ("Q_3=", "Q_3 ="),
+        ("Q1=", "Q1 ="),
+        ("Q3=", "Q3 ="),
+    ];
+    let mut out = replaced(text, &MARKS);
+    if out.contains('\\') {
+        for face in ["\\text{", "\\mathrm{", "\\textbf{", "\\operatorname{"] {
+            while let Some(at) = out.find(face) {
+                let from = at + face.len();
+                let Some(close) = out[from..].find('}') else { break };
+                out = format!("{} {} {}", &out[..at], &out[from..from + close], &out[from + close + 1..]).into();
+            }
         }
     }
-    for space in ["\\quad", "\\qquad", "\\,", "\\;", "\\ ", "~"] {
-        out = out.replace(space, " ");
-    }
-    out = out.replace('\u{3bc}', "\\mu").replace('\u{3c3}', "\\sigma").replace('\u{b2}', "^2");
-    let mut joined = out.split_whitespace().collect::<Vec<_>>().join(" ").replace("Var (", "Var(");
-    for name in ["H_0", "H_1", "H_a", "H_A", "H0", "H1", "Ha", "H_{0}", "H_{1}"] {
-        joined = joined.replace(&format!("{name}:"), &format!("{} :", name.replace(['{', '}'], "")));
-    }
-    for name in ["r", "m", "\\sigma", "\\sigma^2", "\\mu", "E(X)", "E[X]", "Var(X)", "\\det", "Q_1", "Q_3", "Q1", "Q3"]
-    {
-        joined = joined.replace(&format!("{name}="), &format!("{name} ="));
-    }
-    joined
+    let joined = replaced(out, &SPACES).split_whitespace().collect::<Vec<_>>().join(" ");
+    replaced(joined, &JOINTS).into_owned()
 }
 
 /// Without the words and signs between a name and its value.
@@ -466,6 +497,10 @@ fn listed(text: &str) -> Option<Vec<Part>> {
     const DIGITS: [&str; 8] = ["1", "2", "3", "4", "5", "6", "7", "8"];
     let text = text.strip_prefix("Part ").or(text.strip_prefix("part ")).unwrap_or(text);
     for places in [LETTERS, CAPITALS, ROMAN, DIGITS] {
+        // The first stands at the beginning.
+        if !text.trim_start_matches('(').starts_with(places[0]) {
+            continue;
+        }
         let (mut found, mut at): (Vec<Part>, usize) = (Vec::new(), 0);
         let mut open: Option<usize> = None;
         for (n, place) in places.iter().enumerate() {

@@ -1,5 +1,7 @@
 //! Notation said in words, as signs: `x is at least 4`, `log base 2 of 8`, `5 squared`.
 
+use crate::reward::words::tables::is_wordless;
+
 /// Words and the signs they stand for; of two that begin alike the longer stands first.
 const SIGNS: [(&str, &str); 70] = [
     ("is greater than or equal to", "\\ge"),
@@ -111,6 +113,10 @@ pub(super) fn signs(text: &str) -> Option<String> {
 
 /// What a phrase of its own stands for.
 pub(super) fn named(text: &str) -> Option<&'static str> {
+    // Of words alone.
+    if is_wordless(text) || text.contains(|c: char| c.is_ascii_digit() || "+=*<>/".contains(c)) {
+        return None;
+    }
     match crate::reward::words::key(text).as_str() {
         "right angle" => Some("90^\\circ"),
         "straight angle" => Some("180^\\circ"),

@@ -2,6 +2,7 @@
 //! `\mathbb{Z}/6\mathbb{Z}`, `A \to B \to D` and "A - B - D".
 
 use super::number_words;
+use crate::reward::words::tables::{all_as, is_wordless, replaced};
 
 /// What is named: its kind, and its sizes.
 #[derive(PartialEq)]
@@ -26,7 +27,7 @@ pub(super) fn is_named(text: &str) -> bool {
 
 /// What a text may name: C_6 is a cycle and a group.
 fn all(text: &str) -> Vec<Named> {
-    if text.len() > 200 {
+    if text.len() > 200 || is_wordless(text) {
         return Vec::new();
     }
     [graph(text), group(text), cyclic(text), path(text)].into_iter().flatten().collect()
@@ -34,7 +35,12 @@ fn all(text: &str) -> Vec<Named> {
 
 /// Words in lower case without the small ones, numbers in digits.
 fn words(text: &str) -> Vec<String> {
-    let plain = text.to_lowercase().replace(['$', '(', ')', ',', '{', '}', '-', '\\'], " ");
+    let lower = text.to_lowercase();
+    // Without one of these nothing is named.
+    if !["group", "complete", "cycle", "path", "wheel"].iter().any(|w| lower.contains(w)) {
+        return Vec::new();
+    }
+    let plain = lower.replace(['$', '(', ')', ',', '{', '}', '-', '\\'], " ");
     let small = ["the", "a", "an", "on", "of", "with", "and", "is", "in", "its", "each", "isomorphic", "to"];
     let digits = |w: &str| number_words::read(&[w]).filter(|(_, n)| *n == 1).map(|(q, _)| q.to_string());
     plain.split_whitespace().filter(|w| !small.contains(w)).map(|w| digits(w).unwrap_or(w.to_owned())).collect()
@@ -42,11 +48,9 @@ fn words(text: &str) -> Vec<String> {
 
 /// The text without spaces, faces and braces.
 fn dense(text: &str) -> String {
-    let mut plain = text.to_owned();
-    for face in ["\\mathbb", "\\mathrm", "\\text", "\\mathbf", "\\left", "\\right", "\\,", "\\ "] {
-        plain = plain.replace(face, "");
-    }
-    plain.replace(['{', '}', ' ', '$', '(', ')'], "").replace('\u{2124}', "Z")
+    const SHOWN: [&str; 14] =
+        ["\\mathbb", "\\mathrm", "\\text", "\\mathbf", "\\left", "\\right", "\\,", "\\ ", "{", "}", " ", "$", "(", ")"];
+    replaced(all_as(text, &SHOWN, ""), &[("\u{2124}", "Z")]).into_owned()
 }
 
 fn numbers(words: &[String]) -> Vec<u32> {
@@ -54,7 +58,7 @@ fn numbers(words: &[String]) -> Vec<u32> {
 }
 
 fn indexed(text: &str) -> Option<(char, Vec<u32>)> {
-    let dense = dense(text);
+    let dense = text.contains('_').then(|| dense(text))?;
     let (letter, index) = dense.split_once('_')?;
     let mut letters = letters_of(letter)?;
     let sizes = index.split(',').map(|n| n.parse().ok()).collect::<Option<Vec<u32>>>()?;
@@ -116,10 +120,8 @@ fn group(text: &str) -> Option<Named> {
 
 /// Products of cyclic groups: `\mathbb{Z}_2 \times \mathbb{Z}_3`, `\mathbb{Z}/6\mathbb{Z}`, `C_6`.
 fn cyclic(text: &str) -> Option<Named> {
-    let dense = dense(&text.replace(" x ", " * "))
-        .replace("\\times", "*")
-        .replace("\\oplus", "*")
-        .replace(['\u{d7}', '\u{2295}'], "*");
+    const TIMES: [&str; 4] = ["\\times", "\\oplus", "\u{d7}", "\u{2295}"];
+    let dense = all_as(dense(&replaced(text, &[(" x ", " * ")])), &TIMES, "*");
     let mut powers = Vec::new();
     for part in dense.split('*') {
         let n = match part.strip_prefix("Z_").or_else(|| part.strip_prefix("C_")) {
@@ -152,12 +154,13 @@ fn prime_powers(mut n: u32) -> Option<Vec<u32>> {
 
 /// Places one after the other: three or more with arrows or dashes between.
 fn path(text: &str) -> Option<Named> {
-    let mut plain = text.to_owned();
-    for arrow in ["\\rightarrow", "\\longrightarrow", "\\to", "\u{2192}", "->", "\u{2013}", "\u{2014}", "\u{2212}", "-"]
-    {
-        plain = plain.replace(arrow, " > ");
+    const ARROWS: [&str; 9] =
+        ["\\rightarrow", "\\longrightarrow", "\\to", "\u{2192}", "->", "\u{2013}", "\u{2014}", "\u{2212}", "-"];
+    let plain = all_as(text, &ARROWS, " > ");
+    if !plain.contains('>') {
+        return None;
     }
-    let behind = plain.rsplit_once(" is ").map_or(plain.as_str(), |(_, rest)| rest).replace(['$', '.'], " ");
+    let behind = plain.rsplit_once(" is ").map_or(&*plain, |(_, rest)| rest).replace(['$', '.'], " ");
     let places: Vec<String> = behind.split('>').map(|p| p.trim().to_owned()).collect();
     let place = |p: &String| p.chars().count() == 1 && p.chars().all(char::is_alphabetic);
     (places.len() >= 3 && places.len() <= 40 && places.iter().all(place)).then_some(Named::Path(places))

@@ -1,5 +1,7 @@
 //! Roman numerals and chemical formulas.
 
+use crate::reward::words::tables::all_as;
+
 /// The number that capital Roman numerals write the common way; nothing for those that may be letters, such as `CD`.
 pub fn roman(text: &str) -> Option<u32> {
     const SIGNS: [(&str, u32); 13] = [
@@ -36,18 +38,16 @@ pub fn roman(text: &str) -> Option<u32> {
 /// Letters, digits and charges of a chemical formula, however its faces and indices are written: `\\ce{H2O}`,
 /// `\\text{H}_2\\text{O}` and with a low digit of its own alike; `None` for anything else.
 pub fn formula(text: &str) -> Option<String> {
-    let mut plain = super::notation::ascii(text);
-    for face in ["\\mathrm", "\\text", "\\ce", "\\rm", "\\,", "\\left", "\\right"] {
-        plain = plain.replace(face, "");
-    }
+    const FACES: [&str; 7] = ["\\mathrm", "\\text", "\\ce", "\\rm", "\\,", "\\left", "\\right"];
+    let plain = all_as(super::notation::ascii(text), &FACES, "");
     let known = |c: char| c.is_ascii_alphanumeric() || "_^{} ()+-".contains(c);
     let upper = plain.chars().any(|c| c.is_ascii_uppercase());
-    let dense = plain.replace(['_', '{', '}', ' '], "");
+    let dense = all_as(&*plain, &["_", "{", "}", " "], "");
     // Elements begin with a capital letter; a power of digits is no charge.
     let letters =
         dense.chars().zip(dense.chars().skip(1)).all(|(a, b)| !b.is_ascii_lowercase() || a.is_ascii_uppercase());
     let power =
         dense.split('^').skip(1).any(|t| !t.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['+', '-']));
     let first = dense.starts_with(|c: char| c.is_ascii_uppercase() || c == '(' || c.is_ascii_digit());
-    (plain.chars().all(known) && upper && letters && !power && first).then_some(dense)
+    (plain.chars().all(known) && upper && letters && !power && first).then(|| dense.into_owned())
 }

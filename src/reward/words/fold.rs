@@ -142,6 +142,10 @@ pub(in crate::reward) fn is_unseen(c: char) -> bool {
 /// The text without LaTeX's faces and spaces, its accents as marks behind their letters. A command that says
 /// something keeps its backslash, so that it equals no word.
 fn undressed(text: &str) -> String {
+    if !text.contains('\\') {
+        let kept = text.chars().filter(|c| !matches!(c, '{' | '}'));
+        return kept.map(|c| if matches!(c, '~' | '$') { ' ' } else { c }).collect();
+    }
     let chars: Vec<char> = text.chars().collect();
     let (mut out, mut at) = (String::with_capacity(text.len()), 0);
     let letters = |from: usize| chars[from..].iter().take_while(|c| c.is_ascii_alphabetic()).count();
@@ -209,6 +213,9 @@ fn undressed(text: &str) -> String {
 /// The text in plain letters of either case, one kind of apostrophe, hyphen and space.
 pub(in crate::reward) fn plain(text: &str) -> String {
     let undressed = undressed(text);
+    if undressed.is_ascii() {
+        return undressed;
+    }
     let mut out = String::with_capacity(undressed.len());
     for c in undressed.chars() {
         if c.is_ascii() {

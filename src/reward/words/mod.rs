@@ -14,6 +14,7 @@ mod rows;
 mod same;
 mod shapes;
 mod spelling;
+pub(super) mod tables;
 
 pub use cards::same_card;
 pub use names::{are_words, initialled, lists, told};

@@ -3,6 +3,7 @@
 use super::fold::plain;
 use super::phrase::{Core, core, words};
 use super::phrases;
+use super::tables::replaced;
 
 /// Most names in a list.
 const MAX_NAMES: usize = 40;
@@ -28,10 +29,10 @@ pub fn are_words(text: &str) -> bool {
 
 /// The members of a list of "yes" and "no" or "true" and "false", in which order matters.
 pub fn told(text: &str) -> Option<Vec<String>> {
-    let parts: Vec<String> =
-        text.replace(" and ", ",").split([',', ';']).filter(|p| !p.trim().is_empty()).map(super::key).collect();
-    let polar = |w: &String| matches!(w.as_str(), "true" | "false" | "yes" | "no");
-    (parts.len() > 1 && parts.len() < MAX_NAMES && parts.iter().all(polar)).then_some(parts)
+    let text = replaced(text, &[(" and ", ",")]);
+    let parts: Vec<&str> = text.split([',', ';']).filter(|p| !p.trim().is_empty()).take(MAX_NAMES).collect();
+    let polar = |part: &&str| Some(super::key(part)).filter(|w| matches!(w.as_str(), "true" | "false" | "yes" | "no"));
+    (parts.len() > 1 && parts.len() < MAX_NAMES).then(|| parts.iter().map(polar).collect())?
 }
 
 /// Whether two names are one, of which one has initials for some of its words: J. S. Bach, *H. sapiens*.
@@ -107,9 +108,16 @@ fn read(text: &str) -> Option<Names> {
     let text = plain(text);
     let text = text.trim().trim_end_matches('.').trim();
     // A chain of comparisons, written from either end.
+    const SIGNS: [(&str, &str); 5] = [
+        (", then ", "\u{2192}"),
+        (" followed by ", "\u{2192}"),
+        (">=", "\u{2265}"),
+        ("<=", "\u{2264}"),
+        ("->", "\u{2192}"),
+    ];
+    let chain = replaced(text, &SIGNS);
     for (down, up, name) in [(">", "<", "more"), ("\u{2265}", "\u{2264}", "at least"), ("\u{2192}", "\u{2190}", "to")] {
-        let text = text.replace(", then ", "\u{2192}").replace(" followed by ", "\u{2192}");
-        let text = text.replace(">=", "\u{2265}").replace("<=", "\u{2264}").replace("->", "\u{2192}");
+        let text = &*chain;
         for (sign, reversed) in [(down, false), (up, true)] {
             if !text.contains(sign) {
                 continue;
@@ -141,7 +149,7 @@ fn read(text: &str) -> Option<Names> {
         return (members.len() > 1).then_some(Names { order: Order::Either, members });
     }
     let inner = lower.strip_prefix("both ").map_or(inner, |rest| &inner[inner.len() - rest.len()..]);
-    let joined = inner.replace(" and ", ",").replace(" & ", ",").replace(" as well as ", ",");
+    let joined = replaced(inner, &[(" and ", ","), (" & ", ","), (" as well as ", ",")]);
     let members = members(joined.split([',', ';', '\n']))?;
     (members.len() > 1).then_some(Names { order, members })
 }

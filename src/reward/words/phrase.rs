@@ -18,14 +18,13 @@ pub(super) struct Word {
 }
 
 impl Word {
+    /// A word in small letters.
     fn new(raw: &str) -> Word {
-        let raw = raw.to_lowercase();
-        let text = |t: String| match number(&t) {
-            Some(n) => n,
-            None => spelling::one(&t),
-        };
-        let long = raw.contains(UMLAUT).then(|| text(raw.replace(UMLAUT, "e")));
-        Word { text: text(raw.replace(UMLAUT, "")), long }
+        let text = |t: &str| number(t).unwrap_or_else(|| spelling::one(t));
+        if !raw.contains(UMLAUT) {
+            return Word { text: text(raw), long: None };
+        }
+        Word { text: text(&raw.replace(UMLAUT, "")), long: Some(text(&raw.replace(UMLAUT, "e"))) }
     }
 
     pub(super) fn is(&self, words: &[&str]) -> bool {

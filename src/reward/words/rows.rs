@@ -1,6 +1,8 @@
 //! Rows of capitals: outcomes, codes and orders, `HHT`, `{HH, HT, TH, TT}`, `A-C-B-D`. Their letters keep their order,
 //! while factors and the ends of a segment do not.
 
+use super::tables::replaced;
+
 /// Most words of a text, and letters of a word.
 const MAX: usize = 40;
 
@@ -47,10 +49,13 @@ pub fn same_rows(gold: &str, answer: &str) -> Option<bool> {
 }
 
 fn read(text: &str) -> Option<Rows> {
+    if !text.contains(|c: char| c.is_ascii_uppercase()) {
+        return None;
+    }
     const TOLD: [&str; 5] = ["(in that order)", "(in this order)", ", in that order", ", in this order", "in order"];
     let text = text.trim().trim_end_matches('.');
     let told = TOLD.iter().find_map(|end| text.strip_suffix(end));
-    let plain = told.unwrap_or(text).replace("\\{", "{").replace("\\}", "}");
+    let plain = replaced(told.unwrap_or(text), &[("\\{", "{"), ("\\}", "}")]);
     let plain = plain.trim();
     let wrapped = |open, close| plain.strip_prefix(open).and_then(|t: &str| t.strip_suffix(close));
     let (inner, ordered) = match (wrapped('(', ')').or(wrapped('[', ']')), wrapped('{', '}')) {
@@ -76,7 +81,7 @@ fn read(text: &str) -> Option<Rows> {
     if let Some(words) = split(" ").filter(|w| letters(w)) {
         return Some(Rows { words, ordered, single: true, told: told.is_some() });
     }
-    let listed = inner.replace(" and ", ",").replace(" or ", ",").replace(",,", ",");
+    let listed = replaced(inner, &[(" and ", ","), (" or ", ","), (",,", ",")]);
     let words: Vec<String> = listed.split([',', ';']).map(|w| w.trim().to_owned()).take(MAX).collect();
     (words.len() > 1 && words.len() < MAX && words.iter().all(|w| capitals(w))).then(|| Rows {
         words,

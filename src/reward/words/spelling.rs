@@ -1,8 +1,13 @@
 //! One spelling for a word: British and American, long and short forms, singular and plural.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use super::tables::replaced;
+
 /// Parts of words, British and American. Only the beginnings of a word's family stand here: `colour` is also
 /// `colourless` and `discoloured`.
-const PARTS: [(&str, &str); 116] = [
+static PARTS: [(&str, &str); 116] = [
     ("colour", "color"),
     ("labour", "labor"),
     ("favour", "favor"),
@@ -374,18 +379,14 @@ pub(super) fn alike(a: &str, b: &str) -> bool {
 
 /// The one spelling of a word in small letters.
 pub(super) fn one(word: &str) -> String {
-    if let Some((_, same)) = WORDS.iter().find(|(w, _)| *w == word) {
+    static SAME: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| WORDS.into_iter().collect());
+    if let Some(same) = SAME.get(word) {
         return (*same).to_owned();
     }
     if word.len() < 5 || !word.is_ascii() {
         return word.to_owned();
     }
-    let mut word = word.to_owned();
-    for (british, american) in PARTS {
-        if word.contains(british) {
-            word = word.replace(british, american);
-        }
-    }
+    let mut word = replaced(word, &PARTS).into_owned();
     // -ise, -isation, -yse: exact words do not matter here, only that both spellings end alike.
     for (from, to) in [
         ("isations", "izations"),
