@@ -63,7 +63,17 @@ const NOUNS: [&str; 54] = [
 ];
 
 /// What is told apart by labels: "Model A", "line 3".
-const KINDS: [&str; 52] = [
+const KINDS: [&str; 62] = [
+    "bulb",
+    "lamp",
+    "resistor",
+    "capacitor",
+    "switch",
+    "ammeter",
+    "voltmeter",
+    "battery",
+    "magnet",
+    "ball",
     "model",
     "method",
     "group",
@@ -200,6 +210,8 @@ pub(super) fn read(text: &str) -> Option<Labels> {
         sure: circled,
     };
     let rows = plain.chars().any(|c| enclosed(c).is_some());
+    // R_1 is R1.
+    let plain = plain.replace("_{", "").replace('_', "");
     let mut spaced = String::with_capacity(plain.len() + 8);
     for c in plain.chars() {
         match enclosed(c) {
@@ -233,7 +245,7 @@ pub(super) fn read(text: &str) -> Option<Labels> {
             out.sure = true;
             continue;
         }
-        if words == 2 && out.labels.is_empty() && KINDS.contains(&lower.as_str()) {
+        if out.kind.is_none() && out.labels.is_empty() && KINDS.contains(&lower.as_str()) {
             (out.kind, out.sure) = (Some(lower), true);
             continue;
         }
@@ -249,7 +261,7 @@ pub(super) fn read(text: &str) -> Option<Labels> {
             }
             "and" | "both" | "all" => out.joined = true,
             "true" | "correct" | "right" | "valid" => affirmed = true,
-            "the" | "is" | "are" | "number" | "it" | "so" | "thus" | "in" => {}
+            "the" | "is" | "are" | "number" | "it" | "so" | "thus" | "in" | "at" => {}
             "false" | "incorrect" | "wrong" | "invalid" => out.denied = true,
             _ => {
                 let bracketed = raw.starts_with('(') && raw.trim_end_matches(['.', ':']).ends_with(')');
@@ -261,6 +273,13 @@ pub(super) fn read(text: &str) -> Option<Labels> {
                     (None, None, [c]) if c.is_ascii_alphabetic() && (bracketed || out.sure || words == 1) => {
                         let face = if c.is_ascii_uppercase() { Face::Capital } else { Face::Letter };
                         (face, LETTERS + u32::from(c.to_ascii_lowercase()))
+                    }
+                    // R1
+                    (None, None, [c, n @ ..])
+                        if c.is_ascii_uppercase() && n.iter().all(u8::is_ascii_digit) && (out.sure || words == 1) =>
+                    {
+                        let n: u32 = word[1..].parse().ok().filter(|n| *n < 100)?;
+                        (Face::Capital, LETTERS * (n + 2) + u32::from(*c))
                     }
                     _ => return None,
                 };

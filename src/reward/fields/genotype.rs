@@ -1,5 +1,5 @@
 //! Genotypes: `Aa`, `TtRr`, `I^A i`, `X^{b}Y`. The case of a letter and what stands above it tell one allele from the
-//! other, the order of two alleles tells nothing.
+//! other, the order of two alleles tells nothing. Crosses of two, and blood types.
 
 use super::super::math;
 use super::super::words::tables::all_as;
@@ -7,8 +7,18 @@ use super::super::words::tables::all_as;
 /// Most alleles of a genotype.
 const MAX: usize = 12;
 
+/// What genotypes are called.
+const ZYGOSITY: [&str; 7] =
+    ["heterozygous", "heterozygote", "homozygous", "homozygous dominant", "homozygous recessive", "hybrid", "carrier"];
+
 /// The alleles of each gene, in one order; a text of plain letters is one where they come in pairs.
 fn read(text: &str) -> Option<Vec<[String; 2]>> {
+    let text = text.trim().trim_end_matches('.');
+    let text = match text.strip_suffix(')').and_then(|t| t.split_once(" (")) {
+        Some((genotype, said)) if ZYGOSITY.contains(&&*said.to_lowercase()) => genotype,
+        Some((said, genotype)) if ZYGOSITY.contains(&&*said.to_lowercase()) => genotype,
+        _ => text,
+    };
     let text = all_as(math::ascii(text), &["\\text", "\\mathrm", "\\mathit", "\\,", "\\ ", "$", " "], "");
     let mut rest = text.trim_end_matches('.');
     let mut alleles: Vec<String> = Vec::new();
@@ -46,7 +56,42 @@ fn read(text: &str) -> Option<Vec<[String; 2]>> {
     Some(genes)
 }
 
+/// The parents of a cross, in one order.
+fn cross(text: &str) -> Option<[Vec<[String; 2]>; 2]> {
+    let text = text.replace("\\times", "\u{d7}").replace(" x ", "\u{d7}").replace(" X ", "\u{d7}");
+    let (a, b) = text.split_once('\u{d7}')?;
+    let mut parents = [read(a)?, read(b)?];
+    parents.sort();
+    Some(parents)
+}
+
+/// A blood type, and whether it is told by more than its letters: "type O", "AB negative", `O-`.
+fn blood(text: &str) -> Option<(String, bool)> {
+    let text = super::heading::upright(text).replace('\u{2212}', "-").replace(['$', '^', '{', '}'], "");
+    let mut rest = text.trim().trim_end_matches('.');
+    while let Some(behind) = ["blood ", "Blood ", "type ", "Type ", "group "].iter().find_map(|w| rest.strip_prefix(w))
+    {
+        rest = behind;
+    }
+    let (letters, factor) = ["AB", "A", "B", "O"].iter().find_map(|t| Some((*t, rest.strip_prefix(t)?.trim())))?;
+    let sign = match factor.to_lowercase().as_str() {
+        "" => "",
+        "+" | "positive" | "rh+" => "+",
+        "-" | "negative" | "rh-" => "-",
+        _ => return None,
+    };
+    Some((format!("{letters}{sign}"), rest.len() < text.len() || factor.len() > 1))
+}
+
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    if let (Some(a), Some(b)) = (cross(gold), cross(answer)) {
+        return Some(a == b);
+    }
+    if let (Some((a, told)), Some((b, said))) = (blood(gold), blood(answer))
+        && (told || said)
+    {
+        return Some(a == b);
+    }
     let (a, b) = (read(gold)?, read(answer)?);
     // Where the letters are others, they may be names of something else.
     let letters = |genes: &[[String; 2]]| {
@@ -71,6 +116,11 @@ mod tests {
             ("I^A I^B", "I^A i", Some(false)),
             ("x^2 x", "x^{2}x", None),
             ("AB", "BA", None),
+            ("Tt", "Tt (heterozygous)", Some(true)),
+            ("Aa \u{d7} aa", "aa x Aa", Some(true)),
+            ("Aa x aa", "Aa x Aa", Some(false)),
+            ("AB", "blood type AB", Some(true)),
+            ("O-", "O positive", Some(false)),
         ] {
             assert_eq!(same(a, b), want, "{a} {b}");
         }

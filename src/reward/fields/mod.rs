@@ -49,6 +49,7 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(signs::same(gold, answer), "the same sign", "another sign"))
         .or_else(|| told(pitch::same(gold, answer), "the same pitch or key", "another pitch or key"))
         .or_else(|| told(symmetry::same(gold, answer, steps), "the same symmetry", "another symmetry"))
+        .or_else(|| told(unit(gold, answer, steps), "the same unit", ""))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 
@@ -57,6 +58,20 @@ pub(super) use spread::absolute;
 /// Whether two texts have equal values.
 fn equal(a: &str, b: &str, steps: &Steps) -> bool {
     math::equal(&math::parse(a, true, steps), &math::parse(b, true, steps), steps).equal
+}
+
+/// Whether both are one unit, one at least by its name: `N` and "newton"; letters of options are none.
+fn unit(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
+    let bare = |t: &str| heading::upright(t).trim_matches(['$', '.', ' ']).to_owned();
+    let (a, b) = (bare(gold), bare(answer));
+    let named = |t: &str| t.split([' ', '-', '/']).any(|w| w.len() > 3 && w.bytes().all(|c| c.is_ascii_alphabetic()));
+    let known = |t: &str| {
+        let value = math::parse(&format!("1 {t}"), true, steps);
+        matches!(value, math::Value::Scalar(e, Some(math::Unit::Measure(m))) if !e.has_variables() && m.is_physical())
+    };
+    let letter = super::choice::letter(gold).is_some();
+    let one = !letter && (named(&a) || named(&b)) && known(&a) && known(&b);
+    (one && equal(&format!("1 {a}"), &format!("1 {b}"), steps)).then_some(true)
 }
 
 /// The text, and what stands behind one of the joints where nothing before it is a number or turns the sense.

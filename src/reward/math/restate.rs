@@ -450,8 +450,18 @@ fn now(text: &str) -> Option<String> {
         " place",
         " position",
     ];
-    const BEFORE: [&str; 8] =
-        ["aged ", "age ", "a total of ", "now ", "converges to ", "tends to ", "approaches ", "diverges to "];
+    const BEFORE: [&str; 10] = [
+        "aged ",
+        "in the year ",
+        "in ",
+        "age ",
+        "a total of ",
+        "now ",
+        "converges to ",
+        "tends to ",
+        "approaches ",
+        "diverges to ",
+    ];
     if let Some(rest) = text.strip_suffix(" of age") {
         return Some(rest.to_owned());
     }

@@ -40,6 +40,42 @@ const FIGURES: &[&str] = &[
     "polyhedron",
 ];
 
+/// What is counted by places: the second row is row 2.
+const COUNTED: &[&str] = &[
+    "row",
+    "column",
+    "step",
+    "trial",
+    "year",
+    "grade",
+    "week",
+    "day",
+    "month",
+    "question",
+    "page",
+    "chapter",
+    "table",
+    "figure",
+    "stage",
+    "quarter",
+    "period",
+    "cycle",
+    "round",
+    "group",
+    "line",
+    "floor",
+    "level",
+    "layer",
+    "generation",
+    "picture",
+    "image",
+    "panel",
+    "test",
+    "experiment",
+    "attempt",
+    "graph",
+];
+
 /// How a line or a mark is drawn.
 const STYLES: &[&str] = &["dashed", "dotted", "solid", "dash", "dot", "thick", "thin", "bold", "striped", "hatched"];
 
@@ -116,6 +152,23 @@ pub(super) fn one_way(words: &mut Vec<Word>) {
         }
         from += run + 1;
     }
+    // The second row is row 2; by "then" alone one follows the other.
+    for n in 1..words.len() {
+        let digits = words[n - 1].text.trim_end_matches(|c: char| c.is_ascii_lowercase()).to_owned();
+        let place = !digits.is_empty() && digits.len() + 2 == words[n - 1].text.len();
+        if place && digits.bytes().all(|b| b.is_ascii_digit()) && words[n].is(COUNTED) {
+            words[n - 1].text = digits;
+            words.swap(n - 1, n);
+        }
+    }
+    if let Some(then) = words.iter().position(|w| w.is(&["then"])).filter(|n| *n > 1) {
+        if words[then - 1].is(&["and"]) {
+            words.remove(then - 1);
+        }
+        if words[0].is(&["1st"]) {
+            words.remove(0);
+        }
+    }
     // On top of is on, next to is beside.
     for (said, one) in [(&["on", "top", "of"][..], "on"), (&["next", "to"], "beside")] {
         let at = words.windows(said.len()).position(|w| w.iter().zip(said).all(|(w, s)| w.text == *s));
@@ -179,6 +232,8 @@ mod tests {
             ("top left", "the upper-left corner"),
             ("blue dashed line", "the dashed blue line"),
             ("left", "on the left-hand side"),
+            ("row 2, column 1", "second row, first column"),
+            ("increases then decreases", "first increases, and then decreases"),
         ] {
             assert!(same(a, b), "{a} {b}");
         }

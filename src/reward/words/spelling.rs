@@ -127,8 +127,15 @@ static PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 127] = [
+const WORDS: [(&str, &str); 131] = [
     ("magnified", "enlarged"),
+    ("sofa", "couch"),
+    ("motorbike", "motorcycle"),
+    ("plane", "airplane"),
+    ("autumn", "fall"),
+    ("wooden", "wood"),
+    ("chart", "graph"),
+    ("charts", "graphs"),
     ("beneath", "under"),
     ("underneath", "under"),
     ("below", "under"),
@@ -149,9 +156,6 @@ const WORDS: [(&str, &str); 127] = [
     ("cypher", "cipher"),
     ("dyke", "dike"),
     ("phial", "vial"),
-    ("vertically", "vertical"),
-    ("horizontally", "horizontal"),
-    ("diagonally", "diagonal"),
     ("monotonically", "monotone"),
     ("monotonic", "monotone"),
     ("std", "standard"),
@@ -387,6 +391,11 @@ pub(super) fn one(word: &str) -> String {
         return word.to_owned();
     }
     let mut word = replaced(word, &PARTS).into_owned();
+    // Linearly, inversely: the adverb says what its adjective does.
+    const ADJECTIVES: [&str; 8] = ["al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
+    if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
+        word.truncate(stem.len());
+    }
     // -ise, -isation, -yse: exact words do not matter here, only that both spellings end alike.
     for (from, to) in [
         ("isations", "izations"),

@@ -59,6 +59,13 @@ pub struct Measure(pub(super) Vec<Reading>);
 /// Most readings of one unit that are followed.
 const MAX_READINGS: usize = 24;
 
+impl Measure {
+    /// True for a measure of lengths, times, forces and so on, and no money or counted things.
+    pub fn is_physical(&self) -> bool {
+        self.0.first().is_some_and(|r| r.dimension != dimension::NONE && r.things.is_empty())
+    }
+}
+
 impl Reading {
     /// The number one.
     pub(super) fn one() -> Self {
