@@ -144,6 +144,11 @@ pub(super) fn element(name: &str) -> Option<&'static str> {
     by_name.or_else(|| SPELLINGS.iter().find(|s| s.0 == name).map(|s| s.1))
 }
 
+/// The sign of an element by its letters in any case.
+pub(super) fn signed(letters: &str) -> Option<&'static str> {
+    ELEMENTS.iter().map(|e| e.0).find(|s| s.eq_ignore_ascii_case(letters))
+}
+
 /// Longest text that is read as chemistry.
 const MAX: usize = 300;
 
@@ -157,6 +162,7 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         .or_else(|| pair(particle))
         .or_else(|| pair(isotope))
         .or_else(|| pair(configuration))
+        .or_else(|| pair(hybrid))
         .or_else(|| pair(species))
 }
 
@@ -280,11 +286,36 @@ fn member(text: &str) -> Option<String> {
 const PARTICLES: [(&str, &[&str]); 6] = [
     (
         "electron",
-        &["e-", "^0_-1e", "_-1^0e", "beta-particle", "beta-minus particle", "beta particle", "\\beta-", "^0_-1\\beta"],
+        &[
+            "beta",
+            "\\beta",
+            "beta-minus",
+            "beta minus",
+            "e-",
+            "^0_-1e",
+            "_-1^0e",
+            "beta-particle",
+            "beta-minus particle",
+            "beta particle",
+            "\\beta-",
+            "^0_-1\\beta",
+        ],
     ),
     (
         "positron",
-        &["e+", "^0_+1e", "^0_1e", "_+1^0e", "_1^0e", "beta-plus particle", "\\beta+", "^0_+1\\beta", "^0_1\\beta"],
+        &[
+            "beta-plus",
+            "beta plus",
+            "e+",
+            "^0_+1e",
+            "^0_1e",
+            "_+1^0e",
+            "_1^0e",
+            "beta-plus particle",
+            "\\beta+",
+            "^0_+1\\beta",
+            "^0_1\\beta",
+        ],
     ),
     ("neutron", &["^1_0n", "_0^1n", "^1n"]),
     ("proton", &["^1_1p", "_1^1p", "p+", "hydrogen nucleus"]),
@@ -310,11 +341,15 @@ fn particle(text: &str) -> Option<Vec<String>> {
     let text = all_as(text, &["\\mathrm", "\\text", "\\ce", "$", "{", "}", "\\,"], "");
     let text = text.trim();
     let text = ["a ", "an ", "the "].iter().find_map(|a| text.strip_prefix(a)).unwrap_or(text);
-    let text = replaced(text, &[("^-", "-"), ("^+", "+")]);
+    let text = replaced(text, &[("^-", "-"), ("^+", "+")]).into_owned();
+    // The decay is called after what comes out.
+    let emitted = text.strip_suffix("decay").or(text.strip_suffix("emission")).map(|t| t.trim_end().to_owned());
+    let (text, kind) = emitted.map_or((text, ""), |t| (t, " decay"));
     let spaced = text.chars().filter(|c| *c != ' ').collect::<String>();
-    let known =
-        |p: &(&str, &[&str])| text.eq_ignore_ascii_case(p.0) || p.1.contains(&&*text) || p.1.contains(&spaced.as_str());
-    Some(vec![PARTICLES.iter().find(|p| known(p))?.0.to_owned()])
+    let known = |p: &(&str, &[&str])| {
+        text.eq_ignore_ascii_case(p.0) || p.1.contains(&text.as_str()) || p.1.contains(&spaced.as_str())
+    };
+    Some(vec![format!("{}{kind}", PARTICLES.iter().find(|p| known(p))?.0)])
 }
 
 /// The element and its mass number: `^{14}C`, `C-14`, carbon-14.
@@ -351,6 +386,14 @@ fn isotope(text: &str) -> Option<Vec<String>> {
         rest = &rest[end..];
     }
     Some(vec![sign.to_owned(), mass?])
+}
+
+/// Hybrid orbitals: `sp^3`, "sp3 hybridized".
+fn hybrid(text: &str) -> Option<Vec<String>> {
+    const KINDS: [&str; 9] = ["sp", "sp2", "sp3", "sp3d", "sp3d2", "sp3d3", "dsp2", "dsp3", "d2sp3"];
+    let text = plain(text).replace('^', "");
+    let kind = text.split("-hybridi").next()?.split("hybridi").next()?;
+    KINDS.contains(&kind).then(|| vec![kind.to_owned()])
 }
 
 /// The subshells of an electron configuration and how many electrons each has, in order.

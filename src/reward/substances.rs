@@ -5,7 +5,7 @@ use super::fields::{ions, organic};
 use super::math;
 
 /// Names that are no rule's.
-const COMMON: [(&str, &str); 31] = [
+const COMMON: [(&str, &str); 36] = [
     ("water", "H2O"),
     ("heavy water", "D2O"),
     ("ammonia", "NH3"),
@@ -37,6 +37,11 @@ const COMMON: [(&str, &str); 31] = [
     ("phosphine", "PH3"),
     ("silica", "SiO2"),
     ("quicklime", "CaO"),
+    ("slaked lime", "Ca(OH)2"),
+    ("table salt", "NaCl"),
+    ("baking soda", "NaHCO3"),
+    ("caustic soda", "NaOH"),
+    ("laughing gas", "N2O"),
 ];
 
 /// Elements whose gas or liquid has molecules of two atoms.
@@ -76,8 +81,53 @@ pub(super) fn same(gold: &str, answer: &str) -> bool {
     if gold.len() > MAX || answer.len() > MAX {
         return false;
     }
+    one(gold, answer) || several(gold, answer)
+}
+
+fn one(gold: &str, answer: &str) -> bool {
     let (a, b) = (said(gold), said(answer));
-    a.iter().any(|x| b.contains(x)) || organic::same(&bare(gold), &bare(answer)) == Some(true)
+    let group = |t: &str| group(t);
+    a.iter().any(|x| b.contains(x))
+        || organic::same(&bare(gold), &bare(answer)) == Some(true)
+        || group(gold).is_some_and(|g| group(answer) == Some(g))
+}
+
+/// Whether both list the same substances, in their order; those joined by "and" in any.
+fn several(gold: &str, answer: &str) -> bool {
+    let members = |t: &str| -> Vec<String> {
+        let joined = t.trim_end_matches('.').replace(", and ", ",").replace(" and ", ",").replace("\\text{,}", ",");
+        joined.split([',', ';']).map(|m| m.trim().to_owned()).collect()
+    };
+    let (a, b) = (members(gold), members(answer));
+    if a.len() != b.len() || !(2..=6).contains(&a.len()) {
+        return false;
+    }
+    let same = |x: &String, y: &String| x == y || one(x, y);
+    if !gold.contains(" and ") {
+        return a.iter().zip(&b).all(|(x, y)| same(x, y));
+    }
+    let mut rest: Vec<&String> = b.iter().collect();
+    a.iter().all(|x| rest.iter().position(|y| same(x, y)).map(|n| rest.swap_remove(n)).is_some())
+}
+
+/// A functional group by its name or, with its free bond, by its formula.
+fn group(text: &str) -> Option<&'static str> {
+    const GROUPS: [(&str, &[&str]); 8] = [
+        ("OH", &["hydroxyl", "hydroxy", "alcohol"]),
+        ("COOH", &["carboxyl", "carboxylic acid", "carboxylic"]),
+        ("NH2", &["amino", "amine", "primary amine"]),
+        ("CHO", &["aldehyde", "formyl"]),
+        ("SH", &["sulfhydryl", "thiol"]),
+        ("CH3", &["methyl"]),
+        ("CN", &["nitrile", "cyano"]),
+        ("NO2", &["nitro"]),
+    ];
+    let text = math::ascii(text).replace("\\text", "").replace("\\mathrm", "").replace(['{', '}', '$', '_'], "");
+    let text = bare(text.trim()).trim().to_owned();
+    let named = text.strip_suffix(" group").or(text.strip_suffix(" functional group"));
+    let free = text.strip_prefix('-').or(named.map(|n| n.trim_start_matches('-')));
+    let name = named.unwrap_or(&text).trim_end_matches(" functional").to_lowercase();
+    GROUPS.iter().find(|g| free == Some(g.0) || g.1.contains(&name.as_str())).map(|g| g.0)
 }
 
 /// Longest text that is read as a substance.
@@ -100,7 +150,12 @@ fn bare(text: &str) -> String {
         "elemental ",
     ];
     const BEHIND: [&str; 5] = [" gas", " metal", " atom", " atoms", " molecule"];
-    let text = formula(text).unwrap_or_else(|| text.replace("\\text", "").replace(['{', '}', '$'], ""));
+    let plain = || {
+        let text =
+            math::ascii(text).replace("\\text", "").replace("\\mathrm", "").replace("\\equiv", "#").replace("# ", "#");
+        text.replace(['{', '}', '$', '_'], "")
+    };
+    let text = formula(text).unwrap_or_else(plain);
     let mut text = text.trim().trim_end_matches('.');
     while let Some(rest) = BEFORE.iter().find_map(|b| strip_prefix(text, b)) {
         text = rest;
@@ -129,7 +184,7 @@ fn said(text: &str) -> Vec<String> {
 
 fn formulas(text: &str) -> Vec<String> {
     let marked = || chemistry::species(text).and_then(|s| s.into_iter().next());
-    formula(text).or_else(marked).into_iter().collect()
+    formula(text).or_else(marked).or_else(|| formula(&bare(text))).into_iter().collect()
 }
 
 /// A formula as plain letters and digits.

@@ -7,7 +7,7 @@ use super::locate::{locate, stated};
 use super::math::{self, BUDGET, Steps, Unit, Value};
 use super::prose::{last_sentence, unmarked};
 
-use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, substances, tail, words};
+use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, remarks, substances, tail, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,10 +92,12 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     // The sentence as a whole, where a part of it was taken for the answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
-        if whole != answer_text && words::in_words(&gold_text, &whole) {
-            let clauses = whole.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, &whole);
-            if clauses || words::same(&gold_text, &whole) {
-                (equal, why) = (true, "equal words");
+        for text in [&*whole, &*told, remarks::before_bracket(&told)] {
+            if !equal && text != answer_text && words::in_words(&gold_text, text) {
+                let clauses = text.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, text);
+                if clauses || words::same(&gold_text, text) {
+                    (equal, why) = (true, "equal words");
+                }
             }
         }
         // Bounds in words.
@@ -400,6 +402,9 @@ fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
     }
     if chemistry::same(gold, answer) == Some(true) {
         return (true, "the same chemical notation");
+    }
+    if words::abbreviated(gold, answer) {
+        return (true, "the same name, in short");
     }
     if substances::same(gold, answer) {
         return (true, "the same substance");

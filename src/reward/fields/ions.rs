@@ -1,6 +1,6 @@
 //! Names of salts and ions as their formulas: "iron(III) sulfate" is `Fe2(SO4)3`, "ferric ion" is `Fe3+`.
 
-use super::super::chemistry::element;
+use super::super::chemistry::{element, signed};
 use super::super::math;
 
 /// Metals and groups of one charge.
@@ -131,7 +131,11 @@ fn cation(name: &str) -> Option<(&'static str, u32)> {
         };
         let metal = metal.trim();
         // Mercury's ion of charge one has two atoms.
-        return if metal == "mercury" && charge == 1 { Some(("Hg2", 2)) } else { Some((element(metal)?, charge)) };
+        return if metal == "mercury" && charge == 1 {
+            Some(("Hg2", 2))
+        } else {
+            Some((element(metal).or_else(|| signed(metal))?, charge))
+        };
     }
     CATIONS.iter().chain(&OLDER).find(|c| c.0 == name).map(|c| (c.1, c.2))
 }

@@ -5,8 +5,21 @@
 const MAX_ATOMS: usize = 40;
 
 /// Atoms and groups that are read as one atom, and how many bonds each has.
-const VALENCES: [(&str, u8); 10] =
-    [("C", 4), ("N", 3), ("O", 2), ("S", 2), ("F", 1), ("Cl", 1), ("Br", 1), ("I", 1), ("C6H5", 1), ("NO2", 1)];
+const VALENCES: [(&str, u8); 13] = [
+    ("C", 4),
+    ("N", 3),
+    ("O", 2),
+    ("S", 2),
+    ("F", 1),
+    ("Cl", 1),
+    ("Br", 1),
+    ("I", 1),
+    ("C6H5", 1),
+    ("o-C6H4", 2),
+    ("m-C6H4", 2),
+    ("p-C6H4", 2),
+    ("NO2", 1),
+];
 
 #[derive(Clone, Default, Debug)]
 pub(super) struct Molecule {
@@ -59,7 +72,7 @@ impl Molecule {
             None => self.free(n) >= 0,
         };
         let tree = self.bonds.len() + 1 == self.atoms.len() && (0..self.atoms.len()).all(fits);
-        if !tree || !self.atoms.iter().any(|a| a.0.starts_with('C') && a.0 != "Cl") {
+        if !tree || !self.atoms.iter().any(|a| a.0.contains('C') && a.0 != "Cl") {
             return None;
         }
         (0..self.atoms.len()).map(|root| self.branch(root, usize::MAX)).min()
@@ -95,7 +108,7 @@ enum Group {
     Nitrile,
 }
 
-const GROUPS: [(&str, Group); 28] = [
+const GROUPS: [(&str, Group); 31] = [
     ("COOH", Group::Carboxyl),
     ("CO2H", Group::Carboxyl),
     ("COO", Group::Ester),
@@ -110,6 +123,9 @@ const GROUPS: [(&str, Group); 28] = [
     ("CH3", Group::Link("C", 3)),
     ("CH2", Group::Link("C", 2)),
     ("CH", Group::Link("C", 1)),
+    ("H3C", Group::Link("C", 3)),
+    ("H2C", Group::Link("C", 2)),
+    ("HC", Group::Link("C", 1)),
     ("Cl", Group::End("Cl")),
     ("CO", Group::Carbonyl),
     ("C", Group::Link("C", 0)),

@@ -3,7 +3,7 @@
 use super::molecule::{Molecule, condensed};
 
 /// Common names by systematic ones.
-const COMMON: [(&str, &str); 52] = [
+const COMMON: [(&str, &str); 57] = [
     ("acetic acid", "ethanoic acid"),
     ("formic acid", "methanoic acid"),
     ("propionic acid", "propanoic acid"),
@@ -24,6 +24,11 @@ const COMMON: [(&str, &str); 52] = [
     ("isobutylene", "2-methylpropene"),
     ("isobutene", "2-methylpropene"),
     ("acetylene", "ethyne"),
+    ("methylpropane", "2-methylpropane"),
+    ("methylbutane", "2-methylbutane"),
+    ("dimethylpropane", "2,2-dimethylpropane"),
+    ("methylpropene", "2-methylpropene"),
+    ("succinic acid", "butanedioic acid"),
     ("isobutane", "2-methylpropane"),
     ("isopentane", "2-methylbutane"),
     ("neopentane", "2,2-dimethylpropane"),
@@ -107,6 +112,8 @@ const BRANCHES: [(&str, &str); 25] = [
 pub(super) struct Named {
     molecule: Molecule,
     locants: Vec<usize>,
+    /// What stands before the name of where its groups lie in space: cis, E, R.
+    space: Option<String>,
     /// The one molecule of its formula of atoms, by common agreement: an alkane of a straight chain.
     alkane: Option<usize>,
 }
@@ -116,10 +123,10 @@ pub(in crate::reward) fn same(gold: &str, answer: &str) -> Option<bool> {
     if let (Some(a), Some(b)) = (named(gold), named(answer)) {
         // A name that counts the chain from its other end is another one.
         let counted = a.locants == b.locants || a.locants.is_empty() || b.locants.is_empty();
-        return Some(counted && a.molecule.key()? == b.molecule.key()?);
+        return Some(counted && a.space == b.space && a.molecule.key()? == b.molecule.key()?);
     }
     let key = |t: &str| match named(t) {
-        Some(n) => n.molecule.key(),
+        Some(n) => n.molecule.key().filter(|_| n.space.is_none()),
         None => condensed(t)?.key(),
     };
     let sum = |t: &str, formula: &str| {
@@ -134,22 +141,70 @@ pub(in crate::reward) fn same(gold: &str, answer: &str) -> Option<bool> {
 fn named(text: &str) -> Option<Named> {
     let lower = text.trim().to_lowercase();
     let lower = lower.strip_prefix("n-").unwrap_or(&lower);
+    let (space, lower) = in_space(lower);
     let common = COMMON.iter().find(|c| c.0 == lower).map(|c| c.1);
-    let name = common.unwrap_or(lower);
+    let across = on_ring(lower);
+    let name = common.or(across.as_deref()).unwrap_or(lower);
     if name.len() > 80 || !name.is_ascii() {
         return None;
     }
     let mut found = parted(name).or_else(|| systematic(name))?;
-    if common.is_some() {
+    if common.is_some() || name.ends_with("benzene") {
         found.locants.clear();
     }
     found.locants.sort_unstable();
+    // Along a plain chain cis is Z, and trans is E.
+    let branched = name.contains("yl") || BRANCHES.iter().any(|b| name.contains(b.0));
+    found.space = space.map(|s| match s.as_str() {
+        "cis" if !branched => "z".to_owned(),
+        "trans" if !branched => "e".to_owned(),
+        _ => s,
+    });
     Some(found)
+}
+
+/// A ring with two groups, named by the way across it or after one of them: p-xylene, 4-nitrophenol.
+fn on_ring(name: &str) -> Option<String> {
+    const WAYS: [(&str, usize); 6] = [("ortho-", 2), ("meta-", 3), ("para-", 4), ("o-", 2), ("m-", 3), ("p-", 4)];
+    const RINGS: [(&str, &str); 4] =
+        [("toluene", "methyl"), ("phenol", "hydroxy"), ("aniline", "amino"), ("anisole", "methoxy")];
+    let digit = |t: &str| t.strip_suffix('-').and_then(|t| t.parse::<usize>().ok());
+    let (place, rest) = match WAYS.iter().find_map(|(w, n)| Some((*n, name.strip_prefix(w)?))) {
+        Some(found) => found,
+        None => (digit(name.get(..2)?)?, name.get(2..)?),
+    };
+    if rest == "xylene" {
+        return Some(format!("1,{place}-dimethylbenzene"));
+    }
+    if let Some(pair) = rest.strip_prefix("di").filter(|p| p.ends_with("benzene")) {
+        return Some(format!("1,{place}-di{pair}"));
+    }
+    let (ring, own) = RINGS.iter().find(|r| rest.ends_with(r.0))?;
+    let group = rest.strip_suffix(ring).filter(|g| !g.is_empty())?;
+    Some(format!("1-{own}-{place}-{group}benzene"))
+}
+
+/// The prefix of a name that says where groups lie in space, and the name behind it.
+fn in_space(name: &str) -> (Option<String>, &str) {
+    let told = name.strip_prefix('(').and_then(|t| t.split_once(")-"));
+    let bracketed =
+        told.filter(|(t, _)| t.chars().all(|c| c.is_ascii_digit() || matches!(c, 'r' | 's' | 'e' | 'z' | ',')));
+    let prefix = || {
+        ["cis", "trans", "r", "s", "e", "z"].iter().find_map(|p| Some((*p, name.strip_prefix(p)?.strip_prefix('-')?)))
+    };
+    match bracketed.or_else(prefix) {
+        // The one place need not be said.
+        Some((space, rest)) if space.len() == 2 => {
+            (Some(space.trim_start_matches(|c: char| c.is_ascii_digit()).to_owned()), rest)
+        }
+        Some((space, rest)) => (Some(space.to_owned()), rest),
+        None => (None, name),
+    }
 }
 
 /// Names in several words: esters, ethers, alcohols, halides, and amines in one.
 fn parted(name: &str) -> Option<Named> {
-    let done = |molecule: Molecule| Some(Named { molecule, locants: Vec::new(), alkane: None });
+    let done = |molecule: Molecule| Some(Named { molecule, locants: Vec::new(), space: None, alkane: None });
     let benzoic = |m: &mut Molecule| {
         let (ring, c, o, link) = (m.atom("C6H5", None)?, m.atom("C", None)?, m.atom("O", None)?, m.atom("O", None)?);
         m.bond(ring, c, 1);
@@ -282,11 +337,21 @@ fn systematic(name: &str) -> Option<Named> {
     };
     let mut m = Molecule::default();
     if rest == "benzene" {
-        let [(at, 1, word)] = branches.as_slice() else { return None };
-        let ring = m.atom("C6H5", None)?;
-        at.is_empty().then_some(())?;
-        branch(&mut m, word, ring)?;
-        return Some(Named { molecule: m, locants: Vec::new(), alkane: None });
+        let at: Vec<usize> = branches.iter().flat_map(|b| b.0.clone()).collect();
+        let words: Vec<&str> = branches.iter().flat_map(|b| std::iter::repeat_n(b.2, b.1)).collect();
+        let ring = match (at.as_slice(), words.len()) {
+            ([] | [1], 1) => "C6H5",
+            // Places across the ring, either way round.
+            ([a, b], 2) if (1..=6).contains(a) && (1..=6).contains(b) && a != b => {
+                ["o-C6H4", "m-C6H4", "p-C6H4", "m-C6H4", "o-C6H4"][a.abs_diff(*b) - 1]
+            }
+            _ => return None,
+        };
+        let ring = m.atom(ring, None)?;
+        for word in words {
+            branch(&mut m, word, ring)?;
+        }
+        return Some(Named { molecule: m, locants: Vec::new(), space: None, alkane: None });
     }
     let (stem, size) = STEMS.iter().find(|s| rest.starts_with(s.0))?;
     rest = &rest[stem.len()..];
@@ -327,7 +392,7 @@ fn systematic(name: &str) -> Option<Named> {
         }
     }
     m.key()?;
-    Some(Named { molecule: m, locants, alkane: plain.then_some(*size) })
+    Some(Named { molecule: m, locants, space: None, alkane: plain.then_some(*size) })
 }
 
 /// What stands behind the stem of a chain.
@@ -435,6 +500,12 @@ mod tests {
             ("toluene", "C6H5CH3", true),
             ("hexane", "CH3(CH2)4CH3", true),
             ("octane", "C8H18", true),
+            ("cis-2-butene", "(Z)-but-2-ene", true),
+            ("cis-2-butene", "trans-2-butene", false),
+            ("(R)-2-butanol", "(2R)-butan-2-ol", true),
+            ("p-xylene", "1,4-dimethylbenzene", true),
+            ("p-xylene", "1,3-dimethylbenzene", false),
+            ("4-nitrotoluene", "1-methyl-4-nitrobenzene", true),
             ("glycine", "H2NCH2COOH", true),
         ] {
             assert_eq!(same(a, b), Some(want), "{a} {b}");

@@ -50,9 +50,10 @@ fn read(text: &str) -> Option<(char, i32, String)> {
     (rest.len() < 2).then(|| (letter, shift, rest.concat()))
 }
 
-/// Whether both are one pitch or key; at least one of them says sharp or flat in a word or by its sign.
+/// Whether both are one pitch or key: both with their modes, or one that says sharp or flat in a word or by its sign.
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
     let told = |t: &str| ["sharp", "flat", "\u{266f}", "\u{266d}", "#"].iter().any(|s| t.contains(s));
     let (a, b) = (read(gold)?, read(answer)?);
-    (told(gold) || told(answer)).then_some(a == b)
+    let mode = |p: &(char, i32, String)| p.2.starts_with('m');
+    (told(gold) || told(answer) || (mode(&a) && mode(&b))).then_some(a == b)
 }

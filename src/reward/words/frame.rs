@@ -75,6 +75,11 @@ const COPULAS: &[&str] = &[
 
 /// Words behind such a verb that only say that a name follows.
 const NAMINGS: &[&[&str]] = &[
+    &["directed"],
+    &["pointing"],
+    &["oriented"],
+    &["connected"],
+    &["undergoing"],
     &["located"],
     &["situated"],
     &["during"],
@@ -166,6 +171,11 @@ const TURNING: [&str; 30] = [
 
 /// Verbs that answer by themselves: "it increases", "the limit exists".
 const VERBS: &[&str] = &[
+    "goes",
+    "attract",
+    "attracts",
+    "repel",
+    "repels",
     "shifts",
     "stretches",
     "reflects",
@@ -326,7 +336,7 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
 /// The text without a reason and without remarks behind it.
 fn ended(words: &[Word]) -> &[Word] {
     const REASONS: [&str; 2] = ["because", "since"];
-    const REMARKS: [&[&str]; 10] = [
+    const REMARKS: [&[&str]; 12] = [
         &["is", "correct"],
         &["is", "the", "answer"],
         &["is", "the", "correct", "answer"],
@@ -337,6 +347,8 @@ fn ended(words: &[Word]) -> &[Word] {
         &["in", "nature"],
         &["as", "well"],
         &["of", "motion"],
+        &["each", "other"],
+        &["1", "another"],
     ];
     let end = words.iter().position(|w| w.is(&REASONS)).filter(|&n| n > 0).unwrap_or(words.len());
     let words = &words[..end];
@@ -356,6 +368,12 @@ pub(super) fn light(words: &[Word]) -> Vec<&[Word]> {
         && !rest.is_empty()
     {
         out.push(rest);
+        if let [will, rest @ ..] = rest
+            && will.is(&["will", "would"])
+            && !rest.is_empty()
+        {
+            out.push(rest);
+        }
         if let [copula, rest @ ..] = rest
             && (copula.is(COPULAS) || (pronoun.is(&["there"]) && copula.is(&["exists", "exist"])))
             && !rest.is_empty()
@@ -490,6 +508,20 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
         "dots",
         "arrow",
         "trend",
+        "geometry",
+        "structure",
+        "inheritance",
+        "pattern",
+        "period",
+        "era",
+        "style",
+        "dynasty",
+        "group",
+        "elimination",
+        "substitution",
+        "mechanism",
+        "semiconductor",
+        "transistor",
         "shape",
         "corner",
         "panel",

@@ -17,7 +17,7 @@ mod spelling;
 pub(super) mod tables;
 
 pub use cards::same_card;
-pub use names::{are_words, initialled, lists, told};
+pub use names::{abbreviated, are_words, initialled, lists, told};
 pub use rows::same_rows;
 
 use phrase::{Core, Word, core, words};
@@ -149,6 +149,11 @@ fn meant(words: &[Word]) -> Core {
         "1",
     ];
     let words = without_source(words);
+    // "From liquid to gas".
+    let words = match words {
+        [from, rest @ ..] if from.is(&["from"]) && rest.iter().any(|w| w.is(&["to"])) => rest,
+        all => all,
+    };
     // "There exist no solutions", "no solution exists".
     let words = match words {
         [no, inner @ .., last] if no.is(&["no"]) && !inner.is_empty() && last.is(&["exists", "exist"]) => {

@@ -55,6 +55,23 @@ pub fn initialled(gold: &str, answer: &str) -> bool {
     name(x) && x == y && !first.is_empty() && first.len() == second.len() && first.iter().zip(second).all(alike)
 }
 
+/// Whether one is the capitals with which the words of the other begin: KE, kinetic energy.
+pub fn abbreviated(gold: &str, answer: &str) -> bool {
+    const SMALL: [&str; 5] = ["of", "the", "and", "for", "in"];
+    let capitals = |t: &str| (2..=5).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_uppercase());
+    let stands = |short: &str, long: &str| {
+        let long = long.trim_end_matches('.');
+        let words: Vec<&str> = long.split([' ', '-']).filter(|w| !SMALL.contains(&w.to_lowercase().as_str())).collect();
+        let name = |w: &&str| w.len() > 2 && w.bytes().all(|b| b.is_ascii_alphabetic()) && !capitals(w);
+        long.len() < 60
+            && capitals(short)
+            && words.len() == short.len()
+            && words.iter().all(name)
+            && words.iter().zip(short.bytes()).all(|(w, c)| w.as_bytes()[0].eq_ignore_ascii_case(&c))
+    };
+    stands(gold, answer) || stands(answer, gold)
+}
+
 /// How names stand together.
 #[derive(PartialEq)]
 enum Order {
@@ -107,6 +124,10 @@ pub fn lists(gold: &str, answer: &str) -> bool {
 fn read(text: &str) -> Option<Names> {
     let text = plain(text);
     let text = text.trim().trim_end_matches('.').trim();
+    // "From liquid to gas".
+    let ends = text.strip_prefix("from ").or(text.strip_prefix("From ")).and_then(|t| t.split_once(" to "));
+    let text = ends.map_or_else(|| text.to_owned(), |(a, b)| format!("{a} \u{2192} {b}"));
+    let text = text.as_str();
     // A chain of comparisons, written from either end.
     const SIGNS: [(&str, &str); 5] = [
         (", then ", "\u{2192}"),
