@@ -125,13 +125,32 @@ pub(super) fn upright(text: &str) -> String {
     out + rest
 }
 
-/// The amount before a direction, and the direction.
-fn read(text: &str) -> Option<(String, f64)> {
+/// A direction, the amount before it, and what it is told from.
+struct Way {
+    amount: String,
+    heading: f64,
+    from: Option<String>,
+}
+
+/// What a direction is told from: "of his starting point", "from the tower".
+fn told_from(text: &str) -> Option<(f64, String)> {
+    const START: &str = " his her its their the a an initial original starting start started began begins point position \
+        place spot location where he she it they origin ";
+    let (way, from) = text.rsplit_once(" of ").or_else(|| text.rsplit_once(" from "))?;
+    let own = |w: &&str| !matches!(*w, "the" | "a" | "an" | "his" | "her" | "its" | "their");
+    let lower = from.to_lowercase();
+    let words: Vec<&str> = lower.split([' ', '.', '$']).filter(|w| !w.is_empty()).collect();
+    let start = words.iter().all(|w| START.contains(&format!(" {w} ")));
+    let from = if start { "start".to_owned() } else { words.into_iter().filter(own).collect::<Vec<_>>().join(" ") };
+    Some((heading(&tokens(way)?)?, from))
+}
+
+fn read(text: &str) -> Option<Way> {
     if is_wordless(text) {
         return None;
     }
-    if let Some(found) = tokens(text).and_then(|t| heading(&t)) {
-        return Some((String::new(), found));
+    if let Some(heading) = tokens(text).and_then(|t| heading(&t)) {
+        return Some(Way { amount: String::new(), heading, from: None });
     }
     let first = text.find(|c: char| c.is_ascii_digit())?;
     let said = text[..first].split_whitespace().all(|w| BEFORE.contains(&w.to_lowercase().as_str()));
@@ -143,9 +162,12 @@ fn read(text: &str) -> Option<(String, f64)> {
         if amount.ends_with(|c: char| c.is_alphabetic())
             && !amount.contains(['\u{b0}', ','])
             && !amount.contains("circ")
-            && let Some(h) = tokens(rest).and_then(|t| heading(&t))
+            && let Some((heading, from)) = tokens(rest)
+                .and_then(|t| heading(&t))
+                .map(|h| (h, None))
+                .or_else(|| told_from(rest).map(|(h, f)| (h, Some(f))))
         {
-            found = Some((amount.to_owned(), h));
+            found = Some(Way { amount: amount.to_owned(), heading, from });
             break;
         }
     }
@@ -202,14 +224,16 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
     }
     let (gold, answer) = (&*upright(gold), &*upright(answer));
     // What is no direction by itself may be one beside another.
-    let bearing = |text: &str| Some((String::new(), three_figures(text)?));
-    let ((far, to), (wide, other)) = match (read(gold), read(answer)) {
+    let bearing = |text: &str| Some(Way { amount: String::new(), heading: three_figures(text)?, from: None });
+    let (a, b) = match (read(gold), read(answer)) {
         (Some(a), Some(b)) => (a, b),
-        (Some(a), None) if a.0.is_empty() => (a, bearing(answer)?),
-        (None, Some(b)) if b.0.is_empty() => (bearing(gold)?, b),
+        (Some(a), None) if a.amount.is_empty() => (a, bearing(answer)?),
+        (None, Some(b)) if b.amount.is_empty() => (bearing(gold)?, b),
         _ => return None,
     };
-    let turn = (to - other).rem_euclid(360.0);
-    let amounts = far.is_empty() == wide.is_empty() && (far.is_empty() || equal(&far, &wide, steps));
-    Some(amounts && turn.min(360.0 - turn) < 1e-6)
+    let turn = (a.heading - b.heading).rem_euclid(360.0);
+    let amounts =
+        a.amount.is_empty() == b.amount.is_empty() && (a.amount.is_empty() || equal(&a.amount, &b.amount, steps));
+    let from = a.from.is_none() || b.from.is_none() || a.from == b.from;
+    Some(amounts && from && turn.min(360.0 - turn) < 1e-6)
 }

@@ -70,7 +70,7 @@ impl Reader<'_> {
             return None;
         }
         match self.value(rest, depth + 1)? {
-            point @ Value::Tuple(_) => Some(point),
+            point @ Value::Tuple(_) => Some(Value::Assignment(name.clone(), Box::new(point))),
             _ => None,
         }
     }

@@ -1,14 +1,21 @@
-//! Values with a direction: `5 m/s north`, `a loss of $20`, `20% off`.
+//! Values with a direction: `5 m/s north`, `a loss of $20`, `20% off`, `12 km south of the start`.
 
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, is_word};
+use super::scalar::is;
 
 /// Words that say which way, under the one that stands for all of them.
-const SIDES: [(&str, &[&str]); 17] = [
+const SIDES: [(&str, &[&str]); 23] = [
     ("north", &["north", "northward", "northwards"]),
     ("south", &["south", "southward", "southwards"]),
     ("east", &["east", "eastward", "eastwards"]),
     ("west", &["west", "westward", "westwards"]),
+    ("northeast", &["northeast", "northeastward", "northeastwards", "NE"]),
+    ("northwest", &["northwest", "northwestward", "northwestwards", "NW"]),
+    ("southeast", &["southeast", "southeastward", "southeastwards", "SE"]),
+    ("southwest", &["southwest", "southwestward", "southwestwards", "SW"]),
+    ("above", &["above"]),
+    ("below", &["below", "beneath"]),
     ("up", &["up", "upward", "upwards", "upstream"]),
     ("down", &["down", "downward", "downwards", "downstream"]),
     ("left", &["left", "leftward", "leftwards"]),
@@ -27,7 +34,46 @@ const SIDES: [(&str, &[&str]); 17] = [
 fn side(token: &Token) -> Option<&'static str> {
     let (Tok::Word(w) | Tok::Text(w)) = &token.tok else { return None };
     let lower = w.trim().to_lowercase();
-    SIDES.iter().find(|s| s.1.contains(&lower.as_str())).map(|s| s.0)
+    SIDES.iter().find(|s| s.1.contains(&lower.as_str()) || s.1.contains(&w.trim())).map(|s| s.0)
+}
+
+/// An amount, its direction and what that is told from: `12 km due south-west of the start`, `5 m above the ground`.
+fn told_from(tokens: &[Token]) -> Option<(&[Token], &'static str)> {
+    // No sentence is a distance.
+    const MOST: usize = 16;
+    let at = tokens.iter().take(MOST).position(|t| side(t).is_some())?;
+    let (mut name, mut rest) = (side(&tokens[at])?, &tokens[at + 1..]);
+    if let [hyphen, second, behind @ ..] = rest
+        && is(Some(hyphen), '-')
+    {
+        let joined = format!("{name}{}", side(second)?);
+        (name, rest) = (SIDES.iter().find(|s| s.0 == joined)?.0, behind);
+    }
+    let from = match rest {
+        [] => true,
+        [of, ..] if is_word(&of.tok, &["of", "from"]) => {
+            matches!(name, "left" | "right")
+                || name.starts_with("north")
+                || name.starts_with("south")
+                || name.ends_with("st")
+        }
+        _ => matches!(name, "above" | "below"),
+    };
+    let words = |t: &Token| matches!(t.tok, Tok::Word(_) | Tok::Text(_) | Tok::Sym('\''));
+    if !from
+        || rest.len() > MOST
+        || !rest.iter().all(words)
+        || rest.iter().any(|t| is_word(&t.tok, &["zero", "freezing"]))
+    {
+        return None;
+    }
+    let mut part = &tokens[..at];
+    while let [inner @ .., last] = part
+        && is_word(&last.tok, &["to", "the", "due", "directly", "straight", "vertically"])
+    {
+        part = inner;
+    }
+    Some((part, name))
 }
 
 impl Reader<'_> {
@@ -35,16 +81,12 @@ impl Reader<'_> {
     pub(super) fn sided(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let numbered = |part: &[Token]| part.iter().any(|t| matches!(t.tok, Tok::Num(_)));
         let (part, name) = match tokens {
-            [inner @ .., to, the, last] if is_word(&to.tok, &["to"]) && is_word(&the.tok, &["the"]) => {
-                (inner, side(last)?)
-            }
             [article, name, of, inner @ ..] if is_word(&article.tok, &["a", "an"]) && is_word(&of.tok, &["of"]) => {
                 (inner, side(name)?)
             }
             [name, of, inner @ ..] if is_word(&of.tok, &["of"]) => (inner, side(name)?),
             [article, inner @ .., last] if is_word(&article.tok, &["a", "an"]) => (inner, side(last)?),
-            [inner @ .., last] => (inner, side(last)?),
-            _ => return None,
+            _ => told_from(tokens)?,
         };
         if !numbered(part) || part.last().is_some_and(|t| side(t).is_some()) {
             return None;
