@@ -120,7 +120,10 @@ fn formulas_only(text: &str, steps: &Steps) -> bool {
             .all(|w| between.contains(&word(w).as_str()) || (told && (telling(w) || word(w).len() == 1)))
     };
     // $\\frac{3}{4}$ mile
-    let unit = |t: &str| math::is_unit(t.trim_end_matches(['.', ' ']), steps);
+    let unit = |t: &str| {
+        let unit = math::undirected(t.trim_end_matches(['.', ' ']));
+        unit.is_empty() || math::is_unit(unit, steps)
+    };
     text.get(..marks[0]).is_none_or(joins) && outside.into_iter().flatten().all(|t| joins(t) || unit(t))
 }
 

@@ -188,7 +188,8 @@ pub(super) fn taken_somewhere(text: &str) -> Option<&str> {
         let (_, rest) = text.split_once(", ").or_else(|| text.rsplit_once(" value "))?;
         return Some([" is ", " has value "].iter().find_map(|v| rest.rsplit_once(v)).map_or(rest, |(_, r)| r));
     }
-    let place = PLACES.iter().filter_map(|p| text.find(p)).min()?;
+    // The divisor belongs to a remainder.
+    let place = PLACES.iter().filter_map(|p| text.find(p)).min().filter(|at| !text[*at..].contains("divided"))?;
     let (_, rest) = [" is ", " equals ", " of "].iter().find_map(|v| text[..place].rsplit_once(v))?;
     Some(rest)
 }

@@ -159,6 +159,12 @@ fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option
     if answer.len() < MAX_SENTENCE && math::another_level(gold, &bare(answer)) {
         return Some("another level of confidence");
     }
+    if answer.len() < MAX_SENTENCE && math::another_divisor(gold, &bare(answer)) {
+        return Some("another divisor");
+    }
+    if math::concluded_otherwise(gold, found) {
+        return Some("another conclusion");
+    }
     if math::another_extremum(gold, found, steps) && math::another_extremum(gold, &bare(answer), steps) {
         return Some("another extremum");
     }

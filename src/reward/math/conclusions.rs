@@ -7,15 +7,39 @@ use crate::reward::words;
 use crate::reward::words::tables::{all_as, is_wordless, replaced};
 
 /// What limits, series, systems and functions may be said to be, and ways to say it.
-const CONCLUSIONS: [(&str, &[&str]); 23] = [
+const CONCLUSIONS: [(&str, &[&str]); 26] = [
     ("injective", &["one-to-one", "one to one", "injective", "is injective", "is one-to-one"]),
     ("surjective", &["onto", "surjective", "is surjective", "is onto"]),
+    (
+        "injective only",
+        &[
+            "one-to-one but not onto",
+            "injective but not surjective",
+            "one-to-one and not onto",
+            "injective and not surjective",
+        ],
+    ),
+    (
+        "surjective only",
+        &[
+            "onto but not one-to-one",
+            "surjective but not injective",
+            "onto and not one-to-one",
+            "surjective and not injective",
+        ],
+    ),
+    (
+        "neither",
+        &["neither one-to-one nor onto", "neither injective nor surjective", "not injective and not surjective"],
+    ),
     (
         "bijective",
         &[
             "bijective",
             "is bijective",
             "one-to-one and onto",
+            "both one-to-one and onto",
+            "both injective and surjective",
             "injective and surjective",
             "a bijection",
             "is a bijection",
@@ -223,4 +247,9 @@ pub(super) fn conclusion(text: &str) -> Option<(bool, &'static str)> {
         "dependent" => (true, "independent"),
         name => (false, name),
     })
+}
+
+/// True where both come to something, and not to the same.
+pub(in crate::reward) fn concluded_otherwise(gold: &str, answer: &str) -> bool {
+    matches!((conclusion(gold), conclusion(answer)), (Some(a), Some(b)) if a != b)
 }

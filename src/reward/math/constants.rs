@@ -126,11 +126,12 @@ pub(super) fn general(gold: &Value, answer: &Value, steps: &Steps) -> Option<Com
     same.then(|| yes("the same functions for all constants"))
 }
 
-/// True where c stands beside an a or b that is no constant: all three are given.
+/// True where c stands beside an a or b that is no constant, or C beside quantities of a circuit: all are given.
 fn is_given(e: &Expr, constants: &[String]) -> bool {
     let has = |names: &[String], n: &str| names.iter().any(|m| m == n);
     let letters = e.variables();
-    has(constants, "c") && ["a", "b"].iter().any(|n| has(&letters, n) && !has(constants, n))
+    let beside = |given: &[&str]| letters.iter().any(|n| !has(constants, n) && given.iter().any(|g| n.starts_with(g)));
+    (has(constants, "c") && beside(&["a", "b"])) || (has(constants, "C") && beside(&["R", "L", "V", "Q", "I", "E"]))
 }
 
 /// Whether a letter of an expression without a name may be any number: one with an index, one that is added at the

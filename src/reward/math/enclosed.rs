@@ -1,5 +1,8 @@
 //! Sets, tuples and intervals in brackets, and environments of rows.
 
+use std::cmp::Ordering;
+
+use super::decide::order;
 use super::domain::clauses;
 use super::expr::Expr;
 use super::expr::integer;
@@ -156,6 +159,8 @@ impl Reader<'_> {
             (items.as_slice(), open, close)
             && !angle
             && (*o == '[' || *c == ']' || a.is_infinite().is_some() || b.is_infinite().is_some())
+            // [5, 2] is a list, and a row of a matrix.
+            && order(a, b, self.steps) != Some(Ordering::Greater)
         {
             let span = Span { low: a.clone(), low_closed: *o == '[', high: b.clone(), high_closed: *c == ']' };
             return Some(Some(Value::Region(Region::new(vec![span]))));

@@ -93,6 +93,7 @@ use std::cell::Cell;
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 
 pub use compare::{Comparison, equal};
+pub(in crate::reward) use conclusions::concluded_otherwise;
 pub(in crate::reward) use confidence::another_level;
 pub(in crate::reward) use defined::same_defined;
 pub(in crate::reward) use described::{counted_otherwise, same as same_described};
@@ -108,7 +109,8 @@ pub use records::{other_part, parts_differ};
 pub use restate::restated;
 pub use rounding::same_rounding;
 pub use said_bounds::said_bounds;
-pub use side::turned;
+pub(in crate::reward) use sentences::another_divisor;
+pub use side::{turned, undirected};
 pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
 

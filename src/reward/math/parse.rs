@@ -261,6 +261,7 @@ impl Reader<'_> {
                     &["where", "for", "with", "if", "when", "for all", "for any", "for some", "such that"],
                 )
         }) && at > 0
+            && !is_no_condition(&tokens[at..])
         {
             let value = self.value(&tokens[..at], depth + 1)?;
             return Some(self.within(value, &tokens[at + 1..], depth));
@@ -463,6 +464,16 @@ impl Reader<'_> {
             self.value(&tokens.iter().map(swap).collect::<Vec<_>>(), depth + 1)
         };
         Some(Value::List(vec![signed('+', '-')?, signed('-', '+')?]))
+    }
+}
+
+/// True for a price, "for $3", and for a divisor, "when divided by 5": they belong to the value before them.
+fn is_no_condition(tokens: &[Token]) -> bool {
+    let price = |t: &Token| matches!(t.tok, Tok::Num(_) | Tok::Sym('$' | '.'));
+    match tokens {
+        [word, rest @ ..] if is_word(&word.tok, &["for"]) => rest.iter().all(price),
+        [_, next, ..] => is_word(&next.tok, &["divided"]),
+        _ => false,
     }
 }
 

@@ -239,7 +239,11 @@ pub fn parts_differ(gold: &str, answer: &str, steps: &Steps) -> bool {
 /// Whether two texts say where a curve meets an axis, as points or by the other coordinate.
 fn crossing(axis: &str, a: &str, b: &str, steps: &Steps) -> bool {
     let place = |v: Value| match v {
-        Value::Tuple(mut point) if point.len() == 2 => point.swap_remove(usize::from(axis.starts_with('y'))),
+        Value::Tuple(mut point) if point.len() == 2 => {
+            let off = &point[usize::from(axis.starts_with('x'))];
+            let on_axis = equal(off, &Value::Scalar(integer(0), None), steps).equal;
+            if on_axis { point.swap_remove(usize::from(axis.starts_with('y'))) } else { Value::Tuple(point) }
+        }
         v => v,
     };
     let places = |t: &str| match value(t, steps) {
@@ -296,7 +300,13 @@ fn in_order(parts: &[Part], list: &str, steps: &Steps) -> bool {
     let items = items(list);
     let same =
         |x: &str, y: &str| words::key(x) == words::key(y) || equal(&value(x, steps), &value(y, steps), steps).equal;
-    items.len() == parts.len() && parts.iter().zip(&items).all(|((_, x), y)| same(x, y))
+    // What has another name is another part.
+    let named = |name: &str, item: &str| match self::parts(item).as_deref() {
+        Some([(other, y)]) => same_part(name, other).then(|| y.clone()),
+        _ => Some(item.to_owned()),
+    };
+    items.len() == parts.len()
+        && parts.iter().zip(&items).all(|((n, x), y)| named(n, y).is_some_and(|v| same(x, y) || same(x, &v)))
 }
 
 fn value(text: &str, steps: &Steps) -> Value {
@@ -398,7 +408,12 @@ fn parts(text: &str) -> Option<Vec<Part>> {
         let body = trimmed(&plain[*from..to]);
         // What a sentence sets against the answer is no part of it.
         let against = |w: &str| matches!(w, "while" | "whereas" | "but" | "although" | "though" | "unlike");
-        if body.is_empty() || found.iter().any(|p| p.0 == *name) || body.split([' ', ',']).any(against) {
+        // A divisor belongs to its remainder.
+        if body.contains(" divided ")
+            || body.is_empty()
+            || found.iter().any(|p| p.0 == *name)
+            || body.split([' ', ',']).any(against)
+        {
             return None;
         }
         found.push(((*name).to_owned(), body.to_owned()));

@@ -29,6 +29,17 @@ pub(super) fn rewritten(text: &str) -> Option<String> {
     divisible(&words).or_else(|| leaves(&words)).or_else(|| coprime(&words)).or_else(|| members(&words))
 }
 
+/// True where both name a divisor, the answer in words, and not the same: a remainder is one of its divisor.
+pub(in crate::reward) fn another_divisor(gold: &str, answer: &str) -> bool {
+    const BEFORE: [&str; 5] = ["divided by ", "division by ", "modulo ", "\\pmod", "mod "];
+    let divisor = |text: &str, before: &[&str]| {
+        let plain = text.get(..text.len().min(MAX_BYTES))?.replace(['$', '{', '}', '(', ')'], " ");
+        let (_, behind) = before.iter().find_map(|w| plain.rsplit_once(w))?;
+        count(behind.split_whitespace().next()?.trim_end_matches(['.', ',', ';']))
+    };
+    matches!((divisor(gold, &BEFORE), divisor(answer, &BEFORE[..2])), (Some(a), Some(b)) if a != b)
+}
+
 /// Where reflections and rotations of the plane take a point.
 fn moved(words: &[&str]) -> Option<String> {
     let words: Vec<&str> = words

@@ -76,6 +76,19 @@ fn told_from(tokens: &[Token]) -> Option<(&[Token], &'static str)> {
     Some((part, name))
 }
 
+/// The text without the direction at its end: "N to the left" as "N".
+pub fn undirected(text: &str) -> &str {
+    let known = |w: &str| {
+        let lower = w.to_lowercase();
+        matches!(lower.as_str(), "to" | "the" | "due") || SIDES.iter().any(|s| s.1.contains(&lower.as_str()))
+    };
+    let mut text = text.trim();
+    while let Some(word) = text.split_whitespace().next_back().filter(|w| known(w)) {
+        text = text[..text.len() - word.len()].trim_end();
+    }
+    text
+}
+
 impl Reader<'_> {
     /// `20% decrease`, `a decrease of 20%`, `3 units to the left`.
     pub(super) fn sided(&self, tokens: &[Token], depth: usize) -> Option<Value> {

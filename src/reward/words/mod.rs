@@ -61,8 +61,17 @@ pub fn in_words(gold: &str, answer: &str) -> bool {
     let plain = |t: &str| plain(t) || sign(t);
     let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
     let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&meant(&words(p))).is_some());
+    // The numbers of a point or a vector have an order.
+    let tuple = |t: &str| {
+        let inside = |rest: &str| {
+            let inner = rest.split(')').next().unwrap_or_default();
+            inner.contains(',') && inner.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | ' ' | '-' | '.'))
+        };
+        t.split('(').skip(1).any(inside)
+    };
     plain(gold)
         && plain(answer)
+        && !(tuple(gold) && tuple(answer))
         && !units_differ(gold, answer)
         && ((word(gold) || known(gold)) && (word(answer) || known(answer)))
 }
