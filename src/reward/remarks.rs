@@ -153,11 +153,19 @@ pub(super) fn before_reason(text: &str) -> &str {
         let at = text.find(open).filter(|at| *at > 0)?;
         REJECTED.iter().any(|r| text[at..].contains(r)).then(|| &text[..at])
     });
+    // ", where K is the constant of integration" says what a letter is, no answer.
+    let constant = text.split_once(", where ").filter(|(_, told)| {
+        told.contains("constant") && told.split(' ').nth(1).is_some_and(|w| matches!(w, "is" | "denotes"))
+    });
     // ", and by the section formula" goes on.
     let reason = REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s);
     let reason = reason.filter(|s| !s.ends_with(" and"));
     let dash = [' ', ',', ';', '-', '\u{2013}', '\u{2014}'];
-    reason.chain(rejected).min_by_key(|s| s.len()).map_or(text, |s| s.trim_end_matches(dash))
+    reason
+        .chain(rejected)
+        .chain(constant.map(|(s, _)| s))
+        .min_by_key(|s| s.len())
+        .map_or(text, |s| s.trim_end_matches(dash))
 }
 
 /// The value in a sentence that also says where it is taken, or on what condition: "the maximum is 18 at x = 3",

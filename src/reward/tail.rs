@@ -56,12 +56,13 @@ const SHOWING: &str = "is are was were be become becomes became remain remains s
     started";
 
 /// Words that follow a verb before what it shows: "leads to", "stands for", "known as", "folds into".
-const LINKING: [(&str, &str); 3] = [
+const LINKING: [(&str, &str); 4] = [
     (
         "to",
         "leads lead equal simplifies reduces amounts comes evaluates corresponds belongs belong converges tends changes \
          refers adds rounds sums works points goes turns up out down back",
     ),
+    ("at", "is are was were stays remains stands settles reads melts boils freezes"),
     ("for", "stands stand short sign symbol word looking"),
     ("as", "appear appears written known expressed given described used"),
 ];
@@ -112,6 +113,124 @@ fn concluding_clause(text: &str) -> (&str, bool) {
     (clause, from > 0 || main.is_some())
 }
 
+/// A clause and its words: where each begins, and what it is without marks and capitals.
+struct Clause<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+    words: Vec<String>,
+}
+
+impl<'a> Clause<'a> {
+    fn new(text: &'a str) -> Self {
+        let starts: Vec<usize> = std::iter::once(0)
+            .chain(text.match_indices(' ').map(|(at, _)| at + 1))
+            .filter(|&at| at < text.len())
+            .collect();
+        let word = |at: &usize| {
+            let word = text[*at..].split(' ').next().unwrap_or_default();
+            let word = word.trim_matches([',', ':', ';', '*', '"']).to_lowercase();
+            // It's, that's
+            word.strip_suffix("'s").filter(|w| matches!(*w, "it" | "that")).map_or(word.clone(), |_| "is".to_owned())
+        };
+        let words = starts.iter().map(word).collect();
+        Clause { text, starts, words }
+    }
+
+    fn from(&self, n: usize) -> &'a str {
+        python::strip(&self.text[self.starts[n]..])
+    }
+
+    /// The first word that denies what follows, else the number of words.
+    fn denied(&self) -> usize {
+        self.words.iter().position(|w| among(DENYING, w) || w.ends_with("n't")).unwrap_or(self.words.len())
+    }
+
+    /// True where one of the two words before makes another value of what follows.
+    fn changes(&self, n: usize) -> bool {
+        self.words[n.saturating_sub(2)..n].iter().any(|w| among(CHANGING, w))
+    }
+
+    /// True where the word before shows what follows.
+    fn shows(&self, n: usize) -> bool {
+        let Some(before) = n.checked_sub(1).map(|b| self.words[b].as_str()) else { return false };
+        let linked = |(link, verbs): &(&str, &str)| before == *link && n > 1 && among(verbs, &self.words[n - 2]);
+        among(SHOWING, before) || LINKING.iter().any(linked) || self.acts(n)
+    }
+
+    /// True for words behind a subject and its verb or participle: "the loop current flows clockwise".
+    fn acts(&self, n: usize) -> bool {
+        let Some(before) = n.checked_sub(1).filter(|b| *b > 0).map(|b| self.words[b].as_str()) else { return false };
+        let verb = before.ends_with("ed")
+            || before.ends_with('s') && !["ss", "us", "is"].iter().any(|end| before.ends_with(end));
+        verb && before.len() > 3
+            && before.chars().all(|c| c.is_ascii_lowercase())
+            && self.from(n).chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\''))
+            && !self.words[n..].iter().any(|w| math::is_number_word(w))
+    }
+
+    fn is_number(&self, n: usize) -> bool {
+        let digit = |c: char| c.is_ascii_digit() || "$\\-+".contains(c);
+        let number = math::is_number_word(&self.words[n]) || self.from(n).starts_with(digit);
+        number && !self.from(n).contains(" out of ")
+    }
+
+    /// True behind a preposition of place; where something is reached is no answer: "attained at x = 3".
+    fn placed(&self, n: usize) -> bool {
+        n > 0 && among(PLACING, &self.words[n - 1]) && !self.is_number(n) && !self.from(n).contains('=')
+    }
+
+    /// True for "six years" of "a gap of six years"; a third of them is another number.
+    fn is_amount(&self, n: usize) -> bool {
+        n > 2
+            && self.words[n - 1] == "of"
+            && matches!(self.words[n - 3].as_str(), "a" | "an")
+            && !among(PARTS, &self.words[n - 2])
+    }
+
+    /// True for a sign behind its name: "the sulfate ion, SO4".
+    fn is_sign(&self, n: usize) -> bool {
+        let plain = |t: &str| t.len() > 2 && t.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+        n > 0
+            && n + 1 == self.words.len()
+            && !plain(self.from(n))
+            && plain(&self.words[n - 1])
+            && self.text[..self.starts[n]].ends_with(", ")
+            && self.text.matches(',').count() == 1
+    }
+
+    /// True for a letter or a formula, which may be the name of what follows.
+    fn is_name(&self, n: usize) -> bool {
+        let word = self.words[n].trim_matches('$');
+        let letters = word.chars().filter(|c| c.is_alphabetic()).count();
+        word.contains(['\\', '_', '('])
+            || !word.is_ascii()
+            || (letters == 1 && word.len() < 4 && word != "a" && word != "i")
+    }
+
+    /// The name that a clause begins with, where what follows sets it above all others: "Germany has the tallest bar".
+    fn foremost(&self) -> Option<&'a str> {
+        const HAVING: &str = "is has was had shows reaches scored won got";
+        const FOREMOST: &str = "most least first last only best worst";
+        let verb = self.words.iter().take(5).position(|w| among(HAVING, w)).filter(|n| *n > 0)?;
+        let [the, which, ..] = &self.words[verb + 1..] else { return None };
+        let superlative = (which.len() > 4 && which.ends_with("est")) || among(FOREMOST, which);
+        let all = !self.words.iter().any(|w| among(DENYING, w) || matches!(w.as_str(), "second" | "next"));
+        (the == "the" && superlative && all).then(|| python::strip(&self.text[..self.starts[verb]]))
+    }
+}
+
+/// A number and its unit without what it is told of: "20 km/h in still water", "3 out of 8 of them".
+fn without_circumstance(end: &str) -> Option<&str> {
+    const OF: [&str; 9] = [" of ", " from ", " at ", " in ", " for ", " above ", " below ", " chance", " when "];
+    let plain = |told: &str| {
+        told.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\''))
+            && !told.contains(" than ")
+            && !told.split(' ').nth(2).is_some_and(math::is_number_word)
+    };
+    let cuts = OF.iter().flat_map(|p| end.match_indices(p)).map(|(at, _)| at).filter(|at| plain(&end[*at..]));
+    cuts.min().map(|at| &end[..at])
+}
+
 /// The ends of the concluding clause that may be its answer, the longest first. Where the gold answer relates a name
 /// to its value, none without the name that the clause has: "x is 5" is no y = 5.
 pub(super) fn ends<'a>(gold: &str, text: &'a str) -> Vec<&'a str> {
@@ -119,77 +238,26 @@ pub(super) fn ends<'a>(gold: &str, text: &'a str) -> Vec<&'a str> {
     if clause.len() > MAX_SENTENCE {
         return Vec::new();
     }
-    let word = |w: &str| w.trim_matches([',', ':', ';', '*', '"']).to_lowercase();
-    let starts: Vec<usize> = std::iter::once(0)
-        .chain(clause.match_indices(' ').map(|(at, _)| at + 1))
-        .filter(|&at| at < clause.len())
-        .collect();
-    let words: Vec<String> =
-        starts.iter().map(|&at| word(clause[at..].split(' ').next().unwrap_or_default())).collect();
-    // What stands behind a denial is not said.
-    let denied = words.iter().position(|w| among(DENYING, w) || w.ends_with("n't")).unwrap_or(words.len());
+    let clause = Clause::new(clause);
     let relates = gold.contains(['=', '<', '>']) || gold.contains("\\le") || gold.contains("\\ge");
-    let symbol = |w: &String| {
-        let w = w.trim_matches('$');
-        let letters = w.chars().filter(|c| c.is_alphabetic()).count();
-        w.contains(['\\', '_', '(']) || !w.is_ascii() || (letters == 1 && w.len() < 4 && w != "a" && w != "i")
-    };
-    let changed = |n: usize| words[n.saturating_sub(2)..n].iter().any(|w| among(CHANGING, w));
-    let shows = |n: usize| {
-        let Some(before) = n.checked_sub(1).map(|b| words[b].as_str()) else { return false };
-        let linked = |(link, verbs): &(&str, &str)| {
-            before == *link && (verbs.is_empty() || (n > 1 && among(verbs, &words[n - 2])))
-        };
-        // A verb, or a participle, before words: "the loop current flows clockwise".
-        let verb = before.len() > 3
-            && before.chars().all(|c| c.is_ascii_lowercase())
-            && (before.ends_with("ed")
-                || before.ends_with('s') && !["ss", "us", "is"].iter().any(|e| before.ends_with(e)));
-        let wordy = n > 1
-            && verb
-            && clause[starts[n]..].chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\''))
-            && !words[n..].iter().any(|w| math::is_number_word(w));
-        wordy || among(SHOWING, before) || LINKING.iter().any(linked)
-    };
-    let numeric = |n: usize| {
-        math::is_number_word(&words[n])
-            || clause[starts[n]..].starts_with(|c: char| c.is_ascii_digit() || "$\\-+".contains(c))
-    };
-    // Where something is reached is no answer: "attained at x = 3".
-    let placed = |n: usize| n > 0 && among(PLACING, &words[n - 1]) && !numeric(n) && !clause[starts[n]..].contains('=');
-    // "A gap of six years"; a third of them is another number.
-    let amount = |n: usize| {
-        let of = |[article, noun, of]: &[String; 3]| {
-            of == "of" && matches!(article.as_str(), "a" | "an") && !among(PARTS, noun)
-        };
-        n > 2 && words[n - 3..n].first_chunk().is_some_and(of)
-    };
-    // "The sulfate ion, SO4": a sign behind its name.
-    let named = |n: usize| {
-        let plain = |t: &str| t.len() > 2 && t.chars().all(|c| c.is_ascii_lowercase() || c == '-');
-        let sign = !plain(&clause[starts[n]..]) && n + 1 == words.len();
-        n > 0 && sign && clause[..starts[n]].ends_with(", ") && plain(&words[n - 1]) && clause.matches(',').count() == 1
-    };
-    let mut out = Vec::new();
-    for n in (1..words.len()).take_while(|n| *n <= denied).filter(|n| !changed(*n)) {
-        let mut from = n;
+    // A clause of its own may be the answer.
+    let mut out: Vec<&str> = if concludes { vec![clause.text] } else { Vec::new() };
+    out.extend(clause.foremost());
+    for n in (1..clause.words.len()).take_while(|n| *n <= clause.denied()).filter(|n| !clause.changes(*n)) {
         // What stands behind the words that change nothing, too.
-        while from > 1 && among(IDLE, &words[from - 1]) {
-            from -= 1;
-        }
-        if relates && from > 1 && symbol(&words[from - 2]) {
+        let idle = clause.words[1..n].iter().rev().take_while(|w| among(IDLE, w)).count();
+        let from = n - idle;
+        if relates && from > 1 && clause.is_name(from - 2) {
             continue;
         }
-        let end = python::strip(&clause[starts[n]..]);
-        if (shows(n) || shows(from) || placed(from) || named(n) || amount(n)) && whole(end) && !out.contains(&end) {
+        if clause.shows(n) || clause.shows(from) || clause.placed(from) || clause.is_sign(n) || clause.is_amount(n) {
+            let end = clause.from(n);
             out.push(end);
+            out.extend(without_circumstance(end).filter(|e| e.contains(|c: char| c.is_ascii_digit())));
         }
     }
-    // A clause of its own may be the answer.
-    // A clause of its own may be the answer.
-    if concludes && whole(clause) {
-        out.insert(0, clause);
-    }
+    out.retain(|end| whole(end));
+    out.dedup();
     out.truncate(MAX_ENDS);
     out
 }

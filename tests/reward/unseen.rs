@@ -8,8 +8,13 @@ use omr::reward::{Mode, verify};
 use serde_json::Value;
 
 /// Files whose first run is the latest: the rules were mended on little of them, and may lose nothing of it.
-const HELD: [(&str, f64); 4] =
-    [("unseen-16.jsonl", 0.93), ("unseen-18.jsonl", 0.91), ("unseen-21.jsonl", 0.91), ("unseen-22.jsonl", 0.88)];
+const HELD: [(&str, f64); 5] = [
+    ("unseen-16.jsonl", 0.96),
+    ("unseen-18.jsonl", 0.93),
+    ("unseen-21.jsonl", 0.91),
+    ("unseen-24.jsonl", 0.95),
+    ("unseen-25.jsonl", 0.93),
+];
 
 #[test]
 fn strict_reads_notations_that_were_new_to_it() {
