@@ -63,7 +63,9 @@ const NOUNS: [&str; 54] = [
 ];
 
 /// What is told apart by labels: "Model A", "line 3".
-const KINDS: [&str; 62] = [
+const KINDS: [&str; 64] = [
+    "epoch",
+    "iteration",
     "bulb",
     "lamp",
     "resistor",
@@ -230,6 +232,8 @@ pub(super) fn read(text: &str) -> Option<Labels> {
     out.chained = spaced.contains('\u{2192}') || spaced.contains("->");
     let spaced = spaced.replace("->", " ");
     let words = spaced.split(parted).filter(|w| !w.is_empty()).count();
+    // a, b and d
+    let listed = spaced.split(parted).all(|w| w.len() < 2 || w == "and");
     let mut affirmed = false;
     for raw in spaced.split(parted).filter(|w| !w.is_empty()) {
         let word = raw.trim_matches(['(', ')', '[', ']', '.', ':', '#', '"']);
@@ -270,7 +274,7 @@ pub(super) fn read(text: &str) -> Option<Labels> {
                     (Some(n), _, _) if n < 100 => (Face::Number, n),
                     (None, Some(n), _) => (Face::Roman, n),
                     // A letter alone names much else.
-                    (None, None, [c]) if c.is_ascii_alphabetic() && (bracketed || out.sure || words == 1) => {
+                    (None, None, [c]) if c.is_ascii_alphabetic() && (bracketed || out.sure || words == 1 || listed) => {
                         let face = if c.is_ascii_uppercase() { Face::Capital } else { Face::Letter };
                         (face, LETTERS + u32::from(c.to_ascii_lowercase()))
                     }

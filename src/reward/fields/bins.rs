@@ -44,9 +44,9 @@ const UPWARD: [&str; 9] = ["over", "older", "above", "more", "up", "greater", "h
 const DOWNWARD: [&str; 8] = ["under", "younger", "below", "less", "fewer", "lower", "earlier", "smaller"];
 
 /// Words of frame before a class and behind it.
-const FRAME: [&str; 17] = [
-    "the", "age", "ages", "aged", "years", "year", "yrs", "old", "of", "group", "range", "bin", "class", "category",
-    "interval", "people", "$",
+const FRAME: [&str; 18] = [
+    "season", "the", "age", "ages", "aged", "years", "year", "yrs", "old", "of", "group", "range", "bin", "class",
+    "category", "interval", "people", "$",
 ];
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,9 +93,18 @@ fn bin(text: &str) -> Option<Bin> {
         let unit = unit(behind);
         return plain(&unit).then_some(Bin { edge: *edge, ends: [n, n], unit });
     }
+    // The 1990s.
+    if let Some((from, "s")) = number(text)
+        && year(from)
+        && from % 10.0 == 0.0
+    {
+        let to = from + if from % 100.0 == 0.0 { 99.0 } else { 9.0 };
+        return Some(Bin { edge: Edge::Between, ends: [from, to], unit: String::new() });
+    }
     let between = text.strip_prefix("between ");
     let (low, rest) = number(between.or(text.strip_prefix("from ")).unwrap_or(text))?;
-    let (first, rest) = match rest.find(['-', '+']).filter(|at| rest[..*at].chars().all(|c| c == ' ' || c == '%')) {
+    let (first, rest) = match rest.find(['-', '+', '/']).filter(|at| rest[..*at].chars().all(|c| c == ' ' || c == '%'))
+    {
         Some(at) => (&rest[..at], &rest[at..]),
         None => ["and ", "or ", "to ", "through ", "until "]
             .iter()
@@ -103,6 +112,12 @@ fn bin(text: &str) -> Option<Bin> {
             .map(|at| (&rest[..at], &rest[at + 1..]))?,
     };
     let first = unit(first);
+    // 2019/20
+    let season = |high: f64| year(low) && [low + 1.0, (low + 1.0) % 100.0].contains(&high);
+    if let Some((high, behind)) = rest.strip_prefix('/').and_then(number) {
+        let sound = season(high) && unit(behind).is_empty();
+        return sound.then(|| Bin { edge: Edge::Between, ends: [low, low + 1.0], unit: first });
+    }
     if let Some(behind) = rest.strip_prefix('+') {
         let unit = format!("{first}{}", unit(behind));
         return plain(&unit).then_some(Bin { edge: Edge::Least, ends: [low, low], unit });
@@ -122,10 +137,14 @@ fn bin(text: &str) -> Option<Bin> {
     let (high, behind) = number(rest)?;
     let unit = unit(behind);
     // 2010-11
-    let year = (1_000.0..3_000.0).contains(&low) && high < 100.0 && (low % 100.0) < high;
-    let high = if year { low - low % 100.0 + high } else { high };
+    let short = year(low) && high < 100.0 && (low % 100.0) < high;
+    let high = if short { low - low % 100.0 + high } else { high };
     let sound = low < high && plain(&unit) && (first.is_empty() || first == unit);
     sound.then_some(Bin { edge: Edge::Between, ends: [low, high], unit })
+}
+
+fn year(n: f64) -> bool {
+    (1_000.0..3_000.0).contains(&n)
 }
 
 /// True for a unit rather than more of an answer.
@@ -134,6 +153,12 @@ fn plain(unit: &str) -> bool {
 }
 
 fn read(text: &str) -> Option<Bin> {
+    // Formulas and bare numbers are none.
+    let said = |c: char| c.is_alphabetic() || !c.is_ascii() || matches!(c, '-' | '<' | '>' | '+' | '/' | '\\');
+    let formula = text.contains(['^', '_', '=', '(', '|']) || text.contains("\\frac");
+    if formula || !text.contains(|c: char| c.is_ascii_digit()) || !text.contains(said) {
+        return None;
+    }
     let text = text.replace(['\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}', '\u{2212}'], "-");
     let text = super::heading::upright(&text).replace("\\%", "%").replace("\\$", "$").to_lowercase();
     let text = text.trim().trim_matches(['.', '$']);
@@ -159,6 +184,9 @@ mod tests {
             ("<18", "under 18", Some(true)),
             ("2010-11", "2010 to 2011", Some(true)),
             ("between 10 and 20", "10-20", Some(true)),
+            ("2019/20", "2019-2020", Some(true)),
+            ("1990s", "1990-1999", Some(true)),
+            ("1/2", "1 to 2", None),
             ("65+", "under 65", Some(false)),
             ("18-24", "18 to 25", Some(false)),
             ("2010-2015", "The share falls from 2010 to 2015", Some(true)),

@@ -26,6 +26,10 @@ fn read(text: &str) -> Option<Flow<'_>> {
 
 /// A way without an amount: "from A to B", `A \\to B`.
 fn way(text: &str) -> Option<(String, String)> {
+    const LONGEST: usize = 40;
+    if text.len() > LONGEST || !(text.contains("to") || text.contains("arrow") || text.contains(['\u{2192}', '>'])) {
+        return None;
+    }
     let text = ["\\rightarrow", "\\to", "->", "\u{2192}"].iter().fold(text.to_owned(), |t, a| t.replace(a, " to "));
     let text = text.trim().trim_end_matches('.');
     let (from, to) = text.strip_prefix("from ").or(text.strip_prefix("From ")).unwrap_or(text).split_once(" to ")?;

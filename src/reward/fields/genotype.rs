@@ -40,10 +40,7 @@ fn read(text: &str) -> Option<Vec<[String; 2]>> {
     let letter = |a: &String| a.chars().next().map(|c| c.to_ascii_uppercase());
     let sexes = |p: &[String]| p.iter().all(|a| matches!(letter(a), Some('X' | 'Y')));
     let sound = |p: &[String]| p.len() == 2 && (letter(&p[0]) == letter(&p[1]) || sexes(p));
-    // A power is no allele: what stands above are letters.
-    let numbered =
-        alleles.iter().any(|a| a.split_once('^').is_some_and(|(_, n)| n.bytes().all(|b| b.is_ascii_digit())));
-    (!alleles.is_empty() && !numbered && alleles.chunks(2).all(sound)).then_some(())?;
+    (!alleles.is_empty() && alleles.chunks(2).all(sound)).then_some(())?;
     let mut genes: Vec<[String; 2]> = alleles
         .chunks(2)
         .filter_map(|p| <[String; 2]>::try_from(p.to_vec()).ok())
@@ -84,6 +81,11 @@ fn blood(text: &str) -> Option<(String, bool)> {
 }
 
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    const LONGEST: usize = 120;
+    let other = |t: &str| t.len() > LONGEST || t.contains(|c: char| c.is_ascii_digit() || c == '=');
+    if other(gold) || other(answer) {
+        return None;
+    }
     if let (Some(a), Some(b)) = (cross(gold), cross(answer)) {
         return Some(a == b);
     }

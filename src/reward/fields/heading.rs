@@ -1,6 +1,8 @@
 //! Directions on the map: `N 30° E`, "30° east of north", "60° north of east", "a bearing of 030°", "due west",
 //! alone or behind a distance or a speed; and those along an axis, "in the -x direction".
 
+use std::borrow::Cow;
+
 use super::tokens::{Token, point, tokens};
 use super::{Steps, equal};
 use crate::reward::words::tables::{is_wordless, replaced};
@@ -115,14 +117,17 @@ fn three_figures(text: &str) -> Option<f64> {
 }
 
 /// The text with upright letters as plain ones.
-pub(super) fn upright(text: &str) -> String {
+pub(super) fn upright(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
     let (mut out, mut rest) = (String::with_capacity(text.len()), text);
     while let Some((before, inside)) = rest.split_once("\\text{").or_else(|| rest.split_once("\\mathrm{")) {
         let Some((letters, behind)) = inside.split_once('}') else { break };
         out = out + before + letters;
         rest = behind;
     }
-    out + rest
+    Cow::Owned(out + rest)
 }
 
 /// A direction, the amount before it, and what it is told from.

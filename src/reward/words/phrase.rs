@@ -253,7 +253,8 @@ pub(super) fn core(words: &[Word]) -> Core {
         // To the left, on the right.
         let side = words.get(n + 1).is_some_and(|w| w.is(&["the"]))
             && words.get(n + 2).is_some_and(|w| w.is(&["left", "right"]));
-        if word.is(&["to", "on"]) && side {
+        // The man on the left is no man left.
+        if side && (word.is(&["to"]) || word.is(&["on"]) && kept.len() != 1) {
             continue;
         }
         kept.push(word.clone());
@@ -306,7 +307,7 @@ impl Core {
         let mut out = String::new();
         for w in &self.words {
             let digits = |t: Option<char>| t.is_some_and(|c| c.is_ascii_digit());
-            if digits(out.chars().next_back()) || digits(w.text.chars().next()) {
+            if digits(out.chars().next_back()) && digits(w.text.chars().next()) {
                 out.push(' ');
             }
             out += &w.text;

@@ -301,6 +301,7 @@ const GROUPS: &[&[&str]] = &[
     &["light bulb", "bulb", "lightbulb", "lamp"],
     &["directly proportional", "direct proportion", "direct proportionality", "direct variation"],
     &["inversely proportional", "inverse proportion", "inverse proportionality", "inverse variation"],
+    &["dash dot", "dash dotted", "dashdot", "dashdotted", "dot dash", "dot dashed"],
     &["kinetic energy", "ke"],
     &["potential energy", "pe"],
     &["gravitational potential energy", "gpe"],

@@ -191,7 +191,18 @@ pub(super) fn one_way(words: &mut Vec<Word>) {
             words.swap(n - 1, n);
         }
     }
+    // The man on the left is the left man.
+    if let [_, on, side] = words.as_slice()
+        && on.is(&["on"])
+        && side.is(&["left", "right"])
+    {
+        words.remove(1);
+        words.swap(0, 1);
+    }
     for n in 0..words.len() {
+        if words[n].is(&["middle"]) {
+            words[n].text = "center".to_owned();
+        }
         if words.get(n + 1).is_some_and(|w| w.is(PLACES)) {
             match words[n].text.as_str() {
                 "upper" => words[n].text = "top".to_owned(),
@@ -232,6 +243,7 @@ mod tests {
             ("top left", "the upper-left corner"),
             ("blue dashed line", "the dashed blue line"),
             ("left", "on the left-hand side"),
+            ("left man", "the man on the left"),
             ("row 2, column 1", "second row, first column"),
             ("increases then decreases", "first increases, and then decreases"),
         ] {

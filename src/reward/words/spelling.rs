@@ -127,8 +127,11 @@ static PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 131] = [
+const WORDS: [(&str, &str); 134] = [
     ("magnified", "enlarged"),
+    ("logarithmic", "log"),
+    ("kid", "child"),
+    ("kids", "children"),
     ("sofa", "couch"),
     ("motorbike", "motorcycle"),
     ("plane", "airplane"),
@@ -392,7 +395,7 @@ pub(super) fn one(word: &str) -> String {
     }
     let mut word = replaced(word, &PARTS).into_owned();
     // Linearly, inversely: the adverb says what its adjective does.
-    const ADJECTIVES: [&str; 8] = ["al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
+    const ADJECTIVES: [&str; 9] = ["dom", "al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
     if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
         word.truncate(stem.len());
     }
