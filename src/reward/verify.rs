@@ -162,6 +162,9 @@ fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option
     if answer.len() < MAX_SENTENCE && math::another_divisor(gold, &bare(answer)) {
         return Some("another divisor");
     }
+    if answer.len() < MAX_SENTENCE && math::defined_otherwise(gold, &bare(answer), steps) {
+        return Some("other meanings of the letters");
+    }
     if math::concluded_otherwise(gold, found) {
         return Some("another conclusion");
     }

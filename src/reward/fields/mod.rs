@@ -65,12 +65,16 @@ fn unit(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
     let bare = |t: &str| heading::upright(t).trim_matches(['$', '.', ' ']).to_owned();
     let (a, b) = (bare(gold), bare(answer));
     let named = |t: &str| t.split([' ', '-', '/']).any(|w| w.len() > 3 && w.bytes().all(|c| c.is_ascii_alphabetic()));
+    // A unit alone has no numbers but its powers.
+    let counts = |t: &str| {
+        t.char_indices().any(|(at, c)| c.is_ascii_digit() && t[..at].trim_end().ends_with(|c| !"^-{".contains(c)))
+    };
     let known = |t: &str| {
         let value = math::parse(&format!("1 {t}"), true, steps);
         matches!(value, math::Value::Scalar(e, Some(math::Unit::Measure(m))) if !e.has_variables() && m.is_physical())
     };
     let letter = super::choice::letter(gold).is_some();
-    let one = !letter && (named(&a) || named(&b)) && known(&a) && known(&b);
+    let one = !letter && (named(&a) || named(&b)) && !counts(&a) && !counts(&b) && known(&a) && known(&b);
     (one && equal(&format!("1 {a}"), &format!("1 {b}"), steps)).then_some(true)
 }
 

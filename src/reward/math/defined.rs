@@ -22,6 +22,11 @@ pub(in crate::reward) fn same_defined(gold: &str, answer: &str, steps: &Steps) -
     equal(&value(a, gold), &value(b, answer), steps).equal
 }
 
+/// True where both define letters behind them, and come to other values with these.
+pub(in crate::reward) fn defined_otherwise(gold: &str, answer: &str, steps: &Steps) -> bool {
+    matches!((spelled_out(gold, steps), spelled_out(answer, steps)), (Some(a), Some(b)) if !equal(&a, &b, steps).equal)
+}
+
 /// The value before "where" with the letters that are defined behind it written out.
 fn spelled_out(text: &str, steps: &Steps) -> Option<Value> {
     static WHERE: LazyLock<Regex> =

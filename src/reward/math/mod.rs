@@ -95,7 +95,7 @@ pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
 pub use compare::{Comparison, equal};
 pub(in crate::reward) use conclusions::concluded_otherwise;
 pub(in crate::reward) use confidence::another_level;
-pub(in crate::reward) use defined::same_defined;
+pub(in crate::reward) use defined::{defined_otherwise, same_defined};
 pub(in crate::reward) use described::{counted_otherwise, same as same_described};
 pub use domain::Domain;
 pub use expr::Expr;

@@ -303,6 +303,8 @@ fn in_order(parts: &[Part], list: &str, steps: &Steps) -> bool {
     // What has another name is another part.
     let named = |name: &str, item: &str| match self::parts(item).as_deref() {
         Some([(other, y)]) => same_part(name, other).then(|| y.clone()),
+        // a_2 = 4 is no first term.
+        None if item.split_once('=').is_some_and(|(n, _)| n.contains(|c: char| c.is_ascii_digit())) => None,
         _ => Some(item.to_owned()),
     };
     items.len() == parts.len()

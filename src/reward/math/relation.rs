@@ -1,6 +1,6 @@
 //! Equations, inequalities, residues and ratios.
 
-use super::expr::Expr;
+use super::expr::{Expr, integer};
 use super::lex::{Tok, Token};
 use super::parse::{Reader, Value, is_comma, is_word, nesting, split};
 use super::scalar::{GREEK, is, is_cmd, scalar, shown};
@@ -143,49 +143,58 @@ fn letter(tokens: &[Token]) -> Option<String> {
     if rest.is_empty() || is(rest.first(), '_') { name_of(tokens) } else { None }
 }
 
+/// Words that say what an equation is of.
+const LABELS: [&str; 39] = [
+    "arithmetic",
+    "geometric",
+    "progression",
+    "sequence",
+    "series",
+    "vertical",
+    "horizontal",
+    "oblique",
+    "slant",
+    "asymptote",
+    "asymptotes",
+    "line",
+    "lines",
+    "curve",
+    "equation",
+    "equations",
+    "tangent",
+    "normal",
+    "axis",
+    "symmetry",
+    "of",
+    "the",
+    "directrix",
+    "plane",
+    "parabola",
+    "circle",
+    "ellipse",
+    "hyperbola",
+    "is",
+    "are",
+    "at",
+    "solution",
+    "solutions",
+    "root",
+    "roots",
+    "general",
+    "particular",
+    "function",
+    "inverse",
+];
+
+/// What stands behind such words, also behind a colon: the left side of an equation.
+fn behind_labels(tokens: &[Token]) -> &[Token] {
+    let words = tokens.iter().take_while(|t| is_word(&t.tok, &LABELS)).count();
+    let colon = usize::from(words > 0 && is(tokens.get(words), ':'));
+    &tokens[words + colon..]
+}
+
 /// A letter without the words that say what it is the equation of: "vertical asymptote x".
 fn unlabelled(tokens: &[Token]) -> &[Token] {
-    const LABELS: [&str; 39] = [
-        "arithmetic",
-        "geometric",
-        "progression",
-        "sequence",
-        "series",
-        "vertical",
-        "horizontal",
-        "oblique",
-        "slant",
-        "asymptote",
-        "asymptotes",
-        "line",
-        "lines",
-        "curve",
-        "equation",
-        "equations",
-        "tangent",
-        "normal",
-        "axis",
-        "symmetry",
-        "of",
-        "the",
-        "directrix",
-        "plane",
-        "parabola",
-        "circle",
-        "ellipse",
-        "hyperbola",
-        "is",
-        "are",
-        "at",
-        "solution",
-        "solutions",
-        "root",
-        "roots",
-        "general",
-        "particular",
-        "function",
-        "inverse",
-    ];
     let words = tokens.iter().take_while(|t| is_word(&t.tok, &LABELS)).count();
     match &tokens[words..] {
         [Token { tok: Tok::Word(_), .. }] if words > 0 => &tokens[words..],
@@ -317,7 +326,8 @@ impl Reader<'_> {
                 None => assign(first, name, value),
             });
         }
-        let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
+        let side = |p: &&[Token]| scalar(p, self.steps).or_else(|| scalar(behind_labels(p), self.steps));
+        let sides: Vec<Option<Expr>> = parts.iter().map(side).collect();
         match sides.as_slice() {
             [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
                 // The name of a matrix, or a column of names.
@@ -347,6 +357,8 @@ impl Reader<'_> {
             [Some(first), .., Some(b)] if first.has_variables() && !b.has_variables() => {
                 Some(Value::Equation(first.clone(), b.clone()))
             }
+            // An equation that is not understood comes to nothing.
+            [None, Some(b)] if *b == integer(0) => None,
             // A calculation: its result, with its unit.
             [Some(_), ..] | [.., Some(_)] => {
                 // 8 = k, with the name behind.
