@@ -124,7 +124,8 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         " it's ",
         ": ",
     ] {
-        if let Some((_, rest)) = sentence.rsplit_once(cut)
+        if let Some((before, rest)) = sentence.rsplit_once(cut)
+            && !(cut == " equal to " && before.ends_with(" or"))
             && reads(without_adverbs(rest))
         {
             return python::strip(without_adverbs(rest));

@@ -44,7 +44,7 @@ const CONCLUDING: &[&str] = &[
 ];
 
 /// Verbs, and participles, that show what follows.
-const SHOWING: &str = "is are was were be become becomes became remain remains stays equals equal means mean gives give giving \
+const SHOWING: &str = "is are was were be become becomes became remain remains stays equals equal means gives give giving \
     yields yield shows show showing reads read says say states reveals indicates suggests implies denotes denote \
     represents represent depicts displays forms form makes make leaves leave leaving has have having contains \
     holds carries points faces moves goes turns runs lies sits stands falls occurs happens lands ends starts \
