@@ -35,6 +35,10 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
     }
     steps.spend((gold.len() + answer.len()) as u64)?;
     let told = |same: Option<bool>, yes, no| same.map(|s| (s, if s { yes } else { no }));
+    // None of them are 0 of them.
+    if gold == "0" && super::words::key(answer) == "none" {
+        return Some((true, "equal numbers"));
+    }
     told(flow::same(gold, answer, steps), "the same between the same ends", "another one between the ends")
         .or_else(|| told(place::same(gold, answer), "the same place", "another place"))
         .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
@@ -65,16 +69,18 @@ fn unit(gold: &str, answer: &str, steps: &Steps) -> Option<bool> {
     let bare = |t: &str| heading::upright(t).trim_matches(['$', '.', ' ']).to_owned();
     let (a, b) = (bare(gold), bare(answer));
     let named = |t: &str| t.split([' ', '-', '/']).any(|w| w.len() > 3 && w.bytes().all(|c| c.is_ascii_alphabetic()));
-    // A unit alone has no numbers but its powers.
-    let counts = |t: &str| {
-        t.char_indices().any(|(at, c)| c.is_ascii_digit() && t[..at].trim_end().ends_with(|c| !"^-{".contains(c)))
-    };
     let known = |t: &str| {
         let value = math::parse(&format!("1 {t}"), true, steps);
         matches!(value, math::Value::Scalar(e, Some(math::Unit::Measure(m))) if !e.has_variables() && m.is_physical())
     };
+    // Digits are powers alone: a turn of 90 degrees is no unit.
+    let plain = |t: &str| {
+        let powers =
+            ["^2", "^3", "^{2}", "^{3}", "^-1", "^{-1}", "^{-2}"].iter().fold(t.to_owned(), |t, p| t.replace(p, ""));
+        t.len() < 40 && !powers.contains(|c: char| c.is_ascii_digit() || "(){}\\^=,".contains(c))
+    };
     let letter = super::choice::letter(gold).is_some();
-    let one = !letter && (named(&a) || named(&b)) && !counts(&a) && !counts(&b) && known(&a) && known(&b);
+    let one = !letter && plain(&a) && plain(&b) && (named(&a) || named(&b)) && known(&a) && known(&b);
     (one && equal(&format!("1 {a}"), &format!("1 {b}"), steps)).then_some(true)
 }
 

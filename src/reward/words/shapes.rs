@@ -191,6 +191,12 @@ pub(super) fn one_way(words: &mut Vec<Word>) {
             words.swap(n - 1, n);
         }
     }
+    // Behind its name a saint is a street.
+    if let [_, .., last] = words.as_mut_slice()
+        && last.is(&["saint"])
+    {
+        last.text = "street".to_owned();
+    }
     // The man on the left is the left man.
     if let [_, on, side] = words.as_slice()
         && on.is(&["on"])

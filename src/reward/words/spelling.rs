@@ -127,8 +127,12 @@ static PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 134] = [
+const WORDS: [(&str, &str); 138] = [
     ("magnified", "enlarged"),
+    ("ave", "avenue"),
+    ("rd", "road"),
+    ("blvd", "boulevard"),
+    ("hwy", "highway"),
     ("logarithmic", "log"),
     ("kid", "child"),
     ("kids", "children"),
