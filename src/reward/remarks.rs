@@ -202,11 +202,18 @@ pub(super) fn taken_somewhere(text: &str) -> Option<&str> {
     Some(rest)
 }
 
-/// The text before a remark in brackets that takes nothing back: "mitochondria (the powerhouse of the cell)".
-pub(super) fn before_bracket(text: &str) -> &str {
-    let Some((before, remark)) = text.strip_suffix(')').and_then(|t| t.split_once(" (")) else { return text };
+/// The text before a remark in brackets that takes nothing back, and the remark: "mitochondria (the powerhouse of the
+/// cell)", "heart attack (myocardial infarction)"; twice the text where there is none.
+pub(super) fn before_bracket(text: &str) -> (&str, &str) {
+    let Some((before, remark)) = text.strip_suffix(')').and_then(|t| t.split_once(" (")) else {
+        return (text, text);
+    };
     let doubtful = |w: &str| matches!(w, "or" | "not" | "if" | "only" | "except" | "unless" | "but" | "and" | "no");
     let words = |t: &str| t.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).count();
     let sound = !remark.contains(['(', ')', '?']) && !remark.to_lowercase().split(' ').any(doubtful);
-    if sound && words(before) > 0 && !remark.contains(|c: char| c.is_ascii_digit()) { before } else { text }
+    if sound && words(before) > 0 && !remark.contains(|c: char| c.is_ascii_digit()) {
+        (before, remark)
+    } else {
+        (text, text)
+    }
 }

@@ -92,7 +92,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     // The sentence as a whole, where a part of it was taken for the answer.
     if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
         let whole = said_twice(&whole, &steps).unwrap_or(whole);
-        for text in [&*whole, &*told, remarks::before_bracket(&told)] {
+        for text in [&*whole, &*told, remarks::before_bracket(&told).0, remarks::before_bracket(&told).1] {
             if !equal && text != answer_text && words::in_words(&gold_text, text) {
                 let clauses = text.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, text);
                 if clauses || words::same(&gold_text, text) {

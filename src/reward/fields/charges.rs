@@ -2,11 +2,11 @@
 
 use super::super::chemistry::element;
 use super::super::math;
+use super::super::words::tables::all_as;
 
 fn plain(text: &str) -> String {
-    let text = ["\\text", "\\mathrm", "\\(", "\\)", "$", "{", "}", "^"]
-        .iter()
-        .fold(math::ascii(text), |t, face| t.replace(face, ""));
+    const FACES: [&str; 8] = ["\\text", "\\mathrm", "\\(", "\\)", "$", "{", "}", "^"];
+    let text = all_as(math::ascii(text), &FACES, "");
     text.trim().trim_end_matches('.').to_owned()
 }
 

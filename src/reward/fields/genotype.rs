@@ -1,6 +1,7 @@
 //! Genotypes: `Aa`, `TtRr`, `I^A i`, `X^{b}Y`. The case of a letter and what stands above it tell one allele from the
 //! other, the order of two alleles tells nothing. Crosses of two, and blood types.
 
+use super::super::answer::bare;
 use super::super::math;
 use super::super::words::tables::all_as;
 
@@ -13,7 +14,7 @@ const ZYGOSITY: [&str; 7] =
 
 /// The alleles of each gene, in one order; a text of plain letters is one where they come in pairs.
 fn read(text: &str) -> Option<Vec<[String; 2]>> {
-    let text = text.trim().trim_end_matches('.');
+    let text = &*bare(text);
     let text = match text.strip_suffix(')').and_then(|t| t.split_once(" (")) {
         Some((genotype, said)) if ZYGOSITY.contains(&&*said.to_lowercase()) => genotype,
         Some((said, genotype)) if ZYGOSITY.contains(&&*said.to_lowercase()) => genotype,

@@ -25,6 +25,7 @@ const PROPORTIONAL: [(&str, bool); 14] = [
 
 /// The quantity, empty where it is not named, and what it is proportional to.
 fn proportional(text: &str) -> Option<(String, String)> {
+    PROPORTIONAL.iter().any(|p| text.contains(p.0)).then_some(())?;
     let text = text.replace("\\(", "").replace("\\)", "").replace('$', "");
     let text = text.trim().trim_end_matches('.');
     let ((what, of), over) = PROPORTIONAL.iter().find_map(|(w, over)| Some((text.split_once(w)?, *over)))?;

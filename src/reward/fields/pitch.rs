@@ -2,6 +2,7 @@
 
 /// The letter, its half steps, and what stands behind it: an octave, a mode.
 fn read(text: &str) -> Option<(char, i32, String)> {
+    (text.len() < 40).then_some(())?;
     let mut text = text.trim().trim_end_matches('.').to_owned();
     for (from, to) in [
         ("\\sharp", " sharp "),
@@ -53,6 +54,8 @@ fn read(text: &str) -> Option<(char, i32, String)> {
 /// Whether both are one pitch or key: both with their modes, or one that says sharp or flat in a word or by its sign.
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
     let told = |t: &str| ["sharp", "flat", "\u{266f}", "\u{266d}", "#"].iter().any(|s| t.contains(s));
+    let moded = |t: &str| t.ends_with("or") || t.ends_with("OR");
+    (told(gold) || told(answer) || (moded(gold) && moded(answer))).then_some(())?;
     let (a, b) = (read(gold)?, read(answer)?);
     let mode = |p: &(char, i32, String)| p.2.starts_with('m');
     (told(gold) || told(answer) || (mode(&a) && mode(&b))).then_some(a == b)

@@ -2,6 +2,7 @@
 //! codes of three letters, codes of one letter or full names.
 
 use super::super::math;
+use super::super::words::tables::replaced;
 
 /// The amino acids: codes of one letter and of three, and names.
 const AMINO_ACIDS: [(char, &str, &str); 20] = [
@@ -28,9 +29,18 @@ const AMINO_ACIDS: [(char, &str, &str); 20] = [
 ];
 
 fn plain(text: &str) -> String {
-    let text = math::ascii(text).replace("^\\prime", "'").replace("^{\\prime}", "'");
-    let text = ["\\text", "\\mathrm", "$", "{", "}"].iter().fold(text, |t, face| t.replace(face, ""));
-    text.replace("\\to", "-").replace("->", "-").trim().trim_end_matches('.').to_owned()
+    const SIGNS: [(&str, &str); 9] = [
+        ("^\\prime", "'"),
+        ("^{\\prime}", "'"),
+        ("\\text", ""),
+        ("\\mathrm", ""),
+        ("$", ""),
+        ("{", ""),
+        ("}", ""),
+        ("\\to", "-"),
+        ("->", "-"),
+    ];
+    replaced(math::ascii(text), &SIGNS).trim().trim_end_matches('.').to_owned()
 }
 
 /// The amino acid of a code of three letters or a name; behind it others may be bound: glycyl.

@@ -115,6 +115,8 @@ fn relative(text: &str) -> Option<(&str, String)> {
         ]
         .map(|p| Regex::new(&p).expect("a fixed pattern"))
     });
+    (text.contains(" as ") || text.contains("its ") || text.contains("the ") || text.contains("their "))
+        .then_some(())?;
     let found = SAID.iter().find_map(|p| p.captures(text))?;
     Some((found.get(1).map_or("", |m| m.as_str()), value(found.get(2)?.as_str())?))
 }

@@ -86,7 +86,7 @@ fn read(text: &str) -> Option<Signed> {
         return (!name.is_empty() && !name.contains(['<', '>', '='])).then_some(Signed { name, sign, written: true });
     }
     let (said, sign) = WORDS.iter().find(|w| text.to_lowercase().ends_with(w.0))?;
-    let head = text.get(..text.len() - said.len())?.trim_end();
+    let head = text.get(..text.len().checked_sub(said.len())?)?.trim_end();
     let copulas = [" is", " must be", " will be", " has to be", " should be", " would be", " becomes", " was"];
     let name = copulas.iter().find_map(|c| head.strip_suffix(c)).unwrap_or(head);
     let idle = matches!(name.to_lowercase().as_str(), "" | "it" | "it is" | "its sign" | "the sign" | "sign");
@@ -110,6 +110,8 @@ fn named(symbol: &str, name: &str) -> bool {
 
 /// True where both tell one sign of one quantity, one of them by a sign of comparison.
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
+    let written = |t: &str| t.contains(['<', '>', '\u{2264}', '\u{2265}']) || t.contains("\\g") || t.contains("\\l");
+    (written(gold) != written(answer)).then_some(())?;
     let (a, b) = (read(gold)?, read(answer)?);
     let name = |n: &Signed| n.name.chars().filter(|c| !c.is_whitespace()).collect::<String>();
     // A bare letter is an unknown, and its bounds a set.

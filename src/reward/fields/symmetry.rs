@@ -5,6 +5,7 @@ use super::{Steps, equal};
 
 /// An axis or a point of symmetry in notation.
 fn about(text: &str) -> Option<String> {
+    text.contains("ymmetr").then_some(())?;
     const KINDS: [&str; 5] = ["symmetric", "symmetrical", "symmetry", "reflectional symmetry", "line symmetry"];
     const JOINTS: [&str; 8] =
         [" with respect to ", " about ", " across ", " around ", " over ", " in ", " along ", " through "];

@@ -1,6 +1,7 @@
 //! What may stand around a phrase in a sentence: "It is a ...", "So the answer is ...", "The series ...".
 
 use super::phrase::{Word, is_article};
+use super::spelling::alike;
 
 /// Words that open a conclusion.
 const OPENINGS: [&[&str]; 31] = [
@@ -340,7 +341,7 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
 /// The text without a reason and without remarks behind it.
 fn ended(words: &[Word]) -> &[Word] {
     const REASONS: [&str; 2] = ["because", "since"];
-    const REMARKS: [&[&str]; 12] = [
+    const REMARKS: [&[&str]; 13] = [
         &["is", "correct"],
         &["is", "the", "answer"],
         &["is", "the", "correct", "answer"],
@@ -351,6 +352,7 @@ fn ended(words: &[Word]) -> &[Word] {
         &["in", "nature"],
         &["as", "well"],
         &["of", "motion"],
+        &["of", "the", "circle"],
         &["each", "other"],
         &["1", "another"],
     ];
@@ -442,6 +444,34 @@ pub(super) fn headless(words: &[Word]) -> impl Iterator<Item = &[Word]> {
 }
 
 fn beheaded(words: &[Word]) -> Option<&[Word]> {
+    /// Behind an adjective; behind a noun they make another: a stem cell is no stem.
+    const HEADS_OF_QUALITIES: &[&str] = &[
+        "cell",
+        "change",
+        "plate",
+        "boundary",
+        "relationship",
+        "flow",
+        "expansion",
+        "architecture",
+        "painting",
+        "organism",
+        "tissue",
+        "mixture",
+        "compound",
+        "fracture",
+        "market",
+        "demand",
+        "energy",
+        "condition",
+        "material",
+        "trait",
+        "allele",
+    ];
+    const ADJECTIVES: &[&str] = &[
+        "ic", "ical", "ial", "onal", "ural", "tral", "ular", "inar", "ive", "gent", "lent", "ous", "ory", "ible",
+        "able",
+    ];
     const HEADS: &[&str] = &[
         "direction",
         "side",
@@ -513,6 +543,16 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
         "arrow",
         "trend",
         "geometry",
+        "force",
+        "bone",
+        "muscle",
+        "gland",
+        "codon",
+        "enzyme",
+        "chord",
+        "filter",
+        "amplifier",
+        "configuration",
         "structure",
         "inheritance",
         "pattern",
@@ -546,5 +586,7 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
         return None;
     }
     let said = rest.last().is_some_and(|w| !is_article(w) && !w.is(&TURNING));
-    (said && last.is(HEADS)).then_some(rest)
+    let kind = |heads: &[&str]| heads.iter().any(|h| alike(h, &last.text));
+    let quality = rest.last().is_some_and(|w| ADJECTIVES.iter().any(|end| w.text.ends_with(end)));
+    (said && (kind(HEADS) || (quality && kind(HEADS_OF_QUALITIES)))).then_some(rest)
 }

@@ -44,7 +44,15 @@ pub fn initialled(gold: &str, answer: &str) -> bool {
     let read = |t: &str| -> Vec<String> {
         plain(t).replace('.', ". ").split_whitespace().map(|w| w.trim_matches(['*', '_']).to_owned()).collect()
     };
-    let (a, b) = (read(gold), read(answer));
+    let (mut a, mut b) = (read(gold), read(answer));
+    // A middle name may be left out where only its initial is told.
+    if let (long, 2) | (2, long) = (a.len(), b.len())
+        && long == 3
+    {
+        [&mut a, &mut b].into_iter().filter(|n| n.len() == 3 && n[1].len() == 2 && n[1].ends_with('.')).for_each(|n| {
+            n.remove(1);
+        });
+    }
     let capital = |w: &str| w.starts_with(|c: char| c.is_uppercase());
     let name = |w: &String| w.len() > 2 && w.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\''));
     let short = |i: &str, w: &String| {
