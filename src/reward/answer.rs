@@ -11,23 +11,31 @@ pub(super) const MAX_ANSWER: usize = 10_000;
 
 /// One way to write a text: no white space around, one space inside.
 pub(super) fn collapse(text: &str) -> String {
-    text.split(python::is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
+    let mut out = String::with_capacity(text.len());
+    for word in text.split(python::is_space).filter(|w| !w.is_empty()) {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        out.push_str(word);
+    }
+    out
 }
 
 /// The text without the wrappers of an answer: dollar signs, boxes, bold, `\text`, a final full stop.
 pub(super) fn bare(text: &str) -> String {
-    let mut text = collapse(text);
+    let collapsed = collapse(text);
+    let mut text = &*collapsed;
     for _ in 0..MAX_WRAPPERS {
-        let inner = unwrap(&text);
+        let inner = unwrap(text);
         if inner.len() == text.len() {
             break;
         }
         text = inner;
     }
-    text
+    text.to_owned()
 }
 
-fn unwrap(text: &str) -> String {
+fn unwrap(text: &str) -> &str {
     let t = python::strip(text);
     let pairs = [
         ("'''", "'''"),
@@ -55,38 +63,38 @@ fn unwrap(text: &str) -> String {
             && !marked(inner, open)
             && !marked(inner, close)
         {
-            return python::strip(inner).to_owned();
+            return python::strip(inner);
         }
     }
     for command in ["boxed", "fbox", "text", "mathrm", "textbf", "mathbf", "textit", "operatorname"] {
         let body = t.strip_prefix('\\').and_then(|t| t.strip_prefix(command)).map(str::trim_start);
         if let Some(inner) = body.and_then(|b| b.strip_prefix('{')).and_then(whole_group) {
-            return python::strip(inner).to_owned();
+            return python::strip(inner);
         }
     }
     for opening in
         ["So:", "Thus:", "Hence:", "Therefore:", "Total:", "Result:", "\u{2192}", "\u{21d2}", "namely ", "i.e. "]
     {
         if let Some(rest) = t.strip_prefix(opening).filter(|r| !r.trim().is_empty()) {
-            return python::strip(rest).to_owned();
+            return python::strip(rest);
         }
     }
     for note in
         [", exactly", ", precisely", "(approx.)", "(approx)", "(approximately)", "(rounded)", "(exact)", "(simplified)"]
     {
         if let Some(rest) = t.strip_suffix(note).filter(|r| !r.trim().is_empty()) {
-            return python::strip(rest).to_owned();
+            return python::strip(rest);
         }
     }
     if let Some(rest) = before_note(t) {
-        return python::strip(rest).to_owned();
+        return python::strip(rest);
     }
     for end in ['.', '!'] {
         if let Some(rest) = t.strip_suffix(end).filter(|r| !r.ends_with('.') && (end == '.' || is_exclamation(r))) {
-            return python::strip(rest).to_owned();
+            return python::strip(rest);
         }
     }
-    t.to_owned()
+    t
 }
 
 /// The text before a remark of several words in brackets: "x = 1 (double root)".

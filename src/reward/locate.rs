@@ -5,7 +5,7 @@ use super::math::{self, Steps, Value};
 use super::prose::{behind_words, first_sentence, is_prose, last_sentence, sentence_end, spoken};
 use super::python;
 use super::remarks::{before_reason, taken_somewhere, without_adverbs, without_closing};
-use super::words;
+use super::words::{self, tables::Bytes};
 
 /// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
@@ -265,7 +265,9 @@ fn after_marker(text: &str) -> Option<&str> {
         "result is",
         "result is:",
     ];
-    let at = markers.iter().filter_map(|m| lower.rfind(m).map(|at| at + m.len())).max()?;
+    let (held, answers) = (Bytes::of(&lower), lower.contains("answer"));
+    let told = markers.iter().filter(|m| held.may_hold(m) && (answers || !m.starts_with("answer")));
+    let at = told.filter_map(|m| lower.rfind(m).map(|at| at + m.len())).max()?;
     let rest = &text[at..];
     let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*' | '}'));
     // "Not 13 but 14", "13? No, it is 14".

@@ -1,6 +1,7 @@
 //! What stands around an answer in a sentence: reasons, remarks, conditions, words that only join.
 
 use super::python;
+use super::words::tables::Bytes;
 
 /// "Therefore", "simply" and the like before an answer.
 pub(super) fn without_adverbs(mut text: &str) -> &str {
@@ -158,7 +159,8 @@ pub(super) fn before_reason(text: &str) -> &str {
         told.contains("constant") && told.split(' ').nth(1).is_some_and(|w| matches!(w, "is" | "denotes"))
     });
     // ", and by the section formula" goes on.
-    let reason = REASONS.iter().filter_map(|r| text.split_once(r)).map(|(s, _)| s);
+    let held = Bytes::of(text);
+    let reason = REASONS.iter().filter(|r| held.may_hold(r)).filter_map(|r| text.split_once(r)).map(|(s, _)| s);
     let reason = reason.filter(|s| !s.ends_with(" and"));
     let dash = [' ', ',', ';', '-', '\u{2013}', '\u{2014}'];
     reason

@@ -63,7 +63,7 @@ fn sign(text: &str) -> Option<String> {
 
 /// Several elements with their charges, in the order of their signs.
 fn charges(text: &str) -> Option<Vec<(String, i64)>> {
-    let parted = text.replace(", and ", ",").replace(" and ", ",").replace(" while ", ",").replace(';', ",");
+    let parted = all_as(text, &[", and ", " and ", " while ", ";"], ",");
     let one = |part: &str| {
         let cuts = [":", "=", " is ", " has ", " are "];
         let (name, value) = cuts.iter().find_map(|cut| part.split_once(cut))?;
@@ -77,7 +77,9 @@ fn charges(text: &str) -> Option<Vec<(String, i64)>> {
 
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
     let (gold, answer) = (plain(gold), plain(answer));
-    if let (Some(a), Some(b)) = (charges(&gold), charges(&answer)) {
+    if let Some(a) = charges(&gold)
+        && let Some(b) = charges(&answer)
+    {
         return Some(a == b);
     }
     let ((a, marked), (b, written)) = (charge(&gold)?, charge(&answer)?);

@@ -3,7 +3,7 @@
 
 use super::super::answer::bare;
 use super::super::math;
-use super::super::words::tables::all_as;
+use super::super::words::tables::{all_as, is_wordless};
 
 /// Most alleles of a genotype.
 const MAX: usize = 12;
@@ -94,6 +94,9 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         && (told || said)
     {
         return Some(a == b);
+    }
+    if is_wordless(gold) || is_wordless(answer) {
+        return None;
     }
     let (a, b) = (read(gold)?, read(answer)?);
     // Where the letters are others, they may be names of something else.

@@ -3,7 +3,7 @@
 
 use super::super::words;
 use super::{Steps, equal};
-use crate::reward::words::tables::{is_wordless, replaced};
+use crate::reward::words::tables::{Bytes, all_as, is_wordless, replaced};
 
 /// Words before what something is proportional to, and whether they turn it over.
 const PROPORTIONAL: [(&str, bool); 14] = [
@@ -25,8 +25,9 @@ const PROPORTIONAL: [(&str, bool); 14] = [
 
 /// The quantity, empty where it is not named, and what it is proportional to.
 fn proportional(text: &str) -> Option<(String, String)> {
-    PROPORTIONAL.iter().any(|p| text.contains(p.0)).then_some(())?;
-    let text = text.replace("\\(", "").replace("\\)", "").replace('$', "");
+    let held = Bytes::of(text);
+    PROPORTIONAL.iter().any(|p| held.may_hold(p.0) && text.contains(p.0)).then_some(())?;
+    let text = all_as(text, &["\\(", "\\)", "$"], "");
     let text = text.trim().trim_end_matches('.');
     let ((what, of), over) = PROPORTIONAL.iter().find_map(|(w, over)| Some((text.split_once(w)?, *over)))?;
     let what = what.trim();

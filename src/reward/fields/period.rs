@@ -2,6 +2,7 @@
 
 use super::super::math::number_words;
 use super::super::words;
+use super::super::words::tables::all_as;
 use super::tails;
 
 /// A part of a year.
@@ -118,12 +119,14 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         return None;
     }
     let plain = |t: &str| {
-        let t = t.replace(['\u{2010}', '\u{2011}', '\u{2012}', '\u{2013}', '\u{2014}'], "-").to_lowercase();
+        let t = all_as(t, &["\u{2010}", "\u{2011}", "\u{2012}", "\u{2013}", "\u{2014}"], "-").to_lowercase();
         super::heading::upright(&t).trim_matches(['.', '$', ' ']).to_owned()
     };
     let (gold, answer) = (plain(gold), plain(answer));
     let read = |t: &str| tails(t, &[" in ", " is ", " during ", " was "]).find_map(period);
-    if let (Some(a), Some(b)) = (read(&gold), read(&answer)) {
+    if let Some(a) = read(&gold)
+        && let Some(b) = read(&answer)
+    {
         return (a.year.is_some() == b.year.is_some()).then_some(a == b);
     }
     // "January and March" are no span.

@@ -1,10 +1,13 @@
 //! Pitches and keys: `C\u{266f}`, "C sharp", `Bb major`, "B-flat major", `F#4`.
 
+use crate::reward::words::tables::{is_wordless, replaced};
+
 /// The letter, its half steps, and what stands behind it: an octave, a mode.
 fn read(text: &str) -> Option<(char, i32, String)> {
-    (text.len() < 40).then_some(())?;
-    let mut text = text.trim().trim_end_matches('.').to_owned();
-    for (from, to) in [
+    if text.len() >= 40 || is_wordless(text) {
+        return None;
+    }
+    const SIGNS: [(&str, &str); 14] = [
         ("\\sharp", " sharp "),
         ("\\flat", " flat "),
         ("\u{266f}", " sharp "),
@@ -19,9 +22,8 @@ fn read(text: &str) -> Option<(char, i32, String)> {
         ("^", ""),
         ("_", ""),
         ("\\text", ""),
-    ] {
-        text = text.replace(from, to);
-    }
+    ];
+    let text = replaced(text.trim().trim_end_matches('.'), &SIGNS);
     let text = ["the key of ", "key of ", "the note ", "The key of ", "The note "]
         .iter()
         .find_map(|f| text.strip_prefix(f))

@@ -2,7 +2,7 @@
 //! codes of three letters, codes of one letter or full names.
 
 use super::super::math;
-use super::super::words::tables::replaced;
+use super::super::words::tables::{is_wordless, replaced};
 
 /// The amino acids: codes of one letter and of three, and names.
 const AMINO_ACIDS: [(char, &str, &str); 20] = [
@@ -54,17 +54,17 @@ fn residue(word: &str) -> Option<char> {
     AMINO_ACIDS.iter().find(known).map(|a| a.0)
 }
 
-/// A chain of amino acids in codes of one letter.
+/// A chain of amino acids, in plain signs, in codes of one letter.
 fn chain(text: &str) -> Option<String> {
-    let text = plain(text).replace("aspartic acid", "aspartate").replace("glutamic acid", "glutamate");
+    let text = replaced(text, &[("aspartic acid", "aspartate"), ("glutamic acid", "glutamate")]);
     let text = ["H2N-", "NH2-", "N-", "H-"].iter().find_map(|end| text.strip_prefix(end)).unwrap_or(&text);
     let text = ["-COOH", "-CO2H", "-OH", "-C"].iter().find_map(|end| text.strip_suffix(end)).unwrap_or(text);
     text.split('-').map(|word| residue(word.trim())).collect()
 }
 
-/// A strand of bases from its 5' end; one whose ends are not told begins with it.
+/// A strand of bases, in plain signs, from its 5' end; one whose ends are not told begins with it.
 fn strand(text: &str) -> Option<String> {
-    let text: String = plain(text).chars().filter(|c| *c != ' ').collect();
+    let text: String = text.chars().filter(|c| *c != ' ').collect();
     let inner = |from: &str, to: &str| text.strip_prefix(from)?.strip_suffix(to).map(str::to_owned);
     let bases = match (inner("5'", "3'"), inner("3'", "5'")) {
         (Some(bases), _) => bases,
@@ -77,15 +77,19 @@ fn strand(text: &str) -> Option<String> {
 
 /// Whether two rows are the same; `None` where one of them is none, or where both may be something else.
 pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
-    let ended = |t: &str| plain(t).contains('\'');
+    if is_wordless(gold) || is_wordless(answer) {
+        return None;
+    }
+    let (gold, answer) = (&*plain(gold), &*plain(answer));
+    let ended = |t: &str| t.contains('\'');
     if ended(gold) || ended(answer) {
         let (a, b) = (strand(gold)?, strand(answer)?);
         // Letters beside a strand told from its 3' end may be in either order.
-        let backward = |t: &str| plain(t).trim_start().starts_with('3');
+        let backward = |t: &str| t.trim_start().starts_with('3');
         return (a == b || ended(gold) == ended(answer) || !(backward(gold) || backward(answer))).then(|| a == b);
     }
     let codes =
-        |t: &str| Some(plain(t)).filter(|t| t.len() > 1 && t.chars().all(|c| AMINO_ACIDS.iter().any(|a| a.0 == c)));
+        |t: &str| (t.len() > 1 && t.chars().all(|c| AMINO_ACIDS.iter().any(|a| a.0 == c))).then(|| t.to_owned());
     match (chain(gold), chain(answer)) {
         (Some(a), Some(b)) => Some(a == b),
         (Some(a), None) => Some(a == codes(answer)?),

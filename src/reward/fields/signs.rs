@@ -1,6 +1,7 @@
 //! What sign a quantity has: `\\Delta S > 0`, "the entropy change is positive", "positive".
 
 use super::super::words;
+use super::super::words::tables::replaced;
 
 /// Words of a comparison with nought, each with its sign; of two that end alike the longer stands first.
 const WORDS: [(&str, &str); 25] = [
@@ -55,8 +56,7 @@ struct Signed {
 }
 
 fn read(text: &str) -> Option<Signed> {
-    let mut text = text.trim().trim_end_matches('.').to_owned();
-    for (from, to) in [
+    const SIGNS: [(&str, &str); 19] = [
         ("\\Delta", "\u{394}"),
         ("\\geq", ">="),
         ("\\ge", ">="),
@@ -76,16 +76,16 @@ fn read(text: &str) -> Option<Signed> {
         ("{", ""),
         ("}", ""),
         ("\u{394} ", "\u{394}"),
-    ] {
-        text = text.replace(from, to);
-    }
+    ];
+    let text = replaced(text.trim().trim_end_matches('.'), &SIGNS);
     if let Some((name, sign)) =
         [">=", "<=", ">", "<"].iter().find_map(|s| Some((text.strip_suffix('0')?.trim_end().strip_suffix(s)?, *s)))
     {
         let name = name.trim().to_owned();
         return (!name.is_empty() && !name.contains(['<', '>', '='])).then_some(Signed { name, sign, written: true });
     }
-    let (said, sign) = WORDS.iter().find(|w| text.to_lowercase().ends_with(w.0))?;
+    let lower = text.to_lowercase();
+    let (said, sign) = WORDS.iter().find(|w| lower.ends_with(w.0))?;
     let head = text.get(..text.len().checked_sub(said.len())?)?.trim_end();
     let copulas = [" is", " must be", " will be", " has to be", " should be", " would be", " becomes", " was"];
     let name = copulas.iter().find_map(|c| head.strip_suffix(c)).unwrap_or(head);

@@ -1,6 +1,6 @@
 //! About what something is symmetric: "symmetric about the y-axis", "it has symmetry in the line x = 0".
 
-use super::super::words;
+use super::super::words::{self, tables::all_as};
 use super::{Steps, equal};
 
 /// An axis or a point of symmetry in notation.
@@ -9,7 +9,10 @@ fn about(text: &str) -> Option<String> {
     const KINDS: [&str; 5] = ["symmetric", "symmetrical", "symmetry", "reflectional symmetry", "line symmetry"];
     const JOINTS: [&str; 8] =
         [" with respect to ", " about ", " across ", " around ", " over ", " in ", " along ", " through "];
-    let text = text.trim().trim_end_matches('.').replace(['$'], "").replace("\\(", "").replace("\\)", "");
+    if !text.to_lowercase().contains("symmetr") {
+        return None;
+    }
+    let text = all_as(text.trim().trim_end_matches('.'), &["$", "\\(", "\\)"], "");
     let (head, axis) = JOINTS.iter().find_map(|j| text.split_once(j))?;
     let last = head.rsplit(' ').next()?.to_lowercase();
     if !KINDS.contains(&last.as_str()) || words::turned(head) {

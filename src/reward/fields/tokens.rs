@@ -67,7 +67,14 @@ pub(super) fn tokens(text: &str) -> Option<Vec<Token>> {
         (",", " "),
         ("+", " +"),
     ];
+    // Signs that no row takes away.
+    if text.contains(['=', '<', '>', '|', '/', '*', '_', '[', ']']) {
+        return None;
+    }
     let text = replaced(text, &SIGNS);
+    if text.contains('\\') {
+        return None;
+    }
     let chars: Vec<char> = text.trim().trim_end_matches('.').chars().collect();
     let (mut out, mut at): (Vec<Token>, usize) = (Vec::new(), 0);
     while let Some(&c) = chars.get(at) {

@@ -8,6 +8,7 @@ use super::Steps;
 use super::compare::equal;
 use super::over::{letters, substituted};
 use super::parse::{Value, parse};
+use crate::reward::words::tables::replaced;
 
 /// Longest text that is taken apart.
 const MAX: usize = 300;
@@ -34,8 +35,14 @@ fn spelled_out(text: &str, steps: &Steps) -> Option<Value> {
     if text.len() > MAX || !text.contains('=') {
         return None;
     }
-    let plain = text.replace(['$'], "").replace("\\text{where}", " where ").replace("\\text{with}", " with ");
-    let plain = plain.replace("\\text{ where }", " where ").replace("\\quad", " ");
+    const SPACES: [(&str, &str); 5] = [
+        ("$", ""),
+        ("\\text{where}", " where "),
+        ("\\text{with}", " with "),
+        ("\\text{ where }", " where "),
+        ("\\quad", " "),
+    ];
+    let plain = replaced(text, &SPACES);
     let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
     let parts = WHERE.captures(&plain)?;
     let value = parse(parts.get(1)?.as_str(), true, steps);

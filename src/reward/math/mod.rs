@@ -87,7 +87,8 @@ mod unit;
 mod wording;
 mod written;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 
 /// An exact rational number.
 pub type Rational = num_rational::Ratio<num_bigint::BigInt>;
@@ -147,10 +148,12 @@ pub fn is_named(text: &str) -> bool {
                 || distributions::is_worded(text, &Steps::new(BUDGET))))
 }
 
-/// A budget of steps; a step is some ten nanoseconds of work.
+/// A budget of steps, and the texts that were read under it; a step is some ten nanoseconds of work.
 pub struct Steps {
     left: Cell<u64>,
     budget: u64,
+    /// Values with the steps that they took, by their texts and whether these were read with grouped digits.
+    values: RefCell<HashMap<(String, bool), (Value, u64)>>,
 }
 
 /// Steps one verdict may take: some 35 ms.
@@ -159,7 +162,7 @@ pub const BUDGET: u64 = 2_500_000;
 impl Steps {
     /// A full budget.
     pub fn new(budget: u64) -> Self {
-        Steps { left: Cell::new(budget), budget }
+        Steps { left: Cell::new(budget), budget, values: RefCell::default() }
     }
 
     /// Takes `n` steps; `None` when the budget is used up.
@@ -174,6 +177,27 @@ impl Steps {
                 None
             }
         }
+    }
+
+    /// What `read` makes of a text. It is made once and paid for each time, so that the budget is spent alike.
+    fn once(&self, text: &str, grouped: bool, read: impl FnOnce() -> Value) -> Value {
+        const LONGEST: usize = 400;
+        if text.len() > LONGEST {
+            return read();
+        }
+        let key = (text.to_owned(), grouped);
+        let (left, known) = (self.left.get(), self.values.borrow().get(&key).cloned());
+        if let Some((value, taken)) = known
+            && taken < left
+        {
+            self.left.set(left - taken);
+            return value;
+        }
+        let value = read();
+        if !self.exhausted() {
+            self.values.borrow_mut().insert(key, (value.clone(), left - self.left.get()));
+        }
+        value
     }
 
     /// Steps taken so far.

@@ -98,6 +98,10 @@ pub enum Value {
 
 /// Reads `text`; what is no mathematics is words.
 pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
+    steps.once(text, grouped, || read(text, grouped, steps))
+}
+
+fn read(text: &str, grouped: bool, steps: &Steps) -> Value {
     if let Some(day) = calendar::read(text) {
         return day;
     }
