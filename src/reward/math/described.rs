@@ -12,6 +12,7 @@ use super::conclusions::conclusion;
 use super::confidence::same_confidence;
 use super::extrema::same_extremum;
 use super::parse::parse;
+use super::tallies::same_tallies;
 use super::{Steps, number_words};
 use crate::reward::words::tables::{is_wordless, replaced};
 
@@ -49,7 +50,8 @@ pub(in crate::reward) fn same(gold: &str, answer: &str, steps: &Steps) -> bool {
             && x.values.len() == y.values.len()
             && x.values.iter().zip(&y.values).all(|(p, q)| p == q || alike(p, q));
     }
-    if let Some(same) = same_confidence(&a, &b, steps).or_else(|| same_extremum(&a, &b, steps)) {
+    let told = same_confidence(&a, &b, steps).or_else(|| same_extremum(&a, &b, steps));
+    if let Some(same) = told.or_else(|| same_tallies(gold, answer, steps)) {
         return same;
     }
     match (notation(&a), notation(&b)) {

@@ -81,6 +81,7 @@ mod side;
 mod siunitx;
 mod spoken;
 mod structures;
+mod tallies;
 mod terms;
 mod text;
 mod unit;

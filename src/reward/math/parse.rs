@@ -34,7 +34,7 @@ use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
-use super::{Steps, between, calendar, continued, family, measure, number_words, sentences, spoken};
+use super::{Steps, between, calendar, continued, family, measure, number_words, sentences, spoken, tallies};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -110,6 +110,10 @@ fn read(text: &str, grouped: bool, steps: &Steps) -> Value {
     }
     if let Some(e) = continued::read(text) {
         return Value::Scalar(e, None);
+    }
+    // Two numbers, of which neither stands for both.
+    if tallies::leaves_over(text) {
+        return Value::Text(text.trim().to_owned());
     }
     let sentence = sentences::rewritten(text);
     let text = sentence.as_deref().unwrap_or(text);

@@ -8,6 +8,7 @@ use super::compare::equal;
 use super::equations::equations;
 use super::expr::{Expr, integer, minus, negate, power, var};
 use super::parse::{Value, parse};
+use super::tallies::same_tallies;
 use crate::reward::words;
 use crate::reward::words::tables::{Rows, is_wordless, replaced};
 
@@ -202,6 +203,7 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
         // In the order of writing.
         (Some(a), None) => in_order(a, answer, steps),
         (None, Some(b)) => in_order(b, gold, steps),
+        (None, None) => same_tallies(gold, answer, steps) == Some(true),
         _ => false,
     }
 }
@@ -232,7 +234,7 @@ pub fn parts_differ(gold: &str, answer: &str, steps: &Steps) -> bool {
         (None, Some(b)) => {
             listed(plain(answer).trim()).is_some() && items(gold).len() == b.len() && !in_order(&b, gold, steps)
         }
-        (None, None) => false,
+        (None, None) => same_tallies(gold, answer, steps) == Some(false),
     }
 }
 
