@@ -185,7 +185,7 @@ const GROUPS: &[&[&str]] = &[
     &["parasitism", "parasitic"],
     &["mutualism", "mutualistic"],
     &["commensalism", "commensal", "commensalistic"],
-    &["world war 2", "wwii", "ww2", "2nd world war"],
+    &["world war 2", "wwii", "WWII", "ww2", "2nd world war"],
     &["world war 1", "wwi", "ww1", "1st world war"],
     &["treble clef", "g clef"],
     &["bass clef", "f clef"],
