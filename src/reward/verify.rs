@@ -3,11 +3,13 @@
 use crate::config::Mode;
 
 use super::answer::{MAX_ANSWER, bare, unbulleted};
+use super::compare::compare;
+use super::contradiction::contradiction;
 use super::locate::{locate, stated};
-use super::math::{self, BUDGET, Steps, Unit, Value};
+use super::math::{self, BUDGET, Steps};
+use super::options::choices;
 use super::prose::{last_sentence, unmarked};
-
-use super::{chemistry, choice, code, comparative, compat, fields, labels, layout, remarks, substances, tail, words};
+use super::{choice, code, comparative, compat, fields, layout, remarks, tail, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,7 +36,7 @@ pub fn verify(gold: &str, answer: &str, mode: Mode) -> Verdict {
 }
 
 /// Longest text around an answer that is searched for a choice's letter.
-const MAX_SENTENCE: usize = 600;
+pub(super) const MAX_SENTENCE: usize = 600;
 
 fn strict(gold: &str, answer: &str) -> Verdict {
     let steps = Steps::new(BUDGET);
@@ -48,89 +50,138 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         let shown = |t: &str| t.chars().take(200).collect();
         return Verdict { equal, gold_parsed: shown(gold), answer_parsed: shown(found), why, steps: steps.taken() };
     }
-    let read = |t: &str| {
-        let bare = bare(t);
-        let text = unmarked(&code::mathematical(&bare).unwrap_or(bare), &steps);
-        fields::absolute(&text).unwrap_or(text)
+    let sides = Sides {
+        gold: read(gold, &steps),
+        found: read(found, &steps),
+        whole: bare(answer),
+        told: bare(stated(answer)),
+        answer,
+        steps: &steps,
     };
-    let (gold_text, answer_text) = (read(gold), read(found));
-    if let Some(same) = polar(&gold_text, answer) {
-        let why = if same { "equal words" } else { "the opposite" };
-        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
-    }
-    let whole = bare(answer);
-    // The whole answer, or what it comes to.
-    let told = bare(stated(answer));
-    let texts = [&whole, &told];
-    let texts = &texts[..if told == whole { 1 } else { 2 }];
-    if let Some((same, why)) = texts.iter().find_map(|text| of_its_own(&gold_text, text, &steps)) {
-        return Verdict { equal: same, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() };
-    }
-    if math::other_part(&gold_text, &whole) {
-        return Verdict {
-            equal: false,
-            gold_parsed: gold_text,
-            answer_parsed: answer_text,
-            why: "a part of another name",
-            steps: steps.taken(),
-        };
-    }
-    let (mut equal, mut why) = match choices(&gold_text, &answer_text, answer, &steps) {
-        Some(decided) => decided,
-        None => compare(&gold_text, &answer_text, &steps),
-    };
-    // An option's letter, or the same number once more, stands beside the answer.
-    if !equal && choice::letter(&gold_text).is_none() {
-        let beside = choice::labelled(&answer_text).filter(|_| choice::labelled(&gold_text).is_none());
-        if let Some(text) = beside.map(|l| bare(l.1)).or_else(|| said_twice(&answer_text, &steps)) {
-            (equal, why) = compare(&gold_text, &text, &steps);
+    let (equal, why) = sides.decide(raw);
+    let Sides { gold: gold_parsed, found: answer_parsed, .. } = sides;
+    Verdict { equal, gold_parsed, answer_parsed, why, steps: steps.taken() }
+}
+
+/// A text without its wrappers, in one notation.
+fn read(text: &str, steps: &Steps) -> String {
+    let bare = bare(text);
+    let text = unmarked(&code::mathematical(&bare).unwrap_or(bare), steps);
+    fields::absolute(&text).unwrap_or(text)
+}
+
+/// The rule of a comparison that holds.
+fn holds((equal, why): (bool, &'static str)) -> Option<&'static str> {
+    equal.then_some(why)
+}
+
+/// The gold answer, and an answer as it is looked at.
+struct Sides<'a> {
+    gold: String,
+    /// The answer that was found in the text.
+    found: String,
+    /// The whole text without its wrappers.
+    whole: String,
+    /// The sentence that states the answer.
+    told: String,
+    /// The text itself.
+    answer: &'a str,
+    steps: &'a Steps,
+}
+
+impl Sides<'_> {
+    /// Whether they are equal and by which rule; `raw` is the answer before its layout was changed.
+    fn decide(&self, raw: &str) -> (bool, &'static str) {
+        if let Some(decided) = self.of_its_own() {
+            return decided;
+        }
+        let first = choices(&self.gold, &self.found, self.answer, self.steps)
+            .unwrap_or_else(|| compare(&self.gold, &self.found, self.steps));
+        let members = || holds(compare(&self.gold, &layout::members(raw)?, self.steps));
+        let rule = holds(first)
+            .or_else(|| self.beside())
+            .or_else(members)
+            .or_else(|| self.in_sentence())
+            .or_else(|| self.at_the_end());
+        let Some(rule) = rule else { return first };
+        match contradiction(&self.gold, &self.found, self.answer, self.steps) {
+            Some(reason) => (false, reason),
+            None => (true, rule),
         }
     }
-    if !equal && let Some(members) = layout::members(raw) {
-        (equal, why) = compare(&gold_text, &members, &steps);
+
+    /// What readers of their own decide about the whole answer, or what it comes to.
+    fn of_its_own(&self) -> Option<(bool, &'static str)> {
+        if let Some(same) = polar(&self.gold, self.answer) {
+            return Some((same, if same { "equal words" } else { "the opposite" }));
+        }
+        let texts = [&self.whole, &self.told];
+        let texts = &texts[..if self.told == self.whole { 1 } else { 2 }];
+        if let Some(decided) = texts.iter().find_map(|text| of_its_own(&self.gold, text, self.steps)) {
+            return Some(decided);
+        }
+        math::other_part(&self.gold, &self.whole).then_some((false, "a part of another name"))
     }
-    // The sentence as a whole, where a part of it was taken for the answer.
-    if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE {
-        let whole = said_twice(&whole, &steps).unwrap_or(whole);
-        for text in [&*whole, &*told, remarks::before_bracket(&told).0, remarks::before_bracket(&told).1] {
-            if !equal && text != answer_text && words::in_words(&gold_text, text) {
-                let clauses = text.contains(" and ") && gold_text.contains(" and ") && words::lists(&gold_text, text);
-                if clauses || words::same(&gold_text, text) {
-                    (equal, why) = (true, "equal words");
-                }
-            }
+
+    /// True where the sentence around an answer is looked at: the gold answer is no option's letter.
+    fn may_be_said(&self) -> bool {
+        choice::letter(&self.gold).is_none() && self.answer.len() < MAX_SENTENCE
+    }
+
+    /// An option's letter, or the same number once more, stands beside the answer.
+    fn beside(&self) -> Option<&'static str> {
+        if choice::letter(&self.gold).is_some() {
+            return None;
+        }
+        let labelled = choice::labelled(&self.found).filter(|_| choice::labelled(&self.gold).is_none());
+        let text = labelled.map(|l| bare(l.1)).or_else(|| said_twice(&self.found, self.steps))?;
+        holds(compare(&self.gold, &text, self.steps))
+    }
+
+    /// The sentence as a whole, where a part of it was taken for the answer.
+    fn in_sentence(&self) -> Option<&'static str> {
+        if !self.may_be_said() {
+            return None;
+        }
+        let twice = said_twice(&self.whole, self.steps);
+        let whole = twice.as_deref().unwrap_or(&self.whole);
+        let (before, inside) = remarks::before_bracket(&self.told);
+        let says = |text: &&str| {
+            let clauses = text.contains(" and ") && self.gold.contains(" and ");
+            **text != *self.found
+                && words::in_words(&self.gold, text)
+                && ((clauses && words::lists(&self.gold, text)) || words::same(&self.gold, text))
+        };
+        if [whole, &self.told, before, inside].iter().any(says) {
+            return Some("equal words");
         }
         // Bounds in words.
-        let (a, b) = (math::said_bounds(&gold_text), math::said_bounds(&whole));
-        if !equal && (a.is_some() || b.is_some()) {
-            let (a, b) = (a.as_deref().unwrap_or(&gold_text), b.as_deref().unwrap_or(&whole));
-            equal = compare(a, b, &steps).0;
-            why = if equal { "equal bounds" } else { why };
+        let (a, b) = (math::said_bounds(&self.gold), math::said_bounds(whole));
+        if (a.is_some() || b.is_some())
+            && compare(a.as_deref().unwrap_or(&self.gold), b.as_deref().unwrap_or(whole), self.steps).0
+        {
+            return Some("equal bounds");
         }
-        if !equal && [&*answer_text, &whole].iter().any(|t| math::same_defined(&gold_text, t, &steps)) {
-            (equal, why) = (true, "equal, its letters written out");
+        if [&*self.found, whole].iter().any(|t| math::same_defined(&self.gold, t, self.steps)) {
+            return Some("equal, its letters written out");
         }
         // What it describes, in notation.
-        let mut texts = vec![&*answer_text, &whole, last_sentence(&whole)];
+        let mut texts = vec![&*self.found, whole, last_sentence(whole)];
         texts.dedup();
-        if !equal && texts.iter().any(|t| math::same_described(&gold_text, t, &steps)) {
-            (equal, why) = (true, "equal, described in words");
-        }
+        texts.iter().any(|t| math::same_described(&self.gold, t, self.steps)).then_some("equal, described in words")
     }
-    // The end of a sentence that marks no answer.
-    if !equal && choice::letter(&gold_text).is_none() && answer.len() < MAX_SENTENCE && !answer.contains("boxed") {
-        let said = |end: &&str| {
-            let end = read(end);
-            of_its_own(&gold_text, &end, &steps).unwrap_or_else(|| compare(&gold_text, &end, &steps)).0
+
+    /// The end of a sentence that marks no answer.
+    fn at_the_end(&self) -> Option<&'static str> {
+        if !self.may_be_said() || self.answer.contains("boxed") {
+            return None;
+        }
+        let says = |end: &&str| {
+            let end = read(end, self.steps);
+            of_its_own(&self.gold, &end, self.steps).unwrap_or_else(|| compare(&self.gold, &end, self.steps)).0
         };
-        if tail::ends(&gold_text, answer).iter().any(said) {
-            (equal, why) = (true, "equal, at the end of the sentence");
-        }
+        tail::ends(&self.gold, self.answer).iter().any(says).then_some("equal, at the end of the sentence")
     }
-    if equal && let Some(reason) = contradiction(&gold_text, &answer_text, answer, &steps) {
-        (equal, why) = (false, reason);
-    }
-    Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 
 /// Comparisons, fields' own answers, cards and names with initials, which are no values and have readers of their own.
@@ -146,60 +197,6 @@ fn of_its_own(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static
     }
     let same = words::same_card(gold, answer)?;
     Some((same, if same { "the same card" } else { "another card" }))
-}
-
-/// What an answer of equal values says against itself, or against the gold answer.
-fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<&'static str> {
-    if math::parts_differ(gold, found, steps) {
-        return Some("another part");
-    }
-    if answer.len() < MAX_SENTENCE && !answer.contains("boxed") && math::turned(gold, &bare(answer)) {
-        return Some("different directions");
-    }
-    if answer.len() < MAX_SENTENCE && math::another_level(gold, &bare(answer)) {
-        return Some("another level of confidence");
-    }
-    if answer.len() < MAX_SENTENCE && math::another_divisor(gold, &bare(answer)) {
-        return Some("another divisor");
-    }
-    if answer.len() < MAX_SENTENCE && math::defined_otherwise(gold, &bare(answer), steps) {
-        return Some("other meanings of the letters");
-    }
-    if math::concluded_otherwise(gold, found) {
-        return Some("another conclusion");
-    }
-    if math::another_extremum(gold, found, steps) && math::another_extremum(gold, &bare(answer), steps) {
-        return Some("another extremum");
-    }
-    if math::counted_otherwise(gold, found) {
-        return Some("other counts of a solid's parts");
-    }
-    // "x is 5" is no y = 5.
-    let letter = |t: &str| {
-        let name = t.rsplit(' ').next().unwrap_or_default().trim_matches('$');
-        (name.len() == 1 && name != "a" && name.chars().all(char::is_alphabetic)).then(|| name.to_owned())
-    };
-    let value = |t: &str| t.len() < 24 && t.starts_with(|c: char| c.is_ascii_digit() || "$-+".contains(c));
-    if let (Some(asked), Some(said)) = (
-        gold.split_once('=').and_then(|(n, _)| letter(n.trim())),
-        answer.rsplit_once(" is ").filter(|(_, v)| value(v)).and_then(|(s, _)| letter(s)),
-    ) && asked != said
-    {
-        return Some("different names");
-    }
-    // "7 is wrong" is no 7.
-    const WRONG: [&str; 8] = [
-        " is incorrect",
-        " is wrong",
-        " is not correct",
-        " is not right",
-        " is false",
-        " is ruled out",
-        " is impossible",
-        " is not the answer",
-    ];
-    let denied = WRONG.iter().find_map(|w| found.strip_suffix(w))?;
-    compare(gold, denied, steps).0.then_some("said to be wrong")
 }
 
 /// The answer before a remark in brackets that says the same in another way, or nearly: `fourteen (14)`,
@@ -248,361 +245,4 @@ fn polar(gold: &str, answer: &str) -> Option<bool> {
         said @ ("true" | "false") if !rest.starts_with(char::is_alphabetic) => Some(said == gold),
         _ => None,
     }
-}
-
-/// True for what a sentence says against another choice: "option C fails because...".
-fn fails(text: &str) -> bool {
-    let lower = text.to_lowercase();
-    let rest =
-        ["option ", "options ", "choice ", "choices ", "the other options "].iter().find_map(|w| lower.strip_prefix(w));
-    const FAULTS: [&str; 6] = [" fails", " fail", " is wrong", " is incorrect", " is false", " are wrong"];
-    rest.is_some_and(|r| FAULTS.iter().any(|f| r.contains(f)))
-}
-
-/// The rules for a gold answer that names one choice, several, or one with its text.
-fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
-    let verdict = |same: bool| (same, if same { "same choice" } else { "another choice" });
-    if let Some(letter) = choice::letter(gold) {
-        // Without a box the sentence around may name the letter.
-        let said = || {
-            let whole = (!answer.contains("boxed") && answer.len() < MAX_SENTENCE).then(|| bare(answer))?;
-            choice::named_letter(&whole).or_else(|| choice::concluded_letter(&whole))
-        };
-        // What follows is the reason, or what is wrong with another choice.
-        let found = found.split_once("; ").filter(|(_, r)| fails(r)).map_or(found, |(before, _)| before);
-        let found =
-            [" because", " since "].iter().find_map(|w| found.split_once(w)).map_or(found, |(before, _)| before);
-        return Some(match choice::named_letter(found).or_else(said) {
-            Some(named) => verdict(named == letter),
-            None => (false, "no choice named"),
-        });
-    }
-    if let Some(a) = choice::letters(gold)
-        && let Some(b) =
-            choice::letters(found).or_else(|| choice::several(found)).or_else(|| choice::several(&bare(answer)))
-    {
-        // "B or D" leaves open which.
-        let open = |t: &str| t.split_whitespace().any(|w| w.eq_ignore_ascii_case("or"));
-        return Some(verdict(a == b && open(gold) == open(found)));
-    }
-    if let (Some(a), Some(b)) = (labels::read(gold), labels::read(found).or_else(|| labels::read(&bare(answer))))
-        && let Some(same) = a.same(&b)
-    {
-        return Some(verdict(same));
-    }
-    let (letter, text) = choice::labelled(gold)?;
-    if found.is_empty() {
-        return None;
-    }
-    let named = choice::letter(found).or_else(|| choice::labelled(found).map(|l| l.0));
-    let named = named.or_else(|| choice::label_behind(found));
-    // The label may stand before the last sentence, where the answer was looked for, or in a sentence of its own.
-    let whole = bare(answer);
-    let named = named.or_else(|| choice::labelled(&whole).map(|l| l.0));
-    let named = named.or_else(|| choice::named_letter(&whole).filter(|_| whole.len() < 24));
-    Some(match named {
-        Some(named) => verdict(named == letter),
-        None => compare(&bare(text), found, steps),
-    })
-}
-
-fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
-    if gold.is_empty() || answer.is_empty() {
-        let same = gold == answer;
-        return (same, if same { "both empty" } else { "no answer" });
-    }
-    if gold == answer {
-        return (true, "same text");
-    }
-    let compact = |t: &str| t.split_whitespace().collect::<String>();
-    let parted = |t: &str| {
-        t.split_whitespace()
-            .zip(t.split_whitespace().skip(1))
-            .any(|(a, b)| a.ends_with(|c: char| c.is_ascii_digit()) && b.starts_with(|c: char| c.is_ascii_digit()))
-    };
-    // "Not able" is not notable.
-    let denies = |t: &str| t.split_whitespace().any(|w| w.eq_ignore_ascii_case("not"));
-    if denies(gold) == denies(answer)
-        && (gold.contains('\\') || !(parted(gold) || parted(answer)))
-        && compact(gold) == compact(answer)
-    {
-        return (true, "same notation");
-    }
-    // XI and IX are no products.
-    if let Some(n) = math::roman(gold) {
-        let said = math::roman(answer).or_else(|| answer.parse().ok());
-        if let Some(m) = said {
-            return (n == m, if n == m { "the same Roman numeral" } else { "different Roman numerals" });
-        }
-    } else if let Some(n) = math::roman(answer)
-        && let Ok(m) = gold.parse::<u32>()
-    {
-        return (n == m, if n == m { "the same Roman numeral" } else { "different Roman numerals" });
-    }
-    // Nor are "cat" and "act".
-    if words::are_words(gold) && words::are_words(answer) && !gold.eq_ignore_ascii_case(answer) {
-        let same = words::same(gold, answer);
-        return (same, if same { "equal words" } else { "different words" });
-    }
-    if let (Some(a), Some(b)) = (words::told(gold), words::told(answer)) {
-        return (a == b, if a == b { "equal words" } else { "different words" });
-    }
-    // Nor are the outcomes of three tosses.
-    if let Some(same) = words::same_rows(gold, answer) {
-        return (same, if same { "the same row of letters" } else { "different rows of letters" });
-    }
-    // Nor is 6/8 time a number.
-    if let Some(same) = math::same_format(gold, answer) {
-        return (same, if same { "the same numbers of a form" } else { "different numbers of a form" });
-    }
-    // (i) and (j) are labels, and sun and sat no days.
-    if lower_names(gold, answer) {
-        return (false, "different words");
-    }
-    let (gold_value, answer_value) = (math::parse(gold, true, steps), math::parse(answer, true, steps));
-    let comparison = math::equal(&gold_value, &answer_value, steps);
-    if comparison.equal {
-        return (true, comparison.why);
-    }
-    // Amounts are told by the case of their signs: 5 mW and 5 MW.
-    if measured(&gold_value).is_some() && measured(&answer_value).is_some() {
-        return match other_readings(gold, &gold_value, answer, &answer_value, steps) {
-            Some(why) => (true, why),
-            None => (false, comparison.why),
-        };
-    }
-    if other_case(gold, answer) || chemistry::other_case(gold, answer) {
-        return (false, comparison.why);
-    }
-    // Words that happen to read as mathematics: "No", "red".
-    let wordy = is_wordy(gold, &gold_value) && is_wordy(answer, &answer_value);
-    if wordy && words::key(gold) == words::key(answer) {
-        return (true, "equal words");
-    }
-    // "the 1990s" and "1990s".
-    let said = |t: &str| {
-        t.chars().all(|c| c.is_alphanumeric() || " -',.".contains(c)) && t.contains(|c: char| c.is_alphabetic())
-    };
-    if said(gold)
-        && said(answer)
-        && gold.contains(' ')
-        && !words::units_differ(gold, answer)
-        && words::key(gold) == words::key(answer)
-    {
-        return (true, "equal words");
-    }
-    if words::in_words(gold, answer) && (words::same(gold, answer) || words::lists(gold, answer)) {
-        return (true, "equal words");
-    }
-    // Indices on and below the line.
-    if gold.contains('_') != answer.contains('_')
-        && let (Some(a), Some(b)) = (on_the_line(gold), on_the_line(answer))
-        && a == b
-        && a.contains(char::is_alphabetic)
-    {
-        return (true, "the same letters and digits");
-    }
-    // Chemical formulas, in any face.
-    if let (Some(a), Some(b)) = (math::formula(gold), math::formula(answer))
-        && a == b
-        && a.contains(char::is_alphabetic)
-    {
-        return (true, "the same formula");
-    }
-    if chemistry::same(gold, answer) == Some(true) {
-        return (true, "the same chemical notation");
-    }
-    if words::abbreviated(gold, answer) {
-        return (true, "the same name, in short");
-    }
-    if substances::same(gold, answer) {
-        return (true, "the same substance");
-    }
-    // "Yes, it is."
-    let first = answer.split([',', '.', ';', ':']).next().unwrap_or_default();
-    if matches!(words::key(gold).as_str(), "yes" | "no") && words::key(first) == words::key(gold) {
-        return (true, "equal words");
-    }
-    if let Some(why) = math::named_alike(gold, answer, steps) {
-        return (true, why);
-    }
-    if let Some(why) = other_readings(gold, &gold_value, answer, &answer_value, steps) {
-        return (true, why);
-    }
-    if steps.exhausted() {
-        return (false, "too much work to compare");
-    }
-    (false, comparison.why)
-}
-
-/// True for letters in brackets that differ, and for a common word beside the name that it would be short for.
-fn lower_names(gold: &str, answer: &str) -> bool {
-    const SHORT: [&str; 6] = ["sun", "sat", "wed", "mar", "may", "dec"];
-    let label = |t: &str| {
-        let inner = t.strip_prefix('(')?.strip_suffix(')')?;
-        (inner.len() == 1 && inner.bytes().all(|b| b.is_ascii_lowercase())).then(|| inner.to_owned())
-    };
-    if let (Some(a), Some(b)) = (label(gold), label(answer)) {
-        return a != b;
-    }
-    let bare =
-        |t: &str| t.strip_prefix("the ").or(t.strip_prefix("The ")).unwrap_or(t).trim_end_matches('.').to_owned();
-    let (a, b) = (bare(gold), bare(answer));
-    let short =
-        |w: &str, other: &str| SHORT.contains(&w) && other.len() > w.len() && other.to_lowercase().starts_with(w);
-    short(&a, &b) || short(&b, &a)
-}
-
-/// A number with a decimal comma and points or spaces between groups, the English way: `1.234,5` as `1234.5`.
-fn european(text: &str) -> Option<String> {
-    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    // A unit or a currency around it stays.
-    let from = text.find(|c: char| c.is_ascii_digit() || c == '-')?;
-    let to = text.rfind(|c: char| c.is_ascii_digit())? + 1;
-    let (head, tail) = (text.get(..from)?, text.get(to..)?);
-    let text = text.get(from..to)?;
-    let around = |t: &str| t.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '%' | '$' | '\\') || !c.is_ascii());
-    if !around(head) || !around(tail) {
-        return None;
-    }
-    let (sign, plain) = text.strip_prefix('-').map_or(("", text), |t| ("-", t));
-    let (whole, fraction) = plain.split_once(',').map_or((plain, None), |(w, f)| (w, Some(f)));
-    let groups: Vec<&str> = whole.split(['.', ' ']).collect();
-    let grouped = groups.len() > 1 && groups[0].len() <= 3 && groups[1..].iter().all(|g| g.len() == 3);
-    let sure = match fraction {
-        // One point before three digits is a decimal point, several are not.
-        None => groups.len() > 2,
-        Some(f) => digits(f) && (grouped || f.len() != 3),
-    };
-    let known = groups.iter().all(|g| digits(g)) && (groups.len() == 1 || grouped) && sure;
-    let point = fraction.map(|f| format!(".{f}")).unwrap_or_default();
-    known.then(|| format!("{head}{sign}{}{point}{tail}", groups.concat()))
-}
-
-/// Letters and digits of a formula with its indices on the line: `H_2O` as `H2O`.
-fn on_the_line(text: &str) -> Option<String> {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '{' | '}' | ' ' | '(' | ')');
-    let plain = text.replace("\\mathrm", "").replace("\\text", "");
-    plain.chars().all(known).then(|| plain.chars().filter(|c| !matches!(c, '_' | '{' | '}' | ' ')).collect())
-}
-
-/// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
-fn other_readings(
-    gold: &str,
-    gold_value: &Value,
-    answer: &str,
-    answer_value: &Value,
-    steps: &Steps,
-) -> Option<&'static str> {
-    let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
-    if gold.contains(',') && is_list(answer_value) {
-        let value = math::parse(gold, false, steps);
-        if is_list(&value) && math::equal(&value, answer_value, steps).equal {
-            return Some("equal members");
-        }
-    }
-    if answer.contains(',') && is_list(gold_value) {
-        let value = math::parse(answer, false, steps);
-        if is_list(&value) && math::equal(gold_value, &value, steps).equal {
-            return Some("equal members");
-        }
-    }
-    if days(gold, gold_value, answer, answer_value) {
-        return Some("the same day");
-    }
-    if amounts(gold, gold_value, answer, answer_value, steps) {
-        return Some("equal amounts");
-    }
-    if restated(gold, answer, steps) {
-        return Some("equal, said another way");
-    }
-    if math::same_rounding(gold, answer, steps) {
-        return Some("equal as it is rounded");
-    }
-    if let Some(text) = european(answer)
-        && math::equal(gold_value, &math::parse(&text, true, steps), steps).equal
-    {
-        return Some("equal with a decimal comma");
-    }
-    if let Some(text) = european(gold)
-        && math::equal(&math::parse(&text, true, steps), answer_value, steps).equal
-    {
-        return Some("equal with a decimal comma");
-    }
-    None
-}
-
-/// Days in digits: beside a day that is sure, in any order of day and month.
-fn days(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value) -> bool {
-    let sure = |v: &Value| matches!(v, Value::Date(..));
-    let all = |text: &str, v: &Value| if sure(v) { vec![v.clone()] } else { math::dates(text) };
-    let (a, b) = (all(gold, gold_value), all(answer, answer_value));
-    // Two of them only where one can be read in one way.
-    let known = sure(gold_value) || sure(answer_value) || (a.len() == 1) != (b.len() == 1);
-    known && a.iter().any(|x| b.contains(x))
-}
-
-/// The two in the ways in which quantities are said.
-fn restated(gold: &str, answer: &str, steps: &Steps) -> bool {
-    let all = |text: &str| [vec![text.to_owned()], math::restated(text)].concat();
-    let (golds, answers) = (all(gold), all(answer));
-    golds.iter().enumerate().any(|(i, a)| {
-        let rest = answers.iter().skip(usize::from(i == 0));
-        let value = math::parse(a, true, steps);
-        rest.into_iter().any(|b| a == b || math::equal(&value, &math::parse(b, true, steps), steps).equal)
-    })
-}
-
-/// True where one short sign behind a number is written in another case: 4 K and 4 k.
-fn other_case(gold: &str, answer: &str) -> bool {
-    let words = |t: &str| t.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let (a, b) = (words(gold), words(answer));
-    let number = |n: usize| n > 0 && a[n - 1].ends_with(|c: char| c.is_ascii_digit());
-    let short = |w: &str| w.chars().count() <= 2 && w.chars().all(char::is_alphabetic);
-    a.len() == b.len()
-        && (0..a.len()).any(|n| number(n) && short(&a[n]) && a[n] != b[n] && a[n].eq_ignore_ascii_case(&b[n]))
-}
-
-/// A number with its unit; what it is called does not count.
-fn measured(value: &Value) -> Option<&Value> {
-    match value {
-        // A letter before the unit may be one of its factors.
-        Value::Scalar(e, Some(Unit::Measure(_) | Unit::Percent | Unit::Degree)) if !e.has_variables() => Some(value),
-        Value::Assignment(_, v) => measured(v),
-        _ => None,
-    }
-}
-
-/// Amounts whose units read as letters: `15 N m` and `15 J`.
-fn amounts(gold: &str, gold_value: &Value, answer: &str, answer_value: &Value, steps: &Steps) -> bool {
-    // x = 2 + 3t, z = 4t are coordinates, and no tonnes.
-    if [gold, answer].iter().any(|t| t.matches('=').count() > 1) {
-        return false;
-    }
-    if let (Value::Assignment(a, _), Value::Assignment(b, _)) = (gold_value, answer_value)
-        && !math::same_name(a, b)
-    {
-        return false;
-    }
-    let read = |text: &str, value: &Value| measured(value).cloned().or_else(|| math::amount(text, steps));
-    match (measured(gold_value), measured(answer_value)) {
-        (Some(_), Some(_)) => false,
-        _ => match (read(gold, gold_value), read(answer, answer_value)) {
-            (Some(a), Some(b)) => math::equal(&a, &b, steps).equal,
-            _ => false,
-        },
-    }
-}
-
-/// True for a text of words, also where they read as mathematics: `No` is the product of N and o, too.
-fn is_wordy(text: &str, value: &Value) -> bool {
-    let letters = |c: char| c.is_alphabetic() || c.is_whitespace() || matches!(c, '-' | '.' | ',' | '"');
-    text.chars().all(letters)
-        && text.chars().any(char::is_alphabetic)
-        && match value {
-            Value::Text(_) => true,
-            Value::Scalar(e, _) => !e.has_numbers(),
-            Value::List(items) => items.iter().all(|v| is_wordy("a", v)),
-            _ => false,
-        }
 }
