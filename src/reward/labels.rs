@@ -130,6 +130,30 @@ const KINDS: [&str; 64] = [
     "position",
 ];
 
+/// What shows something, under the name of one of them.
+const PICTURES: [&str; 20] = [
+    "figure",
+    "figures",
+    "graph",
+    "graphs",
+    "diagram",
+    "diagrams",
+    "panel",
+    "panels",
+    "picture",
+    "pictures",
+    "image",
+    "images",
+    "subplot",
+    "subplots",
+    "subfigure",
+    "subfigures",
+    "plot",
+    "plots",
+    "chart",
+    "charts",
+];
+
 /// What is added to the code of a letter, so that it equals no number.
 const LETTERS: u32 = 1_000;
 
@@ -245,6 +269,9 @@ pub(super) fn read(text: &str) -> Option<Labels> {
         if word.is_empty() {
             continue;
         }
+        if PICTURES.contains(&lower.as_str()) && out.kind.is_none() {
+            out.kind = Some("panel".to_owned());
+        }
         if NOUNS.contains(&lower.as_str()) || lower == "no" && raw.ends_with('.') {
             out.sure = true;
             continue;
@@ -305,6 +332,12 @@ pub(super) fn read(text: &str) -> Option<Labels> {
     (!out.labels.is_empty() && !mixed).then_some(out)
 }
 
+/// True for labels of other kinds: line 3 is no row 3.
+pub(super) fn of_other_kinds(gold: &str, answer: &str) -> bool {
+    let kind = |t: &str| read(t).and_then(|l| l.kind);
+    gold.contains(' ') && answer.contains(' ') && kind(gold).is_some_and(|a| kind(answer).is_some_and(|b| a != b))
+}
+
 impl Labels {
     fn values(&self) -> Vec<u32> {
         self.labels.iter().map(|l| l.1).collect()
@@ -319,8 +352,7 @@ impl Labels {
     /// Whether both name the same; `None` where neither is sure to be labels, or their faces are not alike.
     pub(super) fn same(&self, other: &Labels) -> Option<bool> {
         let faces = |l: &Labels| l.labels.iter().map(|x| x.0).collect::<BTreeSet<Face>>();
-        let others = self.kind.is_some() && other.kind.is_some() && self.kind != other.kind;
-        if !(self.sure || other.sure) || others {
+        if !(self.sure || other.sure) {
             return None;
         }
         let (mut a, mut b) = (self.values(), other.values());

@@ -35,6 +35,9 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
     }
     steps.spend((gold.len() + answer.len()) as u64)?;
     let told = |same: Option<bool>, yes, no| same.map(|s| (s, if s { yes } else { no }));
+    if super::labels::of_other_kinds(gold, answer) {
+        return Some((false, "labels of other kinds"));
+    }
     // None of them are 0 of them.
     if gold == "0" && super::words::key(answer) == "none" {
         return Some((true, "equal numbers"));

@@ -65,13 +65,14 @@ impl Reader<'_> {
 
     /// A number in words, and what is counted.
     pub(super) fn in_words(&self, tokens: &[Token]) -> Option<Value> {
-        let mut words = Vec::new();
+        let (mut words, mut comma) = (Vec::new(), 0);
         for t in tokens {
             match &t.tok {
                 Tok::Word(w) | Tok::Text(w) => {
                     words.extend(w.to_lowercase().replace('-', " ").split_whitespace().map(str::to_owned))
                 }
-                Tok::Sym('-' | ',') => {}
+                Tok::Sym(',') => comma = words.len(),
+                Tok::Sym('-') => {}
                 _ => return None,
             }
         }
@@ -134,6 +135,10 @@ impl Reader<'_> {
             }
             rest => rest.unwrap_or_default(),
         };
+        // Behind the number a comma parts another member: "a, b", "two, b".
+        if comma > 0 && comma >= used + usize::from(article) && comma < words.len() + usize::from(article) {
+            return None;
+        }
         let name = rest.join(" ");
         let name = ["of an ", "of a ", "of one ", "of ", "an ", "a "]
             .iter()

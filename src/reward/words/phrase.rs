@@ -302,12 +302,14 @@ impl Core {
         format!("{only}{}", words.join(" "))
     }
 
-    /// All words as one, a space only between numbers: `nonlinear` and `non-linear`.
+    /// All words as one, a space beside numbers but behind a name of theirs: `nonlinear` and `non-linear`, `ResNet-50`
+    /// and `ResNet50`, but `5 K` is no `5k`.
     fn joined(&self) -> String {
         let mut out = String::new();
-        for w in &self.words {
-            let digits = |t: Option<char>| t.is_some_and(|c| c.is_ascii_digit());
-            if digits(out.chars().next_back()) && digits(w.text.chars().next()) {
+        let digits = |t: Option<char>| t.is_some_and(|c| c.is_ascii_digit());
+        for (n, w) in self.words.iter().enumerate() {
+            let named = n > 0 && self.words[n - 1].text.chars().filter(|c| c.is_alphabetic()).count() > 2;
+            if digits(out.chars().next_back()) || digits(w.text.chars().next()) && !named {
                 out.push(' ');
             }
             out += &w.text;
