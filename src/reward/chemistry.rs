@@ -168,7 +168,7 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
 
 /// The text in plain signs: no faces, braces, spaces; indices on the line, exponents behind `^`.
 fn plain(text: &str) -> String {
-    const SIGNS: [(&str, &str); 20] = [
+    const SIGNS: [(&str, &str); 24] = [
         ("\\longrightarrow", "->"),
         ("\\rightarrow", "->"),
         ("\\xrightarrow", "->"),
@@ -178,6 +178,10 @@ fn plain(text: &str) -> String {
         ("\\leftrightarrow", "<->"),
         ("\u{21cc}", "<->"),
         ("<=>", "<->"),
+        ("\\uparrow", ""),
+        ("\\downarrow", ""),
+        ("\u{2191}", ""),
+        ("\u{2193}", ""),
         ("\\ce", ""),
         ("\\mathrm", ""),
         ("\\text", ""),

@@ -1,31 +1,35 @@
 //! What an answer of equal values says against itself, or against the gold answer.
 
-use super::answer::bare;
 use super::compare::compare;
 use super::math::{self, Steps};
 use super::verify::MAX_SENTENCE;
 
-/// What an answer of equal values says against itself, or against the gold answer.
-pub(super) fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<&'static str> {
+/// What an answer of equal values says against itself, or against the gold answer: `found` is what was found in
+/// `answer`, `whole` the answer without its wrappers.
+pub(super) fn contradiction(gold: &str, found: &str, answer: &str, whole: &str, steps: &Steps) -> Option<&'static str> {
+    let short = answer.len() < MAX_SENTENCE;
+    if short && reordered(gold, found, whole) {
+        return Some("another order");
+    }
     if math::parts_differ(gold, found, steps) {
         return Some("another part");
     }
-    if answer.len() < MAX_SENTENCE && !answer.contains("boxed") && math::turned(gold, &bare(answer)) {
+    if short && !answer.contains("boxed") && math::turned(gold, whole) {
         return Some("different directions");
     }
-    if answer.len() < MAX_SENTENCE && math::another_level(gold, &bare(answer)) {
+    if short && math::another_level(gold, whole) {
         return Some("another level of confidence");
     }
-    if answer.len() < MAX_SENTENCE && math::another_divisor(gold, &bare(answer)) {
+    if short && math::another_divisor(gold, whole) {
         return Some("another divisor");
     }
-    if answer.len() < MAX_SENTENCE && math::defined_otherwise(gold, &bare(answer), steps) {
+    if short && math::defined_otherwise(gold, whole, steps) {
         return Some("other meanings of the letters");
     }
     if math::concluded_otherwise(gold, found) {
         return Some("another conclusion");
     }
-    if math::another_extremum(gold, found, steps) && math::another_extremum(gold, &bare(answer), steps) {
+    if math::another_extremum(gold, found, steps) && math::another_extremum(gold, whole, steps) {
         return Some("another extremum");
     }
     if math::counted_otherwise(gold, found) {
@@ -57,4 +61,20 @@ pub(super) fn contradiction(gold: &str, found: &str, answer: &str, steps: &Steps
     ];
     let denied = WRONG.iter().find_map(|w| found.strip_suffix(w))?;
     compare(gold, denied, steps).0.then_some("said to be wrong")
+}
+
+/// True for the same names in another order, where the answer says that it is an order.
+fn reordered(gold: &str, found: &str, whole: &str) -> bool {
+    let ordered = ["order", "ranking", "ranked", "sequence"];
+    if !whole.split(' ').any(|w| ordered.contains(&w.trim_end_matches([':', ',']))) {
+        return false;
+    }
+    let names = |text: &str| {
+        let text = text.replace(", and ", ", ").replace(" and ", ", ");
+        let names: Vec<String> = text.split(", ").map(|n| n.trim().to_lowercase()).collect();
+        let plain = names.len() > 2 && names.iter().all(|n| n.starts_with(char::is_alphabetic) && !n.contains('='));
+        plain.then_some(names)
+    };
+    let (Some(a), Some(b)) = (names(gold), names(found)) else { return false };
+    a != b && a.len() == b.len() && a.iter().all(|n| b.contains(n))
 }

@@ -291,7 +291,9 @@ pub(super) fn read(text: &str) -> Option<Labels> {
                 out.labels.push((Face::Number, n));
             }
             "and" | "both" | "all" => out.joined = true,
-            "true" | "correct" | "right" | "valid" => affirmed = true,
+            "true" | "correct" | "right" | "valid" | "hold" | "holds" => affirmed = true,
+            // All three statements.
+            "two" | "three" | "four" | "five" if out.joined && out.labels.is_empty() => {}
             "the" | "is" | "are" | "number" | "it" | "so" | "thus" | "in" | "at" => {}
             "false" | "incorrect" | "wrong" | "invalid" => out.denied = true,
             _ => {

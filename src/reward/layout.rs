@@ -162,6 +162,10 @@ fn unset(text: &str) -> Cow<'_, str> {
     if text.contains('<') || text.contains('&') {
         out = Cow::Owned(without_html(&out));
     }
+    // A quotation of its own.
+    if out.contains("\n\n> ") {
+        out = Cow::Owned(out.replace("\n> ", "\n"));
+    }
     if out.contains("```") {
         out = Cow::Owned(without_fences(&out));
     }

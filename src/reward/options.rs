@@ -6,9 +6,17 @@ use super::math::Steps;
 use super::verify::MAX_SENTENCE;
 use super::{choice, labels};
 
+fn verdict(same: bool) -> (bool, &'static str) {
+    (same, if same { "same choice" } else { "another choice" })
+}
+
+/// Whether two texts that are labels of options or statements name the same ones.
+pub(super) fn labelled(gold: &str, text: &str) -> Option<(bool, &'static str)> {
+    labels::read(gold)?.same(&labels::read(text)?).map(verdict)
+}
+
 /// The rules for a gold answer that names one choice, several, or one with its text.
 pub(super) fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> Option<(bool, &'static str)> {
-    let verdict = |same: bool| (same, if same { "same choice" } else { "another choice" });
     if let Some(letter) = choice::letter(gold) {
         // Without a box the sentence around may name the letter.
         let said = || {
@@ -32,10 +40,10 @@ pub(super) fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> O
         let open = |t: &str| t.split_whitespace().any(|w| w.eq_ignore_ascii_case("or"));
         return Some(verdict(a == b && open(gold) == open(found)));
     }
-    if let (Some(a), Some(b)) = (labels::read(gold), labels::read(found).or_else(|| labels::read(&bare(answer))))
-        && let Some(same) = a.same(&b)
-    {
-        return Some(verdict(same));
+    // The whole answer only where what was found in it has no labels.
+    let text = if labels::read(found).is_some() { found.to_owned() } else { bare(answer) };
+    if let Some(decided) = labelled(gold, &text) {
+        return Some(decided);
     }
     let (letter, text) = choice::labelled(gold)?;
     if found.is_empty() {

@@ -161,7 +161,7 @@ pub(super) fn before_reason(text: &str) -> &str {
     // ", and by the section formula" goes on.
     let held = Bytes::of(text);
     let reason = REASONS.iter().filter(|r| held.may_hold(r)).filter_map(|r| text.split_once(r)).map(|(s, _)| s);
-    let reason = reason.filter(|s| !s.ends_with(" and"));
+    let reason = reason.filter(|s| !s.ends_with(" and") && !s.ends_with("ided") && !s.ends_with("iplied"));
     let dash = [' ', ',', ';', '-', '\u{2013}', '\u{2014}'];
     reason
         .chain(rejected)

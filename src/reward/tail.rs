@@ -36,6 +36,14 @@ const CONCLUDING: &[&str] = &[
     ", i.e., ",
     ", i.e. ",
     ", namely ",
+    " it follows that ",
+    " we get ",
+    " we obtain ",
+    " we find that ",
+    " we see that ",
+    " we conclude that ",
+    " this means that ",
+    " this shows that ",
     "; so ",
     "; thus ",
     "; hence ",
@@ -86,6 +94,9 @@ const PARTS: &str = "half third quarter fifth tenth fraction part portion percen
 
 /// Words that open a clause before the main one.
 const LEADING: &str = "by from since because in with after when as for at on if once to given";
+
+/// Words that open what is told of an answer behind it.
+const TOLD: &str = "towards toward away with in at on as from like just where when";
 
 /// Longest sentence that is searched, in bytes, and most ends of it that are tried.
 const MAX_SENTENCE: usize = 400;
@@ -171,7 +182,9 @@ impl<'a> Clause<'a> {
     fn is_number(&self, n: usize) -> bool {
         let digit = |c: char| c.is_ascii_digit() || "$\\-+".contains(c);
         let number = math::is_number_word(&self.words[n]) || self.from(n).starts_with(digit);
-        number && !self.from(n).contains(" out of ")
+        // A time of day.
+        let time = self.words[n].split_once(':').is_some_and(|(h, m)| h.len() < 3 && m.len() == 2);
+        number && !time && !self.from(n).contains(" out of ")
     }
 
     /// True behind a preposition of place; where something is reached is no answer: "attained at x = 3".
@@ -253,6 +266,12 @@ pub(super) fn ends<'a>(gold: &str, text: &'a str) -> Vec<&'a str> {
         if clause.shows(n) || clause.shows(from) || clause.placed(from) || clause.is_sign(n) || clause.is_amount(n) {
             let end = clause.from(n);
             out.push(end);
+            // "Out of the paper, towards the reader"
+            out.extend(
+                end.split_once(", ")
+                    .filter(|(_, told)| among(TOLD, told.split(' ').next().unwrap_or_default()))
+                    .map(|(e, _)| e),
+            );
             out.extend(without_circumstance(end).filter(|e| e.contains(|c: char| c.is_ascii_digit())));
         }
     }

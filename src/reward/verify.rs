@@ -7,7 +7,7 @@ use super::compare::compare;
 use super::contradiction::contradiction;
 use super::locate::{locate, stated};
 use super::math::{self, BUDGET, Steps};
-use super::options::choices;
+use super::options::{choices, labelled};
 use super::prose::{last_sentence, unmarked};
 use super::{choice, code, comparative, compat, fields, layout, remarks, tail, words};
 
@@ -104,7 +104,7 @@ impl Sides<'_> {
             .or_else(|| self.in_sentence())
             .or_else(|| self.at_the_end());
         let Some(rule) = rule else { return first };
-        match contradiction(&self.gold, &self.found, self.answer, self.steps) {
+        match contradiction(&self.gold, &self.found, self.answer, &self.whole, self.steps) {
             Some(reason) => (false, reason),
             None => (true, rule),
         }
@@ -178,7 +178,10 @@ impl Sides<'_> {
         }
         let says = |end: &&str| {
             let end = read(end, self.steps);
-            of_its_own(&self.gold, &end, self.steps).unwrap_or_else(|| compare(&self.gold, &end, self.steps)).0
+            of_its_own(&self.gold, &end, self.steps)
+                .or_else(|| labelled(&self.gold, &end))
+                .unwrap_or_else(|| compare(&self.gold, &end, self.steps))
+                .0
         };
         tail::ends(&self.gold, self.answer).iter().any(says).then_some("equal, at the end of the sentence")
     }
