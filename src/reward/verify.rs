@@ -115,8 +115,7 @@ impl Sides<'_> {
         if let Some(same) = polar(&self.gold, self.answer) {
             return Some((same, if same { "equal words" } else { "the opposite" }));
         }
-        let texts = [&self.whole, &self.told];
-        let texts = &texts[..if self.told == self.whole { 1 } else { 2 }];
+        let texts = distinct(&[&self.whole, &self.told]);
         if let Some(decided) = texts.iter().find_map(|text| of_its_own(&self.gold, text, self.steps)) {
             return Some(decided);
         }
@@ -152,7 +151,7 @@ impl Sides<'_> {
                 && words::in_words(&self.gold, text)
                 && ((clauses && words::lists(&self.gold, text)) || words::same(&self.gold, text))
         };
-        if [whole, &self.told, before, inside].iter().any(says) {
+        if distinct(&[whole, &self.told, before, inside]).iter().any(says) {
             return Some("equal words");
         }
         // Bounds in words.
@@ -162,12 +161,11 @@ impl Sides<'_> {
         {
             return Some("equal bounds");
         }
-        if [&*self.found, whole].iter().any(|t| math::same_defined(&self.gold, t, self.steps)) {
+        if distinct(&[&self.found, whole]).iter().any(|t| math::same_defined(&self.gold, t, self.steps)) {
             return Some("equal, its letters written out");
         }
         // What it describes, in notation.
-        let mut texts = vec![&*self.found, whole, last_sentence(whole)];
-        texts.dedup();
+        let texts = distinct(&[&self.found, whole, last_sentence(whole)]);
         texts.iter().any(|t| math::same_described(&self.gold, t, self.steps)).then_some("equal, described in words")
     }
 
@@ -185,6 +183,12 @@ impl Sides<'_> {
         };
         tail::ends(&self.gold, self.answer).iter().any(says).then_some("equal, at the end of the sentence")
     }
+}
+
+/// The texts without those that stand before.
+fn distinct<'a>(texts: &[&'a str]) -> Vec<&'a str> {
+    let again = |n: usize| texts[..n].contains(&texts[n]);
+    (0..texts.len()).filter(|&n| !again(n)).map(|n| texts[n]).collect()
 }
 
 /// Comparisons, fields' own answers, cards and names with initials, which are no values and have readers of their own.
@@ -228,11 +232,11 @@ fn said_twice(answer: &str, steps: &Steps) -> Option<String> {
 /// Whether an answer in sentences begins with the gold answer's "yes" or "no", or with the other.
 fn polar(gold: &str, answer: &str) -> Option<bool> {
     // F# is a key.
-    if gold.contains('#') {
+    if gold.contains(|c: char| c == '#' || c.is_ascii_digit()) || answer.contains(['\\', '<']) {
         return None;
     }
     let gold = words::key(gold);
-    if !matches!(gold.as_str(), "yes" | "no" | "true" | "false") || answer.contains(['\\', '<']) {
+    if !matches!(gold.as_str(), "yes" | "no" | "true" | "false") {
         return None;
     }
     let answer = answer.trim_start_matches(['*', ' ', '"']);

@@ -251,5 +251,5 @@ pub(super) fn conclusion(text: &str) -> Option<(bool, &'static str)> {
 
 /// True where both come to something, and not to the same.
 pub(in crate::reward) fn concluded_otherwise(gold: &str, answer: &str) -> bool {
-    matches!((conclusion(gold), conclusion(answer)), (Some(a), Some(b)) if a != b)
+    conclusion(gold).is_some_and(|a| conclusion(answer).is_some_and(|b| a != b))
 }

@@ -25,7 +25,7 @@ pub(in crate::reward) fn same_defined(gold: &str, answer: &str, steps: &Steps) -
 
 /// True where both define letters behind them, and come to other values with these.
 pub(in crate::reward) fn defined_otherwise(gold: &str, answer: &str, steps: &Steps) -> bool {
-    matches!((spelled_out(gold, steps), spelled_out(answer, steps)), (Some(a), Some(b)) if !equal(&a, &b, steps).equal)
+    spelled_out(gold, steps).is_some_and(|a| spelled_out(answer, steps).is_some_and(|b| !equal(&a, &b, steps).equal))
 }
 
 /// The value before "where" with the letters that are defined behind it written out.
@@ -44,6 +44,9 @@ fn spelled_out(text: &str, steps: &Steps) -> Option<Value> {
     ];
     let plain = replaced(text, &SPACES);
     let plain = plain.split_whitespace().collect::<Vec<_>>().join(" ");
+    if ![" where ", " with ", " in which "].iter().any(|w| plain.contains(w)) {
+        return None;
+    }
     let parts = WHERE.captures(&plain)?;
     let value = parse(parts.get(1)?.as_str(), true, steps);
     let definitions = match parse(parts.get(2)?.as_str(), true, steps) {

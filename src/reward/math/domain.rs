@@ -253,22 +253,15 @@ fn filler(tokens: &[Token]) -> bool {
 
 /// Words of a domain after fillers, and how many tokens they take.
 pub(super) fn kind(tokens: &[Token]) -> Option<(Domain, usize)> {
-    let mut from = 0;
-    loop {
-        let fits = |(at, word): (usize, &&str)| {
-            tokens.get(from + at).is_some_and(|t| {
-                let said = lower(t).unwrap_or_else(|| shown(&t.tok));
-                said == *word || said.strip_suffix('s') == Some(word)
-            })
-        };
-        if let Some((words, domain)) = KINDS.iter().find(|(words, _)| words.iter().enumerate().all(fits)) {
-            return Some((*domain, from + words.len()));
-        }
-        if !is_filler(tokens.get(from)?) {
-            return None;
-        }
-        from += 1;
-    }
+    let fillers = tokens.iter().take_while(|t| is_filler(t)).count();
+    let longest = KINDS.iter().map(|k| k.0.len()).max()?;
+    let words = tokens.iter().take(fillers + longest).map(|t| lower(t).unwrap_or_else(|| shown(&t.tok)));
+    let said: Vec<String> = words.collect();
+    let fits = |(said, word): (&String, &&str)| said == word || said.strip_suffix('s') == Some(word);
+    (0..=fillers).find_map(|from| {
+        let begins = |kind: &[&str]| said.len() >= from + kind.len() && said[from..].iter().zip(kind).all(fits);
+        KINDS.iter().find(|k| begins(k.0)).map(|k| (k.1, from + k.0.len()))
+    })
 }
 
 /// Names at this place, and how many tokens they take.
