@@ -94,6 +94,14 @@ const WORDS: [(&str, char); 12] = [
 
 /// True when both are formulas, one at least with an operation, and have one truth table.
 pub(super) fn same_formula(a: &str, b: &str) -> bool {
+    // Said in words, a conditional is no other of the same truth: the contrapositive is asked for as such.
+    if (conditional(a).is_some() || conditional(b).is_some())
+        && let (Some((p, q)), Some((r, s))) = (halves(a), halves(b))
+    {
+        let bare = |t: &str| t.trim().trim_matches(['$', '(', ')', ' ']).to_owned();
+        let same = |x: &str, y: &str| bare(x) == bare(y) || same_formula(x, y);
+        return same(&p, &r) && same(&q, &s);
+    }
     let Some(a) = tokens(a) else { return false };
     let Some(b) = tokens(b) else { return false };
     let signs = [IFF, IMPLIES, AND, OR, XOR, MINUS, NOT, ALL, SOME, BAR, '\'', '+'];
@@ -148,8 +156,21 @@ fn table(f: &Node, atoms: usize) -> Vec<bool> {
     (0..1usize << atoms).map(|row| holds(f, row)).collect()
 }
 
-/// "If p, then q" with a sign between its halves.
-fn conditional(text: &str) -> Option<String> {
+/// What a conditional begins with and what it comes to, in words or with one arrow.
+fn halves(text: &str) -> Option<(String, String)> {
+    if let Some(halves) = conditional(text) {
+        return Some(halves);
+    }
+    let tokens = tokens(text)?;
+    let at = tokens.iter().position(|c| *c == IMPLIES)?;
+    let (first, second) = (&tokens[..at], &tokens[at + 1..]);
+    let whole = !second.contains(&IMPLIES) && !tokens.contains(&IFF);
+    let level = |t: &[char]| t.iter().filter(|c| **c == '(').count() == t.iter().filter(|c| **c == ')').count();
+    (whole && level(first)).then(|| (first.iter().collect(), second.iter().collect()))
+}
+
+/// The halves of "if p, then q".
+fn conditional(text: &str) -> Option<(String, String)> {
     let text = text.trim().trim_end_matches('.');
     let rest = ["If ", "if ", "IF "].iter().find_map(|w| text.strip_prefix(w))?;
     let lower = rest.to_ascii_lowercase();
@@ -157,7 +178,7 @@ fn conditional(text: &str) -> Option<String> {
     let halves = (&rest[..at], &rest[at + joint.len()..]);
     // What has a condition of its own is no half.
     let plain = |t: &str| !format!(" {} ", t.to_ascii_lowercase()).contains(" if ");
-    (plain(halves.0) && plain(halves.1)).then(|| format!("({}) -> ({})", halves.0, halves.1))
+    (plain(halves.0) && plain(halves.1)).then(|| (halves.0.to_owned(), halves.1.to_owned()))
 }
 
 /// Signs, letters and brackets of a text; `None` where there is anything else.
@@ -168,7 +189,7 @@ fn tokens(text: &str) -> Option<Vec<char>> {
     const BRACKETS: [(&str, &str); 5] =
         [("\\left(", "("), ("\\right)", ")"), ("\\left[", "("), ("\\right]", ")"), ("\\big", "")];
     const SPACES: [&str; 9] = ["\\,", "\\;", "\\ ", "\\quad", "\\!", "$", "\\text", "\\mathrm", "\\mathbf"];
-    let text = conditional(text).map_or(text.into(), Cow::Owned);
+    let text = conditional(text).map_or(Cow::Borrowed(text), |(p, q)| Cow::Owned(format!("({p}) -> ({q})")));
     let mut text = all_as(replaced(text, &BRACKETS), &SPACES, " ").into_owned();
     let held = Bytes::of(&text);
     for (sign, ways) in SIGNS {

@@ -182,6 +182,11 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
         let (p, q) = (value(x, steps), value(y, steps));
         words::key(x) == words::key(y) || equal(&p, &q, steps).equal
     };
+    // A word behind a name is its value only where that is said: the center left is no left.
+    let told = |text: &str, value: &str| {
+        let wordy = value.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-')) && value.len() > 1;
+        !wordy || text.contains([':', '=']) || [" is ", " are ", " of "].iter().any(|v| text.contains(v))
+    };
     match (a.as_deref(), b.as_deref()) {
         (Some(a), Some(b)) => {
             let named = |name: &str| b.iter().find(|p| same_part(&p.0, name));
@@ -198,8 +203,8 @@ pub(super) fn same_records(gold: &str, answer: &str, steps: &Steps) -> bool {
         (Some(a), None) if a.len() == 2 && circle(a, &value(answer, steps), steps) => true,
         (None, Some(b)) if b.len() == 2 && circle(b, &value(gold, steps), steps) => true,
         // The only part, without its name.
-        (Some([(n, x)]), None) => !matches!(n.as_str(), "null" | "other") && same(x, answer),
-        (None, Some([(n, y)])) => !matches!(n.as_str(), "null" | "other") && same(gold, y),
+        (Some([(n, x)]), None) => !matches!(n.as_str(), "null" | "other") && told(gold, x) && same(x, answer),
+        (None, Some([(n, y)])) => !matches!(n.as_str(), "null" | "other") && told(answer, y) && same(gold, y),
         // In the order of writing.
         (Some(a), None) => in_order(a, answer, steps),
         (None, Some(b)) => in_order(b, gold, steps),

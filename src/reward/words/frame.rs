@@ -580,8 +580,21 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
     if single {
         return Some(rest);
     }
+    // The right-hand side.
+    if let [rest @ .., way, hand] = rest
+        && hand.is(&["hand"])
+        && way.is(&["left", "right"])
+        && last.is(&["side"])
+    {
+        return Some(&words[..=rest.len()]);
+    }
     // A right angle and a right triangle are nothing to the right.
-    let side = without_articles(rest).len() == 1 && rest.last().is_some_and(|w| w.is(&["right", "left"]));
+    let side = match without_articles(rest) {
+        [side] | [side, _] if side.is(&["right", "left"]) => {
+            rest.last().is_some_and(|w| w.is(&["right", "left", "angled"]))
+        }
+        _ => false,
+    };
     if side && !last.is(&["side", "one", "direction", "panel", "subplot"]) {
         return None;
     }

@@ -181,7 +181,7 @@ pub(super) fn one_way(words: &mut Vec<Word>) {
     let mut at = 1;
     while at < words.len() {
         let sided = words[at].is(&["hand"]) && words[at - 1].is(&["left", "right"]);
-        if sided && words.get(at + 1).is_none_or(|w| w.is(PLACES)) {
+        if sided && words.get(at + 1).is_some_and(|w| w.is(PLACES)) {
             words.remove(at);
         }
         at += 1;
