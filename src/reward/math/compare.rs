@@ -377,7 +377,7 @@ fn applied_letters(e: &Expr) -> bool {
 /// True for a family over all whole numbers, and what is all but one.
 fn endless(v: &Value) -> bool {
     match v {
-        Value::Family(..) | Value::Except(_) => true,
+        Value::Family(..) | Value::Except(_) | Value::Residue(..) => true,
         Value::Assignment(_, v) => endless(v),
         Value::List(items) | Value::Set(items) => items.iter().any(endless),
         _ => false,

@@ -1,6 +1,6 @@
 //! Inequalities, and the numbers that solve them.
 
-use super::expr::{Expr, divide, integer, minus, negate};
+use super::expr::{Expr, divide, integer, minus, negate, var};
 use super::lex::Token;
 use super::parse::{Reader, Value, one_or_list};
 use super::region::{Region, Span, infinity};
@@ -12,7 +12,14 @@ use super::{Rational, exact};
 impl Reader<'_> {
     /// A chain of inequalities: the region of its one variable where that can be solved.
     pub(super) fn inequality(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
-        let exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
+        let mut exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
+        // Bounds of a function's values: -1 <= f(x) <= 3 is -1 <= y <= 3.
+        let value = |e: &Expr| matches!(e, Expr::Apply(f, of) if f != "P" && matches!(of.as_slice(), [Expr::Var(_)]));
+        if exprs.iter().filter(|e| e.has_variables()).count() == 1
+            && let Some(found) = exprs.iter_mut().find(|e| value(e))
+        {
+            *found = var("y");
+        }
         let mut variables: Vec<String> = exprs.iter().flat_map(Expr::variables).collect();
         variables.retain(|n| !self.letters.contains(n));
         variables.sort();

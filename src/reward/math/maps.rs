@@ -5,14 +5,40 @@ use std::sync::LazyLock;
 
 use regex::{Captures, Regex};
 
+use super::described::{MAX, plain};
+
 /// Where a map takes `(x, y)`; nothing for other texts.
 pub(super) fn map(text: &str) -> Option<[String; 2]> {
+    static FRAME: LazyLock<Regex> = LazyLock::new(|| {
+        const SUBJECT: &str = "it|this|that|the (?:figure|graph|triangle|shape|image|curve|polygon|square|rectangle|(?:single )?transformation)";
+        let done = r"(?:(reflected|mirrored)|(rotated|turned)|(enlarged|dilated))\b";
+        Regex::new(&format!(r"(?i)^(?:(?:{SUBJECT}) (?:is|was|has been|must be) )?(?:(?:an? |the )|{done})?"))
+            .expect("a fixed pattern")
+    });
+    let noun = |c: &Captures| match [1, 2, 3].iter().find(|n| c.get(**n).is_some()) {
+        Some(1) => "reflection",
+        Some(2) => "rotation",
+        Some(_) => "enlargement",
+        None => "",
+    };
+    let text = &*FRAME.replace(text, noun);
     written(text)
         .or_else(|| moved(text))
         .or_else(|| along(text))
         .or_else(|| enlarged(text))
         .or_else(|| turned(text))
         .or_else(|| mirrored(text))
+}
+
+/// A map of the plane in words, by its arrow.
+pub(super) fn notation(text: &str) -> Option<String> {
+    const KINDS: [&str; 9] = ["eflect", "irror", "otat", "turn", "ranslat", "nlarge", "ilat", "omothety", "hift"];
+    let words = text.len() <= MAX && text.contains(' ');
+    if !words || !KINDS.iter().any(|k| text.contains(k)) {
+        return None;
+    }
+    let [x, y] = map(&plain(text))?;
+    Some(format!("(x, y) \\mapsto ({x}, {y})"))
 }
 
 fn part<'a>(c: &'a Captures, n: usize) -> &'a str {

@@ -34,7 +34,7 @@ use super::region::{Region, Span};
 use super::relation::{relation_sign, variable_of};
 use super::scalar::{is, is_cmd, scalar, scalar_with_unit, shown};
 use super::unit::Unit;
-use super::{Steps, between, calendar, continued, family, measure, number_words, sentences, spoken, tallies};
+use super::{Steps, between, calendar, continued, family, maps, measure, number_words, sentences, spoken, tallies};
 
 /// Deepest nesting of brackets and functions.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -115,7 +115,7 @@ fn read(text: &str, grouped: bool, steps: &Steps) -> Value {
     if tallies::leaves_over(text) {
         return Value::Text(text.trim().to_owned());
     }
-    let sentence = sentences::rewritten(text);
+    let sentence = sentences::rewritten(text).or_else(|| maps::notation(text));
     let text = sentence.as_deref().unwrap_or(text);
     let read = |text: &str| {
         let tokens = lex(text, grouped, steps)?;

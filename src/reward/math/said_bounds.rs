@@ -34,10 +34,14 @@ const SIGNS: [(&str, &str); 24] = [
 
 /// The text as notation, where all of it is bounds.
 pub fn said_bounds(text: &str) -> Option<String> {
+    let text = behind_label(text);
     if text.len() > MAX {
         return None;
     }
     let plain = text.trim().trim_end_matches('.').replace(['$'], "");
+    if let Some(rest) = of_reals(&plain) {
+        return among_reals(rest);
+    }
     let (name, rest) = match plain.split_once(" is ").or_else(|| plain.split_once(" must be ")) {
         Some((name, rest)) => (name.trim(), rest.trim()),
         None => ("", plain.trim()),
@@ -81,6 +85,47 @@ pub fn said_bounds(text: &str) -> Option<String> {
             Some(format!("{} {sign} {value}", if name.is_empty() { "x" } else { name }))
         }
     }
+}
+
+/// What stands behind the last label of a set: "Domain: ...", "**Range:** ...".
+fn behind_label(text: &str) -> &str {
+    const LABELS: [&str; 8] =
+        ["Domain:", "Range:", "domain:", "range:", "domain is ", "range is ", "Solution set:", "solution set is "];
+    let behind = LABELS.iter().filter_map(|l| text.rfind(l).map(|at| at + l.len())).max();
+    behind.map_or(text, |at| text[at..].trim_start_matches(['*', ' ', '}']))
+}
+
+/// What is said of all real numbers.
+fn of_reals(plain: &str) -> Option<&str> {
+    const REALS: [&str; 6] = ["the set of ", "all ", "real numbers ", "reals ", "real values ", "numbers "];
+    let mut rest = plain;
+    for opening in REALS {
+        rest = rest.strip_prefix(opening).unwrap_or(rest);
+    }
+    let real = rest.len() < plain.len() && plain[..plain.len() - rest.len()].contains("real");
+    let rest =
+        ["x ", "y ", "of x ", "that are ", "which are "].iter().find_map(|w| rest.strip_prefix(w)).unwrap_or(rest);
+    real.then_some(rest)
+}
+
+/// Bounds behind "all real numbers"; without a word for its ends, what lies between two numbers is neither of them.
+fn among_reals(rest: &str) -> Option<String> {
+    let lower = rest.to_lowercase();
+    if let Some((a, b)) = lower.split_once(" or ").filter(|_| !lower.contains(" equal ")) {
+        let ((s, a), (t, b)) = (bound(a)?, bound(b)?);
+        return Some(format!("x {s} {a} or x {t} {b}"));
+    }
+    let spaced = lower.replace(" inclusive", ", inclusive").replace(" exclusive", ", exclusive").replace(",,", ",");
+    if let Some(interval) = ends(&spaced) {
+        return Some(interval);
+    }
+    if let Some((a, b)) =
+        lower.trim_start_matches("strictly ").strip_prefix("between ").and_then(|r| r.split_once(" and "))
+    {
+        return Some(format!("({}, {})", value(a)?, value(b)?));
+    }
+    let (sign, value) = bound(&lower)?;
+    Some(format!("x {sign} {value}"))
 }
 
 fn bound(text: &str) -> Option<(&'static str, String)> {

@@ -15,18 +15,17 @@ pub(super) fn rewritten(text: &str) -> Option<String> {
     let plain = plain.replace("\\text{", "").replace(['}', '{'], " ");
     let words: Vec<&str> = plain.split_whitespace().collect();
     let words: Vec<&str> = if matches!(words.first(), Some(&"the" | &"The")) { words[1..].to_vec() } else { words };
-    let lower: Vec<String> = words.iter().map(|w| w.to_lowercase()).collect();
-    let lower: Vec<&str> = lower.iter().map(String::as_str).collect();
-    if let Some(map) = moved(&lower) {
-        return Some(format!("(x, y) \\mapsto {map}"));
-    }
     if let Some(head) = ["+ constant", "+ const", "plus a constant", "+ a constant", "+ some constant"]
         .iter()
         .find_map(|end| text.trim_end_matches('.').strip_suffix(end))
     {
         return Some(format!("{head}+ C"));
     }
-    divisible(&words).or_else(|| leaves(&words)).or_else(|| coprime(&words)).or_else(|| members(&words))
+    of_form(&words)
+        .or_else(|| divisible(&words))
+        .or_else(|| leaves(&words))
+        .or_else(|| coprime(&words))
+        .or_else(|| members(&words))
 }
 
 /// True where both name a divisor, the answer in words, and not the same: a remainder is one of its divisor.
@@ -38,44 +37,6 @@ pub(in crate::reward) fn another_divisor(gold: &str, answer: &str) -> bool {
         count(behind.split_whitespace().next()?.trim_end_matches(['.', ',', ';']))
     };
     matches!((divisor(gold, &BEFORE), divisor(answer, &BEFORE[..2])), (Some(a), Some(b)) if a != b)
-}
-
-/// Where reflections and rotations of the plane take a point.
-fn moved(words: &[&str]) -> Option<String> {
-    let words: Vec<&str> = words
-        .iter()
-        .filter(|w| !matches!(**w, "a" | "the" | "by" | "of" | "an" | "line" | "degrees" | "(" | ")"))
-        .copied()
-        .collect();
-    let map = match words.as_slice() {
-        ["reflection" | "reflect" | "reflected", "over" | "in" | "across" | "about" | "through", rest @ ..] => {
-            match rest {
-                ["x-axis"] | ["x", "-axis"] | ["x", "axis"] => "(x, -y)",
-                ["y-axis"] | ["y", "-axis"] | ["y", "axis"] => "(-x, y)",
-                ["y=x"] | ["y", "=", "x"] => "(y, x)",
-                ["y=-x"] | ["y", "=", "-x"] => "(-y, -x)",
-                ["origin"] => "(-x, -y)",
-                _ => return None,
-            }
-        }
-        ["rotation" | "rotate", rest @ ..] => {
-            let turn = rest.first()?.trim_end_matches("^\\circ").trim_end_matches('\u{b0}').parse::<i64>().ok()?;
-            let about = rest.contains(&"origin");
-            let clockwise = rest.contains(&"clockwise");
-            let other = rest.iter().any(|w| w.starts_with("counterclockwise") || w.starts_with("anticlockwise"));
-            if !about || (turn != 180 && clockwise == other) {
-                return None;
-            }
-            match if clockwise { (360 - turn) % 360 } else { turn } {
-                90 => "(-y, x)",
-                180 => "(-x, -y)",
-                270 => "(y, -x)",
-                _ => return None,
-            }
-        }
-        _ => return None,
-    };
-    Some(map.to_owned())
 }
 
 fn letter(word: &str) -> bool {
@@ -125,9 +86,41 @@ fn divisible(words: &[&str]) -> Option<String> {
     letter(name).then(|| format!("{name} \\equiv 0 \\pmod{{{n}}}"))
 }
 
+/// "all integers of the form 6k + 1", "numbers of the form 4m + 3, where m is an integer": for every whole number.
+fn of_form(words: &[&str]) -> Option<String> {
+    const OPENING: [&str; 12] =
+        ["all", "every", "each", "the", "those", "integers", "integer", "numbers", "number", "that", "which", "are"];
+    let from = words.iter().take_while(|w| OPENING.contains(&w.to_lowercase().as_str())).count();
+    let said = words[..from].iter().any(|w| w.starts_with("integer") || w.starts_with("number"));
+    let rest =
+        words[from..].strip_prefix(&["of", "the", "form"]).or_else(|| words[from..].strip_prefix(&["of", "form"]))?;
+    let ends = |w: &str| matches!(w, "where" | "with" | "for" | "as");
+    let to =
+        rest.iter().position(|w| ends(w) || w.ends_with(',')).map_or(rest.len(), |n| n + usize::from(!ends(rest[n])));
+    let form = rest[..to].concat();
+    let form = form.trim_end_matches(',');
+    let mut letters = form.split(|c: char| !c.is_ascii_alphabetic()).filter(|w| !w.is_empty());
+    let (counter, None) = (letters.next()?, letters.next()) else { return None };
+    // Whole numbers of one sign or kind are fewer.
+    let whole = rest[to..].iter().all(|w| {
+        const WORDS: [&str; 20] = [
+            "where", "with", "for", "as", "is", "an", "a", "any", "some", "all", "every", "each", "integer",
+            "integers", "varies", "over", "the", "\\in", "\u{2208}", "",
+        ];
+        let w = w.trim_end_matches(',');
+        w == counter || WORDS.contains(&w) || matches!(w, "\\mathbb" | "Z" | "\u{2124}")
+    });
+    (said && letter(counter) && whole).then(|| format!("{form}, {counter} \\in \\mathbb{{Z}}"))
+}
+
 /// "x leaves a remainder of 1 or 7 when divided by 8".
 fn leaves(words: &[&str]) -> Option<String> {
-    let [name, "leaves" | "has" | "gives", rest @ ..] = words else { return None };
+    let (name, rest) = match words {
+        [name, "leaves" | "has" | "gives", rest @ ..] => (name, rest),
+        ["all" | "All", "integers" | "numbers", "that" | "which", "leave" | "give", rest @ ..]
+        | ["integers" | "numbers", "that" | "which", "leave" | "give", rest @ ..] => (&"n", rest),
+        _ => return None,
+    };
     let at = rest.iter().position(|w| matches!(*w, "when" | "on" | "upon" | "after" | "if" | "mod" | "modulo"))?;
     let (residues, behind) = rest.split_at(at);
     let idle = |w: &&&str| !matches!(**w, "a" | "the" | "remainder" | "remainders" | "of" | "either" | "residue");
