@@ -1,8 +1,9 @@
 //! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
 //! factor, currents with their ends, values with lopsided errors, genotypes, rows of bases and amino acids, oxidation
-//! states, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
+//! states, counts of nothing, labels with their nouns, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
 //! answers are compared only where the same reader takes both.
 
+mod absent;
 mod bins;
 mod charges;
 mod crosses;
@@ -12,6 +13,7 @@ mod heading;
 pub(super) mod ions;
 mod laws;
 mod molecule;
+mod numbered;
 pub(super) mod organic;
 mod period;
 mod pitch;
@@ -38,11 +40,10 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
     if super::labels::of_other_kinds(gold, answer) {
         return Some((false, "labels of other kinds"));
     }
-    // None of them are 0 of them.
-    if gold == "0" && super::words::key(answer) == "none" {
-        return Some((true, "equal numbers"));
-    }
-    told(flow::same(gold, answer, steps), "the same between the same ends", "another one between the ends")
+    told(absent::same(gold, answer), "a count of none", "")
+        .or_else(|| {
+            told(flow::same(gold, answer, steps), "the same between the same ends", "another one between the ends")
+        })
         .or_else(|| told(place::same(gold, answer), "the same place", "another place"))
         .or_else(|| told(heading::same(gold, answer, steps), "the same direction", "another direction"))
         .or_else(|| told(scale::same(gold, answer, steps), "the same factor", "another factor"))
@@ -57,6 +58,7 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(pitch::same(gold, answer), "the same pitch or key", "another pitch or key"))
         .or_else(|| told(symmetry::same(gold, answer, steps), "the same symmetry", "another symmetry"))
         .or_else(|| told(unit(gold, answer, steps), "the same unit", ""))
+        .or_else(|| told(numbered::same(gold, answer), "the same label", "another label"))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 

@@ -7,10 +7,10 @@ use super::numeral::number;
 use super::scalar::{GREEK, Parser, is, length, product};
 
 /// Functions of one argument, by their names in LaTeX and in plain text.
-const FUNCTIONS: [&str; 35] = [
+const FUNCTIONS: [&str; 38] = [
     "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh",
-    "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp", "abs", "floor",
-    "ceil", "sign", "re", "im", "arg", "det", "conj", "cis",
+    "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "arccoth", "arcsech", "arccsch", "ln",
+    "log", "lg", "exp", "abs", "floor", "ceil", "sign", "re", "im", "arg", "det", "conj", "cis",
 ];
 
 /// Functions of several arguments in brackets.
@@ -28,6 +28,9 @@ fn function(name: &str) -> Option<&'static str> {
         "asinh" | "arsinh" => "arcsinh",
         "acosh" | "arcosh" => "arccosh",
         "atanh" | "artanh" => "arctanh",
+        "acoth" | "arcoth" => "arccoth",
+        "asech" | "arsech" => "arcsech",
+        "acsch" | "arcsch" => "arccsch",
         "Re" => "re",
         "Im" => "im",
         "Arg" => "arg",
@@ -459,12 +462,10 @@ impl Parser<'_> {
         Some(match exponent {
             // sin^{-1} is the inverse function.
             Some(Expr::Num { value: n, .. }) if n == Rational::from_integer((-1).into()) => match value {
-                Expr::Call("sin", a) => Expr::Call("arcsin", a),
-                Expr::Call("cos", a) => Expr::Call("arccos", a),
-                Expr::Call("tan", a) => Expr::Call("arctan", a),
-                Expr::Call("sinh", a) => Expr::Call("arcsinh", a),
-                Expr::Call("cosh", a) => Expr::Call("arccosh", a),
-                Expr::Call("tanh", a) => Expr::Call("arctanh", a),
+                Expr::Call(f, a) => match (inverse(f), a.as_slice()) {
+                    (Some(arc), [x]) => call(arc, x.clone()),
+                    _ => power(Expr::Call(f, a), rational(n)),
+                },
                 value => power(value, rational(n)),
             },
             Some(e) => power(value, e),
@@ -473,8 +474,19 @@ impl Parser<'_> {
     }
 }
 
+/// The inverse function of a circular or hyperbolic one.
+fn inverse(name: &str) -> Option<&'static str> {
+    const CIRCULAR: [&str; 12] =
+        ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch"];
+    CIRCULAR.contains(&name).then(|| function(&format!("arc{name}")))?
+}
+
 fn call(name: &'static str, argument: Expr) -> Expr {
+    let over = |argument| divide(integer(1), argument);
     match name {
+        "arcsech" => Expr::Call("arccosh", vec![over(argument)]),
+        "arccsch" => Expr::Call("arcsinh", vec![over(argument)]),
+        "arccoth" => Expr::Call("arctanh", vec![over(argument)]),
         "exp" => power(var("e"), argument),
         "log" | "lg" => Expr::Call("log", vec![integer(10), argument]),
         name => Expr::Call(name, vec![argument]),

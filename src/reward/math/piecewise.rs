@@ -26,6 +26,7 @@ impl Reader<'_> {
             return None;
         }
         let (mut pieces, mut rest, mut variable) = (Vec::new(), None, None);
+        let mut halves = [None, None];
         for row in rows {
             let parts = split(row, |t| *t == Tok::Sym('&'))?;
             let (value, condition) = match parts.as_slice() {
@@ -45,6 +46,12 @@ impl Reader<'_> {
                 }
                 continue;
             }
+            if let Some((name, odd)) = parity(condition) {
+                if *variable.get_or_insert_with(|| name.clone()) != name || halves[odd].replace(value).is_some() {
+                    return None;
+                }
+                continue;
+            }
             let region = match self.value(condition, depth + 1)? {
                 Value::Region(region) => region,
                 // At one place: x = 0.
@@ -60,6 +67,10 @@ impl Reader<'_> {
             }
             pieces.push((value, region));
         }
+        if let [Some(_), _] | [_, Some(_)] = halves {
+            let [even, odd] = halves.map(|h| h.or_else(|| rest.take()));
+            return pieces.is_empty().then_some(Value::Scalar(alternating(even?, odd?, &variable?), None));
+        }
         if let Some(value) = rest {
             let covered = pieces.iter().fold(Region::new(Vec::new()), |all, (_, r)| all.union(r.clone()));
             pieces.push((value, covered.complement(self.steps)?));
@@ -74,7 +85,8 @@ impl Reader<'_> {
         let condition =
             |t: &Token| is_word(&t.tok, &["if", "for", "when", "whenever", "otherwise", "else", "elsewhere"]);
         let related = |p: &[Token]| p.iter().any(|t| relation_sign(&t.tok).is_some_and(|s| s != '='));
-        if !tokens.iter().any(|t| relation_sign(&t.tok).is_some_and(|s| s != '=')) {
+        let even = |t: &Token| is_word(&t.tok, &["even", "odd"]);
+        if !tokens.iter().any(|t| even(t) || relation_sign(&t.tok).is_some_and(|s| s != '=')) {
             return None;
         }
         // f(x) = ... before the pieces, or before each.
@@ -123,6 +135,34 @@ impl Reader<'_> {
             None => value,
         })
     }
+}
+
+/// The letter that a condition says is even, with 0, or odd, with 1.
+fn parity(condition: &[Token]) -> Option<(String, usize)> {
+    const SIDES: [&str; 2] = ["even", "odd"];
+    let mut words = Vec::new();
+    for token in condition {
+        let text = match &token.tok {
+            Tok::Word(text) | Tok::Text(text) => text,
+            Tok::Sym('&' | ',' | ';') => continue,
+            _ => return None,
+        };
+        words.extend(text.split_whitespace().map(|w| w.trim_matches(['$', ',', '.'])));
+    }
+    words.retain(|w| !matches!(*w, "" | "if" | "for" | "when" | "is" | "an" | "all" | "integer" | "integers"));
+    let side = |w: &str| SIDES.iter().position(|s| *s == w);
+    let (name, odd) = match words[..] {
+        [a, b] => side(b).map(|n| (a, n)).or_else(|| side(a).map(|n| (b, n)))?,
+        _ => return None,
+    };
+    (name.len() == 1 && name.chars().all(char::is_alphabetic)).then(|| (name.to_owned(), odd))
+}
+
+/// One expression with a value for even numbers and another for odd ones, by the sign of a power of -1.
+fn alternating(even: Expr, odd: Expr, name: &str) -> Expr {
+    let sign = || power(integer(-1), var(name));
+    let half = |e: Expr, share: Expr| divide(Expr::Mul(vec![e, share]), integer(2));
+    Expr::Add(vec![half(even, Expr::Add(vec![integer(1), sign()])), half(odd, minus(integer(1), sign()))])
 }
 
 /// Where the condition of a row begins.
@@ -212,10 +252,11 @@ pub(super) fn has_conditions(rows: &[&[Token]]) -> bool {
         let value = &row[..at];
         !value.is_empty()
             && value.iter().all(|t| relation_sign(&t.tok).is_none())
-            && condition.iter().any(|t| {
-                relation_sign(&t.tok).is_some()
-                    || is_word(&t.tok, &["otherwise", "else", "elsewhere"])
-                    || matches!(&t.tok, Tok::Cmd(c) if c == "in")
-            })
+            && (parity(condition).is_some()
+                || condition.iter().any(|t| {
+                    relation_sign(&t.tok).is_some()
+                        || is_word(&t.tok, &["otherwise", "else", "elsewhere"])
+                        || matches!(&t.tok, Tok::Cmd(c) if c == "in")
+                }))
     })
 }

@@ -41,6 +41,12 @@ pub(super) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
     }
 }
 
+/// A row of values without units.
+fn row(items: &[Value]) -> Option<Vec<Vec<Expr>>> {
+    let plain = |v: &Value| if let Value::Scalar(e, None) = v { Some(e.clone()) } else { None };
+    Some(vec![items.iter().map(plain).collect::<Option<Vec<_>>>()?])
+}
+
 /// A column of names beside one of values.
 fn columns(names: &[Vec<Expr>], rows: &[Vec<Expr>]) -> Option<Value> {
     let (names, values): (Vec<&Expr>, Vec<&Expr>) = (names.iter().flatten().collect(), rows.iter().flatten().collect());
@@ -335,6 +341,7 @@ impl Reader<'_> {
                     let value = self.value(last, depth + 1)?;
                     return Some(match (a, &value) {
                         (Expr::Matrix(names), Value::Matrix(rows)) => columns(names, rows)?,
+                        (Expr::Matrix(names), Value::Tuple(items)) => columns(names, &row(items)?)?,
                         _ => value,
                     });
                 }

@@ -34,6 +34,7 @@ pub fn restated(text: &str) -> Vec<String> {
         ratio(&lower),
         proportion(text),
         none(&lower),
+        dissolved(text),
         range(&lower),
         charge(text),
         uncertain(text),
@@ -247,6 +248,14 @@ fn none(lower: &str) -> Option<String> {
     let what = what.or_else(|| BEFORE.iter().find_map(|w| lower.strip_prefix(w)))?;
     let plain = |c: char| c.is_alphabetic() || matches!(c, '-' | ' ');
     (!what.is_empty() && what.chars().all(plain)).then(|| format!("no {}", what.trim_start_matches("the ")))
+}
+
+/// `a 0.5 M solution` as its concentration.
+fn dissolved(text: &str) -> Option<String> {
+    let text = text.trim_start_matches("a ").trim_start_matches("an ");
+    let (number, unit) = text.strip_suffix(" solution")?.split_once([' ', '-'])?;
+    let known = matches!(unit, "M" | "mM" | "molar" | "mol/L" | "mmol/L");
+    (known && number.parse::<f64>().is_ok()).then(|| format!("{number} {unit}"))
 }
 
 /// `a:b = 7:3` as an equation of two quotients.

@@ -21,11 +21,30 @@ pub(super) fn rewritten(text: &str) -> Option<String> {
     {
         return Some(format!("{head}+ C"));
     }
+    let said = introduced(&words);
     of_form(&words)
-        .or_else(|| divisible(&words))
-        .or_else(|| leaves(&words))
+        .or_else(|| divisible(said))
+        .or_else(|| leaves(said))
         .or_else(|| coprime(&words))
         .or_else(|| members(&words))
+}
+
+/// The clause about one letter behind what it is said of: "the statement holds exactly when n leaves ...", "all n that
+/// leave ...". Words that deny or limit it, and numbers, keep the whole.
+fn introduced<'a, 'b>(words: &'b [&'a str]) -> &'b [&'a str] {
+    const JOINTS: [&str; 6] = ["when", "if", "iff", "that", "whenever", "where"];
+    const TURNS: [&str; 12] =
+        ["not", "no", "never", "fails", "false", "unless", "except", "fail", "impossible", "wrong", "without", "than"];
+    let verb = |w: &str| matches!(w, "leaves" | "has" | "gives" | "is" | "must" | "|");
+    let at = (1..words.len().saturating_sub(1)).find(|&n| letter(words[n]) && verb(words[n + 1]));
+    let plain = |w: &&str| {
+        let lower = w.trim_end_matches(',').to_lowercase();
+        lower.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'')) && !TURNS.contains(&&*lower)
+    };
+    match at {
+        Some(n) if JOINTS.contains(&words[n - 1]) && words[..n].iter().all(|w| plain(w)) => &words[n..],
+        _ => words,
+    }
 }
 
 /// True where both name a divisor, the answer in words, and not the same: a remainder is one of its divisor.

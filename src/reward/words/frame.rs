@@ -430,6 +430,23 @@ pub(super) fn plain(words: &[Word]) -> Option<&[Word]> {
     }
 }
 
+/// What somebody is at, has on or has in hand: "playing tennis", "wearing a hat", "holding an umbrella".
+pub(super) fn object(words: &[Word]) -> Option<&[Word]> {
+    const ACTS: &[&str] = &[
+        "playing", "riding", "wearing", "holding", "eating", "drinking", "using", "carrying", "watching", "driving",
+        "flying", "reading",
+    ];
+    let [act, rest @ ..] = words else { return None };
+    let rest = if begins(rest, &["with"]) { &rest[1..] } else { rest };
+    let rest = if begins(rest, &["a", "game", "of"]) { &rest[3..] } else { rest };
+    (act.is(ACTS) && !rest.is_empty() && !rest.iter().any(|w| w.is(&TURNING))).then_some(rest)
+}
+
+/// The same where the act goes without saying: "tennis" is what they play.
+pub(super) fn implied(words: &[Word]) -> Option<&[Word]> {
+    words.first().filter(|w| w.is(&["playing", "wearing"])).and_then(|_| object(words))
+}
+
 /// What a rule is of, whatever it is called: "the SAS criterion", "SAS postulate".
 pub(super) fn rule(words: &[Word]) -> Option<&[Word]> {
     const RULES: &[&str] = &["theorem", "rule", "criterion", "postulate", "test", "condition", "axiom"];

@@ -154,6 +154,10 @@ pub(super) fn words(text: &str) -> Vec<Word> {
             out.push(Word::new(second));
             continue;
         }
+        if let Some(full) = street(&raw, n) {
+            out.push(Word::new(full));
+            continue;
+        }
         // A capital A is a name, but for the first word of a phrase.
         let behind = raw.get(n + 1);
         let opens =
@@ -187,6 +191,29 @@ pub(super) fn words(text: &str) -> Vec<Word> {
         }
     }
     out
+}
+
+/// The last word of a street's name in full: `Main St`, `5th Ave`. Before a name the same letters are a saint's or a
+/// doctor's.
+fn street(raw: &[String], n: usize) -> Option<&'static str> {
+    const STREETS: [(&str, &str); 10] = [
+        ("st", "street"),
+        ("av", "avenue"),
+        ("dr", "drive"),
+        ("ln", "lane"),
+        ("ct", "court"),
+        ("pl", "place"),
+        ("sq", "square"),
+        ("pkwy", "parkway"),
+        ("ter", "terrace"),
+        ("cres", "crescent"),
+    ];
+    let name = raw.get(n.checked_sub(1)?)?;
+    let named = name.chars().count() > 1 && name.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit());
+    // A number with no ending before it counts: 5 ct.
+    let counted = name.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let word = raw.get(n).filter(|_| n + 1 == raw.len() && named && !counted)?;
+    STREETS.iter().find(|(short, _)| word.eq_ignore_ascii_case(short)).map(|s| s.1)
 }
 
 /// True for pairs of alleles, `Aa`, `TTRr`, whose case tells the one from the other.

@@ -127,7 +127,7 @@ static PARTS: [(&str, &str); 116] = [
 ];
 
 /// Whole words of the same meaning, each in one form.
-const WORDS: [(&str, &str); 138] = [
+const WORDS: [(&str, &str); 131] = [
     ("magnified", "enlarged"),
     ("ave", "avenue"),
     ("rd", "road"),
@@ -136,11 +136,7 @@ const WORDS: [(&str, &str); 138] = [
     ("logarithmic", "log"),
     ("kid", "child"),
     ("kids", "children"),
-    ("sofa", "couch"),
-    ("motorbike", "motorcycle"),
     ("plane", "airplane"),
-    ("autumn", "fall"),
-    ("wooden", "wood"),
     ("chart", "graph"),
     ("charts", "graphs"),
     ("beneath", "under"),
@@ -251,10 +247,7 @@ const WORDS: [(&str, &str); 138] = [
     ("%", "percent"),
     ("per-cent", "percent"),
     ("ok", "okay"),
-    ("photo", "photograph"),
-    ("phone", "telephone"),
-    ("bike", "bicycle"),
-    ("fridge", "refrigerator"),
+    ("autumn", "fall"),
     ("just", "only"),
     ("solely", "only"),
     ("alone", "only"),
@@ -267,6 +260,39 @@ const WORDS: [(&str, &str); 138] = [
     ("crises", "crises"),
     ("clockwise", "clockwise"),
     ("counterclockwise", "counterclockwise"),
+];
+
+/// Everyday things under one name, in singular. Words that mean something else as well (plane, film, bin) stand in the
+/// table of phrases.
+const THINGS: [(&str, &str); 28] = [
+    ("bike", "bicycle"),
+    ("fridge", "refrigerator"),
+    ("phone", "telephone"),
+    ("photo", "photograph"),
+    ("couch", "sofa"),
+    ("settee", "sofa"),
+    ("motorbike", "motorcycle"),
+    ("lorry", "truck"),
+    ("automobile", "car"),
+    ("trouser", "pant"),
+    ("tv", "television"),
+    ("taxicab", "taxi"),
+    ("windscreen", "windshield"),
+    ("burger", "hamburger"),
+    ("courgette", "zucchini"),
+    ("aubergine", "eggplant"),
+    ("maize", "corn"),
+    ("rucksack", "backpack"),
+    ("knapsack", "backpack"),
+    ("railroad", "railway"),
+    ("streetcar", "tram"),
+    ("motorway", "highway"),
+    ("spectacle", "glasses"),
+    ("eyeglass", "glasses"),
+    ("firefighter", "fireman"),
+    ("policeman", "cop"),
+    ("wooden", "wood"),
+    ("metallic", "metal"),
 ];
 
 /// Plurals that follow no rule, beside their singulars.
@@ -392,6 +418,10 @@ pub(super) fn alike(a: &str, b: &str) -> bool {
 pub(super) fn one(word: &str) -> String {
     static SAME: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| WORDS.into_iter().collect());
     if let Some(same) = SAME.get(word) {
+        return (*same).to_owned();
+    }
+    let thing = |(name, _): &&(&str, &str)| word.starts_with(name.trim_end_matches('y')) && alike(name, word);
+    if let Some((_, same)) = THINGS.iter().find(thing) {
         return (*same).to_owned();
     }
     if word.len() < 5 || !word.is_ascii() {
