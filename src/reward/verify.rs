@@ -9,7 +9,7 @@ use super::locate::{locate, stated};
 use super::math::{self, BUDGET, Steps};
 use super::options::{choices, labelled};
 use super::prose::{last_sentence, unmarked};
-use super::{choice, code, comparative, compat, fields, layout, remarks, tail, words};
+use super::{choice, code, comparative, compat, fields, labels, layout, remarks, tail, words};
 
 /// The verifier's word.
 #[derive(Clone, PartialEq, Debug)]
@@ -129,7 +129,8 @@ impl Sides<'_> {
 
     /// An option's letter, or the same number once more, stands beside the answer.
     fn beside(&self) -> Option<&'static str> {
-        if choice::letter(&self.gold).is_some() {
+        // "(D), (A) and (C)" are three options, and no text of the first.
+        if choice::letter(&self.gold).is_some() || labels::read(&self.found).is_some() {
             return None;
         }
         let labelled = choice::labelled(&self.found).filter(|_| choice::labelled(&self.gold).is_none());
