@@ -169,7 +169,8 @@ fn inside(text: &str) -> &str {
         ("<solution>", "</solution>"),
         ("<output>", "</output>"),
     ];
-    let tagged = MARKS.iter().find_map(|(open, close)| {
+    let marks = if text.contains("</") { &MARKS[..] } else { &[] };
+    let tagged = marks.iter().find_map(|(open, close)| {
         text.rsplit_once(close).and_then(|(before, _)| before.rsplit_once(open)).map(|(_, content)| content)
     });
     python::strip(tagged.unwrap_or(text))

@@ -41,9 +41,11 @@ pub(super) fn choices(gold: &str, found: &str, answer: &str, steps: &Steps) -> O
         return Some(verdict(a == b && open(gold) == open(found)));
     }
     // The whole answer only where what was found in it has no labels.
-    let text = if labels::read(found).is_some() { found.to_owned() } else { bare(answer) };
-    if let Some(decided) = labelled(gold, &text) {
-        return Some(decided);
+    if let Some(a) = labels::read(gold)
+        && let Some(b) = labels::read(found).or_else(|| labels::read(&bare(answer)))
+        && let Some(same) = a.same(&b)
+    {
+        return Some(verdict(same));
     }
     let (letter, text) = choice::labelled(gold)?;
     if found.is_empty() {
