@@ -72,7 +72,11 @@ const FILLER: [&str; 33] = [
 ];
 
 /// The words of a domain, the longer before those they begin with.
-const KINDS: [(&[&str], Domain); 24] = [
+const KINDS: [(&[&str], Domain); 28] = [
+    (&["arbitrary", "real", "constant"], Domain::Real),
+    (&["arbitrary", "real", "number"], Domain::Real),
+    (&["arbitrary", "constant"], Domain::Real),
+    (&["arbitrary", "integer"], Domain::Whole),
     (&["non", "-", "negative", "integer"], Domain::From(0)),
     (&["nonnegative", "integer"], Domain::From(0)),
     (&["positive", "integer"], Domain::From(1)),

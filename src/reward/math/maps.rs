@@ -21,7 +21,9 @@ pub(super) fn map(text: &str) -> Option<[String; 2]> {
         Some(_) => "enlargement",
         None => "",
     };
-    let text = &*FRAME.replace(text, noun);
+    let text = FRAME.replace(text, noun);
+    let turns = [("half-turn", "180"), ("half turn", "180"), ("quarter-turn", "90"), ("quarter turn", "90")];
+    let text = &*turns.iter().fold(text.into_owned(), |t, (w, n)| t.replace(w, &format!("rotation of {n} degrees")));
     written(text)
         .or_else(|| moved(text))
         .or_else(|| along(text))

@@ -13,7 +13,7 @@ use crate::reward::words;
 use crate::reward::words::tables::{Rows, is_wordless, replaced};
 
 /// Names of parts, each under its first; of two that begin alike the longer stands first.
-static NAMES: [(&str, &str); 153] = [
+static NAMES: [(&str, &str); 155] = [
     ("lower quartile", "first quartile"),
     ("upper quartile", "third quartile"),
     ("first quartile", "first quartile"),
@@ -117,7 +117,9 @@ static NAMES: [(&str, &str); 153] = [
     ("inflection point", "inflection"),
     ("point of inflection", "inflection"),
     ("increasing", "increasing"),
+    ("increases", "increasing"),
     ("decreasing", "decreasing"),
+    ("decreases", "decreasing"),
     ("concave up", "concave up"),
     ("concave down", "concave down"),
     ("vertical asymptotes", "vertical"),
@@ -484,9 +486,9 @@ fn plain(text: &str) -> String {
 
 /// Without the words and signs between a name and its value.
 fn trimmed(mut text: &str) -> &str {
-    const JOINTS: [&str; 20] = [
+    const JOINTS: [&str; 21] = [
         ":", "=", ",", ";", "is", "are", "of", "at", "on", "for", "and", "the", "a", "with", "in", "interval",
-        "equals", "when", "occurs", "has",
+        "equals", "point", "when", "occurs", "has",
     ];
     loop {
         let before = text;

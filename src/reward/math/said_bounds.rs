@@ -42,7 +42,10 @@ pub fn said_bounds(text: &str) -> Option<String> {
     if let Some(rest) = of_reals(&plain) {
         return among_reals(rest);
     }
-    let (name, rest) = match plain.split_once(" is ").or_else(|| plain.split_once(" must be ")) {
+    // all k less than 4
+    let every =
+        ["all values of ", "all ", "any "].iter().find_map(|w| plain.strip_prefix(w)).and_then(|r| r.split_once(' '));
+    let (name, rest) = match every.or_else(|| plain.split_once(" is ")).or_else(|| plain.split_once(" must be ")) {
         Some((name, rest)) => (name.trim(), rest.trim()),
         None => ("", plain.trim()),
     };
@@ -123,6 +126,10 @@ fn among_reals(rest: &str) -> Option<String> {
         lower.trim_start_matches("strictly ").strip_prefix("between ").and_then(|r| r.split_once(" and "))
     {
         return Some(format!("({}, {})", value(a)?, value(b)?));
+    }
+    // All but some need no other words.
+    if lower.starts_with("except ") {
+        return Some(format!("all real numbers {rest}"));
     }
     let (sign, value) = bound(&lower)?;
     Some(format!("x {sign} {value}"))

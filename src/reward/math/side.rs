@@ -119,8 +119,29 @@ const GREW: [&str; 10] = ["increas", "rise", "rose", "risen", "grew", "grow", "g
 const SHRANK: [&str; 12] =
     ["decreas", "drop", "fell", "fall", "loss", "lost", "declin", "reduc", "deficit", "shrank", "shrink", "depreciat"];
 
-/// True where one text says that something grew and the other that it shrank: 20% up is not 20% down.
+/// Directions that an answer has in words where the gold answer has the opposite one. Without a place or a force
+/// "left" is what remains, "up" much else.
+const OPPOSITE: [(&[&str], &[&str]); 5] = [
+    (&["north", "northward", "northwards"], &["south", "southward", "southwards"]),
+    (&["east", "eastward", "eastwards"], &["west", "westward", "westwards"]),
+    (&["upward", "upwards"], &["downward", "downwards"]),
+    (&["leftward", "leftwards"], &["rightward", "rightwards"]),
+    (&["inward", "inwards"], &["outward", "outwards"]),
+];
+
+/// True where one text says that something grew and the other that it shrank, or each one of two opposite directions:
+/// 20% up is not 20% down.
 pub fn turned(gold: &str, answer: &str) -> bool {
+    let words = |text: &str| {
+        let lower = text.to_lowercase();
+        lower.split(|c: char| !c.is_alphabetic()).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (a, b) = (words(gold), words(answer));
+    let says = |text: &[String], side: &[&str]| text.iter().any(|w| side.contains(&w.as_str()));
+    let against = |one: &[&str], other: &[&str]| says(&a, one) && !says(&a, other) && says(&b, other) && !says(&b, one);
+    if OPPOSITE.iter().any(|(one, other)| against(one, other) || against(other, one)) {
+        return true;
+    }
     let way = |text: &str| {
         let lower = text.to_lowercase();
         let says =

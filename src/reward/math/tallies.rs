@@ -98,7 +98,14 @@ fn tallies(text: &str, steps: &Steps) -> Option<Vec<Tally>> {
         [q, "R" | "r" | "remainder", r] => format!("quotient {q}, remainder {r}"),
         _ => text.replace(" with ", ", "),
     };
-    let found: Vec<Tally> = clauses(&text)?.into_iter().map(|c| tally(c, steps)).collect::<Option<_>>()?;
+    let mut found: Vec<Tally> = clauses(&text)?.into_iter().map(|c| tally(c, steps)).collect::<Option<_>>()?;
+    // 12 with 4 left over
+    if let [whole, rest] = found.as_mut_slice()
+        && whole.names().next().is_none()
+        && rest.names().any(|w| w == "remainder")
+    {
+        whole.before.push("quotient".to_owned());
+    }
     ((2..=MAX_PARTS).contains(&found.len()) && telling(&found).iter().all(|names| !names.is_empty())).then_some(found)
 }
 
