@@ -7,7 +7,8 @@ const LACKING: &str = "solutions roots zeros values answers numbers integers lim
 /// Words in `s` that are no plurals.
 const OTHERS: &str = "does yes always minus plus this thus perhaps sometimes equals means gives was";
 /// Words with which a sentence says that there is something, after all.
-const EXCEPTING: &str = "not except but besides other than only above these those options choices statements";
+const EXCEPTING: &str = "not except but besides other than only above these those options choices statements \
+    sure certain knows correct right true answer wrong";
 const SCENES: &str = "picture image photo photograph scene room view frame video foreground background";
 const SEEN: &str = "visible shown present pictured seen there";
 

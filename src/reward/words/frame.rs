@@ -76,8 +76,6 @@ const COPULAS: &[&str] = &[
 
 /// Words behind such a verb that only say that a name follows.
 const NAMINGS: &[&[&str]] = &[
-    &["directed"],
-    &["pointing"],
     &["oriented"],
     &["connected"],
     &["undergoing"],
@@ -98,11 +96,6 @@ const NAMINGS: &[&[&str]] = &[
     &["a", "kind", "of"],
     &["equal", "to"],
     &["directed"],
-    &["playing"],
-    &["riding"],
-    &["wearing"],
-    &["holding"],
-    &["eating"],
     &["made", "of"],
     &["made", "from"],
     &["made", "out", "of"],
@@ -341,7 +334,13 @@ fn named<'a>(mut words: &'a [Word], out: &mut Vec<&'a [Word]>) {
 /// The text without a reason and without remarks behind it.
 fn ended(words: &[Word]) -> &[Word] {
     const REASONS: [&str; 2] = ["because", "since"];
-    const REMARKS: [&[&str]; 13] = [
+    const REMARKS: [&[&str]; 19] = [
+        &["of", "the", "picture"],
+        &["of", "the", "image"],
+        &["of", "the", "photograph"],
+        &["in", "the", "picture"],
+        &["in", "the", "image"],
+        &["in", "the", "photograph"],
         &["is", "correct"],
         &["is", "the", "answer"],
         &["is", "the", "correct", "answer"],
@@ -437,14 +436,10 @@ pub(super) fn object(words: &[Word]) -> Option<&[Word]> {
         "flying", "reading",
     ];
     let [act, rest @ ..] = words else { return None };
-    let rest = if begins(rest, &["with"]) { &rest[1..] } else { rest };
+    let owned = |w: &Word| w.is(&["with", "his", "her", "their", "its", "my"]);
+    let rest = if rest.len() > 1 && owned(&rest[0]) { &rest[1..] } else { rest };
     let rest = if begins(rest, &["a", "game", "of"]) { &rest[3..] } else { rest };
     (act.is(ACTS) && !rest.is_empty() && !rest.iter().any(|w| w.is(&TURNING))).then_some(rest)
-}
-
-/// The same where the act goes without saying: "tennis" is what they play.
-pub(super) fn implied(words: &[Word]) -> Option<&[Word]> {
-    words.first().filter(|w| w.is(&["playing", "wearing"])).and_then(|_| object(words))
 }
 
 /// What a rule is of, whatever it is called: "the SAS criterion", "SAS postulate".
@@ -491,6 +486,7 @@ fn beheaded(words: &[Word]) -> Option<&[Word]> {
     ];
     const HEADS: &[&str] = &[
         "direction",
+        "season",
         "side",
         "line",
         "bar",

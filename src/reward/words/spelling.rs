@@ -264,7 +264,7 @@ const WORDS: [(&str, &str); 131] = [
 
 /// Everyday things under one name, in singular. Words that mean something else as well (plane, film, bin) stand in the
 /// table of phrases.
-const THINGS: [(&str, &str); 28] = [
+const THINGS: [(&str, &str); 29] = [
     ("bike", "bicycle"),
     ("fridge", "refrigerator"),
     ("phone", "telephone"),
@@ -290,6 +290,7 @@ const THINGS: [(&str, &str); 28] = [
     ("spectacle", "glasses"),
     ("eyeglass", "glasses"),
     ("firefighter", "fireman"),
+    ("lady", "woman"),
     ("policeman", "cop"),
     ("wooden", "wood"),
     ("metallic", "metal"),
