@@ -1,7 +1,7 @@
 //! Two answers without their wrappers, by one rule after another.
 
 use super::math::{self, Steps, Unit, Value};
-use super::{chemistry, substances, words};
+use super::{chemistry, ranks, substances, words};
 
 /// Whether two answers without their wrappers say the same, and by which rule.
 pub(super) fn compare(gold: &str, answer: &str, steps: &Steps) -> (bool, &'static str) {
@@ -210,6 +210,9 @@ fn other_readings(
     }
     if amounts(gold, gold_value, answer, answer_value, steps) {
         return Some("equal amounts");
+    }
+    if ranks::same(gold, answer, steps) {
+        return Some("the same order");
     }
     if restated(gold, answer, steps) {
         return Some("equal, said another way");

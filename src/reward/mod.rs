@@ -22,6 +22,7 @@ mod options;
 pub mod process;
 mod prose;
 pub mod python;
+mod ranks;
 mod remarks;
 pub mod scorer;
 mod substances;

@@ -156,7 +156,7 @@ pub(super) fn before_reason(text: &str) -> &str {
     });
     // ", where K is the constant of integration" says what a letter is, no answer.
     let constant = text.split_once(", where ").filter(|(_, told)| {
-        told.contains("constant") && told.split(' ').nth(1).is_some_and(|w| matches!(w, "is" | "denotes"))
+        told.contains("constant") && told.split(' ').nth(1).is_some_and(|w| matches!(w, "is" | "denotes" | "and"))
     });
     // ", and by the section formula" goes on.
     let held = Bytes::of(text);

@@ -64,13 +64,14 @@ const SHOWING: &str = "is are was were be become becomes became remain remains s
     started";
 
 /// Words that follow a verb before what it shows: "leads to", "stands for", "known as", "folds into".
-const LINKING: [(&str, &str); 4] = [
+const LINKING: [(&str, &str); 5] = [
     (
         "to",
         "leads lead equal simplifies reduces amounts comes evaluates corresponds belongs belong converges tends changes \
          refers adds rounds sums works points goes turns up out down back",
     ),
     ("at", "is are was were stays remains stands settles reads melts boils freezes"),
+    ("on", "land lands falls fall is was"),
     ("for", "stands stand short sign symbol word looking"),
     ("as", "appear appears written known expressed given described used"),
 ];

@@ -116,7 +116,7 @@ fn bin(text: &str) -> Option<Bin> {
     let season = |high: f64| year(low) && [low + 1.0, (low + 1.0) % 100.0].contains(&high);
     if let Some((high, behind)) = rest.strip_prefix('/').and_then(number) {
         let sound = season(high) && unit(behind).is_empty();
-        return sound.then(|| Bin { edge: Edge::Between, ends: [low, low + 1.0], unit: first });
+        return sound.then_some(Bin { edge: Edge::Between, ends: [low, low + 1.0], unit: first });
     }
     if let Some(behind) = rest.strip_prefix('+') {
         let unit = format!("{first}{}", unit(behind));

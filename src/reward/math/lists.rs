@@ -163,7 +163,7 @@ pub(super) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
         Value::Assignment(_, x) => angle(x),
         v => angle(v),
     };
-    if !sure(gold) && !sure(answer) && !(angles(gold) && angles(answer)) {
+    if !(sure(gold) || sure(answer) || angles(gold) && angles(answer)) {
         return None;
     }
     Some((all(gold)?, all(answer)?))

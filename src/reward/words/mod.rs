@@ -59,13 +59,15 @@ pub fn in_words(gold: &str, answer: &str) -> bool {
         )
     };
     let plain = |t: &str| plain(t) || sign(t);
-    let word = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
+    let word = |t: &str| fold::plain(t).split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 2);
     let known = |t: &str| !t.ends_with('!') && t.split(',').all(|p| same::group(&meant(&words(p))).is_some());
     // The numbers of a point or a vector have an order.
     let tuple = |t: &str| {
         let inside = |rest: &str| {
             let inner = rest.split(')').next().unwrap_or_default();
-            inner.contains(',') && inner.chars().all(|c| c.is_ascii_digit() || matches!(c, ',' | ' ' | '-' | '.'))
+            let short = |p: &str| p.trim().trim_start_matches('-').len() < 2;
+            let number = |p: &str| p.chars().all(|c| c.is_ascii_digit() || matches!(c, ' ' | '-' | '.'));
+            inner.contains(',') && inner.split(',').all(|p| short(p) || number(p))
         };
         t.split('(').skip(1).any(inside)
     };

@@ -219,7 +219,7 @@ fn street(raw: &[String], n: usize) -> Option<&'static str> {
 /// True for pairs of alleles, `Aa`, `TTRr`, whose case tells the one from the other.
 fn is_genotype(word: &str) -> bool {
     let bytes = word.as_bytes();
-    bytes.len() % 2 == 0
+    bytes.len().is_multiple_of(2)
         && bytes.len() <= 12
         && bytes.chunks(2).all(|p| p[0].is_ascii_alphabetic() && p[0].eq_ignore_ascii_case(&p[1]))
 }
