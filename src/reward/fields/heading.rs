@@ -167,6 +167,7 @@ fn read(text: &str) -> Option<Way> {
         if amount.ends_with(|c: char| c.is_alphabetic())
             && !amount.contains(['\u{b0}', ','])
             && !amount.contains("circ")
+            && !amount.contains(" and ")
             && let Some((heading, from)) = tokens(rest)
                 .and_then(|t| heading(&t))
                 .map(|h| (h, None))

@@ -145,6 +145,7 @@ pub fn is_named(text: &str) -> bool {
     records::is_record(text)
         || (text.contains(' ')
             && (structures::is_named(text)
+                || sentences::is_form(text)
                 || figures::is_relation(text)
                 || distributions::is_worded(text, &Steps::new(BUDGET))))
 }

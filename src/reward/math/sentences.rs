@@ -105,10 +105,33 @@ fn divisible(words: &[&str]) -> Option<String> {
     letter(name).then(|| format!("{name} \\equiv 0 \\pmod{{{n}}}"))
 }
 
+/// True for numbers of a form that are the whole of a text: the form alone says less than "all primes of the form 6k + 1".
+pub(super) fn is_form(text: &str) -> bool {
+    let first = text.split(' ').next().unwrap_or_default();
+    text.len() <= MAX_BYTES
+        && text.contains(" of the form ")
+        && matches!(
+            first.to_ascii_lowercase().as_str(),
+            "all"
+                | "every"
+                | "positive"
+                | "negative"
+                | "odd"
+                | "even"
+                | "prime"
+                | "primes"
+                | "integers"
+                | "numbers"
+                | "natural"
+        )
+}
+
 /// "all integers of the form 6k + 1", "numbers of the form 4m + 3, where m is an integer": for every whole number.
 fn of_form(words: &[&str]) -> Option<String> {
-    const OPENING: [&str; 12] =
-        ["all", "every", "each", "the", "those", "integers", "integer", "numbers", "number", "that", "which", "are"];
+    const OPENING: [&str; 13] = [
+        "all", "every", "each", "the", "those", "positive", "integers", "integer", "numbers", "number", "that",
+        "which", "are",
+    ];
     let from = words.iter().take_while(|w| OPENING.contains(&w.to_lowercase().as_str())).count();
     let said = words[..from].iter().any(|w| w.starts_with("integer") || w.starts_with("number"));
     let rest =
@@ -129,7 +152,21 @@ fn of_form(words: &[&str]) -> Option<String> {
         let w = w.trim_end_matches(',');
         w == counter || WORDS.contains(&w) || matches!(w, "\\mathbb" | "Z" | "\u{2124}")
     });
-    (said && letter(counter) && whole).then(|| format!("{form}, {counter} \\in \\mathbb{{Z}}"))
+    if !said || !letter(counter) || !whole {
+        return None;
+    }
+    if !words[..from].contains(&"positive") {
+        return Some(format!("{form}, {counter} \\in \\mathbb{{Z}}"));
+    }
+    // From the first that is positive.
+    let (times, add) = form.split_once(counter).filter(|_| to == rest.len())?;
+    let times: i64 = if times.is_empty() { 1 } else { times.parse().ok().filter(|n| (1..1_000_000).contains(n))? };
+    let add: i64 = if add.is_empty() { 0 } else { add.parse().ok().filter(|n: &i64| n.abs() < 1_000_000)? };
+    let list = match (0..2).find(|k| times * k + add > 0)? {
+        0 => "0, 1, 2, \\dots",
+        _ => "1, 2, 3, \\dots",
+    };
+    Some(format!("{form}, {counter} = {list}"))
 }
 
 /// "x leaves a remainder of 1 or 7 when divided by 8".

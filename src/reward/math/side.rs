@@ -5,7 +5,7 @@ use super::parse::{Reader, Value, is_word};
 use super::scalar::is;
 
 /// Words that say which way, under the one that stands for all of them.
-const SIDES: [(&str, &[&str]); 23] = [
+const SIDES: [(&str, &[&str]); 25] = [
     ("north", &["north", "northward", "northwards"]),
     ("south", &["south", "southward", "southwards"]),
     ("east", &["east", "eastward", "eastwards"]),
@@ -15,7 +15,7 @@ const SIDES: [(&str, &[&str]); 23] = [
     ("southeast", &["southeast", "southeastward", "southeastwards", "SE"]),
     ("southwest", &["southwest", "southwestward", "southwestwards", "SW"]),
     ("above", &["above"]),
-    ("below", &["below", "beneath"]),
+    ("below", &["below", "beneath", "under"]),
     ("up", &["up", "upward", "upwards", "upstream"]),
     ("down", &["down", "downward", "downwards", "downstream"]),
     ("left", &["left", "leftward", "leftwards"]),
@@ -26,6 +26,8 @@ const SIDES: [(&str, &[&str]); 23] = [
     ("counterclockwise", &["counterclockwise", "anticlockwise", "counter-clockwise"]),
     ("increase", &["increase", "rise", "growth", "gain", "profit", "surplus", "increased"]),
     ("decrease", &["decrease", "drop", "fall", "loss", "reduction", "deficit", "debt", "decreased"]),
+    ("before", &["before"]),
+    ("after", &["after"]),
     ("off", &["off", "discount"]),
     ("more", &["more"]),
     ("less", &["less", "fewer"]),
@@ -57,7 +59,7 @@ fn told_from(tokens: &[Token]) -> Option<(&[Token], &'static str)> {
                 || name.starts_with("south")
                 || name.ends_with("st")
         }
-        _ => matches!(name, "above" | "below"),
+        _ => matches!(name, "above" | "below" | "before" | "after"),
     };
     let words = |t: &Token| matches!(t.tok, Tok::Word(_) | Tok::Text(_) | Tok::Sym('\''));
     if !from

@@ -61,6 +61,11 @@ pub(super) fn same_tallies(gold: &str, answer: &str, steps: &Steps) -> Option<bo
         let named = |p: &Tally, q: &[&String]| p.before.iter().all(|w| q.contains(&w));
         let first = |of: &[Tally], p: &Tally| of[1..].iter().all(|t| t.before.is_empty()) && std::ptr::eq(p, &of[0]);
         let (all_x, all_y): (Vec<&String>, Vec<&String>) = (x.names().collect(), y.names().collect());
+        // Three to the right are no three to the left.
+        let more = |p: &Tally, q: &[&String]| p.behind.iter().any(|w| !q.contains(&w));
+        if more(x, &all_y) && more(y, &all_x) {
+            return None;
+        }
         if !either(n) && !((named(x, &all_y) || first(&a, x)) && (named(y, &all_x) || first(&b, y))) {
             return None;
         }
@@ -160,8 +165,9 @@ fn tally(clause: &str, steps: &Steps) -> Option<Tally> {
         for (n, word) in words.iter().enumerate() {
             let word = word.trim_matches(['.', '"', '*', '=']);
             // A capital letter by itself is a name.
-            if word.len() == 1 && word.starts_with(|c: char| c.is_ascii_uppercase()) && (word != "A" || words.len() < 3)
-            {
+            let noun = |w: &&str| w.starts_with(char::is_lowercase) && !holds(IDLE, w);
+            let article = word == "A" && n == 0 && words.get(1).is_some_and(noun);
+            if word.len() == 1 && word.starts_with(|c: char| c.is_ascii_uppercase()) && !article {
                 out.push(word.to_owned());
                 continue;
             }
