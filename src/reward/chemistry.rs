@@ -158,7 +158,8 @@ pub(super) fn same(gold: &str, answer: &str) -> Option<bool> {
         return None;
     }
     let pair = |read: fn(&str) -> Option<Vec<String>>| Some(read(gold)? == read(answer)?);
-    pair(equation)
+    pair(decay)
+        .or_else(|| pair(equation))
         .or_else(|| pair(particle))
         .or_else(|| pair(isotope))
         .or_else(|| pair(configuration))
@@ -258,6 +259,38 @@ fn equation(text: &str) -> Option<Vec<String>> {
     Some(vec![side(left)?, arrow.to_owned(), side(right)?])
 }
 
+/// The sides of a nuclear reaction, the nuclides and particles of each in order.
+fn decay(text: &str) -> Option<Vec<String>> {
+    const ARROWS: [&str; 5] = ["\\longrightarrow", "\\rightarrow", "\\to", "\u{2192}", "-->"];
+    let text = all_as(text, &ARROWS, "->");
+    let (left, right) = text.split_once("->").filter(|(_, r)| !r.contains("->") && text.contains('^'))?;
+    let side = |t: &str| {
+        let (mut depth, mut from, mut found) = (0, 0, Vec::new());
+        for (at, c) in t.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                '+' if depth == 0 && !t[..at].trim_end().ends_with(['^', '_']) => {
+                    found.push(&t[from..at]);
+                    from = at + 1;
+                }
+                _ => {}
+            }
+        }
+        found.push(&t[from..]);
+        let one = |t: &str| {
+            let t = all_as(t, FACES, "");
+            let t = t.trim().trim_end_matches('.');
+            let of = t.trim_start_matches(|c: char| c.is_ascii_digit());
+            Some(format!("{} {}", &t[..t.len() - of.len()], particle(of).or_else(|| isotope(of))?.join("-")))
+        };
+        let mut members = found.into_iter().map(one).collect::<Option<Vec<_>>>()?;
+        members.sort();
+        Some(members.join("+"))
+    };
+    Some(vec![side(left)?, side(right)?])
+}
+
 /// The members of a sum; a plus sign at the end of a member, or with another behind it, is one of a charge.
 fn members(side: &str) -> Vec<&str> {
     let bytes = side.as_bytes();
@@ -339,10 +372,14 @@ const PARTICLES: [(&str, &[&str]); 6] = [
     ("gamma ray", &["\\gamma", "gamma", "gamma photon", "\\gamma ray", "^0_0\\gamma"]),
 ];
 
+/// Faces of letters, and blanks that only set one number below the other.
+const FACES: &[&str] = &["\\mathrm", "\\text", "\\ce", "$", "\\,", "\\;", "\\!", "\\ ", "~", "\\phantom{0}"];
+
 /// A particle by its name, in words or notation.
 fn particle(text: &str) -> Option<Vec<String>> {
     let text = math::ascii(text);
-    let text = all_as(text, &["\\mathrm", "\\text", "\\ce", "$", "{", "}", "\\,"], "");
+    let text = all_as(text, FACES, "");
+    let text = all_as(text, &["{", "}"], "");
     let text = text.trim();
     let text = ["a ", "an ", "the "].iter().find_map(|a| text.strip_prefix(a)).unwrap_or(text);
     let text = replaced(text, &[("^-", "-"), ("^+", "+")]).into_owned();
@@ -375,7 +412,7 @@ fn isotope(text: &str) -> Option<Vec<String>> {
     }
     // The mass number stands above, the atomic number below, in any order.
     let text = math::ascii(text);
-    let text = all_as(text, &["\\mathrm", "\\text", "\\ce", "$"], "");
+    let text = all_as(text, FACES, "");
     let text: String = text.chars().filter(|c| !matches!(c, '{' | '}' | ' ')).collect();
     let sign = text.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, '^' | '_'));
     let number = ELEMENTS.iter().position(|e| e.0 == sign)? + 1;
