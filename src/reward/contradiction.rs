@@ -8,6 +8,12 @@ use super::verify::MAX_SENTENCE;
 /// `answer`, `whole` the answer without its wrappers.
 pub(super) fn contradiction(gold: &str, found: &str, answer: &str, whole: &str, steps: &Steps) -> Option<&'static str> {
     let short = answer.len() < MAX_SENTENCE;
+    let quantified = |t: &str, signs: [&str; 2]| signs.iter().any(|s| t.contains(s));
+    let other = |signs: [&str; 2]| quantified(gold, signs) != quantified(found, signs);
+    let negated = |t: &str| quantified(t, ["neg", "\u{ac}"]) || quantified(t, ["\\lnot", "not"]);
+    if !negated(gold) && !negated(found) && other(["\\exists", "\u{2203}"]) && other(["\\forall", "\u{2200}"]) {
+        return Some("another quantifier");
+    }
     if short && reordered(gold, found, whole) {
         return Some("another order");
     }

@@ -235,6 +235,8 @@ fn after_marker(text: &str) -> Option<&str> {
         "answer} :",
         "answer}:",
         "answer:",
+        "answers:",
+        "answers are",
         "solution:",
         "\u{c815}\u{b2f5}:",
         "\u{b2f5}:",

@@ -42,6 +42,7 @@ const CONCLUDING: &[&str] = &[
     " we find that ",
     " we see that ",
     " we conclude that ",
+    " we have ",
     " this means that ",
     " this shows that ",
     "; so ",
@@ -80,7 +81,8 @@ const LINKING: [(&str, &str); 5] = [
 const PLACING: &str = "as in at on by during into towards";
 
 /// Words between a verb and what it shows that change nothing.
-const IDLE: &str = "only exactly just simply therefore thus then hence also now a an the always indeed precisely";
+const IDLE: &str =
+    "only exactly just simply therefore thus then hence also now a an the her him them us it always indeed precisely";
 
 /// Words behind which a clause says what the answer is not.
 const DENYING: &str = "not never no neither nor without except unlike cannot instead wrong incorrect false opposite \
@@ -113,7 +115,9 @@ fn concluding_clause(text: &str) -> (&str, bool) {
     let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
     // The way to it may stand before: "sorting the data, the median is 5".
     let opening = sentence.split(' ').next().unwrap_or_default().to_lowercase();
-    let main = sentence.split_once(", ").filter(|_| among(LEADING, &opening) || opening.ends_with("ing"));
+    let main = sentence
+        .split_once(", ")
+        .filter(|(_, rest)| !rest.starts_with("where ") && (among(LEADING, &opening) || opening.ends_with("ing")));
     let sentence = main.map_or(sentence, |(_, rest)| rest);
     // A conclusion inside a reason is none of the sentence.
     let sentence = [" because ", " since "].iter().find_map(|r| sentence.split_once(r)).map_or(sentence, |(s, _)| s);
@@ -238,7 +242,7 @@ fn without_circumstance(end: &str) -> Option<&str> {
     const OF: [&str; 9] = [" of ", " from ", " at ", " in ", " for ", " above ", " below ", " chance", " when "];
     let plain = |told: &str| {
         told.chars().all(|c| c.is_alphabetic() || matches!(c, ' ' | '-' | '\''))
-            && !told.contains(" than ")
+            && !told.split(' ').any(|w| among(DENYING, w))
             && !told.split(' ').nth(2).is_some_and(math::is_number_word)
     };
     let cuts = OF.iter().flat_map(|p| end.match_indices(p)).map(|(at, _)| at).filter(|at| plain(&end[*at..]));

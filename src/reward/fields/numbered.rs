@@ -26,7 +26,7 @@ fn read(text: &str) -> Option<(Option<String>, String)> {
             .map(|c| Some((Some("number".to_owned()), code(c)?)))
             .unwrap_or_else(|| Some((None, code(w)?))),
         [kind, c] => Some((Some(noun(kind)?), code(c.strip_prefix('#').unwrap_or(c))?)),
-        [kind, n, c] if matches!(n, "number" | "no." | "No." | "Number") => Some((Some(noun(kind)?), code(c)?)),
+        [kind, "number" | "no." | "No." | "Number", c] => Some((Some(noun(kind)?), code(c)?)),
         // The two parts of a flight's number.
         [kind, a, b] if a.len() == 2 && b.bytes().all(|c| c.is_ascii_digit()) => {
             Some((Some(noun(kind)?), code(&format!("{a}{b}"))?))

@@ -42,7 +42,7 @@ fn introduced<'a, 'b>(words: &'b [&'a str]) -> &'b [&'a str] {
         lower.chars().all(|c| c.is_alphabetic() || matches!(c, '-' | '\'')) && !TURNS.contains(&&*lower)
     };
     match at {
-        Some(n) if JOINTS.contains(&words[n - 1]) && words[..n].iter().all(|w| plain(w)) => &words[n..],
+        Some(n) if JOINTS.contains(&words[n - 1]) && words[..n].iter().all(plain) => &words[n..],
         _ => words,
     }
 }
