@@ -8,6 +8,9 @@ use super::verify::MAX_SENTENCE;
 /// `answer`, `whole` the answer without its wrappers.
 pub(super) fn contradiction(gold: &str, found: &str, answer: &str, whole: &str, steps: &Steps) -> Option<&'static str> {
     let short = answer.len() < MAX_SENTENCE;
+    if short && whole.contains(" outside ") && !gold.contains("outside") {
+        return Some("what lies outside");
+    }
     let quantified = |t: &str, signs: [&str; 2]| signs.iter().any(|s| t.contains(s));
     let other = |signs: [&str; 2]| quantified(gold, signs) != quantified(found, signs);
     let negated = |t: &str| quantified(t, ["neg", "\u{ac}"]) || quantified(t, ["\\lnot", "not"]);

@@ -55,7 +55,7 @@ const CONCLUDING: &[&str] = &[
 /// Verbs, and participles, that show what follows.
 const SHOWING: &str = "is are was were be become becomes became remain remains stays equals equal means gives give giving \
     yields yield shows show showing reads read says say states reveals indicates suggests implies denotes denote \
-    represents represent depicts displays forms form makes make leaves leave leaving has have having contains \
+    represents represent depicts displays forms makes make leaves leave leaving has have having contains \
     holds carries points faces moves goes turns runs lies sits stands falls occurs happens lands ends starts \
     begins get gets obtain obtains find finds fill fills see sees choose pick select conclude write call called \
     named labelled labeled marked dated written known termed takes take requires needs need costs cost weighs \
@@ -99,7 +99,7 @@ const PARTS: &str = "half third quarter fifth tenth fraction part portion percen
 const LEADING: &str = "by from since because in with after when as for at on if once to given";
 
 /// Words that open what is told of an answer behind it.
-const TOLD: &str = "towards toward away with in at on as from like just where when";
+const TOLD: &str = "towards toward away with in at on as from like just when";
 
 /// Longest sentence that is searched, in bytes, and most ends of it that are tried.
 const MAX_SENTENCE: usize = 400;
