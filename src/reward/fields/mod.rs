@@ -59,6 +59,7 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(symmetry::same(gold, answer, steps), "the same symmetry", "another symmetry"))
         .or_else(|| told(unit(gold, answer, steps), "the same unit", ""))
         .or_else(|| told(numbered::same(gold, answer), "the same label", "another label"))
+        .or_else(|| told(math::same_whole(gold, answer, steps), "the same whole numbers", "other whole numbers"))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }
 

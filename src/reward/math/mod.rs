@@ -85,6 +85,7 @@ mod tallies;
 mod terms;
 mod text;
 mod unit;
+mod whole;
 mod wording;
 mod written;
 
@@ -115,6 +116,7 @@ pub(in crate::reward) use sentences::another_divisor;
 pub use side::{turned, undirected};
 pub use text::{formula, roman};
 pub use unit::{Measure, Reading, Unit};
+pub(in crate::reward) use whole::same_whole;
 
 /// Why two texts are equal that are no values of mathematics but name the same thing of one of its fields.
 pub fn named_alike(gold: &str, answer: &str, steps: &Steps) -> Option<&'static str> {

@@ -5,7 +5,7 @@
 const MAX: usize = 120;
 
 /// Words of a bound and its sign; of two that begin alike the longer stands first.
-const SIGNS: [(&str, &str); 24] = [
+const SIGNS: [(&str, &str); 34] = [
     ("greater than or equal to ", ">="),
     ("less than or equal to ", "<="),
     ("more than or equal to ", ">="),
@@ -30,6 +30,16 @@ const SIGNS: [(&str, &str); 24] = [
     ("below ", "<"),
     ("at least ", ">="),
     ("at most ", "<="),
+    ("\\geq", ">="),
+    ("\\ge", ">="),
+    ("\u{2265}", ">="),
+    (">=", ">="),
+    (">", ">"),
+    ("\\leq", "<="),
+    ("\\le", "<="),
+    ("\u{2264}", "<="),
+    ("<=", "<="),
+    ("<", "<"),
 ];
 
 /// The text as notation, where all of it is bounds.
@@ -100,14 +110,18 @@ fn behind_label(text: &str) -> &str {
 
 /// What is said of all real numbers.
 fn of_reals(plain: &str) -> Option<&str> {
-    const REALS: [&str; 6] = ["the set of ", "all ", "real numbers ", "reals ", "real values ", "numbers "];
+    const REALS: [&str; 8] =
+        ["the set of ", "all ", "real numbers ", "reals ", "real values ", "numbers ", "real ", "values "];
     let mut rest = plain;
     for opening in REALS {
         rest = rest.strip_prefix(opening).unwrap_or(rest);
     }
-    let real = rest.len() < plain.len() && plain[..plain.len() - rest.len()].contains("real");
-    let rest =
-        ["x ", "y ", "of x ", "that are ", "which are "].iter().find_map(|w| rest.strip_prefix(w)).unwrap_or(rest);
+    let opening = &plain[..plain.len() - rest.len()];
+    let ranged = opening.contains("all values") && (rest.starts_with("from ") || rest.starts_with("between "));
+    let real = opening.contains("real") || ranged;
+    let rest = ["of ", "that are ", "which are "].iter().find_map(|w| rest.strip_prefix(w)).unwrap_or(rest);
+    // The letter of the numbers.
+    let rest = rest.strip_prefix(['x', 'y']).filter(|r| !r.starts_with(char::is_alphanumeric)).unwrap_or(rest).trim();
     real.then_some(rest)
 }
 
