@@ -132,7 +132,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
         }
     }
     if let Some(found) = last_between(sentence).filter(|f| reads(f)) {
-        return found;
+        return with_unit(sentence, found, steps);
     }
     let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut));
     let said = said.filter(|(subject, _)| !words::turned(subject)).map(|(_, rest)| python::strip(rest));
@@ -296,6 +296,15 @@ fn after_marker(text: &str) -> Option<&str> {
     } else {
         Some(last_between(found).filter(|f| f.len() + 12 > found.len()).unwrap_or(found))
     }
+}
+
+/// A number between dollar signs with the unit behind them: `$212$ degrees Celsius`.
+fn with_unit<'a>(sentence: &'a str, found: &'a str, steps: &Steps) -> &'a str {
+    let marked = format!("${found}$ ");
+    let Some(at) = sentence.rfind(&marked) else { return found };
+    let unit = sentence[at + marked.len()..].trim_end_matches(['.', ' ']);
+    let number = found.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '-'));
+    if number && math::is_unit(unit, steps) { &sentence[at..at + marked.len() + unit.len()] } else { found }
 }
 
 /// The last formula or bold text.

@@ -35,6 +35,10 @@ const GROUPS: &[&[&str]] = &[
         "inconsistent",
     ],
     &["undefined", "not defined"],
+    &["local maximum", "relative maximum"],
+    &["local minimum", "relative minimum"],
+    &["absolute maximum", "global maximum"],
+    &["absolute minimum", "global minimum"],
     &["perpendicular", "orthogonal", "at right angles", "normal to each other", "mutually perpendicular"],
     &[
         "infinitely many",
