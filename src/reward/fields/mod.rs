@@ -1,6 +1,6 @@
 //! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
 //! factor, currents with their ends, values with lopsided errors, genotypes, rows of bases and amino acids, oxidation
-//! states, counts of nothing, labels with their nouns, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
+//! states, counts of nothing, labels with their nouns, matchings, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
 //! answers are compared only where the same reader takes both.
 
 mod absent;
@@ -12,6 +12,7 @@ mod genotype;
 mod heading;
 pub(super) mod ions;
 mod laws;
+mod matching;
 mod molecule;
 mod numbered;
 pub(super) mod organic;
@@ -59,6 +60,8 @@ pub(super) fn same(gold: &str, answer: &str, steps: &Steps) -> Option<(bool, &'s
         .or_else(|| told(symmetry::same(gold, answer, steps), "the same symmetry", "another symmetry"))
         .or_else(|| told(unit(gold, answer, steps), "the same unit", ""))
         .or_else(|| told(numbered::same(gold, answer), "the same label", "another label"))
+        .or_else(|| told(matching::same(gold, answer), "the same matching", "another matching"))
+        .or_else(|| told(math::same_constant(gold, answer), "the same constant function", ""))
         .or_else(|| told(math::same_whole(gold, answer, steps), "the same whole numbers", "other whole numbers"))
         .or_else(|| told(laws::same(gold, answer, steps), "the same law or size", "another law or size"))
 }

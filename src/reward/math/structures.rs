@@ -12,6 +12,8 @@ enum Named {
     /// A product of cyclic groups by the powers of primes they split into.
     Cyclic(Vec<u32>),
     Path(Vec<String>),
+    /// A ring or field, the bracket behind it, and what is adjoined to it, in any order.
+    Generated(String, char, Vec<String>),
 }
 
 /// True when both name the same graph, group or path.
@@ -30,7 +32,7 @@ fn all(text: &str) -> Vec<Named> {
     if text.len() > 200 || is_wordless(text) {
         return Vec::new();
     }
-    [graph(text), group(text), cyclic(text), path(text)].into_iter().flatten().collect()
+    [graph(text), group(text), cyclic(text), path(text), generated(text)].into_iter().flatten().collect()
 }
 
 /// Words in lower case without the small ones, numbers in digits.
@@ -150,6 +152,30 @@ fn prime_powers(mut n: u32) -> Option<Vec<u32>> {
         p = if p * p > n { n.max(p + 1) } else { p + 1 };
     }
     Some(sorted(powers))
+}
+
+/// What is generated over a ring or field: `\mathbb{Q}(\sqrt 2, i)`, `\mathbb{Z}[x, y]`.
+fn generated(text: &str) -> Option<Named> {
+    const FACES: [&str; 6] = ["\\left", "\\right", "\\,", " ", "$", "\\!"];
+    const RINGS: [(&str, &str); 8] = [
+        ("\\mathbf", "\\mathbb"),
+        ("\\Bbb", "\\mathbb"),
+        ("\u{211a}", "\\mathbb{Q}"),
+        ("\u{2124}", "\\mathbb{Z}"),
+        ("\u{211d}", "\\mathbb{R}"),
+        ("\u{2102}", "\\mathbb{C}"),
+        ("{", ""),
+        ("}", ""),
+    ];
+    let dense = replaced(all_as(text, &FACES, ""), &RINGS);
+    let rest = dense.strip_prefix("\\mathbb")?;
+    let at = rest.find(['(', '['])?;
+    let (ring, open) = (&rest[..at], rest[at..].chars().next()?);
+    let known = ring.starts_with(['Q', 'Z', 'R', 'C', 'F', 'K']) && (ring.len() == 1 || ring[1..].starts_with('_'));
+    let inner = rest[at + 1..].strip_suffix(if open == '(' { ')' } else { ']' })?;
+    let mut adjoined: Vec<String> = inner.split(',').map(str::to_owned).collect();
+    adjoined.sort();
+    (known && adjoined.len() > 1).then(|| Named::Generated(ring.to_owned(), open, adjoined))
 }
 
 /// Places one after the other: three or more with arrows or dashes between.
