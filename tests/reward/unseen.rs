@@ -8,7 +8,7 @@ use omr::reward::{Mode, verify};
 use serde_json::Value;
 
 /// Files whose first run is the latest: the rules were mended on little of them, and may lose nothing of it.
-const HELD: [(&str, f64); 3] = [("unseen-16.jsonl", 0.96), ("unseen-18.jsonl", 0.94), ("unseen-27.jsonl", 0.95)];
+const HELD: [(&str, f64); 2] = [("unseen-16.jsonl", 0.96), ("unseen-18.jsonl", 0.94)];
 
 fn lists() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/verify");
