@@ -121,7 +121,8 @@ fn of_reals(plain: &str) -> Option<&str> {
     let real = opening.contains("real") || ranged;
     let rest = ["of ", "that are ", "which are "].iter().find_map(|w| rest.strip_prefix(w)).unwrap_or(rest);
     // The letter of the numbers.
-    let rest = rest.strip_prefix(['x', 'y']).filter(|r| !r.starts_with(char::is_alphanumeric)).unwrap_or(rest).trim();
+    let rest =
+        rest.strip_prefix(['x', 'y', 't']).filter(|r| !r.starts_with(char::is_alphanumeric)).unwrap_or(rest).trim();
     real.then_some(rest)
 }
 

@@ -112,7 +112,10 @@ fn in_words(text: &str) -> Option<BTreeSet<i64>> {
         match part {
             "all" | "every" | "any" | "each" => every = true,
             "integer" | "integers" | "whole" => whole = true,
-            "positive" | "natural" => members.retain(|n| *n > 0),
+            "positive" | "natural" => {
+                members.retain(|n| *n > 0);
+                whole |= part == "natural";
+            }
             "negative" => members.retain(|n| *n < 0),
             "nonnegative" => members.retain(|n| *n >= 0),
             "nonzero" => members.retain(|n| *n != 0),
