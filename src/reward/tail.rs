@@ -3,6 +3,7 @@
 //! A writer who gives no mark to the answer puts it at the end. The ends that may be an answer stand behind a verb that
 //! shows one, behind some prepositions, or behind a word that concludes; each is compared with the gold answer as it is.
 
+use super::prose::last_sentence;
 use super::remarks::before_reason;
 use super::{math, python};
 
@@ -61,8 +62,8 @@ const SHOWING: &str = "is are was were be become becomes became remain remains s
     named labelled labeled marked dated written known termed takes take requires needs need costs cost weighs \
     measures totals lasts spans covers reaches spells uses use using wears wearing holding wants prefers \
     produces produce releases undergoes describes describe exhibits experiences acquires receives works wins won \
-    considers considered obeys satisfies follows recovers recover deduce took gave showed made scored finished facing heading pointing \
-    started";
+    considers considered obeys satisfies follows recovers recover deduce took gave showed made scored finished \
+    facing heading pointing started";
 
 /// Words that follow a verb before what it shows: "leads to", "stands for", "known as", "folds into".
 const LINKING: [(&str, &str); 5] = [
@@ -112,7 +113,7 @@ fn among(words: &str, word: &str) -> bool {
 /// The last sentence of a text without its reason, its main or concluding clause where it has more; and whether it has.
 fn concluding_clause(text: &str) -> (&str, bool) {
     let line = text.trim_end().rsplit('\n').next().unwrap_or(text);
-    let sentence = python::strip(line.rsplit(". ").next().unwrap_or(line));
+    let sentence = python::strip(last_sentence(line));
     // The way to it may stand before: "sorting the data, the median is 5".
     let opening = sentence.split(' ').next().unwrap_or_default().to_lowercase();
     let main = sentence

@@ -1,7 +1,7 @@
 //! Answers of single fields that are neither values nor plain words: headings and places on the Earth, changes by a
 //! factor, currents with their ends, values with lopsided errors, genotypes, rows of bases and amino acids, oxidation
-//! states, counts of nothing, labels with their nouns, matchings, signs, pitches, symmetries, laws of proportion. Each reader takes what is wholly its own, and two
-//! answers are compared only where the same reader takes both.
+//! states, counts of nothing, labels with their nouns, matchings, signs, pitches, symmetries, laws of proportion. Each
+//! reader takes what is wholly its own, and two answers are compared only where the same reader takes both.
 
 mod absent;
 mod bins;
