@@ -5,6 +5,7 @@
 
 use super::prose::last_sentence;
 use super::remarks::before_reason;
+use super::words::tables::among;
 use super::{math, python};
 
 /// Words behind which a clause draws the conclusion.
@@ -105,10 +106,6 @@ const TOLD: &str = "towards toward away with in at on as from like just when";
 /// Longest sentence that is searched, in bytes, and most ends of it that are tried.
 const MAX_SENTENCE: usize = 400;
 const MAX_ENDS: usize = 8;
-
-fn among(words: &str, word: &str) -> bool {
-    words.split(' ').any(|w| w == word)
-}
 
 /// The last sentence of a text without its reason, its main or concluding clause where it has more; and whether it has.
 fn concluding_clause(text: &str) -> (&str, bool) {

@@ -1,5 +1,7 @@
 //! A count of nothing in words: "none", "no one is wearing a hat", "there are no red cars in the picture".
 
+use crate::reward::words::tables::among;
+
 /// What mathematics may lack, which is no count: that there are no solutions is not the solution 0.
 const LACKING: &str = "solutions roots zeros values answers numbers integers limits points intercepts asymptotes \
     extremes extrema options choices statements axes terms restrictions conditions lines symmetries changes minimums \
@@ -11,10 +13,6 @@ const EXCEPTING: &str = "not except but besides other than only above these thos
     sure certain knows correct right true answer wrong";
 const SCENES: &str = "picture image photo photograph scene room view frame video foreground background";
 const SEEN: &str = "visible shown present pictured seen there";
-
-fn among(list: &str, word: &str) -> bool {
-    list.split_whitespace().any(|l| l == word)
-}
 
 /// Whether an answer says in words that there are none, where the gold answer is the count 0; `None` for others. A gold
 /// answer in words is no count.

@@ -1,5 +1,7 @@
 //! Things told apart by a code, with or without their noun: "gate B12", "Platform 3", "flight BA 117", "#23".
 
+use crate::reward::words::tables::among;
+
 /// What has a code on it.
 const NOUNS: &str = "gate platform terminal flight bus train tram route highway interstate room seat track lane line pier \
     dock bay aisle locker suite unit court channel exit exhibit volume episode lesson slide page chapter jersey player \
@@ -18,7 +20,7 @@ fn read(text: &str) -> Option<(Option<String>, String)> {
     };
     let noun = |w: &str| {
         let lower = w.trim_end_matches('.').to_lowercase();
-        NOUNS.split_whitespace().any(|n| n == lower).then_some(lower)
+        among(NOUNS, &lower).then_some(lower)
     };
     match words[..] {
         [w] => w

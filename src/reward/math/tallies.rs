@@ -7,6 +7,7 @@ use super::compare::equal;
 use super::described::{MAX, plain};
 use super::parse::{is_unit, parse};
 use super::restate::whole;
+use crate::reward::words::tables::among;
 
 /// Most quantities of one text.
 const MAX_PARTS: usize = 8;
@@ -22,10 +23,6 @@ const IDLE: &str = " a an the of is are was were be has have had gets get got re
 const CHANGING: &str = " more less fewer than least most over under about nearly almost half twice thrice double triple times \
     percent dozen hundred thousand million billion pair pairs score not no never none neither before after except without or \
     if unless respectively both ";
-
-fn holds(words: &str, word: &str) -> bool {
-    words.contains(&format!(" {word} "))
-}
 
 /// One quantity: the words before its number and those behind, and the number with its unit.
 struct Tally {
@@ -156,7 +153,7 @@ fn tally(clause: &str, steps: &Steps) -> Option<Tally> {
     let unit = (to + 1..=words.len().min(to + 3)).rev().find(|&n| {
         let what = words[to..n].join(" ");
         // 15 km/h in still water: no inches.
-        words[to + 1..n].iter().all(|w| *w == "per" || !holds(IDLE, w)) && is_unit(what.trim_end_matches('.'), steps)
+        words[to + 1..n].iter().all(|w| *w == "per" || !among(IDLE, w)) && is_unit(what.trim_end_matches('.'), steps)
     });
     let end = unit.unwrap_or(to);
     let value = words[at..end].join(" ").replace('\u{1}', "\\$");
@@ -165,19 +162,19 @@ fn tally(clause: &str, steps: &Steps) -> Option<Tally> {
         for (n, word) in words.iter().enumerate() {
             let word = word.trim_matches(['.', '"', '*', '=']);
             // A capital letter by itself is a name.
-            let noun = |w: &&str| w.starts_with(char::is_lowercase) && !holds(IDLE, w);
+            let noun = |w: &&str| w.starts_with(char::is_lowercase) && !among(IDLE, w);
             let article = word == "A" && n == 0 && words.get(1).is_some_and(noun);
             if word.len() == 1 && word.starts_with(|c: char| c.is_ascii_uppercase()) && !article {
                 out.push(word.to_owned());
                 continue;
             }
             let lower = word.to_lowercase().replace('\u{2019}', "'");
-            let own = lower.strip_suffix("'s").filter(|_| words.get(n + 1).is_some_and(|w| holds(IDLE, w)));
+            let own = lower.strip_suffix("'s").filter(|_| words.get(n + 1).is_some_and(|w| among(IDLE, w)));
             let lower = own.unwrap_or(&lower).to_owned();
-            if holds(CHANGING, &lower) || numeric(&lower) || lower.contains(['\\', '^', '<', '>', '+']) {
+            if among(CHANGING, &lower) || numeric(&lower) || lower.contains(['\\', '^', '<', '>', '+']) {
                 return None;
             }
-            if lower.is_empty() || lower == "old" || holds(IDLE, &lower) {
+            if lower.is_empty() || lower == "old" || among(IDLE, &lower) {
                 continue;
             }
             out.push(match lower.as_str() {

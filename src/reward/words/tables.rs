@@ -3,6 +3,11 @@
 
 use std::borrow::Cow;
 
+/// True for a word of a list that is written as one string, with spaces between.
+pub(in crate::reward) fn among(list: &str, word: &str) -> bool {
+    list.split_ascii_whitespace().any(|w| w == word)
+}
+
 /// The bytes of a text as a set.
 #[derive(Clone, Copy, Default)]
 pub(in crate::reward) struct Bytes([u64; 4]);
