@@ -3,156 +3,23 @@
 use std::collections::BTreeSet;
 
 use super::words::fold;
+use super::words::tables::among;
 
 /// What options are called.
-const NOUNS: [&str; 54] = [
-    "option",
-    "options",
-    "choice",
-    "choices",
-    "statement",
-    "statements",
-    "item",
-    "items",
-    "case",
-    "cases",
-    "answer",
-    "answers",
-    "figure",
-    "figures",
-    "graph",
-    "graphs",
-    "diagram",
-    "diagrams",
-    "panel",
-    "panels",
-    "part",
-    "parts",
-    "conclusion",
-    "conclusions",
-    "assumption",
-    "assumptions",
-    "condition",
-    "conditions",
-    "argument",
-    "arguments",
-    "alternative",
-    "alternatives",
-    "proposition",
-    "propositions",
-    "picture",
-    "pictures",
-    "image",
-    "images",
-    "assertion",
-    "reason",
-    "course",
-    "quadrant",
-    "claim",
-    "claims",
-    "subplot",
-    "subplots",
-    "subfigure",
-    "subfigures",
-    "plot",
-    "plots",
-    "chart",
-    "charts",
-    "step",
-    "steps",
-];
+const NOUNS: &str = "option options choice choices statement statements item items case cases answer answers part parts \
+    conclusion conclusions assumption assumptions condition conditions argument arguments alternative \
+    alternatives proposition propositions assertion reason course quadrant claim claims step steps";
 
 /// What is told apart by labels: "Model A", "line 3".
-const KINDS: [&str; 64] = [
-    "epoch",
-    "iteration",
-    "bulb",
-    "lamp",
-    "resistor",
-    "capacitor",
-    "switch",
-    "ammeter",
-    "voltmeter",
-    "battery",
-    "magnet",
-    "ball",
-    "model",
-    "method",
-    "group",
-    "series",
-    "line",
-    "curve",
-    "sample",
-    "object",
-    "team",
-    "company",
-    "city",
-    "product",
-    "type",
-    "class",
-    "stage",
-    "phase",
-    "region",
-    "zone",
-    "level",
-    "plan",
-    "circuit",
-    "beaker",
-    "container",
-    "tube",
-    "machine",
-    "car",
-    "train",
-    "experiment",
-    "trial",
-    "treatment",
-    "test",
-    "table",
-    "section",
-    "box",
-    "block",
-    "room",
-    "store",
-    "school",
-    "plant",
-    "species",
-    "player",
-    "person",
-    "student",
-    "country",
-    "row",
-    "column",
-    "layer",
-    "cluster",
-    "question",
-    "brand",
-    "point",
-    "position",
-];
+const KINDS: &str = "epoch iteration bulb lamp resistor capacitor switch ammeter voltmeter battery magnet ball model method \
+    group series line curve sample object team company city product type class stage phase region zone level \
+    plan circuit beaker container tube machine car train experiment trial treatment test table section box \
+    block room store school plant species player person student country row column layer cluster question \
+    brand point position";
 
 /// What shows something, under the name of one of them.
-const PICTURES: [&str; 20] = [
-    "figure",
-    "figures",
-    "graph",
-    "graphs",
-    "diagram",
-    "diagrams",
-    "panel",
-    "panels",
-    "picture",
-    "pictures",
-    "image",
-    "images",
-    "subplot",
-    "subplots",
-    "subfigure",
-    "subfigures",
-    "plot",
-    "plots",
-    "chart",
-    "charts",
-];
+const PICTURES: &str = "figure figures graph graphs diagram diagrams panel panels picture pictures image images subplot subplots \
+    subfigure subfigures plot plots chart charts";
 
 /// What is added to the code of a letter, so that it equals no number.
 const LETTERS: u32 = 1_000;
@@ -269,14 +136,15 @@ pub(super) fn read(text: &str) -> Option<Labels> {
         if word.is_empty() {
             continue;
         }
-        if PICTURES.contains(&lower.as_str()) && out.kind.is_none() {
+        let picture = among(PICTURES, &lower);
+        if picture && out.kind.is_none() {
             out.kind = Some("panel".to_owned());
         }
-        if NOUNS.contains(&lower.as_str()) || lower == "no" && raw.ends_with('.') {
+        if picture || among(NOUNS, &lower) || lower == "no" && raw.ends_with('.') {
             out.sure = true;
             continue;
         }
-        if out.kind.is_none() && out.labels.is_empty() && KINDS.contains(&lower.as_str()) {
+        if out.kind.is_none() && out.labels.is_empty() && among(KINDS, &lower) {
             (out.kind, out.sure) = (Some(lower), true);
             continue;
         }

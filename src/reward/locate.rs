@@ -59,8 +59,7 @@ pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
     if reads(text) {
         return text;
     }
-    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
-    let sentence = python::strip(last_sentence(line));
+    let sentence = closing_sentence(text);
     let sentence = before_reason(sentence);
     // "Hence 12 is the answer."
     let named = sentence.trim_end_matches(['.', '!', '*']);
@@ -151,7 +150,11 @@ pub(super) fn stated(text: &str) -> &str {
     if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
         return found;
     }
-    let text = without_closing(text);
+    closing_sentence(without_closing(text))
+}
+
+/// The last sentence of the last line that is no rule.
+fn closing_sentence(text: &str) -> &str {
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     python::strip(last_sentence(line))
 }

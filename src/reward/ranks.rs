@@ -92,7 +92,8 @@ fn read(text: &str) -> Option<Ranks> {
     ];
     let (up, down) = (RISING.iter().any(|w| lower.contains(w)), FALLING.iter().any(|w| lower.contains(w)));
     // What joins the word and the names.
-    let told = RISING.iter().chain(&FALLING).filter_map(|w| text.to_lowercase().find(w).map(|at| at + w.len())).max();
+    let small = text.to_lowercase();
+    let told = RISING.iter().chain(&FALLING).filter_map(|w| small.find(w).map(|at| at + w.len())).max();
     let list = told.map_or(&*text, |at| text.get(at..).unwrap_or_default());
     let joined = |j: &&str| list.split_once(*j).filter(|(between, _)| told.is_some() && between.len() < 24);
     let list = [" we have ", " is ", " are ", " gives ", ", "].iter().find_map(joined).map_or(list, |(_, l)| l);

@@ -158,9 +158,9 @@ pub(super) fn before_reason(text: &str) -> &str {
     let constant = text.split_once(", where ").filter(|(_, told)| {
         told.contains("constant") && told.split(' ').nth(1).is_some_and(|w| matches!(w, "is" | "denotes" | "and"))
     });
-    // ", and by the section formula" goes on.
     let held = Bytes::of(text);
     let reason = REASONS.iter().filter(|r| held.may_hold(r)).filter_map(|r| text.split_once(r)).map(|(s, _)| s);
+    // ", and by the section formula" goes on, and so does "divided by the speed".
     let reason = reason.filter(|s| !s.ends_with(" and") && !s.ends_with("ided") && !s.ends_with("iplied"));
     let dash = [' ', ',', ';', '-', '\u{2013}', '\u{2014}'];
     reason

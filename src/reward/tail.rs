@@ -259,7 +259,8 @@ pub(super) fn ends<'a>(gold: &str, text: &'a str) -> Vec<&'a str> {
     // A clause of its own may be the answer.
     let mut out: Vec<&str> = if concludes { vec![clause.text] } else { Vec::new() };
     out.extend(clause.foremost());
-    for n in (1..clause.words.len()).take_while(|n| *n <= clause.denied()).filter(|n| !clause.changes(*n)) {
+    let denied = clause.denied();
+    for n in (1..clause.words.len()).take_while(|n| *n <= denied).filter(|n| !clause.changes(*n)) {
         // What stands behind the words that change nothing, too.
         let idle = clause.words[1..n].iter().rev().take_while(|w| among(IDLE, w)).count();
         let from = n - idle;
