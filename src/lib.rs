@@ -3,12 +3,14 @@
 //! | room | what it holds |
 //! | --- | --- |
 //! | [`error`] | one error type, every variant with its context |
+//! | [`math`], [`philox`] | elementary functions of equal bits everywhere; random numbers by what they are for |
+//! | [`files`] | writes that are whole or not there |
 //! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
 //! | [`client`] | the client of OpenAI-compatible servers: teachers, judges |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
-//! | [`ops`] | one file per op family, forward and backward side by side; rounding points; elementary functions; Philox |
+//! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
 //! | [`model`] | Qwen2.5-VL: config, weights and their layout, vision tower, decoder, positions, tape |
 //! | [`text`], [`image`] | tokenizer and chat template; decode, smart resize, Pillow-exact resize, patches |
 //! | [`reward`] | answer extraction, equality, choices, format, judge |
@@ -29,11 +31,14 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod files;
 pub mod image;
+pub mod math;
 pub mod model;
 pub mod observe;
 pub mod ops;
 pub mod optim;
+pub mod philox;
 pub mod report;
 pub mod reward;
 pub mod rl;

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::whole;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What a run needs, besides weights and optimizer state, to go on with the same bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,7 +45,7 @@ impl State {
     pub fn write(&self, dir: &Path) -> Result<()> {
         let path = dir.join("state.json");
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("state.json: {e}")))?;
-        whole::write(path, format!("{text}\n").as_bytes())
+        files::write(path, format!("{text}\n").as_bytes())
     }
 
     /// Reads `dir/state.json`. Errors name the file.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::checkpoint::State;
-use crate::data::whole;
 use crate::error::{Error, Result};
+use crate::files;
 
 const PREFIX: &str = "global_step_";
 
@@ -81,10 +81,10 @@ impl Store {
             for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
                 let name = entry.map_err(Error::io(&folder))?.file_name().to_string_lossy().into_owned();
                 if let Some(step) = name.strip_prefix(&format!(".{PREFIX}")).and_then(|rest| rest.split('.').next()) {
-                    whole::tidy(folder.join(format!("{PREFIX}{step}")))?;
+                    files::tidy(folder.join(format!("{PREFIX}{step}")))?;
                 }
             }
-            whole::tidy(store.run.join("latest"))?;
+            files::tidy(store.run.join("latest"))?;
         }
         Ok(store)
     }
@@ -118,12 +118,12 @@ impl Store {
     pub fn save(&self, step: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
         let name = format!("{PREFIX}{step}");
         let checkpoint = Checkpoint { step, path: self.folder().join(&name) };
-        whole::folder(&checkpoint.path, |temporary| {
+        files::folder(&checkpoint.path, |temporary| {
             let trainer = temporary.join("trainer");
             fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
             write(temporary)
         })?;
-        whole::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
+        files::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
         let all = self.list()?;
         for old in &all[..all.len().saturating_sub(self.keep)] {
             if old.step < step {

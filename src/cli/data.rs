@@ -10,8 +10,9 @@ use super::{ConfigArgs, Context, RunArgs};
 use crate::config::{DataConfig, DatasetConfig};
 use crate::data::distill::{self, Summary};
 use crate::data::inspect::inspect;
-use crate::data::{read, whole};
+use crate::data::read;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Processor;
 use crate::text::Chat;
 
@@ -127,7 +128,7 @@ fn run_inspect(args: &InspectArgs) -> Result<()> {
         let rows: usize = found.iter().map(|f| f.rows).sum();
         let sets: Vec<_> = found.iter().map(|f| f.json()).collect();
         let summary = json!({"in": rows, "kept": rows - faulty, "rejected": {"fault": faulty}, "datasets": sets});
-        whole::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
+        files::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
     }
     match found.iter().find(|f| f.faulty > 0) {
         None => Ok(()),

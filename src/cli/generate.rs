@@ -13,11 +13,11 @@ use crate::data::{
     self,
     folder::Folder,
     read::{jsonl, row_from},
-    whole,
 };
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::ops::attend::BLOCK;
@@ -57,7 +57,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
             Answers::prepare(&args.model, &config, reader, vec![prompt], context)?.stream()
         }
         (None, Some(file), Some(out)) => {
-            whole::writable(out)?;
+            files::writable(out)?;
             let (lines, prompts) = reader.lines(file)?;
             let responses = Answers::prepare(&args.model, &config, reader, prompts, context)?.all(context)?;
             write(out, lines, responses)
@@ -297,7 +297,7 @@ fn upload(dev: &mut Device, bitmap: Option<&[u32]>) -> Result<Option<Tensor>> {
 }
 
 fn write(out: &Path, lines: Vec<Line>, responses: Vec<Response>) -> Result<()> {
-    whole::write_with(out, |w| {
+    files::write_with(out, |w| {
         for (mut line, Response { text, output }) in lines.into_iter().zip(responses) {
             line.insert("response".to_owned(), json!(text));
             line.insert("token_ids".to_owned(), json!(output.token_ids));

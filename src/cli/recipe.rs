@@ -12,12 +12,13 @@ use crate::config::{
     CommandConfig, DatasetConfig, EndpointConfig, JudgeConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig,
     to_yaml,
 };
-use crate::data::{Form, Row, distill, read, whole, write};
+use crate::data::{Form, Row, distill, read, write};
 use crate::device::{Device, Kind};
 use crate::error::{Error, Result};
 use crate::eval::run as eval;
 use crate::eval::samples::{self, Sample};
 use crate::eval::stats;
+use crate::files;
 use crate::model::{Model, ModelConfig};
 use crate::report;
 use crate::reward::process::Pool;
@@ -158,7 +159,7 @@ impl Recipe<'_> {
         }
         self.summarise(begun.elapsed().as_secs_f64())?;
         let report = report::report(&self.dir)?;
-        whole::write(self.path("report.html"), report::page(&report)?.as_bytes())?;
+        files::write(self.path("report.html"), report::page(&report)?.as_bytes())?;
         self.context.say(&report.headline);
         Ok(())
     }
@@ -171,7 +172,7 @@ impl Recipe<'_> {
         }
         let base = &self.config.base;
         if let Some(model) = &base.model {
-            return whole::folder(&dir, |folder| copy_files(model, folder));
+            return files::folder(&dir, |folder| copy_files(model, folder));
         }
         let corpus = digits::corpus();
         let words = digits::words();
@@ -184,11 +185,11 @@ impl Recipe<'_> {
         Model::empty(&mut count, config.clone(), dtype)?;
         let mut device = self.context.device(&count.high_water())?;
         let model = Model::init(&mut device, config, dtype, self.config.seed)?;
-        whole::folder(&dir, |folder| {
+        files::folder(&dir, |folder| {
             model.save(&mut device, folder, dtype)?;
             write_tokenizer_dir(folder, &tokenizer, CHAT_TEMPLATE)?;
             let preprocessor = digits::preprocessor_config();
-            whole::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
+            files::write(folder.join("preprocessor_config.json"), format!("{preprocessor:#}\n").as_bytes())?;
             let generation = json!({
                 "bos_token_id": tokenizer.id("<|endoftext|>"),
                 "eos_token_id": [tokenizer.id("<|im_end|>"), tokenizer.id("<|endoftext|>")],
@@ -196,7 +197,7 @@ impl Recipe<'_> {
                 "do_sample": true,
                 "temperature": 1.0,
             });
-            whole::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())
+            files::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())
         })
     }
 
@@ -219,7 +220,7 @@ impl Recipe<'_> {
             "in": kept.rows, "kept": kept.kept, "rejected": kept.rejected, "unjudged": kept.unjudged,
             "requests": kept.requests, "tokens": kept.tokens, "judge": kept.judge, "seconds": begun.elapsed().as_secs_f64(),
         });
-        whole::write(done, format!("{summary:#}\n").as_bytes())
+        files::write(done, format!("{summary:#}\n").as_bytes())
     }
 
     async fn distill(&self, dir: &Path) -> Result<distill::Summary> {
@@ -314,7 +315,7 @@ impl Recipe<'_> {
 
     fn keep_config(&self, dir: &Path, text: &str) -> Result<()> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        whole::write(dir.join("config.yaml"), text.as_bytes())
+        files::write(dir.join("config.yaml"), text.as_bytes())
     }
 
     fn measure(&self, stage: &str) -> Result<()> {
@@ -374,7 +375,7 @@ impl Recipe<'_> {
                 "rollout": number(&self.path("rl").join("summary.json"), "rollout_tokens_per_sec")?,
             },
         });
-        whole::write(self.path("summary.json"), format!("{summary:#}\n").as_bytes())
+        files::write(self.path("summary.json"), format!("{summary:#}\n").as_bytes())
     }
 
     fn step_seconds(&self, stage: &str) -> Result<f64> {

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use super::Context;
-use crate::data::whole;
 use crate::error::Result;
+use crate::files;
 use crate::report;
 
 /// Arguments of `omr report`.
@@ -26,6 +26,6 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         dirs => (report::comparison(dirs)?, PathBuf::from("comparison.html")),
     };
     let out = args.out.clone().unwrap_or(default);
-    whole::write(&out, report::page(&report)?.as_bytes())?;
+    files::write(&out, report::page(&report)?.as_bytes())?;
     super::print(&format!("{}\n", out.display()))
 }

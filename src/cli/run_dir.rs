@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::{Context, RunArgs};
 use crate::config::{self, Config};
-use crate::data::whole;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// An open run directory; the lock is held until it is dropped.
 pub struct RunDir {
@@ -33,7 +33,7 @@ impl RunDir {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let lock = lock(dir)?;
         // What a killed run left half-written; with the lock held nobody else is writing here.
-        whole::tidy_tree(dir)?;
+        files::tidy_tree(dir)?;
         let file = dir.join("config.yaml");
         if file.exists() {
             let was: C = config::load(Some(&file), &[], &|_| None)?;
@@ -47,7 +47,7 @@ impl RunDir {
     /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
         let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
-        whole::write(self.dir.join("config.yaml"), text.as_bytes())?;
+        files::write(self.dir.join("config.yaml"), text.as_bytes())?;
         context.log_to(&self.dir)
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
-use crate::ops::philox::{Purpose, Random};
+use crate::philox::{Purpose, Random};
 
 /// The first wait before a retry; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);

@@ -27,8 +27,9 @@ pub use request::{clean, label};
 use crate::client::Endpoint;
 use crate::config::{DataConfig, EndpointConfig, Mode};
 use crate::data::sample::SYSTEM_PROMPT;
-use crate::data::{Form, Row, read, whole, write};
+use crate::data::{Form, Row, read, write};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::observe::Observer;
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{self, Score};
@@ -297,16 +298,16 @@ fn finish(
         summary.kept += rows.len();
         write(&out.join(format!("{name}.parquet")), rows, Form::Sft)?;
     }
-    whole::write(out.join("rejected.jsonl"), rejected.as_bytes())?;
+    files::write(out.join("rejected.jsonl"), rejected.as_bytes())?;
     let doubts = out.join("unjudged.jsonl");
     if !unjudged.is_empty() {
-        whole::write(doubts, unjudged.as_bytes())?;
+        files::write(doubts, unjudged.as_bytes())?;
     } else if doubts.exists() {
         // Of an earlier run of this job, when the judge was down: all has been judged since.
         std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?;
     }
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
-    whole::write(out.join("summary.json"), (text + "\n").as_bytes())?;
+    files::write(out.join("summary.json"), (text + "\n").as_bytes())?;
     let sum: usize = summary.rejected.values().sum();
     if summary.rows * config.num_rollouts != summary.kept + sum + summary.unjudged {
         return Err(Error::Failed(format!("the summary does not add up: {summary:?}")));

@@ -14,7 +14,6 @@ pub mod packing;
 pub mod read;
 mod row;
 pub mod sample;
-pub mod whole;
 pub mod write;
 
 pub use read::{load, read};

@@ -3,7 +3,7 @@
 //! stopped can change it; the whole state is the number of samples consumed.
 
 use crate::error::{Error, Result};
-use crate::ops::philox::{self, Purpose};
+use crate::philox::{self, Purpose};
 
 /// The samples of one pack, as indices into the data set.
 #[derive(Clone, Debug, PartialEq, Eq)]

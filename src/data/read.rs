@@ -11,7 +11,7 @@ use crate::data::folder::Folder;
 use crate::data::form::{self, RawImage, RowContext};
 use crate::data::{Row, columns};
 use crate::error::{Error, Result};
-use crate::ops::philox::{self, Purpose};
+use crate::philox::{self, Purpose};
 
 /// The longest line read from a JSONL file, in bytes: a guard against files that are not JSONL at all.
 const LINE_LIMIT: usize = 256 << 20;

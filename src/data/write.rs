@@ -14,8 +14,9 @@ use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
 use crate::data::form::IMAGE_MARKER;
-use crate::data::{ImageSource, Row, whole};
+use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::text::{Message, Part};
 
 /// Rows written as one Arrow batch, and bytes of their pictures: bounds the memory of a large file, and keeps a
@@ -36,7 +37,7 @@ pub enum Form {
 /// are embedded.
 pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
     let extra = ExtraColumns::of(rows);
-    whole::write_with(path, |w| {
+    files::write_with(path, |w| {
         let schema = batch(&[], form, &extra)?.schema();
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let mut writer = ArrowWriter::try_new(w, schema, Some(properties)).map_err(|e| parquet_error(path, e))?;

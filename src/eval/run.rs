@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 use super::samples::{Answer, Sample, to_jsonl};
 use super::stats;
 use crate::config::EvalConfig;
-use crate::data::whole;
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
@@ -163,7 +163,7 @@ pub fn write(
     seconds: f64,
 ) -> Result<Option<judge::Summary>> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    whole::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
+    files::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
     let judge = judge.map(|name| {
         let mut judge = judge::Summary::new(name);
         samples.iter().flat_map(Sample::answers).for_each(|answer| judge.count(answer.judge.as_ref()));
@@ -176,7 +176,7 @@ pub fn write(
         "tasks": {task: task_summary(samples)},
         "seconds": seconds,
     });
-    whole::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
+    files::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
     Ok(judge)
 }
 

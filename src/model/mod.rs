@@ -27,7 +27,7 @@ use crate::image::{ImageInput, Processor};
 use crate::ops::embedding::Segments;
 use crate::ops::linear;
 use crate::ops::patch_embed::Normalize;
-use crate::ops::philox::{Purpose, Random};
+use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Tensor};
 
 pub use config::{ModelConfig, VisionConfig};

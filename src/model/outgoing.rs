@@ -10,8 +10,8 @@ use std::sync::Arc;
 use half::bf16;
 use serde_json::{Map, Value, json};
 
-use crate::data::whole;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::params::{Param, ParamLayout, Piece};
 use crate::model::weights::{INDEX, SINGLE};
 use crate::tensor::{DType, Elem, Tensor};
@@ -176,7 +176,7 @@ fn write_file(path: &Path, file: OutFile, bytes: &mut impl FnMut(Content) -> Res
     // The format asks for data on a boundary of 8.
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
     let mut unread = None;
-    let written = whole::write_with(path, |w| {
+    let written = files::write_with(path, |w| {
         w.write_all(&(header.len() as u64).to_le_bytes())?;
         w.write_all(header.as_bytes())?;
         for tensor in tensors {
@@ -227,7 +227,7 @@ pub fn write_weights(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> 
     write_files(dir, files, fetch)?;
     if count > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-        whole::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
+        files::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
     let stale = if count == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
     match std::fs::remove_file(&stale) {
@@ -260,6 +260,6 @@ impl OutModel {
     /// Writes both into `dir`, which exists.
     pub fn write(self, dir: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
         write_weights(dir, self.weights, fetch)?;
-        whole::write(dir.join("config.json"), self.config.as_bytes())
+        files::write(dir.join("config.json"), self.config.as_bytes())
     }
 }

@@ -11,7 +11,7 @@ use half::bf16;
 use crate::device::{Address, Device, Gpu, Launch, On};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::philox::{Purpose, key};
+use crate::philox::{Purpose, key};
 use crate::tensor::{DType, Tensor};
 use code8::BLOCK;
 

@@ -8,9 +8,9 @@ use half::bf16;
 
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::error::Result;
+use crate::math::{exp2, ln};
 use crate::ops::check;
 use crate::ops::lanes::{self, LANES, Lanes, larger};
-use crate::ops::math::{exp2, ln};
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::{DType, Elem};
 

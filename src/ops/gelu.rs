@@ -2,8 +2,9 @@
 
 use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
 use crate::error::Result;
+use crate::math;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::{elementwise, math};
+use crate::ops::elementwise;
 use crate::tensor::{Elem, Tensor};
 
 /// Elements of one job.

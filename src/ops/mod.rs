@@ -21,7 +21,7 @@
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
 //! On a GPU the exp2 of attention is the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
-//! training, prefill and decode alike; every other elementary function is that of `math`.
+//! training, prefill and decode alike; every other elementary function is that of [`crate::math`].
 //!
 //! | backward | rounded |
 //! | --- | --- |
@@ -45,12 +45,10 @@ pub mod grad_norm;
 pub mod lanes;
 pub mod linear;
 pub mod linear_logprob;
-pub mod math;
 pub mod matmul;
 pub mod nll;
 pub mod paged_attention;
 pub mod patch_embed;
-pub mod philox;
 pub mod policy_loss;
 pub mod rms_norm;
 pub mod rope;

@@ -2,9 +2,10 @@
 
 use crate::device::{Cpu, Device, On, Parts, cpu_kernel};
 use crate::error::Result;
+use crate::math;
 use crate::ops::check::{self, by_dtype};
+use crate::ops::elementwise;
 use crate::ops::matmul::PANEL;
-use crate::ops::{elementwise, math};
 use crate::tensor::{Elem, Tensor};
 
 /// Rows of one job: enough work to be worth handing out.

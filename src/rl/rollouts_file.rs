@@ -71,5 +71,5 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).map_err(|e| broken(&e))?;
     writer.write(&batch).map_err(|e| broken(&e))?;
     let bytes = writer.into_inner().map_err(|e| broken(&e))?;
-    crate::data::whole::write(&path, &bytes)
+    crate::files::write(&path, &bytes)
 }

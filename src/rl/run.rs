@@ -11,12 +11,13 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::config::{RlConfig, deciding};
+use crate::data;
 use crate::data::packing::PackPlan;
-use crate::data::{self, whole};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Processor;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::observe::Observer;
@@ -174,7 +175,7 @@ impl Job {
             "rollout_tokens_per_sec": metrics::sum(&steps, "training/num_response_tokens") / f64::max(sampling, 1e-9),
             "peak_memory": memory_summary(&dev.high_water()),
         });
-        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+        files::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{BaseConfig, TaskConfig};
 use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
-use crate::ops::philox::{Purpose, Random};
+use crate::philox::{Purpose, Random};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};

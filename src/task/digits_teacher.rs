@@ -24,7 +24,7 @@ use crate::config::TeacherConfig;
 use crate::data::folder::decode_data_url;
 use crate::error::{Error, Result};
 use crate::image::{Limits, Rgb};
-use crate::ops::philox::{Purpose, Random};
+use crate::philox::{Purpose, Random};
 use crate::task::digits::{self, Digit, Pixels, Question, SIDE, Style, shifted};
 
 /// The name it serves.

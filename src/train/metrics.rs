@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::tensorboard::EventWriter;
-use crate::data::whole;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The figures of one step: names as verl and lmms-engine log them.
 pub type Metrics = Map<String, Value>;
@@ -30,7 +30,7 @@ impl MetricsLog {
         let path = dir.join("metrics.jsonl");
         let kept = cut_back(&path, resume_step)?;
         let text: String = kept.iter().map(line).collect();
-        whole::write(&path, text.as_bytes())?;
+        files::write(&path, text.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         let mut events = EventWriter::create(&dir.join("tensorboard"))?;
         for metrics in &kept {

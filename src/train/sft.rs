@@ -13,9 +13,10 @@ use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::Updates;
 use crate::config::{SftConfig, deciding};
-use crate::data::{self, Row, Sample, whole};
+use crate::data::{self, Row, Sample};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::Processor;
 use crate::model::inputs::check_ids;
 use crate::model::vision::CHUNK_PATCHES;
@@ -165,7 +166,7 @@ impl Job {
             "tokens_per_sec": metrics::sum(&steps, "num_tokens") / f64::max(elapsed, 1e-9),
             "peak_memory": memory_summary(&dev.high_water()),
         });
-        whole::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+        files::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {

@@ -10,9 +10,9 @@ use super::metrics::MetricsLog;
 use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
-use crate::data::whole;
 use crate::device::{Device, Plan, Region};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
@@ -183,7 +183,7 @@ impl Trainer {
         self.save(dev)?;
         self.saved(dev)?;
         let (model, config) = (&self.model, &self.config);
-        whole::folder(config.dir.join("model"), |folder| {
+        files::folder(config.dir.join("model"), |folder| {
             model.save(dev, folder, model.layout.dtype)?;
             copy_companions(&config.model, folder)
         })

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use omr::config::{DataConfig, EndpointConfig};
 use omr::data::read::{self, entry};
-use omr::data::{Form, distill, whole, write};
+use omr::data::{Form, distill, write};
 use omr::error::Error;
+use omr::files;
 use omr::observe::Silent;
 use serde_json::json;
 
@@ -56,12 +57,12 @@ fn is_full(error: &Error, file: &str) {
 fn files_and_folders_stay_as_they_were() {
     let Some(small) = Small::mount() else { return };
     let path = small.at.join("summary.json");
-    whole::write(&path, b"old").unwrap();
-    is_full(&whole::write(&path, &vec![7; 100_000]).unwrap_err(), "summary.json");
+    files::write(&path, b"old").unwrap();
+    is_full(&files::write(&path, &vec![7; 100_000]).unwrap_err(), "summary.json");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
 
     let folder = small.at.join("model");
-    let full = whole::folder(&folder, |tmp| whole::write(tmp.join("weights"), &vec![7; 100_000]));
+    let full = files::folder(&folder, |tmp| files::write(tmp.join("weights"), &vec![7; 100_000]));
     is_full(&full.unwrap_err(), "weights");
 
     let dir = tempfile::tempdir().unwrap();

@@ -8,8 +8,8 @@ use omr::engine::{Engine, EngineConfig, Event, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
-use omr::ops::philox::{Purpose, Random};
 use omr::ops::sample::SamplingParams;
+use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 
 const VOCAB: u32 = 300;

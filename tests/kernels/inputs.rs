@@ -3,7 +3,7 @@
 use half::bf16;
 use omr::device::{Device, Isa, Plan, Region};
 use omr::ops::matmul::{Order, Weight};
-use omr::ops::philox::{Purpose, Random};
+use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
 
 use crate::seed::seed;

@@ -1,9 +1,10 @@
-//! kernels/common/math.cuh and philox.cuh against src/ops/math.rs and philox.rs: equal bits.
+//! kernels/common/math.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
 
 use bytemuck::NoUninit;
 use omr::device::emu::Options;
 use omr::device::{Launch, On};
-use omr::ops::{math, philox};
+use omr::math;
+use omr::philox;
 use omr::tensor::DType;
 
 use crate::kernels::calibrate::launch;

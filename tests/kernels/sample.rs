@@ -3,8 +3,8 @@
 use half::bf16;
 use omr::device::{Device, Region, Target};
 use omr::ops::linear_logprob;
-use omr::ops::philox::Random;
 use omr::ops::sample::{self, Draw, NoiseKey, SamplingParams};
+use omr::philox::Random;
 use omr::tensor::DType;
 
 use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};

@@ -13,7 +13,7 @@ use omr::device::emu::Options;
 use omr::device::{Device, Isa, Plan};
 use omr::image::ImageInput;
 use omr::model::{Inputs, Keep, Model, ModelConfig};
-use omr::ops::philox::{Purpose, Random};
+use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
 

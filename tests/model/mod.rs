@@ -10,7 +10,7 @@ use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Grads, Inputs, Keep, Levels, Mode, Model, ModelConfig, Policy, Stack, Tape};
-use omr::ops::philox::{Purpose, Random};
+use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
 use serde_json::json;
 

@@ -6,7 +6,7 @@ use omr::device::{Device, Region};
 use omr::model::{Attend, Inputs, Keep, Mode, Model, Paging, Tape};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::KvCache;
-use omr::ops::philox::{Purpose, Random};
+use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Tensor};
 
 use super::{config, device, image, seed};

@@ -7,11 +7,9 @@ mod gelu;
 mod grad_norm;
 mod linear;
 mod linear_logprob;
-mod math;
 mod matmul;
 mod paged_attention;
 mod patch_embed;
-mod philox;
 mod reference;
 mod rms_norm;
 mod rope;
@@ -22,7 +20,7 @@ mod swiglu;
 use half::bf16;
 use omr::device::{Device, Isa, Plan, Region};
 use omr::ops::matmul::{Order, Weight, pack, panel_len};
-use omr::ops::philox::{Purpose, Random};
+use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
 
 /// A CPU device with room for a test.

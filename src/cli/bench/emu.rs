@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::{Args, Case, MEMORY, measure, ops};
 use crate::cli::Context;
-use crate::data::whole;
 use crate::device::emu::{Emu, Options};
 use crate::device::images::Arch;
 use crate::device::{Device, Kind, Plan};
 use crate::error::Result;
+use crate::files;
 use crate::ops::{linear, rms_norm};
 use crate::tensor::DType;
 
@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     }
     if let Some(file) = &args.json {
         let record: Value = json!({"version": env!("CARGO_PKG_VERSION"), "device": "emu", "threads": 1, "rows": rows});
-        whole::write(file, record.to_string().as_bytes())?;
+        files::write(file, record.to_string().as_bytes())?;
     }
     crate::cli::print(&out)
 }

@@ -10,9 +10,9 @@ use super::jobs::{self, Amount, Shape};
 use super::ops::Make;
 use super::{Args, Case, Job, gpu_ops};
 use crate::cli::Context;
-use crate::data::whole;
 use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::observe::bytes;
 use crate::tensor::{DType, Tensor};
 
@@ -43,7 +43,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
         rows.push(row);
         if let Some(file) = &args.json {
             let record = json!({"version": env!("CARGO_PKG_VERSION"), "device": kind.name(), "rows": rows});
-            whole::write(file, record.to_string().as_bytes())?;
+            files::write(file, record.to_string().as_bytes())?;
         }
     }
     crate::cli::print(&out)

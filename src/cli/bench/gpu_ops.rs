@@ -11,9 +11,9 @@ use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::embedding::{self, Segments};
 use crate::ops::matmul::{Order, Weight};
 use crate::ops::paged_attention::{self, KvCache};
-use crate::ops::philox::{Purpose, Random};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::ops::{attention, grad_norm, linear, linear_logprob, rms_norm, rope, swiglu};
+use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Numbers drawn; larger tensors repeat them.

@@ -19,9 +19,9 @@ use self::jobs::Shape;
 use self::peaks::Peaks;
 use super::{Context, doctor};
 use crate::config;
-use crate::data::whole;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::observe::bytes;
 use crate::tensor::DType;
 
@@ -148,7 +148,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         rows.push(row(&case, &times, ceiling));
     }
     if let Some(file) = &args.json {
-        whole::write(file, record(&dev, &peaks, rows).to_string().as_bytes())?;
+        files::write(file, record(&dev, &peaks, rows).to_string().as_bytes())?;
     }
     super::print(&out)
 }

@@ -9,8 +9,8 @@ use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, AdamW, Coded, Moments};
 use crate::ops::attend::Heads;
 use crate::ops::matmul::{Order, Weight, panel_len};
-use crate::ops::philox::{Purpose, Random};
 use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
+use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// What can be measured, in the order of the table.

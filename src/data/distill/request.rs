@@ -13,7 +13,7 @@ use crate::data::form::IMAGE_MARKER;
 use crate::data::sample::TEACHER_SYSTEM_PROMPT;
 use crate::data::{Row, text_of};
 use crate::error::{Error, Result};
-use crate::ops::philox::{Purpose, Random};
+use crate::philox::{Purpose, Random};
 use crate::text::Part;
 
 /// What is cut from a question before a teacher or a judge sees it; the stored row keeps it.

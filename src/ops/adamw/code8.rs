@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn random_rounding_keeps_the_mean() {
-        let mut words = crate::ops::philox::Random::new(1, crate::ops::philox::Purpose::Test, 8);
+        let mut words = crate::philox::Random::new(1, crate::philox::Purpose::Test, 8);
         const N: usize = 40_000;
         for x in [0.9f32, 0.3, 0.1251, 0.01, 3e-4, 2e-6, 1.3e-7] {
             let (mut coded, mut short) = (0.0, 0.0);

@@ -5,7 +5,7 @@ use half::bf16;
 use super::code8::{self, BLOCK};
 use super::{Factors, Moments, Noise, join, split};
 use crate::device::{Cpu, Parts, ViewMut, cpu_kernel};
-use crate::ops::philox::philox4x32_10;
+use crate::philox::philox4x32_10;
 use crate::tensor::{DType, Elem, Tensor};
 
 /// Elements of one work item.

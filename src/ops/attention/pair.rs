@@ -3,9 +3,9 @@
 use half::bf16;
 
 use crate::device::{Isa, cpu_kernel};
+use crate::math::exp2;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, pack_block, transpose};
 use crate::ops::lanes::{self, LANES};
-use crate::ops::math::exp2;
 use crate::ops::tile::{self, Left, Right, Sums, product};
 use crate::tensor::Elem;
 

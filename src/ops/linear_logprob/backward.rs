@@ -4,10 +4,11 @@ use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
 use super::{ROWS, check_targets, checked};
 use crate::device::{Cpu, Device, Isa, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
+use crate::math;
+use crate::ops::check;
 use crate::ops::matmul::{
     self, Cells, Epilogue, Order, PANEL, Product, Tile, Weight, panel_count, panel_len, panel_stride,
 };
-use crate::ops::{check, math};
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
 

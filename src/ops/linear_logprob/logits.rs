@@ -2,8 +2,9 @@
 //! over the allowed ids, their partial sums per segment of 128 columns, and the fold of segments.
 
 use crate::device::{Isa, cpu_kernel};
+use crate::math;
+use crate::ops::lanes;
 use crate::ops::matmul::{Cells, Epilogue, PANEL, Tile};
-use crate::ops::{lanes, math};
 
 /// Columns whose sum of exponentials is one partial.
 pub const SEGMENT: usize = 4 * PANEL;

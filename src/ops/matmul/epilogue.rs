@@ -4,7 +4,7 @@ use super::cells::Cells;
 use super::panels::{PANEL, panel_stride};
 use super::{Epilogue, Tile};
 use crate::device::{Isa, cpu_kernel};
-use crate::ops::math;
+use crate::math;
 use crate::tensor::{DType, Elem};
 
 /// y = sums (+ bias) (+ residual).

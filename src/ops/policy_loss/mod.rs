@@ -18,7 +18,7 @@ pub use crate::config::{KlLossType, LossAggMode, LossMode};
 
 use crate::config::RlConfig;
 use crate::error::{Error, Result};
-use crate::ops::math::{exp_f64, hold_f64};
+use crate::math::{exp_f64, hold_f64};
 
 /// Bound on a token's log ratio (GRPO, DAPO) and on k3's log ratio, as in verl.
 const MAX_LOG_RATIO: f64 = 20.0;

@@ -4,8 +4,8 @@
 use super::stats::{Stat, Sums, larger};
 use super::{Batch, Denominators, MAX_LOG_RATIO, MAX_TEN, PolicyLoss, Real, kl_value_and_grad};
 use crate::config::LossMode;
+use crate::math::{exp_f64, hold_f64};
 use crate::ops::cta::{THREADS, fold};
-use crate::ops::math::{exp_f64, hold_f64};
 
 /// Scratch of a row's sums.
 pub(super) type Lanes = Vec<Sums>;

@@ -1,9 +1,9 @@
 //! One row's token on the CPU: the ids that its parameters leave, and the best of them with noise.
 
 use crate::device::{Isa, cpu_kernel};
-use crate::ops::math;
-use crate::ops::philox::{self, philox4x32_10};
+use crate::math;
 use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
+use crate::philox::{self, philox4x32_10};
 
 /// The token of a row of logits `z`, whose largest is `max`.
 pub(super) fn token(isa: Isa, z: &[f32], max: f32, draw: &Draw) -> u32 {

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{NoiseKey, SamplingParams};
 use crate::device::{Device, Region};
 use crate::error::Result;
-use crate::ops::philox::{self, Purpose};
+use crate::philox::{self, Purpose};
 use crate::tensor::{DType, Tensor};
 
 /// How one row's token is drawn, and what names its noise. `kernels/sample.cu` reads the same bytes.

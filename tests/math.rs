@@ -1,4 +1,4 @@
-use omr::ops::math;
+use omr::math;
 
 /// Distance of `got` from the true value in units of the last place of the true value's f32.
 fn ulps(got: f32, want: f64) -> f64 {

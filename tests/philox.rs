@@ -1,4 +1,4 @@
-use omr::ops::philox::*;
+use omr::philox::*;
 
 #[test]
 fn known_answers() {

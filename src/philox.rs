@@ -3,7 +3,7 @@
 //! The key is (run seed, purpose and step), the counter names the thing a number is for: there is no state to
 //! keep, and a number does not depend on what else was drawn before it. Pure host code.
 
-use crate::ops::math;
+use crate::math;
 
 /// Ten rounds of Philox on the counter `ctr` under `key`: four random words.
 #[inline(always)]
