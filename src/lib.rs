@@ -18,7 +18,8 @@
 //! | [`data`] | rows in and out, distillation, packing |
 //! | [`optim`], [`checkpoint`] | AdamW and schedules; whole-or-nothing state |
 //! | [`engine`] | sequences, block manager, scheduler, model runner, sampler over a paged KV cache |
-//! | [`train`], [`rl`] | the SFT loop; rollouts, advantages, policy losses, the RL loop |
+//! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
+//! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
 //! | [`eval`], [`report`] | benchmarks; the HTML report |
 //! | [`cli`] | one file per command |
 
@@ -42,6 +43,7 @@ pub mod philox;
 pub mod report;
 pub mod reward;
 pub mod rl;
+pub mod rollout;
 pub mod task;
 pub mod tensor;
 pub mod text;

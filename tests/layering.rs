@@ -26,7 +26,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("model", &["config", "device", "tensor", "ops", "image", "text"]),
     ("optim", &["config", "device", "tensor", "ops", "model"]),
     ("checkpoint", &["config", "device", "tensor", "ops", "model", "optim"]),
-    ("engine", &["config", "observe", "device", "tensor", "ops", "model", "text", "image", "reward", "task", "data"]),
+    ("engine", &["device", "tensor", "ops", "model", "text", "image"]),
+    ("rollout", &["device", "ops", "model", "engine", "text", "image", "reward", "task", "data"]),
     (
         "train",
         &[
@@ -56,6 +57,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "optim",
             "checkpoint",
             "engine",
+            "rollout",
             "train",
             "text",
             "image",
@@ -66,7 +68,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "eval",
-        &["config", "observe", "device", "tensor", "ops", "model", "engine", "text", "image", "reward", "task", "data"],
+        &[
+            "config", "observe", "device", "tensor", "ops", "model", "engine", "rollout", "text", "image", "reward",
+            "task",
+        ],
     ),
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
     ("cli", &["*"]),

@@ -5,7 +5,6 @@
 //! they plan; [`llm_engine`] takes requests and gives rollouts.
 
 mod allowed;
-pub mod ask;
 pub mod batch;
 pub mod block_manager;
 mod decode_graphs;

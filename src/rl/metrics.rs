@@ -1,9 +1,9 @@
 //! The figures of one RL step, under verl's names.
 
-use crate::engine::ask::{Question, Rollout, is_truncated};
 use crate::ops::policy_loss::PolicyLoss;
 use crate::reward::judge;
 use crate::rl::update::Seen;
+use crate::rollout::ask::{Question, Rollout, is_truncated};
 use crate::train::metrics::Metrics;
 
 /// Gathers a step's figures; figures of several updates are averaged, those with `max` or `min` in their name

@@ -12,6 +12,5 @@ pub mod kl;
 pub mod metrics;
 pub mod overlong;
 pub mod plan;
-pub mod rollouts_file;
 pub mod run;
 pub mod update;

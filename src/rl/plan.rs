@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::config::RlConfig;
 use crate::device::{Device, Plan, Region, Target, Work};
-use crate::engine::ask::{self, Question};
 use crate::engine::{Engine, EngineConfig, Request};
 use crate::error::Result;
 use crate::model::{Levels, Model, ModelConfig, Policy};
@@ -13,6 +12,7 @@ use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
 use crate::rl::update::{self, Experience};
+use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{Largest, Planned, Size, Training, largest_pass};

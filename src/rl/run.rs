@@ -14,7 +14,6 @@ use crate::config::{RlConfig, deciding};
 use crate::data;
 use crate::data::packing::PackPlan;
 use crate::device::{Device, Plan, Region, Target};
-use crate::engine::ask::{self, Asking, Question, Rollout};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::files;
@@ -29,8 +28,9 @@ use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
-use crate::rl::rollouts_file::{self, RolloutRow};
 use crate::rl::update::{self, Experience};
+use crate::rollout::file::RolloutRow;
+use crate::rollout::{self, Asking, Question, Rollout, ask};
 use crate::task::{Task, VerifiedRows};
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
@@ -215,7 +215,7 @@ impl Job {
             self.update(dev, trainer, &experience, &batch.questions, policy, &mut metrics)?;
             if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
                 let rows = self.rollout_rows(&rollouts, &batch.questions, &rewards, &advantages);
-                rollouts_file::write(&self.dir, trainer.step + 1, &rows)?;
+                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
             }
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;

@@ -5,11 +5,11 @@
 
 use crate::config::RlConfig;
 use crate::device::Device;
-use crate::engine::ask::{Question, Rollout};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
 use crate::ops::policy_loss::{self, Denominators, Packed, PolicyLoss, PolicyStats, Sums};
 use crate::rl::correction::ProbsDiff;
+use crate::rollout::ask::{Question, Rollout};
 use crate::tensor::Tensor;
 use crate::train::step::{self, Forward, Sequence};
 

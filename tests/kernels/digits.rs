@@ -4,11 +4,11 @@ use std::path::Path;
 
 use omr::data::{load, read};
 use omr::device::{Device, Isa, Plan};
-use omr::engine::ask::{self, Question};
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
 use omr::ops::sample::SamplingParams;
+use omr::rollout::ask::{self, Question};
 use omr::tensor::DType;
 use omr::text::Chat;
 use serde_json::Value;

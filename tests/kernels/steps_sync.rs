@@ -4,12 +4,12 @@ use std::path::Path;
 
 use omr::config::RlConfig;
 use omr::device::{Device, Region};
-use omr::engine::ask::{self, Question};
 use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::rl::update::{self, Experience};
+use omr::rollout::ask::{self, Question};
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
 use omr::train::sft::{self, Job};

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use omr::config::{Dtype, LossMode, OptimizerName, RlConfig, SftConfig};
 use omr::device::{Device, Region};
-use omr::engine::ask::{self, Asking, Question};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Grads, Keep, Model, Policy};
@@ -21,6 +20,7 @@ use omr::optim::{Optimizer, learning_rate};
 use omr::reward::Scorer;
 use omr::rl::advantage;
 use omr::rl::update::{self, Experience};
+use omr::rollout::ask::{self, Asking, Question};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;

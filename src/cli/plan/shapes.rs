@@ -7,11 +7,11 @@ use super::gpus::Ceilings;
 use crate::config::RlConfig;
 use crate::data::Row;
 use crate::engine::Prompt;
-use crate::engine::ask::Question;
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
+use crate::rollout::ask::Question;
 
 /// Tokens around a picture: it is opened and closed, and at least one is left to be predicted.
 const AROUND: usize = 4;

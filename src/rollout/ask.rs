@@ -1,4 +1,4 @@
-//! Asking: questions through the engine, each response scored as it ends. RL and evaluation both ask this way.
+//! Asking: questions through the engine, each response scored as it ends.
 
 use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
