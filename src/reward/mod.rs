@@ -15,6 +15,7 @@ mod fields;
 pub mod judge;
 mod labels;
 mod layout;
+pub mod lexicon;
 mod locate;
 mod markup;
 pub mod math;
