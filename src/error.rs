@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 /// `Result` with [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// Everything that can go wrong in omr. [`Error::exit_code`] maps it to the exit status of CONTRACT section 1.
+/// Everything that can go wrong in omr. [`Error::exit_code`] maps it to the exit status of FORMATS section 1.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -119,7 +119,7 @@ impl Error {
         move |source| Error::Io { path: path.as_ref().to_owned(), source }
     }
 
-    /// The process's exit status for this error (CONTRACT section 1).
+    /// The process's exit status for this error (FORMATS section 1).
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Input { .. } | Error::Format { .. } => 2,

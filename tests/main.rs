@@ -14,6 +14,7 @@ mod layering;
 mod math;
 mod model;
 mod ops;
+mod pages;
 mod philox;
 mod ptx;
 mod reward;

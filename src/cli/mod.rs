@@ -99,7 +99,7 @@ impl Command {
     }
 }
 
-/// Parses the command line, runs the command, maps the outcome to CONTRACT's exit status.
+/// Parses the command line, runs the command, maps the outcome to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let context = Context::new(&cli.global);

@@ -383,7 +383,7 @@ impl Recipe<'_> {
     }
 }
 
-/// CONTRACT section 2's S.
+/// FORMATS section 5's S.
 fn stage_summary(samples: &[Sample]) -> Value {
     let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
     let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();

@@ -1,4 +1,4 @@
-//! From run directories (CONTRACT section 2) to a [`RecipeReport`].
+//! From run directories (FORMATS section 4) to a [`RecipeReport`].
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

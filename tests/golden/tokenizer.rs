@@ -101,7 +101,7 @@ fn written_files_encode_the_same() {
 fn message(value: &Value) -> Message {
     let part = |part: &Value| match part["type"].as_str() {
         Some("text") => Part::Text(part["text"].as_str().unwrap().to_owned()),
-        Some("image") => Part::Image,
+        Some("image" | "image_url") => Part::Image,
         Some("video") => Part::Video,
         other => panic!("a part of type {other:?}"),
     };

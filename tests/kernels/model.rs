@@ -3,7 +3,8 @@
 //!
 //! Two runs that round at the same points differ by the order of their sums. How much that is, is measured on the
 //! CPU: the same model with its hidden and intermediate channels in other orders, which changes nothing else. The
-//! tolerance is four times the largest difference found so.
+//! tolerance is four times the largest difference found so, and at least one value rounded to the other neighbour: in a
+//! stack of few small layers it is chance whether any value of these orders lies that near to the middle of two.
 
 use std::collections::BTreeMap;
 
@@ -122,6 +123,13 @@ pub fn relative(found: &[f32], want: &[f32]) -> f64 {
     difference / norm(&mut want.iter().map(|&x| f64::from(x))).max(f64::MIN_POSITIVE)
 }
 
+/// What one value of `values` in the other neighbour of bf16 is in [`relative`]: the last of 8 bits of the largest.
+fn one_flip(values: &[f32]) -> f64 {
+    let largest = values.iter().fold(0.0f64, |m, x| m.max(f64::from(x.abs())));
+    let norm = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    if largest == 0.0 { 0.0 } else { largest.log2().floor().exp2() / 128.0 / norm }
+}
+
 /// What the order of sums alone does: relative norms, and the largest difference of a logit. The norms are by kind of
 /// tensor, the layers of a stack together: in the first of them so few values round to another neighbour that by
 /// itself its tolerance would be a matter of chance.
@@ -149,7 +157,9 @@ fn reference(golden: &Golden) -> (Vec<(Case, Run)>, Tolerance) {
             let other = in_order(&model, order, &other);
             for (((kind, _), a), (_, b)) in values(run).zip(values(&other)) {
                 let entry = tolerance.relative.entry(kind).or_default();
-                *entry = entry.max(TIMES * relative(b, a));
+                // Logits are fp32: none of them is rounded.
+                let flip = if kind == "logits" { 0.0 } else { one_flip(a) };
+                *entry = entry.max(TIMES * relative(b, a)).max(flip);
             }
             tolerance.logit = tolerance.logit.max(TIMES * f64::from(max_diff(&run.logits, &other.logits)));
         }
@@ -206,6 +216,19 @@ fn golden_models_agree_with_the_cpu_in_bf16() {
     }
     assert!(count > 0, "no golden model");
     println!("{count} cases");
+}
+
+/// A layer of a small model on which no order of sums moved a value has room for one, and for no second one.
+#[test]
+fn a_tolerance_of_no_differences_has_room_for_one_flipped_value() {
+    let values: Vec<f32> = (0..64).map(|i| half::bf16::from_f32((i as f32 - 30.0) * 0.37).to_f32()).collect();
+    let flipped = |indices: &[usize]| {
+        let mut other = values.clone();
+        indices.iter().for_each(|&i| other[i] = half::bf16::from_bits(half::bf16::from_f32(other[i]).to_bits() + 1).to_f32());
+        relative(&other, &values)
+    };
+    assert!((0..64).all(|i| flipped(&[i]) <= one_flip(&values)));
+    assert!(flipped(&[62, 63]) > one_flip(&values));
 }
 
 /// The id of the largest logit, the lowest of equals.

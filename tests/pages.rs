@@ -1,0 +1,118 @@
+//! What is said of the pages under docs/ leads somewhere: sections named in code are headings, files named in pages are
+//! there, every room stands on every map.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PAGES: [&str; 5] = ["README.md", "CONTRIBUTING.md", "docs/DESIGN.md", "docs/FORMATS.md", "docs/MEASURED.md"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// Every source under `dir` that is text of ours: reference data and results are not.
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            if !["tests/goldens", "bench/results"].iter().any(|d| path.ends_with(d)) {
+                sources(&path, out);
+            }
+        } else if path.file_name().is_some_and(|n| n != "LOG.md" && n != "pages.rs") {
+            out.push(path);
+        }
+    }
+}
+
+/// What each mention of a page in `text` names: a section's number, or nothing.
+fn mentions<'a>(text: &'a str, page: &str) -> Vec<Option<&'a str>> {
+    let word = |at: usize| text[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric() && c != '/' && c != '_');
+    let named = |at: usize| {
+        let rest = text[at + page.len()..].strip_prefix(" section ")?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        Some(&rest[..digits]).filter(|number| !number.is_empty())
+    };
+    text.match_indices(page).filter(|(at, _)| word(*at)).map(|(at, _)| named(at)).collect()
+}
+
+#[test]
+fn sections_named_in_code_are_headings() {
+    let text = "(DESIGN section 8). // DESIGN has one; docs/DESIGN.md";
+    assert_eq!(mentions(text, "DESIGN"), [Some("8"), None]);
+
+    let mut files = Vec::new();
+    for dir in ["src", "kernels", "tests", "tools", "bench"] {
+        sources(&root().join(dir), &mut files);
+    }
+    let (mut seen, mut wrong) = (0, Vec::new());
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        for page in ["DESIGN", "FORMATS"] {
+            let headings = read(&format!("docs/{page}.md"));
+            for section in mentions(&text, page) {
+                seen += 1;
+                let there = section.is_some_and(|n| headings.contains(&format!("\n## {n}. ")));
+                if !there {
+                    wrong.push(format!("{}: {page} section {section:?}", file.display()));
+                }
+            }
+        }
+        if mentions(&text, "CONTRACT").len() > 0 {
+            wrong.push(format!("{}: there is no page CONTRACT", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(seen > 0, "no source names a section");
+}
+
+/// Files and folders a page names: in backticks or as links, from the root, or from `src/` when a room comes first.
+fn named(page: &str, text: &str, rooms: &[String]) -> Vec<PathBuf> {
+    let beside = |target: &str| root().join(page).parent().unwrap().join(target);
+    let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let mut out: Vec<PathBuf> = links.filter(|t| !t.contains("://") && !t.starts_with('#')).map(beside).collect();
+    for code in text.split('`').skip(1).step_by(2) {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+        let Some((first, rest)) = code.split_once('/').filter(|_| code.chars().all(plain)) else { continue };
+        if ["src", "kernels", "tests", "tools", "docs", "configs", "bench", ".ci"].contains(&first) {
+            out.push(root().join(code));
+        } else if rooms.iter().any(|room| room == first) && rest.ends_with(".rs") {
+            out.push(root().join("src").join(code));
+        }
+    }
+    out
+}
+
+fn rooms() -> Vec<String> {
+    let lib = read("src/lib.rs");
+    lib.lines().filter_map(|l| l.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
+}
+
+#[test]
+fn files_named_in_pages_are_there() {
+    let (rooms, mut seen, mut missing) = (rooms(), 0, Vec::new());
+    for page in PAGES {
+        for path in named(page, &read(page), &rooms) {
+            seen += 1;
+            if !path.exists() {
+                missing.push(format!("{page}: {}", path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+    assert!(seen > 20, "{seen} names found");
+}
+
+#[test]
+fn every_room_stands_on_every_map() {
+    let (lib, design, tree) = (read("src/lib.rs"), read("docs/DESIGN.md"), read("CONTRIBUTING.md"));
+    let tree = tree.split("\n## ").find(|part| part.starts_with("The tree")).expect("a tree").to_owned();
+    for room in rooms() {
+        assert!(lib.contains(&format!("[`{room}`]")), "lib.rs: {room}");
+        assert!(design.contains(&format!("`{room}`")), "docs/DESIGN.md: {room}");
+        assert!([format!("{room}/"), format!("{room}.rs")].iter().any(|r| tree.contains(r)), "CONTRIBUTING.md: {room}");
+    }
+}
