@@ -1,4 +1,5 @@
-//! omr: reasoning models from raw data to a measured result, in one program.
+//! omr: hand-written CUDA kernels, an emulator that runs them without a card, and on them one program from raw data to a
+//! measured reasoning model. This is the map of its rooms; `docs/DESIGN.md` says how it is built.
 //!
 //! | room | what it holds |
 //! | --- | --- |

@@ -36,7 +36,8 @@ use clap::{Parser, Subcommand};
 
 use crate::error::Result;
 
-/// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL.
+/// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL, by kernels of
+/// its own or on the processor.
 #[derive(Parser)]
 #[command(name = "omr", version, max_term_width = 110, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \

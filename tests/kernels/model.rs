@@ -224,7 +224,9 @@ fn a_tolerance_of_no_differences_has_room_for_one_flipped_value() {
     let values: Vec<f32> = (0..64).map(|i| half::bf16::from_f32((i as f32 - 30.0) * 0.37).to_f32()).collect();
     let flipped = |indices: &[usize]| {
         let mut other = values.clone();
-        indices.iter().for_each(|&i| other[i] = half::bf16::from_bits(half::bf16::from_f32(other[i]).to_bits() + 1).to_f32());
+        indices
+            .iter()
+            .for_each(|&i| other[i] = half::bf16::from_bits(half::bf16::from_f32(other[i]).to_bits() + 1).to_f32());
         relative(&other, &values)
     };
     assert!((0..64).all(|i| flipped(&[i]) <= one_flip(&values)));
