@@ -70,7 +70,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "eval",
         &[
             "config", "observe", "device", "tensor", "ops", "model", "engine", "rollout", "text", "image", "reward",
-            "task",
+            "task", "data",
         ],
     ),
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),

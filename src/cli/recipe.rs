@@ -288,7 +288,7 @@ impl Recipe<'_> {
         let mut job = sft::Job::new(&dir, config)?;
         job.label = stage.to_owned();
         let plan = job.plan(self.context.target())?;
-        self.context.say(&format!("{stage}: {} rows; {}", job.samples.len(), memory::line(&plan)));
+        self.context.say(&format!("{stage}: {} rows; {}", job.index.len(), memory::line(&plan)));
         let mut device = self.context.device(&plan)?;
         job.run(&mut device, self.context.observer())
     }
@@ -308,7 +308,7 @@ impl Recipe<'_> {
             self.context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "rl.reward"), Some(&self.dir))?;
         let mut job = rl::Job::new(&dir, config, scorer)?;
         let plan = job.plan(self.context.target())?;
-        self.context.say(&format!("rl: {} questions; {}", job.questions.len(), memory::line(&plan)));
+        self.context.say(&format!("rl: {} questions; {}", job.index.len(), memory::line(&plan)));
         let mut device = self.context.device(&plan)?;
         job.run(&mut device, self.context.observer())
     }

@@ -33,7 +33,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         job.total_steps(),
         config.train_batch_size,
         config.rollout.n,
-        job.questions.len(),
+        job.index.len(),
         memory::line(&plan)
     ));
     if args.run.dry_run {

@@ -21,12 +21,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     config.dtype = context.dtype(config.dtype);
     let mut job = Job::new(&args.run.out, config.clone())?;
     let plan = job.plan(context.target())?;
-    context.say(&format!(
-        "sft: {} updates over {} rows; {}",
-        job.total_steps(),
-        job.samples.len(),
-        memory::line(&plan)
-    ));
+    context.say(&format!("sft: {} updates over {} rows; {}", job.total_steps(), job.index.len(), memory::line(&plan)));
     if args.run.dry_run {
         let lines = memory::dry_run(&plan, &job.levels(), &job.model, config.save_total_limit)?;
         lines.iter().for_each(|line| context.say(line));

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::samples::{Answer, Sample, to_jsonl};
 use super::stats;
 use crate::config::EvalConfig;
+use crate::data::{Eager, Index};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -30,7 +31,8 @@ pub struct Job<'a> {
     pub config: &'a EvalConfig,
     /// Scores answers.
     pub task: &'a dyn Task,
-    questions: Vec<Question>,
+    index: Index,
+    questions: Eager<Question>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
     model_config: ModelConfig,
@@ -52,17 +54,18 @@ impl<'a> Job<'a> {
             let found = format!("{left_out} prompts longer than max_position_embeddings, which is {longest}");
             return Err(Error::input(model.display().to_string(), found, "prompts within the model's context"));
         }
-        Ok(Job { model, config, task, questions, chat, stop_token_ids, model_config })
+        let index = ask::index(questions.iter());
+        Ok(Job { model, config, task, index, questions, chat, stop_token_ids, model_config })
     }
 
     /// Number of questions.
     pub fn len(&self) -> usize {
-        self.questions.len()
+        self.index.len()
     }
 
     /// True when there is nothing to ask.
     pub fn is_empty(&self) -> bool {
-        self.questions.is_empty()
+        self.index.is_empty()
     }
 
     /// Bytes each region needs, counted.
@@ -127,10 +130,10 @@ impl<'a> Job<'a> {
     fn engine_config(&self, dev: &mut Device) -> Result<EngineConfig> {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
-        let longest = self.questions.iter().map(|q| q.prompt.token_ids.len()).max().unwrap_or(1);
+        let longest = self.index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
         let mut config = EngineConfig::new(longest.saturating_add(self.config.max_new_tokens));
         config.max_num_seqs = self.config.max_num_seqs;
-        config.vision_rows = ask::vision_rows(&self.questions, self.config.max_num_seqs);
+        config.vision_rows = ask::vision_rows(&self.model_config, &self.index, self.config.max_num_seqs);
         config.allowed = Some(allowed);
         config.seed = self.config.seed;
         Ok(config)

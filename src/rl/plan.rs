@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use crate::config::RlConfig;
+use crate::data::{Index, Row, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
-use crate::engine::{Engine, EngineConfig, Request};
+use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
@@ -15,7 +16,7 @@ use crate::rl::update::{self, Experience};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::levels::{self, Counted};
-use crate::train::plan::{Largest, Planned, Size, Training, largest_pass};
+use crate::train::plan::{self, Largest, Planned, Size, Training, largest_pass};
 
 /// What makes a run smaller.
 const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
@@ -54,7 +55,7 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
     }
 }
 
-/// The plan of `config` over `questions`: the larger of a rollout's and an update's in each region. Where `target` has
+/// The plan of `config` over questions of the sizes of `index`: the larger of a rollout's and an update's in each region. Where `target` has
 /// a limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
 /// `allowed` has one bit an id. Errors when neither fits.
 pub fn rl(
@@ -62,7 +63,7 @@ pub fn rl(
     config: &RlConfig,
     target: Target,
     allowed: &[u32],
-    questions: &[Question],
+    index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
     let mut training = Training::new(model_config.clone(), config.dtype, config.optim(), target)?;
     let reference = match config.use_kl_loss {
@@ -71,16 +72,15 @@ pub fn rl(
     };
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
-    let questions: Vec<&Question> = questions.iter().collect();
-    let batches = largest_mini_batches(config, &training.model, &questions);
+    let batches = largest_mini_batches(config, &training.model, index);
 
     let Training { dev, model, .. } = &mut training;
-    let rollouts = Rollouts::new(config, &questions, allowed);
+    let rollouts = Rollouts::new(config, &model.config, index, allowed);
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.count(dev, model, Some(least))?;
     if let Some(reference) = &reference {
-        for batch in &batches {
-            let mut batch = batch.clone();
+        for (questions, batch) in &batches {
+            let (questions, mut batch): (Vec<&Question>, _) = (questions.iter().collect(), batch.clone());
             update::reference(dev, reference, &mut batch, &questions, policy, config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
@@ -92,10 +92,12 @@ pub fn rl(
     let Training { dev, model, .. } = &mut training;
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        update::accumulate(dev, model, &mut grads, &batches[i], &questions, policy, config, levels, stats)?;
+        let (questions, batch) = &batches[i];
+        let questions: Vec<&Question> = questions.iter().collect();
+        update::accumulate(dev, model, &mut grads, batch, &questions, policy, config, levels, stats)?;
         Ok((dev.high_water(), dev.take_work()))
     };
-    let images = questions.iter().any(|q| !q.prompt.pixels.is_empty());
+    let images = index.shapes().any(|shape| !shape.grids.is_empty());
     let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
     let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
     let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
@@ -116,12 +118,12 @@ struct Rollouts<'a> {
 }
 
 impl Rollouts<'_> {
-    fn new<'a>(config: &'a RlConfig, questions: &[&Question], allowed: Tensor) -> Rollouts<'a> {
-        let mut largest = questions.to_vec();
-        largest.sort_by_key(|q| std::cmp::Reverse(q.prompt.token_ids.len()));
+    fn new<'a>(config: &'a RlConfig, model: &ModelConfig, index: &Index, allowed: Tensor) -> Rollouts<'a> {
+        let mut largest: Vec<usize> = (0..index.len()).collect();
+        largest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
         largest.truncate(config.train_batch_size);
-        let request = |question: &&Question| Request {
-            prompt: question.prompt.clone(),
+        let request = |&i: &usize| Request {
+            prompt: blank(model, index.shape(i)).prompt,
             n: config.rollout.n,
             sampling: sampling(config),
             max_tokens: config.max_response_length,
@@ -131,7 +133,7 @@ impl Rollouts<'_> {
         Rollouts {
             config,
             allowed,
-            vision_rows: ask::vision_rows(questions.iter().copied(), config.train_batch_size),
+            vision_rows: ask::vision_rows(model, index, config.train_batch_size),
             requests: largest.iter().map(request).collect(),
         }
     }
@@ -178,48 +180,72 @@ impl Rollouts<'_> {
     }
 }
 
+/// A question of a size with made-up content.
+fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
+    let sample = plan::blank(config, shape);
+    let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
+    Question { row: Row::default(), prompt: Arc::new(prompt) }
+}
+
+/// Responses to questions, which they name by index.
+type MiniBatch = (Vec<Question>, Vec<Experience>);
+
 /// Mini-batches whose first micro-batches are as large as responses can make them: of the shortest prompts (most
 /// targets), of the longest, of those with most pictures, each answered at full length and with one token (most
 /// sequences); of these the ones that count.
-fn largest_mini_batches(config: &RlConfig, model: &Model, questions: &[&Question]) -> Vec<Vec<Experience>> {
-    let patches = |i: &usize| -> usize {
-        let images = questions[*i].prompt.pixels.iter();
-        images.map(|image| image.grid_thw.iter().map(|&n| n as usize).product::<usize>()).sum()
-    };
-    let length = |i: &usize| questions[*i].prompt.token_ids.len();
-    let all: Vec<usize> = (0..questions.len()).collect();
+fn largest_mini_batches(config: &RlConfig, model: &Model, index: &Index) -> Vec<MiniBatch> {
+    let all: Vec<usize> = (0..index.len()).collect();
     let [mut shortest, mut longest, mut pictured] = [all.clone(), all.clone(), all];
-    shortest.sort_by_key(length);
-    longest.sort_by_key(|i| std::cmp::Reverse(length(i)));
-    pictured.sort_by_key(|i| std::cmp::Reverse(patches(i)));
+    shortest.sort_by_key(|&i| index.tokens(i));
+    longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
+    pictured.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
     let mut largest = Largest::default();
     for order in [shortest, longest, pictured] {
         for response in [config.max_response_length, 1] {
-            let batch = mini_batch(config, questions, &order, response);
-            let sequences: Vec<_> = batch.iter().map(|e| e.sequence(questions)).collect();
-            let size = Size::of(&model.config.vision_config, model.vision.chunk_patches, &sequences);
-            largest.push(size, batch.clone());
+            let batch = mini_batch(config, index, &order, response);
+            let shapes = batch.iter().map(|&(i, response)| {
+                let shape = index.shape(i);
+                Shape { tokens: shape.tokens + response, targets: response, ..shape }
+            });
+            largest.push(Size::of(&model.config.vision_config, model.vision.chunk_patches, shapes), batch);
         }
     }
-    largest.into_batches()
+    largest.into_batches().iter().map(|batch| experience(config, &model.config, index, batch)).collect()
 }
 
-/// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit.
-fn mini_batch(config: &RlConfig, questions: &[&Question], order: &[usize], response: usize) -> Vec<Experience> {
+/// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its
+/// response's tokens each.
+fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize) -> Vec<(usize, usize)> {
     let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
     let rollouts = order.iter().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
-    for question in rollouts.take(config.ppo_mini_batch_size * config.rollout.n) {
-        let prompt = &questions[question].prompt.token_ids;
-        if prompt.len() >= room {
+    for i in rollouts.take(config.ppo_mini_batch_size * config.rollout.n) {
+        let prompt = index.tokens(i);
+        if prompt >= room {
             break;
         }
-        let response = response.min(room - prompt.len());
-        room -= prompt.len() + response;
-        let mut input_ids = prompt.clone();
-        input_ids.resize(prompt.len() + response, 0);
-        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt.len()).collect();
+        let response = response.min(room - prompt);
+        room -= prompt + response;
+        batch.push((i, response));
+    }
+    batch
+}
+
+/// A mini-batch's questions and responses, made up.
+fn experience(config: &RlConfig, model: &ModelConfig, index: &Index, batch: &[(usize, usize)]) -> MiniBatch {
+    let mut questions: Vec<Question> = Vec::new();
+    let mut experience = Vec::new();
+    for (k, &(i, response)) in batch.iter().enumerate() {
+        // Rollouts of one question follow one another.
+        if k == 0 || batch[k - 1].0 != i {
+            questions.push(blank(model, index.shape(i)));
+        }
+        let question = questions.len() - 1;
+        let mut input_ids = questions[question].prompt.token_ids.clone();
+        let prompt = input_ids.len();
+        input_ids.resize(prompt + response, 0);
+        let loss_mask = (0..input_ids.len()).map(|t| t >= prompt).collect();
         let log_prob = vec![0.0; response];
-        batch.push(Experience {
+        experience.push(Experience {
             input_ids,
             loss_mask,
             ref_log_prob: config.use_kl_loss.then(|| log_prob.clone()),
@@ -228,5 +254,5 @@ fn mini_batch(config: &RlConfig, questions: &[&Question], order: &[usize], respo
             question,
         });
     }
-    batch
+    (questions, experience)
 }

@@ -11,8 +11,8 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::config::{RlConfig, deciding};
-use crate::data;
 use crate::data::packing::PackPlan;
+use crate::data::{self, Index, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -49,8 +49,10 @@ pub struct Job {
     pub config: RlConfig,
     /// Scores responses.
     pub task: VerifiedRows,
+    /// Sizes of the questions, for the plan.
+    pub index: Index,
     /// What is asked.
-    pub questions: Vec<Question>,
+    pub questions: Arc<dyn Samples<Question>>,
     /// Questions left out because their prompt is too long.
     pub left_out: usize,
     scorer: Arc<Scorer>,
@@ -69,8 +71,8 @@ struct Group {
 }
 
 /// What one step of asking gave.
-struct Batch<'q> {
-    questions: Vec<&'q Question>,
+struct Batch {
+    questions: Vec<Arc<Question>>,
     groups: Vec<Group>,
     consumed: u64,
     num_gen_batches: usize,
@@ -97,13 +99,13 @@ impl Job {
         let task = VerifiedRows::scored_by("rl", rows, scorer.clone())?;
         let (questions, left_out) =
             ask::questions(task.rows(), &chat, &processor, &model_config, config.max_prompt_length)?;
-        let longest =
-            questions.iter().map(|q| q.prompt.token_ids.len()).max().unwrap_or(0) + config.max_response_length;
+        let index = ask::index(questions.iter());
+        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {
             let expected = format!("room for the longest prompt and response, {longest} tokens");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
-        let once = (questions.len() as u64).div_ceil(config.train_batch_size as u64);
+        let once = (index.len() as u64).div_ceil(config.train_batch_size as u64);
         let total_steps = config.total_training_steps.unwrap_or(once);
         Ok(Job {
             dir: dir.to_owned(),
@@ -112,7 +114,8 @@ impl Job {
             num_kv_blocks: config.rollout.num_kv_blocks,
             config,
             task,
-            questions,
+            index,
+            questions: Arc::new(questions),
             left_out,
             scorer,
             chat,
@@ -142,8 +145,7 @@ impl Job {
     pub fn plan(&mut self, target: Target) -> Result<Plan> {
         let target = target.within(gib_to_bytes(self.config.max_memory_gib));
         let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let (planned, num_kv_blocks) =
-            plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.questions)?;
+        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.index)?;
         (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
         Ok(planned.memory)
     }
@@ -186,18 +188,19 @@ impl Job {
         };
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let mut order = PackPlan::new(self.questions.len(), 1, config.seed, config.shuffle)?;
+        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
             let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, trainer, &mut order, allowed))?;
             let gen_time = seconds(start.elapsed());
             let mut metrics = StepMetrics::new(trainer.step + 1);
+            let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
             let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
             let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
             let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
             let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
-            metrics.rollouts(&rollouts, &batch.questions, &rewards, &advantages, config.max_response_length);
+            metrics.rollouts(&rollouts, &questions, &rewards, &advantages, config.max_response_length);
             if let Some(name) = self.scorer.judge() {
                 let mut judge = judge::Summary::new(name);
                 rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
@@ -205,23 +208,23 @@ impl Job {
             }
             let experience = rollouts.iter().zip(&advantages);
             let mut experience: Vec<Experience> =
-                experience.map(|(r, &a)| Experience::new(batch.questions[r.question], r, a)).collect();
+                experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
             let policy = self.policy(allowed);
             if let Some(reference) = &reference {
                 let budget = config.micro_batch_tokens;
-                update::reference(dev, reference, &mut experience, &batch.questions, policy, budget)?;
+                update::reference(dev, reference, &mut experience, &questions, policy, budget)?;
             }
             let update_start = Instant::now();
-            self.update(dev, trainer, &experience, &batch.questions, policy, &mut metrics)?;
+            self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
             if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, &batch.questions, &rewards, &advantages);
+                let rows = self.rollout_rows(&rollouts, &questions, &rewards, &advantages);
                 rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
             }
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
             metrics.set("training/num_response_tokens", response_tokens as f64);
-            metrics.set("training/epoch", batch.consumed as f64 / self.questions.len() as f64);
+            metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);
             metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
             metrics.set("timing_s/gen", gen_time);
             metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
@@ -236,23 +239,19 @@ impl Job {
     }
 
     /// The next batch of groups: one generation batch, or as many as dynamic sampling needs.
-    fn ask<'q>(
-        &'q self,
-        dev: &mut Device,
-        trainer: &Trainer,
-        order: &mut PackPlan,
-        allowed: Tensor,
-    ) -> Result<Batch<'q>> {
+    fn ask(&self, dev: &mut Device, trainer: &Trainer, order: &mut PackPlan, allowed: Tensor) -> Result<Batch> {
         let config = &self.config;
         let filter = &config.filter_groups;
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
-        let mut questions: Vec<&Question> = Vec::new();
+        let mut questions: Vec<Arc<Question>> = Vec::new();
         let mut consumed = trainer.samples_consumed;
         loop {
-            let asked: Vec<&Question> =
-                (0..config.train_batch_size as u64).map(|i| &self.questions[order.sample_at(consumed + i)]).collect();
+            let positions = consumed..consumed + config.train_batch_size as u64;
+            let asked: Vec<Arc<Question>> =
+                positions.map(|at| self.questions.get(order.sample_at(at))).collect::<Result<_>>()?;
             let asking = self.asking(trainer.step, allowed);
-            let rollouts = ask::ask(dev, &trainer.model, &asked, consumed, asking, |_| Ok(()))?;
+            let prompts: Vec<&Question> = asked.iter().map(|question| &**question).collect();
+            let rollouts = ask::ask(dev, &trainer.model, &prompts, consumed, asking, |_| Ok(()))?;
             consumed += config.train_batch_size as u64;
             let base = questions.len();
             questions.extend(asked);
@@ -389,7 +388,7 @@ impl Job {
     }
 
     fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
-        let vision_rows = ask::vision_rows(&self.questions, self.config.train_batch_size);
+        let vision_rows = ask::vision_rows(&self.model_config, &self.index, self.config.train_batch_size);
         plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
     }
 

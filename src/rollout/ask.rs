@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rayon::prelude::*;
-
-use crate::data::{self, Row};
+use crate::data::index::grids;
+use crate::data::{self, Eager, Index, Row, Shape};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
@@ -38,9 +37,9 @@ pub fn questions(
     processor: &Processor,
     config: &ModelConfig,
     max_prompt_length: usize,
-) -> Result<(Vec<Question>, usize)> {
+) -> Result<(Eager<Question>, usize)> {
     let all = rows.len();
-    let ready = |row: &Row| -> Result<Option<Question>> {
+    let questions = Eager::new(rows, |row| {
         let prompt = data::prompt(row, chat, processor)?;
         if prompt.ids.len() > max_prompt_length {
             return Ok(None);
@@ -49,16 +48,23 @@ pub fn questions(
             Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?.named(&row.place);
         let prompt = Arc::new(prompt);
         Ok(Some(Question { row: row.clone(), prompt }))
-    };
-    // All before the first error is looked for, so that it is the first row at fault that is named.
-    let ready: Vec<Result<Option<Question>>> = rows.par_iter().map(ready).collect();
-    let questions: Vec<Question> = ready.into_iter().filter_map(Result::transpose).collect::<Result<_>>()?;
-    if questions.is_empty() {
+    })?;
+    let left_out = all - questions.iter().len();
+    if left_out == all {
         let found = format!("no prompt among {all} of at most {max_prompt_length} tokens");
         return Err(Error::input("max_prompt_length", found, "at least one prompt"));
     }
-    let left_out = all - questions.len();
     Ok((questions, left_out))
+}
+
+/// Sizes of questions.
+pub fn index<'a>(questions: impl IntoIterator<Item = &'a Question>) -> Index {
+    let mut index = Index::default();
+    for question in questions {
+        let prompt = &question.prompt;
+        index.push(Shape { tokens: prompt.token_ids.len(), targets: 0, grids: &grids(&prompt.pixels) });
+    }
+    index
 }
 
 /// One scored response.
@@ -252,9 +258,9 @@ pub fn is_truncated(output: &Output) -> bool {
 }
 
 /// Rows of the vision cache: those of the largest `count` questions, so that no image is computed twice.
-pub fn vision_rows<'a>(questions: impl IntoIterator<Item = &'a Question>, count: usize) -> usize {
-    let sum = |q: &Question| q.prompt.images.iter().map(|image| image.rows).sum();
-    let mut rows: Vec<usize> = questions.into_iter().map(sum).collect();
+pub fn vision_rows(config: &ModelConfig, index: &Index, count: usize) -> usize {
+    let merge = config.vision_config.spatial_merge_size;
+    let mut rows: Vec<usize> = index.shapes().map(|shape| shape.patches() / (merge * merge)).collect();
     rows.sort_unstable_by_key(|&r| std::cmp::Reverse(r));
     rows.iter().take(count).sum()
 }

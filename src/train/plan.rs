@@ -1,9 +1,13 @@
 //! The plan of a training run: the memory of its own code on a device that only counts, so it cannot disagree with the
 //! run. Addresses follow from the order of allocations, which is the run's, and never move.
 
+use std::sync::Arc;
+
 use crate::config::{Dtype, OptimConfig, SftConfig};
+use crate::data::{Grid, Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
+use crate::image::ImageInput;
 use crate::model::{Grads, Levels, Model, ModelConfig, VisionConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
@@ -119,33 +123,55 @@ pub fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work
     Ok(largest.1)
 }
 
+/// A sample of a size with made-up content: all that a device which only counts asks for.
+pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
+    let vision = &config.vision_config;
+    let picture = |&[h, w]: &Grid| {
+        let pixels = usize::from(h) * usize::from(w) * vision.patch_size * vision.patch_size * 3;
+        Arc::new(ImageInput { grid_thw: [1, h.into(), w.into()], frames: 1, pixels: vec![0; pixels] })
+    };
+    let images: Vec<Arc<ImageInput>> = shape.grids.iter().map(picture).collect();
+    let mut input_ids = Vec::with_capacity(shape.tokens);
+    for image in &images {
+        input_ids.push(config.vision_start_token_id);
+        let tokens = image.tokens(vision.spatial_merge_size as u32);
+        input_ids.extend(std::iter::repeat_n(config.image_token_id, tokens));
+        input_ids.push(config.vision_end_token_id);
+    }
+    input_ids.resize(shape.tokens, 0);
+    let loss_mask = (0..shape.tokens).map(|t| t + shape.targets >= shape.tokens).collect();
+    Sample { id: String::new(), input_ids, loss_mask, images }
+}
+
 /// What a micro-batch's memory depends on, each never taking less when it grows: tokens, targets, sequences, chunks of
-/// images, patches, the largest chunk's patches, bytes of pixels, windows, frames.
+/// pictures, patches, the largest chunk's patches, windows, pictures.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Size([usize; 9]);
+pub struct Size([usize; 8]);
 
 impl Size {
     /// Of a micro-batch.
-    pub fn of(config: &VisionConfig, chunk_patches: usize, batch: &[Sequence<'_>]) -> Size {
+    pub fn of<'a>(config: &VisionConfig, chunk_patches: usize, batch: impl IntoIterator<Item = Shape<'a>>) -> Size {
         let side = config.window_size / config.patch_size;
-        let [mut chunks, mut patches, mut largest, mut chunk, mut pixels, mut windows, mut frames] = [0; 7];
-        for image in batch.iter().flat_map(|s| s.images) {
-            let [t, h, w] = image.grid_thw.map(|n| n as usize);
-            let n = t * h * w;
-            if chunk == 0 || chunk + n > chunk_patches {
-                chunks += 1;
-                chunk = 0;
+        let [mut tokens, mut targets, mut sequences] = [0; 3];
+        let [mut chunks, mut patches, mut largest, mut chunk, mut windows, mut pictures] = [0; 6];
+        for shape in batch {
+            sequences += 1;
+            tokens += shape.tokens;
+            targets += shape.targets;
+            for [h, w] in shape.grids.iter().map(|grid| grid.map(usize::from)) {
+                let n = h * w;
+                if chunk == 0 || chunk + n > chunk_patches {
+                    chunks += 1;
+                    chunk = 0;
+                }
+                chunk += n;
+                largest = largest.max(chunk);
+                patches += n;
+                windows += h.div_ceil(side) * w.div_ceil(side);
+                pictures += 1;
             }
-            chunk += n;
-            largest = largest.max(chunk);
-            patches += n;
-            pixels += image.pixels.len();
-            windows += t * h.div_ceil(side) * w.div_ceil(side);
-            frames += t;
         }
-        let tokens = batch.iter().map(|s| s.input_ids.len()).sum();
-        let targets = batch.iter().map(Sequence::num_targets).sum();
-        Size([tokens, targets, batch.len(), chunks, patches, largest, pixels, windows, frames])
+        Size([tokens, targets, sequences, chunks, patches, largest, windows, pictures])
     }
 
     fn covers(&self, other: &Size) -> bool {

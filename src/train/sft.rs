@@ -2,9 +2,9 @@
 //! update, whatever packs and micro-batches they fell into.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::metrics::{self, Metrics};
@@ -13,7 +13,8 @@ use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
 use super::updates::Updates;
 use crate::config::{SftConfig, deciding};
-use crate::data::{self, Row, Sample};
+use crate::data::index::grids;
+use crate::data::{self, Eager, Index, Row, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -38,8 +39,10 @@ pub struct Job {
     pub model: PathBuf,
     /// Settings.
     pub config: SftConfig,
+    /// Sizes of the data, for the plan.
+    pub index: Arc<Index>,
     /// The data, ready to be packed.
-    pub samples: Vec<Sample>,
+    pub samples: Arc<dyn Samples<Sample>>,
     /// What progress is reported under: `sft`, unless the caller has a better word.
     pub label: String,
     levels: Levels,
@@ -73,16 +76,24 @@ impl Job {
             }
             Ok(sample)
         };
-        // All before the first error is looked for, so that it is the first row at fault that is named.
-        let all: Vec<Result<Sample>> = rows.par_iter().map(sample).collect();
-        let all: Vec<Sample> = all.into_iter().collect::<Result<_>>()?;
-        let samples = order.iter().map(|&i| all[i as usize].clone()).collect();
-        Job::with_samples(dir, model, config, samples)
+        let samples = Eager::new(&rows, |row| sample(row).map(Some))?.ordered(&order);
+        let mut index = Index::default();
+        for sample in samples.iter() {
+            let targets = sequence(sample).num_targets();
+            index.push(Shape { tokens: sample.input_ids.len(), targets, grids: &grids(&sample.images) });
+        }
+        Job::over(dir, model, config, Arc::new(index), Arc::new(samples))
     }
 
-    /// A job over samples made elsewhere. Errors when none fits a pack.
-    pub fn with_samples(dir: &Path, model: PathBuf, config: SftConfig, samples: Vec<Sample>) -> Result<Job> {
-        let mut updates = Updates::new(&config, &samples)?;
+    /// A job over samples made elsewhere, whose sizes are those of `index`. Errors when none fits a pack.
+    pub fn over(
+        dir: &Path,
+        model: PathBuf,
+        config: SftConfig,
+        index: Arc<Index>,
+        samples: Arc<dyn Samples<Sample>>,
+    ) -> Result<Job> {
+        let mut updates = Updates::new(&config, &index)?;
         let total_steps = match config.max_steps {
             Some(steps) => steps,
             None => updates.count()?,
@@ -91,6 +102,7 @@ impl Job {
             dir: dir.to_owned(),
             model,
             config,
+            index,
             samples,
             label: "sft".to_owned(),
             levels: Levels::default(),
@@ -114,9 +126,11 @@ impl Job {
     pub fn plan(&mut self, target: Target) -> Result<Plan> {
         let model = ModelConfig::load(&self.model.join("config.json"))?;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
-        let samples = self.largest_micro_batches(&model.vision_config)?;
+        let largest = self.largest_micro_batches(&model.vision_config)?;
+        let blank = |batch: &Vec<usize>| batch.iter().map(|&i| plan::blank(&model, self.index.shape(i))).collect();
+        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
-            samples.iter().map(|batch| batch.iter().map(|&i| sequence(&self.samples[i])).collect()).collect();
+            samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
         let planned = plan::sft(model, &self.config, self.config.optim(self.total_steps), target, &batches)?;
         let planned = planned.check(LOWER)?;
         self.levels = planned.levels;
@@ -125,17 +139,17 @@ impl Job {
 
     /// The samples of the micro-batches that decide how much memory the run takes.
     fn largest_micro_batches(&self, vision: &VisionConfig) -> Result<Vec<Vec<usize>>> {
-        let mut updates = Updates::new(&self.config, &self.samples)?;
+        let mut updates = Updates::new(&self.config, &self.index)?;
         let (mut largest, mut consumed) = (Largest::default(), 0);
         for _ in 0..self.total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            let lengths: Vec<usize> = update.samples.iter().map(|&i| self.samples[i].input_ids.len()).collect();
+            let lengths: Vec<usize> = update.samples.iter().map(|&i| self.index.tokens(i)).collect();
             for range in step::micro_batches(&lengths, self.config.micro_batch_tokens)? {
                 let part = &update.samples[range];
-                let batch: Vec<Sequence<'_>> = part.iter().map(|&i| sequence(&self.samples[i])).collect();
-                if batch.iter().any(|s| s.num_targets() > 0) {
-                    largest.push(Size::of(vision, CHUNK_PATCHES, &batch), part.to_vec());
+                let batch = || part.iter().map(|&i| self.index.shape(i));
+                if batch().any(|shape| shape.targets > 0) {
+                    largest.push(Size::of(vision, CHUNK_PATCHES, batch()), part.to_vec());
                 }
             }
         }
@@ -170,7 +184,7 @@ impl Job {
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        let mut updates = Updates::new(&self.config, &self.samples)?;
+        let mut updates = Updates::new(&self.config, &self.index)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
         observer.begin(&self.label, "steps", self.total_steps, trainer.step);
@@ -179,7 +193,9 @@ impl Job {
             let start = Instant::now();
             grads.zero(dev)?;
             let lr = trainer.learning_rate();
-            let batch: Vec<Sequence<'_>> = update.samples.iter().map(|&i| sequence(&self.samples[i])).collect();
+            let samples: Vec<Arc<Sample>> =
+                update.samples.iter().map(|&i| self.samples.get(i)).collect::<Result<_>>()?;
+            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let tokens = self.config.micro_batch_tokens;
             let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
             trainer.update(dev, &grads, loss, lr)?;
@@ -265,7 +281,8 @@ pub fn gradients(
     Ok(Done { targets, tokens: lengths.iter().sum() })
 }
 
-fn sequence(sample: &Sample) -> Sequence<'_> {
+/// A sample as it is trained on.
+pub fn sequence(sample: &Sample) -> Sequence<'_> {
     Sequence {
         input_ids: &sample.input_ids,
         images: &sample.images,

@@ -1,8 +1,10 @@
 //! Which samples make which update: pure host code over [`PackPlan`]'s order. The whole state is the number of
 //! samples consumed.
 
+use std::sync::Arc;
+
 use crate::config::SftConfig;
-use crate::data::Sample;
+use crate::data::Index;
 use crate::data::packing::PackPlan;
 use crate::error::{Error, Result};
 
@@ -20,7 +22,7 @@ pub struct Update {
 /// The updates of an SFT run, in order.
 pub struct Updates {
     plan: PackPlan,
-    lengths: Vec<usize>,
+    index: Arc<Index>,
     packing_length: usize,
     train_batch_size: Option<usize>,
     packs: usize,
@@ -28,22 +30,21 @@ pub struct Updates {
 }
 
 impl Updates {
-    /// The updates over `samples` that `config` asks for. Errors when no sample fits a pack.
-    pub fn new(config: &SftConfig, samples: &[Sample]) -> Result<Updates> {
-        let lengths: Vec<usize> = samples.iter().map(|s| s.input_ids.len()).collect();
+    /// The updates over the samples of `index` that `config` asks for. Errors when no sample fits a pack.
+    pub fn new(config: &SftConfig, index: &Arc<Index>) -> Result<Updates> {
         let packing_length = config.packing_length;
-        if !lengths.iter().any(|&l| l <= packing_length) {
-            let found = format!("{packing_length}, while all {} samples are longer", lengths.len());
+        if !index.shapes().any(|shape| shape.tokens <= packing_length) {
+            let found = format!("{packing_length}, while all {} samples are longer", index.len());
             return Err(Error::input("packing_length", found, "room for the samples"));
         }
         let end = match config.max_steps {
             Some(_) => u64::MAX,
-            None => (config.num_train_epochs * lengths.len() as f64).ceil() as u64,
+            None => (config.num_train_epochs * index.len() as f64).ceil() as u64,
         };
         Ok(Updates {
-            plan: PackPlan::new(lengths.len(), packing_length, config.seed, config.shuffle)?.until(end),
+            plan: PackPlan::new(index.len(), packing_length, config.seed, config.shuffle)?.until(end),
             packing_length,
-            lengths,
+            index: index.clone(),
             train_batch_size: config.train_batch_size,
             packs: config.gradient_accumulation_steps,
             end,
@@ -58,7 +59,7 @@ impl Updates {
                 while update.samples.len() < rows && update.consumed < self.end {
                     let sample = self.plan.sample_at(update.consumed);
                     update.consumed += 1;
-                    if self.lengths[sample] <= self.packing_length {
+                    if self.index.tokens(sample) <= self.packing_length {
                         update.samples.push(sample);
                     } else {
                         update.dropped += 1;
@@ -70,8 +71,8 @@ impl Updates {
                     if update.consumed >= self.end {
                         break;
                     }
-                    let lengths = &self.lengths;
-                    let Some(pack) = self.plan.next(update.consumed, |i| Ok(lengths[i]))? else { break };
+                    let index = &self.index;
+                    let Some(pack) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
                     update.samples.extend(pack.samples);
                     update.dropped += pack.dropped.len();
                     update.consumed = pack.consumed;
@@ -93,27 +94,24 @@ impl Updates {
 
     /// Samples of an epoch.
     pub fn epoch_len(&self) -> usize {
-        self.lengths.len()
+        self.index.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Shape;
 
-    fn samples(lengths: &[usize]) -> Vec<Sample> {
-        let sample = |&n: &usize| Sample {
-            id: String::new(),
-            input_ids: vec![0; n],
-            loss_mask: vec![true; n],
-            images: Vec::new(),
-        };
-        lengths.iter().map(sample).collect()
+    fn index(lengths: &[usize]) -> Arc<Index> {
+        let mut index = Index::default();
+        lengths.iter().for_each(|&n| index.push(Shape { tokens: n, targets: n - 1, grids: &[] }));
+        Arc::new(index)
     }
 
     #[test]
     fn fixed_rows_and_epochs_cover_every_sample_once() {
-        let samples = samples(&[3, 9, 4, 5, 2, 7, 1]);
+        let index = index(&[3, 9, 4, 5, 2, 7, 1]);
         for train_batch_size in [None, Some(2)] {
             let config = SftConfig {
                 packing_length: 8,
@@ -123,7 +121,7 @@ mod tests {
                 num_train_epochs: 1.0,
                 ..SftConfig::default()
             };
-            let mut updates = Updates::new(&config, &samples).unwrap();
+            let mut updates = Updates::new(&config, &index).unwrap();
             let (mut seen, mut dropped, mut consumed, mut steps) = (Vec::new(), 0, 0, 0);
             while let Some(update) = updates.next(consumed).unwrap() {
                 seen.extend(update.samples);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use omr::data::{load, read};
+use omr::data::{Eager, load, read};
 use omr::device::{Device, Isa, Plan};
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
@@ -48,7 +48,7 @@ fn cpu() -> Device {
     Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
 }
 
-fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) -> Vec<Output> {
+fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &Eager<Question>) -> Vec<Output> {
     let stop = stop_token_ids(dir, &[]).unwrap();
     let request = |(i, q): (usize, &Question)| Request {
         prompt: q.prompt.clone(),
@@ -59,7 +59,10 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) 
         noise: i as u32,
     };
     let requests: Vec<Request> = questions.iter().enumerate().map(request).collect();
-    let config = EngineConfig { vision_rows: ask::vision_rows(questions, 256), ..EngineConfig::new(256) };
+    let config = EngineConfig {
+        vision_rows: ask::vision_rows(&model.config, &ask::index(questions.iter()), 256),
+        ..EngineConfig::new(256)
+    };
     let mut engine = Engine::new(model, dev, config).unwrap();
     let outputs = engine.generate(model, dev, &requests, |_| Ok(())).unwrap();
     engine.release(dev);
@@ -67,7 +70,7 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &[Question]) 
 }
 
 /// Logits of every sampled token's row, teacher-forced on `outputs`.
-fn forced(dev: &mut Device, model: &Model, questions: &[Question], outputs: &[Output]) -> Vec<Vec<f32>> {
+fn forced(dev: &mut Device, model: &Model, questions: &Eager<Question>, outputs: &[Output]) -> Vec<Vec<f32>> {
     let mut rows_of_all = Vec::new();
     for pack in questions.iter().zip(outputs).collect::<Vec<_>>().chunks(10) {
         let mut inputs = Inputs::empty();

@@ -59,16 +59,8 @@ fn an_sft_step_waits_where_it_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = Setup::new(dir.path());
     let job = Job::new(dir.path(), sft_config(dir.path())).unwrap();
-    let sequence = |i: usize| {
-        let sample = &job.samples[i];
-        Sequence {
-            input_ids: &sample.input_ids,
-            images: &sample.images,
-            prompt_len: sample.input_ids.len(),
-            loss_mask: &sample.loss_mask,
-        }
-    };
-    let batch: Vec<Sequence<'_>> = (0..4).map(sequence).collect();
+    let samples: Vec<_> = (0..4).map(|i| job.samples.get(i).unwrap()).collect();
+    let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sft::sequence(sample)).collect();
     assert!(batch.iter().map(|s| s.input_ids.len()).sum::<usize>() > MICRO_BATCH_TOKENS, "several micro-batches");
     let loss = s.dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let before = (s.first_weights(), s.waits());

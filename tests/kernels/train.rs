@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use omr::config::{Dtype, LossMode, OptimizerName, RlConfig, SftConfig};
+use omr::data::Eager;
 use omr::device::{Device, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
@@ -24,7 +25,7 @@ use omr::rollout::ask::{self, Asking, Question};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
 use omr::text::Chat;
-use omr::train::sft::Job;
+use omr::train::sft::{Job, sequence};
 use omr::train::step::{self, Sequence};
 use omr::train::updates::Updates;
 
@@ -169,12 +170,13 @@ fn five_sft_steps_are_the_cpus() {
     let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
         let optim = config.optim(job.total_steps());
         let mut run = Run::new(dev, config.model.as_ref().unwrap(), optim, order);
-        let mut updates = Updates::new(&config, &job.samples).unwrap();
+        let mut updates = Updates::new(&config, &job.index).unwrap();
         let mut consumed = 0;
         let mut step = |i: u64| {
             let update = updates.next(consumed).unwrap().unwrap();
             consumed = update.consumed;
-            let batch: Vec<Sequence<'_>> = update.samples.iter().map(|s| sequence(&job.samples[*s])).collect();
+            let samples: Vec<_> = update.samples.iter().map(|s| job.samples.get(*s).unwrap()).collect();
+            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
             run.step(learning_rate(&optim, i, job.total_steps()), |dev, model, grads| {
                 let mut log_prob = Vec::new();
@@ -196,17 +198,8 @@ fn five_sft_steps_are_the_cpus() {
     compare("sft", &steps(emu(), None), &cpu, &others);
 }
 
-fn sequence(sample: &omr::data::Sample) -> Sequence<'_> {
-    Sequence {
-        input_ids: &sample.input_ids,
-        images: &sample.images,
-        prompt_len: sample.input_ids.len(),
-        loss_mask: &sample.loss_mask,
-    }
-}
-
 /// Rollouts of the tuned model on the CPU, with their advantages.
-fn recorded(config: &RlConfig) -> (Vec<Question>, Vec<Experience>, Vec<u32>) {
+fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
     let dir = config.model.as_ref().unwrap();
     let chat = Chat::load(dir).unwrap();
     let processor = Processor::load(dir).unwrap();
@@ -226,7 +219,7 @@ fn recorded(config: &RlConfig) -> (Vec<Question>, Vec<Experience>, Vec<u32>) {
             max_num_batched_tokens: 100,
             max_model_len: config.max_prompt_length + config.max_response_length,
             num_kv_blocks: None,
-            vision_rows: ask::vision_rows(&questions, 4),
+            vision_rows: ask::vision_rows(&model.config, &ask::index(questions.iter()), 4),
             enable_prefix_caching: true,
             allowed: Some(allowed),
             seed: 1,

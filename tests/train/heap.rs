@@ -9,7 +9,7 @@ use omr::model::{Grads, Keep, Model, Policy};
 use omr::ops::nll;
 use omr::optim::Optimizer;
 use omr::tensor::DType;
-use omr::train::sft::Job;
+use omr::train::sft::{Job, sequence};
 use omr::train::step::{self, Sequence};
 
 use super::tiny::{device, sft_config};
@@ -61,16 +61,8 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let sequence = |i: usize| {
-        let sample = &job.samples[i % job.samples.len()];
-        Sequence {
-            input_ids: &sample.input_ids,
-            images: &sample.images,
-            prompt_len: sample.input_ids.len(),
-            loss_mask: &sample.loss_mask,
-        }
-    };
-    let batch: Vec<Sequence<'_>> = (0..48).map(sequence).collect();
+    let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % job.samples.len()).unwrap()).collect();
+    let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
     let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();
 
     // One thread: everything the ops do, they do on this one.

@@ -5,14 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use omr::config::{Dtype, OptimizerName, RlConfig, RolloutConfig, SftConfig};
-use omr::data::Row;
+use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
-use omr::engine::Prompt;
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Keep, Levels, ModelConfig, Stack};
 use omr::rl;
-use omr::rollout::ask::Question;
 use omr::tensor::DType;
 use omr::train::plan::{self, Training};
 use omr::train::sft;
@@ -217,13 +215,13 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
         rollout,
         ..RlConfig::default()
     };
-    let text =
-        Question { row: Row::default(), prompt: Arc::new(Prompt::new(&model(), &vec![0; prompt], &[]).unwrap()) };
+    let mut index = Index::default();
+    (0..128).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &[] }));
     let allowed = vec![u32::MAX; V / 32];
     let plan = |blocks: Option<usize>, target: Target| -> (Plan, Levels, Option<usize>) {
         let rollout = RolloutConfig { num_kv_blocks: blocks, ..config.rollout.clone() };
         let config = RlConfig { rollout, ..config.clone() };
-        let (planned, blocks) = rl::plan::rl(model(), &config, target, &allowed, &vec![text.clone(); 128]).unwrap();
+        let (planned, blocks) = rl::plan::rl(model(), &config, target, &allowed, &index).unwrap();
         (planned.memory, planned.levels, blocks)
     };
     // A block: keys and values of 128 tokens, 4 heads of 128, 28 layers; one block more takes the keys of padding. In

@@ -3,8 +3,8 @@
 use omr::config::{Dtype, OptimizerName, SftConfig};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
-use omr::train::sft::Job;
-use omr::train::step::{self, Sequence};
+use omr::train::sft::{Job, sequence};
+use omr::train::step;
 use omr::train::updates::Updates;
 
 use super::tiny::{device, run_sft, sft_config};
@@ -60,28 +60,23 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let update = Updates::new(&config, &job.samples).unwrap().next(0).unwrap().unwrap();
+    let update = Updates::new(&config, &job.index).unwrap().next(0).unwrap().unwrap();
     assert_eq!(update.samples.len(), 4);
 
     let mut dev = device(1);
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
     let (mut sum, mut targets) = (0.0, 0);
     for &i in &update.samples {
-        let sample = &job.samples[i];
-        let sequence = Sequence {
-            input_ids: &sample.input_ids,
-            images: &sample.images,
-            prompt_len: sample.input_ids.len(),
-            loss_mask: &sample.loss_mask,
-        };
-        let forward = step::forward(&mut dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
+        let sample = job.samples.get(i).unwrap();
+        let sequences = [sequence(&sample)];
+        let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), Keep::All, false).unwrap();
         sum -= dev.read::<f32>(forward.log_prob).unwrap().iter().map(|&lp| f64::from(lp)).sum::<f64>();
         targets += forward.log_prob.len();
         forward.discard(&mut dev);
     }
     let by_hand = sum / targets as f64;
 
-    let longest = job.samples.iter().map(|s| s.input_ids.len()).max().unwrap();
+    let longest = job.index.shapes().map(|shape| shape.tokens).max().unwrap();
     let runs = [longest, 2 * longest, 4096].map(|micro_batch_tokens| {
         let config = SftConfig { micro_batch_tokens, max_steps: Some(3), ..config.clone() };
         run_sft(&dir.path().join(micro_batch_tokens.to_string()), &config, 2, &[])
@@ -113,7 +108,7 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let mut lengths: Vec<usize> = job.samples.iter().map(|s| s.input_ids.len()).collect();
+    let mut lengths: Vec<usize> = job.index.shapes().map(|shape| shape.tokens).collect();
     lengths.sort_unstable();
     // The longest rows do not fit.
     let packing_length = lengths[lengths.len() - 1] - 1;

@@ -14,14 +14,14 @@ use self::gpus::{Ceilings, Gpu};
 use super::memory;
 use super::{Context, Overrides};
 use crate::config::{self, RlConfig, SftConfig};
+use crate::data::{Index, Shape};
 use crate::device::{Kind, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Levels, ModelConfig};
 use crate::observe::bytes;
 use crate::rl;
 use crate::train::plan::{self, Planned};
-use crate::train::sft::LOWER;
-use crate::train::step::Sequence;
+use crate::train::sft::{self, LOWER};
 
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]
@@ -124,14 +124,12 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
         let expected = format!("at least packing_length, which is {length}: a row of a pack's length has to fit");
         return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
     }
-    let images = shapes::images(&model, args.image_tokens, config.image_max_pixels, length)?;
-    let input_ids = shapes::tokens(&model, &images, length);
-    let loss_mask = vec![true; length];
-    let sequence = Sequence { input_ids: &input_ids, images: &images, prompt_len: length, loss_mask: &loss_mask };
+    let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, length)?;
+    let row = plan::blank(&model, Shape { tokens: length, targets: length - 1, grids: &grids });
     // As many packs as a micro-batch holds.
     let count = config.micro_batch_tokens / length;
     let optim = config.optim(config.max_steps.unwrap_or(1));
-    let batches = [vec![sequence; count]];
+    let batches = [vec![sft::sequence(&row); count]];
     let planned = plan::sft(model.clone(), config, optim, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
@@ -141,7 +139,7 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
         parameters: parameters(&model, config.dtype)?,
         assumes: format!(
             "an update of {packs} packs of {length} tokens, each one row{}",
-            shapes::described(&model, &images)
+            shapes::described(&model, &grids)
         ),
         parts: vec![
             ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
@@ -164,12 +162,12 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
         let expected = format!("room for the longest prompt and response, {} tokens", prompt + response);
         return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
     }
-    let images = shapes::images(&model, args.image_tokens, config.image_max_pixels, prompt)?;
-    let question = shapes::question(&model, &images, prompt)?;
-    let questions = vec![question; config.train_batch_size];
+    let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, prompt)?;
+    let mut index = Index::default();
+    (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let target = target(&card, config.max_memory_gib);
-    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &questions)?;
+    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;
 
     let rollouts = shapes::Rollouts::new(&model, config, num_kv_blocks);
     let sequences = config.train_batch_size * config.rollout.n;
@@ -181,7 +179,7 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
         parameters: parameters(&model, config.dtype)?,
         assumes: format!(
             "{sequences} rollouts of {prompt} + {response} tokens a step, all of full length{}",
-            shapes::described(&model, &images)
+            shapes::described(&model, &grids)
         ),
         notes: vec![("kv cache", rollouts.describe())],
         parts: vec![

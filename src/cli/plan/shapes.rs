@@ -1,28 +1,19 @@
 //! Made-up inputs of the sizes a config allows, and the floor of rollouts.
 
-use std::sync::Arc;
-
 use super::floor::Floor;
 use super::gpus::Ceilings;
 use crate::config::RlConfig;
-use crate::data::Row;
-use crate::engine::Prompt;
+use crate::data::Grid;
 use crate::error::{Error, Result};
-use crate::image::{ImageInput, Processor};
+use crate::image::Processor;
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
-use crate::rollout::ask::Question;
 
 /// Tokens around a picture: it is opened and closed, and at least one is left to be predicted.
 const AROUND: usize = 4;
 
 /// One picture of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow; none of 0.
-pub fn images(
-    model: &ModelConfig,
-    wanted: Option<usize>,
-    max_pixels: Option<usize>,
-    room: usize,
-) -> Result<Vec<Arc<ImageInput>>> {
+pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
     let vision = &model.vision_config;
     let side = vision.patch_size * vision.spatial_merge_size;
     let most = room.saturating_sub(AROUND);
@@ -46,37 +37,24 @@ pub fn images(
     if h * w == 0 {
         return Ok(Vec::new());
     }
-    let merge = vision.spatial_merge_size as u32;
-    let grid_thw = [1, h as u32 * merge, w as u32 * merge];
-    Ok(vec![Arc::new(ImageInput { grid_thw, frames: 1, pixels: vec![0; h * w * side * side * 3] })])
+    let merge = vision.spatial_merge_size;
+    let fits = |n: usize| u16::try_from(n * merge).ok();
+    let grid = fits(h).zip(fits(w)).map(|(h, w)| vec![[h, w]]);
+    grid.ok_or_else(|| {
+        Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture of fewer than 65,536 patches a side")
+    })
 }
 
 /// `, one picture of N tokens in each`.
-pub fn described(model: &ModelConfig, images: &[Arc<ImageInput>]) -> String {
-    let merge = model.vision_config.spatial_merge_size as u32;
-    match images.first() {
-        Some(image) => format!(", with one picture of {} tokens", image.tokens(merge)),
+pub fn described(model: &ModelConfig, grids: &[Grid]) -> String {
+    let merge = model.vision_config.spatial_merge_size;
+    match grids.first() {
+        Some(&[h, w]) => {
+            let tokens = usize::from(h) * usize::from(w) / (merge * merge);
+            format!(", with one picture of {tokens} tokens")
+        }
         None => ", text alone".to_owned(),
     }
-}
-
-/// `length` tokens with `images`.
-pub fn tokens(model: &ModelConfig, images: &[Arc<ImageInput>], length: usize) -> Vec<u32> {
-    let merge = model.vision_config.spatial_merge_size as u32;
-    let mut ids = Vec::with_capacity(length);
-    for image in images {
-        ids.push(model.vision_start_token_id);
-        ids.extend(std::iter::repeat_n(model.image_token_id, image.tokens(merge)));
-        ids.push(model.vision_end_token_id);
-    }
-    ids.resize(length, 0);
-    ids
-}
-
-/// A question of `length` tokens.
-pub fn question(model: &ModelConfig, images: &[Arc<ImageInput>], length: usize) -> Result<Question> {
-    let prompt = Prompt::new(model, &tokens(model, images, length), images)?;
-    Ok(Question { row: Row::default(), prompt: Arc::new(prompt) })
 }
 
 /// A step's rollouts, all of full length.
