@@ -6,10 +6,10 @@ use std::time::Instant;
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs, memory};
 use crate::config::EvalConfig;
-use crate::data::{self, read};
+use crate::device::Plan;
 use crate::error::{Error, Result};
-use crate::eval::run::{self as eval, Job};
-use crate::task::{VerifiedRows, digits};
+use crate::eval::run::{self as eval, Job, Measured};
+use crate::task::{self, Source, TASKS, TaskSpec, VerifiedRows};
 
 /// Arguments of `omr eval`.
 #[derive(clap::Args)]
@@ -17,8 +17,8 @@ pub struct Args {
     /// Model directory
     #[arg(long, value_name = "DIR", required_unless_present_any = ["list", "print_config"])]
     model: Option<PathBuf>,
-    /// Tasks, separated by commas; --list names them
-    #[arg(long, value_name = "A,B", value_delimiter = ',', default_value = digits::NAME)]
+    /// Tasks, separated by commas; --list names them, and the first of it is the default
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tasks: Vec<String>,
     /// Run directory; a finished one is left as it is
     #[arg(long, value_name = "DIR", required_unless_present_any = ["list", "print_config"])]
@@ -29,7 +29,7 @@ pub struct Args {
     /// Check the inputs, print the plan and stop
     #[arg(long)]
     dry_run: bool,
-    /// Folder with the tasks' rows: DIR/heldout.parquet for digits, as `omr recipe` leaves in its data folder
+    /// Folder with the tasks' rows; --list says what is looked for in it
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Scorer: strict or compat
@@ -48,37 +48,37 @@ pub struct Args {
 /// Measures and prints the summary's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.list {
-        return super::print(&format!("{}\n", digits::NAME));
+        return super::print(&list());
     }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
     overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
     let Some(mut config) = overrides.load::<EvalConfig>(None)? else { return Ok(()) };
-    if let Some(unknown) = args.tasks.iter().find(|task| *task != digits::NAME) {
-        return Err(Error::input("--tasks", unknown, format!("a task of `omr eval --list`: {}", digits::NAME)));
-    }
     let (Some(model), Some(out)) = (&args.model, &args.out) else {
         return Err(Error::input("omr eval", "no --model or --out", "both"));
     };
+    if !args.tasks.is_empty() {
+        config.tasks = args.tasks.clone();
+    }
+    let tasks = tasks(&mut config)?;
     if !model.is_dir() {
         return Err(Error::input("--model", model.display().to_string(), "a model directory"));
     }
     config.dtype = context.dtype(config.dtype);
     config.model = Some(model.clone());
-    config.tasks = args.tasks.clone();
-    if let Some(folder) = &args.data {
-        config.data = vec![read::entry(folder.join("heldout.parquet"))];
-    }
-    let rows = match config.data.is_empty() {
-        true => digits::splits(&crate::config::TaskConfig::default(), config.seed)?.heldout,
-        false => data::load(&config.data, config.seed)?.0,
-    };
+    config.data_dir = args.data.clone().or(config.data_dir);
     let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(out))?;
-    let task = VerifiedRows::scored_by(digits::NAME, rows, scorer.clone())?;
-    let job = Job::new(model, &config, &task)?;
-    let plan = job.plan(context.target())?;
-    let (judge, memory) = (scorer.describe(), memory::line(&plan));
-    context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), digits::NAME));
+    let source =
+        Source { datasets: &config.data, folder: config.data_dir.as_deref(), mode: config.mode, seed: config.seed };
+    let questions = |spec: &TaskSpec| VerifiedRows::scored_by(spec.name, (spec.rows)(&source)?, scorer.clone());
+    let questions: Vec<VerifiedRows> = tasks.iter().map(|spec| questions(spec)).collect::<Result<_>>()?;
+    let jobs: Vec<Job> =
+        tasks.iter().zip(&questions).map(|(spec, rows)| Job::new(model, &config, spec, rows)).collect::<Result<_>>()?;
+    let plans: Vec<Plan> = jobs.iter().map(|job| job.plan(context.target())).collect::<Result<_>>()?;
+    for (job, plan) in jobs.iter().zip(&plans) {
+        let (judge, memory) = (scorer.describe(), memory::line(plan));
+        context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), job.spec.name));
+    }
     if args.dry_run {
         return Ok(());
     }
@@ -89,14 +89,42 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         context.say(&format!("{} is finished: nothing to do", dir.path().display()));
     } else {
         dir.begin(&config, context)?;
-        let mut device = context.device(&plan)?;
         let begun = Instant::now();
-        let samples = job.run(&mut device, context.observer(), "eval")?;
+        let measure = |(job, plan): (&Job, &Plan)| {
+            let label = if jobs.len() == 1 { "eval".to_owned() } else { format!("eval {}", job.spec.name) };
+            job.run(&mut context.device(plan)?, context.observer(), &label)
+        };
+        let measured: Vec<Measured> = jobs.iter().zip(&plans).map(measure).collect::<Result<_>>()?;
         let seconds = begun.elapsed().as_secs_f64();
-        let judge = eval::write(out, model, &config, scorer.judge(), digits::NAME, &samples, seconds)?;
+        let judge = eval::write(out, model, &config, scorer.judge(), &measured, seconds)?;
         if let Some(judge) = judge {
             context.say(&judge.line());
         }
     }
     super::print(&format!("{}\n", summary.display()))
+}
+
+/// The tasks named, each once; their own names stand in the config then.
+fn tasks(config: &mut EvalConfig) -> Result<Vec<&'static TaskSpec>> {
+    let mut tasks: Vec<&'static TaskSpec> = Vec::new();
+    for name in &config.tasks {
+        let spec = task::find(name)?;
+        if !tasks.iter().any(|known| known.name == spec.name) {
+            tasks.push(spec);
+        }
+    }
+    if tasks.is_empty() {
+        tasks.push(&TASKS[0]);
+    }
+    config.tasks = tasks.iter().map(|spec| spec.name.to_owned()).collect();
+    Ok(tasks)
+}
+
+/// A task a line: its name, its other names, what it is.
+fn list() -> String {
+    let line = |task: &TaskSpec| {
+        let names = std::iter::once(task.name).chain(task.aliases.iter().copied()).collect::<Vec<_>>().join(", ");
+        format!("{names}: {}\n", task.about)
+    };
+    TASKS.iter().map(line).collect()
 }

@@ -333,12 +333,12 @@ impl Recipe<'_> {
         let scorer = self.context.scorer(config.mode, config.judge.as_ref(), command, Some(&self.dir))?;
         let task = VerifiedRows::scored_by(digits::NAME, rows, scorer.clone())?;
         let model = self.model(stage);
-        let job = eval::Job::new(&model, config, &task)?;
+        let job = eval::Job::new(&model, config, &digits::TASK, &task)?;
         let mut device = self.context.device(&job.plan(self.context.target())?)?;
         let begun = Instant::now();
-        let samples = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
+        let measured = job.run(&mut device, self.context.observer(), &format!("eval {stage}"))?;
         let seconds = begun.elapsed().as_secs_f64();
-        let judge = eval::write(&out, &model, config, scorer.judge(), digits::NAME, &samples, seconds)?;
+        let judge = eval::write(&out, &model, config, scorer.judge(), &[measured], seconds)?;
         if let Some(judge) = judge {
             self.context.say(&judge.line());
         }

@@ -13,10 +13,12 @@ settings! {
     pub struct EvalConfig {
         /// Model directory to measure; a recipe measures its own.
         model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
-        /// Tasks, by name.
-        tasks: Vec<String> = vec!["digits".to_owned()], name: "lmms-eval --tasks";
-        /// Rows of the task in RL-row form; a recipe writes its own to data/heldout.parquet.
+        /// Tasks, by the names of `omr eval --list`; none is the first of it, or a recipe's own.
+        tasks: Vec<String> = Vec::new(), name: "lmms-eval --tasks";
+        /// Rows in RL-row form, for tasks of one's own rows; a recipe writes its own to data/heldout.parquet.
         data: Vec<DatasetConfig> = Vec::new();
+        /// Folder with the tasks' files.
+        data_dir: Option<PathBuf> = None;
         /// `strict` is the right scorer, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
         /// The server asked about answers the rules call wrong; null asks none.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::samples::{Answer, Sample, to_jsonl};
 use super::stats;
 use crate::config::EvalConfig;
-use crate::data::{Eager, Index};
+use crate::data::{Eager, Index, Row};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -19,7 +19,7 @@ use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge;
 use crate::rollout::ask::{self, Asking, Question, Rollout};
-use crate::task::Task;
+use crate::task::{Metrics, Task, TaskSpec};
 use crate::tensor::DType;
 use crate::text::Chat;
 
@@ -29,6 +29,8 @@ pub struct Job<'a> {
     pub model: &'a Path,
     /// Settings.
     pub config: &'a EvalConfig,
+    /// What it is measured on.
+    pub spec: &'static TaskSpec,
     /// Scores answers.
     pub task: &'a dyn Task,
     index: Index,
@@ -40,7 +42,12 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// Makes the prompts. Errors name the row.
-    pub fn new(model: &'a Path, config: &'a EvalConfig, task: &'a dyn Task) -> Result<Job<'a>> {
+    pub fn new(
+        model: &'a Path,
+        config: &'a EvalConfig,
+        spec: &'static TaskSpec,
+        task: &'a dyn Task,
+    ) -> Result<Job<'a>> {
         let chat = Chat::load(model)?;
         let processor = Processor::load(model)?;
         let stop_token_ids = stop_token_ids(model, &[chat.ids.im_end, chat.ids.endoftext])?;
@@ -55,7 +62,7 @@ impl<'a> Job<'a> {
             return Err(Error::input(model.display().to_string(), found, "prompts within the model's context"));
         }
         let index = ask::index(questions.iter());
-        Ok(Job { model, config, task, index, questions, chat, stop_token_ids, model_config })
+        Ok(Job { model, config, spec, task, index, questions, chat, stop_token_ids, model_config })
     }
 
     /// Number of questions.
@@ -78,8 +85,8 @@ impl<'a> Job<'a> {
         Ok(dev.high_water())
     }
 
-    /// Answers and verdicts, in the order of the rows. Errors with [`Error::Stopped`] when the user asks to stop.
-    pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Vec<Sample>> {
+    /// Answers, verdicts and metrics, in the order of the rows. Errors with [`Error::Stopped`] when the user asks to stop.
+    pub fn run(&self, dev: &mut Device, observer: &dyn Observer, label: &str) -> Result<Measured> {
         let model = Model::load(dev, self.model, DType::of(self.config.dtype, dev.kind()))?;
         let engine = self.engine_config(dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
@@ -104,7 +111,7 @@ impl<'a> Job<'a> {
         let sampled = ask(1.0, self.config.repeats)?;
         observer.end();
         let sample = |(i, question): (usize, &Question)| Sample {
-            task: self.task.name().to_owned(),
+            task: self.spec.name.to_owned(),
             index: i as u64,
             id: question.row.id.clone(),
             question: question.row.question(),
@@ -112,7 +119,8 @@ impl<'a> Job<'a> {
             greedy: greedy.get(i).map(answer),
             sampled: sampled.iter().skip(i * self.config.repeats).take(self.config.repeats).map(answer).collect(),
         };
-        Ok(self.questions.iter().enumerate().map(sample).collect())
+        let samples = self.questions.iter().enumerate().map(sample).collect();
+        Ok(Measured::new(self.spec, self.task.rows(), samples))
     }
 
     fn asking(&self, engine: EngineConfig, temperature: f32, n: usize) -> Asking<'_> {
@@ -154,6 +162,49 @@ fn answer(rollout: &Rollout) -> Answer {
     }
 }
 
+/// A task as it was measured.
+pub struct Measured {
+    /// The task.
+    pub spec: &'static TaskSpec,
+    /// Its questions with their answers.
+    pub samples: Vec<Sample>,
+    metrics: Vec<Metrics>,
+    rules_alone: Vec<Metrics>,
+}
+
+impl Measured {
+    /// Scores what was answered: `samples` in the order of `rows`.
+    pub fn new(spec: &'static TaskSpec, rows: &[Row], samples: Vec<Sample>) -> Measured {
+        let of = |rules_alone: bool| -> Vec<Metrics> {
+            rows.iter().zip(&samples).map(|(row, sample)| (spec.score)(row, &sample.marks(rules_alone))).collect()
+        };
+        let (metrics, rules_alone) = (of(false), of(true));
+        Measured { spec, samples, metrics, rules_alone }
+    }
+
+    /// Its part of `summary.json`: metrics with 95 % intervals, those by the rules alone beside them.
+    fn summary(&self, config: &EvalConfig) -> Value {
+        let metrics = (self.spec.aggregate)(&self.metrics, config.mode);
+        let published = self.spec.published.map(|(metric, value)| json!({metric: value}));
+        json!({
+            "n": self.samples.len(),
+            "rule_only": (self.spec.aggregate)(&self.rules_alone, config.mode),
+            "ci95": intervals(&metrics, &self.metrics),
+            "metrics": metrics,
+            "published_omr_7b": published,
+        })
+    }
+}
+
+/// Intervals of the accuracies among `metrics` that are means over `questions`. The format has none: it is a habit.
+fn intervals(metrics: &Metrics, questions: &[Metrics]) -> Map<String, Value> {
+    let interval = |name: &String| -> Option<(String, Value)> {
+        let scores: Option<Vec<f64>> = questions.iter().map(|question| question.get(name)?.as_f64()).collect();
+        Some((name.clone(), json!(stats::accuracy(&scores?).ci95)))
+    };
+    metrics.keys().filter(|name| *name != "format_score").filter_map(interval).collect()
+}
+
 /// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `judge` is the name of the judge that was asked,
 /// `seconds` what the measurement took. What the judge came to.
 pub fn write(
@@ -161,55 +212,29 @@ pub fn write(
     model: &Path,
     config: &EvalConfig,
     judge: Option<&str>,
-    task: &str,
-    samples: &[Sample],
+    measured: &[Measured],
     seconds: f64,
 ) -> Result<Option<judge::Summary>> {
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    files::write(dir.join("samples.jsonl"), to_jsonl(samples)?.as_bytes())?;
+    let lines: Result<String> = measured.iter().map(|task| to_jsonl(&task.samples)).collect();
+    files::write(dir.join("samples.jsonl"), lines?.as_bytes())?;
     let judge = judge.map(|name| {
         let mut judge = judge::Summary::new(name);
-        samples.iter().flat_map(Sample::answers).for_each(|answer| judge.count(answer.judge.as_ref()));
+        let samples = measured.iter().flat_map(|task| &task.samples);
+        samples.flat_map(Sample::answers).for_each(|answer| judge.count(answer.judge.as_ref()));
         judge
     });
+    let tasks: Map<String, Value> =
+        measured.iter().map(|task| (task.spec.name.to_owned(), task.summary(config))).collect();
     let summary = json!({
         "model": model.display().to_string(),
         "mode": config.mode.name(),
         "judge": judge,
-        "tasks": {task: task_summary(samples)},
+        "tasks": tasks,
         "seconds": seconds,
     });
     files::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
     Ok(judge)
-}
-
-/// One task's part of `summary.json`: accuracies with 95 % intervals, by the rules alone beside them; format share.
-fn task_summary(samples: &[Sample]) -> Value {
-    let of = |get: fn(&Sample) -> Option<f64>| -> Option<stats::Estimate> {
-        let scores: Option<Vec<f64>> = samples.iter().map(get).collect();
-        scores.filter(|scores| !scores.is_empty()).map(|scores| stats::accuracy(&scores))
-    };
-    let (mut metrics, mut rule_only, mut intervals) = (Map::new(), Map::new(), Map::new());
-    for (name, acc, rule_acc) in [
-        ("acc_score", of(Sample::acc), of(Sample::rule_acc)),
-        ("acc_score_t1", of(Sample::acc_t1), of(Sample::rule_acc_t1)),
-    ] {
-        if let (Some(acc), Some(rule_acc)) = (acc, rule_acc) {
-            metrics.insert(name.to_owned(), acc.mean.into());
-            rule_only.insert(name.to_owned(), rule_acc.mean.into());
-            intervals.insert(name.to_owned(), json!(acc.ci95));
-        }
-    }
-    for metrics in [&mut metrics, &mut rule_only] {
-        metrics.insert("format_score".to_owned(), format_share(samples).into());
-    }
-    json!({
-        "n": samples.len(),
-        "rule_only": rule_only,
-        "metrics": metrics,
-        "ci95": intervals,
-        "published_omr_7b": Value::Null,
-    })
 }
 
 /// Mean format score of the answers at temperature 1, or of the greedy ones where none was sampled.

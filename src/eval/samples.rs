@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::reward::judge::Ruling;
+use crate::task::{Mark, Marks};
 
 /// One question and its answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,22 +59,18 @@ impl Answer {
     pub fn rule_acc(&self) -> f64 {
         if self.judge.is_some() { 0.0 } else { self.acc_score }
     }
+
+    fn mark(&self, rules_alone: bool) -> Mark<'_> {
+        let acc = if rules_alone { self.rule_acc() } else { self.acc_score };
+        Mark { acc, format: self.format_reward_score, predict_str: &self.predict_str }
+    }
 }
 
 impl Sample {
     /// Share of right answers at temperature 1; `None` when none was sampled.
     pub fn acc_t1(&self) -> Option<f64> {
-        self.mean_t1(|answer| answer.acc_score)
-    }
-
-    /// [`Sample::acc_t1`] by the rules alone.
-    pub fn rule_acc_t1(&self) -> Option<f64> {
-        self.mean_t1(Answer::rule_acc)
-    }
-
-    fn mean_t1(&self, get: impl Fn(&Answer) -> f64) -> Option<f64> {
         let n = self.sampled.len();
-        (n > 0).then(|| self.sampled.iter().map(get).sum::<f64>() / n as f64)
+        (n > 0).then(|| self.sampled.iter().map(|answer| answer.acc_score).sum::<f64>() / n as f64)
     }
 
     /// 1 when the greedy answer is right; `None` when none was asked for.
@@ -81,9 +78,12 @@ impl Sample {
         self.greedy.as_ref().map(|answer| answer.acc_score)
     }
 
-    /// [`Sample::acc`] by the rules alone.
-    pub fn rule_acc(&self) -> Option<f64> {
-        self.greedy.as_ref().map(Answer::rule_acc)
+    /// What the task's metrics are made of; with `rules_alone`, as if no judge had been asked.
+    pub fn marks(&self, rules_alone: bool) -> Marks<'_> {
+        Marks {
+            greedy: self.greedy.as_ref().map(|answer| answer.mark(rules_alone)),
+            sampled: self.sampled.iter().map(|answer| answer.mark(rules_alone)).collect(),
+        }
     }
 
     /// All answers.

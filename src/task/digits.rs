@@ -11,9 +11,10 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
 use crate::config::{BaseConfig, TaskConfig};
-use crate::data::{ImageSource, Row};
+use crate::data::{self, ImageSource, Row, read};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
+use crate::task::{Mark, Marks, Metrics, Source, TaskSpec, aggregate};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
@@ -21,6 +22,40 @@ pub use questions::{PHRASINGS, Question, Style, corpus, words};
 
 /// The task's name, and its rows' `data_source`.
 pub const NAME: &str = "digits";
+
+/// The task: held-out questions, answered greedily and at temperature 1.
+pub const TASK: TaskSpec = TaskSpec {
+    name: NAME,
+    aliases: &[],
+    about: "pictures of two handwritten digits; made here, or heldout.parquet of --data",
+    rows: measured,
+    score,
+    aggregate: aggregate::means,
+    published: None,
+};
+
+/// The rows the user named, those of `heldout.parquet` in his folder, or the ones made here.
+fn measured(source: &Source) -> Result<Vec<Row>> {
+    if !source.datasets.is_empty() {
+        return Ok(data::load(source.datasets, source.seed)?.0);
+    }
+    match source.folder {
+        Some(folder) => Ok(data::load(&[read::entry(folder.join("heldout.parquet"))], source.seed)?.0),
+        None => Ok(splits(&TaskConfig::default(), source.seed)?.heldout),
+    }
+}
+
+/// Accuracy of the greedy answer, share of right ones at temperature 1, and format: of the answers at temperature 1, or
+/// of the greedy one where none was sampled.
+fn score(_: &Row, marks: &Marks) -> Metrics {
+    let mean = |pick: fn(&Mark) -> f64| {
+        let n = marks.sampled.len();
+        (n > 0).then(|| marks.sampled.iter().map(pick).sum::<f64>() / n as f64)
+    };
+    let format = mean(|mark| mark.format).or(marks.greedy.map(|mark| mark.format));
+    let all = [("acc_score", marks.greedy.map(|m| m.acc)), ("acc_score_t1", mean(|m| m.acc)), ("format_score", format)];
+    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
+}
 
 /// The rows of a run.
 pub struct Splits {

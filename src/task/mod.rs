@@ -1,16 +1,87 @@
-//! Tasks: rows to prompts and scores. The same object serves RL and evaluation.
+//! Tasks: rows to prompts, scores and aggregates. The same object serves RL and evaluation; [`TASKS`] is what there
+//! is to measure a model on.
 
 #![forbid(unsafe_code)]
 
+mod aggregate;
 pub mod digits;
 pub mod digits_teacher;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::config::Mode;
+use serde_json::{Map, Value};
+
+use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::reward::{Item, OnScored, Scorer};
+
+/// Everything that can be measured, one file each. The first is measured where none is named.
+pub const TASKS: &[TaskSpec] = &[digits::TASK];
+
+/// A task: where its questions come from, what its answers are worth, what has been published.
+pub struct TaskSpec {
+    /// The name, in summaries and samples.
+    pub name: &'static str,
+    /// Other names it is asked for by.
+    pub aliases: &'static [&'static str],
+    /// What it is and where its rows come from, in a line.
+    pub about: &'static str,
+    /// The questions, as prompts with their right answers. Errors name the file and the row.
+    pub rows: fn(&Source) -> Result<Vec<Row>>,
+    /// One question's metrics, from the marks of its answers.
+    pub score: fn(&Row, &Marks) -> Metrics,
+    /// The task's metrics, from those of its questions.
+    pub aggregate: fn(&[Metrics], Mode) -> Metrics,
+    /// The published score of OpenMMReasoner-7B: a metric's name, and its value.
+    pub published: Option<(&'static str, f64)>,
+}
+
+/// Metrics by their names.
+pub type Metrics = Map<String, Value>;
+
+/// What a task makes its questions from.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// Rows in RL form, for tasks of one's own rows.
+    pub datasets: &'a [DatasetConfig],
+    /// The folder the user named for the tasks' files.
+    pub folder: Option<&'a Path>,
+    /// How prompts are made and scored.
+    pub mode: Mode,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+/// What an answer came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mark<'a> {
+    /// 1 when it is right.
+    pub acc: f64,
+    /// How well it keeps to the format.
+    pub format: f64,
+    /// What was taken as the answer.
+    pub predict_str: &'a str,
+}
+
+/// The marks of one question's answers.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Marks<'a> {
+    /// Of the greedy answer, where there is one.
+    pub greedy: Option<Mark<'a>>,
+    /// Of the sampled ones.
+    pub sampled: Vec<Mark<'a>>,
+}
+
+/// The task of a name or alias. Errors name those there are.
+pub fn find(name: &str) -> Result<&'static TaskSpec> {
+    let known = |task: &&TaskSpec| task.name == name || task.aliases.contains(&name);
+    TASKS.iter().find(known).ok_or_else(|| {
+        let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
+        Error::input("--tasks", name, format!("a task of `omr eval --list`: {}", names.join(", ")))
+    })
+}
 
 /// Questions with a way to score answers to them.
 pub trait Task: Send + Sync {
@@ -63,5 +134,23 @@ impl Task for VerifiedRows {
             place: row.place.clone(),
         };
         self.scorer.submit(item, on_scored);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_leads_to_one_task() {
+        let mut names: Vec<&str> =
+            TASKS.iter().flat_map(|task| task.aliases.iter().copied().chain([task.name])).collect();
+        for name in &names {
+            assert!(find(name).is_ok_and(|task| task.name == *name || task.aliases.contains(name)));
+        }
+        names.sort_unstable();
+        assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
+        let error = find("no such task").err().unwrap();
+        assert!(error.exit_code() == 2 && error.to_string().contains(TASKS[0].name), "{error}");
     }
 }
