@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::run_dir::RunDir;
 use super::{ConfigArgs, Context, RunArgs, memory};
 use crate::config::{
-    CommandConfig, DatasetConfig, EndpointConfig, JudgeConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig,
-    to_yaml,
+    CommandConfig, DatasetConfig, EndpointConfig, JudgeConfig, LrSchedulerType, OptimConfig, RecipeConfig, RlConfig,
+    SftConfig, to_yaml,
 };
 use crate::data::{Form, Row, distill, read, write};
 use crate::device::{Device, Kind};
@@ -259,15 +259,19 @@ impl Recipe<'_> {
     /// SFT continued: the rows, the batch and the rate it ended with, for as many updates as RL makes.
     fn control(&self) -> Result<()> {
         let sft = &self.config.sft;
-        let last_rate = match sft.lr_scheduler_type {
-            LrSchedulerType::Constant => sft.learning_rate,
-            _ => sft.learning_rate * sft.min_lr_ratio,
+        let last_rate = match sft.optimizer.lr_scheduler_type {
+            LrSchedulerType::Constant => sft.optimizer.learning_rate,
+            _ => sft.optimizer.learning_rate * sft.optimizer.min_lr_ratio,
+        };
+        let optimizer = OptimConfig {
+            learning_rate: self.config.control.learning_rate.unwrap_or(last_rate),
+            lr_scheduler_type: LrSchedulerType::Constant,
+            ..sft.optimizer
         };
         let config = SftConfig {
             model: Some(self.model("sft")),
             max_steps: Some(self.control_steps()),
-            learning_rate: self.config.control.learning_rate.unwrap_or(last_rate),
-            lr_scheduler_type: LrSchedulerType::Constant,
+            optimizer,
             warmup_steps: Some(self.config.rl.warmup_steps),
             // Another order than SFT's own first epochs.
             seed: sft.seed.wrapping_add(1),

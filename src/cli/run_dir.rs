@@ -118,12 +118,9 @@ mod tests {
         drop(begin(&dir, false, &was, &context).unwrap());
         let more = SftConfig { max_steps: Some(20), ..was.clone() };
         drop(begin(&dir, false, &more, &context).unwrap());
-        let other = SftConfig { learning_rate: 1.0, ..more.clone() };
+        let other = SftConfig { warmup_ratio: 0.5, ..more.clone() };
         let error = begin(&dir, false, &other, &context).err().unwrap();
-        assert!(
-            error.exit_code() == 2 && error.to_string().contains("learning_rate was 0.00005 and is 1.0"),
-            "{error}"
-        );
+        assert!(error.exit_code() == 2 && error.to_string().contains("warmup_ratio was 0.1 and is 0.5"), "{error}");
         let written: SftConfig = config::load(Some(&dir.join("config.yaml")), &[], &|_| None).unwrap();
         assert_eq!(written, more, "a refused config changes nothing");
     }

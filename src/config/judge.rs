@@ -104,8 +104,8 @@ impl Config for ScoreConfig {
 
 /// A judge has a server and a model; `path` is the group that holds it.
 pub(super) fn check_judge(place: &Place, path: &str, judge: &Option<JudgeConfig>) -> Result<()> {
-    let path = super::setting::join(path, "judge");
-    judge.as_ref().map_or(Ok(()), |judge| judge.check(|key| place.of(&super::setting::join(&path, key))))
+    let path = super::table::join(path, "judge");
+    judge.as_ref().map_or(Ok(()), |judge| judge.check(|key| place.of(&super::table::join(&path, key))))
 }
 
 /// Sets keys of the group `group` from environment variables that are set and not empty.

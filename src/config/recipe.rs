@@ -157,7 +157,7 @@ impl Config for RecipeConfig {
         check_judge(place, "data", &self.data.judge)?;
         check_judge(place, "eval", &self.eval.judge)?;
         self.rl.check_parts(place, "rl")?;
-        if let (true, Some(rate)) = (self.sft.bf16_stochastic_round, self.control.learning_rate) {
+        if let (true, Some(rate)) = (self.sft.optimizer.bf16_stochastic_round, self.control.learning_rate) {
             super::sft::check_rate(place, "control.learning_rate", rate)?;
         }
         self.sft.check_parts(place, "sft")

@@ -86,13 +86,25 @@ settings! {
     }
 }
 
+choice! {
+    /// What dynamic sampling compares within a group.
+    pub enum FilterMetric {
+        /// The score, format included.
+        Score = "score",
+        /// Right or wrong.
+        Acc = "acc",
+        /// The score and the penalty for length.
+        SeqReward = "seq_reward",
+    }
+}
+
 settings! {
     /// DAPO's dynamic sampling.
     pub struct FilterGroupsConfig {
         /// Leave out prompts whose responses all have the same metric, and sample more prompts.
         enable: bool = false, name: "verl algorithm.filter_groups.enable", published: "false";
         /// What is compared: score, acc or seq_reward.
-        metric: String = "score".to_owned(), name: "verl algorithm.filter_groups.metric";
+        metric: FilterMetric = FilterMetric::Score, name: "verl algorithm.filter_groups.metric";
         /// Give up after this many generation batches for one update; 0 never.
         max_num_gen_batches: usize = 10, name: "verl algorithm.filter_groups.max_num_gen_batches";
     }
@@ -134,7 +146,7 @@ impl RewardConfig {
 
 settings! {
     /// `omr rl` and the `rl` part of a recipe.
-    pub struct RlConfig {
+    pub struct RlConfig with optimizer: OptimConfig {
         /// Model directory to start from; a recipe uses its SFT model.
         model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path",
             published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
@@ -210,33 +222,19 @@ settings! {
         /// Write a step's rollouts to rollouts/STEP.parquet every so many steps; null never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir", published: "every step";
-        /// Peak learning rate.
-        learning_rate: f64 = 1e-6, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.optim.lr",
-            published: "1e-6";
-        /// Course of the learning rate after the warm-up.
-        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Constant,
+        optimizer.learning_rate = 1e-6, name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
+        optimizer.lr_scheduler_type = LrSchedulerType::Constant,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Steps of linear warm-up.
         warmup_steps: u64 = 25, name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps", published: "25";
-        /// Last learning rate as a share of the peak.
-        min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "verl actor_rollout_ref.actor.optim.min_lr_ratio",
-            published: "0";
-        /// Decoupled weight decay; norms and biases are left out.
-        weight_decay: f64 = 0.1, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.optim.weight_decay",
-            published: "0.1";
-        /// First-moment decay of AdamW.
-        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999), name: "verl actor_rollout_ref.actor.optim.betas",
-            published: "0.9";
-        /// Second-moment decay of AdamW.
-        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 0.999999), name: "verl actor_rollout_ref.actor.optim.betas",
-            published: "0.999";
-        /// Added to the root of the second moment.
-        adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30), published: "1e-8";
-        /// Gradients are scaled down to this norm.
-        max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "verl actor_rollout_ref.actor.grad_clip",
-            published: "1.0";
-        /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
-        optim: OptimizerName = OptimizerName::AdamwTorch, name: "Hugging Face optim";
+        optimizer.min_lr_ratio = 0.0, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
+        optimizer.weight_decay = 0.1, name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
+        optimizer.adam_beta1 = 0.9, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
+        optimizer.adam_beta2 = 0.999, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.999";
+        optimizer.adam_epsilon = 1e-8, published: "1e-8";
+        optimizer.max_grad_norm = 1.0, name: "verl actor_rollout_ref.actor.grad_clip", published: "1.0";
+        // Without bf16_stochastic_round: a rate of RL's is far below what rounded weights follow.
+        optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         /// Seed of order and sampling; a recipe uses its own.
         seed: u64 = 42, name: "verl data.seed";
         /// Storage of weights, activations and cache; a recipe uses its own.
@@ -260,27 +258,8 @@ settings! {
 }
 
 impl RlConfig {
-    /// What the optimizer and its schedule need.
-    pub fn optim(&self) -> OptimConfig {
-        OptimConfig {
-            learning_rate: self.learning_rate,
-            lr_scheduler_type: self.lr_scheduler_type,
-            warmup_steps: self.warmup_steps,
-            min_lr_ratio: self.min_lr_ratio,
-            weight_decay: self.weight_decay,
-            adam_beta1: self.adam_beta1,
-            adam_beta2: self.adam_beta2,
-            adam_epsilon: self.adam_epsilon,
-            max_grad_norm: self.max_grad_norm,
-            optim: self.optim,
-            // A rate of RL's is far below what rounded weights follow.
-            bf16_stochastic_round: false,
-            seed: self.seed,
-        }
-    }
-
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
-        let at = |key: &str| place.of(&super::setting::join(path, key));
+        let at = |key: &str| place.of(&super::table::join(path, key));
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
             let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);
             return Err(Error::input(at("ppo_mini_batch_size"), self.ppo_mini_batch_size.to_string(), expected));
@@ -297,11 +276,6 @@ impl RlConfig {
         }
         if self.rollout.top_p == 0.0 {
             return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
-        }
-        let metrics = ["score", "acc", "seq_reward"];
-        if !metrics.contains(&self.filter_groups.metric.as_str()) {
-            let found = self.filter_groups.metric.clone();
-            return Err(Error::input(at("filter_groups.metric"), found, format!("one of {}", metrics.join(", "))));
         }
         check_judge(place, path, &self.judge)?;
         super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)

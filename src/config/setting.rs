@@ -1,9 +1,9 @@
-//! One key: how it is read, written, checked and described; and the macros that declare keys.
+//! One key: how it is read, written, checked and described.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Number, Value};
 
 use crate::error::{Error, Result};
 
@@ -109,17 +109,17 @@ impl Place {
 }
 
 /// A value that can be read from and written to a settings tree.
-pub trait Setting: Sized + Clone {
-    /// Reads `value`; keys a mapping leaves out keep what they have in `base`.
-    fn read(place: &Place, path: &str, value: &Value, base: &Self) -> Result<Self>;
+pub trait Setting {
+    /// Takes over `value`; keys a mapping leaves out stay as they are. After an error the value is of no use.
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()>;
     /// The value as a tree.
     fn write(&self) -> Value;
     /// The type in words.
-    fn kind() -> String;
+    fn kind(&self) -> String;
     /// Appends the keys under `path` with this value as their default.
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
         let default = crate::config::source::inline(&self.write());
-        out.push(Key { path: path.to_owned(), kind: Self::kind(), default, meaning: meaning.to_owned(), meta });
+        out.push(Key { path: path.to_owned(), kind: self.kind(), default, meaning: meaning.to_owned(), meta });
     }
     /// Checks `rule` for this value at `path`.
     fn check(&self, place: &Place, path: &str, rule: Rule) -> Result<()> {
@@ -131,23 +131,29 @@ pub trait Setting: Sized + Clone {
     }
 }
 
-fn wrong<T: Setting>(place: &Place, path: &str, value: &Value) -> Error {
-    Error::input(place.of(path), crate::config::source::inline(value), T::kind())
+fn wrong<T: Setting>(wanted: &T, place: &Place, path: &str, value: &Value) -> Error {
+    Error::input(place.of(path), crate::config::source::inline(value), wanted.kind())
+}
+
+/// `read` in place of `wanted`, or an error that says what is wanted.
+fn put<T: Setting>(wanted: &mut T, place: &Place, path: &str, value: &Value, read: Option<T>) -> Result<()> {
+    *wanted = read.ok_or_else(|| wrong(wanted, place, path, value))?;
+    Ok(())
 }
 
 macro_rules! whole_number {
     ($($ty:ty),*) => { $(
         impl Setting for $ty {
-            fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
+            fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
                 // 1e3 is a whole number too, whatever YAML calls it.
                 let float = value.as_f64().filter(|f| f.fract() == 0.0 && f.abs() < 9e15);
                 let whole = value.as_i64().map(i128::from).or(value.as_u64().map(i128::from)).or(float.map(|f| f as i128));
-                whole.and_then(|n| <$ty>::try_from(n).ok()).ok_or_else(|| wrong::<Self>(place, path, value))
+                put(self, place, path, value, whole.and_then(|n| <$ty>::try_from(n).ok()))
             }
             fn write(&self) -> Value {
                 Value::Number(Number::from(*self))
             }
-            fn kind() -> String {
+            fn kind(&self) -> String {
                 let sign = if <$ty>::MIN == 0 { "a whole number, 0 or more" } else { "a whole number" };
                 sign.to_owned()
             }
@@ -157,56 +163,58 @@ macro_rules! whole_number {
 whole_number!(usize, u64, u32, i64);
 
 impl Setting for f64 {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        value.as_f64().filter(|f| f.is_finite()).ok_or_else(|| wrong::<Self>(place, path, value))
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        put(self, place, path, value, value.as_f64().filter(|f| f.is_finite()))
     }
     fn write(&self) -> Value {
         Number::from_f64(*self).map_or(Value::Null, Value::Number)
     }
-    fn kind() -> String {
+    fn kind(&self) -> String {
         "a number".to_owned()
     }
 }
 
 impl Setting for bool {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        value.as_bool().ok_or_else(|| wrong::<Self>(place, path, value))
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        put(self, place, path, value, value.as_bool())
     }
     fn write(&self) -> Value {
         Value::Bool(*self)
     }
-    fn kind() -> String {
+    fn kind(&self) -> String {
         "true or false".to_owned()
     }
 }
 
+/// A text. A model may be called 7b or 2024: YAML reads the latter as a number.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(s) => Some(s.clone()),
+        Value::Number(n) => Some(n.to_string()),
+        _ => None,
+    }
+}
+
 impl Setting for String {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        match value {
-            Value::String(s) => Ok(s.clone()),
-            // A model may be called 7b or 2024: YAML reads the latter as a number.
-            Value::Number(n) => Ok(n.to_string()),
-            _ => Err(wrong::<Self>(place, path, value)),
-        }
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        put(self, place, path, value, text(value))
     }
     fn write(&self) -> Value {
         Value::String(self.clone())
     }
-    fn kind() -> String {
+    fn kind(&self) -> String {
         "a text".to_owned()
     }
 }
 
 impl Setting for PathBuf {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        String::read(place, path, value, &String::new())
-            .map(|s| PathBuf::from(Path::new(&s)))
-            .map_err(|_| wrong::<Self>(place, path, value))
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        put(self, place, path, value, text(value).map(PathBuf::from))
     }
     fn write(&self) -> Value {
         Value::String(self.display().to_string())
     }
-    fn kind() -> String {
+    fn kind(&self) -> String {
         "a path".to_owned()
     }
 }
@@ -222,246 +230,78 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Setting for Secret {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        Ok(Secret(Option::<String>::read(place, path, value, &None)?))
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        self.0.set(place, path, value)
     }
     fn write(&self) -> Value {
         Value::Null
     }
-    fn kind() -> String {
+    fn kind(&self) -> String {
         "a text, never written to disk".to_owned()
     }
 }
 
 impl<T: Setting + Default> Setting for Option<T> {
-    fn read(place: &Place, path: &str, value: &Value, base: &Self) -> Result<Self> {
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
         if value.is_null() {
-            return Ok(None);
+            *self = None;
+            return Ok(());
         }
-        T::read(place, path, value, &base.clone().unwrap_or_default()).map(Some)
+        self.get_or_insert_default().set(place, path, value)
     }
     fn write(&self) -> Value {
         self.as_ref().map_or(Value::Null, Setting::write)
     }
-    fn kind() -> String {
-        format!("{} or null", T::kind())
+    fn kind(&self) -> String {
+        format!("{} or null", T::default().kind())
     }
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
-        let default = crate::config::source::inline(&self.write());
-        out.push(Key { path: path.to_owned(), kind: Self::kind(), default, meaning: meaning.to_owned(), meta });
-        describe_children::<T>(path, out);
+        describe_with_entries::<T>(self, path, path, meaning, meta, out);
     }
 }
 
 impl<T: Setting + Default> Setting for Vec<T> {
-    fn read(place: &Place, path: &str, value: &Value, _: &Self) -> Result<Self> {
-        match value {
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        let entry = |path: &str, value: &Value| {
+            let mut entry = T::default();
+            entry.set(place, path, value).map(|()| entry)
+        };
+        *self = match value {
             Value::Array(list) => {
-                list.iter().enumerate().map(|(i, v)| T::read(place, &format!("{path}.{i}"), v, &T::default())).collect()
+                list.iter().enumerate().map(|(i, v)| entry(&format!("{path}.{i}"), v)).collect::<Result<_>>()?
             }
-            Value::Null => Ok(Vec::new()),
+            Value::Null => Vec::new(),
             // One entry need not be written as a list.
-            one => T::read(place, path, one, &T::default()).map(|t| vec![t]).map_err(|error| match one {
+            one => vec![entry(path, one).map_err(|error| match one {
                 Value::Object(_) => error,
-                _ => wrong::<Self>(place, path, value),
-            }),
-        }
+                _ => wrong(self, place, path, value),
+            })?],
+        };
+        Ok(())
     }
     fn write(&self) -> Value {
         Value::Array(self.iter().map(Setting::write).collect())
     }
-    fn kind() -> String {
-        format!("a list: {}", T::kind())
+    fn kind(&self) -> String {
+        format!("a list: {}", T::default().kind())
     }
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
-        let default = crate::config::source::inline(&self.write());
-        out.push(Key { path: path.to_owned(), kind: Self::kind(), default, meaning: meaning.to_owned(), meta });
-        describe_children::<T>(&format!("{path}[]"), out);
+        describe_with_entries::<T>(self, path, &format!("{path}[]"), meaning, meta, out);
     }
 }
 
-fn describe_children<T: Setting + Default>(path: &str, out: &mut Vec<Key>) {
-    let mut inner = Vec::new();
-    T::default().describe(path, "", Meta::NONE, &mut inner);
-    out.extend(inner.into_iter().filter(|key| key.path != path));
-}
-
-/// An unknown key at `path`, with the nearest known one.
-pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    let near = crate::config::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
-        // Perhaps the right key in the wrong place.
-        let elsewhere = place.known.iter().filter(|known| known.rsplit('.').next() == Some(last)).cloned();
-        Some(elsewhere.collect::<Vec<_>>().join(" or ")).filter(|names| !names.is_empty())
-    });
-    let found = format!("the unknown key {last}");
-    let expected =
-        if siblings.len() <= 6 { format!("one of {}", siblings.join(", ")) } else { "a known one".to_owned() };
-    let not_meant = ["lora", "peft", "quant", "load_in_"].iter().any(|word| last.to_ascii_lowercase().contains(word));
-    let hint = match near {
-        None if not_meant => "omr trains all weights: LoRA and quantised weights are not meant".to_owned(),
-        None => "`omr config` lists all keys".to_owned(),
-        Some(near) => format!("did you mean {near}?"),
-    };
-    Error::input_hint(place.of(path), found, expected, hint)
-}
-
-/// The entries of a group, or an error that names it.
-pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result<Option<&'a Map<String, Value>>> {
-    match value {
-        Value::Object(map) => Ok(Some(map)),
-        Value::Null => Ok(None),
-        other => {
-            let found = crate::config::source::inline(other);
-            let name = if path.is_empty() { "the config" } else { path };
-            Err(Error::input(place.of(name), found, "keys with values"))
-        }
-    }
-}
-
-/// `path.name`, or `name` at the root.
-pub(crate) fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-/// Declares a group of keys: the struct, its defaults, reader, writer and listing from one table.
-/// A line: `/// meaning`, then `name: type = default`, then any of `rule:`, `name:`, `published:`, `safe:`.
-/// `struct Group or key`: a plain text in place of the group stands for that key alone.
-macro_rules! settings {
-    ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? {
-        $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty = $default:expr $(, $meta:ident : $set:expr)* ; )+
-    }) => {
-        $(#[$outer])*
-        #[derive(Clone, Debug, PartialEq)]
-        pub struct $group { $( $(#[doc = $doc])+ pub $field: $ty, )+ }
-
-        impl Default for $group {
-            fn default() -> Self {
-                Self { $( $field: $default, )+ }
-            }
-        }
-
-        impl $crate::config::Setting for $group {
-            fn read(
-                place: &$crate::config::Place,
-                path: &str,
-                value: &serde_json::Value,
-                base: &Self,
-            ) -> $crate::error::Result<Self> {
-                use $crate::config::setting::{entries, join, unknown_key};
-                let mut group = base.clone();
-                $(
-                    let alone = serde_json::json!({ stringify!($short): value });
-                    let value = if value.is_string() { &alone } else { value };
-                )?
-                if let Some(map) = entries(place, path, value)? {
-                    for (name, value) in map {
-                        let path = join(path, name);
-                        match name.as_str() {
-                            $( stringify!($field) => {
-                                group.$field = <$ty as $crate::config::Setting>::read(place, &path, value, &base.$field)?;
-                            } )+
-                            _ => return Err(unknown_key(place, &path, &[$( stringify!($field) ),+])),
-                        }
-                    }
-                }
-                $( {
-                    #[allow(clippy::needless_update)]
-                    let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
-                    $crate::config::Setting::check(&group.$field, place, &join(path, stringify!($field)), meta.rule)?;
-                } )+
-                Ok(group)
-            }
-
-            fn write(&self) -> serde_json::Value {
-                let mut map = serde_json::Map::new();
-                $( map.insert(stringify!($field).to_owned(), $crate::config::Setting::write(&self.$field)); )+
-                serde_json::Value::Object(map)
-            }
-
-            fn kind() -> String {
-                concat!($(stringify!($short), " alone, or ",)? "keys with values").to_owned()
-            }
-
-            fn describe(
-                &self,
-                path: &str,
-                _: &str,
-                _: $crate::config::Meta,
-                out: &mut Vec<$crate::config::Key>,
-            ) {
-                use $crate::config::setting::join;
-                $( {
-                    #[allow(clippy::needless_update)]
-                    let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
-                    let meaning = concat!($($doc),+).trim();
-                    $crate::config::Setting::describe(&self.$field, &join(path, stringify!($field)), meaning, meta, out);
-                } )+
-            }
-        }
-    };
-}
-
-/// Declares a key's closed set of names.
-macro_rules! choice {
-    ($(#[$outer:meta])* pub enum $name:ident { $( $(#[doc = $doc:literal])+ $variant:ident = $text:literal, )+ }) => {
-        $(#[$outer])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $name { $( $(#[doc = $doc])+ $variant, )+ }
-
-        impl $name {
-            /// The name in a config.
-            pub fn name(self) -> &'static str {
-                match self { $( $name::$variant => $text, )+ }
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::error::Error;
-
-            fn from_str(text: &str) -> $crate::error::Result<Self> {
-                match text {
-                    $( $text => Ok($name::$variant), )+
-                    _ => {
-                        let names = [$( $text ),+];
-                        let place = stringify!($name).to_lowercase();
-                        let expected = format!("one of {}", names.join(", "));
-                        Err(match $crate::config::nearest(text, names) {
-                            Some(near) => $crate::error::Error::input_hint(
-                                place, text, expected, format!("did you mean {near}?")),
-                            None => $crate::error::Error::input(place, text, expected),
-                        })
-                    }
-                }
-            }
-        }
-
-        impl $crate::config::Setting for $name {
-            fn read(
-                place: &$crate::config::Place,
-                path: &str,
-                value: &serde_json::Value,
-                _: &Self,
-            ) -> $crate::error::Result<Self> {
-                let text = value.as_str().unwrap_or_default();
-                text.parse().map_err(|error| match error {
-                    $crate::error::Error::Input { expected, hint, .. } => $crate::error::Error::Input {
-                        place: place.of(path),
-                        found: $crate::config::source::inline(value),
-                        expected,
-                        hint,
-                    },
-                    other => other,
-                })
-            }
-
-            fn write(&self) -> serde_json::Value {
-                serde_json::Value::String(self.name().to_owned())
-            }
-
-            fn kind() -> String {
-                [$( $text ),+].join(" | ")
-            }
-        }
-    };
+/// The key of a value that holds values of type `T`, and the keys these have under `inner`.
+fn describe_with_entries<T: Setting + Default>(
+    value: &dyn Setting,
+    path: &str,
+    inner: &str,
+    meaning: &str,
+    meta: Meta,
+    out: &mut Vec<Key>,
+) {
+    let default = crate::config::source::inline(&value.write());
+    out.push(Key { path: path.to_owned(), kind: value.kind(), default, meaning: meaning.to_owned(), meta });
+    let mut keys = Vec::new();
+    T::default().describe(inner, "", Meta::NONE, &mut keys);
+    out.extend(keys.into_iter().filter(|key| key.path != inner));
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 settings! {
     /// `omr sft` and the `sft` part of a recipe.
-    pub struct SftConfig {
+    pub struct SftConfig with optimizer: OptimConfig {
         /// Model directory to start from; a recipe uses its base model.
         model: Option<PathBuf> = None, name: "lmms-engine model_config.load_from_pretrained_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
@@ -29,36 +29,22 @@ settings! {
         /// Passes over the rows, used when max_steps is null.
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
-        /// Peak learning rate.
-        learning_rate: f64 = 5e-5, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.learning_rate",
-            published: "5e-5";
-        /// Course of the learning rate after the warm-up.
-        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Cosine,
-            name: "lmms-engine trainer_args.lr_scheduler_type", published: "cosine";
+        optimizer.learning_rate = 5e-5, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
+        optimizer.lr_scheduler_type = LrSchedulerType::Cosine, name: "lmms-engine trainer_args.lr_scheduler_type",
+            published: "cosine";
         /// Steps of linear warm-up; null takes warmup_ratio.
         warmup_steps: Option<u64> = None, name: "Hugging Face warmup_steps";
         /// Share of the steps spent warming up, used when warmup_steps is null.
         warmup_ratio: f64 = 0.1, rule: Rule::Within(0.0, 1.0), name: "lmms-engine trainer_args.warmup_ratio",
             published: "0.1";
-        /// Last learning rate as a share of the peak.
-        min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0), name: "Hugging Face lr_scheduler_kwargs.min_lr_rate",
-            published: "0";
-        /// Decoupled weight decay; norms and biases are left out.
-        weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "lmms-engine trainer_args.weight_decay",
-            published: "0.0";
-        /// First-moment decay of AdamW.
-        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999), name: "Hugging Face adam_beta1", published: "0.9";
-        /// Second-moment decay of AdamW.
-        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 0.999999), name: "Hugging Face adam_beta2", published: "0.999";
-        /// Added to the root of the second moment.
-        adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30), name: "Hugging Face adam_epsilon", published: "1e-8";
-        /// Gradients are scaled down to this norm.
-        max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0), name: "Hugging Face max_grad_norm", published: "1.0";
-        /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
-        optim: OptimizerName = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim",
-            published: "torch AdamW";
-        /// bf16 weights without their f32 master, rounded stochastically; saves 2 bytes a weight, costs precision.
-        bf16_stochastic_round: bool = false, name: "torchao bf16_stochastic_round";
+        optimizer.min_lr_ratio = 0.0, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
+        optimizer.weight_decay = 0.0, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
+        optimizer.adam_beta1 = 0.9, name: "Hugging Face adam_beta1", published: "0.9";
+        optimizer.adam_beta2 = 0.999, name: "Hugging Face adam_beta2", published: "0.999";
+        optimizer.adam_epsilon = 1e-8, name: "Hugging Face adam_epsilon", published: "1e-8";
+        optimizer.max_grad_norm = 1.0, name: "Hugging Face max_grad_norm", published: "1.0";
+        optimizer.optim = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
+        optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
         /// A checkpoint every so many steps; null leaves it to save_seconds.
         save_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_steps", published: "2000";
@@ -90,36 +76,22 @@ settings! {
 }
 
 impl SftConfig {
-    /// What the optimizer and its schedule need, for a run of `total_steps` updates.
-    pub fn optim(&self, total_steps: u64) -> OptimConfig {
-        OptimConfig {
-            learning_rate: self.learning_rate,
-            lr_scheduler_type: self.lr_scheduler_type,
-            // As the Hugging Face trainer: ceil.
-            warmup_steps: self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64),
-            min_lr_ratio: self.min_lr_ratio,
-            weight_decay: self.weight_decay,
-            adam_beta1: self.adam_beta1,
-            adam_beta2: self.adam_beta2,
-            adam_epsilon: self.adam_epsilon,
-            max_grad_norm: self.max_grad_norm,
-            optim: self.optim,
-            bf16_stochastic_round: self.bf16_stochastic_round,
-            seed: self.seed,
-        }
+    /// Updates of the warm-up in a run of `total_steps`; of a share, rounded up as the Hugging Face trainer does.
+    pub fn warmup_steps(&self, total_steps: u64) -> u64 {
+        self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64)
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
-        if self.bf16_stochastic_round {
+        if self.optimizer.bf16_stochastic_round {
             if self.dtype != Dtype::Bf16 {
-                let key = place.of(&super::setting::join(path, "bf16_stochastic_round"));
+                let key = place.of(&super::table::join(path, "bf16_stochastic_round"));
                 return Err(Error::input(
                     key,
                     format!("true with dtype {}", self.dtype.name()),
                     "dtype bf16: f32 weights are not rounded",
                 ));
             }
-            check_rate(place, &super::setting::join(path, "learning_rate"), self.learning_rate)?;
+            check_rate(place, &super::table::join(path, "learning_rate"), self.optimizer.learning_rate)?;
         }
         check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
     }
@@ -151,7 +123,7 @@ impl Config for SftConfig {
 pub(super) fn check_pixels(place: &Place, path: &str, min: Option<usize>, max: Option<usize>) -> Result<()> {
     match (min, max) {
         (Some(min), Some(max)) if min > max => {
-            let key = super::setting::join(path, "image_min_pixels");
+            let key = super::table::join(path, "image_min_pixels");
             Err(Error::input(place.of(&key), min.to_string(), format!("at most image_max_pixels, which is {max}")))
         }
         _ => Ok(()),

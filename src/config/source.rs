@@ -8,7 +8,7 @@ use super::setting::{Key, Meta, Place, Safe, Setting};
 use crate::error::{Error, Result};
 
 /// A kind of config file.
-pub trait Config: Setting + Default {
+pub trait Config: Setting + Default + Clone {
     /// Its name in `omr config NAME`.
     const NAME: &'static str;
 
@@ -33,7 +33,7 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         Some(file) => {
             let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
             let value = parse(&text).map_err(|what| Error::format(file, what))?;
-            super::setting::entries(&place, "", &value)?.cloned().unwrap_or_default()
+            super::table::entries(&place, "", &value)?.cloned().unwrap_or_default()
         }
         None => Map::new(),
     };
@@ -44,7 +44,8 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
     C::prepare(&mut tree, env);
     // Again: what was typed wins over what the environment filled in.
     apply(&mut tree, overrides)?;
-    let config = C::read(&place, "", &Value::Object(tree), &C::default())?;
+    let mut config = C::default();
+    config.set(&place, "", &Value::Object(tree))?;
     config.validate(&place)?;
     Ok(config)
 }
@@ -185,7 +186,7 @@ fn compare(known: &[Key], more: bool, path: &str, was: &Value, now: &Value, out:
     }
     if let (Value::Object(a), Value::Object(b)) = (was, now) {
         for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
-            let path = super::setting::join(path, name);
+            let path = super::table::join(path, name);
             compare(known, more, &path, a.get(name).unwrap_or(&Value::Null), b.get(name).unwrap_or(&Value::Null), out);
         }
         return;

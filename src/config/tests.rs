@@ -23,7 +23,7 @@ fn message<C: Config + std::fmt::Debug>(text: &str, overrides: &[&str]) -> Strin
 #[test]
 fn exponents_are_numbers() {
     let config: SftConfig = from_text("learning_rate: 1e-5\nmax_steps: 1e3\n", &[]).unwrap();
-    assert_eq!(config.learning_rate, 1e-5);
+    assert_eq!(config.optimizer.learning_rate, 1e-5);
     assert_eq!(config.max_steps, Some(1000));
 }
 
@@ -33,7 +33,7 @@ fn overrides_win_and_reach_into_groups_and_lists() {
     let config: SftConfig = from_text(text, &["datasets.1.limit=7", "learning_rate=2e-4", "seed=9"]).unwrap();
     assert_eq!(config.datasets[1].limit, Some(7));
     assert_eq!(config.datasets[0].limit, None);
-    assert_eq!((config.learning_rate, config.seed), (2e-4, 9));
+    assert_eq!((config.optimizer.learning_rate, config.seed), (2e-4, 9));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn rounded_weights_are_refused_where_they_cannot_follow() {
     assert!(text.contains("learning_rate: found 5e-6") && text.contains("1e-5 or more"), "{text}");
     let text = message::<SftConfig>(on, &["dtype=f32"]);
     assert!(text.contains("bf16_stochastic_round") && text.contains("dtype bf16"), "{text}");
-    assert!(from_text::<SftConfig>(on, &["learning_rate=1e-5"]).unwrap().optim(1).bf16_stochastic_round);
+    assert!(from_text::<SftConfig>(on, &["learning_rate=1e-5"]).unwrap().optimizer.bf16_stochastic_round);
     assert!(from_text::<SftConfig>("learning_rate: 1e-7\n", &[]).is_ok());
     let nested = "dtype: bf16\nsft: {bf16_stochastic_round: true}\n";
     let text = message::<RecipeConfig>(nested, &["sft.learning_rate=9e-6"]);
@@ -129,7 +129,8 @@ fn differences_name_the_keys_and_know_the_safe_ones() {
     assert!(refuse_differences(Path::new("runs/x"), &was, &now).unwrap().len() == 2);
     let error = refuse_differences(Path::new("runs/x"), &now, &was).expect_err("fewer steps").to_string();
     assert!(error.contains("max_steps was 20 and is 10") && !error.contains("save_steps"), "{error}");
-    let now = SftConfig { learning_rate: 1.0, ..was.clone() };
+    let mut now = was.clone();
+    now.optimizer.learning_rate = 1.0;
     assert!(refuse_differences(Path::new("runs/x"), &was, &now).is_err());
 }
 
@@ -195,7 +196,7 @@ fn every_key_has_a_meaning_and_a_type() {
 #[test]
 fn the_shipped_configs_load() {
     let config: RecipeConfig = load(Some(Path::new("configs/digits.yaml")), &[], &no_env).unwrap();
-    assert_eq!((config.sft.learning_rate, config.rl.rollout.n), (3e-3, 8));
+    assert_eq!((config.sft.optimizer.learning_rate, config.rl.rollout.n), (3e-3, 8));
 }
 
 #[test]

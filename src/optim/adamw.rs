@@ -49,6 +49,7 @@ pub struct StepStats {
 /// The optimizer.
 pub struct Optimizer {
     config: OptimConfig,
+    seed: u64,
     /// Which parameters decay.
     pub decay: Decay,
     states: Vec<State>,
@@ -58,8 +59,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Zero moments for every parameter of `layout`, in [`Region::State`].
-    pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig) -> Result<Optimizer> {
+    /// Zero moments for every parameter of `layout`, in [`Region::State`]; `seed` is of what is rounded stochastically.
+    pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig, seed: u64) -> Result<Optimizer> {
         let mut states = Vec::new();
         for param in &layout.params {
             let len = param.tensor.len();
@@ -72,7 +73,7 @@ impl Optimizer {
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
         let kept = Kept::new(dev, layout, &config);
-        Ok(Optimizer { config, decay: Decay::default(), states, kept, norm })
+        Ok(Optimizer { config, seed, decay: Decay::default(), states, kept, norm })
     }
 
     /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a
@@ -107,7 +108,7 @@ impl Optimizer {
                     eps: self.config.adam_epsilon,
                     weight_decay: if decays { self.config.weight_decay } else { 0.0 },
                     step: state.updates,
-                    seed: self.config.seed,
+                    seed: self.seed,
                     param: id as u32,
                 };
                 adamw::step(dev, param.tensor, state.lo, grad, state.moments, &hp, clip)?;
@@ -166,26 +167,12 @@ fn zero_moments(dev: &mut Device, lie_in: OptimizerName, len: usize) -> Result<M
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LrSchedulerType;
     use crate::device::{Isa, Plan};
     use crate::model::outgoing::{weights, write_files, write_weights};
     use crate::model::weights::WeightFiles;
 
     fn config() -> OptimConfig {
-        OptimConfig {
-            learning_rate: 1e-2,
-            lr_scheduler_type: LrSchedulerType::Constant,
-            warmup_steps: 0,
-            min_lr_ratio: 0.0,
-            weight_decay: 0.1,
-            adam_beta1: 0.9,
-            adam_beta2: 0.95,
-            adam_epsilon: 1e-8,
-            max_grad_norm: 1.0,
-            optim: OptimizerName::AdamwTorch,
-            bf16_stochastic_round: false,
-            seed: 1,
-        }
+        OptimConfig { weight_decay: 0.1, adam_beta2: 0.95, ..OptimConfig::default() }
     }
 
     fn setup(dtype: DType) -> (Device, ParamLayout, Optimizer) {
@@ -197,7 +184,7 @@ mod tests {
         let mut layout = ParamLayout::new(dtype);
         layout.gate_up(&mut dev, "m", 40, 9, true).unwrap();
         layout.norm(&mut dev, "norm", 5).unwrap();
-        let optimizer = Optimizer::new(&mut dev, &layout, config).unwrap();
+        let optimizer = Optimizer::new(&mut dev, &layout, config, 1).unwrap();
         (dev, layout, optimizer)
     }
 
@@ -315,7 +302,7 @@ mod tests {
         layout.linear(&mut dev, "w", [1024, 1024], 1024, true).unwrap();
         let mut state = |optim| {
             let before = dev.high_water().bytes(Region::State);
-            Optimizer::new(&mut dev, &layout, OptimConfig { optim, ..config() }).unwrap();
+            Optimizer::new(&mut dev, &layout, OptimConfig { optim, ..config() }, 1).unwrap();
             dev.high_water().bytes(Region::State) - before
         };
         let (matrix, bias, norm) = (1 << 20, 1024 * (8 + 2), 64);

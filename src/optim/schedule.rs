@@ -2,23 +2,23 @@
 
 use crate::config::{LrSchedulerType, OptimConfig};
 
-/// The learning rate of the update after `done` updates, of `total_steps` in all.
+/// The learning rate of the update after `done` updates, of `total_steps` in all, `warmup_steps` of them the warm-up.
 ///
 /// Warm-up rises from `min_lr_ratio` of the peak (the first update of a warm-up from 0 has rate 0, as in
 /// transformers) to the peak; the rest falls to `min_lr_ratio` of it at `total_steps` and stays there.
-pub fn learning_rate(config: &OptimConfig, done: u64, total_steps: u64) -> f64 {
+pub fn learning_rate(config: &OptimConfig, warmup_steps: u64, done: u64, total_steps: u64) -> f64 {
     let floor = config.min_lr_ratio;
     let above_floor = |part: f64| config.learning_rate * (floor + (1.0 - floor) * part);
-    if done < config.warmup_steps {
-        let part = done as f64 / config.warmup_steps as f64;
+    if done < warmup_steps {
+        let part = done as f64 / warmup_steps as f64;
         // verl's constant schedule warms up from 0 whatever the floor.
         return match config.lr_scheduler_type {
             LrSchedulerType::Constant => config.learning_rate * part,
             _ => above_floor(part),
         };
     }
-    let length = total_steps.saturating_sub(config.warmup_steps).max(1) as f64;
-    let progress = ((done - config.warmup_steps) as f64 / length).min(1.0);
+    let length = total_steps.saturating_sub(warmup_steps).max(1) as f64;
+    let progress = ((done - warmup_steps) as f64 / length).min(1.0);
     match config.lr_scheduler_type {
         LrSchedulerType::Constant => config.learning_rate,
         LrSchedulerType::Linear => above_floor(1.0 - progress),
@@ -29,36 +29,20 @@ pub fn learning_rate(config: &OptimConfig, done: u64, total_steps: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::OptimizerName;
 
-    fn config(lr_scheduler_type: LrSchedulerType, warmup_steps: u64, min_lr_ratio: f64) -> OptimConfig {
-        OptimConfig {
-            learning_rate: 2.0,
-            lr_scheduler_type,
-            warmup_steps,
-            min_lr_ratio,
-            weight_decay: 0.0,
-            adam_beta1: 0.9,
-            adam_beta2: 0.999,
-            adam_epsilon: 1e-8,
-            max_grad_norm: 1.0,
-            optim: OptimizerName::AdamwTorch,
-            bf16_stochastic_round: false,
-            seed: 1,
-        }
-    }
-
-    fn rates(config: OptimConfig, total: u64, at: &[u64]) -> Vec<f64> {
-        at.iter().map(|&done| (learning_rate(&config, done, total) * 1e6).round() / 1e6).collect()
+    fn rates(kind: LrSchedulerType, warmup: u64, min_lr_ratio: f64, total: u64, at: &[u64]) -> Vec<f64> {
+        let config =
+            OptimConfig { learning_rate: 2.0, lr_scheduler_type: kind, min_lr_ratio, ..OptimConfig::default() };
+        at.iter().map(|&done| (learning_rate(&config, warmup, done, total) * 1e6).round() / 1e6).collect()
     }
 
     #[test]
     fn follows_the_formulas() {
         use LrSchedulerType::{Constant, Cosine, Linear};
-        assert_eq!(rates(config(Constant, 4, 0.0), 10, &[0, 1, 4, 9, 99]), [0.0, 0.5, 2.0, 2.0, 2.0]);
-        assert_eq!(rates(config(Linear, 2, 0.0), 10, &[0, 1, 2, 6, 10, 11]), [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]);
-        assert_eq!(rates(config(Cosine, 0, 0.0), 8, &[0, 2, 4, 8]), [2.0, 1.707107, 1.0, 0.0]);
-        assert_eq!(rates(config(Cosine, 2, 0.5), 4, &[0, 1, 2, 3, 4]), [1.0, 1.5, 2.0, 1.5, 1.0]);
-        assert_eq!(rates(config(Linear, 0, 0.0), 0, &[0, 1]), [2.0, 0.0]);
+        assert_eq!(rates(Constant, 4, 0.0, 10, &[0, 1, 4, 9, 99]), [0.0, 0.5, 2.0, 2.0, 2.0]);
+        assert_eq!(rates(Linear, 2, 0.0, 10, &[0, 1, 2, 6, 10, 11]), [0.0, 1.0, 2.0, 1.0, 0.0, 0.0]);
+        assert_eq!(rates(Cosine, 0, 0.0, 8, &[0, 2, 4, 8]), [2.0, 1.707107, 1.0, 0.0]);
+        assert_eq!(rates(Cosine, 2, 0.5, 4, &[0, 1, 2, 3, 4]), [1.0, 1.5, 2.0, 1.5, 1.0]);
+        assert_eq!(rates(Linear, 0, 0.0, 0, &[0, 1]), [2.0, 0.0]);
     }
 }

@@ -328,8 +328,8 @@ fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
         format!(
             "{} steps, lr {}, {}",
             sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            sft.learning_rate,
-            sft.lr_scheduler_type.name()
+            sft.optimizer.learning_rate,
+            sft.optimizer.lr_scheduler_type.name()
         ),
     );
     add(
@@ -340,7 +340,7 @@ fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
             rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
             rl.train_batch_size,
             rl.rollout.n,
-            rl.learning_rate
+            rl.optimizer.learning_rate
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));

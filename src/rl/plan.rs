@@ -65,7 +65,7 @@ pub fn rl(
     allowed: &[u32],
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
-    let mut training = Training::new(model_config.clone(), config.dtype, config.optim(), target)?;
+    let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target)?;
     let reference = match config.use_kl_loss {
         true => Some(Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?),
         false => None,

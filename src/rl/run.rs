@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use crate::config::{RlConfig, deciding};
+use crate::config::{FilterMetric, RlConfig, deciding};
 use crate::data::packing::PackPlan;
 use crate::data::{self, Index, Samples};
 use crate::device::{Device, Plan, Region, Target};
@@ -303,10 +303,10 @@ impl Job {
     }
 
     fn filter_metric(&self, group: &Group) -> Vec<f64> {
-        match self.config.filter_groups.metric.as_str() {
-            "acc" => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
-            "score" => group.rollouts.iter().map(|r| r.score.score).collect(),
-            _ => group.rewards.clone(),
+        match self.config.filter_groups.metric {
+            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
+            FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
+            FilterMetric::SeqReward => group.rewards.clone(),
         }
     }
 
@@ -321,7 +321,6 @@ impl Job {
         metrics: &mut StepMetrics,
     ) -> Result<()> {
         let config = &self.config;
-        let lr = trainer.learning_rate();
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let stats = policy_loss::stats(dev, Region::Overlay)?;
@@ -331,7 +330,7 @@ impl Job {
                 let (model, levels) = (&trainer.model, self.levels);
                 let queued =
                     update::accumulate(dev, model, &mut grads, batch, questions, policy, config, levels, stats)?;
-                trainer.update(dev, &grads, queued.losses(), lr)?;
+                let lr = trainer.update(dev, &grads, queued.losses())?;
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.
                 let seen = queued.read(dev)?;
                 let done = trainer.stats(dev, "the policy loss", seen.stats.loss)?;
@@ -398,7 +397,8 @@ impl Job {
             dir: self.dir.clone(),
             model: self.model.clone(),
             dtype: c.dtype,
-            optim: c.optim(),
+            optimizer: c.optimizer,
+            warmup_steps: c.warmup_steps,
             total_steps: self.total_steps,
             seed: c.seed,
             config_text: deciding(c),

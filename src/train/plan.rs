@@ -58,10 +58,10 @@ pub struct Training {
 
 impl Training {
     /// Weights and optimizer state of `config`.
-    pub fn new(config: ModelConfig, dtype: Dtype, optim: OptimConfig, target: Target) -> Result<Training> {
+    pub fn new(config: ModelConfig, dtype: Dtype, optimizer: OptimConfig, target: Target) -> Result<Training> {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        let optimizer = Optimizer::new(&mut dev, &model.layout, optim)?;
+        let optimizer = Optimizer::new(&mut dev, &model.layout, optimizer, 0)?;
         Ok(Training { dev, model, optimizer })
     }
 
@@ -86,14 +86,8 @@ impl Training {
 }
 
 /// The plan of fine-tuning on micro-batches, of which `batches` are the largest.
-pub fn sft(
-    model: ModelConfig,
-    config: &SftConfig,
-    optim: OptimConfig,
-    target: Target,
-    batches: &[Vec<Sequence<'_>>],
-) -> Result<Planned> {
-    let mut training = Training::new(model, config.dtype, optim, target)?;
+pub fn sft(model: ModelConfig, config: &SftConfig, target: Target, batches: &[Vec<Sequence<'_>>]) -> Result<Planned> {
+    let mut training = Training::new(model, config.dtype, config.optimizer, target)?;
     let (mut grads, update) = training.gradients()?;
     let Training { mut dev, model, .. } = training;
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;

@@ -131,7 +131,7 @@ impl Job {
         let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
-        let planned = plan::sft(model, &self.config, self.config.optim(self.total_steps), target, &batches)?;
+        let planned = plan::sft(model, &self.config, target, &batches)?;
         let planned = planned.check(LOWER)?;
         self.levels = planned.levels;
         Ok(planned.memory)
@@ -192,13 +192,12 @@ impl Job {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
             grads.zero(dev)?;
-            let lr = trainer.learning_rate();
             let samples: Vec<Arc<Sample>> =
                 update.samples.iter().map(|&i| self.samples.get(i)).collect::<Result<_>>()?;
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let tokens = self.config.micro_batch_tokens;
             let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
-            trainer.update(dev, &grads, loss, lr)?;
+            let lr = trainer.update(dev, &grads, loss)?;
             // Here, where the step is logged, and nowhere before it, the host waits for the device.
             let loss = dev.read::<f64>(loss)?[0];
             let stats = trainer.stats(dev, "the loss", loss)?;
@@ -232,7 +231,8 @@ impl Job {
             dir: self.dir.clone(),
             model: self.model.clone(),
             dtype: c.dtype,
-            optim: c.optim(self.total_steps),
+            optimizer: c.optimizer,
+            warmup_steps: c.warmup_steps(self.total_steps),
             total_steps: self.total_steps,
             seed: c.seed,
             config_text: deciding(c),

@@ -28,7 +28,9 @@ pub struct TrainerConfig {
     /// Storage of weights and activations.
     pub dtype: Dtype,
     /// Optimizer and schedule.
-    pub optim: OptimConfig,
+    pub optimizer: OptimConfig,
+    /// Updates of the warm-up.
+    pub warmup_steps: u64,
     /// Updates in all.
     pub total_steps: u64,
     /// Seed, recorded in checkpoints.
@@ -73,7 +75,7 @@ impl Trainer {
         let checkpoint = store.resume(&Resume::from(config.resume.as_str()))?;
         let dir = checkpoint.as_ref().map_or(&config.model, |c| &c.path);
         let model = Model::load(dev, dir, DType::of(config.dtype, dev.kind()))?;
-        let mut optimizer = Optimizer::new(dev, &model.layout, config.optim)?;
+        let mut optimizer = Optimizer::new(dev, &model.layout, config.optimizer, config.seed)?;
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
         if let Some(checkpoint) = &checkpoint {
             let state = checkpoint.state()?;
@@ -97,16 +99,14 @@ impl Trainer {
         Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step, saving })
     }
 
-    /// The learning rate of the next update.
-    pub fn learning_rate(&self) -> f64 {
-        learning_rate(&self.config.optim, self.step, self.config.total_steps)
-    }
-
     /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes aside. Where the gradient norm or
-    /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells.
-    pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor, lr: f64) -> Result<()> {
+    /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells. The learning rate it had.
+    pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
+        let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
+        let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
         dev.finish_readback()?;
-        self.optimizer.step_guarded(dev, &self.model.layout, grads, lr, Some(losses))
+        self.optimizer.step_guarded(dev, &self.model.layout, grads, lr, Some(losses))?;
+        Ok(lr)
     }
 
     /// What the last update saw; waits for it. `loss` is what its step computed. Errors when that or the gradient norm is

@@ -242,7 +242,7 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     let mask = [true; 6];
     let sequence = step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask };
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
-    let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optim(1)).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optimizer, 1).unwrap();
     let found = tree(&mut dev, |dev| {
         let pass = step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap();
         let dlog_prob = pass.upload(dev, &vec![-0.2f32; pass.log_prob.len()]).unwrap();

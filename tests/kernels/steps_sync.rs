@@ -35,7 +35,7 @@ impl Setup {
         let config = sft_config(dir);
         let mut dev = emu();
         let model = Model::load(&mut dev, &dir.join("base"), DType::Bf16).unwrap();
-        let optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
+        let optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer, config.seed).unwrap();
         let grads = Grads::new(&mut dev, &model.layout).unwrap();
         Setup { dev, model, optimizer, grads }
     }

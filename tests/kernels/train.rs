@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, LossMode, OptimizerName, RlConfig, SftConfig};
+use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use omr::data::Eager;
 use omr::device::{Device, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
@@ -52,12 +52,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(mut dev: Device, dir: &Path, optim: omr::config::OptimConfig, order: Option<Order>) -> Run {
+    fn new(mut dev: Device, dir: &Path, optimizer: OptimConfig, order: Option<Order>) -> Run {
         let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
         if let Some(order) = order {
             reorder(&model, &mut dev, order);
         }
-        let optimizer = Optimizer::new(&mut dev, &model.layout, optim).unwrap();
+        let optimizer = Optimizer::new(&mut dev, &model.layout, optimizer, 42).unwrap();
         Run { dev, model, optimizer, order }
     }
 
@@ -163,13 +163,12 @@ fn five_sft_steps_are_the_cpus() {
         model: Some(begun.join("model")),
         train_batch_size: Some(12),
         warmup_steps: Some(0),
-        learning_rate: 1e-3,
+        optimizer: OptimConfig { learning_rate: 1e-3, ..bf16_sft(dir.path()).optimizer },
         ..bf16_sft(dir.path())
     };
     let job = Job::new(dir.path(), config.clone()).unwrap();
     let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
-        let optim = config.optim(job.total_steps());
-        let mut run = Run::new(dev, config.model.as_ref().unwrap(), optim, order);
+        let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
         let mut updates = Updates::new(&config, &job.index).unwrap();
         let mut consumed = 0;
         let mut step = |i: u64| {
@@ -178,7 +177,7 @@ fn five_sft_steps_are_the_cpus() {
             let samples: Vec<_> = update.samples.iter().map(|s| job.samples.get(*s).unwrap()).collect();
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
-            run.step(learning_rate(&optim, i, job.total_steps()), |dev, model, grads| {
+            run.step(learning_rate(&config.optimizer, 0, i, job.total_steps()), |dev, model, grads| {
                 let mut log_prob = Vec::new();
                 let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
                 for part in step::micro_batches(&lengths, config.micro_batch_tokens).unwrap() {
@@ -253,12 +252,12 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
     let dapo = RlConfig { clip_ratio_high: 0.28, clip_ratio_c: 10.0, entropy_coeff: 0.01, ..grpo.clone() };
     for (what, config) in [("gspo", gspo), ("grpo", grpo), ("dapo", dapo)] {
         let steps = |dev: Device, order: Option<Order>| -> Vec<Step> {
-            let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optim(), order);
+            let mut run = Run::new(dev, config.model.as_ref().unwrap(), config.optimizer, order);
             let allowed = run.dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
             let policy = Policy { allowed: Some(allowed), temperature: 1.0 };
             // The second step is off policy: its ratios are not 1.
             let mut step = |_: usize| {
-                run.step(config.learning_rate, |dev, model, grads| {
+                run.step(config.optimizer.learning_rate, |dev, model, grads| {
                     let mut seen = experience.clone();
                     let tokens = config.micro_batch_tokens;
                     update::reference(dev, model, &mut seen, &questions, policy, tokens).unwrap();
@@ -291,7 +290,8 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
 fn a_stopped_sft_run_goes_on_with_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     for optim in [OptimizerName::AdamwTorch, OptimizerName::Adamw8bit] {
-        let config = SftConfig { max_steps: Some(4), save_steps: Some(1), optim, ..bf16_sft(dir.path()) };
+        let mut config = SftConfig { max_steps: Some(4), save_steps: Some(1), ..bf16_sft(dir.path()) };
+        config.optimizer.optim = optim;
         let out = |name: &str| dir.path().join(optim.name()).join(name);
         let whole = tiny::run_sft_on(&out("whole"), &config, emu, &[]);
         // Another schedule, stopped after the second step: what is read of a checkpoint is what it was.
@@ -316,7 +316,8 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
 #[test]
 fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { learning_rate: 1e38, warmup_steps: Some(0), save_steps: Some(1), ..bf16_sft(dir.path()) };
+    let mut config = SftConfig { warmup_steps: Some(0), save_steps: Some(1), ..bf16_sft(dir.path()) };
+    config.optimizer.learning_rate = 1e38;
     let out = dir.path().join("out");
     let failed = Job::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
     let Err(omr::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };

@@ -8,7 +8,8 @@ use std::path::Path;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float64Type};
 use omr::config::{
-    Dtype, FilterGroupsConfig, KlLossType, LossAggMode, LossMode, OverlongBufferConfig, RlConfig, RolloutConfig,
+    Dtype, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OptimConfig, OverlongBufferConfig,
+    RlConfig, RolloutConfig,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -132,7 +133,7 @@ fn every_mode_makes_its_steps() {
     let dir = tempfile::tempdir().unwrap();
     let base = RlConfig { total_training_steps: Some(2), ..rl_config(dir.path()) };
     let grpo = RlConfig { loss_mode: LossMode::Vanilla, clip_ratio_low: 0.2, clip_ratio_high: 0.2, ..base.clone() };
-    let filter_groups = FilterGroupsConfig { enable: true, metric: "acc".to_owned(), max_num_gen_batches: 0 };
+    let filter_groups = FilterGroupsConfig { enable: true, metric: FilterMetric::Acc, max_num_gen_batches: 0 };
     let overlong_buffer = OverlongBufferConfig { enable: true, len: 20, penalty_factor: 0.5 };
     let dapo = RlConfig {
         clip_ratio_high: 0.28,
@@ -188,7 +189,7 @@ fn rewards_grow() {
         train_batch_size: 12,
         ppo_mini_batch_size: 12,
         rollout: RolloutConfig { n: 8, max_num_seqs: 96, ..config.rollout },
-        learning_rate: 3e-3,
+        optimizer: OptimConfig { learning_rate: 3e-3, ..config.optimizer },
         rollout_freq: None,
         ..config
     };

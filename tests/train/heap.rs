@@ -68,7 +68,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     // One thread: everything the ops do, they do on this one.
     let mut dev = device(1);
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
-    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optim(8)).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer, config.seed).unwrap();
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let mut step = || {

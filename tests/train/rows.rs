@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, OptimizerName, RlConfig, RolloutConfig, SftConfig};
+use omr::config::{Dtype, OptimConfig, OptimizerName, RlConfig, RolloutConfig, SftConfig};
 use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;
@@ -97,7 +97,7 @@ fn card(gib: usize) -> Target {
 /// Overlay of one pass over one sequence, gradients included, at each of `levels`.
 fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) -> Vec<usize> {
     let config = sft_config(input_ids.len());
-    let mut training = Training::new(model(), config.dtype, config.optim(1), Target::gpu(Kind::Cuda)).unwrap();
+    let mut training = Training::new(model(), config.dtype, config.optimizer, Target::gpu(Kind::Cuda)).unwrap();
     let (mut grads, _) = training.gradients().unwrap();
     let Training { mut dev, model, .. } = training;
     near(dev.high_water().bytes(Region::Weights), BF16 * elements(), "weights");
@@ -153,10 +153,11 @@ fn by_hand(t: usize, room: usize) -> Option<Stack> {
 
 /// The plan of fine-tuning on one text of `tokens`.
 fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
-    let config = SftConfig { optim, ..sft_config(tokens) };
+    let mut config = sft_config(tokens);
+    config.optimizer.optim = optim;
     let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
     let sequence = Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask };
-    plan::sft(model(), &config, config.optim(1), card(gib), &[vec![sequence]]).unwrap()
+    plan::sft(model(), &config, card(gib), &[vec![sequence]]).unwrap()
 }
 
 /// A plan's levels are the cheapest of those by hand in what workspace, weights and states leave of the card.
@@ -206,7 +207,7 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
         RolloutConfig { n: 16, max_num_seqs: 1024, max_num_batched_tokens: 33_792, ..RolloutConfig::default() };
     let config = RlConfig {
         dtype: Dtype::Bf16,
-        optim: OptimizerName::Adamw8bit,
+        optimizer: OptimConfig { optim: OptimizerName::Adamw8bit, ..RlConfig::default().optimizer },
         train_batch_size: 128,
         ppo_mini_batch_size: 128,
         max_prompt_length: prompt,

@@ -17,7 +17,8 @@ fn stopped_and_gone_on_is_the_same_run() {
         (Dtype::Bf16, OptimizerName::AdamwTorch),
         (Dtype::Bf16, OptimizerName::Adamw8bit),
     ] {
-        let config = SftConfig { dtype, optim, ..sft_config(dir.path()) };
+        let mut config = SftConfig { dtype, ..sft_config(dir.path()) };
+        config.optimizer.optim = optim;
         let out = |name: &str| dir.path().join(dtype.name()).join(optim.name()).join(name);
         let whole = run_sft(&out("whole"), &config, 1, &[]);
         let steps: Vec<f64> = (1..=8).map(f64::from).collect();
@@ -46,7 +47,8 @@ fn a_killed_run_repeats_the_steps_after_its_checkpoint() {
 #[test]
 fn more_steps_go_on_from_a_finished_run() {
     let dir = tempfile::tempdir().unwrap();
-    let config = SftConfig { lr_scheduler_type: omr::config::LrSchedulerType::Constant, ..sft_config(dir.path()) };
+    let mut config = sft_config(dir.path());
+    config.optimizer.lr_scheduler_type = omr::config::LrSchedulerType::Constant;
     let out = dir.path().join("out");
     run_sft(&out, &SftConfig { max_steps: Some(4), ..config.clone() }, 1, &[]);
     assert!(Job::new(&out, SftConfig { max_steps: Some(4), ..config.clone() }).unwrap().is_finished());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use omr::config::{BaseConfig, Dtype, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
+use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
@@ -118,9 +118,8 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         train_batch_size: Some(4),
         packing_length: 256,
         micro_batch_tokens: 256,
-        learning_rate: 1e-2,
+        optimizer: OptimConfig { learning_rate: 1e-2, weight_decay: 0.01, ..SftConfig::default().optimizer },
         warmup_steps: Some(2),
-        weight_decay: 0.01,
         save_seconds: None,
         dtype: Dtype::F32,
         ..SftConfig::default()
@@ -145,9 +144,8 @@ pub fn rl_config(dir: &Path) -> RlConfig {
         max_response_length: 24,
         clip_ratio_low: 0.03,
         clip_ratio_high: 0.04,
-        learning_rate: 1e-3,
+        optimizer: OptimConfig { learning_rate: 1e-3, weight_decay: 0.0, ..RlConfig::default().optimizer },
         warmup_steps: 0,
-        weight_decay: 0.0,
         save_seconds: None,
         rollout_freq: Some(1),
         micro_batch_tokens: 256,

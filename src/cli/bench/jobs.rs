@@ -7,7 +7,7 @@ use serde_json::json;
 use super::gpu_ops::{DRAWN, normals};
 use super::ops::label;
 use super::{Case, Job};
-use crate::config::{LrSchedulerType, OptimConfig, OptimizerName};
+use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Region};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
@@ -162,21 +162,9 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     let model = random_model(dev, config.clone(), dtype)?;
     // At the released size nothing larger fits a card.
     let released = matches!(shape, Shape::B7);
-    let optim = OptimConfig {
-        learning_rate: 1e-4,
-        lr_scheduler_type: LrSchedulerType::Constant,
-        warmup_steps: 0,
-        min_lr_ratio: 0.0,
-        weight_decay: 0.01,
-        adam_beta1: 0.9,
-        adam_beta2: 0.999,
-        adam_epsilon: 1e-8,
-        max_grad_norm: 1.0,
-        optim: if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch },
-        bf16_stochastic_round: false,
-        seed: 1,
-    };
-    let mut optimizer = Optimizer::new(dev, &model.layout, optim)?;
+    let optim = if released { OptimizerName::Adamw8bit } else { OptimizerName::AdamwTorch };
+    let adamw = OptimConfig { weight_decay: 0.01, optim, ..OptimConfig::default() };
+    let mut optimizer = Optimizer::new(dev, &model.layout, adamw, 1)?;
     let mut grads = Grads::new(dev, &model.layout)?;
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();

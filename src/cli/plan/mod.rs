@@ -128,9 +128,8 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let row = plan::blank(&model, Shape { tokens: length, targets: length - 1, grids: &grids });
     // As many packs as a micro-batch holds.
     let count = config.micro_batch_tokens / length;
-    let optim = config.optim(config.max_steps.unwrap_or(1));
     let batches = [vec![sft::sequence(&row); count]];
-    let planned = plan::sft(model.clone(), config, optim, target(&card, config.max_memory_gib), &batches)?;
+    let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);

@@ -1,6 +1,6 @@
 //! Training steps: losses, gradient norms and parameters after one and four updates of torch's AdamW.
 
-use omr::config::{LrSchedulerType, OptimConfig, OptimizerName};
+use omr::config::OptimConfig;
 use omr::model::{Grads, Keep, Model};
 use omr::optim::{Decay, Optimizer};
 use omr::tensor::DType;
@@ -18,17 +18,12 @@ fn config(setting: &Value) -> OptimConfig {
     let number = |key: &str| setting[key].as_f64().unwrap();
     OptimConfig {
         learning_rate: number("lr"),
-        lr_scheduler_type: LrSchedulerType::Constant,
-        warmup_steps: 0,
-        min_lr_ratio: 0.0,
         weight_decay: number("weight_decay"),
         adam_beta1: setting["betas"][0].as_f64().unwrap(),
         adam_beta2: setting["betas"][1].as_f64().unwrap(),
         adam_epsilon: number("eps"),
         max_grad_norm: number("grad_clip"),
-        optim: OptimizerName::AdamwTorch,
-        bf16_stochastic_round: false,
-        seed: 1,
+        ..OptimConfig::default()
     }
 }
 
@@ -79,7 +74,7 @@ fn steps_agree() {
             let mut dev = device();
             let model = golden.model(&mut dev, DType::F32);
             let setting = config(&run["setting"]);
-            let mut optimizer = Optimizer::new(&mut dev, &model.layout, setting).unwrap();
+            let mut optimizer = Optimizer::new(&mut dev, &model.layout, setting, 1).unwrap();
             if run["setting"]["decay_1d_params"] == true {
                 optimizer.decay = Decay::All;
             }

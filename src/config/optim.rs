@@ -1,0 +1,54 @@
+//! AdamW and its learning rate: the keys that SFT and RL have alike.
+
+use super::Rule;
+
+choice! {
+    /// How the learning rate goes after the warm-up.
+    pub enum LrSchedulerType {
+        /// Half a cosine down to `min_lr_ratio`.
+        Cosine = "cosine",
+        /// A straight line down to `min_lr_ratio`.
+        Linear = "linear",
+        /// No change.
+        Constant = "constant",
+    }
+}
+
+choice! {
+    /// What AdamW keeps its moments in. Norms, biases and the token table have them in f32 whatever is chosen.
+    pub enum OptimizerName {
+        /// f32.
+        AdamwTorch = "adamw_torch",
+        /// bf16; the second is rounded stochastically.
+        AdamwBf16 = "adamw_bf16",
+        /// Codes of 8 bits with a scale for 256 elements; the second is rounded stochastically.
+        Adamw8bit = "adamw_8bit",
+    }
+}
+
+settings! {
+    /// AdamW and the course of its learning rate; how long it warms up is a key of each job's own.
+    #[derive(Copy)]
+    pub struct OptimConfig {
+        /// Peak learning rate.
+        learning_rate: f64 = 5e-5, rule: Rule::AtLeast(0.0);
+        /// Course of the learning rate after the warm-up.
+        lr_scheduler_type: LrSchedulerType = LrSchedulerType::Constant;
+        /// Last learning rate as a share of the peak.
+        min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0);
+        /// Decoupled weight decay; norms and biases are left out.
+        weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0);
+        /// First-moment decay of AdamW.
+        adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999);
+        /// Second-moment decay of AdamW.
+        adam_beta2: f64 = 0.999, rule: Rule::Within(0.0, 0.999999);
+        /// Added to the root of the second moment.
+        adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30);
+        /// Gradients are scaled down to this norm.
+        max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0);
+        /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
+        optim: OptimizerName = OptimizerName::AdamwTorch;
+        /// bf16 weights without their f32 master, rounded stochastically; saves 2 bytes a weight, costs precision.
+        bf16_stochastic_round: bool = false;
+    }
+}
