@@ -5,23 +5,13 @@ use std::sync::Arc;
 use crate::data::row::{Prompt, Row, Sample, text_of};
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
-use crate::text::{Chat, Message, Part, Special, expand_images};
+use crate::text::{Chat, Part, Special, expand_images};
 
 /// The system prompt of training rows and of every evaluation: the format the model is taught.
 pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
 /// The system prompt a teacher is asked with.
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
-
-/// The system prompt the original RL loader puts before a row that has none.
-pub const RL_SYSTEM_PROMPT: &str = "You are a helpful assistant. You FIRST think about the reasoning process as an internal monologue and then provide the final answer.The reasoning process MUST BE enclosed within <think> </think> tags.";
-
-/// Puts a system message first when the row has none.
-pub fn ensure_system(messages: &mut Vec<Message>, text: &str) {
-    if messages.first().is_none_or(|m| m.role != "system") {
-        messages.insert(0, Message::text("system", text));
-    }
-}
 
 /// A row in SFT form as a training sample. Each assistant turn is encoded as it would be generated: after the prompt
 /// that opens it, its text as plain text, then `<|im_end|>`; these are the targets, everything else is masked.
