@@ -23,7 +23,7 @@ settings! {
         mode: Mode = Mode::Strict, published: "compat";
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// One's own reward in place of the rules.
+        /// How the format counts, and one's own reward in place of the rules.
         reward: CommandConfig = CommandConfig::default();
         /// Measure the first so many rows only.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";

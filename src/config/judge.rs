@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Config, EndpointConfig, Mode, Place, Rule, Safe, Secret};
+use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
 use crate::error::{Error, Result};
 
 settings! {
@@ -66,15 +66,27 @@ impl JudgeConfig {
 }
 
 settings! {
-    /// One's own reward in place of the rules: a process that reads `omr score`'s input lines and writes its output
-    /// lines.
+    /// How the format counts beside the answer, and one's own reward in place of the rules: a process that reads
+    /// `omr score`'s input lines and writes its output lines.
     pub struct CommandConfig {
+        /// Weight of the format in a score; the rest is the answer's.
+        format_weight: f64 = super::FORMAT_WEIGHT, rule: Rule::Within(0.0, 1.0), name: "verl geo3k.compute_score format_score",
+            published: "0.1";
+        /// The format that a response is asked for.
+        format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
         /// The program and its arguments; empty for the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Processes of it at once.
         workers: usize = 4, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl reward_model.num_workers";
         /// An answer that takes longer is an error.
         timeout_s: f64 = 30.0, rule: Rule::Above(0.0), safe: Safe::Yes;
+    }
+}
+
+impl CommandConfig {
+    /// How the rules of `mode` score.
+    pub fn rubric(&self, mode: Mode) -> Rubric {
+        Rubric { mode, format: self.format, format_weight: self.format_weight }
     }
 }
 
@@ -85,7 +97,7 @@ settings! {
         mode: Mode = Mode::Strict, published: "compat";
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// One's own reward in place of the rules.
+        /// How the format counts, and one's own reward in place of the rules.
         reward: CommandConfig = CommandConfig::default();
     }
 }

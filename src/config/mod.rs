@@ -63,3 +63,36 @@ choice! {
         Compat = "compat",
     }
 }
+
+choice! {
+    /// The format that a response is asked for.
+    pub enum Format {
+        /// Thinking and an answer in their tags, or a box.
+        ThinkAnswerBoxed = "think_answer_boxed",
+        /// Thinking and an answer in their tags.
+        ThinkAnswer = "think_answer",
+        /// Thinking in its tags, then a box: the format of verl's geo3k.
+        ThinkBoxed = "think_boxed",
+    }
+}
+
+/// Weight of the format in a score.
+const FORMAT_WEIGHT: f64 = 0.1;
+
+/// How the rules score; made by [`CommandConfig::rubric`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rubric {
+    /// Which behaviour of the original the rules follow.
+    pub mode: Mode,
+    /// The format that a response is asked for.
+    pub format: Format,
+    /// Its weight in a score, from 0 to 1; the rest is the answer's.
+    pub format_weight: f64,
+}
+
+impl From<Mode> for Rubric {
+    /// With the format and the weight of a config that names neither.
+    fn from(mode: Mode) -> Rubric {
+        CommandConfig::default().rubric(mode)
+    }
+}

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place,
-    Rule, Safe,
+    CommandConfig, Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig,
+    OptimizerName, Place, Rule, Safe,
 };
 use crate::error::{Error, Result};
 
@@ -128,6 +128,11 @@ settings! {
     pub struct RewardConfig {
         /// `strict` is the right behaviour, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
+        /// Weight of the format in a score; the rest is the answer's.
+        format_weight: f64 = super::FORMAT_WEIGHT, rule: Rule::Within(0.0, 1.0), name: "verl geo3k.compute_score format_score",
+            published: "0.1";
+        /// The format that a response is asked for.
+        format: Format = Format::ThinkAnswerBoxed, published: "think_answer_boxed";
         /// One's own reward in place of the rules, a program and its arguments; empty for the rules.
         command: Vec<String> = Vec::new(), name: "verl custom_reward_function.path";
         /// Processes of it at once.
@@ -138,9 +143,15 @@ settings! {
 }
 
 impl RewardConfig {
-    /// The process alone.
+    /// The same without the mode.
     pub fn command(&self) -> CommandConfig {
-        CommandConfig { command: self.command.clone(), workers: self.workers, timeout_s: self.timeout_s }
+        CommandConfig {
+            format_weight: self.format_weight,
+            format: self.format,
+            command: self.command.clone(),
+            workers: self.workers,
+            timeout_s: self.timeout_s,
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The answer inside a response, and whether the response keeps to the format.
 //!
 //! `compat` follows the published scorer to the letter. `strict` mends what it gets wrong: text inside the
-//! thinking is not an answer, the last answer counts (not the first), numbers keep their sign and thousands
-//! separators, and white space around a well-formed response costs nothing.
+//! thinking is not an answer, the last answer counts (not the first), several boxes are a list, numbers keep their
+//! sign and thousands separators, and white space around a well-formed response costs nothing.
 
-use crate::config::Mode;
+use std::borrow::Cow;
+
+use crate::config::{Format, Mode, Rubric};
 
 use super::python;
 
@@ -33,20 +35,23 @@ impl Path {
     }
 }
 
-/// An answer as it stands in the response, and the rule that found it.
-pub fn extract(response: &str, mode: Mode) -> (&str, Path) {
+/// An answer as it stands in the response, and the rule that found it. Several boxes are in strict the list of those
+/// that differ.
+pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
+    let text = if mode == Mode::Strict { said(response) } else { response };
     let tag = match mode {
-        Mode::Compat => first_answer_tag(response),
-        Mode::Strict => last_answer_tag(after_thinking(response)),
+        Mode::Compat => first_answer_tag(text),
+        Mode::Strict => last_answer_tag(text),
     };
     if let Some(answer) = tag {
-        return (answer, Path::AnswerTag);
+        return (Cow::Borrowed(answer), Path::AnswerTag);
     }
-    let text = if mode == Mode::Strict { after_thinking(response) } else { response };
-    match boxes(text).last() {
-        Some(&content) if mode == Mode::Compat && !content.is_empty() => return (content, Path::Boxed),
-        Some(&content) if mode == Mode::Strict && !python::strip(content).is_empty() => return (content, Path::Boxed),
-        _ => {}
+    let boxed = match mode {
+        Mode::Compat => boxes(text).pop().filter(|content| !content.is_empty()).map(Cow::Borrowed),
+        Mode::Strict => all_boxes(text),
+    };
+    if let Some(content) = boxed {
+        return (content, Path::Boxed);
     }
     let lines = python::strip(text).split('\n').rev();
     for line in lines.filter(|l| !python::strip(l).is_empty()) {
@@ -55,10 +60,10 @@ pub fn extract(response: &str, mode: Mode) -> (&str, Path) {
             Mode::Strict => trailing_signed_number(line),
         };
         if let Some(number) = number {
-            return (number, Path::TrailingNumber);
+            return (Cow::Borrowed(number), Path::TrailingNumber);
         }
     }
-    ("", Path::None)
+    (Cow::Borrowed(""), Path::None)
 }
 
 /// The answer without white space around it and without one final full stop.
@@ -67,9 +72,13 @@ pub fn simple_parse(text: &str) -> &str {
 }
 
 /// The answer as it is compared and recorded.
-pub fn predict_str(response: &str, mode: Mode) -> (&str, Path) {
+pub fn predict_str(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     let (raw, path) = extract(response, mode);
-    (simple_parse(python::strip(raw)), path)
+    let predict = match raw {
+        Cow::Borrowed(raw) => Cow::Borrowed(simple_parse(python::strip(raw))),
+        Cow::Owned(raw) => Cow::Owned(simple_parse(python::strip(&raw)).to_owned()),
+    };
+    (predict, path)
 }
 
 /// `\boxed{...}` contents with balanced braces, in order of their beginnings; nested ones count too.
@@ -91,6 +100,25 @@ pub fn boxes(text: &str) -> Vec<&str> {
     found.into_iter().map(|(_, content)| content).collect()
 }
 
+/// The contents of the boxes that stand in no other box: of one as it is, of several those that differ, as a list.
+fn all_boxes(text: &str) -> Option<Cow<'_, str>> {
+    let mut contents: Vec<&str> = Vec::new();
+    let mut end = 0;
+    for content in boxes(text) {
+        let from = content.as_ptr() as usize - text.as_ptr() as usize;
+        let inner = simple_parse(python::strip(content));
+        if from >= end && !inner.is_empty() && !contents.iter().any(|c| simple_parse(python::strip(c)) == inner) {
+            contents.push(content);
+        }
+        end = end.max(from + content.len());
+    }
+    match contents.as_slice() {
+        [] => None,
+        [one] => Some(Cow::Borrowed(one)),
+        all => Some(Cow::Owned(all.iter().map(|c| simple_parse(python::strip(c))).collect::<Vec<_>>().join(", "))),
+    }
+}
+
 fn first_answer_tag(text: &str) -> Option<&str> {
     let (_, rest) = text.split_once("<answer>")?;
     rest.split_once("</answer>").map(|(content, _)| content)
@@ -99,11 +127,6 @@ fn first_answer_tag(text: &str) -> Option<&str> {
 fn last_answer_tag(text: &str) -> Option<&str> {
     let (before, _) = text.rsplit_once("</answer>")?;
     before.rsplit_once("<answer>").map(|(_, content)| content)
-}
-
-/// What follows the last closed thinking block; all of it when there is none.
-fn after_thinking(text: &str) -> &str {
-    text.rsplit_once("</think>").map_or(text, |(_, rest)| rest)
 }
 
 /// `\b(\d+(?:\.\d+)?)\b\s*\.?\s*$`, the leftmost match.
@@ -153,20 +176,36 @@ fn trailing_signed_number(line: &str) -> Option<&str> {
     }
 }
 
-/// How well a response keeps to the format: 1 for thinking and answer tags or a box, in compat 0.8 for a long
-/// enough calculation that ends in a number, else 0.
-pub fn format_score(response: &str, mode: Mode) -> f64 {
-    if mode == Mode::Strict {
-        let well_formed = is_think_answer(python::strip(response));
-        let boxed = boxes(after_thinking(response)).iter().any(|b| !python::strip(b).is_empty());
-        return f64::from(u8::from(well_formed || boxed));
-    }
-    if is_think_answer(response) || boxes(response).last().is_some_and(|b| !b.is_empty()) {
-        return 1.0;
-    }
-    let calculates = response.contains(['=', '+', '-', '*', '/', '(', ')', '[', ']', '\\']);
-    let long = python::len(python::strip(response)) > 50;
-    if long && calculates && !extract(response, mode).0.is_empty() { 0.8 } else { 0.0 }
+/// How well a response keeps to the format that is asked for: 1 where it does, else 0; in compat 0.8 for a long enough
+/// calculation that ends in a number, where a box without thinking would do. White space around a response costs nothing
+/// in strict, and a box inside the thinking is none.
+pub fn format_score(response: &str, rubric: impl Into<Rubric>) -> f64 {
+    let Rubric { mode, format, .. } = rubric.into();
+    let (whole, said) = match mode {
+        Mode::Strict => (python::strip(response), said(response)),
+        Mode::Compat => (response, response),
+    };
+    let kept = match format {
+        Format::ThinkAnswer => is_think_answer(whole),
+        Format::ThinkBoxed => return think_boxed_format_score(whole),
+        Format::ThinkAnswerBoxed if mode == Mode::Strict => {
+            is_think_answer(whole) || boxes(said).iter().any(|b| !python::strip(b).is_empty())
+        }
+        Format::ThinkAnswerBoxed => {
+            let boxed = boxes(said).last().is_some_and(|b| !b.is_empty());
+            if !is_think_answer(whole) && !boxed && calculates(response) {
+                return 0.8;
+            }
+            is_think_answer(whole) || boxed
+        }
+    };
+    f64::from(u8::from(kept))
+}
+
+/// True for a long enough calculation with an answer, as the published scorer tells it.
+fn calculates(response: &str) -> bool {
+    let signs = response.contains(['=', '+', '-', '*', '/', '(', ')', '[', ']', '\\']);
+    signs && python::len(python::strip(response)) > 50 && !extract(response, Mode::Compat).0.is_empty()
 }
 
 /// The whole of `<think>.*</think>.*<answer>.*</answer>`, with `.` for any character.
@@ -182,11 +221,31 @@ pub fn think_boxed_format_score(response: &str) -> f64 {
     f64::from(u8::from(boxed.is_some_and(|(_, rest)| rest.contains('}'))))
 }
 
-/// The response without its thinking, as newer evaluation harnesses hand it to a scorer: `<think>` and
-/// `<analysis>` blocks are removed, white space around the rest too. An unclosed block stays.
-pub fn strip_think(response: &str) -> String {
+/// What opens and closes a thinking.
+const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</analysis>")];
+
+/// What a response says: the text behind its thinking, whose opening tag may have stood in the prompt, up to a thinking
+/// that has no end.
+fn said(response: &str) -> &str {
+    THINKING.iter().fold(response, |text, (open, close)| {
+        let behind = text.rsplit_once(close).map_or(text, |(_, rest)| rest);
+        behind.split_once(open).map_or(behind, |(before, _)| before)
+    })
+}
+
+/// True for a response that is nothing but thinking: it may have been cut.
+pub(super) fn only_thinks(response: &str) -> bool {
+    THINKING.iter().any(|(open, _)| response.contains(open)) && python::strip(said(response)).is_empty()
+}
+
+/// The response without its thinking. In strict what it says; in compat as newer evaluation harnesses hand it to a
+/// scorer: whole blocks are removed, a block without its beginning or its end stays.
+pub fn strip_think(response: &str, mode: Mode) -> String {
+    if mode == Mode::Strict {
+        return python::strip(said(response)).to_owned();
+    }
     let mut text = response.to_owned();
-    for (open, close) in [("<think>", "</think>"), ("<analysis>", "</analysis>")] {
+    for (open, close) in THINKING {
         let (mut rest, mut out) = (text.as_str(), String::with_capacity(text.len()));
         while let Some((before, inside)) = rest.split_once(open) {
             let Some((_, after)) = inside.split_once(close) else { break };

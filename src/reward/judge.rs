@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 pub use client::{Client, Counts};
 
-use super::{FORMAT_WEIGHT, Mode, Score, composite, python};
+use super::{Mode, Rubric, Score, composite, extract, python};
 use crate::error::Result;
 
 /// Responses of this many characters and more are not sent whole.
@@ -185,12 +185,13 @@ impl Summary {
 }
 
 /// What is asked about one response, one request after another: first about the answer found, then, where the format
-/// is missing and the response short, about the whole response. Nothing is asked where the rules said yes.
+/// is missing and the response short, about the whole response. Nothing is asked where the rules said yes, and in
+/// strict nothing about a response that only thinks.
 pub struct Inquiry<'a> {
     response: &'a str,
     ground_truth: &'a str,
     question: Option<&'a str>,
-    mode: Mode,
+    rubric: Rubric,
     judged: Judged,
     over: bool,
 }
@@ -202,10 +203,11 @@ impl<'a> Inquiry<'a> {
         response: &'a str,
         ground_truth: &'a str,
         question: Option<&'a str>,
-        mode: Mode,
+        rubric: Rubric,
     ) -> Inquiry<'a> {
-        let over = score.acc_score != 0.0;
-        Inquiry { response, ground_truth, question, mode, judged: Judged::by_rules(score), over }
+        let unsaid = rubric.mode == Mode::Strict && extract::only_thinks(response);
+        let over = score.acc_score != 0.0 || unsaid;
+        Inquiry { response, ground_truth, question, rubric, judged: Judged::by_rules(score), over }
     }
 
     /// What is to be asked next; `None` when there is nothing left to ask.
@@ -219,13 +221,13 @@ impl<'a> Inquiry<'a> {
     /// Takes the reply to [`Inquiry::request`].
     pub fn told(&mut self, reply: &Reply) {
         let score = &mut self.judged.score;
-        let ruling = Ruling::of(reply, self.mode);
+        let ruling = Ruling::of(reply, self.rubric.mode);
         self.judged.calls += 1;
         if let Ruling::Said(number) = ruling
             && number != 0
         {
             score.acc_score = number as f64;
-            score.score = composite(score.acc_score, score.format_reward_score, FORMAT_WEIGHT);
+            score.score = composite(score.acc_score, score.format_reward_score, self.rubric.format_weight);
             score.why = "judge";
         }
         let whole = score.format_reward_score == 0.0 && python::len(self.response) < MAX_WHOLE;
@@ -249,11 +251,12 @@ pub fn score(
     response: &str,
     ground_truth: &str,
     question: Option<&str>,
-    mode: Mode,
+    rubric: impl Into<Rubric>,
     judge: &mut dyn Judge,
 ) -> Result<Judged> {
-    let score = super::score(response, ground_truth, question, mode);
-    let mut inquiry = Inquiry::new(score, response, ground_truth, question, mode);
+    let rubric = rubric.into();
+    let score = super::score(response, ground_truth, question, rubric);
+    let mut inquiry = Inquiry::new(score, response, ground_truth, question, rubric);
     while let Some(request) = inquiry.request() {
         let reply = judge.ask(&request)?;
         inquiry.told(&reply);

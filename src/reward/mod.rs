@@ -23,6 +23,7 @@ mod options;
 pub mod process;
 mod prose;
 pub mod python;
+pub mod question;
 mod ranks;
 mod remarks;
 pub mod scorer;
@@ -32,18 +33,15 @@ mod tail;
 mod verify;
 pub mod words;
 
-pub use crate::config::Mode;
+pub use crate::config::{Format, Mode, Rubric};
 pub use judge::Judged;
 pub use scorer::{Item, OnScored, Scorer};
 pub use verify::{Verdict, verify};
 
-/// Weight of the format in a score.
-pub const FORMAT_WEIGHT: f64 = 0.1;
-
 /// A response's reward and how it came about.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Score {
-    /// `0.9 acc_score + 0.1 format_reward_score`.
+    /// [`composite`] of the two below.
     pub score: f64,
     /// 1 when the answer is right, else 0.
     pub acc_score: f64,
@@ -60,25 +58,45 @@ pub fn composite(acc: f64, format: f64, format_weight: f64) -> f64 {
     (1.0 - format_weight) * acc + format_weight * format
 }
 
-/// Scores a response by rule alone. Never panics, whatever the texts.
-pub fn score(response: &str, ground_truth: &str, _question: Option<&str>, mode: Mode) -> Score {
-    let format_reward_score = extract::format_score(response, mode);
-    let (predict, path) = extract::predict_str(response, mode);
+/// Scores a response by rule alone. The question matters in strict where it lists options. Never panics, whatever the
+/// texts.
+pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric: impl Into<Rubric>) -> Score {
+    let rubric = rubric.into();
+    let format_reward_score = extract::format_score(response, rubric);
+    let (predict, path) = extract::predict_str(response, rubric.mode);
     let gold = extract::simple_parse(ground_truth);
-    let (right, why) = match mode {
-        Mode::Compat if choice::relaxed_match(predict, gold) => {
+    let (right, why) = match rubric.mode {
+        Mode::Compat if choice::relaxed_match(&predict, gold) => {
             (true, if choice::LETTERS.contains(&gold) { "mcq" } else { "relaxed" })
         }
-        Mode::Compat => (verify(gold, predict, mode).equal, "math_verify"),
+        Mode::Compat => (verify(gold, &predict, Mode::Compat).equal, "math_verify"),
         // An empty answer is no answer, whatever the gold.
         Mode::Strict if path == extract::Path::None || predict.is_empty() => (false, "no answer"),
-        Mode::Strict => {
-            let verdict = verify(gold, predict, mode);
+        Mode::Strict => question.and_then(|q| by_option(gold, &predict, q)).unwrap_or_else(|| {
+            let verdict = verify(gold, &predict, Mode::Strict);
             (verdict.equal, verdict.why)
-        }
+        }),
     };
-    let why = if right || mode == Mode::Strict { why } else { "none" };
+    let why = if right || rubric.mode == Mode::Strict { why } else { "none" };
     let acc_score = f64::from(right);
-    let score = composite(acc_score, format_reward_score, FORMAT_WEIGHT);
-    Score { score, acc_score, format_reward_score, predict_str: predict.to_owned(), why }
+    let score = composite(acc_score, format_reward_score, rubric.format_weight);
+    Score { score, acc_score, format_reward_score, predict_str: predict.into_owned(), why }
+}
+
+/// Where one of both is the letter of an option that the question lists, and the other the text of exactly one of
+/// them: whether it is the same option.
+fn by_option(gold: &str, answer: &str, question: &str) -> Option<(bool, &'static str)> {
+    let letter = match (choice::letter(gold), choice::letter(answer)) {
+        (Some(letter), None) if choice::named_letter(answer).is_none() => letter,
+        (None, Some(letter)) => letter,
+        _ => return None,
+    };
+    let text = if choice::letter(gold).is_some() { answer } else { gold };
+    let options = question::options(question);
+    if !options.iter().any(|o| o.0 == letter) {
+        return None;
+    }
+    let mut named = options.iter().filter(|o| verify(o.1, text, Mode::Strict).equal).map(|o| o.0);
+    let one = named.next().filter(|_| named.next().is_none())?;
+    Some((one == letter, if one == letter { "the option's text" } else { "another option's text" }))
 }

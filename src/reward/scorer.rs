@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc as channel};
 
 use super::process::Pool;
-use super::{Judged, Mode, Score, judge};
+use super::{Judged, Mode, Rubric, Score, judge};
 use crate::config::{CommandConfig, JudgeConfig};
 use crate::error::{Error, Result};
 
@@ -34,7 +34,7 @@ pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 
 /// Scores responses.
 pub struct Scorer {
-    mode: Mode,
+    rubric: Rubric,
     by: By,
 }
 
@@ -53,7 +53,7 @@ struct Job {
 impl Scorer {
     /// By the rules alone.
     pub fn rules(mode: Mode) -> Scorer {
-        Scorer { mode, by: By::Rules }
+        Scorer { rubric: mode.into(), by: By::Rules }
     }
 
     /// As a config says: by `command` where there is one, else by the rules, else by the rules and the judge.
@@ -67,18 +67,19 @@ impl Scorer {
         runtime: impl FnOnce() -> Result<Handle>,
     ) -> Result<Scorer> {
         let (config, place) = command;
+        let rubric = config.rubric(mode);
         let by = if !config.command.is_empty() {
             let pool = Pool::start(config, place)?;
             By::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
         } else if let Some(judge) = judge {
             let client = judge::Client::new(judge, "judge", run_dir.map(|dir| dir.join("judge")).as_deref())?;
             let (jobs, queue) = channel::channel(WAITING);
-            runtime()?.spawn(judge_all(client.clone(), mode, queue));
+            runtime()?.spawn(judge_all(client.clone(), rubric, queue));
             By::Judge { client, jobs }
         } else {
             By::Rules
         };
-        Ok(Scorer { mode, by })
+        Ok(Scorer { rubric, by })
     }
 
     /// Who decides, for the first screen: the judge's name and address, or that there is none.
@@ -100,7 +101,7 @@ impl Scorer {
 
     /// The score by the rules alone.
     fn by_rules(&self, item: &Item) -> Score {
-        super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.mode)
+        super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.rubric)
     }
 
     /// Has `item` scored. The rules decide at once, on this thread; where a judge or a command has to, `reply` comes
@@ -153,7 +154,7 @@ impl Scorer {
 }
 
 /// Asks the judge about each item, many at once.
-async fn judge_all(client: judge::Client, mode: Mode, mut queue: channel::Receiver<Job>) {
+async fn judge_all(client: judge::Client, rubric: Rubric, mut queue: channel::Receiver<Job>) {
     // More than are sent at once: equal requests and known verdicts take no connection.
     let permits = Arc::new(Semaphore::new((4 * client.concurrency()).clamp(1, Semaphore::MAX_PERMITS)));
     while let Some(Job { item, rules, reply }) = queue.recv().await {
@@ -161,7 +162,7 @@ async fn judge_all(client: judge::Client, mode: Mode, mut queue: channel::Receiv
         let client = client.clone();
         tokio::spawn(async move {
             let Item { response, ground_truth, question, place } = &item;
-            let judged = client.score(rules, response, ground_truth, question.as_deref(), mode).await;
+            let judged = client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);
         });

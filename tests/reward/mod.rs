@@ -8,6 +8,7 @@ pub mod judge_server;
 mod pairs;
 mod process;
 mod properties;
+mod protocol;
 mod unseen;
 
 use omr::reward::{Mode, score, verify};

@@ -12,7 +12,7 @@ fn scorer(script: &str, workers: usize) -> Scorer {
 
 fn within(timeout_s: f64, script: &str, workers: usize) -> Scorer {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
-    let config = CommandConfig { command, workers, timeout_s };
+    let config = CommandConfig { command, workers, timeout_s, ..CommandConfig::default() };
     Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!("no judge is asked")).unwrap()
 }
 
@@ -123,7 +123,7 @@ fn the_python_example_scores() {
         return;
     }
     let command = vec!["python3".to_owned(), example.display().to_string()];
-    let config = CommandConfig { command, workers: 2, timeout_s: 30.0 };
+    let config = CommandConfig { command, workers: 2, timeout_s: 30.0, ..CommandConfig::default() };
     let scorer = Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!()).unwrap();
     let mut items = items(6);
     items[3].ground_truth = "another".to_owned();

@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use super::cache::Cache;
 use super::{Inquiry, Judged, Reply, Request, Ruling};
 use crate::client::{Endpoint, Failure};
-use crate::config::{JudgeConfig, Mode};
+use crate::config::{JudgeConfig, Mode, Rubric};
 use crate::error::{Error, Result};
 use crate::reward::Score;
 
@@ -95,9 +95,9 @@ impl Client {
         response: &str,
         ground_truth: &str,
         question: Option<&str>,
-        mode: Mode,
+        rubric: impl Into<Rubric>,
     ) -> Result<Judged> {
-        let mut inquiry = Inquiry::new(score, response, ground_truth, question, mode);
+        let mut inquiry = Inquiry::new(score, response, ground_truth, question, rubric.into());
         loop {
             let Some(request) = inquiry.request() else { return Ok(inquiry.judged()) };
             let reply = self.ask(&request).await?;
