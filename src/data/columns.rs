@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, RecordBatch, StructArray};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float16Type, Float32Type, Float64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use serde_json::{Map, Value};
@@ -145,9 +147,10 @@ fn value(array: &dyn Array, i: usize) -> Read<Value> {
             }
             Value::Object(map)
         }
-        DataType::Dictionary(_, values) => {
-            let flat = arrow::compute::cast(&array.slice(i, 1), values).map_err(|e| e.to_string())?;
-            value(&flat, 0)?
+        DataType::Dictionary(..) => {
+            let dictionary = array.as_any_dictionary();
+            let key = integer(dictionary.keys(), i).and_then(|key| usize::try_from(key).ok());
+            key.map_or(Ok(Value::Null), |key| value(dictionary.values().as_ref(), key))?
         }
         _ => return unsupported(array),
     })
@@ -158,7 +161,7 @@ fn number(x: f64) -> Value {
 }
 
 fn integer(array: &dyn Array, i: usize) -> Option<i64> {
-    use arrow::datatypes::*;
+    use arrow_array::types::*;
     Some(match array.data_type() {
         DataType::Int8 => array.as_primitive::<Int8Type>().value(i).into(),
         DataType::Int16 => array.as_primitive::<Int16Type>().value(i).into(),
@@ -190,7 +193,7 @@ fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
     }
 }
 
-fn list(array: &dyn Array, i: usize) -> Option<arrow::array::ArrayRef> {
+fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
     match array.data_type() {
         DataType::List(_) => Some(array.as_list::<i32>().value(i)),
         DataType::LargeList(_) => Some(array.as_list::<i64>().value(i)),

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{
+use arrow_array::{
     ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
 };
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::datatypes::{DataType, Field, Fields};
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::{ArrowError, DataType, Field, Fields};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
@@ -96,7 +96,7 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
         .map_err(arrow_error)
 }
 
-fn arrow_error(e: arrow::error::ArrowError) -> Error {
+fn arrow_error(e: ArrowError) -> Error {
     Error::Failed(format!("rows to columns: {e}"))
 }
 

@@ -196,7 +196,7 @@ fn a_broken_picture_is_named_when_it_is_decoded() {
 
 #[test]
 fn a_broken_parquet_file_is_named() {
-    use arrow::array::{Int64Array, RecordBatch, StringArray};
+    use arrow_array::{Int64Array, RecordBatch, StringArray};
     let folder = Folder::new();
     let path = folder.path("rows.parquet");
     let fault = |path: &Path| {
@@ -225,6 +225,29 @@ fn a_broken_parquet_file_is_named() {
         RecordBatch::try_from_iter([("messages", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
     let message = save(wrong);
     assert!(message.contains("rows.parquet row 1") && message.contains("messages"), "{message}");
+}
+
+#[test]
+fn a_column_of_a_dictionary_reads_as_its_values() {
+    use arrow_array::types::Int8Type;
+    use arrow_array::{ArrayRef, DictionaryArray, RecordBatch};
+    let folder = Folder::new();
+    let path = folder.path("rows.parquet");
+    let column = |values: [Option<&str>; 3]| {
+        std::sync::Arc::new(values.into_iter().collect::<DictionaryArray<Int8Type>>()) as ArrayRef
+    };
+    let problems = column([Some("1 + 1?"), Some("1 + 2?"), Some("1 + 1?")]);
+    let sources = column([Some("sums"), None, Some("sums")]);
+    let batch = RecordBatch::try_from_iter([("problem", problems), ("data_source", sources)]).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let rows = read::read(&entry(&path)).unwrap();
+    let found: Vec<_> = rows.iter().map(|row| (row.question(), row.data_source.clone())).collect();
+    let expected =
+        [("1 + 1?", "sums".to_owned()), ("1 + 2?", read::name(&entry(&path))), ("1 + 1?", "sums".to_owned())];
+    assert_eq!(found, expected.map(|(question, source)| (question.to_owned(), source)));
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::DataType;
 use omr::config::{
     Dtype, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OptimConfig, OverlongBufferConfig,
     RlConfig, RolloutConfig,
