@@ -1,5 +1,6 @@
 //! Embeds what `src/device/images.rs` gives out: the kernel sources (for the emulator, which compiles them at run
-//! time), the committed PTX with its MANIFEST and, where `ptxas` of CUDA 13.0 is at hand, an sm_90a cubin of each.
+//! time), the committed PTX with its MANIFEST and, where `ptxas` of CUDA 13.0 is at hand, an sm_90a cubin of each file,
+//! packed as the PTX is.
 //!
 //! Nothing of this needs a CUDA toolkit: without one the driver compiles the PTX. `ptxas` is looked for in
 //! `CUDA_HOME`, in `PATH` and in `.cuda/` (`tools/cuda-toolchain`); `PTXAS=/path` names one, an empty `PTXAS` none.
@@ -7,9 +8,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -33,14 +39,18 @@ fn main() -> Result<()> {
     })?;
     let mut ptx = BTreeMap::new();
     files(&root.join("ptx"), &mut |path| {
-        if path.extension().is_some_and(|e| e == "ptx") {
-            ptx.insert(path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), path.to_owned());
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if let Some(name) = name.strip_suffix(".ptx.gz") {
+            ptx.insert(name.to_owned(), path.to_owned());
         }
     })?;
     let manifest = root.join("ptx/MANIFEST");
     let manifest = if manifest.exists() { fs::read_to_string(&manifest)? } else { String::new() };
 
-    let hopper: Vec<_> = ptx.iter().filter_map(|(n, path)| Some((n.strip_suffix(".sm_90a")?, path))).collect();
+    // A file's own PTX of sm_90a, else that of sm_80.
+    let portable = ptx.iter().filter_map(|(name, path)| Some((name.strip_suffix(".sm_80")?, path)));
+    let hopper: Vec<_> =
+        portable.map(|(file, path)| (file, ptx.get(&format!("{file}.sm_90a")).unwrap_or(path))).collect();
     let cubins = match ptxas(&root) {
         Some(tool) => cubins(&tool, &hopper, &out)?,
         None => BTreeMap::new(),
@@ -51,11 +61,10 @@ fn main() -> Result<()> {
     };
     replace(
         &out.join("images.rs"),
-        &format!(
-            "const SOURCES: &[(&str, &str)] = &[\n{}];\nconst PTX: &[(&str, &str)] = &[\n{}];\n\
-             const CUBINS: &[(&str, &[u8])] = &[\n{}];\nconst MANIFEST: &str = {manifest:?};\n",
+        format!(
+            "Images {{\n  sources: &[\n{}  ],\n  ptx: &[\n{}  ],\n  cubins: &[\n{}  ],\n  manifest: {manifest:?},\n}}\n",
             table(&sources, "include_str"),
-            table(&ptx, "include_str"),
+            table(&ptx, "include_bytes"),
             table(&cubins, "include_bytes"),
         ),
     )?;
@@ -63,9 +72,9 @@ fn main() -> Result<()> {
 }
 
 /// Writes a file by renaming: a build folder may be a copy by hard links, and what it shares is not to be changed.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+fn replace(path: &Path, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
     let fresh = path.with_extension("new");
-    fs::write(&fresh, text)?;
+    fs::write(&fresh, bytes)?;
     fs::rename(&fresh, path)
 }
 
@@ -113,23 +122,16 @@ fn ptxas(root: &Path) -> Option<PathBuf> {
     found
 }
 
-/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last time, on all processors.
+/// Assembles every PTX of `hopper` (kernel file, path) that changed since the last time, on all processors; the cubins,
+/// packed.
 fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let assemble = |(name, path): &(&str, &PathBuf)| -> std::result::Result<(String, PathBuf), String> {
         let failed = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
-        let text = fs::read(path).map_err(|e| failed(&e))?;
-        let (cubin, from) = (out.join(format!("{name}.cubin")), out.join(format!("{name}.cubin.from")));
-        let same = cubin.exists() && fs::read(&from).is_ok_and(|old| old == text);
-        if !same {
-            let fresh = out.join(format!("{name}.cubin.new"));
-            let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(path).arg("-o").arg(&fresh).output();
-            let done = done.map_err(|e| failed(&e))?;
-            if !done.status.success() {
-                return Err(failed(&String::from_utf8_lossy(&done.stderr)));
-            }
-            fs::rename(&fresh, &cubin).map_err(|e| failed(&e))?;
-            let text = String::from_utf8_lossy(&text);
-            replace(&from, &text).map_err(|e| failed(&e))?;
+        let packed = fs::read(path).map_err(|e| failed(&e))?;
+        let (cubin, from) = (out.join(format!("{name}.cubin.gz")), out.join(format!("{name}.cubin.from")));
+        if !cubin.exists() || fs::read(&from).map_or(true, |old| old != packed) {
+            assembled(tool, &packed, &out.join(name), &cubin).map_err(|e| failed(&e))?;
+            replace(&from, &packed).map_err(|e| failed(&e))?;
         }
         Ok((name.to_string(), cubin))
     };
@@ -141,4 +143,19 @@ fn cubins(tool: &Path, hopper: &[(&str, &PathBuf)], out: &Path) -> Result<BTreeM
         handles.into_iter().flat_map(|h| h.join().unwrap_or_else(|_| vec![Err("ptxas".into())])).collect::<Vec<_>>()
     });
     Ok(done.into_iter().collect::<std::result::Result<_, _>>()?)
+}
+
+/// Assembles one packed PTX by way of files that begin with `stem`, and packs what comes out into `cubin`.
+fn assembled(tool: &Path, packed: &[u8], stem: &Path, cubin: &Path) -> Result<()> {
+    let (text, code) = (stem.with_extension("ptx"), stem.with_extension("cubin"));
+    std::io::copy(&mut GzDecoder::new(packed), &mut fs::File::create(&text)?)?;
+    let done = Command::new(tool).args(["-O3", "-arch=sm_90a"]).arg(&text).arg("-o").arg(&code).output()?;
+    if !done.status.success() {
+        return Err(String::from_utf8_lossy(&done.stderr).into());
+    }
+    let mut packer = GzEncoder::new(Vec::new(), Compression::best());
+    packer.write_all(&fs::read(&code)?)?;
+    replace(cubin, &packer.finish()?)?;
+    fs::remove_file(&text)?;
+    Ok(fs::remove_file(&code)?)
 }

@@ -1,26 +1,53 @@
 //! The committed PTX is that of the kernel sources, told without a CUDA compiler (`tools/build-ptx --check` builds it
 //! again with one).
 
-use omr::device::images::{self, Arch};
+use std::fs;
+
+use omr::device::images::{self, Arch, Images};
+
+use crate::kernels::IMAGES;
 
 #[test]
 fn fresh() {
-    let stale = images::stale();
-    assert!(stale.is_empty(), "run tools/build-ptx and commit ptx/:\n{}", stale.join("\n"));
     let mut kernels = 0;
-    for file in images::files() {
-        for kernel in images::kernels(file) {
-            for arch in Arch::ALL {
-                let built = images::kernel(kernel, arch).unwrap();
-                assert_eq!(built.file, file);
-                assert!(built.registers > 0 && built.smem == 0 && built.threads > 0 && built.args > 0, "{kernel}");
-                let entry = format!(".entry {kernel}(");
-                assert!(images::ptx(file, arch).unwrap().contains(&entry), "{kernel} is not in its PTX");
-                kernels += 1;
-            }
-        }
+    for images in IMAGES {
+        let stale = images.stale();
+        assert!(stale.is_empty(), "run tools/build-ptx and commit what it writes:\n{}", stale.join("\n"));
+        kernels += images.files().map(|file| complete(images, file)).sum::<usize>();
     }
     println!("{kernels} kernels and targets");
+}
+
+/// Every kernel of `file` stands in the PTX for each target, with what a launch is checked against; how many.
+fn complete(images: &Images, file: &str) -> usize {
+    let kernels = images.kernels(file);
+    for arch in Arch::ALL {
+        let text = images.ptx(file, arch).unwrap();
+        for kernel in &kernels {
+            let built = images.kernel(kernel, arch).unwrap();
+            assert_eq!(built.file, file);
+            assert!(built.registers > 0 && built.smem == 0 && built.threads > 0 && built.args > 0, "{kernel}");
+            assert!(text.contains(&format!(".entry {kernel}(")), "{kernel} is not in its PTX");
+        }
+    }
+    Arch::ALL.len() * kernels.len()
+}
+
+/// What git keeps of every change.
+#[test]
+fn compiled_kernels_take_two_megabytes_at_most() {
+    let bytes = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().metadata().unwrap().len();
+    let total: u64 = fs::read_dir("ptx").unwrap().map(bytes).sum();
+    assert!(total > 0 && total <= 2_000_000, "ptx/ holds {total} bytes");
+}
+
+#[test]
+fn hopper_has_its_own_text_only_where_the_sources_ask() {
+    let plain = |file: &str, arch| IMAGES[0].ptx(file, arch).unwrap();
+    assert_eq!(plain("rope", Arch::Sm90a), plain("rope", Arch::Sm80));
+    assert!(plain("rope", Arch::Sm80).contains(".target sm_80"));
+    assert!(plain("gemm_sm90a", Arch::Sm90a).contains(".target sm_90a"));
+    assert_eq!(IMAGES[0].ptx("none", Arch::Sm90a), None);
 }
 
 /// Kernel files with a header each, one of them the emulator's, and their PTX and table.
@@ -31,14 +58,13 @@ const SOURCES: [(&str, &str); 5] = [
     ("one.cu", "#include \"common/reduce.cuh\"\n"),
     ("two.cu", "two\n"),
 ];
-const PTX: [(&str, &str); 4] =
-    [("one.sm_80", "a\n"), ("one.sm_90a", "b\n"), ("two.sm_80", "c\n"), ("two.sm_90a", "d\n")];
+const PTX: [(&str, &str); 3] = [("one.sm_80", "a\n"), ("one.sm_90a", "b\n"), ("two.sm_80", "c\n")];
 /// What tools/build-ptx's hashes of these files are.
 const TABLE: &str = "# compiler: nvcc 13.0.88
 one.cu one sm_80 source=86ae9257d7003e81 ptx=089bdc07b544e7b2 registers=10
 one.cu one sm_90a source=86ae9257d7003e81 ptx=08a61e07b54dac5d registers=10
 two.cu two sm_80 source=90eeae71c9c5c1d5 ptx=08a2b407b54ac268 registers=10
-two.cu two sm_90a source=90eeae71c9c5c1d5 ptx=0891b607b53c529b registers=10
+two.cu two sm_90a source=90eeae71c9c5c1d5 ptx=08a2b407b54ac268 registers=10
 ";
 
 #[test]
@@ -50,7 +76,7 @@ fn a_change_is_seen_by_the_files_it_reaches() {
         sources.iter_mut().find(|(p, _)| *p == path).unwrap().1 = "changed\n";
         stale(&sources, &PTX)
     };
-    let of_one = ["ptx/one.sm_80.ptx is not of these sources", "ptx/one.sm_90a.ptx is not of these sources"];
+    let of_one = ["the PTX of one.sm_80 is not of these sources", "the PTX of one.sm_90a is not of these sources"];
     assert_eq!(changed("one.cu"), of_one);
     assert_eq!(changed("common/reduce.cuh"), of_one);
     assert_eq!(changed("isa/isa.cuh"), of_one);
@@ -59,9 +85,13 @@ fn a_change_is_seen_by_the_files_it_reaches() {
 
     let mut ptx = PTX;
     ptx[2].1 = "changed\n";
-    assert_eq!(stale(&SOURCES, &ptx), ["ptx/two.sm_80.ptx is not of these sources"]);
-    assert_eq!(stale(&SOURCES, &PTX[..3]), ["ptx/two.sm_90a.ptx is missing"]);
+    let of_two = ["the PTX of two.sm_80 is not of these sources", "the PTX of two.sm_90a is not of these sources"];
+    assert_eq!(stale(&SOURCES, &ptx), of_two);
+    let missing = ["the PTX of two.sm_80 is missing", "the PTX of two.sm_90a is missing"];
+    assert_eq!(stale(&SOURCES, &PTX[..2]), missing);
+    let hopper = [PTX[0], PTX[2]];
+    assert_eq!(stale(&SOURCES, &hopper), ["the PTX of one.sm_90a is not of these sources"]);
     assert_eq!(stale(&SOURCES[..4], &PTX), ["two.sm_80 has no kernel file", "two.sm_90a has no kernel file"]);
     let without: String = TABLE.lines().filter(|l| !l.contains("two sm_80")).map(|l| l.to_owned() + "\n").collect();
-    assert_eq!(images::stale_among(&SOURCES, &PTX, &without), ["ptx/MANIFEST does not name two.sm_80"]);
+    assert_eq!(images::stale_among(&SOURCES, &PTX, &without), ["MANIFEST does not name two.sm_80"]);
 }

@@ -11,7 +11,7 @@ use super::signal;
 use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
-use crate::device::images::Arch;
+use crate::device::images::{Arch, PROGRAM};
 use crate::device::{Device, Isa, Kind, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
@@ -109,7 +109,7 @@ impl Context {
         let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
-            Kind::Cuda => by_body(Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, plan)?),
+            Kind::Cuda => by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, plan)?),
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
                 let arch = if wants_wgmma() { Arch::Sm90a } else { Arch::Sm80 };

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::Context;
 use crate::device::emu::{Cache, Compiler};
-use crate::device::{Isa, cuda, images};
+use crate::device::images::OWN;
+use crate::device::{Isa, cuda};
 use crate::error::{Error, Result};
 use crate::observe::bytes;
 use crate::ops;
@@ -139,14 +140,14 @@ fn reason(error: &Error) -> String {
 
 /// What this program holds of its kernels.
 fn images() -> String {
-    let files: Vec<_> = images::files().collect();
-    let kernels: usize = files.iter().map(|file| images::kernels(file).len()).sum();
-    let cubins = files.iter().filter(|file| images::cubin(file).is_some()).count();
+    let files: Vec<_> = OWN.files().collect();
+    let kernels: usize = files.iter().map(|file| OWN.kernels(file).len()).sum();
+    let cubins = files.iter().filter(|file| OWN.cubin(file).is_some()).count();
     let form = match cubins {
-        0 => "PTX of sm_80 and sm_90a, which the driver compiles once".to_owned(),
-        n => format!("PTX of sm_80 and sm_90a, and sm_90a machine code of {n} files"),
+        0 => "PTX, which the driver compiles once".to_owned(),
+        n => format!("PTX, and sm_90a machine code of {n} files"),
     };
-    let stale = images::stale();
+    let stale = OWN.stale();
     let verdict = match stale.first() {
         None => String::new(),
         Some(first) => {

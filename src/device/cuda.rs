@@ -26,7 +26,7 @@ pub use module::folder as cache_folder;
 use crate::device::driver::{
     Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
 };
-use crate::device::images;
+use crate::device::images::Images;
 use crate::error::{Error, Result};
 use launch::Function;
 use nvtx::Nvtx;
@@ -66,9 +66,9 @@ pub struct Cuda {
 unsafe impl Send for Cuda {}
 
 impl Cuda {
-    /// Opens card `ordinal`, loads every kernel and lets each use all the shared memory a CTA can have. Errors in one
+    /// Opens card `ordinal`, loads every kernel of `images` and lets each use all the shared memory a CTA can have. Errors in one
     /// line when the driver or the card is missing or too old, and with the driver's log when a kernel does not load.
-    pub fn open(ordinal: usize) -> Result<Cuda> {
+    pub fn open(ordinal: usize, images: &[&Images]) -> Result<Cuda> {
         let (card, arch, driver) = find::card_at(ordinal)?;
         let failed = |e: DriverError| Error::Failed(format!("opening {}: {}", card.name, find::told(e)));
         let context = CudaContext::new(ordinal).map_err(failed)?;
@@ -101,19 +101,27 @@ impl Cuda {
             last_launch: None,
             nvtx: Nvtx::find(),
         };
-        for (file, code) in module::code(&cuda.context, &card, arch, &driver)? {
-            let module = module::load(file, &code)?;
-            cuda.modules.push(module);
-            for name in images::kernels(file) {
-                let handle = module::function(module, file, name)?;
-                let most = cuda.properties.shared_memory_per_block;
-                // SAFETY: `handle` is a function of a module that stays loaded as long as `cuda` lives.
-                let function = unsafe { Function::new(name, handle, most) };
-                cuda.by_name.insert((file, name), Kernel(cuda.functions.len() as u32));
-                cuda.functions.push(function.map_err(|(call, e)| cuda.failed(&format!("{call} of {name}"), e))?);
+        for images in images {
+            for (file, code) in module::code(images, &cuda.context, &card, arch, &driver)? {
+                cuda.load(file, &code, &images.kernels(file))?;
             }
         }
         Ok(cuda)
+    }
+
+    /// Loads the machine code of kernels/FILE.cu and looks up its kernels.
+    fn load(&mut self, file: &'static str, code: &[u8], kernels: &[&'static str]) -> Result<()> {
+        let module = module::load(file, code)?;
+        self.modules.push(module);
+        for name in kernels {
+            let handle = module::function(module, file, name)?;
+            let most = self.properties.shared_memory_per_block;
+            // SAFETY: `handle` is a function of a module that stays loaded as long as `self` lives.
+            let function = unsafe { Function::new(name, handle, most) };
+            self.by_name.insert((file, name), Kernel(self.functions.len() as u32));
+            self.functions.push(function.map_err(|(call, e)| self.failed(&format!("{call} of {name}"), e))?);
+        }
+        Ok(())
     }
 
     /// Makes the context current on this thread.

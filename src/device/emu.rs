@@ -28,7 +28,7 @@ use crate::device::emu::graph::{Capture, Op, Params, Ticket};
 use crate::device::emu::machine::Machine;
 use crate::device::emu::pages::{PAGE, POISON};
 use crate::device::emu::streams::Streams;
-use crate::device::images::{self, Arch};
+use crate::device::images::{Arch, Images, PROGRAM};
 use crate::error::{Error, Result};
 
 /// When queued work runs and asynchronous copies land.
@@ -60,8 +60,10 @@ pub struct Options {
     pub arch: Arch,
     /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
     pub shadow: bool,
-    /// Kernel sources besides the program's own, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists
-    /// none of their sites.
+    /// The kernels, each file of the first that has it.
+    pub images: &'static [&'static Images],
+    /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
+    /// their sites.
     pub sources: Vec<(String, String)>,
 }
 
@@ -74,6 +76,7 @@ impl Default for Options {
             multiprocessors: 2,
             arch: Arch::Sm80,
             shadow: true,
+            images: &PROGRAM,
             sources: Vec::new(),
         }
     }
@@ -120,11 +123,12 @@ pub struct Emu {
 }
 
 impl Emu {
-    /// An emulated device with the program's kernels, in the user's cache. The first one on a machine compiles the
+    /// An emulated device, its kernels compiled into the user's cache. The first one on a machine compiles the
     /// runtime. Errors when there is no C++ compiler, or the processor is another.
     pub fn new(options: Options) -> Result<Emu> {
-        let own = images::sources().iter().map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
-        let sources = own.chain(options.sources.iter().cloned()).collect();
+        let files = options.images.iter().rev().flat_map(|images| images.sources);
+        let files = files.map(|(path, text)| (format!("kernels/{path}"), text.to_string()));
+        let sources = files.chain(options.sources.iter().cloned()).collect();
         // One question to the compiler a process: tests make many devices.
         static COMPILER: OnceLock<Compiler> = OnceLock::new();
         let compiler = match COMPILER.get() {

@@ -1,12 +1,34 @@
 //! The kernels inside this program: sources for the emulator, PTX and cubins for a GPU, and what the build knows
 //! of each kernel.
 //!
-//! PTX of two targets is always there; an sm_90a cubin of each file only where the build found `ptxas`. `MANIFEST`
-//! (written by `tools/build-ptx`) says which sources they come from and what each kernel takes.
+//! PTX of sm_80 is always there, compressed; that of sm_90a where it is another, which the sources decide. An sm_90a
+//! cubin of each file is there only where the build found `ptxas`. `MANIFEST` (written by `tools/build-ptx`) says which
+//! sources they come from and what each kernel takes.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Read;
 
-include!(concat!(env!("OUT_DIR"), "/images.rs"));
+use flate2::read::GzDecoder;
+
+/// Kernel files and what the build made of them.
+#[derive(Clone, Copy)]
+pub struct Images {
+    /// Files as (path below `kernels/`, contents), by path.
+    pub sources: &'static [(&'static str, &'static str)],
+    /// PTX as (`file.target`, text compressed by gzip), by name.
+    pub ptx: &'static [(&'static str, &'static [u8])],
+    /// sm_90a machine code as (`file`, cubin compressed by gzip), by name.
+    pub cubins: &'static [(&'static str, &'static [u8])],
+    /// The table of kernels, as committed.
+    pub manifest: &'static str,
+}
+
+/// The program's own kernels.
+pub static OWN: Images = include!(concat!(env!("OUT_DIR"), "/images.rs"));
+
+/// All that the program runs.
+pub static PROGRAM: [&Images; 1] = [&OWN];
 
 /// An instruction set the kernels are built for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -54,66 +76,86 @@ pub struct Built {
     pub args: u32,
 }
 
-/// Every file of `kernels/` as (path below it, contents), by path.
-pub fn sources() -> &'static [(&'static str, &'static str)] {
-    SOURCES
+impl Images {
+    /// The kernel files: `rms_norm` for `kernels/rms_norm.cu`, by name.
+    pub fn files(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.sources.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
+    }
+
+    /// The PTX of a kernel file that serves `arch`: its own, else that of sm_80, which every card runs.
+    pub fn ptx(&self, file: &str, arch: Arch) -> Option<String> {
+        let text = |arch: Arch| {
+            let name = format!("{file}.{}", arch.name());
+            let (_, packed) = self.ptx.iter().find(|(n, _)| *n == name)?;
+            String::from_utf8(unpacked(packed)?).ok()
+        };
+        text(arch).or_else(|| text(Arch::Sm80))
+    }
+
+    /// The sm_90a cubin of a kernel file, where the build made one.
+    pub fn cubin(&self, file: &str) -> Option<Vec<u8>> {
+        self.cubins.iter().find(|(n, _)| *n == file).and_then(|(_, packed)| unpacked(packed))
+    }
+
+    /// What the table says of `kernel`.
+    pub fn kernel(&self, kernel: &str, arch: Arch) -> Option<Built> {
+        rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
+    }
+
+    /// The kernels of `file`, by name.
+    pub fn kernels(&self, file: &str) -> Vec<&'static str> {
+        let of_file = rows(self.manifest).filter(|row| row.file == file);
+        of_file.map(|row| row.kernel).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// What is stale in these images, one line each: empty when every kernel file has PTX for both targets built from
+    /// its sources as they are. Headers are the program's own.
+    pub fn stale(&self) -> Vec<String> {
+        let is_file = |path: &str| path.ends_with(".cu");
+        let own = self.sources.iter().filter(|(path, _)| is_file(path));
+        let sources: Vec<_> = own.chain(OWN.sources.iter().filter(|(path, _)| !is_file(path))).copied().collect();
+        let text = |(name, packed): &(&'static str, &[u8])| {
+            let bytes = unpacked(packed).unwrap_or_default();
+            (*name, String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let ptx: Vec<_> = self.ptx.iter().map(text).collect();
+        let ptx: Vec<_> = ptx.iter().map(|(name, text)| (*name, text.as_str())).collect();
+        stale_among(&sources, &ptx, self.manifest)
+    }
 }
 
-/// The kernel files: `rms_norm` for `kernels/rms_norm.cu`, by name.
-pub fn files() -> impl Iterator<Item = &'static str> {
-    SOURCES.iter().filter_map(|(path, _)| path.strip_suffix(".cu").filter(|name| !name.contains('/')))
+/// The names of the files: the contents would fill pages.
+impl fmt::Debug for Images {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_list().entries(self.files()).finish()
+    }
 }
 
-/// The PTX of a kernel file.
-pub fn ptx(file: &str, arch: Arch) -> Option<&'static str> {
-    let name = format!("{file}.{}", arch.name());
-    PTX.iter().find(|(n, _)| *n == name).map(|(_, text)| *text)
+/// What gzip packed; none where that is broken.
+fn unpacked(packed: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
-/// The sm_90a cubin of a kernel file, where the build made one.
-pub fn cubin(file: &str) -> Option<&'static [u8]> {
-    CUBINS.iter().find(|(n, _)| *n == file).map(|(_, bytes)| *bytes)
-}
-
-/// The table of kernels, as committed.
-pub fn manifest() -> &'static str {
-    MANIFEST
-}
-
-/// What the table says of `kernel`.
-pub fn kernel(kernel: &str, arch: Arch) -> Option<Built> {
-    rows(MANIFEST).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
-}
-
-/// The kernels of `file`, by name.
-pub fn kernels(file: &str) -> Vec<&'static str> {
-    let of_file = rows(MANIFEST).filter(|row| row.file == file);
-    of_file.map(|row| row.kernel).collect::<BTreeSet<_>>().into_iter().collect()
-}
-
-/// What is stale in this build's images, one line each: empty when every kernel file has PTX of both targets built
-/// from its sources as they are.
-pub fn stale() -> Vec<String> {
-    stale_among(SOURCES, PTX, MANIFEST)
-}
-
-/// [`stale`] for other sources (path below `kernels/`, contents), PTX (`file.target`, text) and table.
+/// [`Images::stale`] for other sources (path below `kernels/`, contents), PTX (`file.target`, text) and table.
 pub fn stale_among(sources: &[(&str, &str)], ptx: &[(&str, &str)], manifest: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut expected = BTreeSet::new();
+    let hash_of = |name: &str| ptx.iter().find(|(n, _)| *n == name).map(|(_, text)| fnv(text.as_bytes(), FNV_OFFSET));
     for (path, _) in sources {
         let Some(file) = path.strip_suffix(".cu").filter(|name| !name.contains('/')) else { continue };
         let source = source_hash(sources, path);
+        let portable = hash_of(&format!("{file}.{}", Arch::Sm80.name()));
         for arch in Arch::ALL {
             let name = format!("{file}.{}", arch.name());
-            let built = ptx.iter().find(|(n, _)| *n == name).map(|(_, text)| fnv(text.as_bytes(), FNV_OFFSET));
             let mut listed = rows(manifest).filter(|r| r.file == file && r.target == arch.name()).peekable();
-            match built {
-                None => wrong.push(format!("ptx/{name}.ptx is missing")),
-                Some(_) if listed.peek().is_none() => wrong.push(format!("ptx/MANIFEST does not name {name}")),
+            match hash_of(&name).or(portable) {
+                None => wrong.push(format!("the PTX of {name} is missing")),
+                Some(_) if listed.peek().is_none() => wrong.push(format!("MANIFEST does not name {name}")),
                 Some(built) => {
                     if listed.any(|r| r.hash("source") != Some(source) || r.hash("ptx") != Some(built)) {
-                        wrong.push(format!("ptx/{name}.ptx is not of these sources"));
+                        wrong.push(format!("the PTX of {name} is not of these sources"));
                     }
                 }
             }

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use crate::cli::generate::{model_dir, png};
 use omr::device::cuda::Cuda;
-use omr::device::images::{self, Arch};
+use omr::device::images::{Arch, OWN, PROGRAM};
 use omr::device::{Driver, Launch, Stream, TensorMap};
 
 /// A folder with the library, an empty cache and a log.
@@ -100,8 +100,8 @@ fn calls_are_as_the_driver_wants_them() {
     has("graph upload");
     has("profiler start");
     let count = |start: &str| log.iter().filter(|l| l.starts_with(start)).count();
-    let files = images::files().count();
-    let kernels: usize = images::files().map(|file| images::kernels(file).len()).sum();
+    let files = OWN.files().count();
+    let kernels: usize = OWN.files().map(|file| OWN.kernels(file).len()).sum();
     assert_eq!((count("link "), count("module unloaded"), count("attribute 8 ")), (files, files, kernels));
     assert!(log.iter().filter(|l| l.starts_with("attribute 8 ")).all(|l| l.ends_with(" = 166912")), "{log:#?}");
     assert_eq!((count("alloc "), count("free"), count("graph launch"), count("graph destroy")), (1, 1, 2, 1));
@@ -123,7 +123,7 @@ fn a_profiler_is_shown_ranges() {
 fn a_launch_passes_its_shape_cluster_and_arguments() {
     let machine = Machine::new();
     let (file, kernel) = some_kernel();
-    let args = images::kernel(kernel, Arch::Sm90a).unwrap().args;
+    let args = OWN.kernel(kernel, Arch::Sm90a).unwrap().args;
     let log = machine.child("child_launches", &[("FAKE_CARDS", "9.0"), ("FAKE_ELF_ARGS", &args.to_string())]);
     let hash = (0..args).fold(0_u32, |hash, i| hash.wrapping_mul(31).wrapping_add(u32::from(i as u8 ^ 0x5a)));
     let tail = format!("args {hash} extra 0");
@@ -180,7 +180,7 @@ fn compiled_kernels_are_kept_until_something_changes() {
         let log = machine.child("child_opens", settings);
         log.iter().filter(|l| l.starts_with("link ")).count()
     };
-    let files = images::files().count();
+    let files = OWN.files().count();
     assert_eq!(links(&[]), files);
     assert_eq!(links(&[]), 0, "the second start compiles nothing");
     assert_eq!(links(&[("FAKE_CARDS", "8.6")]), files, "another card has other machine code");
@@ -201,27 +201,27 @@ fn a_refusal_or_a_fault_names_the_kernel() {
 
 /// The first kernel of the first file.
 fn some_kernel() -> (&'static str, &'static str) {
-    let file = images::files().next().unwrap();
-    (file, images::kernels(file)[0])
+    let file = OWN.files().next().unwrap();
+    (file, OWN.kernels(file)[0])
 }
 
 /// Arguments of the right size, byte `i` being `i ^ 0x5a`.
 fn arguments(kernel: &str) -> Vec<u8> {
-    (0..images::kernel(kernel, Arch::Sm80).unwrap().args).map(|i| i as u8 ^ 0x5a).collect()
+    (0..OWN.kernel(kernel, Arch::Sm80).unwrap().args).map(|i| i as u8 ^ 0x5a).collect()
 }
 
 #[test]
 fn child_opens() {
     if in_child() {
-        Cuda::open(0).unwrap();
+        Cuda::open(0, &PROGRAM).unwrap();
     }
 }
 
 #[test]
 fn child_is_refused_ptx() {
     if in_child() {
-        let error = Cuda::open(0).err().unwrap().to_string();
-        let file = images::files().next().unwrap();
+        let error = Cuda::open(0, &PROGRAM).err().unwrap().to_string();
+        let file = OWN.files().next().unwrap();
         for word in ["CUDA_ERROR_INVALID_PTX", "ptxas fatal: line 7 is not to my taste", file] {
             assert!(error.contains(word), "{error}");
         }
@@ -231,7 +231,7 @@ fn child_is_refused_ptx() {
 #[test]
 fn child_faults() {
     if in_child() {
-        let mut cuda = Cuda::open(0).unwrap();
+        let mut cuda = Cuda::open(0, &PROGRAM).unwrap();
         let (file, name) = some_kernel();
         let kernel = cuda.kernel(file, name).unwrap();
         cuda.launch(Stream::COMPUTE, kernel, &Launch::new([1, 1, 1], 32, 0), &arguments(name)).unwrap();
@@ -243,7 +243,7 @@ fn child_faults() {
 #[test]
 fn child_launches() {
     if in_child() {
-        let mut cuda = Cuda::open(0).unwrap();
+        let mut cuda = Cuda::open(0, &PROGRAM).unwrap();
         assert_eq!(cuda.properties().compute_capability, (9, 0));
         let (file, name) = some_kernel();
         let kernel = cuda.kernel(file, name).unwrap();
@@ -265,7 +265,7 @@ fn child_uses_everything() {
     if !in_child() {
         return;
     }
-    let mut cuda = Cuda::open(0).unwrap();
+    let mut cuda = Cuda::open(0, &PROGRAM).unwrap();
     let properties = cuda.properties().clone();
     assert_eq!((properties.multiprocessors, properties.shared_memory_per_block), (108, 166_912));
     // Twice the ring, in uneven parts: a piece written again before its copy has run shows as wrong bytes.

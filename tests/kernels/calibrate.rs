@@ -1,4 +1,4 @@
-//! kernels/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition says. Green on the emulator this
+//! cu/calibrate.cu: each wrapper of kernels/isa/ alone does what its definition says. Green on the emulator this
 //! says that the emulator is right, green on a card (`OMR_TEST_DEVICE=cuda`) that the card agrees with it. ldmatrix,
 //! stmatrix and mma: tests/golden/isa.rs; how mma adds: calibrate_sums.rs; elementary functions: math.rs.
 

@@ -1,4 +1,4 @@
-//! kernels/calibrate_tma.cu: mbarriers and bulk copies, each wrapper alone. Green on the emulator this says that the
+//! cu/calibrate_tma.cu: mbarriers and bulk copies, each wrapper alone. Green on the emulator this says that the
 //! emulator is right, green on a card of compute capability 9.0 that the card agrees with it. Boxes, what lies outside a
 //! tensor and the phases of an mbarrier against NVIDIA's tables and rules: tests/golden/isa_tma.rs.
 

@@ -1,4 +1,4 @@
-//! kernels/calibrate_wgmma.cu: wgmma alone, and the questions that one arithmetic for sampling and training asks of a
+//! cu/calibrate_wgmma.cu: wgmma alone, and the questions that one arithmetic for sampling and training asks of a
 //! card: do its bits depend on N, on which operand is which, and are they mma.sync's. Layouts and descriptors:
 //! tests/golden/isa_wgmma.rs.
 

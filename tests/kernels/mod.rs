@@ -12,6 +12,7 @@ pub mod calibrate;
 mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
+mod cu;
 mod digits;
 mod driver;
 mod embedding;
@@ -53,7 +54,7 @@ use std::sync::{Mutex, OnceLock};
 
 use omr::device::cuda::Cuda;
 use omr::device::emu::{Completion, Emu, Options, Passed, Site};
-use omr::device::images::Arch;
+use omr::device::images::{Arch, Images, OWN};
 use omr::device::{Device, Kind, Plan};
 use omr::tensor::Elem;
 
@@ -67,6 +68,14 @@ const REGION_BYTES: usize = 1 << 32;
 
 /// The same on a card, where they are taken.
 const CARD_REGION_BYTES: usize = 2 << 30;
+
+/// The kernels of a test's device: the program's, and those that only tests run.
+pub static IMAGES: [&Images; 2] = [&OWN, &cu::CALIBRATION];
+
+/// Their sources.
+fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
+    IMAGES.iter().flat_map(|images| images.sources).copied()
+}
 
 /// The kind of device under test: `OMR_TEST_DEVICE`, the emulator when it is not set.
 pub fn kind() -> Kind {
@@ -91,9 +100,9 @@ fn card() -> omr::error::Result<Device> {
     // What is open keeps the context: making one takes longer than most tests.
     static CONTEXT: OnceLock<Mutex<Cuda>> = OnceLock::new();
     if CONTEXT.get().is_none() {
-        let _ = CONTEXT.set(Mutex::new(Cuda::open(0)?));
+        let _ = CONTEXT.set(Mutex::new(Cuda::open(0, &IMAGES)?));
     }
-    Device::gpu(Box::new(Cuda::open(0)?), Kind::Cuda, &Plan::uniform(CARD_REGION_BYTES))
+    Device::gpu(Box::new(Cuda::open(0, &IMAGES)?), Kind::Cuda, &Plan::uniform(CARD_REGION_BYTES))
 }
 
 /// How a device schedules.
@@ -148,7 +157,8 @@ pub fn emu_of(options: Options) -> omr::error::Result<Device> {
         card()?
     } else {
         let arch = if wgmma { Arch::Sm90a } else { options.arch };
-        Device::gpu(Box::new(Emu::new(Options { arch, ..options })?), Kind::Emu, &Plan::uniform(REGION_BYTES))?
+        let emu = Emu::new(Options { arch, images: &IMAGES, ..options })?;
+        Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(REGION_BYTES))?
     };
     if wgmma {
         dev.use_wgmma()?;
@@ -327,7 +337,7 @@ const WRAPPERS: [&str; 32] = [
 #[test]
 fn few_sites_are_exempt() {
     let (mut files, mut sites, mut exempt) = (0, 0, Vec::new());
-    for (path, text) in omr::device::images::sources() {
+    for (path, text) in sources() {
         let in_kernels = path.ends_with(".cu") || path.starts_with("common/");
         files += usize::from(path.ends_with(".cu"));
         for line in text.lines().filter(|_| in_kernels) {
@@ -364,7 +374,7 @@ pub fn mutate_source_of(
         return;
     }
     let name = if file.contains('.') { file.to_owned() } else { format!("{file}.cu") };
-    let (_, text) = omr::device::images::sources().iter().find(|(path, _)| *path == name).unwrap();
+    let (_, text) = sources().find(|(path, _)| *path == name).unwrap();
     assert_eq!(text.matches(from).count(), 1, "{from:?} stands once in {name}");
     let changed = vec![(format!("kernels/{name}"), text.replace(from, to))];
     let red = Schedule::several(schedules).into_iter().find_map(|schedule| {

@@ -11,13 +11,13 @@ use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::{rl, train};
 
-use super::{Schedule, kind};
+use super::{IMAGES, Schedule, kind};
 use crate::train::tiny;
 
 /// A device with so much memory and no more.
 fn device(plan: &Plan) -> Device {
     let driver: Box<dyn Driver> = match kind() {
-        Kind::Cuda => Box::new(Cuda::open(0).unwrap()),
+        Kind::Cuda => Box::new(Cuda::open(0, &IMAGES).unwrap()),
         _ => Box::new(Emu::new(Schedule::FIXED.options()).unwrap()),
     };
     Device::gpu(driver, kind(), plan).unwrap()

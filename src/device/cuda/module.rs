@@ -10,32 +10,38 @@ use cudarc::driver::sys::{self, CUjit_option as Jit};
 use cudarc::driver::{CudaContext, result};
 
 use super::find::{Card, told};
-use crate::device::images::{self, Arch};
+use crate::device::images::{Arch, Images};
 use crate::error::{Error, Result};
 
 /// Bytes of each of the driver's two logs; it cuts what is longer.
 const LOG: usize = 16 << 10;
 
-/// The machine code of every kernel file for `card`: embedded, else from the cache, else compiled by the driver from
-/// the PTX, on all processors at once. Errors name the file and hold the driver's log.
-pub fn code(context: &Arc<CudaContext>, card: &Card, arch: Arch, driver: &str) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let files: Vec<&'static str> = images::files().collect();
+/// The machine code of every kernel file of `images` for `card`: embedded, else from the cache, else compiled by the
+/// driver from the PTX, on all processors at once. Errors name the file and hold the driver's log.
+pub fn code(
+    images: &Images,
+    context: &Arc<CudaContext>,
+    card: &Card,
+    arch: Arch,
+    driver: &str,
+) -> Result<Vec<(&'static str, Vec<u8>)>> {
+    let files: Vec<&'static str> = images.files().collect();
     let cache = folder();
     let of_file = |file: &&'static str| -> Result<(&'static str, Vec<u8>)> {
         if arch == Arch::Sm90a
-            && let Some(cubin) = images::cubin(file)
+            && let Some(cubin) = images.cubin(file)
         {
-            return Ok((file, cubin.to_vec()));
+            return Ok((file, cubin));
         }
         let failed = |why: String| Error::Failed(format!("kernels/{file}.cu: {why}"));
-        let ptx = images::ptx(file, arch);
+        let ptx = images.ptx(file, arch);
         let ptx = ptx.ok_or_else(|| failed(format!("this program holds no PTX of {}", arch.name())))?;
-        let path = cache.as_ref().map(|folder| folder.join(name(file, card, driver, ptx)));
+        let path = cache.as_ref().map(|folder| folder.join(name(file, card, driver, &ptx)));
         if let Some(cubin) = path.as_ref().and_then(|path| kept(path)) {
             return Ok((file, cubin));
         }
         context.bind_to_thread().map_err(|e| failed(told(e)))?;
-        let cubin = link(file, ptx).map_err(failed)?;
+        let cubin = link(file, &ptx).map_err(failed)?;
         // A cache that cannot be written is no error: the next start compiles again.
         if let Some(path) = path
             && let Err(e) = keep(&path, &cubin)

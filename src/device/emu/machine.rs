@@ -12,7 +12,6 @@ use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
 use crate::device::emu::streams::random;
-use crate::device::images;
 use crate::error::{Error, Result};
 
 struct Loaded {
@@ -78,7 +77,8 @@ impl Machine {
             Some(index) => index,
             None => {
                 let entry = self.instance.runtime().kernel(&self.cache, &format!("kernels/{file}.cu"), name)?;
-                let registers = images::kernel(name, self.options.arch).map(|k| k.registers);
+                let known = self.options.images.iter().find_map(|images| images.kernel(name, self.options.arch));
+                let registers = known.map(|k| k.registers);
                 self.kernels.push(Loaded { file, name, entry, registers });
                 self.kernels.len() - 1
             }

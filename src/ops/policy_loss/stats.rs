@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_kernels() {
-        let (_, text) = crate::device::images::sources().iter().find(|(path, _)| *path == "policy_loss.cu").unwrap();
+        let (_, text) = crate::device::images::OWN.sources.iter().find(|(path, _)| *path == "policy_loss.cu").unwrap();
         let body = text.split("enum Stat {").nth(1).unwrap().split('}').next().unwrap();
         let names: Vec<&str> = body.split(',').map(str::trim).filter(|n| *n != "MAXIMA").collect();
         let screaming = |stat: String| {

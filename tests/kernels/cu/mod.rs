@@ -1,0 +1,29 @@
+//! Kernels that only tests run: each wrapper of kernels/isa/ alone, and questions about a card's arithmetic.
+
+use omr::device::images::Images;
+
+/// One image as [`Images`] names it.
+macro_rules! image {
+    ($name:literal) => {
+        ($name, include_bytes!(concat!("ptx/", $name, ".ptx.gz")))
+    };
+}
+
+/// The kernel files of this folder, which `tools/build-ptx` compiles beside the program's own.
+pub static CALIBRATION: Images = Images {
+    sources: &[
+        ("calibrate.cu", include_str!("calibrate.cu")),
+        ("calibrate_tma.cu", include_str!("calibrate_tma.cu")),
+        ("calibrate_wgmma.cu", include_str!("calibrate_wgmma.cu")),
+    ],
+    ptx: &[
+        image!("calibrate.sm_80"),
+        image!("calibrate.sm_90a"),
+        image!("calibrate_tma.sm_80"),
+        image!("calibrate_tma.sm_90a"),
+        image!("calibrate_wgmma.sm_80"),
+        image!("calibrate_wgmma.sm_90a"),
+    ],
+    cubins: &[],
+    manifest: include_str!("ptx/MANIFEST"),
+};
