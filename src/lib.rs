@@ -22,6 +22,7 @@
 //! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
 //! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
 //! | [`eval`], [`report`] | benchmarks; the HTML report |
+//! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`cli`] | one file per command |
 
 pub mod checkpoint;
@@ -41,6 +42,7 @@ pub mod observe;
 pub mod ops;
 pub mod optim;
 pub mod philox;
+pub mod recipe;
 pub mod report;
 pub mod reward;
 pub mod rl;

@@ -74,6 +74,13 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
+    (
+        "recipe",
+        &[
+            "config", "observe", "device", "tensor", "model", "text", "reward", "task", "data", "train", "rl", "eval",
+            "report",
+        ],
+    ),
     ("cli", &["*"]),
 ];
 

@@ -97,3 +97,12 @@ pub struct RunArgs {
     #[arg(long)]
     pub dry_run: bool,
 }
+
+/// A config and the run directory of what it says.
+#[derive(Args, Clone, Debug)]
+pub struct JobArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
+}

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs, memory};
+use super::{Context, Overrides, RunArgs};
 use crate::config::EvalConfig;
 use crate::device::Plan;
 use crate::error::{Error, Result};
 use crate::eval::run::{self as eval, Job, Measured};
 use crate::task::{self, Source, TASKS, TaskSpec, VerifiedRows};
+use crate::train::plan::line;
 
 /// Arguments of `omr eval`.
 #[derive(clap::Args)]
@@ -76,7 +77,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         tasks.iter().zip(&questions).map(|(spec, rows)| Job::new(model, &config, spec, rows)).collect::<Result<_>>()?;
     let plans: Vec<Plan> = jobs.iter().map(|job| job.plan(context.target())).collect::<Result<_>>()?;
     for (job, plan) in jobs.iter().zip(&plans) {
-        let (judge, memory) = (scorer.describe(), memory::line(plan));
+        let (judge, memory) = (scorer.describe(), line(plan));
         context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), job.spec.name));
     }
     if args.dry_run {

@@ -7,13 +7,6 @@ use crate::error::Result;
 use crate::model::{Levels, ModelConfig, Stack};
 use crate::observe::bytes;
 
-/// `memory 1.2 GiB (weights 0.3 GiB, ...)`.
-pub fn line(plan: &Plan) -> String {
-    let part = |region: Region| format!("{} {}", region.name(), bytes(plan.bytes(region) as u64));
-    let parts: Vec<String> = Region::ALL.map(part).to_vec();
-    format!("memory {} ({})", bytes(plan.total() as u64), parts.join(", "))
-}
-
 /// What training passes keep, in words.
 pub fn levels(levels: &Levels, model: &ModelConfig) -> String {
     let stack = |stack: Stack, count: usize| {

@@ -25,9 +25,10 @@ pub mod run_dir;
 mod score;
 mod sft;
 pub mod signal;
+mod training;
 mod verify;
 
-pub use args::{ConfigArgs, Overrides, RunArgs};
+pub use args::{ConfigArgs, JobArgs, Overrides, RunArgs};
 pub use context::Context;
 
 use std::process::ExitCode;
@@ -53,13 +54,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation of base, SFT and RL, report
-    Recipe(recipe::Args),
+    Recipe(JobArgs),
     /// Prepare data: distill answers from a teacher, inspect data sets
     Data(data::Args),
     /// Fine-tune on rows of conversations, packed online
-    Sft(sft::Args),
+    Sft(JobArgs),
     /// Improve a model on questions with GSPO, GRPO or DAPO and the integrated sampler
-    Rl(rl::Args),
+    Rl(JobArgs),
     /// Measure a model on tasks
     Eval(eval::Args),
     /// Answer a question about text and pictures, streamed; or a file of them

@@ -17,7 +17,7 @@ pub struct Line<'a> {
     pub value: &'a mut dyn Setting,
 }
 
-/// A group of keys, as [`settings!`] declares it.
+/// A group of keys, as `settings!` declares it.
 pub trait Table: Clone {
     /// The key that a plain text in place of the group stands for.
     const SHORT: Option<&'static str>;

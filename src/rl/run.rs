@@ -16,8 +16,6 @@ use crate::data::{self, Index, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::image::Processor;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::observe::Observer;
 use crate::ops::policy_loss::{self, PolicyLoss};
@@ -34,10 +32,10 @@ use crate::rollout::{self, Asking, Question, Rollout, ask};
 use crate::task::{Task, VerifiedRows};
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
-use crate::train::metrics;
+use crate::train::job::{self, Start};
+use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
-use crate::train::sft::finished_steps;
-use crate::train::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
+use crate::train::trainer::{Trainer, TrainerConfig, seconds};
 
 /// An RL job: config, questions and where results go.
 pub struct Job {
@@ -81,19 +79,12 @@ struct Batch {
 impl Job {
     /// Reads the prompts of `config`. Errors name file and row. `scorer` scores the responses.
     pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
-        let Some(model) = config.model.clone() else {
-            return Err(Error::input("model", "nothing", "a model directory to start from"));
-        };
-        if !model.is_dir() {
-            return Err(Error::input("model", model.display().to_string(), "a model directory"));
-        }
+        let start = Start::open(config.model.as_deref(), [config.image_min_pixels, config.image_max_pixels])?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
-        let chat = Chat::load(&model)?;
-        let processor = Processor::load(&model)?.within(config.image_min_pixels, config.image_max_pixels);
+        let Start { model, config: model_config, chat, processor } = start;
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
-        let model_config = ModelConfig::load(&model.join("config.json"))?;
         let (rows, order) = data::load(&config.train_files, config.seed)?;
         let rows = order.iter().map(|&i| rows[i as usize].clone()).collect();
         let task = VerifiedRows::scored_by("rl", rows, scorer.clone())?;
@@ -125,117 +116,9 @@ impl Job {
         })
     }
 
-    /// What passes keep, as [`Job::plan`] chose.
-    pub fn levels(&self) -> Levels {
-        self.levels
-    }
-
     /// Generation batches in all.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
-    }
-
-    /// True when the run is done.
-    pub fn is_finished(&self) -> bool {
-        finished_steps(&self.dir).is_some_and(|steps| steps >= self.total_steps)
-    }
-
-    /// Bytes each region needs: the larger of a rollout's and an update's; see [`plan::rl`]. Passes then keep what the plan
-    /// says, and the cache of keys has its size.
-    pub fn plan(&mut self, target: Target) -> Result<Plan> {
-        let target = target.within(gib_to_bytes(self.config.max_memory_gib));
-        let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.index)?;
-        (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        Ok(planned.memory)
-    }
-
-    /// Trains to the end, or to the next signal.
-    pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
-        let done = self.steps(dev, &mut trainer, observer);
-        trainer.settle(dev, done)?;
-        observer.end();
-        trainer.finish(dev)?;
-        // From the log, which has every step once: this process may have made few of them, or none.
-        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
-        let sampling = metrics::sum(&steps, "timing_s/gen");
-        let judge = self.scorer.judge().map(|name| {
-            let sum = |count: &str| metrics::sum(&steps, &format!("reward/judge/{count}")) as u64;
-            let (used, hits, unjudged) = (sum("used"), sum("hits"), sum("unjudged"));
-            judge::Summary { used, hits, unjudged, ..judge::Summary::new(name) }
-        });
-        if let Some(judge) = &judge {
-            observer.note(&judge.line());
-        }
-        let summary = json!({
-            "steps": trainer.step,
-            "judge": judge,
-            "prompts_consumed": trainer.samples_consumed,
-            "prompts_left_out": self.left_out,
-            "seconds": metrics::sum(&steps, "timing_s/step"),
-            "rollout_tokens_per_sec": metrics::sum(&steps, "training/num_response_tokens") / f64::max(sampling, 1e-9),
-            "peak_memory": memory_summary(&dev.high_water()),
-        });
-        files::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
-    }
-
-    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        let config = &self.config;
-        let reference = match config.use_kl_loss {
-            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
-            false => None,
-        };
-        let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
-        observer.begin("rl", "steps", self.total_steps, trainer.step);
-        while trainer.step < self.total_steps {
-            let start = Instant::now();
-            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, trainer, &mut order, allowed))?;
-            let gen_time = seconds(start.elapsed());
-            let mut metrics = StepMetrics::new(trainer.step + 1);
-            let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
-            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
-            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
-            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
-            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
-            metrics.rollouts(&rollouts, &questions, &rewards, &advantages, config.max_response_length);
-            if let Some(name) = self.scorer.judge() {
-                let mut judge = judge::Summary::new(name);
-                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
-                metrics.judge(&judge);
-            }
-            let experience = rollouts.iter().zip(&advantages);
-            let mut experience: Vec<Experience> =
-                experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
-            let policy = self.policy(allowed);
-            if let Some(reference) = &reference {
-                let budget = config.micro_batch_tokens;
-                update::reference(dev, reference, &mut experience, &questions, policy, budget)?;
-            }
-            let update_start = Instant::now();
-            self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
-            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, &questions, &rewards, &advantages);
-                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
-            }
-            trainer.step += 1;
-            trainer.samples_consumed = batch.consumed;
-            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
-            metrics.set("training/num_response_tokens", response_tokens as f64);
-            metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);
-            metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
-            metrics.set("timing_s/gen", gen_time);
-            metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
-            metrics.set("timing_s/step", seconds(start.elapsed()));
-            metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
-            metrics.throughput(seconds(start.elapsed()));
-            trainer.log.append(metrics.values())?;
-            observer.step(trainer.step, &metrics.figures());
-            trainer.save_if_due(dev, observer)?;
-        }
-        Ok(())
     }
 
     /// The next batch of groups: one generation batch, or as many as dynamic sampling needs.
@@ -390,10 +273,102 @@ impl Job {
         let vision_rows = ask::vision_rows(&self.model_config, &self.index, self.config.train_batch_size);
         plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
     }
+}
 
-    fn trainer_config(&self) -> Result<TrainerConfig> {
+impl job::Job for Job {
+    /// The larger of a rollout's and an update's; see [`plan::rl`]. The cache of keys then has its size.
+    fn plan(&mut self, target: Target) -> Result<Plan> {
+        let target = target.within(gib_to_bytes(self.config.max_memory_gib));
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.index)?;
+        (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
+        Ok(planned.memory)
+    }
+
+    fn levels(&self) -> Levels {
+        self.levels
+    }
+
+    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
+        let config = &self.config;
+        let reference = match config.use_kl_loss {
+            true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
+            false => None,
+        };
+        let bitmap = allowed_ids(&self.model_config, &self.chat);
+        let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
+        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
+        observer.begin("rl", "steps", self.total_steps, trainer.step);
+        while trainer.step < self.total_steps {
+            let start = Instant::now();
+            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, trainer, &mut order, allowed))?;
+            let gen_time = seconds(start.elapsed());
+            let mut metrics = StepMetrics::new(trainer.step + 1);
+            let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
+            let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
+            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
+            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
+            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
+            metrics.rollouts(&rollouts, &questions, &rewards, &advantages, config.max_response_length);
+            if let Some(name) = self.scorer.judge() {
+                let mut judge = judge::Summary::new(name);
+                rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
+                metrics.judge(&judge);
+            }
+            let experience = rollouts.iter().zip(&advantages);
+            let mut experience: Vec<Experience> =
+                experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
+            let policy = self.policy(allowed);
+            if let Some(reference) = &reference {
+                let budget = config.micro_batch_tokens;
+                update::reference(dev, reference, &mut experience, &questions, policy, budget)?;
+            }
+            let update_start = Instant::now();
+            self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
+            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+                let rows = self.rollout_rows(&rollouts, &questions, &rewards, &advantages);
+                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
+            }
+            trainer.step += 1;
+            trainer.samples_consumed = batch.consumed;
+            let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
+            metrics.set("training/num_response_tokens", response_tokens as f64);
+            metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);
+            metrics.set("train/num_gen_batches", batch.num_gen_batches as f64);
+            metrics.set("timing_s/gen", gen_time);
+            metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
+            metrics.set("timing_s/step", seconds(start.elapsed()));
+            metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
+            metrics.throughput(seconds(start.elapsed()));
+            trainer.log.append(metrics.values())?;
+            observer.step(trainer.step, &metrics.figures());
+            trainer.save_if_due(dev, observer)?;
+        }
+        Ok(())
+    }
+
+    fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics {
+        let sampling = metrics::sum(log, "timing_s/gen");
+        let judge = self.scorer.judge().map(|name| {
+            let sum = |count: &str| metrics::sum(log, &format!("reward/judge/{count}")) as u64;
+            let (used, hits, unjudged) = (sum("used"), sum("hits"), sum("unjudged"));
+            judge::Summary { used, hits, unjudged, ..judge::Summary::new(name) }
+        });
+        if let Some(judge) = &judge {
+            observer.note(&judge.line());
+        }
+        object(json!({
+            "judge": judge,
+            "prompts_consumed": trainer.samples_consumed,
+            "prompts_left_out": self.left_out,
+            "seconds": metrics::sum(log, "timing_s/step"),
+            "rollout_tokens_per_sec": metrics::sum(log, "training/num_response_tokens") / f64::max(sampling, 1e-9),
+        }))
+    }
+
+    fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        Ok(TrainerConfig {
+        TrainerConfig {
             dir: self.dir.clone(),
             model: self.model.clone(),
             dtype: c.dtype,
@@ -406,6 +381,6 @@ impl Job {
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,
             resume: c.resume.clone(),
-        })
+        }
     }
 }

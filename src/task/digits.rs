@@ -4,16 +4,19 @@
 
 mod pictures;
 mod questions;
+pub mod teacher;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
+use tokio::runtime::Handle;
 
 use crate::config::{BaseConfig, TaskConfig};
 use crate::data::{self, ImageSource, Row, read};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
+use crate::task::recipe::{Recipe, Splits, Teacher};
 use crate::task::{Mark, Marks, Metrics, Source, TaskSpec, aggregate};
 use crate::text::{Message, Part, Tokenizer};
 
@@ -32,6 +35,15 @@ pub const TASK: TaskSpec = TaskSpec {
     score,
     aggregate: aggregate::means,
     published: None,
+    recipe: Some(Recipe {
+        takes: "one to three minutes on two cores with configs/digits.yaml; ",
+        splits,
+        corpus,
+        words,
+        model_config,
+        preprocessor_config,
+        teacher,
+    }),
 };
 
 /// The rows the user named, those of `heldout.parquet` in his folder, or the ones made here.
@@ -55,16 +67,6 @@ fn score(_: &Row, marks: &Marks) -> Metrics {
     let format = mean(|mark| mark.format).or(marks.greedy.map(|mark| mark.format));
     let all = [("acc_score", marks.greedy.map(|m| m.acc)), ("acc_score_t1", mean(|m| m.acc)), ("format_score", format)];
     all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
-}
-
-/// The rows of a run.
-pub struct Splits {
-    /// Questions for the teacher, from training digits.
-    pub teach: Vec<Row>,
-    /// Questions RL draws from, from training digits.
-    pub train: Vec<Row>,
-    /// Questions measured on, from digits no training saw.
-    pub heldout: Vec<Row>,
 }
 
 /// The digits of training and of measuring.
@@ -122,6 +124,12 @@ fn row(
         extra: if let Value::Object(map) = extra { map } else { Map::new() },
         place: format!("{NAME} {split} row {}", index + 1),
     })
+}
+
+/// A teacher that knows the digits of training.
+fn teacher(config: &TaskConfig, runtime: &Handle) -> Result<Box<dyn Teacher>> {
+    let teacher = teacher::Teacher::start(&config.teacher, ranges(config.tuning).0, config.shift);
+    Ok(Box::new(runtime.block_on(teacher)?))
 }
 
 /// `config.json` of the task's model: the shape from `base`, the ids from the tokenizer.

@@ -5,13 +5,14 @@
 
 mod aggregate;
 pub mod digits;
-pub mod digits_teacher;
+pub mod recipe;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use self::recipe::Recipe;
 use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -36,6 +37,8 @@ pub struct TaskSpec {
     pub aggregate: fn(&[Metrics], Mode) -> Metrics,
     /// The published score of OpenMMReasoner-7B: a metric's name, and its value.
     pub published: Option<(&'static str, f64)>,
+    /// How `omr recipe` teaches it; none where it is only measured.
+    pub recipe: Option<Recipe>,
 }
 
 /// Metrics by their names.
@@ -80,6 +83,15 @@ pub fn find(name: &str) -> Result<&'static TaskSpec> {
     TASKS.iter().find(known).ok_or_else(|| {
         let names: Vec<&str> = TASKS.iter().map(|task| task.name).collect();
         Error::input("--tasks", name, format!("a task of `omr eval --list`: {}", names.join(", ")))
+    })
+}
+
+/// The task of a name that a recipe can teach, and how. Errors name those there are.
+pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
+    let taught = || TASKS.iter().filter_map(|task| Some((task, task.recipe.as_ref()?)));
+    taught().find(|(task, _)| task.name == name).ok_or_else(|| {
+        let names: Vec<&str> = taught().map(|(task, _)| task.name).collect();
+        Error::input("task.name", name, names.join(", "))
     })
 }
 
@@ -152,5 +164,12 @@ mod tests {
         assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
         let error = find("no such task").err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(TASKS[0].name), "{error}");
+    }
+
+    #[test]
+    fn a_task_that_no_recipe_teaches_is_refused_with_those_that_one_does() {
+        let error = taught("no such task").err().unwrap();
+        let text = error.to_string();
+        assert!(error.exit_code() == 2 && text.contains("task.name") && text.contains(digits::NAME), "{text}");
     }
 }

@@ -16,6 +16,14 @@ use crate::files;
 /// The figures of one step: names as verl and lmms-engine log them.
 pub type Metrics = Map<String, Value>;
 
+/// The members of a JSON object literal.
+pub fn object(value: Value) -> Metrics {
+    match value {
+        Value::Object(map) => map,
+        other => unreachable!("not an object: {other}"),
+    }
+}
+
 /// Appends steps to a run directory's metrics files.
 pub struct MetricsLog {
     path: PathBuf,

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod job;
 pub mod levels;
 pub mod metrics;
 pub mod plan;

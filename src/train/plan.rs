@@ -35,11 +35,22 @@ impl Planned {
     /// Errors when the plan is over its budget, saying what it has and which keys `lower` it.
     pub fn check(self, lower: &str) -> Result<Planned> {
         let Some(budget) = self.budget.filter(|&budget| self.memory.total() > budget) else { return Ok(self) };
-        let part = |region: Region| format!("{} {}", region.name(), bytes(self.memory.bytes(region) as u64));
-        let parts = Region::ALL.map(part).join(", ");
-        let found = format!("a run that takes {} when it keeps least ({parts})", bytes(self.memory.total() as u64));
+        let [total, parts] = words(&self.memory);
+        let found = format!("a run that takes {total} when it keeps least ({parts})");
         Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
     }
+}
+
+/// `memory 1.2 GiB (weights 0.3 GiB, ...)`.
+pub fn line(plan: &Plan) -> String {
+    let [total, parts] = words(plan);
+    format!("memory {total} ({parts})")
+}
+
+/// All of a plan's bytes, and those of each region.
+fn words(plan: &Plan) -> [String; 2] {
+    let part = |region: Region| format!("{} {}", region.name(), bytes(plan.bytes(region) as u64));
+    [bytes(plan.total() as u64), Region::ALL.map(part).join(", ")]
 }
 
 /// Bytes of a number of GiB, for configs.

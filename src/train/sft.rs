@@ -5,27 +5,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::metrics::{self, Metrics};
+use super::job::{self, Start};
+use super::metrics::{self, Metrics, object};
 use super::plan::{self, Largest, Size};
 use super::step::{self, Sequence};
-use super::trainer::{Trainer, TrainerConfig, memory_summary, seconds};
+use super::trainer::{Trainer, TrainerConfig, seconds};
 use super::updates::Updates;
 use crate::config::{SftConfig, deciding};
 use crate::data::index::grids;
 use crate::data::{self, Eager, Index, Row, Sample, Samples, Shape};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::image::Processor;
 use crate::model::inputs::check_ids;
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy, VisionConfig};
 use crate::observe::Observer;
 use crate::ops::nll;
 use crate::tensor::{DType, Tensor};
-use crate::text::Chat;
 
 /// What makes a run smaller.
 pub const LOWER: &str =
@@ -52,19 +50,12 @@ pub struct Job {
 impl Job {
     /// Reads the data sets of `config` and turns their rows into samples. Errors name file and row.
     pub fn new(dir: &Path, config: SftConfig) -> Result<Job> {
-        let Some(model) = config.model.clone() else {
-            return Err(Error::input("model", "nothing", "a model directory to start from"));
-        };
-        if !model.is_dir() {
-            return Err(Error::input("model", model.display().to_string(), "a model directory"));
-        }
+        let start = Start::open(config.model.as_deref(), [config.image_min_pixels, config.image_max_pixels])?;
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
         }
-        let chat = Chat::load(&model)?;
-        let processor = Processor::load(&model)?.within(config.image_min_pixels, config.image_max_pixels);
+        let Start { model, config: model_config, chat, processor } = start;
         let (rows, order) = data::load(&config.datasets, config.seed)?;
-        let model_config = ModelConfig::load(&model.join("config.json"))?;
         let sample = |row: &Row| -> Result<Sample> {
             let sample = data::sft_sample(row, &chat, &processor)?;
             check_ids(&model_config, &sample.input_ids).map_err(|e| e.within(&row.place))?;
@@ -110,31 +101,9 @@ impl Job {
         })
     }
 
-    /// What passes keep, as [`Job::plan`] chose.
-    pub fn levels(&self) -> Levels {
-        self.levels
-    }
-
     /// Updates in all.
     pub fn total_steps(&self) -> u64 {
         self.total_steps
-    }
-
-    /// Bytes each region needs: the most that any micro-batch of the run takes, exactly. Within the memory of `target`
-    /// and `max_memory_gib`, where that is limited, passes keep as much as fits; errors when nothing they could keep
-    /// does.
-    pub fn plan(&mut self, target: Target) -> Result<Plan> {
-        let model = ModelConfig::load(&self.model.join("config.json"))?;
-        let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
-        let largest = self.largest_micro_batches(&model.vision_config)?;
-        let blank = |batch: &Vec<usize>| batch.iter().map(|&i| plan::blank(&model, self.index.shape(i))).collect();
-        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
-        let batches: Vec<Vec<Sequence<'_>>> =
-            samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
-        let planned = plan::sft(model, &self.config, target, &batches)?;
-        let planned = planned.check(LOWER)?;
-        self.levels = planned.levels;
-        Ok(planned.memory)
     }
 
     /// The samples of the micro-batches that decide how much memory the run takes.
@@ -155,32 +124,26 @@ impl Job {
         }
         Ok(largest.into_batches())
     }
+}
 
-    /// True when the run is done.
-    pub fn is_finished(&self) -> bool {
-        finished_steps(&self.dir).is_some_and(|steps| steps >= self.total_steps)
+impl job::Job for Job {
+    /// The most that any micro-batch of the run takes, exactly.
+    fn plan(&mut self, target: Target) -> Result<Plan> {
+        let model = ModelConfig::load(&self.model.join("config.json"))?;
+        let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
+        let largest = self.largest_micro_batches(&model.vision_config)?;
+        let blank = |batch: &Vec<usize>| batch.iter().map(|&i| plan::blank(&model, self.index.shape(i))).collect();
+        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
+        let batches: Vec<Vec<Sequence<'_>>> =
+            samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
+        let planned = plan::sft(model, &self.config, target, &batches)?;
+        let planned = planned.check(LOWER)?;
+        self.levels = planned.levels;
+        Ok(planned.memory)
     }
 
-    /// Trains to the end, or to the next signal. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
-    /// the run directory.
-    pub fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let mut trainer = Trainer::open(dev, self.trainer_config()?, observer)?;
-        let done = self.steps(dev, &mut trainer, observer);
-        trainer.settle(dev, done)?;
-        observer.end();
-        trainer.finish(dev)?;
-        // From the log, which has every step once: this process may have made few of them, or none.
-        let steps = metrics::read(&self.dir.join("metrics.jsonl"))?;
-        let elapsed = metrics::sum(&steps, "timing_s/step");
-        let summary = json!({
-            "steps": trainer.step,
-            "samples_consumed": trainer.samples_consumed,
-            "loss": steps.last().and_then(|m| m.get("loss")),
-            "seconds": elapsed,
-            "tokens_per_sec": metrics::sum(&steps, "num_tokens") / f64::max(elapsed, 1e-9),
-            "peak_memory": memory_summary(&dev.high_water()),
-        });
-        files::write(self.dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    fn levels(&self) -> Levels {
+        self.levels
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
@@ -225,9 +188,19 @@ impl Job {
         Ok(())
     }
 
-    fn trainer_config(&self) -> Result<TrainerConfig> {
+    fn summary(&self, trainer: &Trainer, log: &[Metrics], _: &dyn Observer) -> Metrics {
+        let elapsed = metrics::sum(log, "timing_s/step");
+        object(json!({
+            "samples_consumed": trainer.samples_consumed,
+            "loss": log.last().and_then(|m| m.get("loss")),
+            "seconds": elapsed,
+            "tokens_per_sec": metrics::sum(log, "num_tokens") / f64::max(elapsed, 1e-9),
+        }))
+    }
+
+    fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
-        Ok(TrainerConfig {
+        TrainerConfig {
             dir: self.dir.clone(),
             model: self.model.clone(),
             dtype: c.dtype,
@@ -240,7 +213,7 @@ impl Job {
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,
             resume: c.resume.clone(),
-        })
+        }
     }
 }
 
@@ -288,20 +261,5 @@ pub fn sequence(sample: &Sample) -> Sequence<'_> {
         images: &sample.images,
         prompt_len: sample.input_ids.len(),
         loss_mask: &sample.loss_mask,
-    }
-}
-
-/// Steps of the finished run in `dir`, when its model is there.
-pub fn finished_steps(dir: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(dir.join("summary.json")).ok()?;
-    let summary: Value = serde_json::from_str(&text).ok()?;
-    dir.join("model").is_dir().then(|| summary["steps"].as_u64())?
-}
-
-/// The members of a JSON object literal.
-pub fn object(value: Value) -> Metrics {
-    match value {
-        Value::Object(map) => map,
-        other => unreachable!("not an object: {other}"),
     }
 }

@@ -9,8 +9,8 @@ use omr::data::read::{self, entry};
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::image::Processor;
 use omr::observe::Silent;
+use omr::task::digits::teacher::{MODEL, Teacher};
 use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, SIDE, TUNING, shifted};
-use omr::task::digits_teacher::{MODEL, Teacher};
 use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
 
 fn task(sft: usize, rl: usize, heldout: usize, tuning: bool) -> TaskConfig {

@@ -9,6 +9,7 @@ use omr::device::emu::Emu;
 use omr::device::{Device, Driver, Kind, Plan, Region, Target};
 use omr::observe::Silent;
 use omr::reward::Scorer;
+use omr::train::job::Job as _;
 use omr::{rl, train};
 
 use super::{IMAGES, Schedule, kind};

@@ -10,6 +10,7 @@ use omr::error::Error;
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
+use omr::train::job::Job as _;
 use omr::train::sft::Job;
 
 use super::tiny::{Outcome, rl_config, sft_config};

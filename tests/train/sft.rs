@@ -3,6 +3,7 @@
 use omr::config::{Dtype, OptimizerName, SftConfig};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
+use omr::train::job::Job as _;
 use omr::train::sft::{Job, sequence};
 use omr::train::step;
 use omr::train::updates::Updates;

@@ -17,6 +17,7 @@ use omr::rl::run::Job as RlJob;
 use omr::task::digits;
 use omr::tensor::DType;
 use omr::text::{CHAT_TEMPLATE, Message, SPECIAL_TOKENS, Tokenizer, train_tokenizer, write_tokenizer_dir};
+use omr::train::job::Job as _;
 use omr::train::metrics::{self, Metrics};
 use omr::train::sft::Job as SftJob;
 

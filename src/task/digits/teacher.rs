@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::config::TeacherConfig;
+use crate::config::{EndpointConfig, TeacherConfig};
 use crate::data::folder::decode_data_url;
 use crate::error::{Error, Result};
 use crate::image::{Limits, Rgb};
@@ -71,6 +71,12 @@ impl Teacher {
     /// The address up to `/v1`.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+}
+
+impl crate::task::recipe::Teacher for Teacher {
+    fn endpoint(&self) -> EndpointConfig {
+        EndpointConfig { base_url: vec![self.base_url()], model: MODEL.to_owned(), ..EndpointConfig::default() }
     }
 }
 

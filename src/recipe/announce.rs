@@ -1,0 +1,70 @@
+//! What a recipe says before it begins, and what it tries.
+
+use super::Recipe;
+use crate::config::{CommandConfig, JudgeConfig};
+use crate::device::Kind;
+use crate::error::Result;
+use crate::reward::process::Pool;
+
+impl Recipe<'_> {
+    /// Says what will be done, to whoever watches.
+    pub fn announce(&self) {
+        let c = &self.config;
+        let say = |line: String| self.means.observer.note(&line);
+        say(format!(
+            "omr recipe: {}, seed {}, {} on {}, results in {}",
+            self.spec.name,
+            c.seed,
+            c.dtype.name(),
+            self.means.place,
+            self.dir.display()
+        ));
+        let questions = c.task.num_sft_questions;
+        say(format!("  data     {questions} questions x {} drafts from a teacher, verified", c.data.num_rollouts));
+        let steps = c.sft.max_steps.map_or("epochs of".to_owned(), |n| n.to_string());
+        say(format!("  sft      {steps} updates from {}", self.base_name()));
+        if c.control.enable {
+            say(format!("  control  sft continued for {} updates", self.control_steps()));
+        }
+        let rl = &c.rl;
+        let steps = rl.total_training_steps.map_or("one epoch of".to_owned(), |n| n.to_string());
+        say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
+        say(format!("  eval     {} held-out questions, greedy and at temperature 1", c.task.num_heldout_questions));
+        say(format!("  judge    {}", self.judges()));
+        let takes = match self.means.target.kind {
+            Kind::Cpu => self.task.takes,
+            Kind::Cuda | Kind::Emu => "",
+        };
+        say(format!("{takes}stop and go on at any time"));
+    }
+
+    /// Starts and ends the reward commands: one that is not there is found before the hours of the stages before it.
+    pub fn try_commands(&self) -> Result<()> {
+        let (rl, eval) = (self.config.rl.reward.command(), &self.config.eval.reward);
+        for (command, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
+            if !command.command.is_empty() {
+                Pool::start(&CommandConfig { workers: 1, ..command.clone() }, place)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who decides what is right beside the rules, and where.
+    fn judges(&self) -> String {
+        let c = &self.config;
+        let judges = [("data", &c.data.judge), ("rl", &c.rl.judge), ("eval", &c.eval.judge)];
+        let commands = [("rl", &c.rl.reward.command), ("eval", &c.eval.reward.command)];
+        let named = |(stage, judge): (&str, &Option<JudgeConfig>)| Some(format!("{} ({stage})", judge.as_ref()?.model));
+        let commands = commands.into_iter().filter(|(_, command)| !command.is_empty());
+        let commands: Vec<String> = commands.map(|(stage, c)| format!("reward by {} ({stage})", c.join(" "))).collect();
+        let judges: Vec<String> = judges.into_iter().filter_map(named).chain(commands).collect();
+        if judges.is_empty() { "off: rules alone decide what is right".to_owned() } else { judges.join(", ") }
+    }
+
+    fn base_name(&self) -> String {
+        match &self.config.base.model {
+            Some(dir) => dir.display().to_string(),
+            None => "a random initialisation".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A whole recipe: data, SFT, RL, control, evaluation and report, each stage in its own folder, each gone on with where it
+//! stopped. What is taught is a task's ([`crate::task::recipe`]).
+
+#![forbid(unsafe_code)]
+
+mod announce;
+mod base;
+mod stages;
+mod summary;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use crate::config::RecipeConfig;
+use crate::device::{Device, Plan, Target};
+use crate::error::Result;
+use crate::observe::Observer;
+use crate::task::{self, TaskSpec};
+use crate::{files, report};
+
+/// The models measured, in order.
+const MEASURED: [&str; 4] = ["base", "sft", "control", "rl"];
+
+/// What a recipe works with.
+pub struct Means<'a> {
+    /// The device that plans are made for.
+    pub target: Target,
+    /// Where it computes, for people.
+    pub place: String,
+    /// Makes a device with a plan's memory.
+    pub device: &'a dyn Fn(&Plan) -> Result<Device>,
+    /// The asynchronous runtime, for teacher and judges.
+    pub runtime: &'a dyn Fn() -> Result<Handle>,
+    /// Whom it reports to.
+    pub observer: &'a dyn Observer,
+}
+
+/// A recipe and its folder.
+pub struct Recipe<'a> {
+    dir: PathBuf,
+    config: RecipeConfig,
+    spec: &'static TaskSpec,
+    task: &'static task::recipe::Recipe,
+    means: Means<'a>,
+}
+
+impl<'a> Recipe<'a> {
+    /// The recipe of `config` in `dir`. Errors when its task is none that can be taught.
+    pub fn new(dir: &Path, config: RecipeConfig, means: Means<'a>) -> Result<Recipe<'a>> {
+        let (spec, task) = task::taught(&config.task.name)?;
+        Ok(Recipe { dir: dir.to_owned(), config, spec, task, means })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RecipeConfig {
+        &self.config
+    }
+
+    /// The report.
+    pub fn page(&self) -> PathBuf {
+        self.path("report.html")
+    }
+
+    /// True when nothing is left to do.
+    pub fn is_finished(&self) -> bool {
+        self.path("summary.json").exists() && self.page().exists()
+    }
+
+    /// Does what is left, stage by stage, and writes `summary.json` and `report.html`.
+    pub fn run(&self) -> Result<()> {
+        let begun = Instant::now();
+        self.base()?;
+        self.data()?;
+        self.sft()?;
+        if self.config.control.enable {
+            self.control()?;
+        }
+        self.rl()?;
+        for stage in MEASURED {
+            if stage != "control" || self.config.control.enable {
+                self.measure(stage)?;
+            }
+        }
+        self.summarise(begun.elapsed().as_secs_f64())?;
+        let report = report::report(&self.dir)?;
+        files::write(self.page(), report::page(&report)?.as_bytes())?;
+        self.means.observer.note(&report.headline);
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn model(&self, stage: &str) -> PathBuf {
+        self.dir.join(stage).join("model")
+    }
+}

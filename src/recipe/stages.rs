@@ -1,0 +1,171 @@
+//! The stages of a recipe after its base model. Each finds its results in its own folder and leaves what is done.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::Recipe;
+use crate::config::{
+    CommandConfig, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, SftConfig, to_yaml,
+};
+use crate::data::{self, Form, Row, distill, read, write};
+use crate::error::{Error, Result};
+use crate::eval::run as eval;
+use crate::files;
+use crate::reward::Scorer;
+use crate::rl::run as rl;
+use crate::task::VerifiedRows;
+use crate::train::job::{Job, finished_steps};
+use crate::train::{plan, sft};
+
+impl Recipe<'_> {
+    /// Questions, and the teacher's verified answers to some of them.
+    pub(super) fn data(&self) -> Result<()> {
+        let dir = self.path("data");
+        let done = dir.join("summary.json");
+        if done.exists() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        let splits = (self.task.splits)(&self.config.task, self.config.seed)?;
+        let save = |name: &str, rows: &[Row]| write::write(&dir.join(name), rows, Form::Rl);
+        save("questions.parquet", &splits.teach)?;
+        save("rl.parquet", &splits.train)?;
+        save("heldout.parquet", &splits.heldout)?;
+        let kept = self.distill(&dir)?;
+        let summary = json!({
+            "in": kept.rows, "kept": kept.kept, "rejected": kept.rejected, "unjudged": kept.unjudged,
+            "requests": kept.requests, "tokens": kept.tokens, "judge": kept.judge, "seconds": begun.elapsed().as_secs_f64(),
+        });
+        files::write(done, format!("{summary:#}\n").as_bytes())
+    }
+
+    /// The teacher the config names is asked, or the task's own.
+    fn distill(&self, dir: &Path) -> Result<distill::Summary> {
+        let runtime = (self.means.runtime)()?;
+        let mut config = self.config.data.clone();
+        config.datasets = vec![read::entry(dir.join("questions.parquet"))];
+        config.seed = self.config.seed;
+        let own = match &config.teacher {
+            Some(_) => None,
+            None => Some((self.task.teacher)(&self.config.task, &runtime)?),
+        };
+        config.teacher = own.as_ref().map(|teacher| teacher.endpoint()).or(config.teacher);
+        runtime.block_on(distill::run(&config, &dir.join("distill"), self.means.observer))
+    }
+
+    pub(super) fn sft(&self) -> Result<()> {
+        self.fine_tune("sft", SftConfig { model: Some(self.model("base")), ..self.config.sft.clone() })
+    }
+
+    pub(super) fn control_steps(&self) -> u64 {
+        let rl = &self.config.rl;
+        let updates = (rl.train_batch_size / rl.ppo_mini_batch_size * rl.ppo_epochs) as u64;
+        let prompts = (self.config.task.num_rl_questions as u64).div_ceil(rl.train_batch_size as u64);
+        let steps = rl.total_training_steps.unwrap_or(prompts);
+        self.config.control.max_steps.unwrap_or(steps * updates)
+    }
+
+    /// SFT continued: the rows, the batch and the rate it ended with, for as many updates as RL makes.
+    pub(super) fn control(&self) -> Result<()> {
+        let sft = &self.config.sft;
+        let last_rate = match sft.optimizer.lr_scheduler_type {
+            LrSchedulerType::Constant => sft.optimizer.learning_rate,
+            _ => sft.optimizer.learning_rate * sft.optimizer.min_lr_ratio,
+        };
+        let optimizer = OptimConfig {
+            learning_rate: self.config.control.learning_rate.unwrap_or(last_rate),
+            lr_scheduler_type: LrSchedulerType::Constant,
+            ..sft.optimizer
+        };
+        let config = SftConfig {
+            model: Some(self.model("sft")),
+            max_steps: Some(self.control_steps()),
+            optimizer,
+            warmup_steps: Some(self.config.rl.warmup_steps),
+            // Another order than SFT's own first epochs.
+            seed: sft.seed.wrapping_add(1),
+            ..sft.clone()
+        };
+        self.fine_tune("control", config)
+    }
+
+    fn fine_tune(&self, stage: &str, mut config: SftConfig) -> Result<()> {
+        let dir = self.path(stage);
+        if finished_steps(&dir).is_some() {
+            return Ok(());
+        }
+        if config.datasets.is_empty() {
+            config.datasets = vec![read::entry(self.path("data").join("distill").join("questions.parquet"))];
+        }
+        keep_config(&dir, &config)?;
+        let mut job = sft::Job::new(&dir, config)?;
+        job.label = stage.to_owned();
+        let what = format!("{stage}: {} rows", job.index.len());
+        self.train(&mut job, &what)
+    }
+
+    pub(super) fn rl(&self) -> Result<()> {
+        let dir = self.path("rl");
+        if finished_steps(&dir).is_some() {
+            return Ok(());
+        }
+        let mut config = RlConfig { model: Some(self.model("sft")), ..self.config.rl.clone() };
+        if config.train_files.is_empty() {
+            config.train_files = vec![read::entry(self.path("data").join("rl.parquet"))];
+        }
+        keep_config(&dir, &config)?;
+        let command = config.reward.command();
+        let scorer = self.scorer(config.reward.mode, &config.judge, (&command, "rl.reward"))?;
+        let mut job = rl::Job::new(&dir, config, scorer)?;
+        let what = format!("rl: {} questions", job.index.len());
+        self.train(&mut job, &what)
+    }
+
+    /// Plans a training job and runs what is left of it.
+    fn train(&self, job: &mut dyn Job, what: &str) -> Result<()> {
+        let plan = job.plan(self.means.target)?;
+        self.means.observer.note(&format!("{what}; {}", plan::line(&plan)));
+        let mut device = (self.means.device)(&plan)?;
+        job.run(&mut device, self.means.observer)
+    }
+
+    fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, command: (&CommandConfig, &str)) -> Result<Arc<Scorer>> {
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), command, Some(&self.dir), self.means.runtime)?))
+    }
+
+    pub(super) fn measure(&self, stage: &str) -> Result<()> {
+        let out = self.path("eval").join(stage);
+        if out.join("summary.json").exists() {
+            return Ok(());
+        }
+        let config = &self.config.eval;
+        let data: Vec<DatasetConfig> = match config.data.is_empty() {
+            true => vec![read::entry(self.path("data").join("heldout.parquet"))],
+            false => config.data.clone(),
+        };
+        let rows = data::load(&data, config.seed)?.0;
+        let scorer = self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"))?;
+        let task = VerifiedRows::scored_by(self.spec.name, rows, scorer.clone())?;
+        let model = self.model(stage);
+        let job = eval::Job::new(&model, config, self.spec, &task)?;
+        let mut device = (self.means.device)(&job.plan(self.means.target)?)?;
+        let begun = Instant::now();
+        let measured = job.run(&mut device, self.means.observer, &format!("eval {stage}"))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let judge = eval::write(&out, &model, config, scorer.judge(), &[measured], seconds)?;
+        if let Some(judge) = judge {
+            self.means.observer.note(&judge.line());
+        }
+        Ok(())
+    }
+}
+
+/// The settings a stage runs with, in its folder.
+fn keep_config<C: Config>(dir: &Path, config: &C) -> Result<()> {
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    files::write(dir.join("config.yaml"), to_yaml(config)?.as_bytes())
+}

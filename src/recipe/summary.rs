@@ -1,0 +1,75 @@
+//! `summary.json` of a recipe.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::{MEASURED, Recipe};
+use crate::error::{Error, Result};
+use crate::eval::run as eval;
+use crate::eval::samples::{self, Sample};
+use crate::eval::stats;
+use crate::train::metrics;
+use crate::{files, report};
+
+impl Recipe<'_> {
+    /// Puts together what the stages left; `elapsed` are the seconds since this process began with them.
+    pub(super) fn summarise(&self, elapsed: f64) -> Result<()> {
+        let mut stages = Map::new();
+        let mut eval = 0.0;
+        for stage in MEASURED {
+            let path = self.path("eval").join(stage).join("samples.jsonl");
+            if path.exists() {
+                stages.insert(stage.to_owned(), stage_summary(&samples::read(&path)?));
+                eval += number(&path.with_file_name("summary.json"), "seconds")?;
+            }
+        }
+        let data = number(&self.path("data").join("summary.json"), "seconds")?;
+        let [sft, control, rl] = ["sft", "control", "rl"].map(|stage| self.step_seconds(stage));
+        let (sft, control, rl) = (sft?, control?, rl?);
+        let judges: Map<String, Value> =
+            report::judges(&self.dir).into_iter().map(|(stage, judge)| (stage, json!(judge))).collect();
+        let summary = json!({
+            "seed": self.config.seed,
+            "judge": Some(judges).filter(|judges| !judges.is_empty()),
+            "device": self.means.target.kind.name(),
+            "stages": stages,
+            // Of steps that count: what a kill threw away is not in them, nor is time between two starts.
+            "seconds": {
+                "data": data, "sft": sft, "control": control, "rl": rl,
+                "eval": eval, "total": elapsed.max(data + sft + control + rl + eval),
+            },
+            "tokens_per_sec": {
+                "sft": number(&self.path("sft").join("summary.json"), "tokens_per_sec")?,
+                "rollout": number(&self.path("rl").join("summary.json"), "rollout_tokens_per_sec")?,
+            },
+        });
+        files::write(self.path("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    fn step_seconds(&self, stage: &str) -> Result<f64> {
+        Ok(metrics::sum(&metrics::read(&self.path(stage).join("metrics.jsonl"))?, "timing_s/step"))
+    }
+}
+
+/// FORMATS section 5's S.
+fn stage_summary(samples: &[Sample]) -> Value {
+    let greedy: Option<Vec<f64>> = samples.iter().map(Sample::acc).collect();
+    let sampled: Option<Vec<f64>> = samples.iter().map(Sample::acc_t1).collect();
+    let greedy = greedy.map(|scores| stats::accuracy(&scores));
+    let sampled = sampled.map(|scores| stats::accuracy(&scores));
+    json!({
+        "acc": greedy.map(|e| e.mean),
+        "acc_t1": sampled.map(|e| e.mean),
+        "ci95": sampled.map(|e| e.ci95),
+        "acc_ci95": greedy.map(|e| e.ci95),
+        "format": eval::format_share(samples),
+        "n": samples.len(),
+    })
+}
+
+fn number(path: &Path, key: &str) -> Result<f64> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
+    value[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
+}

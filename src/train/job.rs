@@ -1,0 +1,96 @@
+//! What SFT and RL have alike: the model they start from, the run around their steps, the summary it leaves.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::metrics::{self, Metrics};
+use super::trainer::{Trainer, TrainerConfig, memory_summary};
+use crate::device::{Device, Plan, Target};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::image::Processor;
+use crate::model::{Levels, ModelConfig};
+use crate::observe::Observer;
+use crate::text::Chat;
+
+/// The model a run starts from, and what makes samples for it of rows.
+pub struct Start {
+    /// Model directory.
+    pub model: PathBuf,
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// Its tokenizer and chat template.
+    pub chat: Chat,
+    /// Its image processor.
+    pub processor: Processor,
+}
+
+impl Start {
+    /// Reads the directory `model`, all but the weights; pictures have from `pixels[0]` to `pixels[1]` pixels where
+    /// these are given. Errors when the key `model` names no model directory.
+    pub fn open(model: Option<&Path>, pixels: [Option<usize>; 2]) -> Result<Start> {
+        let Some(model) = model else {
+            return Err(Error::input("model", "nothing", "a model directory to start from"));
+        };
+        if !model.is_dir() {
+            return Err(Error::input("model", model.display().to_string(), "a model directory"));
+        }
+        Ok(Start {
+            chat: Chat::load(model)?,
+            processor: Processor::load(model)?.within(pixels[0], pixels[1]),
+            config: ModelConfig::load(&model.join("config.json"))?,
+            model: model.to_owned(),
+        })
+    }
+}
+
+/// A run that trains a model: SFT or RL.
+pub trait Job {
+    /// How it trains and saves.
+    fn trainer_config(&self) -> TrainerConfig;
+
+    /// Bytes each region needs. Within the memory of `target` and `max_memory_gib`, where that is limited, passes keep as
+    /// much as fits; errors when nothing they could keep does.
+    fn plan(&mut self, target: Target) -> Result<Plan>;
+
+    /// What passes keep, as [`Job::plan`] chose.
+    fn levels(&self) -> Levels;
+
+    /// Makes the steps that are left, or those up to the next signal.
+    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()>;
+
+    /// What its summary says between the number of steps and the memory; `log` has every step once.
+    fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
+
+    /// True when the run is done.
+    fn is_finished(&self) -> bool {
+        let config = self.trainer_config();
+        finished_steps(&config.dir).is_some_and(|steps| steps >= config.total_steps)
+    }
+
+    /// Trains to the end, or to the next signal. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
+    /// the run directory.
+    fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        let config = self.trainer_config();
+        let dir = config.dir.clone();
+        let mut trainer = Trainer::open(dev, config, observer)?;
+        let done = self.steps(dev, &mut trainer, observer);
+        trainer.settle(dev, done)?;
+        observer.end();
+        trainer.finish(dev)?;
+        // From the log: this process may have made few of the steps, or none.
+        let log = metrics::read(&dir.join("metrics.jsonl"))?;
+        let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);
+        summary.extend(self.summary(&trainer, &log, observer));
+        summary.insert("peak_memory".to_owned(), memory_summary(&dev.high_water()));
+        files::write(dir.join("summary.json"), format!("{:#}\n", Value::Object(summary)).as_bytes())
+    }
+}
+
+/// Steps of the finished run in `dir`, when its model is there.
+pub fn finished_steps(dir: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(dir.join("summary.json")).ok()?;
+    let summary: Value = serde_json::from_str(&text).ok()?;
+    dir.join("model").is_dir().then(|| summary["steps"].as_u64())?
+}
