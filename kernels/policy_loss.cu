@@ -1,7 +1,7 @@
 // Policy losses over packed sequences: d loss / d log_prob (and d entropy), and sums of the figures, added to `stats`.
 // policy_loss_rows: log_prob, old_log_prob f32 [R], cu_seqlens u32 [rows + 1] -> dlog_prob f32 [R], partials f64
 // [rows, STATS], a CTA of 256 threads a sequence; policy_loss_add: partials -> stats f64 [STATS], one warp.
-// Bound by launch and latency: 8 to 29 bytes a token. f64, token i of a sequence on thread i % 256, one fixed tree.
+// Bound by launch and latency: 8 to 24 bytes a token. f64, token i of a sequence on thread i % 256, one fixed tree.
 // Reference src/ops/policy_loss/row.rs.
 #include "common/math_f64.cuh"
 #include "common/reduce.cuh"
@@ -44,10 +44,8 @@ enum KlType { NO_KL, KL, ABS, MSE, LOW_VAR_KL };
 struct Args {
     const float* log_prob;
     const float* old_log_prob;
-    const float* ref_log_prob;        // null without a KL term
-    const float* rollout_is_weights;  // null: 1
-    const float* entropy;             // null: none
-    const uint8_t* mask;              // null: every token counts
+    const float* ref_log_prob;  // null without a KL term
+    const float* entropy;       // null: none
     const uint32_t* cu_seqlens;
     const double* advantages;
     float* dlog_prob;
@@ -73,7 +71,6 @@ constexpr double MEAN_EPS = 1e-8;
 
 struct Smem {
     isa::Shared<double> log_ratio[WARPS];
-    isa::Shared<double> count[WARPS];
     isa::Shared<double> stats[STATS][WARPS];
 };
 
@@ -83,7 +80,7 @@ __device__ __forceinline__ double magnitude(double x) {
     return __longlong_as_double(__double_as_longlong(x) & 0x7fffffffffffffffLL);
 }
 
-// What a token of a sequence with n counted tokens counts in the loss.
+// What a token of a sequence with n tokens counts in the loss.
 __device__ __forceinline__ double token_weight(const Args& args, int mode, double n) {
     if (mode == TOKEN_MEAN) return 1.0 / args.batch_num_tokens;
     if (mode == SEQ_MEAN_TOKEN_SUM) return 1.0 / args.num_seqs;
@@ -121,28 +118,18 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
     int row = blockIdx.x, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     int from = args.cu_seqlens[row], to = args.cu_seqlens[row + 1];
 
-    double log_ratio = 0.0, count = 0.0;
+    double log_ratio = 0.0;
     for (int t = from + threadIdx.x; t < to; t += THREADS) {
-        if (args.mask && args.mask[t] == 0) continue;
         log_ratio += (double)args.log_prob[t] - (double)args.old_log_prob[t];
-        count += 1.0;
     }
     log_ratio = reduce::warp_sum(log_ratio);
-    count = reduce::warp_sum(count);
-    if (lane == 0) {
-        smem.log_ratio[warp] = log_ratio;
-        smem.count[warp] = count;
-    }
+    if (lane == 0) smem.log_ratio[warp] = log_ratio;
     isa::sync_cta();
     log_ratio = 0.0;
-    count = 0.0;
 #pragma unroll
-    for (int w = 0; w < WARPS; w++) {
-        log_ratio += smem.log_ratio[w];
-        count += smem.count[w];
-    }
+    for (int w = 0; w < WARPS; w++) log_ratio += smem.log_ratio[w];
 
-    double advantage = args.advantages[row];
+    double advantage = args.advantages[row], count = to - from;
     double pg_weight = token_weight(args, args.pg_agg_mode, count);
     double weight = token_weight(args, args.loss_agg_mode, count);
     double mean_log_ratio = log_ratio / (count < 1.0 ? 1.0 : count);
@@ -153,11 +140,6 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
 #pragma unroll
     for (int m = 0; m < STATS; m++) s[m] = m < MAXIMA ? 0.0 : -INFINITY;
     for (int t = from + threadIdx.x; t < to; t += THREADS) {
-        if (args.mask && args.mask[t] == 0) {
-            args.dlog_prob[t] = 0.0f;
-            if (args.dentropy) args.dentropy[t] = 0.0f;
-            continue;
-        }
         double log_prob = args.log_prob[t], old = args.old_log_prob[t];
         double d = log_prob - old, ratio = seq_ratio;
         bool outside = mean_log_ratio > MAX_TEN;
@@ -173,10 +155,8 @@ KERNEL(policy_loss_rows, policy_loss::Args, policy_loss::THREADS, 1) {
         double cap = -advantage * args.clip_ratio_c;
         bool dual = advantage < 0.0 && loss > cap;
         if (dual) loss = cap;
-        double w = pg_weight;
-        if (args.rollout_is_weights) w *= (double)args.rollout_is_weights[t];
-        s[PG_LOSS] += loss * w;
-        grad = clipped || dual || outside ? 0.0 : grad * w;
+        s[PG_LOSS] += loss * pg_weight;
+        grad = clipped || dual || outside ? 0.0 : grad * pg_weight;
         if (args.kl_loss_type != NO_KL) {
             double kl_grad;
             double value = kl(args.kl_loss_type, log_prob, (double)args.ref_log_prob[t], kl_grad);

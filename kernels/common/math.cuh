@@ -1,6 +1,6 @@
-// Elementary functions in f32, the port of src/ops/math.rs: the same polynomials over the same coefficients, fmaf
+// Elementary functions in f32, the port of src/math.rs: the same polynomials over the same coefficients, fmaf
 // for mul_add, so that a CPU body, the emulator and a card give equal bits (NaN stays NaN, its payload is free).
-// Needs -fmad=false, no flush to zero, and IEEE division. Error bounds: src/ops/math.rs.
+// Needs -fmad=false, no flush to zero, and IEEE division. Error bounds: src/math.rs.
 #pragma once
 
 #include "isa/isa.cuh"

@@ -1,4 +1,4 @@
-// e^x in f64, the port of src/ops/math.rs's exp_f64: the same polynomial, fma for mul_add, so that a CPU body, the
+// e^x in f64, the port of src/math.rs's exp_f64: the same polynomial, fma for mul_add, so that a CPU body, the
 // emulator and a card give equal bits (NaN stays NaN, its payload is free). Needs -fmad=false.
 #pragma once
 

@@ -1,4 +1,4 @@
-// Random numbers, the port of src/ops/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is
+// Random numbers, the port of src/philox.rs: Philox4x32-10 (Salmon et al., 2011) and Gumbel noise. The key is
 // (run seed, purpose and step), the counter names the thing a number is for.
 #pragma once
 

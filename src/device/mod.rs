@@ -330,11 +330,6 @@ impl Device {
         &self.memory
     }
 
-    /// The regions, for marks, releases and host copies.
-    pub fn memory_mut(&mut self) -> &mut Memory {
-        &mut self.memory
-    }
-
     /// The top of `region`'s stack, to be given back to [`Device::release`].
     pub fn mark(&self, region: Region) -> Mark {
         self.memory.mark(region)

@@ -24,7 +24,7 @@ pub fn num_micro_batches(seq_lens: &[usize], max_token_len: usize) -> usize {
 /// none holds more than `max_token_len` tokens. Work is balanced by Karmarkar-Karp; where balance and budget do
 /// not go together (verl then exceeds the budget) one micro-batch more is tried. The largest stand in the
 /// middle. Errors when a sequence alone is over the budget.
-pub fn micro_batches(seq_lens: &[usize], max_token_len: usize) -> Result<Vec<Vec<usize>>> {
+pub fn balanced_micro_batches(seq_lens: &[usize], max_token_len: usize) -> Result<Vec<Vec<usize>>> {
     if let Some(i) = seq_lens.iter().position(|&l| l > max_token_len) {
         let place = format!("sequence {i}");
         return Err(Error::input(place, format!("{} tokens", seq_lens[i]), format!("at most {max_token_len}")));

@@ -7,8 +7,8 @@ use crate::config::RlConfig;
 use crate::device::Device;
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{self, Denominators, Packed, PolicyLoss, PolicyStats, Sums};
-use crate::rl::correction::ProbsDiff;
+use crate::ops::policy_loss::{self, Denominators, Io, Packed, PolicyLoss, PolicyStats, Sums};
+use crate::rl::probs_diff::ProbsDiff;
 use crate::rollout::ask::{Question, Rollout};
 use crate::tensor::Tensor;
 use crate::train::step::{self, Forward, Sequence};
@@ -112,8 +112,7 @@ pub fn accumulate(
 ) -> Result<Queued> {
     let loss = PolicyLoss::from(config);
     let whole = response_borders(batch);
-    let mask = vec![1; whole.last().copied().unwrap_or(0) as usize];
-    let denominators = Denominators::new(&whole, &mask, Some(config.max_response_length as f64));
+    let denominators = Denominators::new(&whole, Some(config.max_response_length as f64));
     let advantage_alone = loss.kl_loss.is_none() && loss.entropy_coeff == 0.0;
     let idle = |e: &&Experience| advantage_alone && e.advantage == 0.0;
     let (mut idle, mut moving): (Vec<&Experience>, Vec<&Experience>) = batch.iter().partition(idle);
@@ -138,8 +137,9 @@ pub fn accumulate(
                 let dlog_prob = forward.like_log_prob(dev)?;
                 let counts = loss.entropy_coeff != 0.0;
                 let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
-                let (lp, h) = (forward.log_prob, forward.entropy);
-                policy_loss::fwd(dev, &loss, &denominators, &packed, lp, h, dlog_prob, dentropy, stats)?;
+                let Forward { log_prob, entropy, .. } = forward;
+                let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
+                policy_loss::fwd(dev, &loss, &denominators, &packed, io)?;
                 Ok((dlog_prob, dentropy))
             })?;
             if moves {
@@ -196,10 +196,8 @@ fn upload(dev: &mut Device, forward: &Forward, part: &[&Experience]) -> Result<P
     let advantages: Vec<f64> = part.iter().map(|e| e.advantage).collect();
     Ok(Packed {
         cu_seqlens: forward.upload(dev, &forward.cu_targets)?,
-        mask: None,
         old_log_prob: forward.upload(dev, &old_log_prob)?,
         ref_log_prob: ref_log_prob.map(|rows| forward.upload(dev, &rows)).transpose()?,
         advantages: forward.upload(dev, &advantages)?,
-        rollout_is_weights: None,
     })
 }

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use omr::device::{Device, Region};
 use omr::ops::policy_loss::{
-    self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, Packed, PolicyLoss, PolicyStats, Sums,
+    self, Batch, Denominators, Io, KlLoss, KlLossType, LossAggMode, LossMode, Packed, PolicyLoss, PolicyStats, Sums,
 };
-use omr::rl::correction::ProbsDiff;
+use omr::rl::probs_diff::ProbsDiff;
 use omr::tensor::DType;
 
 use crate::golden;
@@ -24,19 +24,16 @@ fn signed(row: usize, advantage: f32) -> f64 {
 
 struct Case {
     cu: Vec<u32>,
-    mask: Option<Vec<u8>>,
     lp: Vec<f32>,
     old: Vec<f32>,
     reference: Vec<f32>,
     entropy: Vec<f32>,
-    weights: Option<Vec<f32>>,
     advantages: Vec<f64>,
 }
 
 impl Case {
-    /// Log-probs whose ratios lie on both sides of every clip; `corrected` has a mask with holes, which hide NaN, and
-    /// rollout weights.
-    fn new(lengths: &[usize], spread: f32, corrected: bool) -> Case {
+    /// Log-probs whose ratios lie on both sides of every clip.
+    fn new(lengths: &[usize], spread: f32) -> Case {
         let mut cu = vec![0u32];
         lengths.iter().for_each(|&n| cu.push(cu[cu.len() - 1] + n as u32));
         let tokens = cu[lengths.len()] as usize;
@@ -47,16 +44,10 @@ impl Case {
         let (mut lp, reference) = (near(2, &old, spread), near(3, &old, 1.5));
         // Beyond the bound of a log ratio, and of k3.
         lp.iter_mut().step_by(97).for_each(|x| *x -= 30.0);
-        let mask = corrected.then(|| normals::<f32>(4, tokens).iter().map(|x| u8::from(*x < 1.0)).collect::<Vec<u8>>());
-        if let Some(mask) = &mask {
-            lp.iter_mut().zip(mask).filter(|(_, m)| **m == 0).for_each(|(x, _)| *x = f32::NAN);
-        }
         Case {
             advantages: (0..).zip(normals::<f32>(5, lengths.len())).map(|(i, a)| signed(i, a)).collect(),
             entropy: normals::<f32>(6, tokens).iter().map(|x| x.abs()).collect(),
-            weights: corrected.then(|| normals::<f32>(7, tokens).iter().map(|x| x.abs()).collect()),
             cu,
-            mask,
             lp,
             old,
             reference,
@@ -66,17 +57,14 @@ impl Case {
     fn batch(&self) -> Batch<'_, f32> {
         Batch {
             cu_seqlens: &self.cu,
-            mask: self.mask.as_deref(),
             old_log_prob: &self.old,
             ref_log_prob: Some(&self.reference),
             advantages: &self.advantages,
-            rollout_is_weights: self.weights.as_deref(),
         }
     }
 
     fn denominators(&self) -> Denominators {
-        let all = vec![1; self.lp.len()];
-        Denominators::new(&self.cu, self.mask.as_deref().unwrap_or(&all), Some(64.0))
+        Denominators::new(&self.cu, Some(64.0))
     }
 }
 
@@ -94,19 +82,17 @@ fn fwd(
     let n = lp.len();
     let packed = Packed {
         cu_seqlens: up(dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
-        mask: batch.mask.map(|m| up(dev, m, &[n])),
         old_log_prob: up(dev, batch.old_log_prob, &[n]),
         ref_log_prob: batch.ref_log_prob.map(|r| up(dev, r, &[n])),
         advantages: up(dev, batch.advantages, &[batch.advantages.len()]),
-        rollout_is_weights: batch.rollout_is_weights.map(|w| up(dev, w, &[n])),
     };
-    let lp = up(dev, lp, &[n]);
+    let log_prob = up(dev, lp, &[n]);
     let entropy = entropy.map(|h| up(dev, h, &[n]));
     let (dlog_prob, dentropy) = (blank(dev, DType::F32, &[n]), blank(dev, DType::F32, &[n]));
     let stats = policy_loss::stats(dev, Region::Overlay)?;
     for _ in 0..passes {
         let dentropy = entropy.map(|_| dentropy);
-        policy_loss::fwd(dev, config, den, &packed, lp, entropy, dlog_prob, dentropy, stats)?;
+        policy_loss::fwd(dev, config, den, &packed, Io { log_prob, entropy, dlog_prob, dentropy, stats })?;
     }
     let sums = Sums::of(&dev.read::<f64>(stats)?);
     let dentropy = entropy.map_or(Ok(Vec::new()), |_| dev.read::<f32>(dentropy))?;
@@ -156,7 +142,7 @@ fn against_the_cpu(dev: &mut Device, config: &PolicyLoss, case: &Case) -> Outcom
 
 fn probe(dev: &mut Device) -> Outcome {
     for config in [PolicyLoss::grpo(), PolicyLoss { entropy_coeff: 0.1, ..PolicyLoss::gspo() }] {
-        against_the_cpu(dev, &config, &Case::new(&FEW, 0.3, true))?;
+        against_the_cpu(dev, &config, &Case::new(&FEW, 0.3))?;
     }
     Ok(())
 }
@@ -164,19 +150,19 @@ fn probe(dev: &mut Device) -> Outcome {
 #[test]
 fn bits_are_those_of_the_cpu() {
     let mut dev = emu();
-    for (i, config) in configs().iter().enumerate() {
-        for (spread, corrected) in [(0.3, i % 2 == 0), (3.0, i % 2 == 1)] {
-            let case = Case::new(&LENGTHS, spread, corrected);
+    for config in &configs() {
+        for spread in [0.3, 3.0] {
+            let case = Case::new(&LENGTHS, spread);
             against_the_cpu(&mut dev, config, &case).unwrap_or_else(|e| panic!("{config:?}: {e}"));
         }
     }
-    let case = Case::new(&LENGTHS, 3.0, true);
+    let case = Case::new(&LENGTHS, 3.0);
     let (config, den) = (PolicyLoss::grpo(), case.denominators());
     let (sums, ..) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
     let stats = PolicyStats::new(&config, &den, &sums);
     assert!(stats.clipfrac_upper > 0.0 && stats.clipfrac_lower > 0.0 && stats.dual_clipfrac > 0.0, "{stats:?}");
     same_bits(4, |dev| {
-        let case = Case::new(&FEW, 0.3, false);
+        let case = Case::new(&FEW, 0.3);
         Ok(fwd(dev, &configs()[4], &case.denominators(), &case.batch(), &case.lp, None, 1)?.1)
     });
 }
@@ -194,18 +180,16 @@ fn the_goldens_hold_on_the_kernel() {
 #[test]
 fn the_gradient_is_the_losses_slope() {
     let mut dev = emu();
-    let case = Case::new(&[4, 0, 9], 0.3, false);
+    let case = Case::new(&[4, 0, 9], 0.3);
     let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     let (old, reference, den) = (wide(&case.old), wide(&case.reference), case.denominators());
     for config in configs().into_iter().filter(|c| c.loss_mode == LossMode::Vanilla) {
         let (_, grad, _) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
         let batch = Batch {
             cu_seqlens: &case.cu,
-            mask: None,
             old_log_prob: &old,
             ref_log_prob: Some(&reference),
             advantages: &case.advantages,
-            rollout_is_weights: None,
         };
         let value = |lp: &[f64]| {
             let sums = policy_loss::compute(&config, &den, &batch, lp, &mut vec![0.0; lp.len()], None).unwrap();
@@ -234,7 +218,7 @@ fn the_gradient_is_the_losses_slope() {
 fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
     for config in [PolicyLoss::grpo(), PolicyLoss::gspo()] {
         for dev in [&mut emu(), &mut cpu()] {
-            let mut case = Case::new(&[4, 3], 0.1, false);
+            let mut case = Case::new(&[4, 3], 0.1);
             case.lp[2] = f32::NAN;
             let (sums, grad, _) = fwd(dev, &config, &case.denominators(), &case.batch(), &case.lp, None, 1).unwrap();
             assert!(PolicyStats::new(&config, &case.denominators(), &sums).loss.is_nan() && grad[2].is_nan());
@@ -242,16 +226,34 @@ fn what_is_not_a_number_is_seen_in_loss_and_gradient() {
     }
 }
 
+/// The figures from their definitions, about the means.
+fn by_two_passes(log_prob: &[f32], old: &[f32]) -> ProbsDiff {
+    let logs: Vec<(f64, f64)> = log_prob.iter().zip(old).map(|(&a, &b)| (f64::from(a), f64::from(b))).collect();
+    let n = logs.len() as f64;
+    let mean_of = |f: &dyn Fn(f64, f64) -> f64| logs.iter().map(|&(a, b)| f(a.exp(), b.exp())).sum::<f64>() / n;
+    let mean = mean_of(&|a, b| (a - b).abs());
+    let (mean_a, mean_b) = (mean_of(&|a, _| a), mean_of(&|_, b| b));
+    let spread = (mean_of(&|a, _| (a - mean_a).powi(2)) * mean_of(&|_, b| (b - mean_b).powi(2))).sqrt();
+    ProbsDiff {
+        valid: true,
+        max: logs.iter().map(|(a, b)| (a.exp() - b.exp()).abs()).fold(0.0, f64::max),
+        mean,
+        std: (mean_of(&|a, b| ((a - b).abs() - mean).powi(2)) * n / (n - 1.0)).sqrt(),
+        pearson: mean_of(&|a, b| (a - mean_a) * (b - mean_b)) / spread,
+        log_prob_max: logs.iter().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
+    }
+}
+
 #[test]
 fn probabilities_are_compared_as_on_the_host() {
-    let mut case = Case::new(&LENGTHS, 0.2, false);
+    let mut case = Case::new(&LENGTHS, 0.2);
     for on_policy in [false, true] {
         if on_policy {
             case.old = case.lp.clone();
         }
         let (config, den) = (PolicyLoss::gspo(), case.denominators());
         let (sums, ..) = fwd(&mut emu(), &config, &den, &case.batch(), &case.lp, None, 1).unwrap();
-        let want = ProbsDiff::of(&vec![1; case.lp.len()], &case.lp, &case.old);
+        let want = by_two_passes(&case.lp, &case.old);
         let got = ProbsDiff::from(&sums.probs());
         println!("{got:?}, by two passes {want:?}");
         assert!(got.valid);
@@ -271,7 +273,7 @@ fn probabilities_are_compared_as_on_the_host() {
 
 #[test]
 fn shapes_that_do_not_fit_are_refused() {
-    let case = Case::new(&[2, 3], 0.1, false);
+    let case = Case::new(&[2, 3], 0.1);
     for mut dev in [emu(), cpu()] {
         let short = Batch { old_log_prob: &case.old[1..], ..case.batch() };
         let missing = Batch { ref_log_prob: None, ..case.batch() };
@@ -282,16 +284,20 @@ fn shapes_that_do_not_fit_are_refused() {
             let old = batch.old_log_prob;
             let packed = Packed {
                 cu_seqlens: up(&mut dev, batch.cu_seqlens, &[batch.cu_seqlens.len()]),
-                mask: None,
                 old_log_prob: up(&mut dev, old, &[old.len()]),
                 ref_log_prob: batch.ref_log_prob.map(|r| up(&mut dev, r, &[n])),
                 advantages: up(&mut dev, batch.advantages, &[2]),
-                rollout_is_weights: None,
             };
-            let (lp, d) = (up(&mut dev, &case.lp, &[n]), blank(&mut dev, DType::F32, &[n]));
+            let (log_prob, dlog_prob) = (up(&mut dev, &case.lp, &[n]), blank(&mut dev, DType::F32, &[n]));
             let stats = policy_loss::stats(&mut dev, Region::Overlay).unwrap();
             let den = case.denominators();
-            let done = policy_loss::fwd(&mut dev, config, &den, &packed, lp, None, d, None, stats);
+            let done = policy_loss::fwd(
+                &mut dev,
+                config,
+                &den,
+                &packed,
+                Io { log_prob, entropy: None, dlog_prob, dentropy: None, stats },
+            );
             assert!(done.is_err());
             dev.release(mark);
         }
@@ -306,7 +312,7 @@ fn the_barriers_are_needed() {
 #[test]
 fn changes_by_hand_are_seen() {
     for (from, to) in [
-        ("if (args.mask && args.mask[t] == 0) continue;", ""),
+        ("smem.log_ratio[w];", "smem.log_ratio[0];"),
         ("double d = log_prob - old, ratio = seq_ratio;", "double d = old - log_prob, ratio = seq_ratio;"),
         ("args.stats[m] + v", "v"),
     ] {
@@ -320,7 +326,6 @@ fn more_changes_by_hand_are_seen() {
     for (from, to) in [
         ("bool clipped = bound > loss;", "bool clipped = bound < loss;"),
         ("advantage < 0.0 && loss > cap", "loss > cap"),
-        ("if (args.rollout_is_weights) w *=", "if (args.rollout_is_weights) w +="),
         ("grad = clipped || dual || outside ?", "grad = clipped || outside ?"),
         ("-args.entropy_coeff * weight", "-args.entropy_coeff * pg_weight"),
         ("(count < 1.0 ? 1.0 : count)", "(count + 1.0)"),
@@ -332,7 +337,7 @@ fn more_changes_by_hand_are_seen() {
     ] {
         mutate_source("policy_loss", from, to, 1, |dev| {
             probe(dev)?;
-            configs().iter().try_for_each(|config| against_the_cpu(dev, config, &Case::new(&FEW, 3.0, true)))
+            configs().iter().try_for_each(|config| against_the_cpu(dev, config, &Case::new(&FEW, 3.0)))
         });
     }
 }

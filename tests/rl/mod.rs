@@ -5,17 +5,17 @@ mod run;
 use omr::ops::policy_loss::{
     self, Batch, Denominators, KlLoss, KlLossType, LossAggMode, LossMode, PolicyLoss, PolicyStats, Sums,
 };
-use omr::rl::{advantage, batching, correction, filter};
+use omr::rl::probs_diff::ProbsDiff;
+use omr::rl::{advantage, batching, filter};
 use proptest::prelude::*;
 
 use crate::seed::proptest as config;
 
-/// A sequence: its tokens as (log-prob, old, reference, counted), and an advantage.
-type Row = (Vec<(f32, f32, f32, bool)>, f64);
+/// A sequence: its tokens as (log-prob, old, reference), and an advantage.
+type Row = (Vec<(f32, f32, f32)>, f64);
 
 fn rows() -> impl Strategy<Value = Vec<Row>> {
-    let token = (-4f32..0.0, -0.5f32..0.5, -0.5f32..0.5, prop::bool::weighted(0.9))
-        .prop_map(|(lp, d, r, m)| (lp, lp + d, lp + r, m));
+    let token = (-4f32..0.0, -0.5f32..0.5, -0.5f32..0.5).prop_map(|(lp, d, r)| (lp, lp + d, lp + r));
     prop::collection::vec((prop::collection::vec(token, 0..9), -2.0f64..2.0), 1..12)
 }
 
@@ -36,7 +36,6 @@ fn losses() -> impl Strategy<Value = PolicyLoss> {
 
 struct Data {
     cu: Vec<u32>,
-    mask: Vec<u8>,
     lp: Vec<f32>,
     old: Vec<f32>,
     reference: Vec<f32>,
@@ -45,15 +44,14 @@ struct Data {
 
 impl Data {
     fn of(rows: &[&Row]) -> Data {
-        let mut d = Data { cu: vec![0], mask: vec![], lp: vec![], old: vec![], reference: vec![], adv: Vec::new() };
+        let mut d = Data { cu: vec![0], lp: vec![], old: vec![], reference: vec![], adv: Vec::new() };
         for (tokens, advantage) in rows {
-            for &(lp, old, reference, counted) in tokens {
-                d.mask.push(u8::from(counted));
+            for &(lp, old, reference) in tokens {
                 d.lp.push(lp);
                 d.old.push(old);
                 d.reference.push(reference);
             }
-            d.cu.push(d.mask.len() as u32);
+            d.cu.push(d.lp.len() as u32);
             d.adv.push(*advantage);
         }
         d
@@ -62,11 +60,9 @@ impl Data {
     fn batch(&self) -> Batch<'_, f32> {
         Batch {
             cu_seqlens: &self.cu,
-            mask: Some(&self.mask),
             old_log_prob: &self.old,
             ref_log_prob: Some(&self.reference),
             advantages: &self.adv,
-            rollout_is_weights: None,
         }
     }
 }
@@ -77,7 +73,7 @@ proptest! {
     #[test]
     fn micro_batches_add_up(rows in rows(), loss in losses(), cut in prop::collection::vec(0usize..4, 12)) {
         let whole = Data::of(&rows.iter().collect::<Vec<_>>());
-        let den = Denominators::new(&whole.cu, &whole.mask, None);
+        let den = Denominators::new(&whole.cu, None);
         let mut grad = vec![f32::NAN; whole.lp.len()];
         let sums = policy_loss::compute(&loss, &den, &whole.batch(), &whole.lp, &mut grad, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
@@ -104,12 +100,11 @@ proptest! {
         // GSPO differentiates each token with the sequence's ratio held fixed: its own test is the next one.
         let loss = PolicyLoss { loss_mode: LossMode::Vanilla, ..loss };
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
-        let den = Denominators::new(&d.cu, &d.mask, None);
+        let den = Denominators::new(&d.cu, None);
         let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
         let (lp, old, reference) = (wide(&d.lp), wide(&d.old), wide(&d.reference));
         let batch = Batch {
-            cu_seqlens: &d.cu, mask: Some(&d.mask), old_log_prob: &old, ref_log_prob: Some(&reference),
-            advantages: &d.adv, rollout_is_weights: None,
+            cu_seqlens: &d.cu, old_log_prob: &old, ref_log_prob: Some(&reference), advantages: &d.adv,
         };
         let mut grad = vec![0.0; lp.len()];
         let value = |lp: &[f64], grad: &mut [f64]| {
@@ -137,14 +132,14 @@ proptest! {
     fn gspo_gradient_is_the_sequence_forms_slope(rows in rows()) {
         let loss = PolicyLoss { clip_ratio_low: 0.9, clip_ratio_high: 9.0, ..PolicyLoss::gspo() };
         let d = Data::of(&rows.iter().collect::<Vec<_>>());
-        let den = Denominators::new(&d.cu, &d.mask, None);
+        let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
         policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
         for (w, adv) in d.cu.windows(2).zip(&d.adv) {
             let row = w[0] as usize..w[1] as usize;
-            let n = d.mask[row.clone()].iter().filter(|&&m| m != 0).count();
-            let mean = policy_loss::seq_mean_log_ratio(&d.lp[row.clone()], &d.old[row.clone()], &d.mask[row.clone()]);
-            for t in row.filter(|&t| d.mask[t] != 0) {
+            let n = row.len();
+            let mean = policy_loss::seq_mean_log_ratio(&d.lp[row.clone()], &d.old[row.clone()]);
+            for t in row {
                 let want = -adv * mean.exp() / n as f64 / den.num_seqs;
                 prop_assert!((f64::from(grad[t]) - want).abs() <= 1e-6 * want.abs().max(1e-3));
             }
@@ -155,27 +150,16 @@ proptest! {
     fn on_policy_the_ratio_is_exactly_one(rows in rows(), loss in losses()) {
         let mut d = Data::of(&rows.iter().collect::<Vec<_>>());
         d.old = d.lp.clone();
-        let den = Denominators::new(&d.cu, &d.mask, None);
+        let den = Denominators::new(&d.cu, None);
         let mut grad = vec![0f32; d.lp.len()];
         let sums = policy_loss::compute(&loss, &den, &d.batch(), &d.lp, &mut grad, None).unwrap();
         let stats = PolicyStats::new(&loss, &den, &sums);
-        if d.mask.contains(&1) {
+        if !d.lp.is_empty() {
             prop_assert_eq!((stats.ratio_min, stats.ratio_max), (1.0, 1.0));
         }
         prop_assert_eq!((stats.pg_clipfrac, stats.dual_clipfrac, stats.ppo_kl), (0.0, 0.0, 0.0));
-        let diff = correction::ProbsDiff::of(&d.mask, &d.old, &d.lp);
+        let diff = ProbsDiff::from(&sums.probs());
         prop_assert_eq!((diff.max, diff.log_prob_max), (0.0, 0.0));
-        let corrected = correction::correct(
-            &correction::RolloutCorrection {
-                rollout_is: Some(correction::RolloutIs::Sequence),
-                rollout_rs: correction::Rejection::parse("token_k1,seq_max_k3", "2.0").unwrap(),
-                ..Default::default()
-            },
-            &d.cu, &d.mask, &d.old, &d.lp,
-        );
-        prop_assert_eq!(&corrected.response_mask, &d.mask);
-        let weights: Vec<f32> = d.mask.iter().map(|&m| f32::from(m)).collect();
-        prop_assert_eq!(corrected.rollout_is_weights, Some(weights));
     }
 
     #[test]
@@ -191,7 +175,7 @@ proptest! {
 
     #[test]
     fn every_sequence_once_and_within_the_budget(lens in prop::collection::vec(0usize..300, 0..60)) {
-        let parts = batching::micro_batches(&lens, 300).unwrap();
+        let parts = batching::balanced_micro_batches(&lens, 300).unwrap();
         let mut seen: Vec<usize> = parts.iter().flatten().copied().collect();
         seen.sort_unstable();
         prop_assert_eq!(seen, (0..lens.len()).collect::<Vec<_>>());
@@ -210,44 +194,13 @@ proptest! {
 }
 
 #[test]
-fn masked_positions_are_never_read() {
-    let (cu, mask, adv) = ([0u32, 3], [1u8, 0, 0], [1.0]);
-    let (lp, old) = ([-1.0f32, f32::NAN, f32::INFINITY], [-1.0f32, 0.0, f32::NAN]);
-    let batch = Batch {
-        cu_seqlens: &cu,
-        mask: Some(&mask),
-        old_log_prob: &old,
-        ref_log_prob: None,
-        advantages: &adv,
-        rollout_is_weights: None,
-    };
-    for loss in [PolicyLoss::grpo(), PolicyLoss::gspo()] {
-        let (den, mut grad) = (Denominators::new(&cu, &mask, None), [f32::NAN; 3]);
-        let sums = policy_loss::compute(&loss, &den, &batch, &lp, &mut grad, None).unwrap();
-        let stats = PolicyStats::new(&loss, &den, &sums);
-        assert!(stats.loss.is_finite() && grad[1..] == [0.0, 0.0], "{stats:?} {grad:?}");
-    }
-}
-
-#[test]
 fn lengths_that_do_not_fit_are_errors() {
-    let (mask, adv, lp) = ([1u8; 4], [1.0, 2.0], [0f32; 4]);
+    let (adv, lp) = ([1.0, 2.0], [0f32; 4]);
     for cu in [vec![0u32, 4], vec![0, 2, 3], vec![1, 2, 4], vec![0, 5, 4]] {
-        let batch = Batch {
-            cu_seqlens: &cu,
-            mask: Some(&mask),
-            old_log_prob: &lp,
-            ref_log_prob: None,
-            advantages: &adv,
-            rollout_is_weights: None,
-        };
+        let batch = Batch { cu_seqlens: &cu, old_log_prob: &lp, ref_log_prob: None, advantages: &adv };
         let den = Denominators { batch_num_tokens: 4.0, num_seqs: 2.0, loss_scale_factor: 2.0 };
         assert!(policy_loss::compute(&PolicyLoss::grpo(), &den, &batch, &lp, &mut [0.0; 4], None).is_err(), "{cu:?}");
     }
-    assert!(batching::micro_batches(&[3, 9], 8).is_err());
-    assert!(batching::micro_batches(&[], 8).unwrap().is_empty());
-    for (rs, threshold) in [("token_k4", "2"), ("seq_max_k1", "2"), ("token_k1", "-1"), ("token_k2", "1,2"), ("", "1")]
-    {
-        assert!(correction::Rejection::parse(rs, threshold).is_err(), "{rs} {threshold}");
-    }
+    assert!(batching::balanced_micro_batches(&[3, 9], 8).is_err());
+    assert!(batching::balanced_micro_batches(&[], 8).unwrap().is_empty());
 }

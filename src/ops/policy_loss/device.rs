@@ -17,16 +17,12 @@ const OP: &str = "policy_loss::fwd";
 pub struct Packed {
     /// Sequence borders, u32 `[S+1]`, ascending from 0 to R.
     pub cu_seqlens: Tensor,
-    /// u8 `[R]`, 1 where the token counts; without it all do.
-    pub mask: Option<Tensor>,
     /// f32 `[R]`, log-probs of the policy that acted.
     pub old_log_prob: Tensor,
     /// f32 `[R]`, the reference policy's; needed with a KL term.
     pub ref_log_prob: Option<Tensor>,
     /// f64 `[S]`.
     pub advantages: Tensor,
-    /// f32 `[R]`, rollout correction: factors on the policy term's token losses.
-    pub rollout_is_weights: Option<Tensor>,
 }
 
 /// A `stats` tensor for [`fwd`]: f64 `[STATS]`, of no token.
@@ -39,30 +35,31 @@ pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
     dev.write(stats, &Sums::NONE.0)
 }
 
-/// The loss of `batch` under the mini-batch's `denominators`: its gradient by `log_prob` (f32 `[R]`) overwrites
-/// `dlog_prob`, that by `entropy` (f32 `[R]`, counted when given) overwrites `dentropy` if there is one, and the
-/// figures are added to `stats` (see [`Sums`]), all without waiting. Errors on other shapes and without the reference of
-/// a KL term.
-#[allow(clippy::too_many_arguments)]
-pub fn fwd(
-    dev: &mut Device,
-    config: &PolicyLoss,
-    denominators: &Denominators,
-    batch: &Packed,
-    log_prob: Tensor,
-    entropy: Option<Tensor>,
-    dlog_prob: Tensor,
-    dentropy: Option<Tensor>,
-    stats: Tensor,
-) -> Result<()> {
+/// What [`fwd`] reads and writes beside its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Io {
+    /// f32 `[R]`, log-probs of the policy that learns.
+    pub log_prob: Tensor,
+    /// f32 `[R]`, its entropies, counted when given.
+    pub entropy: Option<Tensor>,
+    /// f32 `[R]`, overwritten by the loss's gradient by `log_prob`.
+    pub dlog_prob: Tensor,
+    /// f32 `[R]`, overwritten by the gradient by `entropy`, if wanted.
+    pub dentropy: Option<Tensor>,
+    /// f64 `[STATS]`: the figures are added to it (see [`Sums`]).
+    pub stats: Tensor,
+}
+
+/// The loss of `batch` under the mini-batch's `denominators`, without waiting. Errors on other shapes and without the
+/// reference of a KL term.
+pub fn fwd(dev: &mut Device, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
+    let Io { log_prob, entropy, dlog_prob, dentropy, stats } = io;
     let (tokens, rows) = (log_prob.len(), batch.advantages.len());
     check::tensor(OP, "log_prob", log_prob, DType::F32, &[tokens])?;
     check::tensor(OP, "cu_seqlens", batch.cu_seqlens, DType::U32, &[rows + 1])?;
     check::tensor(OP, "advantages", batch.advantages, DType::F64, &[rows])?;
-    check::optional(OP, "mask", batch.mask, DType::U8, &[tokens])?;
     check::tensor(OP, "old_log_prob", batch.old_log_prob, DType::F32, &[tokens])?;
     check::optional(OP, "ref_log_prob", batch.ref_log_prob, DType::F32, &[tokens])?;
-    check::optional(OP, "rollout_is_weights", batch.rollout_is_weights, DType::F32, &[tokens])?;
     check::optional(OP, "entropy", entropy, DType::F32, &[tokens])?;
     check::tensor(OP, "dlog_prob", dlog_prob, DType::F32, &[tokens])?;
     check::optional(OP, "dentropy", dentropy, DType::F32, &[tokens])?;
@@ -72,7 +69,6 @@ pub fn fwd(
     let mark = dev.mark(Region::Workspace);
     let on_gpu = if dev.kind().is_gpu() { rows } else { 0 };
     let partials = dev.alloc(Region::Workspace, DType::F64, &[on_gpu, STATS])?;
-    let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
     let done = match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => on_cpu(cpu, config, denominators, batch, io),
@@ -82,31 +78,18 @@ pub fn fwd(
     done
 }
 
-/// What the loss reads and writes beside its batch.
-struct Io {
-    log_prob: Tensor,
-    entropy: Option<Tensor>,
-    dlog_prob: Tensor,
-    dentropy: Option<Tensor>,
-    stats: Tensor,
-}
-
 fn on_cpu(cpu: Cpu<'_>, config: &PolicyLoss, denominators: &Denominators, batch: &Packed, io: Io) -> Result<()> {
     // A missing tensor is a view of none of the elements of one that is there.
-    let [mask, reference, weights, entropy] = [batch.mask, batch.ref_log_prob, batch.rollout_is_weights, io.entropy]
-        .map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
+    let [reference, entropy] = [batch.ref_log_prob, io.entropy].map(|t| t.unwrap_or(io.log_prob.slice(0, 0)));
     let dentropy = io.dentropy.unwrap_or(io.dlog_prob.slice(0, 0));
-    let inputs =
-        [io.log_prob, entropy, mask, batch.old_log_prob, reference, weights, batch.cu_seqlens, batch.advantages];
-    let ([d, dh, total], [lp, h, mask, old, reference, weights, cu, advantages]) =
+    let inputs = [io.log_prob, entropy, batch.old_log_prob, reference, batch.cu_seqlens, batch.advantages];
+    let ([d, dh, total], [lp, h, old, reference, cu, advantages]) =
         cpu.memory.tensors([io.dlog_prob, dentropy, io.stats], inputs);
     let host = Batch {
         cu_seqlens: cu.of::<u32>(),
-        mask: batch.mask.map(|_| mask.of::<u8>()),
         old_log_prob: old.of::<f32>(),
         ref_log_prob: batch.ref_log_prob.map(|_| reference.of::<f32>()),
         advantages: advantages.of::<f64>(),
-        rollout_is_weights: batch.rollout_is_weights.map(|_| weights.of::<f32>()),
     };
     let h = io.entropy.map(|_| h.of::<f32>());
     let dh = io.dentropy.map(|_| dh.of::<f32>());
@@ -127,9 +110,7 @@ struct Args {
     log_prob: Address,
     old_log_prob: Address,
     ref_log_prob: Address,
-    rollout_is_weights: Address,
     entropy: Address,
-    mask: Address,
     cu_seqlens: Address,
     advantages: Address,
     dlog_prob: Address,
@@ -187,8 +168,8 @@ fn launch(
     io: Io,
     partials: Tensor,
 ) -> Result<()> {
-    // Of each warp the sums, a log ratio and a count.
-    const SMEM: usize = (STATS + 2) * THREADS / 32 * 8;
+    // Of each warp the sums and a log ratio.
+    const SMEM: usize = (STATS + 1) * THREADS / 32 * 8;
     check::count(OP, "tokens", io.log_prob.len())?;
     let rows = check::grid(OP, batch.advantages.len())?;
     let gspo = config.loss_mode == LossMode::Gspo;
@@ -196,9 +177,7 @@ fn launch(
         log_prob: gpu.ptr(io.log_prob),
         old_log_prob: gpu.ptr(batch.old_log_prob),
         ref_log_prob: gpu.ptr_or_null(batch.ref_log_prob),
-        rollout_is_weights: gpu.ptr_or_null(batch.rollout_is_weights),
         entropy: gpu.ptr_or_null(io.entropy),
-        mask: gpu.ptr_or_null(batch.mask),
         cu_seqlens: gpu.ptr(batch.cu_seqlens),
         advantages: gpu.ptr(batch.advantages),
         dlog_prob: gpu.ptr(io.dlog_prob),

@@ -1,17 +1,16 @@
 //! Policy losses: GRPO and DAPO (token ratios, dual clip), GSPO (sequence ratios), KL and entropy terms.
 //!
-//! A loss is a sum over masked tokens of `weight x token loss`; the weight depends on [`LossAggMode`], the
+//! A loss is a sum over tokens of `weight x token loss`; the weight depends on [`LossAggMode`], the
 //! sequence's length and the [`Denominators`] of the whole mini-batch, so micro-batches add up to the whole
 //! whatever the split. Inputs are f32 or f64, all arithmetic is f64 in one fixed order (`row.rs`) and with one `exp` of
-//! our own, so that the CPU and the kernels give equal bits and equal log-probs a ratio of exactly 1. Masked positions
-//! are never read as numbers.
+//! our own, so that the CPU and the kernels give equal bits and equal log-probs a ratio of exactly 1.
 
 mod device;
 mod row;
 mod stats;
 
-pub use device::{Packed, fwd, reset, stats};
-pub use row::seq_ratio;
+pub use device::{Io, Packed, fwd, reset, stats};
+pub use row::{seq_mean_log_ratio, seq_ratio};
 pub use stats::{LOSSES, PolicyStats, ProbSums, STATS, Sums};
 
 pub use crate::config::{KlLossType, LossAggMode, LossMode};
@@ -131,33 +130,26 @@ impl PolicyLoss {
 /// What losses are divided by. Counted once over the whole mini-batch (all ranks, all micro-batches).
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Denominators {
-    /// Masked-in tokens.
+    /// Tokens.
     pub batch_num_tokens: f64,
-    /// Sequences with at least one such token.
+    /// Sequences with at least one token.
     pub num_seqs: f64,
     /// The constant of [`LossAggMode::SeqMeanTokenSumNorm`].
     pub loss_scale_factor: f64,
 }
 
 impl Denominators {
-    /// Counts a mini-batch: `cu_seqlens` `[S+1]`, `mask` `[T]`. Without a `loss_scale_factor` the longest row is
-    /// taken, which is verl's padded width.
-    pub fn new(cu_seqlens: &[u32], mask: &[u8], loss_scale_factor: Option<f64>) -> Denominators {
-        let (mut tokens, mut seqs, mut longest) = (0usize, 0usize, 0usize);
-        for row in rows(cu_seqlens) {
-            longest = longest.max(row.len());
-            let n = mask[row].iter().filter(|&&m| m != 0).count();
-            tokens += n;
-            seqs += usize::from(n > 0);
-        }
+    /// Counts a mini-batch: `cu_seqlens` `[S+1]`. Without a `loss_scale_factor` the longest row is taken.
+    pub fn new(cu_seqlens: &[u32], loss_scale_factor: Option<f64>) -> Denominators {
+        let lengths = || rows(cu_seqlens).map(|row| row.len());
         Denominators {
-            batch_num_tokens: tokens as f64,
-            num_seqs: seqs as f64,
-            loss_scale_factor: loss_scale_factor.unwrap_or(longest as f64),
+            batch_num_tokens: lengths().sum::<usize>() as f64,
+            num_seqs: lengths().filter(|&n| n > 0).count() as f64,
+            loss_scale_factor: loss_scale_factor.unwrap_or(lengths().max().unwrap_or(0) as f64),
         }
     }
 
-    /// What a token of a sequence with `n` masked-in tokens counts in the sum.
+    /// What a token of a sequence with `n` tokens counts in the sum.
     pub fn token_weight(&self, mode: LossAggMode, n: f64) -> f64 {
         match mode {
             LossAggMode::TokenMean => 1.0 / self.batch_num_tokens,
@@ -188,31 +180,21 @@ impl Real for f64 {
     }
 }
 
-/// A mini-batch or a part of one. `T` tokens in `S` sequences, ragged (no padding) or padded (equal rows).
+/// A mini-batch or a part of one. `T` tokens in `S` sequences, packed.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a, F> {
     /// Row borders, `[S+1]`, from 0 to T.
     pub cu_seqlens: &'a [u32],
-    /// `[T]`, 1 where the token counts; without it all do.
-    pub mask: Option<&'a [u8]>,
     /// `[T]`, log-probs of the policy that acted.
     pub old_log_prob: &'a [F],
     /// `[T]`, the reference policy's; needed with a KL term.
     pub ref_log_prob: Option<&'a [F]>,
     /// `[S]`.
     pub advantages: &'a [f64],
-    /// `[T]`, rollout correction: factors on the policy term's token losses, after clipping, not differentiated.
-    pub rollout_is_weights: Option<&'a [F]>,
 }
 
-/// GSPO's mean log ratio of one sequence, over its masked-in tokens (0 for an empty one).
-pub fn seq_mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F], mask: &[u8]) -> f64 {
-    row::mean_log_ratio(log_prob, old_log_prob, Some(mask)).0
-}
-
-/// The loss of `batch` under the mini-batch's `denominators`, and its gradient: `dlog_prob` `[T]` is overwritten
-/// (exactly 0 where the mask is 0). `entropy` is the entropies `[T]` and their gradient, overwritten too. The sums of
-/// micro-batches add up. Errors when lengths do not fit or a reference is missing.
+/// The loss of `batch` under the mini-batch's `denominators`, and its gradient: `dlog_prob` `[T]` is overwritten.
+/// `entropy` is the entropies `[T]` and their gradient, overwritten too. The sums of micro-batches add up. Errors when lengths do not fit or a reference is missing.
 pub fn compute<F: Real>(
     config: &PolicyLoss,
     denominators: &Denominators,
@@ -243,10 +225,11 @@ fn sums<F: Real>(
     mut dentropy: Option<&mut [F]>,
 ) -> Sums {
     let (mut sums, mut lanes) = (Sums::NONE, Vec::new());
+    let row = row::Rows { config, denominators, batch, log_prob, entropy };
     for (i, at) in rows(batch.cu_seqlens).enumerate() {
         let d = &mut dlog_prob[at.clone()];
         let dh = dentropy.as_deref_mut().map(|d| &mut d[at]);
-        sums += row::row(config, denominators, batch, i, log_prob, entropy, d, dh, &mut lanes);
+        sums += row.sums(i, d, dh, &mut lanes);
     }
     sums
 }
@@ -270,10 +253,8 @@ fn fits<F>(
         return Err(Error::Shape { op: "policy_loss", want: "ascending cu_seqlens".into(), got: format!("{w:?}") });
     }
     let reference = if config.kl_loss.is_some() { 0 } else { t };
-    shape("length of mask", t, batch.mask.map_or(t, <[u8]>::len))?;
     shape("length of dlog_prob", t, dlog_prob)?;
     shape("length of old_log_prob", t, batch.old_log_prob.len())?;
-    shape("length of rollout_is_weights", t, batch.rollout_is_weights.map_or(t, <[F]>::len))?;
     shape("length of ref_log_prob", t, batch.ref_log_prob.map_or(reference, <[F]>::len))?;
     shape("length of entropy", t, entropy[0].unwrap_or(t))?;
     shape("length of dentropy", t, entropy[1].unwrap_or(t))

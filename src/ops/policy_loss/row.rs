@@ -10,18 +10,13 @@ use crate::ops::cta::{THREADS, fold};
 /// Scratch of a row's sums.
 pub(super) type Lanes = Vec<Sums>;
 
-/// GSPO's mean log ratio of one sequence, over its masked-in tokens (0 for an empty one), and their number.
-pub(super) fn mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F], mask: Option<&[u8]>) -> (f64, f64) {
-    let mut lanes = [(0.0, 0.0); THREADS];
+/// GSPO's mean log ratio of one sequence (0 for an empty one).
+pub fn seq_mean_log_ratio<F: Real>(log_prob: &[F], old_log_prob: &[F]) -> f64 {
+    let mut lanes = [0.0; THREADS];
     for (t, (&lp, &old)) in log_prob.iter().zip(old_log_prob).enumerate() {
-        if mask.is_none_or(|m| m[t] != 0) {
-            let (sum, n) = &mut lanes[t % THREADS];
-            *sum += lp.into() - old.into();
-            *n += 1.0;
-        }
+        lanes[t % THREADS] += lp.into() - old.into();
     }
-    let (sum, n): (f64, f64) = fold(&mut lanes, (0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-    (sum / n.max(1.0), n)
+    fold(&mut lanes, 0.0, |a, b| a + b) / (log_prob.len() as f64).max(1.0)
 }
 
 /// GSPO's ratio of a sequence from its mean log ratio.
@@ -29,80 +24,72 @@ pub fn seq_ratio(mean_log_ratio: f64) -> f64 {
     exp_f64(if mean_log_ratio > MAX_TEN { MAX_TEN } else { mean_log_ratio })
 }
 
-/// A sequence's sums; its `dlog_prob` and `dentropy` (both of the row alone) are overwritten.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn row<F: Real>(
-    config: &PolicyLoss,
-    denominators: &Denominators,
-    batch: &Batch<'_, F>,
-    index: usize,
-    log_prob: &[F],
-    entropy: Option<&[F]>,
-    dlog_prob: &mut [F],
-    mut dentropy: Option<&mut [F]>,
-    lanes: &mut Lanes,
-) -> Sums {
-    let from = batch.cu_seqlens[index] as usize;
-    let here = from..from + dlog_prob.len();
-    let mask = batch.mask.map(|m| &m[here.clone()]);
-    let (lp, old) = (&log_prob[here.clone()], &batch.old_log_prob[here.clone()]);
-    let (mean_log, n) = mean_log_ratio(lp, old, mask);
-    let advantage = batch.advantages[index];
-    let pg_weight = denominators.token_weight(config.pg_agg_mode(), n);
-    let weight = denominators.token_weight(config.loss_agg_mode, n);
-    let of_sequence = seq_ratio(mean_log);
-    let (low, high) = (1.0 - config.clip_ratio_low, 1.0 + config.clip_ratio_high);
-    let (zero, entropy_grad) = (F::from_f64(0.0), F::from_f64(-config.entropy_coeff * weight));
+/// What a batch's loss reads.
+pub(super) struct Rows<'a, F> {
+    pub config: &'a PolicyLoss,
+    pub denominators: &'a Denominators,
+    pub batch: &'a Batch<'a, F>,
+    pub log_prob: &'a [F],
+    pub entropy: Option<&'a [F]>,
+}
 
-    lanes.clear();
-    lanes.resize(THREADS, Sums::NONE);
-    for t in 0..here.len() {
-        if mask.is_some_and(|m| m[t] == 0) {
-            dlog_prob[t] = zero;
+impl<F: Real> Rows<'_, F> {
+    /// The sums of sequence `index`; its `dlog_prob` and `dentropy` (both of the row alone) are overwritten.
+    pub fn sums(&self, index: usize, dlog_prob: &mut [F], mut dentropy: Option<&mut [F]>, lanes: &mut Lanes) -> Sums {
+        let Rows { config, denominators, batch, .. } = self;
+        let from = batch.cu_seqlens[index] as usize;
+        let here = from..from + dlog_prob.len();
+        let (lp, old) = (&self.log_prob[here.clone()], &batch.old_log_prob[here.clone()]);
+        let (mean_log, n) = (seq_mean_log_ratio(lp, old), here.len() as f64);
+        let advantage = batch.advantages[index];
+        let pg_weight = denominators.token_weight(config.pg_agg_mode(), n);
+        let weight = denominators.token_weight(config.loss_agg_mode, n);
+        let of_sequence = seq_ratio(mean_log);
+        let (low, high) = (1.0 - config.clip_ratio_low, 1.0 + config.clip_ratio_high);
+        let entropy_grad = F::from_f64(-config.entropy_coeff * weight);
+
+        lanes.clear();
+        lanes.resize(THREADS, Sums::NONE);
+        for t in 0..here.len() {
+            let (lp, old): (f64, f64) = (lp[t].into(), old[t].into());
+            let d = lp - old;
+            let (d, ratio, outside, cap) = match config.loss_mode {
+                LossMode::Gspo => (d, of_sequence, mean_log > MAX_TEN, None),
+                LossMode::Vanilla => {
+                    let held = hold_f64(d, -MAX_LOG_RATIO, MAX_LOG_RATIO);
+                    (held, exp_f64(held), d.abs() > MAX_LOG_RATIO, config.clip_ratio_c)
+                }
+            };
+            let free = -advantage * ratio;
+            let bound = -advantage * hold_f64(ratio, low, high);
+            let clipped = bound > free;
+            let loss = if clipped { bound } else { free };
+            let cap = cap.map(|c| -advantage * c).filter(|&cap| advantage < 0.0 && loss > cap);
+            let dual = cap.is_some();
+
+            let s = &mut lanes[t % THREADS];
+            s[Stat::PgLoss] += cap.unwrap_or(loss) * pg_weight;
+            let mut grad = if clipped || dual || outside { 0.0 } else { free * pg_weight };
+            if let (Some(kl), Some(reference)) = (&config.kl_loss, batch.ref_log_prob) {
+                let (value, kl_grad) = kl_value_and_grad(kl.kl_loss_type, lp, reference[from + t].into());
+                s[Stat::KlLoss] += value * weight;
+                grad += kl.kl_loss_coef * kl_grad * weight;
+            }
+            dlog_prob[t] = F::from_f64(grad);
+            if let Some(h) = self.entropy {
+                s[Stat::Entropy] += h[from + t].into() * weight;
+            }
             if let Some(d) = &mut dentropy {
-                d[t] = zero;
+                d[t] = entropy_grad;
             }
-            continue;
+            count(s, advantage, clipped, dual, d, ratio);
+            compare(s, lp, old);
         }
-        let (lp, old): (f64, f64) = (lp[t].into(), old[t].into());
-        let d = lp - old;
-        let (d, ratio, outside, cap) = match config.loss_mode {
-            LossMode::Gspo => (d, of_sequence, mean_log > MAX_TEN, None),
-            LossMode::Vanilla => {
-                let held = hold_f64(d, -MAX_LOG_RATIO, MAX_LOG_RATIO);
-                (held, exp_f64(held), d.abs() > MAX_LOG_RATIO, config.clip_ratio_c)
-            }
-        };
-        let free = -advantage * ratio;
-        let bound = -advantage * hold_f64(ratio, low, high);
-        let clipped = bound > free;
-        let loss = if clipped { bound } else { free };
-        let cap = cap.map(|c| -advantage * c).filter(|&cap| advantage < 0.0 && loss > cap);
-        let dual = cap.is_some();
-        let w = batch.rollout_is_weights.map_or(pg_weight, |w| pg_weight * w[from + t].into());
-
-        let s = &mut lanes[t % THREADS];
-        s[Stat::PgLoss] += cap.unwrap_or(loss) * w;
-        let mut grad = if clipped || dual || outside { 0.0 } else { free * w };
-        if let (Some(kl), Some(reference)) = (&config.kl_loss, batch.ref_log_prob) {
-            let (value, kl_grad) = kl_value_and_grad(kl.kl_loss_type, lp, reference[from + t].into());
-            s[Stat::KlLoss] += value * weight;
-            grad += kl.kl_loss_coef * kl_grad * weight;
-        }
-        dlog_prob[t] = F::from_f64(grad);
-        if let Some(h) = entropy {
-            s[Stat::Entropy] += h[from + t].into() * weight;
-        }
-        if let Some(d) = &mut dentropy {
-            d[t] = entropy_grad;
-        }
-        count(s, advantage, clipped, dual, d, ratio);
-        compare(s, lp, old);
+        fold(lanes, Sums::NONE, |mut a, b| {
+            a += b;
+            a
+        })
     }
-    fold(lanes, Sums::NONE, |mut a, b| {
-        a += b;
-        a
-    })
 }
 
 fn count(s: &mut Sums, advantage: f64, clipped: bool, dual: bool, log_ratio: f64, ratio: f64) {

@@ -10,7 +10,7 @@ pub const STATS: usize = 20;
 /// The first of them: the loss's terms, none of which may be infinite or NaN.
 pub const LOSSES: usize = 3;
 
-/// What is summed, over masked-in tokens; from [`Stat::MAXIMA`] on the largest is taken. The order is that of
+/// What is summed, over tokens; from [`Stat::MAXIMA`] on the largest is taken. The order is that of
 /// `policy_loss::Stat` in kernels/policy_loss.cu.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]

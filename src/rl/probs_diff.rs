@@ -1,0 +1,57 @@
+//! How far trainer and sampler are apart: verl's `training/rollout_*`, from the sums of a policy loss.
+
+use crate::ops::policy_loss::ProbSums;
+
+/// How far the sampler's probabilities are from the trainer's, over counted tokens.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct ProbsDiff {
+    /// False when no token counts; the rest is then 0.
+    pub valid: bool,
+    /// Largest difference of probabilities.
+    pub max: f64,
+    /// Mean difference.
+    pub mean: f64,
+    /// Standard deviation of the differences, with N - 1.
+    pub std: f64,
+    /// Pearson correlation of the probabilities (1 when both are the same constant).
+    pub pearson: f64,
+    /// Largest difference of log-probs.
+    pub log_prob_max: f64,
+}
+
+impl ProbsDiff {
+    /// From sums over counted tokens: the deviation and the correlation come from moments about 1.
+    pub fn from(sums: &ProbSums) -> ProbsDiff {
+        let n = sums.tokens;
+        if n == 0.0 {
+            return ProbsDiff::default();
+        }
+        let mean = sums.diff / n;
+        let variance = (sums.diff_squared - sums.diff * mean) / (n - 1.0).max(1.0);
+        let [a, b] = sums.below_one.map(|sum| sum / n);
+        let [var_a, var_b] = [(sums.below_one_squared[0], a), (sums.below_one_squared[1], b)]
+            .map(|(squares, mean)| (squares / n - mean * mean).max(0.0));
+        let spread = (var_a * var_b).sqrt();
+        let cov = sums.product / n - a * b;
+        ProbsDiff {
+            valid: true,
+            max: sums.max_diff,
+            mean,
+            std: variance.max(0.0).sqrt(),
+            pearson: if spread > 0.0 { (cov / spread).clamp(-1.0, 1.0) } else { f64::from(mean == 0.0) },
+            log_prob_max: sums.max_log_diff,
+        }
+    }
+
+    /// `training/rollout_*`.
+    pub fn metrics(&self) -> [(&'static str, f64); 6] {
+        [
+            ("training/rollout_probs_diff_valid", f64::from(self.valid)),
+            ("training/rollout_probs_diff_max", self.max),
+            ("training/rollout_probs_diff_mean", self.mean),
+            ("training/rollout_probs_diff_std", self.std),
+            ("training/rollout_actor_probs_pearson_corr", self.pearson),
+            ("training/rollout_log_probs_diff_max", self.log_prob_max),
+        ]
+    }
+}
