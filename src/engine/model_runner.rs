@@ -280,6 +280,7 @@ impl ModelRunner {
         rows::gather(dev, hidden.tensor, samples.rows, rows)?;
         let lm_head = model.decoder.lm_head.weight;
         let Sampling { allowed, draws } = sampling;
-        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, samples.token_ids, samples.logprobs)
+        let outs = sample::Outs { ids: samples.token_ids, logprobs: samples.logprobs };
+        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)
     }
 }

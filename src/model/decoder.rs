@@ -6,7 +6,7 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::layer::Layer;
-use crate::model::layers::{Attend, Rope};
+use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::tape::{Tape, Var};
 use crate::ops::attend::Heads;
@@ -21,6 +21,7 @@ pub struct Decoder {
     pub lm_head: Matrix,
     layers: Arc<[Layer]>,
     norm: Vector,
+    heads: Heads,
     eps: f32,
 }
 
@@ -39,22 +40,27 @@ impl Decoder {
             true => embed_tokens,
             false => layout.matrix(dev, v, d, table("lm_head.weight"))?,
         };
-        Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm, eps })
+        Ok(Decoder { embed_tokens, lm_head, layers: layers.into(), norm, heads: heads(config), eps })
     }
 
     /// Hidden rows `[T, D]`, after the last norm, of token rows `x`, which are given up.
     pub fn forward(&self, tape: &mut Tape, dev: &mut Device, x: Var, rope: Rope, attend: Attend) -> Result<Var> {
-        let (layers, levels) = (self.layers.clone(), tape.levels().text);
+        let (layers, levels, heads) = (self.layers.clone(), tape.levels().text, self.heads);
         let x = tape.layers(dev, "text.layer", x, layers.len(), move |tape, dev, i, x, out| {
-            layers[i].forward(tape, dev, levels.keep(i), i, rope, &attend, x, out)
+            let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
+            layers[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })?;
         tape.rms_norm(dev, x, self.norm, self.eps)
     }
 }
 
+fn heads(config: &ModelConfig) -> Heads {
+    Heads { q: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim() }
+}
+
 fn layer(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig, name: &str) -> Result<Layer> {
     let (d, f) = (config.hidden_size, config.intermediate_size);
-    let heads = Heads { q: config.num_attention_heads, kv: config.num_key_value_heads, dim: config.head_dim() };
+    let heads = heads(config);
     let [q, kv] = [heads.q * heads.dim, heads.kv * heads.dim];
     let joined = |what: &str, rest: &[usize]| {
         [("q", q, 0), ("k", kv, q), ("v", kv, q + kv)]
@@ -76,7 +82,6 @@ fn layer(dev: &mut Device, layout: &mut ParamLayout, config: &ModelConfig, name:
         post_attention_layernorm: layout.norm(dev, &format!("{name}.post_attention_layernorm"), d)?,
         gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, d, false)?,
         down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [d, f.next_multiple_of(PANEL)], f, false)?,
-        heads,
         eps: config.rms_norm_eps,
     })
 }

@@ -2,10 +2,9 @@
 
 use crate::device::Device;
 use crate::error::Result;
-use crate::model::layers::{Attend, Rope};
+use crate::model::layers::Attention;
 use crate::model::params::{Linear, Vector};
 use crate::model::tape::{Again, Keep, Tape, Var};
-use crate::ops::attend::Heads;
 
 /// The parts of one pre-norm transformer layer.
 #[derive(Clone, Copy)]
@@ -22,66 +21,55 @@ pub struct Layer {
     pub gate_up_proj: Linear,
     /// Back to the residual stream.
     pub down_proj: Linear,
-    /// Heads of attention.
-    pub heads: Heads,
     /// Epsilon of both norms.
     pub eps: f32,
 }
 
 impl Layer {
-    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `index` picks the layer's cache; `keep` says what of it
-    /// a training pass leaves for backward.
-    #[allow(clippy::too_many_arguments)]
+    /// out = h + mlp(norm(h)) with h = x + attention(norm(x)). `keep` says what of it a training pass leaves for
+    /// backward.
     pub fn forward(
         self,
         tape: &mut Tape,
         dev: &mut Device,
         keep: Keep,
-        index: usize,
-        rope: Rope,
-        attend: &Attend,
+        attention: Attention,
         x: Var,
         out: Var,
     ) -> Result<()> {
         let (dtype, t) = (x.tensor.dtype, x.tensor.rows());
         if keep == Keep::Inputs {
-            let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
-            let attend = attend.clone();
+            let attended = tape.attended(dev, dtype, t, &attention)?;
             return tape.checkpoint(dev, true, move |tape, dev, again| {
-                let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
-                self.project(tape, dev, index, rope, &attend, x, qkv, Again(false))?;
-                tape.attention_into(dev, qkv, self.heads, &attend, index, attended, again)?;
+                let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
+                self.project(tape, dev, &attention, x, qkv, Again(false))?;
+                tape.attention_into(dev, qkv, &attention, attended, again)?;
                 let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
                 self.mlp(tape, dev, h, out, again)
             });
         }
         let replay = keep == Keep::AllButGateUp;
-        let qkv = tape.alloc(dev, dtype, &[t, self.heads.qkv_len()])?;
-        let paging = attend.clone();
-        tape.checkpoint(dev, replay, move |tape, dev, again| {
-            self.project(tape, dev, index, rope, &paging, x, qkv, again)
-        })?;
-        let attended = tape.attended(dev, dtype, t, self.heads, attend)?;
-        tape.attention_into(dev, qkv, self.heads, attend, index, attended, Again(false))?;
+        let qkv = tape.alloc(dev, dtype, &[t, attention.heads.qkv_len()])?;
+        let projected = attention.clone();
+        tape.checkpoint(dev, replay, move |tape, dev, again| self.project(tape, dev, &projected, x, qkv, again))?;
+        let attended = tape.attended(dev, dtype, t, &attention)?;
+        tape.attention_into(dev, qkv, &attention, attended, Again(false))?;
         let h = tape.linear_residual(dev, attended.out, self.o_proj, x)?;
         tape.checkpoint(dev, replay, move |tape, dev, again| self.mlp(tape, dev, h, out, again))
     }
 
     /// q, k and v of norm(x).
-    #[allow(clippy::too_many_arguments)]
     fn project(
         self,
         tape: &mut Tape,
         dev: &mut Device,
-        index: usize,
-        rope: Rope,
-        attend: &Attend,
+        attention: &Attention,
         x: Var,
         qkv: Var,
         again: Again,
     ) -> Result<()> {
         let n = tape.rms_norm(dev, x, self.input_layernorm, self.eps)?;
-        tape.linear_qkv_into(dev, n, self.qkv_proj, rope, self.heads, attend, index, qkv, again)
+        tape.linear_qkv_into(dev, n, self.qkv_proj, attention, qkv, again)
     }
 
     /// out = h + mlp(norm(h)).

@@ -8,8 +8,11 @@ use crate::model::params::{Linear, Matrix, Vector};
 use crate::model::tape::{Again, Mode, Tape, Var};
 use crate::model::work::{added, moved, note_linear, note_linear_bwd};
 use crate::ops::attend::Heads;
+use crate::ops::attention::Pack;
 use crate::ops::embedding::Segments;
-use crate::ops::paged_attention::KvCache;
+use crate::ops::linear::Qkv;
+use crate::ops::linear_logprob::Asked;
+use crate::ops::paged_attention::{KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::{
     attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, rope, rows, swiglu,
@@ -56,6 +59,19 @@ impl Attend {
         let pairs = lengths.map(|n| if causal { n * (n + 1) / 2 } else { n * n }).sum();
         Ok(Attend::Packed { cu_seqlens: tape.upload(dev, borders, &[borders.len()])?, max_seqlen, pairs, causal })
     }
+}
+
+/// How the rows of one layer attend.
+#[derive(Clone)]
+pub struct Attention {
+    /// Turns of q and k.
+    pub rope: Rope,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Which keys a row sees.
+    pub attend: Attend,
+    /// The layer's number, which picks its cache.
+    pub layer: usize,
 }
 
 /// A batch's view of the paged cache.
@@ -119,7 +135,8 @@ impl Tape {
             let (dx, accumulate) = b.of(x)?;
             b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x.tensor, dy.tensor, dx]) + added(dx, accumulate));
             let dgamma = b.param(gamma.id);
-            rms_norm::bwd(b.dev, x.tensor, gamma.tensor, rstd, dy.tensor, dx, accumulate, dgamma)?;
+            let (x, gamma) = (x.tensor, gamma.tensor);
+            rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })?;
             b.free(dy);
             Ok(())
         });
@@ -230,29 +247,26 @@ impl Tape {
     }
 
     /// qkv rows = x W^T + bias, q and k rotated, into a value allocated before, which holds them when the block runs
-    /// `again`; with a paged cache k and v are stored in layer `layer`'s, too.
-    #[allow(clippy::too_many_arguments)]
+    /// `again`; with a paged cache k and v are stored in the layer's, too.
     pub fn linear_qkv_into(
         &mut self,
         dev: &mut Device,
         x: Var,
         qkv_proj: Linear,
-        rope: Rope,
-        heads: Heads,
-        attend: &Attend,
-        layer: usize,
+        attention: &Attention,
         qkv: Var,
         again: Again,
     ) -> Result<()> {
+        let &Attention { rope: Rope { cos, sin }, heads, ref attend, layer } = attention;
         let Linear { weight, bias } = qkv_proj;
         let mark = dev.mark(self.region());
         let cache = match attend {
             Attend::Packed { .. } => None,
             Attend::Paged { caches, paging } => Some((&caches[layer], paging.slot_mapping)),
         };
-        let (bias_tensor, Rope { cos, sin }) = (bias.map(|b| b.tensor), rope);
         if !again.0 {
-            linear::fwd_qkv(dev, x.tensor, &weight.weight, bias_tensor, cos, sin, heads, cache, qkv.tensor)?;
+            let (w, bias) = (&weight.weight, bias.map(|b| b.tensor));
+            linear::fwd_qkv(dev, Qkv { x: x.tensor, w, bias, cos, sin, heads, cache, qkv: qkv.tensor })?;
             note_linear(dev, x.tensor, weight, moved(&[qkv.tensor]));
         }
         self.record(mark, move |b| {
@@ -271,14 +285,8 @@ impl Tape {
     }
 
     /// Memory for attention of `t` rows.
-    pub fn attended(
-        &mut self,
-        dev: &mut Device,
-        dtype: DType,
-        t: usize,
-        heads: Heads,
-        attend: &Attend,
-    ) -> Result<Attended> {
+    pub fn attended(&mut self, dev: &mut Device, dtype: DType, t: usize, attention: &Attention) -> Result<Attended> {
+        let Attention { heads, attend, .. } = attention;
         let out = self.alloc(dev, dtype, &[t, heads.out_len()])?;
         let lse = match attend {
             Attend::Packed { .. } => Some(dev.alloc(self.region(), DType::F32, &[t, heads.q])?),
@@ -287,39 +295,36 @@ impl Tape {
         Ok(Attended { out, lse })
     }
 
-    /// Attention of packed rows: among themselves, or to the keys in layer `layer` of a paged cache, theirs stored
-    /// before. `into` holds it when the block runs `again`.
-    #[allow(clippy::too_many_arguments)]
+    /// Attention of packed rows: among themselves, or to the keys in the layer's paged cache, theirs stored before.
+    /// `into` holds it when the block runs `again`.
     pub fn attention_into(
         &mut self,
         dev: &mut Device,
         qkv: Var,
-        heads: Heads,
-        attend: &Attend,
-        layer: usize,
+        attention: &Attention,
         into: Attended,
         again: Again,
     ) -> Result<()> {
         let mark = dev.mark(self.region());
+        let &Attention { heads, ref attend, layer, .. } = attention;
         let scale = 1.0 / (heads.dim as f32).sqrt();
         let Attended { out, lse } = into;
         match attend {
             Attend::Packed { cu_seqlens, max_seqlen, pairs, causal } => {
-                let (cu_seqlens, max_seqlen, causal) = (*cu_seqlens, *max_seqlen, *causal);
+                let pack = Pack { cu_seqlens: *cu_seqlens, max_seqlen: *max_seqlen, heads, causal: *causal, scale };
                 // A product for the scores and one for the result; backward has five.
                 let flops = 4.0 * *pairs as f64 * heads.out_len() as f64;
                 let bytes = moved(&[qkv.tensor, out.tensor]);
                 let lse = lse.ok_or_else(|| Error::Failed("attention without memory for its logsumexp".into()))?;
                 if !again.0 {
-                    attention::fwd(dev, qkv.tensor, cu_seqlens, max_seqlen, heads, causal, scale, out.tensor, lse)?;
+                    attention::fwd(dev, &pack, qkv.tensor, out.tensor, lse)?;
                     dev.note_work("attention", flops, bytes);
                 }
                 self.record(mark, move |b| {
                     let Some(dout) = b.take(out) else { return Ok(()) };
                     let (dqkv, _) = b.of(qkv)?;
-                    let (qkv, dout_t) = (qkv.tensor, dout.tensor);
-                    let out = out.tensor;
-                    attention::bwd(b.dev, qkv, out, dout_t, lse, cu_seqlens, max_seqlen, heads, causal, scale, dqkv)?;
+                    let call = attention::Bwd { qkv: qkv.tensor, out: out.tensor, dout: dout.tensor, lse, dqkv };
+                    attention::bwd(b.dev, &pack, call)?;
                     b.dev.note_work("attention::bwd", 2.5 * flops, 2.0 * bytes);
                     b.free(dout);
                     Ok(())
@@ -331,8 +336,8 @@ impl Tape {
                 }
                 let Paging { block_tables, cu_seqlens_q, context_lens, .. } = *paging;
                 let cache = &caches[layer];
-                let (qkv, out) = (qkv.tensor, out.tensor);
-                paged_attention::fwd(dev, qkv, cache, block_tables, cu_seqlens_q, context_lens, heads, scale, out)?;
+                let paged = Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale };
+                paged_attention::fwd(dev, paged, qkv.tensor, out.tensor)?;
             }
         }
         Ok(())
@@ -452,7 +457,8 @@ impl Tape {
         let entropy = if with_entropy { Some(self.alloc(dev, DType::F32, &[r])?) } else { None };
         let Policy { allowed, temperature } = policy;
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
-        linear_logprob::fwd(dev, x, &weight, allowed, temperature, targets, logprob.tensor, lse, h)?;
+        let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h };
+        linear_logprob::fwd(dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
         let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
         dev.note_work("linear_logprob", flops, moved(&[x, weight.data]));
         self.record(mark, move |b| {
@@ -460,8 +466,8 @@ impl Tape {
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);
             let (dx, _) = b.of(hidden)?;
             let dw = b.param(lm_head.id);
-            let dlp = dlogprob.tensor;
-            linear_logprob::bwd(b.dev, x, &weight, allowed, temperature, targets, lse, h, dlp, dentropy, dx, dw)?;
+            let call = linear_logprob::Bwd { lse, entropy: h, dlogprob: dlogprob.tensor, dentropy, dhidden: dx, dw };
+            linear_logprob::bwd(b.dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, call)?;
             // The logits again, dx and dw.
             b.dev.note_work("linear_logprob::bwd", 3.0 * flops, moved(&[x, weight.data, dx, dw, dw]));
             b.free(dlogprob);

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::config::VisionConfig;
 use crate::model::layer::Layer;
-use crate::model::layers::{Attend, Rope};
+use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::positions;
 use crate::model::tape::{Again, Tape, Var};
@@ -156,7 +156,9 @@ impl VisionTower {
         let Chunk { windows, frames, rope, .. } = chunk.clone();
         let x = tape.layers(dev, "vision.block", x, blocks.len(), move |tape, dev, i, x, out| {
             let attend = if config.fullatt_block_indexes.contains(&i) { &frames } else { &windows };
-            blocks[i].forward(tape, dev, levels.keep(i), i, rope, attend, x, out)
+            let heads = Heads { q: config.num_heads, kv: config.num_heads, dim: config.head_dim() };
+            let attention = Attention { rope, heads, attend: attend.clone(), layer: i };
+            blocks[i].forward(tape, dev, levels.keep(i), attention, x, out)
         })?;
         let x = tape.rms_norm(dev, x, self.ln_q, NORM_EPS)?.reshape(&[n / unit, unit * c]);
         let x = tape.linear_gelu(dev, x, self.fc1)?;
@@ -195,7 +197,6 @@ fn block(dev: &mut Device, layout: &mut ParamLayout, config: &VisionConfig, name
         post_attention_layernorm: layout.norm(dev, &format!("{name}.norm2"), c)?,
         gate_up_proj: layout.gate_up(dev, &format!("{name}.mlp"), f, c, true)?,
         down_proj: layout.linear(dev, &format!("{name}.mlp.down_proj"), [c, f.next_multiple_of(PANEL)], f, true)?,
-        heads: Heads { q: config.num_heads, kv: config.num_heads, dim: config.head_dim() },
         eps: NORM_EPS,
     })
 }

@@ -146,22 +146,27 @@ impl Factors {
     }
 }
 
-/// One update. `w` is f32; or bf16 with `lo` i16, the low half of an exact f32 master (see [`split`]); or bf16 without
-/// one, rounded stochastically. grad is f32; all in the same element order. `clip` is f32 `[2]`: a factor for the
+/// A parameter with its gradient and its state, all in the same element order.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    /// The weights: f32, or bf16.
+    pub w: Tensor,
+    /// i16, the low half of an exact f32 master of bf16 weights (see [`split`]); without one they are rounded
+    /// stochastically.
+    pub lo: Option<Tensor>,
+    /// f32.
+    pub grad: Tensor,
+    /// Of the gradients seen.
+    pub moments: Moments,
+}
+
+/// One update. `clip` is f32 `[2]`: a factor for the
 /// gradient and a flag; nothing changes when the flag is 0. On a GPU the weights are bf16. The weight is scaled by
 /// 1 - lr * weight_decay, then moves by -lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps), from the
 /// moments as they are before they are rounded. Errors on other shapes.
-#[allow(clippy::too_many_arguments)]
-pub fn step(
-    dev: &mut Device,
-    w: Tensor,
-    lo: Option<Tensor>,
-    grad: Tensor,
-    moments: Moments,
-    hp: &AdamW,
-    clip: Tensor,
-) -> Result<()> {
+pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     const OP: &str = "adamw::step";
+    let Parameter { w, lo, grad, moments } = parameter;
     check::compute(OP, "w", w)?;
     let len = w.len();
     check::flat(OP, "grad", grad, DType::F32, len)?;
@@ -176,11 +181,11 @@ pub fn step(
         On::Cpu(cpu) => {
             let &[clip, flag] = cpu.memory.view(clip.span()).of::<f32>() else { unreachable!("clip has two elements") };
             if flag != 0.0 {
-                update::update(cpu, w, lo, grad, moments, clip, Factors::new(hp), Noise::new(hp));
+                update::update(cpu, parameter, clip, Factors::new(hp), Noise::new(hp));
             }
             Ok(())
         }
-        On::Gpu(gpu) => launch(OP, gpu, w, lo, grad, moments, hp, clip),
+        On::Gpu(gpu) => launch(OP, gpu, parameter, hp, clip),
     }
 }
 
@@ -202,19 +207,10 @@ struct Args {
     param: u32,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn launch(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    w: Tensor,
-    lo: Option<Tensor>,
-    grad: Tensor,
-    moments: Moments,
-    hp: &AdamW,
-    clip: Tensor,
-) -> Result<()> {
+fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     /// A warp a block of elements.
     const THREADS: usize = 256;
+    let Parameter { w, lo, grad, moments } = parameter;
     check::gpu_compute(op, w.dtype)?;
     let kernel = match (moments, lo) {
         (Moments::F32 { .. }, Some(_)) => "adamw_f32",

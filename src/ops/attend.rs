@@ -193,7 +193,8 @@ impl<'a> RowStates<'a> {
             state.reset();
             let first = chunk * CHUNK;
             for b in (first..longest.min(first + CHUNK)).step_by(BLOCK) {
-                block(isa, self.q, keys.block(b / BLOCK), self.context, b, self.setting, state, self.p);
+                let rows = Rows { q: self.q, context: self.context, setting: self.setting };
+                block(isa, rows, keys.block(b / BLOCK), b, state, self.p);
             }
             if chunk > 0 {
                 fold(isa, &self.chunk, &mut self.total, self.setting.padded());
@@ -224,18 +225,17 @@ cpu_kernel! {
     }
 }
 
-/// One block of keys, the first of which is key `first` of the sequence, into the rows' states.
-#[allow(clippy::too_many_arguments)]
-fn block(
-    isa: Isa,
-    q: &[f32],
-    keys: Keys<'_>,
+/// Query rows and how they attend.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    q: &'a [f32],
     context: Context,
-    first: usize,
     setting: Setting,
-    state: &mut State<'_>,
-    p: &mut [f32],
-) {
+}
+
+/// One block of keys, the first of which is key `first` of the sequence, into the rows' states.
+fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut State<'_>, p: &mut [f32]) {
+    let Rows { q, context, setting } = rows;
     let (dim, padded) = (setting.dim, setting.padded());
     let start = !first.is_multiple_of(CHUNK);
     for (from, count) in tile::row_tiles(state.m.len()) {

@@ -11,29 +11,32 @@ mod backward;
 pub(crate) mod launch;
 mod launch_bwd;
 mod pair;
-pub use backward::bwd;
+pub use backward::{Bwd, bwd};
 
 /// Query rows of one work item.
 const ROWS: usize = 32;
 
+/// How the rows of a pack attend to one another: each to those of its own sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct Pack {
+    /// Borders of the sequences, u32 `[S + 1]` from 0 to T; empty ones are allowed.
+    pub cu_seqlens: Tensor,
+    /// No sequence is longer; may choose a kernel but changes no bit.
+    pub max_seqlen: usize,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Hides the keys after a row's own.
+    pub causal: bool,
+    /// Multiplies the scores.
+    pub scale: f32,
+}
+
 /// out = softmax(scale q k^T) v within each sequence: qkv `[T, (q + 2 kv) * dim]` and out `[T, q * dim]` in the
-/// compute type, cu_seqlens `[S + 1]` u32 from 0 to T (empty sequences allowed), lse `[T, q]` f32 the rows'
-/// log-sum-exp for backward. `causal` hides the keys after a row's own. No sequence is longer than `max_seqlen`, which
-/// may choose a kernel but changes no bit. Errors on other shapes; on a GPU on a head_dim above 128, and what
-/// cu_seqlens holds is not looked at.
-#[allow(clippy::too_many_arguments)]
-pub fn fwd(
-    dev: &mut Device,
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: usize,
-    heads: Heads,
-    causal: bool,
-    scale: f32,
-    out: Tensor,
-    lse: Tensor,
-) -> Result<()> {
+/// compute type, lse `[T, q]` f32 the rows' log-sum-exp for backward. Errors on other shapes; on a GPU on a head_dim
+/// above 128, and what cu_seqlens holds is not looked at.
+pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor) -> Result<()> {
     const OP: &str = "attention::fwd";
+    let &Pack { cu_seqlens, heads, scale, .. } = pack;
     check_rows(OP, qkv, cu_seqlens, heads)?;
     let t = qkv.rows();
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
@@ -41,9 +44,8 @@ pub fn fwd(
     let setting = Setting::new(qkv.dtype, heads, scale);
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
-        let operands = launch::Operands { qkv, cu_seqlens, out, lse };
         return match dev.on() {
-            On::Gpu(gpu) => launch::fwd(OP, gpu, operands, heads, causal, max_seqlen, setting),
+            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, [qkv, out, lse], setting),
             _ => Ok(()),
         };
     }
@@ -53,10 +55,7 @@ pub fn fwd(
     let scratch_len = RowStates::len(ROWS * heads.group(), heads.dim);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len])?;
     let done = match dev.cpu_only(OP)? {
-        Some(cpu) => by_dtype!(
-            qkv.dtype,
-            forward(cpu, qkv, cu_seqlens, max_seqlen, heads, causal, setting, out, lse, packed, scratch)
-        ),
+        Some(cpu) => by_dtype!(qkv.dtype, forward(cpu, pack, setting, qkv, [out, lse, packed, scratch])),
         None => Ok(()),
     };
     dev.release(mark);
@@ -133,22 +132,10 @@ impl<'a> Blocks<'a> {
     }
 }
 
-#[allow(clippy::too_many_arguments)]
-fn forward<T: Elem>(
-    cpu: Cpu<'_>,
-    qkv: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: usize,
-    heads: Heads,
-    causal: bool,
-    setting: Setting,
-    out: Tensor,
-    lse: Tensor,
-    packed: Tensor,
-    scratch: Tensor,
-) -> Result<()> {
-    let t = qkv.rows();
-    let ([out, lse, packed, scratch], [qkv, cu]) = cpu.memory.tensors([out, lse, packed, scratch], [qkv, cu_seqlens]);
+/// The forward on the CPU; `outs` are out, lse and room for packed keys and rows' states.
+fn forward<T: Elem>(cpu: Cpu<'_>, pack: &Pack, setting: Setting, qkv: Tensor, outs: [Tensor; 4]) -> Result<()> {
+    let (t, &Pack { cu_seqlens, max_seqlen, heads, causal, .. }) = (qkv.rows(), pack);
+    let ([out, lse, packed, scratch], [qkv, cu]) = cpu.memory.tensors(outs, [qkv, cu_seqlens]);
     let qkv = qkv.of::<T>();
     let blocks = Blocks::new("attention::fwd", cu.of::<u32>(), max_seqlen, t)?;
     let packed = packed.of::<f32>();

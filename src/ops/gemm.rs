@@ -14,10 +14,10 @@ use sm90a::LINEAR;
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
-use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::attend::BLOCK;
 use crate::ops::check;
+use crate::ops::linear::Qkv;
 use crate::ops::matmul::{Order, Weight, row_stride};
-use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;
 
 /// Threads of every tile's CTA.
@@ -223,18 +223,8 @@ struct QkvArgs {
 }
 
 /// qkv = rope(x W^T (+ bias)), k and v also to the cache's slots.
-#[allow(clippy::too_many_arguments)]
-pub(in crate::ops) fn qkv(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    x: Tensor,
-    w: &Weight,
-    bias: Option<Tensor>,
-    [cos, sin]: [Tensor; 2],
-    heads: Heads,
-    cache: Option<(&KvCache, Tensor)>,
-    qkv: Tensor,
-) -> Result<()> {
+pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> Result<()> {
+    let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
     const NAMES: Names = ["linear_qkv_m16", "linear_qkv_m64", "linear_qkv_m128"];
     let tile = Tile::of(x.rows());
     let slots = cache.map_or(0, |(cache, _)| cache.blocks() * BLOCK);

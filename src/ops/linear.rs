@@ -6,7 +6,9 @@ use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
-use crate::ops::matmul::{self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, panel_len};
+use crate::ops::matmul::{
+    self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
+};
 use crate::ops::paged_attention::{self, KvCache};
 use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
@@ -154,22 +156,32 @@ pub fn fwd_gelu(
     }
 }
 
-/// qkv `[T, (q + 2 kv) * dim]` = x W^T (+ bias), its q and k heads rotated by cos and sin `[T, dim / 2]`
-/// ([`rope::fwd`]), and k and v stored at `cache`'s slots `[T]` ([`paged_attention::store`]): the three ops' bits,
-/// in one kernel on a GPU. Errors as they.
-#[allow(clippy::too_many_arguments)]
-pub fn fwd_qkv(
-    dev: &mut Device,
-    x: Tensor,
-    w: &Weight,
-    bias: Option<Tensor>,
-    cos: Tensor,
-    sin: Tensor,
-    heads: Heads,
-    cache: Option<(&KvCache, Tensor)>,
-    qkv: Tensor,
-) -> Result<()> {
+/// What [`fwd_qkv`] reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Qkv<'a> {
+    /// `[T, K]`.
+    pub x: Tensor,
+    /// `[(q + 2 kv) * dim, K]`.
+    pub w: &'a Weight,
+    /// `[(q + 2 kv) * dim]`.
+    pub bias: Option<Tensor>,
+    /// Cosines, f32 `[T, dim / 2]`.
+    pub cos: Tensor,
+    /// Sines, f32 `[T, dim / 2]`.
+    pub sin: Tensor,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Where keys and values go, and the slot of each row, u32 `[T]`.
+    pub cache: Option<(&'a KvCache, Tensor)>,
+    /// `[T, (q + 2 kv) * dim]`, written.
+    pub qkv: Tensor,
+}
+
+/// qkv = x W^T (+ bias), its q and k heads rotated by cos and sin ([`rope::fwd`]), and k and v stored at `cache`'s
+/// slots ([`paged_attention::store`]): the three ops' bits, in one kernel on a GPU. Errors as they.
+pub fn fwd_qkv(dev: &mut Device, call: Qkv<'_>) -> Result<()> {
     const OP: &str = "linear::fwd_qkv";
+    let Qkv { x, w, bias, cos, sin, heads, cache, qkv } = call;
     if !dev.kind().is_gpu() {
         fwd(dev, x, w, bias, None, qkv)?;
         rope::fwd(dev, qkv, cos, sin, heads)?;
@@ -188,7 +200,7 @@ pub fn fwd_qkv(
         check::tensor(OP, "slot_mapping", slots, DType::U32, &[t])?;
     }
     match dev.on() {
-        On::Gpu(gpu) => gemm::qkv(OP, gpu, x, w, bias, [cos, sin], heads, cache, qkv),
+        On::Gpu(gpu) => gemm::qkv(OP, gpu, call),
         _ => Ok(()),
     }
 }
@@ -248,7 +260,9 @@ pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<
         let ([dw, dbias_view, scratch], [x_view, dy_view]) = cpu.memory.tensors(outs, [x, dy]);
         let (xs, dys) = (x_view.of::<E>(), dy_view.of::<E>());
         let dbias = dbias.map(|_| dbias_view.of::<f32>());
-        matmul::weight_gradient(cpu.pool, cpu.isa, xs, x.cols(), dys, dy.cols(), dw.of(), dbias, scratch.of());
+        let call =
+            WeightGradient { x: xs, k: x.cols(), dy: dys, n: dy.cols(), dw: dw.of(), dbias, scratch: scratch.of() };
+        matmul::weight_gradient(cpu.pool, cpu.isa, call);
     }
     if let On::Cpu(cpu) = dev.on() {
         by_dtype!(dtype, body(cpu, x, dy, dw, dbias, scratch));

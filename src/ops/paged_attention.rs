@@ -165,25 +165,31 @@ cpu_kernel! {
     }
 }
 
-/// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), the tokens
-/// of sequence s being rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last positions; context_lens `[S]` u32
-/// counts a sequence's keys with the new ones, which [`store`] must have put into the cache before; block_tables
-/// `[S, max blocks]` u32; out `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
+/// Where the keys of new tokens lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Paged<'a> {
+    /// The layer's keys and values.
+    pub cache: &'a KvCache,
+    /// u32 `[S, max blocks]`.
+    pub block_tables: Tensor,
+    /// u32 `[S + 1]`: the new tokens of sequence s are rows `cu_seqlens_q[s]` .. `cu_seqlens_q[s + 1]` and its last
+    /// positions.
+    pub cu_seqlens_q: Tensor,
+    /// u32 `[S]`: a sequence's keys with the new ones, which [`store`] must have put into the cache before.
+    pub context_lens: Tensor,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Multiplies the scores.
+    pub scale: f32,
+}
+
+/// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), out
+/// `[T, q * dim]`. A row gets the bits of `attention::fwd`. Errors on other shapes, on a
 /// context shorter than its new tokens or longer than its table, and on a block past the cache; on a GPU on a head_dim
 /// above 128, and these numbers, which lie in its memory, are not looked at.
-#[allow(clippy::too_many_arguments)]
-pub fn fwd(
-    dev: &mut Device,
-    qkv: Tensor,
-    cache: &KvCache,
-    block_tables: Tensor,
-    cu_seqlens_q: Tensor,
-    context_lens: Tensor,
-    heads: Heads,
-    scale: f32,
-    out: Tensor,
-) -> Result<()> {
+pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
     const OP: &str = "paged_attention::fwd";
+    let Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale } = paged;
     check::compute(OP, "qkv", qkv)?;
     let (t, s) = (qkv.rows(), context_lens.rows());
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;

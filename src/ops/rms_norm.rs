@@ -90,21 +90,31 @@ cpu_kernel! {
     }
 }
 
+/// What [`bwd`] reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bwd {
+    /// `[T, D]` in the compute type, as [`fwd`] had it.
+    pub x: Tensor,
+    /// `[D]` in the compute type.
+    pub gamma: Tensor,
+    /// `[T]` f32, as [`fwd`] left it.
+    pub rstd: Tensor,
+    /// `[T, D]` in the compute type.
+    pub dy: Tensor,
+    /// `[T, D]` in the compute type: written, or added to.
+    pub dx: Tensor,
+    /// Whether dx is added to.
+    pub accumulate: bool,
+    /// `[D]` f32, added to.
+    pub dgamma: Tensor,
+}
+
 /// dx = rstd * (dy*gamma - xhat * mean(dy*gamma*xhat)), written or (`accumulate`) added to what dx holds;
-/// dgamma += sum over rows of dy * xhat, where xhat = x * rstd. x, dy, dx `[T, D]` and gamma `[D]` in the compute
-/// type, rstd `[T]` and dgamma `[D]` f32. Rows are summed in blocks of 64, blocks in order.
-#[allow(clippy::too_many_arguments)]
-pub fn bwd(
-    dev: &mut Device,
-    x: Tensor,
-    gamma: Tensor,
-    rstd: Tensor,
-    dy: Tensor,
-    dx: Tensor,
-    accumulate: bool,
-    dgamma: Tensor,
-) -> Result<()> {
+/// dgamma += sum over rows of dy * xhat, where xhat = x * rstd. Rows are summed in blocks of 64, blocks in order.
+/// Errors on other shapes than those of [`Bwd`].
+pub fn bwd(dev: &mut Device, call: Bwd) -> Result<()> {
     const OP: &str = "rms_norm::bwd";
+    let Bwd { x, gamma, rstd, dy, dx, dgamma, .. } = call;
     check::compute(OP, "x", x)?;
     let dims = [x.rows(), x.cols()];
     check::tensor(OP, "gamma", gamma, x.dtype, &dims[1..])?;
@@ -117,10 +127,10 @@ pub fn bwd(
     let done = match dev.on() {
         On::Count => Ok(()),
         On::Cpu(cpu) => {
-            by_dtype!(x.dtype, backward(cpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial));
+            by_dtype!(x.dtype, backward(cpu, call, partial));
             Ok(())
         }
-        On::Gpu(gpu) => launch_bwd(OP, gpu, x, gamma, rstd, dy, dx, accumulate, dgamma, partial),
+        On::Gpu(gpu) => launch_bwd(OP, gpu, call, partial),
     };
     dev.release(mark);
     done
@@ -143,21 +153,10 @@ struct BwdArgs {
     pad: i32,
 }
 
-#[allow(clippy::too_many_arguments)]
-fn launch_bwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    x: Tensor,
-    gamma: Tensor,
-    rstd: Tensor,
-    dy: Tensor,
-    dx: Tensor,
-    accumulate: bool,
-    dgamma: Tensor,
-    partials: Tensor,
-) -> Result<()> {
+fn launch_bwd(op: &'static str, mut gpu: Gpu<'_>, call: Bwd, partials: Tensor) -> Result<()> {
     /// Columns of a CTA that sums over rows.
     const STRIPE: usize = THREADS as usize * 8;
+    let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
     check::gpu_compute(op, x.dtype)?;
     let (rows, cols) = (check::count(op, "rows", x.rows())?, check::count(op, "columns", x.cols())?);
     let row_ctas = check::grid(op, x.rows().div_ceil(THREADS as usize / 32))?;
@@ -176,18 +175,8 @@ fn launch_bwd(
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
-fn backward<T: Elem>(
-    cpu: Cpu<'_>,
-    x: Tensor,
-    gamma: Tensor,
-    rstd: Tensor,
-    dy: Tensor,
-    dx: Tensor,
-    accumulate: bool,
-    dgamma: Tensor,
-    partial: Tensor,
-) {
+fn backward<T: Elem>(cpu: Cpu<'_>, call: Bwd, partial: Tensor) {
+    let Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma } = call;
     let (t, d) = (x.rows(), x.cols());
     let ([dx, dgamma, partial], [x, gamma, rstd, dy]) = cpu.memory.tensors([dx, dgamma, partial], [x, gamma, rstd, dy]);
     let (x, gamma, rstd, dy) = (x.of::<T>(), gamma.of::<T>(), rstd.of::<f32>(), dy.of::<T>());

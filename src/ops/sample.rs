@@ -76,17 +76,19 @@ pub struct NoiseKey {
     pub position: u32,
 }
 
-/// What a draw reads and writes beside its hidden states: shapes are those of [`fwd`].
-#[derive(Clone, Copy)]
-struct Outs {
-    ids: Tensor,
-    logprobs: Tensor,
+/// What is drawn.
+#[derive(Clone, Copy, Debug)]
+pub struct Outs {
+    /// u32 `[B]`.
+    pub ids: Tensor,
+    /// f32 `[B]`, of the whole policy at the row's temperature (1 for greedy rows).
+    pub logprobs: Tensor,
 }
 
 impl Outs {
     fn check(&self, op: &'static str, b: usize) -> Result<()> {
-        check::tensor(op, "ids_out", self.ids, DType::U32, &[b])?;
-        check::tensor(op, "logprob_out", self.logprobs, DType::F32, &[b])
+        check::tensor(op, "ids", self.ids, DType::U32, &[b])?;
+        check::tensor(op, "logprobs", self.logprobs, DType::F32, &[b])
     }
 }
 
@@ -96,11 +98,9 @@ fn check_draws(op: &'static str, b: usize, draws: &[Draw], table: Tensor) -> Res
     check::tensor(op, "table", table, dtype, &dims)
 }
 
-/// ids_out u32 `[B]` and logprob_out f32 `[B]` from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the
-/// same on the device ([`Draw::upload`]); `allowed` as in [`super::linear_logprob::fwd`]. The log-prob is of the
-/// whole policy at the row's temperature (1 for greedy rows). Ties go to the lower id. A GPU reads the table alone, so
-/// that a captured call can be replayed with other draws.
-#[allow(clippy::too_many_arguments)]
+/// Tokens from hidden `[B, D]` and w `[V, D]`, one [`Draw`] a row, `table` the same on the device ([`Draw::upload`]);
+/// `allowed` as in [`super::linear_logprob::Asked`]. Ties go to the lower id. A GPU reads the table alone, so that a
+/// captured call can be replayed with other draws.
 pub fn fwd(
     dev: &mut Device,
     hidden: Tensor,
@@ -108,11 +108,10 @@ pub fn fwd(
     allowed: Option<Tensor>,
     draws: &[Draw],
     table: Tensor,
-    ids_out: Tensor,
-    logprob_out: Tensor,
+    outs: Outs,
 ) -> Result<()> {
     const OP: &str = "sample::fwd";
-    let (b, outs) = (hidden.rows(), Outs { ids: ids_out, logprobs: logprob_out });
+    let b = hidden.rows();
     let dtype = check::weight(OP, w, w.n, hidden.cols())?;
     check::tensor(OP, "hidden", hidden, dtype, &[b, w.k])?;
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(w.n)])?;
@@ -161,12 +160,10 @@ pub fn from_logits(
     allowed: Option<Tensor>,
     draws: &[Draw],
     table: Tensor,
-    ids_out: Tensor,
-    logprob_out: Tensor,
+    outs: Outs,
 ) -> Result<()> {
     const OP: &str = "sample::from_logits";
     let (b, vocab) = (sums.rows(), sums.cols());
-    let outs = Outs { ids: ids_out, logprobs: logprob_out };
     check::tensor(OP, "sums", sums, DType::F32, &[b, vocab])?;
     check::optional(OP, "allowed", allowed, DType::U32, &[panel_count(vocab)])?;
     outs.check(OP, b)?;
@@ -179,7 +176,7 @@ pub fn from_logits(
     let logits = dev.alloc(Region::Workspace, DType::F32, &[b, columns])?;
     let partials = dev.alloc(Region::Workspace, DType::F32, &[b, width])?;
     if let Some(cpu) = dev.on_cpu() {
-        let ins = [sums, allowed.unwrap_or(ids_out.slice(0, 0))];
+        let ins = [sums, allowed.unwrap_or(outs.ids.slice(0, 0))];
         let ([z, partial], [sums, bitmap]) = cpu.memory.tensors([logits, partials], ins);
         let (sums, scales) = (sums.of::<f32>(), scales(draws));
         let allowed = Allowed { vocab, bitmap: allowed.map(|_| bitmap.of()) };

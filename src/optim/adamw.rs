@@ -111,7 +111,8 @@ impl Optimizer {
                     seed: self.seed,
                     param: id as u32,
                 };
-                adamw::step(dev, param.tensor, state.lo, grad, state.moments, &hp, clip)?;
+                let parameter = adamw::Parameter { w: param.tensor, lo: state.lo, grad, moments: state.moments };
+                adamw::step(dev, parameter, &hp, clip)?;
             }
             Ok(())
         })

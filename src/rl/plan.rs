@@ -12,7 +12,7 @@ use crate::model::{Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
-use crate::rl::update::{self, Experience};
+use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::levels::{self, Counted};
@@ -94,7 +94,8 @@ pub fn rl(
         dev.reset_high_water();
         let (questions, batch) = &batches[i];
         let questions: Vec<&Question> = questions.iter().collect();
-        update::accumulate(dev, model, &mut grads, batch, &questions, policy, config, levels, stats)?;
+        let learner = Learner { model, policy, config, levels };
+        update::accumulate(dev, learner, &mut grads, batch, &questions, stats)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = index.shapes().any(|shape| !shape.grids.is_empty());

@@ -26,7 +26,7 @@ use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
-use crate::rl::update::{self, Experience};
+use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::{self, Asking, Question, Rollout, ask};
 use crate::task::{Task, VerifiedRows};
@@ -210,9 +210,8 @@ impl Job {
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
                 grads.zero(dev)?;
-                let (model, levels) = (&trainer.model, self.levels);
-                let queued =
-                    update::accumulate(dev, model, &mut grads, batch, questions, policy, config, levels, stats)?;
+                let learner = Learner { model: &trainer.model, policy, config, levels: self.levels };
+                let queued = update::accumulate(dev, learner, &mut grads, batch, questions, stats)?;
                 let lr = trainer.update(dev, &grads, queued.losses())?;
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.
                 let seen = queued.read(dev)?;

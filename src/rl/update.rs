@@ -93,23 +93,33 @@ impl Queued {
     }
 }
 
+/// What a mini-batch is learned by.
+#[derive(Clone, Copy)]
+pub struct Learner<'a> {
+    /// The policy's weights.
+    pub model: &'a Model,
+    /// The ids it picks from, and its temperature.
+    pub policy: Policy,
+    /// The loss and how a mini-batch is cut.
+    pub config: &'a RlConfig,
+    /// What passes keep for backward.
+    pub levels: Levels,
+}
+
 /// Adds the gradients of a mini-batch's loss to `grads`; its figures overwrite `stats` (see [`policy_loss::stats`]).
 /// Nothing waits for the device.
 ///
 /// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others and
 /// forward only, for the figures: what their backward would add is exactly 0.
-#[allow(clippy::too_many_arguments)]
 pub fn accumulate(
     dev: &mut Device,
-    model: &Model,
+    learner: Learner<'_>,
     grads: &mut Grads,
     batch: &[Experience],
     questions: &[&Question],
-    policy: Policy,
-    config: &RlConfig,
-    levels: Levels,
     stats: Tensor,
 ) -> Result<Queued> {
+    let Learner { model, policy, config, levels } = learner;
     let loss = PolicyLoss::from(config);
     let whole = response_borders(batch);
     let denominators = Denominators::new(&whole, Some(config.max_response_length as f64));

@@ -100,7 +100,7 @@ fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32) -> O
             normals(0.3).iter().zip(&sizes).map(|(g, s)| if *s > 6.0 { 0.0 } else { g * s.exp() }).collect();
         let grad = up(dev, &grad, &[len]);
         let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step, seed: 11, param: 7 };
-        adamw::step(dev, state.w, state.lo, grad, state.moments, &hp, clip)?;
+        adamw::step(dev, adamw::Parameter { w: state.w, lo: state.lo, grad, moments: state.moments }, &hp, clip)?;
     }
     state.words(dev)
 }
@@ -144,7 +144,8 @@ fn every_low_half_survives_an_update_that_changes_nothing() {
         let (grad, clip) = (up(&mut dev, &zeros, &[len]), up(&mut dev, &[1f32, 1.0], &[2]));
         let before = state.words(&mut dev).unwrap();
         let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, seed: 1, param: 0 };
-        adamw::step(&mut dev, state.w, state.lo, grad, state.moments, &hp, clip).unwrap();
+        adamw::step(&mut dev, adamw::Parameter { w: state.w, lo: state.lo, grad, moments: state.moments }, &hp, clip)
+            .unwrap();
         equal(&format!("{high:#x}"), &state.words(&mut dev).unwrap(), &before).unwrap();
     }
 }
@@ -187,7 +188,7 @@ fn changes_by_hand_to_the_codes_are_seen() {
             let clip = up(dev, &[1f32, 1.0], &[2]);
             let hp =
                 AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.1, eps: 1e-8, weight_decay: 0.0, step: 1, seed: 1, param: 0 };
-            adamw::step(dev, w, None, g, Moments::Bf16 { m, v }, &hp, clip)?;
+            adamw::step(dev, adamw::Parameter { w, lo: None, grad: g, moments: Moments::Bf16 { m, v } }, &hp, clip)?;
             Ok(dev.read::<bf16>(v)?)
         };
         equal("v", &run(dev)?, &run(&mut cpu())?)

@@ -62,7 +62,13 @@ impl Case {
         let qkv = up(dev, &self.qkv, &[t, heads.qkv_len()]);
         let cu = up(dev, &self.cu, &[self.cu.len()]);
         let (out, lse) = (blank(dev, DType::Bf16, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
-        attention::fwd(dev, qkv, cu, max_seqlen, heads, causal, self.scale(), out, lse)?;
+        attention::fwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal, scale: self.scale() },
+            qkv,
+            out,
+            lse,
+        )?;
         let results = (dev.read(out)?, dev.read(lse)?);
         dev.release(mark);
         Ok(results)
@@ -259,7 +265,13 @@ fn what_a_kernel_cannot_do_is_an_error() {
         let qkv = blank(dev, dtype, &[2, heads.qkv_len()]);
         let (out, lse) = (blank(dev, dtype, &[2, dim]), blank(dev, DType::F32, &[2, 1]));
         let cu = up(dev, &[0u32, 2], &[2]);
-        attention::fwd(dev, qkv, cu, 2, heads, true, 1.0, out, lse)
+        attention::fwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            qkv,
+            out,
+            lse,
+        )
     };
     assert!(run(dev, DType::Bf16, 130).unwrap_err().to_string().contains("head_dim"));
     assert!(run(dev, DType::F32, 64).unwrap_err().to_string().contains("bf16"));

@@ -45,7 +45,11 @@ impl GradCase {
         let [out, dout] = [&self.out, &self.dout].map(|x| up(dev, x, &[t, heads.out_len()]));
         let lse = up(dev, &self.lse, &[t, heads.q]);
         let dqkv = blank(dev, DType::Bf16, &[t, heads.qkv_len()]);
-        attention::bwd(dev, qkv, out, dout, lse, cu, max_seqlen, heads, self.causal, scale, dqkv)?;
+        attention::bwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen, heads, causal: self.causal, scale },
+            attention::Bwd { qkv, out, dout, lse, dqkv },
+        )?;
         let result = dev.read(dqkv)?;
         dev.release(mark);
         Ok(result)
@@ -289,7 +293,11 @@ fn what_a_kernel_cannot_do_is_an_error() {
         let [qkv, dqkv] = [(); 2].map(|()| blank(dev, dtype, &[2, heads.qkv_len()]));
         let (out, lse) = (blank(dev, dtype, &[2, dim]), blank(dev, DType::F32, &[2, 1]));
         let cu = up(dev, &[0u32, 2], &[2]);
-        attention::bwd(dev, qkv, out, out, lse, cu, 2, heads, true, 1.0, dqkv)
+        attention::bwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            attention::Bwd { qkv, out, dout: out, lse, dqkv },
+        )
     };
     assert!(run(dev, DType::Bf16, 130).unwrap_err().to_string().contains("head_dim"));
     assert!(run(dev, DType::F32, 64).unwrap_err().to_string().contains("bf16"));

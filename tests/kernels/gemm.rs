@@ -325,7 +325,10 @@ impl Qkv {
         }
         let qkv = blank(dev, DType::Bf16, &[c.t, c.n]);
         if fused {
-            linear::fwd_qkv(dev, x, &w, bias, cos, sin, heads, stored.then_some((&cache, slots)), qkv)?;
+            linear::fwd_qkv(
+                dev,
+                linear::Qkv { x, w: &w, bias, cos, sin, heads, cache: stored.then_some((&cache, slots)), qkv },
+            )?;
         } else {
             linear::fwd(dev, x, &w, bias, None, qkv)?;
             rope::fwd(dev, qkv, cos, sin, heads)?;

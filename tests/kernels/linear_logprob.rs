@@ -47,9 +47,17 @@ pub fn run(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<[Vec<f
     let allowed = words.map(|b| up(dev, &b, &[b.len()]));
     let targets = up(dev, &c.targets[from..to], &[n]);
     let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[n]));
-    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, logprob, lse, Some(entropy))?;
+    linear_logprob::fwd(
+        dev,
+        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
+    )?;
     let again = blank(dev, DType::F32, &[n]);
-    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, again, lse, None)?;
+    linear_logprob::fwd(
+        dev,
+        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::Outs { logprob: again, lse, entropy: None },
+    )?;
     let outs = [dev.read(logprob)?, dev.read(lse)?, dev.read(entropy)?];
     let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     if bits(&dev.read::<f32>(again)?) != bits(&outs[0]) {

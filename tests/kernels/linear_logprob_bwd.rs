@@ -89,7 +89,11 @@ fn forward(dev: &mut Device, c: &Case) -> Outcome<[Vec<f32>; 2]> {
     let allowed = c.allowed.as_ref().map(|a| bitmap(a)).map(|b| up(dev, &b, &[b.len()]));
     let targets = up(dev, &c.targets, &[c.t]);
     let [logprob, lse, entropy] = [0; 3].map(|_| blank(dev, DType::F32, &[c.t]));
-    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, logprob, lse, Some(entropy))?;
+    linear_logprob::fwd(
+        dev,
+        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::Outs { logprob, lse, entropy: Some(entropy) },
+    )?;
     Ok([dev.read(lse)?, dev.read(entropy)?])
 }
 
@@ -109,7 +113,12 @@ fn backward(dev: &mut Device, c: &Case, saved: &[Vec<f32>; 2], bytes: usize) -> 
     let dw = up(dev, &data, &[data.len()]);
     let dhidden = blank(dev, DType::Bf16, &[c.t, c.k]);
     let (t, h) = (c.temperature, dentropy.map(|_| entropy));
-    linear_logprob::bwd_within(dev, bytes, hidden, &w, allowed, t, targets, lse, h, dlogprob, dentropy, dhidden, dw)?;
+    linear_logprob::bwd_within(
+        dev,
+        bytes,
+        linear_logprob::Asked { hidden, w: &w, allowed, temperature: t, targets },
+        linear_logprob::Bwd { lse, entropy: h, dlogprob, dentropy, dhidden, dw },
+    )?;
     let mut data = dev.read::<f32>(dw)?;
     let dw = (0..c.v * c.k).map(|i| std::mem::take(&mut data[place(i)])).collect();
     if data.iter().any(|x| x.to_bits() != 0) {
@@ -334,7 +343,12 @@ fn no_plan_holds_all_gradients_of_logits() {
         let (targets, lse, dlogprob) = (matrix(DType::U32, &[t]), matrix(DType::F32, &[t]), matrix(DType::F32, &[t]));
         let w = omr::ops::matmul::Weight { data, order: Order::Rows, n: v, k };
         let none = None;
-        linear_logprob::bwd(&mut dev, hidden, &w, none, 1.0, targets, lse, none, dlogprob, none, dhidden, dw).unwrap();
+        linear_logprob::bwd(
+            &mut dev,
+            linear_logprob::Asked { hidden, w: &w, allowed: none, temperature: 1.0, targets },
+            linear_logprob::Bwd { lse, entropy: none, dlogprob, dentropy: none, dhidden, dw },
+        )
+        .unwrap();
         let bytes = dev.high_water().bytes(Region::Workspace);
         let sums = t * k * 4;
         // Beside what a device rounds each tensor up to.

@@ -4,7 +4,7 @@
 
 use half::bf16;
 use omr::device::{Device, Region};
-use omr::ops::paged_attention::{self, BLOCK, KvCache};
+use omr::ops::paged_attention::{self, BLOCK, KvCache, Paged};
 use omr::tensor::DType;
 
 use crate::kernels::attention::{Case, heads};
@@ -46,7 +46,19 @@ fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) ->
         let tables = up(dev, &tables, &[sequences, columns]);
         let y = blank(dev, DType::Bf16, &[rows.len(), heads.out_len()]);
         paged_attention::store(dev, qkv, slots, &cache)?;
-        paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, case.scale(), y)?;
+        paged_attention::fwd(
+            dev,
+            Paged {
+                cache: &cache,
+                block_tables: tables,
+                cu_seqlens_q: cu,
+                context_lens: contexts,
+                heads,
+                scale: case.scale(),
+            },
+            qkv,
+            y,
+        )?;
         for (row, y) in rows.iter().zip(dev.read::<bf16>(y)?.chunks_exact(heads.out_len())) {
             out[row * heads.out_len()..][..heads.out_len()].copy_from_slice(y);
         }
@@ -116,7 +128,13 @@ fn a_row_without_keys_is_zero() {
     let (tables, cu) = (up(dev, &[0u32; 3], &[3, 1]), up(dev, &[0u32, 1, 2, 3], &[4]));
     let contexts = up(dev, &[0u32; 3], &[3]);
     let y = blank(dev, DType::Bf16, &[3, 32]);
-    paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, 1.0, y).unwrap();
+    paged_attention::fwd(
+        dev,
+        Paged { cache: &cache, block_tables: tables, cu_seqlens_q: cu, context_lens: contexts, heads, scale: 1.0 },
+        qkv,
+        y,
+    )
+    .unwrap();
     assert_eq!(dev.read::<bf16>(y).unwrap(), [bf16::ZERO; 96]);
 }
 

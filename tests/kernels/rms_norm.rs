@@ -153,7 +153,7 @@ fn run_bwd(dev: &mut Device, b: &Bwd) -> Outcome<(Vec<bf16>, Vec<f32>)> {
         None => blank(dev, DType::Bf16, &dims),
     };
     let dgamma = up(dev, &b.dgamma, &dims[1..]);
-    rms_norm::bwd(dev, x, gamma, rstd, dy, dx, b.residual.is_some(), dgamma)?;
+    rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx, accumulate: b.residual.is_some(), dgamma })?;
     Ok((dev.read(dx)?, dev.read(dgamma)?))
 }
 

@@ -105,7 +105,7 @@ fn from_logits(dev: &mut Device, c: &Case, from: usize, to: usize) -> Outcome<Ve
     let draws = &c.draws[from..to];
     let table = Draw::upload(dev, Region::Overlay, draws)?;
     let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
-    sample::from_logits(dev, sums, allowed, draws, table, ids, logprobs)?;
+    sample::from_logits(dev, sums, allowed, draws, table, sample::Outs { ids, logprobs })?;
     let mut out = dev.read::<u32>(ids)?;
     out.extend(dev.read::<f32>(logprobs)?.iter().map(|p| if p.is_nan() { u32::MAX } else { p.to_bits() }));
     Ok(out)
@@ -219,7 +219,7 @@ pub fn from_hidden(
     let allowed = allowed_on(dev, allowed);
     let table = Draw::upload(dev, Region::Overlay, draws)?;
     let (ids, logprobs) = (blank(dev, DType::U32, &[n]), blank(dev, DType::F32, &[n]));
-    sample::fwd(dev, hidden, &w, allowed, draws, table, ids, logprobs)?;
+    sample::fwd(dev, hidden, &w, allowed, draws, table, sample::Outs { ids, logprobs })?;
     Ok((dev.read(ids)?, dev.read(logprobs)?))
 }
 
@@ -234,7 +234,12 @@ fn the_log_prob_is_the_trainers_bit_for_bit_in_any_batch() {
         let weight = weight(&mut dev, &w, V, K);
         let (bits, targets) = (allowed_on(&mut dev, &allowed), up(&mut dev, &ids, &[70]));
         let [logprob, lse] = [0; 2].map(|_| blank(&mut dev, DType::F32, &[70]));
-        linear_logprob::fwd(&mut dev, x, &weight, bits, temperature, targets, logprob, lse, None).unwrap();
+        linear_logprob::fwd(
+            &mut dev,
+            linear_logprob::Asked { hidden: x, w: &weight, allowed: bits, temperature, targets },
+            linear_logprob::Outs { logprob, lse, entropy: None },
+        )
+        .unwrap();
         let trainer = dev.read::<f32>(logprob).unwrap();
         for row in (0..70).filter(|&row| draws[row].params().temperature == temperature) {
             assert_eq!(logprobs[row].to_bits(), trainer[row].to_bits(), "row {row}, {:?}", draws[row].params());

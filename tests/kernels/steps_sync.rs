@@ -8,7 +8,7 @@ use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
-use omr::rl::update::{self, Experience};
+use omr::rl::update::{self, Experience, Learner};
 use omr::rollout::ask::{self, Question};
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
@@ -117,7 +117,9 @@ fn an_rl_update_waits_where_it_is_logged() {
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
     let (policy, levels) = (Policy::default(), Levels::default());
-    let queued = update::accumulate(dev, model, grads, &batch, &questions, policy, &config, levels, stats).unwrap();
+    let queued =
+        update::accumulate(dev, Learner { model, policy, config: &config, levels }, grads, &batch, &questions, stats)
+            .unwrap();
     s.update(queued.losses());
     assert_eq!(s.waits() - before, 0, "an update that logs nothing");
     let seen = queued.read(&mut s.dev).unwrap();

@@ -20,7 +20,7 @@ use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
 use omr::reward::Scorer;
 use omr::rl::advantage;
-use omr::rl::update::{self, Experience};
+use omr::rl::update::{self, Experience, Learner};
 use omr::rollout::ask::{self, Asking, Question};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
@@ -266,13 +266,10 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
                     let queued = update::accumulate(
                         dev,
-                        model,
+                        Learner { model, policy, config: &config, levels: Keep::All.into() },
                         grads,
                         &experience,
                         &questions,
-                        policy,
-                        &config,
-                        Keep::All.into(),
                         stats,
                     )
                     .unwrap();

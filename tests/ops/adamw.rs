@@ -37,7 +37,13 @@ fn steps(half: bool, clip: [f32; 2]) -> Vec<[Vec<f32>; 3]> {
         for step in 1..=5 {
             let g = r.values::<f32>(N);
             let g = up(dev, &g, &[N]);
-            adamw::step(dev, w, lo, g, Moments::F32 { m, v }, &AdamW { step, ..HP }, clip).unwrap();
+            adamw::step(
+                dev,
+                adamw::Parameter { w, lo, grad: g, moments: Moments::F32 { m, v } },
+                &AdamW { step, ..HP },
+                clip,
+            )
+            .unwrap();
         }
         let masters = match lo {
             None => dev.read::<f32>(w).unwrap(),
@@ -127,7 +133,8 @@ impl Run {
     fn step(&self, dev: &mut Device, g: &[f32], hp: &AdamW, clip: [f32; 2]) {
         let mark = dev.mark(omr::device::Region::Overlay);
         let (g, clip) = (up(dev, g, &[self.len]), up(dev, &clip, &[2]));
-        adamw::step(dev, self.w, self.lo, g, self.moments, hp, clip).unwrap();
+        adamw::step(dev, adamw::Parameter { w: self.w, lo: self.lo, grad: g, moments: self.moments }, hp, clip)
+            .unwrap();
         dev.release(mark);
     }
 
@@ -274,9 +281,36 @@ fn wrong_shapes_and_types_are_errors() {
     };
     let (right, short) = (codes(4, dev), codes(3, dev));
     let no_scale = Coded { scales: s, ..right };
-    assert!(adamw::step(dev, s, Some(lo), s, float, &HP, clip).is_err(), "f32 has no low half");
-    assert!(adamw::step(dev, w, Some(s), s, float, &HP, clip).is_err());
-    assert!(adamw::step(dev, w, Some(lo), s, Moments::Bf16 { m: s, v: s }, &HP, clip).is_err());
-    assert!(adamw::step(dev, w, Some(lo), s, Moments::Code8 { m: right, v: short }, &HP, clip).is_err());
-    assert!(adamw::step(dev, w, Some(lo), s, Moments::Code8 { m: no_scale, v: right }, &HP, clip).is_err());
+    assert!(
+        adamw::step(dev, adamw::Parameter { w: s, lo: Some(lo), grad: s, moments: float }, &HP, clip).is_err(),
+        "f32 has no low half"
+    );
+    assert!(adamw::step(dev, adamw::Parameter { w, lo: Some(s), grad: s, moments: float }, &HP, clip).is_err());
+    assert!(
+        adamw::step(
+            dev,
+            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Bf16 { m: s, v: s } },
+            &HP,
+            clip
+        )
+        .is_err()
+    );
+    assert!(
+        adamw::step(
+            dev,
+            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: right, v: short } },
+            &HP,
+            clip
+        )
+        .is_err()
+    );
+    assert!(
+        adamw::step(
+            dev,
+            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: no_scale, v: right } },
+            &HP,
+            clip
+        )
+        .is_err()
+    );
 }

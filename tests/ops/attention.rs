@@ -74,8 +74,20 @@ impl<T: Elem> Case<T> {
         let dout = up(dev, &self.dout, &[t, heads.out_len()]);
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
         let dqkv = blank(dev, T::DTYPE, &[t, heads.qkv_len()]);
-        attention::fwd(dev, qkv, cu, t, heads, self.causal, self.scale, out, lse).unwrap();
-        attention::bwd(dev, qkv, out, dout, lse, cu, t, heads, self.causal, self.scale, dqkv).unwrap();
+        attention::fwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale },
+            qkv,
+            out,
+            lse,
+        )
+        .unwrap();
+        attention::bwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: t, heads, causal: self.causal, scale: self.scale },
+            attention::Bwd { qkv, out, dout, lse, dqkv },
+        )
+        .unwrap();
         Run { out: dev.read(out).unwrap(), lse: dev.read(lse).unwrap(), dqkv: dev.read(dqkv).unwrap() }
     }
 
@@ -174,12 +186,49 @@ fn sequences_that_do_not_fill_the_rows_are_an_error() {
     let (out, lse) = (blank(dev, DType::F32, &[3, 2]), blank(dev, DType::F32, &[3, 1]));
     for bad in [[0u32, 2], [1, 3], [0, 4]] {
         let cu = up(dev, &bad, &[2]);
-        assert!(attention::fwd(dev, qkv, cu, 4, heads, true, 1.0, out, lse).is_err());
+        assert!(
+            attention::fwd(
+                dev,
+                &attention::Pack { cu_seqlens: cu, max_seqlen: 4, heads, causal: true, scale: 1.0 },
+                qkv,
+                out,
+                lse
+            )
+            .is_err()
+        );
     }
     let cu = up(dev, &[0u32, 3], &[2]);
-    assert!(attention::fwd(dev, qkv, cu, 2, heads, true, 1.0, out, lse).is_err());
-    attention::fwd(dev, qkv, cu, 3, heads, true, 1.0, out, lse).unwrap();
+    assert!(
+        attention::fwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            qkv,
+            out,
+            lse
+        )
+        .is_err()
+    );
+    attention::fwd(
+        dev,
+        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0 },
+        qkv,
+        out,
+        lse,
+    )
+    .unwrap();
     let dqkv = blank(dev, DType::F32, &[3, 6]);
-    assert!(attention::bwd(dev, qkv, out, out, lse, cu, 2, heads, true, 1.0, dqkv).is_err());
-    attention::bwd(dev, qkv, out, out, lse, cu, 3, heads, true, 1.0, dqkv).unwrap();
+    assert!(
+        attention::bwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu, max_seqlen: 2, heads, causal: true, scale: 1.0 },
+            attention::Bwd { qkv, out, dout: out, lse, dqkv }
+        )
+        .is_err()
+    );
+    attention::bwd(
+        dev,
+        &attention::Pack { cu_seqlens: cu, max_seqlen: 3, heads, causal: true, scale: 1.0 },
+        attention::Bwd { qkv, out, dout: out, lse, dqkv },
+    )
+    .unwrap();
 }

@@ -94,8 +94,12 @@ fn forward(dev: &mut Device, dtype: DType, c: &Case) -> (On, Vec<f32>, Vec<f32>,
     let targets = dev.upload(Region::Overlay, &c.targets, &[c.t]).unwrap();
     let mut out = || dev.alloc(Region::Overlay, DType::F32, &[c.t]).unwrap();
     let on = On { hidden, w, allowed, targets, logprob: out(), lse: out(), entropy: out() };
-    linear_logprob::fwd(dev, hidden, &w, allowed, c.temperature, targets, on.logprob, on.lse, Some(on.entropy))
-        .unwrap();
+    linear_logprob::fwd(
+        dev,
+        linear_logprob::Asked { hidden, w: &w, allowed, temperature: c.temperature, targets },
+        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: Some(on.entropy) },
+    )
+    .unwrap();
     let read = [on.logprob, on.lse, on.entropy].map(|t| dev.read::<f32>(t).unwrap());
     let [a, b, e] = read;
     (on, a, b, e)
@@ -213,17 +217,8 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                     let entropy = with_entropy.then_some(on.entropy);
                     linear_logprob::bwd(
                         &mut dev,
-                        on.hidden,
-                        &on.w,
-                        allowed,
-                        temperature,
-                        targets,
-                        lse,
-                        entropy,
-                        dlogprob,
-                        dentropy,
-                        dhidden,
-                        grad,
+                        linear_logprob::Asked { hidden: on.hidden, w: &on.w, allowed, temperature, targets },
+                        linear_logprob::Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw: grad },
                     )
                     .unwrap();
                     let got = [read(&mut dev, dhidden), unpack_order(dtype, v, d, &dev.read::<f32>(grad).unwrap())];
@@ -251,8 +246,19 @@ fn backward_matches_finite_differences_of_the_forward() {
     let dx = dev.alloc(Region::Overlay, DType::F32, &[3, 6]).unwrap();
     let dw = dev.zeros(Region::Overlay, DType::F32, &[panel_len(DType::F32, 40, 6)]).unwrap();
     let (a, w) = (on.allowed, on.w);
-    linear_logprob::bwd(&mut dev, on.hidden, &w, a, 0.8, on.targets, on.lse, Some(on.entropy), dl, Some(dh), dx, dw)
-        .unwrap();
+    linear_logprob::bwd(
+        &mut dev,
+        linear_logprob::Asked { hidden: on.hidden, w: &w, allowed: a, temperature: 0.8, targets: on.targets },
+        linear_logprob::Bwd {
+            lse: on.lse,
+            entropy: Some(on.entropy),
+            dlogprob: dl,
+            dentropy: Some(dh),
+            dhidden: dx,
+            dw,
+        },
+    )
+    .unwrap();
     let got = dev.read::<f32>(dx).unwrap();
     let objective = |c: &Case| -> f64 {
         let truth = truth(c);
@@ -290,7 +296,11 @@ fn targets_outside_the_policy() {
     assert!(logprob[0].is_finite() && lse[1].is_finite() && logprob[1] == f32::NEG_INFINITY);
     let (on, ..) = forward(&mut dev, DType::F32, &c);
     let targets = dev.upload(Region::Overlay, &[0u32, 64], &[2]).unwrap();
-    let error =
-        linear_logprob::fwd(&mut dev, on.hidden, &on.w, None, 1.0, targets, on.logprob, on.lse, None).unwrap_err();
+    let error = linear_logprob::fwd(
+        &mut dev,
+        linear_logprob::Asked { hidden: on.hidden, w: &on.w, allowed: None, temperature: 1.0, targets },
+        linear_logprob::Outs { logprob: on.logprob, lse: on.lse, entropy: None },
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("64 at token 1"), "{error}");
 }

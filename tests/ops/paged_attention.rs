@@ -4,7 +4,7 @@
 use omr::device::{Device, Isa, Region};
 use omr::ops::attend::Heads;
 use omr::ops::attention;
-use omr::ops::paged_attention::{self, BLOCK, KvCache};
+use omr::ops::paged_attention::{self, BLOCK, KvCache, Paged};
 use omr::tensor::{DType, Elem};
 
 use half::bf16;
@@ -37,7 +37,14 @@ impl<T: Elem> Case<T> {
         let qkv = up(dev, &self.qkv.concat(), &[t, heads.qkv_len()]);
         let cu_tensor = up(dev, &cu, &[cu.len()]);
         let (out, lse) = (blank(dev, T::DTYPE, &[t, heads.out_len()]), blank(dev, DType::F32, &[t, heads.q]));
-        attention::fwd(dev, qkv, cu_tensor, t, heads, true, self.scale(), out, lse).unwrap();
+        attention::fwd(
+            dev,
+            &attention::Pack { cu_seqlens: cu_tensor, max_seqlen: t, heads, causal: true, scale: self.scale() },
+            qkv,
+            out,
+            lse,
+        )
+        .unwrap();
         let out: Vec<T> = dev.read(out).unwrap();
         cu.windows(2).map(|w| out[w[0] as usize * heads.out_len()..w[1] as usize * heads.out_len()].to_vec()).collect()
     }
@@ -83,7 +90,20 @@ impl<T: Elem> Case<T> {
             let tables = up(dev, &tables, &[rows.len(), columns]);
             let y = blank(dev, T::DTYPE, &[t, heads.out_len()]);
             paged_attention::store(dev, qkv, slots, &cache).unwrap();
-            paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, self.scale(), y).unwrap();
+            paged_attention::fwd(
+                dev,
+                Paged {
+                    cache: &cache,
+                    block_tables: tables,
+                    cu_seqlens_q: cu,
+                    context_lens: contexts,
+                    heads,
+                    scale: self.scale(),
+                },
+                qkv,
+                y,
+            )
+            .unwrap();
             let y: Vec<T> = dev.read(y).unwrap();
             let mut y = y.as_slice();
             for (i, n) in rows {
@@ -185,7 +205,12 @@ fn bad_tables_are_errors() {
         let tables = up(dev, &[table], &[1, 1]);
         let slots = up(dev, &[slot, 1], &[2]);
         let stored = paged_attention::store(dev, qkv, slots, &cache);
-        let done = paged_attention::fwd(dev, qkv, &cache, tables, cu, contexts, heads, 1.0, out);
+        let done = paged_attention::fwd(
+            dev,
+            Paged { cache: &cache, block_tables: tables, cu_seqlens_q: cu, context_lens: contexts, heads, scale: 1.0 },
+            qkv,
+            out,
+        );
         assert!(stored.is_err() || done.is_err(), "{context} {table} {slot}");
     }
 }

@@ -47,7 +47,7 @@ impl<T: Elem> Case<T> {
         rms_norm::fwd(dev, x, gamma, EPS, y, rstd).unwrap();
         let dx = if accumulate { up(dev, &self.dx, &dims) } else { blank(dev, T::DTYPE, &dims) };
         let dgamma = up(dev, &self.dgamma, &[self.d]);
-        rms_norm::bwd(dev, x, gamma, rstd, dy, dx, accumulate, dgamma).unwrap();
+        rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx, accumulate, dgamma }).unwrap();
         (dev.read(y).unwrap(), dev.read(dx).unwrap(), dev.read(dgamma).unwrap())
     }
 

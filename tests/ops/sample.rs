@@ -53,7 +53,7 @@ fn run(dev: &mut Device, dtype: DType, c: &Case) -> (Vec<u32>, Vec<f32>) {
     let logprob = dev.alloc(Region::Overlay, DType::F32, &[c.b]).unwrap();
     let draws: Vec<Draw> = c.params.iter().zip(&c.noise).map(|(p, n)| Draw::new(*p, *n, SEED)).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws).unwrap();
-    sample::fwd(dev, hidden, &w, allowed, &draws, table, ids, logprob).unwrap();
+    sample::fwd(dev, hidden, &w, allowed, &draws, table, sample::Outs { ids, logprobs: logprob }).unwrap();
     (dev.read(ids).unwrap(), dev.read(logprob).unwrap())
 }
 
@@ -136,7 +136,12 @@ fn the_log_prob_is_the_trainers_bit_for_bit() {
                     let out = dev.alloc(Region::Overlay, DType::F32, &[3]).unwrap();
                     let lse = dev.alloc(Region::Overlay, DType::F32, &[3]).unwrap();
                     let temperature = c.params[row].temperature;
-                    linear_logprob::fwd(&mut dev, hidden, &w, allowed, temperature, targets, out, lse, None).unwrap();
+                    linear_logprob::fwd(
+                        &mut dev,
+                        linear_logprob::Asked { hidden, w: &w, allowed, temperature, targets },
+                        linear_logprob::Outs { logprob: out, lse, entropy: None },
+                    )
+                    .unwrap();
                     same_bits("log-prob", &dev.read::<f32>(out).unwrap(), &[logprob[row]; 3]);
                 }
             }

@@ -5,9 +5,9 @@ use super::ops::{HEADS, HIDDEN, TOKENS, bytes, label, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
-use crate::ops::linear_logprob;
-use crate::ops::matmul::panel_len;
-use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::linear_logprob::{self, Asked, Outs};
+use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::paged_attention::{self, KvCache, Paged};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
 
@@ -18,6 +18,11 @@ const KEYS: usize = 512;
 fn targets(dev: &mut Device) -> Result<Tensor> {
     let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 7919 % VOCABULARY) as u32).collect();
     dev.upload(Region::Overlay, &ids, &[TOKENS])
+}
+
+/// All ids, at temperature 1.
+pub(super) fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
+    Asked { hidden, w, allowed: None, temperature: 1.0, targets }
 }
 
 pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
@@ -31,7 +36,9 @@ pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case>
         flops: 2.0 * (TOKENS * VOCABULARY * HIDDEN) as f64,
         bytes: bytes(&[hidden, w.data, targets, logprob, lse]),
         job: None,
-        run: Box::new(move |dev| linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)),
+        run: Box::new(move |dev| {
+            linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
+        }),
     })
 }
 
@@ -41,7 +48,7 @@ pub(super) fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case>
     let lse = zeros(dev, DType::F32, &[TOKENS])?;
     let (dlogprob, dhidden) = (random(dev, DType::F32, &[TOKENS], 1.0)?, zeros(dev, dtype, &[TOKENS, HIDDEN])?);
     let dw = zeros(dev, DType::F32, &[panel_len(dtype, VOCABULARY, HIDDEN)])?;
-    linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)?;
+    linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
     Ok(Case {
         name: "linear_logprob bwd",
         shape: format!("[{TOKENS}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
@@ -51,7 +58,8 @@ pub(super) fn linear_logprob_bwd(dev: &mut Device, dtype: DType) -> Result<Case>
         bytes: bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw]),
         job: None,
         run: Box::new(move |dev| {
-            linear_logprob::bwd(dev, hidden, &w, None, 1.0, targets, lse, None, dlogprob, None, dhidden, dw)
+            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+            linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
         }),
     })
 }
@@ -65,10 +73,10 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
     let qkv = random(dev, dtype, &[SEQUENCES, HEADS.qkv_len()], 1.0)?;
     let out = zeros(dev, dtype, &[SEQUENCES, HEADS.q * HEADS.dim])?;
     let tables: Vec<u32> = (0..(SEQUENCES * blocks) as u32).collect();
-    let tables = dev.upload(Region::Overlay, &tables, &[SEQUENCES, blocks])?;
+    let block_tables = dev.upload(Region::Overlay, &tables, &[SEQUENCES, blocks])?;
     let rows: Vec<u32> = (0..=SEQUENCES as u32).collect();
-    let rows = dev.upload(Region::Overlay, &rows, &[SEQUENCES + 1])?;
-    let lengths = dev.upload(Region::Overlay, &[KEYS as u32; SEQUENCES], &[SEQUENCES])?;
+    let cu_seqlens_q = dev.upload(Region::Overlay, &rows, &[SEQUENCES + 1])?;
+    let context_lens = dev.upload(Region::Overlay, &[KEYS as u32; SEQUENCES], &[SEQUENCES])?;
     Ok(Case {
         name: "paged_attention fwd",
         shape: format!("{SEQUENCES} x 1 of {KEYS} keys"),
@@ -76,13 +84,17 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
         flops: 4.0 * (SEQUENCES * KEYS * HEADS.q * HEADS.dim) as f64,
         bytes: bytes(&[cache.k, cache.v, qkv, out]),
         job: None,
-        run: Box::new(move |dev| paged_attention::fwd(dev, qkv, &cache, tables, rows, lengths, HEADS, 0.125, out)),
+        run: Box::new(move |dev| {
+            let (heads, scale) = (HEADS, 0.125);
+            let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale };
+            paged_attention::fwd(dev, paged, qkv, out)
+        }),
     })
 }
 
 pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
     let (hidden, w) = (random(dev, dtype, &[SEQUENCES, HIDDEN], 1.0)?, weight(dev, dtype, VOCABULARY, HIDDEN)?);
-    let (ids, logprob) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
+    let (ids, logprobs) = (zeros(dev, DType::U32, &[SEQUENCES])?, zeros(dev, DType::F32, &[SEQUENCES])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..SEQUENCES as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
@@ -91,8 +103,8 @@ pub(super) fn sample_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         shape: format!("[{SEQUENCES}, {HIDDEN}] x [{VOCABULARY}, {HIDDEN}]"),
         dtype: label(dtype),
         flops: 2.0 * (SEQUENCES * VOCABULARY * HIDDEN) as f64,
-        bytes: bytes(&[hidden, w.data, ids, logprob]),
+        bytes: bytes(&[hidden, w.data, ids, logprobs]),
         job: None,
-        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &draws, table, ids, logprob)),
+        run: Box::new(move |dev| sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })),
     })
 }

@@ -3,16 +3,19 @@
 use half::bf16;
 
 use super::Case;
+use super::decode::asked;
 use super::ops::{Make, bytes, zeros};
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
 use crate::ops::attend::{BLOCK, Heads};
+use crate::ops::attention::{self, Pack};
 use crate::ops::embedding::{self, Segments};
+use crate::ops::linear_logprob::{self, Outs};
 use crate::ops::matmul::{Order, Weight};
-use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::paged_attention::{self, KvCache, Paged};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::ops::{attention, grad_norm, linear, linear_logprob, rms_norm, rope, swiglu};
+use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -184,33 +187,35 @@ fn swiglu_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     })
 }
 
-/// Borders of `count` sequences of `length`, how they are called, and the arithmetic of one product over them.
-fn sequences(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<(Tensor, String, f64)> {
+/// `count` sequences of `length`, how they are called, and the arithmetic of one product over them.
+fn sequences(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<(Pack, String, f64)> {
     let ends: Vec<u32> = (0..=count).map(|i| (i * length) as u32).collect();
     let pairs = count * if causal { length * (length + 1) / 2 } else { length * length };
     let shape = format!("{count} x {length}, {}:{} x {}{}", h.q, h.kv, h.dim, if causal { ", causal" } else { "" });
-    Ok((dev.upload(Region::Overlay, &ends, &[ends.len()])?, shape, 2.0 * (pairs * h.q * h.dim) as f64))
+    let cu_seqlens = dev.upload(Region::Overlay, &ends, &[ends.len()])?;
+    let pack = Pack { cu_seqlens, max_seqlen: length, heads: h, causal, scale: 1.0 / (h.dim as f32).sqrt() };
+    Ok((pack, shape, 2.0 * (pairs * h.q * h.dim) as f64))
 }
 
 fn attention_fwd(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<Case> {
-    let (borders, shape, product) = sequences(dev, h, count, length, causal)?;
+    let (pack, shape, product) = sequences(dev, h, count, length, causal)?;
     let t = count * length;
     let (qkv, out) = (random(dev, &[t, h.qkv_len()], 1.0)?, zeros(dev, DType::Bf16, &[t, h.q * h.dim])?);
-    let (lse, scale) = (zeros(dev, DType::F32, &[t, h.q])?, 1.0 / (h.dim as f32).sqrt());
+    let lse = zeros(dev, DType::F32, &[t, h.q])?;
     case("attention fwd", shape, 2.0 * product, bytes(&[qkv, out, lse]), move |dev| {
-        attention::fwd(dev, qkv, borders, length, h, causal, scale, out, lse)
+        attention::fwd(dev, &pack, qkv, out, lse)
     })
 }
 
 fn attention_bwd(dev: &mut Device, h: Heads, count: usize, length: usize, causal: bool) -> Result<Case> {
-    let (borders, shape, product) = sequences(dev, h, count, length, causal)?;
+    let (pack, shape, product) = sequences(dev, h, count, length, causal)?;
     let t = count * length;
     let (qkv, dout) = (random(dev, &[t, h.qkv_len()], 1.0)?, random(dev, &[t, h.q * h.dim], 1.0)?);
     let (out, dqkv) = (zeros(dev, DType::Bf16, &[t, h.q * h.dim])?, zeros(dev, DType::Bf16, &[t, h.qkv_len()])?);
-    let (lse, scale) = (zeros(dev, DType::F32, &[t, h.q])?, 1.0 / (h.dim as f32).sqrt());
-    attention::fwd(dev, qkv, borders, length, h, causal, scale, out, lse)?;
+    let lse = zeros(dev, DType::F32, &[t, h.q])?;
+    attention::fwd(dev, &pack, qkv, out, lse)?;
     case("attention bwd", shape, 5.0 * product, bytes(&[qkv, out, dout, lse, dqkv]), move |dev| {
-        attention::bwd(dev, qkv, out, dout, lse, borders, length, h, causal, scale, dqkv)
+        attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })
     })
 }
 
@@ -230,7 +235,7 @@ fn rms_norm_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let dgamma = zeros(dev, DType::F32, &dims[1..])?;
     rms_norm::fwd(dev, x, gamma, 1e-6, dx, rstd)?;
     case("rms_norm bwd", format!("{dims:?}"), 0.0, bytes(&[x, gamma, rstd, dy, dx, dgamma]), move |dev| {
-        rms_norm::bwd(dev, x, gamma, rstd, dy, dx, false, dgamma)
+        rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx, accumulate: false, dgamma })
     })
 }
 
@@ -284,7 +289,7 @@ fn linear_logprob_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
     let (shape, flops) = product(s);
     case("linear_logprob fwd", shape, flops, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
-        linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)
+        linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
     })
 }
 
@@ -294,10 +299,11 @@ fn linear_logprob_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let dlogprob = dev.upload(Region::Overlay, &normals::<f32>(s.targets, 1e-3), &[s.targets])?;
     let dhidden = zeros(dev, DType::Bf16, &[s.targets, s.hidden])?;
     let dw = gradient(dev, s.vocabulary, s.hidden)?;
-    linear_logprob::fwd(dev, hidden, &w, None, 1.0, targets, logprob, lse, None)?;
+    linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
     let ((shape, flops), moved) = (product(s), bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw, dw]));
     case("linear_logprob bwd", shape, 3.0 * flops, moved, move |dev| {
-        linear_logprob::bwd(dev, hidden, &w, None, 1.0, targets, lse, None, dlogprob, None, dhidden, dw)
+        let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+        linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
     })
 }
 
@@ -320,7 +326,7 @@ fn adamw_step(dev: &mut Device, s: Widths, eight_bit: bool) -> Result<Case> {
     let moved = 2.0 * (bytes(&[w, lo]) + bytes(&states)) + bytes(&[grad]);
     let name = if eight_bit { "adamw step, 8 bits" } else { "adamw step" };
     case(name, format!("{n} parameters"), 0.0, moved, move |dev| {
-        adamw::step(dev, w, Some(lo), grad, moments, &hp, clip)
+        adamw::step(dev, adamw::Parameter { w, lo: Some(lo), grad, moments }, &hp, clip)
     })
 }
 
@@ -348,20 +354,22 @@ fn paged_attention_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let flops = 4.0 * (n * s.keys * h.q * h.dim) as f64;
     let (shape, scale) = (format!("{n} x 1 of {} keys", s.keys), 1.0 / (h.dim as f32).sqrt());
     case("paged_attention fwd", shape, flops, bytes(&[cache.k, cache.v, qkv, out]), move |dev| {
-        paged_attention::fwd(dev, qkv, &cache, tables, rows, lengths, h, scale, out)
+        let (block_tables, cu_seqlens_q, context_lens) = (tables, rows, lengths);
+        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads: h, scale };
+        paged_attention::fwd(dev, paged, qkv, out)
     })
 }
 
 fn sample_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let n = s.sequences;
     let (hidden, w) = (random(dev, &[n, s.hidden], 1.0)?, weight(dev, s.vocabulary, s.hidden)?);
-    let (ids, logprob) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
+    let (ids, logprobs) = (zeros(dev, DType::U32, &[n])?, zeros(dev, DType::F32, &[n])?);
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
     let shape = format!("[{n}, {}] x [{}, {}]", s.hidden, s.vocabulary, s.hidden);
     let flops = 2.0 * (n * s.vocabulary * s.hidden) as f64;
-    case("sample fwd", shape, flops, bytes(&[hidden, w.data, ids, logprob]), move |dev| {
-        sample::fwd(dev, hidden, &w, None, &draws, table, ids, logprob)
+    case("sample fwd", shape, flops, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
+        sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })
     })
 }

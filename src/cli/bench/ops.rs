@@ -8,8 +8,9 @@ use crate::error::Result;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, AdamW, Coded, Moments};
 use crate::ops::attend::Heads;
+use crate::ops::attention::{self, Pack};
 use crate::ops::matmul::{Order, Weight, panel_len};
-use crate::ops::{attention, grad_norm, linear, rms_norm, rope, swiglu};
+use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
 use crate::philox::{Purpose, Random};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -202,15 +203,16 @@ fn swiglu_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
 }
 
 /// Packed sequences of `length` tokens, and the multiply-adds of one causal product over them, doubled.
-fn sequences(dev: &mut Device, length: usize) -> Result<(Tensor, f64)> {
+fn sequences(dev: &mut Device, length: usize) -> Result<(Pack, f64)> {
     let ends: Vec<u32> = (0..=TOKENS / length).map(|i| (i * length) as u32).collect();
     let pairs = TOKENS * (length + 1) / 2;
     let cu_seqlens = dev.upload(Region::Overlay, &ends, &[ends.len()])?;
-    Ok((cu_seqlens, 2.0 * (pairs * HEADS.q * HEADS.dim) as f64))
+    let pack = Pack { cu_seqlens, max_seqlen: length, heads: HEADS, causal: true, scale: 0.125 };
+    Ok((pack, 2.0 * (pairs * HEADS.q * HEADS.dim) as f64))
 }
 
 fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> {
-    let (cu_seqlens, product) = sequences(dev, length)?;
+    let (pack, product) = sequences(dev, length)?;
     let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
     let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
     let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
@@ -221,18 +223,18 @@ fn attention_fwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         flops: 2.0 * product,
         bytes: bytes(&[qkv, out, lse]),
         job: None,
-        run: Box::new(move |dev| attention::fwd(dev, qkv, cu_seqlens, length, HEADS, true, 0.125, out, lse)),
+        run: Box::new(move |dev| attention::fwd(dev, &pack, qkv, out, lse)),
     })
 }
 
 fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> {
-    let (cu_seqlens, product) = sequences(dev, length)?;
+    let (pack, product) = sequences(dev, length)?;
     let qkv = random(dev, dtype, &[TOKENS, HEADS.qkv_len()], 1.0)?;
     let dout = random(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim], 1.0)?;
     let out = zeros(dev, dtype, &[TOKENS, HEADS.q * HEADS.dim])?;
     let lse = zeros(dev, DType::F32, &[TOKENS, HEADS.q])?;
     let dqkv = zeros(dev, dtype, &[TOKENS, HEADS.qkv_len()])?;
-    attention::fwd(dev, qkv, cu_seqlens, length, HEADS, true, 0.125, out, lse)?;
+    attention::fwd(dev, &pack, qkv, out, lse)?;
     Ok(Case {
         name: "attention bwd",
         shape: format!("{} x {length}, causal", TOKENS / length),
@@ -240,9 +242,7 @@ fn attention_bwd(dev: &mut Device, dtype: DType, length: usize) -> Result<Case> 
         flops: 5.0 * product,
         bytes: bytes(&[qkv, out, dout, lse, dqkv]),
         job: None,
-        run: Box::new(move |dev| {
-            attention::bwd(dev, qkv, out, dout, lse, cu_seqlens, length, HEADS, true, 0.125, dqkv)
-        }),
+        run: Box::new(move |dev| attention::bwd(dev, &pack, attention::Bwd { qkv, out, dout, lse, dqkv })),
     })
 }
 
@@ -272,7 +272,9 @@ fn rms_norm_bwd(dev: &mut Device, dtype: DType) -> Result<Case> {
         flops: 0.0,
         bytes: bytes(&[x, gamma, rstd, dy, y, dgamma]),
         job: None,
-        run: Box::new(move |dev| rms_norm::bwd(dev, x, gamma, rstd, dy, y, false, dgamma)),
+        run: Box::new(move |dev| {
+            rms_norm::bwd(dev, rms_norm::Bwd { x, gamma, rstd, dy, dx: y, accumulate: false, dgamma })
+        }),
     })
 }
 
@@ -320,7 +322,7 @@ fn adamw_step(dev: &mut Device, dtype: DType, eight_bit: bool) -> Result<Case> {
         flops: 0.0,
         bytes: 2.0 * stored + bytes(&[grad]),
         job: None,
-        run: Box::new(move |dev| adamw::step(dev, w, lo, grad, moments, &hp, clip)),
+        run: Box::new(move |dev| adamw::step(dev, adamw::Parameter { w, lo, grad, moments }, &hp, clip)),
     })
 }
 

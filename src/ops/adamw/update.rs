@@ -3,10 +3,10 @@
 use half::bf16;
 
 use super::code8::{self, BLOCK};
-use super::{Factors, Moments, Noise, join, split};
+use super::{Factors, Moments, Noise, Parameter, join, split};
 use crate::device::{Cpu, Parts, ViewMut, cpu_kernel};
 use crate::philox::philox4x32_10;
-use crate::tensor::{DType, Elem, Tensor};
+use crate::tensor::{DType, Elem};
 
 /// Elements of one work item.
 const ITEM: usize = 32 * BLOCK;
@@ -72,17 +72,8 @@ impl<'a> MomentParts<'a> {
 }
 
 /// The update of a whole parameter.
-#[allow(clippy::too_many_arguments)]
-pub(super) fn update(
-    cpu: Cpu<'_>,
-    w: Tensor,
-    lo: Option<Tensor>,
-    grad: Tensor,
-    moments: Moments,
-    clip: f32,
-    factors: Factors,
-    noise: Noise,
-) {
+pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Factors, noise: Noise) {
+    let Parameter { w, lo, grad, moments } = parameter;
     let (len, dtype) = (w.len(), w.dtype);
     // Views come as arrays of one length: what is absent is an empty piece of the weights, and not looked at.
     let none = w.slice(0, 0);

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::launch::check_heads;
 use super::pair::{KeyTile, Pair, Scratch, pack_tiles, pair_grads, tile_rows};
-use super::{Blocks, check_rows, launch_bwd};
+use super::{Blocks, Pack, check_rows, launch_bwd};
 use crate::device::{Cpu, Device, Isa, On, Parts, Pool, Region, cpu_kernel};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Context, Heads, Setting, run_with_scratch};
@@ -15,24 +15,26 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes;
 use crate::tensor::{DType, Elem, Tensor};
 
-/// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). qkv, out, lse,
-/// cu_seqlens and max_seqlen as forward had and left them, dout as out. Errors on other shapes; on a GPU on a head_dim
-/// above 128, and what cu_seqlens holds is not looked at.
-#[allow(clippy::too_many_arguments)]
-pub fn bwd(
-    dev: &mut Device,
-    qkv: Tensor,
-    out: Tensor,
-    dout: Tensor,
-    lse: Tensor,
-    cu_seqlens: Tensor,
-    max_seqlen: usize,
-    heads: Heads,
-    causal: bool,
-    scale: f32,
-    dqkv: Tensor,
-) -> Result<()> {
+/// What [`bwd`] reads and writes beside its pack.
+#[derive(Clone, Copy, Debug)]
+pub struct Bwd {
+    /// As forward had it.
+    pub qkv: Tensor,
+    /// As forward left it.
+    pub out: Tensor,
+    /// Shaped as `out`.
+    pub dout: Tensor,
+    /// As forward left it.
+    pub lse: Tensor,
+    /// Shaped as `qkv`, written.
+    pub dqkv: Tensor,
+}
+
+/// Gradient of [`super::fwd`]: dqkv `[T, (q + 2 kv) * dim]` is written (before `rope::bwd`). Errors on other shapes; on
+/// a GPU on a head_dim above 128, and what cu_seqlens holds is not looked at.
+pub fn bwd(dev: &mut Device, pack: &Pack, call: Bwd) -> Result<()> {
     const OP: &str = "attention::bwd";
+    let (&Pack { cu_seqlens, heads, scale, .. }, Bwd { qkv, out, dout, lse, dqkv }) = (pack, call);
     check_rows(OP, qkv, cu_seqlens, heads)?;
     let t = qkv.rows();
     check::tensor(OP, "out", out, qkv.dtype, &[t, heads.out_len()])?;
@@ -44,9 +46,8 @@ pub fn bwd(
     if dev.kind().is_gpu() {
         check_heads(OP, qkv.dtype, heads)?;
         let delta = dev.alloc(Region::Workspace, DType::F32, &[t, heads.q])?;
-        let operands = launch_bwd::Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta };
         let done = match dev.on() {
-            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, operands, heads, causal, max_seqlen, scale, setting),
+            On::Gpu(gpu) => launch_bwd::bwd(OP, gpu, pack, call, delta, setting),
             _ => Ok(()),
         };
         dev.release(mark);
@@ -58,22 +59,13 @@ pub fn bwd(
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), Scratch::len(heads)])?;
     let done = match dev.cpu_only(OP)? {
         Some(cpu) => {
-            let call = Call { heads, causal, scale, max_seqlen, setting };
-            by_dtype!(qkv.dtype, backward(cpu, call, [qkv, out, dout, lse, cu_seqlens], [dqkv, packed, delta, scratch]))
+            let ins = [qkv, out, dout, lse, cu_seqlens];
+            by_dtype!(qkv.dtype, backward(cpu, pack, setting, ins, [dqkv, packed, delta, scratch]))
         }
         None => Ok(()),
     };
     dev.release(mark);
     done
-}
-
-#[derive(Clone, Copy)]
-struct Call {
-    heads: Heads,
-    causal: bool,
-    scale: f32,
-    max_seqlen: usize,
-    setting: Setting,
 }
 
 /// One independent piece of work.
@@ -135,15 +127,15 @@ fn columns(heads: Heads, slot: usize) -> Range<usize> {
     start..start + len
 }
 
-fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 4]) -> Result<()> {
-    let (heads, isa) = (call.heads, cpu.isa);
+fn backward<T: Elem>(cpu: Cpu<'_>, pack: &Pack, setting: Setting, ins: [Tensor; 5], outs: [Tensor; 4]) -> Result<()> {
+    let (heads, causal, isa) = (pack.heads, pack.causal, cpu.isa);
     let ([dqkv, packed, delta, scratch], [qkv, out, dout, lse, cu]) = cpu.memory.tensors(outs, ins);
     let (qkv, out, dout, lse) = (qkv.of::<T>(), out.of::<T>(), dout.of::<T>(), lse.of::<f32>());
-    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), call.max_seqlen, ins[0].rows())?;
+    let blocks = Blocks::new("attention::bwd", cu.of::<u32>(), pack.max_seqlen, ins[0].rows())?;
     let (packed, delta) = (packed.of::<f32>(), delta.of::<f32>());
-    prepare::<T>(cpu.pool, isa, &blocks, heads, qkv, out, dout, packed, delta);
+    prepare::<T>(cpu.pool, isa, &blocks, heads, [qkv, out, dout], packed, delta);
     let Plan { items, starts, parts } = Plan::new(&blocks, heads);
-    let pack = Pack { isa, call, qkv, dout, lse, delta, blocks: &blocks, packed };
+    let prepared = Prepared { isa, pack, setting, qkv, dout, lse, delta, blocks: &blocks, packed };
     let grads = Parts::at(dqkv.of::<T>(), starts);
     run_with_scratch(cpu.pool, items.len(), scratch.of::<f32>(), Scratch::len(heads), |i, scratch| {
         let mut s = Scratch::new(scratch, heads);
@@ -158,7 +150,7 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 
                 let (len, to) = (blocks.rows(sequence).len(), grads.take(parts[sequence]));
                 for head in 0..heads.kv {
                     let want = Want { queries: 0..len, keys: 0..len, dq: true, dkv: true };
-                    pack.grads(sequence, head, want, &mut s, |row, slot, from, scale| {
+                    prepared.grads(sequence, head, want, &mut s, |row, slot, from, scale| {
                         let row = &mut to[row * heads.qkv_len()..][..heads.qkv_len()];
                         narrow_heads::<T>(isa, from, heads, scale, &mut row[columns(heads, slot)]);
                     });
@@ -167,16 +159,16 @@ fn backward<T: Elem>(cpu: Cpu<'_>, call: Call, ins: [Tensor; 5], outs: [Tensor; 
             Item::Queries { sequence, head, from } => {
                 let len = blocks.rows(sequence).len();
                 let to = len.min(from + tile_rows(heads));
-                let keys = 0..if call.causal { to } else { len };
+                let keys = 0..if causal { to } else { len };
                 let want = Want { queries: from..to, keys, dq: true, dkv: false };
-                pack.grads(sequence, head, want, &mut s, apart(sequence));
+                prepared.grads(sequence, head, want, &mut s, apart(sequence));
             }
             Item::Keys { sequence, head, block } => {
                 let (len, from) = (blocks.rows(sequence).len(), block * BLOCK);
-                let first = if call.causal { from / tile_rows(heads) * tile_rows(heads) } else { 0 };
+                let first = if causal { from / tile_rows(heads) * tile_rows(heads) } else { 0 };
                 let keys = from..len.min(from + BLOCK);
                 let want = Want { queries: first..len, keys, dq: false, dkv: true };
-                pack.grads(sequence, head, want, &mut s, apart(sequence));
+                prepared.grads(sequence, head, want, &mut s, apart(sequence));
             }
         }
     });
@@ -193,9 +185,10 @@ struct Want {
 }
 
 /// The packed rows and what was prepared of them.
-struct Pack<'a, T> {
+struct Prepared<'a, T> {
     isa: Isa,
-    call: Call,
+    pack: &'a Pack,
+    setting: Setting,
     qkv: &'a [T],
     dout: &'a [T],
     lse: &'a [f32],
@@ -204,7 +197,7 @@ struct Pack<'a, T> {
     packed: &'a [f32],
 }
 
-impl<T: Elem> Pack<'_, T> {
+impl<T: Elem> Prepared<'_, T> {
     /// Computes what is wanted for one key head and hands it to `write(row, slot, heads, scale)`.
     fn grads(
         &self,
@@ -214,7 +207,7 @@ impl<T: Elem> Pack<'_, T> {
         s: &mut Scratch<'_>,
         mut write: impl FnMut(usize, usize, &[f32], f32),
     ) {
-        let Call { heads, causal, scale, setting, .. } = self.call;
+        let (&Pack { heads, causal, scale, .. }, setting) = (self.pack, self.setting);
         let (seq, group, padded) = (self.blocks.rows(sequence), heads.group(), heads.padded());
         if want.dkv {
             s.dk[..want.keys.len() * padded].fill(0.0);
@@ -252,7 +245,7 @@ impl<T: Elem> Pack<'_, T> {
 
     /// Loads `n` query rows from row `from` of the pack, the q heads of group `head`.
     fn load(&self, from: usize, n: usize, head: usize, s: &mut Scratch<'_>) {
-        let (isa, heads, group) = (self.isa, self.call.heads, self.call.heads.group());
+        let (isa, heads, group) = (self.isa, self.pack.heads, self.pack.heads.group());
         let at = head * group;
         let qkv = &self.qkv[from * heads.qkv_len() + at * heads.dim..];
         let dout = &self.dout[from * heads.out_len() + at * heads.dim..];
@@ -270,15 +263,12 @@ impl<T: Elem> Pack<'_, T> {
 }
 
 /// Packs the blocks of keys and works out D.
-#[allow(clippy::too_many_arguments)]
 fn prepare<T: Elem>(
     pool: &Pool,
     isa: Isa,
     blocks: &Blocks<'_>,
     heads: Heads,
-    qkv: &[T],
-    out: &[T],
-    dout: &[T],
+    [qkv, out, dout]: [&[T]; 3],
     packed: &mut [f32],
     delta: &mut [f32],
 ) {

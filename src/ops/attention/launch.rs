@@ -3,6 +3,7 @@
 
 use bytemuck::NoUninit;
 
+use super::Pack;
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads, Setting};
@@ -106,30 +107,20 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
     2 * shared_rows(BLOCK, dim) + (dim / 2 + 4) * THREADS as usize * 4
 }
 
-/// The tensors of a call.
-pub(super) struct Operands {
-    pub qkv: Tensor,
-    pub cu_seqlens: Tensor,
-    pub out: Tensor,
-    pub lse: Tensor,
-}
-
 /// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else that of whole
 /// sequences; the bits are the same.
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
-    operands: Operands,
-    heads: Heads,
-    causal: bool,
-    max_seqlen: usize,
+    pack: &Pack,
+    [qkv, out, lse]: [Tensor; 3],
     setting: Setting,
 ) -> Result<()> {
-    let sequences = operands.cu_seqlens.rows() - 1;
-    let (tokens, group) = (operands.qkv.rows(), heads.group());
+    let &Pack { cu_seqlens, max_seqlen, heads, causal, .. } = pack;
+    let sequences = cu_seqlens.rows() - 1;
+    let (tokens, group) = (qkv.rows(), heads.group());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
-    let [qkv, cu_seqlens, out, lse] =
-        [operands.qkv, operands.cu_seqlens, operands.out, operands.lse].map(|t| gpu.ptr(t));
+    let [qkv, cu_seqlens, out, lse] = [qkv, cu_seqlens, out, lse].map(|t| gpu.ptr(t));
     let wide = i32::from(wide(heads.dim, &[qkv, out]));
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;

@@ -4,9 +4,10 @@
 use bytemuck::NoUninit;
 
 use super::launch::{self, ByDim, WINDOW, by_dim, shared_rows, slots, wide};
+use super::{Bwd, Pack};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
-use crate::ops::attend::{Heads, Setting};
+use crate::ops::attend::Setting;
 use crate::ops::check;
 use crate::tensor::Tensor;
 
@@ -87,18 +88,6 @@ struct WindowArgs {
     scale_log2e: f32,
 }
 
-/// The tensors of a call.
-pub(super) struct Operands {
-    pub qkv: Tensor,
-    pub out: Tensor,
-    pub dout: Tensor,
-    pub lse: Tensor,
-    pub cu_seqlens: Tensor,
-    pub dqkv: Tensor,
-    /// Scratch `[T, q]` f32 for D.
-    pub delta: Tensor,
-}
-
 /// Bytes of two stages of two operands, `attention_bwd::KeySmem`; `attention_bwd::RowSmem` has two numbers more a row.
 fn stages(dim: usize) -> usize {
     4 * shared_rows(STAGE, dim)
@@ -116,24 +105,20 @@ fn window_smem(dim: usize) -> usize {
 }
 
 /// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else those of whole
-/// sequences; the bits are the same.
-#[allow(clippy::too_many_arguments)]
+/// sequences; the bits are the same. `delta` is scratch `[T, q]` f32 for D.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
-    operands: Operands,
-    heads: Heads,
-    causal: bool,
-    max_seqlen: usize,
-    scale: f32,
+    pack: &Pack,
+    call: Bwd,
+    delta: Tensor,
     setting: Setting,
 ) -> Result<()> {
-    let sequences = operands.cu_seqlens.rows() - 1;
-    let tokens = operands.qkv.rows();
+    let (&Pack { cu_seqlens, max_seqlen, heads, causal, scale }, Bwd { qkv, out, dout, lse, dqkv }) = (pack, call);
+    let (sequences, tokens) = (cu_seqlens.rows() - 1, qkv.rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let few = heads.group() <= MOST_HEADS;
     check::that(op, few, "at most 32768 query heads a key head on a GPU", heads.group().to_string())?;
-    let Operands { qkv, out, dout, lse, cu_seqlens, dqkv, delta } = operands;
     let [qkv, out, dout, lse, cu_seqlens, dqkv, delta] =
         [qkv, out, dout, lse, cu_seqlens, dqkv, delta].map(|t| gpu.ptr(t));
     let wide = i32::from(wide(heads.dim, &[qkv, out, dout, dqkv]));

@@ -37,7 +37,7 @@ pub(in crate::ops) fn dgrad(
     accumulate: bool,
 ) -> Result<()> {
     const NAMES: Names = ["linear_dgrad_m16", "linear_dgrad_m64", "linear_dgrad_m128"];
-    launch_dgrad(op, gpu, &NAMES, dy, w, dx, Sums::default(), accumulate)
+    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Sums::default(), accumulate })
 }
 
 /// Where the chains of dx lie between products: f32 `[T][row_stride(K)]`, their padding undefined. Without `from` they
@@ -61,20 +61,20 @@ pub(in crate::ops) fn dgrad_part(
     sums: Sums,
 ) -> Result<()> {
     const NAMES: Names = ["linear_dgrad_chain_m16", "linear_dgrad_chain_m64", "linear_dgrad_chain_m128"];
-    launch_dgrad(op, gpu, &NAMES, dy, w, dx, sums, false)
+    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums, accumulate: false })
 }
 
-#[allow(clippy::too_many_arguments)]
-fn launch_dgrad(
-    op: &'static str,
-    gpu: &mut Gpu<'_>,
-    names: &Names,
+/// dx = dy W from and to where its chains lie, or dx + dy W.
+struct Dgrad<'a> {
     dy: Tensor,
-    w: &Weight,
+    w: &'a Weight,
     dx: Tensor,
     sums: Sums,
     accumulate: bool,
-) -> Result<()> {
+}
+
+fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<'_>) -> Result<()> {
+    let Dgrad { dy, w, dx, sums, accumulate } = call;
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());

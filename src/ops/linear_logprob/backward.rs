@@ -1,13 +1,13 @@
 //! Gradients of the log-probs and the entropy, a slab of columns at a time; on a GPU in waves of them (`waves.rs`).
 
 use super::logits::{Allowed, SEGMENT, inverse_temperature, logits_of};
-use super::{ROWS, check_targets, checked};
+use super::{Asked, ROWS, check_targets, checked};
 use crate::device::{Cpu, Device, Isa, On, Parts, Region, cpu_kernel};
 use crate::error::Result;
 use crate::math;
 use crate::ops::check;
 use crate::ops::matmul::{
-    self, Cells, Epilogue, Order, PANEL, Product, Tile, Weight, panel_count, panel_len, panel_stride,
+    self, Cells, Epilogue, Order, PANEL, Product, Tile, WeightGradient, panel_count, panel_len, panel_stride,
 };
 use crate::tensor::{DType, Elem, Tensor};
 use half::bf16;
@@ -27,52 +27,39 @@ fn wave(t: usize, bytes: usize) -> usize {
     (bytes / size_of::<bf16>() / t.max(1) / SEGMENT * SEGMENT).clamp(SEGMENT, WAVE)
 }
 
-/// dhidden `[T, D]` (overwritten) and dw (f32, accumulated, flat in the order of a weight of hidden's dtype on the
-/// device) from dlogprob `[T]` and, when given, dentropy `[T]` (which needs the forward's entropy). The other arguments
-/// are the forward's; on a GPU a target not below V counts as no id.
-#[allow(clippy::too_many_arguments)]
-pub fn bwd(
-    dev: &mut Device,
-    hidden: Tensor,
-    w: &Weight,
-    allowed: Option<Tensor>,
-    temperature: f32,
-    targets: Tensor,
-    lse: Tensor,
-    entropy: Option<Tensor>,
-    dlogprob: Tensor,
-    dentropy: Option<Tensor>,
-    dhidden: Tensor,
-    dw: Tensor,
-) -> Result<()> {
-    bwd_within(dev, WAVE_BYTES, hidden, w, allowed, temperature, targets, lse, entropy, dlogprob, dentropy, dhidden, dw)
+/// What [`bwd`] reads and writes beside the forward's question.
+#[derive(Clone, Copy, Debug)]
+pub struct Bwd {
+    /// f32 `[T]`, as [`super::fwd`] left it.
+    pub lse: Tensor,
+    /// f32 `[T]`, as [`super::fwd`] left it; needed with `dentropy`.
+    pub entropy: Option<Tensor>,
+    /// f32 `[T]`.
+    pub dlogprob: Tensor,
+    /// f32 `[T]`.
+    pub dentropy: Option<Tensor>,
+    /// `[T, D]` as hidden, overwritten.
+    pub dhidden: Tensor,
+    /// f32, flat in the order of a weight of hidden's dtype on the device, added to.
+    pub dw: Tensor,
+}
+
+/// Gradients of [`super::fwd`]; on a GPU a target not below V counts as no id.
+pub fn bwd(dev: &mut Device, asked: Asked<'_>, call: Bwd) -> Result<()> {
+    bwd_within(dev, WAVE_BYTES, asked, call)
 }
 
 /// [`bwd`] whose gradients of logits take `bytes` on a GPU, or as many as 128 ids need. The bits do not depend on it.
-#[allow(clippy::too_many_arguments)]
-pub fn bwd_within(
-    dev: &mut Device,
-    bytes: usize,
-    hidden: Tensor,
-    w: &Weight,
-    allowed: Option<Tensor>,
-    temperature: f32,
-    targets: Tensor,
-    lse: Tensor,
-    entropy: Option<Tensor>,
-    dlogprob: Tensor,
-    dentropy: Option<Tensor>,
-    dhidden: Tensor,
-    dw: Tensor,
-) -> Result<()> {
+pub fn bwd_within(dev: &mut Device, bytes: usize, asked: Asked<'_>, call: Bwd) -> Result<()> {
     const OP: &str = "linear_logprob::bwd";
+    let Bwd { lse, entropy, dlogprob, dentropy, dhidden, dw } = call;
     let per_token = [("lse", Some(lse)), ("entropy", entropy), ("dlogprob", Some(dlogprob)), ("dentropy", dentropy)];
-    let dtype = checked(OP, hidden, w, allowed, targets, &per_token)?;
-    let (t, d) = (hidden.rows(), w.k);
+    let dtype = checked(OP, asked, &per_token)?;
+    let (t, d, v) = (asked.hidden.rows(), asked.w.k, asked.w.n);
     check::tensor(OP, "dhidden", dhidden, dtype, &[t, d])?;
-    check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, w.n, d)])?;
+    check::tensor(OP, "dw", dw, DType::F32, &[Order::of(dev).len(dtype, v, d)])?;
     check::that(OP, dentropy.is_none() || entropy.is_some(), "entropy beside dentropy", "none")?;
-    let call = Backward { hidden, w, allowed, temperature, targets, lse, entropy, dlogprob, dentropy, dhidden, dw };
+    let call = Backward { asked, call };
     let mark = dev.mark(Region::Workspace);
     let result = if dev.kind().is_gpu() { call.by_waves(OP, dev, wave(t, bytes)) } else { call.by_slabs(dev, dtype) };
     dev.release(mark);
@@ -92,22 +79,13 @@ struct Scratch {
 
 /// The call's arguments.
 pub(super) struct Backward<'a> {
-    pub hidden: Tensor,
-    pub w: &'a Weight,
-    pub allowed: Option<Tensor>,
-    pub temperature: f32,
-    pub targets: Tensor,
-    pub lse: Tensor,
-    pub entropy: Option<Tensor>,
-    pub dlogprob: Tensor,
-    pub dentropy: Option<Tensor>,
-    pub dhidden: Tensor,
-    pub dw: Tensor,
+    pub asked: Asked<'a>,
+    pub call: Bwd,
 }
 
 impl Backward<'_> {
     fn by_slabs(&self, dev: &mut Device, dtype: DType) -> Result<()> {
-        let (t, d, slab) = (self.hidden.rows(), self.w.k, SLAB.min(self.w.n));
+        let (t, d, slab) = (self.asked.hidden.rows(), self.asked.w.k, SLAB.min(self.asked.w.n));
         let scratch = Scratch {
             dz: dev.alloc(Region::Workspace, dtype, &[t, slab])?,
             gradient: dev.alloc(Region::Workspace, dtype, &[matmul::weight_gradient_scratch(dtype, t, slab, d)])?,
@@ -123,18 +101,18 @@ impl Backward<'_> {
 
     fn run<E: Elem>(&self, cpu: Cpu<'_>, s: &Scratch) -> Result<()> {
         let Cpu { memory, pool, isa } = cpu;
-        let (t, d, v) = (self.hidden.rows(), self.w.k, self.w.n);
-        let none = self.lse.slice(0, 0);
-        let outs = [self.dhidden, self.dw, s.dz, s.gradient, s.transposed, s.sums];
+        let (t, d, v) = (self.asked.hidden.rows(), self.asked.w.k, self.asked.w.n);
+        let none = self.call.lse.slice(0, 0);
+        let outs = [self.call.dhidden, self.call.dw, s.dz, s.gradient, s.transposed, s.sums];
         let ins = [
-            self.hidden,
-            self.w.data,
-            self.targets,
-            self.allowed.unwrap_or(none),
-            self.lse,
-            self.entropy.unwrap_or(none),
-            self.dlogprob,
-            self.dentropy.unwrap_or(none),
+            self.asked.hidden,
+            self.asked.w.data,
+            self.asked.targets,
+            self.asked.allowed.unwrap_or(none),
+            self.call.lse,
+            self.call.entropy.unwrap_or(none),
+            self.call.dlogprob,
+            self.call.dentropy.unwrap_or(none),
         ];
         let ([dhidden, dw, dz, gradient, transposed, sums], views) = memory.tensors(outs, ins);
         let [hidden, w, targets, bitmap, lse, entropy, dlogprob, dentropy] = views;
@@ -153,18 +131,19 @@ impl Backward<'_> {
             let slab = &w[panels.clone()];
             let dz = &mut dz[..t * cols];
             let epilogue = LogitGradient {
-                allowed: Allowed { vocab: v, bitmap: self.allowed.map(|_| bitmap.of()) },
-                scale: inverse_temperature(self.temperature),
+                allowed: Allowed { vocab: v, bitmap: self.asked.allowed.map(|_| bitmap.of()) },
+                scale: inverse_temperature(self.asked.temperature),
                 first,
                 targets,
                 lse: lse.of(),
                 dlogprob: dlogprob.of(),
-                entropy: self.dentropy.map(|_| (entropy.of(), dentropy.of())),
+                entropy: self.call.dentropy.map(|_| (entropy.of(), dentropy.of())),
                 dz: Cells::new(&mut *dz, cols),
             };
             matmul::run(pool, isa, &Product::rows(hidden, t, d, slab, cols), &epilogue);
 
-            matmul::weight_gradient(pool, isa, hidden, d, dz, cols, &mut dw[panels], None, gradient);
+            let (x, dw, scratch) = (hidden, &mut dw[panels], &mut *gradient);
+            matmul::weight_gradient(pool, isa, WeightGradient { x, k: d, dy: dz, n: cols, dw, dbias: None, scratch });
 
             let transposed = &mut transposed[..panel_len(E::DTYPE, d, cols)];
             matmul::transpose(pool, isa, slab, cols, d, transposed);

@@ -4,6 +4,7 @@
 use bytemuck::NoUninit;
 
 use super::logits::{SEGMENT, inverse_temperature, segments};
+use super::{Asked, Outs};
 use crate::device::{Address, Device, Gpu, Launch, Region};
 use crate::error::Result;
 use crate::ops::check;
@@ -101,25 +102,15 @@ pub(super) fn partials(dev: &mut Device, t: usize, vocab: usize) -> Result<Tenso
 }
 
 /// The forward; shapes as checked by [`super::fwd`].
-#[allow(clippy::too_many_arguments)]
-pub(super) fn fwd(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    hidden: Tensor,
-    w: &Weight,
-    allowed: Option<Tensor>,
-    temperature: f32,
-    targets: Tensor,
-    [logprob, lse]: [Tensor; 2],
-    entropy: Option<Tensor>,
-    partials: Tensor,
-) -> Result<()> {
+pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, asked: Asked<'_>, outs: Outs, partials: Tensor) -> Result<()> {
     /// A warp a row.
     const FOLD_THREADS: u32 = 128;
     const NAMES: Bodies = Bodies {
         tiles: ["linear_logprob_m16", "linear_logprob_m64", "linear_logprob_m128"],
         wide: ["linear_logprob_wide", "linear_logprob_square", "linear_logprob_short"],
     };
+    let Asked { hidden, w, allowed, temperature, targets } = asked;
+    let Outs { logprob, lse, entropy } = outs;
     let t = hidden.rows();
     let (rows, segments) = (check::count(op, "rows", t)?, segments(w.n) as i32);
     let args = Args {

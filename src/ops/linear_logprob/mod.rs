@@ -9,7 +9,7 @@ pub(in crate::ops) mod gpu;
 pub(in crate::ops) mod logits;
 mod waves;
 
-pub use backward::{WAVE_BYTES, bwd, bwd_within};
+pub use backward::{Bwd, WAVE_BYTES, bwd, bwd_within};
 
 use half::bf16;
 
@@ -25,10 +25,7 @@ const ROWS: usize = 64;
 
 fn checked(
     op: &'static str,
-    hidden: Tensor,
-    w: &Weight,
-    allowed: Option<Tensor>,
-    targets: Tensor,
+    Asked { hidden, w, allowed, targets, .. }: Asked<'_>,
     per_token: &[(&str, Option<Tensor>)],
 ) -> Result<DType> {
     let t = hidden.rows();
@@ -53,26 +50,40 @@ fn check_targets(op: &'static str, targets: &[u32], vocab: usize) -> Result<()> 
     }
 }
 
-/// logprob `[T]` = `z[target]` - lse, lse `[T]` = ln of the sum of e^z, entropy `[T]` in nats, all f32; hidden is
-/// `[T, D]`, w `[V, D]`, `allowed` a bitmap of u32 `[ceil(V/32)]` (bit v % 32 of word v / 32; all ids without it),
-/// targets u32 `[T]`. A target that is not allowed has log-prob minus infinity; one not below V is an error, on a GPU a
-/// log-prob of NaN.
-/// Temperature 0 (greedy) counts as 1.
-#[allow(clippy::too_many_arguments)]
-pub fn fwd(
-    dev: &mut Device,
-    hidden: Tensor,
-    w: &Weight,
-    allowed: Option<Tensor>,
-    temperature: f32,
-    targets: Tensor,
-    logprob: Tensor,
-    lse: Tensor,
-    entropy: Option<Tensor>,
-) -> Result<()> {
+/// The tokens asked about and the policy they are asked of.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// `[T, D]`.
+    pub hidden: Tensor,
+    /// `[V, D]`.
+    pub w: &'a Weight,
+    /// A bitmap of u32 `[ceil(V/32)]` (bit v % 32 of word v / 32); all ids without it.
+    pub allowed: Option<Tensor>,
+    /// Divides the logits; 0 (greedy) counts as 1.
+    pub temperature: f32,
+    /// u32 `[T]`.
+    pub targets: Tensor,
+}
+
+/// What [`fwd`] leaves, f32 `[T]` each.
+#[derive(Clone, Copy, Debug)]
+pub struct Outs {
+    /// `z[target]` - lse.
+    pub logprob: Tensor,
+    /// ln of the sum of e^z.
+    pub lse: Tensor,
+    /// In nats.
+    pub entropy: Option<Tensor>,
+}
+
+/// Log-probs of the targets. A target that is not allowed has log-prob minus infinity; one not below V is an error, on
+/// a GPU a log-prob of NaN.
+pub fn fwd(dev: &mut Device, asked: Asked<'_>, outs: Outs) -> Result<()> {
     const OP: &str = "linear_logprob::fwd";
-    let outs = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
-    let dtype = checked(OP, hidden, w, allowed, targets, &outs)?;
+    let Asked { hidden, w, allowed, temperature, targets } = asked;
+    let Outs { logprob, lse, entropy } = outs;
+    let per_token = [("logprob", Some(logprob)), ("lse", Some(lse)), ("entropy", entropy)];
+    let dtype = checked(OP, asked, &per_token)?;
     let t = hidden.rows();
     let mark = dev.mark(Region::Workspace);
     let partials = if dev.kind().is_gpu() {
@@ -85,10 +96,7 @@ pub fn fwd(
         let cpu = match dev.on() {
             On::Count => return Ok(()),
             On::Cpu(cpu) => cpu,
-            On::Gpu(gpu) => {
-                let outs = [logprob, lse];
-                return gpu::fwd(OP, gpu, hidden, w, allowed, temperature, targets, outs, entropy, partials);
-            }
+            On::Gpu(gpu) => return gpu::fwd(OP, gpu, asked, outs, partials),
         };
         let ins = [hidden, w.data, targets, allowed.unwrap_or(targets.slice(0, 0))];
         let outs = [logprob, lse, entropy.unwrap_or(lse.slice(0, 0)), partials];

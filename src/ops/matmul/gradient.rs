@@ -21,20 +21,28 @@ pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: us
     panel_len(dtype, n, chunk) + pairs
 }
 
-/// dw (f32, panel order of the weight's dtype) += dy^T x and dbias `[n]` += the sum of dy over tokens, for
-/// x `[t, k]` and dy `[t, n]`: one chain per element over ascending tokens, from its present value.
-#[allow(clippy::too_many_arguments)]
-pub(in crate::ops) fn weight_gradient<E: Elem>(
-    pool: &Pool,
-    isa: Isa,
-    x: &[E],
-    k: usize,
-    dy: &[E],
-    n: usize,
-    dw: &mut [f32],
-    mut dbias: Option<&mut [f32]>,
-    scratch: &mut [E],
-) {
+/// What [`weight_gradient`] reads and writes.
+pub(in crate::ops) struct WeightGradient<'a, E> {
+    /// `[t, k]`.
+    pub x: &'a [E],
+    /// Columns of x.
+    pub k: usize,
+    /// `[t, n]`.
+    pub dy: &'a [E],
+    /// Columns of dy.
+    pub n: usize,
+    /// f32 in the panel order of the weight's dtype, added to.
+    pub dw: &'a mut [f32],
+    /// `[n]`, added to.
+    pub dbias: Option<&'a mut [f32]>,
+    /// [`weight_gradient_scratch`] elements.
+    pub scratch: &'a mut [E],
+}
+
+/// dw += dy^T x and dbias += the sum of dy over tokens: one chain per element over ascending tokens, from its present
+/// value.
+pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: WeightGradient<'_, E>) {
+    let WeightGradient { x, k, dy, n, dw, mut dbias, scratch } = call;
     if x.is_empty() || dy.is_empty() {
         return;
     }

@@ -20,7 +20,7 @@ pub use panels::{
 
 pub(in crate::ops) use cells::Cells;
 pub(in crate::ops) use epilogue::{Gelu, InputGradient, Linear, SwiGlu};
-pub(in crate::ops) use gradient::{weight_gradient, weight_gradient_scratch};
+pub(in crate::ops) use gradient::{WeightGradient, weight_gradient, weight_gradient_scratch};
 pub(in crate::ops) use transpose::transpose;
 
 use block::{Across, Block, kernel};
