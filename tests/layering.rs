@@ -1,5 +1,8 @@
 //! Dependencies point one way: every `crate::X` under `src/` is read against the order of the rooms.
 
+mod circles;
+mod sizes;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -84,54 +87,71 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["*"]),
 ];
 
-fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+/// The Rust files in and below `dir`.
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            sources(&path, out);
+            out.extend(sources(&path));
         } else if path.extension().is_some_and(|e| e == "rs") {
             out.push(path);
-        }
-    }
-}
-
-/// The paths after each `crate::` in code; unit tests at a file's end and comments are left out.
-fn named(text: &str) -> Vec<String> {
-    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
-    let code: String = code.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n");
-    let mut out = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let rest = &code[at + "crate::".len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => {
-                let (mut depth, mut item) = (1, String::new());
-                for c in list.chars() {
-                    match c {
-                        '{' => depth += 1,
-                        '}' => depth -= 1,
-                        ',' if depth == 1 => out.push(std::mem::take(&mut item)),
-                        _ if depth >= 1 && !c.is_whitespace() => item.push(c),
-                        _ => {}
-                    }
-                    if depth == 0 {
-                        break;
-                    }
-                }
-                out.push(item);
-            }
-            None => out.push(rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_' || *c == ':').collect()),
         }
     }
     out
 }
 
+/// A file without comments and without the unit tests at its end.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    code.lines().map(|l| l.split("//").next().unwrap_or("")).collect::<Vec<_>>().join("\n")
+}
+
+/// The paths in code that begin with `crate::`, `super::` or `self::`, groups taken apart.
+fn paths(code: &str) -> Vec<String> {
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = Vec::new();
+    for root in ["crate::", "super::", "self::"] {
+        for (at, _) in code.match_indices(root) {
+            // Not the middle of a longer path or word.
+            if !code[..at].ends_with(|c: char| word(c) || c == ':') {
+                expand(&code[at..], String::new(), &mut out);
+            }
+        }
+    }
+    out
+}
+
+/// Reads one path or group, `prefix` before it; what is left.
+fn expand<'a>(text: &'a str, prefix: String, out: &mut Vec<String>) -> &'a str {
+    let mut text = text.trim_start();
+    if let Some(inside) = text.strip_prefix('{') {
+        text = inside.trim_start();
+        while !text.is_empty() && !text.starts_with('}') {
+            text = expand(text, prefix.clone(), out).trim_start();
+            text = text.strip_prefix(',').unwrap_or(text).trim_start();
+        }
+        return text.strip_prefix('}').unwrap_or(text);
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if let (false, Some(rest)) = (name.is_empty(), rest.strip_prefix("::")) {
+        return expand(rest, format!("{prefix}{name}::"), out);
+    }
+    out.push(format!("{prefix}{name}"));
+    // What cannot be read is passed over, so that a group ends; so is the new name of `as`.
+    let rest = if name.is_empty() { rest.get(1..).unwrap_or("") } else { rest };
+    match rest.trim_start().strip_prefix("as ") {
+        Some(renamed) => renamed.trim_start().trim_start_matches(|c: char| c.is_alphanumeric() || c == '_'),
+        None => rest,
+    }
+}
+
 #[test]
 fn rooms_name_only_the_rooms_below_them() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let mut wrong = Vec::new();
-    for file in &files {
+    for file in sources(&src) {
         let inner = file.strip_prefix(&src).unwrap();
         let room = inner.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs");
         if ["lib", "main"].contains(&room) {
@@ -141,7 +161,8 @@ fn rooms_name_only_the_rooms_below_them() {
             wrong.push(format!("{}: the room {room} has no place in the order", inner.display()));
             continue;
         };
-        for path in named(&fs::read_to_string(file).unwrap()) {
+        for path in paths(&code(&fs::read_to_string(&file).unwrap())) {
+            let Some(path) = path.strip_prefix("crate::") else { continue };
             let target = path.split("::").next().unwrap_or_default();
             let is_room = ROOMS.iter().any(|(name, _)| *name == target);
             let allowed = target == room
@@ -159,15 +180,16 @@ fn rooms_name_only_the_rooms_below_them() {
 
 #[test]
 fn grouped_and_nested_names_are_read() {
-    let text = "use crate::{error::Result, ops::{rope, linear}};\nlet x = crate::device::Pool::new(1); // crate::cli";
-    assert_eq!(named(text), ["error::Result", "ops::rope,linear", "device::Pool::new"]);
+    let text =
+        "use crate::{error::Result, ops::{rope as r, linear}};\nlet x = crate::device::Pool::new(1); // crate::cli
+        pub(in crate::ops) fn f(x: super::Y) -> $crate::z::W";
+    let found = ["crate::error::Result", "crate::ops::rope", "crate::ops::linear", "crate::device::Pool::new"];
+    assert_eq!(paths(&code(text)), [&found[..], &["crate::ops", "crate::z::W", "super::Y"]].concat());
 }
 
 #[test]
 fn unsafe_stands_only_where_it_is_meant_to() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&src, &mut files);
     let meant = [
         "device/",
         "ops/matmul/",
@@ -177,7 +199,7 @@ fn unsafe_stands_only_where_it_is_meant_to() {
         "ops/sample",
         "ops/tile.rs",
     ];
-    for file in files {
+    for file in sources(&src) {
         let inner = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
         let code: String = fs::read_to_string(&file)
             .unwrap()
@@ -214,10 +236,8 @@ fn ops_without_a_kernel_are_listed() {
         const OP: &str = \"a::bwd\"; dev.cpu_only(OP)?; dev.cpu_only(\"b\")?;";
     assert_eq!(without_kernel(text), ["a::bwd", "b"]);
 
-    let mut files = Vec::new();
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops"), &mut files);
     let mut found = Vec::new();
-    for file in files {
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ops")) {
         found.extend(without_kernel(&fs::read_to_string(file).unwrap()));
     }
     found.sort();

@@ -19,6 +19,7 @@ mod judge;
 mod optim;
 mod recipe;
 mod rl;
+mod said;
 mod setting;
 mod sft;
 mod source;
@@ -35,9 +36,10 @@ pub use rl::{
     AdvEstimator, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,
     RewardConfig, RlConfig, RolloutConfig,
 };
+pub use said::nearest;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
-pub use source::{Config, Difference, deciding, differences, keys, load, nearest, refuse_differences, to_yaml};
+pub use source::{Config, Difference, deciding, differences, keys, load, refuse_differences, to_yaml};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.
 const MOST_STEPS: f64 = 1e8;

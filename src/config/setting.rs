@@ -118,21 +118,21 @@ pub trait Setting {
     fn kind(&self) -> String;
     /// Appends the keys under `path` with this value as their default.
     fn describe(&self, path: &str, meaning: &str, meta: Meta, out: &mut Vec<Key>) {
-        let default = crate::config::source::inline(&self.write());
+        let default = crate::config::said::inline(&self.write());
         out.push(Key { path: path.to_owned(), kind: self.kind(), default, meaning: meaning.to_owned(), meta });
     }
     /// Checks `rule` for this value at `path`.
     fn check(&self, place: &Place, path: &str, rule: Rule) -> Result<()> {
         let value = self.write();
         match rule.broken_by(&value) {
-            Some(expected) => Err(Error::input(place.of(path), crate::config::source::inline(&value), expected)),
+            Some(expected) => Err(Error::input(place.of(path), crate::config::said::inline(&value), expected)),
             None => Ok(()),
         }
     }
 }
 
 fn wrong<T: Setting>(wanted: &T, place: &Place, path: &str, value: &Value) -> Error {
-    Error::input(place.of(path), crate::config::source::inline(value), wanted.kind())
+    Error::input(place.of(path), crate::config::said::inline(value), wanted.kind())
 }
 
 /// `read` in place of `wanted`, or an error that says what is wanted.
@@ -299,7 +299,7 @@ fn describe_with_entries<T: Setting + Default>(
     meta: Meta,
     out: &mut Vec<Key>,
 ) {
-    let default = crate::config::source::inline(&value.write());
+    let default = crate::config::said::inline(&value.write());
     out.push(Key { path: path.to_owned(), kind: value.kind(), default, meaning: meaning.to_owned(), meta });
     let mut keys = Vec::new();
     T::default().describe(inner, "", Meta::NONE, &mut keys);

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
+use super::said::inline;
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use crate::error::{Error, Result};
 
@@ -139,19 +140,6 @@ pub fn deciding<C: Config>(config: &C) -> String {
     tree.to_string()
 }
 
-/// A value on one line, as YAML's flow form.
-pub(crate) fn inline(value: &Value) -> String {
-    match value {
-        Value::String(s) => s.clone(),
-        Value::Array(list) => format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(", ")),
-        Value::Object(map) => {
-            let pairs: Vec<_> = map.iter().map(|(k, v)| format!("{k}: {}", inline(v))).collect();
-            format!("{{{}}}", pairs.join(", "))
-        }
-        other => other.to_string(),
-    }
-}
-
 /// Every key of a kind of config, in the order of its table.
 pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
@@ -216,31 +204,4 @@ pub fn refuse_differences<C: Config>(dir: &Path, was: &C, now: &C) -> Result<Vec
         "the config it was started with",
         "give another --out, or --fresh to move the old run aside",
     ))
-}
-
-/// The candidate nearest to `word` by edit distance, when one is near enough to be meant.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let reach = (word.chars().count() / 3).max(2);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|&(d, candidate)| d <= reach || (word.len() >= 4 && candidate.contains(word)))
-        .min_by_key(|&(d, _)| d)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein distance in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }

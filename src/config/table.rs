@@ -64,7 +64,7 @@ impl<T: Table> Setting for T {
 /// An unknown key at `path`, with the nearest known one.
 pub(crate) fn unknown_key(place: &Place, path: &str, siblings: &[&str]) -> Error {
     let last = path.rsplit('.').next().unwrap_or(path);
-    let near = crate::config::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
+    let near = crate::config::said::nearest(last, siblings.iter().copied()).map(str::to_owned).or_else(|| {
         // Perhaps the right key in the wrong place.
         let elsewhere = place.known.iter().filter(|known| known.rsplit('.').next() == Some(last)).cloned();
         Some(elsewhere.collect::<Vec<_>>().join(" or ")).filter(|names| !names.is_empty())
@@ -87,7 +87,7 @@ pub(crate) fn entries<'a>(place: &Place, path: &str, value: &'a Value) -> Result
         Value::Object(map) => Ok(Some(map)),
         Value::Null => Ok(None),
         other => {
-            let found = crate::config::source::inline(other);
+            let found = crate::config::said::inline(other);
             let name = if path.is_empty() { "the config" } else { path };
             Err(Error::input(place.of(name), found, "keys with values"))
         }
@@ -173,7 +173,7 @@ macro_rules! choice {
                         let names = [$( $text ),+];
                         let place = stringify!($name).to_lowercase();
                         let expected = format!("one of {}", names.join(", "));
-                        Err(match $crate::config::nearest(text, names) {
+                        Err(match $crate::config::said::nearest(text, names) {
                             Some(near) => $crate::error::Error::input_hint(
                                 place, text, expected, format!("did you mean {near}?")),
                             None => $crate::error::Error::input(place, text, expected),
@@ -194,7 +194,7 @@ macro_rules! choice {
                 *self = text.parse().map_err(|error| match error {
                     $crate::error::Error::Input { expected, hint, .. } => $crate::error::Error::Input {
                         place: place.of(path),
-                        found: $crate::config::source::inline(value),
+                        found: $crate::config::said::inline(value),
                         expected,
                         hint,
                     },

@@ -4,10 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::engine::sequence::Prompt;
-
-/// Identity of a block's content: its tokens and images and everything before it.
-pub type BlockHash = blake3::Hash;
+use crate::engine::sequence::{BlockHash, Prompt};
 
 /// A copy of a whole block, source and destination, to be made before the step's keys are stored.
 pub type BlockCopy = (u32, u32);

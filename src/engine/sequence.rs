@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::engine::block_manager::BlockHash;
 use crate::error::Result;
 use crate::image::ImageInput;
 use crate::model::positions::{self, AfterVideo, Medium};
@@ -11,6 +10,9 @@ use crate::model::{ModelConfig, inputs};
 
 /// Identity of an image: a hash of its pixels, grid and frame count.
 pub type ImageKey = [u8; 32];
+
+/// Identity of a block's content: its tokens and images and everything before it.
+pub type BlockHash = blake3::Hash;
 
 /// The key of an image.
 pub fn image_key(image: &ImageInput) -> ImageKey {

@@ -14,10 +14,10 @@ use sm90a::LINEAR;
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
-use crate::ops::attend::BLOCK;
+use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
-use crate::ops::linear::Qkv;
 use crate::ops::matmul::{Order, Weight, row_stride};
+use crate::ops::paged_attention::KvCache;
 use crate::tensor::Tensor;
 
 /// Threads of every tile's CTA.
@@ -202,6 +202,27 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
         return product.launch(&mut gpu, SM90A, &["linear_f32_wide", "linear_f32_square", "linear_f32_short"], &args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
+}
+
+/// What [`fwd_qkv`](crate::ops::linear::fwd_qkv) reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Qkv<'a> {
+    /// `[T, K]`.
+    pub x: Tensor,
+    /// `[(q + 2 kv) * dim, K]`.
+    pub w: &'a Weight,
+    /// `[(q + 2 kv) * dim]`.
+    pub bias: Option<Tensor>,
+    /// Cosines, f32 `[T, dim / 2]`.
+    pub cos: Tensor,
+    /// Sines, f32 `[T, dim / 2]`.
+    pub sin: Tensor,
+    /// Heads of a row.
+    pub heads: Heads,
+    /// Where keys and values go, and the slot of each row, u32 `[T]`.
+    pub cache: Option<(&'a KvCache, Tensor)>,
+    /// `[T, (q + 2 kv) * dim]`, written.
+    pub qkv: Tensor,
 }
 
 /// `gemm::Args<Qkv>`.

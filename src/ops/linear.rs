@@ -4,14 +4,15 @@
 
 use crate::device::{Cpu, Device, On, Region};
 use crate::error::Result;
-use crate::ops::attend::Heads;
 use crate::ops::check::{self, by_dtype};
 use crate::ops::matmul::{
     self, Cells, Gelu, InputGradient, Linear, Order, PANEL, Product, SwiGlu, Weight, WeightGradient, panel_len,
 };
-use crate::ops::paged_attention::{self, KvCache};
+use crate::ops::paged_attention;
 use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
+
+pub use crate::ops::gemm::Qkv;
 
 /// The tensor, or an empty slice of `like` to stand for its absence.
 fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {
@@ -154,27 +155,6 @@ pub fn fwd_gelu(
         }
         On::Gpu(gpu) => gemm::gelu(OP, gpu, x, w, bias, pre, y),
     }
-}
-
-/// What [`fwd_qkv`] reads and writes.
-#[derive(Clone, Copy, Debug)]
-pub struct Qkv<'a> {
-    /// `[T, K]`.
-    pub x: Tensor,
-    /// `[(q + 2 kv) * dim, K]`.
-    pub w: &'a Weight,
-    /// `[(q + 2 kv) * dim]`.
-    pub bias: Option<Tensor>,
-    /// Cosines, f32 `[T, dim / 2]`.
-    pub cos: Tensor,
-    /// Sines, f32 `[T, dim / 2]`.
-    pub sin: Tensor,
-    /// Heads of a row.
-    pub heads: Heads,
-    /// Where keys and values go, and the slot of each row, u32 `[T]`.
-    pub cache: Option<(&'a KvCache, Tensor)>,
-    /// `[T, (q + 2 kv) * dim]`, written.
-    pub qkv: Tensor,
 }
 
 /// qkv = x W^T (+ bias), its q and k heads rotated by cos and sin ([`rope::fwd`]), and k and v stored at `cache`'s

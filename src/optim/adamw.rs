@@ -13,6 +13,7 @@ use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, Coded, Moments};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, Kept};
+use crate::optim::state::State;
 use crate::tensor::{DType, Tensor};
 
 /// Which parameters decay.
@@ -23,16 +24,6 @@ pub enum Decay {
     Matrices,
     /// All.
     All,
-}
-
-/// One parameter's state; moments and low halves in its element order.
-pub(super) struct State {
-    /// First and second moment.
-    pub moments: Moments,
-    /// What the bf16 weight lacks of its fp32 master.
-    pub lo: Option<Tensor>,
-    /// Updates made: a parameter without a gradient is passed over and its count stays, as in torch.
-    pub updates: u64,
 }
 
 /// What the last update saw.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use half::bf16;
 
-use super::adamw::State;
+use super::state::State;
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::Device;
 use crate::error::{Error, Result};

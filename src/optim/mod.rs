@@ -3,6 +3,7 @@
 mod adamw;
 mod files;
 mod schedule;
+mod state;
 
 pub use adamw::{Decay, Optimizer, StepStats};
 pub use schedule::learning_rate;

@@ -6,6 +6,7 @@
 pub mod job;
 pub mod levels;
 pub mod metrics;
+pub mod nll;
 pub mod plan;
 pub mod saving;
 pub mod sft;

@@ -13,7 +13,7 @@ use crate::observe::bytes;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
 use crate::train::levels::{self, Counted};
-use crate::train::sft;
+use crate::train::nll;
 use crate::train::step::Sequence;
 
 /// A planned run.
@@ -105,7 +105,7 @@ pub fn sft(model: ModelConfig, config: &SftConfig, target: Target, batches: &[Ve
     let rest = dev.high_water();
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
-        sft::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels, loss)?;
+        nll::gradients(&mut dev, &model, &mut grads, &batches[i], config.micro_batch_tokens, levels, loss)?;
         Ok((dev.high_water(), dev.take_work()))
     };
     let images = batches.iter().flatten().any(|s| !s.images.is_empty());

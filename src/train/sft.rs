@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::job::{self, Start};
 use super::metrics::{self, Metrics, object};
+use super::nll;
 use super::plan::{self, Largest, Size};
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
@@ -20,10 +21,9 @@ use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::inputs::check_ids;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Levels, Model, ModelConfig, Policy, VisionConfig};
+use crate::model::{Grads, Levels, ModelConfig, VisionConfig};
 use crate::observe::Observer;
-use crate::ops::nll;
-use crate::tensor::{DType, Tensor};
+use crate::tensor::DType;
 
 /// What makes a run smaller.
 pub const LOWER: &str =
@@ -159,7 +159,7 @@ impl job::Job for Job {
                 update.samples.iter().map(|&i| self.samples.get(i)).collect::<Result<_>>()?;
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let tokens = self.config.micro_batch_tokens;
-            let done = gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
+            let done = nll::gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
             let lr = trainer.update(dev, &grads, loss)?;
             // Here, where the step is logged, and nowhere before it, the host waits for the device.
             let loss = dev.read::<f64>(loss)?[0];
@@ -215,43 +215,6 @@ impl job::Job for Job {
             resume: c.resume.clone(),
         }
     }
-}
-
-/// What an update was computed over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Done {
-    /// Tokens predicted.
-    pub targets: usize,
-    /// Tokens computed.
-    pub tokens: usize,
-}
-
-/// Adds the gradients of the mean negative log-prob over all targets of `batch`, an update, to `grads`; the mean itself
-/// overwrites `loss` (f64 `[1]`). Micro-batches have at most `micro_batch_tokens` tokens. Nothing waits for the device.
-pub fn gradients(
-    dev: &mut Device,
-    model: &Model,
-    grads: &mut Grads,
-    batch: &[Sequence<'_>],
-    micro_batch_tokens: usize,
-    levels: Levels,
-    loss: Tensor,
-) -> Result<Done> {
-    let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
-    let targets: usize = batch.iter().map(Sequence::num_targets).sum();
-    let weight = 1.0 / targets.max(1) as f64;
-    dev.fill_zero(loss)?;
-    for range in step::micro_batches(&lengths, micro_batch_tokens)? {
-        let part = &batch[range];
-        if part.iter().all(|s| s.num_targets() == 0) {
-            continue;
-        }
-        let forward = step::forward(dev, model, part, Policy::default(), levels, false)?;
-        let dlog_prob = forward.like_log_prob(dev)?;
-        dev.range(format_args!("loss"), |dev| nll::fwd(dev, forward.log_prob, weight, dlog_prob, loss))?;
-        forward.backward(dev, grads, dlog_prob, None)?;
-    }
-    Ok(Done { targets, tokens: lengths.iter().sum() })
 }
 
 /// A sample as it is trained on.

@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use super::metrics::Metrics;
+use serde_json::{Map, Value};
+
 use crate::error::{Error, Result};
 
 /// Writes scalars of whole steps into one event file.
@@ -29,7 +30,7 @@ impl EventWriter {
     }
 
     /// One event with every numeric figure of `metrics` at its `step`.
-    pub fn step(&mut self, metrics: &Metrics) -> Result<()> {
+    pub fn step(&mut self, metrics: &Map<String, Value>) -> Result<()> {
         let step = metrics.get("step").and_then(|v| v.as_u64()).unwrap_or(0);
         let mut summary = Vec::new();
         for (tag, value) in metrics {

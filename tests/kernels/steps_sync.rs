@@ -12,6 +12,7 @@ use omr::rl::update::{self, Experience, Learner};
 use omr::rollout::ask::{self, Question};
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
+use omr::train::nll;
 use omr::train::sft::{self, Job};
 use omr::train::step::Sequence;
 
@@ -66,7 +67,7 @@ fn an_sft_step_waits_where_it_is_logged() {
     let before = (s.first_weights(), s.waits());
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
-    sft::gradients(dev, model, grads, &batch, MICRO_BATCH_TOKENS, Levels::default(), loss).unwrap();
+    nll::gradients(dev, model, grads, &batch, MICRO_BATCH_TOKENS, Levels::default(), loss).unwrap();
     s.update(loss);
     assert_eq!(s.waits() - before.1, 0, "a step that logs nothing");
     let value = s.dev.read::<f64>(loss).unwrap()[0];

@@ -155,6 +155,31 @@ fn a_row_alone_has_its_bits_in_a_batch() {
     }
 }
 
+/// For each of `a` x `b` elements the sum over `inner` of dz x, where `f(i, j, l)` gives dz, what it may be off by and x;
+/// and what the sum may be off by.
+fn products(
+    a: usize,
+    b: usize,
+    inner: usize,
+    f: &dyn Fn(usize, usize, usize) -> (f64, f64, f64),
+) -> (Vec<f64>, Vec<f64>) {
+    let (mut sums, mut bounds) = (vec![], vec![]);
+    for i in 0..a {
+        for j in 0..b {
+            let (mut s, mut m, mut e) = (0.0, 0.0, 0.0);
+            for l in 0..inner {
+                let (dz, off, x) = f(i, j, l);
+                s += dz * x;
+                m += (dz * x).abs();
+                e += off * x.abs();
+            }
+            sums.push(s);
+            bounds.push(e + chain_error(inner, m));
+        }
+    }
+    (sums, bounds)
+}
+
 #[test]
 fn backward_matches_f64_and_its_bits_do_not_vary() {
     for dtype in [DType::F32, DType::Bf16] {
@@ -182,26 +207,10 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
                         dz_error[row][id] = scale * p * size * moved + half_ulp(dtype, dz[row][id]) * 1.01 + 1e-9;
                     }
                 }
-                let product = |a: usize, b: usize, inner: usize, f: &dyn Fn(usize, usize, usize) -> (f64, f64, f64)| {
-                    let (mut sums, mut bounds) = (vec![], vec![]);
-                    for i in 0..a {
-                        for j in 0..b {
-                            let (mut s, mut m, mut e) = (0.0, 0.0, 0.0);
-                            for l in 0..inner {
-                                let (dz, off, x) = f(i, j, l);
-                                s += dz * x;
-                                m += (dz * x).abs();
-                                e += off * x.abs();
-                            }
-                            sums.push(s);
-                            bounds.push(e + chain_error(inner, m));
-                        }
-                    }
-                    (sums, bounds)
-                };
-                let (dx, dx_bound) = product(t, d, v, &|i, j, l| (dz[i][l], dz_error[i][l], f64::from(c.w[l * d + j])));
+                let (dx, dx_bound) =
+                    products(t, d, v, &|i, j, l| (dz[i][l], dz_error[i][l], f64::from(c.w[l * d + j])));
                 let (mut dw, dw_bound) =
-                    product(v, d, t, &|i, j, l| (dz[l][i], dz_error[l][i], f64::from(c.hidden[l * d + j])));
+                    products(v, d, t, &|i, j, l| (dz[l][i], dz_error[l][i], f64::from(c.hidden[l * d + j])));
                 dw.iter_mut().zip(&present).for_each(|(w, &p)| *w += f64::from(p));
 
                 let mut first: Option<[Vec<f32>; 2]> = None;

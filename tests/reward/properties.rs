@@ -117,6 +117,8 @@ proptest! {
     }
 }
 
+// One table of texts.
+#[allow(clippy::too_many_lines)]
 #[test]
 fn hostile_texts_take_bounded_work() {
     let long = 50_000;

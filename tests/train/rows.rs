@@ -12,8 +12,8 @@ use omr::image::ImageInput;
 use omr::model::{Keep, Levels, ModelConfig, Stack};
 use omr::rl;
 use omr::tensor::DType;
+use omr::train::nll;
 use omr::train::plan::{self, Training};
-use omr::train::sft;
 use omr::train::step::Sequence;
 
 /// Width, MLP, q + k + v, heads, vocabulary, layers of the decoder.
@@ -107,7 +107,7 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) ->
     let sequence = Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask };
     let overlay = |&levels: &Levels| {
         dev.reset_high_water();
-        sft::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
+        nll::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
         dev.high_water().bytes(Region::Overlay)
     };
     levels.iter().map(overlay).collect()

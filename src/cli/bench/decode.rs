@@ -1,12 +1,12 @@
 //! The ops around the vocabulary (4,096 ids) and of one decode step (256 sequences of 512 keys each).
 
 use super::Case;
-use super::ops::{HEADS, HIDDEN, TOKENS, bytes, label, random, weight, zeros};
+use super::inputs::{HEADS, HIDDEN, TOKENS, asked, bytes, label, random, weight, zeros};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::attend::BLOCK;
-use crate::ops::linear_logprob::{self, Asked, Outs};
-use crate::ops::matmul::{Weight, panel_len};
+use crate::ops::linear_logprob::{self, Outs};
+use crate::ops::matmul::panel_len;
 use crate::ops::paged_attention::{self, KvCache, Paged};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::{DType, Tensor};
@@ -18,11 +18,6 @@ const KEYS: usize = 512;
 fn targets(dev: &mut Device) -> Result<Tensor> {
     let ids: Vec<u32> = (0..TOKENS).map(|t| (t * 7919 % VOCABULARY) as u32).collect();
     dev.upload(Region::Overlay, &ids, &[TOKENS])
-}
-
-/// All ids, at temperature 1.
-pub(super) fn asked(hidden: Tensor, w: &Weight, targets: Tensor) -> Asked<'_> {
-    Asked { hidden, w, allowed: None, temperature: 1.0, targets }
 }
 
 pub(super) fn linear_logprob_fwd(dev: &mut Device, dtype: DType) -> Result<Case> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Args, Case, MEMORY, measure, ops};
+use super::{Args, Case, MEMORY, inputs, measure};
 use crate::cli::Context;
 use crate::device::emu::{Emu, Options};
 use crate::device::images::Arch;
@@ -26,14 +26,14 @@ const K: usize = 2048;
 const HIDDEN: usize = 3584;
 
 fn matrix_product(dev: &mut Device) -> Result<Case> {
-    let (x, w) = (ops::random(dev, DType::Bf16, &[T, K], 1.0)?, ops::weight(dev, DType::Bf16, N, K)?);
-    let y = ops::zeros(dev, DType::Bf16, &[T, N])?;
+    let (x, w) = (inputs::random(dev, DType::Bf16, &[T, K], 1.0)?, inputs::weight(dev, DType::Bf16, N, K)?);
+    let y = inputs::zeros(dev, DType::Bf16, &[T, N])?;
     Ok(Case {
         name: "emu linear",
         shape: format!("[{T}, {K}] x [{N}, {K}]"),
         dtype: "bf16",
         flops: 2.0 * (T * N * K) as f64,
-        bytes: ops::bytes(&[x, w.data, y]),
+        bytes: inputs::bytes(&[x, w.data, y]),
         job: None,
         run: Box::new(move |dev| {
             linear::fwd(dev, x, &w, None, None, y)?;
@@ -44,15 +44,15 @@ fn matrix_product(dev: &mut Device) -> Result<Case> {
 }
 
 fn norm(dev: &mut Device) -> Result<Case> {
-    let x = ops::random(dev, DType::Bf16, &[T, HIDDEN], 1.0)?;
-    let gamma = ops::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
-    let (y, rstd) = (ops::zeros(dev, DType::Bf16, &[T, HIDDEN])?, ops::zeros(dev, DType::F32, &[T])?);
+    let x = inputs::random(dev, DType::Bf16, &[T, HIDDEN], 1.0)?;
+    let gamma = inputs::random(dev, DType::Bf16, &[HIDDEN], 1.0)?;
+    let (y, rstd) = (inputs::zeros(dev, DType::Bf16, &[T, HIDDEN])?, inputs::zeros(dev, DType::F32, &[T])?);
     Ok(Case {
         name: "emu rms_norm",
         shape: format!("[{T}, {HIDDEN}]"),
         dtype: "bf16",
         flops: 4.0 * (T * HIDDEN) as f64,
-        bytes: ops::bytes(&[x, gamma, y, rstd]),
+        bytes: inputs::bytes(&[x, gamma, y, rstd]),
         job: None,
         run: Box::new(move |dev| {
             rms_norm::fwd(dev, x, gamma, 1e-6, y, rstd)?;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+use super::inputs::Make;
 use super::jobs::{self, Amount, Shape};
-use super::ops::Make;
 use super::{Args, Case, Job, gpu_ops};
 use crate::cli::Context;
 use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream};

@@ -3,8 +3,7 @@
 use half::bf16;
 
 use super::Case;
-use super::decode::asked;
-use super::ops::{Make, bytes, zeros};
+use super::inputs::{Make, asked, bytes, normals, zeros};
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
@@ -16,11 +15,7 @@ use crate::ops::matmul::{Order, Weight};
 use crate::ops::paged_attention::{self, KvCache, Paged};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
-use crate::philox::{Purpose, Random};
-use crate::tensor::{DType, Elem, Tensor};
-
-/// Numbers drawn; larger tensors repeat them.
-pub const DRAWN: usize = 1 << 20;
+use crate::tensor::{DType, Tensor};
 
 /// A model's widths, and how much of it is worked on at once.
 #[derive(Clone, Copy)]
@@ -110,13 +105,6 @@ pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
     out.push(("paged_attention", Box::new(move |dev| paged_attention_fwd(dev, s))));
     out.push(("sample", Box::new(move |dev| sample_fwd(dev, s))));
     out
-}
-
-/// `len` normal numbers of about `scale`, the same ones again and again.
-pub fn normals<E: Elem>(len: usize, scale: f32) -> Vec<E> {
-    let mut random = Random::new(1, Purpose::Init, len as u64);
-    let drawn: Vec<E> = (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect();
-    drawn.iter().copied().cycle().take(len).collect()
 }
 
 fn random(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {

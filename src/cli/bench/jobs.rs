@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::gpu_ops::{DRAWN, normals};
-use super::ops::label;
+use super::inputs::{DRAWN, label, normals};
 use super::{Case, Job};
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Region};

@@ -4,6 +4,7 @@ mod decode;
 mod emu;
 mod gpu;
 mod gpu_ops;
+mod inputs;
 mod jobs;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
@@ -154,7 +155,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// Bytes a case needs, counted; errors when the machine does not have them.
-fn count(case: &ops::Make, threads: usize) -> Result<Plan> {
+fn count(case: &inputs::Make, threads: usize) -> Result<Plan> {
     let mut dev = Device::count_for(Target::cpu(threads));
     let mut case = case(&mut dev)?;
     (case.run)(&mut dev)?;

@@ -1,18 +1,17 @@
 //! The ops at the shapes of a 22M-parameter model: hidden 384, intermediate 1536, 6 query heads and 2 key heads of
 //! 64, 2,048 tokens a pack.
 
+use super::inputs::{HEADS, HIDDEN, Make, TOKENS, bytes, label, random, weight, zeros};
 use super::jobs::{self, Amount, Shape};
 use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, AdamW, Coded, Moments};
-use crate::ops::attend::Heads;
 use crate::ops::attention::{self, Pack};
-use crate::ops::matmul::{Order, Weight, panel_len};
+use crate::ops::matmul::panel_len;
 use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
-use crate::philox::{Purpose, Random};
-use crate::tensor::{DType, Elem, Tensor};
+use crate::tensor::DType;
 
 /// What can be measured, in the order of the table.
 pub const NAMES: [&str; 12] = [
@@ -30,9 +29,6 @@ pub const NAMES: [&str; 12] = [
     "generate",
 ];
 
-/// Makes a case in a device's memory.
-pub type Make = Box<dyn Fn(&mut Device) -> Result<Case>>;
-
 /// A case to come.
 pub struct Coming {
     /// Makes it.
@@ -41,10 +37,7 @@ pub struct Coming {
     pub counted: bool,
 }
 
-pub(super) const TOKENS: usize = 2048;
-pub(super) const HIDDEN: usize = 384;
 const INTERMEDIATE: usize = 1536;
-pub(super) const HEADS: Heads = Heads { q: 6, kv: 2, dim: 64 };
 const PARAMETERS: usize = 22_000_000;
 
 /// The cases of one name, made when their turn comes; `shapes` are the models of jobs.
@@ -97,36 +90,6 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
     }
     let counted = matches!(name, "train-step" | "generate");
     out.into_iter().map(|case| Coming { case, counted }).collect()
-}
-
-pub(super) fn label(dtype: DType) -> &'static str {
-    if dtype == DType::Bf16 { "bf16" } else { "f32" }
-}
-
-/// Normal numbers of about `scale`.
-pub(super) fn random(dev: &mut Device, dtype: DType, dims: &[usize], scale: f32) -> Result<Tensor> {
-    fn fill<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
-        let mut random = Random::new(1, Purpose::Init, dims.iter().product::<usize>() as u64);
-        let data: Vec<E> = (0..dims.iter().product()).map(|_| E::from_f32(random.normal() * scale)).collect();
-        dev.upload(Region::Overlay, &data, dims)
-    }
-    match dtype {
-        DType::Bf16 => fill::<half::bf16>(dev, dims, scale),
-        _ => fill::<f32>(dev, dims, scale),
-    }
-}
-
-pub(super) fn zeros(dev: &mut Device, dtype: DType, dims: &[usize]) -> Result<Tensor> {
-    dev.zeros(Region::Overlay, dtype, dims)
-}
-
-pub(super) fn weight(dev: &mut Device, dtype: DType, n: usize, k: usize) -> Result<Weight> {
-    let order = Order::of(dev);
-    Ok(Weight { data: random(dev, dtype, &[order.len(dtype, n, k)], 0.05)?, order, n, k })
-}
-
-pub(super) fn bytes(tensors: &[Tensor]) -> f64 {
-    tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 
 fn linear_fwd(dev: &mut Device, dtype: DType, t: usize) -> Result<Case> {

@@ -11,7 +11,6 @@ use crate::device::emu::limits::{self, Declared};
 use crate::device::emu::pages::{POISON, Pages};
 use crate::device::emu::runtime::{Entry, Grid, Instance, Runtime, Schedule};
 use crate::device::emu::sites::{Site, Sites};
-use crate::device::emu::streams::random;
 use crate::error::{Error, Result};
 
 struct Loaded {
@@ -191,4 +190,12 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         shadow: options.shadow.into(),
         poison: 1,
     }
+}
+
+/// A well mixed function of two words (splitmix64).
+pub fn random(seed: u64, index: u64) -> u64 {
+    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
 }

@@ -2,7 +2,7 @@
 
 use crate::device::driver::{Graph, Stream};
 use crate::device::emu::graph::{Captured, Op, Queues, Ticket};
-use crate::device::emu::machine::Machine;
+use crate::device::emu::machine::{Machine, random};
 use crate::device::emu::{Completion, Options};
 use crate::error::{Error, Result};
 
@@ -16,14 +16,6 @@ pub struct Streams {
     seed: u64,
     draws: u64,
     failed: Option<String>,
-}
-
-/// A well mixed function of two words (splitmix64).
-pub fn random(seed: u64, index: u64) -> u64 {
-    let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 impl Streams {

@@ -1,0 +1,47 @@
+//! No file grows beyond what can be read in one go.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of a file of code, at most.
+const LINES: usize = 500;
+
+/// Folders that are not held to it yet.
+const NOT_YET: &[&str] = &["src/reward"];
+
+/// Folders of data.
+const DATA: &[&str] = &["tests/goldens", "tests/data"];
+
+/// Endings of code; a tool has none.
+const CODE: &[&str] = &["rs", "cu", "cuh", "h", "cpp", "py", "sh", ""];
+
+fn walk(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk(&path, out);
+        } else if CODE.contains(&path.extension().map_or("", |e| e.to_str().unwrap())) {
+            out.push(path);
+        }
+    }
+}
+
+#[test]
+fn no_file_of_code_is_longer_than_500_lines() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "kernels", "tools"] {
+        walk(&root.join(folder), &mut files);
+    }
+    let mut long = Vec::new();
+    for file in files {
+        let inner = file.strip_prefix(root).unwrap();
+        if !DATA.iter().chain(NOT_YET).any(|folder| inner.starts_with(folder)) {
+            let lines = fs::read(&file).unwrap().iter().filter(|b| **b == b'\n').count();
+            if lines > LINES {
+                long.push(format!("{}: {lines} lines", inner.display()));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
