@@ -1,5 +1,5 @@
 //! Rollouts: questions put to the engine, each response scored as it ends ([`ask`]), and what is kept of them
-//! ([`file`]). RL and evaluation both ask this way; what goes in is prompts, what comes out is rollouts.
+//! ([`mod@file`]). RL and evaluation both ask this way; what goes in is prompts, what comes out is rollouts.
 
 #![forbid(unsafe_code)]
 
