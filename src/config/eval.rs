@@ -21,6 +21,10 @@ settings! {
         data_dir: Option<PathBuf> = None;
         /// `strict` is the right scorer, `compat` the published one.
         mode: Mode = Mode::Strict, published: "compat";
+        /// Take thinking off answers before they are scored, as lmms-eval does since version 0.7.
+        strip_thinking: bool = false, name: "lmms-eval --reasoning_tags", published: "false";
+        /// Recorded answers to score in place of a model's.
+        responses: Option<PathBuf> = None;
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// How the format counts, and one's own reward in place of the rules.
@@ -31,12 +35,14 @@ settings! {
         greedy: bool = true;
         /// Answers sampled at temperature 1 for each row, beside the greedy one.
         repeats: usize = 1, name: "lmms-eval --repeats";
-        /// Answers are cut here.
-        max_new_tokens: usize = 1024, rule: Rule::AtLeast(1.0), name: "lmms-eval --gen_kwargs max_new_tokens=";
+        /// Answers are cut here; null takes the task's own bound.
+        max_new_tokens: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --gen_kwargs max_new_tokens=";
         /// Sequences that run at once.
         max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --batch_size";
         /// Seed of sampling; a recipe uses its own.
         seed: u64 = 42, name: "lmms-eval --seed";
+        /// Seed of the order of GPQA's options: of Python's generator in compat, of each question's own in strict.
+        shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
         /// Storage of weights, activations and cache; a recipe uses its own.
         dtype: Dtype = Dtype::Bf16, published: "bf16";
     }

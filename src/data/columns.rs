@@ -1,6 +1,7 @@
 //! Parquet in: the columns a row may have, whatever Arrow type they were written with.
 
 use std::fs::File;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use arrow_array::cast::AsArray;
@@ -63,33 +64,93 @@ fn unreadable(first: usize, what: &str) -> String {
     }
 }
 
-fn open(path: &Path) -> Result<ParquetRecordBatchReader> {
-    let broken = |e: parquet::errors::ParquetError| Error::format(path, format!("not a whole parquet file: {e}"));
+/// The columns to read of a file that is not in our own form.
+pub struct Columns<'a> {
+    /// Those that must be there.
+    pub needed: &'a [&'a str],
+    /// Those that may be.
+    pub optional: &'a [&'a str],
+    /// Those that hold one picture a row, among `needed` or not.
+    pub pictures: &'a [&'a str],
+}
+
+/// A row of [`Columns`]: values that are not null, and pictures with their columns' names.
+pub type Chosen = (Map<String, Value>, Vec<(String, RawImage)>);
+
+/// Gives the rows of a parquet file to `take`, in order, with their numbers from 0, until it breaks off. Errors name the
+/// file and, where one is at fault, the row and column.
+pub fn choose(
+    path: &Path,
+    columns: &Columns,
+    mut take: impl FnMut(usize, Chosen) -> Result<ControlFlow<()>>,
+) -> Result<ControlFlow<()>> {
+    let (builder, names) = builder(path)?;
+    if let Some(missing) = columns.needed.iter().find(|needed| !names.iter().any(|name| name == *needed)) {
+        return Err(Error::format(path, format!("found columns {}, expected `{missing}`", names.join(", "))));
+    }
+    let wanted = [columns.needed, columns.optional, columns.pictures].concat();
+    let mut first = 0;
+    for batch in projected(path, builder, |name| wanted.contains(&name))? {
+        let batch = batch.map_err(|e| Error::format(path, unreadable(first, &e.to_string())))?;
+        for i in 0..batch.num_rows() {
+            let (mut values, mut pictures) = (Map::new(), Vec::new());
+            for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+                let (name, row) = (field.name(), first + i + 1);
+                let wrong = |what: String| Error::format(path, format!("row {row}: column `{name}`: {what}"));
+                if column.is_null(i) {
+                    continue;
+                }
+                match columns.pictures.contains(&name.as_str()) {
+                    true => pictures.push((name.clone(), image(column, i).map_err(wrong)?)),
+                    false => drop(values.insert(name.clone(), value(column, i).map_err(wrong)?)),
+                }
+            }
+            if take(first + i, (values, pictures))?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        first += batch.num_rows();
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Rows of a parquet file.
+pub fn count(path: &Path) -> Result<usize> {
+    let (builder, _) = builder(path)?;
+    Ok(builder.metadata().file_metadata().num_rows().max(0) as usize)
+}
+
+type Builder = ParquetRecordBatchReaderBuilder<File>;
+
+fn broken(path: &Path) -> impl Fn(parquet::errors::ParquetError) -> Error {
+    move |e| Error::format(path, format!("not a whole parquet file: {e}"))
+}
+
+/// The file with the names of its columns.
+fn builder(path: &Path) -> Result<(Builder, Vec<String>)> {
     if path.is_dir() {
         return Err(Error::input(path.display().to_string(), "a folder", "a parquet file; list each of them"));
     }
     let file = File::open(path).map_err(Error::io(path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken)?;
-    let roots: Vec<usize> = builder
-        .schema()
-        .fields()
-        .iter()
-        .enumerate()
-        .filter(|(_, f)| COLUMNS.contains(&f.name().as_str()))
-        .map(|(i, _)| i)
-        .collect();
-    if roots.is_empty() {
-        let names: Vec<String> = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
-        return Err(Error::format(
-            path,
-            format!(
-                "found columns {}, expected `messages` (SFT form), `prompt` or `problem` (RL form)",
-                names.join(", ")
-            ),
-        ));
-    }
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken(path))?;
+    let names = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
+    Ok((builder, names))
+}
+
+fn projected(path: &Path, builder: Builder, wanted: impl Fn(&str) -> bool) -> Result<ParquetRecordBatchReader> {
+    let fields = builder.schema().fields().iter().enumerate();
+    let roots: Vec<usize> = fields.filter(|(_, f)| wanted(f.name())).map(|(i, _)| i).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-    builder.with_projection(mask).with_batch_size(BATCH).build().map_err(broken)
+    builder.with_projection(mask).with_batch_size(BATCH).build().map_err(broken(path))
+}
+
+fn open(path: &Path) -> Result<ParquetRecordBatchReader> {
+    let (builder, names) = builder(path)?;
+    if !names.iter().any(|name| COLUMNS.contains(&name.as_str())) {
+        let expected = "`messages` (SFT form), `prompt` or `problem` (RL form)";
+        return Err(Error::format(path, format!("found columns {}, expected {expected}", names.join(", "))));
+    }
+    projected(path, builder, |name| COLUMNS.contains(&name))
 }
 
 fn fields(path: &Path, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {

@@ -6,7 +6,7 @@
 
 #![forbid(unsafe_code)]
 
-mod columns;
+pub mod columns;
 pub mod distill;
 pub mod folder;
 pub mod form;

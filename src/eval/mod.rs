@@ -1,5 +1,7 @@
 //! Evaluation: questions measured, answers kept, intervals.
 
+pub mod prompts;
+pub mod recorded;
 pub mod run;
 pub mod samples;
 pub mod stats;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::samples::{Answer, Sample, to_jsonl};
-use super::stats;
-use crate::config::EvalConfig;
+use super::stats::{self, Interval};
+use crate::config::{EvalConfig, Mode};
 use crate::data::{Eager, Index, Row};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
@@ -19,9 +19,13 @@ use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge;
 use crate::rollout::ask::{self, Asking, Question, Rollout};
-use crate::task::{Metrics, Task, TaskSpec};
+use crate::task::hub::CLUSTER;
+use crate::task::{Answers, Counted, Crash, Metric, Task, TaskRows, TaskSpec, published};
 use crate::tensor::DType;
 use crate::text::Chat;
+
+/// What lmms-eval's vLLM back-end samples with where a task says nothing: the published AIME figures are drawn so.
+const PUBLISHED_TOP_P: f32 = 0.95;
 
 /// A model to be measured on one task's rows.
 pub struct Job<'a> {
@@ -30,9 +34,7 @@ pub struct Job<'a> {
     /// Settings.
     pub config: &'a EvalConfig,
     /// What it is measured on.
-    pub spec: &'static TaskSpec,
-    /// Scores answers.
-    pub task: &'a dyn Task,
+    pub task: &'a TaskRows,
     index: Index,
     questions: Eager<Question>,
     chat: Chat,
@@ -42,27 +44,20 @@ pub struct Job<'a> {
 
 impl<'a> Job<'a> {
     /// Makes the prompts. Errors name the row.
-    pub fn new(
-        model: &'a Path,
-        config: &'a EvalConfig,
-        spec: &'static TaskSpec,
-        task: &'a dyn Task,
-    ) -> Result<Job<'a>> {
+    pub fn new(model: &'a Path, config: &'a EvalConfig, task: &'a TaskRows) -> Result<Job<'a>> {
         let chat = Chat::load(model)?;
         let processor = Processor::load(model)?;
         let stop_token_ids = stop_token_ids(model, &[chat.ids.im_end, chat.ids.endoftext])?;
         let model_config = ModelConfig::load(&model.join("config.json"))?;
-        let rows = task.rows();
-        let rows = &rows[..rows.len().min(config.limit.unwrap_or(usize::MAX))];
         // Nothing is left out of a measurement: a prompt that does not fit the model's context is an error.
         let longest = model_config.max_position_embeddings;
-        let (questions, left_out) = ask::questions(rows, &chat, &processor, &model_config, longest)?;
+        let (questions, left_out) = ask::questions(task.rows(), &chat, &processor, &model_config, longest)?;
         if left_out > 0 {
             let found = format!("{left_out} prompts longer than max_position_embeddings, which is {longest}");
             return Err(Error::input(model.display().to_string(), found, "prompts within the model's context"));
         }
         let index = ask::index(questions.iter());
-        Ok(Job { model, config, spec, task, index, questions, chat, stop_token_ids, model_config })
+        Ok(Job { model, config, task, index, questions, chat, stop_token_ids, model_config })
     }
 
     /// Number of questions.
@@ -81,7 +76,8 @@ impl<'a> Job<'a> {
         let model = Model::empty(&mut dev, self.model_config.clone(), DType::of(self.config.dtype, target.kind))?;
         let engine = self.engine_config(&mut dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
-        ask::plan(&mut dev, &model, &questions, self.asking(engine, 1.0, self.config.repeats.max(1)))?;
+        let (_, sampled) = self.answers();
+        ask::plan(&mut dev, &model, &questions, self.asking(engine, 1.0, sampled.max(1)))?;
         Ok(dev.high_water())
     }
 
@@ -90,8 +86,8 @@ impl<'a> Job<'a> {
         let model = Model::load(dev, self.model, DType::of(self.config.dtype, dev.kind()))?;
         let engine = self.engine_config(dev)?;
         let questions: Vec<&Question> = self.questions.iter().collect();
-        let greedy = usize::from(self.config.greedy);
-        let total = questions.len() * (greedy + self.config.repeats);
+        let (greedy, repeats) = self.answers();
+        let total = questions.len() * (greedy + repeats);
         observer.begin(label, "answers", total as u64, 0);
         let mut done = 0;
         let mut ask = |temperature: f32, n: usize| -> Result<Vec<Rollout>> {
@@ -108,30 +104,46 @@ impl<'a> Job<'a> {
             Ok(rollouts)
         };
         let greedy = ask(0.0, greedy)?;
-        let sampled = ask(1.0, self.config.repeats)?;
+        let sampled = ask(1.0, repeats)?;
         observer.end();
-        let sample = |(i, question): (usize, &Question)| Sample {
-            task: self.spec.name.to_owned(),
-            index: i as u64,
-            id: question.row.id.clone(),
-            question: question.row.question(),
-            target: question.row.ground_truth.clone().unwrap_or_default(),
+        let sample = |(i, row): (usize, &Row)| Sample {
             greedy: greedy.get(i).map(answer),
-            sampled: sampled.iter().skip(i * self.config.repeats).take(self.config.repeats).map(answer).collect(),
+            sampled: sampled.iter().skip(i * repeats).take(repeats).map(answer).collect(),
+            ..Sample::of(self.task, self.task.indices[i], row)
         };
-        let samples = self.questions.iter().enumerate().map(sample).collect();
-        Ok(Measured::new(self.spec, self.task.rows(), samples))
+        let samples = self.task.rows().iter().enumerate().map(sample).collect();
+        Measured::new(self.task, samples, self.config.mode)
+    }
+
+    /// Answers to each question: greedy ones, and those at temperature 1.
+    fn answers(&self) -> (usize, usize) {
+        match self.task.spec.answers {
+            Answers::AsConfigured => (usize::from(self.config.greedy), self.config.repeats),
+            Answers::Greedy => (1, 0),
+            Answers::Sampled(n) => (0, n),
+        }
     }
 
     fn asking(&self, engine: EngineConfig, temperature: f32, n: usize) -> Asking<'_> {
         Asking {
             engine,
-            sampling: SamplingParams { temperature, ..SamplingParams::default() },
+            sampling: SamplingParams { temperature, top_p: self.top_p(), ..SamplingParams::default() },
             n,
-            max_tokens: self.config.max_new_tokens,
+            max_tokens: self.max_new_tokens(),
             stop_token_ids: &self.stop_token_ids,
             chat: &self.chat,
             task: self.task,
+        }
+    }
+
+    fn max_new_tokens(&self) -> usize {
+        self.config.max_new_tokens.unwrap_or(self.task.spec.max_new_tokens)
+    }
+
+    fn top_p(&self) -> f32 {
+        match (self.config.mode, self.task.spec.answers) {
+            (Mode::Compat, Answers::Sampled(_)) => PUBLISHED_TOP_P,
+            _ => SamplingParams::default().top_p,
         }
     }
 
@@ -139,7 +151,7 @@ impl<'a> Job<'a> {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
         let longest = self.index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
-        let mut config = EngineConfig::new(longest.saturating_add(self.config.max_new_tokens));
+        let mut config = EngineConfig::new(longest.saturating_add(self.max_new_tokens()));
         config.max_num_seqs = self.config.max_num_seqs;
         config.vision_rows = ask::vision_rows(&self.model_config, &self.index, self.config.max_num_seqs);
         config.allowed = Some(allowed);
@@ -166,50 +178,100 @@ fn answer(rollout: &Rollout) -> Answer {
 pub struct Measured {
     /// The task.
     pub spec: &'static TaskSpec,
-    /// Its questions with their answers.
+    /// Its questions with their answers and metrics.
     pub samples: Vec<Sample>,
-    metrics: Vec<Metrics>,
-    rules_alone: Vec<Metrics>,
+    crashed: Vec<(u64, Crash)>,
+    mode: Mode,
+    counted: Vec<Counted>,
+    rules_alone: Vec<Counted>,
 }
 
 impl Measured {
-    /// Scores what was answered: `samples` in the order of `rows`.
-    pub fn new(spec: &'static TaskSpec, rows: &[Row], samples: Vec<Sample>) -> Measured {
-        let of = |rules_alone: bool| -> Vec<Metrics> {
-            rows.iter().zip(&samples).map(|(row, sample)| (spec.score)(row, &sample.marks(rules_alone))).collect()
-        };
-        let (metrics, rules_alone) = (of(false), of(true));
-        Measured { spec, samples, metrics, rules_alone }
+    /// Scores what was answered: `samples` in the order of the rows. In compat, questions that the published evaluation
+    /// ends with an error on are left out and named; in strict the first is an error.
+    pub fn new(rows: &TaskRows, samples: Vec<Sample>, mode: Mode) -> Result<Measured> {
+        let (spec, crashed) = (rows.spec, rows.crashed.clone());
+        let (counted, rules_alone) = (Vec::new(), Vec::new());
+        let mut measured = Measured { spec, samples: Vec::new(), crashed, mode, counted, rules_alone };
+        for (row, mut sample) in rows.rows().iter().zip(samples) {
+            let of = |rules_alone: bool| (spec.score)(row, &sample.marks(rules_alone), mode);
+            match (of(false), of(true)) {
+                (Ok(metrics), Ok(rules_alone)) => {
+                    sample.metrics = metrics.clone();
+                    measured.samples.push(sample);
+                    let cluster = row.extra.get(CLUSTER).and_then(Value::as_str).map(str::to_owned);
+                    measured.rules_alone.push(Counted { metrics: rules_alone, cluster: cluster.clone() });
+                    measured.counted.push(Counted { metrics, cluster });
+                }
+                (Err(crash), _) | (_, Err(crash)) if mode == Mode::Compat => {
+                    measured.crashed.push((sample.index, crash));
+                }
+                (Err(crash), _) | (_, Err(crash)) => return Err(crash.error(&row.place)),
+            }
+        }
+        measured.crashed.sort_by_key(|(index, _)| *index);
+        Ok(measured)
     }
 
-    /// Its part of `summary.json`: metrics with 95 % intervals, those by the rules alone beside them.
-    fn summary(&self, config: &EvalConfig) -> Value {
-        let metrics = (self.spec.aggregate)(&self.metrics, config.mode);
-        let published = self.spec.published.map(|(metric, value)| json!({metric: value}));
-        json!({
+    /// Its part of `summary.json`: metrics with 95 % intervals, those by the rules alone and the published ones beside
+    /// them.
+    fn summary(&self) -> Value {
+        let metrics = (self.spec.aggregate)(&self.counted, self.mode);
+        // The format has no interval: it is a habit.
+        let means = metrics.iter().filter(|m| !m.observations.is_empty() && m.name != "format_score");
+        let ci95: Map<String, Value> =
+            means.map(|m| (m.name.clone(), json!(stats::clustered(&m.observations).ci95))).collect();
+        let published: Map<String, Value> = self.published().map(|(model, x)| (model.to_owned(), x.into())).collect();
+        let mut summary = json!({
             "n": self.samples.len(),
-            "rule_only": (self.spec.aggregate)(&self.rules_alone, config.mode),
-            "ci95": intervals(&metrics, &self.metrics),
-            "metrics": metrics,
-            "published_omr_7b": published,
-        })
+            "rule_only": values((self.spec.aggregate)(&self.rules_alone, self.mode)),
+            "ci95": ci95,
+            "metrics": values(metrics),
+            "published_omr_7b": published.get(published::OURS),
+        });
+        if let Some(metric) = self.spec.published {
+            summary["published"] = json!({"metric": metric, "models": published});
+        }
+        if !self.crashed.is_empty() {
+            let crash = |(index, crash): &(u64, Crash)| json!({"index": index, "stage": crash.stage.name(), "type": crash.class, "found": crash.found});
+            summary["crashed"] = self.crashed.iter().map(crash).collect();
+        }
+        summary
+    }
+
+    /// The metric that others publish, or each mean, beside what OpenMMReasoner-7B is published with: a line for people.
+    pub fn line(&self) -> String {
+        let metrics = (self.spec.aggregate)(&self.counted, self.mode);
+        let shown = metrics.iter().filter(|m| self.spec.published.is_none_or(|name| m.name == name));
+        let shown = shown.filter(|m| self.spec.published.is_some() || !m.observations.is_empty()).map(|metric| {
+            let Interval { lo, hi } = stats::clustered(&metric.observations).ci95;
+            let interval = format!(" ({:.1} to {:.1})", 100.0 * lo, 100.0 * hi);
+            let interval = if metric.observations.is_empty() { String::new() } else { interval };
+            match metric.value.as_f64() {
+                Some(share) => format!("{} {:.1} %{interval}", metric.name, 100.0 * share),
+                None => format!("{} {}", metric.name, metric.value),
+            }
+        });
+        let shown: Vec<String> = shown.collect();
+        let ours = self.published().find(|(model, _)| *model == published::OURS);
+        let ours = ours.map(|(model, x)| format!("; {model} is published with {:.1} %", 100.0 * x));
+        format!("{}: {}{}", self.spec.name, shown.join(", "), ours.unwrap_or_default())
+    }
+
+    fn published(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        published::of(self.spec.name).into_iter().filter(|_| self.spec.published.is_some())
     }
 }
 
-/// Intervals of the accuracies among `metrics` that are means over `questions`. The format has none: it is a habit.
-fn intervals(metrics: &Metrics, questions: &[Metrics]) -> Map<String, Value> {
-    let interval = |name: &String| -> Option<(String, Value)> {
-        let scores: Option<Vec<f64>> = questions.iter().map(|question| question.get(name)?.as_f64()).collect();
-        Some((name.clone(), json!(stats::accuracy(&scores?).ci95)))
-    };
-    metrics.keys().filter(|name| *name != "format_score").filter_map(interval).collect()
+fn values(metrics: Vec<Metric>) -> Map<String, Value> {
+    metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
 }
 
-/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `judge` is the name of the judge that was asked,
-/// `seconds` what the measurement took. What the judge came to.
+/// Writes `dir/samples.jsonl` and `dir/summary.json`, each whole; `model` is what was measured,
+/// where that is known, `judge` the name of the judge that was asked, `seconds` what the measurement took. What the judge came to.
 pub fn write(
     dir: &Path,
-    model: &Path,
+    model: Option<&Path>,
     config: &EvalConfig,
     judge: Option<&str>,
     measured: &[Measured],
@@ -224,10 +286,9 @@ pub fn write(
         samples.flat_map(Sample::answers).for_each(|answer| judge.count(answer.judge.as_ref()));
         judge
     });
-    let tasks: Map<String, Value> =
-        measured.iter().map(|task| (task.spec.name.to_owned(), task.summary(config))).collect();
+    let tasks: Map<String, Value> = measured.iter().map(|task| (task.spec.name.to_owned(), task.summary())).collect();
     let summary = json!({
-        "model": model.display().to_string(),
+        "model": model.map(|model| model.display().to_string()),
         "mode": config.mode.name(),
         "judge": judge,
         "tasks": tasks,

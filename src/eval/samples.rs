@@ -4,12 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::reward::judge::Ruling;
-use crate::task::{Mark, Marks};
+use crate::task::{Mark, Marks, Metrics, TaskRows};
 
 /// One question and its answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Task.
     pub task: String,
@@ -27,6 +28,9 @@ pub struct Sample {
     /// Answers at temperature 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sampled: Vec<Answer>,
+    /// What the task makes of them.
+    #[serde(default, skip_serializing_if = "Metrics::is_empty")]
+    pub metrics: Metrics,
 }
 
 /// One answer and its verdict; the names are the reward's.
@@ -34,9 +38,9 @@ pub struct Sample {
 pub struct Answer {
     /// The text the model wrote.
     pub response: String,
-    /// Its length in tokens.
+    /// Its length in tokens; 0 where it was recorded without them.
     pub response_length: usize,
-    /// `stop` or `length`.
+    /// `stop` or `length`; `recorded` for answers that were recorded before.
     pub finish_reason: String,
     /// Composite reward.
     pub score: f64,
@@ -67,6 +71,18 @@ impl Answer {
 }
 
 impl Sample {
+    /// A question without answers.
+    pub fn of(task: &TaskRows, index: u64, row: &Row) -> Sample {
+        Sample {
+            task: task.spec.name.to_owned(),
+            index,
+            id: row.id.clone(),
+            question: row.question(),
+            target: row.ground_truth.clone().unwrap_or_default(),
+            ..Sample::default()
+        }
+    }
+
     /// Share of right answers at temperature 1; `None` when none was sampled.
     pub fn acc_t1(&self) -> Option<f64> {
         let n = self.sampled.len();

@@ -79,6 +79,21 @@ pub fn mean(values: &[f64]) -> Estimate {
     Estimate { mean, ci95: Interval { lo: mean - Z95 * error, hi: mean + Z95 * error }, n }
 }
 
+/// The mean over all members of clusters that are independent of one another, each given as the sum over its members and
+/// their number. As [`accuracy`] where each is alone; else the normal interval with the clusters' own spread, which is
+/// wider where members agree.
+pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
+    if clusters.iter().all(|(_, n)| *n == 1) {
+        return accuracy(&clusters.iter().map(|(sum, _)| *sum).collect::<Vec<_>>());
+    }
+    let (groups, n) = (clusters.len() as f64, clusters.iter().map(|(_, n)| *n).sum::<usize>());
+    let mean = clusters.iter().map(|(sum, _)| sum).sum::<f64>() / n as f64;
+    let squares: f64 = clusters.iter().map(|(sum, n)| (sum - mean * *n as f64).powi(2)).sum();
+    let error = if groups > 1.0 { (squares * groups / (groups - 1.0)).sqrt() / n as f64 } else { 0.0 };
+    let ci95 = Interval { lo: (mean - Z95 * error).max(0.0), hi: (mean + Z95 * error).min(1.0) };
+    Estimate { mean, ci95, n: clusters.len() }
+}
+
 /// The mean of `a - b` over the same questions, with its paired interval: what both get right or wrong alike
 /// cancels, so it is narrower than that of two separate measurements. Both must have the same order and length;
 /// `None` otherwise.
@@ -122,6 +137,21 @@ mod tests {
         // Differences are 1 for a fifth of the questions: sd 0.4005, over 20, times 1.96.
         close(half, 1.96 * 0.400_501 / 20.0);
         assert!(half < (accuracy(&a).ci95.hi - accuracy(&a).ci95.lo) / 2.0);
+    }
+
+    #[test]
+    fn questions_asked_again_tell_nothing_new() {
+        let right: Vec<f64> = (0..100).map(|i| f64::from(i % 4 > 0)).collect();
+        let once: Vec<(f64, usize)> = right.iter().map(|x| (*x, 1)).collect();
+        assert_eq!(clustered(&once), accuracy(&right));
+        let half = |e: Estimate| (e.ci95.hi - e.ci95.lo) / 2.0;
+        // Four times the same answer is one observation; four that are unlike have the spread of all.
+        let again: Vec<(f64, usize)> = right.iter().map(|x| (4.0 * x, 4)).collect();
+        let four = clustered(&again);
+        assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 100);
+        close(half(four), half(mean(&right)));
+        let mixed: Vec<(f64, usize)> = (0..100).map(|_| (3.0, 4)).collect();
+        assert_eq!(half(clustered(&mixed)), 0.0);
     }
 
     #[test]

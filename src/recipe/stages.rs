@@ -10,13 +10,13 @@ use super::Recipe;
 use crate::config::{
     CommandConfig, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, SftConfig, to_yaml,
 };
-use crate::data::{self, Form, Row, distill, read, write};
+use crate::data::{Form, Row, distill, read, write};
 use crate::error::{Error, Result};
 use crate::eval::run as eval;
 use crate::files;
 use crate::reward::Scorer;
 use crate::rl::run as rl;
-use crate::task::VerifiedRows;
+use crate::task::{Source, TaskRows};
 use crate::train::job::{Job, finished_steps};
 use crate::train::{plan, sft};
 
@@ -147,16 +147,23 @@ impl Recipe<'_> {
             true => vec![read::entry(self.path("data").join("heldout.parquet"))],
             false => config.data.clone(),
         };
-        let rows = data::load(&data, config.seed)?.0;
         let scorer = self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"))?;
-        let task = VerifiedRows::scored_by(self.spec.name, rows, scorer.clone())?;
+        let source = Source {
+            datasets: &data,
+            folder: None,
+            mode: config.mode,
+            seed: config.seed,
+            shuffle_seed: config.shuffle_seed,
+        };
+        let scored = (scorer.clone(), config.strip_thinking);
+        let task = TaskRows::read(self.spec, &source, config.limit, true, scored)?;
         let model = self.model(stage);
-        let job = eval::Job::new(&model, config, self.spec, &task)?;
+        let job = eval::Job::new(&model, config, &task)?;
         let mut device = (self.means.device)(&job.plan(self.means.target)?)?;
         let begun = Instant::now();
         let measured = job.run(&mut device, self.means.observer, &format!("eval {stage}"))?;
         let seconds = begun.elapsed().as_secs_f64();
-        let judge = eval::write(&out, &model, config, scorer.judge(), &[measured], seconds)?;
+        let judge = eval::write(&out, Some(&model), config, scorer.judge(), &[measured], seconds)?;
         if let Some(judge) = judge {
             self.means.observer.note(&judge.line());
         }

@@ -34,13 +34,14 @@ fn run(dir: &Path) {
                 let right = i % 10 < tenths;
                 let text = if right { "<think>I see 3 and 5.</think><answer>8</answer>" } else { "<answer>9</answer>" };
                 Sample {
-                    task: "digits".to_owned(),
+                    task: "sums".to_owned(),
                     index: i,
                     id: format!("heldout-{i}"),
                     question: "What is the sum? </script><b>".to_owned(),
                     target: "8".to_owned(),
                     greedy: Some(answer(text, right)),
                     sampled: vec![answer(text, right)],
+                    ..Sample::default()
                 }
             })
             .collect();

@@ -1,14 +1,235 @@
-//! Metrics of a task from those of its questions.
+//! Metrics of a question from its answers, and of a task from its questions: the four aggregations of the published
+//! evaluation and their mended forms.
 
-use super::Metrics;
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{Checked, Marks, Metrics};
 use crate::config::Mode;
+use crate::data::Row;
+
+/// The mean; 0 of nothing.
+pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, n) = values.fold((0.0, 0), |(sum, n), value| (sum + value, n + 1));
+    if n == 0 { 0.0 } else { sum / f64::from(n) }
+}
+
+/// `acc_score` and `format_score`: means over the answers.
+pub fn accuracy_and_format(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+    let (acc, format) = (mean(marks.all().map(|mark| mark.acc)), mean(marks.all().map(|mark| mark.format)));
+    Ok([("acc_score", acc), ("format_score", format)]
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .into_iter()
+        .collect())
+}
+
+/// A question as a task counts it.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// What it shares with others that depend on the same thing: a chart, a problem. Alone where that is nothing.
+    pub cluster: Option<String>,
+}
+
+/// A metric of a task.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// Its name.
+    pub name: String,
+    /// What it comes to.
+    pub value: Value,
+    /// What it is the mean of: sums over independent clusters, and of how many each. None where it is no mean.
+    pub observations: Vec<(f64, usize)>,
+}
+
+impl Metric {
+    fn alone(name: &str, value: Value) -> Metric {
+        Metric { name: name.to_owned(), value, observations: Vec::new() }
+    }
+
+    /// The mean of independent values.
+    fn mean_of(name: &str, values: &[f64]) -> Metric {
+        let observations = values.iter().map(|value| (*value, 1)).collect();
+        Metric { name: name.to_owned(), value: json!(mean(values.iter().copied())), observations }
+    }
+}
 
 /// The mean of every metric that all questions have as a number.
-pub fn means(questions: &[Metrics], _mode: Mode) -> Metrics {
-    let Some(first) = questions.first() else { return Metrics::new() };
+pub fn means(questions: &[Counted], _: Mode) -> Vec<Metric> {
+    let Some(first) = questions.first() else { return Vec::new() };
     let mean = |name: &String| {
-        let values: Option<Vec<f64>> = questions.iter().map(|metrics| metrics.get(name)?.as_f64()).collect();
-        Some((name.clone(), (values?.iter().sum::<f64>() / questions.len() as f64).into()))
+        let values: Option<Vec<f64>> = questions.iter().map(|question| question.metrics.get(name)?.as_f64()).collect();
+        let values = values?;
+        let mut observations: Vec<(f64, usize)> = Vec::new();
+        let mut known: HashMap<&str, usize> = HashMap::new();
+        for (question, value) in questions.iter().zip(&values) {
+            let next = observations.len();
+            let at = question.cluster.as_deref().map_or(next, |cluster| *known.entry(cluster).or_insert(next));
+            match observations.get_mut(at) {
+                Some((sum, n)) => (*sum, *n) = (*sum + value, *n + 1),
+                None => observations.push((*value, 1)),
+            }
+        }
+        Some(Metric { name: name.clone(), value: json!(mean(values.into_iter())), observations })
     };
-    first.keys().filter_map(mean).collect()
+    first.metrics.keys().filter_map(mean).collect()
+}
+
+/// The mean accuracy alone.
+pub fn accuracy(questions: &[Counted], mode: Mode) -> Vec<Metric> {
+    means(questions, mode).into_iter().filter(|metric| metric.name == "acc_score").collect()
+}
+
+/// Means, and the accuracy by the number of the question on its chart where that is known.
+pub fn charxiv(questions: &[Counted], mode: Mode) -> Vec<Metric> {
+    let mut metrics = means(questions, mode);
+    let mut by_number: Map<String, Value> = Map::new();
+    for number in ["1", "2", "3", "4"] {
+        let of = |question: &&Counted| question.metrics.get("q_number").is_some_and(|found| found == number);
+        let right = questions.iter().filter(of).filter_map(|question| question.metrics.get("acc_score")?.as_f64());
+        let right: Vec<f64> = right.collect();
+        if !right.is_empty() {
+            by_number.insert(number.to_owned(), json!(mean(right.into_iter())));
+        }
+    }
+    if !by_number.is_empty() {
+        metrics.push(Metric::alone("acc_by_q_number", by_number.into()));
+    }
+    metrics
+}
+
+/// DynaMath: the mean, and the least, over the variants of a question, averaged over questions.
+pub fn dynamath(questions: &[Counted], _: Mode) -> Vec<Metric> {
+    let mut groups: Vec<Vec<f64>> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for question in questions {
+        let variant = &question.metrics["dynamath_average"];
+        let group = *known.entry(variant["variant_id"].to_string()).or_insert_with(|| {
+            groups.push(Vec::new());
+            groups.len() - 1
+        });
+        groups[group].push(variant["acc"].as_f64().unwrap_or_default());
+    }
+    let average: Vec<f64> = groups.iter().map(|acc| mean(acc.iter().copied())).collect();
+    let worst: Vec<f64> = groups.iter().map(|acc| acc.iter().copied().fold(f64::INFINITY, f64::min)).collect();
+    vec![Metric::mean_of("dynamath_average", &average), Metric::mean_of("dynamath_worst", &worst)]
+}
+
+/// The number of problems that the published score of We-Math divides by.
+const WEMATH_PROBLEMS: f64 = 525.0;
+
+/// We-Math's four-way score beside the means.
+pub fn wemath(questions: &[Counted], mode: Mode) -> Vec<Metric> {
+    let mut metrics = means(questions, mode);
+    let groups: Vec<Group> = [2, 3].into_iter().flat_map(|steps| groups(questions, steps, mode)).collect();
+    let counts = Counts::of(&groups);
+    for (name, loose) in [("wemath_loose", true), ("wemath_strict", false)] {
+        let worth = |group: &Group| Counts::of(std::slice::from_ref(group)).score(1.0, loose);
+        metrics.push(match mode {
+            Mode::Compat if counts.crashes() => Metric::alone(name, json!({"error": "ZeroDivisionError"})),
+            Mode::Compat => {
+                let percent = 100.0 * counts.score(WEMATH_PROBLEMS, loose);
+                Metric::alone(name, format!("{percent:.2}%").into())
+            }
+            Mode::Strict if groups.is_empty() => Metric::alone(name, Value::Null),
+            Mode::Strict => {
+                let value = counts.score(groups.len() as f64, loose);
+                let observations = groups.iter().map(|group| (worth(group), 1)).collect();
+                Metric { name: name.to_owned(), value: value.into(), observations }
+            }
+        });
+    }
+    metrics
+}
+
+/// A problem: whether its steps are right, and whether it is. A member that is missing is neither right nor wrong.
+struct Group {
+    steps: Vec<Option<bool>>,
+    whole: Option<bool>,
+}
+
+/// The problems of `steps` steps. In compat each first step is joined with all others of its ID, as often as they occur;
+/// in strict those that are complete, the n-th of each member with one another.
+fn groups(questions: &[Counted], steps: usize, mode: Mode) -> Vec<Group> {
+    let mut members: HashMap<(String, String), Vec<bool>> = HashMap::new();
+    let mut firsts: Vec<(String, bool)> = Vec::new();
+    let keys: Vec<String> =
+        (1..=steps).map(|i| i.to_string()).chain(["multi".to_owned()]).map(|i| format!("{steps}steps_{i}")).collect();
+    for question in questions {
+        let member = &question.metrics["wemath_loose"];
+        let (id, key) = (member["ID"].to_string(), member["key"].as_str().unwrap_or_default());
+        let right = member["acc_score"].as_f64() == Some(1.0);
+        if key == keys[0] {
+            firsts.push((id.clone(), right));
+        }
+        members.entry((id, key.to_owned())).or_default().push(right);
+    }
+    let of = |id: &String, key: &String| members.get(&(id.clone(), key.clone())).cloned().unwrap_or_default();
+    if mode == Mode::Strict {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let complete = |(id, _): &(String, bool)| {
+            let n = seen.entry(id.clone()).or_insert(0);
+            *n += 1;
+            let group: Option<Vec<bool>> = keys.iter().map(|key| of(id, key).get(*n - 1).copied()).collect();
+            let group = group?;
+            let (whole, steps) = group.split_last()?;
+            Some(Group { steps: steps.iter().map(|right| Some(*right)).collect(), whole: Some(*whole) })
+        };
+        return firsts.iter().filter_map(complete).collect();
+    }
+    let mut joined: Vec<(&String, Vec<Option<bool>>)> =
+        firsts.iter().map(|(id, right)| (id, vec![Some(*right)])).collect();
+    for key in &keys[1..] {
+        let join = |(id, row): (_, Vec<Option<bool>>)| {
+            let found: Vec<Option<bool>> = of(id, key).into_iter().map(Some).collect();
+            let found = if found.is_empty() { vec![None] } else { found };
+            found.into_iter().map(move |right| (id, [row.clone(), vec![right]].concat())).collect::<Vec<_>>()
+        };
+        joined = joined.into_iter().flat_map(join).collect();
+    }
+    let group = |(_, mut row): (_, Vec<Option<bool>>)| Group { whole: row.pop().flatten(), steps: row };
+    joined.into_iter().map(group).collect()
+}
+
+/// How many problems are mastered, known by rote, not generalised, not known.
+#[derive(Default)]
+struct Counts {
+    inadequate: f64,
+    insufficient: f64,
+    mastered: [f64; 2],
+    by_rote: [f64; 2],
+}
+
+impl Counts {
+    fn of(groups: &[Group]) -> Counts {
+        let mut counts = Counts::default();
+        for Group { steps, whole } in groups {
+            let all = |right: bool| steps.iter().all(|step| *step == Some(right));
+            let any = |right: bool| steps.contains(&Some(right));
+            let count = |to: &mut f64, if_so: bool| *to += f64::from(if_so);
+            if *whole == Some(false) {
+                count(&mut counts.inadequate, all(true));
+                count(&mut counts.insufficient, any(false));
+            }
+            if *whole == Some(true) {
+                // Loosely, one right step will do.
+                count(&mut counts.mastered[1], any(true));
+                count(&mut counts.mastered[0], all(true));
+                count(&mut counts.by_rote[1], all(false));
+                count(&mut counts.by_rote[0], any(false));
+            }
+        }
+        counts
+    }
+
+    /// The published code divides by these sums, for rates that it does not report.
+    fn crashes(&self) -> bool {
+        (0..2).any(|i| self.mastered[i] + self.by_rote[i] == 0.0)
+    }
+
+    fn score(&self, problems: f64, loose: bool) -> f64 {
+        (problems - 0.5 * self.inadequate - self.by_rote[usize::from(loose)] - self.insufficient) / problems
+    }
 }

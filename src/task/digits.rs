@@ -12,12 +12,12 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
-use crate::config::{BaseConfig, TaskConfig};
+use crate::config::{BaseConfig, Mode, TaskConfig};
 use crate::data::{self, ImageSource, Row, read};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::task::recipe::{Recipe, Splits, Teacher};
-use crate::task::{Mark, Marks, Metrics, Source, TaskSpec, aggregate};
+use crate::task::{Answers, Asked, Checked, Mark, Marks, Metrics, Source, TaskSpec, aggregate};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
@@ -31,7 +31,17 @@ pub const TASK: TaskSpec = TaskSpec {
     name: NAME,
     aliases: &[],
     about: "pictures of two handwritten digits; made here, or heldout.parquet of --data",
-    rows: measured,
+    hub: None,
+    rows: |_, source, take| {
+        for (index, row) in measured(source)?.into_iter().enumerate() {
+            if take(Asked { index, place: row.place.clone(), row: Ok(row) })?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    },
+    answers: Answers::AsConfigured,
+    max_new_tokens: 1024,
     score,
     aggregate: aggregate::means,
     published: None,
@@ -59,14 +69,14 @@ fn measured(source: &Source) -> Result<Vec<Row>> {
 
 /// Accuracy of the greedy answer, share of right ones at temperature 1, and format: of the answers at temperature 1, or
 /// of the greedy one where none was sampled.
-fn score(_: &Row, marks: &Marks) -> Metrics {
+fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let mean = |pick: fn(&Mark) -> f64| {
         let n = marks.sampled.len();
         (n > 0).then(|| marks.sampled.iter().map(pick).sum::<f64>() / n as f64)
     };
     let format = mean(|mark| mark.format).or(marks.greedy.map(|mark| mark.format));
     let all = [("acc_score", marks.greedy.map(|m| m.acc)), ("acc_score_t1", mean(|m| m.acc)), ("format_score", format)];
-    all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect()
+    Ok(all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect())
 }
 
 /// The digits of training and of measuring.

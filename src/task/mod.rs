@@ -3,46 +3,125 @@
 
 #![forbid(unsafe_code)]
 
-mod aggregate;
+pub mod aggregate;
+pub mod aime;
+mod amc;
+pub mod charxiv;
 pub mod digits;
+mod dynamath;
+pub mod gpqa;
+pub mod hub;
+mod interleave;
+mod literal;
+mod logicvista;
+mod mathverse;
+mod mathvision;
+mod mathvista;
+mod mmmu;
+mod mmmu_pro;
+pub mod published;
 pub mod recipe;
+mod rows;
+mod shuffle;
+mod wemath;
 
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub use self::aggregate::{Counted, Metric};
+pub use self::hub::Hub;
 use self::recipe::Recipe;
+pub use self::rows::{Task, TaskRows, VerifiedRows};
 use crate::config::{DatasetConfig, Mode};
 use crate::data::Row;
 use crate::error::{Error, Result};
-use crate::reward::{Item, OnScored, Scorer};
 
 /// Everything that can be measured, one file each. The first is measured where none is named.
-pub const TASKS: &[TaskSpec] = &[digits::TASK];
+pub const TASKS: &[TaskSpec] = &[
+    digits::TASK,
+    mathvista::TASK,
+    mathvision::TEST,
+    mathvision::TESTMINI,
+    mathverse::TASK,
+    dynamath::TASK,
+    wemath::TASK,
+    logicvista::TASK,
+    mmmu::TASK,
+    mmmu_pro::STANDARD,
+    mmmu_pro::VISION,
+    charxiv::REASONING_TASK,
+    charxiv::DESCRIPTIVE_TASK,
+    gpqa::TASK,
+    aime::AIME24,
+    aime::AIME25,
+    amc::TASK,
+];
+
+/// Names of several tasks, as the published evaluation has them.
+pub const GROUPS: &[(&str, &[&str])] = &[
+    ("aime_agg8", &["aime24", "aime25"]),
+    ("mmmu_pro", &["mmmu_pro_standard", "mmmu_pro_vision"]),
+    ("mmmu_pro_cot", &["mmmu_pro_standard", "mmmu_pro_vision"]),
+    ("charxiv", &["charxiv_reasoning", "charxiv_descriptive"]),
+];
 
 /// A task: where its questions come from, what its answers are worth, what has been published.
 pub struct TaskSpec {
-    /// The name, in summaries and samples.
+    /// The name, in summaries and samples: that of the published evaluation.
     pub name: &'static str,
-    /// Other names it is asked for by.
+    /// Other names it is asked for by: lmms-eval's own and plain ones.
     pub aliases: &'static [&'static str],
-    /// What it is and where its rows come from, in a line.
+    /// What it is, in a line.
     pub about: &'static str,
-    /// The questions, as prompts with their right answers. Errors name the file and the row.
-    pub rows: fn(&Source) -> Result<Vec<Row>>,
+    /// The data set its rows come from, where that is one of the hub.
+    pub hub: Option<Hub>,
+    /// Gives the questions, as prompts with their right answers, one after another. Errors name the file and the row.
+    pub rows: fn(&TaskSpec, &Source, Take) -> Result<()>,
+    /// Which answers are asked for.
+    pub answers: Answers,
+    /// Where an answer is cut when the user names no bound.
+    pub max_new_tokens: usize,
     /// One question's metrics, from the marks of its answers.
-    pub score: fn(&Row, &Marks) -> Metrics,
+    pub score: fn(&Row, &Marks, Mode) -> Checked<Metrics>,
     /// The task's metrics, from those of its questions.
-    pub aggregate: fn(&[Metrics], Mode) -> Metrics,
-    /// The published score of OpenMMReasoner-7B: a metric's name, and its value.
-    pub published: Option<(&'static str, f64)>,
+    pub aggregate: fn(&[Counted], Mode) -> Vec<Metric>,
+    /// The metric that is published of other models; see [`published::of`].
+    pub published: Option<&'static str>,
     /// How `omr recipe` teaches it; none where it is only measured.
     pub recipe: Option<Recipe>,
 }
 
+/// What a step of the published evaluation gives, or the error it ends with.
+pub type Checked<T> = std::result::Result<T, Crash>;
+
 /// Metrics by their names.
 pub type Metrics = Map<String, Value>;
+
+/// Takes questions one after another, and says whether it wants more.
+pub type Take<'a> = &'a mut dyn FnMut(Asked) -> Result<ControlFlow<()>>;
+
+/// A question, or why the published evaluation has none there.
+pub struct Asked {
+    /// Its number in the task, from 0.
+    pub index: usize,
+    /// File and row.
+    pub place: String,
+    /// The question.
+    pub row: Checked<Row>,
+}
+
+/// Which answers a task asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// As the config says: a greedy one, and so many at temperature 1.
+    AsConfigured,
+    /// One, greedily.
+    Greedy,
+    /// So many at temperature 1.
+    Sampled(usize),
+}
 
 /// What a task makes its questions from.
 #[derive(Clone, Copy)]
@@ -55,6 +134,8 @@ pub struct Source<'a> {
     pub mode: Mode,
     /// The run's seed.
     pub seed: u64,
+    /// Seed of the order of options, where a task draws one.
+    pub shuffle_seed: u64,
 }
 
 /// What an answer came to.
@@ -77,6 +158,68 @@ pub struct Marks<'a> {
     pub sampled: Vec<Mark<'a>>,
 }
 
+impl Marks<'_> {
+    /// All of them, the greedy one first.
+    pub fn all(&self) -> impl Iterator<Item = &Mark<'_>> {
+        self.greedy.iter().chain(&self.sampled)
+    }
+}
+
+/// The step at which the published evaluation ends with an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading the data set.
+    ProcessDocs,
+    /// Making the prompt.
+    Messages,
+    /// Scoring the answer.
+    ProcessResults,
+}
+
+impl Stage {
+    /// Its name there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::ProcessDocs => "process_docs",
+            Stage::Messages => "messages",
+            Stage::ProcessResults => "process_results",
+        }
+    }
+}
+
+/// A row the published evaluation ends with an error on, and with it the whole run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// Where.
+    pub stage: Stage,
+    /// The exception's class.
+    pub class: &'static str,
+    /// What stands in the row.
+    pub found: String,
+    /// What would be right.
+    pub expected: String,
+}
+
+impl Crash {
+    /// A crash.
+    pub fn new(stage: Stage, class: &'static str, found: impl Into<String>, expected: impl Into<String>) -> Crash {
+        Crash { stage, class, found: found.into(), expected: expected.into() }
+    }
+
+    /// As an error of the row at `place`.
+    pub fn error(&self, place: &str) -> Error {
+        Error::input(place, self.found.clone(), self.expected.clone())
+    }
+}
+
+/// Where the published evaluation cuts answers.
+pub const PUBLISHED_MAX_NEW_TOKENS: usize = 49_152;
+
+/// The letter of an option, from A; past Z the characters that follow it.
+pub fn letter(index: usize) -> char {
+    char::from_u32('A' as u32 + index as u32).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
 /// The task of a name or alias. Errors name those there are.
 pub fn find(name: &str) -> Result<&'static TaskSpec> {
     let known = |task: &&TaskSpec| task.name == name || task.aliases.contains(&name);
@@ -95,58 +238,20 @@ pub fn taught(name: &str) -> Result<(&'static TaskSpec, &'static Recipe)> {
     })
 }
 
-/// Questions with a way to score answers to them.
-pub trait Task: Send + Sync {
-    /// The task's name.
-    fn name(&self) -> &str;
-    /// The questions.
-    fn rows(&self) -> &[Row];
-    /// Scores a response to `row`, one of [`Task::rows`]: `on_scored` has the score at once or, where a judge or a
-    /// command decides, later and on another thread.
-    fn score(&self, row: &Row, response: String, on_scored: OnScored);
-}
-
-/// Questions whose answers are held against the row's ground truth.
-pub struct VerifiedRows {
-    name: String,
-    rows: Vec<Row>,
-    scorer: Arc<Scorer>,
-}
-
-impl VerifiedRows {
-    /// A task of `rows`, scored by the rules of `mode`. Errors, naming the row, when one has no ground truth.
-    pub fn new(name: impl Into<String>, rows: Vec<Row>, mode: Mode) -> Result<VerifiedRows> {
-        VerifiedRows::scored_by(name, rows, Arc::new(Scorer::rules(mode)))
-    }
-
-    /// A task of `rows`, scored by `scorer`. Errors, naming the row, when one has no ground truth.
-    pub fn scored_by(name: impl Into<String>, rows: Vec<Row>, scorer: Arc<Scorer>) -> Result<VerifiedRows> {
-        if let Some(row) = rows.iter().find(|r| r.ground_truth.is_none()) {
-            return Err(Error::input(&row.place, "no ground truth", "reward_model.ground_truth, or a column `answer`"));
+/// The tasks of names, aliases and groups, each once, in their order. Errors name those there are.
+pub fn named(names: &[String]) -> Result<Vec<&'static TaskSpec>> {
+    let mut tasks: Vec<&'static TaskSpec> = Vec::new();
+    for name in names {
+        let group = GROUPS.iter().find(|(group, _)| group == name);
+        let members = group.map_or_else(|| vec![name.as_str()], |(_, members)| members.to_vec());
+        for member in members {
+            let spec = find(member)?;
+            if !tasks.iter().any(|known| known.name == spec.name) {
+                tasks.push(spec);
+            }
         }
-        Ok(VerifiedRows { name: name.into(), rows, scorer })
     }
-}
-
-impl Task for VerifiedRows {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn rows(&self) -> &[Row] {
-        &self.rows
-    }
-
-    fn score(&self, row: &Row, response: String, on_scored: OnScored) {
-        let question = row.question();
-        let item = Item {
-            response,
-            ground_truth: row.ground_truth.clone().unwrap_or_default(),
-            question: Some(question).filter(|question| !question.is_empty()),
-            place: row.place.clone(),
-        };
-        self.scorer.submit(item, on_scored);
-    }
+    Ok(tasks)
 }
 
 #[cfg(test)]
@@ -160,10 +265,19 @@ mod tests {
         for name in &names {
             assert!(find(name).is_ok_and(|task| task.name == *name || task.aliases.contains(name)));
         }
+        names.extend(GROUPS.iter().map(|(group, _)| *group));
         names.sort_unstable();
         assert!(names.windows(2).all(|two| two[0] != two[1]), "{names:?}");
         let error = find("no such task").err().unwrap();
         assert!(error.exit_code() == 2 && error.to_string().contains(TASKS[0].name), "{error}");
+    }
+
+    #[test]
+    fn groups_are_their_members_once() {
+        for (group, members) in GROUPS {
+            let twice = [(*group).to_owned(), members[0].to_owned()];
+            assert_eq!(named(&twice).unwrap().len(), members.len(), "{group}");
+        }
     }
 
     #[test]

@@ -104,9 +104,15 @@ impl Writer<'_> {
     }
 }
 
-/// A number as Python's `repr` writes it.
 fn number(n: &Number) -> String {
-    let Some(x) = n.as_f64().filter(|_| n.is_f64()) else { return n.to_string() };
+    match n.as_f64().filter(|_| n.is_f64()) {
+        Some(x) => repr(x),
+        None => n.to_string(),
+    }
+}
+
+/// A float as Python's `repr` writes it.
+pub fn repr(x: f64) -> String {
     // Shortest digits that read back; Python turns to exponents below 1e-4 and from 1e16 on.
     let scientific = format!("{x:e}");
     let Some((digits, exponent)) = scientific.split_once('e') else { return scientific };

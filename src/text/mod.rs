@@ -11,6 +11,7 @@ mod tokenizer;
 mod train;
 
 pub use chat::{Chat, SpecialIds, expand_images};
+pub use json::repr;
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};
 pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};

@@ -2,6 +2,7 @@
 
 mod config;
 mod errors;
+mod eval;
 pub mod generate;
 mod help;
 mod jsonl;

@@ -1,6 +1,7 @@
 //! Golden tests: this program against reference data computed by others. Every folder and case found is run,
 //! whatever its sizes; none found is a failure.
 
+mod eval;
 mod eval_judge;
 pub(crate) mod hf;
 mod hf_engine;

@@ -1,0 +1,82 @@
+//! `--dump-prompts`: what a model would be asked, a line a question, with hashes of the pictures; nothing is kept of a
+//! question that is written.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::data::Row;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::task::{Asked, Source, TaskSpec};
+use crate::text::Part;
+
+/// Writes the first `limit` questions of each task to `path`, whole. A row that cannot be asked stands there with its
+/// error. The number of lines.
+pub fn dump(path: &Path, tasks: &[&'static TaskSpec], source: &Source, limit: Option<usize>) -> Result<usize> {
+    let mut lines = 0;
+    files::write_with(path, |out| -> Result<()> {
+        for spec in tasks {
+            let mut left = limit.unwrap_or(usize::MAX);
+            (spec.rows)(spec, source, &mut |asked| {
+                let line = line(spec, &asked)?;
+                writeln!(out, "{line}").map_err(Error::io(path))?;
+                (left, lines) = (left - 1, lines + 1);
+                Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(lines)
+}
+
+fn line(spec: &TaskSpec, asked: &Asked) -> Result<Value> {
+    let row = match &asked.row {
+        Ok(row) => row,
+        Err(crash) => {
+            let error = json!({
+                "stage": crash.stage.name(),
+                "type": crash.class,
+                "found": crash.found,
+                "expected": crash.expected,
+            });
+            return Ok(json!({"task": spec.name, "index": asked.index, "place": asked.place, "error": error}));
+        }
+    };
+    let truth = row.ground_truth.as_deref();
+    Ok(json!({
+        "task": spec.name,
+        "index": asked.index,
+        "messages": messages(row),
+        "images": row.images.iter().map(|image| picture(row, image)).collect::<Result<Vec<Value>>>()?,
+        "target": row.extra.get("target").cloned().unwrap_or_else(|| json!(truth)),
+        "scored_ground_truth": truth,
+        "judge_question": row.extra.get("judge_question").cloned().unwrap_or_else(|| json!(row.question())),
+    }))
+}
+
+fn messages(row: &Row) -> Vec<Value> {
+    let mut image = 0;
+    let mut part = |part: &Part| match part {
+        Part::Text(text) => json!({"type": "text", "text": text}),
+        Part::Image | Part::Video => {
+            image += 1;
+            json!({"type": "image", "image": image - 1})
+        }
+    };
+    let message = |m: &crate::text::Message| {
+        let parts: Vec<Value> = m.content.iter().map(&mut part).collect();
+        json!({"role": m.role, "parts": parts})
+    };
+    row.messages.iter().map(message).collect()
+}
+
+/// Size and hash of a picture's pixels, row after row, as the model's processor gets them.
+fn picture(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
+    let pixels = image.decode(&row.place)?;
+    let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash}))
+}

@@ -1,0 +1,98 @@
+//! AIME 2024 and 2025 without pictures: eight answers at temperature 1 to each problem.
+
+use serde_json::{Value, json};
+
+use super::hub::{self, Doc, Hub, Prompt, written};
+use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::data::Row;
+use crate::reward::python;
+use crate::text::Part;
+
+const fn hub(repo: &'static str) -> Hub {
+    Hub {
+        repo,
+        config: None,
+        split: &["train"],
+        columns: &[],
+        optional: &["problem", "question", "answer", "orig_answer", "orig_orig_answer"],
+        pictures: &[],
+    }
+}
+
+/// The problems of 2024.
+pub const AIME24: TaskSpec = TaskSpec {
+    name: "aime24_nofigures_agg8_reward",
+    aliases: &["aime24_agg8_reasoning", "aime24"],
+    about: "AIME 2024; eight answers to each problem",
+    hub: Some(hub("simplescaling/aime24_nofigures")),
+    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    answers: Answers::Sampled(8),
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score,
+    aggregate: aggregate::means,
+    published: None,
+    recipe: None,
+};
+
+/// The problems of 2025.
+pub const AIME25: TaskSpec = TaskSpec {
+    name: "aime25_nofigures_agg8_reward",
+    aliases: &["aime25_agg8_reasoning", "aime25"],
+    about: "AIME 2025; eight answers to each problem",
+    hub: Some(hub("simplescaling/aime25_nofigures")),
+    ..AIME24
+};
+
+/// The first of `columns` that says something.
+fn first<'a>(doc: &'a Doc, columns: &[&str]) -> &'a Value {
+    columns.iter().map(|column| doc.value(column)).find(|value| !value.is_null()).unwrap_or(&Value::Null)
+}
+
+/// A problem alone, its answer as a whole number where it is one.
+pub fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+    let problem = if doc.value("problem").is_null() { "question" } else { "problem" };
+    let question = doc.text(problem, "AttributeError")?;
+    let answer = first(doc, &["answer", "orig_answer", "orig_orig_answer"]);
+    Ok(Prompt {
+        parts: vec![Part::Text(python::strip(question).to_owned())],
+        question: Some(question.to_owned()),
+        target: answer.clone(),
+        gold: whole(&written(answer)),
+        ..Prompt::default()
+    })
+}
+
+/// Digits as the number they write, so that 023 is 23.
+pub fn whole(answer: &str) -> String {
+    let digits: Option<String> = answer.chars().map(|c| Some(char::from(b'0' + python::digit_value(c)?))).collect();
+    match digits {
+        Some(digits) if !digits.is_empty() => {
+            let number = digits.trim_start_matches('0');
+            if number.is_empty() { "0".to_owned() } else { number.to_owned() }
+        }
+        _ => answer.to_owned(),
+    }
+}
+
+/// Of the first 2, 4, 8, ... answers: whether one is right (`cov`), whether most are (`maj`), and their share (`avg`).
+pub fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+    let right: Vec<f64> = marks.all().map(|mark| mark.acc).collect();
+    let mut metrics = Metrics::new();
+    metrics.insert("exact_match".to_owned(), right.first().map_or(Value::Null, |right| json!(right)));
+    let counts: Vec<usize> = (1..).map(|i| 1 << i).take_while(|n| *n <= right.len()).collect();
+    let share = |n: usize| right[..n].iter().sum::<f64>() / n as f64;
+    for n in &counts {
+        metrics.insert(format!("cov@{n}"), u8::from(right[..*n].contains(&1.0)).into());
+    }
+    for n in &counts {
+        metrics.insert(format!("maj@{n}"), u8::from(share(*n) > 0.5).into());
+    }
+    for n in &counts {
+        metrics.insert(format!("avg@{n}"), share(*n).into());
+    }
+    let answers: Vec<&str> = marks.all().map(|mark| mark.predict_str).collect();
+    metrics.insert("extracted_answers".to_owned(), json!(answers));
+    metrics.insert("exact_matches".to_owned(), json!(right));
+    Ok(metrics)
+}

@@ -1,0 +1,184 @@
+//! CharXiv, validation: charts of papers, with questions that take reasoning and questions that describe.
+
+mod instructions;
+
+use std::ops::ControlFlow;
+
+use serde_json::{Value, json};
+
+use self::instructions::{DESCRIPTIVE, REASONING};
+use super::hub::{self, Doc, Hub, Prompt, written};
+use super::{
+    Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Source, Stage, Take, TaskSpec, aggregate,
+};
+use crate::config::Mode;
+use crate::data::Row;
+use crate::error::Result;
+use crate::reward::python;
+
+const fn hub(columns: &'static [&'static str], optional: &'static [&'static str]) -> Hub {
+    Hub {
+        repo: "princeton-nlp/CharXiv",
+        config: None,
+        split: &["validation", "val"],
+        columns,
+        optional,
+        pictures: &["image"],
+    }
+}
+
+/// Questions that take reasoning.
+pub const REASONING_TASK: TaskSpec = TaskSpec {
+    name: "charxiv_val_reasoning_cot",
+    aliases: &["charxiv_val_reasoning", "charxiv_reasoning"],
+    about: "questions about charts that take reasoning",
+    hub: Some(hub(&["reasoning_q_source", "reasoning_q", "reasoning_a"], &[])),
+    rows: |spec, source, take| hub::questions(spec, source, take, reasoning),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score: aggregate::accuracy_and_format,
+    aggregate: aggregate::means,
+    published: Some("acc_score"),
+    recipe: None,
+};
+
+/// Questions that describe, four to a chart.
+pub const DESCRIPTIVE_TASK: TaskSpec = TaskSpec {
+    name: "charxiv_val_descriptive_cot",
+    aliases: &["charxiv_val_descriptive", "charxiv_descriptive"],
+    about: "questions that describe charts; in compat one of a chart's four is asked four times, as published",
+    hub: Some(hub(&DESCRIPTIVE_COLUMNS, &["subplot_loc", "subplot_row", "subplot_col"])),
+    rows: descriptive_rows,
+    score: by_number,
+    aggregate: aggregate::charxiv,
+    published: Some("acc_score"),
+    ..REASONING_TASK
+};
+
+/// Questions to a chart, and how often the published task repeats the data set.
+const QUESTIONS: usize = 4;
+
+const DESCRIPTIVE_COLUMNS: [&str; 8] = [
+    "descriptive_q1",
+    "descriptive_a1",
+    "descriptive_q2",
+    "descriptive_a2",
+    "descriptive_q3",
+    "descriptive_a3",
+    "descriptive_q4",
+    "descriptive_a4",
+];
+
+fn with_demands(question: &str, demands: &[&str]) -> String {
+    let lines: String = demands.iter().map(|demand| format!("\n    * {demand}")).collect();
+    python::strip(&format!("{question}{lines}")).to_owned()
+}
+
+/// The published tasks tell the judge no question.
+fn prompt(doc: &Doc, text: String, mode: Mode) -> Checked<Prompt> {
+    let prompt = Prompt::picture_then_text(doc.picture("image")?, &text, &text);
+    Ok(Prompt { question: prompt.question.filter(|_| mode == Mode::Strict), ..prompt })
+}
+
+fn reasoning(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+    let source = doc.value("reasoning_q_source");
+    let own;
+    let demands: &[&str] = match source.as_u64() {
+        Some(kind @ 1..=3) => REASONING[kind as usize - 1],
+        Some(4) => {
+            own = demanded_number(doc.text("reasoning_a", "AttributeError")?);
+            &[&own]
+        }
+        _ => {
+            let found = format!("reasoning_q_source {}", written(source));
+            return Err(Crash::new(Stage::Messages, "UnboundLocalError", found, "1 to 4"));
+        }
+    };
+    prompt(doc, with_demands(&doc.written("reasoning_q"), demands), mode)?.with_gold(doc, "reasoning_a")
+}
+
+/// What is demanded of a number, from the decimal places of the right one: the characters between its first two points.
+pub fn demanded_number(answer: &str) -> String {
+    match answer.split('.').nth(1) {
+        None => "Your final answer must be an exact integer.".to_owned(),
+        Some(places) => format!("Your final answer must be a number with {} decimal places.", python::len(places)),
+    }
+}
+
+/// In compat the whole data set four times over, with the question whose number is the row's index by four; in strict
+/// the four questions of each chart.
+fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
+    let mut index = 0;
+    let mut ask = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
+        let number = number.unwrap_or(index % QUESTIONS + 1);
+        index += 1;
+        take(hub::asked(spec, index - 1, &doc.place, descriptive(doc, number, source.mode)))
+    };
+    if source.mode == Mode::Compat {
+        for _ in 0..QUESTIONS {
+            if hub::docs(spec, source, &mut |doc| ask(&doc, None))?.is_break() {
+                break;
+            }
+        }
+        return Ok(());
+    }
+    let mut all = |doc: Doc| -> Result<ControlFlow<()>> {
+        for number in 1..=QUESTIONS {
+            if ask(&doc, Some(number))?.is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    hub::docs(spec, source, &mut all).map(drop)
+}
+
+fn descriptive(doc: &Doc, number: usize, mode: Mode) -> Checked<Prompt> {
+    let place = match doc.value("subplot_loc") {
+        Value::Null => json!([doc.value("subplot_row"), doc.value("subplot_col")]),
+        place => place.clone(),
+    };
+    let text = question(doc.value(&format!("descriptive_q{number}")), &place)?;
+    let mut prompt = prompt(doc, text, mode)?.with_gold(doc, &format!("descriptive_a{number}"))?;
+    prompt.cluster = Some(doc.index.to_string());
+    if mode == Mode::Strict {
+        prompt.extra.insert("q_number".to_owned(), number.to_string().into());
+    }
+    Ok(prompt)
+}
+
+/// The descriptive question `id` about a part of a figure: `[row, column]`, where row 0 is the only one, or its name.
+pub fn question(id: &Value, place: &Value) -> Checked<String> {
+    let refuse = |class, found: String, expected: &str| Crash::new(Stage::ProcessDocs, class, found, expected);
+    let known = id.as_u64().and_then(|id| DESCRIPTIVE.get((id as usize).wrapping_sub(1)));
+    // Where the question is about the whole figure no place is looked at, and else before the question.
+    let whole = matches!(id.as_u64(), Some(18 | 19));
+    let prefix = match place {
+        _ if whole => String::new(),
+        Value::Array(at) if at.first() == Some(&json!(0)) => "For the current plot, ".to_owned(),
+        Value::Array(at) => {
+            let [row, column] = [0, 1].map(|i| written(at.get(i).unwrap_or(&Value::Null)));
+            format!("For the subplot at row {row} and column {column}, ")
+        }
+        Value::String(name) => format!("For {name}, "),
+        other => {
+            return Err(refuse(
+                "ValueError",
+                format!("{} in `subplot_loc`", written(other)),
+                "a name or [row, column]",
+            ));
+        }
+    };
+    match known {
+        Some((question, demands)) => Ok(with_demands(&format!("{prefix}{question}"), demands)),
+        None => Err(refuse("KeyError", format!("descriptive question {}", written(id)), "1 to 19")),
+    }
+}
+
+fn by_number(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+    let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
+    if let Some(number) = row.extra.get("q_number") {
+        metrics.insert("q_number".to_owned(), number.clone());
+    }
+    Ok(metrics)
+}

@@ -1,0 +1,54 @@
+//! DynaMath, test: variants of one question each; the average, and the worst over a question's variants.
+
+use serde_json::json;
+
+use super::hub::{self, Doc, Hub, Prompt};
+use super::{Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::data::Row;
+use crate::reward::python;
+
+/// The task.
+pub const TASK: TaskSpec = TaskSpec {
+    name: "dynamath",
+    aliases: &["dynamath_reasoning"],
+    about: "questions whose figures and numbers vary; average and worst over the variants",
+    hub: Some(Hub {
+        repo: "kcz358/DynaMath",
+        config: None,
+        split: &["test"],
+        columns: &["id", "question", "ground_truth"],
+        optional: &["question_id"],
+        pictures: &["decoded_image"],
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score,
+    aggregate: aggregate::dynamath,
+    published: Some("dynamath_worst"),
+    recipe: None,
+};
+
+fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+    let picture = doc.picture("decoded_image")?;
+    let question = doc.text("question", "AttributeError")?;
+    let prompt = Prompt::picture_then_text(picture, python::strip(question), question);
+    let extra = ["id", "question_id"].map(|column| (column.to_owned(), doc.value(column).clone()));
+    Prompt { extra: extra.into_iter().collect(), ..prompt }.with_gold(doc, "ground_truth")
+}
+
+/// In compat the last answer counts alone; in strict all do.
+fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+    let Some(last) = marks.all().last() else {
+        return Err(Crash::new(Stage::ProcessResults, "UnboundLocalError", "no answer", "one at least"));
+    };
+    let acc = match mode {
+        Mode::Compat => last.acc,
+        Mode::Strict => aggregate::mean(marks.all().map(|mark| mark.acc)),
+    };
+    let of = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
+    let variant = json!({"acc": acc, "question_id": of("question_id"), "variant_id": of("id")});
+    let metrics = ["dynamath_average", "dynamath_worst"].map(|name| (name.to_owned(), variant.clone()));
+    Ok(metrics.into_iter().collect())
+}

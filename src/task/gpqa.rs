@@ -1,0 +1,92 @@
+//! GPQA, diamond: four options in an order that is drawn.
+
+use std::ops::ControlFlow;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::hub::{self, Doc, Hub, Prompt};
+use super::shuffle::Random;
+use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, Source, Take, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::error::Result;
+use crate::philox::{self, Purpose};
+use crate::reward::python;
+use crate::text::Part;
+
+/// The task.
+pub const TASK: TaskSpec = TaskSpec {
+    name: "gpqa_diamond_thinking",
+    aliases: &["gpqa_diamond_reasoning", "gpqa_diamond", "gpqa"],
+    about: "questions of science that cannot be looked up",
+    hub: Some(Hub {
+        repo: "Idavidrein/gpqa",
+        config: Some("gpqa_diamond"),
+        split: &["train"],
+        columns: &["Question", OPTIONS[0]],
+        optional: &[OPTIONS[1], OPTIONS[2], OPTIONS[3]],
+        pictures: &[],
+    }),
+    rows,
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score: aggregate::accuracy_and_format,
+    aggregate: aggregate::accuracy,
+    published: None,
+    recipe: None,
+};
+
+/// The columns of the options, in the order that is shuffled but for the right one, which comes last there.
+const OPTIONS: [&str; 4] = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"];
+
+/// In compat one generator draws all orders, row after row; in strict each question has its own.
+fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
+    let mut random = Random::seed(source.shuffle_seed);
+    let mut ask = |doc: Doc| -> Result<ControlFlow<()>> {
+        let mut order = [1, 2, 3, 0];
+        match source.mode {
+            Mode::Compat => random.shuffle(&mut order),
+            Mode::Strict => {
+                let hash = blake3::hash(doc.written("Question").as_bytes());
+                let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+                let question = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+                philox::shuffle(source.shuffle_seed, Purpose::Data, question, &mut order);
+            }
+        }
+        take(hub::asked(spec, doc.index, &doc.place, prompt(&doc, order, source.mode)))
+    };
+    hub::docs(spec, source, &mut ask).map(drop)
+}
+
+/// An option as the published task cleans it.
+pub fn cleaned(option: &Value) -> String {
+    static NOTE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"\[.*?\]").expect("a fixed pattern"));
+    match option {
+        Value::String(text) => {
+            let text = python::strip(text).replace(" [title]", ". ");
+            NOTE.replace_all(&text, "").replace("  ", " ")
+        }
+        _ => " ".to_owned(),
+    }
+}
+
+fn prompt(doc: &Doc, order: [usize; 4], mode: Mode) -> Checked<Prompt> {
+    let options = order.map(|i| cleaned(doc.value(OPTIONS[i])));
+    let right = match mode {
+        // Of equal options the first is right.
+        Mode::Compat => options.iter().position(|option| *option == cleaned(doc.value(OPTIONS[0]))),
+        Mode::Strict => order.iter().position(|&i| i == 0),
+    };
+    let gold = format!("({})", super::letter(right.unwrap_or_default()));
+    let [a, b, c, d] = &options;
+    let question = doc.written("Question");
+    let text = format!("Question: {question}\nChoices:\n(A) {a} (B) {b} (C) {c} (D) {d}\n");
+    Ok(Prompt {
+        parts: vec![Part::Text(python::strip(&text).to_owned())],
+        question: Some(text),
+        target: gold.clone().into(),
+        gold,
+        ..Prompt::default()
+    })
+}

@@ -1,0 +1,99 @@
+//! MMMU's questions: pictures marked within the text as `<image 1>` to `<image 7>`, options as a Python list.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::hub::{Doc, Prompt};
+use super::literal::{Literal, NotLiteral, eval};
+use super::{Checked, Crash, Stage};
+use crate::config::Mode;
+use crate::data::ImageSource;
+use crate::reward::python;
+use crate::text::Part;
+
+/// The columns of pictures.
+pub const PICTURES: &[&str] = &["image_1", "image_2", "image_3", "image_4", "image_5", "image_6", "image_7"];
+
+/// What the published tasks make of a mark.
+const MARK: &str = "<image>";
+
+/// The options of a row, a lettered line each.
+pub fn options(doc: &Doc) -> Checked<String> {
+    let found = doc.written("options");
+    let refuse = |class| Crash::new(Stage::Messages, class, format!("options {found}"), "a list as Python writes it");
+    let Value::String(text) = doc.value("options") else { return Err(refuse("ValueError")) };
+    let options: Vec<String> = match eval(text) {
+        Ok(Literal::Many(options, _)) => options.iter().map(Literal::str).collect(),
+        Ok(Literal::Text(text)) => text.chars().map(String::from).collect(),
+        Ok(_) => return Err(refuse("TypeError")),
+        Err(NotLiteral::SyntaxError) => return Err(refuse("SyntaxError")),
+        Err(NotLiteral::ValueError) => return Err(refuse("ValueError")),
+    };
+    let line = |(i, option): (usize, String)| format!("{}. {option}", super::letter(i));
+    Ok(options.into_iter().enumerate().map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// A question with its pictures. The judge is told the text with plain marks.
+pub fn prompt(doc: &Doc, text: &str, mode: Mode) -> Checked<Prompt> {
+    let mut marked = text.to_owned();
+    for i in 1..=PICTURES.len() {
+        marked = marked.replace(&format!("<image {i}>"), MARK);
+    }
+    let prompt = match mode {
+        Mode::Compat => published(&marked, distinct(doc, text)?),
+        Mode::Strict => in_place(doc, text)?,
+    };
+    Ok(Prompt { question: Some(marked), ..prompt })
+}
+
+/// The pictures that are marked, each once, in the order of their columns' names.
+fn distinct(doc: &Doc, text: &str) -> Checked<Vec<ImageSource>> {
+    static ANY: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"<image (\p{Nd}+)>").expect("a fixed pattern"));
+    let names: BTreeSet<String> = ANY.captures_iter(text).map(|found| format!("image_{}", &found[1])).collect();
+    let picture = |name: &String| match PICTURES.contains(&name.as_str()) {
+        true => doc.picture(name),
+        false => Err(Crash::new(Stage::Messages, "KeyError", format!("a mark of `{name}`"), "image_1 to image_7")),
+    };
+    names.iter().map(picture).collect()
+}
+
+/// As the published tasks lay it out: pictures and the texts between marks in pairs, then the last text. Where there are
+/// more marks than pictures, text is lost.
+pub fn published(marked: &str, images: Vec<ImageSource>) -> Prompt {
+    let texts: Vec<&str> = marked.split(MARK).map(python::strip).collect();
+    let mut parts = Vec::new();
+    for text in texts.iter().take(images.len()) {
+        if !text.is_empty() {
+            parts.push(Part::Text((*text).to_owned()));
+        }
+        parts.push(Part::Image);
+    }
+    let shown = images.len().min(texts.len());
+    parts.push(Part::Text(texts.last().copied().unwrap_or_default().to_owned()));
+    Prompt { parts, images: images.into_iter().take(shown).collect(), ..Prompt::default() }
+}
+
+/// Every mark's picture in its place, and no text lost.
+fn in_place(doc: &Doc, text: &str) -> Checked<Prompt> {
+    static KNOWN: LazyLock<Regex> = LazyLock::new(|| Regex::new("<image ([1-7])>").expect("a fixed pattern"));
+    let mut prompt = Prompt::default();
+    let say = |prompt: &mut Prompt, text: &str| {
+        let text = python::strip(text);
+        if !text.is_empty() {
+            prompt.parts.push(Part::Text(text.to_owned()));
+        }
+    };
+    let mut done = 0;
+    for mark in KNOWN.captures_iter(text) {
+        let whole = mark.get_match();
+        say(&mut prompt, &text[done..whole.start()]);
+        prompt.parts.push(Part::Image);
+        prompt.images.push(doc.picture(&format!("image_{}", &mark[1]))?);
+        done = whole.end();
+    }
+    say(&mut prompt, &text[done..]);
+    Ok(prompt)
+}

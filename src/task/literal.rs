@@ -1,0 +1,357 @@
+//! Values as Python's `ast.literal_eval` reads them and `str` writes them: columns of published data sets hold lists in
+//! this form.
+
+use crate::text::repr;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// `None`, `True`, `False`, a number: as Python writes it.
+    Plain(String),
+    /// A string.
+    Text(String),
+    /// A list, tuple or set, with its brackets.
+    Many(Vec<Literal>, [&'static str; 2]),
+    /// An expression that is no literal: a name, a call, a sum.
+    Other,
+}
+
+/// Why a text is no literal: the exception Python raises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotLiteral {
+    /// It is no expression at all.
+    SyntaxError,
+    /// It is an expression that would have to be computed.
+    ValueError,
+}
+
+/// Deepest nesting that is read.
+const DEEPEST: usize = 64;
+
+/// Reads one value, spaces around it allowed.
+pub fn eval(text: &str) -> Result<Literal, NotLiteral> {
+    let mut reader = Reader { rest: text.trim_start_matches([' ', '\t']), depth: 0 };
+    let value = reader.tuple().ok_or(NotLiteral::SyntaxError)?;
+    if !reader.rest.is_empty() {
+        return Err(NotLiteral::SyntaxError);
+    }
+    if value.is_other() { Err(NotLiteral::ValueError) } else { Ok(value) }
+}
+
+impl Literal {
+    /// `str(value)`.
+    pub fn str(&self) -> String {
+        match self {
+            Literal::Text(text) => text.clone(),
+            other => other.repr(),
+        }
+    }
+
+    fn repr(&self) -> String {
+        match self {
+            Literal::Plain(plain) => plain.clone(),
+            Literal::Text(text) => quoted(text),
+            Literal::Many(values, [open, close]) => {
+                let inside: Vec<String> = values.iter().map(Literal::repr).collect();
+                let comma = if *open == "(" && values.len() == 1 { "," } else { "" };
+                format!("{open}{}{comma}{close}", inside.join(", "))
+            }
+            Literal::Other => String::new(),
+        }
+    }
+
+    fn is_other(&self) -> bool {
+        match self {
+            Literal::Other => true,
+            Literal::Many(values, _) => values.iter().any(Literal::is_other),
+            _ => false,
+        }
+    }
+}
+
+/// A string as `repr` quotes it.
+fn quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c < ' ' || c == '\u{7f}' => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// The words that are values.
+const CONSTANTS: [&str; 3] = ["None", "True", "False"];
+
+/// Operators between two values, longest first.
+const OPERATORS: [&str; 12] = ["**", "//", "==", "<=", ">=", "+", "-", "*", "/", "%", "<", ">"];
+
+struct Reader<'a> {
+    rest: &'a str,
+    depth: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn spaces(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.spaces();
+        let found = self.rest.strip_prefix(token);
+        self.rest = found.unwrap_or(self.rest);
+        found.is_some()
+    }
+
+    /// Values up to `close`; whether a comma stood among them.
+    fn list(&mut self, close: &str) -> Option<(Vec<Literal>, bool)> {
+        let (mut values, mut comma) = (Vec::new(), false);
+        while !self.eat(close) {
+            if !values.is_empty() {
+                if !self.eat(",") {
+                    return None;
+                }
+                comma = true;
+                if self.eat(close) {
+                    break;
+                }
+            }
+            values.push(self.sum()?);
+        }
+        Some((values, comma))
+    }
+
+    /// The whole text: a value, or several with commas between them.
+    fn tuple(&mut self) -> Option<Literal> {
+        let first = self.sum()?;
+        let mut values = vec![first];
+        let mut comma = false;
+        while self.eat(",") {
+            comma = true;
+            self.spaces();
+            if self.rest.is_empty() {
+                break;
+            }
+            values.push(self.sum()?);
+        }
+        self.spaces();
+        if comma { Some(Literal::Many(values, ["(", ")"])) } else { values.pop() }
+    }
+
+    fn sum(&mut self) -> Option<Literal> {
+        self.depth += 1;
+        if self.depth > DEEPEST {
+            return None;
+        }
+        let mut value = self.value()?;
+        while OPERATORS.iter().any(|operator| self.eat(operator)) {
+            self.value()?;
+            value = Literal::Other;
+        }
+        self.depth -= 1;
+        Some(value)
+    }
+
+    fn value(&mut self) -> Option<Literal> {
+        self.spaces();
+        let mut value = if self.eat("-") {
+            match self.value()? {
+                Literal::Plain(number) if number.starts_with(|c: char| c.is_ascii_digit()) => {
+                    Literal::Plain(format!("-{number}"))
+                }
+                _ => Literal::Other,
+            }
+        } else if self.eat("+") {
+            self.value()?
+        } else if self.eat("[") {
+            Literal::Many(self.list("]")?.0, ["[", "]"])
+        } else if self.eat("(") {
+            let (mut values, comma) = self.list(")")?;
+            match values.len() {
+                1 if !comma => values.pop()?,
+                _ => Literal::Many(values, ["(", ")"]),
+            }
+        } else if self.eat("{") {
+            Literal::Many(self.list("}")?.0, ["{", "}"])
+        } else if self.rest.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+            self.number()?
+        } else {
+            self.word()?
+        };
+        // What is called, indexed or asked for a field is no literal.
+        loop {
+            let found = if self.eat("(") {
+                self.list(")").map(drop)
+            } else if self.eat("[") {
+                self.list("]").map(drop)
+            } else if self.eat(".") {
+                self.name().map(drop)
+            } else {
+                return Some(value);
+            };
+            found?;
+            value = Literal::Other;
+        }
+    }
+
+    fn number(&mut self) -> Option<Literal> {
+        let bytes = self.rest.as_bytes();
+        let sign = |i: usize| matches!(bytes[i], b'+' | b'-') && matches!(bytes[i - 1], b'e' | b'E');
+        let part = |i: usize| bytes[i].is_ascii_alphanumeric() || b"._".contains(&bytes[i]) || (i > 0 && sign(i));
+        let end = (0..bytes.len()).find(|&i| !part(i)).unwrap_or(bytes.len());
+        let (number, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        let digits = number.replace('_', "");
+        if let Ok(whole) = digits.parse::<u128>() {
+            // A zero in front is no number but zero itself.
+            let zero = whole == 0 || !digits.starts_with('0');
+            return zero.then(|| Literal::Plain(whole.to_string()));
+        }
+        let plain = digits.bytes().all(|b| b.is_ascii_digit() || b".eE+-".contains(&b));
+        let float: f64 = digits.parse().ok().filter(|_| plain)?;
+        Some(Literal::Plain(repr(float)))
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        self.spaces();
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(self.rest.len());
+        let (name, rest) = self.rest.split_at(end);
+        if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+            return None;
+        }
+        self.rest = rest;
+        Some(name)
+    }
+
+    /// A name, or a string with its prefix; strings that stand side by side are one.
+    fn word(&mut self) -> Option<Literal> {
+        let mut text: Option<String> = None;
+        loop {
+            self.spaces();
+            let at = self.rest;
+            let prefix = self.name().unwrap_or_default();
+            let raw = prefix.eq_ignore_ascii_case("r");
+            if !self.rest.starts_with(['\'', '"']) {
+                return match text {
+                    Some(text) => {
+                        self.rest = at;
+                        Some(Literal::Text(text))
+                    }
+                    None if prefix.is_empty() => None,
+                    None if CONSTANTS.contains(&prefix) => Some(Literal::Plain(prefix.to_owned())),
+                    None => Some(Literal::Other),
+                };
+            }
+            if !prefix.is_empty() && !raw && !prefix.eq_ignore_ascii_case("u") {
+                return None;
+            }
+            text.get_or_insert_default().push_str(&self.string(raw)?);
+        }
+    }
+
+    fn string(&mut self, raw: bool) -> Option<String> {
+        let one = &self.rest[..1];
+        let three = one.repeat(3);
+        let quote = if self.rest.starts_with(&three) { three.as_str() } else { one };
+        let mut rest = &self.rest[quote.len()..];
+        let mut out = String::new();
+        loop {
+            if let Some(after) = rest.strip_prefix(quote) {
+                self.rest = after;
+                return Some(out);
+            }
+            let c = rest.chars().next()?;
+            rest = &rest[c.len_utf8()..];
+            match c {
+                '\n' if quote.len() == 1 => return None,
+                '\\' if raw => {
+                    let next = rest.chars().next()?;
+                    out.extend(['\\', next]);
+                    rest = &rest[next.len_utf8()..];
+                }
+                '\\' => rest = escape(rest, &mut out)?,
+                c => out.push(c),
+            }
+        }
+    }
+}
+
+/// What a backslash begins goes to `out`; what follows it.
+fn escape<'a>(rest: &'a str, out: &mut String) -> Option<&'a str> {
+    let c = rest.chars().next()?;
+    let after = &rest[c.len_utf8()..];
+    let code = |digits: usize| {
+        let text = after.get(..digits)?;
+        out_char(u32::from_str_radix(text, 16).ok()?).map(|c| (c, &after[digits..]))
+    };
+    let (c, after) = match c {
+        '\n' => return Some(after),
+        'n' => ('\n', after),
+        't' => ('\t', after),
+        'r' => ('\r', after),
+        'a' => ('\u{7}', after),
+        'b' => ('\u{8}', after),
+        'f' => ('\u{c}', after),
+        'v' => ('\u{b}', after),
+        '\\' | '\'' | '"' => (c, after),
+        'x' => code(2)?,
+        'u' => code(4)?,
+        'U' => code(8)?,
+        '0'..='7' => {
+            let end = rest.find(|c| !('0'..='7').contains(&c)).unwrap_or(rest.len()).min(3);
+            (out_char(u32::from_str_radix(&rest[..end], 8).ok()?)?, &rest[end..])
+        }
+        // A backslash before anything else is itself.
+        c => {
+            out.push('\\');
+            (c, after)
+        }
+    };
+    out.push(c);
+    Some(after)
+}
+
+fn out_char(code: u32) -> Option<char> {
+    char::from_u32(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_and_written_as_python_does() {
+        for (text, want) in [
+            ("['7', '8']", "['7', '8']"),
+            ("[7, 12.5, -3, None]", "[7, 12.5, -3, None]"),
+            (r#"["It's", 'a "b"', "it's \"c\""]"#, r#"["It's", 'a "b"', 'it\'s "c"']"#),
+            (r"['\\frac{1}{7}', '\n', r'\n', 'a' 'b', 'é\x41B\0']", r"['\\frac{1}{7}', '\n', '\\n', 'ab', 'éAB\x00']"),
+            (" (1, ('a',), [], True) ", "(1, ('a',), [], True)"),
+            ("1e3", "1000.0"),
+            ("'x' , ", "('x',)"),
+            ("1_000", "1000"),
+        ] {
+            assert_eq!(eval(text).map(|v| v.repr()), Ok(want.to_owned()), "{text}");
+        }
+        assert_eq!(eval("'\\d'").map(|v| v.str()), Ok("\\d".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_literal_is_told_from_what_is_no_expression() {
+        for text in ["A, B", "(1+2)", "__import__('os').system('x')", "[a]", "x[0]", "-'a'", "{}.get(1)"] {
+            assert_eq!(eval(text), Err(NotLiteral::ValueError), "{text}");
+        }
+        for text in ["not a list", "['a', 'b'", "", "[1 2]", "'a", "'a\nb'", "01", "[,]", "1..", "b c"] {
+            assert_eq!(eval(text), Err(NotLiteral::SyntaxError), "{text}");
+        }
+        assert!(eval(&"[".repeat(100_000)).is_err());
+    }
+}

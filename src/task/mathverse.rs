@@ -1,0 +1,42 @@
+//! MathVerse, testmini: the data set's own query.
+
+use super::hub::{self, Doc, Hub, Prompt, written};
+use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::reward::python;
+use crate::text::Part;
+
+/// The task.
+pub const TASK: TaskSpec = TaskSpec {
+    name: "mathverse_testmini_reward",
+    aliases: &["mathverse_testmini_reasoning", "mathverse_testmini", "mathverse"],
+    about: "problems of plane and solid geometry and functions, in versions with more and less text",
+    hub: Some(Hub {
+        repo: "CaraJ/MathVerse-lmmseval",
+        config: Some("testmini"),
+        split: &["testmini"],
+        columns: &["query_wo", "answer"],
+        optional: &["problem_index"],
+        pictures: &["image"],
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score: aggregate::accuracy_and_format,
+    aggregate: aggregate::means,
+    published: Some("acc_score"),
+    recipe: None,
+};
+
+fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+    let query = doc.written("query_wo");
+    let text = python::strip(&query);
+    let prompt = if doc.has_no_picture("image") {
+        Prompt { parts: vec![Part::Text(text.to_owned())], question: Some(text.to_owned()), ..Prompt::default() }
+    } else {
+        Prompt::picture_then_text(doc.picture("image")?, text, text)
+    };
+    // A problem stands there in versions with more and less text.
+    let cluster = Some(doc.value("problem_index")).filter(|problem| !problem.is_null()).map(written);
+    Prompt { cluster, ..prompt }.with_gold(doc, "answer")
+}

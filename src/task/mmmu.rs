@@ -1,0 +1,37 @@
+//! MMMU, validation: questions with up to seven pictures within their text.
+
+use super::hub::{self, Doc, Hub, Prompt};
+use super::interleave::{self, options};
+use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use crate::config::Mode;
+
+/// The task.
+pub const TASK: TaskSpec = TaskSpec {
+    name: "mmmu_reasoning_reward",
+    aliases: &["mmmu_val_reasoning", "mmmu_val", "mmmu"],
+    about: "questions of many college subjects, some open",
+    hub: Some(Hub {
+        repo: "lmms-lab/MMMU",
+        config: None,
+        split: &["validation"],
+        columns: &["question", "options", "answer", "question_type"],
+        optional: &[],
+        pictures: interleave::PICTURES,
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score: aggregate::accuracy_and_format,
+    aggregate: aggregate::means,
+    published: Some("acc_score"),
+    recipe: None,
+};
+
+fn prompt(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+    let question = doc.written("question");
+    let text = match doc.value("question_type") == "multiple-choice" {
+        true => format!("{question}\n{}\n\n", options(doc)?),
+        false => format!("{question}\n\n"),
+    };
+    interleave::prompt(doc, &text, mode)?.with_gold(doc, "answer")
+}

@@ -1,0 +1,69 @@
+//! MMMU-Pro: MMMU's questions with ten options; and as pictures of the whole question.
+
+use super::hub::{self, Doc, Hub, Prompt};
+use super::interleave::{self, options};
+use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::reward::python;
+use crate::text::Part;
+
+/// Questions with ten options.
+pub const STANDARD: TaskSpec = TaskSpec {
+    name: "mmmu_pro_standard_cot_reward",
+    aliases: &["mmmu_pro_standard_cot_reasoning", "mmmu_pro_standard"],
+    about: "MMMU with ten options a question",
+    hub: Some(Hub {
+        repo: "MMMU/MMMU_Pro",
+        config: Some("standard (10 options)"),
+        split: &["test"],
+        columns: &["question", "options", "answer"],
+        optional: &[],
+        pictures: interleave::PICTURES,
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, standard),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score: aggregate::accuracy_and_format,
+    aggregate: aggregate::means,
+    published: Some("acc_score"),
+    recipe: None,
+};
+
+/// The question within the picture.
+pub const VISION: TaskSpec = TaskSpec {
+    name: "mmmu_pro_vision_cot_reward",
+    aliases: &["mmmu_pro_vision_cot_reasoning", "mmmu_pro_vision"],
+    about: "MMMU-Pro with the question within the picture",
+    hub: Some(Hub {
+        repo: "MMMU/MMMU_Pro",
+        config: Some("vision"),
+        split: &["test"],
+        columns: &["options", "answer"],
+        optional: &[],
+        pictures: &["image"],
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, vision),
+    published: Some("acc_score"),
+    ..STANDARD
+};
+
+const VISION_INSTRUCTION: &str = "Answer the question in the image.";
+
+fn standard(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+    let text = format!("{}\n{}\n\n", doc.written("question"), options(doc)?);
+    interleave::prompt(doc, &text, mode)?.with_gold(doc, "answer")
+}
+
+/// In compat the text stands before the picture and again behind it, and a mark in an option cuts it.
+fn vision(doc: &Doc, mode: Mode) -> Checked<Prompt> {
+    let text = format!("{}\n\n{VISION_INSTRUCTION}", options(doc)?);
+    let picture = doc.picture("image")?;
+    let prompt = match mode {
+        Mode::Compat => interleave::published(&text, vec![picture]),
+        Mode::Strict => {
+            let parts = vec![Part::Image, Part::Text(python::strip(&text).to_owned())];
+            Prompt { parts, images: vec![picture], ..Prompt::default() }
+        }
+    };
+    Prompt { question: Some(text), ..prompt }.with_gold(doc, "answer")
+}

@@ -1,0 +1,44 @@
+//! Published scores: the results table of OpenMMReasoner's README, in percent.
+
+/// Models down, tasks across; a dash where nothing was published.
+const TABLE: &str = include_str!("published.tsv");
+
+/// Whose scores `published_omr_7b` of a summary are.
+pub const OURS: &str = "OMR-7B";
+
+/// The published scores of a task, as shares, with their models' names; OpenMMReasoner's own first.
+pub fn of(task: &str) -> Vec<(&'static str, f64)> {
+    let mut lines = TABLE.lines().map(|line| line.split('\t'));
+    let Some(column) = lines.next().and_then(|mut heads| heads.position(|head| head == task)) else {
+        return Vec::new();
+    };
+    let score = |mut cells: std::str::Split<'static, char>| {
+        let model = cells.next()?;
+        let percent: f64 = cells.nth(column - 1)?.parse().ok()?;
+        Some((model, percent / 100.0))
+    };
+    lines.filter_map(score).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::TASKS;
+
+    #[test]
+    fn every_column_is_a_task_and_every_cell_a_share() {
+        let mut lines = TABLE.lines();
+        let heads: Vec<&str> = lines.next().unwrap().split('\t').skip(1).collect();
+        assert!(heads.iter().all(|head| TASKS.iter().any(|task| task.name == *head && task.published.is_some())));
+        for line in lines {
+            let cells: Vec<&str> = line.split('\t').skip(1).collect();
+            assert_eq!(cells.len(), heads.len(), "{line}");
+            let share = |cell: &&str| *cell == "-" || cell.parse::<f64>().is_ok_and(|x| (0.0..=100.0).contains(&x));
+            assert!(cells.iter().all(share), "{line}");
+        }
+        for task in TASKS.iter().filter(|task| task.published.is_some()) {
+            assert_eq!(of(task.name)[0].0, OURS, "{}", task.name);
+        }
+        assert_eq!(of("wemath_testmini_thinking")[0].1, 0.79);
+    }
+}

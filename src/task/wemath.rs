@@ -1,0 +1,57 @@
+//! We-Math, testmini: problems of two and three steps with the steps as questions of their own; its four-way score in
+//! the loose and the strict reading.
+
+use serde_json::json;
+
+use super::hub::{self, Doc, Hub, Prompt};
+use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
+use crate::config::Mode;
+use crate::data::Row;
+use crate::reward::python;
+
+/// The task.
+pub const TASK: TaskSpec = TaskSpec {
+    name: "wemath_testmini_thinking",
+    aliases: &["wemath_testmini_reasoning", "wemath_testmini", "wemath"],
+    about: "problems of several steps beside their steps",
+    hub: Some(Hub {
+        repo: "We-Math/We-Math",
+        config: None,
+        split: &["testmini"],
+        columns: &["ID", "key", "question", "option", "answer"],
+        optional: &[],
+        pictures: &["image_path"],
+    }),
+    rows: |spec, source, take| hub::questions(spec, source, take, prompt),
+    answers: Answers::Greedy,
+    max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
+    score,
+    aggregate: aggregate::wemath,
+    published: Some("wemath_loose"),
+    recipe: None,
+};
+
+fn prompt(doc: &Doc, _: Mode) -> Checked<Prompt> {
+    let text = format!("{}\n{}", doc.text("question", "TypeError")?, doc.text("option", "TypeError")?);
+    let prompt = Prompt::picture_then_text(doc.picture("image_path")?, python::strip(&text), &text);
+    let extra = ["ID", "key"].map(|column| (column.to_owned(), doc.value(column).clone()));
+    // The steps of a problem and the problem itself.
+    let steps = doc.written("key").split('_').next().unwrap_or_default().to_owned();
+    let cluster = Some(format!("{steps} {}", doc.written("ID")));
+    Prompt { extra: extra.into_iter().collect(), cluster, ..prompt }.with_gold(doc, "answer")
+}
+
+/// In compat a question counts as right when the sum over its answers is 1: of two right ones that is wrong.
+fn score(row: &Row, marks: &Marks, mode: Mode) -> Checked<Metrics> {
+    let mut metrics = aggregate::accuracy_and_format(row, marks, mode)?;
+    let acc = match mode {
+        Mode::Compat => marks.all().map(|mark| mark.acc).sum(),
+        Mode::Strict => aggregate::mean(marks.all().map(|mark| mark.acc)),
+    };
+    let of = |column: &str| row.extra.get(column).cloned().unwrap_or_default();
+    let member: f64 = acc;
+    for name in ["wemath_loose", "wemath_strict"] {
+        metrics.insert(name.to_owned(), json!({"ID": of("ID"), "key": of("key"), "acc_score": member}));
+    }
+    Ok(metrics)
+}
