@@ -1,12 +1,7 @@
 //! Multiple choice: the letter an answer names.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
-
-use regex::Regex;
-
+use super::lexicon::{self, Kind};
 use super::python;
-use super::words::fold;
 
 /// Letters the published scorer knows.
 pub const LETTERS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
@@ -119,130 +114,105 @@ pub fn relaxed_match(predict: &str, ground_truth: &str) -> bool {
         || python::strip(predict) == python::strip(ground_truth)
 }
 
-/// The text with letters in unusual faces as usual ones.
-fn faced(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|c| fold::usual(c).is_some() || fold::is_unseen(c)) {
-        let kept = text.chars().filter(|&c| !fold::is_unseen(c));
-        return Cow::Owned(kept.map(|c| fold::usual(c).unwrap_or(c)).collect());
-    }
-    Cow::Borrowed(text)
-}
-
 /// Letters a strict choice may have.
 fn is_choice(c: char) -> bool {
     matches!(c, 'A'..='J')
 }
 
-/// The letter, when `gold` is one: `C`, `(C)`, `C.`, `Option C`, in any face.
+/// Signs that may stand around a letter and its option.
+fn is_wrapper(c: char) -> bool {
+    matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '.' | ':' | '*' | '"' | '$' | ',') || python::is_space(c)
+}
+
+/// The letter, when `gold` is one: `C`, `(C)`, `C.`.
 pub fn letter(gold: &str) -> Option<char> {
-    const NOUNS: [&str; 5] = ["option ", "choice ", "answer ", "alternative ", "answer: "];
-    let gold = faced(gold);
-    let noun = NOUNS.iter().find(|n| gold.get(..n.len()).is_some_and(|t| t.eq_ignore_ascii_case(n)));
-    let gold = noun.map_or(gold.as_ref(), |n| &gold[n.len()..]);
-    let inner = gold.trim_matches(|c: char| matches!(c, '(' | ')' | '[' | ']' | '.' | ':') || python::is_space(c));
-    let mut chars = inner.chars();
+    let mut chars = gold.trim_matches(is_wrapper).chars();
     chars.next().filter(|&c| is_choice(c) && chars.next().is_none())
 }
 
-/// The letter an answer names, read with care: alone (in any case), before its option (`B) seven`), after
-/// "option", "choice" or "answer is", or as the only letter that stands alone. `Circle` names none, nor does
-/// `A and C`.
+/// A capital that stands alone in a text, and where.
+fn standing(text: &str) -> Vec<(usize, char)> {
+    let attached =
+        |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '\'' | '_' | '^' | '+' | '='));
+    let mut found = Vec::new();
+    for (at, c) in text.char_indices().filter(|(_, c)| is_choice(*c)) {
+        let (before, behind) = (&text[..at], &text[at + 1..]);
+        let mut next = behind.chars();
+        let dash = |first: Option<char>, second: Option<char>| {
+            first == Some('-') && second.is_some_and(|c| c.is_ascii_digit() || c.is_lowercase())
+        };
+        if attached(before.chars().next_back()) || before.ends_with('\\') || attached(behind.chars().next()) {
+            continue;
+        }
+        // Grade A-1, B-flat.
+        if dash(next.next(), next.next()) {
+            continue;
+        }
+        // "A" and "I" are words when a small letter follows.
+        let next = behind.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let sentence =
+            behind.starts_with(' ') && next.starts_with(char::is_lowercase) && !matches!(next, "and" | "or" | "is");
+        if !(matches!(c, 'A' | 'I') && sentence) {
+            found.push((at, c));
+        }
+    }
+    found
+}
+
+/// The letter an answer names, read with care: alone (in any case), before its option (`B) seven`), or as the only
+/// letter that stands alone. `Circle` names none, nor do `A and C`, `A-C` and `not A`.
 pub fn named_letter(answer: &str) -> Option<char> {
-    let answer = faced(answer);
-    let answer = answer.as_ref();
-    static HEAD: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?[(\[]?([A-J])(?:[)\].:}]|\s-\s)").expect("a fixed pattern")
-    });
-    static HEAD_SMALL: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^\(?([a-j])\)(?:\s|$)").expect("a fixed pattern"));
-    static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-        let words = r"(?i:option|choice|answer(?:\s+is)?|select|choose|pick)";
-        Regex::new(&format!(r"{words}\s*:?\s*(?i:option|choice)?\s*[*(\[]*([A-J])(?:[^A-Za-z0-9]|$)"))
-            .expect("a fixed pattern")
-    });
-    static ALONE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"(?:^|[^A-Za-z0-9'])([A-J])(?:[^A-Za-z0-9']|$)").expect("a fixed pattern"));
-    static LISTED: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"^\W*[A-J]\W*(?:,|and|or|&)\W*[A-J](?:\W|$)").expect("a fixed pattern"));
-    static SMALL: LazyLock<Regex> = LazyLock::new(|| {
-        let end = r"\(?([a-j])\)?(?:\W*$|\s+(?:is|seems|must be)\s+(?:the\s+)?(?:correct|right|best|answer)\b)";
-        Regex::new(&format!(r"(?i:option|choice)\s+{end}")).expect("a fixed pattern")
-    });
     let text = python::strip(answer);
-    let inner = text.trim_matches(|c: char| !c.is_alphanumeric());
+    let inner = text.replace("\\text", "").replace("\\bold", "");
+    let inner = inner.trim_matches(is_wrapper);
     let mut chars = inner.chars();
     if let (Some(c), None) = (chars.next(), chars.next()) {
         return Some(c.to_ascii_uppercase()).filter(|&c| is_choice(c));
     }
-    let first = |found: regex::Captures<'_>| found.get(1).and_then(|m| m.as_str().chars().next());
-    // The letters that stand alone; "A" and "I" are words when a small letter follows.
-    let (mut letters, mut at) = (Vec::new(), 0);
-    while let Some(found) = ALONE.captures_at(text, at) {
-        let Some(m) = found.get(1) else { break };
-        let next = text[m.end()..].trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-        let sentence = next.starts_with(char::is_lowercase) && !matches!(next, "and" | "or");
-        // No article stands before a verb.
-        let verb = matches!(next, "is" | "was" | "because" | "since" | "seems" | "fits" | "works" | "matches" | "must");
-        let word = matches!(m.as_str(), "A" | "I") && sentence && !verb;
-        if !word {
-            letters.extend(m.as_str().chars());
-        }
-        at = m.end();
+    if !lexicon::find(Kind::Denial, text).is_empty()
+        || !lexicon::find(Kind::Hedge, text).is_empty()
+        || text.contains('?')
+    {
+        return labelled(text).map(|l| l.0).filter(|_| !text.contains('?'));
     }
-    if is_denied(text) {
-        return None;
-    }
-    letters.sort_unstable();
+    let mut letters: Vec<char> = standing(text).into_iter().map(|l| l.1).collect();
     letters.dedup();
-    if let Some(c) = HEAD_SMALL.captures(text).and_then(first) {
-        return Some(c.to_ascii_uppercase());
-    }
-    if let Some(c) = HEAD.captures(text).and_then(first) {
-        // "B) and C)" names two.
-        return (!LISTED.is_match(text)).then_some(c);
-    }
-    if let Some(c) = NAMED.captures_iter(text).last().and_then(first) {
-        return (letters.len() <= 1).then_some(c);
-    }
-    if let Some(c) = SMALL.captures(text).and_then(first) {
-        return Some(c.to_ascii_uppercase());
-    }
-    match letters.as_slice() {
-        [c] => Some(*c),
+    match (labelled(text), letters.as_slice()) {
+        (_, [c]) => Some(*c),
+        // The letters of an option's text are its own: "B. Vitamin C"; but "B) and C)" are two.
+        (Some((c, rest)), _) if !starts_listed(rest) => Some(c),
+        (_, []) => small(text),
         _ => None,
     }
 }
 
-/// The letter a sentence ends with after it has dealt with others: "A and C are wrong, so it must be B".
-pub fn concluded_letter(answer: &str) -> Option<char> {
-    const JOINTS: [&str; 10] = [
-        ", so ",
-        " so it ",
-        "; ",
-        ", leaving ",
-        " leaves ",
-        ", but ",
-        ", hence ",
-        ", therefore ",
-        ", thus ",
-        ", only ",
-    ];
-    let cut = JOINTS.iter().filter_map(|j| answer.rfind(j).map(|at| at + j.len())).max()?;
-    named_letter(&answer[cut..])
+/// True where one more letter follows the first.
+fn starts_listed(rest: &str) -> bool {
+    let joint =
+        |t: &str| ["and ", "or ", "& ", ",", "/", "-"].iter().find_map(|j| t.strip_prefix(j).map(str::to_owned));
+    let rest = rest.trim_start_matches(['*', ' ']);
+    let behind = joint(rest).unwrap_or_else(|| rest.to_owned());
+    let behind = behind.trim_start_matches(is_wrapper);
+    behind.starts_with(is_choice) && !behind[1..].starts_with(|c: char| c.is_alphanumeric())
 }
 
-/// True when the text says which choice is not meant: "Not A", "B is wrong", "all except C".
-fn is_denied(text: &str) -> bool {
-    const DENIALS: [&str; 9] =
-        ["not", "isn't", "cannot", "except", "incorrect", "wrong", "false", "neither", "eliminate"];
-    text.split(|c: char| !c.is_alphabetic() && c != '\'').any(|w| DENIALS.contains(&w.to_ascii_lowercase().as_str()))
+/// The small letter behind "option": `option (b)`, or in brackets before an option: `(b) seven`.
+fn small(text: &str) -> Option<char> {
+    let lower = text.trim_end_matches(is_wrapper);
+    let behind = lexicon::find(Kind::Option, lower).last().map(|f| &lower[f.1..]);
+    let alone = |t: &str| {
+        let mut chars = t.trim_matches(is_wrapper).chars();
+        chars.next().map(|c| c.to_ascii_uppercase()).filter(|&c| is_choice(c) && chars.next().is_none())
+    };
+    let bracketed = || text.strip_prefix('(').and_then(|t| t.split_once(") ")).and_then(|(c, _)| alone(c));
+    behind.and_then(alone).or_else(bracketed)
 }
 
-/// Several letters in order, without repetition: `AC`, `A, C`, `(A) and (C)`.
+/// Several letters in the order of writing, none twice: `AC`, `A, C`, `(A) and (C)`.
 pub fn letters(text: &str) -> Option<Vec<char>> {
     let mut found = Vec::new();
-    for word in text.split(|c: char| python::is_space(c) || matches!(c, ',' | ';' | '&' | '(' | ')' | '.')) {
-        if matches!(word, "" | "and" | "or") {
+    for word in text.split(|c: char| is_wrapper(c) || matches!(c, ';' | '&')) {
+        if matches!(word, "" | "and") {
             continue;
         }
         if !word.chars().all(is_choice) {
@@ -250,70 +220,27 @@ pub fn letters(text: &str) -> Option<Vec<char>> {
         }
         found.extend(word.chars());
     }
-    let count = found.len();
-    found.sort_unstable();
-    found.dedup();
-    (count >= 2 && found.len() == count).then_some(found)
-}
-
-/// The same as a model may write it: `Options A and C`, `{A, C}`, `["A", "C"]`, `a, c`, `A/C`.
-pub fn several(text: &str) -> Option<Vec<char>> {
-    const SAID: &[&str] = &[
-        "and",
-        "both",
-        "only",
-        "options",
-        "option",
-        "choices",
-        "choice",
-        "statements",
-        "statement",
-        "answers",
-        "answer",
-        "the",
-        "are",
-        "is",
-        "correct",
-        "true",
-        "right",
-        "all",
-        "of",
-        "text",
-    ];
-    let text = faced(text);
-    let mut found = Vec::new();
-    let parted = |c: char| python::is_space(c) || ",;&()[]{}.\"'+/\\$*:".contains(c);
-    for word in text.split(parted).filter(|w| !w.is_empty()) {
-        if SAID.contains(&word.to_ascii_lowercase().as_str()) {
-            continue;
-        }
-        let small = word.len() == 1 && word.chars().all(|c| ('a'..='j').contains(&c));
-        if !small && !word.chars().all(is_choice) {
-            return None;
-        }
-        found.extend(word.to_ascii_uppercase().chars());
-    }
-    let count = found.len();
-    found.sort_unstable();
-    found.dedup();
-    (count >= 2 && found.len() == count).then_some(found)
+    let distinct = (1..found.len()).all(|n| !found[..n].contains(&found[n]));
+    (found.len() >= 2 && distinct).then_some(found)
 }
 
 /// A letter and the text of its option: `C. 12`, `(C) twelve`.
 pub fn labelled(text: &str) -> Option<(char, &str)> {
-    static LABEL: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^(?:\\(?:text|textbf|mathrm|mathbf)\{)?(?:\(([A-J])\)\}?[.:]?\s*|([A-J])[.):]\}?\s+)(\S.*)$")
-            .expect("a fixed pattern")
-    });
-    let found = LABEL.captures(text)?;
-    let letter = found.get(1).or(found.get(2))?.as_str().chars().next()?;
-    Some((letter, found.get(3)?.as_str()))
-}
-
-/// The letter behind the text of an option: `twelve (C)`, `twelve (option C)`.
-pub fn label_behind(text: &str) -> Option<char> {
-    static LABEL: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"\S\s+\((?:(?i:option|choice|answer)\s+)?([A-J])\)\.?$").expect("a fixed pattern")
-    });
-    LABEL.captures(text)?.get(1)?.as_str().chars().next()
+    let text = python::strip(text);
+    let faced = ["\\text{", "\\bold{"].iter().find_map(|f| text.strip_prefix(f));
+    let inner = faced.unwrap_or(text).trim_start_matches(['*', ' ']);
+    let bracketed = inner.starts_with(['(', '[']);
+    let inner = inner.trim_start_matches(['(', '[']);
+    let letter = inner.chars().next().filter(|&c| is_choice(c))?;
+    let rest = &inner[1..];
+    let behind = rest.trim_start_matches([')', ']', '}', '.', ':', '*']);
+    let marked = rest.len() > behind.len()
+        && (rest.starts_with([')', ']', '.', ':', '}']) || (bracketed && rest.starts_with('*')));
+    let option = match rest.strip_prefix(" - ").or_else(|| rest.strip_prefix(" -- ")) {
+        Some(option) => option,
+        None if marked && (behind.starts_with(' ') || bracketed) => behind,
+        None => return None,
+    };
+    let option = python::strip(option).trim_start_matches("\\ ");
+    (!option.is_empty()).then_some((letter, option))
 }

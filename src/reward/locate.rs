@@ -1,327 +1,365 @@
-//! The answer inside a text.
+//! The answer inside a text, and the answer without its wrappers.
 
-use super::answer::{MAX_ANSWER, bare};
-use super::math::{self, Steps, Value};
-use super::prose::{behind_words, first_sentence, is_prose, last_sentence, sentence_end, spoken};
+use std::borrow::Cow;
+
+use super::lexicon::{self, Kind};
 use super::python;
-use super::remarks::{before_reason, taken_somewhere, without_adverbs, without_closing};
-use super::words::{self, tables::Bytes};
+use super::steps::Steps;
+use super::value::{self, Value};
 
-/// The answer inside a text: a box, what follows "the answer is", else the last sentence: all of it, what
+/// Most wrappers around one answer.
+const MAX_WRAPPERS: usize = 32;
+/// Longest text that can be one answer.
+pub(super) const MAX_ANSWER: usize = 10_000;
+/// Longest sentence that is searched for its answer.
+const MAX_SENTENCE: usize = 600;
+/// Most words that a sentence says of its subject.
+const MAX_SAID: usize = 3;
+/// Most boxes that are one answer.
+const MAX_BOXES: usize = 16;
+
+/// An answer, and what was said around it.
+pub(super) struct Located<'a> {
+    /// The answer.
+    pub(super) text: Cow<'a, str>,
+    /// The sentence or the mark it stands in, without the reason behind it.
+    pub(super) clause: Cow<'a, str>,
+}
+
+/// What marks formulas: what opens one and what closes it.
+const MARKS: [(&str, &str); 5] = [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**")];
+
+/// The answer inside a text: its boxes, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
-pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> &'a str {
-    let text = inside(text);
-    if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
-        return found;
-    }
-    let text = without_closing(text);
-    let reads = |t: &str| {
-        if t.len() > MAX_ANSWER {
-            return false;
-        }
-        let inner = bare(t);
-        if math::is_named(&inner) {
-            return true;
-        }
-        if is_prose(&inner, steps) {
-            return false;
-        }
-        match math::parse(&inner, true, steps) {
-            Value::Text(_) => false,
-            // Short words side by side read as products of letters.
-            Value::Scalar(e, _) => {
-                e.has_numbers() || !inner.contains(' ') || inner.contains(['\\', '^', '_', '+', '/', '('])
-            }
-            _ => true,
-        }
-    };
-    // A sentence with its reason, or with what was left out on the way to its conclusion.
-    if !text.contains(['\n', '$']) && sentence_end(text).is_none() {
-        let said = before_reason(text);
-        if said.len() < text.len() && reads(said) {
-            return python::strip(said);
-        }
-        if let Some(value) = taken_somewhere(text).filter(|v| reads(v)) {
-            return python::strip(value);
-        }
-        let given =
-            [", giving ", ", yielding ", ", which gives ", ", we get ", ", we obtain ", ", we find ", ", leaving "];
-        if let Some((_, rest)) = given.iter().find_map(|j| text.rsplit_once(j)).filter(|(_, r)| reads(r)) {
-            return python::strip(rest);
-        }
-        let joints = [", so ", ", thus ", ", hence ", ", therefore "];
-        if text.contains(", but ")
-            && let Some((_, rest)) = joints.iter().find_map(|j| text.rsplit_once(j)).filter(|(_, r)| reads(r))
-        {
-            return python::strip(rest);
-        }
-    }
-    if reads(text) {
-        return text;
-    }
-    let sentence = closing_sentence(text);
-    let sentence = before_reason(sentence);
-    // "Hence 12 is the answer."
-    let named = sentence.trim_end_matches(['.', '!', '*']);
-    if let Some(named) = [" is the answer", " is the correct answer", " is the final answer"]
-        .iter()
-        .find_map(|end| named.strip_suffix(end))
-    {
-        const OPENINGS: [&str; 5] = ["Hence", "Thus", "So", "Therefore", "Then"];
-        let found = OPENINGS.iter().find_map(|o| named.strip_prefix(o)).unwrap_or(named);
-        return python::strip(found.trim_start_matches([',', ' ']));
-    }
-    // "The general solution is $...$, where $A$ and $B$ are constants.": the first verb is the answer's.
-    if sentence.contains('$')
-        && ["integer", "constant", "real", "parameter", "arbitrary", "otherwise", " if "]
-            .iter()
-            .any(|w| sentence.contains(w))
-    {
-        const OPENINGS: [&str; 6] = ["Hence", "Thus", "So", "Therefore", "Then", "Finally"];
-        let opened = OPENINGS.iter().find_map(|o| sentence.strip_prefix(o)).unwrap_or(sentence);
-        let opened = python::strip(opened.trim_start_matches([',', ' ']));
-        let behind = [" is ", " are ", ": "].iter().filter_map(|cut| sentence.split_once(cut)).map(|(_, rest)| rest);
-        if let Some(found) = std::iter::once(opened).chain(behind).find(|t| t.len() < text.len() && reads(t)) {
-            return python::strip(found);
-        }
-    }
-    // A conclusion at the end counts for all of it.
-    for joint in [", so ", ", thus ", ", hence ", ", therefore ", ", then "] {
-        let Some((_, rest)) = sentence.rsplit_once(joint) else { continue };
-        if reads(rest) {
-            return python::strip(rest);
-        }
-        // ", so she has 24 apples left"
-        if let Some(found) = behind_words(rest).filter(|f| reads(f)) {
-            return found;
-        }
-    }
-    if reads(sentence) {
-        return sentence;
-    }
-    // "Exactly fourteen, i.e. 14, such pairs exist."
-    if let Some((_, rest)) = sentence.split_once(" i.e. ").or_else(|| sentence.split_once(" i.e., "))
-        && let Some(part) = rest.split([',', ')']).next().filter(|p| reads(p))
-    {
-        return python::strip(part);
-    }
-    for cut in [
-        " giving ",
-        " = ",
-        " is ",
-        " are ",
-        " equals ",
-        " get ",
-        " obtain ",
-        " gives ",
-        " yields ",
-        " equal to ",
-        " simplifies to ",
-        " reduces to ",
-        " evaluates to ",
-        " comes to ",
-        " it's ",
-        ": ",
-    ] {
-        if let Some((before, rest)) = sentence.rsplit_once(cut)
-            && !(cut == " equal to " && before.ends_with(" or"))
-            && reads(without_adverbs(rest))
-        {
-            return python::strip(without_adverbs(rest));
-        }
-    }
-    if let Some(found) = last_between(sentence).filter(|f| reads(f)) {
-        return with_unit(sentence, found, steps);
-    }
-    let said = [" is ", " are "].iter().find_map(|cut| sentence.rsplit_once(cut));
-    let said = said.filter(|(subject, _)| !words::turned(subject)).map(|(_, rest)| python::strip(rest));
-    if let Some(found) = said.filter(|s| s.split_whitespace().count() <= 3).or_else(|| last_between(text)) {
-        return found;
-    }
-    if let Some(found) = behind_words(sentence).or_else(|| spoken(sentence)).filter(|f| reads(f)) {
-        return found;
-    }
-    if sentence.len() < text.len() { sentence } else { text }
-}
-
-/// What an answer comes to as a whole sentence: a box, what follows "the answer is", else the last sentence.
-pub(super) fn stated(text: &str) -> &str {
-    let text = inside(text);
-    if let Some(found) = last_box(text).or_else(|| after_marker(text)) {
-        return found;
-    }
-    closing_sentence(without_closing(text))
-}
-
-/// The last sentence of the last line that is no rule.
-fn closing_sentence(text: &str) -> &str {
-    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
-    python::strip(last_sentence(line))
-}
-
-/// What stands after the thinking, inside the answer's mark.
-fn inside(text: &str) -> &str {
+pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
+    // What stands after the thinking, inside the answer's mark.
     let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
-    const MARKS: [(&str, &str); 8] = [
-        ("<answer>", "</answer>"),
-        ("<final_answer>", "</final_answer>"),
-        ("<finalanswer>", "</finalanswer>"),
-        ("<final>", "</final>"),
-        ("<ans>", "</ans>"),
-        ("<result>", "</result>"),
-        ("<solution>", "</solution>"),
-        ("<output>", "</output>"),
-    ];
-    let marks = if text.contains("</") { &MARKS[..] } else { &[] };
-    let tagged = marks.iter().find_map(|(open, close)| {
-        text.rsplit_once(close).and_then(|(before, _)| before.rsplit_once(open)).map(|(_, content)| content)
-    });
-    python::strip(tagged.unwrap_or(text))
+    let tagged = text.rsplit_once("</answer>").and_then(|(before, _)| before.rsplit_once("<answer>"));
+    let text = python::strip(tagged.map_or(text, |(_, content)| content));
+    let marked = |text: Cow<'a, str>| Located { clause: text.clone(), text };
+    if let Some(found) = boxes(text) {
+        return marked(found);
+    }
+    if let Some(found) = after_marker(text) {
+        return marked(Cow::Borrowed(found));
+    }
+    if reads(text, steps) {
+        return marked(Cow::Borrowed(text));
+    }
+    let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
+    let sentence = before_reason(python::strip(last_sentence(line)));
+    // A conclusion at the end counts for all of it.
+    let clause = conclusion(sentence).unwrap_or(sentence);
+    let text = match in_sentence(clause, sentence, steps) {
+        Some(found) => found,
+        None if clause.len() < text.len() => last_formula(text).unwrap_or(clause),
+        None => text,
+    };
+    Located { text: Cow::Borrowed(text), clause: Cow::Borrowed(clause) }
 }
 
-/// The content of the last `\boxed` or `\fbox`; several joined by "or", "and" or a comma are one answer.
-fn last_box(text: &str) -> Option<&str> {
-    let start = |t: &str| ["\\boxed", "\\fbox"].iter().filter_map(|c| t.rfind(c).map(|at| (at, at + c.len()))).max();
-    let (mut at, body) = start(text)?;
-    let content = |body: usize| {
-        let rest = text[body..].trim_start();
-        let inner = rest.strip_prefix('{')?;
-        let mut depth = 1i32;
-        for (i, b) in inner.bytes().enumerate() {
-            depth += i32::from(b == b'{') - i32::from(b == b'}');
-            if depth == 0 {
-                return Some((&inner[..i], text.len() - inner.len() + i + 1));
-            }
-        }
-        Some((inner, text.len()))
-    };
-    let (last, end) = content(body)?;
-    let mut joined = false;
-    // "x = " before a box, or between two.
-    let named = |t: &str| {
-        let t = t.trim_end_matches(|c: char| c == '$' || python::is_space(c));
-        let name = t.strip_suffix('=').map(str::trim_end)?;
-        let from = name.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || "_\\{}".contains(c)).len();
-        (from < name.len()).then_some(from)
-    };
-    while let Some((before, body)) = start(&text[..at]) {
-        let Some((_, close)) = content(body) else { break };
-        let between = text.get(close..at).map(|t| &t[..named(t).unwrap_or(t.len())]);
-        let between = between.map(|t| t.trim_matches(|c: char| c == '$' || python::is_space(c)));
-        if !between.is_some_and(|b| matches!(b, "or" | "and" | "," | ", and" | ";" | "$ and" | "$,")) {
-            break;
-        }
-        (at, joined) = (before, true);
+/// What follows the last sign that ends a sentence; the point behind an option's letter ends none.
+fn last_sentence(line: &str) -> &str {
+    let ends = ["? ", "! ", ". "].iter().flat_map(|end| line.match_indices(end).map(|(at, _)| at)).filter(|&at| {
+        let word = line[..at].rsplit(' ').next().unwrap_or_default();
+        !(line[at..].starts_with('.') && word.trim_start_matches(['(', '*']).len() < 2)
+    });
+    ends.max().map_or(line, |at| &line[at + 2..])
+}
+
+/// What follows the last joint behind a comma: ", so it is a square".
+fn conclusion(sentence: &str) -> Option<&str> {
+    let joints = lexicon::find(Kind::Joint, sentence);
+    let concluded = |at: &&(usize, usize)| sentence[..at.0].trim_end().ends_with([',', ';', ':', '$', ')']);
+    let behind = |at: &(usize, usize)| python::strip(sentence[at.1..].trim_start_matches([',', ' ']));
+    joints.iter().rev().find(concluded).map(behind).filter(|t| !t.is_empty())
+}
+
+/// True for a text that is a value by itself.
+fn reads(text: &str, steps: &Steps) -> bool {
+    if text.len() > MAX_ANSWER {
+        return false;
     }
-    let at = if joined { named(&text[..at]).unwrap_or(at) } else { at };
-    Some(if joined { &text[at..end] } else { last })
+    let inner = collapse(text);
+    let inner = unwrapped(&inner);
+    if is_prose(inner) {
+        return false;
+    }
+    match value::parse(&unmarked(inner), true, steps) {
+        Value::Text(_) => false,
+        // Letters side by side read as products.
+        Value::Scalar(e, _) => {
+            e.has_numbers() || !inner.contains(' ') || inner.contains(['\\', '^', '_', '+', '/', '('])
+        }
+        _ => true,
+    }
+}
+
+/// The part of a sentence that is its answer: all of its conclusion, what follows a verb, a formula.
+fn in_sentence<'a>(clause: &'a str, sentence: &'a str, steps: &Steps) -> Option<&'a str> {
+    if sentence.len() > MAX_SENTENCE {
+        return last_formula(sentence);
+    }
+    if let Some(named) = before_marker(clause) {
+        return Some(named);
+    }
+    let reads = |t: &&str| reads(t, steps);
+    if let Some(found) = [clause, sentence].into_iter().find(reads) {
+        return Some(found);
+    }
+    let sentence = clause;
+    let verbs = lexicon::find(Kind::Shows, sentence);
+    let signs = [" = ", ": "].into_iter().flat_map(|s| sentence.match_indices(s).map(|(at, s)| at + s.len()));
+    let joints = lexicon::find(Kind::Joint, sentence);
+    let mut cuts: Vec<usize> = verbs.iter().chain(&joints).map(|v| v.1).chain(signs).collect();
+    cuts.sort_unstable();
+    let shown = cuts.iter().rev().map(|at| python::strip(&sentence[*at..])).filter(|t| !t.is_empty());
+    if let Some(found) = shown.clone().find(reads) {
+        return Some(found);
+    }
+    if let Some(found) = last_formula(sentence).filter(reads) {
+        return Some(found);
+    }
+    let told = |v: &&(usize, usize)| matches!(&sentence[v.0..v.1], "is" | "are" | "was" | "were");
+    let said = verbs.iter().rev().find(told).map(|v| python::strip(&sentence[v.1..]));
+    said.filter(|s| !s.is_empty() && s.split_whitespace().count() <= MAX_SAID)
+        .or_else(|| last_formula(sentence))
+        .or_else(|| behind_words(sentence).filter(reads))
+}
+
+/// "Hence 12 is the answer."
+fn before_marker(sentence: &str) -> Option<&str> {
+    let named = sentence.trim_end_matches(['.', '!', '*']);
+    let marker = lexicon::find(Kind::Marker, named).into_iter().last().filter(|m| m.1 == named.len())?;
+    let verb = named[..marker.0].trim_end_matches(' ').trim_end_matches("the").trim_end();
+    let found = verb.strip_suffix(" is")?;
+    Some(python::strip(lexicon::behind(Kind::Joint, found).unwrap_or(found)))
+}
+
+/// The text without the reason behind it, or what it is told from.
+fn before_reason(text: &str) -> &str {
+    let strong = lexicon::find(Kind::Reason, text).into_iter().map(|r| r.0);
+    let apart = |at: &usize| text[..*at].trim_end().ends_with([',', '(']);
+    let aside = lexicon::find(Kind::Aside, text).into_iter().map(|r| r.0).filter(apart);
+    let not = text.match_indices(", not ").chain(text.match_indices("(not ")).map(|(at, _)| at);
+    let leads_on = |at: &usize| lexicon::leading(Kind::Joint, &text[*at..]).is_some();
+    let at = strong.chain(aside).chain(not).filter(|at| *at > 0 && !leads_on(at)).min();
+    at.map_or(text, |at| text[..at].trim_end_matches([' ', ',', '(']))
+}
+
+/// What follows plain words: "the point (2, 3)", "it costs $20"; nothing where a word before it changes the value.
+fn behind_words(sentence: &str) -> Option<&str> {
+    let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
+    let (words, rest) = sentence.split_at(at);
+    let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
+    let changing =
+        [Kind::Denial, Kind::Modifier, Kind::Hedge].iter().any(|kind| !lexicon::find(*kind, words).is_empty());
+    (words.ends_with(' ') && !changing && words.split_whitespace().all(plain)).then(|| python::strip(rest))
+}
+
+/// Where dollar signs stand that are no money.
+fn dollars(text: &str) -> Vec<usize> {
+    text.match_indices('$').map(|(at, _)| at).filter(|&at| !text[..at].ends_with('\\')).collect()
+}
+
+/// True when nothing but commas, "and" and "or" stands between formulas in dollar signs; money is no formula.
+fn formulas_only(text: &str) -> bool {
+    let marks = dollars(text);
+    let money = |at: &usize| text.as_bytes().get(at + 1).is_some_and(u8::is_ascii_digit);
+    if marks.iter().all(money) && (marks.len() < 2 || marks.len() % 2 == 1) {
+        return true;
+    }
+    let mut outside = vec![text.get(..marks[0]), marks.last().and_then(|at| text.get(at + 1..))];
+    outside.extend(marks[1..].chunks(2).map(|c| c.get(1).and_then(|to| text.get(c[0] + 1..*to))));
+    let joins = |t: &str| t.split_whitespace().all(|w| matches!(w.trim_matches([',', '.']), "and" | "or" | ""));
+    outside.into_iter().flatten().all(joins)
+}
+
+/// True for a text with formulas in it, or more than one sentence: no single answer.
+fn is_prose(text: &str) -> bool {
+    let marked = ["\\[", "\\("].iter().any(|m| text.match_indices(m).any(|(at, _)| !text[..at].ends_with('\\')));
+    let sentences = text.match_indices(". ").any(|(at, _)| {
+        text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '$' || c == ')')
+            && text[at + 2..].starts_with(|c: char| c.is_ascii_uppercase())
+    });
+    marked || !formulas_only(text) || sentences
+}
+
+/// The content of the last box; of all that stand in one sentence with it, as a list.
+fn boxes(text: &str) -> Option<Cow<'_, str>> {
+    let (mut found, mut from): (Vec<(&str, usize, usize)>, usize) = (Vec::new(), 0);
+    while let Some(at) = ["\\boxed", "\\fbox"].iter().filter_map(|c| Some(text[from..].find(c)? + from)).min() {
+        from = at + "\\fbox".len();
+        let body = text[from..].trim_start_matches(|c: char| c == 'd' || python::is_space(c));
+        let Some(inner) = body.strip_prefix('{') else { continue };
+        let content = group(inner).unwrap_or(inner);
+        from = text.len() - inner.len() + content.len();
+        if !python::strip(content).is_empty() {
+            found.push((python::strip(content), at, (from + 1).min(text.len())));
+        }
+    }
+    let ends = |between: &str| {
+        between.contains(char::is_alphabetic)
+            && [". ", ".\n", "\n\n", "? ", "! "].iter().any(|end| between.contains(end))
+    };
+    let apart = (1..found.len()).rev().find(|&n| ends(text.get(found[n - 1].2..found[n].1).unwrap_or_default()));
+    let mut all: Vec<&str> = Vec::new();
+    for (content, ..) in &found[apart.unwrap_or(0)..] {
+        if !all.contains(content) && all.len() < MAX_BOXES {
+            all.push(content);
+        }
+    }
+    match all.as_slice() {
+        [] => None,
+        [one] => Some(Cow::Borrowed(one)),
+        all => Some(Cow::Owned(all.iter().map(|c| bare(c)).collect::<Vec<_>>().join(", "))),
+    }
+}
+
+/// The text before the brace that closes the one just passed.
+fn group(text: &str) -> Option<&str> {
+    let mut depth = 1i32;
+    for (i, b) in text.bytes().enumerate() {
+        depth += i32::from(b == b'{') - i32::from(b == b'}');
+        if depth == 0 {
+            return Some(&text[..i]);
+        }
+    }
+    None
 }
 
 /// What follows the last "answer is", "answer:", "####" on its line.
 fn after_marker(text: &str) -> Option<&str> {
     let lower = text.to_ascii_lowercase();
-    let markers = [
-        "answer is",
-        "answer was",
-        "answer must be",
-        "answer should be",
-        "answer would be",
-        "answer will be",
-        "answer has to be",
-        "answer becomes",
-        "answer equals",
-        "answer comes out to be",
-        "answer turns out to be",
-        "answer in the box:",
-        "answer: }",
-        "answer:}",
-        "answer} :",
-        "answer}:",
-        "answer:",
-        "answers:",
-        "answers are",
-        "solution:",
-        "\u{c815}\u{b2f5}:",
-        "\u{b2f5}:",
-        "\u{7b54}\u{6848}:",
-        "\u{7b54}\u{6848}\u{ff1a}",
-        "\u{7b54}\u{6848}\u{662f}",
-        "\u{7b54}\u{3048}:",
-        "\u{7b54}\u{3048}\u{306f}",
-        "r\u{e9}ponse :",
-        "r\u{e9}ponse:",
-        "respuesta:",
-        "respuesta final:",
-        "resposta:",
-        "risposta:",
-        "antwort:",
-        "\u{43e}\u{442}\u{432}\u{435}\u{442}:",
-        "\u{41e}\u{442}\u{432}\u{435}\u{442}:",
-        "####",
-        "result:",
-        "option is",
-        "choice is",
-        "answer =",
-        "answer -",
-        "answer \u{2192}",
-        "answer \u{21d2}",
-        "answer =>",
-        "answer ->",
-        "answer**:",
-        "result is",
-        "result is:",
-    ];
-    let (held, answers) = (Bytes::of(&lower), lower.contains("answer"));
-    let told = markers.iter().filter(|m| held.may_hold(m) && (answers || !m.starts_with("answer")));
-    let at = told.filter_map(|m| lower.rfind(m).map(|at| at + m.len())).max()?;
-    let rest = &text[at..];
-    let rest = rest.trim_start_matches(|c: char| python::is_space(c) || matches!(c, ':' | '*' | '}'));
-    // "Not 13 but 14", "13? No, it is 14".
-    let rest = without_adverbs(rest);
-    const INSTEAD: [&str; 9] =
-        [" but ", "; it is ", ", it is ", "; it's ", ", it's ", " it is ", "; rather, ", "; rather ", ", rather "];
-    let denied = rest.starts_with("not ") || rest.starts_with("n't ");
-    let meant = INSTEAD.iter().find_map(|j| rest.split_once(j)).filter(|_| denied);
-    let rest = meant.map_or(rest, |(_, r)| r);
-    let rest = match rest.split_once("? No, it is ").or_else(|| rest.split_once("? No, it's ")) {
-        Some((_, meant)) => meant,
-        None => rest,
+    let behind = |marker: &&str| {
+        let at = lower.rfind(&marker.to_lowercase())? + marker.len();
+        let rest = text.get(at..)?;
+        // A noun needs a sign behind it.
+        let verb = marker.ends_with(['s', 'e']) && marker.contains(' ');
+        let sign = rest.trim_start_matches(['*', '_', ' ']).starts_with([':', '=', '-', '\u{2013}', '\u{ff1a}']);
+        let apart = rest.starts_with(|c: char| !c.is_alphanumeric());
+        (apart && (verb || sign)).then_some(at)
     };
+    let words = lexicon::rows(Kind::Marker).iter().map(|r| r.0).filter_map(|m| behind(&m));
+    let at = words.chain(lower.rfind("####").map(|at| at + 4)).max()?;
+    let idle = |c: char| python::is_space(c) || matches!(c, ':' | '*' | '=' | '_' | '\u{ff1a}');
+    let rest = text[at..].trim_start_matches(idle);
+    let rest = rest.strip_prefix("- ").unwrap_or(rest);
     let line = rest.split('\n').next()?;
-    let sentence = first_sentence(line);
-    let sentence = sentence.trim_end_matches(['*', ' ', '.']);
-    // The brace of a box or of upright letters that begins before the marker.
-    let braces = |c: char| sentence.matches(c).count();
-    let sentence = if braces('}') > braces('{') { sentence.strip_suffix('}').unwrap_or(sentence) } else { sentence };
+    let sentence = line.split(". ").next().unwrap_or(line).trim_end_matches(['*', '_', ' ', '.']);
     let found = python::strip(before_reason(sentence));
     if found.is_empty() {
-        None
-    } else {
-        Some(last_between(found).filter(|f| f.len() + 12 > found.len()).unwrap_or(found))
+        return None;
     }
+    Some(last_formula(found).filter(|f| f.len() + 12 > found.len()).unwrap_or(found))
 }
 
-/// A number between dollar signs with the unit behind them: `$212$ degrees Celsius`.
-fn with_unit<'a>(sentence: &'a str, found: &'a str, steps: &Steps) -> &'a str {
-    let marked = format!("${found}$ ");
-    let Some(at) = sentence.rfind(&marked) else { return found };
-    let unit = sentence[at + marked.len()..].trim_end_matches(['.', ' ']);
-    let number = found.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | ',' | '-'));
-    if number && math::is_unit(unit, steps) { &sentence[at..at + marked.len() + unit.len()] } else { found }
-}
-
-/// The last formula or bold text.
-fn last_between(text: &str) -> Option<&str> {
+/// The last formula or bold text, with the words behind it that are no verb and what follows it: its unit.
+fn last_formula(text: &str) -> Option<&str> {
     // An escaped dollar sign is money, not the end of a formula.
     let last = |t: &str, mark: &str| t.rmatch_indices(mark).map(|(at, _)| at).find(|&at| !t[..at].ends_with('\\'));
-    [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"), ("`", "`")]
+    let (from, inner, end) = MARKS
         .iter()
         .filter_map(|(open, close)| {
             let end = last(text, close)?;
-            let from = last(&text[..end], open)? + open.len();
-            let found = python::strip(&text[from..end]);
-            (!found.is_empty()).then_some((end, found))
+            let from = last(&text[..end], open)?;
+            let inner = python::strip(&text[from + open.len()..end]);
+            (!inner.is_empty()).then_some((from, inner, end + close.len()))
         })
-        .max_by_key(|&(end, found)| (end, found.len()))
-        .map(|(_, found)| found)
+        .max_by_key(|&(_, inner, end)| (end, inner.len()))?;
+    let tail = text[end..].trim_end_matches(['.', '!', '*', ' ', ')', ',', ':']);
+    let verb = [Kind::Shows, Kind::Auxiliary, Kind::Joint].iter().any(|kind| lexicon::behind(*kind, tail).is_some());
+    if tail.trim().is_empty() || verb || tail.starts_with(['.', ',', ';', ':', '\n', ')']) {
+        return Some(inner);
+    }
+    Some(&text[from..end + tail.len()])
+}
+
+/// One way to write a text: no white space around, one space inside.
+fn collapse(text: &str) -> String {
+    text.split(python::is_space).filter(|w| !w.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// The text without the wrappers of an answer: dollar signs, boxes, bold, `\text`, a final full stop.
+pub(super) fn bare(text: &str) -> String {
+    unmarked(unwrapped(&collapse(text)))
+}
+
+fn unwrapped(text: &str) -> &str {
+    let mut inner = text;
+    for _ in 0..MAX_WRAPPERS {
+        let next = unwrap(inner);
+        if next.len() == inner.len() {
+            break;
+        }
+        inner = next;
+    }
+    inner
+}
+
+/// The text without dollar signs that enclose formulas: in pairs, of which no second one stands before an amount.
+fn unmarked(text: &str) -> String {
+    let marks = dollars(text);
+    let money = |at: &usize| text[at + 1..].trim_start().starts_with(|c: char| c.is_ascii_digit() || c == '.');
+    if marks.is_empty() || marks.len() % 2 == 1 || marks.iter().skip(1).step_by(2).any(money) {
+        return text.to_owned();
+    }
+    let mut plain = text.to_owned().into_bytes();
+    marks.into_iter().for_each(|at| plain[at] = b' ');
+    collapse(&String::from_utf8_lossy(&plain))
+}
+
+fn unwrap(text: &str) -> &str {
+    let t = python::strip(text);
+    for (open, close) in MARKS.into_iter().chain([("__", "__"), ("`", "`"), ("\"", "\"")]) {
+        // An escaped dollar sign is money.
+        let marked = |inner: &str, mark: &str| inner.match_indices(mark).any(|(at, _)| !inner[..at].ends_with('\\'));
+        if let Some(inner) = t.strip_prefix(open).and_then(|t| t.strip_suffix(close))
+            && !inner.ends_with('\\')
+            && !marked(inner, open)
+            && !marked(inner, close)
+        {
+            return python::strip(inner);
+        }
+    }
+    for command in ["boxed", "fbox", "text", "bold"] {
+        let body = t.strip_prefix('\\').and_then(|t| t.strip_prefix(command)).map(str::trim_start);
+        let group = |b: &'_ str| group(b).filter(|g| g.len() + 1 == b.len()).map(str::len);
+        if let Some(body) = body.and_then(|b| b.strip_prefix('{'))
+            && let Some(length) = group(body)
+        {
+            return python::strip(&body[..length]);
+        }
+    }
+    if let Some(rest) = before_note(t) {
+        return python::strip(rest);
+    }
+    for end in ['.', '!'] {
+        if let Some(rest) = t.strip_suffix(end).filter(|r| !r.ends_with('.') && (end == '.' || is_exclamation(r))) {
+            return python::strip(rest);
+        }
+    }
+    t
+}
+
+/// The text before a remark in brackets that says how it is meant, or in several words why: "5 (rounded)", "x = 1
+/// (double root)".
+fn before_note(text: &str) -> Option<&str> {
+    let (rest, note) = text.strip_suffix(')')?.rsplit_once(" (")?;
+    let is = |kind| lexicon::is(kind, note);
+    if is(Kind::About) || is(Kind::Reason) || is(Kind::Filler) {
+        return Some(rest).filter(|r| !r.trim().is_empty());
+    }
+    let words: Vec<&str> = note.split(' ').collect();
+    let plain = |w: &&str| w.len() > 1 && w.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
+    let says_more =
+        |w: &&str| matches!(*w, "or" | "and" | "per") || [Kind::Denial, Kind::Hedge].iter().any(|k| lexicon::is(*k, w));
+    let known = words.len() > 1 && words.iter().all(plain) && !words.iter().any(says_more);
+    (known && rest.contains(|c: char| c.is_ascii_digit())).then_some(rest)
+}
+
+/// True when an exclamation mark behind `text` is no factorial.
+fn is_exclamation(text: &str) -> bool {
+    let last = text.rsplit(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+    last.chars().count() >= 3 && !text.contains('\\')
 }

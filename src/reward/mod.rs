@@ -2,41 +2,28 @@
 //!
 //! `compat` follows the published scorer, flaws included; `strict` is the default and does what was meant.
 
-mod answer;
-mod chemistry;
 pub mod choice;
-mod code;
-mod comparative;
-mod compare;
 mod compat;
-mod contradiction;
 pub mod extract;
-mod fields;
 pub mod judge;
-mod labels;
-mod layout;
 pub mod lexicon;
 mod locate;
-mod markup;
-pub mod math;
-mod options;
+mod normalise;
+mod number_words;
 pub mod process;
-mod prose;
 pub mod python;
 pub mod question;
-mod ranks;
-mod remarks;
 pub mod scorer;
-mod substances;
-mod tabular;
-mod tail;
+pub mod steps;
+pub mod value;
 mod verify;
-pub mod words;
+mod words;
 
 pub use crate::config::{Format, Mode, Rubric};
 pub use judge::Judged;
 pub use scorer::{Item, OnScored, Scorer};
-pub use verify::{Verdict, verify};
+pub use steps::Verdict;
+pub use verify::verify;
 
 /// A response's reward and how it came about.
 #[derive(Clone, PartialEq, Debug)]

@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use omr::reward::math::BUDGET;
+use omr::reward::steps::BUDGET;
 use omr::reward::{Mode, score, verify};
 
 use super::formula::{Formula, Rng, Style, formula, write};

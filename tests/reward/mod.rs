@@ -5,11 +5,13 @@ mod formula;
 mod fuzz;
 mod judge;
 pub mod judge_server;
+mod lexicon;
 mod pairs;
 mod process;
 mod properties;
 mod protocol;
 mod unseen;
+mod whole;
 
 use omr::reward::{Mode, score, verify};
 

@@ -1,6 +1,6 @@
 //! What holds for every answer: it equals itself however it is written, and nothing else; any text is judged.
 
-use omr::reward::math::BUDGET;
+use omr::reward::steps::BUDGET;
 use omr::reward::{Mode, score, verify};
 use proptest::prelude::*;
 

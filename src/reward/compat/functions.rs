@@ -4,7 +4,7 @@ use super::lex::Kind;
 use super::number;
 use super::terms::{Context, Reader, Term};
 use super::tree::{Operator, Tree, integer, power};
-use crate::reward::math::Rational;
+use crate::reward::steps::Rational;
 
 impl Reader<'_> {
     /// A function with its argument, a root, a sum, a product, an integral or a limit.

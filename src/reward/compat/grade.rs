@@ -7,7 +7,7 @@ use super::number::exact;
 use super::region;
 use super::sample::{agree, real_value, same_roots};
 use super::tree::{Operator, Sign, Tree, Value, integer, negative, sum};
-use crate::reward::math::{Rational, Steps};
+use crate::reward::steps::{Rational, Steps};
 
 /// Equality of two values; `None` where the published library raises.
 pub(super) fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Option<bool> {

@@ -10,7 +10,7 @@ use super::sample::constant;
 use super::terms::Reader;
 use super::tree::Value;
 use super::tree::{Sign, Tree, negative, sum};
-use crate::reward::math::Steps;
+use crate::reward::steps::Steps;
 
 /// Most members of a list.
 const MAX_ITEMS: usize = 400;

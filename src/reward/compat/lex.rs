@@ -1,7 +1,7 @@
 //! A rewritten formula to tokens, the longest first, as the published grammar has them.
 
 use super::signs::{ACCENTS, COMMANDS, DEGREE, TRANSPOSE, WORDS, greek, sign};
-use crate::reward::math::Steps;
+use crate::reward::steps::Steps;
 
 /// Longest formula that is read.
 const MAX_BYTES: usize = 12_000;

@@ -35,8 +35,7 @@ mod signs;
 mod terms;
 mod tree;
 
-use super::math::{BUDGET, Steps};
-use super::verify::Verdict;
+use super::steps::{BUDGET, Steps, Verdict};
 use find::{Finder, Found};
 use tree::{Tree, Value};
 

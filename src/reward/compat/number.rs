@@ -4,7 +4,7 @@ use num_bigint::BigInt;
 
 use super::terms::small;
 use super::tree::{Operator, Tree, integer, power, product, sum};
-use crate::reward::math::{Rational, Steps};
+use crate::reward::steps::{Rational, Steps};
 
 /// Most digits of a number, and of an exact result.
 const MAX_DIGITS: usize = 1_000;

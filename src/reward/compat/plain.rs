@@ -2,7 +2,7 @@
 
 use super::number;
 use super::tree::{Tree, integer, negative, power, product, sum};
-use crate::reward::math::Steps;
+use crate::reward::steps::Steps;
 
 /// Deepest nesting of brackets.
 const MAX_DEPTH: usize = 30;

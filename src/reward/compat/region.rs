@@ -3,7 +3,7 @@
 use super::number::replaced;
 use super::sample::real_value;
 use super::tree::{Sign, Tree, Value, negative, product, sum};
-use crate::reward::math::Steps;
+use crate::reward::steps::Steps;
 
 /// A span: its ends, and whether each is open.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -5,7 +5,7 @@
 use super::complex::{Complex, called, real};
 use super::number::replaced;
 use super::tree::{Operator, Tree};
-use crate::reward::math::{Rational, Steps};
+use crate::reward::steps::{Rational, Steps};
 
 /// Values of the letters.
 type Point = Vec<((String, bool), Complex)>;

@@ -6,7 +6,7 @@ use num_bigint::BigInt;
 use super::lex::{Kind, Token};
 use super::number;
 use super::tree::{Operator, Tree, beside, integer, negative, power, product, quotient, sum};
-use crate::reward::math::Steps;
+use crate::reward::steps::Steps;
 
 /// Deepest nesting, and most powers of powers: what is deeper the published library's own recursion does not reach
 /// either.

@@ -2,7 +2,7 @@
 
 use num_bigint::BigInt;
 
-use crate::reward::math::Rational;
+use crate::reward::steps::Rational;
 
 /// A scalar expression or a matrix.
 #[derive(Clone, PartialEq, Debug)]

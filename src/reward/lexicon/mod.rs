@@ -1,171 +1,130 @@
-//! What languages call things, as tables: one list for each idea, one place to look a word up.
+//! What is written in many ways, as tables: one list for each idea, one place to look a word up.
 //!
 //! A row is `kind, canonical, form|form|...`; a cell is text, never a pattern. Words are looked up without case, marks
 //! on letters, points, apostrophes and hyphens (see [`folded`]), but for the kinds that are told by case.
 
-mod spelling;
 mod unit;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::LazyLock;
 
 use num_bigint::BigInt;
 
-pub use spelling::{alike, spelled};
-pub use unit::{AXES, Dimension, Unit, is_sign, unit, units};
+pub use unit::{AXES, Dimension, is_sign, unit};
 
 /// The tables, in the order in which they are read.
-const TABLES: [(&str, &str); 2] =
-    [("phrases.tsv", include_str!("phrases.tsv")), ("words.tsv", include_str!("words.tsv"))];
+const TABLES: [&str; 3] = [include_str!("notation.tsv"), include_str!("phrases.tsv"), include_str!("words.tsv")];
 
-/// What a row says of its words.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// `the`, `some`.
-    Article,
-    /// `is`, `does`, `would`.
-    Auxiliary,
-    /// Whole numbers up to ninety; canonical in digits.
-    Cardinal,
-    /// Signs of units that are often written in another case; canonical is the sign.
-    Case,
-    /// Hundredths of currencies; canonical is the currency.
-    Cent,
-    /// Hours of the day and the halves of it: `am`, `pm`, `night`, `12` and `24` for the hours counted, or the time.
-    Clock,
-    /// What opens a closing remark: `note that`, `let me know`.
-    Closing,
-    /// Signs, codes and names of currencies.
-    Currency,
-    /// Words that take something back: `not`, `except`, `wrong`.
-    Denial,
-    /// Words of writing without spaces; canonical in English, `counter` for what only marks a count.
-    Dense,
-    /// Elements; canonical is the symbol.
-    Element,
-    /// Endings of plurals in other languages; canonical is the ending of the singular, `-` for none.
-    Ending,
-    /// LaTeX commands that change how their argument looks, and nothing else; told by case.
-    Face,
-    /// Words that add nothing: `exactly`, `of course`.
-    Filler,
-    /// Denominators that are no ordinals; canonical in digits.
-    Fraction,
-    /// Greek letters; canonical is the name, with a capital for a capital; told by case.
-    Greek,
-    /// Points of the compass; canonical in degrees clockwise from north.
-    Heading,
-    /// Words of doubt: `perhaps`, `about`, `either`.
-    Hedge,
-    /// Words that lead to a conclusion: `therefore`, `which gives`.
-    Joint,
-    /// Letters with marks; canonical is what is written where there are none.
-    Letter,
-    /// Words right before an answer: `the answer is`.
-    Marker,
-    /// Words that change the value behind them: `less`, `twice`.
-    Modifier,
-    /// Months; canonical is the number.
-    Month,
-    /// Nouns of options: `choice`, `statement`.
-    Option,
-    /// Ordinals; canonical in digits.
-    Ordinal,
-    /// Plurals that follow no rule; canonical is the singular.
-    Plural,
-    /// Names of prefixes; canonical is the power of ten or two: `1e3`, `2e10`.
-    Prefix,
-    /// Signs of prefixes, told by case.
-    PrefixSign,
-    /// `it`, `which`.
-    Pronoun,
-    /// What opens a reason or a remark behind an answer: `because`, `rounded`.
-    Reason,
-    /// Words that a number is multiplied with: `million`, `dozen`; canonical is the number.
-    Scale,
-    /// Verbs that show what follows: `equals`, `becomes`.
-    Shows,
-    /// Signs that are a unit wherever they stand behind a number; told by case.
-    Sign,
-    /// Words to which an `s` gives another word, not a plural.
-    Singular,
-    /// Words in several spellings or shortened.
-    Spelling,
-    /// Parts of words in several spellings.
-    Stem,
-    /// Nouns that add nothing to what is said of them: `the series`.
-    Subject,
-    /// Substances; canonical is the formula.
-    Substance,
-    /// Phrases of one meaning.
-    Synonym,
-    /// Verbs that answer by themselves: `increases`.
-    Verb,
-    /// Days of the week; canonical is the number, Monday first.
-    Weekday,
-    /// Words of one meaning wherever they stand.
-    Word,
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $name:literal,)*) => {
+        /// What a row says of its words.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        /// The kinds by their names in the tables.
+        const KINDS: &[(&str, Kind)] = &[$(($name, Kind::$kind),)*];
+    };
 }
 
-/// The kinds by their names in the tables, in the order of [`Kind`].
-const KINDS: [(&str, Kind); 42] = [
-    ("article", Kind::Article),
-    ("auxiliary", Kind::Auxiliary),
-    ("cardinal", Kind::Cardinal),
-    ("case", Kind::Case),
-    ("cent", Kind::Cent),
-    ("clock", Kind::Clock),
-    ("closing", Kind::Closing),
-    ("currency", Kind::Currency),
-    ("denial", Kind::Denial),
-    ("dense", Kind::Dense),
-    ("element", Kind::Element),
-    ("ending", Kind::Ending),
-    ("face", Kind::Face),
-    ("filler", Kind::Filler),
-    ("fraction", Kind::Fraction),
-    ("greek", Kind::Greek),
-    ("heading", Kind::Heading),
-    ("hedge", Kind::Hedge),
-    ("joint", Kind::Joint),
-    ("letter", Kind::Letter),
-    ("marker", Kind::Marker),
-    ("modifier", Kind::Modifier),
-    ("month", Kind::Month),
-    ("option", Kind::Option),
-    ("ordinal", Kind::Ordinal),
-    ("plural", Kind::Plural),
-    ("prefix", Kind::Prefix),
-    ("prefix sign", Kind::PrefixSign),
-    ("pronoun", Kind::Pronoun),
-    ("reason", Kind::Reason),
-    ("scale", Kind::Scale),
-    ("shows", Kind::Shows),
-    ("sign", Kind::Sign),
-    ("singular", Kind::Singular),
-    ("spelling", Kind::Spelling),
-    ("stem", Kind::Stem),
-    ("subject", Kind::Subject),
-    ("substance", Kind::Substance),
-    ("synonym", Kind::Synonym),
-    ("verb", Kind::Verb),
-    ("weekday", Kind::Weekday),
-    ("word", Kind::Word),
-];
+kinds! {
+    /// Words before an amount that is rounded, or meant to the letter.
+    About "about",
+    /// `the`, `some`.
+    Article "article",
+    /// What opens a remark behind an answer and its comma: `as expected`.
+    Aside "aside",
+    /// `is`, `does`, `would`.
+    Auxiliary "auxiliary",
+    /// Whole numbers up to ninety; canonical in digits.
+    Cardinal "cardinal",
+    /// Other names of LaTeX commands; canonical is the name that is read.
+    Command "command",
+    /// Signs, codes and names of currencies.
+    Currency "currency",
+    /// Words that take something back: `not`, `except`, `wrong`.
+    Denial "denial",
+    /// Commands that set their argument in another face; canonical is `text` for upright ones, else `bold`.
+    Face "face",
+    /// Words that add nothing: `exactly`, `of course`.
+    Filler "filler",
+    /// Denominators that are no ordinals; canonical in digits.
+    Fraction "fraction",
+    /// Greek letters; canonical is the name, with a capital for a capital.
+    Greek "greek",
+    /// Points of the compass; canonical in degrees clockwise from north.
+    Heading "heading",
+    /// Words of doubt: `perhaps`, `either`.
+    Hedge "hedge",
+    /// Commands that only change how things look.
+    Hidden "hidden",
+    /// Words behind an amount that do not change it: `long`, `each`.
+    Idle "idle",
+    /// Words that lead to a conclusion: `therefore`, `which gives`.
+    Joint "joint",
+    /// Letters with marks; canonical is what is written where there are none.
+    Letter "letter",
+    /// Words right before an answer: `the answer is`.
+    Marker "marker",
+    /// What an amount may be the amount of: `area`, `page`.
+    Measured "measured",
+    /// Words that change the value behind them: `less`, `twice`.
+    Modifier "modifier",
+    /// Months; canonical is the number.
+    Month "month",
+    /// Nouns of options: `choice`, `statement`.
+    Option "option",
+    /// Ordinals; canonical in digits.
+    Ordinal "ordinal",
+    /// Plurals that follow no rule; canonical is the singular.
+    Plural "plural",
+    /// Names of prefixes; canonical is the power of ten or two: `1e3`, `2e10`.
+    Prefix "prefix",
+    /// Signs of prefixes.
+    PrefixSign "prefix sign",
+    /// `it`, `which`.
+    Pronoun "pronoun",
+    /// What opens a reason or a remark behind an answer: `because`, `rounded`.
+    Reason "reason",
+    /// Words that a number is multiplied with: `million`, `dozen`; canonical is the number.
+    Scale "scale",
+    /// Verbs that show what follows: `equals`, `becomes`.
+    Shows "shows",
+    /// Unicode signs; canonical is ASCII or LaTeX.
+    Sign "sign",
+    /// Words to which an `s` gives another word, not a plural.
+    Singular "singular",
+    /// Relations and operations in words; canonical is the sign.
+    Spoken "spoken",
+    /// Words in several spellings or shortened.
+    Spelling "spelling",
+    /// Parts of words in several spellings.
+    Stem "stem",
+    /// Phrases of one meaning.
+    Synonym "synonym",
+    /// Signs that are a unit wherever they stand behind a number.
+    UnitSign "unit sign",
+    /// Commands that say nothing, nor does their argument.
+    Unsaid "unsaid",
+    /// Which way a value goes: `increase`, `left`; canonical is the way.
+    Way "way",
+    /// Days of the week; canonical is the number, Monday first.
+    Weekday "weekday",
+    /// Words of one meaning wherever they stand.
+    Word "word",
+}
 
 impl Kind {
     /// True where the canonical cell is a form too; elsewhere it is a value.
     fn names_itself(self) -> bool {
         use Kind::*;
-        matches!(self, Currency | Greek | Plural | Spelling | Synonym | Word)
+        matches!(self, Currency | Greek | Plural | Spelling | Synonym | Way | Word)
     }
 
     fn key(self, text: &str) -> Cow<'_, str> {
         use Kind::*;
         match self {
-            Face | Greek | Letter | PrefixSign | Sign => Cow::Borrowed(text),
+            Command | Face | Greek | Hidden | Letter | PrefixSign | Sign | UnitSign | Unsaid => Cow::Borrowed(text),
             _ => folded(text),
         }
     }
@@ -201,11 +160,11 @@ static LEXICON: LazyLock<Vec<Table>> = LazyLock::new(|| {
 
 /// Kind, canonical and forms of all rows.
 fn lines() -> impl Iterator<Item = (Kind, &'static str, &'static str)> {
-    TABLES.iter().flat_map(|(_, table)| table.lines()).filter_map(|line| {
+    TABLES.iter().flat_map(|table| table.lines()).filter_map(|line| {
         let mut cells = line.split('\t');
         let name = cells.next()?;
-        let at = KINDS.binary_search_by_key(&name, |k| k.0).ok()?;
-        Some((KINDS[at].1, cells.next()?, cells.next().unwrap_or_default()))
+        let kind = KINDS.iter().find(|k| k.0 == name)?.1;
+        Some((kind, cells.next()?, cells.next().unwrap_or_default()))
     })
 }
 
@@ -259,46 +218,21 @@ pub fn is(kind: Kind, text: &str) -> bool {
     look(kind, text).is_some()
 }
 
-/// The phrase that stands for all of the same meaning.
-pub fn synonym(text: &str) -> Option<&'static str> {
-    look(Kind::Synonym, text)
-}
-
 /// The currency that a sign, a code or a name says; names in singular or plural.
 pub fn currency(text: &str) -> Option<&'static str> {
     let one = || text.strip_suffix(['s', 'S']).filter(|s| s.len() > 2);
     look(Kind::Currency, text).or_else(|| look(Kind::Currency, one()?))
 }
 
-/// The number of a month, January first.
-pub fn month(text: &str) -> Option<u8> {
-    look(Kind::Month, text)?.parse().ok()
-}
-
-/// The number of a day of the week, Monday first.
-pub fn weekday(text: &str) -> Option<u8> {
-    look(Kind::Weekday, text)?.parse().ok()
-}
-
-/// The name of a Greek letter by its sign, its name or the name of a variant.
-pub fn greek(text: &str) -> Option<&'static str> {
-    look(Kind::Greek, text)
-}
-
-/// Degrees clockwise from north of a point of the compass.
-pub fn heading(text: &str) -> Option<f64> {
-    look(Kind::Heading, text)?.parse().ok()
-}
-
 /// What one word of numbers says.
 #[derive(Clone, PartialEq, Debug)]
 pub enum NumberWord {
     /// `twenty`.
-    Cardinal(u64),
+    Cardinal(i64),
     /// `third`, which may be a part too.
-    Ordinal(u64),
+    Ordinal(i64),
     /// `half`, `thirds`: the denominator.
-    Part(u64),
+    Part(i64),
     /// `million`, `dozen`: what the number before it is multiplied with.
     Scale(BigInt),
 }
@@ -322,20 +256,30 @@ fn inner(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '\'' | '\u{2019}' | '-')
 }
 
-/// True in writing without spaces, where a word may end anywhere.
-fn dense(c: char) -> bool {
-    matches!(c, '\u{3040}'..='\u{30ff}' | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}')
-}
+/// The kinds that have a phrase with this first word, a bit for each.
+static STARTS: LazyLock<HashMap<&'static str, u64>> = LazyLock::new(|| {
+    let mut starts: HashMap<&'static str, u64> = HashMap::new();
+    for (kind, table) in LEXICON.iter().enumerate() {
+        for key in table.canonical.keys() {
+            *starts.entry(key.split(' ').next().unwrap_or(key)).or_default() |= 1 << kind;
+        }
+    }
+    starts
+});
 
 /// The length of the longest phrase of `kind` that `text` begins with, in bytes.
 pub fn leading(kind: Kind, text: &str) -> Option<usize> {
+    let first = text.find(|c: char| !c.is_alphanumeric() && c != '\'').unwrap_or(text.len());
+    let first = folded(&text[..first]);
+    if STARTS.get(&*first).is_none_or(|kinds| kinds & (1 << kind as usize) == 0) {
+        return None;
+    }
     // Points inside a short form end a word here, and none in the table.
     let most = LEXICON[kind as usize].words + 2;
     let mut ends = Vec::new();
     let mut before = ' ';
     for (at, c) in text.char_indices().chain([(text.len(), ' ')]) {
-        let ended = inner(before) && !inner(c) || dense(before);
-        if ended {
+        if inner(before) && !inner(c) {
             ends.push(at);
             if ends.len() == most {
                 break;
@@ -343,10 +287,7 @@ pub fn leading(kind: Kind, text: &str) -> Option<usize> {
         }
         before = c;
     }
-    let end = ends.into_iter().rev().find(|&end| is(kind, &text[..end]))?;
-    // The last point of a short form is its own.
-    let point = text[..end].contains('.') && text[end..].starts_with('.');
-    Some(end + usize::from(point))
+    ends.into_iter().rev().find(|&end| is(kind, &text[..end]))
 }
 
 /// What follows the longest phrase of `kind` that `text` begins with, without the comma or colon behind it.
@@ -355,19 +296,16 @@ pub fn behind(kind: Kind, text: &str) -> Option<&str> {
     leading(kind, text).map(|n| text[n..].trim_start_matches([' ', ',', ':', '\n']))
 }
 
-/// Where phrases of `kind` stand in `text`, the longest from each word on.
-pub fn find(kind: Kind, text: &str) -> Vec<Range<usize>> {
-    let (mut found, mut until, mut before) = (Vec::<Range<usize>>::new(), 0, ' ');
+/// Where phrases of `kind` stand in `text`, the longest from each word on: where each begins and ends.
+pub fn find(kind: Kind, text: &str) -> Vec<(usize, usize)> {
+    let (mut found, mut until, mut before) = (Vec::new(), 0, ' ');
     for (at, c) in text.char_indices() {
-        let begins = at >= until && inner(c) && (!inner(before) || dense(c));
+        let begins = at >= until && inner(c) && !inner(before);
         before = c;
         if let Some(n) = begins.then(|| leading(kind, &text[at..])).flatten() {
-            found.push(at..at + n);
+            found.push((at, at + n));
             until = at + n;
         }
     }
     found
 }
-
-#[cfg(test)]
-mod tests;

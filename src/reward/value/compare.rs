@@ -1,0 +1,362 @@
+//! Equality of values.
+
+use crate::reward::steps::{Rational, Steps};
+use crate::reward::value::Value;
+use crate::reward::value::compare::amounts::scalars;
+use crate::reward::value::compare::equations::{applied, as_equation, equations, letters, only_letters, same_name};
+use crate::reward::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, solved, vector};
+use crate::reward::value::decide::{Decision, decide, proportional};
+use crate::reward::value::exact::exact;
+use crate::reward::value::expr::{Expr, divide, integer, minus, var};
+use crate::reward::value::family::{counted, rows, same_families};
+use crate::reward::value::parse::enclosed::{open_interval, points};
+use crate::reward::value::region::Region;
+use crate::reward::words;
+
+pub(crate) mod amounts;
+pub(crate) mod equations;
+pub(crate) mod lists;
+
+/// The outcome, with the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Comparison {
+    /// Whether they are equal.
+    pub equal: bool,
+    /// Why.
+    pub why: &'static str,
+}
+
+pub(crate) fn yes(why: &'static str) -> Comparison {
+    Comparison { equal: true, why }
+}
+
+pub(crate) fn no(why: &'static str) -> Comparison {
+    Comparison { equal: false, why }
+}
+
+pub(crate) fn outcome(same: bool, equal: &'static str, different: &'static str) -> Comparison {
+    if same { yes(equal) } else { no(different) }
+}
+
+impl From<Decision> for Comparison {
+    fn from(d: Decision) -> Self {
+        Comparison { equal: d.is_equal(), why: d.why() }
+    }
+}
+
+/// Compares a gold value with an answer's.
+pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
+    if steps.spend(4).is_none() {
+        return no("too much work to compare");
+    }
+    if let Some(c) = listed(gold, answer, steps) {
+        return c;
+    }
+    match (gold, answer) {
+        (Value::Sided(s, a), Value::Sided(t, b)) => {
+            if s == t {
+                equal(a, b, steps)
+            } else {
+                no("different directions")
+            }
+        }
+        (Value::Sided(_, a), b) => equal(a, b, steps),
+        (a, Value::Sided(_, b)) => equal(a, b, steps),
+        (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments((a, x), (b, y), steps),
+        // y = 2x + 1 and 2x - y + 1 = 0.
+        (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
+        (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
+        (Value::Assignment(_, x), y) => equal(x, y, steps),
+        (x, Value::Assignment(_, y)) => equal(x, y, steps),
+        (Value::Equation(a, b), Value::Equation(c, d)) => {
+            equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
+        }
+        // a + b = 12 beside 12: the letters are what was asked for.
+        (Value::Scalar(x, None), Value::Equation(a, b)) | (Value::Equation(a, b), Value::Scalar(x, None))
+            if !b.has_variables() && !x.has_variables() && only_letters(a) =>
+        {
+            decide(x, b, steps).into()
+        }
+        _ => amounts(gold, answer, steps)
+            .or_else(|| ranges(gold, answer, steps))
+            .or_else(|| counted_values(gold, answer, steps))
+            .or_else(|| said(gold, answer, steps))
+            .unwrap_or(no("different kinds")),
+    }
+}
+
+/// Values that were given a name each.
+fn assignments((a, x): (&str, &Value), (b, y): (&str, &Value), steps: &Steps) -> Comparison {
+    if let (Some((f, t)), Some((g, u)), Value::Scalar(p, None), Value::Scalar(q, None)) = (applied(a), applied(b), x, y)
+        && f == g
+        && t != u
+    {
+        // g(t) = 2t and g(x) = 2x.
+        decide(p, &q.replace(u, &var(t)), steps).into()
+    } else if same_name(a, b) {
+        equal(x, y, steps)
+    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
+        && p.variables().iter().any(|n| n == b)
+        && q.variables().iter().any(|n| n == a)
+    {
+        // x = (y - 1) / 2 and y = 2x + 1 are one line.
+        equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
+    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
+        && let (Some(l), Some(m)) = (letters(a), letters(b))
+    {
+        // PV = nRT and P = nRT / V: a law solved for another of its letters.
+        let (f, g) = (minus(l, p.clone()), minus(m, q.clone()));
+        let mut names = (f.variables(), g.variables());
+        names.0.sort();
+        names.1.sort();
+        if names.0 == names.1 && names.0.len() > 1 { equations(&f, &g, steps) } else { no("different names") }
+    } else {
+        no("different names")
+    }
+}
+
+/// Numbers, expressions, tuples and matrices.
+fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Positive(a, s), Value::Positive(b, t)) => {
+            outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
+        }
+        (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
+        (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
+        (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
+        (Value::Matrix(m), list @ Value::Tuple(items)) | (list @ Value::Tuple(items), Value::Matrix(m)) => {
+            match rows(list) {
+                Some(r) => matrices(m, &r, steps),
+                None => vector(m, items, steps),
+            }
+        }
+        (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
+            named_matrix(m, e, steps)
+        }
+        (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
+            along_axes(e, t, steps)
+        }
+        (Value::Equation(a, b), Value::Set(_) | Value::List(_)) => solved(a, b, answer, steps),
+        (Value::Set(_) | Value::List(_), Value::Equation(a, b)) => solved(a, b, gold, steps),
+        (Value::Date(y, m, d), Value::Date(z, n, e)) => {
+            // The year may be left out.
+            let years = y == z || y.is_none() || z.is_none();
+            outcome(years && m == n && d == e, "the same day", "different days")
+        }
+        _ => return None,
+    })
+}
+
+/// Ranges of numbers and what may be one, ratios and times of day.
+fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
+        // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
+        (Value::Tuple(t), Value::Region(r)) | (Value::Region(r), Value::Tuple(t)) => match open_interval(t) {
+            Some(i) => regions(&i, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Set(t), Value::Region(r)) | (Value::Region(r), Value::Set(t)) => match points(t) {
+            Some(p) => regions(&p, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Region(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Region(r)) => {
+            let point = r.spans.len() == 1 && r.spans[0].low == r.spans[0].high;
+            if point { decide(&r.spans[0].low, x, steps).into() } else { no("a number and a range") }
+        }
+        (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
+        (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
+        (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
+            // 10 to 15 and 10-15.
+            [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
+            [a, b] => decide(&divide(a.clone(), b.clone()), x, steps).into(),
+            _ => no("different kinds"),
+        },
+        // 2 to 5 is a range, too.
+        (Value::Ratio(p), Value::Region(r)) | (Value::Region(r), Value::Ratio(p)) => {
+            match (p.as_slice(), r.spans.as_slice()) {
+                ([a, b], [s]) if s.low_closed && s.high_closed => outcome(
+                    decide(a, &s.low, steps).is_equal() && decide(b, &s.high, steps).is_equal(),
+                    "the same range of numbers",
+                    "different ranges of numbers",
+                ),
+                _ => no("different kinds"),
+            }
+        }
+        // [a; b] is a column as well as an interval.
+        (Value::Matrix(m), Value::Region(r)) | (Value::Region(r), Value::Matrix(m)) => {
+            match (m.as_slice(), r.spans.as_slice()) {
+                ([a, b], [s]) if a.len() == 1 && b.len() == 1 && s.low_closed && s.high_closed => outcome(
+                    decide(&a[0], &s.low, steps).is_equal() && decide(&b[0], &s.high, steps).is_equal(),
+                    "equal entry by entry",
+                    "different entries",
+                ),
+                _ => no("different kinds"),
+            }
+        }
+        (Value::Time(a), Value::Time(b)) => outcome(a == b, "the same time", "different times"),
+        (Value::Time(t), Value::Ratio(r)) | (Value::Ratio(r), Value::Time(t)) => match r.as_slice() {
+            [h, m] => outcome(at_time(h, m, *t, steps), "the same time", "different times"),
+            _ => no("different kinds"),
+        },
+        _ => return None,
+    })
+}
+
+/// Hours and minutes beside a time of day, in minutes: hours from one to twelve may be of either half.
+fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
+    let Some((h, m)) = exact(h, steps).zip(exact(m, steps)) else { return false };
+    let minutes = |n: u32| Rational::from_integer(n.into());
+    let said = h * minutes(60) + m;
+    let other = if said < minutes(720) { &said + minutes(720) } else { &said - minutes(720) };
+    said == minutes(t) || ((minutes(60)..minutes(780)).contains(&said) && other == minutes(t))
+}
+
+/// Residues, families over the whole numbers, permutations.
+fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Residue(a, n), Value::Residue(b, m)) => {
+            if !decide(n, m, steps).is_equal() {
+                return Some(no("different moduli"));
+            }
+            match (&**a, &**b) {
+                (Value::Scalar(x, None), Value::Scalar(y, None)) => {
+                    let rest = Expr::Call("mod", vec![minus(x.clone(), y.clone()), n.clone()]);
+                    let zero = exact(&rest, steps).is_some_and(|r| r == Rational::from_integer(0.into()));
+                    outcome(zero, "the same residue", "different residues")
+                }
+                (x, y) => equal(x, y, steps),
+            }
+        }
+        (Value::Residue(a, n), Value::Family(b, m)) | (Value::Family(b, m), Value::Residue(a, n)) => {
+            let Value::Scalar(a, None) = &**a else { return None };
+            let same = same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps);
+            outcome(same, "the same residue", "different residues")
+        }
+        (Value::Residue(a, n), y) => remainder(a, n, y, steps),
+        (x, Value::Residue(b, n)) => remainder(b, n, x, steps),
+        (Value::Family(a, n), Value::Family(b, m)) => outcome(
+            same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps),
+            "the same family",
+            "different families",
+        ),
+        (Value::Family(a, n), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Family(a, n)) => {
+            let same = counted(e, steps).is_some_and(|f| same_families(&[(a.clone(), n.clone())], &[f], steps));
+            outcome(same, "the same family", "different families")
+        }
+        (Value::Cycles(a), Value::Cycles(b)) => outcome(a == b, "the same permutation", "different permutations"),
+        (Value::Cycles(c), Value::Tuple(t)) | (Value::Tuple(t), Value::Cycles(c)) => match c.as_slice() {
+            [c] => {
+                ordered(&c.iter().map(|n| Value::Scalar(integer(i64::from(*n)), None)).collect::<Vec<_>>(), t, steps)
+            }
+            _ => no("different kinds"),
+        },
+        _ => return None,
+    })
+}
+
+/// Words, beside each other and beside the value they may say.
+fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
+            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).is_equal());
+            outcome(words::key(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
+        }
+        (Value::Text(a), Value::Text(b)) => {
+            // Notation that is not understood is compared sign by sign.
+            if is_notation(a) || is_notation(b) {
+                let same = notation(a, steps) == notation(b, steps)
+                    || operands(a, steps).is_some_and(|x| operands(b, steps).is_some_and(|y| x == y));
+                return Some(outcome(same, "the same notation", "different notation"));
+            }
+            let same = words::same(a, b);
+            outcome(same, "equal words", "different words")
+        }
+        // Letters side by side are a product where the other side is algebra: ab and a * b.
+        (Value::Text(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Text(t)) => match letters(t) {
+            Some(product) => decide(&product, e, steps).into(),
+            None => no("different kinds"),
+        },
+        // Sets that are also said in words.
+        (Value::Text(t), Value::Set(s)) | (Value::Set(s), Value::Text(t)) if s.is_empty() => {
+            outcome(words::key(t) == "no solution", "the empty set", "different kinds")
+        }
+        (Value::Text(t), Value::Region(r)) | (Value::Region(r), Value::Text(t)) => {
+            let all = Region::new(vec![crate::reward::value::region::Span::all()]);
+            let same = words::key(t) == "all real numbers" && r.same(&all, steps);
+            outcome(same, "all real numbers", "different kinds")
+        }
+        _ => return None,
+    })
+}
+
+fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {
+    if let (Some(x), Some(y)) = (&a.variable, &b.variable)
+        && !same_name(x, y)
+    {
+        return no("different names");
+    }
+    outcome(a.same(b, steps), "the same range of numbers", "different ranges of numbers")
+}
+
+/// A residue beside one value: itself, or its remainder.
+fn remainder(a: &Value, n: &Expr, other: &Value, steps: &Steps) -> Comparison {
+    let plain = equal(a, other, steps);
+    if let (Value::Scalar(x, None), Value::Scalar(y, None), false) = (a, other, plain.equal) {
+        let rest = Expr::Call("mod", vec![x.clone(), n.clone()]);
+        if let (Some(rest), Some(y)) = (exact(&rest, steps), exact(y, steps)) {
+            return outcome(rest == y, "the remainder", "different numbers");
+        }
+    }
+    plain
+}
+
+fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
+    if a.len() != b.len() {
+        return no("different numbers of parts");
+    }
+    // Part for part, or in the same proportion; a part may be zero, as in 12:00.
+    let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).is_equal())
+        || (1..a.len()).all(|i| {
+            let cross = |x: &Expr, y: &Expr| Expr::Mul(vec![x.clone(), y.clone()]);
+            let zero = |e: &Expr| decide(e, &integer(0), steps).is_equal();
+            !zero(&a[0])
+                && !zero(&b[0])
+                && !zero(&a[i])
+                && decide(&cross(&a[0], &b[i]), &cross(&b[0], &a[i]), steps).is_equal()
+        });
+    outcome(same, "the same ratio", "different ratios")
+}
+
+/// The operands of one operation whose order does not matter, sorted: unions, intersections, "and" and "or".
+pub(crate) fn operands(text: &str, steps: &Steps) -> Option<(String, Vec<String>)> {
+    let signs = notation(text, steps);
+    if signs.contains(['(', '[', '{']) {
+        return None;
+    }
+    let op = ["cup", "cap", "lor", "land"].into_iter().find(|op| signs.split(' ').any(|s| s == *op))?;
+    let mut parts: Vec<String> = signs.split(&format!(" {op} ")).map(|p| p.trim().to_owned()).collect();
+    parts.sort();
+    let simple = parts.iter().all(|p| !p.contains(' '));
+    simple.then(|| (op.to_owned(), parts))
+}
+
+/// True for a text with signs in it that words do not have.
+pub(crate) fn is_notation(text: &str) -> bool {
+    text.contains(['\\', '^', '_', '|', '!', '<', '>', '='])
+        || text.chars().any(|c| !c.is_ascii() && !c.is_alphabetic())
+}
+
+/// The signs of a text, one way to write each.
+pub(crate) fn notation(text: &str, steps: &Steps) -> String {
+    match crate::reward::value::lex::lex(text, true, steps) {
+        Some(tokens) => {
+            // Braces around one sign say nothing.
+            let brace = |n: usize, c: char| crate::reward::value::lex::is(tokens.get(n), c);
+            let idle = |n: usize| (brace(n, '{') && brace(n + 2, '}')) || (n > 1 && brace(n, '}') && brace(n - 2, '{'));
+            let kept = tokens.iter().enumerate().filter(|(n, _)| !idle(*n));
+            kept.map(|(_, t)| crate::reward::value::lex::shown(&t.tok) + " ").collect()
+        }
+        None => text.split_whitespace().collect(),
+    }
+}

@@ -1,0 +1,145 @@
+//! Matrix arithmetic on entries that are expressions.
+
+use crate::reward::steps::Steps;
+use crate::reward::value::expr::{Expr, integer, negate, power};
+
+/// Rows of a matrix.
+pub(crate) type Rows = Vec<Vec<Expr>>;
+
+/// Largest number of rows and columns of a product or determinant.
+const MAX_SIZE: usize = 6;
+
+/// The expression with its matrix arithmetic done: a matrix, or an expression without one.
+pub(crate) enum Folded {
+    /// A matrix.
+    Matrix(Rows),
+    /// Anything else.
+    Scalar(Expr),
+}
+
+fn each(rows: Rows, f: impl Fn(Expr) -> Expr) -> Rows {
+    rows.into_iter().map(|r| r.into_iter().map(&f).collect()).collect()
+}
+
+fn multiply(a: &Rows, b: &Rows, steps: &Steps) -> Option<Rows> {
+    let inner = b.len();
+    let small = a.len() <= MAX_SIZE && inner <= MAX_SIZE && b.first()?.len() <= MAX_SIZE;
+    if !small || a.iter().any(|r| r.len() != inner) {
+        return None;
+    }
+    steps.spend(200)?;
+    let entry = |row: &Vec<Expr>, j: usize| {
+        Expr::Add((0..inner).map(|k| Expr::Mul(vec![row[k].clone(), b[k][j].clone()])).collect())
+    };
+    Some(a.iter().map(|row| (0..b[0].len()).map(|j| entry(row, j)).collect()).collect())
+}
+
+/// The determinant, by the first row.
+fn determinant(rows: &Rows, steps: &Steps) -> Option<Expr> {
+    let n = rows.len();
+    if n > MAX_SIZE || rows.iter().any(|r| r.len() != n) {
+        return None;
+    }
+    steps.spend(20)?;
+    if n == 1 {
+        return Some(rows[0][0].clone());
+    }
+    let mut terms = Vec::new();
+    for j in 0..n {
+        let minor: Rows = rows[1..]
+            .iter()
+            .map(|r| r.iter().enumerate().filter(|(k, _)| *k != j).map(|(_, e)| e.clone()).collect())
+            .collect();
+        let term = Expr::Mul(vec![rows[0][j].clone(), determinant(&minor, steps)?]);
+        terms.push(if j % 2 == 0 { term } else { negate(term) });
+    }
+    Some(Expr::Add(terms))
+}
+
+/// Does the matrix arithmetic; `None` where it makes no sense.
+pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
+    if !e.any(|p| matches!(p, Expr::Matrix(_))) {
+        return Some(Folded::Scalar(e.clone()));
+    }
+    steps.spend(10)?;
+    match e {
+        Expr::Matrix(rows) => Some(Folded::Matrix(rows.clone())),
+        Expr::Call("det", args) => match fold(args.first()?, steps)? {
+            Folded::Matrix(rows) => determinant(&rows, steps).map(Folded::Scalar),
+            Folded::Scalar(_) => None,
+        },
+        Expr::Call("transpose", args) => match fold(args.first()?, steps)? {
+            Folded::Matrix(rows) => {
+                let width = rows.first()?.len();
+                let column = |j: usize| rows.iter().map(|r| r[j].clone()).collect();
+                Some(Folded::Matrix((0..width).map(column).collect()))
+            }
+            Folded::Scalar(_) => None,
+        },
+        Expr::Add(terms) => {
+            let mut total: Option<Rows> = None;
+            for t in terms {
+                let Folded::Matrix(rows) = fold(t, steps)? else { return None };
+                total = Some(match total {
+                    None => rows,
+                    Some(sum) => {
+                        if sum.len() != rows.len() || sum.first()?.len() != rows.first()?.len() {
+                            return None;
+                        }
+                        let add = |(a, b): (Vec<Expr>, Vec<Expr>)| {
+                            a.into_iter().zip(b).map(|(x, y)| Expr::Add(vec![x, y])).collect()
+                        };
+                        sum.into_iter().zip(rows).map(add).collect()
+                    }
+                });
+            }
+            total.map(Folded::Matrix)
+        }
+        Expr::Mul(factors) => {
+            let (mut scale, mut total): (Vec<Expr>, Option<Rows>) = (Vec::new(), None);
+            for f in factors {
+                match (fold(f, steps)?, total.take()) {
+                    (Folded::Scalar(s), rows) => {
+                        scale.push(s);
+                        total = rows;
+                    }
+                    (Folded::Matrix(rows), None) => total = Some(rows),
+                    // The scalar product of two vectors in the plane; in space the sign might be the other product's.
+                    (Folded::Matrix(b), Some(a))
+                        if a.len() == 1 && b.len() == 1 && a[0].len() == 2 && b[0].len() == 2 =>
+                    {
+                        let terms = a[0].iter().zip(&b[0]).map(|(x, y)| Expr::Mul(vec![x.clone(), y.clone()]));
+                        scale.push(Expr::Add(terms.collect()));
+                    }
+                    (Folded::Matrix(rows), Some(left)) => total = Some(multiply(&left, &rows, steps)?),
+                }
+            }
+            let scaled = |x: Expr| Expr::Mul(scale.iter().cloned().chain([x]).collect());
+            match total {
+                Some(rows) if scale.is_empty() => Some(Folded::Matrix(rows)),
+                Some(rows) => Some(Folded::Matrix(each(rows, scaled))),
+                None => Some(Folded::Scalar(Expr::Mul(scale))),
+            }
+        }
+        Expr::Pow(base, exponent) => {
+            let Folded::Matrix(rows) = fold(base, steps)? else { return None };
+            let n = crate::reward::value::exact::exact(exponent, steps)?;
+            if n == crate::reward::steps::Rational::from_integer((-1).into()) && rows.len() == 2 && rows[0].len() == 2 {
+                let det = determinant(&rows, steps)?;
+                let over = |x: &Expr| Expr::Mul(vec![x.clone(), power(det.clone(), integer(-1))]);
+                let minus = |x: &Expr| negate(over(x));
+                return Some(Folded::Matrix(vec![
+                    vec![over(&rows[1][1]), minus(&rows[0][1])],
+                    vec![minus(&rows[1][0]), over(&rows[0][0])],
+                ]));
+            }
+            let n = crate::reward::value::exact::to_u32(&n).filter(|n| (1..=3).contains(n))?;
+            let mut out = rows.clone();
+            for _ in 1..n {
+                out = multiply(&out, &rows, steps)?;
+            }
+            Some(Folded::Matrix(out))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,223 @@
+//! Amounts in words and in several units, days and times of day in words.
+
+use crate::reward::steps::Rational;
+use crate::reward::value::Value;
+use crate::reward::value::expr::{Expr, integer, number};
+use crate::reward::value::lex::{Tok, Token, is, is_cmd};
+use crate::reward::value::parse::{Reader, is_comma, is_word};
+use crate::reward::value::scalar::{scalar, scalar_with_unit};
+use crate::reward::value::unit::{Unit, thing};
+use crate::reward::lexicon::{self, Kind};
+use crate::reward::number_words;
+
+impl Reader<'_> {
+    /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.
+    pub(crate) fn in_parts(&self, tokens: &[Token]) -> Option<Value> {
+        let begins =
+            |n: usize| matches!(tokens[n].tok, Tok::Num(_)) && matches!(tokens[n - 1].tok, Tok::Word(_) | Tok::Text(_));
+        let mut cuts: Vec<usize> = (1..tokens.len()).filter(|&n| begins(n)).collect();
+        if cuts.is_empty() || cuts.len() > 3 {
+            return None;
+        }
+        cuts.push(tokens.len());
+        let (mut from, mut terms, mut measured) = (0, Vec::new(), None);
+        for to in cuts {
+            let sign = match &tokens[from..to] {
+                // 1h 20m: behind hours an m is minutes.
+                [n, Token { tok: Tok::Word(w), .. }] => {
+                    let after_hours = measured.is_some() && measured == lexicon::unit("h").map(|u| u.dimension);
+                    let name = if w == "m" && after_hours { "min" } else { w };
+                    Unit::named(name).map(|u| (scalar(std::slice::from_ref(n), self.steps), u))
+                }
+                _ => None,
+            };
+            let (e, unit) = match sign {
+                Some((Some(e), unit)) => (e, Some(unit)),
+                _ => scalar_with_unit(&tokens[from..to], self.steps)?,
+            };
+            let Some(Unit::Measure(dimension, size)) = unit else { return None };
+            if *measured.get_or_insert(dimension) != dimension {
+                return None;
+            }
+            terms.push(Expr::Mul(vec![e, crate::reward::value::expr::number(size)]));
+            from = to;
+        }
+        let one = crate::reward::steps::Rational::from_integer(1.into());
+        Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
+    }
+
+    /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
+    pub(crate) fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
+        let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
+        let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
+        let mut smaller: Option<crate::reward::steps::Rational> = None;
+        for part in &parts {
+            let (_, unit) = scalar_with_unit(part, self.steps)?;
+            let Some(Unit::Measure(_, size)) = unit else { return None };
+            if smaller.is_some_and(|s| s <= size) {
+                return None;
+            }
+            smaller = Some(size);
+        }
+        self.in_parts(&parts.concat())
+    }
+
+    /// A number in words, and what is counted.
+    pub(crate) fn in_words(&self, tokens: &[Token]) -> Option<Value> {
+        let mut words = Vec::new();
+        for t in tokens {
+            match &t.tok {
+                Tok::Word(w) | Tok::Text(w) => {
+                    words.extend(w.to_lowercase().replace('-', " ").split_whitespace().map(str::to_owned))
+                }
+                Tok::Sym('-') => {}
+                _ => return None,
+            }
+        }
+        let article = matches!(words.first().map(String::as_str), Some("a" | "an")) && words.len() > 1;
+        if article {
+            words.remove(0);
+        }
+        let list: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let [word] = list.as_slice()
+            && article
+            && let Some(n) = number_words::part(word)
+        {
+            return Some(Value::Scalar(crate::reward::value::expr::divide(integer(1), integer(n)), None));
+        }
+        if let [_] | [_, _] = list.as_slice()
+            && let Some(n) = number_words::ordinal(&list.join(" "))
+        {
+            return Some(Value::Scalar(integer(n), Some(Unit::Ordinal)));
+        }
+        let (value, used) = number_words::read(&list)?;
+        // One out of four, one in four.
+        let between = match list.get(used..) {
+            Some(["out", "of", ..]) => 2,
+            Some(["in", ..]) => 1,
+            _ => 0,
+        };
+        if let Some(["over", ..] | ["divided", "by", ..]) = list.get(used..)
+            && let under = used + if list[used] == "over" { 1 } else { 2 }
+            && let Some((by, all)) = number_words::read(&list[under..])
+            && under + all == list.len()
+        {
+            let part = crate::reward::value::expr::number;
+            return Some(Value::Scalar(crate::reward::value::expr::divide(part(value), part(by)), None));
+        }
+        if between > 0
+            && let Some((of, all)) = number_words::read(&list[used + between..])
+            && used + between + all == list.len()
+        {
+            let part = crate::reward::value::expr::number;
+            return Some(Value::Ratio(vec![part(value), part(of)]));
+        }
+        let name = list[used..].join(" ");
+        let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
+        let unit = if name.is_empty() {
+            None
+        } else {
+            Some(Unit::named(name).or_else(|| money(name)).or_else(|| thing(name).map(Unit::Thing))?)
+        };
+        Some(Value::Scalar(crate::reward::value::expr::number(value), unit))
+    }
+
+    /// Feet and inches by their marks: `5'6"`, `5' 6 1/2''`, `66''`.
+    pub(crate) fn feet(&self, tokens: &[Token]) -> Option<Value> {
+        let mark = |t: &Token| is(Some(t), '\'');
+        let [Token { tok: Tok::Num(_), .. }, .., last] = tokens else { return None };
+        if !mark(last) || tokens.iter().any(|t| is_cmd(Some(t), "circ")) {
+            return None;
+        }
+        let first = tokens.iter().position(mark)?;
+        let double = tokens.get(first + 1).is_some_and(mark);
+        let foot = |n: i64| Rational::new((n * 254).into(), 10_000.into());
+        let mut terms = Vec::new();
+        let mut rest = tokens;
+        if !double {
+            terms.push(Expr::Mul(vec![scalar(&tokens[..first], self.steps)?, number(foot(12))]));
+            rest = &tokens[first + 1..];
+            if let [dash, inner @ ..] = rest
+                && is(Some(dash), '-')
+            {
+                rest = inner;
+            }
+        }
+        if let [inches @ .., a, b] = rest {
+            if !mark(a) || !mark(b) || inches.iter().any(mark) {
+                return None;
+            }
+            terms.push(Expr::Mul(vec![scalar(inches, self.steps)?, number(foot(1))]));
+        } else if !rest.is_empty() {
+            return None;
+        }
+        Some(Value::Scalar(Expr::Add(terms), Unit::named("m")))
+    }
+}
+
+/// The currency of a name.
+fn money(name: &str) -> Option<Unit> {
+    lexicon::currency(name).map(|m| if m == "dollar" { Unit::dollar() } else { Unit::Money(m) })
+}
+
+/// A day or a time of day; `None` for anything else.
+pub(crate) fn day(text: &str) -> Option<Value> {
+    if text.len() > 60 || text.contains('\\') {
+        return None;
+    }
+    let lower = text.trim().to_lowercase();
+    time(&lower).or_else(|| iso(&lower)).or_else(|| date(&lower))
+}
+
+/// `noon`, `6 pm`, `12 midnight`.
+fn time(text: &str) -> Option<Value> {
+    match text.trim_start_matches("12 ") {
+        "noon" | "midday" => return Some(Value::Time(720)),
+        "midnight" => return Some(Value::Time(0)),
+        _ => {}
+    }
+    let plain = text.replace('.', "");
+    let (hours, half) =
+        [("am", 0), ("pm", 12)].iter().find_map(|(end, half)| Some((plain.strip_suffix(end)?, half)))?;
+    let hour: u32 = hours.trim().parse().ok().filter(|h| (1..=12).contains(h))?;
+    Some(Value::Time((hour % 12 + half) * 60))
+}
+
+/// `2021-03-05`.
+fn iso(text: &str) -> Option<Value> {
+    let parts: Vec<&str> = text.split(['-', '/']).collect();
+    let [y, m, d] = parts.as_slice() else { return None };
+    if (y.len(), m.len(), d.len()) != (4, 2, 2) {
+        return None;
+    }
+    let (y, m, d) = (y.parse().ok()?, m.parse().ok()?, d.parse().ok()?);
+    ((1..=12).contains(&m) && (1..=31).contains(&d)).then_some(Value::Date(Some(y), m, Some(d)))
+}
+
+/// `March 5, 2021`, `5th of March`, `Mar 2021`.
+fn date(text: &str) -> Option<Value> {
+    let (mut year, mut found, mut day) = (None, None, None);
+    let words = text.split([' ', ',', '.', '-']).filter(|w| !w.is_empty());
+    for word in words {
+        let ordinal = ["st", "nd", "rd", "th"].iter().find_map(|end| word.strip_suffix(end));
+        let digits = ordinal.unwrap_or(word);
+        if matches!(word, "the" | "of" | "on" | "in") || lexicon::is(Kind::Weekday, word) {
+            continue;
+        } else if let (Some(m), None) = (lexicon::look(Kind::Month, word).and_then(|m| m.parse().ok()), found) {
+            found = Some(m);
+        } else if let Ok(n) = digits.parse::<i32>() {
+            if n > 31 && ordinal.is_none() && digits.len() == 4 && year.is_none() {
+                year = Some(n);
+            } else if (1..=31).contains(&n) && day.is_none() {
+                day = Some(n as u8);
+            } else {
+                return None;
+            }
+        } else {
+            return None;
+        }
+    }
+    let month = found?;
+    // A month alone is a word.
+    (day.is_some() || year.is_some()).then_some(Value::Date(year, month, day))
+}

@@ -1,0 +1,473 @@
+//! Equations, inequalities, residues and ratios.
+
+use crate::reward::steps::Rational;
+use crate::reward::value::expr::{Expr, divide, integer, minus, negate};
+use crate::reward::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
+use crate::reward::value::parse::{Reader, is_comma, is_word, nesting, one_or_list, split};
+use crate::reward::value::region::{Region, Span, infinity};
+use crate::reward::value::scalar::{scalar, scalar_with_unit};
+use crate::reward::value::{Value, exact};
+
+/// Signs of relations: each as one letter.
+pub(crate) fn relation_sign(tok: &Tok) -> Option<char> {
+    Some(match tok {
+        Tok::Sym(c @ ('=' | '<' | '>')) => *c,
+        Tok::Cmd(c) => match c.as_str() {
+            "le" => 'l',
+            "ge" => 'g',
+            "ne" => 'n',
+            "approx" => '~',
+            "equiv" | "cong" => '=',
+            _ => return None,
+        },
+        _ => return None,
+    })
+}
+
+/// `(x, y) = (1, 2)` says `x = 1, y = 2`.
+pub(crate) fn assign(tokens: &[Token], name: String, value: Value) -> Value {
+    if is(tokens.first(), '(')
+        && let Some(parts) = split(&tokens[1..tokens.len().saturating_sub(1)], is_comma)
+        && let Value::Tuple(items) = &value
+        && parts.len() == items.len()
+        && let Some(names) = parts.iter().map(|p| name_of(p)).collect::<Option<Vec<_>>>()
+    {
+        let each = names.into_iter().zip(items).map(|(n, v)| Value::Assignment(n, Box::new(v.clone())));
+        return Value::List(each.collect());
+    }
+    match value {
+        // x = \pm 3 gives two values of x.
+        Value::List(items) => {
+            Value::List(items.into_iter().map(|v| Value::Assignment(name.clone(), Box::new(v))).collect())
+        }
+        value => Value::Assignment(name, Box::new(value)),
+    }
+}
+
+/// True for what only names: words alone, or an operation that is not carried out.
+fn named(tokens: &[Token]) -> bool {
+    let word = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w.chars().count() > 1 || w == "a");
+    let operation = matches!(&tokens[0].tok, Tok::Cmd(c) if matches!(c.as_str(), "int" | "iint" | "sum" | "prod" | "lim" | "nabla" | "angle" | "triangle"));
+    operation || tokens.iter().all(word)
+}
+
+/// A probability or a mean by the name it is written with: `P(X = 2)`, `E[X]`.
+fn probability(tokens: &[Token]) -> Option<String> {
+    let [Token { tok: Tok::Word(w) | Tok::Cmd(w), .. }, open, inner @ .., close] = tokens else { return None };
+    let bracketed = (is(Some(open), '(') && is(Some(close), ')')) || (is(Some(open), '[') && is(Some(close), ']'));
+    let known = matches!(w.as_str(), "P" | "Pr" | "E" | "mathbbE" | "mathbbP" | "Var");
+    (known && bracketed && !inner.is_empty()).then(|| tokens.iter().map(|t| shown(&t.tok)).collect())
+}
+
+/// A column of names beside one of values.
+fn columns(names: &[Vec<Expr>], rows: &[Vec<Expr>]) -> Option<Value> {
+    let (names, values): (Vec<&Expr>, Vec<&Expr>) = (names.iter().flatten().collect(), rows.iter().flatten().collect());
+    if names.len() != values.len() {
+        return None;
+    }
+    let each = names
+        .into_iter()
+        .zip(values)
+        .map(|(n, v)| Some(Value::Assignment(n.as_variable()?.to_owned(), Box::new(Value::Scalar(v.clone(), None)))));
+    each.collect::<Option<Vec<_>>>().map(Value::List)
+}
+
+/// The one variable that `tokens` are.
+pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
+    match tokens {
+        [Token { tok: Tok::Word(w), .. }] if w.chars().count() == 1 => Some(w.clone()),
+        [Token { tok: Tok::Cmd(c), .. }] if is_greek(c) => Some(c.clone()),
+        _ => None,
+    }
+}
+
+/// The name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, a word or two.
+pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
+    // (f \circ g)(x)
+    if let [open, f, circ, g, close, rest @ ..] = tokens
+        && is(Some(open), '(')
+        && is_cmd(Some(circ), "circ")
+        && is(Some(close), ')')
+        && let (Some(f), Some(g)) = (variable_of(std::slice::from_ref(f)), variable_of(std::slice::from_ref(g)))
+        && let [open, Token { tok: Tok::Word(x), .. }, close] = rest
+        && is(Some(open), '(')
+        && is(Some(close), ')')
+    {
+        return Some(format!("{f}({g}({x}))"));
+    }
+    let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
+    let plain = tokens.iter().all(|t| match &t.tok {
+        Tok::Word(_) | Tok::Text(_) | Tok::Num(_) => true,
+        Tok::Cmd(c) => is_greek(c) || matches!(c.as_str(), "angle" | "triangle") || c.starts_with("name "),
+        Tok::Sym(c) => matches!(c, '_' | '(' | ')' | ',' | '{' | '}' | '^' | '-' | '\'' | '|'),
+    });
+    let starts = match tokens.first().map(|t| &t.tok) {
+        Some(Tok::Word(w)) => !crate::reward::value::expr::is_function(w) && !matches!(w.as_str(), "sqrt" | "pi"),
+        Some(Tok::Text(_) | Tok::Cmd(_)) => true,
+        Some(Tok::Sym('(')) => tokens.len() > 3 && words > 1 && tokens.iter().any(|t| is(Some(t), ',')),
+        _ => false,
+    };
+    let long = tokens.iter().filter(|t| matches!(&t.tok, Tok::Word(w) if w.chars().count() > 2)).count();
+    if tokens.len() > 14 || words > 5 || long > 2 || !plain || !starts {
+        return None;
+    }
+    // e = ... and i = ... are names of variables only where nothing else can be meant.
+    for (i, t) in tokens.iter().enumerate() {
+        let behind = |sign: char| i > 0 && is(tokens.get(i - 1), sign);
+        match &t.tok {
+            // 2x, x^2, a - b and x(x + 1) are expressions; f^{-1}(x) and x_{n-1} are names.
+            // Q1
+            Tok::Num(_) if i == 1 && tokens.len() == 2 && !t.spaced => {}
+            Tok::Num(n) if !(behind('_') || behind('{') || behind('(') || (behind('-') && n == "1")) => return None,
+            Tok::Sym('-') if !(behind('{') || behind('(') || tokens[..i].iter().any(|t| is(Some(t), '_'))) => {
+                return None;
+            }
+            Tok::Sym('^') if !is(tokens.last(), ')') && !is(tokens.get(i + 1), '\'') => return None,
+            Tok::Sym('|') => return None,
+            _ => {}
+        }
+    }
+    // x(x) reads as a function; x(a)(b) and (x)(y) as products.
+    if tokens.iter().filter(|t| is(Some(t), '(')).count() > 1 {
+        return None;
+    }
+    let text: String = tokens
+        .iter()
+        .filter(|t| !matches!(t.tok, Tok::Sym('{' | '}')))
+        .map(|t| shown(&t.tok).trim_start_matches("name ").to_owned())
+        .collect();
+    Some(text)
+}
+
+impl Reader<'_> {
+    /// `x \equiv 3 \pmod 7`, `3 (mod 7)`.
+    pub(crate) fn residue(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let at = tokens.iter().position(|t| match &t.tok {
+            Tok::Cmd(c) => matches!(c.as_str(), "pmod" | "mod"),
+            t => is_word(t, &["mod", "modulo"]),
+        })?;
+        let unbracketed = at > 0 && is(tokens.get(at - 1), '(');
+        let mut left = &tokens[..at - usize::from(unbracketed)];
+        let mut right = &tokens[at + 1..];
+        if unbracketed {
+            right = right.strip_suffix(&[Token { tok: Tok::Sym(')'), spaced: right.last()?.spaced }]).unwrap_or(right);
+        }
+        let modulus = scalar(right, self.steps)?;
+        if let Some(equals) = left.iter().rposition(|t| relation_sign(&t.tok) == Some('=')) {
+            left = &left[equals + 1..];
+        } else if is_cmd(tokens.get(at), "mod") && !unbracketed {
+            return None;
+        }
+        Some(self.value(left, depth + 1).map(|v| Value::Residue(Box::new(v), modulus)))
+    }
+
+    /// Relations outside brackets; `Some(None)` when there is one that cannot be read.
+    pub(crate) fn relation(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let mut signs = Vec::new();
+        let mut level = 0;
+        for t in tokens {
+            level += nesting(&t.tok);
+            if level == 0 {
+                signs.extend(relation_sign(&t.tok));
+            }
+        }
+        if signs.is_empty() {
+            return None;
+        }
+        let parts = split(tokens, |t| relation_sign(t).is_some())?;
+        if signs.iter().all(|&s| s == '=' || s == '~') {
+            return Some(self.equation(&parts, &signs, depth));
+        }
+        Some(self.inequality(&parts, &signs))
+    }
+
+    /// `x = 5`, `f(x) = 2x + 1`, `a = 2 + 3 = 5`, `x + y = 1`.
+    pub(crate) fn equation(&self, parts: &[&[Token]], signs: &[char], depth: usize) -> Option<Value> {
+        // What stands before "about" is exact.
+        let all = parts;
+        let about = signs.iter().position(|&s| s == '~');
+        let parts = match about {
+            Some(n) if n > 0 || name_of(parts[0]).is_none() => &parts[..=n],
+            _ => parts,
+        };
+        let parts = match about {
+            // "about 7"
+            Some(0) if parts[0].is_empty() => all,
+            _ => parts,
+        };
+        let (first, last) = (parts.first()?, parts.last()?);
+        if last.is_empty() {
+            return None;
+        }
+        if let Some(line) = self.symmetric(parts) {
+            return Some(line);
+        }
+        if parts.len() == 1 {
+            return self.value(last, depth + 1);
+        }
+        if first.is_empty() {
+            // "= 5", as a line of a calculation.
+            return self.value(last, depth + 1);
+        }
+        if let Some(name) = name_of(first) {
+            let value = self.value(last, depth + 1)?;
+            return Some(assign(first, name, value));
+        }
+        let sides: Vec<Option<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
+        match sides.as_slice() {
+            [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
+                // The name of a matrix, or a column of names.
+                if b.any(|p| matches!(p, Expr::Matrix(_))) {
+                    let value = self.value(last, depth + 1)?;
+                    return Some(match (a, &value) {
+                        (Expr::Matrix(names), Value::Matrix(rows)) => columns(names, rows)?,
+                        _ => value,
+                    });
+                }
+                // What a sum or a derivative comes to.
+                let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
+                if operated(a) && !operated(b) {
+                    return Some(Value::Scalar(b.clone(), None));
+                }
+                if let Some(name) = a.as_variable() {
+                    return Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(b.clone(), None))));
+                }
+                // 5 = x says the same as x = 5.
+                match b.as_variable() {
+                    Some(name) if !a.has_variables() => {
+                        Some(Value::Assignment(name.to_owned(), Box::new(Value::Scalar(a.clone(), None))))
+                    }
+                    _ => Some(Value::Equation(a.clone(), b.clone())),
+                }
+            }
+            [Some(first), .., Some(b)] if first.has_variables() && !b.has_variables() => {
+                Some(Value::Equation(first.clone(), b.clone()))
+            }
+            // A calculation: its result, with its unit.
+            [Some(_), ..] | [.., Some(_)] => {
+                if let Some(name) = probability(first) {
+                    return Some(Value::Assignment(name, Box::new(self.value(last, depth + 1)?)));
+                }
+                if sides[0].is_none() && !named(first) && scalar_with_unit(first, self.steps).is_none() {
+                    return None;
+                }
+                // 8 = k, with the name behind.
+                if let Some(name) = name_of(last).filter(|_| parts.len() == 2) {
+                    return Some(Value::Assignment(name, Box::new(self.value(first, depth + 1)?)));
+                }
+                self.value(last, depth + 1)
+            }
+            // A \cap B = \{2\}: the name of a set or a vector.
+            _ => self.value(last, depth + 1).filter(|v| {
+                matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_) | Value::Named(_))
+            }),
+        }
+    }
+
+    /// `\frac{x - 1}{2} = \frac{y}{3} = z`: a line by its symmetric equations.
+    fn symmetric(&self, parts: &[&[Token]]) -> Option<Value> {
+        if parts.len() < 3 {
+            return None;
+        }
+        let sides: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
+        let letters: Vec<Vec<String>> = sides.iter().map(Expr::variables).collect();
+        let distinct = (1..letters.len()).all(|n| !letters[..n].contains(&letters[n]));
+        let each = sides.windows(2).map(|w| Value::Equation(w[0].clone(), w[1].clone())).collect();
+        (distinct && letters.iter().all(|l| matches!(l.as_slice(), [n] if n.len() == 1))).then_some(Value::List(each))
+    }
+
+    /// A chain of inequalities: the region of its one variable where that can be solved.
+    pub(crate) fn inequality(&self, parts: &[&[Token]], signs: &[char]) -> Option<Value> {
+        let exprs: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
+        let mut variables: Vec<String> = exprs.iter().flat_map(Expr::variables).collect();
+        variables.dedup();
+        variables.sort();
+        variables.dedup();
+        let mut solved: Option<Region> = None;
+        let mut open: Vec<Value> = Vec::new();
+        for (pair, &sign) in exprs.windows(2).zip(signs) {
+            let (a, b) = (&pair[0], &pair[1]);
+            let region = match variables.as_slice() {
+                [name] => self.solve(name, a, b, sign),
+                _ => None,
+            };
+            match region {
+                Some(r) => {
+                    solved = Some(match solved {
+                        Some(s) => s.intersection(&r, self.steps)?,
+                        None => r,
+                    });
+                }
+                None => open.push(match sign {
+                    '<' | 'l' => Value::Positive(minus(b.clone(), a.clone()), sign == '<'),
+                    '>' | 'g' => Value::Positive(minus(a.clone(), b.clone()), sign == '>'),
+                    '=' => Value::Equation(a.clone(), b.clone()),
+                    _ => return None,
+                }),
+            }
+        }
+        if let Some(mut region) = solved.filter(|_| open.is_empty()) {
+            region.variable = variables.pop();
+            return Some(Value::Region(region));
+        }
+        if open.len() + 1 < exprs.len() {
+            return None;
+        }
+        one_or_list(open)
+    }
+
+    /// `a < b` for a side that is linear in the variable, or the absolute value of such.
+    pub(crate) fn solve(&self, name: &str, a: &Expr, b: &Expr, sign: char) -> Option<Region> {
+        let up = matches!(sign, '<' | 'l');
+        let strict = matches!(sign, '<' | '>' | 'n');
+        for (x, c, below) in [(a, b, up), (b, a, !up)] {
+            if c.variables().iter().any(|n| n == name) {
+                continue;
+            }
+            if let Expr::Call("abs", inner) = x
+                && sign != '='
+            {
+                let span = Span { low: negate(c.clone()), low_closed: !strict, high: c.clone(), high_closed: !strict };
+                let region = self.preimage(name, &inner[0], Region::new(vec![span]))?;
+                return match (sign, below) {
+                    ('n', _) => None,
+                    (_, true) => Some(region),
+                    // |x| >= c is what |x| < c leaves.
+                    (_, false) => {
+                        let span =
+                            Span { low: negate(c.clone()), low_closed: strict, high: c.clone(), high_closed: strict };
+                        self.preimage(name, &inner[0], Region::new(vec![span]))?.complement(self.steps)
+                    }
+                };
+            }
+            if let Some(r) = self.quadratic(name, x, c, sign, below) {
+                return Some(r);
+            }
+            let region = match sign {
+                'n' => Region::new(vec![Span::point(c.clone())]).complement(self.steps)?,
+                '=' => Region::new(vec![Span::point(c.clone())]),
+                _ if below => Region::new(vec![Span {
+                    low: infinity(true),
+                    low_closed: false,
+                    high: c.clone(),
+                    high_closed: !strict,
+                }]),
+                _ => Region::new(vec![Span {
+                    low: c.clone(),
+                    low_closed: !strict,
+                    high: infinity(false),
+                    high_closed: false,
+                }]),
+            };
+            if let Some(r) = self.preimage(name, x, region) {
+                return Some(r);
+            }
+        }
+        None
+    }
+
+    /// Where a quadratic expression is below or above a number.
+    fn quadratic(&self, name: &str, x: &Expr, c: &Expr, sign: char, below: bool) -> Option<Region> {
+        let whole = |n: i64| Rational::from_integer(n.into());
+        let at = |n: i64| exact::exact(&minus(x.replace(name, &integer(n)), c.clone()), self.steps);
+        let (f0, f1, f2, f3) = (at(0)?, at(1)?, at(2)?, at(3)?);
+        let bend = &f2 - &f1 - (&f1 - &f0);
+        if bend == whole(0) || &f3 - &f2 - (&f2 - &f1) != bend || !matches!(sign, '<' | 'l' | '>' | 'g') {
+            return None;
+        }
+        // a x^2 + b x + c
+        let a = &bend / whole(2);
+        let b = &f1 - &f0 - &a;
+        let discriminant = &b * &b - whole(4) * &a * &f0;
+        if discriminant < whole(0) {
+            return None;
+        }
+        let strict = matches!(sign, '<' | '>');
+        let root = |side: i64| {
+            let half = crate::reward::value::expr::power(
+                crate::reward::value::expr::number(discriminant.clone()),
+                divide(integer(1), integer(2)),
+            );
+            let over = crate::reward::value::expr::Expr::Add(vec![
+                crate::reward::value::expr::number(-b.clone()),
+                Expr::Mul(vec![integer(side), half]),
+            ]);
+            divide(over, crate::reward::value::expr::number(whole(2) * &a))
+        };
+        let positive = a > whole(0);
+        let (low, high) = if positive { (root(-1), root(1)) } else { (root(1), root(-1)) };
+        // Between its roots an upward parabola is below.
+        if below == positive {
+            return Some(Region::new(vec![Span { low, low_closed: !strict, high, high_closed: !strict }]));
+        }
+        let between = Span { low, low_closed: strict, high, high_closed: strict };
+        Region::new(vec![between]).complement(self.steps)
+    }
+
+    /// Where a linear expression falls into a region.
+    pub(crate) fn preimage(&self, name: &str, x: &Expr, region: Region) -> Option<Region> {
+        if x.as_variable() == Some(name) {
+            return Some(region);
+        }
+        let at = |n: i64| exact::exact(&x.replace(name, &integer(n)), self.steps);
+        let (zero, one, two) = (at(0)?, at(1)?, at(2)?);
+        let slope = &one - &zero;
+        let none = Rational::from_integer(0.into());
+        if two - one != slope || slope == none {
+            return None;
+        }
+        let back = |e: &Expr| match e.is_infinite() {
+            Some(s) => infinity((s < 0) != (slope < none)),
+            None => divide(
+                minus(e.clone(), crate::reward::value::expr::number(zero.clone())),
+                crate::reward::value::expr::number(slope.clone()),
+            ),
+        };
+        let spans = region.spans.iter().map(|s| {
+            let (low, high) = (back(&s.low), back(&s.high));
+            if slope < none {
+                Span { low: high, low_closed: s.high_closed, high: low, high_closed: s.low_closed }
+            } else {
+                Span { low, high, ..s.clone() }
+            }
+        });
+        Some(Region::new(spans.collect()))
+    }
+
+    /// `2 : 3`, `6:45 PM`.
+    pub(crate) fn ratio(&self, tokens: &[Token]) -> Option<Option<Value>> {
+        // 1 in 4, 1 out of 4, 3 to 5.
+        let word = |n: usize, w: &str| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Word(t)) if t == w);
+        let number = |n: usize| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Num(_)));
+        let between = usize::from(word(1, "in") || word(1, "to")) + 2 * usize::from(word(1, "out") && word(2, "of"));
+        if between > 0 && number(0) && number(1 + between) && tokens.len() == 2 + between {
+            let both = (scalar(&tokens[..1], self.steps)?, scalar(&tokens[1 + between..], self.steps)?);
+            return Some(Some(Value::Ratio(vec![both.0, both.1])));
+        }
+        let parts = split(tokens, |t| *t == Tok::Sym(':'))?;
+        if parts.len() < 2 {
+            return None;
+        }
+        // median: 4
+        if let [name, value] = parts.as_slice()
+            && let Some(name) = name_of(name).filter(|n| n.len() > 2 && n.chars().all(|c| c.is_alphabetic()))
+        {
+            return Some(self.value(value, 1).map(|v| Value::Assignment(name, Box::new(v))));
+        }
+        let last = parts.last()?;
+        let behind: String = last[1.min(last.len())..].iter().map(|t| shown(&t.tok).to_lowercase()).collect();
+        let half = match behind.replace(['.', ' '], "").as_str() {
+            "am" => Some(0),
+            "pm" => Some(12),
+            _ => None,
+        };
+        if let ([[Token { tok: Tok::Num(h), .. }], [Token { tok: Tok::Num(m), .. }, ..]], Some(half)) =
+            (parts.as_slice(), half)
+        {
+            let (h, m) = (h.parse::<u32>().ok()?, m.parse::<u32>().ok()?);
+            return Some((h <= 12 && m < 60).then_some(Value::Time((h % 12 + half) * 60 + m)));
+        }
+        let exprs: Option<Vec<Expr>> = parts.iter().map(|p| scalar(p, self.steps)).collect();
+        Some(exprs.map(Value::Ratio))
+    }
+}
