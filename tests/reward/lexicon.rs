@@ -40,7 +40,15 @@ fn no_form_stands_twice_in_a_kind() {
             for form in forms.into_iter().filter(|f| *f != canonical) {
                 let told_by_case = matches!(
                     kind.as_str(),
-                    "command" | "face" | "greek" | "hidden" | "letter" | "prefix sign" | "sign" | "unit sign" | "unsaid"
+                    "command"
+                        | "face"
+                        | "greek"
+                        | "hidden"
+                        | "letter"
+                        | "prefix sign"
+                        | "sign"
+                        | "unit sign"
+                        | "unsaid"
                 );
                 let form = if told_by_case { form } else { form.to_lowercase() };
                 if let Some(other) = seen.insert((kind.clone(), form.clone()), canonical.clone()) {

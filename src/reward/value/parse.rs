@@ -28,6 +28,7 @@ pub(crate) mod several;
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::number_words;
 use crate::reward::steps::Steps;
+use crate::reward::value::Value;
 use crate::reward::value::expr::{integer, is_function};
 use crate::reward::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, is_greek, lex, shown};
 use crate::reward::value::matrix::{Folded, fold};
@@ -36,7 +37,6 @@ use crate::reward::value::parse::relation::{relation_sign, variable_of};
 use crate::reward::value::parse::several::labelled_parts;
 use crate::reward::value::region::{Region, Span};
 use crate::reward::value::scalar::scalar_with_unit;
-use crate::reward::value::Value;
 
 /// Most words that read as products of letters and are none.
 const MAX_SHORT: usize = 4;

@@ -24,7 +24,7 @@ pub(crate) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr,
     let mut p = Parser { units: true, ..Parser::new(tokens, steps) };
     let e = p.expr()?;
     // Things are counted by numbers: 2 x 3 matrices are no 6.
-    let counted = matches!(&e, Expr::Num { .. }) || !matches!(p.unit, Some(Unit::Thing(_)));
+    let counted = matches!(&e, Expr::Num { .. }) || !matches!(&p.unit, Some(u @ Unit::Thing(_)) if !u.is_silent());
     (p.at == tokens.len() && counted).then_some((e, p.unit))
 }
 

@@ -32,6 +32,8 @@ pub enum Unit {
 const MONEY: usize = 10;
 /// The power of angle in a dimension.
 const ANGLE: usize = 7;
+/// Most tokens of a unit.
+const MAX_TOKENS: usize = 24;
 /// Most words of what is counted.
 const MAX_WORDS: usize = 5;
 
@@ -51,6 +53,12 @@ impl Unit {
     /// True for dollars and cents, and for numbers by another name: parts per million.
     pub(crate) fn is_number(&self) -> bool {
         matches!(self, Unit::Measure(d, _) if d.iter().enumerate().all(|(n, p)| *p == i8::from(n == MONEY)) || d.iter().all(|p| *p == 0))
+    }
+
+    /// True for units that say nothing about the size: units themselves.
+    pub(crate) fn is_silent(&self) -> bool {
+        let plain = |t: &str| matches!(t, "unit" | "square unit" | "cubic unit" | "sq unit" | "unit^2" | "unit^3");
+        matches!(self, Unit::Thing(t) if plain(&t.replace("units", "unit")))
     }
 
     /// The unit of a sign or a name.
@@ -312,7 +320,7 @@ pub(crate) fn same_thing(a: &str, b: &str) -> bool {
 pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let flat = flattened(rest);
     let rest = without_idle(flat.as_deref().unwrap_or(rest));
-    if !begins(rest, after_number) {
+    if rest.len() > MAX_TOKENS || !begins(rest, after_number) {
         return None;
     }
     // 5 kg of rice: what follows a known unit says what it is of.

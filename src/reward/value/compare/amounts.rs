@@ -21,7 +21,7 @@ pub(crate) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
         return no("amounts of different things");
     }
     // Units that say nothing about the size.
-    let (u, v) = (u.filter(|u| !is_silent(u)), v.filter(|v| !is_silent(v)));
+    let (u, v) = (u.filter(|u| !u.is_silent()), v.filter(|v| !v.is_silent()));
     match (u, v) {
         (None, None) => expressions(a, b, steps),
         (Some(u), Some(v)) => measured(a, u, b, v, steps),
@@ -36,10 +36,6 @@ fn of_what(unit: Option<&Unit>) -> (Option<&Unit>, Option<&str>) {
         Some(Unit::Of(unit, thing)) => (Some(unit), Some(thing)),
         unit => (unit, None),
     }
-}
-
-fn is_silent(unit: &Unit) -> bool {
-    matches!(unit, Unit::Thing(t) if matches!(t.trim_end_matches(['2', '3']), "unit" | "units" | "square unit" | "square units" | "cubic unit" | "cubic units" | "sq unit" | "sq units" | "unit^" | "units^"))
 }
 
 /// An amount with a unit, and one without.

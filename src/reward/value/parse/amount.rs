@@ -1,5 +1,7 @@
 //! Amounts in words and in several units, days and times of day in words.
 
+use crate::reward::lexicon::{self, Kind};
+use crate::reward::number_words;
 use crate::reward::steps::Rational;
 use crate::reward::value::Value;
 use crate::reward::value::expr::{Expr, integer, number};
@@ -7,8 +9,6 @@ use crate::reward::value::lex::{Tok, Token, is, is_cmd};
 use crate::reward::value::parse::{Reader, is_comma, is_word};
 use crate::reward::value::scalar::{scalar, scalar_with_unit};
 use crate::reward::value::unit::{Unit, thing};
-use crate::reward::lexicon::{self, Kind};
-use crate::reward::number_words;
 
 impl Reader<'_> {
     /// A measure in several units: 2 hours 30 minutes, 5 ft 6 in.

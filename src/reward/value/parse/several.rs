@@ -157,14 +157,15 @@ impl Reader<'_> {
     /// `A(1, 2)`: a point and its name.
     pub(crate) fn labelled(&self, tokens: &[Token], depth: usize) -> Option<Value> {
         let [Token { tok: Tok::Word(name), .. }, rest @ ..] = tokens else { return None };
-        let [open, inner @ .., close] = rest else { return None };
+        let primes = rest.iter().take_while(|t| is(Some(t), '\'')).count();
+        let [open, inner @ .., close] = &rest[primes..] else { return None };
         // C(5, 2) and P(5, 2) choose.
-        let point = matches!(name.as_str(), "A" | "B" | "D" | "E" | "M" | "O" | "Q" | "S" | "V");
+        let point = primes > 0 || matches!(name.as_str(), "A" | "B" | "D" | "E" | "M" | "O" | "Q" | "S" | "V");
         if !point || !is(Some(open), '(') || !is(Some(close), ')') || split(inner, is_comma)?.len() < 2 {
             return None;
         }
-        match self.value(rest, depth + 1)? {
-            point @ Value::Tuple(_) => Some(Value::Assignment(name.clone(), Box::new(point))),
+        match self.value(&rest[primes..], depth + 1)? {
+            point @ Value::Tuple(_) => Some(Value::Assignment(name.clone() + &"'".repeat(primes), Box::new(point))),
             _ => None,
         }
     }
