@@ -245,7 +245,7 @@ impl Reader<'_> {
         {
             return Some(Value::Matrix(rows));
         }
-        if let Some(v) = self.ratio(tokens) {
+        if let Some(v) = self.ratio(tokens, depth) {
             return v;
         }
         if tokens.iter().any(|t| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp")) {

@@ -435,7 +435,7 @@ impl Reader<'_> {
     }
 
     /// `2 : 3`, `6:45 PM`.
-    pub(crate) fn ratio(&self, tokens: &[Token]) -> Option<Option<Value>> {
+    pub(crate) fn ratio(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
         // 1 in 4, 1 out of 4, 3 to 5.
         let word = |n: usize, w: &str| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Word(t)) if t == w);
         let number = |n: usize| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Num(_)));
@@ -452,7 +452,7 @@ impl Reader<'_> {
         if let [name, value] = parts.as_slice()
             && let Some(name) = name_of(name).filter(|n| n.len() > 2 && n.chars().all(|c| c.is_alphabetic()))
         {
-            return Some(self.value(value, 1).map(|v| Value::Assignment(name, Box::new(v))));
+            return Some(self.value(value, depth + 1).map(|v| Value::Assignment(name, Box::new(v))));
         }
         let last = parts.last()?;
         let behind: String = last[1.min(last.len())..].iter().map(|t| shown(&t.tok).to_lowercase()).collect();
