@@ -1,5 +1,4 @@
-//! Text to tokens: LaTeX commands, numbers, letters and words, Unicode notation.
-//! Numbers as they are written: groups, points, repeating digits, exponents.
+//! Text to tokens: LaTeX commands, letters and words, numbers with groups, points, repeating digits and exponents.
 
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::normalise::JOIN;
@@ -7,7 +6,6 @@ use crate::reward::steps::Steps;
 
 /// Longest text that is read as mathematics.
 const MAX_BYTES: usize = 12_000;
-
 /// Deepest nesting of brackets and functions.
 pub(crate) const MAX_DEPTH: usize = 60;
 
@@ -99,7 +97,7 @@ impl Lexer<'_> {
         while self.at < self.chars.len() {
             let c = self.peek(0);
             match c {
-                ' ' | '~' | '\n' | '\t' | '\r' => {
+                ' ' | '\n' | '\t' | '\r' => {
                     self.at += 1;
                     self.spaced = true;
                 }
