@@ -44,8 +44,6 @@ pub mod optim;
 pub mod philox;
 pub mod recipe;
 pub mod report;
-// Its functions are not held to 80 lines yet.
-#[allow(clippy::too_many_lines)]
 pub mod reward;
 pub mod rl;
 pub mod rollout;
