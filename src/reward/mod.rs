@@ -21,9 +21,27 @@ mod words;
 
 pub use crate::config::{Format, Mode, Rubric};
 pub use judge::Judged;
-pub use scorer::{Item, OnScored, Scorer};
+pub use scorer::Scorer;
 pub use steps::Verdict;
 pub use verify::verify;
+
+use crate::error::Result;
+
+/// A response to be scored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// The response.
+    pub response: String,
+    /// The right answer.
+    pub ground_truth: String,
+    /// The question, where it is known.
+    pub question: Option<String>,
+    /// File and row, or line: errors name it.
+    pub place: String,
+}
+
+/// Takes a score once it is there, on whatever thread that happens; dropped uncalled when the work is given up.
+pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 
 /// A response's reward and how it came about.
 #[derive(Clone, PartialEq, Debug)]

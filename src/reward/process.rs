@@ -15,8 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::scorer::{Item, OnScored};
-use super::{Judged, Score};
+use super::{Item, Judged, OnScored, Score};
 use crate::config::CommandConfig;
 use crate::error::{Error, Result};
 

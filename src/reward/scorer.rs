@@ -9,28 +9,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc as channel};
 
 use super::process::Pool;
-use super::{Judged, Mode, Rubric, Score, judge};
+use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge};
 use crate::config::{CommandConfig, JudgeConfig};
 use crate::error::{Error, Result};
 
 /// Responses that may wait for the judge's tasks before whoever brings more has to wait.
 const WAITING: usize = 1024;
-
-/// A response to be scored.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// The response.
-    pub response: String,
-    /// The right answer.
-    pub ground_truth: String,
-    /// The question, where it is known.
-    pub question: Option<String>,
-    /// File and row, or line: errors name it.
-    pub place: String,
-}
-
-/// Takes a score once it is there, on whatever thread that happens; dropped uncalled when the work is given up.
-pub type OnScored = Box<dyn FnOnce(Result<Judged>) + Send>;
 
 /// Scores responses.
 pub struct Scorer {
