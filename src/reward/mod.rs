@@ -3,7 +3,7 @@
 //! `compat` follows the published scorer, flaws included; `strict` is the default and does what was meant.
 
 pub mod choice;
-mod compat;
+pub mod compat;
 pub mod extract;
 pub mod judge;
 pub mod lexicon;
@@ -71,8 +71,8 @@ pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric:
     let (predict, path) = extract::predict_str(response, rubric.mode);
     let gold = extract::simple_parse(ground_truth);
     let (right, why) = match rubric.mode {
-        Mode::Compat if choice::relaxed_match(&predict, gold) => {
-            (true, if choice::LETTERS.contains(&gold) { "mcq" } else { "relaxed" })
+        Mode::Compat if compat::mcq::relaxed_match(&predict, gold) => {
+            (true, if compat::mcq::LETTERS.contains(&gold) { "mcq" } else { "relaxed" })
         }
         Mode::Compat => (verify(gold, &predict, Mode::Compat).equal, "math_verify"),
         // An empty answer is no answer, whatever the gold.

@@ -50,7 +50,7 @@ fn extraction() {
 fn parse_mcq() {
     run("parse_mcq", |case, id| {
         let input = text(case, "input");
-        assert_eq!(choice::parse_mcq(input), text(case, "output"), "{id}: {input:?}");
+        assert_eq!(mcq::parse_mcq(input), text(case, "output"), "{id}: {input:?}");
     });
 }
 
@@ -58,7 +58,7 @@ fn parse_mcq() {
 fn relax_match() {
     run("relax_match", |case, id| {
         let (predict, truth) = (text(case, "predict"), text(case, "ground_truth"));
-        let got = f64::from(choice::relaxed_match(predict, truth));
+        let got = f64::from(mcq::relaxed_match(predict, truth));
         assert_eq!(Some(got), case["output"].as_f64(), "{id}: {predict:?} and {truth:?}");
         assert_eq!(extract::simple_parse(predict), text(case, "predict_simple_parse"), "{id}");
         assert_eq!(extract::simple_parse(truth), text(case, "ground_truth_simple_parse"), "{id}");

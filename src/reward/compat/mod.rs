@@ -27,6 +27,7 @@ mod grade;
 mod grammar;
 mod latex;
 mod lex;
+pub mod mcq;
 mod number;
 mod plain;
 mod region;
