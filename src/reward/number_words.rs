@@ -41,20 +41,6 @@ pub(crate) fn ordinal(word: &str) -> Option<i64> {
 
 /// The denominator that one or two of `words` name: thirds, twenty-fifths, ten-thousandths.
 fn parts(words: &[&str]) -> Option<(i64, usize)> {
-    if let [first, second, ..] = words {
-        let ones = part(second).filter(|n| *n < 10 && *n > 2);
-        if let (Some(tens), Some(ones)) = (small(first).filter(|n| *n >= 20 && n % 10 == 0), ones) {
-            return Some((tens + ones, 2));
-        }
-        let tens = match *first {
-            "ten" => 10,
-            "hundred" => 100,
-            _ => 0,
-        };
-        if let Some(n) = part(second).filter(|n| *n >= 1_000 && tens > 0) {
-            return Some((tens * n, 2));
-        }
-    }
     part(words.first()?).map(|n| (n, 1))
 }
 
@@ -69,13 +55,6 @@ pub(crate) fn read(words: &[&str]) -> Option<(Rational, usize)> {
 fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
     let whole = |n: i64| Rational::from_integer(n.into());
     let word = |at: usize| words.get(at).copied().unwrap_or_default();
-    // "half a dozen", "half a million".
-    if word(begin) == "half"
-        && matches!(word(begin + 1), "a" | "an")
-        && let Some(n) = scale(word(begin + 2))
-    {
-        return Some((Rational::new(n, 2.into()), begin + 3));
-    }
     let Some((number, mut at, unit)) = cardinal(words, begin) else {
         // "half" by itself.
         return (word(begin) == "half").then(|| (Rational::new(1.into(), 2.into()), begin + 1));
@@ -110,14 +89,6 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
         if let Some((n, length)) = parts(words.get(at + used..).unwrap_or_default()).filter(|_| named) {
             value += Rational::new(over.into(), n.into()) * Rational::from_integer(unit);
             at += used + length;
-        }
-    }
-    // "two and a half million", "three quarters of a million".
-    if !value.is_integer() || !word(at).is_empty() {
-        let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
-        if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
-            value *= Rational::from_integer(n);
-            at += skip + 1;
         }
     }
     Some((value, at))

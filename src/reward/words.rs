@@ -60,12 +60,6 @@ pub fn key(text: &str) -> String {
             !article(w) || n > last
         });
     }
-    if let [to, side] = words.as_slice()
-        && to == "to"
-        && lexicon::is(Kind::Way, side)
-    {
-        words.remove(0);
-    }
     let phrase = words.join(" ");
     if let Some(same) = lexicon::look(Kind::Synonym, &phrase) {
         return lexicon::folded(same).into_owned();

@@ -2,7 +2,8 @@
 
 use omr::error::{Error, Result};
 use omr::reward::judge::{self, Judge, Reply, Request};
-use omr::reward::{self, Mode, choice, extract};
+use omr::reward::compat::mcq;
+use omr::reward::{self, Mode, extract};
 use serde_json::{Value, json};
 
 fn cases(name: &str) -> Vec<Value> {

@@ -58,31 +58,6 @@ fn apart(a: &Expr, b: &Expr, step: &Expr, steps: &Steps) -> bool {
     whole(&divide(minus(a.clone(), b.clone()), step.clone()), steps).is_some()
 }
 
-/// Both real solutions of an equation that is quadratic in its one variable, or the one of a linear equation.
-pub(crate) fn solutions(f: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
-    let [name] = &f.variables()[..] else { return None };
-    let at = |n: i64| exact::exact(&f.replace(name, &integer(n)), steps);
-    let zero = Rational::from_integer(0.into());
-    let two = Rational::from_integer(2.into());
-    let (f0, f1, f2, f3) = (at(0)?, at(1)?, at(2)?, at(3)?);
-    let bend = &f2 - &f1 - (&f1 - &f0);
-    if &f3 - &f2 - (&f2 - &f1) != bend {
-        return None;
-    }
-    let a = &bend / &two;
-    let b = &f1 - &f0 - &a;
-    if a == zero {
-        return (b != zero).then(|| vec![number(-f0 / b)]);
-    }
-    let discriminant = &b * &b - &two * &two * &a * &f0;
-    if discriminant < zero {
-        return Some(Vec::new());
-    }
-    let root = power(number(discriminant.clone()), divide(integer(1), integer(2)));
-    let over = |r: Expr| divide(Expr::Add(vec![number(-b.clone()), r]), number(&two * &a));
-    Some(if discriminant == zero { vec![over(integer(0))] } else { vec![over(root.clone()), over(negate(root))] })
-}
-
 /// Parts of a vector in terms of the unit vectors `i`, `j` and `k`, with or without their marks.
 pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];

@@ -297,15 +297,8 @@ impl Lexer<'_> {
 
     /// An accent is part of a name. Digits under one are no name.
     fn accent(&mut self, name: &str) -> Option<()> {
-        let from = self.at;
         let text = self.group()?;
         let text = text.trim();
-        if name == "bar" && text.contains(['+', '-']) {
-            // A bar over a sum is the conjugate.
-            self.at = from;
-            self.push(Tok::Cmd("conj".to_owned()));
-            return Some(());
-        }
         let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         if digits {
             return None;
@@ -396,15 +389,8 @@ impl Lexer<'_> {
                 }
             }
         }
-        // 1\text{E}3
-        let upright: String = self.chars[self.at..].iter().take(8).collect();
-        if let Some(mark) = ["\\text{E}", "\\text{e}"].into_iter().find(|m| upright.starts_with(m))
-            && matches!(self.peek(mark.len()), '0'..='9' | '+' | '-')
-        {
-            self.at += mark.len() - 1;
-        }
         // 1e3 and 1E-3, when the letter stands between digits.
-        if matches!(self.peek(0), 'e' | 'E') || (self.peek(0) == '}' && upright.starts_with("\\text{")) {
+        if matches!(self.peek(0), 'e' | 'E') {
             let sign = usize::from(matches!(self.peek(1), '+' | '-'));
             let digits = (0..8).take_while(|&k| self.peek(1 + sign + k).is_ascii_digit()).count();
             if digits > 0 && digits < 6 && !self.peek(1 + sign + digits).is_alphabetic() {
@@ -451,9 +437,6 @@ impl Lexer<'_> {
     /// Digits that repeat for ever, `\overline{36}`, `(36)`, and how long they are written.
     pub(crate) fn repeating(&self, ahead: usize) -> Option<(String, usize)> {
         let rest = &self.chars[(self.at + ahead).min(self.chars.len())..];
-        if let Some(found) = dotted(rest) {
-            return Some(found);
-        }
         let opens = |mark: &str| rest.len() > mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b);
         let (mark, close) = [("\\bar{", '}'), ("\\dot{", '}'), ("(", ')')].into_iter().find(|(mark, _)| opens(mark))?;
         let digits: String = rest[mark.len()..].iter().take(60).take_while(|c| c.is_ascii_digit()).collect();
@@ -469,24 +452,6 @@ impl Lexer<'_> {
             .find(|mark| rest.len() >= mark.len() && mark.chars().zip(rest).all(|(a, b)| a == *b))
             .map(str::len)
     }
-}
-
-/// Digits between dots that repeat, `\dot{1}4\dot{2}`, and how long they are written.
-fn dotted(rest: &[char]) -> Option<(String, usize)> {
-    let text: String = rest.iter().take(80).collect();
-    let dot = |t: &str| {
-        let t = t.strip_prefix("\\dot")?;
-        let inner = t.strip_prefix('{').map_or(t.get(..1), |t| t.get(..1).filter(|_| t.get(1..2) == Some("}")))?;
-        let length = if t.starts_with('{') { 7 } else { 5 };
-        inner.bytes().all(|b| b.is_ascii_digit()).then(|| (inner.to_owned(), length))
-    };
-    let (mut digits, mut at) = dot(&text)?;
-    while text[at..].starts_with(|c: char| c.is_ascii_digit()) {
-        digits.push_str(&text[at..at + 1]);
-        at += 1;
-    }
-    let (last, length) = dot(&text[at..])?;
-    Some((digits + &last, at + length))
 }
 
 /// The digits that repeat at the end of a decimal that goes on: three times one digit, twice a longer block.

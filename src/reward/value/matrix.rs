@@ -21,19 +21,6 @@ fn each(rows: Rows, f: impl Fn(Expr) -> Expr) -> Rows {
     rows.into_iter().map(|r| r.into_iter().map(&f).collect()).collect()
 }
 
-fn multiply(a: &Rows, b: &Rows, steps: &Steps) -> Option<Rows> {
-    let inner = b.len();
-    let small = a.len() <= MAX_SIZE && inner <= MAX_SIZE && b.first()?.len() <= MAX_SIZE;
-    if !small || a.iter().any(|r| r.len() != inner) {
-        return None;
-    }
-    steps.spend(200)?;
-    let entry = |row: &Vec<Expr>, j: usize| {
-        Expr::Add((0..inner).map(|k| Expr::Mul(vec![row[k].clone(), b[k][j].clone()])).collect())
-    };
-    Some(a.iter().map(|row| (0..b[0].len()).map(|j| entry(row, j)).collect()).collect())
-}
-
 /// The determinant, by the first row.
 fn determinant(rows: &Rows, steps: &Steps) -> Option<Expr> {
     let n = rows.len();
@@ -67,14 +54,6 @@ pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
         Expr::Matrix(rows) => Some(Folded::Matrix(rows.clone())),
         Expr::Call("det", args) => match fold(args.first()?, steps)? {
             Folded::Matrix(rows) => determinant(&rows, steps).map(Folded::Scalar),
-            Folded::Scalar(_) => None,
-        },
-        Expr::Call("transpose", args) => match fold(args.first()?, steps)? {
-            Folded::Matrix(rows) => {
-                let width = rows.first()?.len();
-                let column = |j: usize| rows.iter().map(|r| r[j].clone()).collect();
-                Some(Folded::Matrix((0..width).map(column).collect()))
-            }
             Folded::Scalar(_) => None,
         },
         Expr::Add(terms) => {
@@ -112,7 +91,7 @@ pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
                         let terms = a[0].iter().zip(&b[0]).map(|(x, y)| Expr::Mul(vec![x.clone(), y.clone()]));
                         scale.push(Expr::Add(terms.collect()));
                     }
-                    (Folded::Matrix(rows), Some(left)) => total = Some(multiply(&left, &rows, steps)?),
+                    (Folded::Matrix(_), Some(_)) => return None,
                 }
             }
             let scaled = |x: Expr| Expr::Mul(scale.iter().cloned().chain([x]).collect());
@@ -121,25 +100,6 @@ pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
                 Some(rows) => Some(Folded::Matrix(each(rows, scaled))),
                 None => Some(Folded::Scalar(Expr::Mul(scale))),
             }
-        }
-        Expr::Pow(base, exponent) => {
-            let Folded::Matrix(rows) = fold(base, steps)? else { return None };
-            let n = crate::reward::value::exact::exact(exponent, steps)?;
-            if n == crate::reward::steps::Rational::from_integer((-1).into()) && rows.len() == 2 && rows[0].len() == 2 {
-                let det = determinant(&rows, steps)?;
-                let over = |x: &Expr| Expr::Mul(vec![x.clone(), power(det.clone(), integer(-1))]);
-                let minus = |x: &Expr| negate(over(x));
-                return Some(Folded::Matrix(vec![
-                    vec![over(&rows[1][1]), minus(&rows[0][1])],
-                    vec![minus(&rows[1][0]), over(&rows[0][0])],
-                ]));
-            }
-            let n = crate::reward::value::exact::to_u32(&n).filter(|n| (1..=3).contains(n))?;
-            let mut out = rows.clone();
-            for _ in 1..n {
-                out = multiply(&out, &rows, steps)?;
-            }
-            Some(Folded::Matrix(out))
         }
         _ => None,
     }

@@ -58,8 +58,6 @@ pub enum Value {
     Time(u32),
     /// `first + k step` for every whole `k`.
     Family(Expr, Expr),
-    /// A permutation in cycles, each from its smallest number on, in order.
-    Cycles(Vec<Vec<u32>>),
     /// A day: year, month and day, where they are said.
     Date(Option<i32>, u8, Option<u8>),
     /// A value and its direction: 5 m north, 20% off.

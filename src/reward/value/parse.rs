@@ -34,7 +34,6 @@ use crate::reward::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, is_greek, lex
 use crate::reward::value::matrix::{Folded, fold};
 use crate::reward::value::parse::enclosed::inward;
 use crate::reward::value::parse::relation::{relation_sign, variable_of};
-use crate::reward::value::parse::several::labelled_parts;
 use crate::reward::value::region::{Region, Span};
 use crate::reward::value::scalar::scalar_with_unit;
 
@@ -139,13 +138,6 @@ impl Reader<'_> {
         {
             return self.value(rest, depth + 1);
         }
-        if let Some(parts) = labelled_parts(tokens) {
-            let items = parts.into_iter().map(|p| self.value(p, depth + 1)).collect::<Option<Vec<_>>>()?;
-            return Some(Value::Tuple(items));
-        }
-        if let Some(v) = self.labelled(tokens, depth) {
-            return Some(v);
-        }
         // The signs of logic join relations; between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
@@ -156,13 +148,6 @@ impl Reader<'_> {
                 return Some(number);
             }
             return self.list(tokens, parts, depth);
-        }
-        // A condition behind the answer: "for k in Z", "where n is whole".
-        if let Some(at) = tokens.iter().position(|t| is_word(&t.tok, &CONDITIONS))
-            && at > 0
-            && quantifies(&tokens[at + 1..])
-        {
-            return self.value(&tokens[..at], depth + 1);
         }
         if let [name, rest @ ..] = tokens
             && is_kind(&name.tok, Kind::Measured)
@@ -217,33 +202,8 @@ impl Reader<'_> {
                 _ => {}
             }
         }
-        // The positive or negative numbers.
-        if let [Token { tok: Tok::Cmd(c), .. }, hat, rest @ ..] = tokens
-            && c == "mathbbR"
-            && is(Some(hat), '^')
-            && let Some(sign) =
-                rest.iter().find_map(|t| if let Tok::Sym(c @ ('+' | '-')) = t.tok { Some(c) } else { None })
-            && rest.len() <= 3
-        {
-            let zero = || Span { low: integer(0), low_closed: false, ..Span::all() };
-            let negative = || Span { high: integer(0), high_closed: false, ..Span::all() };
-            let span = if sign == '+' { zero() } else { negative() };
-            return Some(Value::Region(Region::new(vec![span])));
-        }
-        if let Some(v) = several::cycles(tokens) {
-            return Some(v);
-        }
         if let Some(v) = self.bracketed(tokens, depth) {
             return v;
-        }
-        if let Some(inner) = several::transposed(tokens)
-            && let Some(Some(Value::Tuple(items))) = self.bracketed(inner, depth)
-            && let Some(rows) = items
-                .iter()
-                .map(|v| if let Value::Scalar(e, None) = v { Some(vec![e.clone()]) } else { None })
-                .collect()
-        {
-            return Some(Value::Matrix(rows));
         }
         if let Some(v) = self.ratio(tokens, depth) {
             return v;
@@ -300,37 +260,6 @@ impl Reader<'_> {
         };
         Some(Value::List(vec![signed('+', '-')?, signed('-', '+')?]))
     }
-}
-
-/// Words that open a condition.
-pub(crate) const CONDITIONS: [&str; 7] = ["where", "for", "with", "for all", "for any", "for some", "such that"];
-
-/// True for what a condition says of a letter: where it lies, that it is whole or any constant, what it is not.
-fn quantifies(tokens: &[Token]) -> bool {
-    const SAID: [&str; 16] = [
-        "integer",
-        "integers",
-        "whole",
-        "real",
-        "constant",
-        "constants",
-        "arbitrary",
-        "all",
-        "any",
-        "every",
-        "some",
-        "natural",
-        "nonzero",
-        "positive",
-        "negative",
-        "respectively",
-    ];
-    tokens.iter().any(|t| {
-        is_word(&t.tok, &SAID)
-            || relation_sign(&t.tok).is_some()
-            || matches!(&t.tok, Tok::Cmd(c) if c == "in" || c.starts_with("mathbb"))
-            || matches!(&t.tok, Tok::Text(w) if w.split(' ').any(|w| SAID.contains(&w)))
-    })
 }
 
 /// Words by themselves: letters side by side, some of which stand together as in a word.

@@ -152,29 +152,6 @@ impl Region {
         Some(Region { spans, variable: self.variable.clone() })
     }
 
-    /// The whole numbers in it, when they are few.
-    pub(crate) fn whole_numbers(&self, steps: &Steps) -> Option<Vec<i64>> {
-        const MOST: i64 = 200;
-        let mut found = Vec::new();
-        for s in self.normal(steps)? {
-            let end = |e: &Expr| approximate(e, steps).filter(|x| x.abs() < 1e9);
-            let (low, high) = (end(&s.low)?.floor() as i64, end(&s.high)?.ceil() as i64);
-            if high - low > MOST {
-                return None;
-            }
-            for n in low..=high {
-                let above = order(&integer(n), &s.low, steps)?;
-                let below = order(&integer(n), &s.high, steps)?;
-                let inside =
-                    |o: Ordering, wanted: Ordering, closed: bool| o == wanted || (closed && o == Ordering::Equal);
-                if inside(above, Ordering::Greater, s.low_closed) && inside(below, Ordering::Less, s.high_closed) {
-                    found.push(n);
-                }
-            }
-        }
-        Some(found)
-    }
-
     /// True when nothing is in it; false when that cannot be told.
     pub(crate) fn is_empty(&self, steps: &Steps) -> bool {
         self.normal(steps).is_some_and(|s| s.is_empty())

@@ -175,12 +175,6 @@ impl<'a> Parser<'a> {
     /// `power := postfix ('^' exponent)?`
     pub(crate) fn power(&mut self) -> Option<Expr> {
         let base = self.postfix()?;
-        // 5 \angle 30^\circ: size and direction.
-        if is_cmd(self.token(0), "angle") && !self.bars_or_letters(&base) {
-            self.at += 1;
-            let turn = self.angle()?;
-            return Some(Expr::Mul(vec![base, Expr::Call("cis", vec![turn])]));
-        }
         if let Some(n) = self.degree() {
             if let Some(arc) = self.arc(base.clone(), n) {
                 return Some(arc);
@@ -199,23 +193,6 @@ impl<'a> Parser<'a> {
             return Some(base);
         }
         self.at += 1;
-        // The transpose of a matrix.
-        let transposed = matches!(base, Expr::Matrix(_)) && {
-            let t =
-                |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Word(w), .. }) if w == "T") || is_cmd(t, "top");
-            if t(self.token(0)) {
-                self.at += 1;
-                true
-            } else if is(self.token(0), '{') && t(self.token(1)) && is(self.token(2), '}') {
-                self.at += 3;
-                true
-            } else {
-                false
-            }
-        };
-        if transposed {
-            return Some(Expr::Call("transpose", vec![base]));
-        }
         let exponent = self.deeper(Self::exponent)?;
         let mut base = power(base, exponent);
         while self.eat('!') {

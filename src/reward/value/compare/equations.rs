@@ -21,49 +21,7 @@ pub(crate) fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
     if proportional(f, g, steps).is_some() {
         return yes("equal equations");
     }
-    let shared = f.variables().into_iter().filter(|n| g.variables().contains(n)).take(3);
-    for name in shared {
-        if let (Some(x), Some(y)) = (root(f, &name, steps), root(g, &name, steps))
-            && decide(&x, &y, steps).is_equal()
-        {
-            return yes("equations with the same solution");
-        }
-    }
     no("different equations")
-}
-
-/// Where an expression that is linear in a variable vanishes.
-pub(crate) fn root(f: &Expr, name: &str, steps: &Steps) -> Option<Expr> {
-    let at = |n: i64| f.replace(name, &integer(n));
-    let slope = minus(at(1), at(0));
-    let bend = minus(minus(at(2), at(1)), slope.clone());
-    if !decide(&bend, &integer(0), steps).is_equal() || decide(&slope, &integer(0), steps).is_equal() {
-        return None;
-    }
-    Some(divide(crate::reward::value::expr::negate(at(0)), slope))
-}
-
-/// True for sums, products and quotients of letters without coefficients.
-pub(crate) fn only_letters(e: &Expr) -> bool {
-    let minus_one = crate::reward::steps::Rational::from_integer((-1).into());
-    // |v| of a vector and the square of a deviation are one quantity.
-    match e {
-        Expr::Call("abs", v) => return matches!(v.as_slice(), [Expr::Var(n)] if n.contains(' ')),
-        Expr::Call(_, v) => return matches!(v.as_slice(), [Expr::Var(_)]),
-        Expr::Pow(b, p)
-            if matches!(&**b, Expr::Var(n) if matches!(n.as_str(), "sigma" | "chi" | "R" | "s"))
-                && **p == integer(2) =>
-        {
-            return true;
-        }
-        _ => {}
-    }
-    !e.any(|p| match p {
-        Expr::Num { value, .. } => *value != minus_one,
-        Expr::Var(_) | Expr::Add(_) | Expr::Mul(_) => false,
-        Expr::Pow(_, n) => !matches!(&**n, Expr::Num { value, .. } if *value == minus_one),
-        _ => true,
-    })
 }
 
 /// Names without case, spaces and accents.
@@ -107,13 +65,6 @@ pub(crate) fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
         _ => return None,
     };
     (primes > 0).then_some((*f, primes, argument))
-}
-
-/// The letter of a function and its one variable: `g(t)`.
-pub(crate) fn applied(name: &str) -> Option<(&str, &str)> {
-    let (f, rest) = name.split_once('(')?;
-    let x = rest.strip_suffix(')')?;
-    (f.chars().count() <= 2 && x.chars().count() == 1 && x.chars().all(char::is_alphabetic)).then_some((f, x))
 }
 
 /// A name of up to three letters as their product.

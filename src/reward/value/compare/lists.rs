@@ -7,7 +7,7 @@ use crate::reward::value::compare::equations::same_name;
 use crate::reward::value::compare::{Comparison, equal, no, outcome, yes};
 use crate::reward::value::decide::decide;
 use crate::reward::value::expr::{Expr, integer, minus};
-use crate::reward::value::family::{components, counted, same_families, solutions};
+use crate::reward::value::family::{components, counted, same_families};
 use crate::reward::words;
 
 pub(crate) fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Comparison {
@@ -228,14 +228,4 @@ pub(crate) fn unordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
         }
     }
     yes("equal members")
-}
-
-/// An equation beside its solutions.
-pub(crate) fn solved(a: &Expr, b: &Expr, values: &Value, steps: &Steps) -> Comparison {
-    let roots = solutions(&minus(a.clone(), b.clone()), steps);
-    let Some(roots) = roots.filter(|r| r.len() > 1) else { return no("different kinds") };
-    let (Value::Set(items) | Value::List(items)) = values else { return no("different kinds") };
-    let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
-    let roots: Vec<Value> = roots.into_iter().map(|e| Value::Scalar(e, None)).collect();
-    unordered(&roots, &items.iter().map(value).collect::<Vec<_>>(), steps)
 }

@@ -1,14 +1,14 @@
 //! Sums, products, integrals, limits and derivatives by their values.
 
 use crate::reward::steps::Rational;
-use crate::reward::value::ball::{Ball, pi};
+use crate::reward::value::ball::Ball;
 use crate::reward::value::complex::Complex;
 use crate::reward::value::eval::{Fault, Out, Scope, exactly};
 use crate::reward::value::exact::{MAX_TERMS, exact};
 use crate::reward::value::expr::{Binder, Bound, Expr, number};
 
-/// Nodes of a quadrature on either side, in steps of 1/32.
-const LAST_NODE: i64 = 136;
+/// How often the step of a quadrature is halved.
+const HALVINGS: i64 = 10;
 
 impl Scope<'_> {
     pub(crate) fn series(&mut self, b: &Bound) -> Out {
@@ -43,155 +43,36 @@ impl Scope<'_> {
                 }
             }
         }
-        if infinite { self.accelerated(b, from) } else { Ok(total) }
+        if infinite { Err(Fault::Undefined) } else { Ok(total) }
     }
 
-    /// A slowly converging sum by Levin's u-transform, checked against one of lower order.
-    fn accelerated(&mut self, b: &Bound, from: i64) -> Out {
-        const ORDER: i64 = 40;
-        if b.binder == Binder::Product {
-            return Err(Fault::Undefined);
-        }
-        // The weights alternate and grow: half of the bits are lost to them.
-        let outer = std::mem::replace(&mut self.prec, 512);
-        let prec = self.prec;
-        let mut sums = Vec::new();
-        let mut sum = Complex::int(0);
-        for k in 0..=ORDER {
-            let term = match self.at(&b.var, Complex::int(from + k), &b.body) {
-                Ok(term) if !term.may_be_zero() => term,
-                Ok(_) => {
-                    self.prec = outer;
-                    return Err(Fault::Undefined);
-                }
-                Err(fault) => {
-                    self.prec = outer;
-                    return Err(fault);
-                }
-            };
-            sum = sum.add(&term, prec);
-            let weight = term.mul(&Complex::int(k + 1), prec).inverse(prec).ok_or(Fault::Unsure)?;
-            sums.push((sum.clone(), weight));
-        }
-        let transform = |order: i64| {
-            let (mut over, mut under, mut binomial) = (Complex::int(0), Complex::int(0), Complex::int(1));
-            for j in 0..=order {
-                let (partial, weight) = &sums[j as usize];
-                let base = Complex::int(j + 1).power((order - 1) as u32, prec);
-                let factor = binomial.mul(&base, prec).mul(weight, prec);
-                over = over.add(&factor.mul(partial, prec), prec);
-                under = under.add(&factor, prec);
-                let next = Complex::int(j - order).mul(&Complex::int(j + 1).inverse(prec)?, prec);
-                binomial = binomial.mul(&next, prec);
-            }
-            Some(over.mul(&under.inverse(prec)?, prec))
-        };
-        let both = (transform(ORDER), transform(ORDER - 6));
-        self.prec = outer;
-        let (Some(fine), Some(coarse)) = both else { return Err(Fault::Undefined) };
-        let gap = fine.sub(&coarse, prec).top();
-        if gap > -64 { Err(Fault::Undefined) } else { Ok(fine.widen(gap)) }
-    }
-
-    /// Tanh-sinh quadrature, checked against itself with every other point left out.
+    /// Romberg's quadrature between finite ends.
     pub(crate) fn integral(&mut self, b: &Bound) -> Out {
-        let ends = (b.from.is_infinite(), b.to.is_infinite());
-        let finite = |s: &mut Self, e: &Expr, inf: Option<i32>| match inf {
-            Some(_) => Ok(Complex::int(0)),
-            None => s.eval(e),
-        };
-        let (from, to) = (finite(self, &b.from, ends.0)?, finite(self, &b.to, ends.1)?);
-        // No more than 100 bits are claimed.
+        let (from, to) = (self.eval(&b.from)?, self.eval(&b.to)?);
         let outer = std::mem::replace(&mut self.prec, 160);
-        let out = self.quadrature(b, ends, from, to);
+        let out = self.quadrature(b, &from, &to.sub(&from, 160));
         self.prec = outer;
         out
     }
 
-    pub(crate) fn quadrature(
-        &mut self,
-        b: &Bound,
-        ends: (Option<i32>, Option<i32>),
-        from: Complex,
-        to: Complex,
-    ) -> Out {
+    fn quadrature(&mut self, b: &Bound, from: &Complex, width: &Complex) -> Out {
         let prec = self.prec;
-        let width = to.sub(&from, prec);
-        // Steps of 1/16 from -4.25 to 4.25, and halved where that is not enough: the weight at the ends is below 2^-150.
-        let mut sums = [Complex::int(0), Complex::int(0), Complex::int(0)];
-        let mut edge = i64::MIN;
-        for pass in 0..2 {
-            for k in -LAST_NODE..=LAST_NODE {
-                if (k % 2 == 0) != (pass == 0) {
-                    continue;
-                }
-                let Some(value) = self.node(b, k, ends, (&from, &to, &width))? else { continue };
-                if k.abs() == LAST_NODE && !value.is_zero() {
-                    edge = edge.max(value.top());
-                }
-                for (sum, every) in sums.iter_mut().zip([4, 2, 1]) {
-                    if k % every == 0 {
-                        *sum = sum.add(&value, prec);
-                    }
-                }
-            }
-            let scaled = |z: &Complex, n: i64| Complex { re: z.re.clone().scale(n), im: z.im.clone().scale(n) };
-            let (coarse, fine) = match pass {
-                0 => (scaled(&sums[0], -3), scaled(&sums[1], -4)),
-                _ => (scaled(&sums[1], -4), scaled(&sums[2], -5)),
-            };
-            let gap = fine.sub(&coarse, prec).top().max(-prec);
-            // Halving the step squares the error; half of that gain is claimed. What lies beyond the last points is
-            // smaller than a few times them.
-            if gap <= -44 || (pass == 1 && gap <= -24) {
-                return Ok(fine.widen((gap * 3 / 2).max(-100).max(edge.saturating_add(8))));
-            }
-        }
-        Err(Fault::Undefined)
-    }
-
-    /// The integrand at a node times its weight; `None` at an end where it has no value.
-    pub(crate) fn node(
-        &mut self,
-        b: &Bound,
-        k: i64,
-        ends: (Option<i32>, Option<i32>),
-        (from, to, width): (&Complex, &Complex, &Complex),
-    ) -> Result<Option<Complex>, Fault> {
-        let prec = self.prec;
-        self.spend(800)?;
-        let t = Ball::int(k).scale(-5);
-        let exp = |x: &Ball| x.exp(prec).ok_or(Fault::Unsure);
-        let (up, down) = (exp(&t)?, exp(&t.clone().neg())?);
-        let quarter_turn = pi(prec).scale(-1);
-        let sinh = up.sub(&down, prec).scale(-1).mul(&quarter_turn, prec);
-        let slope = up.add(&down, prec).scale(-1).mul(&quarter_turn, prec);
-        let (grow, shrink) = (exp(&sinh)?, exp(&sinh.clone().neg())?);
-        let (x, weight) = match ends {
-            (None, None) => {
-                // (1 + tanh s) / 2 = 1 / (1 + e^(-2s)), and its slope.
-                let total = grow.add(&shrink, prec);
-                let share = grow.div(&total, prec).ok_or(Fault::Unsure)?;
-                let density = slope.scale(1).div(&total.mul(&total, prec), prec).ok_or(Fault::Unsure)?;
-                let offset = width.mul(&Complex::real(share), prec);
-                (from.add(&offset, prec), width.mul(&Complex::real(density), prec))
-            }
-            (None, Some(1)) => (from.add(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec))),
-            (Some(-1), None) => (to.sub(&Complex::real(grow.clone()), prec), Complex::real(grow.mul(&slope, prec))),
-            (Some(-1), Some(1)) => {
-                let x = Complex::real(grow.sub(&shrink, prec).scale(-1));
-                let density = grow.add(&shrink, prec).scale(-1).mul(&slope, prec);
-                (x, Complex::real(density))
-            }
-            _ => return Err(Fault::Undefined),
+        let mut value = |level: i64, k: i64| {
+            self.spend(20)?;
+            let share = Complex::real(Ball::int(k).scale(-level));
+            self.at(&b.var, from.add(&width.mul(&share, prec), prec), &b.body)
         };
-        match self.at(&b.var, x, &b.body) {
-            Ok(value) => Ok(Some(value.mul(&weight, prec))),
-            Err(Fault::Exhausted) => Err(Fault::Exhausted),
-            // An end where the function has no value counts for nothing.
-            Err(_) if k.abs() > 96 => Ok(None),
-            Err(fault) => Err(fault),
+        let half = Complex::real(Ball::two_to(-1));
+        let mut sum = value(0, 0)?.add(&value(0, 1)?, prec).mul(&half, prec);
+        let mut sums = vec![sum.mul(width, prec)];
+        for level in 1..=HALVINGS {
+            for k in (1..1 << level).step_by(2) {
+                sum = sum.add(&value(level, k)?, prec);
+            }
+            sums.push(sum.mul(width, prec).mul(&Complex::real(Ball::two_to(-level)), prec));
         }
+        let (value, gap) = extrapolated(sums, 2, prec).ok_or(Fault::Unsure)?;
+        if gap > value.top().max(0) - 44 { Err(Fault::Undefined) } else { Ok(value.widen((gap + 12).max(-100))) }
     }
 
     /// The limit of a function that is smooth beside the place: values at four distances, extrapolated.
@@ -243,7 +124,7 @@ impl Scope<'_> {
         // Differences of nearly equal values lose a few times as many bits.
         self.prec = outer + 6 * near.min(96);
         let mut values = Vec::new();
-        for n in 0..4i64 {
+        for n in (0..4i64).rev() {
             let at = if infinite {
                 Complex::real(Ball::int(sign).scale(near - n))
             } else {
@@ -260,21 +141,9 @@ impl Scope<'_> {
         }
         let prec = self.prec;
         self.prec = outer;
-        // Neville's scheme at distances 1, 2, 4, 8: each column removes one power of the distance.
-        let mut column = values;
-        let mut best = Vec::new();
-        for power in 1..4i64 {
-            let factor = Complex::int(1 << power);
-            let under = Complex::int((1 << power) - 1).inverse(prec).ok_or(Fault::Unsure)?;
-            column = column.windows(2).map(|w| factor.mul(&w[0], prec).sub(&w[1], prec).mul(&under, prec)).collect();
-            best.push(column[0].clone());
-        }
-        let size = best[2].top().max(0);
-        let gap = best[2].sub(&best[1], prec).top();
-        if gap > size - near.min(140) {
-            return Err(Fault::Undefined);
-        }
-        Ok(best[2].clone().widen(gap.max(size - 120)))
+        let (value, gap) = extrapolated(values, 1, prec).ok_or(Fault::Unsure)?;
+        let size = value.top().max(0);
+        if gap > size - near.min(140) { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
     }
 
     /// A central difference with a step far below the precision, checked against one with the double step.
@@ -306,4 +175,19 @@ impl Scope<'_> {
         let gap = slopes[0].sub(&slopes[1], outer).top();
         Ok(slopes[0].clone().widen(gap.max(-2 * NEAR)))
     }
+}
+
+/// Neville's scheme for values at steps that are halved each time, where the error is a series in the powers of
+/// `2^order` of the step: the limit, and the size of the last correction.
+fn extrapolated(mut column: Vec<Complex>, order: i64, prec: i64) -> Option<(Complex, i64)> {
+    let (mut gap, mut power) = (i64::MAX, 0);
+    while column.len() > 1 {
+        power += order;
+        let factor = Complex::int(1 << power);
+        let under = Complex::int((1 << power) - 1).inverse(prec)?;
+        let before = column.last()?.clone();
+        column = column.windows(2).map(|w| factor.mul(&w[1], prec).sub(&w[0], prec).mul(&under, prec)).collect();
+        gap = column.last()?.sub(&before, prec).top();
+    }
+    Some((column.pop()?, gap))
 }

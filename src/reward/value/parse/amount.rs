@@ -79,12 +79,6 @@ impl Reader<'_> {
             words.remove(0);
         }
         let list: Vec<&str> = words.iter().map(String::as_str).collect();
-        if let [word] = list.as_slice()
-            && article
-            && let Some(n) = number_words::part(word)
-        {
-            return Some(Value::Scalar(crate::reward::value::expr::divide(integer(1), integer(n)), None));
-        }
         if let [_] | [_, _] = list.as_slice()
             && let Some(n) = number_words::ordinal(&list.join(" "))
         {
@@ -97,14 +91,6 @@ impl Reader<'_> {
             Some(["in", ..]) => 1,
             _ => 0,
         };
-        if let Some(["over", ..] | ["divided", "by", ..]) = list.get(used..)
-            && let under = used + if list[used] == "over" { 1 } else { 2 }
-            && let Some((by, all)) = number_words::read(&list[under..])
-            && under + all == list.len()
-        {
-            let part = crate::reward::value::expr::number;
-            return Some(Value::Scalar(crate::reward::value::expr::divide(part(value), part(by)), None));
-        }
         if between > 0
             && let Some((of, all)) = number_words::read(&list[used + between..])
             && used + between + all == list.len()

@@ -40,24 +40,7 @@ impl Reader<'_> {
             return Some(self.value(rows.last()?, depth + 1));
         }
         let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
-        // Lines that the last one solves are the way to it.
-        if let Some([way @ .., last @ Value::Assignment(name, value)]) = items.as_deref()
-            && let Value::Scalar(x, None) = &**value
-            && !way.is_empty()
-            && way.iter().all(|v| self.solved_by(v, name, x))
-        {
-            return Some(Some(last.clone()));
-        }
         Some(items.and_then(one_or_list))
-    }
-
-    /// True for an equation in one variable that this value of it solves.
-    pub(crate) fn solved_by(&self, line: &Value, name: &str, x: &Expr) -> bool {
-        let Value::Equation(a, b) = line else { return false };
-        let own = |e: &Expr| e.variables().iter().all(|n| n == name);
-        own(a)
-            && own(b)
-            && crate::reward::value::decide::decide(&a.replace(name, x), &b.replace(name, x), self.steps).is_equal()
     }
 
     /// A set, tuple or interval that is the whole of `tokens`.
@@ -126,23 +109,11 @@ impl Reader<'_> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
         let parts = split(inside, bar)?;
         let [name, condition] = parts.as_slice() else { return None };
-        if let Some((terms, counter)) = crate::reward::value::parse::several::generator(name, condition) {
-            let value = self.value(terms, depth + 1)?;
-            return Some(match self.repeated(value, counter) {
-                Value::Assignment(_, v) if matches!(*v, Value::Family(..)) => Some(*v),
-                v @ Value::Family(..) => Some(v),
-                _ => None,
-            });
-        }
         let domain = split(name, names("in"))?;
         variable_of(domain[0])?;
         let value = self.value(condition, depth + 1);
         Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
             (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
-            (Value::Region(r), Some(Some(Value::Named(set)))) if set == "Z" => {
-                let points = r.whole_numbers(self.steps)?;
-                Some(Value::Set(points.into_iter().map(|n| Value::Scalar(integer(n), None)).collect()))
-            }
             (v, None) => Some(v),
             (Value::Equation(a, b), Some(Some(Value::Region(_)))) => Some(Value::Equation(a, b)),
             (v, _) => Some(Value::Tuple(vec![v])),
@@ -265,7 +236,7 @@ impl Reader<'_> {
         for v in &values {
             match as_region(v) {
                 Some(r) => regions.push(r),
-                None => return Some(set_of_points(values.clone(), &ops)),
+                None => return Some(None),
             }
         }
         let mut total = regions.remove(0);
@@ -306,21 +277,6 @@ fn as_region(v: &Value) -> Option<Region> {
         Value::Set(items) => points(items),
         _ => None,
     }
-}
-
-/// Sets of other things than numbers: their union as a set.
-fn set_of_points(values: Vec<Value>, ops: &[String]) -> Option<Value> {
-    if ops.iter().any(|o| o != "cup" && o != "U") {
-        return None;
-    }
-    let mut all = Vec::new();
-    for v in values {
-        match v {
-            Value::Set(items) => all.extend(items),
-            _ => return None,
-        }
-    }
-    Some(Value::Set(all))
 }
 
 /// True for two numbers of which the second is not larger: no ends of an interval.

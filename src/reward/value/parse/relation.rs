@@ -59,19 +59,6 @@ fn probability(tokens: &[Token]) -> Option<String> {
     (known && bracketed && !inner.is_empty()).then(|| tokens.iter().map(|t| shown(&t.tok)).collect())
 }
 
-/// A column of names beside one of values.
-fn columns(names: &[Vec<Expr>], rows: &[Vec<Expr>]) -> Option<Value> {
-    let (names, values): (Vec<&Expr>, Vec<&Expr>) = (names.iter().flatten().collect(), rows.iter().flatten().collect());
-    if names.len() != values.len() {
-        return None;
-    }
-    let each = names
-        .into_iter()
-        .zip(values)
-        .map(|(n, v)| Some(Value::Assignment(n.as_variable()?.to_owned(), Box::new(Value::Scalar(v.clone(), None)))));
-    each.collect::<Option<Vec<_>>>().map(Value::List)
-}
-
 /// The one variable that `tokens` are.
 pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
     match tokens {
@@ -83,18 +70,6 @@ pub(crate) fn variable_of(tokens: &[Token]) -> Option<String> {
 
 /// The name on the left of an assignment: `x`, `x_1`, `f(x)`, `f^{-1}(x)`, `(x, y)`, a word or two.
 pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
-    // (f \circ g)(x)
-    if let [open, f, circ, g, close, rest @ ..] = tokens
-        && is(Some(open), '(')
-        && is_cmd(Some(circ), "circ")
-        && is(Some(close), ')')
-        && let (Some(f), Some(g)) = (variable_of(std::slice::from_ref(f)), variable_of(std::slice::from_ref(g)))
-        && let [open, Token { tok: Tok::Word(x), .. }, close] = rest
-        && is(Some(open), '(')
-        && is(Some(close), ')')
-    {
-        return Some(format!("{f}({g}({x}))"));
-    }
     let words = tokens.iter().filter(|t| matches!(t.tok, Tok::Word(_))).count();
     let plain = tokens.iter().all(|t| match &t.tok {
         Tok::Word(_) | Tok::Text(_) | Tok::Num(_) => true,
@@ -199,9 +174,6 @@ impl Reader<'_> {
         if last.is_empty() {
             return None;
         }
-        if let Some(line) = self.symmetric(parts) {
-            return Some(line);
-        }
         if parts.len() == 1 {
             return self.value(last, depth + 1);
         }
@@ -218,11 +190,7 @@ impl Reader<'_> {
             [Some(a), Some(b)] if a.has_variables() || b.has_variables() => {
                 // The name of a matrix, or a column of names.
                 if b.any(|p| matches!(p, Expr::Matrix(_))) {
-                    let value = self.value(last, depth + 1)?;
-                    return Some(match (a, &value) {
-                        (Expr::Matrix(names), Value::Matrix(rows)) => columns(names, rows)?,
-                        _ => value,
-                    });
+                    return self.value(last, depth + 1);
                 }
                 // What a sum or a derivative comes to.
                 let operated = |e: &Expr| e.any(|p| matches!(p, Expr::Bound(_)));
@@ -262,18 +230,6 @@ impl Reader<'_> {
                 matches!(v, Value::Set(_) | Value::Region(_) | Value::Tuple(_) | Value::Matrix(_) | Value::Named(_))
             }),
         }
-    }
-
-    /// `\frac{x - 1}{2} = \frac{y}{3} = z`: a line by its symmetric equations.
-    fn symmetric(&self, parts: &[&[Token]]) -> Option<Value> {
-        if parts.len() < 3 {
-            return None;
-        }
-        let sides: Vec<Expr> = parts.iter().map(|p| scalar(p, self.steps)).collect::<Option<_>>()?;
-        let letters: Vec<Vec<String>> = sides.iter().map(Expr::variables).collect();
-        let distinct = (1..letters.len()).all(|n| !letters[..n].contains(&letters[n]));
-        let each = sides.windows(2).map(|w| Value::Equation(w[0].clone(), w[1].clone())).collect();
-        (distinct && letters.iter().all(|l| matches!(l.as_slice(), [n] if n.len() == 1))).then_some(Value::List(each))
     }
 
     /// A chain of inequalities: the region of its one variable where that can be solved.
@@ -340,9 +296,6 @@ impl Reader<'_> {
                     }
                 };
             }
-            if let Some(r) = self.quadratic(name, x, c, sign, below) {
-                return Some(r);
-            }
             let region = match sign {
                 'n' => Region::new(vec![Span::point(c.clone())]).complement(self.steps)?,
                 '=' => Region::new(vec![Span::point(c.clone())]),
@@ -364,44 +317,6 @@ impl Reader<'_> {
             }
         }
         None
-    }
-
-    /// Where a quadratic expression is below or above a number.
-    fn quadratic(&self, name: &str, x: &Expr, c: &Expr, sign: char, below: bool) -> Option<Region> {
-        let whole = |n: i64| Rational::from_integer(n.into());
-        let at = |n: i64| exact::exact(&minus(x.replace(name, &integer(n)), c.clone()), self.steps);
-        let (f0, f1, f2, f3) = (at(0)?, at(1)?, at(2)?, at(3)?);
-        let bend = &f2 - &f1 - (&f1 - &f0);
-        if bend == whole(0) || &f3 - &f2 - (&f2 - &f1) != bend || !matches!(sign, '<' | 'l' | '>' | 'g') {
-            return None;
-        }
-        // a x^2 + b x + c
-        let a = &bend / whole(2);
-        let b = &f1 - &f0 - &a;
-        let discriminant = &b * &b - whole(4) * &a * &f0;
-        if discriminant < whole(0) {
-            return None;
-        }
-        let strict = matches!(sign, '<' | '>');
-        let root = |side: i64| {
-            let half = crate::reward::value::expr::power(
-                crate::reward::value::expr::number(discriminant.clone()),
-                divide(integer(1), integer(2)),
-            );
-            let over = crate::reward::value::expr::Expr::Add(vec![
-                crate::reward::value::expr::number(-b.clone()),
-                Expr::Mul(vec![integer(side), half]),
-            ]);
-            divide(over, crate::reward::value::expr::number(whole(2) * &a))
-        };
-        let positive = a > whole(0);
-        let (low, high) = if positive { (root(-1), root(1)) } else { (root(1), root(-1)) };
-        // Between its roots an upward parabola is below.
-        if below == positive {
-            return Some(Region::new(vec![Span { low, low_closed: !strict, high, high_closed: !strict }]));
-        }
-        let between = Span { low, low_closed: strict, high, high_closed: strict };
-        Region::new(vec![between]).complement(self.steps)
     }
 
     /// Where a linear expression falls into a region.

@@ -12,9 +12,6 @@ impl Reader<'_> {
         // Semicolons part more than commas.
         let coarse = split(tokens, |t| *t == Tok::Sym(';'))?;
         let parts = if coarse.len() > 1 && coarse.len() < parts.len() { coarse } else { parts };
-        if let Some(points) = self.systems_or(tokens, depth) {
-            return Some(points);
-        }
         // "a, b, and c" has an empty part before its "and".
         let filled: Vec<&[Token]> = parts.into_iter().filter(|p| !p.is_empty()).collect();
         if filled.len() > MAX_ITEMS {
@@ -54,18 +51,6 @@ impl Reader<'_> {
                 item => items.push(item),
             }
         }
-        // x = 2 or x > 5.
-        let either = tokens.iter().any(|t| is_word(&t.tok, &["or"]) || is_cmd(Some(t), "lor"));
-        if either && items.iter().any(|v| matches!(v, Value::Region(_))) {
-            for item in &mut items {
-                if let Value::Assignment(name, value) = item
-                    && let Value::Scalar(at, None) = &**value
-                {
-                    let point = Region::new(vec![Span::point(at.clone())]);
-                    *item = Value::Region(Region { variable: Some(name.clone()), ..point });
-                }
-            }
-        }
         if items.len() > 1 && items.iter().all(|v| matches!(v, Value::Region(_))) {
             let words = |w: &str| {
                 let sign = |t: &Tok| matches!(t, Tok::Cmd(c) if c.strip_prefix('l') == Some(w));
@@ -89,25 +74,6 @@ impl Reader<'_> {
         one_or_list(items)
     }
 
-    /// `x = 3, y = 4 or x = 4, y = 3`: each side a point, its parts by name.
-    pub(crate) fn systems_or(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let or = |t: &Tok| is_word(t, &["or"]) || matches!(t, Tok::Cmd(c) if c == "lor");
-        let sides: Vec<&[Token]> = split(tokens, or)?.into_iter().map(trimmed).collect();
-        if sides.len() < 2 || !sides.iter().all(|s| s.iter().any(|t| is_comma(&t.tok) || is_word(&t.tok, &["and"]))) {
-            return None;
-        }
-        let point = |side: &&[Token]| {
-            let Value::List(items) = self.value(side, depth + 1)? else { return None };
-            let mut named = items
-                .into_iter()
-                .map(|v| if let Value::Assignment(n, x) = v { Some((n, *x)) } else { None })
-                .collect::<Option<Vec<_>>>()?;
-            named.sort_by(|a, b| a.0.cmp(&b.0));
-            Some(Value::Tuple(named.into_iter().map(|(_, x)| x).collect()))
-        };
-        sides.iter().map(point).collect::<Option<Vec<_>>>().map(Value::List)
-    }
-
     /// A value with a letter that stands for every whole number, as a family.
     pub(crate) fn repeated(&self, value: Value, name: &str) -> Value {
         match &value {
@@ -123,28 +89,6 @@ impl Reader<'_> {
     }
 }
 
-/// The parts of an answer behind their labels: `(i) 2, (ii) 5`, `(a) 1 (b) 3`.
-pub(crate) fn labelled_parts(tokens: &[Token]) -> Option<Vec<&[Token]>> {
-    const SMALL: [&str; 6] = ["i", "ii", "iii", "iv", "v", "vi"];
-    const LETTERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    let label = |at: usize, n: usize, names: &[&str; 6]| match tokens.get(at..at + 3) {
-        Some([open, Token { tok: Tok::Word(w), .. }, close]) => {
-            is(Some(open), '(') && is(Some(close), ')') && names.get(n).is_some_and(|l| l == w)
-        }
-        _ => false,
-    };
-    let names = [&SMALL, &LETTERS].into_iter().find(|names| label(0, 0, names))?;
-    let mut starts = vec![0];
-    for at in 3..tokens.len() {
-        if label(at, starts.len(), names) {
-            starts.push(at);
-        }
-    }
-    let ends = starts.iter().skip(1).copied().chain([tokens.len()]);
-    let parts: Vec<&[Token]> = starts.iter().zip(ends).map(|(from, to)| trimmed(&tokens[from + 3..to])).collect();
-    (parts.len() > 1 && parts.iter().all(|p| !p.is_empty())).then_some(parts)
-}
-
 /// What a name was given.
 fn unnamed(value: Value) -> Value {
     match value {
@@ -153,23 +97,7 @@ fn unnamed(value: Value) -> Value {
     }
 }
 
-impl Reader<'_> {
-    /// `A(1, 2)`: a point and its name.
-    pub(crate) fn labelled(&self, tokens: &[Token], depth: usize) -> Option<Value> {
-        let [Token { tok: Tok::Word(name), .. }, rest @ ..] = tokens else { return None };
-        let primes = rest.iter().take_while(|t| is(Some(t), '\'')).count();
-        let [open, inner @ .., close] = &rest[primes..] else { return None };
-        // C(5, 2) and P(5, 2) choose.
-        let point = primes > 0 || matches!(name.as_str(), "A" | "B" | "D" | "E" | "M" | "O" | "Q" | "S" | "V");
-        if !point || !is(Some(open), '(') || !is(Some(close), ')') || split(inner, is_comma)?.len() < 2 {
-            return None;
-        }
-        match self.value(&rest[primes..], depth + 1)? {
-            point @ Value::Tuple(_) => Some(Value::Assignment(name.clone() + &"'".repeat(primes), Box::new(point))),
-            _ => None,
-        }
-    }
-}
+impl Reader<'_> {}
 
 /// Which way a word says.
 fn side(token: &Token) -> Option<&'static str> {
@@ -234,64 +162,6 @@ pub(crate) fn named(text: &str) -> Option<&'static str> {
         "right angle" => Some("90^\\circ"),
         "straight angle" => Some("180^\\circ"),
         "full turn" | "full rotation" | "full circle" => Some("360^\\circ"),
-        _ => None,
-    }
-}
-
-/// Most numbers in the cycles of a permutation.
-const MAX_CYCLED: usize = 64;
-
-/// A permutation written as cycles of numbers with spaces between: `(1 2 3)(4 5)`.
-pub(crate) fn cycles(tokens: &[Token]) -> Option<Value> {
-    let (mut cycles, mut seen): (Vec<Vec<u32>>, Vec<u32>) = (Vec::new(), Vec::new());
-    let mut rest = tokens;
-    while !rest.is_empty() {
-        let close = rest.iter().position(|t| is(Some(t), ')'))?;
-        let [open, inner @ ..] = &rest[..close] else { return None };
-        if !is(Some(open), '(') || inner.len() < 2 {
-            return None;
-        }
-        let mut cycle = Vec::new();
-        for t in inner {
-            let Tok::Num(n) = &t.tok else { return None };
-            let n: u32 = n.parse().ok()?;
-            if seen.contains(&n) || seen.len() >= MAX_CYCLED {
-                return None;
-            }
-            seen.push(n);
-            cycle.push(n);
-        }
-        let least = cycle.iter().enumerate().min_by_key(|(_, n)| **n)?.0;
-        cycle.rotate_left(least);
-        cycles.push(cycle);
-        rest = &rest[close + 1..];
-    }
-    cycles.sort();
-    (!cycles.is_empty()).then_some(Value::Cycles(cycles))
-}
-
-/// Tokens before the sign of a transpose at the end.
-pub(crate) fn transposed(tokens: &[Token]) -> Option<&[Token]> {
-    let sign = |t: &Token| {
-        matches!(&t.tok, Tok::Word(w) if w == "T" || w == "t")
-            || matches!(&t.tok, Tok::Cmd(c) if c == "top" || c == "intercal")
-    };
-    match tokens {
-        [rest @ .., hat, t] if is(Some(hat), '^') && sign(t) => Some(rest),
-        [rest @ .., hat, open, t, close]
-            if is(Some(hat), '^') && is(Some(open), '{') && sign(t) && is(Some(close), '}') =>
-        {
-            Some(rest)
-        }
-        _ => None,
-    }
-}
-
-/// The sides of a set builder: `2k + 1` and the tokens that say what `k` is.
-pub(crate) fn generator<'a>(name: &'a [Token], condition: &'a [Token]) -> Option<(&'a [Token], &'a str)> {
-    let member = split(condition, |t| matches!(t, Tok::Cmd(c) if c == "in"))?;
-    match member.as_slice() {
-        [[Token { tok: Tok::Word(k), .. }], [Token { tok: Tok::Cmd(c), .. }]] if c == "mathbbZ" => Some((name, k)),
         _ => None,
     }
 }

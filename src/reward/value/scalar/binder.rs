@@ -36,16 +36,6 @@ impl Parser<'_> {
             return None;
         }
         let over_name = over.strip_prefix('d')?;
-        // d^2f/dx^2
-        if let Some(n) = order(&over).filter(|n| (2..=4).contains(n) && Some(*n) == order(&under))
-            && let Some(f) = over_name.strip_prefix(&format!("^{n}"))
-            && f.chars().count() == 1
-            && f.chars().all(char::is_alphabetic)
-            && var_name.chars().count() == 1
-        {
-            self.at += end;
-            return Some(Some(Expr::Var(format!("{f}{}", "'".repeat(n)))));
-        }
         if !over_name.is_empty() && !over_name.starts_with('^') {
             // dy/dx
             let simple = over_name.chars().count() == 1 && var_name.chars().count() == 1 && under.len() == 2;
@@ -143,15 +133,6 @@ impl Parser<'_> {
         }
         let from = self.inner(place)?;
         let body = self.term()?;
-        // The limit of the sums up to n is the sum of all terms.
-        if let Expr::Bound(b) = &body
-            && matches!(b.binder, Binder::Sum | Binder::Product)
-            && from.is_infinite() == Some(1)
-            && b.to.as_variable() == Some(name)
-            && ![&b.from, &b.body].iter().any(|e| e.variables().contains(name))
-        {
-            return Some(Expr::Bound(Box::new(Bound { to: from, ..(**b).clone() })));
-        }
         Some(Expr::Bound(Box::new(Bound { binder: Binder::Limit, var: name.clone(), from, to: integer(side), body })))
     }
 

@@ -83,41 +83,6 @@ impl Parser<'_> {
         Some(product(factors.into_iter().chain([last]).collect()))
     }
 
-    /// Euler's gamma at whole and half numbers, Riemann's zeta at whole ones; elsewhere only a name.
-    fn special(&mut self, name: &str) -> Option<Expr> {
-        let args = self.arguments()?;
-        let two = Rational::from_integer(2.into());
-        let known = match args.as_slice() {
-            [x] => crate::reward::value::exact::exact(x, self.steps)
-                .and_then(|x| crate::reward::value::exact::to_u32(&(x * two)).filter(|n| (1..400).contains(n))),
-            _ => None,
-        };
-        match known {
-            Some(n) if name == "Gamma" && n % 2 == 0 => {
-                Some(Expr::Call("factorial", vec![integer(i64::from(n / 2) - 1)]))
-            }
-            // (n - 2)!! sqrt(pi) / 2^((n - 1) / 2)
-            Some(n) if name == "Gamma" => {
-                let odd = Expr::Call("factorial2", vec![integer((i64::from(n) - 2).max(1))]);
-                let root = power(var("pi"), invert(integer(2)));
-                Some(divide(Expr::Mul(vec![odd, root]), power(integer(2), integer(i64::from(n - 1) / 2))))
-            }
-            Some(n) if n % 2 == 0 && n >= 4 => {
-                let k = "term number".to_owned();
-                let body = power(var(&k), integer(-i64::from(n / 2)));
-                let bound = crate::reward::value::expr::Bound {
-                    binder: Binder::Sum,
-                    var: k,
-                    from: integer(1),
-                    to: var("infty"),
-                    body,
-                };
-                Some(Expr::Bound(Box::new(bound)))
-            }
-            _ => Some(Expr::Apply(name.to_owned(), args)),
-        }
-    }
-
     /// Functions as code writes them.
     fn coded(&mut self, name: &str) -> Option<Expr> {
         let args = self.arguments()?;
@@ -254,7 +219,6 @@ impl Parser<'_> {
             "sum" | "prod" => self.series(if name == "sum" { Binder::Sum } else { Binder::Product }),
             "int" => self.integral(),
             "lim" => self.limit(),
-            "Gamma" | "zeta" if is(self.token(0), '(') => self.special(name),
             n if is_greek(n) => self.named(n),
             n if n.starts_with("name ") => self.named(&n[5..]),
             n if n.starts_with("begin ") => self.matrix(&n[6..]),
@@ -299,10 +263,6 @@ impl Parser<'_> {
     /// `\max(1, 2)`, `\max\{a, b\}`.
     fn listed(&mut self, name: &'static str) -> Option<Expr> {
         if is(self.token(0), '{') || self.eat_cmd("{") {
-            // \max\{a, b\}
-            if is(self.token(0), '{') {
-                return Some(Expr::Call(name, self.arguments()?));
-            }
             let mut args = vec![self.expr()?];
             while self.eat(',') {
                 args.push(self.expr()?);
@@ -316,9 +276,6 @@ impl Parser<'_> {
     fn function(&mut self, name: &'static str) -> Option<Expr> {
         if LISTED.contains(&name) {
             return self.listed(name);
-        }
-        if name == "cis" {
-            return Some(Expr::Call("cis", vec![self.angle()?]));
         }
         // log2 8: the digits at the name are the base.
         let glued = matches!(self.token(0), Some(Token { tok: Tok::Num(_), spaced: false }))

@@ -65,28 +65,10 @@ impl Parser<'_> {
         if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
             return false;
         }
-        // $5 per hour, $5/h.
-        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
         let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
         if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
             self.at = self.tokens.len();
             return true;
-        }
-        if let Some(Unit::Measure(..) | Unit::Money(_)) = &self.unit
-            && over
-            && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
-        {
-            let name = match &self.unit {
-                Some(Unit::Money(w)) => (*w).to_owned(),
-                _ => "$".to_owned(),
-            };
-            let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];
-            priced.extend_from_slice(&self.tokens[self.at..]);
-            if let Some(unit) = trailing(&priced, true) {
-                self.unit = Some(unit);
-                self.at = self.tokens.len();
-                return true;
-            }
         }
         let found =
             trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
@@ -113,32 +95,6 @@ impl Parser<'_> {
         (is(self.token(1), '{') && is_cmd(self.token(2), "circ") && is(self.token(3), '}')).then_some(4)
     }
 
-    /// An angle, in degrees where it says so.
-    pub(crate) fn angle(&mut self) -> Option<Expr> {
-        let negative = self.eat('-');
-        let braced = is(self.token(0), '{') || is(self.token(0), '(');
-        let mut angle = if braced { self.argument()? } else { self.turned()? };
-        if let Some(n) = self.degree() {
-            self.at += n;
-            angle = Expr::Call("degree", vec![angle]);
-        }
-        Some(signed(negative, angle))
-    }
-
-    /// A number, constant or fraction, and what it is multiplied with, without a unit.
-    pub(crate) fn turned(&mut self) -> Option<Expr> {
-        let mut factors = vec![self.postfix()?];
-        while matches!(self.peek(), Some(Tok::Cmd(c)) if c == "pi")
-            || matches!(self.peek(), Some(Tok::Word(w)) if w == "pi")
-        {
-            factors.push(self.postfix()?);
-        }
-        if self.eat('/') {
-            factors.push(power(self.postfix()?, integer(-1)));
-        }
-        Some(product(factors))
-    }
-
     /// Minutes and seconds of arc behind a degree sign of `n` tokens.
     pub(crate) fn arc(&mut self, degrees: Expr, n: usize) -> Option<Expr> {
         let minutes =
@@ -160,9 +116,5 @@ impl Parser<'_> {
             return Some(sum);
         }
         Some(Expr::Call("degree", vec![sum]))
-    }
-
-    pub(crate) fn bars_or_letters(&self, base: &Expr) -> bool {
-        base.has_variables() || self.bars > 0
     }
 }
