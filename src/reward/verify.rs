@@ -192,8 +192,8 @@ fn european(text: &str) -> Option<String> {
 /// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
 fn other_readings(gold: (&str, &Value), answer: (&str, &Value), steps: &Steps) -> Option<&'static str> {
     let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
-    for ((text, _), (_, other)) in [(gold, answer), (answer, gold)] {
-        if text.contains(',') && is_list(other) {
+    for ((text, _), (beside, other)) in [(gold, answer), (answer, gold)] {
+        if text.contains(',') && is_list(other) && !oddly_grouped(beside) {
             let value = value::parse(text, false, steps);
             if is_list(&value) && value::equal(&value, other, steps).equal {
                 return Some("equal members");
@@ -206,4 +206,10 @@ fn other_readings(gold: (&str, &Value), answer: (&str, &Value), steps: &Steps) -
         }
     }
     None
+}
+
+/// True for digits in groups of which one is neither a group of three nor a number: `1,0000`.
+fn oddly_grouped(text: &str) -> bool {
+    let odd = |g: &str| g.len() > 1 && g.len() != 3 && g.starts_with('0');
+    text.bytes().all(|b| b.is_ascii_digit() || b == b',') && text.split(',').skip(1).any(odd)
 }

@@ -1,9 +1,9 @@
 //! Families `first + k step` over all whole `k`, permutations in cycles, and the solutions of equations.
 
-use crate::reward::steps::{Rational, Steps};
+use crate::reward::steps::Steps;
+use crate::reward::value::Value;
 use crate::reward::value::decide::{approximate, decide, whole};
-use crate::reward::value::expr::{Expr, divide, integer, minus, negate, number, power, var};
-use crate::reward::value::{Value, exact};
+use crate::reward::value::expr::{Expr, divide, integer, minus, var};
 
 /// Most families that one with a small step is spread to.
 const MAX_SPREAD: i64 = 24;

@@ -1,7 +1,7 @@
 //! Matrix arithmetic on entries that are expressions.
 
 use crate::reward::steps::Steps;
-use crate::reward::value::expr::{Expr, integer, negate, power};
+use crate::reward::value::expr::{Expr, negate};
 
 /// Rows of a matrix.
 pub(crate) type Rows = Vec<Vec<Expr>>;

@@ -29,7 +29,7 @@ use crate::reward::lexicon::{self, Kind};
 use crate::reward::number_words;
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
-use crate::reward::value::expr::{integer, is_function};
+use crate::reward::value::expr::is_function;
 use crate::reward::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, is_greek, lex, shown};
 use crate::reward::value::matrix::{Folded, fold};
 use crate::reward::value::parse::enclosed::inward;
@@ -137,6 +137,10 @@ impl Reader<'_> {
             && variable_of(std::slice::from_ref(name)).is_some()
         {
             return self.value(rest, depth + 1);
+        }
+        if let Some(parts) = several::labelled_parts(tokens) {
+            let items = parts.into_iter().map(|p| self.value(p, depth + 1)).collect::<Option<Vec<_>>>()?;
+            return Some(Value::Tuple(items));
         }
         // The signs of logic join relations; between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());

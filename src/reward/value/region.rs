@@ -1,8 +1,8 @@
 //! Sets of real numbers as unions of intervals; a point is an interval of its own.
 
 use crate::reward::steps::Steps;
-use crate::reward::value::decide::{approximate, decide, order};
-use crate::reward::value::expr::{Expr, integer, negate, var};
+use crate::reward::value::decide::{decide, order};
+use crate::reward::value::expr::{Expr, negate, var};
 use std::cmp::Ordering;
 
 /// An interval.

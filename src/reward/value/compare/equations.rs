@@ -4,8 +4,8 @@
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
 use crate::reward::value::compare::{Comparison, no, yes};
-use crate::reward::value::decide::{decide, proportional};
-use crate::reward::value::expr::{Expr, divide, integer, minus, var};
+use crate::reward::value::decide::proportional;
+use crate::reward::value::expr::{Expr, minus, var};
 
 /// `name = value` beside `a = b`.
 pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {

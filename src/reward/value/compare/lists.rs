@@ -6,7 +6,7 @@ use crate::reward::value::Value;
 use crate::reward::value::compare::equations::same_name;
 use crate::reward::value::compare::{Comparison, equal, no, outcome, yes};
 use crate::reward::value::decide::decide;
-use crate::reward::value::expr::{Expr, integer, minus};
+use crate::reward::value::expr::{Expr, integer};
 use crate::reward::value::family::{components, counted, same_families};
 use crate::reward::words;
 

@@ -4,7 +4,7 @@
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
 use crate::reward::value::exact::exact;
-use crate::reward::value::expr::{Expr, integer};
+use crate::reward::value::expr::Expr;
 use crate::reward::value::lex::{Tok, Token, is, is_cmd, shown};
 use crate::reward::value::parse::relation::{name_of, relation_sign, variable_of};
 use crate::reward::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, split};

@@ -1,9 +1,9 @@
 //! Lists: several values, systems, conditions behind them.
 
 use crate::reward::lexicon::{self, Kind};
-use crate::reward::value::lex::{Tok, Token, is, is_cmd, shown};
-use crate::reward::value::parse::{MAX_ITEMS, Reader, is_comma, is_word, names, one_or_list, split, trimmed};
-use crate::reward::value::region::{Region, Span};
+use crate::reward::value::lex::{Tok, Token, is, shown};
+use crate::reward::value::parse::{MAX_ITEMS, Reader, is_word, names, one_or_list, split, trimmed};
+use crate::reward::value::region::Region;
 use crate::reward::value::{Value, family};
 use crate::reward::words;
 
@@ -87,6 +87,28 @@ impl Reader<'_> {
             _ => value,
         }
     }
+}
+
+/// The parts of an answer behind their labels: `(i) 2, (ii) 5`, `(a) 1 (b) 3`.
+pub(crate) fn labelled_parts(tokens: &[Token]) -> Option<Vec<&[Token]>> {
+    const SMALL: [&str; 6] = ["i", "ii", "iii", "iv", "v", "vi"];
+    const LETTERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+    let label = |at: usize, n: usize, names: &[&str; 6]| match tokens.get(at..at + 3) {
+        Some([open, Token { tok: Tok::Word(w), .. }, close]) => {
+            is(Some(open), '(') && is(Some(close), ')') && names.get(n).is_some_and(|l| l == w)
+        }
+        _ => false,
+    };
+    let names = [&SMALL, &LETTERS].into_iter().find(|names| label(0, 0, names))?;
+    let mut starts = vec![0];
+    for at in 3..tokens.len() {
+        if label(at, starts.len(), names) {
+            starts.push(at);
+        }
+    }
+    let ends = starts.iter().skip(1).copied().chain([tokens.len()]);
+    let parts: Vec<&[Token]> = starts.iter().zip(ends).map(|(from, to)| trimmed(&tokens[from + 3..to])).collect();
+    (parts.len() > 1 && parts.iter().all(|p| !p.is_empty())).then_some(parts)
 }
 
 /// What a name was given.

@@ -3,9 +3,9 @@
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::number_words;
 use crate::reward::steps::Rational;
-use crate::reward::value::expr::{Expr, divide, integer, number, power};
+use crate::reward::value::expr::{Expr, divide, integer, number};
 use crate::reward::value::lex::{Tok, Token, is, is_cmd};
-use crate::reward::value::scalar::{Parser, product, signed};
+use crate::reward::value::scalar::Parser;
 use crate::reward::value::unit::{Unit, trailing};
 
 impl Parser<'_> {
@@ -65,10 +65,28 @@ impl Parser<'_> {
         if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
             return false;
         }
+        // $5 per hour, $5/h.
+        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
         let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
         if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
             self.at = self.tokens.len();
             return true;
+        }
+        if let Some(Unit::Measure(..) | Unit::Money(_)) = &self.unit
+            && over
+            && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
+        {
+            let name = match &self.unit {
+                Some(Unit::Money(w)) => (*w).to_owned(),
+                _ => "$".to_owned(),
+            };
+            let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];
+            priced.extend_from_slice(&self.tokens[self.at..]);
+            if let Some(unit) = trailing(&priced, true) {
+                self.unit = Some(unit);
+                self.at = self.tokens.len();
+                return true;
+            }
         }
         let found =
             trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
