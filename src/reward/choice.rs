@@ -70,6 +70,7 @@ pub fn named_letter(answer: &str) -> Option<char> {
         (_, [c]) => Some(*c),
         // The letters of an option's text are its own: "B. Vitamin C"; but "B) and C)" are two.
         (Some((c, rest)), _) if !starts_listed(rest) => Some(c),
+        (_, []) => small(text),
         _ => None,
     }
 }
@@ -82,6 +83,18 @@ fn starts_listed(rest: &str) -> bool {
     let behind = joint(rest).unwrap_or_else(|| rest.to_owned());
     let behind = behind.trim_start_matches(is_wrapper);
     behind.starts_with(is_choice) && !behind[1..].starts_with(|c: char| c.is_alphanumeric())
+}
+
+/// The small letter behind "option": `option (b)`, or in brackets before an option: `(b) seven`.
+fn small(text: &str) -> Option<char> {
+    let lower = text.trim_end_matches(is_wrapper);
+    let behind = lexicon::find(Kind::Option, lower).last().map(|f| &lower[f.1..]);
+    let alone = |t: &str| {
+        let mut chars = t.trim_matches(is_wrapper).chars();
+        chars.next().map(|c| c.to_ascii_uppercase()).filter(|&c| is_choice(c) && chars.next().is_none())
+    };
+    let bracketed = || text.strip_prefix('(').and_then(|t| t.split_once(") ")).and_then(|(c, _)| alone(c));
+    behind.and_then(alone).or_else(bracketed)
 }
 
 /// Several letters in the order of writing, none twice: `AC`, `A, C`, `(A) and (C)`.

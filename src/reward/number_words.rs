@@ -91,6 +91,14 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
             at += used + length;
         }
     }
+    // "two and a half million", "three quarters of a million".
+    if !value.is_integer() || !word(at).is_empty() {
+        let skip = if word(at) == "of" && word(at + 1) == "a" { 2 } else { 0 };
+        if let Some(n) = scale(word(at + skip)).filter(|_| !value.is_integer()) {
+            value *= Rational::from_integer(n);
+            at += skip + 1;
+        }
+    }
     Some((value, at))
 }
 

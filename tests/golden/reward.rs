@@ -1,8 +1,8 @@
 //! `goldens/reward`: the published scorer, run by its authors' code, in compat mode.
 
 use omr::error::{Error, Result};
-use omr::reward::judge::{self, Judge, Reply, Request};
 use omr::reward::compat::mcq;
+use omr::reward::judge::{self, Judge, Reply, Request};
 use omr::reward::{self, Mode, extract};
 use serde_json::{Value, json};
 

@@ -79,6 +79,12 @@ impl Reader<'_> {
             words.remove(0);
         }
         let list: Vec<&str> = words.iter().map(String::as_str).collect();
+        if let [word] = list.as_slice()
+            && article
+            && let Some(n) = number_words::part(word)
+        {
+            return Some(Value::Scalar(crate::reward::value::expr::divide(integer(1), integer(n)), None));
+        }
         if let [_] | [_, _] = list.as_slice()
             && let Some(n) = number_words::ordinal(&list.join(" "))
         {
