@@ -44,7 +44,6 @@ fn determinant(rows: &Rows, steps: &Steps) -> Option<Expr> {
 }
 
 /// Does the matrix arithmetic; `None` where it makes no sense.
-#[expect(clippy::too_many_lines, reason = "one arm a kind of expression")]
 pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
     if !e.any(|p| matches!(p, Expr::Matrix(_))) {
         return Some(Folded::Scalar(e.clone()));

@@ -211,6 +211,12 @@ impl Reader<'_> {
             [Some(first), .., Some(b)] if first.has_variables() && !b.has_variables() => {
                 Some(Value::Equation(first.clone(), b.clone()))
             }
+            // Members in letters of their own are several equations, not a calculation.
+            [Some(first), _, .., Some(b)]
+                if first.has_variables() && b.variables().iter().any(|v| !first.variables().contains(v)) =>
+            {
+                None
+            }
             // A calculation: its result, with its unit.
             [Some(_), ..] | [.., Some(_)] => {
                 if let Some(name) = probability(first) {
