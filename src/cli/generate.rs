@@ -111,10 +111,10 @@ impl Reader {
     fn lines(&self, file: &Path) -> Result<(Vec<Line>, Vec<Arc<Prompt>>)> {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (mut lines, mut prompts) = (Vec::new(), Vec::new());
-        jsonl(file, usize::MAX, |index, number, fields| {
+        jsonl(file, usize::MAX, |at, fields| {
             let fields = fields?;
-            let place = format!("{} line {number}", file.display());
-            prompts.push(self.prompt(fields.clone(), None, folder, index, place)?);
+            let place = format!("{} line {}", file.display(), at.number);
+            prompts.push(self.prompt(fields.clone(), None, folder, at.index, place)?);
             lines.push(fields);
             Ok(())
         })?;

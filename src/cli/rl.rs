@@ -13,10 +13,7 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let scorer =
         context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), Some(&args.run.out))?;
     let judge = scorer.describe();
-    let mut job = Job::new(&args.run.out, config.clone(), scorer)?;
-    if job.left_out > 0 {
-        context.say(&format!("{} prompts over max_prompt_length are left out", job.left_out));
-    }
+    let mut job = Job::open(&args.run.out, config.clone(), scorer, args.run.fresh)?;
     let what = format!(
         "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
         job.total_steps(),
@@ -24,5 +21,8 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         config.rollout.n,
         job.index.len(),
     );
+    if args.run.dry_run {
+        job.data.notes().iter().for_each(|note| context.say(note));
+    }
     training::run(&args.run, &config, context, &mut job, &what)
 }

@@ -9,7 +9,10 @@ use crate::train::sft::Job;
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(mut config) = args.config.load::<SftConfig>()? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype);
-    let mut job = Job::new(&args.run.out, config.clone())?;
+    let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
     let what = format!("sft: {} updates over {} rows", job.total_steps(), job.index.len());
+    if args.run.dry_run {
+        job.data.notes().iter().for_each(|note| context.say(note));
+    }
     training::run(&args.run, &config, context, &mut job, &what)
 }

@@ -262,6 +262,11 @@ settings! {
         /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0), name: "verl data.max_pixels",
             published: "12845056";
+        /// Share of the rows that may be bad: they are left out and named in rejected.jsonl; more end the run.
+        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
+        /// Threads that read rows and pictures beside the steps; their number changes no result.
+        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "verl data.dataloader_num_workers", published: "8";
         /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
             published: "auto";

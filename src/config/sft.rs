@@ -69,6 +69,11 @@ settings! {
         /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
             name: "lmms-engine extra_kwargs.image_max_pixels", published: "4194304";
+        /// Share of the rows that may be bad: they are left out and named in rejected.jsonl; more end the run.
+        max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
+        /// Threads that read rows and pictures beside the training; their number changes no result.
+        dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+            name: "lmms-engine trainer_args.dataloader_num_workers";
         /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "lmms-engine trainer_args.resume_from_checkpoint";

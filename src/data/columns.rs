@@ -1,15 +1,18 @@
 //! Parquet in: the columns a row may have, whatever Arrow type they were written with.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
 use crate::data::form::RawImage;
@@ -31,36 +34,182 @@ const COLUMNS: [&str; 12] = [
     "ground_truth",
 ];
 
-/// Rows decoded at once: pictures are large.
-const BATCH: usize = 256;
+/// Bytes of a file that are decoded at once, about: pictures are large.
+const UNIT_BYTES: usize = 32 << 20;
+/// Rows that are decoded at once at most.
+const UNIT_ROWS: usize = 1024;
+/// Bytes of decoded rows that are kept for the next row asked for, about.
+const KEPT_BYTES: usize = 128 << 20;
 
 /// A row's fields and its image column's entries.
 pub type Fields = (Map<String, Value>, Option<Vec<RawImage>>);
 
-/// Gives the first `limit` rows of a parquet file to `take`, in order, with their numbers from 0.
-/// Errors name the file and, where one is at fault, the row and column.
-pub fn read(path: &Path, limit: usize, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
-    let reader = open(path)?;
-    let mut first = 0;
-    for batch in reader {
-        let batch = batch.map_err(|e| Error::format(path, unreadable(first, &e.to_string())))?;
-        for i in 0..batch.num_rows().min(limit - first) {
-            take(first + i, fields(path, &batch, i, first + i))?;
-        }
-        first += batch.num_rows();
-        if first >= limit {
-            break;
-        }
-    }
-    Ok(())
+/// A parquet file, read in order or row by row.
+pub struct Table {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+    roots: Vec<usize>,
+    /// The rows decoded last.
+    units: Mutex<VecDeque<(Unit, RecordBatch)>>,
 }
 
-/// The reader's word on the rows from `first` on, without the names of its layers.
-fn unreadable(first: usize, what: &str) -> String {
+/// Consecutive rows of one row group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Unit {
+    group: usize,
+    /// The first row's number in the group, and in the file.
+    offset: usize,
+    first: usize,
+    len: usize,
+}
+
+impl Table {
+    /// Opens a file. Errors when it is none, not whole, or has none of the columns rows are made of.
+    pub fn open(path: &Path) -> Result<Table> {
+        let table = Table::of(path, |name| COLUMNS.contains(&name))?;
+        match table.roots.is_empty() {
+            true => Err(table.lacking("`messages` (SFT form), `prompt` or `problem` (RL form)")),
+            false => Ok(table),
+        }
+    }
+
+    /// The `wanted` columns of a file.
+    fn of(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Table> {
+        if path.is_dir() {
+            return Err(Error::input(path.display().to_string(), "a folder", "a parquet file; list each of them"));
+        }
+        let file = File::open(path).map_err(Error::io(path))?;
+        // Where a file says where its pages begin, a row in the middle of a large group is soon found.
+        let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options)
+            .map_err(|e| Error::format(path, format!("not a whole parquet file: {e}")))?;
+        let fields = metadata.schema().fields().iter().enumerate();
+        let roots = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
+        Ok(Table { path: path.to_owned(), metadata, roots, units: Mutex::default() })
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.metadata.schema().fields().iter().map(|field| field.name().as_str()).collect()
+    }
+
+    fn lacking(&self, expected: &str) -> Error {
+        Error::format(&self.path, format!("found columns {}, expected {expected}", self.names().join(", ")))
+    }
+
+    /// Gives the first `limit` rows to `take`, in order, with their numbers from 0. Errors name the file and, where one
+    /// is at fault, the row and column.
+    pub fn read(&self, limit: usize, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
+        let rows = self
+            .each(limit, |batch, i, row| take(row, fields(&self.path, batch, i, row)).map(ControlFlow::<()>::Continue));
+        rows.map(drop)
+    }
+
+    /// Gives the first `limit` rows to `take` until it breaks off: a batch, the row's number in it and in the file.
+    fn each(
+        &self,
+        limit: usize,
+        mut take: impl FnMut(&RecordBatch, usize, usize) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
+        let groups = self.metadata.metadata().row_groups();
+        let bytes = groups.iter().map(|group| group.total_byte_size().max(0) as u128).sum();
+        let rows = groups.iter().map(|group| group.num_rows() as usize).sum();
+        let len = unit_rows(bytes, rows);
+        let reader = self.reader()?.with_limit(limit).with_batch_size(len).build();
+        let broken =
+            |e: &dyn std::fmt::Display, first| Error::format(&self.path, unreadable(first, len, &e.to_string()));
+        let mut first = 0;
+        for batch in reader.map_err(|e| broken(&e, 0))? {
+            let batch = batch.map_err(|e| broken(&e, first))?;
+            for i in 0..batch.num_rows() {
+                if take(&batch, i, first + i)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            first += batch.num_rows();
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Row `row`, and whether it can be read. Errors when its page cannot.
+    pub fn row(&self, row: usize) -> Result<Result<Fields>> {
+        let outside = || Error::format(&self.path, format!("no row {}", row + 1));
+        let unit = self.unit(row).ok_or_else(outside)?;
+        let batch = match self.kept(unit) {
+            Some(batch) => batch,
+            None => {
+                let batch = self.decode(unit)?;
+                self.keep(unit, batch.clone());
+                batch
+            }
+        };
+        Ok(fields(&self.path, &batch, row - unit.first, row))
+    }
+
+    /// The rows that are decoded with row `row`: of a small row group all.
+    fn unit(&self, row: usize) -> Option<Unit> {
+        let mut first = 0;
+        for (group, meta) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let rows = meta.num_rows() as usize;
+            if row < first + rows {
+                let most = unit_rows(meta.total_byte_size().max(0) as u128, rows);
+                let offset = (row - first) / most * most;
+                return Some(Unit { group, offset, first: first + offset, len: most.min(rows - offset) });
+            }
+            first += rows;
+        }
+        None
+    }
+
+    fn reader(&self) -> Result<ParquetRecordBatchReaderBuilder<File>> {
+        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+        let mask = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
+        Ok(builder.with_projection(mask))
+    }
+
+    fn decode(&self, unit: Unit) -> Result<RecordBatch> {
+        let Unit { group, offset, first, len } = unit;
+        let reader = self.reader()?.with_row_groups(vec![group]).with_offset(offset).with_limit(len);
+        let batch = reader.with_batch_size(len).build().map_err(|e| e.to_string()).and_then(|mut reader| {
+            let batch = reader.next().ok_or_else(|| "fewer rows than the file says".to_owned())?;
+            batch.map_err(|e| e.to_string())
+        });
+        let batch = batch.and_then(|batch| match batch.num_rows() == len {
+            true => Ok(batch),
+            false => Err("fewer rows than the file says".to_owned()),
+        });
+        batch.map_err(|what| Error::format(&self.path, unreadable(first, len, &what)))
+    }
+
+    fn kept(&self, unit: Unit) -> Option<RecordBatch> {
+        let units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        units.iter().find(|(kept, _)| *kept == unit).map(|(_, batch)| batch.clone())
+    }
+
+    fn keep(&self, unit: Unit, batch: RecordBatch) {
+        let mut units = self.units.lock().unwrap_or_else(PoisonError::into_inner);
+        units.retain(|(kept, _)| *kept != unit);
+        units.push_back((unit, batch));
+        let bytes = |units: &VecDeque<(Unit, RecordBatch)>| -> usize {
+            units.iter().map(|(_, batch)| batch.get_array_memory_size()).sum()
+        };
+        while units.len() > 1 && bytes(&units) > KEPT_BYTES {
+            units.pop_front();
+        }
+    }
+}
+
+/// Rows decoded at once where `rows` take `bytes`.
+fn unit_rows(bytes: u128, rows: usize) -> usize {
+    (UNIT_BYTES as u128 * rows as u128 / bytes.max(1)).clamp(1, UNIT_ROWS as u128) as usize
+}
+
+/// The reader's word on `len` rows from `first` on, without the names of its layers.
+fn unreadable(first: usize, len: usize, what: &str) -> String {
     let what = what.rsplit("error: ").next().unwrap_or(what);
     match what.split_once("Disabled feature at compile time: ") {
         Some((_, codec)) => format!("found compression {codec}, expected none, snappy, zstd or gzip"),
-        None => format!("rows {} to {}: {what}", first + 1, first + BATCH),
+        None => format!("rows {} to {}: {what}", first + 1, first + len),
     }
 }
 
@@ -84,73 +233,32 @@ pub fn choose(
     columns: &Columns,
     mut take: impl FnMut(usize, Chosen) -> Result<ControlFlow<()>>,
 ) -> Result<ControlFlow<()>> {
-    let (builder, names) = builder(path)?;
-    if let Some(missing) = columns.needed.iter().find(|needed| !names.iter().any(|name| name == *needed)) {
-        return Err(Error::format(path, format!("found columns {}, expected `{missing}`", names.join(", "))));
-    }
     let wanted = [columns.needed, columns.optional, columns.pictures].concat();
-    let mut first = 0;
-    for batch in projected(path, builder, |name| wanted.contains(&name))? {
-        let batch = batch.map_err(|e| Error::format(path, unreadable(first, &e.to_string())))?;
-        for i in 0..batch.num_rows() {
-            let (mut values, mut pictures) = (Map::new(), Vec::new());
-            for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-                let (name, row) = (field.name(), first + i + 1);
-                let wrong = |what: String| Error::format(path, format!("row {row}: column `{name}`: {what}"));
-                if column.is_null(i) {
-                    continue;
-                }
-                match columns.pictures.contains(&name.as_str()) {
-                    true => pictures.push((name.clone(), image(column, i).map_err(wrong)?)),
-                    false => drop(values.insert(name.clone(), value(column, i).map_err(wrong)?)),
-                }
+    let table = Table::of(path, |name| wanted.contains(&name))?;
+    if let Some(missing) = columns.needed.iter().find(|needed| !table.names().contains(needed)) {
+        return Err(table.lacking(&format!("`{missing}`")));
+    }
+    table.each(usize::MAX, |batch, i, row| {
+        let (mut values, mut pictures) = (Map::new(), Vec::new());
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let name = field.name();
+            let wrong = |what: String| Error::format(path, format!("row {}: column `{name}`: {what}", row + 1));
+            if column.is_null(i) {
+                continue;
             }
-            if take(first + i, (values, pictures))?.is_break() {
-                return Ok(ControlFlow::Break(()));
+            match columns.pictures.contains(&name.as_str()) {
+                true => pictures.push((name.clone(), image(column, i).map_err(wrong)?)),
+                false => drop(values.insert(name.clone(), value(column, i).map_err(wrong)?)),
             }
         }
-        first += batch.num_rows();
-    }
-    Ok(ControlFlow::Continue(()))
+        take(row, (values, pictures))
+    })
 }
 
 /// Rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
-    let (builder, _) = builder(path)?;
-    Ok(builder.metadata().file_metadata().num_rows().max(0) as usize)
-}
-
-type Builder = ParquetRecordBatchReaderBuilder<File>;
-
-fn broken(path: &Path) -> impl Fn(parquet::errors::ParquetError) -> Error {
-    move |e| Error::format(path, format!("not a whole parquet file: {e}"))
-}
-
-/// The file with the names of its columns.
-fn builder(path: &Path) -> Result<(Builder, Vec<String>)> {
-    if path.is_dir() {
-        return Err(Error::input(path.display().to_string(), "a folder", "a parquet file; list each of them"));
-    }
-    let file = File::open(path).map_err(Error::io(path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(broken(path))?;
-    let names = builder.schema().fields().iter().map(|f| f.name().clone()).collect();
-    Ok((builder, names))
-}
-
-fn projected(path: &Path, builder: Builder, wanted: impl Fn(&str) -> bool) -> Result<ParquetRecordBatchReader> {
-    let fields = builder.schema().fields().iter().enumerate();
-    let roots: Vec<usize> = fields.filter(|(_, f)| wanted(f.name())).map(|(i, _)| i).collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-    builder.with_projection(mask).with_batch_size(BATCH).build().map_err(broken(path))
-}
-
-fn open(path: &Path) -> Result<ParquetRecordBatchReader> {
-    let (builder, names) = builder(path)?;
-    if !names.iter().any(|name| COLUMNS.contains(&name.as_str())) {
-        let expected = "`messages` (SFT form), `prompt` or `problem` (RL form)";
-        return Err(Error::format(path, format!("found columns {}, expected {expected}", names.join(", "))));
-    }
-    projected(path, builder, |name| COLUMNS.contains(&name))
+    let table = Table::of(path, |_| false)?;
+    Ok(table.metadata.metadata().file_metadata().num_rows().max(0) as usize)
 }
 
 fn fields(path: &Path, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
@@ -302,8 +410,8 @@ mod tests {
 
     #[test]
     fn a_compression_that_is_not_built_in_is_named_with_those_that_are() {
-        let found = unreadable(0, "Parquet argument error: Parquet error: Disabled feature at compile time: lz4");
+        let found = unreadable(0, 256, "Parquet argument error: Parquet error: Disabled feature at compile time: lz4");
         assert_eq!(found, "found compression lz4, expected none, snappy, zstd or gzip");
-        assert_eq!(unreadable(256, "Parquet error: page is broken"), "rows 257 to 512: page is broken");
+        assert_eq!(unreadable(256, 256, "Parquet error: page is broken"), "rows 257 to 512: page is broken");
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::data::bad::{Bad, Read, Reason};
 use crate::data::folder::{Folder, decode_data_url};
 use crate::data::{ImageSource, Row};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::text::{Message, Part};
 
 /// Marks an image's place in a text.
@@ -38,7 +39,7 @@ pub struct RowContext<'a> {
 /// Reads a row. `images` are the entries of the image column; the other columns stand in `fields`.
 /// Errors name the row: a missing or mistyped column, a role or part that is not known, images that do not match
 /// their marks, an image outside the data folder.
-pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Result<Row> {
+pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Read<Row> {
     let mut extra = match fields.remove("extra_info") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
@@ -56,7 +57,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         found.messages("problem", &serde_json::json!([{"role": "user", "content": text}]))?
     } else {
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        return Err(Error::input(
+        return Err(misfit(
             &at.place,
             format!("columns {}", names.join(", ")),
             "a column `messages` (SFT form), `prompt` or `problem` (RL form)",
@@ -90,13 +91,13 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
 }
 
 /// The entries of an `images` value in JSON: structs of base64 `bytes` and `path`, plain urls, or one of them alone.
-pub fn json_images(value: &Value, at: &RowContext) -> Result<Vec<RawImage>> {
+pub fn json_images(value: &Value, at: &RowContext) -> Read<Vec<RawImage>> {
     let one = |value: &Value| match value {
         Value::String(url) => Ok(RawImage { bytes: None, path: Some(url.clone()) }),
         Value::Object(map) => {
             let bytes = match map.get("bytes") {
                 None | Some(Value::Null) => None,
-                Some(Value::String(text)) => Some(decode_data_url(&format!(";base64,{text}"), &at.place)?.into()),
+                Some(Value::String(text)) => Some(base64(at, text)?.into()),
                 Some(other) => return Err(wrong(at, "images.bytes", other, "base64 text")),
             };
             let path = map.get("path").and_then(Value::as_str).map(str::to_owned);
@@ -121,26 +122,26 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
-    fn messages(&mut self, column: &str, value: &Value) -> Result<Vec<Message>> {
+    fn messages(&mut self, column: &str, value: &Value) -> Read<Vec<Message>> {
         let at = self.at;
         let Value::Array(list) = value else { return Err(wrong(at, column, value, "a list of {role, content}")) };
         if list.is_empty() {
-            return Err(Error::input(&at.place, format!("an empty `{column}`"), "at least one message"));
+            return Err(misfit(&at.place, format!("an empty `{column}`"), "at least one message"));
         }
         list.iter().enumerate().map(|(i, message)| self.message(&format!("{column}[{i}]"), message)).collect()
     }
 
-    fn message(&mut self, name: &str, message: &Value) -> Result<Message> {
+    fn message(&mut self, name: &str, message: &Value) -> Read<Message> {
         let at = self.at;
         let role = string(at, &format!("{name}.role"), message.get("role").unwrap_or(&Value::Null))?;
         if !["system", "user", "assistant"].contains(&role) {
-            return Err(Error::input(&at.place, format!("role {role:?} in {name}"), "system, user or assistant"));
+            return Err(misfit(&at.place, format!("role {role:?} in {name}"), "system, user or assistant"));
         }
         let content = match message.get("content").unwrap_or(&Value::Null) {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
                 let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
-                parts.iter().enumerate().map(part).collect::<Result<Vec<_>>>()?
+                parts.iter().enumerate().map(part).collect::<Read<Vec<_>>>()?
             }
             other => return Err(wrong(at, &format!("{name}.content"), other, "a string or a list of parts")),
         };
@@ -151,7 +152,7 @@ impl Found<'_> {
         Ok(Message { role: role.to_owned(), content })
     }
 
-    fn part(&mut self, name: &str, part: &Value) -> Result<Part> {
+    fn part(&mut self, name: &str, part: &Value) -> Read<Part> {
         let at = self.at;
         if let Value::String(text) = part {
             return Ok(Part::Text(text.clone()));
@@ -164,25 +165,25 @@ impl Found<'_> {
             kind @ ("image_url" | "image") => {
                 let value = given_in(part, "image_url").or_else(|| given_in(part, "image"));
                 match value.map(|v| v.get("url").unwrap_or(v)) {
-                    Some(Value::String(url)) => self.by_url.push(at.folder.resolve(url, &at.place)?),
+                    Some(Value::String(url)) => self.by_url.push(resolve(at, url)?),
                     None if kind == "image" => self.by_part += 1,
-                    _ => return Err(Error::input(&at.place, format!("{name} without an url"), "image_url.url")),
+                    _ => return Err(misfit(&at.place, format!("{name} without an url"), "image_url.url")),
                 }
                 Ok(Part::Image)
             }
-            other => Err(Error::input(&at.place, format!("part type {other:?} in {name}"), "text or image_url")),
+            other => Err(misfit(&at.place, format!("part type {other:?} in {name}"), "text or image_url")),
         }
     }
 
     /// Joins the pictures to their places. With an image column, its entries belong to the marks and the image parts
     /// without an url, in reading order; otherwise the urls keep their places, or take those of as many marks.
-    fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> Result<Vec<ImageSource>> {
+    fn place_images(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
         let at = self.at;
         let places = self.marks + self.by_part;
         let pictures = self.by_url.len() + column.len();
         let wrong_count = || {
             let found = format!("{places} places ({IMAGE_MARKER} or image parts) for {pictures} images");
-            Error::input(&at.place, found, "one place an image")
+            Bad::of(Reason::WrongImageCount)(Error::input(&at.place, found, "one place an image"))
         };
         if !column.is_empty() {
             if !self.by_url.is_empty() || places != pictures {
@@ -205,12 +206,25 @@ impl Found<'_> {
     }
 }
 
-fn source(at: &RowContext, raw: RawImage) -> Result<ImageSource> {
+fn source(at: &RowContext, raw: RawImage) -> Read<ImageSource> {
     match raw {
         RawImage { bytes: Some(bytes), path } => Ok(ImageSource::Bytes { bytes, path }),
-        RawImage { bytes: None, path: Some(url) } => at.folder.resolve(&url, &at.place),
-        RawImage { bytes: None, path: None } => Err(Error::input(&at.place, "a null image", "bytes or a path")),
+        RawImage { bytes: None, path: Some(url) } => resolve(at, &url),
+        RawImage { bytes: None, path: None } => Err(misfit(&at.place, "a null image", "bytes or a path")),
     }
+}
+
+fn resolve(at: &RowContext, url: &str) -> Read<ImageSource> {
+    let reason = if url.starts_with("data:") { Reason::BrokenImage } else { Reason::MissingImage };
+    at.folder.resolve(url, &at.place).map_err(Bad::of(reason))
+}
+
+fn base64(at: &RowContext, text: &str) -> Read<Vec<u8>> {
+    decode_data_url(&format!(";base64,{text}"), &at.place).map_err(Bad::of(Reason::BrokenImage))
+}
+
+fn misfit(place: &str, found: impl Into<String>, expected: &str) -> Bad {
+    Bad::of(Reason::WrongColumns)(Error::input(place, found, expected))
 }
 
 fn split_marks(messages: &mut [Message]) {
@@ -243,12 +257,12 @@ fn given_in<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
     value.get(key).filter(|v| !v.is_null())
 }
 
-fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> Result<&'a str> {
+fn string<'a>(at: &RowContext, name: &str, value: &'a Value) -> Read<&'a str> {
     value.as_str().ok_or_else(|| wrong(at, name, value, "a string"))
 }
 
 /// A string, number or bool as text.
-fn scalar(at: &RowContext, name: &str, value: &Value) -> Result<String> {
+fn scalar(at: &RowContext, name: &str, value: &Value) -> Read<String> {
     match value {
         Value::String(_) | Value::Number(_) | Value::Bool(_) => Ok(plain(value)),
         other => Err(wrong(at, name, other, "a string or a number")),
@@ -262,7 +276,7 @@ fn plain(value: &Value) -> String {
     }
 }
 
-fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Error {
+fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Bad {
     let found = match value {
         Value::Null => "nothing",
         Value::Bool(_) => "a bool",
@@ -271,5 +285,5 @@ fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Error {
         Value::Array(_) => "a list",
         Value::Object(_) => "a struct",
     };
-    Error::input(&at.place, format!("{found} in `{name}`"), expected)
+    misfit(&at.place, format!("{found} in `{name}`"), expected)
 }

@@ -1,6 +1,7 @@
 //! What a plan knows of samples: their sizes, some bytes each, whatever the samples hold. Order, packing and memory
 //! are worked out from it alone.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::image::ImageInput;
@@ -31,13 +32,15 @@ impl Shape<'_> {
 pub struct Index {
     tokens: Vec<u32>,
     targets: Vec<u32>,
-    /// Where each sample's grids end.
+    /// Where each one's grids end.
     ends: Vec<u32>,
     grids: Vec<Grid>,
+    /// Which of these each sample is; empty where sample i is number i.
+    order: Vec<u32>,
 }
 
 impl Index {
-    /// One sample more.
+    /// One more.
     pub fn push(&mut self, shape: Shape<'_>) {
         self.tokens.push(shape.tokens as u32);
         self.targets.push(shape.targets as u32);
@@ -45,31 +48,72 @@ impl Index {
         self.ends.push(self.grids.len() as u32);
     }
 
+    /// The same sizes as samples in this order, in which some may stand several times and others not at all.
+    pub fn ordered(mut self, order: Vec<u32>) -> Index {
+        let identity = order.len() == self.tokens.len() && order.iter().enumerate().all(|(i, &k)| i == k as usize);
+        self.order = if identity { Vec::new() } else { order };
+        self
+    }
+
     /// Samples.
     pub fn len(&self) -> usize {
-        self.tokens.len()
+        if self.order.is_empty() { self.tokens.len() } else { self.order.len() }
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.tokens.is_empty()
+        self.len() == 0
+    }
+
+    /// What sample `i` stands for: its number before [`Index::ordered`].
+    pub fn number(&self, i: usize) -> usize {
+        self.order.get(i).map_or(i, |&k| k as usize)
     }
 
     /// Tokens of sample `i`.
     pub fn tokens(&self, i: usize) -> usize {
-        self.tokens[i] as usize
+        self.tokens[self.number(i)] as usize
     }
 
     /// The size of sample `i`.
     pub fn shape(&self, i: usize) -> Shape<'_> {
-        let from = if i == 0 { 0 } else { self.ends[i - 1] as usize };
-        let grids = &self.grids[from..self.ends[i] as usize];
-        Shape { tokens: self.tokens(i), targets: self.targets[i] as usize, grids }
+        let k = self.number(i);
+        Shape {
+            tokens: self.tokens[k] as usize,
+            targets: self.targets[k] as usize,
+            grids: &self.grids[self.pictures(k)],
+        }
     }
 
     /// Sizes of all samples, in order.
     pub fn shapes(&self) -> impl Iterator<Item = Shape<'_>> {
         (0..self.len()).map(|i| self.shape(i))
+    }
+
+    /// Which pictures of all are those of number `k`.
+    pub fn pictures(&self, k: usize) -> Range<usize> {
+        let from = if k == 0 { 0 } else { self.ends[k - 1] as usize };
+        from..self.ends[k] as usize
+    }
+
+    /// Its bytes, an array each; [`Index::from_arrays`] reads them.
+    pub(crate) fn arrays(&self) -> [&[u8]; 4] {
+        let grids = bytemuck::cast_slice(&self.grids);
+        [
+            bytemuck::cast_slice(&self.tokens),
+            bytemuck::cast_slice(&self.targets),
+            bytemuck::cast_slice(&self.ends),
+            grids,
+        ]
+    }
+
+    /// Of the bytes of [`Index::arrays`]; nothing where they do not fit one another.
+    pub(crate) fn from_arrays([tokens, targets, ends, grids]: [&[u8]; 4]) -> Option<Index> {
+        let [tokens, targets, ends] = [tokens, targets, ends].map(bytemuck::pod_collect_to_vec::<u8, u32>);
+        let index = Index { tokens, targets, ends, grids: bytemuck::pod_collect_to_vec(grids), order: Vec::new() };
+        let n = index.tokens.len();
+        let fits = index.targets.len() == n && index.ends.len() == n && index.ends.is_sorted();
+        (fits && index.ends.last().map_or(0, |&end| end as usize) == index.grids.len()).then_some(index)
     }
 }
 

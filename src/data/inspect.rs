@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::config::DatasetConfig;
 use crate::data::{Row, prompt, read, sft_sample, text_of};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::text::{Chat, Part};
 
@@ -85,7 +85,7 @@ pub fn inspect(entry: &DatasetConfig, model: Option<&(Chat, Processor)>, show: u
         total += 1;
         match row {
             Ok(row) => rows.push(row),
-            Err(error) => faults.push(error.to_string()),
+            Err(error) => faults.push(Error::from(error).to_string()),
         }
         Ok(())
     })?;

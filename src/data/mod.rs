@@ -6,22 +6,33 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bad;
 pub mod columns;
+pub mod dataset;
 pub mod distill;
+pub mod encoder;
 pub mod folder;
 pub mod form;
 pub mod index;
+pub mod indexing;
 pub mod inspect;
+mod kept;
+pub mod loader;
 pub mod packing;
+mod places;
 pub mod read;
 mod row;
 pub mod sample;
 mod samples;
 pub mod write;
 
+pub use bad::{Bad, Read, Reason, Rejected, RejectedRows};
+pub use dataset::Dataset;
+pub use encoder::Encoder;
 pub use index::{Grid, Index, Shape};
+pub use loader::Loader;
 pub use read::{load, read};
 pub use row::{ImageSource, Prompt, Row, Sample, text_of};
 pub use sample::{prompt, sft_sample};
-pub use samples::{Eager, Samples};
+pub use samples::{Eager, Made, Samples};
 pub use write::{Form, write};

@@ -1,10 +1,12 @@
 //! Rows and samples: what a line of data is before and after it becomes tokens.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use crate::error::{Error, Result};
-use crate::image::{self, ImageInput, Limits, Rgb};
+use crate::image::{self, ImageInput, Limits, Refused, Rgb};
 use crate::text::Message;
 
 /// One row of data, in SFT or RL form.
@@ -66,14 +68,20 @@ pub enum ImageSource {
 }
 
 impl ImageSource {
+    /// Bytes it holds in memory.
+    pub fn embedded(&self) -> usize {
+        match self {
+            ImageSource::Bytes { bytes, .. } => bytes.len(),
+            ImageSource::File { .. } => 0,
+        }
+    }
+
     /// The encoded picture. `place` names the row.
     pub fn bytes(&self, place: &str) -> Result<Arc<[u8]>> {
         match self {
             ImageSource::Bytes { bytes, .. } => Ok(bytes.clone()),
             ImageSource::File { file, .. } => {
-                let bytes = std::fs::read(file).map_err(|e| {
-                    Error::input(place, format!("image {} ({e})", file.display()), "a readable image file")
-                })?;
+                let bytes = std::fs::read(file).map_err(|e| unreadable(place, file, &e))?;
                 Ok(bytes.into())
             }
         }
@@ -82,6 +90,26 @@ impl ImageSource {
     /// The decoded picture. Errors name `place` and, where it has a name, the picture.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
         image::decode(&self.bytes(place)?, &Limits::default(), &self.place(place))
+    }
+
+    /// Width and height of the upright picture, from its header alone.
+    pub fn size(&self, place: &str) -> std::result::Result<[u32; 2], Refused> {
+        let (limits, name) = (Limits::default(), self.place(place));
+        match self {
+            ImageSource::Bytes { bytes, .. } => image::size(std::io::Cursor::new(bytes), &limits, &name),
+            ImageSource::File { file, .. } => {
+                let opened = File::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
+                image::size(opened, &limits, &name)
+            }
+        }
+    }
+
+    /// Tells whether a file is still the one it was: of its size and time. 0 for a picture that has no file.
+    pub fn stamp(&self, place: &str) -> Result<u64> {
+        let ImageSource::File { file, .. } = self else { return Ok(0) };
+        let (len, modified) = size_and_time(file).map_err(|e| unreadable(place, file, &e))?;
+        let hash = blake3::hash(&[len.to_le_bytes(), modified.to_le_bytes()].concat());
+        Ok(short(&hash))
     }
 
     /// The row's place and, where it has a name, the picture's.
@@ -93,6 +121,23 @@ impl ImageSource {
             ImageSource::Bytes { path: None, .. } => row.to_owned(),
         }
     }
+}
+
+fn unreadable(place: &str, file: &Path, e: &std::io::Error) -> Error {
+    Error::input(place, format!("image {} ({e})", file.display()), "a readable image file")
+}
+
+/// A file's bytes, and when it was written, in nanoseconds.
+pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(file)?;
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
+}
+
+/// The first eight bytes of a hash.
+pub fn short(hash: &blake3::Hash) -> u64 {
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
 }
 
 /// A training sample.

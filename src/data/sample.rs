@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::data::index::{Grid, grids};
 use crate::data::row::{Prompt, Row, Sample, text_of};
 use crate::error::{Error, Result};
 use crate::image::{ImageInput, Processor};
@@ -18,7 +19,13 @@ pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the u
 ///
 /// Errors when the row has no assistant turn, or does not end with one that has text, or a picture is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
-    let pictures = pictures(row, processor)?;
+    let images = pictures(row, processor)?;
+    let (input_ids, loss_mask) = sft_tokens(row, chat, processor.merge_size, &grids(&images))?;
+    Ok(Sample { id: row.id.clone(), input_ids, loss_mask, images })
+}
+
+/// The tokens of [`sft_sample`] and which of them are targets, of a row whose pictures have these grids.
+pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<(Vec<u32>, Vec<bool>)> {
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     // What the template makes of the turns before; the next prompt must continue it.
     let mut done: Vec<u32> = Vec::new();
@@ -46,25 +53,31 @@ pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sampl
     if row.messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
     }
-    let input_ids = expand(row, &ids, chat, processor, &pictures)?;
-    let loss_mask = expand_mask(&ids, &mask, chat.ids.image_pad, &pictures, processor.merge_size);
+    let input_ids = expand(row, &ids, chat, merge_size, grids)?;
+    let loss_mask = expand_mask(&ids, &mask, chat.ids.image_pad, grids, merge_size as usize);
     debug_assert_eq!(input_ids.len(), loss_mask.len());
-    Ok(Sample { id: row.id.clone(), input_ids, loss_mask, images: pictures })
+    Ok((input_ids, loss_mask))
 }
 
 /// A row's question as a prompt: every message before the final assistant turn (if the row has one), the assistant's
 /// turn opened. The system prompt is the row's own, or the template's default.
 pub fn prompt(row: &Row, chat: &Chat, processor: &Processor) -> Result<Prompt> {
     let images = pictures(row, processor)?;
+    Ok(Prompt { ids: prompt_tokens(row, chat, processor.merge_size, &grids(&images))?, images })
+}
+
+/// The tokens of [`prompt`], of a row whose pictures have these grids.
+pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
     let asked = match row.messages.last() {
         Some(last) if last.role == "assistant" => &row.messages[..row.messages.len() - 1],
         _ => &row.messages[..],
     };
     let ids = chat.encode(asked, true, Special::Plain).map_err(at(row))?;
-    Ok(Prompt { ids: expand(row, &ids, chat, processor, &images)?, images })
+    expand(row, &ids, chat, merge_size, grids)
 }
 
-fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
+/// A row's pictures, decoded and resized. Errors name the row and the picture.
+pub fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
     let picture = |image: &crate::data::ImageSource| {
         let pixels = image.decode(&row.place)?;
         Ok(Arc::new(processor.image(&pixels).map_err(|e| e.within(&image.place(&row.place)))?))
@@ -72,25 +85,18 @@ fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
     row.images.iter().map(picture).collect()
 }
 
-fn expand(row: &Row, ids: &[u32], chat: &Chat, processor: &Processor, images: &[Arc<ImageInput>]) -> Result<Vec<u32>> {
-    let grids: Vec<[u32; 3]> = images.iter().map(|i| i.grid_thw).collect();
-    expand_images(ids, chat.ids.image_pad, &grids, processor.merge_size).map_err(at(row))
+fn expand(row: &Row, ids: &[u32], chat: &Chat, merge_size: u32, grids: &[Grid]) -> Result<Vec<u32>> {
+    let grids: Vec<[u32; 3]> = grids.iter().map(|&[h, w]| [1, h.into(), w.into()]).collect();
+    expand_images(ids, chat.ids.image_pad, &grids, merge_size).map_err(at(row))
 }
 
-fn expand_mask(
-    ids: &[u32],
-    mask: &[bool],
-    image_pad: u32,
-    images: &[Arc<ImageInput>],
-    merge_size: impl Into<u64>,
-) -> Vec<bool> {
-    let merge_size = merge_size.into();
-    let mut grids = images.iter().map(|i| i.grid_thw);
+fn expand_mask(ids: &[u32], mask: &[bool], image_pad: u32, grids: &[Grid], merge_size: usize) -> Vec<bool> {
+    let mut grids = grids.iter();
     let mut out = Vec::with_capacity(mask.len());
     for (&id, &target) in ids.iter().zip(mask) {
         let grid = if id == image_pad { grids.next() } else { None };
-        let n = grid.map_or(1, |g| g.iter().map(|&x| u64::from(x)).product::<u64>() / (merge_size * merge_size));
-        out.extend(std::iter::repeat_n(target, n as usize));
+        let n = grid.map_or(1, |g| g.map(usize::from).iter().product::<usize>() / (merge_size * merge_size));
+        out.extend(std::iter::repeat_n(target, n));
     }
     out
 }

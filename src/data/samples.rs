@@ -5,7 +5,11 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::data::Row;
+use crate::data::bad::Read;
 use crate::error::Result;
+
+/// What asking for a sample gives: the sample, or why its row is not used.
+pub type Made<T> = Read<Arc<T>>;
 
 /// Rows ready for their use (trained on, asked, sent to a teacher), by index.
 pub trait Samples<T>: Send + Sync {
@@ -17,8 +21,9 @@ pub trait Samples<T>: Send + Sync {
         self.len() == 0
     }
 
-    /// Sample `i`. Errors name its row.
-    fn get(&self, i: usize) -> Result<Arc<T>>;
+    /// Sample `i`, or why there is none: a picture that broke in decoding. Errors are for what ends a run, such as a
+    /// file that is not the one it was.
+    fn get(&self, i: usize) -> Result<Made<T>>;
 }
 
 /// All samples made beforehand and kept.
@@ -57,7 +62,7 @@ impl<T: Send + Sync> Samples<T> for Eager<T> {
         self.0.len()
     }
 
-    fn get(&self, i: usize) -> Result<Arc<T>> {
-        Ok(self.0[i].clone())
+    fn get(&self, i: usize) -> Result<Made<T>> {
+        Ok(Ok(self.0[i].clone()))
     }
 }

@@ -22,7 +22,7 @@ use crate::text::{Message, Part};
 /// Rows written as one Arrow batch, and bytes of their pictures: bounds the memory of a large file, and keeps a
 /// column of pictures below the 2 GiB its offsets can name.
 const BATCH: usize = 4096;
-const BATCH_BYTES: u64 = 256 << 20;
+const BATCH_BYTES: u64 = 32 << 20;
 
 /// Which columns rows are written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
             let (rows, after) = rest.split_at(batch_len(rest, BATCH, BATCH_BYTES));
             rest = after;
             writer.write(&batch(rows, form, &extra)?).map_err(|e| parquet_error(path, e))?;
+            // A row group is what a reader decodes for one row of it.
+            writer.flush().map_err(|e| parquet_error(path, e))?;
         }
         writer.close().map(drop).map_err(|e| parquet_error(path, e))
     })

@@ -32,7 +32,8 @@ pub struct Readback {
 impl Readback {
     /// Takes an event, two streams and two buffers for the life of the driver.
     pub fn new(driver: &mut dyn Driver) -> Result<Readback> {
-        let mut lane = || Ok(Lane { stream: driver.stream()?, buffer: driver.pinned(PIECE)?, filled: None });
+        let mut lane =
+            || -> Result<Lane> { Ok(Lane { stream: driver.stream()?, buffer: driver.pinned(PIECE)?, filled: None }) };
         let lanes = [lane()?, lane()?];
         Ok(Readback { begun: driver.event()?, lanes, queue: VecDeque::new(), sink: None })
     }

@@ -35,8 +35,8 @@ impl Recorded {
     /// is none, a question that stands there twice.
     pub fn read(path: &Path) -> Result<Recorded> {
         let mut recorded = Recorded { tasks: Vec::new(), path: path.to_owned(), responses: HashMap::new() };
-        jsonl(path, usize::MAX, |_, number, fields| {
-            let place = format!("{} line {number}", path.display());
+        jsonl(path, usize::MAX, |at, fields| {
+            let place = format!("{} line {}", path.display(), at.number);
             let expected = "{\"task\": name, \"index\": number, \"responses\": [text, ...]}";
             let line: Line = serde_json::from_value(fields?.into())
                 .map_err(|error| Error::input(&place, error.to_string(), expected))?;

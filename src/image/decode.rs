@@ -1,6 +1,6 @@
 //! Decoding: PNG, JPEG, WebP, GIF (first frame) and BMP to RGB as Pillow's `convert("RGB")` gives it.
 
-use std::io::Cursor;
+use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
@@ -27,37 +27,100 @@ impl Default for Limits {
 const FORMATS: [ImageFormat; 5] =
     [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp];
 
-/// Decodes a picture, whatever its file is called, upright by its EXIF orientation. Alpha is dropped, 16-bit
-/// colours keep their high byte, 16-bit grey is clipped at 255; a GIF's first frame stands on black where it does
-/// not fill the screen. `place` (the file, or the row) begins every error.
-pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
-    let refuse = |found: String, expected: &str| Error::input(place, found, expected);
-    let broken = |e: image::ImageError| refuse(format!("a broken picture ({e})"), "a whole one");
-    let format = image::guess_format(bytes).ok().filter(|f| FORMATS.contains(f));
-    let Some(format) = format else {
-        let found = format!("{} bytes that are no picture", bytes.len());
-        return Err(refuse(found, "a PNG, JPEG, WebP, GIF or BMP file"));
-    };
+/// Why a picture is refused.
+#[derive(Debug)]
+pub enum Refused {
+    /// It is no picture, or a broken one.
+    Broken(Error),
+    /// It measures nothing, or more than the limits.
+    Size(Error),
+}
 
-    let mut decoder = ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(broken)?;
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Error {
+        match refused {
+            Refused::Broken(error) | Refused::Size(error) => error,
+        }
+    }
+}
+
+/// Bytes that hold the header of nearly every JPEG: it is read from these alone where they do.
+const JPEG_HEADER: usize = 1 << 16;
+
+/// Reads a picture's header, within `limits`.
+fn open<'a>(
+    reader: impl BufRead + Seek + 'a,
+    format: ImageFormat,
+    limits: &Limits,
+    place: &str,
+) -> std::result::Result<(impl ImageDecoder + 'a, [u32; 2]), Refused> {
+    let decoder = ImageReader::with_format(reader, format).into_decoder().map_err(broken(place))?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > limits.max_pixels || width.max(height) > limits.max_side {
         let expected = format!("1 to {} pixels, sides up to {}", limits.max_pixels, limits.max_side);
-        return Err(refuse(format!("{width} x {height} pixels"), &expected));
+        return Err(Refused::Size(Error::input(place, format!("{width} x {height} pixels"), expected)));
     }
+    Ok((decoder, [width, height]))
+}
+
+fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
+    let place = place.to_owned();
+    move |e| Refused::Broken(Error::input(&place, format!("a broken picture ({e})"), "a whole one"))
+}
+
+fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFormat, Refused> {
+    let format = image::guess_format(bytes).ok().filter(|f| FORMATS.contains(f));
+    format.ok_or_else(|| {
+        let found = format!("{len} bytes that are no picture");
+        Refused::Broken(Error::input(place, found, "a PNG, JPEG, WebP, GIF or BMP file"))
+    })
+}
+
+/// Width and height of a picture as [`decode`] gives it, from its header alone. Of a large file little is read.
+pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std::result::Result<[u32; 2], Refused> {
+    let failed = |e: std::io::Error| broken(place)(image::ImageError::IoError(e));
+    let len = reader.seek(SeekFrom::End(0)).and_then(|len| reader.rewind().map(|()| len)).map_err(failed)?;
+    let mut start = Vec::new();
+    reader.by_ref().take(JPEG_HEADER as u64).read_to_end(&mut start).map_err(failed)?;
+    let format = format_of(&start, len, place)?;
+    // The library reads all of a JPEG before it looks at it.
+    if format == ImageFormat::Jpeg
+        && len > JPEG_HEADER as u64
+        && let Ok(found) = open(Cursor::new(&start), format, limits, place)
+    {
+        return Ok(upright(found));
+    }
+    reader.rewind().map_err(failed)?;
+    open(BufReader::new(reader), format, limits, place).map(upright)
+}
+
+fn upright((mut decoder, [width, height]): (impl ImageDecoder, [u32; 2])) -> [u32; 2] {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    match decoder.orientation() {
+        Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) => [height, width],
+        _ => [width, height],
+    }
+}
+
+/// Decodes a picture, whatever its file is called, upright by its EXIF orientation. Alpha is dropped, 16-bit
+/// colours keep their high byte, 16-bit grey is clipped at 255; a GIF's first frame stands on black where it does
+/// not fill the screen. `place` (the file, or the row) begins every error.
+pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
+    let format = format_of(bytes, bytes.len() as u64, place)?;
+    let (mut decoder, [width, height]) = open(Cursor::new(bytes), format, limits, place)?;
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(refuse("a JPEG file that ends too early".to_owned(), "a whole one"));
+        return Err(Error::input(place, "a JPEG file that ends too early", "a whole one"));
     }
     let mut memory = image::Limits::no_limits();
     // Eight bytes a pixel (16-bit RGBA), twice for what decoders hold besides, and their tables.
-    memory.max_alloc = Some(16 * pixels + (1 << 24));
-    decoder.set_limits(memory).map_err(broken)?;
+    memory.max_alloc = Some(16 * u64::from(width) * u64::from(height) + (1 << 24));
+    decoder.set_limits(memory).map_err(broken(place))?;
     // An unreadable orientation is no reason to lose the picture: Pillow ignores it too.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(broken)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    to_rgb(image).ok_or_else(|| refuse("a kind of pixel".to_owned(), "grey, colour or palette"))
+    to_rgb(image).ok_or_else(|| Error::input(place, "a kind of pixel", "grey, colour or palette"))
 }
 
 /// Pillow's `convert("RGB")`: grey is repeated, alpha dropped.

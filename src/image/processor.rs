@@ -179,9 +179,9 @@ impl Processor {
 
     /// A picture, resized.
     pub fn image(&self, image: &Rgb) -> Result<ImageInput> {
-        let (height, width) = self.size(image)?;
-        let grid_thw = [1, height / self.patch_size, width / self.patch_size];
-        Ok(ImageInput { grid_thw, frames: 1, pixels: resize(image, width, height).data })
+        let [h, w] = self.grid(image.width, image.height)?;
+        let pixels = resize(image, w * self.patch_size, h * self.patch_size).data;
+        Ok(ImageInput { grid_thw: [1, h, w], frames: 1, pixels })
     }
 
     /// The frames of a video, all of one size, resized; the last is repeated to a multiple of `temporal_patch_size`.
@@ -208,10 +208,17 @@ impl Processor {
         Ok(ImageInput { grid_thw: [t, height / self.patch_size, width / self.patch_size], frames: total, pixels })
     }
 
+    /// Patches down and across of a picture of this size once it is resized.
+    pub fn grid(&self, width: u32, height: u32) -> Result<[u32; 2]> {
+        let factor = self.patch_size * self.merge_size;
+        let (height, width) = smart_resize(height, width, factor, self.min_pixels, self.max_pixels)?;
+        Ok([height / self.patch_size, width / self.patch_size])
+    }
+
     /// Height and width after resizing.
     fn size(&self, image: &Rgb) -> Result<(u32, u32)> {
-        let factor = self.patch_size * self.merge_size;
-        smart_resize(image.height, image.width, factor, self.min_pixels, self.max_pixels)
+        let [h, w] = self.grid(image.width, image.height)?;
+        Ok((h * self.patch_size, w * self.patch_size))
     }
 
     /// The normalised patches, `[t * h * w][3 * temporal_patch_size * patch_size^2]` (channel, frame, row, column),

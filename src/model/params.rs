@@ -4,6 +4,8 @@
 //! gate and up are one whose rows alternate in blocks of [`PANEL`], padded rows and columns are zero. One
 //! [`Param`] drives loading, saving, gradients and optimizer state: all share its element order.
 
+use rayon::prelude::*;
+
 use crate::device::{Device, Parts, Region};
 use crate::error::{Error, Result};
 use crate::ops::matmul::{Order, PANEL, Weight};
@@ -132,7 +134,7 @@ impl Param {
             return Ok(());
         }
         let mut host = vec![T::from_f32(0.0); tensor.len()];
-        host.chunks_mut(len).enumerate().for_each(|(p, out)| part(p, out));
+        host.par_chunks_mut(len).enumerate().for_each(|(p, out)| part(p, out));
         dev.write(tensor, &host)
     }
 

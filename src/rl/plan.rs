@@ -15,8 +15,9 @@ use crate::ops::sample::SamplingParams;
 use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
+use crate::train::largest::{Largest, Size, Tower};
 use crate::train::levels::{self, Counted};
-use crate::train::plan::{self, Largest, Planned, Size, Training, largest_pass};
+use crate::train::plan::{self, Planned, Training, largest_pass};
 
 /// What makes a run smaller.
 const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
@@ -200,6 +201,7 @@ fn largest_mini_batches(config: &RlConfig, model: &Model, index: &Index) -> Vec<
     shortest.sort_by_key(|&i| index.tokens(i));
     longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
     pictured.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+    let tower = Tower::new(&model.config.vision_config, model.vision.chunk_patches);
     let mut largest = Largest::default();
     for order in [shortest, longest, pictured] {
         for response in [config.max_response_length, 1] {
@@ -208,10 +210,11 @@ fn largest_mini_batches(config: &RlConfig, model: &Model, index: &Index) -> Vec<
                 let shape = index.shape(i);
                 Shape { tokens: shape.tokens + response, targets: response, ..shape }
             });
-            largest.push(Size::of(&model.config.vision_config, model.vision.chunk_patches, shapes), batch);
+            largest.push(Size::of(tower, shapes), batch);
         }
     }
-    largest.into_batches().iter().map(|batch| experience(config, &model.config, index, batch)).collect()
+    // Six are too few to be rounded.
+    largest.into_batches().iter().map(|(_, batch)| experience(config, &model.config, index, batch)).collect()
 }
 
 /// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its

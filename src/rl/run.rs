@@ -11,8 +11,10 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::config::{FilterMetric, RlConfig, deciding};
+use crate::data::encoder::Use;
+use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
-use crate::data::{self, Index, Samples};
+use crate::data::{Dataset, Index, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
@@ -29,9 +31,10 @@ use crate::rl::plan;
 use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::{self, Asking, Question, Rollout, ask};
-use crate::task::{Task, VerifiedRows};
+use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
+use crate::train::broken::Broken;
 use crate::train::job::{self, Start};
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
@@ -47,12 +50,12 @@ pub struct Job {
     pub config: RlConfig,
     /// Scores responses.
     pub task: VerifiedRows,
+    /// The data sets.
+    pub data: Dataset,
     /// Sizes of the questions, for the plan.
-    pub index: Index,
+    pub index: Arc<Index>,
     /// What is asked.
     pub questions: Arc<dyn Samples<Question>>,
-    /// Questions left out because their prompt is too long.
-    pub left_out: usize,
     scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
@@ -61,6 +64,9 @@ pub struct Job {
     num_kv_blocks: Option<usize>,
     total_steps: u64,
 }
+
+/// Generation batches whose questions are made ahead.
+const AHEAD: usize = 1;
 
 /// A group: a question with its rollouts and their rewards.
 struct Group {
@@ -77,25 +83,34 @@ struct Batch {
 }
 
 impl Job {
-    /// Reads the prompts of `config`. Errors name file and row. `scorer` scores the responses.
+    /// [`Job::open`] of a run that goes on where there is something to go on from.
     pub fn new(dir: &Path, config: RlConfig, scorer: Arc<Scorer>) -> Result<Job> {
-        let start = Start::open(config.model.as_deref(), [config.image_min_pixels, config.image_max_pixels])?;
+        Job::open(dir, config, scorer, false)
+    }
+
+    /// Indexes the prompts of `config`, or takes the index of an earlier start of a run that is not to be `fresh`. Errors
+    /// name file and row. `scorer` scores the responses.
+    pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let start = Start::open(config.model.as_deref(), Use::Ask, pixels)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
         }
-        let Start { model, config: model_config, chat, processor } = start;
+        let Start { model, config: model_config, encoder } = start;
+        let chat = encoder.chat.clone();
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
-        let (rows, order) = data::load(&config.train_files, config.seed)?;
-        let rows = order.iter().map(|&i| rows[i as usize].clone()).collect();
-        let task = VerifiedRows::scored_by("rl", rows, scorer.clone())?;
-        let (questions, left_out) =
-            ask::questions(task.rows(), &chat, &processor, &model_config, config.max_prompt_length)?;
-        let index = ask::index(questions.iter());
+        let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
+        let share = config.max_bad_rows;
+        let data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let index = data.index.clone();
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {
             let expected = format!("room for the longest prompt and response, {longest} tokens");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
         }
+        let questions = ask::streamed(&data, encoder, model_config.clone());
+        // It scores the rows it is given, and has none of its own.
+        let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
         let once = (index.len() as u64).div_ceil(config.train_batch_size as u64);
         let total_steps = config.total_training_steps.unwrap_or(once);
         Ok(Job {
@@ -105,9 +120,9 @@ impl Job {
             num_kv_blocks: config.rollout.num_kv_blocks,
             config,
             task,
+            data,
             index,
             questions: Arc::new(questions),
-            left_out,
             scorer,
             chat,
             stop_token_ids,
@@ -121,17 +136,33 @@ impl Job {
         self.total_steps
     }
 
-    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs.
-    fn ask(&self, dev: &mut Device, trainer: &Trainer, order: &mut PackPlan, allowed: Tensor) -> Result<Batch> {
+    /// The questions of all generation batches behind `consumed` questions, made ahead.
+    fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
+        let (config, size) = (&self.config, self.config.train_batch_size as u64);
+        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
+        let batches = (0..).map(move |k| {
+            let first = consumed + k * size;
+            Ok((first..first + size).map(|at| order.sample_at(at)).collect())
+        });
+        Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
+    }
+
+    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs. `next` gives the questions
+    /// of a generation batch.
+    fn ask(
+        &self,
+        dev: &mut Device,
+        trainer: &Trainer,
+        allowed: Tensor,
+        mut next: impl FnMut() -> Result<Vec<Arc<Question>>>,
+    ) -> Result<Batch> {
         let config = &self.config;
         let filter = &config.filter_groups;
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
         let mut questions: Vec<Arc<Question>> = Vec::new();
         let mut consumed = trainer.samples_consumed;
         loop {
-            let positions = consumed..consumed + config.train_batch_size as u64;
-            let asked: Vec<Arc<Question>> =
-                positions.map(|at| self.questions.get(order.sample_at(at))).collect::<Result<_>>()?;
+            let asked = next()?;
             let asking = self.asking(trainer.step, allowed);
             let prompts: Vec<&Question> = asked.iter().map(|question| &**question).collect();
             let rollouts = ask::ask(dev, &trainer.model, &prompts, consumed, asking, |_| Ok(()))?;
@@ -296,11 +327,15 @@ impl job::Job for Job {
         };
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
+        self.data.keep()?;
+        let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, observer)?;
+        let mut loader = self.loader(trainer.samples_consumed)?;
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
-            let batch = dev.range(format_args!("rollout"), |dev| self.ask(dev, trainer, &mut order, allowed))?;
+            let batch = dev.range(format_args!("rollout"), |dev| {
+                self.ask(dev, trainer, allowed, || broken.sound(loader.take()?))
+            })?;
             let gen_time = seconds(start.elapsed());
             let mut metrics = StepMetrics::new(trainer.step + 1);
             let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
@@ -330,6 +365,7 @@ impl job::Job for Job {
             }
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
+            broken.keep(&mut trainer.extra)?;
             let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
             metrics.set("training/num_response_tokens", response_tokens as f64);
             metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);
@@ -359,7 +395,7 @@ impl job::Job for Job {
         object(json!({
             "judge": judge,
             "prompts_consumed": trainer.samples_consumed,
-            "prompts_left_out": self.left_out,
+            "prompts_left_out": self.data.rejected.rejected.len(),
             "seconds": metrics::sum(log, "timing_s/step"),
             "rollout_tokens_per_sec": metrics::sum(log, "training/num_response_tokens") / f64::max(sampling, 1e-9),
         }))

@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::data::index::grids;
-use crate::data::{self, Eager, Index, Row, Shape};
+use crate::data::{self, Bad, Dataset, Eager, Encoder, Index, Reason, Row, Samples, Shape};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
@@ -55,6 +55,18 @@ pub fn questions(
         return Err(Error::input("max_prompt_length", found, "at least one prompt"));
     }
     Ok((questions, left_out))
+}
+
+/// Questions made of `data`'s rows when they are asked for.
+pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
+    data.samples(move |row| {
+        let (prompt, hash) = encoder.prompt(&row)?;
+        let prompt = Prompt::new(&config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
+        let prompt = prompt.map_err(Bad::of(Reason::WrongText))?.named(&row.place);
+        // The prompt has its pictures; scores need words.
+        let row = Row { images: Vec::new(), ..row };
+        Ok((Question { row, prompt: Arc::new(prompt) }, hash))
+    })
 }
 
 /// Sizes of questions.

@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 
 use super::metrics::{self, Metrics};
 use super::trainer::{Trainer, TrainerConfig, memory_summary};
+use crate::data::Encoder;
+use crate::data::encoder::Use;
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::image::Processor;
 use crate::model::{Levels, ModelConfig};
 use crate::observe::Observer;
-use crate::text::Chat;
 
 /// The model a run starts from, and what makes samples for it of rows.
 pub struct Start {
@@ -20,28 +20,23 @@ pub struct Start {
     pub model: PathBuf,
     /// Its configuration.
     pub config: ModelConfig,
-    /// Its tokenizer and chat template.
-    pub chat: Chat,
-    /// Its image processor.
-    pub processor: Processor,
+    /// Its tokenizer, chat template and image processor.
+    pub encoder: Encoder,
 }
 
 impl Start {
-    /// Reads the directory `model`, all but the weights; pictures have from `pixels[0]` to `pixels[1]` pixels where
+    /// Reads the directory `model`, all but the weights, for rows of this `purpose`; pictures have from `pixels[0]` to `pixels[1]` pixels where
     /// these are given. Errors when the key `model` names no model directory.
-    pub fn open(model: Option<&Path>, pixels: [Option<usize>; 2]) -> Result<Start> {
+    pub fn open(model: Option<&Path>, purpose: Use, pixels: [Option<usize>; 2]) -> Result<Start> {
         let Some(model) = model else {
             return Err(Error::input("model", "nothing", "a model directory to start from"));
         };
         if !model.is_dir() {
             return Err(Error::input("model", model.display().to_string(), "a model directory"));
         }
-        Ok(Start {
-            chat: Chat::load(model)?,
-            processor: Processor::load(model)?.within(pixels[0], pixels[1]),
-            config: ModelConfig::load(&model.join("config.json"))?,
-            model: model.to_owned(),
-        })
+        let config = ModelConfig::load(&model.join("config.json"))?;
+        let encoder = Encoder::load(model, purpose, config.vocab_size, pixels)?;
+        Ok(Start { model: model.to_owned(), config, encoder })
     }
 }
 

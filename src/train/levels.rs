@@ -55,15 +55,16 @@ pub fn fit(
         })
     };
     let all: Vec<usize> = (0..batches).collect();
-    let keep_all = at(Levels::default(), &all)?.memory;
+    let (mut keep_all, mut sizes) = (*rest, Vec::with_capacity(batches));
+    for i in 0..batches {
+        let memory = at(Levels::default(), &[i])?.memory;
+        sizes.push((memory.total(), i));
+        keep_all = keep_all.max(&memory);
+    }
     let Some(budget) = budget.filter(|&budget| keep_all.total() > budget) else {
         return Ok(Fit { levels: Levels::default(), memory: keep_all, fits: true });
     };
     // Those that take most now decide in nearly all cases; where they do not, what they overlooked joins them.
-    let mut sizes = Vec::with_capacity(batches);
-    for i in 0..batches {
-        sizes.push((at(Levels::default(), &[i])?.memory.total(), i));
-    }
     sizes.sort_unstable_by_key(|&(bytes, i)| (std::cmp::Reverse(bytes), i));
     let mut which: Vec<usize> = sizes.iter().take(2).map(|&(_, i)| i).collect();
     loop {

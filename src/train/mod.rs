@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod broken;
 pub mod job;
+pub mod largest;
 pub mod levels;
 pub mod metrics;
 pub mod nll;

@@ -1,5 +1,7 @@
 //! The loss of SFT: an update's micro-batches to the gradients of its mean negative log-prob.
 
+use std::ops::AddAssign;
+
 use super::step::{self, Sequence};
 use crate::device::Device;
 use crate::error::Result;
@@ -7,13 +9,19 @@ use crate::model::{Grads, Levels, Model, Policy};
 use crate::ops::nll;
 use crate::tensor::Tensor;
 
-/// What an update was computed over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What was computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Done {
     /// Tokens predicted.
     pub targets: usize,
     /// Tokens computed.
     pub tokens: usize,
+}
+
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Done) {
+        *self = Done { targets: self.targets + other.targets, tokens: self.tokens + other.tokens };
+    }
 }
 
 /// Adds the gradients of the mean negative log-prob over all targets of `batch`, an update, to `grads`; the mean itself
@@ -29,17 +37,34 @@ pub fn gradients(
 ) -> Result<Done> {
     let lengths: Vec<usize> = batch.iter().map(|s| s.input_ids.len()).collect();
     let targets: usize = batch.iter().map(Sequence::num_targets).sum();
-    let weight = 1.0 / targets.max(1) as f64;
     dev.fill_zero(loss)?;
+    let mut done = Done::default();
     for range in step::micro_batches(&lengths, micro_batch_tokens)? {
-        let part = &batch[range];
-        if part.iter().all(|s| s.num_targets() == 0) {
-            continue;
-        }
-        let forward = step::forward(dev, model, part, Policy::default(), levels, false)?;
+        done += micro_batch(dev, model, grads, &batch[range], targets, levels, loss)?;
+    }
+    Ok(done)
+}
+
+/// A micro-batch's part of [`gradients`], of an update with `targets` targets; its part of the mean is added to `loss`.
+pub fn micro_batch(
+    dev: &mut Device,
+    model: &Model,
+    grads: &mut Grads,
+    batch: &[Sequence<'_>],
+    targets: usize,
+    levels: Levels,
+    loss: Tensor,
+) -> Result<Done> {
+    let done = Done {
+        targets: batch.iter().map(Sequence::num_targets).sum(),
+        tokens: batch.iter().map(|s| s.input_ids.len()).sum(),
+    };
+    if done.targets > 0 {
+        let weight = 1.0 / targets as f64;
+        let forward = step::forward(dev, model, batch, Policy::default(), levels, false)?;
         let dlog_prob = forward.like_log_prob(dev)?;
         dev.range(format_args!("loss"), |dev| nll::fwd(dev, forward.log_prob, weight, dlog_prob, loss))?;
         forward.backward(dev, grads, dlog_prob, None)?;
     }
-    Ok(Done { targets, tokens: lengths.iter().sum() })
+    Ok(done)
 }

@@ -8,7 +8,7 @@ use crate::data::{Grid, Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{Grads, Levels, Model, ModelConfig, VisionConfig};
+use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
@@ -146,68 +146,4 @@ pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
     input_ids.resize(shape.tokens, 0);
     let loss_mask = (0..shape.tokens).map(|t| t + shape.targets >= shape.tokens).collect();
     Sample { id: String::new(), input_ids, loss_mask, images }
-}
-
-/// What a micro-batch's memory depends on, each never taking less when it grows: tokens, targets, sequences, chunks of
-/// pictures, patches, the largest chunk's patches, windows, pictures.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Size([usize; 8]);
-
-impl Size {
-    /// Of a micro-batch.
-    pub fn of<'a>(config: &VisionConfig, chunk_patches: usize, batch: impl IntoIterator<Item = Shape<'a>>) -> Size {
-        let side = config.window_size / config.patch_size;
-        let [mut tokens, mut targets, mut sequences] = [0; 3];
-        let [mut chunks, mut patches, mut largest, mut chunk, mut windows, mut pictures] = [0; 6];
-        for shape in batch {
-            sequences += 1;
-            tokens += shape.tokens;
-            targets += shape.targets;
-            for [h, w] in shape.grids.iter().map(|grid| grid.map(usize::from)) {
-                let n = h * w;
-                if chunk == 0 || chunk + n > chunk_patches {
-                    chunks += 1;
-                    chunk = 0;
-                }
-                chunk += n;
-                largest = largest.max(chunk);
-                patches += n;
-                windows += h.div_ceil(side) * w.div_ceil(side);
-                pictures += 1;
-            }
-        }
-        Size([tokens, targets, sequences, chunks, patches, largest, windows, pictures])
-    }
-
-    fn covers(&self, other: &Size) -> bool {
-        self.0.iter().zip(&other.0).all(|(a, b)| a >= b)
-    }
-}
-
-/// The micro-batches that no other is at least as large as: the run's high-water mark is one of theirs.
-#[derive(Debug)]
-pub struct Largest<T> {
-    front: Vec<(Size, T)>,
-}
-
-impl<T> Default for Largest<T> {
-    fn default() -> Largest<T> {
-        Largest { front: Vec::new() }
-    }
-}
-
-impl<T> Largest<T> {
-    /// One more.
-    pub fn push(&mut self, size: Size, batch: T) {
-        if self.front.iter().any(|(other, _)| other.covers(&size)) {
-            return;
-        }
-        self.front.retain(|(other, _)| !size.covers(other));
-        self.front.push((size, batch));
-    }
-
-    /// What is left.
-    pub fn into_batches(self) -> Vec<T> {
-        self.front.into_iter().map(|(_, batch)| batch).collect()
-    }
 }

@@ -7,23 +7,28 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use super::broken::Broken;
 use super::job::{self, Start};
+use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
-use super::nll;
-use super::plan::{self, Largest, Size};
+use super::nll::{self, Done};
+use super::plan;
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
-use super::updates::Updates;
+use super::updates::{Update, Updates};
 use crate::config::{SftConfig, deciding};
-use crate::data::index::grids;
-use crate::data::{self, Eager, Index, Row, Sample, Samples, Shape};
+use crate::data::encoder::Use;
+use crate::data::indexing::Longest;
+use crate::data::{Dataset, Index, Loader, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
-use crate::model::inputs::check_ids;
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Levels, ModelConfig, VisionConfig};
+use crate::model::{Grads, Levels, ModelConfig};
 use crate::observe::Observer;
 use crate::tensor::DType;
+
+/// Micro-batches whose samples are made ahead.
+const AHEAD: usize = 4;
 
 /// What makes a run smaller.
 pub const LOWER: &str =
@@ -37,7 +42,9 @@ pub struct Job {
     pub model: PathBuf,
     /// Settings.
     pub config: SftConfig,
-    /// Sizes of the data, for the plan.
+    /// The data sets.
+    pub data: Dataset,
+    /// Sizes of the samples, for the plan.
     pub index: Arc<Index>,
     /// The data, ready to be packed.
     pub samples: Arc<dyn Samples<Sample>>,
@@ -48,42 +55,28 @@ pub struct Job {
 }
 
 impl Job {
-    /// Reads the data sets of `config` and turns their rows into samples. Errors name file and row.
+    /// [`Job::open`] of a run that goes on where there is something to go on from.
     pub fn new(dir: &Path, config: SftConfig) -> Result<Job> {
-        let start = Start::open(config.model.as_deref(), [config.image_min_pixels, config.image_max_pixels])?;
+        Job::open(dir, config, false)
+    }
+
+    /// Indexes the data sets of `config`, or takes the index of an earlier start of a run that is not to be `fresh`.
+    /// Errors name file and row.
+    pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<Job> {
+        let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let Start { model, encoder, .. } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
         }
-        let Start { model, config: model_config, chat, processor } = start;
-        let (rows, order) = data::load(&config.datasets, config.seed)?;
-        let sample = |row: &Row| -> Result<Sample> {
-            let sample = data::sft_sample(row, &chat, &processor)?;
-            check_ids(&model_config, &sample.input_ids).map_err(|e| e.within(&row.place))?;
-            // A row longer than a pack is left out and counted; one that fits must be computable.
-            let tokens = sample.input_ids.len();
-            if tokens <= config.packing_length && tokens > config.micro_batch_tokens {
-                let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
-                return Err(Error::input(&row.place, format!("{tokens} tokens"), expected));
-            }
-            Ok(sample)
-        };
-        let samples = Eager::new(&rows, |row| sample(row).map(Some))?.ordered(&order);
-        let mut index = Index::default();
-        for sample in samples.iter() {
-            let targets = sequence(sample).num_targets();
-            index.push(Shape { tokens: sample.input_ids.len(), targets, grids: &grids(&sample.images) });
+        let longest = Longest { tokens: config.packing_length, key: "packing_length" };
+        let share = config.max_bad_rows;
+        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let index = data.index.clone();
+        if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
+            let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
+            return Err(Error::input(data.place(i), format!("{} tokens", index.tokens(i)), expected));
         }
-        Job::over(dir, model, config, Arc::new(index), Arc::new(samples))
-    }
-
-    /// A job over samples made elsewhere, whose sizes are those of `index`. Errors when none fits a pack.
-    pub fn over(
-        dir: &Path,
-        model: PathBuf,
-        config: SftConfig,
-        index: Arc<Index>,
-        samples: Arc<dyn Samples<Sample>>,
-    ) -> Result<Job> {
+        let samples = data.samples(move |row| encoder.sample(&row));
         let mut updates = Updates::new(&config, &index)?;
         let total_steps = match config.max_steps {
             Some(steps) => steps,
@@ -93,8 +86,9 @@ impl Job {
             dir: dir.to_owned(),
             model,
             config,
+            data,
             index,
-            samples,
+            samples: Arc::new(samples),
             label: "sft".to_owned(),
             levels: Levels::default(),
             total_steps,
@@ -107,23 +101,49 @@ impl Job {
     }
 
     /// The samples of the micro-batches that decide how much memory the run takes.
-    fn largest_micro_batches(&self, vision: &VisionConfig) -> Result<Vec<Vec<usize>>> {
+    fn largest_micro_batches(&self, tower: Tower) -> Result<Vec<(Size, Vec<usize>)>> {
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (mut largest, mut consumed) = (Largest::default(), 0);
         for _ in 0..self.total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            let lengths: Vec<usize> = update.samples.iter().map(|&i| self.index.tokens(i)).collect();
-            for range in step::micro_batches(&lengths, self.config.micro_batch_tokens)? {
-                let part = &update.samples[range];
+            for part in self.micro_batches(&update)? {
                 let batch = || part.iter().map(|&i| self.index.shape(i));
                 if batch().any(|shape| shape.targets > 0) {
-                    largest.push(Size::of(vision, CHUNK_PATCHES, batch()), part.to_vec());
+                    largest.push(Size::of(tower, batch()), part.clone());
                 }
             }
         }
         Ok(largest.into_batches())
     }
+
+    /// The samples of an update's micro-batches.
+    fn micro_batches(&self, update: &Update) -> Result<Vec<Vec<usize>>> {
+        micro_batches(&self.index, update, self.config.micro_batch_tokens)
+    }
+
+    /// The samples of all micro-batches behind `consumed` samples, made ahead.
+    fn loader(&self, consumed: u64) -> Result<Loader<Sample>> {
+        let (mut updates, index) = (Updates::new(&self.config, &self.index)?, self.index.clone());
+        let (tokens, mut consumed) = (self.config.micro_batch_tokens, consumed);
+        let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
+            let Some(update) = updates.next(consumed)? else { return Ok(None) };
+            consumed = update.consumed;
+            micro_batches(&index, &update, tokens).map(Some)
+        };
+        let groups = std::iter::from_fn(move || next().transpose()).flat_map(|batches| match batches {
+            Ok(batches) => batches.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        });
+        Loader::new(self.samples.clone(), Box::new(groups), self.config.dataloader_num_workers, AHEAD)
+    }
+}
+
+/// The samples of an update's micro-batches.
+fn micro_batches(index: &Index, update: &Update, tokens: usize) -> Result<Vec<Vec<usize>>> {
+    let lengths: Vec<usize> = update.samples.iter().map(|&i| index.tokens(i)).collect();
+    let ranges = step::micro_batches(&lengths, tokens)?;
+    Ok(ranges.into_iter().map(|range| update.samples[range].to_vec()).collect())
 }
 
 impl job::Job for Job {
@@ -131,9 +151,12 @@ impl job::Job for Job {
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let model = ModelConfig::load(&self.model.join("config.json"))?;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
-        let largest = self.largest_micro_batches(&model.vision_config)?;
-        let blank = |batch: &Vec<usize>| batch.iter().map(|&i| plan::blank(&model, self.index.shape(i))).collect();
-        let samples: Vec<Vec<Sample>> = largest.iter().map(blank).collect();
+        let tower = Tower::new(&model.vision_config, CHUNK_PATCHES);
+        let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
+            let shapes = batch.iter().map(|&i| self.index.shape(i));
+            grown(tower, shapes, size).iter().map(|made| plan::blank(&model, made.shape())).collect()
+        };
+        let samples: Vec<Vec<Sample>> = self.largest_micro_batches(tower)?.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
         let planned = plan::sft(model, &self.config, target, &batches)?;
@@ -147,7 +170,10 @@ impl job::Job for Job {
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
+        self.data.keep()?;
         let mut updates = Updates::new(&self.config, &self.index)?;
+        let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, &trainer.extra, observer)?;
+        let mut loader = self.loader(trainer.samples_consumed)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
         observer.begin(&self.label, "steps", self.total_steps, trainer.step);
@@ -155,17 +181,23 @@ impl job::Job for Job {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
             grads.zero(dev)?;
-            let samples: Vec<Arc<Sample>> =
-                update.samples.iter().map(|&i| self.samples.get(i)).collect::<Result<_>>()?;
-            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
-            let tokens = self.config.micro_batch_tokens;
-            let done = nll::gradients(dev, &trainer.model, &mut grads, &batch, tokens, self.levels, loss)?;
+            dev.fill_zero(loss)?;
+            // Of all rows of the update: one that breaks in decoding, after others were computed, counts as nothing lost.
+            let targets: usize = update.samples.iter().map(|&i| self.index.shape(i).targets).sum();
+            let (mut done, mut rows) = (Done::default(), 0);
+            for _ in self.micro_batches(&update)? {
+                let samples = broken.sound(loader.take()?)?;
+                let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
+                rows += batch.len();
+                done += nll::micro_batch(dev, &trainer.model, &mut grads, &batch, targets, self.levels, loss)?;
+            }
             let lr = trainer.update(dev, &grads, loss)?;
             // Here, where the step is logged, and nowhere before it, the host waits for the device.
             let loss = dev.read::<f64>(loss)?[0];
             let stats = trainer.stats(dev, "the loss", loss)?;
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
+            broken.keep(&mut trainer.extra)?;
             let time = seconds(start.elapsed());
             let metrics = json!({
                 "step": trainer.step,
@@ -173,10 +205,10 @@ impl job::Job for Job {
                 "loss": loss,
                 "grad_norm": stats.grad_norm,
                 "learning_rate": lr,
-                "num_rows": update.samples.len(),
+                "num_rows": rows,
                 "num_tokens": done.tokens,
                 "num_target_tokens": done.targets,
-                "num_dropped_rows": update.dropped,
+                "num_broken_rows": update.samples.len() - rows,
                 "timing_s/step": time,
                 "perf/tokens_per_second": done.tokens as f64 / time,
             });

@@ -6,15 +6,13 @@ use std::sync::Arc;
 use crate::config::SftConfig;
 use crate::data::Index;
 use crate::data::packing::PackPlan;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The samples of one update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
     /// Indices into the data set, in order.
     pub samples: Vec<usize>,
-    /// Samples met on the way that are longer than a pack.
-    pub dropped: usize,
     /// Samples consumed since the start of the run, these included.
     pub consumed: u64,
 }
@@ -23,27 +21,21 @@ pub struct Update {
 pub struct Updates {
     plan: PackPlan,
     index: Arc<Index>,
-    packing_length: usize,
     train_batch_size: Option<usize>,
     packs: usize,
     end: u64,
 }
 
 impl Updates {
-    /// The updates over the samples of `index` that `config` asks for. Errors when no sample fits a pack.
+    /// The updates over the samples of `index` that `config` asks for, none of which is longer than a pack. Errors
+    /// when there is none.
     pub fn new(config: &SftConfig, index: &Arc<Index>) -> Result<Updates> {
-        let packing_length = config.packing_length;
-        if !index.shapes().any(|shape| shape.tokens <= packing_length) {
-            let found = format!("{packing_length}, while all {} samples are longer", index.len());
-            return Err(Error::input("packing_length", found, "room for the samples"));
-        }
         let end = match config.max_steps {
             Some(_) => u64::MAX,
             None => (config.num_train_epochs * index.len() as f64).ceil() as u64,
         };
         Ok(Updates {
-            plan: PackPlan::new(index.len(), packing_length, config.seed, config.shuffle)?.until(end),
-            packing_length,
+            plan: PackPlan::new(index.len(), config.packing_length, config.seed, config.shuffle)?.until(end),
             index: index.clone(),
             train_batch_size: config.train_batch_size,
             packs: config.gradient_accumulation_steps,
@@ -53,17 +45,13 @@ impl Updates {
 
     /// The update that follows after `consumed` samples; `None` when the epochs are over.
     pub fn next(&mut self, consumed: u64) -> Result<Option<Update>> {
-        let mut update = Update { samples: Vec::new(), dropped: 0, consumed };
+        let mut update = Update { samples: Vec::new(), consumed };
         match self.train_batch_size {
             Some(rows) => {
                 while update.samples.len() < rows && update.consumed < self.end {
                     let sample = self.plan.sample_at(update.consumed);
                     update.consumed += 1;
-                    if self.index.tokens(sample) <= self.packing_length {
-                        update.samples.push(sample);
-                    } else {
-                        update.dropped += 1;
-                    }
+                    update.samples.push(sample);
                 }
             }
             None => {
@@ -74,7 +62,6 @@ impl Updates {
                     let index = &self.index;
                     let Some(pack) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
                     update.samples.extend(pack.samples);
-                    update.dropped += pack.dropped.len();
                     update.consumed = pack.consumed;
                 }
             }
@@ -111,7 +98,7 @@ mod tests {
 
     #[test]
     fn fixed_rows_and_epochs_cover_every_sample_once() {
-        let index = index(&[3, 9, 4, 5, 2, 7, 1]);
+        let index = index(&[3, 4, 5, 2, 7, 1]);
         for train_batch_size in [None, Some(2)] {
             let config = SftConfig {
                 packing_length: 8,
@@ -122,15 +109,14 @@ mod tests {
                 ..SftConfig::default()
             };
             let mut updates = Updates::new(&config, &index).unwrap();
-            let (mut seen, mut dropped, mut consumed, mut steps) = (Vec::new(), 0, 0, 0);
+            let (mut seen, mut consumed, mut steps) = (Vec::new(), 0, 0);
             while let Some(update) = updates.next(consumed).unwrap() {
                 seen.extend(update.samples);
-                dropped += update.dropped;
                 consumed = update.consumed;
                 steps += 1;
             }
             seen.sort_unstable();
-            assert_eq!((seen, dropped), (vec![0, 2, 3, 4, 5, 6], 1));
+            assert_eq!(seen, [0, 1, 2, 3, 4, 5]);
             assert_eq!(updates.count().unwrap(), steps);
         }
     }

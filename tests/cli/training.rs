@@ -78,7 +78,7 @@ fn wrong_rows_are_named_by_both_and_leave_nothing() {
     let good = row("<image>Which digit is larger?", json!([picture(&png)]));
     let cases = [
         (json!({"id": 1, "text": "x"}), "messages"),
-        (row("<image>?", json!([picture(&png[..png.len() / 2])])), "row 2"),
+        (row("<image>?", json!([picture(&png[..24])])), "row 2"),
         (row("<image>?", json!([picture(b"\x89PNG\r\n\x1a\nno")])), "row 2"),
         (row("<image><image>?", json!([picture(&png)])), "2 places"),
         (row("?", json!([picture(&png)])), "0 places"),

@@ -1,5 +1,6 @@
 //! Data files in and out, packing, distillation, the digits task.
 
+mod at_size;
 mod commands;
 mod digits;
 mod distill;
@@ -7,3 +8,4 @@ mod files;
 mod full_disk;
 mod packing;
 mod server;
+mod streaming;

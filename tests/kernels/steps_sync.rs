@@ -60,7 +60,7 @@ fn an_sft_step_waits_where_it_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let mut s = Setup::new(dir.path());
     let job = Job::new(dir.path(), sft_config(dir.path())).unwrap();
-    let samples: Vec<_> = (0..4).map(|i| job.samples.get(i).unwrap()).collect();
+    let samples: Vec<_> = (0..4).map(|i| job.samples.get(i).unwrap().unwrap()).collect();
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sft::sequence(sample)).collect();
     assert!(batch.iter().map(|s| s.input_ids.len()).sum::<usize>() > MICRO_BATCH_TOKENS, "several micro-batches");
     let loss = s.dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();

@@ -175,7 +175,7 @@ fn five_sft_steps_are_the_cpus() {
         let mut step = |i: u64| {
             let update = updates.next(consumed).unwrap().unwrap();
             consumed = update.consumed;
-            let samples: Vec<_> = update.samples.iter().map(|s| job.samples.get(*s).unwrap()).collect();
+            let samples: Vec<_> = update.samples.iter().map(|s| job.samples.get(*s).unwrap().unwrap()).collect();
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
             run.step(learning_rate(&config.optimizer, 0, i, job.total_steps()), |dev, model, grads| {

@@ -61,7 +61,7 @@ fn a_step_takes_no_tensor_from_the_heap() {
     let dir = tempfile::tempdir().unwrap();
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
-    let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % job.samples.len()).unwrap()).collect();
+    let samples: Vec<_> = (0..48).map(|i| job.samples.get(i % job.samples.len()).unwrap().unwrap()).collect();
     let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
     let tokens: usize = batch.iter().map(|s| s.input_ids.len()).sum();
 

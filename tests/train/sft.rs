@@ -70,7 +70,7 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
     let (mut sum, mut targets) = (0.0, 0);
     for &i in &update.samples {
-        let sample = job.samples.get(i).unwrap();
+        let sample = job.samples.get(i).unwrap().unwrap();
         let sequences = [sequence(&sample)];
         let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), Keep::All, false).unwrap();
         sum -= dev.read::<f32>(forward.log_prob).unwrap().iter().map(|&lp| f64::from(lp)).sum::<f64>();
@@ -128,7 +128,9 @@ fn packs_and_epochs_use_every_row_that_fits_once_an_epoch() {
     let whole = run_sft(&dir.path().join("whole"), &config, 1, &[]);
     assert_eq!(whole.metrics.len() as u64, job.total_steps());
     assert_eq!(whole.figures("num_rows").iter().sum::<f64>(), 2.0 * fitting as f64);
-    assert_eq!(whole.figures("num_dropped_rows").iter().sum::<f64>(), 2.0 * (lengths.len() - fitting) as f64);
+    let rejected = std::fs::read_to_string(dir.path().join("whole/rejected.jsonl")).unwrap();
+    let overlong = rejected.lines().filter(|line| line.contains("\"reason\":\"overlong\"")).count();
+    assert_eq!((overlong, rejected.lines().count()), (lengths.len() - fitting, lengths.len() - fitting));
     assert!(whole.figures("num_tokens").iter().all(|&n| n <= 2.0 * packing_length as f64));
     assert_eq!(whole.figures("epoch").last(), Some(&2.0));
     whole.assert_same(&run_sft(&dir.path().join("stopped"), &config, 1, &[2, 4]), "packs, stopped");

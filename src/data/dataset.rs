@@ -1,0 +1,163 @@
+//! Data sets of any size: indexed once, then read row by row as samples are asked for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::DatasetConfig;
+use crate::data::Row;
+use crate::data::bad::{Bad, Read, RejectedRows};
+use crate::data::encoder::Encoder;
+use crate::data::index::Index;
+use crate::data::indexing::{self, Indexed, Longest, SharedIds};
+use crate::data::kept;
+use crate::data::places::{Places, Source, changed};
+use crate::data::read::{RowFile, epoch};
+use crate::data::samples::{Made, Samples};
+use crate::error::{Error, Result};
+
+/// The data sets of a run.
+pub struct Dataset {
+    /// Sizes of the samples, in the order of one epoch, for the plan.
+    pub index: Arc<Index>,
+    /// Rows that are not used.
+    pub rejected: RejectedRows,
+    /// Ids that more than one row has.
+    pub shared: SharedIds,
+    /// True when no row was read: an earlier start of the run had left the index.
+    pub warm: bool,
+    rows: Arc<Rows>,
+    /// Where the index is kept.
+    kept: PathBuf,
+}
+
+/// Rows by number.
+struct Rows {
+    sources: Vec<Source>,
+    places: Places,
+}
+
+impl Dataset {
+    /// Takes the index kept in the run directory `dir`, or, where there is none or the run is to be `fresh`, reads all
+    /// rows to make one; nothing is written. Rows longer than `longest` are left out, as are bad ones.
+    ///
+    /// Errors when a file cannot be read; when more than `max_bad_rows`, a share, are bad; when no row is left; when a
+    /// file is another than the kept index was made of.
+    pub fn open(
+        dir: &Path,
+        entries: &[DatasetConfig],
+        encoder: &Encoder,
+        longest: Longest,
+        max_bad_rows: f64,
+        seed: u64,
+        fresh: bool,
+    ) -> Result<Dataset> {
+        let files: Vec<RowFile> = entries.iter().map(RowFile::open).collect::<Result<_>>()?;
+        let kept = kept::path(dir, &key(entries, encoder, longest));
+        let found = if fresh { None } else { kept::read(&kept)? };
+        let (indexed, warm) = match found {
+            Some(indexed) => (indexed, true),
+            None => (indexing::index(&files, encoder, longest)?, false),
+        };
+        let Indexed { sizes, places, rejected, shared, signatures } = indexed;
+        rejected.check(max_bad_rows)?;
+        if sizes.is_empty() {
+            let found = format!("{}, while all {} rows are longer", longest.tokens, rejected.rows);
+            return Err(Error::input(longest.key, found, "room for the rows"));
+        }
+        let sources = files.into_iter().zip(signatures);
+        let sources: Vec<Source> = sources.map(|(file, signature)| Source::new(file, signature)).collect();
+        sources.iter().try_for_each(Source::check)?;
+        let order = epoch(entries, &places.counts(entries.len()), seed)?;
+        let (index, rows) = (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places }));
+        Ok(Dataset { index, rejected, shared, warm, rows, kept })
+    }
+
+    /// Keeps the index for the next start of the run.
+    pub fn keep(&self) -> Result<()> {
+        if self.warm {
+            return Ok(());
+        }
+        let Rows { sources, places } = &*self.rows;
+        let signatures = sources.iter().map(|source| source.signature.clone()).collect();
+        kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
+    }
+
+    /// Names of the data sets, in their order.
+    pub fn names(&self) -> Vec<&str> {
+        self.rows.sources.iter().map(|source| source.file.name.as_str()).collect()
+    }
+
+    /// File and row of sample `i`, for messages.
+    pub fn place(&self, i: usize) -> String {
+        let place = self.rows.places.get(self.index.number(i));
+        self.rows.sources[place.file].file.place(place.at.index as usize)
+    }
+
+    /// Data set and row of sample `i`, by number.
+    pub fn row(&self, i: usize) -> (u32, u32) {
+        let place = self.rows.places.get(self.index.number(i));
+        (place.file as u32, place.at.index)
+    }
+
+    /// For people: what is left out, and that ids are shared.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes: Vec<String> = self.rejected.line().into_iter().collect();
+        if let SharedIds { count, example: Some(example) } = &self.shared {
+            notes.push(format!("{count} ids are those of more than one row, as of {example}"));
+        }
+        notes
+    }
+
+    /// The samples: each row read when it is asked for, made by `make`, which also gives the hash of its content.
+    pub fn samples<T: Send + Sync>(&self, make: impl Fn(Row) -> Read<(T, u64)> + Send + Sync + 'static) -> Streamed<T> {
+        Streamed { index: self.index.clone(), rows: self.rows.clone(), make: Box::new(make) }
+    }
+}
+
+/// All that decides an index but the content of the rows.
+fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
+    let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
+    for entry in entries {
+        key.push_str(&format!("{:?} {:?} {:?} {:?}\n", entry.path, entry.data_folder, entry.data_type, entry.limit));
+    }
+    key
+}
+
+/// Samples made when they are asked for.
+pub struct Streamed<T> {
+    index: Arc<Index>,
+    rows: Arc<Rows>,
+    make: Box<dyn Fn(Row) -> Read<(T, u64)> + Send + Sync>,
+}
+
+impl<T: Send + Sync> Samples<T> for Streamed<T> {
+    fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Errors when the row's file or a picture's is another than was indexed.
+    fn get(&self, i: usize) -> Result<Made<T>> {
+        let number = self.index.number(i);
+        let place = self.rows.places.get(number);
+        let source = &self.rows.sources[place.file];
+        source.check()?;
+        let name = source.file.place(place.at.index as usize);
+        let differs = || changed(&name, "the row that was indexed");
+        let row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
+        let stamps = self.rows.places.stamps(self.index.pictures(number));
+        if row.images.len() != stamps.len() {
+            return Err(differs());
+        }
+        for (image, stamp) in row.images.iter().zip(stamps) {
+            if image.stamp(&row.place)? != *stamp {
+                return Err(changed(&image.place(&row.place), "the picture file that was indexed"));
+            }
+        }
+        let id = row.id.clone();
+        match (self.make)(row) {
+            Ok((sample, hash)) if hash == place.hash => Ok(Ok(Arc::new(sample))),
+            Ok(_) => Err(differs()),
+            Err(bad) => Ok(Err(Bad { id: Some(id), ..bad })),
+        }
+    }
+}

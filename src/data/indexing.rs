@@ -1,0 +1,152 @@
+//! One pass over rows: what they measure, where they stand, and which of them are not used.
+
+use std::thread;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Row;
+use crate::data::bad::{Bad, Read, Reason, Rejected, RejectedRows};
+use crate::data::encoder::{Encoder, Measured};
+use crate::data::index::{Index, Shape};
+use crate::data::places::{Place, Places, Signature};
+use crate::data::read::{At, RowFile};
+use crate::data::row::short;
+use crate::error::{Error, Result};
+
+/// Rows measured at once, and bytes of their embedded pictures: what bounds memory.
+const CHUNK_ROWS: usize = 1024;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// The longest row that is used, and the key that says so.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Longest {
+    /// Tokens.
+    pub tokens: usize,
+    /// Config key.
+    pub key: &'static str,
+}
+
+/// What one pass found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Indexed {
+    /// Sizes of the rows that are used.
+    pub sizes: Index,
+    /// Their places.
+    pub places: Places,
+    /// Rows that are not used.
+    pub rejected: RejectedRows,
+    /// Ids that more than one row has.
+    pub shared: SharedIds,
+    /// What the files were.
+    pub signatures: Vec<Signature>,
+}
+
+/// Ids that several rows have: answers to one question, or a set that was joined twice.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SharedIds {
+    /// How many ids.
+    pub count: usize,
+    /// The place of a second row with the first of them.
+    pub example: Option<String>,
+}
+
+/// Indexes the rows of `files`. Rows at fault are gathered; errors are for files that cannot be read.
+pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
+    let mut found = Indexed::default();
+    let mut ids: Vec<(u64, u32, u32)> = Vec::new();
+    for (number, file) in files.iter().enumerate() {
+        let before = found.rejected.rows;
+        // Beside the reading: both ask the disk for the same pages.
+        let signature = thread::scope(|scope| {
+            let signature = scope.spawn(|| Signature::of(&file.path));
+            let mut chunk = Chunk::default();
+            file.for_each(|at, row| {
+                chunk.push(at, row);
+                if chunk.is_full() {
+                    chunk.measure(number, encoder, longest, &mut found, &mut ids);
+                }
+                Ok(())
+            })?;
+            chunk.measure(number, encoder, longest, &mut found, &mut ids);
+            signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
+        })?;
+        found.signatures.push(signature);
+        if found.rejected.rows == before {
+            return Err(Error::input(file.path.display().to_string(), "no rows", "at least one"));
+        }
+    }
+    ids.sort_unstable();
+    for same in ids.chunk_by(|a, b| a.0 == b.0).filter(|same| same.len() > 1) {
+        found.shared.count += 1;
+        let second = || files[same[1].1 as usize].place(same[1].2 as usize);
+        found.shared.example.get_or_insert_with(second);
+    }
+    Ok(found)
+}
+
+/// Rows that are measured together.
+#[derive(Default)]
+struct Chunk {
+    rows: Vec<(At, Read<Row>)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, at: At, row: Read<Row>) {
+        let embedded = |row: &Row| row.images.iter().map(|image| image.embedded()).sum::<usize>();
+        self.bytes += row.as_ref().map_or(0, embedded);
+        self.rows.push((at, row));
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
+    }
+
+    /// Measures the rows on all cores and adds them to `found` in their order; nothing is left here.
+    fn measure(
+        &mut self,
+        file: usize,
+        encoder: &Encoder,
+        longest: Longest,
+        found: &mut Indexed,
+        ids: &mut Vec<(u64, u32, u32)>,
+    ) {
+        let measure = |(at, row): (At, Read<Row>)| -> (At, Option<String>, Read<Measured>) {
+            match row {
+                Err(bad) => (at, None, Err(bad)),
+                Ok(row) => {
+                    let measured = encoder.measure(&row).and_then(|measured| fits(measured, &row, longest));
+                    (at, Some(row.id), measured)
+                }
+            }
+        };
+        self.bytes = 0;
+        let measured: Vec<_> = std::mem::take(&mut self.rows).into_par_iter().map(measure).collect();
+        for (at, id, measured) in measured {
+            found.rejected.rows += 1;
+            ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
+            match measured {
+                Ok(Measured { tokens, targets, grids, stamps, hash }) => {
+                    found.sizes.push(Shape { tokens, targets, grids: &grids });
+                    found.places.push(Place { file, at, hash }, &stamps);
+                }
+                Err(Bad { reason, error, .. }) => found.rejected.rejected.push(Rejected {
+                    dataset: file as u32,
+                    index: at.index,
+                    id,
+                    reason,
+                    detail: error.to_string(),
+                }),
+            }
+        }
+    }
+}
+
+fn fits(measured: Measured, row: &Row, longest: Longest) -> Read<Measured> {
+    if measured.tokens <= longest.tokens {
+        return Ok(measured);
+    }
+    let expected = format!("at most {}, which is {}", longest.key, longest.tokens);
+    Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{} tokens", measured.tokens), expected)))
+}

@@ -1,0 +1,117 @@
+//! An index on disk, beside its run: named by what decides it, so that a run that goes on reads no row to start.
+//!
+//! A line of text with the BLAKE3 of what follows, a line of JSON, then arrays, each after its length in bytes.
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::bad::RejectedRows;
+use crate::data::index::Index;
+use crate::data::indexing::{Indexed, SharedIds};
+use crate::data::places::{Places, Signature};
+use crate::error::{Error, Result};
+use crate::files;
+
+const MAGIC: &str = "omr index 1 ";
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    rejected: RejectedRows,
+    shared: SharedIds,
+    signatures: Vec<Signature>,
+}
+
+/// The file of the index that `key`, the text of all that decides it but the rows, names in a run directory.
+pub fn path(dir: &Path, key: &str) -> PathBuf {
+    dir.join("index").join(format!("{}.bin", &blake3::hash(key.as_bytes()).to_hex()[..16]))
+}
+
+/// Writes an index, whole; what it says of `order` is not kept.
+pub fn write(
+    path: &Path,
+    sizes: &Index,
+    places: &Places,
+    rejected: &RejectedRows,
+    shared: &SharedIds,
+    signatures: Vec<Signature>,
+) -> Result<()> {
+    let header = Header { rejected: rejected.clone(), shared: shared.clone(), signatures };
+    let mut body = serde_json::to_vec(&header).map_err(|e| Error::Failed(format!("index: {e}")))?;
+    body.push(b'\n');
+    for array in sizes.arrays().into_iter().chain(places.arrays()) {
+        body.extend_from_slice(&(array.len() as u64).to_le_bytes());
+        body.extend_from_slice(array);
+    }
+    let head = format!("{MAGIC}{}\n", blake3::hash(&body).to_hex());
+    files::write_with(path, |w| w.write_all(head.as_bytes()).and_then(|()| w.write_all(&body)))
+}
+
+/// Reads an index; none where there is no file or it is not whole: it is made again then.
+pub fn read(path: &Path) -> Result<Option<Indexed>> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(parse(&bytes)),
+        // A run directory that cannot be one is named where the run begins.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<Indexed> {
+    let (head, body) = line(bytes)?;
+    let hash = std::str::from_utf8(head).ok()?.strip_prefix(MAGIC)?;
+    if blake3::hash(body).to_hex().as_str() != hash {
+        return None;
+    }
+    let (header, mut rest) = line(body)?;
+    let Header { rejected, shared, signatures } = serde_json::from_slice(header).ok()?;
+    let mut arrays = [&[][..]; 9];
+    for array in &mut arrays {
+        let (len, after) = rest.split_first_chunk::<8>()?;
+        (*array, rest) = after.split_at_checked(usize::try_from(u64::from_le_bytes(*len)).ok()?)?;
+    }
+    let [tokens, targets, ends, grids, files, rows, offsets, hashes, stamps] = arrays;
+    let sizes = Index::from_arrays([tokens, targets, ends, grids])?;
+    let pictures = sizes.len().checked_sub(1).map_or(0, |last| sizes.pictures(last).end);
+    let arrays = [files, rows, offsets, hashes, stamps];
+    let places = Places::from_arrays(arrays, sizes.len(), pictures, signatures.len())?;
+    Some(Indexed { sizes, places, rejected, shared, signatures })
+}
+
+fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = bytes.iter().position(|&b| b == b'\n')?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::index::Shape;
+    use crate::data::places::Place;
+    use crate::data::read::At;
+
+    #[test]
+    fn an_index_is_read_as_it_was_written_and_a_torn_one_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = path(dir.path(), "key");
+        assert_eq!(read(&path).unwrap(), None);
+        let mut indexed = Indexed::default();
+        for (i, grids) in [&[[2u16, 4], [6, 8]][..], &[], &[[2, 2]]].into_iter().enumerate() {
+            indexed.sizes.push(Shape { tokens: 10 + i, targets: i, grids });
+            let at = At { index: i as u32, offset: 1 << (40 + i) };
+            indexed.places.push(Place { file: 0, at, hash: u64::MAX - i as u64 }, &vec![7; grids.len()]);
+        }
+        let hash = "00".to_owned();
+        indexed.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });
+        indexed.shared.count = 2;
+        let Indexed { sizes, places, rejected, shared, signatures } = &indexed;
+        write(&path, sizes, places, rejected, shared, signatures.clone()).unwrap();
+        assert_eq!(read(&path).unwrap().as_ref(), Some(&indexed));
+        let whole = std::fs::read(&path).unwrap();
+        for cut in [0, 5, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(read(&path).unwrap(), None, "{cut} bytes");
+        }
+    }
+}

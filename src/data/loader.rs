@@ -1,0 +1,244 @@
+//! Samples made beside the run: worker threads, a bounded number of groups ahead, handed out by index and never by
+//! arrival, so that their number changes nothing but the time.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use crate::data::samples::{Made, Samples};
+use crate::error::{Error, Result};
+
+/// Which samples a run will ask for: the indices of one group after another.
+pub type Groups = Box<dyn Iterator<Item = Result<Vec<usize>>> + Send>;
+
+/// A group's samples, in its order; those that cannot be made are there with why.
+pub type Group<T> = Vec<(usize, Made<T>)>;
+
+/// Groups of samples, made ahead.
+pub struct Loader<T: Send + Sync + 'static> {
+    shared: Arc<Shared<T>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+struct Shared<T> {
+    samples: Arc<dyn Samples<T>>,
+    ahead: u64,
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+/// A sample of a group: none until it is made.
+type Waited<T> = Option<(usize, Result<Made<T>>)>;
+
+struct State<T> {
+    groups: Groups,
+    /// What is left of the group that is being handed out to workers, last first, and its number.
+    rest: Vec<(usize, usize)>,
+    given: u64,
+    /// Groups under way, by number: places for all samples, and how many are missing.
+    made: BTreeMap<u64, (Vec<Waited<T>>, usize)>,
+    /// The group that is asked for next.
+    next: u64,
+    /// How the groups ended: nothing while there are more.
+    ended: Option<Option<Error>>,
+    stopped: bool,
+}
+
+impl<T: Send + Sync + 'static> Loader<T> {
+    /// Makes the samples of `groups` by `workers` threads, at most `ahead` groups beyond the one that is asked for.
+    pub fn new(samples: Arc<dyn Samples<T>>, groups: Groups, workers: usize, ahead: usize) -> Result<Loader<T>> {
+        let state =
+            State { groups, rest: Vec::new(), given: 0, made: BTreeMap::new(), next: 0, ended: None, stopped: false };
+        let shared = Shared { samples, ahead: ahead as u64, state: Mutex::new(state), changed: Condvar::new() };
+        let mut loader = Loader { shared: Arc::new(shared), workers: Vec::new() };
+        for i in 0..workers.max(1) {
+            let shared = loader.shared.clone();
+            let worker = std::thread::Builder::new().name(format!("load-{i}")).spawn(move || shared.work());
+            loader.workers.push(worker.map_err(|e| Error::Failed(format!("a thread for data: {e}")))?);
+        }
+        Ok(loader)
+    }
+
+    /// The next group of a plan that has one more; see [`Loader::next_group`].
+    pub fn take(&mut self) -> Result<Group<T>> {
+        self.next_group()?.ok_or_else(|| Error::Failed("the samples ended before the plan".to_owned()))
+    }
+
+    /// The next group; none after the last. Errors as the groups' iterator and as [`Samples::get`].
+    pub fn next_group(&mut self) -> Result<Option<Group<T>>> {
+        let mut state = self.shared.lock();
+        loop {
+            let number = state.next;
+            if state.made.get(&number).is_some_and(|(_, missing)| *missing == 0) {
+                let (group, _) = state.made.remove(&number).unwrap_or_default();
+                state.next += 1;
+                self.shared.changed.notify_all();
+                drop(state);
+                return group.into_iter().flatten().map(|(i, made)| Ok((i, made?))).collect::<Result<_>>().map(Some);
+            }
+            if !state.made.contains_key(&number)
+                && let Some(error) = &mut state.ended
+            {
+                return error.take().map_or(Ok(None), Err);
+            }
+            state = self.shared.wait(state);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Loader<T> {
+    fn drop(&mut self) {
+        self.shared.lock().stopped = true;
+        self.shared.changed.notify_all();
+        // A worker that panicked has said so.
+        self.workers.drain(..).for_each(|worker| drop(worker.join()));
+    }
+}
+
+impl<T: Send + Sync> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State<T>>) -> MutexGuard<'a, State<T>> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn work(&self) {
+        let _gone = Gone(self);
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return;
+            }
+            let Some((place, i)) = state.rest.pop() else {
+                if state.ended.is_some() {
+                    return;
+                }
+                if state.given > state.next + self.ahead {
+                    state = self.wait(state);
+                    continue;
+                }
+                state.advance();
+                // A group without samples is whole at once.
+                self.changed.notify_all();
+                continue;
+            };
+            let group = state.given - 1;
+            drop(state);
+            // A decoder that panics ends the run, and does not leave it waiting.
+            let made = catch_unwind(AssertUnwindSafe(|| self.samples.get(i)));
+            let died = |_| Err(Error::Failed(format!("sample {i} could not be made (the message is above)")));
+            let made = made.unwrap_or_else(died);
+            state = self.lock();
+            if let Some((places, missing)) = state.made.get_mut(&group) {
+                places[place] = Some((i, made));
+                *missing -= 1;
+            }
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl<T> State<T> {
+    /// Takes up the next group.
+    fn advance(&mut self) {
+        match self.groups.next() {
+            Some(Ok(group)) => {
+                let places = group.iter().map(|_| None).collect();
+                self.made.insert(self.given, (places, group.len()));
+                self.rest = group.into_iter().enumerate().rev().collect();
+                self.given += 1;
+            }
+            Some(Err(error)) => self.ended = Some(Some(error)),
+            None => self.ended = Some(None),
+        }
+    }
+}
+
+/// Wakes the others when a worker goes, however it goes.
+struct Gone<'a, T: Send + Sync>(&'a Shared<T>);
+
+impl<T: Send + Sync> Drop for Gone<'_, T> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let died = Error::Failed("a thread that makes samples died (its message is above)".to_owned());
+            self.0.lock().ended = Some(Some(died));
+        }
+        self.0.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::samples::Eager;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Makes sample i of i, after a while that differs, and counts how many there are.
+    struct Slow {
+        made: AtomicUsize,
+    }
+
+    impl Samples<usize> for Slow {
+        fn len(&self) -> usize {
+            1000
+        }
+
+        fn get(&self, i: usize) -> Result<Made<usize>> {
+            assert_ne!(i, 667, "seven");
+            if i == 666 {
+                return Err(Error::Failed("six".to_owned()));
+            }
+            std::thread::sleep(std::time::Duration::from_micros((i as u64 * 7919) % 300));
+            self.made.fetch_add(1, Ordering::Relaxed);
+            Ok(Ok(Arc::new(i)))
+        }
+    }
+
+    fn groups(sizes: &'static [usize]) -> Groups {
+        let mut next = 0;
+        Box::new(sizes.iter().map(move |&n| {
+            next += n;
+            Ok((next - n..next).collect())
+        }))
+    }
+
+    #[test]
+    fn groups_come_in_order_and_no_more_than_asked_for_ahead() {
+        for workers in [1, 2, 5] {
+            let slow = Arc::new(Slow { made: AtomicUsize::new(0) });
+            let sizes = &[3, 1, 0, 4, 2, 5, 1];
+            let mut loader = Loader::new(slow.clone(), groups(sizes), workers, 1).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(slow.made.load(Ordering::Relaxed), 4, "two groups before the first is asked for");
+            let mut seen = Vec::new();
+            let mut lengths = Vec::new();
+            while let Some(group) = loader.next_group().unwrap() {
+                lengths.push(group.len());
+                seen.extend(group.into_iter().map(|(i, made)| (i, *made.unwrap())));
+            }
+            assert_eq!(lengths, sizes);
+            assert_eq!(seen, (0..16).map(|i| (i, i)).collect::<Vec<_>>());
+            assert!(loader.next_group().unwrap().is_none());
+        }
+    }
+
+    #[test]
+    fn errors_come_where_they_belong_and_an_endless_loader_can_be_dropped() {
+        let slow = Arc::new(Slow { made: AtomicUsize::new(0) });
+        let endless: Groups = Box::new((665..).map(|i| Ok(vec![i])));
+        let mut loader = Loader::new(slow, endless, 2, 3).unwrap();
+        assert!(loader.next_group().unwrap().is_some());
+        assert!(loader.next_group().is_err_and(|e| e.to_string() == "six"));
+        assert!(loader.next_group().is_err_and(|e| e.to_string().contains("sample 667 could not be made")));
+        assert!(loader.next_group().unwrap().is_some());
+        drop(loader);
+        let failing: Groups = Box::new([Ok(vec![0]), Err(Error::Failed("plan".to_owned()))].into_iter());
+        let mut loader = Loader::new(Arc::new(Eager::from(vec!['a'])), failing, 1, 3).unwrap();
+        assert_eq!(loader.next_group().unwrap().unwrap().len(), 1);
+        assert!(loader.next_group().is_err_and(|e| e.to_string() == "plan"));
+        assert!(loader.next_group().unwrap().is_none());
+    }
+}

@@ -1,0 +1,89 @@
+//! Rows that turn out to be broken in the middle of a run: taken out, named in `rejected.jsonl`, counted, and kept in
+//! checkpoints, so that a run that goes on knows them and ends where it would have ended.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::data::loader::Group;
+use crate::data::{Dataset, Rejected, RejectedRows};
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+
+/// What checkpoints keep it under.
+const KEY: &str = "rejected";
+
+/// The rows a run does not use.
+pub struct Broken<'a> {
+    dir: &'a Path,
+    data: &'a Dataset,
+    max_bad_rows: f64,
+    /// Those the index names, then those found since.
+    rows: RejectedRows,
+    found: usize,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Broken<'a> {
+    /// Of a run in `dir`: what the index names and what its checkpoint has in `extra`. Writes `rejected.jsonl`, and says
+    /// what is left out.
+    pub fn new(
+        dir: &'a Path,
+        data: &'a Dataset,
+        max_bad_rows: f64,
+        extra: &Map<String, Value>,
+        observer: &'a dyn Observer,
+    ) -> Result<Broken<'a>> {
+        let mut rows = data.rejected.clone();
+        let found: Vec<Rejected> = match extra.get(KEY) {
+            Some(found) => serde_json::from_value(found.clone())
+                .map_err(|e| Error::Failed(format!("the checkpoint's rejected rows: {e}")))?,
+            None => Vec::new(),
+        };
+        let known = rows.rejected.len();
+        rows.rejected.extend(found);
+        let found = rows.rejected.len() - known;
+        rows.write(dir, &data.names())?;
+        data.notes().iter().for_each(|note| observer.note(note));
+        Ok(Broken { dir, data, max_bad_rows, rows, found, observer })
+    }
+
+    /// The samples of `group` that could be made, in its order. The others are named and counted. Errors when there are
+    /// more bad rows than `max_bad_rows` allows.
+    pub fn sound<T>(&mut self, group: Group<T>) -> Result<Vec<Arc<T>>> {
+        let (mut sound, mut more) = (Vec::with_capacity(group.len()), false);
+        for (i, made) in group {
+            let bad = match made {
+                Ok(sample) => {
+                    sound.push(sample);
+                    continue;
+                }
+                Err(bad) => bad,
+            };
+            let (dataset, index) = self.data.row(i);
+            let known = |r: &Rejected| (r.dataset, r.index) == (dataset, index);
+            if !self.rows.rejected.iter().any(known) {
+                let (reason, detail) = (bad.reason, bad.error.to_string());
+                self.observer.note(&format!("left out: {detail}"));
+                self.rows.rejected.push(Rejected { dataset, index, id: bad.id, reason, detail });
+                (self.found, more) = (self.found + 1, true);
+            }
+        }
+        if more {
+            self.rows.write(self.dir, &self.data.names())?;
+            self.rows.check(self.max_bad_rows)?;
+        }
+        Ok(sound)
+    }
+
+    /// Puts what was found since the run began into what its checkpoints keep.
+    pub fn keep(&self, extra: &mut Map<String, Value>) -> Result<()> {
+        if self.found > 0 {
+            let first = self.rows.rejected.len() - self.found;
+            let found = serde_json::to_value(&self.rows.rejected[first..]);
+            extra.insert(KEY.to_owned(), found.map_err(|e| Error::Failed(format!("rejected rows: {e}")))?);
+        }
+        Ok(())
+    }
+}

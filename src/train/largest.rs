@@ -1,0 +1,306 @@
+//! The micro-batches that decide how much memory a run takes, of any number of them: sizes that no other is as large
+//! as, on a grid that grows coarser until few are left.
+
+use crate::data::{Grid, Shape};
+use crate::model::VisionConfig;
+
+/// Sizes that are left at most; a plan counts each a few times.
+const MOST: usize = 96;
+/// A rounded size is at most this part larger, at first; then twice, four times that.
+const FINEST: usize = 64;
+
+/// What a micro-batch's memory depends on, each never taking less when it grows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Size {
+    /// Tokens.
+    pub tokens: usize,
+    /// Tokens whose prediction counts.
+    pub targets: usize,
+    /// Sequences.
+    pub sequences: usize,
+    /// Chunks that the tower takes its pictures in.
+    pub chunks: usize,
+    /// Patches.
+    pub patches: usize,
+    /// The largest chunk's.
+    pub largest: usize,
+    /// Windows.
+    pub windows: usize,
+    /// Pictures.
+    pub pictures: usize,
+}
+
+/// How the tower takes pictures: patches along a window's side, and patches of a chunk.
+#[derive(Clone, Copy, Debug)]
+pub struct Tower {
+    side: usize,
+    chunk: usize,
+    merge: usize,
+}
+
+impl Tower {
+    /// Of a model whose chunks have at most `chunk` patches.
+    pub fn new(config: &VisionConfig, chunk: usize) -> Tower {
+        Tower { side: config.window_size / config.patch_size, chunk, merge: config.spatial_merge_size }
+    }
+}
+
+impl Size {
+    /// Of a micro-batch.
+    pub fn of<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>) -> Size {
+        let (mut size, mut chunk) = (Size::default(), 0);
+        for shape in batch {
+            size.sequences += 1;
+            size.tokens += shape.tokens;
+            size.targets += shape.targets;
+            for [h, w] in shape.grids.iter().map(|grid| grid.map(usize::from)) {
+                if chunk == 0 || chunk + h * w > tower.chunk {
+                    size.chunks += 1;
+                    chunk = 0;
+                }
+                chunk += h * w;
+                size.largest = size.largest.max(chunk);
+                size.patches += h * w;
+                size.windows += h.div_ceil(tower.side) * w.div_ceil(tower.side);
+                size.pictures += 1;
+            }
+        }
+        size
+    }
+
+    fn all(&self) -> [usize; 8] {
+        let Size { tokens, targets, sequences, chunks, patches, largest, windows, pictures } = *self;
+        [tokens, targets, sequences, chunks, patches, largest, windows, pictures]
+    }
+
+    /// True when it takes no less than `other`.
+    pub fn covers(&self, other: &Size) -> bool {
+        self.all().iter().zip(other.all()).all(|(a, b)| *a >= b)
+    }
+
+    /// Rounded up, by less than a `parts`-th: multiples of powers of two, so that a larger one is never rounded to less.
+    /// Chunks keep their number.
+    fn rounded(&self, parts: usize) -> Size {
+        let up = |n: usize| n.next_multiple_of(1 << (n / parts).max(1).ilog2());
+        Size {
+            tokens: up(self.tokens),
+            targets: up(self.targets),
+            sequences: up(self.sequences),
+            chunks: self.chunks,
+            patches: up(self.patches),
+            largest: up(self.largest),
+            windows: up(self.windows),
+            pictures: up(self.pictures),
+        }
+    }
+}
+
+/// The micro-batches that no other is at least as large as: the run's high-water mark is one of theirs. While few, they
+/// are these exactly; else each stands for all of about its size, and [`grown`] makes it as large as the largest.
+#[derive(Debug)]
+pub struct Largest<T> {
+    front: Vec<(Size, T)>,
+    parts: Option<usize>,
+}
+
+impl<T> Default for Largest<T> {
+    fn default() -> Largest<T> {
+        Largest { front: Vec::new(), parts: None }
+    }
+}
+
+impl<T> Largest<T> {
+    /// One more.
+    pub fn push(&mut self, size: Size, batch: T) {
+        let size = self.parts.map_or(size, |parts| size.rounded(parts));
+        if self.front.iter().any(|(other, _)| other.covers(&size)) {
+            return;
+        }
+        self.front.retain(|(other, _)| !size.covers(other));
+        self.front.push((size, batch));
+        // A grid of halves is as coarse as helps.
+        if self.front.len() > MOST && self.parts != Some(2) {
+            self.parts = Some(self.parts.map_or(FINEST, |parts| parts / 2));
+            std::mem::take(&mut self.front).into_iter().for_each(|(size, batch)| self.push(size, batch));
+        }
+    }
+
+    /// What is left, each with the size it stands for.
+    pub fn into_batches(self) -> Vec<(Size, T)> {
+        self.front
+    }
+}
+
+/// A sample's size that is its own.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Made {
+    tokens: usize,
+    targets: usize,
+    grids: Vec<Grid>,
+}
+
+impl Made {
+    /// The size.
+    pub fn shape(&self) -> Shape<'_> {
+        Shape { tokens: self.tokens, targets: self.targets, grids: &self.grids }
+    }
+}
+
+/// A micro-batch at least as large as `size`, and hardly larger: `batch` where that is, else with more tokens and
+/// pictures.
+pub fn grown<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>, size: &Size) -> Vec<Made> {
+    let made = |s: Shape<'_>| Made { tokens: s.tokens, targets: s.targets, grids: s.grids.to_vec() };
+    let mut batch: Vec<Made> = batch.into_iter().map(made).collect();
+    let now = |batch: &[Made]| Size::of(tower, batch.iter().map(Made::shape));
+    if now(&batch).covers(size) {
+        return batch;
+    }
+    enlarge_chunk(tower, &mut batch, size.largest);
+    let more = size.sequences.saturating_sub(batch.len());
+    batch.extend((0..more).map(|_| Made { tokens: 1, ..Made::default() }));
+    let found = now(&batch);
+    let [patches, windows] = [size.patches.saturating_sub(found.patches), size.windows.saturating_sub(found.windows)];
+    let pictures = size.pictures.saturating_sub(found.pictures).max(usize::from(patches + windows > 0));
+    if let Some(last) = batch.last_mut() {
+        for k in (0..pictures).rev() {
+            // The last takes what is missing, in as few patches as its windows allow.
+            let side = tower.side;
+            let wide = windows.saturating_sub(pictures - 1).max(patches.div_ceil(side * side)).max(1);
+            let high = patches.div_ceil(side * wide).next_multiple_of(tower.merge).clamp(tower.merge, side);
+            let [h, w] = if k == 0 { [high, side * wide] } else { [tower.merge; 2] };
+            last.add(tower, [h as u16, w as u16], last.grids.len());
+        }
+    }
+    let tokens = size.tokens.saturating_sub(now(&batch).tokens);
+    batch.iter_mut().take(1).for_each(|first| first.tokens += tokens);
+    let mut targets = size.targets.saturating_sub(now(&batch).targets);
+    for sample in &mut batch {
+        let free = targets.min(sample.tokens - 1 - sample.targets);
+        sample.targets += free;
+        targets -= free;
+    }
+    batch.iter_mut().take(1).for_each(|first| {
+        first.tokens += targets;
+        first.targets += targets;
+    });
+    batch
+}
+
+impl Made {
+    /// A picture more, before number `at`, with the tokens that open and close it.
+    fn add(&mut self, tower: Tower, grid: Grid, at: usize) {
+        self.tokens += grid.map(usize::from).iter().product::<usize>() / (tower.merge * tower.merge) + 2;
+        self.grids.insert(at, grid);
+    }
+}
+
+/// Makes the largest chunk one of `patches`: by a thin picture behind its last, or, where a single picture is more than
+/// a chunk, by making that wider.
+fn enlarge_chunk(tower: Tower, batch: &mut [Made], patches: usize) {
+    let (mut chunk, mut largest, mut at) = (0, 0, (0, 0));
+    for (i, sample) in batch.iter().enumerate() {
+        for (j, grid) in sample.grids.iter().enumerate() {
+            let n = grid.map(usize::from).iter().product::<usize>();
+            chunk = if chunk == 0 || chunk + n > tower.chunk { n } else { chunk + n };
+            if chunk > largest {
+                (largest, at) = (chunk, (i, j));
+            }
+        }
+    }
+    if largest == 0 || largest >= patches {
+        return;
+    }
+    let sample = &mut batch[at.0];
+    if largest > tower.chunk {
+        let [h, w] = sample.grids[at.1];
+        let wide = patches.div_ceil(h.into()).next_multiple_of(tower.merge);
+        sample.tokens += (wide - usize::from(w)) * usize::from(h) / (tower.merge * tower.merge);
+        sample.grids[at.1][1] = wide as u16;
+    } else {
+        let wide = (patches - largest).div_ceil(tower.merge).next_multiple_of(tower.merge);
+        sample.add(tower, [tower.merge as u16, wide as u16], at.1 + 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Packs of 30,720 tokens from rows of a few hundred, half of them with a picture, by a fixed sequence of numbers.
+    fn packs(count: usize) -> Vec<Vec<Made>> {
+        let mut seed = 1u64;
+        let mut random = move |n: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((seed >> 33) as usize) % n
+        };
+        let mut pack = || {
+            let (mut pack, mut room) = (Vec::new(), 30_720);
+            loop {
+                let mut row = Made { tokens: 60 + random(40) * random(40), ..Made::default() };
+                row.targets = random(row.tokens - 1);
+                if random(2) == 0 {
+                    let grid = [2 * (8 + random(40)) as u16, 2 * (8 + random(60)) as u16];
+                    row.add(TOWER, grid, 0);
+                }
+                if row.tokens > room {
+                    return pack;
+                }
+                room -= row.tokens;
+                pack.push(row);
+            }
+        };
+        (0..count).map(|_| pack()).collect()
+    }
+
+    const TOWER: Tower = Tower { side: 8, chunk: 8192, merge: 2 };
+
+    fn size(batch: &[Made]) -> Size {
+        Size::of(TOWER, batch.iter().map(Made::shape))
+    }
+
+    #[test]
+    fn few_sizes_are_kept_as_they_are() {
+        let packs = packs(40);
+        let mut largest = Largest::default();
+        packs.iter().enumerate().for_each(|(i, pack)| largest.push(size(pack), i));
+        let left = largest.into_batches();
+        assert!(left.len() > 4);
+        for (wanted, i) in left {
+            assert_eq!(wanted, size(&packs[i]));
+            assert_eq!(grown(TOWER, packs[i].iter().map(Made::shape), &wanted), packs[i]);
+        }
+    }
+
+    #[test]
+    fn of_many_sizes_few_are_left_that_cover_all_and_are_hardly_larger() {
+        let packs = packs(3000);
+        let mut largest = Largest::default();
+        packs.iter().enumerate().for_each(|(i, pack)| largest.push(size(pack), i));
+        let parts = largest.parts.unwrap();
+        let left = largest.into_batches();
+        println!("{} of {} packs are left, rounded by a {parts}-th at most", left.len(), packs.len());
+        assert!(left.len() <= MOST, "{}", left.len());
+        let mut made = Vec::new();
+        for (wanted, i) in &left {
+            let found = size(&grown(TOWER, packs[*i].iter().map(Made::shape), wanted));
+            assert!(found.covers(wanted), "{found:?} is not {wanted:?}");
+            let allowed = |n: usize| n + n / parts + 1024;
+            assert!(
+                found.tokens <= allowed(wanted.tokens) && found.patches <= allowed(wanted.patches),
+                "{found:?} {wanted:?}"
+            );
+            made.push(found);
+        }
+        assert!(packs.iter().all(|pack| made.iter().any(|made| made.covers(&size(pack)))));
+    }
+
+    #[test]
+    fn rounding_never_turns_the_order_of_two_sizes_round() {
+        for parts in [64, 8, 2] {
+            let up = |n: usize| Size { tokens: n, ..Size::default() }.rounded(parts).tokens;
+            for n in 1..5000 {
+                assert!(up(n) >= n && up(n) <= up(n + 1) && up(n) - n <= n / parts, "{n} of {parts}");
+            }
+        }
+    }
+}
