@@ -8,7 +8,8 @@
 //! | [`files`] | writes that are whole or not there |
 //! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
-//! | [`client`] | the client of OpenAI-compatible servers: teachers, judges |
+//! | [`client`] | the client of OpenAI-compatible servers: teachers, judges, models to be measured |
+//! | [`answers`] | the answers of teachers, judges and measured models, kept by content |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
@@ -25,6 +26,7 @@
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`cli`] | one file per command |
 
+pub mod answers;
 pub mod checkpoint;
 pub mod cli;
 pub mod client;

@@ -8,6 +8,7 @@ use super::console::Console;
 use super::memory;
 use super::progress::Progress;
 use super::signal;
+use crate::answers::RunStore;
 use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
@@ -134,16 +135,16 @@ impl Context {
         Ok(self.runtime.get_or_init(|| runtime))
     }
 
-    /// Who scores, as a config says; `place` names its group of keys. Verdicts of a judge are kept in `run_dir`.
+    /// Who scores, as a config says; `place` names its group of keys. Verdicts of a judge are kept in `store`.
     pub fn scorer(
         &self,
         mode: Mode,
         judge: Option<&JudgeConfig>,
         command: (&CommandConfig, &str),
-        run_dir: Option<&Path>,
+        store: Option<Arc<RunStore>>,
     ) -> Result<Arc<Scorer>> {
         let runtime = || Ok(self.runtime()?.handle().clone());
-        Ok(Arc::new(Scorer::new(mode, judge, command, run_dir, runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge, command, store, runtime)?))
     }
 
     /// Whom long work reports to.

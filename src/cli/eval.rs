@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs};
+use crate::answers::RunStore;
 use crate::config::EvalConfig;
 use crate::device::Plan;
 use crate::error::{Error, Result};
@@ -85,7 +86,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         return Err(Error::input("omr eval", "no --out", "the run directory"));
     };
     config.model = args.model.clone().or(config.model);
-    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(out))?;
+    let scorer =
+        context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(RunStore::new(out)))?;
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
     match (&recorded, config.model.clone()) {
         (Some(recorded), _) => score(recorded, &tasks, &config, scorer, &run, context),

@@ -1,6 +1,7 @@
 //! `omr rl`: GSPO, GRPO and DAPO with the integrated sampler.
 
 use super::{Context, JobArgs, training};
+use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
 use crate::rl::run::Job;
@@ -10,8 +11,8 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(mut config) = args.config.load::<RlConfig>()? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype);
     let command = config.reward.command();
-    let scorer =
-        context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), Some(&args.run.out))?;
+    let store = Some(RunStore::new(&args.run.out));
+    let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), store)?;
     let judge = scorer.describe();
     let mut job = Job::open(&args.run.out, config.clone(), scorer, args.run.fresh)?;
     let what = format!(

@@ -30,8 +30,8 @@ settings! {
         max_retries: usize = 3, safe: Safe::Yes, published: "the client library's 2";
         /// So many requests in a row without an answer end the run: the judge is down.
         max_failures: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
-        /// Folder of verdicts, which runs and processes may share; null takes `judge/` in the run directory, and none
-        /// where there is no run directory.
+        /// File of verdicts, which runs and processes on one machine may share; null takes the run's answers.sqlite, and
+        /// none where there is no run directory.
         cache: Option<PathBuf> = None, safe: Safe::Yes;
     }
 }

@@ -24,6 +24,7 @@ pub use cache::Cache;
 pub use repair::{Malformed, Repaired, repair};
 pub use request::{clean, label};
 
+use crate::answers::RunStore;
 use crate::client::Endpoint;
 use crate::config::{DataConfig, EndpointConfig, Mode};
 use crate::data::sample::SYSTEM_PROMPT;
@@ -213,7 +214,7 @@ async fn judge(
         }
         return Ok(None);
     };
-    let client = judge::Client::new(judge, "judge", Some(&out.join("judge")))?;
+    let client = judge::Client::new(judge, "judge", Some(RunStore::new(out)))?;
     let mut summary = judge::Summary::new(client.model());
     let mut asking = JoinSet::new();
     for (i, draft) in drafts.iter().enumerate() {

@@ -9,10 +9,12 @@ mod stages;
 mod summary;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::runtime::Handle;
 
+use crate::answers::RunStore;
 use crate::config::RecipeConfig;
 use crate::device::{Device, Plan, Target};
 use crate::error::Result;
@@ -44,13 +46,15 @@ pub struct Recipe<'a> {
     spec: &'static TaskSpec,
     task: &'static task::recipe::Recipe,
     means: Means<'a>,
+    /// What judges and measured models say, in all stages.
+    store: Arc<RunStore>,
 }
 
 impl<'a> Recipe<'a> {
     /// The recipe of `config` in `dir`. Errors when its task is none that can be taught.
     pub fn new(dir: &Path, config: RecipeConfig, means: Means<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::taught(&config.task.name)?;
-        Ok(Recipe { dir: dir.to_owned(), config, spec, task, means })
+        Ok(Recipe { dir: dir.to_owned(), config, spec, task, means, store: RunStore::new(dir) })
     }
 
     /// The settings.

@@ -134,7 +134,7 @@ impl Recipe<'_> {
     }
 
     fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, command: (&CommandConfig, &str)) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), command, Some(&self.dir), self.means.runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), command, Some(self.store.clone()), self.means.runtime)?))
     }
 
     pub(super) fn measure(&self, stage: &str) -> Result<()> {

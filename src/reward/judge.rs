@@ -1,7 +1,6 @@
 //! The judge: a language model asked where the rules say no. When it is asked, with what, and what its reply does;
 //! [`Client`] asks a server.
 
-mod cache;
 mod client;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -1,6 +1,5 @@
 //! Scores by the rules, by the rules and a judge, or by one's own reward; what takes long goes on beside other work.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -10,6 +9,7 @@ use tokio::sync::{Semaphore, mpsc as channel};
 
 use super::process::Pool;
 use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge};
+use crate::answers::RunStore;
 use crate::config::{CommandConfig, JudgeConfig};
 use crate::error::{Error, Result};
 
@@ -41,13 +41,13 @@ impl Scorer {
     }
 
     /// As a config says: by `command` where there is one, else by the rules, else by the rules and the judge.
-    /// `run_dir` holds the judge's verdicts; `place` names the config key of the command, for errors. The judge is asked
+    /// `store` keeps the judge's verdicts; `place` names the config key of the command, for errors. The judge is asked
     /// on `runtime`, and this scorer may not be used from its tasks.
     pub fn new(
         mode: Mode,
         judge: Option<&JudgeConfig>,
         command: (&CommandConfig, &str),
-        run_dir: Option<&Path>,
+        store: Option<Arc<RunStore>>,
         runtime: impl FnOnce() -> Result<Handle>,
     ) -> Result<Scorer> {
         let (config, place) = command;
@@ -56,7 +56,7 @@ impl Scorer {
             let pool = Pool::start(config, place)?;
             By::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
         } else if let Some(judge) = judge {
-            let client = judge::Client::new(judge, "judge", run_dir.map(|dir| dir.join("judge")).as_deref())?;
+            let client = judge::Client::new(judge, "judge", store)?;
             let (jobs, queue) = channel::channel(WAITING);
             runtime()?.spawn(judge_all(client.clone(), rubric, queue));
             By::Judge { client, jobs }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use omr::answers::Store;
 use omr::config::to_yaml;
 use omr::data::{Form, write};
 use serde_json::{Value, json};
@@ -85,10 +86,10 @@ fn a_judge_that_is_down_ends_the_command_after_what_is_known() {
 }
 
 #[test]
-fn processes_share_a_cache_of_whole_verdicts() {
+fn processes_share_a_file_of_verdicts() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
-    let cache = dir.path().join("verdicts");
+    let cache = dir.path().join("verdicts.sqlite");
     let args = [
         "score".to_owned(),
         "--jsonl".to_owned(),
@@ -114,8 +115,7 @@ fn processes_share_a_cache_of_whole_verdicts() {
     let (code, out, err) = run(&args.each_ref().map(String::as_str), &[], &input);
     assert_eq!((code, &out), (0, &asked[0].1), "{err}");
     assert_eq!(server.count(), before);
-    let verdicts = fs::read_dir(&cache).unwrap().flat_map(|dir| fs::read_dir(dir.unwrap().path()).unwrap());
-    assert_eq!(verdicts.count(), 60);
+    assert_eq!(Store::open(&cache).unwrap().len().unwrap(), 60);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! The judge against a server that hangs, lies, errs, is busy and chats: every verdict and every count.
 
-use std::path::Path;
-
+use omr::answers::RunStore;
 use omr::config::{CommandConfig, JudgeConfig};
 use omr::error::{Error, Result};
 use omr::reward::judge::{Client, Counts, Ruling, Summary};
@@ -160,7 +159,7 @@ async fn verdicts_outlive_the_run_and_silence_does_not() {
     let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let asked = async |config: &JudgeConfig| {
-        let client = Client::new(config, "judge", Some(dir.path())).unwrap();
+        let client = Client::new(config, "judge", Some(RunStore::new(dir.path()))).unwrap();
         let mut words = Vec::new();
         for answer in ["yes", "no", "prose"] {
             words.push(word(&ask(&client, answer, Mode::Strict).await.unwrap()));
@@ -228,10 +227,12 @@ async fn a_request_ends_at_its_deadline_whatever_is_left_to_try() {
 fn scores_come_back_in_order() {
     let server = Server::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let scorer = |dir: &Path| {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RunStore::new(dir.path());
+    let scorer = || {
         let rules = CommandConfig::default();
         let handle = || Ok(runtime.handle().clone());
-        Scorer::new(Mode::Strict, Some(&config(&server)), (&rules, "reward"), Some(dir), handle).unwrap()
+        Scorer::new(Mode::Strict, Some(&config(&server)), (&rules, "reward"), Some(store.clone()), handle).unwrap()
     };
     let words = ["yes", "no", "gold", "prose"];
     let items: Vec<Item> = (0..200)
@@ -245,9 +246,8 @@ fn scores_come_back_in_order() {
             place: format!("row {i}"),
         })
         .collect();
-    let dir = tempfile::tempdir().unwrap();
     for round in 0..2 {
-        let scorer = scorer(dir.path());
+        let scorer = scorer();
         assert_eq!((scorer.judge(), scorer.describe().contains("judge j at http")), (Some("j"), true));
         for (i, judged) in scorer.score_all(items.clone()).into_iter().enumerate() {
             let want = ["1", "0", "not asked", "unjudged"][i % 4];

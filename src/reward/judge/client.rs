@@ -1,15 +1,14 @@
 //! The judge as a server: equal requests are sent once, verdicts outlive the run, and a server that is down ends it.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OnceCell, Semaphore};
 
-use super::cache::Cache;
-use super::{Inquiry, Judged, Reply, Request, Ruling};
+use super::{Inquiry, Judged, Reply, Request, Ruling, start};
+use crate::answers::{Key, RunStore, Store};
 use crate::client::{Endpoint, Failure};
 use crate::config::{JudgeConfig, Mode, Rubric};
 use crate::error::{Error, Result};
@@ -31,9 +30,9 @@ pub struct Client(Arc<Shared>);
 struct Shared {
     config: JudgeConfig,
     endpoint: Endpoint,
-    cache: Option<Cache>,
+    store: Option<Arc<RunStore>>,
     /// By key: one request is on its way for all that ask the same.
-    asked: Mutex<HashMap<String, Arc<OnceCell<Reply>>>>,
+    asked: Mutex<HashMap<Key, Arc<OnceCell<Reply>>>>,
     permits: Semaphore,
     breaker: Mutex<Breaker>,
     sent: AtomicU64,
@@ -48,18 +47,20 @@ struct Breaker {
 }
 
 impl Client {
-    /// Checks the addresses and opens the cache: the config's, else `dir`. `place` names the config key, for errors.
-    pub fn new(config: &JudgeConfig, place: &str, dir: Option<&Path>) -> Result<Client> {
+    /// Checks the addresses. Verdicts are kept in the config's file, else in `store`. `place` names the config key, for
+    /// errors.
+    pub fn new(config: &JudgeConfig, place: &str, store: Option<Arc<RunStore>>) -> Result<Client> {
         config.check(|key| format!("{place}.{key}"))?;
         let deadline = Duration::try_from_secs_f64(config.deadline_s)
             .map_err(|e| Error::input(format!("{place}.deadline_s"), config.deadline_s.to_string(), e.to_string()))?;
         let endpoint = Endpoint::new(&config.endpoint(), place)?.with_deadline(deadline);
-        let cache = config.cache.as_deref().or(dir).map(Cache::open).transpose()?;
+        let shared = config.cache.as_deref().map(Store::shared).transpose()?;
+        let store = shared.map(RunStore::of).or(store);
         Ok(Client(Arc::new(Shared {
             permits: Semaphore::new(config.concurrency.min(Semaphore::MAX_PERMITS)),
             config: config.clone(),
             endpoint,
-            cache,
+            store,
             asked: Mutex::default(),
             breaker: Mutex::default(),
             sent: AtomicU64::new(0),
@@ -110,8 +111,8 @@ impl Client {
     pub async fn ask(&self, request: &Request<'_>) -> Result<Reply> {
         let config = &self.0.config;
         let body = request.payload(&config.model, config.max_tokens, config.temperature).to_string();
-        let key = blake3::hash(body.as_bytes()).to_hex()[..32].to_owned();
-        let cell = self.asked().entry(key.clone()).or_default().clone();
+        let key = Key::new(&config.model, body.as_bytes(), "judge");
+        let cell = self.asked().entry(key).or_default().clone();
         if cell.initialized() {
             self.0.cached.fetch_add(1, Ordering::Relaxed);
         }
@@ -126,15 +127,16 @@ impl Client {
         Ok(reply)
     }
 
-    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OnceCell<Reply>>>> {
+    fn asked(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Arc<OnceCell<Reply>>>> {
         self.0.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn fetch(&self, key: &str, request: &Request<'_>, body: Arc<str>) -> Result<Reply> {
-        let model = &self.0.config.model;
-        if let Some(verdict) = self.0.cache.as_ref().and_then(|cache| cache.get(key, model, request)) {
+    async fn fetch(&self, key: &Key, request: &Request<'_>, body: Arc<str>) -> Result<Reply> {
+        if let Some(store) = &self.0.store
+            && let Some(answer) = store.get()?.get(key)?
+        {
             self.0.cached.fetch_add(1, Ordering::Relaxed);
-            return Ok(Reply::Said(verdict.to_string()));
+            return Ok(Reply::Said(answer.text));
         }
         // The semaphore is never closed.
         let _permit = self.0.permits.acquire().await.map_err(|e| Error::Failed(e.to_string()))?;
@@ -145,7 +147,12 @@ impl Client {
         let reply = match reply {
             Ok(completion) => {
                 breaker.failures = 0;
-                Reply::Said(completion.text)
+                let reply = Reply::Said(completion.text.clone());
+                if let Some(store) = self.0.store.as_ref().filter(|_| is_verdict(&reply)) {
+                    let label = format!("judge: {:?} for {:?}", start(request.prediction), start(request.ground_truth));
+                    store.get()?.put(key, &label, &completion)?;
+                }
+                reply
             }
             Err(Failure::Fatal(error)) => {
                 breaker.open = Some(match &error {
@@ -164,9 +171,6 @@ impl Client {
             }
         };
         drop(breaker);
-        if let (Some(cache), Ruling::Said(verdict)) = (&self.0.cache, Ruling::of(&reply, Mode::Strict)) {
-            cache.put(key, model, request, verdict)?;
-        }
         // After the verdict is kept: others may have opened the breaker since.
         self.closed()?;
         Ok(reply)

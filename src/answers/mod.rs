@@ -1,0 +1,227 @@
+//! The answer store: what teachers, judges and measured models said, kept by content in one SQLite file a run, so that
+//! nothing is asked twice. An answer is there, whole, from the moment [`Store::put`] returns, whenever the process is
+//! killed.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+
+use crate::client::Completion;
+use crate::error::{Error, Result};
+
+/// The store of a run, in its directory.
+pub const FILE: &str = "answers.sqlite";
+
+/// Which layout of the table this is: `user_version` of the file.
+const LAYOUT: i64 = 1;
+
+/// How long a process waits for another that writes to the same shared store.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
+    key BLOB NOT NULL PRIMARY KEY, label TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL) STRICT";
+
+/// What an answer is to: a hash of who was asked, what, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of what `who` (a server's model, or the content of a model directory) says to `what` (messages, pictures
+    /// by hash, or a whole request) when asked as `how` says (sampling parameters, seed, number of the sample).
+    pub fn new(who: &str, what: &[u8], how: &str) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        for part in [who.as_bytes(), what, how.as_bytes()] {
+            // With its length, so that no two triples run together into the same bytes.
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
+        Key(*hasher.finalize().as_bytes())
+    }
+}
+
+/// Answers by key, in one file. All threads of a process share it by reference.
+pub struct Store {
+    path: PathBuf,
+    connection: Mutex<Connection>,
+}
+
+impl Store {
+    /// Opens or makes the file, for this process alone: while it is open, another that opens it gets an error.
+    pub fn open(path: &Path) -> Result<Store> {
+        Store::locked(path, "EXCLUSIVE", Duration::ZERO)
+    }
+
+    /// The same for a file that several processes of one machine use at once; each waits for the others' writes.
+    pub fn shared(path: &Path) -> Result<Store> {
+        Store::locked(path, "NORMAL", PATIENCE)
+    }
+
+    /// The store of the run directory `dir`, with what the shards of the run answered taken in; their files are removed
+    /// then. Errors when a shard is still at work.
+    pub fn of_run(dir: &Path) -> Result<Store> {
+        let store = Store::open(&dir.join(FILE))?;
+        for shard in shards(dir)? {
+            store.merge(&shard)?;
+            std::fs::remove_file(&shard).map_err(Error::io(&shard))?;
+        }
+        Ok(store)
+    }
+
+    fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
+        if path.is_dir() {
+            return Err(Error::input(
+                path.display().to_string(),
+                "a folder",
+                "a file of answers, or a name that is free",
+            ));
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        parent.map_or(Ok(()), |parent| std::fs::create_dir_all(parent).map_err(Error::io(parent)))?;
+        let open = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(patience)?;
+            // A commit is in the log, past any kill of the process, when it returns; only a power cut can lose the last.
+            connection.execute_batch(&format!(
+                "PRAGMA locking_mode = {mode}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL"
+            ))?;
+            // The lock is taken by the first write, and kept in exclusive mode.
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            let layout = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if layout == 0 {
+                connection.execute_batch(SCHEMA)?;
+                connection.pragma_update(None, "user_version", LAYOUT)?;
+            }
+            connection.execute_batch("COMMIT")?;
+            Ok((connection, layout))
+        };
+        let (connection, layout) = open().map_err(|error| failed(path, &error))?;
+        if ![0, LAYOUT].contains(&layout) {
+            return Err(Error::format(path, format!("answers in layout {layout}; this version reads layout {LAYOUT}")));
+        }
+        Ok(Store { path: path.to_owned(), connection: Mutex::new(connection) })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The answer to `key`, where there is one.
+    pub fn get(&self, key: &Key) -> Result<Option<Completion>> {
+        let sql = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM answers WHERE key = ?1";
+        let answer = self.lock().query_row(sql, [&key.0[..]], |row| {
+            Ok(Completion {
+                text: row.get(0)?,
+                finish_reason: row.get(1)?,
+                prompt_tokens: row.get::<_, i64>(2)? as u64,
+                completion_tokens: row.get::<_, i64>(3)? as u64,
+            })
+        });
+        answer.optional().map_err(|error| failed(&self.path, &error))
+    }
+
+    /// Keeps an answer; the first to a key stays. `label` says for people what it is to.
+    pub fn put(&self, key: &Key, label: &str, answer: &Completion) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let Completion { text, finish_reason, prompt_tokens, completion_tokens } = answer;
+        let values = params![&key.0[..], label, text, finish_reason, *prompt_tokens as i64, *completion_tokens as i64];
+        self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
+    }
+
+    /// Answers there are.
+    pub fn len(&self) -> Result<u64> {
+        let count = self.lock().query_row("SELECT count(*) FROM answers", [], |row| row.get::<_, i64>(0));
+        count.map(|n| n as u64).map_err(|error| failed(&self.path, &error))
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Takes in the answers of another store that are not here, all or none. How many those were.
+    pub fn merge(&self, other: &Path) -> Result<u64> {
+        // Opening it says in its own name whether it is one, and whether another process is at work on it; closing
+        // it brings its log into the file.
+        std::fs::metadata(other).map_err(Error::io(other))?;
+        drop(Store::open(other)?);
+        let connection = self.lock();
+        let attach = connection.execute("ATTACH DATABASE ?1 AS other", [other.to_string_lossy()]);
+        attach.map_err(|error| failed(other, &error))?;
+        let merged = connection.execute("INSERT OR IGNORE INTO main.answers SELECT * FROM other.answers", []);
+        let detached = connection.execute_batch("DETACH DATABASE other");
+        let merged = merged.and_then(|n| detached.map(|()| n as u64));
+        merged.map_err(|error| failed(&self.path, &error))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A run's store, opened when it is first used: until then the run's directory is not touched. Whoever asks in one run
+/// shares it.
+pub struct RunStore {
+    dir: PathBuf,
+    opening: Mutex<()>,
+    store: OnceLock<Store>,
+}
+
+impl RunStore {
+    /// [`Store::of_run`] of `dir`.
+    pub fn new(dir: &Path) -> Arc<RunStore> {
+        Arc::new(RunStore { dir: dir.to_owned(), opening: Mutex::default(), store: OnceLock::new() })
+    }
+
+    /// A store that is open.
+    pub fn of(store: Store) -> Arc<RunStore> {
+        Arc::new(RunStore { dir: store.path.clone(), opening: Mutex::default(), store: store.into() })
+    }
+
+    /// The store. Errors, the first time, where it cannot be opened.
+    pub fn get(&self) -> Result<&Store> {
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.store.get() {
+            Some(store) => Ok(store),
+            None => Store::of_run(&self.dir).map(|store| self.store.get_or_init(|| store)),
+        }
+    }
+}
+
+/// The store of shard `i` of `n`, from 0, in a run directory.
+pub fn shard(dir: &Path, i: usize, n: usize) -> PathBuf {
+    dir.join(format!("answers-{i}-of-{n}.sqlite"))
+}
+
+/// The stores of shards there are in a run directory, in the order of their names.
+pub fn shards(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let numbers = name.strip_prefix("answers-").and_then(|rest| rest.strip_suffix(".sqlite"));
+        let numbers = numbers.and_then(|rest| rest.split_once("-of-"));
+        if numbers.is_some_and(|(i, n)| i.parse::<usize>().is_ok() && n.parse::<usize>().is_ok()) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            let found = "a store of answers that another process has open";
+            Error::input(path.display().to_string(), found, "one process at a time")
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+            Error::format(path, format!("no store of answers, or a broken one ({error})"))
+        }
+        _ => Error::Failed(format!("{}: {error}", path.display())),
+    }
+}

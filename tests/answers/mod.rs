@@ -1,0 +1,150 @@
+//! The answer store: kept by content, whole after any kill, one process at a time, shards brought together.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use omr::answers::{self, Key, Store};
+use omr::client::Completion;
+
+fn answer(i: u64) -> Completion {
+    Completion {
+        text: format!("answer {i}\n{}", "x".repeat(i as usize * 97 % 5000)),
+        finish_reason: "stop".to_owned(),
+        prompt_tokens: i,
+        completion_tokens: 2 * i,
+    }
+}
+
+fn key(i: u64) -> Key {
+    Key::new("model", &i.to_le_bytes(), "greedy")
+}
+
+fn fill(store: &Store, numbers: impl IntoIterator<Item = u64>) {
+    numbers.into_iter().for_each(|i| store.put(&key(i), &format!("question {i}"), &answer(i)).unwrap());
+}
+
+/// Which of the first hundred answers are there; each must be the one it was.
+fn there(store: &Store) -> Vec<u64> {
+    let found = (0..100).filter_map(|i| Some((i, store.get(&key(i)).unwrap()?)));
+    let found = found.inspect(|(i, found)| assert_eq!(*found, answer(*i)));
+    found.map(|(i, _)| i).collect()
+}
+
+/// The file's log, which holds what is not in the file yet.
+fn log(path: &Path) -> PathBuf {
+    path.with_file_name(format!("{}-wal", path.file_name().unwrap().to_str().unwrap()))
+}
+
+#[test]
+fn answers_are_found_by_who_what_and_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run").join(answers::FILE);
+    let store = Store::open(&path).unwrap();
+    assert!(store.is_empty().unwrap());
+    fill(&store, 0..3);
+    // The first answer to a key stays.
+    store.put(&key(1), "again", &answer(7)).unwrap();
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!((there(&store), store.len().unwrap()), (vec![0, 1, 2], 3));
+    let kept = Key::new("a", b"bc", "d");
+    let others = [("ab", "c", "d"), ("a", "b", "cd"), ("", "abc", "d"), ("a", "bc", "e")];
+    assert!(others.iter().all(|(who, what, how)| Key::new(who, what.as_bytes(), how) != kept));
+    assert_eq!(kept, Key::new("a", b"bc", "d"));
+}
+
+/// A kill leaves the bytes that were written: here they are taken while the store is open, and its log cut anywhere.
+#[test]
+fn a_kill_at_any_byte_loses_nothing_that_was_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("answers.sqlite");
+    let store = Store::open(&path).unwrap();
+    let left = dir.path().join("left.sqlite");
+    let mut lengths = Vec::new();
+    for i in 0..20 {
+        fill(&store, [i]);
+        lengths.push(fs::metadata(log(&path)).unwrap().len());
+        let _ = fs::remove_file(log(&left));
+        fs::copy(&path, &left).unwrap();
+        fs::copy(log(&path), log(&left)).unwrap();
+        assert_eq!(there(&Store::open(&left).unwrap()), (0..=i).collect::<Vec<_>>());
+    }
+    assert!(lengths.is_sorted(), "the log began anew: cut it where it stands then");
+    let bytes = fs::read(log(&path)).unwrap();
+    for cut in (0..bytes.len()).step_by(1999) {
+        let _ = fs::remove_file(&left);
+        fs::copy(&path, &left).unwrap();
+        fs::write(log(&left), &bytes[..cut]).unwrap();
+        let kept = lengths.iter().filter(|&&length| length as usize <= cut).count() as u64;
+        let found = there(&Store::open(&left).unwrap());
+        assert_eq!(found, (0..kept).collect::<Vec<_>>(), "cut at {cut} of {}", bytes.len());
+    }
+}
+
+#[test]
+fn a_store_that_is_open_is_refused_by_name_and_a_shared_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("answers.sqlite");
+    let store = Store::open(&path).unwrap();
+    for error in [
+        Store::open(&path).err().unwrap(),
+        Store::open(&dir.path().join("other.sqlite")).unwrap().merge(&path).unwrap_err(),
+    ] {
+        let text = error.to_string();
+        assert!(
+            error.exit_code() == 2 && text.contains("answers.sqlite") && text.contains("another process"),
+            "{text}"
+        );
+    }
+    drop(store);
+    let write = |part: u64| {
+        let store = Store::shared(&path).unwrap();
+        fill(&store, (0..100).filter(|i| i % 4 == part || i % 5 == 0));
+    };
+    std::thread::scope(|scope| {
+        for part in 0..4 {
+            scope.spawn(move || write(part));
+        }
+    });
+    assert_eq!(there(&Store::open(&path).unwrap()).len(), 100);
+}
+
+#[test]
+fn what_is_no_store_is_said_with_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("answers.sqlite");
+    fs::write(&path, "no database at all, and long enough to be read as the head of one: ".repeat(20)).unwrap();
+    let error = Store::open(&path).err().unwrap();
+    assert!(error.exit_code() == 2 && error.to_string().contains("answers.sqlite"), "{error}");
+    fs::remove_file(&path).unwrap();
+    let store = Store::open(&path).unwrap();
+    let missing = store.merge(&dir.path().join("none.sqlite")).unwrap_err().to_string();
+    assert!(missing.contains("none.sqlite") && !dir.path().join("none.sqlite").exists(), "{missing}");
+    drop(store);
+    // A layout of a later version.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[63] = 9;
+    fs::write(&path, bytes).unwrap();
+    let error = Store::open(&path).err().unwrap().to_string();
+    assert!(error.contains("layout 9"), "{error}");
+}
+
+#[test]
+fn shards_come_together_in_the_store_of_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (n, run) = (4, dir.path());
+    for i in 0..n {
+        let store = Store::open(&answers::shard(run, i, n)).unwrap();
+        // One answer that all have.
+        fill(&store, (0..100).filter(|k| *k as usize % n == i || *k == 50));
+    }
+    fs::write(run.join("answers-x-of-y.sqlite"), "").unwrap();
+    assert_eq!(answers::shards(run).unwrap().len(), n);
+    let working = Store::open(&answers::shard(run, 2, n)).unwrap();
+    let error = Store::of_run(run).err().unwrap().to_string();
+    assert!(error.contains("answers-2-of-4.sqlite"), "{error}");
+    drop(working);
+    let store = Store::of_run(run).unwrap();
+    assert_eq!((there(&store).len(), store.len().unwrap()), (100, 100));
+    assert_eq!(answers::shards(run).unwrap(), Vec::<PathBuf>::new());
+}
