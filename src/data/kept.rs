@@ -38,14 +38,22 @@ pub fn write(
     signatures: Vec<Signature>,
 ) -> Result<()> {
     let header = Header { rejected: rejected.clone(), shared: shared.clone(), signatures };
-    let mut body = serde_json::to_vec(&header).map_err(|e| Error::Failed(format!("index: {e}")))?;
-    body.push(b'\n');
-    for array in sizes.arrays().into_iter().chain(places.arrays()) {
-        body.extend_from_slice(&(array.len() as u64).to_le_bytes());
-        body.extend_from_slice(array);
+    let mut header = serde_json::to_vec(&header).map_err(|e| Error::Failed(format!("index: {e}")))?;
+    header.push(b'\n');
+    let arrays: Vec<&[u8]> = sizes.arrays().into_iter().chain(places.arrays()).collect();
+    let lengths: Vec<[u8; 8]> = arrays.iter().map(|array| (array.len() as u64).to_le_bytes()).collect();
+    let arrays = lengths.iter().zip(arrays).flat_map(|(length, array)| [&length[..], array]);
+    // Hashed and written from where they lie: a copy of it all would be as large as the index.
+    let parts = || std::iter::once(&header[..]).chain(arrays.clone());
+    let mut hasher = blake3::Hasher::new();
+    for part in parts() {
+        hasher.update(part);
     }
-    let head = format!("{MAGIC}{}\n", blake3::hash(&body).to_hex());
-    files::write_with(path, |w| w.write_all(head.as_bytes()).and_then(|()| w.write_all(&body)))
+    let head = format!("{MAGIC}{}\n", hasher.finalize().to_hex());
+    files::write_with(path, |w| {
+        w.write_all(head.as_bytes())?;
+        parts().try_for_each(|part| w.write_all(part))
+    })
 }
 
 /// Reads an index; none where there is no file or it is not whole: it is made again then.

@@ -10,7 +10,7 @@ use omr::config::{RlConfig, SftConfig, to_yaml};
 use omr::data::read;
 use serde_json::json;
 
-use crate::train::tiny::{rl_config, sft_config};
+use crate::train::tiny::{Outcome, rl_config, sft_config};
 
 /// Writes `pictures` JPEG files of 0.3 to 4 megapixels, or of up to `most`.
 fn pictures(dir: &Path, pictures: usize, most: f64) {
@@ -54,7 +54,7 @@ struct Took {
     wall: f64,
 }
 
-fn run(args: &[&str]) -> Took {
+fn run(args: &[String]) -> Took {
     let begun = Instant::now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr")).args(args).spawn().unwrap();
     let proc = Path::new("/proc").join(child.id().to_string());
@@ -77,12 +77,9 @@ fn run(args: &[&str]) -> Took {
     }
 }
 
-/// Runs both jobs on `counts` rows, shuffled or in order, in the same folders of pictures, cold and again warm; the memory
-/// of each.
-fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> Vec<[usize; 2]> {
-    let dir = tempfile::tempdir().unwrap();
-    pictures(&dir.path().join("pictures"), files, most);
-    let (sft, rl) = (sft_config(dir.path()), rl_config(dir.path()));
+/// Both jobs on pictures of at most `most` pixels, whose rows are yet to be named.
+fn configs(dir: &Path, most: f64, steps: u64, shuffle: bool) -> (SftConfig, RlConfig) {
+    let (sft, rl) = (sft_config(dir), rl_config(dir));
     let pixels = Some(most as usize);
     let sft = SftConfig {
         shuffle,
@@ -101,6 +98,23 @@ fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> V
         total_training_steps: Some(steps),
         ..rl
     };
+    (sft, rl)
+}
+
+/// What `command` is called with to run `config`, which is written into `dir`, in `out`.
+fn arguments(dir: &Path, command: &str, config: &str, out: &Path) -> Vec<String> {
+    let file = dir.join(format!("{command}.yaml"));
+    fs::write(&file, config).unwrap();
+    let path = |path: &Path| path.to_str().unwrap().to_owned();
+    ["--quiet", "--threads", "2", command, &path(&file), "--out", &path(out)].map(str::to_owned).to_vec()
+}
+
+/// Runs both jobs on `counts` rows, shuffled or in order, in the same folders of pictures, cold and again warm; the memory
+/// of each.
+fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> Vec<[usize; 2]> {
+    let dir = tempfile::tempdir().unwrap();
+    pictures(&dir.path().join("pictures"), files, most);
+    let (sft, rl) = configs(dir.path(), most, steps, shuffle);
     let mut memory = Vec::new();
     for &count in counts {
         rows(dir.path(), count, files);
@@ -108,10 +122,8 @@ fn at(counts: &[usize], files: usize, most: f64, steps: u64, shuffle: bool) -> V
         let rl = RlConfig { train_files: vec![read::entry(dir.path().join("rl.jsonl"))], ..rl.clone() };
         let configs = [("sft", to_yaml(&sft).unwrap()), ("rl", to_yaml(&rl).unwrap())];
         memory.push(configs.map(|(command, yaml)| {
-            let (config, out) = (dir.path().join("config.yaml"), dir.path().join(format!("{command}-{count}")));
-            fs::write(&config, yaml).unwrap();
-            let arg = |path: &Path| path.to_str().unwrap().to_owned();
-            let args = ["--quiet", "--threads", "2", command, &arg(&config), "--out", &arg(&out)];
+            let out = dir.path().join(format!("{command}-{count}"));
+            let args = arguments(dir.path(), command, &yaml, &out);
             let cold = run(&args);
             fs::remove_dir_all(out.join("model")).unwrap();
             fs::remove_file(out.join("summary.json")).unwrap();
@@ -151,8 +163,152 @@ fn rows_20000() {
 #[test]
 #[ignore = "by hand, an hour: tools/data-at-size --all"]
 fn rows_200000() {
-    let memory = at(&[20_000, 200_000], 400, 4e6, 20, true);
+    // In order, so that both sizes meet the same pictures: a batch of others is other megabytes.
+    let memory = at(&[20_000, 200_000], 400, 4e6, 20, false);
     for (few, many) in memory[0].iter().zip(memory[1]) {
         assert!(many < 2 << 30 && many as f64 <= 1.05 * *few as f64, "{memory:?}");
+    }
+}
+
+/// Kills `args` each time two more steps are written down, until the run is done; how often.
+fn killed(args: &[String], out: &Path) -> usize {
+    let mut kills = 0;
+    loop {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_omr")).args(args).spawn().unwrap();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{args:?}");
+                return kills;
+            }
+            let metrics = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+            if kills < 10 && metrics.lines().count() > 2 * kills {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+#[ignore = "by hand, an hour: tools/data-at-size --all"]
+fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
+    let (dir, count, files) = (tempfile::tempdir().unwrap(), 200_000, 400);
+    pictures(&dir.path().join("pictures"), files, 1e6);
+    rows(dir.path(), count, files);
+    let (sft, rl) = configs(dir.path(), 1e6, 20, true);
+    let yaml = |command: &str, workers: usize| match command {
+        "sft" => to_yaml(&SftConfig {
+            datasets: vec![read::entry(dir.path().join("sft.jsonl"))],
+            dataloader_num_workers: workers,
+            save_steps: Some(1),
+            ..sft.clone()
+        }),
+        _ => to_yaml(&RlConfig {
+            train_files: vec![read::entry(dir.path().join("rl.jsonl"))],
+            dataloader_num_workers: workers,
+            save_freq: Some(1),
+            ..rl.clone()
+        }),
+    };
+    for command in ["sft", "rl"] {
+        let outs = [1, 2].map(|workers| dir.path().join(format!("{command}-{workers}")));
+        run(&arguments(dir.path(), command, &yaml(command, 1).unwrap(), &outs[0]));
+        let kills = killed(&arguments(dir.path(), command, &yaml(command, 2).unwrap(), &outs[1]), &outs[1]);
+        assert_eq!(kills, 10);
+        let [whole, killed] = outs.map(|out| Outcome::of(&out));
+        assert!(whole == killed, "{command}");
+        println!(
+            "{command}, {count} rows, 20 steps: one worker, and two killed {kills} times: the same {} files",
+            whole.files.len()
+        );
+    }
+}
+
+/// Breaks one row in `every`: by turns what stands in the row, what a header shows, and only what decoding does.
+fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
+    let small = fs::read(dir.join("pictures/0.jpg")).unwrap();
+    fs::write(dir.join("pictures/header.jpg"), &small[..20]).unwrap();
+    // A sound header above a scan that is not there.
+    let scan = small.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
+    fs::write(dir.join("pictures/inside.jpg"), &small[..scan]).unwrap();
+    let path = dir.join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    let mut broken = 0;
+    let lines: Vec<String> = text
+        .lines()
+        .enumerate()
+        .map(|(i, line)| {
+            if i % every != every / 2 {
+                return line.to_owned();
+            }
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let url = row["images"][0].as_str().unwrap().to_owned();
+            broken += 1;
+            match kinds[broken % kinds.len()] {
+                "half" => line[..line.len() / 2].to_owned(),
+                "column" => line.replace("\"messages\"", "\"text\"").replace("\"prompt\"", "\"text\""),
+                "count" => line.replace("<image>", "<image><image>"),
+                file => line.replace(&url, &format!("pictures/{file}.jpg")),
+            }
+        })
+        .collect();
+    fs::write(path, lines.join("\n")).unwrap();
+    broken
+}
+
+#[test]
+#[ignore = "by hand: tools/data-at-size --all"]
+fn broken_rows_are_counted_and_end_a_run_where_they_pass_the_share() {
+    let (dir, count, files) = (tempfile::tempdir().unwrap(), 20_000, 50);
+    pictures(&dir.path().join("pictures"), files, 0.35e6);
+    let (sft, rl) = configs(dir.path(), 0.35e6, 20, true);
+    let all = ["half", "column", "count", "missing", "header"];
+    // One row in 200 is bad, one in 50, one in 50 only inside its picture.
+    for (name, every, kinds) in [("few", 200, &all[..]), ("many", 50, &all[..]), ("inside", 50, &["inside"][..])] {
+        rows(dir.path(), count, files);
+        let broken = ["sft.jsonl", "rl.jsonl"].map(|file| break_rows(dir.path(), file, every, kinds));
+        let steps = if name == "inside" { 4000 } else { 20 };
+        let sft = SftConfig {
+            datasets: vec![read::entry(dir.path().join("sft.jsonl"))],
+            max_steps: Some(steps),
+            packing_length: 2048,
+            ..sft.clone()
+        };
+        let rl = RlConfig {
+            train_files: vec![read::entry(dir.path().join("rl.jsonl"))],
+            total_training_steps: Some(steps),
+            train_batch_size: 32,
+            ppo_mini_batch_size: 32,
+            ..rl.clone()
+        };
+        for (command, yaml) in [("sft", to_yaml(&sft).unwrap()), ("rl", to_yaml(&rl).unwrap())] {
+            let out = dir.path().join(format!("{command}-{name}"));
+            let done = Command::new(env!("CARGO_BIN_EXE_omr"))
+                .args(arguments(dir.path(), command, &yaml, &out))
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&done.stderr);
+            let named = fs::read_to_string(out.join("rejected.jsonl")).unwrap_or_default().lines().count();
+            let steps = fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default().lines().count();
+            println!(
+                "{command}, {count} rows, {name}: {:?} after {steps} steps, {named} rows named; {said}",
+                done.status.code()
+            );
+            match name {
+                "few" => assert_eq!((done.status.code(), named, steps), (Some(0), broken[0], 20), "{said}"),
+                "many" => {
+                    assert_eq!((done.status.code(), steps), (Some(2), 0), "{said}");
+                    assert!(said.contains(&format!("{} bad rows of {count}", broken[0])), "{said}");
+                }
+                // One more than the share, and what stands in the group that passed it.
+                _ => {
+                    assert_eq!(done.status.code(), Some(2), "{said}");
+                    assert!((201..=240).contains(&named) && steps > 0, "{named} rows named: {said}");
+                }
+            }
+        }
     }
 }

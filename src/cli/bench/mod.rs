@@ -6,6 +6,7 @@ mod gpu;
 mod gpu_ops;
 mod inputs;
 mod jobs;
+mod loading;
 mod ops;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
 #[allow(unsafe_code)]
@@ -30,7 +31,8 @@ use crate::tensor::DType;
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
-    /// emulator's own speed. With --device cuda or emu: ops (all of them, also when left out), step, decode
+    /// emulator's own speed, `loading` alone how fast the rows of --data become samples. With --device cuda or emu: ops
+    /// (all of them, also when left out), step, decode
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out
@@ -39,6 +41,12 @@ pub struct Args {
     /// Element type of weights and activations; both when left out
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Dtype>,
+    /// Of loading: the model whose tokenizer and image processor are used
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Of loading: rows to train on
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
     /// Also write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -111,6 +119,9 @@ const MEMORY: usize = 3 << 30;
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     if args.names == [emu::NAME] {
         return emu::run(args, context);
+    }
+    if args.names == [loading::NAME] {
+        return loading::run(args, context);
     }
     if context.kind().is_gpu() {
         return gpu::run(args, context);

@@ -1,0 +1,99 @@
+//! How fast rows become samples on the CPU: one pass that indexes them, then pictures decoded, resized and cut into
+//! patches, as training asks for them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::json;
+
+use super::Args;
+use crate::cli::Context;
+use crate::data::encoder::Use;
+use crate::data::indexing::Longest;
+use crate::data::loader::Groups;
+use crate::data::{Dataset, Encoder, Loader, read};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::ModelConfig;
+
+/// What `omr bench` calls it.
+pub(super) const NAME: &str = "loading";
+
+/// Rows of a group, and groups made ahead: about what a step of SFT takes.
+const GROUP: usize = 16;
+const AHEAD: usize = 2;
+
+/// One part's figures.
+struct Part {
+    name: &'static str,
+    seconds: f64,
+    cpu: f64,
+}
+
+/// Measures and prints a table: all rows of `--data` with the tokenizer and the image processor of `--model`, once.
+pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
+    let given = |path: &Option<PathBuf>, flag: &str| {
+        path.clone().ok_or_else(|| Error::input("omr bench loading", format!("no {flag}"), "--model DIR --data FILE"))
+    };
+    let (model, data) = (given(&args.model, "--model")?, given(&args.data, "--data")?);
+    let threads = context.threads();
+    let vocab_size = ModelConfig::load(&model.join("config.json"))?.vocab_size;
+    let encoder = Encoder::load(&model, Use::Train, vocab_size, [None, None])?;
+    let longest = Longest { tokens: usize::MAX, key: "packing_length" };
+    let entries = [read::entry(&data)];
+    // An index is looked for where none can be: it is made anew.
+    let (opened, indexing) =
+        timed("indexing", || Dataset::open(Path::new(""), &entries, &encoder, longest, 1.0, 0, true))?;
+    let rows = opened.index.len();
+    let (pictures, tokens) = opened.index.shapes().fold((0, 0), |(p, t), s| (p + s.grids.len(), t + s.tokens));
+    let samples = Arc::new(opened.samples(move |row| encoder.sample(&row)));
+    let ((), loading) = timed("loading", || {
+        let groups: Groups = Box::new((0..rows.div_ceil(GROUP)).map(move |k| {
+            let first = k * GROUP;
+            Ok((first..rows.min(first + GROUP)).collect())
+        }));
+        let mut loader = Loader::new(samples, groups, threads, AHEAD)?;
+        while loader.next_group()?.is_some() {}
+        Ok(())
+    })?;
+    let bytes = std::fs::metadata(&data).map_err(Error::io(&data))?.len();
+    let mut out = format!(
+        "{rows} rows, {tokens} tokens, {pictures} pictures, {} KB of rows, {threads} thread(s)\n\n\
+         part          rows/s     cpu ms/row      MB/s of rows\n",
+        bytes / 1000
+    );
+    for part in [&indexing, &loading] {
+        out.push_str(&format!(
+            "{:10} {:9.0} {:14.3} {:17.1}\n",
+            part.name,
+            rows as f64 / part.seconds,
+            part.cpu / rows as f64 * 1e3,
+            bytes as f64 / part.seconds / 1e6
+        ));
+    }
+    if let Some(file) = &args.json {
+        let part = |part: &Part| json!({"seconds": part.seconds, "cpu_seconds": part.cpu});
+        let record = json!({"version": env!("CARGO_PKG_VERSION"), "threads": threads, "rows": rows, "tokens": tokens,
+            "pictures": pictures, "bytes": bytes, "indexing": part(&indexing), "loading": part(&loading)});
+        files::write(file, record.to_string().as_bytes())?;
+    }
+    crate::cli::print(&out)
+}
+
+fn timed<T>(name: &'static str, body: impl FnOnce() -> Result<T>) -> Result<(T, Part)> {
+    let (begun, before) = (Instant::now(), cpu_seconds());
+    let value = body()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let cpu = cpu_seconds().zip(before).map_or(f64::NAN, |(after, before)| after - before);
+    Ok((value, Part { name, seconds, cpu }))
+}
+
+/// Seconds of all threads of this process, ended ones too, to a hundredth.
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // Behind the name, which ends with the last bracket: state and ten numbers, then time in and out of the kernel.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks = rest.split_whitespace().skip(11).take(2).map(|n| n.parse::<f64>().ok());
+    Some(ticks.sum::<Option<f64>>()? / 100.0)
+}
