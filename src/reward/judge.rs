@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 pub use client::{Client, Counts};
 
 use super::{Mode, Rubric, Score, composite, extract, python};
-use crate::error::Result;
 
 /// Responses of this many characters and more are not sent whole.
 const MAX_WHOLE: usize = 500;
@@ -62,12 +61,6 @@ pub enum Reply {
     Said(String),
     /// This request has no answer: what happened. Others may have one.
     Failed(String),
-}
-
-/// Asks a judge.
-pub trait Judge {
-    /// The reply to one request. A judge that is down is an error.
-    fn ask(&mut self, request: &Request<'_>) -> Result<Reply>;
 }
 
 /// The judge's word on a response.
@@ -185,7 +178,7 @@ impl Summary {
 
 /// What is asked about one response, one request after another: first about the answer found, then, where the format
 /// is missing and the response short, about the whole response. Nothing is asked where the rules said yes, and in
-/// strict nothing about a response that only thinks.
+/// strict nothing about a response that only thinks. In compat a reply of 10 counts as 10; in strict only a 1 is a yes.
 pub struct Inquiry<'a> {
     response: &'a str,
     ground_truth: &'a str,
@@ -242,23 +235,4 @@ impl<'a> Inquiry<'a> {
     pub fn judged(self) -> Judged {
         self.judged
     }
-}
-
-/// Scores by rule, and asks the judge where the rules find no equality, as [`Inquiry`] does. In compat a reply of 10
-/// counts as 10; in strict only a 1 is a yes.
-pub fn score(
-    response: &str,
-    ground_truth: &str,
-    question: Option<&str>,
-    rubric: impl Into<Rubric>,
-    judge: &mut dyn Judge,
-) -> Result<Judged> {
-    let rubric = rubric.into();
-    let score = super::score(response, ground_truth, question, rubric);
-    let mut inquiry = Inquiry::new(score, response, ground_truth, question, rubric);
-    while let Some(request) = inquiry.request() {
-        let reply = judge.ask(&request)?;
-        inquiry.told(&reply);
-    }
-    Ok(inquiry.judged())
 }

@@ -91,12 +91,11 @@ pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric:
 /// Where one of both is the letter of an option that the question lists, and the other the text of exactly one of
 /// them: whether it is the same option.
 fn by_option(gold: &str, answer: &str, question: &str) -> Option<(bool, &'static str)> {
-    let letter = match (choice::letter(gold), choice::letter(answer)) {
-        (Some(letter), None) if choice::named_letter(answer).is_none() => letter,
-        (None, Some(letter)) => letter,
+    let (letter, text) = match (choice::letter(gold), choice::letter(answer)) {
+        (Some(letter), None) if choice::named_letter(answer).is_none() => (letter, answer),
+        (None, Some(letter)) => (letter, gold),
         _ => return None,
     };
-    let text = if choice::letter(gold).is_some() { answer } else { gold };
     let options = question::options(question);
     if !options.iter().any(|o| o.0 == letter) {
         return None;

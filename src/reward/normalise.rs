@@ -14,55 +14,30 @@ pub fn normalise(text: &str) -> Cow<'_, str> {
     if plain.contains(['\\', '{', '~']) { Cow::Owned(commands(&plain)) } else { plain }
 }
 
-/// A raised or lowered character: its plain form, and whether it is raised.
-fn script(c: char) -> Option<(char, bool)> {
-    let digit = |from: u32| char::from_digit(c as u32 - from, 10);
-    Some(match c {
-        '\u{b2}' => ('2', true),
-        '\u{b3}' => ('3', true),
-        '\u{b9}' => ('1', true),
-        '\u{2070}' | '\u{2074}'..='\u{2079}' => (digit(0x2070)?, true),
-        '\u{207a}' => ('+', true),
-        '\u{207b}' => ('-', true),
-        '\u{207d}' => ('(', true),
-        '\u{207e}' => (')', true),
-        '\u{207f}' => ('n', true),
-        '\u{2071}' => ('i', true),
-        '\u{1d40}' => ('T', true),
-        '\u{2e3}' => ('x', true),
-        '\u{2080}'..='\u{2089}' => (digit(0x2080)?, false),
-        '\u{208a}' => ('+', false),
-        '\u{208b}' => ('-', false),
-        '\u{2099}' => ('n', false),
-        '\u{2090}' => ('a', false),
-        '\u{2093}' => ('x', false),
-        '\u{1d62}' => ('i', false),
-        '\u{2096}' => ('k', false),
-        _ => return None,
-    })
-}
-
 /// Unicode notation as ASCII or LaTeX.
 fn ascii(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut raised: Option<bool> = None;
     for c in text.chars() {
-        let scripted = if c.is_ascii() { None } else { script(c) };
+        let mut room = [0; 4];
+        let sign = &*c.encode_utf8(&mut room);
+        let known = |kind| if c.is_ascii() { None } else { look(kind, sign) };
+        let scripted = known(Kind::Raised).map(|s| (s, true)).or_else(|| Some((known(Kind::Lowered)?, false)));
         if raised.is_some() && scripted.map(|s| s.1) != raised {
             out.push('}');
             raised = None;
         }
-        if let Some((sign, up)) = scripted {
+        if let Some((plain, up)) = scripted {
             if raised.is_none() {
                 out.push_str(if up { "^{" } else { "_{" });
                 raised = Some(up);
             }
-            out.push(sign);
+            out.push_str(plain);
         } else if c.is_ascii() {
             out.push(c);
-        } else if let Some(sign) = look(Kind::Sign, c.encode_utf8(&mut [0; 4])) {
+        } else if let Some(sign) = known(Kind::Sign) {
             write_sign(&mut out, sign);
-        } else if let Some(name) = look(Kind::Greek, c.encode_utf8(&mut [0; 4])) {
+        } else if let Some(name) = known(Kind::Greek) {
             out.extend(["\\", name, " "]);
         } else if let '\u{ff01}'..='\u{ff5e}' = c {
             out.push(char::from((c as u32 - 0xff01 + 0x21) as u8));

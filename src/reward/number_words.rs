@@ -2,34 +2,33 @@
 
 use num_bigint::BigInt;
 
-use super::lexicon::{self, Kind, NumberWord};
+use super::lexicon::{Kind, look};
 use super::steps::Rational;
 
 /// The power of ten, or the dozen, that a word multiplies a number with.
 pub(crate) fn scale(word: &str) -> Option<BigInt> {
-    match lexicon::number_word(word)? {
-        NumberWord::Scale(n) => Some(n),
-        _ => None,
-    }
+    let (n, power) = look(Kind::Scale, word).map(|n| n.split_once('e').unwrap_or((n, "0")))?;
+    Some(n.parse::<BigInt>().ok()? * BigInt::from(10).pow(power.parse().ok()?))
+}
+
+/// The number of a word of this kind.
+fn number(kind: Kind, word: &str) -> Option<i64> {
+    look(kind, word)?.parse().ok()
 }
 
 /// A word for a number below a hundred.
 pub(crate) fn small(word: &str) -> Option<i64> {
-    lexicon::look(Kind::Cardinal, word)?.parse().ok()
+    number(Kind::Cardinal, word)
 }
 
 /// The denominator a word names, in singular or plural.
 pub(crate) fn part(word: &str) -> Option<i64> {
-    match lexicon::number_word(word)? {
-        NumberWord::Part(n) => Some(n),
-        NumberWord::Ordinal(n) => Some(n).filter(|n| *n > 2),
-        _ => None,
-    }
+    number(Kind::Fraction, word).or_else(|| number(Kind::Ordinal, word).filter(|n| *n > 2))
 }
 
 /// The number of an ordinal of one or two words.
 pub(crate) fn ordinal(word: &str) -> Option<i64> {
-    let one = |w: &str| lexicon::look(Kind::Ordinal, w)?.parse::<i64>().ok();
+    let one = |w: &str| number(Kind::Ordinal, w);
     match word.split_once([' ', '-']) {
         Some((tens, ones)) => {
             let tens = small(tens).filter(|n| *n >= 20)?;
@@ -37,11 +36,6 @@ pub(crate) fn ordinal(word: &str) -> Option<i64> {
         }
         None => one(word),
     }
-}
-
-/// The denominator that one or two of `words` name: thirds, twenty-fifths, ten-thousandths.
-fn parts(words: &[&str]) -> Option<(i64, usize)> {
-    part(words.first()?).map(|n| (n, 1))
 }
 
 /// How many of `words` (lower case) begin a number, and which.
@@ -73,22 +67,19 @@ fn unsigned(words: &[&str], begin: usize) -> Option<(Rational, usize)> {
             return None;
         }
         at += 1;
-    } else if let Some((n, used)) = parts(&words[at.min(words.len())..])
-        && number != BigInt::from(0)
-    {
+    } else if let Some(n) = part(word(at)).filter(|_| number != BigInt::from(0)) {
         // "two thirds".
         value /= whole(n);
-        at += used;
+        at += 1;
     } else if word(at) == "and" {
         // "two and a half", "two and three quarters"; a million and a half are half a million more.
-        let (over, used) = match word(at + 1) {
-            "a" | "an" => (1, 2),
-            w => (small(w).filter(|n| *n < 20).unwrap_or(0), 2),
+        let over = match word(at + 1) {
+            "a" | "an" => 1,
+            w => small(w).filter(|n| *n < 20).unwrap_or(0),
         };
-        let named = over > 0 && at + used < words.len();
-        if let Some((n, length)) = parts(words.get(at + used..).unwrap_or_default()).filter(|_| named) {
+        if let Some(n) = part(word(at + 2)).filter(|_| over > 0) {
             value += Rational::new(over.into(), n.into()) * Rational::from_integer(unit);
-            at += used + length;
+            at += 3;
         }
     }
     // "two and a half million", "three quarters of a million".

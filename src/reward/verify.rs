@@ -8,11 +8,8 @@ use crate::config::Mode;
 use super::locate::{MAX_ANSWER, bare, locate};
 use super::normalise::normalise;
 use super::steps::{BUDGET, Steps, Verdict};
-use super::value::{self, Value};
+use super::value::{self, Comparison, Value, no, outcome, yes};
 use super::{choice, compat, question, words};
-
-/// Whether two sides are equal, and by which rule.
-type Outcome = (bool, &'static str);
 
 /// Compares an answer, bare or in a text, with the gold answer. Never panics and takes bounded time, whatever
 /// the texts. `compat` gives the published scorer's equality.
@@ -36,7 +33,7 @@ fn strict(gold: &str, answer: &str) -> Verdict {
     }
     let (gold_text, answer_text) = (bare(gold), bare(&found.text));
     let sides = Sides { gold: &gold_text, answer: &answer_text, clause: &found.clause, steps: &steps };
-    let (equal, why) = sides.decide();
+    let Comparison { equal, why } = sides.decide();
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
 
@@ -50,39 +47,38 @@ struct Sides<'a> {
 }
 
 impl Sides<'_> {
-    fn decide(&self) -> Outcome {
-        if let Some(outcome) = self.polar().or_else(|| self.choice()) {
-            return outcome;
+    fn decide(&self) -> Comparison {
+        if let Some(told) = self.polar().or_else(|| self.choice()) {
+            return told;
         }
-        let outcome = compare(self.gold, self.answer, self.steps);
+        let found = compare(self.gold, self.answer, self.steps);
         match words::doubt(self.gold, self.answer, self.clause) {
-            Some(why) if outcome.0 => (false, why),
-            _ => outcome,
+            Some(why) if found.equal => no(why),
+            _ => found,
         }
     }
 
     /// A gold answer of yes or no, true or false, and an answer that begins with one of them.
-    fn polar(&self) -> Option<Outcome> {
+    fn polar(&self) -> Option<Comparison> {
         let gold = words::polar(self.gold)?;
         let whole = words::polar_answer(self.clause);
         if whole.is_none() && words::doubt(self.gold, self.answer, self.clause).is_some() {
-            return Some((false, "denied beside the answer"));
+            return Some(no("denied beside the answer"));
         }
         match words::polar_answer(self.answer).or(whole)? {
-            Some(said) if said == gold => Some((true, "equal words")),
-            Some(_) => Some((false, "the opposite")),
-            None => Some((false, "neither yes nor no")),
+            Some(said) => Some(outcome(said == gold, "equal words", "the opposite")),
+            None => Some(no("neither yes nor no")),
         }
     }
 
     /// A gold answer that names one choice, several, or one with its text.
-    fn choice(&self) -> Option<Outcome> {
-        let verdict = |same: bool| Some((same, if same { "same choice" } else { "another choice" }));
+    fn choice(&self) -> Option<Comparison> {
+        let verdict = |same: bool| Some(outcome(same, "same choice", "another choice"));
         if let Some(letter) = choice::letter(self.gold) {
             let named = choice::named_letter(self.answer).or_else(|| choice::named_letter(self.clause));
             return match named {
                 Some(named) => verdict(named == letter),
-                None => Some((false, "no choice named")),
+                None => Some(no("no choice named")),
             };
         }
         if let (Some(a), Some(b)) = (choice::letters(self.gold), choice::letters(self.answer)) {
@@ -111,38 +107,37 @@ impl Sides<'_> {
 }
 
 /// Compares two answers in one notation.
-fn compare(gold: &str, answer: &str, steps: &Steps) -> Outcome {
+fn compare(gold: &str, answer: &str, steps: &Steps) -> Comparison {
     if gold.is_empty() || answer.is_empty() {
-        let same = gold == answer;
-        return (same, if same { "both empty" } else { "no answer" });
+        return outcome(gold == answer, "both empty", "no answer");
     }
     if gold == answer {
-        return (true, "same text");
+        return yes("same text");
     }
     if same_notation(gold, answer) {
-        return (true, "same notation");
+        return yes("same notation");
     }
     if let Some(same) = same_roman(gold, answer) {
-        return (same, if same { "the same Roman numeral" } else { "different Roman numerals" });
+        return outcome(same, "the same Roman numeral", "different Roman numerals");
     }
     let (x, y) = (value::parse(gold, true, steps), value::parse(answer, true, steps));
     let comparison = value::equal(&x, &y, steps);
     if comparison.equal {
-        return (true, comparison.why);
+        return comparison;
     }
     // "1st place" and "first place"; words that happen to read as mathematics.
     if words::are_phrases(gold, answer) && words::same(gold, answer) {
-        return (true, "equal words");
+        return yes("equal words");
     }
     if let (Some(a), Some(b)) = (words::formula(gold), words::formula(answer))
         && a == b
     {
-        return (true, "the same formula");
+        return yes("the same formula");
     }
     if let Some(why) = other_readings((gold, &x), (answer, &y), steps) {
-        return (true, why);
+        return yes(why);
     }
-    if steps.exhausted() { (false, "too much work to compare") } else { (false, comparison.why) }
+    if steps.exhausted() { no("too much work to compare") } else { comparison }
 }
 
 /// True for the same signs, wherever white space stands; it parts numbers.

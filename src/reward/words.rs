@@ -1,8 +1,9 @@
 //! Answers in words: compared in order, as words. Case, articles, quotes and spelling say nothing; phrases of one meaning
 //! are one.
 
-use super::lexicon::{self, Kind, is, look, rows};
+use super::lexicon::{self, Kind, Row, is, look, rows};
 use super::number_words;
+use regex::Regex;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -145,36 +146,19 @@ pub fn has_word(text: &str) -> bool {
 }
 
 /// The number that capital Roman numerals write the common way; nothing for those that may be letters, such as `CD`.
-pub fn roman(text: &str) -> Option<u32> {
-    const SIGNS: [(&str, u32); 13] = [
-        ("M", 1000),
-        ("CM", 900),
-        ("D", 500),
-        ("CD", 400),
-        ("C", 100),
-        ("XC", 90),
-        ("L", 50),
-        ("XL", 40),
-        ("X", 10),
-        ("IX", 9),
-        ("V", 5),
-        ("IV", 4),
-        ("I", 1),
-    ];
-    let known = text.len() > 1 && text.len() < 16 && text.chars().all(|c| "IVXLCDM".contains(c));
-    if !known || !text.contains(['I', 'V', 'X']) {
+pub fn roman(text: &str) -> Option<i64> {
+    static WRITTEN: LazyLock<Regex> = LazyLock::new(|| {
+        let parts = "^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$";
+        Regex::new(parts).expect("a fixed pattern")
+    });
+    if text.len() < 2 || !text.contains(['I', 'V', 'X']) || !WRITTEN.is_match(text) {
         return None;
     }
-    let (mut rest, mut value) = (text, 0);
-    for (sign, n) in SIGNS {
-        let most = if sign.len() == 2 || "VLD".contains(sign) { 1 } else { 3 };
-        for _ in 0..most {
-            if let Some(behind) = rest.strip_prefix(sign) {
-                (rest, value) = (behind, value + n);
-            }
-        }
-    }
-    rest.is_empty().then_some(value)
+    let value = |c: char| "IVXLCDM".find(c).map_or(0, |at| [1, 5, 10, 50, 100, 500, 1_000][at]);
+    let values: Vec<i64> = text.chars().map(value).collect();
+    // A sign before a larger one is taken from it.
+    let lessens = |n: usize| values.get(n + 1).is_some_and(|next| *next > values[n]);
+    Some((0..values.len()).map(|n| if lessens(n) { -values[n] } else { values[n] }).sum())
 }
 
 /// Letters, digits and charges of a chemical formula, however its faces and indices are written: `\ce{H2O}`,
@@ -242,21 +226,6 @@ pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
     if adjective || noun { None } else { Some(Some(said)) }
 }
 
-/// Endings that British and American write differently behind any stem.
-const ENDINGS: [(&str, &str); 11] = [
-    ("isations", "izations"),
-    ("isation", "ization"),
-    ("ising", "izing"),
-    ("ises", "izes"),
-    ("ised", "ized"),
-    ("iser", "izer"),
-    ("ise", "ize"),
-    ("ysing", "yzing"),
-    ("ysed", "yzed"),
-    ("yser", "yzer"),
-    ("yse", "yze"),
-];
-
 /// The one spelling of a word in small letters, and of words of one meaning the one word.
 pub fn spelled(word: &str) -> Cow<'_, str> {
     if let Some(same) = look(Kind::Spelling, word).or_else(|| look(Kind::Word, word)) {
@@ -277,11 +246,10 @@ pub fn spelled(word: &str) -> Cow<'_, str> {
     if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
         word = Cow::Owned(stem.to_owned());
     }
-    for (from, to) in ENDINGS {
-        if let Some(stem) = word.strip_suffix(from).filter(|s| s.len() > 2) {
-            word = Cow::Owned(format!("{stem}{to}"));
-            break;
-        }
+    // British and American endings, behind any stem.
+    let ending = |(to, from): &Row| word.strip_suffix(from[0]).filter(|s| s.len() > 2).map(|s| format!("{s}{to}"));
+    if let Some(other) = rows(Kind::Ending).iter().find_map(ending) {
+        word = Cow::Owned(other);
     }
     // Travelled, modelling: an l is doubled behind an unstressed syllable.
     for end in ["ed", "ing", "er", "ers", "or", "ous"] {

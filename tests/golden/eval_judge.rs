@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use omr::error::Result;
-use omr::reward::judge::{self, Judge, Reply, Request};
-use omr::reward::{Mode, python};
+use omr::reward::judge::{Reply, Request};
+use omr::reward::python;
 use serde_json::{Value, json};
 
 /// The goldens' stub: 1 when the gold's letters and digits are among those of a short prediction.
@@ -18,7 +18,7 @@ struct Stub {
     calls: Vec<Value>,
 }
 
-impl Judge for Stub {
+impl Stub {
     fn ask(&mut self, request: &Request<'_>) -> Result<Reply> {
         let reply = if stub_says(request.prediction, request.ground_truth) { "1" } else { "0" };
         self.calls.push(json!({
@@ -50,7 +50,7 @@ fn task(dir: &Path) -> usize {
         let (mut acc, mut format) = (0.0, 0.0);
         for (response, alone) in responses.iter().zip(source["score_details"].as_array().unwrap()) {
             let response = python::strip(response.as_str().unwrap());
-            let scored = judge::score(response, truth, question, Mode::Compat, &mut stub).unwrap();
+            let scored = super::judged(response, truth, question, |request| stub.ask(request)).unwrap();
             assert_eq!(scored.score.predict_str, alone["predict_str"].as_str().unwrap(), "{place}");
             assert_eq!(scored.score.format_reward_score, alone["format_reward_score"].as_f64().unwrap(), "{place}");
             turned += u64::from(scored.score.acc_score != alone["acc_score"].as_f64().unwrap());

@@ -17,6 +17,10 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 
+use omr::error::Result;
+use omr::reward::judge::{Inquiry, Reply, Request};
+use omr::reward::{Judged, Mode};
+
 /// The goldens' folder: `OMR_GOLDENS`, else the project's own copy.
 pub fn dir() -> PathBuf {
     match std::env::var_os("OMR_GOLDENS") {
@@ -33,6 +37,22 @@ pub fn entries(dir: &Path, prefix: &str, suffix: &str) -> Vec<PathBuf> {
     found.retain(|p| name(p).starts_with(prefix) && name(p).ends_with(suffix));
     found.sort();
     found
+}
+
+/// The score of a response in compat, with the replies that `ask` gives to what a judge is asked.
+pub fn judged(
+    response: &str,
+    truth: &str,
+    question: Option<&str>,
+    mut ask: impl FnMut(&Request<'_>) -> Result<Reply>,
+) -> Result<Judged> {
+    let score = omr::reward::score(response, truth, question, Mode::Compat);
+    let mut inquiry = Inquiry::new(score, response, truth, question, Mode::Compat.into());
+    while let Some(request) = inquiry.request() {
+        let reply = ask(&request)?;
+        inquiry.told(&reply);
+    }
+    Ok(inquiry.judged())
 }
 
 /// A JSON file's value.

@@ -2,7 +2,7 @@
 
 use omr::error::{Error, Result};
 use omr::reward::compat::mcq;
-use omr::reward::judge::{self, Judge, Reply, Request};
+use omr::reward::judge::{Reply, Request};
 use omr::reward::{self, Mode, extract};
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ struct Stub<'a> {
     asked: Vec<Value>,
 }
 
-impl Judge for Stub<'_> {
+impl Stub<'_> {
     fn ask(&mut self, request: &Request<'_>) -> Result<Reply> {
         let mut payload = request.payload("judge", 5, 0.0);
         // Ours to add: a verdict must not depend on luck.
@@ -165,7 +165,7 @@ fn judge() {
             case["extra_info"].get("question").map(|q| q.as_str().map_or_else(|| q.to_string(), str::to_owned));
         let mut stub = Stub { replies: case["judge_replies"].as_array().unwrap().iter(), asked: Vec::new() };
         let response = text(case, "response");
-        let judged = judge::score(response, truth, question.as_deref(), Mode::Compat, &mut stub);
+        let judged = super::judged(response, truth, question.as_deref(), |request| stub.ask(request));
         assert_eq!(stub.asked.len() as u64, case["n_calls"].as_u64().unwrap(), "{id}: calls");
         for (asked, call) in stub.asked.iter().zip(case["calls"].as_array().unwrap()) {
             for (key, value) in asked.as_object().unwrap() {

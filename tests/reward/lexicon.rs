@@ -42,10 +42,13 @@ fn no_form_stands_twice_in_a_kind() {
                     kind.as_str(),
                     "command"
                         | "face"
+                        | "function"
                         | "greek"
                         | "hidden"
                         | "letter"
+                        | "lowered"
                         | "prefix sign"
+                        | "raised"
                         | "sign"
                         | "unit sign"
                         | "unsaid"

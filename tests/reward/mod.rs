@@ -10,6 +10,7 @@ mod pairs;
 mod process;
 mod properties;
 mod protocol;
+mod python;
 mod unseen;
 mod whole;
 

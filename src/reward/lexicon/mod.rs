@@ -9,8 +9,6 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use num_bigint::BigInt;
-
 pub use unit::{AXES, Dimension, is_sign, unit};
 
 /// The tables, in the order in which they are read.
@@ -44,12 +42,16 @@ kinds! {
     Currency "currency",
     /// Words that take something back: `not`, `except`, `wrong`.
     Denial "denial",
+    /// Ends of words that are spelled in two ways behind any stem.
+    Ending "ending",
     /// Commands that set their argument in another face; canonical is `text` for upright ones, else `bold`.
     Face "face",
     /// Words that add nothing: `exactly`, `of course`.
     Filler "filler",
     /// Denominators that are no ordinals; canonical in digits.
     Fraction "fraction",
+    /// Functions, by their names in LaTeX and in plain text.
+    Function "function",
     /// Greek letters; canonical is the name, with a capital for a capital.
     Greek "greek",
     /// Points of the compass; canonical in degrees clockwise from north.
@@ -64,6 +66,8 @@ kinds! {
     Joint "joint",
     /// Letters with marks; canonical is what is written where there are none.
     Letter "letter",
+    /// Characters that are written lower; canonical is the plain one.
+    Lowered "lowered",
     /// Words right before an answer: `the answer is`.
     Marker "marker",
     /// What an amount may be the amount of: `area`, `page`.
@@ -84,6 +88,8 @@ kinds! {
     PrefixSign "prefix sign",
     /// `it`, `which`.
     Pronoun "pronoun",
+    /// Characters that are written higher; canonical is the plain one.
+    Raised "raised",
     /// What opens a reason or a remark behind an answer: `because`, `rounded`.
     Reason "reason",
     /// Words that a number is multiplied with: `million`, `dozen`; canonical is the number.
@@ -118,13 +124,14 @@ impl Kind {
     /// True where the canonical cell is a form too; elsewhere it is a value.
     fn names_itself(self) -> bool {
         use Kind::*;
-        matches!(self, Currency | Greek | Plural | Spelling | Synonym | Way | Word)
+        matches!(self, Currency | Function | Greek | Plural | Spelling | Synonym | Way | Word)
     }
 
     fn key(self, text: &str) -> Cow<'_, str> {
         use Kind::*;
         match self {
-            Command | Face | Greek | Hidden | Letter | PrefixSign | Sign | UnitSign | Unsaid => Cow::Borrowed(text),
+            Command | Face | Function | Greek | Hidden | Letter | Lowered | PrefixSign | Raised | Sign | UnitSign
+            | Unsaid => Cow::Borrowed(text),
             _ => folded(text),
         }
     }
@@ -222,33 +229,6 @@ pub fn is(kind: Kind, text: &str) -> bool {
 pub fn currency(text: &str) -> Option<&'static str> {
     let one = || text.strip_suffix(['s', 'S']).filter(|s| s.len() > 2);
     look(Kind::Currency, text).or_else(|| look(Kind::Currency, one()?))
-}
-
-/// What one word of numbers says.
-#[derive(Clone, PartialEq, Debug)]
-pub enum NumberWord {
-    /// `twenty`.
-    Cardinal(i64),
-    /// `third`, which may be a part too.
-    Ordinal(i64),
-    /// `half`, `thirds`: the denominator.
-    Part(i64),
-    /// `million`, `dozen`: what the number before it is multiplied with.
-    Scale(BigInt),
-}
-
-/// What one word of numbers says: `twenty`, `third`, `halves`, `million`.
-pub fn number_word(text: &str) -> Option<NumberWord> {
-    let number = |kind| look(kind, text).and_then(|n| n.parse().ok());
-    let scale = || {
-        let (n, power) = look(Kind::Scale, text).map(|n| n.split_once('e').unwrap_or((n, "0")))?;
-        Some(NumberWord::Scale(n.parse::<BigInt>().ok()? * BigInt::from(10).pow(power.parse().ok()?)))
-    };
-    let cardinal = number(Kind::Cardinal).map(NumberWord::Cardinal);
-    cardinal
-        .or_else(|| number(Kind::Ordinal).map(NumberWord::Ordinal))
-        .or_else(|| number(Kind::Fraction).map(NumberWord::Part))
-        .or_else(scale)
 }
 
 /// True inside a word.

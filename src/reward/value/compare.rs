@@ -1,48 +1,22 @@
 //! Equality of values.
 
 use crate::reward::steps::{Rational, Steps};
-use crate::reward::value::Value;
 use crate::reward::value::compare::amounts::scalars;
 use crate::reward::value::compare::equations::{as_equation, equations, letters, same_name};
 use crate::reward::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, vector};
-use crate::reward::value::decide::{Decision, decide, proportional};
+use crate::reward::value::decide::{decide, proportional};
 use crate::reward::value::exact::exact;
 use crate::reward::value::expr::{Expr, divide, integer, minus, var};
-use crate::reward::value::family::{counted, rows, same_families};
+use crate::reward::value::family::rows;
+use crate::reward::value::lex::{is, lex, shown};
 use crate::reward::value::parse::enclosed::{open_interval, points};
-use crate::reward::value::region::Region;
+use crate::reward::value::region::{Region, Span};
+use crate::reward::value::{Comparison, Value, no, outcome, yes};
 use crate::reward::words;
 
 pub(crate) mod amounts;
 pub(crate) mod equations;
 pub(crate) mod lists;
-
-/// The outcome, with the reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Comparison {
-    /// Whether they are equal.
-    pub equal: bool,
-    /// Why.
-    pub why: &'static str,
-}
-
-pub(crate) fn yes(why: &'static str) -> Comparison {
-    Comparison { equal: true, why }
-}
-
-pub(crate) fn no(why: &'static str) -> Comparison {
-    Comparison { equal: false, why }
-}
-
-pub(crate) fn outcome(same: bool, equal: &'static str, different: &'static str) -> Comparison {
-    if same { yes(equal) } else { no(different) }
-}
-
-impl From<Decision> for Comparison {
-    fn from(d: Decision) -> Self {
-        Comparison { equal: d.is_equal(), why: d.why() }
-    }
-}
 
 /// Compares a gold value with an answer's.
 pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
@@ -148,14 +122,14 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         },
         (Value::Region(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Region(r)) => {
             let point = r.spans.len() == 1 && r.spans[0].low == r.spans[0].high;
-            if point { decide(&r.spans[0].low, x, steps).into() } else { no("a number and a range") }
+            if point { decide(&r.spans[0].low, x, steps) } else { no("a number and a range") }
         }
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
             // 10 to 15 and 10-15.
             [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
-            [a, b] => decide(&divide(a.clone(), b.clone()), x, steps).into(),
+            [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
             _ => no("different kinds"),
         },
         (Value::Time(a), Value::Time(b)) => outcome(a == b, "the same time", "different times"),
@@ -180,7 +154,7 @@ fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
 fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Residue(a, n), Value::Residue(b, m)) => {
-            if !decide(n, m, steps).is_equal() {
+            if !decide(n, m, steps).equal {
                 return Some(no("different moduli"));
             }
             match (&**a, &**b) {
@@ -192,22 +166,8 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
                 (x, y) => equal(x, y, steps),
             }
         }
-        (Value::Residue(a, n), Value::Family(b, m)) | (Value::Family(b, m), Value::Residue(a, n)) => {
-            let Value::Scalar(a, None) = &**a else { return None };
-            let same = same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps);
-            outcome(same, "the same residue", "different residues")
-        }
         (Value::Residue(a, n), y) => remainder(a, n, y, steps),
         (x, Value::Residue(b, n)) => remainder(b, n, x, steps),
-        (Value::Family(a, n), Value::Family(b, m)) => outcome(
-            same_families(&[(a.clone(), n.clone())], &[(b.clone(), m.clone())], steps),
-            "the same family",
-            "different families",
-        ),
-        (Value::Family(a, n), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Family(a, n)) => {
-            let same = counted(e, steps).is_some_and(|f| same_families(&[(a.clone(), n.clone())], &[f], steps));
-            outcome(same, "the same family", "different families")
-        }
         _ => return None,
     })
 }
@@ -216,7 +176,7 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
 fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     Some(match (gold, answer) {
         (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
-            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).is_equal());
+            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).equal);
             outcome(words::key(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
         }
         (Value::Text(a), Value::Text(b)) => {
@@ -230,7 +190,7 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         }
         // Letters side by side are a product where the other side is algebra: ab and a * b.
         (Value::Text(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Text(t)) => match letters(t) {
-            Some(product) => decide(&product, e, steps).into(),
+            Some(product) => decide(&product, e, steps),
             None => no("different kinds"),
         },
         // Sets that are also said in words.
@@ -238,7 +198,7 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
             outcome(words::key(t) == "no solution", "the empty set", "different kinds")
         }
         (Value::Text(t), Value::Region(r)) | (Value::Region(r), Value::Text(t)) => {
-            let all = Region::new(vec![crate::reward::value::region::Span::all()]);
+            let all = Region::new(vec![Span::all()]);
             let same = words::key(t) == "all real numbers" && r.same(&all, steps);
             outcome(same, "all real numbers", "different kinds")
         }
@@ -272,14 +232,14 @@ fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
         return no("different numbers of parts");
     }
     // Part for part, or in the same proportion; a part may be zero, as in 12:00.
-    let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).is_equal())
+    let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).equal)
         || (1..a.len()).all(|i| {
             let cross = |x: &Expr, y: &Expr| Expr::Mul(vec![x.clone(), y.clone()]);
-            let zero = |e: &Expr| decide(e, &integer(0), steps).is_equal();
+            let zero = |e: &Expr| decide(e, &integer(0), steps).equal;
             !zero(&a[0])
                 && !zero(&b[0])
                 && !zero(&a[i])
-                && decide(&cross(&a[0], &b[i]), &cross(&b[0], &a[i]), steps).is_equal()
+                && decide(&cross(&a[0], &b[i]), &cross(&b[0], &a[i]), steps).equal
         });
     outcome(same, "the same ratio", "different ratios")
 }
@@ -292,13 +252,13 @@ pub(crate) fn is_notation(text: &str) -> bool {
 
 /// The signs of a text, one way to write each.
 pub(crate) fn notation(text: &str, steps: &Steps) -> String {
-    match crate::reward::value::lex::lex(text, true, steps) {
+    match lex(text, true, steps) {
         Some(tokens) => {
             // Braces around one sign say nothing.
-            let brace = |n: usize, c: char| crate::reward::value::lex::is(tokens.get(n), c);
+            let brace = |n: usize, c: char| is(tokens.get(n), c);
             let idle = |n: usize| (brace(n, '{') && brace(n + 2, '}')) || (n > 1 && brace(n, '}') && brace(n - 2, '{'));
             let kept = tokens.iter().enumerate().filter(|(n, _)| !idle(*n));
-            kept.map(|(_, t)| crate::reward::value::lex::shown(&t.tok) + " ").collect()
+            kept.map(|(_, t)| shown(&t.tok) + " ").collect()
         }
         None => text.split_whitespace().collect(),
     }

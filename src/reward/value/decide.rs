@@ -6,6 +6,7 @@ use crate::reward::value::complex::Complex;
 use crate::reward::value::eval::{Fault, Scope, hash};
 use crate::reward::value::exact::exact;
 use crate::reward::value::expr::{Binder, Expr, integer, minus};
+use crate::reward::value::{Comparison, no, outcome, yes};
 use num_bigint::BigInt;
 use std::cmp::Ordering;
 
@@ -26,56 +27,27 @@ const MIN_SIGNIFICANT: u32 = 6;
 /// A decimal written to as many significant digits is a computed one, whatever its size.
 const COMPUTED: u32 = 9;
 
-/// The decision, with the reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
-    /// They are equal.
-    Equal(&'static str),
-    /// They differ.
-    Unequal(&'static str),
-    /// It could not be told.
-    Open(&'static str),
-}
-
-impl Decision {
-    /// True when they are equal.
-    pub fn is_equal(self) -> bool {
-        matches!(self, Decision::Equal(_))
-    }
-
-    /// The reason.
-    pub fn why(self) -> &'static str {
-        match self {
-            Decision::Equal(why) | Decision::Unequal(why) | Decision::Open(why) => why,
-        }
-    }
-}
-
 /// Two scalar expressions.
-pub(crate) fn decide(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
+pub(crate) fn decide(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     if let (Some(x), Some(y)) = (a.is_infinite(), b.is_infinite()) {
-        return if x == y {
-            Decision::Equal("both infinite")
-        } else {
-            Decision::Unequal("infinities of opposite sign")
-        };
+        return outcome(x == y, "both infinite", "infinities of opposite sign");
     }
     if a.is_infinite().is_some() || b.is_infinite().is_some() {
-        return Decision::Unequal("one is infinite");
+        return no("one is infinite");
     }
     if let (Some(x), Some(y)) = (exact(a, steps), exact(b, steps)) {
         return rationals(a, &x, b, &y);
     }
     if a == b {
-        return Decision::Equal("the same expression");
+        return yes("the same expression");
     }
     let decision = at_points(a, b, steps);
-    if steps.exhausted() { Decision::Open("too much work to compare") } else { decision }
+    if steps.exhausted() { no("too much work to compare") } else { decision }
 }
 
-fn rationals(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> Decision {
+fn rationals(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> Comparison {
     if x == y {
-        return Decision::Equal("equal numbers");
+        return yes("equal numbers");
     }
     let difference = if x > y { x - y } else { y - x };
     let rounded = |e: &Expr, other: &Expr, other_value: &Rational| {
@@ -84,11 +56,7 @@ fn rationals(a: &Expr, x: &Rational, b: &Expr, y: &Rational) -> Decision {
         // A number that needs no more digits was not rounded.
         &difference * &scale < Rational::from_integer(1.into()) && !(other_value * scale).is_integer()
     };
-    if rounded(a, b, y) || rounded(b, a, x) {
-        Decision::Equal("equal to the digits given")
-    } else {
-        Decision::Unequal("different numbers")
-    }
+    outcome(rounded(a, b, y) || rounded(b, a, x), "equal to the digits given", "different numbers")
 }
 
 /// Digits after the point to which `e` may have been rounded, when it is a decimal with enough of them; beside a
@@ -198,7 +166,7 @@ impl Sampler {
     }
 }
 
-fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
+fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     let sampler = Sampler::new(&[a, b]);
     let constant = sampler.is_constant();
     let complex =
@@ -213,7 +181,7 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
             let (x, y) = match (scope.eval(a), scope.eval(b)) {
                 (Ok(x), Ok(y)) => (x, y),
                 (Err(Fault::Exhausted), _) | (_, Err(Fault::Exhausted)) => {
-                    return Decision::Open("too much work to compare");
+                    return no("too much work to compare");
                 }
                 (Err(Fault::Unsure), _) | (_, Err(Fault::Unsure)) if !last && constant => continue,
                 // Outside the domain of one of them: nothing is said.
@@ -226,10 +194,8 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
             }
             let difference = x.sub(&y, prec);
             if !difference.may_be_zero() {
-                return match constant && rounds(a, b, &difference, prec) {
-                    true => Decision::Equal("equal to the digits given"),
-                    false => Decision::Unequal("different values"),
-                };
+                let rounded = constant && rounds(a, b, &difference, prec);
+                return outcome(rounded, "equal to the digits given", "different values");
             }
             let error = difference.error();
             let agrees = if x.may_be_zero() && y.may_be_zero() {
@@ -246,10 +212,10 @@ fn at_points(a: &Expr, b: &Expr, steps: &Steps) -> Decision {
             open = "too close to tell apart";
         }
         if agreed >= sampler.enough() {
-            return Decision::Equal(if constant { "equal values" } else { "equal at every sample point" });
+            return yes(if constant { "equal values" } else { "equal at every sample point" });
         }
     }
-    if agreed >= 2 { Decision::Equal("equal where both have values") } else { Decision::Open(open) }
+    outcome(agreed >= 2, "equal where both have values", open)
 }
 
 /// Whether one is a decimal and the other is certainly within its last digit.
@@ -275,7 +241,7 @@ pub(crate) fn order(a: &Expr, b: &Expr, steps: &Steps) -> Option<Ordering> {
     if let (Some(x), Some(y)) = (exact(a, steps), exact(b, steps)) {
         return Some(x.cmp(&y));
     }
-    if a == b || decide(a, b, steps).is_equal() {
+    if a == b || decide(a, b, steps).equal {
         return Some(Ordering::Equal);
     }
     let sampler = Sampler::new(&[a, b]);
@@ -335,7 +301,7 @@ pub(crate) fn whole(e: &Expr, steps: &Steps) -> Option<i64> {
         return if value.is_integer() { i64::try_from(value.numer()).ok() } else { None };
     }
     let n = approximate(e, steps).filter(|x| x.abs() < 1e9)?.round() as i64;
-    decide(e, &integer(n), steps).is_equal().then_some(n)
+    decide(e, &integer(n), steps).equal.then_some(n)
 }
 
 /// A constant as a floating-point number.

@@ -161,26 +161,14 @@ impl Scope<'_> {
     }
 
     #[expect(clippy::too_many_lines, reason = "one arm a function of mathematics")]
-    fn call(&mut self, name: &str, args: &[Complex]) -> Out {
+    fn call(&mut self, name: &'static str, args: &[Complex]) -> Out {
         let prec = self.prec;
         self.spend(20)?;
         if matches!(name, "factorial" | "factorial2" | "binom" | "permutations" | "gcd" | "lcm" | "mod") {
             let exact_args: Option<Vec<Expr>> = args.iter().map(|a| exactly(a).map(number)).collect();
             let Some(list) = exact_args else { return Err(Fault::Undefined) };
-            let known: &'static str = match name {
-                "factorial" => "factorial",
-                "factorial2" => "factorial2",
-                "binom" => "binom",
-                "permutations" => "permutations",
-                "gcd" => "gcd",
-                "lcm" => "lcm",
-                _ => "mod",
-            };
-            let value = exact(&Expr::Call(known, list), self.steps).ok_or(Fault::Undefined)?;
+            let value = exact(&Expr::Call(name, list), self.steps).ok_or(Fault::Undefined)?;
             return Ok(Complex::real(Ball::ratio(&value, prec)));
-        }
-        if let "max" | "min" = name {
-            return self.extreme(name == "max", args);
         }
         if let ("log", [base, x]) = (name, args) {
             let (top, bottom) = (self.ln(x)?, self.ln(base)?);
@@ -273,20 +261,6 @@ impl Scope<'_> {
     fn ln(&self, x: &Complex) -> Out {
         self.spend(260)?;
         if x.is_zero() { Err(Fault::Undefined) } else { sure(x.ln(self.prec)) }
-    }
-
-    fn extreme(&self, largest: bool, args: &[Complex]) -> Out {
-        let mut best = args.first().ok_or(Fault::Undefined)?.clone();
-        for x in &args[1..] {
-            if !x.is_real() || !best.is_real() {
-                return Err(Fault::Undefined);
-            }
-            let sign = x.sub(&best, self.prec).re.sign().ok_or(Fault::Unsure)?;
-            if (sign > 0) == largest && sign != 0 {
-                best = x.clone();
-            }
-        }
-        Ok(best)
     }
 
     /// A function that is only named stands for one smooth function of its own, the same wherever it occurs.

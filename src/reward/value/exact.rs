@@ -1,15 +1,13 @@
 //! Exact rational values, where an expression has one that is not too large.
 
 use crate::reward::steps::{Rational, Steps};
-use crate::reward::value::expr::{Binder, Bound, Expr, number};
+use crate::reward::value::expr::Expr;
 use num_bigint::BigInt;
 
 /// Largest size of an exact result, in bits: 10^10^10 must not be tried.
 const MAX_BITS: u64 = 8_192;
 /// Largest argument of an exact factorial.
 const MAX_FACTORIAL: u32 = 700;
-/// Longest sum that is added up.
-pub(crate) const MAX_TERMS: i64 = 2_000;
 
 fn bits(x: &Rational) -> u64 {
     x.numer().bits() + x.denom().bits()
@@ -57,7 +55,7 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
     steps.spend(1)?;
     match e {
         Expr::Num { value, .. } => Some(value.clone()),
-        Expr::Var(_) | Expr::Apply(..) | Expr::Matrix(_) => None,
+        Expr::Var(_) | Expr::Apply(..) | Expr::Bound(_) | Expr::Matrix(_) => None,
         Expr::Add(terms) => {
             let mut sum = whole(0);
             for t in terms {
@@ -81,27 +79,7 @@ pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
             let args: Vec<Rational> = args.iter().map(|a| exact(a, steps)).collect::<Option<_>>()?;
             call(name, &args, steps)
         }
-        Expr::Bound(b) => series(b, steps),
     }
-}
-
-fn series(b: &Bound, steps: &Steps) -> Option<Rational> {
-    if !matches!(b.binder, Binder::Sum | Binder::Product) {
-        return None;
-    }
-    let (from, to) = (exact(&b.from, steps)?, exact(&b.to, steps)?);
-    let limit = |x: &Rational| x.is_integer().then(|| i64::try_from(x.numer()).ok()).flatten();
-    let (from, to) = (limit(&from)?, limit(&to)?);
-    if to.checked_sub(from)? > MAX_TERMS {
-        return None;
-    }
-    let sum = b.binder == Binder::Sum;
-    let mut total = whole(i64::from(!sum));
-    for k in from..=to {
-        let term = exact(&b.body.replace(&b.var, &number(whole(k))), steps)?;
-        total = if sum { add(&total, &term, steps)? } else { multiply(&total, &term, steps)? };
-    }
-    Some(total)
 }
 
 /// `base^exponent` where it is rational: integer exponents, and roots of perfect powers. Odd roots of negative
@@ -150,23 +128,15 @@ pub(crate) fn factorial(n: u32, by: u32, steps: &Steps) -> Option<BigInt> {
 }
 
 fn binomial(n: &Rational, k: u32, steps: &Steps) -> Option<Rational> {
-    if k > MAX_FACTORIAL || bits(n) > 256 {
+    if k > MAX_FACTORIAL || bits(n) > 256 || !n.is_integer() {
         return None;
     }
-    if n.is_integer() {
-        let mut out = BigInt::from(1);
-        for j in 0..k {
-            steps.spend(4 + out.bits() / 256)?;
-            out = out * (n.numer() - j) / (j + 1);
-        }
-        return small(whole(out));
-    }
-    let mut out = whole(1);
+    let mut out = BigInt::from(1);
     for j in 0..k {
-        let factor = (n - whole(j)) / whole(j + 1);
-        out = multiply(&out, &factor, steps)?;
+        steps.spend(4 + out.bits() / 256)?;
+        out = out * (n.numer() - j) / (j + 1);
     }
-    Some(out)
+    small(whole(out))
 }
 
 fn gcd(a: &Rational, b: &Rational) -> Option<BigInt> {

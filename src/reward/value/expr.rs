@@ -1,5 +1,6 @@
 //! Expressions as trees, before anything is computed.
 
+use crate::reward::lexicon::{self, Kind};
 use crate::reward::steps::Rational;
 use num_bigint::BigInt;
 
@@ -110,25 +111,21 @@ pub fn is_constant(name: &str) -> bool {
 }
 
 impl Expr {
-    /// Calls `f` on every part, parents first.
-    pub fn walk(&self, f: &mut impl FnMut(&Expr)) {
-        f(self);
+    /// Calls `f` on each of the expressions that it is made of.
+    fn each(&self, f: &mut dyn FnMut(&Expr)) {
         match self {
             Expr::Num { .. } | Expr::Var(_) => {}
-            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) | Expr::Apply(_, list) => {
-                list.iter().for_each(|e| e.walk(f));
-            }
-            Expr::Pow(a, b) => {
-                a.walk(f);
-                b.walk(f);
-            }
-            Expr::Bound(b) => {
-                b.from.walk(f);
-                b.to.walk(f);
-                b.body.walk(f);
-            }
-            Expr::Matrix(rows) => rows.iter().flatten().for_each(|e| e.walk(f)),
+            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) | Expr::Apply(_, list) => list.iter().for_each(f),
+            Expr::Pow(a, b) => [&**a, b].into_iter().for_each(f),
+            Expr::Bound(b) => [&b.from, &b.to, &b.body].into_iter().for_each(f),
+            Expr::Matrix(rows) => rows.iter().flatten().for_each(f),
         }
+    }
+
+    /// Calls `f` on every part, parents first.
+    pub fn walk(&self, f: &mut dyn FnMut(&Expr)) {
+        f(self);
+        self.each(&mut |e| e.walk(f));
     }
 
     /// Names of the free variables, each once, in the order of their first occurrence.
@@ -140,33 +137,20 @@ impl Expr {
 
     fn free(&self, bound: &mut Vec<String>, names: &mut Vec<String>) {
         match self {
-            Expr::Num { .. } => {}
             Expr::Var(name) => {
                 if !is_constant(name) && !bound.contains(name) && !names.contains(name) {
                     names.push(name.clone());
                 }
             }
-            Expr::Add(list) | Expr::Mul(list) | Expr::Call(_, list) | Expr::Apply(_, list) => {
-                list.iter().for_each(|e| e.free(bound, names));
-            }
-            Expr::Pow(a, b) => {
-                a.free(bound, names);
-                b.free(bound, names);
-            }
-            Expr::Bound(b) => {
+            // The variable of a derivative is the one it is taken at.
+            Expr::Bound(b) if b.binder != Binder::Derivative => {
                 b.from.free(bound, names);
                 b.to.free(bound, names);
-                // The variable of a derivative is the one it is taken at.
-                let binds = b.binder != Binder::Derivative;
-                if binds {
-                    bound.push(b.var.clone());
-                }
+                bound.push(b.var.clone());
                 b.body.free(bound, names);
-                if binds {
-                    bound.pop();
-                }
+                bound.pop();
             }
-            Expr::Matrix(rows) => rows.iter().flatten().for_each(|e| e.free(bound, names)),
+            e => e.each(&mut |part| part.free(bound, names)),
         }
     }
 
@@ -252,39 +236,12 @@ impl Expr {
     }
 }
 
-/// Functions of one argument, by their names in LaTeX and in plain text.
-const FUNCTIONS: [&str; 38] = [
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh",
-    "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "arccoth", "arcsech", "arccsch", "ln",
-    "log", "lg", "exp", "abs", "floor", "ceil", "sign", "re", "im", "arg", "det", "conj", "cis",
-];
-
 /// Functions of several arguments in brackets.
 pub(crate) const LISTED: [&str; 5] = ["max", "min", "gcd", "lcm", "binom"];
 
-/// Other names of functions.
+/// The function of a name in LaTeX or in plain text.
 pub(crate) fn function(name: &str) -> Option<&'static str> {
-    let known = match name {
-        "asin" => "arcsin",
-        "acos" => "arccos",
-        "atan" | "arctg" => "arctan",
-        "tg" => "tan",
-        "ctg" => "cot",
-        "cosec" => "csc",
-        "asinh" | "arsinh" => "arcsinh",
-        "acosh" | "arcosh" => "arccosh",
-        "atanh" | "artanh" => "arctanh",
-        "Re" => "re",
-        "Im" => "im",
-        "Arg" => "arg",
-        "sgn" => "sign",
-        "LCM" => "lcm",
-        "GCD" | "hcf" | "HCF" => "gcd",
-        "Log" => "log",
-        "Ln" => "ln",
-        n => n,
-    };
-    FUNCTIONS.iter().chain(&LISTED).find(|f| **f == known).copied()
+    lexicon::look(Kind::Function, name)
 }
 
 /// True for the name of a function.

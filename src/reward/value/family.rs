@@ -15,8 +15,8 @@ pub(crate) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)
     }
     let at = |n: i64| e.replace(name, &integer(n));
     let step = minus(at(1), at(0));
-    let straight = decide(&minus(at(2), at(1)), &step, steps).is_equal();
-    (straight && !decide(&step, &integer(0), steps).is_equal()).then(|| (at(0), step))
+    let straight = decide(&minus(at(2), at(1)), &step, steps).equal;
+    (straight && !decide(&step, &integer(0), steps).equal).then(|| (at(0), step))
 }
 
 /// The family that an expression with one counting letter is.
@@ -85,7 +85,7 @@ pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
     };
     let parts: Vec<Expr> = (0..3).map(|n| with(Some(n))).collect();
     let sum = Expr::Add(units.iter().zip(&parts).map(|(u, p)| Expr::Mul(vec![p.clone(), var(u)])).collect());
-    decide(&sum, &e, steps).is_equal().then_some(parts)
+    decide(&sum, &e, steps).equal.then_some(parts)
 }
 
 /// Rows of a matrix that is written as a list of lists.

@@ -20,12 +20,33 @@ mod region;
 mod scalar;
 mod unit;
 
-pub use compare::{Comparison, equal};
+pub use compare::equal;
 pub use expr::Expr;
 use matrix::Rows;
 pub use parse::parse;
 use region::Region;
 pub use unit::Unit;
+
+/// Whether two answers are equal.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Comparison {
+    /// Whether they are.
+    pub equal: bool,
+    /// By which rule.
+    pub why: &'static str,
+}
+
+pub(crate) fn yes(why: &'static str) -> Comparison {
+    Comparison { equal: true, why }
+}
+
+pub(crate) fn no(why: &'static str) -> Comparison {
+    Comparison { equal: false, why }
+}
+
+pub(crate) fn outcome(same: bool, equal: &'static str, different: &'static str) -> Comparison {
+    if same { yes(equal) } else { no(different) }
+}
 
 /// What an answer says.
 #[derive(Clone, PartialEq, Debug)]
@@ -64,4 +85,11 @@ pub enum Value {
     Sided(&'static str, Box<Value>),
     /// Words.
     Text(String),
+}
+
+impl Value {
+    /// What a name was given, else the value itself.
+    fn unnamed(&self) -> &Value {
+        if let Value::Assignment(_, value) = self { value } else { self }
+    }
 }

@@ -51,9 +51,7 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
         let tokens = lex(text, grouped, steps)?;
         Reader { steps }.value(inward(&tokens).as_deref().unwrap_or(&tokens), 0)
     };
-    read(several::named(text).unwrap_or(text))
-        .or_else(|| read(&several::signs(text)?))
-        .unwrap_or_else(|| Value::Text(text.trim().to_owned()))
+    read(text).or_else(|| read(&several::signs(text)?)).unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
 
 /// Change of nesting at a token.

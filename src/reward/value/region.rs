@@ -37,11 +37,16 @@ pub(crate) fn infinity(negative: bool) -> Expr {
 impl Span {
     /// Everything.
     pub(crate) fn all() -> Self {
-        Span { low: infinity(true), low_closed: false, high: infinity(false), high_closed: false }
+        Span::between(infinity(true), infinity(false), false)
     }
 
     pub(crate) fn point(at: Expr) -> Self {
-        Span { low: at.clone(), low_closed: true, high: at, high_closed: true }
+        Span::between(at.clone(), at, true)
+    }
+
+    /// With both of its ends, or with neither.
+    pub(crate) fn between(low: Expr, high: Expr, closed: bool) -> Self {
+        Span { low, low_closed: closed, high, high_closed: closed }
     }
 }
 
@@ -162,8 +167,8 @@ impl Region {
         let ends = |x: &Span, y: &Span| {
             x.low_closed == y.low_closed
                 && x.high_closed == y.high_closed
-                && decide(&x.low, &y.low, steps).is_equal()
-                && decide(&x.high, &y.high, steps).is_equal()
+                && decide(&x.low, &y.low, steps).equal
+                && decide(&x.high, &y.high, steps).equal
         };
         if let (Some(a), Some(b)) = (self.normal(steps), other.normal(steps)) {
             return a.len() == b.len() && a.iter().zip(&b).all(|(x, y)| ends(x, y));

@@ -8,7 +8,7 @@ pub(crate) mod numeral;
 pub(crate) mod quantity;
 
 use crate::reward::steps::Steps;
-use crate::reward::value::expr::{Expr, divide, integer, negate, power};
+use crate::reward::value::expr::{Expr, divide, integer, is_function, negate, power};
 use crate::reward::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, shown};
 use crate::reward::value::unit::{Unit, trailing};
 
@@ -163,9 +163,9 @@ impl<'a> Parser<'a> {
             }
             Some(Tok::Num(_)) => false,
             Some(Tok::Word(_)) => true,
-            Some(Tok::Text(t)) => crate::reward::value::expr::is_function(t.trim()),
+            Some(Tok::Text(t)) => is_function(t.trim()),
             Some(Tok::Cmd(c)) if c == "Vert" => self.bars == 0,
-            Some(Tok::Cmd(c)) => crate::reward::value::scalar::function::begins(c),
+            Some(Tok::Cmd(c)) => function::begins(c),
             Some(Tok::Sym('|')) => self.bars == 0,
             Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
             None => false,
@@ -237,6 +237,12 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// What stands in the brackets that open here.
+    pub(crate) fn bracketed(&mut self) -> Option<Expr> {
+        let close = [('(', ')'), ('[', ']'), ('{', '}')].into_iter().find(|b| self.eat(b.0))?.1;
+        self.bracket(close)
+    }
+
     pub(crate) fn bracket(&mut self, close: char) -> Option<Expr> {
         let bars = std::mem::take(&mut self.bars);
         let mut e = self.expr()?;
@@ -258,16 +264,10 @@ impl<'a> Parser<'a> {
 
     /// The argument of a command: a group, or one digit or letter.
     pub(crate) fn argument(&mut self) -> Option<Expr> {
-        if self.eat('{') {
-            return self.bracket('}');
-        }
         match self.peek()? {
             Tok::Num(_) => self.number(),
             Tok::Word(w) if w.chars().count() == 1 => self.primary(),
-            Tok::Sym('(') => {
-                self.at += 1;
-                self.bracket(')')
-            }
+            Tok::Sym('(' | '{') => self.bracketed(),
             Tok::Sym('-') => {
                 self.at += 1;
                 self.deeper(Self::argument).map(negate)
@@ -288,26 +288,15 @@ impl<'a> Parser<'a> {
                 p.at += 1;
                 p.command(c)
             }
-            Tok::Text(t) if crate::reward::value::expr::is_function(t.trim()) => {
+            Tok::Text(t) if is_function(t.trim()) => {
                 p.at += 1;
                 p.word(t.trim())
-            }
-            Tok::Sym('(') => {
-                p.at += 1;
-                p.bracket(')')
-            }
-            Tok::Sym('[') => {
-                p.at += 1;
-                p.bracket(']')
             }
             Tok::Sym('{') if is(p.token(1), '}') => {
                 p.at += 2;
                 p.primary()
             }
-            Tok::Sym('{') => {
-                p.at += 1;
-                p.bracket('}')
-            }
+            Tok::Sym('(' | '[' | '{') => p.bracketed(),
             // Choices with the numbers around the letter: _{10}C_3, ^{10}P_3.
             Tok::Sym('_' | '^') => {
                 p.at += 1;
@@ -323,15 +312,9 @@ impl<'a> Parser<'a> {
             }
             Tok::Sym('|') => {
                 p.at += 1;
-                p.bars += 1;
-                let e = p.expr()?;
-                p.bars -= 1;
+                let e = p.barred()?;
                 p.need('|')?;
-                Some(match e {
-                    Expr::Matrix(rows) if rows.len() == 1 => length(rows),
-                    Expr::Matrix(_) => Expr::Call("det", vec![e]),
-                    e => Expr::Call("abs", vec![e]),
-                })
+                Some(e)
             }
             _ => None,
         })
@@ -342,18 +325,27 @@ pub(crate) fn signed(negative: bool, e: Expr) -> Expr {
     if negative { negate(e) } else { e }
 }
 
-/// The length of a vector.
-pub(crate) fn length(rows: Vec<Vec<Expr>>) -> Expr {
-    let squares = rows.into_iter().flatten().map(|x| power(x, integer(2))).collect();
-    power(Expr::Add(squares), divide(integer(1), integer(2)))
-}
-
 /// A product of factors.
 pub(crate) fn product(mut factors: Vec<Expr>) -> Expr {
     if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
 }
 
 impl Parser<'_> {
+    /// What stands between bars: an absolute value, the length of a vector, or a determinant.
+    pub(crate) fn barred(&mut self) -> Option<Expr> {
+        self.bars += 1;
+        let e = self.expr()?;
+        self.bars -= 1;
+        Some(match e {
+            Expr::Matrix(rows) if rows.len() == 1 || rows.iter().all(|r| r.len() == 1) => {
+                let squares = rows.into_iter().flatten().map(|x| power(x, integer(2))).collect();
+                power(Expr::Add(squares), divide(integer(1), integer(2)))
+            }
+            Expr::Matrix(_) => Expr::Call("det", vec![e]),
+            e => Expr::Call("abs", vec![e]),
+        })
+    }
+
     /// A name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
     pub(crate) fn name(&mut self, letter: &str) -> Option<String> {
         let mut name = letter.to_owned();

@@ -2,6 +2,7 @@
 
 use crate::reward::lexicon::{self, AXES, Dimension, Kind};
 use crate::reward::steps::Rational;
+use crate::reward::value::expr::is_function;
 use crate::reward::value::lex::{Tok, Token, is, is_cmd};
 use crate::reward::words::{alike, spelled};
 
@@ -43,6 +44,12 @@ impl Unit {
         let mut dimension = [0; AXES.len()];
         dimension[MONEY] = 1;
         Unit::Measure(dimension, Rational::from_integer(1.into()))
+    }
+
+    /// The currency of a sign, a code or a name.
+    pub(crate) fn money(name: &str) -> Option<Unit> {
+        let one = |money| if money == "dollar" { Unit::dollar() } else { Unit::Money(money) };
+        lexicon::currency(name).map(one)
     }
 
     /// True for an angle in radians or the like.
@@ -90,6 +97,10 @@ struct Parts {
 }
 
 impl Parts {
+    fn push(&mut self, name: String) {
+        self.parts.push(Part { name, power: self.over });
+    }
+
     /// "square" and "cubic" belong to the next word; words that are no unit to each other.
     fn word(&mut self, text: &str) {
         let known = |t: &str| lexicon::unit(t).is_some();
@@ -103,7 +114,7 @@ impl Parts {
                 part.name.push(' ');
                 part.name.push_str(text);
             }
-            None => self.parts.push(Part { name: text.to_owned(), power: self.over }),
+            None => self.push(text.to_owned()),
         }
     }
 
@@ -148,7 +159,7 @@ impl Parts {
             Tok::Cmd(c) if c == "circ" => {
                 match word(at + 1).filter(|w| lexicon::unit(&format!("degree {w}")).is_some()) {
                     Some(scale) => {
-                        self.parts.push(Part { name: format!("degree {scale}"), power: self.over });
+                        self.push(format!("degree {scale}"));
                         Some(2)
                     }
                     None => {
@@ -158,21 +169,15 @@ impl Parts {
                 }
             }
             // A prefix joins the sign behind it.
-            Tok::Cmd(c) if c == "mu" => match word(at + 1) {
-                Some(unit) => {
-                    self.parts.push(Part { name: format!("\u{b5}{unit}"), power: self.over });
-                    Some(2)
-                }
-                None if is_cmd(rest.get(at + 1), "Omega") => {
-                    self.parts.push(Part { name: "\u{b5}\u{3a9}".to_owned(), power: self.over });
-                    Some(2)
-                }
-                None => None,
-            },
+            Tok::Cmd(c) if c == "mu" => {
+                let ohm = is_cmd(rest.get(at + 1), "Omega").then_some("\u{3a9}");
+                self.push(format!("\u{b5}{}", word(at + 1).or(ohm)?));
+                Some(2)
+            }
             Tok::Cmd(c) if c == "Omega" => {
                 match self.parts.last_mut().filter(|p| matches!(p.name.as_str(), "k" | "M" | "m")) {
                     Some(part) => part.name.push('\u{3a9}'),
-                    None => self.parts.push(Part { name: "\u{3a9}".to_owned(), power: self.over }),
+                    None => self.push("\u{3a9}".to_owned()),
                 }
                 Some(1)
             }
@@ -223,8 +228,8 @@ impl Parts {
             if matches!(name.as_str(), "st" | "nd" | "rd" | "th") {
                 return Some(Unit::Ordinal);
             }
-            if let Some(money) = lexicon::currency(name) {
-                return Some(if money == "dollar" { Unit::dollar() } else { Unit::Money(money) });
+            if let Some(money) = Unit::money(name) {
+                return Some(money);
             }
         }
         if let Some(measure) = self.measure() {
@@ -338,11 +343,7 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
     while let Some(t) = rest.get(at) {
         at += match &t.tok {
-            Tok::Word(w) if w == "per" => {
-                parts.over = -1;
-                1
-            }
-            Tok::Word(w) if w == "a" || w == "an" => {
+            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an") => {
                 parts.over = -1;
                 1
             }
@@ -421,7 +422,7 @@ fn flattened(rest: &[Token]) -> Option<Vec<Token>> {
 /// Whether a word after a number begins its unit, and is no variable or function.
 fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
     let relation = matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or" | "choose" | "mod");
-    if (crate::reward::value::expr::is_function(word) && word != "min") || lexicon::is(Kind::Greek, word) || relation {
+    if (is_function(word) && word != "min") || lexicon::is(Kind::Greek, word) || relation {
         return false;
     }
     let known = || lexicon::unit(word).is_some() || lexicon::currency(word).is_some();

@@ -2,11 +2,11 @@
 
 use crate::reward::lexicon::Dimension;
 use crate::reward::steps::{Rational, Steps};
-use crate::reward::value::compare::{Comparison, no, yes};
 use crate::reward::value::decide::decide;
 use crate::reward::value::exact::exact;
 use crate::reward::value::expr::{Expr, divide, integer, invert, minus, number, var};
 use crate::reward::value::unit::{Unit, is_plural, same_thing};
+use crate::reward::value::{Comparison, no, outcome, yes};
 
 /// Where the tags of a dimension begin.
 const TAGS: usize = 11;
@@ -43,7 +43,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
     match unit {
         // 50% is 0.5, and 50 where the question asked for percent; 0.5 is no half percent.
         Unit::Percent => {
-            if decide(&divide(a.clone(), integer(100)), b, steps).is_equal() {
+            if decide(&divide(a.clone(), integer(100)), b, steps).equal {
                 return yes("equal as a percentage");
             }
             let small = exact(b, steps)
@@ -53,7 +53,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
         Unit::Base(digits, _) => {
             // The base may be left out where the question names it.
             let written = digits.parse().map(|n| number(Rational::from_integer(n)));
-            let same = written.is_ok_and(|n| decide(&n, b, steps).is_equal());
+            let same = written.is_ok_and(|n| decide(&n, b, steps).equal);
             if same { yes("the same digits, base left out") } else { expressions(a, b, steps) }
         }
         Unit::Degree => {
@@ -63,7 +63,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
                 Expr::Call(f, _) => f.starts_with("arc"),
                 _ => false,
             });
-            if !plain.equal && turned && decide(&radians(a), b, steps).is_equal() {
+            if !plain.equal && turned && decide(&radians(a), b, steps).equal {
                 return yes("equal in radians");
             }
             plain
@@ -73,7 +73,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
         Unit::Measure(_, size) if unit.is_number() && *size != Rational::from_integer(1.into()) => {
             // 50 cents are 0.50.
             let sized = Expr::Mul(vec![a.clone(), number(size.clone())]);
-            if decide(&sized, b, steps).is_equal() {
+            if decide(&sized, b, steps).equal {
                 return yes("equal after conversion of units");
             }
             expressions(a, b, steps)
@@ -141,8 +141,7 @@ fn size(unit: &Unit) -> &Rational {
 }
 
 fn is_kelvin(unit: &Unit) -> bool {
-    crate::reward::value::unit::Unit::named("K")
-        .is_some_and(|k| matches!((&k, unit), (Unit::Measure(d, _), Unit::Measure(e, _)) if d == e))
+    Unit::named("K").is_some_and(|k| matches!((&k, unit), (Unit::Measure(d, _), Unit::Measure(e, _)) if d == e))
 }
 
 fn sized(e: &Expr, size: &Rational) -> Expr {
@@ -155,19 +154,14 @@ fn kelvins(e: &Expr, zero: &Rational, size: &Rational) -> Expr {
 }
 
 fn converted(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
-    if decide(a, b, steps).is_equal() {
-        yes("equal after conversion of units")
-    } else {
-        no("different amounts or units")
-    }
+    outcome(decide(a, b, steps).equal, "equal after conversion of units", "different amounts or units")
 }
 
 /// Degrees beside radians; a rounded number of degrees is one as it stands.
 fn in_degrees(degrees: &Expr, angle: &Expr, size: &Rational, steps: &Steps) -> Comparison {
     let turned = Expr::Mul(vec![angle.clone(), number(size.clone()), integer(180), invert(var("pi"))]);
-    let same =
-        decide(degrees, &turned, steps).is_equal() || decide(&radians(degrees), &sized(angle, size), steps).is_equal();
-    if same { yes("equal in radians") } else { no("different angles") }
+    let same = decide(degrees, &turned, steps).equal || decide(&radians(degrees), &sized(angle, size), steps).equal;
+    outcome(same, "equal in radians", "different angles")
 }
 
 fn radians(degrees: &Expr) -> Expr {
@@ -177,13 +171,13 @@ fn radians(degrees: &Expr) -> Expr {
 /// Expressions without units, and those that only their letters keep apart.
 pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     let decision = decide(a, b, steps);
-    if decision.is_equal() || (!a.has_variables() && !b.has_variables()) {
-        return decision.into();
+    if decision.equal || (!a.has_variables() && !b.has_variables()) {
+        return decision;
     }
     let has = |e: &Expr, name: &str| e.variables().iter().any(|n| n == name);
     // The constant of integration is written C or c.
     if has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
-        return decide(a, &b.replace("c", &var("C")), steps).into();
+        return decide(a, &b.replace("c", &var("C")), steps);
     }
     // Antiderivatives may differ by a constant.
     if let (Some(f), Some(g)) = (without_constant(a), without_constant(b))
@@ -191,23 +185,23 @@ pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
     {
         let rise = |e: &Expr, at: &Expr| minus(e.clone(), e.replace(x, at));
         let places = [integer(1), divide(integer(1), integer(2)), integer(2)];
-        if places.iter().any(|p| decide(&rise(&f, p), &rise(&g, p), steps).is_equal()) {
+        if places.iter().any(|p| decide(&rise(&f, p), &rise(&g, p), steps).equal) {
             return yes("equal up to the constant of integration");
         }
     }
     // The constants of a general solution: A and B, or C_1 and C_2.
     if let Some((x, y)) = alike(a, b) {
-        return decide(&x, &y, steps).into();
+        return decide(&x, &y, steps);
     }
     // Engineers write j for i.
     if a.as_variable().is_some() || b.as_variable().is_some() {
-        return decision.into();
+        return decision;
     }
     if has(b, "j") && !has(a, "j") && complex(a) && !complex(b) {
-        return decide(a, &b.replace("j", &var("i")), steps).into();
+        return decide(a, &b.replace("j", &var("i")), steps);
     }
     if has(a, "j") && !has(b, "j") && complex(b) && !complex(a) {
-        return decide(&a.replace("j", &var("i")), b, steps).into();
+        return decide(&a.replace("j", &var("i")), b, steps);
     }
     // Families of solutions may count with another letter.
     let counter = |e: &Expr, other: &Expr| {
@@ -219,9 +213,9 @@ pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
         && periodic(a)
         && periodic(b)
     {
-        return decide(a, &b.replace(y, &var(x)), steps).into();
+        return decide(a, &b.replace(y, &var(x)), steps);
     }
-    decision.into()
+    decision
 }
 
 pub(crate) fn complex(e: &Expr) -> bool {

@@ -3,9 +3,9 @@
 
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
-use crate::reward::value::compare::{Comparison, no, yes};
 use crate::reward::value::decide::proportional;
 use crate::reward::value::expr::{Expr, minus, var};
+use crate::reward::value::{Comparison, no, outcome};
 
 /// `name = value` beside `a = b`.
 pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
@@ -18,10 +18,7 @@ pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: 
 /// Equations `f = 0` and `g = 0` are equal when one side is a constant multiple of the other, or when both are
 /// linear in a variable and give it the same value.
 pub(crate) fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
-    if proportional(f, g, steps).is_some() {
-        return yes("equal equations");
-    }
-    no("different equations")
+    outcome(proportional(f, g, steps).is_some(), "equal equations", "different equations")
 }
 
 /// Names without case, spaces and accents.

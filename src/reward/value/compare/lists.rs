@@ -3,16 +3,17 @@
 
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
+use crate::reward::value::compare::equal;
 use crate::reward::value::compare::equations::same_name;
-use crate::reward::value::compare::{Comparison, equal, no, outcome, yes};
 use crate::reward::value::decide::decide;
 use crate::reward::value::expr::{Expr, integer};
 use crate::reward::value::family::{components, counted, same_families};
+use crate::reward::value::{Comparison, no, outcome, yes};
 use crate::reward::words;
 
 pub(crate) fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Comparison {
     let shape = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.len() == y.len());
-    let same = shape && a.iter().flatten().zip(b.iter().flatten()).all(|(x, y)| decide(x, y, steps).is_equal());
+    let same = shape && a.iter().flatten().zip(b.iter().flatten()).all(|(x, y)| decide(x, y, steps).equal);
     outcome(same, "equal entry by entry", if shape { "different entries" } else { "different shapes" })
 }
 
@@ -22,10 +23,7 @@ pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comp
     let entries: Vec<&Expr> = rows.iter().flatten().collect();
     let same = line
         && entries.len() == items.len()
-        && entries
-            .iter()
-            .zip(items)
-            .all(|(e, v)| matches!(v, Value::Scalar(x, None) if decide(e, x, steps).is_equal()));
+        && entries.iter().zip(items).all(|(e, v)| matches!(v, Value::Scalar(x, None) if decide(e, x, steps).equal));
     outcome(same, "equal entry by entry", "different entries")
 }
 
@@ -37,10 +35,10 @@ pub(crate) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Compa
         Expr::Var(n) if *n == format!("I_{size}") => Some(i64::from(i == j)),
         _ => None,
     };
-    let zero = decide(e, &integer(0), steps).is_equal();
+    let zero = decide(e, &integer(0), steps).equal;
     let named = (zero || (matches!(e, Expr::Var(_)) && rows.iter().all(|r| r.len() == size)))
         && rows.iter().enumerate().all(|(i, r)| {
-            let fits = |(j, x): (usize, &Expr)| entry(i, j).is_some_and(|n| decide(x, &integer(n), steps).is_equal());
+            let fits = |(j, x): (usize, &Expr)| entry(i, j).is_some_and(|n| decide(x, &integer(n), steps).equal);
             r.iter().enumerate().all(fits)
         });
     if named {
@@ -56,7 +54,7 @@ pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison
         return no("different kinds");
     };
     let part = |n: usize| Value::Scalar(parts[n].clone(), None);
-    let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).is_equal();
+    let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).equal;
     let list: Vec<Value> = (0..items.len()).map(part).collect();
     if flat { ordered(items, &list, steps) } else { no("different members") }
 }
@@ -83,11 +81,10 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             }
             // x = 1, y = 2 beside 1, 2: in the order of writing.
             if system(a).is_some() != system(b).is_some() {
-                let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
-                let (x, y): (Vec<_>, Vec<_>) = (a.iter().map(value).collect(), b.iter().map(value).collect());
+                let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
                 let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
                 if plain(a) || plain(b) {
-                    return Some(ordered(&x, &y, steps));
+                    return Some(ordered(&values(a), &values(b), steps));
                 }
             }
             // An order of yes and no says which is which.
@@ -99,8 +96,7 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             Some(unordered(&distinct(a, steps), &distinct(b, steps), steps))
         }
         (Value::List(list), Value::Tuple(t)) | (Value::Tuple(t), Value::List(list)) => {
-            let value = |v: &Value| if let Value::Assignment(_, x) = v { (**x).clone() } else { v.clone() };
-            let plain: Vec<Value> = list.iter().map(value).collect();
+            let plain: Vec<Value> = list.iter().map(|v| v.unnamed().clone()).collect();
             let c = ordered(&plain, t, steps);
             if c.equal {
                 return Some(c);
@@ -135,13 +131,16 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
 /// The first member and the step of each.
 type Families = Vec<(Expr, Expr)>;
 
-/// Both as families, when one of them is a list of families.
+/// Both as families, when one of them is one or a list of them.
 pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Families, Families)> {
     fn one(v: &Value, steps: &Steps) -> Option<(Expr, Expr)> {
-        match v {
+        match v.unnamed() {
             Value::Family(a, n) => Some((a.clone(), n.clone())),
+            Value::Residue(a, n) => match &**a {
+                Value::Scalar(a, None) => Some((a.clone(), n.clone())),
+                _ => None,
+            },
             Value::Scalar(e, None) => counted(e, steps),
-            Value::Assignment(_, x) => one(x, steps),
             _ => None,
         }
     }
@@ -149,12 +148,10 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
         Value::List(items) if items.len() < MAX_ITEMS => items.iter().map(|v| one(v, steps)).collect(),
         v => one(v, steps).map(|f| vec![f]),
     };
+    let family = |v: &Value| matches!(v, Value::Family(..));
     let sure = |v: &Value| match v {
-        Value::List(items) => items.iter().any(|v| match v {
-            Value::Assignment(_, x) => matches!(**x, Value::Family(..)),
-            v => matches!(v, Value::Family(..)),
-        }),
-        _ => false,
+        Value::List(items) => items.iter().any(|v| family(v.unnamed())),
+        v => family(v),
     };
     if !sure(gold) && !sure(answer) {
         return None;

@@ -4,9 +4,11 @@ use crate::reward::steps::Rational;
 use crate::reward::value::ball::Ball;
 use crate::reward::value::complex::Complex;
 use crate::reward::value::eval::{Fault, Out, Scope, exactly};
-use crate::reward::value::exact::{MAX_TERMS, exact};
+use crate::reward::value::exact::exact;
 use crate::reward::value::expr::{Binder, Bound, Expr, number};
 
+/// Longest sum that is added up.
+const MAX_TERMS: i64 = 2_000;
 /// How often the step of a quadrature is halved.
 const HALVINGS: i64 = 10;
 

@@ -4,7 +4,7 @@ use crate::reward::lexicon::{self, Kind};
 use crate::reward::number_words;
 use crate::reward::steps::Rational;
 use crate::reward::value::Value;
-use crate::reward::value::expr::{Expr, integer, number};
+use crate::reward::value::expr::{Expr, divide, integer, number};
 use crate::reward::value::lex::{Tok, Token, is, is_cmd};
 use crate::reward::value::parse::{Reader, is_comma, is_word};
 use crate::reward::value::scalar::{scalar, scalar_with_unit};
@@ -39,10 +39,10 @@ impl Reader<'_> {
             if *measured.get_or_insert(dimension) != dimension {
                 return None;
             }
-            terms.push(Expr::Mul(vec![e, crate::reward::value::expr::number(size)]));
+            terms.push(Expr::Mul(vec![e, number(size)]));
             from = to;
         }
-        let one = crate::reward::steps::Rational::from_integer(1.into());
+        let one = Rational::from_integer(1.into());
         Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
     }
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
     pub(crate) fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
         let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
         let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
-        let mut smaller: Option<crate::reward::steps::Rational> = None;
+        let mut smaller: Option<Rational> = None;
         for part in &parts {
             let (_, unit) = scalar_with_unit(part, self.steps)?;
             let Some(Unit::Measure(_, size)) = unit else { return None };
@@ -83,7 +83,7 @@ impl Reader<'_> {
             && article
             && let Some(n) = number_words::part(word)
         {
-            return Some(Value::Scalar(crate::reward::value::expr::divide(integer(1), integer(n)), None));
+            return Some(Value::Scalar(divide(integer(1), integer(n)), None));
         }
         if let [_] | [_, _] = list.as_slice()
             && let Some(n) = number_words::ordinal(&list.join(" "))
@@ -101,17 +101,16 @@ impl Reader<'_> {
             && let Some((of, all)) = number_words::read(&list[used + between..])
             && used + between + all == list.len()
         {
-            let part = crate::reward::value::expr::number;
-            return Some(Value::Ratio(vec![part(value), part(of)]));
+            return Some(Value::Ratio(vec![number(value), number(of)]));
         }
         let name = list[used..].join(" ");
         let name = name.strip_prefix("of ").or(name.strip_prefix("a ")).unwrap_or(&name);
         let unit = if name.is_empty() {
             None
         } else {
-            Some(Unit::named(name).or_else(|| money(name)).or_else(|| thing(name).map(Unit::Thing))?)
+            Some(Unit::named(name).or_else(|| Unit::money(name)).or_else(|| thing(name).map(Unit::Thing))?)
         };
-        Some(Value::Scalar(crate::reward::value::expr::number(value), unit))
+        Some(Value::Scalar(number(value), unit))
     }
 
     /// Feet and inches by their marks: `5'6"`, `5' 6 1/2''`, `66''`.
@@ -145,11 +144,6 @@ impl Reader<'_> {
         }
         Some(Value::Scalar(Expr::Add(terms), Unit::named("m")))
     }
-}
-
-/// The currency of a name.
-fn money(name: &str) -> Option<Unit> {
-    lexicon::currency(name).map(|m| if m == "dollar" { Unit::dollar() } else { Unit::Money(m) })
 }
 
 /// A day or a time of day; `None` for anything else.

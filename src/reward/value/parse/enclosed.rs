@@ -258,7 +258,7 @@ impl Reader<'_> {
 /// The open interval that a pair may be.
 pub(crate) fn open_interval(items: &[Value]) -> Option<Region> {
     let [Value::Scalar(a, None), Value::Scalar(b, None)] = items else { return None };
-    Some(Region::new(vec![Span { low: a.clone(), low_closed: false, high: b.clone(), high_closed: false }]))
+    Some(Region::new(vec![Span::between(a.clone(), b.clone(), false)]))
 }
 
 /// Single numbers as a region.

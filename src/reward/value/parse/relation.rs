@@ -1,7 +1,7 @@
 //! Equations, inequalities, residues and ratios.
 
 use crate::reward::steps::Rational;
-use crate::reward::value::expr::{Expr, divide, integer, minus, negate};
+use crate::reward::value::expr::{Expr, divide, integer, is_function, minus, negate, number};
 use crate::reward::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
 use crate::reward::value::parse::{Reader, is_comma, is_word, nesting, one_or_list, split};
 use crate::reward::value::region::{Region, Span, infinity};
@@ -77,7 +77,7 @@ pub(crate) fn name_of(tokens: &[Token]) -> Option<String> {
         Tok::Sym(c) => matches!(c, '_' | '(' | ')' | ',' | '{' | '}' | '^' | '-' | '\'' | '|'),
     });
     let starts = match tokens.first().map(|t| &t.tok) {
-        Some(Tok::Word(w)) => !crate::reward::value::expr::is_function(w) && !matches!(w.as_str(), "sqrt" | "pi"),
+        Some(Tok::Word(w)) => !is_function(w) && !matches!(w.as_str(), "sqrt" | "pi"),
         Some(Tok::Text(_) | Tok::Cmd(_)) => true,
         Some(Tok::Sym('(')) => tokens.len() > 3 && words > 1 && tokens.iter().any(|t| is(Some(t), ',')),
         _ => false,
@@ -287,37 +287,19 @@ impl Reader<'_> {
                 continue;
             }
             if let Expr::Call("abs", inner) = x
-                && sign != '='
+                && !matches!(sign, '=' | 'n')
             {
-                let span = Span { low: negate(c.clone()), low_closed: !strict, high: c.clone(), high_closed: !strict };
+                // |x| >= c is what |x| < c leaves.
+                let span = Span::between(negate(c.clone()), c.clone(), strict != below);
                 let region = self.preimage(name, &inner[0], Region::new(vec![span]))?;
-                return match (sign, below) {
-                    ('n', _) => None,
-                    (_, true) => Some(region),
-                    // |x| >= c is what |x| < c leaves.
-                    (_, false) => {
-                        let span =
-                            Span { low: negate(c.clone()), low_closed: strict, high: c.clone(), high_closed: strict };
-                        self.preimage(name, &inner[0], Region::new(vec![span]))?.complement(self.steps)
-                    }
-                };
+                return if below { Some(region) } else { region.complement(self.steps) };
             }
-            let region = match sign {
-                'n' => Region::new(vec![Span::point(c.clone())]).complement(self.steps)?,
-                '=' => Region::new(vec![Span::point(c.clone())]),
-                _ if below => Region::new(vec![Span {
-                    low: infinity(true),
-                    low_closed: false,
-                    high: c.clone(),
-                    high_closed: !strict,
-                }]),
-                _ => Region::new(vec![Span {
-                    low: c.clone(),
-                    low_closed: !strict,
-                    high: infinity(false),
-                    high_closed: false,
-                }]),
-            };
+            let region = Region::new(vec![match sign {
+                'n' | '=' => Span::point(c.clone()),
+                _ if below => Span { high: c.clone(), high_closed: !strict, ..Span::all() },
+                _ => Span { low: c.clone(), low_closed: !strict, ..Span::all() },
+            }]);
+            let region = if sign == 'n' { region.complement(self.steps)? } else { region };
             if let Some(r) = self.preimage(name, x, region) {
                 return Some(r);
             }
@@ -339,10 +321,7 @@ impl Reader<'_> {
         }
         let back = |e: &Expr| match e.is_infinite() {
             Some(s) => infinity((s < 0) != (slope < none)),
-            None => divide(
-                minus(e.clone(), crate::reward::value::expr::number(zero.clone())),
-                crate::reward::value::expr::number(slope.clone()),
-            ),
+            None => divide(minus(e.clone(), number(zero.clone())), number(slope.clone())),
         };
         let spans = region.spans.iter().map(|s| {
             let (low, high) = (back(&s.low), back(&s.high));

@@ -5,7 +5,6 @@ use crate::reward::value::lex::{Tok, Token, is, shown};
 use crate::reward::value::parse::{MAX_ITEMS, Reader, is_word, names, one_or_list, split, trimmed};
 use crate::reward::value::region::Region;
 use crate::reward::value::{Value, family};
-use crate::reward::words;
 
 impl Reader<'_> {
     pub(crate) fn list(&self, tokens: &[Token], parts: Vec<&[Token]>, depth: usize) -> Option<Value> {
@@ -44,7 +43,7 @@ impl Reader<'_> {
             match self.value(part, depth + 1)? {
                 // (x, y) = (1, 1), (2, 4): points, of which the first is named.
                 Value::List(inner) if is(part.first(), '(') && parts_are_points => {
-                    items.push(Value::Tuple(inner.into_iter().map(unnamed).collect()));
+                    items.push(Value::Tuple(inner.iter().map(|v| v.unnamed().clone()).collect()));
                 }
                 // Plus-minus gives two at once.
                 Value::List(inner) => items.extend(inner),
@@ -111,16 +110,6 @@ pub(crate) fn labelled_parts(tokens: &[Token]) -> Option<Vec<&[Token]>> {
     (parts.len() > 1 && parts.iter().all(|p| !p.is_empty())).then_some(parts)
 }
 
-/// What a name was given.
-fn unnamed(value: Value) -> Value {
-    match value {
-        Value::Assignment(_, x) => *x,
-        v => v,
-    }
-}
-
-impl Reader<'_> {}
-
 /// Which way a word says.
 fn side(token: &Token) -> Option<&'static str> {
     let (Tok::Word(w) | Tok::Text(w)) = &token.tok else { return None };
@@ -176,14 +165,4 @@ pub(crate) fn signs(text: &str) -> Option<String> {
         }
     }
     (at > 0).then(|| out + &text[at..])
-}
-
-/// What a phrase of its own stands for.
-pub(crate) fn named(text: &str) -> Option<&'static str> {
-    match words::key(text).as_str() {
-        "right angle" => Some("90^\\circ"),
-        "straight angle" => Some("180^\\circ"),
-        "full turn" | "full rotation" | "full circle" => Some("360^\\circ"),
-        _ => None,
-    }
 }

@@ -1,13 +1,13 @@
 //! What binds a variable, and matrices: sums, products, integrals, limits, derivatives.
 
 use crate::reward::value::expr::{Binder, Bound, Expr, integer};
-use crate::reward::value::lex::{Tok, Token, is, is_cmd, is_greek};
+use crate::reward::value::lex::{Tok, Token, is, is_cmd, is_greek, shown};
 use crate::reward::value::scalar::Parser;
 
 impl Parser<'_> {
     /// `\frac{d}{dx} f`, `\frac{d^2}{dx^2} f`; `\frac{dy}{dx}` is a name.
     pub(crate) fn differential_quotient(&mut self) -> Option<Option<Expr>> {
-        let text = |n: usize| self.token(n).map(|t| crate::reward::value::lex::shown(&t.tok)).unwrap_or_default();
+        let text = |n: usize| self.token(n).map(|t| shown(&t.tok)).unwrap_or_default();
         let group = |from: usize| {
             let mut n = from;
             let mut inner = String::new();

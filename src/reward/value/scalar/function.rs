@@ -6,7 +6,7 @@ use crate::reward::value::expr::{
 };
 use crate::reward::value::lex::{Tok, Token, is, is_greek};
 use crate::reward::value::scalar::numeral::number;
-use crate::reward::value::scalar::{Parser, length, product};
+use crate::reward::value::scalar::{Parser, product};
 
 /// True when a command may begin a factor.
 pub(crate) fn begins(name: &str) -> bool {
@@ -208,13 +208,8 @@ impl Parser<'_> {
             "lfloor" => self.enclosed("rfloor", "floor"),
             "lceil" => self.enclosed("rceil", "ceil"),
             "Vert" => {
-                self.bars += 1;
-                let e = self.expr()?;
-                self.bars -= 1;
-                self.eat_cmd("Vert").then_some(match e {
-                    Expr::Matrix(rows) => length(rows),
-                    e => Expr::Call("abs", vec![e]),
-                })
+                let e = self.barred()?;
+                self.eat_cmd("Vert").then_some(e)
             }
             "sum" | "prod" => self.series(if name == "sum" { Binder::Sum } else { Binder::Product }),
             "int" => self.integral(),
@@ -330,18 +325,7 @@ impl Parser<'_> {
     /// What a function is applied to: brackets, or a product of letters and constants.
     fn operand(&mut self) -> Option<Expr> {
         Some(match self.peek()? {
-            Tok::Sym('(') => {
-                self.at += 1;
-                self.bracket(')')?
-            }
-            Tok::Sym('[') => {
-                self.at += 1;
-                self.bracket(']')?
-            }
-            Tok::Sym('{') => {
-                self.at += 1;
-                self.bracket('}')?
-            }
+            Tok::Sym('(' | '[' | '{') => self.bracketed()?,
             Tok::Sym('-') => {
                 self.at += 1;
                 negate(self.power()?)

@@ -1,5 +1,6 @@
 //! Numbers as they are written: decimals, repeating digits, mixed numbers, other bases.
 
+use crate::reward::number_words;
 use crate::reward::steps::Rational;
 use crate::reward::value::expr::{Expr, divide, integer, number as rational, power};
 use crate::reward::value::lex::{Tok, Token, is, is_cmd};
@@ -102,29 +103,14 @@ impl Parser<'_> {
 
     /// The base behind `_`: a number or its name.
     pub(crate) fn based(&mut self, digits: &str) -> Option<Expr> {
-        const NAMES: [(&str, i64); 14] = [
-            ("two", 2),
-            ("three", 3),
-            ("four", 4),
-            ("five", 5),
-            ("six", 6),
-            ("seven", 7),
-            ("eight", 8),
-            ("nine", 9),
-            ("ten", 10),
-            ("twelve", 12),
-            ("sixteen", 16),
-            ("hex", 16),
-            ("bin", 2),
-            ("oct", 8),
-        ];
         let braced = self.eat('{');
         self.eat('(');
         let base = match self.peek()? {
             Tok::Num(n) => n.parse::<u32>().ok()?,
             Tok::Text(t) | Tok::Word(t) => {
                 let name = t.trim().trim_start_matches("base").trim();
-                NAMES.iter().find(|(n, _)| *n == name).map(|n| n.1 as u32).or_else(|| name.parse().ok())?
+                let short = [("bin", 2), ("oct", 8), ("hex", 16)].iter().find(|n| n.0 == name).map(|n| n.1);
+                short.or_else(|| number_words::small(name)).map_or_else(|| name.parse().ok(), |n| n.try_into().ok())?
             }
             _ => return None,
         };

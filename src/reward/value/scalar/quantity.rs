@@ -31,7 +31,7 @@ impl Parser<'_> {
         };
         self.at += length;
         if self.unit.is_none() {
-            self.unit = Some(if name == "dollar" { Unit::dollar() } else { Unit::Money(name) });
+            self.unit = Unit::money(name);
         }
     }
 
