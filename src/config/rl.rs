@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    CommandConfig, Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig,
-    OptimizerName, Place, Rule, Safe,
+    Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place, Rule,
+    Safe, ScorerConfig,
 };
 use crate::error::{Error, Result};
 
@@ -144,8 +144,8 @@ settings! {
 
 impl RewardConfig {
     /// The same without the mode.
-    pub fn command(&self) -> CommandConfig {
-        CommandConfig {
+    pub fn scorer(&self) -> ScorerConfig {
+        ScorerConfig {
             format_weight: self.format_weight,
             format: self.format,
             command: self.command.clone(),
