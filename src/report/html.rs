@@ -2,11 +2,11 @@
 
 use std::fmt::Write;
 
+use super::frame::{data, escape, frame};
 use super::{Contrast, RecipeReport, Stage, Table};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::eval::stats::{Estimate, Interval};
 
-const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The page. It needs no network and no other file.
@@ -31,18 +31,8 @@ pub fn page(report: &RecipeReport) -> Result<String> {
         }
         body.push_str("</dl></section>");
     }
-    let data = serde_json::to_string(&serde_json::json!({"curves": report.curves, "examples": report.examples}))
-        .map_err(|error| Error::Failed(format!("report.html: {error}")))?;
-    // No `<` in the data: nothing a model wrote can close the script element.
-    let data = data.replace('<', "\\u003c");
-    Ok(format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n\
-         <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n",
-        title = escape(&report.title),
-    ))
+    let data = data(" id=\"data\"", &serde_json::json!({"curves": report.curves, "examples": report.examples}))?;
+    Ok(frame(&report.title, "", &body, &format!("{data}\n<script>\n{SCRIPT}</script>")))
 }
 
 fn header(report: &RecipeReport) -> String {
@@ -210,8 +200,4 @@ pub(super) fn stage_name(name: &str) -> String {
         "control" => "Control".to_owned(),
         other => escape(other),
     }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

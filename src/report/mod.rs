@@ -2,10 +2,12 @@
 //!
 //! [`report`] builds a [`RecipeReport`] from run directories, [`page`] turns it into a page. The page holds its
 //! data as JSON; bars and text are in the markup, so they stand without scripts; `page.js` draws the curves and
-//! the browser of examples.
+//! the browser of examples. [`browser`] shows rows of any kind.
 
 #![forbid(unsafe_code)]
 
+pub mod browser;
+pub mod frame;
 mod html;
 mod read;
 #[cfg(test)]

@@ -1,0 +1,190 @@
+//! The row browser: questions with their pictures, what was answered, and what a scorer said of it and why. Data sets,
+//! evaluation and RL fill the same [`Browser`]; [`section`] is what they put into a page, with [`STYLE`] and [`SCRIPT`]
+//! in its frame.
+//!
+//! A reader filters by verdict, by any facet and by words. Rows stand in the page as they are given: who fills a browser
+//! chooses how many.
+
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::frame::{data, escape};
+use crate::error::Result;
+use crate::image::{Limits, Rgb, decode};
+
+/// Belongs in the page's style.
+pub const STYLE: &str = include_str!("browser.css");
+/// Belongs at the page's end, once for all browsers on it.
+pub const SCRIPT: &str = include_str!("browser.js");
+
+/// A picture's longer side is at most this many pixels in a page.
+const LARGEST_SIDE: u32 = 640;
+/// Encoded pictures of up to this many bytes stand in a page as they are.
+const SMALL: usize = 48 << 10;
+
+/// Rows to look through.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Browser {
+    /// Heading.
+    pub title: String,
+    /// What the rows are: which of how many.
+    pub note: String,
+    /// The rows, in the order shown.
+    pub rows: Vec<Row>,
+}
+
+/// A question. Empty parts are not shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Row {
+    /// Its id, and where it stands: file and row, task and index, or step.
+    pub id: String,
+    /// The question's text.
+    pub question: String,
+    /// Its pictures as `data:` addresses, in their order; [`picture`] makes them.
+    pub pictures: Vec<String>,
+    /// The right answer.
+    pub gold: Option<String>,
+    /// Answers that were given.
+    pub answers: Vec<Answer>,
+    /// Names with values by which rows are filtered: `("data set", "mmk12")`, `("answer", "a number")`.
+    pub facets: Vec<(String, String)>,
+    /// Whatever else is worth seeing: label and value.
+    pub facts: Vec<(String, String)>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Answer {
+    /// Whose, or which: `greedy`, `rollout 3`, a model.
+    pub name: String,
+    /// What stands between the think tags.
+    pub thinking: String,
+    /// What was taken as the answer, or all that was said where nothing was.
+    pub answer: String,
+    /// What the scorer said; none where nothing was scored.
+    pub verdict: Option<Verdict>,
+    /// Why it said so.
+    pub why: String,
+    /// Its length in tokens.
+    pub tokens: Option<usize>,
+}
+
+impl Answer {
+    /// Of a whole response: its thinking apart from what follows.
+    pub fn of(name: impl Into<String>, response: &str) -> Answer {
+        let parts = response.split_once("<think>").and_then(|(_, rest)| rest.split_once("</think>"));
+        let (thinking, answer) = parts.unwrap_or(("", response));
+        let (thinking, answer) = (thinking.trim().to_owned(), answer.trim().to_owned());
+        Answer { name: name.into(), thinking, answer, ..Answer::default() }
+    }
+}
+
+/// What a scorer says of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It equals the right answer.
+    Right,
+    /// It does not.
+    Wrong,
+    /// A judge gave no word.
+    Unjudged,
+}
+
+/// The browser as a section of a page.
+pub fn section(browser: &Browser) -> Result<String> {
+    Ok(format!(
+        "<section class=\"browser\"><h2>{}</h2><p class=\"sub\">{}</p>\
+         <div class=\"controls\"><div class=\"chips\" role=\"group\" aria-label=\"Which verdicts\"></div>\
+         <div class=\"facets\"></div>\
+         <input type=\"search\" placeholder=\"Search the rows\" aria-label=\"Search the rows\"></div>\
+         <p class=\"sub\" role=\"status\"></p><div class=\"rows\"></div>\
+         <button class=\"more\" type=\"button\" hidden>Show more</button>\
+         <noscript><p class=\"sub\">The rows are shown by a script.</p></noscript>{}</section>\n",
+        escape(&browser.title),
+        escape(&browser.note),
+        data("", &browser.rows)?,
+    ))
+}
+
+/// An encoded picture as a `data:` address: as it is where it is small, else scaled down, as a JPEG. None where it cannot
+/// be read.
+pub fn picture(bytes: &[u8]) -> Option<String> {
+    let address = |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
+    if bytes.len() <= SMALL
+        && let Some(kind) = shown_by_browsers(bytes)
+    {
+        return Some(address(kind, bytes));
+    }
+    let Rgb { width, height, data } = decode(bytes, &Limits::default(), "a picture").ok()?;
+    let whole = ::image::RgbImage::from_raw(width, height, data)?;
+    let scale = (LARGEST_SIDE as f64 / width.max(height).max(1) as f64).min(1.0);
+    let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
+    let small = ::image::imageops::thumbnail(&whole, side(width), side(height));
+    let mut jpeg = Cursor::new(Vec::new());
+    small.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).ok()?;
+    Some(address("jpeg", jpeg.get_ref()))
+}
+
+/// The kind of a picture that browsers show, by its first bytes.
+fn shown_by_browsers(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0x89, b'P', b'N', b'G', ..] => Some("png"),
+        [0xff, 0xd8, ..] => Some("jpeg"),
+        [b'G', b'I', b'F', ..] => Some("gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("webp"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png(side: u32, level: impl Fn(u32, u32) -> u8) -> Vec<u8> {
+        let picture = ::image::GrayImage::from_fn(side, side, |x, y| ::image::Luma([level(x, y)]));
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ::image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn small_pictures_stay_large_ones_shrink_and_broken_ones_are_none() {
+        let small = png(8, |_, _| 7);
+        assert_eq!(picture(&small).unwrap(), format!("data:image/png;base64,{}", STANDARD.encode(&small)));
+        // Noise does not compress: more bytes than a page takes as they are.
+        let large = png(1000, |x, y| (x.wrapping_mul(2654435761) ^ y.wrapping_mul(40503) ^ (x * y)) as u8);
+        assert!(large.len() > SMALL);
+        let address = picture(&large).unwrap();
+        let jpeg = STANDARD.decode(address.strip_prefix("data:image/jpeg;base64,").unwrap()).unwrap();
+        let shown = decode(&jpeg, &Limits::default(), "").unwrap();
+        assert_eq!((shown.width, shown.height), (LARGEST_SIDE, LARGEST_SIDE));
+        assert_eq!(picture(b"<html>"), None);
+    }
+
+    #[test]
+    fn nothing_a_model_wrote_is_markup() {
+        let evil = "</script><img src=x onerror=alert(1)>";
+        let row = Row {
+            id: evil.into(),
+            question: evil.into(),
+            gold: Some(evil.into()),
+            answers: vec![Answer::of(evil, evil)],
+            facets: vec![(evil.into(), evil.into())],
+            ..Row::default()
+        };
+        let browser = Browser { title: evil.into(), note: evil.into(), rows: vec![row] };
+        let html = section(&browser).unwrap();
+        assert!(!html.contains("<img") && html.matches("</script>").count() == 1, "{html}");
+    }
+
+    #[test]
+    fn a_response_is_taken_apart_at_its_think_tags() {
+        let answer = Answer::of("greedy", "<think> 3 + 4 </think>\n<answer>7</answer>");
+        assert_eq!((answer.thinking.as_str(), answer.answer.as_str()), ("3 + 4", "<answer>7</answer>"));
+        assert_eq!(Answer::of("", "<think>cut").answer, "<think>cut");
+    }
+}
