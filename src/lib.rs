@@ -10,6 +10,7 @@
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
 //! | [`client`] | the client of OpenAI-compatible servers: teachers, judges, models to be measured |
 //! | [`answers`] | the answers of teachers, judges and measured models, kept by content |
+//! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
@@ -37,6 +38,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod files;
+pub mod hub;
 pub mod image;
 pub mod math;
 pub mod model;

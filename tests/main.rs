@@ -9,6 +9,7 @@ mod data;
 mod emulated;
 mod engine;
 mod golden;
+mod hub;
 mod image;
 mod kernels;
 mod layering;

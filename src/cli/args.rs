@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Source};
 use crate::error::Result;
+use crate::hub::{Kind, local};
 
 /// Where to compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -55,9 +56,22 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// As [`Overrides::read`]; names of repositories in it become the snapshots that are there.
+    pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
+        let Some(mut config) = self.read::<C>(file)? else { return Ok(None) };
+        for (key, source) in config.sources() {
+            let (path, kind) = match source {
+                Source::Model(path) => (path, Kind::Model),
+                Source::Rows(path) => (path, Kind::Dataset),
+            };
+            *path = repository(path, kind, &key)?;
+        }
+        Ok(Some(config))
+    }
+
     /// Reads the defaults with the overrides and the environment applied. `Ok(None)` means: the config was
     /// printed, there is nothing else to do.
-    pub fn load<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
+    pub fn read<C: Config>(&self, file: Option<&Path>) -> Result<Option<C>> {
         let config: C = config::load(file, &self.overrides, &|name| std::env::var(name).ok())?;
         if self.print_config {
             super::print(&config::to_yaml(&config)?)?;
@@ -65,6 +79,11 @@ impl Overrides {
         }
         Ok(Some(config))
     }
+}
+
+/// What `path`, given by the key or flag `place`, is on this machine: see [`local::find`].
+pub(super) fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
+    local::find(path, kind, place, &|name| std::env::var(name).ok())
 }
 
 /// A config file and overrides.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::args::repository;
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs};
 use crate::answers::RunStore;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::eval::prompts;
 use crate::eval::recorded::Recorded;
 use crate::eval::run::{self as eval, Job, Measured};
+use crate::hub::Kind;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, Source, TASKS, Task, TaskRows, TaskSpec, hub};
 use crate::train::plan::line;
@@ -85,7 +87,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(out) = &args.out else {
         return Err(Error::input("omr eval", "no --out", "the run directory"));
     };
-    config.model = args.model.clone().or(config.model);
+    if let Some(model) = &args.model {
+        config.model = Some(repository(model, Kind::Model, "--model")?);
+    }
     let scorer =
         context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(RunStore::new(out)))?;
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
@@ -100,7 +104,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
-fn source(config: &EvalConfig) -> Source<'_> {
+/// What tasks make their questions from, as a config says.
+pub(super) fn source(config: &EvalConfig) -> Source<'_> {
     Source {
         datasets: &config.data,
         folder: config.data_dir.as_deref(),

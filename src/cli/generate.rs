@@ -6,18 +6,16 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::args::repository;
 use super::{Context, Overrides};
 use crate::config::{GenerateConfig, LoadDtype};
 use crate::data::form::{RawImage, RowContext};
-use crate::data::{
-    self,
-    folder::Folder,
-    read::{jsonl, row_from},
-};
+use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::device::{Device, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::hub::Kind;
 use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::ops::attend::BLOCK;
@@ -50,16 +48,17 @@ pub struct Args {
 /// Answers one question on stdout as it is written, or a file of questions into another.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(config) = args.overrides.load::<GenerateConfig>(None)? else { return Ok(()) };
-    let reader = Reader::open(&args.model, &config)?;
+    let model = repository(&args.model, Kind::Model, "--model")?;
+    let reader = Reader::open(&model, &config)?;
     match (&args.prompt, &args.jsonl, &args.out) {
         (Some(text), _, _) => {
             let prompt = reader.question(text, &args.image)?;
-            Answers::prepare(&args.model, &config, reader, vec![prompt], context)?.stream()
+            Answers::prepare(&model, &config, reader, vec![prompt], context)?.stream()
         }
         (None, Some(file), Some(out)) => {
             files::writable(out)?;
             let (lines, prompts) = reader.lines(file)?;
-            let responses = Answers::prepare(&args.model, &config, reader, prompts, context)?.all(context)?;
+            let responses = Answers::prepare(&model, &config, reader, prompts, context)?.all(context)?;
             write(out, lines, responses)
         }
         _ => Err(Error::input("omr generate", "neither --prompt nor --jsonl with --out", "one of them")),
@@ -140,7 +139,7 @@ impl Reader {
             system = self.system_prompt.as_deref();
         }
         let folder = Folder::open(folder)?;
-        let at = RowContext { folder: &folder, dataset: "generate", index, place: place.clone() };
+        let at = RowContext { folder: &folder, dataset: "generate", file: "generate", index, place: place.clone() };
         let mut row = row_from(fields, images, &at)?;
         if let Some(text) = system {
             row.messages.insert(0, Message::text("system", text));

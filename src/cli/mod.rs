@@ -12,8 +12,10 @@ mod console;
 mod context;
 mod data;
 mod doctor;
+mod download;
 mod eval;
 mod generate;
+mod inspect;
 mod jsonl;
 mod memory;
 mod plan;
@@ -57,6 +59,8 @@ enum Command {
     Recipe(JobArgs),
     /// Prepare data: distill answers from a teacher, inspect data sets
     Data(data::Args),
+    /// Fetch a model or a data set from the Hugging Face hub
+    Download(download::Args),
     /// Fine-tune on rows of conversations, packed online
     Sft(JobArgs),
     /// Improve a model on questions with GSPO, GRPO or DAPO and the integrated sampler
@@ -86,6 +90,7 @@ impl Command {
         match self {
             Command::Recipe(args) => recipe::run(args, context),
             Command::Data(args) => data::run(args, context),
+            Command::Download(args) => download::run(args, context),
             Command::Sft(args) => sft::run(args, context),
             Command::Rl(args) => rl::run(args, context),
             Command::Eval(args) => eval::run(args, context),

@@ -114,8 +114,7 @@ impl Endpoint {
                 Err(Failure::Passing(what, asked)) if attempt < self.config.max_retries => (what, asked),
                 done => return done,
             };
-            let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter(body, attempt));
-            let wait = asked.unwrap_or(doubled).min(LONGEST_WAIT);
+            let wait = wait(body, attempt, asked);
             if wait >= left() {
                 return Err(Failure::Passing(format!("{what}; {}", self.late()), None));
             }
@@ -159,6 +158,13 @@ impl Endpoint {
     }
 }
 
+/// How long to wait before try `attempt + 1` of `request`: as long as the server `asked`, else doubled each time, at most a
+/// minute.
+pub(crate) fn wait(request: &str, attempt: usize, asked: Option<Duration>) -> Duration {
+    let doubled = FIRST_WAIT.saturating_mul(1 << attempt.min(16)).mul_f64(jitter(request, attempt));
+    asked.unwrap_or(doubled).min(LONGEST_WAIT)
+}
+
 /// Between a half and one and a half, by Philox from the process, the request and the attempt: requests and
 /// processes that failed together must not come back together.
 fn jitter(body: &str, attempt: usize) -> f64 {
@@ -169,7 +175,7 @@ fn jitter(body: &str, attempt: usize) -> f64 {
 }
 
 /// An error with its causes: reqwest's own text names the address alone.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {

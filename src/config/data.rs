@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 
 use super::judge::{check_judge, group_from_env, judge_from_env};
-use super::{Config, JudgeConfig, Mode, Place, Rule, Safe, Secret};
+use super::{Config, JudgeConfig, Mode, Place, Rule, Safe, Secret, Source};
 use crate::error::Result;
 
 choice! {
@@ -15,23 +15,56 @@ choice! {
         Parquet = "parquet",
         /// One JSON object a line.
         Jsonl = "jsonl",
+        /// One JSON object a line, or one array of objects: what the file begins with says which.
+        Json = "json",
     }
 }
 
 settings! {
-    /// One file of rows.
+    /// What the columns of one's own rows are; those of the known forms need no word.
+    pub struct ColumnsConfig {
+        /// Names the row.
+        id: Option<String> = None;
+        /// The conversation: a list of role and content, or of from and value.
+        messages: Option<String> = None;
+        /// The question, where there is no conversation.
+        question: Option<String> = None;
+        /// The right answer.
+        answer: Option<String> = None;
+        /// The pictures: bytes, paths, or lists of them.
+        images: Option<String> = None;
+        /// Where the row is from.
+        data_source: Option<String> = None;
+    }
+}
+
+settings! {
+    /// A data set: a file of rows, a folder of them, or a pattern.
     pub struct DatasetConfig or path {
-        /// The file; its stem names the data set.
+        /// The file, folder or pattern, or a repository's name; its stem names the data set.
         path: PathBuf = PathBuf::new(), rule: Rule::NotEmpty, name: "lmms-engine datasets[].path";
-        /// Image urls of the rows are relative to this folder and may not leave it; null takes the file's folder.
+        /// Image urls of the rows are relative to this folder or zip file and may not leave it; null takes the data set's folder.
         data_folder: Option<PathBuf> = None, name: "lmms-engine datasets[].data_folder";
-        /// The file's format.
+        /// The format of files whose ending does not say it.
         data_type: DataType = DataType::Parquet, name: "lmms-engine datasets[].data_type", published: "parquet";
         /// Share of this data set among all, relative to the others.
         weight: f64 = 1.0, rule: Rule::Above(0.0);
         /// Take the first so many rows only.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        /// What the columns are, where they have names of their own.
+        columns: ColumnsConfig = ColumnsConfig::default();
     }
+}
+
+/// The paths of data sets, under the key that lists them.
+pub(super) fn rows_of<'a>(key: &str, entries: &'a mut [DatasetConfig]) -> Vec<(String, Source<'a>)> {
+    let path = |(i, entry): (usize, &'a mut DatasetConfig)| (format!("{key}[{i}].path"), Source::Rows(&mut entry.path));
+    entries.iter_mut().enumerate().map(path).collect()
+}
+
+/// The path of a model, under its key.
+pub(super) fn model_of<'a>(key: &str, model: &'a mut Option<PathBuf>) -> Vec<(String, Source<'a>)> {
+    model.iter_mut().map(|path| (key.to_owned(), Source::Model(path))).collect()
 }
 
 settings! {
@@ -85,6 +118,9 @@ impl Config for DataConfig {
         let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
         group_from_env(tree, "teacher", &teacher, env);
         judge_from_env(tree, env);
+    }
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        rows_of("datasets", &mut self.datasets)
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig};
+use super::{CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe, Source};
 use crate::error::Result;
 
 settings! {
@@ -28,7 +29,7 @@ settings! {
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// How the format counts, and one's own reward in place of the rules.
-        reward: ScorerConfig = ScorerConfig::default();
+        reward: CommandConfig = CommandConfig::default();
         /// Measure the first so many rows only.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
         /// Answer greedily and count.
@@ -53,6 +54,11 @@ impl Config for EvalConfig {
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         judge_from_env(tree, env);
+    }
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        let mut sources = model_of("model", &mut self.model);
+        sources.extend(rows_of("data", &mut self.data));
+        sources
     }
     fn validate(&self, place: &Place) -> Result<()> {
         check_judge(place, "", &self.judge)

@@ -26,10 +26,10 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use data::{DataConfig, DataType, DatasetConfig, EndpointConfig};
+pub use data::{ColumnsConfig, DataConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::EvalConfig;
 pub use generate::{GenerateConfig, LoadDtype};
-pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
+pub use judge::{CommandConfig, JudgeConfig, ScoreConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
@@ -39,7 +39,9 @@ pub use rl::{
 pub use said::nearest;
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
-pub use source::{Config, Difference, deciding, differences, keys, load, refuse_differences, to_yaml};
+pub use source::{
+    Config, Difference, Source, deciding, differences, keys, likeliest, load, refuse_differences, to_yaml,
+};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.
 const MOST_STEPS: f64 = 1e8;
@@ -81,7 +83,7 @@ choice! {
 /// Weight of the format in a score.
 const FORMAT_WEIGHT: f64 = 0.1;
 
-/// How the rules score; made by [`ScorerConfig::rubric`].
+/// How the rules score; made by [`CommandConfig::rubric`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rubric {
     /// Which behaviour of the original the rules follow.
@@ -95,6 +97,6 @@ pub struct Rubric {
 impl From<Mode> for Rubric {
     /// With the format and the weight of a config that names neither.
     fn from(mode: Mode) -> Rubric {
-        ScorerConfig::default().rubric(mode)
+        CommandConfig::default().rubric(mode)
     }
 }

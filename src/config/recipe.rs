@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DataConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig};
+use super::{Config, DataConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source};
 use crate::error::Result;
 
 settings! {
@@ -151,6 +152,12 @@ impl Config for RecipeConfig {
                 }
             }
         }
+    }
+
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        let mut sources = model_of("base.model", &mut self.base.model);
+        sources.extend(rows_of("data.datasets", &mut self.data.datasets));
+        sources
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
+use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place, Rule,
-    Safe, ScorerConfig,
+    CommandConfig, Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig,
+    OptimizerName, Place, Rule, Safe, Source,
 };
 use crate::error::{Error, Result};
 
@@ -144,8 +145,8 @@ settings! {
 
 impl RewardConfig {
     /// The same without the mode.
-    pub fn scorer(&self) -> ScorerConfig {
-        ScorerConfig {
+    pub fn command(&self) -> CommandConfig {
+        CommandConfig {
             format_weight: self.format_weight,
             format: self.format,
             command: self.command.clone(),
@@ -303,6 +304,12 @@ impl Config for RlConfig {
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         judge_from_env(tree, env);
+    }
+
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        let mut sources = model_of("model", &mut self.model);
+        sources.extend(rows_of("train_files", &mut self.train_files));
+        sources
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

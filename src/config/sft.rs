@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::{Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule, Safe};
+use super::data::{model_of, rows_of};
+use super::{
+    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule, Safe, Source,
+};
 use crate::error::{Error, Result};
 
 settings! {
@@ -118,6 +121,12 @@ pub(super) fn check_rate(place: &Place, path: &str, rate: f64) -> Result<()> {
 
 impl Config for SftConfig {
     const NAME: &'static str = "sft";
+
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        let mut sources = model_of("model", &mut self.model);
+        sources.extend(rows_of("datasets", &mut self.datasets));
+        sources
+    }
 
     fn validate(&self, place: &Place) -> Result<()> {
         self.check_parts(place, "")

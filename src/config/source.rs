@@ -1,12 +1,22 @@
 //! From files, environment and command line to a config, and back.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
 use super::said::inline;
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use crate::error::{Error, Result};
+
+/// A path of a config that may also be the name of a repository on the Hugging Face hub.
+#[derive(Debug)]
+pub enum Source<'a> {
+    /// Of a model.
+    Model(&'a mut PathBuf),
+    /// Of rows.
+    Rows(&'a mut PathBuf),
+}
 
 /// A kind of config file.
 pub trait Config: Setting + Default + Clone {
@@ -18,6 +28,11 @@ pub trait Config: Setting + Default + Clone {
 
     /// Fills in what follows from other keys or from the environment, before the tree is read.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
+
+    /// Where its models and rows are from, with the keys that say so.
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        Vec::new()
+    }
 
     /// Checks that go over more than one key.
     fn validate(&self, _place: &Place) -> Result<()> {
@@ -145,6 +160,16 @@ pub fn keys<C: Config>() -> Vec<Key> {
     let mut out = Vec::new();
     C::default().describe("", "", Meta::NONE, &mut out);
     out
+}
+
+/// The kind of config, of `kinds` with their keys, that most of a text's first keys belong to; of equals the first.
+pub fn likeliest(text: &str, kinds: &[(&'static str, Vec<Key>)]) -> &'static str {
+    let of = |keys: &[Key]| -> usize {
+        let names: BTreeSet<&str> = keys.iter().filter_map(|key| key.path.split(['.', '[']).next()).collect();
+        text.lines().filter(|line| line.split_once(':').is_some_and(|(name, _)| names.contains(name))).count()
+    };
+    let most = kinds.iter().rev().max_by_key(|(_, keys)| of(keys));
+    most.map_or("", |(name, _)| name)
 }
 
 /// A key whose value differs between two configs.

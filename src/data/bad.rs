@@ -86,7 +86,7 @@ impl From<Bad> for Error {
 /// A line of `rejected.jsonl`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Rejected {
-    /// The data set's number in its list.
+    /// The number of its file among those of the data sets.
     pub dataset: u32,
     /// The row's number in its file, from 0.
     pub index: u32,
@@ -150,7 +150,7 @@ impl RejectedRows {
         Err(Error::input("max_bad_rows", found, format!("at most {share} % of the rows")))
     }
 
-    /// Writes `DIR/rejected.jsonl`, whole; `names` are the data sets'. No file where every row is used.
+    /// Writes `DIR/rejected.jsonl`, whole; `names` are the files'. No file where every row is used.
     pub fn write(&self, dir: &Path, names: &[&str]) -> Result<()> {
         let path = dir.join("rejected.jsonl");
         if self.rejected.is_empty() && !path.exists() {

@@ -15,24 +15,9 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
-use crate::data::form::RawImage;
+use crate::data::form::{self, RawImage};
+use crate::data::names::Names;
 use crate::error::{Error, Result};
-
-/// The columns rows are made of; others are not read.
-const COLUMNS: [&str; 12] = [
-    "id",
-    "ids",
-    "messages",
-    "prompt",
-    "problem",
-    "answer",
-    "images",
-    "image",
-    "data_source",
-    "reward_model",
-    "extra_info",
-    "ground_truth",
-];
 
 /// Bytes of a file that are decoded at once, about: pictures are large.
 const UNIT_BYTES: usize = 32 << 20;
@@ -49,6 +34,7 @@ pub struct Table {
     path: PathBuf,
     metadata: ArrowReaderMetadata,
     roots: Vec<usize>,
+    names: Names,
     /// The rows decoded last.
     units: Mutex<VecDeque<(Unit, RecordBatch)>>,
 }
@@ -64,20 +50,27 @@ struct Unit {
 }
 
 impl Table {
-    /// Opens a file. Errors when it is none, not whole, or has none of the columns rows are made of.
-    pub fn open(path: &Path) -> Result<Table> {
-        let table = Table::of(path, |name| COLUMNS.contains(&name))?;
+    /// Opens a file whose columns have these `names`. Errors when it is none, not whole, or has none of the columns rows
+    /// are made of.
+    pub fn open(path: &Path, names: &Names) -> Result<Table> {
+        let table = Table { names: names.clone(), ..Table::of(path, |name| names.meaning(name).is_some())? };
+        if let Some((ours, theirs)) = names.missing(|name| table.names().contains(&name)) {
+            return Err(table.lacking(&format!("`{theirs}`, which columns.{ours} names")));
+        }
         match table.roots.is_empty() {
-            true => Err(table.lacking("`messages` (SFT form), `prompt` or `problem` (RL form)")),
+            true => Err(table.lacking(form::QUESTIONS)),
             false => Ok(table),
         }
     }
 
+    /// Names and types of all its columns.
+    pub fn columns(&self) -> Vec<(String, String)> {
+        let fields = self.metadata.schema().fields().iter();
+        fields.map(|field| (field.name().clone(), type_name(field.data_type()))).collect()
+    }
+
     /// The `wanted` columns of a file.
     fn of(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Table> {
-        if path.is_dir() {
-            return Err(Error::input(path.display().to_string(), "a folder", "a parquet file; list each of them"));
-        }
         let file = File::open(path).map_err(Error::io(path))?;
         // Where a file says where its pages begin, a row in the middle of a large group is soon found.
         let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
@@ -85,7 +78,7 @@ impl Table {
             .map_err(|e| Error::format(path, format!("not a whole parquet file: {e}")))?;
         let fields = metadata.schema().fields().iter().enumerate();
         let roots = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
-        Ok(Table { path: path.to_owned(), metadata, roots, units: Mutex::default() })
+        Ok(Table { path: path.to_owned(), metadata, roots, names: Names::default(), units: Mutex::default() })
     }
 
     fn names(&self) -> Vec<&str> {
@@ -99,8 +92,8 @@ impl Table {
     /// Gives the first `limit` rows to `take`, in order, with their numbers from 0. Errors name the file and, where one
     /// is at fault, the row and column.
     pub fn read(&self, limit: usize, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
-        let rows = self
-            .each(limit, |batch, i, row| take(row, fields(&self.path, batch, i, row)).map(ControlFlow::<()>::Continue));
+        let rows =
+            self.each(limit, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
         rows.map(drop)
     }
 
@@ -142,7 +135,28 @@ impl Table {
                 batch
             }
         };
-        Ok(fields(&self.path, &batch, row - unit.first, row))
+        Ok(self.fields(&batch, row - unit.first, row))
+    }
+
+    /// Row `row` of the file, number `i` of a batch, by our names of columns.
+    fn fields(&self, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
+        let mut map = Map::new();
+        let mut pictures = None;
+        for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+            let name = field.name();
+            let wrong = |what: String| Error::format(&self.path, format!("row {}: column `{name}`: {what}", row + 1));
+            let Some(ours) = self.names.meaning(name).filter(|_| !column.is_null(i)) else { continue };
+            // A file may have `image` and `images`: its own name for a column comes first.
+            let first = ours == name;
+            if ours == "images" {
+                if first || pictures.is_none() {
+                    pictures = Some(images(column, i).map_err(wrong)?);
+                }
+            } else if first || !map.contains_key(ours) {
+                map.insert(ours.to_owned(), value(column, i).map_err(wrong)?);
+            }
+        }
+        Ok((map, pictures))
     }
 
     /// The rows that are decoded with row `row`: of a small row group all.
@@ -261,24 +275,22 @@ pub fn count(path: &Path) -> Result<usize> {
     Ok(table.metadata.metadata().file_metadata().num_rows().max(0) as usize)
 }
 
-fn fields(path: &Path, batch: &RecordBatch, i: usize, row: usize) -> Result<Fields> {
-    let mut map = Map::new();
-    let mut pictures = None;
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        let name = field.name();
-        let wrong = |what: String| Error::format(path, format!("row {}: column `{name}`: {what}", row + 1));
-        if name == "images" || name == "image" {
-            if !column.is_null(i) {
-                pictures = Some(images(column, i).map_err(wrong)?);
-            }
-        } else {
-            let value = value(column, i).map_err(wrong)?;
-            if !value.is_null() {
-                map.insert(name.clone(), value);
-            }
+/// A type for people: without what only Arrow distinguishes.
+fn type_name(kind: &DataType) -> String {
+    match kind {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
+        DataType::List(of) | DataType::LargeList(of) | DataType::FixedSizeList(of, _) => {
+            format!("list of {}", type_name(of.data_type()))
         }
+        DataType::Struct(fields) => {
+            let fields: Vec<String> =
+                fields.iter().map(|field| format!("{}: {}", field.name(), type_name(field.data_type()))).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+        DataType::Dictionary(_, of) => type_name(of),
+        other => other.to_string().to_lowercase(),
     }
-    Ok((map, pictures))
 }
 
 type Read<T> = std::result::Result<T, String>;

@@ -51,7 +51,7 @@ impl Dataset {
         seed: u64,
         fresh: bool,
     ) -> Result<Dataset> {
-        let files: Vec<RowFile> = entries.iter().map(RowFile::open).collect::<Result<_>>()?;
+        let files = RowFile::open(entries)?;
         let kept = kept::path(dir, &key(entries, encoder, longest));
         let found = if fresh { None } else { kept::read(&kept)? };
         let (indexed, warm) = match found {
@@ -59,6 +59,10 @@ impl Dataset {
             None => (indexing::index(&files, encoder, longest)?, false),
         };
         let Indexed { sizes, places, rejected, shared, signatures } = indexed;
+        let of_index = signatures.iter().map(|signature| &signature.path);
+        if !of_index.eq(files.iter().map(|file| &file.path)) {
+            return Err(changed("the data sets' files", "those that the run began with"));
+        }
         rejected.check(max_bad_rows)?;
         if sizes.is_empty() {
             let found = format!("{}, while all {} rows are longer", longest.tokens, rejected.rows);
@@ -67,7 +71,11 @@ impl Dataset {
         let sources = files.into_iter().zip(signatures);
         let sources: Vec<Source> = sources.map(|(file, signature)| Source::new(file, signature)).collect();
         sources.iter().try_for_each(Source::check)?;
-        let order = epoch(entries, &places.counts(entries.len()), seed)?;
+        let mut counts = vec![0; entries.len()];
+        for (source, count) in sources.iter().zip(places.counts(sources.len())) {
+            counts[source.file.set] += count;
+        }
+        let order = epoch(entries, &counts, seed)?;
         let (index, rows) = (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places }));
         Ok(Dataset { index, rejected, shared, warm, rows, kept })
     }
@@ -82,7 +90,7 @@ impl Dataset {
         kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
     }
 
-    /// Names of the data sets, in their order.
+    /// Names of the data sets' files, in their order.
     pub fn names(&self) -> Vec<&str> {
         self.rows.sources.iter().map(|source| source.file.name.as_str()).collect()
     }
@@ -93,7 +101,7 @@ impl Dataset {
         self.rows.sources[place.file].file.place(place.at.index as usize)
     }
 
-    /// Data set and row of sample `i`, by number.
+    /// File and row of sample `i`, by number.
     pub fn row(&self, i: usize) -> (u32, u32) {
         let place = self.rows.places.get(self.index.number(i));
         (place.file as u32, place.at.index)
@@ -118,7 +126,8 @@ impl Dataset {
 fn key(entries: &[DatasetConfig], encoder: &Encoder, longest: Longest) -> String {
     let mut key = format!("{} {longest:?} {:?} {}\n", env!("CARGO_PKG_VERSION"), encoder.purpose, encoder.key);
     for entry in entries {
-        key.push_str(&format!("{:?} {:?} {:?} {:?}\n", entry.path, entry.data_folder, entry.data_type, entry.limit));
+        let DatasetConfig { path, data_folder, data_type, limit, columns, .. } = entry;
+        key.push_str(&format!("{path:?} {data_folder:?} {data_type:?} {limit:?} {columns:?}\n"));
     }
     key
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::index::{Grid, grids};
-use crate::data::row::short;
 use crate::data::sample::{pictures, prompt_tokens, sft_tokens};
+use crate::data::stamp::short;
 use crate::data::{Prompt, Row, Sample};
 use crate::error::{Error, Result};
 use crate::image::{Processor, Refused};

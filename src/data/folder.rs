@@ -1,29 +1,39 @@
-//! Where an image url of a row may point: relative to the entry's data folder, absolute or `file://` within it, or a
-//! `data:` url. Nothing outside the folder is ever opened, through `..` or a link or otherwise.
+//! Where an image url of a row may point: relative to the entry's data folder or zip file, absolute or `file://` within
+//! the folder, or a `data:` url. Nothing outside is ever opened, through `..` or a link or otherwise.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 
 use crate::data::ImageSource;
+use crate::data::paths::has_ending;
+use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
+use crate::hub::local;
 
-/// The folder image urls are resolved in.
+/// The folder or zip file that image urls are resolved in.
 #[derive(Clone, Debug)]
 pub struct Folder {
     given: PathBuf,
     real: PathBuf,
+    /// Of a snapshot in the hub's cache: where its files, which are links, lead.
+    blobs: Option<PathBuf>,
+    archive: Option<Arc<Archive>>,
 }
 
 impl Folder {
-    /// Opens the data folder. Errors when it is not there.
+    /// Opens the data folder, or the zip file in its place. Errors when it is not there.
     pub fn open(path: impl AsRef<Path>) -> Result<Folder> {
         let given = path.as_ref().to_owned();
         let real = given.canonicalize().map_err(Error::io(&given))?;
-        if !real.is_dir() {
-            return Err(Error::input("data_folder", given.display().to_string(), "a folder"));
-        }
-        Ok(Folder { given, real })
+        let archive = match real.is_dir() {
+            true => None,
+            false if has_ending(&given, "zip") => Some(Arc::new(Archive::open(&given)?)),
+            false => return Err(Error::input("data_folder", given.display().to_string(), "a folder or a zip file")),
+        };
+        let blobs = local::blobs(&real).and_then(|blobs| blobs.canonicalize().ok());
+        Ok(Folder { given, real, blobs, archive })
     }
 
     /// The picture an url names; a file must exist and lie inside the folder. Errors name `place`.
@@ -47,6 +57,12 @@ impl Folder {
         if path.components().any(|c| c == Component::ParentDir) {
             return Err(outside());
         }
+        if let Some(archive) = &self.archive {
+            return member(archive, path, url).ok_or_else(|| {
+                let expected = format!("a member of {}", self.given.display());
+                Error::input(place, format!("image {url:?}"), expected)
+            });
+        }
         let joined = self.real.join(path);
         if path.is_absolute() && !path.starts_with(&self.real) && !path.starts_with(&self.given) {
             return Err(outside());
@@ -58,11 +74,19 @@ impl Folder {
                 format!("a file inside the data folder {}", self.given.display()),
             )
         })?;
-        if !file.starts_with(&self.real) {
+        if !file.starts_with(&self.real) && !self.blobs.as_ref().is_some_and(|blobs| file.starts_with(blobs)) {
             return Err(outside());
         }
         Ok(ImageSource::File { url: url.to_owned(), file })
     }
+}
+
+/// The member of a zip file that `path` names.
+fn member(archive: &Arc<Archive>, path: &Path, url: &str) -> Option<ImageSource> {
+    let names: Vec<&str> =
+        path.components().filter(|c| *c != Component::CurDir).map(|c| c.as_os_str().to_str()).collect::<Option<_>>()?;
+    let index = archive.find(&names.join("/"))?;
+    Some(ImageSource::Zipped { url: url.to_owned(), archive: archive.clone(), index })
 }
 
 /// The bytes of a data url, given what follows `data:`; the declared type is not trusted.

@@ -1,15 +1,21 @@
-//! The two forms of a row (SFT: `messages`; RL: `prompt` or `problem`), read from JSON fields and an image column
-//! into one [`Row`].
+//! The forms of a row (`messages`, `prompt` or `problem`; `conversations`; `question` with pictures), read from JSON
+//! fields and an image column into one [`Row`].
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::folder::{Folder, decode_data_url};
+use crate::data::json::Layout;
 use crate::data::{ImageSource, Row};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::text::{Message, Part};
+
+/// The columns of which a row needs one, for messages.
+pub const QUESTIONS: &str =
+    "one of `messages`, `conversations`, `prompt`, `problem`, `question` (or the entry's `columns`)";
 
 /// Marks an image's place in a text.
 pub const IMAGE_MARKER: &str = "<image>";
@@ -28,8 +34,10 @@ pub struct RawImage {
 pub struct RowContext<'a> {
     /// Where image urls are resolved.
     pub folder: &'a Folder,
-    /// The data set's name, the file's stem.
+    /// The data set's name.
     pub dataset: &'a str,
+    /// The file's stem.
+    pub file: &'a str,
     /// The row's number in its file, from 0.
     pub index: usize,
     /// `FILE row N`, for errors.
@@ -40,40 +48,40 @@ pub struct RowContext<'a> {
 /// Errors name the row: a missing or mistyped column, a role or part that is not known, images that do not match
 /// their marks, an image outside the data folder.
 pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowContext) -> Read<Row> {
-    let mut extra = match fields.remove("extra_info") {
+    let mut extra = match fields.remove("extra_info").map(structured) {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(map)) => map.into_iter().filter(|(_, v)| !v.is_null()).collect(),
-        Some(other) => return Err(wrong(at, "extra_info", &other, "a struct")),
+        Some(other) => return Err(wrong(at, "extra_info", &other, "a struct, or one as JSON text")),
     };
     let mut found = Found { at, by_url: Vec::new(), by_part: 0, marks: 0 };
-    let mut messages = if let Some(value) = given(&fields, "messages") {
-        found.messages("messages", value)?
-    } else if let Some(value) = given(&fields, "prompt") {
-        found.messages("prompt", value)?
-    } else if let Some(value) = given(&fields, "problem") {
-        let text = string(at, "problem", value)?;
-        let missing = if text.contains(IMAGE_MARKER) { 0 } else { images.len() };
-        let text = IMAGE_MARKER.repeat(missing) + text;
-        found.messages("problem", &serde_json::json!([{"role": "user", "content": text}]))?
-    } else {
+    let question = ["messages", "conversations", "prompt", "problem", "question"];
+    let Some((name, value)) = question.into_iter().find_map(|name| Some((name, given(&fields, name)?.clone()))) else {
         let names: Vec<&str> = fields.keys().map(String::as_str).collect();
-        return Err(misfit(
-            &at.place,
-            format!("columns {}", names.join(", ")),
-            "a column `messages` (SFT form), `prompt` or `problem` (RL form)",
-        ));
+        return Err(misfit(&at.place, format!("columns {}", names.join(", ")), QUESTIONS));
     };
-    let images = found.place_images(&mut messages, images)?;
+    let value = match structured(value) {
+        Value::String(text) if name != "messages" && name != "conversations" => {
+            serde_json::json!([{"role": "user", "content": text}])
+        }
+        other => other,
+    };
+    let mut messages = found.messages(name, &value)?;
+    let marked = found.marks + found.by_part + found.by_url.len() > 0;
+    let images = if marked || ["messages", "prompt"].contains(&name) {
+        found.place_images(&mut messages, images)?
+    } else {
+        found.in_front(&mut messages, images)?
+    };
 
-    let mut ground_truth = match given(&fields, "reward_model") {
+    let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
         None => None,
         Some(Value::Object(map)) => match map.get("ground_truth") {
             None | Some(Value::Null) => None,
             Some(value) => Some(scalar(at, "reward_model.ground_truth", value)?),
         },
-        Some(other) => return Err(wrong(at, "reward_model", other, "a struct with `ground_truth`")),
+        Some(other) => return Err(wrong(at, "reward_model", &other, "a struct with `ground_truth`")),
     };
-    if let Some(answer) = given(&fields, "answer") {
+    if let Some(answer) = given(&fields, "answer").or_else(|| given(&fields, "ground_truth")) {
         let answer = scalar(at, "answer", answer)?;
         extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
         ground_truth.get_or_insert(answer);
@@ -81,7 +89,7 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
         Some(value) => scalar(at, "id", value)?,
-        None => format!("{}-{}", at.dataset, index.map_or_else(|| at.index.to_string(), |i| plain(&i))),
+        None => format!("{}-{}", at.file, index.map_or_else(|| at.index.to_string(), |i| plain(&i))),
     };
     let data_source = match given(&fields, "data_source") {
         Some(value) => string(at, "data_source", value)?.to_owned(),
@@ -133,11 +141,15 @@ impl Found<'_> {
 
     fn message(&mut self, name: &str, message: &Value) -> Read<Message> {
         let at = self.at;
-        let role = string(at, &format!("{name}.role"), message.get("role").unwrap_or(&Value::Null))?;
-        if !["system", "user", "assistant"].contains(&role) {
-            return Err(misfit(&at.place, format!("role {role:?} in {name}"), "system, user or assistant"));
-        }
-        let content = match message.get("content").unwrap_or(&Value::Null) {
+        let role = given_in(message, "role").or_else(|| given_in(message, "from")).unwrap_or(&Value::Null);
+        let role = match string(at, &format!("{name}.role"), role)? {
+            "human" => "user",
+            "gpt" => "assistant",
+            role @ ("system" | "user" | "assistant") => role,
+            other => return Err(misfit(&at.place, format!("role {other:?} in {name}"), "system, user or assistant")),
+        };
+        let content = given_in(message, "content").or_else(|| given_in(message, "value")).unwrap_or(&Value::Null);
+        let content = match content {
             Value::String(text) => vec![Part::Text(text.clone())],
             Value::Array(parts) => {
                 let part = |(j, p)| self.part(&format!("{name}.content[{j}]"), p);
@@ -173,6 +185,16 @@ impl Found<'_> {
             }
             other => Err(misfit(&at.place, format!("part type {other:?} in {name}"), "text or image_url")),
         }
+    }
+
+    /// Puts pictures that no text marks in front of the first question.
+    fn in_front(self, messages: &mut [Message], column: Vec<RawImage>) -> Read<Vec<ImageSource>> {
+        let at = self.at;
+        if let (Some(first), false) = (messages.iter_mut().find(|m| m.role == "user"), column.is_empty()) {
+            first.content.splice(0..0, column.iter().map(|_| Part::Image));
+            return column.into_iter().map(|raw| source(at, raw)).collect();
+        }
+        self.place_images(messages, column)
     }
 
     /// Joins the pictures to their places. With an image column, its entries belong to the marks and the image parts
@@ -249,6 +271,45 @@ fn split_marks(messages: &mut [Message]) {
     }
 }
 
+/// A list or struct that stands as JSON in a text.
+fn structured(value: Value) -> Value {
+    let Value::String(text) = &value else { return value };
+    match serde_json::from_str(text) {
+        Ok(Value::Object(map)) => Value::Object(map),
+        Ok(Value::Array(list)) if list.first().is_some_and(Value::is_object) => Value::Array(list),
+        _ => value,
+    }
+}
+
+/// Names and types of what the first rows of a JSON file have, in the order they come.
+pub fn json_columns(path: &Path, layout: Layout) -> Result<Vec<(String, String)>> {
+    const LOOKED_AT: usize = 1000;
+    let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
+    layout.read(path, LOOKED_AT, |_, fields| {
+        for (name, value) in fields.unwrap_or_default() {
+            let kind = kind(&value);
+            match columns.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, kinds)) if kinds.contains(&kind) => {}
+                Some((_, kinds)) => kinds.push(kind),
+                None => columns.push((name, vec![kind])),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(columns.into_iter().map(|(name, kinds)| (name, kinds.join(" or "))).collect())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a bool",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a struct",
+    }
+}
+
 fn given<'a>(fields: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     fields.get(key).filter(|v| !v.is_null())
 }
@@ -277,13 +338,5 @@ fn plain(value: &Value) -> String {
 }
 
 fn wrong(at: &RowContext, name: &str, value: &Value, expected: &str) -> Bad {
-    let found = match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "a bool",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a struct",
-    };
-    misfit(&at.place, format!("{found} in `{name}`"), expected)
+    misfit(&at.place, format!("{} in `{name}`", kind(value)), expected)
 }

@@ -10,8 +10,8 @@ use crate::data::bad::{Bad, Read, Reason, Rejected, RejectedRows};
 use crate::data::encoder::{Encoder, Measured};
 use crate::data::index::{Index, Shape};
 use crate::data::places::{Place, Places, Signature};
-use crate::data::read::{At, RowFile};
-use crate::data::row::short;
+use crate::data::read::{At, Left, RowFile};
+use crate::data::stamp::short;
 use crate::error::{Error, Result};
 
 /// Rows measured at once, and bytes of their embedded pictures: what bounds memory.
@@ -55,13 +55,15 @@ pub struct SharedIds {
 pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
     let mut found = Indexed::default();
     let mut ids: Vec<(u64, u32, u32)> = Vec::new();
+    let mut left = Left::default();
     for (number, file) in files.iter().enumerate() {
         let before = found.rejected.rows;
         // Beside the reading: both ask the disk for the same pages.
         let signature = thread::scope(|scope| {
             let signature = scope.spawn(|| Signature::of(&file.path));
             let mut chunk = Chunk::default();
-            file.for_each(|at, row| {
+            file.for_each(left.of(file), |at, row| {
+                left.take(file);
                 chunk.push(at, row);
                 if chunk.is_full() {
                     chunk.measure(number, encoder, longest, &mut found, &mut ids);
@@ -72,7 +74,7 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
             signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
         })?;
         found.signatures.push(signature);
-        if found.rejected.rows == before {
+        if found.rejected.rows == before && left.of(file) > 0 {
             return Err(Error::input(file.path.display().to_string(), "no rows", "at least one"));
         }
     }

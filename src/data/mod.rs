@@ -1,8 +1,8 @@
 //! Data: rows in and out, rows to samples and prompts, packing, distillation.
 //!
 //! bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read the [`Index`] of sizes; runs ask [`Samples`], by
-//! index, for what they compute on. Both forms of rows (SFT: `messages`; RL: `prompt` or
-//! `problem`) become one [`Row`]; every fault of a file names the file and the row.
+//! index, for what they compute on. All forms of rows (`messages`, `prompt` or `problem`;
+//! `conversations`; `question` with pictures) become one [`Row`]; every fault of a file names the file and the row.
 
 #![forbid(unsafe_code)]
 
@@ -16,15 +16,20 @@ pub mod form;
 pub mod index;
 pub mod indexing;
 pub mod inspect;
+pub mod json;
 mod kept;
 pub mod loader;
+pub mod names;
 pub mod packing;
+pub mod paths;
 mod places;
 pub mod read;
 mod row;
 pub mod sample;
 mod samples;
+mod stamp;
 pub mod write;
+pub mod zipped;
 
 pub use bad::{Bad, Read, Reason, Rejected, RejectedRows};
 pub use dataset::Dataset;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use crate::data::read::{At, RowFile};
-use crate::data::row::size_and_time;
+use crate::data::stamp::size_and_time;
 use crate::error::{Error, Result};
 
 /// What a file of rows was when it was indexed.

@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
+use crate::data::stamp::{short, size_and_time};
+use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
 use crate::text::Message;
@@ -65,6 +66,15 @@ pub enum ImageSource {
         /// Resolved and checked to be inside the data folder.
         file: PathBuf,
     },
+    /// A member of the zip file that is the data folder.
+    Zipped {
+        /// As written in the row.
+        url: String,
+        /// The zip file.
+        archive: Arc<Archive>,
+        /// The member's number.
+        index: usize,
+    },
 }
 
 impl ImageSource {
@@ -72,7 +82,7 @@ impl ImageSource {
     pub fn embedded(&self) -> usize {
         match self {
             ImageSource::Bytes { bytes, .. } => bytes.len(),
-            ImageSource::File { .. } => 0,
+            ImageSource::File { .. } | ImageSource::Zipped { .. } => 0,
         }
     }
 
@@ -84,6 +94,27 @@ impl ImageSource {
                 let bytes = std::fs::read(file).map_err(|e| unreadable(place, file, &e))?;
                 Ok(bytes.into())
             }
+            ImageSource::Zipped { archive, index, .. } => {
+                let bytes = archive.read(*index).map_err(|e| unreadable(&self.place(place), &archive.path, &e))?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Bytes of the encoded picture; 0 where that cannot be said.
+    pub fn encoded_len(&self) -> u64 {
+        match self {
+            ImageSource::Bytes { bytes, .. } => bytes.len() as u64,
+            ImageSource::File { file, .. } => std::fs::metadata(file).map_or(0, |m| m.len()),
+            ImageSource::Zipped { archive, index, .. } => archive.size(*index),
+        }
+    }
+
+    /// The name that the row gives it.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            ImageSource::Bytes { path, .. } => path.as_deref(),
+            ImageSource::File { url, .. } | ImageSource::Zipped { url, .. } => Some(url),
         }
     }
 
@@ -101,12 +132,22 @@ impl ImageSource {
                 let opened = File::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
                 image::size(opened, &limits, &name)
             }
+            ImageSource::Zipped { .. } => {
+                let bytes = self.bytes(place).map_err(Refused::Broken)?;
+                image::size(std::io::Cursor::new(bytes), &limits, &name)
+            }
         }
     }
 
     /// Tells whether a file is still the one it was: of its size and time. 0 for a picture that has no file.
     pub fn stamp(&self, place: &str) -> Result<u64> {
-        let ImageSource::File { file, .. } = self else { return Ok(0) };
+        let file = match self {
+            ImageSource::Bytes { .. } => return Ok(0),
+            ImageSource::File { file, .. } => file,
+            ImageSource::Zipped { archive, index, .. } => {
+                return archive.stamp(*index).map_err(|e| unreadable(place, &archive.path, &e));
+            }
+        };
         let (len, modified) = size_and_time(file).map_err(|e| unreadable(place, file, &e))?;
         let hash = blake3::hash(&[len.to_le_bytes(), modified.to_le_bytes()].concat());
         Ok(short(&hash))
@@ -114,30 +155,15 @@ impl ImageSource {
 
     /// The row's place and, where it has a name, the picture's.
     pub fn place(&self, row: &str) -> String {
-        match self {
-            ImageSource::Bytes { path: Some(name), .. } | ImageSource::File { url: name, .. } => {
-                format!("{row}, image {name}")
-            }
-            ImageSource::Bytes { path: None, .. } => row.to_owned(),
+        match self.name() {
+            Some(name) => format!("{row}, image {name}"),
+            None => row.to_owned(),
         }
     }
 }
 
 fn unreadable(place: &str, file: &Path, e: &std::io::Error) -> Error {
     Error::input(place, format!("image {} ({e})", file.display()), "a readable image file")
-}
-
-/// A file's bytes, and when it was written, in nanoseconds.
-pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
-    let metadata = std::fs::metadata(file)?;
-    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok((metadata.len(), since.as_nanos() as u64))
-}
-
-/// The first eight bytes of a hash.
-pub fn short(hash: &blake3::Hash) -> u64 {
-    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
-    u64::from_le_bytes(*first)
 }
 
 /// A training sample.

@@ -55,11 +55,8 @@ pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
 
 /// How many of the first rows make a batch: at least one, at most `most`, and no more than hold `bytes` of pictures.
 fn batch_len(rows: &[Row], most: usize, bytes: u64) -> usize {
-    let size = |picture: &ImageSource| match picture {
-        ImageSource::Bytes { bytes, .. } => bytes.len() as u64,
-        // A file that cannot be read is named when it is read.
-        ImageSource::File { file, .. } => std::fs::metadata(file).map_or(0, |m| m.len()),
-    };
+    // A file that cannot be read is named when it is read.
+    let size = |picture: &ImageSource| picture.encoded_len();
     let mut total = 0;
     let fits = rows.iter().take(most).take_while(|row| {
         total += row.images.iter().map(size).sum::<u64>();
@@ -175,9 +172,9 @@ fn parts(messages: &[Placed]) -> Result<ArrayRef> {
     list(parts, messages.iter().map(|(_, m, _)| m.content.len()))
 }
 
-/// A row with any embedded picture embeds all of them: its image column is all or nothing.
+/// A row with any embedded picture or one of a zip file, embeds all of them: its image column is all or nothing.
 fn embeds(row: &Row) -> bool {
-    row.images.iter().any(|i| matches!(i, ImageSource::Bytes { .. }))
+    row.images.iter().any(|i| !matches!(i, ImageSource::File { .. }))
 }
 
 fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
@@ -186,10 +183,7 @@ fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
         let pictures = if form == Form::Rl || embeds(row) { &row.images[..] } else { &[] };
         for picture in pictures {
             bytes.push(picture.bytes(&row.place)?);
-            paths.push(match picture {
-                ImageSource::Bytes { path, .. } => path.as_deref(),
-                ImageSource::File { url, .. } => Some(url.as_str()),
-            });
+            paths.push(picture.name());
         }
         lengths.push(pictures.len());
     }

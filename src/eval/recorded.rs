@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::run::Measured;
 use super::samples::{Answer, Sample};
-use crate::data::read::jsonl;
+use crate::data::json::jsonl;
 use crate::error::{Error, Result};
 use crate::reward::{Item, Judged};
 use crate::task::{self, Answers, Task, TaskRows};

@@ -1,4 +1,4 @@
-//! Decoding: PNG, JPEG, WebP, GIF (first frame) and BMP to RGB as Pillow's `convert("RGB")` gives it.
+//! Decoding: PNG, JPEG, WebP, GIF (first frame), BMP and TIFF (first page) to RGB as Pillow's `convert("RGB")` gives it.
 
 use std::io::{BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
 
@@ -24,8 +24,8 @@ impl Default for Limits {
     }
 }
 
-const FORMATS: [ImageFormat; 5] =
-    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp];
+const FORMATS: [ImageFormat; 6] =
+    [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
 
 /// Why a picture is refused.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFo
     let format = image::guess_format(bytes).ok().filter(|f| FORMATS.contains(f));
     format.ok_or_else(|| {
         let found = format!("{len} bytes that are no picture");
-        Refused::Broken(Error::input(place, found, "a PNG, JPEG, WebP, GIF or BMP file"))
+        Refused::Broken(Error::input(place, found, "a PNG, JPEG, WebP, GIF, BMP or TIFF file"))
     })
 }
 

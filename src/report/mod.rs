@@ -9,6 +9,7 @@
 pub mod browser;
 pub mod frame;
 mod html;
+pub mod inspect;
 mod read;
 #[cfg(test)]
 mod tests;

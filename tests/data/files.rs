@@ -205,7 +205,7 @@ fn a_broken_parquet_file_is_named() {
         error.to_string()
     };
     assert!(fault(&folder.path("none.parquet")).contains("none.parquet"));
-    assert!(fault(&folder.path(".")).contains("found a folder"));
+    assert!(fault(&folder.path(".")).contains("found a folder without any"));
     write(&path, &folder.jsonl(&[GOOD]).unwrap(), Form::Sft).unwrap();
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
@@ -220,7 +220,7 @@ fn a_broken_parquet_file_is_named() {
     };
     let other = RecordBatch::try_from_iter([("text", std::sync::Arc::new(StringArray::from(vec!["x"])) as _)]).unwrap();
     let message = save(other);
-    assert!(message.contains("found columns text, expected `messages`"), "{message}");
+    assert!(message.contains("found columns text, expected one of `messages`"), "{message}");
     let wrong =
         RecordBatch::try_from_iter([("messages", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
     let message = save(wrong);

@@ -5,6 +5,7 @@ mod commands;
 mod digits;
 mod distill;
 mod files;
+mod formats;
 mod full_disk;
 mod packing;
 mod server;

@@ -13,7 +13,7 @@ use self::floor::Floor;
 use self::gpus::{Ceilings, Gpu};
 use super::memory;
 use super::{Context, Overrides};
-use crate::config::{self, RlConfig, SftConfig};
+use crate::config::{self, Config as _, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
 use crate::device::{Kind, Region, Target};
 use crate::error::{Error, Result};
@@ -51,28 +51,18 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         return Err(Error::input("--gpus", args.gpus.to_string(), expected));
     }
     let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
-    let page = match is_rl(&text) {
-        true => match args.overrides.load::<RlConfig>(Some(&args.config))? {
+    let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
+    let page = match config::likeliest(&text, &kinds) == RlConfig::NAME {
+        true => match args.overrides.read::<RlConfig>(Some(&args.config))? {
             Some(config) => rl_page(args, &config)?,
             None => return Ok(()),
         },
-        false => match args.overrides.load::<SftConfig>(Some(&args.config))? {
+        false => match args.overrides.read::<SftConfig>(Some(&args.config))? {
             Some(config) => sft_page(args, &config)?,
             None => return Ok(()),
         },
     };
     super::print(&if args.json { format!("{:#}\n", page.json()) } else { page.text() })
-}
-
-/// Whether a config's first keys are RL's rather than SFT's.
-fn is_rl(text: &str) -> bool {
-    let of = |keys: Vec<config::Key>| -> usize {
-        let first = |key: &config::Key| key.path.split('.').next().unwrap_or_default().to_owned();
-        let names: std::collections::BTreeSet<String> = keys.iter().map(first).collect();
-        let starts = |line: &&str| line.split_once(':').is_some_and(|(name, _)| names.contains(name));
-        text.lines().filter(starts).count()
-    };
-    of(config::keys::<RlConfig>()) > of(config::keys::<SftConfig>())
 }
 
 /// The model's configuration: of the directory the config names, or of `model/` beside the config.

@@ -1,0 +1,152 @@
+//! `omr data inspect`: what is in data sets, as text and as a page.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::args::repository;
+use super::eval::source;
+use super::{Context, Overrides};
+use crate::config::{self, Config, DataConfig, DatasetConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
+use crate::data::paths::has_ending;
+use crate::data::{Bad, Reason, read};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::hub::Kind;
+use crate::image::Processor;
+use crate::report;
+use crate::task::{self, TaskSpec};
+use crate::text::Chat;
+
+/// Arguments of `omr data inspect`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// File or folder of rows, a pattern, a repository in HF_HOME, or a config that names data sets
+    #[arg(value_name = "PATH|CONFIG")]
+    place: PathBuf,
+    /// Config keys to set, such as datasets.0.limit=100
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Model directory: count tokens with its tokenizer, chat template and image sizes
+    #[arg(long, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Rows of each data set to print
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    show: usize,
+    /// Rows of each data set to draw at random for the page
+    #[arg(long, value_name = "N", default_value_t = 60)]
+    rows: usize,
+    /// Decides which rows are drawn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Folder for inspect.html, and summary.json beside it; without it inspect.html stands here
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Looks at every row, prints what was found, writes the page.
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let Looked { datasets, tasks } = named(args)?;
+    let model = match &args.model {
+        Some(dir) => {
+            let dir = repository(dir, Kind::Model, "--model")?;
+            Some((Chat::load(&dir)?, Processor::load(&dir)?))
+        }
+        None => None,
+    };
+    let page = args.out.clone().unwrap_or_default().join("inspect.html");
+    files::writable(&page)?;
+    let options = Options { model: model.as_ref(), first: args.show, random: args.rows, seed: args.seed };
+    let mut found = Vec::with_capacity(datasets.len());
+    for entry in &datasets {
+        found.push(inspect(entry, &options)?);
+    }
+    if let Some(config) = &tasks {
+        let asked: Vec<_> = task::named(&config.tasks)?.into_iter().filter(|spec| spec.hub.is_some()).collect();
+        for spec in asked {
+            found.push(questions(spec, config, &options)?);
+        }
+    }
+    found.iter().try_for_each(|inspection| super::print(&inspection.text()))?;
+    let place = args.place.display().to_string();
+    files::write(&page, report::inspect::page(&place, &found, args.seed)?.as_bytes())?;
+    context.say(&format!("wrote {}", page.display()));
+    if let Some(out) = &args.out {
+        let rows: usize = found.iter().map(|f| f.rows).sum();
+        let faulty: usize = found.iter().map(Inspection::faulty).sum();
+        let sets: Vec<_> = found.iter().map(|f| f.json()).collect();
+        let summary = json!({"in": rows, "kept": rows - faulty, "rejected": {"fault": faulty}, "datasets": sets});
+        files::write(out.join("summary.json"), format!("{summary:#}\n").as_bytes())?;
+    }
+    refuse_faults(&place, &found)
+}
+
+/// The questions of a task, as a data set.
+fn questions(spec: &TaskSpec, config: &EvalConfig, options: &Options) -> Result<Inspection> {
+    let mut left = config.limit.unwrap_or(usize::MAX);
+    of_rows(spec.name.to_owned(), options, |take| {
+        (spec.rows)(spec, &source(config), &mut |asked| {
+            take(asked.row.map_err(|crash| Bad::of(Reason::WrongColumns)(crash.error(&asked.place))))?;
+            left -= 1;
+            Ok(if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    })
+}
+
+/// What is looked at.
+struct Looked {
+    datasets: Vec<DatasetConfig>,
+    /// A config whose tasks are.
+    tasks: Option<EvalConfig>,
+}
+
+/// The data sets that a path is, or that a config of any kind names.
+fn named(args: &Args) -> Result<Looked> {
+    let is_config = ["yaml", "yml"].iter().any(|ending| has_ending(&args.place, ending));
+    if !is_config {
+        if let Some(key) = args.overrides.first() {
+            return Err(Error::input("command line", key, "no keys beside a path of rows"));
+        }
+        let entry = read::entry(repository(&args.place, Kind::Dataset, "omr data inspect")?);
+        return Ok(Looked { datasets: vec![entry], tasks: None });
+    }
+    let text = std::fs::read_to_string(&args.place).map_err(Error::io(&args.place))?;
+    let kinds = [
+        (DataConfig::NAME, config::keys::<DataConfig>()),
+        (SftConfig::NAME, config::keys::<SftConfig>()),
+        (RlConfig::NAME, config::keys::<RlConfig>()),
+        (EvalConfig::NAME, config::keys::<EvalConfig>()),
+        (RecipeConfig::NAME, config::keys::<RecipeConfig>()),
+    ];
+    let kind = config::likeliest(&text, &kinds);
+    let overrides = Overrides { overrides: args.overrides.clone(), print_config: false };
+    let (datasets, tasks) = match kind {
+        SftConfig::NAME => (load::<SftConfig>(&overrides, args)?.datasets, None),
+        RlConfig::NAME => (load::<RlConfig>(&overrides, args)?.train_files, None),
+        EvalConfig::NAME => {
+            let config = load::<EvalConfig>(&overrides, args)?;
+            (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
+        }
+        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, args)?.data.datasets, None),
+        _ => (load::<DataConfig>(&overrides, args)?.datasets, None),
+    };
+    if datasets.is_empty() && tasks.is_none() {
+        let found = format!("a config of `omr {kind}` that names no rows");
+        let expected = "one that does (of `omr eval`: with data_dir=DIR), or the rows themselves";
+        return Err(Error::input(args.place.display().to_string(), found, expected));
+    }
+    Ok(Looked { datasets, tasks })
+}
+
+/// A config with its rows; the models it names need not be there.
+fn load<C: Config>(overrides: &Overrides, args: &Args) -> Result<C> {
+    let mut config = overrides.read::<C>(Some(&args.place))?.unwrap_or_default();
+    for (key, source) in config.sources() {
+        if let config::Source::Rows(path) = source {
+            *path = repository(path, Kind::Dataset, &key)?;
+        }
+    }
+    Ok(config)
+}

@@ -1,0 +1,85 @@
+//! How numbers are spread: quantiles, and bars to draw.
+
+use serde_json::{Value, json};
+
+/// Bars of a histogram at most.
+const BARS: usize = 24;
+
+/// Smallest, median, 90th and 99th percentile and largest of some numbers; all 0 of none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// In the order named above.
+    pub quantiles: [usize; 5],
+    /// Their sum.
+    pub sum: usize,
+    /// How many there are.
+    pub count: usize,
+    /// Equal steps from the smallest to the 99th percentile; the last bar has what is beyond, too.
+    pub bars: Vec<Bar>,
+}
+
+/// Numbers in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bar {
+    /// The range, both ends included.
+    pub range: [usize; 2],
+    /// How many there are.
+    pub count: usize,
+}
+
+impl Spread {
+    /// Of some numbers, in any order.
+    pub fn of(mut values: Vec<u32>) -> Spread {
+        values.sort_unstable();
+        let Some(last) = values.len().checked_sub(1) else { return Spread::default() };
+        let at = |share: f64| values[(last as f64 * share).round() as usize] as usize;
+        let quantiles = [0.0, 0.5, 0.9, 0.99, 1.0].map(at);
+        let sum = values.iter().map(|&value| value as usize).sum();
+        Spread { quantiles, sum, count: values.len(), bars: bars(&values, quantiles) }
+    }
+
+    /// `min 1, median 5, p90 9, p99 10, max 10`.
+    pub fn line(&self) -> String {
+        let [min, median, p90, p99, max] = self.quantiles;
+        format!("min {min}, median {median}, p90 {p90}, p99 {p99}, max {max}")
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let [min, median, p90, p99, max] = self.quantiles;
+        json!({"min": min, "median": median, "p90": p90, "p99": p99, "max": max, "sum": self.sum})
+    }
+}
+
+fn bars(sorted: &[u32], [min, _, _, p99, max]: [usize; 5]) -> Vec<Bar> {
+    let width = (p99 - min + 1).div_ceil(BARS);
+    let count = (p99 - min + 1).div_ceil(width);
+    let mut bars: Vec<Bar> =
+        (0..count).map(|i| Bar { range: [min + i * width, min + (i + 1) * width - 1], count: 0 }).collect();
+    for &value in sorted {
+        bars[((value as usize - min) / width).min(count - 1)].count += 1;
+    }
+    if let Some(last) = bars.last_mut() {
+        last.range[1] = max;
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spreads_are_quantiles_and_bars_that_count_every_number() {
+        let spread = Spread::of((0..=100).rev().collect());
+        assert_eq!(spread.quantiles, [0, 50, 90, 99, 100]);
+        assert_eq!(spread.bars.iter().map(|bar| bar.count).sum::<usize>(), 101);
+        assert_eq!((spread.bars[0].range, spread.bars.last().unwrap().range[1]), ([0, 4], 100));
+        let one = Spread::of(vec![7]);
+        assert_eq!((one.quantiles, one.bars), ([7; 5], vec![Bar { range: [7, 7], count: 1 }]));
+        assert_eq!(Spread::of(vec![]), Spread::default());
+        // One huge number does not press the others into one bar.
+        let tailed: Vec<u32> = (0..1000).chain([4_000_000_000]).collect();
+        assert!(Spread::of(tailed).bars.len() > 20);
+    }
+}

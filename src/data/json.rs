@@ -1,0 +1,231 @@
+//! Rows in JSON: one object a line, or one array of objects, neither held in memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, Seek, SeekFrom};
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The longest row, in bytes: a guard against files that are something else.
+const LONGEST: usize = 256 << 20;
+
+/// How the objects of a file stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// One a line.
+    Lines,
+    /// In one array.
+    Array,
+}
+
+/// Where an object of a file stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Line {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The number of its line, from 1; in an array its own.
+    pub number: usize,
+    /// The byte it begins at.
+    pub offset: u64,
+}
+
+impl Layout {
+    /// Of a file, by what it begins with.
+    pub fn of(path: &Path) -> Result<Layout> {
+        let mut reader = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let start = reader.fill_buf().map_err(Error::io(path))?;
+        let first = without_mark(start).iter().find(|byte| !byte.is_ascii_whitespace());
+        Ok(if first == Some(&b'[') { Layout::Array } else { Layout::Lines })
+    }
+
+    /// Gives each of the first `limit` objects to `take`, in order, and what it says.
+    pub(crate) fn read(
+        self,
+        path: &Path,
+        limit: usize,
+        take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
+    ) -> Result<()> {
+        match self {
+            Layout::Lines => jsonl(path, limit, take),
+            Layout::Array => array(path, limit, take),
+        }
+    }
+
+    /// The object that begins at byte `offset`; `place` names it in errors.
+    pub fn object(self, path: &Path, offset: u64, place: &str) -> Result<Result<Map<String, Value>>> {
+        let mut reader = BufReader::with_capacity(1 << 14, File::open(path).map_err(Error::io(path))?);
+        reader.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
+        let mut bytes = Vec::new();
+        match self {
+            Layout::Lines => {
+                reader.take(LONGEST as u64).read_until(b'\n', &mut bytes).map_err(Error::io(path))?;
+            }
+            Layout::Array => {
+                Elements { reader, at: offset, path, begun: true }.next(&mut bytes)?;
+            }
+        }
+        let bytes = if offset == 0 { without_mark(&bytes) } else { &bytes };
+        Ok(parse(path, place, bytes))
+    }
+}
+
+/// Gives each of the first `limit` objects of a file of JSON lines to `take`, and what it says. Blank lines are no
+/// objects.
+pub(crate) fn jsonl(
+    path: &Path,
+    limit: usize,
+    mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
+) -> Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+    let (mut line, mut at, mut next) = (Vec::new(), Line { index: 0, number: 0, offset: 0 }, 0);
+    while at.index < limit {
+        line.clear();
+        let mut limited = (&mut reader).take(LONGEST as u64 + 1);
+        let read = limited.read_until(b'\n', &mut line).map_err(Error::io(path))?;
+        if read == 0 {
+            break;
+        }
+        (at.number, at.offset, next) = (at.number + 1, next, next + read as u64);
+        if line.len() > LONGEST {
+            return Err(Error::format(path, format!("line {} is longer than {LONGEST} bytes", at.number)));
+        }
+        let bytes = if at.number == 1 { without_mark(&line) } else { &line };
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        take(at, parse(path, &format!("line {}", at.number), bytes))?;
+        at.index += 1;
+    }
+    Ok(())
+}
+
+fn array(
+    path: &Path,
+    limit: usize,
+    mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
+) -> Result<()> {
+    let reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+    let mut elements = Elements { reader, at: 0, path, begun: false };
+    let (mut bytes, mut index) = (Vec::new(), 0);
+    while index < limit
+        && let Some(offset) = elements.next(&mut bytes)?
+    {
+        let number = index + 1;
+        take(Line { index, number, offset }, parse(path, &format!("row {number}"), &bytes))?;
+        index += 1;
+    }
+    Ok(())
+}
+
+/// The elements of an array, as bytes.
+struct Elements<'a> {
+    reader: BufReader<File>,
+    /// Bytes read.
+    at: u64,
+    path: &'a Path,
+    /// The opening bracket is read.
+    begun: bool,
+}
+
+impl Elements<'_> {
+    /// Puts the next element into `out`; the byte it begins at. None at the array's end.
+    fn next(&mut self, out: &mut Vec<u8>) -> Result<Option<u64>> {
+        out.clear();
+        let first = loop {
+            match self.byte()? {
+                Some(b'[') if !self.begun => self.begun = true,
+                Some(b']') => return Ok(None),
+                // Whitespace, the mark of the byte order, commas between elements.
+                Some(b',' | 0xef | 0xbb | 0xbf) => {}
+                Some(byte) if byte.is_ascii_whitespace() => {}
+                Some(byte) => break byte,
+                None => return Err(self.cut()),
+            }
+        };
+        let offset = self.at - 1;
+        out.push(first);
+        let (mut depth, mut in_string) = (usize::from(matches!(first, b'{' | b'[')), first == b'"');
+        while depth > 0 || in_string {
+            let byte = self.byte()?.ok_or_else(|| self.cut())?;
+            out.push(byte);
+            match (in_string, byte) {
+                (true, b'\\') => out.push(self.byte()?.ok_or_else(|| self.cut())?),
+                (_, b'"') => in_string = !in_string,
+                (false, b'{' | b'[') => depth += 1,
+                (false, b'}' | b']') => depth -= 1,
+                _ => {}
+            }
+            if out.len() > LONGEST {
+                let what = format!("the row at byte {offset} is longer than {LONGEST} bytes");
+                return Err(Error::format(self.path, what));
+            }
+        }
+        Ok(Some(offset))
+    }
+
+    fn byte(&mut self) -> Result<Option<u8>> {
+        let byte = self.reader.fill_buf().map_err(Error::io(self.path))?.first().copied();
+        if byte.is_some() {
+            self.reader.consume(1);
+            self.at += 1;
+        }
+        Ok(byte)
+    }
+
+    fn cut(&self) -> Error {
+        Error::format(self.path, format!("ends at byte {}, within its array of rows", self.at))
+    }
+}
+
+/// A file's first bytes without the mark of its byte order.
+fn without_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
+fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at byte {} of it", e.valid_up_to())))?;
+    match serde_json::from_str(text) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err(Error::format(path, format!("{place}: found no JSON object, expected one row"))),
+        Err(e) => {
+            // The parser's "line" is this row's own.
+            let what = e.to_string().replace(" at line 1 column ", " at character ");
+            Err(Error::format(path, format!("{place}: bad JSON ({what})")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_array_is_read_element_by_element_and_each_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.json");
+        let rows = [r#"{"a": "]}\"{[,", "b": [1, {"c": []}]}"#, "{\"a\": \"\\\\\"}", "{nothing: 1}", "{\"z\": 1}"];
+        std::fs::write(&path, format!("\u{feff} [\n  {}\n]\n", rows.join(" ,\n"))).unwrap();
+        assert_eq!(Layout::of(&path).unwrap(), Layout::Array);
+        let mut found = Vec::new();
+        let mut take = |at: Line, row: Result<Map<String, Value>>| {
+            found.push((at.offset, row.map_err(|e| e.to_string())));
+            Ok(())
+        };
+        Layout::Array.read(&path, 9, &mut take).unwrap();
+        assert_eq!(found.len(), 4);
+        for ((offset, row), text) in found.iter().zip(rows) {
+            match serde_json::from_str::<Value>(text) {
+                Ok(value) => assert_eq!(Value::Object(row.clone().unwrap()), value),
+                Err(_) => assert!(row.as_ref().is_err_and(|e| e.contains("row 3: bad JSON")), "{row:?}"),
+            }
+            let again = Layout::Array.object(&path, *offset, "row").unwrap();
+            assert_eq!(again.ok(), row.clone().ok());
+        }
+        std::fs::write(&path, "[{\"a\": 1}, {\"a\"").unwrap();
+        let error = Layout::Array.read(&path, 9, |_, _| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("ends at byte 15"), "{error}");
+    }
+}

@@ -1,0 +1,162 @@
+//! Which files a data set is: one, those of a folder, or those a pattern matches.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{DataType, DatasetConfig};
+use crate::error::{Error, Result};
+use crate::hub::local;
+
+/// Endings of files of rows, the likeliest first: of a folder those of one ending are taken.
+const ENDINGS: [&str; 3] = ["parquet", "jsonl", "json"];
+/// What the hub's file names begin with.
+const SPLITS: [&str; 6] = ["train", "validation", "valid", "val", "dev", "test"];
+/// Folders below a data set's that are looked into.
+const DEPTH: usize = 8;
+
+/// The files of a data set, in the order of their names.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() {
+        return of_folder(path);
+    }
+    let Some(pattern) = path.to_str().filter(|text| is_pattern(text) && !path.exists()) else {
+        return Ok(vec![path.to_owned()]);
+    };
+    let wrong = |what: String| Error::input(pattern, what, "files of rows");
+    let found = glob::glob(pattern).map_err(|e| wrong(e.to_string()))?;
+    let mut files: Vec<PathBuf> = found.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
+    files.sort();
+    if files.is_empty() { Err(wrong("no file that matches".to_owned())) } else { Ok(files) }
+}
+
+fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// The files of rows in a folder. Errors when there is none, or more than one split.
+fn of_folder(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    walk(dir, DEPTH, &mut all)?;
+    all.sort();
+    let place = || dir.display().to_string();
+    let ending = ENDINGS.into_iter().find(|ending| all.iter().any(|path| has_ending(path, ending)));
+    let ending = ending.ok_or_else(|| {
+        let expected = "files of rows: .parquet, .jsonl or .json";
+        Error::input(place(), "a folder without any", expected)
+    })?;
+    let files: Vec<PathBuf> = all.into_iter().filter(|path| has_ending(path, ending)).collect();
+    let mut splits: Vec<&str> = files.iter().filter_map(|path| split(path)).collect();
+    splits.sort_unstable();
+    splits.dedup();
+    if let [first, _, ..] = splits.as_slice() {
+        let example = files.iter().find(|path| split(path) == Some(first)).and_then(|path| path.parent());
+        let hint = format!("such as {}/{first}*", example.unwrap_or(dir).display());
+        let found = format!("the splits {}", splits.join(", "));
+        return Err(Error::input_hint(place(), found, "a path or a pattern that names one", hint));
+    }
+    Ok(files)
+}
+
+fn walk(dir: &Path, depth: usize, out: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        // Hidden files and the hub libraries' descriptions of a set are not rows of it.
+        if name.starts_with('.') || name.starts_with("dataset_info") {
+            continue;
+        }
+        match path.is_dir() {
+            true if depth > 0 => walk(&path, depth - 1, out)?,
+            true => {}
+            false => out.push(path),
+        }
+    }
+    Ok(())
+}
+
+/// True where a path ends in `.ending`, in either case.
+pub fn has_ending(path: &Path, ending: &str) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending))
+}
+
+/// The split that a file's name says: `train-00000-of-00003.parquet`, `test.parquet`.
+fn split(path: &Path) -> Option<&'static str> {
+    let stem = path.file_stem()?.to_str()?;
+    let word = stem.split(['-', '_', '.']).next()?;
+    SPLITS.into_iter().find(|split| *split == word)
+}
+
+/// The data set's name: the file's stem, the folder's name, or what a pattern says besides its signs.
+pub fn name(entry: &DatasetConfig) -> String {
+    let path = &entry.path;
+    if path.is_dir() {
+        let named = || Some(path.canonicalize().ok()?.file_name()?.to_string_lossy().into_owned());
+        return local::repository_name(path).or_else(named).unwrap_or_default();
+    }
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    if !is_pattern(&stem) || path.exists() {
+        return stem;
+    }
+    let word: String = stem.split(['*', '?', '[']).next().unwrap_or_default().trim_end_matches(['-', '_', '.']).into();
+    let parent = || Some(base(path).file_name()?.to_string_lossy().into_owned());
+    if word.is_empty() { parent().unwrap_or_default() } else { word }
+}
+
+/// The folder that image urls are relative to where none is given: the data set's own, the file's, or what stands
+/// before a pattern.
+pub fn base(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        return path.to_owned();
+    }
+    let is_sign = |path: &Path| path.to_str().is_some_and(is_pattern) && !path.exists();
+    let parent = path.ancestors().skip(1).find(|parent| !is_sign(parent));
+    match parent {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A file's format: by its ending where that says it, else as the entry says.
+pub fn kind(path: &Path, said: DataType) -> DataType {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("parquet") => DataType::Parquet,
+        Some("jsonl" | "json") => DataType::Json,
+        _ => said,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::read::entry;
+
+    #[test]
+    fn folders_and_patterns_are_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("rows");
+        for file in
+            ["data/train-00001-of-00002.parquet", "data/train-00000-of-00002.parquet", "README.md", ".cache/x.parquet"]
+        {
+            let path = root.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let both =
+            ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"].map(|name| root.join(name));
+        assert_eq!(files(&root).unwrap(), both);
+        let pattern = root.join("data/train-*.parquet");
+        assert_eq!(files(&pattern).unwrap(), both);
+        assert_eq!((name(&entry(&root)), name(&entry(&pattern))), ("rows".to_owned(), "train".to_owned()));
+        assert_eq!(name(&entry(root.join("data/*.parquet"))), "data");
+        assert_eq!(
+            (base(&pattern), base(&root), base(Path::new("x.jsonl"))),
+            (root.join("data"), root.clone(), ".".into())
+        );
+        let error = files(&root.join("data/test-*")).unwrap_err().to_string();
+        assert!(error.contains("no file that matches"), "{error}");
+        std::fs::write(root.join("data/test-00000-of-00001.parquet"), "").unwrap();
+        let error = files(&root).unwrap_err().to_string();
+        assert!(error.contains("the splits test, train") && error.contains("data/test*"), "{error}");
+        let empty = tempfile::tempdir().unwrap();
+        assert!(files(empty.path()).is_err_and(|e| e.to_string().contains("without any")));
+    }
+}

@@ -1,0 +1,17 @@
+//! What files and texts are known by.
+
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// A file's bytes, and when it was written, in nanoseconds.
+pub fn size_and_time(file: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(file)?;
+    let since = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
+}
+
+/// The first eight bytes of a hash.
+pub fn short(hash: &blake3::Hash) -> u64 {
+    let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
+    u64::from_le_bytes(*first)
+}

@@ -1,0 +1,253 @@
+//! What a repository holds, by the hub's API; and its refusals, as what to do.
+
+use reqwest::header::{HeaderMap, LINK};
+use reqwest::{StatusCode, Url};
+use serde_json::Value;
+
+use super::check::Hash;
+use super::http::{Failure, Http, Refusal, Reply};
+use super::repo::{Kind, Repo, SHORT_NAMES};
+use super::settings::Settings;
+use crate::config::nearest;
+use crate::error::{Error, Result};
+
+/// Pages of a listing that are read at most, a thousand files each.
+const MOST_PAGES: usize = 10_000;
+
+/// A hub.
+pub struct Hub {
+    http: Http,
+}
+
+/// A file of a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its path in the repository, with `/`.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Of its content.
+    pub hash: Hash,
+}
+
+/// The files of a repository at one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// What it holds.
+    pub kind: Kind,
+    /// `ORG/NAME`.
+    pub id: String,
+    /// The commit that the revision named when it was asked.
+    pub commit: String,
+    /// In the hub's order.
+    pub files: Vec<Listed>,
+}
+
+impl Hub {
+    /// Of an environment.
+    pub fn new(settings: &Settings) -> Result<Hub> {
+        Ok(Hub { http: Http::new(settings)? })
+    }
+
+    /// Lists a repository. Errors say what to do about a repository or revision that is not there, or not for everyone.
+    pub async fn list(&self, repo: &Repo) -> Result<Listing> {
+        let kinds = repo.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind]);
+        let mut refusals = Vec::new();
+        for kind in kinds {
+            let url = self.api(kind, &repo.id, &["revision", &repo.revision]);
+            match self.http.json(&url).await {
+                Ok((info, _)) => {
+                    let commit = info["sha"].as_str().filter(|sha| sha.bytes().all(|b| b.is_ascii_hexdigit()));
+                    let commit = commit.ok_or_else(|| strange(&url, "no commit"))?.to_owned();
+                    let files = self.tree(kind, &repo.id, &commit).await?;
+                    return Ok(Listing { kind, id: repo.id.clone(), commit, files });
+                }
+                Err(Failure::Status(refusal)) if refusal.is_missing_repo() => refusals.push(refusal),
+                Err(Failure::Status(refusal)) => return Err(self.refused(kind, repo, &refusal).await),
+                Err(other) => return Err(self.failed(&url, other)),
+            }
+        }
+        Err(self.missing(repo, refusals.first()).await)
+    }
+
+    async fn tree(&self, kind: Kind, id: &str, commit: &str) -> Result<Vec<Listed>> {
+        let mut url = self.api(kind, id, &["tree", commit]);
+        url.set_query(Some("recursive=true&expand=false"));
+        let mut files = Vec::new();
+        for _ in 0..MOST_PAGES {
+            let (page, headers) = self.http.json(&url).await.map_err(|failure| self.failed(&url, failure))?;
+            let entries = page.as_array().ok_or_else(|| strange(&url, "a listing that is none"))?;
+            for entry in entries.iter().filter(|entry| entry["type"] == "file") {
+                files.push(listed(entry).ok_or_else(|| strange(&url, &format!("a file listed as {entry}")))?);
+            }
+            match next(&headers).map(|next| url.join(&next)) {
+                Some(Ok(next)) if next.origin() == url.origin() => url = next,
+                Some(_) => return Err(strange(&url, "a listing that goes on elsewhere")),
+                None => return Ok(files),
+            }
+        }
+        Err(strange(&url, "a listing without an end"))
+    }
+
+    /// The content of a file from byte `from` on.
+    pub(super) async fn content(
+        &self,
+        listing: &Listing,
+        file: &Listed,
+        from: u64,
+    ) -> std::result::Result<Reply, Failure> {
+        self.http.get(&self.address(listing, file), from).await
+    }
+
+    pub(super) fn address(&self, listing: &Listing, file: &Listed) -> Url {
+        let kind = listing.kind.prefix().trim_end_matches('/');
+        let parts = [kind].into_iter().filter(|kind| !kind.is_empty()).chain(listing.id.split('/'));
+        self.http.url(parts.chain(["resolve", &listing.commit]).chain(file.path.split('/')))
+    }
+
+    fn api(&self, kind: Kind, id: &str, rest: &[&str]) -> Url {
+        let parts = ["api", kind.plural()].into_iter().chain(id.split('/'));
+        self.http.url(parts.chain(rest.iter().copied()))
+    }
+
+    fn page(&self, kind: Kind, id: &str) -> Url {
+        self.http.url([kind.prefix().trim_end_matches('/')].into_iter().filter(|p| !p.is_empty()).chain(id.split('/')))
+    }
+
+    pub(super) fn failed(&self, url: &Url, failure: Failure) -> Error {
+        match failure {
+            Failure::Fatal(error) => error,
+            Failure::Passing(what, _) => Error::Server { url: url.to_string(), what },
+            Failure::Status(refusal) => Error::Server { url: url.to_string(), what: refusal.text() },
+        }
+    }
+
+    /// A refusal of a repository that is there, as what to do about it.
+    pub(super) async fn refused(&self, kind: Kind, repo: &Repo, refusal: &Refusal) -> Error {
+        let (id, url) = (repo.id.as_str(), self.page(kind, &repo.id));
+        let tokens = self.http.url(["settings", "tokens"]);
+        match (refusal.code.as_str(), refusal.status) {
+            ("RevisionNotFound", _) => {
+                let names = self.names(&self.api(kind, id, &["refs"]), "branches", "name").await;
+                let hint = nearest(&repo.revision, names.iter().map(String::as_str))
+                    .map(|near| format!("did you mean {near}?"));
+                let hint = hint.unwrap_or_else(|| format!("branches: {}", names.join(", ")));
+                Error::input_hint(id, format!("no revision {}", repo.revision), "a branch, a tag or a commit", hint)
+            }
+            (_, StatusCode::UNAUTHORIZED) if self.http.has_token() => {
+                let hint = format!("set HF_TOKEN to a token of {tokens}");
+                Error::input_hint(
+                    id,
+                    format!("a token that {url} does not take ({})", refusal.text()),
+                    "a valid one",
+                    hint,
+                )
+            }
+            (_, StatusCode::UNAUTHORIZED) => {
+                let hint = format!("accept its terms at {url}, then set HF_TOKEN to a token of {tokens}");
+                Error::input_hint(
+                    id,
+                    format!("no token ({})", refusal.text()),
+                    "one that may read the repository",
+                    hint,
+                )
+            }
+            (_, StatusCode::FORBIDDEN) => {
+                let hint = format!("accept the terms at {url} with the account of HF_TOKEN");
+                Error::input_hint(
+                    id,
+                    format!("no access ({})", refusal.text()),
+                    "a repository that the token may read",
+                    hint,
+                )
+            }
+            (_, StatusCode::NOT_FOUND) => Error::input(id, refusal.text(), "a file of the repository"),
+            _ => Error::Server { url: url.to_string(), what: refusal.text() },
+        }
+    }
+
+    /// Nothing has this name, or nothing that may be seen: the nearest name of the same owner.
+    async fn missing(&self, repo: &Repo, refusal: Option<&Refusal>) -> Error {
+        let kinds = repo.kind.map_or(vec![Kind::Model, Kind::Dataset], |kind| vec![kind]);
+        let mut names: Vec<String> = SHORT_NAMES.iter().map(|(_, _, id)| (*id).to_owned()).collect();
+        let owner = repo.id.split('/').next().unwrap_or_default();
+        for kind in kinds {
+            let mut url = self.http.url(["api", kind.plural()]);
+            url.query_pairs_mut().append_pair("author", owner).append_pair("limit", "100");
+            names.extend(self.names(&url, "", "id").await);
+        }
+        let hint = match nearest(&repo.id, names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => "one that is not for everyone is seen with HF_TOKEN only".to_owned(),
+        };
+        let what = refusal.map(|refusal| format!(" ({})", refusal.text())).unwrap_or_default();
+        Error::input_hint(&repo.id, format!("no such repository{what}"), "a repository's id", hint)
+    }
+
+    /// Names in a reply, best effort: they only help a message.
+    async fn names(&self, url: &Url, list: &str, key: &str) -> Vec<String> {
+        let Ok((reply, _)) = self.http.json(url).await else { return Vec::new() };
+        let list = if list.is_empty() { &reply } else { &reply[list] };
+        let names = list.as_array().into_iter().flatten();
+        names.filter_map(|entry| Some(entry[key].as_str()?.to_owned())).collect()
+    }
+}
+
+impl Refusal {
+    /// The hub says 401 also of what is not there, so that private names cannot be guessed.
+    fn is_missing_repo(&self) -> bool {
+        self.code == "RepoNotFound" || (self.code.is_empty() && self.status == StatusCode::NOT_FOUND)
+    }
+
+    pub(super) fn text(&self) -> String {
+        match self.message.is_empty() {
+            true => format!("status {}", self.status),
+            false => format!("status {}: {}", self.status, self.message),
+        }
+    }
+}
+
+fn strange(url: &Url, what: &str) -> Error {
+    Error::Server { url: url.to_string(), what: format!("the hub's reply has {what}") }
+}
+
+/// A file of a listing; none where it is not as the hub lists files, or its path leaves the folder.
+fn listed(entry: &Value) -> Option<Listed> {
+    let path = entry["path"].as_str().filter(|path| stays_inside(path))?;
+    let large = &entry["lfs"];
+    let (size, hash) = match large.is_object() {
+        true => (&large["size"], Hash::sha256(large["oid"].as_str()?)?),
+        false => (&entry["size"], Hash::git(entry["oid"].as_str()?)?),
+    };
+    Some(Listed { path: path.to_owned(), size: size.as_u64()?, hash })
+}
+
+fn stays_inside(path: &str) -> bool {
+    let part = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0']);
+    path.split('/').all(part)
+}
+
+/// The address of the next page.
+fn next(headers: &HeaderMap) -> Option<String> {
+    let links = headers.get(LINK)?.to_str().ok()?;
+    let next = links.split(',').find(|link| link.contains("rel=\"next\""))?;
+    Some(next.split_once('<')?.1.split_once('>')?.0.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn listed_files_stay_in_their_folder() {
+        let sha = "a".repeat(40);
+        let path = |path: &str| listed(&json!({"type": "file", "path": path, "size": 1, "oid": sha}));
+        assert_eq!(path("data/train-0.parquet").unwrap().size, 1);
+        for bad in ["../x", "/etc/passwd", "a//b", "a/../../b", "a\\..\\b", "."] {
+            assert_eq!(path(bad), None, "{bad}");
+        }
+        assert_eq!(listed(&json!({"path": "x", "size": 1, "oid": "main"})), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! A download: what is wanted, what of it is there, whether the rest fits, and the rest, several files at once.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use glob::Pattern;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::api::{Hub, Listed, Listing};
+use super::fetch;
+use super::record::Record;
+use super::repo::Repo;
+use super::settings::Settings;
+use crate::config::nearest;
+use crate::error::{Error, Result};
+use crate::observe::{Observer, bytes};
+
+/// Bytes a disk keeps free beside a download.
+const SPARE: u64 = 256 << 20;
+
+/// A download that hears nothing asks so often whether it is to stop.
+const STOP_ASKED: Duration = Duration::from_millis(200);
+
+/// What is wanted.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Of which repository.
+    pub repo: Repo,
+    /// Into which folder.
+    pub dir: PathBuf,
+    /// Files whose path one of these matches; all where there is none.
+    pub include: Vec<String>,
+    /// Files fetched at once.
+    pub workers: usize,
+}
+
+/// What a download came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Files that are wanted.
+    pub files: usize,
+    /// Their bytes; 0 where nothing was asked.
+    pub bytes: u64,
+    /// Files of them that were fetched.
+    pub fetched: usize,
+}
+
+impl Job {
+    /// Fetches what is missing. Sizes, what is there and what is free are said before the first byte is asked for. Errors
+    /// leave what arrived, for another run to go on with.
+    pub async fn run(&self, settings: &Settings, observer: &dyn Observer) -> Result<Summary> {
+        let patterns = self.patterns()?;
+        if settings.offline {
+            return self.offline(observer);
+        }
+        let hub = Hub::new(settings)?;
+        let listing = hub.list(&self.repo).await?;
+        let files = self.wanted(&listing, &patterns)?;
+        let _lock = Record::lock(&self.dir)?;
+        let record = Record::read(&self.dir);
+        let missing = missing(&self.dir, &files, &record, observer)?;
+        let total: u64 = files.iter().map(|file| file.size).sum();
+        let summary = Summary { files: files.len(), bytes: total, fetched: missing.len() };
+        let commit = &listing.commit[..listing.commit.len().min(12)];
+        if missing.is_empty() {
+            let here = self.dir.display();
+            observer.note(&format!("{here} has all of {} at {commit}: {}", self.repo, said(summary.files, total)));
+            record.finish(&listing, &self.repo.revision, &self.include, &files)?;
+            return Ok(summary);
+        }
+        let begun: u64 = missing.iter().map(|file| size_of(&fetch::partial(&self.dir, file)).min(file.size)).sum();
+        let left: u64 = missing.iter().map(|file| file.size).sum::<u64>() - begun;
+        let free = free(&self.dir)?;
+        observer.note(&format!(
+            "{} at {commit}: {}; {} to fetch into {} ({} free)",
+            self.repo,
+            said(summary.files, total),
+            bytes(left),
+            self.dir.display(),
+            bytes(free)
+        ));
+        if left + SPARE > free {
+            let expected = format!("{} for what is missing, and {} to spare", bytes(left), bytes(SPARE));
+            return Err(Error::input(self.dir.display().to_string(), format!("{} free", bytes(free)), expected));
+        }
+        self.fetch(hub, &listing, missing, &record, (begun, left), observer).await?;
+        record.finish(&listing, &self.repo.revision, &self.include, &files)?;
+        Ok(summary)
+    }
+
+    fn patterns(&self) -> Result<Vec<Pattern>> {
+        let pattern = |text: &String| {
+            Pattern::new(text)
+                .map_err(|e| Error::input("--include", format!("{text:?} ({e})"), "a pattern such as *.parquet"))
+        };
+        self.include.iter().map(pattern).collect()
+    }
+
+    /// The files that are wanted of a listing.
+    fn wanted(&self, listing: &Listing, patterns: &[Pattern]) -> Result<Vec<Listed>> {
+        let wants = |file: &&Listed| patterns.is_empty() || patterns.iter().any(|p| p.matches(&file.path));
+        let files: Vec<Listed> = listing.files.iter().filter(wants).cloned().collect();
+        if !files.is_empty() {
+            return Ok(files);
+        }
+        let names: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+        let near = self.include.iter().find_map(|text| nearest(text, names.iter().copied()));
+        let hint = match near {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("it has {}", names[..names.len().min(8)].join(", ")),
+        };
+        let found = format!("no file that matches {}", self.include.join(", "));
+        Err(Error::input_hint(listing.id.as_str(), found, "one or more", hint))
+    }
+
+    /// What is there counts; nothing is asked.
+    fn offline(&self, observer: &dyn Observer) -> Result<Summary> {
+        let record = Record::read(&self.dir);
+        if let Some(whole) = &record.whole
+            && (whole.repo.as_str(), &whole.revision, &whole.include)
+                == (&self.repo.id, &self.repo.revision, &self.include)
+            && whole.files.iter().all(|path| record.hash(path).is_some())
+        {
+            observer.note(&format!("HF_HUB_OFFLINE is set; {} has all of {}", self.dir.display(), self.repo));
+            return Ok(Summary { files: whole.files.len(), bytes: 0, fetched: 0 });
+        }
+        let found = format!("nothing whole of {} in {}", self.repo, self.dir.display());
+        Err(Error::input("HF_HUB_OFFLINE", found, "a finished download, or the variable unset"))
+    }
+
+    async fn fetch(
+        &self,
+        hub: Hub,
+        listing: &Listing,
+        missing: Vec<Listed>,
+        record: &Record,
+        (begun, left): (u64, u64),
+        observer: &dyn Observer,
+    ) -> Result<()> {
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        observer.begin("download", "MB", megabytes(begun + left), megabytes(begun));
+        let shared = Arc::new((hub, self.repo.clone(), listing.clone(), self.dir.clone()));
+        let queue = Arc::new(Mutex::new(VecDeque::from(missing)));
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.workers.max(1) {
+            let (shared, queue, tell) = (shared.clone(), queue.clone(), tell.clone());
+            tasks.spawn(async move {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                while let Some(file) = next() {
+                    let (hub, repo, listing, dir) = &*shared;
+                    let moved = |bytes| drop(tell.send(News::Moved(bytes)));
+                    match fetch::file(hub, (repo, listing), &file, dir, &moved).await {
+                        Ok(()) => drop(tell.send(News::Done(file))),
+                        Err(error) => return drop(tell.send(News::Failed(error))),
+                    }
+                }
+            });
+        }
+        drop(tell);
+        let mut here = begun as i64;
+        // Whatever ends this loop early drops the tasks with it, and with them their requests.
+        loop {
+            match tokio::time::timeout(STOP_ASKED, told.recv()).await {
+                Ok(Some(News::Moved(bytes))) => here += bytes,
+                Ok(Some(News::Done(file))) => record.note(&file)?,
+                Ok(Some(News::Failed(error))) => return Err(error),
+                Ok(None) => break,
+                Err(_) => {}
+            }
+            if observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            observer.step(here.max(0) as u64 / 1_000_000, &[]);
+        }
+        observer.end();
+        match tasks.join_all().await.len() == self.workers.max(1) {
+            true => Ok(()),
+            false => Err(Error::Failed("a download's task ended early".to_owned())),
+        }
+    }
+}
+
+/// What a task tells.
+enum News {
+    Moved(i64),
+    Done(Listed),
+    Failed(Error),
+}
+
+fn said(files: usize, size: u64) -> String {
+    format!("{files} file{}, {}", if files == 1 { "" } else { "s" }, bytes(size))
+}
+
+/// The files that are not there. A file that is another than the one listed is replaced where it is known to be one of
+/// ours, of an earlier commit; any other is the user's, and refused.
+fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observer) -> Result<Vec<Listed>> {
+    let mut missing = Vec::new();
+    let mut read = 0;
+    for file in files {
+        let path = dir.join(&file.path);
+        let known = record.hash(&file.path);
+        if known == Some(file.hash.hex()) {
+            continue;
+        }
+        if !path.exists() || known.is_some() {
+            missing.push(file.clone());
+            continue;
+        }
+        if size_of(&path) == file.size {
+            if read == 0 {
+                observer.note(&format!("checking what stands in {}", dir.display()));
+            }
+            read += 1;
+            let mut hasher = file.hash.hasher(file.size);
+            hasher.read(&path)?;
+            if hasher.hex() == file.hash.hex() {
+                record.note(file)?;
+                continue;
+            }
+        }
+        let expected = "the file of the repository, or none; move it away";
+        return Err(Error::input(path.display().to_string(), "another file, not from a download", expected));
+    }
+    Ok(missing)
+}
+
+fn size_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// Bytes that a user may still write to the disk of a folder.
+fn free(dir: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(dir).map_err(|e| Error::io(dir)(e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}

@@ -1,0 +1,171 @@
+//! Requests to the hub: redirects by hand, so that a token never leaves its host; retries with growing random waits.
+
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::Settings;
+use crate::client::{self, chain};
+use crate::error::{Error, Result};
+
+/// Redirects followed for one request.
+const MOST_REDIRECTS: usize = 8;
+/// A server that sends nothing for this long is given up.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Tries of one request, or of one file without a byte more.
+pub(super) const TRIES: usize = 6;
+
+/// A client of one hub.
+pub(super) struct Http {
+    client: Client,
+    endpoint: Url,
+    token: Option<String>,
+}
+
+/// Why there is no reply.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Worth another try: what happened, and how long the server asks to wait.
+    Passing(String, Option<Duration>),
+    /// The server's last word.
+    Status(Refusal),
+    /// Every request will fail.
+    Fatal(Error),
+}
+
+/// A status that another try does not change.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// The hub's word for it, such as `GatedRepo`.
+    pub(super) code: String,
+    /// What it says to people.
+    pub(super) message: String,
+}
+
+/// A reply, and the headers of the hub's own that led to it.
+pub(super) struct Reply {
+    pub(super) response: Response,
+    /// `X-Linked-Etag` and `X-Linked-Size` stand on the hub's redirect, not on the other host's reply.
+    pub(super) linked: HeaderMap,
+}
+
+impl Http {
+    pub(super) fn new(settings: &Settings) -> Result<Http> {
+        // A second caller finds it installed, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut client = Client::builder()
+            .user_agent(concat!("omr/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(30))
+            .read_timeout(SILENCE)
+            .redirect(reqwest::redirect::Policy::none());
+        if settings.endpoint.host_str().is_some_and(|host| ["localhost", "127.0.0.1", "[::1]"].contains(&host)) {
+            client = client.no_proxy();
+        }
+        let client = client.build().map_err(|e| Error::Failed(format!("the hub's client: {}", chain(&e))))?;
+        Ok(Http { client, endpoint: settings.endpoint.clone(), token: settings.token.clone() })
+    }
+
+    /// The address of a path under the endpoint; its parts are escaped.
+    pub(super) fn url<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(parts);
+        }
+        url
+    }
+
+    pub(super) fn has_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// Follows redirects to the reply; a status that is no success is a [`Failure`]. Bytes before `from` are not asked for.
+    pub(super) async fn get(&self, url: &Url, from: u64) -> std::result::Result<Reply, Failure> {
+        let (mut url, mut linked) = (url.clone(), HeaderMap::new());
+        for _ in 0..=MOST_REDIRECTS {
+            let mut request = self.client.get(url.clone()).header("accept-encoding", "identity");
+            if from > 0 {
+                request = request.header(RANGE, format!("bytes={from}-"));
+            }
+            let own = url.origin() == self.endpoint.origin();
+            if let Some(token) = self.token.as_ref().filter(|_| own) {
+                request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            }
+            let response = request.send().await.map_err(|e| Failure::Passing(chain(&e), None))?;
+            if own {
+                let said = response.headers().iter().filter(|(name, _)| name.as_str().starts_with("x-linked-"));
+                linked.extend(said.map(|(name, value)| (name.clone(), value.clone())));
+            }
+            if !response.status().is_redirection() {
+                return answered(response, linked).await;
+            }
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let next = location.and_then(|location| url.join(location).ok());
+            let weaker = |next: &Url| url.scheme() == "https" && next.scheme() != "https";
+            match next.filter(|next| ["http", "https"].contains(&next.scheme()) && !weaker(next)) {
+                Some(next) => url = next,
+                None => {
+                    let what = format!("a redirect to {}", location.unwrap_or("nowhere"));
+                    return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+                }
+            }
+        }
+        let what = format!("more than {MOST_REDIRECTS} redirects");
+        Err(Failure::Fatal(Error::Server { url: url.to_string(), what }))
+    }
+
+    /// A small JSON reply and its headers, as often as it takes.
+    pub(super) async fn json(&self, url: &Url) -> std::result::Result<(serde_json::Value, HeaderMap), Failure> {
+        let mut attempt = 0;
+        loop {
+            let once = async {
+                let reply = self.get(url, 0).await?.response;
+                let headers = reply.headers().clone();
+                let bytes = reply.bytes().await.map_err(|e| Failure::Passing(chain(&e), None))?;
+                let value = serde_json::from_slice(&bytes);
+                value.map(|value| (value, headers)).map_err(|e| Failure::Passing(format!("no JSON: {e}"), None))
+            };
+            match once.await {
+                Err(Failure::Passing(what, asked)) if attempt + 1 < TRIES => {
+                    tracing::debug!("{url}: {what}; trying again");
+                    tokio::time::sleep(client::wait(url.as_str(), attempt, asked)).await;
+                    attempt += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+async fn answered(response: Response, linked: HeaderMap) -> std::result::Result<Reply, Failure> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(Reply { response, linked });
+    }
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let (code, mut message) = (header("x-error-code"), header("x-error-message"));
+    let asked = header(RETRY_AFTER.as_str()).trim().parse().ok().map(Duration::from_secs);
+    if message.is_empty() {
+        message = said(response).await;
+    }
+    Err(match status.as_u16() {
+        408 | 425 | 429 | 500.. => Failure::Passing(format!("status {status}: {message}"), asked),
+        _ => Failure::Status(Refusal { status, code, message }),
+    })
+}
+
+/// The beginning of what a refusal says.
+async fn said(mut response: Response) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > 4096 {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let error = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let error = error.and_then(|value| value.get("error")?.as_str().map(str::to_owned));
+    error.unwrap_or_else(|| text.trim().to_owned()).chars().take(200).collect()
+}

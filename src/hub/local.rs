@@ -1,0 +1,102 @@
+//! Repositories that are there already: snapshots in the cache of the Hugging Face libraries, and the command for those
+//! that are not.
+
+use std::path::{Path, PathBuf};
+
+use super::repo::{Kind, is_id};
+use super::settings::cache;
+use crate::error::{Error, Result};
+
+/// What `path` is, where it may be a repository's name: itself where there is such a file or folder, or where it is no
+/// such name; else the snapshot of that repository. `place` is the key or flag it was given by.
+///
+/// Errors with the command that fetches a repository that is not there.
+pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<PathBuf> {
+    let Some((id, revision)) = name(path) else { return Ok(path.to_owned()) };
+    if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
+        return Ok(snapshot);
+    }
+    let (expected, typed) = match kind {
+        Kind::Model => ("a model directory", path.display().to_string()),
+        Kind::Dataset => ("a file or folder of rows", path.display().to_string()),
+    };
+    let found = format!("{typed}, neither here nor in HF_HOME");
+    Err(Error::input_hint(place, found, expected, format!("omr download {typed} --to DIR")))
+}
+
+/// A repository's id and revision, where `path` reads as one and is nothing else: no file, and in no folder that is here.
+fn name(path: &Path) -> Option<(&str, &str)> {
+    let text = path.to_str()?;
+    let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
+    let is_file_name = ["parquet", "jsonl", "json", "zip", "yaml", "yml"]
+        .iter()
+        .any(|known| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(known)));
+    let owner = id.split('/').next()?;
+    // Where people keep downloads, and what addresses of the hub begin with: nobody's name.
+    let is_owner = !["models", "datasets", "data", "checkpoints"].contains(&owner) && !Path::new(owner).exists();
+    (is_id(id) && !is_file_name && is_owner && !path.exists()).then_some((id, revision))
+}
+
+/// `CACHE/models--ORG--NAME/snapshots/COMMIT`, the commit by name or by the file `refs/REVISION`.
+fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBuf> {
+    let repo = cache.join(format!("{}--{}", kind.plural(), id.replace('/', "--")));
+    let named = std::fs::read_to_string(repo.join("refs").join(revision)).ok();
+    let commit = named.as_deref().map_or(revision, str::trim);
+    let single = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
+    let snapshot = repo.join("snapshots").join(commit);
+    (single && snapshot.is_dir()).then_some(snapshot)
+}
+
+/// The folder in which the files of a snapshot lie that `path` is in: its files are links into it.
+pub fn blobs(path: &Path) -> Option<PathBuf> {
+    let (repo, _) = repository(path)?;
+    Some(repo.join("blobs")).filter(|blobs| blobs.is_dir())
+}
+
+/// The name of the repository that `path` is the snapshot of.
+pub fn repository_name(path: &Path) -> Option<String> {
+    repository(&path.canonicalize().ok()?).map(|(_, name)| name)
+}
+
+/// The cache's folder of the repository that has `path` in a snapshot, and the repository's name without its owner's.
+fn repository(path: &Path) -> Option<(PathBuf, String)> {
+    let snapshots = path.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
+    let repo = snapshots.parent()?;
+    let (kind, name) = repo.file_name()?.to_str()?.split_once("--")?;
+    let known = [Kind::Model, Kind::Dataset].iter().any(|known| known.plural() == kind);
+    let name = name.split_once("--").map_or(name, |(_, name)| name);
+    known.then(|| (repo.to_owned(), name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_in_the_cache_is_used_and_what_is_missing_is_named_with_its_command() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = home.path().join("hub/datasets--org--rows");
+        std::fs::create_dir_all(repo.join("snapshots/c0ffee/data")).unwrap();
+        std::fs::create_dir_all(repo.join("blobs")).unwrap();
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), "c0ffee\n").unwrap();
+        let at = home.path().display().to_string();
+        let env = |name: &str| (name == "HF_HOME").then(|| at.clone());
+        let find = |path: &str, kind| find(Path::new(path), kind, "model", &env);
+        let snapshot = repo.join("snapshots/c0ffee");
+        assert_eq!(find("org/rows", Kind::Dataset).unwrap(), snapshot);
+        assert_eq!(find("org/rows@c0ffee", Kind::Dataset).unwrap(), snapshot);
+        assert_eq!(blobs(&snapshot.join("data")), Some(repo.join("blobs")));
+        assert_eq!(repository_name(&snapshot).as_deref(), Some("rows"));
+        for (path, kind) in [("org/rows", Kind::Model), ("org/rows@v2", Kind::Dataset), ("org/rows@..", Kind::Dataset)]
+        {
+            let error = find(path, kind).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().ends_with(&format!("(omr download {path} --to DIR)")), "{error}");
+        }
+        // What is no repository's name is what it is: a file that is missing, or a folder that is here.
+        for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
+            assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What stands in a download's folder about itself, in `.download.jsonl`: files that were checked, so that a finished
+//! folder is not read again, and which listing is whole.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::api::{Listed, Listing};
+use crate::error::{Error, Result};
+
+const NAME: &str = ".download.jsonl";
+
+/// A line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Checked(Checked),
+    Whole(Whole),
+}
+
+/// A file that had its hash when it had this size and time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Checked {
+    path: String,
+    size: u64,
+    hash: String,
+    modified: u64,
+}
+
+/// All files of a listing were there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Whole {
+    pub(super) repo: String,
+    pub(super) revision: String,
+    pub(super) commit: String,
+    pub(super) include: Vec<String>,
+    pub(super) files: Vec<String>,
+}
+
+/// A folder's lines.
+pub(super) struct Record {
+    dir: PathBuf,
+    checked: HashMap<String, Checked>,
+    /// The newest.
+    pub(super) whole: Option<Whole>,
+}
+
+impl Record {
+    /// Reads a folder's; a line that a kill tore says nothing.
+    pub(super) fn read(dir: &Path) -> Record {
+        let text = std::fs::read_to_string(dir.join(NAME)).unwrap_or_default();
+        let mut record = Record { dir: dir.to_owned(), checked: HashMap::new(), whole: None };
+        for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+            match line {
+                Line::Checked(checked) => drop(record.checked.insert(checked.path.clone(), checked)),
+                Line::Whole(whole) => record.whole = Some(whole),
+            }
+        }
+        record
+    }
+
+    /// Holds the folder for this process; another one's is refused.
+    pub(super) fn lock(dir: &Path) -> Result<File> {
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let path = dir.join(NAME);
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(Error::input(dir.display().to_string(), "a folder that another download fills", "one of its own"))
+            }
+            Err(std::fs::TryLockError::Error(e)) => Err(Error::io(&path)(e)),
+        }
+    }
+
+    /// The hash that a file had, where it is untouched since.
+    pub(super) fn hash(&self, path: &str) -> Option<&str> {
+        let checked = self.checked.get(path)?;
+        let (size, modified) = size_and_time(&self.dir.join(path)).ok()?;
+        (checked.size == size && checked.modified == modified).then_some(checked.hash.as_str())
+    }
+
+    /// Notes that a file has its hash.
+    pub(super) fn note(&self, file: &Listed) -> Result<()> {
+        let at = self.dir.join(&file.path);
+        let (size, modified) = size_and_time(&at).map_err(Error::io(&at))?;
+        let (path, hash) = (file.path.clone(), file.hash.hex().to_owned());
+        self.append(&Line::Checked(Checked { path, size, hash, modified }))
+    }
+
+    /// Notes that `files` of a listing are there.
+    pub(super) fn finish(&self, listing: &Listing, revision: &str, include: &[String], files: &[Listed]) -> Result<()> {
+        let whole = Whole {
+            repo: listing.id.clone(),
+            revision: revision.to_owned(),
+            commit: listing.commit.clone(),
+            include: include.to_vec(),
+            files: files.iter().map(|file| file.path.clone()).collect(),
+        };
+        match self.whole.as_ref() == Some(&whole) {
+            true => Ok(()),
+            false => self.append(&Line::Whole(whole)),
+        }
+    }
+
+    fn append(&self, line: &Line) -> Result<()> {
+        let path = self.dir.join(NAME);
+        let text = serde_json::to_string(line).map_err(|e| Error::Failed(format!("{NAME}: {e}")))?;
+        // A torn line before it ends here.
+        let mut file = OpenOptions::new().append(true).create(true).open(&path).map_err(Error::io(&path))?;
+        file.write_all(format!("\n{text}\n").as_bytes()).map_err(Error::io(&path))
+    }
+}
+
+fn size_and_time(path: &Path) -> std::io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path)?;
+    let since = metadata.modified()?.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok((metadata.len(), since.as_nanos() as u64))
+}

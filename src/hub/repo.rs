@@ -1,0 +1,118 @@
+//! Names of repositories.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// What the recipe was published with, by the names that `omr download` has for it.
+pub const SHORT_NAMES: [(&str, Kind, &str); 5] = [
+    ("base", Kind::Model, "Qwen/Qwen2.5-VL-7B-Instruct"),
+    ("coldstart", Kind::Model, "OpenMMReasoner/OpenMMReasoner-ColdStart"),
+    ("rl", Kind::Model, "OpenMMReasoner/OpenMMReasoner-RL"),
+    ("sft-data", Kind::Dataset, "OpenMMReasoner/OpenMMReasoner-SFT-874K"),
+    ("rl-data", Kind::Dataset, "OpenMMReasoner/OpenMMReasoner-RL-74K"),
+];
+
+/// What a repository holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A model directory.
+    Model,
+    /// A data set.
+    Dataset,
+}
+
+impl Kind {
+    /// The path of its API under `/api`, and the start of its folder's name in the cache.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+        }
+    }
+
+    /// What stands before an id in addresses of files.
+    pub(super) fn prefix(self) -> &'static str {
+        match self {
+            Kind::Model => "",
+            Kind::Dataset => "datasets/",
+        }
+    }
+}
+
+/// A repository as a user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// None where the name does not say: models are looked for first.
+    pub kind: Option<Kind>,
+    /// `ORG/NAME`.
+    pub id: String,
+    /// Branch, tag or commit.
+    pub revision: String,
+}
+
+impl FromStr for Repo {
+    type Err = Error;
+
+    /// `SHORT`, `ORG/NAME`, `datasets/ORG/NAME` or `models/ORG/NAME`, each with `@REVISION` or without.
+    fn from_str(text: &str) -> Result<Repo> {
+        let (name, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let known = SHORT_NAMES.iter().find(|(short, ..)| *short == name);
+        let (kind, id) = match (known, name.strip_prefix("datasets/"), name.strip_prefix("models/")) {
+            (Some((_, kind, id)), ..) => (Some(*kind), *id),
+            (None, Some(id), _) if id.contains('/') => (Some(Kind::Dataset), id),
+            (None, _, Some(id)) if id.contains('/') => (Some(Kind::Model), id),
+            _ => (None, name),
+        };
+        if !is_id(id) || !is_revision(revision) {
+            let short: Vec<&str> = SHORT_NAMES.iter().map(|(short, ..)| *short).collect();
+            let expected = format!("{}, or ORG/NAME with @REVISION or without", short.join(", "));
+            return Err(Error::input("the repository", format!("{text:?}"), expected));
+        }
+        Ok(Repo { kind, id: id.to_owned(), revision: revision.to_owned() })
+    }
+}
+
+impl fmt::Display for Repo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.revision.as_str() {
+            "main" => f.write_str(&self.id),
+            revision => write!(f, "{}@{revision}", self.id),
+        }
+    }
+}
+
+/// True for `ORG/NAME` as the hub admits it.
+pub(super) fn is_id(text: &str) -> bool {
+    let part = |part: &str| {
+        let inner = part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        (1..=96).contains(&part.len()) && inner && !part.starts_with(['.', '-']) && !part.ends_with(['.', '-'])
+    };
+    text.split_once('/').is_some_and(|(org, name)| part(org) && part(name))
+}
+
+/// Branches may have slashes; nothing of it may leave its place in an address.
+fn is_revision(text: &str) -> bool {
+    let inner = text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    !text.is_empty() && inner && text.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_users_type_them() {
+        let read = |text: &str| text.parse::<Repo>().map(|r| (r.kind, r.id, r.revision));
+        let repo = |kind, id: &str, revision: &str| (kind, id.to_owned(), revision.to_owned());
+        assert_eq!(read("base").unwrap(), repo(Some(Kind::Model), "Qwen/Qwen2.5-VL-7B-Instruct", "main"));
+        assert_eq!(read("a/b-1.5@refs/pr/3").unwrap(), repo(None, "a/b-1.5", "refs/pr/3"));
+        assert_eq!(read("datasets/a/b").unwrap(), repo(Some(Kind::Dataset), "a/b", "main"));
+        assert_eq!(read("datasets/b").unwrap(), repo(None, "datasets/b", "main"));
+        for bad in ["", "gpt", "a/b/c", "../b", "a/..", "a/b@", "a/b@../../x", "a b/c", "https://h/a/b"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.exit_code() == 2 && error.to_string().contains("sft-data"), "{bad}: {error}");
+        }
+    }
+}

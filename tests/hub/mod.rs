@@ -1,0 +1,263 @@
+//! `omr download` against a hub on this machine.
+
+mod server;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use server::{Fault, Hub};
+
+/// Bytes that do not repeat.
+fn bytes(len: usize, salt: u32) -> Vec<u8> {
+    (0..len as u32).map(|i| ((i ^ salt).wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("README.md", b"# tiny\n".to_vec()),
+        ("config.json", b"{}\n".to_vec()),
+        ("data/train-0.parquet", bytes(300_000, 1)),
+        ("data/empty.txt", Vec::new()),
+        ("model.safetensors", bytes(1_000_000, 2)),
+    ]
+}
+
+fn command(hub: &str, dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+    command.current_dir(dir).arg("download").args(args).env("HF_ENDPOINT", hub).env("HF_HOME", dir.join("home"));
+    for name in ["HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "HF_HUB_CACHE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+struct Done {
+    code: Option<i32>,
+    said: String,
+}
+
+fn done(output: Output) -> Done {
+    Done { code: output.status.code(), said: String::from_utf8_lossy(&output.stderr).into_owned() }
+}
+
+async fn run(mut command: Command) -> Done {
+    done(tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap())
+}
+
+fn assert_whole(dir: &Path, files: &[(&str, Vec<u8>)]) {
+    for (path, bytes) in files {
+        assert!(std::fs::read(dir.join(path)).unwrap() == *bytes, "{path}");
+    }
+    let left: Vec<_> = walk(dir).into_iter().filter(|name| name.ends_with(".incomplete")).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn walk(dir: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => out.extend(walk(&path)),
+            false => out.push(path.display().to_string()),
+        }
+    }
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_arrives_whole_and_a_finished_folder_asks_for_the_listing_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    let mut first = command(&hub.url, dir.path(), &["org/tiny", "--to", "out"]);
+    first.env("HF_TOKEN", "hf_secret");
+    let first = run(first).await;
+    assert_eq!(first.code, Some(0), "{}", first.said);
+    assert!(first.said.contains("5 files, 1.2 MiB; 1.2 MiB to fetch into out"), "{}", first.said);
+    assert_whole(&dir.path().join("out"), &files());
+    let seen = hub.seen();
+    let on_cdn: Vec<_> = seen.iter().filter(|seen| seen.on_cdn).collect();
+    assert_eq!(on_cdn.len(), 2);
+    assert!(on_cdn.iter().all(|seen| seen.token.is_none()), "the token left the hub's host: {on_cdn:?}");
+    assert!(seen.iter().filter(|seen| !seen.on_cdn).all(|seen| seen.token.as_deref() == Some("Bearer hf_secret")));
+
+    // The same folder, then as a data set without a token, then offline.
+    let again = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert!(again.code == Some(0) && again.said.contains("out has all of org/tiny"), "{}", again.said);
+    let seen = hub.seen();
+    assert!(!seen.is_empty() && seen.iter().all(|seen| seen.path.starts_with("/api/")), "{seen:?}");
+    let mut offline = command(&hub.url, dir.path(), &["org/tiny", "--to", "out"]);
+    let offline = run({
+        offline.env("HF_HUB_OFFLINE", "1");
+        offline
+    });
+    let offline = offline.await;
+    assert!(offline.code == Some(0) && hub.seen().is_empty(), "{}", offline.said);
+    let mut nothing = command(&hub.url, dir.path(), &["org/tiny", "--to", "none"]);
+    nothing.env("HF_HUB_OFFLINE", "1");
+    let nothing = run(nothing).await;
+    assert!(nothing.code == Some(2) && nothing.said.contains("HF_HUB_OFFLINE"), "{}", nothing.said);
+    assert!(!dir.path().join("none").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    hub.fail(
+        "model.safetensors",
+        &[Fault::Status(429, ""), Fault::Cut(250_000), Fault::Status(503, ""), Fault::Cut(100_000)],
+    );
+    hub.fail("data/train-0.parquet", &[Fault::Cut(1000), Fault::NoRange]);
+    hub.fail("config.json", &[Fault::Corrupt]);
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_whole(&dir.path().join("out"), &files());
+    let ranges: Vec<_> =
+        hub.seen().into_iter().filter(|s| s.on_cdn && s.path.contains("model")).filter_map(|s| s.range).collect();
+    assert_eq!(ranges, ["bytes=250000-", "bytes=250000-", "bytes=350000-"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_another_hash_gets_no_name_and_ends_the_download() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    hub.fail("model.safetensors", &[Fault::Corrupt; 9]);
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out", "--max-workers", "1"])).await;
+    assert_eq!(got.code, Some(1), "{}", got.said);
+    assert!(got.said.contains("model.safetensors") && got.said.contains("sha256"), "{}", got.said);
+    assert!(!dir.path().join("out/model.safetensors").exists());
+    // What a broken process left of it is no obstacle once the hub sends what it lists.
+    let mut left = std::fs::read_dir(dir.path().join("out")).unwrap().map(|e| e.unwrap().path());
+    let half = left.find(|path| path.extension().is_some_and(|e| e == "incomplete")).unwrap();
+    std::fs::write(half, bytes(400_000, 9)).unwrap();
+    hub.fail("model.safetensors", &[]);
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_whole(&dir.path().join("out"), &files());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_download_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    hub.fail("model.safetensors", &[Fault::Stall(600_000)]);
+    let mut first = command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"]);
+    let mut child = first.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let out = dir.path().join("out");
+    let begun = Instant::now();
+    let half = || -> Option<u64> {
+        let mut paths = std::fs::read_dir(&out).ok()?.map(|e| e.unwrap().path());
+        let half = paths.find(|path| path.display().to_string().contains("model.safetensors."))?;
+        Some(half.metadata().ok()?.len())
+    };
+    while half() != Some(600_000) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", half());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let busy = run(command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"])).await;
+    assert!(busy.code == Some(2) && busy.said.contains("another download"), "{}", busy.said);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    hub.seen();
+    let second = run(command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"])).await;
+    assert_eq!(second.code, Some(0), "{}", second.said);
+    assert_whole(&out, &files());
+    let seen = hub.seen();
+    let fetched = seen.iter().filter(|s| s.on_cdn).filter(|s| s.path.contains("model")).map(|s| s.range.as_deref());
+    assert_eq!(fetched.collect::<Vec<_>>(), [Some("bytes=600000-")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_had_is_said_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    let refused = async |args: &[&str], token: Option<&str>, words: &[&str]| {
+        let mut command = command(&hub.url, dir.path(), &[args, &["--to", "out"]].concat());
+        command.envs(token.map(|token| ("HF_TOKEN", token)));
+        let got = run(command).await;
+        assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
+        words.iter().for_each(|word| assert!(got.said.contains(word), "{args:?}: {}", got.said));
+    };
+    refused(&["org/tinny"], None, &["org/tinny: found no such repository", "did you mean org/tiny?"]).await;
+    refused(&["datasets/org/row"], None, &["did you mean org/rows?"]).await;
+    refused(&["no/where"], None, &["HF_TOKEN"]).await;
+    refused(&["org/tiny@v1.4"], None, &["no revision v1.4", "did you mean v1.5?"]).await;
+    refused(&["org/tiny", "--include", "modl.safetensors"], None, &["did you mean model.safetensors?"]).await;
+    refused(&["org/tiny", "--include", "[z"], None, &["--include"]).await;
+    refused(&["gpt"], None, &["sft-data"]).await;
+    hub.state.lock().unwrap().locked = Some((401, "GatedRepo"));
+    refused(&["org/tiny"], None, &["accept its terms at", "/org/tiny", "HF_TOKEN"]).await;
+    for (status, words) in [(403, "accept the terms"), (401, "settings/tokens")] {
+        hub.fail("README.md", &[Fault::Status(status, "GatedRepo")]);
+        refused(&["org/tiny", "--include", "README.md"], Some("hf_x"), &[words]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_newer_commits_foreign_files_and_full_disks() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(&files()).await;
+    let args = ["org/tiny", "--to", "out", "--include", "*.parquet", "--include", "config.json"];
+    let got = run(command(&hub.url, dir.path(), &args)).await;
+    assert_eq!(got.code, Some(0), "{}", got.said);
+    let out = dir.path().join("out");
+    let mut names: Vec<_> = walk(&out).into_iter().map(|n| n.rsplit('/').next().unwrap().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, [".download.jsonl", "config.json", "train-0.parquet"]);
+
+    // A newer commit replaces what an older one left.
+    {
+        let mut state = hub.state.lock().unwrap();
+        state.commit = "d".repeat(40);
+        state.files.insert("config.json".into(), b"{\"newer\": 1}\n".to_vec());
+    }
+    let got = run(command(&hub.url, dir.path(), &args)).await;
+    assert_eq!(got.code, Some(0), "{}", got.said);
+    assert_eq!(std::fs::read(out.join("config.json")).unwrap(), b"{\"newer\": 1}\n");
+
+    // A file that is the user's own stays.
+    std::fs::write(out.join("README.md"), "mine").unwrap();
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    assert!(got.code == Some(2) && got.said.contains("out/README.md"), "{}", got.said);
+    assert_eq!(std::fs::read(out.join("README.md")).unwrap(), b"mine");
+
+    // More than the disk has: said before anything is fetched.
+    hub.state.lock().unwrap().said.insert("model.safetensors".into(), 1 << 60);
+    hub.seen();
+    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "other"])).await;
+    assert!(got.code == Some(2) && got.said.contains("free"), "{}", got.said);
+    assert!(hub.seen().iter().all(|seen| seen.path.starts_with("/api/")));
+}
+
+#[test]
+fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let omr = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+        command.current_dir(dir.path()).args(args).env("HF_HOME", dir.path().join("home")).env_remove("HF_HUB_CACHE");
+        done(command.output().unwrap())
+    };
+    let sft = ["sft", "sft.yaml", "--out", "run"];
+    std::fs::write(dir.path().join("sft.yaml"), "model: org/tiny\ndatasets: [org/rows]\n").unwrap();
+    for (args, repo) in [
+        (&sft[..], "org/tiny"),
+        (&["sft", "sft.yaml", "--out", "run", "model=null"], "org/rows"),
+        (&["generate", "--model", "org/tiny", "--prompt", "x"], "org/tiny"),
+        (&["eval", "--model", "org/tiny", "--out", "run"], "org/tiny"),
+    ] {
+        let got = omr(args);
+        assert_eq!(got.code, Some(2), "{args:?}: {}", got.said);
+        assert!(got.said.trim_end().ends_with(&format!("(omr download {repo} --to DIR)")), "{args:?}: {}", got.said);
+    }
+    // With both in the cache the run ends at what the snapshot lacks.
+    for (repo, file) in [("models--org--tiny", "config.json"), ("datasets--org--rows", "train.jsonl")] {
+        let repo = dir.path().join("home/hub").join(repo);
+        std::fs::create_dir_all(repo.join("snapshots/c0ffee")).unwrap();
+        std::fs::create_dir_all(repo.join("refs")).unwrap();
+        std::fs::write(repo.join("refs/main"), "c0ffee").unwrap();
+        std::fs::write(repo.join("snapshots/c0ffee").join(file), "{}").unwrap();
+    }
+    let got = omr(&sft);
+    assert!(got.said.contains("models--org--tiny/snapshots/c0ffee"), "{}", got.said);
+}

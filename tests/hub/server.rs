@@ -1,0 +1,233 @@
+//! A hub on this machine: the protocol of the real one on one port, and the other host that holds large files on another.
+//! Each request to a file may be given a fault.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sha1::Digest as _;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What goes wrong with one request for a file's content.
+#[derive(Clone, Copy)]
+pub enum Fault {
+    /// A status with the hub's word for it.
+    Status(u16, &'static str),
+    /// So many bytes, then the connection is gone.
+    Cut(usize),
+    /// So many bytes, then nothing more on an open connection.
+    Stall(usize),
+    /// One byte is another.
+    Corrupt,
+    /// All of it, whatever part was asked for.
+    NoRange,
+}
+
+/// A request as it was seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub on_cdn: bool,
+    pub path: String,
+    pub range: Option<String>,
+    pub token: Option<String>,
+}
+
+#[derive(Default)]
+pub struct State {
+    /// Contents of `datasets/org/rows` and of the model `org/tiny`, alike.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// Sizes that are listed in place of the true ones.
+    pub said: HashMap<String, u64>,
+    pub faults: HashMap<String, VecDeque<Fault>>,
+    pub seen: Vec<Seen>,
+    /// What everyone without a token is answered, where the repository is not for everyone.
+    pub locked: Option<(u16, &'static str)>,
+    pub commit: String,
+}
+
+pub struct Hub {
+    pub url: String,
+    pub state: Arc<Mutex<State>>,
+}
+
+impl Hub {
+    pub async fn start(files: &[(&str, Vec<u8>)]) -> Hub {
+        let (hub, cdn) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let url = format!("http://{}", hub.local_addr().unwrap());
+        let other = format!("http://{}", cdn.local_addr().unwrap());
+        let files = files.iter().map(|(path, bytes)| ((*path).to_owned(), bytes.clone())).collect();
+        let state = Arc::new(Mutex::new(State { files, commit: "c".repeat(40), ..State::default() }));
+        for (listener, on_cdn) in [(hub, false), (cdn, true)] {
+            let (state, other) = (state.clone(), other.clone());
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(talk(stream, on_cdn, state.clone(), other.clone()));
+                }
+            });
+        }
+        Hub { url, state }
+    }
+
+    pub fn fail(&self, path: &str, faults: &[Fault]) {
+        self.state.lock().unwrap().faults.insert(path.to_owned(), faults.iter().copied().collect());
+    }
+
+    /// Takes what was seen since the last call.
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.state.lock().unwrap().seen)
+    }
+}
+
+struct Reply {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+    body: Vec<u8>,
+    /// Bytes sent, and whether the connection stays open after them.
+    sent: Option<(usize, bool)>,
+}
+
+impl Reply {
+    fn status(status: u16, code: &str) -> Reply {
+        let headers = vec![("x-error-code", code.to_owned()), ("retry-after", "0".to_owned())];
+        Reply { status, headers, body: json!({"error": "said the hub"}).to_string().into(), sent: None }
+    }
+
+    fn json(value: &Value) -> Reply {
+        Reply { status: 200, headers: Vec::new(), body: value.to_string().into(), sent: None }
+    }
+}
+
+async fn talk(mut stream: TcpStream, on_cdn: bool, state: Arc<Mutex<State>>, cdn: String) -> Option<()> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"\r\n\r\n") {
+        let mut chunk = [0; 2048];
+        let n = stream.read(&mut chunk).await.ok().filter(|&n| n > 0)?;
+        bytes.extend_from_slice(&chunk[..n]);
+    }
+    let head = String::from_utf8(bytes).ok()?;
+    let path = head.split_whitespace().nth(1)?.to_owned();
+    let header = |name: &str| {
+        let lines = head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
+    };
+    let seen = Seen { on_cdn, path, range: header("range"), token: header("authorization") };
+    let reply = {
+        let mut state = state.lock().unwrap();
+        state.seen.push(seen.clone());
+        answer(&mut state, &seen, &cdn)
+    };
+    let (sent, open) = reply.sent.unwrap_or((reply.body.len(), false));
+    let mut head =
+        format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", reply.status, reply.body.len());
+    reply.headers.iter().for_each(|(name, value)| head.push_str(&format!("{name}: {value}\r\n")));
+    stream.write_all(head.as_bytes()).await.ok()?;
+    stream.write_all(b"\r\n").await.ok()?;
+    stream.write_all(&reply.body[..sent.min(reply.body.len())]).await.ok()?;
+    stream.flush().await.ok()?;
+    if open {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+    Some(())
+}
+
+fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
+    let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        ["cdn", file @ ..] => content(state, &file.join("/"), seen),
+        ["api", "models", "org", "tiny", rest @ ..] | ["api", "datasets", "org", "rows", rest @ ..] => match rest {
+            ["revision", "main" | "refs%2Fpr%2F1"] => Reply::json(&json!({"sha": state.commit})),
+            ["revision", _] => Reply::status(404, "RevisionNotFound"),
+            ["tree", commit] if *commit == state.commit => tree(state, path, query),
+            ["refs"] => Reply::json(&json!({"branches": [{"name": "main"}, {"name": "v1.5"}]})),
+            _ => Reply::status(404, ""),
+        },
+        ["api", "models"] => Reply::json(&json!([{"id": "org/tiny"}, {"id": "org/other"}])),
+        ["api", "datasets"] => Reply::json(&json!([{"id": "org/rows"}])),
+        ["api", ..] => Reply::status(401, "RepoNotFound"),
+        ["org", "tiny", "resolve", commit, file @ ..] | ["datasets", "org", "rows", "resolve", commit, file @ ..]
+            if *commit == state.commit =>
+        {
+            resolve(state, &file.join("/"), seen, cdn)
+        }
+        _ => Reply::status(404, "EntryNotFound"),
+    }
+}
+
+fn is_large(path: &str) -> bool {
+    path.ends_with(".safetensors") || path.ends_with(".parquet")
+}
+
+fn hash(path: &str, bytes: &[u8]) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect();
+    match is_large(path) {
+        true => hex(&sha2::Sha256::digest(bytes)),
+        false => hex(&sha1::Sha1::digest([format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat())),
+    }
+}
+
+/// Two files a page, and folders between them.
+fn tree(state: &State, path: &str, query: &str) -> Reply {
+    let page: usize = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
+    let entry = |(name, bytes): (&String, &Vec<u8>)| {
+        let size = state.said.get(name).copied().unwrap_or(bytes.len() as u64);
+        let hash = hash(name, bytes);
+        match is_large(name) {
+            true => json!({"type": "file", "path": name, "size": size, "oid": "0".repeat(40),
+                "lfs": {"oid": hash, "size": size, "pointerSize": 134}}),
+            false => json!({"type": "file", "path": name, "size": size, "oid": hash}),
+        }
+    };
+    let mut entries: Vec<Value> = state.files.iter().skip(2 * page).take(2).map(entry).collect();
+    entries.push(json!({"type": "directory", "path": "data", "oid": "0".repeat(40), "size": 0}));
+    let mut reply = Reply::json(&Value::Array(entries));
+    if 2 * (page + 1) < state.files.len() {
+        reply.headers.push(("link", format!("<{path}?recursive=true&cursor={}>; rel=\"next\"", page + 1)));
+    }
+    reply
+}
+
+/// Small files come at once, large ones by way of the other host.
+fn resolve(state: &mut State, file: &str, seen: &Seen, cdn: &str) -> Reply {
+    if let (Some((status, code)), None) = (state.locked, &seen.token) {
+        return Reply::status(status, code);
+    }
+    let Some(bytes) = state.files.get(file) else { return Reply::status(404, "EntryNotFound") };
+    if !is_large(file) {
+        return content(state, file, seen);
+    }
+    let headers = vec![
+        ("location", format!("{cdn}/cdn/{file}?signature=x")),
+        ("x-linked-size", bytes.len().to_string()),
+        ("x-linked-etag", format!("\"{}\"", hash(file, bytes))),
+    ];
+    Reply { status: 302, headers, body: Vec::new(), sent: None }
+}
+
+fn content(state: &mut State, file: &str, seen: &Seen) -> Reply {
+    let mut bytes = state.files[file].clone();
+    let fault = state.faults.get_mut(file).and_then(VecDeque::pop_front);
+    if let Some(Fault::Status(status, code)) = fault {
+        return Reply::status(status, code);
+    }
+    if let Some(Fault::Corrupt) = fault {
+        bytes[0] ^= 1;
+    }
+    let from = seen.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let mut reply = match from {
+        Some(from) if from < bytes.len() && !matches!(fault, Some(Fault::NoRange)) => {
+            let range = format!("bytes {from}-{}/{}", bytes.len() - 1, bytes.len());
+            Reply { status: 206, headers: vec![("content-range", range)], body: bytes.split_off(from), sent: None }
+        }
+        _ => Reply { status: 200, headers: Vec::new(), body: bytes, sent: None },
+    };
+    reply.sent = match fault {
+        Some(Fault::Cut(sent)) => Some((sent, false)),
+        Some(Fault::Stall(sent)) => Some((sent, true)),
+        _ => None,
+    };
+    reply
+}
