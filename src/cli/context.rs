@@ -9,7 +9,7 @@ use super::memory;
 use super::progress::Progress;
 use super::signal;
 use crate::answers::RunStore;
-use crate::config::{CommandConfig, Dtype, JudgeConfig, Mode};
+use crate::config::{Dtype, JudgeConfig, Mode, ScorerConfig};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
@@ -140,11 +140,11 @@ impl Context {
         &self,
         mode: Mode,
         judge: Option<&JudgeConfig>,
-        command: (&CommandConfig, &str),
+        reward: (&ScorerConfig, &str),
         store: Option<Arc<RunStore>>,
     ) -> Result<Arc<Scorer>> {
         let runtime = || Ok(self.runtime()?.handle().clone());
-        Ok(Arc::new(Scorer::new(mode, judge, command, store, runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge, reward, store, runtime)?))
     }
 
     /// Whom long work reports to.

@@ -10,9 +10,9 @@ use crate::rl::run::Job;
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(mut config) = args.config.load::<RlConfig>()? else { return Ok(()) };
     config.dtype = context.dtype(config.dtype);
-    let command = config.reward.command();
+    let reward = config.reward.scorer();
     let store = Some(RunStore::new(&args.run.out));
-    let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&command, "reward"), store)?;
+    let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
     let judge = scorer.describe();
     let mut job = Job::open(&args.run.out, config.clone(), scorer, args.run.fresh)?;
     let what = format!(

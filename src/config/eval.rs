@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{CommandConfig, Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe, Source};
+use super::{Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig, Source};
 use crate::error::Result;
 
 settings! {
@@ -29,7 +29,7 @@ settings! {
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// How the format counts, and one's own reward in place of the rules.
-        reward: CommandConfig = CommandConfig::default();
+        reward: ScorerConfig = ScorerConfig::default();
         /// Measure the first so many rows only.
         limit: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "lmms-eval --limit";
         /// Answer greedily and count.

@@ -68,7 +68,7 @@ impl JudgeConfig {
 settings! {
     /// How the format counts beside the answer, and one's own reward in place of the rules: a process that reads
     /// `omr score`'s input lines and writes its output lines.
-    pub struct CommandConfig {
+    pub struct ScorerConfig {
         /// Weight of the format in a score; the rest is the answer's.
         format_weight: f64 = super::FORMAT_WEIGHT, rule: Rule::Within(0.0, 1.0), name: "verl geo3k.compute_score format_score",
             published: "0.1";
@@ -83,7 +83,7 @@ settings! {
     }
 }
 
-impl CommandConfig {
+impl ScorerConfig {
     /// How the rules of `mode` score.
     pub fn rubric(&self, mode: Mode) -> Rubric {
         Rubric { mode, format: self.format, format_weight: self.format_weight }
@@ -98,7 +98,7 @@ settings! {
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// How the format counts, and one's own reward in place of the rules.
-        reward: CommandConfig = CommandConfig::default();
+        reward: ScorerConfig = ScorerConfig::default();
     }
 }
 

@@ -29,7 +29,7 @@ mod tests;
 pub use data::{ColumnsConfig, DataConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::EvalConfig;
 pub use generate::{GenerateConfig, LoadDtype};
-pub use judge::{CommandConfig, JudgeConfig, ScoreConfig};
+pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
@@ -83,7 +83,7 @@ choice! {
 /// Weight of the format in a score.
 const FORMAT_WEIGHT: f64 = 0.1;
 
-/// How the rules score; made by [`CommandConfig::rubric`].
+/// How the rules score; made by [`ScorerConfig::rubric`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rubric {
     /// Which behaviour of the original the rules follow.
@@ -97,6 +97,6 @@ pub struct Rubric {
 impl From<Mode> for Rubric {
     /// With the format and the weight of a config that names neither.
     fn from(mode: Mode) -> Rubric {
-        CommandConfig::default().rubric(mode)
+        ScorerConfig::default().rubric(mode)
     }
 }

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    CommandConfig, Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig,
-    OptimizerName, Place, Rule, Safe, Source,
+    Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place, Rule,
+    Safe, ScorerConfig, Source,
 };
 use crate::error::{Error, Result};
 
@@ -145,8 +145,8 @@ settings! {
 
 impl RewardConfig {
     /// The same without the mode.
-    pub fn command(&self) -> CommandConfig {
-        CommandConfig {
+    pub fn scorer(&self) -> ScorerConfig {
+        ScorerConfig {
             format_weight: self.format_weight,
             format: self.format,
             command: self.command.clone(),

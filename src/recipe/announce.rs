@@ -1,7 +1,7 @@
 //! What a recipe says before it begins, and what it tries.
 
 use super::Recipe;
-use crate::config::{CommandConfig, JudgeConfig};
+use crate::config::{JudgeConfig, ScorerConfig};
 use crate::device::Kind;
 use crate::error::Result;
 use crate::reward::process::Pool;
@@ -40,10 +40,10 @@ impl Recipe<'_> {
 
     /// Starts and ends the reward commands: one that is not there is found before the hours of the stages before it.
     pub fn try_commands(&self) -> Result<()> {
-        let (rl, eval) = (self.config.rl.reward.command(), &self.config.eval.reward);
-        for (command, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
-            if !command.command.is_empty() {
-                Pool::start(&CommandConfig { workers: 1, ..command.clone() }, place)?;
+        let (rl, eval) = (self.config.rl.reward.scorer(), &self.config.eval.reward);
+        for (reward, place) in [(&rl, "rl.reward"), (eval, "eval.reward")] {
+            if !reward.command.is_empty() {
+                Pool::start(&ScorerConfig { workers: 1, ..reward.clone() }, place)?;
             }
         }
         Ok(())

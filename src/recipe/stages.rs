@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Recipe;
 use crate::config::{
-    CommandConfig, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, SftConfig, to_yaml,
+    Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, to_yaml,
 };
 use crate::data::{Form, Row, distill, read, write};
 use crate::error::{Error, Result};
@@ -118,8 +118,8 @@ impl Recipe<'_> {
             config.train_files = vec![read::entry(self.path("data").join("rl.parquet"))];
         }
         keep_config(&dir, &config)?;
-        let command = config.reward.command();
-        let scorer = self.scorer(config.reward.mode, &config.judge, (&command, "rl.reward"))?;
+        let reward = config.reward.scorer();
+        let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"))?;
         let mut job = rl::Job::new(&dir, config, scorer)?;
         let what = format!("rl: {} questions", job.index.len());
         self.train(&mut job, &what)
@@ -133,8 +133,8 @@ impl Recipe<'_> {
         job.run(&mut device, self.means.observer)
     }
 
-    fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, command: (&CommandConfig, &str)) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), command, Some(self.store.clone()), self.means.runtime)?))
+    fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, reward: (&ScorerConfig, &str)) -> Result<Arc<Scorer>> {
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(self.store.clone()), self.means.runtime)?))
     }
 
     pub(super) fn measure(&self, stage: &str) -> Result<()> {

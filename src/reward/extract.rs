@@ -10,6 +10,9 @@ use crate::config::{Format, Mode, Rubric};
 
 use super::python;
 
+/// Most boxes that are one answer.
+const MAX_BOXES: usize = 16;
+
 /// Which rule found the answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Path {
@@ -48,7 +51,10 @@ pub fn extract(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     }
     let boxed = match mode {
         Mode::Compat => boxes(text).pop().filter(|content| !content.is_empty()).map(Cow::Borrowed),
-        Mode::Strict => all_boxes(text),
+        Mode::Strict => {
+            let closed = |b: &(&str, usize, usize)| b.2 <= text.len();
+            one_or_list(&outer_boxes(text).into_iter().filter(closed).collect::<Vec<_>>())
+        }
     };
     if let Some(content) = boxed {
         return (content, Path::Boxed);
@@ -75,8 +81,8 @@ pub fn simple_parse(text: &str) -> &str {
 pub fn predict_str(response: &str, mode: Mode) -> (Cow<'_, str>, Path) {
     let (raw, path) = extract(response, mode);
     let predict = match raw {
-        Cow::Borrowed(raw) => Cow::Borrowed(simple_parse(python::strip(raw))),
-        Cow::Owned(raw) => Cow::Owned(simple_parse(python::strip(&raw)).to_owned()),
+        Cow::Borrowed(raw) => Cow::Borrowed(plain(raw)),
+        Cow::Owned(raw) => Cow::Owned(plain(&raw).to_owned()),
     };
     (predict, path)
 }
@@ -100,23 +106,55 @@ pub fn boxes(text: &str) -> Vec<&str> {
     found.into_iter().map(|(_, content)| content).collect()
 }
 
-/// The contents of the boxes that stand in no other box: of one as it is, of several those that differ, as a list.
-fn all_boxes(text: &str) -> Option<Cow<'_, str>> {
-    let mut contents: Vec<&str> = Vec::new();
-    let mut end = 0;
-    for content in boxes(text) {
-        let from = content.as_ptr() as usize - text.as_ptr() as usize;
-        let inner = simple_parse(python::strip(content));
-        if from >= end && !inner.is_empty() && !contents.iter().any(|c| simple_parse(python::strip(c)) == inner) {
-            contents.push(content);
+/// The boxes that stand in no other box and are not empty: the content of each, where it begins, and where it ends;
+/// behind the end of the text where the closing brace is missing.
+pub(super) fn outer_boxes(text: &str) -> Vec<(&str, usize, usize)> {
+    let (mut found, mut from) = (Vec::new(), 0);
+    while let Some(at) = text[from..].find("box").map(|at| from + at) {
+        from = at + "box".len();
+        let body = text[from..].strip_prefix("ed").unwrap_or(&text[from..]);
+        let inner = body.trim_start_matches(python::is_space).strip_prefix('{');
+        let begin = ["\\f", "\\"].iter().find_map(|c| text[..at].strip_suffix(c)).map(str::len);
+        let (Some(inner), Some(begin)) = (inner, begin) else { continue };
+        let content = group(inner).unwrap_or(inner);
+        from = text.len() - inner.len() + content.len();
+        if !plain(content).is_empty() {
+            found.push((content, begin, from + 1));
         }
-        end = end.max(from + content.len());
     }
-    match contents.as_slice() {
+    found
+}
+
+/// The text before the brace that closes the one just passed.
+pub(super) fn group(text: &str) -> Option<&str> {
+    let mut depth = 1i32;
+    for (i, b) in text.bytes().enumerate() {
+        depth += i32::from(b == b'{') - i32::from(b == b'}');
+        if depth == 0 {
+            return Some(&text[..i]);
+        }
+    }
+    None
+}
+
+/// The content of one box as it is, of several that differ, as a list.
+pub(super) fn one_or_list<'a>(boxes: &[(&'a str, usize, usize)]) -> Option<Cow<'a, str>> {
+    let mut all: Vec<&str> = Vec::new();
+    for (content, ..) in boxes {
+        if all.len() < MAX_BOXES && !all.contains(&plain(content)) {
+            all.push(plain(content));
+        }
+    }
+    match all.as_slice() {
         [] => None,
         [one] => Some(Cow::Borrowed(one)),
-        all => Some(Cow::Owned(all.iter().map(|c| simple_parse(python::strip(c))).collect::<Vec<_>>().join(", "))),
+        all => Some(Cow::Owned(all.join(", "))),
     }
+}
+
+/// Without white space around it and one final full stop.
+fn plain(content: &str) -> &str {
+    simple_parse(python::strip(content))
 }
 
 fn first_answer_tag(text: &str) -> Option<&str> {
@@ -124,7 +162,8 @@ fn first_answer_tag(text: &str) -> Option<&str> {
     rest.split_once("</answer>").map(|(content, _)| content)
 }
 
-fn last_answer_tag(text: &str) -> Option<&str> {
+/// The content of the last `<answer>...</answer>`.
+pub(super) fn last_answer_tag(text: &str) -> Option<&str> {
     let (before, _) = text.rsplit_once("</answer>")?;
     before.rsplit_once("<answer>").map(|(_, content)| content)
 }
@@ -226,7 +265,7 @@ const THINKING: [(&str, &str); 2] = [("<think>", "</think>"), ("<analysis>", "</
 
 /// What a response says: the text behind its thinking, whose opening tag may have stood in the prompt, up to a thinking
 /// that has no end.
-fn said(response: &str) -> &str {
+pub(super) fn said(response: &str) -> &str {
     THINKING.iter().fold(response, |text, (open, close)| {
         let behind = text.rsplit_once(close).map_or(text, |(_, rest)| rest);
         behind.split_once(open).map_or(behind, |(before, _)| before)

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use super::lexicon::{self, Kind};
-use super::python;
 use super::steps::Steps;
 use super::value::{self, Value};
+use super::{extract, python};
 
 /// Most wrappers around one answer.
 const MAX_WRAPPERS: usize = 32;
@@ -15,13 +15,13 @@ pub(super) const MAX_ANSWER: usize = 10_000;
 const MAX_SENTENCE: usize = 600;
 /// Most words that a sentence says of its subject.
 const MAX_SAID: usize = 3;
-/// Most boxes that are one answer.
-const MAX_BOXES: usize = 16;
 
 /// An answer, and what was said around it.
 pub(super) struct Located<'a> {
     /// The answer.
     pub(super) text: Cow<'a, str>,
+    /// Its value, where it was found by reading it.
+    pub(super) value: Option<Value>,
     /// The sentence or the mark it stands in, without the reason behind it.
     pub(super) clause: Cow<'a, str>,
 }
@@ -32,30 +32,24 @@ const MARKS: [(&str, &str); 5] = [("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), 
 /// The answer inside a text: its boxes, what follows "the answer is", else the last sentence: all of it, what
 /// follows its verb, its last formula.
 pub(super) fn locate<'a>(text: &'a str, steps: &Steps) -> Located<'a> {
-    // What stands after the thinking, inside the answer's mark.
-    let text = text.rsplit_once("</think>").map_or(text, |(_, rest)| rest);
-    let tagged = text.rsplit_once("</answer>").and_then(|(before, _)| before.rsplit_once("<answer>"));
-    let text = python::strip(tagged.map_or(text, |(_, content)| content));
-    let marked = |text: Cow<'a, str>| Located { clause: text.clone(), text };
-    if let Some(found) = boxes(text) {
-        return marked(found);
+    let said = extract::said(text);
+    let text = python::strip(extract::last_answer_tag(said).unwrap_or(said));
+    let whole = |text: Cow<'a, str>, value| Located { clause: text.clone(), text, value };
+    if let Some(found) = boxes(text).or_else(|| after_marker(text).map(Cow::Borrowed)) {
+        return whole(found, None);
     }
-    if let Some(found) = after_marker(text) {
-        return marked(Cow::Borrowed(found));
-    }
-    if reads(text, steps) {
-        return marked(Cow::Borrowed(text));
+    if let Some(value) = read(text, steps) {
+        return whole(Cow::Borrowed(text), Some(value));
     }
     let line = text.rsplit('\n').map(python::strip).find(|l| !l.is_empty() && *l != "---").unwrap_or(text);
     let sentence = before_reason(python::strip(last_sentence(line)));
     // A conclusion at the end counts for all of it.
     let clause = conclusion(sentence).unwrap_or(sentence);
-    let text = match in_sentence(clause, sentence, steps) {
-        Some(found) => found,
-        None if clause.len() < text.len() => last_formula(text).unwrap_or(clause),
-        None => text,
-    };
-    Located { text: Cow::Borrowed(text), clause: Cow::Borrowed(clause) }
+    let (text, value) = in_sentence(clause, sentence, text, steps).unwrap_or_else(|| {
+        let all = if clause.len() < text.len() { last_formula(text).unwrap_or(clause) } else { text };
+        (Cow::Borrowed(all), None)
+    });
+    Located { text, value, clause: Cow::Borrowed(clause) }
 }
 
 /// What follows the last sign that ends a sentence; the point behind an option's letter ends none.
@@ -75,56 +69,85 @@ fn conclusion(sentence: &str) -> Option<&str> {
     joints.iter().rev().find(concluded).map(behind).filter(|t| !t.is_empty())
 }
 
-/// True for a text that is a value by itself.
-fn reads(text: &str, steps: &Steps) -> bool {
+/// The value that a text is by itself.
+fn read(text: &str, steps: &Steps) -> Option<Value> {
     if text.len() > MAX_ANSWER {
-        return false;
+        return None;
     }
     let inner = collapse(text);
     let inner = unwrapped(&inner);
     if is_prose(inner) {
-        return false;
+        return None;
     }
-    match value::parse(&unmarked(inner), true, steps) {
+    let value = value::parse(&unmarked(inner), true, steps);
+    let known = match &value {
         Value::Text(_) => false,
         // Letters side by side read as products.
         Value::Scalar(e, _) => {
             e.has_numbers() || !inner.contains(' ') || inner.contains(['\\', '^', '_', '+', '/', '('])
         }
         _ => true,
-    }
+    };
+    known.then_some(value)
 }
 
-/// The part of a sentence that is its answer: all of its conclusion, what follows a verb, a formula.
-fn in_sentence<'a>(clause: &'a str, sentence: &'a str, steps: &Steps) -> Option<&'a str> {
+/// The part of a sentence that is its answer: all of its conclusion, what follows a verb, a formula; and its value,
+/// where it was read. `tried` has none.
+fn in_sentence<'a>(
+    clause: &'a str,
+    sentence: &'a str,
+    tried: &str,
+    steps: &Steps,
+) -> Option<(Cow<'a, str>, Option<Value>)> {
+    let unread = |text: &'a str| (Cow::Borrowed(text), None);
     if sentence.len() > MAX_SENTENCE {
-        return last_formula(sentence);
+        return last_formula(sentence).map(unread);
     }
     if let Some(named) = before_marker(clause) {
-        return Some(named);
+        return Some(unread(named));
     }
-    let reads = |t: &&str| reads(t, steps);
-    if let Some(found) = [clause, sentence].into_iter().find(reads) {
+    let reads = |text: Cow<'a, str>| read(&text, steps).map(|value| (text, Some(value)));
+    let all = [Some(clause).filter(|t| *t != tried), Some(sentence).filter(|t| *t != tried && *t != clause)];
+    if let Some(found) = all.into_iter().flatten().find_map(|t| reads(Cow::Borrowed(t))) {
         return Some(found);
     }
-    let sentence = clause;
-    let verbs = lexicon::find(Kind::Shows, sentence);
-    let signs = [" = ", ": "].into_iter().flat_map(|s| sentence.match_indices(s).map(|(at, s)| at + s.len()));
-    let joints = lexicon::find(Kind::Joint, sentence);
-    let mut cuts: Vec<usize> = verbs.iter().chain(&joints).map(|v| v.1).chain(signs).collect();
-    cuts.sort_unstable();
-    let shown = cuts.iter().rev().map(|at| python::strip(&sentence[*at..])).filter(|t| !t.is_empty());
-    if let Some(found) = shown.clone().find(reads) {
+    let verbs = lexicon::find(Kind::Shows, clause);
+    let mut cuts = lexicon::find(Kind::Joint, clause);
+    cuts.extend(&verbs);
+    cuts.extend([" = ", ": "].into_iter().flat_map(|s| clause.match_indices(s).map(|(at, s)| (at, at + s.len()))));
+    cuts.sort_unstable_by_key(|cut| cut.1);
+    let told = |v: &&(usize, usize)| matches!(&clause[v.0..v.1], "is" | "are" | "was" | "were");
+    let shown = cuts.iter().rev().filter_map(|cut| {
+        let (head, rest) = (clause[..cut.0].trim_end(), python::strip(&clause[cut.1..]));
+        // A letter by itself is the name of what follows: "x is 5".
+        let letter = |c: char| c.is_ascii_alphabetic() && !"aAI".contains(c);
+        let name = head.rsplit(' ').next().filter(|w| w.len() == 1 && w.starts_with(letter));
+        let name = name.filter(|_| told(&cut) || clause[..cut.1].ends_with(" = ")).unwrap_or_default();
+        if rest.is_empty() || is_qualified(&head[..head.len() - name.len()]) {
+            return None;
+        }
+        Some(if name.is_empty() { Cow::Borrowed(rest) } else { Cow::Owned(format!("{name} = {rest}")) })
+    });
+    if let Some(found) = shown.into_iter().find_map(reads) {
         return Some(found);
     }
-    if let Some(found) = last_formula(sentence).filter(reads) {
-        return Some(found);
-    }
-    let told = |v: &&(usize, usize)| matches!(&sentence[v.0..v.1], "is" | "are" | "was" | "were");
-    let said = verbs.iter().rev().find(told).map(|v| python::strip(&sentence[v.1..]));
-    said.filter(|s| !s.is_empty() && s.split_whitespace().count() <= MAX_SAID)
-        .or_else(|| last_formula(sentence))
-        .or_else(|| behind_words(sentence).filter(reads))
+    let formula = last_formula(clause).filter(|f| !is_qualified(&clause[..clause.rfind(f).unwrap_or(0)]));
+    let said = verbs.iter().rev().find(told).map(|v| python::strip(&clause[v.1..]));
+    let said = said.filter(|s| !s.is_empty() && s.split_whitespace().count() <= MAX_SAID);
+    formula
+        .and_then(|f| reads(Cow::Borrowed(f)))
+        .or_else(|| said.or(formula).map(unread))
+        .or_else(|| reads(Cow::Borrowed(behind_words(clause)?)))
+}
+
+/// True where the last words before a value change it, "multiples of", "greater than or", or where it is the condition
+/// of a value before it: "18 when x =".
+fn is_qualified(before: &str) -> bool {
+    let before = before.trim_end_matches([' ', '$']);
+    let before = [" or", " than"].iter().fold(before, |words, end| words.strip_suffix(end).unwrap_or(words));
+    let ends = |kind| lexicon::find(kind, before).last().is_some_and(|found| found.1 == before.len());
+    let condition = || ends(Kind::Condition) && before.contains(|c: char| c.is_ascii_digit());
+    (ends(Kind::Modifier) && !ends(Kind::Shows)) || condition()
 }
 
 /// "Hence 12 is the answer."
@@ -154,7 +177,11 @@ fn behind_words(sentence: &str) -> Option<&str> {
     let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
     let changing =
         [Kind::Denial, Kind::Modifier, Kind::Hedge].iter().any(|kind| !lexicon::find(*kind, words).is_empty());
-    (words.ends_with(' ') && !changing && words.split_whitespace().all(plain)).then(|| python::strip(rest))
+    // "Step 3" is one of several steps, not three of them.
+    let label = words.split_whitespace().last().is_some_and(|w| lexicon::is(Kind::Label, w));
+    let numbers = label && rest.starts_with(|c: char| c.is_ascii_digit());
+    let plain = words.ends_with(' ') && words.split_whitespace().all(plain);
+    (plain && !changing && !numbers).then(|| python::strip(rest))
 }
 
 /// Where dollar signs stand that are no money.
@@ -187,45 +214,13 @@ fn is_prose(text: &str) -> bool {
 
 /// The content of the last box; of all that stand in one sentence with it, as a list.
 fn boxes(text: &str) -> Option<Cow<'_, str>> {
-    let (mut found, mut from): (Vec<(&str, usize, usize)>, usize) = (Vec::new(), 0);
-    while let Some(at) = ["\\boxed", "\\fbox"].iter().filter_map(|c| Some(text[from..].find(c)? + from)).min() {
-        from = at + "\\fbox".len();
-        let body = text[from..].trim_start_matches(|c: char| c == 'd' || python::is_space(c));
-        let Some(inner) = body.strip_prefix('{') else { continue };
-        let content = group(inner).unwrap_or(inner);
-        from = text.len() - inner.len() + content.len();
-        if !python::strip(content).is_empty() {
-            found.push((python::strip(content), at, (from + 1).min(text.len())));
-        }
-    }
+    let found = extract::outer_boxes(text);
     let ends = |between: &str| {
         between.contains(char::is_alphabetic)
             && [". ", ".\n", "\n\n", "? ", "! "].iter().any(|end| between.contains(end))
     };
     let apart = (1..found.len()).rev().find(|&n| ends(text.get(found[n - 1].2..found[n].1).unwrap_or_default()));
-    let mut all: Vec<&str> = Vec::new();
-    for (content, ..) in &found[apart.unwrap_or(0)..] {
-        if !all.contains(content) && all.len() < MAX_BOXES {
-            all.push(content);
-        }
-    }
-    match all.as_slice() {
-        [] => None,
-        [one] => Some(Cow::Borrowed(one)),
-        all => Some(Cow::Owned(all.iter().map(|c| bare(c)).collect::<Vec<_>>().join(", "))),
-    }
-}
-
-/// The text before the brace that closes the one just passed.
-fn group(text: &str) -> Option<&str> {
-    let mut depth = 1i32;
-    for (i, b) in text.bytes().enumerate() {
-        depth += i32::from(b == b'{') - i32::from(b == b'}');
-        if depth == 0 {
-            return Some(&text[..i]);
-        }
-    }
-    None
+    extract::one_or_list(&found[apart.unwrap_or(0)..])
 }
 
 /// What follows the last "answer is", "answer:", "####" on its line.
@@ -324,7 +319,7 @@ fn unwrap(text: &str) -> &str {
     }
     for command in ["boxed", "fbox", "text", "bold"] {
         let body = t.strip_prefix('\\').and_then(|t| t.strip_prefix(command)).map(str::trim_start);
-        let group = |b: &'_ str| group(b).filter(|g| g.len() + 1 == b.len()).map(str::len);
+        let group = |b: &'_ str| extract::group(b).filter(|g| g.len() + 1 == b.len()).map(str::len);
         if let Some(body) = body.and_then(|b| b.strip_prefix('{'))
             && let Some(length) = group(body)
         {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{Item, Judged, OnScored, Score};
-use crate::config::CommandConfig;
+use crate::config::ScorerConfig;
 use crate::error::{Error, Result};
 
 /// An answer may have so many bytes.
@@ -40,7 +40,7 @@ struct Job {
 
 impl Pool {
     /// Starts the processes. Errors, naming `place`, when the command is not there.
-    pub fn start(config: &CommandConfig, place: &str) -> Result<Pool> {
+    pub fn start(config: &ScorerConfig, place: &str) -> Result<Pool> {
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
         let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, place));

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, mpsc as channel};
 use super::process::Pool;
 use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge};
 use crate::answers::RunStore;
-use crate::config::{CommandConfig, JudgeConfig};
+use crate::config::{JudgeConfig, ScorerConfig};
 use crate::error::{Error, Result};
 
 /// Responses that may wait for the judge's tasks before whoever brings more has to wait.
@@ -46,11 +46,11 @@ impl Scorer {
     pub fn new(
         mode: Mode,
         judge: Option<&JudgeConfig>,
-        command: (&CommandConfig, &str),
+        config: (&ScorerConfig, &str),
         store: Option<Arc<RunStore>>,
         runtime: impl FnOnce() -> Result<Handle>,
     ) -> Result<Scorer> {
-        let (config, place) = command;
+        let (config, place) = config;
         let rubric = config.rubric(mode);
         let by = if !config.command.is_empty() {
             let pool = Pool::start(config, place)?;

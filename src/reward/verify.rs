@@ -32,7 +32,8 @@ fn strict(gold: &str, answer: &str) -> Verdict {
         return Verdict { equal, gold_parsed, answer_parsed, why, steps: steps.taken() };
     }
     let (gold_text, answer_text) = (bare(gold), bare(&found.text));
-    let sides = Sides { gold: &gold_text, answer: &answer_text, clause: &found.clause, steps: &steps };
+    let (clause, value) = (&*found.clause, found.value);
+    let sides = Sides { gold: &gold_text, answer: &answer_text, value, clause, steps: &steps };
     let Comparison { equal, why } = sides.decide();
     Verdict { equal, gold_parsed: gold_text, answer_parsed: answer_text, why, steps: steps.taken() }
 }
@@ -41,6 +42,8 @@ fn strict(gold: &str, answer: &str) -> Verdict {
 struct Sides<'a> {
     gold: &'a str,
     answer: &'a str,
+    /// The answer's value, where it was read to be found.
+    value: Option<Value>,
     /// The sentence or the mark in which the answer was found.
     clause: &'a str,
     steps: &'a Steps,
@@ -51,7 +54,7 @@ impl Sides<'_> {
         if let Some(told) = self.polar().or_else(|| self.choice()) {
             return told;
         }
-        let found = compare(self.gold, self.answer, self.steps);
+        let found = self.compare(self.gold);
         match words::doubt(self.gold, self.answer, self.clause) {
             Some(why) if found.equal => no(why),
             _ => found,
@@ -99,45 +102,47 @@ impl Sides<'_> {
             return match named {
                 Some(named) => verdict(named == letter),
                 None if self.answer.is_empty() => None,
-                None => Some(compare(&bare(text), self.answer, self.steps)),
+                None => Some(self.compare(&bare(text))),
             };
         }
         None
     }
-}
 
-/// Compares two answers in one notation.
-fn compare(gold: &str, answer: &str, steps: &Steps) -> Comparison {
-    if gold.is_empty() || answer.is_empty() {
-        return outcome(gold == answer, "both empty", "no answer");
+    /// Compares the answer with a gold answer.
+    fn compare(&self, gold: &str) -> Comparison {
+        let (answer, steps) = (self.answer, self.steps);
+        if gold.is_empty() || answer.is_empty() {
+            return outcome(gold == answer, "both empty", "no answer");
+        }
+        if gold == answer {
+            return yes("same text");
+        }
+        if same_notation(gold, answer) {
+            return yes("same notation");
+        }
+        if let Some(same) = same_roman(gold, answer) {
+            return outcome(same, "the same Roman numeral", "different Roman numerals");
+        }
+        let x = value::parse(gold, true, steps);
+        let y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
+        let comparison = value::equal(&x, &y, steps);
+        if comparison.equal {
+            return comparison;
+        }
+        // "1st place" and "first place"; words that happen to read as mathematics.
+        if words::are_phrases(gold, answer) && words::same(gold, answer) {
+            return yes("equal words");
+        }
+        if let (Some(a), Some(b)) = (words::formula(gold), words::formula(answer))
+            && a == b
+        {
+            return yes("the same formula");
+        }
+        if let Some(why) = other_readings((gold, &x), (answer, &y), steps) {
+            return yes(why);
+        }
+        if steps.exhausted() { no("too much work to compare") } else { comparison }
     }
-    if gold == answer {
-        return yes("same text");
-    }
-    if same_notation(gold, answer) {
-        return yes("same notation");
-    }
-    if let Some(same) = same_roman(gold, answer) {
-        return outcome(same, "the same Roman numeral", "different Roman numerals");
-    }
-    let (x, y) = (value::parse(gold, true, steps), value::parse(answer, true, steps));
-    let comparison = value::equal(&x, &y, steps);
-    if comparison.equal {
-        return comparison;
-    }
-    // "1st place" and "first place"; words that happen to read as mathematics.
-    if words::are_phrases(gold, answer) && words::same(gold, answer) {
-        return yes("equal words");
-    }
-    if let (Some(a), Some(b)) = (words::formula(gold), words::formula(answer))
-        && a == b
-    {
-        return yes("the same formula");
-    }
-    if let Some(why) = other_readings((gold, &x), (answer, &y), steps) {
-        return yes(why);
-    }
-    if steps.exhausted() { no("too much work to compare") } else { comparison }
 }
 
 /// True for the same signs, wherever white space stands; it parts numbers.

@@ -105,8 +105,17 @@ fn case_agrees(a: &str, b: &str) -> bool {
             let short = v.len() == 2
                 && w.len() == 2
                 && (capital(v) && capital(w) || v.to_lowercase().chars().all(|c| v.to_lowercase().starts_with(c)));
+            // The short name of a day has its capital.
+            let day = |a: &str, b: &str| {
+                a.len() < 5
+                    && is(Kind::Weekday, a)
+                    && !capital(a)
+                    && b.len() > a.len()
+                    && b.to_lowercase().starts_with(a)
+            };
             let mixed = |w: &str| capital(w.get(1..).unwrap_or_default()) && w.contains(char::is_lowercase);
-            v == w || (!(mixed(v) && mixed(w)) && (!short || polar(v).is_some()))
+            let told = (mixed(v) && mixed(w)) || day(v, w) || day(w, v) || (short && polar(v).is_none());
+            v == w || !told
         })
 }
 

@@ -1,7 +1,7 @@
 //! The judge against a server that hangs, lies, errs, is busy and chats: every verdict and every count.
 
 use omr::answers::RunStore;
-use omr::config::{CommandConfig, JudgeConfig};
+use omr::config::{JudgeConfig, ScorerConfig};
 use omr::error::{Error, Result};
 use omr::reward::judge::{Client, Counts, Ruling, Summary};
 use omr::reward::{Item, Judged, Mode, Scorer, score};
@@ -230,7 +230,7 @@ fn scores_come_back_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let store = RunStore::new(dir.path());
     let scorer = || {
-        let rules = CommandConfig::default();
+        let rules = ScorerConfig::default();
         let handle = || Ok(runtime.handle().clone());
         Scorer::new(Mode::Strict, Some(&config(&server)), (&rules, "reward"), Some(store.clone()), handle).unwrap()
     };

@@ -1,6 +1,6 @@
 //! What a score takes from a response and its question: thinking, boxes, options, format.
 
-use omr::config::{CommandConfig, Format, Rubric};
+use omr::config::{Format, Rubric, ScorerConfig};
 use omr::reward::question::options;
 use omr::reward::{Mode, Score, extract, score};
 
@@ -70,7 +70,7 @@ fn the_text_of_an_option_answers_its_letter() {
 #[test]
 fn weight_and_format_are_what_the_config_says() {
     let rubric =
-        |format, format_weight, mode| CommandConfig { format, format_weight, ..CommandConfig::default() }.rubric(mode);
+        |format, format_weight, mode| ScorerConfig { format, format_weight, ..ScorerConfig::default() }.rubric(mode);
     assert_eq!(Rubric::from(Mode::Strict), rubric(Format::ThinkAnswerBoxed, 0.1, Mode::Strict));
     let (tagged, boxed) = ("<think>t</think><answer>8</answer>", "<think>t</think>It is \\boxed{8}");
     for (response, format, formatted) in [

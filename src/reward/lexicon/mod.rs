@@ -38,6 +38,8 @@ kinds! {
     Cardinal "cardinal",
     /// Other names of LaTeX commands; canonical is the name that is read.
     Command "command",
+    /// What opens the condition of a value: `when`, `for all`.
+    Condition "condition",
     /// Signs, codes and names of currencies.
     Currency "currency",
     /// Words that take something back: `not`, `except`, `wrong`.
@@ -64,6 +66,8 @@ kinds! {
     Idle "idle",
     /// Words that lead to a conclusion: `therefore`, `which gives`.
     Joint "joint",
+    /// Nouns that the number behind them tells apart: `step`.
+    Label "label",
     /// Letters with marks; canonical is what is written where there are none.
     Letter "letter",
     /// Characters that are written lower; canonical is the plain one.

@@ -2,7 +2,7 @@
 
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::value::lex::{Tok, Token, is, shown};
-use crate::reward::value::parse::{MAX_ITEMS, Reader, is_word, names, one_or_list, split, trimmed};
+use crate::reward::value::parse::{MAX_ITEMS, Reader, is_kind, is_word, names, one_or_list, split, trimmed};
 use crate::reward::value::region::Region;
 use crate::reward::value::{Value, family};
 
@@ -22,8 +22,7 @@ impl Reader<'_> {
         for part in parts {
             // "k \in \mathbb{Z}" behind a family of solutions only says what k is.
             let member = split(part, names("in"))?;
-            let condition =
-                is_word(&part[0].tok, &["where", "for", "with", "if", "when", "for all", "for any", "for some"]);
+            let condition = is_kind(&part[0].tok, Kind::Condition);
             let whole = member.len() == 2
                 && member[1].len() == 1
                 && matches!(&member[1][0].tok, Tok::Cmd(c) if c.starts_with("mathbb"));
