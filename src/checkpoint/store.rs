@@ -84,7 +84,9 @@ impl Store {
                     files::tidy(folder.join(format!("{PREFIX}{step}")))?;
                 }
             }
-            files::tidy(store.run.join("latest"))?;
+            for name in ["latest", "best"] {
+                files::tidy(store.run.join(name))?;
+            }
         }
         Ok(store)
     }
@@ -114,8 +116,8 @@ impl Store {
 
     /// Saves step `step`: `write(folder)` fills a temporary folder (its `trainer/` exists) that becomes
     /// `checkpoints/global_step_N` in one rename once everything in it is on disk; then `latest` names it and
-    /// the oldest beyond the limit go. On an error nothing is left behind and older checkpoints stay.
-    pub fn save(&self, step: u64, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
+    /// the oldest beyond the limit go. That of step `best` stays, and `best` names it. On an error nothing is left behind and older checkpoints stay.
+    pub fn save(&self, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
         let name = format!("{PREFIX}{step}");
         let checkpoint = Checkpoint { step, path: self.folder().join(&name) };
         files::folder(&checkpoint.path, |temporary| {
@@ -124,7 +126,10 @@ impl Store {
             write(temporary)
         })?;
         files::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
-        let all = self.list()?;
+        if best == Some(step) {
+            files::write(self.run.join("best"), format!("{name}\n").as_bytes())?;
+        }
+        let all: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
         for old in &all[..all.len().saturating_sub(self.keep)] {
             if old.step < step {
                 self.remove(old)?;

@@ -4,6 +4,7 @@ use super::{Context, JobArgs, training};
 use crate::answers::RunStore;
 use crate::config::RlConfig;
 use crate::error::Result;
+use crate::eval::validation;
 use crate::rl::run::Job;
 
 /// Runs the job and prints the model's path to stdout.
@@ -14,7 +15,8 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let store = Some(RunStore::new(&args.run.out));
     let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
     let judge = scorer.describe();
-    let mut job = Job::open(&args.run.out, config.clone(), scorer, args.run.fresh)?;
+    let mut job = Job::open(&args.run.out, config.clone(), scorer.clone(), args.run.fresh)?;
+    job.validation = validation::rl(&config, &job.model, scorer, None)?;
     let what = format!(
         "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
         job.total_steps(),
@@ -24,6 +26,7 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     );
     if args.run.dry_run {
         job.data.notes().iter().for_each(|note| context.say(note));
+        job.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
     training::run(&args.run, &config, context, &mut job, &what)
 }

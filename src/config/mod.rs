@@ -25,6 +25,7 @@ mod sft;
 mod source;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 pub use data::{ColumnsConfig, DataConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::EvalConfig;
@@ -42,6 +43,7 @@ pub use sft::SftConfig;
 pub use source::{
     Config, Difference, Source, deciding, differences, keys, likeliest, load, refuse_differences, to_yaml,
 };
+pub use validation::{ValKwargs, ValidationConfig};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.
 const MOST_STEPS: f64 = 1e8;

@@ -8,7 +8,7 @@ use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
     Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place, Rule,
-    Safe, ScorerConfig, Source,
+    Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -158,7 +158,7 @@ impl RewardConfig {
 
 settings! {
     /// `omr rl` and the `rl` part of a recipe.
-    pub struct RlConfig with optimizer: OptimConfig {
+    pub struct RlConfig with optimizer: OptimConfig, validation: ValidationConfig {
         /// Model directory to start from; a recipe uses its SFT model.
         model: Option<PathBuf> = None, name: "verl actor_rollout_ref.model.path",
             published: "OpenMMReasoner/OpenMMReasoner-ColdStart";
@@ -234,6 +234,15 @@ settings! {
         /// Write a step's rollouts to rollouts/STEP.parquet every so many steps; null never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir", published: "every step";
+        /// Measure on val_files and val_tasks every so many steps and after the last one; null never.
+        test_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.test_freq";
+        validation.val_files = Vec::new(), name: "verl data.val_files";
+        validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
+        validation.val_data_dir = None;
+        validation.val_max_samples = None, name: "verl data.val_max_samples";
+        validation.val_before_train = true, name: "verl trainer.val_before_train";
+        validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
+        validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         optimizer.learning_rate = 1e-6, name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
         optimizer.lr_scheduler_type = LrSchedulerType::Constant,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
@@ -294,6 +303,7 @@ impl RlConfig {
         if self.rollout.top_p == 0.0 {
             return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
         }
+        self.validation.check(place, path, ("test_freq", self.test_freq))?;
         check_judge(place, path, &self.judge)?;
         super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
     }

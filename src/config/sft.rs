@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use super::data::{model_of, rows_of};
 use super::{
     Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule, Safe, Source,
+    ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
 settings! {
     /// `omr sft` and the `sft` part of a recipe.
-    pub struct SftConfig with optimizer: OptimConfig {
+    pub struct SftConfig with optimizer: OptimConfig, validation: ValidationConfig {
         /// Model directory to start from; a recipe uses its base model.
         model: Option<PathBuf> = None, name: "lmms-engine model_config.load_from_pretrained_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
@@ -56,6 +57,15 @@ settings! {
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";
+        /// Measure on val_files and val_tasks every so many updates and after the last one; null never.
+        eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "Hugging Face eval_steps";
+        validation.val_files = Vec::new(), name: "verl data.val_files";
+        validation.val_tasks = Vec::new(), name: "lmms-eval --tasks";
+        validation.val_data_dir = None;
+        validation.val_max_samples = None, name: "verl data.val_max_samples";
+        validation.val_before_train = true, name: "Hugging Face eval_on_start";
+        validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
+        validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         /// Seed of initialisation, order and augmentation; a recipe uses its own.
         seed: u64 = 42, name: "Hugging Face seed", published: "42";
         /// Storage of weights and activations; a recipe uses its own.
@@ -90,6 +100,7 @@ impl SftConfig {
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
+        self.validation.check(place, path, ("eval_steps", self.eval_steps))?;
         if self.optimizer.bf16_stochastic_round {
             if self.dtype != Dtype::Bf16 {
                 let key = place.of(&super::table::join(path, "bf16_stochastic_round"));

@@ -103,10 +103,10 @@ pub(crate) fn join(path: &str, name: &str) -> String {
 /// A line: `/// meaning`, then `name: type = default`, then any of `rule:`, `name:`, `published:`, `safe:`.
 /// `struct Group or key`: a plain text in place of the group stands for that key alone.
 /// `struct Group with member: Shared`: the group has keys of the table `Shared` among its own, and the struct a `member`
-/// with their values. A line: `member.key = default`, then any of `name:`, `published:`; type, meaning and rule are the
-/// shared table's. Keys of it without a line are none of the group's.
+/// with their values; there may be several such members. A line: `member.key = default`, then any of `name:`,
+/// `published:`; type, meaning and rule are the shared table's. Keys of it without a line are none of the group's.
 macro_rules! settings {
-    ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? $(with $member:ident : $shared:ty)? {
+    ($(#[$outer:meta])* pub struct $group:ident $(or $short:ident)? $(with $($member:ident : $shared:ty),+)? {
         $(
             $( $owner:ident . $key:ident )? $( $(#[doc = $doc:literal])+ $field:ident : $ty:ty )?
             = $default:expr $(, $meta:ident : $set:expr)* ;
@@ -116,13 +116,13 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         pub struct $group {
             $( $( $(#[doc = $doc])+ pub $field: $ty, )? )+
-            $( #[doc = concat!("The keys of [`", stringify!($shared), "`].")] pub $member: $shared, )?
+            $( $( #[doc = concat!("The keys of [`", stringify!($shared), "`].")] pub $member: $shared, )+ )?
         }
 
         impl Default for $group {
             fn default() -> Self {
                 #[allow(unused_mut)]
-                let mut group = Self { $( $( $field: $default, )? )+ $( $member: <$shared>::default(), )? };
+                let mut group = Self { $( $( $field: $default, )? )+ $( $( $member: <$shared>::default(), )+ )? };
                 $( $( group.$owner.$key = $default; )? )+
                 group
             }
@@ -133,7 +133,7 @@ macro_rules! settings {
 
             fn lines(&mut self) -> Vec<$crate::config::table::Line<'_>> {
                 let mut lines = Vec::new();
-                $( let mut shared = $crate::config::table::Table::lines(&mut self.$member); )?
+                $( $( let mut $member = $crate::config::table::Table::lines(&mut self.$member); )+ )?
                 $( {
                     #[allow(clippy::needless_update)]
                     let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
@@ -141,7 +141,7 @@ macro_rules! settings {
                         let (name, meaning) = (stringify!($field), concat!($($doc),+).trim());
                         lines.push($crate::config::table::Line { name, meaning, meta, value: &mut self.$field });
                     )?
-                    $( lines.extend($crate::config::table::shared(&mut shared, stringify!($key), meta)); )?
+                    $( lines.extend($crate::config::table::shared(&mut $owner, stringify!($key), meta)); )?
                 } )+
                 lines
             }

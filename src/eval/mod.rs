@@ -5,3 +5,4 @@ pub mod recorded;
 pub mod run;
 pub mod samples;
 pub mod stats;
+pub mod validation;

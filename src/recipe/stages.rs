@@ -13,6 +13,7 @@ use crate::config::{
 use crate::data::{Form, Row, distill, read, write};
 use crate::error::{Error, Result};
 use crate::eval::run as eval;
+use crate::eval::validation;
 use crate::files;
 use crate::reward::Scorer;
 use crate::rl::run as rl;
@@ -104,6 +105,7 @@ impl Recipe<'_> {
         keep_config(&dir, &config)?;
         let mut job = sft::Job::new(&dir, config)?;
         job.label = stage.to_owned();
+        job.validation = validation::sft(&job.config, &job.model, Some(&self.path("data")))?;
         let what = format!("{stage}: {} rows", job.index.len());
         self.train(&mut job, &what)
     }
@@ -120,7 +122,8 @@ impl Recipe<'_> {
         keep_config(&dir, &config)?;
         let reward = config.reward.scorer();
         let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"))?;
-        let mut job = rl::Job::new(&dir, config, scorer)?;
+        let mut job = rl::Job::new(&dir, config, scorer.clone())?;
+        job.validation = validation::rl(&job.config, &job.model, scorer, Some(&self.path("data")))?;
         let what = format!("rl: {} questions", job.index.len());
         self.train(&mut job, &what)
     }

@@ -378,7 +378,27 @@ fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
             out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), series });
         }
     }
+    out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &files[stage], recipe)));
     Ok(out)
+}
+
+/// What was measured beside the steps of a stage: accuracy by source, a curve each. A run alone has the same steps under
+/// the name of any stage.
+fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Curve> {
+    if !recipe && stage != "rl" {
+        return Vec::new();
+    }
+    let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
+    names.retain(|name| name.starts_with("val-core/"));
+    names.sort_unstable();
+    names.dedup();
+    let curve = |name: &&String| {
+        let what = name.trim_start_matches("val-core/");
+        let title = if recipe { format!("Validation of {stage}: {what}") } else { format!("Validation: {what}") };
+        let series = vec![Series { name: stage.to_owned(), points: points(steps, name) }];
+        Curve { title, caption: "Share of right answers on questions that are not trained on.".to_owned(), series }
+    };
+    names.iter().map(curve).collect()
 }
 
 fn points(steps: &[metrics::Metrics], name: &str) -> Vec<(f64, f64)> {

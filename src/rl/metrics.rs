@@ -121,6 +121,11 @@ impl StepMetrics {
         &self.values
     }
 
+    /// All figures, to be added to.
+    pub fn values_mut(&mut self) -> &mut Metrics {
+        &mut self.values
+    }
+
     /// The ones to show beside a progress bar.
     pub fn figures(&self) -> Vec<(&'static str, f64)> {
         let get = |name: &str| self.values.get(name).and_then(|v| v.as_f64()).unwrap_or(0.0);

@@ -20,7 +20,7 @@ use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training, largest_pass};
 
 /// What makes a run smaller.
-const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
+pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
     image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
 /// The engine's limits for questions with `vision_rows` rows of images in the largest batch.

@@ -39,6 +39,7 @@ use crate::train::job::{self, Start};
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::trainer::{Trainer, TrainerConfig, seconds};
+use crate::train::validation::Validation;
 
 /// An RL job: config, questions and where results go.
 pub struct Job {
@@ -56,6 +57,8 @@ pub struct Job {
     pub index: Arc<Index>,
     /// What is asked.
     pub questions: Arc<dyn Samples<Question>>,
+    /// What is measured while it trains.
+    pub validation: Option<Validation>,
     scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
@@ -123,6 +126,7 @@ impl Job {
             data,
             index,
             questions: Arc::new(questions),
+            validation: None,
             scorer,
             chat,
             stop_token_ids,
@@ -312,7 +316,13 @@ impl job::Job for Job {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.index)?;
         (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
-        Ok(planned.memory)
+        let dtype = DType::of(self.config.dtype, target.kind);
+        match &mut self.validation {
+            Some(validation) => {
+                validation.plan(planned.memory, (&self.model_config, dtype), false, target, plan::LOWER)
+            }
+            None => Ok(planned.memory),
+        }
     }
 
     fn levels(&self) -> Levels {
@@ -330,6 +340,9 @@ impl job::Job for Job {
         self.data.keep()?;
         let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
+        if let Some(validation) = &self.validation {
+            validation.before(dev, trainer, observer)?;
+        }
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
@@ -375,6 +388,9 @@ impl job::Job for Job {
             metrics.set("timing_s/step", seconds(start.elapsed()));
             metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
             metrics.throughput(seconds(start.elapsed()));
+            if let Some(validation) = &self.validation {
+                validation.after(dev, trainer, self.total_steps, observer, metrics.values_mut())?;
+            }
             trainer.log.append(metrics.values())?;
             observer.step(trainer.step, &metrics.figures());
             trainer.save_if_due(dev, observer)?;

@@ -78,6 +78,7 @@ pub trait Job {
         let log = metrics::read(&dir.join("metrics.jsonl"))?;
         let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);
         summary.extend(self.summary(&trainer, &log, observer));
+        summary.extend(trainer.best());
         summary.insert("peak_memory".to_owned(), memory_summary(&dev.high_water()));
         files::write(dir.join("summary.json"), format!("{:#}\n", Value::Object(summary)).as_bytes())
     }

@@ -29,6 +29,7 @@ pub struct MetricsLog {
     path: PathBuf,
     file: File,
     events: EventWriter,
+    has_steps: bool,
 }
 
 impl MetricsLog {
@@ -44,7 +45,12 @@ impl MetricsLog {
         for metrics in &kept {
             events.step(metrics)?;
         }
-        Ok(MetricsLog { path, file, events })
+        Ok(MetricsLog { path, file, events, has_steps: !kept.is_empty() })
+    }
+
+    /// True when it had steps as it was opened.
+    pub fn has_steps(&self) -> bool {
+        self.has_steps
     }
 
     /// Writes one step; `metrics` must hold `step`.

@@ -16,3 +16,4 @@ pub mod step;
 mod tensorboard;
 pub mod trainer;
 pub mod updates;
+pub mod validation;

@@ -34,11 +34,16 @@ pub struct Planned {
 impl Planned {
     /// Errors when the plan is over its budget, saying what it has and which keys `lower` it.
     pub fn check(self, lower: &str) -> Result<Planned> {
-        let Some(budget) = self.budget.filter(|&budget| self.memory.total() > budget) else { return Ok(self) };
-        let [total, parts] = words(&self.memory);
-        let found = format!("a run that takes {total} when it keeps least ({parts})");
-        Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
+        within(&self.memory, self.budget, lower).map(|()| self)
     }
+}
+
+/// Errors when `memory` is over its `budget`, saying what it has and which keys `lower` it.
+pub fn within(memory: &Plan, budget: Option<usize>, lower: &str) -> Result<()> {
+    let Some(budget) = budget.filter(|&budget| memory.total() > budget) else { return Ok(()) };
+    let [total, parts] = words(memory);
+    let found = format!("a run that takes {total} when it keeps least ({parts})");
+    Err(Error::input_hint("memory", found, format!("at most {}", bytes(budget as u64)), format!("lower {lower}")))
 }
 
 /// `memory 1.2 GiB (weights 0.3 GiB, ...)`.

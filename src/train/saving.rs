@@ -77,18 +77,19 @@ pub struct Saving {
 }
 
 impl Saving {
-    /// Begins to save `snapshot` in `store`; on the CPU it is saved on return, and there is nothing to wait for.
-    pub fn begin(dev: &mut Device, store: Store, snapshot: Snapshot) -> Result<Option<Saving>> {
+    /// Begins to save `snapshot` in `store`, which keeps that of step `best`, too; on the CPU it is saved on return, and
+    /// there is nothing to wait for.
+    pub fn begin(dev: &mut Device, store: Store, best: Option<u64>, snapshot: Snapshot) -> Result<Option<Saving>> {
         let step = snapshot.state.step;
         if !dev.kind().is_gpu() {
-            store.save(step, |folder| snapshot.write(folder, &mut |tensor| dev.read_bytes(tensor)))?;
+            store.save(step, best, |folder| snapshot.write(folder, &mut |tensor| dev.read_bytes(tensor)))?;
             return Ok(None);
         }
         let spans: Vec<_> = snapshot.tensors().iter().map(Tensor::span).collect();
         let (sender, receiver) = sync_channel(MESSAGES);
         let body = move || {
             let mut arriving = Arriving { receiver, rest: Vec::new() };
-            store.save(step, |folder| snapshot.write(folder, &mut |tensor| arriving.take(tensor)))?;
+            store.save(step, best, |folder| snapshot.write(folder, &mut |tensor| arriving.take(tensor)))?;
             Ok(())
         };
         let writer = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(body);

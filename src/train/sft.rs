@@ -16,6 +16,7 @@ use super::plan;
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
 use super::updates::{Update, Updates};
+use super::validation::Validation;
 use crate::config::{SftConfig, deciding};
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
@@ -50,6 +51,8 @@ pub struct Job {
     pub samples: Arc<dyn Samples<Sample>>,
     /// What progress is reported under: `sft`, unless the caller has a better word.
     pub label: String,
+    /// What is measured while it trains.
+    pub validation: Option<Validation>,
     levels: Levels,
     total_steps: u64,
 }
@@ -90,6 +93,7 @@ impl Job {
             index,
             samples: Arc::new(samples),
             label: "sft".to_owned(),
+            validation: None,
             levels: Levels::default(),
             total_steps,
         })
@@ -152,6 +156,7 @@ impl job::Job for Job {
         let model = ModelConfig::load(&self.model.join("config.json"))?;
         let target = target.within(plan::gib_to_bytes(self.config.max_memory_gib));
         let tower = Tower::new(&model.vision_config, CHUNK_PATCHES);
+        let (shape, dtype) = (model.clone(), DType::of(self.config.dtype, target.kind));
         let blank = |(size, batch): &(Size, Vec<usize>)| -> Vec<Sample> {
             let shapes = batch.iter().map(|&i| self.index.shape(i));
             grown(tower, shapes, size).iter().map(|made| plan::blank(&model, made.shape())).collect()
@@ -162,7 +167,10 @@ impl job::Job for Job {
         let planned = plan::sft(model, &self.config, target, &batches)?;
         let planned = planned.check(LOWER)?;
         self.levels = planned.levels;
-        Ok(planned.memory)
+        match &mut self.validation {
+            Some(validation) => validation.plan(planned.memory, (&shape, dtype), true, target, LOWER),
+            None => Ok(planned.memory),
+        }
     }
 
     fn levels(&self) -> Levels {
@@ -176,6 +184,9 @@ impl job::Job for Job {
         let mut loader = self.loader(trainer.samples_consumed)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+        if let Some(validation) = &self.validation {
+            validation.before(dev, trainer, observer)?;
+        }
         observer.begin(&self.label, "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
@@ -212,7 +223,11 @@ impl job::Job for Job {
                 "timing_s/step": time,
                 "perf/tokens_per_second": done.tokens as f64 / time,
             });
-            trainer.log.append(&object(metrics))?;
+            let mut metrics = object(metrics);
+            if let Some(validation) = &self.validation {
+                validation.after(dev, trainer, self.total_steps, observer, &mut metrics)?;
+            }
+            trainer.log.append(&metrics)?;
             let figures = [("loss", loss), ("tok/s", (done.tokens as f64 / time).round())];
             observer.step(trainer.step, &figures);
             trainer.save_if_due(dev, observer)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::metrics::MetricsLog;
+use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
@@ -46,6 +46,11 @@ pub struct TrainerConfig {
     /// `auto`, `never` or a path.
     pub resume: String,
 }
+
+/// What checkpoints keep of the best one, as the Hugging Face trainer's state names it.
+const METRIC_FOR_BEST: &str = "metric_for_best_model";
+const BEST_METRIC: &str = "best_metric";
+const BEST_STEP: &str = "best_global_step";
 
 /// A model in training.
 pub struct Trainer {
@@ -93,8 +98,11 @@ impl Trainer {
         }
         let log = MetricsLog::open(&config.dir, step)?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
-        // A checkpoint of another run is not one of this folder.
+        // A checkpoint of another run is not one of this folder, nor is that run's best.
         let saved_step = checkpoint.filter(|c| c.path.starts_with(&config.dir)).map(|c| c.step);
+        if saved_step.is_none() {
+            extra.retain(|name, _| ![METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].contains(&name.as_str()));
+        }
         let saving = None;
         Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step, saving })
     }
@@ -122,10 +130,32 @@ impl Trainer {
         Ok(stats)
     }
 
+    /// Takes down that the model of this step has `value` as its `metric`. The checkpoint of a step that has the highest so
+    /// far is saved when one may be, and kept; among equals the first.
+    pub fn measured(&mut self, metric: &str, value: f64) {
+        let same = self.extra.get(METRIC_FOR_BEST).and_then(Value::as_str) == Some(metric);
+        if same && self.extra.get(BEST_METRIC).and_then(Value::as_f64).is_some_and(|best| value <= best) {
+            return;
+        }
+        self.extra.insert(METRIC_FOR_BEST.to_owned(), metric.into());
+        self.extra.insert(BEST_METRIC.to_owned(), value.into());
+        self.extra.insert(BEST_STEP.to_owned(), self.step.into());
+    }
+
+    /// What the best checkpoint so far is, in the words of the Hugging Face trainer; nothing where none is looked for.
+    pub fn best(&self) -> Metrics {
+        let of = |name: &str| Some((name.to_owned(), self.extra.get(name)?.clone()));
+        [METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].into_iter().filter_map(of).collect()
+    }
+
+    fn best_step(&self) -> Option<u64> {
+        self.extra.get(BEST_STEP).and_then(Value::as_u64)
+    }
+
     /// Saves a checkpoint when one is due, or when the user asked to stop; then errors with [`Error::Stopped`].
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let stop = observer.stop_requested();
-        if stop || self.cadence.due(self.step) {
+        if stop || self.cadence.due(self.step) || self.best_step() == Some(self.step) {
             dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
         }
         if stop && self.step < self.config.total_steps {
@@ -161,7 +191,7 @@ impl Trainer {
             state,
             companions: self.config.model.clone(),
         };
-        self.saving = Saving::begin(dev, self.store.clone(), snapshot)?;
+        self.saving = Saving::begin(dev, self.store.clone(), self.best_step(), snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())

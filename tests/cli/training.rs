@@ -116,6 +116,21 @@ fn wrong_settings_name_the_key_and_the_nearest_one() {
     failure(&["rl", &rl, "--out", &out, "ppo_mini_batch_size=3"], 2, &["ppo_mini_batch_size", "divisor"]);
     failure(&["rl", &rl, "--out", &out, "max_prompt_length=3"], 2, &["max_prompt_length"]);
     failure(&["sft", &sft, "--out", &out, "model=nowhere"], 2, &["nowhere"]);
+    for (command, config, every) in [("rl", &rl, "test_freq"), ("sft", &sft, "eval_steps")] {
+        let wrong = |keys: &[&str], parts: &[&str]| {
+            failure(&[&[command, config, "--out", &out][..], keys].concat(), 2, parts);
+        };
+        let often = format!("{every}=2");
+        wrong(&[&often], &[every, "found 2", "val_files or val_tasks"]);
+        wrong(&["val_tasks=[digits]", "metric_for_best_model=acc"], &["metric_for_best_model", every]);
+        wrong(
+            &["val_tasks=[digits]", "metric_for_best_model=acc", &often],
+            &["found acc", "val-core/digits/acc/mean@1"],
+        );
+        wrong(&["val_tasks=[digitz]", &often], &["val_tasks", "digitz", "digits"]);
+        wrong(&["val_files=gone.parquet", &often], &["gone.parquet"]);
+        wrong(&["val_tasks=[digits]", "val_kwargs.n=2"], &["val_kwargs.n", "val_kwargs.temperature"]);
+    }
     assert!(!Path::new(&out).exists());
 }
 

@@ -27,7 +27,7 @@ fn write(folder: &Path, step: u64) -> Result<()> {
 }
 
 fn save(store: &Store, step: u64) {
-    store.save(step, |folder| write(folder, step)).unwrap();
+    store.save(step, None, |folder| write(folder, step)).unwrap();
 }
 
 fn steps(store: &Store) -> Vec<u64> {
@@ -76,7 +76,7 @@ fn a_failing_save_leaves_the_older_checkpoint_and_nothing_else() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 1).unwrap();
     save(&store, 1);
-    let failed = store.save(2, |folder| {
+    let failed = store.save(2, None, |folder| {
         write(folder, 2)?;
         Err(Error::Io { path: folder.into(), source: std::io::Error::from(std::io::ErrorKind::StorageFull) })
     });
@@ -94,7 +94,7 @@ fn a_full_disk_is_a_clear_error_and_leaves_nothing() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 3).unwrap();
     save(&store, 1);
-    let failed = store.save(2, |folder| {
+    let failed = store.save(2, None, |folder| {
         let path = folder.join("model.safetensors");
         std::os::unix::fs::symlink("/dev/full", &path).map_err(Error::io(&path))?;
         let mut file = fs::File::options().write(true).open(&path).map_err(Error::io(&path))?;
@@ -120,7 +120,7 @@ fn a_small_tmpfs_fills_up_and_the_older_checkpoint_stays() {
     let store = Store::open(run.path(), 3).unwrap();
     let mut failures = Vec::new();
     for step in 1..=8 {
-        let saved = store.save(step, |folder| {
+        let saved = store.save(step, None, |folder| {
             let ballast = folder.join("ballast");
             fs::write(&ballast, vec![1; 60_000]).map_err(Error::io(&ballast))?;
             write(folder, step)

@@ -10,6 +10,7 @@ use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftCo
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
 use omr::error::{Error, Result};
+use omr::eval::validation;
 use omr::model::{Model, ModelConfig};
 use omr::observe::{Observer, Silent};
 use omr::reward::Scorer;
@@ -209,7 +210,11 @@ pub fn run_sft(dir: &Path, config: &SftConfig, threads: usize, stops: &[u64]) ->
 
 /// [`run_sft`] on devices of the caller's making, one for each part.
 pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
-    in_parts(dir, stops, |observer| SftJob::new(dir, config.clone())?.run(&mut device(), observer))
+    in_parts(dir, stops, |observer| {
+        let mut job = SftJob::new(dir, config.clone())?;
+        job.validation = validation::sft(config, &job.model, None)?;
+        job.run(&mut device(), observer)
+    })
 }
 
 /// [`run_sft`] for RL.
@@ -220,7 +225,11 @@ pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> O
 /// [`run_sft_on`] for RL.
 pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, stops: &[u64]) -> Outcome {
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
-    in_parts(dir, stops, |observer| RlJob::new(dir, config.clone(), scorer.clone())?.run(&mut device(), observer))
+    in_parts(dir, stops, |observer| {
+        let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
+        job.validation = validation::rl(config, &job.model, scorer.clone(), None)?;
+        job.run(&mut device(), observer)
+    })
 }
 
 fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&dyn Observer) -> Result<()>) -> Outcome {

@@ -1,0 +1,314 @@
+//! Validation: a model in training asked the questions of tasks and of files of one's own, under verl's names of figures.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use crate::config::{Mode, RlConfig, SftConfig, ValidationConfig};
+use crate::data::encoder::Use;
+use crate::data::{self, Encoder, Index, Row};
+use crate::device::{Device, Region};
+use crate::engine::{EngineConfig, Prompt, allowed_ids, stop_token_ids};
+use crate::error::{Error, Result};
+use crate::model::{Model, ModelConfig};
+use crate::observe::Observer;
+use crate::ops::sample::SamplingParams;
+use crate::reward::Scorer;
+use crate::rollout::ask::{self, Asking, Question, Rollout};
+use crate::task::{self, Source, Task, TaskRows, VerifiedRows};
+use crate::train::metrics::Metrics;
+use crate::train::plan::blank;
+use crate::train::validation::{self as train, Validator};
+
+/// The step under which a validation's noise is drawn: one that no training reaches, and the same each time, so that
+/// figures differ by the weights alone.
+const NOISE: u64 = (1 << 28) - 1;
+
+/// Questions whose pictures are in memory at once.
+const TOGETHER: usize = 512;
+
+/// The source of a row that names none, as in verl.
+const UNKNOWN: &str = "unknown";
+
+/// What a run measures with.
+struct Means<'a> {
+    /// Model directory the run starts from.
+    model: &'a Path,
+    /// Least and most pixels of a picture, where they are given.
+    pixels: [Option<usize>; 2],
+    /// Who scores.
+    scorer: Arc<Scorer>,
+    /// How tasks ask.
+    mode: Mode,
+    /// Where an answer is cut when the config does not say.
+    max_new_tokens: usize,
+    /// The run's seed.
+    seed: u64,
+    /// The tasks' files, when the config does not say.
+    folder: Option<&'a Path>,
+}
+
+/// The questions of a validation.
+struct Validation {
+    sets: Vec<Box<dyn Task>>,
+    describe: String,
+    index: Index,
+    encoder: Encoder,
+    model_config: ModelConfig,
+    stop_token_ids: Arc<[u32]>,
+    sampling: SamplingParams,
+    n: usize,
+    max_new_tokens: usize,
+    max_num_seqs: usize,
+    seed: u64,
+}
+
+/// What a run of `omr rl` measures, if anything; `folder` has the tasks' files when the config names none.
+pub fn rl(
+    config: &RlConfig,
+    model: &Path,
+    scorer: Arc<Scorer>,
+    folder: Option<&Path>,
+) -> Result<Option<train::Validation>> {
+    let means = Means {
+        model,
+        pixels: [config.image_min_pixels, config.image_max_pixels],
+        scorer,
+        mode: config.reward.mode,
+        max_new_tokens: config.max_response_length,
+        seed: config.seed,
+        folder,
+    };
+    open(&config.validation, &means, config.test_freq)
+}
+
+/// What a run of `omr sft` measures, if anything: the rules score, in strict.
+pub fn sft(config: &SftConfig, model: &Path, folder: Option<&Path>) -> Result<Option<train::Validation>> {
+    let means = Means {
+        model,
+        pixels: [config.image_min_pixels, config.image_max_pixels],
+        scorer: Arc::new(Scorer::rules(Mode::Strict)),
+        mode: Mode::Strict,
+        max_new_tokens: config.packing_length,
+        seed: config.seed,
+        folder,
+    };
+    open(&config.validation, &means, config.eval_steps)
+}
+
+fn open(config: &ValidationConfig, means: &Means<'_>, every: Option<u64>) -> Result<Option<train::Validation>> {
+    if !config.is_wanted() {
+        return Ok(None);
+    }
+    let validator = Validation::open(config, means)?;
+    train::Validation::new(Box::new(validator), config, every).map(Some)
+}
+
+impl Validation {
+    /// Reads the questions. Errors name the key, or the file and the row: an unknown task, a row without a right answer,
+    /// a prompt beyond the model's context.
+    fn open(config: &ValidationConfig, means: &Means<'_>) -> Result<Validation> {
+        let model_config = ModelConfig::load(&means.model.join("config.json"))?;
+        let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;
+        let ids = &encoder.chat.ids;
+        let stop_token_ids = stop_token_ids(means.model, &[ids.im_end, ids.endoftext])?;
+        let sets = sets(config, means)?;
+        let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows().len(), set.name())).collect();
+        let mut index = Index::default();
+        for row in sets.iter().flat_map(|set| set.rows()) {
+            let measured = encoder.measure(row).map_err(Error::from)?;
+            if measured.tokens > model_config.max_position_embeddings {
+                let expected =
+                    format!("at most max_position_embeddings, which is {}", model_config.max_position_embeddings);
+                return Err(Error::input(&row.place, format!("{} tokens", measured.tokens), expected));
+            }
+            index.push(data::Shape { tokens: measured.tokens, targets: 0, grids: &measured.grids });
+        }
+        let kwargs = &config.val_kwargs;
+        Ok(Validation {
+            sets,
+            describe: format!("{} questions ({})", index.len(), counts.join(", ")),
+            index,
+            encoder,
+            model_config,
+            stop_token_ids,
+            sampling: SamplingParams {
+                temperature: kwargs.temperature as f32,
+                top_p: kwargs.top_p as f32,
+                top_k: u32::try_from(kwargs.top_k).unwrap_or(0),
+                ..SamplingParams::default()
+            },
+            n: kwargs.n,
+            max_new_tokens: kwargs.max_new_tokens.unwrap_or(means.max_new_tokens),
+            max_num_seqs: EngineConfig::new(1).max_num_seqs,
+            seed: means.seed,
+        })
+    }
+
+    fn question(&self, row: &Row) -> Result<Question> {
+        let (prompt, _) = self.encoder.prompt(row)?;
+        let prompt = Prompt::new(&self.model_config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?;
+        // The prompt has its pictures; scores need words.
+        let row = Row { images: Vec::new(), ..row.clone() };
+        Ok(Question { prompt: Arc::new(prompt.named(&row.place)), row })
+    }
+
+    fn asking<'a>(&'a self, dev: &mut Device, task: &'a dyn Task) -> Result<Asking<'a>> {
+        let bitmap = allowed_ids(&self.model_config, &self.encoder.chat);
+        let longest = self.index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
+        let engine = EngineConfig {
+            max_num_seqs: self.max_num_seqs,
+            vision_rows: ask::vision_rows(&self.model_config, &self.index, self.max_num_seqs),
+            allowed: Some(dev.upload(Region::Overlay, &bitmap, &[bitmap.len()])?),
+            seed: self.seed,
+            step: NOISE,
+            ..EngineConfig::new(longest.saturating_add(self.max_new_tokens))
+        };
+        Ok(Asking {
+            engine,
+            sampling: self.sampling,
+            n: self.n,
+            max_tokens: self.max_new_tokens,
+            stop_token_ids: &self.stop_token_ids,
+            chat: &self.encoder.chat,
+            task,
+        })
+    }
+
+    fn ask(&self, dev: &mut Device, model: &Model) -> Result<BTreeMap<String, Figures>> {
+        let (mut figures, mut first) = (BTreeMap::<String, Figures>::new(), 0);
+        for set in &self.sets {
+            let asking = self.asking(dev, &**set)?;
+            for rows in set.rows().chunks(TOGETHER) {
+                let questions = rows.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
+                let questions: Vec<&Question> = questions.iter().collect();
+                for rollout in ask::ask(dev, model, &questions, first, asking, |_| Ok(()))? {
+                    let source = source(&questions[rollout.question].row);
+                    figures.entry(source.to_owned()).or_default().add(&rollout);
+                }
+                first += rows.len() as u64;
+            }
+        }
+        Ok(figures)
+    }
+}
+
+impl Validator for Validation {
+    fn names(&self) -> Vec<String> {
+        let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
+        sources.sort_unstable();
+        sources.dedup();
+        let figures = Figures { answers: 1, ..Figures::default() };
+        let mut names: Vec<String> =
+            sources.iter().flat_map(|source| figures.named(source, self.n)).map(|(name, _)| name).collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn describe(&self) -> String {
+        self.describe.clone()
+    }
+
+    fn max_num_seqs(&self) -> usize {
+        self.max_num_seqs
+    }
+
+    fn limit_num_seqs(&mut self, max_num_seqs: usize) {
+        self.max_num_seqs = max_num_seqs;
+    }
+
+    fn count(&self, dev: &mut Device, model: &Model) -> Result<()> {
+        let mut largest: Vec<usize> = (0..self.index.len()).collect();
+        largest.sort_by_key(|&i| std::cmp::Reverse(self.index.tokens(i)));
+        largest.truncate(self.max_num_seqs);
+        let question = |&i: &usize| {
+            let made = blank(&self.model_config, self.index.shape(i));
+            let prompt = Prompt { pixels: made.images, ..Prompt::text(made.input_ids) };
+            Question { row: Row::default(), prompt: Arc::new(prompt) }
+        };
+        let questions: Vec<Question> = largest.iter().map(question).collect();
+        let mark = dev.mark(Region::Overlay);
+        let asking = self.asking(dev, &*self.sets[0])?;
+        ask::plan(dev, model, &questions.iter().collect::<Vec<_>>(), asking)?;
+        dev.release(mark);
+        Ok(())
+    }
+
+    fn measure(&self, dev: &mut Device, model: &Model, _: &dyn Observer) -> Result<Metrics> {
+        let mark = dev.mark(Region::Overlay);
+        let figures = self.ask(dev, model)?;
+        dev.release(mark);
+        let named = figures.iter().flat_map(|(source, figures)| figures.named(source, self.n));
+        Ok(named.map(|(name, value)| (name, value.into())).collect())
+    }
+}
+
+/// Each file's and each task's questions with their scorer.
+fn sets(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<Box<dyn Task>>> {
+    let most = config.val_max_samples;
+    let mut sets: Vec<Box<dyn Task>> = Vec::new();
+    for entry in &config.val_files {
+        let (mut rows, _) = data::load(std::slice::from_ref(entry), means.seed)?;
+        rows.truncate(most.unwrap_or(rows.len()));
+        let name = entry.path.display().to_string();
+        sets.push(Box::new(VerifiedRows::scored_by(name, rows, means.scorer.clone())?));
+    }
+    let specs = task::named(&config.val_tasks).map_err(|error| match error {
+        Error::Input { found, expected, hint, .. } => {
+            Error::Input { place: "val_tasks".to_owned(), found, expected, hint }
+        }
+        other => other,
+    })?;
+    let source = Source {
+        datasets: &[],
+        folder: config.val_data_dir.as_deref().or(means.folder),
+        mode: means.mode,
+        seed: means.seed,
+        shuffle_seed: 0,
+    };
+    for spec in specs {
+        let rows = TaskRows::read(spec, &source, most, true, (means.scorer.clone(), false))?;
+        if rows.rows().is_empty() {
+            return Err(Error::input("val_tasks", format!("no question of {}", spec.name), "at least one"));
+        }
+        sets.push(Box::new(rows));
+    }
+    Ok(sets)
+}
+
+fn source(row: &Row) -> &str {
+    if row.data_source.is_empty() { UNKNOWN } else { &row.data_source }
+}
+
+/// Sums over the answers to one source's questions.
+#[derive(Default)]
+struct Figures {
+    answers: usize,
+    acc: f64,
+    reward: f64,
+    format: f64,
+    tokens: usize,
+}
+
+impl Figures {
+    fn add(&mut self, rollout: &Rollout) {
+        self.answers += 1;
+        self.acc += rollout.score.acc_score;
+        self.reward += rollout.score.score;
+        self.format += rollout.score.format_reward_score;
+        self.tokens += rollout.output.token_ids.len();
+    }
+
+    /// Means under verl's names, of `n` answers a question.
+    fn named(&self, source: &str, n: usize) -> [(String, f64); 4] {
+        let mean = |sum: f64| sum / self.answers as f64;
+        [
+            (format!("val-core/{source}/acc/mean@{n}"), mean(self.acc)),
+            (format!("val-aux/{source}/reward/mean@{n}"), mean(self.reward)),
+            (format!("val-aux/{source}/format_reward_score/mean@{n}"), mean(self.format)),
+            (format!("val-aux/{source}/response_length/mean"), mean(self.tokens as f64)),
+        ]
+    }
+}

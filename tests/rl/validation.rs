@@ -1,0 +1,121 @@
+//! What is measured while a model trains: no weight depends on it, a stopped run has the same figures, the best
+//! checkpoint stays.
+
+use std::fs;
+use std::path::Path;
+
+use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig};
+use omr::data::{Form, read, write};
+use omr::device::Target;
+use omr::eval::validation;
+use omr::reward::{Mode, Scorer};
+use omr::rl::run::Job;
+use omr::train::job::Job as _;
+
+use crate::train::tiny::{Outcome, rl_config, rows, run_rl, run_sft, sft_config};
+
+const MINE: &str = "val-core/mine/acc/mean@2";
+const DIGITS: &str = "val-core/digits/acc/mean@2";
+
+/// Some rows of one's own and some of a task, two answers each.
+fn validation(dir: &Path) -> ValidationConfig {
+    let file = dir.join("mine.parquet");
+    let mut rows = rows();
+    rows.truncate(5);
+    rows.iter_mut().for_each(|row| row.data_source = "mine".to_owned());
+    write::write(&file, &rows, Form::Rl).unwrap();
+    ValidationConfig {
+        val_files: vec![read::entry(file)],
+        val_tasks: vec!["digits".to_owned()],
+        val_max_samples: Some(4),
+        val_kwargs: ValKwargs { n: 2, temperature: 1.0, ..ValKwargs::default() },
+        ..ValidationConfig::default()
+    }
+}
+
+/// The steps that have a figure.
+fn measured(run: &Outcome, name: &str) -> Vec<u64> {
+    run.metrics.iter().filter(|m| m.contains_key(name)).map(|m| m["step"].as_u64().unwrap()).collect()
+}
+
+/// The run as it would be had nothing been measured.
+fn unmeasured(mut run: Outcome) -> Outcome {
+    run.metrics.retain(|m| m["step"] != 0);
+    run.metrics.iter_mut().for_each(|m| m.retain(|name, _| !name.starts_with("val-")));
+    run
+}
+
+#[test]
+fn rl_does_not_know_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let plain = run_rl(&dir.path().join("plain"), &config, 1, &[]);
+    let config = RlConfig { test_freq: Some(2), validation: validation(dir.path()), ..config };
+    let run = run_rl(&dir.path().join("measured"), &config, 2, &[]);
+    for name in [MINE, DIGITS, "val-aux/mine/reward/mean@2", "val-aux/digits/response_length/mean"] {
+        assert_eq!(measured(&run, name), [0, 2, 3], "{name}");
+    }
+    let shares: Vec<f64> = run.metrics.iter().filter_map(|m| m.get(MINE)?.as_f64()).collect();
+    assert!(shares.iter().all(|share| (share * 8.0).fract() == 0.0), "{shares:?} of eight answers");
+    plain.assert_same(&unmeasured(run), "measured beside");
+}
+
+#[test]
+fn sft_does_not_know_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = sft_config(dir.path());
+    let plain = run_sft(&dir.path().join("plain"), &config, 1, &[]);
+    let validation = ValidationConfig { val_before_train: false, ..validation(dir.path()) };
+    let config = SftConfig { eval_steps: Some(3), validation, ..config };
+    let run = run_sft(&dir.path().join("measured"), &config, 1, &[4]);
+    assert_eq!(measured(&run, DIGITS), [3, 6, 8]);
+    plain.assert_same(&unmeasured(run), "measured beside");
+}
+
+#[test]
+fn the_best_checkpoint_stays_and_a_stopped_run_has_the_same_figures() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut validation = validation(dir.path());
+    validation.metric_for_best_model = Some(MINE.to_owned());
+    let config =
+        RlConfig { test_freq: Some(1), save_freq: Some(1), save_total_limit: 1, validation, ..rl_config(dir.path()) };
+    let out = dir.path().join("whole");
+    let whole = run_rl(&out, &config, 2, &[]);
+    whole.assert_same(&run_rl(&dir.path().join("stopped"), &config, 1, &[1, 3]), "stopped twice");
+
+    let figures: Vec<f64> = whole.metrics[1..].iter().map(|m| m[MINE].as_f64().unwrap()).collect();
+    let highest = figures.iter().copied().fold(f64::MIN, f64::max);
+    let best = figures.iter().position(|&figure| figure == highest).unwrap() + 1;
+    assert_eq!(fs::read_to_string(out.join("best")).unwrap(), format!("global_step_{best}\n"), "{figures:?}");
+    let mut kept: Vec<String> = fs::read_dir(out.join("checkpoints"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    kept.sort();
+    let mut wanted = vec![format!("global_step_{best}"), "global_step_4".to_owned()];
+    wanted.dedup();
+    assert_eq!(kept, wanted, "{figures:?}");
+    let summary: serde_json::Value = serde_json::from_slice(&fs::read(out.join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["best_global_step"], &summary["best_metric"]), (&best.into(), &highest.into()));
+}
+
+#[test]
+fn as_many_answers_at_once_as_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut validation = validation(dir.path());
+    // Sequences longer than training's: all at once they take more than it.
+    validation.val_kwargs.max_new_tokens = Some(4000);
+    let config = RlConfig { test_freq: Some(1), validation, ..rl_config(dir.path()) };
+    let scorer = std::sync::Arc::new(Scorer::rules(Mode::Strict));
+    let mut job = Job::new(&dir.path().join("out"), config.clone(), scorer.clone()).unwrap();
+    let target = Target::cpu(1);
+    let plain = job.plan(target).unwrap().total();
+    job.validation = validation::rl(&config, &job.model, scorer, None).unwrap();
+    let wanted = job.plan(target).unwrap().total();
+    let budget = plain + (wanted - plain) / 3;
+    let fitted = job.plan(target.within(Some(budget))).unwrap().total();
+    assert!(plain < fitted && fitted <= budget && budget < wanted, "{plain} {fitted} {budget} {wanted}");
+    // Training would fit; a single answer of that length does not.
+    let error = job.plan(target.within(Some(plain))).unwrap_err();
+    assert!(error.exit_code() == 2 && error.to_string().contains("memory"), "{error}");
+}
