@@ -6,14 +6,15 @@ use std::time::Instant;
 
 use super::args::repository;
 use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs};
+use super::{Context, Overrides, RunArgs, referee};
 use crate::answers::RunStore;
 use crate::config::EvalConfig;
 use crate::device::Plan;
 use crate::error::{Error, Result};
-use crate::eval::prompts;
 use crate::eval::recorded::Recorded;
+use crate::eval::referee::{Log, recognise};
 use crate::eval::run::{self as eval, Job, Measured};
+use crate::eval::{lmms_eval, prompts};
 use crate::hub::Kind;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, Source, TASKS, Task, TaskRows, TaskSpec, hub};
@@ -55,9 +56,13 @@ pub struct Args {
     /// Write what a model would be asked, a line a question, and stop
     #[arg(long, value_name = "FILE")]
     dump_prompts: Option<PathBuf>,
-    /// Score recorded answers, lines {"task", "index", "responses": [...]}, without a model
+    /// Score recorded answers, lines {"task", "index", "responses": [...]}, without a model; of a file or folder of
+    /// lmms-eval's --log_samples or VLMEvalKit's tsv, hold its verdicts against ours
     #[arg(long, value_name = "FILE")]
     responses: Option<PathBuf>,
+    /// Write the finished evaluation in another program's files, too
+    #[arg(long, value_name = "NAME")]
+    format: Option<Format>,
     /// Name the tasks and stop
     #[arg(long)]
     list: bool,
@@ -65,8 +70,25 @@ pub struct Args {
     overrides: Overrides,
 }
 
+/// Whose files.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// lmms-eval's `--log_samples`.
+    LmmsEval,
+}
+
 /// Measures and prints the summary's path to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
+    evaluate(args, context)?;
+    match (args.format, &args.out) {
+        (Some(Format::LmmsEval), Some(out)) if out.join("samples.jsonl").exists() => {
+            super::print(&format!("{}\n", lmms_eval::write(out)?.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn evaluate(args: &Args, context: &Context) -> Result<()> {
     if args.list {
         return super::print(&list());
     }
@@ -77,7 +99,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = overrides.load::<EvalConfig>(args.config.as_deref())? else { return Ok(()) };
     config.data_dir = args.data.clone().or(config.data_dir);
     config.responses = args.responses.clone().or(config.responses);
-    let recorded = config.responses.as_deref().map(Recorded::read).transpose()?;
+    let log = config.responses.as_deref().map(recognise).transpose()?;
+    let recorded = match (&log, config.responses.as_deref()) {
+        (Some(Log::Ours), Some(path)) => Some(Recorded::read(path)?),
+        _ => None,
+    };
     let tasks = tasks(args, &mut config, recorded.as_ref())?;
     if let Some(path) = &args.dump_prompts {
         let lines = prompts::dump(path, &tasks, &source(&config), config.limit)?;
@@ -93,6 +119,9 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let scorer =
         context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(RunStore::new(out)))?;
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
+    if let Some(Log::Theirs(logs)) = &log {
+        return referee::run(logs, &config, &scorer, &run, context);
+    }
     match (&recorded, config.model.clone()) {
         (Some(recorded), _) => score(recorded, &tasks, &config, scorer, &run, context),
         (None, Some(model)) if model.is_dir() => {

@@ -21,6 +21,7 @@ mod memory;
 mod plan;
 pub mod progress;
 mod recipe;
+mod referee;
 mod report;
 mod rl;
 pub mod run_dir;

@@ -319,6 +319,7 @@ impl Config for RlConfig {
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         let mut sources = model_of("model", &mut self.model);
         sources.extend(rows_of("train_files", &mut self.train_files));
+        sources.extend(rows_of("val_files", &mut self.validation.val_files));
         sources
     }
 

@@ -136,6 +136,7 @@ impl Config for SftConfig {
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         let mut sources = model_of("model", &mut self.model);
         sources.extend(rows_of("datasets", &mut self.datasets));
+        sources.extend(rows_of("val_files", &mut self.validation.val_files));
         sources
     }
 

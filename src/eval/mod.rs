@@ -1,7 +1,9 @@
 //! Evaluation: questions measured, answers kept, intervals.
 
+pub mod lmms_eval;
 pub mod prompts;
 pub mod recorded;
+pub mod referee;
 pub mod run;
 pub mod samples;
 pub mod stats;

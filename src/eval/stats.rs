@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The normal distribution's 97.5 % point.
-const Z95: f64 = 1.959_963_984_540_054;
+pub(super) const Z95: f64 = 1.959_963_984_540_054;
 
 /// A 95 % interval, written as `[lo, hi]`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

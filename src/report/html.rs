@@ -167,7 +167,8 @@ fn curves(report: &RecipeReport) -> String {
     out
 }
 
-fn rows(table: &Table) -> String {
+/// A table's markup.
+pub(super) fn rows(table: &Table) -> String {
     let mut out = String::from("<div class=\"scroll\"><table><thead><tr>");
     for cell in &table.head {
         let _ = write!(out, "<th scope=\"col\">{}</th>", escape(cell));

@@ -11,6 +11,7 @@ pub mod frame;
 mod html;
 pub mod inspect;
 mod read;
+mod referee;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,7 @@ use crate::eval::stats::Estimate;
 
 pub use html::page;
 pub use read::{comparison, judges, report};
+pub use referee::page as referee;
 
 /// Everything a page shows. Empty parts are left out of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,5 +8,6 @@ mod help;
 mod jsonl;
 mod plan;
 mod recipe;
+mod referee;
 mod score;
 pub(crate) mod training;

@@ -1,0 +1,63 @@
+//! `omr eval --responses` of another framework's log: its verdicts beside ours.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::run_dir::RunDir;
+use super::{Context, RunArgs};
+use crate::config::EvalConfig;
+use crate::error::{Error, Result};
+use crate::eval::referee::{Framework, agreements, compare, read, table};
+use crate::files;
+use crate::report;
+use crate::reward::Scorer;
+use crate::reward::judge;
+
+/// Scores the answers of `logs` and writes `referee.jsonl`, `summary.json` and `report.html`; the table of agreement and the
+/// page's path go to stdout.
+pub fn run(
+    logs: &[(PathBuf, Framework)],
+    config: &EvalConfig,
+    scorer: &Scorer,
+    run: &RunArgs,
+    context: &Context,
+) -> Result<()> {
+    let names: Vec<String> = logs.iter().map(|(path, of)| format!("{} ({})", path.display(), of.name())).collect();
+    context.say(&format!("eval: the verdicts of {}; {}", names.join(", "), scorer.describe()));
+    if run.dry_run {
+        return Ok(());
+    }
+    let rows = read(logs)?;
+    let dir = RunDir::open(run, config, context)?;
+    let (summary, page) = (dir.path().join("summary.json"), dir.path().join("report.html"));
+    if summary.exists() {
+        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+        return super::print(&format!("{}\n", page.display()));
+    }
+    dir.begin(config, context)?;
+    let compared = compare(&rows, scorer, config.mode, config.strip_thinking)?;
+    let agreements = agreements(&compared);
+    let line = |row| serde_json::to_string(row).map_err(|error| Error::Failed(format!("referee.jsonl: {error}")));
+    let lines = compared.iter().map(|row| Ok(line(row)? + "\n")).collect::<Result<String>>()?;
+    files::write(dir.path().join("referee.jsonl"), lines.as_bytes())?;
+    let thinking = if config.strip_thinking { ", thinking taken off" } else { "" };
+    let rules = format!("Our verdicts: {} rules{thinking}; {}", config.mode.name(), scorer.describe());
+    files::write(&page, report::referee(&agreements, &compared, &rules)?.as_bytes())?;
+    let judge = scorer.judge().map(|name| {
+        let mut judge = judge::Summary::new(name);
+        compared.iter().for_each(|row| judge.count(row.judge.as_ref()));
+        judge
+    });
+    let text = json!({
+        "mode": config.mode.name(),
+        "strip_thinking": config.strip_thinking,
+        "judge": judge,
+        "referee": agreements,
+    });
+    files::write(&summary, format!("{text:#}\n").as_bytes())?;
+    if let Some(judge) = judge {
+        context.say(&judge.line());
+    }
+    super::print(&format!("{}{}\n", table(&agreements), page.display()))
+}

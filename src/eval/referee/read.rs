@@ -1,0 +1,232 @@
+//! Other frameworks' logs, told apart by what stands in them: lmms-eval's `--log_samples` and VLMEvalKit's tables.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::{Framework, Row, tsv};
+use crate::data::json::jsonl;
+use crate::error::{Error, Result};
+
+/// Folders that are looked into below the one named: lmms-eval writes one for the model.
+const DEPTH: usize = 2;
+
+/// What a file or folder of recorded answers is.
+pub enum Log {
+    /// Lines `{"task", "index", "responses"}`.
+    Ours,
+    /// Files of other frameworks, with whose they are.
+    Theirs(Vec<(PathBuf, Framework)>),
+}
+
+/// Tells whose log `path` is; of a folder, every jsonl and tsv file in it is one. Errors when the folder has none.
+pub fn recognise(path: &Path) -> Result<Log> {
+    if !path.is_dir() {
+        return Ok(framework(path)?.map_or(Log::Ours, |framework| Log::Theirs(vec![(path.to_owned(), framework)])));
+    }
+    let mut files = Vec::new();
+    collect(path, DEPTH, &mut files)?;
+    files.sort();
+    let known = files.into_iter().map(|file| Ok(framework(&file)?.map(|framework| (file, framework))));
+    let known: Vec<_> = known.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    if known.is_empty() {
+        let expected = "lmms-eval's *_samples_*.jsonl or VLMEvalKit's *.tsv in it";
+        return Err(Error::input(path.display().to_string(), "a folder without logs", expected));
+    }
+    Ok(Log::Theirs(known))
+}
+
+fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.is_dir() {
+            if depth > 0 {
+                collect(&path, depth - 1, files)?;
+            }
+        } else if path.extension().is_some_and(|kind| kind == "jsonl" || kind == "tsv") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn framework(path: &Path) -> Result<Option<Framework>> {
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let mut first = String::new();
+    BufReader::new(file).read_line(&mut first).map_err(Error::io(path))?;
+    let first = first.trim_start_matches('\u{feff}').trim();
+    let named = |column: &str| first.split('\t').any(|name| name.trim_matches('"') == column);
+    if first.contains('\t') && named("prediction") {
+        return Ok(Some(Framework::VlmEvalKit));
+    }
+    let fields = serde_json::from_str::<Map<String, Value>>(first).unwrap_or_default();
+    let lmms_eval = fields.contains_key("filtered_resps") || fields.contains_key("resps");
+    Ok(lmms_eval.then_some(Framework::LmmsEval))
+}
+
+/// The rows of a log. Errors name file and line or row.
+pub fn rows(path: &Path, framework: Framework) -> Result<Vec<Row>> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    match framework {
+        Framework::LmmsEval => lmms_eval(path, stem.rsplit_once("samples_").map_or(&*stem, |(_, task)| task)),
+        Framework::VlmEvalKit => vlm_eval_kit(path, &stem),
+    }
+}
+
+/// What lmms-eval writes of a row beside its metrics.
+const LMMS_FIELDS: [&str; 14] = [
+    "doc_id",
+    "doc",
+    "target",
+    "input",
+    "arguments",
+    "resps",
+    "filtered_resps",
+    "filter",
+    "metrics",
+    "doc_hash",
+    "prompt_hash",
+    "target_hash",
+    "token_counts",
+    "submission",
+];
+
+/// Metrics that say whether an answer is right, the plainest first.
+const LMMS_METRICS: [&str; 6] = ["acc_score", "exact_match", "accuracy", "acc", "correct", "score"];
+
+fn lmms_eval(path: &Path, task: &str) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    jsonl(path, usize::MAX, |at, fields| {
+        let place = format!("{} line {}", path.display(), at.number);
+        let fields = fields?;
+        // What the filters left is what was scored; the whole answer stands beside it where they took something off.
+        let response = ["resps", "filtered_resps"].iter().find_map(|name| first_text(fields.get(*name)?));
+        let Some(response) = response else {
+            return Err(Error::input(
+                place,
+                "no text in resps or filtered_resps",
+                "a line of lmms-eval's --log_samples",
+            ));
+        };
+        let Some(gold) = fields.get("target") else {
+            return Err(Error::input(place, "no target", "a line of lmms-eval's --log_samples"));
+        };
+        let (theirs, theirs_why) = lmms_verdict(&fields);
+        rows.push(Row {
+            framework: Framework::LmmsEval,
+            task: task.to_owned(),
+            index: fields.get("doc_id").map_or_else(|| at.number.to_string(), text),
+            question: fields.get("input").and_then(first_text),
+            gold: text(gold),
+            response,
+            theirs,
+            theirs_why,
+            place,
+        });
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The first text of nested lists: of several answers to a question the first counts.
+fn first_text(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(list) => list.iter().find_map(first_text),
+        _ => None,
+    }
+}
+
+fn lmms_verdict(fields: &Map<String, Value>) -> (Option<bool>, String) {
+    let known = LMMS_METRICS.iter().filter_map(|name| fields.get_key_value(*name));
+    let others = fields.iter().filter(|(name, _)| {
+        let name = name.as_str();
+        !LMMS_FIELDS.contains(&name) && !["format", "length", "token"].iter().any(|word| name.contains(word))
+    });
+    let mut found = known.chain(others).filter_map(|(name, value)| Some((name, value, right(value)?)));
+    let Some((name, value, right)) = found.next() else {
+        return (None, "no metric that says right or wrong".to_owned());
+    };
+    let taken =
+        ["parsed_pred", "extraction", "prediction", "pred", "predict_str"].iter().find_map(|key| value.get(*key));
+    let taken = taken.or_else(|| fields.get("extracted_answers")).and_then(first_text);
+    let taken = taken.map_or_else(String::new, |taken| format!("; it read {taken:?}"));
+    (Some(right), format!("{name} {}{taken}", f64::from(right)))
+}
+
+/// What a metric's value says: a number from 0 to 1, a truth value, or a record that holds one.
+fn right(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(right) => Some(*right),
+        Value::Number(number) => number.as_f64().filter(|share| (0.0..=1.0).contains(share)).map(|share| share >= 0.5),
+        Value::String(word) => said(word),
+        Value::Array(list) => right(list.first()?),
+        Value::Object(record) => {
+            let keys = ["true_false", "is_correct", "correct", "hit", "scores", "score", "acc_score", "acc", "result"];
+            let found = keys.iter().find_map(|key| right(record.get(*key)?));
+            // MMMU's record has what was read of the answer, and is compared at the end.
+            found.or_else(|| Some(record.get("parsed_pred")? == record.get("answer")?))
+        }
+        Value::Null => None,
+    }
+}
+
+fn said(word: &str) -> Option<bool> {
+    match word.trim().to_ascii_lowercase().as_str() {
+        "1" | "1.0" | "true" => Some(true),
+        "0" | "0.0" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Columns of VLMEvalKit's tables that say whether an answer is right, and those that say why.
+const KIT_VERDICTS: [&str; 4] = ["hit", "score", "correct", "match"];
+const KIT_REASONS: [&str; 7] = ["log", "log_score", "extract_answer", "extract", "res", "parse", "pred"];
+
+fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let open = |line| Error::format(path, format!("line {line}: a quote that does not end"));
+    let mut lines = tsv::rows(&text).map_err(open)?.into_iter();
+    let (_, head) = lines.next().unwrap_or_default();
+    for column in ["index", "answer", "prediction"] {
+        if !head.iter().any(|name| name == column) {
+            let found = format!("the columns {}", head.join(", "));
+            return Err(Error::input(path.display().to_string(), found, format!("`{column}` among them")));
+        }
+    }
+    let row = |(line, fields): (usize, Vec<String>)| {
+        let place = format!("{} line {line}", path.display());
+        if fields.len() != head.len() {
+            return Err(Error::input(place, format!("{} fields", fields.len()), format!("{} columns", head.len())));
+        }
+        let at = |column: &str| head.iter().position(|name| name == column).map(|i| fields[i].as_str());
+        let filled = |column: &str| at(column).filter(|field| !field.is_empty());
+        let verdict = KIT_VERDICTS.iter().find_map(|column| Some((column, said(at(column)?)?)));
+        let reason = KIT_REASONS.iter().find_map(|column| Some(format!("; {column}: {}", filled(column)?)));
+        let theirs_why = verdict.map_or_else(
+            || "no column hit, score, correct or match".to_owned(),
+            |(column, right)| format!("{column} {}", f64::from(right)),
+        );
+        Ok(Row {
+            framework: Framework::VlmEvalKit,
+            task: task.to_owned(),
+            index: at("index").unwrap_or_default().to_owned(),
+            question: filled("question").map(|question| {
+                let options =
+                    ('A'..='Z').filter_map(|letter| Some(format!("\n{letter}. {}", filled(&letter.to_string())?)));
+                question.to_owned() + &options.collect::<String>()
+            }),
+            gold: at("answer").unwrap_or_default().to_owned(),
+            response: at("prediction").unwrap_or_default().to_owned(),
+            theirs: verdict.map(|(_, right)| right),
+            theirs_why: theirs_why + &reason.unwrap_or_default(),
+            place,
+        })
+    };
+    lines.map(row).collect()
+}

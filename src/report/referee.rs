@@ -1,0 +1,62 @@
+//! The referee's page: how often frameworks and our rules agree, and every answer on which they do not.
+
+use super::Table;
+use super::browser::{self, Answer, Browser, Row, Verdict};
+use super::frame::{escape, frame};
+use super::html::rows;
+use crate::error::Result;
+use crate::eval::referee::{Agreement, Compared, HEADS, cells};
+
+const TITLE: &str = "Two verdicts on the same answers";
+
+/// The page of what was compared, under these rules.
+pub fn page(agreements: &[Agreement], compared: &[Compared], rules: &str) -> Result<String> {
+    let differing: Vec<&Compared> = compared.iter().filter(|row| row.differs()).collect();
+    let table = Table {
+        head: HEADS.map(str::to_owned).to_vec(),
+        rows: agreements.iter().map(|row| cells(row).to_vec()).collect(),
+    };
+    let browser = Browser {
+        title: "Answers judged differently".to_owned(),
+        note: "Each twice: as the framework's log judges it, and as our rules do.".to_owned(),
+        rows: differing.iter().map(|row| shown(row)).collect(),
+    };
+    let body = format!(
+        "<header><p class=\"brand\">omr</p><h1>{TITLE}</h1><p class=\"headline\">{} of {} answers are judged differently.</p>\
+         <p class=\"remark\">{}. What a framework judged is what its log says; answers are scored here from the text \
+         alone.</p></header>\n<section><h2>Agreement</h2>{}</section>\n{}",
+        differing.len(),
+        compared.len(),
+        escape(rules),
+        self::rows(&table),
+        browser::section(&browser)?,
+    );
+    Ok(frame(TITLE, browser::STYLE, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
+}
+
+fn shown(row: &Compared) -> Row {
+    let verdict = |right: bool| Some(if right { Verdict::Right } else { Verdict::Wrong });
+    let theirs = Answer {
+        verdict: row.theirs.and_then(verdict),
+        why: row.theirs_why.clone(),
+        ..Answer::of(row.framework.name(), &row.response)
+    };
+    let read = if row.predict_str.is_empty() { "no answer found" } else { &row.predict_str };
+    let ours = Answer {
+        name: "omr".to_owned(),
+        answer: read.to_owned(),
+        verdict: verdict(row.ours),
+        why: row.ours_why.clone(),
+        ..Answer::default()
+    };
+    let right = if row.ours { "ours alone" } else { "theirs alone" };
+    let facet = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    Row {
+        id: format!("{} {}", row.task, row.index),
+        question: row.question.clone().unwrap_or_default(),
+        gold: Some(row.gold.clone()),
+        answers: vec![theirs, ours],
+        facets: vec![facet("right by", right), facet("framework", row.framework.name()), facet("task", &row.task)],
+        ..Row::default()
+    }
+}
