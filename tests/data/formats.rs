@@ -11,8 +11,11 @@ use arrow_array::{ArrayRef, BinaryArray, Float64Array, Int32Array, ListArray, Re
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{Field, Fields};
 use omr::config::{ColumnsConfig, DatasetConfig, RlConfig, SftConfig};
+use omr::data::encoder::Use;
+use omr::data::indexing::Longest;
 use omr::data::read::{RowFile, entry};
-use omr::data::{Row, read};
+use omr::data::{Dataset, Encoder, Form, Row, Samples, read, write};
+use omr::model::ModelConfig;
 use omr::text::Part;
 use serde_json::json;
 
@@ -253,6 +256,44 @@ fn a_set_of_several_files_is_one_set() {
     // The weight is the set's, not its files'.
     let (taken, order) = read::load(&[DatasetConfig { weight: 0.5, ..entry(&root) }], 7).unwrap();
     assert_eq!((taken.len(), order.len()), (6, 3));
+}
+
+/// Indexed and streamed, a set of two files is the set of one, with its weight and limit; another file in it is a change.
+#[test]
+fn shards_are_indexed_and_streamed_as_one_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = sft_config(dir.path()).model.unwrap();
+    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
+    let encoder = Encoder::load(&model, Use::Train, vocab_size, [None, None]).unwrap();
+    let all = digit_rows();
+    let (whole, shards) = (dir.path().join("one/whole.parquet"), dir.path().join("shards"));
+    let (first, second) = all.split_at(5);
+    for (path, rows) in
+        [(whole.clone(), &all[..]), (shards.join("a.parquet"), first), (shards.join("b.parquet"), second)]
+    {
+        write(&path, rows, Form::Sft).unwrap();
+    }
+    let longest = Longest { tokens: 256, key: "packing_length" };
+    let open = |set: DatasetConfig| Dataset::open(&dir.path().join("run"), &[set], &encoder, longest, 0.0, 1, false);
+    for (weight, limit) in [(1.0, None), (2.5, Some(7))] {
+        let of = |path: &Path| DatasetConfig { weight, limit, ..entry(path) };
+        let (one, two) = (open(of(&whole)).unwrap(), open(of(&shards)).unwrap());
+        assert_eq!(one.index.len(), two.index.len());
+        let make = || {
+            let encoder = encoder.clone();
+            move |row: Row| encoder.sample(&row)
+        };
+        let (ones, twos) = (one.samples(make()), two.samples(make()));
+        for i in 0..one.index.len() {
+            let (a, b) = (ones.get(i).unwrap().unwrap(), twos.get(i).unwrap().unwrap());
+            assert_eq!((&a.id, &a.input_ids, &a.loss_mask), (&b.id, &b.input_ids, &b.loss_mask));
+        }
+        two.keep().unwrap();
+        assert!(open(of(&shards)).unwrap().warm);
+    }
+    write(&shards.join("c.parquet"), first, Form::Sft).unwrap();
+    let error = open(entry(&shards)).err().unwrap().to_string();
+    assert!(error.contains("those that the run began with"), "{error}");
 }
 
 #[test]

@@ -261,3 +261,36 @@ fn a_repository_in_place_of_a_path_is_its_snapshot_or_the_command_that_fetches_i
     let got = omr(&sft);
     assert!(got.said.contains("models--org--tiny/snapshots/c0ffee"), "{}", got.said);
 }
+
+/// The cache's snapshots are links into `blobs`; a link to anywhere else is still refused.
+#[test]
+fn rows_and_pictures_of_a_snapshot_are_read_through_its_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("home/hub/datasets--org--rows");
+    let snapshot = repo.join("snapshots/c0ffee");
+    std::fs::create_dir_all(snapshot.join("data")).unwrap();
+    std::fs::create_dir_all(repo.join("blobs")).unwrap();
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::write(repo.join("refs/main"), "c0ffee").unwrap();
+    image::GrayImage::new(30, 28).save(repo.join("blobs/picture.png")).unwrap();
+    let line = |image: &str| format!("{{\"question\": \"how many?\", \"answer\": 1, \"image\": \"{image}\"}}\n");
+    std::fs::write(repo.join("blobs/rows"), line("images/a.png")).unwrap();
+    std::fs::create_dir(snapshot.join("images")).unwrap();
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(repo.join(to), snapshot.join(at)).unwrap();
+    link("blobs/rows", "data/train-00000-of-00001.jsonl");
+    link("blobs/picture.png", "images/a.png");
+    let inspect = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+        command.current_dir(dir.path()).args(["data", "inspect", "org/rows"]).env("HF_HOME", dir.path().join("home"));
+        let output = command.env_remove("HF_HUB_CACHE").output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), shown + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (code, shown) = inspect();
+    assert!(code == Some(0) && shown.contains("rows: 1 rows") && shown.contains("images: 1"), "{shown}");
+    std::fs::write(repo.join("secret.png"), "x").unwrap();
+    link("secret.png", "images/b.png");
+    std::fs::write(repo.join("blobs/rows"), line("images/b.png")).unwrap();
+    let (code, shown) = inspect();
+    assert!(code == Some(2) && shown.contains("a path inside the data folder"), "{shown}");
+}
