@@ -6,15 +6,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float16Type, Float32Type, Float64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, StructArray};
-use arrow_schema::DataType;
+use arrow_array::{Array, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
+use crate::data::cells::{image, images, type_name, value};
 use crate::data::form::{self, RawImage};
 use crate::data::names::Names;
 use crate::error::{Error, Result};
@@ -273,147 +271,6 @@ pub fn choose(
 pub fn count(path: &Path) -> Result<usize> {
     let table = Table::of(path, |_| false)?;
     Ok(table.metadata.metadata().file_metadata().num_rows().max(0) as usize)
-}
-
-/// A type for people: without what only Arrow distinguishes.
-fn type_name(kind: &DataType) -> String {
-    match kind {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "bytes".to_owned(),
-        DataType::List(of) | DataType::LargeList(of) | DataType::FixedSizeList(of, _) => {
-            format!("list of {}", type_name(of.data_type()))
-        }
-        DataType::Struct(fields) => {
-            let fields: Vec<String> =
-                fields.iter().map(|field| format!("{}: {}", field.name(), type_name(field.data_type()))).collect();
-            format!("{{{}}}", fields.join(", "))
-        }
-        DataType::Dictionary(_, of) => type_name(of),
-        other => other.to_string().to_lowercase(),
-    }
-}
-
-type Read<T> = std::result::Result<T, String>;
-
-fn unsupported<T>(array: &dyn Array) -> Read<T> {
-    Err(format!("found type {}, expected text, numbers, lists or structs", array.data_type()))
-}
-
-/// Element `i` as JSON.
-fn value(array: &dyn Array, i: usize) -> Read<Value> {
-    if array.is_null(i) {
-        return Ok(Value::Null);
-    }
-    if let Some(text) = text(array, i) {
-        return Ok(Value::String(text.to_owned()));
-    }
-    if let Some(list) = list(array, i) {
-        return (0..list.len()).map(|j| value(&list, j)).collect::<Read<Vec<_>>>().map(Value::Array);
-    }
-    Ok(match array.data_type() {
-        DataType::Null => Value::Null,
-        DataType::Boolean => Value::Bool(array.as_boolean().value(i)),
-        DataType::Float16 => number(f64::from(array.as_primitive::<Float16Type>().value(i))),
-        DataType::Float32 => number(f64::from(array.as_primitive::<Float32Type>().value(i))),
-        DataType::Float64 => number(array.as_primitive::<Float64Type>().value(i)),
-        t if t.is_integer() => integer(array, i).map(|n| Value::Number(n.into())).unwrap_or_default(),
-        DataType::Struct(_) => {
-            let group = array.as_struct();
-            let mut map = Map::new();
-            for (name, column) in group.column_names().into_iter().zip(group.columns()) {
-                // Bytes have no place in a row outside its image column.
-                if bytes(column, i).is_none() {
-                    map.insert(name.to_owned(), value(column, i)?);
-                }
-            }
-            Value::Object(map)
-        }
-        DataType::Dictionary(..) => {
-            let dictionary = array.as_any_dictionary();
-            let key = integer(dictionary.keys(), i).and_then(|key| usize::try_from(key).ok());
-            key.map_or(Ok(Value::Null), |key| value(dictionary.values().as_ref(), key))?
-        }
-        _ => return unsupported(array),
-    })
-}
-
-fn number(x: f64) -> Value {
-    serde_json::Number::from_f64(x).map_or(Value::Null, Value::Number)
-}
-
-fn integer(array: &dyn Array, i: usize) -> Option<i64> {
-    use arrow_array::types::*;
-    Some(match array.data_type() {
-        DataType::Int8 => array.as_primitive::<Int8Type>().value(i).into(),
-        DataType::Int16 => array.as_primitive::<Int16Type>().value(i).into(),
-        DataType::Int32 => array.as_primitive::<Int32Type>().value(i).into(),
-        DataType::Int64 => array.as_primitive::<Int64Type>().value(i),
-        DataType::UInt8 => array.as_primitive::<UInt8Type>().value(i).into(),
-        DataType::UInt16 => array.as_primitive::<UInt16Type>().value(i).into(),
-        DataType::UInt32 => array.as_primitive::<UInt32Type>().value(i).into(),
-        DataType::UInt64 => array.as_primitive::<UInt64Type>().value(i).try_into().ok()?,
-        _ => return None,
-    })
-}
-
-fn text(array: &dyn Array, i: usize) -> Option<&str> {
-    match array.data_type() {
-        DataType::Utf8 => Some(array.as_string::<i32>().value(i)),
-        DataType::LargeUtf8 => Some(array.as_string::<i64>().value(i)),
-        DataType::Utf8View => Some(array.as_string_view().value(i)),
-        _ => None,
-    }
-}
-
-fn bytes(array: &dyn Array, i: usize) -> Option<&[u8]> {
-    match array.data_type() {
-        DataType::Binary => Some(array.as_binary::<i32>().value(i)),
-        DataType::LargeBinary => Some(array.as_binary::<i64>().value(i)),
-        DataType::BinaryView => Some(array.as_binary_view().value(i)),
-        _ => None,
-    }
-}
-
-fn list(array: &dyn Array, i: usize) -> Option<ArrayRef> {
-    match array.data_type() {
-        DataType::List(_) => Some(array.as_list::<i32>().value(i)),
-        DataType::LargeList(_) => Some(array.as_list::<i64>().value(i)),
-        DataType::FixedSizeList(..) => Some(array.as_fixed_size_list().value(i)),
-        _ => None,
-    }
-}
-
-/// Element `i` of an image column: a list of pictures, or one.
-fn images(array: &dyn Array, i: usize) -> Read<Vec<RawImage>> {
-    match list(array, i) {
-        Some(list) => (0..list.len()).map(|j| image(&list, j)).collect(),
-        None => Ok(vec![image(array, i)?]),
-    }
-}
-
-fn image(array: &dyn Array, i: usize) -> Read<RawImage> {
-    if array.is_null(i) {
-        return Ok(RawImage::default());
-    }
-    if let Some(bytes) = bytes(array, i) {
-        return Ok(RawImage { bytes: Some(bytes.into()), path: None });
-    }
-    if let Some(url) = text(array, i) {
-        return Ok(RawImage { bytes: None, path: Some(url.to_owned()) });
-    }
-    let Some(group) = array.as_any().downcast_ref::<StructArray>() else {
-        return Err(format!("found type {}, expected structs of `bytes` and `path`", array.data_type()));
-    };
-    let column = |name: &str| group.column_by_name(name).filter(|c| !c.is_null(i));
-    let bytes = match column("bytes") {
-        None => None,
-        Some(c) => match bytes(c, i) {
-            Some(b) => Some(b.into()),
-            None => return Err(format!("`bytes` has type {}, expected binary", c.data_type())),
-        },
-    };
-    let path = column("path").and_then(|c| text(c, i)).map(str::to_owned);
-    Ok(RawImage { bytes, path })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bad;
+mod cells;
 pub mod columns;
 pub mod dataset;
 pub mod distill;

@@ -1,29 +1,26 @@
 //! What is in a data set: columns, rows, faults, pictures, lengths, kinds of answers, and a few rows to look at. Rows pass
 //! by; a few numbers of each are kept.
 
+mod found;
 mod kinds;
 mod spread;
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
-use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::config::DatasetConfig;
-use crate::data::bad::{Bad, Read, Reason};
+use crate::data::bad::{Read, Reason};
 use crate::data::read::{Column, Left, RowFile};
-use crate::data::stamp::short;
-use crate::data::{Row, prompt, read, sft_sample, text_of};
+use crate::data::{Row, read};
 use crate::error::{Error, Result};
 use crate::image::Processor;
-use crate::philox::{Purpose, Random};
 use crate::text::{Chat, Part};
 
+use found::Found;
 pub use kinds::kind;
 pub use spread::{Bar, Spread};
 
-/// Faults quoted in full; further ones are counted.
-const QUOTED: usize = 5;
 /// Characters of a message shown.
 const SHOWN: usize = 400;
 /// Rows looked at together, and bytes of their embedded pictures.
@@ -119,194 +116,7 @@ pub fn of_rows(
     Ok(found.inspection(name))
 }
 
-/// What one row shows.
-struct Looked {
-    characters: u32,
-    answer: Option<u32>,
-    sizes: Vec<[u32; 2]>,
-    tokens: Option<u32>,
-}
-
-struct Found<'a> {
-    options: &'a Options<'a>,
-    rows: usize,
-    answered: usize,
-    labelled: usize,
-    /// The beginnings of the ids' hashes.
-    ids: Vec<u64>,
-    images: Vec<u32>,
-    sides: [Vec<u32>; 2],
-    characters: Vec<u32>,
-    answers: Vec<u32>,
-    tokens: Vec<u32>,
-    kinds: BTreeMap<&'static str, usize>,
-    faults: Vec<String>,
-    reasons: BTreeMap<Reason, usize>,
-    samples: Vec<String>,
-    drawn: BinaryHeap<Drawn>,
-}
-
-/// A row with its lot: those with the smallest are kept.
-struct Drawn {
-    lot: u64,
-    number: usize,
-    row: Row,
-}
-
-impl PartialEq for Drawn {
-    fn eq(&self, other: &Drawn) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Drawn {}
-
-impl PartialOrd for Drawn {
-    fn partial_cmp(&self, other: &Drawn) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Drawn {
-    fn cmp(&self, other: &Drawn) -> std::cmp::Ordering {
-        (self.lot, self.number).cmp(&(other.lot, other.number))
-    }
-}
-
-impl<'a> Found<'a> {
-    fn new(options: &'a Options<'a>) -> Found<'a> {
-        Found {
-            options,
-            rows: 0,
-            answered: 0,
-            labelled: 0,
-            ids: Vec::new(),
-            images: Vec::new(),
-            sides: Default::default(),
-            characters: Vec::new(),
-            answers: Vec::new(),
-            tokens: Vec::new(),
-            kinds: BTreeMap::new(),
-            faults: Vec::new(),
-            reasons: BTreeMap::new(),
-            samples: Vec::new(),
-            drawn: BinaryHeap::new(),
-        }
-    }
-
-    /// Looks at rows on all cores and counts them in their order.
-    fn take(&mut self, rows: Vec<Read<Row>>) {
-        let looked: Vec<_> = rows
-            .into_par_iter()
-            .map(|row| match row {
-                Ok(row) => {
-                    let looked = look(&row, self.options.model);
-                    (Some(row), looked)
-                }
-                Err(bad) => (None, Err(bad)),
-            })
-            .collect();
-        for (row, looked) in looked {
-            self.rows += 1;
-            match looked {
-                Ok(looked) => {
-                    self.characters.push(looked.characters);
-                    self.answers.extend(looked.answer);
-                    self.tokens.extend(looked.tokens);
-                    self.sides[0].extend(looked.sizes.iter().map(|size| size[0]));
-                    self.sides[1].extend(looked.sizes.iter().map(|size| size[1]));
-                }
-                Err(Bad { reason, error, .. }) => {
-                    *self.reasons.entry(reason).or_default() += 1;
-                    if self.faults.len() < QUOTED {
-                        self.faults.push(error.to_string());
-                    }
-                }
-            }
-            if let Some(row) = row {
-                self.count(row);
-            }
-        }
-    }
-
-    fn count(&mut self, row: Row) {
-        self.answered += usize::from(answered(&row));
-        self.labelled += usize::from(row.ground_truth.is_some());
-        self.ids.push(short(&blake3::hash(row.id.as_bytes())));
-        self.images.push(row.images.len() as u32);
-        if let Some(label) = &row.ground_truth {
-            *self.kinds.entry(kind(label)).or_default() += 1;
-        }
-        if self.samples.len() < self.options.first {
-            self.samples.push(show_row(&row));
-        }
-        let number = self.rows;
-        let lot = Random::new(self.options.seed, Purpose::Shuffle, number as u64).next_u64();
-        let full = self.drawn.len() >= self.options.random;
-        if full && self.drawn.peek().is_none_or(|last| lot >= last.lot) {
-            return;
-        }
-        self.drawn.push(Drawn { lot, number, row });
-        if full {
-            self.drawn.pop();
-        }
-    }
-
-    fn inspection(mut self, name: String) -> Inspection {
-        self.ids.sort_unstable();
-        let shared_ids = self.ids.chunk_by(|a, b| a == b).filter(|same| same.len() > 1).count();
-        let mut kinds: Vec<_> = self.kinds.into_iter().collect();
-        kinds.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-        let mut drawn = self.drawn.into_vec();
-        drawn.sort_by_key(|drawn| drawn.number);
-        Inspection {
-            name,
-            files: 0,
-            columns: Vec::new(),
-            rows: self.rows,
-            answered: self.answered,
-            labelled: self.labelled,
-            shared_ids,
-            images: Spread::of(self.images),
-            image_sizes: self.sides.map(Spread::of),
-            characters: Spread::of(self.characters),
-            answer_characters: Spread::of(self.answers),
-            tokens: self.options.model.map(|_| Spread::of(self.tokens)),
-            kinds,
-            faults: self.faults,
-            reasons: self.reasons,
-            samples: self.samples,
-            drawn: drawn.into_iter().map(|drawn| drawn.row).collect(),
-        }
-    }
-}
-
-fn answered(row: &Row) -> bool {
-    row.messages.last().is_some_and(|m| m.role == "assistant")
-}
-
-fn look(row: &Row, model: Option<&(Chat, Processor)>) -> Read<Looked> {
-    let mut sizes = Vec::with_capacity(row.images.len());
-    for image in &row.images {
-        let rgb = image.decode(&row.place).map_err(Bad::of(Reason::BrokenImage))?;
-        sizes.push([rgb.width, rgb.height]);
-    }
-    let tokens = match model {
-        None => Ok(None),
-        Some((chat, processor)) if answered(row) => {
-            sft_sample(row, chat, processor).map(|sample| Some(sample.input_ids.len() as u32))
-        }
-        Some((chat, processor)) => prompt(row, chat, processor).map(|prompt| Some(prompt.ids.len() as u32)),
-    };
-    let characters = |message| text_of(message).chars().count() as u32;
-    Ok(Looked {
-        characters: row.messages.iter().map(characters).sum(),
-        answer: row.messages.last().filter(|_| answered(row)).map(characters),
-        sizes,
-        tokens: tokens.map_err(Bad::of(Reason::WrongText))?,
-    })
-}
-
+/// A row as text.
 fn show_row(row: &Row) -> String {
     let mut out = format!("  {} ({})\n", row.id, row.place);
     for message in &row.messages {
