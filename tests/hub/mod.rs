@@ -110,7 +110,8 @@ async fn busy_broken_and_cut_connections_are_tried_again_from_where_they_ended()
     );
     hub.fail("data/train-0.parquet", &[Fault::Cut(1000), Fault::NoRange]);
     hub.fail("config.json", &[Fault::Corrupt]);
-    let got = run(command(&hub.url, dir.path(), &["org/tiny", "--to", "out"])).await;
+    hub.fail("api", &[Fault::Status(429, ""), Fault::Status(502, "")]);
+    let got = run(command(&hub.url, dir.path(), &["org/tiny@refs/pr/1", "--to", "out"])).await;
     assert_eq!(got.code, Some(0), "{}", got.said);
     assert_whole(&dir.path().join("out"), &files());
     let ranges: Vec<_> =

@@ -10,7 +10,7 @@ use sha1::Digest as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What goes wrong with one request for a file's content.
+/// What goes wrong with one request for a file's content, or for the API.
 #[derive(Clone, Copy)]
 pub enum Fault {
     /// A status with the hub's word for it.
@@ -136,6 +136,10 @@ async fn talk(mut stream: TcpStream, on_cdn: bool, state: Arc<Mutex<State>>, cdn
 fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
     let (path, query) = seen.path.split_once('?').unwrap_or((&seen.path, ""));
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let fault = if parts[0] == "api" { state.faults.get_mut("api").and_then(VecDeque::pop_front) } else { None };
+    if let Some(Fault::Status(status, code)) = fault {
+        return Reply::status(status, code);
+    }
     match parts.as_slice() {
         ["cdn", file @ ..] => content(state, &file.join("/"), seen),
         ["api", "models", "org", "tiny", rest @ ..] | ["api", "datasets", "org", "rows", rest @ ..] => match rest {
