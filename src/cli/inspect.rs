@@ -123,8 +123,14 @@ fn named(args: &Args) -> Result<Looked> {
     let kind = config::likeliest(&text, &kinds);
     let overrides = Overrides { overrides: args.overrides.clone(), print_config: false };
     let (datasets, tasks) = match kind {
-        SftConfig::NAME => (load::<SftConfig>(&overrides, args)?.datasets, None),
-        RlConfig::NAME => (load::<RlConfig>(&overrides, args)?.train_files, None),
+        SftConfig::NAME => {
+            let config = load::<SftConfig>(&overrides, args)?;
+            ([config.datasets, config.validation.val_files].concat(), None)
+        }
+        RlConfig::NAME => {
+            let config = load::<RlConfig>(&overrides, args)?;
+            ([config.train_files, config.validation.val_files].concat(), None)
+        }
         EvalConfig::NAME => {
             let config = load::<EvalConfig>(&overrides, args)?;
             (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))

@@ -11,6 +11,8 @@ use super::settings::Settings;
 use crate::config::nearest;
 use crate::error::{Error, Result};
 
+/// What the hub says of a token that is none.
+const WRONG_TOKEN: &str = "Invalid credentials in Authorization header";
 /// Pages of a listing that are read at most, a thousand files each.
 const MOST_PAGES: usize = 10_000;
 
@@ -194,9 +196,11 @@ impl Hub {
 }
 
 impl Refusal {
-    /// The hub says 401 also of what is not there, so that private names cannot be guessed.
+    /// The hub says 401 also of what is not there, so that private names cannot be guessed; of a token it does not take
+    /// it says so.
     fn is_missing_repo(&self) -> bool {
-        self.code == "RepoNotFound" || (self.code.is_empty() && self.status == StatusCode::NOT_FOUND)
+        let hidden = self.status == StatusCode::UNAUTHORIZED && self.message != WRONG_TOKEN;
+        self.code == "RepoNotFound" || (self.code.is_empty() && (hidden || self.status == StatusCode::NOT_FOUND))
     }
 
     pub(super) fn text(&self) -> String {

@@ -111,7 +111,7 @@ fn inspect_writes_one_page_of_a_folder_or_of_what_any_config_names() {
     for (name, text) in [
         ("data.yaml", format!("datasets: {list}\n")),
         ("sft.yaml", format!("datasets: {list}\npacking_length: 256\nmodel: none\n")),
-        ("rl.yaml", format!("train_files: {list}\n")),
+        ("rl.yaml", "train_files: [rows/one.jsonl]\nval_files: [rows/two.jsonl]\n".to_owned()),
         ("eval.yaml", format!("data: {list}\ntasks: [digits]\n")),
         ("recipe.yaml", format!("seed: 1\nsft: {{max_steps: 1}}\ndata:\n  datasets: {list}\n")),
     ] {

@@ -161,7 +161,8 @@ async fn a_killed_download_goes_on_where_it_stopped() {
     child.kill().unwrap();
     child.wait().unwrap();
     hub.seen();
-    let second = run(command(&hub.url, dir.path(), &["datasets/org/rows", "--to", "out"])).await;
+    // Of the same name there is no model: it is found as a data set.
+    let second = run(command(&hub.url, dir.path(), &["org/rows", "--to", "out"])).await;
     assert_eq!(second.code, Some(0), "{}", second.said);
     assert_whole(&out, &files());
     let seen = hub.seen();
@@ -183,6 +184,7 @@ async fn what_cannot_be_had_is_said_with_what_to_do() {
     refused(&["org/tinny"], None, &["org/tinny: found no such repository", "did you mean org/tiny?"]).await;
     refused(&["datasets/org/row"], None, &["did you mean org/rows?"]).await;
     refused(&["no/where"], None, &["HF_TOKEN"]).await;
+    refused(&["no/where"], Some("hf_old"), &["a token that", "settings/tokens"]).await;
     refused(&["org/tiny@v1.4"], None, &["no revision v1.4", "did you mean v1.5?"]).await;
     refused(&["org/tiny", "--include", "modl.safetensors"], None, &["did you mean model.safetensors?"]).await;
     refused(&["org/tiny", "--include", "[z"], None, &["--include"]).await;

@@ -151,6 +151,12 @@ fn answer(state: &mut State, seen: &Seen, cdn: &str) -> Reply {
         },
         ["api", "models"] => Reply::json(&json!([{"id": "org/tiny"}, {"id": "org/other"}])),
         ["api", "datasets"] => Reply::json(&json!([{"id": "org/rows"}])),
+        ["api", ..] if seen.token.as_deref() == Some("Bearer hf_old") => {
+            let mut reply = Reply::status(401, "");
+            reply.headers.push(("x-error-message", "Invalid credentials in Authorization header".to_owned()));
+            reply
+        }
+        ["api", "models", ..] => Reply::status(401, ""),
         ["api", ..] => Reply::status(401, "RepoNotFound"),
         ["org", "tiny", "resolve", commit, file @ ..] | ["datasets", "org", "rows", "resolve", commit, file @ ..]
             if *commit == state.commit =>
