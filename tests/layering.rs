@@ -76,6 +76,8 @@ const ROOMS: &[(&str, &[&str])] = &[
         &[
             "config",
             "observe",
+            "client",
+            "answers",
             "device",
             "tensor",
             "ops",

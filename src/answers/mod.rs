@@ -124,6 +124,13 @@ impl Store {
         answer.optional().map_err(|error| failed(&self.path, &error))
     }
 
+    /// Whether there is an answer to `key`.
+    pub fn has(&self, key: &Key) -> Result<bool> {
+        let sql = "SELECT 1 FROM answers WHERE key = ?1";
+        let found = self.lock().query_row(sql, [&key.0[..]], |_| Ok(())).optional();
+        found.map(|found| found.is_some()).map_err(|error| failed(&self.path, &error))
+    }
+
     /// Keeps an answer; the first to a key stays. `label` says for people what it is to.
     pub fn put(&self, key: &Key, label: &str, answer: &Completion) -> Result<()> {
         let sql = "INSERT OR IGNORE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6)";

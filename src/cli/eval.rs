@@ -4,20 +4,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde_json::json;
+
 use super::args::repository;
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs, referee};
 use crate::answers::RunStore;
-use crate::config::EvalConfig;
-use crate::device::Plan;
+use crate::config::{EvalConfig, ServerConfig};
 use crate::error::{Error, Result};
+use crate::eval::local::{self, Local};
+use crate::eval::measured::{self, Answers};
 use crate::eval::recorded::Recorded;
 use crate::eval::referee::{Log, recognise};
-use crate::eval::run::{self as eval, Job, Measured};
+use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
 use crate::hub::Kind;
 use crate::reward::Scorer;
-use crate::task::{self, GROUPS, Source, TASKS, Task, TaskRows, TaskSpec, hub};
+use crate::task::{self, GROUPS, TASKS, TaskRows, TaskSpec};
 use crate::train::plan::line;
 
 /// Arguments of `omr eval`.
@@ -26,9 +29,12 @@ pub struct Args {
     /// Config file (YAML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Model directory
+    /// Model directory; with --model-url the name the server has the model under
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
+    /// Ask an OpenAI-compatible server, its address up to /v1, in place of a model directory
+    #[arg(long, value_name = "URL")]
+    model_url: Option<String>,
     /// Tasks and groups of them, separated by commas; --list names them, and the first of it is the default
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tasks: Vec<String>,
@@ -94,6 +100,13 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     }
     let mut overrides = args.overrides.clone();
     overrides.overrides.extend(args.mode.iter().map(|mode| format!("mode={mode}")));
+    if let Some(url) = &args.model_url {
+        let name = args.model.as_ref().map(|name| name.to_string_lossy());
+        let name = name.ok_or_else(|| Error::input("--model", "nothing", "the name the server has the model under"))?;
+        overrides
+            .overrides
+            .extend([format!("server.base_url={}", json!([url])), format!("server.model={}", json!(name))]);
+    }
     overrides.overrides.extend(args.limit.map(|limit| format!("limit={limit}")));
     overrides.overrides.extend(args.strip_thinking.then(|| "strip_thinking=true".to_owned()));
     let Some(mut config) = overrides.load::<EvalConfig>(args.config.as_deref())? else { return Ok(()) };
@@ -113,29 +126,35 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let Some(out) = &args.out else {
         return Err(Error::input("omr eval", "no --out", "the run directory"));
     };
-    if let Some(model) = &args.model {
+    if let (Some(model), None) = (&args.model, &args.model_url) {
         config.model = Some(repository(model, Kind::Model, "--model")?);
     }
-    let scorer =
-        context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(RunStore::new(out)))?;
+    let store = RunStore::new(out);
+    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(store.clone()))?;
+    config.dtype = context.dtype(config.dtype);
+    let scored = (scorer.clone(), config.strip_thinking);
+    let rows = tasks.iter().map(|spec| TaskRows::new(spec, source(&config), config.limit, scored.clone()));
+    let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
     if let Some(Log::Theirs(logs)) = &log {
         return referee::run(logs, &config, &scorer, &run, context);
     }
-    match (&recorded, config.model.clone()) {
-        (Some(recorded), _) => score(recorded, &tasks, &config, scorer, &run, context),
-        (None, Some(model)) if model.is_dir() => {
-            config.dtype = context.dtype(config.dtype);
-            measure(&model, &tasks, &config, scorer, &run, context)
+    let eval = Eval { config: &config, rows: &rows, scorer: &scorer, store, run: &run, context };
+    match (&recorded, &config.server, &config.model) {
+        (Some(recorded), ..) => eval.recorded(recorded),
+        (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
+        (None, Some(server), None) => eval.server(server),
+        (None, None, Some(model)) if model.is_dir() => eval.local(model),
+        (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
+        (None, None, None) => {
+            Err(Error::input("omr eval", "no --model", "a model directory, --model-url or --responses"))
         }
-        (None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
-        (None, None) => Err(Error::input("omr eval", "no --model", "a model directory, or --responses")),
     }
 }
 
 /// What tasks make their questions from, as a config says.
-pub(super) fn source(config: &EvalConfig) -> Source<'_> {
-    Source {
+pub(super) fn source(config: &EvalConfig) -> task::Source<'_> {
+    task::Source {
         datasets: &config.data,
         folder: config.data_dir.as_deref(),
         mode: config.mode,
@@ -154,125 +173,95 @@ fn tasks(args: &Args, config: &mut EvalConfig, recorded: Option<&Recorded>) -> R
     Ok(tasks)
 }
 
-/// Asks a model, one task after another: the pictures of one are in memory at a time.
-fn measure(
-    model: &Path,
-    tasks: &[&'static TaskSpec],
-    config: &EvalConfig,
-    scorer: Arc<Scorer>,
-    run: &RunArgs,
-    context: &Context,
-) -> Result<()> {
-    let source = source(config);
-    // What is missing is said before the first task takes its hours.
-    for spec in tasks.iter().filter(|spec| spec.hub.is_some()) {
-        hub::files(spec, &source)?;
-    }
-    let read = |spec| TaskRows::read(spec, &source, config.limit, true, (scorer.clone(), config.strip_thinking));
-    let first = read(tasks[0])?;
-    let mut first = Some(planned(model, config, &first, &scorer, context)?);
-    if run.dry_run {
-        drop(first);
-        for spec in &tasks[1..] {
-            planned(model, config, &read(spec)?, &scorer, context)?;
-        }
-        return Ok(());
-    }
-    let all = || {
-        let mut measured = Vec::new();
-        for spec in tasks {
-            let label = if tasks.len() == 1 { "eval".to_owned() } else { format!("eval {}", spec.name) };
-            let observer = context.observer();
-            measured.push(match first.take() {
-                Some((job, plan)) => job.run(&mut context.device(&plan)?, observer, &label)?,
-                None => {
-                    let rows = read(spec)?;
-                    let (job, plan) = planned(model, config, &rows, &scorer, context)?;
-                    job.run(&mut context.device(&plan)?, observer, &label)?
-                }
-            });
-        }
-        Ok(measured)
-    };
-    finish(Some(model), config, &scorer, run, context, all)
-}
-
-/// A task's prompts and memory, said.
-fn planned<'a>(
-    model: &'a Path,
+/// A measurement: the tasks' rows and what is needed besides who answers.
+struct Eval<'a> {
     config: &'a EvalConfig,
-    rows: &'a TaskRows,
-    scorer: &Scorer,
-    context: &Context,
-) -> Result<(Job<'a>, Plan)> {
-    say_crashed(rows, context);
-    let job = Job::new(model, config, rows)?;
-    let plan = job.plan(context.target())?;
-    let (judge, memory) = (scorer.describe(), line(&plan));
-    context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.name()));
-    Ok((job, plan))
+    rows: &'a [TaskRows<'a>],
+    scorer: &'a Scorer,
+    store: Arc<RunStore>,
+    run: &'a RunArgs,
+    context: &'a Context,
 }
 
-/// Scores recorded answers.
-fn score(
-    recorded: &Recorded,
-    tasks: &[&'static TaskSpec],
-    config: &EvalConfig,
-    scorer: Arc<Scorer>,
-    run: &RunArgs,
-    context: &Context,
-) -> Result<()> {
-    context.say(&format!("eval: recorded answers to {}; {}", config.tasks.join(", "), scorer.describe()));
-    if run.dry_run {
-        return Ok(());
-    }
-    let all = || {
-        let measure = |spec: &&'static TaskSpec| {
-            let scored = (scorer.clone(), config.strip_thinking);
-            let rows = TaskRows::read(spec, &source(config), config.limit, false, scored)?;
-            say_crashed(&rows, context);
-            recorded.measure(&rows, config.mode)
-        };
-        tasks.iter().map(measure).collect()
-    };
-    finish(config.model.as_deref(), config, &scorer, run, context, all)
-}
+/// Where a task's answers are.
+type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 
-/// Opens the run directory, measures where that is not done yet, and writes what came out.
-fn finish(
-    model: Option<&Path>,
-    config: &EvalConfig,
-    scorer: &Scorer,
-    run: &RunArgs,
-    context: &Context,
-    measure: impl FnOnce() -> Result<Vec<Measured>>,
-) -> Result<()> {
-    let dir = RunDir::open(run, config, context)?;
-    let summary = dir.path().join("summary.json");
-    if summary.exists() {
-        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
-    } else {
-        dir.begin(config, context)?;
-        let begun = Instant::now();
-        let measured = measure()?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let judge = eval::write(dir.path(), model, config, scorer.judge(), &measured, seconds)?;
-        measured.iter().for_each(|task| context.say(&task.line()));
-        if let Some(judge) = judge {
-            context.say(&judge.line());
+impl Eval<'_> {
+    /// A model directory. What is missing is said before the first task takes its hours.
+    fn local(&self, dir: &Path) -> Result<()> {
+        let (context, store) = (self.context, &self.store);
+        let local = Local::new(dir, self.config, context.target())?;
+        let mut jobs = Vec::with_capacity(self.rows.len());
+        for rows in self.rows {
+            let job = local::Job::new(&local, rows)?;
+            let plan = job.plan()?;
+            let (judge, memory) = (self.scorer.describe(), line(&plan));
+            context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.spec.name));
+            jobs.push((job, plan));
         }
+        self.finish(Some(&dir.display().to_string()), || {
+            for (job, plan) in &jobs {
+                if job.asked(store).unanswered()?.1 > 0 {
+                    job.ask(&mut context.device(plan)?, store, context.observer(), &self.label(job.rows))?;
+                }
+            }
+            Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(store))) }).collect())
+        })
     }
-    super::print(&format!("{}\n", summary.display()))
-}
 
-/// Rows that are left out are named.
-fn say_crashed(rows: &TaskRows, context: &Context) {
-    for (index, crash) in &rows.crashed {
-        let (stage, class, found) = (crash.stage.name(), crash.class, &crash.found);
-        let name = rows.name();
-        context.say(&format!(
-            "{name} index {index} left out: the published evaluation ends there with {class} in {stage} ({found})"
-        ));
+    /// A server.
+    fn server(&self, config: &ServerConfig) -> Result<()> {
+        let (context, store) = (self.context, &self.store);
+        let server = Server::new(config, context.runtime()?.handle().clone())?;
+        let jobs = self.rows.iter().map(|rows| server::Job::new(&server, self.config, rows));
+        let jobs: Vec<server::Job> = jobs.collect::<Result<_>>()?;
+        for job in &jobs {
+            let (judge, who) = (self.scorer.describe(), server.describe());
+            context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.len(), job.rows.spec.name));
+        }
+        self.finish(Some(&server.describe()), || {
+            let mut unanswered = Vec::new();
+            for job in &jobs {
+                unanswered.extend(job.ask(store, context.observer(), &self.label(job.rows))?);
+            }
+            server::all_answered(&self.run.out, &server, &unanswered)?;
+            Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect())
+        })
+    }
+
+    /// Recorded answers.
+    fn recorded(&self, recorded: &Recorded) -> Result<()> {
+        let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
+        self.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
+        let model = self.config.model.as_ref().map(|model| model.display().to_string());
+        self.finish(model.as_deref(), || {
+            Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect())
+        })
+    }
+
+    fn label(&self, rows: &TaskRows) -> String {
+        if self.rows.len() == 1 { "eval".to_owned() } else { format!("eval {}", rows.spec.name) }
+    }
+
+    /// Opens the run directory, has questions answered and answers scored where that is not done yet, and writes what
+    /// came out.
+    fn finish<'b>(&self, model: Option<&str>, ask: impl FnOnce() -> Result<Vec<Source<'b>>>) -> Result<()> {
+        let Eval { config, run, context, .. } = *self;
+        if run.dry_run {
+            return Ok(());
+        }
+        let dir = RunDir::open(run, config, context)?;
+        let summary = dir.path().join("summary.json");
+        if summary.exists() {
+            context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+        } else {
+            dir.begin(config, context)?;
+            let begun = Instant::now();
+            let all = measured::measure(dir.path(), ask()?, context.observer())?;
+            all.write(dir.path(), model, config, begun.elapsed().as_secs_f64())?;
+            all.lines().iter().for_each(|line| context.say(line));
+        }
+        super::print(&format!("{}\n", summary.display()))
     }
 }
 

@@ -196,6 +196,7 @@ impl Answers {
             max_tokens: config.max_tokens,
             stop_token_ids: stop.clone(),
             noise: i as u32,
+            first_rollout: 0,
         };
         let requests: Vec<Request> = prompts.into_iter().enumerate().map(request).collect();
         let limits = limits(config, &reader.config, &requests);

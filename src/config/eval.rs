@@ -6,14 +6,51 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DatasetConfig, Dtype, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig, Source};
+use super::{
+    Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig, Secret, Source,
+};
 use crate::error::Result;
+
+settings! {
+    /// A server of the model to be measured, OpenAI-compatible.
+    pub struct ServerConfig {
+        /// Its address up to /v1, or several to share the work.
+        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args base_url=";
+        /// The name it serves the model under.
+        model: String = String::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args model_version=";
+        /// Sent as a bearer token.
+        api_key: Secret = Secret::default(), safe: Safe::Yes, name: "OPENAI_API_KEY of lmms-eval";
+        /// Requests in flight at once.
+        concurrency: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "lmms-eval --model_args num_concurrent=";
+        /// A request is given up after this long.
+        timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, name: "lmms-eval --model_args timeout=";
+        /// Repetitions of a failed request, with growing random pauses.
+        max_retries: usize = 3, safe: Safe::Yes, name: "lmms-eval --model_args max_retries=";
+    }
+}
+
+impl ServerConfig {
+    /// What a client needs; what is asked for comes with each request.
+    pub fn endpoint(&self) -> EndpointConfig {
+        EndpointConfig {
+            base_url: self.base_url.clone(),
+            model: self.model.clone(),
+            api_key: self.api_key.clone(),
+            concurrency: self.concurrency,
+            timeout_s: self.timeout_s,
+            max_retries: self.max_retries,
+            ..EndpointConfig::default()
+        }
+    }
+}
 
 settings! {
     /// `omr eval` and the `eval` part of a recipe.
     pub struct EvalConfig {
         /// Model directory to measure; a recipe measures its own.
         model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
+        /// The server to measure in place of a model directory; a recipe measures its own models.
+        server: Option<ServerConfig> = None, name: "lmms-eval --model openai_compatible";
         /// Tasks, by the names of `omr eval --list`; none is the first of it, or a recipe's own.
         tasks: Vec<String> = Vec::new(), name: "lmms-eval --tasks";
         /// Rows in RL-row form, for tasks of one's own rows; a recipe writes its own to data/heldout.parquet.

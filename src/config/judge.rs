@@ -28,7 +28,8 @@ settings! {
         deadline_s: f64 = 300.0, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Repetitions of a failed request, with growing random pauses.
         max_retries: usize = 3, safe: Safe::Yes, published: "the client library's 2";
-        /// So many requests in a row without an answer end the run: the judge is down.
+        /// So many requests in a row without an answer: the judge is down. Training ends then, an evaluation goes on by
+        /// the rules.
         max_failures: usize = 16, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// File of verdicts, which runs and processes on one machine may share; null takes the run's answers.sqlite, and
         /// none where there is no run directory.

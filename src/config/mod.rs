@@ -28,7 +28,7 @@ mod tests;
 mod validation;
 
 pub use data::{ColumnsConfig, DataConfig, DataType, DatasetConfig, EndpointConfig};
-pub use eval::EvalConfig;
+pub use eval::{EvalConfig, ServerConfig};
 pub use generate::{GenerateConfig, LoadDtype};
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};

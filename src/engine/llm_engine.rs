@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::engine::model_runner::{ModelRunner, Sampling};
-use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats};
+use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -102,6 +102,9 @@ pub struct Request {
     pub stop_token_ids: Arc<[u32]>,
     /// Names the prompt in the noise: rollouts of equal prompts differ when this does.
     pub noise: u32,
+    /// The number of the first rollout in the noise: where a prompt's rollouts are asked for in parts, each part goes on
+    /// from the one before.
+    pub first_rollout: u32,
 }
 
 /// One rollout.
@@ -142,7 +145,8 @@ pub struct Engine {
     config: EngineConfig,
     scheduler: Scheduler,
     runner: ModelRunner,
-    requests: Vec<Request>,
+    /// How tokens of each request are picked, and the name of its noise.
+    requests: Vec<(SamplingParams, NoiseKey)>,
     draws: Vec<Draw>,
 }
 
@@ -200,44 +204,83 @@ impl Engine {
             total += request.n;
         }
         let mut outputs: Vec<Option<Output>> = vec![None; total];
-        let done = self.run(model, dev, requests, |event| {
-            if let Event::Finished(output) = &event {
-                outputs[first[output.request] + output.rollout] = Some((*output).clone());
-            }
-            on_event(event)
-        });
+        let mut rest = requests.iter().cloned();
+        self.answer(
+            model,
+            dev,
+            usize::MAX,
+            || Ok(rest.next()),
+            |event| {
+                if let Event::Finished(output) = &event {
+                    outputs[first[output.request] + output.rollout] = Some((*output).clone());
+                }
+                on_event(event)
+            },
+        )?;
+        let lost = || Error::Failed("a rollout was lost by the scheduler".into());
+        outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
+    }
+
+    /// Answers requests that `next` gives, numbered in that order, until it has no more. No more are taken than the next
+    /// step can begin with, so that prompts need not be in memory together; outputs are given to `on_event` alone.
+    pub fn stream(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        next: impl FnMut() -> Result<Option<Request>>,
+        on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.answer(model, dev, self.config.max_num_batched_tokens, next, on_event)
+    }
+
+    /// Answers what `next` gives, with at most about `ahead` tokens of prompts waiting.
+    fn answer(
+        &mut self,
+        model: &Model,
+        dev: &mut Device,
+        ahead: usize,
+        next: impl FnMut() -> Result<Option<Request>>,
+        on_event: impl FnMut(Event<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let done = self.run(model, dev, ahead, next, on_event);
         self.scheduler.abort();
         self.requests.clear();
         if done.is_err() {
             // A step that was planned and not computed has left promises in the caches.
             self.scheduler.reset_caches();
         }
-        done?;
-        let lost = || Error::Failed("a rollout was lost by the scheduler".into());
-        outputs.into_iter().collect::<Option<Vec<Output>>>().ok_or_else(lost)
+        done
     }
 
     fn run(
         &mut self,
         model: &Model,
         dev: &mut Device,
-        requests: &[Request],
+        ahead: usize,
+        mut next: impl FnMut() -> Result<Option<Request>>,
         mut on_event: impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
-        for (index, request) in requests.iter().enumerate() {
-            request.sampling.validate(&format!("prompt {index}"))?;
-            self.scheduler.add(GroupRequest {
-                request: index,
-                prompt: request.prompt.clone(),
-                n: request.n,
-                max_tokens: request.max_tokens,
-                stop_token_ids: request.stop_token_ids.clone(),
-            })?;
-        }
-        self.requests = requests.to_vec();
-        while !self.scheduler.is_finished() {
+        let mut more = true;
+        loop {
+            while more && (ahead == usize::MAX || self.scheduler.waiting_tokens() < ahead) {
+                match next()? {
+                    Some(request) => self.add(request)?,
+                    None => more = false,
+                }
+            }
+            if self.scheduler.is_finished() {
+                return Ok(());
+            }
             self.step(model, dev, &mut on_event)?;
         }
+    }
+
+    fn add(&mut self, request: Request) -> Result<()> {
+        let index = self.requests.len();
+        let Request { prompt, n, sampling, max_tokens, stop_token_ids, noise, first_rollout } = request;
+        sampling.validate(&format!("prompt {index}"))?;
+        self.scheduler.add(GroupRequest { request: index, prompt, n, max_tokens, stop_token_ids })?;
+        self.requests.push((sampling, NoiseKey { prompt: noise, rollout: first_rollout, position: 0 }));
         Ok(())
     }
 
@@ -254,12 +297,16 @@ impl Engine {
         for &id in &step.samples {
             let request = self.scheduler.group(id.group).request.request;
             let position = self.scheduler.sequence(id).completion().len() as u32;
-            let noise = NoiseKey { prompt: self.requests[request].noise, rollout: id.rollout as u32, position };
-            self.draws.push(Draw::new(self.requests[request].sampling, noise, (self.config.seed, self.config.step)));
+            let (sampling, of) = self.requests[request];
+            let noise = NoiseKey { rollout: of.rollout + id.rollout as u32, position, ..of };
+            self.draws.push(Draw::new(sampling, noise, (self.config.seed, self.config.step)));
             whose.push((request, id.rollout));
         }
         let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws };
         let (token_ids, logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
+            return Err(self.not_finite(step.samples[bad]));
+        }
         let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
         for (&(request, rollout), &token_id) in whose.iter().zip(&token_ids) {
             on_event(Event::Token { request, rollout, token_id })?;
@@ -276,5 +323,15 @@ impl Engine {
             on_event(Event::Finished(&output))?;
         }
         Ok(())
+    }
+
+    fn not_finite(&self, id: SeqId) -> Error {
+        let request = &self.scheduler.group(id.group).request;
+        let place = match request.prompt.place.as_str() {
+            "" => format!("prompt {}", request.request),
+            place => place.to_owned(),
+        };
+        let token = self.scheduler.sequence(id).completion().len() + 1;
+        Error::Failed(format!("{place}: the model's logits for token {token} of a response are not finite"))
     }
 }

@@ -85,6 +85,11 @@ impl Scheduler {
         self.vacant.len() == self.groups.len()
     }
 
+    /// Tokens of the prompts that wait to be begun.
+    pub fn waiting_tokens(&self) -> usize {
+        self.waiting.iter().map(|&slot| self.group(slot).request.prompt.token_ids.len()).sum()
+    }
+
     /// The group in a slot. Panics when the slot is vacant.
     pub fn group(&self, group: usize) -> &Group {
         self.groups[group].as_ref().expect("a group in flight")

@@ -1,10 +1,17 @@
 //! Evaluation: questions measured, answers kept, intervals.
 
+mod asked;
+mod identity;
 pub mod lmms_eval;
+pub mod local;
+pub mod measured;
 pub mod prompts;
+mod questions;
 pub mod recorded;
 pub mod referee;
-pub mod run;
 pub mod samples;
+pub mod server;
 pub mod stats;
+pub mod summary;
+mod survey;
 pub mod validation;

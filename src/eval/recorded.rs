@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::run::Measured;
-use super::samples::{Answer, Sample};
+use super::measured::{Answers, Given};
+use crate::client::Completion;
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
-use crate::reward::{Item, Judged};
-use crate::task::{self, Answers, Task, TaskRows};
+use crate::task::{self, Answers as Wanted, Crash, TaskSpec};
 
 /// Recorded answers by task and question.
 pub struct Recorded {
@@ -26,9 +25,6 @@ struct Line {
     index: u64,
     responses: Vec<String>,
 }
-
-/// Responses scored together.
-const TOGETHER: usize = 4096;
 
 impl Recorded {
     /// Reads lines `{"task", "index", "responses": [...]}`. Errors name the line: one that cannot be read, a task that
@@ -53,63 +49,49 @@ impl Recorded {
         Ok(recorded)
     }
 
-    /// Scores the answers to a task's questions. Errors when a question has none recorded, or an answer no question.
-    pub fn measure(&self, rows: &TaskRows, mode: crate::config::Mode) -> Result<Measured> {
-        let name = rows.spec.name;
-        let mut of_task: HashSet<u64> =
-            self.responses.keys().filter(|(task, _)| task == name).map(|(_, index)| *index).collect();
-        of_task.retain(|index| !rows.crashed.iter().any(|(crashed, _)| crashed == index));
-        let mut samples = Vec::with_capacity(rows.indices.len());
-        let mut items: Vec<Item> = Vec::new();
-        for (index, row) in rows.indices.iter().zip(rows.rows()) {
-            let missing = || {
-                let found = format!("nothing for index {index} of {name}");
-                Error::input(self.path.display().to_string(), found, "answers to every question measured")
-            };
-            let responses = self.responses.get(&(name.to_owned(), *index)).ok_or_else(missing)?;
-            of_task.remove(index);
-            items.extend(responses.iter().map(|response| rows.item(row, response)));
-            samples.push((Sample::of(rows, *index, row), responses));
-        }
-        if !rows.limited
-            && let Some(index) = of_task.iter().min()
-        {
-            let found = format!("index {index} of {name}");
-            let expected = format!("questions of the {} there are", rows.indices.len() + rows.crashed.len());
-            return Err(Error::input(self.path.display().to_string(), found, expected));
-        }
-        let mut judged = Vec::with_capacity(items.len());
-        while !items.is_empty() {
-            let rest = items.split_off(items.len().min(TOGETHER));
-            judged.extend(rows.scorer().score_all(std::mem::replace(&mut items, rest)));
-        }
-        let mut judged = judged.into_iter();
-        let mut done = Vec::with_capacity(samples.len());
-        for (mut sample, responses) in samples {
-            for (response, judged) in responses.iter().zip(judged.by_ref()) {
-                let answer = answer(response, judged?);
-                match rows.spec.answers {
-                    Answers::AsConfigured | Answers::Greedy if sample.greedy.is_none() => sample.greedy = Some(answer),
-                    _ => sample.sampled.push(answer),
-                }
-            }
-            done.push(sample);
-        }
-        Measured::new(rows, done, mode)
+    /// The answers to a task's questions.
+    pub fn of(&self, spec: &'static TaskSpec) -> OfTask<'_> {
+        let of_task = self.responses.keys().filter(|(task, _)| task == spec.name);
+        OfTask { recorded: self, spec, left: of_task.map(|(_, index)| *index).collect() }
     }
 }
 
-fn answer(response: &str, judged: Judged) -> Answer {
-    let Judged { score, judge, .. } = judged;
-    Answer {
-        response: response.to_owned(),
-        response_length: 0,
-        finish_reason: "recorded".to_owned(),
-        score: score.score,
-        acc_score: score.acc_score,
-        format_reward_score: score.format_reward_score,
-        predict_str: score.predict_str,
-        why: score.why.to_string(),
-        judge,
+/// Recorded answers to one task's questions.
+pub struct OfTask<'a> {
+    recorded: &'a Recorded,
+    spec: &'static TaskSpec,
+    /// Numbers that no question has had so far.
+    left: HashSet<u64>,
+}
+
+impl Answers for OfTask<'_> {
+    fn given(&mut self, _: usize, index: u64) -> Result<Given> {
+        let name = self.spec.name;
+        let missing = || {
+            let found = format!("nothing for index {index} of {name}");
+            Error::input(self.recorded.path.display().to_string(), found, "answers to every question measured")
+        };
+        let responses = self.recorded.responses.get(&(name.to_owned(), index)).ok_or_else(missing)?;
+        self.left.remove(&index);
+        let mut all = responses.iter().map(|response| Completion {
+            text: response.clone(),
+            finish_reason: "recorded".to_owned(),
+            prompt_tokens: 0,
+            completion_tokens: 0,
+        });
+        let greedy = if matches!(self.spec.answers, Wanted::Sampled(_)) { None } else { all.next() };
+        Ok(Given { greedy, sampled: all.collect() })
+    }
+
+    fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()> {
+        self.left.retain(|index| !crashed.iter().any(|(crashed, _)| crashed == index));
+        match self.left.iter().min() {
+            Some(index) if !limited => {
+                let found = format!("index {index} of {}", self.spec.name);
+                let expected = format!("questions of the {} there are", questions + crashed.len());
+                Err(Error::input(self.recorded.path.display().to_string(), found, expected))
+            }
+            _ => Ok(()),
+        }
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::Row;
 use crate::error::{Error, Result};
 use crate::reward::judge::Ruling;
-use crate::task::{Mark, Marks, Metrics, TaskRows};
+use crate::task::{Mark, Marks, Metrics};
 
 /// One question and its answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,10 +71,10 @@ impl Answer {
 }
 
 impl Sample {
-    /// A question without answers.
-    pub fn of(task: &TaskRows, index: u64, row: &Row) -> Sample {
+    /// A task's question without answers.
+    pub fn of(task: &str, index: u64, row: &Row) -> Sample {
         Sample {
-            task: task.spec.name.to_owned(),
+            task: task.to_owned(),
             index,
             id: row.id.clone(),
             question: row.question(),
@@ -106,17 +106,17 @@ impl Sample {
     pub fn answers(&self) -> impl Iterator<Item = &Answer> {
         self.greedy.iter().chain(&self.sampled)
     }
+
+    /// Its line in the file.
+    pub fn line(&self) -> Result<String> {
+        let line = serde_json::to_string(self).map_err(|error| Error::Failed(format!("samples.jsonl: {error}")))?;
+        Ok(line + "\n")
+    }
 }
 
 /// The lines of a file.
 pub fn to_jsonl(samples: &[Sample]) -> Result<String> {
-    let mut out = String::new();
-    for sample in samples {
-        let line = serde_json::to_string(sample).map_err(|error| Error::Failed(format!("samples.jsonl: {error}")))?;
-        out.push_str(&line);
-        out.push('\n');
-    }
-    Ok(out)
+    samples.iter().map(Sample::line).collect()
 }
 
 /// Reads a file written by [`to_jsonl`].

@@ -269,7 +269,7 @@ fn sets(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<Box<dyn Task
         shuffle_seed: 0,
     };
     for spec in specs {
-        let rows = TaskRows::read(spec, &source, most, true, (means.scorer.clone(), false))?;
+        let rows = TaskRows::new(spec, source, most, (means.scorer.clone(), false)).load()?;
         if rows.rows().is_empty() {
             return Err(Error::input("val_tasks", format!("no question of {}", spec.name), "at least one"));
         }

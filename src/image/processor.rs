@@ -56,6 +56,12 @@ pub struct ImageInput {
 }
 
 impl ImageInput {
+    /// A black picture of so many patches down and across.
+    pub fn blank([h, w]: [u16; 2], patch_size: usize) -> ImageInput {
+        let pixels = usize::from(h) * usize::from(w) * patch_size * patch_size * 3;
+        ImageInput { grid_thw: [1, h.into(), w.into()], frames: 1, pixels: vec![0; pixels] }
+    }
+
     /// Tokens it takes in the text.
     pub fn tokens(&self, merge_size: u32) -> usize {
         self.grid_thw.iter().map(|&n| n as usize).product::<usize>() / (merge_size as usize).pow(2)

@@ -12,8 +12,8 @@ use crate::config::{
 };
 use crate::data::{Form, Row, distill, read, write};
 use crate::error::{Error, Result};
-use crate::eval::run as eval;
-use crate::eval::validation;
+use crate::eval::local::{self, Local};
+use crate::eval::{measured, validation};
 use crate::files;
 use crate::reward::Scorer;
 use crate::rl::run as rl;
@@ -158,17 +158,19 @@ impl Recipe<'_> {
             seed: config.seed,
             shuffle_seed: config.shuffle_seed,
         };
-        let scored = (scorer.clone(), config.strip_thinking);
-        let task = TaskRows::read(self.spec, &source, config.limit, true, scored)?;
+        let scored = (scorer, config.strip_thinking);
+        let rows = TaskRows::new(self.spec, source, config.limit, scored);
         let model = self.model(stage);
-        let job = eval::Job::new(&model, config, &task)?;
-        let mut device = (self.means.device)(&job.plan(self.means.target)?)?;
+        let local = Local::new(&model, config, self.means.target)?;
+        let job = local::Job::new(&local, &rows)?;
         let begun = Instant::now();
-        let measured = job.run(&mut device, self.means.observer, &format!("eval {stage}"))?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let judge = eval::write(&out, Some(&model), config, scorer.judge(), &[measured], seconds)?;
-        if let Some(judge) = judge {
-            self.means.observer.note(&judge.line());
+        let mut device = (self.means.device)(&job.plan()?)?;
+        job.ask(&mut device, &self.store, self.means.observer, &format!("eval {stage}"))?;
+        std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
+        let all = measured::measure(&out, vec![(&rows, Box::new(job.asked(&self.store)))], self.means.observer)?;
+        all.write(&out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
+        if let Some(judge) = &all.judge {
+            self.means.observer.note(&judge.summary.line());
         }
         Ok(())
     }

@@ -6,9 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::{MEASURED, Recipe};
 use crate::error::{Error, Result};
-use crate::eval::run as eval;
 use crate::eval::samples::{self, Sample};
-use crate::eval::stats;
+use crate::eval::{stats, summary};
 use crate::train::metrics;
 use crate::{files, report};
 
@@ -63,7 +62,7 @@ fn stage_summary(samples: &[Sample]) -> Value {
         "acc_t1": sampled.map(|e| e.mean),
         "ci95": sampled.map(|e| e.ci95),
         "acc_ci95": greedy.map(|e| e.ci95),
-        "format": eval::format_share(samples),
+        "format": summary::format_share(samples),
         "n": samples.len(),
     })
 }

@@ -84,7 +84,7 @@ impl Scorer {
     }
 
     /// The score by the rules alone.
-    fn by_rules(&self, item: &Item) -> Score {
+    pub fn by_rules(&self, item: &Item) -> Score {
         super::score(&item.response, &item.ground_truth, item.question.as_deref(), self.rubric)
     }
 

@@ -131,6 +131,7 @@ impl Rollouts<'_> {
             max_tokens: config.max_response_length,
             stop_token_ids: Arc::from([]),
             noise: 0,
+            first_rollout: 0,
         };
         Rollouts {
             config,

@@ -4,12 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::data::index::grids;
-use crate::data::{self, Bad, Dataset, Eager, Encoder, Index, Reason, Row, Samples, Shape};
+use crate::data::{Bad, Dataset, Encoder, Index, Reason, Row, Samples};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
-use crate::image::Processor;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge::Ruling;
@@ -29,34 +27,6 @@ pub struct Question {
     pub prompt: Arc<Prompt>,
 }
 
-/// Turns rows into questions. Those with more than `max_prompt_length` tokens, pictures included, are left out;
-/// their number comes second. Errors name the row.
-pub fn questions(
-    rows: &[Row],
-    chat: &Chat,
-    processor: &Processor,
-    config: &ModelConfig,
-    max_prompt_length: usize,
-) -> Result<(Eager<Question>, usize)> {
-    let all = rows.len();
-    let questions = Eager::new(rows, |row| {
-        let prompt = data::prompt(row, chat, processor)?;
-        if prompt.ids.len() > max_prompt_length {
-            return Ok(None);
-        }
-        let prompt =
-            Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place))?.named(&row.place);
-        let prompt = Arc::new(prompt);
-        Ok(Some(Question { row: row.clone(), prompt }))
-    })?;
-    let left_out = all - questions.iter().len();
-    if left_out == all {
-        let found = format!("no prompt among {all} of at most {max_prompt_length} tokens");
-        return Err(Error::input("max_prompt_length", found, "at least one prompt"));
-    }
-    Ok((questions, left_out))
-}
-
 /// Questions made of `data`'s rows when they are asked for.
 pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
     data.samples(move |row| {
@@ -67,16 +37,6 @@ pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl S
         let row = Row { images: Vec::new(), ..row };
         Ok((Question { row, prompt: Arc::new(prompt) }, hash))
     })
-}
-
-/// Sizes of questions.
-pub fn index<'a>(questions: impl IntoIterator<Item = &'a Question>) -> Index {
-    let mut index = Index::default();
-    for question in questions {
-        let prompt = &question.prompt;
-        index.push(Shape { tokens: prompt.token_ids.len(), targets: 0, grids: &grids(&prompt.pixels) });
-    }
-    index
 }
 
 /// One scored response.
@@ -242,6 +202,7 @@ pub fn requests(questions: &[&Question], first: u64, asking: Asking<'_>) -> Vec<
         max_tokens: asking.max_tokens,
         stop_token_ids: asking.stop_token_ids.clone(),
         noise: (first + i as u64) as u32,
+        first_rollout: 0,
     };
     questions.iter().enumerate().map(request).collect()
 }

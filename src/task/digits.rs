@@ -13,11 +13,11 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
 use crate::config::{BaseConfig, Mode, TaskConfig};
-use crate::data::{self, ImageSource, Row, read};
+use crate::data::{ImageSource, Row, read};
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
 use crate::task::recipe::{Recipe, Splits, Teacher};
-use crate::task::{Answers, Asked, Checked, Mark, Marks, Metrics, Source, TaskSpec, aggregate};
+use crate::task::{Answers, Asked, Checked, Mark, Marks, Metrics, Source, Take, TaskSpec, aggregate};
 use crate::text::{Message, Part, Tokenizer};
 
 pub use pictures::{Digit, HELD_OUT, Pixels, SIDE, TRAIN, TUNING, TUNING_TRAIN, load, png, shifted};
@@ -32,14 +32,7 @@ pub const TASK: TaskSpec = TaskSpec {
     aliases: &[],
     about: "pictures of two handwritten digits; made here, or heldout.parquet of --data",
     hub: None,
-    rows: |_, source, take| {
-        for (index, row) in measured(source)?.into_iter().enumerate() {
-            if take(Asked { index, place: row.place.clone(), row: Ok(row) })?.is_break() {
-                break;
-            }
-        }
-        Ok(())
-    },
+    rows: |_, source, take| measured(source, take),
     answers: Answers::AsConfigured,
     max_new_tokens: 1024,
     score,
@@ -57,14 +50,36 @@ pub const TASK: TaskSpec = TaskSpec {
 };
 
 /// The rows the user named, those of `heldout.parquet` in his folder, or the ones made here.
-fn measured(source: &Source) -> Result<Vec<Row>> {
-    if !source.datasets.is_empty() {
-        return Ok(data::load(source.datasets, source.seed)?.0);
+fn measured(source: &Source, take: Take) -> Result<()> {
+    let mut index = 0;
+    let mut ask = |row: Row| {
+        index += 1;
+        take(Asked { index: index - 1, place: row.place.clone(), row: Ok(row) })
+    };
+    let own = source.folder.map(|folder| [read::entry(folder.join("heldout.parquet"))]);
+    let files = if source.datasets.is_empty() { own.as_ref().map_or(&[][..], |own| own) } else { source.datasets };
+    for entry in files {
+        let (mut rows, mut over) = (0, false);
+        read::for_each(entry, |row| {
+            rows += 1;
+            over = over || ask(row?)?.is_break();
+            Ok(())
+        })?;
+        if rows == 0 {
+            return Err(Error::input(entry.path.display().to_string(), "no rows", "at least one"));
+        }
+        if over {
+            return Ok(());
+        }
     }
-    match source.folder {
-        Some(folder) => Ok(data::load(&[read::entry(folder.join("heldout.parquet"))], source.seed)?.0),
-        None => Ok(splits(&TaskConfig::default(), source.seed)?.heldout),
+    if files.is_empty() {
+        for row in splits(&TaskConfig::default(), source.seed)?.heldout {
+            if ask(row)?.is_break() {
+                break;
+            }
+        }
     }
+    Ok(())
 }
 
 /// Accuracy of the greedy answer, share of right ones at temperature 1, and format: of the answers at temperature 1, or

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::{Crash, Source, TaskSpec};
+use super::{Checked, Source, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};
@@ -70,75 +70,102 @@ fn item(row: &Row, response: String) -> Item {
     Item { response, ground_truth: row.ground_truth.clone().unwrap_or_default(), question, place: row.place.clone() }
 }
 
-/// The questions of a task of the table.
-pub struct TaskRows {
+/// The questions of a task of the table, read as they are needed.
+pub struct TaskRows<'a> {
     /// The task.
     pub spec: &'static TaskSpec,
-    /// The number of each row in the task.
-    pub indices: Vec<u64>,
-    /// Rows that the published evaluation ends with an error on: they are not asked.
-    pub crashed: Vec<(u64, Crash)>,
-    /// There may be more questions than were read.
-    pub limited: bool,
-    rows: Vec<Row>,
-    scorer: Arc<Scorer>,
+    source: Source<'a>,
+    limit: usize,
+    scored: Scored,
+}
+
+/// How answers to a task's questions are scored.
+#[derive(Clone)]
+struct Scored {
+    spec: &'static TaskSpec,
     mode: Mode,
+    scorer: Arc<Scorer>,
     strip_thinking: bool,
 }
 
-impl TaskRows {
-    /// Reads the first `limit` questions, and their pictures where they are to be asked. In compat, rows that the
-    /// published evaluation ends with an error on are named in [`TaskRows::crashed`]; in strict the first is an error.
-    pub fn read(
-        spec: &'static TaskSpec,
-        source: &Source,
-        limit: Option<usize>,
-        pictures: bool,
-        scored: (Arc<Scorer>, bool),
-    ) -> Result<TaskRows> {
-        let (scorer, strip_thinking) = scored;
-        let (indices, crashed, rows) = (Vec::new(), Vec::new(), Vec::new());
-        let mode = source.mode;
-        let mut read = TaskRows { spec, indices, crashed, limited: false, rows, scorer, mode, strip_thinking };
-        let limit = limit.unwrap_or(usize::MAX);
-        (spec.rows)(spec, source, &mut |asked| {
-            let index = asked.index as u64;
-            match asked.row {
-                Ok(mut row) => {
-                    labelled(&row)?;
-                    if !pictures {
-                        row.images.clear();
-                    }
-                    read.indices.push(index);
-                    read.rows.push(row);
-                }
-                Err(crash) if source.mode == Mode::Compat => read.crashed.push((index, crash)),
-                Err(crash) => return Err(crash.error(&asked.place)),
-            }
-            read.limited = read.rows.len() + read.crashed.len() >= limit;
-            Ok(if read.limited { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        })?;
-        Ok(read)
-    }
-
-    /// A response as it is to be scored.
-    pub fn item(&self, row: &Row, response: &str) -> Item {
+impl Scored {
+    fn item(&self, row: &Row, response: &str) -> Item {
         let stripped =
             if self.strip_thinking { extract::strip_think(response, self.mode) } else { response.to_owned() };
         // The published evaluation hands stripped texts on; rows of one's own are scored as in training.
         let response = if self.spec.hub.is_some() { python::strip(&stripped).to_owned() } else { stripped };
         item(row, response)
     }
+}
+
+impl<'a> TaskRows<'a> {
+    /// The first `limit` questions. `scored` says who scores answers, and whether thinking is taken off them first.
+    pub fn new(
+        spec: &'static TaskSpec,
+        source: Source<'a>,
+        limit: Option<usize>,
+        scored: (Arc<Scorer>, bool),
+    ) -> TaskRows<'a> {
+        let (scorer, strip_thinking) = scored;
+        let scored = Scored { spec, mode: source.mode, scorer, strip_thinking };
+        TaskRows { spec, source, limit: limit.unwrap_or(usize::MAX), scored }
+    }
+
+    /// Reads the questions and gives them to `take` with their numbers in the task, one after another, until it breaks
+    /// off. In compat, rows that the published evaluation ends with an error on are given as that; in strict the first is
+    /// an error. True when there may be more questions than were given.
+    pub fn each(&self, mut take: impl FnMut(u64, Checked<Row>) -> Result<ControlFlow<()>>) -> Result<bool> {
+        let (mut given, mut limited) = (0, false);
+        (self.spec.rows)(self.spec, &self.source, &mut |asked| {
+            match &asked.row {
+                Ok(row) => labelled(row)?,
+                Err(crash) if self.source.mode == Mode::Strict => return Err(crash.error(&asked.place)),
+                Err(_) => {}
+            }
+            given += 1;
+            let flow = take(asked.index as u64, asked.row)?;
+            limited = given >= self.limit || flow.is_break();
+            Ok(if limited { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })?;
+        Ok(limited)
+    }
+
+    /// How prompts are made and answers scored.
+    pub fn mode(&self) -> Mode {
+        self.source.mode
+    }
+
+    /// The questions in memory, for where the same are asked again and again; in compat without those that the published
+    /// evaluation ends with an error on.
+    pub fn load(&self) -> Result<LoadedRows> {
+        let mut rows = Vec::new();
+        self.each(|_, row| {
+            rows.extend(row);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(LoadedRows { rows, scored: self.scored.clone() })
+    }
+
+    /// A response as it is to be scored.
+    pub fn item(&self, row: &Row, response: &str) -> Item {
+        self.scored.item(row, response)
+    }
 
     /// Who scores.
     pub fn scorer(&self) -> &Scorer {
-        &self.scorer
+        &self.scored.scorer
     }
 }
 
-impl Task for TaskRows {
+/// The questions of a task of the table, in memory.
+pub struct LoadedRows {
+    rows: Vec<Row>,
+    scored: Scored,
+}
+
+impl Task for LoadedRows {
     fn name(&self) -> &str {
-        self.spec.name
+        self.scored.spec.name
     }
 
     fn rows(&self) -> &[Row] {
@@ -146,6 +173,6 @@ impl Task for TaskRows {
     }
 
     fn score(&self, row: &Row, response: String, on_scored: OnScored) {
-        self.scorer.submit(self.item(row, &response), on_scored);
+        self.scored.scorer.submit(self.scored.item(row, &response), on_scored);
     }
 }

@@ -136,10 +136,7 @@ pub fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work
 /// A sample of a size with made-up content: all that a device which only counts asks for.
 pub fn blank(config: &ModelConfig, shape: Shape<'_>) -> Sample {
     let vision = &config.vision_config;
-    let picture = |&[h, w]: &Grid| {
-        let pixels = usize::from(h) * usize::from(w) * vision.patch_size * vision.patch_size * 3;
-        Arc::new(ImageInput { grid_thw: [1, h.into(), w.into()], frames: 1, pixels: vec![0; pixels] })
-    };
+    let picture = |grid: &Grid| Arc::new(ImageInput::blank(*grid, vision.patch_size));
     let images: Vec<Arc<ImageInput>> = shape.grids.iter().map(picture).collect();
     let mut input_ids = Vec::with_capacity(shape.tokens);
     for image in &images {

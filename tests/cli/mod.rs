@@ -3,9 +3,11 @@
 mod config;
 mod errors;
 mod eval;
+mod eval_model;
 pub mod generate;
 mod help;
 mod jsonl;
+mod model_server;
 mod plan;
 mod recipe;
 mod referee;

@@ -82,6 +82,7 @@ pub(crate) fn requests(config: &ModelConfig, num_prompts: usize, longest: usize,
             max_tokens: if at % 10 == 2 { 150 } else { 1 + (at * 13) % 50 },
             stop_token_ids: Arc::from([STOP, STOP + 1, STOP + 2]),
             noise: at as u32,
+            first_rollout: 0,
         })
         .collect()
 }
@@ -201,6 +202,47 @@ fn many_sequences(dtype: DType, num_prompts: usize) {
     alone.sort_by_key(|o| (o.request, o.rollout));
     let among: Vec<Output> = reference.iter().filter(|o| o.request % 2 == 1).cloned().collect();
     assert_same("half the prompts, in another order", &among, &alone);
+}
+
+/// What is left of a run that was killed: some rollouts of some prompts, given one after another.
+#[test]
+fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
+    let config = config();
+    let requests = requests(&config, 24, 300, 5);
+    let mut dev = device(2, Isa::detect());
+    let model = Model::init(&mut dev, config, DType::F32, 5).unwrap();
+    let together = generate(&model, &mut dev, limits(), &requests);
+    let parts = [(0, 1), (1, 3), (4, 1)];
+    let part = |at: usize| {
+        let (first, n) = parts[at % parts.len()];
+        (23 - at, Request { n, first_rollout: first, ..requests[23 - at].clone() })
+    };
+    let mut engine = Engine::new(&model, &mut dev, EngineConfig { max_num_batched_tokens: 200, ..limits() }).unwrap();
+    let (mut given, mut found) = (0, Vec::new());
+    let next = || {
+        given += 1;
+        Ok((given <= 24).then(|| part(given - 1).1))
+    };
+    let done = engine.stream(&model, &mut dev, next, |event| {
+        if let Event::Finished(output) = event {
+            let (request, first) = (part(output.request).0, part(output.request).1.first_rollout as usize);
+            found.push(Output { request, rollout: first + output.rollout, ..output.clone() });
+        }
+        Ok(())
+    });
+    done.unwrap();
+    engine.release(&mut dev);
+    found.sort_by_key(|output| (output.request, output.rollout));
+    let wanted = |o: &&Output| {
+        (0..24).any(|at| {
+            let (request, part) = part(at);
+            let first = part.first_rollout as usize;
+            o.request == request && (first..first + part.n).contains(&o.rollout)
+        })
+    };
+    let wanted: Vec<Output> = together.iter().filter(wanted).cloned().collect();
+    assert!(wanted.len() == 40, "{}", wanted.len());
+    assert_same("parts", &wanted, &found);
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn cases(dir: &Path, model: &Model, index: &Value) -> Vec<Case> {
             max_tokens: generated_ids.len(),
             stop_token_ids: Arc::from([]),
             noise: 0,
+            first_rollout: 0,
         };
         let generated_logprobs = floats(&file, "generated_logprobs");
         cases.push(Case { name: name.clone(), request, generated_ids, generated_logprobs });

@@ -14,6 +14,7 @@ use omr::text::Chat;
 use serde_json::Value;
 
 use super::model::{Order, TIMES, argmax, reorder};
+use super::questions::{index, questions};
 use super::{emu_of, emulator, kind, skipped};
 use crate::cli::training::run;
 
@@ -57,12 +58,11 @@ fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &Eager<Questi
         max_tokens: MAX_TOKENS,
         stop_token_ids: stop.clone(),
         noise: i as u32,
+        first_rollout: 0,
     };
     let requests: Vec<Request> = questions.iter().enumerate().map(request).collect();
-    let config = EngineConfig {
-        vision_rows: ask::vision_rows(&model.config, &ask::index(questions.iter()), 256),
-        ..EngineConfig::new(256)
-    };
+    let config =
+        EngineConfig { vision_rows: ask::vision_rows(&model.config, &index(questions), 256), ..EngineConfig::new(256) };
     let mut engine = Engine::new(model, dev, config).unwrap();
     let outputs = engine.generate(model, dev, &requests, |_| Ok(())).unwrap();
     engine.release(dev);
@@ -110,7 +110,7 @@ fn the_digits_model_answers_as_on_the_cpu() {
     let processor = Processor::load(&model_dir).unwrap();
     let config = ModelConfig::load(&model_dir.join("config.json")).unwrap();
     let rows = load(&[read::entry(recipe.join("data/heldout.parquet"))], 0).unwrap().0;
-    let (questions, _) = ask::questions(&rows[..PROMPTS], &chat, &processor, &config, 256).unwrap();
+    let questions = questions(&rows[..PROMPTS], &chat, &processor, &config);
     let mut dev = cpu();
     let mut card = emu_of(omr::device::emu::Options { shadow: false, ..Default::default() }).unwrap();
     let load = |dev: &mut Device| Model::load(dev, &model_dir, DType::Bf16).unwrap();

@@ -35,6 +35,7 @@ mod paged_attention;
 mod patch_embed;
 mod plan;
 mod policy_loss;
+mod questions;
 mod ranges;
 mod readback;
 mod rms_norm;

@@ -9,7 +9,7 @@ use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::rl::update::{self, Experience, Learner};
-use omr::rollout::ask::{self, Question};
+use omr::rollout::Question;
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
 use omr::train::nll;
@@ -17,6 +17,7 @@ use omr::train::sft::{self, Job};
 use omr::train::step::Sequence;
 
 use super::emu;
+use super::questions::questions;
 use crate::train::tiny::{rows, sft_config};
 
 /// Reads of a logged step: its losses, and the norm with the flag.
@@ -92,7 +93,7 @@ fn an_rl_update_waits_where_it_is_logged() {
     let mut s = Setup::new(dir.path());
     let base = dir.path().join("base");
     let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
-    let (questions, _) = ask::questions(&rows()[..3], &chat, &processor, &s.model.config, 256).unwrap();
+    let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
     let questions: Vec<&Question> = questions.iter().collect();
     // One response cannot move the policy: it is computed forward only.
     let batch: Vec<Experience> = [(0, 1.0), (1, -0.5), (2, 0.0)]

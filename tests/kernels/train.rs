@@ -31,6 +31,7 @@ use omr::train::step::{self, Sequence};
 use omr::train::updates::Updates;
 
 use super::model::{Order, TIMES, relative, reorder, reordered_at};
+use super::questions::{index, questions};
 use super::{Schedule, emu, emu_with};
 use crate::train::tiny;
 
@@ -207,8 +208,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
     let model = Model::load(&mut dev, dir, DType::Bf16).unwrap();
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
     let task = VerifiedRows::scored_by("rl", tiny::rows(), scorer).unwrap();
-    let (questions, _) =
-        ask::questions(task.rows(), &chat, &processor, &model.config, config.max_prompt_length).unwrap();
+    let questions = questions(task.rows(), &chat, &processor, &model.config);
     let bitmap = allowed_ids(&model.config, &chat);
     let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()]).unwrap();
     let stop = stop_token_ids(dir, &[chat.ids.im_end]).unwrap();
@@ -219,7 +219,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
             max_num_batched_tokens: 100,
             max_model_len: config.max_prompt_length + config.max_response_length,
             num_kv_blocks: None,
-            vision_rows: ask::vision_rows(&model.config, &ask::index(questions.iter()), 4),
+            vision_rows: ask::vision_rows(&model.config, &index(&questions), 4),
             enable_prefix_caching: true,
             allowed: Some(allowed),
             seed: 1,

@@ -208,6 +208,7 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
             max_tokens: new_tokens,
             stop_token_ids: Arc::from([]),
             noise: r as u32,
+            first_rollout: 0,
         });
     }
     let limits = EngineConfig { vision_rows: count * IMAGE_TOKENS, ..EngineConfig::new(prompt_len + new_tokens) };

@@ -1,0 +1,227 @@
+//! A model directory answers: questions are read and made while the engine answers those before them, and each answer is
+//! kept when it ends.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::asked::{Asked, Wanted};
+use super::survey::Survey;
+use super::{identity, questions};
+use crate::answers::RunStore;
+use crate::client::Completion;
+use crate::config::EvalConfig;
+use crate::data::encoder::Use;
+use crate::data::{Encoder, Row};
+use crate::device::{Device, Kind, Plan, Region, Target};
+use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
+use crate::error::{Error, Result};
+use crate::image::ImageInput;
+use crate::model::{Model, ModelConfig};
+use crate::observe::Observer;
+use crate::rollout::ask;
+use crate::task::TaskRows;
+use crate::tensor::DType;
+
+/// A model directory to be measured.
+pub struct Local<'a> {
+    dir: &'a Path,
+    config: &'a EvalConfig,
+    encoder: Encoder,
+    model_config: ModelConfig,
+    stop_token_ids: Arc<[u32]>,
+    target: Target,
+    who: String,
+}
+
+/// A task's rows for a model directory.
+pub struct Job<'a> {
+    /// What it is measured on.
+    pub rows: &'a TaskRows<'a>,
+    survey: Survey,
+    wanted: Wanted,
+    local: &'a Local<'a>,
+}
+
+impl<'a> Local<'a> {
+    /// Reads the settings of the model in `dir`; `target` is what it will compute on.
+    pub fn new(dir: &'a Path, config: &'a EvalConfig, target: Target) -> Result<Local<'a>> {
+        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
+        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
+        let (dtype, kind) = (DType::of(config.dtype, target.kind), target.kind.name());
+        let who = format!("{} {dtype:?} {kind}", identity::of(dir)?);
+        Ok(Local { dir, config, encoder, model_config, stop_token_ids, target, who })
+    }
+}
+
+impl<'a> Job<'a> {
+    /// Reads the rows once. Errors name the row.
+    pub fn new(local: &'a Local<'a>, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
+        let survey = Survey::of(rows, Some((&local.encoder, local.model_config.max_position_embeddings)))?;
+        Ok(Job { rows, survey, wanted: Wanted::of(rows.spec, local.config), local })
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.survey.len()
+    }
+
+    /// True when there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.survey.is_empty()
+    }
+
+    /// Its answers, in `store`.
+    pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
+        Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.local.who, store }
+    }
+
+    /// Bytes each region needs, counted.
+    pub fn plan(&self) -> Result<Plan> {
+        let mut dev = Device::count_for(self.local.target);
+        let model = Model::empty(&mut dev, self.local.model_config.clone(), self.dtype(self.local.target.kind))?;
+        let config = self.engine_config(&mut dev)?;
+        let mut engine = Engine::new(&model, &mut dev, config)?;
+        engine.plan(&model, &mut dev, &self.largest())?;
+        engine.release(&mut dev);
+        Ok(dev.high_water())
+    }
+
+    fn dtype(&self, kind: Kind) -> DType {
+        DType::of(self.local.config.dtype, kind)
+    }
+
+    /// Requests of the questions with most pixels, as many as run at once, with made-up content.
+    fn largest(&self) -> Vec<Request> {
+        let index = &self.survey.index;
+        let mut largest: Vec<usize> = (0..index.len()).collect();
+        largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+        largest.truncate(self.local.config.max_num_seqs);
+        let patch_size = self.local.model_config.vision_config.patch_size;
+        let request = |&i: &usize| {
+            let shape = index.shape(i);
+            let pixels = shape.grids.iter().map(|grid| Arc::new(ImageInput::blank(*grid, patch_size))).collect();
+            let prompt = Arc::new(Prompt { pixels, ..Prompt::text(vec![0; shape.tokens]) });
+            self.request(i, prompt, self.wanted.greedy, self.wanted.len().max(1))
+        };
+        largest.iter().map(request).collect()
+    }
+
+    /// Answers `k` and the `n - 1` that follow it to question `i`.
+    fn request(&self, i: usize, prompt: Arc<Prompt>, k: usize, n: usize) -> Request {
+        Request {
+            prompt,
+            n,
+            sampling: self.wanted.sampling(k),
+            max_tokens: self.wanted.max_tokens,
+            stop_token_ids: self.local.stop_token_ids.clone(),
+            noise: self.survey.indices[i],
+            first_rollout: self.wanted.rollout(k).unwrap_or(0) as u32,
+        }
+    }
+
+    /// Asks for the answers that `store` lacks. Errors with [`Error::Stopped`] when the user asks to stop; what was
+    /// answered is kept.
+    pub fn ask(&self, dev: &mut Device, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<()> {
+        let asked = self.asked(store);
+        let (questions, missing) = asked.unanswered()?;
+        if missing == 0 {
+            return Ok(());
+        }
+        let model = Model::load(dev, self.local.dir, self.dtype(dev.kind()))?;
+        let config = self.engine_config(dev)?;
+        let mut engine = Engine::new(&model, dev, config)?;
+        let total = self.survey.len() * self.wanted.len();
+        observer.begin(label, "answers", total as u64, (total - missing) as u64);
+        let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
+        let make = Box::new(move |row: Row| prompt(&encoder, &model_config, &row));
+        let workers = dev.threads().max(1);
+        let sent = RefCell::new(Vec::new());
+        let mut done = total - missing;
+        let answered = questions::stream(self.rows, &self.survey, &questions, workers, make, |next| {
+            let mut waiting = VecDeque::new();
+            let requests = || {
+                // An equal question asked before may have left nothing to ask for.
+                while waiting.is_empty()
+                    && let Some((i, prompt)) = next()?
+                {
+                    let runs = runs(&asked.missing(i)?, self.wanted.greedy);
+                    waiting.extend(runs.into_iter().map(|(k, n)| (i, k, n, prompt.clone())));
+                }
+                Ok(waiting.pop_front().map(|(i, k, n, prompt)| {
+                    sent.borrow_mut().push((i as u32, k as u32));
+                    self.request(i, prompt, k, n)
+                }))
+            };
+            engine.stream(&model, dev, requests, |event| {
+                if let Event::Finished(output) = event {
+                    let (i, k) = sent.borrow()[output.request];
+                    let answer = self.answer(i as usize, output);
+                    asked.keep(i as usize, k as usize + output.rollout, &answer)?;
+                    done += 1;
+                    observer.step(done as u64, &[]);
+                }
+                if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+            })
+        });
+        engine.release(dev);
+        answered?;
+        observer.end();
+        Ok(())
+    }
+
+    fn answer(&self, i: usize, output: &Output) -> Completion {
+        Completion {
+            text: ask::response_text(&self.local.encoder.chat, output),
+            finish_reason: output.finish_reason.as_str().to_owned(),
+            prompt_tokens: self.survey.index.tokens(i) as u64,
+            completion_tokens: output.token_ids.len() as u64,
+        }
+    }
+
+    fn engine_config(&self, dev: &mut Device) -> Result<EngineConfig> {
+        let bitmap = allowed_ids(&self.local.model_config, &self.local.encoder.chat);
+        let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
+        let index = &self.survey.index;
+        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
+        let mut config = EngineConfig::new(longest.saturating_add(self.wanted.max_tokens));
+        config.max_num_seqs = self.local.config.max_num_seqs;
+        config.vision_rows = ask::vision_rows(&self.local.model_config, index, self.local.config.max_num_seqs);
+        config.allowed = Some(allowed);
+        config.seed = self.wanted.seed;
+        Ok(config)
+    }
+}
+
+/// A row's question as the engine takes it.
+fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Result<Prompt> {
+    let (prompt, _) = encoder.prompt(row)?;
+    let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|error| error.within(&row.place))?;
+    Ok(prompt.named(&row.place))
+}
+
+/// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.
+fn runs(missing: &[usize], greedy: usize) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for &k in missing {
+        match runs.last_mut() {
+            Some((first, n)) if *first + *n == k && *first >= greedy => *n += 1,
+            _ => runs.push((k, 1)),
+        }
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn what_is_missing_is_asked_for_in_as_few_requests_as_can_be() {
+        assert_eq!(runs(&[0, 1, 2, 3], 1), [(0, 1), (1, 3)]);
+        assert_eq!(runs(&[0, 1, 3, 4, 7], 0), [(0, 2), (3, 2), (7, 1)]);
+        assert_eq!(runs(&[], 1), []);
+    }
+}

@@ -1,0 +1,225 @@
+//! What answers are worth: rows read once more, without their pictures, their answers scored a batch at a time, metrics
+//! counted; every question becomes a line of `samples.jsonl` on the way and is not kept.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::samples::{Answer, Sample};
+use crate::client::Completion;
+use crate::config::Mode;
+use crate::data::Row;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::observe::Observer;
+use crate::reward::judge::{Ruling, Summary};
+use crate::reward::{Item, Judged};
+use crate::task::hub::CLUSTER;
+use crate::task::{Counted, Crash, Metrics, TaskRows, TaskSpec};
+
+/// Answers that are scored together: so many, or so many bytes of them.
+const TOGETHER: usize = 1024;
+const BYTES_TOGETHER: usize = 32 << 20;
+
+/// The answers to one question, before they are scored.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// The greedy one.
+    pub greedy: Option<Completion>,
+    /// Those at temperature 1.
+    pub sampled: Vec<Completion>,
+}
+
+impl Given {
+    fn all(&self) -> impl Iterator<Item = &Completion> {
+        self.greedy.iter().chain(&self.sampled)
+    }
+}
+
+/// Where answers are.
+pub trait Answers {
+    /// The answers to the task's question `i`, which has this number in the task.
+    fn given(&mut self, i: usize, index: u64) -> Result<Given>;
+
+    /// All questions have been asked for, and rows at fault left out; `limited` says that the task may have more. Errors
+    /// where answers are left that have no question.
+    fn over(&mut self, questions: usize, crashed: &[(u64, Crash)], limited: bool) -> Result<()>;
+}
+
+/// A task as it was measured.
+pub struct Measured {
+    /// The task.
+    pub spec: &'static TaskSpec,
+    /// Rows that the published evaluation ends with an error on, in compat: they are left out.
+    pub crashed: Vec<(u64, Crash)>,
+    pub(super) mode: Mode,
+    pub(super) counted: Vec<Counted>,
+    /// What the rules alone make of questions of `counted` that a judge changed.
+    pub(super) rules_alone: BTreeMap<usize, Metrics>,
+}
+
+/// The judge over all tasks: what it said, and why it is asked no more where it is down.
+pub struct Judge {
+    /// What it came to.
+    pub summary: Summary,
+    /// What happened last.
+    pub down: Option<String>,
+}
+
+/// A measurement's tasks, and its judge where one was asked.
+pub struct All {
+    /// The tasks, in their order.
+    pub tasks: Vec<Measured>,
+    /// The judge.
+    pub judge: Option<Judge>,
+}
+
+/// Scores the answers to each task's questions and writes `dir/samples.jsonl`, whole.
+/// Errors with [`Error::Stopped`] when the user asks to stop; verdicts of a judge are kept.
+pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, observer: &dyn Observer) -> Result<All> {
+    let name = tasks.first().and_then(|(rows, _)| rows.scorer().judge().map(str::to_owned));
+    let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
+    let mut measured = Vec::with_capacity(tasks.len());
+    observer.begin("score", "answers", 0, 0);
+    files::write_with(dir.join("samples.jsonl"), |out| -> Result<()> {
+        for (rows, answers) in &mut tasks {
+            measured.push(Scoring::of(rows, out, &mut judge, observer).all(&mut **answers)?);
+        }
+        Ok(())
+    })?;
+    observer.end();
+    Ok(All { tasks: measured, judge })
+}
+
+/// A task whose answers are being scored.
+struct Scoring<'a> {
+    rows: &'a TaskRows<'a>,
+    out: &'a mut dyn Write,
+    judge: &'a mut Option<Judge>,
+    observer: &'a dyn Observer,
+    measured: Measured,
+    /// Questions whose answers wait to be scored, and how many bytes these have.
+    batch: Vec<(u64, Row, Given)>,
+    answers: usize,
+    bytes: usize,
+}
+
+impl<'a> Scoring<'a> {
+    fn of(
+        rows: &'a TaskRows<'a>,
+        out: &'a mut dyn Write,
+        judge: &'a mut Option<Judge>,
+        observer: &'a dyn Observer,
+    ) -> Scoring<'a> {
+        let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
+        let measured = Measured { spec: rows.spec, crashed: Vec::new(), mode: rows.mode(), counted, rules_alone };
+        Scoring { rows, out, judge, observer, measured, batch: Vec::new(), answers: 0, bytes: 0 }
+    }
+
+    fn all(mut self, answers: &mut dyn Answers) -> Result<Measured> {
+        let rows = self.rows;
+        let mut questions = 0;
+        let limited = rows.each(|index, row| {
+            match row {
+                Ok(row) => {
+                    let given = answers.given(questions, index)?;
+                    questions += 1;
+                    self.answers += given.all().count();
+                    self.bytes += given.all().map(|answer| answer.text.len()).sum::<usize>();
+                    self.batch.push((index, Row { images: Vec::new(), ..row }, given));
+                    if self.answers >= TOGETHER || self.bytes >= BYTES_TOGETHER {
+                        self.score()?;
+                    }
+                }
+                Err(crash) => self.measured.crashed.push((index, crash)),
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.score()?;
+        answers.over(questions, &self.measured.crashed, limited)?;
+        self.measured.crashed.sort_by_key(|(index, _)| *index);
+        Ok(self.measured)
+    }
+
+    /// Scores what waits.
+    fn score(&mut self) -> Result<()> {
+        if self.observer.stop_requested() {
+            return Err(Error::Stopped);
+        }
+        let batch = std::mem::take(&mut self.batch);
+        (self.answers, self.bytes) = (0, 0);
+        let item = |row: &Row, answer: &Completion| self.rows.item(row, &answer.text);
+        let items: Vec<Item> =
+            batch.iter().flat_map(|(_, row, given)| given.all().map(move |answer| item(row, answer))).collect();
+        let mut judged = self.rows.scorer().score_all(items.clone()).into_iter().zip(items);
+        for (index, row, given) in batch {
+            let mut answer = |completion: Completion| {
+                let (judged, item) =
+                    judged.next().ok_or_else(|| Error::Failed("an answer was not scored".to_owned()))?;
+                self.settled(judged, &item).map(|judged| scored(completion, judged))
+            };
+            let greedy = given.greedy.map(&mut answer).transpose()?;
+            let sampled = given.sampled.into_iter().map(&mut answer).collect::<Result<_>>()?;
+            self.count(&row, Sample { greedy, sampled, ..Sample::of(self.rows.spec.name, index, &row) })?;
+        }
+        Ok(())
+    }
+
+    /// The score as it stands: where a judge is down, the rules'.
+    fn settled(&mut self, judged: Result<Judged>, item: &Item) -> Result<Judged> {
+        let Some(judge) = self.judge else { return judged };
+        let judged = match judged {
+            Err(Error::Server { what, .. }) => {
+                judge.down = Some(what.clone());
+                let rules = Judged::by_rules(self.rows.scorer().by_rules(item));
+                Judged { judge: Some(Ruling::Unjudged(what)), ..rules }
+            }
+            other => other?,
+        };
+        judge.summary.count(judged.judge.as_ref());
+        Ok(judged)
+    }
+
+    /// Takes a question with its scores. In compat, one that the published evaluation ends with an error on is left out
+    /// and named; in strict that is an error.
+    fn count(&mut self, row: &Row, mut sample: Sample) -> Result<()> {
+        let mode = self.rows.mode();
+        let measured = &mut self.measured;
+        let of = |rules_alone: bool| (measured.spec.score)(row, &sample.marks(rules_alone), mode);
+        match (of(false), of(true)) {
+            (Ok(metrics), Ok(rules_alone)) => {
+                sample.metrics = metrics.clone();
+                let cluster = row.extra.get(CLUSTER).and_then(Value::as_str).map(str::to_owned);
+                if rules_alone != metrics {
+                    measured.rules_alone.insert(measured.counted.len(), rules_alone);
+                }
+                measured.counted.push(Counted { metrics, cluster });
+                let line = sample.line()?;
+                self.out.write_all(line.as_bytes()).map_err(Error::io("samples.jsonl"))
+            }
+            (Err(crash), _) | (_, Err(crash)) if mode == Mode::Compat => {
+                measured.crashed.push((sample.index, crash));
+                Ok(())
+            }
+            (Err(crash), _) | (_, Err(crash)) => Err(crash.error(&row.place)),
+        }
+    }
+}
+
+fn scored(completion: Completion, judged: Judged) -> Answer {
+    let Judged { score, judge, .. } = judged;
+    Answer {
+        response: completion.text,
+        response_length: completion.completion_tokens as usize,
+        finish_reason: completion.finish_reason,
+        score: score.score,
+        acc_score: score.acc_score,
+        format_reward_score: score.format_reward_score,
+        predict_str: score.predict_str,
+        why: score.why.to_string(),
+        judge,
+    }
+}

@@ -1,0 +1,198 @@
+//! A task's questions, read while they are asked: a thread reads rows in order, others make them what a model takes,
+//! and a bounded number is in memory at once.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::survey::{Survey, content};
+use crate::data::{Loader, Made, Row, Samples};
+use crate::error::{Error, Result};
+use crate::task::TaskRows;
+
+/// Rows that are read ahead of those being made into questions.
+const ROWS_AHEAD: usize = 8;
+
+/// Questions that are made ahead of the one asked for, for each thread that makes them.
+const MADE_AHEAD: usize = 4;
+
+/// Makes what a model takes of a row.
+pub type Make<T> = Box<dyn Fn(Row) -> Result<T> + Send + Sync>;
+
+/// Rows in order, handed to whoever asks for one; each is asked for once.
+struct Rows<T> {
+    count: usize,
+    reading: Mutex<Reading>,
+    make: Make<T>,
+}
+
+struct Reading {
+    rows: Receiver<(usize, Row)>,
+    /// Rows that came before the one that was asked for: others will ask for them.
+    kept: HashMap<usize, Row>,
+}
+
+impl<T: Send + Sync> Samples<T> for Rows<T> {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn get(&self, i: usize) -> Result<Made<T>> {
+        let row = {
+            let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            let Reading { rows, kept } = &mut *reading;
+            loop {
+                if let Some(row) = kept.remove(&i) {
+                    break row;
+                }
+                let fewer = |_| Error::Failed("the rows ended before the questions asked".to_owned());
+                let (k, row) = rows.recv().map_err(fewer)?;
+                kept.insert(k, row);
+            }
+        };
+        (self.make)(row).map(|made| Ok(Arc::new(made)))
+    }
+}
+
+/// Reads `rows` again and has the questions `wanted`, in ascending order, made by `make` on `workers` threads; `ask`
+/// takes them in that order from its argument. Errors when a row is not the one that was surveyed.
+pub fn stream<T: Send + Sync + 'static>(
+    rows: &TaskRows,
+    survey: &Survey,
+    wanted: &[usize],
+    workers: usize,
+    make: Make<T>,
+    ask: impl FnOnce(&mut dyn FnMut() -> Result<Option<(usize, Arc<T>)>>) -> Result<()>,
+) -> Result<()> {
+    let (send, receive) = sync_channel(ROWS_AHEAD);
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("rows".to_owned());
+        let reader = reader.spawn_scoped(scope, move || read(rows, survey, wanted, &send));
+        let reader = reader.map_err(|error| Error::Failed(format!("a thread for rows: {error}")))?;
+        let asked = {
+            let reading = Mutex::new(Reading { rows: receive, kept: HashMap::new() });
+            let samples = Rows { count: survey.len(), reading, make };
+            let order: Vec<usize> = wanted.into();
+            let groups = order.into_iter().map(|i| Ok(vec![i]));
+            Loader::new(Arc::new(samples), Box::new(groups), workers, MADE_AHEAD * workers).and_then(|mut loader| {
+                ask(&mut || match loader.next_group()?.and_then(|mut group| group.pop()) {
+                    None => Ok(None),
+                    Some((i, made)) => Ok(Some((i, made?))),
+                })
+            })
+        };
+        // The loader has gone, and with it whoever the reader sends to. A row at fault is why asking failed.
+        match reader.join() {
+            Ok(read) => read.and(asked),
+            Err(_) => Err(Error::Failed("the thread that reads rows panicked (its message is above)".to_owned())),
+        }
+    })
+}
+
+/// Sends the wanted rows until nobody takes them.
+fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(usize, Row)>) -> Result<()> {
+    let (mut i, mut left) = (0, wanted.iter().copied().peekable());
+    let read = rows.each(|_, row| {
+        let Ok(row) = row else { return Ok(ControlFlow::Continue(())) };
+        let at = i;
+        i += 1;
+        if left.next_if_eq(&at).is_none() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if survey.contents.get(at) != Some(&content(&row)?) {
+            return Err(Error::input(
+                &row.place,
+                "another question than when the run began",
+                "data that stay the same",
+            ));
+        }
+        let over = send.send((at, row)).is_err() || left.peek().is_none();
+        Ok(if over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    read.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DatasetConfig, Mode};
+    use crate::data::read;
+    use crate::reward::Scorer;
+    use crate::task::{Source, digits};
+    use std::io::Write;
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn write(path: &Path, count: usize, word: &str) -> [DatasetConfig; 1] {
+        let mut file = std::fs::File::create(path).unwrap();
+        for i in 0..count {
+            writeln!(file, "{{\"problem\": \"{word} {i}\", \"answer\": \"{i}\"}}").unwrap();
+        }
+        [read::entry(path)]
+    }
+
+    fn rows(datasets: &[DatasetConfig]) -> TaskRows<'_> {
+        let source = Source { datasets, folder: None, mode: Mode::Strict, seed: 0, shuffle_seed: 0 };
+        TaskRows::new(&digits::TASK, source, None, (Arc::new(Scorer::rules(Mode::Strict)), false))
+    }
+
+    /// A question in memory.
+    struct Held(Arc<AtomicUsize>, String);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_bounded_number_of_questions_is_in_memory_however_many_there_are() {
+        let dir = tempfile::tempdir().unwrap();
+        for count in [40, 400] {
+            let files = write(&dir.path().join("rows.jsonl"), count, "question");
+            let rows = rows(&files);
+            let survey = Survey::of(&rows, None).unwrap();
+            let wanted: Vec<usize> = (0..count).filter(|i| i % 3 > 0).collect();
+            let (held, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (now, peak) = (held.clone(), most.clone());
+            let make = Box::new(move |row: Row| {
+                peak.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+                Ok(Held(now.clone(), row.question()))
+            });
+            let mut seen = Vec::new();
+            let done = stream(&rows, &survey, &wanted, 2, make, |next| {
+                while let Some((i, question)) = next()? {
+                    assert_eq!(question.1, format!("question {i}"));
+                    std::thread::sleep(std::time::Duration::from_micros(200));
+                    seen.push(i);
+                }
+                Ok(())
+            });
+            done.unwrap();
+            assert_eq!(seen, wanted);
+            let most = most.load(Ordering::Relaxed);
+            assert!(most <= 2 * MADE_AHEAD + 4 && held.load(Ordering::Relaxed) == 0, "{most} at once");
+        }
+    }
+
+    #[test]
+    fn rows_that_changed_are_refused_by_name_and_whoever_stops_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let files = write(&path, 50, "question");
+        let rows = rows(&files);
+        let survey = Survey::of(&rows, None).unwrap();
+        let wanted: Vec<usize> = (0..50).collect();
+        let make = || -> Make<String> { Box::new(|row| Ok(row.id)) };
+        let stopped = stream(&rows, &survey, &wanted, 3, make(), |next| next().and(Err(Error::Stopped)));
+        assert!(matches!(stopped, Err(Error::Stopped)));
+        write(&path, 50, "another");
+        let all = |next: &mut dyn FnMut() -> Result<Option<(usize, Arc<String>)>>| {
+            while next()?.is_some() {}
+            Ok(())
+        };
+        let error = stream(&rows, &survey, &wanted, 3, make(), all).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("rows.jsonl row 1: found another"), "{error}");
+    }
+}

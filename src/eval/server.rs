@@ -1,0 +1,274 @@
+//! An OpenAI-compatible server answers: requests made as they are sent, a bounded number at once, each answer kept when
+//! it comes. What gets none is named at the end.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::asked::{Asked, Wanted};
+use super::questions;
+use super::survey::Survey;
+use crate::answers::RunStore;
+use crate::client::{Endpoint, Failure};
+use crate::config::{EvalConfig, ServerConfig};
+use crate::data::Row;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::observe::Observer;
+use crate::philox::{Purpose, Random};
+use crate::task::TaskRows;
+use crate::text::Part;
+
+/// The questions without an answer, in the run directory.
+const UNANSWERED: &str = "unanswered.jsonl";
+
+/// How often a stop by the user is looked for while nothing arrives.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Requests that fail one after another before the server is left alone: a few rounds of those in flight.
+fn patience(concurrency: usize) -> usize {
+    (4 * concurrency).max(16)
+}
+
+/// A server to be measured.
+pub struct Server {
+    endpoint: Arc<Endpoint>,
+    model: String,
+    who: String,
+    runtime: Handle,
+}
+
+/// A task's rows for a server.
+pub struct Job<'a> {
+    /// What it is measured on.
+    pub rows: &'a TaskRows<'a>,
+    survey: Survey,
+    wanted: Wanted,
+    server: &'a Server,
+}
+
+/// An answer that never came: which, and what happened last.
+pub struct Unanswered {
+    task: &'static str,
+    index: u32,
+    answer: String,
+    what: String,
+}
+
+impl Server {
+    /// Checks the address.
+    pub fn new(config: &ServerConfig, runtime: Handle) -> Result<Server> {
+        let endpoint = Arc::new(Endpoint::new(&config.endpoint(), "server")?);
+        let who = format!("{} {}", endpoint.url(), config.model);
+        Ok(Server { endpoint, model: config.model.clone(), who, runtime })
+    }
+
+    /// Model and address, for people.
+    pub fn describe(&self) -> String {
+        format!("{} at {}", self.model, self.endpoint.url())
+    }
+}
+
+impl<'a> Job<'a> {
+    /// Reads the rows once. Errors name the row.
+    pub fn new(server: &'a Server, config: &EvalConfig, rows: &'a TaskRows<'a>) -> Result<Job<'a>> {
+        Ok(Job { rows, survey: Survey::of(rows, None)?, wanted: Wanted::of(rows.spec, config), server })
+    }
+
+    /// Number of questions.
+    pub fn len(&self) -> usize {
+        self.survey.len()
+    }
+
+    /// True when there is nothing to ask.
+    pub fn is_empty(&self) -> bool {
+        self.survey.is_empty()
+    }
+
+    /// Its answers, in `store`.
+    pub fn asked<'b>(&'b self, store: &'b Arc<RunStore>) -> Asked<'b> {
+        Asked { spec: self.rows.spec, survey: &self.survey, wanted: self.wanted, who: &self.server.who, store }
+    }
+
+    /// Asks for the answers that `store` lacks; those that did not come. Errors when the server refuses everything, or
+    /// fails for one request after another, and with [`Error::Stopped`] when the user asks to stop; what was answered is
+    /// kept.
+    pub fn ask(&self, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<Vec<Unanswered>> {
+        let asked = self.asked(store);
+        let (questions, missing) = asked.unanswered()?;
+        let total = self.survey.len() * self.wanted.len();
+        observer.begin(label, "answers", total as u64, (total - missing) as u64);
+        let mut sending = Sending::new(self, &asked, observer, total - missing);
+        let make = Box::new(|row: Row| messages(&row));
+        questions::stream(self.rows, &self.survey, &questions, 1, make, |next| {
+            while let Some((i, messages)) = next()? {
+                for k in asked.missing(i)? {
+                    sending.send(i, k, &messages)?;
+                }
+            }
+            sending.finish()
+        })?;
+        observer.end();
+        Ok(sending.unanswered)
+    }
+
+    /// The request for answer `k` to question `i`.
+    fn body(&self, i: usize, k: usize, messages: &str) -> Arc<str> {
+        let Wanted { max_tokens, top_p, seed, .. } = self.wanted;
+        let model = Value::from(self.server.model.as_str());
+        let sampling = match self.wanted.rollout(k) {
+            None => "\"temperature\":0".to_owned(),
+            Some(rollout) => {
+                let counter = (rollout as u64) << 40 | u64::from(self.survey.indices[i]);
+                // 31 bits: servers differ in how large a seed they take.
+                let seed = Random::new(seed, Purpose::Teacher, counter).next_u32() >> 1;
+                format!("\"temperature\":1,\"top_p\":{top_p},\"seed\":{seed}")
+            }
+        };
+        format!("{{\"model\":{model},\"messages\":{messages},\"max_tokens\":{max_tokens},{sampling}}}").into()
+    }
+}
+
+/// What came of a request: an answer that is kept, or why there is none.
+type Come = Result<std::result::Result<(), Failure>>;
+
+/// Requests on their way, by question and answer.
+struct Sending<'a> {
+    job: &'a Job<'a>,
+    asked: &'a Asked<'a>,
+    observer: &'a dyn Observer,
+    inside: JoinSet<(usize, usize, Come)>,
+    done: usize,
+    in_a_row: usize,
+    unanswered: Vec<Unanswered>,
+}
+
+impl<'a> Sending<'a> {
+    fn new(job: &'a Job<'a>, asked: &'a Asked<'a>, observer: &'a dyn Observer, done: usize) -> Sending<'a> {
+        let (inside, unanswered) = (JoinSet::new(), Vec::new());
+        Sending { job, asked, observer, inside, done, in_a_row: 0, unanswered }
+    }
+
+    /// Sends a request once there is room for it.
+    fn send(&mut self, i: usize, k: usize, messages: &str) -> Result<()> {
+        let server = self.job.server;
+        while self.inside.len() >= server.endpoint.concurrency() {
+            self.receive()?;
+        }
+        let (endpoint, body) = (server.endpoint.clone(), self.job.body(i, k, messages));
+        let (store, key, label) = (self.asked.store.clone(), self.asked.key(i, k), self.asked.label(i, k));
+        let complete = async move {
+            let kept = match endpoint.complete(&body, i).await {
+                Ok(answer) => store.get().and_then(|store| store.put(&key, &label, &answer)).map(Ok),
+                Err(failure) => Ok(Err(failure)),
+            };
+            (i, k, kept)
+        };
+        self.inside.spawn_on(complete, &server.runtime);
+        Ok(())
+    }
+
+    /// Waits for those that are left.
+    fn finish(&mut self) -> Result<()> {
+        while !self.inside.is_empty() {
+            self.receive()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for one, and looks now and then whether the user asks to stop.
+    fn receive(&mut self) -> Result<()> {
+        let come = loop {
+            if self.observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            let next = async { tokio::time::timeout(LOOK, self.inside.join_next()).await };
+            if let Ok(come) = self.job.server.runtime.block_on(next) {
+                break come;
+            }
+        };
+        let Some(come) = come else { return Ok(()) };
+        let (i, k, result) = come.map_err(|error| Error::Failed(format!("a request: {error}")))?;
+        let (what, in_a_row) = match result? {
+            Ok(()) => {
+                (self.in_a_row, self.done) = (0, self.done + 1);
+                self.observer.step(self.done as u64, &[("failed", self.unanswered.len() as f64)]);
+                return Ok(());
+            }
+            Err(Failure::Fatal(error)) => return Err(error),
+            Err(Failure::Refused(what)) => (what, 0),
+            Err(Failure::Passing(what, _)) => (what, self.in_a_row + 1),
+        };
+        self.in_a_row = in_a_row;
+        let task = self.asked.spec.name;
+        let answer = self.asked.label(i, k);
+        if in_a_row >= patience(self.job.server.endpoint.concurrency()) {
+            let what = format!(
+                "{in_a_row} requests in a row failed, the last {answer}: {what}; what was answered is kept: run again to go on"
+            );
+            return Err(Error::Server { url: self.job.server.endpoint.url().to_owned(), what });
+        }
+        self.unanswered.push(Unanswered { task, index: self.asked.survey.indices[i], answer, what });
+        Ok(())
+    }
+}
+
+/// Names the answers that never came, and says so as an error; nothing where all came.
+pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> Result<()> {
+    let path = dir.join(UNANSWERED);
+    let [first, ..] = unanswered else {
+        return if path.exists() { std::fs::remove_file(&path).map_err(Error::io(&path)) } else { Ok(()) };
+    };
+    let line =
+        |u: &Unanswered| json!({"task": u.task, "index": u.index, "answer": u.answer, "what": u.what}).to_string();
+    let lines: Vec<String> = unanswered.iter().map(|u| line(u) + "\n").collect();
+    files::write(&path, lines.concat().as_bytes())?;
+    let what = format!(
+        "{} answers never came, such as {} ({}); {} names them; what was answered is kept: run again to ask for these",
+        unanswered.len(),
+        first.answer,
+        first.what,
+        path.display()
+    );
+    Err(Error::Server { url: server.endpoint.url().to_owned(), what })
+}
+
+/// A row's messages as JSON, its pictures as they are encoded.
+fn messages(row: &Row) -> Result<String> {
+    let mut images = row.images.iter();
+    let mut messages = Vec::with_capacity(row.messages.len());
+    for message in &row.messages {
+        if let [Part::Text(text)] = &message.content[..] {
+            messages.push(json!({"role": message.role, "content": text}));
+            continue;
+        }
+        let mut parts = Vec::with_capacity(message.content.len());
+        for part in &message.content {
+            parts.push(match part {
+                Part::Text(text) => json!({"type": "text", "text": text}),
+                Part::Image => {
+                    let missing = || Error::input(&row.place, "too few pictures", "one for each place");
+                    let url = url(&images.next().ok_or_else(missing)?.bytes(&row.place)?, &row.place)?;
+                    json!({"type": "image_url", "image_url": {"url": url}})
+                }
+                Part::Video => return Err(Error::input(&row.place, "a video", "text and pictures")),
+            });
+        }
+        messages.push(json!({"role": message.role, "content": parts}));
+    }
+    Ok(Value::Array(messages).to_string())
+}
+
+fn url(bytes: &[u8], place: &str) -> Result<String> {
+    let format =
+        image::guess_format(bytes).map_err(|e| Error::input(place, format!("a picture ({e})"), "a picture"))?;
+    let mut url = format!("data:{};base64,", format.to_mime_type());
+    STANDARD.encode_string(bytes, &mut url);
+    Ok(url)
+}

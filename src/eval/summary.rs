@@ -1,0 +1,121 @@
+//! `summary.json` of an evaluation: metrics with 95 % intervals, those by the rules alone and the published ones beside
+//! them; and its lines for people.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::measured::{All, Measured};
+use super::samples::Sample;
+use super::stats::{self, Interval};
+use crate::config::EvalConfig;
+use crate::error::Result;
+use crate::files;
+use crate::task::{Counted, Crash, Metric, published};
+
+impl Measured {
+    /// Its part of `summary.json`: metrics with 95 % intervals, those by the rules alone and the published ones beside
+    /// them.
+    fn summary(&self) -> Value {
+        let metrics = (self.spec.aggregate)(&self.counted, self.mode);
+        // The format has no interval: it is a habit.
+        let means = metrics.iter().filter(|m| !m.observations.is_empty() && m.name != "format_score");
+        let ci95: Map<String, Value> =
+            means.map(|m| (m.name.clone(), json!(stats::clustered(&m.observations).ci95))).collect();
+        let published: Map<String, Value> = self.published().map(|(model, x)| (model.to_owned(), x.into())).collect();
+        let mut summary = json!({
+            "n": self.counted.len(),
+            "rule_only": values((self.spec.aggregate)(&self.by_rules_alone(), self.mode)),
+            "ci95": ci95,
+            "metrics": values(metrics),
+            "published_omr_7b": published.get(published::OURS),
+        });
+        if let Some(metric) = self.spec.published {
+            summary["published"] = json!({"metric": metric, "models": published});
+        }
+        if !self.crashed.is_empty() {
+            let crash = |(index, crash): &(u64, Crash)| json!({"index": index, "stage": crash.stage.name(), "type": crash.class, "found": crash.found});
+            summary["crashed"] = self.crashed.iter().map(crash).collect();
+        }
+        summary
+    }
+
+    /// The metric that others publish, or each mean, beside what OpenMMReasoner-7B is published with: a line for people.
+    fn line(&self) -> String {
+        let metrics = (self.spec.aggregate)(&self.counted, self.mode);
+        let shown = metrics.iter().filter(|m| self.spec.published.is_none_or(|name| m.name == name));
+        let shown = shown.filter(|m| self.spec.published.is_some() || !m.observations.is_empty()).map(|metric| {
+            let Interval { lo, hi } = stats::clustered(&metric.observations).ci95;
+            let interval = format!(" ({:.1} to {:.1})", 100.0 * lo, 100.0 * hi);
+            let interval = if metric.observations.is_empty() { String::new() } else { interval };
+            match metric.value.as_f64() {
+                Some(share) => format!("{} {:.1} %{interval}", metric.name, 100.0 * share),
+                None => format!("{} {}", metric.name, metric.value),
+            }
+        });
+        let shown: Vec<String> = shown.collect();
+        let ours = self.published().find(|(model, _)| *model == published::OURS);
+        let ours = ours.map(|(model, x)| format!("; {model} is published with {:.1} %", 100.0 * x));
+        format!("{}: {}{}", self.spec.name, shown.join(", "), ours.unwrap_or_default())
+    }
+
+    fn by_rules_alone(&self) -> Vec<Counted> {
+        let mut counted = self.counted.clone();
+        self.rules_alone.iter().for_each(|(i, metrics)| counted[*i].metrics.clone_from(metrics));
+        counted
+    }
+
+    /// Names the rows that are left out.
+    fn crashed_lines(&self) -> impl Iterator<Item = String> {
+        self.crashed.iter().map(|(index, crash)| {
+            let (name, stage, class, found) = (self.spec.name, crash.stage.name(), crash.class, &crash.found);
+            format!(
+                "{name} index {index} left out: the published evaluation ends there with {class} in {stage} ({found})"
+            )
+        })
+    }
+
+    fn published(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        published::of(self.spec.name).into_iter().filter(|_| self.spec.published.is_some())
+    }
+}
+
+fn values(metrics: Vec<Metric>) -> Map<String, Value> {
+    metrics.into_iter().map(|metric| (metric.name, metric.value)).collect()
+}
+
+impl All {
+    /// Writes `dir/summary.json`, whole; `model` is what was measured, where that is known, `seconds` what it took.
+    pub fn write(&self, dir: &Path, model: Option<&str>, config: &EvalConfig, seconds: f64) -> Result<()> {
+        let tasks: Map<String, Value> =
+            self.tasks.iter().map(|task| (task.spec.name.to_owned(), task.summary())).collect();
+        let summary = json!({
+            "model": model,
+            "mode": config.mode.name(),
+            "judge": self.judge.as_ref().map(|judge| &judge.summary),
+            "tasks": tasks,
+            "seconds": seconds,
+        });
+        files::write(dir.join("summary.json"), format!("{summary:#}\n").as_bytes())
+    }
+
+    /// What came out, for people: rows left out, a line a task, the judge.
+    pub fn lines(&self) -> Vec<String> {
+        let crashed = self.tasks.iter().flat_map(Measured::crashed_lines);
+        let mut lines: Vec<String> = crashed.chain(self.tasks.iter().map(Measured::line)).collect();
+        if let Some(judge) = &self.judge {
+            lines.push(judge.summary.line());
+            lines.extend(judge.down.iter().map(|what| {
+                format!("the judge is down ({what}): the rules alone stand; to ask it again, remove summary.json")
+            }));
+        }
+        lines
+    }
+}
+
+/// Mean format score of the answers at temperature 1, or of the greedy ones where none was sampled.
+pub fn format_share(samples: &[Sample]) -> f64 {
+    let sampled: Vec<f64> = samples.iter().flat_map(|s| &s.sampled).map(|a| a.format_reward_score).collect();
+    let greedy = || samples.iter().filter_map(|s| s.greedy.as_ref()).map(|a| a.format_reward_score).collect();
+    stats::mean(&if sampled.is_empty() { greedy() } else { sampled }).mean
+}

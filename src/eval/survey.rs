@@ -1,0 +1,82 @@
+//! What one pass over a task's rows shows: which questions there are, by content, and how large. Some bytes a question
+//! are kept; rows and pictures are read again as they are needed.
+
+use std::ops::ControlFlow;
+
+use crate::data::index::{Index, Shape};
+use crate::data::{Encoder, Row};
+use crate::error::{Error, Result};
+use crate::task::{Crash, TaskRows};
+use crate::text::Part;
+
+/// A task's questions.
+#[derive(Default)]
+pub struct Survey {
+    /// The number of each in the task.
+    pub indices: Vec<u32>,
+    /// What each asks; see [`content`].
+    pub contents: Vec<[u8; 32]>,
+    /// Rows that the published evaluation ends with an error on: they are not asked.
+    pub crashed: Vec<(u64, Crash)>,
+    /// Sizes of the prompts, where a model's encoder told them.
+    pub index: Index,
+}
+
+impl Survey {
+    /// Reads the rows once. With an encoder, prompts of more tokens than its `longest` are an error: nothing is left out
+    /// of a measurement.
+    pub fn of(rows: &TaskRows, encoder: Option<(&Encoder, usize)>) -> Result<Survey> {
+        let mut survey = Survey::default();
+        rows.each(|index, row| {
+            match row {
+                Ok(row) => {
+                    if let Some((encoder, longest)) = encoder {
+                        let size = encoder.measure(&row)?;
+                        if size.tokens > longest {
+                            let expected = format!("prompts within the model's context, which is {longest}");
+                            return Err(Error::input(&row.place, format!("{} tokens", size.tokens), expected));
+                        }
+                        survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
+                    }
+                    survey.indices.push(index as u32);
+                    survey.contents.push(content(&row)?);
+                }
+                Err(crash) => survey.crashed.push((index, crash)),
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(survey)
+    }
+
+    /// Questions.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+}
+
+/// A hash of what a row asks: its messages, and its pictures as they are encoded.
+pub fn content(row: &Row) -> Result<[u8; 32]> {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |kind: u8, bytes: &[u8]| {
+        hasher.update(&[kind]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    for message in &row.messages {
+        add(0, message.role.as_bytes());
+        for part in &message.content {
+            match part {
+                Part::Text(text) => add(1, text.as_bytes()),
+                Part::Image => add(2, &[]),
+                Part::Video => add(3, &[]),
+            }
+        }
+    }
+    for image in &row.images {
+        add(4, &image.bytes(&row.place)?);
+    }
+    Ok(*hasher.finalize().as_bytes())
+}

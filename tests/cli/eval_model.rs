@@ -1,0 +1,230 @@
+//! `omr eval` of a model, ours and a server's: answers are kept one by one, so that a run that is killed, or whose server
+//! hangs, lies and dies, goes on with what is missing and comes to the same.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use omr::answers::{FILE, Store};
+use omr::data::{Form, write};
+use serde_json::{Value, json};
+
+use super::model_server::Server;
+use super::training::{failure, run};
+use crate::golden;
+use crate::reward::judge_server::Server as Judge;
+use crate::train::tiny::{base_model, rows};
+
+struct Dir(tempfile::TempDir);
+
+impl Dir {
+    /// A tiny model, and the made rows of every task, two of which are measured.
+    fn new() -> Dir {
+        let dir = Dir(tempfile::tempdir().unwrap());
+        base_model(&dir.path("model"));
+        let config = dir.path("model/config.json");
+        let mut model: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+        // A byte is a token or more to a tokenizer of digits.
+        model["max_position_embeddings"] = 65536.into();
+        fs::write(config, model.to_string()).unwrap();
+        for folder in golden::entries(&golden::dir().join("eval"), "", "") {
+            if folder.is_dir() {
+                let to = dir.path("data").join(folder.file_name().unwrap());
+                fs::create_dir_all(&to).unwrap();
+                fs::copy(folder.join("data.parquet"), to.join("data.parquet")).unwrap();
+            }
+        }
+        write::write(&dir.path("data/heldout.parquet"), &rows(), Form::Rl).unwrap();
+        dir
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn at(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// The command that measures the model on all tasks.
+    fn all(&self, out: &str) -> Vec<String> {
+        let tasks: Vec<&str> = omr::task::TASKS.iter().map(|task| task.name).collect();
+        let tasks: Vec<&str> = tasks.into_iter().filter(|task| self.path("data").join(task).exists()).collect();
+        assert!(tasks.len() > 10, "{tasks:?}");
+        let (model, data, out) = (self.at("model"), self.at("data"), self.at(out));
+        let args = ["--quiet", "--device", "cpu", "--threads", "2", "eval", "--model", &model, "--data", &data];
+        let tasks = format!("digits,{}", tasks.join(","));
+        let more = ["--out", &out, "--tasks", &tasks, "--limit", "2", "dtype=f32", "max_new_tokens=6", "repeats=2"];
+        [&args[..], &more].concat().into_iter().map(str::to_owned).collect()
+    }
+
+    fn run(&self, args: &[String]) {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let (code, _, stderr) = run(&args);
+        assert_eq!(code, 0, "{stderr}");
+    }
+
+    /// What a run came to but for the time it took, and its samples.
+    fn results(&self, out: &str) -> (Value, String) {
+        let mut summary: Value =
+            serde_json::from_slice(&fs::read(self.path(out).join("summary.json")).unwrap()).unwrap();
+        summary.as_object_mut().unwrap().remove("seconds");
+        (summary, fs::read_to_string(self.path(out).join("samples.jsonl")).unwrap())
+    }
+}
+
+fn count(out: &Path) -> u64 {
+    Store::open(&out.join(FILE)).unwrap().len().unwrap()
+}
+
+#[test]
+fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone() {
+    let dir = Dir::new();
+    let begun = Instant::now();
+    dir.run(&dir.all("whole"));
+    let alone = begun.elapsed();
+    let want = dir.results("whole");
+    let answers = count(&dir.path("whole"));
+
+    let killed = dir.all("killed");
+    let (mut kills, mut kept) = (0, Vec::new());
+    for i in 0..10 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
+            .args(&killed)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(alone.mul_f64(0.35 + 0.06 * f64::from(i)));
+        kills += u32::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        if dir.path("killed").join(FILE).exists() {
+            kept.push(count(&dir.path("killed")));
+        }
+    }
+    println!("  {kills} kills, answers kept after each: {kept:?} of {answers}");
+    assert!(kept.is_sorted(), "an answer was lost: {kept:?}");
+    dir.run(&killed);
+    assert_eq!(dir.results("killed"), want);
+    assert_eq!(count(&dir.path("killed")), answers);
+
+    // Every third answer is asked for again, beside others than before: the same bits. Without any that is missing the
+    // model is not even loaded.
+    for rob in ["DELETE FROM answers WHERE rowid % 3 = 0", "SELECT 1"] {
+        let out = dir.path("killed");
+        let database = rusqlite::Connection::open(out.join(FILE)).unwrap();
+        database.execute_batch(rob).unwrap();
+        drop(database);
+        fs::remove_file(out.join("summary.json")).unwrap();
+        fs::remove_file(out.join("samples.jsonl")).unwrap();
+        dir.run(&killed);
+        assert_eq!(dir.results("killed"), want, "{rob}");
+    }
+}
+
+#[test]
+fn a_model_whose_logits_are_not_finite_has_no_score() {
+    let dir = Dir::new();
+    let weights = dir.path("model/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0xff);
+    fs::write(weights, bytes).unwrap();
+    let (model, data, out) = (dir.at("model"), dir.at("data"), dir.at("out"));
+    let args = ["eval", "--model", &model, "--data", &data, "--tasks", "logicvista", "--out", &out, "max_new_tokens=4"];
+    failure(&args, 1, &["logicvista_thinking/data.parquet row ", "not finite"]);
+    assert!(!dir.path("out/summary.json").exists());
+}
+
+/// Every request but a few goes wrong in one of several ways when it comes first.
+#[test]
+fn a_server_that_hangs_lies_and_dies_is_asked_again_for_what_is_missing() {
+    let (dir, server) = (Dir::new(), Server::start());
+    let (data, out) = (dir.at("data"), dir.at("out"));
+    let more = ["--mode", "compat", "--limit", "5", "--out", &out, "server.concurrency=3", "server.timeout_s=2"];
+    let args =
+        ["eval", "--model-url", &server.base_url, "--model", "m", "--data", &data, "--tasks", "logicvista,aime24"];
+    let args = [&args[..], &more, &["server.max_retries=0"]].concat();
+    let stderr = failure(&args, 1, &["never came", "unanswered.jsonl", "run again", &server.base_url]);
+    assert!(stderr.contains("index "), "{stderr}");
+    assert!(!dir.path("out/summary.json").exists());
+    let unanswered = fs::read_to_string(dir.path("out/unanswered.jsonl")).unwrap();
+    let (asked, lost) = (server.count(), unanswered.lines().count());
+    println!("  {lost} of {asked} requests without an answer");
+    assert!(lost > 20 && lost < asked, "{lost} of {asked}");
+    for what in ["429", "500", "not JSON", "no choices", "timed out", "end of file"] {
+        assert!(unanswered.contains(what), "{what} is not in {unanswered}");
+    }
+
+    let (code, _, stderr) = run(&args);
+    assert_eq!((code, server.count()), (0, asked + lost), "{stderr}");
+    assert!(!dir.path("out/unanswered.jsonl").exists());
+    let (summary, samples) = dir.results("out");
+    assert_eq!(summary["model"], json!(format!("m at {}/chat/completions", server.base_url)));
+    let tasks = &summary["tasks"];
+    assert!(tasks["logicvista_thinking"]["n"] == 5 && samples.lines().count() == 10, "{summary}");
+    let (code, _, stderr) = run(&args);
+    assert!(code == 0 && stderr.contains("finished") && server.count() == asked + lost, "{stderr}");
+
+    // The pictures as they are in the file, every greedy request at temperature 0, every other with a seed of its own.
+    let seen = server.bodies();
+    let picture = |body: &Value| body["messages"][1]["content"][0]["image_url"]["url"].as_str().map(str::to_owned);
+    assert!(seen.iter().filter_map(picture).all(|url| url.starts_with("data:image/png;base64,iVBOR")));
+    assert!(seen.iter().filter_map(picture).count() >= 5);
+    let (greedy, sampled): (Vec<&Value>, Vec<&Value>) = seen.iter().partition(|body| body["temperature"] == 0);
+    assert!(greedy.iter().all(|body| body["seed"].is_null()) && !greedy.is_empty());
+    let mut seeds: Vec<u64> = sampled.iter().map(|body| body["seed"].as_u64().unwrap()).collect();
+    seeds.sort_unstable();
+    seeds.dedup();
+    assert_eq!(seeds.len(), sampled.len());
+    assert!(sampled.iter().all(|body| (body["top_p"].as_f64().unwrap() - 0.95).abs() < 1e-6));
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_the_run_soon_and_a_wrong_key_at_once() {
+    let dir = Dir::new();
+    let data = dir.at("data");
+    let asked = |url: &str, more: &[&str], code, parts: &[&str]| {
+        let (out, url) = (dir.at("out"), url.to_owned());
+        let args = ["eval", "--model-url", &url, "--data", &data, "--tasks", "aime24", "--out", &out, "--fresh"];
+        let begun = Instant::now();
+        failure(&[&args[..], more].concat(), code, parts);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    };
+    asked("http://127.0.0.1:9/v1", &["--model", "m", "server.max_retries=0"], 1, &["127.0.0.1:9", "in a row failed"]);
+    asked("http://127.0.0.1:9/v1", &[], 2, &["--model", "the name the server has"]);
+    asked("no address", &["--model", "m"], 2, &["server.base_url", "no address"]);
+    let server = Server::start();
+    asked(&server.base_url, &["--model", "locked"], 1, &["401", &server.base_url]);
+}
+
+#[test]
+fn a_judge_that_is_down_slow_or_talks_nonsense_leaves_the_rules() {
+    let (dir, judge) = (Dir::new(), Judge::start());
+    let (data, out, file) = (dir.at("data"), dir.at("out"), dir.at("answers.jsonl"));
+    let words = ["A", "yes", "prose", "no", "hangs", "both", "down 1", "down 2", "down 3", "yes 2"];
+    let line = |(i, word): (usize, &&str)| {
+        let response = format!("<think>t</think><answer>{word}</answer>");
+        format!("{}\n", json!({"task": "logicvista", "index": i, "responses": [response]}))
+    };
+    fs::write(&file, words.iter().enumerate().map(line).collect::<String>()).unwrap();
+    let measure = |more: &[&str]| {
+        let args = ["eval", "--data", &data, "--responses", &file, "--out", &out, "--limit", "10", "--fresh"];
+        let (code, _, stderr) = run(&[&args[..], &["judge.model=j", "judge.max_retries=0"], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let (summary, _) = dir.results("out");
+        let task = &summary["tasks"]["logicvista_thinking"];
+        let acc = |of: &str| (task[of]["acc_score"].as_f64().unwrap() * 10.0).round();
+        (summary["judge"].clone(), acc("metrics"), acc("rule_only"), stderr)
+    };
+    let url = format!("judge.base_url={}", judge.base_url);
+    let (said, with, rules, stderr) = measure(&[&url, "judge.timeout_s=1", "judge.max_failures=100"]);
+    assert_eq!((&said["model"], &said["used"], &said["hits"]), (&json!("j"), &json!(9), &json!(2)), "{stderr}");
+    assert!(said["unjudged"] == 6 && with == 3.0 && rules == 1.0, "{said} {with} {rules}");
+    assert!(stderr.contains("judge j: asked about 9 answers, 2 called right, 6 unjudged"), "{stderr}");
+    let (said, with, rules, stderr) = measure(&["judge.base_url=http://127.0.0.1:9/v1", "judge.max_failures=2"]);
+    assert!(said["unjudged"] == 9 && said["hits"] == 0 && with == 1.0 && rules == 1.0, "{said} {with} {rules}");
+    assert!(stderr.contains("the judge is down") && stderr.contains("the rules alone stand"), "{stderr}");
+}

@@ -1,0 +1,31 @@
+//! Rows as the engine is asked them, all in memory.
+
+use std::sync::Arc;
+
+use omr::data::index::{Index, Shape, grids};
+use omr::data::{Eager, Row, prompt};
+use omr::engine::Prompt;
+use omr::image::Processor;
+use omr::model::ModelConfig;
+use omr::rollout::ask::Question;
+use omr::text::Chat;
+
+/// The questions that `rows` ask.
+pub fn questions(rows: &[Row], chat: &Chat, processor: &Processor, config: &ModelConfig) -> Eager<Question> {
+    let question = |row: &Row| {
+        let prompt = prompt(row, chat, processor)?;
+        let prompt = Arc::new(Prompt::new(config, &prompt.ids, &prompt.images)?);
+        Ok(Some(Question { row: row.clone(), prompt }))
+    };
+    Eager::new(rows, question).unwrap()
+}
+
+/// Their sizes.
+pub fn index(questions: &Eager<Question>) -> Index {
+    let mut index = Index::default();
+    for question in questions.iter() {
+        let prompt = &question.prompt;
+        index.push(Shape { tokens: prompt.token_ids.len(), targets: 0, grids: &grids(&prompt.pixels) });
+    }
+    index
+}
