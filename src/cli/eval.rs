@@ -20,7 +20,7 @@ use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
 use crate::hub::Kind;
 use crate::reward::Scorer;
-use crate::task::{self, GROUPS, TASKS, TaskRows, TaskSpec};
+use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
 use crate::train::plan::line;
 
 /// Arguments of `omr eval`.
@@ -38,6 +38,9 @@ pub struct Args {
     /// Tasks and groups of them, separated by commas; --list names them, and the first of it is the default
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     tasks: Vec<String>,
+    /// One's own benchmark: a file (YAML) with data, prompt template, gold column and scorer
+    #[arg(long, value_name = "FILE")]
+    task_file: Option<PathBuf>,
     /// Run directory; a finished one is left as it is
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -112,14 +115,15 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let Some(mut config) = overrides.load::<EvalConfig>(args.config.as_deref())? else { return Ok(()) };
     config.data_dir = args.data.clone().or(config.data_dir);
     config.responses = args.responses.clone().or(config.responses);
+    let file = task_file(args, &mut config)?;
     let log = config.responses.as_deref().map(recognise).transpose()?;
     let recorded = match (&log, config.responses.as_deref()) {
-        (Some(Log::Ours), Some(path)) => Some(Recorded::read(path)?),
+        (Some(Log::Ours), Some(path)) => Some(Recorded::read(path, file.as_ref().map(|file| file.spec))?),
         _ => None,
     };
-    let tasks = tasks(args, &mut config, recorded.as_ref())?;
+    let tasks = tasks(args, &mut config, recorded.as_ref(), file.as_ref())?;
     if let Some(path) = &args.dump_prompts {
-        let lines = prompts::dump(path, &tasks, &source(&config), config.limit)?;
+        let lines = prompts::dump(path, &tasks, &source(&config, file.as_ref()), config.limit)?;
         context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
         return super::print(&format!("{}\n", path.display()));
     }
@@ -133,7 +137,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(store.clone()))?;
     config.dtype = context.dtype(config.dtype);
     let scored = (scorer.clone(), config.strip_thinking);
-    let rows = tasks.iter().map(|spec| TaskRows::new(spec, source(&config), config.limit, scored.clone()));
+    let rows = tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
     let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
     if let Some(Log::Theirs(logs)) = &log {
@@ -152,23 +156,51 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     }
 }
 
+/// The benchmark of one's own, if any; its scorer stands in the config then, where nothing typed says otherwise.
+fn task_file(args: &Args, config: &mut EvalConfig) -> Result<Option<TaskFile>> {
+    config.task_file = args.task_file.clone().or(config.task_file.take());
+    let Some(path) = &config.task_file else { return Ok(None) };
+    let file = TaskFile::open(path)?;
+    if !args.tasks.is_empty() {
+        let found = format!("--tasks {} and --task-file", args.tasks.join(","));
+        return Err(Error::input("omr eval", found, "one of them"));
+    }
+    let scorer = &file.config.scorer;
+    if args.mode.is_none() {
+        config.mode = scorer.mode;
+    }
+    if !scorer.command.is_empty() {
+        config.reward.command.clone_from(&scorer.command);
+    }
+    Ok(Some(file))
+}
+
 /// What tasks make their questions from, as a config says.
-pub(super) fn source(config: &EvalConfig) -> task::Source<'_> {
+pub(super) fn source<'a>(config: &'a EvalConfig, file: Option<&'a TaskFile>) -> task::Source<'a> {
     task::Source {
         datasets: &config.data,
         folder: config.data_dir.as_deref(),
         mode: config.mode,
         seed: config.seed,
         shuffle_seed: config.shuffle_seed,
+        file,
     }
 }
 
 /// The tasks of the arguments, of the config, of the recorded answers, or the first of the table; their own names stand
 /// in the config then.
-fn tasks(args: &Args, config: &mut EvalConfig, recorded: Option<&Recorded>) -> Result<Vec<&'static TaskSpec>> {
+fn tasks(
+    args: &Args,
+    config: &mut EvalConfig,
+    recorded: Option<&Recorded>,
+    file: Option<&TaskFile>,
+) -> Result<Vec<&'static TaskSpec>> {
     let of_answers = recorded.map_or(&[][..], |recorded| &recorded.tasks);
     let names = [&args.tasks, &config.tasks, of_answers].into_iter().find(|names| !names.is_empty());
-    let tasks = names.map_or_else(|| Ok(vec![&TASKS[0]]), task::named)?;
+    let tasks = match file {
+        Some(file) => vec![file.spec],
+        None => names.map_or_else(|| Ok(vec![&TASKS[0]]), task::named)?,
+    };
     config.tasks = tasks.iter().map(|spec| spec.name.to_owned()).collect();
     Ok(tasks)
 }

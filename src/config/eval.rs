@@ -55,6 +55,8 @@ settings! {
         tasks: Vec<String> = Vec::new(), name: "lmms-eval --tasks";
         /// Rows in RL-row form, for tasks of one's own rows; a recipe writes its own to data/heldout.parquet.
         data: Vec<DatasetConfig> = Vec::new();
+        /// One's own benchmark in place of `tasks`.
+        task_file: Option<PathBuf> = None, name: "lmms-eval --include_path";
         /// Folder with the tasks' files.
         data_dir: Option<PathBuf> = None;
         /// `strict` is the right scorer, `compat` the published one.

@@ -23,6 +23,7 @@ mod said;
 mod setting;
 mod sft;
 mod source;
+mod task_file;
 #[cfg(test)]
 mod tests;
 mod validation;
@@ -43,6 +44,7 @@ pub use sft::SftConfig;
 pub use source::{
     Config, Difference, Source, deciding, differences, keys, likeliest, load, refuse_differences, to_yaml,
 };
+pub use task_file::{TaskFileConfig, TaskScorerConfig};
 pub use validation::{ValKwargs, ValidationConfig};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.

@@ -28,15 +28,18 @@ struct Line {
 
 impl Recorded {
     /// Reads lines `{"task", "index", "responses": [...]}`. Errors name the line: one that cannot be read, a task that
-    /// is none, a question that stands there twice.
-    pub fn read(path: &Path) -> Result<Recorded> {
+    /// is none nor one's `own`, a question that stands there twice.
+    pub fn read(path: &Path, own: Option<&TaskSpec>) -> Result<Recorded> {
         let mut recorded = Recorded { tasks: Vec::new(), path: path.to_owned(), responses: HashMap::new() };
         jsonl(path, usize::MAX, |at, fields| {
             let place = format!("{} line {}", path.display(), at.number);
             let expected = "{\"task\": name, \"index\": number, \"responses\": [text, ...]}";
             let line: Line = serde_json::from_value(fields?.into())
                 .map_err(|error| Error::input(&place, error.to_string(), expected))?;
-            let name = task::find(&line.task).map_err(|error| error.within(&place))?.name.to_owned();
+            let name = match own.filter(|own| own.name == line.task) {
+                Some(own) => own.name.to_owned(),
+                None => task::find(&line.task).map_err(|error| error.within(&place))?.name.to_owned(),
+            };
             if !recorded.tasks.contains(&name) {
                 recorded.tasks.push(name.clone());
             }

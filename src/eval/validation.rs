@@ -267,6 +267,7 @@ fn sets(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<Box<dyn Task
         mode: means.mode,
         seed: means.seed,
         shuffle_seed: 0,
+        file: None,
     };
     for spec in specs {
         let rows = TaskRows::new(spec, source, most, (means.scorer.clone(), false)).load()?;

@@ -157,6 +157,7 @@ impl Recipe<'_> {
             mode: config.mode,
             seed: config.seed,
             shuffle_seed: config.shuffle_seed,
+            file: None,
         };
         let scored = (scorer, config.strip_thinking);
         let rows = TaskRows::new(self.spec, source, config.limit, scored);

@@ -84,7 +84,7 @@ fn measured(source: &Source, take: Take) -> Result<()> {
 
 /// Accuracy of the greedy answer, share of right ones at temperature 1, and format: of the answers at temperature 1, or
 /// of the greedy one where none was sampled.
-fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
+pub(super) fn score(_: &Row, marks: &Marks, _: Mode) -> Checked<Metrics> {
     let mean = |pick: fn(&Mark) -> f64| {
         let n = marks.sampled.len();
         (n > 0).then(|| marks.sampled.iter().map(pick).sum::<f64>() / n as f64)

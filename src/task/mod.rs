@@ -9,6 +9,7 @@ mod amc;
 pub mod charxiv;
 pub mod digits;
 mod dynamath;
+pub mod file;
 pub mod gpqa;
 pub mod hub;
 mod interleave;
@@ -31,6 +32,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 pub use self::aggregate::{Counted, Metric};
+pub use self::file::TaskFile;
 pub use self::hub::Hub;
 use self::recipe::Recipe;
 pub use self::rows::{LoadedRows, Task, TaskRows, VerifiedRows};
@@ -136,6 +138,8 @@ pub struct Source<'a> {
     pub seed: u64,
     /// Seed of the order of options, where a task draws one.
     pub shuffle_seed: u64,
+    /// One's own benchmark.
+    pub file: Option<&'a TaskFile>,
 }
 
 /// What an answer came to.

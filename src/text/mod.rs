@@ -6,12 +6,14 @@
 
 mod chat;
 mod json;
+mod row_prompt;
 mod template;
 mod tokenizer;
 mod train;
 
 pub use chat::{Chat, SpecialIds, expand_images};
 pub use json::repr;
+pub use row_prompt::RowPrompt;
 pub use template::{ChatTemplate, Message, Part};
 pub use tokenizer::{DecodeStream, Special, Tokenizer};
 pub use train::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};

@@ -12,4 +12,5 @@ mod plan;
 mod recipe;
 mod referee;
 mod score;
+mod task_file;
 pub(crate) mod training;

@@ -1,0 +1,131 @@
+//! One's own benchmark, from a task file: rows with any columns, a template, the column of the right answer.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{Answers, Asked, Source, Take, TaskSpec, aggregate, digits};
+use crate::config::{self, DataType, TaskFileConfig};
+use crate::data::columns::{self, Columns, Fields};
+use crate::data::folder::Folder;
+use crate::data::form::{IMAGE_MARKER, RowContext};
+use crate::data::json::jsonl;
+use crate::data::{Row, read};
+use crate::error::{Error, Result};
+use crate::text::RowPrompt;
+
+/// Where an answer is cut when the user names no bound.
+const MAX_NEW_TOKENS: usize = 4096;
+
+/// A benchmark of one's own.
+pub struct TaskFile {
+    /// Its keys.
+    pub config: TaskFileConfig,
+    /// As a task among the others.
+    pub spec: &'static TaskSpec,
+    path: PathBuf,
+    prompt: RowPrompt,
+}
+
+impl TaskFile {
+    /// Reads a task file. Errors name the file and the key.
+    pub fn open(path: &Path) -> Result<TaskFile> {
+        let mut config: TaskFileConfig = config::load(Some(path), &[], &|_| None)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        config.data.path = folder.join(&config.data.path);
+        config.data.data_folder = config.data.data_folder.map(|inner| folder.join(inner));
+        let stem = || path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = config.name.clone().unwrap_or_else(stem);
+        if let Ok(known) = super::find(&name) {
+            let place = format!("{}: name", path.display());
+            return Err(Error::input(place, &name, format!("a name that is not of {}", known.name)));
+        }
+        let prompt = RowPrompt::new(&config.prompt, &format!("{}: prompt", path.display()))?;
+        // A task lives as long as the program, as those of the table do; there is one such file a run.
+        let name: &'static str = Box::leak(name.into_boxed_str());
+        let spec = Box::leak(Box::new(TaskSpec { name, ..SPEC }));
+        Ok(TaskFile { config, spec, path: path.to_owned(), prompt })
+    }
+
+    /// A row as it is asked.
+    fn row(&self, (fields, images): Fields, folder: &Folder, index: usize, place: &str) -> Result<Row> {
+        let config = &self.config;
+        let Some(gold) = fields.get(&config.gold).filter(|gold| !gold.is_null()).cloned() else {
+            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+            let expected = format!("a column `{}` with the right answer ({}: gold)", config.gold, self.path.display());
+            return Err(Error::input(place, format!("columns {}", names.join(", ")), expected));
+        };
+        let named = config.images.iter().filter_map(|column| fields.get(column));
+        let inline: Vec<Value> =
+            named.flat_map(|value| value.as_array().cloned().unwrap_or(vec![value.clone()])).collect();
+        let pictures = images.as_ref().map_or(inline.len(), Vec::len);
+        let text = self.prompt.render(&fields, place)?;
+        let marks = if text.contains(IMAGE_MARKER) { 0 } else { pictures };
+        let text = IMAGE_MARKER.repeat(marks) + text.trim();
+        let system = config.system.iter().map(|text| json!({"role": "system", "content": text}));
+        let messages: Vec<Value> = system.chain([json!({"role": "user", "content": text})]).collect();
+        let id = fields.get("id").map_or_else(|| json!(format!("{}-{index}", self.spec.name)), Value::clone);
+        let row =
+            json!({"id": id, "prompt": messages, "answer": gold, "images": inline, "data_source": self.spec.name});
+        let name = self.spec.name;
+        let at = RowContext { folder, dataset: name, file: name, index, place: place.to_owned() };
+        let Value::Object(row) = row else { return Err(Error::Failed("a row that is none".to_owned())) };
+        read::row_from(row, images, &at).map_err(Error::from)
+    }
+
+    fn rows(&self, take: Take) -> Result<()> {
+        let path = &self.config.data.path;
+        let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = Folder::open(self.config.data.data_folder.as_deref().unwrap_or_else(beside))?;
+        let limit = self.config.data.limit.unwrap_or(usize::MAX);
+        let is_jsonl = path.extension().is_some_and(|kind| kind == "jsonl");
+        if is_jsonl || self.config.data.data_type == DataType::Jsonl {
+            let mut done = false;
+            return jsonl(path, limit, |at, fields| {
+                if done {
+                    return Ok(());
+                }
+                let place = format!("{} line {}", path.display(), at.number);
+                let row = self.row((fields?, None), &folder, at.index, &place)?;
+                done = take(Asked { index: at.index, place, row: Ok(row) })?.is_break();
+                Ok(())
+            });
+        }
+        let mut wanted = self.prompt.columns();
+        wanted.retain(|column| !self.config.images.contains(column));
+        wanted.push(self.config.gold.clone());
+        let needed: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        let pictures: Vec<&str> = self.config.images.iter().map(String::as_str).collect();
+        let columns = Columns { needed: &needed, optional: &["id"], pictures: &pictures };
+        columns::choose(path, &columns, |index, (fields, mut found)| {
+            if index >= limit {
+                return Ok(ControlFlow::Break(()));
+            }
+            found.sort_by_key(|(name, _)| pictures.iter().position(|column| column == name));
+            let place = format!("{} row {}", path.display(), index + 1);
+            let images = found.into_iter().map(|(_, image)| image).collect();
+            let row = self.row((fields, Some(images)), &folder, index, &place)?;
+            take(Asked { index, place, row: Ok(row) })
+        })
+        .map(drop)
+    }
+}
+
+/// What tasks from files have alike.
+const SPEC: TaskSpec = TaskSpec {
+    name: "task-file",
+    aliases: &[],
+    about: "a benchmark of one's own",
+    hub: None,
+    rows: |spec, source: &Source, take| match source.file {
+        Some(file) => file.rows(take),
+        None => Err(Error::Failed(format!("{}: no task file", spec.name))),
+    },
+    answers: Answers::AsConfigured,
+    max_new_tokens: MAX_NEW_TOKENS,
+    score: digits::score,
+    aggregate: aggregate::means,
+    published: None,
+    recipe: None,
+};

@@ -1,0 +1,73 @@
+//! A prompt made from a row's columns by a Jinja template.
+
+use minijinja::{Environment, UndefinedBehavior};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// Instructions a template may take for a row.
+const FUEL: u64 = 1_000_000;
+const NAME: &str = "prompt";
+
+/// A template over the columns of a row.
+pub struct RowPrompt {
+    env: Environment<'static>,
+    place: String,
+}
+
+impl RowPrompt {
+    /// Compiles a template; `place` names it in errors.
+    pub fn new(source: &str, place: &str) -> Result<RowPrompt> {
+        let mut env = Environment::new();
+        env.set_undefined_behavior(UndefinedBehavior::Strict);
+        env.set_trim_blocks(true);
+        env.set_lstrip_blocks(true);
+        env.set_fuel(Some(FUEL));
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        env.add_template_owned(NAME, source.to_owned())
+            .map_err(|error| Error::input(place, error.to_string(), "a Jinja template over a row's columns"))?;
+        Ok(RowPrompt { env, place: place.to_owned() })
+    }
+
+    /// The columns it reads, sorted.
+    pub fn columns(&self) -> Vec<String> {
+        let template = self.env.get_template(NAME);
+        let mut names: Vec<String> =
+            template.map(|template| template.undeclared_variables(false).into_iter().collect()).unwrap_or_default();
+        names.sort_unstable();
+        names
+    }
+
+    /// The text for a row. Errors name the template and the row at `row`.
+    pub fn render(&self, fields: &Map<String, Value>, row: &str) -> Result<String> {
+        let text = self.env.get_template(NAME).and_then(|template| template.render(fields));
+        text.map_err(|error| {
+            let names: Vec<&str> = fields.keys().map(String::as_str).collect();
+            Error::input(
+                format!("{}, {row}", self.place),
+                error.to_string(),
+                format!("a template over {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_column_that_is_missing_is_named() {
+        let source = "{{ question }}\n{% for o in options %}\n{{ loop.index }}. {{ o }}\n{% endfor %}";
+        let prompt = RowPrompt::new(source, "t.yaml").unwrap();
+        assert_eq!(prompt.columns(), ["options", "question"]);
+        let row = |value: Value| if let Value::Object(map) = value { map } else { Map::new() };
+        let text = prompt.render(&row(json!({"question": "Which?", "options": ["a", 2]})), "row 1").unwrap();
+        assert_eq!(text, "Which?\n1. a\n2. 2\n");
+        let error = prompt.render(&row(json!({"questions": "Which?"})), "row 2").unwrap_err().to_string();
+        assert!(error.contains("t.yaml, row 2") && error.contains("questions"), "{error}");
+        assert!(RowPrompt::new("{{ question", "t.yaml").is_err());
+    }
+}

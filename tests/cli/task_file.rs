@@ -1,0 +1,84 @@
+//! A benchmark of one's own: the one of `docs/FORMATS.md` as its reader would run it, and what is said of wrong ones.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::training::{failure, run};
+
+/// The file that the page shows.
+fn shown() -> String {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/FORMATS.md")).unwrap();
+    let (_, rest) = page.split_once("```yaml\n# shapes.yaml").unwrap();
+    format!("# shapes.yaml{}", rest.split_once("```").unwrap().0)
+}
+
+fn folder(rows: &[Value]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("shapes.yaml"), shown()).unwrap();
+    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    fs::write(dir.path().join("shapes.jsonl"), lines).unwrap();
+    image::GrayImage::new(28, 28).save(dir.path().join("square.png")).unwrap();
+    dir
+}
+
+fn question(answer: &str) -> Value {
+    json!({"question": "How many corners?", "options": {"A": "3", "B": "4"}, "image": "square.png", "answer": answer})
+}
+
+fn at(dir: &Path, name: &str) -> String {
+    dir.join(name).to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_benchmark_of_the_page_runs() {
+    assert!(shown().lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count() <= 10);
+    let dir = folder(&[question("B"), question("A"), question("B")]);
+    let (file, prompts) = (at(dir.path(), "shapes.yaml"), at(dir.path(), "prompts.jsonl"));
+    let (code, _, stderr) = run(&["eval", "--task-file", &file, "--dump-prompts", &prompts]);
+    assert_eq!(code, 0, "{stderr}");
+    let lines = fs::read_to_string(&prompts).unwrap();
+    let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    let text = "How many corners?\nA. 3\nB. 4";
+    let parts = json!([{"type": "image", "image": 0}, {"type": "text", "text": text}]);
+    assert_eq!((&first["task"], &first["messages"][0]["parts"]), (&json!("shapes"), &parts));
+    assert_eq!((&first["scored_ground_truth"], &first["images"][0]["width"]), (&json!("B"), &json!(28)));
+
+    // By the letter, and by the option's text.
+    let answers = ["<think>t</think><answer>B</answer>", "<answer>4</answer>", "<think>t</think><answer>4</answer>"];
+    let answers = answers.iter().enumerate();
+    let lines: String = answers
+        .map(|(i, answer)| json!({"task": "shapes", "index": i, "responses": [answer]}).to_string() + "\n")
+        .collect();
+    fs::write(dir.path().join("answers.jsonl"), lines).unwrap();
+    let out = at(dir.path(), "out");
+    let args = ["eval", "--task-file", &file, "--responses", &at(dir.path(), "answers.jsonl"), "--out", &out];
+    let (code, _, stderr) = run(&args);
+    assert!(code == 0 && stderr.contains("shapes: acc_score 66.7 %"), "{stderr}");
+    let summary: Value = serde_json::from_slice(&fs::read(Path::new(&out).join("summary.json")).unwrap()).unwrap();
+    assert_eq!((&summary["tasks"]["shapes"]["n"], &summary["mode"]), (&json!(3), &json!("strict")));
+    let (code, _, stderr) = run(&args);
+    assert!(code == 0 && stderr.contains("finished"), "{stderr}");
+}
+
+#[test]
+fn a_wrong_one_is_named() {
+    let dir = folder(&[question("B"), json!({"question": "?", "options": {}, "solution": "A"})]);
+    let (file, out) = (at(dir.path(), "shapes.yaml"), at(dir.path(), "prompts.jsonl"));
+    let wrong = |more: &[&str], parts: &[&str]| {
+        failure(&[&["eval", "--task-file", &file, "--dump-prompts", &out][..], more].concat(), 2, parts);
+    };
+    wrong(&[], &["shapes.jsonl line 2", "solution", "`answer`", "gold"]);
+    wrong(&["--tasks", "digits"], &["--tasks digits and --task-file", "one of them"]);
+    let says = |text: &str, parts: &[&str]| {
+        fs::write(&file, text).unwrap();
+        wrong(&[], parts);
+    };
+    says("prompt: x\n", &["shapes.yaml: data", "found nothing"]);
+    says("data: shapes.jsonl\nprompt: '{{ questoin }}'\n", &["shapes.yaml: prompt", "line 1", "question"]);
+    says("data: shapes.jsonl\nprompt: '{{ question'\n", &["shapes.yaml: prompt", "Jinja"]);
+    says("data: shapes.jsonl\nname: digits\n", &["shapes.yaml: name", "digits"]);
+    says("data: shapes.jsonl\nscorer: strickt\n", &["scorer.mode", "did you mean strict?"]);
+    says("data: gone.jsonl\n", &["gone.jsonl"]);
+}
