@@ -18,7 +18,9 @@ use crate::eval::recorded::Recorded;
 use crate::eval::referee::{Log, recognise};
 use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
+use crate::files;
 use crate::hub::Kind;
+use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
 use crate::train::plan::line;
@@ -137,7 +139,8 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(store.clone()))?;
     config.dtype = context.dtype(config.dtype);
     let scored = (scorer.clone(), config.strip_thinking);
-    let rows = tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
+    let rows =
+        tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
     let rows: Vec<TaskRows> = rows.collect();
     let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
     if let Some(Log::Theirs(logs)) = &log {
@@ -291,6 +294,7 @@ impl Eval<'_> {
             let begun = Instant::now();
             let all = measured::measure(dir.path(), ask()?, context.observer())?;
             all.write(dir.path(), model, config, begun.elapsed().as_secs_f64())?;
+            files::write(dir.path().join("report.html"), report::evaluation(&[dir.path()])?.as_bytes())?;
             all.lines().iter().for_each(|line| context.say(line));
         }
         super::print(&format!("{}\n", summary.display()))

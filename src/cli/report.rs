@@ -21,11 +21,16 @@ pub struct Args {
 /// Writes the page and prints its path to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
     let dirs: Vec<&Path> = args.dirs.iter().map(PathBuf::as_path).collect();
-    let (report, default) = match dirs.as_slice() {
-        [dir] => (report::report(dir)?, dir.join("report.html")),
-        dirs => (report::comparison(dirs)?, PathBuf::from("comparison.html")),
+    let page = match dirs.as_slice() {
+        dirs if dirs.iter().all(|dir| report::is_evaluation(dir)) => report::evaluation(dirs)?,
+        [dir] => report::page(&report::report(dir)?)?,
+        dirs => report::page(&report::comparison(dirs)?)?,
     };
-    let out = args.out.clone().unwrap_or(default);
-    files::write(&out, report::page(&report)?.as_bytes())?;
+    let default = || match dirs.as_slice() {
+        [dir] => dir.join("report.html"),
+        _ => PathBuf::from("comparison.html"),
+    };
+    let out = args.out.clone().unwrap_or_else(default);
+    files::write(&out, page.as_bytes())?;
     super::print(&format!("{}\n", out.display()))
 }

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::reward::judge::Ruling;
 use crate::task::{Mark, Marks, Metrics};
 
+/// What rows call that which a question is about.
+const SUBJECTS: [&str; 4] = ["subject", "category", "skill", "kind"];
+
 /// One question and its answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -22,6 +25,9 @@ pub struct Sample {
     pub question: String,
     /// The right answer.
     pub target: String,
+    /// What the question is about, where its row says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// The greedy answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub greedy: Option<Answer>,
@@ -79,6 +85,7 @@ impl Sample {
             id: row.id.clone(),
             question: row.question(),
             target: row.ground_truth.clone().unwrap_or_default(),
+            subject: SUBJECTS.iter().find_map(|name| Some(row.extra.get(*name)?.as_str()?.to_owned())),
             ..Sample::default()
         }
     }

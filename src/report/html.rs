@@ -124,7 +124,8 @@ fn stage_bars(stage: &Stage) -> String {
     out
 }
 
-fn contrasts(contrasts: &[Contrast]) -> String {
+/// Paired differences on a common scale.
+pub(super) fn contrasts(contrasts: &[Contrast]) -> String {
     let ends = |pick: fn(&Interval) -> f64| contrasts.iter().map(move |c| pick(&c.estimate.ci95) * 100.0);
     let low = (ends(|i| i.lo).fold(0.0, f64::min) / 5.0).floor() * 5.0;
     let high = (ends(|i| i.hi).fold(5.0, f64::max) / 5.0).ceil() * 5.0;

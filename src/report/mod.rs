@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+mod evaluation;
 pub mod frame;
 mod html;
 pub mod inspect;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::stats::Estimate;
 
+pub use evaluation::{is_evaluation, page as evaluation};
 pub use html::page;
 pub use read::{comparison, judges, report};
 pub use referee::page as referee;

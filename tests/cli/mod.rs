@@ -4,6 +4,7 @@ mod config;
 mod errors;
 mod eval;
 mod eval_model;
+mod evaluation;
 pub mod generate;
 mod help;
 mod jsonl;

@@ -1,0 +1,189 @@
+//! The page of one evaluation, or of several side by side: the table with the published rows, bars with intervals, accuracy
+//! by subject, by length and against tokens, and of two runs the questions that flipped.
+
+mod answers;
+mod parts;
+mod read;
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+pub use self::read::is_evaluation;
+use self::read::{Measured, Run, acc};
+use super::frame::{escape, frame};
+use super::html::{contrasts, rows};
+use super::{Contrast, Table, browser};
+use crate::error::Result;
+use crate::eval::samples::Sample;
+use crate::eval::stats;
+
+/// Colours of runs, in their order.
+const HUES: [&str; 4] = ["rl", "sft", "control", "base"];
+
+fn hue(i: usize) -> &'static str {
+    HUES[i % HUES.len()]
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1}", 100.0 * share)
+}
+
+/// The page of the evaluations in `dirs`. Errors name the file.
+pub fn page(dirs: &[&Path]) -> Result<String> {
+    let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_>>()?;
+    let mut tasks: Vec<&str> = Vec::new();
+    for task in runs.iter().flat_map(|run| &run.tasks) {
+        if !tasks.contains(&task.task.as_str()) {
+            tasks.push(&task.task);
+        }
+    }
+    let title = match &runs[..] {
+        [run] => format!("Evaluation of {}", run.model.as_deref().unwrap_or(&run.name)),
+        runs => format!("{} evaluations", runs.len()),
+    };
+    let mut body = header(&title, &runs);
+    let _ = writeln!(body, "<section><h2>Scores</h2>{}</section>", rows(&scores(&runs, &tasks)));
+    body.push_str(&bars(&runs, &tasks));
+    body.push_str(&parts::by_subject(&runs));
+    body.push_str(&parts::by_length(&runs));
+    body.push_str(&parts::against_tokens(&runs));
+    match &runs[..] {
+        [run] => body.push_str(&answers::of(run)?),
+        [a, b] => {
+            body.push_str(&pairs(a, b, &tasks));
+            body.push_str(&answers::of_two(a, b)?);
+        }
+        _ => {}
+    }
+    Ok(frame(&title, browser::STYLE, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
+}
+
+fn header(title: &str, runs: &[Run]) -> String {
+    let mut out = format!("<header><p class=\"brand\">omr</p><h1>{}</h1>", escape(title));
+    for run in runs {
+        let judge = run.judge.as_ref().map_or("judge off: rules alone decide".to_owned(), |judge| judge.line());
+        let model = run.model.as_deref().map(|model| format!(", model {model}")).unwrap_or_default();
+        let line = format!("{}: {} rules{model}; {judge}", run.name, run.mode);
+        let _ = write!(out, "<p class=\"remark\">{}</p>", escape(&line));
+    }
+    out.push_str(
+        "<p class=\"remark\">Whiskers and intervals are of 95 %; questions on one picture or problem count as one \
+         observation. Published scores are those of OpenMMReasoner's README; they were not measured here.</p></header>\n",
+    );
+    out
+}
+
+/// The runs, by the rules alone and with the judge, and below them the published models.
+fn scores(runs: &[Run], tasks: &[&str]) -> Table {
+    let mut table = Table { head: vec!["percent".to_owned()], rows: Vec::new() };
+    table.head.extend(tasks.iter().map(|task| (*task).to_owned()));
+    let mut add = |name: String, of: &dyn Fn(&str) -> Option<String>| {
+        let cells = tasks.iter().map(|task| of(task).unwrap_or_else(|| "-".to_owned()));
+        table.rows.push([name].into_iter().chain(cells).collect());
+    };
+    for run in runs {
+        let with_interval = |measured: &Measured| {
+            let value = percent(measured.value?);
+            let ends = measured.ci95.map(|ci95| format!(" ({} to {})", percent(ci95.lo), percent(ci95.hi)));
+            Some(value + &ends.unwrap_or_default())
+        };
+        if run.judge.is_some() {
+            add(format!("{}, rules", run.name), &|task| run.task(task)?.rules.map(percent));
+            add(format!("{}, rules with judge", run.name), &|task| with_interval(run.task(task)?));
+        } else {
+            add(format!("{}, rules", run.name), &|task| with_interval(run.task(task)?));
+        }
+    }
+    let mut models: Vec<&str> = Vec::new();
+    for (model, _) in runs.iter().flat_map(|run| &run.tasks).flat_map(|task| &task.published) {
+        if !models.contains(&model.as_str()) {
+            models.push(model);
+        }
+    }
+    for model in models {
+        let of = |task: &str| {
+            let mut all = runs.iter().filter_map(|run| run.task(task)).flat_map(|measured| &measured.published);
+            all.find(|(name, _)| name == model).map(|(_, share)| percent(*share))
+        };
+        add(format!("{model}, published"), &of);
+    }
+    table
+}
+
+fn bars(runs: &[Run], tasks: &[&str]) -> String {
+    let mut out = String::from("<section><h2>Accuracy by task</h2><p class=\"legend\">");
+    for (i, run) in runs.iter().enumerate() {
+        let _ = write!(out, "<span class=\"key\" style=\"background:var(--{})\"></span>{} ", hue(i), escape(&run.name));
+    }
+    out.push_str("</p><ul class=\"bars\">");
+    for task in tasks {
+        let of: Vec<(usize, &Measured)> =
+            runs.iter().enumerate().filter_map(|(i, run)| Some((i, run.task(task)?))).collect();
+        let Some((_, first)) = of.first() else { continue };
+        let ours = first.published.first().map(|(model, x)| format!("; {model} {} published", percent(*x)));
+        let _ = write!(
+            out,
+            "<li><div class=\"who\"><b>{}</b> <span>{} questions, {}{}</span></div><div class=\"tracks\">",
+            escape(task),
+            first.n,
+            escape(&first.metric),
+            escape(&ours.unwrap_or_default()),
+        );
+        of.iter().for_each(|(i, measured)| out.push_str(&bar(*i, measured)));
+        out.push_str("</div></li>");
+    }
+    out.push_str("</ul></section>\n");
+    out
+}
+
+fn bar(i: usize, measured: &Measured) -> String {
+    let Some(value) = measured.value else { return String::new() };
+    let whisker = measured.ci95.map(|ci95| {
+        let style = format!("--lo:{:.2};--hi:{:.2}", 100.0 * ci95.lo, 100.0 * ci95.hi);
+        let words = format!("<small>{} to {}</small>", percent(ci95.lo), percent(ci95.hi));
+        (style, words)
+    });
+    let (style, words) = whisker.clone().unwrap_or_default();
+    format!(
+        "<div class=\"track\" style=\"--hue:var(--{});--v:{:.2};{style}\"><i class=\"bar\"></i>{}</div><p class=\"value\"><b>{} %</b> \
+         {words}</p>",
+        hue(i),
+        100.0 * value,
+        if whisker.is_some() { "<i class=\"whisker\"></i>" } else { "" },
+        percent(value),
+    )
+}
+
+/// The same questions in both runs, with how much of each is right.
+fn paired<'a>(a: &'a Measured, b: &'a Measured) -> Vec<(&'a Sample, &'a Sample)> {
+    let both = a.samples.iter().filter_map(|x| {
+        let y = b.samples.iter().find(|y| y.index == x.index)?;
+        (acc(x).is_some() && acc(y).is_some()).then_some((x, y))
+    });
+    both.collect()
+}
+
+fn pairs(a: &Run, b: &Run, tasks: &[&str]) -> String {
+    let mut found = Vec::new();
+    for task in tasks {
+        let (Some(x), Some(y)) = (a.task(task), b.task(task)) else { continue };
+        let both = paired(x, y);
+        let values = |pick: fn(&(&Sample, &Sample)) -> Option<f64>| both.iter().filter_map(pick).collect::<Vec<f64>>();
+        let (before, after) = (values(|two| acc(two.0)), values(|two| acc(two.1)));
+        let Some(estimate) = stats::paired(&after, &before).filter(|estimate| estimate.n > 0) else { continue };
+        let gained = before.iter().zip(&after).filter(|(before, after)| after > before).count();
+        let lost = before.iter().zip(&after).filter(|(before, after)| after < before).count();
+        let what = format!("{} questions: {gained} gained, {lost} lost", both.len());
+        found.push(Contrast { label: (*task).to_owned(), what, estimate });
+    }
+    if found.is_empty() {
+        return String::new();
+    }
+    format!("<section><h2>{} minus {}</h2>{}</section>\n", escape(&b.name), escape(&a.name), contrasts(&found))
+}
+
+/// The names that occur, sorted.
+fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    names.collect::<BTreeSet<String>>().into_iter().collect()
+}

@@ -1,0 +1,131 @@
+//! Accuracy taken apart: by subject, by length, against tokens.
+
+use std::fmt::Write;
+
+use super::read::{Run, acc};
+use super::{hue, percent, sorted};
+use crate::eval::samples::{Answer, Sample};
+use crate::report::Table;
+use crate::report::frame::escape;
+use crate::report::html::rows;
+
+/// A share with its number of questions: `71.4 (35)`.
+fn cell(values: &[f64]) -> String {
+    if values.is_empty() {
+        return "-".to_owned();
+    }
+    format!("{} ({})", percent(values.iter().sum::<f64>() / values.len() as f64), values.len())
+}
+
+/// Accuracy by what the questions are about, where the rows say.
+pub fn by_subject(runs: &[Run]) -> String {
+    let of = |run: &Run| -> Vec<(String, f64)> {
+        let samples = run.tasks.iter().flat_map(|task| &task.samples);
+        samples.filter_map(|s| Some((format!("{}: {}", s.task, s.subject.as_ref()?), acc(s)?))).collect()
+    };
+    let all: Vec<Vec<(String, f64)>> = runs.iter().map(of).collect();
+    let subjects = sorted(all.iter().flatten().map(|(subject, _)| subject.clone()));
+    if subjects.is_empty() {
+        return String::new();
+    }
+    let mut table = Table { head: vec!["percent (questions)".to_owned()], rows: Vec::new() };
+    table.head.extend(runs.iter().map(|run| run.name.clone()));
+    for subject in subjects {
+        let values = |run: &Vec<(String, f64)>| -> Vec<f64> {
+            run.iter().filter(|(name, _)| *name == subject).map(|(_, value)| *value).collect()
+        };
+        let cells: Vec<String> = all.iter().map(|run| cell(&values(run))).collect();
+        table.rows.push([vec![subject.clone()], cells].concat());
+    }
+    format!("<section><h2>By subject</h2>{}</section>\n", rows(&table))
+}
+
+/// Tokens of an answer; characters where it was recorded without them.
+fn length(answer: &Answer) -> usize {
+    match answer.response_length {
+        0 => answer.response.chars().count(),
+        tokens => tokens,
+    }
+}
+
+/// Accuracy of the shortest quarter of a run's answers, and of the longer ones.
+pub fn by_length(runs: &[Run]) -> String {
+    let mut table = Table { head: vec!["percent (answers)".to_owned()], rows: Vec::new() };
+    table.head.extend(["shortest quarter", "second", "third", "longest"].map(str::to_owned));
+    for run in runs {
+        for task in &run.tasks {
+            let answers = task.samples.iter().flat_map(Sample::answers);
+            let mut answers: Vec<(usize, f64)> = answers.map(|answer| (length(answer), answer.acc_score)).collect();
+            answers.sort_by_key(|(length, _)| *length);
+            let quarter = |i: usize| {
+                let part = &answers[i * answers.len() / 4..(i + 1) * answers.len() / 4];
+                let longest = part.last().map(|(length, _)| format!(", up to {length}")).unwrap_or_default();
+                cell(&part.iter().map(|(_, acc)| *acc).collect::<Vec<f64>>()) + &longest
+            };
+            let cells: Vec<String> = (0..4).map(quarter).collect();
+            table.rows.push([vec![format!("{}, {}", run.name, task.task)], cells].concat());
+        }
+    }
+    format!(
+        "<section><h2>By length of the answer</h2><p class=\"sub\">In tokens; in characters where answers were recorded \
+         without them.</p>{}</section>\n",
+        rows(&table)
+    )
+}
+
+/// A drawing's size and its margins: left, right, top, bottom.
+const SIZE: [f64; 2] = [720.0, 320.0];
+const EDGE: [f64; 4] = [46.0, 150.0, 14.0, 34.0];
+
+/// Accuracy of each run's tasks over the tokens of a mean answer.
+pub fn against_tokens(runs: &[Run]) -> String {
+    let points: Vec<(usize, &str, f64, f64)> = runs
+        .iter()
+        .enumerate()
+        .flat_map(|(i, run)| run.tasks.iter().map(move |task| (i, task)))
+        .filter_map(|(i, task)| Some((i, task.task.as_str(), task.mean_tokens()?, task.value?)))
+        .collect();
+    let most = points.iter().map(|point| point.2).fold(0.0, f64::max);
+    if points.is_empty() {
+        return String::new();
+    }
+    let [left, right, top, bottom] = EDGE;
+    let x = |tokens: f64| left + tokens / most * (SIZE[0] - left - right);
+    let y = |share: f64| SIZE[1] - bottom - share * (SIZE[1] - top - bottom);
+    let mut out = format!(
+        "<section><h2>Accuracy against tokens</h2><p class=\"sub\">Mean tokens of an answer across, percent up.</p><div class=\"chart \
+         still\"><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Accuracy over tokens of an answer\">",
+        SIZE[0], SIZE[1]
+    );
+    for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
+        let (end, at) = (SIZE[0] - right, y(share));
+        let _ = write!(
+            out,
+            "<line x1=\"{left}\" x2=\"{end}\" y1=\"{at:.1}\" y2=\"{at:.1}\" class=\"grid\"/><text x=\"{}\" y=\"{:.1}\" \
+             text-anchor=\"end\">{}</text>",
+            left - 8.0,
+            at + 4.0,
+            100.0 * share
+        );
+    }
+    for part in [0.0, 0.5, 1.0] {
+        let (at, end) = (x(part * most), SIZE[1] - 10.0);
+        let _ = write!(out, "<text x=\"{at:.1}\" y=\"{end}\" text-anchor=\"middle\">{:.0}</text>", part * most);
+    }
+    for (i, task, tokens, share) in &points {
+        let said = format!("{}, {task}: {} % at {tokens:.0} tokens", runs[*i].name, percent(*share));
+        let (at, up) = (x(*tokens), y(*share));
+        let _ = write!(
+            out,
+            "<g><title>{}</title><circle cx=\"{at:.1}\" cy=\"{up:.1}\" r=\"5\" style=\"fill:var(--{})\"/><text x=\"{:.1}\" \
+             y=\"{:.1}\">{}</text></g>",
+            escape(&said),
+            hue(*i),
+            at + 9.0,
+            up + 4.0,
+            escape(task)
+        );
+    }
+    out.push_str("</svg></div></section>\n");
+    out
+}

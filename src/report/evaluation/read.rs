@@ -1,0 +1,126 @@
+//! What the run directories of evaluations hold, as the page shows it.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::eval::samples::{self, Sample};
+use crate::eval::stats::Interval;
+use crate::reward::judge;
+
+/// The metric of a task that names none as the one published.
+const PLAIN: &str = "acc_score";
+
+/// A finished evaluation.
+pub struct Run {
+    /// The folder, as it was named.
+    pub name: String,
+    /// The model directory, where that is known.
+    pub model: Option<String>,
+    /// `strict` or `compat`.
+    pub mode: String,
+    /// The judge, where one was asked.
+    pub judge: Option<judge::Summary>,
+    /// Its tasks, in their order.
+    pub tasks: Vec<Measured>,
+}
+
+/// A task as a run measured it.
+pub struct Measured {
+    /// Its name.
+    pub task: String,
+    /// Questions.
+    pub n: usize,
+    /// The metric that is shown.
+    pub metric: String,
+    /// Its value and interval, as shares.
+    pub value: Option<f64>,
+    /// Its 95 % interval, where it is a mean.
+    pub ci95: Option<Interval>,
+    /// The same as if no judge had been asked.
+    pub rules: Option<f64>,
+    /// What others publish, with the models' names.
+    pub published: Vec<(String, f64)>,
+    /// The questions with their answers.
+    pub samples: Vec<Sample>,
+}
+
+/// A share: a number, or the text of a percentage.
+fn share(value: &Value) -> Option<f64> {
+    match value {
+        Value::String(text) => text.strip_suffix('%')?.parse::<f64>().ok().map(|percent| percent / 100.0),
+        other => other.as_f64(),
+    }
+}
+
+/// True for the run directory of an evaluation that is done.
+pub fn is_evaluation(dir: &Path) -> bool {
+    let summary = std::fs::read(dir.join("summary.json")).ok();
+    let summary = summary.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    summary.is_some_and(|summary| summary["tasks"].is_object()) && dir.join("samples.jsonl").exists()
+}
+
+impl Run {
+    /// Reads a run directory. Errors name the file.
+    pub fn read(dir: &Path) -> Result<Run> {
+        let path = dir.join("summary.json");
+        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        let summary: Value = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+        let mut samples = samples::read(&dir.join("samples.jsonl"))?;
+        let empty = Map::new();
+        let mut tasks = Vec::new();
+        for (task, measured) in summary["tasks"].as_object().unwrap_or(&empty) {
+            let (of_task, rest) = samples.into_iter().partition(|sample| sample.task == *task);
+            samples = rest;
+            tasks.push(Measured::read(task, measured, of_task));
+        }
+        Ok(Run {
+            name: dir.display().to_string(),
+            model: summary["model"].as_str().map(str::to_owned),
+            mode: summary["mode"].as_str().unwrap_or("strict").to_owned(),
+            judge: serde_json::from_value(summary["judge"].clone()).ok(),
+            tasks,
+        })
+    }
+
+    /// A task's measurement.
+    pub fn task(&self, name: &str) -> Option<&Measured> {
+        self.tasks.iter().find(|task| task.task == name)
+    }
+}
+
+impl Measured {
+    fn read(task: &str, measured: &Value, samples: Vec<Sample>) -> Measured {
+        let metric = measured["published"]["metric"].as_str().unwrap_or(PLAIN).to_owned();
+        let first = || measured["metrics"].as_object()?.iter().find(|(_, value)| share(value).is_some());
+        let metric = match measured["metrics"].get(&metric) {
+            Some(_) => metric,
+            None => first().map_or(metric, |(name, _)| name.clone()),
+        };
+        let published = measured["published"]["models"].as_object().into_iter().flatten();
+        Measured {
+            task: task.to_owned(),
+            n: measured["n"].as_u64().unwrap_or(0) as usize,
+            value: share(&measured["metrics"][&metric]),
+            ci95: serde_json::from_value(measured["ci95"][&metric].clone()).ok(),
+            rules: share(&measured["rule_only"][&metric]),
+            published: published.filter_map(|(model, x)| Some((model.clone(), x.as_f64()?))).collect(),
+            metric,
+            samples,
+        }
+    }
+
+    /// Mean tokens of an answer; none where answers were recorded without them.
+    pub fn mean_tokens(&self) -> Option<f64> {
+        let lengths: Vec<f64> =
+            self.samples.iter().flat_map(Sample::answers).map(|answer| answer.response_length as f64).collect();
+        let sum: f64 = lengths.iter().sum();
+        (sum > 0.0).then(|| sum / lengths.len() as f64)
+    }
+}
+
+/// How much of a question is right: the share of its right answers, greedy or not.
+pub fn acc(sample: &Sample) -> Option<f64> {
+    sample.acc().or_else(|| sample.acc_t1())
+}

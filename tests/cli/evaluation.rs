@@ -1,0 +1,93 @@
+//! The pages of evaluations: what stands in them, and that nothing in them leaves the file.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::training::run;
+
+const TASK: &str = "logicvista_thinking";
+
+/// A finished evaluation of recorded answers: to each question the same.
+fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
+    let data = dir.join("data").join(TASK);
+    fs::create_dir_all(&data).unwrap();
+    fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), data.join("data.parquet")).unwrap();
+    let line = |i| json!({"task": TASK, "index": i, "responses": [answer]}).to_string() + "\n";
+    let (answers, out) = (dir.join(format!("{name}.jsonl")), dir.join(name));
+    fs::write(&answers, (0..14).map(line).collect::<String>()).unwrap();
+    let (data, answers, out) =
+        (dir.join("data"), answers.to_str().unwrap().to_owned(), out.to_str().unwrap().to_owned());
+    let args = ["eval", "--data", data.to_str().unwrap(), "--responses", &answers, "--out", &out];
+    let (code, _, stderr) = run(&args);
+    assert_eq!(code, 0, "{stderr}");
+    out
+}
+
+/// Nothing is fetched, opened or sent: the addresses in the page are data, names of drawings' elements or what models wrote.
+fn stays_in_the_file(page: &str) {
+    for (at, _) in page.match_indices("http") {
+        assert!(page[at..].starts_with("http://www.w3.org/2000/svg"), "{}", &page[at..(at + 60).min(page.len())]);
+    }
+    for word in ["src=\"", "href=\""] {
+        for (at, _) in page.match_indices(word) {
+            assert!(page[at + word.len()..].starts_with("data:"), "{}", &page[at..(at + 60).min(page.len())]);
+        }
+    }
+    for word in
+        ["@import", "url(", "fetch(", "XMLHttpRequest", "WebSocket", "import(", "<iframe", "<form", "sendBeacon"]
+    {
+        assert!(!page.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn one_evaluation_is_a_page_with_the_published_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = evaluation(dir.path(), "a", "<think>It is </script><b>bold</b>.</think><answer>A</answer>");
+    let written = fs::read_to_string(Path::new(&out).join("report.html")).unwrap();
+    let (code, stdout, stderr) = run(&["report", &out]);
+    assert!(code == 0 && stdout.trim() == format!("{out}/report.html"), "{stderr}");
+    let page = fs::read_to_string(stdout.trim()).unwrap();
+    assert_eq!(written, page);
+    stays_in_the_file(&page);
+    for part in [
+        "OMR-7B, published",
+        "OVR-7B, published",
+        ", rules</th>",
+        "Accuracy by task",
+        "By length of the answer",
+        "14 of 14 questions",
+    ] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
+    assert!(page.contains("class=\"whisker\"") && !page.contains("</script><b>"), "{page}");
+    assert!(page.contains("judge off: rules alone decide") && page.contains("were not measured here"));
+}
+
+#[test]
+fn two_evaluations_are_paired_question_by_question() {
+    let dir = tempfile::tempdir().unwrap();
+    let answers = ["A", "B"].map(|letter| format!("<think>t</think><answer>{letter}</answer>"));
+    let [a, b] = [("a", &answers[0]), ("b", &answers[1])].map(|(name, answer)| evaluation(dir.path(), name, answer));
+    let out = dir.path().join("both.html");
+    let (code, stdout, stderr) = run(&["report", &a, &b, "--out", out.to_str().unwrap()]);
+    assert!(code == 0 && stdout.trim() == out.to_str().unwrap(), "{stderr}");
+    let page = fs::read_to_string(&out).unwrap();
+    stays_in_the_file(&page);
+    let right = |out: &str| {
+        let text = fs::read_to_string(Path::new(out).join("samples.jsonl")).unwrap();
+        text.matches("\"acc_score\":1.0,\"format_reward_score\"").count()
+    };
+    // Each answer is one letter: what one run has right the other has wrong.
+    let (first, second) = (right(&a), right(&b));
+    assert!(first > 0 && second > 0, "{first} {second}");
+    let pairs = format!("14 questions: {second} gained, {first} lost");
+    assert!(page.contains(&pairs), "{pairs} is not in {page}");
+    for part in
+        ["2 evaluations", "The answers side by side", "\"flipped\",\"gained\"", "\"flipped\",\"lost\"", "wrong in both"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+}
