@@ -15,25 +15,72 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
 /// Writes a file, whole, through `body`. When `body` fails nothing is left behind and an older file stays.
 pub fn write_with<E: Into<WriteError>>(
     path: impl AsRef<Path>,
-    body: impl FnOnce(&mut BufWriter<File>) -> std::result::Result<(), E>,
+    body: impl FnOnce(&mut Staged) -> std::result::Result<(), E>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let parent = parent(path);
-    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-    let temporary = beside(path, "tmp");
-    let written = (|| {
-        let file = File::create(&temporary).map_err(Error::io(&temporary))?;
-        let mut w = BufWriter::with_capacity(1 << 20, file);
-        body(&mut w).map_err(|e| e.into().at(path))?;
-        let file = w.into_inner().map_err(|e| Error::Io { path: path.to_owned(), source: e.into_error() })?;
-        file.sync_all().map_err(Error::io(path))?;
-        fs::rename(&temporary, path).map_err(Error::io(path))?;
-        sync_folder(&parent)
-    })();
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+    let mut staged = Staged::create(path)?;
+    body(&mut staged).map_err(|e| e.into().at(path))?;
+    staged.commit()
+}
+
+/// A file that is written beside its place and stands there, whole, once it is committed. Dropped before, it leaves
+/// nothing behind.
+pub struct Staged {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Staged {
+    /// Begins the file at `path`. Parent folders are made.
+    pub fn create(path: impl AsRef<Path>) -> Result<Staged> {
+        let path = path.as_ref();
+        let parent = parent(path);
+        fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+        let mut temporary = beside(path, "tmp");
+        let mut opened = File::options().read(true).write(true).create_new(true).open(&temporary);
+        // Another one of this process: a file is written anew from what was written of it.
+        for i in 1.. {
+            if !opened.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::AlreadyExists) {
+                break;
+            }
+            temporary = beside(path, "tmp");
+            temporary.as_mut_os_string().push(format!("-{i}"));
+            opened = File::options().read(true).write(true).create_new(true).open(&temporary);
+        }
+        let file = BufWriter::with_capacity(1 << 20, opened.map_err(Error::io(&temporary))?);
+        Ok(Staged { path: path.to_owned(), temporary, file })
     }
-    written
+
+    /// What was written so far, from its beginning.
+    pub fn reopen(&mut self) -> Result<File> {
+        self.file.flush().map_err(Error::io(&self.path))?;
+        File::open(&self.temporary).map_err(Error::io(&self.temporary))
+    }
+
+    /// Puts the file at its place.
+    pub fn commit(mut self) -> Result<()> {
+        self.file.flush().and_then(|()| self.file.get_ref().sync_all()).map_err(Error::io(&self.path))?;
+        fs::rename(&self.temporary, &self.path).map_err(Error::io(&self.path))?;
+        sync_folder(&parent(&self.path))
+    }
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // Gone where it was committed.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// Errors where [`write()`] to `path` would: to be asked before long work whose result goes there. Parent folders are

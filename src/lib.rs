@@ -24,6 +24,7 @@
 //! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
 //! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
 //! | [`eval`], [`report`] | benchmarks; the HTML report |
+//! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`cli`] | one file per command |
 
@@ -46,6 +47,7 @@ pub mod observe;
 pub mod ops;
 pub mod optim;
 pub mod philox;
+pub mod pipeline;
 pub mod recipe;
 pub mod report;
 pub mod reward;

@@ -96,10 +96,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
     (
+        "pipeline",
+        &["config", "observe", "answers", "client", "device", "model", "text", "image", "reward", "data", "report"],
+    ),
+    (
         "recipe",
         &[
             "answers", "config", "observe", "device", "tensor", "model", "text", "reward", "task", "data", "train",
-            "rl", "eval", "report",
+            "rl", "eval", "report", "pipeline",
         ],
     ),
     ("cli", &["*"]),

@@ -18,6 +18,7 @@ mod model;
 mod ops;
 mod pages;
 mod philox;
+mod pipeline;
 mod ptx;
 mod reward;
 mod rl;

@@ -157,9 +157,9 @@ impl Context {
         self.console.line(text);
     }
 
-    /// From here on everything said is also appended to `dir/log.txt`.
-    pub fn log_to(&self, dir: &Path) -> Result<()> {
-        self.console.log_to(&dir.join("log.txt"))
+    /// From here on everything said is also appended to this file.
+    pub fn log_to(&self, file: &Path) -> Result<()> {
+        self.console.log_to(file)
     }
 
     pub(crate) fn fail(&self, error: &Error) {

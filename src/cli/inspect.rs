@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::repository;
 use super::eval::source;
 use super::{Context, Overrides};
-use crate::config::{self, Config, DataConfig, DatasetConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::config::{self, Config, DatasetConfig, DistillConfig, EvalConfig, RecipeConfig, RlConfig, SftConfig};
 use crate::data::inspect::{Inspection, Options, inspect, of_rows, refuse_faults};
 use crate::data::paths::has_ending;
 use crate::data::{Bad, Reason, read};
@@ -114,7 +114,7 @@ fn named(args: &Args) -> Result<Looked> {
     }
     let text = std::fs::read_to_string(&args.place).map_err(Error::io(&args.place))?;
     let kinds = [
-        (DataConfig::NAME, config::keys::<DataConfig>()),
+        (DistillConfig::NAME, config::keys::<DistillConfig>()),
         (SftConfig::NAME, config::keys::<SftConfig>()),
         (RlConfig::NAME, config::keys::<RlConfig>()),
         (EvalConfig::NAME, config::keys::<EvalConfig>()),
@@ -135,8 +135,8 @@ fn named(args: &Args) -> Result<Looked> {
             let config = load::<EvalConfig>(&overrides, args)?;
             (config.data.clone(), Some(config).filter(|config| config.data_dir.is_some()))
         }
-        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, args)?.data.datasets, None),
-        _ => (load::<DataConfig>(&overrides, args)?.datasets, None),
+        RecipeConfig::NAME => (load::<RecipeConfig>(&overrides, args)?.data.stage.datasets, None),
+        _ => (load::<DistillConfig>(&overrides, args)?.stage.datasets, None),
     };
     if datasets.is_empty() && tasks.is_none() {
         let found = format!("a config of `omr {kind}` that names no rows");

@@ -11,6 +11,8 @@ use crate::files;
 /// An open run directory; the lock is held until it is dropped.
 pub struct RunDir {
     dir: PathBuf,
+    /// Of several processes that work in it, which; empty of a single one.
+    part: String,
     _lock: File,
 }
 
@@ -19,9 +21,25 @@ impl RunDir {
     /// that matters or a folder another process is working in. But for what a killed run left half-written, which
     /// is removed, nothing in the folder is changed until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
+        let run = RunDir::lock(args, "", context)?;
+        // What a killed run left half-written; with the lock held nobody else is writing here.
+        files::tidy_tree(&args.out)?;
+        run.compare(config, context)?;
+        Ok(run)
+    }
+
+    /// The same for one of several processes that work in the folder at once: `part` (`-0-of-4`) ends the names of its
+    /// lock and its log.
+    pub fn open_part<C: Config>(args: &RunArgs, part: &str, config: &C, context: &Context) -> Result<RunDir> {
+        let run = RunDir::lock(args, part, context)?;
+        run.compare(config, context)?;
+        Ok(run)
+    }
+
+    fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
         let dir = &args.out;
         // A process that works in the old folder would go on in the new one: it writes by path.
-        let _idle = if args.fresh && dir.join(".lock").exists() { Some(lock(dir)?) } else { None };
+        let _idle = if args.fresh && dir.join(".lock").exists() { Some(lock(dir, ".lock")?) } else { None };
         if args.fresh
             && let Some(aside) = move_aside(dir)?
         {
@@ -31,9 +49,11 @@ impl RunDir {
             return Err(Error::input(dir.display().to_string(), "a file", "a run directory, or a name that is free"));
         }
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let lock = lock(dir)?;
-        // What a killed run left half-written; with the lock held nobody else is writing here.
-        files::tidy_tree(dir)?;
+        Ok(RunDir { dir: dir.clone(), part: part.to_owned(), _lock: lock(dir, &format!(".lock{part}"))? })
+    }
+
+    fn compare<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
+        let dir = &self.dir;
         let file = dir.join("config.yaml");
         if file.exists() {
             let was: C = config::load(Some(&file), &[], &|_| None)?;
@@ -41,14 +61,14 @@ impl RunDir {
                 context.say(&format!("{} was {} and is {}", change.path, change.was, change.now));
             }
         }
-        Ok(RunDir { dir: dir.clone(), _lock: lock })
+        Ok(())
     }
 
     /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
         let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
         files::write(self.dir.join("config.yaml"), text.as_bytes())?;
-        context.log_to(&self.dir)
+        context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }
 
     /// The folder.
@@ -76,8 +96,8 @@ pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
+fn lock(dir: &Path, name: &str) -> Result<File> {
+    let path = dir.join(name);
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod health;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::client::health::Health;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
@@ -40,6 +43,7 @@ pub struct Endpoint {
     client: reqwest::Client,
     config: EndpointConfig,
     urls: Vec<String>,
+    health: Health,
     deadline: Duration,
 }
 
@@ -83,7 +87,8 @@ impl Endpoint {
         }
         let client = client.build().map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
         let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
-        Ok(Endpoint { client, config: config.clone(), urls, deadline: Duration::MAX })
+        let health = Health::new(config.base_url.len());
+        Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
     }
 
     /// The same, but a request and all its repetitions end after `deadline`.
@@ -107,9 +112,13 @@ impl Endpoint {
         let left = || end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         let mut attempt = 0;
         loop {
-            let url = &self.urls[item.wrapping_add(attempt) % self.urls.len()];
+            let address = self.health.choose(item.wrapping_add(attempt) % self.urls.len(), std::time::Instant::now());
+            let url = &self.urls[address];
             let once = tokio::time::timeout(left(), self.once(url, body)).await;
             let once = once.unwrap_or_else(|_| Err(Failure::Passing(self.late(), None)));
+            // One that says when to come back is well.
+            let answered = !matches!(once, Err(Failure::Passing(_, None)));
+            self.health.told(address, answered, std::time::Instant::now());
             let (what, asked) = match once {
                 Err(Failure::Passing(what, asked)) if attempt < self.config.max_retries => (what, asked),
                 done => return done,

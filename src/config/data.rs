@@ -1,12 +1,8 @@
-//! The data pipeline's configs.
+//! Data sets, and servers that are asked about their rows.
 
 use std::path::PathBuf;
 
-use serde_json::{Map, Value};
-
-use super::judge::{check_judge, group_from_env, judge_from_env};
-use super::{Config, JudgeConfig, Mode, Place, Rule, Safe, Secret, Source};
-use crate::error::Result;
+use super::{Rule, Safe, Secret, Source};
 
 choice! {
     /// File format of rows.
@@ -87,42 +83,5 @@ settings! {
         timeout_s: f64 = 600.0, rule: Rule::Above(0.0), safe: Safe::Yes, published: "6000";
         /// Repetitions of a failed request, with growing random pauses.
         max_retries: usize = 3, safe: Safe::Yes, published: "3 attempts";
-    }
-}
-
-settings! {
-    /// `omr data distill`: questions to a teacher, answers verified, the right ones kept.
-    pub struct DataConfig {
-        /// Rows whose questions are asked; a recipe uses its own.
-        datasets: Vec<DatasetConfig> = Vec::new();
-        /// Answers asked for each question.
-        num_rollouts: usize = 1, rule: Rule::AtLeast(1.0), name: "distill_response.py --num_rollouts",
-            published: "8 for the final set";
-        /// The server that answers; a recipe with a teacher of its own starts that.
-        teacher: Option<EndpointConfig> = None;
-        /// The server asked about answers the rules call wrong; null asks none.
-        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// System prompt of the rows kept; null takes the published one, an empty text keeps what the rows have.
-        system_prompt: Option<String> = None;
-        /// Seed of the seeds sent with the requests; a recipe uses its own.
-        seed: u64 = 1;
-        /// `strict` is the right scorer, `compat` the published one.
-        mode: Mode = Mode::Strict, published: "compat";
-    }
-}
-
-impl Config for DataConfig {
-    const NAME: &'static str = "data";
-
-    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
-        let teacher = [("OAI_BASE_URL", "base_url"), ("OAI_API_KEY", "api_key"), ("MODEL_VERSION", "model")];
-        group_from_env(tree, "teacher", &teacher, env);
-        judge_from_env(tree, env);
-    }
-    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
-        rows_of("datasets", &mut self.datasets)
-    }
-    fn validate(&self, place: &Place) -> Result<()> {
-        check_judge(place, "", &self.judge)
     }
 }

@@ -17,6 +17,7 @@ mod eval;
 mod generate;
 mod judge;
 mod optim;
+mod pipeline;
 mod recipe;
 mod rl;
 mod said;
@@ -28,11 +29,15 @@ mod task_file;
 mod tests;
 mod validation;
 
-pub use data::{ColumnsConfig, DataConfig, DataType, DatasetConfig, EndpointConfig};
+pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::{GenerateConfig, LoadDtype};
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
+pub use pipeline::{
+    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, Pictures, RowForm, StageConfig,
+    StepConfig, VerifyConfig,
+};
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
     AdvEstimator, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DataConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source};
+use super::{Config, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source};
 use crate::error::Result;
 
 settings! {
@@ -117,7 +117,7 @@ settings! {
         /// The model to start from.
         base: BaseConfig = BaseConfig::default();
         /// Distillation and verification.
-        data: DataConfig = DataConfig::default();
+        data: DistillConfig = DistillConfig::default();
         /// Supervised fine-tuning.
         sft: SftConfig = SftConfig::default();
         /// Reinforcement learning.
@@ -156,7 +156,7 @@ impl Config for RecipeConfig {
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         let mut sources = model_of("base.model", &mut self.base.model);
-        sources.extend(rows_of("data.datasets", &mut self.data.datasets));
+        sources.extend(rows_of("data.datasets", &mut self.data.stage.datasets));
         sources
     }
 

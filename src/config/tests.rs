@@ -142,7 +142,7 @@ fn the_environment_names_the_teacher_and_its_key_is_never_written() {
         "MODEL_VERSION" => Some("qwen3-vl".to_owned()),
         _ => None,
     };
-    let config: DataConfig = load(None, &["teacher.model=other".to_owned()], &env).unwrap();
+    let config: DistillConfig = load(None, &["teacher.model=other".to_owned()], &env).unwrap();
     let teacher = config.teacher.clone().unwrap();
     assert_eq!(
         (teacher.base_url.as_slice(), teacher.model.as_str()),

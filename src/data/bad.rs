@@ -68,6 +68,11 @@ pub struct Bad {
 }
 
 impl Bad {
+    /// The same fault, of another row with the same content.
+    pub fn again(&self) -> Bad {
+        Bad { reason: self.reason, id: None, error: Box::new(Error::Failed(self.error.to_string())) }
+    }
+
     /// Gives errors a reason: `result.map_err(Bad::of(Reason::BrokenImage))`.
     pub fn of(reason: Reason) -> impl Fn(Error) -> Bad + Copy {
         move |error| Bad { reason, id: None, error: Box::new(error) }

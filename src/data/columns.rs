@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -87,28 +87,33 @@ impl Table {
         Error::format(&self.path, format!("found columns {}, expected {expected}", self.names().join(", ")))
     }
 
-    /// Gives the first `limit` rows to `take`, in order, with their numbers from 0. Errors name the file and, where one
-    /// is at fault, the row and column.
-    pub fn read(&self, limit: usize, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
+    /// Rows there are.
+    pub fn rows(&self) -> usize {
+        self.metadata.metadata().file_metadata().num_rows().max(0) as usize
+    }
+
+    /// Gives the rows with these numbers, from 0, to `take`, in order. Errors name the file and, where one is at fault,
+    /// the row and column.
+    pub fn read(&self, range: Range<usize>, mut take: impl FnMut(usize, Result<Fields>) -> Result<()>) -> Result<()> {
         let rows =
-            self.each(limit, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
+            self.each(range, |batch, i, row| take(row, self.fields(batch, i, row)).map(ControlFlow::<()>::Continue));
         rows.map(drop)
     }
 
-    /// Gives the first `limit` rows to `take` until it breaks off: a batch, the row's number in it and in the file.
+    /// Gives the rows with these numbers to `take` until it breaks off: a batch, the row's number in it and in the file.
     fn each(
         &self,
-        limit: usize,
+        range: Range<usize>,
         mut take: impl FnMut(&RecordBatch, usize, usize) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
         let groups = self.metadata.metadata().row_groups();
         let bytes = groups.iter().map(|group| group.total_byte_size().max(0) as u128).sum();
         let rows = groups.iter().map(|group| group.num_rows() as usize).sum();
         let len = unit_rows(bytes, rows);
-        let reader = self.reader()?.with_limit(limit).with_batch_size(len).build();
+        let reader = self.reader()?.with_offset(range.start).with_limit(range.len()).with_batch_size(len).build();
         let broken =
             |e: &dyn std::fmt::Display, first| Error::format(&self.path, unreadable(first, len, &e.to_string()));
-        let mut first = 0;
+        let mut first = range.start;
         for batch in reader.map_err(|e| broken(&e, 0))? {
             let batch = batch.map_err(|e| broken(&e, first))?;
             for i in 0..batch.num_rows() {
@@ -250,7 +255,7 @@ pub fn choose(
     if let Some(missing) = columns.needed.iter().find(|needed| !table.names().contains(needed)) {
         return Err(table.lacking(&format!("`{missing}`")));
     }
-    table.each(usize::MAX, |batch, i, row| {
+    table.each(0..usize::MAX, |batch, i, row| {
         let (mut values, mut pictures) = (Map::new(), Vec::new());
         for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
             let name = field.name();
@@ -270,7 +275,7 @@ pub fn choose(
 /// Rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
     let table = Table::of(path, |_| false)?;
-    Ok(table.metadata.metadata().file_metadata().num_rows().max(0) as usize)
+    Ok(table.rows())
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Data: rows in and out, rows to samples and prompts, packing, distillation.
+//! Data: rows in and out, rows to samples and prompts, packing.
 //!
 //! bytes -> [`Row`] -> [`Sample`] -> [`packing::Pack`]. Plans read the [`Index`] of sizes; runs ask [`Samples`], by
 //! index, for what they compute on. All forms of rows (`messages`, `prompt` or `problem`;
@@ -6,12 +6,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod bad;
 mod cells;
 pub mod columns;
 pub mod dataset;
-pub mod distill;
 pub mod encoder;
+mod extra;
 pub mod folder;
 pub mod form;
 pub mod index;
@@ -37,8 +38,10 @@ pub use dataset::Dataset;
 pub use encoder::Encoder;
 pub use index::{Grid, Index, Shape};
 pub use loader::Loader;
+pub use places::Signature;
 pub use read::{load, read};
 pub use row::{ImageSource, Prompt, Row, Sample, text_of};
 pub use sample::{prompt, sft_sample};
 pub use samples::{Eager, Made, Samples};
-pub use write::{Form, write};
+pub use stamp::short;
+pub use write::{Form, Writer, write};

@@ -33,6 +33,24 @@ impl Signature {
     }
 }
 
+impl Signature {
+    /// Errors, naming the file, when it is another: by size and time and, where only the time differs from `seen`, by its
+    /// hash; `seen` is the file's time then.
+    pub fn check(&self, seen: &mut u64) -> Result<()> {
+        let (len, modified) = size_and_time(&self.path).map_err(Error::io(&self.path))?;
+        if len == self.len {
+            if modified == *seen {
+                return Ok(());
+            }
+            if Signature::of(&self.path)?.hash == self.hash {
+                *seen = modified;
+                return Ok(());
+            }
+        }
+        Err(changed(&self.path.display().to_string(), "the file that the run began with"))
+    }
+}
+
 /// A file of rows that must stay what it was when it was indexed.
 pub struct Source {
     /// The file.
@@ -52,19 +70,8 @@ impl Source {
 
     /// Errors, naming the file, when it is another: by size and time and, where only the time differs, by its hash.
     pub fn check(&self) -> Result<()> {
-        let path = &self.signature.path;
-        let (len, modified) = size_and_time(path).map_err(Error::io(path))?;
         let mut seen = self.modified.lock().unwrap_or_else(PoisonError::into_inner);
-        if len == self.signature.len {
-            if modified == *seen {
-                return Ok(());
-            }
-            if Signature::of(path)?.hash == self.signature.hash {
-                *seen = modified;
-                return Ok(());
-            }
-        }
-        Err(changed(&path.display().to_string(), "the file that the run began with"))
+        self.signature.check(&mut seen)
     }
 }
 

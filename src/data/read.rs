@@ -1,5 +1,6 @@
 //! Data sets in: files of parquet and JSON, to rows. Every fault names the file and the row.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -121,16 +122,37 @@ impl RowFile {
     }
 
     /// Gives each of the first `limit` rows to `take`, in order, with its place; see [`for_each`].
-    pub fn for_each(&self, limit: usize, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
+    pub fn for_each(&self, limit: usize, take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
+        self.for_range(0..limit, take)
+    }
+
+    /// The same for the rows with these numbers, from 0.
+    pub fn for_range(&self, range: Range<usize>, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
         match &self.rows {
-            Rows::Parquet(table) => table.read(limit, |index, fields| {
+            Rows::Parquet(table) => table.read(range, |index, fields| {
                 take(At { index: index as u32, offset: index as u64 }, self.of_columns(index, fields))
             }),
-            Rows::Json(layout) => layout.read(&self.path, limit, |line, fields| {
+            Rows::Json(layout) => layout.read(&self.path, range.end, |line, fields| {
+                if line.index < range.start {
+                    return Ok(());
+                }
                 let at = At { index: line.index as u32, offset: line.offset };
                 take(at, self.of_json(line.index, fields))
             }),
         }
+    }
+
+    /// Rows there are, bad ones among them; JSON is gone through.
+    pub fn count(&self) -> Result<usize> {
+        let mut count = 0;
+        match &self.rows {
+            Rows::Parquet(table) => count = table.rows(),
+            Rows::Json(layout) => layout.read(&self.path, usize::MAX, |_, _| {
+                count += 1;
+                Ok(())
+            })?,
+        }
+        Ok(count)
     }
 
     /// The row at a place that [`RowFile::for_each`] gave. Errors when the file cannot be read there.

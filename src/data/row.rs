@@ -4,6 +4,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::{short, size_and_time};
 use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
@@ -30,6 +31,18 @@ pub struct Row {
 }
 
 impl Row {
+    /// The row with its pictures' bytes in it. Bad where a picture's file cannot be read.
+    pub fn embedded(mut self) -> Read<Row> {
+        for image in &mut self.images {
+            if !matches!(image, ImageSource::Bytes { .. }) {
+                let path = image.name().map(str::to_owned);
+                let bytes = image.bytes(&self.place).map_err(Bad::of(Reason::MissingImage))?;
+                *image = ImageSource::Bytes { bytes, path };
+            }
+        }
+        Ok(self)
+    }
+
     /// The text of the user's messages, without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {

@@ -1,22 +1,23 @@
 //! Rows out, as parquet, whole. What is written is read back as the same rows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
-};
+use arrow_array::{ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
-use arrow_schema::{ArrowError, DataType, Field, Fields};
+use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::data::extra::{self, ExtraColumns};
 use crate::data::form::IMAGE_MARKER;
 use crate::data::{ImageSource, Row};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::Staged;
 use crate::text::{Message, Part};
 
 /// Rows written as one Arrow batch, and bytes of their pictures: bounds the memory of a large file, and keeps a
@@ -36,33 +37,122 @@ pub enum Form {
 /// Writes rows to a parquet file, whole. In SFT form pictures that are files stay urls; in RL form all pictures
 /// are embedded.
 pub fn write(path: &Path, rows: &[Row], form: Form) -> Result<()> {
-    let extra = ExtraColumns::of(rows);
-    files::write_with(path, |w| {
-        let schema = batch(&[], form, &extra)?.schema();
-        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
-        let mut writer = ArrowWriter::try_new(w, schema, Some(properties)).map_err(|e| parquet_error(path, e))?;
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let (rows, after) = rest.split_at(batch_len(rest, BATCH, BATCH_BYTES));
-            rest = after;
-            writer.write(&batch(rows, form, &extra)?).map_err(|e| parquet_error(path, e))?;
-            // A row group is what a reader decodes for one row of it.
-            writer.flush().map_err(|e| parquet_error(path, e))?;
-        }
-        writer.close().map(drop).map_err(|e| parquet_error(path, e))
-    })
+    let mut writer = Writer::create(path, form)?;
+    writer.extra = writer.extra.with(rows.iter().map(|row| &row.extra));
+    for row in rows {
+        writer.push(match form {
+            Form::Sft => row.clone(),
+            Form::Rl => row.clone().embedded().map_err(|bad| *bad.error)?,
+        })?;
+    }
+    writer.finish()
 }
 
-/// How many of the first rows make a batch: at least one, at most `most`, and no more than hold `bytes` of pictures.
-fn batch_len(rows: &[Row], most: usize, bytes: u64) -> usize {
-    // A file that cannot be read is named when it is read.
-    let size = |picture: &ImageSource| picture.encoded_len();
-    let mut total = 0;
-    let fits = rows.iter().take(most).take_while(|row| {
-        total += row.images.iter().map(size).sum::<u64>();
-        total <= bytes
-    });
-    fits.count().max(1)
+/// A parquet file that rows are added to; it is there once it is finished. Pictures that are files stay urls.
+pub struct Writer {
+    path: PathBuf,
+    form: Form,
+    extra: ExtraColumns,
+    out: Option<ArrowWriter<Staged>>,
+    batch: Vec<Row>,
+    batch_bytes: u64,
+}
+
+impl Writer {
+    /// Begins the file.
+    pub fn create(path: &Path, form: Form) -> Result<Writer> {
+        let (extra, batch) = (ExtraColumns::default(), Vec::new());
+        Ok(Writer { path: path.to_owned(), form, extra, out: None, batch, batch_bytes: 0 })
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, row: Row) -> Result<()> {
+        let bytes = picture_bytes(&row);
+        if self.batch.len() == BATCH || (!self.batch.is_empty() && self.batch_bytes + bytes > BATCH_BYTES) {
+            self.flush()?;
+        }
+        self.batch_bytes += bytes;
+        self.batch.push(row);
+        Ok(())
+    }
+
+    /// Puts the file at its place.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        let out = self.out.take().ok_or_else(|| Error::Failed(format!("{}: not begun", self.path.display())))?;
+        out.into_inner().map_err(|e| parquet_error(&self.path, e))?.commit()
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let extra = self.extra.with(self.batch.iter().map(|row| &row.extra));
+        let old = if extra == self.extra { None } else { self.out.take() };
+        let out = match self.out.take() {
+            Some(out) => out,
+            None => self.begin(&extra, old)?,
+        };
+        self.extra = extra;
+        let out = self.out.insert(out);
+        let batch = batch(&self.batch, self.form, &self.extra)?;
+        out.write(&batch).map_err(|e| parquet_error(&self.path, e))?;
+        // A row group is what a reader decodes for one row of it.
+        out.flush().map_err(|e| parquet_error(&self.path, e))?;
+        (self.batch, self.batch_bytes) = (Vec::new(), 0);
+        Ok(())
+    }
+
+    /// A file with these fields of `extra_info`, and in it what an older one has.
+    fn begin(&self, extra: &ExtraColumns, old: Option<ArrowWriter<Staged>>) -> Result<ArrowWriter<Staged>> {
+        let failed = |e| parquet_error(&self.path, e);
+        let schema = batch(&[], self.form, extra)?.schema();
+        let features = KeyValue::new("huggingface".to_owned(), features(&schema).to_string());
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_key_value_metadata(Some(vec![features]))
+            .build();
+        let staged = Staged::create(&self.path)?;
+        let mut out = ArrowWriter::try_new(staged, schema, Some(properties)).map_err(failed)?;
+        if let Some(old) = old {
+            let mut old = old.into_inner().map_err(failed)?;
+            let reader = ParquetRecordBatchReaderBuilder::try_new(old.reopen()?).map_err(failed)?;
+            let groups: Vec<usize> = reader.metadata().row_groups().iter().map(|g| g.num_rows() as usize).collect();
+            for (group, rows) in groups.into_iter().enumerate() {
+                let reader = ParquetRecordBatchReaderBuilder::try_new(old.reopen()?).map_err(failed)?;
+                let reader = reader.with_row_groups(vec![group]).with_batch_size(rows).build().map_err(failed)?;
+                for batch in reader {
+                    let batch = extra.widen(&batch.map_err(arrow_error)?)?;
+                    out.write(&batch).map_err(failed)?;
+                }
+                out.flush().map_err(failed)?;
+            }
+        }
+        Ok(out)
+    }
+}
+
+fn picture_bytes(row: &Row) -> u64 {
+    row.images.iter().map(|image| image.embedded() as u64).sum()
+}
+
+/// The schema in the words of Hugging Face `datasets`, which shows what it calls pictures as pictures.
+fn features(schema: &Schema) -> Value {
+    let named = |fields: &Fields| fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect();
+    json!({"info": {"features": Value::Object(named(schema.fields()))}})
+}
+
+fn feature(name: &str, kind: &DataType) -> Value {
+    let value = |dtype: &str| json!({"dtype": dtype, "_type": "Value"});
+    match kind {
+        DataType::List(_) if name == "images" => json!([{"_type": "Image"}]),
+        DataType::List(element) => json!([feature("", element.data_type())]),
+        DataType::Struct(fields) => {
+            Value::Object(fields.iter().map(|f| (f.name().clone(), feature(f.name(), f.data_type()))).collect())
+        }
+        DataType::Boolean => value("bool"),
+        DataType::Int64 => value("int64"),
+        DataType::Float64 => value("float64"),
+        DataType::Binary => value("binary"),
+        _ => value("string"),
+    }
 }
 
 fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Error {
@@ -88,8 +178,8 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
         }
     }
     columns.push(("images", images(rows, form)?));
-    if let Some(column) = extra.column(rows)? {
-        columns.push(("extra_info", column));
+    if let Some(column) = extra.column(&rows.iter().map(|row| &row.extra).collect::<Vec<_>>())? {
+        columns.push((extra::COLUMN, column));
     }
     RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
         .map_err(arrow_error)
@@ -182,76 +272,66 @@ fn images(rows: &[Row], form: Form) -> Result<ArrayRef> {
     for row in rows {
         let pictures = if form == Form::Rl || embeds(row) { &row.images[..] } else { &[] };
         for picture in pictures {
-            bytes.push(picture.bytes(&row.place)?);
+            bytes.push(match picture {
+                ImageSource::Bytes { bytes, .. } => Some(bytes),
+                ImageSource::File { .. } | ImageSource::Zipped { .. } => None,
+            });
             paths.push(picture.name());
         }
         lengths.push(pictures.len());
     }
-    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(bytes.iter()));
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter(bytes));
     let paths: ArrayRef = Arc::new(StringArray::from_iter(paths));
     list(group(vec![("bytes", bytes), ("path", paths)], None)?, lengths)
-}
-
-/// The fields of `extra_info`: every key any row has, with the narrowest type that holds all its values.
-struct ExtraColumns(Vec<(String, DataType)>);
-
-impl ExtraColumns {
-    fn of(rows: &[Row]) -> ExtraColumns {
-        let mut columns: Vec<(String, DataType)> = Vec::new();
-        for (key, value) in rows.iter().flat_map(|r| &r.extra) {
-            let kind = match value {
-                Value::Null => continue,
-                Value::Bool(_) => DataType::Boolean,
-                Value::Number(n) if n.is_i64() => DataType::Int64,
-                Value::Number(_) => DataType::Float64,
-                _ => DataType::Utf8,
-            };
-            match columns.iter_mut().find(|(k, _)| k == key) {
-                None => columns.push((key.clone(), kind)),
-                Some((_, known)) if *known == kind => {}
-                Some((_, known)) => {
-                    let numbers = |t: &DataType| matches!(t, DataType::Int64 | DataType::Float64);
-                    *known = if numbers(known) && numbers(&kind) { DataType::Float64 } else { DataType::Utf8 };
-                }
-            }
-        }
-        ExtraColumns(columns)
-    }
-
-    fn column(&self, rows: &[Row]) -> Result<Option<ArrayRef>> {
-        if self.0.is_empty() {
-            return Ok(None);
-        }
-        let mut columns = Vec::new();
-        for (key, kind) in &self.0 {
-            let values = rows.iter().map(|r| r.extra.get(key).filter(|v| !v.is_null()));
-            let column: ArrayRef = match kind {
-                DataType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|v| v.and_then(Value::as_bool)))),
-                DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(|v| v.and_then(Value::as_i64)))),
-                DataType::Float64 => Arc::new(Float64Array::from_iter(values.map(|v| v.and_then(Value::as_f64)))),
-                _ => Arc::new(StringArray::from_iter(
-                    values.map(|v| v.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))),
-                )),
-            };
-            columns.push((key.as_str(), column));
-        }
-        Ok(Some(group(columns, None)?))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::read::{entry, read};
+
+    fn row(i: usize, bytes: usize, extra: Value) -> Row {
+        let images = vec![ImageSource::Bytes { bytes: vec![i as u8; bytes].into(), path: None }];
+        let messages = vec![Message { role: "user".into(), content: vec![Part::Image, Part::Text("?".into())] }];
+        let extra = extra.as_object().cloned().unwrap_or_default();
+        Row { id: format!("r{i}"), messages, images, extra, ..Row::default() }
+    }
 
     #[test]
     fn a_batch_ends_with_its_rows_or_its_pictures() {
-        let row = |bytes: usize| Row {
-            images: vec![ImageSource::Bytes { bytes: vec![0; bytes].into(), path: None }],
-            ..Row::default()
-        };
-        let rows: Vec<Row> = [3, 3, 9, 1, 1, 1].map(row).into();
-        assert_eq!(batch_len(&rows, 4, 7), 2);
-        assert_eq!(batch_len(&rows[2..], 4, 7), 1, "one row that is too large is a batch of its own");
-        assert_eq!(batch_len(&rows[3..], 2, 7), 2);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.parquet");
+        let third = BATCH_BYTES as usize / 3 + 1;
+        let mut writer = Writer::create(&path, Form::Sft).unwrap();
+        for (i, bytes) in [third, third, third, 4 * third, 1].into_iter().enumerate() {
+            writer.push(row(i, bytes, json!({}))).unwrap();
+        }
+        writer.finish().unwrap();
+        let reader = ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap();
+        let groups: Vec<i64> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+        // One row that is too large is a batch of its own.
+        assert_eq!(groups, [2, 1, 1, 1]);
+    }
+
+    #[test]
+    fn fields_of_later_rows_are_fields_of_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let half = BATCH_BYTES as usize / 2 + 1;
+        let extras = [json!({"a": 1}), json!({"a": 2.5, "b": true}), json!({"a": "x", "c": [1]}), json!({})];
+        let rows: Vec<Row> = extras.iter().enumerate().map(|(i, extra)| row(i, half, extra.clone())).collect();
+        let (streamed, at_once) = (dir.path().join("streamed.parquet"), dir.path().join("at_once.parquet"));
+        let mut writer = Writer::create(&streamed, Form::Sft).unwrap();
+        rows.iter().for_each(|row| writer.push(row.clone()).unwrap());
+        writer.finish().unwrap();
+        write(&at_once, &rows, Form::Sft).unwrap();
+        let back = read(&entry(&streamed)).unwrap();
+        assert_eq!(
+            back.iter().map(|row| row.images.clone()).collect::<Vec<_>>(),
+            rows.iter().map(|row| row.images.clone()).collect::<Vec<_>>()
+        );
+        assert_eq!(back[0].extra, read(&entry(&at_once)).unwrap()[0].extra);
+        assert_eq!(back[1].extra["a"], "2.5");
+        assert_eq!((&back[2].extra["a"], &back[2].extra["c"]), (&json!("x"), &json!("[1]")));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing is left beside the files");
     }
 }

@@ -10,11 +10,12 @@ use super::Recipe;
 use crate::config::{
     Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, to_yaml,
 };
-use crate::data::{Form, Row, distill, read, write};
+use crate::data::{Form, Row, read, write};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::{measured, validation};
 use crate::files;
+use crate::pipeline::{self, Summary};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
 use crate::task::{Source, TaskRows};
@@ -45,17 +46,23 @@ impl Recipe<'_> {
     }
 
     /// The teacher the config names is asked, or the task's own.
-    fn distill(&self, dir: &Path) -> Result<distill::Summary> {
+    fn distill(&self, dir: &Path) -> Result<Summary> {
         let runtime = (self.means.runtime)()?;
         let mut config = self.config.data.clone();
-        config.datasets = vec![read::entry(dir.join("questions.parquet"))];
+        config.stage.datasets = vec![read::entry(dir.join("questions.parquet"))];
         config.seed = self.config.seed;
         let own = match &config.teacher {
             Some(_) => None,
             None => Some((self.task.teacher)(&self.config.task, &runtime)?),
         };
         config.teacher = own.as_ref().map(|teacher| teacher.endpoint()).or(config.teacher);
-        runtime.block_on(distill::run(&config, &dir.join("distill"), self.means.observer))
+        let means = pipeline::Means {
+            target: self.means.target,
+            device: self.means.device,
+            runtime: self.means.runtime,
+            observer: self.means.observer,
+        };
+        Ok(pipeline::run(&config, &dir.join("distill"), None, &means)?.0)
     }
 
     pub(super) fn sft(&self) -> Result<()> {

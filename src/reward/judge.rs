@@ -168,6 +168,13 @@ impl Summary {
         format!("judge {model}: asked about {used} answers, {hits} called right, {unjudged} unjudged")
     }
 
+    /// Adds what it said of other answers.
+    pub fn add(&mut self, other: &Summary) {
+        self.used += other.used;
+        self.hits += other.hits;
+        self.unjudged += other.unjudged;
+    }
+
     /// Counts its word on an answer, if it was asked.
     pub fn count(&mut self, ruling: Option<&Ruling>) {
         self.used += u64::from(ruling.is_some());

@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use omr::config::{BaseConfig, DataConfig, EndpointConfig, TaskConfig, TeacherConfig};
-use omr::data::distill::{self, Summary};
+use omr::config::{BaseConfig, DistillConfig, EndpointConfig, StageConfig, TaskConfig, TeacherConfig};
 use omr::data::read::{self, entry};
 use omr::data::{Form, Row, prompt, sft_sample, text_of, write};
 use omr::image::Processor;
-use omr::observe::Silent;
+use omr::pipeline::Summary;
 use omr::task::digits::teacher::{MODEL, Teacher};
 use omr::task::digits::{self, HELD_OUT, PHRASINGS, Pixels, SIDE, TUNING, shifted};
 use omr::text::{CHAT_TEMPLATE, Chat, SPECIAL_TOKENS, Special, train_tokenizer, write_tokenizer_dir};
+
+use crate::pipeline::{run, runtime};
 
 fn task(sft: usize, rl: usize, heldout: usize, tuning: bool) -> TaskConfig {
     let counts = TaskConfig {
@@ -71,7 +72,7 @@ fn rows_are_the_same_for_a_seed_and_survive_their_file() {
     }
 }
 
-fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DataConfig {
+fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DistillConfig {
     let teacher = EndpointConfig {
         base_url: vec![teacher.base_url()],
         model: MODEL.to_owned(),
@@ -80,37 +81,37 @@ fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DataConfig {
         timeout_s: 60.0,
         ..EndpointConfig::default()
     };
-    DataConfig {
-        datasets: vec![entry(path)],
+    DistillConfig {
+        stage: StageConfig { datasets: vec![entry(path)], ..StageConfig::default() },
         num_rollouts: 4,
         teacher: Some(teacher),
         system_prompt: Some(String::new()),
         seed: 1,
-        ..DataConfig::default()
+        ..DistillConfig::default()
     }
 }
 
-async fn distilled(dir: &Path, name: &str, rows: &[Row], teacher: &TeacherConfig, concurrency: usize) -> Summary {
+fn distilled(dir: &Path, name: &str, rows: &[Row], teacher: &TeacherConfig, concurrency: usize) -> Summary {
     let path = dir.join("questions.parquet");
     write(&path, rows, Form::Rl).unwrap();
-    let teacher = Teacher::start(teacher, digits::TRAIN, 2).await.unwrap();
-    distill::run(&config(&path, &teacher, concurrency), &dir.join(name), &Silent).await.unwrap()
+    let teacher = runtime().block_on(Teacher::start(teacher, digits::TRAIN, 2)).unwrap();
+    run(&config(&path, &teacher, concurrency), &dir.join(name), None).unwrap().0
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_teacher_reads_what_it_is_shown_whatever_the_concurrency() {
+#[test]
+fn a_teacher_reads_what_it_is_shown_whatever_the_concurrency() {
     let dir = tempfile::tempdir().unwrap();
     let splits = digits::splits(&task(60, 0, 60, false), 1).unwrap();
     let exact = TeacherConfig { misread: 0.0, slip: 0.0, malformed: 0.0, ..TeacherConfig::default() };
-    let summary = distilled(dir.path(), "exact", &splits.teach, &exact, 4).await;
+    let summary = distilled(dir.path(), "exact", &splits.teach, &exact, 4);
     // A shift cuts off ink at the border, so even known digits are not always found again.
     assert!(summary.kept >= 228, "digits of training are read right: {:?}", summary.rejected);
-    let summary = distilled(dir.path(), "unseen", &splits.heldout, &exact, 4).await;
+    let summary = distilled(dir.path(), "unseen", &splits.heldout, &exact, 4);
     assert!(summary.kept >= 192, "most unseen digits are read right: {:?}", summary.rejected);
 
     let usual = TeacherConfig::default();
-    let one = distilled(dir.path(), "one", &splits.teach, &usual, 1).await;
-    let many = distilled(dir.path(), "many", &splits.teach, &usual, 16).await;
+    let one = distilled(dir.path(), "one", &splits.teach, &usual, 1);
+    let many = distilled(dir.path(), "many", &splits.teach, &usual, 16);
     assert_eq!(one, many);
     for file in ["questions.parquet", "rejected.jsonl", "summary.json"] {
         let read = |run: &str| std::fs::read(dir.path().join(run).join(file)).unwrap();

@@ -4,15 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use omr::config::{DataConfig, EndpointConfig};
+use omr::config::{DistillConfig, EndpointConfig, StageConfig};
 use omr::data::read::{self, entry};
-use omr::data::{Form, distill, write};
+use omr::data::{Form, write};
 use omr::error::Error;
 use omr::files;
-use omr::observe::Silent;
 use serde_json::json;
 
-use super::server::Server;
+use crate::pipeline::{Server, run};
 
 /// A folder of 64 KiB.
 struct Small {
@@ -79,10 +78,10 @@ fn noise(i: u32) -> String {
     (0..4).map(|k| blake3::hash(&[i.to_le_bytes(), [k; 4]].concat()).to_hex().to_string()).collect()
 }
 
-#[tokio::test]
-async fn distillation_stops_and_goes_on_elsewhere() {
+#[test]
+fn distillation_stops_and_goes_on_elsewhere() {
     let Some(small) = Small::mount() else { return };
-    let server = Server::start().await;
+    let server = Server::start();
     let dir = tempfile::tempdir().unwrap();
     let source = dir.path().join("questions.jsonl");
     let lines: Vec<String> =
@@ -90,15 +89,23 @@ async fn distillation_stops_and_goes_on_elsewhere() {
     std::fs::write(&source, lines.join("\n")).unwrap();
     let teacher =
         EndpointConfig { base_url: vec![server.base_url.clone()], model: "t".into(), ..EndpointConfig::default() };
-    let config = DataConfig { datasets: vec![entry(&source)], teacher: Some(teacher), ..DataConfig::default() };
-    is_full(&distill::run(&config, &small.at, &Silent).await.unwrap_err(), "cache.jsonl");
-    assert_eq!(names(&small.at), ["cache.jsonl"]);
+    let config = DistillConfig {
+        stage: StageConfig { datasets: vec![entry(&source)], ..StageConfig::default() },
+        teacher: Some(teacher),
+        ..DistillConfig::default()
+    };
+    let error = run(&config, &small.at, None).unwrap_err();
+    assert!(error.to_string().contains("answers.sqlite: database or disk is full"), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    assert!(names(&small.at).iter().all(|name| name.starts_with("answers.sqlite")), "{:?}", names(&small.at));
 
     let asked = server.count();
     let out = dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
-    std::fs::copy(small.at.join("cache.jsonl"), out.join("cache.jsonl")).unwrap();
-    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    for name in names(&small.at) {
+        std::fs::copy(small.at.join(&name), out.join(&name)).unwrap();
+    }
+    let (summary, _) = run(&config, &out, None).unwrap();
     assert_eq!(summary.kept, 600);
     assert!(server.count() < asked + 600, "what was answered is not asked again");
 }

@@ -3,10 +3,8 @@
 mod at_size;
 mod commands;
 mod digits;
-mod distill;
 mod files;
 mod formats;
 mod full_disk;
 mod packing;
-mod server;
 mod streaming;

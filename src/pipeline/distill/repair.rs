@@ -1,5 +1,7 @@
 //! A teacher's answer, brought into the form `<think>T</think><answer>A</answer>`.
 
+use crate::data::answer::between;
+
 /// Why an answer cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
@@ -33,13 +35,6 @@ pub fn repair(response: &str) -> Result<Repaired, Malformed> {
     let think = between(&text, "<think>", "</think>").ok_or(Malformed::NoThink)?;
     let answer = between(&text, "<answer>", "</answer>").ok_or(Malformed::NoAnswer)?;
     Ok(Repaired { text: format!("<think>{think}</think><answer>{answer}</answer>"), answer: answer.to_owned() })
-}
-
-/// What stands between the first `open` and the first `close` after it.
-pub fn between<'a>(text: &'a str, open: &str, close: &str) -> Option<&'a str> {
-    let start = text.find(open)? + open.len();
-    let len = text[start..].find(close)?;
-    Some(&text[start..start + len])
 }
 
 #[cfg(test)]

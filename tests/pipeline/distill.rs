@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use omr::config::{DataConfig, EndpointConfig, JudgeConfig};
-use omr::data::distill::{self, Summary};
+use omr::config::{DistillConfig, EndpointConfig, JudgeConfig, StageConfig};
 use omr::data::read::{self, entry};
 use omr::data::sample::SYSTEM_PROMPT;
 use omr::data::{Row, text_of};
 use omr::error::{Error, Result};
-use omr::observe::{Observer, Silent};
+use omr::observe::Observer;
+use omr::pipeline::{Shard, Summary};
 use omr::reward::judge;
 use serde_json::{Value, json};
 
-use super::server::Server;
+use super::{Server, lines, observed};
 
-fn config(dir: &Path, server: &str, questions: &[&str]) -> DataConfig {
+fn config(dir: &Path, server: &str, questions: &[&str]) -> DistillConfig {
     let lines: Vec<String> = questions
         .iter()
         .enumerate()
@@ -35,19 +37,23 @@ fn config(dir: &Path, server: &str, questions: &[&str]) -> DataConfig {
         max_retries: 1,
         ..EndpointConfig::default()
     };
-    DataConfig { datasets: vec![entry(path)], num_rollouts: 1, teacher: Some(teacher), ..DataConfig::default() }
+    let stage = StageConfig { datasets: vec![entry(path)], ..StageConfig::default() };
+    DistillConfig { stage, num_rollouts: 1, teacher: Some(teacher), ..DistillConfig::default() }
 }
 
-fn lines(path: &Path) -> Vec<Value> {
-    let text = std::fs::read_to_string(path).unwrap();
-    text.lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+fn refs(questions: &[String]) -> Vec<&str> {
+    questions.iter().map(String::as_str).collect()
+}
+
+fn run(config: &DistillConfig, out: &Path) -> Result<Summary> {
+    super::run(config, out, None).map(|(summary, _)| summary)
 }
 
 fn kept(out: &Path) -> Vec<Row> {
     read::read(&entry(out.join("questions.parquet"))).unwrap()
 }
 
-fn adds_up(config: &DataConfig, out: &Path, summary: &Summary) {
+fn adds_up(config: &DistillConfig, out: &Path, summary: &Summary) {
     let rejected: usize = summary.rejected.values().sum();
     assert_eq!(summary.rows * config.num_rollouts, summary.kept + rejected + summary.unjudged);
     assert_eq!(lines(&out.join("rejected.jsonl")).len(), rejected);
@@ -56,11 +62,11 @@ fn adds_up(config: &DataConfig, out: &Path, summary: &Summary) {
     assert_eq!(&written, summary);
 }
 
-#[tokio::test]
-async fn every_answer_is_kept_or_counted_under_its_reason() {
+#[test]
+fn every_answer_is_kept_or_counted_under_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let server = Server::start().await;
+    let server = Server::start();
     let questions = [
         "right",
         "wrong",
@@ -87,7 +93,7 @@ async fn every_answer_is_kept_or_counted_under_its_reason() {
     if let Some(teacher) = &mut config.teacher {
         teacher.timeout_s = 3.0;
     }
-    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    let summary = run(&config, &out).unwrap();
     adds_up(&config, &out, &summary);
     let want = [
         ("wrong_answer", 2),
@@ -116,39 +122,38 @@ async fn every_answer_is_kept_or_counted_under_its_reason() {
 
     // Another run asks only what has no answer yet: what failed, and what was empty.
     let before = server.count();
-    let again = distill::run(&config, &out, &Silent).await.unwrap();
+    let again = run(&config, &out).unwrap();
     assert_eq!(again, summary);
     let seen = server.seen.lock().unwrap();
     assert!(seen.iter().filter(|(q, _)| q.starts_with("right") || q.starts_with("wrong")).all(|(_, n)| *n == 1));
     assert!(seen.values().sum::<usize>() > before);
 }
 
-#[tokio::test]
-async fn a_teacher_that_is_down_is_an_error() {
+#[test]
+fn a_teacher_that_is_down_is_an_error() {
+    let questions: Vec<String> = (0..30).map(|i| format!("right {i}")).collect();
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let error =
-        distill::run(&config(dir.path(), "http://127.0.0.1:9/v1", &["right"; 30]), &out, &Silent).await.unwrap_err();
+    let error = run(&config(dir.path(), "http://127.0.0.1:9/v1", &refs(&questions)), &out).unwrap_err();
     assert!(matches!(error, Error::Server { .. }), "{error}");
     assert_eq!(error.exit_code(), 1);
     assert!(!out.join("summary.json").exists() && !out.join("questions.parquet").exists());
 
-    let server = Server::start().await;
-    let error =
-        distill::run(&config(dir.path(), &server.base_url, &["locked", "right"]), &out, &Silent).await.unwrap_err();
+    let server = Server::start();
+    let error = run(&config(dir.path(), &server.base_url, &["locked", "right"]), &out).unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
 }
 
-#[tokio::test]
-async fn a_second_address_takes_over() {
+#[test]
+fn a_second_address_takes_over() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let server = Server::start().await;
+    let server = Server::start();
     let mut config = config(dir.path(), &server.base_url, &["right", "right 2", "right 3"]);
     if let Some(teacher) = &mut config.teacher {
         teacher.base_url.insert(0, "http://127.0.0.1:9/v1".to_owned());
     }
-    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    let summary = run(&config, &out).unwrap();
     assert_eq!(summary.kept, 3);
 }
 
@@ -167,39 +172,38 @@ impl Observer for StopAt {
     }
 }
 
-#[tokio::test]
-async fn a_stopped_run_goes_on_from_its_cache_to_the_same_files() {
+#[test]
+fn a_stopped_run_goes_on_from_its_store_to_the_same_files() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start().await;
+    let server = Server::start();
     let questions: Vec<String> = (0..40).map(|i| format!("{} {i}", ["right", "wrong", "bare"][i % 3])).collect();
     let questions: Vec<&str> = questions.iter().map(String::as_str).collect();
     let config = config(dir.path(), &server.base_url, &questions);
     let straight = dir.path().join("straight");
-    distill::run(&config, &straight, &Silent).await.unwrap();
+    run(&config, &straight).unwrap();
     assert_eq!(server.count(), 40);
 
     let stopped = dir.path().join("stopped");
     for at in [5, 17] {
-        let result: Result<Summary> = distill::run(&config, &stopped, &StopAt(at, AtomicU64::new(0))).await;
+        let result: Result<Summary> =
+            observed(&config, &stopped, None, &StopAt(at, AtomicU64::new(0))).map(|(summary, _)| summary);
         assert!(matches!(result, Err(Error::Stopped)));
         assert!(!stopped.join("summary.json").exists());
     }
-    // A kill in the middle of a line.
-    let cache = std::fs::read(stopped.join("cache.jsonl")).unwrap();
-    std::fs::write(stopped.join("cache.jsonl"), &cache[..cache.len() - 3]).unwrap();
-    distill::run(&config, &stopped, &Silent).await.unwrap();
+    run(&config, &stopped).unwrap();
     for file in ["questions.parquet", "rejected.jsonl", "summary.json"] {
         assert_eq!(std::fs::read(straight.join(file)).unwrap(), std::fs::read(stopped.join(file)).unwrap(), "{file}");
     }
-    // Only what was in flight when a run stopped, and the torn line, were asked again.
-    assert!(server.count() <= 80 + 2 * (4 + 4) + 1, "{}", server.count());
+    // Only what was in flight when a run stopped was asked again.
+    assert!(server.count() <= 80 + 2 * (4 + 4), "{}", server.count());
+    assert!(!super::run(&config, &stopped, None).unwrap().1, "a finished run asks nothing");
 }
 
-#[tokio::test]
-async fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
+#[test]
+fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let server = Server::start().await;
+    let server = Server::start();
     let questions = ["right", "wrong says-yes", "wrong says-no", "wrong and unsure"];
     let mut config = config(dir.path(), &server.base_url, &questions);
     config.judge = Some(JudgeConfig {
@@ -209,7 +213,7 @@ async fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
         max_retries: 1,
         ..JudgeConfig::default()
     });
-    let summary = distill::run(&config, &out, &Silent).await.unwrap();
+    let summary = run(&config, &out).unwrap();
     adds_up(&config, &out, &summary);
     assert_eq!((summary.kept, summary.unjudged), (2, 1));
     assert_eq!(summary.judge, Some(judge::Summary { model: "j".into(), used: 3, hits: 1, unjudged: 1 }));
@@ -218,21 +222,107 @@ async fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
 
     // Another run asks only what has no verdict yet.
     let before = server.count();
-    assert_eq!(distill::run(&config, &out, &Silent).await.unwrap(), summary);
+    assert_eq!(run(&config, &out).unwrap(), summary);
     assert_eq!(server.count(), before + 1);
 }
 
-#[tokio::test]
-async fn a_broken_source_row_ends_the_run_before_anything_is_written() {
+#[test]
+fn a_broken_source_row_ends_the_run_before_anything_is_written() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
-    let server = Server::start().await;
+    let server = Server::start();
     let config = config(dir.path(), &server.base_url, &["right"]);
     let path = dir.path().join("questions.jsonl");
     let row = json!({"problem": "right", "answer": "5", "images": [{"bytes": "bm90IGEgcGljdHVyZQ=="}]});
     std::fs::write(&path, row.to_string()).unwrap();
-    let error = distill::run(&config, &out, &Silent).await.unwrap_err();
+    let error = run(&config, &out).unwrap_err();
     assert!(error.to_string().contains("questions.jsonl row 1"), "{error}");
     assert_eq!(error.exit_code(), 2);
     assert!(!out.join("questions.parquet").exists() && !out.join("summary.json").exists());
+}
+
+/// Questions that get answers of all kinds, of which none depends on when it is asked.
+fn all_kinds() -> Vec<String> {
+    let words = ["right", "bare", "unanswered", "repaired", "long", "wrong says-yes", "wrong says-no", "refused"];
+    (0..45).map(|i| format!("{} {i}", words[i % words.len()])).collect()
+}
+
+fn judged(dir: &Path, server: &Server) -> DistillConfig {
+    let questions = all_kinds();
+    let mut config = config(dir, &server.base_url, &refs(&questions));
+    config.num_rollouts = 2;
+    config.judge = Some(JudgeConfig {
+        base_url: vec![server.base_url.clone()],
+        model: "j".into(),
+        timeout_s: 60.0,
+        ..JudgeConfig::default()
+    });
+    config
+}
+
+#[test]
+fn parts_that_are_joined_are_the_whole_and_ask_nothing_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    let config = judged(dir.path(), &server);
+    let (whole, parts) = (dir.path().join("whole"), dir.path().join("parts"));
+    let summary = run(&config, &whole).unwrap();
+    adds_up(&config, &whole, &summary);
+    let asked = server.count();
+    for index in 0..4 {
+        super::run(&config, &parts, Some(Shard { index, count: 4 })).unwrap();
+    }
+    let (of_parts, refused) = (server.count(), 2 * 5);
+    assert_eq!(of_parts, 2 * asked);
+    assert_eq!(run(&config, &parts).unwrap(), summary);
+    assert_eq!(server.count(), of_parts + refused, "what was refused is asked again, and nothing else");
+    assert_eq!(super::files(&whole), super::files(&parts));
+    let left: Vec<_> = std::fs::read_dir(&parts).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_str().unwrap().contains("-of-")), "{left:?}");
+}
+
+#[test]
+fn a_set_that_is_cut_anew_finds_its_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    let out = dir.path().join("out");
+    let one = config(dir.path(), &server.base_url, &["right 1", "wrong 2", "right 3"]);
+    run(&one, &out).unwrap();
+    std::fs::remove_file(out.join("summary.json")).unwrap();
+    let other = config(dir.path(), &server.base_url, &["right 3", "right 4", "right 1", "right 4"]);
+    let summary = run(&other, &out).unwrap();
+    assert_eq!((summary.kept, summary.requests), (4, 4));
+    assert_eq!(server.count(), 4, "only the new question was asked, and once");
+}
+
+/// Runs the command and kills it so soon after it began.
+fn killed(dir: &Path, after: Duration) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
+        .args(["--quiet", "--threads", "1", "data", "distill", "distill.yaml", "--out", "out"])
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(after);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_that_is_killed_ten_times_keeps_what_one_left_alone_keeps() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start();
+    let config = judged(dir.path(), &server);
+    let straight = dir.path().join("straight");
+    let summary = run(&config, &straight).unwrap();
+    let asked = server.count();
+    std::fs::write(dir.path().join("distill.yaml"), omr::config::to_yaml(&config).unwrap()).unwrap();
+    for kill in 0..10 {
+        killed(dir.path(), Duration::from_millis(30 + 25 * kill));
+    }
+    let out = dir.path().join("out");
+    assert_eq!(run(&config, &out).unwrap(), summary);
+    assert_eq!(super::files(&straight), super::files(&out));
+    // In flight at a kill: four requests to the teacher, sixteen to the judge; refused ones are never answered.
+    assert!(server.count() <= 2 * asked + 10 * (4 + 16 + 2 * 5), "{} for {asked}", server.count());
 }

@@ -17,17 +17,19 @@ pub struct Server {
 }
 
 impl Server {
-    pub async fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let seen = Seen::default();
-        let all = seen.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(talk(stream, all.clone()));
-            }
-        });
-        Server { base_url, seen }
+    pub fn start() -> Server {
+        super::runtime().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
+            let seen = Seen::default();
+            let all = seen.clone();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(talk(stream, all.clone()));
+                }
+            });
+            Server { base_url, seen }
+        })
     }
 
     pub fn count(&self) -> usize {

@@ -1,0 +1,95 @@
+//! The column `extra_info`: what rows carry beside the columns that have a name.
+
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, StructArray};
+use arrow_schema::{DataType, Field, Fields, Schema};
+use serde_json::{Map, Value};
+
+use crate::data::cells;
+use crate::error::{Error, Result};
+
+/// Its name.
+pub const COLUMN: &str = "extra_info";
+
+/// Its fields: every key any row has, with the narrowest type that holds all its values.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ExtraColumns(Vec<(String, DataType)>);
+
+impl ExtraColumns {
+    /// These, and what `rows` have.
+    pub fn with<'a>(&self, rows: impl IntoIterator<Item = &'a Map<String, Value>>) -> ExtraColumns {
+        let mut columns = self.0.clone();
+        for (key, value) in rows.into_iter().flatten() {
+            let kind = match value {
+                Value::Null => continue,
+                Value::Bool(_) => DataType::Boolean,
+                Value::Number(n) if n.is_i64() => DataType::Int64,
+                Value::Number(_) => DataType::Float64,
+                _ => DataType::Utf8,
+            };
+            match columns.iter_mut().find(|(k, _)| k == key) {
+                None => columns.push((key.clone(), kind)),
+                Some((_, known)) if *known == kind => {}
+                Some((_, known)) => {
+                    let numbers = |t: &DataType| matches!(t, DataType::Int64 | DataType::Float64);
+                    *known = if numbers(known) && numbers(&kind) { DataType::Float64 } else { DataType::Utf8 };
+                }
+            }
+        }
+        ExtraColumns(columns)
+    }
+
+    /// The column of `rows`; none where no row of the file has a field.
+    pub fn column(&self, rows: &[&Map<String, Value>]) -> Result<Option<ArrayRef>> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for (key, kind) in &self.0 {
+            let values = rows.iter().map(|row| row.get(key).filter(|v| !v.is_null()));
+            let column: ArrayRef = match kind {
+                DataType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|v| v.and_then(Value::as_bool)))),
+                DataType::Int64 => Arc::new(Int64Array::from_iter(values.map(|v| v.and_then(Value::as_i64)))),
+                DataType::Float64 => Arc::new(Float64Array::from_iter(values.map(|v| v.and_then(Value::as_f64)))),
+                _ => Arc::new(StringArray::from_iter(
+                    values.map(|v| v.map(|v| v.as_str().map_or_else(|| v.to_string(), str::to_owned))),
+                )),
+            };
+            fields.push(Field::new(key, kind.clone(), true));
+            columns.push(column);
+        }
+        let column = StructArray::try_new(Fields::from(fields), columns, None);
+        Ok(Some(Arc::new(column.map_err(failed)?)))
+    }
+
+    /// A batch that was written with fewer or narrower fields, with these.
+    pub fn widen(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let mut rows = vec![Map::new(); batch.num_rows()];
+        if let Some(column) = batch.column_by_name(COLUMN) {
+            let group = column.as_struct();
+            for (name, values) in group.column_names().into_iter().zip(group.columns()) {
+                for (i, row) in rows.iter_mut().enumerate().filter(|(i, _)| !values.is_null(*i)) {
+                    let value = cells::value(values, i).map_err(Error::Failed)?;
+                    // Whole numbers that became fractions with their column are texts without a point.
+                    let whole = value.as_f64().filter(|x| value.is_f64() && x.fract() == 0.0 && x.abs() < 9e15);
+                    row.insert(name.to_owned(), whole.map_or(value, |x| Value::from(x as i64)));
+                }
+            }
+        }
+        let kept = |(field, _): &(&Arc<Field>, &ArrayRef)| field.name() != COLUMN;
+        let schema = batch.schema();
+        let mut columns: Vec<(Arc<Field>, ArrayRef)> =
+            schema.fields().iter().zip(batch.columns()).filter(kept).map(|(f, c)| (f.clone(), c.clone())).collect();
+        if let Some(column) = self.column(&rows.iter().collect::<Vec<_>>())? {
+            columns.push((Arc::new(Field::new(COLUMN, column.data_type().clone(), true)), column));
+        }
+        let (fields, columns): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(failed)
+    }
+}
+
+fn failed(e: arrow_schema::ArrowError) -> Error {
+    Error::Failed(format!("rows to columns: {e}"))
+}

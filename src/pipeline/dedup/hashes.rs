@@ -1,0 +1,204 @@
+//! What rows are compared by: a line a row on disk, and of each row some hundred bytes in memory.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::read::At;
+use crate::data::{Bad, Reason, Row};
+use crate::error::{Error, Result};
+use crate::files::Staged;
+use crate::pipeline::dedup::picture::{COLUMNS, Look, ROWS};
+use crate::pipeline::dedup::text;
+use crate::pipeline::stage::{Input, Work};
+
+/// Rows looked at together, and bytes of their embedded pictures.
+const CHUNK_ROWS: usize = 512;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// A line of the file: a row as it is compared.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    set: u32,
+    index: u32,
+    offset: u64,
+    id: String,
+    text: String,
+    /// Hash and cells of each picture, in hex.
+    pictures: Vec<(String, String)>,
+    /// A picture that cannot be decoded: what was found.
+    broken: Option<String>,
+}
+
+/// Writes the line of each row of `inputs`. Rows that cannot be read have none.
+pub fn write(work: &Work, inputs: &[&Input], path: &Path) -> Result<()> {
+    let mut out = Staged::create(path)?;
+    let observer = work.means.observer;
+    let total = inputs.iter().map(|input| input.rows.len() as u64).sum();
+    observer.begin("dedup: hashes", "rows", total, 0);
+    let mut done = 0;
+    for (set, input) in inputs.iter().enumerate() {
+        let (mut chunk, mut bytes): (Vec<(At, Row)>, usize) = (Vec::new(), 0);
+        let mut look = |chunk: &mut Vec<(At, Row)>| -> Result<()> {
+            if observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            let lines: Vec<String> = chunk.par_iter().map(|(at, row)| line(set, *at, row)).collect::<Result<_>>()?;
+            for line in lines {
+                out.write_all(line.as_bytes()).map_err(Error::io(path))?;
+            }
+            done += chunk.len() as u64;
+            observer.step(done, &[]);
+            chunk.clear();
+            Ok(())
+        };
+        input.for_each(|at, row| {
+            let Ok(row) = row else { return Ok(()) };
+            bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
+            chunk.push((at, row));
+            if chunk.len() < CHUNK_ROWS && bytes < CHUNK_BYTES {
+                return Ok(());
+            }
+            bytes = 0;
+            look(&mut chunk)
+        })?;
+        look(&mut chunk)?;
+    }
+    observer.end();
+    out.commit()
+}
+
+fn line(set: usize, at: At, row: &Row) -> Result<String> {
+    let looked: Result<Vec<Look>> = row.images.iter().map(|image| Ok(Look::of(&image.decode(&row.place)?))).collect();
+    let (looks, broken) = match looked {
+        Ok(looks) => (looks, None),
+        Err(error) => (Vec::new(), Some(error.to_string())),
+    };
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let pictures = looks.iter().map(|look| (format!("{:016x}", look.hash), hex(&look.cells))).collect();
+    let (set, text) = (set as u32, text::fold(&row.question()));
+    let line = Line { set, index: at.index, offset: at.offset, id: row.id.clone(), text, pictures, broken };
+    serde_json::to_string(&line).map(|line| line + "\n").map_err(|e| Error::Failed(format!("hashes: {e}")))
+}
+
+/// Rows as they are compared, in the order of the sets and of their rows.
+#[derive(Default)]
+pub struct Rows {
+    /// Set and place of each.
+    pub places: Vec<(u32, At)>,
+    /// Hash of its folded text, and of the numbers in it.
+    pub texts: Vec<(u64, u64)>,
+    /// Bands of its text, so many a row.
+    pub bands: Vec<u32>,
+    /// Bands a row.
+    pub bands_each: usize,
+    /// Where its pictures begin in [`Rows::looks`]; one more than rows.
+    pub starts: Vec<u32>,
+    /// All pictures.
+    pub looks: Vec<Look>,
+    /// Rows with a picture that cannot be decoded.
+    pub broken: Vec<(u32, u32, String)>,
+    files: Vec<(PathBuf, Mutex<File>)>,
+    /// File and offset of each row's line.
+    lines: Vec<(u32, u64)>,
+}
+
+impl Rows {
+    /// Reads the lines of `paths`, which are consecutive parts of all sets.
+    pub fn read(paths: &[PathBuf], sets: usize, band_len: usize) -> Result<Rows> {
+        let mut rows = Rows { starts: vec![0], ..Rows::default() };
+        for path in paths {
+            rows.files.push((path.clone(), Mutex::new(File::open(path).map_err(Error::io(path))?)));
+        }
+        for set in 0..sets as u32 {
+            for (number, path) in paths.iter().enumerate() {
+                rows.take(set, number as u32, path, band_len)?;
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Takes the rows of one set from a file.
+    fn take(&mut self, set: u32, number: u32, path: &Path, band_len: usize) -> Result<()> {
+        let wrong = |what: String| Error::format(path, format!("{what}; remove it to have it made again"));
+        let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+        let (mut chunk, mut offset, mut over) = (Vec::new(), 0, false);
+        let start = format!("{{\"set\":{set},");
+        while !over {
+            let mut text = String::new();
+            let read = file.read_line(&mut text).map_err(Error::io(path))? as u64;
+            over = read == 0;
+            if text.starts_with(&start) {
+                chunk.push((offset, text));
+            }
+            offset += read;
+            if chunk.len() < CHUNK_ROWS && !over {
+                continue;
+            }
+            let made: std::result::Result<Vec<(u64, Line, Vec<u32>)>, String> = chunk
+                .par_iter()
+                .map(|(offset, text)| {
+                    let line: Line = serde_json::from_str(text).map_err(|e| e.to_string())?;
+                    let bands = text::bands(&line.text, band_len);
+                    Ok((*offset, line, bands))
+                })
+                .collect();
+            for (offset, line, bands) in made.map_err(wrong)? {
+                if let Some(what) = line.broken {
+                    self.broken.push((line.set, line.index, what));
+                    continue;
+                }
+                self.bands_each = bands.len();
+                self.bands.extend(bands);
+                self.places.push((line.set, At { index: line.index, offset: line.offset }));
+                self.texts.push((text::hash(&line.text), text::numbers(&line.text)));
+                for (hash, cells) in &line.pictures {
+                    self.looks.push(look(hash, cells).ok_or_else(|| wrong("a broken line".to_owned()))?);
+                }
+                self.starts.push(self.looks.len() as u32);
+                self.lines.push((number, offset));
+            }
+            chunk.clear();
+        }
+        Ok(())
+    }
+
+    /// Rows there are.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// A row's pictures.
+    pub fn looks(&self, row: usize) -> &[Look] {
+        &self.looks[self.starts[row] as usize..self.starts[row + 1] as usize]
+    }
+
+    /// A row's folded text and id, from disk.
+    pub fn text(&self, row: usize) -> Result<(String, String)> {
+        let (number, offset) = self.lines[row];
+        let (path, file) = &self.files[number as usize];
+        let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
+        let mut text = String::new();
+        BufReader::new(&mut *file).read_line(&mut text).map_err(Error::io(path))?;
+        let line: Line = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
+        Ok((line.text, line.id))
+    }
+}
+
+fn look(hash: &str, cells: &str) -> Option<Look> {
+    let mut found = Look { hash: u64::from_str_radix(hash, 16).ok()?, cells: [0; COLUMNS * ROWS] };
+    for (i, cell) in found.cells.iter_mut().enumerate() {
+        *cell = u8::from_str_radix(cells.get(2 * i..2 * i + 2)?, 16).ok()?;
+    }
+    Some(found)
+}
+
+/// The fault of a row with a picture that cannot be decoded.
+pub fn undecodable(what: &str) -> Bad {
+    Bad::of(Reason::BrokenImage)(Error::Failed(what.to_owned()))
+}

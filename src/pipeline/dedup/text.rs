@@ -1,0 +1,155 @@
+//! Questions: folded so that layout does not matter, and how alike two of them are.
+
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::data::form::IMAGE_MARKER;
+use crate::data::short;
+
+/// Characters of a part that two texts may share.
+const PART: usize = 5;
+/// Hash functions of a signature.
+const HASHES: usize = 64;
+
+/// A number or a heading before the question: `12. `, `(3) `, `Question 7: `.
+static NUMBERING: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r"^\s*(?:(?:question|problem|exercise|q|no)\.?\s*\d{1,5}\s*[.):\-]?\s+|[(\[#]?\d{1,5}\s*[.):\]]+\s+)")
+        .ok()
+});
+
+/// A question as it is compared: small letters, without marks of pictures, numbering and space that says nothing.
+pub fn fold(text: &str) -> String {
+    let text = text.replace(IMAGE_MARKER, " ").replace("<video>", " ").to_lowercase();
+    let text = NUMBERING.as_ref().map_or(text.as_str().into(), |numbering| numbering.replace(&text, ""));
+    let mut out = String::with_capacity(text.len());
+    let mut space = false;
+    for c in text.chars() {
+        let c = match c {
+            '\u{2018}' | '\u{2019}' | '\u{201c}' | '\u{201d}' | '"' => '\'',
+            '\u{2010}'..='\u{2015}' | '\u{2212}' => '-',
+            '\u{200b}' | '\u{feff}' | '\u{ad}' => continue,
+            c => c,
+        };
+        if c.is_whitespace() {
+            space = true;
+            continue;
+        }
+        // Between two words or numbers it parts them; elsewhere it is layout.
+        if space && c.is_alphanumeric() && out.chars().next_back().is_some_and(char::is_alphanumeric) {
+            out.push(' ');
+        }
+        space = false;
+        out.push(c);
+    }
+    out
+}
+
+/// A hash of a folded text.
+pub fn hash(folded: &str) -> u64 {
+    short(&blake3::hash(folded.as_bytes()))
+}
+
+/// A hash of the numbers in a folded text, in their order: questions that differ in one are not the same.
+pub fn numbers(folded: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for number in folded.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty()) {
+        hasher.update(number.as_bytes()).update(b" ");
+    }
+    short(&hasher.finalize())
+}
+
+/// Hashes of the parts of a folded text, each once, in order.
+fn parts(folded: &str) -> Vec<u64> {
+    let ends: Vec<usize> = folded.char_indices().map(|(at, _)| at).chain([folded.len()]).collect();
+    let part = |ends: &[usize]| fnv(&folded.as_bytes()[ends[0]..ends[ends.len() - 1]]);
+    let mut parts: Vec<u64> = ends.windows((PART + 1).min(ends.len())).map(part).collect();
+    parts.sort_unstable();
+    parts.dedup();
+    parts
+}
+
+/// FNV-1a, and a last mixing (of MurmurHash3), as low bits are used alone.
+fn fnv(bytes: &[u8]) -> u64 {
+    let hash =
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325u64, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    let hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash ^ (hash >> 33)
+}
+
+/// The share of parts that two folded texts have in common of those that either has, from 0 to 1.
+pub fn similarity(one: &str, other: &str) -> f64 {
+    let (one, other) = (parts(one), parts(other));
+    let (mut i, mut j, mut common) = (0, 0, 0usize);
+    while i < one.len() && j < other.len() {
+        match one[i].cmp(&other[j]) {
+            std::cmp::Ordering::Less => i += 1,
+            std::cmp::Ordering::Greater => j += 1,
+            std::cmp::Ordering::Equal => (i, j, common) = (i + 1, j + 1, common + 1),
+        }
+    }
+    let all = one.len() + other.len() - common;
+    if all == 0 { 1.0 } else { common as f64 / all as f64 }
+}
+
+/// Hashes in a band, so that texts as alike as `threshold` share a band with a probability beyond 0.999: the smaller,
+/// the less alike those that do.
+pub fn band_len(threshold: f64) -> usize {
+    if threshold >= 0.85 { 4 } else { 2 }
+}
+
+/// The bands of a folded text: texts that share one may be alike (Broder's min-wise hashes).
+pub fn bands(folded: &str, band_len: usize) -> Vec<u32> {
+    let mut least = [u32::MAX; HASHES];
+    for part in parts(folded) {
+        let mut state = part;
+        for least in &mut least {
+            // Odd multiples of a hash that is mixed already.
+            state = state.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x632b_e59b_d9b4_e019);
+            *least = (*least).min((state >> 32) as u32);
+        }
+    }
+    least.chunks(band_len).map(|band| fnv(bytemuck::cast_slice(band)) as u32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layout_and_numbering_do_not_matter_and_numbers_do() {
+        let plain = fold("What is the area of the triangle ABC, if AB = 3 and BC = 4.5?");
+        for same in [
+            "<image>What is the  area of the triangle\nABC , if AB=3 and BC = 4.5 ?",
+            "12. What is the area of the triangle ABC, if AB = 3 and BC = 4.5?",
+            "(7) what is the area of the triangle ABC, if AB = 3 and BC = 4.5?\n",
+            "Question 3: What is the area of the triangle ABC, if AB = 3 and BC = 4.5? <image>",
+        ] {
+            assert_eq!(fold(same), plain, "{same}");
+        }
+        let other = fold("What is the area of the triangle ABC, if AB = 3 and BC = 4.6?");
+        assert!(numbers(&plain) != numbers(&other) && similarity(&plain, &other) > 0.8);
+        assert_ne!(fold("3.5 + 2 = ?"), fold("5 + 2 = ?"));
+        assert_ne!(fold("1 2"), fold("12"));
+        assert_eq!(fold("\u{201c}a\u{201d} \u{2013} b"), fold("\"A\" - b"));
+    }
+
+    #[test]
+    fn texts_that_are_alike_share_a_band() {
+        let text = |i: u32| {
+            format!("Let f be a function with f({i}) = {} that maps whole numbers to whole ones; what is f?", i * i)
+        };
+        let mut shared = 0;
+        for i in 0..200 {
+            let (one, other) = (fold(&text(i)), fold(&text(i).replace("whole ones", "whole ons")));
+            let alike = similarity(&one, &other);
+            assert!((0.85..1.0).contains(&alike), "{alike}");
+            let bands = [bands(&one, band_len(0.9)), bands(&other, band_len(0.9))];
+            shared += usize::from(bands[0].iter().zip(&bands[1]).any(|(a, b)| a == b));
+        }
+        assert!(shared >= 199, "{shared} of 200");
+        let far = [bands(&fold("What colour is the car?"), 4), bands(&fold("How many people are there?"), 4)];
+        assert!(far[0].iter().zip(&far[1]).all(|(a, b)| a != b));
+        assert_eq!(similarity("", ""), 1.0);
+    }
+}

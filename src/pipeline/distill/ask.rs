@@ -1,0 +1,284 @@
+//! Asking a teacher whatever has no answer yet: rows stream, so many requests are in flight, and an answer is in the
+//! store before the next is waited for.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+use crate::answers::{Key, RunStore};
+use crate::client::{Completion, Endpoint, Failure};
+use crate::config::{DistillConfig, EndpointConfig};
+use crate::data::answer::label;
+use crate::data::{Bad, Rejected, RejectedRows};
+use crate::error::{Error, Result};
+use crate::pipeline::distill::question::{Question, request_seed};
+use crate::pipeline::stage::{Input, Work};
+
+/// How often a stop by the user is looked for while nothing arrives.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why there is no answer to keep.
+pub enum NoAnswer {
+    /// The request failed for good: what happened last.
+    Failed(String),
+    /// The teacher said nothing: not kept, so that another run asks again.
+    Empty(Completion),
+    /// The row cannot be made a request.
+    Bad(Bad),
+}
+
+/// What is asked, whom, and where answers go.
+pub struct Ask<'a> {
+    /// Settings.
+    pub config: &'a DistillConfig,
+    /// Of the teacher.
+    pub teacher: &'a EndpointConfig,
+    /// The teacher.
+    pub endpoint: &'a Arc<Endpoint>,
+    /// Where answers are kept.
+    pub store: &'a Arc<RunStore>,
+    /// The rows.
+    pub work: &'a Work<'a>,
+}
+
+/// A request that is to be made.
+struct Wanted {
+    key: Key,
+    question: Arc<Question>,
+    seed: u64,
+    label: String,
+    number: usize,
+}
+
+impl Ask<'_> {
+    /// Asks about every row with a label that has no answer in the store; what came to nothing, by key. Errors when
+    /// too many rows are bad, when the server refuses everything or fails for one request after another (what was
+    /// answered is in the store), and when the user stops.
+    pub fn all(&self, runtime: &Handle) -> Result<HashMap<Key, NoAnswer>> {
+        let concurrency = self.endpoint.concurrency();
+        let (send, receive) = mpsc::channel(2 * concurrency);
+        let total = (self.work.rows() * self.config.num_rollouts) as u64;
+        self.work.means.observer.begin(self.work.kind, "answers", total, 0);
+        let asked = std::thread::scope(|scope| {
+            let reader = Reader {
+                config: self.config,
+                teacher: self.teacher,
+                store: self.store,
+                inputs: &self.work.inputs,
+                rows: self.work.rows(),
+            };
+            let reader = scope.spawn(move || reader.read(&send));
+            let asked = runtime.block_on(self.ask(receive));
+            let read = reader.join().map_err(|_| Error::Failed("reading rows panicked".to_owned()))?;
+            // A reader whose requests nobody takes any more ends; the error is the other's then.
+            asked.and_then(|asked| read.map(|()| asked))
+        })?;
+        self.work.means.observer.end();
+        let failed = asked.values().filter(|missing| !matches!(missing, NoAnswer::Bad(_))).count();
+        if failed > 0 {
+            let kind = self.work.kind;
+            self.work.means.observer.note(&format!("{kind}: {failed} requests failed; run again to ask them again"));
+        }
+        Ok(asked)
+    }
+
+    async fn ask(&self, wanted: mpsc::Receiver<std::result::Result<Wanted, u64>>) -> Result<HashMap<Key, NoAnswer>> {
+        let wanted = Arc::new(Mutex::new(wanted));
+        let (send, mut receive) = mpsc::channel(1024);
+        let mut workers = JoinSet::new();
+        for _ in 0..self.endpoint.concurrency() {
+            let (wanted, send) = (wanted.clone(), send.clone());
+            let (endpoint, store, teacher) = (self.endpoint.clone(), self.store.clone(), self.teacher.clone());
+            workers.spawn(async move {
+                loop {
+                    let next = wanted.lock().await.recv().await;
+                    let told = match next {
+                        None => return,
+                        Some(Err(known)) => Told::Known(known),
+                        Some(Ok(wanted)) => one(&endpoint, &store, &teacher, wanted).await,
+                    };
+                    if send.send(told).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop((send, wanted));
+        let observer = self.work.means.observer;
+        let mut tally = Tally::new(self.endpoint);
+        let outcome: Result<()> = loop {
+            if observer.stop_requested() {
+                break Err(Error::Stopped);
+            }
+            let Ok(told) = tokio::time::timeout(LOOK, receive.recv()).await else { continue };
+            let Some(told) = told else { break tally.over() };
+            if let Err(error) = tally.take(told) {
+                break Err(error);
+            }
+            observer.step(tally.done, &[("failed", tally.failed as f64)]);
+        };
+        // Their end closes the queue, and with it the reader.
+        workers.shutdown().await;
+        outcome.map(|()| tally.missing)
+    }
+}
+
+/// Reads rows and finds what is to be asked.
+struct Reader<'a> {
+    config: &'a DistillConfig,
+    teacher: &'a EndpointConfig,
+    store: &'a RunStore,
+    inputs: &'a [Input],
+    /// In all.
+    rows: usize,
+}
+
+impl Reader<'_> {
+    /// Gives what is to be asked to `send`, in the order of the rows, until nobody takes it.
+    fn read(&self, send: &mpsc::Sender<std::result::Result<Wanted, u64>>) -> Result<()> {
+        let store = self.store.get()?;
+        // Rows of the same content are asked about once.
+        let mut seen: HashSet<Key> = HashSet::new();
+        let (mut number, mut over) = (0, false);
+        let mut bad = RejectedRows { rows: self.rows as u64, rejected: Vec::new() };
+        for (set, input) in self.inputs.iter().enumerate() {
+            input.for_each(|at, row| {
+                if over {
+                    return Ok(());
+                }
+                let n = self.config.num_rollouts;
+                let asked = row.and_then(|row| match label(&row) {
+                    None => Ok(None),
+                    Some(_) => Question::new(&row).map(|question| Some((Arc::new(question), row))),
+                });
+                let (question, row) = match asked {
+                    Ok(Some(asked)) => asked,
+                    Ok(None) => {
+                        over |= send.blocking_send(Err(n as u64)).is_err();
+                        return Ok(());
+                    }
+                    Err(fault) => {
+                        over |= send.blocking_send(Err(n as u64)).is_err();
+                        let Bad { reason, id, error } = fault;
+                        let detail = error.to_string();
+                        bad.rejected.push(Rejected { dataset: set as u32, index: at.index, id, reason, detail });
+                        return bad.check(self.config.stage.max_bad_rows);
+                    }
+                };
+                for rollout in 0..n {
+                    let key = question.key(self.teacher, self.config.seed, rollout);
+                    let known = !seen.insert(key) || store.get(&key)?.is_some();
+                    let wanted = match known {
+                        true => Err(1),
+                        false => Ok(Wanted {
+                            key,
+                            question: question.clone(),
+                            seed: request_seed(self.config.seed, &input.name, at.index as usize, rollout),
+                            label: format!("{} {} rollout {rollout}", input.name, row.id),
+                            number,
+                        }),
+                    };
+                    number += 1;
+                    over |= send.blocking_send(wanted).is_err();
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a worker has to tell.
+enum Told {
+    /// So many answers need not be asked for.
+    Known(u64),
+    /// An answer is in the store.
+    Answered,
+    /// None is.
+    Missing(Key, NoAnswer),
+    /// The request failed, which speaks against the server.
+    Down(Key, String),
+    /// No request will do.
+    Fatal(Error),
+}
+
+/// Asks for one answer and keeps it.
+async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, wanted: Wanted) -> Told {
+    let Wanted { key, question, seed, label, number } = wanted;
+    let body = match question.body(teacher, seed) {
+        Ok(body) => body,
+        Err(bad) => return Told::Missing(key, NoAnswer::Bad(bad)),
+    };
+    match endpoint.complete(&body, number).await {
+        Ok(completion) if completion.text.trim().is_empty() => Told::Missing(key, NoAnswer::Empty(completion)),
+        Ok(completion) => match store.get().and_then(|store| store.put(&key, &label, &completion)) {
+            Ok(()) => Told::Answered,
+            Err(error) => Told::Fatal(error),
+        },
+        Err(Failure::Fatal(error)) => Told::Fatal(error),
+        Err(Failure::Refused(what)) => Told::Missing(key, NoAnswer::Failed(what)),
+        Err(Failure::Passing(what, _)) => Told::Down(key, what),
+    }
+}
+
+/// How it goes.
+struct Tally {
+    url: String,
+    missing: HashMap<Key, NoAnswer>,
+    done: u64,
+    answered: u64,
+    failed: u64,
+    /// Failures one after another, and how many of them are one too many.
+    in_a_row: usize,
+    patience: usize,
+    last: String,
+}
+
+impl Tally {
+    fn new(endpoint: &Endpoint) -> Tally {
+        let (url, patience) = (endpoint.url().to_owned(), (4 * endpoint.concurrency()).max(16));
+        let (missing, last) = (HashMap::new(), String::new());
+        Tally { url, missing, done: 0, answered: 0, failed: 0, in_a_row: 0, patience, last }
+    }
+
+    /// Takes what became of a request. Errors when it is for all of them to stop.
+    fn take(&mut self, told: Told) -> Result<()> {
+        match told {
+            Told::Known(count) => {
+                self.done += count;
+                self.answered += count;
+                return Ok(());
+            }
+            Told::Answered => (self.answered, self.in_a_row) = (self.answered + 1, 0),
+            Told::Missing(key, missing) => {
+                match &missing {
+                    NoAnswer::Failed(what) => (self.failed, self.last) = (self.failed + 1, what.clone()),
+                    NoAnswer::Empty(_) => (self.answered, self.in_a_row) = (self.answered + 1, 0),
+                    NoAnswer::Bad(_) => {}
+                }
+                self.missing.insert(key, missing);
+            }
+            Told::Down(key, what) => {
+                (self.failed, self.in_a_row, self.last) = (self.failed + 1, self.in_a_row + 1, what.clone());
+                self.missing.insert(key, NoAnswer::Failed(what));
+            }
+            Told::Fatal(error) => return Err(error),
+        }
+        self.done += 1;
+        if self.in_a_row >= self.patience { self.down() } else { Ok(()) }
+    }
+
+    /// All has been asked. Errors when nothing was answered.
+    fn over(&self) -> Result<()> {
+        if self.answered == 0 && self.failed > 0 { self.down() } else { Ok(()) }
+    }
+
+    fn down(&self) -> Result<()> {
+        let what = format!("{} requests failed, the last: {}; run again to go on", self.failed, self.last);
+        Err(Error::Server { url: self.url.clone(), what })
+    }
+}

@@ -1,0 +1,266 @@
+//! `distill`: questions to a teacher, its answers repaired and verified against the labels, the right ones kept.
+//!
+//! First every question that has no answer in the run's store is asked; then one pass over the rows writes what the
+//! store has to say of each. So what is written does not depend on the order in which answers arrive, nor on how often
+//! the run was stopped.
+
+mod ask;
+mod question;
+mod repair;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+pub use question::clean;
+pub use repair::{Malformed, Repaired, repair};
+
+use crate::answers::{Key, RunStore};
+use crate::client::{Completion, Endpoint};
+use crate::config::{DistillConfig, EndpointConfig, ScorerConfig, StageConfig, StepConfig};
+use crate::data::Row;
+use crate::data::answer::label;
+use crate::data::sample::SYSTEM_PROMPT;
+use crate::error::{Error, Result};
+use crate::pipeline::distill::ask::{Ask, NoAnswer};
+use crate::pipeline::distill::question::Question;
+use crate::pipeline::files::Because;
+use crate::pipeline::pass::{Fate, Numbered, pass};
+use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::summary::Summary;
+use crate::reward::judge::{self, Ruling};
+use crate::reward::{Item, Judged, Scorer};
+use crate::text::Message;
+
+impl Stage for DistillConfig {
+    fn outcomes(&self) -> usize {
+        self.num_rollouts
+    }
+
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.distill.as_ref()
+    }
+
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        let teacher = self.teacher.as_ref().ok_or_else(|| {
+            Error::input("teacher", "nothing", "an OpenAI-compatible server: teacher.base_url and teacher.model")
+        })?;
+        let endpoint = Arc::new(Endpoint::new(teacher, "teacher")?);
+        if let Some(judge) = &self.judge {
+            judge::Client::new(judge, "judge", None)?;
+        }
+        Ok(Box::new(Distill { config: self, teacher, endpoint, means }))
+    }
+}
+
+struct Distill<'a> {
+    config: &'a DistillConfig,
+    teacher: &'a EndpointConfig,
+    endpoint: Arc<Endpoint>,
+    means: &'a Means<'a>,
+}
+
+impl Job for Distill<'_> {
+    fn describe(&self) -> String {
+        let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
+        format!("{} answers each from {}; {judge}", self.config.num_rollouts, self.teacher.model)
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        let store = work.store()?;
+        let asking = Ask { config: self.config, teacher: self.teacher, endpoint: &self.endpoint, store: &store, work };
+        let missing = asking.all(&(self.means.runtime)()?)?;
+        self.write(work, store, &missing)
+    }
+
+    /// Their answers are in the store then, and what they could not ask is asked again.
+    fn gathers(&self) -> bool {
+        true
+    }
+
+    fn is_final(&self, summary: &Summary) -> bool {
+        let open = ["teacher_error", "empty_response"].iter().any(|reason| summary.rejected.contains_key(*reason));
+        !open && summary.unjudged == 0
+    }
+}
+
+/// An answer to a row before a judge is asked.
+enum Draft {
+    /// What the repaired text comes to is the scorer's to say.
+    Answered(String),
+    Rejected(Because),
+}
+
+/// The drafts of a row, or why it cannot be asked about.
+type Drafts = std::result::Result<(Numbered, String, Vec<Draft>), Fate>;
+
+impl Distill<'_> {
+    /// Writes what the answers come to; `missing` are those the teacher did not give.
+    fn write(&self, work: &Work, store: Arc<RunStore>, missing: &HashMap<Key, NoAnswer>) -> Result<Summary> {
+        let (config, teacher) = (self.config, self.teacher);
+        let rules = ScorerConfig::default();
+        let scorer = Scorer::new(
+            config.mode,
+            config.judge.as_ref(),
+            (&rules, "reward"),
+            Some(store.clone()),
+            self.means.runtime,
+        )?;
+        let mut heard = scorer.judge().map(judge::Summary::new);
+        let (mut requests, mut tokens) = (0, 0);
+        let mut summary = pass(work, &mut |input, rows| {
+            let look = |numbered: Numbered| drafts((config, teacher), numbered, &store, missing);
+            let drafts: Vec<(Drafts, usize, u64)> = rows.into_par_iter().map(look).collect::<Result<_>>()?;
+            let items =
+                drafts.iter().filter_map(|(drafts, ..)| drafts.as_ref().ok()).flat_map(|(row, label, drafts)| {
+                    drafts.iter().filter_map(|draft| match draft {
+                        Draft::Answered(text) => Some(item(&row.row, label, text)),
+                        Draft::Rejected(_) => None,
+                    })
+                });
+            let mut scored = scorer.score_all(items.collect()).into_iter();
+            let mut fates = Vec::with_capacity(drafts.len());
+            for (drafts, asked, said) in drafts {
+                (requests, tokens) = (requests + asked, tokens + said);
+                let (numbered, label, drafts) = match drafts {
+                    Ok(drafts) => drafts,
+                    Err(fate) => {
+                        fates.push(self.repeated(fate));
+                        continue;
+                    }
+                };
+                let mut row = Vec::with_capacity(drafts.len());
+                for (rollout, draft) in drafts.into_iter().enumerate() {
+                    row.push(match draft {
+                        Draft::Rejected(because) => Fate::Rejected(because),
+                        Draft::Answered(text) => {
+                            let lost = || Err(Error::Failed("an answer was not scored".to_owned()));
+                            let judged = scored.next().unwrap_or_else(lost)?;
+                            heard.iter_mut().for_each(|heard| heard.count(judged.judge.as_ref()));
+                            self.fate(&input.name, &numbered, (rollout, text), &label, judged)
+                        }
+                    });
+                }
+                fates.push(row);
+            }
+            Ok(fates)
+        })?;
+        (summary.judge, summary.requests, summary.tokens) = (heard, requests, tokens);
+        if summary.unjudged > 0 {
+            let line = format!("judge: {} answers unjudged; run again to ask again", summary.unjudged);
+            self.means.observer.note(&line);
+        }
+        Ok(summary)
+    }
+
+    /// What becomes of a row that was not asked about: of each of its answers the same.
+    fn repeated(&self, fate: Fate) -> Vec<Fate> {
+        match fate {
+            Fate::Rejected(Because { reason, detail, .. }) => (0..self.config.num_rollouts)
+                .map(|k| Fate::Rejected(Because { reason, detail: detail.clone(), rollout: Some(k) }))
+                .collect(),
+            other => vec![other],
+        }
+    }
+
+    fn fate(
+        &self,
+        dataset: &str,
+        numbered: &Numbered,
+        (rollout, text): (usize, String),
+        label: &str,
+        judged: Judged,
+    ) -> Fate {
+        let because = |reason, detail| Because { reason, detail, rollout: Some(rollout) };
+        match judged.judge {
+            _ if judged.score.acc_score > 0.0 => Fate::Kept(self.sft_row(dataset, numbered, rollout, text)),
+            Some(Ruling::Unjudged(what)) => Fate::Unjudged(because("unjudged", what)),
+            _ => {
+                let detail = format!("answered {}, the label is {label}", judged.score.predict_str);
+                Fate::Rejected(because("wrong_answer", detail))
+            }
+        }
+    }
+
+    /// A kept answer as a row: the system prompt of training, the row's own messages, the repaired text. `extra_info`
+    /// leads back to the source row.
+    fn sft_row(&self, dataset: &str, numbered: &Numbered, rollout: usize, text: String) -> Row {
+        let Numbered { index, row } = numbered;
+        let system = self.config.system_prompt.as_deref().unwrap_or(SYSTEM_PROMPT);
+        let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+        let mut messages = Vec::with_capacity(asked + 2);
+        if !system.is_empty() {
+            messages.push(Message::text("system", system));
+        }
+        messages.extend(row.messages[..asked].iter().filter(|m| system.is_empty() || m.role != "system").cloned());
+        messages.push(Message::text("assistant", text));
+        let mut extra = row.extra.clone();
+        let source =
+            [("dataset", Value::from(dataset)), ("row", Value::from(*index)), ("rollout", Value::from(rollout))];
+        extra.extend(source.map(|(key, value)| (key.to_owned(), value)));
+        Row { messages, extra, ..row.clone() }
+    }
+}
+
+/// What the store has on a row, how often it was asked about, and the tokens that came of it.
+fn drafts(
+    (config, teacher): (&DistillConfig, &EndpointConfig),
+    numbered: Numbered,
+    store: &RunStore,
+    missing: &HashMap<Key, NoAnswer>,
+) -> Result<(Drafts, usize, u64)> {
+    let n = config.num_rollouts;
+    let Some(label) = label(&numbered.row) else {
+        return Ok((Err(Fate::Rejected(Because::row("no_label", "neither a ground truth nor an answer"))), 0, 0));
+    };
+    let question = match Question::new(&numbered.row) {
+        Ok(question) => question,
+        Err(bad) => return Ok((Err(Fate::Bad(bad)), 0, 0)),
+    };
+    let (mut drafts, mut tokens) = (Vec::with_capacity(n), 0);
+    for rollout in 0..n {
+        let key = question.key(teacher, config.seed, rollout);
+        let because = |reason, detail: String| Draft::Rejected(Because { reason, detail, rollout: Some(rollout) });
+        drafts.push(match (store.get()?.get(&key)?, missing.get(&key)) {
+            (Some(completion), _) => {
+                tokens += completion.completion_tokens;
+                draft(&completion, because)
+            }
+            (None, Some(NoAnswer::Bad(bad))) => return Ok((Err(Fate::Bad(bad.again())), 0, 0)),
+            (None, Some(NoAnswer::Failed(what))) => because("teacher_error", what.clone()),
+            (None, Some(NoAnswer::Empty(completion))) => {
+                tokens += completion.completion_tokens;
+                because("empty_response", completion.finish_reason.clone())
+            }
+            (None, None) => return Err(Error::Failed(format!("{}: never asked", numbered.row.place))),
+        });
+    }
+    Ok((Ok((numbered, label, drafts)), n, tokens))
+}
+
+/// A completion, repaired; `because` makes a rejection of a reason and what was found.
+fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draft) -> Draft {
+    let start = |text: &str| text.chars().take(200).collect::<String>();
+    match repair(&completion.text) {
+        Ok(repaired) => Draft::Answered(repaired.text),
+        Err(_) if completion.finish_reason == "length" => because("truncated", start(&completion.text)),
+        Err(Malformed::NoThink) => because("no_think", start(&completion.text)),
+        Err(Malformed::NoAnswer) => because("no_answer", start(&completion.text)),
+    }
+}
+
+/// A repaired answer to `row`, to be scored.
+fn item(row: &Row, label: &str, text: &str) -> Item {
+    let question = Some(clean(&row.question())).filter(|question| !question.is_empty());
+    Item { response: text.to_owned(), ground_truth: label.to_owned(), question, place: row.place.clone() }
+}

@@ -1,0 +1,188 @@
+//! What a teacher and a judge are asked, and what answers are kept under.
+
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine as _;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use serde_json::{Value, json};
+
+use crate::answers::Key;
+use crate::config::EndpointConfig;
+use crate::data::form::IMAGE_MARKER;
+use crate::data::sample::TEACHER_SYSTEM_PROMPT;
+use crate::data::{Bad, Read, Reason, Row, short};
+use crate::error::{Error, Result};
+use crate::philox::{Purpose, Random};
+use crate::text::{Message, Part};
+
+/// What is cut from a question before a teacher or a judge sees it; the stored row keeps it.
+const CUT: [&str; 4] = [
+    IMAGE_MARKER,
+    "Context: N/A",
+    "Output the thinking process in <think> </think> and final answer in <answer> </answer> tags.",
+    "Answer the question using a single word or phrase.",
+];
+
+/// A question as a teacher or a judge sees it.
+pub fn clean(question: &str) -> String {
+    CUT.iter().fold(question.to_owned(), |text, cut| text.replace(cut, "")).trim().to_owned()
+}
+
+/// A row as a teacher is asked about it.
+pub struct Question {
+    row: Row,
+    /// Of all that is sent but for how the answer is sampled.
+    content: [u8; 32],
+    /// The messages of the request, made when the first answer is asked for; or why they cannot be.
+    messages: OnceLock<std::result::Result<String, (Reason, String)>>,
+}
+
+impl Question {
+    /// The question of a row. Bad where a picture's file cannot be read; nothing is decoded.
+    pub fn new(row: &Row) -> Read<Question> {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |kind: &[u8], content: &[u8]| {
+            hasher.update(kind).update(&(content.len() as u64).to_le_bytes()).update(content);
+        };
+        part(b"system", TEACHER_SYSTEM_PROMPT.as_bytes());
+        let mut images = row.images.iter();
+        for message in asked(row) {
+            part(b"role", message.role.as_bytes());
+            for piece in &message.content {
+                match (piece, images.as_slice().first()) {
+                    (Part::Text(text), _) => part(b"text", clean(text).as_bytes()),
+                    (_, Some(image)) => {
+                        images.next();
+                        part(b"image", &image.bytes(&row.place).map_err(Bad::of(Reason::MissingImage))?);
+                    }
+                    (_, None) => part(b"none", &[]),
+                }
+            }
+        }
+        Ok(Question { row: row.clone(), content: *hasher.finalize().as_bytes(), messages: OnceLock::new() })
+    }
+
+    /// What an answer is kept under: the model, the question, the settings it is sampled with, and which answer it is.
+    pub fn key(&self, teacher: &EndpointConfig, seed: u64, rollout: usize) -> Key {
+        let EndpointConfig { model, max_tokens, temperature, .. } = teacher;
+        Key::new(model, &self.content, &format!("distill {max_tokens} {temperature} {seed} {rollout}"))
+    }
+
+    /// The body of a request. Bad where a picture cannot be sent.
+    pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> Read<Arc<str>> {
+        let made = self.messages.get_or_init(|| match messages(&self.row) {
+            Ok(messages) => Ok(messages.to_string()),
+            Err(error) if self.row.images.is_empty() => Err((Reason::WrongText, error.to_string())),
+            Err(error) => Err((Reason::BrokenImage, error.to_string())),
+        });
+        let messages = made.as_ref().map_err(|(reason, what)| Bad {
+            reason: *reason,
+            id: Some(self.row.id.clone()),
+            error: Box::new(Error::Failed(what.clone())),
+        })?;
+        let model = Value::from(teacher.model.as_str());
+        let (max_tokens, temperature) = (teacher.max_tokens, Value::from(teacher.temperature));
+        let body = format!(
+            "{{\"model\":{model},\"messages\":{messages},\"max_tokens\":{max_tokens},\"temperature\":{temperature},\"seed\":{seed}}}"
+        );
+        Ok(body.into())
+    }
+}
+
+/// The seed sent along for an answer to a row: by the data set's name and the row's number in it.
+pub fn request_seed(seed: u64, dataset: &str, index: usize, rollout: usize) -> u64 {
+    let seed = seed ^ short(&blake3::hash(dataset.as_bytes()));
+    // 31 bits: servers differ in how large a seed they take.
+    u64::from(Random::new(seed, Purpose::Teacher, (rollout as u64) << 40 | index as u64).next_u32() >> 1)
+}
+
+/// The messages that are sent: up to the row's own answer, without its system prompt.
+fn asked(row: &Row) -> impl Iterator<Item = &Message> {
+    let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+    row.messages[..asked].iter().filter(|m| m.role != "system")
+}
+
+/// The teacher's system prompt, then the row's messages up to its own answer, pictures as RGB PNG data urls.
+fn messages(row: &Row) -> Result<Value> {
+    let mut images = row.images.iter();
+    let mut messages = vec![json!({"role": "system", "content": TEACHER_SYSTEM_PROMPT})];
+    for message in asked(row) {
+        let mut parts = Vec::with_capacity(message.content.len());
+        for part in &message.content {
+            match part {
+                Part::Text(text) => {
+                    let text = clean(text);
+                    if !text.is_empty() {
+                        parts.push(json!({"type": "text", "text": text}));
+                    }
+                }
+                Part::Image => {
+                    let image =
+                        images.next().ok_or_else(|| Error::input(&row.place, "too few images", "one a place"))?;
+                    let url = png_url(&image.decode(&row.place)?, &row.place)?;
+                    parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
+                }
+                Part::Video => return Err(Error::input(&row.place, "a video", "text and images")),
+            }
+        }
+        messages.push(json!({"role": message.role, "content": parts}));
+    }
+    if messages.len() == 1 {
+        return Err(Error::input(&row.place, "no user message", "a question"));
+    }
+    Ok(Value::Array(messages))
+}
+
+fn png_url(rgb: &crate::image::Rgb, place: &str) -> Result<String> {
+    let mut png = Vec::with_capacity(rgb.data.len() / 2 + 256);
+    PngEncoder::new_with_quality(&mut png, CompressionType::Fast, FilterType::Adaptive)
+        .write_image(&rgb.data, rgb.width, rgb.height, ExtendedColorType::Rgb8)
+        .map_err(|e| Error::input(place, format!("an image that cannot be sent ({e})"), "an image"))?;
+    let mut url = "data:image/png;base64,".to_owned();
+    base64::engine::general_purpose::STANDARD.encode_string(&png, &mut url);
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::answer::label;
+
+    #[test]
+    fn questions_are_cleaned_for_the_teacher_alone() {
+        let text = "Context: N/A What is it?\nAnswer the question using a single word or phrase.";
+        assert_eq!(clean(text), "What is it?");
+        let row = Row {
+            messages: vec![
+                Message::text("system", "s"),
+                Message::text("user", text),
+                Message::text("assistant", "<think>x</think><answer> 4 </answer>"),
+            ],
+            ..Row::default()
+        };
+        assert_eq!(label(&row).as_deref(), Some("4"));
+        let sent = messages(&row).unwrap();
+        assert_eq!(sent[0]["content"], TEACHER_SYSTEM_PROMPT);
+        assert_eq!(sent[1], json!({"role": "user", "content": [{"type": "text", "text": "What is it?"}]}));
+        assert_eq!(sent.as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn each_rollout_has_its_own_seed_and_key() {
+        let row = Row { messages: vec![Message::text("user", "q")], ..Row::default() };
+        let (question, teacher) = (Question::new(&row).unwrap(), EndpointConfig::default());
+        let seeds: Vec<u64> = (0..4).map(|k| request_seed(3, "t", 0, k)).collect();
+        let keys: Vec<Key> = (0..4).map(|k| question.key(&teacher, 3, k)).collect();
+        for k in 0..4 {
+            assert!(!seeds[..k].contains(&seeds[k]) && !keys[..k].contains(&keys[k]));
+        }
+        let body = question.body(&teacher, seeds[1]).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap()["seed"], seeds[1]);
+        // Where a row stands does not matter, nor what it was answered; what is asked does.
+        let moved = Row { id: "other".into(), place: "elsewhere".into(), ..row.clone() };
+        assert_eq!(Question::new(&moved).unwrap().key(&teacher, 3, 0), keys[0]);
+        let other = Row { messages: vec![Message::text("user", "Q")], ..row };
+        assert_ne!(Question::new(&other).unwrap().key(&teacher, 3, 0), keys[0]);
+    }
+}

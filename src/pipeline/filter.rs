@@ -1,0 +1,119 @@
+//! `filter`: rows within bounds of length and of the share of right answers.
+
+use rayon::prelude::*;
+
+use crate::config::{FilterConfig, StageConfig, StepConfig};
+use crate::data::encoder::{Encoder, Use};
+use crate::data::{Row, text_of};
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::pipeline::files::Because;
+use crate::pipeline::pass::{Fate, pass};
+use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::summary::Summary;
+
+/// The field of `extra_info` that [`FilterConfig::min_pass_rate`] reads and `passrate` writes.
+pub const PASS_RATE: &str = "pass_rate";
+
+impl Stage for FilterConfig {
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.filter.as_ref()
+    }
+
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        let counted = self.min_tokens.is_some() || self.max_tokens.is_some();
+        let encoders = match (&self.model, counted) {
+            (_, false) => None,
+            (None, true) => {
+                return Err(Error::input("model", "nothing", "a model directory, whose tokens are counted"));
+            }
+            (Some(dir), true) => {
+                let vocab_size = ModelConfig::load(&dir.join("config.json"))?.vocab_size;
+                let train = Encoder::load(dir, Use::Train, vocab_size, [None, None])?;
+                Some((Encoder { purpose: Use::Ask, ..train.clone() }, train))
+            }
+        };
+        Ok(Box::new(Filter { config: self, encoders }))
+    }
+}
+
+struct Filter<'a> {
+    config: &'a FilterConfig,
+    /// For questions, and for rows with an answer.
+    encoders: Option<(Encoder, Encoder)>,
+}
+
+impl Job for Filter<'_> {
+    fn describe(&self) -> String {
+        let FilterConfig { min_tokens, max_tokens, min_characters, max_characters, .. } = self.config;
+        let bound = |name: &str, low: Option<String>, high: Option<String>| match (low, high) {
+            (None, None) => None,
+            (low, high) => Some(format!("{name} {}..{}", low.unwrap_or_default(), high.unwrap_or_default())),
+        };
+        let text = |n: &Option<usize>| n.map(|n| n.to_string());
+        let rate = |x: Option<f64>| x.map(|x| x.to_string());
+        let bounds = [
+            bound("tokens", text(min_tokens), text(max_tokens)),
+            bound("characters", text(min_characters), text(max_characters)),
+            bound(PASS_RATE, rate(self.config.min_pass_rate), rate(self.config.max_pass_rate)),
+        ];
+        let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+        if bounds.is_empty() { "no bounds".to_owned() } else { bounds.join(", ") }
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        pass(work, &mut |_, rows| {
+            let fate = |row: Row| match self.outside(&row) {
+                Some(because) => Fate::Rejected(because),
+                None => Fate::Kept(row),
+            };
+            Ok(rows.into_par_iter().map(|numbered| vec![fate(numbered.row)]).collect())
+        })
+    }
+}
+
+impl Filter<'_> {
+    /// The first bound that a row is outside of.
+    fn outside(&self, row: &Row) -> Option<Because> {
+        let config = self.config;
+        let characters = || row.messages.iter().map(|m| text_of(m).chars().count()).sum();
+        if config.min_characters.is_some() || config.max_characters.is_some() {
+            let bounds = (config.min_characters, config.max_characters);
+            if let Some(because) = length(characters(), bounds, ["few_characters", "many_characters"]) {
+                return Some(because);
+            }
+        }
+        if config.min_pass_rate.is_some() || config.max_pass_rate.is_some() {
+            let Some(rate) = row.extra.get(PASS_RATE).and_then(|rate| rate.as_f64()) else {
+                return Some(Because::row("no_pass_rate", format!("no extra_info.{PASS_RATE}")));
+            };
+            if config.min_pass_rate.is_some_and(|low| rate < low) {
+                return Some(Because::row("low_pass_rate", rate.to_string()));
+            }
+            if config.max_pass_rate.is_some_and(|high| rate > high) {
+                return Some(Because::row("high_pass_rate", rate.to_string()));
+            }
+        }
+        let (ask, train) = self.encoders.as_ref()?;
+        let answered = row.messages.last().is_some_and(|m| m.role == "assistant");
+        match (if answered { train } else { ask }).measure(row) {
+            Ok(found) => length(found.tokens, (config.min_tokens, config.max_tokens), ["few_tokens", "overlong"]),
+            Err(bad) => Some(Because::row(bad.reason.name(), bad.error.to_string())),
+        }
+    }
+}
+
+fn length(found: usize, (low, high): (Option<usize>, Option<usize>), names: [&'static str; 2]) -> Option<Because> {
+    if low.is_some_and(|low| found < low) {
+        return Some(Because::row(names[0], found.to_string()));
+    }
+    high.is_some_and(|high| found > high).then(|| Because::row(names[1], found.to_string()))
+}

@@ -1,0 +1,76 @@
+//! `format`: rows in any layout that is read, in one.
+
+use rayon::prelude::*;
+
+use crate::config::{FormatConfig, StageConfig, StepConfig};
+use crate::data::answer::label;
+use crate::data::{Bad, Form, Read, Reason, Row};
+use crate::error::Result;
+use crate::image::Refused;
+use crate::pipeline::files::Because;
+use crate::pipeline::pass::{Fate, pass};
+use crate::pipeline::stage::{Job, Means, Stage, Work, form};
+use crate::pipeline::summary::Summary;
+use crate::text::Message;
+
+impl Stage for FormatConfig {
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.format.as_ref()
+    }
+
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        Ok(Box::new(Format(self)))
+    }
+}
+
+struct Format<'a>(&'a FormatConfig);
+
+impl Job for Format<'_> {
+    fn describe(&self) -> String {
+        format!("columns {}, pictures {}", self.0.stage.form.name(), self.0.stage.images.name())
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        pass(work, &mut |_, rows| Ok(rows.into_par_iter().map(|numbered| vec![self.fate(numbered.row)]).collect()))
+    }
+}
+
+impl Format<'_> {
+    fn fate(&self, mut row: Row) -> Fate {
+        if let Err(bad) = sound(&row) {
+            return Fate::Bad(bad);
+        }
+        if form(&self.0.stage, &row) == Form::Rl {
+            let Some(label) = label(&row) else {
+                return Fate::Rejected(Because::row("no_label", "neither a ground truth nor an answer"));
+            };
+            let asked = row.messages.iter().rposition(|m| m.role == "user").map_or(0, |last| last + 1);
+            row.messages.truncate(asked);
+            row.ground_truth = Some(label);
+        }
+        if let Some(system) = &self.0.system_prompt {
+            row.messages.retain(|m| m.role != "system");
+            if !system.is_empty() {
+                row.messages.insert(0, Message::text("system", system));
+            }
+        }
+        Fate::Kept(row)
+    }
+}
+
+/// Bad where a picture has no header that can be read, or no size a model takes.
+fn sound(row: &Row) -> Read<()> {
+    row.images.iter().try_for_each(|image| match image.size(&row.place) {
+        Ok(_) => Ok(()),
+        Err(Refused::Broken(error)) => Err(Bad::of(Reason::BrokenImage)(error)),
+        Err(Refused::Size(error)) => Err(Bad::of(Reason::WrongImageSize)(error)),
+    })
+}

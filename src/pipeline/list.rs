@@ -1,0 +1,178 @@
+//! `run`: the stages of a pipeline config, each in a folder of its own.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::{
+    self, DataConfig, DatasetConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, StepConfig,
+    VerifyConfig,
+};
+use crate::data::read;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::pipeline::stage::{Means, Stage};
+use crate::pipeline::summary::Summary;
+
+/// Begins the path of a data set that an earlier stage writes.
+const OF_STAGE: &str = "stage:";
+
+/// What a stage came to, and whether there was anything to do.
+type Ran = (Summary, bool);
+
+/// A kind of stage in a list of them.
+pub struct Kind {
+    /// Its name.
+    pub name: &'static str,
+    run: fn(&StepConfig, &Folders, &Path, &Means) -> Option<Result<Ran>>,
+    check: fn(&StepConfig, &Means) -> Option<Result<Planned>>,
+}
+
+impl Kind {
+    const fn of<C: Stage>() -> Kind {
+        Kind { name: C::NAME, run: run_step::<C>, check: check_step::<C> }
+    }
+}
+
+/// All kinds.
+pub const KINDS: [Kind; 6] = [
+    Kind::of::<FormatConfig>(),
+    Kind::of::<DistillConfig>(),
+    Kind::of::<VerifyConfig>(),
+    Kind::of::<DedupConfig>(),
+    Kind::of::<FilterConfig>(),
+    Kind::of::<MixConfig>(),
+];
+
+/// What a stage will do, and what it reads.
+pub struct Planned {
+    /// For people.
+    pub line: String,
+    /// Its data sets, and what it reads beside them.
+    pub reads: Vec<DatasetConfig>,
+}
+
+/// What earlier stages wrote: their names and folders, in their order.
+type Folders = Vec<(String, PathBuf)>;
+
+/// Checks every stage of `config` without its data; a line for each. Errors name the stage.
+pub fn plan(config: &DataConfig, means: &Means) -> Result<Vec<Planned>> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut lines = Vec::new();
+    for (i, step) in config.stages.iter().enumerate() {
+        let found = KINDS.iter().find_map(|kind| (kind.check)(step, means));
+        let planned = found.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
+        if planned.reads.is_empty() && i == 0 {
+            return Err(Error::input(format!("stages.{i}.datasets"), "nothing", "at least one data set"));
+        }
+        for entry in &planned.reads {
+            if let Some((stage, _)) = of_stage(&entry.path)
+                && !names.contains(&stage.as_str())
+            {
+                return Err(unknown(&step.name, &stage, &names));
+            }
+        }
+        names.push(&step.name);
+        lines.push(planned);
+    }
+    Ok(lines)
+}
+
+/// Runs the stages of `config` in `dir`, those that are finished aside. `said` hears a line of each.
+pub fn run(config: &DataConfig, dir: &Path, means: &Means, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
+    let mut folders = Folders::new();
+    let mut summaries = Vec::new();
+    for step in &config.stages {
+        let folder = dir.join(&step.name);
+        let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, means));
+        let (summary, fresh) = ran.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
+        said(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; was finished" }));
+        folders.push((step.name.clone(), folder));
+        summaries.push((step.name.clone(), summary));
+    }
+    Ok(summaries)
+}
+
+fn kindless(step: &StepConfig) -> Error {
+    Error::input(&step.name, "no kind of stage", KINDS.map(|kind| kind.name).join(", "))
+}
+
+fn check_step<C: Stage>(step: &StepConfig, means: &Means) -> Option<Result<Planned>> {
+    let mut config = C::of(step)?.clone();
+    let line = config.job(means).map(|job| format!("{}: {}; {}", step.name, C::NAME, job.describe()));
+    let mut reads = config.stage().datasets.clone();
+    reads.extend(config.beside().into_iter().map(|entry| entry.clone()));
+    Some(line.map(|line| Planned { line, reads }))
+}
+
+fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &Means) -> Option<Result<Ran>> {
+    let mut config = C::of(step)?.clone();
+    Some((|| {
+        let last = folders.last().filter(|_| config.stage().datasets.is_empty());
+        if let Some((name, _)) = last {
+            config.stage_mut().datasets = vec![read::entry(format!("{OF_STAGE}{name}"))];
+        }
+        let datasets = std::mem::take(&mut config.stage_mut().datasets);
+        config.stage_mut().datasets = resolved(datasets, step, folders)?;
+        for entry in config.beside() {
+            let one = resolved(vec![entry.clone()], step, folders)?;
+            let [one] = <[DatasetConfig; 1]>::try_from(one).map_err(|found| {
+                Error::input("against", format!("{} files", found.len()), "one file an entry: stage:NAME/FILE")
+            })?;
+            *entry = one;
+        }
+        let kept = dir.join("config.yaml");
+        if kept.exists() {
+            let was: C = config::load(Some(&kept), &[], &|_| None)?;
+            config::refuse_differences(dir, &was, &config)?;
+        }
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        files::write(&kept, config::to_yaml(&config)?.as_bytes())?;
+        super::run(&config, dir, None, means)
+    })())
+}
+
+/// The stage of a path `stage:NAME` or `stage:NAME/FILE`, and the file.
+fn of_stage(path: &Path) -> Option<(String, Option<String>)> {
+    let rest = path.to_str()?.strip_prefix(OF_STAGE)?;
+    Some(match rest.split_once('/') {
+        Some((stage, file)) => (stage.to_owned(), Some(file.to_owned())),
+        None => (rest.to_owned(), None),
+    })
+}
+
+fn unknown(step: &str, stage: &str, names: &[&str]) -> Error {
+    let names = if names.is_empty() { "none stands before it".to_owned() } else { names.join(", ") };
+    Error::input(step, format!("{OF_STAGE}{stage}"), format!("a stage that stands before it: {names}"))
+}
+
+/// Data sets with files in place of the names of stages; an entry of all a stage wrote becomes one a file.
+fn resolved(entries: Vec<DatasetConfig>, step: &StepConfig, folders: &Folders) -> Result<Vec<DatasetConfig>> {
+    let mut out = Vec::new();
+    for entry in entries {
+        let Some((stage, file)) = of_stage(&entry.path) else {
+            out.push(entry);
+            continue;
+        };
+        let known: Vec<&str> = folders.iter().map(|(name, _)| name.as_str()).collect();
+        let (_, folder) =
+            folders.iter().find(|(name, _)| *name == stage).ok_or_else(|| unknown(&step.name, &stage, &known))?;
+        let files = match file {
+            Some(file) => vec![folder.join(file)],
+            None => written(folder)?,
+        };
+        out.extend(files.into_iter().map(|path| DatasetConfig { path, ..entry.clone() }));
+    }
+    Ok(out)
+}
+
+/// The data sets a stage wrote, in the order of their names.
+fn written(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        if path.extension().is_some_and(|ending| ending == "parquet") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

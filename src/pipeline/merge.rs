@@ -1,0 +1,106 @@
+//! Shards of a stage, joined.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use crate::answers::{self, Store};
+use crate::config::DatasetConfig;
+use crate::data::paths::base;
+use crate::data::read;
+use crate::error::{Error, Result};
+use crate::pipeline::files::{Kept, Lines};
+use crate::pipeline::stage::{Shard, Work, piece};
+use crate::pipeline::summary::Summary;
+
+/// How many shards the stage in `dir` was done in; none where it was not. Errors name those that are missing.
+pub fn shards(dir: &Path) -> Result<Option<usize>> {
+    let mut found: BTreeSet<(usize, usize)> = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let name = entry.map_err(Error::io(dir))?.file_name().to_string_lossy().into_owned();
+        let numbers = name.strip_prefix("summary-").and_then(|rest| rest.strip_suffix(".json"));
+        let numbers = numbers.and_then(|rest| rest.split_once("-of-"));
+        found.extend(numbers.and_then(|(i, n)| Some((n.parse().ok()?, i.parse().ok()?))));
+    }
+    let Some(&(count, _)) = found.first() else { return Ok(None) };
+    let there: Vec<String> = found.iter().map(|(n, i)| format!("{i}/{n}")).collect();
+    let missing: Vec<String> =
+        (0..count).filter(|&i| !found.contains(&(count, i))).map(|i| format!("{i}/{count}")).collect();
+    if found.iter().any(|(n, _)| *n != count) || !missing.is_empty() {
+        let found = format!("the shards {}", there.join(", "));
+        let expected = format!("all of {count}, and no others; not finished: {}", missing.join(", "));
+        return Err(Error::input(dir.display().to_string(), found, expected));
+    }
+    Ok(Some(count))
+}
+
+/// Joins the rows and lines of `count` shards, in the order of the rows, and their answers.
+pub fn rows(work: &Work, count: usize) -> Result<Summary> {
+    if !answers::shards(&work.dir)?.is_empty() {
+        Store::of_run(&work.dir)?;
+    }
+    let all = || (0..count).map(|index| Some(Shard { index, count }));
+    let mut summary = Summary::default();
+    for shard in all() {
+        let path = piece(&work.dir, "summary", "json", shard);
+        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        summary.add(&serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e.to_string()))?);
+    }
+    for input in &work.inputs {
+        let mut kept = Kept::new(work, &input.name);
+        for shard in all() {
+            let path = piece(&work.dir, &input.name, "parquet", shard);
+            // Urls of rows are still those of the source.
+            let folder = input.entry.data_folder.clone().unwrap_or_else(|| base(&input.entry.path));
+            let entry = DatasetConfig { data_folder: Some(folder), ..read::entry(&path) };
+            read::for_each(&entry, |row| kept.push(row.map_err(|bad| *bad.error)?))?;
+        }
+        kept.finish()?;
+    }
+    for stem in ["rejected", "unjudged"] {
+        let pieces: Vec<_> = all().map(|shard| piece(&work.dir, stem, "jsonl", shard)).filter(|p| p.exists()).collect();
+        if pieces.is_empty() {
+            continue;
+        }
+        let mut lines = Lines::create(work, stem)?;
+        for input in &work.inputs {
+            let start = format!("{{\"dataset\":{},", serde_json::Value::from(input.name.as_str()));
+            for path in &pieces {
+                let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+                for line in file.lines() {
+                    let line = line.map_err(Error::io(path))?;
+                    if line.starts_with(&start) {
+                        lines.append(format!("{line}\n").as_bytes())?;
+                    }
+                }
+            }
+        }
+        lines.finish()?;
+    }
+    Ok(summary)
+}
+
+/// Removes what `count` shards left, once it is joined.
+pub fn remove(work: &Work, count: usize) -> Result<()> {
+    let fixed = [
+        ("rejected", "jsonl"),
+        ("unjudged", "jsonl"),
+        ("hashes", "jsonl"),
+        ("inputs", "json"),
+        ("log", "txt"),
+        (".lock", ""),
+        ("summary", "json"),
+    ];
+    let outputs = work.inputs.iter().map(|input| (input.name.as_str(), "parquet"));
+    for (stem, ending) in outputs.chain(fixed) {
+        for index in 0..count {
+            let path = piece(&work.dir, stem, ending, Some(Shard { index, count }));
+            match std::fs::remove_file(&path) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io(&path)(e)),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! `mix`: several data sets in one, by weights and limits.
+
+use std::collections::VecDeque;
+
+use crate::config::{MixConfig, Pictures, StageConfig, StepConfig};
+use crate::data::read::{At, epoch};
+use crate::error::{Error, Result};
+use crate::philox::{self, Purpose};
+use crate::pipeline::files::{Because, Kept, Rejections};
+use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::summary::Summary;
+
+/// Rows between two looks for a stop by the user.
+const LOOK: usize = 256;
+/// Counter of the draw of turns: [`epoch`] has those from 2^63 on for its fractions.
+const TURNS: u64 = (1 << 63) - 1;
+
+impl Stage for MixConfig {
+    const WHOLE: Option<&'static str> = Some("no --shard: rows of all data sets come by turns");
+
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.mix.as_ref()
+    }
+
+    fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        Ok(Box::new(Mix(self)))
+    }
+}
+
+struct Mix<'a>(&'a MixConfig);
+
+/// A row of a mixture: which data set, and which row of it.
+pub type Turn = (usize, usize);
+
+impl Job for Mix<'_> {
+    fn describe(&self) -> String {
+        let weights: Vec<String> = self.0.stage.datasets.iter().map(|entry| entry.weight.to_string()).collect();
+        format!("weights {} into {}", weights.join(", "), self.0.name)
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        let mut rejected = Rejections::new(work)?;
+        let mut places: Vec<Vec<Option<At>>> = Vec::new();
+        for (number, input) in work.inputs.iter().enumerate() {
+            let mut found = Vec::with_capacity(input.count);
+            input.for_each(|at, row| {
+                found.push(row.as_ref().ok().map(|_| at));
+                row.map_or_else(|bad| rejected.bad(number, at.index as usize, bad), |_| Ok(()))
+            })?;
+            places.push(found);
+        }
+        let counts: Vec<usize> = work.inputs.iter().map(|input| input.count).collect();
+        let turns = turns(self.0, &counts)?;
+        let mut drawn: Vec<Vec<bool>> = counts.iter().map(|&count| vec![false; count]).collect();
+        let mut kept = Kept::new(work, &self.0.name);
+        work.means.observer.begin("mix", "rows", turns.len() as u64, 0);
+        for (done, &(set, index)) in turns.iter().enumerate() {
+            if done % LOOK == 0 && work.means.observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            drawn[set][index] = true;
+            let Some(at) = places[set][index] else { continue };
+            let row = work.inputs[set].row(at)?;
+            match row.and_then(|row| if work.stage.images == Pictures::Embed { row.embedded() } else { Ok(row) }) {
+                Ok(row) => {
+                    kept.push(row)?;
+                    rejected.summary.kept += 1;
+                }
+                // Each time it is drawn it would be so.
+                Err(bad) => {
+                    places[set][index] = None;
+                    rejected.bad(set, index, bad)?;
+                }
+            }
+            work.means.observer.step(done as u64 + 1, &[]);
+        }
+        kept.finish()?;
+        work.means.observer.end();
+        for (set, (drawn, places)) in drawn.iter().zip(&places).enumerate() {
+            let left = drawn.iter().zip(places).enumerate().filter(|(_, (drawn, at))| !**drawn && at.is_some());
+            for (index, _) in left {
+                rejected.push(set, index, None, &Because::row("not_drawn", "by weight or max_rows"))?;
+            }
+        }
+        let mut summary = rejected.finish()?;
+        // A row that is drawn twice is read twice.
+        summary.rows = summary.kept + summary.rejected.values().sum::<usize>();
+        Ok(summary)
+    }
+}
+
+/// The rows of a mixture of data sets with `counts` rows, in their order. Errors on a weight that is none.
+pub fn turns(config: &MixConfig, counts: &[usize]) -> Result<Vec<Turn>> {
+    let short: Vec<u32> = counts.iter().map(|&count| count as u32).collect();
+    let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); counts.len()];
+    let ends: Vec<usize> = counts
+        .iter()
+        .scan(0, |end, &count| {
+            *end += count;
+            Some(*end)
+        })
+        .collect();
+    for number in epoch(&config.stage.datasets, &short, config.seed)? {
+        let set = ends.partition_point(|&end| end <= number as usize);
+        queues[set].push_back(number as usize - (ends[set] - counts[set]));
+    }
+    let sets = queues.iter().enumerate().flat_map(|(set, queue)| std::iter::repeat_n(set as u32, queue.len()));
+    let mut order: Vec<u32> = sets.collect();
+    if config.interleave {
+        philox::shuffle(config.seed, Purpose::Shuffle, TURNS, &mut order);
+    }
+    order.truncate(config.max_rows.unwrap_or(usize::MAX));
+    let turn = |set: u32| queues[set as usize].pop_front().map(|row| (set as usize, row));
+    Ok(order.into_iter().filter_map(turn).collect())
+}

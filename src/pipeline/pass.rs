@@ -1,0 +1,158 @@
+//! One pass over rows in their order, a bounded number at a time: what a stage decides about each, and what is written
+//! of it.
+
+use rayon::prelude::*;
+
+use crate::config::Pictures;
+use crate::data::{Bad, Read, Row};
+use crate::error::{Error, Result};
+use crate::pipeline::files::{Because, Kept, Lines, Rejections};
+use crate::pipeline::stage::{Input, Work};
+use crate::pipeline::summary::Summary;
+
+/// Rows decided about together, and bytes of their embedded pictures: what bounds memory.
+const CHUNK_ROWS: usize = 1024;
+const CHUNK_BYTES: usize = 32 << 20;
+
+/// What becomes of a row, or of an answer to it.
+pub enum Fate {
+    /// It is written.
+    Kept(Row),
+    /// It is not, but named.
+    Rejected(Because),
+    /// It waits for a judge.
+    Unjudged(Because),
+    /// It cannot be read, for all that its columns show.
+    Bad(Bad),
+}
+
+/// A row and its number in its file, from 0.
+pub struct Numbered {
+    /// The number.
+    pub index: usize,
+    /// The row.
+    pub row: Row,
+}
+
+/// Decides about rows of an input: for each its fates.
+pub type Decide<'a> = dyn FnMut(&Input, Vec<Numbered>) -> Result<Vec<Vec<Fate>>> + 'a;
+
+/// Puts every row of `work` before `decide`, in order, and writes what becomes of them.
+pub fn pass(work: &Work, decide: &mut Decide) -> Result<Summary> {
+    let mut out = Out { work, rejected: Rejections::new(work)?, unjudged: None, done: 0 };
+    work.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
+    for (number, input) in work.inputs.iter().enumerate() {
+        let mut kept = Kept::new(work, &input.name);
+        let mut chunk = Chunk::default();
+        input.for_each(|at, row| {
+            chunk.push(at.index as usize, row);
+            match chunk.rows.len() + chunk.bad.len() < CHUNK_ROWS && chunk.bytes < CHUNK_BYTES {
+                true => Ok(()),
+                false => out.take(number, std::mem::take(&mut chunk), decide, &mut kept),
+            }
+        })?;
+        out.take(number, chunk, decide, &mut kept)?;
+        kept.finish()?;
+    }
+    out.finish()
+}
+
+/// Rows that are decided about together.
+#[derive(Default)]
+struct Chunk {
+    rows: Vec<Numbered>,
+    bad: Vec<(usize, Bad)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, index: usize, row: Read<Row>) {
+        match row {
+            Ok(row) => {
+                self.bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
+                self.rows.push(Numbered { index, row });
+            }
+            Err(bad) => self.bad.push((index, bad)),
+        }
+    }
+}
+
+struct Out<'a> {
+    work: &'a Work<'a>,
+    rejected: Rejections<'a>,
+    unjudged: Option<Lines>,
+    done: u64,
+}
+
+impl Out<'_> {
+    fn take(&mut self, number: usize, chunk: Chunk, decide: &mut Decide, kept: &mut Kept) -> Result<()> {
+        let observer = self.work.means.observer;
+        if observer.stop_requested() {
+            return Err(Error::Stopped);
+        }
+        let input = &self.work.inputs[number];
+        self.done += (chunk.rows.len() + chunk.bad.len()) as u64;
+        let places: Vec<(usize, String)> = chunk.rows.iter().map(|row| (row.index, row.row.id.clone())).collect();
+        let outcomes = if chunk.rows.is_empty() { Vec::new() } else { decide(input, chunk.rows)? };
+        let embed = self.work.stage.images == Pictures::Embed;
+        let outcomes: Vec<Vec<Fate>> = outcomes
+            .into_par_iter()
+            .map(|fates| fates.into_iter().map(|fate| if embed { embedded(fate) } else { fate }).collect())
+            .collect();
+        // By their numbers, as if each had been alone.
+        let mut bad = chunk.bad.into_iter().peekable();
+        for ((index, id), fates) in places.into_iter().zip(outcomes) {
+            while let Some((index, bad)) = bad.next_if(|(bad, _)| *bad < index) {
+                self.rejected.bad(number, index, bad)?;
+            }
+            for fate in fates {
+                match fate {
+                    Fate::Kept(row) => {
+                        self.rejected.summary.kept += 1;
+                        kept.push(row)?;
+                    }
+                    Fate::Rejected(because) => {
+                        self.rejected.push(number, index, Some(&id), &because)?;
+                    }
+                    Fate::Bad(bad) => self.rejected.bad(number, index, Bad { id: Some(id.clone()), ..bad })?,
+                    Fate::Unjudged(because) => {
+                        self.rejected.summary.unjudged += 1;
+                        let lines = match self.unjudged.take() {
+                            Some(lines) => lines,
+                            None => Lines::create(self.work, "unjudged")?,
+                        };
+                        self.unjudged.insert(lines).push(&input.name, index, Some(&id), &because)?;
+                    }
+                }
+            }
+        }
+        for (index, row) in bad {
+            self.rejected.bad(number, index, row)?;
+        }
+        observer.step(self.done, &[("kept", self.rejected.summary.kept as f64)]);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Summary> {
+        let summary = self.rejected.finish()?;
+        let doubts = self.work.path("unjudged", "jsonl");
+        match self.unjudged {
+            Some(lines) => lines.finish()?,
+            // Of an earlier run, when the judge was down: all has been judged since.
+            None if doubts.exists() => std::fs::remove_file(&doubts).map_err(Error::io(&doubts))?,
+            None => {}
+        }
+        self.work.means.observer.end();
+        Ok(summary)
+    }
+}
+
+fn embedded(fate: Fate) -> Fate {
+    match fate {
+        Fate::Kept(row) => match row.embedded() {
+            Ok(row) => Fate::Kept(row),
+            Err(bad) => Fate::Bad(bad),
+        },
+        other => other,
+    }
+}

@@ -1,0 +1,70 @@
+//! What every stage does: nothing where it is finished, its work or the joining of its shards' where it is not.
+
+use std::path::Path;
+
+use crate::data::Signature;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::pipeline::merge;
+use crate::pipeline::stage::{Means, Shard, Stage, Work, piece};
+use crate::pipeline::summary::Summary;
+
+/// The summary of a finished stage; none where there is something left to do. Errors when a file it read is another
+/// than it was.
+pub fn finished(dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
+    let path = piece(dir, "summary", "json", shard);
+    let Some(summary): Option<Summary> = read(&path)? else { return Ok(None) };
+    let inputs: Vec<Signature> = read(&piece(dir, "inputs", "json", shard))?.unwrap_or_default();
+    for input in inputs {
+        input.check(&mut input.modified.clone())?;
+    }
+    Ok(Some(summary))
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(path, e.to_string())),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::io(path)(e)),
+    }
+}
+
+/// Runs a stage in `dir`, or what is left of it. Its summary, and whether there was anything to do.
+pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means) -> Result<(Summary, bool)> {
+    let mut job = config.job(means)?;
+    if let Some(summary) = finished(dir, shard)?.filter(|summary| job.is_final(summary)) {
+        return Ok((summary, false));
+    }
+    if let (Some(why), Some(_)) = (C::WHOLE, shard) {
+        return Err(Error::input("--shard", format!("a part of `{}`", C::NAME), why));
+    }
+    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+    let parts = if shard.is_none() { merge::shards(dir)? } else { None };
+    let work = Work { parts, ..Work::open(config, dir, shard, means)? };
+    let act = || match parts.filter(|_| !job.gathers()) {
+        Some(count) => merge::rows(&work, count),
+        None => job.run(&work),
+    };
+    let (summary, signatures) = beside(&work, act)?;
+    summary.check(config.outcomes())?;
+    write(&work.path("inputs", "json"), &signatures)?;
+    write(&work.path("summary", "json"), &summary)?;
+    parts.map_or(Ok(()), |count| merge::remove(&work, count))?;
+    Ok((summary, true))
+}
+
+/// What the files were, hashed beside the work on them.
+fn beside(work: &Work, act: impl FnOnce() -> Result<Summary>) -> Result<(Summary, Vec<Signature>)> {
+    let paths: Vec<_> = work.inputs.iter().flat_map(|input| &input.files).map(|(_, file)| file.path.clone()).collect();
+    std::thread::scope(|scope| {
+        let signatures = scope.spawn(|| paths.iter().map(|path| Signature::of(path)).collect::<Result<Vec<_>>>());
+        let summary = act()?;
+        let signatures = signatures.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))??;
+        Ok((summary, signatures))
+    })
+}
+
+fn write<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::Failed(format!("{}: {e}", path.display())))?;
+    files::write(path, (text + "\n").as_bytes())
+}

@@ -1,0 +1,99 @@
+//! `verify`: rows with an answer and a label; the right ones are kept.
+
+use std::sync::Arc;
+
+use crate::config::{ScorerConfig, StageConfig, StepConfig, VerifyConfig};
+use crate::data::text_of;
+use crate::error::Result;
+use crate::pipeline::files::Because;
+use crate::pipeline::pass::{Fate, Numbered, pass};
+use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::summary::Summary;
+use crate::reward::judge::{self, Ruling};
+use crate::reward::{Item, Judged, Scorer};
+
+impl Stage for VerifyConfig {
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.verify.as_ref()
+    }
+
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        Ok(Box::new(Verify { config: self, means }))
+    }
+}
+
+struct Verify<'a> {
+    config: &'a VerifyConfig,
+    means: &'a Means<'a>,
+}
+
+impl Job for Verify<'_> {
+    fn describe(&self) -> String {
+        let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
+        format!("{} rules, {judge}", self.config.mode.name())
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
+        let rules = ScorerConfig::default();
+        let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(work.store()?), self.means.runtime)?;
+        let mut heard = scorer.judge().map(judge::Summary::new);
+        let scorer = Arc::new(scorer);
+        let mut summary = pass(work, &mut |_, rows| {
+            let items: Vec<Option<Item>> = rows.iter().map(item).collect();
+            let mut scored = scorer.score_all(items.iter().flatten().cloned().collect()).into_iter();
+            let mut fates = Vec::with_capacity(rows.len());
+            for (numbered, item) in rows.into_iter().zip(items) {
+                let judged = item.as_ref().and_then(|_| scored.next()).transpose()?;
+                heard
+                    .iter_mut()
+                    .for_each(|heard| heard.count(judged.as_ref().and_then(|judged| judged.judge.as_ref())));
+                fates.push(vec![match (item, judged) {
+                    (Some(item), Some(judged)) => fate(numbered, &item, judged),
+                    _ => missing(&numbered),
+                }]);
+            }
+            Ok(fates)
+        })?;
+        summary.judge = heard;
+        Ok(summary)
+    }
+
+    fn is_final(&self, summary: &Summary) -> bool {
+        summary.unjudged == 0
+    }
+}
+
+/// What is scored of a row: its last message, an answer, against its label.
+fn item(numbered: &Numbered) -> Option<Item> {
+    let row = &numbered.row;
+    let response = text_of(row.messages.last().filter(|m| m.role == "assistant")?);
+    let question = Some(row.question()).filter(|question| !question.is_empty());
+    Some(Item { response, ground_truth: row.ground_truth.clone()?, question, place: row.place.clone() })
+}
+
+fn missing(numbered: &Numbered) -> Fate {
+    Fate::Rejected(match numbered.row.ground_truth {
+        None => Because::row("no_label", "no ground truth"),
+        Some(_) => Because::row("no_answer", "no assistant message at the end"),
+    })
+}
+
+fn fate(numbered: Numbered, item: &Item, judged: Judged) -> Fate {
+    match judged.judge {
+        _ if judged.score.acc_score > 0.0 => Fate::Kept(numbered.row),
+        Some(Ruling::Unjudged(what)) => Fate::Unjudged(Because::row("unjudged", what)),
+        _ => {
+            let detail = format!("answered {}, the label is {}", judged.score.predict_str, item.ground_truth);
+            Fate::Rejected(Because::row("wrong_answer", detail))
+        }
+    }
+}

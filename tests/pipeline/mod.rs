@@ -1,0 +1,103 @@
+//! The data pipeline: every stage, shards and lists of stages.
+
+mod commands;
+mod dedup;
+mod distill;
+mod server;
+mod stages;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use omr::config::{DatasetConfig, StageConfig};
+use omr::data::Row;
+use omr::data::read::{self, entry};
+use omr::device::{Device, Isa, Target};
+use omr::error::{Error, Result};
+use omr::observe::{Observer, Silent};
+use omr::pipeline::{self, Means, Shard, Stage, Summary};
+use serde_json::Value;
+
+pub use server::Server;
+
+/// The asynchronous runtime of these tests.
+pub fn runtime() -> &'static tokio::runtime::Runtime {
+    static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+}
+
+/// Runs a stage, or a part of it, on the CPU; its summary and whether there was anything to do.
+pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>) -> Result<(Summary, bool)> {
+    observed(config, dir, shard, &Silent)
+}
+
+/// The same, watched.
+pub fn observed<C: Stage>(
+    config: &C,
+    dir: &Path,
+    shard: Option<Shard>,
+    observer: &dyn Observer,
+) -> Result<(Summary, bool)> {
+    pipeline::run(
+        config,
+        dir,
+        shard,
+        &Means {
+            target: Target::cpu(2),
+            device: &|plan| Device::cpu(plan, 2, Isa::detect()),
+            runtime: &|| Ok(runtime().handle().clone()),
+            observer,
+        },
+    )
+}
+
+/// Settings that read these files.
+pub fn reads(paths: &[PathBuf]) -> StageConfig {
+    StageConfig { datasets: paths.iter().map(entry).collect::<Vec<DatasetConfig>>(), ..StageConfig::default() }
+}
+
+/// A file's lines of JSON.
+pub fn lines(path: &Path) -> Vec<Value> {
+    std::fs::read_to_string(path).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+/// Writes rows as JSON lines.
+pub fn write_lines(path: &Path, rows: &[Value]) {
+    let lines: Vec<String> = rows.iter().map(Value::to_string).collect();
+    std::fs::write(path, lines.join("\n")).unwrap();
+}
+
+/// Rows of a file.
+pub fn rows(path: &Path) -> Vec<Row> {
+    read::read(&entry(path)).unwrap()
+}
+
+/// The files of a finished stage that say what it came to, by name; the record of its inputs aside.
+pub fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<(String, Vec<u8>)> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| ["parquet", "jsonl", "json", "html"].iter().any(|e| path.extension().is_some_and(|x| x == *e)))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap()))
+        .filter(|(name, _)| name != "inputs.json")
+        .collect();
+    files.sort();
+    files
+}
+
+/// Runs a stage in `count` parts, the last first, and joins them.
+pub fn in_parts<C: Stage>(config: &C, dir: &Path, count: usize) -> Summary {
+    for index in (0..count).rev() {
+        assert!(run(config, dir, Some(Shard { index, count })).unwrap().1);
+    }
+    let (summary, fresh) = run(config, dir, None).unwrap();
+    assert!(fresh);
+    summary
+}
+
+/// The message of an error of the user's.
+pub fn refused<T>(result: Result<T>) -> String {
+    let error: Error = result.err().unwrap();
+    assert_eq!(error.exit_code(), 2, "{error}");
+    error.to_string()
+}
