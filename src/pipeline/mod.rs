@@ -1,4 +1,5 @@
-//! The data pipeline: stages from rows to rows. [`run`] has what every stage shares, [`list`] runs several; a stage a file.
+//! The data pipeline: stages from rows to rows. [`run()`] has what every stage shares, [`list`] runs several; a stage a
+//! file.
 //!
 //! A stage reads its data sets in order, a bounded number of rows at a time, and writes, whole: `NAME.parquet` for each
 //! of them, `rejected.jsonl`, and at last `summary.json`, by which it is finished. `--shard i/n` does the same for a part

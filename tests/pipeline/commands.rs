@@ -146,3 +146,18 @@ fn distill_says_what_is_wrong_with_its_input() {
     assert!(code == Some(1) && message.contains("127.0.0.1:9"), "{message}");
     assert!(!dir.path().join("out/summary.json").exists());
 }
+
+#[test]
+fn the_published_pipeline_is_checked_without_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/data.yaml");
+    let output = omr(dir.path(), &["run", config, "--out", "out", "--dry-run"]);
+    let message = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{message}");
+    for line in
+        ["questions: dedup; compat", "answers: distill; 8 answers each from qwen3-vl", "sft: mix; weights 1, 1, 1, 1"]
+    {
+        assert!(message.contains(line), "{message}");
+    }
+    assert!(!dir.path().join("out").exists());
+}
