@@ -1,5 +1,6 @@
 //! Rows out, as parquet, whole. What is written is read back as the same rows.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +10,6 @@ use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
-use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use serde_json::{Value, json};
 
@@ -104,11 +104,9 @@ impl Writer {
     fn begin(&self, extra: &ExtraColumns, old: Option<ArrowWriter<Staged>>) -> Result<ArrowWriter<Staged>> {
         let failed = |e| parquet_error(&self.path, e);
         let schema = batch(&[], self.form, extra)?.schema();
-        let features = KeyValue::new("huggingface".to_owned(), features(&schema).to_string());
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_key_value_metadata(Some(vec![features]))
-            .build();
+        let features = HashMap::from([("huggingface".to_owned(), features(&schema).to_string())]);
+        let schema = Arc::new(Schema::new_with_metadata(schema.fields().clone(), features));
+        let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let staged = Staged::create(&self.path)?;
         let mut out = ArrowWriter::try_new(staged, schema, Some(properties)).map_err(failed)?;
         if let Some(old) = old {
