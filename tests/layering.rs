@@ -97,7 +97,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
     (
         "pipeline",
-        &["config", "observe", "answers", "client", "device", "model", "text", "image", "reward", "data", "report"],
+        &[
+            "config", "observe", "answers", "client", "device", "tensor", "ops", "model", "engine", "text", "image",
+            "reward", "data", "rollout", "report",
+        ],
     ),
     (
         "recipe",

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use super::run_dir::RunDir;
 use super::{ConfigArgs, Context, RunArgs, inspect};
-use crate::config::{DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, VerifyConfig};
+use crate::config::{
+    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, VerifyConfig,
+};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::{self, Means, Shard, Stage, Work, list};
@@ -27,6 +29,8 @@ enum Kind {
     Distill(StageArgs),
     /// Keep rows whose answer is right by the rules, or by a judge
     Verify(StageArgs),
+    /// Have a model answer each question several times; rows carry the share of right answers
+    Passrate(StageArgs),
     /// Drop rows whose question and pictures are those of another row or of a benchmark
     Dedup(StageArgs),
     /// Keep rows within bounds of length and of the share of right answers
@@ -64,6 +68,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Format(args) => run_stage::<FormatConfig>(args, context),
         Kind::Distill(args) => run_stage::<DistillConfig>(args, context),
         Kind::Verify(args) => run_stage::<VerifyConfig>(args, context),
+        Kind::Passrate(args) => run_stage::<PassrateConfig>(args, context),
         Kind::Dedup(args) => run_stage::<DedupConfig>(args, context),
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
         Kind::Mix(args) => run_stage::<MixConfig>(args, context),

@@ -35,8 +35,8 @@ pub use generate::{GenerateConfig, LoadDtype};
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
-    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, Pictures, RowForm, StageConfig,
-    StepConfig, VerifyConfig,
+    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, Pictures, RowForm,
+    StageConfig, StepConfig, VerifyConfig,
 };
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, group_from_env, judge_from_env};
-use super::{Config, DatasetConfig, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, Source};
+use super::{Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, Source};
 use crate::error::{Error, Result};
 
 choice! {
@@ -94,6 +94,40 @@ settings! {
 }
 
 settings! {
+    /// `omr data passrate`: a model answers each question several times; the share of right answers becomes
+    /// `extra_info.pass_rate`, the mean reward `extra_info.avg_reward`.
+    pub struct PassrateConfig with stage: StageConfig {
+        stage.datasets = Vec::new();
+        stage.form = RowForm::Auto;
+        stage.images = Pictures::Embed;
+        stage.max_bad_rows = 0.01;
+        /// Model directory.
+        model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
+            published: "Qwen/Qwen2.5-VL-7B-Instruct";
+        /// Answers to each question.
+        n: usize = 8, rule: Rule::AtLeast(1.0), name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
+        /// Logits are divided by this.
+        temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), published: "1";
+        /// Sample from the fewest tokens whose probabilities reach this.
+        top_p: f64 = 0.9, rule: Rule::Within(0.0, 1.0), published: "0.9";
+        /// Most tokens of an answer.
+        max_tokens: usize = 8192, rule: Rule::AtLeast(1.0), published: "8192";
+        /// Longer prompts, pictures included, are left out as overlong.
+        max_prompt_length: usize = 8192, rule: Rule::AtLeast(1.0);
+        /// Most answers under way at once.
+        max_num_seqs: usize = 256, rule: Rule::AtLeast(1.0), name: "vLLM max_num_seqs";
+        /// What weights and activations are stored as.
+        dtype: Dtype = Dtype::Auto;
+        /// The server asked about answers the rules call wrong; null asks none.
+        judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
+        /// `strict` is the right scorer, `compat` the published one.
+        mode: Mode = Mode::Strict, published: "compat";
+        /// Seed of the sampling.
+        seed: u64 = 1;
+    }
+}
+
+settings! {
     /// `omr data filter`: rows within bounds. A bound that is null is none.
     pub struct FilterConfig with stage: StageConfig {
         stage.datasets = Vec::new();
@@ -169,6 +203,8 @@ settings! {
         distill: Option<DistillConfig> = None;
         /// `omr data verify`.
         verify: Option<VerifyConfig> = None;
+        /// `omr data passrate`.
+        passrate: Option<PassrateConfig> = None;
         /// `omr data dedup`.
         dedup: Option<DedupConfig> = None;
         /// `omr data filter`.
@@ -181,11 +217,12 @@ settings! {
 impl StepConfig {
     /// Kinds of stages it has a config of.
     pub fn kinds(&self) -> Vec<&'static str> {
-        let StepConfig { name: _, format, distill, verify, dedup, filter, mix } = self;
+        let StepConfig { name: _, format, distill, verify, passrate, dedup, filter, mix } = self;
         let given = [
             ("format", format.is_some()),
             ("distill", distill.is_some()),
             ("verify", verify.is_some()),
+            ("passrate", passrate.is_some()),
             ("dedup", dedup.is_some()),
             ("filter", filter.is_some()),
             ("mix", mix.is_some()),
@@ -211,7 +248,11 @@ impl Config for DataConfig {
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let Some(Value::Array(stages)) = tree.get_mut("stages") else { return };
         for stage in stages {
-            let kinds: [(&str, Prepare); 2] = [("distill", DistillConfig::prepare), ("verify", VerifyConfig::prepare)];
+            let kinds: [(&str, Prepare); 3] = [
+                ("distill", DistillConfig::prepare),
+                ("verify", VerifyConfig::prepare),
+                ("passrate", PassrateConfig::prepare),
+            ];
             for (kind, prepare) in kinds {
                 if let Some(Value::Object(config)) = stage.get_mut(kind) {
                     prepare(config, env);
@@ -225,7 +266,7 @@ impl Config for DataConfig {
             let kinds = step.kinds();
             if kinds.len() != 1 {
                 let found = if kinds.is_empty() { "none".to_owned() } else { kinds.join(" and ") };
-                let expected = "one of format, distill, verify, dedup, filter, mix";
+                let expected = "one of format, distill, verify, passrate, dedup, filter, mix";
                 return Err(Error::input(place.of(&format!("stages.{i}")), found, expected));
             }
             if step.name.contains(['/', '\\', '.']) || self.stages[..i].iter().any(|other| other.name == step.name) {
@@ -236,6 +277,7 @@ impl Config for DataConfig {
                 |judge: &Option<JudgeConfig>, kind: &str| check_judge(place, &format!("stages.{i}.{kind}"), judge);
             step.distill.as_ref().map_or(Ok(()), |c| judge(&c.judge, "distill"))?;
             step.verify.as_ref().map_or(Ok(()), |c| judge(&c.judge, "verify"))?;
+            step.passrate.as_ref().map_or(Ok(()), |c| judge(&c.judge, "passrate"))?;
         }
         Ok(())
     }
@@ -268,6 +310,24 @@ impl Config for VerifyConfig {
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         rows_of("datasets", &mut self.stage.datasets)
+    }
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        check_judge(place, "", &self.judge)
+    }
+}
+
+impl Config for PassrateConfig {
+    const NAME: &'static str = "passrate";
+
+    fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
+        judge_from_env(tree, env);
+    }
+
+    fn sources(&mut self) -> Vec<(String, Source<'_>)> {
+        let mut sources = rows_of("datasets", &mut self.stage.datasets);
+        sources.extend(model_of("model", &mut self.model));
+        sources
     }
 
     fn validate(&self, place: &Place) -> Result<()> {

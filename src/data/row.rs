@@ -9,7 +9,7 @@ use crate::data::stamp::{short, size_and_time};
 use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
-use crate::text::Message;
+use crate::text::{Message, Part};
 
 /// One row of data, in SFT or RL form.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,29 @@ impl Row {
         Ok(self)
     }
 
+    /// A hash of what the row asks: its messages, and its pictures as they are encoded. Errors when a picture's file cannot
+    /// be read.
+    pub fn content(&self) -> Result<[u8; 32]> {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |kind: u8, bytes: &[u8]| {
+            hasher.update(&[kind]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+        };
+        for message in &self.messages {
+            add(0, message.role.as_bytes());
+            for part in &message.content {
+                match part {
+                    Part::Text(text) => add(1, text.as_bytes()),
+                    Part::Image => add(2, &[]),
+                    Part::Video => add(3, &[]),
+                }
+            }
+        }
+        for image in &self.images {
+            add(4, &image.bytes(&self.place)?);
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
     /// The text of the user's messages, without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {
@@ -56,7 +79,7 @@ impl Row {
 /// The text parts of a message, joined.
 pub fn text_of(message: &Message) -> String {
     let parts = message.content.iter().filter_map(|p| match p {
-        crate::text::Part::Text(t) => Some(t.as_str()),
+        Part::Text(t) => Some(t.as_str()),
         _ => None,
     });
     parts.collect()

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::asked::{Asked, Wanted};
+use super::questions;
 use super::survey::Survey;
-use super::{identity, questions};
 use crate::answers::RunStore;
 use crate::client::Completion;
 use crate::config::EvalConfig;
@@ -17,8 +17,7 @@ use crate::data::{Encoder, Row};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::image::ImageInput;
-use crate::model::{Model, ModelConfig};
+use crate::model::{Model, ModelConfig, identity};
 use crate::observe::Observer;
 use crate::rollout::ask;
 use crate::task::TaskRows;
@@ -95,18 +94,9 @@ impl<'a> Job<'a> {
 
     /// Requests of the questions with most pixels, as many as run at once, with made-up content.
     fn largest(&self) -> Vec<Request> {
-        let index = &self.survey.index;
-        let mut largest: Vec<usize> = (0..index.len()).collect();
-        largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
-        largest.truncate(self.local.config.max_num_seqs);
-        let patch_size = self.local.model_config.vision_config.patch_size;
-        let request = |&i: &usize| {
-            let shape = index.shape(i);
-            let pixels = shape.grids.iter().map(|grid| Arc::new(ImageInput::blank(*grid, patch_size))).collect();
-            let prompt = Arc::new(Prompt { pixels, ..Prompt::text(vec![0; shape.tokens]) });
-            self.request(i, prompt, self.wanted.greedy, self.wanted.len().max(1))
-        };
-        largest.iter().map(request).collect()
+        let largest = ask::largest(&self.local.model_config, &self.survey.index, self.local.config.max_num_seqs);
+        let request = |(i, prompt)| self.request(i, prompt, self.wanted.greedy, self.wanted.len().max(1));
+        largest.into_iter().map(request).collect()
     }
 
     /// Answers `k` and the `n - 1` that follow it to question `i`.

@@ -1,7 +1,6 @@
 //! Evaluation: questions measured, answers kept, intervals.
 
 mod asked;
-mod identity;
 pub mod lmms_eval;
 pub mod local;
 pub mod measured;

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::survey::{Survey, content};
+use super::survey::Survey;
 use crate::data::{Loader, Made, Row, Samples};
 use crate::error::{Error, Result};
 use crate::task::TaskRows;
@@ -100,7 +100,7 @@ fn read(rows: &TaskRows, survey: &Survey, wanted: &[usize], send: &SyncSender<(u
         if left.next_if_eq(&at).is_none() {
             return Ok(ControlFlow::Continue(()));
         }
-        if survey.contents.get(at) != Some(&content(&row)?) {
+        if survey.contents.get(at) != Some(&row.content()?) {
             return Err(Error::input(
                 &row.place,
                 "another question than when the run began",

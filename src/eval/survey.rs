@@ -3,18 +3,17 @@
 
 use std::ops::ControlFlow;
 
+use crate::data::Encoder;
 use crate::data::index::{Index, Shape};
-use crate::data::{Encoder, Row};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
-use crate::text::Part;
 
 /// A task's questions.
 #[derive(Default)]
 pub struct Survey {
     /// The number of each in the task.
     pub indices: Vec<u32>,
-    /// What each asks; see [`content`].
+    /// What each asks; see [`Row::content`].
     pub contents: Vec<[u8; 32]>,
     /// Rows that the published evaluation ends with an error on: they are not asked.
     pub crashed: Vec<(u64, Crash)>,
@@ -39,7 +38,7 @@ impl Survey {
                         survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
                     }
                     survey.indices.push(index as u32);
-                    survey.contents.push(content(&row)?);
+                    survey.contents.push(row.content()?);
                 }
                 Err(crash) => survey.crashed.push((index, crash)),
             }
@@ -57,26 +56,4 @@ impl Survey {
     pub fn is_empty(&self) -> bool {
         self.indices.is_empty()
     }
-}
-
-/// A hash of what a row asks: its messages, and its pictures as they are encoded.
-pub fn content(row: &Row) -> Result<[u8; 32]> {
-    let mut hasher = blake3::Hasher::new();
-    let mut add = |kind: u8, bytes: &[u8]| {
-        hasher.update(&[kind]).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
-    };
-    for message in &row.messages {
-        add(0, message.role.as_bytes());
-        for part in &message.content {
-            match part {
-                Part::Text(text) => add(1, text.as_bytes()),
-                Part::Image => add(2, &[]),
-                Part::Video => add(3, &[]),
-            }
-        }
-    }
-    for image in &row.images {
-        add(4, &image.bytes(&row.place)?);
-    }
-    Ok(*hasher.finalize().as_bytes())
 }

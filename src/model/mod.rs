@@ -7,6 +7,7 @@
 
 pub mod config;
 pub mod decoder;
+pub mod identity;
 pub mod inputs;
 pub mod layer;
 pub mod layers;

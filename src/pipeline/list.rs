@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::config::{
-    self, DataConfig, DatasetConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, StepConfig,
-    VerifyConfig,
+    self, DataConfig, DatasetConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
+    StepConfig, VerifyConfig,
 };
 use crate::data::read;
 use crate::error::{Error, Result};
@@ -33,10 +33,11 @@ impl Kind {
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 6] = [
+pub const KINDS: [Kind; 7] = [
     Kind::of::<FormatConfig>(),
     Kind::of::<DistillConfig>(),
     Kind::of::<VerifyConfig>(),
+    Kind::of::<PassrateConfig>(),
     Kind::of::<DedupConfig>(),
     Kind::of::<FilterConfig>(),
     Kind::of::<MixConfig>(),

@@ -8,6 +8,7 @@ use crate::data::{Bad, Dataset, Encoder, Index, Reason, Row, Samples};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
+use crate::image::ImageInput;
 use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge::Ruling;
@@ -228,6 +229,20 @@ pub fn prompt_text(chat: &Chat, prompt: &Prompt) -> String {
 /// True when a response was cut by its length limit.
 pub fn is_truncated(output: &Output) -> bool {
     output.finish_reason == FinishReason::Length
+}
+
+/// The `count` questions with most pixels, by their places in `index`, with made-up content: what memory is planned for.
+pub fn largest(config: &ModelConfig, index: &Index, count: usize) -> Vec<(usize, Arc<Prompt>)> {
+    let mut largest: Vec<usize> = (0..index.len()).collect();
+    largest.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+    largest.truncate(count);
+    let patch_size = config.vision_config.patch_size;
+    let prompt = |i: usize| {
+        let shape = index.shape(i);
+        let pixels = shape.grids.iter().map(|grid| Arc::new(ImageInput::blank(*grid, patch_size))).collect();
+        (i, Arc::new(Prompt { pixels, ..Prompt::text(vec![0; shape.tokens]) }))
+    };
+    largest.into_iter().map(prompt).collect()
 }
 
 /// Rows of the vision cache: those of the largest `count` questions, so that no image is computed twice.

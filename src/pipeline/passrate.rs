@@ -1,0 +1,345 @@
+//! `passrate`: our own engine answers each question several times; rows carry the share of right answers, which a
+//! curriculum or `filter` reads.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use crate::answers::{Key, RunStore};
+use crate::client::Completion;
+use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
+use crate::data::encoder::Use;
+use crate::data::{Bad, Encoder, Index, Loader, Made, Read, Reason, Row, Samples, Shape};
+use crate::device::{Device, Plan, Region};
+use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
+use crate::error::{Error, Result};
+use crate::model::{Model, ModelConfig, identity};
+use crate::ops::sample::SamplingParams;
+use crate::pipeline::files::Because;
+use crate::pipeline::filter::PASS_RATE;
+use crate::pipeline::pass::{Fate, Numbered, pass};
+use crate::pipeline::stage::{Job, Means, Stage, Work};
+use crate::pipeline::summary::Summary;
+use crate::reward::judge::{self, Ruling};
+use crate::reward::{Item, Judged, Scorer};
+use crate::rollout::ask;
+use crate::tensor::DType;
+
+/// Rows measured together.
+const CHUNK: usize = 1024;
+/// Prompts made ahead of the one that is asked, for each thread that makes them.
+const AHEAD: usize = 4;
+
+impl Stage for PassrateConfig {
+    fn stage(&self) -> &StageConfig {
+        &self.stage
+    }
+
+    fn stage_mut(&mut self) -> &mut StageConfig {
+        &mut self.stage
+    }
+
+    fn of(step: &StepConfig) -> Option<&Self> {
+        step.passrate.as_ref()
+    }
+
+    fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
+        let dir = self.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
+        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
+        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
+        Ok(Box::new(Passrate { config: self, means, dir, model_config, encoder, stop_token_ids }))
+    }
+}
+
+struct Passrate<'a> {
+    config: &'a PassrateConfig,
+    means: &'a Means<'a>,
+    dir: &'a Path,
+    model_config: ModelConfig,
+    encoder: Encoder,
+    stop_token_ids: Arc<[u32]>,
+}
+
+impl Job for Passrate<'_> {
+    fn describe(&self) -> String {
+        let PassrateConfig { n, mode, judge, .. } = self.config;
+        let judge = judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
+        format!("{n} answers each by {}, {} rules, {judge}", self.dir.display(), mode.name())
+    }
+
+    fn run(&mut self, work: &Work) -> Result<Summary> {
+        let (index, store) = (self.sizes(work)?, work.store()?);
+        let rules = ScorerConfig::default();
+        let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
+        let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(store.clone()), self.means.runtime)?;
+        let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
+        let mut dev = (self.means.device)(&self.plan(&index)?)?;
+        let dtype = self.dtype(&dev);
+        let model = Model::load(&mut dev, self.dir, dtype)?;
+        let engine = self.engine_config(&mut dev, &index)?;
+        let who = format!("{} {:?} {}", identity::of(self.dir)?, dtype, dev.kind().name());
+        let scorer = Arc::new(scorer);
+        let mut summary = pass(work, &mut |_, rows| {
+            let (config, encoder) = (self.config, &self.encoder);
+            let question = |numbered: Numbered| Asked::new(numbered.row, config, encoder, &who);
+            let mut asked: Vec<Read<Asked>> = rows.into_par_iter().map(question).collect();
+            let answered = self.answer(&mut dev, &model, engine, &asked, &store)?;
+            for (question, bad) in answered {
+                asked[question] = Err(bad);
+            }
+            self.score(asked, &store, &scorer, &mut told)
+        })?;
+        (summary.requests, summary.tokens, summary.judge) = (told.requests, told.tokens, told.judge);
+        Ok(summary)
+    }
+
+    fn is_final(&self, summary: &Summary) -> bool {
+        summary.unjudged == 0
+    }
+}
+
+/// A row, and the keys of the answers to it; none where its prompt is too long.
+struct Asked {
+    row: Row,
+    tokens: usize,
+    keys: Vec<Key>,
+    /// Names its draws: by content, so that neither its place nor its shard matters.
+    noise: u32,
+}
+
+impl Asked {
+    fn new(row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> Read<Asked> {
+        let PassrateConfig { n, temperature, top_p, max_tokens, max_prompt_length, seed, .. } = *config;
+        let tokens = encoder.measure(&row)?.tokens;
+        let content = row.content().map_err(Bad::of(Reason::MissingImage))?;
+        let how = format!("temperature {temperature}, top_p {top_p}, {max_tokens} tokens, seed {seed}");
+        let wanted = if tokens <= max_prompt_length { n } else { 0 };
+        let keys = (0..wanted).map(|k| Key::new(who, &content, &format!("{how}, {k}"))).collect();
+        let noise = u32::from_le_bytes([content[0], content[1], content[2], content[3]]);
+        Ok(Asked { row, tokens, keys, noise })
+    }
+}
+
+/// What is asked of a chunk, made as the engine comes to it.
+struct Prompts {
+    rows: Vec<Row>,
+    encoder: Encoder,
+    model_config: ModelConfig,
+}
+
+impl Samples<Prompt> for Prompts {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn get(&self, i: usize) -> Result<Made<Prompt>> {
+        let row = &self.rows[i];
+        Ok(self.encoder.prompt(row).and_then(|(prompt, _)| {
+            let prompt = Prompt::new(&self.model_config, &prompt.ids, &prompt.images);
+            let prompt = prompt.map_err(|e| Bad::of(Reason::WrongText)(e.within(&row.place)))?;
+            Ok(Arc::new(prompt.named(&row.place)))
+        }))
+    }
+}
+
+impl Passrate<'_> {
+    fn dtype(&self, dev: &Device) -> DType {
+        DType::of(self.config.dtype, dev.kind())
+    }
+
+    /// Sizes of the prompts that are asked.
+    fn sizes(&self, work: &Work) -> Result<Index> {
+        let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
+        let (longest, encoder) = (self.config.max_prompt_length, &self.encoder);
+        let mut measure = |chunk: &mut Vec<Row>| {
+            let measured: Vec<_> = chunk.par_drain(..).map(|row| encoder.measure(&row)).collect();
+            for size in measured.into_iter().flatten().filter(|size| size.tokens <= longest) {
+                index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
+            }
+        };
+        for input in &work.inputs {
+            input.for_each(|_, row| {
+                chunk.extend(row.ok());
+                if chunk.len() == CHUNK {
+                    measure(&mut chunk);
+                }
+                Ok(())
+            })?;
+        }
+        measure(&mut chunk);
+        Ok(index)
+    }
+
+    /// Bytes each region needs, counted.
+    fn plan(&self, index: &Index) -> Result<Plan> {
+        let mut dev = Device::count_for(self.means.target);
+        let dtype = self.dtype(&dev);
+        let model = Model::empty(&mut dev, self.model_config.clone(), dtype)?;
+        let config = self.engine_config(&mut dev, index)?;
+        let mut engine = Engine::new(&model, &mut dev, config)?;
+        let largest = ask::largest(&self.model_config, index, self.config.max_num_seqs);
+        let requests: Vec<Request> = largest.into_iter().map(|(_, prompt)| self.request(prompt, 0, 0)).collect();
+        engine.plan(&model, &mut dev, &requests)?;
+        engine.release(&mut dev);
+        Ok(dev.high_water())
+    }
+
+    fn engine_config(&self, dev: &mut Device, index: &Index) -> Result<EngineConfig> {
+        let bitmap = allowed_ids(&self.model_config, &self.encoder.chat);
+        let allowed = dev.upload(Region::Weights, &bitmap, &[bitmap.len()])?;
+        let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(1);
+        let max_num_seqs = self.config.max_num_seqs;
+        Ok(EngineConfig {
+            max_num_seqs,
+            vision_rows: ask::vision_rows(&self.model_config, index, max_num_seqs),
+            allowed: Some(allowed),
+            seed: self.config.seed,
+            ..EngineConfig::new(longest.saturating_add(self.config.max_tokens))
+        })
+    }
+
+    /// The answers from `first` on to one question.
+    fn request(&self, prompt: Arc<Prompt>, noise: u32, first: usize) -> Request {
+        let PassrateConfig { n, temperature, top_p, max_tokens, .. } = *self.config;
+        let sampling =
+            SamplingParams { temperature: temperature as f32, top_p: top_p as f32, ..SamplingParams::default() };
+        let stop_token_ids = self.stop_token_ids.clone();
+        Request { prompt, n: n - first, sampling, max_tokens, stop_token_ids, noise, first_rollout: first as u32 }
+    }
+
+    /// Asks for the answers that the store lacks, and keeps each as it ends. Gives the rows whose pictures broke.
+    fn answer(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        config: EngineConfig,
+        asked: &[Read<Asked>],
+        store: &RunStore,
+    ) -> Result<Vec<(usize, Bad)>> {
+        let (store, observer) = (store.get()?, self.means.observer);
+        // The row, and the first answer that it lacks.
+        let mut missing: Vec<(usize, usize)> = Vec::new();
+        for (i, asked) in asked.iter().enumerate().filter_map(|(i, asked)| Some((i, asked.as_ref().ok()?))) {
+            for (k, key) in asked.keys.iter().enumerate() {
+                if !store.has(key)? {
+                    missing.push((i, k));
+                    break;
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked_row = |i: usize| asked[i].as_ref().ok();
+        let prompts = Prompts {
+            rows: missing.iter().filter_map(|(i, _)| Some(asked_row(*i)?.row.clone())).collect(),
+            encoder: self.encoder.clone(),
+            model_config: self.model_config.clone(),
+        };
+        let groups = (0..missing.len()).map(|at| Ok(vec![at]));
+        let workers = dev.threads().max(1);
+        let mut loader = Loader::new(Arc::new(prompts), Box::new(groups), workers, AHEAD * workers)?;
+        let (sent, mut broken) = (std::cell::RefCell::new(Vec::new()), Vec::new());
+        let mut engine = Engine::new(model, dev, config)?;
+        let next = || {
+            while let Some((at, made)) = loader.next_group()?.and_then(|mut group| group.pop()) {
+                let (i, first) = missing[at];
+                match (made, asked_row(i)) {
+                    (Ok(prompt), Some(row)) => {
+                        sent.borrow_mut().push((i, first));
+                        return Ok(Some(self.request(prompt, row.noise, first)));
+                    }
+                    (Err(bad), _) => broken.push((i, bad)),
+                    (Ok(_), None) => {}
+                }
+            }
+            Ok(None)
+        };
+        let answered = engine.stream(model, dev, next, |event| {
+            if let Event::Finished(output) = event {
+                let (i, first) = sent.borrow()[output.request];
+                if let Some(row) = asked_row(i) {
+                    let k = first + output.rollout;
+                    store.put(
+                        &row.keys[k],
+                        &format!("{} answer {k}", row.row.id),
+                        &self.completion(output, row.tokens),
+                    )?;
+                }
+            }
+            if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+        });
+        engine.release(dev);
+        answered?;
+        Ok(broken)
+    }
+
+    fn completion(&self, output: &Output, prompt_tokens: usize) -> Completion {
+        Completion {
+            text: ask::response_text(&self.encoder.chat, output),
+            finish_reason: output.finish_reason.as_str().to_owned(),
+            prompt_tokens: prompt_tokens as u64,
+            completion_tokens: output.token_ids.len() as u64,
+        }
+    }
+
+    /// What becomes of the rows, by the scores of the answers in the store; these are counted in `told`.
+    fn score(
+        &self,
+        asked: Vec<Read<Asked>>,
+        store: &RunStore,
+        scorer: &Arc<Scorer>,
+        told: &mut Summary,
+    ) -> Result<Vec<Vec<Fate>>> {
+        let (store, mut items) = (store.get()?, Vec::new());
+        for asked in asked.iter().flatten() {
+            for key in &asked.keys {
+                let lost = || Error::Failed(format!("{}: no answer to {}", store.path().display(), asked.row.place));
+                let Completion { text, completion_tokens, .. } = store.get(key)?.ok_or_else(lost)?;
+                told.tokens += completion_tokens;
+                let question = Some(asked.row.question()).filter(|question| !question.is_empty());
+                let ground_truth = asked.row.ground_truth.clone().unwrap_or_default();
+                items.push(Item { response: text, ground_truth, question, place: asked.row.place.clone() });
+            }
+        }
+        told.requests += items.len();
+        let mut judged = scorer.score_all(items).into_iter();
+        let mut fates = Vec::with_capacity(asked.len());
+        for asked in asked {
+            fates.push(vec![match asked {
+                Err(bad) => Fate::Bad(bad),
+                Ok(Asked { keys, tokens, .. }) if keys.is_empty() => {
+                    let most = self.config.max_prompt_length;
+                    Fate::Rejected(Because::row(Reason::Overlong.name(), format!("{tokens} tokens, at most {most}")))
+                }
+                Ok(Asked { row, keys, .. }) => {
+                    let judged: Vec<Judged> = judged.by_ref().take(keys.len()).collect::<Result<_>>()?;
+                    if let Some(heard) = &mut told.judge {
+                        judged.iter().for_each(|judged| heard.count(judged.judge.as_ref()));
+                    }
+                    rated(row, &judged)
+                }
+            }]);
+        }
+        Ok(fates)
+    }
+}
+
+/// The row with its figures; it waits where a judge did not answer.
+fn rated(mut row: Row, judged: &[Judged]) -> Fate {
+    if let Some(Ruling::Unjudged(what)) = judged.iter().find_map(|judged| judged.judge.as_ref().filter(unjudged)) {
+        return Fate::Unjudged(Because::row("unjudged", what.clone()));
+    }
+    let mean = |of: &dyn Fn(&Judged) -> f64| judged.iter().map(of).sum::<f64>() / judged.len() as f64;
+    let right = mean(&|judged| f64::from(u8::from(judged.score.acc_score > 0.0)));
+    row.extra.insert(PASS_RATE.to_owned(), json!(right));
+    row.extra.insert("avg_reward".to_owned(), json!(mean(&|judged| judged.score.score)));
+    Fate::Kept(row)
+}
+
+fn unjudged(ruling: &&Ruling) -> bool {
+    matches!(ruling, Ruling::Unjudged(_))
+}

@@ -1,0 +1,102 @@
+//! `passrate`: a small model answers, rows carry what came of it, and nothing is asked twice.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use omr::config::{FilterConfig, PassrateConfig, StageConfig};
+use omr::data::{Form, ImageSource, Row, write};
+use omr::error::Error;
+use omr::observe::Observer;
+
+use super::{files, in_parts, lines, observed, reads, rows, run};
+use crate::train::tiny;
+
+const N: usize = 4;
+
+/// The tuned model, its rows, one that is too long and one with a picture that breaks in decoding.
+fn set_up(dir: &Path) -> (PassrateConfig, usize) {
+    let model = dir.join("model");
+    tiny::tuned_model(&model);
+    let mut all = tiny::rows();
+    let sound = all.len();
+    let mut long = all[0].clone();
+    long.extra.remove("question");
+    let words = "Read the two digits as a number. ".repeat(200);
+    long.messages.iter_mut().for_each(|m| m.content.push(omr::text::Part::Text(words.clone())));
+    let mut broken = all[1].clone();
+    let mut bytes = broken.images[0].bytes("").unwrap().to_vec();
+    let data = bytes.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
+    bytes[data] ^= 0xff;
+    broken.images[0] = ImageSource::Bytes { bytes: bytes.into(), path: None };
+    all.insert(3, Row { id: "long".into(), ..long });
+    all.push(Row { id: "broken".into(), ..broken });
+    let path: PathBuf = dir.join("questions.parquet");
+    write::write(&path, &all, Form::Rl).unwrap();
+    let config = PassrateConfig {
+        stage: StageConfig { max_bad_rows: 0.2, ..reads(&[path]) },
+        model: Some(model),
+        n: N,
+        top_p: 1.0,
+        max_tokens: 24,
+        max_prompt_length: 64,
+        max_num_seqs: 6,
+        ..PassrateConfig::default()
+    };
+    (config, sound)
+}
+
+/// Asks to stop when some answers have ended and others not.
+#[derive(Default)]
+struct Impatient(AtomicU64);
+
+impl Observer for Impatient {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) >= 300
+    }
+}
+
+#[test]
+fn rows_carry_the_share_of_right_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, sound) = set_up(dir.path());
+    let out = dir.path().join("out");
+    let (summary, _) = run(&config, &out, None).unwrap();
+    assert_eq!((summary.rows, summary.kept, summary.requests), (sound + 2, sound, sound * N));
+    assert_eq!((summary.rejected["overlong"], summary.rejected["broken_image"]), (1, 1));
+    let ids: Vec<String> =
+        lines(&out.join("rejected.jsonl")).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(ids, ["long", "broken"]);
+    let rates: Vec<f64> =
+        rows(&out.join("questions.parquet")).iter().map(|row| row.extra["pass_rate"].as_f64().unwrap()).collect();
+    assert!(rates.iter().all(|rate| (rate * N as f64).fract() == 0.0 && (0.0..=1.0).contains(rate)), "{rates:?}");
+    assert!(rates.iter().any(|&rate| rate > 0.0) && rates.iter().any(|&rate| rate < 1.0), "{rates:?}");
+
+    let bounds = FilterConfig {
+        stage: reads(&[out.join("questions.parquet")]),
+        min_pass_rate: Some(0.25),
+        ..FilterConfig::default()
+    };
+    let (kept, _) = run(&bounds, &dir.path().join("kept"), None).unwrap();
+    assert_eq!(kept.kept, rates.iter().filter(|&&rate| rate >= 0.25).count());
+}
+
+#[test]
+fn stopped_and_in_parts_the_rates_are_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, _) = set_up(dir.path());
+    let [whole, stopped, parts] = ["whole", "stopped", "parts"].map(|name| dir.path().join(name));
+    let (summary, _) = run(&config, &whole, None).unwrap();
+    assert!(matches!(observed(&config, &stopped, None, &Impatient::default()), Err(Error::Stopped)));
+    let store = |dir: &Path| omr::answers::Store::open(&dir.join("answers.sqlite")).unwrap().len().unwrap();
+    let (before, all) = (store(&stopped), store(&whole));
+    assert!(before > 0 && before < all, "{before} of {all} answers");
+    assert_eq!(run(&config, &stopped, None).unwrap().0, summary);
+    assert_eq!(in_parts(&config, &parts, 2), summary);
+    assert_eq!(files(&whole), files(&stopped));
+    assert_eq!(files(&whole), files(&parts));
+    assert!(!run(&config, &whole, None).unwrap().1, "a finished stage asks nothing");
+}
