@@ -13,7 +13,7 @@ use crate::task::{Crash, TaskRows};
 pub struct Survey {
     /// The number of each in the task.
     pub indices: Vec<u32>,
-    /// What each asks; see [`Row::content`].
+    /// What each asks; see [`crate::data::Row::content`].
     pub contents: Vec<[u8; 32]>,
     /// Rows that the published evaluation ends with an error on: they are not asked.
     pub crashed: Vec<(u64, Crash)>,
