@@ -231,9 +231,13 @@ fn killed_ten_times_and_with_more_workers_the_bits_are_the_same() {
 fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
     let small = fs::read(dir.join("pictures/0.jpg")).unwrap();
     fs::write(dir.join("pictures/header.jpg"), &small[..20]).unwrap();
-    // A sound header above a scan that is not there.
-    let scan = small.windows(2).position(|w| w == [0xff, 0xda]).unwrap();
-    fs::write(dir.join("pictures/inside.jpg"), &small[..scan]).unwrap();
+    // A sound header above data that are none.
+    let mut inside = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(600, 500).write_to(&mut inside, image::ImageFormat::Png).unwrap();
+    let mut inside = inside.into_inner();
+    let data = inside.windows(4).position(|w| w == b"IDAT").unwrap() + 8;
+    inside[data] ^= 0xff;
+    fs::write(dir.join("pictures/inside.png"), inside).unwrap();
     let path = dir.join(name);
     let text = fs::read_to_string(&path).unwrap();
     let mut broken = 0;
@@ -251,7 +255,9 @@ fn break_rows(dir: &Path, name: &str, every: usize, kinds: &[&str]) -> usize {
                 "half" => line[..line.len() / 2].to_owned(),
                 "column" => line.replace("\"messages\"", "\"text\"").replace("\"prompt\"", "\"text\""),
                 "count" => line.replace("<image>", "<image><image>"),
-                file => line.replace(&url, &format!("pictures/{file}.jpg")),
+                file => {
+                    line.replace(&url, &format!("pictures/{file}.{}", if file == "inside" { "png" } else { "jpg" }))
+                }
             }
         })
         .collect();
