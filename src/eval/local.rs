@@ -126,7 +126,7 @@ impl<'a> Job<'a> {
         let total = self.survey.len() * self.wanted.len();
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
-        let make = Box::new(move |row: Row| prompt(&encoder, &model_config, &row));
+        let make = Box::new(move |row: Row| Ok(ask::prompt(&encoder, &model_config, &row)?.0));
         let workers = dev.threads().max(1);
         let sent = RefCell::new(Vec::new());
         let mut done = total - missing;
@@ -183,13 +183,6 @@ impl<'a> Job<'a> {
         config.seed = self.wanted.seed;
         Ok(config)
     }
-}
-
-/// A row's question as the engine takes it.
-fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Result<Prompt> {
-    let (prompt, _) = encoder.prompt(row)?;
-    let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|error| error.within(&row.place))?;
-    Ok(prompt.named(&row.place))
 }
 
 /// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.

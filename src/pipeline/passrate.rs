@@ -136,12 +136,8 @@ impl Samples<Prompt> for Prompts {
     }
 
     fn get(&self, i: usize) -> Result<Made<Prompt>> {
-        let row = &self.rows[i];
-        Ok(self.encoder.prompt(row).and_then(|(prompt, _)| {
-            let prompt = Prompt::new(&self.model_config, &prompt.ids, &prompt.images);
-            let prompt = prompt.map_err(|e| Bad::of(Reason::WrongText)(e.within(&row.place)))?;
-            Ok(Arc::new(prompt.named(&row.place)))
-        }))
+        let made = ask::prompt(&self.encoder, &self.model_config, &self.rows[i]);
+        Ok(made.map(|(prompt, _)| Arc::new(prompt)))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use crate::data::{Bad, Dataset, Encoder, Index, Reason, Row, Samples};
+use crate::data::{Bad, Dataset, Encoder, Index, Read, Reason, Row, Samples};
 use crate::device::Device;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
@@ -31,13 +31,18 @@ pub struct Question {
 /// Questions made of `data`'s rows when they are asked for.
 pub fn streamed(data: &Dataset, encoder: Encoder, config: ModelConfig) -> impl Samples<Question> + use<> {
     data.samples(move |row| {
-        let (prompt, hash) = encoder.prompt(&row)?;
-        let prompt = Prompt::new(&config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
-        let prompt = prompt.map_err(Bad::of(Reason::WrongText))?.named(&row.place);
+        let (prompt, hash) = prompt(&encoder, &config, &row)?;
         // The prompt has its pictures; scores need words.
         let row = Row { images: Vec::new(), ..row };
         Ok((Question { row, prompt: Arc::new(prompt) }, hash))
     })
+}
+
+/// A row as the engine takes it, named by its place, and the hash that [`Encoder::measure`] gave it.
+pub fn prompt(encoder: &Encoder, config: &ModelConfig, row: &Row) -> Read<(Prompt, u64)> {
+    let (prompt, hash) = encoder.prompt(row)?;
+    let prompt = Prompt::new(config, &prompt.ids, &prompt.images).map_err(|e| e.within(&row.place));
+    Ok((prompt.map_err(Bad::of(Reason::WrongText))?.named(&row.place), hash))
 }
 
 /// One scored response.
