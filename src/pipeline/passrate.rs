@@ -7,10 +7,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::answers::{Key, RunStore};
+use crate::answers::{Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
-use crate::data::encoder::Use;
+use crate::data::encoder::{Measured, Use};
 use crate::data::{Bad, Encoder, Index, Loader, Made, Read, Reason, Row, Samples, Shape};
 use crate::device::{Device, Plan, Region};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
@@ -71,24 +71,25 @@ impl Job for Passrate<'_> {
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
-        let (index, store) = (self.sizes(work)?, work.store()?);
+        let store = work.store()?;
         let rules = ScorerConfig::default();
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(store.clone()), self.means.runtime)?;
         let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let mut dev = (self.means.device)(&self.plan(&index)?)?;
-        let dtype = self.dtype(&dev);
-        let model = Model::load(&mut dev, self.dir, dtype)?;
-        let engine = self.engine_config(&mut dev, &index)?;
-        let who = format!("{} {:?} {}", identity::of(self.dir)?, dtype, dev.kind().name());
+        let counted = Device::count_for(self.means.target);
+        let who = format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name());
+        let index = self.unanswered(work, store.get()?, &who)?;
+        // Where the store has every answer no model is loaded.
+        let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
             let (config, encoder) = (self.config, &self.encoder);
             let question = |numbered: Numbered| Asked::new(numbered.row, config, encoder, &who);
             let mut asked: Vec<Read<Asked>> = rows.into_par_iter().map(question).collect();
-            let answered = self.answer(&mut dev, &model, engine, &asked, &store)?;
-            for (question, bad) in answered {
-                asked[question] = Err(bad);
+            if let Some(answerer) = &mut answerer {
+                for (question, bad) in self.answer(answerer, &asked, &store)? {
+                    asked[question] = Err(bad);
+                }
             }
             self.score(asked, &store, &scorer, &mut told)
         })?;
@@ -104,7 +105,7 @@ impl Job for Passrate<'_> {
 /// A row, and the keys of the answers to it; none where its prompt is too long.
 struct Asked {
     row: Row,
-    tokens: usize,
+    size: Measured,
     keys: Vec<Key>,
     /// Names its draws: by content, so that neither its place nor its shard matters.
     noise: u32,
@@ -113,14 +114,31 @@ struct Asked {
 impl Asked {
     fn new(row: Row, config: &PassrateConfig, encoder: &Encoder, who: &str) -> Read<Asked> {
         let PassrateConfig { n, temperature, top_p, max_tokens, max_prompt_length, seed, .. } = *config;
-        let tokens = encoder.measure(&row)?.tokens;
+        let size = encoder.measure(&row)?;
         let content = row.content().map_err(Bad::of(Reason::MissingImage))?;
         let how = format!("temperature {temperature}, top_p {top_p}, {max_tokens} tokens, seed {seed}");
-        let wanted = if tokens <= max_prompt_length { n } else { 0 };
+        let wanted = if size.tokens <= max_prompt_length { n } else { 0 };
         let keys = (0..wanted).map(|k| Key::new(who, &content, &format!("{how}, {k}"))).collect();
         let noise = u32::from_le_bytes([content[0], content[1], content[2], content[3]]);
-        Ok(Asked { row, tokens, keys, noise })
+        Ok(Asked { row, size, keys, noise })
     }
+
+    /// The first of its answers that the store lacks.
+    fn first_missing(&self, store: &Store) -> Result<Option<usize>> {
+        for (k, key) in self.keys.iter().enumerate() {
+            if !store.has(key)? {
+                return Ok(Some(k));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The model, where it stands, and how it answers.
+struct Answerer {
+    dev: Device,
+    model: Model,
+    engine: EngineConfig,
 }
 
 /// What is asked of a chunk, made as the engine comes to it.
@@ -146,27 +164,38 @@ impl Passrate<'_> {
         DType::of(self.config.dtype, dev.kind())
     }
 
-    /// Sizes of the prompts that are asked.
-    fn sizes(&self, work: &Work) -> Result<Index> {
+    /// Sizes of the prompts of rows that lack an answer.
+    fn unanswered(&self, work: &Work, store: &Store, who: &str) -> Result<Index> {
         let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
-        let (longest, encoder) = (self.config.max_prompt_length, &self.encoder);
-        let mut measure = |chunk: &mut Vec<Row>| {
-            let measured: Vec<_> = chunk.par_drain(..).map(|row| encoder.measure(&row)).collect();
-            for size in measured.into_iter().flatten().filter(|size| size.tokens <= longest) {
-                index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
+        let (config, encoder) = (self.config, &self.encoder);
+        let mut look = |chunk: &mut Vec<Row>| -> Result<()> {
+            let look = |row| {
+                let asked = Asked::new(row, config, encoder, who).ok()?;
+                asked.first_missing(store).transpose().map(|missing| missing.map(|_| asked.size))
+            };
+            let sizes: Vec<Measured> = chunk.par_drain(..).filter_map(look).collect::<Result<_>>()?;
+            for Measured { tokens, grids, .. } in &sizes {
+                index.push(Shape { tokens: *tokens, targets: 0, grids });
             }
+            Ok(())
         };
         for input in &work.inputs {
             input.for_each(|_, row| {
                 chunk.extend(row.ok());
-                if chunk.len() == CHUNK {
-                    measure(&mut chunk);
-                }
-                Ok(())
+                if chunk.len() == CHUNK { look(&mut chunk) } else { Ok(()) }
             })?;
         }
-        measure(&mut chunk);
+        look(&mut chunk)?;
         Ok(index)
+    }
+
+    /// Loads the model, with memory for prompts like those of `index`.
+    fn answerer(&self, index: &Index) -> Result<Answerer> {
+        let mut dev = (self.means.device)(&self.plan(index)?)?;
+        let dtype = self.dtype(&dev);
+        let model = Model::load(&mut dev, self.dir, dtype)?;
+        let engine = self.engine_config(&mut dev, index)?;
+        Ok(Answerer { dev, model, engine })
     }
 
     /// Bytes each region needs, counted.
@@ -209,9 +238,7 @@ impl Passrate<'_> {
     /// Asks for the answers that the store lacks, and keeps each as it ends. Gives the rows whose pictures broke.
     fn answer(
         &self,
-        dev: &mut Device,
-        model: &Model,
-        config: EngineConfig,
+        Answerer { dev, model, engine: config }: &mut Answerer,
         asked: &[Read<Asked>],
         store: &RunStore,
     ) -> Result<Vec<(usize, Bad)>> {
@@ -219,12 +246,7 @@ impl Passrate<'_> {
         // The row, and the first answer that it lacks.
         let mut missing: Vec<(usize, usize)> = Vec::new();
         for (i, asked) in asked.iter().enumerate().filter_map(|(i, asked)| Some((i, asked.as_ref().ok()?))) {
-            for (k, key) in asked.keys.iter().enumerate() {
-                if !store.has(key)? {
-                    missing.push((i, k));
-                    break;
-                }
-            }
+            missing.extend(asked.first_missing(store)?.map(|first| (i, first)));
         }
         if missing.is_empty() {
             return Ok(Vec::new());
@@ -239,7 +261,7 @@ impl Passrate<'_> {
         let workers = dev.threads().max(1);
         let mut loader = Loader::new(Arc::new(prompts), Box::new(groups), workers, AHEAD * workers)?;
         let (sent, mut broken) = (std::cell::RefCell::new(Vec::new()), Vec::new());
-        let mut engine = Engine::new(model, dev, config)?;
+        let mut engine = Engine::new(model, dev, *config)?;
         let next = || {
             while let Some((at, made)) = loader.next_group()?.and_then(|mut group| group.pop()) {
                 let (i, first) = missing[at];
@@ -262,7 +284,7 @@ impl Passrate<'_> {
                     store.put(
                         &row.keys[k],
                         &format!("{} answer {k}", row.row.id),
-                        &self.completion(output, row.tokens),
+                        &self.completion(output, row.size.tokens),
                     )?;
                 }
             }
@@ -307,7 +329,7 @@ impl Passrate<'_> {
         for asked in asked {
             fates.push(vec![match asked {
                 Err(bad) => Fate::Bad(bad),
-                Ok(Asked { keys, tokens, .. }) if keys.is_empty() => {
+                Ok(Asked { keys, size: Measured { tokens, .. }, .. }) if keys.is_empty() => {
                     let most = self.config.max_prompt_length;
                     Fate::Rejected(Because::row(Reason::Overlong.name(), format!("{tokens} tokens, at most {most}")))
                 }

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use omr::config::{FilterConfig, PassrateConfig, StageConfig};
 use omr::data::{Form, ImageSource, Row, write};
+use omr::device::Target;
 use omr::error::Error;
-use omr::observe::Observer;
+use omr::observe::{Observer, Silent};
+use omr::pipeline::{self, Means};
 
 use super::{files, in_parts, lines, observed, reads, rows, run};
 use crate::train::tiny;
@@ -99,4 +101,22 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
     assert_eq!(files(&whole), files(&stopped));
     assert_eq!(files(&whole), files(&parts));
     assert!(!run(&config, &whole, None).unwrap().1, "a finished stage asks nothing");
+}
+
+#[test]
+fn where_every_answer_is_stored_no_model_is_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut config, sound) = set_up(dir.path());
+    // Without the row whose picture breaks: it has no answer to store.
+    config.stage.datasets[0].limit = Some(sound + 1);
+    let out = dir.path().join("out");
+    let (summary, _) = run(&config, &out, None).unwrap();
+    std::fs::remove_file(out.join("summary.json")).unwrap();
+    let means = Means {
+        target: Target::cpu(2),
+        device: &|_| panic!("a device is made"),
+        runtime: &|| Ok(super::runtime().handle().clone()),
+        observer: &Silent,
+    };
+    assert_eq!(pipeline::run(&config, &out, None, &means).unwrap(), (summary, true));
 }
