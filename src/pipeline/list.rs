@@ -9,6 +9,7 @@ use crate::config::{
 use crate::data::read;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::pipeline::run::reopen;
 use crate::pipeline::stage::{Means, Stage};
 use crate::pipeline::summary::Summary;
 
@@ -127,6 +128,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
         }
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         files::write(&kept, config::to_yaml(&config)?.as_bytes())?;
+        reopen(dir, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))?;
         super::run(&config, dir, None, means)
     })())
 }

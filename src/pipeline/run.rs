@@ -21,6 +21,18 @@ pub fn finished(dir: &Path, shard: Option<Shard>) -> Result<Option<Summary>> {
     Ok(Some(summary))
 }
 
+/// Has a finished stage run again where a file it read is another since, one of those that earlier stages wrote (`ours`):
+/// a teacher or judge that was silent then has answered.
+pub fn reopen(dir: &Path, ours: &dyn Fn(&Path) -> bool) -> Result<()> {
+    let [inputs, summary] = ["inputs", "summary"].map(|stem| piece(dir, stem, "json", None));
+    let inputs: Vec<Signature> = read(&inputs)?.unwrap_or_default();
+    let other = |input: &&Signature| ours(&input.path) && input.check(&mut input.modified.clone()).is_err();
+    match inputs.iter().find(other) {
+        Some(_) if summary.exists() => std::fs::remove_file(&summary).map_err(Error::io(&summary)),
+        _ => Ok(()),
+    }
+}
+
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(path, e.to_string())),

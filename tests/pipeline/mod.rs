@@ -3,6 +3,7 @@
 mod commands;
 mod dedup;
 mod distill;
+mod killed;
 mod passrate;
 mod server;
 mod stages;

@@ -1,4 +1,5 @@
-//! A scripted OpenAI-compatible server: the question says what happens to the request.
+//! A scripted OpenAI-compatible server: the question says what happens to the request. `teacher-W` or `judge-W` in it lets
+//! `W` happen to the first such request alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -53,7 +54,10 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
             (200, json!({"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 7}}).to_string())
         };
         let right = || said(json!("<think>t</think><answer>5</answer>"), "stop");
-        let word = text.split_whitespace().next()?;
+        let first = text.split_whitespace().next()?;
+        let who = if first == "Decide" { "judge-" } else { "teacher-" };
+        let once = text.split_whitespace().find_map(|word| word.strip_prefix(who)).filter(|_| times == 1);
+        let word = once.unwrap_or(first);
         let (status, reply) = match word {
             "right" => right(),
             "wrong" => said(json!("<think>t</think><answer>6</answer>"), "stop"),
@@ -85,6 +89,7 @@ async fn talk(mut stream: TcpStream, seen: Seen) -> Option<()> {
                 let verdict = ["says-yes", "says-no"].iter().position(|w| text.contains(w));
                 said(json!(["1", " 0\n", "perhaps"][verdict.unwrap_or(2)]), "stop")
             }
+            "nonsense" => said(json!("perhaps"), "stop"),
             other => panic!("{other}"),
         };
         let head = format!("HTTP/1.1 {status} X\r\nretry-after: 0\r\ncontent-length: {}\r\n\r\n", reply.len());
