@@ -6,6 +6,11 @@
 // stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
 // Finished sums go through shared memory in slices of a warp, eight rows by 64 or 128 columns, which the epilogue takes
 // as tiles.
+//
+// An operand lies along its terms (K-major: a tile's rows of 64 terms each) or across them (MN-major: panels of 64 terms
+// by 64 of its rows, as gradients have W, dy and x in memory). Where chains resume, an epilogue also has
+//     void start<N>(const Args&, const Operands&, isa::WgmmaAcc<N>& sums, int m, int n)
+// which fills a warp's sums of 16 rows from m on, while the first stages are on their way.
 #pragma once
 
 #include "common/gemm.cuh"
@@ -44,13 +49,22 @@ struct WideSmem {
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
 };
 
+// How a product's operands lie, and whether its chains go on from sums of before.
+template <isa::Major X, isa::Major W, bool RESUMES>
+struct Roles {
+    static constexpr isa::Major OF_X = X, OF_W = W;
+    static constexpr bool RESUMED = RESUMES;
+};
+using Forward = Roles<isa::Major::k, isa::Major::k, false>;
+
 template <class E>
 struct WideArgs {
-    isa::TensorMap x;  // boxes of 64 by BLOCK_M
-    isa::TensorMap w;  // boxes of 64 by box
+    isa::TensorMap x;  // boxes of 64 terms by BLOCK_M, or panels
+    isa::TensorMap w;  // boxes of 64 terms by box, or panels
     Operands in;
     typename E::Args out;
-    int box;  // rows of W that are adjacent for adjacent columns, and divides them
+    int box;    // rows of W that are adjacent for adjacent columns, and divides them
+    int steps;  // stages of terms
 };
 
 // A slot of the ring and the parity of its present round.
@@ -67,27 +81,74 @@ struct Turn {
     }
 };
 
-template <class T, class E>
-__device__ __forceinline__ void copy_stage(WideSmem<T>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
-    isa::tma_load(smem.x[slot], &args.x, &smem.full[slot], k, at.row);
+// Panels of `count` rows of an operand from `first` on, for 64 terms from k on.
+template <int COUNT>
+__device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
+                                            int first, int k) {
 #pragma unroll 1
-    for (int column = 0; column < T::BLOCK_N; column += args.box) {
-        int row = E::weight_row(args.out, args.in, at.column + column);
-        // A box past the last row is zeros.
-        isa::tma_load(smem.w[slot] + column * BLOCK_K, &args.w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
+    for (int i = 0; i < COUNT; i += GROUP) {
+        isa::tma_load(to + i * BLOCK_K, from, full, first + i, k);
     }
 }
 
+template <class T, class E, class R>
+__device__ __forceinline__ void copy_stage(WideSmem<T>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
+    if constexpr (R::OF_X == isa::Major::k) {
+        isa::tma_load(smem.x[slot], &args.x, &smem.full[slot], k, at.row);
+    } else {
+        copy_panels<T::BLOCK_M>(smem.x[slot], &args.x, &smem.full[slot], at.row, k);
+    }
+    if constexpr (R::OF_W == isa::Major::mn) {
+        copy_panels<T::BLOCK_N>(smem.w[slot], &args.w, &smem.full[slot], at.column, k);
+    } else {
+#pragma unroll 1
+        for (int column = 0; column < T::BLOCK_N; column += args.box) {
+            int row = E::weight_row(args.out, args.in, at.column + column);
+            // A box past the last row is zeros.
+            isa::tma_load(smem.w[slot] + column * BLOCK_K, &args.w, &smem.full[slot], k, row < 0 ? args.in.cols : row);
+        }
+    }
+}
+
+// An operand of a stage. Along the terms eight rows of 128 bytes are one swizzle pattern; across them eight terms are, and
+// panels lie one behind the other.
+template <isa::Major M>
+__device__ __forceinline__ uint64_t stage_descriptor(const isa::Shared<bf16>* start) {
+    return isa::matrix_descriptor(start, M == isa::Major::k ? 16 : GROUP * BLOCK_K * 2, 1024, isa::Swizzle::b128);
+}
+
+// Bytes to the operand `k` terms further.
+template <isa::Major M>
+__device__ __forceinline__ constexpr int terms_further(int k) {
+    return M == isa::Major::k ? 2 * k : 2 * GROUP * k;
+}
+
 // sums += one stage.
-template <class T>
+template <class T, class R>
 __device__ __forceinline__ void multiply_stage(const WideSmem<T>& smem, int slot, int group,
                                                isa::WgmmaAcc<T::BLOCK_N>& sums, bool accumulate) {
-    // Eight rows of 128 bytes are one swizzle pattern.
-    uint64_t x = isa::matrix_descriptor(&smem.x[slot][group * 64 * BLOCK_K], 16, 1024, isa::Swizzle::b128);
-    uint64_t w = isa::matrix_descriptor(&smem.w[slot][0], 16, 1024, isa::Swizzle::b128);
+    uint64_t x = stage_descriptor<R::OF_X>(&smem.x[slot][group * 64 * BLOCK_K]);
+    uint64_t w = stage_descriptor<R::OF_W>(&smem.w[slot][0]);
 #pragma unroll
     for (int k = 0; k < BLOCK_K; k += 16) {
-        isa::wgmma(sums, isa::advance(x, 2 * k), isa::advance(w, 2 * k), accumulate || k > 0);
+        uint64_t x_at = isa::advance(x, terms_further<R::OF_X>(k)), w_at = isa::advance(w, terms_further<R::OF_W>(k));
+        isa::wgmma<R::OF_X, R::OF_W>(sums, x_at, w_at, accumulate || k > 0);
+    }
+}
+
+// A warp's sums of 16 rows from m on, and of columns from n on, from what `from` holds [rows][ld]; zeros outside, and
+// where it is null: a branch around the loads makes ptxas serialise the products. A quarter of a warp takes a whole
+// sector of 32 bytes.
+template <int N>
+__device__ __forceinline__ void resume(const float* from, const Operands& in, isa::WgmmaAcc<N>& sums, int m, int n) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < N / 2; i += 2) {
+        int row = m + lane / 4 + i / 2 % 2 * 8, column = n + i / 4 * 8 + lane % 4 * 2;
+        bool inside = from && row < in.rows && column < in.cols;
+        float2 v = inside ? isa::load<float2>(from + (size_t)row * in.ld + column) : make_float2(0.0f, 0.0f);
+        sums[i] = v.x;
+        sums[i + 1] = v.y;
     }
 }
 
@@ -106,11 +167,11 @@ __device__ __forceinline__ void put_slice(Sums<Slice<COLUMNS>>& slice, isa::Wgmm
     }
 }
 
-template <class T, class E>
+template <class T, class E, class R = Forward>
 __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     auto& smem = isa::smem<WideSmem<T>>();
     const Operands& in = args.in;
-    int columns = E::columns(args.out, in), steps = in.ld / BLOCK_K;
+    int columns = E::columns(args.out, in), steps = args.steps;
     int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
     if (threadIdx.x == 0) {
         for (int i = 0; i < T::STAGES; i++) {
@@ -130,7 +191,7 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
                 // In the first round that of the phase before the first, which is over.
                 isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
                 isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], T::STAGE_BYTES);
-                copy_stage<T, E>(smem, turn.slot, args, at, step * BLOCK_K);
+                copy_stage<T, E, R>(smem, turn.slot, args, at, step * BLOCK_K);
                 turn.next();
             }
         }
@@ -142,10 +203,11 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         Corner at = corner<T>(tile, in.rows, columns);
         int before = 0;
+        if constexpr (R::RESUMED) E::start(args.out, in, sums, at.row + warp * 16, at.column);
         for (int step = 0; step < steps; step++) {
             isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
             isa::wgmma_fence();
-            multiply_stage<T>(smem, turn.slot, warp / 4, sums, step > 0);
+            multiply_stage<T, R>(smem, turn.slot, warp / 4, sums, R::RESUMED || step > 0);
             isa::wgmma_commit();
             // The step before has ended; this one runs on.
             isa::wgmma_wait<1>();

@@ -152,9 +152,10 @@ impl Device {
         Ok(Device { memory, backend })
     }
 
-    /// Runs linear layers and logits by wgmma from here on (kernels/common/gemm_sm90a.cuh), which a card of compute
-    /// capability 9.0 alone has; their gradients stay with the other body. Asked for, not chosen: no card has shown yet whether the bits are those of the other body, and sampling, training
-    /// and their checkpoints need one arithmetic throughout. Errors on every other device.
+    /// Runs linear layers, their gradients and logits by wgmma from here on (kernels/common/gemm_sm90a.cuh), which a card of
+    /// compute capability 9.0 alone has. Asked for, not chosen: no card has shown yet whether the bits are those of the
+    /// other body, and sampling, training and their checkpoints need one arithmetic throughout. Errors on every other
+    /// device.
     pub fn use_wgmma(&mut self) -> Result<()> {
         match &mut self.backend {
             Backend::Gpu { driver, wgmma, .. } if driver.properties().compute_capability == (9, 0) => {

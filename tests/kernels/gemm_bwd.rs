@@ -33,12 +33,12 @@ const SHAPES: [(usize, usize, usize); 13] = [
     (5, 70, 99),
 ];
 
-struct Case {
-    t: usize,
-    n: usize,
-    k: usize,
+pub struct Case {
+    pub t: usize,
+    pub n: usize,
+    pub k: usize,
     x: Vec<bf16>,
-    dy: Vec<bf16>,
+    pub dy: Vec<bf16>,
     w: Vec<bf16>,
     /// What dx, dw and dbias hold before.
     dx: Vec<bf16>,
@@ -57,7 +57,7 @@ fn rounded(v: &[f32]) -> Vec<bf16> {
 }
 
 impl Case {
-    fn new(t: usize, n: usize, k: usize) -> Case {
+    pub fn new(t: usize, n: usize, k: usize) -> Case {
         Case::of(t, n, k, |v| v)
     }
 
@@ -81,7 +81,7 @@ impl Case {
         }
     }
 
-    fn dgrad(&self, dev: &mut Device, rows: Range<usize>, accumulate: bool) -> Outcome<Vec<bf16>> {
+    pub fn dgrad(&self, dev: &mut Device, rows: Range<usize>, accumulate: bool) -> Outcome<Vec<bf16>> {
         let w = weight(dev, &self.w, self.n, self.k);
         let dy = up(dev, &self.dy[rows.start * self.n..rows.end * self.n], &[rows.len(), self.n]);
         let dx = if accumulate {
@@ -94,7 +94,7 @@ impl Case {
     }
 
     /// dw [N, K] then dbias [N] after calls for so many tokens each in turn. Errors when padding of dw is no longer zero.
-    fn wgrad(&self, dev: &mut Device, calls: &[usize], bias: bool) -> Outcome<Vec<f32>> {
+    pub fn wgrad(&self, dev: &mut Device, calls: &[usize], bias: bool) -> Outcome<Vec<f32>> {
         let order = Order::of(dev);
         let place = |i: usize| order.index(DType::Bf16, self.k, i / self.k, i % self.k);
         let mut data = vec![0.0f32; order.len(DType::Bf16, self.n, self.k)];
@@ -180,7 +180,7 @@ fn within<T: Elem>(what: &str, got: &[T], want: &[(f64, f64)], bound: impl Fn(&(
     Ok(())
 }
 
-fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
+pub fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
     let what = format!("dx of [{}, {}, {}] accumulate {accumulate}", c.t, c.n, c.k);
     let chain = |s: &(f64, f64)| chain_error(c.n, s.1);
     // And one rounding to bf16.
@@ -188,7 +188,7 @@ fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
     within(&what, &c.dgrad(dev, 0..c.t, accumulate)?, &c.dx_sums(accumulate), bound)
 }
 
-fn wgrad_is_right(dev: &mut Device, c: &Case, bias: bool) -> Outcome {
+pub fn wgrad_is_right(dev: &mut Device, c: &Case, bias: bool) -> Outcome {
     let what = format!("dw of [{}, {}, {}] bias {bias}", c.t, c.n, c.k);
     let mut sums = c.dw_sums();
     sums.truncate(c.n * c.k + if bias { c.n } else { 0 });

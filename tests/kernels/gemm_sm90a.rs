@@ -13,16 +13,16 @@ use crate::kernels::{
 };
 use crate::kernels::{linear_logprob, linear_logprob_bwd, sample};
 
-const BODY: &str = "kernels/common/gemm_sm90a.cuh";
+pub const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 
 /// A device whose linear layers run by wgmma.
-fn wide_with(schedule: Schedule) -> Device {
+pub fn wide_with(schedule: Schedule) -> Device {
     let mut dev = hopper_with(schedule);
     dev.use_wgmma().unwrap();
     dev
 }
 
-fn wide() -> Device {
+pub fn wide() -> Device {
     wide_with(Schedule::FIXED)
 }
 
@@ -44,7 +44,7 @@ const SHAPES: [(usize, usize, usize); 12] = [
 ];
 
 /// Both bodies' results of one op: equal on the emulator, counted on a card.
-fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
+pub fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<Vec<T>>) {
     let (by_wgmma, by_mma) = (run(&mut wide()).unwrap(), run(&mut emu()).unwrap());
     if kind() == Kind::Cuda {
         let same = by_wgmma.iter().zip(&by_mma).filter(|(a, b)| a == b).count();
@@ -55,7 +55,7 @@ fn both<T: omr::tensor::Elem>(what: &str, run: impl Fn(&mut Device) -> Outcome<V
 }
 
 /// That the body under test is what ran, told by its calls.
-fn ran(dev: &mut Device) -> bool {
+pub fn ran(dev: &mut Device) -> bool {
     emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
 }
 
@@ -198,7 +198,7 @@ const MISTAKES: [(&str, &str); 10] = [
     ("turn.parity ^ 1);", "turn.parity);"),
     ("parity ^= 1;", ""),
     ("T::MATH / 32);\n        }\n        isa::fence", "T::MATH / 64);\n        }\n        isa::fence"),
-    ("isa::advance(w, 2 * k)", "isa::advance(w, k)"),
+    ("M == isa::Major::k ? 2 * k :", "M == isa::Major::k ? k :"),
     ("group * 64 * BLOCK_K", "0"),
     ("row < 0 ? args.in.cols : row", "row + 1"),
     ("accumulate || k > 0", "true"),

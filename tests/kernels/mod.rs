@@ -21,6 +21,7 @@ mod engine;
 mod gelu;
 mod gemm;
 mod gemm_bwd;
+mod gemm_bwd_sm90a;
 mod gemm_sm90a;
 mod grad_norm;
 mod inputs;

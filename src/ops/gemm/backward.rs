@@ -1,25 +1,24 @@
-//! Launches of kernels/gemm_bwd.cu: the gradients of linear layers. The chain of an element does not depend on the
-//! tile.
+//! Launches of kernels/gemm_bwd.cu, or of kernels/gemm_bwd_sm90a.cu where the device is told to: the gradients of linear
+//! layers. The chain of an element does not depend on the tile.
 
 use bytemuck::NoUninit;
 
-use super::{Names, THREADS, TILES, Tile};
+use super::sm90a::{LINEAR, Lies, Side, Wide};
+use super::{Names, Operands, THREADS, TILES, Tile};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 
-/// `gemm::DgradArgs`.
+/// The second body's file.
+const SM90A: &str = "gemm_bwd_sm90a";
+
+/// `gemm::DgradArgs`; also the operands and `gemm::Dgrad::Args`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct DgradArgs {
-    dy: Address,
-    w: Address,
-    rows: i32,
-    cols: i32,
-    depth: i32,
-    ld: i32,
+    operands: Operands,
     dx: Address,
     from: Address,
     to: Address,
@@ -79,18 +78,27 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
     let args = DgradArgs {
-        dy: gpu.ptr(dy),
-        w: gpu.ptr(w.data),
-        rows: check::count(op, "rows", dy.rows())?,
-        cols: w.k as i32,
-        depth: check::count(op, "columns", dy.cols())?,
-        ld: check::count(op, "columns", row_stride(w.k))?,
+        operands: Operands {
+            x: gpu.ptr(dy),
+            w: gpu.ptr(w.data),
+            rows: check::count(op, "rows", dy.rows())?,
+            cols: w.k as i32,
+            depth: check::count(op, "columns", dy.cols())?,
+            ld: check::count(op, "columns", row_stride(w.k))?,
+        },
         dx: gpu.ptr(dx),
         from: gpu.ptr_or_null(sums.from),
         to: gpu.ptr_or_null(sums.to),
         accumulate: i32::from(accumulate),
         terms: w.n as i32,
     };
+    let sides = [
+        Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
+        Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
+    ];
+    if let Some(product) = Wide::product(op, gpu, &LINEAR, sides, w.k, None)? {
+        return product.launch(gpu, SM90A, &["linear_dgrad_wide", "linear_dgrad_square", "linear_dgrad_short"], &args);
+    }
     gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
 }
 
@@ -108,6 +116,14 @@ struct WgradArgs {
     ld: i32,
     dy_stride: i32,
     pad: i32,
+}
+
+/// The operands and `gemm::Wgrad::Args`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct WideWgradArgs {
+    operands: Operands,
+    dw: Address,
 }
 
 /// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.
@@ -142,7 +158,18 @@ pub(in crate::ops) fn wgrad(
         dy_stride: check::count(op, "columns", dy.cols())?,
         pad: 0,
     };
-    gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
+    let side = |t: Tensor, columns| {
+        let (address, lies) = (gpu.ptr(t), Lies::Across);
+        Side { address, rows: tokens, columns, stride: t.cols(), lies }
+    };
+    let sides = [side(dy, n), side(x, k)];
+    if let Some(product) = Wide::product(op, gpu, &LINEAR, sides, k, None)? {
+        let operands = Operands { x: args.dy, w: args.x, rows: args.n, cols: args.k, depth: args.tokens, ld: args.ld };
+        let args = WideWgradArgs { operands, dw: args.dw };
+        product.launch(gpu, SM90A, &["linear_wgrad_wide", "linear_wgrad_square", "linear_wgrad_short"], &args)?;
+    } else {
+        gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
+    }
     if dbias.is_some() {
         let ctas = check::grid(op, n.div_ceil(BIAS_COLUMNS))?;
         gpu.launch("gemm_bwd", "linear_dbias", Launch::new([ctas, 1, 1], THREADS, BIAS_SMEM), &args)?;

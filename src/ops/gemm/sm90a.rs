@@ -5,7 +5,7 @@
 use bytemuck::NoUninit;
 
 use super::{BLOCK_K, Names};
-use crate::device::{EncodedMap, Gpu, Launch, TensorMap};
+use crate::device::{Address, EncodedMap, Gpu, Launch, TensorMap};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Weight, row_stride};
@@ -70,7 +70,55 @@ pub(in crate::ops) struct Wide {
     launch: Launch,
     tile: Tile,
     maps: [EncodedMap; 2],
-    adjacent: i32,
+    /// `box` and `steps`.
+    last: [i32; 2],
+}
+
+/// An operand of a product as it lies in memory: rows of `stride` elements, of which `columns` count.
+#[derive(Clone, Copy)]
+pub(super) struct Side {
+    pub address: Address,
+    pub rows: usize,
+    pub columns: usize,
+    pub stride: usize,
+    /// Whether its rows are the product's (their columns the terms of its chains) or the terms.
+    pub lies: Lies,
+}
+
+/// How an operand lies: `gemm::Roles` of its kernels.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lies {
+    /// K-major.
+    Along,
+    /// MN-major: TMA brings panels of 64 terms by 64 of the product's rows or columns.
+    Across,
+}
+
+impl Side {
+    /// The product's rows (of the first operand) or columns (of the second), and the terms.
+    fn sizes(&self) -> (usize, usize) {
+        match self.lies {
+            Lies::Along => (self.rows, self.columns),
+            Lies::Across => (self.columns, self.rows),
+        }
+    }
+
+    /// TMA copies rows that begin at multiples of 16 bytes.
+    fn copied(&self) -> bool {
+        self.stride.is_multiple_of(8) && self.address.is_multiple_of(16)
+    }
+
+    /// Its map, of boxes of `boxed` rows where it lies along the terms.
+    fn map(&self, boxed: usize) -> TensorMap {
+        TensorMap {
+            address: self.address,
+            element: 2,
+            dims: vec![self.columns as u64, self.rows as u64],
+            strides: vec![2 * self.stride as u64],
+            box_dims: vec![64, if self.lies == Lies::Across { BLOCK_K } else { boxed } as u32],
+            swizzle: 128,
+        }
+    }
 }
 
 impl Wide {
@@ -86,44 +134,52 @@ impl Wide {
         columns: usize,
         adjacent: Option<usize>,
     ) -> Result<Option<Wide>> {
-        let address = gpu.ptr(x);
-        let copied =
-            w.k.is_multiple_of(8) && address.is_multiple_of(16) && adjacent.is_none_or(|n| n.is_multiple_of(8));
-        if !gpu.wgmma || !copied || x.rows() == 0 || columns == 0 {
+        if adjacent.is_some_and(|n| !n.is_multiple_of(8)) {
             return Ok(None);
         }
         check::gpu_compute(op, w.data.dtype)?;
+        let ld = row_stride(w.k);
+        let lies = Lies::Along;
+        let x = Side { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, lies };
+        let w = Side { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, lies };
+        Wide::product(op, gpu, tiles, [x, w], columns, adjacent)
+    }
+
+    /// The product of two operands, as [`Wide::of`]; its chains have the terms of the first.
+    pub(super) fn product(
+        op: &'static str,
+        gpu: &mut Gpu<'_>,
+        tiles: &Tiles,
+        [x, w]: [Side; 2],
+        columns: usize,
+        adjacent: Option<usize>,
+    ) -> Result<Option<Wide>> {
+        let (rows, terms) = x.sizes();
+        if !gpu.wgmma || !x.copied() || !w.copied() || rows == 0 || columns == 0 {
+            return Ok(None);
+        }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let tile = Tile::of(tiles, x.rows(), columns, multiprocessors);
+        let tile = Tile::of(tiles, rows, columns, multiprocessors);
         // A box is at most a tile; those of 8 rows begin a swizzle pattern each.
         let adjacent = match adjacent {
             None => tile.cols,
             Some(n) if n.is_multiple_of(32) => 32,
             Some(_) => 8,
         };
-        let map = |address, depth: usize, stride: usize, rows: usize, boxed: usize| TensorMap {
-            address,
-            element: 2,
-            dims: vec![depth as u64, rows as u64],
-            strides: vec![2 * stride as u64],
-            box_dims: vec![BLOCK_K as u32, boxed as u32],
-            swizzle: 128,
-        };
-        let ld = row_stride(w.k);
-        let (of_x, of_w) = (map(address, w.k, w.k, x.rows(), tile.rows()), map(gpu.ptr(w.data), ld, ld, w.n, adjacent));
-        let maps = [gpu.driver.tensor_map(&of_x)?, gpu.driver.tensor_map(&of_w)?];
-        let ctas = check::grid(op, tile.count(x.rows(), columns).min(multiprocessors))?;
+        let maps = [gpu.driver.tensor_map(&x.map(tile.rows()))?, gpu.driver.tensor_map(&w.map(adjacent))?];
+        let ctas = check::grid(op, tile.count(rows, columns).min(multiprocessors))?;
         let launch = Launch::new([ctas, 1, 1], 128 * (tile.groups as u32 + 1), tile.smem());
-        Ok(Some(Wide { launch, tile, maps, adjacent: adjacent as i32 }))
+        let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
+        Ok(Some(Wide { launch, tile, maps, last: [adjacent as i32, steps] }))
     }
 
     /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
     /// epilogue needs.
     pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &Names, args: &A) -> Result<()> {
-        // `gemm::WideArgs`: maps, the same, `box`, up to the maps' alignment.
+        // `gemm::WideArgs`: maps, the same, `box` and `steps`, up to the maps' alignment.
         let mut bytes = bytemuck::bytes_of(&self.maps).to_vec();
         bytes.extend_from_slice(bytemuck::bytes_of(args));
-        bytes.extend_from_slice(&self.adjacent.to_le_bytes());
+        bytes.extend_from_slice(bytemuck::bytes_of(&self.last));
         bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
         gpu.launch_bytes(file, names[self.tile.index], self.launch, &bytes)
     }

@@ -1,0 +1,86 @@
+// The gradients of gemm_bwd.cu on compute capability 9.0: by wgmma, their operands by TMA. dbias stays there.
+// As in gemm_bwd.cu; rows of dy, x and W at multiples of 16 bytes, in panels where they are the terms of a chain.
+// CTA: persistent, as gemm_sm90a.cu; dx: tokens x K, dy along its terms, W across; dw: N x K, dy and x across.
+// Bound: the tensor cores (2 T N K flops each); dw is read and written once more, 8 bytes an element.
+// Reference: gemm_bwd.cu and src/ops/linear.rs; tests/kernels/gemm_bwd_sm90a.rs; bench: omr bench ops.
+#include "common/gemm_sm90a.cuh"
+
+namespace gemm {
+
+// dx = sums, or dx + sums rounded once; or sums in fp32 where a chain goes on. x is dy, cols = K.
+struct Dgrad : InOrder {
+    struct Args {
+        bf16* dx;
+        const float* from;  // [T][ld], or null: chains start at zero
+        float* to;          // [T][ld], or null
+        int accumulate, terms;
+    };
+    using Roles = gemm::Roles<isa::Major::k, isa::Major::mn, true>;
+
+    template <int N>
+    __device__ __forceinline__ static void start(const Args& args, const Operands& in, isa::WgmmaAcc<N>& sums, int m,
+                                                 int n) {
+        resume(args.from, in, sums, m, n);
+    }
+
+    template <class T>
+    __device__ __forceinline__ static void finish(const Args& args, const Operands& in, const Sums<T>& tile, int m,
+                                                  int n) {
+        bool whole = in.cols % 4 == 0;
+        each_quad<T>(in, m, n, [&](int row, int column, int count, size_t place) {
+            Quad sum = sums_at<T>(tile, row, column);
+            if (args.to) {
+                store_quad(args.to + (size_t)(m + row) * in.ld + n + column, sum, whole, count);
+                return;
+            }
+            bf16* dx = args.dx + place;
+            store_quad(dx, args.accumulate ? sum + load_quad(dx, whole, count) : sum, whole, count);
+        });
+    }
+};
+
+// dw += sums. x is dy, W is x: rows = N, cols = K, depth tokens; ld that of dw.
+struct Wgrad : InOrder {
+    struct Args {
+        float* dw;  // [N][ld], zeros from K on
+    };
+    using Roles = gemm::Roles<isa::Major::mn, isa::Major::mn, true>;
+
+    template <int N>
+    __device__ __forceinline__ static void start(const Args& args, const Operands& in, isa::WgmmaAcc<N>& sums, int m,
+                                                 int n) {
+        resume(args.dw, in, sums, m, n);
+    }
+
+    template <class T>
+    __device__ __forceinline__ static void finish(const Args& args, const Operands& in, const Sums<T>& tile, int m,
+                                                  int n) {
+        // K is a multiple of 8: no quad is cut.
+        each_quad<T>(in, m, n, [&](int row, int column, int, size_t) {
+            store_quad(args.dw + (size_t)(m + row) * in.ld + n + column, sums_at<T>(tile, row, column), true, 4);
+        });
+    }
+};
+
+}  // namespace gemm
+
+#define GRADIENT_KERNELS(name, E)                                                         \
+    KERNEL_SM90A(name##_wide, gemm::WideArgs<gemm::E>, gemm::TileWide::THREADS, 1) {     \
+        gemm::run_wide<gemm::TileWide, gemm::E, gemm::E::Roles>(args);                   \
+    }                                                                                    \
+    KERNEL_SM90A(name##_square, gemm::WideArgs<gemm::E>, gemm::TileSquare::THREADS, 1) { \
+        gemm::run_wide<gemm::TileSquare, gemm::E, gemm::E::Roles>(args);                 \
+    }                                                                                    \
+    KERNEL_SM90A(name##_short, gemm::WideArgs<gemm::E>, gemm::TileShort::THREADS, 1) {   \
+        gemm::run_wide<gemm::TileShort, gemm::E, gemm::E::Roles>(args);                  \
+    }
+
+// instructions linear_*: HGMMA UTMALDG
+// instructions *_wide: USETMAXREG
+// instructions *_square: USETMAXREG
+// registers linear_dgrad_wide <= 168
+// registers linear_dgrad_square <= 168
+// registers linear_wgrad_wide <= 168
+// registers linear_wgrad_square <= 168
+GRADIENT_KERNELS(linear_dgrad, Dgrad)
+GRADIENT_KERNELS(linear_wgrad, Wgrad)

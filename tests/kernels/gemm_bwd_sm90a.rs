@@ -1,0 +1,180 @@
+//! kernels/gemm_bwd_sm90a.cu: gradients of linear layers by wgmma against f64 and kernels/gemm_bwd.cu, whose bits they have
+//! on the emulator: both are one chain over ascending terms from what was there before.
+
+// Batches of tokens are lists of ranges; a list of one is meant.
+#![allow(clippy::single_range_in_vec_init)]
+
+use half::bf16;
+use omr::device::images::Arch;
+use omr::device::{Device, Kind};
+
+use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
+use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};
+use crate::kernels::{Outcome, emu, equal, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped};
+
+/// (T, N, K) on two multiprocessors: dx is [T, K] over N terms, dw [N, K] over T. Each tile of both, whole, with rows
+/// and columns left over, of one stage and of more than the ring has, of no whole stage, more tiles than CTAs.
+const SHAPES: [(usize, usize, usize); 9] = [
+    (1, 8, 8),
+    (17, 136, 200),
+    (64, 64, 64),
+    (65, 40, 104),
+    (128, 128, 128),
+    (130, 264, 72),
+    (70, 72, 520),
+    (330, 320, 136),
+    (3, 600, 24),
+];
+
+#[test]
+fn gradients_agree_with_f64_and_have_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (i, (t, n, k)) in SHAPES.into_iter().enumerate() {
+        let c = Case::new(t, n, k);
+        let (accumulate, bias) = (i % 2 == 0, i % 3 == 0);
+        let mut dev = wide();
+        dgrad_is_right(&mut dev, &c, accumulate).unwrap();
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "dx of {t} {n} {k} ran on the other body");
+        let mut dev = wide();
+        wgrad_is_right(&mut dev, &c, bias).unwrap();
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "dw of {t} {n} {k} ran on the other body");
+        both(&format!("dx of {t} {n} {k}"), |dev| c.dgrad(dev, 0..t, accumulate));
+        both(&format!("dw of {t} {n} {k}"), |dev| c.wgrad(dev, &[t], bias));
+    }
+}
+
+#[test]
+fn chains_of_weights_go_on_over_calls() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (t, n, k) in [(150, 64, 40), (90, 136, 264)] {
+        let c = Case::new(t, n, k);
+        let whole = c.wgrad(&mut wide(), &[t], true).unwrap();
+        for first in [16, 64, 80] {
+            both("dw in parts", |dev| c.wgrad(dev, &[first, 0, t - first], true));
+            let parts = c.wgrad(&mut wide(), &[first, 0, t - first], true).unwrap();
+            equal(&format!("{first} of {t}"), &parts, &whole).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_row_has_its_bits_from_every_tile_and_batch() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let c = Case::new(200, 200, 304);
+    let mut dev = wide();
+    let all = c.dgrad(&mut dev, 0..200, true).unwrap();
+    for rows in [70..200, 136..200, 64..65] {
+        let some = c.dgrad(&mut dev, rows.clone(), true).unwrap();
+        equal(&format!("rows {rows:?}"), &some, &all[rows.start * c.k..rows.end * c.k]).unwrap();
+    }
+}
+
+#[test]
+fn rows_that_tma_cannot_copy_take_the_other_body() {
+    if skipped("which body ran") {
+        return;
+    }
+    // Of dx only dy's rows count: W has its own.
+    for (n, k, taken) in [(40, 64, [true, true]), (40, 99, [true, false]), (36, 64, [false, false])] {
+        let c = Case::new(9, n, k);
+        let mut dev = wide();
+        dgrad_is_right(&mut dev, &c, true).unwrap();
+        let dx = ran(&mut dev);
+        let mut dev = wide();
+        wgrad_is_right(&mut dev, &c, true).unwrap();
+        assert_eq!([dx, ran(&mut dev)], taken, "N = {n}, K = {k}");
+        both("dx", |dev| c.dgrad(dev, 0..9, false));
+    }
+    assert_eq!(Case::new(0, 64, 64).dgrad(&mut wide(), 0..0, false).unwrap(), [] as [bf16; 0]);
+}
+
+#[test]
+fn an_infinity_stays_in_its_row() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let mut c = Case::new(20, 72, 40);
+    c.dy[3] = bf16::INFINITY;
+    // Errors where padding is no longer zero: zero times infinity is none.
+    let dw = c.wgrad(&mut wide(), &[20], true).unwrap();
+    assert!(dw[3 * 40..4 * 40].iter().all(|v| !v.is_finite()), "the row of an infinity");
+    assert_eq!(dw[..72 * 40].iter().filter(|v| !v.is_finite()).count(), 40, "other rows");
+}
+
+#[test]
+fn no_schedule_changes_a_bit() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let c = Case::new(130, 200, 264);
+    same_bits_on(wide_with, 5, |dev| c.dgrad(dev, 0..130, true));
+    same_bits_on(wide_with, 5, |dev| c.wgrad(dev, &[80, 50], true));
+}
+
+/// Two tiles a CTA and more stages than the ring has, of the wide tile and of the short one.
+fn probe(dev: &mut Device) -> Outcome {
+    dgrad_is_right(dev, &Case::new(130, 328, 264), true)?;
+    wgrad_is_right(dev, &Case::new(328, 136, 264), false)?;
+    dgrad_is_right(dev, &Case::new(20, 648, 136), false)?;
+    wgrad_is_right(dev, &Case::new(648, 24, 136), false)
+}
+
+#[test]
+fn every_wait_and_barrier_is_needed() {
+    if !no_hopper("wgmma") {
+        mutate_sites_on(wide_with, &[BODY], 2, probe);
+    }
+}
+
+/// Errors a person could make, each in one place: of the loop's operands, and of the gradients.
+const MISTAKES: [(&str, &str, &str); 10] = [
+    ("common/gemm_sm90a.cuh", "2 * GROUP * k;", "GROUP * k;"),
+    ("common/gemm_sm90a.cuh", "16 : GROUP * BLOCK_K * 2", "16 : GROUP * BLOCK_K"),
+    ("common/gemm_sm90a.cuh", "first + i, k);", "first, k);"),
+    ("common/gemm_sm90a.cuh", "+ i / 2 % 2 * 8, column = n", "+ i % 2 * 8, column = n"),
+    ("common/gemm_sm90a.cuh", "from && row < in.rows &&", "from &&"),
+    ("common/gemm_sm90a.cuh", "R::RESUMED || step > 0", "step > 0"),
+    ("common/gemm_sm90a.cuh", "at.row + warp * 16, at.column);", "at.row, at.column);"),
+    ("gemm_bwd_sm90a", "args.accumulate ? sum + load_quad(dx, whole, count) : sum", "sum"),
+    ("gemm_bwd_sm90a", "isa::Major::mn, isa::Major::mn, true", "isa::Major::k, isa::Major::mn, true"),
+    ("gemm_bwd_sm90a", "in.ld + n + column, sums_at", "in.cols + n + column, sums_at"),
+];
+
+fn mistake((file, from, to): (&str, &str, &str)) {
+    mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
+        dev.use_wgmma()?;
+        dgrad_is_right(dev, &Case::new(70, 72, 136), true)?;
+        wgrad_is_right(dev, &Case::new(70, 136, 136), false)
+    });
+}
+
+#[test]
+fn a_lost_resume_is_seen() {
+    if kind() == Kind::Emu {
+        mistake(MISTAKES[5]);
+    }
+}
+
+#[test]
+#[ignore = "a compilation each"]
+fn mistakes_in_the_kernel_are_seen() {
+    MISTAKES.into_iter().for_each(mistake);
+}
+
+#[test]
+#[ignore = "many schedules"]
+fn no_drawn_schedule_changes_a_bit() {
+    for (t, n, k) in [(150, 520, 320), (300, 136, 520), (33, 1176, 264)] {
+        let c = Case::new(t, n, k);
+        let bits = same_bits_on(wide_with, 24, |dev| c.dgrad(dev, 0..t, true));
+        assert_eq!(bits, c.dgrad(&mut emu(), 0..t, true).unwrap());
+        let bits = same_bits_on(wide_with, 24, |dev| c.wgrad(dev, &[t], true));
+        assert_eq!(bits, c.wgrad(&mut emu(), &[t], true).unwrap());
+    }
+}
