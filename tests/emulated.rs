@@ -4,6 +4,8 @@ use omr::device::emu::{Emu, Options};
 use omr::device::{Address, Driver, Launch, Stream};
 use omr::error::Result;
 
+use crate::kernels::emulator_alone;
+
 /// Bytes of device memory a test may fill.
 const MEMORY: usize = 1 << 26;
 
@@ -16,7 +18,9 @@ pub struct Emulated {
 
 impl Emulated {
     /// A device with one more kernel file, as `("kernels/NAME.cu", text)`.
+    /// Panics where a card is tested.
     pub fn new(source: (&str, &str), options: Options) -> Emulated {
+        emulator_alone("a device of a test's own kernels");
         let sources = vec![(source.0.to_owned(), source.1.to_owned())];
         let mut emu = Emu::new(Options { sources, ..options }).unwrap();
         let free = emu.map(MEMORY).unwrap();

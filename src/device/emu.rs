@@ -60,6 +60,9 @@ pub struct Options {
     pub arch: Arch,
     /// Whether shared memory has shadow state, which finds races and unwritten reads and takes most of the time.
     pub shadow: bool,
+    /// Whether memory is guarded and poisoned: a tensor's pages open when it is placed and hold NaN until they are written.
+    /// Without it regions are mapped whole and zero-filled, as on a card.
+    pub guarded: bool,
     /// The kernels, each file of the first that has it.
     pub images: &'static [&'static Images],
     /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
@@ -76,6 +79,7 @@ impl Default for Options {
             multiprocessors: 2,
             arch: Arch::Sm80,
             shadow: true,
+            guarded: true,
             images: &PROGRAM,
             sources: Vec::new(),
         }
@@ -119,6 +123,7 @@ pub struct Emu {
     counters: Counters,
     depth: usize,
     profiling: bool,
+    guarded: bool,
     ranges: Vec<(usize, String)>,
 }
 
@@ -166,6 +171,7 @@ impl Emu {
             counters: Counters::default(),
             depth: 0,
             profiling: false,
+            guarded: options.guarded,
             ranges: Vec::new(),
         })
     }
@@ -246,19 +252,19 @@ impl Driver for Emu {
     fn map(&mut self, bytes: usize) -> Result<Address> {
         self.streams.healthy()?;
         self.outside_capture(None, "an allocation")?;
-        self.streams.machine.pages.map(bytes)
+        self.streams.machine.pages.map(bytes, self.guarded)
     }
 
     fn guard(&self) -> usize {
-        PAGE as usize
+        if self.guarded { PAGE as usize } else { 0 }
     }
 
     fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
-        self.push(Stream::COMPUTE, Op::Open(address, bytes))
+        if self.guarded { self.push(Stream::COMPUTE, Op::Open(address, bytes)) } else { Ok(()) }
     }
 
     fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
-        self.push(Stream::COMPUTE, Op::Close(address, bytes))
+        if self.guarded { self.push(Stream::COMPUTE, Op::Close(address, bytes)) } else { Ok(()) }
     }
 
     fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
@@ -307,7 +313,7 @@ impl Driver for Emu {
 
     fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
         self.fits(to, bytes)?;
-        if self.capture.is_none() {
+        if self.capture.is_none() && self.guarded {
             // Whoever reads before the copy has run finds this.
             self.streams.machine.pinned(to)[..bytes].fill(POISON);
         }

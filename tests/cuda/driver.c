@@ -1,16 +1,19 @@
 /* A CUDA driver without a card, for tests of the calls: device memory is the host's, a kernel is its entry in the PTX
  * (which "linking" copies), a launch writes down what it was asked for. Copies are done as late as a driver may: when
- * something waits. CARDS, CUDA_VERSION, REFUSE_PTX, FAULT and LOG in the environment (all FAKE_*) say what it plays. */
+ * something waits. CARDS, SMEM, CUDA_VERSION, REFUSE_PTX, FAULT and LOG in the environment (all FAKE_*) say what it plays. */
+#define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { OK = 0, INVALID_VALUE = 1, NO_DEVICE = 100, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
 #define API __attribute__((visibility("default"))) int
 #define MAX_PENDING 4096
+#define PAGE 4096
 
 typedef struct { char name[128]; unsigned threads; size_t args; } Function;
 typedef struct { unsigned grid[3], block[3], smem; void *stream; struct Attribute *attrs; unsigned num_attrs; } Config;
@@ -71,7 +74,7 @@ API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (siz
 API cuDeviceGetAttribute(int *value, int which, int device) {
     const char *at = setting("FAKE_CARDS", "8.0");
     while (device-- > 0) at = strchr(at, ',') + 1;
-    *value = which == 75 ? at[0] - '0' : which == 76 ? at[2] - '0' : which == 16 ? 108 : which == 97 ? 166912 : 1;
+    *value = which == 75 ? at[0] - '0' : which == 76 ? at[2] - '0' : which == 16 ? 108 : which == 97 ? atoi(setting("FAKE_SMEM", "166912")) : 1;
     return OK;
 }
 API cuDevicePrimaryCtxRetain(void **context, int device) { *context = (void *)(intptr_t)(device + 1); return OK; }
@@ -80,15 +83,36 @@ API cuCtxGetCurrent(void **context) { *context = current; return OK; }
 API cuCtxSetCurrent(void *context) { current = context; return OK; }
 API cuCtxSynchronize(void) { return settle(); }
 
-API cuMemAlloc_v2(uint64_t *address, size_t bytes) { *address = (uint64_t)malloc(bytes); note("alloc %zu", bytes); return OK; }
-API cuMemFree_v2(uint64_t address) { free((void *)address); note("free"); return OK; }
+/* A region's pages come when they are touched, so that many large ones can be taken; its size is in a page before it. */
+API cuMemAlloc_v2(uint64_t *address, size_t bytes) {
+    char *start = mmap(0, bytes + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED) return OUT_OF_MEMORY;
+    *(size_t *)start = bytes + PAGE;
+    *address = (uint64_t)(start + PAGE);
+    note("alloc %zu", bytes);
+    return OK;
+}
+API cuMemFree_v2(uint64_t address) { size_t *start = (size_t *)(address - PAGE); munmap(start, *start); note("free"); return OK; }
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = *total = (size_t)1 << 34; return OK; }
 API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc(bytes); note("host %zu flags %u", bytes, flags); return OK; }
 API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
 API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }
 API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later((void *)to, (void *)from, bytes); }
-API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) { (void)stream; settle(); memset((void *)to, value, bytes); return bytes ? OK : INVALID_VALUE; }
+API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) {
+    (void)stream;
+    settle();
+    /* Whole pages of zeros are those that nobody has touched. */
+    uint64_t first = (to + PAGE - 1) / PAGE * PAGE, last = (to + bytes) / PAGE * PAGE;
+    if (value == 0 && first < last) {
+        memset((void *)to, 0, first - to);
+        madvise((void *)first, last - first, MADV_DONTNEED);
+        memset((void *)last, 0, to + bytes - last);
+    } else {
+        memset((void *)to, value, bytes);
+    }
+    return bytes ? OK : INVALID_VALUE;
+}
 
 API cuStreamCreate(void **stream, unsigned flags) { *stream = handle(); note("stream flags %u", flags); return OK; }
 API cuStreamDestroy_v2(void *stream) { (void)stream; return OK; }

@@ -1,15 +1,10 @@
-//! kernels/common/math.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
+//! kernels/common/math.cuh, math_f64.cuh and philox.cuh against src/math.rs and src/philox.rs: equal bits.
 
-use bytemuck::NoUninit;
-use omr::device::emu::Options;
-use omr::device::{Launch, On};
 use omr::math;
 use omr::philox;
-use omr::tensor::DType;
 
 use crate::kernels::calibrate::launch;
-use crate::kernels::inputs::{blank, up};
-use crate::kernels::{emu, emu_of};
+use crate::kernels::emu;
 
 /// Words that `calibrate_math` gives for one.
 pub const WORDS: usize = 17;
@@ -63,23 +58,6 @@ fn bits_are_those_of_the_cpu() {
     println!("{} patterns, {} functions", x.len(), names.len() + 2);
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, NoUninit)]
-struct F64Args {
-    x: u64,
-    y: u64,
-    n: i32,
-    pad: i32,
-}
-
-const SOURCE_F64: &str = r#"#include "common/math_f64.cuh"
-namespace math_f64_probe { struct Args { const double* x; double* y; int n, pad; }; }
-KERNEL(math_f64_probe, math_f64_probe::Args, 128, 1) {
-    int i = blockIdx.x * 128 + threadIdx.x;
-    if (i < args.n) args.y[i] = math::exp_f64(args.x[i]);
-}
-"#;
-
 #[test]
 fn exp_in_f64_has_the_bits_of_the_cpu() {
     let mut random = crate::kernels::inputs::random(2);
@@ -87,15 +65,13 @@ fn exp_in_f64_has_the_bits_of_the_cpu() {
     x.extend([20.0, -20.0, 10.0, f64::MAX, f64::MIN, -708.4, -745.1, -1e-17]);
     x.extend((0..4000).map(|_| (f64::from(random.uniform_f32()) - 0.5) * 60.0));
     x.extend((0..4000).map(|_| (f64::from(random.uniform_f32()) - 0.5) * 1600.0));
-    let sources = vec![("kernels/math_f64_probe.cu".to_owned(), SOURCE_F64.to_owned())];
-    let mut dev = emu_of(Options { sources, ..Options::default() }).unwrap();
-    let (xs, ys) = (up(&mut dev, &x, &[x.len()]), blank(&mut dev, DType::F64, &[x.len()]));
-    let On::Gpu(mut gpu) = dev.on() else { panic!("not a GPU") };
-    let args = F64Args { x: gpu.ptr(xs), y: gpu.ptr(ys), n: x.len() as i32, pad: 0 };
-    let grid = [x.len().div_ceil(128) as u32, 1, 1];
-    gpu.launch("math_f64_probe", "math_f64_probe", Launch::new(grid, 128, 0), &args).unwrap();
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(&x);
+    let zeros = vec![0; words.len()];
+    let ctas = x.len().div_ceil(128);
+    let y = launch(&mut emu(), "calibrate_math_f64", ctas, 128, &words, &zeros, x.len(), 0).unwrap();
+    let y: Vec<f64> = bytemuck::pod_collect_to_vec(&y);
     let mut worst = 0.0f64;
-    for (&x, got) in x.iter().zip(dev.read::<f64>(ys).unwrap()) {
+    for (&x, got) in x.iter().zip(y) {
         let want = math::exp_f64(x);
         assert!(got.to_bits() == want.to_bits() || (got.is_nan() && want.is_nan()), "exp({x:e}): {got:e}, {want:e}");
         let exact = x.exp();

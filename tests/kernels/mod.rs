@@ -12,6 +12,7 @@ pub mod calibrate;
 mod calibrate_sums;
 pub mod calibrate_tma;
 pub mod calibrate_wgmma;
+mod card;
 mod cu;
 mod digits;
 mod driver;
@@ -52,9 +53,7 @@ mod train;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Mutex, OnceLock};
 
-use omr::device::cuda::Cuda;
 use omr::device::emu::{Completion, Emu, Options, Passed, Site};
 use omr::device::images::{Arch, Images, OWN};
 use omr::device::{Device, Kind, Plan};
@@ -68,9 +67,6 @@ pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 /// Bytes reserved for each region of a test's device; untouched pages cost nothing.
 const REGION_BYTES: usize = 1 << 32;
 
-/// The same on a card, where they are taken.
-const CARD_REGION_BYTES: usize = 2 << 30;
-
 /// The kernels of a test's device: the program's, and those that only tests run.
 pub static IMAGES: [&Images; 2] = [&OWN, &cu::CALIBRATION];
 
@@ -79,13 +75,33 @@ fn sources() -> impl Iterator<Item = (&'static str, &'static str)> {
     IMAGES.iter().flat_map(|images| images.sources).copied()
 }
 
-/// The kind of device under test: `OMR_TEST_DEVICE`, the emulator when it is not set.
-pub fn kind() -> Kind {
+/// What is under test: `OMR_TEST_DEVICE`, the emulator when it is not set. `as-card` is the emulator without all that a
+/// card has not, so that a test which asks for more than the driver's calls is red before it meets a card.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Under {
+    Emulator,
+    AsCard,
+    Card,
+}
+
+fn under_test() -> Under {
     match std::env::var("OMR_TEST_DEVICE").as_deref() {
-        Err(_) | Ok("emu") => Kind::Emu,
-        Ok("cuda") => Kind::Cuda,
-        Ok(other) => panic!("OMR_TEST_DEVICE={other}: expected emu or cuda"),
+        Err(_) | Ok("emu") => Under::Emulator,
+        Ok("as-card") => Under::AsCard,
+        Ok("cuda") => Under::Card,
+        Ok(other) => panic!("OMR_TEST_DEVICE={other}: expected emu, as-card or cuda"),
     }
+}
+
+/// The kind of device under test.
+pub fn kind() -> Kind {
+    if under_test() == Under::Emulator { Kind::Emu } else { Kind::Cuda }
+}
+
+/// Panics on a card, which has no such thing; `tools/gpu-check as-card` knows the words.
+#[track_caller]
+pub fn emulator_alone(what: &str) {
+    assert!(kind() == Kind::Emu, "not on a card: {what}");
 }
 
 /// True on a card, which cannot tell `what`; says so in a line that can be counted.
@@ -95,16 +111,6 @@ pub fn skipped(what: &str) -> bool {
         println!("skipped on a card: {what}");
     }
     on_card
-}
-
-/// A card, its memory as other work left it. One at a time: run with `--test-threads=1`.
-fn card() -> omr::error::Result<Device> {
-    // What is open keeps the context: making one takes longer than most tests.
-    static CONTEXT: OnceLock<Mutex<Cuda>> = OnceLock::new();
-    if CONTEXT.get().is_none() {
-        let _ = CONTEXT.set(Mutex::new(Cuda::open(0, &IMAGES)?));
-    }
-    Device::gpu(Box::new(Cuda::open(0, &IMAGES)?), Kind::Cuda, &Plan::uniform(CARD_REGION_BYTES))
 }
 
 /// How a device schedules.
@@ -155,8 +161,8 @@ pub fn emu_with(schedule: Schedule) -> Device {
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
     let wgmma = std::env::var("OMR_WGMMA").is_ok_and(|value| value == "1");
     let mut dev = if kind() == Kind::Cuda {
-        assert!(options.sources.is_empty(), "kernels of a test's own run on the emulator alone");
-        card()?
+        assert!(options.sources.is_empty(), "not on a card: kernels of a test's own");
+        card::device(&Plan::uniform(card::REGION_BYTES))?
     } else {
         let arch = if wgmma { Arch::Sm90a } else { options.arch };
         let emu = Emu::new(Options { arch, images: &IMAGES, ..options })?;
@@ -181,13 +187,13 @@ pub fn hopper() -> Device {
 /// True on a card of another compute capability, which cannot run `what`; says so.
 pub fn no_hopper(what: &str) -> bool {
     kind() == Kind::Cuda
-        && card().unwrap().driver().unwrap().properties().compute_capability != (9, 0)
+        && emu().driver().unwrap().properties().compute_capability != (9, 0)
         && skipped(&format!("{what}: its compute capability is not 9.0"))
 }
 
 /// The emulator behind a device, for its counters and sites; see [`skipped`].
 pub fn emulator(dev: &mut Device) -> &mut Emu {
-    dev.driver().unwrap().as_any().downcast_mut::<Emu>().unwrap()
+    dev.driver().unwrap().as_any().downcast_mut::<Emu>().expect("not on a card: the emulator behind a device")
 }
 
 /// `got` equals `want`, element for element, NaN aside.
@@ -242,6 +248,8 @@ pub fn same_bits_on<T: Elem>(
     schedules: usize,
     run: impl Fn(&mut Device) -> Outcome<Vec<T>>,
 ) -> Vec<T> {
+    // As on a card there is one schedule, and nothing that another launch could find.
+    let schedules = if under_test() == Under::AsCard { 1 } else { schedules };
     let mut first: Option<Vec<T>> = None;
     for schedule in Schedule::several(schedules) {
         let bits = run(&mut device(schedule)).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));

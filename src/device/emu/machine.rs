@@ -108,7 +108,7 @@ impl Machine {
 
     /// A pinned buffer.
     pub fn pin(&mut self, bytes: usize) -> Pinned {
-        self.pinned.push(vec![POISON; bytes]);
+        self.pinned.push(vec![if self.options.guarded { POISON } else { 0 }; bytes]);
         Pinned(self.pinned.len() as u32 - 1)
     }
 
@@ -188,7 +188,7 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         multiprocessors: options.multiprocessors.max(1),
         completion,
         shadow: options.shadow.into(),
-        poison: 1,
+        poison: options.guarded.into(),
     }
 }
 

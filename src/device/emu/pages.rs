@@ -31,14 +31,19 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Reserves `bytes`, all inaccessible, with a page more behind them.
-    pub fn map(&mut self, bytes: usize) -> Result<Address> {
-        let bytes = bytes.next_multiple_of(PAGE as usize) + PAGE as usize;
+    /// Reserves `bytes`, inaccessible where they are guarded, else one zero-filled tensor; a page more behind them is out
+    /// of reach.
+    pub fn map(&mut self, wanted: usize, guarded: bool) -> Result<Address> {
+        let bytes = wanted.next_multiple_of(PAGE as usize) + PAGE as usize;
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon();
         let map = map.map_err(|e| Error::Failed(format!("reserving {bytes} bytes for the emulator: {e}")))?;
         let base = map.as_ptr() as Address;
         self.maps.push(map);
-        self.protect(base, bytes, CLOSED)?;
+        let reached = if guarded { 0 } else { bytes - PAGE as usize };
+        self.protect(base + reached as u64, bytes - reached, CLOSED)?;
+        if !guarded {
+            self.open.insert(base, base + wanted as u64);
+        }
         Ok(base)
     }
 

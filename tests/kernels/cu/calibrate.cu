@@ -4,6 +4,7 @@
 // Nothing bounds them: they are run once on a card of a new kind, before anything else is believed.
 // Reference and cases: tests/kernels/calibrate.rs, calibrate_sums.rs and math.rs, tests/golden/isa.rs.
 #include "common/math.cuh"
+#include "common/math_f64.cuh"
 #include "common/philox.cuh"
 #include "isa/isa.cuh"
 
@@ -201,6 +202,13 @@ KERNEL(calibrate_math, calibrate::Args, 128, 1) {
     y[14] = w.z;
     y[15] = w.w;
     y[16] = __float_as_uint(isa::exp2_approx(x));
+}
+
+// A thread a number of x [n] in f64: y [n] is e^x.
+KERNEL(calibrate_math_f64, calibrate::Args, 128, 1) {
+    int i = blockIdx.x * 128 + threadIdx.x;
+    if (i >= args.n) return;
+    reinterpret_cast<double*>(args.y)[i] = math::exp_f64(reinterpret_cast<const double*>(args.x)[i]);
 }
 
 // 64 threads: warp 0 produces into two slots, warp 1 consumes, n times; x [n][32], y [32].

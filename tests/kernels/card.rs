@@ -1,0 +1,254 @@
+//! The card under test: one that is there, or the emulator with no more to it than a card has. It is opened once a
+//! process and lent to one device after the other, because opening one loads every kernel.
+
+use std::any::Any;
+use std::panic::Location;
+use std::sync::{Mutex, PoisonError};
+
+use omr::device::cuda::Cuda;
+use omr::device::emu::{Emu, Options};
+use omr::device::images::Arch;
+use omr::device::{
+    Address, Device, Driver, EncodedMap, Event, Graph, Kernel, Kind, Launch, Pinned, Plan, Properties, Stream,
+    TensorMap,
+};
+use omr::error::Result;
+
+use super::{IMAGES, Under, under_test};
+
+/// Bytes of each region of a test's device, taken where a card is.
+pub const REGION_BYTES: usize = 2 << 30;
+
+/// Multiprocessors of an H200, which decide what runs beside what.
+const MULTIPROCESSORS: u32 = 132;
+
+/// A device with so much memory. Two at once are two cards in one context.
+pub fn device(plan: &Plan) -> Result<Device> {
+    Device::gpu(Box::new(Lent::new()?), Kind::Cuda, plan)
+}
+
+/// What was mapped, and up to where tensors were placed in it.
+struct Taken {
+    base: Address,
+    bytes: usize,
+    used: usize,
+}
+
+/// A card that nobody has.
+struct Idle {
+    driver: Box<dyn Driver>,
+    regions: Vec<Taken>,
+    streams: u32,
+}
+
+static IDLE: Mutex<Vec<Idle>> = Mutex::new(Vec::new());
+
+fn idle() -> std::sync::MutexGuard<'static, Vec<Idle>> {
+    IDLE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A card until it is dropped. Whoever asks what driver this is gets no emulator.
+struct Lent {
+    card: Option<Idle>,
+    /// How many of the regions are this device's.
+    mine: usize,
+}
+
+impl Lent {
+    fn new() -> Result<Lent> {
+        let found = idle().pop();
+        let card = match found {
+            Some(card) => card,
+            None => Idle { driver: open()?, regions: Vec::new(), streams: 0 },
+        };
+        Ok(Lent { card: Some(card), mine: 0 })
+    }
+
+    fn card(&mut self) -> &mut Idle {
+        self.card.as_mut().unwrap()
+    }
+
+    fn driver(&mut self) -> &mut dyn Driver {
+        &mut *self.card().driver
+    }
+}
+
+fn open() -> Result<Box<dyn Driver>> {
+    if under_test() == Under::Card {
+        return Ok(Box::new(Cuda::open(0, &IMAGES)?));
+    }
+    let emulated = Options {
+        arch: Arch::Sm90a,
+        multiprocessors: MULTIPROCESSORS,
+        shadow: false,
+        guarded: false,
+        images: &IMAGES,
+        ..Options::default()
+    };
+    Ok(Box::new(Emu::new(emulated)?))
+}
+
+impl Drop for Lent {
+    /// Back to the others, once its work is over. One that a failed test may have left in the middle of something, or
+    /// that has an error, is given up.
+    fn drop(&mut self) {
+        let Some(mut card) = self.card.take() else { return };
+        let over = |card: &mut Idle| (0..=card.streams).all(|s| card.driver.synchronize(Stream(s)).is_ok());
+        if !std::thread::panicking() && over(&mut card) {
+            idle().push(card);
+        }
+    }
+}
+
+impl Driver for Lent {
+    fn properties(&self) -> &Properties {
+        self.card.as_ref().unwrap().driver.properties()
+    }
+
+    /// A region of an earlier device where one has this size, zero again.
+    fn map(&mut self, bytes: usize) -> Result<Address> {
+        let mine = self.mine;
+        let card = self.card();
+        match (mine..card.regions.len()).find(|i| card.regions[*i].bytes == bytes) {
+            Some(found) => {
+                card.regions.swap(mine, found);
+                let Taken { base, used, .. } = card.regions[mine];
+                card.driver.fill(Stream::COMPUTE, base, 0, used)?;
+                card.regions[mine].used = 0;
+            }
+            None => {
+                let base = card.driver.map(bytes)?;
+                card.regions.insert(mine, Taken { base, bytes, used: 0 });
+            }
+        }
+        self.mine += 1;
+        Ok(self.card().regions[mine].base)
+    }
+
+    fn guard(&self) -> usize {
+        self.card.as_ref().unwrap().driver.guard()
+    }
+
+    fn open(&mut self, address: Address, bytes: usize) -> Result<()> {
+        let card = self.card();
+        let holds = |r: &&mut Taken| r.base <= address && address < r.base + r.bytes as u64;
+        if let Some(region) = card.regions.iter_mut().find(holds) {
+            region.used = region.used.max((address - region.base) as usize + bytes);
+        }
+        card.driver.open(address, bytes)
+    }
+
+    fn close(&mut self, address: Address, bytes: usize) -> Result<()> {
+        self.driver().close(address, bytes)
+    }
+
+    fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        self.driver().kernel(file, name)
+    }
+
+    fn launch(&mut self, stream: Stream, kernel: Kernel, launch: &Launch, params: &[u8]) -> Result<()> {
+        self.driver().launch(stream, kernel, launch, params)
+    }
+
+    fn upload(&mut self, stream: Stream, to: Address, from: &[u8]) -> Result<()> {
+        self.driver().upload(stream, to, from)
+    }
+
+    fn download(&mut self, stream: Stream, from: Address, to: &mut [u8]) -> Result<()> {
+        self.driver().download(stream, from, to)
+    }
+
+    fn copy(&mut self, stream: Stream, to: Address, from: Address, bytes: usize) -> Result<()> {
+        self.driver().copy(stream, to, from, bytes)
+    }
+
+    fn fill(&mut self, stream: Stream, to: Address, value: u8, bytes: usize) -> Result<()> {
+        self.driver().fill(stream, to, value, bytes)
+    }
+
+    fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        self.driver().pinned(bytes)
+    }
+
+    fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
+        self.driver().pinned_bytes(buffer)
+    }
+
+    fn upload_pinned(&mut self, stream: Stream, to: Address, from: Pinned, bytes: usize) -> Result<()> {
+        self.driver().upload_pinned(stream, to, from, bytes)
+    }
+
+    fn download_pinned(&mut self, stream: Stream, from: Address, to: Pinned, bytes: usize) -> Result<()> {
+        self.driver().download_pinned(stream, from, to, bytes)
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        let made = self.driver().stream()?;
+        self.card().streams = made.0;
+        Ok(made)
+    }
+
+    fn synchronize(&mut self, stream: Stream) -> Result<()> {
+        self.driver().synchronize(stream)
+    }
+
+    fn synchronizations(&self) -> u64 {
+        self.card.as_ref().unwrap().driver.synchronizations()
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.driver().event()
+    }
+
+    fn record_at(&mut self, event: Event, stream: Stream, site: &'static Location<'static>) -> Result<()> {
+        self.driver().record_at(event, stream, site)
+    }
+
+    fn wait_at(&mut self, stream: Stream, event: Event, site: &'static Location<'static>) -> Result<()> {
+        self.driver().wait_at(stream, event, site)
+    }
+
+    fn elapsed_ms(&mut self, from: Event, to: Event) -> Result<f32> {
+        self.driver().elapsed_ms(from, to)
+    }
+
+    fn begin_capture(&mut self, stream: Stream) -> Result<()> {
+        self.driver().begin_capture(stream)
+    }
+
+    fn end_capture(&mut self, stream: Stream) -> Result<Graph> {
+        self.driver().end_capture(stream)
+    }
+
+    fn replay(&mut self, graph: Graph, stream: Stream) -> Result<()> {
+        self.driver().replay(graph, stream)
+    }
+
+    fn drop_graph(&mut self, graph: Graph) {
+        self.driver().drop_graph(graph);
+    }
+
+    fn records_ranges(&self) -> bool {
+        self.card.as_ref().unwrap().driver.records_ranges()
+    }
+
+    fn range_push(&mut self, name: &str) {
+        self.driver().range_push(name);
+    }
+
+    fn range_pop(&mut self) {
+        self.driver().range_pop();
+    }
+
+    fn profiler(&mut self, on: bool) -> Result<()> {
+        self.driver().profiler(on)
+    }
+
+    fn tensor_map(&mut self, map: &TensorMap) -> Result<EncodedMap> {
+        self.driver().tensor_map(map)
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
