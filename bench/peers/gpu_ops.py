@@ -1,11 +1,14 @@
-"""PyTorch's time for the ops of `omr bench ops --device cuda`, at the same shapes: cuBLASLt through matmul, SDPA, fused
-AdamW and so on. bf16, normal numbers, a cold L2 before each run, CUDA events, the median.
+"""The peers' time for the ops of `omr bench ops --device cuda`, at the same shapes: the fastest of the ways PyTorch has
+(cuBLASLt through matmul, each backend of SDPA by itself, fused AdamW and so on) and, where they can be imported,
+FlashAttention 3 and Liger's kernels. bf16, normal numbers, a cold L2 before each run, CUDA events, the median.
 
 usage: python bench/peers/gpu_ops.py [--device cuda|cpu] [--tiny] [--seconds 0.3] [--only NAME] [--budget S]
-Prints one JSON line an op, with the `name` and `shape` of omr's row. Without a CUDA device one line says so (or, with
+Prints one JSON line an op, with the `name` and `shape` of omr's row, the fastest way as `peer` and `peer_ms`, and what each
+way took or why it was left out as `peer_ways`. Without a CUDA device one line says so (or, with
 --device cpu --tiny, the same code runs on small shapes, to check it).
 """
 import argparse
+import importlib
 import json
 import statistics
 import subprocess
@@ -14,6 +17,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -62,29 +66,56 @@ def once(work):
     return before.elapsed_time(after)
 
 
-def measure(name, shape, make):
-    """`make` gives what is measured; what it needs is freed with it."""
+def timed(make):
+    """Milliseconds of what `make` gives; what it needs is freed with it."""
+    work = make()
+    for _ in range(3):
+        once(work)
+    smi = clock() if CUDA else None
+    start, times = time.monotonic(), []
+    while len(times) < 5 or time.monotonic() - start < (args.seconds if CUDA else 0):
+        times.append(once(work))
+    found = {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times)}
+    if smi:
+        said = smi.communicate()[0].strip()
+        found["peer_clock_mhz"] = int(said) if said.isdigit() else None
+    return found
+
+
+def fastest(ways, time_of=timed):
+    """The quickest of `ways` ((label, make) pairs), as a row's part. A way that a machine does not have is a line of
+    `peer_ways`, and only where none is left the op is skipped."""
+    best, told = None, {}
+    for label, make in ways:
+        try:
+            found = time_of(make)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises where it cannot run
+            told[label] = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        else:
+            told[label] = found["peer_ms"]
+            if best is None or found["peer_ms"] < best["peer_ms"]:
+                best = found | {"peer": label}
+        if CUDA:
+            torch.cuda.empty_cache()
+    row = dict(best or {"skipped": next((why for why in told.values() if isinstance(why, str)), "no way")})
+    return row | ({"peer_ways": told} if len(told) > 1 else {})
+
+
+def measure(name, shape, *ways):
+    """A way is a function that gives what is measured, or a pair of a label and one."""
     if not name.startswith(args.only) or time.monotonic() - begun > args.budget:
         return
-    row = {"name": name, "shape": shape, "dtype": "bf16", "peer": PEER, "data": "normal"}
+    ways = [way if isinstance(way, tuple) else (PEER, way) for way in ways]
+    row = {"name": name, "shape": shape, "dtype": "bf16", "data": "normal"}
+    print(json.dumps(row | fastest(ways)), flush=True)
+
+
+def imported(module):
+    """A library that may be absent."""
     try:
-        work = make()
-        for _ in range(3):
-            once(work)
-        smi = clock() if CUDA else None
-        start, times = time.monotonic(), []
-        while len(times) < 5 or time.monotonic() - start < (args.seconds if CUDA else 0):
-            times.append(once(work))
-        row |= {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times)}
-        if smi:
-            said = smi.communicate()[0].strip()
-            row["peer_clock_mhz"] = int(said) if said.isdigit() else None
-    except (RuntimeError, NotImplementedError) as error:
-        row["skipped"] = str(error).splitlines()[0]
-    print(json.dumps(row), flush=True)
-    work = None
-    if CUDA:
-        torch.cuda.empty_cache()
+        return importlib.import_module(module)
+    except Exception:  # noqa: BLE001 - one that is there may fail to load where no card is
+        return None
 
 
 def normal(*dims, scale=1.0, dtype=torch.bfloat16, grad=False):
@@ -101,12 +132,22 @@ def linear(n, k, t):
         dy, w = normal(t, n), normal(n, k, scale=0.02)
         return lambda: torch.matmul(dy, w)
 
-    # cuBLASLt adds to the present f32 gradient in a second pass, as a training step of it does.
-    def wgrad():
+    # Into an f32 gradient: a bf16 product that is added in a second pass, as autograd has it, or an f32 product at once.
+    def added():
         x, dy = normal(t, k), normal(t, n)
         dw = torch.zeros(n, k, device=args.device)
         return lambda: dw.add_(torch.matmul(dy.t(), x))
 
+    def written():
+        x, dy = normal(t, k), normal(t, n)
+        return lambda: torch.mm(dy.t(), x, out_dtype=torch.float32)
+
+    def accumulated():
+        x, dy = normal(t, k), normal(t, n)
+        dw = torch.zeros(n, k, device=args.device)
+        return lambda: torch.addmm(dw, dy.t(), x, out_dtype=torch.float32)
+
+    wgrad = [(f"{PEER}, bf16 and add", added), (f"{PEER}, f32 product", written), (f"{PEER}, f32 addmm", accumulated)]
     return fwd, dgrad, wgrad
 
 
@@ -115,7 +156,7 @@ for n, k in [((q + 2 * kv) * d, H), (H, q * d), (2 * I, H), (H, I)]:
     fwd, dgrad, wgrad = linear(n, k, T)
     measure("linear fwd", f"[{T}, {k}] x [{n}, {k}]", fwd)
     measure("linear dgrad", f"[{T}, {n}] x [{n}, {k}]", dgrad)
-    measure("linear wgrad", f"[{n}, {T}] x [{T}, {k}]", wgrad)
+    measure("linear wgrad", f"[{n}, {T}] x [{T}, {k}]", *wgrad)
 measure("linear fwd", f"[{SEQUENCES}, {H}] x [{2 * I}, {H}]", linear(2 * I, H, SEQUENCES)[0])
 
 
@@ -140,26 +181,45 @@ measure("swiglu linear fwd", f"[{T}, {H}] x [{2 * I}, {H}]", swiglu_linear)
 measure("swiglu bwd", f"[{T}, {I}]", swiglu_bwd)
 
 
+# Each by itself: what torch chooses on its own is not always its fastest.
+SDPA = [backend for name, backend in SDPBackend.__members__.items() if name not in ("ERROR", "OVERRIDEABLE")]
+FLASH = imported("flash_attn_interface")
+
+
 def attention(heads, count, length, causal):
     q, kv, d = heads
 
-    def tensors(grad):
-        rows = [normal(count, h, length, d, grad=grad) for h in (q, kv, kv)]
-        return rows, dict(is_causal=causal, enable_gqa=q != kv)
+    def sdpa(backend, backward):
+        rows = [normal(count, h, length, d, grad=backward) for h in (q, kv, kv)]
 
-    def fwd():
-        (a, b, c), how = tensors(False)
-        return lambda: F.scaled_dot_product_attention(a, b, c, **how)
+        def forward():
+            with sdpa_kernel(backend):
+                return F.scaled_dot_product_attention(*rows, is_causal=causal, enable_gqa=q != kv)
 
-    def bwd():
-        rows, how = tensors(True)
-        out = F.scaled_dot_product_attention(*rows, **how)
+        if not backward:
+            return forward
+        out = forward()
+        dout = torch.randn_like(out)
+        return lambda: torch.autograd.grad(out, rows, dout, retain_graph=True)
+
+    def flash(backward):
+        rows = [normal(count, length, h, d, grad=backward) for h in (q, kv, kv)]
+
+        def forward():
+            out = FLASH.flash_attn_func(*rows, causal=causal)
+            return out[0] if isinstance(out, tuple) else out
+
+        if not backward:
+            return forward
+        out = forward()
         dout = torch.randn_like(out)
         return lambda: torch.autograd.grad(out, rows, dout, retain_graph=True)
 
     shape = f"{count} x {length}, {q}:{kv} x {d}{', causal' if causal else ''}"
-    measure("attention fwd", shape, fwd)
-    measure("attention bwd", shape, bwd)
+    for what, backward in [("fwd", False), ("bwd", True)]:
+        ways = [(f"{PEER}, {b.name}", lambda b=b, w=backward: sdpa(b, w)) for b in SDPA]
+        ways += [("FlashAttention 3", lambda w=backward: flash(w))] if FLASH else []
+        measure(f"attention {what}", shape, *ways)
 
 
 for length in LENGTHS:
@@ -211,14 +271,20 @@ measure("embedding fwd", f"[{T}, {H}]", embedding(False))
 measure("embedding bwd", f"[{T}, {H}]", embedding(True))
 
 
-def cross_entropy(backward):
-    """The peer keeps the logits: there is no chunked one in torch itself."""
+LIGER = imported("liger_kernel.transformers.functional")
+
+
+def cross_entropy(backward, fused=None):
+    """torch keeps the logits; `fused` takes them in chunks and has the gradients after its forward."""
 
     def make():
         x, w = normal(TARGETS, H, grad=backward), normal(V, H, scale=0.02, grad=backward)
         ids = torch.arange(TARGETS, device=args.device) * 7919 % V
 
         def loss():
+            if fused:
+                found = fused(x, w, ids, reduction="sum")
+                return found[0] if isinstance(found, tuple) else found
             return F.cross_entropy(torch.matmul(x, w.t()).float(), ids, reduction="sum")
 
         return (lambda: torch.autograd.grad(loss(), (x, w))) if backward else loss
@@ -226,8 +292,15 @@ def cross_entropy(backward):
     return make
 
 
-measure("linear_logprob fwd", f"[{TARGETS}, {H}] x [{V}, {H}]", cross_entropy(False))
-measure("linear_logprob bwd", f"[{TARGETS}, {H}] x [{V}, {H}]", cross_entropy(True))
+def losses(backward):
+    ways = [(PEER, cross_entropy(backward))]
+    if LIGER:
+        ways.append(("Liger", cross_entropy(backward, LIGER.liger_fused_linear_cross_entropy)))
+    return ways
+
+
+measure("linear_logprob fwd", f"[{TARGETS}, {H}] x [{V}, {H}]", *losses(False))
+measure("linear_logprob bwd", f"[{TARGETS}, {H}] x [{V}, {H}]", *losses(True))
 
 
 def adamw():
@@ -246,11 +319,22 @@ measure("adamw step", f"{PARAMETERS} parameters", adamw)
 measure("grad_norm fwd", f"{PARAMETERS} parameters", grad_norm)
 
 
-def decode_attention():
+def decode_attention(backend):
     """Keys and values one after another: torch has no pages."""
     a = normal(SEQUENCES, q, 1, d)
     b, c = normal(SEQUENCES, kv, KEYS, d), normal(SEQUENCES, kv, KEYS, d)
-    return lambda: F.scaled_dot_product_attention(a, b, c, enable_gqa=q != kv)
+
+    def work():
+        with sdpa_kernel(backend):
+            return F.scaled_dot_product_attention(a, b, c, enable_gqa=q != kv)
+
+    return work
+
+
+def decode_flash():
+    a = normal(SEQUENCES, 1, q, d)
+    b, c = normal(SEQUENCES, KEYS, kv, d), normal(SEQUENCES, KEYS, kv, d)
+    return lambda: FLASH.flash_attn_with_kvcache(a, b, c)
 
 
 def sample():
@@ -263,5 +347,7 @@ def sample():
     return work
 
 
-measure("paged_attention fwd", f"{SEQUENCES} x 1 of {KEYS} keys", decode_attention)
+decoding = [(f"{PEER}, {b.name}", lambda b=b: decode_attention(b)) for b in SDPA]
+decoding += [("FlashAttention 3", decode_flash)] if FLASH else []
+measure("paged_attention fwd", f"{SEQUENCES} x 1 of {KEYS} keys", *decoding)
 measure("sample fwd", f"[{SEQUENCES}, {H}] x [{V}, {H}]", sample)
