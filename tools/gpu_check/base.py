@@ -1,0 +1,96 @@
+"""What all parts use: the repository, questions to programs, the compiler, the tests' binary."""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+CEILINGS = ROOT / "bench/peers/ceilings"
+
+
+def fail(text):
+    sys.exit(f"tools/gpu-check: {text}")
+
+
+def said(command, seconds=60, **more):
+    """What a command prints, or None where it is absent or fails."""
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=seconds, **more)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def run(command, seconds, environment):
+    """Runs a command in the root, and what it starts, for so long at most; its exit status (None when the time was
+    over) and its output."""
+    try:
+        child = subprocess.Popen([str(word) for word in command], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, errors="replace",
+                                 preexec_fn=os.setpgrp)
+    except OSError as error:
+        return 127, str(error)
+    try:
+        output, _ = child.communicate(timeout=seconds)
+        return child.returncode, output
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Also what outlived its parent, whose end of the pipe would be waited for.
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
+    output, _ = child.communicate()
+    return None, output
+
+
+def commit():
+    found = said(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
+    changed = said(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT)
+    return (found or "unknown") + ("-changed" if changed else "")
+
+
+def test_binary():
+    """Builds the tests; the path of their binary."""
+    built = subprocess.run(["cargo", "test", "--release", "--test", "omr", "--no-run", "--message-format=json"], cwd=ROOT,
+                           stdout=subprocess.PIPE, text=True)
+    if built.returncode != 0:
+        fail("cargo test --release --no-run fails")
+    found = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
+    paths = [m["executable"] for m in found if m.get("executable") and "test" in m["target"]["kind"]]
+    return pathlib.Path(paths[-1])
+
+
+def modules(tests):
+    """The modules of kernel tests in a binary."""
+    listed = said([str(tests), "kernels::", "--list"]) or ""
+    lines = [line for line in listed.splitlines() if line.endswith(": test") and line.count("::") >= 2]
+    return list(dict.fromkeys("::".join(line.split("::")[:2]) for line in lines))
+
+
+def nvcc():
+    """nvcc on the PATH, else that of tools/cuda-toolchain; and how to link with it."""
+    found = shutil.which("nvcc")
+    if found:
+        return [found]
+    if not shutil.which("g++"):
+        return None
+    home = said([str(ROOT / "tools/cuda-toolchain")], 600)
+    return [f"{home}/bin/nvcc", "-L", f"{home}/lib"] if home else None
+
+
+def compile_ceilings(out):
+    """The programs of bench/peers/ceilings; false without nvcc. They ask for no C++ library of the other machine."""
+    compiler = nvcc()
+    if not compiler:
+        return False
+    for source in sorted(CEILINGS.glob("*.cu")):
+        command = [*compiler, "-O3", "-std=c++17", "-gencode", "arch=compute_90a,code=sm_90a", "-cudart", "static",
+                   "-Xcompiler", "-static-libstdc++,-static-libgcc", str(source), "-o", str(out / source.stem)]
+        if subprocess.run(command).returncode != 0:
+            fail(f"{source.relative_to(ROOT)} does not compile")
+    return True

@@ -1,0 +1,182 @@
+"""One call on one device: its steps, each within its part's and the call's time."""
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+from . import base, plan
+from .base import CEILINGS, ROOT, fail, said
+from .pack import BINARIES
+from .record import Record
+from .verdicts import kept
+
+
+class Check:
+    def __init__(self, args):
+        self.args, self.card, self.begun = args, args.device == "cuda", time.monotonic()
+        self.scratch = pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-scratch-"))
+        self.deadline = self.end = float("inf")
+        commit = self.binaries(args.bin)
+        gpu = self.name()
+        self.out = args.out or self.folder(gpu, commit)
+        self.out.mkdir(parents=True, exist_ok=True)
+        call = f"call{args.call}" if args.call else "log"
+        self.log = (self.out / f"{call}.txt").open("a")
+        self.environment = os.environ | {"OMR_TEST_DEVICE": args.device, "OMR_GOLDENS": str(ROOT / "tests/goldens"),
+                                         "PYTHONUNBUFFERED": "1"}
+        self.python = os.environ.get("PYTHON", "python3")
+        build = hashlib.sha256(self.tests.read_bytes()).hexdigest()[:16]
+        identity = {"device": args.device, "gpu": gpu, "commit": commit, "build": build,
+                    "date": f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}"}
+        self.record = Record(self.out, identity, [])
+        self.record.earlier()
+
+    def binaries(self, asked):
+        """Finds what is run; the commit it is of."""
+        given = asked or ROOT / "gpu-check-bin"
+        if given.is_dir():
+            if (given / BINARIES).exists():
+                with tarfile.open(given / BINARIES) as archive:
+                    archive.extractall(self.scratch)
+            self.bin = self.scratch if (given / BINARIES).exists() else given
+            self.tests, self.omr = self.bin / "omr-tests", self.bin / "omr"
+            manifest = given / "MANIFEST.json"
+            return json.loads(manifest.read_text())["commit"] if manifest.exists() else base.commit()
+        if asked or not shutil.which("cargo"):
+            fail(f"no {given}: run `tools/gpu-check pack {given}` where Rust is")
+        subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT, check=True)
+        self.bin, self.tests, self.omr = None, base.test_binary(), ROOT / "target/release/omr"
+        # The call's clock is of what a machine with a card does.
+        self.begun = time.monotonic()
+        return base.commit()
+
+    def folder(self, gpu, commit):
+        if os.environ.get("OUT"):
+            return pathlib.Path(os.environ["OUT"]).resolve()
+        if not self.card:
+            return pathlib.Path(tempfile.mkdtemp(prefix="gpu-check-"))
+        return ROOT / "bench/results" / f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d}-{gpu}-{commit}"
+
+    def name(self):
+        if not self.card:
+            return "emu"
+        smi = said(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]) or "card"
+        return re.sub(r"[^a-z0-9]+", "-", smi.lower().replace("nvidia", "")).strip("-")
+
+    def say(self, text):
+        print(text, flush=True)
+        print(text, file=self.log, flush=True)
+
+    def left(self):
+        return max(0.0, min(self.deadline, self.end) - time.monotonic())
+
+    def run(self, command, box=None, **environment):
+        """Runs a command within its part's time; its exit status (None when the time was over) and its output."""
+        print(f"\n$ {' '.join(str(word) for word in command)} {environment or ''}", file=self.log, flush=True)
+        status, output = base.run(command, max(1.0, min(self.left(), box or self.left())), self.environment | environment)
+        # What comes back from a lent machine is limited.
+        shown = output if len(output) < 400_000 else f"{output[:200_000]}\n[...]\n{output[-200_000:]}"
+        print(f"{shown}\n[exit status {status}]", file=self.log, flush=True)
+        return status, output
+
+    @contextlib.contextmanager
+    def step(self, part, name):
+        """A step: yields None where it is green already or no time is left, else what to fill in."""
+        if self.record.green(name):
+            self.say(f"   {name}: green already")
+            yield None
+        elif self.left() < 1.0:
+            if name not in self.record.steps:
+                self.record.put(name, part, "cut", ["the time is over"])
+            self.say(f"   {name}: the time is over")
+            yield None
+        else:
+            begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
+            yield made
+            self.record.put(name, part, seconds=time.monotonic() - begun, **made)
+            self.say(f"   {name}: {made['status']}{''.join('; ' + note for note in made['notes'])}")
+
+    def environment_lines(self):
+        asked = {
+            "card": ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit", "--format=csv,noheader"],
+            "nvcc": ["nvcc", "--version"], "python": [self.python, "--version"],
+            "torch": [self.python, "-c", "import torch; print(torch.__version__, torch.cuda.is_available())"],
+            "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
+            "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "kernel": ["uname", "-srm"],
+        }
+        found = {what: said(command) for what, command in asked.items()}
+        return [f"{what}: {text.splitlines()[-1 if what in ('nvcc', 'ncu') else 0] if text else 'absent'}" for what, text in found.items()]
+
+    def has_wgmma(self):
+        """Where linear layers have a second body."""
+        return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
+
+    def has_torch(self):
+        return said([self.python, "-c", "import torch"]) is not None
+
+    def tested(self, part, names, label="", prefix=(), **environment):
+        """Runs test modules, each in a process of its own: an error of a card ends its process."""
+        for name in names:
+            with self.step(part, f"{label}{name}") as made:
+                if made is None:
+                    continue
+                filter_ = [name, "--exact"] if name == plan.SANITIZER_PROBE else [f"{name}::"]
+                status, output = self.run([*prefix, self.tests, *filter_, "--test-threads=1", "--nocapture"],
+                                          plan.MODULE_SECONDS * self.args.minutes, **environment)
+                made |= self.judged(name, status, output)
+
+    def judged(self, name, status, output):
+        counts = re.search(r"(\d+) passed; (\d+) failed; (\d+) ignored", output)
+        passed, failed, ignored = (int(n) for n in counts.groups()) if counts else (0, 0, 0)
+        skipped = len(re.findall(r"skipped on a card: ", output))
+        notes = [f"{passed} passed, {failed} failed" + (f", {skipped} checks of the emulator alone skipped" if skipped else "")]
+        lines = kept(output)
+        if status is None and self.left() < 1.0:
+            return {"status": "cut", "notes": ["the time is over"], "lines": lines}
+        if status == 0 and counts and passed + failed + ignored == 0:
+            return {"status": "red", "notes": ["no test has this name"], "lines": lines}
+        if status != 0:
+            names = re.findall(r"^    (\w+::\S+)$", output, re.M)
+            why = "hangs, or takes too long" if status is None else ", ".join(dict.fromkeys(names)) or f"exit status {status}"
+            return {"status": "red", "notes": [why, *notes], "lines": lines}
+        return {"status": "green", "notes": notes, "lines": lines}
+
+    def all(self):
+        """The parts asked for; exit status 1 when a test is red."""
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("tools/gpu-check: stopped"))
+        from .parts import PARTS
+        args = self.args
+        parts = plan.CALLS[args.call] if args.call else plan.PARTS
+        if args.call:
+            self.end = self.begun + plan.CALL_MINUTES * 60 * args.minutes - 10
+            self.record.calls.append(f"call {args.call} of {datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M}")
+        if not self.record.environment:
+            self.record.environment = self.environment_lines()
+        for line in self.record.environment:
+            self.say(line)
+        self.record.write()
+        self.deadline = time.monotonic()
+        for part, minutes in parts.items():
+            if args.only and part not in args.only.split(","):
+                continue
+            # From the last part's end on the clock, not from now: what it left is this one's.
+            self.deadline += minutes * 60 * args.minutes
+            self.say(f"== {part} ({time.monotonic() - self.begun:.0f} s)")
+            PARTS[part](self, part)
+        for verdict in self.record.verdicts():
+            self.say(verdict)
+        red = self.record.red()
+        self.record.write()
+        self.say(f"{'RED: ' + '; '.join(red) if red else 'green'}; {time.monotonic() - self.begun:.0f} s; {self.out}")
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        return 1 if red else 0

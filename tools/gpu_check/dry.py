@@ -1,0 +1,71 @@
+"""A card's day without one. As on a card: the emulator behind a driver that shows no more than a card's does. On the
+stand-in library: the card's own driver code, where nothing computes, so that every number is wrong and nothing else."""
+import concurrent.futures
+import os
+import pathlib
+import re
+import subprocess
+import tempfile
+import time
+
+from . import base, plan
+from .base import ROOT, fail
+
+# What a test says that asks for more than a card has (tests/kernels/mod.rs), a panic of the program itself, a launch that
+# our own driver refuses, an error of CUDA's: reasons that have nothing to do with numbers.
+OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
+CARD = {"FAKE_CARDS": "9.0", "FAKE_SMEM": "232448"}
+
+
+def stand_in(folder):
+    """tests/cuda/driver.c as libcuda.so; what a process needs to find it."""
+    library = pathlib.Path(folder) / "libcuda.so"
+    command = ["cc", "-std=gnu11", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(library), str(ROOT / "tests/cuda/driver.c")]
+    if subprocess.run(command).returncode != 0:
+        fail("tests/cuda/driver.c does not compile")
+    return {"LD_LIBRARY_PATH": str(folder), "XDG_CACHE_HOME": str(pathlib.Path(folder) / "cache"), "OMR_TEST_DEVICE": "cuda"} | CARD
+
+
+def judged_as_card(status, output):
+    counts = re.search(r"(\d+) passed; (\d+) failed", output)
+    if status == 0 and counts:
+        return None
+    if status is None:
+        return "hangs, or takes too long"
+    names = re.findall(r"^    (\w+::\S+)$", output, re.M)
+    return f"{', '.join(dict.fromkeys(names)) or f'exit status {status}'}: {(OWN_REASONS.findall(output) or ['wrong numbers'])[0]}"
+
+
+def judged_on_stand_in(status, output):
+    own = OWN_REASONS.findall(output)
+    if own:
+        return ", ".join(dict.fromkeys(own))
+    # 101: a test's assertion, which numbers may fail. A signal or a hang is no number.
+    return None if status in (0, 101) else "hangs, or takes too long" if status is None else f"exit status {status}"
+
+
+def as_card(jobs, only):
+    tests, begun, red = base.test_binary(), time.monotonic(), []
+    modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION]
+    environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
+    for name in ("OUT", "OMR_WGMMA", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
+        environment.pop(name, None)
+    with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        ways = [("as on a card", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),
+                ("on the stand-in library", stand_in(folder), judged_on_stand_in)]
+        work = [(way, name) for way in ways for name in modules]
+
+        def one(job):
+            (what, more, judged), name = job
+            command = [tests, f"{name}::", "--test-threads=1"]
+            status, output = base.run(command, plan.MODULE_SECONDS, environment | more)
+            return what, name, judged(status, output), output
+
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            for what, name, why, output in pool.map(one, work):
+                if why:
+                    red.append(f"{name} {what}: {why}")
+                    print(f"RED {red[-1]}\n{output}", flush=True)
+    print(f"{len(modules)} modules as on a card and on the stand-in library, {time.monotonic() - begun:.0f} s: "
+          f"{'RED: ' + '; '.join(red) if red else 'green'}")
+    return 1 if red else 0

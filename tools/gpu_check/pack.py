@@ -1,0 +1,56 @@
+"""The binaries for a machine without Rust."""
+import json
+import pathlib
+import re
+import subprocess
+import tarfile
+import tempfile
+
+from .base import ROOT, commit, compile_ceilings, fail, said, test_binary
+
+BINARIES = "binaries.tar.xz"
+# What a lent machine is sent, files of the repository included.
+LIMIT = 64 << 20
+
+
+def glibc(path):
+    """The newest glibc that a binary asks for."""
+    symbols = said(["objdump", "-T", str(path)]) or ""
+    versions = {tuple(int(n) for n in v.split(".")) for v in re.findall(r"GLIBC_([\d.]+)", symbols)}
+    return ".".join(str(n) for n in max(versions)) if versions else None
+
+
+def travels():
+    """Bytes of the files that travel beside what is carried: tracked ones, and untracked ones that are not ignored."""
+    listed = said(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT) or ""
+    files = [ROOT / name for name in listed.split("\0") if name]
+    return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())
+
+
+def pack(out):
+    if subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT).returncode != 0:
+        fail("cargo build --release fails")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        for source, name in [(ROOT / "target/release/omr", "omr"), (test_binary(), "omr-tests")]:
+            if subprocess.run(["strip", "-o", str(folder / name), str(source)]).returncode != 0:
+                fail(f"strip {source} fails")
+        ceilings = compile_ceilings(folder)
+        files = sorted(folder.iterdir())
+        manifest = {"commit": commit(), "target": "x86-64 (further instructions are chosen as the program runs)",
+                    "bytes": {p.name: p.stat().st_size for p in files}, "glibc": {p.name: glibc(p) for p in files},
+                    "ceilings": ceilings}
+        with tarfile.open(out / BINARIES, "w:xz", preset=6) as archive:
+            for path in files:
+                archive.add(path, path.name)
+    (out / "MANIFEST.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    for name, size in manifest["bytes"].items():
+        print(f"{name:12} {size / 2**20:6.1f} MiB, glibc {manifest['glibc'][name] or 'none'} or later")
+    packed = sum((out / name).stat().st_size for name in (BINARIES, "MANIFEST.json"))
+    # Elsewhere in the repository than in an ignored folder they are among its files already.
+    ignored = said(["git", "check-ignore", "-q", str(out / BINARIES)], cwd=ROOT) is not None or ROOT not in out.parents
+    total = travels() + (packed if ignored else 0)
+    print(f"{out / BINARIES}: {packed / 2**20:.1f} MiB with its manifest; {total / 2**20:.1f} MiB with the repository's files")
+    if total > LIMIT:
+        fail(f"{total} bytes are more than the {LIMIT} that travel")

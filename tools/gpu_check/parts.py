@@ -1,0 +1,184 @@
+"""What each part asks; see plan.py for when."""
+import json
+import shutil
+import sys
+
+from . import base, plan
+from .base import CEILINGS, ROOT
+
+
+def json_lines(output):
+    """The JSON lines of a peer or a ceiling."""
+    found = []
+    for line in output.splitlines():
+        if line.startswith("{"):
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                # The last line of what was stopped.
+                pass
+    return found
+
+
+def ceilings(check, part):
+    where = check.bin
+    if where is None or not (where / "card").exists():
+        where = check.scratch if base.compile_ceilings(check.scratch) else None
+    dry = [] if check.card else ["--dry-run"]
+    programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
+    programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has_torch() else None
+    for name, command in programs.items():
+        with check.step(part, f"ceilings {name}") as made:
+            if made is None:
+                continue
+            if command is None:
+                made |= {"status": "skipped", "notes": [f"{check.python} has no torch" if name == "sustained" else "no nvcc"]}
+                continue
+            status, output = check.run(command, 90)
+            made["rows"] = json_lines(output)
+            made["notes"] = [f"{len(made['rows'])} figures"]
+            if status != 0:
+                made |= {"status": "cut", "notes": ["failed, see the log"]}
+
+
+def calibration(check, part):
+    check.tested(part, plan.CALIBRATION[:3] if check.args.quick else plan.CALIBRATION)
+
+
+def first(check, part):
+    check.tested(part, plan.QUICK if check.args.quick else plan.FIRST)
+
+
+def correctness(check, part):
+    if check.args.quick:
+        check.tested(part, plan.QUICK[:1], "another seed: ", OMR_TEST_SEED="21")
+        return
+    modules = plan.by_risk(base.modules(check.tests))
+    if not modules:
+        check.record.put("kernel tests", part, "red", ["none was found"])
+    check.tested(part, [name for name in modules if name not in plan.FIRST])
+    if check.has_wgmma():
+        check.tested(part, plan.MODELS, "wgmma: ", OMR_WGMMA="1")
+    check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
+
+
+def benched(check, part, name, *arguments, body=None, peers=None, **environment):
+    """A step of `omr bench`: the rows measured until the time was over."""
+    with check.step(part, name) as made:
+        if made is None:
+            return
+        file = check.scratch / "bench.json"
+        file.unlink(missing_ok=True)
+        status, output = check.run([check.omr, "--device", check.args.device, "bench", *arguments, "--json", file], **environment)
+        rows = json.loads(file.read_text())["rows"] if file.exists() else []
+        made["rows"] = [row | ({"body": body} if body else {}) for row in rows]
+        made["notes"] = [f"{sum('ours_ms' in row for row in rows)} measured"]
+        made["notes"] += [f"skipped: {row['name']} {row['shape']}: {row['skipped']}" for row in rows if "skipped" in row]
+        if status != 0:
+            why = "the time is over" if status is None else (output.strip().splitlines() or [f"exit status {status}"])[-1]
+            made |= {"status": "cut", "notes": [why, *made["notes"]]}
+
+
+def kernels(check, part):
+    quick = check.args.quick
+    benched(check, part, "bench ops", "swiglu" if quick else "ops")
+    # The other body of linear layers, in the same run.
+    if not quick and check.has_wgmma():
+        benched(check, part, "bench linear by wgmma", "linear", body="wgmma", OMR_WGMMA="1")
+    with check.step(part, "peers") as made:
+        if made is None:
+            return
+        if not check.has_torch():
+            made |= {"status": "skipped", "notes": [f"{check.python} has no torch"]}
+            return
+        small = [] if check.card else ["--device", "cpu", "--tiny"]
+        only = ["--only", "swiglu"] if quick else []
+        budget = max(1.0, check.left() - 15)
+        status, output = check.run([check.python, ROOT / "bench/peers/gpu_ops.py", "--budget", f"{budget:.0f}", *small, *only])
+        made["peers"] = json_lines(output)
+        made["notes"] = [f"{sum('peer_ms' in peer for peer in made['peers'])} measured"]
+        made["notes"] += [f"skipped: {peer['name']}: {peer['skipped']}" for peer in made["peers"] if "skipped" in peer]
+        if status != 0:
+            made |= {"status": "cut", "notes": ["failed, see the log", *made["notes"]]}
+
+
+def shape_jobs(shape):
+    def jobs(check, part):
+        if check.args.quick and shape == "7b":
+            check.record.put("bench jobs", part, "skipped", ["--quick"])
+            return
+        for job in ["train-step", "decode"]:
+            of = shape if check.card else "digits"
+            benched(check, part, f"bench {job} {of}", job, "--model-shape", of)
+            if check.card and check.has_wgmma():
+                benched(check, part, f"bench {job} {of} by wgmma", job, "--model-shape", of, body="wgmma", OMR_WGMMA="1")
+    return jobs
+
+
+def recipe(check, part):
+    with check.step(part, "recipe") as made:
+        if made is None:
+            return
+        if not check.card:
+            made |= {"status": "skipped", "notes": ["the whole recipe takes the emulator hours"]}
+            return
+        out = check.scratch / "digits"
+        status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "--out", out])
+        if status != 0:
+            why = "the time is over" if status is None else (output.strip().splitlines() or ["?"])[-1]
+            made |= {"status": "cut", "notes": [why]}
+            return
+        made["rows"] = [{"name": "recipe", "shape": "digits", "summary": json.loads((out / "summary.json").read_text())}]
+        made["notes"] = ["the digits recipe ran; its summary is in results.json"]
+
+
+def sanitizer(check, part):
+    """memcheck, racecheck and synccheck, where a kernel that is known to be right passes: a machine may refuse them."""
+    probe = [check.tests, plan.SANITIZER_PROBE, "--exact", "--test-threads=1"]
+    why = None
+    if not check.card:
+        why = "the emulator has checks of its own"
+    elif not shutil.which("compute-sanitizer"):
+        why = "compute-sanitizer is absent"
+    else:
+        status, output = check.run(["compute-sanitizer", "--tool=memcheck", "--error-exitcode=9", *probe], 60)
+        why = refusal(status, output)
+    if why:
+        check.record.put("compute-sanitizer", part, "skipped", [why])
+        check.say(f"   compute-sanitizer: skipped; {why}")
+        return
+    for tool in ["memcheck", "racecheck", "synccheck"]:
+        check.tested(part, plan.SANITIZED, f"{tool}: ", ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=9"])
+
+
+def refusal(status, output):
+    """Why compute-sanitizer judges nothing here: on a kernel without a fault it ends otherwise than with its summary of none."""
+    if status == 0 and "ERROR SUMMARY: 0 errors" in output:
+        return None
+    told = [line.strip("= ").strip() for line in output.splitlines() if line.startswith("=========")]
+    told = [line for line in told if line and not line.startswith("COMPUTE-SANITIZER")]
+    last = told[0] if told else (output.strip().splitlines() or [f"exit status {status}"])[-1]
+    return f"compute-sanitizer does not work on this machine: {'it hangs' if status is None else last}"
+
+
+def profiles(check, part):
+    with check.step(part, "profiles") as made:
+        if made is None:
+            return
+        if not check.card or not shutil.which("ncu"):
+            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a card")]}
+            return
+        folder = check.scratch / "profiles"
+        folder.mkdir()
+        for op in ["linear", "attention", "rms_norm", "adamw"]:
+            check.run([sys.executable, ROOT / "tools/profile", "ncu", op, "--count", "6", "--out", folder / op], 60, OMR=str(check.omr))
+            packed = check.out / "profiles.tar.zst"
+            if any(folder.iterdir()) and check.run(["tar", "--zstd", "-cf", packed, "-C", folder, "."])[0] != 0:
+                packed.unlink(missing_ok=True)
+                made |= {"status": "skipped", "notes": ["tar has no zstd to pack the profiles with"]}
+                return
+        made["notes"] = [f"{len(list(folder.iterdir()))} profiles"]
+
+
+PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": shape_jobs("7b-slice"),
+         "correctness": correctness, "jobs": shape_jobs("7b"), "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles}

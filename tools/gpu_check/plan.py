@@ -1,0 +1,40 @@
+"""What is asked in which call: the order is that of risk, the minutes are those of a lent machine."""
+
+# Parts of each call and their minutes: 9 at most, and what one leaves the next has.
+CALLS = {
+    1: {"ceilings": 1.0, "calibration": 2.0, "first": 5.5},
+    2: {"kernels": 6.0, "slice": 2.5},
+    3: {"correctness": 4.5, "jobs": 4.0},
+    4: {"recipe": 4.0, "sanitizer": 2.5, "profiles": 2.0},
+}
+PARTS = {part: minutes for call in CALLS.values() for part, minutes in call.items()}
+# Minutes of a call by its own clock; what its parts leave is for starting and writing.
+CALL_MINUTES = 9.0
+assert all(sum(call.values()) < CALL_MINUTES for call in CALLS.values())
+
+# Of the emulator itself, and of the host alone: nothing a card could answer.
+NOT_OF_A_CARD = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::tma"}
+# What everything else is believed after, the three verdicts' tests first.
+CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "kernels::calibrate_tma",
+               "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
+# What is most likely to be wrong, or holds most together.
+FIRST = ["kernels::gemm_sm90a", "kernels::attention", "kernels::paged_attention", "kernels::engine"]
+# The others, riskiest first; a module that is not named here comes after these.
+THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
+        "kernels::linear_logprob_bwd", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::attention_window",
+        "kernels::attention_window_bwd", "kernels::plan", "kernels::readback"]
+QUICK = ["kernels::rows", "kernels::swiglu"]
+# Models, the engine and the sampler: run by the other body of linear layers too.
+MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
+# Small enough to be run with every access checked, and the test whose kernel says whether the checker works here.
+SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
+SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
+# Seconds a module may take; a hang is none.
+MODULE_SECONDS = 120
+
+
+def by_risk(modules):
+    """All modules but those of CALIBRATION, what is most likely to be wrong first."""
+    order = {name: i for i, name in enumerate(FIRST + THEN)}
+    rest = [name for name in modules if name not in NOT_OF_A_CARD and name not in CALIBRATION]
+    return sorted(rest, key=lambda name: order.get(name, len(order)))

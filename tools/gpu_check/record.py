@@ -1,0 +1,100 @@
+"""What is known of a card: steps by name, each green, red, cut or skipped, with its notes and rows. A later call adds to
+it; nothing is overwritten but by the same step."""
+import json
+import os
+import time
+
+from .base import ROOT
+from .verdicts import verdicts
+
+WANTED = ("name", "shape", "dtype", "ours_ms", "peer", "peer_ms", "flops", "bytes", "clock_mhz", "data", "commit")
+
+
+class Record:
+    """`identity`: gpu, build, commit and device, of which a step's result holds."""
+
+    def __init__(self, out, identity, environment):
+        self.out, self.identity, self.environment = out, identity, environment
+        self.steps, self.calls, self.begun = {}, [], time.monotonic()
+
+    def take(self, file):
+        """Adds the steps of another record of the same binaries on the same card; false where it is none."""
+        try:
+            other = json.loads(file.read_text())
+            steps = other["steps"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        if any(other.get(key) != self.identity[key] for key in ("gpu", "build")):
+            return False
+        for name, step in steps.items():
+            mine = self.steps.get(name)
+            if mine is None or (mine["status"] != "green" and mine["when"] <= step["when"]):
+                self.steps[name] = step
+        self.calls += [call for call in other["calls"] if call not in self.calls]
+        self.environment = self.environment or other["environment"]
+        return True
+
+    def earlier(self):
+        """All that was found before: in the same folder, and in the results this checkout has."""
+        for file in [self.out / "results.json", *sorted((ROOT / "bench/results").glob("*/results.json"))]:
+            self.take(file)
+
+    def green(self, name):
+        return self.steps.get(name, {}).get("status") == "green"
+
+    def put(self, name, part, status, notes, rows=(), lines=(), peers=(), seconds=0.0):
+        rows = [{key: row.get(key) for key in WANTED} | row | {"commit": self.identity["commit"]} for row in rows]
+        self.steps[name] = {"part": part, "status": status, "notes": list(notes), "rows": rows, "lines": list(lines),
+                            "peers": list(peers), "seconds": round(seconds, 1), "when": round(time.time(), 1)}
+        self.write()
+
+    def red(self):
+        return [f"{name}: {'; '.join(step['notes']) or 'red'}" for name, step in self.steps.items() if step["status"] == "red"]
+
+    def rows(self):
+        """All rows, each beside its peer."""
+        steps = self.steps.values()
+        peers = {(peer["name"], peer.get("shape")): peer for step in steps for peer in step["peers"] if "peer_ms" in peer}
+        beside = ("peer", "peer_ms", "peer_ways", "peer_clock_mhz")
+        of = lambda row: peers.get((row["name"], row["shape"]), {}) if "ours_ms" in row else {}  # noqa: E731
+        return [row | {key: of(row)[key] for key in beside if key in of(row)} for step in steps for row in step["rows"]]
+
+    def verdicts(self):
+        return verdicts(line for step in self.steps.values() for line in step["lines"])
+
+    def write(self):
+        """All that is known so far, each file whole or as it was: a call that is killed leaves it."""
+        record = self.identity | {"verdicts": self.verdicts(), "red": self.red(), "rows": self.rows(),
+                                  "environment": self.environment, "calls": self.calls, "steps": self.steps}
+        for name, text in [("results.json", json.dumps(record, indent=1) + "\n"), ("summary.md", self.summary())]:
+            new = self.out / f".{name}.new"
+            new.write_text(text)
+            os.replace(new, self.out / name)
+
+    def summary(self):
+        gpu, commit = self.identity["gpu"], self.identity["commit"]
+        text = [f"# {gpu} at {commit}", ""]
+        text += [f"{i}. {verdict}" for i, verdict in enumerate(self.verdicts(), 1)] + [""]
+        if self.identity["device"] != "cuda":
+            text += ["A dry run on the emulator: its times say nothing of a card.", ""]
+        text += [f"{'RED: ' + '; '.join(self.red()) if self.red() else 'No test was red.'}", ""]
+        text += [f"- {line}" for line in self.calls + self.environment] + [""]
+        parts = {}
+        for name, step in self.steps.items():
+            parts.setdefault(step["part"], []).append((name, step))
+        for part, steps in parts.items():
+            text += [f"## {part} ({sum(step['seconds'] for _, step in steps):.0f} s)", ""]
+            text += [f"- {name}: {step['status']}{''.join('; ' + note for note in step['notes'])}" for name, step in steps] + [""]
+        return "\n".join(text + self.table()) + "\n"
+
+    def table(self):
+        timed = [row for row in self.rows() if self.identity["device"] == "cuda" and row.get("ours_ms") and row.get("flops") is not None]
+        if not timed:
+            return []
+        text = ["| name | shape | ms | peer's ms | peer / ours | peer | TFLOP/s | GB/s | MHz |", "| --- " * 9 + "|"]
+        for row in timed:
+            ours, peer = row["ours_ms"], row.get("peer_ms")
+            body = f" by {row['body']}" if "body" in row else ""
+            text.append(f"| {row['name']}{body} | {row['shape']} | {ours:.3f} | {f'{peer:.3f}' if peer else ''} | {f'{peer / ours:.2f}' if peer else ''}"
+                        f" | {row.get('peer') or ''} | {row['flops'] / ours / 1e9:.1f} | {row['bytes'] / ours / 1e6:.0f} | {row.get('clock_mhz') or ''} |")
+        return text

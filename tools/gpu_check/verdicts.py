@@ -1,0 +1,43 @@
+"""The three answers that bodies, chains and micro-batches wait for, from what calibrate_wgmma and calibrate_sums print."""
+import re
+
+# tests/kernels/calibrate_wgmma.rs: "  wgmma, normal numbers, n16 beside n256: 1024 of 1024 bits equal".
+BITS = re.compile(r"^\s*wgmma, (.+): (\d+) of (\d+) bits equal$")
+# tests/kernels/calibrate_sums.rs: "  mma, a chain of 32: Cut(16, 2) gives 1024 of 1024".
+MODEL = re.compile(r"^\s*(wgmma|mma), (.+): (\w+(?:\([\d, ]+\))?) gives (\d+) of (\d+)$")
+# What one arithmetic for all tiles asks of wgmma: every width that is used, and both roles of each operand.
+NEEDED = ["n16 beside n256", "n32 beside n256", "n64 beside n256", "n96 beside n256", "n128 beside n256",
+          "n192 beside n256", "operands swapped", "a in registers"]
+
+
+def kept(output):
+    """The lines of a test's output that `verdicts` reads."""
+    return [line.strip() for line in output.splitlines() if BITS.match(line) or MODEL.match(line)]
+
+
+def answer(found):
+    """yes, or what is not so."""
+    wrong = [f"{what} ({same} of {all_})" for what, (same, all_) in found.items() if same != all_]
+    return "yes" if not wrong else "NO: " + ", ".join(wrong)
+
+
+def verdicts(lines):
+    bits, models = {}, {}
+    for line in lines:
+        if found := BITS.match(line):
+            bits[found[1]] = int(found[2]), int(found[3])
+        elif found := MODEL.match(line):
+            models.setdefault((found[1], found[3]), {})[found[2]] = int(found[4]), int(found[5])
+    mma = {what: counts for what, counts in bits.items() if what.endswith("mma.sync")}
+    own = {what: counts for what, counts in bits.items() if what not in mma}
+    missing = [what for what in NEEDED if not any(known.endswith(what) for known in own)]
+    first = f"{answer(own)} ({len(own)} comparisons)" if not missing else f"not known: {', '.join(missing)}"
+    second = answer(mma) if mma else "not known"
+    sums = []
+    for unit in ("mma", "wgmma"):
+        shares = {model: [sum(n) for n in zip(*counts.values())] for (of, model), counts in models.items() if of == unit}
+        best = sorted(shares.items(), key=lambda share: share[1][1] - share[1][0])[:1]
+        sums += [f"{unit} as {model}, {same} of {all_} sums" + ("" if same == all_ else " (no model gives all)") for model, (same, all_) in best]
+    return [f"wgmma agrees with itself over widths n16 to n256 and operand roles: {first}",
+            f"wgmma gives the bits of mma.sync: {second}",
+            f"a k16 step is summed: {', '.join(sums) or 'not known'}"]
