@@ -29,6 +29,8 @@ settings! {
         images: Vec<String> = Vec::new(), name: "lmms-eval doc_to_visual";
         /// The column with the right answer.
         gold: String = "answer".to_owned(), rule: Rule::NotEmpty, name: "lmms-eval doc_to_target";
+        /// The column that says what a question is about.
+        subject: Option<String> = None, rule: Rule::NotEmpty;
         /// Who says whether an answer is right.
         scorer: TaskScorerConfig = TaskScorerConfig::default(), name: "lmms-eval process_results";
     }

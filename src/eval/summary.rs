@@ -43,8 +43,10 @@ impl Measured {
     /// The metric that others publish, or each mean, beside what OpenMMReasoner-7B is published with: a line for people.
     fn line(&self) -> String {
         let metrics = (self.spec.aggregate)(&self.counted, self.mode);
-        let shown = metrics.iter().filter(|m| self.spec.published.is_none_or(|name| m.name == name));
-        let shown = shown.filter(|m| self.spec.published.is_some() || !m.observations.is_empty()).map(|metric| {
+        // Recorded answers may be fewer than those published.
+        let named = self.spec.published.filter(|name| metrics.iter().any(|m| m.name == *name));
+        let is_shown = |m: &&Metric| named.map_or(!m.observations.is_empty(), |name| m.name == name);
+        let shown = metrics.iter().filter(is_shown).map(|metric| {
             let Interval { lo, hi } = stats::clustered(&metric.observations).ci95;
             let interval = format!(" ({:.1} to {:.1})", 100.0 * lo, 100.0 * hi);
             let interval = if metric.observations.is_empty() { String::new() } else { interval };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::hub::{self, Doc, Hub, Prompt, written};
+use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
@@ -17,6 +17,7 @@ const fn hub(repo: &'static str) -> Hub {
         columns: &[],
         optional: &["problem", "question", "answer", "orig_answer", "orig_orig_answer"],
         pictures: &[],
+        subject: Subject::Unsaid,
     }
 }
 
@@ -31,7 +32,7 @@ pub const AIME24: TaskSpec = TaskSpec {
     max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
     score,
     aggregate: aggregate::means,
-    published: None,
+    published: Some("avg@8"),
     recipe: None,
 };
 

@@ -1,6 +1,6 @@
 //! AMC 2023. The paper has a column of it, the published evaluation has no task: it is asked as AIME is.
 
-use super::hub::{self, Hub};
+use super::hub::{self, Hub, Subject};
 use super::{TaskSpec, aime};
 
 /// The task.
@@ -15,7 +15,9 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["answer"],
         optional: &["problem", "question"],
         pictures: &[],
+        subject: Subject::Unsaid,
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, aime::prompt),
+    published: None,
     ..aime::AIME24
 };

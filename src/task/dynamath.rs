@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::{Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
@@ -20,6 +20,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["id", "question", "ground_truth"],
         optional: &["question_id"],
         pictures: &["decoded_image"],
+        subject: Subject::Column("subject"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

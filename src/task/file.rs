@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use super::hub::{SUBJECT, written};
 use super::{Answers, Asked, Source, Take, TaskSpec, aggregate, digits};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns, Fields};
@@ -71,7 +72,10 @@ impl TaskFile {
         let name = self.spec.name;
         let at = RowContext { folder, dataset: name, file: name, index, place: place.to_owned() };
         let Value::Object(row) = row else { return Err(Error::Failed("a row that is none".to_owned())) };
-        read::row_from(row, images, &at).map_err(Error::from)
+        let mut row = read::row_from(row, images, &at).map_err(Error::from)?;
+        let subject = config.subject.as_ref().and_then(|column| fields.get(column));
+        row.extra.extend(subject.map(|subject| (SUBJECT.to_owned(), written(subject).into())));
+        Ok(row)
     }
 
     fn rows(&self, take: Take) -> Result<()> {
@@ -97,7 +101,8 @@ impl TaskFile {
         wanted.push(self.config.gold.clone());
         let needed: Vec<&str> = wanted.iter().map(String::as_str).collect();
         let pictures: Vec<&str> = self.config.images.iter().map(String::as_str).collect();
-        let columns = Columns { needed: &needed, optional: &["id"], pictures: &pictures };
+        let optional: Vec<&str> = ["id"].into_iter().chain(self.config.subject.as_deref()).collect();
+        let columns = Columns { needed: &needed, optional: &optional, pictures: &pictures };
         columns::choose(path, &columns, |index, (fields, mut found)| {
             if index >= limit {
                 return Ok(ControlFlow::Break(()));

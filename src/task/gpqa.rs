@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use regex::Regex;
 use serde_json::Value;
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::shuffle::Random;
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, Source, Take, TaskSpec, aggregate};
 use crate::config::Mode;
@@ -27,13 +27,14 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["Question", OPTIONS[0]],
         optional: &[OPTIONS[1], OPTIONS[2], OPTIONS[3]],
         pictures: &[],
+        subject: Subject::Column("High-level domain"),
     }),
     rows,
     answers: Answers::Greedy,
     max_new_tokens: PUBLISHED_MAX_NEW_TOKENS,
     score: aggregate::accuracy_and_format,
     aggregate: aggregate::accuracy,
-    published: None,
+    published: Some("acc_score"),
     recipe: None,
 };
 
@@ -54,7 +55,7 @@ fn rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> {
                 philox::shuffle(source.shuffle_seed, Purpose::Data, question, &mut order);
             }
         }
-        take(hub::asked(spec, doc.index, &doc.place, prompt(&doc, order, source.mode)))
+        take(hub::asked(spec, doc.index, &doc, prompt(&doc, order, source.mode)))
     };
     hub::docs(spec, source, &mut ask).map(drop)
 }

@@ -29,10 +29,54 @@ pub struct Hub {
     pub optional: &'static [&'static str],
     /// Columns with one picture a row.
     pub pictures: &'static [&'static str],
+    /// Where a row says what its question is about; the column may be missing.
+    pub subject: Subject,
+}
+
+/// Where a row says what its question is about.
+#[derive(Clone, Copy)]
+pub enum Subject {
+    /// Nowhere.
+    Unsaid,
+    /// In a column, as a text or a list of texts.
+    Column(&'static str),
+    /// In a member of a column of structs.
+    Member(&'static str, &'static str),
+    /// In the middle of an id: `validation_Art_Theory_12`.
+    Id(&'static str),
+}
+
+impl Subject {
+    /// The column it stands in.
+    fn column(self) -> Option<&'static str> {
+        match self {
+            Subject::Unsaid => None,
+            Subject::Column(column) | Subject::Member(column, _) | Subject::Id(column) => Some(column),
+        }
+    }
+
+    /// The subject of a row with these columns.
+    fn of(self, fields: &Map<String, Value>) -> Option<String> {
+        let value = fields.get(self.column()?)?;
+        let text = match self {
+            Subject::Member(_, member) => value.get(member)?,
+            _ => value,
+        };
+        match (self, text) {
+            (Subject::Id(_), Value::String(id)) => Some(id.split_once('_')?.1.rsplit_once('_')?.0.replace('_', " ")),
+            (_, Value::String(text)) => Some(text.clone()),
+            (_, Value::Array(several)) => Some(several.iter().map(written).collect::<Vec<_>>().join(", ")),
+            _ => None,
+        }
+        .filter(|subject| !subject.trim().is_empty())
+    }
 }
 
 /// The key of `extra` that names a question's cluster.
 pub const CLUSTER: &str = "cluster";
+
+/// The key of `extra` that names a question's subject.
+pub const SUBJECT: &str = "subject";
 
 /// How deep below the task's folder files are looked for.
 const DEEPEST: usize = 3;
@@ -124,13 +168,15 @@ pub struct Doc {
     pub fields: Map<String, Value>,
     /// File and row.
     pub place: String,
+    /// What it is about, where it says.
+    pub subject: Option<String>,
     pictures: Vec<(String, Option<ImageSource>)>,
 }
 
 impl Doc {
     /// A row without pictures: what scores are made from.
     pub fn of_fields(fields: Map<String, Value>) -> Doc {
-        Doc { index: 0, fields, place: String::new(), pictures: Vec::new() }
+        Doc { index: 0, fields, place: String::new(), subject: None, pictures: Vec::new() }
     }
 
     /// A column; null where it is not there.
@@ -194,7 +240,8 @@ pub fn docs(
     take: &mut dyn FnMut(Doc) -> Result<ControlFlow<()>>,
 ) -> Result<ControlFlow<()>> {
     let hub = of(spec)?;
-    let wanted = Columns { needed: hub.columns, optional: hub.optional, pictures: hub.pictures };
+    let optional: Vec<&str> = hub.optional.iter().copied().chain(hub.subject.column()).collect();
+    let wanted = Columns { needed: hub.columns, optional: &optional, pictures: hub.pictures };
     let mut first = 0;
     for path in files(spec, source)? {
         let flow = columns::choose(&path, &wanted, |row, (fields, pictures)| {
@@ -204,7 +251,8 @@ pub fn docs(
                 None => raw.path.filter(|path| path.trim().is_empty()).map(|_| (name, None)),
             };
             let pictures = pictures.into_iter().filter_map(picture).collect();
-            take(Doc { index: first + row, fields, place, pictures })
+            let subject = hub.subject.of(&fields);
+            take(Doc { index: first + row, fields, place, subject, pictures })
         })?;
         if flow.is_break() {
             return Ok(flow);
@@ -246,12 +294,13 @@ impl Prompt {
     }
 }
 
-/// One question of a row.
-pub fn asked(spec: &TaskSpec, index: usize, place: &str, prompt: Checked<Prompt>) -> Asked {
+/// Question `index` of a task, which `doc` asks.
+pub fn asked(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Checked<Prompt>) -> Asked {
     let row = prompt.map(|prompt| {
         let Prompt { parts, images, question, target, gold, mut extra, cluster } = prompt;
         extra.insert("target".to_owned(), target);
         extra.extend(cluster.map(|cluster| (CLUSTER.to_owned(), cluster.into())));
+        extra.extend(doc.subject.clone().map(|subject| (SUBJECT.to_owned(), subject.into())));
         extra.insert("judge_question".to_owned(), question.map_or(Value::Null, Value::String));
         let user = Message { role: "user".to_owned(), content: parts };
         Row {
@@ -261,10 +310,10 @@ pub fn asked(spec: &TaskSpec, index: usize, place: &str, prompt: Checked<Prompt>
             data_source: spec.name.to_owned(),
             ground_truth: Some(gold),
             extra,
-            place: place.to_owned(),
+            place: doc.place.clone(),
         }
     });
-    Asked { index, place: place.to_owned(), row }
+    Asked { index, place: doc.place.clone(), row }
 }
 
 /// One question for each row of a task's files.
@@ -274,5 +323,5 @@ pub fn questions(
     take: Take,
     prompt: fn(&Doc, Mode) -> Checked<Prompt>,
 ) -> Result<()> {
-    docs(spec, source, &mut |doc| take(asked(spec, doc.index, &doc.place, prompt(&doc, source.mode)))).map(drop)
+    docs(spec, source, &mut |doc| take(asked(spec, doc.index, &doc, prompt(&doc, source.mode)))).map(drop)
 }

@@ -1,6 +1,6 @@
 //! LogicVista, test.
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::reward::python;
@@ -17,6 +17,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["question", "answer"],
         optional: &[],
         pictures: &["image"],
+        subject: Subject::Column("skill"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

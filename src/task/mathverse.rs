@@ -1,6 +1,6 @@
 //! MathVerse, testmini: the data set's own query.
 
-use super::hub::{self, Doc, Hub, Prompt, written};
+use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::reward::python;
@@ -18,6 +18,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["query_wo", "answer"],
         optional: &["problem_index"],
         pictures: &["image"],
+        subject: Subject::Member("metadata", "subfield"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

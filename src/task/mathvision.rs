@@ -1,6 +1,6 @@
 //! MathVision, test and testmini.
 
-use super::hub::{self, Doc, Hub, Prompt, written};
+use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, Crash, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 
@@ -12,6 +12,7 @@ const fn hub(split: &'static [&'static str]) -> Hub {
         columns: &["question", "options", "answer"],
         optional: &[],
         pictures: &["decoded_image"],
+        subject: Subject::Column("subject"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::hub::{self, Doc, Hub, Prompt, written};
+use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, Crash, PUBLISHED_MAX_NEW_TOKENS, Stage, TaskSpec, aggregate};
 use crate::config::Mode;
 
@@ -18,6 +18,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["question", "choices", "answer", "question_type", "answer_type"],
         optional: &["unit", "precision"],
         pictures: &["decoded_image"],
+        subject: Subject::Member("metadata", "task"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

@@ -1,6 +1,6 @@
 //! MMMU, validation: questions with up to seven pictures within their text.
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::interleave::{self, options};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
@@ -8,7 +8,8 @@ use crate::config::Mode;
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {
     name: "mmmu_reasoning_reward",
-    aliases: &["mmmu_val_reasoning", "mmmu_val", "mmmu"],
+    // The last is where its data set has moved to.
+    aliases: &["mmmu_val_reasoning", "mmmu_val", "mmmu", "lmms-lab-encoder/MMMU"],
     about: "questions of many college subjects, some open",
     hub: Some(Hub {
         repo: "lmms-lab/MMMU",
@@ -17,6 +18,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["question", "options", "answer", "question_type"],
         optional: &[],
         pictures: interleave::PICTURES,
+        subject: Subject::Id("id"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

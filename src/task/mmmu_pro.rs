@@ -1,6 +1,6 @@
 //! MMMU-Pro: MMMU's questions with ten options; and as pictures of the whole question.
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::interleave::{self, options};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
@@ -19,6 +19,7 @@ pub const STANDARD: TaskSpec = TaskSpec {
         columns: &["question", "options", "answer"],
         optional: &[],
         pictures: interleave::PICTURES,
+        subject: Subject::Column("subject"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, standard),
     answers: Answers::Greedy,
@@ -41,6 +42,7 @@ pub const VISION: TaskSpec = TaskSpec {
         columns: &["options", "answer"],
         optional: &[],
         pictures: &["image"],
+        subject: Subject::Column("subject"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, vision),
     published: Some("acc_score"),

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::hub::{self, Doc, Hub, Prompt};
+use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
@@ -21,6 +21,7 @@ pub const TASK: TaskSpec = TaskSpec {
         columns: &["ID", "key", "question", "option", "answer"],
         optional: &[],
         pictures: &["image_path"],
+        subject: Subject::Column("knowledge concept"),
     }),
     rows: |spec, source, take| hub::questions(spec, source, take, prompt),
     answers: Answers::Greedy,

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use serde_json::{Value, json};
 
 use self::instructions::{DESCRIPTIVE, REASONING};
-use super::hub::{self, Doc, Hub, Prompt, written};
+use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{
     Answers, Checked, Crash, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, Source, Stage, Take, TaskSpec, aggregate,
 };
@@ -24,6 +24,7 @@ const fn hub(columns: &'static [&'static str], optional: &'static [&'static str]
         columns,
         optional,
         pictures: &["image"],
+        subject: Subject::Column("category"),
     }
 }
 
@@ -112,7 +113,7 @@ fn descriptive_rows(spec: &TaskSpec, source: &Source, take: Take) -> Result<()> 
     let mut ask = |doc: &Doc, number: Option<usize>| -> Result<ControlFlow<()>> {
         let number = number.unwrap_or(index % QUESTIONS + 1);
         index += 1;
-        take(hub::asked(spec, index - 1, &doc.place, descriptive(doc, number, source.mode)))
+        take(hub::asked(spec, index - 1, doc, descriptive(doc, number, source.mode)))
     };
     if source.mode == Mode::Compat {
         for _ in 0..QUESTIONS {
