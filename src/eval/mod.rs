@@ -11,6 +11,7 @@ pub mod referee;
 pub mod samples;
 pub mod server;
 pub mod stats;
+mod subsets;
 pub mod summary;
 mod survey;
 pub mod validation;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::subsets;
 use crate::config::{Mode, RlConfig, SftConfig, ValidationConfig};
 use crate::data::encoder::Use;
 use crate::data::{self, Encoder, Index, Row};
@@ -184,9 +185,9 @@ impl Validation {
             for rows in set.rows().chunks(TOGETHER) {
                 let questions = rows.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
-                for rollout in ask::ask(dev, model, &questions, first, asking, |_| Ok(()))? {
-                    let source = source(&questions[rollout.question].row);
-                    figures.entry(source.to_owned()).or_default().add(&rollout);
+                let rollouts = ask::ask(dev, model, &questions, first, asking, |_| Ok(()))?;
+                for (question, answers) in questions.iter().zip(rollouts.chunks(self.n)) {
+                    figures.entry(source(&question.row).to_owned()).or_default().add(answers);
                 }
                 first += rows.len() as u64;
             }
@@ -200,9 +201,10 @@ impl Validator for Validation {
         let mut sources: Vec<&str> = self.sets.iter().flat_map(|set| set.rows()).map(source).collect();
         sources.sort_unstable();
         sources.dedup();
-        let figures = Figures { answers: 1, ..Figures::default() };
+        let mut figures = Figures::default();
+        figures.of_question([(); 3].map(|()| vec![0.0; self.n]), &vec![""; self.n], 0);
         let mut names: Vec<String> =
-            sources.iter().flat_map(|source| figures.named(source, self.n)).map(|(name, _)| name).collect();
+            sources.iter().flat_map(|source| figures.named(source)).map(|(name, _)| name).collect();
         names.sort_unstable();
         names
     }
@@ -240,7 +242,7 @@ impl Validator for Validation {
         let mark = dev.mark(Region::Overlay);
         let figures = self.ask(dev, model)?;
         dev.release(mark);
-        let named = figures.iter().flat_map(|(source, figures)| figures.named(source, self.n));
+        let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
         Ok(named.map(|(name, value)| (name, value.into())).collect())
     }
 }
@@ -283,33 +285,42 @@ fn source(row: &Row) -> &str {
     if row.data_source.is_empty() { UNKNOWN } else { &row.data_source }
 }
 
-/// Sums over the answers to one source's questions.
+/// What is measured of an answer, in verl's words; the first is what `val-core` is of.
+const VARIABLES: [&str; 3] = ["acc", "reward", "format_reward_score"];
+
+/// Sums over the questions of one source.
 #[derive(Default)]
 struct Figures {
-    answers: usize,
-    acc: f64,
-    reward: f64,
-    format: f64,
-    tokens: usize,
+    questions: usize,
+    /// By section and name.
+    sums: BTreeMap<(&'static str, String), f64>,
 }
 
 impl Figures {
-    fn add(&mut self, rollout: &Rollout) {
-        self.answers += 1;
-        self.acc += rollout.score.acc_score;
-        self.reward += rollout.score.score;
-        self.format += rollout.score.format_reward_score;
-        self.tokens += rollout.output.token_ids.len();
+    /// Adds the answers to a question.
+    fn add(&mut self, answers: &[Rollout]) {
+        let of = |value: fn(&Rollout) -> f64| answers.iter().map(value).collect();
+        let values = [of(|a| a.score.acc_score), of(|a| a.score.score), of(|a| a.score.format_reward_score)];
+        let votes: Vec<&str> = answers.iter().map(|a| a.score.predict_str.as_str()).collect();
+        self.of_question(values, &votes, answers.iter().map(|a| a.output.token_ids.len()).sum());
     }
 
-    /// Means under verl's names, of `n` answers a question.
-    fn named(&self, source: &str, n: usize) -> [(String, f64); 4] {
-        let mean = |sum: f64| sum / self.answers as f64;
-        [
-            (format!("val-core/{source}/acc/mean@{n}"), mean(self.acc)),
-            (format!("val-aux/{source}/reward/mean@{n}"), mean(self.reward)),
-            (format!("val-aux/{source}/format_reward_score/mean@{n}"), mean(self.format)),
-            (format!("val-aux/{source}/response_length/mean"), mean(self.tokens as f64)),
-        ]
+    /// Adds a question by what each of its answers is worth and what it votes for, and the tokens of all.
+    fn of_question(&mut self, values: [Vec<f64>; 3], votes: &[&str], tokens: usize) {
+        self.questions += 1;
+        let mut add = |section, name, value| *self.sums.entry((section, name)).or_default() += value;
+        for (variable, values) in VARIABLES.iter().zip(&values) {
+            for (name, value) in subsets::of_question(values, votes) {
+                let core = *variable == VARIABLES[0] && subsets::is_core(&name, values.len());
+                add(if core { "val-core" } else { "val-aux" }, format!("{variable}/{name}"), value);
+            }
+        }
+        add("val-aux", "response_length/mean".to_owned(), tokens as f64 / votes.len() as f64);
+    }
+
+    /// Means over the questions, under verl's names.
+    fn named(&self, source: &str) -> impl Iterator<Item = (String, f64)> {
+        let mean = |sum: &f64| sum / self.questions as f64;
+        self.sums.iter().map(move |((section, name), sum)| (format!("{section}/{source}/{name}"), mean(sum)))
     }
 }

@@ -389,7 +389,7 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
         return Vec::new();
     }
     let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
-    names.retain(|name| name.starts_with("val-core/"));
+    names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
     names.sort_unstable();
     names.dedup();
     let curve = |name: &&String| {

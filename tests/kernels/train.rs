@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig};
-use omr::data::Eager;
+use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
+use omr::data::{Eager, read};
 use omr::device::{Device, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
@@ -306,8 +306,17 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     let whole = tiny::run_rl_on(&dir.path().join("whole"), &config, emu, &[]);
     assert_eq!(whole.figures("training/rollout_probs_diff_max"), [0.0; 2]);
     let random = Schedule::several(3)[2];
+    let validation = ValidationConfig {
+        val_files: vec![read::entry(dir.path().join("rl.parquet"))],
+        val_max_samples: Some(2),
+        ..ValidationConfig::default()
+    };
+    let config = RlConfig { test_freq: Some(1), validation, ..config };
     let stopped = tiny::run_rl_on(&dir.path().join("stopped"), &config, || emu_with(random), &[1]);
-    whole.assert_same(&stopped, "stopped once, another schedule");
+    let source = &tiny::rows()[0].data_source;
+    let shares = stopped.figures(&format!("val-core/{source}/acc/mean@1"));
+    assert!(shares.len() == 3 && shares.iter().all(|share| [0.0, 0.5, 1.0].contains(share)), "{shares:?}");
+    whole.assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
 }
 
 /// The checkpoint of the first step is still being written when the second one fails.

@@ -38,13 +38,6 @@ fn measured(run: &Outcome, name: &str) -> Vec<u64> {
     run.metrics.iter().filter(|m| m.contains_key(name)).map(|m| m["step"].as_u64().unwrap()).collect()
 }
 
-/// The run as it would be had nothing been measured.
-fn unmeasured(mut run: Outcome) -> Outcome {
-    run.metrics.retain(|m| m["step"] != 0);
-    run.metrics.iter_mut().for_each(|m| m.retain(|name, _| !name.starts_with("val-")));
-    run
-}
-
 #[test]
 fn rl_does_not_know_of_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -52,12 +45,20 @@ fn rl_does_not_know_of_it() {
     let plain = run_rl(&dir.path().join("plain"), &config, 1, &[]);
     let config = RlConfig { test_freq: Some(2), validation: validation(dir.path()), ..config };
     let run = run_rl(&dir.path().join("measured"), &config, 2, &[]);
-    for name in [MINE, DIGITS, "val-aux/mine/reward/mean@2", "val-aux/digits/response_length/mean"] {
+    let best = "val-core/digits/acc/best@2/mean";
+    for name in [MINE, DIGITS, best, "val-aux/mine/reward/maj@2/std", "val-aux/digits/response_length/mean"] {
         assert_eq!(measured(&run, name), [0, 2, 3], "{name}");
     }
     let shares: Vec<f64> = run.metrics.iter().filter_map(|m| m.get(MINE)?.as_f64()).collect();
     assert!(shares.iter().all(|share| (share * 8.0).fract() == 0.0), "{shares:?} of eight answers");
-    plain.assert_same(&unmeasured(run), "measured beside");
+    for m in run.metrics.iter().filter(|m| m.contains_key(MINE)) {
+        let [mean, best, worst] =
+            ["val-core/mine/acc/mean@2", "val-core/mine/acc/best@2/mean", "val-aux/mine/acc/worst@2/mean"]
+                .map(|name| m[name].as_f64().unwrap());
+        // Of two drawn from two, one half is the same answer twice: both ends are as far from the mean.
+        assert!((best - mean - (mean - worst)).abs() < 1e-12 && best >= mean, "{worst} {mean} {best}");
+    }
+    plain.assert_same(&run.unmeasured(), "measured beside");
 }
 
 #[test]
@@ -69,7 +70,7 @@ fn sft_does_not_know_of_it() {
     let config = SftConfig { eval_steps: Some(3), validation, ..config };
     let run = run_sft(&dir.path().join("measured"), &config, 1, &[4]);
     assert_eq!(measured(&run, DIGITS), [3, 6, 8]);
-    plain.assert_same(&unmeasured(run), "measured beside");
+    plain.assert_same(&run.unmeasured(), "measured beside");
 }
 
 #[test]

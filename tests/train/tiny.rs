@@ -196,6 +196,13 @@ impl Outcome {
         }
     }
 
+    /// The run as it would be had nothing been measured beside it.
+    pub fn unmeasured(mut self) -> Outcome {
+        self.metrics.retain(|m| m["step"] != 0);
+        self.metrics.iter_mut().for_each(|m| m.retain(|name, _| !name.starts_with("val-")));
+        self
+    }
+
     /// A figure of every step.
     pub fn figures(&self, name: &str) -> Vec<f64> {
         let figure = |m: &Metrics| m.get(name).and_then(|v| v.as_f64());
