@@ -293,6 +293,7 @@ impl Eval<'_> {
             dir.begin(config, context)?;
             let begun = Instant::now();
             let all = measured::measure(dir.path(), ask()?, context.observer())?;
+            report::keep_pictures(dir.path(), self.rows)?;
             all.write(dir.path(), model, config, begun.elapsed().as_secs_f64())?;
             files::write(dir.path().join("report.html"), report::evaluation(&[dir.path()])?.as_bytes())?;
             all.lines().iter().for_each(|line| context.say(line));

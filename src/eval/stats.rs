@@ -81,7 +81,7 @@ pub fn mean(values: &[f64]) -> Estimate {
 
 /// The mean over all members of clusters that are independent of one another, each given as the sum over its members and
 /// their number. As [`accuracy`] where each is alone; else the normal interval with the clusters' own spread, which is
-/// wider where members agree.
+/// wider where members agree, and the whole range of one cluster alone.
 pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
     if clusters.iter().all(|(_, n)| *n == 1) {
         return accuracy(&clusters.iter().map(|(sum, _)| *sum).collect::<Vec<_>>());
@@ -89,7 +89,7 @@ pub fn clustered(clusters: &[(f64, usize)]) -> Estimate {
     let (groups, n) = (clusters.len() as f64, clusters.iter().map(|(_, n)| *n).sum::<usize>());
     let mean = clusters.iter().map(|(sum, _)| sum).sum::<f64>() / n as f64;
     let squares: f64 = clusters.iter().map(|(sum, n)| (sum - mean * *n as f64).powi(2)).sum();
-    let error = if groups > 1.0 { (squares * groups / (groups - 1.0)).sqrt() / n as f64 } else { 0.0 };
+    let error = if groups > 1.0 { (squares * groups / (groups - 1.0)).sqrt() / n as f64 } else { 1.0 };
     let ci95 = Interval { lo: (mean - Z95 * error).max(0.0), hi: (mean + Z95 * error).min(1.0) };
     Estimate { mean, ci95, n: clusters.len() }
 }
@@ -150,6 +150,7 @@ mod tests {
         let four = clustered(&again);
         assert!((four.mean - 0.75).abs() < 1e-12 && four.n == 100);
         close(half(four), half(mean(&right)));
+        assert_eq!(clustered(&[(3.0, 4)]).ci95, Interval { lo: 0.0, hi: 1.0 });
         let mixed: Vec<(f64, usize)> = (0..100).map(|_| (3.0, 4)).collect();
         assert_eq!(half(clustered(&mixed)), 0.0);
     }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::stats::Estimate;
 
-pub use evaluation::{is_evaluation, page as evaluation};
+pub use evaluation::{is_evaluation, keep as keep_pictures, page as evaluation};
 pub use html::page;
 pub use read::{comparison, judges, report};
 pub use referee::page as referee;

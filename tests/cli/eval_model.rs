@@ -74,6 +74,22 @@ impl Dir {
     }
 }
 
+/// What the made rows are about.
+const SUBJECTS: [&str; 12] = [
+    "mathvista_testmini_cot_reward: figure question answering",
+    "mathvision_reason_test_reward: algebra",
+    "mathverse_testmini_reward: Angle",
+    "dynamath: algebra",
+    "wemath_testmini_thinking: Perimeter of triangles",
+    "logicvista_thinking: inductive",
+    "mmmu_reasoning_reward: Math",
+    "mmmu_pro_standard_cot_reward: Math",
+    "mmmu_pro_vision_cot_reward: Math",
+    "charxiv_val_reasoning_cot: cs",
+    "charxiv_val_descriptive_cot: cs",
+    "gpqa_diamond_thinking: Math",
+];
+
 fn count(out: &Path) -> u64 {
     Store::open(&out.join(FILE)).unwrap().len().unwrap()
 }
@@ -86,6 +102,13 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     let alone = begun.elapsed();
     let want = dir.results("whole");
     let answers = count(&dir.path("whole"));
+    let page = fs::read_to_string(dir.path("whole/report.html")).unwrap();
+    for subject in SUBJECTS {
+        assert!(page.contains(&format!("<th scope=\"row\">{subject}</th>")), "{subject} is not in the page");
+    }
+    // None of We-Math's problems is whole in two rows.
+    let tasks = want.0["tasks"].as_object().unwrap();
+    assert_eq!(page.matches("<circle").count(), tasks.len() - 1, "accuracy against tokens");
 
     let killed = dir.all("killed");
     let (mut kills, mut kept) = (0, Vec::new());
@@ -122,6 +145,35 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
         dir.run(&killed);
         assert_eq!(dir.results("killed"), want, "{rob}");
     }
+}
+
+#[test]
+fn on_the_emulator_a_killed_measurement_goes_on_to_the_same() {
+    let dir = Dir::new();
+    let (model, data) = (dir.at("model"), dir.at("data"));
+    let args = |out: &str| -> Vec<String> {
+        let out = dir.at(out);
+        let args = ["--quiet", "--device", "emu", "--threads", "2", "eval", "--model", &model, "--data", &data];
+        let more = ["--out", &out, "--limit", "4", "max_new_tokens=8", "repeats=2", "max_num_seqs=2"];
+        [&args[..], &more].concat().into_iter().map(str::to_owned).collect()
+    };
+    let begun = Instant::now();
+    dir.run(&args("whole"));
+    let alone = begun.elapsed();
+    let killed = args("killed");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
+        .args(&killed)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(alone.mul_f64(0.7));
+    let _ = child.kill();
+    child.wait().unwrap();
+    let store = dir.path("killed").join(FILE);
+    println!("  killed with {} of 12 answers", if store.exists() { count(&dir.path("killed")) } else { 0 });
+    dir.run(&killed);
+    assert_eq!(dir.results("killed"), dir.results("whole"));
 }
 
 #[test]

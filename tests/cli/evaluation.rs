@@ -58,11 +58,15 @@ fn one_evaluation_is_a_page_with_the_published_rows() {
         ", rules</th>",
         "Accuracy by task",
         "By length of the answer",
+        "OMR-7B-ColdStart, published",
+        "<th scope=\"row\">logicvista_thinking: inductive</th>",
         "14 of 14 questions",
+        "14 of them have pictures",
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }
     assert!(page.contains("class=\"whisker\"") && !page.contains("</script><b>"), "{page}");
+    assert_eq!(page.matches("\"data:image/png;base64,iVBOR").count(), 14);
     assert!(page.contains("judge off: rules alone decide") && page.contains("were not measured here"));
 }
 
@@ -86,8 +90,26 @@ fn two_evaluations_are_paired_question_by_question() {
     let pairs = format!("14 questions: {second} gained, {first} lost");
     assert!(page.contains(&pairs), "{pairs} is not in {page}");
     for part in
-        ["2 evaluations", "The answers side by side", "\"flipped\",\"gained\"", "\"flipped\",\"lost\"", "wrong in both"]
+        ["2 evaluations", "The answers side by side", "\"flipped\",\"gained\"", "\"flipped\",\"lost\"", "wrong in all"]
     {
         assert!(page.contains(part), "{part}");
     }
+}
+
+#[test]
+fn of_three_evaluations_the_questions_that_flipped_come_first_with_their_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    let outs = ["A", "B", "C"].map(|letter| {
+        let answer = format!("<think>t</think><answer>{letter}</answer>");
+        evaluation(dir.path(), &letter.to_lowercase(), &answer)
+    });
+    let out = dir.path().join("three.html");
+    let (code, _, stderr) = run(&["report", &outs[0], &outs[1], &outs[2], "--out", out.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let page = fs::read_to_string(&out).unwrap();
+    stays_in_the_file(&page);
+    let [first, last] =
+        ["right in some", "wrong in all"].map(|flip| page.find(&format!("\"flipped\",\"{flip}\"")).unwrap());
+    assert!(first < last && page.matches("\"data:image/png;base64,iVBOR").count() == 14);
+    assert_eq!(page.matches("<h3>Differences on the same questions</h3>").count(), 2);
 }

@@ -24,6 +24,9 @@ pub const SCRIPT: &str = include_str!("browser.js");
 const LARGEST_SIDE: u32 = 640;
 /// Encoded pictures of up to this many bytes stand in a page as they are.
 const SMALL: usize = 48 << 10;
+/// The same of a [`thumbnail`].
+pub const THUMBNAIL_SIDE: u32 = 400;
+const SMALL_THUMBNAIL: usize = 12 << 10;
 
 /// Rows to look through.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -113,19 +116,28 @@ pub fn section(browser: &Browser) -> Result<String> {
 /// An encoded picture as a `data:` address: as it is where it is small, else scaled down, as a JPEG. None where it cannot
 /// be read.
 pub fn picture(bytes: &[u8]) -> Option<String> {
+    address(bytes, LARGEST_SIDE, SMALL)
+}
+
+/// As [`picture`], smaller: for pages of many rows.
+pub fn thumbnail(bytes: &[u8]) -> Option<String> {
+    address(bytes, THUMBNAIL_SIDE, SMALL_THUMBNAIL)
+}
+
+fn address(bytes: &[u8], largest: u32, small: usize) -> Option<String> {
     let address = |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
-    if bytes.len() <= SMALL
+    if bytes.len() <= small
         && let Some(kind) = shown_by_browsers(bytes)
     {
         return Some(address(kind, bytes));
     }
     let Rgb { width, height, data } = decode(bytes, &Limits::default(), "a picture").ok()?;
     let whole = ::image::RgbImage::from_raw(width, height, data)?;
-    let scale = (LARGEST_SIDE as f64 / width.max(height).max(1) as f64).min(1.0);
+    let scale = (largest as f64 / width.max(height).max(1) as f64).min(1.0);
     let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
-    let small = ::image::imageops::thumbnail(&whole, side(width), side(height));
+    let shown = ::image::imageops::thumbnail(&whole, side(width), side(height));
     let mut jpeg = Cursor::new(Vec::new());
-    small.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).ok()?;
+    shown.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).ok()?;
     Some(address("jpeg", jpeg.get_ref()))
 }
 

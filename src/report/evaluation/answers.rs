@@ -1,16 +1,17 @@
-//! Questions with their answers and verdicts: those of a run, the wrong ones first, or those of two, the flipped ones first.
+//! Questions with their answers and verdicts: those of a run, the wrong ones first, or those of several, the flipped ones
+//! first; with their pictures, as many as a page holds.
 
-use super::paired;
-use super::read::{Run, acc};
+use super::pictures::Pictures;
+use super::read::{Run, SHOWN, right, shown};
 use crate::error::Result;
 use crate::eval::samples::{self, Sample};
-use crate::report::browser::{Answer, Browser, Row, Verdict, section};
+use crate::report::browser::{Answer, Browser, Row, THUMBNAIL_SIDE, Verdict, section};
 use crate::reward::judge::Ruling;
 
-/// Questions a page holds; the file of samples has the others.
-const SHOWN: usize = 400;
+/// Bytes of pictures a page holds, as they stand in it.
+const BYTES: usize = 8 << 20;
 
-fn shown(name: &str, answer: &samples::Answer) -> Answer {
+fn answer(name: &str, answer: &samples::Answer) -> Answer {
     let verdict = match &answer.judge {
         Some(Ruling::Unjudged(_)) => Verdict::Unjudged,
         _ if answer.acc_score >= 0.5 => Verdict::Right,
@@ -21,61 +22,126 @@ fn shown(name: &str, answer: &samples::Answer) -> Answer {
     Answer {
         answer: taken,
         verdict: Some(verdict),
-        why: answer.why.clone(),
+        // The published scorer's word for a no.
+        why: if answer.why == "none" { "no rule says yes".to_owned() } else { answer.why.clone() },
         tokens: Some(answer.response_length).filter(|tokens| *tokens > 0),
         ..whole
     }
 }
 
-fn row(sample: &Sample, answers: Vec<Answer>, mut facets: Vec<(String, String)>) -> Row {
-    facets.push(("task".to_owned(), sample.task.clone()));
-    facets.extend(sample.subject.clone().map(|subject| ("subject".to_owned(), subject)));
-    Row {
-        id: format!("{} {}", sample.task, sample.index),
-        question: sample.question.clone(),
-        gold: Some(sample.target.clone()),
-        answers,
-        facets,
-        ..Row::default()
-    }
-}
+/// A question with its answers.
+type Answered<'a> = (&'a Sample, Vec<Answer>, Vec<(String, String)>);
 
-fn browse(title: &str, what: &str, mut rows: Vec<(u8, Row)>) -> Result<String> {
-    if rows.is_empty() {
+/// The browser of the first of `questions`, which are `all`; `what` says which come first.
+fn browse(title: &str, what: &str, all: usize, questions: Vec<Answered>, pictures: &Pictures) -> Result<String> {
+    if all == 0 {
         return Ok(String::new());
     }
-    rows.sort_by_key(|(rank, _)| *rank);
-    let all = rows.len();
-    let rows: Vec<Row> = rows.into_iter().take(SHOWN).map(|(_, row)| row).collect();
-    let note = format!("{} of {all} questions, {what}; samples.jsonl has them all.", rows.len());
+    let (mut bytes, mut with, mut left_out) = (0, 0, 0);
+    let mut row = |(sample, answers, mut facets): Answered| {
+        facets.push(("task".to_owned(), sample.task.clone()));
+        facets.extend(sample.subject.clone().map(|subject| ("subject".to_owned(), subject)));
+        let mut row = Row {
+            id: format!("{} {}", sample.task, sample.index),
+            question: sample.question.clone(),
+            gold: Some(sample.target.clone()),
+            answers,
+            facets,
+            ..Row::default()
+        };
+        if let Some(small) = pictures.get(&(sample.task.clone(), sample.index)) {
+            let size: usize = small.iter().map(String::len).sum();
+            if bytes + size <= BYTES {
+                (bytes, with) = (bytes + size, with + 1);
+                row.pictures.clone_from(small);
+            } else {
+                left_out += 1;
+                row.facts.push(("pictures".to_owned(), format!("{} left out", small.len())));
+            }
+        }
+        row
+    };
+    let rows: Vec<Row> = questions.into_iter().map(&mut row).collect();
+    let mut note = format!("{} of {all} questions, {what}; samples.jsonl has them all.", rows.len());
+    if with > 0 {
+        note += &format!(" {with} of them have pictures, the larger ones scaled down to {THUMBNAIL_SIDE} pixels");
+        note += &match left_out {
+            0 => ".".to_owned(),
+            n => format!("; {n} more are without theirs, as a page holds {} MiB of pictures.", BYTES >> 20),
+        };
+    }
     section(&Browser { title: title.to_owned(), note, rows })
 }
 
 /// The questions of a run with all their answers.
-pub fn of(run: &Run) -> Result<String> {
+pub fn of(run: &Run, pictures: &Pictures) -> Result<String> {
     let samples = run.tasks.iter().flat_map(|task| &task.samples);
-    let rows = samples.map(|sample| {
-        let greedy = sample.greedy.iter().map(|answer| shown("greedy", answer));
-        let sampled = sample.sampled.iter().enumerate().map(|(i, answer)| shown(&format!("sampled {}", i + 1), answer));
-        (u8::from(acc(sample).is_some_and(|acc| acc >= 0.5)), row(sample, greedy.chain(sampled).collect(), Vec::new()))
+    let questions = shown(samples.clone()).into_iter().map(|sample| {
+        let greedy = sample.greedy.iter().map(|given| answer("greedy", given));
+        let sampled = sample.sampled.iter().enumerate().map(|(i, given)| answer(&format!("sampled {}", i + 1), given));
+        (sample, greedy.chain(sampled).collect(), Vec::new())
     });
-    browse("The answers", "those without a right answer first", rows.collect())
+    browse("The answers", "those without a right answer first", samples.count(), questions.collect(), pictures)
 }
 
-/// The questions of two runs with the first answer of each.
-pub fn of_two(a: &Run, b: &Run) -> Result<String> {
-    let both = a.tasks.iter().filter_map(|x| Some(paired(x, b.task(&x.task)?))).flatten();
-    let rows = both.map(|(x, y)| {
-        let right = |sample: &Sample| acc(sample).is_some_and(|acc| acc >= 0.5);
-        let (rank, flip) = match (right(x), right(y)) {
-            (false, true) => (0, "gained"),
-            (true, false) => (0, "lost"),
-            (false, false) => (1, "wrong in both"),
-            (true, true) => (2, "right in both"),
-        };
-        let answers = [(&a.name, x), (&b.name, y)];
-        let answers = answers.iter().filter_map(|(name, sample)| Some(shown(name, sample.answers().next()?))).collect();
-        (rank, row(x, answers, vec![("flipped".to_owned(), flip.to_owned())]))
+/// The questions of several runs with the first answer of each.
+pub fn of_several(runs: &[Run], pictures: &Pictures) -> Result<String> {
+    let mut all: Vec<(u8, &str, Vec<&Sample>)> = Vec::new();
+    for task in &runs[0].tasks {
+        let others: Vec<_> = runs[1..].iter().filter_map(|run| Some(run.task(&task.task)?.by_index())).collect();
+        for sample in task.samples.iter().filter(|_| others.len() + 1 == runs.len()) {
+            let same = others.iter().filter_map(|other| other.get(&sample.index).copied());
+            let each: Vec<&Sample> = [sample].into_iter().chain(same).collect();
+            if each.len() < runs.len() {
+                continue;
+            }
+            let (rank, flipped) = match (right(sample), each.iter().filter(|sample| right(sample)).count()) {
+                (_, 0) => (1, "wrong in all"),
+                (_, n) if n == runs.len() => (2, "right in all"),
+                _ if runs.len() > 2 => (0, "right in some"),
+                (false, _) => (0, "gained"),
+                (true, _) => (0, "lost"),
+            };
+            all.push((rank, flipped, each));
+        }
+    }
+    all.sort_by_key(|(rank, ..)| *rank);
+    let count = all.len();
+    let questions = all.into_iter().take(SHOWN).map(|(_, flipped, each)| {
+        let first =
+            runs.iter().zip(&each).filter_map(|(run, sample)| Some(answer(&run.name, sample.answers().next()?)));
+        (each[0], first.collect(), vec![("flipped".to_owned(), flipped.to_owned())])
     });
-    browse("The answers side by side", "those that flipped first", rows.collect())
+    let questions = questions.collect();
+    browse("The answers side by side", "those that flipped first", count, questions, pictures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_holds_so_many_bytes_of_pictures_and_says_whose_are_missing() {
+        let sample = |index| Sample { task: "t".to_owned(), index, ..Sample::default() };
+        let samples: Vec<Sample> = (0..4).map(sample).collect();
+        let large = |i: u64| (("t".to_owned(), i), vec!["x".repeat(BYTES / 2); 1 + usize::from(i == 1)]);
+        let mut pictures: Pictures = [0, 2, 3].map(large).into();
+        let page = |pictures: &Pictures| {
+            browse("", "", 9, samples.iter().map(|sample| (sample, Vec::new(), Vec::new())).collect(), pictures)
+                .unwrap()
+        };
+        let found = page(&pictures);
+        assert!(found.len() < BYTES + 4096 && found.contains("4 of 9 questions"), "{}", found.len());
+        assert!(found.contains("2 of them have pictures") && found.contains("; 1 more are without theirs"));
+        assert_eq!(found.matches("1 left out").count(), 1);
+        pictures.extend([large(1)]);
+        pictures.remove(&("t".to_owned(), 0));
+        let found = page(&pictures);
+        assert!(
+            found.contains("1 of them have pictures") && found.contains("; 2 more"),
+            "the first one fills the page"
+        );
+        pictures.clear();
+        assert!(!page(&pictures).contains("have pictures"));
+    }
 }

@@ -1,22 +1,25 @@
 //! The page of one evaluation, or of several side by side: the table with the published rows, bars with intervals, accuracy
-//! by subject, by length and against tokens, and of two runs the questions that flipped.
+//! by subject, by length and against tokens, and of several runs the questions that flipped.
 
 mod answers;
 mod parts;
+mod pictures;
 mod read;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
+pub use self::pictures::keep;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
 use super::frame::{escape, frame};
 use super::html::{contrasts, rows};
 use super::{Contrast, Table, browser};
 use crate::error::Result;
-use crate::eval::samples::Sample;
 use crate::eval::stats;
+
+const STYLE: &str = include_str!("evaluation.css");
 
 /// Colours of runs, in their order.
 const HUES: [&str; 4] = ["rl", "sft", "control", "base"];
@@ -43,20 +46,23 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
         runs => format!("{} evaluations", runs.len()),
     };
     let mut body = header(&title, &runs);
-    let _ = writeln!(body, "<section><h2>Scores</h2>{}</section>", rows(&scores(&runs, &tasks)));
+    let scores = rows(&scores(&runs, &tasks));
+    let _ = writeln!(body, "<section class=\"scores\"><h2>Scores</h2>{scores}</section>");
     body.push_str(&bars(&runs, &tasks));
     body.push_str(&parts::by_subject(&runs));
-    body.push_str(&parts::by_length(&runs));
+    body.push_str(&parts::by_length(&runs, &tasks));
     body.push_str(&parts::against_tokens(&runs));
+    let pictures = pictures::read(dirs)?;
     match &runs[..] {
-        [run] => body.push_str(&answers::of(run)?),
-        [a, b] => {
-            body.push_str(&pairs(a, b, &tasks));
-            body.push_str(&answers::of_two(a, b)?);
+        [run] => body.push_str(&answers::of(run, &pictures)?),
+        [first, others @ ..] => {
+            others.iter().for_each(|other| body.push_str(&pairs(first, other, &tasks)));
+            body.push_str(&answers::of_several(&runs, &pictures)?);
         }
-        _ => {}
+        [] => {}
     }
-    Ok(frame(&title, browser::STYLE, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
+    let style = format!("{}{STYLE}", browser::STYLE);
+    Ok(frame(&title, &style, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
 }
 
 fn header(title: &str, runs: &[Run]) -> String {
@@ -69,18 +75,18 @@ fn header(title: &str, runs: &[Run]) -> String {
     }
     out.push_str(
         "<p class=\"remark\">Whiskers and intervals are of 95 %; questions on one picture or problem count as one \
-         observation. Published scores are those of OpenMMReasoner's README; they were not measured here.</p></header>\n",
+         observation. Published scores are those of OpenMMReasoner's README and paper; they were not measured here.</p></header>\n",
     );
     out
 }
 
-/// The runs, by the rules alone and with the judge, and below them the published models.
+/// A task a row: the runs, by the rules alone and with the judge, and beside them the published models.
 fn scores(runs: &[Run], tasks: &[&str]) -> Table {
-    let mut table = Table { head: vec!["percent".to_owned()], rows: Vec::new() };
-    table.head.extend(tasks.iter().map(|task| (*task).to_owned()));
+    let of_task = |task: &&str| vec![(*task).to_owned()];
+    let mut table = Table { head: vec!["percent".to_owned()], rows: tasks.iter().map(of_task).collect() };
     let mut add = |name: String, of: &dyn Fn(&str) -> Option<String>| {
-        let cells = tasks.iter().map(|task| of(task).unwrap_or_else(|| "-".to_owned()));
-        table.rows.push([name].into_iter().chain(cells).collect());
+        table.head.push(name);
+        table.rows.iter_mut().zip(tasks).for_each(|(row, task)| row.push(of(task).unwrap_or_else(|| "-".to_owned())));
     };
     for run in runs {
         let with_interval = |measured: &Measured| {
@@ -155,26 +161,21 @@ fn bar(i: usize, measured: &Measured) -> String {
     )
 }
 
-/// The same questions in both runs, with how much of each is right.
-fn paired<'a>(a: &'a Measured, b: &'a Measured) -> Vec<(&'a Sample, &'a Sample)> {
-    let both = a.samples.iter().filter_map(|x| {
-        let y = b.samples.iter().find(|y| y.index == x.index)?;
-        (acc(x).is_some() && acc(y).is_some()).then_some((x, y))
-    });
-    both.collect()
+/// How much is right of the questions that both runs measured: one number each, in one order.
+fn paired(a: &Measured, b: &Measured) -> (Vec<f64>, Vec<f64>) {
+    let of_b = b.by_index();
+    a.samples.iter().filter_map(|x| Some((acc(x)?, acc(of_b.get(&x.index)?)?))).unzip()
 }
 
 fn pairs(a: &Run, b: &Run, tasks: &[&str]) -> String {
     let mut found = Vec::new();
     for task in tasks {
         let (Some(x), Some(y)) = (a.task(task), b.task(task)) else { continue };
-        let both = paired(x, y);
-        let values = |pick: fn(&(&Sample, &Sample)) -> Option<f64>| both.iter().filter_map(pick).collect::<Vec<f64>>();
-        let (before, after) = (values(|two| acc(two.0)), values(|two| acc(two.1)));
+        let (before, after) = paired(x, y);
         let Some(estimate) = stats::paired(&after, &before).filter(|estimate| estimate.n > 0) else { continue };
         let gained = before.iter().zip(&after).filter(|(before, after)| after > before).count();
         let lost = before.iter().zip(&after).filter(|(before, after)| after < before).count();
-        let what = format!("{} questions: {gained} gained, {lost} lost", both.len());
+        let what = format!("{} questions: {gained} gained, {lost} lost", before.len());
         found.push(Contrast { label: (*task).to_owned(), what, estimate });
     }
     if found.is_empty() {

@@ -49,11 +49,11 @@ fn length(answer: &Answer) -> usize {
 }
 
 /// Accuracy of the shortest quarter of a run's answers, and of the longer ones.
-pub fn by_length(runs: &[Run]) -> String {
+pub fn by_length(runs: &[Run], tasks: &[&str]) -> String {
     let mut table = Table { head: vec!["percent (answers)".to_owned()], rows: Vec::new() };
     table.head.extend(["shortest quarter", "second", "third", "longest"].map(str::to_owned));
-    for run in runs {
-        for task in &run.tasks {
+    for name in tasks {
+        for (run, task) in runs.iter().filter_map(|run| Some((run, run.task(name)?))) {
             let answers = task.samples.iter().flat_map(Sample::answers);
             let mut answers: Vec<(usize, f64)> = answers.map(|answer| (length(answer), answer.acc_score)).collect();
             answers.sort_by_key(|(length, _)| *length);
@@ -63,7 +63,8 @@ pub fn by_length(runs: &[Run]) -> String {
                 cell(&part.iter().map(|(_, acc)| *acc).collect::<Vec<f64>>()) + &longest
             };
             let cells: Vec<String> = (0..4).map(quarter).collect();
-            table.rows.push([vec![format!("{}, {}", run.name, task.task)], cells].concat());
+            let label = if runs.len() == 1 { task.task.clone() } else { format!("{}, {}", task.task, run.name) };
+            table.rows.push([vec![label], cells].concat());
         }
     }
     format!(
@@ -128,4 +129,60 @@ pub fn against_tokens(runs: &[Run]) -> String {
     }
     out.push_str("</svg></div></section>\n");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::Measured;
+    use super::*;
+
+    /// A task with a question for each subject, tokens and verdict.
+    fn task(name: &str, questions: &[(&str, usize, f64)]) -> Measured {
+        let sample = |(subject, response_length, acc_score): &(&str, usize, f64)| Sample {
+            task: name.to_owned(),
+            subject: Some((*subject).to_owned()).filter(|subject| !subject.is_empty()),
+            greedy: Some(Answer { response_length: *response_length, acc_score: *acc_score, ..Answer::default() }),
+            ..Sample::default()
+        };
+        let accs = questions.iter().map(|question| question.2);
+        Measured {
+            task: name.to_owned(),
+            n: questions.len(),
+            metric: "acc_score".to_owned(),
+            value: Some(accs.sum::<f64>() / questions.len() as f64),
+            ci95: None,
+            rules: None,
+            published: Vec::new(),
+            samples: questions.iter().map(sample).collect(),
+        }
+    }
+
+    fn run(name: &str, tasks: Vec<Measured>) -> Run {
+        Run { name: name.to_owned(), model: None, mode: "strict".to_owned(), judge: None, tasks }
+    }
+
+    #[test]
+    fn subjects_have_a_row_each_and_runs_a_column() {
+        let a = run("a", vec![task("t", &[("art", 1, 1.0), ("art", 1, 0.0), ("law", 1, 1.0), ("", 1, 1.0)])]);
+        let b = run("b", vec![task("t", &[("art", 1, 1.0)]), task("u", &[("art", 1, 0.0)])]);
+        let found = by_subject(&[a, b]);
+        let row = |subject: &str, a: &str, b: &str| {
+            format!("<tr><th scope=\"row\">{subject}</th><td>{a}</td><td>{b}</td></tr>")
+        };
+        let rows =
+            [row("t: art", "50.0 (2)", "100.0 (1)"), row("t: law", "100.0 (1)", "-"), row("u: art", "-", "0.0 (1)")];
+        assert!(found.contains(&rows.concat()), "{found}");
+        assert_eq!(by_subject(&[run("c", vec![task("t", &[("", 1, 1.0)])])]), "");
+    }
+
+    #[test]
+    fn a_task_stands_at_its_tokens_and_its_accuracy() {
+        let tasks = vec![task("short", &[("", 50, 1.0), ("", 150, 0.0)]), task("long", &[("", 400, 1.0)])];
+        let found = against_tokens(&[run("a", tasks), run("recorded", vec![task("short", &[("", 0, 1.0)])])]);
+        assert_eq!(found.matches("<circle").count(), 2, "answers recorded without tokens have no place: {found}");
+        // 46 to 570 across are 0 to 400 tokens, 286 to 14 up are 0 to 100 percent.
+        assert!(found.contains("short: 50.0 % at 100 tokens</title><circle cx=\"177.0\" cy=\"150.0\""), "{found}");
+        assert!(found.contains("long: 100.0 % at 400 tokens</title><circle cx=\"570.0\" cy=\"14.0\""), "{found}");
+        assert_eq!(against_tokens(&[run("recorded", vec![task("short", &[("", 0, 1.0)])])]), "");
+    }
 }

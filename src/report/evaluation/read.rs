@@ -1,5 +1,6 @@
 //! What the run directories of evaluations hold, as the page shows it.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -11,6 +12,9 @@ use crate::reward::judge;
 
 /// The metric of a task that names none as the one published.
 const PLAIN: &str = "acc_score";
+
+/// Questions a page holds; the file of samples has the others.
+pub const SHOWN: usize = 400;
 
 /// A finished evaluation.
 pub struct Run {
@@ -111,6 +115,11 @@ impl Measured {
         }
     }
 
+    /// Its questions by their numbers.
+    pub fn by_index(&self) -> HashMap<u64, &Sample> {
+        self.samples.iter().map(|sample| (sample.index, sample)).collect()
+    }
+
     /// Mean tokens of an answer; none where answers were recorded without them.
     pub fn mean_tokens(&self) -> Option<f64> {
         let lengths: Vec<f64> =
@@ -123,4 +132,17 @@ impl Measured {
 /// How much of a question is right: the share of its right answers, greedy or not.
 pub fn acc(sample: &Sample) -> Option<f64> {
     sample.acc().or_else(|| sample.acc_t1())
+}
+
+/// True where half of a question's answers are right, or more.
+pub fn right(sample: &Sample) -> bool {
+    acc(sample).is_some_and(|acc| acc >= 0.5)
+}
+
+/// The questions that the page of one run shows, in their order there.
+pub fn shown<'a>(samples: impl Iterator<Item = &'a Sample>) -> Vec<&'a Sample> {
+    let mut samples: Vec<&Sample> = samples.collect();
+    samples.sort_by_key(|sample| right(sample));
+    samples.truncate(SHOWN);
+    samples
 }

@@ -1,0 +1,75 @@
+//! The pictures of the questions a page shows, small: taken from the rows once, when an evaluation ends, and kept beside
+//! its samples, so that a page needs no other file.
+
+use std::collections::{HashMap, HashSet};
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::read::shown;
+use crate::data::json::jsonl;
+use crate::error::{Error, Result};
+use crate::eval::samples;
+use crate::files;
+use crate::report::browser::thumbnail;
+use crate::task::TaskRows;
+
+/// Within a run directory.
+const FILE: &str = "pictures.jsonl";
+
+/// A question's pictures.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    task: String,
+    index: u64,
+    pictures: Vec<String>,
+}
+
+/// Pictures as `data:` addresses, by task and question.
+pub type Pictures = HashMap<(String, u64), Vec<String>>;
+
+/// Writes the pictures of the questions that the page of the evaluation in `dir` shows, whole; the rows of its tasks are
+/// read once more. Pictures that cannot be read are left out.
+pub fn keep(dir: &Path, tasks: &[TaskRows]) -> Result<()> {
+    let samples = samples::read(&dir.join("samples.jsonl"))?;
+    let shown = shown(samples.iter());
+    files::write_with(dir.join(FILE), |out| -> Result<()> {
+        for rows in tasks {
+            let task = rows.spec.name;
+            let of_task = shown.iter().filter(|sample| sample.task == task);
+            let mut wanted: HashSet<u64> = of_task.map(|sample| sample.index).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            rows.each(|index, row| {
+                if let (Ok(row), true) = (row, wanted.remove(&index)) {
+                    let small = row.images.iter().map(|image| Ok(thumbnail(&image.bytes(&row.place)?)));
+                    let pictures: Vec<String> = small.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+                    if !pictures.is_empty() {
+                        let line = serde_json::to_string(&Line { task: task.to_owned(), index, pictures });
+                        let line = line.map_err(|e| Error::Failed(format!("{FILE}: {e}")))?;
+                        writeln!(out, "{line}").map_err(Error::io(FILE))?;
+                    }
+                }
+                Ok(if wanted.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })?;
+        }
+        Ok(())
+    })
+}
+
+/// What the evaluations in `dirs` kept.
+pub fn read(dirs: &[&Path]) -> Result<Pictures> {
+    let mut pictures = Pictures::new();
+    for path in dirs.iter().map(|dir| dir.join(FILE)).filter(|path| path.exists()) {
+        jsonl(&path, usize::MAX, |at, fields| {
+            let wrong = |e: serde_json::Error| Error::format(&path, format!("line {}: {e}", at.number));
+            let Line { task, index, pictures: small } = serde_json::from_value(fields?.into()).map_err(wrong)?;
+            pictures.entry((task, index)).or_insert(small);
+            Ok(())
+        })?;
+    }
+    Ok(pictures)
+}
