@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::panic::Location;
 
+use crate::device::Work;
 use crate::error::Result;
 
 /// An address in a device's memory.
@@ -190,6 +191,9 @@ pub trait Driver: Send {
 
     /// Closes the innermost range.
     fn range_pop(&mut self);
+
+    /// Hears what an op of the model costs, beside its launches.
+    fn note_work(&mut self, _work: Work) {}
 
     /// Starts or stops a profiler's recording.
     fn profiler(&mut self, on: bool) -> Result<()>;

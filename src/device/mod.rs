@@ -13,6 +13,7 @@ mod file;
 mod gpu;
 pub mod images;
 mod isa;
+pub mod listing;
 mod memory;
 mod pool;
 mod readback;
@@ -96,6 +97,8 @@ pub struct Work {
     pub flops: f64,
     /// Bytes read and written.
     pub bytes: f64,
+    /// Of a product its rows, columns and the length of its sums.
+    pub product: Option<[usize; 3]>,
 }
 
 /// The CPU backend's parts, borrowed apart so that an op can hold views while the pool runs.
@@ -357,10 +360,22 @@ impl Device {
         Ok(span)
     }
 
-    /// Notes an op's arithmetic and traffic on a device that only counts; elsewhere nothing happens.
+    /// Notes an op's arithmetic and traffic on a device that only counts or lists; elsewhere nothing happens.
     pub fn note_work(&mut self, op: &'static str, flops: f64, bytes: f64) {
-        if let Backend::Count { work, .. } = &mut self.backend {
-            work.push(Work { op, flops, bytes });
+        self.note(Work { op, flops, bytes, product: None });
+    }
+
+    /// [`Device::note_work`] of a product `[rows, columns]` with sums of `k` terms.
+    pub fn note_product(&mut self, op: &'static str, product: [usize; 3], bytes: f64) {
+        let [rows, columns, k] = product;
+        self.note(Work { op, flops: 2.0 * rows as f64 * (columns * k) as f64, bytes, product: Some(product) });
+    }
+
+    fn note(&mut self, noted: Work) {
+        match &mut self.backend {
+            Backend::Count { work, .. } => work.push(noted),
+            Backend::Gpu { driver, .. } => driver.note_work(noted),
+            Backend::Cpu { .. } => {}
         }
     }
 

@@ -281,6 +281,8 @@ impl ModelRunner {
         let lm_head = model.decoder.lm_head.weight;
         let Sampling { allowed, draws } = sampling;
         let outs = sample::Outs { ids: samples.token_ids, logprobs: samples.logprobs };
-        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)
+        sample::fwd(dev, rows, &lm_head, allowed, draws, samples.table, outs)?;
+        dev.note_product("sample", [n, lm_head.n, lm_head.k], lm_head.data.span().bytes as f64);
+        Ok(())
     }
 }

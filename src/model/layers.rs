@@ -133,10 +133,10 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x.tensor, dy.tensor, dx]) + added(dx, accumulate));
             let dgamma = b.param(gamma.id);
             let (x, gamma) = (x.tensor, gamma.tensor);
             rms_norm::bwd(b.dev, rms_norm::Bwd { x, gamma, rstd, dy: dy.tensor, dx, accumulate, dgamma })?;
+            b.dev.note_work("rms_norm::bwd", 0.0, moved(&[x, dy.tensor, dx]) + added(dx, accumulate));
             b.free(dy);
             Ok(())
         });
@@ -459,8 +459,8 @@ impl Tape {
         let (x, weight, h) = (hidden.tensor, lm_head.weight, entropy.map(|e| e.tensor));
         let outs = linear_logprob::Outs { logprob: logprob.tensor, lse, entropy: h };
         linear_logprob::fwd(dev, Asked { hidden: x, w: &weight, allowed, temperature, targets }, outs)?;
+        dev.note_product("linear_logprob", [r, weight.n, weight.k], moved(&[x, weight.data]));
         let flops = 2.0 * r as f64 * (weight.n * weight.k) as f64;
-        dev.note_work("linear_logprob", flops, moved(&[x, weight.data]));
         self.record(mark, move |b| {
             let Some(dlogprob) = b.take(logprob) else { return Ok(()) };
             let dentropy = entropy.and_then(|e| b.take(e)).map(|d| d.tensor);

@@ -19,14 +19,13 @@ pub(super) fn added(dx: Tensor, accumulate: bool) -> f64 {
 /// y = x W^T; `rest` has the bytes of everything but `x` and the weight.
 pub(super) fn note_linear(dev: &mut Device, x: Tensor, matrix: Matrix, rest: f64) {
     let Weight { data, n, k, .. } = matrix.weight;
-    dev.note_work("linear", 2.0 * x.rows() as f64 * (n * k) as f64, moved(&[x, data]) + rest);
+    dev.note_product("linear", [x.rows(), n, k], moved(&[x, data]) + rest);
 }
 
 /// dx = dy W, dW += dy^T x in f32, which is read and written.
 pub(super) fn note_linear_bwd(dev: &mut Device, x: Tensor, matrix: Matrix, dw: Tensor, rest: f64) {
     let Weight { data, n, k, .. } = matrix.weight;
-    let flops = 2.0 * x.rows() as f64 * (n * k) as f64;
     let dy = (x.rows() * n * x.dtype.size()) as f64;
-    dev.note_work("linear::dgrad", flops, dy + moved(&[data, x]) + rest);
-    dev.note_work("linear::wgrad", flops, dy + moved(&[x, dw, dw]));
+    dev.note_product("linear::dgrad", [x.rows(), k, n], dy + moved(&[data, x]) + rest);
+    dev.note_product("linear::wgrad", [n, k, x.rows()], dy + moved(&[x, dw, dw]));
 }

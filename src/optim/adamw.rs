@@ -87,6 +87,9 @@ impl Optimizer {
         dev.range(format_args!("optimizer"), |dev| {
             let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
             grad_norm::guarded(dev, &touched, self.config.max_grad_norm as f32, guard, self.norm)?;
+            let gradients: usize = touched.iter().map(|grad| grad.span().bytes).sum();
+            dev.note_work("grad_norm", 0.0, gradients as f64);
+            let mut weights = 0;
             let clip = self.norm.slice(1, 3);
             for (id, (param, state)) in layout.params.iter().zip(&mut self.states).enumerate() {
                 let Some(grad) = grads.get(id) else { continue };
@@ -104,7 +107,10 @@ impl Optimizer {
                 };
                 let parameter = adamw::Parameter { w: param.tensor, lo: state.lo, grad, moments: state.moments };
                 adamw::step(dev, parameter, &hp, clip)?;
+                weights += param.tensor.span().bytes;
             }
+            // Weights and state are read and written.
+            dev.note_work("adamw", 0.0, (gradients + 2 * (weights + self.bytes())) as f64);
             Ok(())
         })
     }

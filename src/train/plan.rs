@@ -91,12 +91,6 @@ impl Training {
         dev.take_work();
         self.optimizer.step(dev, layout, &grads, 0.0)?;
         self.optimizer.stats(dev)?;
-        // Weights and state are read and written, gradients read for their norm and for the update.
-        let elements: usize = layout.params.iter().map(|p| p.tensor.len()).sum();
-        let weights = elements * layout.dtype.size();
-        let gradients = (elements * DType::F32.size()) as f64;
-        dev.note_work("grad_norm", 0.0, gradients);
-        dev.note_work("adamw", 0.0, gradients + 2.0 * (weights + self.optimizer.bytes()) as f64);
         Ok((grads, dev.take_work()))
     }
 }

@@ -37,6 +37,39 @@ fn a_plan_says_memory_time_and_bound() {
 }
 
 #[test]
+fn what_a_card_would_be_given_is_listed_with_its_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let listed = |config: &str, more: &[&str]| -> Vec<Value> {
+        let path = dir.path().join("launches.jsonl");
+        let args = ["plan", config, "--json", "--launches", path.to_str().unwrap()];
+        let (code, plan, stderr) = run(&[&args[..], more].concat());
+        assert_eq!(code, 0, "{stderr}");
+        let lines = std::fs::read_to_string(path).unwrap();
+        let plan = std::iter::once(serde_json::from_str(&plan).unwrap());
+        plan.chain(lines.lines().map(|line| serde_json::from_str(line).unwrap())).collect()
+    };
+    let small =
+        ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=1", "--image-tokens", "256"];
+    let sft = listed(&config("sft.yaml"), &small);
+    let phases: Vec<&str> = sft.iter().filter_map(|line| line["phase"].as_str()).collect();
+    assert_eq!(phases, ["pass", "update"]);
+    // The same code on the device that lists and on the one that counts.
+    let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
+    assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
+    let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
+    assert_eq!(kernels(&sft, "attention_fwd_hd128"), 28);
+    assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
+
+    let rl = listed(&config("rl.yaml"), &[]);
+    let steps: Vec<&[Value]> = rl.split(|line| line["phase"] == "decode").skip(1).collect();
+    assert_eq!(steps.len(), 5);
+    for step in steps {
+        assert_eq!(kernels(step, "paged_attention_decode_hd128"), 28);
+        assert_eq!(step.iter().filter(|line| line["op"] == "linear").count(), 4 * 28);
+    }
+}
+
+#[test]
 fn what_cannot_be_planned_is_one_error() {
     let sft = config("sft.yaml");
     failure(&["plan", &sft, "--gpus", "8"], 2, &["--gpus", "sharded over cards is not built yet"]);
@@ -44,5 +77,7 @@ fn what_cannot_be_planned_is_one_error() {
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "micro_batch_tokens"]);
     let rl = config("rl.yaml");
     failure(&["plan", &rl, "micro_batch_tokens=1000"], 2, &["micro_batch_tokens", "32792 tokens"]);
+    let older = ["--gpu", "a100", "--launches", "unwritten", "packing_length=2048", "micro_batch_tokens=2048"];
+    failure(&[&["plan", &sft][..], &older].concat(), 2, &["--launches", "h200 or h100"]);
     failure(&["plan", &sft, "learning_rat=1"], 2, &["learning_rat"]);
 }

@@ -3,6 +3,7 @@
 
 mod floor;
 mod gpus;
+mod launches;
 mod shapes;
 
 use std::path::{Path, PathBuf};
@@ -11,12 +12,14 @@ use serde_json::{Map, Value, json};
 
 use self::floor::Floor;
 use self::gpus::{Ceilings, Gpu};
+use self::launches::Launches;
 use super::memory;
 use super::{Context, Overrides};
 use crate::config::{self, Config as _, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
 use crate::device::{Kind, Region, Target};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::{Levels, ModelConfig};
 use crate::observe::bytes;
 use crate::rl;
@@ -37,6 +40,10 @@ pub struct Args {
     /// Tokens of a picture that a pack or a prompt has; 0 for text alone, else as large as the config's limits allow
     #[arg(long, value_name = "N")]
     image_tokens: Option<usize>,
+    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: of fine-tuning a pass and an
+    /// update, of RL a step of decoding for 1 to 512 sequences
+    #[arg(long, value_name = "FILE")]
+    launches: Option<PathBuf>,
     /// JSON on stdout in place of text
     #[arg(long)]
     json: bool,
@@ -121,6 +128,11 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let batches = [vec![sft::sequence(&row); count]];
     let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
+    if let Some(path) = &args.launches {
+        let mut launches = Launches::default();
+        launches.training(args.gpu, &model, (config.dtype, config.optimizer), &batches[0], planned.levels)?;
+        files::write(path, launches.text().as_bytes())?;
+    }
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
     Ok(Page {
@@ -154,6 +166,11 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
     let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, prompt)?;
     let mut index = Index::default();
     (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
+    if let Some(path) = &args.launches {
+        let mut launches = Launches::default();
+        launches.decoding(args.gpu, &model, config.dtype)?;
+        files::write(path, launches.text().as_bytes())?;
+    }
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let target = target(&card, config.max_memory_gib);
     let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;

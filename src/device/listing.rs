@@ -1,0 +1,199 @@
+//! A card that is not there: what would be launched on it is listed, and nothing computes. `tools/roofline` predicts speed
+//! from such a list.
+
+use std::any::Any;
+use std::panic::Location;
+
+use crate::device::driver::{
+    Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap,
+};
+use crate::device::{GUARD, Work};
+use crate::error::{Error, Result};
+
+/// What happened, in order.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Entry {
+    /// A kernel's name, the shape of its launch, and the innermost range it stood in.
+    Launch(&'static str, Launch, String),
+    /// What the model says an op costs.
+    Work(Work),
+}
+
+/// A driver that lists.
+pub struct Listing {
+    properties: Properties,
+    next: Address,
+    kernels: Vec<(&'static str, &'static str)>,
+    pinned: Vec<Vec<u8>>,
+    streams: u32,
+    events: u32,
+    ranges: Vec<String>,
+    entries: Vec<Entry>,
+    /// Where the list stood when a capture began.
+    capture: Option<usize>,
+    graphs: Vec<Vec<Entry>>,
+}
+
+impl Listing {
+    /// A card with these properties.
+    pub fn new(properties: Properties) -> Listing {
+        Listing {
+            properties,
+            next: GUARD as Address,
+            kernels: Vec::new(),
+            pinned: Vec::new(),
+            streams: 0,
+            events: 0,
+            ranges: Vec::new(),
+            entries: Vec::new(),
+            capture: None,
+            graphs: Vec::new(),
+        }
+    }
+
+    /// What was listed since the last call.
+    pub fn take(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries)
+    }
+}
+
+impl Driver for Listing {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn map(&mut self, bytes: usize) -> Result<Address> {
+        let address = self.next;
+        self.next += bytes.next_multiple_of(GUARD) as Address;
+        Ok(address)
+    }
+
+    fn kernel(&mut self, file: &'static str, name: &'static str) -> Result<Kernel> {
+        let known = self.kernels.iter().position(|&kernel| kernel == (file, name));
+        let index = known.unwrap_or_else(|| {
+            self.kernels.push((file, name));
+            self.kernels.len() - 1
+        });
+        Ok(Kernel(index as u32))
+    }
+
+    fn launch(&mut self, _: Stream, kernel: Kernel, launch: &Launch, _: &[u8]) -> Result<()> {
+        let (_, name) = self.kernels[kernel.0 as usize];
+        // The innermost range is the kernel's own, and begins with its name.
+        let range = self.ranges.iter().rev().find(|range| *range != name).cloned();
+        self.entries.push(Entry::Launch(name, *launch, range.unwrap_or_default()));
+        Ok(())
+    }
+
+    fn upload(&mut self, _: Stream, _: Address, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&mut self, _: Stream, _: Address, to: &mut [u8]) -> Result<()> {
+        to.fill(0);
+        Ok(())
+    }
+
+    fn copy(&mut self, _: Stream, _: Address, _: Address, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn fill(&mut self, _: Stream, _: Address, _: u8, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn pinned(&mut self, bytes: usize) -> Result<Pinned> {
+        self.pinned.push(vec![0; bytes]);
+        Ok(Pinned(self.pinned.len() as u32 - 1))
+    }
+
+    fn pinned_bytes(&mut self, buffer: Pinned) -> &mut [u8] {
+        &mut self.pinned[buffer.0 as usize]
+    }
+
+    fn upload_pinned(&mut self, _: Stream, _: Address, _: Pinned, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn download_pinned(&mut self, _: Stream, _: Address, _: Pinned, _: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn stream(&mut self) -> Result<Stream> {
+        self.streams += 1;
+        Ok(Stream(self.streams))
+    }
+
+    fn synchronize(&mut self, _: Stream) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronizations(&self) -> u64 {
+        0
+    }
+
+    fn event(&mut self) -> Result<Event> {
+        self.events += 1;
+        Ok(Event(self.events - 1))
+    }
+
+    fn record_at(&mut self, _: Event, _: Stream, _: &'static Location<'static>) -> Result<()> {
+        Ok(())
+    }
+
+    fn wait_at(&mut self, _: Stream, _: Event, _: &'static Location<'static>) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed_ms(&mut self, _: Event, _: Event) -> Result<f32> {
+        Err(Error::Failed("time on a card that is not there".into()))
+    }
+
+    fn begin_capture(&mut self, _: Stream) -> Result<()> {
+        self.capture = Some(self.entries.len());
+        Ok(())
+    }
+
+    fn end_capture(&mut self, _: Stream) -> Result<Graph> {
+        let begun = self.capture.take().ok_or_else(|| Error::Failed("the end of a capture that never began".into()))?;
+        self.graphs.push(self.entries.split_off(begun));
+        Ok(Graph(self.graphs.len() as u32 - 1))
+    }
+
+    fn replay(&mut self, graph: Graph, _: Stream) -> Result<()> {
+        self.entries.extend_from_slice(&self.graphs[graph.0 as usize]);
+        Ok(())
+    }
+
+    fn drop_graph(&mut self, graph: Graph) {
+        self.graphs[graph.0 as usize].clear();
+    }
+
+    fn records_ranges(&self) -> bool {
+        true
+    }
+
+    fn range_push(&mut self, name: &str) {
+        self.ranges.push(name.to_owned());
+    }
+
+    fn range_pop(&mut self) {
+        self.ranges.pop();
+    }
+
+    fn note_work(&mut self, work: Work) {
+        self.entries.push(Entry::Work(work));
+    }
+
+    fn profiler(&mut self, _: bool) -> Result<()> {
+        Ok(())
+    }
+
+    fn tensor_map(&mut self, _: &TensorMap) -> Result<EncodedMap> {
+        Ok(EncodedMap([0; 16]))
+    }
+
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
