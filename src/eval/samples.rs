@@ -1,5 +1,7 @@
 //! `samples.jsonl`: every question measured, with every answer and verdict, a line each.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -128,11 +130,14 @@ pub fn to_jsonl(samples: &[Sample]) -> Result<String> {
 
 /// Reads a file written by [`to_jsonl`].
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
-    lines
-        .map(|(i, line)| {
-            serde_json::from_str(line).map_err(|error| Error::format(path, format!("line {}: {error}", i + 1)))
-        })
-        .collect()
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut samples = Vec::new();
+    for (i, line) in BufReader::new(file).lines().enumerate() {
+        let line = line.map_err(Error::io(path))?;
+        if !line.trim().is_empty() {
+            let sample = serde_json::from_str(&line);
+            samples.push(sample.map_err(|error| Error::format(path, format!("line {}: {error}", i + 1)))?);
+        }
+    }
+    Ok(samples)
 }

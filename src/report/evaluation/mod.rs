@@ -51,7 +51,7 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
     body.push_str(&bars(&runs, &tasks));
     body.push_str(&parts::by_subject(&runs));
     body.push_str(&parts::by_length(&runs, &tasks));
-    body.push_str(&parts::against_tokens(&runs));
+    body.push_str(&parts::against_tokens(&runs, &tasks));
     let pictures = pictures::read(dirs)?;
     match &runs[..] {
         [run] => body.push_str(&answers::of(run, &pictures)?),
@@ -117,12 +117,16 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
     table
 }
 
+/// The runs' names with their colours.
+fn legend(runs: &[Run]) -> String {
+    let key = |(i, run): (usize, &Run)| {
+        format!("<span class=\"key\" style=\"background:var(--{})\"></span>{} ", hue(i), escape(&run.name))
+    };
+    format!("<p class=\"legend\">{}</p>", runs.iter().enumerate().map(key).collect::<String>())
+}
+
 fn bars(runs: &[Run], tasks: &[&str]) -> String {
-    let mut out = String::from("<section><h2>Accuracy by task</h2><p class=\"legend\">");
-    for (i, run) in runs.iter().enumerate() {
-        let _ = write!(out, "<span class=\"key\" style=\"background:var(--{})\"></span>{} ", hue(i), escape(&run.name));
-    }
-    out.push_str("</p><ul class=\"bars\">");
+    let mut out = format!("<section><h2>Accuracy by task</h2>{}<ul class=\"bars\">", legend(runs));
     for task in tasks {
         let of: Vec<(usize, &Measured)> =
             runs.iter().enumerate().filter_map(|(i, run)| Some((i, run.task(task)?))).collect();

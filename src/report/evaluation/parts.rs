@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::read::{Run, acc};
-use super::{hue, percent, sorted};
+use super::{hue, legend, percent, sorted};
 use crate::eval::samples::{Answer, Sample};
 use crate::report::Table;
 use crate::report::frame::escape;
@@ -76,16 +76,17 @@ pub fn by_length(runs: &[Run], tasks: &[&str]) -> String {
 
 /// A drawing's size and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [720.0, 320.0];
-const EDGE: [f64; 4] = [46.0, 150.0, 14.0, 34.0];
+const EDGE: [f64; 4] = [46.0, 30.0, 14.0, 34.0];
 
-/// Accuracy of each run's tasks over the tokens of a mean answer.
-pub fn against_tokens(runs: &[Run]) -> String {
-    let points: Vec<(usize, &str, f64, f64)> = runs
-        .iter()
-        .enumerate()
-        .flat_map(|(i, run)| run.tasks.iter().map(move |task| (i, task)))
-        .filter_map(|(i, task)| Some((i, task.task.as_str(), task.mean_tokens()?, task.value?)))
-        .collect();
+/// Accuracy of each run's tasks over the tokens of a mean answer. Points have the colour of their run and the number of
+/// their task.
+pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> String {
+    let point = |i: usize, number: usize| {
+        let task = runs[i].task(tasks[number])?;
+        Some((i, number, task.mean_tokens()?, task.value?))
+    };
+    let of_run = |i: usize| (0..tasks.len()).filter_map(move |number| point(i, number));
+    let points: Vec<(usize, usize, f64, f64)> = (0..runs.len()).flat_map(of_run).collect();
     let most = points.iter().map(|point| point.2).fold(0.0, f64::max);
     if points.is_empty() {
         return String::new();
@@ -94,9 +95,11 @@ pub fn against_tokens(runs: &[Run]) -> String {
     let x = |tokens: f64| left + tokens / most * (SIZE[0] - left - right);
     let y = |share: f64| SIZE[1] - bottom - share * (SIZE[1] - top - bottom);
     let mut out = format!(
-        "<section><h2>Accuracy against tokens</h2><p class=\"sub\">Mean tokens of an answer across, percent up.</p><div class=\"chart \
+        "<section><h2>Accuracy against tokens</h2><p class=\"sub\">Mean tokens of an answer across, percent up.</p>{}<div class=\"chart \
          still\"><svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"Accuracy over tokens of an answer\">",
-        SIZE[0], SIZE[1]
+        legend(runs),
+        SIZE[0],
+        SIZE[1]
     );
     for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
         let (end, at) = (SIZE[0] - right, y(share));
@@ -113,8 +116,8 @@ pub fn against_tokens(runs: &[Run]) -> String {
         let (at, end) = (x(part * most), SIZE[1] - 10.0);
         let _ = write!(out, "<text x=\"{at:.1}\" y=\"{end}\" text-anchor=\"middle\">{:.0}</text>", part * most);
     }
-    for (i, task, tokens, share) in &points {
-        let said = format!("{}, {task}: {} % at {tokens:.0} tokens", runs[*i].name, percent(*share));
+    for (i, number, tokens, share) in &points {
+        let said = format!("{}, {}: {} % at {tokens:.0} tokens", runs[*i].name, tasks[*number], percent(*share));
         let (at, up) = (x(*tokens), y(*share));
         let _ = write!(
             out,
@@ -122,12 +125,16 @@ pub fn against_tokens(runs: &[Run]) -> String {
              y=\"{:.1}\">{}</text></g>",
             escape(&said),
             hue(*i),
-            at + 9.0,
+            at + 7.0,
             up + 4.0,
-            escape(task)
+            number + 1,
         );
     }
-    out.push_str("</svg></div></section>\n");
+    out.push_str("</svg></div><p class=\"legend\">");
+    let shown = |number: &usize| points.iter().any(|point| point.1 == *number);
+    let names = (0..tasks.len()).filter(shown).map(|number| format!("{}: {}", number + 1, escape(tasks[number])));
+    out.push_str(&names.collect::<Vec<String>>().join(", "));
+    out.push_str("</p></section>\n");
     out
 }
 
@@ -178,11 +185,13 @@ mod tests {
     #[test]
     fn a_task_stands_at_its_tokens_and_its_accuracy() {
         let tasks = vec![task("short", &[("", 50, 1.0), ("", 150, 0.0)]), task("long", &[("", 400, 1.0)])];
-        let found = against_tokens(&[run("a", tasks), run("recorded", vec![task("short", &[("", 0, 1.0)])])]);
+        let runs = [run("a", tasks), run("recorded", vec![task("short", &[("", 0, 1.0)])])];
+        let found = against_tokens(&runs, &["other", "short", "long"]);
         assert_eq!(found.matches("<circle").count(), 2, "answers recorded without tokens have no place: {found}");
-        // 46 to 570 across are 0 to 400 tokens, 286 to 14 up are 0 to 100 percent.
-        assert!(found.contains("short: 50.0 % at 100 tokens</title><circle cx=\"177.0\" cy=\"150.0\""), "{found}");
-        assert!(found.contains("long: 100.0 % at 400 tokens</title><circle cx=\"570.0\" cy=\"14.0\""), "{found}");
-        assert_eq!(against_tokens(&[run("recorded", vec![task("short", &[("", 0, 1.0)])])]), "");
+        // 46 to 690 across are 0 to 400 tokens, 286 to 14 up are 0 to 100 percent.
+        assert!(found.contains("short: 50.0 % at 100 tokens</title><circle cx=\"207.0\" cy=\"150.0\""), "{found}");
+        assert!(found.contains("long: 100.0 % at 400 tokens</title><circle cx=\"690.0\" cy=\"14.0\""), "{found}");
+        assert!(found.contains(">2</text>") && found.contains("<p class=\"legend\">2: short, 3: long</p>"), "{found}");
+        assert_eq!(against_tokens(&runs[1..], &["short"]), "");
     }
 }
