@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // Raised whenever a struct below changes.
-#define OMR_EMU_VERSION 1
+#define OMR_EMU_VERSION 2
 
 // One kernel. A kernel NAME exports it as the data symbol `omr_entry_NAME`.
 typedef struct EmuEntry {
@@ -24,6 +24,9 @@ typedef struct EmuEntry {
 } EmuEntry;
 
 enum EmuCompletion { EMU_EAGER = 0, EMU_LAZY = 1, EMU_RANDOM = 2 };
+// How a k16 step of a matrix instruction is added to its sums: one fused product after the other, or all at once as
+// tensor cores do (emu/operand.h).
+enum EmuSums { EMU_CHAIN = 0, EMU_ALIGNED = 1 };
 
 typedef struct EmuOptions {
     uint64_t seed;        // 0: one fixed schedule; else fibers, CTA order and atomics in an order drawn from it
@@ -31,6 +34,8 @@ typedef struct EmuOptions {
     uint32_t completion;  // EmuCompletion: when asynchronous copies write
     uint32_t shadow;      // 1: shared memory has shadow state (races, poison, in-flight reads)
     uint32_t poison;      // 1: fresh shared memory and in-flight destinations are filled with 0xFF
+    uint32_t sums;        // EmuSums
+    uint32_t reserved;
 } EmuOptions;
 
 typedef struct EmuLaunch {

@@ -2,6 +2,8 @@
 #include "emu/operand.h"
 
 #include <immintrin.h>
+#include <math.h>
+#include <string.h>
 
 namespace emu {
 
@@ -82,6 +84,35 @@ void multiply_step(const float* a, const float* b, float* sums, uint32_t columns
                 }
                 _mm256_storeu_ps(sums + (m + i) * columns + n, d);
             }
+        }
+    }
+}
+
+float aligned_sum(const float* a, uint32_t a_stride, const float* b, uint32_t b_stride, float sum) {
+    double terms[kStep + 1], plain = sum, largest = fabs(double(sum));
+    terms[kStep] = sum;
+    for (uint32_t k = 0; k < kStep; k++) {
+        terms[k] = double(a[k * a_stride]) * double(b[k * b_stride]);
+        plain += terms[k];
+        double size = fabs(terms[k]);
+        largest = size > largest ? size : largest;
+    }
+    if (!isfinite(plain)) return float(plain);
+    if (largest == 0.0) return 0.0f;
+    uint64_t bits;
+    memcpy(&bits, &largest, 8);
+    int exponent = int(bits >> 52 & 0x7ff) - 1023;
+    double unit = ldexp(1.0, exponent - 23 - kGuardBits), inverse = ldexp(1.0, 23 + kGuardBits - exponent), total = 0.0;
+    for (double term : terms) total += trunc(term * inverse);
+    total *= unit;
+    float near = float(total);
+    return isfinite(near) && fabs(double(near)) > fabs(total) ? nextafterf(near, 0.0f) : near;
+}
+
+void multiply_aligned(const float* a, const float* b, float* sums, uint32_t columns) {
+    for (uint32_t m = 0; m < kTileRows; m++) {
+        for (uint32_t n = 0; n < columns; n++) {
+            sums[m * columns + n] = aligned_sum(a + m, kTileRows, b + n, columns, sums[m * columns + n]);
         }
     }
 }

@@ -56,4 +56,13 @@ void widen_chunks(const unsigned char* const* chunks, uint32_t rows, bool mn, fl
 // sums [64][columns] += a [16][64]^T b [16][columns]: one chain of fused products over ascending k.
 void multiply_step(const float* a, const float* b, float* sums, uint32_t columns);
 
+// Bits kept below the last of an f32 when the terms of a step are aligned: what is reported of Hopper's tensor cores.
+// tests/kernels/calibrate_sums.rs asks a card.
+constexpr int kGuardBits = 2;
+// A step as tensor cores add it: products and the sum so far are exact, aligned to the largest of them, cut kGuardBits
+// below an f32's last bit, added, and the whole is cut to f32. `a` and `b` are k16 apart by their strides.
+float aligned_sum(const float* a, uint32_t a_stride, const float* b, uint32_t b_stride, float sum);
+// multiply_step by such sums.
+void multiply_aligned(const float* a, const float* b, float* sums, uint32_t columns);
+
 }  // namespace emu

@@ -166,7 +166,8 @@ void multiply(const Warpgroup& group, Flying& flying) {
     each_chunk(Descriptor(product.b), product.columns, product.b_mn, collect);
     widen_chunks(chunks, product.columns, product.b_mn, b, product.columns);
     if (!product.accumulate) memset(flying.tile->at.data(), 0, flying.tile->at.size() * sizeof(float));
-    multiply_step(a, b, flying.tile->at.data(), product.columns);
+    auto step = instance().options.sums == EMU_ALIGNED ? multiply_aligned : multiply_step;
+    step(a, b, flying.tile->at.data(), product.columns);
     flying.done = true;
 }
 

@@ -47,6 +47,16 @@ impl Completion {
     pub const ALL: [Completion; 3] = [Completion::Eager, Completion::Lazy, Completion::Random];
 }
 
+/// How a k16 step of a matrix instruction is added to its sums.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Sums {
+    /// One fused multiply-add after the other, k ascending: whatever begins a chain anew gives the same bits.
+    Chain = 0,
+    /// As tensor cores do: products and the sum so far are exact, aligned to the largest of them, cut, added, and cut to
+    /// f32. What a sum is then depends on where a step begins.
+    Aligned = 1,
+}
+
 /// What device is emulated, and how it schedules.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -63,6 +73,8 @@ pub struct Options {
     /// Whether memory is guarded and poisoned: a tensor's pages open when it is placed and hold NaN until they are written.
     /// Without it regions are mapped whole and zero-filled, as on a card.
     pub guarded: bool,
+    /// How matrix instructions add.
+    pub sums: Sums,
     /// The kernels, each file of the first that has it.
     pub images: &'static [&'static Images],
     /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
@@ -80,6 +92,7 @@ impl Default for Options {
             arch: Arch::Sm80,
             shadow: true,
             guarded: true,
+            sums: Sums::Chain,
             images: &PROGRAM,
             sources: Vec::new(),
         }

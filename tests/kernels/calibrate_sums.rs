@@ -19,7 +19,8 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    fn new(count: usize, k: usize, mut value: impl FnMut() -> f32) -> Tiles {
+    /// Tiles of k columns whose elements `value` draws.
+    pub fn new(count: usize, k: usize, mut value: impl FnMut() -> f32) -> Tiles {
         let mut matrix = |rows: usize| -> Vec<f32> { (0..rows * k).map(|_| value()).collect() };
         let (a, b) = (0..count).map(|_| (matrix(16), matrix(8))).unzip();
         Tiles { k, a, b }
@@ -79,7 +80,7 @@ impl Tiles {
 
 /// A way to add. Products of bf16 are exact in f64, and so is a block of them where exponents lie within 37 of another.
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Model {
+pub enum Model {
     /// One fused multiply-add after the other.
     Chain,
     /// Blocks of this many, each exact and rounded once, to nearest.
@@ -95,7 +96,8 @@ impl Model {
         [Model::Chain].into_iter().chain(blocks.map(Model::Nearest)).chain(cut)
     }
 
-    fn sum(self, start: f32, products: &[f64]) -> f32 {
+    /// The sum of f32 that it gives.
+    pub fn sum(self, start: f32, products: &[f64]) -> f32 {
         match self {
             Model::Chain => products.iter().fold(start, |s, p| (f64::from(s) + p) as f32),
             Model::Nearest(block) => {

@@ -46,6 +46,7 @@ mod rows;
 mod sample;
 mod slice;
 mod steps_sync;
+mod sums;
 mod swiglu;
 mod tma;
 mod train;

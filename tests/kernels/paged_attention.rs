@@ -74,7 +74,7 @@ fn decode(case: &Case, n: usize) -> impl Fn(usize, usize) -> usize {
     move |s, done| if done + n < lens[s] { lens[s] - n - done } else { 1 }
 }
 
-fn check(case: &Case, dev: &mut Device, tail: usize) -> Outcome {
+pub fn check(case: &Case, dev: &mut Device, tail: usize) -> Outcome {
     let (want, _) = case.run(dev, true, case.t())?;
     let what = |how: &str| format!("{how}, {:?} {:?}", case.heads, case.cu);
     equal(&what("whole prompts"), &paged(case, dev, |_, _| usize::MAX / 2)?, &want)?;

@@ -189,6 +189,8 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         completion,
         shadow: options.shadow.into(),
         poison: options.guarded.into(),
+        sums: options.sums as u32,
+        reserved: 0,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
 /// `OMR_EMU_VERSION` of the header this file mirrors.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Where the runtime's sources are; kernel objects find its functions once it is loaded.
 const SOURCES: &str = "kernels/emu/";
@@ -52,6 +52,10 @@ pub struct Schedule {
     pub shadow: u32,
     /// 1: fresh shared memory and the targets of copies on their way are filled with 0xFF.
     pub poison: u32,
+    /// One fused product after the other 0, aligned 1.
+    pub sums: u32,
+    /// Fills the struct up.
+    pub reserved: u32,
 }
 
 /// A grid (`EmuLaunch`).

@@ -1,0 +1,124 @@
+//! Whichever way matrix instructions sum a k16 step ([`Sums`]): what a token was sampled with is what it is trained with, the
+//! second body of linear layers has the first one's bits, and none depends on a tile. What a card does is asked by
+//! calibrate_sums.rs and calibrate_wgmma.rs.
+
+use omr::device::Device;
+use omr::device::emu::{Options, Sums};
+use omr::device::images::Arch;
+use omr::model::Model;
+use omr::tensor::DType;
+
+use super::attention::{self, heads};
+use super::calibrate_sums::{Model as Adding, Tiles};
+use super::inputs::random;
+use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
+use crate::engine::parity::{assert_trained, config, generate, limits, requests};
+
+/// Each way with the model that gives its sums.
+const WAYS: [(Sums, Adding); 2] = [(Sums::Chain, Adding::Chain), (Sums::Aligned, Adding::Cut(16, 2))];
+
+/// An emulated device that adds so, its linear layers by either body.
+fn device(sums: Sums, wgmma: bool) -> Device {
+    let arch = if wgmma { Arch::Sm90a } else { Arch::Sm80 };
+    let mut dev = emu_of(Options { sums, arch, ..Options::default() }).unwrap();
+    if wgmma {
+        dev.use_wgmma().unwrap();
+    }
+    dev
+}
+
+#[test]
+fn each_way_is_the_model_of_its_name() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let mut random = random(7);
+    let tiles = Tiles::new(4, 64, || random.normal() * (random.uniform_f32() * 12.0).exp2());
+    for (sums, _) in WAYS {
+        let found = tiles.run(&mut device(sums, false), 0, 0.0);
+        for (other, model) in WAYS {
+            let (mut same, mut count) = (0, 0);
+            tiles.each(&found, |sum, products| {
+                count += 1;
+                same += usize::from(model.sum(0.0, products).to_bits() == sum.to_bits());
+            });
+            assert_eq!(same == count, other == sums, "{sums:?}: {model:?} gives {same} of {count}");
+        }
+    }
+}
+
+#[test]
+fn no_bit_depends_on_a_tile_or_a_body() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let mut ways = Vec::new();
+    for (sums, _) in WAYS {
+        // Tiles of 16, 64 and 128 rows; K of no whole stage.
+        let c = gemm::Case::new(130, 150, 200);
+        let all = c.linear(&mut device(sums, false), 0..130, true, true).unwrap();
+        let logprob = linear_logprob::case((131, 200, 72), true, 0.7);
+        let whole = linear_logprob::run(&mut device(sums, false), &logprob, 0, 131).unwrap();
+        for wgmma in [false, true] {
+            let dev = &mut device(sums, wgmma);
+            for rows in [0..130, 70..130, 0..128, 129..130, 0..17] {
+                let some = c.linear(dev, rows.clone(), true, true).unwrap();
+                let want = &all[rows.start * c.n..rows.end * c.n];
+                equal(&format!("{sums:?}, wgmma {wgmma}, rows {rows:?}"), &some, want).unwrap();
+            }
+            for (from, to) in [(0, 131), (7, 23), (50, 114)] {
+                let some = linear_logprob::run(dev, &logprob, from, to).unwrap();
+                for (some, whole) in some.iter().zip(&whole) {
+                    equal(&format!("{sums:?}, log-probs {from}..{to}"), some, &whole[from..to]).unwrap();
+                }
+            }
+        }
+        // Training, prefill in uneven chunks and decode.
+        let case = attention::Case::new(heads(7, 1, 64), &[128, 1, 131]);
+        paged_attention::check(&case, &mut device(sums, false), 3).unwrap();
+        ways.push(all);
+    }
+    assert_ne!(ways[0], ways[1], "two ways are compared");
+}
+
+/// Gradients of weights are chains over the tokens of all calls. Aligned, a chain's bits depend on where its steps begin:
+/// calls of whole steps are one, others are not, on a card as here.
+#[test]
+fn gradients_are_the_same_over_calls_of_whole_steps() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let c = gemm_bwd::Case::new(150, 136, 72);
+    for (sums, _) in WAYS {
+        let dx = c.dgrad(&mut device(sums, false), 0..150, true).unwrap();
+        let dw = c.wgrad(&mut device(sums, false), &[150], true).unwrap();
+        for wgmma in [false, true] {
+            let what = |of: &str| format!("{sums:?}, wgmma {wgmma}, {of}");
+            let dev = &mut device(sums, wgmma);
+            for rows in [0..150, 70..150, 136..137] {
+                let some = c.dgrad(dev, rows.clone(), true).unwrap();
+                equal(&what("dx"), &some, &dx[rows.start * c.k..rows.end * c.k]).unwrap();
+            }
+            equal(&what("dw"), &c.wgrad(dev, &[150], true).unwrap(), &dw).unwrap();
+            equal(&what("dw in parts"), &c.wgrad(dev, &[80, 70], true).unwrap(), &dw).unwrap();
+            let within_a_step = c.wgrad(dev, &[70, 80], true).unwrap();
+            assert_eq!(within_a_step == dw, sums == Sums::Chain, "{}", what("dw in parts of no whole step"));
+        }
+    }
+}
+
+#[test]
+fn what_is_sampled_with_is_what_is_trained_with() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let config = config();
+    let requests = requests(&config, 4, 140, 1);
+    for wgmma in [false, true] {
+        let mut dev = device(Sums::Aligned, wgmma);
+        let model = Model::init(&mut dev, config.clone(), DType::Bf16, 5).unwrap();
+        let outputs = generate(&model, &mut dev, limits(), &requests);
+        let tokens = assert_trained(&format!("wgmma {wgmma}"), &model, &mut dev, &requests, &outputs);
+        assert!(tokens > 50, "{tokens} tokens");
+    }
+}
