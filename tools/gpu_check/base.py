@@ -72,20 +72,21 @@ def modules(tests):
     return list(dict.fromkeys("::".join(line.split("::")[:2]) for line in lines))
 
 
-def nvcc():
-    """nvcc on the PATH, else that of tools/cuda-toolchain; and how to link with it."""
+def nvcc(install):
+    """nvcc on the PATH, else that of tools/cuda-toolchain; and how to link with it. A lent machine reaches nothing to
+    install from, and would wait for it."""
     found = shutil.which("nvcc")
     if found:
         return [found]
-    if not shutil.which("g++"):
+    if not install or not shutil.which("g++"):
         return None
     home = said([str(ROOT / "tools/cuda-toolchain")], 600)
     return [f"{home}/bin/nvcc", "-L", f"{home}/lib"] if home else None
 
 
-def compile_ceilings(out):
+def compile_ceilings(out, install=True):
     """The programs of bench/peers/ceilings; false without nvcc. They ask for no C++ library of the other machine."""
-    compiler = nvcc()
+    compiler = nvcc(install)
     if not compiler:
         return False
     for source in sorted(CEILINGS.glob("*.cu")):

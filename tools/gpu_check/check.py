@@ -1,6 +1,7 @@
 """One call on one device: its steps, each within its part's and the call's time."""
 import contextlib
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -15,8 +16,9 @@ import tempfile
 import time
 
 from . import base, plan
-from .base import CEILINGS, ROOT, fail, said
+from .base import ROOT, fail, said
 from .pack import BINARIES
+from .parts import PARTS
 from .record import Record
 from .verdicts import kept
 
@@ -114,13 +116,14 @@ class Check:
             "compute-sanitizer": ["compute-sanitizer", "--version"], "ncu": ["ncu", "--version"],
             "nsys": ["nsys", "--version"], "c++": ["c++", "--version"], "kernel": ["uname", "-srm"],
         }
-        found = {what: said(command) for what, command in asked.items()}
+        found = {what: said(command, 20) for what, command in asked.items()}
         return [f"{what}: {text.splitlines()[-1 if what in ('nvcc', 'ncu') else 0] if text else 'absent'}" for what, text in found.items()]
 
     def has_wgmma(self):
         """Where linear layers have a second body."""
         return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
 
+    @functools.cache  # noqa: B019 - importing it takes seconds, and there is one check
     def has_torch(self):
         return said([self.python, "-c", "import torch"]) is not None
 
@@ -154,7 +157,6 @@ class Check:
     def all(self):
         """The parts asked for; exit status 1 when a test is red."""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("tools/gpu-check: stopped"))
-        from .parts import PARTS
         args = self.args
         parts = plan.CALLS[args.call] if args.call else plan.PARTS
         if args.call:
@@ -177,6 +179,9 @@ class Check:
             self.say(verdict)
         red = self.record.red()
         self.record.write()
-        self.say(f"{'RED: ' + '; '.join(red) if red else 'green'}; {time.monotonic() - self.begun:.0f} s; {self.out}")
+        cut = [name for name, step in self.record.steps.items() if step["status"] == "cut"]
+        told = f"RED: {'; '.join(red)}" if red else "no test was red"
+        told += f"; cut short: {', '.join(cut)}" if cut else ""
+        self.say(f"{told}; {time.monotonic() - self.begun:.0f} s; {self.out}")
         shutil.rmtree(self.scratch, ignore_errors=True)
         return 1 if red else 0

@@ -15,6 +15,8 @@ from .base import ROOT, fail
 # our own driver refuses, an error of CUDA's: reasons that have nothing to do with numbers.
 OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 CARD = {"FAKE_CARDS": "9.0", "FAKE_SMEM": "232448"}
+# Seconds a module may take: kernels that nobody has run here are compiled first.
+SECONDS = 400
 
 
 def stand_in(folder):
@@ -58,7 +60,7 @@ def as_card(jobs, only):
         def one(job):
             (what, more, judged), name = job
             command = [tests, f"{name}::", "--test-threads=1"]
-            status, output = base.run(command, plan.MODULE_SECONDS, environment | more)
+            status, output = base.run(command, SECONDS, environment | more)
             return what, name, judged(status, output), output
 
         with concurrent.futures.ThreadPoolExecutor(jobs) as pool:

@@ -1,5 +1,6 @@
 """Arguments, and which of the tools they ask for."""
 import argparse
+import json
 import os
 import pathlib
 import shutil
@@ -15,8 +16,6 @@ from .record import Record
 
 def merge(folder, out):
     """What a call left, into where later calls and readers look."""
-    import json
-
     try:
         identity = {key: json.loads((folder / "results.json").read_text())[key] for key in ("device", "gpu", "commit", "build", "date")}
     except (OSError, ValueError, KeyError) as error:

@@ -22,8 +22,9 @@ def json_lines(output):
 
 def ceilings(check, part):
     where = check.bin
-    if where is None or not (where / "card").exists():
-        where = check.scratch if base.compile_ceilings(check.scratch) else None
+    compiled = where is not None and (where / "card").exists()
+    if not compiled and not all(check.record.green(f"ceilings {name}") for name in ("card", "sums")):
+        where = check.scratch if base.compile_ceilings(check.scratch, install=where is None) else None
     dry = [] if check.card else ["--dry-run"]
     programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
     programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has_torch() else None

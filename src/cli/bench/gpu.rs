@@ -10,7 +10,7 @@ use super::inputs::Make;
 use super::jobs::{self, Amount, Shape};
 use super::{Args, Case, Job, gpu_ops};
 use crate::cli::Context;
-use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream};
+use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::bytes;
@@ -19,7 +19,7 @@ use crate::tensor::{DType, Tensor};
 /// All ops.
 const OPS: &str = "ops";
 /// A training step, and a round of rollouts.
-const STEP: &str = "step";
+const STEP: &str = "train-step";
 const DECODE: &str = "decode";
 
 /// Bytes written between two launches: more than any L2.
@@ -33,7 +33,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out =
         format!("{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz");
     let mut rows = Vec::new();
-    let chosen = chosen(args, kind)?;
+    let chosen = chosen(args, context.target())?;
     // Without a device there is one error, not a row of it for each case.
     drop(context.device(&Plan::default())?);
     for make in chosen {
@@ -50,14 +50,18 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 /// The cases asked for. Errors on a name that is none.
-fn chosen(args: &Args, kind: Kind) -> Result<Vec<Make>> {
+fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
+    let kind = target.kind;
     let names = if args.names.is_empty() { vec![OPS.to_owned()] } else { args.names.clone() };
     let mut out: Vec<Make> = Vec::new();
     for name in names {
         let (begin, amount) = (out.len(), Amount::of(kind));
         let shape = args.model_shape.unwrap_or(if kind == Kind::Cuda { Shape::B7 } else { Shape::Digits });
         match name.as_str() {
-            STEP => out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount))),
+            STEP => {
+                let levels = jobs::train_levels(target, DType::Bf16, shape, amount, FLUSH)?;
+                out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount, levels)));
+            }
             DECODE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
             name => {
                 let fits = |op: &str| name == OPS || op.starts_with(name);
@@ -65,7 +69,7 @@ fn chosen(args: &Args, kind: Kind) -> Result<Vec<Make>> {
             }
         }
         if out.len() == begin {
-            return Err(Error::input("omr bench", name, "ops, step, decode or the first part of an op's name"));
+            return Err(Error::input("omr bench", name, "ops, train-step, decode or the first part of an op's name"));
         }
     }
     Ok(out)
@@ -197,7 +201,6 @@ fn line(row: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Target;
 
     /// What a card would be asked for takes no more memory than it has, and the names of the rows differ.
     #[test]

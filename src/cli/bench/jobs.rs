@@ -7,15 +7,16 @@ use serde_json::json;
 use super::inputs::{DRAWN, label, normals};
 use super::{Case, Job};
 use crate::config::{OptimConfig, OptimizerName};
-use crate::device::{Device, Kind, Region};
+use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::{Grads, Keep, Model, ModelConfig, Policy};
+use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy};
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
+use crate::train::levels::{self, Counted};
 use crate::train::step::{self, Sequence};
 
 /// How much a job does.
@@ -154,8 +155,31 @@ fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<M
     Ok(model)
 }
 
-/// Forward, backward, clipping and AdamW.
-pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
+/// What a step with these levels takes and computes, counted.
+fn counted(target: Target, dtype: DType, shape: Shape, amount: Amount, levels: Levels) -> Result<Counted> {
+    let mut dev = Device::count_for(target);
+    let mut case = train_step(&mut dev, dtype, shape, amount, levels)?;
+    (case.run)(&mut dev)?;
+    let work = dev.take_work();
+    Ok(Counted::new(dev.high_water(), &work))
+}
+
+/// What the passes of [`train_step`] keep on `target`, as a run's own plan chooses it: as much as fits beside `reserved`
+/// bytes. Where not even the least fits these are the levels that take least.
+pub(super) fn train_levels(
+    target: Target,
+    dtype: DType,
+    shape: Shape,
+    amount: Amount,
+    reserved: usize,
+) -> Result<Levels> {
+    let budget = target.memory.map(|memory| memory.saturating_sub(reserved));
+    let count = |_, levels| counted(target, dtype, shape, amount, levels);
+    Ok(levels::fit(&shape.config()?, true, budget, &Plan::default(), 1, count)?.levels)
+}
+
+/// Forward, backward, clipping and AdamW; the pass keeps what `levels` says.
+pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount, levels: Levels) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, row_len, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
@@ -170,10 +194,12 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
     let flops = 3.0 * flops(&model, count * row_len, count);
     let parameters = parameters(&model);
-    let keep = if released { Keep::Inputs } else { Keep::All };
+    let layers = config.num_hidden_layers;
+    let again = (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count();
+    let again = if again == 0 { String::new() } else { format!(", {again} of {layers} layers recomputed") };
     Ok(Case {
         name: "train-step",
-        shape: format!("{}, {count} rows x {row_len}", shape.name()),
+        shape: format!("{}, {count} rows x {row_len}{again}", shape.name()),
         dtype: label(dtype),
         flops,
         // AdamW alone: weight, both moments and the gradient.
@@ -185,7 +211,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
             let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
             grads.zero(dev)?;
-            let pass = step::forward(dev, &model, &sequences, Policy::default(), keep, false)?;
+            let pass = step::forward(dev, &model, &sequences, Policy::default(), levels, false)?;
             let dlog_prob = pass.like_log_prob(dev)?;
             nll::fwd(dev, pass.log_prob, 1.0 / pass.log_prob.len() as f64, dlog_prob, loss)?;
             pass.backward(dev, &mut grads, dlog_prob, None)?;
@@ -242,14 +268,33 @@ mod tests {
     #[test]
     fn the_jobs_run_as_often_as_asked() {
         let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
-        for make in [train_step, generate] {
+        type Of = fn(&mut Device) -> Result<Case>;
+        let step: Of = |dev| train_step(dev, DType::F32, Shape::Digits, Amount::CPU, Levels::default());
+        let rollouts: Of = |dev| generate(dev, DType::F32, Shape::Digits, Amount::CPU);
+        for make in [step, rollouts] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
-            let mut case = make(&mut dev, DType::F32, Shape::Digits, Amount::CPU).unwrap();
+            let mut case = make(&mut dev).unwrap();
             for _ in 0..2 {
                 (case.run)(&mut dev).unwrap();
             }
             assert!(case.flops > 1e8, "{}", case.name);
             marks.into_iter().for_each(|mark| dev.release(mark));
         }
+    }
+
+    /// The levels of a step are a plan's: all is kept where there is room, and less where there is not.
+    #[test]
+    fn a_step_keeps_what_fits() {
+        let amount = Amount { rows: 2, ..Amount::of(Kind::Cuda) };
+        let target = Target::gpu(Kind::Cuda);
+        let takes = |levels| counted(target, DType::Bf16, Shape::Slice, amount, levels).unwrap().memory.total();
+        let of = |memory| train_levels(target.within(Some(memory)), DType::Bf16, Shape::Slice, amount, 0).unwrap();
+        let inputs = Levels::from(Keep::Inputs);
+        let (most, least) = (takes(Levels::default()), takes(inputs));
+        assert!(least < most);
+        assert_eq!(of(most), Levels::default());
+        let some = of((most + least) / 2);
+        assert!(takes(some) <= (most + least) / 2 && some != inputs, "{some:?}");
+        assert_eq!(of(least - 1), inputs);
     }
 }

@@ -32,7 +32,7 @@ use crate::tensor::DType;
 pub struct Args {
     /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
     /// emulator's own speed, `loading` alone how fast the rows of --data become samples. With --device cuda or emu: ops
-    /// (all of them, also when left out), step, decode
+    /// (all of them, also when left out), train-step, decode
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out

@@ -6,6 +6,7 @@ use super::jobs::{self, Amount, Shape};
 use super::{Case, decode};
 use crate::device::{Device, Region};
 use crate::error::Result;
+use crate::model::Levels;
 use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, AdamW, Coded, Moments};
 use crate::ops::attention::{self, Pack};
@@ -74,10 +75,12 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
             "paged_attention" => out.push(Box::new(move |dev| decode::paged_attention_fwd(dev, dtype))),
             "sample" => out.push(Box::new(move |dev| decode::sample_fwd(dev, dtype))),
             "train-step" | "generate" => {
-                let job = if name == "generate" { jobs::generate } else { jobs::train_step };
-                let amount = Amount::CPU;
+                let (rollouts, amount) = (name == "generate", Amount::CPU);
                 for &shape in shapes {
-                    out.push(Box::new(move |dev| job(dev, dtype, shape, amount)));
+                    out.push(Box::new(move |dev| match rollouts {
+                        true => jobs::generate(dev, dtype, shape, amount),
+                        false => jobs::train_step(dev, dtype, shape, amount, Levels::default()),
+                    }));
                 }
             }
             "adamw" => {
