@@ -182,6 +182,11 @@ settings! {
         /// Pictures are the same when their difference hashes differ in at most so many of 64 bits, and their brightness goes
         /// together.
         hash_distance: usize = 8, rule: Rule::Within(0.0, 16.0);
+        /// Model directory, whose vision tower then looks at every picture; null looks at the hashes alone.
+        model: Option<PathBuf> = None;
+        /// With a model pictures are the same, too, when the means of the tower's rows have this cosine, and their brightness
+        /// roughly goes together.
+        embed_threshold: f64 = 0.99, rule: Rule::Within(0.01, 1.0), name: "deduplicate.py --threshold", published: "0.99";
         /// Look for doubles within each data set, too; a row then stays once.
         within: bool = true, published: "false";
         /// Benchmarks: rows of them are in no output.
@@ -278,6 +283,7 @@ impl Config for DataConfig {
             step.distill.as_ref().map_or(Ok(()), |c| judge(&c.judge, "distill"))?;
             step.verify.as_ref().map_or(Ok(()), |c| judge(&c.judge, "verify"))?;
             step.passrate.as_ref().map_or(Ok(()), |c| judge(&c.judge, "passrate"))?;
+            step.dedup.as_ref().map_or(Ok(()), |c| c.check_model(place, &format!("stages.{i}.dedup.")))?;
         }
         Ok(())
     }
@@ -361,12 +367,32 @@ impl Config for MixConfig {
     }
 }
 
+impl DedupConfig {
+    /// Errors where the threshold is set of embeddings that nothing makes.
+    fn check_model(&self, place: &Place, group: &str) -> Result<()> {
+        if self.model.is_none() && self.embed_threshold != DedupConfig::default().embed_threshold {
+            let found = format!("{} without a model", self.embed_threshold);
+            return Err(Error::input(
+                place.of(&format!("{group}embed_threshold")),
+                found,
+                "a model directory as `model`",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Config for DedupConfig {
     const NAME: &'static str = "dedup";
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         let mut sources = rows_of("datasets", &mut self.stage.datasets);
         sources.extend(rows_of("against", &mut self.against));
+        sources.extend(model_of("model", &mut self.model));
         sources
+    }
+
+    fn validate(&self, place: &Place) -> Result<()> {
+        self.check_model(place, "")
     }
 }

@@ -200,7 +200,8 @@ impl Model {
     }
 }
 
-fn normalize(processor: &Processor, vision: &VisionConfig) -> Normalize {
+/// How a processor's pixels become the numbers that such a tower takes.
+pub fn normalize(processor: &Processor, vision: &VisionConfig) -> Normalize {
     Normalize {
         mean: processor.image_mean,
         std: processor.image_std,

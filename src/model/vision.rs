@@ -1,6 +1,7 @@
 //! The vision tower: pixels to decoder rows. Patches go through the blocks in window order; some blocks attend
 //! to whole frames, the others within windows; the merger joins 2 x 2 patches into one row, in input order.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::device::Device;
@@ -12,6 +13,7 @@ use crate::model::layers::{Attend, Attention, Rope};
 use crate::model::params::{Linear, Matrix, ParamLayout, Piece, Vector};
 use crate::model::positions;
 use crate::model::tape::{Again, Tape, Var};
+use crate::model::weights::WeightFiles;
 use crate::ops::attend::Heads;
 use crate::ops::matmul::PANEL;
 use crate::ops::patch_embed::{Normalize, PatchImage};
@@ -73,6 +75,15 @@ impl VisionTower {
             fc2: layout.linear(dev, "visual.merger.mlp.2", [config.out_hidden_size, merged], merged, true)?,
             chunk_patches: CHUNK_PATCHES,
         })
+    }
+
+    /// The tower of a model directory, without the rest of the model; its weights as `dtype`. Errors name the file and what
+    /// is wrong.
+    pub fn load(dev: &mut Device, dir: &Path, config: &VisionConfig, dtype: DType) -> Result<VisionTower> {
+        let mut layout = ParamLayout::new(dtype);
+        let tower = VisionTower::new(dev, &mut layout, config)?;
+        WeightFiles::open(dir)?.load_part(dev, &layout)?;
+        Ok(tower)
     }
 
     /// Decoder rows of `images`, one after another, into `out` `[M, D]`; returned in consecutive pieces. Errors

@@ -148,7 +148,17 @@ impl WeightFiles {
     /// Copies every weight of `layout` up to the device. Errors, naming the first few, when tensors are missing,
     /// unknown, or of another shape or type.
     pub fn load(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
-        self.check(layout)?;
+        self.check(layout, true)?;
+        self.fill(dev, layout)
+    }
+
+    /// [`WeightFiles::load`] for a layout that is a part of the model: tensors it does not name are left where they are.
+    pub fn load_part(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
+        self.check(layout, false)?;
+        self.fill(dev, layout)
+    }
+
+    fn fill(&self, dev: &mut Device, layout: &ParamLayout) -> Result<()> {
         for param in &layout.params {
             let pieces: Vec<StoredTensor<'_>> =
                 param.pieces.iter().map(|piece| self.view(&self.tensors[&piece.name])).collect();
@@ -161,7 +171,7 @@ impl WeightFiles {
         Ok(())
     }
 
-    fn check(&self, layout: &ParamLayout) -> Result<()> {
+    fn check(&self, layout: &ParamLayout, is_whole: bool) -> Result<()> {
         let (mut missing, mut shapes, mut types) = (Vec::new(), Vec::new(), Vec::new());
         let mut known = std::collections::BTreeSet::new();
         for (_, _, piece) in layout.pieces() {
@@ -179,7 +189,7 @@ impl WeightFiles {
         let tied = !known.contains("lm_head.weight");
         let implied = |name: &str| name.ends_with("inv_freq") || (tied && name == "lm_head.weight");
         let extra: Vec<String> =
-            self.names().filter(|n| !known.contains(n) && !implied(n)).map(str::to_owned).collect();
+            self.names().filter(|n| is_whole && !known.contains(n) && !implied(n)).map(str::to_owned).collect();
         let faults: Vec<String> = [
             ("missing", missing),
             ("unknown", extra),

@@ -87,6 +87,7 @@ pub fn remove(work: &Work, count: usize) -> Result<()> {
         ("rejected", "jsonl"),
         ("unjudged", "jsonl"),
         ("hashes", "jsonl"),
+        ("embeddings", "bin"),
         ("inputs", "json"),
         ("log", "txt"),
         (".lock", ""),

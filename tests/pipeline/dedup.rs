@@ -12,9 +12,10 @@ use omr::philox::{Purpose, Random};
 use serde_json::{Value, json};
 
 use super::{files, in_parts, lines, reads, rows, run, write_lines};
+use crate::train::tiny;
 
 /// A picture of a few discs on grey.
-fn picture(seed: u64) -> DynamicImage {
+pub fn picture(seed: u64) -> DynamicImage {
     let mut random = Random::new(seed, Purpose::Test, 1);
     let discs: Vec<[f64; 5]> = (0..5)
         .map(|_| {
@@ -43,7 +44,7 @@ fn cropped(picture: &DynamicImage, share: f64, random: &mut Random) -> DynamicIm
     large.crop_imm(left, top, width - left - right, height - top - bottom)
 }
 
-fn encoded(picture: &DynamicImage, format: ImageFormat) -> String {
+pub fn encoded(picture: &DynamicImage, format: ImageFormat) -> String {
     let mut bytes = Cursor::new(Vec::new());
     picture.to_rgb8().write_to(&mut bytes, format).unwrap();
     base64::engine::general_purpose::STANDARD.encode(bytes.into_inner())
@@ -181,6 +182,16 @@ fn compat_keeps_the_row_of_the_last_set_and_looks_in_no_set() {
 }
 
 #[test]
+#[ignore = "bench/peers/dedup.py has it make its rows"]
+fn planted_files() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name}: see bench/peers/dedup.py"));
+    let dir = PathBuf::from(variable("OMR_PLANTED"));
+    let planted = planted(&dir, variable("OMR_ROWS").parse().unwrap());
+    let ids = json!({"doubles": planted.doubles, "benchmark": planted.of_benchmark});
+    std::fs::write(dir.join("planted.json"), ids.to_string()).unwrap();
+}
+
+#[test]
 #[ignore = "by hand: tools/data-at-size --dedup"]
 fn at_size() {
     let dir = tempfile::tempdir().unwrap();
@@ -195,8 +206,15 @@ fn at_size() {
         (0..1000).filter(|i| i % 4 != 3).flat_map(|i| [original(i), double(i, "crop", 0.1)]).collect();
     let path = dir.path().join("wide.jsonl");
     write_lines(&path, &wide);
-    let config = DedupConfig { stage: reads(&[path]), ..DedupConfig::default() };
-    let (summary, _) = run(&config, &dir.path().join("wide"), None).unwrap();
-    println!("crops of up to 10 % a side: {} of {} found", summary.rejected["duplicate"], wide.len() / 2);
+    let model = dir.path().join("model");
+    tiny::tuned_model(&model);
+    for (name, model) in [("hash", None), ("tower", Some(model))] {
+        let config = DedupConfig { stage: reads(std::slice::from_ref(&path)), model, ..DedupConfig::default() };
+        run(&config, &dir.path().join(name), None).unwrap();
+        let found = lines(&dir.path().join(name).join("rejected.jsonl"));
+        let right = found.iter().filter(|l| l["id"].as_str().unwrap().starts_with('d')).count();
+        let (wrong, all) = (found.len() - right, wide.len() / 2);
+        println!("crops of up to 10 % a side by {name}: {right} of {all} found, {wrong} others");
+    }
     assert!(precision >= 0.99 && recall >= 0.95);
 }

@@ -7,6 +7,7 @@ mod killed;
 mod passrate;
 mod server;
 mod stages;
+mod tower;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

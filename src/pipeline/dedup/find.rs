@@ -1,5 +1,7 @@
 //! Which rows are the same: candidates by what they share of bands of text and picture, each then compared.
 
+use std::collections::HashMap;
+
 use rayon::prelude::*;
 
 use crate::config::DedupConfig;
@@ -7,11 +9,15 @@ use crate::error::Result;
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::dedup::{picture, text};
 
+/// Texts that are held in memory to be compared.
+const MOST_TEXTS: usize = 1 << 16;
+
 /// Sets of rows that are the same; of each the first row in order stands for it.
 pub struct Groups(Vec<u32>);
 
 impl Groups {
-    fn root(&mut self, row: u32) -> u32 {
+    /// The row that stands for a row's set.
+    pub fn root(&mut self, row: u32) -> u32 {
         let mut at = row;
         while self.0[at as usize] != at {
             // Halving the path: later looks are shorter.
@@ -21,7 +27,8 @@ impl Groups {
         at
     }
 
-    fn join(&mut self, one: u32, other: u32) {
+    /// Makes one set of two rows' sets.
+    pub fn join(&mut self, one: u32, other: u32) {
         let (one, other) = (self.root(one), self.root(other));
         self.0[one.max(other) as usize] = one.min(other);
     }
@@ -35,46 +42,57 @@ impl Groups {
     }
 }
 
-/// Groups rows whose questions and pictures are the same.
+/// Groups rows whose questions and pictures are the same, pictures by their hashes.
 pub fn groups(rows: &Rows, config: &DedupConfig) -> Result<Groups> {
-    let mut groups = Groups((0..rows.len() as u32).collect());
-    let most = config.hash_distance;
     // One more than bits that may differ: in one of them two hashes agree.
-    let picture_bands = most + 1;
+    by_bands(rows, config, Some(config.hash_distance + 1))
+}
+
+/// Rows with pictures whose questions may be the same, whatever their pictures: the sets of several.
+pub fn same_questions(rows: &Rows, config: &DedupConfig) -> Result<Vec<Vec<u32>>> {
+    by_bands(rows, config, None).map(Groups::several)
+}
+
+/// Groups rows that are the same, of those that share a band of their text and one of `picture_bands` of their first
+/// picture; where there are none of these, rows with pictures by their text and the number of these.
+fn by_bands(rows: &Rows, config: &DedupConfig, picture_bands: Option<usize>) -> Result<Groups> {
+    let mut groups = Groups((0..rows.len() as u32).collect());
     for text_band in 0..=rows.bands_each {
-        for picture_band in 0..picture_bands {
+        for picture_band in 0..picture_bands.unwrap_or(1) {
             let key = |row: usize| {
                 let text = match text_band {
                     0 => rows.texts[row].0,
                     band => u64::from(rows.bands[row * rows.bands_each + band - 1]),
                 };
                 let looks = rows.looks(row);
-                let picture = looks.first().map_or(0, |look| picture::band(look.hash, picture_band, picture_bands) + 1);
+                let band =
+                    |bands: usize| looks.first().map_or(0, |look| picture::band(look.hash, picture_band, bands) + 1);
                 // Equal numbers and as many pictures are needed in any case.
-                [text, rows.texts[row].1, looks.len() as u64, picture]
+                [text, rows.texts[row].1, looks.len() as u64, picture_bands.map_or(0, band)]
             };
             // Rows without pictures have one band.
-            let wanted = |row: &usize| picture_band == 0 || !rows.looks(*row).is_empty();
+            let wanted = |row: &usize| (picture_band == 0 && picture_bands.is_some()) || !rows.looks(*row).is_empty();
             let mut keyed: Vec<(u64, u32)> =
                 (0..rows.len()).into_par_iter().filter(wanted).map(|row| (mixed(key(row)), row as u32)).collect();
             keyed.par_sort_unstable();
             for run in keyed.chunk_by(|a, b| a.0 == b.0).filter(|run| run.len() > 1) {
-                compare(rows, config, run, &mut groups)?;
+                compare(rows, config, run, picture_bands.is_some(), &mut groups)?;
             }
         }
     }
     Ok(groups)
 }
 
-/// Compares the rows of a run, each with those before it that are the same as none.
-fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], groups: &mut Groups) -> Result<()> {
-    let mut different: Vec<u32> = Vec::new();
+/// Compares the rows of a run, each with those before it that are the same as none; their pictures, too, where `pictures`.
+fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], pictures: bool, groups: &mut Groups) -> Result<()> {
+    let (mut different, mut texts): (Vec<u32>, _) = (Vec::new(), Texts::new(rows, config));
     'rows: for &(_, row) in run {
+        if different.iter().any(|&other| groups.root(other) == groups.root(row)) {
+            continue;
+        }
         for &other in &different {
-            if groups.root(row) == groups.root(other) {
-                continue 'rows;
-            }
-            if same(rows, config, other as usize, row as usize)? {
+            let (one, another) = (other as usize, row as usize);
+            if (!pictures || same_pictures(rows, config, one, another)) && texts.same(one, another)? {
                 groups.join(other, row);
                 continue 'rows;
             }
@@ -84,17 +102,41 @@ fn compare(rows: &Rows, config: &DedupConfig, run: &[(u64, u32)], groups: &mut G
     Ok(())
 }
 
-fn same(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> Result<bool> {
+fn same_pictures(rows: &Rows, config: &DedupConfig, one: usize, other: usize) -> bool {
     let (looks, others) = (rows.looks(one), rows.looks(other));
-    let pictures = looks.len() == others.len()
-        && looks.iter().zip(others).all(|(look, other)| look.is(other, config.hash_distance as u32));
-    if !pictures || rows.texts[one].1 != rows.texts[other].1 {
-        return Ok(false);
+    looks.len() == others.len()
+        && looks.iter().zip(others).all(|(look, other)| look.is(other, config.hash_distance as u32))
+}
+
+/// Compares rows' questions; what was read of a file for one comparison serves the next.
+pub struct Texts<'a> {
+    rows: &'a Rows,
+    threshold: f64,
+    parts: HashMap<usize, Vec<u64>>,
+}
+
+impl<'a> Texts<'a> {
+    /// Nothing was read.
+    pub fn new(rows: &'a Rows, config: &DedupConfig) -> Texts<'a> {
+        Texts { rows, threshold: config.text_threshold, parts: HashMap::new() }
     }
-    if rows.texts[one].0 == rows.texts[other].0 {
-        return Ok(true);
+
+    /// Whether two rows ask the same.
+    pub fn same(&mut self, one: usize, other: usize) -> Result<bool> {
+        let ((one_hash, one_numbers), (other_hash, other_numbers)) = (self.rows.texts[one], self.rows.texts[other]);
+        if one_hash == other_hash || one_numbers != other_numbers {
+            return Ok(one_numbers == other_numbers);
+        }
+        if self.parts.len() > MOST_TEXTS {
+            self.parts.clear();
+        }
+        for row in [one, other] {
+            if !self.parts.contains_key(&row) {
+                self.parts.insert(row, text::parts(&self.rows.text(row)?.0));
+            }
+        }
+        Ok(text::similarity(&self.parts[&one], &self.parts[&other]) >= self.threshold)
     }
-    Ok(text::similarity(&rows.text(one)?.0, &rows.text(other)?.0) >= config.text_threshold)
 }
 
 /// One word of several (the finaliser of MurmurHash3 after each).

@@ -14,11 +14,14 @@ use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::pipeline::dedup::picture::{COLUMNS, Look, ROWS};
 use crate::pipeline::dedup::text;
+use crate::pipeline::dedup::tower::{Embedder, Kept, Seen};
 use crate::pipeline::stage::{Input, Work};
 
 /// Rows looked at together, and bytes of their embedded pictures.
 const CHUNK_ROWS: usize = 512;
 const CHUNK_BYTES: usize = 32 << 20;
+/// Rows whose pictures, as a vision tower takes them, are in memory together.
+const TOWER_ROWS: usize = 32;
 
 /// A line of the file: a row as it is compared.
 #[derive(Serialize, Deserialize)]
@@ -30,26 +33,39 @@ struct Line {
     text: String,
     /// Hash and cells of each picture, in hex.
     pictures: Vec<(String, String)>,
+    /// Where the embedding of each stands in the file of them; empty without a model.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    embeddings: Vec<u32>,
     /// A picture that cannot be decoded: what was found.
     broken: Option<String>,
 }
 
-/// Writes the line of each row of `inputs`. Rows that cannot be read have none.
-pub fn write(work: &Work, inputs: &[&Input], path: &Path) -> Result<()> {
+/// Writes the line of each row of `inputs`, and what `tower` sees of its pictures. Rows that cannot be read have none.
+pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embedder>) -> Result<()> {
     let mut out = Staged::create(path)?;
     let observer = work.means.observer;
     let total = inputs.iter().map(|input| input.rows.len() as u64).sum();
     observer.begin("dedup: hashes", "rows", total, 0);
-    let mut done = 0;
+    let (mut done, most) = (0, if tower.is_some() { TOWER_ROWS } else { CHUNK_ROWS });
     for (set, input) in inputs.iter().enumerate() {
         let (mut chunk, mut bytes): (Vec<(At, Row)>, usize) = (Vec::new(), 0);
         let mut look = |chunk: &mut Vec<(At, Row)>| -> Result<()> {
             if observer.stop_requested() {
                 return Err(Error::Stopped);
             }
-            let lines: Vec<String> = chunk.par_iter().map(|(at, row)| line(set, *at, row)).collect::<Result<_>>()?;
-            for line in lines {
-                out.write_all(line.as_bytes()).map_err(Error::io(path))?;
+            let kept = tower.as_ref().map(|tower| &tower.kept);
+            let mut lines: Vec<(Line, Vec<Seen>)> =
+                chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect();
+            if let Some(tower) = &mut tower {
+                let seen: Vec<&Seen> = lines.iter().flat_map(|(_, seen)| seen).collect();
+                let mut places = tower.places(&seen)?.into_iter();
+                for (line, seen) in &mut lines {
+                    line.embeddings = places.by_ref().take(seen.len()).collect();
+                }
+            }
+            for (line, _) in lines {
+                let text = serde_json::to_string(&line).map_err(|e| Error::Failed(format!("hashes: {e}")))?;
+                writeln!(out, "{text}").map_err(Error::io(path))?;
             }
             done += chunk.len() as u64;
             observer.step(done, &[]);
@@ -60,7 +76,7 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path) -> Result<()> {
             let Ok(row) = row else { return Ok(()) };
             bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
             chunk.push((at, row));
-            if chunk.len() < CHUNK_ROWS && bytes < CHUNK_BYTES {
+            if chunk.len() < most && bytes < CHUNK_BYTES {
                 return Ok(());
             }
             bytes = 0;
@@ -72,17 +88,26 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path) -> Result<()> {
     out.commit()
 }
 
-fn line(set: usize, at: At, row: &Row) -> Result<String> {
-    let looked: Result<Vec<Look>> = row.images.iter().map(|image| Ok(Look::of(&image.decode(&row.place)?))).collect();
-    let (looks, broken) = match looked {
-        Ok(looks) => (looks, None),
+/// A row's line, and what of its pictures is to be looked up in `kept`.
+fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> (Line, Vec<Seen>) {
+    let looked: Result<Vec<(Look, Option<Seen>)>> = row
+        .images
+        .iter()
+        .map(|image| {
+            let picture = image.decode(&row.place)?;
+            Ok((Look::of(&picture), kept.map(|kept| kept.seen(&picture))))
+        })
+        .collect();
+    let (looked, broken) = match looked {
+        Ok(looked) => (looked, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let pictures = looks.iter().map(|look| (format!("{:016x}", look.hash), hex(&look.cells))).collect();
-    let (set, text) = (set as u32, text::fold(&row.question()));
-    let line = Line { set, index: at.index, offset: at.offset, id: row.id.clone(), text, pictures, broken };
-    serde_json::to_string(&line).map(|line| line + "\n").map_err(|e| Error::Failed(format!("hashes: {e}")))
+    let pictures = looked.iter().map(|(look, _)| (format!("{:016x}", look.hash), hex(&look.cells))).collect();
+    let seen = looked.into_iter().filter_map(|(_, seen)| seen).collect();
+    let (set, text, id) = (set as u32, text::fold(&row.question()), row.id.clone());
+    let (index, offset, embeddings) = (at.index, at.offset, Vec::new());
+    (Line { set, index, offset, id, text, pictures, embeddings, broken }, seen)
 }
 
 /// Rows as they are compared, in the order of the sets and of their rows.
@@ -100,6 +125,8 @@ pub struct Rows {
     pub starts: Vec<u32>,
     /// All pictures.
     pub looks: Vec<Look>,
+    /// Where the embedding of each stands in its row's file of them.
+    embeddings: Vec<u32>,
     /// Rows with a picture that cannot be decoded.
     pub broken: Vec<(u32, u32, String)>,
     files: Vec<(PathBuf, Mutex<File>)>,
@@ -159,6 +186,7 @@ impl Rows {
                 for (hash, cells) in &line.pictures {
                     self.looks.push(look(hash, cells).ok_or_else(|| wrong("a broken line".to_owned()))?);
                 }
+                self.embeddings.extend(line.embeddings);
                 self.starts.push(self.looks.len() as u32);
                 self.lines.push((number, offset));
             }
@@ -175,6 +203,12 @@ impl Rows {
     /// A row's pictures.
     pub fn looks(&self, row: usize) -> &[Look] {
         &self.looks[self.starts[row] as usize..self.starts[row + 1] as usize]
+    }
+
+    /// File and place of the embedding of a row's picture.
+    pub fn embedding(&self, row: usize, picture: usize) -> (u32, u32) {
+        let place = self.embeddings.get(self.starts[row] as usize + picture).copied().unwrap_or(u32::MAX);
+        (self.lines[row].0, place)
     }
 
     /// A row's folded text and id, from disk.

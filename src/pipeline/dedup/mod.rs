@@ -1,13 +1,15 @@
 //! `dedup`: rows whose question and pictures are those of another row, of an earlier data set or of a benchmark.
 //!
-//! A first pass writes what rows are compared by, a line each (`--shard` parts this one); the lines are grouped in
-//! memory; a second pass writes the rows that stay.
+//! A first pass writes what rows are compared by, a line each, and what a model's vision tower makes of their pictures
+//! (`--shard` parts this one); the lines are grouped in memory; a second pass writes the rows that stay.
 
 mod find;
 mod hashes;
+mod near;
 mod page;
 mod picture;
 mod text;
+mod tower;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,6 +19,8 @@ use serde_json::json;
 use crate::config::{DatasetConfig, DedupConfig, Mode, StageConfig, StepConfig};
 use crate::data::Row;
 use crate::error::{Error, Result};
+use crate::pipeline::dedup::near::Near;
+use crate::pipeline::dedup::tower::{Embeddings, Tower};
 use crate::pipeline::files::Because;
 use crate::pipeline::pass::{Fate, pass};
 use crate::pipeline::stage::{Input, Job, Means, Shard, Stage, Work, piece};
@@ -40,47 +44,61 @@ impl Stage for DedupConfig {
     }
 
     fn job<'a>(&'a self, _: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
-        Ok(Box::new(Dedup(self)))
+        Ok(Box::new(Dedup { config: self, tower: self.model.as_deref().map(Tower::of).transpose()? }))
     }
 }
 
-struct Dedup<'a>(&'a DedupConfig);
+struct Dedup<'a> {
+    config: &'a DedupConfig,
+    tower: Option<Tower>,
+}
+
+/// What rows are compared by, until they have been.
+const FILES: [(&str, &str); 2] = [("hashes", "jsonl"), ("embeddings", "bin")];
 
 /// Rows that go, by data set and number: the reason, and the row that stays.
 type Dropped = HashMap<(u32, u32), (&'static str, u32)>;
 
 impl Job for Dedup<'_> {
     fn describe(&self) -> String {
-        let DedupConfig { text_threshold, hash_distance, against, mode, .. } = self.0;
-        let against = against.len();
+        let DedupConfig { text_threshold, hash_distance, model, embed_threshold, against, mode, .. } = self.config;
+        let (mode, against) = (mode.name(), against.len());
+        let tower = |model: &PathBuf| format!(" or cosine {embed_threshold} by the tower of {}", model.display());
+        let tower = model.as_ref().map(tower).unwrap_or_default();
         format!(
-            "{}, text {text_threshold}, pictures {hash_distance} of 64 bits, against {against} benchmarks",
-            mode.name()
+            "{mode}, text {text_threshold}, pictures {hash_distance} of 64 bits{tower}, against {against} benchmarks"
         )
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
-        let config = self.0;
+        let config = self.config;
         let benchmarks: Vec<Input> =
             config.against.iter().map(|entry| Input::open(entry, work.shard)).collect::<Result<_>>()?;
         // Benchmarks come first: of rows that are the same the first stays.
         let inputs: Vec<&Input> = benchmarks.iter().chain(&work.inputs).collect();
-        let own = work.path("hashes", "jsonl");
+        let own = FILES.map(|(stem, ending)| work.path(stem, ending));
+        if work.parts.is_none() {
+            let tower = self.tower.as_ref().map(|tower| tower.start(work.means, own[1].clone())).transpose()?;
+            hashes::write(work, &inputs, &own[0], tower)?;
+        }
         if work.shard.is_some() {
-            hashes::write(work, &inputs, &own)?;
             return Ok(Summary::default());
         }
-        let paths: Vec<PathBuf> = match work.parts {
-            Some(count) => {
-                (0..count).map(|index| piece(&work.dir, "hashes", "jsonl", Some(Shard { index, count }))).collect()
-            }
-            None => {
-                hashes::write(work, &inputs, &own)?;
-                vec![own.clone()]
-            }
-        };
-        let rows = hashes::Rows::read(&paths, inputs.len(), text::band_len(config.text_threshold))?;
-        let groups = find::groups(&rows, config)?.several();
+        let [hashes, embeddings] = FILES.map(|(stem, ending)| -> Vec<PathBuf> {
+            let part = |count: usize, index| piece(&work.dir, stem, ending, Some(Shard { index, count }));
+            work.parts
+                .map_or_else(|| vec![work.path(stem, ending)], |count| (0..count).map(|i| part(count, i)).collect())
+        });
+        let rows = hashes::Rows::read(&hashes, inputs.len(), text::band_len(config.text_threshold))?;
+        let mut groups = find::groups(&rows, config)?;
+        let mut by_tower = None;
+        if let Some(tower) = &self.tower {
+            let embeddings = Embeddings::open(&embeddings, tower.width())?;
+            let buckets = find::same_questions(&rows, config)?;
+            let mut near = Near::new(&rows, config, embeddings)?;
+            by_tower = Some(near.join(&buckets, &mut groups, work.means.observer)?);
+        }
+        let groups = groups.several();
         let dropped = dropped(config, &rows, &groups, benchmarks.len() as u32);
         let fate = |row: u32| {
             let (set, at) = rows.places[row as usize];
@@ -89,8 +107,9 @@ impl Job for Dedup<'_> {
         page::write(work, &inputs, &rows, &groups, &fate)?;
         let mut summary = write(work, &inputs, &rows, &dropped)?;
         summary.more.insert("groups".to_owned(), json!(groups.len()));
-        if work.parts.is_none() {
-            std::fs::remove_file(&own).map_err(Error::io(&own))?;
+        by_tower.map(|joined| summary.more.insert("joined_by_tower".to_owned(), json!(joined)));
+        for path in own.iter().filter(|path| path.exists()) {
+            std::fs::remove_file(path).map_err(Error::io(path))?;
         }
         Ok(summary)
     }

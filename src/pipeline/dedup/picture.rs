@@ -15,6 +15,23 @@ const CORRELATION: f32 = 0.95;
 /// Below this variance of its cells a picture has nothing to correlate: it is of one colour.
 const FLAT: f32 = 1.0;
 
+/// Pictures that a vision tower calls the same have layouts that go together by this, too: the tower's mean says what is in
+/// a picture and not where. The least of 60 crops of up to 10 % a side is 0.80; of 1,770 pairs of others none reaches it.
+pub const LAYOUT: f32 = 0.8;
+
+/// What is bright where: the cells less their mean, of length one; zeros in a picture of one colour.
+pub type Layout = [f32; COLUMNS * ROWS];
+
+/// The sum of products.
+pub fn dot(one: &[f32], other: &[f32]) -> f32 {
+    // Sixteen sums side by side: vectors, and the same order on every machine.
+    let mut sums = [0f32; 16];
+    for (one, other) in one.chunks(16).zip(other.chunks(16)) {
+        sums.iter_mut().zip(one).zip(other).for_each(|((sum, a), b)| *sum += a * b);
+    }
+    sums.iter().sum()
+}
+
 /// A picture as it is compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Look {
@@ -43,6 +60,15 @@ impl Look {
     /// Whether it is the same picture: hashes that differ in at most `most` bits, and cells that go together.
     pub fn is(&self, other: &Look, most: u32) -> bool {
         distance(self.hash, other.hash) <= most && self.goes_with(other)
+    }
+
+    /// What is bright where.
+    pub fn layout(&self) -> Layout {
+        let mean = self.cells.iter().map(|&c| f32::from(c)).sum::<f32>() / self.cells.len() as f32;
+        let layout = self.cells.map(|c| f32::from(c) - mean);
+        let squares = dot(&layout, &layout);
+        let scale = if squares < FLAT * self.cells.len() as f32 { 0.0 } else { 1.0 / squares.sqrt() };
+        layout.map(|x| x * scale)
     }
 
     fn goes_with(&self, other: &Look) -> bool {

@@ -1,0 +1,236 @@
+//! Pictures by a model's vision tower: of each the mean of the tower's rows, of length one, in f16. They stand in a file
+//! beside the hashes, each once and under what the picture holds, so that a run that goes on asks for what is missing.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use half::{bf16, f16};
+
+use crate::config::Dtype;
+use crate::device::{Device, MappedFile, Plan, Region, Target};
+use crate::error::{Error, Result};
+use crate::image::{ImageInput, Processor, Rgb, resize};
+use crate::model::vision::CHUNK_PATCHES;
+use crate::model::{self, Mode, ModelConfig, ParamLayout, Tape, VisionConfig, VisionTower, identity};
+use crate::ops::patch_embed::Normalize;
+use crate::pipeline::stage::Means;
+use crate::tensor::{DType, Elem};
+
+/// Pictures go through the tower at about this many pixels, whatever their size: one of another resolution is the same, and
+/// none takes longer than another.
+const PIXELS: f64 = 448.0 * 448.0;
+/// Rows of the tower a side has at most: pictures that are longer are squeezed.
+const LONGEST: f64 = 64.0;
+/// Of model, device and pixels: what an embedding is kept under.
+const KEY: usize = 16;
+
+type Key = [u8; KEY];
+
+/// A model directory whose settings were read.
+pub struct Tower {
+    dir: PathBuf,
+    config: VisionConfig,
+    normalize: Normalize,
+}
+
+impl Tower {
+    /// Reads the settings. Errors where there is no such directory, or no tower in the model.
+    pub fn of(dir: &Path) -> Result<Tower> {
+        let config = ModelConfig::load(&dir.join("config.json"))?.vision_config;
+        let normalize = model::normalize(&Processor::load(dir)?, &config);
+        Ok(Tower { dir: dir.to_owned(), config, normalize })
+    }
+
+    /// Elements of an embedding.
+    pub fn width(&self) -> usize {
+        self.config.out_hidden_size
+    }
+
+    /// Rows the tower makes of a picture.
+    fn rows(&self, image: &ImageInput) -> usize {
+        image.tokens(self.config.spatial_merge_size as u32)
+    }
+
+    /// A picture as the tower takes it.
+    fn image(&self, picture: &Rgb) -> ImageInput {
+        let (merge, patch) = (self.config.spatial_merge_size as u32, self.config.patch_size as u32);
+        let ratio = f64::from(picture.width) / f64::from(picture.height);
+        let row = f64::from(merge * patch);
+        let side = |ratio: f64| ((PIXELS * ratio).sqrt() / row).round().clamp(1.0, LONGEST) as u32 * merge;
+        let [h, w] = [side(1.0 / ratio), side(ratio)];
+        ImageInput { grid_thw: [1, h, w], frames: 1, pixels: resize(picture, w * patch, h * patch).data }
+    }
+
+    /// Bytes each region needs, counted.
+    fn plan(&self, target: Target) -> Result<Plan> {
+        let mut dev = Device::count_for(target);
+        let dtype = DType::of(Dtype::Auto, dev.kind());
+        let vision = VisionTower::new(&mut dev, &mut ParamLayout::new(dtype), &self.config)?;
+        // No pictures have more windows than those of one row each.
+        let merge = self.config.spatial_merge_size;
+        let smallest = Arc::new(ImageInput::blank([merge as u16; 2], self.config.patch_size));
+        self.encode(&mut dev, &vision, &vec![smallest; CHUNK_PATCHES / (merge * merge)])?;
+        Ok(dev.high_water())
+    }
+
+    /// The tower's rows of some pictures, in f32, one picture after another.
+    fn encode(&self, dev: &mut Device, vision: &VisionTower, images: &[Arc<ImageInput>]) -> Result<Vec<f32>> {
+        let rows = images.iter().map(|image| self.rows(image)).sum();
+        let (mark, dtype) = (dev.mark(Region::Workspace), DType::of(Dtype::Auto, dev.kind()));
+        let out = dev.alloc(Region::Workspace, dtype, &[rows, self.width()])?;
+        let mut tape = Tape::new(dev, Mode::Infer);
+        let done = vision.forward(&mut tape, dev, images, self.normalize, out);
+        tape.finish(dev);
+        let rows = done.and_then(|_| match dtype {
+            DType::Bf16 => Ok(dev.read::<bf16>(out)?.into_iter().map(Elem::to_f32).collect()),
+            _ => dev.read::<f32>(out),
+        });
+        dev.release(mark);
+        rows
+    }
+
+    /// Takes up the file at `path`; what a killed run left of it half-written is cut off.
+    pub fn start(&self, means: &Means, path: PathBuf) -> Result<Embedder<'_>> {
+        let mut dev = (means.device)(&self.plan(means.target)?)?;
+        let dtype = DType::of(Dtype::Auto, dev.kind());
+        let vision = VisionTower::load(&mut dev, &self.dir, &self.config, dtype)?;
+        let who = format!("{} {dtype:?} {}", identity::of(&self.dir)?, dev.kind().name());
+        let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = options.map_err(Error::io(&path))?;
+        let record = KEY + 2 * self.width();
+        let map = MappedFile::open(&path)?;
+        let key = |(place, record): (usize, &[u8])| Some((*record.first_chunk()?, place as u32));
+        let places: HashMap<Key, u32> = map.chunks_exact(record).enumerate().filter_map(key).collect();
+        let count = map.len() / record;
+        drop(map);
+        file.set_len((count * record) as u64).and_then(|()| file.seek(SeekFrom::End(0))).map_err(Error::io(&path))?;
+        let count = count as u32;
+        Ok(Embedder { dev, vision, kept: Kept { tower: self, who, places }, count, path, file })
+    }
+}
+
+/// What is kept, and how it is looked for.
+pub struct Kept<'a> {
+    tower: &'a Tower,
+    who: String,
+    places: HashMap<Key, u32>,
+}
+
+/// A picture to be looked up: its key, and it as the tower takes it where nothing is kept.
+pub type Seen = (Key, Option<Arc<ImageInput>>);
+
+impl Kept<'_> {
+    /// Looks a picture up.
+    pub fn seen(&self, picture: &Rgb) -> Seen {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.who.as_bytes()).update(&picture.width.to_le_bytes()).update(&picture.data);
+        let key = hasher.finalize().as_bytes()[..KEY].try_into().unwrap_or_default();
+        (key, (!self.places.contains_key(&key)).then(|| Arc::new(self.tower.image(picture))))
+    }
+}
+
+/// The tower at work.
+pub struct Embedder<'a> {
+    dev: Device,
+    vision: VisionTower,
+    /// What is kept.
+    pub kept: Kept<'a>,
+    count: u32,
+    path: PathBuf,
+    file: File,
+}
+
+impl Embedder<'_> {
+    /// Where in the file the embeddings of some pictures are; those that are missing are made.
+    pub fn places(&mut self, seen: &[&Seen]) -> Result<Vec<u32>> {
+        let (mut group, mut patches): (Vec<(Key, Arc<ImageInput>)>, usize) = (Vec::new(), 0);
+        for (key, image) in seen {
+            let Some(image) = image.as_ref().filter(|_| group.iter().all(|(other, _)| other != key)) else { continue };
+            let size = image.grid_thw.iter().map(|&n| n as usize).product::<usize>();
+            if patches + size > CHUNK_PATCHES {
+                self.make(&std::mem::take(&mut group))?;
+                patches = 0;
+            }
+            if !self.kept.places.contains_key(key) {
+                patches += size;
+                group.push((*key, image.clone()));
+            }
+        }
+        self.make(&group)?;
+        let lost = || Error::Failed("a picture was not embedded".to_owned());
+        seen.iter().map(|(key, _)| self.kept.places.get(key).copied().ok_or_else(lost)).collect()
+    }
+
+    fn make(&mut self, group: &[(Key, Arc<ImageInput>)]) -> Result<()> {
+        let images: Vec<Arc<ImageInput>> = group.iter().map(|(_, image)| image.clone()).collect();
+        if images.is_empty() {
+            return Ok(());
+        }
+        let (tower, width) = (self.kept.tower, self.kept.tower.width());
+        let rows = tower.encode(&mut self.dev, &self.vision, &images)?;
+        let mut rest = &rows[..];
+        let mut bytes = Vec::with_capacity(group.len() * (KEY + 2 * width));
+        for (key, image) in group {
+            let (own, after) = rest.split_at(tower.rows(image) * width);
+            rest = after;
+            bytes.extend(key);
+            let mean = mean(own, width).ok_or_else(|| {
+                Error::format(&tower.dir, "a vision tower whose output is zero or not finite for a picture")
+            })?;
+            bytes.extend(mean.into_iter().flat_map(f16::to_le_bytes));
+        }
+        self.file.write_all(&bytes).map_err(Error::io(&self.path))?;
+        for (key, _) in group {
+            self.kept.places.insert(*key, self.count);
+            self.count += 1;
+        }
+        Ok(())
+    }
+}
+
+/// The mean of rows of `width`, of length one; none where it has no direction.
+fn mean(rows: &[f32], width: usize) -> Option<Vec<f16>> {
+    let mut sums = vec![0f64; width];
+    for row in rows.chunks_exact(width) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let length = sums.iter().map(|sum| sum * sum).sum::<f64>().sqrt();
+    (length.is_finite() && length > 0.0).then(|| sums.iter().map(|sum| f16::from_f64(sum / length)).collect())
+}
+
+/// The files of embeddings, one a file of hashes, to be read.
+pub struct Embeddings {
+    files: Vec<(PathBuf, MappedFile)>,
+    width: usize,
+}
+
+impl Embeddings {
+    /// Opens `paths`.
+    pub fn open(paths: &[PathBuf], width: usize) -> Result<Embeddings> {
+        let files = paths.iter().map(|path| Ok((path.clone(), MappedFile::open(path)?))).collect::<Result<_>>()?;
+        Ok(Embeddings { files, width })
+    }
+
+    /// Errors where there is none at a file's place.
+    pub fn check(&self, (file, place): (u32, u32)) -> Result<()> {
+        let (path, map) = &self.files[file as usize];
+        match map.len() / (KEY + 2 * self.width) > place as usize {
+            true => Ok(()),
+            false => Err(Error::format(path, format!("no picture {place}; remove it and the hashes beside it"))),
+        }
+    }
+
+    /// Reads one, of length one again after its rounding: of two, the cosine at 0.99 is then within 0.00014 (two angles of
+    /// 2^-11 at most).
+    pub fn read(&self, (file, place): (u32, u32)) -> Vec<f32> {
+        let start = place as usize * (KEY + 2 * self.width) + KEY;
+        let bytes = self.files[file as usize].1[start..start + 2 * self.width].chunks_exact(2);
+        let mut out: Vec<f32> = bytes.map(|bytes| f16::from_le_bytes([bytes[0], bytes[1]]).to_f32()).collect();
+        let squares: f64 = out.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        out.iter_mut().for_each(|x| *x *= (1.0 / squares.sqrt()) as f32);
+        out
+    }
+}

@@ -1,0 +1,148 @@
+//! Doubles by a model's vision tower: what it finds beside the hashes, in parts, stopped and on the emulated card.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use image::{DynamicImage, Rgb, RgbImage};
+use omr::config::{self, DedupConfig};
+use omr::device::emu::{Completion, Emu, Options};
+use omr::device::{Device, Kind, Target};
+use omr::error::Error;
+use omr::observe::{Observer, Silent};
+use omr::pipeline::{self, Means};
+use serde_json::{Value, json};
+
+use super::dedup::{encoded, picture};
+use super::{files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
+use crate::train::tiny;
+
+/// The picture under a shade: stripes too faint to see that turn most bits of a difference hash of flat areas.
+fn shaded(picture: &DynamicImage) -> DynamicImage {
+    let picture = picture.to_rgb8();
+    let (width, height) = picture.dimensions();
+    let stripe = |x: u32, y: u32| if (x * 9 / width + y * 8 / height).is_multiple_of(2) { 3 } else { -3 };
+    let at = |x, y| Rgb(picture.get_pixel(x, y).0.map(|v| (i32::from(v) + stripe(x, y)).clamp(0, 255) as u8));
+    DynamicImage::ImageRgb8(RgbImage::from_fn(width, height, at))
+}
+
+fn row(id: String, question: &str, pictures: &[DynamicImage]) -> Value {
+    let bytes = |picture| json!({"bytes": encoded(picture, image::ImageFormat::Png)});
+    let images: Vec<Value> = pictures.iter().map(bytes).collect();
+    json!({"id": id, "problem": question, "answer": "1", "images": images})
+}
+
+const ASKED: &str = "How many discs do you see?";
+
+/// `count` pictures with one question, after them a shaded one of every fourth; a row that asks something else of a shaded
+/// one; two rows of two pictures each, of which the first is the same and the second shaded; one without a picture.
+fn set_up(dir: &Path, count: u64) -> DedupConfig {
+    let model = dir.join("model");
+    tiny::base_model(&model);
+    let mut all: Vec<Value> = (0..count).map(|i| row(format!("o{i}"), ASKED, &[picture(i)])).collect();
+    all.extend((0..count).step_by(4).map(|i| row(format!("s{i}"), ASKED, &[shaded(&picture(i))])));
+    all.push(row("other".into(), "Which disc is the largest of them?", &[shaded(&picture(0))]));
+    all.push(row("two".into(), ASKED, &[picture(1), picture(2)]));
+    all.push(row("both".into(), ASKED, &[picture(1), shaded(&picture(2))]));
+    all.push(row("first".into(), ASKED, &[picture(1), picture(3)]));
+    all.push(row("none".into(), ASKED, &[]));
+    let path = dir.join("rows.jsonl");
+    write_lines(&path, &all);
+    DedupConfig { stage: reads(&[path]), model: Some(model), ..DedupConfig::default() }
+}
+
+fn rejected(dir: &Path) -> Vec<String> {
+    lines(&dir.join("rejected.jsonl")).iter().map(|line| line["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_tower_finds_what_the_hash_does_not_and_parts_make_the_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = set_up(dir.path(), 12);
+    let [hash, whole, parts] = ["hash", "whole", "parts"].map(|name| dir.path().join(name));
+    let (summary, _) = run(&DedupConfig { model: None, ..config.clone() }, &hash, None).unwrap();
+    assert!(summary.rejected.is_empty() && !summary.more.contains_key("joined_by_tower"), "{summary:?}");
+    let (summary, _) = run(&config, &whole, None).unwrap();
+    assert_eq!(rejected(&whole), ["s0", "s4", "s8", "both"]);
+    assert_eq!((summary.kept, &summary.more["joined_by_tower"]), (rows(&whole.join("rows.parquet")).len(), &json!(4)));
+    assert!(!run(&config, &whole, None).unwrap().1, "a finished stage is not run again");
+    assert_eq!(in_parts(&config, &parts, 3), summary);
+    assert_eq!(files(&whole), files(&parts));
+    assert!(!whole.join("embeddings.bin").exists() && !parts.join("embeddings-0-of-3.bin").exists());
+}
+
+/// Asks to stop when some pictures were looked at and others not.
+struct Impatient(AtomicU64);
+
+impl Observer for Impatient {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) >= 1
+    }
+}
+
+#[test]
+fn what_was_embedded_is_not_embedded_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = set_up(dir.path(), 40);
+    let [whole, stopped] = ["whole", "stopped"].map(|name| dir.path().join(name));
+    let (summary, _) = run(&config, &whole, None).unwrap();
+    assert!(matches!(observed(&config, &stopped, None, &Impatient(AtomicU64::new(0))), Err(Error::Stopped)));
+    let path = stopped.join("embeddings.bin");
+    let kept = std::fs::read(&path).unwrap();
+    // Of the first 32 rows a key and f16 each; the last is cut in half.
+    let record = 16 + 2 * 32;
+    assert_eq!(kept.len(), 32 * record);
+    std::fs::write(&path, &kept[..kept.len() - record / 2]).unwrap();
+    assert_eq!(run(&config, &stopped, None).unwrap().0, summary);
+    assert_eq!(files(&whole), files(&stopped));
+
+    let forged = dir.path().join("forged");
+    assert!(matches!(observed(&config, &forged, None, &Impatient(AtomicU64::new(0))), Err(Error::Stopped)));
+    let mut forgery = kept.clone();
+    forgery.copy_within(record + 16..2 * record, 16);
+    std::fs::write(forged.join("embeddings.bin"), forgery).unwrap();
+    run(&config, &forged, None).unwrap();
+    // The first picture is no longer what its shaded one is: what was kept is what counts.
+    assert_eq!(rejected(&whole)[0], "s0");
+    assert_eq!(rejected(&forged), rejected(&whole)[1..]);
+}
+
+#[test]
+fn pictures_are_embedded_on_the_emulated_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = set_up(dir.path(), 4);
+    let device = |plan: &_| {
+        let emu = Emu::new(Options { shadow: false, completion: Completion::Eager, ..Options::default() })?;
+        emu.compile()?;
+        Device::gpu(Box::new(emu), Kind::Emu, plan)
+    };
+    let runtime = || Ok(runtime().handle().clone());
+    let means = Means { target: Target::gpu(Kind::Emu), device: &device, runtime: &runtime, observer: &Silent };
+    let out = dir.path().join("out");
+    pipeline::run(&config, &out, None, &means).unwrap();
+    assert_eq!(rejected(&out), ["s0", "both"]);
+}
+
+#[test]
+fn a_model_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = set_up(dir.path(), 1);
+    let out = dir.path().join("out");
+    let gone = DedupConfig { model: Some(PathBuf::from("/nowhere")), ..config.clone() };
+    assert!(refused(run(&gone, &out, None)).contains("/nowhere/config.json"));
+    let model = config.model.clone().unwrap();
+    let load = |more: &str| config::load::<DedupConfig>(None, &[more.to_owned()], &|_| None);
+    for (key, want) in [("embed_threshold=0.9", "a model directory as `model`"), ("embed_threshold=1.5", "0.01 to 1")] {
+        assert!(refused(load(key)).contains(want), "{key}");
+    }
+    // A language model alone.
+    let path = model.join("config.json");
+    let mut text: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    text.as_object_mut().unwrap().remove("vision_config");
+    std::fs::write(&path, text.to_string()).unwrap();
+    let said = refused(run(&config, &out, None));
+    assert!(said.contains("vision_config") && said.contains("the vision tower's settings"), "{said}");
+}
