@@ -64,16 +64,15 @@ struct Wgrad : InOrder {
 
 }  // namespace gemm
 
-#define GRADIENT_KERNELS(name, E)                                                         \
-    KERNEL_SM90A(name##_wide, gemm::WideArgs<gemm::E>, gemm::TileWide::THREADS, 1) {     \
-        gemm::run_wide<gemm::TileWide, gemm::E, gemm::E::Roles>(args);                   \
-    }                                                                                    \
-    KERNEL_SM90A(name##_square, gemm::WideArgs<gemm::E>, gemm::TileSquare::THREADS, 1) { \
-        gemm::run_wide<gemm::TileSquare, gemm::E, gemm::E::Roles>(args);                 \
-    }                                                                                    \
-    KERNEL_SM90A(name##_short, gemm::WideArgs<gemm::E>, gemm::TileShort::THREADS, 1) {   \
-        gemm::run_wide<gemm::TileShort, gemm::E, gemm::E::Roles>(args);                  \
+#define GRADIENT_KERNEL(name, Tile, E)                                    \
+    KERNEL_SM90A(name, gemm::WideArgs<gemm::E>, gemm::Tile::THREADS, 1) { \
+        gemm::run_wide<gemm::Tile, gemm::E, gemm::E::Roles>(args);        \
     }
+
+#define GRADIENT_KERNELS(name, E)                 \
+    GRADIENT_KERNEL(name##_wide, TileWide, E)     \
+    GRADIENT_KERNEL(name##_square, TileSquare, E) \
+    GRADIENT_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
 // instructions *_wide: USETMAXREG

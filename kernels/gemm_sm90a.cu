@@ -6,16 +6,13 @@
 #include "common/gemm_sm90a.cuh"
 #include "common/linear.cuh"
 
-#define GEMM_SM90A_KERNELS(name, E)                                                       \
-    KERNEL_SM90A(name##_wide, gemm::WideArgs<gemm::E>, gemm::TileWide::THREADS, 1) {     \
-        gemm::run_wide<gemm::TileWide, gemm::E>(args);                                   \
-    }                                                                                    \
-    KERNEL_SM90A(name##_square, gemm::WideArgs<gemm::E>, gemm::TileSquare::THREADS, 1) { \
-        gemm::run_wide<gemm::TileSquare, gemm::E>(args);                                 \
-    }                                                                                    \
-    KERNEL_SM90A(name##_short, gemm::WideArgs<gemm::E>, gemm::TileShort::THREADS, 1) {   \
-        gemm::run_wide<gemm::TileShort, gemm::E>(args);                                  \
-    }
+#define GEMM_SM90A_KERNEL(name, Tile, E) \
+    KERNEL_SM90A(name, gemm::WideArgs<gemm::E>, gemm::Tile::THREADS, 1) { gemm::run_wide<gemm::Tile, gemm::E>(args); }
+
+#define GEMM_SM90A_KERNELS(name, E)                   \
+    GEMM_SM90A_KERNEL(name##_wide, TileWide, E)       \
+    GEMM_SM90A_KERNEL(name##_square, TileSquare, E)   \
+    GEMM_SM90A_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
 // instructions *_wide: USETMAXREG
@@ -31,7 +28,15 @@
 // registers linear_qkv_wide <= 168
 // registers linear_qkv_square <= 168
 GEMM_SM90A_KERNELS(linear, Linear)
+GEMM_SM90A_KERNEL(linear_half, TileHalf, Linear)
+GEMM_SM90A_KERNEL(linear_narrow, TileNarrow, Linear)
+GEMM_SM90A_KERNEL(linear_slim, TileSlim, Linear)
 GEMM_SM90A_KERNELS(linear_f32, Logits)
+GEMM_SM90A_KERNEL(linear_f32_half, TileHalf, Logits)
+GEMM_SM90A_KERNEL(linear_f32_narrow, TileNarrow, Logits)
+GEMM_SM90A_KERNEL(linear_f32_slim, TileSlim, Logits)
 GEMM_SM90A_KERNELS(linear_gelu, Gelu)
 GEMM_SM90A_KERNELS(linear_swiglu, SwiGlu)
 GEMM_SM90A_KERNELS(linear_qkv, Qkv)
+GEMM_SM90A_KERNEL(linear_qkv_half, TileHalf, Qkv)
+GEMM_SM90A_KERNEL(linear_qkv_narrow, TileNarrow, QkvIn<32>)

@@ -4,7 +4,7 @@
 // A CTA is persistent. One thread of the last warpgroup keeps TMA copying the stages of one tile after the other into a
 // ring: rows of 128 bytes, swizzled as wgmma reads them. The warpgroups before it compute 64 rows of the tile each. A
 // stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
-// Finished sums go through shared memory in slices of a warp, eight rows by 64 or 128 columns, which the epilogue takes
+// Finished sums go through shared memory in slices of a warp, eight rows by 16 to 128 columns, which the epilogue takes
 // as tiles.
 //
 // An operand lies along its terms (K-major: a tile's rows of 64 terms each) or across them (MN-major: panels of 64 terms
@@ -36,10 +36,13 @@ struct WideTile {
     static constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
 };
 
-// The widest fits 227 KiB; few columns; and few rows, where the ring is for reading W.
+// The widest fits 227 KiB. Which is taken says src/ops/gemm/config.rs; where rows are few the ring is for reading W.
 using TileWide = WideTile<2, 256, 4>;
 using TileSquare = WideTile<2, 128, 4>;
+using TileHalf = WideTile<1, 128, 8>;
 using TileShort = WideTile<1, 64, 8>;
+using TileNarrow = WideTile<1, 32, 12, 32>;
+using TileSlim = WideTile<1, 16, 16, 16>;
 
 template <class T>
 struct WideSmem {

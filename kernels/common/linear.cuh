@@ -109,9 +109,11 @@ struct SwiGlu : InOrder {
 };
 
 // qkv = rope(sums + bias) on the q and k heads, and the k and v heads into the KV cache where there is one. Columns
-// are taken in pairs that are rotated together: 32 first elements, then their 32 partners half a head further, so
-// that any head size is whole in a tile.
-struct Qkv {
+// are taken in pairs that are rotated together: in groups of COLUMNS first half the first elements, then their partners
+// half a head further, so that any head size is whole in a tile.
+template <int COLUMNS>
+struct QkvIn {
+    static constexpr int PAIRS = COLUMNS / 2;
     struct Args {
         const bf16* bias;
         const float* cos;      // [T, dim / 2]
@@ -123,7 +125,7 @@ struct Qkv {
         int q_heads, kv_heads, dim, num_slots;
     };
     __device__ __forceinline__ static int columns(const Args&, const Operands& in) {
-        return (in.cols / 2 + 31) / 32 * GROUP;
+        return (in.cols / 2 + PAIRS - 1) / PAIRS * COLUMNS;
     }
     // The column of the first of pair `pair`.
     __device__ __forceinline__ static int first(const Args& to, int pair) {
@@ -131,8 +133,8 @@ struct Qkv {
         return pair / half * to.dim + pair % half;
     }
     __device__ __forceinline__ static int weight_row(const Args& to, const Operands& in, int n) {
-        int pair = n / GROUP * 32 + n % 32;
-        int second = n % GROUP / 32 * (to.dim / 2);
+        int pair = n / COLUMNS * PAIRS + n % PAIRS;
+        int second = n % COLUMNS / PAIRS * (to.dim / 2);
         return pair < in.cols / 2 ? first(to, pair) + second : -1;
     }
     // Elements of the KV cache for column `column` of a token, or null.
@@ -191,24 +193,25 @@ struct Qkv {
         if (to.dim % 8 == 0) {
             // Four pairs from a multiple of four lie in one head, and everything about them is aligned.
             each<T, T::BLOCK_N / 2, 4>(in, m, [&](int row, int in_tile) {
-                int column = in_tile / 32 * GROUP + in_tile % 32;
+                int column = in_tile / PAIRS * COLUMNS + in_tile % PAIRS;
                 int pair = n / 2 + in_tile;
                 if (pair < in.cols / 2) {
-                    Quad a = sums_at<T>(tile, row, column), b = sums_at<T>(tile, row, column + 32);
+                    Quad a = sums_at<T>(tile, row, column), b = sums_at<T>(tile, row, column + PAIRS);
                     rotate(to, in, a, b, m + row, first(to, pair), true, 4);
                 }
             });
         } else {
             each<T, T::BLOCK_N / 2, 1>(in, m, [&](int row, int in_tile) {
-                int column = in_tile / 32 * GROUP + in_tile % 32;
+                int column = in_tile / PAIRS * COLUMNS + in_tile % PAIRS;
                 int pair = n / 2 + in_tile;
                 if (pair < in.cols / 2) {
-                    Quad a = Quad{{tile.at[row][column]}}, b = Quad{{tile.at[row][column + 32]}};
+                    Quad a = Quad{{tile.at[row][column]}}, b = Quad{{tile.at[row][column + PAIRS]}};
                     rotate(to, in, a, b, m + row, first(to, pair), false, 1);
                 }
             });
         }
     }
 };
+using Qkv = QkvIn<GROUP>;
 
 }  // namespace gemm

@@ -1,16 +1,16 @@
 //! Launches of kernels/gemm.cu: the tile by the number of tokens alone, so that what is planned, captured and run
 //! agree. A row has the same bits from every tile. Where the device is told to (`Device::use_wgmma`), of
-//! kernels/gemm_sm90a.cu.
+//! kernels/gemm_sm90a.cu, whose tiles go by [`GemmDesc`].
 
 mod backward;
+mod config;
 mod sm90a;
 
 use bytemuck::NoUninit;
 
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
-pub(in crate::ops) use sm90a::{LOGITS, Wide};
-
-use sm90a::LINEAR;
+pub use config::{GemmConfig, GemmDesc, Role};
+pub(in crate::ops) use sm90a::{Wide, WideNames, wide_names};
 
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
@@ -73,7 +73,9 @@ pub(in crate::ops) struct Bodies {
     /// Of kernels/common/gemm.cuh.
     pub tiles: Names,
     /// Of kernels/common/gemm_sm90a.cuh.
-    pub wide: Names,
+    pub wide: WideNames,
+    /// Which of its tiles there are.
+    pub role: Role,
 }
 
 /// The second body's file.
@@ -128,7 +130,7 @@ fn launch(
 ) -> Result<()> {
     let tile = Tile::of(x.rows());
     let args = Args { operands: Operands::of(op, &gpu, x, w)?, more: more.map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
-    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, w.n, None)? {
+    if let Some(product) = Wide::of(op, &mut gpu, names.role, x, w, w.n, None)? {
         return product.launch(&mut gpu, SM90A, &names.wide, &args);
     }
     gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
@@ -144,10 +146,8 @@ pub(in crate::ops) fn linear(
     residual: Option<Tensor>,
     y: Tensor,
 ) -> Result<()> {
-    const BODIES: Bodies = Bodies {
-        tiles: ["linear_m16", "linear_m64", "linear_m128"],
-        wide: ["linear_wide", "linear_square", "linear_short"],
-    };
+    const BODIES: Bodies =
+        Bodies { tiles: ["linear_m16", "linear_m64", "linear_m128"], wide: wide_names!("linear"), role: Role::Linear };
     launch(op, gpu, &BODIES, x, w, [bias, residual], y)
 }
 
@@ -163,7 +163,8 @@ pub(in crate::ops) fn gelu(
 ) -> Result<()> {
     const BODIES: Bodies = Bodies {
         tiles: ["linear_gelu_m16", "linear_gelu_m64", "linear_gelu_m128"],
-        wide: ["linear_gelu_wide", "linear_gelu_square", "linear_gelu_short"],
+        wide: wide_names!("linear_gelu"),
+        role: Role::Activation,
     };
     launch(op, gpu, &BODIES, x, w, [bias, pre], y)
 }
@@ -180,7 +181,8 @@ pub(in crate::ops) fn swiglu(
 ) -> Result<()> {
     const BODIES: Bodies = Bodies {
         tiles: ["linear_swiglu_m16", "linear_swiglu_m64", "linear_swiglu_m128"],
-        wide: ["linear_swiglu_wide", "linear_swiglu_square", "linear_swiglu_short"],
+        wide: wide_names!("linear_swiglu"),
+        role: Role::Activation,
     };
     launch(op, gpu, &BODIES, x, w, [bias, gate_up], y)
 }
@@ -198,8 +200,8 @@ pub(in crate::ops) fn logits(op: &'static str, mut gpu: Gpu<'_>, x: Tensor, w: &
     const NAMES: Names = ["linear_f32_m16", "linear_f32_m64", "linear_f32_m128"];
     let tile = Tile::of(x.rows());
     let args = LogitsArgs { operands: Operands::of(op, &gpu, x, w)?, y: gpu.ptr(y) };
-    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, w.n, None)? {
-        return product.launch(&mut gpu, SM90A, &["linear_f32_wide", "linear_f32_square", "linear_f32_short"], &args);
+    if let Some(product) = Wide::of(op, &mut gpu, Role::Linear, x, w, w.n, None)? {
+        return product.launch(&mut gpu, SM90A, &wide_names!("linear_f32"), &args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
 }
@@ -265,8 +267,8 @@ pub(in crate::ops) fn qkv(op: &'static str, mut gpu: Gpu<'_>, call: Qkv<'_>) -> 
     };
     // The kernel's columns: groups of 32 pairs and their partners.
     let columns = (w.n / 2).next_multiple_of(32) * 2;
-    if let Some(product) = Wide::of(op, &mut gpu, &LINEAR, x, w, columns, Some(heads.dim / 2))? {
-        return product.launch(&mut gpu, SM90A, &["linear_qkv_wide", "linear_qkv_square", "linear_qkv_short"], &args);
+    if let Some(product) = Wide::of(op, &mut gpu, Role::Qkv, x, w, columns, Some(heads.dim / 2))? {
+        return product.launch(&mut gpu, SM90A, &wide_names!("linear_qkv"), &args);
     }
     gpu.launch("gemm", NAMES[tile.index], tile.launch(op, x.rows(), columns)?, &args)
 }

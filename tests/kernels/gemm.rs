@@ -33,7 +33,7 @@ const SHAPES: [(usize, usize, usize); 14] = [
 ];
 
 pub struct Case {
-    t: usize,
+    pub t: usize,
     pub n: usize,
     k: usize,
     x: Vec<bf16>,
@@ -293,7 +293,7 @@ fn swiglu_is_of_the_unrounded_values() {
 
 pub struct Qkv {
     heads: Heads,
-    case: Case,
+    pub case: Case,
     cos: Vec<f32>,
     sin: Vec<f32>,
     slots: Vec<u32>,

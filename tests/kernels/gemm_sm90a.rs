@@ -5,13 +5,14 @@
 use half::bf16;
 use omr::device::images::Arch;
 use omr::device::{Device, Kind};
+use omr::ops::linear::{GemmConfig, GemmDesc, Role};
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::{
     Outcome, Schedule, emu, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of, no_hopper,
     same_bits_on, skipped,
 };
-use crate::kernels::{linear_logprob, linear_logprob_bwd, sample};
+use crate::kernels::{gemm_bwd, linear_logprob, linear_logprob_bwd, sample};
 
 pub const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 
@@ -99,6 +100,68 @@ fn every_epilogue_has_the_other_bodys_bits() {
     }
 }
 
+/// For each tile that products of a role have, a shape (its index; rows, columns and terms of the result) and as many
+/// multiprocessors as it is chosen for.
+fn every_config(role: Role, shapes: &[(usize, usize, usize)]) -> Vec<(usize, u32)> {
+    let planned = |i: usize, sms: u32| {
+        let (rows, columns, terms) = shapes[i];
+        GemmDesc { rows, columns, terms, role, multiprocessors: sms as usize }.plan()
+    };
+    let settings: Vec<(usize, u32)> = (0..shapes.len()).flat_map(|i| (1..=132).map(move |sms| (i, sms))).collect();
+    let chosen = |config: &GemmConfig| {
+        let found = settings.iter().find(|(i, sms)| planned(*i, *sms) == *config);
+        *found.unwrap_or_else(|| panic!("no shape is for {config:?} of {role:?}"))
+    };
+    role.configs().iter().map(chosen).collect()
+}
+
+#[test]
+fn no_tile_changes_a_bit() {
+    if skipped("cards of other sizes") {
+        return;
+    }
+    let on = |sms| wide_with(Schedule { sms, ..Schedule::FIXED });
+    let shapes = [(130, 330, 72), (70, 200, 72), (20, 200, 72)];
+    for (i, sms) in every_config(Role::Linear, &shapes) {
+        let (t, n, k) = shapes[i];
+        let c = Case::new(t, n, k);
+        equal("logits", &c.logits(&mut on(sms)).unwrap(), &c.logits(&mut emu()).unwrap()).unwrap();
+        let run = |dev: &mut Device| c.linear(dev, 0..t, true, true).unwrap();
+        equal("linear", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+    }
+    for dim in [64, 16] {
+        // In `Qkv` K is 72.
+        let cases = [130, 70, 20].map(|t| Qkv::new(t, 320 / dim - 2, 1, dim));
+        let shapes = cases.each_ref().map(|c| (c.case.t, c.case.n, 72));
+        for (i, sms) in every_config(Role::Qkv, &shapes) {
+            let run = |dev: &mut Device| cases[i].run(dev, true, true).unwrap().concat();
+            equal("qkv", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+        }
+    }
+    let shapes = [(130, 320, 72), (20, 128, 72)];
+    for (i, sms) in every_config(Role::Activation, &shapes) {
+        let (t, n, k) = shapes[i];
+        let run = |dev: &mut Device| Case::new(t, n, k).swiglu(dev, true, true).unwrap().concat();
+        equal("swiglu", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+    }
+    let shapes = [(130, 400, 72), (20, 300, 72)];
+    for (i, sms) in every_config(Role::Logits, &shapes) {
+        let c = linear_logprob::case(shapes[i], true, 0.7);
+        let run = |dev: &mut Device| linear_logprob::run(dev, &c, 0, shapes[i].0).unwrap().concat();
+        equal("linear_logprob", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+    }
+    // dx is [T, K] over N, dw [N, K] over T.
+    let shapes = [(130, 264, 72), (20, 136, 72)];
+    for (i, sms) in every_config(Role::Gradient, &shapes) {
+        let (rows, columns, terms) = shapes[i];
+        let (dx, dw) = (gemm_bwd::Case::new(rows, terms, columns), gemm_bwd::Case::new(terms, rows, columns));
+        let run = |dev: &mut Device| dx.dgrad(dev, 0..rows, true).unwrap();
+        equal("dx", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+        let run = |dev: &mut Device| dw.wgrad(dev, &[terms], false).unwrap();
+        equal("dw", &run(&mut on(sms)), &run(&mut emu())).unwrap();
+    }
+}
+
 #[test]
 fn log_probs_gradients_and_tokens_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
@@ -179,10 +242,10 @@ fn no_schedule_changes_a_bit() {
     same_bits_on(wide_with, 4, |dev| Ok(Qkv::new(70, 2, 1, 16).run(dev, true, true)?.concat()));
 }
 
-/// Two tiles a CTA and more stages than the ring has, of the wide tile and of the short one.
+/// Several tiles a CTA and more stages than the ring has, of a wide tile and of one of few rows.
 fn probe(dev: &mut Device) -> Outcome {
-    linear_is_right(dev, &Case::new(200, 300, 328), true, true)?;
-    linear_is_right(dev, &Case::new(20, 200, 648), true, true)
+    linear_is_right(dev, &Case::new(200, 520, 328), true, true)?;
+    linear_is_right(dev, &Case::new(20, 200, 1160), true, true)
 }
 
 #[test]

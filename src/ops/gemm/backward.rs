@@ -3,8 +3,8 @@
 
 use bytemuck::NoUninit;
 
-use super::sm90a::{LINEAR, Lies, Side, Wide};
-use super::{Names, Operands, THREADS, TILES, Tile};
+use super::sm90a::{Lies, Side, Wide, wide_names};
+use super::{Names, Operands, Role, THREADS, TILES, Tile};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::check;
@@ -96,8 +96,8 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
         Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
         Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
     ];
-    if let Some(product) = Wide::product(op, gpu, &LINEAR, sides, w.k, None)? {
-        return product.launch(gpu, SM90A, &["linear_dgrad_wide", "linear_dgrad_square", "linear_dgrad_short"], &args);
+    if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)? {
+        return product.launch(gpu, SM90A, &wide_names!("linear_dgrad"), &args);
     }
     gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
 }
@@ -163,10 +163,10 @@ pub(in crate::ops) fn wgrad(
         Side { address, rows: tokens, columns, stride: t.cols(), lies }
     };
     let sides = [side(dy, n), side(x, k)];
-    if let Some(product) = Wide::product(op, gpu, &LINEAR, sides, k, None)? {
+    if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, k, None)? {
         let operands = Operands { x: args.dy, w: args.x, rows: args.n, cols: args.k, depth: args.tokens, ld: args.ld };
         let args = WideWgradArgs { operands, dw: args.dw };
-        product.launch(gpu, SM90A, &["linear_wgrad_wide", "linear_wgrad_square", "linear_wgrad_short"], &args)?;
+        product.launch(gpu, SM90A, &wide_names!("linear_wgrad"), &args)?;
     } else {
         gpu.launch("gemm_bwd", name, tile.launch(op, n, k)?, &args)?;
     }

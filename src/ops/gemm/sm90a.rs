@@ -4,71 +4,36 @@
 
 use bytemuck::NoUninit;
 
-use super::{BLOCK_K, Names};
+use super::BLOCK_K;
+use super::config::{GemmConfig, GemmDesc, Role};
 use crate::device::{Address, EncodedMap, Gpu, Launch, TensorMap};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::matmul::{Weight, row_stride};
 use crate::tensor::Tensor;
 
-/// A tile of kernels/common/gemm_sm90a.cuh.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in crate::ops) struct Tile {
-    /// Where it stands in a kernel's names.
-    index: usize,
-    /// Warpgroups that compute, 64 rows each.
-    groups: usize,
-    cols: usize,
-    stages: usize,
-    /// Columns that an epilogue takes at a time.
-    part: usize,
+/// The kernels of an epilogue by [`GemmConfig`], of which a role has the first so many.
+pub(in crate::ops) type WideNames = [&'static str; 6];
+
+/// [`WideNames`] from what they begin with.
+macro_rules! wide_names {
+    ($base:literal) => {
+        [
+            concat!($base, "_wide"),
+            concat!($base, "_square"),
+            concat!($base, "_short"),
+            concat!($base, "_half"),
+            concat!($base, "_narrow"),
+            concat!($base, "_slim"),
+        ]
+    };
 }
-
-/// The tiles of a kernel file: wide, square and short.
-pub(in crate::ops) type Tiles = [Tile; 3];
-
-/// `gemm::TileWide`, `TileSquare` and `TileShort`.
-pub(super) const LINEAR: Tiles = [
-    Tile { index: 0, groups: 2, cols: 256, stages: 4, part: 64 },
-    Tile { index: 1, groups: 2, cols: 128, stages: 4, part: 64 },
-    Tile { index: 2, groups: 1, cols: 64, stages: 8, part: 64 },
-];
-
-/// Those of kernels/common/logits.cuh.
-pub(in crate::ops) const LOGITS: Tiles = [
-    Tile { index: 0, groups: 2, cols: 256, stages: 4, part: 128 },
-    Tile { index: 1, groups: 2, cols: 128, stages: 4, part: 128 },
-    Tile { index: 2, groups: 1, cols: 128, stages: 8, part: 128 },
-];
-
-impl Tile {
-    /// The tile for `t` tokens and `n` columns: the wide one where it makes work for all multiprocessors.
-    fn of([wide, square, short]: &Tiles, t: usize, n: usize, multiprocessors: usize) -> Tile {
-        match t {
-            ..=64 => *short,
-            _ if wide.count(t, n) >= multiprocessors => *wide,
-            _ => *square,
-        }
-    }
-
-    fn rows(self) -> usize {
-        64 * self.groups
-    }
-
-    fn count(self, t: usize, n: usize) -> usize {
-        t.div_ceil(self.rows()) * n.div_ceil(self.cols)
-    }
-
-    /// The ring, 8 padded rows of sums for each math warp, and two mbarriers a stage.
-    fn smem(self) -> usize {
-        self.stages * ((self.rows() + self.cols) * BLOCK_K * 2 + 16) + 4 * self.groups * 8 * (self.part + 8) * 4
-    }
-}
+pub(in crate::ops) use wide_names;
 
 /// A product that this body takes.
 pub(in crate::ops) struct Wide {
     launch: Launch,
-    tile: Tile,
+    config: GemmConfig,
     maps: [EncodedMap; 2],
     /// `box` and `steps`.
     last: [i32; 2],
@@ -128,7 +93,7 @@ impl Wide {
     pub fn of(
         op: &'static str,
         gpu: &mut Gpu<'_>,
-        tiles: &Tiles,
+        role: Role,
         x: Tensor,
         w: &Weight,
         columns: usize,
@@ -142,14 +107,14 @@ impl Wide {
         let lies = Lies::Along;
         let x = Side { address: gpu.ptr(x), rows: x.rows(), columns: w.k, stride: w.k, lies };
         let w = Side { address: gpu.ptr(w.data), rows: w.n, columns: ld, stride: ld, lies };
-        Wide::product(op, gpu, tiles, [x, w], columns, adjacent)
+        Wide::product(op, gpu, role, [x, w], columns, adjacent)
     }
 
     /// The product of two operands, as [`Wide::of`]; its chains have the terms of the first.
     pub(super) fn product(
         op: &'static str,
         gpu: &mut Gpu<'_>,
-        tiles: &Tiles,
+        role: Role,
         [x, w]: [Side; 2],
         columns: usize,
         adjacent: Option<usize>,
@@ -159,45 +124,30 @@ impl Wide {
             return Ok(None);
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let tile = Tile::of(tiles, rows, columns, multiprocessors);
-        // A box is at most a tile; those of 8 rows begin a swizzle pattern each.
+        let desc = GemmDesc { rows, columns, terms, role, multiprocessors };
+        let config = desc.plan();
+        // A box is at most a tile; those of 8 rows begin a swizzle pattern each. Pairs of QKV lie in halves of 32 rows, or
+        // of a narrower tile.
         let adjacent = match adjacent {
-            None => tile.cols,
-            Some(n) if n.is_multiple_of(32) => 32,
+            None => config.columns,
+            Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
-        let maps = [gpu.driver.tensor_map(&x.map(tile.rows()))?, gpu.driver.tensor_map(&w.map(adjacent))?];
-        let ctas = check::grid(op, tile.count(rows, columns).min(multiprocessors))?;
-        let launch = Launch::new([ctas, 1, 1], 128 * (tile.groups as u32 + 1), tile.smem());
+        let maps = [gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
+        let ctas = check::grid(op, config.ctas(&desc))?;
+        let launch = Launch::new([ctas, 1, 1], 128 * (config.groups() as u32 + 1), config.smem());
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
-        Ok(Some(Wide { launch, tile, maps, last: [adjacent as i32, steps] }))
+        Ok(Some(Wide { launch, config, maps, last: [adjacent as i32, steps] }))
     }
 
     /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
     /// epilogue needs.
-    pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &Names, args: &A) -> Result<()> {
+    pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: &A) -> Result<()> {
         // `gemm::WideArgs`: maps, the same, `box` and `steps`, up to the maps' alignment.
         let mut bytes = bytemuck::bytes_of(&self.maps).to_vec();
         bytes.extend_from_slice(bytemuck::bytes_of(args));
         bytes.extend_from_slice(bytemuck::bytes_of(&self.last));
         bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
-        gpu.launch_bytes(file, names[self.tile.index], self.launch, &bytes)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_fit_and_go_by_the_work() {
-        let cols = |t, n| Tile::of(&LINEAR, t, n, 132).cols;
-        assert_eq!(
-            [(1, 4608), (64, 4608), (65, 4608), (1024, 3584), (8192, 3584)].map(|(t, n)| cols(t, n)),
-            [64, 64, 128, 128, 256]
-        );
-        // What compute capability 9.0 gives a CTA.
-        assert_eq!(LINEAR.map(Tile::smem), [215_104, 149_568, 140_416]);
-        assert!([LINEAR, LOGITS].concat().iter().all(|t| t.smem() <= 227 << 10));
+        gpu.launch_bytes(file, names[self.config.index], self.launch, &bytes)
     }
 }

@@ -8,7 +8,7 @@ use super::{Asked, Outs};
 use crate::device::{Address, Device, Gpu, Launch, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{Bodies, LOGITS, Operands, Wide};
+use crate::ops::gemm::{Bodies, Operands, Role, Wide, wide_names};
 use crate::ops::matmul::Weight;
 use crate::tensor::{DType, Tensor};
 
@@ -31,7 +31,7 @@ pub(in crate::ops) fn launch_tiles<A: NoUninit>(
 ) -> Result<()> {
     const THREADS: u32 = 128;
     const BLOCK_K: usize = 64;
-    if let Some(product) = Wide::of(op, gpu, &LOGITS, x, w, w.n, None)? {
+    if let Some(product) = Wide::of(op, gpu, names.role, x, w, w.n, None)? {
         return product.launch(gpu, file, &names.wide, args);
     }
     let (t, n) = (x.rows(), w.n);
@@ -107,7 +107,8 @@ pub(super) fn fwd(op: &'static str, mut gpu: Gpu<'_>, asked: Asked<'_>, outs: Ou
     const FOLD_THREADS: u32 = 128;
     const NAMES: Bodies = Bodies {
         tiles: ["linear_logprob_m16", "linear_logprob_m64", "linear_logprob_m128"],
-        wide: ["linear_logprob_wide", "linear_logprob_square", "linear_logprob_short"],
+        wide: wide_names!("linear_logprob"),
+        role: Role::Logits,
     };
     let Asked { hidden, w, allowed, temperature, targets } = asked;
     let Outs { logprob, lse, entropy } = outs;

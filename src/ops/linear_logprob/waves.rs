@@ -9,7 +9,7 @@ use super::logits::inverse_temperature;
 use crate::device::{Address, Device, Gpu, On, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{self, Bodies, Operands, Sums};
+use crate::ops::gemm::{self, Bodies, Operands, Role, Sums, wide_names};
 use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::{DType, Tensor};
 
@@ -74,7 +74,8 @@ impl Backward<'_> {
     fn logits(&self, op: &'static str, gpu: &mut Gpu<'_>, w: &Weight, first: usize, dz: Tensor) -> Result<()> {
         const NAMES: Bodies = Bodies {
             tiles: ["linear_logprob_dz_m16", "linear_logprob_dz_m64", "linear_logprob_dz_m128"],
-            wide: ["linear_logprob_dz_wide", "linear_logprob_dz_square", "linear_logprob_dz_short"],
+            wide: wide_names!("linear_logprob_dz"),
+            role: Role::Logits,
         };
         let args = Args {
             operands: Operands::of(op, gpu, self.asked.hidden, w)?,

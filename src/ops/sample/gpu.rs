@@ -6,7 +6,7 @@ use super::Outs;
 use crate::device::{Address, Device, Gpu, Launch, On, Region};
 use crate::error::Result;
 use crate::ops::check;
-use crate::ops::gemm::{Bodies, Operands};
+use crate::ops::gemm::{Bodies, Operands, Role, wide_names};
 use crate::ops::linear_logprob::gpu::{Allowed, PARTIAL, launch_tiles, sums_bytes};
 use crate::ops::linear_logprob::logits::{SEGMENT, segments};
 use crate::ops::matmul::Weight;
@@ -124,7 +124,8 @@ pub(super) fn fwd(
 ) -> Result<()> {
     const NAMES: Bodies = Bodies {
         tiles: ["sample_logits_m16", "sample_logits_m64", "sample_logits_m128"],
-        wide: ["sample_logits_wide", "sample_logits_square", "sample_logits_short"],
+        wide: wide_names!("sample_logits"),
+        role: Role::Logits,
     };
     on_scratch(dev, hidden.rows(), w.n, |gpu, scratch| {
         let epilogue = scratch.epilogue(op, gpu, allowed, w.n, rows)?;
