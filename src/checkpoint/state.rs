@@ -23,6 +23,9 @@ pub struct State {
     pub device: String,
     /// CPU kernel bodies, as `Isa::name`.
     pub cpu_body: String,
+    /// How matrix products ran, as `Body::recorded`; none on the CPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_body: Option<String>,
     /// Versions: `omr` and whatever else made the bits.
     pub versions: BTreeMap<String, String>,
     /// What a job keeps beside these: running figures, a data stage's cursor.
@@ -57,8 +60,12 @@ impl State {
 
     /// What to tell the user when this state was made on another device kind or by other kernel bodies: the
     /// run goes on, its bits may differ.
-    pub fn other_arithmetic(&self, device: &str, cpu_body: &str) -> Option<String> {
-        let (was, now) = (format!("{}/{}", self.device, self.cpu_body), format!("{device}/{cpu_body}"));
+    pub fn other_arithmetic(&self, device: &str, cpu_body: &str, gpu_body: Option<&str>) -> Option<String> {
+        let named = |device, cpu_body, gpu_body: Option<&str>| {
+            [device, cpu_body].into_iter().chain(gpu_body).collect::<Vec<&str>>().join(", ")
+        };
+        let was = named(&self.device, &self.cpu_body, self.gpu_body.as_deref());
+        let now = named(device, cpu_body, gpu_body);
         (was != now).then(|| format!("the checkpoint was made on {was} and this is {now}: bits may differ"))
     }
 }

@@ -13,9 +13,10 @@ use crate::config::{Dtype, JudgeConfig, Mode, ScorerConfig};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
-use crate::device::{Device, Isa, Kind, Plan, Target};
+use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
+use crate::ops::linear;
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
@@ -110,16 +111,34 @@ impl Context {
         let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
-            Kind::Cuda => by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, plan)?),
+            Kind::Cuda => {
+                let plan = plan.max(&Plan::default().with(Region::Workspace, linear::AGREEMENT_BYTES));
+                self.by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, &plan)?)
+            }
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
-                let arch = if wants_wgmma() { Arch::Sm90a } else { Arch::Sm80 };
+                let arch = if asked_body()? == Some(Body::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                by_body(Device::gpu(Box::new(emu), Kind::Emu, plan)?)
+                self.by_body(Device::gpu(Box::new(emu), Kind::Emu, plan)?)
             }
         }
+    }
+
+    /// The device with the body of matrix products that is asked for, else with wgmma where it has that; one whose products
+    /// disagree keeps to mma.sync, and says so.
+    fn by_body(&self, mut dev: Device) -> Result<Device> {
+        match asked_body()? {
+            Some(Body::Mma) => return Ok(dev),
+            None if !dev.has_wgmma() => return Ok(dev),
+            _ => dev.use_body(Body::Wgmma)?,
+        }
+        if let Some(fault) = linear::wgmma_fault(&mut dev)? {
+            dev.refuse_wgmma();
+            self.say(&format!("matrix products run by mma.sync, not by wgmma: {fault}"));
+        }
+        Ok(dev)
     }
 
     /// The one asynchronous runtime: for distillation and judges, made when the first of them needs it.
@@ -168,15 +187,13 @@ impl Context {
     }
 }
 
-/// Whether `OMR_WGMMA=1` asks for linear layers by wgmma ([`Device::use_wgmma`]).
-fn wants_wgmma() -> bool {
-    std::env::var_os("OMR_WGMMA").is_some_and(|value| value == "1")
-}
-
-/// The device with the bodies that are asked for.
-fn by_body(mut dev: Device) -> Result<Device> {
-    if wants_wgmma() {
-        dev.use_wgmma()?;
+/// The body that `OMR_BODY` asks for, to measure one beside the other; with `wgmma` the emulated card is one of compute
+/// capability 9.0.
+fn asked_body() -> Result<Option<Body>> {
+    let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(None) };
+    let body = value.to_str().and_then(|name| Body::ALL.into_iter().find(|body| body.name() == name));
+    match body {
+        Some(body) => Ok(Some(body)),
+        None => Err(Error::Failed(format!("OMR_BODY={}: expected mma.sync or wgmma", value.display()))),
     }
-    Ok(dev)
 }

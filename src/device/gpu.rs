@@ -14,7 +14,7 @@ pub struct Gpu<'a> {
     pub driver: &'a mut dyn Driver,
     /// The stream ops run on.
     pub stream: Stream,
-    /// Whether products run by wgmma, see [`Device::use_wgmma`](crate::device::Device::use_wgmma).
+    /// Whether products run by wgmma, see [`Device::use_body`](crate::device::Device::use_body).
     pub wgmma: bool,
 }
 

@@ -6,6 +6,7 @@
 //! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
 //! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
+mod body;
 pub mod cuda;
 mod driver;
 pub mod emu;
@@ -19,6 +20,7 @@ mod pool;
 mod readback;
 mod tensor_map;
 
+pub use body::Body;
 pub use driver::{Address, Driver, EncodedMap, Event, Graph, Kernel, Launch, Pinned, Properties, Stream, TensorMap};
 pub use file::MappedFile;
 pub use gpu::Gpu;
@@ -112,9 +114,22 @@ pub struct Cpu<'a> {
 }
 
 enum Backend {
-    Cpu { pool: Pool, isa: Isa },
-    Gpu { driver: Box<dyn Driver>, kind: Kind, wgmma: bool, open_ranges: usize, readback: Option<Readback> },
-    Count { target: Target, work: Vec<Work> },
+    Cpu {
+        pool: Pool,
+        isa: Isa,
+    },
+    Gpu {
+        driver: Box<dyn Driver>,
+        kind: Kind,
+        body: Body,
+        refused: bool,
+        open_ranges: usize,
+        readback: Option<Readback>,
+    },
+    Count {
+        target: Target,
+        work: Vec<Work>,
+    },
 }
 
 /// Where an op computes.
@@ -151,33 +166,51 @@ impl Device {
     /// memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
-        let backend = Backend::Gpu { driver, kind, wgmma: false, open_ranges: 0, readback: None };
+        let backend = Backend::Gpu { driver, kind, body: Body::Mma, refused: false, open_ranges: 0, readback: None };
         Ok(Device { memory, backend })
     }
 
-    /// Runs linear layers, their gradients and logits by wgmma from here on (kernels/common/gemm_sm90a.cuh), which a card of
-    /// compute capability 9.0 alone has. Asked for, not chosen: no card has shown yet whether the bits are those of the
-    /// other body, and sampling, training and their checkpoints need one arithmetic throughout. Errors on every other
-    /// device.
+    /// Runs linear layers, their gradients and logits by wgmma from here on; see [`Device::use_body`].
     pub fn use_wgmma(&mut self) -> Result<()> {
+        self.use_body(Body::Wgmma)
+    }
+
+    /// Runs linear layers, their gradients and logits by `wanted` from here on: a run has one. Errors where the device
+    /// lacks it.
+    pub fn use_body(&mut self, wanted: Body) -> Result<()> {
+        let has = wanted == Body::Mma || self.has_wgmma();
         match &mut self.backend {
-            Backend::Gpu { driver, wgmma, .. } if driver.properties().compute_capability == (9, 0) => {
-                *wgmma = true;
+            Backend::Gpu { body, .. } if has => {
+                *body = wanted;
                 Ok(())
             }
+            Backend::Gpu { refused: true, .. } => Err(Error::Failed("wgmma on a card whose products disagree".into())),
             Backend::Gpu { driver, .. } => {
                 let (major, minor) = driver.properties().compute_capability;
                 Err(Error::Failed(format!("wgmma on compute capability {major}.{minor}: 9.0 has it")))
             }
-            _ => Err(Error::Failed("wgmma on a device that is no GPU".into())),
+            _ => Err(Error::Failed(format!("{} on a device that is no GPU", wanted.name()))),
         }
     }
 
-    /// Name of the chains of products in use, for checkpoints: that of the CPU's bodies, and `+wgmma` with
-    /// [`Device::use_wgmma`].
-    pub fn chains(&self) -> String {
-        let wgmma = matches!(self.backend, Backend::Gpu { wgmma: true, .. });
-        format!("{}{}", self.isa().chains(), if wgmma { "+wgmma" } else { "" })
+    /// Whether products can run by wgmma.
+    pub fn has_wgmma(&self) -> bool {
+        matches!(&self.backend, Backend::Gpu { driver, refused: false, .. } if driver.properties().compute_capability == (9, 0))
+    }
+
+    /// From here on products cannot run by wgmma: they were found to disagree.
+    pub fn refuse_wgmma(&mut self) {
+        if let Backend::Gpu { body, refused, .. } = &mut self.backend {
+            (*body, *refused) = (Body::Mma, true);
+        }
+    }
+
+    /// How matrix products run on a GPU; none elsewhere.
+    pub fn body(&self) -> Option<Body> {
+        match self.backend {
+            Backend::Gpu { body, .. } => Some(body),
+            _ => None,
+        }
     }
 
     /// A device that only counts: every allocation succeeds, no op computes; [`Device::high_water`] is the plan.
@@ -200,9 +233,9 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, wgmma, .. } => {
+            Backend::Gpu { driver, body, .. } => {
                 let (memory, driver) = (&self.memory, &mut **driver);
-                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma: *wgmma })
+                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma: *body == Body::Wgmma })
             }
             Backend::Count { .. } => On::Count,
         }

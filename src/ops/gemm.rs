@@ -2,12 +2,14 @@
 //! agree. A row has the same bits from every tile. Where the device is told to (`Device::use_wgmma`), of
 //! kernels/gemm_sm90a.cu, whose tiles go by [`GemmDesc`].
 
+mod agreement;
 mod backward;
 mod config;
 mod sm90a;
 
 use bytemuck::NoUninit;
 
+pub use agreement::{AGREEMENT_BYTES, wgmma_fault};
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
 pub use config::{GemmConfig, GemmDesc, Role};
 pub(in crate::ops) use sm90a::{Wide, WideNames, wide_names};

@@ -10,7 +10,7 @@ use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
-use crate::device::{Device, Plan, Region};
+use crate::device::{Body, Device, Plan, Region};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Model};
@@ -85,7 +85,14 @@ impl Trainer {
         if let Some(checkpoint) = &checkpoint {
             let state = checkpoint.state()?;
             optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
-            if let Some(warning) = state.other_arithmetic(dev.kind().name(), &dev.chains()) {
+            let recorded = state.gpu_body.as_deref().and_then(Body::named);
+            if let Some(body) = recorded.filter(|body| dev.body().is_some_and(|now| now != *body))
+                && dev.use_body(body).is_ok()
+            {
+                observer.note(&format!("matrix products run by {}, as the checkpoint's did", body.name()));
+            }
+            let body = dev.body().map(Body::recorded);
+            if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), body) {
                 observer.note(&warning);
             }
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
@@ -180,7 +187,8 @@ impl Trainer {
             seed: self.config.seed,
             config_hash: State::hash_of(&self.config.config_text),
             device: dev.kind().name().to_owned(),
-            cpu_body: dev.chains(),
+            cpu_body: dev.isa().chains().to_owned(),
+            gpu_body: dev.body().map(|body| body.recorded().to_owned()),
             versions: State::versions(),
             extra: self.extra.clone(),
         };

@@ -4,8 +4,8 @@
 
 use half::bf16;
 use omr::device::images::Arch;
-use omr::device::{Device, Kind};
-use omr::ops::linear::{GemmConfig, GemmDesc, Role};
+use omr::device::{Body, Device, Kind};
+use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::{
@@ -228,7 +228,32 @@ fn wgmma_is_refused_where_there_is_none() {
     let mut dev = emu();
     let text = dev.use_wgmma().unwrap_err().to_string();
     assert!(text.contains("wgmma on compute capability 8.0"), "{text}");
-    assert!(!dev.chains().contains("wgmma") && wide().chains().ends_with("+wgmma"));
+    assert_eq!([dev.body(), wide().body()], [Some(Body::Mma), Some(Body::Wgmma)]);
+    let mut dev = hopper();
+    dev.refuse_wgmma();
+    assert!(!dev.has_wgmma() && dev.use_wgmma().unwrap_err().to_string().contains("disagree"));
+}
+
+#[test]
+fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    assert_eq!(linear::wgmma_fault(&mut hopper()).unwrap(), None);
+    if kind() == Kind::Cuda {
+        return;
+    }
+    // One tile that loses terms, and all of them: no tile then has other bits.
+    let mistakes = [
+        ("accumulate || k > 0", "accumulate || k > (T::BLOCK_N == 32 ? 16 : 0)", "by tiles of 64 x 32 have other bits"),
+        ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
+    ];
+    for (from, to, told) in mistakes {
+        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match linear::wgmma_fault(dev)? {
+            Some(fault) if fault.contains(told) => Err(fault.into()),
+            _ => Ok(()),
+        });
+    }
 }
 
 #[test]

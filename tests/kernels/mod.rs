@@ -158,9 +158,9 @@ pub fn emu_with(schedule: Schedule) -> Device {
     emu_of(schedule.options()).unwrap()
 }
 
-/// A device with options of its own; a card has none of them. With `OMR_WGMMA=1` its linear layers run by wgmma.
+/// A device with options of its own; a card has none of them. With `OMR_BODY=wgmma` its linear layers run by wgmma.
 pub fn emu_of(options: Options) -> omr::error::Result<Device> {
-    let wgmma = std::env::var("OMR_WGMMA").is_ok_and(|value| value == "1");
+    let wgmma = std::env::var("OMR_BODY").is_ok_and(|value| value == "wgmma");
     let mut dev = if kind() == Kind::Cuda {
         assert!(options.sources.is_empty(), "not on a card: kernels of a test's own");
         card::device(&Plan::uniform(card::REGION_BYTES))?

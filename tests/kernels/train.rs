@@ -9,9 +9,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use omr::checkpoint::State;
 use omr::config::{Dtype, LossMode, OptimConfig, OptimizerName, RlConfig, SftConfig, ValidationConfig};
 use omr::data::{Eager, read};
-use omr::device::{Device, Region};
+use omr::device::{Body, Device, Region};
 use omr::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Grads, Keep, Model, Policy};
@@ -32,7 +33,7 @@ use omr::train::updates::Updates;
 
 use super::model::{Order, TIMES, relative, reorder, reordered_at};
 use super::questions::{index, questions};
-use super::{Schedule, emu, emu_with};
+use super::{Schedule, emu, emu_with, hopper, no_hopper};
 use crate::train::tiny;
 
 /// What one step computed, in the order of the model itself.
@@ -317,6 +318,27 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     let shares = stopped.figures(&format!("val-core/{source}/acc/mean@1"));
     assert!(shares.len() == 3 && shares.iter().all(|share| [0.0, 0.5, 1.0].contains(share)), "{shares:?}");
     whole.assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
+}
+
+#[test]
+fn a_run_keeps_the_body_its_checkpoint_records() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { max_steps: Some(2), save_steps: Some(1), ..bf16_sft(dir.path()) };
+    // Stopped after a step by wgmma; the device that goes on would run by mma.sync.
+    let begun = std::cell::Cell::new(false);
+    let device = || {
+        let mut dev = hopper();
+        if !begun.replace(true) {
+            dev.use_body(Body::Wgmma).unwrap();
+        }
+        dev
+    };
+    tiny::run_sft_on(dir.path(), &config, device, &[1]);
+    let last = State::read(&dir.path().join("checkpoints/global_step_2/trainer")).unwrap();
+    assert_eq!(last.gpu_body.as_deref(), Some(Body::Wgmma.recorded()));
 }
 
 /// The checkpoint of the first step is still being written when the second one fails.

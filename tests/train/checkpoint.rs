@@ -15,6 +15,7 @@ fn state(step: u64) -> State {
         config_hash: State::hash_of("lr: 1.0"),
         device: "cpu".into(),
         cpu_body: "avx2".into(),
+        gpu_body: None,
         versions: State::versions(),
         extra: serde_json::Map::new(),
     }

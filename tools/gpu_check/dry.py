@@ -50,7 +50,7 @@ def as_card(jobs, only):
     tests, begun, red = base.test_binary(), time.monotonic(), []
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION]
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
-    for name in ("OUT", "OMR_WGMMA", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
+    for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         ways = [("as on a card", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),

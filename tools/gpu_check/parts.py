@@ -59,7 +59,7 @@ def correctness(check, part):
         check.record.put("kernel tests", part, "red", ["none was found"])
     check.tested(part, [name for name in modules if name not in plan.FIRST])
     if check.has_wgmma():
-        check.tested(part, plan.MODELS, "wgmma: ", OMR_WGMMA="1")
+        check.tested(part, plan.MODELS, "wgmma: ", OMR_BODY="wgmma")
     check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
 
 
@@ -85,7 +85,7 @@ def kernels(check, part):
     benched(check, part, "bench ops", "swiglu" if quick else "ops")
     # The other body of linear layers, in the same run.
     if not quick and check.has_wgmma():
-        benched(check, part, "bench linear by wgmma", "linear", body="wgmma", OMR_WGMMA="1")
+        benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync", OMR_BODY="mma.sync")
     with check.step(part, "peers") as made:
         if made is None:
             return
@@ -112,7 +112,7 @@ def shape_jobs(shape):
             of = shape if check.card else "digits"
             benched(check, part, f"bench {job} {of}", job, "--model-shape", of)
             if check.card and check.has_wgmma():
-                benched(check, part, f"bench {job} {of} by wgmma", job, "--model-shape", of, body="wgmma", OMR_WGMMA="1")
+                benched(check, part, f"bench {job} {of} by mma.sync", job, "--model-shape", of, body="mma.sync", OMR_BODY="mma.sync")
     return jobs
 
 

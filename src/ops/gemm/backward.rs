@@ -12,18 +12,18 @@ use crate::ops::matmul::{Order, Weight, row_stride};
 use crate::tensor::Tensor;
 
 /// The second body's file.
-const SM90A: &str = "gemm_bwd_sm90a";
+pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 
 /// `gemm::DgradArgs`; also the operands and `gemm::Dgrad::Args`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct DgradArgs {
-    operands: Operands,
-    dx: Address,
-    from: Address,
-    to: Address,
-    accumulate: i32,
-    terms: i32,
+pub(super) struct DgradArgs {
+    pub operands: Operands,
+    pub dx: Address,
+    pub from: Address,
+    pub to: Address,
+    pub accumulate: i32,
+    pub terms: i32,
 }
 
 /// dx = dy W, or dx + dy W rounded once.
@@ -121,9 +121,9 @@ struct WgradArgs {
 /// The operands and `gemm::Wgrad::Args`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-struct WideWgradArgs {
-    operands: Operands,
-    dw: Address,
+pub(super) struct WideWgradArgs {
+    pub operands: Operands,
+    pub dw: Address,
 }
 
 /// Columns of dy of a CTA of `linear_dbias`, and its ring: 8 stages of 64 tokens.

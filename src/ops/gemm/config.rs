@@ -89,7 +89,7 @@ impl GemmDesc {
         let all = self.role.configs();
         // Rule 1: a large operand is streamed by five sixths of the card at least, where any tile cuts that many. A
         // multiprocessor has some tens of kilobytes in flight, and all of them together are the memory's rate.
-        let fills = |c: &&GemmConfig| c.tiles(self) * 6 >= self.multiprocessors * 5;
+        let fills = |c: &&GemmConfig| c.tiles(self.rows, self.columns) * 6 >= self.multiprocessors * 5;
         let large = self.columns * self.terms * 2 > LARGE && all.iter().any(|c| fills(&c));
         // Rule 2: of those, what is done first. Rule 3: at the same time, the largest tile, which copies least.
         let choice = all.iter().filter(|c| !large || fills(c));
@@ -99,26 +99,27 @@ impl GemmDesc {
 }
 
 impl GemmConfig {
-    /// Tiles of a product.
-    pub fn tiles(&self, of: &GemmDesc) -> usize {
-        of.rows.div_ceil(self.rows) * of.columns.div_ceil(self.columns)
+    /// Tiles of a product of so many rows and columns.
+    pub fn tiles(&self, rows: usize, columns: usize) -> usize {
+        rows.div_ceil(self.rows) * columns.div_ceil(self.columns)
     }
 
     /// CTAs of its launch: persistent, one on a multiprocessor.
     pub fn ctas(&self, of: &GemmDesc) -> usize {
-        self.tiles(of).min(of.multiprocessors)
+        self.tiles(of.rows, of.columns).min(of.multiprocessors)
     }
 
     /// What 64 terms of the whole product take: the longest of three.
     fn clocks(&self, of: &GemmDesc) -> usize {
-        let turns = self.tiles(of).div_ceil(of.multiprocessors);
+        let tiles = self.tiles(of.rows, of.columns);
+        let turns = tiles.div_ceil(of.multiprocessors);
         // 2,048 products a clock.
         let tensor_cores = turns * self.rows * self.columns * BLOCK_K / 2048;
         // Rows past the last are zeros that nobody reads.
         let copied = (self.rows.min(of.rows) + self.columns) * BLOCK_K * 2;
         // 64 bytes a clock into one multiprocessor, and 48 for each out of the L2 cache.
         let port = turns * copied / 64;
-        let cache = self.tiles(of) * copied / (48 * of.multiprocessors);
+        let cache = tiles * copied / (48 * of.multiprocessors);
         tensor_cores.max(port).max(cache)
     }
 

@@ -124,8 +124,20 @@ impl Wide {
             return Ok(None);
         }
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
-        let desc = GemmDesc { rows, columns, terms, role, multiprocessors };
-        let config = desc.plan();
+        let config = GemmDesc { rows, columns, terms, role, multiprocessors }.plan();
+        Wide::by(op, gpu, config, [x, w], columns, adjacent).map(Some)
+    }
+
+    /// The same by a tile of the caller's choice.
+    pub(super) fn by(
+        op: &'static str,
+        gpu: &mut Gpu<'_>,
+        config: GemmConfig,
+        [x, w]: [Side; 2],
+        columns: usize,
+        adjacent: Option<usize>,
+    ) -> Result<Wide> {
+        let (rows, terms) = x.sizes();
         // A box is at most a tile; those of 8 rows begin a swizzle pattern each. Pairs of QKV lie in halves of 32 rows, or
         // of a narrower tile.
         let adjacent = match adjacent {
@@ -134,10 +146,11 @@ impl Wide {
             Some(_) => 8,
         };
         let maps = [gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
-        let ctas = check::grid(op, config.ctas(&desc))?;
+        let multiprocessors = gpu.driver.properties().multiprocessors as usize;
+        let ctas = check::grid(op, config.tiles(rows, columns).min(multiprocessors))?;
         let launch = Launch::new([ctas, 1, 1], 128 * (config.groups() as u32 + 1), config.smem());
         let steps = check::count(op, "terms", terms.div_ceil(BLOCK_K))?;
-        Ok(Some(Wide { launch, config, maps, last: [adjacent as i32, steps] }))
+        Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })
     }
 
     /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the

@@ -1,0 +1,123 @@
+//! Whether products by wgmma may be a run's: every tile and role gives the same bits, within the bound of an fp32 chain
+//! of the sums in f64. The CPU, the emulator and mma.sync are not asked: a run keeps to one body.
+
+use half::bf16;
+
+use super::backward::{DgradArgs, SM90A as GRADIENTS, WideWgradArgs};
+use super::config::{GemmConfig, Role};
+use super::sm90a::{Lies, Side, Wide, wide_names};
+use super::{LogitsArgs, Operands, SM90A};
+use crate::device::{Device, Gpu, On, Region};
+use crate::error::Result;
+use crate::tensor::{DType, Tensor};
+
+/// A product of more than one tile of every kind, of a row's and a column's part of one, and of more stages than a ring
+/// has. Columns and terms are multiples of 64: rows are not padded.
+const ROWS: usize = 136;
+const COLUMNS: usize = 320;
+const TERMS: usize = 1088;
+
+/// Bytes of [`Region::Workspace`] that [`wgmma_fault`] takes.
+pub const AGREEMENT_BYTES: usize = 4 << 20;
+
+/// Where products come from.
+const ROLES: [(&str, Role); 3] = [
+    ("forward products", Role::Linear),
+    ("gradients of inputs", Role::Gradient),
+    ("gradients of weights", Role::Gradient),
+];
+
+/// What is wrong with products by wgmma on this device, which has them: none where they agree.
+pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
+    let mark = dev.mark(Region::Workspace);
+    let found = fault(dev);
+    dev.release(mark);
+    found
+}
+
+/// Values in [-1, 1) of eight bits each: a linear congruence's upper bits, so that sums round everywhere.
+fn values(count: usize, mut state: u32) -> Vec<bf16> {
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bf16::from_f32((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Columns of a matrix [rows][columns] as rows.
+fn transposed(x: &[bf16], columns: usize) -> Vec<bf16> {
+    let rows = x.len() / columns;
+    (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
+}
+
+fn fault(dev: &mut Device) -> Result<Option<String>> {
+    let (x, w) = (values(ROWS * TERMS, 1), values(COLUMNS * TERMS, 2));
+    let mut put = |data: &[bf16], rows: usize| dev.upload(Region::Workspace, data, &[rows, data.len() / rows]);
+    let along = [put(&x, ROWS)?, put(&w, COLUMNS)?];
+    let across = [put(&transposed(&x, TERMS), TERMS)?, put(&transposed(&w, TERMS), TERMS)?];
+    let sums = dev.alloc(Region::Workspace, DType::F32, &[ROWS, COLUMNS])?;
+    let mut first: Option<Vec<f32>> = None;
+    for (i, (what, role)) in ROLES.into_iter().enumerate() {
+        let sides = [if i == 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
+        for config in role.configs() {
+            dev.fill_zero(sums)?;
+            let On::Gpu(mut gpu) = dev.on() else { return Ok(None) };
+            launch(&mut gpu, i, config, sides, sums)?;
+            let found = dev.read::<f32>(sums)?;
+            let want = first.get_or_insert_with(|| found.clone());
+            let other = found.iter().zip(want.iter()).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+            if other > 0 {
+                let (rows, columns, all) = (config.rows, config.columns, found.len());
+                return Ok(Some(format!(
+                    "{other} of {all} sums of {what} by tiles of {rows} x {columns} have other bits"
+                )));
+            }
+        }
+    }
+    Ok(first.and_then(|found| far(&found, &x, &w)))
+}
+
+/// One product into `sums`, which holds zeros: role `i` of [`ROLES`].
+fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2], sums: Tensor) -> Result<()> {
+    let op = "linear::wgmma_fault";
+    let side = |t: Tensor, lies| {
+        let address = gpu.ptr(t);
+        Side { address, rows: t.rows(), columns: t.cols(), stride: t.cols(), lies }
+    };
+    let lies = [[Lies::Along, Lies::Along], [Lies::Along, Lies::Across], [Lies::Across, Lies::Across]][i];
+    let sides = [side(x, lies[0]), side(w, lies[1])];
+    let [rows, cols, depth] = [ROWS, COLUMNS, TERMS].map(|n| n as i32);
+    let ld = if i == 0 { depth } else { cols };
+    let operands = Operands { x: sides[0].address, w: sides[1].address, rows, cols, depth, ld };
+    let y = gpu.ptr(sums);
+    let product = Wide::by(op, gpu, *config, sides, COLUMNS, None)?;
+    match i {
+        0 => product.launch(gpu, SM90A, &wide_names!("linear_f32"), &LogitsArgs { operands, y }),
+        1 => {
+            let args = DgradArgs { operands, dx: 0, from: 0, to: y, accumulate: 0, terms: depth };
+            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad"), &args)
+        }
+        _ => product.launch(gpu, GRADIENTS, &wide_names!("linear_wgrad"), &WideWgradArgs { operands, dw: y }),
+    }
+}
+
+/// Whether a sum is further from that in f64 than a chain of fp32 can be in any order (Higham, Accuracy and Stability,
+/// section 3.1).
+fn far(found: &[f32], x: &[bf16], w: &[bf16]) -> Option<String> {
+    let wide = |v: &[bf16]| v.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
+    let (x, w) = (wide(x), wide(w));
+    for (i, &sum) in found.iter().enumerate() {
+        let (x, w) = (&x[i / COLUMNS * TERMS..][..TERMS], &w[i % COLUMNS * TERMS..][..TERMS]);
+        let (mut want, mut size) = (0.0, 0.0);
+        for (x, w) in x.iter().zip(w) {
+            want += x * w;
+            size += (x * w).abs();
+        }
+        let bound = (TERMS + 4) as f64 * 2f64.powi(-24) * size;
+        let error = (f64::from(sum) - want).abs();
+        if error.is_nan() || error > bound {
+            return Some(format!("a sum is {sum}, in f64 {want}, which leaves no more than {bound:e}"));
+        }
+    }
+    None
+}
