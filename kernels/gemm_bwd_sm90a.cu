@@ -75,6 +75,7 @@ struct Wgrad : InOrder {
     GRADIENT_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
+// main loop linear_*: 4 HGMMA
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_dgrad_wide <= 168

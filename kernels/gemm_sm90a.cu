@@ -15,6 +15,7 @@
     GEMM_SM90A_KERNEL(name##_short, TileShort, E)
 
 // instructions linear_*: HGMMA UTMALDG
+// main loop linear_*: 4 HGMMA
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_wide <= 168

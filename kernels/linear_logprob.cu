@@ -73,6 +73,7 @@ KERNEL(linear_logprob_m128, linear_logprob::Args, logits::TileM128::THREADS, 2) 
 }
 
 // instructions linear_logprob_wide: HGMMA UTMALDG
+// main loop linear_logprob_wide: 4 HGMMA
 // registers linear_logprob_wide <= 168
 // registers linear_logprob_square <= 168
 KERNEL_SM90A(linear_logprob_wide, gemm::WideArgs<linear_logprob::Segment>, logits::TileWide::THREADS, 1) {

@@ -74,6 +74,7 @@ KERNEL(linear_logprob_dz_m128, linear_logprob_bwd::Args, logits::TileM128::THREA
 }
 
 // instructions linear_logprob_dz_wide: HGMMA UTMALDG
+// main loop linear_logprob_dz_wide: 4 HGMMA
 // registers linear_logprob_dz_wide <= 168
 // registers linear_logprob_dz_square <= 168
 KERNEL_SM90A(linear_logprob_dz_wide, gemm::WideArgs<linear_logprob_bwd::LogitGradient>, logits::TileWide::THREADS, 1) {

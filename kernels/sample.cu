@@ -399,6 +399,7 @@ KERNEL(sample_logits_m128, sample::Args, logits::TileM128::THREADS, 2) {
 }
 
 // instructions sample_logits_wide: HGMMA UTMALDG
+// main loop sample_logits_wide: 4 HGMMA
 // registers sample_logits_wide <= 168
 // registers sample_logits_square <= 168
 KERNEL_SM90A(sample_logits_wide, gemm::WideArgs<sample::Segment>, logits::TileWide::THREADS, 1) {
