@@ -39,6 +39,9 @@ enum Kind {
     Mix(StageArgs),
     /// Run all stages of a pipeline config, those that are finished aside
     Run(ListArgs),
+    /// Part of dedup
+    #[command(hide = true)]
+    Embed(EmbedArgs),
     /// Say what is in data sets, on a page: columns, faults, pictures, lengths, kinds of answers, rows at random
     Inspect(inspect::Args),
 }
@@ -52,6 +55,13 @@ struct StageArgs {
     /// Do part I of N, from 0; once all N are done the same command without it joins them
     #[arg(long, value_name = "I/N", value_parser = Shard::from_str)]
     shard: Option<Shard>,
+}
+
+/// Whatever a stage of that name was given elsewhere.
+#[derive(clap::Args)]
+struct EmbedArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<String>,
 }
 
 #[derive(clap::Args)]
@@ -73,6 +83,11 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
         Kind::Mix(args) => run_stage::<MixConfig>(args, context),
         Kind::Run(args) => run_list(args, context),
+        Kind::Embed(_) => Err(Error::input(
+            "omr data",
+            "embed",
+            "omr data dedup: embeddings are part of it, with a `model` in its config",
+        )),
         Kind::Inspect(args) => inspect::run(args, context),
     }
 }

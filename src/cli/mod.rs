@@ -58,7 +58,7 @@ struct Cli {
 enum Command {
     /// Run a whole recipe: data, SFT, RL, evaluation of base, SFT and RL, report
     Recipe(JobArgs),
-    /// Prepare data: distill answers from a teacher, inspect data sets
+    /// Prepare data: stages from rows to rows, and a page of what is in data sets
     Data(data::Args),
     /// Fetch a model or a data set from the Hugging Face hub
     Download(download::Args),

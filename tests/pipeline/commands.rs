@@ -91,6 +91,12 @@ fn parts_are_run_by_name_and_a_changed_config_is_refused() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[test]
+fn embed_is_answered_with_the_stage_it_is_part_of() {
+    let output = omr(Path::new("."), &["embed", "embed.yaml", "--out", "out", "--use-cache"]);
+    assert!(output.status.code() == Some(2) && said(&output).contains("omr data dedup"), "{}", said(&output));
+}
+
 /// Writes questions that tell the scripted server what to do.
 fn asked(dir: &Path, questions: &[&str]) {
     let rows: Vec<Value> = questions.iter().map(|q| json!({"problem": q, "answer": 5})).collect();
