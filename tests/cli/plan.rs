@@ -77,16 +77,6 @@ fn what_cannot_be_planned_is_one_error() {
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "micro_batch_tokens"]);
     let rl = config("rl.yaml");
     failure(&["plan", &rl, "micro_batch_tokens=1000"], 2, &["micro_batch_tokens", "32792 tokens"]);
-    let older = [
-        "--gpu",
-        "a100",
-        "--launches",
-        "unwritten",
-        "--image-tokens",
-        "0",
-        "packing_length=2048",
-        "micro_batch_tokens=2048",
-    ];
-    failure(&[&["plan", &sft][..], &older].concat(), 2, &["--launches", "h200 or h100"]);
+    failure(&["plan", &sft, "--gpu", "a100", "--launches", "unwritten"], 2, &["--launches", "h200 or h100"]);
     failure(&["plan", &sft, "learning_rat=1"], 2, &["learning_rat"]);
 }

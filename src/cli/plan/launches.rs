@@ -115,6 +115,14 @@ impl Launches {
     }
 }
 
+/// Errors where launches for a card are not listed.
+pub fn check(gpu: Gpu) -> Result<()> {
+    match gpu {
+        Gpu::H200 | Gpu::H100 => Ok(()),
+        _ => Err(Error::input("--launches", gpu.ceilings().name, "h200 or h100: launches are listed for Hopper")),
+    }
+}
+
 /// A card that lists, with more memory than anything takes.
 fn listing(gpu: Gpu) -> Result<Device> {
     let card = gpu.ceilings();
@@ -126,9 +134,6 @@ fn listing(gpu: Gpu) -> Result<Device> {
         shared_memory_per_block: 227 << 10,
         driver: "none".into(),
     };
-    if !matches!(gpu, Gpu::H200 | Gpu::H100) {
-        return Err(Error::input("--launches", card.name, "h200 or h100: launches are listed for Hopper"));
-    }
     let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
     dev.use_wgmma()?;
     Ok(dev)

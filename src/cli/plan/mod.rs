@@ -57,6 +57,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let expected = "1: training sharded over cards is not built yet";
         return Err(Error::input("--gpus", args.gpus.to_string(), expected));
     }
+    args.launches.as_ref().map_or(Ok(()), |_| launches::check(args.gpu))?;
     let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
     let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
     let page = match config::likeliest(&text, &kinds) == RlConfig::NAME {
