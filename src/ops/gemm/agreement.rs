@@ -44,7 +44,7 @@ fn values(count: usize, mut state: u32) -> Vec<bf16> {
     (0..count).map(|_| next()).collect()
 }
 
-/// Columns of a matrix [rows][columns] as rows.
+/// Columns of a matrix of so many columns, as rows.
 fn transposed(x: &[bf16], columns: usize) -> Vec<bf16> {
     let rows = x.len() / columns;
     (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
