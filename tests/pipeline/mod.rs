@@ -11,6 +11,7 @@ mod tower;
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use omr::config::{DatasetConfig, StageConfig};
 use omr::data::Row;
@@ -52,6 +53,25 @@ pub fn observed<C: Stage>(
             observer,
         },
     )
+}
+
+/// Asks to stop once it was looked at so many times.
+pub struct Impatient(u64, AtomicU64);
+
+impl Impatient {
+    pub fn after(looks: u64) -> Impatient {
+        Impatient(looks, AtomicU64::new(0))
+    }
+}
+
+impl Observer for Impatient {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        self.1.fetch_add(1, Ordering::Relaxed) >= self.0
+    }
 }
 
 /// Settings that read these files.

@@ -1,16 +1,15 @@
 //! `passrate`: a small model answers, rows carry what came of it, and nothing is asked twice.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use omr::config::{FilterConfig, PassrateConfig, StageConfig};
 use omr::data::{Form, ImageSource, Row, write};
 use omr::device::Target;
 use omr::error::Error;
-use omr::observe::{Observer, Silent};
+use omr::observe::Silent;
 use omr::pipeline::{self, Means};
 
-use super::{files, in_parts, lines, observed, reads, rows, run};
+use super::{Impatient, files, in_parts, lines, observed, reads, rows, run};
 use crate::train::tiny;
 
 const N: usize = 4;
@@ -47,20 +46,6 @@ fn set_up(dir: &Path) -> (PassrateConfig, usize) {
     (config, sound)
 }
 
-/// Asks to stop when some answers have ended and others not.
-#[derive(Default)]
-struct Impatient(AtomicU64);
-
-impl Observer for Impatient {
-    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
-    fn step(&self, _: u64, _: &[(&str, f64)]) {}
-    fn end(&self) {}
-    fn note(&self, _: &str) {}
-    fn stop_requested(&self) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) >= 300
-    }
-}
-
 #[test]
 fn rows_carry_the_share_of_right_answers() {
     let dir = tempfile::tempdir().unwrap();
@@ -92,7 +77,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
     let (config, _) = set_up(dir.path());
     let [whole, stopped, parts] = ["whole", "stopped", "parts"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
-    assert!(matches!(observed(&config, &stopped, None, &Impatient::default()), Err(Error::Stopped)));
+    assert!(matches!(observed(&config, &stopped, None, &Impatient::after(300)), Err(Error::Stopped)));
     let store = |dir: &Path| omr::answers::Store::open(&dir.join("answers.sqlite")).unwrap().len().unwrap();
     let (before, all) = (store(&stopped), store(&whole));
     assert!(before > 0 && before < all, "{before} of {all} answers");

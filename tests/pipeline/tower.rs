@@ -1,19 +1,18 @@
 //! Doubles by a model's vision tower: what it finds beside the hashes, in parts, stopped and on the emulated card.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use image::{DynamicImage, Rgb, RgbImage};
 use omr::config::{self, DedupConfig};
 use omr::device::emu::{Completion, Emu, Options};
 use omr::device::{Device, Kind, Target};
 use omr::error::Error;
-use omr::observe::{Observer, Silent};
+use omr::observe::Silent;
 use omr::pipeline::{self, Means};
 use serde_json::{Value, json};
 
 use super::dedup::{encoded, picture};
-use super::{files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
+use super::{Impatient, files, in_parts, lines, observed, reads, refused, rows, run, runtime, write_lines};
 use crate::train::tiny;
 
 /// The picture under a shade: stripes too faint to see that turn most bits of a difference hash of flat areas.
@@ -70,26 +69,13 @@ fn the_tower_finds_what_the_hash_does_not_and_parts_make_the_whole() {
     assert!(!whole.join("embeddings.bin").exists() && !parts.join("embeddings-0-of-3.bin").exists());
 }
 
-/// Asks to stop when some pictures were looked at and others not.
-struct Impatient(AtomicU64);
-
-impl Observer for Impatient {
-    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
-    fn step(&self, _: u64, _: &[(&str, f64)]) {}
-    fn end(&self) {}
-    fn note(&self, _: &str) {}
-    fn stop_requested(&self) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) >= 1
-    }
-}
-
 #[test]
 fn what_was_embedded_is_not_embedded_again() {
     let dir = tempfile::tempdir().unwrap();
     let config = set_up(dir.path(), 40);
     let [whole, stopped] = ["whole", "stopped"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
-    assert!(matches!(observed(&config, &stopped, None, &Impatient(AtomicU64::new(0))), Err(Error::Stopped)));
+    assert!(matches!(observed(&config, &stopped, None, &Impatient::after(1)), Err(Error::Stopped)));
     let path = stopped.join("embeddings.bin");
     let kept = std::fs::read(&path).unwrap();
     // Of the first 32 rows a key and f16 each; the last is cut in half.
@@ -100,7 +86,7 @@ fn what_was_embedded_is_not_embedded_again() {
     assert_eq!(files(&whole), files(&stopped));
 
     let forged = dir.path().join("forged");
-    assert!(matches!(observed(&config, &forged, None, &Impatient(AtomicU64::new(0))), Err(Error::Stopped)));
+    assert!(matches!(observed(&config, &forged, None, &Impatient::after(1)), Err(Error::Stopped)));
     let mut forgery = kept.clone();
     forgery.copy_within(record + 16..2 * record, 16);
     std::fs::write(forged.join("embeddings.bin"), forgery).unwrap();
