@@ -20,6 +20,8 @@ import sys
 import tempfile
 import time
 
+import results
+
 TEXT, DISTANCE, CORRELATION, PART, HASHES, BAND = 0.99, 8, 0.95, 5, 64, 4
 NUMBERING = re.compile(r"^\s*(?:(?:question|problem|exercise|q|no)\.?\s*\d{1,5}\s*[.):\-]?\s+|[(\[#]?\d{1,5}\s*[.):\]]+\s+)")
 MARKS = str.maketrans({**dict.fromkeys("\u2018\u2019\u201c\u201d\"", "'"), **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-"),
@@ -211,12 +213,7 @@ def report(options, found, out):
         best = min(records, key=lambda r: r["seconds"])
         lines.append(f"| {side} | {best['precision']:.4f} | {best['recall']:.4f} | {best['benchmark_found']} of {best['benchmark']}"
                      f" | {best['seconds']:.1f} | {best['cpu_seconds']:.1f} |")
-    os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, "dedup.json"), "w") as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
-    with open(os.path.join(out, "README.md"), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    results.write(out, "dedup.json", record, lines)
     print("\n".join(lines))
 
 

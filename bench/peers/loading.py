@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+import results
+
 PROCESSOR = {
     "min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2,
     "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
@@ -174,12 +176,8 @@ def report(options, found, out):
         rows, size = first[side]["rows"], first[side]["bytes"]
         figures = [f"{rows / s:.0f} | {size / s / 1e6:.1f}" for s in (index[side], best[side])]
         lines.append(f"| {characters} | {' | '.join(figures)} |")
-    os.makedirs(out, exist_ok=True)
-    with open(os.path.join(out, "loading.json"), "w") as file:
-        json.dump({"command": options.command, "commit": options.commit, "cpu": options.cpu, "turns": found}, file, indent=1)
-        file.write("\n")
-    with open(os.path.join(out, "README.md"), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    record = {"command": options.command, "commit": options.commit, "cpu": options.cpu, "turns": found}
+    results.write(out, "loading.json", record, lines)
     print("\n".join(lines))
 
 

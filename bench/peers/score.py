@@ -5,9 +5,10 @@ usage: score.py make WORK --responses N | pairs WORK | summary WORK --out DIR --
 
 import argparse
 import json
-import os
 import random
 import statistics
+
+import results
 
 PAIRS = ("tests/goldens/verify/cases.jsonl", "tests/goldens/verify/symbolic.jsonl")
 SENTENCES = (
@@ -83,9 +84,6 @@ def summary(work, options):
     median = statistics.median(len(row["response"]) for row in responses)
     result = {key: getattr(options, key) for key in ("command", "commit", "cpu")}
     result |= {"responses": len(responses), "median_characters": median, "sides": sides}
-    with open(os.path.join(options.out, "score.json"), "w") as file:
-        json.dump(result, file, indent=1)
-        file.write("\n")
     lines = [
         "# Whole responses: omr's rules beside math-verify",
         "",
@@ -100,8 +98,7 @@ def summary(work, options):
     for name, row in sides.items():
         agrees = "-" if row["agrees_with_math_verify"] is None else row["agrees_with_math_verify"]
         lines.append(f"| {name} | {row['cpu_seconds']} | {row['us_per_response']} | {row['times_math_verify']} | {agrees} |")
-    with open(os.path.join(options.out, "README.md"), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    results.write(options.out, "score.json", result, lines)
 
 
 def main():

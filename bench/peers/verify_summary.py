@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 
+import results
+
 
 def share(verdicts, labels, key):
     known = [(v, l[key]) for v, l in zip(verdicts, labels) if l[key] is not None]
@@ -44,9 +46,6 @@ def main():
             "turns": turns[name],
         }
     result = {"command": options.command, "commit": options.commit, "cpu": options.cpu, "pairs": pairs, "sides": rows}
-    with open(os.path.join(options.out, "verify.json"), "w") as file:
-        json.dump(result, file, indent=1)
-        file.write("\n")
     lines = [
         "# omr verify beside math-verify",
         "",
@@ -61,8 +60,7 @@ def main():
             f"| {name} | {row['us_per_pair']} | {row['times_math_verify']} | {row['right']} | "
             f"{row['agrees_with_math_verify_label']} |"
         )
-    with open(os.path.join(options.out, "README.md"), "w") as file:
-        file.write("\n".join(lines) + "\n")
+    results.write(options.out, "verify.json", result, lines)
 
 
 if __name__ == "__main__":
