@@ -94,6 +94,17 @@ fn count(out: &Path) -> u64 {
     Store::open(&out.join(FILE)).unwrap().len().unwrap()
 }
 
+/// Runs the program and kills it so soon after its start; false where it had ended.
+fn kill(args: &[String], after: Duration) -> bool {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+    let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(after);
+    let runs = child.try_wait().unwrap().is_none();
+    let _ = child.kill();
+    child.wait().unwrap();
+    runs
+}
+
 #[test]
 fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone() {
     let dir = Dir::new();
@@ -113,16 +124,7 @@ fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone
     let killed = dir.all("killed");
     let (mut kills, mut kept) = (0, Vec::new());
     for i in 0..10 {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
-            .args(&killed)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(alone.mul_f64(0.35 + 0.06 * f64::from(i)));
-        kills += u32::from(child.try_wait().unwrap().is_none());
-        let _ = child.kill();
-        child.wait().unwrap();
+        kills += u32::from(kill(&killed, alone.mul_f64(0.35 + 0.06 * f64::from(i))));
         if dir.path("killed").join(FILE).exists() {
             kept.push(count(&dir.path("killed")));
         }
@@ -161,15 +163,7 @@ fn on_the_emulator_a_killed_measurement_goes_on_to_the_same() {
     dir.run(&args("whole"));
     let alone = begun.elapsed();
     let killed = args("killed");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
-        .args(&killed)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(alone.mul_f64(0.7));
-    let _ = child.kill();
-    child.wait().unwrap();
+    kill(&killed, alone.mul_f64(0.7));
     let store = dir.path("killed").join(FILE);
     println!("  killed with {} of 12 answers", if store.exists() { count(&dir.path("killed")) } else { 0 });
     dir.run(&killed);
