@@ -114,6 +114,14 @@ fn parameters(model: &ModelConfig, dtype: config::Dtype) -> Result<usize> {
     Ok(crate::model::Model::empty(&mut dev, model.clone(), dtype)?.layout.num_weights())
 }
 
+/// Writes the launches that `fill` lists, where they are asked for.
+fn list(args: &Args, fill: impl FnOnce(&mut Launches) -> Result<()>) -> Result<()> {
+    let Some(path) = &args.launches else { return Ok(()) };
+    let mut launches = Launches::default();
+    fill(&mut launches)?;
+    files::write(path, launches.text().as_bytes())
+}
+
 fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let card = args.gpu.ceilings();
     let model = model_config(args, config.model.as_ref())?;
@@ -129,11 +137,9 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let batches = [vec![sft::sequence(&row); count]];
     let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
-    if let Some(path) = &args.launches {
-        let mut launches = Launches::default();
-        launches.training(args.gpu, &model, (config.dtype, config.optimizer), &batches[0], planned.levels)?;
-        files::write(path, launches.text().as_bytes())?;
-    }
+    list(args, |launches| {
+        launches.training(args.gpu, &model, (config.dtype, config.optimizer), &batches[0], planned.levels)
+    })?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
     Ok(Page {
@@ -167,11 +173,7 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
     let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, prompt)?;
     let mut index = Index::default();
     (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
-    if let Some(path) = &args.launches {
-        let mut launches = Launches::default();
-        launches.decoding(args.gpu, &model, config.dtype)?;
-        files::write(path, launches.text().as_bytes())?;
-    }
+    list(args, |launches| launches.decoding(args.gpu, &model, config.dtype))?;
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let target = target(&card, config.max_memory_gib);
     let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;
