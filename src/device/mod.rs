@@ -170,11 +170,6 @@ impl Device {
         Ok(Device { memory, backend })
     }
 
-    /// Runs linear layers, their gradients and logits by wgmma from here on; see [`Device::use_body`].
-    pub fn use_wgmma(&mut self) -> Result<()> {
-        self.use_body(Body::Wgmma)
-    }
-
     /// Runs linear layers, their gradients and logits by `wanted` from here on: a run has one. Errors where the device
     /// lacks it.
     pub fn use_body(&mut self, wanted: Body) -> Result<()> {

@@ -6,7 +6,7 @@
 
 use half::bf16;
 use omr::device::images::Arch;
-use omr::device::{Device, Kind};
+use omr::device::{Body, Device, Kind};
 
 use crate::kernels::gemm_bwd::{Case, dgrad_is_right, wgrad_is_right};
 use crate::kernels::gemm_sm90a::{BODY, both, ran, wide, wide_with};
@@ -148,7 +148,7 @@ const MISTAKES: [(&str, &str, &str); 10] = [
 
 fn mistake((file, from, to): (&str, &str, &str)) {
     mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
-        dev.use_wgmma()?;
+        dev.use_body(Body::Wgmma)?;
         dgrad_is_right(dev, &Case::new(70, 72, 136), true)?;
         wgrad_is_right(dev, &Case::new(70, 136, 136), false)
     });

@@ -19,7 +19,7 @@ pub const BODY: &str = "kernels/common/gemm_sm90a.cuh";
 /// A device whose linear layers run by wgmma.
 pub fn wide_with(schedule: Schedule) -> Device {
     let mut dev = hopper_with(schedule);
-    dev.use_wgmma().unwrap();
+    dev.use_body(Body::Wgmma).unwrap();
     dev
 }
 
@@ -226,12 +226,12 @@ fn wgmma_is_refused_where_there_is_none() {
         return;
     }
     let mut dev = emu();
-    let text = dev.use_wgmma().unwrap_err().to_string();
+    let text = dev.use_body(Body::Wgmma).unwrap_err().to_string();
     assert!(text.contains("wgmma on compute capability 8.0"), "{text}");
     assert_eq!([dev.body(), wide().body()], [Some(Body::Mma), Some(Body::Wgmma)]);
     let mut dev = hopper();
     dev.refuse_wgmma();
-    assert!(!dev.has_wgmma() && dev.use_wgmma().unwrap_err().to_string().contains("disagree"));
+    assert!(!dev.has_wgmma() && dev.use_body(Body::Wgmma).unwrap_err().to_string().contains("disagree"));
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_wrong_parity_is_seen() {
 
 fn mistake((from, to): (&str, &str)) {
     mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 2, |dev| {
-        dev.use_wgmma()?;
+        dev.use_body(Body::Wgmma)?;
         probe(dev)
     });
 }

@@ -57,7 +57,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use omr::device::emu::{Completion, Emu, Options, Passed, Site};
 use omr::device::images::{Arch, Images, OWN};
-use omr::device::{Device, Kind, Plan};
+use omr::device::{Body, Device, Kind, Plan};
 use omr::tensor::Elem;
 
 use crate::seed::seed;
@@ -170,7 +170,7 @@ pub fn emu_of(options: Options) -> omr::error::Result<Device> {
         Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(REGION_BYTES))?
     };
     if wgmma {
-        dev.use_wgmma()?;
+        dev.use_body(Body::Wgmma)?;
     }
     Ok(dev)
 }

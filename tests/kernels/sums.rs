@@ -2,9 +2,9 @@
 //! second body of linear layers has the first one's bits, and none depends on a tile. What a card does is asked by
 //! calibrate_sums.rs and calibrate_wgmma.rs.
 
-use omr::device::Device;
 use omr::device::emu::{Options, Sums};
 use omr::device::images::Arch;
+use omr::device::{Body, Device};
 use omr::model::Model;
 use omr::tensor::DType;
 
@@ -22,7 +22,7 @@ fn device(sums: Sums, wgmma: bool) -> Device {
     let arch = if wgmma { Arch::Sm90a } else { Arch::Sm80 };
     let mut dev = emu_of(Options { sums, arch, ..Options::default() }).unwrap();
     if wgmma {
-        dev.use_wgmma().unwrap();
+        dev.use_body(Body::Wgmma).unwrap();
     }
     dev
 }

@@ -6,7 +6,7 @@ use super::{Args, Case, MEMORY, inputs, measure};
 use crate::cli::Context;
 use crate::device::emu::{Emu, Options};
 use crate::device::images::Arch;
-use crate::device::{Device, Kind, Plan};
+use crate::device::{Body, Device, Kind, Plan};
 use crate::error::Result;
 use crate::files;
 use crate::ops::{linear, rms_norm};
@@ -73,7 +73,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
             let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &Plan::uniform(MEMORY))?;
             let mut case = make(&mut dev)?;
             if arch == Arch::Sm90a {
-                dev.use_wgmma()?;
+                dev.use_body(Body::Wgmma)?;
                 case.name = "emu wgmma";
             }
             let times = measure(&mut case, &mut dev, args.seconds)?;

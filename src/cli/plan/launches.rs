@@ -8,7 +8,7 @@ use serde_json::json;
 use super::gpus::Gpu;
 use crate::config::{Dtype, OptimConfig};
 use crate::device::listing::{Entry, Listing};
-use crate::device::{Device, Kind, Plan, Properties, Region, Work};
+use crate::device::{Body, Device, Kind, Plan, Properties, Region, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Levels, Model, ModelConfig};
@@ -135,7 +135,7 @@ fn listing(gpu: Gpu) -> Result<Device> {
         driver: "none".into(),
     };
     let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
-    dev.use_wgmma()?;
+    dev.use_body(Body::Wgmma)?;
     Ok(dev)
 }
 

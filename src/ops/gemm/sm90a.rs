@@ -1,5 +1,5 @@
 //! Launches of kernels/common/gemm_sm90a.cuh, the second body of products: by wgmma, operands by TMA. Taken where the device
-//! is told to (`Device::use_wgmma`) for every product whose rows TMA can copy, whatever the number of tokens: what is
+//! is told to (`Device::use_body`) for every product whose rows TMA can copy, whatever the number of tokens: what is
 //! sampled and what is trained on has one arithmetic.
 
 use bytemuck::NoUninit;
