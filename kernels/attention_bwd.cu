@@ -144,7 +144,7 @@ __device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[H
             sum[i] = fmaf(lo(x), lo(y), sum[i]);
             sum[i] = fmaf(hi(x), hi(y), sum[i]);
         }
-        sum[i] = attend::quad_sum(sum[i]);
+        sum[i] = tile::quad_sum(sum[i]);
     }
 }
 
@@ -169,23 +169,10 @@ struct KeySmem {
 __device__ __forceinline__ void row_grads(isa::Acc (&s)[KEYS / 8], isa::Acc (&dp)[KEYS / 8], const float (&lse)[2],
                                           const float (&delta)[2], float scale_log2e, bool masked,
                                           const int (&visible)[2]) {
-#pragma unroll
-    for (int tile = 0; tile < KEYS / 8; tile++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            float p = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -lse[e / 2]));
-            dp[tile][e] = p * (dp[tile][e] - delta[e / 2]);
-        }
-    }
+    tile::row_exp2(s, scale_log2e, lse);
+    tile::row_grads(dp, s, delta);
     if (masked) {
-#pragma unroll
-        for (int tile = 0; tile < KEYS / 8; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int key = tile * 8 + attend::lane() % 4 * 2 + e % 2;
-                dp[tile][e] = key < visible[e / 2] ? dp[tile][e] : 0.0f;
-            }
-        }
+        tile::mask(dp, visible, 0.0f);
     }
 }
 
@@ -233,7 +220,7 @@ __device__ __forceinline__ void dq(const Args& args) {
     // Keys that the warp's first and last row see.
     int least = args.causal ? mine / group + 1 : place.tokens;
     int most = mine >= to ? 0 : args.causal ? (min(mine + WARP_ROWS, to) - 1) / group + 1 : place.tokens;
-    attend::clear(sums);
+    tile::clear(sums);
 #pragma unroll 1
     for (int begin = 0; begin < keys; begin += KEYS) {
         int stage = begin / KEYS % 2, next = begin + KEYS;
@@ -254,7 +241,7 @@ __device__ __forceinline__ void dq(const Args& args) {
             attend::scores<HD>(s, q, smem.k[stage]);
             attend::scores<HD>(dp, dout, smem.v[stage]);
             row_grads(s, dp, lse, delta, args.scale_log2e, least < next, seen);
-            attend::round_probabilities(ds, dp);
+            tile::round(ds, dp);
             attend::weigh<HD>(sums, ds, smem.k[stage], 0);
         }
     }
@@ -298,27 +285,11 @@ template <int TILES>
 __device__ __forceinline__ void key_grads(isa::Acc (&s)[TILES], isa::Acc (&dp)[TILES],
                                           const isa::Shared<float>* lse, const isa::Shared<float>* delta,
                                           float scale_log2e, bool masked, const int (&first)[2]) {
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-        int row = tile * 8 + attend::lane() % 4 * 2;
-        float2 sum = isa::load<float2>(lse + row), d = isa::load<float2>(delta + row);
-        float base[2] = {sum.x * math::LOG2_E, sum.y * math::LOG2_E};
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            s[tile][e] = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -base[e % 2]));
-            dp[tile][e] = s[tile][e] * (dp[tile][e] - (e % 2 ? d.y : d.x));
-        }
-    }
+    tile::column_exp2(s, scale_log2e, lse, math::LOG2_E);
+    tile::column_grads(dp, s, delta);
     if (masked) {
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                bool seen = tile * 8 + attend::lane() % 4 * 2 + e % 2 >= first[e / 2];
-                s[tile][e] = seen ? s[tile][e] : 0.0f;
-                dp[tile][e] = seen ? dp[tile][e] : 0.0f;
-            }
-        }
+        tile::mask_before(s, first, 0.0f);
+        tile::mask_before(dp, first, 0.0f);
     }
 }
 
@@ -341,8 +312,8 @@ __device__ __forceinline__ void dkv(const Args& args) {
     load_fragments<HD>(k, keys, attend::lane() / 4, place.tokens - mine, dim);
     keys.data = args.qkv + place.v + (int64_t)mine * place.stride;
     load_fragments<HD>(v, keys, attend::lane() / 4, place.tokens - mine, dim);
-    attend::clear(dk);
-    attend::clear(dv);
+    tile::clear(dk);
+    tile::clear(dv);
     // From where on rows see the warp's first key, and all of its keys.
     int some = mine >= place.tokens ? NEVER : args.causal ? mine * group : 0;
     int all = args.causal ? (mine + WARP_ROWS - 1) * group : 0;
@@ -371,9 +342,9 @@ __device__ __forceinline__ void dkv(const Args& args) {
             attend::scores<HD>(s, k, q);
             attend::scores<HD>(dp, v, dout);
             key_grads(s, dp, smem.lse[stage] + strip, smem.delta[stage] + strip, args.scale_log2e, row < all, first);
-            attend::round_probabilities(p, s);
+            tile::round(p, s);
             attend::weigh<HD>(dv, p, dout, 0);
-            attend::round_probabilities(ds, dp);
+            tile::round(ds, dp);
             attend::weigh<HD>(dk, ds, q, 0);
         }
         stage ^= 1;

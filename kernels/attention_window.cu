@@ -74,12 +74,12 @@ __device__ __forceinline__ void run(const Args& args) {
         float most[2], alpha[2], sum[2];
         attend::load_queries<HD>(q, mine);
         attend::scores<HD>(s, q, smem.k);
-        attend::scale_and_max(s, rows.scale_log2e, sight.least < WINDOW, sight.keys, most);
-        state.raise(most, alpha);
-        attend::probabilities(s, state.m, sight.keys, sum);
-        attend::round_probabilities(p, s);
-        state.l[0] = attend::quad_sum(sum[0]);
-        state.l[1] = attend::quad_sum(sum[1]);
+        attend::mask_and_max(s, sight.least < WINDOW, sight.keys, most);
+        state.raise(most, rows.scale_log2e, alpha);
+        attend::probabilities(s, rows.scale_log2e, state.m, sight.keys, sum);
+        tile::round(p, s);
+        state.l[0] = tile::quad_sum(sum[0]);
+        state.l[1] = tile::quad_sum(sum[1]);
     }
     isa::cp_async_wait<0>();
     isa::sync_cta();

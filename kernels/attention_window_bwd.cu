@@ -119,7 +119,7 @@ __device__ __forceinline__ void prepare(Smem<HD>& smem, const Window& window, in
             lse = window.args.lse[(int64_t)token * window.args.q_heads + head] * math::LOG2_E;
             delta = dot(out.q + place, dout.q + place, out.dim);
         }
-        delta = attend::quad_sum(delta);
+        delta = tile::quad_sum(delta);
         if (attend::lane() % 4 == 0) {
             smem.lse[at] = lse;
             smem.delta[at] = delta;
@@ -132,30 +132,9 @@ template <int HD>
 __device__ __forceinline__ void probabilities(isa::Acc (&s)[STRIP / 8], const Smem<HD>& smem, int from, int keys,
                                               float scale_log2e) {
     int key = attend::warp() * attend::WARP_ROWS + attend::lane() / 4;
-    bool real[2] = {key < keys, key + 8 < keys};
-#pragma unroll
-    for (int tile = 0; tile < STRIP / 8; tile++) {
-        float2 lse = isa::load<float2>(smem.lse + from + tile * 8 + attend::lane() % 4 * 2);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            float p = isa::exp2_approx(fmaf(s[tile][e], scale_log2e, -(e % 2 ? lse.y : lse.x)));
-            s[tile][e] = real[e / 2] ? p : 0.0f;
-        }
-    }
-}
-
-// dP becomes dS under those P.
-template <int HD>
-__device__ __forceinline__ void score_grads(isa::Acc (&dp)[STRIP / 8], isa::Acc (&p)[STRIP / 8], const Smem<HD>& smem,
-                                            int from) {
-#pragma unroll
-    for (int tile = 0; tile < STRIP / 8; tile++) {
-        float2 delta = isa::load<float2>(smem.delta + from + tile * 8 + attend::lane() % 4 * 2);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            dp[tile][e] = p[tile][e] * (dp[tile][e] - (e % 2 ? delta.y : delta.x));
-        }
-    }
+    int seen[2] = {key < keys ? STRIP : 0, key + 8 < keys ? STRIP : 0};
+    tile::column_exp2(s, scale_log2e, smem.lse + from, 1.0f);
+    tile::mask(s, seen, 0.0f);
 }
 
 // Sums of N times 8 dimensions of the warp's sixteen rows, times `scale`, to their place in shared memory.
@@ -190,7 +169,7 @@ __device__ __forceinline__ void query_grads(Smem<HD>& smem, const Args& args, in
 #pragma unroll
     for (int first = 0; first < HD / 8; first += TILES) {
         isa::Acc dq[TILES];
-        attend::clear(dq);
+        tile::clear(dq);
         attend::weigh<HD>(dq, ds, smem.k, first);
         stage<HD>(dq, args.scale, smem.q, first);
     }
@@ -212,12 +191,12 @@ __device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)
         attend::load_queries<HD>(k, smem.k + mine * PITCH<HD>);
         attend::scores<HD>(s, k, q);
         probabilities<HD>(s, smem, from, keys, args.scale_log2e);
-        attend::round_probabilities(p, s);
+        tile::round(p, s);
         attend::weigh<HD>(dv, p, dout, 0);
         attend::load_queries<HD>(v, smem.v + mine * PITCH<HD>);
         attend::scores<HD>(dp, v, dout);
-        score_grads<HD>(dp, s, smem, from);
-        attend::round_probabilities(ds, dp);
+        tile::column_grads(dp, s, smem.delta + from);
+        tile::round(ds, dp);
 #pragma unroll
         for (int step = 0; step < STRIP / 16; step++) {
             int column = from + step * 16 + lane / 16 * 8;
@@ -241,8 +220,8 @@ __device__ __forceinline__ void run(const Args& args) {
         return;
     }
     isa::Acc dk[HD / 8], dv[HD / 8];
-    attend::clear(dk);
-    attend::clear(dv);
+    tile::clear(dk);
+    tile::clear(dv);
     copy<HD>(smem.k, window.keys(0));
     copy<HD>(smem.v, window.keys(1));
 #pragma unroll 1

@@ -1,15 +1,14 @@
 // Attention of one row, defined once for training, prefill and decode, as src/ops/attend.rs: keys in blocks of BLOCK
 // from the sequence's start, online softmax over the blocks of one chunk of CHUNK keys, chunk states folded left to
 // right in fp32. A row's bits depend neither on the tile it is in nor on how many warps share its work:
-//   score    one fp32 chain of k16 steps over ascending head dimension, times the scale
-//   maximum  exact in any order
+//   score    one fp32 chain of k16 steps over ascending head dimension
+//   M        the largest score times c, rounded once: the maximum is exact in any order; p = exp2(fmaf(score, c, -M))
 //   l        a lane's eight scores of 32 keys ascending, the four groups of 32 ascending, then the quad's tree
 //   output   one fp32 chain of k16 steps over ascending keys; masked keys and masked blocks add exact zeros
 // exp2 is ex2.approx (2 ulp; exact at 0, so a block a row does not see leaves its state as it is).
 #pragma once
 
-#include "common/math.cuh"
-#include "isa/isa.cuh"
+#include "common/tile.cuh"
 
 namespace attend {
 
@@ -139,14 +138,6 @@ __device__ __forceinline__ void load_queries(isa::Frag<4> (&q)[HD / 16], const i
     }
 }
 
-template <int N>
-__device__ __forceinline__ void clear(isa::Acc (&o)[N]) {
-#pragma unroll
-    for (int tile = 0; tile < N; tile++) {
-        o[tile].zero();
-    }
-}
-
 // Scores of 16 rows with 8 TILES keys. Lane l holds, of tile t, keys 8 t + 2 (l % 4) + {0, 1} for rows l / 4 (elements
 // 0, 1) and l / 4 + 8 (elements 2, 3).
 template <int HD, int TILES>
@@ -154,7 +145,7 @@ __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> 
                                        const isa::Shared<bf16>* keys) {
     // Two tiles a load: lanes 0..15 address the first one's halves of the step, the others the second one's.
     const isa::Shared<bf16>* row = keys + (lane() / 16 * 8 + lane() % 8) * PITCH<HD> + lane() / 8 % 2 * 8;
-    clear(s);
+    tile::clear(s);
 #pragma unroll
     for (int step = 0; step < HD / 16; step++) {
         isa::Frag<4> k[TILES / 2];
@@ -167,71 +158,24 @@ __device__ __forceinline__ void scores(isa::Acc (&s)[TILES], const isa::Frag<4> 
     }
 }
 
-// Scales the scores, makes those of keys from `visible` on minus infinity whatever they were, and gives the rows'
-// maxima over the quad's keys. `masked`: some row of the warp does not see all keys.
-template <int TILES>
-__device__ __forceinline__ void scale_and_max(isa::Acc (&s)[TILES], float scale, bool masked, const int (&visible)[2],
-                                              float (&most)[2]) {
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            s[tile][e] = s[tile][e] * scale;
-        }
-    }
+// Makes scores of keys from `visible` on minus infinity whatever they were, and gives the rows' maxima over the quad's
+// keys. `masked`: some row of the warp does not see all keys.
+template <class F>
+__device__ __forceinline__ void mask_and_max(F& s, bool masked, const int (&visible)[2], float (&most)[2]) {
     if (masked) {
-#pragma unroll
-        for (int tile = 0; tile < TILES; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int key = tile * 8 + lane() % 4 * 2 + e % 2;
-                s[tile][e] = key < visible[e / 2] ? s[tile][e] : minus_infinity();
-            }
-        }
+        tile::mask(s, visible, minus_infinity());
     }
-    most[0] = most[1] = minus_infinity();
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            // NaN is passed over, as on the CPU; it shows in the sum.
-            most[e / 2] = fmaxf(most[e / 2], s[tile][e]);
-        }
-    }
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-        most[i] = fmaxf(most[i], isa::shfl_xor(most[i], 1));
-        most[i] = fmaxf(most[i], isa::shfl_xor(most[i], 2));
-    }
+    tile::row_max(s, most);
 }
 
-// Scores to probabilities under the maximum `m`, fp32; `sum`: this lane's share of the rows' sums. A row that sees no
-// key has scores of minus infinity only, and its probabilities must be zero even while its maximum is that too.
-template <int TILES>
-__device__ __forceinline__ void probabilities(isa::Acc (&s)[TILES], const float (&m)[2], const int (&visible)[2],
+// Scores to probabilities under the bases `m`, fp32; `sum`: this lane's share of the rows' sums. A row that sees no key
+// has scores of minus infinity only, and its probabilities must be zero even while its base is that too.
+template <class F>
+__device__ __forceinline__ void probabilities(F& s, float scale, const float (&m)[2], const int (&visible)[2],
                                               float (&sum)[2]) {
     float base[2] = {visible[0] > 0 ? m[0] : 0.0f, visible[1] > 0 ? m[1] : 0.0f};
-#pragma unroll
-    for (int group = 0; group < TILES / 4; group++) {
-        float part[2] = {0.0f, 0.0f};
-#pragma unroll
-        for (int tile = group * 4; tile < group * 4 + 4; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                s[tile][e] = isa::exp2_approx(s[tile][e] - base[e / 2]);
-                part[e / 2] += s[tile][e];
-            }
-        }
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            sum[i] = group == 0 ? part[i] : sum[i] + part[i];
-        }
-    }
-}
-
-__device__ __forceinline__ float quad_sum(float x) {
-    x += isa::shfl_xor(x, 1);
-    return x + isa::shfl_xor(x, 2);
+    tile::row_exp2(s, scale, base);
+    tile::row_sum(s, sum);
 }
 
 // Adds to sums over 8 N dimensions from 8 first_tile on, laid out as scores, rows of shared memory under their weights:
@@ -284,24 +228,25 @@ __device__ __forceinline__ void stage(isa::Acc (&o)[N], const float (&factor)[2]
     }
 }
 
-// Running maximum (times scale and log2 e), sum and un-normalised output of a lane's two rows; the output covers
-// 8 N dimensions, laid out as scores.
+// Base (the running maximum times scale and log2 e), sum and un-normalised output of a lane's two rows; the output
+// covers 8 N dimensions, laid out as scores.
 template <int N>
 struct State {
     isa::Acc o[N];
     float m[2], l[2];
 
     __device__ __forceinline__ void reset() {
-        clear(o);
+        tile::clear(o);
         m[0] = m[1] = minus_infinity();
         l[0] = l[1] = 0.0f;
     }
 
-    // Moves the maxima to cover `most`; the factors for what was summed under the old ones.
-    __device__ __forceinline__ void raise(const float (&most)[2], float (&alpha)[2]) {
+    // Moves the bases to cover the scores up to `most`; the factors for what was summed under the old ones, exactly 1
+    // where a base stands still.
+    __device__ __forceinline__ void raise(const float (&most)[2], float scale, float (&alpha)[2]) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float after = fmaxf(m[i], most[i]);
+            float after = fmaxf(m[i], most[i] * scale);
             // Before its first key a row has nothing to rescale.
             alpha[i] = isa::exp2_approx(m[i] == minus_infinity() ? 0.0f : m[i] - after);
             m[i] = after;
@@ -314,13 +259,7 @@ struct State {
         for (int i = 0; i < 2; i++) {
             l[i] = fmaf(l[i], alpha[i], sum[i]);
         }
-#pragma unroll
-        for (int tile = 0; tile < N; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                o[tile][e] *= alpha[e / 2];
-            }
-        }
+        tile::row_scale(o, alpha);
     }
 
     // Puts the state aside, in this thread's own places, until the next chunk is done.
@@ -391,19 +330,6 @@ struct State {
         }
     }
 };
-
-// Probabilities to bf16, in the layout of the left operand of the product with 16 keys a step.
-template <int STEPS>
-__device__ __forceinline__ void round_probabilities(isa::Frag<4> (&p)[STEPS], isa::Acc (&s)[2 * STEPS]) {
-#pragma unroll
-    for (int step = 0; step < STEPS; step++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            p[step][half * 2] = pack(s[2 * step + half][0], s[2 * step + half][1]);
-            p[step][half * 2 + 1] = pack(s[2 * step + half][2], s[2 * step + half][3]);
-        }
-    }
-}
 
 // Staged rows `from`..`to` to global memory by `count` threads, of which this is number `index`; UNROLL pieces in flight.
 template <int HD, int UNROLL = HD / 16>

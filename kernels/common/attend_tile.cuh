@@ -87,12 +87,12 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
             float most[2];
             int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
             scores<HD>(s, q, smem.k);
-            scale_and_max(s, rows.scale_log2e, sight.least < begin + BLOCK, visible, most);
-            state.raise(most, alpha);
-            probabilities(s, state.m, visible, sum);
-            round_probabilities(p, s);
-            sum[0] = quad_sum(sum[0]);
-            sum[1] = quad_sum(sum[1]);
+            mask_and_max(s, sight.least < begin + BLOCK, visible, most);
+            state.raise(most, rows.scale_log2e, alpha);
+            probabilities(s, rows.scale_log2e, state.m, visible, sum);
+            tile::round(p, s);
+            sum[0] = tile::quad_sum(sum[0]);
+            sum[1] = tile::quad_sum(sum[1]);
         }
         isa::cp_async_wait<0>();
         // The values are there, and no warp reads the keys.
@@ -164,7 +164,7 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
             block = source.block(begin / BLOCK + 1);
         }
         scores<HD>(s, q, smem.k + first_key * PITCH<HD>);
-        scale_and_max(s, rows.scale_log2e, sight.least < begin + BLOCK, visible, most);
+        mask_and_max(s, sight.least < begin + BLOCK, visible, most);
         if (lane() % 4 == 0) {
             smem.most[warp() * WARP_ROWS + lane() / 4] = most[0];
             smem.most[warp() * WARP_ROWS + lane() / 4 + 8] = most[1];
@@ -175,10 +175,10 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
             most[0] = fmaxf(most[0], smem.most[w * WARP_ROWS + lane() / 4]);
             most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8]);
         }
-        state.raise(most, alpha);
+        state.raise(most, rows.scale_log2e, alpha);
         visible[0] = sight.keys[0] - begin;
         visible[1] = sight.keys[1] - begin;
-        probabilities(s, state.m, visible, sum);
+        probabilities(s, rows.scale_log2e, state.m, visible, sum);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int row = lane() / 4 + 8 * i;
@@ -204,7 +204,7 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
             for (int w = 1; w < WARPS; w++) {
                 sum[i] += part[w * WARP_ROWS * 4];
             }
-            sum[i] = quad_sum(sum[i]);
+            sum[i] = tile::quad_sum(sum[i]);
         }
         isa::Frag<4> p[BLOCK / 16];
         load_queries<BLOCK>(p, smem.p);

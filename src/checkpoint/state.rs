@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// Version of the ops' definitions: goes up with a change that moves bits on every device. 2: a row of attention has its
+/// scores scaled within the exponent, once rounded.
+const ARITHMETIC: &str = "2";
+
 /// What a run needs, besides weights and optimizer state, to go on with the same bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -26,7 +30,7 @@ pub struct State {
     /// How matrix products ran, as `Body::recorded`; none on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu_body: Option<String>,
-    /// Versions: `omr` and whatever else made the bits.
+    /// Versions: `omr`, and `arithmetic` of the ops (1 where it is missing).
     pub versions: BTreeMap<String, String>,
     /// What a job keeps beside these: running figures, a data stage's cursor.
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
@@ -41,7 +45,9 @@ impl State {
 
     /// `versions` of this build.
     pub fn versions() -> BTreeMap<String, String> {
-        BTreeMap::from([("omr".to_owned(), env!("CARGO_PKG_VERSION").to_owned())])
+        [("omr", env!("CARGO_PKG_VERSION")), ("arithmetic", ARITHMETIC)]
+            .map(|(what, version)| (what.to_owned(), version.to_owned()))
+            .into()
     }
 
     /// Writes `dir/state.json`.
@@ -58,14 +64,16 @@ impl State {
         serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
     }
 
-    /// What to tell the user when this state was made on another device kind or by other kernel bodies: the
-    /// run goes on, its bits may differ.
+    /// What to tell the user when this state was made on another device kind, by other kernel bodies or by another
+    /// version of the arithmetic: the run goes on, its bits may differ.
     pub fn other_arithmetic(&self, device: &str, cpu_body: &str, gpu_body: Option<&str>) -> Option<String> {
-        let named = |device, cpu_body, gpu_body: Option<&str>| {
-            [device, cpu_body].into_iter().chain(gpu_body).collect::<Vec<&str>>().join(", ")
+        let named = |device, cpu_body, gpu_body: Option<&str>, version| {
+            let bodies = [device, cpu_body].into_iter().chain(gpu_body).collect::<Vec<&str>>().join(", ");
+            format!("{bodies}, arithmetic {version}")
         };
-        let was = named(&self.device, &self.cpu_body, self.gpu_body.as_deref());
-        let now = named(device, cpu_body, gpu_body);
+        let version = self.versions.get("arithmetic").map_or("1", String::as_str);
+        let was = named(&self.device, &self.cpu_body, self.gpu_body.as_deref(), version);
+        let now = named(device, cpu_body, gpu_body, ARITHMETIC);
         (was != now).then(|| format!("the checkpoint was made on {was} and this is {now}: bits may differ"))
     }
 }

@@ -1,6 +1,7 @@
 //! Attention of one row, defined once (DESIGN section 8) for training, prefill and decode: keys in blocks of
 //! [`BLOCK`] from the sequence's start, online softmax over the blocks of one chunk of [`CHUNK`] keys, chunk states
-//! folded left to right. Rows are computed several at a time, which changes no row's arithmetic.
+//! folded left to right. A row's base M is its largest score so far times c, rounded once; p = exp2(fma(score, c, -M)),
+//! so that the largest key has 1 within |M| 2^-24. Rows are computed several at a time, which changes no row's arithmetic.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -82,7 +83,7 @@ pub trait KeySource {
 pub struct Setting {
     /// Elements of a head.
     pub dim: usize,
-    /// The softmax scale times log2(e).
+    /// c: the softmax scale times log2(e), positive.
     pub scale_log2e: f32,
     /// Round the probabilities to bf16 before they meet the values.
     pub round: bool,
@@ -141,7 +142,7 @@ pub struct RowStates<'a> {
     setting: Setting,
 }
 
-/// Running maximum (times scale and log2 e), sum and un-normalised output of some rows.
+/// Base, sum and un-normalised output of some rows.
 struct State<'a> {
     m: &'a mut [f32],
     l: &'a mut [f32],
@@ -267,7 +268,7 @@ fn block(isa: Isa, rows: Rows<'_>, keys: Keys<'_>, first: usize, state: &mut Sta
 }
 
 cpu_kernel! {
-    /// Scores to probabilities under the maximum so far, in place; m and l move to that maximum. Gives the factors
+    /// Scores to probabilities under the base so far, in place; m and l move to that base. Gives the factors
     /// for the rows' outputs. Row r sees the first `visible[r]` keys; the others get probability zero, whatever
     /// their score. In passes over all rows, with lanes kept in arrays between them: the horizontal reductions then
     /// overlap, and do not tempt the compiler to split the lanes of the loops before.
@@ -283,23 +284,23 @@ cpu_kernel! {
         let mut after = before;
         let mut largest = [[f32::NEG_INFINITY; LANES]; tile::ROWS];
         for (r, p) in p.chunks_exact_mut(BLOCK).take(m.len()).enumerate() {
-            scale_and_max(&mut p[..groups * LANES], visible[r] as usize, setting.scale_log2e, &mut largest[r]);
+            mask_and_max(&mut p[..groups * LANES], visible[r] as usize, &mut largest[r]);
         }
         for r in 0..m.len() {
-            after[r] = larger(before[r], lanes::max(&largest[r]));
+            after[r] = larger(before[r], lanes::max(&largest[r]) * setting.scale_log2e);
         }
         let mut alpha = [0.0; LANES];
         for i in 0..LANES {
-            // Before its first key a row has nothing to rescale.
+            // Before its first key a row has nothing to rescale; where its base stands still the factor is exactly 1.
             let drop = if before[i] == f32::NEG_INFINITY { 0.0 } else { before[i] - after[i] };
             alpha[i] = exp2(drop);
         }
         let mut sums = [[0.0; LANES]; tile::ROWS];
         for (r, p) in p.chunks_exact_mut(BLOCK).take(m.len()).enumerate() {
-            let (p, visible) = (&mut p[..groups * LANES], visible[r] as usize);
+            let (p, visible, scale) = (&mut p[..groups * LANES], visible[r] as usize, setting.scale_log2e);
             match setting.round {
-                true => probabilities::<true>(p, visible, after[r], &mut sums[r]),
-                false => probabilities::<false>(p, visible, after[r], &mut sums[r]),
+                true => probabilities::<true>(p, visible, scale, after[r], &mut sums[r]),
+                false => probabilities::<false>(p, visible, scale, after[r], &mut sums[r]),
             }
         }
         for (r, (m, l)) in m.iter_mut().zip(l).enumerate() {
@@ -310,16 +311,14 @@ cpu_kernel! {
     }
 }
 
-/// Multiplies the scores by `scale`; `largest` becomes the maximum over the keys seen, lane by lane. The others become
-/// zero, not minus infinity: exponentials that underflow are slow, and theirs are dropped anyway.
+/// `largest` becomes the largest score of the keys seen, lane by lane. The others' become zero, not minus infinity:
+/// exponentials that underflow are slow, and theirs are dropped anyway.
 #[inline(always)]
-fn scale_and_max(p: &mut [f32], visible: usize, scale: f32, largest: &mut Lanes) {
+fn mask_and_max(p: &mut [f32], visible: usize, largest: &mut Lanes) {
     let mut most = *largest;
     for (g, p) in p.chunks_exact_mut(LANES).enumerate() {
         let mut t = [0.0; LANES];
-        for i in 0..LANES {
-            t[i] = p[i] * scale;
-        }
+        t.copy_from_slice(p);
         let seen = visible.saturating_sub(g * LANES);
         p.copy_from_slice(&lanes::keep(&t, seen, 0.0));
         let t = lanes::keep(&t, seen, f32::NEG_INFINITY);
@@ -330,14 +329,14 @@ fn scale_and_max(p: &mut [f32], visible: usize, scale: f32, largest: &mut Lanes)
     *largest = most;
 }
 
-/// exp2(p - after) of the keys seen, zero of the others; `sums` becomes their sum before rounding, lane by lane.
+/// exp2(p scale - base) of the keys seen, zero of the others; `sums` becomes their sum before rounding, lane by lane.
 #[inline(always)]
-fn probabilities<const ROUND: bool>(p: &mut [f32], visible: usize, after: f32, sums: &mut Lanes) {
+fn probabilities<const ROUND: bool>(p: &mut [f32], visible: usize, scale: f32, base: f32, sums: &mut Lanes) {
     let mut sum = [0.0; LANES];
     for (g, p) in p.chunks_exact_mut(LANES).enumerate() {
         let mut e = [0.0; LANES];
         for i in 0..LANES {
-            e[i] = exp2(p[i] - after);
+            e[i] = exp2(p[i].mul_add(scale, -base));
         }
         let e = lanes::keep(&e, visible.saturating_sub(g * LANES), 0.0);
         for i in 0..LANES {

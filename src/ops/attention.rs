@@ -27,7 +27,7 @@ pub struct Pack {
     pub heads: Heads,
     /// Hides the keys after a row's own.
     pub causal: bool,
-    /// Multiplies the scores.
+    /// Multiplies the scores; positive.
     pub scale: f32,
 }
 

@@ -17,7 +17,7 @@
 //! | `linear::fwd_swiglu` | silu(gate) * up, from the fp32 gate and up; gate and up only as saved for backward |
 //! | `linear::fwd_gelu` | the output, from the fp32 value; that value only as saved for backward |
 //! | `rope` | q and k after the rotation |
-//! | `attention` | P = exp2(s - m) before P V (its sum takes the unrounded values); the output |
+//! | `attention` | P = exp2(s c - M) before P V (its sum takes the unrounded values); the output |
 //! | `linear_logprob`, `sample` | nothing: logits, logsumexp and log-probs are fp32 |
 //!
 //! On a GPU the exp2 of attention is the instruction `ex2.approx.ftz` (relative error 2^-22, exact at zero) in
@@ -27,7 +27,7 @@
 //! | --- | --- |
 //! | `linear::dgrad`, `rms_norm` | dX, the gradient of the residual stream (after accumulation) |
 //! | `swiglu`, `gelu` | d(gate, up), d(pre) |
-//! | `attention` | dO (it arrives rounded); P = exp2(s - lse); dS = P * (dP - D); dqkv |
+//! | `attention` | dO (it arrives rounded); P = exp2(s c - lse); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
 //! | fp32 throughout | D, dP, weight gradients, dgamma, dbias |

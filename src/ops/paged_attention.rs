@@ -179,7 +179,7 @@ pub struct Paged<'a> {
     pub context_lens: Tensor,
     /// Heads of a row.
     pub heads: Heads,
-    /// Multiplies the scores.
+    /// Multiplies the scores; positive.
     pub scale: f32,
 }
 

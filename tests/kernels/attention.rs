@@ -232,7 +232,10 @@ fn other_mutations_are_seen() {
         ("attention", "args.q_heads + head) * args.dim", "args.q_heads + head) * args.dim + 1"),
         ("common/attend.cuh", "first + row / group * step", "first + (row / group + 1) * step"),
         ("common/attend.cuh", "fmaf(l[i], alpha[i], sum[i])", "l[i] + sum[i]"),
-        ("common/attend.cuh", "o[tile][e] *= alpha[e / 2]", "o[tile][e] *= alpha[0]"),
+        ("common/attend.cuh", "fmaxf(m[i], most[i] * scale)", "fmaxf(m[i], most[i])"),
+        ("common/tile.cuh", "at(f, i) *= factor[row(i)]", "at(f, i) *= factor[0]"),
+        ("common/tile.cuh", "fmaf(at(f, i), scale, -base[row(i)])", "fmaf(at(f, i), scale, -base[0])"),
+        ("common/tile.cuh", "most[row(i)] = fmaxf(most[row(i)], at(f, i))", "most[row(i)] = at(f, i)"),
         (
             "common/attend.cuh",
             "lane() / 4 + 8 * i) * PITCH<HD> + lane() % 4 * 2",

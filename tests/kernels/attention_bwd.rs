@@ -246,7 +246,7 @@ fn shared_memory_has_no_bank_conflicts() {
 
 #[test]
 fn a_key_that_rows_before_it_move_is_seen() {
-    mutate_source("attention_bwd", "+ e % 2 >= first[e / 2]", "+ e % 2 >= 0", 1, probe);
+    mutate_source("common/tile.cuh", "column(i) >= first[row(i)]", "column(i) >= 0", 1, probe);
 }
 
 #[test]
@@ -255,18 +255,22 @@ fn mistakes_in_the_kernel_are_seen() {
     for (from, to) in MISTAKES {
         mutate_source("attention_bwd", from, to, 1, probe);
     }
+    for (from, to) in [
+        ("pair.y * unit", "pair.y"),
+        ("(at(dp, i) - delta[row(i)])", "(at(dp, i) - delta[0])"),
+        ("(at(dp, i + e) - delta[e % 2])", "(at(dp, i + e) - delta[0])"),
+        ("column(i) < seen[row(i)]", "column(i) <= seen[row(i)]"),
+    ] {
+        mutate_source("common/tile.cuh", from, to, 1, probe);
+    }
 }
 
 /// Errors a person could make, each in one place of the kernel.
-const MISTAKES: [(&str, &str); 15] = [
+const MISTAKES: [(&str, &str); 11] = [
     ("first(from % group)", "first(0)"),
     ("token(from / group)", "token((from + group - 1) / group)"),
     ("mine * group : 0;\n    int all", "(mine + WARP_ROWS) * group : 0;\n    int all"),
-    ("key < visible[e / 2] ?", "key <= visible[e / 2] ?"),
     ("args.lse[at] * math::LOG2_E", "args.lse[at]"),
-    ("sum.y * math::LOG2_E", "sum.y"),
-    ("(dp[tile][e] - delta[e / 2])", "(dp[tile][e] - delta[0])"),
-    ("(e % 2 ? d.y : d.x)", "d.x"),
     ("args.delta[at] = delta[i];", "args.delta[at] = delta[0];"),
     ("sum[i] = fmaf(hi(x), hi(y), sum[i]);", ""),
     ("write<HD>(dv, 1.0f, staged", "write<HD>(dv, args.scale, staged"),

@@ -122,7 +122,7 @@ fn keys_that_do_not_exist_have_no_weight() {
         if got.iter().all(|x| x.is_finite()) { Ok(()) } else { Err("a gradient is not finite".into()) }
     };
     finite(&mut emu()).unwrap();
-    mutate_source("attention_window_bwd", "real[e / 2] ? p : 0.0f", "p", 1, finite);
+    mutate_source("attention_window_bwd", "tile::mask(s, seen, 0.0f);", "", 1, finite);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn mutations_are_seen() {
         ("(args.q_heads + slot * args.kv_heads + head)", "(args.q_heads + head)"),
         ("lane / 8 % 2 * 8", "0"),
         ("stage<HD>(dk, args.scale, smem.dout, 0);", "stage<HD>(dk, 1.0f, smem.dout, 0);"),
-        ("(dp[tile][e] - (e % 2 ? delta.y : delta.x))", "(dp[tile][e] - delta.x)"),
+        ("tile::column_grads(dp, s, smem.delta + from);", "tile::column_grads(dp, s, smem.delta);"),
         ("from < Window(args).rows()", "from < WINDOW"),
         ("from += STRIP", "from += 2 * STRIP"),
         ("attend::weigh<HD>(dk, ds, q, 0);", "attend::weigh<HD>(dk, ds, dout, 0);"),

@@ -226,7 +226,7 @@ fn no_schedule_changes_a_bit() {
 /// Mistakes a person could make: the file, the text, and what it becomes.
 const MISTAKES: [(&str, &str, &str); 9] = [
     ("linear_logprob_bwd", "float dz = -p *", "float dz = p *"),
-    ("attention_bwd", "(dp[tile][e] - delta[e / 2])", "dp[tile][e]"),
+    ("common/tile.cuh", "(at(dp, i) - delta[row(i)])", "at(dp, i)"),
     ("attention_bwd", "- (e % 2 ? d.y : d.x)", ""),
     ("rms_norm", "- e.v[i] * r * mean) * r", ") * r"),
     ("rms_norm", "args.accumulate ? had.v[i] + d : d", "d"),

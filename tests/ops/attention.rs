@@ -1,5 +1,6 @@
 use half::bf16;
 use omr::device::{Device, Isa};
+use omr::math::{exp2, ln};
 use omr::ops::attend::Heads;
 use omr::ops::attention;
 use omr::tensor::{DType, Elem};
@@ -130,6 +131,38 @@ fn agrees_with_the_formula_and_its_differences() {
             Case::<bf16>::new(&[1, 0, 9, 4], heads, causal).check();
         }
     }
+}
+
+/// Two tokens in f32 by the definition of a row, to the bit, with scores so large that a rounding of the base shows: the
+/// largest key has 1 within |M| 2^-24.
+#[test]
+fn a_row_is_what_its_definition_says() {
+    let (heads, scale) = (Heads { q: 1, kv: 1, dim: 2 }, 7.0);
+    let c = (f64::from(scale) * std::f64::consts::LOG2_E) as f32;
+    let mut r = Random::new(11);
+    let mut off = 0;
+    for _ in 0..100 {
+        let qkv: Vec<f32> = r.values::<f32>(12).iter().map(|x| x * 9.0).collect();
+        let case = Case::<f32> { heads, causal: true, scale, cu: vec![0, 2], qkv, dout: vec![0.0; 4] };
+        let run = case.run(&mut device(1, Isa::detect()));
+        let (token, other) = case.qkv.split_at(6);
+        let score = |q: &[f32], k: &[f32]| q[1].mul_add(k[1], q[0] * k[0]);
+        for (i, (q, keys)) in [(token, vec![token]), (other, vec![token, other])].into_iter().enumerate() {
+            let s: Vec<f32> = keys.iter().map(|k| score(q, &k[2..])).collect();
+            let base = s.iter().copied().fold(f32::MIN, f32::max) * c;
+            let p: Vec<f32> = s.iter().map(|s| exp2(s.mul_add(c, -base))).collect();
+            let largest = p.iter().copied().fold(0.0, f32::max);
+            assert!((largest - 1.0).abs() <= base.abs() * 2f32.powi(-24), "{largest} under {base}");
+            off += usize::from(largest != 1.0);
+            let l: f32 = p.iter().sum();
+            assert_eq!(run.lse[i], base.mul_add(std::f32::consts::LN_2, ln(l)));
+            for d in 0..2 {
+                let o = p.iter().zip(&keys).fold(0.0f32, |o, (p, k)| p.mul_add(k[4 + d], o));
+                assert_eq!(run.out[2 * i + d], o * (1.0 / l), "{i} {d}");
+            }
+        }
+    }
+    assert!(off > 100, "{off} of 200 bases were rounded");
 }
 
 #[test]

@@ -188,6 +188,24 @@ fn a_checkpoint_is_due_by_steps_or_by_time() {
     assert!(Cadence::new(None, Some(f64::NAN)).is_err());
 }
 
+#[test]
+fn a_resume_over_another_arithmetic_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    state(1).write(dir.path()).unwrap();
+    let path = dir.path().join("state.json");
+    let told = |text: String| {
+        fs::write(&path, text).unwrap();
+        State::read(dir.path()).unwrap().other_arithmetic("cpu", "avx2", None)
+    };
+    let now = fs::read_to_string(&path).unwrap();
+    assert_eq!(told(now.clone()), None);
+    // As checkpoints were before versions had an arithmetic.
+    let (version, rest) = now.split_once("\"arithmetic\": \"").unwrap().1.split_once("\",").unwrap();
+    let older = now.replace(&format!("\"arithmetic\": \"{version}\",{}", rest.split('"').next().unwrap()), "");
+    let want = format!("made on cpu, avx2, arithmetic 1 and this is cpu, avx2, arithmetic {version}: bits may differ");
+    assert!(told(older).unwrap().ends_with(&want));
+}
+
 proptest! {
     #![proptest_config(crate::seed::proptest(64))]
 
