@@ -177,6 +177,25 @@ fn target(name: &str) -> Option<&str> {
     Some(&rest[..end])
 }
 
+/// Renames `dir` to the first free `dir.1`, `dir.2`, ...; `None` when there is nothing to move.
+pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    let stem = name.clone();
+    for i in 1_u32.. {
+        name.clone_from(&stem);
+        name.push(format!(".{i}"));
+        let aside = dir.with_file_name(&name);
+        if !aside.exists() {
+            fs::rename(dir, &aside).map_err(Error::io(dir))?;
+            return Ok(Some(aside));
+        }
+    }
+    Ok(None)
+}
+
 /// Makes the entries of a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| d.sync_all()).map_err(Error::io(path))

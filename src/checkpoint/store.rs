@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::manifest::Manifest;
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::files;
@@ -115,7 +116,7 @@ impl Store {
     }
 
     /// Saves step `step`: `write(folder)` fills a temporary folder (its `trainer/` exists) that becomes
-    /// `checkpoints/global_step_N` in one rename once everything in it is on disk; then `latest` names it and
+    /// `checkpoints/global_step_N` in one rename once everything in it, with a `MANIFEST`, is on disk; then `latest` names it and
     /// the oldest beyond the limit go. That of step `best` stays, and `best` names it. On an error nothing is left behind and older checkpoints stay.
     pub fn save(&self, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
         let name = format!("{PREFIX}{step}");
@@ -123,7 +124,8 @@ impl Store {
         files::folder(&checkpoint.path, |temporary| {
             let trainer = temporary.join("trainer");
             fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
-            write(temporary)
+            write(temporary)?;
+            Manifest::write(temporary)
         })?;
         files::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
         if best == Some(step) {
@@ -138,13 +140,14 @@ impl Store {
         Ok(checkpoint)
     }
 
-    /// Where `resume` starts: a checkpoint, or `None` for the beginning. Errors when the path holds none, when
-    /// `never` meets a run with checkpoints, and when this run has checkpoints newer than the one asked for.
-    pub fn resume(&self, resume: &Resume) -> Result<Option<Checkpoint>> {
+    /// Where `resume` may start, best first: of a run its checkpoints from the newest on; none for the beginning. Errors when
+    /// the path holds none, when `never` meets a run with checkpoints, and when this run has checkpoints newer than that of
+    /// another run.
+    pub fn resume(&self, resume: &Resume) -> Result<Vec<Checkpoint>> {
         let newest = self.latest()?;
-        let found = match (resume, newest) {
-            (Resume::Auto, newest) => return Ok(newest),
-            (Resume::Never, None) => return Ok(None),
+        let mut found = match (resume, newest) {
+            (Resume::Auto, _) => self.list()?,
+            (Resume::Never, None) => Vec::new(),
             (Resume::Never, Some(newest)) => {
                 return Err(Error::input_hint(
                     self.run.display().to_string(),
@@ -155,18 +158,18 @@ impl Store {
             }
             (Resume::Path(path), newest) => {
                 let found = match Checkpoint::at(path) {
-                    Some(checkpoint) if checkpoint.trainer().join("state.json").is_file() => Some(checkpoint),
-                    _ => Store { run: path.clone(), keep: 1 }.latest()?,
+                    Some(checkpoint) if checkpoint.trainer().join("state.json").is_file() => vec![checkpoint],
+                    _ => Store { run: path.clone(), keep: 1 }.list()?,
                 };
-                let expected = "a checkpoint (global_step_N) or a run directory with one";
-                let found = found.ok_or_else(|| {
+                let Some(first) = found.last() else {
                     let what = if path.exists() { "no checkpoint" } else { "nothing" };
-                    Error::input(format!("resume: {}", path.display()), what, expected)
-                })?;
-                if let Some(newest) = newest.filter(|newest| newest.step > found.step) {
+                    let expected = "a checkpoint (global_step_N) or a run directory with one";
+                    return Err(Error::input(format!("resume: {}", path.display()), what, expected));
+                };
+                if let Some(newest) = newest.filter(|newest| newest.step > first.step && !self.has(first)) {
                     return Err(Error::input_hint(
                         format!("resume: {}", path.display()),
-                        format!("step {}, while {} is at step {}", found.step, self.run.display(), newest.step),
+                        format!("step {}, while {} is at step {}", first.step, self.run.display(), newest.step),
                         "the newest step of the run directory, or a directory without newer ones",
                         "give another --out",
                     ));
@@ -174,7 +177,31 @@ impl Store {
                 found
             }
         };
-        Ok(Some(found))
+        found.reverse();
+        Ok(found)
+    }
+
+    /// True for a checkpoint of this run.
+    pub fn has(&self, checkpoint: &Checkpoint) -> bool {
+        let folder = |path: &Path| fs::canonicalize(path).ok();
+        checkpoint.path.parent().and_then(folder).is_some_and(|at| folder(&self.folder()) == Some(at))
+    }
+
+    /// Moves those later than `step` aside, to names that are no checkpoint's, and has `latest` name it, and `best` none of
+    /// them: from here on the run is what it was then. Where they are now.
+    pub fn go_back(&self, step: u64) -> Result<Vec<PathBuf>> {
+        let later: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| known.step > step).collect();
+        if later.is_empty() {
+            return Ok(Vec::new());
+        }
+        files::write(self.run.join("latest"), format!("{PREFIX}{step}\n").as_bytes())?;
+        let best = self.run.join("best");
+        let name = fs::read_to_string(&best).unwrap_or_default();
+        if later.iter().any(|known| name.trim() == format!("{PREFIX}{}", known.step)) {
+            fs::remove_file(&best).map_err(Error::io(&best))?;
+        }
+        let aside: Result<Vec<Option<PathBuf>>> = later.iter().map(|known| files::move_aside(&known.path)).collect();
+        Ok(aside?.into_iter().flatten().collect())
     }
 
     /// Under another name first, so that a kill meanwhile leaves no folder that looks whole.

@@ -41,7 +41,7 @@ impl RunDir {
         // A process that works in the old folder would go on in the new one: it writes by path.
         let _idle = if args.fresh && dir.join(".lock").exists() { Some(lock(dir, ".lock")?) } else { None };
         if args.fresh
-            && let Some(aside) = move_aside(dir)?
+            && let Some(aside) = files::move_aside(dir)?
         {
             context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
         }
@@ -75,25 +75,6 @@ impl RunDir {
     pub fn path(&self) -> &Path {
         &self.dir
     }
-}
-
-/// Renames `dir` to the first free `dir.1`, `dir.2`, ...; `None` when there is nothing to move.
-pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
-    if !dir.exists() {
-        return Ok(None);
-    }
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    let stem = name.clone();
-    for i in 1_u32.. {
-        name.clone_from(&stem);
-        name.push(format!(".{i}"));
-        let aside = dir.with_file_name(&name);
-        if !aside.exists() {
-            std::fs::rename(dir, &aside).map_err(Error::io(dir))?;
-            return Ok(Some(aside));
-        }
-    }
-    Ok(None)
 }
 
 fn lock(dir: &Path, name: &str) -> Result<File> {

@@ -277,7 +277,8 @@ settings! {
         /// Threads that read rows and pictures beside the steps; their number changes no result.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl data.dataloader_num_workers", published: "8";
-        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
+        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there; later
+        /// checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
             published: "auto";
     }

@@ -87,7 +87,8 @@ settings! {
         /// Threads that read rows and pictures beside the training; their number changes no result.
         dataloader_num_workers: usize = 2, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.dataloader_num_workers";
-        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there.
+        /// `auto` goes on from the newest whole checkpoint in --out, `never` starts over, a path goes on from there; later
+        /// checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "lmms-engine trainer_args.resume_from_checkpoint";
     }

@@ -300,6 +300,18 @@ impl Driver for Cuda {
         unsafe { stream::synchronize(self.on(stream)) }.map_err(|e| self.failed("cuStreamSynchronize", e))
     }
 
+    fn is_idle(&mut self, stream: Stream) -> Result<bool> {
+        if self.capturing {
+            return Ok(false);
+        }
+        self.bind()?;
+        // SAFETY: streams live as long as the driver.
+        match unsafe { sys::cuStreamQuery(self.on(stream)) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            code => self.done("cuStreamQuery", code).map(|()| true),
+        }
+    }
+
     fn synchronizations(&self) -> u64 {
         self.synchronizations
     }

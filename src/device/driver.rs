@@ -155,6 +155,9 @@ pub trait Driver: Send {
     /// Waits for all work of `stream`.
     fn synchronize(&mut self, stream: Stream) -> Result<()>;
 
+    /// True when all work of `stream` is known to have run; waits for nothing, and knows nothing during a capture.
+    fn is_idle(&mut self, stream: Stream) -> Result<bool>;
+
     /// Calls so far that made the host wait for queued work: [`Driver::synchronize`], [`Driver::download`] and
     /// [`Driver::elapsed_ms`].
     fn synchronizations(&self) -> u64;

@@ -342,6 +342,11 @@ impl Driver for Emu {
         self.wait_for(stream, "a synchronisation")
     }
 
+    fn is_idle(&mut self, stream: Stream) -> Result<bool> {
+        self.streams.known(stream)?;
+        if self.capture.is_some() { Ok(false) } else { self.streams.is_idle(stream) }
+    }
+
     fn synchronizations(&self) -> u64 {
         self.counters.synchronizations
     }

@@ -128,6 +128,10 @@ impl Driver for Listing {
         Ok(())
     }
 
+    fn is_idle(&mut self, _: Stream) -> Result<bool> {
+        Ok(true)
+    }
+
     fn synchronizations(&self) -> u64 {
         0
     }

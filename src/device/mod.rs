@@ -17,7 +17,7 @@ mod isa;
 pub mod listing;
 mod memory;
 mod pool;
-mod readback;
+pub mod readback;
 mod tensor_map;
 
 pub use body::Body;
@@ -29,10 +29,9 @@ pub use memory::{Mark, Memory, Placing, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};
 
 use std::fmt;
-use std::sync::mpsc::SyncSender;
 
 use crate::error::{Error, Result};
-use readback::Readback;
+use readback::{Readback, Sink};
 
 /// What kind of device a run is on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -228,8 +227,11 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, body, .. } => {
+            Backend::Gpu { driver, body, readback, .. } => {
                 let (memory, driver) = (&self.memory, &mut **driver);
+                if let Some(readback) = readback {
+                    readback.poll(driver);
+                }
                 On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma: *body == Body::Wgmma })
             }
             Backend::Count { .. } => On::Count,
@@ -306,7 +308,7 @@ impl Device {
     /// Begins to read `spans` as they are now beside the work that follows; their bytes go into `sink` in order, cut into
     /// messages nobody may rely on. Nothing may write to them before [`Device::finish_readback`]. Errors where no
     /// kernels run.
-    pub fn begin_readback(&mut self, spans: &[Span], sink: SyncSender<Vec<u8>>) -> Result<()> {
+    pub fn begin_readback(&mut self, spans: &[Span], sink: Sink) -> Result<()> {
         let Backend::Gpu { driver, readback, .. } = &mut self.backend else {
             return Err(Error::Failed("reading beside the work of a device without streams".into()));
         };

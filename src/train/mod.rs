@@ -7,6 +7,7 @@ pub mod broken;
 pub mod job;
 pub mod largest;
 pub mod levels;
+pub mod loading;
 pub mod metrics;
 pub mod nll;
 pub mod plan;

@@ -1,14 +1,13 @@
 //! A checkpoint on its way to disk. Weights and state change in the optimizer kernel alone, so where kernels run nothing is
 //! copied first: a side stream reads them while the next step's forward and backward run, a thread writes what arrives,
-//! and the next update waits until all is read (DESIGN section 9). On the CPU the compute threads have nothing to spare:
+//! hashes it and waits for the disk, and the next update waits until all is read (DESIGN section 9). On the CPU the compute threads have nothing to spare:
 //! there it is written at once.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use crate::checkpoint::{State, Store};
-use crate::device::Device;
+use crate::device::{Device, readback};
 use crate::error::{Error, Result};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, fetched, write_files};
@@ -40,9 +39,6 @@ pub fn copy_companions(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
-
-/// Messages between the device and the writer: what the disk may be behind by.
-const MESSAGES: usize = 4;
 
 /// A checkpoint's content: all but the bytes of tensors.
 pub struct Snapshot {
@@ -86,15 +82,15 @@ impl Saving {
             return Ok(None);
         }
         let spans: Vec<_> = snapshot.tensors().iter().map(Tensor::span).collect();
-        let (sender, receiver) = sync_channel(MESSAGES);
+        let (sink, mut arriving) = readback::ends();
         let body = move || {
-            let mut arriving = Arriving { receiver, rest: Vec::new() };
-            store.save(step, best, |folder| snapshot.write(folder, &mut |tensor| arriving.take(tensor)))?;
+            let mut take = |tensor: Tensor| arriving.take(tensor.span().bytes);
+            store.save(step, best, |folder| snapshot.write(folder, &mut take))?;
             Ok(())
         };
         let writer = std::thread::Builder::new().name("checkpoint".to_owned()).spawn(body);
         let writer = writer.map_err(|e| Error::Failed(format!("a thread for checkpoints: {e}")))?;
-        dev.begin_readback(&spans, sender)?;
+        dev.begin_readback(&spans, sink)?;
         Ok(Some(Saving { writer }))
     }
 
@@ -105,27 +101,5 @@ impl Saving {
             self.writer.join().map_err(|_| Error::Failed("the writer of a checkpoint panicked".to_owned()))?;
         // A device that failed leaves the writer without bytes: the device's error is the cause.
         read.and(written)
-    }
-}
-
-/// The bytes of tensors, in the order they are read.
-struct Arriving {
-    receiver: Receiver<Vec<u8>>,
-    rest: Vec<u8>,
-}
-
-impl Arriving {
-    fn take(&mut self, tensor: Tensor) -> Result<Vec<u8>> {
-        let bytes = tensor.span().bytes;
-        while self.rest.len() < bytes {
-            let piece = self.receiver.recv().map_err(|_| Error::Failed("the device stopped reading".to_owned()))?;
-            if self.rest.is_empty() {
-                self.rest = piece;
-            } else {
-                self.rest.extend_from_slice(&piece);
-            }
-        }
-        let rest = self.rest.split_off(bytes);
-        Ok(std::mem::replace(&mut self.rest, rest))
     }
 }

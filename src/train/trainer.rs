@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
-use crate::checkpoint::{Cadence, Resume, State, Store};
+use crate::checkpoint::{Cadence, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use crate::files;
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::Tensor;
 
 /// How a run trains and saves: the part of a config SFT and RL have in common.
 #[derive(Clone, Debug)]
@@ -73,18 +74,17 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Loads the newest checkpoint of the run, or the model to start from. Errors when files are broken or
+    /// Loads the newest whole checkpoint of the run, or the model to start from. Errors when files are broken or
     /// `resume` does not fit.
     pub fn open(dev: &mut Device, config: TrainerConfig, observer: &dyn Observer) -> Result<Trainer> {
         let store = Store::open(&config.dir, config.save_total_limit)?;
-        let checkpoint = store.resume(&Resume::from(config.resume.as_str()))?;
-        let dir = checkpoint.as_ref().map_or(&config.model, |c| &c.path);
-        let model = Model::load(dev, dir, DType::of(config.dtype, dev.kind()))?;
-        let mut optimizer = Optimizer::new(dev, &model.layout, config.optimizer, config.seed)?;
+        let TrainerConfig { resume, model, dtype, optimizer, seed, .. } = &config;
+        let wanted = Wanted { resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed };
+        let Loaded { model, optimizer, checkpoint } = Loaded::open(dev, &store, wanted, observer)?;
+        // A checkpoint of another run is not one of this folder, nor is that run's best.
+        let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
-        if let Some(checkpoint) = &checkpoint {
-            let state = checkpoint.state()?;
-            optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
+        if let Some((_, state)) = checkpoint {
             let recorded = state.gpu_body.as_deref().and_then(Body::named);
             if let Some(body) = recorded.filter(|body| dev.body().is_some_and(|now| now != *body))
                 && dev.use_body(body).is_ok()
@@ -105,8 +105,6 @@ impl Trainer {
         }
         let log = MetricsLog::open(&config.dir, step)?;
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
-        // A checkpoint of another run is not one of this folder, nor is that run's best.
-        let saved_step = checkpoint.filter(|c| c.path.starts_with(&config.dir)).map(|c| c.step);
         if saved_step.is_none() {
             extra.retain(|name, _| ![METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].contains(&name.as_str()));
         }

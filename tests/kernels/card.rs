@@ -192,6 +192,10 @@ impl Driver for Lent {
         self.driver().synchronize(stream)
     }
 
+    fn is_idle(&mut self, stream: Stream) -> Result<bool> {
+        self.driver().is_idle(stream)
+    }
+
     fn synchronizations(&self) -> u64 {
         self.card.as_ref().unwrap().driver.synchronizations()
     }

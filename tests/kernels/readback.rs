@@ -1,7 +1,6 @@
 //! Tensors read back beside the work that follows.
 
-use std::sync::mpsc::{Receiver, sync_channel};
-
+use omr::device::readback::ends;
 use omr::device::{Device, Region};
 use omr::ops::rows;
 use omr::tensor::{DType, Tensor};
@@ -19,10 +18,9 @@ fn value(i: usize) -> u32 {
 fn read_beside(dev: &mut Device) -> Outcome {
     let [long, short] = [LONG, 5].map(|len| (0..len).map(value).collect::<Vec<u32>>());
     let tensors = [&long, &short].map(|data| dev.upload(Region::Weights, data, &[data.len()]).unwrap());
-    let (sender, receiver) = sync_channel(2);
-    let taken = std::thread::spawn(move || collect(receiver));
-    dev.begin_readback(&tensors.map(|t| t.span()), sender)?;
-    // Work that only reads them goes on meanwhile.
+    let (sink, mut arriving) = ends();
+    dev.begin_readback(&tensors.map(|t| t.span()), sink)?;
+    // Work that only reads them goes on meanwhile, and hands over what has come.
     let mark = dev.mark(Region::Workspace);
     let zeros = dev.zeros(Region::Workspace, DType::Bf16, &[4, 8])?;
     let idx = dev.upload(Region::Workspace, &[3u32, 0], &[2])?;
@@ -31,18 +29,13 @@ fn read_beside(dev: &mut Device) -> Outcome {
     dev.release(mark);
     dev.finish_readback()?;
     tensors.into_iter().try_for_each(|t: Tensor| dev.fill_zero(t))?;
-    let bytes = taken.join().unwrap();
+    // Nobody has taken a byte so far: a slow disk delays no update.
+    let bytes = arriving.take(4 * (LONG + 5)).unwrap();
     let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
     match words == [long, short].concat() {
         true => Ok(()),
         false => Err("other bytes than were there".into()),
     }
-}
-
-fn collect(receiver: Receiver<Vec<u8>>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    receiver.iter().for_each(|piece| bytes.extend_from_slice(&piece));
-    bytes
 }
 
 #[test]
@@ -62,9 +55,9 @@ fn a_receiver_that_is_gone_ends_it() {
     let mut dev = emu_with(Schedule::FIXED);
     let data: Vec<u32> = (0..LONG).map(value).collect();
     let tensor = dev.upload(Region::Weights, &data, &[LONG]).unwrap();
-    let (sender, receiver) = sync_channel(1);
-    drop(receiver);
-    dev.begin_readback(&[tensor.span()], sender).unwrap();
+    let (sink, arriving) = ends();
+    drop(arriving);
+    dev.begin_readback(&[tensor.span()], sink).unwrap();
     dev.finish_readback().unwrap();
     if skipped("how often the host waited") {
         return;
@@ -72,4 +65,25 @@ fn a_receiver_that_is_gone_ends_it() {
     let waits = emulator(&mut dev).counters().synchronizations;
     dev.finish_readback().unwrap();
     assert_eq!(emulator(&mut dev).counters().synchronizations, waits, "nothing is left to wait for");
+}
+
+#[test]
+fn work_that_is_queued_takes_what_has_come_along() {
+    // What is queued runs at once.
+    let mut dev = emu_with(Schedule::several(2)[1]);
+    let data: Vec<u32> = (0..LONG).map(value).collect();
+    let tensor = dev.upload(Region::Weights, &data, &[LONG]).unwrap();
+    let (sink, mut arriving) = ends();
+    dev.begin_readback(&[tensor.span()], sink).unwrap();
+    if skipped("how often the host waited") {
+        return;
+    }
+    let waits = emulator(&mut dev).counters().synchronizations;
+    // Three pieces, each handed over by the next op.
+    (0..3).for_each(|_| assert!(dev.on_cpu().is_none()));
+    dev.finish_readback().unwrap();
+    assert_eq!(emulator(&mut dev).counters().synchronizations, waits, "nothing was left to wait for");
+    let words: Vec<u32> = bytemuck::pod_collect_to_vec(&arriving.take(4 * LONG).unwrap());
+    assert!(words == data);
+    assert!(arriving.take(1).is_err(), "the end was not told");
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use omr::checkpoint::{Cadence, Resume, State, Store};
+use omr::checkpoint::{Cadence, Manifest, Part, Resume, State, Store};
 use omr::error::{Error, Result};
 use proptest::prelude::*;
 
@@ -39,13 +39,13 @@ fn steps(store: &Store) -> Vec<u64> {
 fn the_newest_are_kept_and_latest_names_the_last() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 2).unwrap();
-    assert_eq!(store.resume(&Resume::Auto).unwrap(), None);
+    assert_eq!(store.resume(&Resume::Auto).unwrap(), []);
     for step in [5, 10, 100, 101] {
         save(&store, step);
     }
     assert_eq!(steps(&store), [100, 101]);
     assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_101\n");
-    let newest = store.resume(&Resume::Auto).unwrap().unwrap();
+    let newest = store.resume(&Resume::Auto).unwrap().remove(0);
     assert_eq!(newest.state().unwrap(), state(101));
     save(&store, 101);
     assert_eq!(steps(&store), [100, 101]);
@@ -56,20 +56,86 @@ fn the_newest_are_kept_and_latest_names_the_last() {
 fn resume_means_what_it_says() {
     let run = tempfile::tempdir().unwrap();
     let store = Store::open(run.path(), 3).unwrap();
-    assert_eq!(store.resume(&"never".into()).unwrap(), None);
+    let found =
+        |store: &Store, resume: &Resume| -> Vec<u64> { store.resume(resume).unwrap().iter().map(|c| c.step).collect() };
+    assert_eq!(store.resume(&"never".into()).unwrap(), []);
     save(&store, 4);
     save(&store, 8);
     assert_eq!(store.resume(&"never".into()).unwrap_err().exit_code(), 2);
     let path = |step: u64| Resume::Path(run.path().join(format!("checkpoints/global_step_{step}")));
-    assert_eq!(store.resume(&path(8)).unwrap().unwrap().step, 8);
-    assert!(store.resume(&path(4)).unwrap_err().to_string().contains("step 8"));
+    assert_eq!(found(&store, &Resume::Auto), [8, 4]);
+    assert_eq!(found(&store, &path(8)), [8]);
+    assert_eq!(found(&store, &path(4)), [4]);
     assert_eq!(store.resume(&path(6)).unwrap_err().exit_code(), 2);
 
     let other = tempfile::tempdir().unwrap();
     let elsewhere = Store::open(other.path(), 3).unwrap();
-    assert_eq!(elsewhere.resume(&path(4)).unwrap().unwrap().step, 4);
-    assert_eq!(elsewhere.resume(&Resume::Path(run.path().into())).unwrap().unwrap().step, 8);
+    assert_eq!(found(&elsewhere, &path(4)), [4]);
+    assert_eq!(found(&elsewhere, &Resume::Path(run.path().into())), [8, 4]);
     assert_eq!(elsewhere.resume(&Resume::Path(other.path().into())).unwrap_err().exit_code(), 2);
+    // Of another run, and older than what is there.
+    save(&elsewhere, 6);
+    assert!(elsewhere.resume(&path(4)).unwrap_err().to_string().contains("step 6"));
+}
+
+#[test]
+fn a_run_that_goes_back_has_its_later_checkpoints_beside_it() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    for (step, best) in [(4, None), (8, Some(8)), (12, Some(8))] {
+        store.save(step, best, |folder| write(folder, step)).unwrap();
+    }
+    let at = |name: &str| run.path().join("checkpoints").join(name);
+    assert_eq!(store.go_back(12).unwrap(), Vec::<std::path::PathBuf>::new());
+    assert_eq!(store.go_back(4).unwrap(), [at("global_step_8.1"), at("global_step_12.1")]);
+    assert_eq!(steps(&store), [4]);
+    assert_eq!(fs::read_to_string(run.path().join("latest")).unwrap(), "global_step_4\n");
+    assert!(!run.path().join("best").exists());
+    save(&store, 8);
+    assert_eq!(store.go_back(4).unwrap(), [at("global_step_8.2")]);
+    assert!(at("global_step_8.1/trainer/state.json").is_file());
+}
+
+#[test]
+fn a_manifest_tells_what_was_changed() {
+    let run = tempfile::tempdir().unwrap();
+    let store = Store::open(run.path(), 3).unwrap();
+    save(&store, 3);
+    let folder = store.latest().unwrap().unwrap().path;
+    let check = || -> Result<()> {
+        let manifest = Manifest::read(&folder)?.unwrap();
+        manifest.check(&folder, Part::Settings).and_then(|()| manifest.check(&folder, Part::Tensors))
+    };
+    check().unwrap();
+    // As `b3sum` writes it.
+    let text = fs::read_to_string(folder.join("MANIFEST")).unwrap();
+    let line = format!("{}  model.safetensors\n", blake3::hash(&[3; 1000]).to_hex());
+    assert!(text.starts_with(&line) && text.lines().count() == 2, "{text}");
+    for name in ["MANIFEST", "model.safetensors", "trainer/state.json"] {
+        let path = folder.join(name);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << (at % 8);
+            fs::write(&path, damaged).unwrap();
+            let error = check().expect_err(&format!("a bit of byte {at} of {name} was not seen"));
+            assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
+        }
+        for len in [0, 1, whole.len() / 2, whole.len() - 1] {
+            fs::write(&path, &whole[..len]).unwrap();
+            assert!(check().is_err(), "{name} of {len} bytes");
+        }
+        fs::remove_file(&path).unwrap();
+        if name != "MANIFEST" {
+            assert!(check().unwrap_err().to_string().contains(name));
+        }
+        fs::write(&path, &whole).unwrap();
+    }
+    fs::write(folder.join("model-00001-of-00002.safetensors"), "x").unwrap();
+    assert!(check().unwrap_err().to_string().contains("MANIFEST does not list it"));
+    fs::remove_file(folder.join("model-00001-of-00002.safetensors")).unwrap();
+    fs::remove_file(folder.join("MANIFEST")).unwrap();
+    assert_eq!(Manifest::read(&folder).unwrap(), None);
 }
 
 #[test]

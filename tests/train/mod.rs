@@ -1,4 +1,5 @@
 mod checkpoint;
+mod damaged;
 mod heap;
 mod plan;
 mod rows;

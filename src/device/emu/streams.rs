@@ -85,6 +85,12 @@ impl Streams {
         }
     }
 
+    /// True when `stream` has run all its work. Some of anybody's may run meanwhile, as time passes.
+    pub fn is_idle(&mut self, stream: Stream) -> Result<bool> {
+        while self.completion == Completion::Random && self.draw(4) == 0 && self.step_any()? {}
+        Ok(self.queues.is_empty(stream))
+    }
+
     fn draw(&mut self, below: usize) -> usize {
         self.draws += 1;
         (random(self.seed ^ 0x5374_7265_616D, self.draws) % below as u64) as usize

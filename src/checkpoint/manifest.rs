@@ -1,0 +1,111 @@
+//! `MANIFEST`: what a checkpoint's files were as they were written, a line `BLAKE3  PATH` each, so that `b3sum --check
+//! MANIFEST` reads it, too.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Its name in a checkpoint.
+pub(super) const MANIFEST: &str = "MANIFEST";
+
+/// Which files of a checkpoint are looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// All but the tensors: small, and what says how much memory the tensors are given.
+    Settings,
+    /// The tensors.
+    Tensors,
+}
+
+impl Part {
+    fn of(name: &str) -> Part {
+        if name.ends_with(".safetensors") { Part::Tensors } else { Part::Settings }
+    }
+}
+
+/// The manifest of a checkpoint's files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Manifest {
+    hashes: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// Writes that of everything in and below `folder`.
+    pub(super) fn write(folder: &Path) -> Result<()> {
+        let hashed: Vec<(String, String)> = names(folder)?
+            .into_par_iter()
+            .map(|name| hash(&folder.join(&name)).map(|h| (name, h)))
+            .collect::<Result<_>>()?;
+        let text: String = hashed.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
+        files::write(folder.join(MANIFEST), text.as_bytes())
+    }
+
+    /// That in `folder`; `None` of a checkpoint that is older than manifests. Errors when it is cut or broken, and when a file
+    /// lies there that it does not know and that would be read.
+    pub fn read(folder: &Path) -> Result<Option<Manifest>> {
+        let path = folder.join(MANIFEST);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        let broken = |what: &str| Error::format(&path, format!("{what}: cut or changed since it was written"));
+        let text = str::from_utf8(&bytes).map_err(|_| broken("not text"))?;
+        let lines = text.strip_suffix('\n').ok_or_else(|| broken("no whole last line"))?;
+        let mut hashes = BTreeMap::new();
+        for line in lines.split('\n') {
+            let (hash, name) = line.split_once("  ").ok_or_else(|| broken("a line that is no hash and a name"))?;
+            hashes.insert(name.to_owned(), hash.to_owned());
+        }
+        let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
+        if let Some(unknown) = names(folder)?.iter().filter(read).find(|name| !hashes.contains_key(*name)) {
+            return Err(Error::format(folder.join(unknown), "MANIFEST does not list it"));
+        }
+        Ok(Some(Manifest { hashes }))
+    }
+
+    /// Reads that part of the files in `folder`. Errors with the first, by name, that is not what was written.
+    pub fn check(&self, folder: &Path, part: Part) -> Result<()> {
+        let listed: Vec<_> = self.hashes.iter().filter(|(name, _)| Part::of(name) == part).collect();
+        let check = |(name, want): (&String, &String)| {
+            let path = folder.join(name);
+            let found = hash(&path)?;
+            match found == *want {
+                true => Ok(()),
+                false => Err(Error::format(&path, "not the bytes that were saved (MANIFEST has another blake3)")),
+            }
+        };
+        let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
+        faults.into_iter().collect()
+    }
+}
+
+/// The files in and below `folder` but the manifest, sorted, as paths from there.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let (mut names, mut left) = (Vec::new(), vec![String::new()]);
+    while let Some(below) = left.pop() {
+        let at = folder.join(&below);
+        for entry in fs::read_dir(&at).map_err(Error::io(&at))? {
+            let entry = entry.map_err(Error::io(&at))?;
+            let name = format!("{below}{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                left.push(format!("{name}/"));
+            } else if name != MANIFEST {
+                names.push(name);
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    File::open(path).and_then(|file| hasher.update_reader(file).map(drop)).map_err(Error::io(path))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}

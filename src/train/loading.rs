@@ -1,0 +1,125 @@
+//! Where a run begins: the newest checkpoint whose files are what was saved, or the model to start from.
+
+use std::path::Path;
+
+use crate::checkpoint::{Checkpoint, Manifest, Part, Resume, State, Store};
+use crate::config::{Dtype, OptimConfig};
+use crate::device::{Device, Region};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::observe::Observer;
+use crate::optim::Optimizer;
+use crate::tensor::DType;
+
+/// What is loaded.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// `auto`, `never` or a path.
+    pub resume: &'a str,
+    /// Model directory to start from.
+    pub model: &'a Path,
+    /// Storage of the weights.
+    pub dtype: Dtype,
+    /// The optimizer.
+    pub optimizer: OptimConfig,
+    /// Its noise.
+    pub seed: u64,
+}
+
+/// Model and optimizer on the device.
+pub struct Loaded {
+    /// The weights.
+    pub model: Model,
+    /// Its moments; those of a model that was never trained are zero.
+    pub optimizer: Optimizer,
+    /// The checkpoint they are of.
+    pub checkpoint: Option<(Checkpoint, State)>,
+}
+
+impl Loaded {
+    /// As `wanted.resume` says. Checkpoints with damaged files are passed over and named; those of this run that are later than
+    /// the one taken are moved aside. Errors when there are checkpoints and none is whole.
+    pub fn open(dev: &mut Device, store: &Store, wanted: Wanted<'_>, observer: &dyn Observer) -> Result<Loaded> {
+        let found = store.resume(&Resume::from(wanted.resume))?;
+        let mut damaged = Vec::new();
+        for checkpoint in &found {
+            match Loaded::whole(dev, wanted, checkpoint, observer)? {
+                Ok(loaded) => {
+                    damaged.iter().for_each(|why| observer.note(&format!("passed over a damaged checkpoint: {why}")));
+                    if store.has(checkpoint) {
+                        for aside in store.go_back(checkpoint.step)? {
+                            observer.note(&format!("a later checkpoint is now {}", aside.display()));
+                        }
+                    }
+                    return Ok(loaded);
+                }
+                Err(why) => damaged.push(why.to_string()),
+            }
+        }
+        if damaged.is_empty() {
+            return Loaded::of(dev, wanted, None);
+        }
+        Err(Error::input_hint(
+            format!("resume: {}", wanted.resume),
+            format!("no checkpoint that is whole ({})", damaged.join("; ")),
+            "one whose files are those that were saved",
+            "put the files back, give resume=PATH, or start over with --fresh, which moves the run aside",
+        ))
+    }
+
+    /// Of `checkpoint`, its files read a second time beside the loading to see that they are what was saved. The inner error
+    /// says which is not; the device is then as it was.
+    fn whole(
+        dev: &mut Device,
+        wanted: Wanted<'_>,
+        checkpoint: &Checkpoint,
+        observer: &dyn Observer,
+    ) -> Result<std::result::Result<Loaded, Error>> {
+        let path = &checkpoint.path;
+        let manifest = Manifest::read(path).and_then(|manifest| {
+            // First those that decide what is allocated.
+            manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Settings)).map(|()| manifest)
+        });
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        let marks = Region::ALL.map(|region| dev.mark(region));
+        let (checked, loaded) = std::thread::scope(|scope| {
+            let check = || manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Tensors));
+            let checked = scope.spawn(check);
+            let loaded = Loaded::of(dev, wanted, Some(checkpoint));
+            let panicked = || Error::Failed("the check of a checkpoint panicked".to_owned());
+            (checked.join().unwrap_or_else(|_| Err(panicked())), loaded)
+        });
+        let damage = match (checked, loaded) {
+            (Ok(()), Ok(loaded)) => {
+                if manifest.is_none() {
+                    let name = path.display();
+                    observer.note(&format!(
+                        "{name} has no MANIFEST, as older versions left it: its files cannot be checked"
+                    ));
+                }
+                return Ok(Ok(loaded));
+            }
+            (Ok(()), Err(damage @ (Error::Format { .. } | Error::Io { .. }))) if manifest.is_none() => damage,
+            (Ok(()), Err(error)) => return Err(error),
+            (Err(damage), _) => damage,
+        };
+        marks.into_iter().for_each(|mark| dev.release(mark));
+        Ok(Err(damage))
+    }
+
+    fn of(dev: &mut Device, wanted: Wanted<'_>, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
+        let dir = checkpoint.map_or(wanted.model, |c| &c.path);
+        let model = Model::load(dev, dir, DType::of(wanted.dtype, dev.kind()))?;
+        let mut optimizer = Optimizer::new(dev, &model.layout, wanted.optimizer, wanted.seed)?;
+        let mut of = None;
+        if let Some(checkpoint) = checkpoint {
+            let state = checkpoint.state()?;
+            optimizer.load(dev, &model.layout, &checkpoint.trainer())?;
+            of = Some((checkpoint.clone(), state));
+        }
+        Ok(Loaded { model, optimizer, checkpoint: of })
+    }
+}

@@ -1,0 +1,131 @@
+//! Checkpoints whose files are no longer those that were saved are named and never trained on; the run goes on from the one
+//! before and ends in the bits of a run that was left alone.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Mutex;
+
+use omr::config::SftConfig;
+use omr::error::Result;
+use omr::observe::Observer;
+use omr::train::job::Job as _;
+use omr::train::sft::Job;
+
+use super::tiny::{Outcome, device, files, run_sft, sft_config};
+
+/// Hears what is said.
+#[derive(Default)]
+struct Notes(Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
+/// Goes on in `dir`, and what was said meanwhile.
+fn go_on(dir: &Path, config: &SftConfig) -> (Result<()>, String) {
+    let notes = Notes::default();
+    let done = Job::new(dir, config.clone()).unwrap().run(&mut device(1), &notes);
+    (done, notes.0.into_inner().unwrap().join("\n"))
+}
+
+/// As a kill after the last checkpoint leaves it.
+fn unfinish(dir: &Path) {
+    fs::remove_dir_all(dir.join("model")).unwrap();
+    fs::remove_file(dir.join("summary.json")).unwrap();
+}
+
+fn four_steps(dir: &Path) -> SftConfig {
+    SftConfig { max_steps: Some(4), save_steps: Some(1), ..sft_config(dir) }
+}
+
+#[test]
+fn one_bit_in_any_file_is_seen_and_the_checkpoint_before_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = four_steps(dir.path());
+    let out = dir.path().join("out");
+    let whole = run_sft(&out, &config, 1, &[]);
+    let newest = out.join("checkpoints/global_step_4");
+    for (i, name) in files(&newest).into_keys().enumerate() {
+        unfinish(&out);
+        let path = newest.join(&name);
+        let mut bytes = fs::read(&path).unwrap();
+        // Another place in each file: in a header, between tensors, in the last one.
+        let bit = 8 * bytes.len() * i / files(&newest).len() + i;
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bytes).unwrap();
+        let (done, said) = go_on(&out, &config);
+        done.unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert!(lines[0].starts_with("passed over a damaged checkpoint: "), "{name}: {said}");
+        assert!(lines[0].contains(newest.to_str().unwrap()), "{name}: {said}");
+        if name != "MANIFEST" {
+            assert!(lines[0].contains(&name), "{name}: {said}");
+        }
+        let aside = format!("a later checkpoint is now {}.{}", newest.display(), i + 1);
+        assert!(lines[1] == aside && lines[2] == "going on from step 3 of 4", "{said}");
+        whole.assert_same(&Outcome::of(&out), &name);
+    }
+}
+
+#[test]
+fn a_cut_file_of_the_newest_or_of_one_without_a_manifest_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = four_steps(dir.path());
+    let out = dir.path().join("out");
+    let whole = run_sft(&out, &config, 1, &[]);
+    let at = |step: u64| out.join(format!("checkpoints/global_step_{step}"));
+    let weights = "trainer/optim-00001-of-00001.safetensors";
+    for with_manifest in [true, false] {
+        unfinish(&out);
+        for step in [3, 4] {
+            let bytes = fs::read(at(step).join(weights)).unwrap();
+            fs::write(at(step).join(weights), &bytes[..bytes.len() / 2]).unwrap();
+            if !with_manifest {
+                fs::remove_file(at(step).join("MANIFEST")).unwrap();
+                let _ = fs::remove_file(at(2).join("MANIFEST"));
+            }
+        }
+        let (done, said) = go_on(&out, &config);
+        done.unwrap();
+        assert!(said.contains("going on from step 2 of 4"), "{said}");
+        for step in [3, 4] {
+            assert!(said.contains(&format!("checkpoint: {}", at(step).join(weights).display())), "{said}");
+        }
+        assert_eq!(said.contains("has no MANIFEST"), !with_manifest, "{said}");
+        whole.assert_same(&Outcome::of(&out), "cut");
+    }
+}
+
+#[test]
+fn none_that_is_whole_is_an_error_and_an_older_one_can_be_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = four_steps(dir.path());
+    let out = dir.path().join("out");
+    let whole = run_sft(&out, &config, 1, &[]);
+    unfinish(&out);
+    let at = |step: u64| out.join(format!("checkpoints/global_step_{step}"));
+    let older = SftConfig { resume: at(2).to_str().unwrap().to_owned(), ..config.clone() };
+    let (done, said) = go_on(&out, &older);
+    done.unwrap();
+    assert!(said.contains("global_step_3.1") && said.contains("global_step_4.1"), "{said}");
+    whole.assert_same(&Outcome::of(&out), "from an older step");
+
+    unfinish(&out);
+    for step in [2, 3, 4] {
+        fs::write(at(step).join("config.json"), "{}").unwrap();
+    }
+    let before = files(&out);
+    for config in [&config, &older] {
+        let error = go_on(&out, config).0.unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("global_step_2/config.json"), "{error}");
+        assert!(files(&out) == before, "files were changed");
+    }
+}
