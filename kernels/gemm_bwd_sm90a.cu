@@ -3,17 +3,21 @@
 // CTA: persistent, as gemm_sm90a.cu; dx: tokens x K, dy along its terms, W across; dw: N x K, dy and x across.
 // Bound: the tensor cores (2 T N K flops each); dw is read and written once more, 8 bytes an element.
 // Reference: gemm_bwd.cu and src/ops/linear.rs; tests/kernels/gemm_bwd_sm90a.rs; bench: omr bench ops.
-#include "common/gemm_sm90a.cuh"
+#include "common/staged.cuh"
 
 namespace gemm {
 
-// dx = sums, or dx + sums rounded once; or sums in fp32 where a chain goes on. x is dy, cols = K.
-struct Dgrad : InOrder {
+// dx = sums, or dx + sums rounded once, where dx is the residual. x is dy, cols = K.
+struct Dgrad : StagedLinear {
+    using Roles = gemm::Roles<isa::Major::k, isa::Major::mn, false>;
+};
+
+// dx = sums, in fp32 where their chain goes on.
+struct DgradChain : InOrder {
     struct Args {
         bf16* dx;
         const float* from;  // [T][ld], or null: chains start at zero
         float* to;          // [T][ld], or null
-        int accumulate, terms;
     };
     using Roles = gemm::Roles<isa::Major::k, isa::Major::mn, true>;
 
@@ -31,10 +35,9 @@ struct Dgrad : InOrder {
             Quad sum = sums_at<T>(tile, row, column);
             if (args.to) {
                 store_quad(args.to + (size_t)(m + row) * in.ld + n + column, sum, whole, count);
-                return;
+            } else {
+                store_quad(args.dx + place, sum, whole, count);
             }
-            bf16* dx = args.dx + place;
-            store_quad(dx, args.accumulate ? sum + load_quad(dx, whole, count) : sum, whole, count);
         });
     }
 };
@@ -80,7 +83,10 @@ struct Wgrad : InOrder {
 // instructions *_square: USETMAXREG
 // registers linear_dgrad_wide <= 168
 // registers linear_dgrad_square <= 168
+// registers linear_dgrad_chain_wide <= 168
+// registers linear_dgrad_chain_square <= 168
 // registers linear_wgrad_wide <= 168
 // registers linear_wgrad_square <= 168
 GRADIENT_KERNELS(linear_dgrad, Dgrad)
+GRADIENT_KERNELS(linear_dgrad_chain, DgradChain)
 GRADIENT_KERNELS(linear_wgrad, Wgrad)

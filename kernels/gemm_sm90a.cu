@@ -3,8 +3,7 @@
 // CTA: persistent, tiles of common/gemm_sm90a.cuh in turn; one or two math warpgroups and one that copies.
 // Bound: T >= 256 the tensor cores (2 T N K flops), below W's bytes.
 // Reference: gemm.cu and src/ops/linear.rs; tests/kernels/gemm_sm90a.rs; bench: omr bench ops.
-#include "common/gemm_sm90a.cuh"
-#include "common/linear.cuh"
+#include "common/staged.cuh"
 
 #define GEMM_SM90A_KERNEL(name, Tile, E) \
     KERNEL_SM90A(name, gemm::WideArgs<gemm::E>, gemm::Tile::THREADS, 1) { gemm::run_wide<gemm::Tile, gemm::E>(args); }
@@ -28,16 +27,16 @@
 // registers linear_swiglu_square <= 168
 // registers linear_qkv_wide <= 168
 // registers linear_qkv_square <= 168
-GEMM_SM90A_KERNELS(linear, Linear)
-GEMM_SM90A_KERNEL(linear_half, TileHalf, Linear)
-GEMM_SM90A_KERNEL(linear_narrow, TileNarrow, Linear)
-GEMM_SM90A_KERNEL(linear_slim, TileSlim, Linear)
+GEMM_SM90A_KERNELS(linear, StagedLinear)
+GEMM_SM90A_KERNEL(linear_half, TileHalf, StagedLinear)
+GEMM_SM90A_KERNEL(linear_narrow, TileNarrow, StagedLinear)
+GEMM_SM90A_KERNEL(linear_slim, TileSlim, StagedLinear)
 GEMM_SM90A_KERNELS(linear_f32, Logits)
 GEMM_SM90A_KERNEL(linear_f32_half, TileHalf, Logits)
 GEMM_SM90A_KERNEL(linear_f32_narrow, TileNarrow, Logits)
 GEMM_SM90A_KERNEL(linear_f32_slim, TileSlim, Logits)
 GEMM_SM90A_KERNELS(linear_gelu, Gelu)
-GEMM_SM90A_KERNELS(linear_swiglu, SwiGlu)
+GEMM_SM90A_KERNELS(linear_swiglu, StagedSwiGlu)
 GEMM_SM90A_KERNELS(linear_qkv, Qkv)
 GEMM_SM90A_KERNEL(linear_qkv_half, TileHalf, Qkv)
 GEMM_SM90A_KERNEL(linear_qkv_narrow, TileNarrow, QkvIn<32>)

@@ -342,8 +342,14 @@ __device__ __forceinline__ Quad operator+(Quad a, Quad b) {
     return Quad{{a.v[0] + b.v[0], a.v[1] + b.v[1], a.v[2] + b.v[2], a.v[3] + b.v[3]}};
 }
 
+// Epilogues that take tiles of sums from shared memory, and have no tensor maps.
+struct Sliced {
+    static constexpr bool STAGED = false;
+    struct Maps {};
+};
+
 // Epilogues over the weight's rows in their order.
-struct InOrder {
+struct InOrder : Sliced {
     template <class Args>
     __device__ __forceinline__ static int columns(const Args&, const Operands& in) {
         return in.cols;

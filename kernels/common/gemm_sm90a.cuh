@@ -5,7 +5,7 @@
 // ring: rows of 128 bytes, swizzled as wgmma reads them. The warpgroups before it compute 64 rows of the tile each. A
 // stage is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its products end.
 // Finished sums go through shared memory in slices of a warp, eight rows by 16 to 128 columns, which the epilogue takes
-// as tiles.
+// as tiles; or, of an epilogue that is STAGED, through stages of the ring by TMA (common/staged.cuh).
 //
 // An operand lies along its terms (K-major: a tile's rows of 64 terms each) or across them (MN-major: panels of 64 terms
 // by 64 of its rows, as gradients have W, dy and x in memory). Where chains resume, an epilogue also has
@@ -44,12 +44,27 @@ using TileShort = WideTile<1, 64, 8>;
 using TileNarrow = WideTile<1, 32, 12, 32>;
 using TileSlim = WideTile<1, 16, 16, 16>;
 
+// Where sums end: in slices, or in stages, with a bias of their columns each.
+template <class T, bool STAGED>
+struct Results {
+    Sums<typename T::Part> slices[T::MATH / 32];
+};
 template <class T>
+struct Results<T, true> {
+    isa::Shared<bf16> bias[T::STAGES][T::BLOCK_N < 64 ? 64 : T::BLOCK_N];
+};
+
+template <class T, bool STAGED>
 struct WideSmem {
     isa::Shared<bf16> x[T::STAGES][T::BLOCK_M * BLOCK_K];
     isa::Shared<bf16> w[T::STAGES][T::BLOCK_N * BLOCK_K];
-    Sums<typename T::Part> slices[T::MATH / 32];
+    Results<T, STAGED> results;
     isa::Mbarrier full[T::STAGES], empty[T::STAGES];
+};
+
+// A stage of the ring as a warpgroup has it for its 64 rows of results.
+struct Slot {
+    isa::Shared<bf16>*x, *w, *bias;
 };
 
 // How a product's operands lie, and whether its chains go on from sums of before.
@@ -61,7 +76,7 @@ struct Roles {
 using Forward = Roles<isa::Major::k, isa::Major::k, false>;
 
 template <class E>
-struct WideArgs {
+struct WideArgs : E::Maps {
     isa::TensorMap x;  // boxes of 64 terms by BLOCK_M, or panels
     isa::TensorMap w;  // boxes of 64 terms by box, or panels
     Operands in;
@@ -84,6 +99,14 @@ struct Turn {
     }
 };
 
+// Waits until a stage is empty, for that many bytes.
+template <class T, bool STAGED>
+__device__ __forceinline__ void claim(WideSmem<T, STAGED>& smem, Turn<T> turn, int bytes) {
+    // In the first round that of the phase before the first, which is over.
+    isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
+    isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], bytes);
+}
+
 // Panels of `count` rows of an operand from `first` on, for 64 terms from k on.
 template <int COUNT>
 __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::TensorMap* from, isa::Mbarrier* full,
@@ -95,7 +118,7 @@ __device__ __forceinline__ void copy_panels(isa::Shared<bf16>* to, const isa::Te
 }
 
 template <class T, class E, class R>
-__device__ __forceinline__ void copy_stage(WideSmem<T>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
+__device__ __forceinline__ void copy_stage(WideSmem<T, E::STAGED>& smem, int slot, const WideArgs<E>& args, Corner at, int k) {
     if constexpr (R::OF_X == isa::Major::k) {
         isa::tma_load(smem.x[slot], &args.x, &smem.full[slot], k, at.row);
     } else {
@@ -127,8 +150,8 @@ __device__ __forceinline__ constexpr int terms_further(int k) {
 }
 
 // sums += one stage.
-template <class T, class R>
-__device__ __forceinline__ void multiply_stage(const WideSmem<T>& smem, int slot, int group,
+template <class T, class R, bool STAGED>
+__device__ __forceinline__ void multiply_stage(const WideSmem<T, STAGED>& smem, int slot, int group,
                                                isa::WgmmaAcc<T::BLOCK_N>& sums, bool accumulate) {
     uint64_t x = stage_descriptor<R::OF_X>(&smem.x[slot][group * 64 * BLOCK_K]);
     uint64_t w = stage_descriptor<R::OF_W>(&smem.w[slot][0]);
@@ -170,9 +193,27 @@ __device__ __forceinline__ void put_slice(Sums<Slice<COLUMNS>>& slice, isa::Wgmm
     }
 }
 
+// The epilogue of a warp's 16 rows from m on, slice by slice.
+template <class T, class E>
+__device__ __forceinline__ void put_slices(Sums<typename T::Part>& slice, const WideArgs<E>& args,
+                                           isa::WgmmaAcc<T::BLOCK_N>& sums, int m, int n, int lane) {
+    const Operands& in = args.in;
+    int columns = E::columns(args.out, in);
+#pragma unroll 1
+    for (int i = 0; i < T::BLOCK_N / T::Part::BLOCK_N * 2; i++) {
+        int row = m + i % 2 * 8, column = n + i / 2 * T::Part::BLOCK_N;
+        // An epilogue may count on a tile that has something of the product.
+        if (row >= in.rows || column >= columns) continue;
+        put_slice(slice, sums, i, lane);
+        isa::sync_warp();
+        E::template finish<typename T::Part>(args.out, in, slice, row, column);
+        isa::sync_warp();
+    }
+}
+
 template <class T, class E, class R = Forward>
 __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
-    auto& smem = isa::smem<WideSmem<T>>();
+    auto& smem = isa::smem<WideSmem<T, E::STAGED>>();
     const Operands& in = args.in;
     int columns = E::columns(args.out, in), steps = args.steps;
     int tiles = ((in.rows + T::BLOCK_M - 1) / T::BLOCK_M) * ((columns + T::BLOCK_N - 1) / T::BLOCK_N);
@@ -191,11 +232,19 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
             Corner at = corner<T>(tile, in.rows, columns);
             for (int step = 0; step < steps; step++) {
-                // In the first round that of the phase before the first, which is over.
-                isa::mbarrier_wait(&smem.empty[turn.slot], turn.parity ^ 1);
-                isa::mbarrier_arrive_expect_tx(&smem.full[turn.slot], T::STAGE_BYTES);
+                claim(smem, turn, T::STAGE_BYTES);
                 copy_stage<T, E, R>(smem, turn.slot, args, at, step * BLOCK_K);
                 turn.next();
+            }
+            if constexpr (E::STAGED) {
+                // A stage for each warpgroup's results, with what they add to.
+                for (int group = 0; group < T::MATH / 128; group++) {
+                    Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
+                    claim(smem, turn, E::template bytes<T::BLOCK_N>(args.out));
+                    E::template fetch<T::BLOCK_N>(args, args.out, slot, &smem.full[turn.slot], at.row + group * 64,
+                                                  at.column);
+                    turn.next();
+                }
             }
         }
         return;
@@ -203,9 +252,10 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
     if constexpr (T::MATH > 128) isa::registers_increase<T::REGISTERS_MATH>();
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     isa::WgmmaAcc<T::BLOCK_N> sums;
+    // What is to be given back next: a stage of terms, or the results of the tile before.
+    int before = -1;
     for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         Corner at = corner<T>(tile, in.rows, columns);
-        int before = 0;
         if constexpr (R::RESUMED) E::start(args.out, in, sums, at.row + warp * 16, at.column);
         for (int step = 0; step < steps; step++) {
             isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
@@ -214,7 +264,8 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
             isa::wgmma_commit();
             // The step before has ended; this one runs on.
             isa::wgmma_wait<1>();
-            if (step > 0 && lane == 0) {
+            if (before >= 0 && lane == 0) {
+                if (E::STAGED && step == 0) isa::bulk_wait_read<0>();
                 isa::mbarrier_arrive(&smem.empty[before]);
             }
             before = turn.slot;
@@ -224,17 +275,32 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         if (lane == 0) {
             isa::mbarrier_arrive(&smem.empty[before]);
         }
+        before = -1;
+        if constexpr (E::STAGED) {
 #pragma unroll 1
-        for (int i = 0; i < T::BLOCK_N / T::Part::BLOCK_N * 2; i++) {
-            int row = at.row + warp * 16 + i % 2 * 8, column = at.column + i / 2 * T::Part::BLOCK_N;
-            // An epilogue may count on a tile that has something of the product.
-            if (row >= in.rows || column >= columns) continue;
-            put_slice(smem.slices[warp], sums, i, lane);
-            isa::sync_warp();
-            E::template finish<typename T::Part>(args.out, in, smem.slices[warp], row, column);
-            isa::sync_warp();
+            for (int group = 0; group < T::MATH / 128; group++) {
+                isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
+                if (group == warp / 4) {
+                    Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
+                    E::stage(args.out, slot, sums, warp % 4, lane);
+                    isa::fence_proxy_async();
+                    isa::sync_warp();
+                    if (lane == 0) {
+                        E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
+                        isa::bulk_commit();
+                    }
+                    before = turn.slot;
+                } else if (lane == 0) {
+                    isa::mbarrier_arrive(&smem.empty[turn.slot]);
+                }
+                turn.next();
+            }
+        } else {
+            put_slices<T, E>(smem.results.slices[warp], args, sums, at.row + warp * 16, at.column, lane);
         }
     }
+    // The ring outlives what is still on its way out of it.
+    if (E::STAGED && lane == 0) isa::bulk_wait_read<0>();
 }
 
 }  // namespace gemm

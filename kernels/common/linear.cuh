@@ -112,7 +112,7 @@ struct SwiGlu : InOrder {
 // are taken in pairs that are rotated together: in groups of COLUMNS first half the first elements, then their partners
 // half a head further, so that any head size is whole in a tile.
 template <int COLUMNS>
-struct QkvIn {
+struct QkvIn : Sliced {
     static constexpr int PAIRS = COLUMNS / 2;
     struct Args {
         const bf16* bias;

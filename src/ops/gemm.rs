@@ -12,6 +12,7 @@ use bytemuck::NoUninit;
 pub use agreement::{AGREEMENT_BYTES, wgmma_fault};
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
 pub use config::{GemmConfig, GemmDesc, Role};
+use sm90a::{Shape, Staged};
 pub(in crate::ops) use sm90a::{Wide, WideNames, wide_names};
 
 use crate::device::{Address, Gpu, Launch};
@@ -121,18 +122,26 @@ struct Args {
     y: Address,
 }
 
+/// `shape`: of the second body's epilogue, which else takes slices.
 fn launch(
     op: &'static str,
     mut gpu: Gpu<'_>,
-    names: &Bodies,
+    (names, shape): (&Bodies, Option<Shape>),
     x: Tensor,
     w: &Weight,
-    more: [Option<Tensor>; 2],
+    [bias, more]: [Option<Tensor>; 2],
     y: Tensor,
 ) -> Result<()> {
     let tile = Tile::of(x.rows());
-    let args = Args { operands: Operands::of(op, &gpu, x, w)?, more: more.map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
-    if let Some(product) = Wide::of(op, &mut gpu, names.role, x, w, w.n, None)? {
+    let operands = Operands::of(op, &gpu, x, w)?;
+    let args = Args { operands, more: [bias, more].map(|t| gpu.ptr_or_null(t)), y: gpu.ptr(y) };
+    let staged = shape.map(|shape| Staged { y, more, bias, shape });
+    if staged.is_none_or(|staged| staged.carried(&gpu))
+        && let Some(mut product) = Wide::of(op, &mut gpu, names.role, x, w, w.n, None)?
+    {
+        if let Some(staged) = staged {
+            product = product.staged(&mut gpu, &staged)?;
+        }
         return product.launch(&mut gpu, SM90A, &names.wide, &args);
     }
     gpu.launch("gemm", names.tiles[tile.index], tile.launch(op, x.rows(), w.n)?, &args)
@@ -150,7 +159,7 @@ pub(in crate::ops) fn linear(
 ) -> Result<()> {
     const BODIES: Bodies =
         Bodies { tiles: ["linear_m16", "linear_m64", "linear_m128"], wide: wide_names!("linear"), role: Role::Linear };
-    launch(op, gpu, &BODIES, x, w, [bias, residual], y)
+    launch(op, gpu, (&BODIES, Some(Shape::Linear)), x, w, [bias, residual], y)
 }
 
 /// y = gelu(x W^T (+ bias)); `pre` is the value before.
@@ -168,7 +177,7 @@ pub(in crate::ops) fn gelu(
         wide: wide_names!("linear_gelu"),
         role: Role::Activation,
     };
-    launch(op, gpu, &BODIES, x, w, [bias, pre], y)
+    launch(op, gpu, (&BODIES, None), x, w, [bias, pre], y)
 }
 
 /// y = silu(gate) * up; `gate_up` is both.
@@ -186,7 +195,7 @@ pub(in crate::ops) fn swiglu(
         wide: wide_names!("linear_swiglu"),
         role: Role::Activation,
     };
-    launch(op, gpu, &BODIES, x, w, [bias, gate_up], y)
+    launch(op, gpu, (&BODIES, Some(Shape::SwiGlu)), x, w, [bias, gate_up], y)
 }
 
 /// `gemm::Args<Logits>`.

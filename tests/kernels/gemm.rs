@@ -39,7 +39,7 @@ pub struct Case {
     x: Vec<bf16>,
     w: Vec<bf16>,
     bias: Vec<bf16>,
-    residual: Vec<bf16>,
+    pub residual: Vec<bf16>,
 }
 
 /// Uniform values in [-1, 1); `name` tells one array from another.
@@ -89,11 +89,11 @@ impl Case {
         (self.k + 4) as f64 * 2f64.powi(-24) * size
     }
 
-    fn x_on(&self, dev: &mut Device, rows: Range<usize>) -> Tensor {
+    pub fn x_on(&self, dev: &mut Device, rows: Range<usize>) -> Tensor {
         up(dev, &self.x[rows.start * self.k..rows.end * self.k], &[rows.len(), self.k])
     }
 
-    fn weight_on(&self, dev: &mut Device) -> Weight {
+    pub fn weight_on(&self, dev: &mut Device) -> Weight {
         weight(dev, &self.w, self.n, self.k)
     }
 

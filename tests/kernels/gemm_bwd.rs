@@ -11,7 +11,7 @@ use omr::ops::linear;
 use omr::ops::matmul::{Order, Weight, row_stride};
 use omr::tensor::{DType, Elem};
 
-use crate::kernels::inputs::{cpu, random, up, weight};
+use crate::kernels::inputs::{cpu, guarded, random, untouched, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
 
 /// (T, N, K): around the tokens at which dx changes its tile and the stages of dw, and both of dw's tiles; N and K off
@@ -186,6 +186,15 @@ pub fn dgrad_is_right(dev: &mut Device, c: &Case, accumulate: bool) -> Outcome {
     // And one rounding to bf16.
     let bound = |s: &(f64, f64)| chain(s) + (s.0.abs() + chain(s)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
     within(&what, &c.dgrad(dev, 0..c.t, accumulate)?, &c.dx_sums(accumulate), bound)
+}
+
+/// dx of `t` rows, which go on from what is there, leaves what stands behind them.
+pub fn nothing_behind_is_written(dev: &mut Device, (t, n, k): (usize, usize, usize)) -> Outcome {
+    let c = Case::new(t, n, k);
+    let (w, dy) = (weight(dev, &c.w, n, k), up(dev, &c.dy, &[t, n]));
+    let dx = guarded(dev, t, k);
+    linear::dgrad(dev, dy, &w, dx.slice(0, t), true)?;
+    untouched(dev, dx)
 }
 
 pub fn wgrad_is_right(dev: &mut Device, c: &Case, bias: bool) -> Outcome {

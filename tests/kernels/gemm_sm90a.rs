@@ -8,6 +8,7 @@ use omr::device::{Body, Device, Kind};
 use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
+use crate::kernels::inputs::{guarded, untouched, up};
 use crate::kernels::{
     Outcome, Schedule, emu, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of, no_hopper,
     same_bits_on, skipped,
@@ -31,16 +32,16 @@ pub fn wide() -> Device {
 /// ring has, a K of no whole stage, more tiles than CTAs.
 const SHAPES: [(usize, usize, usize); 12] = [
     (1, 64, 64),
-    (1, 1, 8),
+    (1, 8, 8),
     (17, 200, 640),
-    (64, 130, 72),
+    (64, 136, 72),
     (65, 40, 104),
     (128, 128, 64),
-    (129, 300, 136),
+    (129, 304, 136),
     (200, 256, 448),
     (300, 264, 1176),
     (70, 520, 200),
-    (33, 67, 16),
+    (33, 72, 16),
     (3, 24, 3424),
 ];
 
@@ -121,7 +122,7 @@ fn no_tile_changes_a_bit() {
         return;
     }
     let on = |sms| wide_with(Schedule { sms, ..Schedule::FIXED });
-    let shapes = [(130, 330, 72), (70, 200, 72), (20, 200, 72)];
+    let shapes = [(130, 328, 72), (70, 200, 72), (20, 200, 72)];
     for (i, sms) in every_config(Role::Linear, &shapes) {
         let (t, n, k) = shapes[i];
         let c = Case::new(t, n, k);
@@ -162,6 +163,45 @@ fn no_tile_changes_a_bit() {
     }
 }
 
+/// Linear and SwiGLU leave what stands behind their rows.
+fn nothing_behind_is_written(dev: &mut Device, (t, n, k): (usize, usize, usize)) -> Outcome {
+    let c = Case::new(t, n, k);
+    let (x, w) = (c.x_on(dev, 0..t), c.weight_on(dev));
+    let residual = up(dev, &c.residual, &[t, n]);
+    let [y, both, one] = [n, n, n / 2].map(|n| guarded(dev, t, n));
+    linear::fwd(dev, x, &w, None, Some(residual), y.slice(0, t))?;
+    linear::fwd_swiglu(dev, x, &w, None, Some(both.slice(0, t)), one.slice(0, t))?;
+    [y, both, one].into_iter().try_for_each(|t| untouched(dev, t))
+}
+
+#[test]
+fn boxes_end_at_the_last_row() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for shape in [(130, 320, 72), (70, 64, 72), (5, 128, 40)] {
+        nothing_behind_is_written(&mut wide(), shape).unwrap();
+        let mut dev = wide();
+        gemm_bwd::nothing_behind_is_written(&mut dev, shape).unwrap();
+        assert!(kind() == Kind::Cuda || ran(&mut dev), "{shape:?} ran on the other body");
+    }
+}
+
+#[test]
+fn shared_memory_has_no_bank_conflicts() {
+    if skipped("bank conflicts") {
+        return;
+    }
+    for (t, n, k) in [(4, 64, 128), (40, 128, 128), (130, 512, 128)] {
+        let mut dev = wide();
+        let c = Case::new(t, n, k);
+        c.linear(&mut dev, 0..t, true, true).unwrap();
+        c.swiglu(&mut dev, true, true).unwrap();
+        assert!(ran(&mut dev));
+        assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
+    }
+}
+
 #[test]
 fn log_probs_gradients_and_tokens_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
@@ -195,7 +235,7 @@ fn a_row_has_its_bits_from_every_tile_and_batch() {
     if no_hopper("wgmma") {
         return;
     }
-    let c = Case::new(200, 300, 200);
+    let c = Case::new(200, 304, 200);
     let mut dev = wide();
     let all = c.linear(&mut dev, 0..200, true, true).unwrap();
     for rows in [70..200, 0..128, 136..200, 64..65, 0..17] {
@@ -209,10 +249,11 @@ fn rows_that_tma_cannot_copy_take_the_other_body() {
     if skipped("which body ran") {
         return;
     }
-    for (k, taken) in [(64, true), (100, false), (99, false)] {
+    // Rows of x, and of y and what is added to it.
+    for (n, k, taken) in [(40, 64, true), (40, 100, false), (40, 99, false), (36, 64, false), (33, 64, false)] {
         let mut dev = wide();
-        linear_is_right(&mut dev, &Case::new(9, 40, k), true, true).unwrap();
-        assert_eq!(ran(&mut dev), taken, "K = {k}");
+        linear_is_right(&mut dev, &Case::new(9, n, k), true, true).unwrap();
+        assert_eq!(ran(&mut dev), taken, "N = {n}, K = {k}");
     }
     let mut dev = hopper();
     linear_is_right(&mut dev, &Case::new(9, 40, 64), true, true).unwrap();
@@ -261,7 +302,7 @@ fn no_schedule_changes_a_bit() {
     if no_hopper("wgmma") {
         return;
     }
-    let c = Case::new(130, 300, 328);
+    let c = Case::new(130, 304, 328);
     same_bits_on(wide_with, 6, |dev| c.linear(dev, 0..130, true, true));
     same_bits_on(wide_with, 4, |dev| c.linear(dev, 0..30, true, true));
     same_bits_on(wide_with, 4, |dev| Ok(Qkv::new(70, 2, 1, 16).run(dev, true, true)?.concat()));
@@ -270,7 +311,10 @@ fn no_schedule_changes_a_bit() {
 /// Several tiles a CTA and more stages than the ring has, of a wide tile and of one of few rows.
 fn probe(dev: &mut Device) -> Outcome {
     linear_is_right(dev, &Case::new(200, 520, 328), true, true)?;
-    linear_is_right(dev, &Case::new(20, 200, 1160), true, true)
+    linear_is_right(dev, &Case::new(20, 200, 1160), true, true)?;
+    // Slices.
+    let c = Case::new(70, 130, 72);
+    equal("logits", &c.logits(dev)?, &c.logits(&mut emu())?)
 }
 
 #[test]
@@ -280,8 +324,8 @@ fn every_wait_and_barrier_is_needed() {
     }
 }
 
-/// Errors a person could make, each in one place.
-const MISTAKES: [(&str, &str); 10] = [
+/// Errors a person could make, each in one place: of the body, then of what goes by TMA.
+const MISTAKES: [(&str, &str); 16] = [
     ("isa::wgmma_wait<1>();", "isa::wgmma_wait<2>();"),
     ("turn.parity ^ 1);", "turn.parity);"),
     ("parity ^= 1;", ""),
@@ -292,6 +336,12 @@ const MISTAKES: [(&str, &str); 10] = [
     ("accumulate || k > 0", "true"),
     ("i % 2 * 8, column", "0, column"),
     ("T::STAGE_BYTES);\n                copy", "T::STAGE_BYTES - 128);\n                copy"),
+    ("before >= 0 && lane == 0", "before >= 0 && step > 0 && lane == 0"),
+    ("at.row + group * 64,", "at.row,"),
+    ("lane / 16 ^ row * WIDTH / 64 % (WIDTH / 8)", "lane / 16"),
+    ("if (to.residual) y.add", "if (to.bias && to.residual && column > 0) y.add"),
+    ("v[i + 2] += isa::lo(b);", "v[i + 2] += isa::hi(b);"),
+    ("+ warp * 16 * WIDTH, column + i, row", "+ warp * 16 * WIDTH, column, row"),
 ];
 
 #[test]
@@ -302,7 +352,8 @@ fn a_wrong_parity_is_seen() {
 }
 
 fn mistake((from, to): (&str, &str)) {
-    mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 2, |dev| {
+    let file = ["common/gemm_sm90a.cuh", "common/staged.cuh"][usize::from(MISTAKES[12..].contains(&(from, to)))];
+    mutate_source_of(Arch::Sm90a, file, from, to, 2, |dev| {
         dev.use_body(Body::Wgmma)?;
         probe(dev)
     });

@@ -6,6 +6,7 @@ use omr::ops::matmul::{Order, Weight};
 use omr::philox::{Purpose, Random};
 use omr::tensor::{DType, Elem, Tensor};
 
+use crate::kernels::Outcome;
 use crate::seed::seed;
 
 /// The CPU, whose bodies kernels are held against.
@@ -32,6 +33,23 @@ pub fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
 /// A tensor with undefined content.
 pub fn blank(dev: &mut Device, dtype: DType, dims: &[usize]) -> Tensor {
     dev.alloc(Region::Overlay, dtype, dims).unwrap()
+}
+
+/// Rows behind those that a test lets an op write.
+const BEHIND: usize = 64;
+
+/// `rows` rows to write, and behind them [`BEHIND`] that are none of them.
+pub fn guarded(dev: &mut Device, rows: usize, columns: usize) -> Tensor {
+    up(dev, &vec![bf16::ONE; (rows + BEHIND) * columns], &[rows + BEHIND, columns])
+}
+
+/// That what stands behind the rows of [`guarded`] is still there.
+pub fn untouched(dev: &mut Device, t: Tensor) -> Outcome {
+    let behind = dev.read::<bf16>(t.slice(t.rows() - BEHIND, t.rows()))?;
+    match behind.iter().filter(|&&v| v != bf16::ONE).count() {
+        0 => Ok(()),
+        n => Err(format!("{n} elements behind the last row are written").into()),
+    }
 }
 
 /// A weight [n, k] from its rows, in the device's order.

@@ -3,7 +3,7 @@
 
 use half::bf16;
 
-use super::backward::{DgradArgs, SM90A as GRADIENTS, WideWgradArgs};
+use super::backward::{SM90A as GRADIENTS, WideChainArgs, WideWgradArgs};
 use super::config::{GemmConfig, Role};
 use super::sm90a::{Lies, Side, Wide, wide_names};
 use super::{LogitsArgs, Operands, SM90A};
@@ -94,8 +94,8 @@ fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2],
     match i {
         0 => product.launch(gpu, SM90A, &wide_names!("linear_f32"), &LogitsArgs { operands, y }),
         1 => {
-            let args = DgradArgs { operands, dx: 0, from: 0, to: y, accumulate: 0, terms: depth };
-            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad"), &args)
+            let args = WideChainArgs { operands, dx: 0, from: 0, to: y };
+            product.launch(gpu, GRADIENTS, &wide_names!("linear_dgrad_chain"), &args)
         }
         _ => product.launch(gpu, GRADIENTS, &wide_names!("linear_wgrad"), &WideWgradArgs { operands, dw: y }),
     }

@@ -3,8 +3,8 @@
 
 use bytemuck::NoUninit;
 
-use super::sm90a::{Lies, Side, Wide, wide_names};
-use super::{Names, Operands, Role, THREADS, TILES, Tile};
+use super::sm90a::{Lies, Shape, Side, Staged, Wide, wide_names};
+use super::{Args, Names, Operands, Role, THREADS, TILES, Tile};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::check;
@@ -14,16 +14,26 @@ use crate::tensor::Tensor;
 /// The second body's file.
 pub(super) const SM90A: &str = "gemm_bwd_sm90a";
 
-/// `gemm::DgradArgs`; also the operands and `gemm::Dgrad::Args`.
+/// `gemm::DgradArgs`.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
-pub(super) struct DgradArgs {
+struct DgradArgs {
+    operands: Operands,
+    dx: Address,
+    from: Address,
+    to: Address,
+    accumulate: i32,
+    terms: i32,
+}
+
+/// The operands and `gemm::DgradChain::Args`.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+pub(super) struct WideChainArgs {
     pub operands: Operands,
     pub dx: Address,
     pub from: Address,
     pub to: Address,
-    pub accumulate: i32,
-    pub terms: i32,
 }
 
 /// dx = dy W, or dx + dy W rounded once.
@@ -36,7 +46,7 @@ pub(in crate::ops) fn dgrad(
     accumulate: bool,
 ) -> Result<()> {
     const NAMES: Names = ["linear_dgrad_m16", "linear_dgrad_m64", "linear_dgrad_m128"];
-    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Sums::default(), accumulate })
+    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: None, accumulate })
 }
 
 /// Where the chains of dx lie between products: f32 `[T][row_stride(K)]`, their padding undefined. Without `from` they
@@ -60,7 +70,7 @@ pub(in crate::ops) fn dgrad_part(
     sums: Sums,
 ) -> Result<()> {
     const NAMES: Names = ["linear_dgrad_chain_m16", "linear_dgrad_chain_m64", "linear_dgrad_chain_m128"];
-    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums, accumulate: false })
+    launch_dgrad(op, gpu, &NAMES, Dgrad { dy, w, dx, sums: Some(sums), accumulate: false })
 }
 
 /// dx = dy W from and to where its chains lie, or dx + dy W.
@@ -68,7 +78,7 @@ struct Dgrad<'a> {
     dy: Tensor,
     w: &'a Weight,
     dx: Tensor,
-    sums: Sums,
+    sums: Option<Sums>,
     accumulate: bool,
 }
 
@@ -77,28 +87,40 @@ fn launch_dgrad(op: &'static str, gpu: &mut Gpu<'_>, names: &Names, call: Dgrad<
     check::gpu_compute(op, w.data.dtype)?;
     check::that(op, w.order == Order::Rows, "a weight in rows", format!("{:?}", w.order))?;
     let tile = Tile::of(dy.rows());
+    let operands = Operands {
+        x: gpu.ptr(dy),
+        w: gpu.ptr(w.data),
+        rows: check::count(op, "rows", dy.rows())?,
+        cols: w.k as i32,
+        depth: check::count(op, "columns", dy.cols())?,
+        ld: check::count(op, "columns", row_stride(w.k))?,
+    };
+    let sides = [
+        Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
+        Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
+    ];
+    let staged = Staged { y: dx, more: accumulate.then_some(dx), bias: None, shape: Shape::Linear };
+    if (sums.is_some() || staged.carried(gpu))
+        && let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)?
+    {
+        let dx = gpu.ptr(dx);
+        if let Some(Sums { from, to }) = sums {
+            let args = WideChainArgs { operands, dx, from: gpu.ptr_or_null(from), to: gpu.ptr_or_null(to) };
+            return product.launch(gpu, SM90A, &wide_names!("linear_dgrad_chain"), &args);
+        }
+        // The epilogue of a forward product, which has dx for a residual.
+        let args = Args { operands, more: [0, if accumulate { dx } else { 0 }], y: dx };
+        return product.staged(gpu, &staged)?.launch(gpu, SM90A, &wide_names!("linear_dgrad"), &args);
+    }
+    let sums = sums.unwrap_or_default();
     let args = DgradArgs {
-        operands: Operands {
-            x: gpu.ptr(dy),
-            w: gpu.ptr(w.data),
-            rows: check::count(op, "rows", dy.rows())?,
-            cols: w.k as i32,
-            depth: check::count(op, "columns", dy.cols())?,
-            ld: check::count(op, "columns", row_stride(w.k))?,
-        },
+        operands,
         dx: gpu.ptr(dx),
         from: gpu.ptr_or_null(sums.from),
         to: gpu.ptr_or_null(sums.to),
         accumulate: i32::from(accumulate),
         terms: w.n as i32,
     };
-    let sides = [
-        Side { address: gpu.ptr(dy), rows: dy.rows(), columns: dy.cols(), stride: dy.cols(), lies: Lies::Along },
-        Side { address: gpu.ptr(w.data), rows: w.n, columns: w.k, stride: row_stride(w.k), lies: Lies::Across },
-    ];
-    if let Some(product) = Wide::product(op, gpu, Role::Gradient, sides, w.k, None)? {
-        return product.launch(gpu, SM90A, &wide_names!("linear_dgrad"), &args);
-    }
     gpu.launch("gemm_bwd", names[tile.index], tile.launch(op, dy.rows(), w.k)?, &args)
 }
 

@@ -34,7 +34,8 @@ pub(in crate::ops) use wide_names;
 pub(in crate::ops) struct Wide {
     launch: Launch,
     config: GemmConfig,
-    maps: [EncodedMap; 2],
+    /// Of the epilogue, then of x and W.
+    maps: Vec<EncodedMap>,
     /// `box` and `steps`.
     last: [i32; 2],
 }
@@ -48,6 +49,58 @@ pub(super) struct Side {
     pub stride: usize,
     /// Whether its rows are the product's (their columns the terms of its chains) or the terms.
     pub lies: Lies,
+}
+
+/// What an epilogue of kernels/common/staged.cuh takes and leaves by TMA: `gemm::StagedMaps`. Rows of bf16.
+#[derive(Clone, Copy)]
+pub(in crate::ops) struct Staged {
+    pub y: Tensor,
+    pub more: Option<Tensor>,
+    pub bias: Option<Tensor>,
+    pub shape: Shape,
+}
+
+/// Which epilogue it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::ops) enum Shape {
+    /// `StagedLinear`: y has the product's columns, and `more` is what is added to it.
+    Linear,
+    /// `StagedSwiGlu`: y has half of them, and `more` is gate and up, which are stored too.
+    SwiGlu,
+}
+
+impl Staged {
+    /// Whether TMA can carry them.
+    pub fn carried(&self, gpu: &Gpu<'_>) -> bool {
+        let aligned = |t: &Tensor| gpu.ptr(*t).is_multiple_of(16);
+        let rows = |t: &Tensor| t.cols().is_multiple_of(8) && aligned(t);
+        rows(&self.y) && self.more.iter().all(rows) && self.bias.iter().all(aligned)
+    }
+
+    fn maps(&self, gpu: &Gpu<'_>, config: &GemmConfig) -> [Option<TensorMap>; 3] {
+        let map = |t: Tensor, rows: usize, [columns, height]: [usize; 2], swizzle| {
+            let (address, columns_of_t) = (gpu.ptr(t), t.len() / rows);
+            TensorMap {
+                address,
+                element: 2,
+                dims: vec![columns_of_t as u64, rows as u64],
+                strides: vec![2 * columns_of_t.next_multiple_of(8) as u64],
+                box_dims: vec![columns as u32, height as u32],
+                swizzle,
+            }
+        };
+        let panel = |columns: usize| columns.min(64);
+        let of_rows = |t: Tensor, columns: usize, height| map(t, t.rows(), [columns, height], 2 * columns as u32);
+        let (of_y, height) = match self.shape {
+            Shape::Linear => (panel(config.columns), 64),
+            Shape::SwiGlu => (panel(config.columns / 2), 16),
+        };
+        [
+            Some(of_rows(self.y, of_y, 16)),
+            self.more.map(|t| of_rows(t, panel(config.columns), height)),
+            self.bias.map(|t| map(t, 1, [config.columns, 1], 0)),
+        ]
+    }
 }
 
 /// How an operand lies: `gemm::Roles` of its kernels.
@@ -145,7 +198,7 @@ impl Wide {
             Some(n) if n.is_multiple_of(config.columns.min(64) / 2) => config.columns.min(64) / 2,
             Some(_) => 8,
         };
-        let maps = [gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
+        let maps = vec![gpu.driver.tensor_map(&x.map(config.rows))?, gpu.driver.tensor_map(&w.map(adjacent))?];
         let multiprocessors = gpu.driver.properties().multiprocessors as usize;
         let ctas = check::grid(op, config.tiles(rows, columns).min(multiprocessors))?;
         let launch = Launch::new([ctas, 1, 1], 128 * (config.groups() as u32 + 1), config.smem());
@@ -153,11 +206,21 @@ impl Wide {
         Ok(Wide { launch, config, maps, last: [adjacent as i32, steps] })
     }
 
+    /// The same with what its epilogue has by TMA.
+    pub fn staged(mut self, gpu: &mut Gpu<'_>, staged: &Staged) -> Result<Wide> {
+        let maps = staged.maps(gpu, &self.config);
+        for (i, map) in maps.iter().enumerate() {
+            let none = EncodedMap([0; 16]);
+            self.maps.insert(i, map.as_ref().map_or(Ok(none), |map| gpu.driver.tensor_map(map))?);
+        }
+        Ok(self)
+    }
+
     /// Launches the tile's kernel of `names`. `args` is what the other body's kernels take: the operands and what the
     /// epilogue needs.
     pub fn launch<A: NoUninit>(self, gpu: &mut Gpu<'_>, file: &'static str, names: &WideNames, args: &A) -> Result<()> {
         // `gemm::WideArgs`: maps, the same, `box` and `steps`, up to the maps' alignment.
-        let mut bytes = bytemuck::bytes_of(&self.maps).to_vec();
+        let mut bytes = bytemuck::cast_slice(&self.maps).to_vec();
         bytes.extend_from_slice(bytemuck::bytes_of(args));
         bytes.extend_from_slice(bytemuck::bytes_of(&self.last));
         bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
