@@ -74,7 +74,7 @@ pub enum Error {
         /// Status, time-out or the broken part of the reply.
         what: String,
     },
-    /// A signal stopped the run after its checkpoint. Exit status 130.
+    /// A signal stopped the run. Exit status 130.
     #[error("stopped by a signal; run the same command again to go on")]
     Stopped,
     /// Anything else that ended the run. Exit status 1.

@@ -13,7 +13,7 @@ pub trait Observer: Send + Sync {
     fn end(&self);
     /// A line worth reading: a checkpoint, a rejected file, what was found on resume.
     fn note(&self, line: &str);
-    /// True once the user asked to stop: finish the step, write a checkpoint, return `Error::Stopped`.
+    /// True once the user asked to stop: begin nothing new, return `Error::Stopped`.
     fn stop_requested(&self) -> bool;
 }
 

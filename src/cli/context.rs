@@ -56,7 +56,12 @@ impl Context {
     /// Turns on logging and the signal handlers; called once, before the command.
     pub(crate) fn start(&self) -> Result<()> {
         self.console.install_tracing(&self.log_level)?;
-        signal::install().map_err(|error| Error::Failed(format!("signal handlers: {error}")))
+        let console = self.console.clone();
+        let answer = move |listens: bool| match listens {
+            true => console.line("stopping: nothing new begins; a second signal ends this at once"),
+            false => console.error(&Error::Stopped.to_string()),
+        };
+        signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
     }
 
     /// Compute threads.
@@ -106,8 +111,14 @@ impl Context {
         self.kind().name()
     }
 
-    /// A device with `plan`'s memory; where untouched memory costs nothing, with more.
+    /// A device with `plan`'s memory; where untouched memory costs nothing, with more. Its passes end once a signal came.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
+        let mut dev = self.open(plan)?;
+        signal::requested().into_iter().for_each(|asked| dev.stop_by(asked));
+        Ok(dev)
+    }
+
+    fn open(&self, plan: &Plan) -> Result<Device> {
         let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),

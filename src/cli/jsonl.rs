@@ -11,7 +11,6 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::signal;
 use crate::error::{Error, Result};
 
 /// Lines answered together at most: the last ones of a batch that goes to a judge are waited for alone.
@@ -55,8 +54,6 @@ where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    // Nothing is kept between lines, so the first signal may end the process.
-    signal::end_at_once();
     filter(std::io::stdin(), std::io::stdout().lock(), expected, all)
 }
 

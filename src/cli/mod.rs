@@ -46,7 +46,7 @@ use crate::error::Result;
 #[command(name = "omr", version, max_term_width = 110, propagate_version = true, disable_help_subcommand = true)]
 #[command(after_help = "Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
     `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
-    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal after a checkpoint.")]
+    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (a checkpoint is written then with save_on_stop).")]
 struct Cli {
     #[command(flatten)]
     global: args::Global,

@@ -84,6 +84,7 @@ impl Stage {
 impl Observer for Progress {
     fn begin(&self, name: &str, unit: &str, total: u64, done: u64) {
         self.end();
+        signal::listen(true);
         let now = Instant::now();
         let bar = self.bar(name, total, done);
         let (name, unit) = (name.to_owned(), unit.to_owned());
@@ -109,6 +110,7 @@ impl Observer for Progress {
     }
 
     fn end(&self) {
+        signal::listen(false);
         let Some(stage) = self.lock().take() else { return };
         if let Some(bar) = stage.bar.as_ref() {
             self.console.set_bar(None);

@@ -1,29 +1,49 @@
-//! Ctrl-C, SIGTERM and a closed terminal: the first asks the job to stop after a checkpoint, the second ends the
-//! process.
+//! Ctrl-C, SIGTERM and a closed terminal: the first asks the work under way to stop and is answered at once, the second ends
+//! the process. Where nobody looks for a request to stop, the first ends it, too: whatever is on disk is whole.
 
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::{flag, low_level};
 
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static LISTENS: AtomicBool = AtomicBool::new(false);
 
-/// Installs the handlers; a second call does nothing.
-pub fn install() -> std::io::Result<()> {
+/// Installs the handlers; a second call does nothing. The first signal is told to `answer`, with false where it ends the
+/// process.
+pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
     let mut result = Ok(());
     STOP.get_or_init(|| {
         let stop = Arc::new(AtomicBool::new(false));
-        let hangup = (!ignores_hangup()).then_some(SIGHUP);
-        result = [SIGINT, SIGTERM].into_iter().chain(hangup).try_for_each(|signal| {
-            // In this order: the shutdown only sees a flag that an earlier signal has set.
-            flag::register_conditional_shutdown(signal, 130, stop.clone())?;
-            flag::register(signal, stop.clone()).map(drop)
-        });
+        result = handle(&stop, answer);
         stop
     });
     result
+}
+
+fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
+    let (mut told, tell) = UnixStream::pair()?;
+    let hangup = (!ignores_hangup()).then_some(SIGHUP);
+    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
+        // In this order: the shutdown only sees a flag that an earlier signal has set.
+        flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        flag::register(signal, stop.clone())?;
+        low_level::pipe::register(signal, tell.try_clone()?)?;
+    }
+    // A thread of its own: the work may be in the middle of anything.
+    let wait = move || {
+        let _ = told.read(&mut [0]);
+        let listens = LISTENS.load(Ordering::Relaxed);
+        answer(listens);
+        if !listens {
+            low_level::exit(130);
+        }
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
 
 /// True when whoever started the process asked it to outlive its terminal (`nohup`), or the system does not say.
@@ -33,11 +53,17 @@ fn ignores_hangup() -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
-/// From here on the first signal ends the process: for commands that have nothing to save.
-pub fn end_at_once() {
-    if let Some(stop) = STOP.get() {
-        stop.store(true, Ordering::Relaxed);
+/// Whether the work under way looks for requests to stop.
+pub fn listen(listens: bool) {
+    // What ends because it was asked to has things to put in order.
+    if listens || !stop_requested() {
+        LISTENS.store(listens, Ordering::Relaxed);
     }
+}
+
+/// Set once a signal has asked the process to stop.
+pub fn requested() -> Option<Arc<AtomicBool>> {
+    STOP.get().cloned()
 }
 
 /// True once a signal has asked the process to stop.

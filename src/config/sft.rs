@@ -54,6 +54,8 @@ settings! {
             name: "lmms-engine trainer_args.save_steps", published: "2000";
         /// A checkpoint when this many seconds have passed since the last one; null never by time.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
+        /// Write a checkpoint when a signal stops the run; without one, the steps since the last are repeated, to the same bits.
+        save_on_stop: bool = false, safe: Safe::Yes;
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";

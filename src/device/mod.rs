@@ -29,6 +29,8 @@ pub use memory::{Mark, Memory, Placing, Plan, Region, Span, View, ViewMut};
 pub use pool::{Parts, Pool};
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
 use readback::{Readback, Sink};
@@ -145,6 +147,7 @@ pub enum On<'a> {
 pub struct Device {
     memory: Memory,
     backend: Backend,
+    stop: Option<Arc<AtomicBool>>,
 }
 
 /// Behind a guarded tensor on the emulator: a page of the host.
@@ -158,7 +161,7 @@ impl Device {
         if !isa.available() {
             return Err(Error::Failed(format!("this machine cannot run the {} kernel bodies", isa.name())));
         }
-        Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa } })
+        Ok(Device { memory: Memory::map(plan)?, backend: Backend::Cpu { pool: Pool::new(threads)?, isa }, stop: None })
     }
 
     /// A device that launches kernels through `driver`, with `plan`'s bytes taken at once. Errors when it has no such
@@ -166,7 +169,7 @@ impl Device {
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
         let backend = Backend::Gpu { driver, kind, body: Body::Mma, refused: false, open_ranges: 0, readback: None };
-        Ok(Device { memory, backend })
+        Ok(Device { memory, backend, stop: None })
     }
 
     /// Runs linear layers, their gradients and logits by `wanted` from here on: a run has one. Errors where the device
@@ -220,7 +223,21 @@ impl Device {
             Kind::Cuda => Placing::device(0),
             Kind::Emu => Placing::device(GUARD),
         };
-        Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() } }
+        Device { memory: Memory::count(placing), backend: Backend::Count { target, work: Vec::new() }, stop: None }
+    }
+
+    /// From here on passes end where they are once `asked` is true.
+    pub fn stop_by(&mut self, asked: Arc<AtomicBool>) {
+        self.stop = Some(asked);
+    }
+
+    /// Errors with [`Error::Stopped`] once the user asked to stop: passes look between layers, so that what is queued is soon
+    /// over. What only some of changed, an update of weights, does not look.
+    pub fn go_on(&self) -> Result<()> {
+        match &self.stop {
+            Some(asked) if asked.load(Ordering::Relaxed) => Err(Error::Stopped),
+            _ => Ok(()),
+        }
     }
 
     /// Where `op` computes.

@@ -34,6 +34,11 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
+    /// The one of this word, see [`FinishReason::as_str`].
+    pub fn named(word: &str) -> Option<FinishReason> {
+        [FinishReason::Stop, FinishReason::Length].into_iter().find(|reason| reason.as_str() == word)
+    }
+
     /// The word in result files, as vLLM and OpenAI write it.
     pub fn as_str(self) -> &'static str {
         match self {

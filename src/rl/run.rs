@@ -18,7 +18,7 @@ use crate::data::{Dataset, Index, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
+use crate::model::{Grads, Levels, Model, ModelConfig, Policy, identity};
 use crate::observe::Observer;
 use crate::ops::policy_loss::{self, PolicyLoss};
 use crate::reward::Scorer;
@@ -30,6 +30,7 @@ use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
 use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::file::RolloutRow;
+use crate::rollout::journal::{self, Journal};
 use crate::rollout::{self, Asking, Question, Rollout, ask};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
@@ -159,6 +160,7 @@ impl Job {
         trainer: &Trainer,
         allowed: Tensor,
         mut next: impl FnMut() -> Result<Vec<Arc<Question>>>,
+        (journal, observer): (&mut Journal, &dyn Observer),
     ) -> Result<Batch> {
         let config = &self.config;
         let filter = &config.filter_groups;
@@ -169,7 +171,8 @@ impl Job {
             let asked = next()?;
             let asking = self.asking(trainer.step, allowed);
             let prompts: Vec<&Question> = asked.iter().map(|question| &**question).collect();
-            let rollouts = ask::ask(dev, &trainer.model, &prompts, consumed, asking, |_| Ok(()))?;
+            let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
+            let rollouts = ask::ask(dev, &trainer.model, &prompts, consumed, asking, Some(&mut *journal), look)?;
             consumed += config.train_batch_size as u64;
             let base = questions.len();
             questions.extend(asked);
@@ -258,6 +261,20 @@ impl Job {
         Ok(())
     }
 
+    /// The journal of the step that comes next, those of steps that a checkpoint has removed. `started_from` names the
+    /// weights that the run began with.
+    fn journal(&self, dev: &Device, trainer: &Trainer, started_from: &str, observer: &dyn Observer) -> Result<Journal> {
+        journal::forget(&self.dir, trainer.step_on_disk()?)?;
+        let mut state = trainer.state(dev);
+        state.extra.insert("model".to_owned(), started_from.into());
+        let journal = Journal::open(&self.dir, trainer.step + 1, &state)?;
+        if journal.ended() > 0 {
+            let (step, ended) = (trainer.step + 1, journal.ended());
+            observer.note(&format!("step {step}: {ended} rollouts are in the journal and not asked for again"));
+        }
+        Ok(journal)
+    }
+
     fn rollout_rows(
         &self,
         rollouts: &[&Rollout],
@@ -343,11 +360,14 @@ impl job::Job for Job {
         if let Some(validation) = &self.validation {
             validation.before(dev, trainer, observer)?;
         }
+        let started_from = identity::of(&self.model)?;
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
+            let mut journal = self.journal(dev, trainer, &started_from, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
-                self.ask(dev, trainer, allowed, || broken.sound(loader.take()?))
+                let next = || broken.sound(loader.take()?);
+                self.ask(dev, trainer, allowed, next, (&mut journal, observer))
             })?;
             let gen_time = seconds(start.elapsed());
             let mut metrics = StepMetrics::new(trainer.step + 1);
@@ -417,6 +437,10 @@ impl job::Job for Job {
         }))
     }
 
+    fn settled(&self, step: u64) -> Result<()> {
+        journal::forget(&self.dir, step)
+    }
+
     fn trainer_config(&self) -> TrainerConfig {
         let c = &self.config;
         TrainerConfig {
@@ -431,6 +455,7 @@ impl job::Job for Job {
             save_steps: c.save_freq,
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,
+            save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
         }
     }

@@ -13,6 +13,7 @@ use crate::model::{Model, ModelConfig};
 use crate::ops::sample::SamplingParams;
 use crate::reward::judge::Ruling;
 use crate::reward::{Judged, Score};
+use crate::rollout::journal::{self, Journal};
 use crate::task::Task;
 use crate::text::Chat;
 
@@ -90,35 +91,59 @@ enum Heard {
 }
 
 /// Asks `questions` (each `n` times) and scores the responses beside the generation, in the order of questions
-/// and rollouts. `first` names the first question in the sampling noise. `on_progress` hears how many ended, and is
-/// asked again while scores are waited for. A response without a score ends it with an error.
+/// and rollouts. `first` names the first question in the sampling noise. What `journal` has is taken from there, the rest
+/// is taken down in it. `on_progress` hears how many ended, and is asked again while scores are waited for. A response
+/// without a score ends it with an error.
 pub fn ask(
     dev: &mut Device,
     model: &Model,
     questions: &[&Question],
     first: u64,
     asking: Asking<'_>,
+    journal: Option<&mut Journal>,
     mut on_progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Rollout>> {
-    let requests = requests(questions, first, asking);
+    let total = questions.len() * asking.n;
+    let name = |index: usize| (first + (index / asking.n) as u64, index % asking.n);
+    let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
+    // The rest, rollouts of a prompt that follow one another together, and the index of each request's first.
+    let (mut requests, mut firsts): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
+    for i in (0..total).filter(|&i| known[i].is_none()) {
+        let (question, rollout) = (i / asking.n, i % asking.n);
+        match (requests.last_mut(), firsts.last()) {
+            (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
+            _ => {
+                let first_rollout = rollout as u32;
+                requests.push(Request { n: 1, first_rollout, ..request(first, question, questions[question], asking) });
+                firsts.push(i);
+            }
+        }
+    }
     let mut engine = Engine::new(model, dev, asking.engine)?;
     let (sender, receiver) = mpsc::channel::<Heard>();
     let (over, is_over) = mpsc::channel::<()>();
-    let total = questions.len() * asking.n;
     let (generated, scored) = std::thread::scope(|scope| {
         let (told, tell) = (sender.clone(), receiver);
         let scorer = scope.spawn(move || {
             let _over = over;
-            score_beside(questions, asking, total, told, tell)
+            score_beside(questions, asking, name, journal, told, tell)
         });
         let mut ended = 0;
+        for (index, output) in known.into_iter().enumerate() {
+            let Some(output) = output else { continue };
+            ended += 1;
+            // The scorer's own error is the one that counts.
+            let _ = sender.send(Heard::Ended(index, Output { request: index / asking.n, ..output }));
+        }
         let generated = engine.generate(model, dev, &requests, |event| {
             if let Event::Finished(output) = event {
                 ended += 1;
-                let index = output.request * asking.n + output.rollout;
+                let index = firsts[output.request] + output.rollout;
+                let (request, rollout) = (index / asking.n, index % asking.n);
+                let output = Output { request, rollout, ..output.clone() };
                 // The scorer hangs up when a score failed; its error is the one that counts.
                 let hung_up = |_| Error::Failed("a response was not scored".to_owned());
-                sender.send(Heard::Ended(index, output.clone())).map_err(hung_up)?;
+                sender.send(Heard::Ended(index, output)).map_err(hung_up)?;
                 on_progress(ended)?;
             }
             Ok(())
@@ -170,10 +195,12 @@ impl Drop for Wanted {
 fn score_beside(
     questions: &[&Question],
     asking: Asking<'_>,
-    total: usize,
+    name: impl Fn(usize) -> journal::Name,
+    mut journal: Option<&mut Journal>,
     told: mpsc::Sender<Heard>,
     tell: mpsc::Receiver<Heard>,
 ) -> Result<Vec<Option<Rollout>>> {
+    let total = questions.len() * asking.n;
     let mut rollouts: Vec<Option<Rollout>> = vec![None; total];
     let mut waiting: HashMap<usize, (Output, String)> = HashMap::new();
     let mut scored = 0;
@@ -181,6 +208,15 @@ fn score_beside(
         match tell.recv() {
             Ok(Heard::Ended(index, output)) => {
                 let response = response_text(asking.chat, &output);
+                if let Some(journal) = &mut journal {
+                    if journal.output(name(index)).is_none() {
+                        journal.add_output(name(index), &output)?;
+                    } else if let Some((score, judge)) = journal.verdict(name(index)).cloned() {
+                        rollouts[index] = Some(Rollout { question: output.request, response, score, judge, output });
+                        scored += 1;
+                        continue;
+                    }
+                }
                 let row = &questions[output.request].row;
                 waiting.insert(index, (output, response.clone()));
                 let mut wanted = Wanted { index, told: Some(told.clone()) };
@@ -189,6 +225,9 @@ fn score_beside(
             Ok(Heard::Scored(index, judged)) => {
                 let Judged { score, judge, .. } = judged?;
                 if let Some((output, response)) = waiting.remove(&index) {
+                    if let Some(journal) = &mut journal {
+                        journal.add_verdict(name(index), &score, judge.as_ref())?;
+                    }
                     rollouts[index] = Some(Rollout { question: output.request, response, score, judge, output });
                     scored += 1;
                 }
@@ -199,9 +238,9 @@ fn score_beside(
     Ok(rollouts)
 }
 
-/// The engine's requests for `questions`; see [`ask`].
-pub fn requests(questions: &[&Question], first: u64, asking: Asking<'_>) -> Vec<Request> {
-    let request = |(i, question): (usize, &&Question)| Request {
+/// The engine's request for all rollouts of question number `i`; see [`ask`].
+fn request(first: u64, i: usize, question: &Question, asking: Asking<'_>) -> Request {
+    Request {
         prompt: question.prompt.clone(),
         n: asking.n,
         sampling: asking.sampling,
@@ -209,8 +248,12 @@ pub fn requests(questions: &[&Question], first: u64, asking: Asking<'_>) -> Vec<
         stop_token_ids: asking.stop_token_ids.clone(),
         noise: (first + i as u64) as u32,
         first_rollout: 0,
-    };
-    questions.iter().enumerate().map(request).collect()
+    }
+}
+
+/// The engine's requests for `questions`; see [`ask`].
+pub fn requests(questions: &[&Question], first: u64, asking: Asking<'_>) -> Vec<Request> {
+    questions.iter().enumerate().map(|(i, question)| request(first, i, question, asking)).collect()
 }
 
 /// Allocates what [`ask`] allocates, on a device that only counts.

@@ -64,13 +64,16 @@ pub trait Job {
         finished_steps(&config.dir).is_some_and(|steps| steps >= config.total_steps)
     }
 
-    /// Trains to the end, or to the next signal. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
+    /// Trains to the end, or to the next signal, which ends it with [`Error::Stopped`]. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
     /// the run directory.
     fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();
         let mut trainer = Trainer::open(dev, config, observer)?;
-        let done = self.steps(dev, &mut trainer, observer);
+        let done = match self.steps(dev, &mut trainer, observer) {
+            Err(Error::Stopped) => trainer.stop(dev, observer),
+            done => done,
+        };
         trainer.settle(dev, done)?;
         observer.end();
         trainer.finish(dev)?;
@@ -80,7 +83,13 @@ pub trait Job {
         summary.extend(self.summary(&trainer, &log, observer));
         summary.extend(trainer.best());
         summary.insert("peak_memory".to_owned(), memory_summary(&dev.high_water()));
-        files::write(dir.join("summary.json"), format!("{:#}\n", Value::Object(summary)).as_bytes())
+        files::write(dir.join("summary.json"), format!("{:#}\n", Value::Object(summary)).as_bytes())?;
+        self.settled(trainer.step)
+    }
+
+    /// What only steps up to `step` needed, all of them in a checkpoint, may go.
+    fn settled(&self, _step: u64) -> Result<()> {
+        Ok(())
     }
 }
 

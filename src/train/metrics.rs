@@ -30,6 +30,7 @@ pub struct MetricsLog {
     file: File,
     events: EventWriter,
     has_steps: bool,
+    last_step: u64,
 }
 
 impl MetricsLog {
@@ -45,7 +46,7 @@ impl MetricsLog {
         for metrics in &kept {
             events.step(metrics)?;
         }
-        Ok(MetricsLog { path, file, events, has_steps: !kept.is_empty() })
+        Ok(MetricsLog { path, file, events, has_steps: !kept.is_empty(), last_step: resume_step })
     }
 
     /// True when it had steps as it was opened.
@@ -53,8 +54,14 @@ impl MetricsLog {
         self.has_steps
     }
 
+    /// The last step that is in it.
+    pub fn last_step(&self) -> u64 {
+        self.last_step
+    }
+
     /// Writes one step; `metrics` must hold `step`.
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
+        self.last_step = metrics.get("step").and_then(Value::as_u64).unwrap_or(self.last_step);
         self.file.write_all(line(metrics).as_bytes()).map_err(Error::io(&self.path))?;
         self.events.step(metrics)
     }

@@ -197,6 +197,9 @@ impl job::Job for Job {
             let targets: usize = update.samples.iter().map(|&i| self.index.shape(i).targets).sum();
             let (mut done, mut rows) = (Done::default(), 0);
             for _ in self.micro_batches(&update)? {
+                if observer.stop_requested() {
+                    return Err(Error::Stopped);
+                }
                 let samples = broken.sound(loader.take()?)?;
                 let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
                 rows += batch.len();
@@ -259,6 +262,7 @@ impl job::Job for Job {
             save_steps: c.save_steps,
             save_seconds: c.save_seconds,
             save_total_limit: c.save_total_limit,
+            save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
         }
     }

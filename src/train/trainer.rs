@@ -44,6 +44,8 @@ pub struct TrainerConfig {
     pub save_seconds: Option<f64>,
     /// Checkpoints kept.
     pub save_total_limit: usize,
+    /// Checkpoint when a signal stops the run.
+    pub save_on_stop: bool,
     /// `auto`, `never` or a path.
     pub resume: String,
 }
@@ -70,6 +72,7 @@ pub struct Trainer {
     store: Store,
     cadence: Cadence,
     saved_step: Option<u64>,
+    begun_at: u64,
     saving: Option<Saving>,
 }
 
@@ -108,8 +111,21 @@ impl Trainer {
         if saved_step.is_none() {
             extra.retain(|name, _| ![METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].contains(&name.as_str()));
         }
-        let saving = None;
-        Ok(Trainer { model, step, samples_consumed, log, extra, config, optimizer, store, cadence, saved_step, saving })
+        let (begun_at, saving) = (step, None);
+        Ok(Trainer {
+            model,
+            step,
+            samples_consumed,
+            log,
+            extra,
+            config,
+            optimizer,
+            store,
+            cadence,
+            saved_step,
+            begun_at,
+            saving,
+        })
     }
 
     /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes aside. Where the gradient norm or
@@ -157,19 +173,41 @@ impl Trainer {
         self.extra.get(BEST_STEP).and_then(Value::as_u64)
     }
 
-    /// Saves a checkpoint when one is due, or when the user asked to stop; then errors with [`Error::Stopped`].
+    /// Saves a checkpoint when one is due. Errors with [`Error::Stopped`] when the user asked to stop.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let stop = observer.stop_requested();
-        if stop || self.cadence.due(self.step) || self.best_step() == Some(self.step) {
+        if self.cadence.due(self.step) || self.best_step() == Some(self.step) {
             dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
         }
-        if stop && self.step < self.config.total_steps {
-            self.saved(dev)?;
-            observer.end();
-            observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.dir.display()));
-            return Err(Error::Stopped);
+        if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+    }
+
+    /// Ends a run that is asked to stop. An update in progress is dropped: the next run repeats it, and what came after the
+    /// last checkpoint, in the same bits. Saves the last step that is whole with `save_on_stop`, says what will be repeated
+    /// without.
+    pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        // A step is whole once it is logged.
+        let save = self.config.save_on_stop && self.step == self.log.last_step() && self.step > 0;
+        if save {
+            self.save(dev)?;
         }
-        Ok(())
+        self.saved(dev)?;
+        observer.end();
+        if save {
+            observer.note(&format!("checkpoint of step {} is in {}", self.step, self.config.dir.display()));
+        } else {
+            let (done, from) = (self.log.last_step(), self.saved_step.unwrap_or(self.begun_at));
+            let since = self.saved_step.map_or("the start".to_owned(), |step| format!("the checkpoint of step {step}"));
+            observer.note(&format!(
+                "stopped after step {done}: the {} updates since {since} will be repeated",
+                done - from
+            ));
+        }
+        Err(Error::Stopped)
+    }
+
+    /// The step of the newest checkpoint that is on disk, 0 with none.
+    pub fn step_on_disk(&self) -> Result<u64> {
+        Ok(self.store.latest()?.map_or(0, |checkpoint| checkpoint.step))
     }
 
     /// Saves a checkpoint of the present step, unless it has one. Where kernels run it is written beside the steps that
@@ -179,17 +217,7 @@ impl Trainer {
             return Ok(());
         }
         self.saved(dev)?;
-        let state = State {
-            step: self.step,
-            samples_consumed: self.samples_consumed,
-            seed: self.config.seed,
-            config_hash: State::hash_of(&self.config.config_text),
-            device: dev.kind().name().to_owned(),
-            cpu_body: dev.isa().chains().to_owned(),
-            gpu_body: dev.body().map(|body| body.recorded().to_owned()),
-            versions: State::versions(),
-            extra: self.extra.clone(),
-        };
+        let state = State { extra: self.extra.clone(), ..self.state(dev) };
         let layout = Arc::new(self.model.layout.clone());
         let snapshot = Snapshot {
             model: self.model.outgoing(&layout, layout.dtype),
@@ -201,6 +229,21 @@ impl Trainer {
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())
+    }
+
+    /// Where the run stands and how it computes, without what the job keeps.
+    pub fn state(&self, dev: &Device) -> State {
+        State {
+            step: self.step,
+            samples_consumed: self.samples_consumed,
+            seed: self.config.seed,
+            config_hash: State::hash_of(&self.config.config_text),
+            device: dev.kind().name().to_owned(),
+            cpu_body: dev.isa().chains().to_owned(),
+            gpu_body: dev.body().map(|body| body.recorded().to_owned()),
+            versions: State::versions(),
+            extra: Map::new(),
+        }
     }
 
     /// Waits until the last checkpoint is on disk. Errors with what went wrong with it.

@@ -13,7 +13,7 @@ use omr::data::{Form, read, write};
 use serde_json::{Value, json};
 
 use super::help::omr;
-use crate::train::tiny::{Outcome, files, rl_config, rows, run_sft, sft_config};
+use crate::train::tiny::{Outcome, files, rl_config, rows, run_rl, run_sft, sft_config};
 
 /// Exit status, stdout and stderr.
 pub fn run(args: &[&str]) -> (i32, String, String) {
@@ -274,12 +274,36 @@ fn stopped_by(signal: &str) {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("stopping: nothing new begins"), "{stderr}");
     assert!(stderr.contains("checkpoint of step") && stderr.contains("run the same command again"), "{stderr}");
     let latest = fs::read_to_string(Path::new(&out).join("latest")).unwrap();
     let checkpoint = Path::new(&out).join("checkpoints").join(latest.trim());
     assert!(checkpoint.join("trainer/state.json").is_file());
     let steps = fs::read_to_string(&metrics).unwrap().lines().count();
     assert_eq!(latest, format!("global_step_{steps}\n"));
+}
+
+#[test]
+fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journal() {
+    let folder = Folder::new();
+    let (rl, out) = (folder.rl(|c| c.save_on_stop = false), folder.at("out"));
+    let whole = run_rl(&folder.path().join("whole"), &rl_config(folder.path()), 1, &[]);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
+    let child = command.args(["rl", &rl, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();
+    let journal = Path::new(&out).join("journal/1.jsonl");
+    while fs::read_to_string(&journal).map_or(0, |text| text.lines().count()) < 2 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    let said = ["stopping: nothing new begins", "since the start will be repeated", "run the same command again"];
+    said.iter().for_each(|part| assert!(stderr.contains(part), "{part} is not in {stderr}"));
+    assert!(!Path::new(&out).join("checkpoints").exists());
+    let (code, _, stderr) = run(&["rl", &rl, "--out", &out]);
+    assert!(code == 0 && stderr.contains("rollouts are in the journal"), "{stderr}");
+    whole.assert_same(&Outcome::of(Path::new(&out)), "stopped inside a step");
 }
 
 /// A folder of its own file system, of 2 MiB; none where this process may not mount.

@@ -233,7 +233,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
         chat: &chat,
         task: &task,
     };
-    let rollouts = ask::ask(&mut dev, &model, &asked, 0, asking, |_| Ok(())).unwrap();
+    let rollouts = ask::ask(&mut dev, &model, &asked, 0, asking, None, |_| Ok(())).unwrap();
     let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
     let rewards: Vec<f64> = rollouts.iter().map(|r| r.score.score).collect();
     let (advantages, _) = advantage::grpo(&ids, &rewards, true);

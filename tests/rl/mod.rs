@@ -1,6 +1,7 @@
 //! Properties of the losses and of the batching, on random data.
 
 mod run;
+mod stopped;
 mod validation;
 
 use omr::ops::policy_loss::{

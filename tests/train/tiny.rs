@@ -123,6 +123,7 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         optimizer: OptimConfig { learning_rate: 1e-2, weight_decay: 0.01, ..SftConfig::default().optimizer },
         warmup_steps: Some(2),
         save_seconds: None,
+        save_on_stop: true,
         dtype: Dtype::F32,
         ..SftConfig::default()
     }
@@ -149,6 +150,7 @@ pub fn rl_config(dir: &Path) -> RlConfig {
         optimizer: OptimConfig { learning_rate: 1e-3, weight_decay: 0.0, ..RlConfig::default().optimizer },
         warmup_steps: 0,
         save_seconds: None,
+        save_on_stop: true,
         rollout_freq: Some(1),
         micro_batch_tokens: 256,
         dtype: Dtype::F32,

@@ -1,0 +1,141 @@
+//! A stop inside a step: nothing new begins, what had ended is in the journal and not asked for again, and the run ends in the
+//! bits of one that was left alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use omr::config::RlConfig;
+use omr::error::{Error, Result};
+use omr::observe::Observer;
+use omr::reward::Scorer;
+use omr::rl::run::Job;
+use omr::train::job::Job as _;
+use serde_json::Value;
+
+use crate::train::tiny::{Outcome, device, rl_config, run_rl};
+
+/// Asks to stop when it is looked at for the `looks`th time; hears what is said.
+struct StopAfter {
+    looks: u64,
+    looked: AtomicU64,
+    notes: Mutex<Vec<String>>,
+}
+
+impl Observer for StopAfter {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, line: &str) {
+        self.notes.lock().unwrap().push(line.to_owned());
+    }
+    fn stop_requested(&self) -> bool {
+        self.looked.fetch_add(1, Ordering::Relaxed) + 1 >= self.looks
+    }
+}
+
+fn go_on(dir: &Path, config: &RlConfig, looks: u64) -> (Result<()>, String) {
+    let observer = StopAfter { looks, looked: AtomicU64::new(0), notes: Mutex::default() };
+    let job = Job::new(dir, config.clone(), Arc::new(Scorer::rules(config.reward.mode))).unwrap();
+    let done = job.run(&mut device(1), &observer);
+    (done, observer.notes.into_inner().unwrap().join("\n"))
+}
+
+/// Rollouts of each step's journal by their names; none is there twice.
+fn journals(dir: &Path) -> BTreeMap<String, BTreeMap<(u64, u64), Value>> {
+    let mut out = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(dir.join("journal")) else { return out };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        let mut ended = BTreeMap::new();
+        for line in fs::read_to_string(&path).unwrap().lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            if line["token_ids"].is_array() {
+                let name = (line["prompt"].as_u64().unwrap(), line["rollout"].as_u64().unwrap());
+                assert!(ended.insert(name, line).is_none(), "{name:?} was asked for again");
+            }
+        }
+        out.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), ended);
+    }
+    out
+}
+
+#[test]
+fn rollouts_that_had_ended_are_not_asked_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { save_on_stop: false, total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
+    let out = dir.path().join("out");
+    let (mut known, mut in_the_middle) = (BTreeMap::new(), 0);
+    // Within a step of 16 rollouts, at its end, and steps later.
+    for looks in [3, 12, 8, 20] {
+        let (done, said) = go_on(&out, &config, looks);
+        assert!(matches!(done, Err(Error::Stopped)), "{done:?}");
+        assert!(!out.join("checkpoints").exists() && !out.join("latest").exists(), "a checkpoint was written");
+        assert!(said.contains("since the start will be repeated"), "{said}");
+        for (step, ended) in &known {
+            let line = format!("step {step}: {} rollouts are in the journal", BTreeMap::len(ended));
+            assert!(ended.is_empty() || said.contains(&line), "{line} is not in {said}");
+        }
+        let now = journals(&out);
+        for (step, ended) in &known {
+            assert!(ended.iter().all(|(name, line)| now[step].get(name) == Some(line)), "step {step}");
+        }
+        in_the_middle += usize::from(now.values().any(|ended| (1..16).contains(&ended.len())));
+        known = now;
+    }
+    assert!(in_the_middle > 0 && known.len() > 1, "{known:?}");
+    let (done, _) = go_on(&out, &config, u64::MAX);
+    done.unwrap();
+    whole.assert_same(&Outcome::of(&out), "stopped four times");
+    assert!(!out.join("journal").exists());
+}
+
+#[test]
+fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { save_on_stop: false, total_training_steps: Some(1), ..rl_config(dir.path()) };
+    let whole = run_rl(&dir.path().join("whole"), &config, 1, &[]);
+    let out = dir.path().join("out");
+    let journal = out.join("journal/1.jsonl");
+    let finished = |said: &str, ended: usize| {
+        match ended {
+            0 => assert!(!said.contains("journal"), "{said}"),
+            _ => assert!(said.contains(&format!("step 1: {ended} rollouts are in the journal")), "{said}"),
+        }
+        whole.assert_same(&Outcome::of(&out), &format!("from {ended} rollouts"));
+        fs::remove_dir_all(&out).unwrap();
+    };
+    let stopped = || -> Vec<String> {
+        assert!(go_on(&out, &config, 10).0.is_err());
+        fs::read_to_string(&journal).unwrap().lines().map(str::to_owned).collect()
+    };
+    let of_outputs = |lines: &[String]| lines.iter().filter(|line| line.contains("token_ids")).count();
+
+    // A bit of a token, and a last line that is torn.
+    let mut lines = stopped();
+    let ended = of_outputs(&lines);
+    let first = lines.iter().position(|line| line.contains("token_ids")).unwrap();
+    let last = lines.iter().rposition(|line| line.contains("token_ids")).unwrap();
+    assert!(first < last);
+    let at = lines[first].find("token_ids").unwrap() + 12;
+    let digit = lines[first].as_bytes()[at];
+    lines[first].replace_range(at..=at, if digit == b'1' { "3" } else { "1" });
+    lines.truncate(last + 1);
+    let torn = lines[last].len() / 2;
+    lines[last].truncate(torn);
+    fs::write(&journal, lines.join("\n")).unwrap();
+    let (done, said) = go_on(&out, &config, u64::MAX);
+    done.unwrap();
+    finished(&said, ended - 2);
+
+    // Of other weights.
+    let mut lines = stopped();
+    lines[0] = lines[0].replacen("\"model\":\"", "\"model\":\"0", 1);
+    fs::write(&journal, format!("{}\n", lines.join("\n"))).unwrap();
+    let (done, said) = go_on(&out, &config, u64::MAX);
+    done.unwrap();
+    finished(&said, 0);
+}
