@@ -79,6 +79,8 @@ struct Wgrad : InOrder {
 
 // instructions linear_*: HGMMA UTMALDG
 // main loop linear_*: 4 HGMMA
+// instructions linear_dgrad_[ws]*: STSM UTMASTG
+// without linear_dgrad_[ws]*: LDG STG STS
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_dgrad_wide <= 168

@@ -15,6 +15,8 @@
 
 // instructions linear_*: HGMMA UTMALDG
 // main loop linear_*: 4 HGMMA
+// instructions linear_[wshn]*: STSM UTMASTG
+// without linear_[wshn]*: LDG STG STS
 // instructions *_wide: USETMAXREG
 // instructions *_square: USETMAXREG
 // registers linear_wide <= 168

@@ -10,7 +10,7 @@ extern "C" {
 #endif
 
 // Raised whenever a struct below changes.
-#define OMR_EMU_VERSION 2
+#define OMR_EMU_VERSION 3
 
 // One kernel. A kernel NAME exports it as the data symbol `omr_entry_NAME`.
 typedef struct EmuEntry {
@@ -35,7 +35,7 @@ typedef struct EmuOptions {
     uint32_t shadow;      // 1: shared memory has shadow state (races, poison, in-flight reads)
     uint32_t poison;      // 1: fresh shared memory and in-flight destinations are filled with 0xFF
     uint32_t sums;        // EmuSums
-    uint32_t reserved;
+    uint32_t banks;       // 1: what single accesses to shared memory cost is counted, too
 } EmuOptions;
 
 typedef struct EmuLaunch {
@@ -60,7 +60,7 @@ typedef struct EmuCounters {
     uint64_t switches;          // from one thread to another
     uint64_t warp_instructions; // matrix instructions and shuffles, counted once a warp
     uint64_t mma;               // of which m16n8k16
-    uint64_t bank_conflicts;    // extra shared-memory cycles of ldmatrix and stmatrix
+    uint64_t bank_conflicts;    // extra shared-memory cycles of ldmatrix and stmatrix, and with `banks` of others
     uint64_t async_copies;
 } EmuCounters;
 

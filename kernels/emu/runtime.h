@@ -2,6 +2,7 @@
 #pragma once
 #include <stddef.h>
 
+#include <deque>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -70,6 +71,17 @@ struct alignas(64) Op {
     const void* operand[3][kLanes];
 };
 
+// One access of a warp's lanes to shared memory, and those of one place that not all lanes have come to yet.
+struct Together {
+    uint32_t lanes = 0;
+    uint32_t offset[kLanes];
+};
+struct Lockstep {
+    uint32_t accesses[kLanes] = {};
+    uint32_t counted = 0;
+    std::deque<Together> open;
+};
+
 struct Warp {
     Cta* cta;
     Fiber* lanes;            // 32 of them
@@ -83,6 +95,7 @@ struct Warp {
     uint32_t barrier_id, barrier_threads;
     bool barrier_wait;
     Where barrier_where;
+    std::unordered_map<uint64_t, Lockstep> lockstep;  // while banks are counted
     Op slots[kSlots];
 
     // The instruction of that number, counted from 1.
@@ -215,6 +228,10 @@ void warp_lost_lane(Warp& warp);
 void execute(Warp& warp, Op& op);
 // wgmma.cpp
 std::string warpgroup_wait_text(const Fiber& fiber);
+// banks.cpp
+void count_banks(Fiber& fiber, int32_t place, bool write, uint32_t offset, uint32_t bytes);
+// Of a warp that has ended, those some lanes have not made.
+void count_last_banks(Warp& warp);
 // copy.cpp
 void nudge_copies(Fiber& fiber);
 // mbarrier.cpp

@@ -131,6 +131,7 @@ bool prepare(Instance& emu, Cta& cta, uint64_t linear) {
         uint32_t lanes = std::min(kLanes, n - w * kLanes);
         warp.live = lanes == kLanes ? ~0u : (1u << lanes) - 1;
         warp.posted = warp.done = warp.base = warp.waiting = warp.at_warp_barrier = warp.at_barrier = 0;
+        warp.lockstep.clear();
     }
     for (uint32_t i = 0; i < n; i++) {
         Fiber& fiber = cta.fibers[i];
@@ -331,6 +332,7 @@ void thread_finished(Fiber& fiber) {
     cta.live--;
     if (cta.cluster != nullptr) cluster_lost_thread(cta);
     warp.live &= ~(1u << fiber.lane);
+    if (warp.live == 0) count_last_banks(warp);
     warp_lost_lane(warp);
 }
 

@@ -254,6 +254,9 @@ void access(Access kind, const void* p, uint32_t bytes, int32_t place, bool near
     // Structs of Shared<T> have the alignment of their members, a power of two that divides the size.
     uint32_t alignment = bytes & -bytes;
     uint32_t offset = locate(fiber, p, bytes, alignment < 16 ? alignment : 16, "access", place, near);
+    if (instance().options.banks != 0 && kind != Access::atomic) {
+        count_banks(fiber, place, kind == Access::write, offset, bytes);
+    }
     touch({fiber, kind, offset, bytes, place, near});
 }
 

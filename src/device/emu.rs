@@ -75,6 +75,8 @@ pub struct Options {
     pub guarded: bool,
     /// How matrix instructions add.
     pub sums: Sums,
+    /// Whether [`Counters::bank_conflicts`] has those of single loads and stores, which takes time.
+    pub banks: bool,
     /// The kernels, each file of the first that has it.
     pub images: &'static [&'static Images],
     /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
@@ -93,6 +95,7 @@ impl Default for Options {
             shadow: true,
             guarded: true,
             sums: Sums::Chain,
+            banks: false,
             images: &PROGRAM,
             sources: Vec::new(),
         }
@@ -114,7 +117,8 @@ pub struct Counters {
     pub profiler_starts: u64,
     /// Profiler stops.
     pub profiler_stops: u64,
-    /// Extra cycles that matrix loads and stores of the kernels spent on conflicting banks of shared memory.
+    /// Extra cycles that matrix loads and stores of the kernels, and with [`Options::banks`] all others, spent on
+    /// conflicting banks of shared memory.
     pub bank_conflicts: u64,
 }
 

@@ -60,6 +60,19 @@ KERNEL(turn, control::Args, 64, 1) {
     args.y[threadIdx.x] = word;
 }
 
+// 32 threads: y doubled from x through words n apart, and back in pairs.
+KERNEL(spread, control::Args, 32, 1) {
+    auto& smem = isa::smem<control::Words>();
+    int lane = threadIdx.x, apart = int(args.n);
+    smem.v[lane * apart] = args.x[lane];
+    isa::sync_warp();
+    uint32_t word = smem.v[lane * apart];
+    isa::sync_warp();
+    isa::store(&smem.v[lane * 2], make_uint2(word, word));
+    isa::sync_warp();
+    args.y[lane] = smem.v[lane * 2] + smem.v[lane * 2 + 1];
+}
+
 // 64 threads, warp 0 produces into two slots, warp 1 consumes.
 KERNEL(hand_over, control::Args, 64, 1) {
     auto& smem = isa::smem<control::Words>();

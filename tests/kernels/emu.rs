@@ -89,6 +89,23 @@ fn pipeline() -> Case {
 }
 
 #[test]
+fn bank_conflicts_of_single_accesses_are_counted() {
+    let conflicts = |n: u64, banks: bool| {
+        let case = Case { n, ..Case::new("spread", 1, 32, 32, 32) };
+        let mut device = Emulated::new(KERNELS, Options { banks, ..Options::default() });
+        let (x, y) = (device.put_words(&case.x), device.put_words(&[0; 32]));
+        device.run(FILE, case.kernel, Launch::new([1, 1, 1], 32, SMEM), &[x, y, 0, n]).unwrap();
+        let want: Vec<u32> = case.x.iter().map(|x| x.wrapping_mul(2)).collect();
+        assert_eq!(device.get_words(y, 32).unwrap(), want);
+        device.emu.counters().bank_conflicts
+    };
+    // Words 1, 2, 4 and 8 apart meet in a bank 1, 2, 4 and 8 times, once stored and once loaded; pairs are stored in two
+    // passes, and loaded as two words, each of which meets its neighbour's.
+    assert_eq!([1, 2, 4, 8].map(|n| conflicts(n, true)), [2, 4, 8, 16]);
+    assert_eq!(conflicts(8, false), 0);
+}
+
+#[test]
 fn a_barrier_written_twice_stays_green_without_either() {
     let case = Case::new("twice", 1, 256, 256, 256);
     let (want, sites) = case.agreed();

@@ -3,6 +3,7 @@
 //! test prints on one.
 
 use half::bf16;
+use omr::device::emu::Options;
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
 use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
@@ -10,8 +11,8 @@ use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
 use crate::kernels::inputs::{guarded, untouched, up};
 use crate::kernels::{
-    Outcome, Schedule, emu, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of, no_hopper,
-    same_bits_on, skipped,
+    Outcome, Schedule, emu, emu_of, emulator, equal, hopper, hopper_with, kind, mutate_sites_on, mutate_source_of,
+    no_hopper, same_bits_on, skipped,
 };
 use crate::kernels::{gemm_bwd, linear_logprob, linear_logprob_bwd, sample};
 
@@ -193,13 +194,29 @@ fn shared_memory_has_no_bank_conflicts() {
         return;
     }
     for (t, n, k) in [(4, 64, 128), (40, 128, 128), (130, 512, 128)] {
-        let mut dev = wide();
+        let mut dev = emu_of(Options { arch: Arch::Sm90a, banks: true, ..Options::default() }).unwrap();
+        dev.use_body(Body::Wgmma).unwrap();
         let c = Case::new(t, n, k);
+        // By TMA; then by slices.
         c.linear(&mut dev, 0..t, true, true).unwrap();
         c.swiglu(&mut dev, true, true).unwrap();
+        c.logits(&mut dev).unwrap();
+        c.gelu(&mut dev, true, true).unwrap();
+        gemm_bwd::Case::new(t, n, k).wgrad(&mut dev, &[t], false).unwrap();
         assert!(ran(&mut dev));
         assert_eq!(emulator(&mut dev).counters().bank_conflicts, 0, "{t} rows");
     }
+    // Rows of a panel where they would lie without its swizzle: eight of them in the same banks.
+    let told = |dev: &mut Device| {
+        dev.use_body(Body::Wgmma)?;
+        Case::new(40, 64, 64).swiglu(dev, false, false)?;
+        match emulator(dev).counters().bank_conflicts {
+            0 => Ok(()),
+            n => Err(format!("{n} bank conflicts").into()),
+        }
+    };
+    let plain = ("lane / 16 ^ row * WIDTH / 64 % (WIDTH / 8)", "lane / 16");
+    mutate_source_of(Arch::Sm90a, "common/staged.cuh", plain.0, plain.1, 1, told);
 }
 
 #[test]

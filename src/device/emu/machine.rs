@@ -190,7 +190,7 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         shadow: options.shadow.into(),
         poison: options.guarded.into(),
         sums: options.sums as u32,
-        reserved: 0,
+        banks: options.banks.into(),
     }
 }
 

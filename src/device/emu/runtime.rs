@@ -12,7 +12,7 @@ use crate::device::emu::sites::{Passed, Site};
 use crate::error::{Error, Result};
 
 /// `OMR_EMU_VERSION` of the header this file mirrors.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Where the runtime's sources are; kernel objects find its functions once it is loaded.
 const SOURCES: &str = "kernels/emu/";
@@ -54,8 +54,8 @@ pub struct Schedule {
     pub poison: u32,
     /// One fused product after the other 0, aligned 1.
     pub sums: u32,
-    /// Fills the struct up.
-    pub reserved: u32,
+    /// 1: bank conflicts of single accesses are counted, too.
+    pub banks: u32,
 }
 
 /// A grid (`EmuLaunch`).
@@ -233,7 +233,7 @@ impl Instance {
         }
     }
 
-    /// Extra cycles that matrix loads and stores spent on conflicting banks of shared memory.
+    /// Extra cycles that matrix loads and stores spent on conflicting banks of shared memory, and with `banks` others.
     pub fn bank_conflicts(&self) -> u64 {
         let mut counted = Counted::default();
         // SAFETY: there is room for the counters.
