@@ -8,21 +8,10 @@
 // registers attention_fwd_hd64 <= 255
 // registers attention_fwd_hd80 <= 255
 // registers attention_fwd_hd128 <= 255
+#include "common/attend_calls.cuh"
 #include "common/attend_tile.cuh"
 
 namespace attention {
-
-struct Args {
-    const bf16* qkv;
-    const uint32_t* cu_seqlens;
-    bf16* out;
-    float* lse;
-    int sequences, q_heads, kv_heads, dim;
-    int causal;
-    int wide;  // dim is a multiple of 8 and qkv and out start at 16 bytes
-    float scale_log2e;
-    int padding;
-};
 
 struct PackedKeys {
     const bf16* k;
@@ -36,31 +25,21 @@ struct PackedKeys {
 };
 
 template <int HD>
-__device__ __forceinline__ void run(const Args& args) {
-    int group = args.q_heads / args.kv_heads, tile;
+__device__ __forceinline__ void run(const attend::PackedArgs& args) {
     // Under a causal mask the last tiles of a sequence are the longest.
-    int slot = gridDim.x - 1 - blockIdx.x;
-    int s = attend::sequence_of<attend::TILE_ROWS>(slot, args.cu_seqlens, args.sequences, group, tile);
-    int start = args.cu_seqlens[s], tokens = (int)args.cu_seqlens[s + 1] - start;
-    int from = tile * attend::TILE_ROWS;
-    if (from >= tokens * group) {
+    int slot = gridDim.x - 1 - blockIdx.x, head = blockIdx.y;
+    attend::Place place;
+    if (!attend::place_of(args, slot, head, attend::TILE_ROWS, place)) {
         return;
     }
-    int head = blockIdx.y;
-    attend::Rows rows = attend::packed_rows(args, start, head, group);
-    rows.lse = args.lse + (int64_t)start * args.q_heads + head * group;
-    rows.lse_stride = args.q_heads;
-    rows.from = from;
-    rows.to = min(from + attend::TILE_ROWS, tokens * group);
-    rows.first = args.causal ? 1 : tokens;
-    rows.step = args.causal ? 1 : 0;
-    const bf16* k = args.qkv + start * rows.q_stride + (args.q_heads + head) * args.dim;
-    attend::attend_rows<HD>(rows, PackedKeys{k, k + args.kv_heads * args.dim, rows.q_stride});
+    int64_t stride = place.rows.q_stride;
+    const bf16* k = args.qkv + place.start * stride + (args.q_heads + head) * args.dim;
+    attend::attend_rows<HD>(place.rows, PackedKeys{k, k + args.kv_heads * args.dim, stride});
 }
 }  // namespace attention
 
-KERNEL(attention_fwd_hd16, attention::Args, attend::THREADS, 2) { attention::run<16>(args); }
-KERNEL(attention_fwd_hd32, attention::Args, attend::THREADS, 2) { attention::run<32>(args); }
-KERNEL(attention_fwd_hd64, attention::Args, attend::THREADS, 2) { attention::run<64>(args); }
-KERNEL(attention_fwd_hd80, attention::Args, attend::THREADS, 2) { attention::run<80>(args); }
-KERNEL(attention_fwd_hd128, attention::Args, attend::THREADS, 2) { attention::run<128>(args); }
+KERNEL(attention_fwd_hd16, attend::PackedArgs, attend::THREADS, 2) { attention::run<16>(args); }
+KERNEL(attention_fwd_hd32, attend::PackedArgs, attend::THREADS, 2) { attention::run<32>(args); }
+KERNEL(attention_fwd_hd64, attend::PackedArgs, attend::THREADS, 2) { attention::run<64>(args); }
+KERNEL(attention_fwd_hd80, attend::PackedArgs, attend::THREADS, 2) { attention::run<80>(args); }
+KERNEL(attention_fwd_hd128, attend::PackedArgs, attend::THREADS, 2) { attention::run<128>(args); }

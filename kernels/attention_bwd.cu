@@ -181,7 +181,7 @@ __device__ __forceinline__ void dq(const Args& args) {
     auto& smem = isa::smem<KeySmem<HD>>();
     int group = args.q_heads / args.kv_heads, dim = args.dim, tile;
     // Under a causal mask the last rows of a sequence see the most keys: the longest work first.
-    int sequence = attend::sequence_of<OWNED>(gridDim.x - 1 - blockIdx.x, args.cu_seqlens, args.sequences, group, tile);
+    int sequence = attend::sequence_of(gridDim.x - 1 - blockIdx.x, args.cu_seqlens, args.sequences, group, OWNED, tile);
     Place place(args, sequence, blockIdx.y, group);
     int from = tile * OWNED;
     if (from >= place.rows) {
@@ -297,7 +297,7 @@ template <int HD>
 __device__ __forceinline__ void dkv(const Args& args) {
     auto& smem = isa::smem<RowSmem<HD>>();
     int group = args.q_heads / args.kv_heads, dim = args.dim, tile;
-    int sequence = attend::sequence_of<OWNED>(blockIdx.x, args.cu_seqlens, args.sequences, 1, tile);
+    int sequence = attend::sequence_of(blockIdx.x, args.cu_seqlens, args.sequences, 1, OWNED, tile);
     Place place(args, sequence, blockIdx.y, group);
     if (tile * OWNED >= place.tokens) {
         return;

@@ -62,7 +62,7 @@ __device__ __forceinline__ void run(const Args& args) {
     int from = rows.from + attend::warp() * attend::WARP_ROWS;
     bool active = from < rows.to;
     isa::Shared<bf16>* mine = smem.q + attend::warp() * attend::WARP_ROWS * attend::PITCH<HD>;
-    attend::State<HD / 8> state;
+    attend::State<isa::Acc[HD / 8]> state;
     state.reset();
     isa::Frag<4> p[WINDOW / 16];
     isa::cp_async_wait<1>();

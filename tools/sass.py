@@ -29,6 +29,14 @@ def main_loop(body):
     return next((ins for _, _, ins in loops(body) if any(i.startswith("HGMMA") for i in ins)), [])
 
 
+def overlapped(instructions, name):
+    """How many instructions of this name stand between the wait for all products but the newest and that for all."""
+    waits = [i for i, ins in enumerate(instructions) if ins.startswith("WARPGROUP.DEPBAR")]
+    some = next((i for i in waits if not instructions[i].endswith(" 0x0")), None)
+    last = next((i for i in waits if some is not None and i > some and instructions[i].endswith(" 0x0")), some)
+    return sum(ins.startswith(name) for ins in instructions[some:last]) if some is not None else 0
+
+
 def serialised(instructions):
     """True where products of one step wait for one another: a wait stands between them."""
     products = [i for i, ins in enumerate(instructions) if ins.startswith("HGMMA")]

@@ -72,20 +72,20 @@ struct Keys {
     const bf16* v;
 };
 
-// The sequence a slot of the grid belongs to. Sequence s has the slots from floor(cu[s] group / ROWS) + s on: never
-// fewer than its tiles, because ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1, and found by bisection.
-template <int ROWS>
-__device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int sequences, int group, int& tile) {
+// The sequence a slot of the grid belongs to, with tiles of so many rows. Sequence s has the slots from
+// floor(cu[s] group / rows) + s on: never fewer than its tiles, because ceil((b - a) / R) <= floor(b / R) - floor(a / R) + 1,
+// and found by bisection.
+__device__ __forceinline__ int sequence_of(int slot, const uint32_t* cu, int sequences, int group, int rows, int& tile) {
     int low = 0, high = sequences;
     while (high - low > 1) {
         int middle = (low + high) / 2;
-        if ((int)cu[middle] * group / ROWS + middle <= slot) {
+        if ((int)cu[middle] * group / rows + middle <= slot) {
             low = middle;
         } else {
             high = middle;
         }
     }
-    tile = slot - ((int)cu[low] * group / ROWS + low);
+    tile = slot - ((int)cu[low] * group / rows + low);
     return low;
 }
 
@@ -212,16 +212,16 @@ __device__ __forceinline__ void weigh(isa::Acc (&o)[N], const isa::Frag<4> (&p)[
 
 // Such sums times the factors of a lane's two rows, in bf16, to rows of shared memory. Adding zero turns -0 into +0: rows
 // that share a tile with others differ in nothing else.
-template <int HD, int N>
-__device__ __forceinline__ void stage(isa::Acc (&o)[N], const float (&factor)[2], isa::Shared<bf16>* staged,
-                                      int first_tile) {
+template <int HD, class F>
+__device__ __forceinline__ void stage(F& o, const float (&factor)[2], isa::Shared<bf16>* staged, int first_tile) {
 #pragma unroll
-    for (int tile = 0; tile < N; tile++) {
+    for (int tile = 0; tile < tile::COUNT<F> / 4; tile++) {
         if (first_tile + tile < HD / 8) {
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 isa::Shared<bf16>* to = staged + (lane() / 4 + 8 * i) * PITCH<HD> + lane() % 4 * 2;
-                float x = o[tile][2 * i] * factor[i] + 0.0f, y = o[tile][2 * i + 1] * factor[i] + 0.0f;
+                float x = tile::at(o, 4 * tile + 2 * i) * factor[i] + 0.0f;
+                float y = tile::at(o, 4 * tile + 2 * i + 1) * factor[i] + 0.0f;
                 isa::store<uint32_t>(to + (first_tile + tile) * 8, pack(x, y));
             }
         }
@@ -229,10 +229,10 @@ __device__ __forceinline__ void stage(isa::Acc (&o)[N], const float (&factor)[2]
 }
 
 // Base (the running maximum times scale and log2 e), sum and un-normalised output of a lane's two rows; the output
-// covers 8 N dimensions, laid out as scores.
-template <int N>
+// is a fragment laid out as scores.
+template <class F>
 struct State {
-    isa::Acc o[N];
+    F o;
     float m[2], l[2];
 
     __device__ __forceinline__ void reset() {
@@ -262,31 +262,30 @@ struct State {
         tile::row_scale(o, alpha);
     }
 
-    // Puts the state aside, in this thread's own places, until the next chunk is done.
-    __device__ __forceinline__ void save(isa::Shared<float>* total) {
-        isa::Shared<float>* to = total + threadIdx.x;
+    // Puts the state aside, in this thread's own places of a CTA of so many, until the next chunk is done.
+    template <class T>
+    __device__ __forceinline__ void save(T* total, int threads) {
+        T* to = total + threadIdx.x;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            to[i * THREADS] = m[i];
-            to[(2 + i) * THREADS] = l[i];
+            to[i * threads] = m[i];
+            to[(2 + i) * threads] = l[i];
         }
 #pragma unroll
-        for (int tile = 0; tile < N; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                to[(4 + tile * 4 + e) * THREADS] = o[tile][e];
-            }
+        for (int i = 0; i < tile::COUNT<F>; i++) {
+            to[(4 + i) * threads] = tile::at(o, i);
         }
     }
 
     // Folds this chunk's state into that of the chunks before it. A row without keys in this chunk keeps the old one.
-    __device__ __forceinline__ void fold(const isa::Shared<float>* total) {
-        const isa::Shared<float>* from = total + threadIdx.x;
+    template <class T>
+    __device__ __forceinline__ void fold(const T* total, int threads) {
+        const T* from = total + threadIdx.x;
         float a[2], b[2];
         bool none[2];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-            float before = from[i * THREADS], sum = from[(2 + i) * THREADS];
+            float before = from[i * threads], sum = from[(2 + i) * threads];
             float after = fmaxf(before, m[i]);
             none[i] = l[i] == 0.0f;
             a[i] = isa::exp2_approx(before - after);
@@ -295,12 +294,10 @@ struct State {
             l[i] = none[i] ? sum : fmaf(sum, a[i], l[i] * b[i]);
         }
 #pragma unroll
-        for (int tile = 0; tile < N; tile++) {
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                float x = from[(4 + tile * 4 + e) * THREADS];
-                o[tile][e] = none[e / 2] ? x : fmaf(x, a[e / 2], o[tile][e] * b[e / 2]);
-            }
+        for (int i = 0; i < tile::COUNT<F>; i++) {
+            float x = from[(4 + i) * threads];
+            int row = tile::row(i);
+            tile::at(o, i) = none[row] ? x : fmaf(x, a[row], tile::at(o, i) * b[row]);
         }
     }
 
@@ -359,9 +356,9 @@ __device__ __forceinline__ void write_rows(const Rows& rows, const isa::Shared<b
 }
 
 // Rows that see no key, which only a graph's spare sequences have: zeros.
-__device__ __forceinline__ void write_zeros(const Rows& rows) {
+__device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
     int words = rows.dim / 2;
-    for (int i = threadIdx.x; i < (rows.to - rows.from) * words; i += THREADS) {
+    for (int i = threadIdx.x; i < (rows.to - rows.from) * words; i += threads) {
         isa::store<uint32_t>(rows.out + rows.at(rows.from + i / words, rows.out_stride) + i % words * 2, 0u);
     }
 }

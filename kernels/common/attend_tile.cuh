@@ -45,14 +45,14 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     auto* queries = reinterpret_cast<isa::Shared<bf16>*>(smem.total);
     int keys = rows.visible(rows.to - 1);
     if (keys <= 0) {
-        write_zeros(rows);
+        write_zeros(rows, THREADS);
         return;
     }
     int from = rows.from + warp() * WARP_ROWS;
     bool active = from < rows.to;
     Sight sight(rows, from);
     isa::Frag<4> q[HD / 16];
-    State<HD / 8> state;
+    State<isa::Acc[HD / 8]> state;
     state.reset();
     Keys block = source.block(0);
     copy_rows<HD, TILE_ROWS>(queries, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
@@ -66,9 +66,9 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     for (int begin = 0; begin < keys; begin += BLOCK) {
         if (begin > 0 && begin % CHUNK == 0) {
             if (begin > CHUNK) {
-                state.fold(smem.total);
+                state.fold(smem.total, THREADS);
             }
-            state.save(smem.total);
+            state.save(smem.total, THREADS);
             state.reset();
         }
         isa::Frag<4> p[BLOCK / 16];
@@ -107,7 +107,7 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
         }
     }
     if (keys > CHUNK) {
-        state.fold(smem.total);
+        state.fold(smem.total, THREADS);
     }
     isa::Shared<bf16>* staged = smem.k + warp() * WARP_ROWS * PITCH<HD>;
     state.template stage<HD>(staged, 0);
@@ -126,13 +126,13 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
     auto& smem = isa::smem<TogetherSmem<HD>>();
     int keys = rows.visible(rows.to - 1);
     if (keys <= 0) {
-        write_zeros(rows);
+        write_zeros(rows, THREADS);
         return;
     }
     int first_tile = warp() * TILES, first_key = warp() * 32;
     Sight sight(rows, rows.from);
     isa::Frag<4> q[HD / 16];
-    State<TILES> state;
+    State<isa::Acc[TILES]> state;
     state.reset();
     Keys block = source.block(0);
     copy_rows<HD, WARP_ROWS>(smem.q, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
@@ -146,9 +146,9 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
     for (int begin = 0; begin < keys; begin += BLOCK) {
         if (begin > 0 && begin % CHUNK == 0) {
             if (begin > CHUNK) {
-                state.fold(smem.total);
+                state.fold(smem.total, THREADS);
             }
-            state.save(smem.total);
+            state.save(smem.total, THREADS);
             state.reset();
         }
         isa::Acc s[4];
@@ -212,7 +212,7 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
         state.template weigh<HD>(p, smem.v, first_tile);
     }
     if (keys > CHUNK) {
-        state.fold(smem.total);
+        state.fold(smem.total, THREADS);
     }
     state.template stage<HD>(smem.q, first_tile);
     isa::sync_cta();

@@ -16,7 +16,7 @@ use crate::device::images::{Arch, PROGRAM};
 use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::ops::linear;
+use crate::ops::{attention, linear};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
@@ -148,6 +148,9 @@ impl Context {
         if let Some(fault) = linear::wgmma_fault(&mut dev)? {
             dev.refuse_wgmma();
             self.say(&format!("matrix products run by mma.sync, not by wgmma: {fault}"));
+        } else if let Some(fault) = attention::wgmma_fault(&mut dev)? {
+            dev.refuse_wgmma_attention();
+            self.say(&format!("attention runs by mma.sync, not by wgmma: {fault}"));
         }
         Ok(dev)
     }

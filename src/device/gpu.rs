@@ -16,6 +16,8 @@ pub struct Gpu<'a> {
     pub stream: Stream,
     /// Whether products run by wgmma, see [`Device::use_body`](crate::device::Device::use_body).
     pub wgmma: bool,
+    /// Whether attention does, see [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).
+    pub wgmma_attention: bool,
 }
 
 impl Gpu<'_> {

@@ -124,6 +124,7 @@ enum Backend {
         kind: Kind,
         body: Body,
         refused: bool,
+        attention_refused: bool,
         open_ranges: usize,
         readback: Option<Readback>,
     },
@@ -168,7 +169,9 @@ impl Device {
     /// memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
-        let backend = Backend::Gpu { driver, kind, body: Body::Mma, refused: false, open_ranges: 0, readback: None };
+        let (refused, attention_refused) = (false, false);
+        let backend =
+            Backend::Gpu { driver, kind, body: Body::Mma, refused, attention_refused, open_ranges: 0, readback: None };
         Ok(Device { memory, backend, stop: None })
     }
 
@@ -199,6 +202,13 @@ impl Device {
     pub fn refuse_wgmma(&mut self) {
         if let Backend::Gpu { body, refused, .. } = &mut self.backend {
             (*body, *refused) = (Body::Mma, true);
+        }
+    }
+
+    /// From here on attention runs by mma.sync whatever products run by: it was found to have other bits.
+    pub fn refuse_wgmma_attention(&mut self) {
+        if let Backend::Gpu { attention_refused, .. } = &mut self.backend {
+            *attention_refused = true;
         }
     }
 
@@ -244,12 +254,13 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, body, readback, .. } => {
-                let (memory, driver) = (&self.memory, &mut **driver);
+            Backend::Gpu { driver, body, attention_refused, readback, .. } => {
+                let (memory, driver, wgmma) = (&self.memory, &mut **driver, *body == Body::Wgmma);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
-                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma: *body == Body::Wgmma })
+                let wgmma_attention = wgmma && !*attention_refused;
+                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma, wgmma_attention })
             }
             Backend::Count { .. } => On::Count,
         }

@@ -7,10 +7,13 @@ use crate::ops::attend::{BLOCK, Context, Heads, KeySource, Keys, RowStates, Sett
 use crate::ops::check::{self, by_dtype};
 use crate::tensor::{DType, Elem, Tensor};
 
+mod agreement;
 mod backward;
 pub(crate) mod launch;
 mod launch_bwd;
 mod pair;
+pub(crate) mod sm90a;
+pub use agreement::wgmma_fault;
 pub use backward::{Bwd, bwd};
 
 /// Query rows of one work item.
@@ -44,10 +47,14 @@ pub fn fwd(dev: &mut Device, pack: &Pack, qkv: Tensor, out: Tensor, lse: Tensor)
     let setting = Setting::new(qkv.dtype, heads, scale);
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
-        return match dev.on() {
-            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, [qkv, out, lse], setting),
+        let mark = dev.mark(Region::Workspace);
+        let totals = sm90a::totals(dev, heads, pack.max_seqlen)?;
+        let done = match dev.on() {
+            On::Gpu(gpu) => launch::fwd(OP, gpu, pack, [qkv, out, lse, totals], setting),
             _ => Ok(()),
         };
+        dev.release(mark);
+        return done;
     }
     let mark = dev.mark(Region::Workspace);
     let blocks = Blocks::most(t, cu_seqlens);

@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 pub use crate::ops::attend::BLOCK;
 use crate::ops::attend::{Context, Heads, KeySource, Keys, RowStates, Setting, run_with_scratch};
 use crate::ops::attention::launch::{self, ByDim};
+use crate::ops::attention::sm90a::{self, WideCall, WideNames};
 use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::LANES;
 use crate::tensor::{DType, Elem, Tensor};
@@ -202,10 +203,14 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
         let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
-        return match dev.on() {
-            On::Gpu(gpu) => launch_fwd(OP, gpu, ins, heads, setting, out),
+        let mark = dev.mark(Region::Workspace);
+        let totals = sm90a::totals(dev, heads, block_tables.cols() * BLOCK)?;
+        let done = match dev.on() {
+            On::Gpu(gpu) => launch_fwd(OP, gpu, ins, heads, setting, [out, totals]),
             _ => Ok(()),
         };
+        dev.release(mark);
+        return done;
     }
     let mark = dev.mark(Region::Workspace);
     let scratch = dev.alloc(Region::Workspace, DType::F32, &[dev.threads(), scratch_len(heads)])?;
@@ -228,6 +233,8 @@ const PREFILL: ByDim = [
     (128, "paged_attention_prefill_hd128"),
 ];
 
+const WIDE: WideNames = [(80, "paged_attention_prefill_wide_hd80"), (128, "paged_attention_prefill_wide_hd128")];
+
 const DECODE: ByDim = [
     (16, "paged_attention_decode_hd16"),
     (32, "paged_attention_decode_hd32"),
@@ -239,7 +246,7 @@ const DECODE: ByDim = [
 /// Rows of a slot whose warps share them.
 const DECODE_ROWS: usize = 16;
 
-/// `paged_attention::Args` of kernels/paged_attention.cu.
+/// `attend::PagedArgs` of kernels/common/attend_calls.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct Args {
@@ -276,12 +283,13 @@ fn launch_fwd(
     ins: [Tensor; 6],
     heads: Heads,
     setting: Setting,
-    out: Tensor,
+    [out, totals]: [Tensor; 2],
 ) -> Result<()> {
-    let (tokens, sequences, columns) = (out.rows(), ins[5].rows(), ins[3].cols());
+    let (tokens, sequences, columns, blocks) = (out.rows(), ins[5].rows(), ins[3].cols(), ins[1].rows());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
     let [qkv, k, v, block_tables, cu_seqlens_q, context_lens] = ins.map(|t| gpu.ptr(t));
-    let out = gpu.ptr(out);
+    let [out, totals] = [out, totals].map(|t| gpu.ptr(t));
+    let wide = launch::wide(heads.dim, &[qkv, k, v, out]);
     let args = Args {
         qkv,
         k,
@@ -295,12 +303,19 @@ fn launch_fwd(
         q_heads: heads.q as i32,
         kv_heads: heads.kv as i32,
         dim: heads.dim as i32,
-        wide: i32::from(launch::wide(heads.dim, &[qkv, k, v, out])),
+        wide: i32::from(wide),
         scale_log2e: setting.scale_log2e,
         padding: 0,
     };
     // A row's bits are the same in both: sequences with few rows each are better off with a CTA for 16.
     let decode = tokens * heads.group() <= sequences * 2 * DECODE_ROWS;
+    if !decode {
+        let keys = [k, v].map(|pages| sm90a::paged_keys(pages, blocks, heads));
+        let call = WideCall { qkv, tokens, sequences, heads, wide, keys, totals };
+        if call.launch(op, &mut gpu, ("paged_attention_sm90a", &WIDE), &args)? {
+            return Ok(());
+        }
+    }
     let (rows, kernels) = if decode { (DECODE_ROWS, &DECODE) } else { (launch::TILE_ROWS, &PREFILL) };
     let (kept, kernel) = launch::by_dim(kernels, heads.dim);
     let smem = if decode { together_smem(kept) } else { launch::rows_smem(kept) };

@@ -57,7 +57,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
     assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
-    assert_eq!(kernels(&sft, "attention_fwd_hd128"), 28);
+    assert_eq!(kernels(&sft, "attention_fwd_wide_hd128"), 28);
     assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
 
     let rl = listed(&config("rl.yaml"), &[]);

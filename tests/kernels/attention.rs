@@ -125,7 +125,7 @@ impl Case {
 }
 
 /// Outputs and log-sum-exps as the bits of one row of numbers.
-fn bits((out, lse): (Vec<bf16>, Vec<f32>)) -> Vec<u32> {
+pub fn bits((out, lse): (Vec<bf16>, Vec<f32>)) -> Vec<u32> {
     out.iter().map(|x| u32::from(x.to_bits())).chain(lse.iter().map(|x| x.to_bits())).collect()
 }
 
@@ -211,7 +211,7 @@ fn each_synchronising_call_is_needed() {
 
 #[test]
 fn a_dropped_mask_is_seen() {
-    mutate_source("attention", "args.causal ? 1 : tokens", "tokens", 1, probe);
+    mutate_source("common/attend_calls.cuh", "args.causal ? 1 : place.keys", "place.keys", 1, probe);
 }
 
 #[test]
@@ -223,12 +223,8 @@ fn wrong_keys_are_seen() {
 #[ignore = "compiles the kernel for each mutation"]
 fn other_mutations_are_seen() {
     for (file, from, to) in [
-        (
-            "attention",
-            "min(from + attend::TILE_ROWS, tokens * group)",
-            "min(from + attend::TILE_ROWS - 1, tokens * group)",
-        ),
-        ("attention", "rows.lse_stride = args.q_heads", "rows.lse_stride = group + 1"),
+        ("common/attend_calls.cuh", "min(place.rows.from + size, end)", "min(place.rows.from + size - 1, end)"),
+        ("common/attend_calls.cuh", "rows.lse_stride = args.q_heads", "rows.lse_stride = rows.group + 1"),
         ("attention", "args.q_heads + head) * args.dim", "args.q_heads + head) * args.dim + 1"),
         ("common/attend.cuh", "first + row / group * step", "first + (row / group + 1) * step"),
         ("common/attend.cuh", "fmaf(l[i], alpha[i], sum[i])", "l[i] + sum[i]"),
@@ -254,7 +250,7 @@ fn other_mutations_are_seen() {
     let long = |dev: &mut Device| Case::new(heads(1, 1, 4), &[2050]).check(dev, true, 2050);
     for (from, to) in [
         ("fmaf(sum, a[i], l[i] * b[i])", "sum + l[i]"),
-        ("none[e / 2] ? x : fmaf(x, a[e / 2], o[tile][e] * b[e / 2])", "o[tile][e]"),
+        ("none[row] ? x : fmaf(x, a[row], tile::at(o, i) * b[row])", "tile::at(o, i)"),
     ] {
         mutate_source("common/attend.cuh", from, to, 1, long);
     }

@@ -227,7 +227,7 @@ fn no_schedule_changes_a_bit() {
 const MISTAKES: [(&str, &str, &str); 9] = [
     ("linear_logprob_bwd", "float dz = -p *", "float dz = p *"),
     ("common/tile.cuh", "(at(dp, i) - delta[row(i)])", "at(dp, i)"),
-    ("attention_bwd", "- (e % 2 ? d.y : d.x)", ""),
+    ("common/tile.cuh", "- delta[e % 2]", ""),
     ("rms_norm", "- e.v[i] * r * mean) * r", ") * r"),
     ("rms_norm", "args.accumulate ? had.v[i] + d : d", "d"),
     ("linear_logprob_bwd", "if (target == (uint32_t)i &&", "if (target == (uint32_t)i + 1 &&"),

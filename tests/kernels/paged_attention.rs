@@ -13,7 +13,7 @@ use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source,
 
 /// Outputs through a cache of shuffled blocks full of NaN, `step(sequence, tokens done)` tokens of each sequence at a
 /// time; sequences that are done are in the call all the same, without tokens.
-fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Outcome<Vec<bf16>> {
+pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize) -> Outcome<Vec<bf16>> {
     let (heads, sequences, width) = (case.heads, case.cu.len() - 1, case.heads.qkv_len());
     let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
     let columns = lens.iter().map(|n| n.div_ceil(BLOCK)).max().unwrap();
@@ -161,16 +161,16 @@ fn each_synchronising_call_is_needed() {
 
 #[test]
 fn a_context_off_by_one_is_seen() {
-    mutate_source("paged_attention", "- tokens + 1", "- tokens", 1, probe);
+    mutate_source("common/attend_calls.cuh", "- tokens + 1", "- tokens", 1, probe);
 }
 
 #[test]
 #[ignore = "compiles the kernel for each mutation"]
 fn mutations_are_seen() {
     for (file, from, to) in [
-        ("paged_attention", "(int64_t)s * args.columns", "(int64_t)s"),
+        ("paged_attention", "(int64_t)place.sequence * args.columns", "(int64_t)place.sequence"),
         ("paged_attention", "table[b] * page", "table[0] * page"),
-        ("paged_attention", "rows.step = 1", "rows.step = 0"),
+        ("common/attend_calls.cuh", "place.rows.step = 1", "place.rows.step = 0"),
         ("common/attend_tile.cuh", "first_key = warp() * 32", "first_key = warp() * 32 % 96"),
         ("common/attend_tile.cuh", "sum[i] += part[w * WARP_ROWS * 4]", "sum[i] += part[0]"),
         ("common/attend_tile.cuh", "most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8])", "(void)w"),

@@ -4,6 +4,7 @@
 use bytemuck::NoUninit;
 
 use super::Pack;
+use super::sm90a::{self, WideCall, WideNames};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads, Setting};
@@ -41,7 +42,9 @@ const WINDOWS: ByDim = [
     (128, "attention_window_fwd_hd128"),
 ];
 
-/// `attention::Args` of kernels/attention.cu.
+const WIDE: WideNames = [(80, "attention_fwd_wide_hd80"), (128, "attention_fwd_wide_hd128")];
+
+/// `attend::PackedArgs` of kernels/common/attend_calls.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
 struct PackedArgs {
@@ -108,19 +111,19 @@ pub(crate) fn rows_smem(dim: usize) -> usize {
 }
 
 /// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else that of whole
-/// sequences; the bits are the same.
+/// sequences, by wgmma where the device is told to; the bits are the same. `totals` is of [`sm90a::totals`].
 pub(super) fn fwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
     pack: &Pack,
-    [qkv, out, lse]: [Tensor; 3],
+    [qkv, out, lse, totals]: [Tensor; 4],
     setting: Setting,
 ) -> Result<()> {
     let &Pack { cu_seqlens, max_seqlen, heads, causal, .. } = pack;
     let sequences = cu_seqlens.rows() - 1;
     let (tokens, group) = (qkv.rows(), heads.group());
     check::that(op, sequences > 0 || tokens == 0, "a sequence", "none")?;
-    let [qkv, cu_seqlens, out, lse] = [qkv, cu_seqlens, out, lse].map(|t| gpu.ptr(t));
+    let [qkv, cu_seqlens, out, lse, totals] = [qkv, cu_seqlens, out, lse, totals].map(|t| gpu.ptr(t));
     let wide = i32::from(wide(heads.dim, &[qkv, out]));
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;
@@ -145,6 +148,11 @@ pub(super) fn fwd(
         scale_log2e,
         padding: 0,
     };
+    let keys = sm90a::packed_keys(qkv, tokens, heads);
+    let call = WideCall { qkv, tokens, sequences, heads, wide: wide != 0, keys: [keys.clone(), keys], totals };
+    if call.launch(op, &mut gpu, ("attention_sm90a", &WIDE), &args)? {
+        return Ok(());
+    }
     let (kept, kernel) = by_dim(&PACKED, heads.dim);
     let grid = [slots(op, tokens, sequences, group, TILE_ROWS)?, check::grid(op, heads.kv)?, 1];
     gpu.launch("attention", kernel, Launch::new(grid, THREADS, rows_smem(kept)), &args)

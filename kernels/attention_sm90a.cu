@@ -1,0 +1,38 @@
+// Attention over packed sequences on compute capability 9.0: that of attention.cu by wgmma, its operands by TMA.
+// As in attention.cu; dim is HD, rows of qkv start at 16 bytes. qkv by tensor maps: heads are their second dimension.
+// CTA: persistent, tiles of common/attend_sm90a.cuh in turn; two math warpgroups of 64 rows, one that copies.
+// Bound by the tensor cores: 4 rows keys dim flops (half of it under a causal mask).
+// Reference: attention.cu and src/ops/attention.rs; tests/kernels/attention_sm90a.rs; bench: omr bench, attention fwd.
+#include "common/attend_sm90a.cuh"
+
+namespace attention_sm90a {
+
+using Args = attend::WideArgs<attend::PackedArgs>;
+
+struct Call {
+    const Args& args;
+
+    __device__ __forceinline__ bool tile(int slot, attend::WideTile& tile) const {
+        return attend::place_of(args.in, slot, tile.head, args.tile_rows, tile.place);
+    }
+    // Of head `head` of a row of qkv, the block's first token.
+    __device__ __forceinline__ attend::Box keys(const attend::WideTile& tile, int block) const {
+        return {args.in.q_heads + tile.head, tile.place.start + block * attend::BLOCK};
+    }
+    __device__ __forceinline__ attend::Box values(const attend::WideTile& tile, int block) const {
+        return {args.in.q_heads + args.in.kv_heads + tile.head, tile.place.start + block * attend::BLOCK};
+    }
+};
+}  // namespace attention_sm90a
+
+// registers attention_fwd_wide_hd80 <= 168
+// registers attention_fwd_wide_hd128 <= 168
+// instructions attention_fwd_wide_*: HGMMA UTMALDG USETMAXREG
+// main loop attention_fwd_wide_hd80: 13 HGMMA over 66 MUFU
+// main loop attention_fwd_wide_hd128: 16 HGMMA over 66 MUFU
+KERNEL_SM90A(attention_fwd_wide_hd80, attention_sm90a::Args, attend::WIDE_THREADS, 1) {
+    attend::attend_wide<80>(attention_sm90a::Call{args});
+}
+KERNEL_SM90A(attention_fwd_wide_hd128, attention_sm90a::Args, attend::WIDE_THREADS, 1) {
+    attend::attend_wide<128>(attention_sm90a::Call{args});
+}

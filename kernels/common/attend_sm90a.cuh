@@ -1,0 +1,306 @@
+// Attention of a tile of rows on compute capability 9.0: the chains of attend.cuh by wgmma, operands by TMA.
+//
+// A CTA is persistent and takes tiles of whole tokens of a key head in turn, the longest of a sequence first. One warp
+// copies: a tile's queries, then its blocks of keys and of values through two stages each, panels of 64 columns swizzled as
+// wgmma reads them. A buffer is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its
+// products end. Two warpgroups multiply, 64 rows each, in turn: while the scores of one and the product of its
+// probabilities before with their values are computed, the other is at its softmax. States of chunks before wait in
+// `totals`, global memory of the CTA's own.
+#pragma once
+
+#include "common/attend_calls.cuh"
+#include "isa/hopper.cuh"
+
+namespace attend {
+
+// Rows of a CTA, at most; those of a warpgroup; stages of keys and of values.
+constexpr int WIDE_ROWS = 128;
+constexpr int GROUP_ROWS = 64;
+constexpr int STAGES = 2;
+constexpr int MATH = 256;
+constexpr int WIDE_THREADS = MATH + 128;
+// Columns of a panel, 128 bytes.
+constexpr int PANEL = 64;
+constexpr int PANEL_BYTES = PANEL * 2;
+// Of a thread at the launch 168; the copying warpgroup gives away what scores and outputs need.
+constexpr int REGISTERS_COPY = 40, REGISTERS_MATH = 232;
+
+template <int HD>
+constexpr int PANELS = (HD + PANEL - 1) / PANEL;
+
+template <int HD>
+struct WideSmem {
+    isa::Shared<bf16> q[PANELS<HD>][WIDE_ROWS * PANEL];
+    isa::Shared<bf16> k[STAGES][PANELS<HD>][BLOCK * PANEL];
+    isa::Shared<bf16> v[STAGES][PANELS<HD>][BLOCK * PANEL];
+    isa::Shared<bf16> out[WIDE_ROWS * PITCH<HD>];
+    // A math thread's two sums.
+    isa::Shared<float> l[MATH * 2];
+    isa::Mbarrier q_full, q_empty, k_full[STAGES], k_empty[STAGES], v_full[STAGES], v_empty[STAGES], v_tail;
+};
+
+template <class A>
+struct WideArgs {
+    isa::TensorMap q;     // boxes of 64 columns by the heads of a group by the tokens of a tile
+    isa::TensorMap k, v;  // boxes of 64 columns by 128 keys
+    A in;
+    float* totals;  // [CTAs][HD / 2 + 4][MATH]
+    int tile_rows;  // of a tile: whole tokens, at most WIDE_ROWS
+    int slots;      // of tiles (attend::sequence_of), for each key head
+};
+
+// A tile of the grid.
+struct WideTile {
+    Place place;
+    int head;
+    int keys;  // those that its last row sees
+};
+
+// Work item i of the grid; false where its slot has no rows.
+template <class Call>
+__device__ __forceinline__ bool tile_of(const Call& call, int i, WideTile& tile) {
+    int kv_heads = call.args.in.kv_heads;
+    tile.head = i % kv_heads;
+    bool any = call.tile(call.args.slots - 1 - i / kv_heads, tile);
+    tile.keys = tile.place.rows.visible(tile.place.rows.to - 1);
+    return any;
+}
+
+// A box's coordinates behind its first column.
+struct Box {
+    int y, z;
+};
+
+// The stage and the parity of a ring's block number `turn`.
+struct Stage {
+    int at;
+    uint32_t parity;
+    __device__ __forceinline__ explicit Stage(int turn) : at(turn % STAGES), parity(turn / STAGES % 2) {}
+};
+
+// Rows from `from` on of what wgmma reads become zeros, by one warp.
+template <int N, int ELEMENTS>
+__device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMENTS], int from) {
+#pragma unroll 1
+    for (int i = from * PANEL + lane() * 8; i < ELEMENTS; i += WARP * 8) {
+#pragma unroll
+        for (int panel = 0; panel < N; panel++) {
+            isa::store<uint4>(&panels[panel][i], make_uint4(0, 0, 0, 0));
+        }
+    }
+    isa::fence_proxy_async();
+    isa::sync_warp();
+}
+
+// The copying warp: one lane asks, and all clear the values behind a sequence's last, where TMA brings what may be anything.
+template <int HD, class Call>
+__device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call, int items) {
+    int turn = 0, tiles = 0, tails = 0;
+    clear_rows(smem.q, call.args.tile_rows);
+    for (int i = blockIdx.x; i < items; i += gridDim.x) {
+        WideTile tile;
+        if (!tile_of(call, i, tile) || tile.keys <= 0) continue;
+        if (lane() == 0) {
+            int group = tile.place.rows.group, token = tile.place.start + tile.place.rows.from / group;
+            isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
+            isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * call.args.tile_rows);
+            for (int p = 0; p < PANELS<HD>; p++) {
+                isa::tma_load(smem.q[p], &call.args.q, &smem.q_full, p * PANEL, tile.head * group, token);
+            }
+        }
+        tiles++;
+        for (int begin = 0; begin < tile.keys; begin += BLOCK, turn++) {
+            Stage stage(turn);
+            bool tail = begin + BLOCK > tile.place.keys;
+            if (lane() == 0) {
+                isa::mbarrier_wait(&smem.k_empty[stage.at], stage.parity ^ 1);
+                isa::mbarrier_arrive_expect_tx(&smem.k_full[stage.at], PANELS<HD> * PANEL_BYTES * BLOCK);
+                for (int p = 0; p < PANELS<HD>; p++) {
+                    Box box = call.keys(tile, begin / BLOCK);
+                    isa::tma_load(smem.k[stage.at][p], &call.args.k, &smem.k_full[stage.at], p * PANEL, box.y, box.z);
+                }
+                isa::Mbarrier* full = tail ? &smem.v_tail : &smem.v_full[stage.at];
+                isa::mbarrier_wait(&smem.v_empty[stage.at], stage.parity ^ 1);
+                isa::mbarrier_arrive_expect_tx(full, PANELS<HD> * PANEL_BYTES * BLOCK);
+                for (int p = 0; p < PANELS<HD>; p++) {
+                    Box box = call.values(tile, begin / BLOCK);
+                    isa::tma_load(smem.v[stage.at][p], &call.args.v, full, p * PANEL, box.y, box.z);
+                }
+            }
+            if (tail) {
+                isa::mbarrier_wait(&smem.v_tail, tails % 2);
+                tails++;
+                clear_rows(smem.v[stage.at], tile.place.keys - begin);
+                if (lane() == 0) {
+                    isa::mbarrier_arrive(&smem.v_full[stage.at]);
+                }
+            }
+        }
+    }
+}
+
+// One warpgroup's part of the tiles.
+template <int HD>
+struct WideMath {
+    WideSmem<HD>& smem;
+    int group;     // of the two warpgroups
+    int turn = 0;  // blocks so far
+    State<isa::WgmmaAcc<HD>> state;
+    isa::WgmmaAcc<BLOCK> s;
+    isa::Frag<4> p[BLOCK / 16];
+    float alpha[2];
+
+    __device__ __forceinline__ explicit WideMath(WideSmem<HD>& smem) : smem(smem), group(threadIdx.x / 128) {}
+
+    // Issues the scores of the rows with the block of a stage.
+    __device__ __forceinline__ void scores(int stage) {
+#pragma unroll
+        for (int step = 0; step < HD / 16; step++) {
+            const isa::Shared<bf16>*q = &smem.q[step / 4][group * GROUP_ROWS * PANEL], *k = smem.k[stage][step / 4];
+            uint64_t a = isa::matrix_descriptor(q, 16, 1024, isa::Swizzle::b128);
+            uint64_t b = isa::matrix_descriptor(k, 16, 1024, isa::Swizzle::b128);
+            isa::wgmma(s, isa::advance(a, step % 4 * 32), isa::advance(b, step % 4 * 32), step > 0);
+        }
+        isa::wgmma_commit();
+    }
+
+    // Issues the product of the probabilities with the values of a stage.
+    __device__ __forceinline__ void weigh(int stage) {
+        uint64_t b = isa::matrix_descriptor(&smem.v[stage][0][0], BLOCK * PANEL_BYTES, 1024, isa::Swizzle::b128);
+#pragma unroll
+        for (int step = 0; step < BLOCK / 16; step++) {
+            isa::wgmma<isa::Major::mn>(state.o, p[step], isa::advance(b, step * 16 * PANEL_BYTES), true);
+        }
+        isa::wgmma_commit();
+    }
+
+    // One lane of each warp says that its products with a buffer have ended.
+    __device__ __forceinline__ void release(isa::Mbarrier* empty) {
+        if (lane() == 0) {
+            isa::mbarrier_arrive(empty);
+        }
+    }
+
+    // Scores to probabilities, in fp32; the base and the sum move on.
+    __device__ __forceinline__ void softmax(const Sight& sight, int begin, float scale) {
+        float most[2], sum[2];
+        int visible[2] = {sight.keys[0] - begin, sight.keys[1] - begin};
+        mask_and_max(s, sight.least < begin + BLOCK, visible, most);
+        state.raise(most, scale, alpha);
+        probabilities(s, scale, state.m, visible, sum);
+        sum[0] = tile::quad_sum(sum[0]);
+        sum[1] = tile::quad_sum(sum[1]);
+        // The sums are kept in shared memory, because a store that needs all exponentials holds ptxas back: without one it
+        // moves the wait for the product with the values above them, and nothing overlaps.
+        isa::Shared<float>* mine = smem.l + 2 * threadIdx.x;
+        float2 l = isa::load<float2>(mine);
+        isa::store(mine, make_float2(fmaf(l.x, alpha[0], sum[0]), fmaf(l.y, alpha[1], sum[1])));
+    }
+
+    // Blocks begin .. end of a chunk.
+    __device__ __forceinline__ void chunk(const Sight& sight, int begin, int end, float scale) {
+        state.reset();
+        isa::store(smem.l + 2 * threadIdx.x, make_float2(0.0f, 0.0f));
+        Stage stage(turn);
+        isa::mbarrier_wait(&smem.k_full[stage.at], stage.parity);
+        isa::wgmma_fence();
+        scores(stage.at);
+        isa::wgmma_wait<0>();
+        release(&smem.k_empty[stage.at]);
+        softmax(sight, begin, scale);
+        tile::round(p, s);
+#pragma unroll 1
+        for (; begin + BLOCK < end; begin += BLOCK) {
+            Stage before(turn), now(++turn);
+            isa::sync_named(1 + group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+            isa::mbarrier_wait(&smem.k_full[now.at], now.parity);
+            isa::wgmma_fence();
+            scores(now.at);
+            isa::mbarrier_wait(&smem.v_full[before.at], before.parity);
+            isa::wgmma_fence();  // exempt: without it ptxas fences in a branch and serialises the products (C7520)
+            weigh(before.at);
+            isa::arrive_named(2 - group, MATH);
+            isa::wgmma_wait<1>();
+            release(&smem.k_empty[now.at]);
+            softmax(sight, begin + BLOCK, scale);
+            isa::wgmma_wait<0>();
+            release(&smem.v_empty[before.at]);
+            tile::row_scale(state.o, alpha);
+            tile::round(p, s);
+        }
+        Stage last(turn++);
+        isa::mbarrier_wait(&smem.v_full[last.at], last.parity);
+        isa::wgmma_fence();
+        weigh(last.at);
+        isa::wgmma_wait<0>();
+        release(&smem.v_empty[last.at]);
+        float2 l = isa::load<float2>(smem.l + 2 * threadIdx.x);
+        state.l[0] = l.x;
+        state.l[1] = l.y;
+    }
+};
+
+template <int HD, class Call>
+__device__ __forceinline__ void attend_wide(const Call& call) {
+    auto& smem = isa::smem<WideSmem<HD>>();
+    int items = call.args.slots * call.args.in.kv_heads;
+    if (threadIdx.x == 0) {
+        isa::mbarrier_init(&smem.q_full, 1);
+        isa::mbarrier_init(&smem.q_empty, MATH / WARP);
+        isa::mbarrier_init(&smem.v_tail, 1);
+        for (int i = 0; i < STAGES; i++) {
+            isa::mbarrier_init(&smem.k_full[i], 1);
+            isa::mbarrier_init(&smem.k_empty[i], MATH / WARP);
+            isa::mbarrier_init(&smem.v_full[i], 1);
+            isa::mbarrier_init(&smem.v_empty[i], MATH / WARP);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_cta();
+    if (threadIdx.x >= MATH) {
+        isa::registers_decrease<REGISTERS_COPY>();
+        if (threadIdx.x < MATH + WARP) {
+            copy_tiles<HD>(smem, call, items);
+        }
+        return;
+    }
+    isa::registers_increase<REGISTERS_MATH>();
+    WideMath<HD> math(smem);
+    float* total = call.args.totals + (int64_t)blockIdx.x * (HD / 2 + 4) * MATH;
+    isa::Shared<bf16>* staged = smem.out + warp() * WARP_ROWS * PITCH<HD>;
+    // The first warpgroup begins.
+    if (math.group == 1) {
+        isa::arrive_named(1, MATH);
+    }
+    int tiles = 0;
+    for (int i = blockIdx.x; i < items; i += gridDim.x) {
+        WideTile tile;
+        if (!tile_of(call, i, tile)) continue;
+        const Rows& rows = tile.place.rows;
+        if (tile.keys <= 0) {
+            write_zeros(rows, MATH);
+            continue;
+        }
+        int from = rows.from + warp() * WARP_ROWS;
+        Sight sight(rows, from);
+        isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
+        for (int begin = 0; begin < tile.keys; begin += CHUNK) {
+            int end = min(begin + CHUNK, tile.keys);
+            math.chunk(sight, begin, end, rows.scale_log2e);
+            if (begin > 0) {
+                math.state.fold(total, MATH);
+            }
+            if (end < tile.keys) {
+                math.state.save(total, MATH);
+            }
+        }
+        math.release(&smem.q_empty);
+        math.state.template stage<HD>(staged, 0);
+        isa::sync_warp();
+        write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);
+        if (rows.lse != nullptr) {
+            math.state.write_lse(rows, from);
+        }
+    }
+}
+}  // namespace attend

@@ -1,0 +1,122 @@
+//! Launches of kernels/common/attend_sm90a.cuh, the second body of attention over packed sequences and of prefill: by wgmma,
+//! operands by TMA. It has the first body's bits (`agreement` asks at start), which decode and backward count on.
+
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Device, EncodedMap, Gpu, Launch, Region, TensorMap};
+use crate::error::Result;
+use crate::ops::attend::{BLOCK, CHUNK, Heads};
+use crate::ops::attention::launch;
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+/// Rows (token, query head of the group) of a CTA, at most; whole tokens.
+const ROWS: usize = 128;
+
+/// Threads of a CTA: two warpgroups that multiply, one that copies.
+const THREADS: u32 = 384;
+
+/// Those that multiply.
+const MATH: usize = 256;
+
+/// CTAs at a time, at most: the multiprocessors of the largest card of compute capability 9.0.
+const CTAS: usize = 132;
+
+/// Columns of a panel in shared memory, and panels of a head.
+const PANEL: usize = 64;
+const PANELS: usize = 2;
+
+/// A kernel by the head dimension it is for.
+pub(crate) type WideNames = [(usize, &'static str); 2];
+
+/// `attend::WideSmem`: queries, two stages of keys and of values, outputs on their way, sums, eleven barriers.
+fn smem(dim: usize) -> usize {
+    let panels = (ROWS + 4 * BLOCK) * PANELS * PANEL * 2;
+    panels + launch::shared_rows(ROWS, dim) + MATH * 8 + 11 * 8
+}
+
+/// Scratch for the states of chunks before the present one (`attend::WideArgs`), where a sequence may have `longest` keys.
+/// Empty where there is one chunk, or no such kernel.
+pub(crate) fn totals(dev: &mut Device, heads: Heads, longest: usize) -> Result<Tensor> {
+    let ctas = if longest > CHUNK && [80, 128].contains(&heads.dim) { CTAS } else { 0 };
+    dev.alloc(Region::Workspace, DType::F32, &[ctas, (heads.dim / 2 + 4) * MATH])
+}
+
+/// Rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
+fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [usize; 2]) -> TensorMap {
+    let row = heads.qkv_len();
+    TensorMap {
+        address,
+        element: 2,
+        dims: vec![heads.dim as u64, (row / heads.dim) as u64, tokens as u64],
+        strides: vec![2 * heads.dim as u64, 2 * row as u64],
+        box_dims: vec![PANEL as u32, boxed[0] as u32, boxed[1] as u32],
+        swizzle: 128,
+    }
+}
+
+/// Boxes of a block of a key head's keys or values in packed rows.
+pub(crate) fn packed_keys(qkv: Address, tokens: usize, heads: Heads) -> TensorMap {
+    packed_map(qkv, tokens, heads, [1, BLOCK])
+}
+
+/// Boxes of a key head's page.
+pub(crate) fn paged_keys(cache: Address, blocks: usize, heads: Heads) -> TensorMap {
+    TensorMap {
+        address: cache,
+        element: 2,
+        dims: vec![heads.dim as u64, BLOCK as u64, (blocks * heads.kv) as u64],
+        strides: vec![2 * heads.dim as u64, (2 * BLOCK * heads.dim) as u64],
+        box_dims: vec![PANEL as u32, BLOCK as u32, 1],
+        swizzle: 128,
+    }
+}
+
+/// A call that this body may take.
+pub(crate) struct WideCall {
+    pub qkv: Address,
+    pub tokens: usize,
+    pub sequences: usize,
+    pub heads: Heads,
+    /// Whether all rows start at multiples of 16 bytes.
+    pub wide: bool,
+    /// Boxes of keys and of values.
+    pub keys: [TensorMap; 2],
+    /// Of [`totals`].
+    pub totals: Address,
+}
+
+impl WideCall {
+    /// Launches this body's kernel of kernels/FILE.cu with what the other body's takes; false where the device or the call is
+    /// not for it.
+    pub fn launch<A: NoUninit>(
+        &self,
+        op: &'static str,
+        gpu: &mut Gpu<'_>,
+        (file, names): (&'static str, &WideNames),
+        args: &A,
+    ) -> Result<bool> {
+        let (heads, group) = (self.heads, self.heads.group());
+        let Some(&(_, kernel)) = names.iter().find(|(dim, _)| *dim == heads.dim) else { return Ok(false) };
+        if !gpu.wgmma_attention || !self.wide || group > ROWS || self.tokens == 0 {
+            return Ok(false);
+        }
+        let tile_rows = ROWS / group * group;
+        let slots = launch::slots(op, self.tokens, self.sequences, group, tile_rows)?;
+        let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
+        let q = packed_map(self.qkv, self.tokens, heads, [group, ROWS / group]);
+        let [k, v] = &self.keys;
+        let mut bytes = Vec::new();
+        for map in [&q, k, v] {
+            bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
+        }
+        bytes.extend_from_slice(bytemuck::bytes_of(args));
+        bytes.extend_from_slice(bytemuck::bytes_of(&self.totals));
+        bytes.extend_from_slice(bytemuck::bytes_of(&[tile_rows as i32, slots as i32]));
+        bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
+        let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
+        let launch = Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim));
+        gpu.launch_bytes(file, kernel, launch, &bytes)?;
+        Ok(true)
+    }
+}

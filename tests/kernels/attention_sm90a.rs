@@ -1,0 +1,176 @@
+//! kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: attention by wgmma has the bits of attention by mma.sync
+//! on the emulator, in training and in prefill. Whether a card's do is what `attention::wgmma_fault` asks there.
+
+use omr::device::images::Arch;
+use omr::device::{Body, Device, Kind};
+use omr::ops::attend::Heads;
+use omr::ops::attention;
+
+use crate::kernels::attention::{Case, bits, heads};
+use crate::kernels::gemm_sm90a::{both, wide, wide_with};
+use crate::kernels::paged_attention::paged;
+use crate::kernels::{
+    Outcome, emu, emulator, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
+};
+
+const BODY: &str = "kernels/common/attend_sm90a.cuh";
+
+/// That this body is what ran, told by its calls.
+fn ran(dev: &mut Device) -> bool {
+    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
+}
+
+/// Outputs and log-sum-exps of a pack by both bodies.
+fn packs(heads: Heads, lens: &[usize], causal: bool) {
+    let case = Case::new(heads, lens);
+    both(&format!("{heads:?} {lens:?} causal {causal}"), |dev| Ok(bits(case.run(dev, causal, case.t())?)));
+}
+
+/// The last `tail` tokens of sequences of these lengths, over a cache of shuffled pages full of NaN, by both bodies.
+fn prefills(heads: Heads, lens: &[usize], tail: usize) {
+    let case = Case::new(heads, lens);
+    let step = |s: usize, done: usize| {
+        let len = lens[s];
+        if done + tail < len { len - tail - done } else { tail }
+    };
+    both(&format!("prefill {heads:?} {lens:?}"), |dev| paged(&case, dev, step));
+}
+
+#[test]
+fn a_sequence_of_any_length_has_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for len in [1, 127, 128, 129] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    packs(heads(2, 2, 80), &[129], false);
+    packs(heads(8, 1, 80), &[129], true);
+    packs(heads(5, 1, 128), &[129], true);
+    // The tower's windows and whole pictures.
+    packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
+    // Sequences that fill no tile, some without tokens.
+    packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
+}
+
+#[test]
+fn prefill_has_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    prefills(heads(7, 1, 128), &[140, 33], 33);
+    prefills(heads(4, 2, 80), &[257, 129, 64], 64);
+}
+
+#[test]
+#[ignore = "two minutes"]
+fn long_sequences_have_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for len in [2047, 2048, 2049] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    for (group, dim) in [(8, 80), (5, 80), (5, 128)] {
+        packs(heads(group, 1, dim), &[2049], true);
+    }
+    packs(heads(1, 1, 80), &[4200, 1, 2048], false);
+    // Three chunks, the last of one key.
+    prefills(heads(7, 1, 128), &[4097, 2300], 150);
+}
+
+/// More blocks than stages, tiles than CTAs, a sequence's last block, rows that fill no warp; and a tile of one block.
+fn case() -> Case {
+    Case::new(heads(3, 1, 80), &[270, 0, 5])
+}
+
+#[test]
+fn the_same_bits_under_every_schedule() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let case = case();
+    let got = same_bits_on(wide_with, 6, |dev| Ok(bits(case.run(dev, true, 270)?)));
+    if kind() == Kind::Emu {
+        equal("mma.sync", &got, &bits(case.run(&mut emu(), true, 270).unwrap())).unwrap();
+    }
+}
+
+/// Red where a row has other bits than by mma.sync.
+fn probe() -> impl Fn(&mut Device) -> Outcome {
+    let case = case();
+    let want = bits(case.run(&mut emu(), true, 270).unwrap());
+    move |dev| {
+        dev.use_body(Body::Wgmma)?;
+        equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)
+    }
+}
+
+#[test]
+fn each_synchronising_call_is_needed() {
+    if skipped("the bits of both bodies") {
+        return;
+    }
+    mutate_sites_on(wide_with, &[BODY], 6, probe());
+}
+
+#[test]
+fn a_key_behind_the_last_is_seen() {
+    mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "begin + BLOCK > tile.place.keys", "false", 1, |dev| {
+        dev.use_body(Body::Wgmma)?;
+        let case = Case::new(heads(2, 1, 80), &[70]);
+        equal("prefill", &paged(&case, dev, |_, _| 70)?, &case.run(&mut emu(), true, 70)?.0)
+    });
+}
+
+#[test]
+#[ignore = "compiles the kernel for each mutation"]
+fn mutations_are_seen() {
+    for (file, from, to) in [
+        ("common/attend_sm90a.cuh", "sight.least < begin + BLOCK", "false"),
+        ("common/attend_sm90a.cuh", "softmax(sight, begin + BLOCK, scale)", "softmax(sight, begin, scale)"),
+        ("common/attend_sm90a.cuh", "tile::row_scale(state.o, alpha);", ""),
+        ("common/attend_sm90a.cuh", "fmaf(l.y, alpha[1], sum[1])", "l.y + sum[1]"),
+        ("common/attend_sm90a.cuh", "group * GROUP_ROWS * PANEL", "0"),
+        ("common/attend_sm90a.cuh", "tile.place.rows.from / group", "0"),
+        ("attention_sm90a", "args.in.q_heads + args.in.kv_heads + tile.head", "args.in.q_heads + tile.head"),
+        ("common/attend_calls.cuh", "args.causal ? 1 : 0", "0"),
+    ] {
+        mutate_source_of(Arch::Sm90a, file, from, to, 1, probe());
+    }
+}
+
+#[test]
+fn other_calls_run_on_the_other_body() {
+    if skipped("which body ran") {
+        return;
+    }
+    let run = |heads: Heads, dev: &mut Device| {
+        Case::new(heads, &[3]).run(dev, true, 3).unwrap();
+        ran(dev)
+    };
+    assert!(run(heads(2, 1, 80), &mut wide()) && run(heads(7, 1, 128), &mut wide()));
+    assert!(!run(heads(2, 1, 80), &mut hopper()), "products by mma.sync");
+    for other in [heads(2, 1, 64), heads(2, 1, 72), heads(129, 1, 80)] {
+        assert!(!run(other, &mut wide()), "{other:?}");
+    }
+    let dev = &mut wide();
+    dev.refuse_wgmma_attention();
+    assert!(!run(heads(2, 1, 80), dev), "refused");
+}
+
+#[test]
+fn bodies_that_disagree_are_told() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    if kind() == Kind::Emu {
+        assert_eq!(attention::wgmma_fault(&mut hopper()).unwrap(), None);
+    }
+    mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]", 1, |dev| {
+        match attention::wgmma_fault(dev)? {
+            None => Ok(()),
+            Some(fault) => Err(fault.into()),
+        }
+    });
+}
