@@ -1,5 +1,12 @@
-"""Machine code as `nvdisasm -c` prints it: kernels, and the loops in them."""
+"""Machine code as `nvdisasm -c` prints it: kernels, the loops in them, and what the main loop says of a kernel's pace."""
+import collections
 import re
+
+# Tiles of the products' kernels by the end of their names: rows, columns, warps that multiply.
+TILES = {"wide": (128, 256, 8), "square": (128, 128, 8), "half": (64, 128, 4), "short": (64, 64, 4), "narrow": (64, 32, 4), "slim": (64, 16, 4),
+         "m128": (128, 128, 4), "m64": (64, 64, 4), "m16": (16, 64, 4)}
+# Of logits, which are taken in segments of 128 ids.
+LOGITS = TILES | {"short": TILES["half"]}
 
 
 def kernels(text):
@@ -41,3 +48,46 @@ def serialised(instructions):
     """True where products of one step wait for one another: a wait stands between them."""
     products = [i for i, ins in enumerate(instructions) if ins.startswith("HGMMA")]
     return any("DEPBAR" in ins for ins in instructions[products[0] : products[-1]]) if products else False
+
+
+def operations(counter):
+    """Multiplications and additions of a loop's products a warp; whether they are wgmma's."""
+    wide = sum(n * 64 * int(re.match(r"HGMMA\.64x(\d+)x16", op)[1]) * 32 // 4 for op, n in counter.items() if op.startswith("HGMMA"))
+    return (wide, True) if wide else (counter["HMMA"] * 16 * 8 * 32, False)
+
+
+def shortened(ins):
+    word = ins.split()[0]
+    return word if word.startswith("HGMMA") else word.split(".")[0]
+
+
+def within(one, other):
+    return other[0] <= one[0] and one[1] <= other[1] and one != other
+
+
+def meet(one, other):
+    return other[0] <= one[1] and one[0] <= other[1]
+
+
+def pace(name, body, tile=None):
+    """What the main loop of a kernel that multiplies has, for `omr plan` (src/device/pace.rs says what each means); else nothing."""
+    found = [(begin, end, collections.Counter(map(shortened, ins))) for begin, end, ins in loops(body)]
+    multiplying = [loop for loop in found if operations(loop[2])[0]]
+    if not multiplying:
+        return {}
+    # Loops that share nothing with a shorter one that multiplies; what several do is done by turns.
+    inner = [loop for i, loop in enumerate(multiplying) if not any(meet(small, loop) for small in multiplying[:i])]
+    main = sum((loop[2] for loop in inner), collections.Counter())
+    flops, wgmma = operations(main)
+    tiles = LOGITS if name.startswith(("sample", "linear_logprob")) else TILES
+    tile = tile or next((tiles[end] for end in tiles if name.endswith("_" + end)), None) if wgmma else None
+    fields = {"wgmma": int(wgmma), "loop": sum(main.values()), "flops": flops, "ldsm": main["LDSM"], "mufu": main["MUFU"]}
+    if tile:
+        fields["tile"] = "x".join(map(str, tile))
+        if len(multiplying) > 1:
+            # The loop over tiles without its main loop, slices of the staging as often as there are.
+            outer, (rows, columns, warps) = multiplying[1], tile
+            slices = [sum(l[2].values()) for l in found if within(l, outer) and not operations(l[2])[0] and l[2]["STS"]]
+            once = max(slices, default=0)
+            fields["epilogue"] = round(sum(outer[2].values()) - fields["loop"] - once + once * rows * columns / (warps * 512))
+    return fields

@@ -11,6 +11,8 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
+use super::pace::Pace;
+
 /// Kernel files and what the build made of them.
 #[derive(Clone, Copy)]
 pub struct Images {
@@ -100,6 +102,11 @@ impl Images {
     /// What the table says of `kernel`.
     pub fn kernel(&self, kernel: &str, arch: Arch) -> Option<Built> {
         rows(self.manifest).find(|row| row.kernel == kernel && row.target == arch.name()).and_then(Row::kernel)
+    }
+
+    /// What the table says of the pace of `kernel` on a Hopper card.
+    pub fn pace(&self, kernel: &str) -> Option<Pace> {
+        rows(self.manifest).find(|row| row.kernel == kernel && row.target == Arch::Sm90a.name()).and_then(Row::pace)
     }
 
     /// The kernels of `file`, by name.
@@ -196,6 +203,22 @@ impl Row<'static> {
             smem: number("smem")?,
             threads: number("threads")?,
             args: number("args")?,
+        })
+    }
+
+    fn pace(self) -> Option<Pace> {
+        // Only what multiplies has more than registers.
+        let number = |name: &str| self.field(name).and_then(|n| n.parse().ok()).unwrap_or(0.0);
+        let tile = self.field("tile").map(|tile| tile.split('x').filter_map(|n| n.parse().ok()).collect::<Vec<_>>());
+        Some(Pace {
+            wgmma: self.field("wgmma") == Some("1"),
+            step: number("loop"),
+            flops: number("flops"),
+            loads: number("ldsm"),
+            exponentials: number("mufu"),
+            registers: self.field("registers")?.parse().ok()?,
+            tile: tile.and_then(|tile| tile.try_into().ok()),
+            epilogue: number("epilogue"),
         })
     }
 }

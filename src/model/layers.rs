@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::model::params::{Linear, Matrix, Vector};
-use crate::model::tape::{Again, Mode, Tape, Var};
-use crate::model::work::{added, moved, note_linear, note_linear_bwd};
+use crate::model::tape::{Again, Backward, Mode, Tape, Var};
+use crate::model::work::{added, moved, note_dgrad, note_linear, note_wgrad};
 use crate::ops::attend::Heads;
 use crate::ops::attention::Pack;
 use crate::ops::embedding::Segments;
@@ -122,6 +122,17 @@ impl Default for Policy {
     }
 }
 
+/// Gradients of a product's input, to `dx` (added where it says so), and of its parameters, of that of its result.
+fn linear_bwd(b: &mut Backward<'_>, x: Var, dy: Tensor, layer: Linear, (dx, accumulate): (Tensor, bool)) -> Result<()> {
+    let Linear { weight, bias } = layer;
+    linear::dgrad(b.dev, dy, &weight.weight, dx, accumulate)?;
+    note_dgrad(b.dev, x.tensor, weight, added(dx, accumulate));
+    let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
+    linear::wgrad(b.dev, x.tensor, dy, dw, dbias)?;
+    note_wgrad(b.dev, x.tensor, weight, dw);
+    Ok(())
+}
+
 impl Tape {
     /// y = x / rms(x) * gamma.
     pub fn rms_norm(&mut self, dev: &mut Device, x: Var, gamma: Vector, eps: f32) -> Result<Var> {
@@ -177,10 +188,7 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            linear::dgrad(b.dev, dy.tensor, &weight.weight, dx, accumulate)?;
-            let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
-            linear::wgrad(b.dev, x.tensor, dy.tensor, dw, dbias)?;
-            note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
+            linear_bwd(b, x, dy.tensor, layer, (dx, accumulate))?;
             match residual {
                 Some(residual) => b.pass_on(dy, residual),
                 None => b.free(dy),
@@ -203,14 +211,10 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 swiglu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("swiglu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear::dgrad(b.dev, dz, &weight.weight, dx, accumulate)?;
-                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)?;
-                note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
-                Ok(())
+                linear_bwd(b, x, dz, gate_up, (dx, accumulate))
             })?;
             b.free(dy);
             Ok(())
@@ -231,14 +235,10 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dy) = b.take(y) else { return Ok(()) };
             let (dx, accumulate) = b.of(x)?;
-            let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
             b.with_scratch(dtype, &[t, n], |b, dz| {
                 gelu::bwd(b.dev, saved, dy.tensor, dz)?;
                 b.dev.note_work("gelu::bwd", 0.0, moved(&[saved, dy.tensor, dz]));
-                linear::dgrad(b.dev, dz, &weight.weight, dx, accumulate)?;
-                linear::wgrad(b.dev, x.tensor, dz, dw, dbias)?;
-                note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
-                Ok(())
+                linear_bwd(b, x, dz, layer, (dx, accumulate))
             })?;
             b.free(dy);
             Ok(())
@@ -272,12 +272,9 @@ impl Tape {
         self.record(mark, move |b| {
             let Some(dqkv) = b.take(qkv) else { return Ok(()) };
             rope::bwd(b.dev, dqkv.tensor, cos, sin, heads)?;
-            let (dx, accumulate) = b.of(x)?;
-            linear::dgrad(b.dev, dqkv.tensor, &weight.weight, dx, accumulate)?;
-            let (dw, dbias) = (b.param(weight.id), bias.map(|bias| b.param(bias.id)));
-            linear::wgrad(b.dev, x.tensor, dqkv.tensor, dw, dbias)?;
-            note_linear_bwd(b.dev, x.tensor, weight, dw, added(dx, accumulate));
             b.dev.note_work("rope::bwd", 0.0, 2.0 * moved(&[dqkv.tensor]));
+            let dx = b.of(x)?;
+            linear_bwd(b, x, dqkv.tensor, qkv_proj, dx)?;
             b.free(dqkv);
             Ok(())
         });

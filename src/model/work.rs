@@ -22,10 +22,16 @@ pub(super) fn note_linear(dev: &mut Device, x: Tensor, matrix: Matrix, rest: f64
     dev.note_product("linear", [x.rows(), n, k], moved(&[x, data]) + rest);
 }
 
-/// dx = dy W, dW += dy^T x in f32, which is read and written.
-pub(super) fn note_linear_bwd(dev: &mut Device, x: Tensor, matrix: Matrix, dw: Tensor, rest: f64) {
+/// dx = dy W; `rest` has the bytes of everything but `dy`, the weight and dx.
+pub(super) fn note_dgrad(dev: &mut Device, x: Tensor, matrix: Matrix, rest: f64) {
     let Weight { data, n, k, .. } = matrix.weight;
     let dy = (x.rows() * n * x.dtype.size()) as f64;
     dev.note_product("linear::dgrad", [x.rows(), k, n], dy + moved(&[data, x]) + rest);
+}
+
+/// dW += dy^T x in f32, which is read and written.
+pub(super) fn note_wgrad(dev: &mut Device, x: Tensor, matrix: Matrix, dw: Tensor) {
+    let Weight { n, k, .. } = matrix.weight;
+    let dy = (x.rows() * n * x.dtype.size()) as f64;
     dev.note_product("linear::wgrad", [n, k, x.rows()], dy + moved(&[x, dw, dw]));
 }

@@ -8,7 +8,7 @@ use crate::data::{Index, Row, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
-use crate::model::{Levels, Model, ModelConfig, Policy};
+use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
@@ -109,6 +109,25 @@ pub fn rl(
     let planned = planned.check(LOWER)?;
     let (num_kv_blocks, memory) = rollouts.most_blocks(dev, model, least, &planned)?;
     Ok((Planned { memory, ..planned }, num_kv_blocks))
+}
+
+/// Runs on `dev` an update's pass over one micro-batch of the longest questions, answered at full length; its tokens.
+pub fn pass(
+    dev: &mut Device,
+    model: &Model,
+    grads: &mut Grads,
+    (config, levels): (&RlConfig, Levels),
+    index: &Index,
+) -> Result<usize> {
+    let mut longest: Vec<usize> = (0..index.len()).collect();
+    longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
+    let batch = mini_batch(config, index, &longest, config.max_response_length);
+    let (questions, batch) = experience(config, &model.config, index, &batch);
+    let questions: Vec<&Question> = questions.iter().collect();
+    let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
+    let stats = policy_loss::stats(dev, Region::Overlay)?;
+    update::accumulate(dev, Learner { model, policy, config, levels }, grads, &batch, &questions, stats)?;
+    Ok(batch.iter().map(|experience| experience.input_ids.len()).sum())
 }
 
 /// A rollout of the largest questions.

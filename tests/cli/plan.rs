@@ -31,6 +31,10 @@ fn a_plan_says_memory_time_and_bound() {
     // Two passes of 2,048 tokens, each with 3 x 14.14 GFLOP of matrices and 3.5 x 0.41 of attention over 2,048 tokens,
     // and one more product over the vocabulary; an eighth of them with 5.2 GFLOP of tower three times (its full
     // attention goes over 1,024 patches only).
+    let floor = plan["floor"]["step"]["seconds"].as_f64().unwrap();
+    let predicted = plan["predicted"]["step_seconds"].as_f64().unwrap();
+    // A launch takes at least its floor at 1,500 MHz, where tensor cores give 811 TFLOP/s; the floor counts 790.
+    assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
     let flops = plan["floor"]["step"]["flops"].as_f64().unwrap();
     let by_hand = 4096.0 * (3.0 * 14.14e9 + 1.09e9 + 3.5 * 0.41e9) + 512.0 * 3.0 * 5.2e9;
     assert!((flops / by_hand - 1.0).abs() < 0.01, "{flops:e} of {by_hand:e}");
@@ -59,14 +63,22 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
     assert_eq!(kernels(&sft, "attention_fwd_wide_hd128"), 28);
     assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
+    // No work is lost on the way from ops to launches.
+    let own: f64 = sft.iter().filter_map(|line| line["own_flops"].as_f64()).sum();
+    assert!((own / flops - 1.0).abs() < 1e-9, "{own:e} of {flops:e}");
 
     let rl = listed(&config("rl.yaml"), &[]);
     let steps: Vec<&[Value]> = rl.split(|line| line["phase"] == "decode").skip(1).collect();
-    assert_eq!(steps.len(), 5);
     // All products are by wgmma, those of the tower's 3,420 too, which are padded.
     let by_mma = |name: &&str| ["_m16", "_m64", "_m128"].iter().any(|tile| name.ends_with(tile));
     let others: Vec<&str> = sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(by_mma).collect();
     assert!(others.is_empty(), "{others:?}");
+    // The five of a list, and that of the plan itself, where nobody waits for a block.
+    assert_eq!(steps.len(), 6);
+    assert_eq!(
+        steps[5].iter().filter(|line| line["kernel"].as_str().is_some_and(|k| k.starts_with("paged"))).count(),
+        28
+    );
     for step in steps {
         assert_eq!(kernels(step, "paged_attention_decode_hd128"), 28);
         assert_eq!(step.iter().filter(|line| line["op"] == "linear").count(), 4 * 28);

@@ -35,6 +35,11 @@ pub struct Ceilings {
 const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
 
 impl Gpu {
+    /// Whether launches can be listed for it, and their times predicted.
+    pub fn is_hopper(self) -> bool {
+        matches!(self, Gpu::H200 | Gpu::H100)
+    }
+
     /// Memory: what `nvidia-smi` reports of each card. Arithmetic (dense) and bandwidth: NVIDIA's data sheets of H200,
     /// H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times what is reached of them.
     pub fn ceilings(self) -> Ceilings {

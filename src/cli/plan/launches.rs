@@ -1,142 +1,183 @@
-//! `omr plan --launches`: what the run's own code launches on a card, listed without one.
+//! What the run's own code launches on a Hopper card, listed without one, and the time predicted for each launch.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::gpus::Gpu;
+use super::gpus::Ceilings;
 use crate::config::{Dtype, OptimConfig};
+use crate::device::images::OWN;
 use crate::device::listing::{Entry, Listing};
-use crate::device::{Body, Device, Kind, Plan, Properties, Region, Work};
+use crate::device::pace::{Clocks, Pace, Share};
+use crate::device::{Body, Device, Kind, Plan, Properties, Work};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
-use crate::error::{Error, Result};
-use crate::model::{Grads, Levels, Model, ModelConfig};
+use crate::error::Result;
+use crate::model::{Grads, Model, ModelConfig};
+use crate::ops::attend::BLOCK;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
-use crate::train::nll;
-use crate::train::step::Sequence;
 
-/// Sequences that decode at once.
-const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
+/// Sequences that decode at once, in a list.
+pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
 /// Keys of each when they do.
-const CONTEXT: usize = 1536;
+pub const CONTEXT: usize = 1536;
 
-/// Lists, a line of JSON each: `{"phase"}`, then `{"kernel", "grid", "block", "smem", "range"}` and `{"op", "flops",
-/// "bytes"}`, what an op costs beside its launches.
-#[derive(Default)]
-pub struct Launches(String);
+/// Lists, a line of JSON each: `{"phase"}`, then for each launch `{"kernel", "grid", "block", "smem", "range"}` with its
+/// part of its op's work and what is predicted for it, and for each op `{"op", "flops", "bytes"}`, what it costs.
+pub struct Launches {
+    card: Ceilings,
+    clocks: Clocks,
+    lines: String,
+}
 
 impl Launches {
-    /// The lines.
-    pub fn text(&self) -> &str {
-        &self.0
+    /// Of `card`, a Hopper, at `hz` under load.
+    pub fn new(card: Ceilings, hz: f64) -> Launches {
+        Launches { card, clocks: Clocks { hz, memory: card.bytes }, lines: String::new() }
     }
 
-    /// A training pass over `batch` and the update that follows.
+    /// The lines.
+    pub fn text(&self) -> &str {
+        &self.lines
+    }
+
+    /// A training pass, which `pass` runs and which goes over so many tokens as that returns, and the update that follows:
+    /// predicted seconds of each.
     pub fn training(
         &mut self,
-        gpu: Gpu,
         model: &ModelConfig,
         (dtype, optim): (Dtype, OptimConfig),
-        batch: &[Sequence<'_>],
-        levels: Levels,
-    ) -> Result<()> {
-        let mut dev = listing(gpu)?;
+        pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<usize>,
+    ) -> Result<[f64; 2]> {
+        let mut dev = self.device()?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
         let mut optimizer = Optimizer::new(&mut dev, &model.layout, optim, 0)?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
-        let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
-        let tokens: usize = batch.iter().map(|sequence| sequence.input_ids.len()).sum();
         take(&mut dev);
-        nll::gradients(&mut dev, &model, &mut grads, batch, tokens, levels, loss)?;
-        self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev));
+        let tokens = pass(&mut dev, &model, &mut grads)?;
+        let pass = self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev), 0.0);
         optimizer.step(&mut dev, &model.layout, &grads, 0.0)?;
-        self.phase(json!({"phase": "update"}), take(&mut dev));
-        Ok(())
+        Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
     }
 
-    /// A step of decoding for each of several numbers of sequences.
-    pub fn decoding(&mut self, gpu: Gpu, config: &ModelConfig, dtype: Dtype) -> Result<()> {
-        for batch in BATCHES {
-            let mut dev = listing(gpu)?;
-            let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
-            // All prompts in one step, so that all decode in the next.
-            let limits = EngineConfig {
-                max_num_seqs: batch,
-                max_num_batched_tokens: batch * CONTEXT,
-                ..EngineConfig::new(CONTEXT + 4)
-            };
-            let request = |r: usize| -> Result<Request> {
-                // Ids that differ from prompt to prompt: nothing is shared.
-                let ids: Vec<u32> =
-                    (0..CONTEXT).map(|t| ((r * CONTEXT + t) % config.image_token_id as usize) as u32).collect();
-                Ok(Request {
-                    prompt: Arc::new(Prompt::new(config, &ids, &[])?),
-                    n: 1,
-                    sampling: SamplingParams::default(),
-                    max_tokens: 3,
-                    stop_token_ids: Arc::from([]),
-                    noise: r as u32,
-                    first_rollout: 0,
-                })
-            };
-            let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
-            let mut engine = Engine::new(&model, &mut dev, limits)?;
-            engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
-            // Of the steps the last: all decode then, and what is captured has been.
-            let mut entries = take(&mut dev);
-            let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
-            let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
-            let heads = config.num_key_value_heads * config.head_dim();
-            let kv_bytes = 2 * heads * DType::of(dtype, Kind::Cuda).size() * CONTEXT * batch;
-            self.phase(json!({"phase": "decode", "batch": batch, "context": CONTEXT, "kv_bytes": kv_bytes}), last);
-            engine.release(&mut dev);
-        }
-        Ok(())
+    /// A step of decoding of `batch` sequences of `context` keys each, nothing shared: predicted seconds.
+    pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
+        let mut dev = self.device()?;
+        let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
+        // All prompts in one step, so that all decode in the next.
+        let limits = EngineConfig {
+            max_num_seqs: batch,
+            max_num_batched_tokens: batch * context,
+            // One more each than the keys fill.
+            num_kv_blocks: Some(batch * (context / BLOCK + 2)),
+            ..EngineConfig::new(context + 4)
+        };
+        let request = |r: usize| -> Result<Request> {
+            // Ids that differ from prompt to prompt: nothing is shared.
+            let ids: Vec<u32> =
+                (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
+            Ok(Request {
+                prompt: Arc::new(Prompt::new(config, &ids, &[])?),
+                n: 1,
+                sampling: SamplingParams::default(),
+                max_tokens: 3,
+                stop_token_ids: Arc::from([]),
+                noise: r as u32,
+                first_rollout: 0,
+            })
+        };
+        let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
+        let mut engine = Engine::new(&model, &mut dev, limits)?;
+        engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
+        // Of the steps the last: all decode then, and what is captured has been.
+        let mut entries = take(&mut dev);
+        let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
+        let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
+        let heads = config.num_key_value_heads * config.head_dim();
+        let kv_bytes = 2 * heads * DType::of(dtype, Kind::Cuda).size() * context * batch;
+        let head = json!({"phase": "decode", "batch": batch, "context": context});
+        engine.release(&mut dev);
+        Ok(self.phase(head, last, kv_bytes as f64))
     }
 
-    fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>) {
+    /// A card that lists, with more memory than anything takes.
+    fn device(&self) -> Result<Device> {
+        let properties = Properties {
+            name: self.card.name.to_owned(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory: self.card.memory,
+            shared_memory_per_block: 227 << 10,
+            driver: "none".into(),
+        };
+        let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
+        dev.use_body(Body::Wgmma)?;
+        Ok(dev)
+    }
+
+    /// Adds a phase in which attention over pages reads `kv_bytes` a layer; its seconds.
+    fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
         let mut line = |value: serde_json::Value| {
-            let _ = writeln!(self.0, "{value}");
+            let _ = writeln!(self.lines, "{value}");
         };
         line(head);
+        let (mut seconds, mut work) = (0.0, shares(&entries, kv_bytes).into_iter());
         for entry in entries {
             line(match entry {
-                Entry::Launch(kernel, launch, range) => json!({
-                    "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem, "range": range,
-                }),
+                Entry::Launch(kernel, launch, range) => {
+                    let (pace, share) = work.next().unwrap_or_default();
+                    let found = pace.predict(&launch, &share, self.clocks);
+                    seconds += found.seconds;
+                    json!({
+                        "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
+                        "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,
+                        "seconds": found.seconds, "tensor": found.tensor, "bound": found.bound,
+                    })
+                }
                 Entry::Work(Work { op, flops, bytes, product }) => {
                     json!({"op": op, "flops": flops, "bytes": bytes, "product": product})
                 }
             });
         }
+        seconds
     }
 }
 
-/// Errors where launches for a card are not listed.
-pub fn check(gpu: Gpu) -> Result<()> {
-    match gpu {
-        Gpu::H200 | Gpu::H100 => Ok(()),
-        _ => Err(Error::input("--launches", gpu.ceilings().name, "h200 or h100: launches are listed for Hopper")),
+/// Of each launch its pace and its part of the work that the op notes after its launches. What an op multiplies falls to
+/// its launches over tiles, else to those that multiply at all, by their CTAs. Attention over pages notes nothing.
+fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
+    let mut found: Vec<(Pace, Share)> = Vec::new();
+    let mut pending: Vec<(usize, f64)> = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Launch(kernel, launch, _) => {
+                let pace = OWN.pace(kernel).unwrap_or_default();
+                let pages = kernel.starts_with("paged_attention");
+                found.push((pace, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
+                if !pages {
+                    let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
+                    pending.push((found.len() - 1, ctas));
+                }
+            }
+            Entry::Work(work) => {
+                let ranks = |&(at, _): &(usize, f64)| {
+                    let pace = &found[at].0;
+                    usize::from(pace.flops > 0.0) + usize::from(pace.tile.is_some())
+                };
+                let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
+                pending.retain(|launch| ranks(launch) >= most);
+                let all: f64 = pending.iter().map(|(_, ctas)| ctas).sum();
+                let product = work.product.filter(|_| pending.len() == 1);
+                for (at, ctas) in pending.drain(..) {
+                    let part = ctas / all;
+                    found[at].1 = Share { flops: work.flops * part, bytes: work.bytes * part, product };
+                }
+            }
+        }
     }
-}
-
-/// A card that lists, with more memory than anything takes.
-fn listing(gpu: Gpu) -> Result<Device> {
-    let card = gpu.ceilings();
-    let properties = Properties {
-        name: card.name.to_owned(),
-        compute_capability: (9, 0),
-        multiprocessors: 132,
-        memory: card.memory,
-        shared_memory_per_block: 227 << 10,
-        driver: "none".into(),
-    };
-    let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
-    dev.use_body(Body::Wgmma)?;
-    Ok(dev)
+    found
 }
 
 fn take(dev: &mut Device) -> Vec<Entry> {

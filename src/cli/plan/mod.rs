@@ -17,12 +17,14 @@ use super::memory;
 use super::{Context, Overrides};
 use crate::config::{self, Config as _, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
-use crate::device::{Kind, Region, Target};
+use crate::device::{Device, Kind, Region, Target};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Levels, ModelConfig};
+use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::rl;
+use crate::tensor::DType;
+use crate::train::nll;
 use crate::train::plan::{self, Planned};
 use crate::train::sft::{self, LOWER};
 
@@ -40,8 +42,11 @@ pub struct Args {
     /// Tokens of a picture that a pack or a prompt has; 0 for text alone, else as large as the config's limits allow
     #[arg(long, value_name = "N")]
     image_tokens: Option<usize>,
-    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: of fine-tuning a pass and an
-    /// update, of RL a step of decoding for 1 to 512 sequences
+    /// Clock in MHz that predictions for a Hopper card assume under load
+    #[arg(long, default_value_t = 1500.0, value_name = "MHZ")]
+    clock: f64,
+    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: a pass and an update, and of RL
+    /// a step of decoding for 1 to 512 sequences
     #[arg(long, value_name = "FILE")]
     launches: Option<PathBuf>,
     /// JSON on stdout in place of text
@@ -57,7 +62,10 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let expected = "1: training sharded over cards is not built yet";
         return Err(Error::input("--gpus", args.gpus.to_string(), expected));
     }
-    args.launches.as_ref().map_or(Ok(()), |_| launches::check(args.gpu))?;
+    if args.launches.is_some() && !args.gpu.is_hopper() {
+        let found = args.gpu.ceilings().name;
+        return Err(Error::input("--launches", found, "h200 or h100: launches are listed for Hopper"));
+    }
     let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
     let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
     let page = match config::likeliest(&text, &kinds) == RlConfig::NAME {
@@ -99,6 +107,9 @@ struct Page {
     notes: Vec<(&'static str, String)>,
     /// Parts of a step.
     parts: Vec<(&'static str, Floor)>,
+    /// Seconds predicted for each part; none for a card of another kind than Hopper.
+    predicted: Vec<f64>,
+    clock: f64,
     /// Tokens a step trains on, and those it generates.
     tokens: [f64; 2],
     limit: usize,
@@ -109,17 +120,20 @@ fn target(card: &Ceilings, max_memory_gib: Option<f64>) -> Target {
 }
 
 fn parameters(model: &ModelConfig, dtype: config::Dtype) -> Result<usize> {
-    let mut dev = crate::device::Device::count_for(Target::gpu(Kind::Cuda));
-    let dtype = crate::tensor::DType::of(dtype, Kind::Cuda);
-    Ok(crate::model::Model::empty(&mut dev, model.clone(), dtype)?.layout.num_weights())
+    let mut dev = Device::count_for(Target::gpu(Kind::Cuda));
+    let dtype = DType::of(dtype, Kind::Cuda);
+    Ok(Model::empty(&mut dev, model.clone(), dtype)?.layout.num_weights())
 }
 
-/// Writes the launches that `fill` lists, where they are asked for.
-fn list(args: &Args, fill: impl FnOnce(&mut Launches) -> Result<()>) -> Result<()> {
-    let Some(path) = &args.launches else { return Ok(()) };
-    let mut launches = Launches::default();
-    fill(&mut launches)?;
-    files::write(path, launches.text().as_bytes())
+/// What `fill` lists and predicts on a Hopper card, whose launches are written where they are asked for.
+fn predicted(args: &Args, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+    if !args.gpu.is_hopper() {
+        return Ok(Vec::new());
+    }
+    let mut launches = Launches::new(args.gpu.ceilings(), 1e6 * args.clock);
+    let seconds = fill(&mut launches)?;
+    args.launches.as_ref().map_or(Ok(()), |path| files::write(path, launches.text().as_bytes()))?;
+    Ok(seconds)
 }
 
 fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
@@ -137,11 +151,17 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     let batches = [vec![sft::sequence(&row); count]];
     let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
-    list(args, |launches| {
-        launches.training(args.gpu, &model, (config.dtype, config.optimizer), &batches[0], planned.levels)
-    })?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
+    let predicted = predicted(args, |launches| {
+        let tokens = count * length;
+        let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
+            let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+            nll::gradients(dev, model, grads, &batches[0], tokens, planned.levels, loss).map(|_| tokens)
+        };
+        let [pass, update] = launches.training(&model, (config.dtype, config.optimizer), pass)?;
+        Ok(vec![passes as f64 * pass, update])
+    })?;
     Ok(Page {
         stage: "sft",
         parameters: parameters(&model, config.dtype)?,
@@ -153,6 +173,8 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
             ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
             ("update", Floor::sum(&planned.update, &card)),
         ],
+        predicted,
+        clock: args.clock,
         notes: Vec::new(),
         tokens: [(packs * length) as f64, 0.0],
         limit: config.save_total_limit,
@@ -173,7 +195,6 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
     let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, prompt)?;
     let mut index = Index::default();
     (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
-    list(args, |launches| launches.decoding(args.gpu, &model, config.dtype))?;
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let target = target(&card, config.max_memory_gib);
     let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;
@@ -183,6 +204,20 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
     let per_pass = (config.micro_batch_tokens / (prompt + response)).max(1);
     let passes = sequences.div_ceil(per_pass) * config.ppo_epochs;
     let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
+    let predicted = predicted(args, |launches| {
+        let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
+            rl::plan::pass(dev, model, grads, (config, planned.levels), &index)
+        };
+        let [pass, update] = launches.training(&model, (config.dtype, config.optimizer), pass)?;
+        if args.launches.is_some() {
+            for batch in launches::BATCHES {
+                launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
+            }
+        }
+        let at_once = launches.decoding(&model, config.dtype, rollouts.batch as usize, prompt + response / 2)?;
+        let rollouts = rollouts.prefill(&card).seconds + rollouts.steps() * at_once;
+        Ok(vec![rollouts, passes as f64 * pass, updates as f64 * update])
+    })?;
     Ok(Page {
         stage: "rl",
         parameters: parameters(&model, config.dtype)?,
@@ -196,6 +231,8 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
             ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
             ("updates", Floor::sum(&planned.update, &card).times(updates as f64)),
         ],
+        predicted,
+        clock: args.clock,
         tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
         limit: config.save_total_limit,
         card,
@@ -209,9 +246,14 @@ impl Page {
         self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
     }
 
-    /// Tokens a day, trained on and generated.
-    fn per_day(&self) -> [f64; 2] {
-        self.tokens.map(|tokens| tokens / self.step().seconds * 86_400.0)
+    /// Seconds predicted for a step.
+    fn predicted_step(&self) -> Option<f64> {
+        (!self.predicted.is_empty()).then(|| self.predicted.iter().sum())
+    }
+
+    /// Tokens a day, trained on and generated, where a step takes so many seconds.
+    fn per_day(&self, step: f64) -> [f64; 2] {
+        self.tokens.map(|tokens| tokens / step * 86_400.0)
     }
 
     fn text(&self) -> String {
@@ -234,20 +276,37 @@ impl Page {
             line(&format!("  {name}"), text);
         }
         line("disk", &memory::disk(plan, self.limit));
-        line("step", &format!("{}  (floor)", self.step().text()));
-        for (name, floor) in &self.parts {
-            line(&format!("  {name}"), &floor.text());
+        let predicted =
+            |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("  predicted {:>10}", floor::seconds(s)));
+        line("step", &format!("{}  (floor){}", self.step().text(), predicted(self.predicted_step())));
+        for (i, (name, floor)) in self.parts.iter().enumerate() {
+            line(
+                &format!("  {name}"),
+                &format!("{}         {}", floor.text(), predicted(self.predicted.get(i).copied())),
+            );
         }
         line("bound", &self.step().bound());
-        let [trained, generated] = self.per_day();
-        let generated = if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
-        line("tokens a day", &format!("at most {} trained on{generated}", millions(trained)));
+        let tokens = |step: f64| {
+            let [trained, generated] = self.per_day(step);
+            let generated =
+                if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
+            format!("{} trained on{generated}", millions(trained))
+        };
+        line("tokens a day", &format!("at most {}", tokens(self.step().seconds)));
+        self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step)));
         out.push_str(&format!(
             "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s,\n\
              each op the longer of the two, nothing between them.\n",
             card.flops / 1e12,
             card.bytes / 1e12
         ));
+        if self.predicted_step().is_some() {
+            out.push_str(&format!(
+                "Predicted times are not measured either: from machine code and the run's own launches, at {:.0} MHz, an assumption;\n\
+                 prompts at their floor. What bounds each launch: --launches FILE, then tools/roofline FILE.\n",
+                self.clock
+            ));
+        }
         out
     }
 
@@ -259,7 +318,16 @@ impl Page {
         let parts: Map<String, Value> =
             self.parts.iter().map(|(name, floor)| ((*name).to_owned(), floor.json())).collect();
         let Levels { text, vision, replay_tower } = self.planned.levels;
-        let [trained, generated] = self.per_day();
+        let [trained, generated] = self.per_day(self.step().seconds);
+        let seconds: Map<String, Value> =
+            self.parts.iter().zip(&self.predicted).map(|((name, _), s)| ((*name).to_owned(), json!(s))).collect();
+        let predicted = self.predicted_step().map(|step| {
+            let [trained, generated] = self.per_day(step);
+            json!({
+                "clock_mhz": self.clock, "step_seconds": step, "seconds": seconds,
+                "tokens_a_day": { "trained": trained, "generated": generated },
+            })
+        });
         json!({
             "job": self.stage,
             "gpu": self.card.name,
@@ -274,6 +342,7 @@ impl Page {
             "disk": (self.limit + 1) * memory::checkpoint(&self.planned.memory),
             "floor": { "step": self.step().json(), "parts": parts },
             "tokens_a_day": { "trained": trained, "generated": generated },
+            "predicted": predicted,
         })
     }
 }

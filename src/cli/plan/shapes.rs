@@ -64,7 +64,7 @@ pub struct Rollouts {
     prompt: f64,
     response: f64,
     /// Rollouts that decode at once.
-    batch: f64,
+    pub batch: f64,
     kv_tokens: usize,
     /// Weights a token passes.
     weights: f64,
@@ -98,14 +98,21 @@ impl Rollouts {
         }
     }
 
-    /// Prompts once each; then steps of `batch` tokens that read all weights and the keys of their sequences.
+    /// Prompts once each.
+    pub fn prefill(&self, card: &Ceilings) -> Floor {
+        Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, card)
+    }
+
+    /// Steps of decoding.
+    pub fn steps(&self) -> f64 {
+        self.prompts * self.n * self.response / self.batch
+    }
+
+    /// The prompts, then steps of `batch` tokens that read all weights and the keys of their sequences.
     pub fn floor(&self, card: &Ceilings) -> Floor {
-        let prefill = Floor::of(2.0 * self.weights * self.prompts * self.prompt, 2.0 * self.weights, card);
-        let sequences = self.prompts * self.n;
-        let steps = sequences * self.response / self.batch;
         let keys = (self.prompt + self.response / 2.0) * self.kv_bytes;
         let step = Floor::of(2.0 * self.weights * self.batch, 2.0 * self.weights + self.batch * keys, card);
-        prefill.and(step.times(steps))
+        self.prefill(card).and(step.times(self.steps()))
     }
 
     /// For people.
