@@ -15,6 +15,8 @@ pub trait Observer: Send + Sync {
     fn note(&self, line: &str);
     /// True once the user asked to stop: begin nothing new, return `Error::Stopped`.
     fn stop_requested(&self) -> bool;
+    /// Whether the work under way, asked to stop, has things to put in order that are waited for however long it takes.
+    fn patient(&self, _is_patient: bool) {}
 }
 
 /// Sees nothing and never asks to stop.

@@ -126,6 +126,10 @@ impl Observer for Progress {
     fn stop_requested(&self) -> bool {
         signal::stop_requested()
     }
+
+    fn patient(&self, is_patient: bool) {
+        signal::wait(is_patient);
+    }
 }
 
 /// A figure in few characters: four significant digits, and none behind the point of a whole number.

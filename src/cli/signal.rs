@@ -1,17 +1,23 @@
 //! Ctrl-C, SIGTERM and a closed terminal: the first asks the work under way to stop and is answered at once, the second ends
-//! the process. Where nobody looks for a request to stop, the first ends it, too: whatever is on disk is whole.
+//! the process. Where nobody looks for a request to stop, the first ends it, too, and where work has nothing to put in order it
+//! is waited for two seconds: whatever is on disk is whole.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static LISTENS: AtomicBool = AtomicBool::new(false);
+static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// What work that has nothing to put in order is given to end by itself: a request or a judge may answer late.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Installs the handlers; a second call does nothing. The first signal is told to `answer`, with false where it ends the
 /// process.
@@ -37,11 +43,16 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
     // A thread of its own: the work may be in the middle of anything.
     let wait = move || {
         let _ = told.read(&mut [0]);
-        let listens = LISTENS.load(Ordering::Relaxed);
-        answer(listens);
-        if !listens {
-            low_level::exit(130);
+        let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
+        if listens {
+            answer(true);
+            if waits {
+                return;
+            }
+            std::thread::sleep(GRACE);
         }
+        answer(false);
+        low_level::exit(130);
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(wait).map(drop)
 }
@@ -55,10 +66,19 @@ fn ignores_hangup() -> bool {
 
 /// Whether the work under way looks for requests to stop.
 pub fn listen(listens: bool) {
-    // What ends because it was asked to has things to put in order.
-    if listens || !stop_requested() {
-        LISTENS.store(listens, Ordering::Relaxed);
+    set(&LISTENS, listens);
+}
+
+/// What ends because it was asked to is still putting things in order.
+fn set(flag: &AtomicBool, value: bool) {
+    if value || !stop_requested() {
+        flag.store(value, Ordering::Relaxed);
     }
+}
+
+/// Whether the work under way, asked to stop, is waited for.
+pub fn wait(waits: bool) {
+    set(&WAITS, waits);
 }
 
 /// Set once a signal has asked the process to stop.

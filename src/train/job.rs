@@ -70,11 +70,13 @@ pub trait Job {
         let config = self.trainer_config();
         let dir = config.dir.clone();
         let mut trainer = Trainer::open(dev, config, observer)?;
+        observer.patient(true);
         let done = match self.steps(dev, &mut trainer, observer) {
             Err(Error::Stopped) => trainer.stop(dev, observer),
             done => done,
         };
         trainer.settle(dev, done)?;
+        observer.patient(false);
         observer.end();
         trainer.finish(dev)?;
         // From the log: this process may have made few of the steps, or none.
