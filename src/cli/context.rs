@@ -16,7 +16,7 @@ use crate::device::images::{Arch, PROGRAM};
 use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::ops::{attention, linear};
+use crate::ops::{body, linear};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
@@ -137,21 +137,15 @@ impl Context {
         }
     }
 
-    /// The device with the body of matrix products that is asked for, else with wgmma where it has that; one whose products
-    /// disagree keeps to mma.sync, and says so.
+    /// The device with the body of matrix products that is asked for, else with wgmma where it has that; what is wrong by
+    /// wgmma runs by mma.sync, and that is said.
     fn by_body(&self, mut dev: Device) -> Result<Device> {
-        match asked_body()? {
-            Some(Body::Mma) => return Ok(dev),
-            None if !dev.has_wgmma() => return Ok(dev),
-            _ => dev.use_body(Body::Wgmma)?,
-        }
-        if let Some(fault) = linear::wgmma_fault(&mut dev)? {
-            dev.refuse_wgmma();
-            self.say(&format!("matrix products run by mma.sync, not by wgmma: {fault}"));
-        } else if let Some(fault) = attention::wgmma_fault(&mut dev)? {
-            dev.refuse_wgmma_attention();
-            self.say(&format!("attention runs by mma.sync, not by wgmma: {fault}"));
-        }
+        let wanted = match asked_body()? {
+            Some(asked) => asked == Body::Wgmma,
+            None => dev.has_wgmma(),
+        };
+        let fault = if wanted { body::take_wgmma(&mut dev)? } else { None };
+        fault.iter().for_each(|line| self.say(line));
         Ok(dev)
     }
 

@@ -35,6 +35,7 @@
 pub mod adamw;
 pub mod attend;
 pub mod attention;
+pub mod body;
 mod check;
 mod cta;
 mod elementwise;

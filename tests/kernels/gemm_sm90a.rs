@@ -6,6 +6,7 @@ use half::bf16;
 use omr::device::emu::Options;
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
+use omr::ops::body;
 use omr::ops::linear::{self, GemmConfig, GemmDesc, Role};
 
 use crate::kernels::gemm::{Case, Qkv, epilogues, linear_is_right};
@@ -307,8 +308,15 @@ fn tiles_and_roles_agree_and_a_tile_that_does_not_is_found() {
         ("for (int k = 0; k < BLOCK_K; k += 16)", "for (int k = 0; k < BLOCK_K - 16; k += 16)", "in f64"),
     ];
     for (from, to, told) in mistakes {
-        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match linear::wgmma_fault(dev)? {
-            Some(fault) if fault.contains(told) => Err(fault.into()),
+        mutate_source_of(Arch::Sm90a, "common/gemm_sm90a.cuh", from, to, 1, |dev| match body::take_wgmma(dev)? {
+            Some(line)
+                if line.starts_with("matrix products run by mma.sync, not by wgmma: ") && line.contains(told) =>
+            {
+                assert_eq!(dev.body(), Some(Body::Mma));
+                // The one body a run has: a checkpoint's record cannot bring the other back.
+                assert!(dev.use_body(Body::Wgmma).is_err() && !dev.has_wgmma(), "wgmma after it was refused");
+                Err(line.into())
+            }
             _ => Ok(()),
         });
     }

@@ -1,0 +1,20 @@
+//! Which bodies of products and attention a run on a card of compute capability 9.0 takes.
+
+use super::{attention, linear};
+use crate::device::{Body, Device};
+use crate::error::Result;
+
+/// From here on products and attention run by wgmma on `dev`, which has it, as far as they prove right there; where they
+/// do not the line that says so. Errors where there is no wgmma.
+pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
+    dev.use_body(Body::Wgmma)?;
+    if let Some(fault) = linear::wgmma_fault(dev)? {
+        dev.refuse_wgmma();
+        return Ok(Some(format!("matrix products run by mma.sync, not by wgmma: {fault}")));
+    }
+    let fault = attention::wgmma_fault(dev)?;
+    Ok(fault.map(|fault| {
+        dev.refuse_wgmma_attention();
+        format!("attention runs by mma.sync, not by wgmma: {fault}")
+    }))
+}
