@@ -1,11 +1,46 @@
 //! Writes that are whole or not there: a temporary beside the target, fsync, rename, fsync of the folder.
-//! A reader, or a run killed at any point, sees the old content or the new one.
+//! A reader, or a run killed at any point, sees the old content or the new one. Reads of regular files alone: a pipe or
+//! a device at a path that others wrote would be waited for, or read, without end.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+
+/// Bytes of a file that is read whole, at most: what is larger is read in parts, or is no such file.
+const WHOLE: u64 = 4 << 30;
+
+/// Opens a regular file, or a link to one, for reading. Errors on anything else, at once.
+pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
+    // Opening a pipe that nobody writes to waits for a writer unless told not to.
+    let file = File::options().read(true).custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32).open(path)?;
+    let kind = file.metadata()?.file_type();
+    match kind.is_file() || kind.is_dir() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "found a pipe or a device, expected a regular file")),
+    }
+}
+
+/// A regular file's bytes.
+pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let mut file = open(path)?;
+    let len = file.metadata()?.len();
+    if len > WHOLE {
+        let what = format!("found {len} bytes, expected at most {WHOLE} of a file of its kind");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let mut bytes = Vec::with_capacity(len as usize);
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A regular file's text.
+pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
+    String::from_utf8(read(path)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+}
 
 /// Writes `bytes` to `path`, whole. Parent folders are made.
 pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
@@ -274,6 +309,19 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_is_refused_at_once_and_so_is_a_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("config.json");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::os::unix::fs::symlink(&pipe, dir.path().join("link")).unwrap();
+        for path in [pipe, dir.path().join("link"), "/dev/zero".into()] {
+            let error = Error::io(&path)(read_to_string(&path).unwrap_err());
+            assert!(error.to_string().contains("expected a regular file"), "{error}");
+            assert_eq!(error.exit_code(), 2);
+        }
     }
 
     #[test]

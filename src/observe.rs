@@ -3,6 +3,8 @@
 //! Rooms that work for long (data, train, rl, eval) take a `&dyn Observer` and never know of terminals,
 //! progress bars or signals; `cli::progress` is the one that draws.
 
+use std::borrow::Cow;
+
 /// Watches one job at a time. All methods may be called from any thread.
 pub trait Observer: Send + Sync {
     /// Stage `name` begins: `total` units of work (0 when unknown), `done` of them done by an earlier run.
@@ -44,9 +46,28 @@ pub fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
+/// Text as it may be shown on a terminal: what rows, paths and models say cannot move its cursor, colour it or rename its
+/// window. Control characters, line ends and tabs aside, are written out.
+pub fn shown(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(acts) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if acts(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use super::{bytes, shown};
+
+    #[test]
+    fn nothing_that_is_shown_acts_on_a_terminal() {
+        assert_eq!(shown("\u{1b}]0;x\u{7}\u{9b}2J\r a\tb\n"), "\\u{1b}]0;x\\u{7}\\u{9b}2J\\r a\tb\n");
+    }
 
     #[test]
     fn sizes_are_said_as_people_do() {

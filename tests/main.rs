@@ -8,6 +8,7 @@ mod cuda;
 mod data;
 mod emulated;
 mod engine;
+mod faults;
 mod golden;
 mod hub;
 mod image;

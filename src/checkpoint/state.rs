@@ -60,7 +60,7 @@ impl State {
     /// Reads `dir/state.json`. Errors name the file.
     pub fn read(dir: &Path) -> Result<State> {
         let path = dir.join("state.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = files::read_to_string(&path).map_err(Error::io(&path))?;
         serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))
     }
 

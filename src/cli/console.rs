@@ -13,6 +13,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::nearest;
 use crate::error::{Error, Result};
+use crate::observe::shown;
 
 /// Where everything goes that is not a result.
 #[derive(Clone)]
@@ -79,17 +80,18 @@ impl Console {
 
     /// A line for people: on stderr unless quiet, and in the log file.
     pub(crate) fn line(&self, text: &str) {
+        let line = format!("{}\n", shown(text));
         if !self.quiet {
-            self.to_stderr(format!("{text}\n").as_bytes());
+            self.to_stderr(line.as_bytes());
         }
-        self.to_log(format!("{text}\n").as_bytes());
+        self.to_log(line.as_bytes());
     }
 
     /// The one line that says why the command failed.
     pub(crate) fn error(&self, text: &str) {
         let line: String =
             text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let line = format!("error: {line}\n");
+        let line = format!("error: {}\n", shown(&line));
         self.to_stderr(line.as_bytes());
         self.to_log(line.as_bytes());
     }

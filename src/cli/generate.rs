@@ -98,7 +98,7 @@ impl Reader {
 
     fn question(&self, text: &str, images: &[PathBuf]) -> Result<Arc<Prompt>> {
         let read = |path: &PathBuf| {
-            let bytes = std::fs::read(path).map_err(Error::io(path))?;
+            let bytes = files::read(path).map_err(Error::io(path))?;
             Ok(RawImage { bytes: Some(bytes.into()), path: Some(path.display().to_string()) })
         };
         let images = images.iter().map(read).collect::<Result<Vec<_>>>()?;
@@ -218,7 +218,7 @@ impl Answers {
     fn stream(mut self) -> Result<()> {
         let tokenizer = &self.reader.chat.tokenizer;
         let mut stream = tokenizer.decode_stream(true);
-        let mut out = std::io::stdout().lock();
+        let mut out = super::Stdout::lock();
         let mut put = |text: &str| match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
             Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::Stopped),
             other => other.map_err(Error::io("standard output")),
@@ -286,7 +286,7 @@ fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) ->
 /// `dtype` (older: `torch_dtype`) of config.json: anything but 32-bit floats is computed in bf16.
 fn stored_dtype(dir: &Path) -> Result<DType> {
     let path = dir.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
     let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
     let name = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
     Ok(if name == Some("float32") { DType::F32 } else { DType::Bf16 })

@@ -54,7 +54,7 @@ where
     In: DeserializeOwned + Send,
     Out: Serialize,
 {
-    filter(std::io::stdin(), std::io::stdout().lock(), expected, all)
+    filter(std::io::stdin(), super::Stdout::lock(), expected, all)
 }
 
 /// Lines with their numbers from 1; blank ones are left out.

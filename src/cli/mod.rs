@@ -39,6 +39,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::error::Result;
+use crate::observe::shown;
 
 /// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL, by kernels of
 /// its own or on the processor.
@@ -126,9 +127,37 @@ pub fn main() -> ExitCode {
 /// Writes a command's result to stdout. A reader that has gone (`omr config | head`) is no fault.
 pub(crate) fn print(text: &str) -> Result<()> {
     use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
+    let mut stdout = Stdout::lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => other.map_err(crate::error::Error::io("standard output")),
+    }
+}
+
+/// Standard output: bytes as they are, but to a terminal only what does not act on it. Each write is of whole characters.
+pub(crate) struct Stdout {
+    out: std::io::StdoutLock<'static>,
+    terminal: bool,
+}
+
+impl Stdout {
+    pub(crate) fn lock() -> Stdout {
+        use std::io::IsTerminal;
+        let out = std::io::stdout().lock();
+        Stdout { terminal: out.is_terminal(), out }
+    }
+}
+
+impl std::io::Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.terminal {
+            true => self.out.write_all(shown(&String::from_utf8_lossy(bytes)).as_bytes())?,
+            false => self.out.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::console::Console;
 use super::signal;
-use crate::observe::Observer;
+use crate::observe::{Observer, shown};
 
 /// A plain line at most this often (and one at each stage's end).
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -52,7 +52,7 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(shape) {
             bar.set_style(style.progress_chars("━━╌"));
         }
-        bar.set_prefix(name.to_owned());
+        bar.set_prefix(shown(name).into_owned());
         bar.set_position(done);
         bar.reset_eta();
         self.console.set_bar(Some(bar.clone()));

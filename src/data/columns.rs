@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use arrow_array::{Array, RecordBatch};
 use parquet::arrow::ProjectionMask;
@@ -13,12 +13,16 @@ use parquet::file::metadata::PageIndexPolicy;
 use serde_json::{Map, Value};
 
 use crate::data::cells::{image, images, type_name, value};
+use crate::data::declared;
 use crate::data::form::{self, RawImage};
 use crate::data::names::Names;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes of a file that are decoded at once, about: pictures are large.
 const UNIT_BYTES: usize = 32 << 20;
+/// The same where every row held the longest text of the row group's dictionaries.
+const MOST_UNIT_BYTES: usize = 256 << 20;
 /// Rows that are decoded at once at most.
 const UNIT_ROWS: usize = 1024;
 /// Bytes of decoded rows that are kept for the next row asked for, about.
@@ -33,6 +37,8 @@ pub struct Table {
     metadata: ArrowReaderMetadata,
     roots: Vec<usize>,
     names: Names,
+    /// Rows of each row group that are decoded at once.
+    at_once: Vec<OnceLock<usize>>,
     /// The rows decoded last.
     units: Mutex<VecDeque<(Unit, RecordBatch)>>,
 }
@@ -69,14 +75,16 @@ impl Table {
 
     /// The `wanted` columns of a file.
     fn of(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Table> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path).map_err(Error::io(path))?;
         // Where a file says where its pages begin, a row in the middle of a large group is soon found.
         let options = ArrowReaderOptions::default().with_offset_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options)
             .map_err(|e| Error::format(path, format!("not a whole parquet file: {e}")))?;
         let fields = metadata.schema().fields().iter().enumerate();
-        let roots = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
-        Ok(Table { path: path.to_owned(), metadata, roots, names: Names::default(), units: Mutex::default() })
+        let roots: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
+        declared::check(path, metadata.metadata(), &roots, file.metadata().map_err(Error::io(path))?.len())?;
+        let at_once = metadata.metadata().row_groups().iter().map(|_| OnceLock::new()).collect();
+        Ok(Table { path: path.to_owned(), metadata, roots, names: Names::default(), at_once, units: Mutex::default() })
     }
 
     fn names(&self) -> Vec<&str> {
@@ -106,10 +114,14 @@ impl Table {
         range: Range<usize>,
         mut take: impl FnMut(&RecordBatch, usize, usize) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
-        let groups = self.metadata.metadata().row_groups();
-        let bytes = groups.iter().map(|group| group.total_byte_size().max(0) as u128).sum();
-        let rows = groups.iter().map(|group| group.num_rows() as usize).sum();
-        let len = unit_rows(bytes, rows);
+        let (mut len, mut first) = (UNIT_ROWS, 0);
+        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let next = first + group.num_rows() as usize;
+            if first < range.end && range.start < next {
+                len = len.min(self.at_once(number)?);
+            }
+            first = next;
+        }
         let reader = self.reader()?.with_offset(range.start).with_limit(range.len()).with_batch_size(len).build();
         let broken =
             |e: &dyn std::fmt::Display, first| Error::format(&self.path, unreadable(first, len, &e.to_string()));
@@ -129,7 +141,7 @@ impl Table {
     /// Row `row`, and whether it can be read. Errors when its page cannot.
     pub fn row(&self, row: usize) -> Result<Result<Fields>> {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
-        let unit = self.unit(row).ok_or_else(outside)?;
+        let unit = self.unit(row)?.ok_or_else(outside)?;
         let batch = match self.kept(unit) {
             Some(batch) => batch,
             None => {
@@ -163,22 +175,35 @@ impl Table {
     }
 
     /// The rows that are decoded with row `row`: of a small row group all.
-    fn unit(&self, row: usize) -> Option<Unit> {
+    fn unit(&self, row: usize) -> Result<Option<Unit>> {
         let mut first = 0;
         for (group, meta) in self.metadata.metadata().row_groups().iter().enumerate() {
             let rows = meta.num_rows() as usize;
             if row < first + rows {
-                let most = unit_rows(meta.total_byte_size().max(0) as u128, rows);
+                let most = self.at_once(group)?;
                 let offset = (row - first) / most * most;
-                return Some(Unit { group, offset, first: first + offset, len: most.min(rows - offset) });
+                return Ok(Some(Unit { group, offset, first: first + offset, len: most.min(rows - offset) }));
             }
             first += rows;
         }
-        None
+        Ok(None)
+    }
+
+    /// Rows of a row group that are decoded at once.
+    fn at_once(&self, number: usize) -> Result<usize> {
+        if let Some(rows) = self.at_once[number].get() {
+            return Ok(*rows);
+        }
+        let group = self.metadata.metadata().row_group(number);
+        let (rows, bytes) = (group.num_rows() as usize, group.total_byte_size().max(0) as u128);
+        let file = files::open(&self.path).map_err(Error::io(&self.path))?;
+        let longest = declared::longest(&self.path, number, group, &self.roots, file)?;
+        let rows = unit_rows(bytes, rows).min(MOST_UNIT_BYTES / longest).max(1);
+        Ok(*self.at_once[number].get_or_init(|| rows))
     }
 
     fn reader(&self) -> Result<ParquetRecordBatchReaderBuilder<File>> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
+        let file = files::open(&self.path).map_err(Error::io(&self.path))?;
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let mask = ProjectionMask::roots(builder.parquet_schema(), self.roots.iter().copied());
         Ok(builder.with_projection(mask))

@@ -9,6 +9,7 @@ use crate::data::sample::{pictures, prompt_tokens, sft_tokens};
 use crate::data::stamp::short;
 use crate::data::{Prompt, Row, Sample};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::{Processor, Refused};
 use crate::text::Chat;
 
@@ -60,7 +61,7 @@ impl Encoder {
         for name in ["tokenizer.json", "tokenizer_config.json"] {
             let path = dir.join(name);
             if path.exists() {
-                hasher.update(&std::fs::read(&path).map_err(Error::io(&path))?);
+                hasher.update(&files::read(&path).map_err(Error::io(&path))?);
             }
         }
         hasher.update(chat.template.source().as_bytes());

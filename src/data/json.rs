@@ -7,9 +7,13 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The longest row, in bytes: a guard against files that are something else.
 const LONGEST: usize = 256 << 20;
+
+/// Values a row may have: in memory each takes tens of bytes, whatever it takes in the file.
+const MOST_VALUES: usize = 1 << 22;
 
 /// How the objects of a file stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +38,7 @@ pub(crate) struct Line {
 impl Layout {
     /// Of a file, by what it begins with.
     pub fn of(path: &Path) -> Result<Layout> {
-        let mut reader = BufReader::new(File::open(path).map_err(Error::io(path))?);
+        let mut reader = BufReader::new(files::open(path).map_err(Error::io(path))?);
         let start = reader.fill_buf().map_err(Error::io(path))?;
         let first = without_mark(start).iter().find(|byte| !byte.is_ascii_whitespace());
         Ok(if first == Some(&b'[') { Layout::Array } else { Layout::Lines })
@@ -55,7 +59,7 @@ impl Layout {
 
     /// The object that begins at byte `offset`; `place` names it in errors.
     pub fn object(self, path: &Path, offset: u64, place: &str) -> Result<Result<Map<String, Value>>> {
-        let mut reader = BufReader::with_capacity(1 << 14, File::open(path).map_err(Error::io(path))?);
+        let mut reader = BufReader::with_capacity(1 << 14, files::open(path).map_err(Error::io(path))?);
         reader.seek(SeekFrom::Start(offset)).map_err(Error::io(path))?;
         let mut bytes = Vec::new();
         match self {
@@ -78,7 +82,7 @@ pub(crate) fn jsonl(
     limit: usize,
     mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
 ) -> Result<()> {
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+    let mut reader = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
     let (mut line, mut at, mut next) = (Vec::new(), Line { index: 0, number: 0, offset: 0 }, 0);
     while at.index < limit {
         line.clear();
@@ -106,7 +110,7 @@ fn array(
     limit: usize,
     mut take: impl FnMut(Line, Result<Map<String, Value>>) -> Result<()>,
 ) -> Result<()> {
-    let reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+    let reader = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
     let mut elements = Elements { reader, at: 0, path, begun: false };
     let (mut bytes, mut index) = (Vec::new(), 0);
     while index < limit
@@ -184,9 +188,27 @@ fn without_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
+/// Values there are in a text of JSON, about: what opens or divides one, outside of strings.
+fn values(text: &str) -> usize {
+    let (mut count, mut in_string, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b',' | b'[' | b'{' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
+}
+
 fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
     let text = std::str::from_utf8(bytes)
         .map_err(|e| Error::format(path, format!("{place}: invalid UTF-8 at byte {} of it", e.valid_up_to())))?;
+    if text.len() > MOST_VALUES && values(text) > MOST_VALUES {
+        return Err(Error::format(path, format!("{place}: more than {MOST_VALUES} values in one row")));
+    }
     match serde_json::from_str(text) {
         Ok(Value::Object(fields)) => Ok(fields),
         Ok(_) => Err(Error::format(path, format!("{place}: found no JSON object, expected one row"))),
@@ -201,6 +223,23 @@ fn parse(path: &Path, place: &str, bytes: &[u8]) -> Result<Map<String, Value>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_too_many_values_is_refused_before_they_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.jsonl");
+        let bomb = format!("{{\"a\": [{}0]}}\n", "0,".repeat(MOST_VALUES));
+        let picture = format!("{{\"a\": \"{}\"}}\n", "0,".repeat(MOST_VALUES));
+        std::fs::write(&path, bomb + &picture).unwrap();
+        let mut found = Vec::new();
+        jsonl(&path, 9, |_, row| {
+            found.push(row.map(|_| ()).map_err(|e| e.to_string()));
+            Ok(())
+        })
+        .unwrap();
+        assert!(found[0].as_ref().is_err_and(|e| e.contains("line 1: more than")), "{found:?}");
+        assert_eq!(found[1], Ok(()));
+    }
 
     #[test]
     fn an_array_is_read_element_by_element_and_each_is_found_again() {

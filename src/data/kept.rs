@@ -58,7 +58,7 @@ pub fn write(
 
 /// Reads an index; none where there is no file or it is not whole: it is made again then.
 pub fn read(path: &Path) -> Result<Option<Indexed>> {
-    match std::fs::read(path) {
+    match files::read(path) {
         Ok(bytes) => Ok(parse(&bytes)),
         // A run directory that cannot be one is named where the run begins.
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),

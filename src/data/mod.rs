@@ -11,6 +11,7 @@ pub mod bad;
 mod cells;
 pub mod columns;
 pub mod dataset;
+mod declared;
 pub mod encoder;
 mod extra;
 pub mod folder;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::read::{At, RowFile};
 use crate::data::stamp::size_and_time;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What a file of rows was when it was indexed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -27,7 +28,7 @@ impl Signature {
     pub fn of(path: &std::path::Path) -> Result<Signature> {
         let (len, modified) = size_and_time(path).map_err(Error::io(path))?;
         let mut hasher = blake3::Hasher::new();
-        let file = std::fs::File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path).map_err(Error::io(path))?;
         hasher.update_reader(file).map_err(Error::io(path))?;
         Ok(Signature { path: path.to_owned(), len, modified, hash: hasher.finalize().to_hex().to_string() })
     }

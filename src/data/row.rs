@@ -1,6 +1,5 @@
 //! Rows and samples: what a line of data is before and after it becomes tokens.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::{short, size_and_time};
 use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
 use crate::text::{Message, Part};
 
@@ -127,7 +127,7 @@ impl ImageSource {
         match self {
             ImageSource::Bytes { bytes, .. } => Ok(bytes.clone()),
             ImageSource::File { file, .. } => {
-                let bytes = std::fs::read(file).map_err(|e| unreadable(place, file, &e))?;
+                let bytes = files::read(file).map_err(|e| unreadable(place, file, &e))?;
                 Ok(bytes.into())
             }
             ImageSource::Zipped { archive, index, .. } => {
@@ -165,7 +165,7 @@ impl ImageSource {
         match self {
             ImageSource::Bytes { bytes, .. } => image::size(std::io::Cursor::new(bytes), &limits, &name),
             ImageSource::File { file, .. } => {
-                let opened = File::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
+                let opened = files::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
                 image::size(opened, &limits, &name)
             }
             ImageSource::Zipped { .. } => {

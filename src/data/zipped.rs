@@ -10,6 +10,7 @@ use zip::ZipArchive;
 
 use crate::data::stamp::{short, size_and_time};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The largest picture that is unpacked, in bytes: a guard against bombs.
 const LARGEST: u64 = 1 << 30;
@@ -24,7 +25,7 @@ pub struct Archive {
 impl Archive {
     /// Opens a zip file. Errors when it is none, or not whole.
     pub fn open(path: &Path) -> Result<Archive> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path).map_err(Error::io(path))?;
         let len = file.metadata().map_err(Error::io(path))?.len();
         let zip = ZipArchive::new(Shared { file: Arc::new(file), len, at: 0 });
         let zip = zip.map_err(|e| Error::format(path, format!("not a whole zip file: {e}")))?;

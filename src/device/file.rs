@@ -1,9 +1,9 @@
 //! Files mapped into memory for reading.
 
-use std::fs::File;
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A whole file's bytes, read by the system as they are touched.
 pub struct MappedFile {
@@ -14,7 +14,7 @@ impl MappedFile {
     /// Maps `path`. The file must not be cut short while it is mapped: weights are replaced by rename, which
     /// leaves a mapped file whole.
     pub fn open(path: &Path) -> Result<MappedFile> {
-        let file = File::open(path).map_err(Error::io(path))?;
+        let file = files::open(path).map_err(Error::io(path))?;
         let empty = file.metadata().map_err(Error::io(path))?.len() == 0;
         // SAFETY: the map is read-only and private to this process; the one way to break it, another process
         // cutting the file short, is the documented duty of whoever writes model directories.

@@ -10,6 +10,7 @@ use crate::engine::model_runner::{ModelRunner, Sampling};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::Model;
 use crate::ops::attend::BLOCK;
 use crate::ops::sample::{Draw, NoiseKey, SamplingParams};
@@ -75,7 +76,7 @@ pub fn stop_token_ids(dir: &Path, fallback: &[u32]) -> Result<Arc<[u32]>> {
     if !path.exists() {
         return Ok(fallback.into());
     }
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
     let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
     let wrong = || Error::format(&path, format!("eos_token_id is {}, not an id or ids", config["eos_token_id"]));
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(wrong);

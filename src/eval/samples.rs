@@ -1,6 +1,5 @@
 //! `samples.jsonl`: every question measured, with every answer and verdict, a line each.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::Row;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::reward::judge::Ruling;
 use crate::task::{Mark, Marks, Metrics};
 
@@ -130,7 +130,7 @@ pub fn to_jsonl(samples: &[Sample]) -> Result<String> {
 
 /// Reads a file written by [`to_jsonl`].
 pub fn read(path: &Path) -> Result<Vec<Sample>> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let file = files::open(path).map_err(Error::io(path))?;
     let mut samples = Vec::new();
     for (i, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(Error::io(path))?;

@@ -1,6 +1,5 @@
 //! Hashes of files, as the hub lists them.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -8,6 +7,7 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What a file's content hashes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl Hasher {
 
     /// Takes in all of a file.
     pub(super) fn read(&mut self, path: &Path) -> Result<()> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
+        let mut file = files::open(path).map_err(Error::io(path))?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             match file.read(&mut buffer).map_err(Error::io(path))? {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::repo::{Kind, is_id};
 use super::settings::cache;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What `path` is, where it may be a repository's name: itself where there is such a file or folder, or where it is no
 /// such name; else the snapshot of that repository. `place` is the key or flag it was given by.
@@ -40,7 +41,7 @@ fn name(path: &Path) -> Option<(&str, &str)> {
 /// `CACHE/models--ORG--NAME/snapshots/COMMIT`, the commit by name or by the file `refs/REVISION`.
 fn snapshot(cache: &Path, kind: Kind, id: &str, revision: &str) -> Option<PathBuf> {
     let repo = cache.join(format!("{}--{}", kind.plural(), id.replace('/', "--")));
-    let named = std::fs::read_to_string(repo.join("refs").join(revision)).ok();
+    let named = files::read_to_string(repo.join("refs").join(revision)).ok();
     let commit = named.as_deref().map_or(revision, str::trim);
     let single = !commit.is_empty() && commit.bytes().all(|b| b.is_ascii_alphanumeric());
     let snapshot = repo.join("snapshots").join(commit);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{Listed, Listing};
 use crate::error::{Error, Result};
+use crate::files;
 
 const NAME: &str = ".download.jsonl";
 
@@ -51,7 +52,7 @@ pub(super) struct Record {
 impl Record {
     /// Reads a folder's; a line that a kill tore says nothing.
     pub(super) fn read(dir: &Path) -> Record {
-        let text = std::fs::read_to_string(dir.join(NAME)).unwrap_or_default();
+        let text = files::read_to_string(dir.join(NAME)).unwrap_or_default();
         let mut record = Record { dir: dir.to_owned(), checked: HashMap::new(), whole: None };
         for line in text.lines().filter_map(|line| serde_json::from_str(line).ok()) {
             match line {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The hub's own address.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -30,7 +31,7 @@ impl Settings {
         let home = home(env);
         let file = given("HF_TOKEN_PATH").map(PathBuf::from).or(home.as_ref().map(|home| home.join("token")));
         let token = given("HF_TOKEN").or_else(|| {
-            let text = std::fs::read_to_string(file?).ok()?;
+            let text = files::read_to_string(file?).ok()?;
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         });
         let offline =

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Rgb, resize};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The settings of `preprocessor_config.json`, with Hugging Face's names.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,7 +77,7 @@ impl Processor {
             true => Processor::file(path).unwrap_or_else(|| path.join("preprocessor_config.json")),
             false => path.to_owned(),
         };
-        let text = std::fs::read(&file).map_err(Error::io(&file))?;
+        let text = files::read(&file).map_err(Error::io(&file))?;
         let config: Value = serde_json::from_slice(&text).map_err(|e| Error::format(&file, e.to_string()))?;
         let place = file.display().to_string();
         match config.get("image_processor") {
@@ -89,7 +90,7 @@ impl Processor {
     /// it, `processor_config.json` with those of pictures and videos side by side.
     pub fn file(dir: &Path) -> Option<PathBuf> {
         let nested = |file: &Path| {
-            let config = std::fs::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+            let config = files::read(file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
             config.is_some_and(|config| config.get("image_processor").is_some())
         };
         let (alone, nesting) = (dir.join("preprocessor_config.json"), dir.join("processor_config.json"));

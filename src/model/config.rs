@@ -6,7 +6,17 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
+use crate::files;
+use crate::model::weights::{Measured, WeightFiles};
 use crate::tensor::DType;
+
+/// The class of the family's models.
+const CLASS: &str = "Qwen2_5_VLForConditionalGeneration";
+
+/// Layers that a stack may have, and the largest other size: far above any model of the family, and no product of these
+/// passes what counts it.
+const MOST_LAYERS: usize = 1 << 10;
+const LARGEST: usize = 1 << 24;
 
 /// Base of the vision tower's rotary frequencies; the released layout has no key for it.
 pub const VISION_ROPE_THETA: f64 = 1e4;
@@ -84,17 +94,46 @@ pub struct VisionConfig {
 }
 
 impl ModelConfig {
-    /// Reads `path` (a `config.json`).
+    /// Reads `path` (a `config.json`). Where the directory has its weights, too, errors on sizes that are not theirs: before
+    /// anything is made of these.
     pub fn load(path: &Path) -> Result<ModelConfig> {
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = files::read_to_string(path).map_err(Error::io(path))?;
         let value = serde_json::from_str(&text).map_err(|e| Error::format(path, format!("not JSON: {e}")))?;
-        ModelConfig::from_json(&value, &path.display().to_string())
+        let config = ModelConfig::from_json(&value, &path.display().to_string())?;
+        config.hold(path.parent().unwrap_or(Path::new("")))?;
+        Ok(config)
+    }
+
+    /// Errors where sizes are not those of the weights in `dir`.
+    fn hold(&self, dir: &Path) -> Result<()> {
+        let vision = &self.vision_config;
+        let (table, mlp) = ("model.embed_tokens.weight", "model.layers.0.mlp.gate_proj.weight");
+        let block = "visual.blocks.0.mlp.gate_proj.weight";
+        let sizes = [
+            ("/num_hidden_layers", self.num_hidden_layers, Measured::Layers("model.layers.")),
+            ("/vocab_size", self.vocab_size, Measured::Side(table, 0)),
+            ("/hidden_size", self.hidden_size, Measured::Side(table, 1)),
+            ("/intermediate_size", self.intermediate_size, Measured::Side(mlp, 0)),
+            ("/vision_config/depth", vision.depth, Measured::Layers("visual.blocks.")),
+            ("/vision_config/hidden_size", vision.hidden_size, Measured::Side(block, 1)),
+            ("/vision_config/intermediate_size", vision.intermediate_size, Measured::Side(block, 0)),
+        ];
+        WeightFiles::hold(dir, &sizes)
     }
 
     /// Reads a parsed file; `place` names it in errors.
     pub fn from_json(value: &Value, place: &str) -> Result<ModelConfig> {
         let root = Node::root(value, place)?;
         root.one_of("model_type", &["qwen2_5_vl"], None)?;
+        if let Some(class) = root.get("architectures").and_then(|all| all.get(0)).filter(|&class| class != CLASS) {
+            let expected = format!("{CLASS}: other model families are not meant");
+            return Err(Error::input(root.at("architectures"), class.to_string(), expected));
+        }
+        if let Some(key) = root.child("auto_map")?.and_then(|map| map.map.keys().find(|key| !key.contains("Process"))) {
+            let found = format!("code of the model's own for {key}");
+            let expected = "nothing: code that comes with a model is never run, and without it this is another model";
+            return Err(Error::input(root.at("auto_map"), found, expected));
+        }
         if root.child("quantization_config")?.is_some() {
             let expected = "weights in f32, bf16 or f16: quantised weights are not meant";
             return Err(Error::input(root.at("quantization_config"), "quantised weights", expected));
@@ -192,7 +231,7 @@ impl ModelConfig {
     /// The file in the released layout; `dtype` names the stored weights.
     pub fn to_json(&self, dtype: DType) -> Value {
         let mut file = json!({
-            "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+            "architectures": [CLASS],
             "attention_dropout": 0.0,
             "bos_token_id": self.bos_token_id,
             "eos_token_id": self.eos_token_id,
@@ -338,10 +377,11 @@ impl<'a> Node<'a> {
         let Some(value) = self.get(key) else {
             return default.ok_or_else(|| Error::input(self.at(key), "nothing", "a number"));
         };
-        let sane = value.as_u64().filter(|&n| n < 1 << 31);
+        let most = if matches!(key, "num_hidden_layers" | "depth") { MOST_LAYERS } else { LARGEST };
+        let sane = value.as_u64().filter(|&n| n <= most as u64);
         match sane {
             Some(n) if n > 0 || key.ends_with("_id") => Ok(n as usize),
-            _ => Err(Error::input(self.at(key), value.to_string(), "a positive whole number below 2^31")),
+            _ => Err(Error::input(self.at(key), value.to_string(), format!("a whole number from 1 to {most}"))),
         }
     }
 
@@ -404,7 +444,7 @@ pub(crate) mod tests {
     /// A tiny model's file; sizes that are no multiple of anything convenient.
     pub(crate) fn tiny() -> Value {
         json!({
-            "model_type": "qwen2_5_vl", "vocab_size": 90, "hidden_size": 24, "intermediate_size": 36,
+            "model_type": "qwen2_5_vl", "architectures": [CLASS], "auto_map": null, "vocab_size": 90, "hidden_size": 24, "intermediate_size": 36,
             "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "rms_norm_eps": 1e-6,
             "rope_theta": 1000000.0, "rope_scaling": {"type": "mrope", "mrope_section": [2, 2, 2]},
             "tie_word_embeddings": false, "image_token_id": 80, "video_token_id": 81,
@@ -426,7 +466,10 @@ pub(crate) mod tests {
 
     #[test]
     fn faults_name_the_pointer() {
-        let faults: [(&str, Value, &str); 9] = [
+        let faults: [(&str, Value, &str); 12] = [
+            ("/num_hidden_layers", json!(1_000_000_000), "/num_hidden_layers"),
+            ("/architectures", json!(["LlavaForConditionalGeneration"]), "/architectures"),
+            ("/auto_map", json!({"AutoModel": "modeling_x.X"}), "/auto_map"),
             ("/hidden_size", json!(25), "/num_attention_heads"),
             ("/hidden_size", json!("24"), "/hidden_size"),
             ("/vocab_size", json!(50), "/image_token_id"),

@@ -1,10 +1,10 @@
 //! Which model a directory holds, by content: answers of another are not taken for its own.
 
-use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Files up to this size are read whole; of larger ones, which are weights, the beginning and samples.
 const WHOLE: u64 = 32 << 20;
@@ -31,7 +31,7 @@ pub fn of(dir: &Path) -> Result<String> {
 }
 
 fn add(hasher: &mut blake3::Hasher, path: &PathBuf) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
+    let mut file = files::open(path)?;
     let len = file.metadata()?.len();
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
     hasher.update(&(name.len() as u64).to_le_bytes()).update(name).update(&len.to_le_bytes());
@@ -53,6 +53,7 @@ fn add(hasher: &mut blake3::Hasher, path: &PathBuf) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
@@ -9,6 +10,7 @@ use serde_json::Value;
 
 use crate::device::{Device, MappedFile};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::params::ParamLayout;
 use crate::tensor::DType;
 
@@ -25,6 +27,14 @@ pub struct WeightFiles {
     tensors: BTreeMap<String, Stored>,
     /// The headers' `__metadata__`.
     notes: BTreeMap<String, String>,
+}
+
+/// Where weights show a size.
+pub enum Measured<'a> {
+    /// As the number of layers that tensors with these first letters are of.
+    Layers(&'a str),
+    /// As a side of this tensor.
+    Side(&'a str, usize),
 }
 
 struct Shard {
@@ -62,22 +72,59 @@ impl WeightFiles {
         if !index.exists() {
             return Err(Error::input(dir.display().to_string(), "no weights", format!("{SINGLE} or {INDEX}")));
         }
-        let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
+        let text = files::read_to_string(&index).map_err(Error::io(&index))?;
         let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, format!("not JSON: {e}")))?;
         let map = value["weight_map"].as_object().ok_or_else(|| Error::format(&index, "no object at /weight_map"))?;
         let mut names: Vec<&str> = map.values().filter_map(Value::as_str).collect();
         names.sort_unstable();
         names.dedup();
-        for name in names {
-            if Path::new(name).file_name() != Some(name.as_ref()) {
-                return Err(Error::format(&index, format!("/weight_map names {name:?}, which is no plain file name")));
-            }
-            weights.add(&dir.join(name))?;
+        if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some((**name).as_ref())) {
+            return Err(Error::format(&index, format!("/weight_map names {name:?}, which is no plain file name")));
         }
-        if let Some(lost) = map.keys().find(|k| !weights.tensors.contains_key(&released_name(k))) {
-            return Err(Error::format(&index, format!("{lost} is not in the file /weight_map names for it")));
+        let missing: Vec<&str> = names.iter().copied().filter(|name| !dir.join(name).exists()).collect();
+        if !missing.is_empty() {
+            let what = format!("{} of the {} files it names are not there: ", missing.len(), names.len());
+            return Err(Error::format(&index, what + &missing.join(", ")));
         }
-        Ok(weights)
+        names.iter().try_for_each(|name| weights.add(&dir.join(name)))?;
+        let lost: Vec<String> =
+            map.keys().filter(|key| !weights.tensors.contains_key(&released_name(key))).cloned().collect();
+        if !lost.is_empty() {
+            let what = format!("{} tensors are not in the files it names for them: ", lost.len());
+            return Err(Error::format(&index, what + &first_few(&lost)));
+        }
+        let (said, have) = (value["metadata"]["total_size"].as_u64(), weights.bytes());
+        match said.filter(|&said| said != have) {
+            Some(said) => Err(Error::format(&index, format!("/metadata/total_size is {said}, its files hold {have}"))),
+            None => Ok(weights),
+        }
+    }
+
+    /// Bytes of all tensors.
+    fn bytes(&self) -> u64 {
+        self.tensors.values().map(|stored| stored.bytes.len() as u64).sum()
+    }
+
+    /// Holds sizes that `config.json` says, by their JSON pointers, against the headers of `dir`'s weights. Nothing to hold
+    /// where they are not there, or not all: to load them is an error of its own.
+    pub fn hold(dir: &Path, sizes: &[(&str, usize, Measured<'_>)]) -> Result<()> {
+        if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
+            return Ok(());
+        }
+        let Ok(weights) = WeightFiles::open(dir) else { return Ok(()) };
+        let layers = |stack: &str| {
+            let number = |name: &str| name.strip_prefix(stack)?.split('.').next()?.parse::<usize>().ok();
+            weights.names().filter_map(number).max().map_or(0, |last| last + 1)
+        };
+        let wrong = |(key, said, of): &(&str, usize, Measured<'_>)| {
+            let have = match of {
+                Measured::Layers(stack) => layers(stack),
+                Measured::Side(name, side) => *weights.tensors.get(*name)?.shape.get(*side)?,
+            };
+            (have != *said).then(|| format!("{key} is {said}, the weights have {have}"))
+        };
+        let faults: Vec<String> = sizes.iter().filter_map(wrong).collect();
+        if faults.is_empty() { Ok(()) } else { Err(Error::format(dir.join("config.json"), faults.join("; "))) }
     }
 
     fn none(dir: &Path) -> WeightFiles {
@@ -162,10 +209,23 @@ impl WeightFiles {
         for param in &layout.params {
             let pieces: Vec<StoredTensor<'_>> =
                 param.pieces.iter().map(|piece| self.view(&self.tensors[&piece.name])).collect();
-            let row = |piece: usize, r: usize, out: &mut [f32]| pieces[piece].row(r, out);
+            let broken = Mutex::new(None);
+            let row = |piece: usize, r: usize, out: &mut [f32]| {
+                pieces[piece].row(r, out);
+                if !out.iter().all(|x| x.is_finite()) {
+                    let k = out.iter().position(|x| !x.is_finite()).unwrap_or_default();
+                    *broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((piece, r, k, out[k]));
+                }
+            };
             match layout.dtype {
                 DType::Bf16 => param.fill::<bf16>(dev, param.tensor, row)?,
                 _ => param.fill::<f32>(dev, param.tensor, row)?,
+            }
+            if let Some((piece, r, k, value)) = broken.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                let name = &param.pieces[piece].name;
+                let file = &self.files[self.tensors[name].file].name;
+                let what = format!("{name} is {value} at [{r}, {k}], expected finite weights");
+                return Err(Error::format(self.dir.join(file), what));
             }
         }
         Ok(())

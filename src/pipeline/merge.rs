@@ -1,7 +1,6 @@
 //! Shards of a stage, joined.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use crate::config::DatasetConfig;
 use crate::data::paths::base;
 use crate::data::read;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::pipeline::files::{Kept, Lines};
 use crate::pipeline::stage::{Shard, Work, piece};
 use crate::pipeline::summary::Summary;
@@ -44,7 +44,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
     let mut summary = Summary::default();
     for shard in all() {
         let path = piece(&work.dir, "summary", "json", shard);
-        let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+        let bytes = files::read(&path).map_err(Error::io(&path))?;
         summary.add(&serde_json::from_slice(&bytes).map_err(|e| Error::format(&path, e.to_string()))?);
     }
     for input in &work.inputs {
@@ -67,7 +67,7 @@ pub fn rows(work: &Work, count: usize) -> Result<Summary> {
         for input in &work.inputs {
             let start = format!("{{\"dataset\":{},", serde_json::Value::from(input.name.as_str()));
             for path in &pieces {
-                let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+                let file = BufReader::new(files::open(path).map_err(Error::io(path))?);
                 for line in file.lines() {
                     let line = line.map_err(Error::io(path))?;
                     if line.starts_with(&start) {

@@ -68,7 +68,7 @@ fn stage_summary(samples: &[Sample]) -> Value {
 }
 
 fn number(path: &Path, key: &str) -> Result<f64> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = files::read_to_string(path).map_err(Error::io(path))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
     value[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
 }

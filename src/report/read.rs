@@ -13,6 +13,7 @@ use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
 use crate::eval::stats::{self, Estimate, Interval};
+use crate::files;
 use crate::reward::judge;
 use crate::train::metrics;
 
@@ -129,7 +130,7 @@ fn comparison_row(dir: &Path, report: &RecipeReport) -> Vec<String> {
 
 fn summary(dir: &Path) -> Result<Map<String, Value>> {
     let path = dir.join("summary.json");
-    match std::fs::read_to_string(&path) {
+    match files::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Map::new()),
         Err(error) => Err(Error::io(&path)(error)),
@@ -293,7 +294,7 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
     stages.extend(STAGES.map(|(stage, _)| (format!("evaluation of {stage}"), dir.join("eval").join(stage))));
     let said = |dir: &Path| -> Option<judge::Summary> {
-        let summary: Value = serde_json::from_slice(&std::fs::read(dir.join("summary.json")).ok()?).ok()?;
+        let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
         serde_json::from_value(summary.get("judge")?.clone()).ok()
     };
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
@@ -301,7 +302,7 @@ pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
 
 fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    if let Ok(text) = std::fs::read_to_string(dir.join("config.yaml"))
+    if let Ok(text) = files::read_to_string(dir.join("config.yaml"))
         && let Some(version) = text.lines().next().and_then(|line| line.strip_prefix("# "))
     {
         out.push(("Program".to_owned(), version.to_owned()));

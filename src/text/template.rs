@@ -1,15 +1,16 @@
 //! Chat templates: Jinja as Hugging Face renders it, with bounded work and output.
 
-use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, ErrorKind};
 use serde_json::json;
 
+use super::bounded::Bounded;
 use super::json;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// One piece of a message. Pictures and videos are given in order beside the messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,18 +66,25 @@ impl Part {
     }
 }
 
-/// Instructions a rendering may take: some hundred for each message, so room for ten thousand messages.
-const FUEL: u64 = 5_000_000;
 /// Bytes a rendering may write beyond `OUTPUT_FACTOR` times the messages' own.
 const OUTPUT_BASE: usize = 1 << 20;
 const OUTPUT_FACTOR: usize = 4;
-const NAME: &str = "chat_template";
+
+/// What templates may use, without bounds.
+static PLAIN: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = Environment::new();
+    env.add_function("raise_exception", |what: String| -> std::result::Result<Value, minijinja::Error> {
+        Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
+    });
+    env.add_function("strftime_now", strftime_now);
+    env.add_filter("tojson", tojson);
+    env
+});
 
 /// A chat template with the special tokens it may name (`bos_token`, `eos_token`, ...).
 #[derive(Clone)]
 pub struct ChatTemplate {
-    env: Arc<Environment<'static>>,
-    source: Arc<str>,
+    template: Arc<Bounded>,
     /// Where it was read, for errors.
     place: String,
     variables: serde_json::Map<String, serde_json::Value>,
@@ -115,23 +123,13 @@ impl ChatTemplate {
     /// Compiles a template; `place` names it in errors.
     pub fn new(source: &str, place: impl Into<String>) -> Result<ChatTemplate> {
         let place = place.into();
-        let mut env = Environment::new();
-        env.set_trim_blocks(true);
-        env.set_lstrip_blocks(true);
-        env.set_fuel(Some(FUEL));
-        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        env.add_function("raise_exception", |what: String| -> std::result::Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, what))
-        });
-        env.add_function("strftime_now", strftime_now);
-        env.add_filter("tojson", tojson);
-        env.add_template_owned(NAME, source.to_owned()).map_err(|e| failed(&place, &e))?;
-        Ok(ChatTemplate { env: Arc::new(env), source: source.into(), place, variables: Default::default() })
+        let template = Bounded::new(source, &PLAIN).map_err(|e| failed(&place, &e))?;
+        Ok(ChatTemplate { template: Arc::new(template), place, variables: Default::default() })
     }
 
     /// The template's own text.
     pub fn source(&self) -> &str {
-        &self.source
+        self.template.source()
     }
 
     /// The conversation as one text; with `add_generation_prompt` it ends where the assistant is to speak.
@@ -152,30 +150,14 @@ impl ChatTemplate {
         context.insert("add_generation_prompt".to_owned(), add_generation_prompt.into());
 
         let given: usize = messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum();
-        let mut out = Capped { bytes: Vec::new(), cap: OUTPUT_BASE + OUTPUT_FACTOR * given };
-        let template = self.env.get_template(NAME).map_err(|e| failed(&self.place, &e))?;
-        template.render_captured_to(context, &mut out).map_err(|e| failed(&self.place, &e))?;
-        String::from_utf8(out.bytes).map_err(|e| Error::Failed(format!("{}: {e}", self.place)))
-    }
-}
-
-/// A buffer that refuses to grow beyond its cap.
-struct Capped {
-    bytes: Vec<u8>,
-    cap: usize,
-}
-
-impl std::io::Write for Capped {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.bytes.len() + bytes.len() > self.cap {
-            return Err(std::io::Error::other(format!("the template writes more than {} bytes", self.cap)));
+        let text = self.template.render(Value::from_serialize(&context), given).map_err(|e| failed(&self.place, &e))?;
+        let most = OUTPUT_BASE + OUTPUT_FACTOR * given;
+        match text.len() > most {
+            true => {
+                Err(Error::input(&self.place, format!("{} bytes written", text.len()), format!("no more than {most}")))
+            }
+            false => Ok(text),
         }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -232,7 +214,7 @@ fn tojson(value: Value, kwargs: Kwargs) -> std::result::Result<Value, minijinja:
 
 /// A file's bytes, or nothing where there is no file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
+    match files::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(Error::io(path)(e)),

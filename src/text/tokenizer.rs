@@ -1,6 +1,5 @@
 //! The tokenizer: a `tokenizer.json` read by the `tokenizers` crate, with byte-exact decoding of our own.
 
-use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
@@ -9,6 +8,7 @@ use tokenizers::{
 };
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What to do with the strings of special tokens (`<|im_start|>` and the like) that stand in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +39,9 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = fs::read(&file).map_err(Error::io(&file))?;
+        let json = files::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
-        let added = match fs::read(&config) {
+        let added = match files::read(&config) {
             Ok(bytes) => added_tokens(&bytes, &config)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(Error::io(&config)(e)),

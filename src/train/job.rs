@@ -97,7 +97,7 @@ pub trait Job {
 
 /// Steps of the finished run in `dir`, when its model is there.
 pub fn finished_steps(dir: &Path) -> Option<u64> {
-    let text = std::fs::read_to_string(dir.join("summary.json")).ok()?;
+    let text = files::read_to_string(dir.join("summary.json")).ok()?;
     let summary: Value = serde_json::from_str(&text).ok()?;
     dir.join("model").is_dir().then(|| summary["steps"].as_u64())?
 }

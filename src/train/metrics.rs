@@ -84,7 +84,7 @@ fn line(metrics: &Metrics) -> String {
 }
 
 fn cut_back(path: &Path, last_step: u64) -> Result<Vec<Metrics>> {
-    let text = match std::fs::read_to_string(path) {
+    let text = match files::read_to_string(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io(path)(e)),

@@ -12,6 +12,7 @@ use cudarc::driver::{CudaContext, result};
 use super::find::{Card, told};
 use crate::device::images::{Arch, Images};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Bytes of each of the driver's two logs; it cuts what is longer.
 const LOG: usize = 16 << 10;
@@ -80,7 +81,7 @@ fn name(file: &str, card: &Card, driver: &str, ptx: &str) -> String {
 
 /// The machine code kept at `path`, if it is as it was written: the driver reads past the end of one cut short.
 fn kept(path: &Path) -> Option<Vec<u8>> {
-    let mut cubin = std::fs::read(path).ok()?;
+    let mut cubin = files::read(path).ok()?;
     let hash = cubin.split_off(cubin.len().checked_sub(blake3::OUT_LEN)?);
     (blake3::hash(&cubin).as_bytes()[..] == hash).then_some(cubin)
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Framework, Row, tsv};
 use crate::data::json::jsonl;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Folders that are looked into below the one named: lmms-eval writes one for the model.
 const DEPTH: usize = 2;
@@ -52,7 +53,7 @@ fn collect(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> 
 }
 
 fn framework(path: &Path) -> Result<Option<Framework>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let file = files::open(path).map_err(Error::io(path))?;
     let mut first = String::new();
     BufReader::new(file).read_line(&mut first).map_err(Error::io(path))?;
     let first = first.trim_start_matches('\u{feff}').trim();
@@ -189,7 +190,7 @@ const KIT_VERDICTS: [&str; 4] = ["hit", "score", "correct", "match"];
 const KIT_REASONS: [&str; 7] = ["log", "log_score", "extract_answer", "extract", "res", "parse", "pred"];
 
 fn vlm_eval_kit(path: &Path, task: &str) -> Result<Vec<Row>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = files::read_to_string(path).map_err(Error::io(path))?;
     let open = |line| Error::format(path, format!("line {line}: a quote that does not end"));
     let mut lines = tsv::rows(&text).map_err(open)?.into_iter();
     let (_, head) = lines.next().unwrap_or_default();

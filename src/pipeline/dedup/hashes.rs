@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::read::At;
 use crate::data::{Bad, Reason, Row};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::files::Staged;
 use crate::pipeline::dedup::picture::{COLUMNS, Look, ROWS};
 use crate::pipeline::dedup::text;
@@ -139,7 +140,7 @@ impl Rows {
     pub fn read(paths: &[PathBuf], sets: usize, band_len: usize) -> Result<Rows> {
         let mut rows = Rows { starts: vec![0], ..Rows::default() };
         for path in paths {
-            rows.files.push((path.clone(), Mutex::new(File::open(path).map_err(Error::io(path))?)));
+            rows.files.push((path.clone(), Mutex::new(files::open(path).map_err(Error::io(path))?)));
         }
         for set in 0..sets as u32 {
             for (number, path) in paths.iter().enumerate() {
@@ -152,7 +153,7 @@ impl Rows {
     /// Takes the rows of one set from a file.
     fn take(&mut self, set: u32, number: u32, path: &Path, band_len: usize) -> Result<()> {
         let wrong = |what: String| Error::format(path, format!("{what}; remove it to have it made again"));
-        let mut file = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?);
+        let mut file = BufReader::with_capacity(1 << 20, files::open(path).map_err(Error::io(path))?);
         let (mut chunk, mut offset, mut over) = (Vec::new(), 0, false);
         let start = format!("{{\"set\":{set},");
         while !over {

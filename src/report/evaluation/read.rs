@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Sample};
 use crate::eval::stats::Interval;
+use crate::files;
 use crate::reward::judge;
 
 /// The metric of a task that names none as the one published.
@@ -60,7 +61,7 @@ fn share(value: &Value) -> Option<f64> {
 
 /// True for the run directory of an evaluation that is done.
 pub fn is_evaluation(dir: &Path) -> bool {
-    let summary = std::fs::read(dir.join("summary.json")).ok();
+    let summary = files::read(dir.join("summary.json")).ok();
     let summary = summary.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     summary.is_some_and(|summary| summary["tasks"].is_object()) && dir.join("samples.jsonl").exists()
 }
@@ -69,7 +70,7 @@ impl Run {
     /// Reads a run directory. Errors name the file.
     pub fn read(dir: &Path) -> Result<Run> {
         let path = dir.join("summary.json");
-        let text = std::fs::read(&path).map_err(Error::io(&path))?;
+        let text = files::read(&path).map_err(Error::io(&path))?;
         let summary: Value = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
         let mut samples = samples::read(&dir.join("samples.jsonl"))?;
         let empty = Map::new();

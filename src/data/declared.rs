@@ -1,0 +1,93 @@
+//! What a parquet file says of itself, held against its size before anything of it is decoded: a file of kilobytes can
+//! spell out to gigabytes, by compression, by repeats or by a dictionary.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::basic::{Encoding, Type};
+use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData, RowGroupMetaData};
+use parquet::file::serialized_reader::SerializedPageReader;
+
+use crate::error::{Error, Result};
+
+/// Bytes of a row group that are decoded whatever they took in the file, and how often its own bytes beyond that. Text
+/// shrinks to a twentieth, seldom to a hundredth.
+const ALWAYS: u64 = 256 << 20;
+const RATIO: u64 = 200;
+/// The same for a dictionary's longest text at every place of a column of lists, which no file of rows reaches.
+const LISTED: u64 = 10_000;
+
+/// Errors where the wanted columns of a row group would be far larger than what is stored of them.
+pub(super) fn check(path: &Path, metadata: &ParquetMetaData, roots: &[usize], len: u64) -> Result<()> {
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let (mut said, mut stored) = (0, 0);
+        for chunk in wanted(group, roots) {
+            let values = chunk.num_values().max(0) as u64;
+            // Each place of a column takes its levels and an offset, whatever was stored of it.
+            said += (chunk.uncompressed_size().max(0) as u64).max(values.saturating_mul(8));
+            stored += chunk.compressed_size().max(0) as u64;
+        }
+        refuse(path, number, said, stored.min(len), RATIO)?;
+    }
+    Ok(())
+}
+
+/// The longest text or picture of a row group that could stand in every row, in bytes, as dictionaries have it; 1 where
+/// no column has one.
+pub(super) fn longest(
+    path: &Path,
+    number: usize,
+    group: &RowGroupMetaData,
+    roots: &[usize],
+    file: File,
+) -> Result<usize> {
+    let file = Arc::new(file);
+    let mut longest = 1;
+    for chunk in wanted(group, roots).filter(|chunk| chunk.column_type() == Type::BYTE_ARRAY) {
+        let mut here = 0;
+        if chunk.dictionary_page_offset().is_some() {
+            here = in_dictionary(&file, chunk, group.num_rows() as usize)
+                .map_err(|e| Error::format(path, format!("row group {}: a dictionary: {e}", number + 1)))?;
+        }
+        // A text that shares its beginning with the one before it may be as long as all of them.
+        if chunk.encodings().any(|encoding| encoding == Encoding::DELTA_BYTE_ARRAY) {
+            here = here.max(chunk.uncompressed_size().max(0) as usize / 16);
+        }
+        if chunk.column_descr().max_rep_level() > 0 {
+            let said = (chunk.num_values().max(0) as u64).saturating_mul(here as u64);
+            refuse(path, number, said, chunk.compressed_size().max(0) as u64, LISTED)?;
+        }
+        longest = longest.max(here);
+    }
+    Ok(longest)
+}
+
+fn refuse(path: &Path, number: usize, said: u64, stored: u64, ratio: u64) -> Result<()> {
+    if said <= ALWAYS.max(stored.saturating_mul(ratio)) {
+        return Ok(());
+    }
+    let what = format!("row group {}: {said} bytes out of the {stored} that are stored", number + 1);
+    Err(Error::format(path, format!("{what}, expected at most {ratio} times these or {ALWAYS}")))
+}
+
+/// The chunks of the columns `roots` and of what they are made of.
+fn wanted<'a>(group: &'a RowGroupMetaData, roots: &'a [usize]) -> impl Iterator<Item = &'a ColumnChunkMetaData> {
+    let schema = group.schema_descr();
+    let root = |leaf: usize| schema.get_column_root_idx(leaf);
+    group.columns().iter().enumerate().filter(move |(leaf, _)| roots.contains(&root(*leaf))).map(|(_, chunk)| chunk)
+}
+
+/// Bytes of the longest entry of a chunk's dictionary: entries are a length and so many bytes.
+fn in_dictionary(file: &Arc<File>, chunk: &ColumnChunkMetaData, rows: usize) -> parquet::errors::Result<usize> {
+    let mut pages = SerializedPageReader::new(file.clone(), chunk, rows, None)?;
+    let Some(Page::DictionaryPage { buf, .. }) = pages.get_next_page()? else { return Ok(0) };
+    let (mut rest, mut longest) = (&buf[..], 0);
+    while let Some((len, after)) = rest.split_first_chunk::<4>() {
+        let len = u32::from_le_bytes(*len) as usize;
+        longest = longest.max(len);
+        rest = after.get(len..).unwrap_or_default();
+    }
+    Ok(longest)
+}

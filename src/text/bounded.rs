@@ -1,0 +1,254 @@
+//! A template whose memory is bounded, whatever it does. Every value that it builds is measured before it is built and
+//! paid for from one budget: filters and methods through wrappers, operators because the instructions that build
+//! values are replaced by calls of the same effect. Raw text costs fuel. What is left is a constant times the budget.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use minijinja::machinery::{self, Instruction, Instructions, Token, Vm};
+use minijinja::value::{Rest, Value, ValueKind};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
+
+/// Instructions a rendering may take: some hundred for each message, so room for ten thousand messages.
+const FUEL: u64 = 5_000_000;
+/// Bytes of raw text a rendering may write or capture: an instruction writes one piece of the source at most.
+const RAW_BYTES: u64 = 1 << 30;
+/// Bytes of source; published templates have up to 20 thousand.
+const SOURCE_BYTES: usize = 1 << 16;
+/// Bytes that texts folded while compiling may have.
+const FOLDED_BYTES: usize = 1 << 28;
+/// Bytes that a rendering may build beyond `BUILT_FACTOR` times the messages' own.
+const BUILT_BASE: usize = 16 << 20;
+const BUILT_FACTOR: usize = 64;
+/// Lists in lists: what is nested deeper is not walked, nor printed, nor freed by recursion.
+const DEPTH: usize = 64;
+/// What an element of a list costs besides its text.
+const ELEMENT: usize = 24;
+/// A namespace can hold another and is never measured with it: their number bounds how deep they nest.
+const NAMESPACE: usize = 1 << 16;
+const NAME: &str = "chat_template";
+
+/// Operators as functions, by names no template can write.
+const OPERATORS: [(&str, &str); 4] = [("+", "a + b"), ("*", "a * b"), ("~", "a ~ b"), ("[:]", "a[b:c:d]")];
+/// What gives no more than its arguments hold together. Anything else is taken to give their product, an integer being
+/// as large as it says: so much `replace`, `join`, `indent` and `center` may give.
+const SUMS: &str = "+ ~ [] {} [:] dict namespace abs attr bool capitalize count d default dictsort endswith first float \
+    format_number get groupby int isalnum isalpha isdigit islower isspace isupper items keys last length list lower \
+    lstrip max min reject rejectattr reverse round rstrip safe select selectattr sort split splitlines startswith \
+    string strip sum title trim unique upper values";
+
+type Result<T> = std::result::Result<T, Error>;
+
+thread_local! {
+    /// Bytes the rendering on this thread may still build.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A template with its environment.
+pub(super) struct Bounded {
+    env: Environment<'static>,
+    source: String,
+}
+
+impl Bounded {
+    /// Compiles a template that may use what `plain` has.
+    pub(super) fn new(source: &str, plain: &'static Environment<'static>) -> Result<Bounded> {
+        if source.len() > SOURCE_BYTES {
+            return Err(refused(format!("a template of {} bytes, more than {SOURCE_BYTES}", source.len())));
+        }
+        let mut env = Environment::new();
+        env.set_trim_blocks(true);
+        env.set_lstrip_blocks(true);
+        env.set_unknown_method_callback(|state, value, method, args| {
+            let all: Vec<Value> = std::iter::once(value).chain(args).cloned().collect();
+            paid(method, &all, || minijinja_contrib::pycompat::unknown_method_callback(state, value, method, args))
+        });
+        env.set_formatter(|out, state, value| {
+            pay(measure(value)?)?;
+            minijinja::escape_formatter(out, state, value)
+        });
+        // It would print every variable there is.
+        env.remove_global("debug");
+        // Of numbers that are counted as they are asked for, `range` gives 100,000 at most.
+        let others = plain.globals().filter(|(name, _)| !matches!(*name, "debug" | "range"));
+        for (name, function) in others.map(|(name, value)| (name.to_owned(), value)) {
+            let wrapped = name.clone();
+            let call = move |state: &State, args: Rest<Value>| paid(&wrapped, &args, || function.call(state, &args));
+            env.add_function(name, call);
+        }
+        for (name, expression) in OPERATORS {
+            let expression = plain.compile_expression(expression)?;
+            let run = move |args: &[Value]| {
+                expression.eval(["a", "b", "c", "d"].into_iter().zip(args.iter().cloned()).collect::<Value>())
+            };
+            env.add_function(name, move |args: Rest<Value>| paid(name, &args, || run(&args)));
+        }
+        env.add_function("[]", |args: Rest<Value>| paid("[]", &args, || Ok(args.iter().cloned().collect())));
+        env.add_function("{}", |args: Rest<Value>| {
+            paid("{}", &args, || Ok(args.chunks_exact(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect()))
+        });
+        check_constants(source)?;
+        let (mut longest, mut filters) = (1, Vec::new());
+        for (_, code) in codes(&env.template_from_named_str(NAME, source)?) {
+            for instruction in instructions(code) {
+                match instruction {
+                    Instruction::EmitRaw(text) => longest = longest.max(text.len() as u64),
+                    Instruction::ApplyFilter(name, ..) => filters.push((*name).to_owned()),
+                    _ => {}
+                }
+            }
+        }
+        for name in filters {
+            let filter = name.clone();
+            let apply = move |args: &[Value]| plain.empty_state().apply_filter(&filter, args);
+            env.add_filter(name.clone(), move |args: Rest<Value>| paid(&name, &args, || apply(&args)));
+        }
+        env.set_fuel(Some(FUEL.min(RAW_BYTES / longest)));
+        Ok(Bounded { env, source: source.to_owned() })
+    }
+
+    /// The template's own text.
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The text it makes of `context`, of which `given` bytes are the messages'.
+    pub(super) fn render(&self, context: Value, given: usize) -> Result<String> {
+        LEFT.set(BUILT_BASE + BUILT_FACTOR * given);
+        let template = self.env.template_from_named_str(NAME, &self.source)?;
+        let mut codes: BTreeMap<&str, Instructions<'_>> =
+            codes(&template).map(|(name, code)| Ok((name, replaced(code)?))).collect::<Result<_>>()?;
+        let main = codes.remove("").unwrap_or_else(|| Instructions::new(NAME, ""));
+        let mut text = String::new();
+        let mut out = machinery::make_string_output(&mut text);
+        Vm::new(&self.env).eval(&main, context, &codes, &mut out, AutoEscape::None)?;
+        Ok(text)
+    }
+}
+
+/// The instructions of a template, by no name, and of its blocks.
+fn codes<'a, 'source>(
+    template: &'a minijinja::Template<'source, 'source>,
+) -> impl Iterator<Item = (&'source str, &'a Instructions<'source>)> {
+    let compiled = machinery::get_compiled_template(template);
+    std::iter::once(("", &compiled.instructions)).chain(compiled.blocks.iter().map(|(name, code)| (*name, code)))
+}
+
+fn instructions<'a, 'source>(code: &'a Instructions<'source>) -> impl Iterator<Item = &'a Instruction<'source>> {
+    (0..).map_while(|i| code.get(i))
+}
+
+/// The same code with calls in the place of what builds values.
+fn replaced<'source>(code: &Instructions<'source>) -> Result<Instructions<'source>> {
+    let many = |n: usize| u16::try_from(n).map_err(|_| refused(format!("{n} values in one list")));
+    let mut copy = Instructions::new(code.name(), code.source());
+    for (i, instruction) in instructions(code).enumerate() {
+        let call = match instruction {
+            Instruction::Add => Some(("+", Some(2))),
+            Instruction::Mul => Some(("*", Some(2))),
+            Instruction::StringConcat => Some(("~", Some(2))),
+            Instruction::Slice => Some(("[:]", Some(4))),
+            Instruction::BuildList(n) => Some(("[]", n.map(many).transpose()?)),
+            Instruction::BuildMap(n) => Some(("{}", Some(many(2 * n)?))),
+            _ => None,
+        };
+        let instruction = call.map_or_else(|| instruction.clone(), |(name, n)| Instruction::CallFunction(name, n));
+        match code.get_line(i as u32) {
+            Some(line) => copy.add_with_line(instruction, line as u16),
+            None => copy.add(instruction),
+        };
+    }
+    Ok(copy)
+}
+
+/// `make`, if what it may give is within the budget; what it gives is paid for.
+fn paid(name: &str, args: &[Value], make: impl FnOnce() -> Result<Value>) -> Result<Value> {
+    let sums = SUMS.split_ascii_whitespace().any(|sum| sum == name);
+    let mut most = if sums { 0_usize } else { 1 };
+    for arg in args {
+        let size = match arg.as_str() {
+            Some(text) if name == "format" => text.len().max(largest_number(text)),
+            _ => measure(arg)?,
+        };
+        let number = i64::try_from(arg.clone()).map_or(1, |n| n.unsigned_abs() as usize);
+        most = if sums { most.saturating_add(size) } else { most.saturating_mul(size.saturating_add(1).max(number)) };
+    }
+    if most > LEFT.get() {
+        return Err(too_much());
+    }
+    let mut value = make()?;
+    // What is computed only when it is walked would nest without end.
+    if value.kind() == ValueKind::Iterable {
+        value = value.try_iter()?.collect();
+    }
+    let own = |value: &Value| value.as_str().map_or(0, str::len);
+    pay(own(&value) + if name == "namespace" { NAMESPACE } else { 0 })?;
+    if value.kind() == ValueKind::Seq {
+        value.try_iter()?.try_for_each(|element| pay(ELEMENT + own(&element)))?;
+    }
+    Ok(value)
+}
+
+fn pay(bytes: usize) -> Result<()> {
+    LEFT.set(LEFT.get().checked_sub(bytes).ok_or_else(too_much)?);
+    Ok(())
+}
+
+/// Bytes of a value written out, about: what is held at several places counts at each. Errors beyond the budget.
+fn measure(value: &Value) -> Result<usize> {
+    let most = LEFT.get();
+    let (mut size, mut open) = (0, vec![(value.clone(), 0)]);
+    while let Some((value, depth)) = open.pop() {
+        size += value.as_bytes().map_or(ELEMENT / 3, <[u8]>::len);
+        let is_map = value.kind() == ValueKind::Map;
+        if is_map || matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
+            if depth == DEPTH || value.len().is_some_and(|len| len > most) {
+                return Err(too_much());
+            }
+            for element in value.try_iter()? {
+                size += 1;
+                if size > most {
+                    return Err(too_much());
+                }
+                if is_map {
+                    open.push((value.get_item(&element)?, depth + 1));
+                }
+                open.push((element, depth + 1));
+            }
+        }
+        if size > most {
+            return Err(too_much());
+        }
+    }
+    Ok(size)
+}
+
+/// The largest number written in a text: the width that a format may ask for.
+fn largest_number(text: &str) -> usize {
+    let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    numbers.map(|digits| digits.parse().unwrap_or(usize::MAX)).max().unwrap_or(0)
+}
+
+/// Products of constants are computed while compiling, before any instruction runs.
+fn check_constants(source: &str) -> Result<()> {
+    let (mut multiplies, mut product) = (false, source.len() as f64);
+    for token in machinery::tokenize(source, false, Default::default(), Default::default()) {
+        match token?.0 {
+            Token::Mul => multiplies = true,
+            Token::Pow => return Err(refused("the operator **".to_owned())),
+            Token::Int(n) => product *= n.max(1) as f64,
+            Token::Int128(n) => product *= *n as f64,
+            Token::Float(x) => product *= x.max(1.0),
+            _ => {}
+        }
+    }
+    if multiplies && product > FOLDED_BYTES as f64 { Err(too_much()) } else { Ok(()) }
+}
+
+fn too_much() -> Error {
+    refused(format!("it builds more than {BUILT_FACTOR} times the messages and {BUILT_BASE} bytes"))
+}
+
+fn refused(what: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, what)
+}
