@@ -13,6 +13,7 @@ pub(crate) mod launch;
 mod launch_bwd;
 mod pair;
 pub(crate) mod sm90a;
+mod tiles;
 pub use agreement::wgmma_fault;
 pub use backward::{Bwd, bwd};
 

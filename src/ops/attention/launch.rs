@@ -5,6 +5,7 @@ use bytemuck::NoUninit;
 
 use super::Pack;
 use super::sm90a::{self, WideCall, WideNames};
+pub(crate) use super::tiles::{shared_rows, slots};
 use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads, Setting};
@@ -89,20 +90,9 @@ pub(crate) fn by_dim(kernels: &ByDim, dim: usize) -> (usize, &'static str) {
     kernels.iter().copied().find(|(kept, _)| dim <= *kept).unwrap_or(kernels[kernels.len() - 1])
 }
 
-/// Slots of `rows` rows that `tokens` tokens in `sequences` sequences can fill (`attend::sequence_of`).
-pub(crate) fn slots(op: &'static str, tokens: usize, sequences: usize, group: usize, rows: usize) -> Result<u32> {
-    check::count(op, "rows of a key head", tokens * group)?;
-    check::grid(op, tokens * group / rows + sequences)
-}
-
 /// Whether rows can be read and written 16 bytes at a time.
 pub(crate) fn wide(dim: usize, addresses: &[Address]) -> bool {
     dim.is_multiple_of(8) && addresses.iter().all(|a| a.is_multiple_of(16))
-}
-
-/// Bytes of `rows` rows of bf16 in shared memory: 16 more each (`attend::PITCH`).
-pub(crate) fn shared_rows(rows: usize, dim: usize) -> usize {
-    rows * (dim + 8) * 2
 }
 
 /// Bytes of `attend::RowsSmem`.

@@ -6,7 +6,7 @@ use bytemuck::NoUninit;
 use crate::device::{Address, Device, EncodedMap, Gpu, Launch, Region, TensorMap};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, CHUNK, Heads};
-use crate::ops::attention::launch;
+use crate::ops::attention::tiles;
 use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
@@ -32,7 +32,7 @@ pub(crate) type WideNames = [(usize, &'static str); 2];
 /// `attend::WideSmem`: queries, two stages of keys and of values, outputs on their way, sums, eleven barriers.
 fn smem(dim: usize) -> usize {
     let panels = (ROWS + 4 * BLOCK) * PANELS * PANEL * 2;
-    panels + launch::shared_rows(ROWS, dim) + MATH * 8 + 11 * 8
+    panels + tiles::shared_rows(ROWS, dim) + MATH * 8 + 11 * 8
 }
 
 /// Scratch for the states of chunks before the present one (`attend::WideArgs`), where a sequence may have `longest` keys.
@@ -102,7 +102,7 @@ impl WideCall {
             return Ok(false);
         }
         let tile_rows = ROWS / group * group;
-        let slots = launch::slots(op, self.tokens, self.sequences, group, tile_rows)?;
+        let slots = tiles::slots(op, self.tokens, self.sequences, group, tile_rows)?;
         let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
         let q = packed_map(self.qkv, self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
