@@ -279,17 +279,19 @@ __device__ __forceinline__ void run_wide(const WideArgs<E>& args) {
         if constexpr (E::STAGED) {
 #pragma unroll 1
             for (int group = 0; group < T::MATH / 128; group++) {
+                Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
+                bool mine = group == warp / 4;
                 isa::mbarrier_wait(&smem.full[turn.slot], turn.parity);
-                if (group == warp / 4) {
-                    Slot slot{smem.x[turn.slot], smem.w[turn.slot], smem.results.bias[turn.slot]};
+                if (mine) {
                     E::stage(args.out, slot, sums, warp % 4, lane);
                     isa::fence_proxy_async();
-                    isa::sync_warp();
-                    if (lane == 0) {
-                        E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
-                        isa::bulk_commit();
-                    }
                     before = turn.slot;
+                }
+                // No lane waits for a stage any more that another gives back.
+                isa::sync_warp();
+                if (lane == 0 && mine) {
+                    E::template send<T::BLOCK_N>(args, args.out, slot, warp % 4, at.row + warp * 16, at.column);
+                    isa::bulk_commit();
                 } else if (lane == 0) {
                     isa::mbarrier_arrive(&smem.empty[turn.slot]);
                 }
