@@ -85,9 +85,10 @@ def pace(name, body, tile=None):
     if tile:
         fields["tile"] = "x".join(map(str, tile))
         if len(multiplying) > 1:
-            # The loop over tiles without its main loop, slices of the staging as often as there are.
+            # The loop over tiles without its main loop; what stores to the staging as often as the tile's sums need that.
             outer, (rows, columns, warps) = multiplying[1], tile
-            slices = [sum(l[2].values()) for l in found if within(l, outer) and not operations(l[2])[0] and l[2]["STS"]]
-            once = max(slices, default=0)
-            fields["epilogue"] = round(sum(outer[2].values()) - fields["loop"] - once + once * rows * columns / (warps * 512))
+            stores = lambda loop: 512 * (loop[2]["STS"] > 0) + 256 * loop[2]["STSM"]
+            slices = [l for l in found if within(l, outer) and not operations(l[2])[0] and stores(l)]
+            once, stored = max(((sum(l[2].values()), stores(l)) for l in slices), default=(0, 512))
+            fields["epilogue"] = round(sum(outer[2].values()) - fields["loop"] - once + once * rows * columns / (warps * stored))
     return fields
