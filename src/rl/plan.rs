@@ -15,7 +15,7 @@ use crate::ops::sample::SamplingParams;
 use crate::rl::update::{self, Experience, Learner};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
-use crate::train::largest::{Largest, Size, Tower};
+use crate::train::largest::{Size, Tower, grown};
 use crate::train::levels::{self, Counted};
 use crate::train::plan::{self, Planned, Training, largest_pass};
 
@@ -73,7 +73,9 @@ pub fn rl(
     };
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
-    let batches = largest_mini_batches(config, &training.model, index);
+    let batches = [largest_micro_batch(config, &training.model, index)];
+    // What was made to be one micro-batch is not cut again.
+    let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
     let Training { dev, model, .. } = &mut training;
     let rollouts = Rollouts::new(config, &model.config, index, allowed);
@@ -141,11 +143,18 @@ struct Rollouts<'a> {
 impl Rollouts<'_> {
     fn new<'a>(config: &'a RlConfig, model: &ModelConfig, index: &Index, allowed: Tensor) -> Rollouts<'a> {
         let mut largest: Vec<usize> = (0..index.len()).collect();
+        // Prompts that are long and prompts with large pictures need not be the same: a step may meet either.
+        let mut pictured = largest.clone();
         largest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
         largest.truncate(config.train_batch_size);
-        let request = |&i: &usize| Request {
+        pictured.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+        pictured.truncate(config.train_batch_size);
+        pictured.retain(|i| !largest.contains(i));
+        let answered = largest.len();
+        largest.extend(pictured);
+        let request = |(k, &i): (usize, &usize)| Request {
             prompt: blank(model, index.shape(i)).prompt,
-            n: config.rollout.n,
+            n: if k < answered { config.rollout.n } else { 0 },
             sampling: sampling(config),
             max_tokens: config.max_response_length,
             stop_token_ids: Arc::from([]),
@@ -156,7 +165,7 @@ impl Rollouts<'_> {
             config,
             allowed,
             vision_rows: ask::vision_rows(model, index, config.train_batch_size),
-            requests: largest.iter().map(request).collect(),
+            requests: largest.iter().enumerate().map(request).collect(),
         }
     }
 
@@ -212,29 +221,97 @@ fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
 /// Responses to questions, which they name by index.
 type MiniBatch = (Vec<Question>, Vec<Experience>);
 
-/// Mini-batches whose first micro-batches are as large as responses can make them: of the shortest prompts (most
-/// targets), of the longest, of those with most pictures, each answered at full length and with one token (most
-/// sequences); of these the ones that count.
-fn largest_mini_batches(config: &RlConfig, model: &Model, index: &Index) -> Vec<MiniBatch> {
-    let all: Vec<usize> = (0..index.len()).collect();
-    let [mut shortest, mut longest, mut pictured] = [all.clone(), all.clone(), all];
-    shortest.sort_by_key(|&i| index.tokens(i));
-    longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
-    pictured.sort_by_key(|&i| std::cmp::Reverse(index.shape(i).patches()));
+/// A micro-batch that none of the run is larger than in any number its memory depends on: made of all of them at their
+/// most, whichever questions meet and however long the answers are. Where one that can occur is as large, it is that one.
+fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniBatch {
     let tower = Tower::new(&model.config.vision_config, model.vision.chunk_patches);
-    let mut largest = Largest::default();
-    for order in [shortest, longest, pictured] {
-        for response in [config.max_response_length, 1] {
-            let batch = mini_batch(config, index, &order, response);
-            let shapes = batch.iter().map(|&(i, response)| {
-                let shape = index.shape(i);
-                Shape { tokens: shape.tokens + response, targets: response, ..shape }
-            });
-            largest.push(Size::of(tower, shapes), batch);
+    let bound = bound(config, tower, index);
+    let mut shortest: Vec<usize> = (0..index.len()).collect();
+    shortest.sort_by_key(|&i| index.tokens(i));
+    let mut longest = shortest.clone();
+    longest.reverse();
+    for order in [shortest, longest] {
+        let batch = mini_batch(config, index, &order, config.max_response_length);
+        let shapes = batch.iter().map(|&(i, response)| {
+            let shape = index.shape(i);
+            Shape { tokens: shape.tokens + response, targets: response, ..shape }
+        });
+        if Size::of(tower, shapes).covers(&bound) {
+            return experience(config, &model.config, index, &batch);
         }
     }
-    // Six are too few to be rounded.
-    largest.into_batches().iter().map(|(_, batch)| experience(config, &model.config, index, batch)).collect()
+    // Grown from the least there is, so that its pictures take their tokens out of the bound's and not on top of them.
+    let least = [Shape { tokens: 2, targets: 1, grids: &[] }];
+    let made = grown(tower, least, &bound);
+    let mut batch = (Vec::new(), Vec::new());
+    for (question, made) in made.iter().enumerate() {
+        let sample = plan::blank(&model.config, made.shape());
+        let log_prob = vec![0.0; made.shape().targets];
+        let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids.clone()) };
+        batch.0.push(Question { row: Row::default(), prompt: Arc::new(prompt) });
+        batch.1.push(Experience {
+            input_ids: sample.input_ids,
+            loss_mask: sample.loss_mask,
+            ref_log_prob: config.use_kl_loss.then(|| log_prob.clone()),
+            old_log_prob: log_prob,
+            advantage: 1.0,
+            question,
+        });
+    }
+    batch
+}
+
+/// The most that a micro-batch can have of each number, by itself.
+pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
+    let (room, response, n) = (config.micro_batch_tokens, config.max_response_length, config.rollout.n);
+    let most = config.ppo_mini_batch_size * n;
+    let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
+    prompts.sort_unstable();
+    let shortest = prompts.first().copied().unwrap_or(0);
+    let sequences = most.min(room / (shortest + 1));
+    // Of the shortest prompts as many as have their answers whole, and one that is cut.
+    let full = most.min(room / (shortest + response));
+    let cut =
+        if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };
+    let longest: usize = prompts.iter().rev().take(config.ppo_mini_batch_size).map(|p| (p + response) * n).sum();
+    // Of a number that prompts bring: what the densest of them bring into the room, the last in part, and no more than
+    // the mini-batch with most of it.
+    let dense = |of: &dyn Fn(&Size) -> usize| -> usize {
+        let whole = |i: usize| (of(&Size::of(tower, [index.shape(i)])), index.tokens(i) + 1);
+        let mut counts: Vec<(usize, usize)> = (0..index.len()).map(whole).collect();
+        counts.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let at_once: usize = counts.iter().take(config.ppo_mini_batch_size).map(|(count, _)| count * n).sum();
+        counts.sort_by(|a, b| (b.0 * a.1).cmp(&(a.0 * b.1)));
+        let (mut sum, mut left) = (0, room);
+        for (count, tokens) in counts {
+            let here = n.min(left / tokens);
+            (sum, left) = (sum + count * here, left - tokens * here);
+            if here < n {
+                sum += (count * left).div_ceil(tokens);
+                break;
+            }
+        }
+        sum.min(at_once)
+    };
+    let patches = dense(&|size| size.patches);
+    let pictures = dense(&|size| size.pictures);
+    let single = index.shapes().map(|shape| Size::of(tower, [shape]).largest).max().unwrap_or(0);
+    // Two chunks that follow one another are more than one chunk's patches together.
+    let chunks = if patches <= tower.chunk() {
+        usize::from(pictures > 0)
+    } else {
+        pictures.min(2 * patches / tower.chunk() + 1)
+    };
+    Size {
+        tokens: longest.min(room),
+        targets: full * response + cut,
+        sequences,
+        chunks,
+        patches,
+        largest: single.max(patches.min(tower.chunk())),
+        windows: dense(&|size| size.windows),
+        pictures,
+    }
 }
 
 /// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its

@@ -47,6 +47,13 @@ impl Tower {
     }
 }
 
+impl Tower {
+    /// Patches of a chunk.
+    pub fn chunk(&self) -> usize {
+        self.chunk
+    }
+}
+
 impl Size {
     /// Of a micro-batch.
     pub fn of<'a>(tower: Tower, batch: impl IntoIterator<Item = Shape<'a>>) -> Size {

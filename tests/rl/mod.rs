@@ -1,5 +1,6 @@
 //! Properties of the losses and of the batching, on random data.
 
+mod bound;
 mod run;
 mod stopped;
 mod validation;

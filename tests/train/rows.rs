@@ -236,7 +236,8 @@ fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     near(memory.bytes(Region::Overlay), (full + 1) * block, "the whole cache");
     assert_eq!((levels, blocks), (Levels::default(), None));
     // A small cache lies where the update lies. Rows of the response have an entropy as well, and its gradient.
-    let t = prompt + response;
+    // Two shorter ones fill the micro-batch, one of full length has most targets: the plan is of both.
+    let t = config.micro_batch_tokens;
     let (memory, ..) = plan(Some(300), Target::gpu(Kind::Cuda));
     let by_hand = F32 * elements() + (BELOW + L * layer(Keep::All)) * t + above(t, response);
     let found = memory.bytes(Region::Overlay);
