@@ -17,7 +17,7 @@ use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::largest::{Size, Tower, grown};
 use crate::train::levels::{self, Counted};
-use crate::train::plan::{self, Planned, Training, largest_pass};
+use crate::train::plan::{self, Planned, Training};
 
 /// What makes a run smaller.
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
@@ -73,7 +73,8 @@ pub fn rl(
     };
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
-    let batches = [largest_micro_batch(config, &training.model, index)];
+    let batches =
+        [largest_micro_batch(config, &training.model, index), longest_micro_batch(config, &training.model, index)];
     // What was made to be one micro-batch is not cut again.
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
@@ -104,7 +105,8 @@ pub fn rl(
     let images = index.shapes().any(|shape| !shape.grids.is_empty());
     let count = |i, levels| run(i, levels).map(|(memory, work)| Counted::new(memory, &work));
     let fit = levels::fit(&model.config, images, target.memory, &rest, batches.len(), count)?;
-    let pass = largest_pass(batches.len(), |i| run(i, fit.levels).map(|(_, work)| work))?;
+    // Time is that of a micro-batch that can occur; the first has more of everything.
+    let (_, pass) = run(1, fit.levels)?;
     dev.release(mark);
 
     let planned = Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update };
@@ -121,10 +123,7 @@ pub fn pass(
     (config, levels): (&RlConfig, Levels),
     index: &Index,
 ) -> Result<usize> {
-    let mut longest: Vec<usize> = (0..index.len()).collect();
-    longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
-    let batch = mini_batch(config, index, &longest, config.max_response_length);
-    let (questions, batch) = experience(config, &model.config, index, &batch);
+    let (questions, batch) = longest_micro_batch(config, model, index);
     let questions: Vec<&Question> = questions.iter().collect();
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
     let stats = policy_loss::stats(dev, Region::Overlay)?;
@@ -259,6 +258,13 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniB
         });
     }
     batch
+}
+
+/// A micro-batch of the longest questions, answered at full length.
+fn longest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniBatch {
+    let mut longest: Vec<usize> = (0..index.len()).collect();
+    longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
+    experience(config, &model.config, index, &mini_batch(config, index, &longest, config.max_response_length))
 }
 
 /// The most that a micro-batch can have of each number, by itself.

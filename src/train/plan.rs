@@ -115,7 +115,7 @@ pub fn sft(model: ModelConfig, config: &SftConfig, target: Target, batches: &[Ve
 }
 
 /// The work of the pass with most arithmetic among `count`.
-pub fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) -> Result<Vec<Work>> {
+fn largest_pass(count: usize, mut work: impl FnMut(usize) -> Result<Vec<Work>>) -> Result<Vec<Work>> {
     let mut largest = (0.0, Vec::new());
     for i in 0..count {
         let work = work(i)?;

@@ -68,6 +68,10 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     assert!((own / flops - 1.0).abs() < 1e-9, "{own:e} of {flops:e}");
 
     let rl = listed(&config("rl.yaml"), &[]);
+    // Planned for the largest there can be, timed for one there is.
+    let passes = |of: &Value| of["passes"].as_f64().or(of["passes"]["seconds"].as_f64()).unwrap();
+    let [floor, predicted] = [passes(&rl[0]["floor"]["parts"]), passes(&rl[0]["predicted"]["seconds"])];
+    assert!(predicted > floor * 790.0 / 811.0, "{predicted} s predicted, {floor} s at least");
     let steps: Vec<&[Value]> = rl.split(|line| line["phase"] == "decode").skip(1).collect();
     // All products are by wgmma, those of the tower's 3,420 too, which are padded.
     let by_mma = |name: &&str| ["_m16", "_m64", "_m128"].iter().any(|tile| name.ends_with(tile));
