@@ -199,8 +199,12 @@ __device__ __forceinline__ void key_grads(isa::Acc (&dk)[HD / 8], isa::Acc (&dv)
         tile::round(ds, dp);
 #pragma unroll
         for (int step = 0; step < STRIP / 16; step++) {
-            int column = from + step * 16 + lane / 16 * 8;
-            isa::stmatrix(smem.ds + (mine + lane % 16) * PITCH<WINDOW> + column, ds[step]);
+            // Stores, not stmatrix: as many cycles of shared memory, and the same text for every card.
+            isa::Shared<bf16>* to = smem.ds + (mine + lane / 4) * PITCH<WINDOW> + from + step * 16 + lane % 4 * 2;
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                isa::store<uint32_t>(to + i % 2 * 8 * PITCH<WINDOW> + i / 2 * 8, ds[step].r[i]);
+            }
         }
         attend::weigh<HD>(dk, ds, q, 0);
     }
