@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use super::args::{DeviceKind, Global};
 use super::console::Console;
-use super::memory;
 use super::progress::Progress;
 use super::signal;
 use crate::answers::RunStore;
@@ -111,7 +110,7 @@ impl Context {
         self.kind().name()
     }
 
-    /// A device with `plan`'s memory; where untouched memory costs nothing, with more. Its passes end once a signal came.
+    /// A device with `plan`'s memory and no more. Its passes end once a signal came.
     pub fn device(&self, plan: &Plan) -> Result<Device> {
         let mut dev = self.open(plan)?;
         signal::requested().into_iter().for_each(|asked| dev.stop_by(asked));
@@ -119,20 +118,18 @@ impl Context {
     }
 
     fn open(&self, plan: &Plan) -> Result<Device> {
-        let plan = &if self.kind() == Kind::Cuda { *plan } else { memory::with_slack(plan) };
+        // What the check of a device's bodies at its start takes.
+        let with_check = plan.max(&Plan::default().with(Region::Workspace, linear::AGREEMENT_BYTES));
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
-            Kind::Cuda => {
-                let plan = plan.max(&Plan::default().with(Region::Workspace, linear::AGREEMENT_BYTES));
-                self.by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, &plan)?)
-            }
+            Kind::Cuda => self.by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, &with_check)?),
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
                 let arch = if asked_body()? == Some(Body::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
                 let options = Options { arch, shadow: false, completion: Completion::Eager, ..Options::default() };
                 let emu = Emu::new(options)?;
                 emu.compile()?;
-                self.by_body(Device::gpu(Box::new(emu), Kind::Emu, plan)?)
+                self.by_body(Device::gpu(Box::new(emu), Kind::Emu, &with_check)?)
             }
         }
     }

@@ -47,9 +47,3 @@ pub fn dry_run(plan: &Plan, kept: &Levels, model: &Path, limit: usize) -> Result
     let model = ModelConfig::load(&model.join("config.json"))?;
     Ok([levels(kept, &model), format!("disk {}", disk(plan, limit))])
 }
-
-/// Room for responses that make other batches than the largest ones counted. On the CPU, the emulated GPU's included, a
-/// region is mapped and touched only as it is used, so the slack costs nothing.
-pub fn with_slack(plan: &Plan) -> Plan {
-    Region::ALL.iter().fold(*plan, |plan, &region| plan.with(region, plan.bytes(region) * 2 + (64 << 20)))
-}

@@ -45,9 +45,7 @@ impl Tower {
     pub fn new(config: &VisionConfig, chunk: usize) -> Tower {
         Tower { side: config.window_size / config.patch_size, chunk, merge: config.spatial_merge_size }
     }
-}
 
-impl Tower {
     /// Patches of a chunk.
     pub fn chunk(&self) -> usize {
         self.chunk

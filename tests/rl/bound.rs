@@ -4,14 +4,18 @@ use std::sync::Arc;
 
 use omr::config::{Dtype, RlConfig, RolloutConfig};
 use omr::data::{Index, Row, Shape};
-use omr::device::{Plan, Region, Target};
-use omr::engine::Prompt;
-use omr::model::{ModelConfig, Policy};
+use omr::device::emu::{Emu, Options};
+use omr::device::images::Arch;
+use omr::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr::engine::{Engine, Prompt, Request};
+use omr::model::{Grads, Model, ModelConfig, Policy};
 use omr::ops::policy_loss;
+use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
 use omr::rl::plan;
 use omr::rl::update::{self, Experience, Learner};
-use omr::rollout::ask::Question;
+use omr::rollout::ask::{self, Question};
+use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
 use serde_json::json;
 
@@ -133,7 +137,7 @@ fn cases(count: usize) {
     for number in 0..count {
         let mut random = Random::new(seed, Purpose::Test, number as u64);
         let large = number % 4 == 3;
-        let (model, target) = (model(large), if large { Target::gpu(omr::device::Kind::Cuda) } else { Target::cpu(2) });
+        let (model, target) = (model(large), if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) });
         let (config, index) = case(&mut random, large);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
         let (planned, _) = plan::rl(model.clone(), &config, target, &allowed, &index).unwrap();
@@ -164,6 +168,90 @@ fn cases(count: usize) {
             at(1.0)
         );
     }
+}
+
+/// Questions answered by the engine at random lengths and a mini-batch learned from, on a device with the planned memory and
+/// no more; its marks are those of the counting one.
+fn runs(number: usize, kind: Kind) {
+    let mut random = Random::new(seed(), Purpose::Test, number as u64);
+    let target = if kind == Kind::Cpu { Target::cpu(2) } else { Target::gpu(kind) };
+    let (config, index) = case(&mut random, false);
+    let model = model(false);
+    let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
+    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, &allowed, &index).unwrap();
+    let made = [mini_batch(&mut random, &model, &config, &index)];
+    let counted = taken(&model, &config, planned.levels, target, &made);
+    let mut dev = match kind {
+        Kind::Cpu => Device::cpu(&planned.memory, 2, Isa::detect()).unwrap(),
+        _ => {
+            let options = Options { arch: Arch::Sm80, shadow: false, ..Options::default() };
+            Device::gpu(Box::new(Emu::new(options).unwrap()), kind, &planned.memory).unwrap()
+        }
+    };
+    let place = format!("case {number} on {}", kind.name());
+    let model = Model::empty(&mut dev, model, DType::of(config.dtype, kind)).unwrap();
+    let mut optimizer = Optimizer::new(&mut dev, &model.layout, config.optimizer, 0).unwrap();
+    let _reference =
+        config.use_kl_loss.then(|| Model::empty(&mut dev, model.config.clone(), model.layout.dtype).unwrap());
+    let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();
+
+    let vision_rows = ask::vision_rows(&model.config, &index, config.train_batch_size);
+    let engine = plan::engine_config(&config, vision_rows, num_kv_blocks, allowed, 0);
+    let request = |(noise, question): (usize, &Question)| Request {
+        prompt: question.prompt.clone(),
+        n: config.rollout.n,
+        sampling: plan::sampling(&config),
+        max_tokens: 1 + random.below(config.max_response_length as u64) as usize,
+        stop_token_ids: Arc::from([]),
+        noise: noise as u32,
+        first_rollout: 0,
+    };
+    let requests: Vec<Request> = made[0].0.iter().enumerate().map(request).collect();
+    let mut engine = Engine::new(&model, &mut dev, engine).unwrap();
+    engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap_or_else(|error| panic!("{place}: {error}"));
+    engine.release(&mut dev);
+    let rollouts = dev.high_water();
+
+    dev.reset_high_water();
+    let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    (0..grads.len()).for_each(|id| {
+        grads.touch(id);
+    });
+    grads.zero(&mut dev).unwrap();
+    optimizer.step(&mut dev, &model.layout, &grads, 0.0).unwrap();
+    optimizer.stats(&mut dev).unwrap();
+    let stats = policy_loss::stats(&mut dev, Region::Overlay).unwrap();
+    let learner = Learner {
+        model: &model,
+        policy: Policy { allowed: None, temperature: 1.0 },
+        config: &config,
+        levels: planned.levels,
+    };
+    let questions: Vec<&Question> = made[0].0.iter().collect();
+    update::accumulate(&mut dev, learner, &mut grads, &made[0].1, &questions, stats)
+        .unwrap_or_else(|error| panic!("{place}: {error}"));
+    let update = dev.high_water();
+    for region in [Region::Overlay, Region::Workspace] {
+        assert_eq!(update.bytes(region), counted.bytes(region), "{place}, {}", region.name());
+        let (used, most) = (update.max(&rollouts).bytes(region), planned.memory.bytes(region));
+        assert!(used <= most, "{place}, {}: {used} of {most}", region.name());
+    }
+}
+
+#[test]
+fn a_run_takes_what_was_counted_on_the_cpu() {
+    (0..50).for_each(|number| runs(number, Kind::Cpu));
+}
+
+#[test]
+fn a_run_takes_what_was_counted_on_the_emulator() {
+    (0..4).for_each(|number| runs(number, Kind::Emu));
+}
+
+#[test]
+#[ignore = "minutes; the same with more cases"]
+fn a_run_takes_what_was_counted_on_the_emulator_50() {
+    (0..50).for_each(|number| runs(number, Kind::Emu));
 }
 
 #[test]
