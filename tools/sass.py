@@ -16,17 +16,21 @@ def kernels(text):
 
 
 def loops(body):
-    """The loops of a kernel, shortest first: where each begins and ends, and its instructions without their predicates."""
-    lines, labels, spans = [], {}, []
+    """The loops of a kernel, shortest first: where each begins and ends, and its instructions without their predicates.
+    What stands behind the kernel's end and jumps back to its middle are waits that took longer."""
+    lines, labels, spans, ends = [], {}, [], []
     for line in body.splitlines():
         if label := re.match(r"^(\.L_x_\d+):", line):
             labels[label[1]] = len(lines)
         elif ins := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;", line):
+            if re.search(r"\*/\s+EXIT\s*;", line):
+                ends.append(len(lines))
             lines.append(ins[1])
     for end, ins in enumerate(lines):
         target = re.search(r"BRA.*`\((\.L_x_\d+)\)", ins)
-        if target and labels.get(target[1], end + 1) <= end:
-            spans.append((labels[target[1]], end))
+        begin = labels.get(target[1], end + 1) if target else end + 1
+        if begin <= end and not any(begin < exit < end for exit in ends):
+            spans.append((begin, end))
     spans.sort(key=lambda span: span[1] - span[0])
     return [(begin, end, lines[begin : end + 1]) for begin, end in spans]
 
