@@ -10,11 +10,12 @@ namespace attention_sm90a {
 using Args = attend::WideArgs<attend::PackedArgs>;
 
 struct Call {
+    static constexpr bool TURNS = true;
     const Args& args;
 
-    __device__ __forceinline__ bool tile(int slot, attend::WideTile& tile) const {
-        return attend::place_of(args.in, slot, tile.head, args.tile_rows, tile.place);
-    }
+    __device__ __forceinline__ int items() const { return args.slots * args.in.kv_heads; }
+    __device__ __forceinline__ int cleared() const { return args.tile_rows; }
+    __device__ __forceinline__ attend::WideTile tile(int i) const { return attend::tile_of(args, i); }
     // Of head `head` of a row of qkv, the block's first token.
     __device__ __forceinline__ attend::Box keys(const attend::WideTile& tile, int block) const {
         return {args.in.q_heads + tile.head, tile.place.start + block * attend::BLOCK};

@@ -301,6 +301,71 @@ struct State {
         }
     }
 
+    // Of a lane's row i all pairs of neighbouring outputs, and the first one's column.
+    template <int HD, class Each>
+    __device__ __forceinline__ void each_pair(int i, int first_tile, const Each& each) {
+#pragma unroll
+        for (int tile = 0; tile < tile::COUNT<F> / 4; tile++) {
+            if (first_tile + tile < HD / 8) {
+                float &x = tile::at(o, 4 * tile + 2 * i), &y = tile::at(o, 4 * tile + 2 * i + 1);
+                each((first_tile + tile) * 8 + lane() % 4 * 2, x, y);
+            }
+        }
+    }
+
+    // Puts the state aside for whoever may take or append it: a lane's rows at `rows` (null: not its), those outputs that
+    // it has; bases and sums lie there once for each warp that shares a row.
+    template <int HD>
+    __device__ __forceinline__ void keep(float* const (&rows)[2], int first_tile, int copy) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (float* row = rows[i]) {
+                if (lane() % 4 == 0) {
+                    isa::store(row + HD + 2 * copy, make_float2(m[i], l[i]));
+                }
+                each_pair<HD>(i, first_tile, [&](int at, float& x, float& y) { isa::store(row + at, make_float2(x, y)); });
+            }
+        }
+    }
+
+    // Such a state becomes this one.
+    template <int HD>
+    __device__ __forceinline__ void take(float* const (&rows)[2], int first_tile, int copy) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (const float* row = rows[i]) {
+                float2 ml = isa::load<float2>(row + HD + 2 * copy);
+                m[i] = ml.x;
+                l[i] = ml.y;
+                each_pair<HD>(i, first_tile, [&](int at, float& x, float& y) {
+                    float2 pair = isa::load<float2>(row + at);
+                    x = pair.x;
+                    y = pair.y;
+                });
+            }
+        }
+    }
+
+    // Folds such a state, of the chunk behind and not without keys, into this one: as `fold` does.
+    template <int HD>
+    __device__ __forceinline__ void append(float* const (&rows)[2], int first_tile, int copy) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (const float* row = rows[i]) {
+                float2 ml = isa::load<float2>(row + HD + 2 * copy);
+                float after = fmaxf(m[i], ml.x);
+                float a = isa::exp2_approx(m[i] - after), b = isa::exp2_approx(ml.x - after);
+                m[i] = after;
+                l[i] = fmaf(l[i], a, ml.y * b);
+                each_pair<HD>(i, first_tile, [&](int at, float& x, float& y) {
+                    float2 pair = isa::load<float2>(row + at);
+                    x = fmaf(x, a, pair.x * b);
+                    y = fmaf(y, a, pair.y * b);
+                });
+            }
+        }
+    }
+
     // Adds the values under their probabilities: STEPS times 16 keys, dimensions from 8 first_tile on.
     template <int HD, int STEPS>
     __device__ __forceinline__ void weigh(const isa::Frag<4> (&p)[STEPS], const isa::Shared<bf16>* values,
@@ -367,6 +432,9 @@ __device__ __forceinline__ void write_zeros(const Rows& rows, int threads) {
 struct Sight {
     int keys[2];
     int least;
+
+    // All rows see the same.
+    __device__ __forceinline__ explicit Sight(int keys) : keys{keys, keys}, least(keys) {}
 
     __device__ __forceinline__ Sight(const Rows& rows, int from) {
 #pragma unroll

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "common/attend_calls.cuh"
+#include "common/attend_item.cuh"
 #include "isa/hopper.cuh"
 
 namespace attend {
@@ -49,22 +50,31 @@ struct WideArgs {
     int slots;      // of tiles (attend::sequence_of), for each key head
 };
 
-// A tile of the grid.
+// A tile of the grid, which sees keys `begin` .. `end` of all `keys`.
 struct WideTile {
     Place place;
     int head;
-    int keys;  // those that its last row sees
+    int begin, end, keys;
+    bool any;  // its slot has rows
 };
 
-// Work item i of the grid; false where its slot has no rows.
-template <class Call>
-__device__ __forceinline__ bool tile_of(const Call& call, int i, WideTile& tile) {
-    int kv_heads = call.args.in.kv_heads;
-    tile.head = i % kv_heads;
-    bool any = call.tile(call.args.slots - 1 - i / kv_heads, tile);
-    tile.keys = tile.place.rows.visible(tile.place.rows.to - 1);
-    return any;
+// Work item i of the grid.
+template <class A>
+__device__ __forceinline__ WideTile tile_of(const WideArgs<A>& args, int i) {
+    WideTile tile;
+    tile.head = i % args.in.kv_heads;
+    tile.any = place_of(args.in, args.slots - 1 - i / args.in.kv_heads, tile.head, args.tile_rows, tile.place);
+    tile.begin = 0;
+    tile.end = tile.place.rows.visible(tile.place.rows.to - 1);
+    tile.keys = tile.place.keys;
+    return tile;
 }
+
+// Decode's arguments, with boxes of 64 columns by the heads of one token.
+struct WideItemArgs {
+    isa::TensorMap q, k, v;
+    DecodeArgs in;
+};
 
 // A box's coordinates behind its first column.
 struct Box {
@@ -92,26 +102,46 @@ __device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMEN
     isa::sync_warp();
 }
 
-// The copying warp: one lane asks, and all clear the values behind a sequence's last, where TMA brings what may be anything.
-template <int HD, class Call>
-__device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call, int items) {
-    int turn = 0, tiles = 0, tails = 0;
-    clear_rows(smem.q, call.args.tile_rows);
-    for (int i = blockIdx.x; i < items; i += gridDim.x) {
-        WideTile tile;
-        if (!tile_of(call, i, tile) || tile.keys <= 0) continue;
-        if (lane() == 0) {
-            int group = tile.place.rows.group, token = tile.place.start + tile.place.rows.from / group;
-            isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
-            isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * call.args.tile_rows);
-            for (int p = 0; p < PANELS<HD>; p++) {
-                isa::tma_load(smem.q[p], &call.args.q, &smem.q_full, p * PANEL, tile.head * group, token);
-            }
+// A tile's queries: whole tokens, one box.
+template <int HD, class A>
+__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int tiles) {
+    if (lane() > 0) return;
+    int group = tile.place.rows.group, token = tile.place.start + tile.place.rows.from / group;
+    isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
+    isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * args.tile_rows);
+    for (int p = 0; p < PANELS<HD>; p++) {
+        isa::tma_load(smem.q[p], &args.q, &smem.q_full, p * PANEL, tile.head * group, token);
+    }
+}
+
+// An item's: a box for each of its tokens, which may lie anywhere, asked for by a lane each.
+template <int HD>
+__device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideItemArgs& args, const Item& item, int tiles) {
+    if (lane() == 0) {
+        isa::mbarrier_wait(&smem.q_empty, tiles % 2 ^ 1);
+        isa::mbarrier_arrive_expect_tx(&smem.q_full, PANELS<HD> * PANEL_BYTES * item.tokens * item.group);
+    }
+    isa::sync_warp();
+    if (lane() < item.tokens) {
+        int token = item.token(lane()), row = lane() * item.pitch;
+        for (int p = 0; p < PANELS<HD>; p++) {
+            isa::tma_load(&smem.q[p][row * PANEL], &args.q, &smem.q_full, p * PANEL, item.query(0), token);
         }
-        tiles++;
-        for (int begin = 0; begin < tile.keys; begin += BLOCK, turn++) {
+    }
+}
+
+// The copying warp: one lane asks for keys and values, and all clear the values behind a sequence's last, where TMA brings
+// what may be anything.
+template <int HD, class Call>
+__device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call) {
+    int turn = 0, tiles = 0, tails = 0;
+    clear_rows(smem.q, call.cleared());
+    for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
+        auto tile = call.tile(i);
+        if (!tile.any || tile.end <= 0) continue;
+        for (int begin = tile.begin; begin < tile.end; begin += BLOCK, turn++) {
             Stage stage(turn);
-            bool tail = begin + BLOCK > tile.place.keys;
+            bool tail = begin + BLOCK > tile.keys;
             if (lane() == 0) {
                 isa::mbarrier_wait(&smem.k_empty[stage.at], stage.parity ^ 1);
                 isa::mbarrier_arrive_expect_tx(&smem.k_full[stage.at], PANELS<HD> * PANEL_BYTES * BLOCK);
@@ -127,10 +157,14 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call,
                     isa::tma_load(smem.v[stage.at][p], &call.args.v, full, p * PANEL, box.y, box.z);
                 }
             }
+            // The tile before may still need its own.
+            if (begin == tile.begin) {
+                copy_queries(smem, call.args, tile, tiles++);
+            }
             if (tail) {
                 isa::mbarrier_wait(&smem.v_tail, tails % 2);
                 tails++;
-                clear_rows(smem.v[stage.at], tile.place.keys - begin);
+                clear_rows(smem.v[stage.at], tile.keys - begin);
                 if (lane() == 0) {
                     isa::mbarrier_arrive(&smem.v_full[stage.at]);
                 }
@@ -139,12 +173,13 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call,
     }
 }
 
-// One warpgroup's part of the tiles.
-template <int HD>
+// One warpgroup's part of the tiles. In `TURNS` with the other, or on its own.
+template <int HD, bool TURNS>
 struct WideMath {
     WideSmem<HD>& smem;
-    int group;     // of the two warpgroups
-    int turn = 0;  // blocks so far
+    int group;      // of the two warpgroups
+    int turn = 0;   // blocks so far
+    int tiles = 0;  // whose queries it waited for
     State<isa::WgmmaAcc<HD>> state;
     isa::WgmmaAcc<BLOCK> s;
     isa::Frag<4> p[BLOCK / 16];
@@ -197,10 +232,25 @@ struct WideMath {
         isa::store(mine, make_float2(fmaf(l.x, alpha[0], sum[0]), fmaf(l.y, alpha[1], sum[1])));
     }
 
-    // Blocks begin .. end of a chunk.
+    __device__ __forceinline__ void wait_queries() {
+        isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
+    }
+
+    // Blocks begin .. end without rows: a stage is given back when its values have come, which were asked for behind its keys.
+    // No lane may be a phase behind the one that gives it back.
+    __device__ __forceinline__ void pass(int begin, int end) {
+        for (; begin < end; begin += BLOCK) {
+            Stage stage(turn++);
+            isa::mbarrier_wait(&smem.v_full[stage.at], stage.parity);
+            isa::sync_warp();  // exempt: schedules in which a lane falls two phases behind are rare
+            release(&smem.k_empty[stage.at]);
+            release(&smem.v_empty[stage.at]);
+        }
+    }
+
+    // Blocks begin .. end of a chunk, of which the state has what came before.
     __device__ __forceinline__ void chunk(const Sight& sight, int begin, int end, float scale) {
-        state.reset();
-        isa::store(smem.l + 2 * threadIdx.x, make_float2(0.0f, 0.0f));
+        isa::store(smem.l + 2 * threadIdx.x, make_float2(state.l[0], state.l[1]));
         Stage stage(turn);
         isa::mbarrier_wait(&smem.k_full[stage.at], stage.parity);
         isa::wgmma_fence();
@@ -208,18 +258,23 @@ struct WideMath {
         isa::wgmma_wait<0>();
         release(&smem.k_empty[stage.at]);
         softmax(sight, begin, scale);
+        tile::row_scale(state.o, alpha);
         tile::round(p, s);
 #pragma unroll 1
         for (; begin + BLOCK < end; begin += BLOCK) {
             Stage before(turn), now(++turn);
-            isa::sync_named(1 + group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+            if constexpr (TURNS) {
+                isa::sync_named(1 + group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+            }
             isa::mbarrier_wait(&smem.k_full[now.at], now.parity);
             isa::wgmma_fence();
             scores(now.at);
             isa::mbarrier_wait(&smem.v_full[before.at], before.parity);
             isa::wgmma_fence();  // exempt: without it ptxas fences in a branch and serialises the products (C7520)
             weigh(before.at);
-            isa::arrive_named(2 - group, MATH);
+            if constexpr (TURNS) {
+                isa::arrive_named(2 - group, MATH);
+            }
             isa::wgmma_wait<1>();
             release(&smem.k_empty[now.at]);
             softmax(sight, begin + BLOCK, scale);
@@ -240,10 +295,60 @@ struct WideMath {
     }
 };
 
+// A tile's rows, and of rows without keys zeros.
+template <int HD, bool TURNS, class A>
+__device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const WideArgs<A>& args, const WideTile& tile) {
+    const Rows& rows = tile.place.rows;
+    if (tile.end <= 0) {
+        write_zeros(rows, MATH);
+        return;
+    }
+    int from = rows.from + warp() * WARP_ROWS;
+    float* total = args.totals + (int64_t)blockIdx.x * (HD / 2 + 4) * MATH;
+    isa::Shared<bf16>* staged = math.smem.out + warp() * WARP_ROWS * PITCH<HD>;
+    Sight sight(rows, from);
+    math.wait_queries();
+    for (int begin = 0; begin < tile.end; begin += CHUNK) {
+        int end = min(begin + CHUNK, tile.end);
+        math.state.reset();
+        math.chunk(sight, begin, end, rows.scale_log2e);
+        if (begin > 0) {
+            math.state.fold(total, MATH);
+        }
+        if (end < tile.end) {
+            math.state.save(total, MATH);
+        }
+    }
+    math.release(&math.smem.q_empty);
+    math.state.template stage<HD>(staged, 0);
+    isa::sync_warp();
+    write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);
+    if (rows.lse != nullptr) {
+        math.state.write_lse(rows, from);
+    }
+}
+
+// An item's rows.
+template <int HD, bool TURNS>
+__device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const WideItemArgs& args, const Item& item) {
+    int from = warp() * WARP_ROWS, rows = item.tokens * item.pitch;
+    math.wait_queries();
+    if (math.group * GROUP_ROWS >= rows) {
+        math.pass(item.begin, item.end);
+        math.release(&math.smem.q_empty);
+        return;
+    }
+    go_on<HD>(math.state, item, from, 0, 0);
+    math.chunk(Sight(item.keys), item.begin, item.end, args.in.scale_log2e);
+    math.release(&math.smem.q_empty);
+    if (from < rows && joined<HD>(math.state, item, from, 0, 0, warp())) {
+        write_out<HD>(math.state, item, from, 0);
+    }
+}
+
 template <int HD, class Call>
 __device__ __forceinline__ void attend_wide(const Call& call) {
     auto& smem = isa::smem<WideSmem<HD>>();
-    int items = call.args.slots * call.args.in.kv_heads;
     if (threadIdx.x == 0) {
         isa::mbarrier_init(&smem.q_full, 1);
         isa::mbarrier_init(&smem.q_empty, MATH / WARP);
@@ -260,46 +365,20 @@ __device__ __forceinline__ void attend_wide(const Call& call) {
     if (threadIdx.x >= MATH) {
         isa::registers_decrease<REGISTERS_COPY>();
         if (threadIdx.x < MATH + WARP) {
-            copy_tiles<HD>(smem, call, items);
+            copy_tiles<HD>(smem, call);
         }
         return;
     }
     isa::registers_increase<REGISTERS_MATH>();
-    WideMath<HD> math(smem);
-    float* total = call.args.totals + (int64_t)blockIdx.x * (HD / 2 + 4) * MATH;
-    isa::Shared<bf16>* staged = smem.out + warp() * WARP_ROWS * PITCH<HD>;
+    WideMath<HD, Call::TURNS> math(smem);
     // The first warpgroup begins.
-    if (math.group == 1) {
+    if (Call::TURNS && math.group == 1) {
         isa::arrive_named(1, MATH);
     }
-    int tiles = 0;
-    for (int i = blockIdx.x; i < items; i += gridDim.x) {
-        WideTile tile;
-        if (!tile_of(call, i, tile)) continue;
-        const Rows& rows = tile.place.rows;
-        if (tile.keys <= 0) {
-            write_zeros(rows, MATH);
-            continue;
-        }
-        int from = rows.from + warp() * WARP_ROWS;
-        Sight sight(rows, from);
-        isa::mbarrier_wait(&smem.q_full, tiles++ % 2);
-        for (int begin = 0; begin < tile.keys; begin += CHUNK) {
-            int end = min(begin + CHUNK, tile.keys);
-            math.chunk(sight, begin, end, rows.scale_log2e);
-            if (begin > 0) {
-                math.state.fold(total, MATH);
-            }
-            if (end < tile.keys) {
-                math.state.save(total, MATH);
-            }
-        }
-        math.release(&smem.q_empty);
-        math.state.template stage<HD>(staged, 0);
-        isa::sync_warp();
-        write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);
-        if (rows.lse != nullptr) {
-            math.state.write_lse(rows, from);
+    for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
+        auto tile = call.tile(i);
+        if (tile.any) {
+            attend_tile(math, call.args, tile);
         }
     }
 }

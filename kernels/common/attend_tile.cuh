@@ -4,7 +4,7 @@
 // keys under the product with the values.
 #pragma once
 
-#include "common/attend.cuh"
+#include "common/attend_item.cuh"
 
 namespace attend {
 
@@ -28,13 +28,12 @@ struct TogetherSmem {
     isa::Shared<bf16> p[WARP_ROWS * PITCH<BLOCK>];
     isa::Shared<float> most[WARPS * WARP_ROWS];
     isa::Shared<float> sum[WARPS * WARP_ROWS * 4];
-    isa::Shared<float> total[(TILES * 4 + 4) * THREADS];
 };
 
 // Keys of block `begin` / BLOCK, or values, to shared memory.
-template <int HD>
+template <int HD, class R>
 __device__ __forceinline__ void copy_block(isa::Shared<bf16>* to, const bf16* from, int64_t stride, int begin, int keys,
-                                           const Rows& rows) {
+                                           const R& rows) {
     copy_rows<HD, BLOCK>(to, KeyRows{from, stride}, keys - begin, rows.dim, rows.wide);
 }
 
@@ -118,53 +117,51 @@ __device__ __forceinline__ void attend_rows(const Rows& rows, const Source& sour
     }
 }
 
-// Attends rows.from .. rows.to, at most WARP_ROWS. The same chains as attend_rows: a warp has one group of 32 keys of
-// every score row and sum, and whole chains of its dimensions of the output.
+struct ItemQueries {
+    const Item& item;
+    int from;
+    __device__ __forceinline__ const bf16* operator()(int row) const {
+        const DecodeArgs& args = item.args;
+        int64_t at = item.token((from + row) / item.pitch) * (args.q_heads + 2 * args.kv_heads) + item.query(from + row);
+        return args.qkv + at * args.dim;
+    }
+};
+
+// Attends WARP_ROWS rows of an item from `from` on to its keys. The same chains as attend_rows: a warp has one group of 32
+// keys of every score row and sum, and whole chains of its dimensions of the output.
 template <int HD, class Source>
-__device__ __forceinline__ void attend_together(const Rows& rows, const Source& source) {
+__device__ __forceinline__ void attend_together(const Item& item, int from, const Source& source) {
     constexpr int TILES = TogetherSmem<HD>::TILES;
     auto& smem = isa::smem<TogetherSmem<HD>>();
-    int keys = rows.visible(rows.to - 1);
-    if (keys <= 0) {
-        write_zeros(rows, THREADS);
-        return;
-    }
-    int first_tile = warp() * TILES, first_key = warp() * 32;
-    Sight sight(rows, rows.from);
+    const DecodeArgs& args = item.args;
+    int first_tile = warp() * TILES, first_key = warp() * 32, keys = item.keys;
     isa::Frag<4> q[HD / 16];
     State<isa::Acc[TILES]> state;
-    state.reset();
-    Keys block = source.block(0);
-    copy_rows<HD, WARP_ROWS>(smem.q, QueryRows{rows}, rows.to - rows.from, rows.dim, rows.wide);
+    Keys block = source.block(item.begin / BLOCK);
+    copy_rows<HD, WARP_ROWS>(smem.q, ItemQueries{item, from}, item.tokens * item.group - from, args.dim, args.wide);
     isa::cp_async_commit();
-    copy_block<HD>(smem.k, block.k, source.stride, 0, keys, rows);
+    copy_block<HD>(smem.k, block.k, source.stride, item.begin, keys, args);
     isa::cp_async_commit();
     isa::cp_async_wait<1>();
     isa::sync_cta();
     load_queries<HD>(q, smem.q);
+    go_on<HD>(state, item, from, first_tile, warp());
 
-    for (int begin = 0; begin < keys; begin += BLOCK) {
-        if (begin > 0 && begin % CHUNK == 0) {
-            if (begin > CHUNK) {
-                state.fold(smem.total, THREADS);
-            }
-            state.save(smem.total, THREADS);
-            state.reset();
-        }
+    for (int begin = item.begin; begin < item.end; begin += BLOCK) {
         isa::Acc s[4];
         float alpha[2], most[2], sum[2];
-        int visible[2] = {sight.keys[0] - begin - first_key, sight.keys[1] - begin - first_key};
-        bool more = begin + BLOCK < keys;
+        int left = keys - begin, visible[2] = {left - first_key, left - first_key};
+        bool more = begin + BLOCK < item.end;
         isa::cp_async_wait<0>();
         // The keys are there, and no warp reads the values, probabilities and sums of the block before.
         isa::sync_cta();
-        copy_block<HD>(smem.v, block.v, source.stride, begin, keys, rows);
+        copy_block<HD>(smem.v, block.v, source.stride, begin, keys, args);
         isa::cp_async_commit();
         if (more) {
             block = source.block(begin / BLOCK + 1);
         }
         scores<HD>(s, q, smem.k + first_key * PITCH<HD>);
-        mask_and_max(s, sight.least < begin + BLOCK, visible, most);
+        mask_and_max(s, left < BLOCK, visible, most);
         if (lane() % 4 == 0) {
             smem.most[warp() * WARP_ROWS + lane() / 4] = most[0];
             smem.most[warp() * WARP_ROWS + lane() / 4 + 8] = most[1];
@@ -175,10 +172,9 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
             most[0] = fmaxf(most[0], smem.most[w * WARP_ROWS + lane() / 4]);
             most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8]);
         }
-        state.raise(most, rows.scale_log2e, alpha);
-        visible[0] = sight.keys[0] - begin;
-        visible[1] = sight.keys[1] - begin;
-        probabilities(s, rows.scale_log2e, state.m, visible, sum);
+        state.raise(most, args.scale_log2e, alpha);
+        visible[0] = visible[1] = left;
+        probabilities(s, args.scale_log2e, state.m, visible, sum);
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int row = lane() / 4 + 8 * i;
@@ -193,7 +189,7 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
         // The values are there, the probabilities and sums as well, and no warp reads the keys.
         isa::sync_cta();
         if (more) {
-            copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, rows);
+            copy_block<HD>(smem.k, block.k, source.stride, begin + BLOCK, keys, args);
             isa::cp_async_commit();
         }
 #pragma unroll
@@ -211,11 +207,9 @@ __device__ __forceinline__ void attend_together(const Rows& rows, const Source& 
         state.rescale(alpha, sum);
         state.template weigh<HD>(p, smem.v, first_tile);
     }
-    if (keys > CHUNK) {
-        state.fold(smem.total, THREADS);
+    // Each warp goes its own way: it has whole outputs, and a ticket for these rows of a sequence.
+    if (joined<HD>(state, item, from, first_tile, warp(), from / WARP_ROWS * WARPS + warp())) {
+        write_out<HD>(state, item, from, first_tile);
     }
-    state.template stage<HD>(smem.q, first_tile);
-    isa::sync_cta();
-    write_rows<HD>(rows, smem.q, rows.from, rows.to, threadIdx.x, THREADS);
 }
 }  // namespace attend

@@ -5,6 +5,7 @@ use crate::engine::decode_graphs::padded_size;
 use crate::engine::scheduler::{Scheduled, Scheduler, SchedulerConfig, Step};
 use crate::model::ModelConfig;
 use crate::model::positions::{RopeTable, text_rope};
+use crate::ops::paged_attention::DecodeStep;
 
 /// Rows of the decoder's rotation by position, grown as positions come up.
 #[derive(Debug)]
@@ -155,11 +156,18 @@ impl Batch {
         self.sample_rows.extend(had as u32..size as u32);
     }
 
-    /// A batch of the largest size that `limits` admit, for counting memory; its contents mean nothing.
-    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig) {
+    /// A decode step as attention cuts it into work items.
+    pub fn decode_step(&self) -> DecodeStep<'_> {
+        let Batch { cu_seqlens_q, context_lens, block_tables, .. } = self;
+        DecodeStep { cu_seqlens_q, context_lens, block_tables }
+    }
+
+    /// A batch of the largest size that `limits` admit, of a `decode` step or of any, for counting memory; its contents
+    /// mean nothing.
+    pub fn fill_largest(&mut self, config: &ModelConfig, limits: &SchedulerConfig, decode: bool) {
         self.clear();
         let s = padded_size(limits.max_num_seqs.min(limits.max_num_batched_tokens));
-        let t = limits.max_num_batched_tokens.max(s);
+        let t = if decode { s } else { limits.max_num_batched_tokens.max(s) };
         self.max_blocks = limits.max_blocks();
         self.input_ids.resize(t, 0);
         self.slot_mapping.resize(t, 0);
@@ -169,8 +177,10 @@ impl Batch {
         self.cu_seqlens_q.push(t as u32);
         self.context_lens.resize(s, limits.max_model_len as u32);
         self.block_tables.resize(s * self.max_blocks, 0);
-        self.vision_rows.resize(limits.vision_rows.min(t), 0);
-        self.vision_tokens.resize(limits.vision_rows.min(t), 0);
+        if !decode {
+            self.vision_rows.resize(limits.vision_rows.min(t), 0);
+            self.vision_tokens.resize(limits.vision_rows.min(t), 0);
+        }
         self.sample_rows.resize(padded_size(limits.max_num_seqs), 0);
     }
 

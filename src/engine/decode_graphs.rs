@@ -25,6 +25,8 @@ pub(super) struct Key {
     pub mark: Mark,
     /// Ids that may be sampled.
     pub allowed: Option<Tensor>,
+    /// Whether sequences share keys that are read for several at once: a launch more in each layer.
+    pub shares: bool,
 }
 
 /// The captured steps.

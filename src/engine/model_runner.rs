@@ -16,7 +16,7 @@ use crate::model::Model;
 use crate::model::layers::Attend;
 use crate::model::tape::{Mode, Tape, Var};
 use crate::ops::attend::Heads;
-use crate::ops::paged_attention::KvCache;
+use crate::ops::paged_attention::{self, Decode, KvCache, Split};
 use crate::ops::rows;
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::tensor::Tensor;
@@ -34,6 +34,9 @@ pub struct Sampling<'a> {
 #[derive(Debug)]
 pub struct ModelRunner {
     caches: Arc<[KvCache]>,
+    heads: Heads,
+    /// Of decode's attention on a GPU.
+    tickets: Option<Tensor>,
     /// `[vision_rows, D]`.
     vision: Tensor,
     batch: Batch,
@@ -64,9 +67,14 @@ impl ModelRunner {
             }
             caches.push(cache);
         }
+        let tickets = match dev.kind().is_gpu() {
+            true => Some(Decode::tickets(dev, Region::Overlay, padded_size(config.max_num_seqs), heads)?),
+            false => None,
+        };
         let vision = dev.alloc(Region::Overlay, dtype, &[config.vision_rows, model_config.hidden_size])?;
         let (batch, graphs) = (Batch::new(model_config), DecodeGraphs::default());
-        Ok(ModelRunner { caches: caches.into(), vision, batch, graphs, draws: Vec::new(), mark })
+        let caches = caches.into();
+        Ok(ModelRunner { caches, heads, tickets, vision, batch, graphs, draws: Vec::new(), mark })
     }
 
     /// Frees the caches and the captured steps.
@@ -94,7 +102,7 @@ impl ModelRunner {
             self.encode(model, dev, &mut tape, &images, &to)?;
             match dev.kind().is_gpu() && decode {
                 true => self.replay(model, dev, &mut tape, scheduler.config(), sampling),
-                false => self.compute(model, dev, &mut tape, sampling),
+                false => self.compute(model, dev, &mut tape, sampling, None),
             }
         });
         tape.finish(dev);
@@ -108,8 +116,9 @@ impl ModelRunner {
         dev: &mut Device,
         tape: &mut Tape,
         sampling: Sampling<'_>,
+        split: Option<&Split>,
     ) -> Result<(Vec<u32>, Vec<f32>)> {
-        let inputs = StepInputs::upload(dev, tape, &self.batch, sampling.draws)?;
+        let inputs = StepInputs::upload(dev, tape, &self.batch, sampling.draws, split.zip(self.tickets))?;
         self.launch(model, dev, tape, &inputs, sampling)?;
         inputs.read(dev)
     }
@@ -124,12 +133,15 @@ impl ModelRunner {
         sampling: Sampling<'_>,
     ) -> Result<(Vec<u32>, Vec<f32>)> {
         let n = self.batch.num_seqs();
-        let key = Key { size: padded_size(n), mark: dev.mark(Region::Workspace), allowed: sampling.allowed };
-        self.batch.pad(key.size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
+        let size = padded_size(n);
+        self.batch.pad(size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
+        let split = self.split(dev);
+        let mark = dev.mark(Region::Workspace);
+        let key = Key { size, mark, allowed: sampling.allowed, shares: split.shares() };
         self.draws.clear();
         self.draws.extend_from_slice(sampling.draws);
         self.draws.resize(key.size, Draw::new(SamplingParams::greedy(), NoiseKey::default(), (0, 0)));
-        let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws)?;
+        let inputs = StepInputs::upload(dev, tape, &self.batch, &self.draws, Some(&split).zip(self.tickets))?;
         let sampling = Sampling { draws: &self.draws, ..sampling };
         let mut graphs = std::mem::take(&mut self.graphs);
         let done = graphs.run(dev, key, |dev| {
@@ -144,6 +156,11 @@ impl ModelRunner {
         token_ids.truncate(n);
         logprobs.truncate(n);
         Ok((token_ids, logprobs))
+    }
+
+    /// The work items of the batch, a decode step.
+    fn split(&self, dev: &mut Device) -> Split {
+        Split::new(self.batch.decode_step(), paged_attention::together(dev, self.heads))
     }
 
     /// Decoder and sampler. Copies nothing up, so that it can be captured.
@@ -203,7 +220,7 @@ impl ModelRunner {
             room -= if fits { image.tokens(merge) } else { 0 };
             fits
         });
-        self.batch.fill_largest(&model.config, limits);
+        self.batch.fill_largest(&model.config, limits, false);
         let samples = padded_size(sampling.draws.len());
         let mut draws = sampling.draws.to_vec();
         draws.resize(samples, Draw::new(SamplingParams::default(), NoiseKey::default(), (0, 0)));
@@ -214,7 +231,15 @@ impl ModelRunner {
         let done = self
             .copy_blocks(dev, &copies)
             .and_then(|()| self.encode(model, dev, &mut tape, &images, &vec![0; limits.vision_rows - room]))
-            .and_then(|()| self.compute(model, dev, &mut tape, sampling));
+            .and_then(|()| self.compute(model, dev, &mut tape, sampling, None));
+        tape.finish(dev);
+        done?;
+        // Decode needs more for long sequences than a small step of prefill.
+        self.batch.fill_largest(&model.config, limits, true);
+        self.batch.sample_rows.truncate(samples);
+        let split = self.split(dev);
+        let mut tape = Tape::new(dev, Mode::Infer);
+        let done = self.compute(model, dev, &mut tape, sampling, Some(&split));
         tape.finish(dev);
         done.map(|_| ())
     }
@@ -261,7 +286,7 @@ impl ModelRunner {
             rows::gather(dev, self.vision, from, rows)?;
             rows::scatter(dev, rows, to, x.tensor)?;
         }
-        let attend = Attend::Paged { caches: self.caches.clone(), paging: inputs.paging };
+        let attend = Attend::Paged { caches: self.caches.clone(), paging: Box::new(inputs.paging) };
         model.decoder.forward(tape, dev, x, inputs.rope, attend)
     }
 

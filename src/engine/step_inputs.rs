@@ -5,6 +5,7 @@ use crate::engine::batch::Batch;
 use crate::error::Result;
 use crate::model::layers::{Paging, Rope};
 use crate::model::tape::Tape;
+use crate::ops::paged_attention::{Decode, Split};
 use crate::ops::sample::Draw;
 use crate::tensor::{DType, Tensor};
 
@@ -38,8 +39,15 @@ pub(super) struct StepInputs {
 }
 
 impl StepInputs {
-    /// Copies `batch` and `draws` up, on top of the tape's region.
-    pub fn upload(dev: &mut Device, tape: &Tape, batch: &Batch, draws: &[Draw]) -> Result<StepInputs> {
+    /// Copies `batch` and `draws` up, on top of the tape's region; of a decode step on a GPU also its work items, whose
+    /// tickets lie elsewhere.
+    pub fn upload(
+        dev: &mut Device,
+        tape: &Tape,
+        batch: &Batch,
+        draws: &[Draw],
+        split: Option<(&Split, Tensor)>,
+    ) -> Result<StepInputs> {
         let (t, s, b) = (batch.input_ids.len(), batch.num_seqs(), batch.sample_rows.len());
         let table = [t, batch.rope.cos.len() / t];
         let vision = match batch.vision_rows.len() {
@@ -55,6 +63,10 @@ impl StepInputs {
                 logprobs: dev.alloc(tape.region(), DType::F32, &[b])?,
             }),
         };
+        let decode = match split {
+            Some((split, tickets)) => Some(Decode::upload(dev, tape.region(), split, s, tickets)?),
+            None => None,
+        };
         Ok(StepInputs {
             input_ids: tape.upload(dev, &batch.input_ids, &[t])?,
             rope: Rope {
@@ -66,6 +78,7 @@ impl StepInputs {
                 block_tables: tape.upload(dev, &batch.block_tables, &[s, batch.max_blocks])?,
                 cu_seqlens_q: tape.upload(dev, &batch.cu_seqlens_q, &[s + 1])?,
                 context_lens: tape.upload(dev, &batch.context_lens, &[s])?,
+                decode,
             },
             vision,
             samples,

@@ -12,7 +12,7 @@ use crate::ops::attention::Pack;
 use crate::ops::embedding::Segments;
 use crate::ops::linear::Qkv;
 use crate::ops::linear_logprob::Asked;
-use crate::ops::paged_attention::{KvCache, Paged};
+use crate::ops::paged_attention::{Decode, KvCache, Paged};
 use crate::ops::patch_embed::{Normalize, PatchImage};
 use crate::ops::{
     attention, embedding, gelu, linear, linear_logprob, paged_attention, patch_embed, rms_norm, rope, rows, swiglu,
@@ -47,7 +47,7 @@ pub enum Attend {
         /// One cache a layer.
         caches: Arc<[KvCache]>,
         /// Where each sequence's keys lie.
-        paging: Paging,
+        paging: Box<Paging>,
     },
 }
 
@@ -85,6 +85,8 @@ pub struct Paging {
     pub cu_seqlens_q: Tensor,
     /// Keys of each sequence, the new ones included, `[S]` u32.
     pub context_lens: Tensor,
+    /// The work items of a decode step on a GPU.
+    pub decode: Option<Decode>,
 }
 
 /// Log-probabilities of targets under the model; see [`Tape::linear_logprob`].
@@ -331,9 +333,9 @@ impl Tape {
                 if self.mode() != Mode::Infer {
                     return Err(Error::Failed("training reads no paged cache".into()));
                 }
-                let Paging { block_tables, cu_seqlens_q, context_lens, .. } = *paging;
+                let Paging { block_tables, cu_seqlens_q, context_lens, decode, .. } = **paging;
                 let cache = &caches[layer];
-                let paged = Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale };
+                let paged = Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
                 paged_attention::fwd(dev, paged, qkv.tensor, out.tensor)?;
             }
         }

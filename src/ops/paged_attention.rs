@@ -15,6 +15,11 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::LANES;
 use crate::tensor::{DType, Elem, Tensor};
 
+mod decode;
+mod split;
+pub use decode::{Decode, together};
+pub use split::{DecodeStep, Split};
+
 /// Query rows of one work item.
 const ROWS: usize = 32;
 
@@ -182,6 +187,9 @@ pub struct Paged<'a> {
     pub heads: Heads,
     /// Multiplies the scores; positive.
     pub scale: f32,
+    /// The work items of a step in which no sequence has more than one new token: a GPU then fills the card by chunks of
+    /// keys. Without, rows are cut alone; the CPU cuts them as ever. No bit depends on it.
+    pub decode: Option<Decode>,
 }
 
 /// Causal attention of new tokens to all cached ones: qkv `[T, (q + 2 kv) * dim]` (its q heads are read), out
@@ -190,7 +198,7 @@ pub struct Paged<'a> {
 /// above 128, and these numbers, which lie in its memory, are not looked at.
 pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Result<()> {
     const OP: &str = "paged_attention::fwd";
-    let Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale } = paged;
+    let Paged { cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode } = paged;
     check::compute(OP, "qkv", qkv)?;
     let (t, s) = (qkv.rows(), context_lens.rows());
     check::tensor(OP, "qkv", qkv, qkv.dtype, &[t, heads.qkv_len()])?;
@@ -202,8 +210,17 @@ pub fn fwd(dev: &mut Device, paged: Paged<'_>, qkv: Tensor, out: Tensor) -> Resu
     let setting = Setting::new(qkv.dtype, heads, scale);
     if dev.kind().is_gpu() {
         launch::check_heads(OP, qkv.dtype, heads)?;
-        let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
         let mark = dev.mark(Region::Workspace);
+        if let Some(decode) = decode {
+            let states = decode::states(dev, decode, &paged)?;
+            let done = match dev.on() {
+                On::Gpu(gpu) => decode::fwd(OP, gpu, &paged, decode, [qkv, out, states], setting),
+                _ => Ok(()),
+            };
+            dev.release(mark);
+            return done;
+        }
+        let ins = [qkv, cache.k, cache.v, block_tables, cu_seqlens_q, context_lens];
         let totals = sm90a::totals(dev, heads, block_tables.cols() * BLOCK)?;
         let done = match dev.on() {
             On::Gpu(gpu) => launch_fwd(OP, gpu, ins, heads, setting, [out, totals]),
@@ -235,17 +252,6 @@ const PREFILL: ByDim = [
 
 const WIDE: WideNames = [(80, "paged_attention_prefill_wide_hd80"), (128, "paged_attention_prefill_wide_hd128")];
 
-const DECODE: ByDim = [
-    (16, "paged_attention_decode_hd16"),
-    (32, "paged_attention_decode_hd32"),
-    (64, "paged_attention_decode_hd64"),
-    (80, "paged_attention_decode_hd80"),
-    (128, "paged_attention_decode_hd128"),
-];
-
-/// Rows of a slot whose warps share them.
-const DECODE_ROWS: usize = 16;
-
 /// `attend::PagedArgs` of kernels/common/attend_calls.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, NoUninit)]
@@ -265,16 +271,6 @@ struct Args {
     wide: i32,
     scale_log2e: f32,
     padding: i32,
-}
-
-/// Bytes of `attend::TogetherSmem`.
-fn together_smem(dim: usize) -> usize {
-    let tiles = (dim / 8).div_ceil(4);
-    let numbers = 4 * DECODE_ROWS * 5 + (tiles * 4 + 4) * launch::THREADS as usize;
-    2 * launch::shared_rows(BLOCK, dim)
-        + launch::shared_rows(DECODE_ROWS, dim)
-        + launch::shared_rows(DECODE_ROWS, BLOCK)
-        + numbers * 4
 }
 
 fn launch_fwd(
@@ -307,21 +303,15 @@ fn launch_fwd(
         scale_log2e: setting.scale_log2e,
         padding: 0,
     };
-    // A row's bits are the same in both: sequences with few rows each are better off with a CTA for 16.
-    let decode = tokens * heads.group() <= sequences * 2 * DECODE_ROWS;
-    if !decode {
-        let keys = [k, v].map(|pages| sm90a::paged_keys(pages, blocks, heads));
-        let call = WideCall { qkv, tokens, sequences, heads, wide, keys, totals };
-        if call.launch(op, &mut gpu, ("paged_attention_sm90a", &WIDE), &args)? {
-            return Ok(());
-        }
+    let keys = [k, v].map(|pages| sm90a::paged_keys(pages, blocks, heads));
+    let call = WideCall { qkv, tokens, sequences, heads, wide, keys, totals };
+    if call.launch(op, &mut gpu, ("paged_attention_sm90a", &WIDE), &args)? {
+        return Ok(());
     }
-    let (rows, kernels) = if decode { (DECODE_ROWS, &DECODE) } else { (launch::TILE_ROWS, &PREFILL) };
-    let (kept, kernel) = launch::by_dim(kernels, heads.dim);
-    let smem = if decode { together_smem(kept) } else { launch::rows_smem(kept) };
-    let slots = launch::slots(op, tokens, sequences, heads.group(), rows)?;
+    let (kept, kernel) = launch::by_dim(&PREFILL, heads.dim);
+    let slots = launch::slots(op, tokens, sequences, heads.group(), launch::TILE_ROWS)?;
     let grid = [slots, check::grid(op, heads.kv)?, 1];
-    gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, smem), &args)
+    gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, launch::rows_smem(kept)), &args)
 }
 
 /// A block widened, then the rows' states.

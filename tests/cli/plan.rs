@@ -77,6 +77,14 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let by_mma = |name: &&str| ["_m16", "_m64", "_m128"].iter().any(|tile| name.ends_with(tile));
     let others: Vec<&str> = sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(by_mma).collect();
     assert!(others.is_empty(), "{others:?}");
+    // So is attention, of training, prefill and decode alike; windows of the tower have a kernel of their own.
+    let attends = |name: &&str| name.starts_with("paged_attention") || name.starts_with("attention_fwd");
+    let mut bodies: Vec<&str> =
+        sft.iter().chain(&rl).filter_map(|line| line["kernel"].as_str()).filter(attends).collect();
+    bodies.sort();
+    bodies.dedup();
+    let wide = ["attention_fwd_wide_hd128", "attention_fwd_wide_hd80", "paged_attention_decode_wide_hd128"];
+    assert_eq!(bodies, wide);
     // The five of a list, and that of the plan itself, where nobody waits for a block.
     assert_eq!(steps.len(), 6);
     assert_eq!(
@@ -84,7 +92,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
         28
     );
     for step in steps {
-        assert_eq!(kernels(step, "paged_attention_decode_hd128"), 28);
+        assert_eq!(kernels(step, "paged_attention_decode_wide_hd128"), 28);
         assert_eq!(step.iter().filter(|line| line["op"] == "linear").count(), 4 * 28);
     }
 }

@@ -4,11 +4,11 @@
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
 use omr::ops::attend::Heads;
-use omr::ops::attention;
+use omr::ops::{attention, paged_attention};
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
-use crate::kernels::paged_attention::paged;
+use crate::kernels::paged_attention::{LENGTHS, Step, paged};
 use crate::kernels::{
     Outcome, emu, emulator, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
 };
@@ -63,6 +63,38 @@ fn prefill_has_the_other_bodys_bits() {
 }
 
 #[test]
+fn decode_by_chunks_has_the_bits_of_prefill_and_of_the_other_body() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let dev = &mut wide();
+    let step = Step::new(heads(7, 1, 128), &LENGTHS, 0);
+    step.check(dev, 1).unwrap();
+    both("decode", |dev| step.run(dev, Some(1)));
+    for (q, kv, dim) in [(8, 1, 128), (5, 1, 80), (16, 2, 80), (20, 1, 80)] {
+        Step::new(heads(q, kv, dim), &[129, 2049], 0).check(dev, 1).unwrap();
+    }
+    assert!(kind() == Kind::Cuda || ran(dev));
+}
+
+#[test]
+fn keys_read_for_several_sequences_leave_the_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let dev = &mut wide();
+    for (group, contexts, shared) in [
+        (7, &[300, 257, 500, 270, 431][..], 2),
+        (3, &[2310, 2177, 2200], 17),
+        (20, &[2100, 2050], 16),
+        (40, &[140, 290], 1),
+    ] {
+        let together = paged_attention::together(dev, heads(group, 1, 80));
+        Step::new(heads(group, 1, 80), contexts, shared).check(dev, together).unwrap();
+    }
+}
+
+#[test]
 #[ignore = "two minutes"]
 fn long_sequences_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
@@ -96,13 +128,33 @@ fn the_same_bits_under_every_schedule() {
     }
 }
 
+/// Items of two sequences that begin alike, then those of each, by one warpgroup and by both.
+fn steps() -> [Step; 2] {
+    [Step::new(heads(6, 2, 80), &[270, 290, 5, 7, 3, 6], 2), Step::new(heads(70, 1, 80), &[140, 5], 0)]
+}
+
+#[test]
+fn decode_has_the_same_bits_under_every_schedule() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for step in steps() {
+        same_bits_on(wide_with, 6, |dev| step.run(dev, Some(1)));
+    }
+    same_bits_on(wide_with, 6, |dev| steps()[0].run(dev, Some(16)));
+}
+
 /// Red where a row has other bits than by mma.sync.
 fn probe() -> impl Fn(&mut Device) -> Outcome {
-    let case = case();
+    let (case, [short, both]) = (case(), steps());
     let want = bits(case.run(&mut emu(), true, 270).unwrap());
+    let decoded = [&short, &both].map(|step| step.run(&mut emu(), None).unwrap());
     move |dev| {
         dev.use_body(Body::Wgmma)?;
-        equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)
+        equal("mma.sync", &bits(case.run(dev, true, 270)?), &want)?;
+        equal("decode", &short.run(dev, Some(16))?, &decoded[0])?;
+        equal("decode apart", &short.run(dev, Some(1))?, &decoded[0])?;
+        equal("decode of two warpgroups", &both.run(dev, Some(1))?, &decoded[1])
     }
 }
 
@@ -116,7 +168,7 @@ fn each_synchronising_call_is_needed() {
 
 #[test]
 fn a_key_behind_the_last_is_seen() {
-    mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "begin + BLOCK > tile.place.keys", "false", 1, |dev| {
+    mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "begin + BLOCK > tile.keys", "false", 1, |dev| {
         dev.use_body(Body::Wgmma)?;
         let case = Case::new(heads(2, 1, 80), &[70]);
         equal("prefill", &paged(&case, dev, |_, _| 70)?, &case.run(&mut emu(), true, 70)?.0)
@@ -135,6 +187,7 @@ fn mutations_are_seen() {
         ("common/attend_sm90a.cuh", "tile.place.rows.from / group", "0"),
         ("attention_sm90a", "args.in.q_heads + args.in.kv_heads + tile.head", "args.in.q_heads + tile.head"),
         ("common/attend_calls.cuh", "args.causal ? 1 : 0", "0"),
+        ("common/attend_item.cuh", "if (item.begin % CHUNK > 0)", "if (false)"),
     ] {
         mutate_source_of(Arch::Sm90a, file, from, to, 1, probe());
     }

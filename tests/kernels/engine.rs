@@ -2,13 +2,15 @@
 //! with is, bit for bit, what the trainer's packed forward computes, whatever the engine was asked beside it.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use omr::device::{Device, Kind};
-use omr::engine::{Engine, EngineConfig, Output, Request};
+use omr::engine::{Engine, EngineConfig, Output, Prompt, Request};
 use omr::model::Model;
 use omr::tensor::DType;
 
-use super::{Schedule, emu, emu_with, emulator, kind, skipped};
+use super::gemm_sm90a::wide;
+use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
 use crate::engine::parity::{assert_same, assert_trained, config, generate, limits, requests};
 
 /// Answers with the fewest blocks that the engine takes the requests with, and how often one gave its blocks up.
@@ -75,6 +77,53 @@ fn assert_trained_alone(model: &Model, dev: &mut Device, request: &Request, outp
         let pair = [request.clone(), request.clone()];
         let one = [Output { request: at, ..output.clone() }];
         assert_trained("a pack of one", model, dev, &pair, &one);
+    }
+}
+
+/// Two layers whose heads of 80 attend by wgmma; prompts of up to `longest` tokens, three rollouts each.
+fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
+    let mut config = config();
+    (config.hidden_size, config.num_attention_heads, config.num_key_value_heads) = (160, 2, 1);
+    (config.mrope_section, config.vision_config.out_hidden_size) = ([8, 16, 16], 160);
+    let mut requests = requests(&config, 3, longest, 3);
+    requests.iter_mut().for_each(|r| r.max_tokens = 4);
+    // Its answers need a second block.
+    requests[1].prompt = Arc::new(Prompt::new(&config, &(10..136).collect::<Vec<u32>>(), &[]).unwrap());
+    (Model::init(dev, config, DType::Bf16, 5).unwrap(), requests)
+}
+
+/// Training, prefill, the pass over what a group shares and decode, on one device: equal for certain, because it is one
+/// body that computes them.
+fn one_body(longest: usize) {
+    let dev = &mut wide();
+    let (model, requests) = wide_model(longest, dev);
+    let reference = generate(&model, dev, limits(), &requests);
+    assert_trained("by wgmma", &model, dev, &requests, &reference);
+    let (outputs, preemptions) = with_fewest_blocks(&model, dev, &requests);
+    assert_same("fewest blocks", &reference, &outputs);
+    assert!(preemptions > 0);
+    let alone = EngineConfig { vision_rows: 2, max_num_seqs: 1, ..limits() };
+    assert_same("nothing shared", &reference, &generate(&model, dev, alone, &requests));
+    if skipped("which kernels ran") {
+        return;
+    }
+    let ran = |file: &str| emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file);
+    let bodies = ["kernels/common/attend_sm90a.cuh", "kernels/common/attend_tile.cuh"].map(ran);
+    assert_eq!(bodies, [true, false], "attention by wgmma alone");
+}
+
+#[test]
+fn sampling_and_training_attend_by_one_body() {
+    if !no_hopper("wgmma") {
+        one_body(300);
+    }
+}
+
+#[test]
+#[ignore = "slow: minutes"]
+fn sampling_and_training_attend_by_one_body_past_a_chunk() {
+    if !no_hopper("wgmma") {
+        one_body(2200);
     }
 }
 

@@ -4,12 +4,21 @@
 
 use half::bf16;
 use omr::device::{Device, Region};
-use omr::ops::paged_attention::{self, BLOCK, KvCache, Paged};
+use omr::ops::attend::Heads;
+use omr::ops::paged_attention::{self, BLOCK, Decode, DecodeStep, KvCache, Paged, Split};
 use omr::tensor::DType;
 
 use crate::kernels::attention::{Case, heads};
-use crate::kernels::inputs::{blank, up};
+use crate::kernels::inputs::{blank, normals, up};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
+
+/// The work items of a step in which no sequence has more than one new token.
+fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: Heads) -> Outcome<Decode> {
+    let step = DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables };
+    let split = Split::new(step, paged_attention::together(dev, heads));
+    let tickets = Decode::tickets(dev, Region::Overlay, contexts.len(), heads)?;
+    Ok(Decode::upload(dev, Region::Overlay, &split, contexts.len(), tickets)?)
+}
 
 /// Outputs through a cache of shuffled blocks full of NaN, `step(sequence, tokens done)` tokens of each sequence at a
 /// time; sequences that are done are in the call all the same, without tokens.
@@ -41,6 +50,10 @@ pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize
         }
         let mark = dev.mark(Region::Overlay);
         let qkv = up(dev, &qkv, &[rows.len(), width]);
+        let decode = match cu.windows(2).all(|w| w[1] - w[0] <= 1) {
+            true => Some(items(dev, &cu, &contexts, &tables, heads)?),
+            false => None,
+        };
         let slots = up(dev, &slots, &[rows.len()]);
         let (cu, contexts) = (up(dev, &cu, &[sequences + 1]), up(dev, &contexts, &[sequences]));
         let tables = up(dev, &tables, &[sequences, columns]);
@@ -55,6 +68,7 @@ pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize
                 context_lens: contexts,
                 heads,
                 scale: case.scale(),
+                decode,
             },
             qkv,
             y,
@@ -72,6 +86,114 @@ pub fn paged(case: &Case, dev: &mut Device, step: impl Fn(usize, usize) -> usize
 fn decode(case: &Case, n: usize) -> impl Fn(usize, usize) -> usize {
     let lens: Vec<usize> = case.cu.windows(2).map(|w| (w[1] - w[0]) as usize).collect();
     move |s, done| if done + n < lens[s] { lens[s] - n - done } else { 1 }
+}
+
+/// A decode step over a cache of shuffled pages, the first `shared` of which are the same in all sequences.
+pub struct Step {
+    heads: Heads,
+    contexts: Vec<u32>,
+    tables: Vec<u32>,
+    cache: [Vec<bf16>; 2],
+    qkv: Vec<bf16>,
+}
+
+impl Step {
+    pub fn new(heads: Heads, contexts: &[usize], shared: usize) -> Step {
+        let columns = contexts.iter().map(|n| n.div_ceil(BLOCK)).max().unwrap();
+        let blocks = (contexts.len() * columns + 1..).find(|n| n % 7 != 0).unwrap();
+        let (mut tables, page) = (Vec::new(), BLOCK * heads.dim);
+        let mut cache = [3, 5].map(|seed| normals(seed, blocks * heads.kv * page));
+        for (s, keys) in contexts.iter().enumerate() {
+            for b in 0..columns {
+                let own = if b < shared { 0 } else { s };
+                let at = (own * columns + b) * 7 % blocks;
+                tables.push(at as u32);
+                // What was never stored may be anything.
+                let used = keys.saturating_sub(b * BLOCK).min(BLOCK);
+                for page in cache.iter_mut().flat_map(|x| x[at * heads.kv * page..][..heads.kv * page].chunks_mut(page))
+                {
+                    if b >= shared {
+                        page[used * heads.dim..].fill(bf16::NAN);
+                    }
+                }
+            }
+        }
+        let contexts: Vec<u32> = contexts.iter().map(|&n| n as u32).collect();
+        let qkv = normals(7, contexts.len() * heads.qkv_len());
+        Step { heads, contexts, tables, cache, qkv }
+    }
+
+    /// Outputs: cut into items of at most `together` sequences, or by the kernel of prefill.
+    pub fn run(&self, dev: &mut Device, together: Option<usize>) -> Outcome<Vec<bf16>> {
+        let (heads, n) = (self.heads, self.contexts.len());
+        let (columns, cu) = (self.tables.len() / n, (0..=n as u32).collect::<Vec<_>>());
+        let mark = dev.mark(Region::Overlay);
+        let dims = [self.cache[0].len() / (heads.kv * BLOCK * heads.dim), heads.kv, BLOCK, heads.dim];
+        let [k, v] = [0, 1].map(|i| up(dev, &self.cache[i], &dims));
+        let qkv = up(dev, &self.qkv, &[n, heads.qkv_len()]);
+        let y = blank(dev, DType::Bf16, &[n, heads.out_len()]);
+        let tickets = Decode::tickets(dev, Region::Overlay, n, heads)?;
+        let decode = match together {
+            Some(together) => {
+                let (context_lens, block_tables) = (&self.contexts, &self.tables);
+                let split = Split::new(DecodeStep { cu_seqlens_q: &cu, context_lens, block_tables }, together);
+                assert_eq!(split.shares(), together > 1);
+                Some(Decode::upload(dev, Region::Overlay, &split, n, tickets)?)
+            }
+            None => None,
+        };
+        let paged = Paged {
+            cache: &KvCache { k, v },
+            block_tables: up(dev, &self.tables, &[n, columns]),
+            cu_seqlens_q: up(dev, &cu, &[n + 1]),
+            context_lens: up(dev, &self.contexts, &[n]),
+            heads,
+            scale: 1.0 / (heads.dim as f32).sqrt(),
+            decode,
+        };
+        paged_attention::fwd(dev, paged, qkv, y)?;
+        let first = dev.read::<bf16>(y)?;
+        // A captured step finds the tickets as the first did.
+        paged_attention::fwd(dev, paged, qkv, y)?;
+        equal("once more", &dev.read::<bf16>(y)?, &first)?;
+        assert!(dev.read::<u32>(tickets)?.iter().all(|&n| n == 0), "tickets are zeros again");
+        dev.release(mark);
+        Ok(first)
+    }
+
+    /// Whatever the items are, the bits are those of prefill.
+    pub fn check(&self, dev: &mut Device, together: usize) -> Outcome {
+        let want = self.run(dev, None)?;
+        for together in [1, together].into_iter().take(together.min(2)) {
+            let what = format!("{together} in an item, {:?} {:?}", self.heads, self.contexts);
+            equal(&what, &self.run(dev, Some(together))?, &want)?;
+        }
+        Ok(())
+    }
+}
+
+/// Sequences about a chunk's borders and of three chunks.
+pub const LENGTHS: [usize; 8] = [1, 127, 128, 129, 2047, 2048, 2049, 4100];
+
+#[test]
+fn decode_by_chunks_has_the_bits_of_prefill() {
+    let dev = &mut emu();
+    Step::new(heads(7, 1, 128), &LENGTHS, 0).check(dev, 1).unwrap();
+    for (q, kv, dim) in [(16, 2, 64), (5, 1, 64), (8, 1, 80), (5, 1, 80), (40, 2, 8)] {
+        Step::new(heads(q, kv, dim), &[129, 2049], 0).check(dev, 1).unwrap();
+    }
+}
+
+#[test]
+fn keys_read_for_several_sequences_leave_the_bits() {
+    let dev = &mut emu();
+    // Within a chunk, a whole chunk and more, and exactly one.
+    for (shared, contexts) in
+        [(2, &[300, 257, 500, 270, 431][..]), (17, &[2300, 2177, 4200]), (16, &[2100, 2050, 2400])]
+    {
+        Step::new(heads(7, 1, 16), contexts, shared).check(dev, 2).unwrap();
+        Step::new(heads(4, 2, 12), contexts, shared).check(dev, 8).unwrap();
+    }
 }
 
 pub fn check(case: &Case, dev: &mut Device, tail: usize) -> Outcome {
@@ -130,7 +252,15 @@ fn a_row_without_keys_is_zero() {
     let y = blank(dev, DType::Bf16, &[3, 32]);
     paged_attention::fwd(
         dev,
-        Paged { cache: &cache, block_tables: tables, cu_seqlens_q: cu, context_lens: contexts, heads, scale: 1.0 },
+        Paged {
+            cache: &cache,
+            block_tables: tables,
+            cu_seqlens_q: cu,
+            context_lens: contexts,
+            heads,
+            scale: 1.0,
+            decode: None,
+        },
         qkv,
         y,
     )
@@ -146,6 +276,29 @@ fn the_same_bits_under_every_schedule() {
     equal("decode", &tail, &whole).unwrap();
 }
 
+/// Two chunks, the first of which is shared, and keys of the second too.
+fn step() -> Step {
+    Step::new(heads(2, 1, 16), &[2310, 2200, 300], 17)
+}
+
+#[test]
+fn the_last_of_a_sequence_to_arrive_is_any() {
+    let step = step();
+    let apart = same_bits(8, |dev| step.run(dev, Some(1)));
+    let together = same_bits(8, |dev| step.run(dev, Some(8)));
+    equal("together", &together, &apart).unwrap();
+}
+
+#[test]
+fn each_call_that_joins_chunks_is_needed() {
+    let step = step();
+    let want = step.run(&mut emu(), None).unwrap();
+    mutate_sites(&["kernels/common/attend_item.cuh"], 8, |dev| {
+        equal("apart", &step.run(dev, Some(1))?, &want)?;
+        equal("together", &step.run(dev, Some(8))?, &want)
+    });
+}
+
 /// Prefill over two blocks and a chunk, then decode.
 fn probe(dev: &mut Device) -> Outcome {
     let case = Case::new(heads(2, 1, 16), &[131, 4]);
@@ -156,7 +309,7 @@ fn probe(dev: &mut Device) -> Outcome {
 
 #[test]
 fn each_synchronising_call_is_needed() {
-    mutate_sites(&["kernels/paged_attention.cu", "kernels/common/"], 4, probe);
+    mutate_sites(&["kernels/paged_attention.cu", "kernels/common/attend_tile.cuh"], 4, probe);
 }
 
 #[test]

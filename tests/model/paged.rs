@@ -68,8 +68,9 @@ fn step(
         block_tables: tape.upload(dev, &tables, &[sequences.len(), 2]).unwrap(),
         cu_seqlens_q: tape.upload(dev, &cu, &[cu.len()]).unwrap(),
         context_lens: tape.upload(dev, &lens, &[lens.len()]).unwrap(),
+        decode: None,
     };
-    let attend = Attend::Paged { caches: caches.clone(), paging };
+    let attend = Attend::Paged { caches: caches.clone(), paging: Box::new(paging) };
     let hidden = model.decode(&mut tape, dev, x, &positions, attend).unwrap();
     let out = bits(dev, hidden.tensor);
     tape.finish(dev);

@@ -99,6 +99,7 @@ impl<T: Elem> Case<T> {
                     context_lens: contexts,
                     heads,
                     scale: self.scale(),
+                    decode: None,
                 },
                 qkv,
                 y,
@@ -207,7 +208,15 @@ fn bad_tables_are_errors() {
         let stored = paged_attention::store(dev, qkv, slots, &cache);
         let done = paged_attention::fwd(
             dev,
-            Paged { cache: &cache, block_tables: tables, cu_seqlens_q: cu, context_lens: contexts, heads, scale: 1.0 },
+            Paged {
+                cache: &cache,
+                block_tables: tables,
+                cu_seqlens_q: cu,
+                context_lens: contexts,
+                heads,
+                scale: 1.0,
+                decode: None,
+            },
             qkv,
             out,
         );

@@ -81,7 +81,8 @@ pub(super) fn paged_attention_fwd(dev: &mut Device, dtype: DType) -> Result<Case
         job: None,
         run: Box::new(move |dev| {
             let (heads, scale) = (HEADS, 0.125);
-            let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale };
+            let decode = None;
+            let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads, scale, decode };
             paged_attention::fwd(dev, paged, qkv, out)
         }),
     })

@@ -12,7 +12,7 @@ use crate::ops::attention::{self, Pack};
 use crate::ops::embedding::{self, Segments};
 use crate::ops::linear_logprob::{self, Outs};
 use crate::ops::matmul::{Order, Weight};
-use crate::ops::paged_attention::{self, KvCache, Paged};
+use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
 use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Tensor};
@@ -335,15 +335,20 @@ fn paged_attention_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (qkv, out) = (random(dev, &[n, h.qkv_len()], 1.0)?, zeros(dev, DType::Bf16, &[n, h.q * h.dim])?);
     // Blocks lie as they were given out, not one after another.
     let tables: Vec<u32> = (0..n * blocks).map(|i| (i % blocks * n + i / blocks) as u32).collect();
-    let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
     let rows: Vec<u32> = (0..=n as u32).collect();
+    let lengths = vec![s.keys as u32; n];
+    let step = DecodeStep { cu_seqlens_q: &rows, context_lens: &lengths, block_tables: &tables };
+    let split = Split::new(step, paged_attention::together(dev, h));
+    let tickets = Decode::tickets(dev, Region::Overlay, n, h)?;
+    let decode = Some(Decode::upload(dev, Region::Overlay, &split, n, tickets)?);
+    let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
     let rows = dev.upload(Region::Overlay, &rows, &[n + 1])?;
-    let lengths = dev.upload(Region::Overlay, &vec![s.keys as u32; n], &[n])?;
+    let lengths = dev.upload(Region::Overlay, &lengths, &[n])?;
     let flops = 4.0 * (n * s.keys * h.q * h.dim) as f64;
     let (shape, scale) = (format!("{n} x 1 of {} keys", s.keys), 1.0 / (h.dim as f32).sqrt());
     case("paged_attention fwd", shape, flops, bytes(&[cache.k, cache.v, qkv, out]), move |dev| {
         let (block_tables, cu_seqlens_q, context_lens) = (tables, rows, lengths);
-        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads: h, scale };
+        let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads: h, scale, decode };
         paged_attention::fwd(dev, paged, qkv, out)
     })
 }

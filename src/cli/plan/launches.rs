@@ -184,3 +184,29 @@ fn take(dev: &mut Device) -> Vec<Entry> {
     let listing = dev.driver().and_then(|driver| driver.as_any().downcast_mut::<Listing>());
     listing.map(Listing::take).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::super::gpus::Gpu;
+    use super::*;
+
+    #[test]
+    fn one_long_sequence_has_a_cta_for_each_chunk_and_key_head() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = ModelConfig::load(&model).unwrap();
+        let mut launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
+        launches.decoding(&model, Dtype::Bf16, 1, 28_000).unwrap();
+        let lines = launches.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let attends =
+            |line: &Value| line["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("paged_attention"));
+        let found: Vec<Value> = lines.filter(attends).collect();
+        assert_eq!(found.len(), 28);
+        for line in found {
+            assert_eq!((&line["grid"], &line["bound"]), (&json!([14 * 4, 1, 1]), &json!("memory")));
+        }
+    }
+}

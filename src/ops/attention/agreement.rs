@@ -1,5 +1,5 @@
-//! Whether attention by wgmma may be a run's: it has the bits of the first body, as decode has no other and a row is the
-//! same in training, prefill and decode.
+//! Whether attention by wgmma may be a run's: it has the bits of the first body, as windows have no other and a
+//! picture's rows are the same alone and beside larger ones.
 
 use half::bf16;
 

@@ -1,5 +1,5 @@
-//! Launches of kernels/common/attend_sm90a.cuh, the second body of attention over packed sequences and of prefill: by wgmma,
-//! operands by TMA. It has the first body's bits (`agreement` asks at start), which decode and backward count on.
+//! Launches of kernels/common/attend_sm90a.cuh, the second body of attention over packed sequences, of prefill and of decode:
+//! by wgmma, operands by TMA. It has the first body's bits (`agreement` asks at start), which windows have alone.
 
 use bytemuck::NoUninit;
 
@@ -11,7 +11,7 @@ use crate::ops::check;
 use crate::tensor::{DType, Tensor};
 
 /// Rows (token, query head of the group) of a CTA, at most; whole tokens.
-const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 128;
 
 /// Threads of a CTA: two warpgroups that multiply, one that copies.
 const THREADS: u32 = 384;
@@ -43,7 +43,7 @@ pub(crate) fn totals(dev: &mut Device, heads: Heads, longest: usize) -> Result<T
 }
 
 /// Rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
-fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [usize; 2]) -> TensorMap {
+pub(crate) fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [usize; 2]) -> TensorMap {
     let row = heads.qkv_len();
     TensorMap {
         address,
@@ -97,8 +97,7 @@ impl WideCall {
         args: &A,
     ) -> Result<bool> {
         let (heads, group) = (self.heads, self.heads.group());
-        let Some(&(_, kernel)) = names.iter().find(|(dim, _)| *dim == heads.dim) else { return Ok(false) };
-        if !gpu.wgmma_attention || !self.wide || group > ROWS || self.tokens == 0 {
+        if !takes(gpu, names, heads) || !self.wide || self.tokens == 0 {
             return Ok(false);
         }
         let tile_rows = ROWS / group * group;
@@ -106,17 +105,36 @@ impl WideCall {
         let items = check::count(op, "tiles", slots as usize * heads.kv)? as usize;
         let q = packed_map(self.qkv, self.tokens, heads, [group, ROWS / group]);
         let [k, v] = &self.keys;
-        let mut bytes = Vec::new();
-        for map in [&q, k, v] {
-            bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
-        }
-        bytes.extend_from_slice(bytemuck::bytes_of(args));
+        let mut bytes = bytemuck::bytes_of(args).to_vec();
         bytes.extend_from_slice(bytemuck::bytes_of(&self.totals));
         bytes.extend_from_slice(bytemuck::bytes_of(&[tile_rows as i32, slots as i32]));
-        bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
-        let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
-        let launch = Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim));
-        gpu.launch_bytes(file, kernel, launch, &bytes)?;
+        launch(gpu, (file, names), heads, [&q, k, v], &bytes, items)?;
         Ok(true)
     }
+}
+
+/// Whether the device runs such a kernel, one of `names`, for these heads.
+pub(crate) fn takes(gpu: &Gpu<'_>, names: &WideNames, heads: Heads) -> bool {
+    gpu.wgmma_attention && heads.group() <= ROWS && names.iter().any(|(dim, _)| *dim == heads.dim)
+}
+
+/// Launches the kernel that [`takes`] the heads: CTAs that take `items` in turn, with maps of queries, keys and values and
+/// the arguments behind them.
+pub(crate) fn launch(
+    gpu: &mut Gpu<'_>,
+    (file, names): (&'static str, &WideNames),
+    heads: Heads,
+    maps: [&TensorMap; 3],
+    args: &[u8],
+    items: usize,
+) -> Result<()> {
+    let Some(&(_, kernel)) = names.iter().find(|(dim, _)| *dim == heads.dim) else { return Ok(()) };
+    let mut bytes = Vec::new();
+    for map in maps {
+        bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
+    }
+    bytes.extend_from_slice(args);
+    bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
+    let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
+    gpu.launch_bytes(file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), &bytes)
 }

@@ -1,0 +1,270 @@
+//! A decode step's attention cut into work items (kernels/common/attend_item.cuh): a sequence's new token with each chunk of
+//! its keys, so that few long sequences fill a card as well; and before them the tokens of sequences that begin with the
+//! same pages with the chunks of those, which are then read once for all of them. Host code without tensors; which items
+//! there are changes no bit.
+
+use std::ops::Range;
+
+use super::BLOCK;
+use crate::ops::attend::CHUNK;
+
+/// Words of an item.
+pub(super) const WORDS: usize = 4;
+
+/// A decode step, as the kernels read it.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeStep<'a> {
+    /// `[S + 1]`: each sequence has one new token, or none.
+    pub cu_seqlens_q: &'a [u32],
+    /// `[S]`: keys of each.
+    pub context_lens: &'a [u32],
+    /// `[S, columns]`.
+    pub block_tables: &'a [u32],
+}
+
+impl DecodeStep<'_> {
+    fn columns(&self) -> usize {
+        self.block_tables.len() / self.context_lens.len().max(1)
+    }
+
+    fn tokens(&self, s: usize) -> usize {
+        (self.cu_seqlens_q[s + 1] - self.cu_seqlens_q[s]) as usize
+    }
+
+    /// Pages that lie before a sequence's last key: what it may share.
+    fn table(&self, s: usize) -> &[u32] {
+        let keys = self.context_lens[s].saturating_sub(1) as usize;
+        &self.block_tables[s * self.columns()..][..keys / BLOCK]
+    }
+}
+
+/// The work items of a decode step.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Split {
+    /// Sequences, of which items name neighbours.
+    members: Vec<u32>,
+    /// Each sequence's own: of its first member, tokens and arrivals, the first key, all keys.
+    own: Vec<[u32; WORDS]>,
+    /// Those of several sequences, which run before.
+    shared: Vec<[u32; WORDS]>,
+    chunks: usize,
+    together: usize,
+}
+
+impl Split {
+    /// Of a step, with at most `together` tokens in an item. A sequence without new tokens or without keys has none.
+    pub fn new(step: DecodeStep<'_>, together: usize) -> Split {
+        let sequences = 0..step.context_lens.len();
+        let mut order: Vec<usize> = sequences.filter(|&s| step.tokens(s) == 1 && step.context_lens[s] > 0).collect();
+        let mut prefix = vec![0; order.len()];
+        let mut shared = Vec::new();
+        if together > 1 {
+            order.sort_by_key(|&s| step.table(s));
+            let common: Vec<usize> = order.windows(2).map(|w| common(step.table(w[0]), step.table(w[1]))).collect();
+            for (range, pages) in groups(&common, 0..order.len(), together).1 {
+                for part in parts(range, together) {
+                    prefix[part.clone()].fill(pages * BLOCK);
+                    let tokens = part.len() as u32;
+                    shared.extend(
+                        chunks(0, pages * BLOCK).map(|at| [part.start as u32, tokens, at, (pages * BLOCK) as u32]),
+                    );
+                }
+            }
+        }
+        let mut own = Vec::new();
+        for (member, (&s, &from)) in order.iter().zip(&prefix).enumerate() {
+            let keys = step.context_lens[s] as usize;
+            let arrivals = chunks(from, keys).count() as u32;
+            own.extend(chunks(from, keys).map(|at| [member as u32, 1 | arrivals << 16, at, keys as u32]));
+        }
+        // The longest first: what is left at the end is then little.
+        let length =
+            |item: &[u32; WORDS]| (item[3].min(item[2] / CHUNK as u32 * CHUNK as u32 + CHUNK as u32)) - item[2];
+        own.sort_by_key(|item| std::cmp::Reverse(length(item)));
+        shared.sort_by_key(|item| std::cmp::Reverse(length(item)));
+        let chunks = Split::chunks(step.columns());
+        Split { members: order.into_iter().map(|s| s as u32).collect(), own, shared, chunks, together }
+    }
+
+    /// Chunks of the longest sequence that a table of so many columns holds.
+    pub(super) fn chunks(columns: usize) -> usize {
+        (columns * BLOCK).div_ceil(CHUNK)
+    }
+
+    /// Tokens of an item, at most.
+    pub(super) fn together(&self) -> usize {
+        self.together
+    }
+
+    /// Whether an item has several sequences.
+    pub fn shares(&self) -> bool {
+        !self.shared.is_empty()
+    }
+
+    /// Keys that are read of each key head, by items of several sequences and by each sequence's own.
+    pub fn keys(&self) -> [usize; 2] {
+        [&self.shared, &self.own].map(|items| {
+            let keys = |[_, _, at, keys]: &[u32; WORDS]| {
+                (*keys as usize).min(*at as usize / CHUNK * CHUNK + CHUNK) - *at as usize
+            };
+            items.iter().map(keys).sum()
+        })
+    }
+
+    /// Items that steps of so many sequences can have at most: their own, and those of several.
+    pub(super) fn most(sequences: usize, columns: usize) -> [usize; 2] {
+        [sequences * Split::chunks(columns), sequences / 2 * Split::chunks(columns)]
+    }
+
+    /// As it lies on the device: own items and shared ones, each list behind its length, then members.
+    pub(super) fn words(&self, sequences: usize) -> Vec<u32> {
+        let most = [sequences * self.chunks, sequences / 2 * self.chunks];
+        let mut words = Vec::with_capacity((most[0] + most[1] + 2) * WORDS + sequences);
+        for (items, most) in [&self.own, &self.shared].into_iter().zip(most) {
+            let end = words.len() + (1 + most) * WORDS;
+            words.extend([items.len() as u32, 0, 0, 0]);
+            words.extend(items.iter().flatten());
+            words.resize(end, 0);
+        }
+        words.extend(&self.members);
+        words.resize((most[0] + most[1] + 2) * WORDS + sequences, 0);
+        words
+    }
+}
+
+/// Where the items of keys `from .. keys` begin: one a chunk.
+fn chunks(from: usize, keys: usize) -> impl Iterator<Item = u32> {
+    (from / CHUNK..keys.div_ceil(CHUNK)).map(move |chunk| (chunk * CHUNK).max(from) as u32)
+}
+
+fn common(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Cuts neighbours, of which `common` says how many leading pages each two share, into groups that save the most reads of
+/// pages: how many, and each group with the pages that all of it share.
+fn groups(common: &[usize], range: Range<usize>, together: usize) -> (usize, Vec<(Range<usize>, usize)>) {
+    let Some(&pages) = common[range.start..range.end.max(range.start + 1) - 1].iter().min() else {
+        return (0, Vec::new());
+    };
+    let (mut saved, mut found, mut start) = (0, Vec::new(), range.start);
+    for end in range.start + 1..=range.end {
+        if end == range.end || common[end - 1] == pages {
+            let (more, inner) = groups(common, start..end, together);
+            saved += more;
+            found.extend(inner);
+            start = end;
+        }
+    }
+    let whole = (range.len() - range.len().div_ceil(together)) * pages;
+    if whole > saved { (whole, vec![(range, pages)]) } else { (saved, found) }
+}
+
+/// A group in parts of nearly equal size; what would be alone is left out.
+fn parts(range: Range<usize>, together: usize) -> impl Iterator<Item = Range<usize>> {
+    let count = range.len().div_ceil(together);
+    let cut = move |i: usize| range.start + range.len() * i / count;
+    (0..count).map(move |i| cut(i)..cut(i + 1)).filter(|part| part.len() > 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::philox::{Purpose, Random};
+
+    /// Sequences of `groups`: how many, keys that begin all of them, further keys of each.
+    fn step(groups: &[(usize, usize, usize)]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+        let columns = groups.iter().map(|(_, shared, own)| (shared + own).div_ceil(BLOCK)).max().unwrap_or(0);
+        let (mut contexts, mut tables, mut page) = (Vec::new(), Vec::new(), 0..);
+        for &(n, shared, own) in groups {
+            let prefix: Vec<u32> = page.by_ref().take(shared / BLOCK).collect();
+            for _ in 0..n {
+                contexts.push((shared + own) as u32);
+                tables.extend(&prefix);
+                tables.extend(page.by_ref().take(columns - prefix.len()));
+            }
+        }
+        ((0..=contexts.len() as u32).collect(), contexts, tables)
+    }
+
+    fn split((cu, contexts, tables): &(Vec<u32>, Vec<u32>, Vec<u32>), together: usize) -> Split {
+        Split::new(DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables }, together)
+    }
+
+    /// Keys of each sequence in the order in which they are folded, found in the lists as kernels find them.
+    fn seen(split: &Split, contexts: &[u32]) -> Vec<Vec<[u32; 2]>> {
+        let mut seen = vec![Vec::new(); contexts.len()];
+        for &[first, tokens, begin, keys] in split.shared.iter().chain(&split.own) {
+            let end = keys.min(begin / CHUNK as u32 * CHUNK as u32 + CHUNK as u32);
+            for member in first..first + (tokens & 0xffff) {
+                seen[split.members[member as usize] as usize].push([begin, end]);
+            }
+        }
+        seen.iter_mut().for_each(|parts| parts.sort());
+        seen
+    }
+
+    #[test]
+    fn each_key_is_seen_once_in_its_chunk() {
+        let mut random = Random::new(1, Purpose::Test, 6);
+        for _ in 0..200 {
+            let mut some = |most: u32| random.below(u64::from(most)) as usize;
+            let groups: Vec<_> = (0..1 + some(5)).map(|_| (1 + some(20), some(40) * BLOCK, 1 + some(3000))).collect();
+            let (step, together) = (step(&groups), 1 + some(16));
+            let split = split(&step, together);
+            let columns = step.2.len() / step.1.len();
+            let most = Split::most(step.1.len(), columns);
+            assert!(split.own.len() <= most[0] && split.shared.len() <= most[1]);
+            for (s, parts) in seen(&split, &step.1).into_iter().enumerate() {
+                let mut at = 0;
+                for [begin, end] in parts {
+                    assert_eq!(begin, at, "{groups:?}");
+                    assert!(end > begin && (end - 1) / CHUNK as u32 == begin / CHUNK as u32);
+                    at = end;
+                }
+                assert_eq!(at, step.1[s]);
+            }
+        }
+    }
+
+    #[test]
+    fn arrivals_are_a_sequences_own_items() {
+        let split = split(&step(&[(3, 4096 + 256, 2000), (1, 0, 1)]), 16);
+        for member in 0..split.members.len() as u32 {
+            let own: Vec<_> = split.own.iter().filter(|item| item[0] == member).collect();
+            assert!(own.iter().all(|item| (item[1] >> 16) as usize == own.len() && item[1] & 0xffff == 1));
+        }
+        assert!(split.shared.iter().all(|item| item[1] == 3));
+    }
+
+    #[test]
+    fn groups_are_cut_where_most_is_saved() {
+        // All begin with a page that says how to answer, then with their group's.
+        let (cu, contexts, mut tables) = step(&[(4, 8 * BLOCK, 200), (5, 6 * BLOCK, 400), (1, 0, 700)]);
+        let columns = tables.len() / contexts.len();
+        tables.iter_mut().step_by(columns).for_each(|page| *page = 9999);
+        let split = split(&(cu, contexts, tables), 16);
+        let mut found: Vec<_> = split.shared.iter().map(|item| (item[1], item[3] as usize / BLOCK)).collect();
+        found.sort();
+        assert_eq!(found, [(4, 8), (5, 6)]);
+        // A sequence's last key is its own.
+        assert!(
+            !Split::new(DecodeStep { cu_seqlens_q: &[0, 1, 2], context_lens: &[128; 2], block_tables: &[3; 2] }, 8)
+                .shares()
+        );
+    }
+
+    /// 64 rollouts of 4 prompts of 2,000 tokens, 1,000 sampled by each, under the 7B's weights without its token table.
+    #[test]
+    fn a_step_reads_little_more_than_it_must() {
+        let (weights, key) = (7.07e9 * 2.0, (28 * 2 * 4 * 128 * 2) as f64);
+        let bytes = |keys: usize| weights + keys as f64 * key;
+        let step = step(&[(16, 2000, 1000); 4]);
+        let must = bytes(4 * 2000 + 64 * 1000);
+        let [shared, own] = split(&step, 16).keys();
+        println!("{:.4} of what it must, {:.4} of that unshared", bytes(shared + own) / must, bytes(64 * 3000) / must);
+        assert!(bytes(shared + own) < 1.05 * must);
+        // A body with two tokens in an item reads the prefix eight times.
+        assert_eq!(split(&step, 2).keys(), [8 * shared, own]);
+    }
+}
