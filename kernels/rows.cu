@@ -1,6 +1,7 @@
-// Rows by index: rows_gather dst[i] = src[idx[i]], rows_scatter dst[idx[i]] = src[i], rows_scatter_add += (bf16).
-// idx [rows] u32, src and dst [., words] in words of two bytes, `bound` rows on the indexed side. Gathered from past
-// the bound a row is NaN, scattered there it is dropped; scattered indices are distinct, or one of the rows wins.
+// Rows by index: rows_gather dst[i] = src[idx[i]], rows_scatter dst[idx[i]] = src[i % sources], rows_scatter_add += (bf16),
+// rows_sum dst[i] = before[i] + src[idx[i]] + src[idx[i + rows]] + ... (bf16), `times` of them in one f32 chain.
+// idx [rows] u32, src and dst [., words] in words of two bytes, `bound` rows on the indexed side. Gathered or summed from
+// past the bound a row is NaN, scattered there it is dropped; scattered indices are distinct, or one of the rows wins.
 // A warp a row, 4 rows a CTA, grid ceil(rows / 4). Bound by memory: each row read and written once.
 // Reference src/ops/rows.rs, bench rows.
 #include "common/rows.cuh"
@@ -14,7 +15,17 @@ struct Args {
     uint16_t* dst;
     int rows, words;
     uint32_t bound;
-    int pad;
+    int sources;
+};
+
+struct SumArgs {
+    const bf16* src;
+    const uint32_t* idx;
+    const float* before;
+    float* sums;
+    bf16* dst;
+    int rows, columns, times;
+    uint32_t bound;
 };
 
 constexpr int THREADS = 128;
@@ -42,7 +53,8 @@ KERNEL(rows_scatter, rows::Args, rows::THREADS, 8) {
     if (row >= args.rows) return;
     uint32_t to = args.idx[row];
     if (to >= args.bound) return;
-    rows::copy(args.dst + (int64_t)to * args.words, args.src + (int64_t)row * args.words, args.words, lane);
+    int from = row % args.sources;
+    rows::copy(args.dst + (int64_t)to * args.words, args.src + (int64_t)from * args.words, args.words, lane);
 }
 
 KERNEL(rows_scatter_add, rows::Args, rows::THREADS, 8) {
@@ -54,4 +66,26 @@ KERNEL(rows_scatter_add, rows::Args, rows::THREADS, 8) {
     bf16* dst = reinterpret_cast<bf16*>(args.dst) + (int64_t)to * args.words;
     const bf16* src = reinterpret_cast<const bf16*>(args.src) + (int64_t)row * args.words;
     for (int i = lane; i < args.words; i += 32) dst[i] = to_bf16(to_float(dst[i]) + to_float(src[i]));
+}
+
+KERNEL(rows_sum, rows::SumArgs, rows::THREADS, 8) {
+    int lane = threadIdx.x % 32;
+    int row = rows::warp_row();
+    if (row >= args.rows) return;
+    for (int i = lane; i < args.columns; i += 32) {
+        int64_t at = (int64_t)row * args.columns + i;
+        float sum = 0.0f;
+        if (args.before != nullptr) sum = args.before[at];
+        for (int k = 0; k < args.times; k++) {
+            uint32_t from = args.idx[(int64_t)k * args.rows + row];
+            float x = from < args.bound ? to_float(args.src[(int64_t)from * args.columns + i]) : NAN;
+            // A sum of one row is that row, the sign of its zeros included.
+            sum = k == 0 && args.before == nullptr ? x : sum + x;
+        }
+        if (args.sums != nullptr) {
+            args.sums[at] = sum;
+        } else {
+            args.dst[at] = to_bf16(sum);
+        }
+    }
 }

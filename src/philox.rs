@@ -45,6 +45,8 @@ pub enum Purpose {
     Bootstrap = 9,
     /// Waits before a request is sent again.
     Backoff = 10,
+    /// Which responses that move nothing run for their figures; counter: (prompt, rollout).
+    Figures = 11,
     /// Tests and benchmarks.
     Test = 15,
 }

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// Version of the ops' definitions: goes up with a change that moves bits on every device. 2: a row of attention has its
-/// scores scaled within the exponent, once rounded.
-const ARITHMETIC: &str = "2";
+/// scores scaled within the exponent, once rounded. 3: RL sums the gradients of a picture's rows over the responses to its
+/// question before they are rounded.
+const ARITHMETIC: &str = "3";
 
 /// What a run needs, besides weights and optimizer state, to go on with the same bits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

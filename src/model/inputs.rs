@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::config::ModelConfig;
 use crate::model::positions::{self, AfterVideo, Medium};
+use crate::tensor::Tensor;
 
 /// Packed sequences.
 #[derive(Clone, Debug, Default)]
@@ -19,10 +20,59 @@ pub struct Inputs {
     pub cu_seqlens: Vec<u32>,
     /// Of each sequence: a later token at index i has position i + delta on all axes.
     pub rope_deltas: Vec<i32>,
-    /// Pictures and videos in the order of their places.
-    pub images: Vec<Arc<ImageInput>>,
-    /// The tokens that image rows replace, ascending.
-    pub image_rows: Vec<u32>,
+    /// Pictures and videos in the order of their first places, each computed once.
+    pub pictures: Vec<Picture>,
+}
+
+/// A picture or video of a batch.
+#[derive(Clone, Debug)]
+pub struct Picture {
+    /// Its pixels.
+    pub image: Arc<ImageInput>,
+    /// The tokens that its rows replace: those of the first sequence that shows it, then of the next.
+    pub places: Vec<u32>,
+    /// Set where other batches show it, too: its part of their memory.
+    pub kept: Option<Kept>,
+}
+
+/// What a sequence's images have to do with those of other sequences.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared {
+    /// They are those of the sequence before, and computed once for both.
+    pub again: bool,
+    /// Other batches show them, too.
+    pub kept: Option<Kept>,
+}
+
+/// What outlasts a batch of images that the next one shows, too.
+#[derive(Clone, Copy, Debug)]
+pub struct Kept {
+    /// Their rows `[M, D]`: the first batch writes them.
+    pub rows: Tensor,
+    /// Where backward follows: sums f32 `[M, D]` of the rows' gradients so far. The last batch computes the rows once more,
+    /// and backward goes through the tower there.
+    pub sums: Option<Tensor>,
+    /// No batch before shows them.
+    pub first: bool,
+    /// None after does.
+    pub last: bool,
+}
+
+impl Kept {
+    /// Whether a batch takes the rows as they lie there.
+    pub fn stays(&self) -> bool {
+        !self.last || self.sums.is_none()
+    }
+
+    /// The sums that a batch goes on from.
+    pub fn before(&self) -> Option<Tensor> {
+        self.sums.filter(|_| !self.first)
+    }
+
+    /// Of rows `from` to `to` alone.
+    fn slice(&self, from: usize, to: usize) -> Kept {
+        Kept { rows: self.rows.slice(from, to), sums: self.sums.map(|sums| sums.slice(from, to)), ..*self }
+    }
 }
 
 /// What stands at an image's places: more than one frame is a video.
@@ -36,7 +86,8 @@ impl Inputs {
     pub fn new(config: &ModelConfig, sequences: &[(&[u32], &[Arc<ImageInput>])]) -> Result<Inputs> {
         let mut inputs = Inputs::empty();
         for (i, (input_ids, images)) in sequences.iter().enumerate() {
-            inputs.push(config, input_ids, images, input_ids.len()).map_err(|e| in_sequence(e, i))?;
+            let shared = Shared::default();
+            inputs.push(config, input_ids, images, input_ids.len(), shared).map_err(|e| in_sequence(e, i))?;
         }
         Ok(inputs)
     }
@@ -54,6 +105,7 @@ impl Inputs {
         input_ids: &[u32],
         images: &[Arc<ImageInput>],
         prompt_len: usize,
+        shared: Shared,
     ) -> Result<()> {
         check_ids(config, input_ids)?;
         let media: Vec<Medium> = images.iter().map(|image| medium(image)).collect();
@@ -63,8 +115,22 @@ impl Inputs {
         self.position_ids.iter_mut().zip(&p.position_ids).for_each(|(all, new)| all.extend_from_slice(new));
         self.cu_seqlens.push(start + input_ids.len() as u32);
         self.rope_deltas.push(p.rope_delta);
-        self.images.extend(images.iter().cloned());
-        self.image_rows.extend(p.image_rows.iter().map(|row| start + row));
+        let merge = config.vision_config.spatial_merge_size;
+        if !shared.again {
+            let mut row = 0;
+            self.pictures.extend(images.iter().zip(&media).map(|(image, medium)| {
+                let rows = row..row + medium.num_tokens(merge);
+                row = rows.end;
+                let kept = shared.kept.map(|kept| kept.slice(rows.start, rows.end));
+                Picture { image: image.clone(), places: Vec::new(), kept }
+            }));
+        }
+        let first = self.pictures.len() - images.len();
+        let mut places = p.image_rows.iter().map(|row| start + row);
+        for (picture, medium) in self.pictures[first..].iter_mut().zip(&media) {
+            let rows = medium.num_tokens(merge);
+            picture.places.extend(places.by_ref().take(rows));
+        }
         Ok(())
     }
 
@@ -112,7 +178,7 @@ mod tests {
         let images = [image];
         let inputs = Inputs::new(&config, &[(&[1, 2, 3], &[]), (&with_image, &images)]).unwrap();
         assert_eq!(inputs.cu_seqlens, [0, 3, 9]);
-        assert_eq!(inputs.image_rows, [5, 6]);
+        assert_eq!(inputs.pictures[0].places, [5, 6]);
         assert_eq!(inputs.position_ids[2], [0, 1, 2, 0, 1, 2, 3, 4, 5]);
         assert_eq!(inputs.position_ids[0], [0, 1, 2, 0, 1, 2, 2, 4, 5]);
         assert_eq!(inputs.rope_deltas, [0, 0]);

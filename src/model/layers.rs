@@ -419,25 +419,6 @@ impl Tape {
         Ok(())
     }
 
-    /// `dst[idx[i]]` = `src[i]`, in place; the indices differ from one another.
-    pub fn scatter(&mut self, dev: &mut Device, src: Var, idx: Tensor, dst: Var) -> Result<()> {
-        let mark = dev.mark(self.region());
-        rows::scatter(dev, src.tensor, idx, dst.tensor)?;
-        dev.note_work("scatter_rows", 0.0, 2.0 * moved(&[src.tensor]));
-        self.record(mark, move |b| {
-            let Some(ddst) = b.peek(dst) else { return Ok(()) };
-            let (dsrc, _) = b.of(src)?;
-            rows::gather(b.dev, ddst, idx, dsrc)?;
-            b.dev.note_work("scatter_rows::bwd", 0.0, 4.0 * moved(&[dsrc]));
-            // What stood there before has no part in the result.
-            b.with_scratch(ddst.dtype, &src.tensor.shape, |b, zeros| {
-                b.dev.fill_zero(zeros)?;
-                rows::scatter(b.dev, zeros, idx, ddst)
-            })
-        });
-        Ok(())
-    }
-
     /// log p(`targets[i]`) of row i of `hidden` `[R, D]` under softmax(hidden W^T / temperature) over the allowed
     /// ids. Logits are not stored.
     pub fn linear_logprob(

@@ -14,6 +14,7 @@ pub mod layers;
 pub mod outgoing;
 pub mod params;
 pub mod positions;
+pub mod spread;
 pub mod tape;
 pub mod vision;
 pub mod weights;
@@ -33,10 +34,11 @@ use crate::tensor::{DType, Tensor};
 
 pub use config::{ModelConfig, VisionConfig};
 pub use decoder::Decoder;
-pub use inputs::Inputs;
+pub use inputs::{Inputs, Kept, Shared};
 pub use layers::{Attend, LogProbs, Paging, Policy, Rope};
 pub use outgoing::OutModel;
 pub use params::ParamLayout;
+pub use spread::Shown;
 pub use tape::{Grads, Keep, Levels, Mode, Stack, Tape, Var};
 pub use vision::VisionTower;
 
@@ -122,24 +124,70 @@ impl Model {
             return Err(Error::input("batch", "no tokens", "at least one"));
         }
         let merge = self.config.vision_config.spatial_merge_size as u32;
-        let rows: usize = inputs.images.iter().map(|image| image.tokens(merge)).sum();
-        if rows != inputs.image_rows.len() {
-            let found = format!("{} image places", inputs.image_rows.len());
-            return Err(Error::input("batch", found, format!("{rows} for {} images", inputs.images.len())));
-        }
-        let x = self.embed(tape, dev, &inputs.input_ids)?;
-        if rows > 0 {
-            let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.hidden_size])?;
-            let mut row = 0;
-            for piece in self.encode_images(tape, dev, &inputs.images, out)? {
-                let to = row + piece.tensor.rows();
-                let idx = tape.upload(dev, &inputs.image_rows[row..to], &[to - row])?;
-                tape.scatter(dev, piece, idx, x)?;
-                row = to;
+        for (i, picture) in inputs.pictures.iter().enumerate() {
+            let (places, rows) = (picture.places.len(), picture.image.tokens(merge));
+            if places == 0 || !places.is_multiple_of(rows) {
+                let expected = format!("a multiple of the image's {rows}");
+                return Err(Error::input(format!("image {i}"), format!("{places} places"), expected));
             }
         }
+        let x = self.embed(tape, dev, &inputs.input_ids)?;
+        self.show(tape, dev, inputs, x)?;
         let attend = Attend::packed(tape, dev, &inputs.cu_seqlens, true)?;
         self.decode(tape, dev, x, &inputs.position_ids, attend)
+    }
+
+    /// Writes the pictures' rows over their places in the token rows `x`.
+    fn show(&self, tape: &mut Tape, dev: &mut Device, inputs: &Inputs, x: Var) -> Result<()> {
+        if inputs.pictures.is_empty() {
+            return Ok(());
+        }
+        // As long as the batch: a plan need not know how often its pictures are shown.
+        let mut places: Vec<u32> = inputs.pictures.iter().flat_map(|picture| &picture.places).copied().collect();
+        places.resize(inputs.len(), 0);
+        let places = tape.upload(dev, &places, &[inputs.len()])?;
+        let (mut at, mut own) = (0, Vec::new());
+        for picture in &inputs.pictures {
+            let here = places.slice(at, at + picture.places.len());
+            at += picture.places.len();
+            let Some(kept) = picture.kept.filter(Kept::stays) else {
+                own.push((picture, here));
+                continue;
+            };
+            if kept.first {
+                let image = std::slice::from_ref(&picture.image);
+                tape.unrecorded(dev, |tape, dev| self.encode_images(tape, dev, image, kept.rows))?;
+            }
+            let rows = tape.var(kept.rows);
+            let all = 0..kept.rows.rows();
+            tape.spread(
+                dev,
+                rows,
+                vec![Shown { rows: all, places: here, before: kept.before(), after: kept.sums }],
+                x,
+            )?;
+        }
+        if own.is_empty() {
+            return Ok(());
+        }
+        // Last, so that backward reads the sums of what ends here before it writes those of what begins.
+        let images: Vec<Arc<ImageInput>> = own.iter().map(|(picture, _)| picture.image.clone()).collect();
+        let merge = self.config.vision_config.spatial_merge_size as u32;
+        let rows = images.iter().map(|image| image.tokens(merge)).sum();
+        let out = dev.alloc(tape.region(), self.layout.dtype, &[rows, self.config.hidden_size])?;
+        let mut own = own.into_iter();
+        for piece in self.encode_images(tape, dev, &images, out)? {
+            let (mut row, mut shown) = (0, Vec::new());
+            while row < piece.tensor.rows() {
+                let Some((picture, places)) = own.next() else { break };
+                let rows = row..row + picture.image.tokens(merge);
+                row = rows.end;
+                let before = picture.kept.and_then(|kept| kept.before());
+                shown.push(Shown { rows, places, before, after: None });
+            }
+            tape.spread(dev, piece, shown, x)?;
+        }
+        Ok(())
     }
 
     /// Token rows `[T, D]`. Errors on an id outside the vocabulary.

@@ -255,13 +255,23 @@ impl Tape {
         if self.recording && !replay {
             return block(self, dev, Again(false));
         }
-        let recording = std::mem::replace(&mut self.recording, false);
-        let done = block(self, dev, Again(false));
-        self.recording = recording;
-        dev.release(mark);
-        done?;
+        self.unrecorded(dev, |tape, dev| block(tape, dev, Again(false)))?;
         self.record(mark, move |b| b.replay(&block));
         Ok(())
+    }
+
+    /// Runs `block`, whose results lie in values allocated before, without backward; what it allocated is freed.
+    pub fn unrecorded<R>(
+        &mut self,
+        dev: &mut Device,
+        block: impl FnOnce(&mut Tape, &mut Device) -> Result<R>,
+    ) -> Result<R> {
+        let mark = dev.mark(self.region());
+        let recording = std::mem::replace(&mut self.recording, false);
+        let done = block(self, dev);
+        self.recording = recording;
+        dev.release(mark);
+        done
     }
 
     /// [`Tape::checkpoint`] of several blocks that do not depend on one another. Backward takes them up in the order
@@ -276,11 +286,7 @@ impl Tape {
         }
         if !self.recording || replay {
             for block in &blocks {
-                let recording = std::mem::replace(&mut self.recording, false);
-                let done = block(self, dev, Again(false));
-                self.recording = recording;
-                dev.release(mark);
-                done?;
+                self.unrecorded(dev, |tape, dev| block(tape, dev, Again(false)))?;
             }
             self.record(mark, move |b| {
                 blocks.iter().try_for_each(|block| {

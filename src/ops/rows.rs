@@ -1,6 +1,7 @@
 //! Rows by index: image rows into their places, window order and back, last positions out of a pack.
 
 use bytemuck::NoUninit;
+use half::bf16;
 
 use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
 use crate::error::{Error, Result};
@@ -38,7 +39,7 @@ struct Args {
     rows: i32,
     words: i32,
     bound: u32,
-    pad: i32,
+    sources: i32,
 }
 
 /// A warp a row, for `rows` rows.
@@ -64,27 +65,98 @@ fn launch_kernel(
         rows: check::count(op, "rows", idx.rows())?,
         words: check::count(op, "columns", src.cols() * src.dtype.size() / 2)?,
         bound: check::count(op, "rows", bound)? as u32,
-        pad: 0,
+        sources: check::count(op, "rows", src.rows())?,
     };
     gpu.launch("rows", kernel, launch(op, idx.rows())?, &args)
 }
 
-/// `dst[idx[i]]` = `src[i]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx `[T]` u32, dst
-/// `[S, D]` of src's type. Errors on other shapes and on an index of S or more. On a GPU indices are distinct (of equal
-/// ones any may win), and a row whose index is S or more goes nowhere.
+/// `dst[idx[i]]` = `src[i % T]`; other rows of dst stay; of equal indices the last wins. src `[T, D]`, idx u32 of a multiple
+/// of T, dst `[S, D]` of src's type. Errors on other shapes and on an index of S or more. On a GPU indices are distinct (of
+/// equal ones any may win), and a row whose index is S or more goes nowhere.
 pub fn scatter(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
-    into_rows(dev, "rows::scatter", src, idx, dst, false)
+    const OP: &str = "rows::scatter";
+    let whole = idx.rows().is_multiple_of(src.rows());
+    check::that(OP, whole, format!("idx of a multiple of {}", src.rows()), idx.rows().to_string())?;
+    into_rows(dev, OP, src, idx, dst, false)
 }
 
 /// `dst[idx[i]]` += `src[i]`, equal indices in ascending i, each sum in f32 and rounded once. Shapes, errors
-/// and a GPU's demands as [`scatter`]; there the rows are bf16.
+/// and a GPU's demands as [`scatter`], idx `[T]`; on a GPU the rows are bf16.
 pub fn scatter_add(dev: &mut Device, src: Tensor, idx: Tensor, dst: Tensor) -> Result<()> {
-    into_rows(dev, "rows::scatter_add", src, idx, dst, true)
+    const OP: &str = "rows::scatter_add";
+    check::tensor(OP, "idx", idx, DType::U32, &[src.rows()])?;
+    into_rows(dev, OP, src, idx, dst, true)
+}
+
+/// `dst[i]` = `before[i]` + the sum of `src[idx[i + k M]]` in ascending k, one f32 chain that is rounded once: src `[T, D]`,
+/// idx u32 of a multiple of M, before f32 `[M, D]`, dst `[M, D]` f32 or of src's type. `dst` may be `before`. Errors on other
+/// shapes and on an index of T or more; on a GPU such an index gives NaN, and src is bf16.
+pub fn sum(dev: &mut Device, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) -> Result<()> {
+    const OP: &str = "rows::sum";
+    check::compute(OP, "src", src)?;
+    let (m, d) = (dst.rows(), src.cols());
+    let dtype = if dst.dtype == DType::F32 { DType::F32 } else { src.dtype };
+    check::tensor(OP, "dst", dst, dtype, &[m, d])?;
+    check::optional(OP, "before", before, DType::F32, &[m, d])?;
+    check::tensor(OP, "idx", idx, DType::U32, &[idx.len()])?;
+    let whole = !idx.is_empty() && idx.len().is_multiple_of(m);
+    check::that(OP, whole, format!("idx of a multiple of {m}"), idx.len().to_string())?;
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => {
+            check_indices(OP, &cpu, idx, src.rows())?;
+            match dtype {
+                DType::F32 => by_dtype!(src.dtype, sum_to_f32(cpu, src, idx, before, dst)),
+                _ => sum_rows::<bf16, bf16>(cpu, src, idx, before, dst),
+            }
+        }
+        On::Gpu(gpu) => launch_sum(OP, gpu, src, idx, before, dst)?,
+    }
+    Ok(())
+}
+
+/// `rows::SumArgs` of kernels/rows.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct SumArgs {
+    src: Address,
+    idx: Address,
+    before: Address,
+    sums: Address,
+    dst: Address,
+    rows: i32,
+    columns: i32,
+    times: i32,
+    bound: u32,
+}
+
+fn launch_sum(
+    op: &'static str,
+    mut gpu: Gpu<'_>,
+    src: Tensor,
+    idx: Tensor,
+    before: Option<Tensor>,
+    dst: Tensor,
+) -> Result<()> {
+    check::gpu_compute(op, src.dtype)?;
+    let sums = (dst.dtype == DType::F32).then_some(dst);
+    let args = SumArgs {
+        src: gpu.ptr(src),
+        idx: gpu.ptr(idx),
+        before: gpu.ptr_or_null(before),
+        sums: gpu.ptr_or_null(sums),
+        dst: gpu.ptr_or_null(sums.is_none().then_some(dst)),
+        rows: check::count(op, "rows", dst.rows())?,
+        columns: check::count(op, "columns", dst.cols())?,
+        times: check::count(op, "rows of a sum", idx.len() / dst.rows())?,
+        bound: check::count(op, "rows", src.rows())? as u32,
+    };
+    gpu.launch("rows", "rows_sum", launch(op, dst.rows())?, &args)
 }
 
 fn into_rows(dev: &mut Device, op: &'static str, src: Tensor, idx: Tensor, dst: Tensor, add: bool) -> Result<()> {
     check::compute(op, "src", src)?;
-    check::tensor(op, "idx", idx, DType::U32, &[src.rows()])?;
+    check::tensor(op, "idx", idx, DType::U32, &[idx.len()])?;
     check::tensor(op, "dst", dst, src.dtype, &[dst.rows(), src.cols()])?;
     match dev.on() {
         On::Count => Ok(()),
@@ -124,7 +196,7 @@ fn gather_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor) {
 }
 
 fn scatter_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor, add: bool) {
-    let (d, num_rows) = (src.cols(), dst.rows());
+    let (d, num_rows, sources) = (src.cols(), dst.rows(), src.rows());
     let rows = ITEM.div_ceil(d.max(1));
     let ([dst], [src, idx]) = cpu.memory.tensors([dst], [src, idx]);
     let src = src.of::<T>();
@@ -135,11 +207,54 @@ fn scatter_rows<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, dst: Tensor, ad
             let from = groups.of(i * rows + j);
             match (add, from) {
                 (true, from) => add_rows::<T>(cpu.isa, src, from, dst),
-                (false, [.., last]) => dst.copy_from_slice(&src[*last as usize * d..][..d]),
+                (false, [.., last]) => dst.copy_from_slice(&src[*last as usize % sources * d..][..d]),
                 (false, []) => {}
             }
         }
     });
+}
+
+fn sum_to_f32<T: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) {
+    sum_rows::<T, f32>(cpu, src, idx, before, dst);
+}
+
+fn sum_rows<T: Elem, U: Elem>(cpu: Cpu<'_>, src: Tensor, idx: Tensor, before: Option<Tensor>, dst: Tensor) {
+    let (m, d) = (dst.rows(), dst.cols());
+    let rows = ITEM.div_ceil(d.max(1));
+    let in_place = before.is_some_and(|before| before.span() == dst.span());
+    // A missing tensor is a view of none of the elements of one that is there.
+    let apart = before.filter(|_| !in_place).unwrap_or(src.slice(0, 0));
+    let ([dst], [src, idx, apart]) = cpu.memory.tensors([dst], [src, idx, apart]);
+    let (src, idx) = (src.of::<T>(), idx.of::<u32>());
+    let before = (before.is_some() && !in_place).then(|| apart.of::<f32>());
+    let dst = Parts::new(dst.of::<U>(), rows * d);
+    cpu.pool.run(dst.count(), |i| {
+        let mut sums = vec![0.0f32; d];
+        for (j, dst) in dst.take(i).chunks_exact_mut(d).enumerate() {
+            let row = i * rows + j;
+            let mut from = idx[row..].iter().step_by(m).map(|&from| &src[from as usize * d..][..d]);
+            match before {
+                Some(before) => sums.copy_from_slice(&before[row * d..][..d]),
+                None if in_place => sums.iter_mut().zip(&*dst).for_each(|(s, x)| *s = x.to_f32()),
+                // A sum of one row is that row, the sign of its zeros included.
+                None => from.next().into_iter().for_each(|x| widen(cpu.isa, x, &mut sums)),
+            }
+            from.for_each(|x| add_row(cpu.isa, x, &mut sums));
+            dst.iter_mut().zip(&sums).for_each(|(y, s)| *y = U::from_f32(*s));
+        }
+    });
+}
+
+cpu_kernel! {
+    fn widen<T: Elem>(x: &[T], sums: &mut [f32]) {
+        sums.iter_mut().zip(x).for_each(|(s, x)| *s = x.to_f32());
+    }
+}
+
+cpu_kernel! {
+    fn add_row<T: Elem>(x: &[T], sums: &mut [f32]) {
+        sums.iter_mut().zip(x).for_each(|(s, x)| *s += x.to_f32());
+    }
 }
 
 /// Which positions of an index list name each value: a counting sort, positions ascending.

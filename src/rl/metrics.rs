@@ -12,6 +12,7 @@ pub struct StepMetrics {
     values: Metrics,
     updates: Vec<Vec<(String, f64)>>,
     tokens: usize,
+    responses: usize,
 }
 
 impl StepMetrics {
@@ -20,7 +21,7 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics { values, updates: Vec::new(), tokens: 0 }
+        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0 }
     }
 
     /// Sets one figure. A figure that is not a number is left out: JSON has no word for it.
@@ -85,6 +86,7 @@ impl StepMetrics {
         figures.push(("actor/lr".to_owned(), lr));
         self.updates.push(figures);
         self.tokens += seen.tokens;
+        self.responses += seen.responses;
         // Only before the first update is the policy that acted the one that is trained.
         if first {
             for (name, value) in seen.probs_diff.metrics() {
@@ -110,8 +112,9 @@ impl StepMetrics {
         }
     }
 
-    /// Tokens trained on, in all and a second.
+    /// Responses and tokens that the updates computed, tokens a second, too.
     pub fn throughput(&mut self, step_seconds: f64) {
+        self.set("training/num_responses_computed", self.responses as f64);
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }

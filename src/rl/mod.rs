@@ -1,12 +1,14 @@
 //! Reinforcement learning: the loop ([`run`]), its update, advantages of groups, group filtering, KL in the
-//! reward, overlong penalty, how far sampler and trainer are apart, and the split of a mini-batch into micro-batches. The policy
-//! losses are `ops::policy_loss`.
+//! reward, overlong penalty, how far sampler and trainer are apart, and the split of a mini-batch into micro-batches ([`groups`]).
+//! The policy losses are `ops::policy_loss`.
 
 #![forbid(unsafe_code)]
 
 pub mod advantage;
 pub mod batching;
+pub mod experience;
 pub mod filter;
+pub mod groups;
 pub mod kl;
 pub mod metrics;
 pub mod overlong;

@@ -12,7 +12,9 @@ use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
 use crate::ops::policy_loss;
 use crate::ops::sample::SamplingParams;
-use crate::rl::update::{self, Experience, Learner};
+use crate::rl::experience::Experience;
+use crate::rl::groups;
+use crate::rl::update::{self, Learner};
 use crate::rollout::ask::{self, Question};
 use crate::tensor::{DType, Tensor};
 use crate::train::largest::{Size, Tower, grown};
@@ -75,6 +77,11 @@ pub fn rl(
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
     let batches =
         [largest_micro_batch(config, &training.model, index), longest_micro_batch(config, &training.model, index)];
+    // Where there may be several, any group may go on from one to the next.
+    let cut = config.rollout.n > 1 && longest_mini_batch(config, index) > config.micro_batch_tokens;
+    let merge = training.model.config.vision_config.spatial_merge_size;
+    let rows = index.shapes().map(|shape| shape.patches() / (merge * merge)).max().unwrap_or(0);
+    let kept_rows = if cut { rows } else { 0 };
     // What was made to be one micro-batch is not cut again.
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
@@ -82,6 +89,8 @@ pub fn rl(
     let rollouts = Rollouts::new(config, &model.config, index, allowed);
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.count(dev, model, Some(least))?;
+    let mark = dev.mark(Region::Overlay);
+    groups::keep(dev, model, kept_rows, true)?;
     if let Some(reference) = &reference {
         for (questions, batch) in &batches {
             let (questions, mut batch): (Vec<&Question>, _) = (questions.iter().collect(), batch.clone());
@@ -90,7 +99,6 @@ pub fn rl(
         rest = rest.max(&dev.high_water());
     }
 
-    let mark = dev.mark(Region::Overlay);
     let (mut grads, update) = training.gradients()?;
     let stats = policy_loss::stats(&mut training.dev, Region::Overlay)?;
     let Training { dev, model, .. } = &mut training;
@@ -98,7 +106,7 @@ pub fn rl(
         dev.reset_high_water();
         let (questions, batch) = &batches[i];
         let questions: Vec<&Question> = questions.iter().collect();
-        let learner = Learner { model, policy, config, levels };
+        let learner = Learner { model, policy, config, levels, step: 0 };
         update::accumulate(dev, learner, &mut grads, batch, &questions, stats)?;
         Ok((dev.high_water(), dev.take_work()))
     };
@@ -127,7 +135,7 @@ pub fn pass(
     let questions: Vec<&Question> = questions.iter().collect();
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
     let stats = policy_loss::stats(dev, Region::Overlay)?;
-    update::accumulate(dev, Learner { model, policy, config, levels }, grads, &batch, &questions, stats)?;
+    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, &batch, &questions, stats)?;
     Ok(batch.iter().map(|experience| experience.input_ids.len()).sum())
 }
 
@@ -231,9 +239,11 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniB
     longest.reverse();
     for order in [shortest, longest] {
         let batch = mini_batch(config, index, &order, config.max_response_length);
-        let shapes = batch.iter().map(|&(i, response)| {
-            let shape = index.shape(i);
-            Shape { tokens: shape.tokens + response, targets: response, ..shape }
+        let shapes = batch.iter().enumerate().map(|(k, &(i, response))| {
+            let Shape { tokens, grids, .. } = index.shape(i);
+            // A question's pictures are computed once for all its responses.
+            let grids = if k > 0 && batch[k - 1].0 == i { &[] } else { grids };
+            Shape { tokens: tokens + response, targets: response, grids }
         });
         if Size::of(tower, shapes).covers(&bound) {
             return experience(config, &model.config, index, &batch);
@@ -279,23 +289,21 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let full = most.min(room / (shortest + response));
     let cut =
         if full < most { (room - full * (shortest + response)).saturating_sub(shortest).min(response) } else { 0 };
-    let longest: usize = prompts.iter().rev().take(config.ppo_mini_batch_size).map(|p| (p + response) * n).sum();
-    // Of a number that prompts bring: what the densest of them bring into the room, the last in part, and no more than
-    // the mini-batch with most of it.
+    // Of a number that prompts bring, each once, whatever its responses: what the densest of them bring into the room with
+    // one response, the last in part, and no more than the mini-batch with most of it.
     let dense = |of: &dyn Fn(&Size) -> usize| -> usize {
         let whole = |i: usize| (of(&Size::of(tower, [index.shape(i)])), index.tokens(i) + 1);
         let mut counts: Vec<(usize, usize)> = (0..index.len()).map(whole).collect();
         counts.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
-        let at_once: usize = counts.iter().take(config.ppo_mini_batch_size).map(|(count, _)| count * n).sum();
+        let at_once: usize = counts.iter().take(config.ppo_mini_batch_size).map(|(count, _)| count).sum();
         counts.sort_by(|a, b| (b.0 * a.1).cmp(&(a.0 * b.1)));
         let (mut sum, mut left) = (0, room);
         for (count, tokens) in counts {
-            let here = n.min(left / tokens);
-            (sum, left) = (sum + count * here, left - tokens * here);
-            if here < n {
+            if tokens > left {
                 sum += (count * left).div_ceil(tokens);
                 break;
             }
+            (sum, left) = (sum + count, left - tokens);
         }
         sum.min(at_once)
     };
@@ -309,7 +317,7 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         pictures.min(2 * patches / tower.chunk() + 1)
     };
     Size {
-        tokens: longest.min(room),
+        tokens: longest_mini_batch(config, index).min(room),
         targets: full * response + cut,
         sequences,
         chunks,
@@ -318,6 +326,14 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         windows: dense(&|size| size.windows),
         pictures,
     }
+}
+
+/// Tokens of a mini-batch of the longest questions, answered at full length.
+fn longest_mini_batch(config: &RlConfig, index: &Index) -> usize {
+    let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
+    prompts.sort_unstable_by_key(|&tokens| std::cmp::Reverse(tokens));
+    let longest = prompts.iter().take(config.ppo_mini_batch_size);
+    longest.map(|p| (p + config.max_response_length) * config.rollout.n).sum()
 }
 
 /// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its

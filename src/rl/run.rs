@@ -24,11 +24,12 @@ use crate::ops::policy_loss::{self, PolicyLoss};
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::advantage;
+use crate::rl::experience::Experience;
 use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
-use crate::rl::update::{self, Experience, Learner};
+use crate::rl::update::{self, Learner};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::journal::{self, Journal};
 use crate::rollout::{self, Asking, Question, Rollout, ask};
@@ -248,7 +249,8 @@ impl Job {
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
                 grads.zero(dev)?;
-                let learner = Learner { model: &trainer.model, policy, config, levels: self.levels };
+                let (model, levels, step) = (&trainer.model, self.levels, trainer.step);
+                let learner = Learner { model, policy, config, levels, step };
                 let queued = update::accumulate(dev, learner, &mut grads, batch, questions, stats)?;
                 let lr = trainer.update(dev, &grads, queued.losses())?;
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.

@@ -1,63 +1,21 @@
 //! The policy update: a mini-batch of rollouts, cut into micro-batches, to gradients and verl's figures.
 //!
 //! Denominators are counted over the whole mini-batch before it is cut (verl's newer engine; its older actor
-//! weighs micro-batches as if they were alike), so the cut changes no term of the loss.
+//! weighs micro-batches as if they were alike), so the cut changes no term of the loss. Figures that are means are over
+//! the responses computed: of those that cannot move the policy that is one in [`FIGURES`].
 
 use crate::config::RlConfig;
-use crate::device::Device;
+use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
 use crate::ops::policy_loss::{self, Denominators, Io, Packed, PolicyLoss, PolicyStats, Sums};
+use crate::philox::{self, Purpose, philox4x32_10};
+use crate::rl::experience::Experience;
+use crate::rl::groups;
 use crate::rl::probs_diff::ProbsDiff;
-use crate::rollout::ask::{Question, Rollout};
+use crate::rollout::ask::Question;
 use crate::tensor::Tensor;
-use crate::train::step::{self, Forward, Sequence};
-
-/// One response to learn from.
-#[derive(Clone, Debug)]
-pub struct Experience {
-    /// Prompt and response tokens.
-    pub input_ids: Vec<u32>,
-    /// `[len]`: true for the response.
-    pub loss_mask: Vec<bool>,
-    /// Log-probs of the response tokens under the policy that sampled them.
-    pub old_log_prob: Vec<f32>,
-    /// Log-probs under the reference policy, with a KL term.
-    pub ref_log_prob: Option<Vec<f32>>,
-    /// Group-relative advantage.
-    pub advantage: f64,
-    /// Index of the question among those asked.
-    pub question: usize,
-}
-
-impl Experience {
-    /// Of a rollout and its advantage.
-    pub fn new(question: &Question, rollout: &Rollout, advantage: f64) -> Experience {
-        let prompt = &question.prompt.token_ids;
-        let response = &rollout.output.token_ids;
-        let mut loss_mask = vec![false; prompt.len()];
-        loss_mask.resize(prompt.len() + response.len(), true);
-        Experience {
-            input_ids: [&prompt[..], &response[..]].concat(),
-            loss_mask,
-            old_log_prob: rollout.output.logprobs.clone(),
-            ref_log_prob: None,
-            advantage,
-            question: rollout.question,
-        }
-    }
-
-    /// It as a sequence to be trained on.
-    pub fn sequence<'a>(&'a self, questions: &[&'a Question]) -> Sequence<'a> {
-        let prompt = &questions[self.question].prompt;
-        Sequence {
-            input_ids: &self.input_ids,
-            images: &prompt.pixels,
-            prompt_len: prompt.token_ids.len(),
-            loss_mask: &self.loss_mask,
-        }
-    }
-}
+use crate::train::step::{self, Forward};
 
 /// What a mini-batch's pass saw.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -68,14 +26,22 @@ pub struct Seen {
     pub probs_diff: ProbsDiff,
     /// Tokens computed.
     pub tokens: usize,
+    /// Responses computed.
+    pub responses: usize,
 }
+
+/// Of so many responses that cannot move the policy one is computed, for the figures.
+pub const FIGURES: u32 = 8;
 
 /// A mini-batch's pass whose figures still lie on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Queued {
     loss: PolicyLoss,
     denominators: Denominators,
+    /// The same of the responses computed alone.
+    computed: Denominators,
     tokens: usize,
+    responses: usize,
     stats: Tensor,
 }
 
@@ -88,8 +54,12 @@ impl Queued {
     /// The figures; waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
         let sums = Sums::of(&dev.read::<f64>(self.stats)?);
-        let stats = PolicyStats::new(&self.loss, &self.denominators, &sums);
-        Ok(Seen { stats, probs_diff: ProbsDiff::from(&sums.probs()), tokens: self.tokens })
+        let Queued { loss, denominators, computed, tokens, responses, .. } = self;
+        let mut stats = PolicyStats::new(loss, computed, &sums);
+        let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
+        stats.entropy *= weight(computed) / weight(denominators);
+        let probs_diff = ProbsDiff::from(&sums.probs());
+        Ok(Seen { stats, probs_diff, tokens: *tokens, responses: *responses })
     }
 }
 
@@ -104,13 +74,15 @@ pub struct Learner<'a> {
     pub config: &'a RlConfig,
     /// What passes keep for backward.
     pub levels: Levels,
+    /// Steps done: which responses run for their figures differs from one to the next.
+    pub step: u64,
 }
 
 /// Adds the gradients of a mini-batch's loss to `grads`; its figures overwrite `stats` (see [`policy_loss::stats`]).
 /// Nothing waits for the device.
 ///
-/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others and
-/// forward only, for the figures: what their backward would add is exactly 0.
+/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others, forward
+/// only and few of them, for the figures: what their backward would add is exactly 0.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
@@ -119,31 +91,22 @@ pub fn accumulate(
     questions: &[&Question],
     stats: Tensor,
 ) -> Result<Queued> {
-    let Learner { model, policy, config, levels } = learner;
+    let Learner { model, policy, config, levels, .. } = learner;
     let loss = PolicyLoss::from(config);
-    let whole = response_borders(batch);
-    let denominators = Denominators::new(&whole, Some(config.max_response_length as f64));
-    let advantage_alone = loss.kl_loss.is_none() && loss.entropy_coeff == 0.0;
-    let idle = |e: &&Experience| advantage_alone && e.advantage == 0.0;
-    let (mut idle, mut moving): (Vec<&Experience>, Vec<&Experience>) = batch.iter().partition(idle);
-    // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
-    // its update: momentum and decay go on as in torch.
-    let pictures = |e: &&Experience| !questions[e.question].prompt.pixels.is_empty();
-    if moving.is_empty() || (idle.iter().any(pictures) && !moving.iter().any(pictures)) {
-        moving = batch.iter().collect();
-        idle.clear();
-    }
+    let scale = Some(config.max_response_length as f64);
+    let denominators = Denominators::new(&response_borders(batch), scale);
+    let (moving, idle) = split(learner, &loss, batch, questions);
+    let computed = Denominators::new(&response_borders(moving.iter().chain(&idle).copied()), scale);
+    let responses = moving.len() + idle.len();
     policy_loss::reset(dev, stats)?;
     let mut tokens = 0;
     for (group, moves) in [(moving, true), (idle, false)] {
-        let lengths: Vec<usize> = group.iter().map(|e| e.input_ids.len()).collect();
-        for range in step::micro_batches(&lengths, config.micro_batch_tokens)? {
-            let part = &group[range];
-            let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
-            let forward = step::forward(dev, model, &sequences, policy, levels, true)?;
-            tokens += sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+        let mark = dev.mark(Region::Overlay);
+        for part in groups::cut(dev, model, &group, questions, config.micro_batch_tokens, moves)? {
+            let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
+            tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
             let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
-                let packed = upload(dev, &forward, part)?;
+                let packed = upload(dev, &forward, &group[part.responses])?;
                 let dlog_prob = forward.like_log_prob(dev)?;
                 let counts = loss.entropy_coeff != 0.0;
                 let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
@@ -158,8 +121,48 @@ pub fn accumulate(
                 forward.discard(dev);
             }
         }
+        dev.release(mark);
     }
-    Ok(Queued { loss, denominators, tokens, stats })
+    Ok(Queued { loss, denominators, computed, tokens, responses, stats })
+}
+
+/// The responses that go through backward, and those that run forward for the figures alone, each question's together.
+fn split<'a>(
+    learner: Learner<'_>,
+    loss: &PolicyLoss,
+    batch: &'a [Experience],
+    questions: &[&Question],
+) -> (Vec<&'a Experience>, Vec<&'a Experience>) {
+    let mut batch: Vec<&Experience> = batch.iter().collect();
+    batch.sort_by_key(|e| e.question);
+    if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
+        return (batch, Vec::new());
+    }
+    let mut rollout = 0;
+    let numbered = batch.iter().enumerate().map(|(i, &e)| {
+        rollout = if i > 0 && batch[i - 1].question == e.question { rollout + 1 } else { 0 };
+        (rollout, e)
+    });
+    let (mut idle, moving): (Vec<(u32, &Experience)>, Vec<_>) = numbered.partition(|(_, e)| e.advantage == 0.0);
+    let mut moving: Vec<&Experience> = moving.into_iter().map(|(_, e)| e).collect();
+    // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
+    // its update: momentum and decay go on as in torch. One of them reaches it as all would.
+    let pictures = |e: &Experience| !questions[e.question].prompt.pixels.is_empty();
+    let pictured = idle.iter().position(|(_, e)| pictures(e)).filter(|_| !moving.iter().any(|e| pictures(e)));
+    if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
+        moving.push(idle.remove(at).1);
+        moving.sort_by_key(|e| e.question);
+    }
+    let seed = (learner.config.seed, learner.step);
+    idle.retain(|(rollout, e)| runs_for_figures(seed, e.question, *rollout));
+    (moving, idle.into_iter().map(|(_, e)| e).collect())
+}
+
+/// Whether a response that cannot move the policy is computed: `seed` is (run seed, step), `rollout` its number among those
+/// to its question.
+pub fn runs_for_figures(seed: (u64, u64), question: usize, rollout: u32) -> bool {
+    let key = philox::key(seed.0, Purpose::Figures, seed.1);
+    philox4x32_10(key, [question as u32, rollout, 0, 0])[0].is_multiple_of(FIGURES)
 }
 
 /// Log-probs of every response under `model`, filled into `ref_log_prob`; waits for the device.
@@ -171,16 +174,21 @@ pub fn reference(
     policy: Policy,
     micro_batch_tokens: usize,
 ) -> Result<()> {
-    let lengths: Vec<usize> = batch.iter().map(|e| e.input_ids.len()).collect();
-    for range in step::micro_batches(&lengths, micro_batch_tokens)? {
-        let part = &mut batch[range];
-        let sequences: Vec<Sequence<'_>> = part.iter().map(|e| e.sequence(questions)).collect();
-        let forward = step::forward(dev, model, &sequences, policy, Keep::Inputs, false)?;
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    order.sort_by_key(|&i| batch[i].question);
+    let responses: Vec<&Experience> = order.iter().map(|&i| &batch[i]).collect();
+    let mut found = Vec::with_capacity(batch.len());
+    let mark = dev.mark(Region::Overlay);
+    for part in groups::cut(dev, model, &responses, questions, micro_batch_tokens, false)? {
+        let forward = step::forward(dev, model, &part.sequences, policy, Keep::Inputs, false)?;
         let log_prob = dev.read::<f32>(forward.log_prob)?;
-        for (experience, borders) in part.iter_mut().zip(forward.cu_targets.windows(2)) {
-            experience.ref_log_prob = Some(log_prob[borders[0] as usize..borders[1] as usize].to_vec());
-        }
+        let borders = forward.cu_targets.windows(2).map(|w| w[0] as usize..w[1] as usize);
+        found.extend(borders.map(|range| log_prob[range].to_vec()));
         forward.discard(dev);
+    }
+    dev.release(mark);
+    for (i, log_prob) in order.into_iter().zip(found) {
+        batch[i].ref_log_prob = Some(log_prob);
     }
     Ok(())
 }

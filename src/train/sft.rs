@@ -24,7 +24,7 @@ use crate::data::{Dataset, Index, Loader, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Levels, ModelConfig};
+use crate::model::{Grads, Levels, ModelConfig, Shared};
 use crate::observe::Observer;
 use crate::tensor::DType;
 
@@ -275,5 +275,6 @@ pub fn sequence(sample: &Sample) -> Sequence<'_> {
         images: &sample.images,
         prompt_len: sample.input_ids.len(),
         loss_mask: &sample.loss_mask,
+        shared: Shared::default(),
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
-use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Tape};
+use crate::model::{Grads, Inputs, Levels, LogProbs, Mode, Model, Policy, Shared, Tape};
 use crate::tensor::{DType, Elem, Tensor};
 
 /// A sequence to be trained on.
@@ -23,6 +23,8 @@ pub struct Sequence<'a> {
     pub prompt_len: usize,
     /// `[len]`: the prediction of this token counts. The first token is predicted by nothing and never counts.
     pub loss_mask: &'a [bool],
+    /// Whose its images are, too.
+    pub shared: Shared,
 }
 
 impl Sequence<'_> {
@@ -84,7 +86,7 @@ fn pack(model: &Model, sequences: &[Sequence<'_>]) -> Result<(Inputs, Targets)> 
     let (mut rows, mut ids, mut cu_targets) = (Vec::new(), Vec::new(), vec![0]);
     for s in sequences {
         let start = inputs.len();
-        inputs.push(&model.config, s.input_ids, s.images, s.prompt_len)?;
+        inputs.push(&model.config, s.input_ids, s.images, s.prompt_len, s.shared)?;
         for t in 1..s.input_ids.len() {
             if s.loss_mask[t] {
                 rows.push((start + t - 1) as u32);

@@ -7,7 +7,7 @@ use omr::device::{Device, Isa, Plan, Region, Target};
 use omr::engine::{Engine, EngineConfig, Event, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::ImageInput;
-use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Tape};
+use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Shared, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
 use omr::tensor::DType;
@@ -114,7 +114,7 @@ fn trained(model: &Model, dev: &mut Device, requests: &[Request], outputs: &[Out
                 let first = (inputs.len() + prompt.token_ids.len()) as u32;
                 rows.extend((0..outputs[i].token_ids.len() as u32).map(|k| first + k - 1));
                 targets.extend_from_slice(&outputs[i].token_ids);
-                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
+                inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len(), Shared::default()).unwrap();
             }
             let mut tape = Tape::new(dev, Mode::train(Keep::All));
             let hidden = model.forward(&mut tape, dev, &inputs).unwrap();

@@ -6,7 +6,7 @@ use omr::data::{Eager, load, read};
 use omr::device::{Device, Isa, Plan};
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
-use omr::model::{Inputs, Mode, Model, ModelConfig, Tape};
+use omr::model::{Inputs, Mode, Model, ModelConfig, Shared, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::rollout::ask::{self, Question};
 use omr::tensor::DType;
@@ -80,7 +80,7 @@ fn forced(dev: &mut Device, model: &Model, questions: &Eager<Question>, outputs:
             let ids = [&prompt.token_ids[..], &output.token_ids].concat();
             let first = (inputs.len() + prompt.token_ids.len()) as u32;
             rows.extend((0..output.token_ids.len() as u32).map(|k| first + k - 1));
-            inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len()).unwrap();
+            inputs.push(&model.config, &ids, &prompt.pixels, prompt.token_ids.len(), Shared::default()).unwrap();
         }
         let mut tape = Tape::new(dev, Mode::Infer);
         let hidden = model.forward(&mut tape, dev, &inputs).unwrap();

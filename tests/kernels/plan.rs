@@ -64,6 +64,8 @@ fn rl_takes_what_was_planned() {
         max_response_length: 2,
         total_training_steps: Some(1),
         micro_batch_tokens: 4096,
+        // Responses that are all wrong are learned from, too.
+        entropy_coeff: 1e-3,
         ..config
     };
     let scorer = Arc::new(Scorer::rules(config.reward.mode));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use omr::config::SftConfig;
 use omr::device::Device;
 use omr::image::ImageInput;
-use omr::model::{Grads, Keep, Model, Policy};
+use omr::model::{Grads, Keep, Model, Policy, Shared};
 use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::step;
@@ -136,7 +136,7 @@ backward
     rms_norm_bwd
     rms_norm_dgamma
     rms_norm_dgamma_sum
-  rows_gather
+  rows_sum
   rows_scatter
   rows_scatter_add
   linear_dgrad_m16
@@ -218,7 +218,13 @@ fn a_forward_pass_shows_its_parts_layers_and_kernels() {
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
     let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
     let mask = [true; 6];
-    let sequence = step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask };
+    let sequence = step::Sequence {
+        input_ids: &ids,
+        images: &pictures,
+        prompt_len: 6,
+        loss_mask: &mask,
+        shared: Shared::default(),
+    };
     let mut pass = None;
     let found = tree(&mut dev, |dev| {
         pass = Some(step::forward(dev, &model, &[sequence], Policy::default(), Keep::All, false).unwrap());
@@ -240,7 +246,13 @@ fn a_training_step_shows_its_way_back_and_the_update() {
     let model = Model::init(&mut dev, parity::config(), DType::Bf16, 1).unwrap();
     let (ids, pictures) = ([9, 291, 290, 290, 11, 12], [picture()]);
     let mask = [true; 6];
-    let sequence = step::Sequence { input_ids: &ids, images: &pictures, prompt_len: 6, loss_mask: &mask };
+    let sequence = step::Sequence {
+        input_ids: &ids,
+        images: &pictures,
+        prompt_len: 6,
+        loss_mask: &mask,
+        shared: Shared::default(),
+    };
     let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
     let mut optimizer = Optimizer::new(&mut dev, &model.layout, SftConfig::default().optimizer, 1).unwrap();
     let found = tree(&mut dev, |dev| {

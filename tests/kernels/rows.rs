@@ -44,6 +44,27 @@ fn scatter_add(dev: &mut Device, idx: &[u32], s: usize, d: usize) -> Outcome<Vec
     Ok(dev.read(dst)?)
 }
 
+/// Each row of `t` at several places: written there, and summed from there, going on from sums in f32 and into them.
+fn repeated<U: Elem>(
+    dev: &mut Device,
+    idx: &[u32],
+    t: usize,
+    s: usize,
+    d: usize,
+) -> Outcome<(Vec<bf16>, Vec<U>, Vec<f32>)> {
+    let x = up(dev, &normals::<bf16>(1, t * d), &[t, d]);
+    let table = up(dev, &normals::<bf16>(2, s * d), &[s, d]);
+    let sums = up(dev, &normals::<f32>(3, t * d), &[t, d]);
+    let out = up(dev, &normals::<U>(4, t * d), &[t, d]);
+    let idx = up(dev, idx, &[idx.len()]);
+    rows::scatter(dev, x, idx, table)?;
+    let spread = dev.read(table)?;
+    let table = up(dev, &normals::<bf16>(2, s * d), &[s, d]);
+    rows::sum(dev, table, idx, None, out)?;
+    rows::sum(dev, table, idx, Some(sums), sums)?;
+    Ok((spread, dev.read(out)?, dev.read(sums)?))
+}
+
 fn probe_type<T: Elem>(dev: &mut Device) -> Outcome {
     for (t, s, d) in SHAPES {
         let (idx, name) = (indices(t, s), format!("{t} of {s} x {d} {:?}", T::DTYPE));
@@ -58,6 +79,15 @@ fn probe(dev: &mut Device) -> Outcome {
     for (t, s, d) in SHAPES {
         let (idx, what) = (indices(t, s), format!("scatter_add {t} of {s} x {d}"));
         equal(&what, &scatter_add(dev, &idx, s, d)?, &scatter_add(&mut cpu(), &idx, s, d)?)?;
+    }
+    for (times, t, s, d) in [(1, 9, 12, 64), (3, 5, 33, 100), (16, 2, 40, 136), (2, 1, 4, 3)] {
+        let (idx, what) = (indices(times * t, s), format!("{times} x {t} of {s} x {d}"));
+        let (got, want) = (repeated::<bf16>(dev, &idx, t, s, d)?, repeated::<bf16>(&mut cpu(), &idx, t, s, d)?);
+        equal(&format!("scatter {what}"), &got.0, &want.0)?;
+        equal(&format!("sum {what}"), &got.1, &want.1)?;
+        equal(&format!("sum in place {what}"), &got.2, &want.2)?;
+        let (got, want) = (repeated::<f32>(dev, &idx, t, s, d)?, repeated::<f32>(&mut cpu(), &idx, t, s, d)?);
+        equal(&format!("sum in f32 {what}"), &got.1, &want.1)?;
     }
     probe_type::<f32>(dev)
 }
@@ -75,6 +105,8 @@ fn an_index_that_does_not_exist_reads_nan_and_writes_nowhere() {
     let got = gather::<bf16>(&mut emu(), &[4, 5, u32::MAX], s, d).unwrap();
     assert_eq!(got[..d], gather::<bf16>(&mut cpu(), &[4], s, d).unwrap()[..]);
     assert!(got[d..].iter().all(|x| x.is_nan()));
+    let sums = repeated::<bf16>(&mut emu(), &[1, 5], 1, s, d).unwrap().1;
+    assert!(sums.iter().all(|x| x.is_nan()));
     let got = scatter::<bf16>(&mut emu(), &[2, 5, u32::MAX], s, d).unwrap();
     assert_eq!(got, scatter::<bf16>(&mut cpu(), &[2], s, d).unwrap());
 }
@@ -84,7 +116,10 @@ fn changes_by_hand_are_seen() {
     for (from, to) in [
         ("args.dst + (int64_t)to * args.words", "args.dst + (int64_t)row * args.words"),
         ("to_float(dst[i]) + to_float(src[i])", "to_float(src[i])"),
-        ("args.src + (int64_t)from * args.words", "args.src + (int64_t)from * args.words + 1"),
+        ("row % args.sources", "row"),
+        ("(int64_t)k * args.rows + row", "row"),
+        ("k == 0 && args.before == nullptr ? x", "k == 0 ? x"),
+        ("dst, args.src + (int64_t)from * args.words", "dst, args.src + (int64_t)from * args.words + 1"),
     ] {
         mutate_source("rows", from, to, 1, probe);
     }

@@ -8,7 +8,8 @@ use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
-use omr::rl::update::{self, Experience, Learner};
+use omr::rl::experience::Experience;
+use omr::rl::update::{self, Learner};
 use omr::rollout::Question;
 use omr::tensor::{DType, Tensor};
 use omr::text::Chat;
@@ -95,7 +96,8 @@ fn an_rl_update_waits_where_it_is_logged() {
     let (chat, processor) = (Chat::load(&base).unwrap(), Processor::load(&base).unwrap());
     let questions = questions(&rows()[..3], &chat, &processor, &s.model.config);
     let questions: Vec<&Question> = questions.iter().collect();
-    // One response cannot move the policy: it is computed forward only.
+    // One response cannot move the policy: it is computed forward only, in a step that is one of those that do so.
+    let step = (0..).find(|&step| update::runs_for_figures((RlConfig::default().seed, step), 2, 0)).unwrap();
     let batch: Vec<Experience> = [(0, 1.0), (1, -0.5), (2, 0.0)]
         .into_iter()
         .map(|(question, advantage)| {
@@ -119,9 +121,15 @@ fn an_rl_update_waits_where_it_is_logged() {
     let Setup { dev, model, grads, .. } = &mut s;
     grads.zero(dev).unwrap();
     let (policy, levels) = (Policy::default(), Levels::default());
-    let queued =
-        update::accumulate(dev, Learner { model, policy, config: &config, levels }, grads, &batch, &questions, stats)
-            .unwrap();
+    let queued = update::accumulate(
+        dev,
+        Learner { model, policy, config: &config, levels, step },
+        grads,
+        &batch,
+        &questions,
+        stats,
+    )
+    .unwrap();
     s.update(queued.losses());
     assert_eq!(s.waits() - before, 0, "an update that logs nothing");
     let seen = queued.read(&mut s.dev).unwrap();

@@ -21,7 +21,8 @@ use omr::ops::sample::SamplingParams;
 use omr::optim::{Optimizer, learning_rate};
 use omr::reward::Scorer;
 use omr::rl::advantage;
-use omr::rl::update::{self, Experience, Learner};
+use omr::rl::experience::Experience;
+use omr::rl::update::{self, Learner};
 use omr::rollout::ask::{self, Asking, Question};
 use omr::task::{Task, VerifiedRows};
 use omr::tensor::DType;
@@ -267,7 +268,7 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
                     let queued = update::accumulate(
                         dev,
-                        Learner { model, policy, config: &config, levels: Keep::All.into() },
+                        Learner { model, policy, config: &config, levels: Keep::All.into(), step: 0 },
                         grads,
                         &experience,
                         &questions,

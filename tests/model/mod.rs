@@ -363,11 +363,11 @@ fn faults_are_errors_before_anything_runs() {
     bad.input_ids[0] = 90;
     refuse(&mut dev, &bad);
     let mut bad = good.clone();
-    bad.images.pop();
+    bad.pictures[2].places.pop();
     refuse(&mut dev, &bad);
     let mut bad = good.clone();
-    let mut short = (*bad.images[0]).clone();
+    let mut short = (*bad.pictures[0].image).clone();
     short.pixels.pop();
-    bad.images[0] = Arc::new(short);
+    bad.pictures[0].image = Arc::new(short);
     refuse(&mut dev, &bad);
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use omr::device::{Device, Region};
-use omr::model::{Attend, Inputs, Keep, Mode, Model, Paging, Tape};
+use omr::image::ImageInput;
+use omr::model::{Attend, Inputs, Keep, Mode, Model, Paging, Shown, Tape};
 use omr::ops::attend::{BLOCK, Heads};
 use omr::ops::paged_attention::KvCache;
 use omr::philox::{Purpose, Random};
@@ -45,7 +46,12 @@ fn step(
         tables.extend(table.map(|b| b as u32));
         cu.push(ids.len() as u32);
         lens.push(range.end as u32);
-        let places = inputs.image_rows.iter().enumerate().filter(|(_, t)| range.contains(&(**t as usize)));
+        let places = inputs
+            .pictures
+            .iter()
+            .flat_map(|picture| &picture.places)
+            .enumerate()
+            .filter(|(_, t)| range.contains(&(**t as usize)));
         rows.extend(places.map(|(row, &t)| (s, row as u32, (start + t as usize - range.start) as u32)));
     }
     let x = model.embed(&mut tape, dev, &ids).unwrap();
@@ -54,14 +60,16 @@ fn step(
         if from.is_empty() {
             continue;
         }
-        let dims = [inputs.image_rows.len(), model.config.hidden_size];
+        let images: Vec<Arc<ImageInput>> = inputs.pictures.iter().map(|picture| picture.image.clone()).collect();
+        let dims = [inputs.pictures.iter().map(|picture| picture.places.len()).sum(), model.config.hidden_size];
         let merged = dev.alloc(Region::Workspace, model.layout.dtype, &dims).unwrap();
-        model.encode_images(&mut tape, dev, &inputs.images, merged).unwrap();
+        model.encode_images(&mut tape, dev, &images, merged).unwrap();
         let merged = tape.var(merged);
         let from = tape.upload(dev, &from, &[from.len()]).unwrap();
         let to = tape.upload(dev, &to, &[to.len()]).unwrap();
         let picked = tape.gather(dev, merged, from).unwrap();
-        tape.scatter(dev, picked, to, x).unwrap();
+        let shown = Shown { rows: 0..picked.tensor.rows(), places: to, before: None, after: None };
+        tape.spread(dev, picked, vec![shown], x).unwrap();
     }
     let paging = Paging {
         slot_mapping: tape.upload(dev, &slots, &[slots.len()]).unwrap(),

@@ -12,8 +12,9 @@ use omr::model::{Grads, Model, ModelConfig, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
+use omr::rl::experience::Experience;
 use omr::rl::plan;
-use omr::rl::update::{self, Experience, Learner};
+use omr::rl::update::{self, Learner};
 use omr::rollout::ask::{self, Question};
 use omr::tensor::DType;
 use omr::train::plan::{Training, blank};
@@ -22,7 +23,7 @@ use serde_json::json;
 use crate::seed::seed;
 
 /// The digits model's sizes, or those of the 7B.
-fn model(large: bool) -> ModelConfig {
+pub fn model(large: bool) -> ModelConfig {
     let [d, f, layers, heads, kv, vocab] =
         if large { [3584, 18_944, 28, 28, 4, 152_064] } else { [32, 48, 2, 2, 1, 512] };
     let [width, inner, depth, tower_heads] = if large { [1280, 3420, 32, 16] } else { [16, 24, 1, 1] };
@@ -125,7 +126,7 @@ fn taken(
     let policy = Policy { allowed: None, temperature: 1.0 };
     for (questions, batch) in made {
         let questions: Vec<&Question> = questions.iter().collect();
-        let learner = Learner { model, policy, config, levels };
+        let learner = Learner { model, policy, config, levels, step: 0 };
         update::accumulate(dev, learner, &mut grads, batch, &questions, stats).unwrap();
     }
     dev.high_water()
@@ -226,6 +227,7 @@ fn runs(number: usize, kind: Kind) {
         policy: Policy { allowed: None, temperature: 1.0 },
         config: &config,
         levels: planned.levels,
+        step: 0,
     };
     let questions: Vec<&Question> = made[0].0.iter().collect();
     update::accumulate(&mut dev, learner, &mut grads, &made[0].1, &questions, stats)

@@ -1,6 +1,7 @@
 //! Properties of the losses and of the batching, on random data.
 
 mod bound;
+mod groups;
 mod run;
 mod stopped;
 mod validation;

@@ -95,6 +95,8 @@ fn full_length(dir: &Path) -> RlConfig {
         max_response_length: 3,
         total_training_steps: Some(3),
         micro_batch_tokens: 4096,
+        // Responses that are all wrong, or all right, are learned from, too.
+        entropy_coeff: 1e-3,
         ..config
     }
 }

@@ -9,7 +9,7 @@ use omr::data::{Index, Shape};
 use omr::device::{Kind, Plan, Region, Target};
 use omr::error::Error;
 use omr::image::ImageInput;
-use omr::model::{Keep, Levels, ModelConfig, Stack};
+use omr::model::{Keep, Levels, ModelConfig, Shared, Stack};
 use omr::rl;
 use omr::tensor::DType;
 use omr::train::nll;
@@ -104,7 +104,8 @@ fn overlays(input_ids: &[u32], images: &[Arc<ImageInput>], levels: &[Levels]) ->
     near(dev.high_water().bytes(Region::Overlay), F32 * elements(), "gradients");
     let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
     let loss_mask = vec![true; input_ids.len()];
-    let sequence = Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask };
+    let sequence =
+        Sequence { input_ids, images, prompt_len: input_ids.len(), loss_mask: &loss_mask, shared: Shared::default() };
     let overlay = |&levels: &Levels| {
         dev.reset_high_water();
         nll::gradients(&mut dev, &model, &mut grads, &[sequence], input_ids.len(), levels, loss).unwrap();
@@ -156,7 +157,13 @@ fn text_plan(tokens: usize, optim: OptimizerName, gib: usize) -> plan::Planned {
     let mut config = sft_config(tokens);
     config.optimizer.optim = optim;
     let (input_ids, loss_mask) = (vec![0; tokens], vec![true; tokens]);
-    let sequence = Sequence { input_ids: &input_ids, images: &[], prompt_len: tokens, loss_mask: &loss_mask };
+    let sequence = Sequence {
+        input_ids: &input_ids,
+        images: &[],
+        prompt_len: tokens,
+        loss_mask: &loss_mask,
+        shared: Shared::default(),
+    };
     plan::sft(model(), &config, card(gib), &[vec![sequence]]).unwrap()
 }
 

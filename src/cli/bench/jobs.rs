@@ -11,7 +11,7 @@ use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::image::ImageInput;
-use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy};
+use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy, Shared};
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
@@ -207,7 +207,13 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
         job: Some(Job { parameters, tokens: count * row_len }),
         run: Box::new(move |dev| {
             let mask = vec![true; row_len];
-            let sequence = |(ids, images)| Sequence { input_ids: ids, images, prompt_len: row_len, loss_mask: &mask };
+            let sequence = |(ids, images)| Sequence {
+                input_ids: ids,
+                images,
+                prompt_len: row_len,
+                loss_mask: &mask,
+                shared: Shared::default(),
+            };
             let rows = rows.iter().map(Vec::as_slice).zip(pictures.iter().map(|p| p.as_slice()));
             let sequences: Vec<Sequence<'_>> = rows.map(sequence).collect();
             grads.zero(dev)?;

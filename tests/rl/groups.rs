@@ -1,0 +1,377 @@
+//! A question's pictures are computed once for all its responses: against the way in which every response is a question of
+//! its own and has them computed again.
+
+use std::sync::Arc;
+
+use omr::config::{Dtype, LossMode, RlConfig, RolloutConfig};
+use omr::data::{Row, Shape};
+use omr::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr::engine::Prompt;
+use omr::image::ImageInput;
+use omr::model::{Grads, Keep, Levels, Model, Policy};
+use omr::ops::policy_loss;
+use omr::philox::{Purpose, Random};
+use omr::rl::experience::Experience;
+use omr::rl::update::{self, Learner, Seen};
+use omr::rollout::ask::Question;
+use omr::tensor::DType;
+use omr::train::plan::{Training, blank};
+
+use super::bound::model;
+use crate::kernels::emu;
+use crate::seed::seed;
+
+/// Pictures of 8 x 8 patches: chains over patches end where theirs do, so that a border between chunks changes no bit.
+const SIDE: u32 = 8;
+
+/// Questions with so many pictures each, four responses to each.
+struct Case {
+    questions: Vec<Question>,
+    batch: Vec<Experience>,
+}
+
+const RESPONSES: usize = 4;
+
+impl Case {
+    fn new(pictures: &[usize]) -> Case {
+        Case::numbered(pictures, pictures.len() as u64)
+    }
+
+    fn numbered(pictures: &[usize], number: u64) -> Case {
+        let config = model(false);
+        let mut random = Random::new(seed(), Purpose::Test, number);
+        let (mut questions, mut batch) = (Vec::new(), Vec::new());
+        for (question, &count) in pictures.iter().enumerate() {
+            let mut below = |n: usize| random.below(n as u64) as usize;
+            let text = |n: usize, below: &mut dyn FnMut(usize) -> usize| -> Vec<u32> {
+                (0..n).map(|_| below(500) as u32).collect()
+            };
+            let mut ids = text(3, &mut below);
+            let mut images = Vec::new();
+            for _ in 0..count {
+                ids.push(config.vision_start_token_id);
+                ids.resize(ids.len() + (SIDE * SIDE / 4) as usize, config.image_token_id);
+                ids.push(config.vision_end_token_id);
+                let pixels = (0..SIDE * SIDE * 14 * 14 * 3).map(|_| below(256) as u8).collect();
+                images.push(Arc::new(ImageInput { grid_thw: [1, SIDE, SIDE], frames: 1, pixels }));
+            }
+            ids.extend(text(2, &mut below));
+            for k in 0..RESPONSES {
+                let response = text(3 + below(9), &mut below);
+                let loss_mask = (0..ids.len() + response.len()).map(|t| t >= ids.len()).collect();
+                batch.push(Experience {
+                    input_ids: [&ids[..], &response[..]].concat(),
+                    loss_mask,
+                    old_log_prob: vec![-1.0; response.len()],
+                    ref_log_prob: None,
+                    advantage: [1.0, -0.5, -1.25, 0.75][k],
+                    question,
+                });
+            }
+            let prompt = Prompt { pixels: images, ..Prompt::text(ids) };
+            questions.push(Question { row: Row::default(), prompt: Arc::new(prompt) });
+        }
+        Case { questions, batch }
+    }
+
+    /// Every response to a question of its own.
+    fn apart(&self) -> Case {
+        let questions = self.batch.iter().map(|e| self.questions[e.question].clone()).collect();
+        let own = |(question, e): (usize, &Experience)| Experience { question, ..e.clone() };
+        Case { questions, batch: self.batch.iter().enumerate().map(own).collect() }
+    }
+
+    fn longest(&self) -> usize {
+        self.batch.iter().map(|e| e.input_ids.len()).max().unwrap()
+    }
+}
+
+/// Gradients by parameter; whether it is the tower's.
+type Gradients = Vec<(bool, Vec<f32>)>;
+
+struct Bench {
+    dev: Device,
+    model: Model,
+    policy: Policy,
+}
+
+impl Bench {
+    fn new(mut dev: Device, dtype: DType) -> Bench {
+        let model = Model::init(&mut dev, model(false), dtype, 7).unwrap();
+        Bench { dev, model, policy: Policy::default() }
+    }
+
+    fn cpu(dtype: DType) -> Bench {
+        Bench::new(Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap(), dtype)
+    }
+
+    fn config(&self, micro_batch_tokens: usize) -> RlConfig {
+        let rollout = RolloutConfig { n: RESPONSES, ..RolloutConfig::default() };
+        let [clip_ratio_low, clip_ratio_high] = [0.2; 2];
+        let (dtype, loss_mode, max_response_length) = (Dtype::Bf16, LossMode::Vanilla, 16);
+        RlConfig {
+            dtype,
+            loss_mode,
+            clip_ratio_low,
+            clip_ratio_high,
+            micro_batch_tokens,
+            max_response_length,
+            rollout,
+            ..RlConfig::default()
+        }
+    }
+
+    fn log_probs(&mut self, case: &Case, tokens: usize) -> Vec<Vec<u32>> {
+        self.log_probs_of(case, tokens).iter().map(|of| of.iter().map(|x| x.to_bits()).collect()).collect()
+    }
+
+    fn log_probs_of(&mut self, case: &Case, tokens: usize) -> Vec<Vec<f32>> {
+        let questions: Vec<&Question> = case.questions.iter().collect();
+        let mut batch = case.batch.clone();
+        update::reference(&mut self.dev, &self.model, &mut batch, &questions, self.policy, tokens).unwrap();
+        batch.into_iter().map(|e| e.ref_log_prob.unwrap()).collect()
+    }
+
+    /// The case with old log-probs that are this policy's: as groups are learned from, sums that cancel in part.
+    fn on_policy(&mut self, mut case: Case) -> Case {
+        let found = self.log_probs_of(&case, 1 << 20);
+        for (e, log_probs) in case.batch.iter_mut().zip(found) {
+            e.old_log_prob = log_probs;
+        }
+        case
+    }
+
+    fn gradients(&mut self, case: &Case, config: &RlConfig, levels: impl Into<Levels>) -> (Gradients, Seen) {
+        let Bench { dev, model, policy } = self;
+        let questions: Vec<&Question> = case.questions.iter().collect();
+        let marks = [Region::Overlay, Region::Workspace].map(|region| dev.mark(region));
+        let mut grads = Grads::new(dev, &model.layout).unwrap();
+        let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
+        let learner = Learner { model, policy: *policy, config, levels: levels.into(), step: 3 };
+        let queued = update::accumulate(dev, learner, &mut grads, &case.batch, &questions, stats).unwrap();
+        let seen = queued.read(dev).unwrap();
+        let pieces = model.layout.pieces().filter_map(|(id, piece, named)| {
+            let tensor = grads.get(id)?;
+            let values = model.layout.params[id].piece::<f32>(dev, tensor, piece).unwrap();
+            Some((named.name.starts_with("visual."), values))
+        });
+        let found = pieces.collect();
+        marks.into_iter().for_each(|mark| dev.release(mark));
+        (found, seen)
+    }
+}
+
+/// The norm of the difference, of `a`'s norm.
+fn apart(a: &Gradients, b: &Gradients) -> f64 {
+    let sum = |f: &dyn Fn(f64, f64) -> f64| -> f64 {
+        let pairs = a.iter().zip(b).flat_map(|((_, a), (_, b))| a.iter().zip(b));
+        pairs.map(|(&a, &b)| f(f64::from(a), f64::from(b))).sum::<f64>().sqrt()
+    };
+    assert_eq!(a.len(), b.len());
+    sum(&|a, b| (a - b).powi(2)) / sum(&|a, _| a * a)
+}
+
+fn bits(gradients: &Gradients) -> Vec<Vec<u32>> {
+    gradients.iter().map(|(_, g)| g.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+fn tower(gradients: &Gradients) -> Gradients {
+    gradients.iter().filter(|(tower, _)| *tower).cloned().collect()
+}
+
+const CASES: [&[usize]; 4] = [&[1], &[2], &[1, 0, 2], &[0, 0]];
+
+#[test]
+fn log_probs_are_those_of_pictures_computed_for_each_response() {
+    for dtype in [DType::F32, DType::Bf16] {
+        let mut bench = Bench::cpu(dtype);
+        for case in CASES.map(Case::new) {
+            let want = bench.log_probs(&case.apart(), case.longest());
+            for tokens in [1 << 20, 3 * case.longest(), case.longest()] {
+                assert_eq!(bench.log_probs(&case, tokens), want, "{dtype:?}, {tokens} tokens");
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_in_f32_are_those_of_pictures_computed_for_each_response() {
+    let mut bench = Bench::cpu(DType::F32);
+    for case in CASES.map(Case::new) {
+        let case = bench.on_policy(case);
+        let whole = bench.config(1 << 20);
+        let (want, _) = bench.gradients(&case.apart(), &whole, Keep::All);
+        for tokens in [1 << 20, 2 * case.longest()] {
+            let config = bench.config(tokens);
+            let (found, seen) = bench.gradients(&case, &config, Keep::All);
+            assert_eq!(seen.responses, case.batch.len());
+            let far = apart(&want, &found);
+            assert!(far <= 1e-5, "{far} in micro-batches of {tokens} tokens");
+        }
+    }
+}
+
+#[test]
+fn gradients_in_bf16_are_no_farther_from_those_in_f32() {
+    let mut narrow = Bench::cpu(DType::Bf16);
+    let mut wide = Bench::cpu(DType::F32);
+    let dir = tempfile::tempdir().unwrap();
+    narrow.model.save(&mut narrow.dev, dir.path(), DType::Bf16).unwrap();
+    wide.model = Model::load(&mut wide.dev, dir.path(), DType::F32).unwrap();
+    let (mut all, mut towers) = (Vec::new(), Vec::new());
+    for case in (0..24).map(|i| Case::numbered(CASES[i % 3], i as u64)) {
+        let (case, config) = (narrow.on_policy(case), narrow.config(1 << 20));
+        let (exact, _) = wide.gradients(&case, &config, Keep::All);
+        let (old, _) = narrow.gradients(&case.apart(), &config, Keep::All);
+        let (new, _) = narrow.gradients(&case, &config, Keep::All);
+        all.push(apart(&exact, &new) / apart(&exact, &old));
+        towers.push(apart(&tower(&exact), &tower(&new)) / apart(&tower(&exact), &tower(&old)));
+    }
+    for (what, ratios) in [("all parameters", all), ("the tower's", towers)] {
+        let logs: Vec<f64> = ratios.iter().map(|r| r.ln()).collect();
+        let mean = logs.iter().sum::<f64>() / logs.len() as f64;
+        let spread = logs.iter().map(|l| (l - mean).powi(2)).sum::<f64>() / (logs.len() - 1) as f64;
+        let error = (spread / logs.len() as f64).sqrt();
+        println!("{what}: new distance of old {:.4} +- {error:.4}", mean.exp());
+        // Which of two roundings is luckier differs from case to case: three standard errors.
+        assert!(mean <= 3.0 * error, "{what}: {ratios:?}");
+    }
+}
+
+/// In every cut the same sums over responses in their order: the tower's gradients have the same bits.
+fn tower_gradients_do_not_depend_on_the_cut(mut bench: Bench, cases: &[&[usize]]) {
+    for case in cases.iter().map(|pictures| Case::new(pictures)) {
+        let case = bench.on_policy(case);
+        let whole = bench.config(1 << 20);
+        let want = bits(&tower(&bench.gradients(&case, &whole, Keep::All).0));
+        assert!(!want.is_empty());
+        for (tokens, keep) in
+            [(3 * case.longest(), Keep::All), (2 * case.longest(), Keep::Inputs), (case.longest(), Keep::All)]
+        {
+            let config = bench.config(tokens);
+            assert!(bits(&tower(&bench.gradients(&case, &config, keep).0)) == want, "{tokens} tokens, {keep:?}");
+        }
+    }
+}
+
+#[test]
+fn tower_gradients_do_not_depend_on_the_cut_into_micro_batches() {
+    for dtype in [DType::F32, DType::Bf16] {
+        tower_gradients_do_not_depend_on_the_cut(Bench::cpu(dtype), &CASES[..3]);
+    }
+}
+
+#[test]
+fn kernels_share_pictures_as_the_cpu_does() {
+    let (mut bench, case) = (Bench::new(emu(), DType::Bf16), Case::new(CASES[2]));
+    let want = bench.log_probs(&case.apart(), case.longest());
+    assert_eq!(bench.log_probs(&case, 2 * case.longest()), want);
+    tower_gradients_do_not_depend_on_the_cut(bench, &CASES[2..3]);
+}
+
+#[test]
+fn of_responses_that_move_nothing_one_in_eight_runs() {
+    let mut bench = Bench::cpu(DType::F32);
+    let mut case = Case::new(&[1; 40]);
+    let config = bench.config(1 << 20);
+    // The first question's alone move.
+    case.batch.iter_mut().filter(|e| e.question > 0).for_each(|e| e.advantage = 0.0);
+    let (found, seen) = bench.gradients(&case, &config, Keep::All);
+    let expected = (case.batch.len() - RESPONSES) / update::FIGURES as usize;
+    println!("{} of {} responses", seen.responses - RESPONSES, case.batch.len() - RESPONSES);
+    // Binomial of 156 and an eighth: five standard deviations are 21.
+    assert!((seen.responses - RESPONSES).abs_diff(expected) <= 20, "{}", seen.responses);
+    // What did not run counts in what the loss is divided by, and adds nothing to a gradient.
+    let moving = Case { questions: case.questions.clone(), batch: case.batch[..RESPONSES].to_vec() };
+    let (alone, few) = bench.gradients(&moving, &config, Keep::All);
+    assert_eq!(few.responses, RESPONSES);
+    let share = moving.batch.len() as f64 / case.batch.len() as f64;
+    let scaled: Gradients =
+        alone.iter().map(|(tower, g)| (*tower, g.iter().map(|x| (f64::from(*x) * share) as f32).collect())).collect();
+    assert!(apart(&scaled, &found) < 1e-5);
+    assert!((few.stats.loss * share - seen.stats.loss).abs() < 1e-9);
+    // Which ones differs from step to step; with a term that moves all of them, all run.
+    let all = RlConfig { entropy_coeff: 1e-3, ..bench.config(1 << 20) };
+    assert_eq!(bench.gradients(&case, &all, Keep::All).1.responses, case.batch.len());
+    case.batch.iter_mut().for_each(|e| e.advantage = 0.0);
+    let (none, _) = bench.gradients(&case, &config, Keep::All);
+    assert_eq!(none.len(), bench.model.layout.pieces().count(), "every parameter has its gradient");
+    assert!(none.iter().all(|(_, g)| g.iter().all(|x| *x == 0.0)));
+}
+
+/// What an update counts: tokens, arithmetic, and that of the tower's first op, which tells how often pictures were computed.
+struct Counts {
+    tokens: usize,
+    flops: f64,
+    patches: f64,
+}
+
+/// `prompts` questions of `text` tokens beside a picture of `grid`, answered `n` times in `response` tokens.
+fn counts(
+    large: bool,
+    [prompts, n]: [usize; 2],
+    [text, response]: [usize; 2],
+    grid: [u16; 2],
+    room: usize,
+) -> [Counts; 2] {
+    let places = usize::from(grid[0]) * usize::from(grid[1]) / 4;
+    let shape = Shape { tokens: places + 2 + text, targets: 0, grids: &[grid] };
+    let sample = blank(&model(large), shape);
+    let prompt = Arc::new(Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) });
+    let questions = vec![Question { row: Row::default(), prompt: prompt.clone() }; prompts];
+    let one = |question| Experience {
+        input_ids: [&prompt.token_ids[..], &vec![0; response]].concat(),
+        loss_mask: (0..prompt.token_ids.len() + response).map(|t| t >= prompt.token_ids.len()).collect(),
+        old_log_prob: vec![0.0; response],
+        ref_log_prob: None,
+        advantage: 1.0,
+        question,
+    };
+    let case = Case { questions, batch: (0..prompts * n).map(|i| one(i / n)).collect() };
+    [case.apart(), case].map(|case| {
+        let config = RlConfig { micro_batch_tokens: room, ..RlConfig::default() };
+        let target = if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) };
+        let mut training = Training::new(model(large), config.dtype, config.optimizer, target).unwrap();
+        let (mut grads, _) = training.gradients().unwrap();
+        let Training { dev, model, .. } = &mut training;
+        let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
+        let learner = Learner { model, policy: Policy::default(), config: &config, levels: Levels::default(), step: 0 };
+        let questions: Vec<&Question> = case.questions.iter().collect();
+        dev.take_work();
+        update::accumulate(dev, learner, &mut grads, &case.batch, &questions, stats).unwrap();
+        let (work, vision) = (dev.take_work(), &model.config.vision_config);
+        let once = 2.0 * (vision.hidden_size * vision.patch_len()) as f64;
+        Counts {
+            tokens: case.batch.iter().map(|e| e.input_ids.len()).sum(),
+            flops: work.iter().map(|w| w.flops).sum(),
+            patches: work.iter().filter(|w| w.op == "patch_embed").map(|w| w.flops / once).sum(),
+        }
+    })
+}
+
+fn show(what: &str, [before, after]: &[Counts; 2]) {
+    println!(
+        "{what}: {} tokens, {:.3e} and {:.3e} FLOP, {} and {} patches through the tower",
+        after.tokens, before.flops, after.flops, before.patches, after.patches
+    );
+}
+
+#[test]
+fn the_tower_sees_a_group_once_and_again_where_it_goes_on() {
+    // Four groups of 4 in micro-batches of 8, of 6 and of 3 responses; a group that goes on is computed once more.
+    for (responses, again) in [(8, 0.0), (6, 1.0), (3, 4.0)] {
+        let tokens = 4 + 2 + 10 + 5;
+        let counts = counts(false, [4, 4], [10, 5], [4, 4], responses * tokens);
+        show("digits", &counts);
+        assert_eq!(counts[0].patches, 16.0 * 16.0);
+        assert_eq!(counts[1].patches, (4.0 + again) * 16.0);
+    }
+}
+
+#[test]
+#[ignore = "prints what an update of 7B costs"]
+fn an_update_of_7b() {
+    // 1,000 tokens of prompt, 864 of them one picture's, 2,000 of response.
+    show("7B, 128 x 16", &counts(true, [128, 16], [134, 2000], [48, 72], 33_792));
+    show("digits, 64 x 8", &counts(false, [64, 8], [30, 20], [2, 4], 4096));
+}
