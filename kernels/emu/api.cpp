@@ -108,7 +108,10 @@ int omr_emu_launch(EmuInstance* emu, const EmuEntry* entry, const EmuLaunch* lau
     emu->counters.launches++;
     emu->global.begin();
     emu->order.clear();
-    if (emu->options.seed != 0) {
+    if (emu->options.corners != 0 && emu->cta_total > 2 * launch->cluster) {
+        emu->order = {0, uint32_t(emu->cta_total / launch->cluster - 1)};
+        emu->cta_total = 2 * launch->cluster;
+    } else if (emu->options.seed != 0) {
         // The number of the launch goes in, so that two launches of one kernel differ.
         emu->random_state = (emu->options.seed + emu->counters.launches) * 0x9e3779b97f4a7c15ull | 1;
         for (uint64_t i = 0; i < emu->cta_total / launch->cluster; i++) {

@@ -36,6 +36,7 @@ typedef struct EmuOptions {
     uint32_t poison;      // 1: fresh shared memory and in-flight destinations are filled with 0xFF
     uint32_t sums;        // EmuSums
     uint32_t banks;       // 1: what single accesses to shared memory cost is counted, too
+    uint32_t corners;     // 1: of a grid only the first and the last cluster run
 } EmuOptions;
 
 typedef struct EmuLaunch {

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "emu/fiber.h"
@@ -13,8 +14,9 @@ namespace emu {
 
 namespace {
 
-struct sigaction previous[3];  // in the order of kSignals
-constexpr int kSignals[3] = {SIGSEGV, SIGBUS, SIGFPE};
+constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+constexpr int kCount = sizeof kSignals / sizeof *kSignals;
+struct sigaction previous[kCount];  // in the order of kSignals
 std::once_flag installed;
 thread_local Instance* guarded = nullptr;
 thread_local stack_t previous_stack{};
@@ -30,7 +32,7 @@ struct SignalStack {
 thread_local SignalStack own_stack;
 
 void chain(int number, siginfo_t* info, void* context) {
-    const struct sigaction& old = previous[number == SIGSEGV ? 0 : number == SIGBUS ? 1 : 2];
+    const struct sigaction& old = previous[std::find(kSignals, kSignals + kCount, number) - kSignals];
     if ((old.sa_flags & SA_SIGINFO) != 0 && old.sa_sigaction != nullptr) {
         old.sa_sigaction(number, info, context);
     } else if (old.sa_handler != SIG_DFL && old.sa_handler != SIG_IGN && old.sa_handler != nullptr) {
@@ -53,6 +55,8 @@ void handle(int number, siginfo_t* info, void* context) {
     char what[64];
     if (number == SIGFPE) {
         snprintf(what, sizeof what, "integer division by zero");
+    } else if (number == SIGILL) {
+        snprintf(what, sizeof what, "an int that overflows");
     } else {
         bool on_stack = at >= fiber.stack - 4096 && at < fiber.stack;
         snprintf(what, sizeof what, "%s at address %p", on_stack ? "stack overflow" : "access outside any buffer",
@@ -72,7 +76,7 @@ void install() {
     action.sa_sigaction = handle;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    for (int i = 0; i < 3; i++) sigaction(kSignals[i], &action, &previous[i]);
+    for (int i = 0; i < kCount; i++) sigaction(kSignals[i], &action, &previous[i]);
 }
 
 }  // namespace

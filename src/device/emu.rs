@@ -77,6 +77,9 @@ pub struct Options {
     pub sums: Sums,
     /// Whether [`Counters::bank_conflicts`] has those of single loads and stores, which takes time.
     pub banks: bool,
+    /// Whether of a grid only the first and the last CTA run, and nothing is copied or filled: what launches of any size do
+    /// with their lengths, not what they compute. For memory that is not guarded.
+    pub corners: bool,
     /// The kernels, each file of the first that has it.
     pub images: &'static [&'static Images],
     /// Kernel sources besides those, or in their place, as (`kernels/NAME.cu`, text). `OMR_EMU_SITES` lists none of
@@ -96,6 +99,7 @@ impl Default for Options {
             guarded: true,
             sums: Sums::Chain,
             banks: false,
+            corners: false,
             images: &PROGRAM,
             sources: Vec::new(),
         }

@@ -253,6 +253,7 @@ KERNEL(misuse, control::Args, 64, 1) {
             args.y[thread] = sum[0] == 0.0f;
             break;
         }
+        case 18: args.y[thread] = uint32_t(int(args.x[thread] + 50000) * int(args.x[thread] + 50000)); break;
         default: break;
     }
 }

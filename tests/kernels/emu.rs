@@ -190,7 +190,7 @@ fn a_barrier_of_more_ctas_than_fit_is_a_deadlock() {
 
 #[test]
 fn misuse_is_named() {
-    let signs: [(u64, &[&str]); 17] = [
+    let signs: [(u64, &[&str]); 18] = [
         (0, &["read of bytes 0 to 3 of shared memory by thread 0", "nobody has written"]),
         (1, &["race: write of bytes 0 to 3", "is not ordered after the read by thread 63"]),
         (2, &["outside", "20480 bytes of shared memory"]),
@@ -208,6 +208,7 @@ fn misuse_is_named() {
         (14, &["write of bytes 0 to 3", "while the cp_async of thread 0", "in flight"]),
         (15, &["race", "is not ordered after the write by thread"]),
         (16, &["integer division by zero", "thread 0 of CTA (0, 0, 0)"]),
+        (18, &["an int that overflows", "thread 0 of CTA (0, 0, 0)"]),
     ];
     for (n, signs) in signs {
         let case = Case { n, ..Case::new("misuse", 1, 64, 64, 64) };

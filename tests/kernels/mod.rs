@@ -28,7 +28,9 @@ mod gemm_sm90a;
 mod grad_norm;
 mod inputs;
 mod kv_cache;
+mod lengths;
 mod linear_logprob;
+
 mod linear_logprob_bwd;
 mod math;
 mod model;

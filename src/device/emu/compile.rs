@@ -11,9 +11,18 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 
 /// Contraction would fuse what the kernels round twice; wrappers read bf16 through wider types. v3 is the widest
-/// level of x86-64 whose floating point agrees on every machine that has it.
-const FLAGS: [&str; 7] =
-    ["-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fno-strict-aliasing", "-fPIC", "-shared"];
+/// level of x86-64 whose floating point agrees on every machine that has it. An int that overflows is a fault.
+const FLAGS: [&str; 9] = [
+    "-std=c++20",
+    "-O2",
+    "-march=x86-64-v3",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-fsanitize=signed-integer-overflow",
+    "-fsanitize-undefined-trap-on-error",
+    "-fPIC",
+    "-shared",
+];
 
 /// How long an object stays without a newer compilation asking.
 const KEPT: Duration = Duration::from_secs(60 * 24 * 3600);

@@ -135,6 +135,8 @@ impl Machine {
             Op::Upload(to, bytes) => self.pages.write(*to, bytes),
             Op::UploadPinned(to, from, bytes) => self.pages.write(*to, &self.pinned[from.0 as usize][..*bytes]),
             Op::DownloadPinned(from, to, bytes) => self.pages.read(*from, &mut self.pinned[to.0 as usize][..*bytes]),
+            // Of that nothing is looked at.
+            Op::Copy(..) | Op::Fill(..) if self.options.corners => Ok(()),
             Op::Copy(to, from, bytes) => self.pages.copy(*to, *from, *bytes),
             Op::Fill(to, value, bytes) => self.pages.fill(*to, *value, *bytes),
             Op::Open(address, bytes) => self.pages.open(*address, *bytes),
@@ -191,6 +193,8 @@ fn schedule(options: &Options, seed: u64) -> Schedule {
         poison: options.guarded.into(),
         sums: options.sums as u32,
         banks: options.banks.into(),
+        corners: options.corners.into(),
+        padding: 0,
     }
 }
 

@@ -56,6 +56,10 @@ pub struct Schedule {
     pub sums: u32,
     /// 1: bank conflicts of single accesses are counted, too.
     pub banks: u32,
+    /// 1: of a grid only the first and the last cluster run.
+    pub corners: u32,
+    /// To a multiple of eight bytes.
+    pub padding: u32,
 }
 
 /// A grid (`EmuLaunch`).

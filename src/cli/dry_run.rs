@@ -1,0 +1,63 @@
+//! `--dry-run`: what a run would be and how long it would take, from its config and, where they are there, its rows.
+
+use std::path::Path;
+
+use super::plan::{H200, Page};
+use super::{Context, memory};
+use crate::device::Plan;
+use crate::error::Result;
+use crate::hub::{Kind, local};
+use crate::model::{Levels, ModelConfig, weights};
+use crate::text::Chat;
+use crate::train::job::Start;
+use crate::train::trainer::TrainerConfig;
+
+/// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does. `name` is its command's,
+/// `steps` are its updates where the config says how many.
+pub fn without_rows(
+    context: &Context,
+    (name, steps): (&str, Option<u64>),
+    missing: &[String],
+    model: Option<&Path>,
+    page: impl FnOnce(ModelConfig) -> Result<Page>,
+) -> Result<()> {
+    let model = Start::directory(model)?;
+    let config = ModelConfig::load(&model.join("config.json"))?;
+    Chat::load(model)?;
+    let page = page(config)?;
+    let count = steps.map_or("as many updates as the rows make".to_owned(), |steps| format!("{steps} updates"));
+    context.say(&format!("{name}: {count}"));
+    missing.iter().for_each(|line| context.say(line));
+    weights_missing(context, model);
+    page.text().lines().for_each(|line| context.say(line));
+    steps.iter().for_each(|&steps| context.say(&page.time(steps)));
+    Ok(())
+}
+
+/// What a dry run says besides the plan: what passes keep, the disk, weights that are missing, and the time.
+pub fn rest(
+    context: &Context,
+    plan: &Plan,
+    kept: &Levels,
+    trainer: &TrainerConfig,
+    page: impl FnOnce(ModelConfig) -> Result<Page>,
+) -> Result<()> {
+    let config = ModelConfig::load(&trainer.model.join("config.json"))?;
+    context.say(&memory::levels(kept, &config));
+    context.say(&format!("disk {}", memory::disk(plan, trainer.save_total_limit)));
+    weights_missing(context, &trainer.model);
+    // A model that no such card has room for still runs here.
+    context.say(&match page(config) {
+        Ok(page) => page.time(trainer.total_steps),
+        Err(error) => format!("on one {}: {error}", H200.name()),
+    });
+    Ok(())
+}
+
+/// Says so where a model directory has no weights.
+fn weights_missing(context: &Context, model: &Path) {
+    if !weights::are_in(model) {
+        let command = local::command(model, Kind::Model).map_or(String::new(), |command| format!(": {command}"));
+        context.say(&format!("model: {} has no weights{command}", model.display()));
+    }
+}

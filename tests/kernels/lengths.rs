@@ -1,0 +1,87 @@
+//! The 7B at its full lengths: of each launch the first and the last CTA run, where an int that overflows is a fault. What
+//! they compute means nothing: memory holds zeros.
+
+use std::path::Path;
+
+use omr::config::{OptimConfig, OptimizerName, RlConfig, SftConfig};
+use omr::data::{Index, Shape};
+use omr::device::emu::{Completion, Emu, Options};
+use omr::device::images::Arch;
+use omr::device::{Device, Kind, Plan, Region};
+use omr::model::{Grads, Keep, Levels, Model, ModelConfig};
+use omr::optim::Optimizer;
+use omr::rl::plan;
+use omr::tensor::DType;
+use omr::train::plan::blank;
+use omr::train::{nll, sft};
+use serde_json::Value;
+
+use super::emulator;
+
+/// Of the published model one decoder layer, and a windowed and a full block of its tower: the others are the same launches.
+fn model() -> ModelConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+    let mut value: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    value["num_hidden_layers"] = 1.into();
+    value["vision_config"]["depth"] = 2.into();
+    value["vision_config"]["fullatt_block_indexes"] = [1].into();
+    ModelConfig::from_json(&value, "config.json").unwrap()
+}
+
+fn device(arch: Arch) -> Device {
+    let options = Options {
+        arch,
+        multiprocessors: 132,
+        shadow: false,
+        guarded: false,
+        corners: true,
+        completion: Completion::Eager,
+        ..Options::default()
+    };
+    // Never touched but where a CTA reads or writes.
+    Device::gpu(Box::new(Emu::new(options).unwrap()), Kind::Emu, &Plan::uniform(256 << 30)).unwrap()
+}
+
+#[test]
+#[ignore = "slow: minutes"]
+fn no_length_of_the_7b_overflows_its_type() {
+    let mut dev = device(Arch::Sm80);
+    let config = model();
+    let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
+    let mut optimizer = Optimizer::new(
+        &mut dev,
+        &model.layout,
+        OptimConfig { optim: OptimizerName::Adamw8bit, ..SftConfig::default().optimizer },
+        0,
+    )
+    .unwrap();
+    let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
+    let mark = dev.mark(Region::Overlay);
+
+    // The published pack: one row of 61,440 tokens and one picture of the largest size.
+    let grids = [[146u16, 146]];
+    let row = blank(&config, Shape { tokens: 61_440, targets: 61_439, grids: &grids });
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[1]).unwrap();
+    let levels = Levels::from(Keep::All);
+    nll::gradients(&mut dev, &model, &mut grads, &[sft::sequence(&row)], 61_440, levels, loss).unwrap();
+    dev.release(mark);
+
+    let rl = RlConfig {
+        max_prompt_length: 4096,
+        max_response_length: 28_696,
+        micro_batch_tokens: 33_792,
+        ..RlConfig::default()
+    };
+    let mut index = Index::default();
+    index.push(Shape { tokens: 4096, targets: 0, grids: &[[60, 60]] });
+    plan::pass(&mut dev, &model, &mut grads, (&rl, levels), &index).unwrap();
+    dev.release(mark);
+
+    (0..grads.len()).for_each(|id| {
+        grads.touch(id);
+    });
+    optimizer.step(&mut dev, &model.layout, &grads, 0.0).unwrap();
+    optimizer.stats(&mut dev).unwrap();
+    let run = emulator(&mut dev).counters().kernels;
+    assert!(run > 150, "{run} launches");
+}
