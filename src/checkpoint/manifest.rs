@@ -2,7 +2,7 @@
 //! MANIFEST` reads it, too.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -49,7 +49,7 @@ impl Manifest {
     /// lies there that it does not know and that would be read.
     pub fn read(folder: &Path) -> Result<Option<Manifest>> {
         let path = folder.join(MANIFEST);
-        let bytes = match fs::read(&path) {
+        let bytes = match files::read(&path) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::io(&path)(e)),
@@ -106,6 +106,6 @@ fn names(folder: &Path) -> Result<Vec<String>> {
 
 fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    File::open(path).and_then(|file| hasher.update_reader(file).map(drop)).map_err(Error::io(path))?;
+    files::open(path).and_then(|file| hasher.update_reader(file).map(drop)).map_err(Error::io(path))?;
     Ok(hasher.finalize().to_hex().to_string())
 }

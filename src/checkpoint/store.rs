@@ -196,7 +196,7 @@ impl Store {
         }
         files::write(self.run.join("latest"), format!("{PREFIX}{step}\n").as_bytes())?;
         let best = self.run.join("best");
-        let name = fs::read_to_string(&best).unwrap_or_default();
+        let name = files::read_to_string(&best).unwrap_or_default();
         if later.iter().any(|known| name.trim() == format!("{PREFIX}{}", known.step)) {
             fs::remove_file(&best).map_err(Error::io(&best))?;
         }
