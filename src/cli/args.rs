@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::config::{self, Config, Source};
-use crate::error::Result;
+use crate::data::paths;
+use crate::error::{Error, Result};
 use crate::hub::{Kind, local};
 
 /// Where to compute.
@@ -81,9 +82,14 @@ impl Overrides {
     }
 }
 
-/// What `path`, given by the key or flag `place`, is on this machine: see [`local::find`].
+/// What `path`, given by the key or flag `place`, is on this machine: see [`local::find`]. Errors also where it is not
+/// there and known to be fetched by a command, with that.
 pub(super) fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf> {
-    local::find(path, kind, place, &|name| std::env::var(name).ok())
+    let found = local::find(path, kind, place, &|name| std::env::var(name).ok())?;
+    match local::command(&found, kind).filter(|_| !paths::are_there(&found)) {
+        Some(command) => Err(Error::input_hint(place, found.display().to_string(), local::expected(kind), command)),
+        None => Ok(found),
+    }
 }
 
 /// A config file and overrides.
@@ -100,6 +106,26 @@ impl ConfigArgs {
     /// there is nothing else to do.
     pub fn load<C: Config>(&self) -> Result<Option<C>> {
         self.overrides.load(Some(&self.config))
+    }
+
+    /// As [`ConfigArgs::load`] for a dry run, which needs no rows: those that are not there are lines with the command that
+    /// fetches them, where one is known, and no error.
+    pub fn load_without_rows<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
+        let Some(mut config) = self.overrides.read::<C>(Some(&self.config))? else { return Ok(None) };
+        let mut missing = Vec::new();
+        for (key, source) in config.sources() {
+            match source {
+                Source::Model(path) => *path = repository(path, Kind::Model, &key)?,
+                Source::Rows(path) => match repository(path, Kind::Dataset, &key) {
+                    Ok(found) if paths::are_there(&found) => *path = found,
+                    _ => {
+                        let command = local::command(path, Kind::Dataset).map_or(String::new(), |c| format!(": {c}"));
+                        missing.push(format!("{key}: {} is not here{command}", path.display()));
+                    }
+                },
+            }
+        }
+        Ok(Some((config, missing)))
     }
 }
 
@@ -124,4 +150,14 @@ pub struct JobArgs {
     pub(super) config: ConfigArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+}
+
+impl JobArgs {
+    /// The config; of a dry run also what rows are not there, see [`ConfigArgs::load_without_rows`].
+    pub(super) fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
+        match self.run.dry_run {
+            true => self.config.load_without_rows(),
+            false => Ok(self.config.load()?.map(|config| (config, Vec::new()))),
+        }
+    }
 }

@@ -1,9 +1,6 @@
 //! The memory plan, for people and for the device.
 
-use std::path::Path;
-
 use crate::device::{Plan, Region};
-use crate::error::Result;
 use crate::model::{Levels, ModelConfig, Stack};
 use crate::observe::bytes;
 
@@ -40,10 +37,4 @@ pub fn checkpoint(plan: &Plan) -> usize {
 pub fn disk(plan: &Plan, limit: usize) -> String {
     let one = checkpoint(plan) as u64;
     format!("{} for {limit} checkpoints of {} and one being written", bytes(one * (limit as u64 + 1)), bytes(one))
-}
-
-/// What `--dry-run` says besides: what passes keep, and the disk.
-pub fn dry_run(plan: &Plan, kept: &Levels, model: &Path, limit: usize) -> Result<[String; 2]> {
-    let model = ModelConfig::load(&model.join("config.json"))?;
-    Ok([levels(kept, &model), format!("disk {}", disk(plan, limit))])
 }

@@ -13,6 +13,7 @@ mod context;
 mod data;
 mod doctor;
 mod download;
+mod dry_run;
 mod eval;
 mod generate;
 mod inspect;

@@ -1,14 +1,22 @@
 //! `omr sft`: supervised fine-tuning.
 
-use super::{Context, JobArgs, training};
+use super::plan::{self, H200, Rows};
+use super::{Context, JobArgs, dry_run, training};
 use crate::config::SftConfig;
 use crate::error::Result;
 use crate::eval::validation;
+use crate::model::ModelConfig;
 use crate::train::sft::Job;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
-    let Some(mut config) = args.config.load::<SftConfig>()? else { return Ok(()) };
+    let Some((mut config, missing)) = args.load::<SftConfig>()? else { return Ok(()) };
+    let asked = config.clone();
+    let page = |rows: &Rows, model: ModelConfig| plan::sft_page(&H200, rows, model, &asked);
+    if !missing.is_empty() {
+        let (what, page) = (("sft", config.max_steps), |model: ModelConfig| page(&Rows::default(), model));
+        return dry_run::without_rows(context, what, &missing, config.model.as_deref(), page);
+    }
     config.dtype = context.dtype(config.dtype);
     let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
     job.validation = validation::sft(&config, &job.model, None)?;
@@ -17,5 +25,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         job.data.notes().iter().for_each(|note| context.say(note));
         job.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
-    training::run(&args.run, &config, context, &mut job, &what)
+    let index = job.index.clone();
+    training::run(&args.run, &config, context, &mut job, &what, |model| page(&Rows::mean(&index, &model), model))
 }

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::repo::{Kind, is_id};
+use super::repo::{Kind, SHORT_NAMES, is_id};
 use super::settings::cache;
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,12 +17,28 @@ pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<S
     if let Some(snapshot) = cache(env).and_then(|cache| snapshot(&cache, kind, id, revision)) {
         return Ok(snapshot);
     }
-    let (expected, typed) = match kind {
-        Kind::Model => ("a model directory", path.display().to_string()),
-        Kind::Dataset => ("a file or folder of rows", path.display().to_string()),
-    };
-    let found = format!("{typed}, neither here nor in HF_HOME");
-    Err(Error::input_hint(place, found, expected, format!("omr download {typed} --to DIR")))
+    let found = format!("{}, neither here nor in HF_HOME", path.display());
+    Err(Error::input_hint(place, found, expected(kind), command(path, kind).unwrap_or_default()))
+}
+
+/// What a repository of this kind is, for people.
+pub fn expected(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Model => "a model directory",
+        Kind::Dataset => "a file or folder of rows",
+    }
+}
+
+/// The command that fetches what `path` names: a repository, or a folder called as one of those the recipe was published
+/// with.
+pub fn command(path: &Path, kind: Kind) -> Option<String> {
+    let to = path.display();
+    if name(path).is_some() {
+        return Some(format!("omr download {to} --to DIR"));
+    }
+    let folder = path.file_name()?.to_str()?;
+    let known = |&&(_, of, id): &&(&str, Kind, &str)| of == kind && id.ends_with(&format!("/{folder}"));
+    SHORT_NAMES.iter().find(known).map(|(short, ..)| format!("omr download {short} --to {to}"))
 }
 
 /// A repository's id and revision, where `path` reads as one and is nothing else: no file, and in no folder that is here.
@@ -95,6 +111,9 @@ mod tests {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().ends_with(&format!("(omr download {path} --to DIR)")), "{error}");
         }
+        let published = |path: &str, kind| command(Path::new(path), kind);
+        assert_eq!(published("a/OpenMMReasoner-RL", Kind::Model).unwrap(), "omr download rl --to a/OpenMMReasoner-RL");
+        assert_eq!(published("a/OpenMMReasoner-RL", Kind::Dataset), None);
         // What is no repository's name is what it is: a file that is missing, or a folder that is here.
         for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));

@@ -59,6 +59,11 @@ fn released_name(name: &str) -> String {
     name.strip_prefix("model.").filter(|rest| rest.starts_with("visual.")).unwrap_or(name).to_owned()
 }
 
+/// Whether a model directory has weights, or names them.
+pub fn are_in(dir: &Path) -> bool {
+    [SINGLE, INDEX].iter().any(|name| dir.join(name).exists())
+}
+
 impl WeightFiles {
     /// Opens `dir`'s weights: `model.safetensors`, else the shards its index names. Errors on a missing, cut or
     /// broken file.

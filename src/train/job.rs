@@ -28,15 +28,21 @@ impl Start {
     /// Reads the directory `model`, all but the weights, for rows of this `purpose`; pictures have from `pixels[0]` to `pixels[1]` pixels where
     /// these are given. Errors when the key `model` names no model directory.
     pub fn open(model: Option<&Path>, purpose: Use, pixels: [Option<usize>; 2]) -> Result<Start> {
+        let model = Start::directory(model)?;
+        let config = ModelConfig::load(&model.join("config.json"))?;
+        let encoder = Encoder::load(model, purpose, config.vocab_size, pixels)?;
+        Ok(Start { model: model.to_owned(), config, encoder })
+    }
+
+    /// The directory `model`. Errors when the key `model` names none.
+    pub fn directory(model: Option<&Path>) -> Result<&Path> {
         let Some(model) = model else {
             return Err(Error::input("model", "nothing", "a model directory to start from"));
         };
         if !model.is_dir() {
             return Err(Error::input("model", model.display().to_string(), "a model directory"));
         }
-        let config = ModelConfig::load(&model.join("config.json"))?;
-        let encoder = Encoder::load(model, purpose, config.vocab_size, pixels)?;
-        Ok(Start { model: model.to_owned(), config, encoder })
+        Ok(model)
     }
 }
 

@@ -16,11 +16,15 @@ pub struct Done {
     pub targets: usize,
     /// Tokens computed.
     pub tokens: usize,
+    /// Micro-batches they were cut into, those without a target among them.
+    pub micro_batches: usize,
 }
 
 impl AddAssign for Done {
     fn add_assign(&mut self, other: Done) {
-        *self = Done { targets: self.targets + other.targets, tokens: self.tokens + other.tokens };
+        self.targets += other.targets;
+        self.tokens += other.tokens;
+        self.micro_batches += other.micro_batches;
     }
 }
 
@@ -58,6 +62,7 @@ pub fn micro_batch(
     let done = Done {
         targets: batch.iter().map(Sequence::num_targets).sum(),
         tokens: batch.iter().map(|s| s.input_ids.len()).sum(),
+        micro_batches: 1,
     };
     if done.targets > 0 {
         let weight = 1.0 / targets as f64;

@@ -222,6 +222,7 @@ impl job::Job for Job {
                 "num_rows": rows,
                 "num_tokens": done.tokens,
                 "num_target_tokens": done.targets,
+                "num_micro_batches": done.micro_batches,
                 "num_broken_rows": update.samples.len() - rows,
                 "timing_s/step": time,
                 "perf/tokens_per_second": done.tokens as f64 / time,

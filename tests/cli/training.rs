@@ -13,7 +13,7 @@ use omr::data::{Form, read, write};
 use serde_json::{Value, json};
 
 use super::help::omr;
-use crate::train::tiny::{Outcome, files, rl_config, rows, run_rl, run_sft, sft_config};
+use crate::train::tiny::{self, Outcome, files, rl_config, rows, run_rl, run_sft, sft_config};
 
 /// Exit status, stdout and stderr.
 pub fn run(args: &[&str]) -> (i32, String, String) {
@@ -196,6 +196,45 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
     let (code, _, _) = run(&["sft", &sft, "--out", &out, "--fresh"]);
     assert!(code == 0 && folder.path().join("out.1/model").is_dir());
     assert_eq!(fs::read_to_string(Path::new(&out).join("latest")).unwrap(), "global_step_3\n");
+}
+
+#[test]
+fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
+    let folder = Folder::new();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b");
+    let model = folder.path().join("Qwen2.5-VL-7B-Instruct");
+    fs::create_dir(&model).unwrap();
+    let base = folder.path().join("base");
+    tiny::base_model(&base);
+    omr::train::saving::copy_companions(&base, &model).unwrap();
+    fs::copy(published.join("model/config.json"), model.join("config.json")).unwrap();
+    let (model, out) = (model.display(), folder.at("out"));
+    let dry = |command: &str, more: &[&str]| {
+        let config = published.join(format!("{command}.yaml"));
+        let (at, file) = (format!("model={model}"), config.to_str().unwrap());
+        let (code, stdout, stderr) = run(&[&[command, file, "--dry-run", "--out", &out, &at][..], more].concat());
+        assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+        assert!(!Path::new(&out).exists());
+        println!("{stderr}");
+        stderr
+    };
+    let sft = dry("sft", &["packing_length=4096", "micro_batch_tokens=4096"]);
+    let rl = dry("rl", &["max_response_length=4096", "micro_batch_tokens=8192", "total_training_steps=580"]);
+    let download = "is not here: omr download";
+    let weights = format!("model: {model} has no weights: omr download base --to {model}");
+    for part in ["sft: 4300 updates", &format!("datasets[0].path: data/OpenMMReasoner-SFT-874K {download} sft-data")] {
+        assert!(sft.contains(part), "{part}");
+    }
+    for part in ["rl: 580 updates", &format!("train_files[0].path: data/OpenMMReasoner-RL-74K {download} rl-data")] {
+        assert!(rl.contains(part), "{part}");
+    }
+    for part in [&weights, "memory", "weights       15.4 GiB", "disk", "predicted", "in all"] {
+        assert!(sft.contains(part) && rl.contains(part), "{part}");
+    }
+    // What a run itself needs is an error with the same command.
+    let command = "omr download sft-data --to data/OpenMMReasoner-SFT-874K";
+    let config = published.join("sft.yaml");
+    failure(&["sft", config.to_str().unwrap(), "--out", &out, &format!("model={model}")], 2, &[command]);
 }
 
 #[test]

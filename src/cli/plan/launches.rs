@@ -1,5 +1,6 @@
 //! What the run's own code launches on a Hopper card, listed without one, and the time predicted for each launch.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -148,12 +149,13 @@ impl Launches {
 /// Of each launch its pace and its part of the work that the op notes after its launches. What an op multiplies falls to
 /// its launches over tiles, else to those that multiply at all, by their CTAs. Attention over pages notes nothing.
 fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
+    let mut paces: HashMap<&str, Pace> = HashMap::new();
     let mut found: Vec<(Pace, Share)> = Vec::new();
     let mut pending: Vec<(usize, f64)> = Vec::new();
     for entry in entries {
         match entry {
             Entry::Launch(kernel, launch, _) => {
-                let pace = OWN.pace(kernel).unwrap_or_default();
+                let pace = *paces.entry(kernel).or_insert_with(|| OWN.pace(kernel).unwrap_or_default());
                 let pages = kernel.starts_with("paged_attention");
                 found.push((pace, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
                 if !pages {

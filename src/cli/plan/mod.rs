@@ -36,24 +36,77 @@ pub struct Args {
     /// Cards
     #[arg(long, default_value_t = 1, value_name = "N")]
     gpus: usize,
-    /// Kind of card
-    #[arg(long, value_enum, default_value = "h200")]
-    gpu: Gpu,
-    /// Tokens of a picture that a pack or a prompt has; 0 for text alone, else as large as the config's limits allow
-    #[arg(long, value_name = "N")]
-    image_tokens: Option<usize>,
-    /// Clock in MHz that predictions for a Hopper card assume under load
-    #[arg(long, default_value_t = 1500.0, value_name = "MHZ")]
-    clock: f64,
-    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: a pass and an update, and of RL
-    /// a step of decoding for 1 to 512 sequences
-    #[arg(long, value_name = "FILE")]
-    launches: Option<PathBuf>,
+    #[command(flatten)]
+    card: Card,
+    #[command(flatten)]
+    rows: Rows,
     /// JSON on stdout in place of text
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     overrides: Overrides,
+}
+
+/// The card a plan is for.
+#[derive(clap::Args)]
+pub struct Card {
+    /// Kind of card
+    #[arg(long, value_enum, default_value = "h200")]
+    gpu: Gpu,
+    /// Clock in MHz that predictions for a Hopper card assume under load
+    #[arg(long, default_value_t = CLOCK, value_name = "MHZ")]
+    clock: f64,
+    /// Lists what is launched on a Hopper card, a line of JSON a launch, for tools/roofline: a pass and an update, and of RL
+    /// a step of decoding for 1 to 512 sequences
+    #[arg(long, value_name = "FILE")]
+    launches: Option<PathBuf>,
+}
+
+/// An H200's under load, assumed until one is measured.
+const CLOCK: f64 = 1500.0;
+
+/// The card that times are predicted for where none is named.
+pub const H200: Card = Card { gpu: Gpu::H200, clock: CLOCK, launches: None };
+
+/// What rows a plan assumes, where none are read.
+#[derive(clap::Args, Default)]
+pub struct Rows {
+    /// Tokens of a row: packs hold as many such as fit, prompts are so long; else as long as the config allows
+    #[arg(long, value_name = "N")]
+    pub row_tokens: Option<usize>,
+    /// Tokens of the picture that each row has; 0 for text alone, else as large as the config's limits allow
+    #[arg(long, value_name = "N")]
+    pub image_tokens: Option<usize>,
+}
+
+impl Card {
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.gpu.ceilings().name
+    }
+}
+
+impl Rows {
+    /// As long as those of `index` on average, each with a picture of as many tokens as they have of pictures.
+    pub fn mean(index: &Index, model: &ModelConfig) -> Rows {
+        let merge = model.vision_config.spatial_merge_size;
+        let sum = |of: &dyn Fn(Shape<'_>) -> usize| index.shapes().map(of).sum::<usize>() / index.len().max(1);
+        let (tokens, seen) = (sum(&|shape| shape.tokens), sum(&|shape| shape.patches() / (merge * merge)));
+        // Of about so many, as a picture has whole rows of them.
+        let side = seen.isqrt();
+        Rows { row_tokens: Some(tokens), image_tokens: Some(side * seen.checked_div(side).unwrap_or(0)) }
+    }
+
+    /// Tokens of a row where at most `most` are allowed by the config's key.
+    fn tokens(&self, most: usize, key: &str) -> Result<usize> {
+        match self.row_tokens {
+            Some(tokens) if tokens == 0 || tokens > most => {
+                let expected = format!("1 to {most}, which is {key}");
+                Err(Error::input("--row-tokens", tokens.to_string(), expected))
+            }
+            tokens => Ok(tokens.unwrap_or(most)),
+        }
+    }
 }
 
 /// Prints the plan to stdout.
@@ -62,19 +115,19 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let expected = "1: training sharded over cards is not built yet";
         return Err(Error::input("--gpus", args.gpus.to_string(), expected));
     }
-    if args.launches.is_some() && !args.gpu.is_hopper() {
-        let found = args.gpu.ceilings().name;
+    if args.card.launches.is_some() && !args.card.gpu.is_hopper() {
+        let found = args.card.gpu.ceilings().name;
         return Err(Error::input("--launches", found, "h200 or h100: launches are listed for Hopper"));
     }
     let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
     let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
     let page = match config::likeliest(&text, &kinds) == RlConfig::NAME {
         true => match args.overrides.read::<RlConfig>(Some(&args.config))? {
-            Some(config) => rl_page(args, &config)?,
+            Some(config) => rl_page(&args.card, &args.rows, model_config(args, config.model.as_ref())?, &config)?,
             None => return Ok(()),
         },
         false => match args.overrides.read::<SftConfig>(Some(&args.config))? {
-            Some(config) => sft_page(args, &config)?,
+            Some(config) => sft_page(&args.card, &args.rows, model_config(args, config.model.as_ref())?, &config)?,
             None => return Ok(()),
         },
     };
@@ -96,7 +149,7 @@ fn model_config(args: &Args, model: Option<&PathBuf>) -> Result<ModelConfig> {
 }
 
 /// What is printed.
-struct Page {
+pub struct Page {
     stage: &'static str,
     card: Ceilings,
     model: ModelConfig,
@@ -126,35 +179,36 @@ fn parameters(model: &ModelConfig, dtype: config::Dtype) -> Result<usize> {
 }
 
 /// What `fill` lists and predicts on a Hopper card, whose launches are written where they are asked for.
-fn predicted(args: &Args, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
-    if !args.gpu.is_hopper() {
+fn predicted(card: &Card, fill: impl FnOnce(&mut Launches) -> Result<Vec<f64>>) -> Result<Vec<f64>> {
+    if !card.gpu.is_hopper() {
         return Ok(Vec::new());
     }
-    let mut launches = Launches::new(args.gpu.ceilings(), 1e6 * args.clock);
+    let mut launches = Launches::new(card.gpu.ceilings(), 1e6 * card.clock);
     let seconds = fill(&mut launches)?;
-    args.launches.as_ref().map_or(Ok(()), |path| files::write(path, launches.text().as_bytes()))?;
+    card.launches.as_ref().map_or(Ok(()), |path| files::write(path, launches.text().as_bytes()))?;
     Ok(seconds)
 }
 
-fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
-    let card = args.gpu.ceilings();
-    let model = model_config(args, config.model.as_ref())?;
+/// The plan of fine-tuning `model` on such rows.
+pub fn sft_page(on: &Card, rows: &Rows, model: ModelConfig, config: &SftConfig) -> Result<Page> {
+    let card = on.gpu.ceilings();
     let length = config.packing_length;
     if length > config.micro_batch_tokens {
         let expected = format!("at least packing_length, which is {length}: a row of a pack's length has to fit");
         return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
     }
-    let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, length)?;
-    let row = plan::blank(&model, Shape { tokens: length, targets: length - 1, grids: &grids });
+    let row_tokens = rows.tokens(length, "packing_length")?;
+    let grids = shapes::grids(&model, rows.image_tokens, config.image_max_pixels, row_tokens)?;
+    let row = plan::blank(&model, Shape { tokens: row_tokens, targets: row_tokens - 1, grids: &grids });
     // As many packs as a micro-batch holds.
-    let count = config.micro_batch_tokens / length;
-    let batches = [vec![sft::sequence(&row); count]];
+    let (count, of_pack) = (config.micro_batch_tokens / length, length / row_tokens);
+    let batches = [vec![sft::sequence(&row); count * of_pack]];
     let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
     let planned = planned.check(LOWER)?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
-    let predicted = predicted(args, |launches| {
-        let tokens = count * length;
+    let predicted = predicted(on, |launches| {
+        let tokens = count * of_pack * row_tokens;
         let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
             let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
             nll::gradients(dev, model, grads, &batches[0], tokens, planned.levels, loss).map(|_| tokens)
@@ -166,7 +220,12 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
         stage: "sft",
         parameters: parameters(&model, config.dtype)?,
         assumes: format!(
-            "an update of {packs} packs of {length} tokens, each one row{}",
+            "an update of {packs} packs of {length} tokens, each {}{}",
+            match of_pack {
+                1 if row_tokens == length => "one row".to_owned(),
+                1 => format!("one row of {row_tokens}"),
+                _ => format!("{of_pack} rows of {row_tokens}"),
+            },
             shapes::described(&model, &grids)
         ),
         parts: vec![
@@ -174,9 +233,9 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
             ("update", Floor::sum(&planned.update, &card)),
         ],
         predicted,
-        clock: args.clock,
+        clock: on.clock,
         notes: Vec::new(),
-        tokens: [(packs * length) as f64, 0.0],
+        tokens: [(packs * of_pack * row_tokens) as f64, 0.0],
         limit: config.save_total_limit,
         card,
         model,
@@ -184,15 +243,16 @@ fn sft_page(args: &Args, config: &SftConfig) -> Result<Page> {
     })
 }
 
-fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
-    let card = args.gpu.ceilings();
-    let model = model_config(args, config.model.as_ref())?;
-    let (prompt, response) = (config.max_prompt_length, config.max_response_length);
+/// The plan of reinforcement learning of `model` on such questions.
+pub fn rl_page(on: &Card, rows: &Rows, model: ModelConfig, config: &RlConfig) -> Result<Page> {
+    let card = on.gpu.ceilings();
+    let prompt = rows.tokens(config.max_prompt_length, "max_prompt_length")?;
+    let response = config.max_response_length;
     if prompt + response > config.micro_batch_tokens {
         let expected = format!("room for the longest prompt and response, {} tokens", prompt + response);
         return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
     }
-    let grids = shapes::grids(&model, args.image_tokens, config.image_max_pixels, prompt)?;
+    let grids = shapes::grids(&model, rows.image_tokens, config.image_max_pixels, prompt)?;
     let mut index = Index::default();
     (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
@@ -204,12 +264,12 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
     let per_pass = (config.micro_batch_tokens / (prompt + response)).max(1);
     let passes = sequences.div_ceil(per_pass) * config.ppo_epochs;
     let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
-    let predicted = predicted(args, |launches| {
+    let predicted = predicted(on, |launches| {
         let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
             rl::plan::pass(dev, model, grads, (config, planned.levels), &index)
         };
         let [pass, update] = launches.training(&model, (config.dtype, config.optimizer), pass)?;
-        if args.launches.is_some() {
+        if on.launches.is_some() {
             for batch in launches::BATCHES {
                 launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
             }
@@ -232,7 +292,7 @@ fn rl_page(args: &Args, config: &RlConfig) -> Result<Page> {
             ("updates", Floor::sum(&planned.update, &card).times(updates as f64)),
         ],
         predicted,
-        clock: args.clock,
+        clock: on.clock,
         tokens: [(sequences * (prompt + response) * config.ppo_epochs) as f64, (sequences * response) as f64],
         limit: config.save_total_limit,
         card,
@@ -251,12 +311,20 @@ impl Page {
         (!self.predicted.is_empty()).then(|| self.predicted.iter().sum())
     }
 
+    /// How long a step and `steps` of them take, in a line.
+    pub fn time(&self, steps: u64) -> String {
+        let of = |step: f64| format!("{} a step, {} in all", floor::seconds(step), floor::seconds(step * steps as f64));
+        let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
+        format!("time on one {} for {}: floor {}{predicted}", self.card.name, self.assumes, of(self.step().seconds))
+    }
+
     /// Tokens a day, trained on and generated, where a step takes so many seconds.
     fn per_day(&self, step: f64) -> [f64; 2] {
         self.tokens.map(|tokens| tokens / step * 86_400.0)
     }
 
-    fn text(&self) -> String {
+    /// All of it, for people.
+    pub fn text(&self) -> String {
         let mut out = String::new();
         let mut line = |name: &str, text: &str| {
             out.push_str(&format!("{name:<14}{text}\n"));
