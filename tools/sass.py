@@ -16,21 +16,17 @@ def kernels(text):
 
 
 def loops(body):
-    """The loops of a kernel, shortest first: where each begins and ends, and its instructions without their predicates.
-    What stands behind the kernel's end and jumps back to its middle are waits that took longer."""
-    lines, labels, spans, ends = [], {}, [], []
+    """The loops of a kernel, shortest first: where each begins and ends, and its instructions without their predicates."""
+    lines, labels, spans = [], {}, []
     for line in body.splitlines():
         if label := re.match(r"^(\.L_x_\d+):", line):
             labels[label[1]] = len(lines)
         elif ins := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?(.*?)\s*;", line):
-            if re.search(r"\*/\s+EXIT\s*;", line):
-                ends.append(len(lines))
             lines.append(ins[1])
     for end, ins in enumerate(lines):
         target = re.search(r"BRA.*`\((\.L_x_\d+)\)", ins)
-        begin = labels.get(target[1], end + 1) if target else end + 1
-        if begin <= end and not any(begin < exit < end for exit in ends):
-            spans.append((begin, end))
+        if target and labels.get(target[1], end + 1) <= end:
+            spans.append((labels[target[1]], end))
     spans.sort(key=lambda span: span[1] - span[0])
     return [(begin, end, lines[begin : end + 1]) for begin, end in spans]
 
@@ -79,8 +75,10 @@ def pace(name, body, tile=None):
     multiplying = [loop for loop in found if operations(loop[2])[0]]
     if not multiplying:
         return {}
-    # Loops that share nothing with a shorter one that multiplies; what several do is done by turns.
-    inner = [loop for i, loop in enumerate(multiplying) if not any(meet(small, loop) for small in multiplying[:i])]
+    # Loops that share nothing with a shorter one that multiplies; what several do is done by turns. A wait that takes longer
+    # stands behind the kernel's end, and jumps back into the middle: no loop.
+    alone = [loop for i, loop in enumerate(multiplying) if not any(meet(small, loop) for small in multiplying[:i])]
+    inner = [loop for loop in alone if not loop[2]["EXIT"]]
     main = sum((loop[2] for loop in inner), collections.Counter())
     flops, wgmma = operations(main)
     tiles = LOGITS if name.startswith(("sample", "linear_logprob")) else TILES
