@@ -87,8 +87,9 @@ fn wide_model(longest: usize, dev: &mut Device) -> (Model, Vec<Request>) {
     (config.mrope_section, config.vision_config.out_hidden_size) = ([8, 16, 16], 160);
     let mut requests = requests(&config, 3, longest, 3);
     requests.iter_mut().for_each(|r| r.max_tokens = 4);
-    // Its answers need a second block.
-    requests[1].prompt = Arc::new(Prompt::new(&config, &(10..136).collect::<Vec<u32>>(), &[]).unwrap());
+    // Its answers need a block more each.
+    let ids: Vec<u32> = (0..longest as u32 / 128 * 128 - 2).map(|i| 10 + (i * 37 + i / 11) % 200).collect();
+    requests[0].prompt = Arc::new(Prompt::new(&config, &ids, &[]).unwrap());
     (Model::init(dev, config, DType::Bf16, 5).unwrap(), requests)
 }
 
@@ -99,9 +100,14 @@ fn one_body(longest: usize) {
     let (model, requests) = wide_model(longest, dev);
     let reference = generate(&model, dev, limits(), &requests);
     assert_trained("by wgmma", &model, dev, &requests, &reference);
-    let (outputs, preemptions) = with_fewest_blocks(&model, dev, &requests);
-    assert_same("fewest blocks", &reference, &outputs);
-    assert!(preemptions > 0);
+    // Fewer blocks than three rollouts of the first prompt end in.
+    let scarce = EngineConfig { num_kv_blocks: Some(longest / 128 + 3), ..limits() };
+    let mut engine = Engine::new(&model, dev, scarce).unwrap();
+    let outputs = engine.generate(&model, dev, &requests, |_| Ok(())).unwrap();
+    println!("{:?}", engine.stats());
+    assert!(engine.stats().preemptions > 0);
+    engine.release(dev);
+    assert_same("scarce blocks", &reference, &outputs);
     let alone = EngineConfig { vision_rows: 2, max_num_seqs: 1, ..limits() };
     assert_same("nothing shared", &reference, &generate(&model, dev, alone, &requests));
     if skipped("which kernels ran") {

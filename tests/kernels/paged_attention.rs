@@ -326,7 +326,7 @@ fn mutations_are_seen() {
         ("common/attend_calls.cuh", "place.rows.step = 1", "place.rows.step = 0"),
         ("common/attend_tile.cuh", "first_key = warp() * 32", "first_key = warp() * 32 % 96"),
         ("common/attend_tile.cuh", "sum[i] += part[w * WARP_ROWS * 4]", "sum[i] += part[0]"),
-        ("common/attend_tile.cuh", "most[1] = fmaxf(most[1], smem.most[w * WARP_ROWS + lane() / 4 + 8])", "(void)w"),
+        ("common/attend_tile.cuh", "most[0] = fmaxf(most[0], smem.most[w * WARP_ROWS + lane() / 4])", "(void)w"),
     ] {
         mutate_source(file, from, to, 1, probe);
     }
