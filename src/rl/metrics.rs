@@ -13,6 +13,7 @@ pub struct StepMetrics {
     updates: Vec<Vec<(String, f64)>>,
     tokens: usize,
     responses: usize,
+    micro_batches: usize,
 }
 
 impl StepMetrics {
@@ -21,7 +22,7 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0 }
+        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0, micro_batches: 0 }
     }
 
     /// Sets one figure. A figure that is not a number is left out: JSON has no word for it.
@@ -87,6 +88,7 @@ impl StepMetrics {
         self.updates.push(figures);
         self.tokens += seen.tokens;
         self.responses += seen.responses;
+        self.micro_batches += seen.micro_batches;
         // Only before the first update is the policy that acted the one that is trained.
         if first {
             for (name, value) in seen.probs_diff.metrics() {
@@ -112,9 +114,10 @@ impl StepMetrics {
         }
     }
 
-    /// Responses and tokens that the updates computed, tokens a second, too.
+    /// Responses, micro-batches and tokens that the updates computed, tokens a second, too.
     pub fn throughput(&mut self, step_seconds: f64) {
         self.set("training/num_responses_computed", self.responses as f64);
+        self.set("training/num_micro_batches", self.micro_batches as f64);
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }

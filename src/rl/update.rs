@@ -28,6 +28,8 @@ pub struct Seen {
     pub tokens: usize,
     /// Responses computed.
     pub responses: usize,
+    /// Micro-batches they were cut into.
+    pub micro_batches: usize,
 }
 
 /// Of so many responses that cannot move the policy one is computed, for the figures.
@@ -42,6 +44,7 @@ pub struct Queued {
     computed: Denominators,
     tokens: usize,
     responses: usize,
+    micro_batches: usize,
     stats: Tensor,
 }
 
@@ -54,12 +57,12 @@ impl Queued {
     /// The figures; waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
         let sums = Sums::of(&dev.read::<f64>(self.stats)?);
-        let Queued { loss, denominators, computed, tokens, responses, .. } = self;
-        let mut stats = PolicyStats::new(loss, computed, &sums);
+        let &Queued { ref loss, denominators, computed, tokens, responses, micro_batches, .. } = self;
+        let mut stats = PolicyStats::new(loss, &computed, &sums);
         let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
-        stats.entropy *= weight(computed) / weight(denominators);
+        stats.entropy *= weight(&computed) / weight(&denominators);
         let probs_diff = ProbsDiff::from(&sums.probs());
-        Ok(Seen { stats, probs_diff, tokens: *tokens, responses: *responses })
+        Ok(Seen { stats, probs_diff, tokens, responses, micro_batches })
     }
 }
 
@@ -99,11 +102,12 @@ pub fn accumulate(
     let computed = Denominators::new(&response_borders(moving.iter().chain(&idle).copied()), scale);
     let responses = moving.len() + idle.len();
     policy_loss::reset(dev, stats)?;
-    let mut tokens = 0;
+    let (mut tokens, mut micro_batches) = (0, 0);
     for (group, moves) in [(moving, true), (idle, false)] {
         let mark = dev.mark(Region::Overlay);
         for part in groups::cut(dev, model, &group, questions, config.micro_batch_tokens, moves)? {
             let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
+            micro_batches += 1;
             tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
             let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
                 let packed = upload(dev, &forward, &group[part.responses])?;
@@ -123,7 +127,7 @@ pub fn accumulate(
         }
         dev.release(mark);
     }
-    Ok(Queued { loss, denominators, computed, tokens, responses, stats })
+    Ok(Queued { loss, denominators, computed, tokens, responses, micro_batches, stats })
 }
 
 /// The responses that go through backward, and those that run forward for the figures alone, each question's together.
