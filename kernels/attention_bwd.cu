@@ -13,7 +13,7 @@
 // registers attention_bwd_dkv_hd64 <= 255
 // registers attention_bwd_dkv_hd80 <= 255
 // registers attention_bwd_dkv_hd128 <= 255
-#include "common/attend.cuh"
+#include "common/attend_bwd.cuh"
 
 // Two kernels, each of whose CTAs owns what it writes, so that nothing is added by atomics and every element is one
 // chain: dQ over ascending keys, dK and dV over ascending rows, the group's heads fastest. They compute S and dP twice,
@@ -42,42 +42,6 @@ constexpr int NEVER = 0x7fffffff;
 // Rows whose scores a warp of dkv holds at a time, beside the sums and the left operands of its keys.
 template <int HD>
 constexpr int STRIP = HD > 96 ? 16 : 32;
-
-struct Args {
-    const bf16* qkv;
-    const bf16* out;
-    const bf16* dout;
-    const float* lse;
-    const uint32_t* cu_seqlens;
-    bf16* dqkv;
-    float* delta;  // D: dq writes it, dkv reads it
-    int sequences, q_heads, kv_heads, dim;
-    int causal;
-    int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
-    float scale, scale_log2e;
-    uint32_t inverse, padding;  // 2^31 / group, rounded up: a quotient
-};
-
-// A sequence and one key head: its rows (token, head of the group), heads fastest, and its keys.
-struct Place {
-    int group, tokens, rows;
-    int stride, out_stride;  // elements between tokens
-    int64_t q, k, v;         // where they begin in qkv and dqkv
-    int64_t out, sums;       // where the rows begin in out and dout; in lse and delta
-
-    __device__ __forceinline__ Place(const Args& args, int sequence, int head, int group) : group(group) {
-        int start = args.cu_seqlens[sequence];
-        tokens = (int)args.cu_seqlens[sequence + 1] - start;
-        rows = tokens * group;
-        stride = (args.q_heads + 2 * args.kv_heads) * args.dim;
-        out_stride = args.q_heads * args.dim;
-        q = (int64_t)start * stride + head * group * args.dim;
-        k = (int64_t)start * stride + (args.q_heads + head) * args.dim;
-        v = k + args.kv_heads * args.dim;
-        out = (int64_t)start * out_stride + head * group * args.dim;
-        sums = (int64_t)start * args.q_heads + head * group;
-    }
-};
 
 // Some of those rows, from `from` on: row i is token + (first + i) / group with head (first + i) % group. A stage's
 // pieces are many, so they divide by a product: exact below 2^31 / group, host code sees to it.
@@ -146,17 +110,6 @@ __device__ __forceinline__ void dot_rows(float (&sum)[2], isa::Frag<4> (&rows)[H
         }
         sum[i] = tile::quad_sum(sum[i]);
     }
-}
-
-// Sums of a warp's sixteen rows times `scale`, by way of `staged`, to the rows of dqkv from `from` on.
-template <int HD>
-__device__ __forceinline__ void write(isa::Acc (&sums)[HD / 8], float scale, isa::Shared<bf16>* staged, bf16* to,
-                                      const Place& place, int group, int from, int rows, const Args& args) {
-    float factor[2] = {scale, scale};
-    attend::stage<HD>(sums, factor, staged, 0);
-    isa::sync_warp();
-    attend::Rows out{nullptr, to, nullptr, 0, place.stride, 0, group, args.dim, 0, 0, 0, 0, 0.0f, (bool)args.wide};
-    attend::write_rows<HD>(out, staged, from, rows, attend::lane(), attend::WARP);
 }
 
 template <int HD>
@@ -259,11 +212,11 @@ struct RowSmem {
     isa::Shared<float> delta[2][ROWS];
 };
 
-// Rows from `from` on to a stage, zeros for those that do not exist: they add nothing, because their dO and Q are zero.
+// Rows from `from` on to a stage, zeros where there are none: they add nothing, because their dO and Q are zero.
 template <int HD>
 __device__ __forceinline__ void copy_stage(RowSmem<HD>& smem, int stage, int from, const Place& place,
                                            const Args& args) {
-    int count = place.rows - from;
+    int count = min(args.step, place.rows - from);
     Span span(args, from, place.group);
     auto q = span.of(args.qkv + place.q, place.stride, args.dim);
     auto dout = span.of(args.dout + place.out, place.out_stride, args.dim);
@@ -320,18 +273,18 @@ __device__ __forceinline__ void dkv(const Args& args) {
     int key = args.causal ? (mine + attend::lane() / 4) * group : 0;
     int stage = 0;
 #pragma unroll 1
-    for (; from < place.rows; from += ROWS) {
+    for (; from < place.rows; from += args.step) {
         isa::cp_async_wait<0>();
         // These rows are there, and no warp is at those before.
         isa::sync_cta();
-        if (from + ROWS < place.rows) {
-            copy_stage<HD>(smem, stage ^ 1, from + ROWS, place, args);
+        if (from + args.step < place.rows) {
+            copy_stage<HD>(smem, stage ^ 1, from + args.step, place, args);
             isa::cp_async_commit();
         }
 #pragma unroll 1
-        for (int strip = 0; strip < min(ROWS, place.rows - from); strip += STRIP<HD>) {
+        for (int strip = 0; strip < ROWS; strip += STRIP<HD>) {
             int row = from + strip;
-            if (row + STRIP<HD> <= some) {
+            if (row + STRIP<HD> <= some || row >= place.rows) {
                 continue;
             }
             constexpr int N = STRIP<HD>;

@@ -8,7 +8,7 @@
 // registers attention_window_bwd_hd64 <= 168
 // registers attention_window_bwd_hd80 <= 168
 // registers attention_window_bwd_hd128 <= 255
-#include "common/attend.cuh"
+#include "common/attend_bwd.cuh"
 
 // Scores, dP and dS are held transposed: the sixteen keys of a warp as rows, so that P^T and dS^T are left operands of
 // the products with dO and Q as they are. Only dS goes through shared memory, for the product with K.
@@ -33,6 +33,8 @@ struct Args {
     int q_heads, kv_heads, dim;
     int wide;  // dim is a multiple of 8 and all rows of bf16 start at 16 bytes
     float scale, scale_log2e;
+    int step;  // rows of a tile: whole tokens, at most WINDOW, where a group is no larger
+    int padding;
 };
 
 template <int HD>
@@ -71,39 +73,26 @@ struct Window {
     // A tile's queries and their gradients.
     __device__ __forceinline__ attend::Rows queries(int from) const {
         int64_t at = start * stride() + head * group * args.dim;
-        return tile(args.qkv + at, args.dqkv + at, stride(), group, from, rows());
+        return tile(args.qkv + at, args.dqkv + at, stride(), group, from, min(from + args.step, rows()));
     }
 
     // Its rows of dO or of the output.
     __device__ __forceinline__ attend::Rows outputs(const bf16* data, int from) const {
         int64_t at = start * out_stride() + head * group * args.dim;
-        return tile(data + at, nullptr, out_stride(), group, from, rows());
+        return tile(data + at, nullptr, out_stride(), group, from, min(from + args.step, rows()));
     }
 
     // The keys (slot 0) or values (slot 1) and their gradients.
     __device__ __forceinline__ attend::Rows keys(int slot) const {
         int64_t at = start * stride() + (args.q_heads + slot * args.kv_heads + head) * args.dim;
-        return tile(args.qkv + at, args.dqkv + at, stride(), 1, 0, tokens);
+        return tile(args.qkv + at, args.dqkv + at, stride(), 1, 0, min(WINDOW, tokens));
     }
 
     __device__ __forceinline__ attend::Rows tile(const bf16* in, bf16* out, int64_t stride, int group, int from,
-                                                 int end) const {
-        int to = min(from + WINDOW, end);
+                                                 int to) const {
         return {in, out, nullptr, stride, stride, 0, group, args.dim, from, to, 0, 0, 0.0f, args.wide != 0};
     }
 };
-
-// The dot product of two rows: a lane's pairs, every fourth, ascending, then the quad's tree, as attention_bwd.cu.
-__device__ __forceinline__ float dot(const bf16* a, const bf16* b, int dim) {
-    float sum = 0.0f;
-#pragma unroll 4
-    for (int at = attend::lane() % 4 * 2; at < dim; at += 8) {
-        uint32_t x = isa::load<uint32_t>(a + at), y = isa::load<uint32_t>(b + at);
-        sum = fmaf(lo(x), lo(y), sum);
-        sum = fmaf(hi(x), hi(y), sum);
-    }
-    return sum;
-}
 
 // Log-sum-exp and D of the tile's rows, sixteen a warp. A row that does not exist adds nothing: its Q and dO are zero.
 template <int HD>
@@ -117,7 +106,7 @@ __device__ __forceinline__ void prepare(Smem<HD>& smem, const Window& window, in
             int token = window.start + row / window.group, head = window.head * window.group + row % window.group;
             int64_t place = out.at(row, out.q_stride);
             lse = window.args.lse[(int64_t)token * window.args.q_heads + head] * math::LOG2_E;
-            delta = dot(out.q + place, dout.q + place, out.dim);
+            delta = attention_bwd::dot<4>(out.q + place, dout.q + place, out.dim);
         }
         delta = tile::quad_sum(delta);
         if (attend::lane() % 4 == 0) {
@@ -229,7 +218,7 @@ __device__ __forceinline__ void run(const Args& args) {
     copy<HD>(smem.k, window.keys(0));
     copy<HD>(smem.v, window.keys(1));
 #pragma unroll 1
-    for (int from = 0; from < Window(args).rows(); from += WINDOW) {
+    for (int from = 0; from < Window(args).rows(); from += args.step) {
         if (from > 0) {
             // No warp is at the tile before.
             isa::sync_cta();

@@ -44,10 +44,13 @@ def overlapped(instructions, name):
     return sum(ins.startswith(name) for ins in instructions[some:last]) if some is not None else 0
 
 
-def serialised(instructions):
-    """True where products of one step wait for one another: a wait stands between them."""
-    products = [i for i, ins in enumerate(instructions) if ins.startswith("HGMMA")]
-    return any("DEPBAR" in ins for ins in instructions[products[0] : products[-1]]) if products else False
+def chains(instructions):
+    """How many products stand between two waits, each time; where one waits for the one before it that is 1 and 1."""
+    counts = [0]
+    for ins in instructions:
+        counts[-1] += ins.startswith("HGMMA")
+        counts += [0] if "DEPBAR" in ins and counts[-1] else []
+    return [n for n in counts if n]
 
 
 def operations(counter):

@@ -24,9 +24,10 @@ impl Body {
     /// What checkpoints record: the name, and a version that goes up when chains of products are made otherwise.
     pub fn recorded(self) -> &'static str {
         match self {
-            Body::Mma => "mma.sync/1",
-            // 1: gradients by mma.sync.
-            Body::Wgmma => "wgmma/2",
+            // 1: steps of dK's and dV's chains over 64 rows whatever tokens they are of.
+            Body::Mma => "mma.sync/2",
+            // 1: gradients by mma.sync. 2: as mma.sync/1.
+            Body::Wgmma => "wgmma/3",
         }
     }
 

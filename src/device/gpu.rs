@@ -18,6 +18,8 @@ pub struct Gpu<'a> {
     pub wgmma: bool,
     /// Whether attention does, see [`Device::refuse_wgmma_attention`](crate::device::Device::refuse_wgmma_attention).
     pub wgmma_attention: bool,
+    /// Whether its backward does, see [`Device::refuse_wgmma_attention_bwd`](crate::device::Device::refuse_wgmma_attention_bwd).
+    pub wgmma_attention_bwd: bool,
 }
 
 impl Gpu<'_> {

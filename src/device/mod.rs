@@ -126,6 +126,7 @@ enum Backend {
         body: Body,
         refused: bool,
         attention_refused: bool,
+        attention_bwd_refused: bool,
         open_ranges: usize,
         readback: Option<Readback>,
     },
@@ -170,9 +171,16 @@ impl Device {
     /// memory.
     pub fn gpu(mut driver: Box<dyn Driver>, kind: Kind, plan: &Plan) -> Result<Device> {
         let memory = Memory::on(&mut *driver, plan)?;
-        let (refused, attention_refused) = (false, false);
-        let backend =
-            Backend::Gpu { driver, kind, body: Body::Mma, refused, attention_refused, open_ranges: 0, readback: None };
+        let backend = Backend::Gpu {
+            driver,
+            kind,
+            body: Body::Mma,
+            refused: false,
+            attention_refused: false,
+            attention_bwd_refused: false,
+            open_ranges: 0,
+            readback: None,
+        };
         Ok(Device { memory, backend, stop: None })
     }
 
@@ -210,6 +218,13 @@ impl Device {
     pub fn refuse_wgmma_attention(&mut self) {
         if let Backend::Gpu { attention_refused, .. } = &mut self.backend {
             *attention_refused = true;
+        }
+    }
+
+    /// The same of attention's backward alone.
+    pub fn refuse_wgmma_attention_bwd(&mut self) {
+        if let Backend::Gpu { attention_bwd_refused, .. } = &mut self.backend {
+            *attention_bwd_refused = true;
         }
     }
 
@@ -255,13 +270,14 @@ impl Device {
     pub fn on(&mut self) -> On<'_> {
         match &mut self.backend {
             Backend::Cpu { pool, isa } => On::Cpu(Cpu { memory: &mut self.memory, pool, isa: *isa }),
-            Backend::Gpu { driver, body, attention_refused, readback, .. } => {
+            Backend::Gpu { driver, body, attention_refused, attention_bwd_refused, readback, .. } => {
                 let (memory, driver, wgmma) = (&self.memory, &mut **driver, *body == Body::Wgmma);
                 if let Some(readback) = readback {
                     readback.poll(driver);
                 }
                 let wgmma_attention = wgmma && !*attention_refused;
-                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma, wgmma_attention })
+                let wgmma_attention_bwd = wgmma_attention && !*attention_bwd_refused;
+                On::Gpu(Gpu { memory, driver, stream: Stream::COMPUTE, wgmma, wgmma_attention, wgmma_attention_bwd })
             }
             Backend::Count { .. } => On::Count,
         }

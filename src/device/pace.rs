@@ -47,6 +47,8 @@ pub struct Pace {
 pub struct Share {
     /// Multiplications and additions.
     pub flops: f64,
+    /// Those on top that another launch of the op computes too.
+    pub again: f64,
     /// Bytes of operands and results, each moved once.
     pub bytes: f64,
     /// Rows, columns and length of the sums, of a product.
@@ -92,10 +94,11 @@ impl Pace {
         let mut needs =
             [("tensor", 0.0), ("issue", 0.0), ("shared", 0.0), ("special", 0.0), ("port", 0.0), ("cache", 0.0)];
         let (mut epilogue, mut traffic) = (0.0, share.bytes);
+        let computed = share.flops + share.again;
         // Multiplications and additions of the SM that is busy longest.
         let mut busiest = match ctas > SMS {
-            true => share.flops / ctas as f64 * (ctas.div_ceil(SMS * at_once) * at_once) as f64,
-            false => share.flops / ctas as f64,
+            true => computed / ctas as f64 * (ctas.div_ceil(SMS * at_once) * at_once) as f64,
+            false => computed / ctas as f64,
         };
         if let (Some([rows, columns, warps]), Some([m, n, k])) = (self.tile, share.product) {
             let tiles = m.div_ceil(rows) * n.div_ceil(columns);
@@ -123,7 +126,7 @@ impl Pace {
         Predicted {
             seconds: seconds + epilogue + BETWEEN,
             bound: if epilogue > seconds { "epilogue" } else { bound },
-            tensor: share.flops / (SMS as f64 * TENSOR[1] * clocks.hz),
+            tensor: computed / (SMS as f64 * TENSOR[1] * clocks.hz),
             tiles: traffic,
         }
     }
@@ -150,8 +153,12 @@ mod tests {
         };
         let launch = Launch::new([128, 1, 1], 384, 226 << 10);
         for (n, measured) in [(8192, 799.0), (6144, 774.0)] {
-            let share =
-                Share { flops: 2.0 * (n as f64).powi(3), bytes: 6.0 * (n as f64).powi(2), product: Some([n, n, n]) };
+            let share = Share {
+                flops: 2.0 * (n as f64).powi(3),
+                bytes: 6.0 * (n as f64).powi(2),
+                product: Some([n, n, n]),
+                ..Share::default()
+            };
             let found = pace.predict(&launch, &share, Clocks { hz: 1.5e9, memory: 4.3e12 });
             let rate = share.flops / found.seconds / 1e12;
             assert!((rate / measured - 1.0).abs() < 0.1, "{rate:.0} TFLOP/s at {n} cubed, measured {measured}");

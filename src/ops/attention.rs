@@ -9,12 +9,13 @@ use crate::tensor::{DType, Elem, Tensor};
 
 mod agreement;
 mod backward;
+mod bwd_sm90a;
 pub(crate) mod launch;
 mod launch_bwd;
 mod pair;
 pub(crate) mod sm90a;
 mod tiles;
-pub use agreement::wgmma_fault;
+pub use agreement::{wgmma_bwd_fault, wgmma_fault};
 pub use backward::{Bwd, bwd};
 
 /// Query rows of one work item.

@@ -12,9 +12,13 @@ pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {
         dev.refuse_wgmma();
         return Ok(Some(format!("matrix products run by mma.sync, not by wgmma: {fault}")));
     }
-    let fault = attention::wgmma_fault(dev)?;
-    Ok(fault.map(|fault| {
+    if let Some(fault) = attention::wgmma_fault(dev)? {
         dev.refuse_wgmma_attention();
-        format!("attention runs by mma.sync, not by wgmma: {fault}")
+        return Ok(Some(format!("attention runs by mma.sync, not by wgmma: {fault}")));
+    }
+    let fault = attention::wgmma_bwd_fault(dev)?;
+    Ok(fault.map(|fault| {
+        dev.refuse_wgmma_attention_bwd();
+        format!("attention's backward runs by mma.sync, not by wgmma: {fault}")
     }))
 }

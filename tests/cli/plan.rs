@@ -61,7 +61,9 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     let flops: f64 = sft.iter().filter_map(|line| line["flops"].as_f64()).sum();
     assert_eq!(Some(flops), sft[0]["floor"]["step"]["flops"].as_f64());
     let kernels = |list: &[Value], name: &str| list.iter().filter(|line| line["kernel"] == name).count();
-    assert_eq!(kernels(&sft, "attention_fwd_wide_hd128"), 28);
+    for kernel in ["attention_fwd_wide_hd128", "attention_bwd_dq_wide_hd128", "attention_bwd_dkv_wide_hd128"] {
+        assert_eq!(kernels(&sft, kernel), 28, "{kernel}");
+    }
     assert_eq!(kernels(&sft, "grad_norm_finish"), 1);
     // No work is lost on the way from ops to launches.
     let own: f64 = sft.iter().filter_map(|line| line["own_flops"].as_f64()).sum();

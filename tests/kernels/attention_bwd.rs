@@ -114,7 +114,7 @@ impl GradCase {
 }
 
 /// A bound on the sequences that keeps the kernel of short ones away.
-const WHOLE: usize = 4096;
+pub const WHOLE: usize = 4096;
 
 /// No length (a pack's places), whole blocks, one more and one less, and sequences that do not exist.
 const LENGTHS: [usize; 8] = [1, 127, 0, 128, 129, 0, 0, 5];

@@ -5,6 +5,7 @@
 mod adamw;
 mod attention;
 mod attention_bwd;
+mod attention_bwd_sm90a;
 mod attention_sm90a;
 mod attention_window;
 mod attention_window_bwd;

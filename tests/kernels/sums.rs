@@ -9,6 +9,7 @@ use omr::model::Model;
 use omr::tensor::DType;
 
 use super::attention::{self, heads};
+use super::attention_bwd::GradCase;
 use super::calibrate_sums::{Model as Adding, Tiles};
 use super::inputs::random;
 use super::{emu_of, equal, gemm, gemm_bwd, linear_logprob, paged_attention, skipped};
@@ -105,6 +106,29 @@ fn gradients_are_the_same_over_calls_of_whole_steps() {
             assert_eq!(within_a_step == dw, sums == Sums::Chain, "{}", what("dw in parts of no whole step"));
         }
     }
+}
+
+/// Both bodies begin a step of sixteen rows where a stage of whole tokens begins, and so do the windows' and whole sequences'
+/// kernels: 63 rows of seven heads, of which steps of 64 rows would make other chains.
+#[test]
+fn gradients_of_attention_are_the_same_by_either_body_and_kernel() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let packs = GradCase::new(heads(7, 1, 128), &[131, 3], true);
+    let windows = GradCase::new(heads(7, 1, 80), &[20, 64], false);
+    let mut ways = Vec::new();
+    for (sums, _) in WAYS {
+        let want = packs.run(&mut device(sums, false), 131).unwrap();
+        equal(&format!("{sums:?}, wgmma"), &packs.run(&mut device(sums, true), 131).unwrap(), &want).unwrap();
+        let want = windows.run(&mut device(sums, false), 64).unwrap();
+        for wgmma in [false, true] {
+            let whole = windows.run(&mut device(sums, wgmma), 65).unwrap();
+            equal(&format!("{sums:?}, wgmma {wgmma}, windows"), &want, &whole).unwrap();
+        }
+        ways.push(want);
+    }
+    assert_ne!(ways[0], ways[1], "two ways are compared");
 }
 
 #[test]

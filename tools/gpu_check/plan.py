@@ -18,8 +18,8 @@ NOT_OF_A_CARD = {"kernels::emu", "kernels::driver", "kernels::cache", "kernels::
 CALIBRATION = ["kernels::calibrate_wgmma", "kernels::calibrate_sums", "kernels::calibrate", "kernels::calibrate_tma",
                "kernels::math", "golden::isa", "golden::isa_wgmma", "golden::isa_tma"]
 # What is most likely to be wrong, or holds most together.
-FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention", "kernels::paged_attention",
-         "kernels::engine"]
+FIRST = ["kernels::gemm_sm90a", "kernels::gemm_bwd_sm90a", "kernels::attention_sm90a", "kernels::attention_bwd_sm90a",
+         "kernels::attention", "kernels::paged_attention", "kernels::engine"]
 # The others, riskiest first; a module that is not named here comes after these.
 THEN = ["kernels::gemm", "kernels::gemm_bwd", "kernels::attention_bwd", "kernels::sample", "kernels::linear_logprob",
         "kernels::linear_logprob_bwd", "kernels::model", "kernels::model_bwd", "kernels::train", "kernels::attention_window",

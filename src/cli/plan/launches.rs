@@ -146,12 +146,16 @@ impl Launches {
     }
 }
 
+/// Of five products of attention's backward those that each of its kernels makes: two are made in both.
+const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
+
 /// Of each launch its pace and its part of the work that the op notes after its launches. What an op multiplies falls to
-/// its launches over tiles, else to those that multiply at all, by their CTAs. Attention over pages notes nothing.
+/// its launches over tiles, else to those that multiply at all, by their CTAs or their products. Attention over pages notes
+/// nothing.
 fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
     let mut paces: HashMap<&str, Pace> = HashMap::new();
     let mut found: Vec<(Pace, Share)> = Vec::new();
-    let mut pending: Vec<(usize, f64)> = Vec::new();
+    let mut pending: Vec<(usize, f64, f64)> = Vec::new();
     for entry in entries {
         match entry {
             Entry::Launch(kernel, launch, _) => {
@@ -160,21 +164,24 @@ fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
                 found.push((pace, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
                 if !pages {
                     let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
-                    pending.push((found.len() - 1, ctas));
+                    let products =
+                        BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|(_, products)| *products);
+                    pending.push((found.len() - 1, products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0));
                 }
             }
             Entry::Work(work) => {
-                let ranks = |&(at, _): &(usize, f64)| {
+                let ranks = |&(at, ..): &(usize, f64, f64)| {
                     let pace = &found[at].0;
                     usize::from(pace.flops > 0.0) + usize::from(pace.tile.is_some())
                 };
                 let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
                 pending.retain(|launch| ranks(launch) >= most);
-                let all: f64 = pending.iter().map(|(_, ctas)| ctas).sum();
+                let all: f64 = pending.iter().map(|(_, weight, _)| weight).sum();
                 let product = work.product.filter(|_| pending.len() == 1);
-                for (at, ctas) in pending.drain(..) {
-                    let part = ctas / all;
-                    found[at].1 = Share { flops: work.flops * part, bytes: work.bytes * part, product };
+                for (at, weight, made) in pending.drain(..) {
+                    let part = weight / all;
+                    let (flops, bytes) = (work.flops * part, work.bytes * part);
+                    found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product };
                 }
             }
         }

@@ -3,11 +3,11 @@
 
 use half::bf16;
 
-use super::{Pack, fwd};
+use super::{Bwd, Pack, bwd, fwd};
 use crate::device::{Body, Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// Heads and sequences that have tiles and blocks with rows left over, causal and not.
 const CASES: [(Heads, usize, bool); 2] =
@@ -15,38 +15,73 @@ const CASES: [(Heads, usize, bool); 2] =
 
 /// What is wrong with attention by wgmma on this device, whose products run by it: none where it has the bits of mma.sync.
 pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
+    compare(dev, "outputs", forward)
+}
+
+/// The same of its backward, where forward agrees.
+pub fn wgmma_bwd_fault(dev: &mut Device) -> Result<Option<String>> {
+    compare(dev, "gradients", backward)
+}
+
+/// How the cases' bits by one body differ from those by the other.
+fn compare(
+    dev: &mut Device,
+    what: &str,
+    run: impl Fn(&mut Device, &Pack, Tensor) -> Result<Vec<u32>>,
+) -> Result<Option<String>> {
     for (heads, tokens, causal) in CASES {
         let mut runs = Vec::new();
         for body in Body::ALL {
             dev.use_body(body)?;
             let mark = dev.mark(Region::Workspace);
-            let found = run(dev, heads, tokens, causal);
+            let qkv = numbers(dev, 1, &[tokens, heads.qkv_len()])?;
+            let cu_seqlens = dev.upload(Region::Workspace, &[0u32, tokens as u32], &[2])?;
+            let scale = 1.0 / (heads.dim as f32).sqrt();
+            let found = run(dev, &Pack { cu_seqlens, max_seqlen: tokens, heads, causal, scale }, qkv);
             dev.release(mark);
             runs.push(found?);
         }
         let other = runs[0].iter().zip(&runs[1]).filter(|(a, b)| a != b).count();
         if other > 0 {
             let (all, dim) = (runs[0].len(), heads.dim);
-            return Ok(Some(format!("{other} of {all} outputs of heads of {dim} have other bits")));
+            return Ok(Some(format!("{other} of {all} {what} of heads of {dim} have other bits")));
         }
     }
     Ok(None)
 }
 
-/// Outputs and log-sum-exps, as bits.
-fn run(dev: &mut Device, heads: Heads, tokens: usize, causal: bool) -> Result<Vec<u32>> {
-    let mut state = 1u32;
+/// Numbers from -2 to 2.
+fn numbers(dev: &mut Device, seed: u32, shape: &[usize]) -> Result<Tensor> {
+    let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         bf16::from_f32((state >> 8) as f32 / (1 << 22) as f32 - 2.0)
     };
-    let qkv: Vec<bf16> = (0..tokens * heads.qkv_len()).map(|_| next()).collect();
-    let qkv = dev.upload(Region::Workspace, &qkv, &[tokens, heads.qkv_len()])?;
-    let cu_seqlens = dev.upload(Region::Workspace, &[0u32, tokens as u32], &[2])?;
+    let numbers: Vec<bf16> = (0..shape.iter().product()).map(|_| next()).collect();
+    dev.upload(Region::Workspace, &numbers, shape)
+}
+
+/// Outputs and log-sum-exps.
+fn attended(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<[Tensor; 2]> {
+    let (tokens, heads) = (qkv.rows(), pack.heads);
     let out = dev.alloc(Region::Workspace, DType::Bf16, &[tokens, heads.out_len()])?;
     let lse = dev.alloc(Region::Workspace, DType::F32, &[tokens, heads.q])?;
-    let scale = 1.0 / (heads.dim as f32).sqrt();
-    fwd(dev, &Pack { cu_seqlens, max_seqlen: tokens, heads, causal, scale }, qkv, out, lse)?;
+    fwd(dev, pack, qkv, out, lse)?;
+    Ok([out, lse])
+}
+
+/// These, as bits.
+fn forward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
+    let [out, lse] = attended(dev, pack, qkv)?;
     let bits = dev.read::<bf16>(out)?.into_iter().map(|x| u32::from(x.to_bits()));
     Ok(bits.chain(dev.read::<f32>(lse)?.into_iter().map(f32::to_bits)).collect())
+}
+
+/// Gradients of qkv, as bits.
+fn backward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
+    let [out, lse] = attended(dev, pack, qkv)?;
+    let dout = numbers(dev, 2, &[qkv.rows(), pack.heads.out_len()])?;
+    let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[qkv.rows(), pack.heads.qkv_len()])?;
+    bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv })?;
+    Ok(dev.read::<bf16>(dqkv)?.into_iter().map(|x| u32::from(x.to_bits())).collect())
 }

@@ -1,8 +1,9 @@
 //! Launches of kernels/attention_bwd.cu (first the kernel of dQ, which also leaves D, then that of dK and dV) and of
-//! kernels/attention_window_bwd.cu.
+//! kernels/attention_window_bwd.cu; by wgmma where the device is told to.
 
 use bytemuck::NoUninit;
 
+use super::bwd_sm90a::WideBwd;
 use super::launch::{self, ByDim, WINDOW, by_dim, shared_rows, slots, wide};
 use super::{Bwd, Pack};
 use crate::device::{Address, Gpu, Launch};
@@ -67,7 +68,7 @@ struct Args {
     scale: f32,
     scale_log2e: f32,
     inverse: u32,
-    padding: u32,
+    step: i32,
 }
 
 /// `attention_window_bwd::Args` of kernels/attention_window_bwd.cu.
@@ -86,6 +87,14 @@ struct WindowArgs {
     wide: i32,
     scale: f32,
     scale_log2e: f32,
+    step: i32,
+    padding: i32,
+}
+
+/// Rows of a stage or a tile: whole tokens where a group is no larger than one, because TMA brings those, and where a
+/// chain's steps begin its bits on tensor cores depend on.
+fn stage_rows(group: usize) -> usize {
+    if group > STAGE { STAGE } else { STAGE / group * group }
 }
 
 /// Bytes of two stages of two operands, `attention_bwd::KeySmem`; `attention_bwd::RowSmem` has two numbers more a row.
@@ -105,7 +114,7 @@ fn window_smem(dim: usize) -> usize {
 }
 
 /// Launches the windows' kernel where no sequence is longer than a window and nothing is masked, else those of whole
-/// sequences; the bits are the same. `delta` is scratch `[T, q]` f32 for D.
+/// sequences, by wgmma where the device is told to; the bits are the same. `delta` is scratch `[T, q]` f32 for D.
 pub(super) fn bwd(
     op: &'static str,
     mut gpu: Gpu<'_>,
@@ -121,12 +130,26 @@ pub(super) fn bwd(
     check::that(op, few, "at most 32768 query heads a key head on a GPU", heads.group().to_string())?;
     let [qkv, out, dout, lse, cu_seqlens, dqkv, delta] =
         [qkv, out, dout, lse, cu_seqlens, dqkv, delta].map(|t| gpu.ptr(t));
-    let wide = i32::from(wide(heads.dim, &[qkv, out, dout, dqkv]));
+    let (wide, step) = (i32::from(wide(heads.dim, &[qkv, out, dout, dqkv])), stage_rows(heads.group()) as i32);
     let (q_heads, kv_heads, dim) = (heads.q as i32, heads.kv as i32, heads.dim as i32);
     let scale_log2e = setting.scale_log2e;
     if !causal && max_seqlen <= WINDOW {
-        let args =
-            WindowArgs { qkv, out, dout, lse, cu_seqlens, dqkv, q_heads, kv_heads, dim, wide, scale, scale_log2e };
+        let args = WindowArgs {
+            qkv,
+            out,
+            dout,
+            lse,
+            cu_seqlens,
+            dqkv,
+            q_heads,
+            kv_heads,
+            dim,
+            wide,
+            scale,
+            scale_log2e,
+            step,
+            padding: 0,
+        };
         let (kept, kernel) = by_dim(&WINDOWS, heads.dim);
         let grid = [check::grid(op, sequences * heads.kv)?, 1, 1];
         let launch = Launch::new(grid, launch::THREADS, window_smem(kept));
@@ -149,8 +172,12 @@ pub(super) fn bwd(
         scale,
         scale_log2e,
         inverse: inverse(heads.group()),
-        padding: 0,
+        step,
     };
+    let call = WideBwd { qkv, dout, tokens, sequences, heads, wide: wide != 0, stage: STAGE };
+    if call.launch(op, &mut gpu, &args)? {
+        return Ok(());
+    }
     let kv = check::grid(op, heads.kv)?;
     let (kept, kernel) = by_dim(&QUERIES, heads.dim);
     let grid = [slots(op, tokens, sequences, heads.group(), OWNED)?, kv, 1];

@@ -14,17 +14,17 @@ use crate::tensor::{DType, Tensor};
 pub(crate) const ROWS: usize = 128;
 
 /// Threads of a CTA: two warpgroups that multiply, one that copies.
-const THREADS: u32 = 384;
+pub(super) const THREADS: u32 = 384;
 
 /// Those that multiply.
-const MATH: usize = 256;
+pub(super) const MATH: usize = 256;
 
 /// CTAs at a time, at most: the multiprocessors of the largest card of compute capability 9.0.
 const CTAS: usize = 132;
 
 /// Columns of a panel in shared memory, and panels of a head.
-const PANEL: usize = 64;
-const PANELS: usize = 2;
+pub(super) const PANEL: usize = 64;
+pub(super) const PANELS: usize = 2;
 
 /// A kernel by the head dimension it is for.
 pub(crate) type WideNames = [(usize, &'static str); 2];
@@ -44,12 +44,16 @@ pub(crate) fn totals(dev: &mut Device, heads: Heads, longest: usize) -> Result<T
 
 /// Rows `[q heads | k heads | v heads]` as a tensor of three dimensions.
 pub(crate) fn packed_map(address: Address, tokens: usize, heads: Heads, boxed: [usize; 2]) -> TensorMap {
-    let row = heads.qkv_len();
+    rows_map(address, [tokens, heads.q + 2 * heads.kv, heads.dim], boxed)
+}
+
+/// Rows of so many heads the same, in boxes of so many heads by tokens.
+pub(super) fn rows_map(address: Address, [tokens, heads, dim]: [usize; 3], boxed: [usize; 2]) -> TensorMap {
     TensorMap {
         address,
         element: 2,
-        dims: vec![heads.dim as u64, (row / heads.dim) as u64, tokens as u64],
-        strides: vec![2 * heads.dim as u64, 2 * row as u64],
+        dims: vec![dim as u64, heads as u64, tokens as u64],
+        strides: vec![2 * dim as u64, 2 * (heads * dim) as u64],
         box_dims: vec![PANEL as u32, boxed[0] as u32, boxed[1] as u32],
         swizzle: 128,
     }

@@ -1,0 +1,342 @@
+// Gradients of attention on compute capability 9.0: the chains of attention_bwd.cu by wgmma, operands by TMA.
+//
+// As there two kernels, each of whose CTAs owns what it writes. One warp copies, panels of 64 columns swizzled as wgmma reads
+// them, and clears what TMA brings from behind a sequence's last token; two warpgroups of 64 rows (dq) or 64 keys (dkv)
+// multiply, in turn: while the scores and dP of one are computed, the other is at its exponentials. dkv holds scores
+// transposed, so that P^T and dS^T are left operands from registers, as dS is in dq: no score goes through shared memory.
+#pragma once
+
+#include "common/attend_bwd.cuh"
+#include "common/attend_sm90a.cuh"
+
+namespace attend_bwd {
+
+using namespace attend;
+using attention_bwd::Place;
+
+// Rows of a stage of dkv, and its stages.
+constexpr int ROWS = 64;
+constexpr int ROW_STAGES = 3;
+
+struct Args {
+    isa::TensorMap keys;     // of qkv: boxes of 64 columns by 128 keys
+    isa::TensorMap q, dout;  // boxes of 64 columns by the heads of a group by `tokens`
+    attention_bwd::Args in;
+    int tokens;  // of a tile of dq or a stage of dkv
+    int slots;   // of tiles (attend::sequence_of), for each key head
+};
+
+// What a CTA has: the longest work of a sequence first under a causal mask.
+struct Item {
+    int head, sequence, tile;
+
+    __device__ __forceinline__ Item(const Args& args, int slot, int group, int rows) : head(blockIdx.x % args.in.kv_heads) {
+        sequence = sequence_of(slot, args.in.cu_seqlens, args.in.sequences, group, rows, tile);
+    }
+};
+
+// Issues 64 rows from `first` on of one operand times all rows of another.
+template <int HD, int COLUMNS, int A, int B>
+__device__ __forceinline__ void scores(isa::WgmmaAcc<COLUMNS>& s, const isa::Shared<bf16> (&a)[PANELS<HD>][A],
+                                       const isa::Shared<bf16> (&b)[PANELS<HD>][B], int first) {
+#pragma unroll
+    for (int step = 0; step < HD / 16; step++) {
+        uint64_t left = isa::matrix_descriptor(&a[step / 4][first * PANEL], 16, 1024, isa::Swizzle::b128);
+        uint64_t right = isa::matrix_descriptor(&b[step / 4][0], 16, 1024, isa::Swizzle::b128);
+        isa::wgmma(s, isa::advance(left, step % 4 * 32), isa::advance(right, step % 4 * 32), step > 0);
+    }
+    isa::wgmma_commit();
+}
+
+// Issues the sum of rows of shared memory under their weights.
+template <int HD, int STEPS, int B>
+__device__ __forceinline__ void weigh(isa::WgmmaAcc<HD>& sums, const isa::Frag<4> (&weights)[STEPS],
+                                      const isa::Shared<bf16> (&rows)[PANELS<HD>][B]) {
+    static_assert(B == 16 * STEPS * PANEL, "a weight for each row");
+    uint64_t right = isa::matrix_descriptor(&rows[0][0], 16 * STEPS * PANEL_BYTES, 1024, isa::Swizzle::b128);
+#pragma unroll
+    for (int step = 0; step < STEPS; step++) {
+        isa::wgmma<isa::Major::mn>(sums, weights[step], isa::advance(right, step * 16 * PANEL_BYTES), true);
+    }
+    isa::wgmma_commit();
+}
+
+// A store that needs all probabilities: without one ptxas moves the wait for dP above the exponentials, and nothing overlaps.
+template <class F>
+__device__ __forceinline__ void hold(F& p, isa::Shared<uint16_t>* held) {
+    uint32_t all = 0;
+#pragma unroll
+    for (int i = 0; i < tile::COUNT<F>; i++) {
+        all |= __float_as_uint(tile::at(p, i));
+    }
+    isa::store(held + threadIdx.x, (uint16_t)all);
+}
+
+// One lane of each warp says that its products with a buffer have ended.
+__device__ __forceinline__ void release(isa::Mbarrier* empty) {
+    if (lane() == 0) {
+        isa::mbarrier_arrive(empty);
+    }
+}
+
+// Loads a box's panels, by one lane.
+template <int HD, int B>
+__device__ __forceinline__ void load(isa::Shared<bf16> (&to)[PANELS<HD>][B], const isa::TensorMap* map, isa::Mbarrier* full,
+                                     int y, int z) {
+    for (int p = 0; p < PANELS<HD>; p++) {
+        isa::tma_load(to[p], map, full, p * PANEL, y, z);
+    }
+}
+
+template <int HD>
+struct QuerySmem {
+    isa::Shared<bf16> q[PANELS<HD>][WIDE_ROWS * PANEL], dout[PANELS<HD>][WIDE_ROWS * PANEL];
+    isa::Shared<bf16> k[STAGES][PANELS<HD>][BLOCK * PANEL], v[STAGES][PANELS<HD>][BLOCK * PANEL];
+    isa::Shared<bf16> out[WIDE_ROWS * PITCH<HD>];
+    isa::Shared<uint16_t> held[MATH];
+    isa::Mbarrier rows, tail, full[STAGES], empty[STAGES];
+};
+
+// A tile's rows once, then blocks of keys and values.
+template <int HD>
+__device__ __forceinline__ void copy_keys(QuerySmem<HD>& smem, const Args& args, const Item& item, int first, int keys,
+                                          int tokens) {
+    int group = args.in.q_heads / args.in.kv_heads, start = args.in.cu_seqlens[item.sequence];
+    int key_head = args.in.q_heads + item.head;
+    clear_rows(smem.q, args.tokens * group);
+    clear_rows(smem.dout, args.tokens * group);
+    if (lane() == 0) {
+        isa::mbarrier_arrive_expect_tx(&smem.rows, 2 * PANELS<HD> * PANEL_BYTES * args.tokens * group);
+        load<HD>(smem.q, &args.q, &smem.rows, item.head * group, start + first);
+        load<HD>(smem.dout, &args.dout, &smem.rows, item.head * group, start + first);
+    }
+    for (int begin = 0, turn = 0; begin < keys; begin += BLOCK, turn++) {
+        Stage stage(turn);
+        bool tail = begin + BLOCK > tokens;
+        if (lane() == 0) {
+            isa::Mbarrier* full = tail ? &smem.tail : &smem.full[stage.at];
+            isa::mbarrier_wait(&smem.empty[stage.at], stage.parity ^ 1);
+            isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * BLOCK);
+            load<HD>(smem.k[stage.at], &args.keys, full, key_head, start + begin);
+            load<HD>(smem.v[stage.at], &args.keys, full, key_head + args.in.kv_heads, start + begin);
+        }
+        if (tail) {
+            // Keys are right operands of dQ, under a dS of zero; a value only makes dP of its own key, which is masked.
+            isa::mbarrier_wait(&smem.tail, 0);
+            clear_rows(smem.k[stage.at], tokens - begin);
+            release(&smem.full[stage.at]);
+        }
+    }
+}
+
+template <int HD>
+__device__ __forceinline__ void dq(const Args& args) {
+    auto& smem = isa::smem<QuerySmem<HD>>();
+    int group = args.in.q_heads / args.in.kv_heads, size = args.tokens * group;
+    Item item(args, args.slots - 1 - blockIdx.x / args.in.kv_heads, group, size);
+    Place place(args.in, item.sequence, item.head, group);
+    int from = item.tile * size, to = min(from + size, place.rows);
+    if (from >= place.rows) {
+        return;
+    }
+    int keys = args.in.causal ? (to - 1) / group + 1 : place.tokens;
+    if (threadIdx.x == 0) {
+        isa::mbarrier_init(&smem.rows, 1);
+        isa::mbarrier_init(&smem.tail, 1);
+        for (int i = 0; i < STAGES; i++) {
+            isa::mbarrier_init(&smem.full[i], 1);
+            isa::mbarrier_init(&smem.empty[i], MATH / WARP);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_cta();
+    if (threadIdx.x >= MATH) {
+        isa::registers_decrease<REGISTERS_COPY>();
+        if (threadIdx.x < MATH + WARP) {
+            copy_keys<HD>(smem, args, item, from / group, keys, place.tokens);
+        }
+        return;
+    }
+    isa::registers_increase<REGISTERS_MATH>();
+    int math_group = threadIdx.x / 128, mine = from + warp() * WARP_ROWS;
+    float lse[2], delta[2];
+    int visible[2];
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        int row = mine + lane() / 4 + 8 * i, token = row / group, head = row % group;
+        bool real = row < to;
+        int64_t at = place.sums + (int64_t)token * args.in.q_heads + head;
+        int64_t data = place.out + (int64_t)token * place.out_stride + head * HD;
+        visible[i] = !real ? 0 : args.in.causal ? token + 1 : place.tokens;
+        lse[i] = real ? args.in.lse[at] * math::LOG2_E : 0.0f;
+        delta[i] = tile::quad_sum(real ? attention_bwd::dot<HD / 8>(args.in.dout + data, args.in.out + data, HD) : 0.0f);
+        if (real && lane() % 4 == 0) {
+            args.in.delta[at] = delta[i];
+        }
+    }
+    int least = args.in.causal ? mine / group + 1 : place.tokens;
+    isa::WgmmaAcc<HD> sums;
+    isa::WgmmaAcc<BLOCK> s, dp;
+    isa::Frag<4> ds[BLOCK / 16];
+    tile::clear(sums);
+    // The first warpgroup begins.
+    if (math_group == 1) {
+        isa::arrive_named(1, MATH);
+    }
+    isa::mbarrier_wait(&smem.rows, 0);
+#pragma unroll 1
+    for (int begin = 0, turn = 0; begin < keys; begin += BLOCK, turn++) {
+        Stage stage(turn);
+        isa::sync_named(1 + math_group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+        isa::mbarrier_wait(&smem.full[stage.at], stage.parity);
+        isa::wgmma_fence();
+        scores<HD>(s, smem.q, smem.k[stage.at], math_group * GROUP_ROWS);
+        scores<HD>(dp, smem.dout, smem.v[stage.at], math_group * GROUP_ROWS);
+        isa::arrive_named(2 - math_group, MATH);
+        isa::wgmma_wait<1>();
+        tile::row_exp2(s, args.in.scale_log2e, lse);
+        hold(s, smem.held);
+        isa::wgmma_wait<0>();
+        tile::row_grads(dp, s, delta);
+        if (least < begin + BLOCK) {
+            int seen[2] = {visible[0] - begin, visible[1] - begin};
+            tile::mask(dp, seen, 0.0f);
+        }
+        tile::round(ds, dp);
+        isa::wgmma_fence();
+        weigh<HD>(sums, ds, smem.k[stage.at]);
+        isa::wgmma_wait<0>();
+        release(&smem.empty[stage.at]);
+    }
+    attention_bwd::write<HD>(sums, args.in.scale, smem.out + warp() * WARP_ROWS * PITCH<HD>, args.in.dqkv + place.q, place,
+                             group, mine, to, args.in);
+}
+
+template <int HD>
+struct KeySmem {
+    isa::Shared<bf16> k[PANELS<HD>][BLOCK * PANEL], v[PANELS<HD>][BLOCK * PANEL];
+    isa::Shared<bf16> q[ROW_STAGES][PANELS<HD>][ROWS * PANEL], dout[ROW_STAGES][PANELS<HD>][ROWS * PANEL];
+    isa::Shared<bf16> out[BLOCK * PITCH<HD>];
+    // Of a stage's rows: log-sum-exp times log2 e, and dO . O.
+    isa::Shared<float> lse[ROW_STAGES][ROWS], delta[ROW_STAGES][ROWS];
+    isa::Shared<uint16_t> held[MATH];
+    isa::Mbarrier keys, tail, full[ROW_STAGES], empty[ROW_STAGES];
+};
+
+// A block's keys and values once, then stages of rows from token `first` on.
+template <int HD>
+__device__ __forceinline__ void copy_rows(KeySmem<HD>& smem, const Args& args, const Item& item, const Place& place,
+                                          int first) {
+    int start = args.in.cu_seqlens[item.sequence], key_head = args.in.q_heads + item.head;
+    int size = args.tokens * place.group, block = start + item.tile * BLOCK, heads = item.head * place.group;
+    for (int i = 0; i < ROW_STAGES; i++) {
+        clear_rows(smem.q[i], size);
+        clear_rows(smem.dout[i], size);
+    }
+    if (lane() == 0) {
+        isa::mbarrier_arrive_expect_tx(&smem.keys, 2 * PANELS<HD> * PANEL_BYTES * BLOCK);
+        load<HD>(smem.k, &args.keys, &smem.keys, key_head, block);
+        load<HD>(smem.v, &args.keys, &smem.keys, key_head + args.in.kv_heads, block);
+    }
+    for (int token = first, turn = 0; token < place.tokens; token += args.tokens, turn++) {
+        int at = turn % ROW_STAGES, count = min(args.tokens, place.tokens - token) * place.group;
+        isa::mbarrier_wait(&smem.empty[at], turn / ROW_STAGES % 2 ^ 1);
+        bool tail = count < size;
+        if (lane() == 0) {
+            isa::Mbarrier* full = tail ? &smem.tail : &smem.full[at];
+            isa::mbarrier_arrive_expect_tx(full, 2 * PANELS<HD> * PANEL_BYTES * size);
+            load<HD>(smem.q[at], &args.q, full, heads, start + token);
+            load<HD>(smem.dout[at], &args.dout, full, heads, start + token);
+        }
+        // A row that does not exist has Q and dO of zero, and so adds nothing under any numbers that are finite.
+        for (int row = lane(); row < ROWS; row += WARP) {
+            int64_t from = place.sums + (int64_t)(token + row / place.group) * args.in.q_heads + row % place.group;
+            smem.lse[at][row] = row < count ? args.in.lse[from] * math::LOG2_E : 0.0f;
+            smem.delta[at][row] = row < count ? args.in.delta[from] : 0.0f;
+        }
+        if (tail) {
+            isa::mbarrier_wait(&smem.tail, 0);
+            clear_rows(smem.q[at], count);
+            clear_rows(smem.dout[at], count);
+            release(&smem.full[at]);
+        }
+        isa::sync_warp();
+        release(&smem.full[at]);
+    }
+}
+
+template <int HD>
+__device__ __forceinline__ void dkv(const Args& args) {
+    auto& smem = isa::smem<KeySmem<HD>>();
+    int group = args.in.q_heads / args.in.kv_heads;
+    Item item(args, blockIdx.x / args.in.kv_heads, 1, BLOCK);
+    Place place(args.in, item.sequence, item.head, group);
+    int first = args.in.causal ? item.tile * BLOCK : 0;
+    if (item.tile * BLOCK >= place.tokens) {
+        return;
+    }
+    if (threadIdx.x == 0) {
+        isa::mbarrier_init(&smem.keys, 1);
+        isa::mbarrier_init(&smem.tail, 1);
+        for (int i = 0; i < ROW_STAGES; i++) {
+            isa::mbarrier_init(&smem.full[i], 2);
+            isa::mbarrier_init(&smem.empty[i], MATH / WARP);
+        }
+        isa::fence_mbarrier_init();
+    }
+    isa::sync_cta();
+    if (threadIdx.x >= MATH) {
+        isa::registers_decrease<REGISTERS_COPY>();
+        if (threadIdx.x < MATH + WARP) {
+            copy_rows<HD>(smem, args, item, place, first);
+        }
+        return;
+    }
+    isa::registers_increase<REGISTERS_MATH>();
+    int math_group = threadIdx.x / 128, mine = item.tile * BLOCK + warp() * WARP_ROWS;
+    // From where on rows see all of the warp's keys, and each key of the lane.
+    int all = args.in.causal ? (mine + WARP_ROWS - 1) * group : 0;
+    int key = args.in.causal ? (mine + lane() / 4) * group : 0;
+    isa::WgmmaAcc<HD> dk, dv;
+    isa::WgmmaAcc<ROWS> s, dp;
+    isa::Frag<4> p[ROWS / 16], ds[ROWS / 16];
+    tile::clear(dk);
+    tile::clear(dv);
+    // The first warpgroup begins.
+    if (math_group == 1) {
+        isa::arrive_named(1, MATH);
+    }
+    isa::mbarrier_wait(&smem.keys, 0);
+#pragma unroll 1
+    for (int row = first * group, turn = 0; row < place.rows; row += args.in.step, turn++) {
+        int at = turn % ROW_STAGES;
+        isa::sync_named(1 + math_group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+        isa::mbarrier_wait(&smem.full[at], turn / ROW_STAGES % 2);
+        isa::wgmma_fence();
+        scores<HD>(s, smem.k, smem.q[at], math_group * GROUP_ROWS);
+        scores<HD>(dp, smem.v, smem.dout[at], math_group * GROUP_ROWS);
+        isa::arrive_named(2 - math_group, MATH);
+        isa::wgmma_wait<1>();
+        tile::column_exp2(s, args.in.scale_log2e, smem.lse[at], 1.0f);
+        hold(s, smem.held);
+        isa::wgmma_wait<0>();
+        tile::column_grads(dp, s, smem.delta[at]);
+        if (row < all) {
+            int seen[2] = {key - row, key - row + (args.in.causal ? 8 * group : 0)};
+            tile::mask_before(s, seen, 0.0f);
+            tile::mask_before(dp, seen, 0.0f);
+        }
+        tile::round(p, s);
+        tile::round(ds, dp);
+        isa::wgmma_fence();
+        weigh<HD>(dv, p, smem.dout[at]);
+        weigh<HD>(dk, ds, smem.q[at]);
+        isa::wgmma_wait<0>();
+        release(&smem.empty[at]);
+    }
+    isa::Shared<bf16>* staged = smem.out + warp() * WARP_ROWS * PITCH<HD>;
+    attention_bwd::write<HD>(dk, args.in.scale, staged, args.in.dqkv + place.k, place, 1, mine, place.tokens, args.in);
+    isa::sync_warp();
+    attention_bwd::write<HD>(dv, 1.0f, staged, args.in.dqkv + place.v, place, 1, mine, place.tokens, args.in);
+}
+}  // namespace attend_bwd

@@ -1,0 +1,171 @@
+//! kernels/attention_bwd_sm90a.cu: gradients of attention by wgmma have the bits of those by mma.sync on the emulator. Whether
+//! a card's do is what `attention::wgmma_bwd_fault` asks there.
+
+use omr::device::images::Arch;
+use omr::device::{Body, Device, Kind};
+use omr::ops::attend::Heads;
+use omr::ops::{attention, body};
+
+use crate::kernels::attention::heads;
+use crate::kernels::attention_bwd::{GradCase, WHOLE};
+use crate::kernels::gemm_sm90a::{both, wide, wide_with};
+use crate::kernels::{
+    Outcome, emu, emulator, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
+};
+
+const BODY: &str = "kernels/common/attend_bwd_sm90a.cuh";
+
+/// That this body is what ran, told by its calls.
+fn ran(dev: &mut Device) -> bool {
+    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
+}
+
+/// Gradients of a pack by both bodies.
+fn packs(heads: Heads, lens: &[usize], causal: bool) {
+    let case = GradCase::new(heads, lens, causal);
+    both(&format!("{heads:?} {lens:?} causal {causal}"), |dev| case.run(dev, WHOLE));
+}
+
+#[test]
+fn a_sequence_of_any_length_has_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for len in [1, 127, 128, 129] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    packs(heads(2, 2, 80), &[129], false);
+    packs(heads(8, 1, 80), &[129], true);
+    packs(heads(5, 1, 128), &[129], true);
+    // The tower's windows and whole pictures.
+    packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
+    // Sequences that fill no tile, some without tokens.
+    packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
+}
+
+#[test]
+fn agrees_with_the_cpu_and_the_gradient() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for (heads, causal) in [(heads(7, 1, 128), true), (heads(2, 2, 80), false)] {
+        GradCase::new(heads, &[20, 0, 140], causal).check(&mut wide(), WHOLE).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "two minutes"]
+fn long_sequences_have_the_other_bodys_bits() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    for len in [2047, 2048, 2049] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    for (group, dim) in [(8, 80), (5, 80), (5, 128)] {
+        packs(heads(group, 1, dim), &[2049], true);
+    }
+    packs(heads(1, 1, 80), &[2100, 1, 2048], false);
+}
+
+/// More tiles than one, blocks than stages of either kernel, a sequence's last block, rows that fill no warp; a tile of one block.
+fn case() -> GradCase {
+    GradCase::new(heads(3, 1, 80), &[270, 0, 5], true)
+}
+
+#[test]
+fn the_same_bits_under_every_schedule() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    let case = case();
+    let got = same_bits_on(wide_with, 6, |dev| case.run(dev, WHOLE));
+    if kind() == Kind::Emu {
+        equal("mma.sync", &got, &case.run(&mut emu(), WHOLE).unwrap()).unwrap();
+    }
+}
+
+/// Red where a gradient has other bits than by mma.sync.
+fn probe() -> impl Fn(&mut Device) -> Outcome {
+    let case = case();
+    let want = case.run(&mut emu(), WHOLE).unwrap();
+    move |dev| {
+        dev.use_body(Body::Wgmma)?;
+        equal("mma.sync", &case.run(dev, WHOLE)?, &want)
+    }
+}
+
+#[test]
+fn each_synchronising_call_is_needed() {
+    if skipped("the bits of both bodies") {
+        return;
+    }
+    mutate_sites_on(wide_with, &[BODY], 6, probe());
+}
+
+#[test]
+#[ignore = "compiles the kernel for each mutation"]
+fn mutations_are_seen() {
+    for (from, to) in [
+        ("least < begin + BLOCK", "false"),
+        ("row < all", "false"),
+        ("if (tail) {\n            // Keys", "if (false) {\n            // Keys"),
+        (
+            "smem.k[stage.at]);\n        isa::wgmma_wait<0>();\n        release",
+            "smem.v[stage.at]);\n        isa::wgmma_wait<0>();\n        release",
+        ),
+        ("int least = args.in.causal ? mine / group + 1", "int least = args.in.causal ? mine / group + 2"),
+        ("int key = args.in.causal ? (mine + lane() / 4)", "int key = args.in.causal ? (mine + lane() / 4 + 1)"),
+        ("args.in.delta[at] = delta[i]", "args.in.delta[at] = delta[0]"),
+        ("clear_rows(smem.dout[at], count)", "clear_rows(smem.q[at], count)"),
+        ("weigh<HD>(dv, p, smem.dout[at])", "weigh<HD>(dv, ds, smem.dout[at])"),
+    ] {
+        mutate_source_of(Arch::Sm90a, "common/attend_bwd_sm90a.cuh", from, to, 1, probe());
+    }
+}
+
+#[test]
+fn other_calls_run_on_the_other_body() {
+    if skipped("which body ran") {
+        return;
+    }
+    let run = |heads: Heads, dev: &mut Device| {
+        GradCase::new(heads, &[3], true).run(dev, WHOLE).unwrap();
+        ran(dev)
+    };
+    assert!(run(heads(2, 1, 80), &mut wide()) && run(heads(7, 1, 128), &mut wide()));
+    assert!(!run(heads(2, 1, 80), &mut hopper()), "products by mma.sync");
+    for other in [heads(2, 1, 64), heads(2, 1, 72), heads(65, 1, 80)] {
+        assert!(!run(other, &mut wide()), "{other:?}");
+    }
+    let refused: [fn(&mut Device); 2] = [Device::refuse_wgmma_attention, Device::refuse_wgmma_attention_bwd];
+    for refuse in refused {
+        let dev = &mut wide();
+        refuse(dev);
+        assert!(!run(heads(2, 1, 80), dev), "refused");
+    }
+}
+
+#[test]
+fn bodies_that_disagree_are_told() {
+    if no_hopper("wgmma") {
+        return;
+    }
+    if kind() == Kind::Emu {
+        assert_eq!(attention::wgmma_bwd_fault(&mut hopper()).unwrap(), None);
+    }
+    mutate_source_of(
+        Arch::Sm90a,
+        "common/attend_bwd_sm90a.cuh",
+        "row < all",
+        "false",
+        1,
+        |dev| match body::take_wgmma(dev)? {
+            None => Ok(()),
+            Some(fault) => {
+                assert!(fault.starts_with("attention's backward runs by mma.sync"), "{fault}");
+                Err(fault.into())
+            }
+        },
+    );
+}
