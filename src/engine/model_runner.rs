@@ -202,7 +202,7 @@ impl ModelRunner {
     }
 
     /// On a device that only counts: a step of the largest size, with as many of `images` as the vision cache
-    /// holds, the largest first.
+    /// holds, the largest first; then the largest decode step.
     pub fn plan(
         &mut self,
         model: &Model,

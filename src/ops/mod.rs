@@ -30,6 +30,7 @@
 //! | `attention` | dO (it arrives rounded); P = exp2(s c - lse); dS = P * (dP - D); dqkv |
 //! | `rope` | dqkv after the rotation back |
 //! | `linear_logprob` | dZ before both of its products; dhidden |
+//! | `rows::sum` | the sum of a picture row's gradients over the sequences that show it |
 //! | fp32 throughout | D, dP, weight gradients, dgamma, dbias |
 
 pub mod adamw;

@@ -31,7 +31,6 @@ mod inputs;
 mod kv_cache;
 mod lengths;
 mod linear_logprob;
-
 mod linear_logprob_bwd;
 mod math;
 mod model;
