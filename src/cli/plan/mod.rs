@@ -259,7 +259,7 @@ pub fn rl_page(on: &Card, rows: &Rows, model: ModelConfig, config: &RlConfig) ->
     let target = target(&card, config.max_memory_gib);
     let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;
 
-    let rollouts = shapes::Rollouts::new(&model, config, num_kv_blocks);
+    let rollouts = shapes::Rollouts::new(&model, config, prompt, num_kv_blocks);
     let sequences = config.train_batch_size * config.rollout.n;
     let per_pass = (config.micro_batch_tokens / (prompt + response)).max(1);
     let passes = sequences.div_ceil(per_pass) * config.ppo_epochs;

@@ -73,8 +73,8 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
-    /// Of `config` with so many blocks of keys; none: as many as can be used.
-    pub fn new(model: &ModelConfig, config: &RlConfig, num_kv_blocks: Option<usize>) -> Rollouts {
+    /// Of `config` for prompts of `prompt` tokens, with so many blocks of keys; none: as many as can be used.
+    pub fn new(model: &ModelConfig, config: &RlConfig, prompt: usize, num_kv_blocks: Option<usize>) -> Rollouts {
         let (d, f, h) = (model.hidden_size, model.intermediate_size, model.head_dim());
         let (q, kv) = (model.num_attention_heads * h, model.num_key_value_heads * h);
         let layer = d * (q + 2 * kv) + q * d + 3 * d * f;
@@ -84,12 +84,12 @@ impl Rollouts {
         let kv_tokens = blocks * BLOCK;
         let shared = if r.enable_prefix_caching { r.n } else { 1 };
         // What a rollout holds on average: its part of the prompt, half of its response.
-        let held = config.max_prompt_length as f64 / shared as f64 + config.max_response_length as f64 / 2.0;
+        let held = prompt as f64 / shared as f64 + config.max_response_length as f64 / 2.0;
         let at_once = (kv_tokens as f64 / held).floor().max(1.0);
         Rollouts {
             prompts: config.train_batch_size as f64,
             n: r.n as f64,
-            prompt: config.max_prompt_length as f64,
+            prompt: prompt as f64,
             response: config.max_response_length as f64,
             batch: at_once.min(r.max_num_seqs as f64).min((config.train_batch_size * r.n) as f64),
             kv_tokens,
