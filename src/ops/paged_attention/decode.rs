@@ -68,8 +68,17 @@ fn each(heads: Heads) -> usize {
 /// Tokens of different sequences that an item can have on `dev`.
 pub fn together(dev: &mut Device, heads: Heads) -> usize {
     match dev.on() {
-        On::Gpu(gpu) if sm90a::takes(&gpu, &WIDE, heads) => sm90a::ROWS / pitch(heads.group()),
-        _ => ROWS / heads.group().clamp(1, ROWS),
+        On::Gpu(gpu) => in_item(heads, sm90a::takes(&gpu, &WIDE, heads)),
+        // A plan has memory for either body.
+        _ => in_item(heads, false).max(in_item(heads, true)),
+    }
+}
+
+/// Tokens that an item has room for.
+fn in_item(heads: Heads, by_wgmma: bool) -> usize {
+    match by_wgmma {
+        true => sm90a::ROWS / pitch(heads.group()),
+        false => ROWS / heads.group().clamp(1, ROWS),
     }
 }
 
@@ -146,7 +155,7 @@ pub(super) fn fwd(
     let (qkv, out) = (gpu.ptr(qkv), gpu.ptr(out));
     let wide = launch::wide(heads.dim, &[qkv, k, v, out]);
     let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
-    let can = if by_wgmma { sm90a::ROWS / pitch(heads.group()) } else { ROWS / heads.group().min(ROWS) };
+    let can = in_item(heads, by_wgmma);
     check::that(op, decode.together <= can, format!("items of at most {can} sequences"), decode.together.to_string())?;
     for shared in [true, false] {
         let most = most[usize::from(shared)];
