@@ -78,8 +78,6 @@ impl Split {
             own.extend(chunks(from, keys).map(|at| [member as u32, 1 | arrivals << 16, at, keys as u32]));
         }
         // The longest first: what is left at the end is then little.
-        let length =
-            |item: &[u32; WORDS]| (item[3].min(item[2] / CHUNK as u32 * CHUNK as u32 + CHUNK as u32)) - item[2];
         own.sort_by_key(|item| std::cmp::Reverse(length(item)));
         shared.sort_by_key(|item| std::cmp::Reverse(length(item)));
         let chunks = Split::chunks(step.columns());
@@ -103,12 +101,7 @@ impl Split {
 
     /// Keys that are read of each key head, by items of several sequences and by each sequence's own.
     pub fn keys(&self) -> [usize; 2] {
-        [&self.shared, &self.own].map(|items| {
-            let keys = |[_, _, at, keys]: &[u32; WORDS]| {
-                (*keys as usize).min(*at as usize / CHUNK * CHUNK + CHUNK) - *at as usize
-            };
-            items.iter().map(keys).sum()
-        })
+        [&self.shared, &self.own].map(|items| items.iter().map(|item| length(item) as usize).sum())
     }
 
     /// Items that steps of so many sequences can have at most: their own, and those of several.
@@ -135,6 +128,11 @@ impl Split {
 /// Where the items of keys `from .. keys` begin: one a chunk.
 fn chunks(from: usize, keys: usize) -> impl Iterator<Item = u32> {
     (from / CHUNK..keys.div_ceil(CHUNK)).map(move |chunk| (chunk * CHUNK).max(from) as u32)
+}
+
+/// Keys of an item: to its chunk's end or its last.
+fn length(&[_, _, from, keys]: &[u32; WORDS]) -> u32 {
+    keys.min((from / CHUNK as u32 + 1) * CHUNK as u32) - from
 }
 
 fn common(a: &[u32], b: &[u32]) -> usize {
