@@ -161,7 +161,8 @@ impl Rollouts<'_> {
         largest.extend(pictured);
         let request = |(k, &i): (usize, &usize)| Request {
             prompt: blank(model, index.shape(i)).prompt,
-            n: if k < answered { config.rollout.n } else { 0 },
+            // Where there are fewer rows than a batch asks, they come again.
+            n: if k < answered { config.rollout.n * config.train_batch_size.div_ceil(answered) } else { 0 },
             sampling: sampling(config),
             max_tokens: config.max_response_length,
             stop_token_ids: Arc::from([]),
@@ -281,6 +282,7 @@ fn longest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniB
 pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
     let (room, response, n) = (config.micro_batch_tokens, config.max_response_length, config.rollout.n);
     let most = config.ppo_mini_batch_size * n;
+    let often = repeats(config, index);
     let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
     prompts.sort_unstable();
     let shortest = prompts.first().copied().unwrap_or(0);
@@ -295,10 +297,11 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
         let whole = |i: usize| (of(&Size::of(tower, [index.shape(i)])), index.tokens(i) + 1);
         let mut counts: Vec<(usize, usize)> = (0..index.len()).map(whole).collect();
         counts.sort_unstable_by_key(|(count, _)| std::cmp::Reverse(*count));
-        let at_once: usize = counts.iter().take(config.ppo_mini_batch_size).map(|(count, _)| count).sum();
+        let largest = counts.iter().flat_map(|&(count, _)| std::iter::repeat_n(count, often));
+        let at_once: usize = largest.take(config.ppo_mini_batch_size).sum();
         counts.sort_by(|a, b| (b.0 * a.1).cmp(&(a.0 * b.1)));
         let (mut sum, mut left) = (0, room);
-        for (count, tokens) in counts {
+        for (count, tokens) in counts.into_iter().flat_map(|row| std::iter::repeat_n(row, often)) {
             if tokens > left {
                 sum += (count * left).div_ceil(tokens);
                 break;
@@ -332,15 +335,29 @@ pub fn bound(config: &RlConfig, tower: Tower, index: &Index) -> Size {
 fn longest_mini_batch(config: &RlConfig, index: &Index) -> usize {
     let mut prompts: Vec<usize> = (0..index.len()).map(|i| index.tokens(i)).collect();
     prompts.sort_unstable_by_key(|&tokens| std::cmp::Reverse(tokens));
-    let longest = prompts.iter().take(config.ppo_mini_batch_size);
+    let often = repeats(config, index);
+    let longest = prompts.iter().flat_map(|p| std::iter::repeat_n(p, often)).take(config.ppo_mini_batch_size);
     longest.map(|p| (p + config.max_response_length) * config.rollout.n).sum()
+}
+
+/// How often a mini-batch can have the same row: epochs follow one another without a gap, and the filter puts groups of
+/// several batches together.
+fn repeats(config: &RlConfig, index: &Index) -> usize {
+    let (rows, batch) = (index.len().max(1), config.ppo_mini_batch_size);
+    if config.filter_groups.enable {
+        batch
+    } else if rows.is_multiple_of(batch) {
+        1
+    } else {
+        (batch - 1).div_ceil(rows) + 1
+    }
 }
 
 /// One micro-batch of the questions in `order`, each asked n times, the last response cut to fit: a question and its
 /// response's tokens each.
 fn mini_batch(config: &RlConfig, index: &Index, order: &[usize], response: usize) -> Vec<(usize, usize)> {
     let (mut batch, mut room) = (Vec::new(), config.micro_batch_tokens);
-    let rollouts = order.iter().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
+    let rollouts = order.iter().cycle().flat_map(|&i| std::iter::repeat_n(i, config.rollout.n));
     for i in rollouts.take(config.ppo_mini_batch_size * config.rollout.n) {
         let prompt = index.tokens(i);
         if prompt >= room {

@@ -59,7 +59,8 @@ fn case(random: &mut Random, large: bool) -> (RlConfig, Index) {
         index.push(Shape { tokens, targets: 0, grids: &grids });
     }
     let max_response_length = 1 + below(60 * scale);
-    let prompts = 1 + below(index.len());
+    // More than there are rows: these come again.
+    let prompts = 1 + below(2 * index.len());
     let config = RlConfig {
         dtype: Dtype::Bf16,
         train_batch_size: prompts,
@@ -92,7 +93,7 @@ fn mini_batch(
         _ => (0..left.len()).for_each(|i| left.swap(i, below(i + 1))),
     }
     let full = below(3);
-    for (question, &i) in left.iter().take(config.ppo_mini_batch_size).enumerate() {
+    for (question, &i) in left.iter().cycle().take(config.ppo_mini_batch_size).enumerate() {
         let sample = blank(model, index.shape(i));
         let prompt = Prompt { pixels: sample.images, ..Prompt::text(sample.input_ids) };
         for _ in 0..config.rollout.n {
