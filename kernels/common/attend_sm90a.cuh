@@ -5,7 +5,8 @@
 // wgmma reads them. A buffer is `full` when its bytes have come, and `empty` when one lane of each math warp has seen its
 // products end. Two warpgroups multiply, 64 rows each, in turn: while the scores of one and the product of its
 // probabilities before with their values are computed, the other is at its softmax. States of chunks before wait in
-// `totals`, global memory of the CTA's own.
+// `totals`, global memory of the CTA's own. In decode a tile is a work item (attend_item.cuh): one warpgroup multiplies, and
+// its state is handed on.
 #pragma once
 
 #include "common/attend_calls.cuh"

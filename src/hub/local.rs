@@ -18,7 +18,7 @@ pub fn find(path: &Path, kind: Kind, place: &str, env: &dyn Fn(&str) -> Option<S
         return Ok(snapshot);
     }
     let found = format!("{}, neither here nor in HF_HOME", path.display());
-    Err(Error::input_hint(place, found, expected(kind), command(path, kind).unwrap_or_default()))
+    Err(Error::input_hint(place, found, expected(kind), format!("omr download {} --to DIR", path.display())))
 }
 
 /// What a repository of this kind is, for people.

@@ -1,5 +1,5 @@
 //! kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: attention by wgmma has the bits of attention by mma.sync
-//! on the emulator, in training and in prefill. Whether a card's do is what `attention::wgmma_fault` asks there.
+//! on the emulator, in training, prefill and decode. Whether a card's do in training is what `attention::wgmma_fault` asks there.
 
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};

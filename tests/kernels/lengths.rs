@@ -1,5 +1,5 @@
 //! The 7B at its full lengths: of each launch the first and the last CTA run, where an int that overflows is a fault. What
-//! they compute means nothing: memory holds zeros.
+//! they compute means nothing: memory holds zeros. Kernels for 9.0 alone and decode are left out: persistent ones run whole.
 
 use std::path::Path;
 
@@ -28,9 +28,9 @@ fn model() -> ModelConfig {
     ModelConfig::from_json(&value, "config.json").unwrap()
 }
 
-fn device(arch: Arch) -> Device {
+fn device() -> Device {
     let options = Options {
-        arch,
+        arch: Arch::Sm80,
         multiprocessors: 132,
         shadow: false,
         guarded: false,
@@ -45,7 +45,7 @@ fn device(arch: Arch) -> Device {
 #[test]
 #[ignore = "slow: minutes"]
 fn no_length_of_the_7b_overflows_its_type() {
-    let mut dev = device(Arch::Sm80);
+    let mut dev = device();
     let config = model();
     let model = Model::empty(&mut dev, config.clone(), DType::Bf16).unwrap();
     let mut optimizer = Optimizer::new(
