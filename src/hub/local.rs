@@ -112,8 +112,11 @@ mod tests {
             assert!(error.to_string().ends_with(&format!("(omr download {path} --to DIR)")), "{error}");
         }
         let published = |path: &str, kind| command(Path::new(path), kind);
-        assert_eq!(published("a/OpenMMReasoner-RL", Kind::Model).unwrap(), "omr download rl --to a/OpenMMReasoner-RL");
-        assert_eq!(published("a/OpenMMReasoner-RL", Kind::Dataset), None);
+        assert_eq!(
+            published("models/OpenMMReasoner-RL", Kind::Model).unwrap(),
+            "omr download rl --to models/OpenMMReasoner-RL"
+        );
+        assert_eq!(published("models/OpenMMReasoner-RL", Kind::Dataset), None);
         // What is no repository's name is what it is: a file that is missing, or a folder that is here.
         for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));

@@ -8,17 +8,13 @@ use omr::ops::{attention, body};
 
 use crate::kernels::attention::heads;
 use crate::kernels::attention_bwd::{GradCase, WHOLE};
+use crate::kernels::attention_sm90a::{long, ran, short};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
 use crate::kernels::{
-    Outcome, emu, emulator, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
+    Outcome, emu, equal, hopper, kind, mutate_sites_on, mutate_source_of, no_hopper, same_bits_on, skipped,
 };
 
 const BODY: &str = "kernels/common/attend_bwd_sm90a.cuh";
-
-/// That this body is what ran, told by its calls.
-fn ran(dev: &mut Device) -> bool {
-    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
-}
 
 /// Gradients of a pack by both bodies.
 fn packs(heads: Heads, lens: &[usize], causal: bool) {
@@ -31,16 +27,7 @@ fn a_sequence_of_any_length_has_the_other_bodys_bits() {
     if no_hopper("wgmma") {
         return;
     }
-    for len in [1, 127, 128, 129] {
-        packs(heads(7, 1, 128), &[len], true);
-    }
-    packs(heads(2, 2, 80), &[129], false);
-    packs(heads(8, 1, 80), &[129], true);
-    packs(heads(5, 1, 128), &[129], true);
-    // The tower's windows and whole pictures.
-    packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
-    // Sequences that fill no tile, some without tokens.
-    packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
+    short(packs);
 }
 
 #[test]
@@ -59,12 +46,7 @@ fn long_sequences_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
         return;
     }
-    for len in [2047, 2048, 2049] {
-        packs(heads(7, 1, 128), &[len], true);
-    }
-    for (group, dim) in [(8, 80), (5, 80), (5, 128)] {
-        packs(heads(group, 1, dim), &[2049], true);
-    }
+    long(packs);
     packs(heads(1, 1, 80), &[2100, 1, 2048], false);
 }
 
@@ -131,7 +113,7 @@ fn other_calls_run_on_the_other_body() {
     }
     let run = |heads: Heads, dev: &mut Device| {
         GradCase::new(heads, &[3], true).run(dev, WHOLE).unwrap();
-        ran(dev)
+        ran(dev, BODY)
     };
     assert!(run(heads(2, 1, 80), &mut wide()) && run(heads(7, 1, 128), &mut wide()));
     assert!(!run(heads(2, 1, 80), &mut hopper()), "products by mma.sync");

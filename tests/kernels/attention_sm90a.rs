@@ -15,9 +15,33 @@ use crate::kernels::{
 
 const BODY: &str = "kernels/common/attend_sm90a.cuh";
 
-/// That this body is what ran, told by its calls.
-fn ran(dev: &mut Device) -> bool {
-    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == BODY)
+/// That the body in this file is what ran, told by its calls.
+pub fn ran(dev: &mut Device, file: &str) -> bool {
+    emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file)
+}
+
+/// Gives `packs` sequences of every kind that have few keys, by heads, lengths and whether attention is causal.
+pub fn short(packs: impl Fn(Heads, &[usize], bool)) {
+    for len in [1, 127, 128, 129] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    packs(heads(2, 2, 80), &[129], false);
+    packs(heads(8, 1, 80), &[129], true);
+    packs(heads(5, 1, 128), &[129], true);
+    // The tower's windows and whole pictures.
+    packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
+    // Sequences that fill no tile, some without tokens.
+    packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
+}
+
+/// Those about as long as a chunk.
+pub fn long(packs: impl Fn(Heads, &[usize], bool)) {
+    for len in [2047, 2048, 2049] {
+        packs(heads(7, 1, 128), &[len], true);
+    }
+    for (group, dim) in [(8, 80), (5, 80), (5, 128)] {
+        packs(heads(group, 1, dim), &[2049], true);
+    }
 }
 
 /// Outputs and log-sum-exps of a pack by both bodies.
@@ -41,16 +65,7 @@ fn a_sequence_of_any_length_has_the_other_bodys_bits() {
     if no_hopper("wgmma") {
         return;
     }
-    for len in [1, 127, 128, 129] {
-        packs(heads(7, 1, 128), &[len], true);
-    }
-    packs(heads(2, 2, 80), &[129], false);
-    packs(heads(8, 1, 80), &[129], true);
-    packs(heads(5, 1, 128), &[129], true);
-    // The tower's windows and whole pictures.
-    packs(heads(2, 2, 80), &[64, 1, 130, 0, 63], false);
-    // Sequences that fill no tile, some without tokens.
-    packs(heads(7, 1, 128), &[3, 0, 40, 131, 0, 1], true);
+    short(packs);
 }
 
 #[test]
@@ -74,7 +89,7 @@ fn decode_by_chunks_has_the_bits_of_prefill_and_of_the_other_body() {
     for (q, kv, dim) in [(8, 1, 128), (5, 1, 80), (16, 2, 80), (20, 1, 80)] {
         Step::new(heads(q, kv, dim), &[129, 2049], 0).check(dev, 1).unwrap();
     }
-    assert!(kind() == Kind::Cuda || ran(dev));
+    assert!(kind() == Kind::Cuda || ran(dev, BODY));
 }
 
 #[test]
@@ -100,12 +115,7 @@ fn long_sequences_have_the_other_bodys_bits() {
     if no_hopper("wgmma") {
         return;
     }
-    for len in [2047, 2048, 2049] {
-        packs(heads(7, 1, 128), &[len], true);
-    }
-    for (group, dim) in [(8, 80), (5, 80), (5, 128)] {
-        packs(heads(group, 1, dim), &[2049], true);
-    }
+    long(packs);
     packs(heads(1, 1, 80), &[4200, 1, 2048], false);
     // Three chunks, the last of one key.
     prefills(heads(7, 1, 128), &[4097, 2300], 150);
@@ -205,7 +215,7 @@ fn other_calls_run_on_the_other_body() {
     }
     let run = |heads: Heads, dev: &mut Device| {
         Case::new(heads, &[3]).run(dev, true, 3).unwrap();
-        ran(dev)
+        ran(dev, BODY)
     };
     assert!(run(heads(2, 1, 80), &mut wide()) && run(heads(7, 1, 128), &mut wide()));
     assert!(!run(heads(2, 1, 80), &mut hopper()), "products by mma.sync");
