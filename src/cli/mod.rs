@@ -80,7 +80,7 @@ enum Command {
     Report(report::Args),
     /// Measure ops, a training step and rollouts beside what this machine can do at most
     Bench(bench::Args),
-    /// Say what a config takes on a card: memory, floors of a step's time, tokens a day, and what bounds them
+    /// Say what a config takes on a card: memory, a step's time (its floor, and predicted for a Hopper card), tokens a day
     Plan(plan::Args),
     /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
     Config(config::Args),
