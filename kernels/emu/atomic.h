@@ -25,6 +25,16 @@ inline T atomic(T* p, bool shared, F change, const Where& where) {
     return old;
 }
 
+// As the instruction adds: integers wrap.
+template <class T>
+inline T added(T a, T b) {
+    if constexpr (std::is_integral_v<T>) {
+        return T(std::make_unsigned_t<T>(a) + std::make_unsigned_t<T>(b));
+    } else {
+        return a + b;
+    }
+}
+
 }  // namespace emu
 
 namespace isa {
@@ -42,7 +52,7 @@ inline void threadfence(emu::Where where = emu::Where::current()) {
     inline T name(Shared<T>* p, std::type_identity_t<T> v, emu::Where where = emu::Where::current()) {      \
         return emu::atomic(&p->raw, true, [v]([[maybe_unused]] T old) { return T(expression); }, where);    \
     }
-EMU_ATOMIC(atomic_add, old + v)
+EMU_ATOMIC(atomic_add, emu::added(old, v))
 EMU_ATOMIC(atomic_max, old < v ? v : old)
 EMU_ATOMIC(atomic_min, v < old ? v : old)
 EMU_ATOMIC(atomic_exch, v)
