@@ -5,7 +5,7 @@ use bytemuck::NoUninit;
 
 use super::sm90a::{self, MATH, PANEL, PANELS, ROWS, THREADS, WideNames};
 use super::tiles;
-use crate::device::{Address, EncodedMap, Gpu, Launch};
+use crate::device::{Address, Gpu, Launch};
 use crate::error::Result;
 use crate::ops::attend::{BLOCK, Heads};
 use crate::ops::check;
@@ -82,13 +82,8 @@ impl WideBwd {
             sm90a::packed_map(self.qkv, self.tokens, self.heads, [group, tokens]),
             sm90a::rows_map(self.dout, [self.tokens, q, dim], [group, tokens]),
         ];
-        let mut bytes = Vec::new();
-        for map in &maps {
-            bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
-        }
-        bytes.extend_from_slice(bytemuck::bytes_of(args));
-        bytes.extend_from_slice(bytemuck::bytes_of(&[tokens as i32, slots as i32]));
-        bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
+        let args = [bytemuck::bytes_of(args), bytemuck::bytes_of(&[tokens as i32, slots as i32])].concat();
+        let bytes = sm90a::behind_maps(gpu, maps.each_ref(), &args)?;
         let launch = Launch::new([check::grid(op, slots * kv)?, 1, 1], THREADS, smem);
         gpu.launch_bytes(FILE, kernel, launch, &bytes)
     }

@@ -133,12 +133,18 @@ pub(crate) fn launch(
     items: usize,
 ) -> Result<()> {
     let Some(&(_, kernel)) = names.iter().find(|(dim, _)| *dim == heads.dim) else { return Ok(()) };
+    let bytes = behind_maps(gpu, maps, args)?;
+    let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
+    gpu.launch_bytes(file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), &bytes)
+}
+
+/// A kernel's arguments behind the tensor maps that they begin with, as the device encodes these.
+pub(super) fn behind_maps(gpu: &mut Gpu<'_>, maps: [&TensorMap; 3], args: &[u8]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     for map in maps {
         bytes.extend_from_slice(bytemuck::bytes_of(&gpu.driver.tensor_map(map)?));
     }
     bytes.extend_from_slice(args);
     bytes.resize(bytes.len().next_multiple_of(align_of::<EncodedMap>()), 0);
-    let ctas = items.min(CTAS).min(gpu.driver.properties().multiprocessors as usize);
-    gpu.launch_bytes(file, kernel, Launch::new([ctas as u32, 1, 1], THREADS, smem(heads.dim)), &bytes)
+    Ok(bytes)
 }
