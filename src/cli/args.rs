@@ -92,6 +92,11 @@ pub(super) fn repository(path: &Path, kind: Kind, place: &str) -> Result<PathBuf
     }
 }
 
+/// `: COMMAND` that fetches what `path` names, nothing where none is known.
+pub(super) fn fetched_by(path: &Path, kind: Kind) -> String {
+    local::command(path, kind).map_or(String::new(), |command| format!(": {command}"))
+}
+
 /// A config file and overrides.
 #[derive(Args, Clone, Debug)]
 pub struct ConfigArgs {
@@ -119,7 +124,7 @@ impl ConfigArgs {
                 Source::Rows(path) => match repository(path, Kind::Dataset, &key) {
                     Ok(found) if paths::are_there(&found) => *path = found,
                     _ => {
-                        let command = local::command(path, Kind::Dataset).map_or(String::new(), |c| format!(": {c}"));
+                        let command = fetched_by(path, Kind::Dataset);
                         missing.push(format!("{key}: {} is not here{command}", path.display()));
                     }
                 },

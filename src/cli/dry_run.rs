@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use super::args::fetched_by;
 use super::plan::{H200, Page};
 use super::{Context, memory};
 use crate::device::Plan;
 use crate::error::Result;
-use crate::hub::{Kind, local};
+use crate::hub::Kind;
 use crate::model::{Levels, ModelConfig, weights};
 use crate::text::Chat;
 use crate::train::job::Start;
@@ -57,7 +58,7 @@ pub fn rest(
 /// Says so where a model directory has no weights.
 fn weights_missing(context: &Context, model: &Path) {
     if !weights::are_in(model) {
-        let command = local::command(model, Kind::Model).map_or(String::new(), |command| format!(": {command}"));
+        let command = fetched_by(model, Kind::Model);
         context.say(&format!("model: {} has no weights{command}", model.display()));
     }
 }
