@@ -13,6 +13,7 @@
 //! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
+//! | [`dist`] | ranks: collectives, and who owns which part of the optimizer's state |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
 //! | [`model`] | Qwen2.5-VL: config, weights and their layout, vision tower, decoder, positions, tape |
 //! | [`text`], [`image`] | tokenizer and chat template; decode, smart resize, Pillow-exact resize, patches |
@@ -35,6 +36,7 @@ pub mod client;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod dist;
 pub mod engine;
 pub mod error;
 pub mod eval;

@@ -142,6 +142,34 @@ impl Device {
         Ok(())
     }
 
+    /// [`Device::write`], of bytes whatever the type.
+    pub fn write_bytes(&mut self, t: Tensor, bytes: &[u8]) -> Result<()> {
+        assert_eq!(t.span().bytes, bytes.len(), "bytes to {t:?}");
+        match self.on() {
+            On::Count => {}
+            On::Cpu(cpu) => cpu.memory.view_mut(t.span()).of::<u8>().copy_from_slice(bytes),
+            On::Gpu(gpu) => gpu.driver.upload(gpu.stream, gpu.memory.address(t.span()), bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Overwrites `to` with the elements of `from`, elsewhere in memory. Panics when types or lengths differ.
+    pub fn copy(&mut self, from: Tensor, to: Tensor) -> Result<()> {
+        assert_eq!((from.dtype, from.len()), (to.dtype, to.len()), "copy of {from:?} to {to:?}");
+        match self.on() {
+            On::Count => {}
+            On::Cpu(cpu) => {
+                let ([mut to], [from]) = cpu.memory.tensors([to], [from]);
+                to.of::<u8>().copy_from_slice(from.of::<u8>());
+            }
+            On::Gpu(gpu) => {
+                let (at, bytes) = (gpu.memory.address(from.span()), from.span().bytes);
+                gpu.driver.copy(gpu.stream, gpu.memory.address(to.span()), at, bytes)?;
+            }
+        }
+        Ok(())
+    }
+
     /// [`Device::read`], as bytes whatever the type.
     pub fn read_bytes(&mut self, t: Tensor) -> Result<Vec<u8>> {
         let bytes = t.span().bytes;

@@ -1,0 +1,115 @@
+//! Many processes, one run: what the ranks of a run do together, and which part of the optimizer's state is whose.
+//!
+//! The bits of a run are those of its lanes (`gradient_lanes`), never of its ranks: nothing here adds anything up. What
+//! ranks hand each other is summed by whoever owns it, in the order of lanes (DESIGN section 10).
+
+pub mod shards;
+
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+pub use shards::Shards;
+
+/// The collectives. All ranks call the same ones in the same order; each is named by `what`, for the message that says
+/// where a rank was lost. A rank that is lost, fails or is another program ends all of them within the deadline, with an
+/// error that names it and its host; after one errored none may be called.
+pub trait Ranks {
+    /// This process, from 0.
+    fn rank(&self) -> usize;
+
+    /// Processes of the run.
+    fn size(&self) -> usize;
+
+    /// A rank as messages name it: `rank 3 (node-2, process 4711)`.
+    fn name(&self, rank: usize) -> String;
+
+    /// Host bytes, a few megabytes at most, of each rank, by rank.
+    fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
+
+    /// `send[r]` goes to rank r and what rank r sends lands in `recv[r]`, in order: their bytes are alike pair by pair.
+    /// What goes to oneself is copied. Where a device computes, the work is queued behind what it has.
+    fn exchange(
+        &mut self,
+        dev: &mut Device,
+        what: &'static str,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> Result<()>;
+
+    /// The bytes of each tensor are overwritten with those its owner (a rank) has.
+    fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()>;
+
+    /// The flags that any rank has set.
+    fn any(&mut self, what: &'static str, flags: &[bool]) -> Result<Vec<bool>> {
+        let bytes: Vec<u8> = flags.iter().map(|&flag| flag.into()).collect();
+        let all = self.gather(what, &bytes)?;
+        if let Some(rank) = all.iter().position(|of| of.len() != flags.len()) {
+            let found = format!("{} flags of {}", all[rank].len(), self.name(rank));
+            return Err(Error::input(what, found, format!("{}, as {} has", flags.len(), self.name(self.rank()))));
+        }
+        Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
+    }
+
+    /// Errors, at every rank, unless all have the same `value`; the message names who differs from rank 0.
+    fn same(&mut self, what: &'static str, value: &str) -> Result<()> {
+        let all = self.gather(what, value.as_bytes())?;
+        match all.iter().position(|of| *of != all[0]) {
+            None => Ok(()),
+            Some(rank) => {
+                let text = |rank: usize| String::from_utf8_lossy(&all[rank]).into_owned();
+                let expected = format!("{}, as {}", text(0), self.name(0));
+                Err(Error::input(format!("{what} of {}", self.name(rank)), text(rank), expected))
+            }
+        }
+    }
+}
+
+/// A run of one process; and, of a given rank, the stand-in by which a plan counts what a run of many takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alone {
+    rank: usize,
+    size: usize,
+}
+
+impl Alone {
+    /// The only rank.
+    pub const ONE: Alone = Alone { rank: 0, size: 1 };
+
+    /// Rank `rank` of `size` on a device that only counts.
+    pub fn counted(rank: usize, size: usize) -> Alone {
+        Alone { rank, size }
+    }
+}
+
+impl Ranks for Alone {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn name(&self, rank: usize) -> String {
+        format!("rank {rank}")
+    }
+
+    fn gather(&mut self, _: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        Ok(vec![bytes.to_vec(); self.size])
+    }
+
+    fn exchange(
+        &mut self,
+        dev: &mut Device,
+        _: &'static str,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> Result<()> {
+        send[self.rank].iter().zip(&recv[self.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))
+    }
+
+    fn all_gather(&mut self, _: &mut Device, _: &'static str, _: &[(usize, Tensor)]) -> Result<()> {
+        Ok(())
+    }
+}
