@@ -1,7 +1,7 @@
 // Causal attention of new tokens to the keys of a paged cache, grouped query heads: out = softmax(scale q k^T) v in bf16.
 // qkv [T, (q + 2 kv) dim] (q is read), k and v [blocks, kv, 128, dim], block_tables [S, columns], out [T, q dim]; even dim.
 // Prefill: grid (slots, kv heads), 64 rows (token, head of the group), 16 for each of 4 warps. Decode, one new token a
-// sequence: grid (items, kv heads), 16 rows and the keys of a chunk, which the warps share (common/attend_item.cuh).
+// sequence: grid (CTAs, kv heads), items of 16 rows and a chunk's keys, which warps share, in turn (common/attend_item.cuh).
 // Decode is bound by memory, 4 dim bytes a key and kv head at the copy bandwidth; prefill by mma.sync, as attention.cu.
 // Reference: src/ops/paged_attention.rs on the CPU, attention.cu to the bit; bench: omr bench, paged_attention fwd.
 // registers paged_attention_prefill_hd16 <= 168
@@ -49,13 +49,13 @@ __device__ __forceinline__ void prefill(const attend::PagedArgs& args) {
 
 template <int HD>
 __device__ __forceinline__ void decode(const attend::DecodeArgs& args) {
-    if ((int)blockIdx.x >= attend::count_of(args)) {
-        return;
-    }
     int head = blockIdx.y % args.kv_heads, from = blockIdx.y / args.kv_heads * attend::WARP_ROWS;
-    attend::Item item(args, blockIdx.x, head, args.q_heads / args.kv_heads);
-    if (from < item.tokens * item.group) {
-        attend::attend_together<HD>(item, from, CachedKeys(args, item.table(), head));
+    int count = attend::count_of(args);
+    for (int i = blockIdx.x; i < count; i += gridDim.x) {
+        attend::Item item(args, i, head, args.q_heads / args.kv_heads);
+        if (from < item.tokens * item.group) {
+            attend::attend_together<HD>(item, from, CachedKeys(args, item.table(), head));
+        }
     }
 }
 }  // namespace paged_attention

@@ -128,7 +128,8 @@ struct ItemQueries {
 };
 
 // Attends WARP_ROWS rows of an item from `from` on to its keys. The same chains as attend_rows: a warp has one group of 32
-// keys of every score row and sum, and whole chains of its dimensions of the output.
+// keys of every score row and sum, and whole chains of its dimensions of the output. A warp may be done while others are at the
+// last values: of the next item it writes queries and keys, no more, before it waits for them.
 template <int HD, class Source>
 __device__ __forceinline__ void attend_together(const Item& item, int from, const Source& source) {
     constexpr int TILES = TogetherSmem<HD>::TILES;

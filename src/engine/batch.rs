@@ -175,7 +175,7 @@ impl Batch {
         self.rope.sin.resize(t * config.head_dim() / 2, 0.0);
         self.cu_seqlens_q.extend(0..s as u32);
         self.cu_seqlens_q.push(t as u32);
-        self.context_lens.resize(s, limits.max_model_len as u32);
+        self.context_lens.resize(s, limits.max_model_len.min(self.max_blocks * limits.block_size) as u32);
         self.block_tables.resize(s * self.max_blocks, 0);
         if !decode {
             self.vision_rows.resize(limits.vision_rows.min(t), 0);

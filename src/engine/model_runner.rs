@@ -135,7 +135,7 @@ impl ModelRunner {
         let n = self.batch.num_seqs();
         let size = padded_size(n);
         self.batch.pad(size, limits.max_blocks(), limits.block_size, limits.num_blocks as u32);
-        let split = self.split(dev);
+        let split = self.split(dev)?;
         let mark = dev.mark(Region::Workspace);
         let key = Key { size, mark, allowed: sampling.allowed, shares: split.shares() };
         self.draws.clear();
@@ -159,7 +159,7 @@ impl ModelRunner {
     }
 
     /// The work items of the batch, a decode step.
-    fn split(&self, dev: &mut Device) -> Split {
+    fn split(&self, dev: &mut Device) -> Result<Split> {
         Split::new(self.batch.decode_step(), paged_attention::together(dev, self.heads))
     }
 
@@ -237,7 +237,7 @@ impl ModelRunner {
         // Decode needs more for long sequences than a small step of prefill.
         self.batch.fill_largest(&model.config, limits, true);
         self.batch.sample_rows.truncate(samples);
-        let split = self.split(dev);
+        let split = self.split(dev)?;
         let mut tape = Tape::new(dev, Mode::Infer);
         let done = self.compute(model, dev, &mut tape, sampling, Some(&split));
         tape.finish(dev);

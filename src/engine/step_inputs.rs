@@ -64,7 +64,7 @@ impl StepInputs {
             }),
         };
         let decode = match split {
-            Some((split, tickets)) => Some(Decode::upload(dev, tape.region(), split, s, tickets)?),
+            Some((split, tickets)) => Some(Decode::upload(dev, tape.region(), split, tickets)?),
             None => None,
         };
         Ok(StepInputs {

@@ -15,9 +15,9 @@ use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source,
 /// The work items of a step in which no sequence has more than one new token.
 fn items(dev: &mut Device, cu: &[u32], contexts: &[u32], tables: &[u32], heads: Heads) -> Outcome<Decode> {
     let step = DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables };
-    let split = Split::new(step, paged_attention::together(dev, heads));
+    let split = Split::new(step, paged_attention::together(dev, heads))?;
     let tickets = Decode::tickets(dev, Region::Overlay, contexts.len(), heads)?;
-    Ok(Decode::upload(dev, Region::Overlay, &split, contexts.len(), tickets)?)
+    Ok(Decode::upload(dev, Region::Overlay, &split, tickets)?)
 }
 
 /// Outputs through a cache of shuffled blocks full of NaN, `step(sequence, tokens done)` tokens of each sequence at a
@@ -136,9 +136,9 @@ impl Step {
         let decode = match together {
             Some(together) => {
                 let (context_lens, block_tables) = (&self.contexts, &self.tables);
-                let split = Split::new(DecodeStep { cu_seqlens_q: &cu, context_lens, block_tables }, together);
+                let split = Split::new(DecodeStep { cu_seqlens_q: &cu, context_lens, block_tables }, together)?;
                 assert_eq!(split.shares(), together > 1);
-                Some(Decode::upload(dev, Region::Overlay, &split, n, tickets)?)
+                Some(Decode::upload(dev, Region::Overlay, &split, tickets)?)
             }
             None => None,
         };

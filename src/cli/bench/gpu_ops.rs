@@ -338,9 +338,9 @@ fn paged_attention_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let rows: Vec<u32> = (0..=n as u32).collect();
     let lengths = vec![s.keys as u32; n];
     let step = DecodeStep { cu_seqlens_q: &rows, context_lens: &lengths, block_tables: &tables };
-    let split = Split::new(step, paged_attention::together(dev, h));
+    let split = Split::new(step, paged_attention::together(dev, h))?;
     let tickets = Decode::tickets(dev, Region::Overlay, n, h)?;
-    let decode = Some(Decode::upload(dev, Region::Overlay, &split, n, tickets)?);
+    let decode = Some(Decode::upload(dev, Region::Overlay, &split, tickets)?);
     let tables = dev.upload(Region::Overlay, &tables, &[n, blocks])?;
     let rows = dev.upload(Region::Overlay, &rows, &[n + 1])?;
     let lengths = dev.upload(Region::Overlay, &lengths, &[n])?;

@@ -3,7 +3,7 @@
 
 use bytemuck::NoUninit;
 
-use super::split::{Split, WORDS};
+use super::split::Split;
 use super::{BLOCK, Paged};
 use crate::device::{Address, Device, Gpu, Launch, On, Region};
 use crate::error::Result;
@@ -29,11 +29,15 @@ const ROWS: usize = 16;
 /// Warps that multiply, of both bodies: each has a ticket, and a copy of a row's base and sum in the first (`attend::KEPT`).
 const WARPS: [usize; 2] = [4, 8];
 
+/// CTAs of a multiprocessor, which take items in turn: as many as registers leave room for at the smallest heads. A step has
+/// seldom the items there could be, and the CTAs of all would mostly begin for nothing.
+const CTAS: usize = 4;
+
 /// A decode step's work items on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Decode {
-    /// [`Split::words`].
-    work: Tensor,
+    /// [`Split::lists`] in [`Split::room`].
+    lists: [Tensor; 3],
     tickets: Tensor,
     /// Whether an item may have several sequences.
     shares: bool,
@@ -46,17 +50,20 @@ impl Decode {
         dev.zeros(region, DType::U32, &[sequences, heads.kv * each(heads)])
     }
 
-    /// Copies the items of a step of `sequences` sequences up. `tickets` are of [`Decode::tickets`].
-    pub fn upload(
-        dev: &mut Device,
-        region: Region,
-        split: &Split,
-        sequences: usize,
-        tickets: Tensor,
-    ) -> Result<Decode> {
-        let words = split.words(sequences);
-        let work = dev.upload(region, &words, &[words.len()])?;
-        Ok(Decode { work, tickets, shares: split.shares(), together: split.together() })
+    /// Copies a step's items up, to addresses that the step's size alone decides. `tickets` are of [`Decode::tickets`].
+    pub fn upload(dev: &mut Device, region: Region, split: &Split, tickets: Tensor) -> Result<Decode> {
+        let [sequences, columns] = split.size();
+        let mut lists = Vec::with_capacity(3);
+        for (list, room) in split.lists().into_iter().zip(Split::room(sequences, columns)) {
+            let to = dev.alloc(region, DType::U32, &[room])?;
+            let (want, got) = (format!("{room} words"), list.len().to_string());
+            check::that("paged_attention::Decode", list.len() <= room, want, got)?;
+            // What is behind a list's end is not read.
+            dev.write(to.slice(0, list.len()), &list)?;
+            lists.push(to);
+        }
+        let (lists, shares) = ([lists[0], lists[1], lists[2]], split.shares());
+        Ok(Decode { lists, tickets, shares, together: split.together() })
     }
 }
 
@@ -140,8 +147,9 @@ pub(super) fn fwd(
     let tokens = qkv.rows();
     let (heads, sequences, columns) = (paged.heads, paged.context_lens.rows(), paged.block_tables.cols());
     let most = Split::most(sequences, columns);
-    let words = (most[0] + most[1] + 2) * WORDS + sequences;
-    check::tensor(op, "the items", decode.work, DType::U32, &[words])?;
+    for (list, room) in decode.lists.into_iter().zip(Split::room(sequences, columns)) {
+        check::tensor(op, "the items", list, DType::U32, &[room])?;
+    }
     let tickets = decode.tickets;
     check::that(
         op,
@@ -150,8 +158,7 @@ pub(super) fn fwd(
         tickets.len().to_string(),
     )?;
     let [k, v] = [paged.cache.k, paged.cache.v].map(|t| gpu.ptr(t));
-    let (blocks, work) = (paged.cache.blocks(), gpu.ptr(decode.work));
-    let lists = [0, (1 + most[0]) * WORDS].map(|at| work + 4 * at as Address);
+    let (blocks, lists) = (paged.cache.blocks(), decode.lists.map(|t| gpu.ptr(t)));
     let (qkv, out) = (gpu.ptr(qkv), gpu.ptr(out));
     let wide = launch::wide(heads.dim, &[qkv, k, v, out]);
     let by_wgmma = wide && sm90a::takes(&gpu, &WIDE, heads);
@@ -169,7 +176,7 @@ pub(super) fn fwd(
             block_tables: gpu.ptr(paged.block_tables),
             cu_seqlens_q: gpu.ptr(paged.cu_seqlens_q),
             items: lists[usize::from(shared)],
-            members: work + 4 * (words - sequences) as Address,
+            members: lists[2],
             tickets: gpu.ptr(tickets),
             states: gpu.ptr(states),
             out,
@@ -197,8 +204,59 @@ pub(super) fn fwd(
             continue;
         }
         let (kept, kernel) = launch::by_dim(&DECODE, heads.dim);
-        let grid = [check::grid(op, most)?, check::grid(op, heads.kv * heads.group().div_ceil(ROWS))?, 1];
+        let rows = heads.kv * heads.group().div_ceil(ROWS);
+        let ctas = (CTAS * gpu.driver.properties().multiprocessors as usize).div_ceil(rows).min(most);
+        let grid = [check::grid(op, ctas)?, check::grid(op, rows)?, 1];
         gpu.launch("paged_attention", kernel, Launch::new(grid, launch::THREADS, together_smem(kept)), &args)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::listing::{Entry, Listing};
+    use crate::device::{Kind, Plan, Properties};
+    use crate::ops::paged_attention::{DecodeStep, KvCache, fwd};
+
+    /// The shape of the launch of a step of so many sequences of so many keys each, whose tables have 257 columns.
+    fn grid(sequences: usize, keys: u32) -> [u32; 3] {
+        let properties = Properties {
+            name: "none".into(),
+            compute_capability: (8, 0),
+            multiprocessors: 108,
+            memory: 1 << 40,
+            shared_memory_per_block: 163 << 10,
+            driver: "none".into(),
+        };
+        let dev = &mut Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42)).unwrap();
+        let (heads, at) = (Heads { q: 28, kv: 4, dim: 128 }, Region::Overlay);
+        let (cu, contexts) = ((0..=sequences as u32).collect::<Vec<_>>(), vec![keys; sequences]);
+        let tables: Vec<u32> = (0..257 * sequences as u32).collect();
+        let step = DecodeStep { cu_seqlens_q: &cu, context_lens: &contexts, block_tables: &tables };
+        let split = Split::new(step, together(dev, heads)).unwrap();
+        let tickets = Decode::tickets(dev, at, sequences, heads).unwrap();
+        let cache = KvCache::alloc(dev, at, DType::Bf16, tables.len(), heads).unwrap();
+        let [qkv, out] =
+            [heads.qkv_len(), heads.out_len()].map(|n| dev.alloc(at, DType::Bf16, &[sequences, n]).unwrap());
+        let paged = Paged {
+            cache: &cache,
+            block_tables: dev.upload(at, &tables, &[sequences, 257]).unwrap(),
+            cu_seqlens_q: dev.upload(at, &cu, &[sequences + 1]).unwrap(),
+            context_lens: dev.upload(at, &contexts, &[sequences]).unwrap(),
+            heads,
+            scale: 1.0,
+            decode: Some(Decode::upload(dev, at, &split, tickets).unwrap()),
+        };
+        fwd(dev, paged, qkv, out).unwrap();
+        match dev.driver().unwrap().as_any().downcast_mut::<Listing>().unwrap().take()[..] {
+            [Entry::Launch("paged_attention_decode_hd128", Launch { grid, .. }, _)] => grid,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_step_has_no_more_ctas_than_a_card_holds() {
+        assert_eq!([grid(1, 28_000), grid(1024, 1000)], [[17, 4, 1], [108, 4, 1]]);
+    }
 }

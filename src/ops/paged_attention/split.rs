@@ -6,7 +6,9 @@
 use std::ops::Range;
 
 use super::BLOCK;
+use crate::error::Result;
 use crate::ops::attend::CHUNK;
+use crate::ops::check;
 
 /// Words of an item.
 pub(super) const WORDS: usize = 4;
@@ -31,6 +33,19 @@ impl DecodeStep<'_> {
         (self.cu_seqlens_q[s + 1] - self.cu_seqlens_q[s]) as usize
     }
 
+    /// Errors unless each sequence has one new token, the last of its keys, which its table holds, or none.
+    fn check(&self) -> Result<()> {
+        let most = self.columns() * BLOCK;
+        for (s, &keys) in self.context_lens.iter().enumerate() {
+            let (tokens, keys) = (self.tokens(s), keys as usize);
+            if tokens > 1 || tokens == 1 && !(1..=most).contains(&keys) {
+                let want = format!("at most one new token of sequence {s}, with 1 to {most} keys");
+                check::that("paged_attention::Split", false, want, format!("{tokens} with {keys}"))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Pages that lie before a sequence's last key: what it may share.
     fn table(&self, s: usize) -> &[u32] {
         let keys = self.context_lens[s].saturating_sub(1) as usize;
@@ -47,15 +62,18 @@ pub struct Split {
     own: Vec<[u32; WORDS]>,
     /// Those of several sequences, which run before.
     shared: Vec<[u32; WORDS]>,
-    chunks: usize,
+    sequences: usize,
+    columns: usize,
     together: usize,
 }
 
 impl Split {
-    /// Of a step, with at most `together` tokens in an item. A sequence without new tokens or without keys has none.
-    pub fn new(step: DecodeStep<'_>, together: usize) -> Split {
-        let sequences = 0..step.context_lens.len();
-        let mut order: Vec<usize> = sequences.filter(|&s| step.tokens(s) == 1 && step.context_lens[s] > 0).collect();
+    /// Of a step, with at most `together` tokens in an item. A sequence without a new token has none. Errors on one with
+    /// several, and on a new token without keys or with more than the table holds.
+    pub fn new(step: DecodeStep<'_>, together: usize) -> Result<Split> {
+        step.check()?;
+        let (sequences, columns) = (step.context_lens.len(), step.columns());
+        let mut order: Vec<usize> = (0..sequences).filter(|&s| step.tokens(s) == 1).collect();
         let mut prefix = vec![0; order.len()];
         let mut shared = Vec::new();
         if together > 1 {
@@ -80,8 +98,8 @@ impl Split {
         // The longest first: what is left at the end is then little.
         own.sort_by_key(|item| std::cmp::Reverse(length(item)));
         shared.sort_by_key(|item| std::cmp::Reverse(length(item)));
-        let chunks = Split::chunks(step.columns());
-        Split { members: order.into_iter().map(|s| s as u32).collect(), own, shared, chunks, together }
+        let members = order.into_iter().map(|s| s as u32).collect();
+        Ok(Split { members, own, shared, sequences, columns, together })
     }
 
     /// Chunks of the longest sequence that a table of so many columns holds.
@@ -109,19 +127,24 @@ impl Split {
         [sequences * Split::chunks(columns), sequences / 2 * Split::chunks(columns)]
     }
 
-    /// As it lies on the device: own items and shared ones, each list behind its length, then members.
-    pub(super) fn words(&self, sequences: usize) -> Vec<u32> {
-        let most = [sequences * self.chunks, sequences / 2 * self.chunks];
-        let mut words = Vec::with_capacity((most[0] + most[1] + 2) * WORDS + sequences);
-        for (items, most) in [&self.own, &self.shared].into_iter().zip(most) {
-            let end = words.len() + (1 + most) * WORDS;
-            words.extend([items.len() as u32, 0, 0, 0]);
-            words.extend(items.iter().flatten());
-            words.resize(end, 0);
-        }
-        words.extend(&self.members);
-        words.resize((most[0] + most[1] + 2) * WORDS + sequences, 0);
-        words
+    /// As they lie on the device: own items, those of several sequences, each list behind its length, and members.
+    pub(super) fn lists(&self) -> [Vec<u32>; 3] {
+        let list = |items: &[[u32; WORDS]]| {
+            let head = [items.len() as u32, 0, 0, 0];
+            head.into_iter().chain(items.iter().flatten().copied()).collect()
+        };
+        [list(&self.own), list(&self.shared), self.members.clone()]
+    }
+
+    /// Words of [`Split::lists`] of steps as large, at most.
+    pub(super) fn room(sequences: usize, columns: usize) -> [usize; 3] {
+        let [own, shared] = Split::most(sequences, columns).map(|items| (1 + items) * WORDS);
+        [own, shared, sequences]
+    }
+
+    /// Its step's sequences and columns.
+    pub(super) fn size(&self) -> [usize; 2] {
+        [self.sequences, self.columns]
     }
 }
 
@@ -186,7 +209,7 @@ mod tests {
     }
 
     fn split((cu, contexts, tables): &(Vec<u32>, Vec<u32>, Vec<u32>), together: usize) -> Split {
-        Split::new(DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables }, together)
+        Split::new(DecodeStep { cu_seqlens_q: cu, context_lens: contexts, block_tables: tables }, together).unwrap()
     }
 
     /// Keys of each sequence in the order in which they are folded, found in the lists as kernels find them.
@@ -211,8 +234,8 @@ mod tests {
             let (step, together) = (step(&groups), 1 + some(16));
             let split = split(&step, together);
             let columns = step.2.len() / step.1.len();
-            let most = Split::most(step.1.len(), columns);
-            assert!(split.own.len() <= most[0] && split.shared.len() <= most[1]);
+            let room = Split::room(step.1.len(), columns);
+            assert!(split.lists().iter().zip(room).all(|(list, room)| list.len() <= room));
             for (s, parts) in seen(&split, &step.1).into_iter().enumerate() {
                 let mut at = 0;
                 for [begin, end] in parts {
@@ -246,10 +269,27 @@ mod tests {
         found.sort();
         assert_eq!(found, [(4, 8), (5, 6)]);
         // A sequence's last key is its own.
-        assert!(
-            !Split::new(DecodeStep { cu_seqlens_q: &[0, 1, 2], context_lens: &[128; 2], block_tables: &[3; 2] }, 8)
-                .shares()
-        );
+        assert!(!self::split(&(vec![0, 1, 2], vec![128; 2], vec![3; 2]), 8).shares());
+    }
+
+    #[test]
+    fn a_step_that_is_none_is_refused() {
+        let found = |cu_seqlens_q: &[u32], context_lens: &[u32]| {
+            Split::new(DecodeStep { cu_seqlens_q, context_lens, block_tables: &[3; 4] }, 8).map_err(|e| e.to_string())
+        };
+        for (cu, contexts, told) in [
+            (
+                [0, 1, 2],
+                [256, 257],
+                "shape 1 with 257, expected at most one new token of sequence 1, with 1 to 256 keys",
+            ),
+            ([0, 1, 2], [0, 1], "shape 1 with 0, expected at most one new token of sequence 0, with 1 to 256 keys"),
+            ([0, 2, 3], [2, 1], "shape 2 with 2, expected at most one new token of sequence 0, with 1 to 256 keys"),
+        ] {
+            assert_eq!(found(&cu, &contexts).unwrap_err(), format!("paged_attention::Split: {told}"));
+        }
+        // Nothing of a sequence without a new token is looked at.
+        assert_eq!(found(&[0, 0, 1], &[9999, 256]).unwrap().keys(), [0, 256]);
     }
 
     /// 64 rollouts of 4 prompts of 2,000 tokens, 1,000 sampled by each, under the 7B's weights without its token table.
