@@ -15,8 +15,10 @@ use crate::ops::check::{self, by_dtype};
 use crate::ops::lanes::LANES;
 use crate::tensor::{DType, Elem, Tensor};
 
+mod agreement;
 mod decode;
 mod split;
+pub use agreement::wgmma_fault;
 pub use decode::{Decode, together};
 pub use split::{DecodeStep, Split};
 

@@ -1,5 +1,5 @@
 //! kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: attention by wgmma has the bits of attention by mma.sync
-//! on the emulator, in training, prefill and decode. Whether a card's do in training is what `attention::wgmma_fault` asks there.
+//! on the emulator, in training, prefill and decode. Whether a card's do is what `body::take_wgmma` asks there.
 
 use omr::device::images::Arch;
 use omr::device::{Body, Device, Kind};
@@ -234,11 +234,14 @@ fn bodies_that_disagree_are_told() {
     }
     if kind() == Kind::Emu {
         assert_eq!(attention::wgmma_fault(&mut hopper()).unwrap(), None);
+        assert_eq!(paged_attention::wgmma_fault(&mut hopper()).unwrap(), None);
     }
-    mutate_source_of(Arch::Sm90a, "common/attend_sm90a.cuh", "fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]", 1, |dev| {
-        match attention::wgmma_fault(dev)? {
-            None => Ok(()),
-            Some(fault) => Err(fault.into()),
-        }
-    });
+    let told = |fault: Option<String>| fault.map_or(Ok(()), |fault| Err(fault.into()));
+    let mutate = |file: &str, (from, to): (&str, &str), ask: fn(&mut Device) -> omr::error::Result<Option<String>>| {
+        mutate_source_of(Arch::Sm90a, file, from, to, 1, |dev| told(ask(dev)?));
+    };
+    let lost_sum = ("fmaf(l.x, alpha[0], sum[0])", "l.x + sum[0]");
+    mutate("common/attend_sm90a.cuh", lost_sum, attention::wgmma_fault);
+    // What an item of both sequences has of the page that begins them is dropped.
+    mutate("common/attend_item.cuh", ("if (item.begin % CHUNK > 0)", "if (false)"), paged_attention::wgmma_fault);
 }

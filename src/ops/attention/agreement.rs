@@ -7,6 +7,7 @@ use super::{Bwd, Pack, bwd, fwd};
 use crate::device::{Body, Device, Region};
 use crate::error::Result;
 use crate::ops::attend::Heads;
+use crate::ops::body::{differing, values};
 use crate::tensor::{DType, Tensor};
 
 /// Heads and sequences that have tiles and blocks with rows left over, causal and not.
@@ -34,31 +35,23 @@ fn compare(
         for body in Body::ALL {
             dev.use_body(body)?;
             let mark = dev.mark(Region::Workspace);
-            let qkv = numbers(dev, 1, &[tokens, heads.qkv_len()])?;
+            let qkv = numbers(dev, 1, [tokens, heads.qkv_len()])?;
             let cu_seqlens = dev.upload(Region::Workspace, &[0u32, tokens as u32], &[2])?;
             let scale = 1.0 / (heads.dim as f32).sqrt();
             let found = run(dev, &Pack { cu_seqlens, max_seqlen: tokens, heads, causal, scale }, qkv);
             dev.release(mark);
             runs.push(found?);
         }
-        let other = runs[0].iter().zip(&runs[1]).filter(|(a, b)| a != b).count();
-        if other > 0 {
-            let (all, dim) = (runs[0].len(), heads.dim);
-            return Ok(Some(format!("{other} of {all} {what} of heads of {dim} have other bits")));
+        if let Some(fault) = differing(&runs[1], &runs[0], || format!("{what} of heads of {}", heads.dim)) {
+            return Ok(Some(fault));
         }
     }
     Ok(None)
 }
 
 /// Numbers from -2 to 2.
-fn numbers(dev: &mut Device, seed: u32, shape: &[usize]) -> Result<Tensor> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        bf16::from_f32((state >> 8) as f32 / (1 << 22) as f32 - 2.0)
-    };
-    let numbers: Vec<bf16> = (0..shape.iter().product()).map(|_| next()).collect();
-    dev.upload(Region::Workspace, &numbers, shape)
+fn numbers(dev: &mut Device, seed: u32, shape: [usize; 2]) -> Result<Tensor> {
+    dev.upload(Region::Workspace, &values(shape[0] * shape[1], seed, 2.0), &shape)
 }
 
 /// Outputs and log-sum-exps.
@@ -80,7 +73,7 @@ fn forward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
 /// Gradients of qkv, as bits.
 fn backward(dev: &mut Device, pack: &Pack, qkv: Tensor) -> Result<Vec<u32>> {
     let [out, lse] = attended(dev, pack, qkv)?;
-    let dout = numbers(dev, 2, &[qkv.rows(), pack.heads.out_len()])?;
+    let dout = numbers(dev, 2, [qkv.rows(), pack.heads.out_len()])?;
     let dqkv = dev.alloc(Region::Workspace, DType::Bf16, &[qkv.rows(), pack.heads.qkv_len()])?;
     bwd(dev, pack, Bwd { qkv, out, dout, lse, dqkv })?;
     Ok(dev.read::<bf16>(dqkv)?.into_iter().map(|x| u32::from(x.to_bits())).collect())

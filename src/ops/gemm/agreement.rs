@@ -9,6 +9,7 @@ use super::sm90a::{Lies, Side, Wide, wide_names};
 use super::{LogitsArgs, Operands, SM90A};
 use crate::device::{Device, Gpu, On, Region};
 use crate::error::Result;
+use crate::ops::body::{differing, values};
 use crate::tensor::{DType, Tensor};
 
 /// A product of more than one tile of every kind, of a row's and a column's part of one, and of more stages than a ring
@@ -35,15 +36,6 @@ pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
     found
 }
 
-/// Values in [-1, 1) of eight bits each: a linear congruence's upper bits, so that sums round everywhere.
-fn values(count: usize, mut state: u32) -> Vec<bf16> {
-    let mut next = || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        bf16::from_f32((state >> 8) as f32 / (1 << 23) as f32 - 1.0)
-    };
-    (0..count).map(|_| next()).collect()
-}
-
 /// Columns of a matrix of so many columns, as rows.
 fn transposed(x: &[bf16], columns: usize) -> Vec<bf16> {
     let rows = x.len() / columns;
@@ -51,26 +43,22 @@ fn transposed(x: &[bf16], columns: usize) -> Vec<bf16> {
 }
 
 fn fault(dev: &mut Device) -> Result<Option<String>> {
-    let (x, w) = (values(ROWS * TERMS, 1), values(COLUMNS * TERMS, 2));
+    let (x, w) = (values(ROWS * TERMS, 1, 1.0), values(COLUMNS * TERMS, 2, 1.0));
     let mut put = |data: &[bf16], rows: usize| dev.upload(Region::Workspace, data, &[rows, data.len() / rows]);
     let along = [put(&x, ROWS)?, put(&w, COLUMNS)?];
     let across = [put(&transposed(&x, TERMS), TERMS)?, put(&transposed(&w, TERMS), TERMS)?];
     let sums = dev.alloc(Region::Workspace, DType::F32, &[ROWS, COLUMNS])?;
-    let mut first: Option<Vec<f32>> = None;
+    let mut first: Option<Vec<u32>> = None;
     for (i, (what, role)) in ROLES.into_iter().enumerate() {
         let sides = [if i == 2 { across[0] } else { along[0] }, if i == 0 { along[1] } else { across[1] }];
         for config in role.configs() {
             dev.fill_zero(sums)?;
             let On::Gpu(mut gpu) = dev.on() else { return Ok(None) };
             launch(&mut gpu, i, config, sides, sums)?;
-            let found = dev.read::<f32>(sums)?;
-            let want = first.get_or_insert_with(|| found.clone());
-            let other = found.iter().zip(want.iter()).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
-            if other > 0 {
-                let (rows, columns, all) = (config.rows, config.columns, found.len());
-                return Ok(Some(format!(
-                    "{other} of {all} sums of {what} by tiles of {rows} x {columns} have other bits"
-                )));
+            let found: Vec<u32> = dev.read::<f32>(sums)?.into_iter().map(f32::to_bits).collect();
+            let what = || format!("sums of {what} by tiles of {} x {}", config.rows, config.columns);
+            if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
+                return Ok(Some(fault));
             }
         }
     }
@@ -103,10 +91,11 @@ fn launch(gpu: &mut Gpu<'_>, i: usize, config: &GemmConfig, [x, w]: [Tensor; 2],
 
 /// Whether a sum is further from that in f64 than a chain of fp32 can be in any order (Higham, Accuracy and Stability,
 /// section 3.1).
-fn far(found: &[f32], x: &[bf16], w: &[bf16]) -> Option<String> {
+fn far(found: &[u32], x: &[bf16], w: &[bf16]) -> Option<String> {
     let wide = |v: &[bf16]| v.iter().map(|v| v.to_f64()).collect::<Vec<f64>>();
     let (x, w) = (wide(x), wide(w));
-    for (i, &sum) in found.iter().enumerate() {
+    for (i, &bits) in found.iter().enumerate() {
+        let sum = f32::from_bits(bits);
         let (x, w) = (&x[i / COLUMNS * TERMS..][..TERMS], &w[i % COLUMNS * TERMS..][..TERMS]);
         let (mut want, mut size) = (0.0, 0.0);
         for (x, w) in x.iter().zip(w) {

@@ -1,0 +1,91 @@
+//! Whether prefill and decode by wgmma may be a run's: they have the bits that decode has by mma.sync, of sequences that
+//! begin with the same page, which is read for both at once.
+
+use half::bf16;
+
+use super::{BLOCK, Decode, DecodeStep, KvCache, Paged, Split, fwd, together};
+use crate::device::{Body, Device, Region};
+use crate::error::Result;
+use crate::ops::attend::Heads;
+use crate::ops::body::{differing, values};
+use crate::tensor::{DType, Tensor};
+
+/// Of both kernels of decode.
+const HEADS: [Heads; 2] = [Heads { q: 7, kv: 1, dim: 128 }, Heads { q: 4, kv: 2, dim: 80 }];
+
+/// Keys of two sequences: of two chunks, whose states are folded, and of one.
+const CONTEXTS: [u32; 2] = [2177, 300];
+
+/// Pages of the longer one; the other's own lie behind them.
+const COLUMNS: u32 = 18;
+const PAGES: usize = 20;
+
+/// A cache on the device, and the step's queries.
+struct Step {
+    cache: KvCache,
+    qkv: Tensor,
+    heads: Heads,
+}
+
+/// What is wrong with prefill and decode by wgmma on this device, whose products run by it; none where nothing is.
+pub fn wgmma_fault(dev: &mut Device) -> Result<Option<String>> {
+    for heads in HEADS {
+        let mark = dev.mark(Region::Workspace);
+        let found = fault(dev, heads);
+        dev.release(mark);
+        if let Some(fault) = found? {
+            return Ok(Some(fault));
+        }
+    }
+    Ok(None)
+}
+
+/// The same of heads like these.
+fn fault(dev: &mut Device, heads: Heads) -> Result<Option<String>> {
+    let dims = [PAGES, heads.kv, BLOCK, heads.dim];
+    let mut put = |seed, dims: &[usize]| dev.upload(Region::Workspace, &values(dims.iter().product(), seed, 2.0), dims);
+    let cache = KvCache { k: put(1, &dims)?, v: put(2, &dims)? };
+    let step = Step { cache, qkv: put(3, &[CONTEXTS.len(), heads.qkv_len()])?, heads };
+    let mut first = None;
+    for (body, decode) in [(Body::Mma, true), (Body::Wgmma, true), (Body::Wgmma, false)] {
+        dev.use_body(body)?;
+        let mark = dev.mark(Region::Workspace);
+        let found = outputs(dev, &step, decode);
+        dev.release(mark);
+        let found = found?;
+        let what = || format!("{} outputs of heads of {}", if decode { "decoded" } else { "prefilled" }, heads.dim);
+        if let Some(fault) = differing(&found, first.get_or_insert_with(|| found.clone()), what) {
+            return Ok(Some(fault));
+        }
+    }
+    Ok(None)
+}
+
+/// Bits of both sequences' outputs, by work items or as prefill has them.
+fn outputs(dev: &mut Device, step: &Step, decode: bool) -> Result<Vec<u32>> {
+    let &Step { ref cache, qkv, heads } = step;
+    // Both begin with page 0.
+    let tables: Vec<u32> = (0..COLUMNS).chain([0, COLUMNS, COLUMNS + 1]).chain([0; COLUMNS as usize - 3]).collect();
+    let at = Region::Workspace;
+    let decode = match decode {
+        true => {
+            let items = DecodeStep { cu_seqlens_q: &[0, 1, 2], context_lens: &CONTEXTS, block_tables: &tables };
+            let split = Split::new(items, together(dev, heads))?;
+            let tickets = Decode::tickets(dev, at, CONTEXTS.len(), heads)?;
+            Some(Decode::upload(dev, at, &split, tickets)?)
+        }
+        false => None,
+    };
+    let paged = Paged {
+        cache,
+        block_tables: dev.upload(at, &tables, &[CONTEXTS.len(), COLUMNS as usize])?,
+        cu_seqlens_q: dev.upload(at, &[0u32, 1, 2], &[CONTEXTS.len() + 1])?,
+        context_lens: dev.upload(at, &CONTEXTS, &[CONTEXTS.len()])?,
+        heads,
+        scale: 1.0 / (heads.dim as f32).sqrt(),
+        decode,
+    };
+    let out = dev.alloc(at, DType::Bf16, &[CONTEXTS.len(), heads.out_len()])?;
+    fwd(dev, paged, qkv, out)?;
+    Ok(dev.read::<bf16>(out)?.into_iter().map(|x| u32::from(x.to_bits())).collect())
+}
