@@ -1,6 +1,6 @@
 // AdamW with decoupled decay. Weights bf16: hi of an exact fp32 master whose signed rest is lo, or (_rounded) alone and
 // rounded stochastically; moments fp32, bf16, or 8-bit codes with a scale a block of 256 elements.
-// w bf16, lo i16, grad f32, m and v f32, bf16 or u8, all [len] in one element order; m_scales, v_scales f32
+// w bf16, lo i16, grad f32, m and v f32, bf16 or u8, all [len] in one element order, of a parameter from `first` on; m_scales, v_scales f32
 // [ceil(len / 256)]; clip f32 [2]: factor and flag, 0 changes nothing. A warp a block of 256, a lane two quads of it,
 // grid ceil(len / 2048). Bound by memory: 4 bytes an element of gradient, and twice 4 of weight and rest, 8, 4 or 2 of
 // moments. Reference src/ops/adamw.rs, to the bit; bench adamw.
@@ -26,6 +26,7 @@ struct Args {
     float* v_scales;
     const float* clip;
     int64_t len;
+    int64_t first;
     Factors factors;
     uint32_t key[2];
     uint32_t param;
@@ -127,11 +128,11 @@ __device__ __forceinline__ void write_bytes(uint8_t* p, const uint32_t (&v)[EACH
     }
 }
 
-// The random words of the four elements from `at` on.
+// The random words of the four elements from `at` on, which the whole parameter has at `first` + `at`.
 __device__ __forceinline__ Four<uint32_t> random(const Args& args, uint32_t what, int64_t at) {
-    uint64_t group = (uint64_t)at / EACH;
-    philox::Words words = philox::philox4x32_10(args.key[0], args.key[1], (uint32_t)group, (uint32_t)(group >> 32),
-                                                args.param, what);
+    // A parameter has less than 2^31 elements: the counter's second word, which takes what is past 2^34, is zero.
+    uint32_t group = (uint32_t)((args.first + at) / EACH);
+    philox::Words words = philox::philox4x32_10(args.key[0], args.key[1], group, 0, args.param, what);
     return {{words.x, words.y, words.z, words.w}};
 }
 

@@ -146,9 +146,12 @@ impl Factors {
     }
 }
 
-/// A parameter with its gradient and its state, all in the same element order.
+/// A parameter, or a range of one, with its gradient and its state, all in the same element order.
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
+    /// The range's first element in the whole parameter, a multiple of [`code8::BLOCK`]: what is drawn for an element is
+    /// named by its place there.
+    pub first: usize,
     /// The weights: f32, or bf16.
     pub w: Tensor,
     /// i16, the low half of an exact f32 master of bf16 weights (see [`split`]); without one they are rounded
@@ -166,7 +169,8 @@ pub struct Parameter {
 /// moments as they are before they are rounded. Errors on other shapes.
 pub fn step(dev: &mut Device, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     const OP: &str = "adamw::step";
-    let Parameter { w, lo, grad, moments } = parameter;
+    let Parameter { first, w, lo, grad, moments } = parameter;
+    check::that(OP, first.is_multiple_of(BLOCK), format!("a range from a multiple of {BLOCK}"), first.to_string())?;
     check::compute(OP, "w", w)?;
     let len = w.len();
     check::flat(OP, "grad", grad, DType::F32, len)?;
@@ -202,6 +206,7 @@ struct Args {
     v_scales: Address,
     clip: Address,
     len: i64,
+    first: i64,
     factors: Factors,
     key: [u32; 2],
     param: u32,
@@ -210,7 +215,7 @@ struct Args {
 fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, clip: Tensor) -> Result<()> {
     /// A warp a block of elements.
     const THREADS: usize = 256;
-    let Parameter { w, lo, grad, moments } = parameter;
+    let Parameter { first, w, lo, grad, moments } = parameter;
     check::gpu_compute(op, w.dtype)?;
     let kernel = match (moments, lo) {
         (Moments::F32 { .. }, Some(_)) => "adamw_f32",
@@ -236,10 +241,12 @@ fn launch(op: &'static str, mut gpu: Gpu<'_>, parameter: Parameter, hp: &AdamW, 
         v_scales,
         clip: gpu.ptr(clip),
         len: w.len() as i64,
+        first: first as i64,
         factors: Factors::new(hp),
         key: noise.key,
         param: noise.param,
     };
+    check::count(op, "elements of a parameter", first + w.len())?;
     let grid = check::grid(op, w.len().div_ceil(THREADS / 32 * BLOCK))?;
     gpu.launch("adamw", kernel, Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
 }

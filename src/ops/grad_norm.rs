@@ -2,7 +2,7 @@
 
 use bytemuck::NoUninit;
 
-use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, Region, cpu_kernel};
+use crate::device::{Address, Cpu, Device, Launch, On, Parts, cpu_kernel};
 use crate::error::Result;
 use crate::ops::{check, lanes};
 use crate::tensor::{DType, Tensor};
@@ -11,44 +11,74 @@ use crate::tensor::{DType, Tensor};
 /// 256 * 2^-24 = 1.5e-5 in the worst case.
 const BLOCK: usize = 4096;
 
-/// Blocks of one work item.
+/// Blocks of one sum.
 const BLOCKS: usize = 16;
 
-/// out `[3]` f32 = norm over all of `grads` (f32, any shapes); the factor min(1, max_norm / (norm + 1e-6)) of
-/// `torch.nn.utils.clip_grad_norm_`; 1 when the norm is finite, else 0 (the factor is then 0 too). The order of
-/// summation depends on the shapes alone. `out.slice(1, 3)` is what `adamw::step` takes. Errors on other shapes.
-pub fn fwd(dev: &mut Device, grads: &[Tensor], max_norm: f32, out: Tensor) -> Result<()> {
-    guarded(dev, grads, max_norm, None, out)
-}
+/// Elements of one partial sum; a CTA's in kernels/grad_norm.cu.
+pub const CHUNK: usize = BLOCK * BLOCKS;
 
-/// [`fwd`], and the flag and the factor are 0 also where one of `guard` (f64, any number: a loss) is not finite.
-pub fn guarded(dev: &mut Device, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, out: Tensor) -> Result<()> {
-    const OP: &str = "grad_norm::fwd";
-    check::tensor(OP, "out", out, DType::F32, &[3])?;
-    if let Some(guard) = guard {
-        check::flat(OP, "guard", guard, DType::F64, guard.len())?;
-    }
+/// out f64 = the sums of squares of `grads` (f32, any shapes), one for each [`CHUNK`] elements of each, one gradient after
+/// the other. A sum depends on its own elements alone: who cuts gradients at multiples of [`CHUNK`] changes none. Errors
+/// on other shapes.
+pub fn partials(dev: &mut Device, grads: &[Tensor], out: Tensor) -> Result<()> {
+    const OP: &str = "grad_norm::partials";
     for g in grads {
         check::flat(OP, "grads", *g, DType::F32, g.len())?;
     }
-    let mark = dev.mark(Region::Workspace);
-    // f64 sums, on a GPU: one a chunk.
-    let chunks: usize = if dev.kind().is_gpu() { grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum() } else { 0 };
-    let partials = dev.alloc(Region::Workspace, DType::U32, &[2 * chunks])?;
-    let done = match dev.on() {
-        On::Count => Ok(()),
+    check::tensor(OP, "out", out, DType::F64, &[grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum()])?;
+    match dev.on() {
+        On::Count => {}
         On::Cpu(cpu) => {
-            on_cpu(cpu, grads, max_norm, guard, out);
-            Ok(())
+            let sums = square_sums(&cpu, grads);
+            cpu.memory.view_mut(out.span()).of::<f64>().copy_from_slice(&sums);
         }
-        On::Gpu(gpu) => launch(OP, gpu, grads, max_norm, guard, partials, out),
-    };
-    dev.release(mark);
-    done
+        On::Gpu(mut gpu) => {
+            let mut to = gpu.ptr(out);
+            for grad in grads {
+                let chunks = grad.len().div_ceil(CHUNK);
+                let args = SquaresArgs { x: gpu.ptr(*grad), partials: to, len: grad.len() as i64 };
+                let grid = check::grid(OP, chunks)?;
+                gpu.launch("grad_norm", "grad_norm_squares", Launch::new([grid, 1, 1], THREADS, SMEM), &args)?;
+                to += 8 * chunks as Address;
+            }
+        }
+    }
+    Ok(())
 }
 
-/// Elements of a CTA's sum in kernels/grad_norm.cu.
-const CHUNK: usize = 65_536;
+/// out `[3]` f32 = the norm whose square `partials` (f64) add up to; the factor min(1, max_norm / (norm + 1e-6)) of
+/// `torch.nn.utils.clip_grad_norm_`; 1 when the norm and all of `guard` (f64, any number: a loss) are finite, else 0 (the
+/// factor is then 0 too). The order of summation depends on the number of partials alone. `out.slice(1, 3)` is what
+/// `adamw::step` takes. Errors on other shapes.
+pub fn finish(dev: &mut Device, partials: Tensor, max_norm: f32, guard: Option<Tensor>, out: Tensor) -> Result<()> {
+    const OP: &str = "grad_norm::finish";
+    check::tensor(OP, "out", out, DType::F32, &[3])?;
+    for (name, t) in [("partials", Some(partials)), ("guard", guard)] {
+        t.map_or(Ok(()), |t| check::flat(OP, name, t, DType::F64, t.len()))?;
+    }
+    match dev.on() {
+        On::Count => {}
+        On::Cpu(cpu) => {
+            let norm = cpu.memory.view(partials.span()).of::<f64>().iter().sum::<f64>().sqrt() as f32;
+            let guard = guard.map_or(&[][..], |g| cpu.memory.view(g.span()).of::<f64>());
+            let finite = norm.is_finite() && guard.iter().all(|x| x.is_finite());
+            let factor = if finite { (max_norm / (norm + 1e-6)).min(1.0) } else { 0.0 };
+            let flag = if finite { 1.0 } else { 0.0 };
+            cpu.memory.view_mut(out.span()).of::<f32>().copy_from_slice(&[norm, factor, flag]);
+        }
+        On::Gpu(mut gpu) => {
+            let guards = check::count(OP, "guards", guard.map_or(0, |g| g.len()))?;
+            let (count, guard) = (partials.len() as i64, gpu.ptr_or_null(guard));
+            let args = FinishArgs { partials: gpu.ptr(partials), guard, out: gpu.ptr(out), count, max_norm, guards };
+            gpu.launch("grad_norm", "grad_norm_finish", Launch::new([1, 1, 1], THREADS, SMEM), &args)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of a CTA, and its shared memory.
+const THREADS: u32 = 256;
+const SMEM: usize = THREADS as usize / 32 * 8;
 
 /// `grad_norm::SquaresArgs` of kernels/grad_norm.cu.
 #[repr(C)]
@@ -71,47 +101,15 @@ struct FinishArgs {
     guards: i32,
 }
 
-fn launch(
-    op: &'static str,
-    mut gpu: Gpu<'_>,
-    grads: &[Tensor],
-    max_norm: f32,
-    guard: Option<Tensor>,
-    partials: Tensor,
-    out: Tensor,
-) -> Result<()> {
-    const THREADS: u32 = 256;
-    const SMEM: usize = THREADS as usize / 32 * 8;
-    let mut count = 0;
-    for grad in grads {
-        let chunks = grad.len().div_ceil(CHUNK);
-        let to = gpu.ptr(partials) + 8 * count as Address;
-        let args = SquaresArgs { x: gpu.ptr(*grad), partials: to, len: grad.len() as i64 };
-        let grid = check::grid(op, chunks)?;
-        gpu.launch("grad_norm", "grad_norm_squares", Launch::new([grid, 1, 1], THREADS, SMEM), &args)?;
-        count += chunks;
-    }
-    let (partials, out) = (gpu.ptr(partials), gpu.ptr(out));
-    let guards = check::count(op, "guards", guard.map_or(0, |g| g.len()))?;
-    let guard = gpu.ptr_or_null(guard);
-    let args = FinishArgs { partials, guard, out, count: count as i64, max_norm, guards };
-    gpu.launch("grad_norm", "grad_norm_finish", Launch::new([1, 1, 1], THREADS, SMEM), &args)
-}
-
-fn on_cpu(cpu: Cpu<'_>, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, out: Tensor) {
-    let views: Vec<&[f32]> = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>()).collect();
-    let items: Vec<&[f32]> = views.iter().flat_map(|g| g.chunks(BLOCK * BLOCKS)).collect();
+fn square_sums(cpu: &Cpu<'_>, grads: &[Tensor]) -> Vec<f64> {
+    let views = grads.iter().map(|g| cpu.memory.view(g.span()).of::<f32>());
+    let items: Vec<&[f32]> = views.flat_map(|g| g.chunks(CHUNK)).collect();
     let mut sums = vec![0.0f64; items.len()];
     let parts = Parts::new(&mut sums, 1);
     cpu.pool.run(items.len(), |i| {
         parts.take(i)[0] = items[i].chunks(BLOCK).map(|b| f64::from(square_sum(cpu.isa, b))).sum();
     });
-    let norm = sums.iter().sum::<f64>().sqrt() as f32;
-    let guard = guard.map_or(&[][..], |g| cpu.memory.view(g.span()).of::<f64>());
-    let finite = norm.is_finite() && guard.iter().all(|x| x.is_finite());
-    let factor = if finite { (max_norm / (norm + 1e-6)).min(1.0) } else { 0.0 };
-    let flag = if finite { 1.0 } else { 0.0 };
-    cpu.memory.view_mut(out.span()).of::<f32>().copy_from_slice(&[norm, factor, flag]);
+    sums
 }
 
 cpu_kernel! {

@@ -44,6 +44,7 @@ pub mod embedding;
 pub mod gelu;
 mod gemm;
 pub mod grad_norm;
+pub mod lane_sum;
 pub mod lanes;
 pub mod linear;
 pub mod linear_logprob;

@@ -86,7 +86,12 @@ impl Optimizer {
     ) -> Result<()> {
         dev.range(format_args!("optimizer"), |dev| {
             let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
-            grad_norm::guarded(dev, &touched, self.config.max_grad_norm as f32, guard, self.norm)?;
+            let mark = dev.mark(Region::Workspace);
+            let chunks = touched.iter().map(|grad| grad.len().div_ceil(grad_norm::CHUNK)).sum();
+            let partials = dev.alloc(Region::Workspace, DType::F64, &[chunks])?;
+            grad_norm::partials(dev, &touched, partials)?;
+            grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
+            dev.release(mark);
             let gradients: usize = touched.iter().map(|grad| grad.span().bytes).sum();
             dev.note_work("grad_norm", 0.0, gradients as f64);
             let mut weights = 0;
@@ -105,7 +110,8 @@ impl Optimizer {
                     seed: self.seed,
                     param: id as u32,
                 };
-                let parameter = adamw::Parameter { w: param.tensor, lo: state.lo, grad, moments: state.moments };
+                let parameter =
+                    adamw::Parameter { first: 0, w: param.tensor, lo: state.lo, grad, moments: state.moments };
                 adamw::step(dev, parameter, &hp, clip)?;
                 weights += param.tensor.span().bytes;
             }

@@ -8,6 +8,7 @@ use omr::tensor::{DType, Tensor};
 
 use crate::kernels::inputs::{cpu, random, up};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
+use crate::ops::adamw::range;
 
 /// One element, less than a quad, ragged ends of quads and blocks, more than a CTA's.
 const LENGTHS: [usize; 8] = [1, 3, 4, 127, 257, 1024, 2047, 4099];
@@ -86,8 +87,8 @@ impl State {
     }
 }
 
-/// Words of weight, low half and moments after three updates.
-fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32) -> Outcome<Vec<u32>> {
+/// Words of weight, low half and moments after three updates, the ranges between `cuts` one by one.
+fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32, cuts: &[usize]) -> Outcome<Vec<u32>> {
     let mut random = random(len as u64);
     let mut normals = |scale: f32| -> Vec<f32> { (0..len).map(|_| random.normal() * scale).collect() };
     let masters = normals(0.05);
@@ -100,7 +101,10 @@ fn updated(dev: &mut Device, variant: (bool, DType), len: usize, flag: f32) -> O
             normals(0.3).iter().zip(&sizes).map(|(g, s)| if *s > 6.0 { 0.0 } else { g * s.exp() }).collect();
         let grad = up(dev, &grad, &[len]);
         let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.01, step, seed: 11, param: 7 };
-        adamw::step(dev, adamw::Parameter { w: state.w, lo: state.lo, grad, moments: state.moments }, &hp, clip)?;
+        let whole = adamw::Parameter { first: 0, w: state.w, lo: state.lo, grad, moments: state.moments };
+        for cut in cuts.windows(2) {
+            adamw::step(dev, range(whole, cut[0], cut[1]), &hp, clip)?;
+        }
     }
     state.words(dev)
 }
@@ -109,9 +113,12 @@ fn probe(dev: &mut Device, variants: &[(bool, DType)]) -> Outcome {
     for variant in variants {
         for len in LENGTHS {
             for flag in [1.0, 0.0] {
-                let want = updated(&mut cpu(), *variant, len, flag)?;
+                let want = updated(&mut cpu(), *variant, len, flag, &[0, len])?;
                 let what = format!("{variant:?}, {len} elements, flag {flag}");
-                equal(&what, &updated(dev, *variant, len, flag)?, &want)?;
+                equal(&what, &updated(dev, *variant, len, flag, &[0, len])?, &want)?;
+                if len > 1024 {
+                    equal(&what, &updated(dev, *variant, len, flag, &[0, 768, 1024, len])?, &want)?;
+                }
             }
         }
     }
@@ -122,7 +129,7 @@ fn probe(dev: &mut Device, variants: &[(bool, DType)]) -> Outcome {
 fn bits_are_those_of_the_cpu() {
     probe(&mut emu(), &VARIANTS).unwrap();
     for variant in VARIANTS {
-        same_bits(3, |dev| updated(dev, variant, 4099, 1.0));
+        same_bits(3, |dev| updated(dev, variant, 4099, 1.0, &[0, 4099]));
     }
 }
 
@@ -144,8 +151,13 @@ fn every_low_half_survives_an_update_that_changes_nothing() {
         let (grad, clip) = (up(&mut dev, &zeros, &[len]), up(&mut dev, &[1f32, 1.0], &[2]));
         let before = state.words(&mut dev).unwrap();
         let hp = AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, step: 1, seed: 1, param: 0 };
-        adamw::step(&mut dev, adamw::Parameter { w: state.w, lo: state.lo, grad, moments: state.moments }, &hp, clip)
-            .unwrap();
+        adamw::step(
+            &mut dev,
+            adamw::Parameter { first: 0, w: state.w, lo: state.lo, grad, moments: state.moments },
+            &hp,
+            clip,
+        )
+        .unwrap();
         equal(&format!("{high:#x}"), &state.words(&mut dev).unwrap(), &before).unwrap();
     }
 }
@@ -172,7 +184,8 @@ fn changes_by_hand_to_the_codes_are_seen() {
     for (file, from, to) in [
         ("adamw", "reduce::larger(m_most, fabsf(q[i].m[j]))", "reduce::larger(m_most, q[i].m[j])"),
         ("adamw", "SECOND_MOMENT = 0, WEIGHT = 1", "SECOND_MOMENT = 0, WEIGHT = 0"),
-        ("adamw", "(uint64_t)at / EACH", "(uint64_t)at"),
+        ("adamw", "(args.first + at) / EACH", "(args.first + at)"),
+        ("adamw", "(args.first + at) / EACH", "at / EACH"),
         ("common/code8.cuh", "(uint32_t)(c > 1 ? c : 1)", "(uint32_t)c"),
         ("common/code8.cuh", "bits + (word >> 16)", "bits + 0x8000u"),
         ("common/code8.cuh", "y < power(-3 * S) ? y * power(3 * S) : within", "within"),
@@ -188,7 +201,12 @@ fn changes_by_hand_to_the_codes_are_seen() {
             let clip = up(dev, &[1f32, 1.0], &[2]);
             let hp =
                 AdamW { lr: 1e-3, beta1: 0.9, beta2: 0.1, eps: 1e-8, weight_decay: 0.0, step: 1, seed: 1, param: 0 };
-            adamw::step(dev, adamw::Parameter { w, lo: None, grad: g, moments: Moments::Bf16 { m, v } }, &hp, clip)?;
+            adamw::step(
+                dev,
+                adamw::Parameter { first: 0, w, lo: None, grad: g, moments: Moments::Bf16 { m, v } },
+                &hp,
+                clip,
+            )?;
             Ok(dev.read::<bf16>(v)?)
         };
         equal("v", &run(dev)?, &run(&mut cpu())?)

@@ -1,11 +1,10 @@
 //! kernels/grad_norm.cu against f64.
 
-use omr::device::{Device, Region};
-use omr::ops::grad_norm;
-use omr::tensor::DType;
+use omr::device::Device;
 
 use crate::kernels::inputs::{cpu, normals, up};
-use crate::kernels::{Outcome, emu, mutate_sites, mutate_source, same_bits};
+use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
+use crate::ops::grad_norm;
 
 /// Gradients of several sizes, past a chunk of 65,536.
 const LENGTHS: [&[usize]; 4] = [&[1], &[7, 1024, 5], &[65_536, 3], &[70_003, 65_535]];
@@ -19,9 +18,10 @@ fn norm(dev: &mut Device, lengths: &[usize], max_norm: f32, spoil: Option<f32>) 
         }
         grads.push(up(dev, &values, &[*len]));
     }
-    let out = dev.alloc(Region::Overlay, DType::F32, &[3])?;
-    grad_norm::fwd(dev, &grads, max_norm, out)?;
-    Ok(dev.read(out)?)
+    let whole = grad_norm::norm(dev, &grads, max_norm, None, usize::MAX);
+    let cut = grad_norm::norm(dev, &grads, max_norm, None, 1);
+    equal("by chunks", &cut[1..], &whole[1..])?;
+    Ok(whole)
 }
 
 fn probe(dev: &mut Device) -> Outcome {
@@ -63,13 +63,12 @@ fn what_is_not_finite_turns_the_flag_off() {
 fn a_loss_that_is_not_finite_turns_the_flag_off() {
     for mut dev in [emu(), cpu()] {
         let grads = [up(&mut dev, &[3.0f32, 4.0], &[2])];
-        let out = dev.alloc(Region::Overlay, DType::F32, &[3]).unwrap();
         let losses = [vec![1.0, -2.0], vec![1.0, f64::NAN], vec![f64::INFINITY, 0.0], vec![0.0, f64::NEG_INFINITY]];
         for (i, losses) in losses.iter().enumerate() {
             let guard = up(&mut dev, losses, &[2]);
-            grad_norm::guarded(&mut dev, &grads, 10.0, Some(guard), out).unwrap();
+            let found = grad_norm::norm(&mut dev, &grads, 10.0, Some(guard), usize::MAX);
             let on = if i == 0 { 1.0 } else { 0.0 };
-            assert_eq!(dev.read::<f32>(out).unwrap(), [5.0, on, on], "{losses:?}");
+            assert_eq!(found, [5.0, on, on], "{losses:?}");
         }
     }
 }

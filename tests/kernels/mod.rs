@@ -29,6 +29,7 @@ mod gemm_sm90a;
 mod grad_norm;
 mod inputs;
 mod kv_cache;
+mod lane_sum;
 mod lengths;
 mod linear_logprob;
 mod linear_logprob_bwd;

@@ -1,8 +1,8 @@
 use half::bf16;
 use omr::device::Device;
 use omr::ops::adamw::code8::BLOCK;
-use omr::ops::adamw::{self, AdamW, Coded, Moments, join, split};
-use omr::tensor::DType;
+use omr::ops::adamw::{self, AdamW, Coded, Moments, Parameter, join, split};
+use omr::tensor::{DType, Tensor};
 
 use super::reference::{F32, Random, blank, device, devices, relative, up, wide};
 
@@ -39,7 +39,7 @@ fn steps(half: bool, clip: [f32; 2]) -> Vec<[Vec<f32>; 3]> {
             let g = up(dev, &g, &[N]);
             adamw::step(
                 dev,
-                adamw::Parameter { w, lo, grad: g, moments: Moments::F32 { m, v } },
+                Parameter { first: 0, w, lo, grad: g, moments: Moments::F32 { m, v } },
                 &AdamW { step, ..HP },
                 clip,
             )
@@ -104,8 +104,8 @@ enum Weights {
 
 /// A run of any variant, kept on the device between its steps.
 struct Run {
-    w: omr::tensor::Tensor,
-    lo: Option<omr::tensor::Tensor>,
+    w: Tensor,
+    lo: Option<Tensor>,
     moments: Moments,
     len: usize,
 }
@@ -131,10 +131,17 @@ impl Run {
     }
 
     fn step(&self, dev: &mut Device, g: &[f32], hp: &AdamW, clip: [f32; 2]) {
+        self.step_in(dev, g, hp, clip, &[0, self.len]);
+    }
+
+    /// The ranges between `cuts` one by one, the last first.
+    fn step_in(&self, dev: &mut Device, g: &[f32], hp: &AdamW, clip: [f32; 2], cuts: &[usize]) {
         let mark = dev.mark(omr::device::Region::Overlay);
         let (g, clip) = (up(dev, g, &[self.len]), up(dev, &clip, &[2]));
-        adamw::step(dev, adamw::Parameter { w: self.w, lo: self.lo, grad: g, moments: self.moments }, hp, clip)
-            .unwrap();
+        let whole = Parameter { first: 0, w: self.w, lo: self.lo, grad: g, moments: self.moments };
+        for cut in cuts.windows(2).rev() {
+            adamw::step(dev, range(whole, cut[0], cut[1]), hp, clip).unwrap();
+        }
         dev.release(mark);
     }
 
@@ -200,6 +207,40 @@ fn bits_of_every_variant_depend_on_neither_body_nor_threads() {
         }
         assert!(found.windows(2).all(|w| w[0] == w[1]), "{weights:?} {moments:?}");
     }
+}
+
+/// Elements `from..to` of a parameter.
+pub fn range(whole: Parameter, from: usize, to: usize) -> Parameter {
+    let cut = |t: Tensor| t.slice(from, to);
+    let coded = |c: Coded| Coded { codes: cut(c.codes), scales: c.scales.slice(from / BLOCK, to.div_ceil(BLOCK)) };
+    let moments = match whole.moments {
+        Moments::F32 { m, v } => Moments::F32 { m: cut(m), v: cut(v) },
+        Moments::Bf16 { m, v } => Moments::Bf16 { m: cut(m), v: cut(v) },
+        Moments::Code8 { m, v } => Moments::Code8 { m: coded(m), v: coded(v) },
+    };
+    let first = whole.first + from;
+    Parameter { first, w: cut(whole.w), lo: whole.lo.map(cut), grad: cut(whole.grad), moments }
+}
+
+#[test]
+fn ranges_one_by_one_are_the_whole_to_the_bit() {
+    for (weights, moments) in ALL {
+        let run = |cuts: &[usize]| {
+            let dev = &mut device(2, omr::device::Isa::detect());
+            let mut r = Random::new(12);
+            let run = Run::new(dev, weights, moments, &r.values::<f32>(N));
+            for step in 1..=3 {
+                run.step_in(dev, &r.values::<f32>(N), &AdamW { step, ..HP }, [0.5, 1.0], cuts);
+            }
+            (run.weights(dev), run.moments(dev))
+        };
+        assert!(run(&[0, N]) == run(&[0, 40 * BLOCK, 41 * BLOCK, N]), "{weights:?} {moments:?}");
+    }
+    let dev = &mut device(1, omr::device::Isa::Portable);
+    let (w, s) = (up(dev, &[bf16::ONE; 4], &[4]), up(dev, &[0.0f32; 4], &[4]));
+    let (moments, clip) = (Moments::F32 { m: s, v: s }, up(dev, &[1.0f32, 1.0], &[2]));
+    let inside = Parameter { first: 4, w, lo: None, grad: s, moments };
+    assert!(adamw::step(dev, inside, &HP, clip).unwrap_err().to_string().contains("multiple of 256"));
 }
 
 #[test]
@@ -282,14 +323,14 @@ fn wrong_shapes_and_types_are_errors() {
     let (right, short) = (codes(4, dev), codes(3, dev));
     let no_scale = Coded { scales: s, ..right };
     assert!(
-        adamw::step(dev, adamw::Parameter { w: s, lo: Some(lo), grad: s, moments: float }, &HP, clip).is_err(),
+        adamw::step(dev, Parameter { first: 0, w: s, lo: Some(lo), grad: s, moments: float }, &HP, clip).is_err(),
         "f32 has no low half"
     );
-    assert!(adamw::step(dev, adamw::Parameter { w, lo: Some(s), grad: s, moments: float }, &HP, clip).is_err());
+    assert!(adamw::step(dev, Parameter { first: 0, w, lo: Some(s), grad: s, moments: float }, &HP, clip).is_err());
     assert!(
         adamw::step(
             dev,
-            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Bf16 { m: s, v: s } },
+            Parameter { first: 0, w, lo: Some(lo), grad: s, moments: Moments::Bf16 { m: s, v: s } },
             &HP,
             clip
         )
@@ -298,7 +339,7 @@ fn wrong_shapes_and_types_are_errors() {
     assert!(
         adamw::step(
             dev,
-            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: right, v: short } },
+            Parameter { first: 0, w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: right, v: short } },
             &HP,
             clip
         )
@@ -307,7 +348,7 @@ fn wrong_shapes_and_types_are_errors() {
     assert!(
         adamw::step(
             dev,
-            adamw::Parameter { w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: no_scale, v: right } },
+            Parameter { first: 0, w, lo: Some(lo), grad: s, moments: Moments::Code8 { m: no_scale, v: right } },
             &HP,
             clip
         )

@@ -1,26 +1,43 @@
-use omr::device::Region;
-use omr::ops::grad_norm;
+use omr::device::Device;
+use omr::ops::grad_norm::{self, CHUNK};
 use omr::tensor::{DType, Tensor};
 
 use super::reference::{Random, blank, device, devices, dot, up, wide};
+
+/// Norm, factor and flag of `grads`; the sums are made in parts of `each` chunks, as ranks make them that own these.
+pub fn norm(dev: &mut Device, grads: &[Tensor], max_norm: f32, guard: Option<Tensor>, each: usize) -> Vec<f32> {
+    let ranges = |g: &Tensor| {
+        let (g, step) = (g.reshape(&[g.len()]), each.saturating_mul(CHUNK));
+        (0..g.len()).step_by(step).map(move |from| g.slice(from, from.saturating_add(step).min(g.len())))
+    };
+    let ranges: Vec<Tensor> = grads.iter().flat_map(ranges).collect();
+    let chunks = |grads: &[Tensor]| grads.iter().map(|g| g.len().div_ceil(CHUNK)).sum::<usize>();
+    let partials = blank(dev, DType::F64, &[chunks(grads)]);
+    // The last ranges first, two at a time.
+    for at in (0..ranges.len()).step_by(2).rev() {
+        let (own, before) = (&ranges[at..ranges.len().min(at + 2)], chunks(&ranges[..at]));
+        grad_norm::partials(dev, own, partials.slice(before, before + chunks(own))).unwrap();
+    }
+    let out = blank(dev, DType::F32, &[3]);
+    grad_norm::finish(dev, partials, max_norm, guard, out).unwrap();
+    dev.read(out).unwrap()
+}
 
 #[test]
 fn norm_factor_and_flag_agree_with_torch_formula() {
     let mut r = Random::new(3);
     let sizes = [1usize, 5, 4096, 70_000, 200_001];
     let grads: Vec<Vec<f32>> = sizes.iter().map(|&n| r.values(n)).collect();
-    let norm = grads.iter().map(|g| dot(&wide(g), &wide(g))).sum::<f64>().sqrt();
+    let want = grads.iter().map(|g| dot(&wide(g), &wide(g))).sum::<f64>().sqrt();
     for max_norm in [0.5f32, 1e6] {
         let mut runs = Vec::new();
         for dev in &mut devices() {
             let tensors: Vec<Tensor> = grads.iter().map(|g| up(dev, g, &[g.len()])).collect();
-            let out = blank(dev, DType::F32, &[3]);
-            grad_norm::fwd(dev, &tensors, max_norm, out).unwrap();
-            runs.push(dev.read::<f32>(out).unwrap());
+            runs.extend([usize::MAX, 1, 2].map(|each| norm(dev, &tensors, max_norm, None, each)));
         }
-        assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads or bodies");
+        assert!(runs.windows(2).all(|w| w[0] == w[1]), "bits depend on threads, bodies or cuts");
         // 256 terms a lane: 256 units of f32 in the worst case, halved by the root.
-        assert!((f64::from(runs[0][0]) / norm - 1.0).abs() < 128.0 / (1 << 24) as f64);
+        assert!((f64::from(runs[0][0]) / want - 1.0).abs() < 128.0 / (1 << 24) as f64);
         assert_eq!(runs[0][1], (max_norm / (runs[0][0] + 1e-6)).min(1.0));
         assert_eq!(runs[0][2], 1.0);
     }
@@ -34,9 +51,7 @@ fn one_value_that_is_not_finite_clears_the_flag() {
         g[7_777] = bad;
         let fine = up(dev, &[1.0f32; 3], &[3]);
         let g = up(dev, &g, &[100, 100]);
-        let out = dev.zeros(Region::State, DType::F32, &[3]).unwrap();
-        grad_norm::fwd(dev, &[fine, g], 1.0, out).unwrap();
-        let out: Vec<f32> = dev.read(out).unwrap();
+        let out = norm(dev, &[fine, g], 1.0, None, usize::MAX);
         assert_eq!((out[1], out[2]), (0.0, 0.0));
     }
 }

@@ -1,10 +1,11 @@
 //! Ops against f64 formulas, finite differences and themselves under other threads, bodies and batches.
 
-mod adamw;
+pub mod adamw;
 mod attention;
 mod embedding;
 mod gelu;
-mod grad_norm;
+pub mod grad_norm;
+pub mod lane_sum;
 mod linear;
 mod linear_logprob;
 mod matmul;

@@ -14,7 +14,7 @@ use crate::ops::linear_logprob::{self, Outs};
 use crate::ops::matmul::{Order, Weight};
 use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
+use crate::ops::{grad_norm, lane_sum, linear, rms_norm, rope, swiglu};
 use crate::tensor::{DType, Tensor};
 
 /// A model's widths, and how much of it is worked on at once.
@@ -102,6 +102,7 @@ pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
     out.push(("adamw", Box::new(move |dev| adamw_step(dev, s, false))));
     out.push(("adamw", Box::new(move |dev| adamw_step(dev, s, true))));
     out.push(("grad_norm", Box::new(move |dev| grad_norm_fwd(dev, s))));
+    out.push(("lane_sum", Box::new(move |dev| lane_sum_fwd(dev, s))));
     out.push(("paged_attention", Box::new(move |dev| paged_attention_fwd(dev, s))));
     out.push(("sample", Box::new(move |dev| sample_fwd(dev, s))));
     out
@@ -314,15 +315,27 @@ fn adamw_step(dev: &mut Device, s: Widths, eight_bit: bool) -> Result<Case> {
     let moved = 2.0 * (bytes(&[w, lo]) + bytes(&states)) + bytes(&[grad]);
     let name = if eight_bit { "adamw step, 8 bits" } else { "adamw step" };
     case(name, format!("{n} parameters"), 0.0, moved, move |dev| {
-        adamw::step(dev, adamw::Parameter { w, lo: Some(lo), grad, moments }, &hp, clip)
+        adamw::step(dev, adamw::Parameter { first: 0, w, lo: Some(lo), grad, moments }, &hp, clip)
     })
 }
 
 fn grad_norm_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let grad = dev.upload(Region::Overlay, &normals::<f32>(s.parameters, 1e-3), &[s.parameters])?;
+    let partials = zeros(dev, DType::F64, &[s.parameters.div_ceil(grad_norm::CHUNK)])?;
     let out = zeros(dev, DType::F32, &[3])?;
     case("grad_norm fwd", format!("{} parameters", s.parameters), 0.0, bytes(&[grad]), move |dev| {
-        grad_norm::fwd(dev, &[grad], 1.0, out)
+        grad_norm::partials(dev, &[grad], partials)?;
+        grad_norm::finish(dev, partials, 1.0, None, out)
+    })
+}
+
+fn lane_sum_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    const LANES: usize = 8;
+    let len = s.parameters / LANES;
+    let lanes = dev.upload(Region::Overlay, &normals::<f32>(LANES * len, 1e-3), &[LANES, len])?;
+    let out = zeros(dev, DType::F32, &[len])?;
+    case("lane_sum fwd", format!("{LANES} lanes of {len} elements"), 0.0, bytes(&[lanes, out]), move |dev| {
+        lane_sum::fwd(dev, lanes, out)
     })
 }
 

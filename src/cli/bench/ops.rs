@@ -11,11 +11,11 @@ use crate::ops::adamw::code8::BLOCK;
 use crate::ops::adamw::{self, AdamW, Coded, Moments};
 use crate::ops::attention::{self, Pack};
 use crate::ops::matmul::panel_len;
-use crate::ops::{grad_norm, linear, rms_norm, rope, swiglu};
+use crate::ops::{grad_norm, lane_sum, linear, rms_norm, rope, swiglu};
 use crate::tensor::DType;
 
 /// What can be measured, in the order of the table.
-pub const NAMES: [&str; 12] = [
+pub const NAMES: [&str; 13] = [
     "linear",
     "swiglu",
     "attention",
@@ -24,6 +24,7 @@ pub const NAMES: [&str; 12] = [
     "linear_logprob",
     "adamw",
     "grad_norm",
+    "lane_sum",
     "paged_attention",
     "sample",
     "train-step",
@@ -40,6 +41,7 @@ pub struct Coming {
 
 const INTERMEDIATE: usize = 1536;
 const PARAMETERS: usize = 22_000_000;
+const LANES: usize = 8;
 
 /// The cases of one name, made when their turn comes; `shapes` are the models of jobs.
 pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
@@ -88,6 +90,7 @@ pub fn cases(name: &str, dtypes: &[DType], shapes: &[Shape]) -> Vec<Coming> {
                 out.push(Box::new(move |dev| adamw_step(dev, dtype, true)));
             }
             "grad_norm" if dtype == DType::F32 => out.push(Box::new(grad_norm_fwd)),
+            "lane_sum" if dtype == DType::F32 => out.push(Box::new(lane_sum_fwd)),
             _ => {}
         }
     }
@@ -288,12 +291,13 @@ fn adamw_step(dev: &mut Device, dtype: DType, eight_bit: bool) -> Result<Case> {
         flops: 0.0,
         bytes: 2.0 * stored + bytes(&[grad]),
         job: None,
-        run: Box::new(move |dev| adamw::step(dev, adamw::Parameter { w, lo, grad, moments }, &hp, clip)),
+        run: Box::new(move |dev| adamw::step(dev, adamw::Parameter { first: 0, w, lo, grad, moments }, &hp, clip)),
     })
 }
 
 fn grad_norm_fwd(dev: &mut Device) -> Result<Case> {
     let grad = zeros(dev, DType::F32, &[PARAMETERS])?;
+    let partials = zeros(dev, DType::F64, &[PARAMETERS.div_ceil(grad_norm::CHUNK)])?;
     let out = zeros(dev, DType::F32, &[3])?;
     Ok(Case {
         name: "grad_norm fwd",
@@ -302,6 +306,23 @@ fn grad_norm_fwd(dev: &mut Device) -> Result<Case> {
         flops: 0.0,
         bytes: bytes(&[grad]),
         job: None,
-        run: Box::new(move |dev| grad_norm::fwd(dev, &[grad], 1.0, out)),
+        run: Box::new(move |dev| {
+            grad_norm::partials(dev, &[grad], partials)?;
+            grad_norm::finish(dev, partials, 1.0, None, out)
+        }),
+    })
+}
+
+fn lane_sum_fwd(dev: &mut Device) -> Result<Case> {
+    let (lanes, out) =
+        (zeros(dev, DType::F32, &[LANES, PARAMETERS / LANES])?, zeros(dev, DType::F32, &[PARAMETERS / LANES])?);
+    Ok(Case {
+        name: "lane_sum fwd",
+        shape: format!("{LANES} lanes of {} elements", out.len()),
+        dtype: "f32",
+        flops: 0.0,
+        bytes: bytes(&[lanes, out]),
+        job: None,
+        run: Box::new(move |dev| lane_sum::fwd(dev, lanes, out)),
     })
 }

@@ -71,9 +71,9 @@ impl<'a> MomentParts<'a> {
     }
 }
 
-/// The update of a whole parameter.
+/// The update of a parameter, or of a range of one.
 pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Factors, noise: Noise) {
-    let Parameter { w, lo, grad, moments } = parameter;
+    let Parameter { first, w, lo, grad, moments } = parameter;
     let (len, dtype) = (w.len(), w.dtype);
     // Views come as arrays of one length: what is absent is an empty piece of the weights, and not looked at.
     let none = w.slice(0, 0);
@@ -96,12 +96,12 @@ pub(super) fn update(cpu: Cpu<'_>, parameter: Parameter, clip: f32, factors: Fac
     cpu.pool.run(len.div_ceil(ITEM), |i| {
         let from = i * ITEM;
         let g = &g[from..(from + ITEM).min(len)];
-        item(cpu.isa, weights.take(i), moments.take(i), g, from, clip, factors, noise);
+        item(cpu.isa, weights.take(i), moments.take(i), g, first + from, clip, factors, noise);
     });
 }
 
 cpu_kernel! {
-    /// The elements of one item, the first of which is number `from` of the parameter.
+    /// The elements of one item, the first of which is number `from` of the whole parameter.
     fn item(
         weights: Weights<'_>,
         stored: Stored<'_>,

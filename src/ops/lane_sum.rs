@@ -1,0 +1,80 @@
+//! The sum of lanes of gradients, in their order: its bits do not depend on who computed which lane.
+
+use bytemuck::NoUninit;
+
+use crate::device::{Address, Cpu, Device, Gpu, Launch, On, Parts, cpu_kernel};
+use crate::error::Result;
+use crate::ops::check;
+use crate::tensor::{DType, Tensor};
+
+/// Elements of a work item: its sum stays in the nearest cache while the lanes pass.
+const ITEM: usize = 4096;
+
+/// out `[n]` = ((lane 0 + lane 1) + lane 2) + ..., in f32, of the first n columns of lanes `[L, stride]`, n <= stride.
+/// `out` may lie where lane 0 begins. Moves (L + 1) * 4 * n bytes. Errors on other shapes, and without a lane.
+pub fn fwd(dev: &mut Device, lanes: Tensor, out: Tensor) -> Result<()> {
+    const OP: &str = "lane_sum::fwd";
+    check::tensor(OP, "lanes", lanes, DType::F32, &[lanes.rows(), lanes.cols()])?;
+    check::flat(OP, "out", out, DType::F32, out.len())?;
+    let fits = lanes.rows() > 0 && out.len() <= lanes.cols();
+    check::that(OP, fits, format!("lanes of at least {} elements", out.len()), format!("{:?}", lanes.shape))?;
+    match dev.on() {
+        On::Count => Ok(()),
+        On::Cpu(cpu) => {
+            on_cpu(cpu, lanes, out);
+            Ok(())
+        }
+        On::Gpu(gpu) => launch(OP, gpu, lanes, out),
+    }
+}
+
+/// `lane_sum::Args` of kernels/lane_sum.cu.
+#[repr(C)]
+#[derive(Clone, Copy, NoUninit)]
+struct Args {
+    lanes: Address,
+    out: Address,
+    stride: i64,
+    len: i64,
+    count: i32,
+    wide: i32,
+}
+
+fn launch(op: &'static str, mut gpu: Gpu<'_>, lanes: Tensor, out: Tensor) -> Result<()> {
+    const THREADS: usize = 256;
+    const EACH: usize = 4;
+    let (from, to, stride) = (gpu.ptr(lanes), gpu.ptr(out), lanes.cols());
+    let args = Args {
+        lanes: from,
+        out: to,
+        stride: stride as i64,
+        len: out.len() as i64,
+        count: check::count(op, "lanes", lanes.rows())?,
+        wide: ((from | to).is_multiple_of(16) && stride.is_multiple_of(EACH)).into(),
+    };
+    let grid = check::grid(op, out.len().div_ceil(THREADS * EACH))?;
+    gpu.launch("lane_sum", "lane_sum", Launch::new([grid, 1, 1], THREADS as u32, 0), &args)
+}
+
+fn on_cpu(cpu: Cpu<'_>, lanes: Tensor, out: Tensor) {
+    let stride = lanes.cols().max(1);
+    let in_place = (lanes.region, lanes.offset) == (out.region, out.offset);
+    let read = lanes.slice(in_place.into(), lanes.rows());
+    let ([out], [read]) = cpu.memory.tensors([out], [read]);
+    let (first, rest) = read.of::<f32>().split_at(if in_place { 0 } else { stride });
+    let parts = Parts::new(out.of::<f32>(), ITEM);
+    cpu.pool.run(parts.count(), |i| {
+        let out = parts.take(i);
+        let at = i * ITEM..i * ITEM + out.len();
+        if !in_place {
+            out.copy_from_slice(&first[at.clone()]);
+        }
+        rest.chunks_exact(stride).for_each(|lane| add(cpu.isa, &lane[at.clone()], out));
+    });
+}
+
+cpu_kernel! {
+    fn add(lane: &[f32], sum: &mut [f32]) {
+        sum.iter_mut().zip(lane).for_each(|(sum, x)| *sum += x);
+    }
+}

@@ -1,0 +1,39 @@
+//! kernels/lane_sum.cu against the CPU op: the same bits.
+
+use omr::device::Device;
+
+use crate::kernels::inputs::normals;
+use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
+use crate::ops::lane_sum::{formula, sums};
+
+/// (lanes, stride, elements): one lane; 16-byte accesses with a ragged end; lanes that are on no such boundary.
+const SHAPES: [(usize, usize, usize); 5] = [(1, 8, 8), (2, 1024, 1024), (3, 2052, 1031), (8, 1283, 1283), (5, 4, 0)];
+
+fn probe(dev: &mut Device) -> Outcome {
+    for (count, stride, n) in SHAPES {
+        let lanes = normals::<f32>(1, count * stride);
+        let want = formula(&lanes, stride, n);
+        for got in sums(dev, &lanes, stride, n) {
+            equal(&format!("{count} lanes, {n} of {stride}"), &got, &want)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn bits_are_those_of_the_formula() {
+    probe(&mut emu()).unwrap();
+    same_bits(3, |dev| Ok(sums(dev, &normals::<f32>(1, 3 * 2052), 2052, 1031).concat()));
+}
+
+#[test]
+fn changes_by_hand_are_seen() {
+    for (from, to) in [
+        ("sum.y + x.y", "sum.y + x.x"),
+        ("at + lane_sum::EACH <= args.len", "at < args.len"),
+        ("i < at + lane_sum::EACH && i < args.len", "i < at + lane_sum::EACH && i + 1 < args.len"),
+        ("sum += args.lanes[lane * args.stride + i]", "sum = args.lanes[lane * args.stride + i] + args.lanes[i]"),
+    ] {
+        mutate_source("lane_sum", from, to, 1, probe);
+    }
+}
