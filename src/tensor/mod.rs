@@ -159,7 +159,7 @@ impl Device {
         match self.on() {
             On::Count => {}
             On::Cpu(cpu) => {
-                let ([mut to], [from]) = cpu.memory.tensors([to], [from]);
+                let ([to], [from]) = cpu.memory.tensors([to], [from]);
                 to.of::<u8>().copy_from_slice(from.of::<u8>());
             }
             On::Gpu(gpu) => {
