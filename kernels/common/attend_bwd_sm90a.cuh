@@ -72,11 +72,34 @@ __device__ __forceinline__ void hold(F& p, isa::Shared<uint16_t>* held) {
     isa::store(held + threadIdx.x, (uint16_t)all);
 }
 
-// One lane of each warp says that its products with a buffer have ended.
-__device__ __forceinline__ void release(isa::Mbarrier* empty) {
-    if (lane() == 0) {
-        isa::mbarrier_arrive(empty);
+// Sets up the barriers of what is loaded once, of the one tail, and of stages, whose bytes so many arrivals tell.
+template <int N>
+__device__ __forceinline__ void set_up(isa::Mbarrier* once, isa::Mbarrier* tail, isa::Mbarrier (&full)[N],
+                                       isa::Mbarrier (&empty)[N], int arrivals) {
+    if (threadIdx.x == 0) {
+        isa::mbarrier_init(once, 1);
+        isa::mbarrier_init(tail, 1);
+        for (int i = 0; i < N; i++) {
+            isa::mbarrier_init(&full[i], arrivals);
+            isa::mbarrier_init(&empty[i], MATH / WARP);
+        }
+        isa::fence_mbarrier_init();
     }
+    isa::sync_cta();
+}
+
+// The warpgroup's 64 rows or keys times a stage: scores, which have come, and dP, which is on its way.
+template <int HD, class S, class A, class B>
+__device__ __forceinline__ void multiply(S& s, S& dp, const A& a, const B& b, const A& da, const B& db, isa::Mbarrier* full,
+                                         uint32_t parity) {
+    int group = threadIdx.x / 128;
+    isa::sync_named(1 + group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
+    isa::mbarrier_wait(full, parity);
+    isa::wgmma_fence();
+    scores<HD>(s, a, b, group * GROUP_ROWS);
+    scores<HD>(dp, da, db, group * GROUP_ROWS);
+    isa::arrive_named(2 - group, MATH);
+    isa::wgmma_wait<1>();
 }
 
 // Loads a box's panels, by one lane.
@@ -140,25 +163,11 @@ __device__ __forceinline__ void dq(const Args& args) {
         return;
     }
     int keys = args.in.causal ? (to - 1) / group + 1 : place.tokens;
-    if (threadIdx.x == 0) {
-        isa::mbarrier_init(&smem.rows, 1);
-        isa::mbarrier_init(&smem.tail, 1);
-        for (int i = 0; i < STAGES; i++) {
-            isa::mbarrier_init(&smem.full[i], 1);
-            isa::mbarrier_init(&smem.empty[i], MATH / WARP);
-        }
-        isa::fence_mbarrier_init();
-    }
-    isa::sync_cta();
-    if (threadIdx.x >= MATH) {
-        isa::registers_decrease<REGISTERS_COPY>();
-        if (threadIdx.x < MATH + WARP) {
-            copy_keys<HD>(smem, args, item, from / group, keys, place.tokens);
-        }
+    set_up(&smem.rows, &smem.tail, smem.full, smem.empty, 1);
+    if (copies([&] { copy_keys<HD>(smem, args, item, from / group, keys, place.tokens); })) {
         return;
     }
-    isa::registers_increase<REGISTERS_MATH>();
-    int math_group = threadIdx.x / 128, mine = from + warp() * WARP_ROWS;
+    int mine = from + warp() * WARP_ROWS;
     float lse[2], delta[2];
     int visible[2];
 #pragma unroll
@@ -179,21 +188,12 @@ __device__ __forceinline__ void dq(const Args& args) {
     isa::WgmmaAcc<BLOCK> s, dp;
     isa::Frag<4> ds[BLOCK / 16];
     tile::clear(sums);
-    // The first warpgroup begins.
-    if (math_group == 1) {
-        isa::arrive_named(1, MATH);
-    }
+    begin_turns();
     isa::mbarrier_wait(&smem.rows, 0);
 #pragma unroll 1
     for (int begin = 0, turn = 0; begin < keys; begin += BLOCK, turn++) {
         Stage stage(turn);
-        isa::sync_named(1 + math_group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
-        isa::mbarrier_wait(&smem.full[stage.at], stage.parity);
-        isa::wgmma_fence();
-        scores<HD>(s, smem.q, smem.k[stage.at], math_group * GROUP_ROWS);
-        scores<HD>(dp, smem.dout, smem.v[stage.at], math_group * GROUP_ROWS);
-        isa::arrive_named(2 - math_group, MATH);
-        isa::wgmma_wait<1>();
+        multiply<HD>(s, dp, smem.q, smem.k[stage.at], smem.dout, smem.v[stage.at], &smem.full[stage.at], stage.parity);
         tile::row_exp2(s, args.in.scale_log2e, lse);
         hold(s, smem.held);
         isa::wgmma_wait<0>();
@@ -275,25 +275,11 @@ __device__ __forceinline__ void dkv(const Args& args) {
     if (item.tile * BLOCK >= place.tokens) {
         return;
     }
-    if (threadIdx.x == 0) {
-        isa::mbarrier_init(&smem.keys, 1);
-        isa::mbarrier_init(&smem.tail, 1);
-        for (int i = 0; i < ROW_STAGES; i++) {
-            isa::mbarrier_init(&smem.full[i], 2);
-            isa::mbarrier_init(&smem.empty[i], MATH / WARP);
-        }
-        isa::fence_mbarrier_init();
-    }
-    isa::sync_cta();
-    if (threadIdx.x >= MATH) {
-        isa::registers_decrease<REGISTERS_COPY>();
-        if (threadIdx.x < MATH + WARP) {
-            copy_rows<HD>(smem, args, item, place, first);
-        }
+    set_up(&smem.keys, &smem.tail, smem.full, smem.empty, 2);
+    if (copies([&] { copy_rows<HD>(smem, args, item, place, first); })) {
         return;
     }
-    isa::registers_increase<REGISTERS_MATH>();
-    int math_group = threadIdx.x / 128, mine = item.tile * BLOCK + warp() * WARP_ROWS;
+    int mine = item.tile * BLOCK + warp() * WARP_ROWS;
     // From where on rows see all of the warp's keys, and each key of the lane.
     int all = args.in.causal ? (mine + WARP_ROWS - 1) * group : 0;
     int key = args.in.causal ? (mine + lane() / 4) * group : 0;
@@ -302,21 +288,12 @@ __device__ __forceinline__ void dkv(const Args& args) {
     isa::Frag<4> p[ROWS / 16], ds[ROWS / 16];
     tile::clear(dk);
     tile::clear(dv);
-    // The first warpgroup begins.
-    if (math_group == 1) {
-        isa::arrive_named(1, MATH);
-    }
+    begin_turns();
     isa::mbarrier_wait(&smem.keys, 0);
 #pragma unroll 1
     for (int row = first * group, turn = 0; row < place.rows; row += args.in.step, turn++) {
         int at = turn % ROW_STAGES;
-        isa::sync_named(1 + math_group, MATH);  // exempt: a turn at the tensor cores, which no bit depends on
-        isa::mbarrier_wait(&smem.full[at], turn / ROW_STAGES % 2);
-        isa::wgmma_fence();
-        scores<HD>(s, smem.k, smem.q[at], math_group * GROUP_ROWS);
-        scores<HD>(dp, smem.v, smem.dout[at], math_group * GROUP_ROWS);
-        isa::arrive_named(2 - math_group, MATH);
-        isa::wgmma_wait<1>();
+        multiply<HD>(s, dp, smem.k, smem.q[at], smem.v, smem.dout[at], &smem.full[at], turn / ROW_STAGES % 2);
         tile::column_exp2(s, args.in.scale_log2e, smem.lse[at], 1.0f);
         hold(s, smem.held);
         isa::wgmma_wait<0>();

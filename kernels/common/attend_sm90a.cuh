@@ -103,6 +103,34 @@ __device__ __forceinline__ void clear_rows(isa::Shared<bf16> (&panels)[N][ELEMEN
     isa::sync_warp();
 }
 
+// One lane of each warp says that its products with a buffer have ended.
+__device__ __forceinline__ void release(isa::Mbarrier* empty) {
+    if (lane() == 0) {
+        isa::mbarrier_arrive(empty);
+    }
+}
+
+// Whether the thread is of the warpgroup that copies, by its first warp; the others multiply, with registers it gave away.
+template <class F>
+__device__ __forceinline__ bool copies(F&& copy) {
+    if (threadIdx.x < MATH) {
+        isa::registers_increase<REGISTERS_MATH>();
+        return false;
+    }
+    isa::registers_decrease<REGISTERS_COPY>();
+    if (threadIdx.x < MATH + WARP) {
+        copy();
+    }
+    return true;
+}
+
+// Of the warpgroups that multiply in turn the first begins.
+__device__ __forceinline__ void begin_turns() {
+    if (threadIdx.x / 128 == 1) {
+        isa::arrive_named(1, MATH);
+    }
+}
+
 // A tile's queries: whole tokens, one box.
 template <int HD, class A>
 __device__ __forceinline__ void copy_queries(WideSmem<HD>& smem, const WideArgs<A>& args, const WideTile& tile, int tiles) {
@@ -166,9 +194,7 @@ __device__ __forceinline__ void copy_tiles(WideSmem<HD>& smem, const Call& call)
                 isa::mbarrier_wait(&smem.v_tail, tails % 2);
                 tails++;
                 clear_rows(smem.v[stage.at], tile.keys - begin);
-                if (lane() == 0) {
-                    isa::mbarrier_arrive(&smem.v_full[stage.at]);
-                }
+                release(&smem.v_full[stage.at]);
             }
         }
     }
@@ -208,13 +234,6 @@ struct WideMath {
             isa::wgmma<isa::Major::mn>(state.o, p[step], isa::advance(b, step * 16 * PANEL_BYTES), true);
         }
         isa::wgmma_commit();
-    }
-
-    // One lane of each warp says that its products with a buffer have ended.
-    __device__ __forceinline__ void release(isa::Mbarrier* empty) {
-        if (lane() == 0) {
-            isa::mbarrier_arrive(empty);
-        }
     }
 
     // Scores to probabilities, in fp32; the base and the sum move on.
@@ -320,7 +339,7 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
             math.state.save(total, MATH);
         }
     }
-    math.release(&math.smem.q_empty);
+    release(&math.smem.q_empty);
     math.state.template stage<HD>(staged, 0);
     isa::sync_warp();
     write_rows<HD>(rows, staged, from, rows.to, lane(), WARP);
@@ -336,12 +355,12 @@ __device__ __forceinline__ void attend_tile(WideMath<HD, TURNS>& math, const Wid
     math.wait_queries();
     if (math.group * GROUP_ROWS >= rows) {
         math.pass(item.begin, item.end);
-        math.release(&math.smem.q_empty);
+        release(&math.smem.q_empty);
         return;
     }
     go_on<HD>(math.state, item, from, 0, 0);
     math.chunk(Sight(item.keys), item.begin, item.end, args.in.scale_log2e);
-    math.release(&math.smem.q_empty);
+    release(&math.smem.q_empty);
     if (from < rows && joined<HD>(math.state, item, from, 0, 0, warp())) {
         write_out<HD>(math.state, item, from, 0);
     }
@@ -363,18 +382,12 @@ __device__ __forceinline__ void attend_wide(const Call& call) {
         isa::fence_mbarrier_init();
     }
     isa::sync_cta();
-    if (threadIdx.x >= MATH) {
-        isa::registers_decrease<REGISTERS_COPY>();
-        if (threadIdx.x < MATH + WARP) {
-            copy_tiles<HD>(smem, call);
-        }
+    if (copies([&] { copy_tiles<HD>(smem, call); })) {
         return;
     }
-    isa::registers_increase<REGISTERS_MATH>();
     WideMath<HD, Call::TURNS> math(smem);
-    // The first warpgroup begins.
-    if (Call::TURNS && math.group == 1) {
-        isa::arrive_named(1, MATH);
+    if constexpr (Call::TURNS) {
+        begin_turns();
     }
     for (int i = blockIdx.x; i < call.items(); i += gridDim.x) {
         auto tile = call.tile(i);
