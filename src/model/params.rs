@@ -260,6 +260,11 @@ impl ParamLayout {
         self.params.iter().enumerate().flat_map(of)
     }
 
+    /// Elements of each parameter, padding included.
+    pub fn lens(&self) -> Vec<usize> {
+        self.params.iter().map(|param| param.tensor.len()).collect()
+    }
+
     /// Number of weights, padding left out.
     pub fn num_weights(&self) -> usize {
         self.pieces().map(|(_, _, piece)| piece.len()).sum()

@@ -1,10 +1,12 @@
 //! AdamW over all of a model's parameters: moments, the low halves of bf16 weights, and their files.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
+use crate::dist::{Alone, Ranks, Shards, shards};
 use crate::error::Result;
 use crate::model::outgoing::OutFile;
 use crate::model::params::{Param, ParamLayout};
@@ -37,24 +39,42 @@ pub struct StepStats {
     pub finite: bool,
 }
 
-/// The optimizer.
+/// The optimizer, or what one rank owns of it.
 pub struct Optimizer {
     config: OptimConfig,
     seed: u64,
     /// Which parameters decay.
     pub decay: Decay,
+    shards: Shards,
+    rank: usize,
+    /// By parameter: of the range that the rank owns, which may be empty.
     states: Vec<State>,
     kept: Kept,
     /// Norm, clip factor, finite flag.
     norm: Tensor,
 }
 
+// Neither a sum of the norm nor a scale of 8-bit moments lies with two ranks.
+const _: () = assert!(shards::CHUNK.is_multiple_of(grad_norm::CHUNK) && shards::CHUNK.is_multiple_of(BLOCK));
+
 impl Optimizer {
     /// Zero moments for every parameter of `layout`, in [`Region::State`]; `seed` is of what is rounded stochastically.
     pub fn new(dev: &mut Device, layout: &ParamLayout, config: OptimConfig, seed: u64) -> Result<Optimizer> {
+        Optimizer::sharded(dev, layout, config, seed, &Shards::new(&layout.lens(), 1), 0)
+    }
+
+    /// [`Optimizer::new`] of what `rank` owns of each parameter.
+    pub fn sharded(
+        dev: &mut Device,
+        layout: &ParamLayout,
+        config: OptimConfig,
+        seed: u64,
+        shards: &Shards,
+        rank: usize,
+    ) -> Result<Optimizer> {
         let mut states = Vec::new();
-        for param in &layout.params {
-            let len = param.tensor.len();
+        for (param, own) in layout.params.iter().zip(shards.of(rank)) {
+            let len = own.len();
             let moments = zero_moments(dev, moments_of(param, config.optim), len)?;
             let lo = match layout.dtype {
                 DType::Bf16 if !config.bf16_stochastic_round => Some(dev.zeros(Region::State, DType::I16, &[len])?),
@@ -64,20 +84,23 @@ impl Optimizer {
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
         let kept = Kept::new(dev, layout, &config);
-        Ok(Optimizer { config, seed, decay: Decay::default(), states, kept, norm })
+        Ok(Optimizer { config, seed, decay: Decay::default(), shards: shards.clone(), rank, states, kept, norm })
     }
 
-    /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a
-    /// gradient are neither moved nor decayed. When the norm is not finite no weight and no moment changes, only the
-    /// count of updates; the caller is to stop.
+    /// [`Optimizer::step_guarded`] of a run of one rank, guarded by the norm alone.
     pub fn step(&mut self, dev: &mut Device, layout: &ParamLayout, grads: &Grads, lr: f64) -> Result<()> {
-        self.step_guarded(dev, layout, grads, lr, None)
+        let mut alone = Alone::ONE;
+        self.step_guarded(&mut alone, dev, layout, grads, lr, None)
     }
 
-    /// [`Optimizer::step`], and nothing changes either where one of `guard` (f64: losses) is not finite. Waits for
-    /// nothing.
+    /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a gradient are
+    /// neither moved nor decayed. When the norm or one of `guard` (f64: losses) is not finite no weight and no moment
+    /// changes, only the count of updates; the caller is to stop. Each of `ranks` has in `grads` the gradient of what it
+    /// owns, knows of the same parameters with one, and has the same guard; each updates what it owns, and all have all of
+    /// the weights then. Waits for nothing.
     pub fn step_guarded(
         &mut self,
+        ranks: &mut dyn Ranks,
         dev: &mut Device,
         layout: &ParamLayout,
         grads: &Grads,
@@ -85,20 +108,17 @@ impl Optimizer {
         guard: Option<Tensor>,
     ) -> Result<()> {
         dev.range(format_args!("optimizer"), |dev| {
-            let touched: Vec<Tensor> = (0..grads.len()).filter_map(|id| grads.get(id)).collect();
-            let mark = dev.mark(Region::Workspace);
-            let chunks = touched.iter().map(|grad| grad.len().div_ceil(grad_norm::CHUNK)).sum();
-            let partials = dev.alloc(Region::Workspace, DType::F64, &[chunks])?;
-            grad_norm::partials(dev, &touched, partials)?;
-            grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
-            dev.release(mark);
-            let gradients: usize = touched.iter().map(|grad| grad.span().bytes).sum();
-            dev.note_work("grad_norm", 0.0, gradients as f64);
+            let touched: Vec<(usize, Tensor)> =
+                (0..grads.len()).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
+            let gradients = self.measure(ranks, dev, &touched, guard)?;
             let mut weights = 0;
             let clip = self.norm.slice(1, 3);
-            for (id, (param, state)) in layout.params.iter().zip(&mut self.states).enumerate() {
-                let Some(grad) = grads.get(id) else { continue };
+            for &(id, grad) in &touched {
+                let (param, state, own) = (&layout.params[id], &mut self.states[id], &self.shards.of(self.rank)[id]);
                 state.updates += 1;
+                if own.is_empty() {
+                    continue;
+                }
                 let decays = param.is_matrix || self.decay == Decay::All;
                 let hp = adamw::AdamW {
                     lr,
@@ -110,18 +130,60 @@ impl Optimizer {
                     seed: self.seed,
                     param: id as u32,
                 };
-                let parameter =
-                    adamw::Parameter { first: 0, w: param.tensor, lo: state.lo, grad, moments: state.moments };
-                adamw::step(dev, parameter, &hp, clip)?;
-                weights += param.tensor.span().bytes;
+                let (w, grad) = (param.tensor.slice(own.start, own.end), grad.slice(own.start, own.end));
+                let (lo, moments) = (state.lo, state.moments);
+                adamw::step(dev, adamw::Parameter { first: own.start, w, lo, grad, moments }, &hp, clip)?;
+                weights += w.span().bytes;
             }
             // Weights and state are read and written.
             dev.note_work("adamw", 0.0, (gradients + 2 * (weights + self.bytes())) as f64);
-            Ok(())
+            let updated = touched.iter().flat_map(|&(id, _)| {
+                let part = move |range: Range<usize>| layout.params[id].tensor.slice(range.start, range.end);
+                self.shards.owners(id).map(move |(rank, range)| (rank, part(range)))
+            });
+            ranks.all_gather(dev, "updated weights", &updated.collect::<Vec<_>>())
         })
     }
 
-    /// Bytes of the moments and the low halves.
+    /// Norm, clip factor and flag of the gradients of `touched` parameters: each rank adds up what it owns and, in one order,
+    /// all of these sums. Bytes of gradients that were read.
+    fn measure(
+        &self,
+        ranks: &mut dyn Ranks,
+        dev: &mut Device,
+        touched: &[(usize, Tensor)],
+        guard: Option<Tensor>,
+    ) -> Result<usize> {
+        // The chunks of each rank follow on those of the one before.
+        let chunks = |rank: usize| {
+            let own = self.shards.of(rank);
+            touched.iter().map(|(id, _)| own[*id].len().div_ceil(grad_norm::CHUNK)).sum::<usize>()
+        };
+        let mark = dev.mark(Region::Workspace);
+        let all = (0..self.shards.ranks()).map(chunks).sum();
+        let partials = dev.alloc(Region::Workspace, DType::F64, &[all])?;
+        let mut end = 0;
+        let owned: Vec<(usize, Tensor)> = (0..self.shards.ranks())
+            .map(|rank| {
+                end += chunks(rank);
+                (rank, partials.slice(end - chunks(rank), end))
+            })
+            .collect();
+        let part = |(id, grad): &(usize, Tensor)| {
+            let own = &self.shards.of(self.rank)[*id];
+            grad.slice(own.start, own.end)
+        };
+        let own: Vec<Tensor> = touched.iter().map(part).filter(|grad| !grad.is_empty()).collect();
+        grad_norm::partials(dev, &own, owned[self.rank].1)?;
+        ranks.all_gather(dev, "the gradient norm", &owned)?;
+        grad_norm::finish(dev, partials, self.config.max_grad_norm as f32, guard, self.norm)?;
+        dev.release(mark);
+        let bytes = own.iter().map(|grad| grad.span().bytes).sum::<usize>();
+        dev.note_work("grad_norm", 0.0, bytes as f64);
+        Ok(bytes)
+    }
+
+    /// Bytes of the moments and the low halves of what the rank owns.
     pub fn bytes(&self) -> usize {
         let tensors = self.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
         tensors.map(|t| t.span().bytes).sum()

@@ -3,7 +3,7 @@
 use crate::ops::adamw::Moments;
 use crate::tensor::Tensor;
 
-/// One parameter's state; moments and low halves in its element order.
+/// One parameter's state; moments and low halves in its element order, of the range that the rank owns.
 pub(super) struct State {
     /// First and second moment.
     pub moments: Moments,

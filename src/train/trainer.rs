@@ -12,6 +12,7 @@ use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
+use crate::dist::Alone;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Model};
@@ -134,7 +135,8 @@ impl Trainer {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
         dev.finish_readback()?;
-        self.optimizer.step_guarded(dev, &self.model.layout, grads, lr, Some(losses))?;
+        let mut alone = Alone::ONE;
+        self.optimizer.step_guarded(&mut alone, dev, &self.model.layout, grads, lr, Some(losses))?;
         Ok(lr)
     }
 

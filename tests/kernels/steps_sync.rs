@@ -4,6 +4,7 @@ use std::path::Path;
 
 use omr::config::RlConfig;
 use omr::device::{Device, Region};
+use omr::dist::Alone;
 use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
@@ -48,7 +49,10 @@ impl Setup {
     }
 
     fn update(&mut self, losses: Tensor) {
-        self.optimizer.step_guarded(&mut self.dev, &self.model.layout, &self.grads, 1e-3, Some(losses)).unwrap();
+        let mut alone = Alone::ONE;
+        self.optimizer
+            .step_guarded(&mut alone, &mut self.dev, &self.model.layout, &self.grads, 1e-3, Some(losses))
+            .unwrap();
     }
 
     fn first_weights(&mut self) -> Vec<u8> {
