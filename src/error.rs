@@ -74,6 +74,16 @@ pub enum Error {
         /// Status, time-out or the broken part of the reply.
         what: String,
     },
+    /// Another rank of the run is lost, or has failed and said why. Exit status: the one that rank ended with.
+    #[error("{what}")]
+    Rank {
+        /// Which rank, where, and what became of it.
+        what: String,
+        /// The exit status of all ranks.
+        exit_code: u8,
+        /// True where rank 0 has told this one, and says it to people itself.
+        told: bool,
+    },
     /// A signal stopped the run. Exit status 130.
     #[error("stopped by a signal; run the same command again to go on")]
     Stopped,
@@ -125,6 +135,7 @@ impl Error {
             Error::Input { .. } | Error::Format { .. } => 2,
             Error::Io { source, .. } if wrong_path(source.kind()) => 2,
             Error::Stopped => 130,
+            Error::Rank { exit_code, .. } => *exit_code,
             _ => 1,
         }
     }

@@ -6,6 +6,7 @@ mod answers;
 mod cli;
 mod cuda;
 mod data;
+mod dist;
 mod emulated;
 mod engine;
 mod faults;

@@ -13,6 +13,7 @@
 mod table;
 
 mod data;
+mod dist;
 mod eval;
 mod generate;
 mod judge;
@@ -30,6 +31,7 @@ mod tests;
 mod validation;
 
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
+pub use dist::DistConfig;
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::{GenerateConfig, LoadDtype};
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};

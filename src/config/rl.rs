@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DatasetConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName, Place, Rule,
-    Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName,
+    Place, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -283,6 +283,11 @@ settings! {
         /// checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
             published: "auto";
+        /// The sums that an update's gradients are added up in, which fix the run's bits for every number of ranks up to it;
+        /// null takes the ranks it starts with. Recorded, and never changed within a run.
+        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        /// How ranks find and lose each other.
+        dist: DistConfig = DistConfig::default();
     }
 }
 

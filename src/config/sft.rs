@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
 use super::{
-    Config, DatasetConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule, Safe, Source,
-    ValKwargs, ValidationConfig,
+    Config, DatasetConfig, DistConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule,
+    Safe, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -93,6 +93,11 @@ settings! {
         /// checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "lmms-engine trainer_args.resume_from_checkpoint";
+        /// The sums that an update's gradients are added up in, which fix the run's bits for every number of ranks up to it;
+        /// null takes the ranks it starts with. Recorded, and never changed within a run.
+        gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        /// How ranks find and lose each other.
+        dist: DistConfig = DistConfig::default();
     }
 }
 

@@ -3,13 +3,22 @@
 //! The bits of a run are those of its lanes (`gradient_lanes`), never of its ranks: nothing here adds anything up. What
 //! ranks hand each other is summed by whoever owns it, in the order of lanes (DESIGN section 10).
 
+mod meet;
+mod place;
+mod plane;
 pub mod shards;
+mod tcp;
+mod wire;
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+pub use meet::{Waiting, listen};
+pub use place::{Launcher, Lookup, Place};
+pub use plane::End;
 pub use shards::Shards;
+pub use tcp::{Start, Tcp};
 
 /// The collectives. All ranks call the same ones in the same order; each is named by `what`, for the message that says
 /// where a rank was lost. A rank that is lost, fails or is another program ends all of them within the deadline, with an
@@ -39,6 +48,17 @@ pub trait Ranks {
 
     /// The bytes of each tensor are overwritten with those its owner (a rank) has.
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()>;
+
+    /// Bytes handed to other ranks so far, those of frames and beats aside.
+    fn sent(&self) -> u64 {
+        0
+    }
+
+    /// The last call: says how this rank's part ended. A good end, and a stop that all were asked for, waits until all ranks are
+    /// here; what an error says, and its exit status, all others end with. A rank that is dropped without is lost.
+    fn leave(&mut self, _outcome: std::result::Result<(), &Error>) -> Result<()> {
+        Ok(())
+    }
 
     /// The flags that any rank has set.
     fn any(&mut self, what: &'static str, flags: &[bool]) -> Result<Vec<bool>> {

@@ -1,0 +1,319 @@
+//! How ranks find each other: rank 0 listens, the others greet it and get the table of all, then each pair has a connection.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use super::Place;
+use super::wire::{Greeting, Member, Message};
+use crate::error::{Error, Result};
+
+/// Between two looks at what is waited for.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What somebody who has connected is given to say who it is: strangers may not hold up the others.
+const WORD: Duration = Duration::from_secs(2);
+
+/// What ranks still to come are given once rank 0 knows that the run cannot be.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What is asked at each look while ranks are waited for; an error ends the wait.
+pub type Waiting<'a> = &'a dyn Fn() -> Result<()>;
+
+/// The ranks of a run, found.
+pub struct Met {
+    /// What their connections begin with.
+    pub token: u64,
+    /// Where everybody is, by rank.
+    pub members: Vec<Member>,
+    /// Rank 0's control connection to each rank, another rank's to rank 0; by rank.
+    pub control: Vec<Option<TcpStream>>,
+    /// Where higher ranks connect.
+    pub listener: TcpListener,
+}
+
+/// `rank 3 (node-2, process 4711)`.
+pub fn name(rank: usize, member: &Member) -> String {
+    format!("rank {rank} ({}, process {})", member.host, member.pid)
+}
+
+/// Where rank 0 of `place` listens at `port`: on this machine alone where that is its address, else on all of its networks.
+/// (Many a machine takes its own name for a loopback address, so a name says nothing.)
+pub fn listen(place: &Place, port: u16) -> Result<TcpListener> {
+    let told = |e: io::Error| {
+        let hint = "another run, maybe: set dist.port, or MASTER_PORT to the one before a free one";
+        Error::input_hint(format!("port {port}"), e.to_string(), "a port that rank 0 can listen on", hint)
+    };
+    if is_this_machine(&place.address) {
+        return TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(told);
+    }
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
+        .map_err(told)
+}
+
+fn is_this_machine(address: &str) -> bool {
+    address == "localhost" || address.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Rank 0: waits for all others, `within` at most, and hands out the table. Who is another program or of a run of another
+/// size, and two processes of one rank, end it for all; who is of another round of restarts is sent away.
+pub fn receive(listener: TcpListener, own: &Greeting, within: Duration, waiting: Waiting) -> Result<Met> {
+    let mut seats = Seats { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
+    let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
+    let deadline = Instant::now() + within;
+    listener.set_nonblocking(true).map_err(link("listening"))?;
+    while seats.missing().next().is_some() {
+        let is_late = Instant::now() >= deadline;
+        if let Err(error) = waiting().and_then(|()| if is_late { Err(seats.too_late(within)) } else { Ok(()) }) {
+            seats.tell(&fault(&error));
+            return Err(error);
+        }
+        let Ok((stream, from)) = listener.accept() else {
+            std::thread::sleep(POLL);
+            continue;
+        };
+        if let Err(error) = seats.take(stream, from) {
+            seats.tell(&fault(&error));
+            // Those still to come would wait for a rank 0 that is gone.
+            let deadline = Instant::now() + FAREWELL;
+            while seats.come + 1 < own.size && Instant::now() < deadline {
+                match listener.accept() {
+                    Ok((stream, _)) => seats.turn_away(&stream, &fault(&error)),
+                    Err(_) => std::thread::sleep(POLL),
+                }
+            }
+            return Err(error);
+        }
+    }
+    let token = RandomState::new().hash_one(own.member.pid);
+    let mut members = vec![own.member.clone()];
+    members.extend(seats.taken.iter().flatten().map(|(member, _)| member.clone()));
+    seats.tell(&Message::Table { token, members: members.clone() });
+    let control = seats.taken.into_iter().map(|seat| seat.map(|(_, stream)| stream)).collect();
+    Ok(Met { token, members, control, listener })
+}
+
+/// Who has come to rank 0.
+struct Seats<'a> {
+    own: &'a Greeting,
+    /// Greetings of this round, refused ones as well.
+    come: usize,
+    taken: Vec<Option<(Member, TcpStream)>>,
+    refused: Vec<String>,
+}
+
+impl Seats<'_> {
+    fn missing(&self) -> impl Iterator<Item = usize> + '_ {
+        (1..self.own.size).filter(|&rank| self.taken[rank].is_none())
+    }
+
+    fn too_late(&self, within: Duration) -> Error {
+        let ranks: Vec<String> = self.missing().map(|rank| rank.to_string()).collect();
+        let sent_away = self.refused.iter().map(|why| format!("; sent away: {why}")).collect::<String>();
+        Error::Failed(format!("rank {} has not come within {} s{sent_away}", ranks.join(", "), within.as_secs_f64()))
+    }
+
+    fn tell(&self, message: &Message) {
+        // Who does not hear it is found lost.
+        self.taken.iter().flatten().for_each(|(_, stream)| drop(message.send(stream)));
+    }
+
+    /// Tells one who comes too late what the run has ended with.
+    fn turn_away(&mut self, stream: &TcpStream, word: &Message) {
+        let heard = prepare(stream, Some(WORD)).and_then(|()| Message::receive(stream));
+        if matches!(&heard, Ok(Message::Greeting(theirs)) if theirs.round == self.own.round) {
+            self.come += 1;
+            let _ = word.send(stream);
+        }
+    }
+
+    /// Seats who has connected. Errors where the run cannot be.
+    fn take(&mut self, stream: TcpStream, from: SocketAddr) -> Result<()> {
+        let heard = prepare(&stream, Some(WORD)).and_then(|()| Message::receive(&stream));
+        let Ok(Message::Greeting(mut theirs)) = heard else { return Ok(()) };
+        theirs.member.address.set_ip(from.ip().to_canonical());
+        let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
+        let name = name(theirs.rank, &theirs.member);
+        if theirs.round != self.own.round {
+            let why = format!("{name} is of restart {}, rank 0 of restart {}", theirs.round, self.own.round);
+            refuse(&why, theirs.round > self.own.round);
+            self.refused.push(why);
+            return Ok(());
+        }
+        self.come += 1;
+        if let Some(error) = self.differs(&theirs, &name) {
+            refuse(&error.to_string(), false);
+            return Err(error);
+        }
+        self.taken[theirs.rank] = Some((theirs.member, stream));
+        Ok(())
+    }
+
+    fn differs(&self, theirs: &Greeting, name: &str) -> Option<Error> {
+        let own = self.own;
+        let as_rank_0 = |of: &dyn std::fmt::Display| format!("{of}, as rank 0 ({}) has", own.member.host);
+        if theirs.program != own.program {
+            return Some(Error::input(format!("program of {name}"), &theirs.program, as_rank_0(&own.program)));
+        }
+        if theirs.size != own.size {
+            let place = format!("number of ranks of {name}");
+            return Some(Error::input(place, theirs.size.to_string(), as_rank_0(&own.size)));
+        }
+        if theirs.rank == 0 || theirs.rank >= own.size {
+            return Some(Error::input(name, "no rank to come", format!("one from 1 to {}", own.size - 1)));
+        }
+        // The same process may have lost its first connection.
+        let (other, _) = self.taken[theirs.rank].as_ref()?;
+        let port = |member: &Member| member.address.port();
+        let is_other =
+            (other.pid, port(other)) != (theirs.member.pid, port(&theirs.member)) || other.host != theirs.member.host;
+        let found = || format!("two processes, {} on {} and {name}", other.pid, other.host);
+        is_other.then(|| Error::input(format!("rank {}", theirs.rank), found(), "one"))
+    }
+}
+
+/// Any other rank: finds rank 0 at `address`, in whatever order they start, and gets the table.
+pub fn greet(address: (&str, u16), mut own: Greeting, timing: (Duration, Duration), waiting: Waiting) -> Result<Met> {
+    let (within, heartbeat) = timing;
+    let at_this_machine = is_this_machine(address.0);
+    let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
+    let listener = listener.map_err(link("listening"))?;
+    own.member.address = listener.local_addr().map_err(link("listening"))?;
+    let deadline = Instant::now() + within;
+    let mut last = "nobody there".to_owned();
+    while Instant::now() < deadline {
+        waiting()?;
+        let stream = match connect(address, deadline) {
+            Ok(stream) => stream,
+            Err(error) => {
+                last = error.to_string();
+                std::thread::sleep(POLL * 5);
+                continue;
+            }
+        };
+        // Rank 0 waits for the others as long, and says who is missing.
+        match answer(&stream, &own, within + heartbeat, waiting)? {
+            Some(Message::Table { token, members }) if members.len() == own.size => {
+                let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
+                let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
+                let members = members.into_iter().map(|member| seen(member, &stream)).collect();
+                return Ok(Met { token, members, control, listener });
+            }
+            Some(Message::Refused { why, again: false }) => {
+                return Err(Error::Rank { what: why, exit_code: 2, told: false });
+            }
+            Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, told: true }),
+            Some(Message::Refused { why, again: true }) => last = why,
+            // Rank 0 has dropped this connection: it ends, or took this rank for a stranger.
+            _ => last = "the connection closed".to_owned(),
+        }
+        std::thread::sleep(POLL * 5);
+    }
+    let waited = within.as_secs_f64();
+    Err(Error::Failed(format!("rank 0 is not to be found at {}, port {} for {waited} s: {last}", address.0, address.1)))
+}
+
+/// A member whose address is rank 0's own machine is, for others, where they found rank 0.
+fn seen(mut member: Member, rank_0: &TcpStream) -> Member {
+    let ip = member.address.ip();
+    if let (true, Ok(at)) = (ip.is_loopback() || ip.is_unspecified(), rank_0.peer_addr()) {
+        member.address.set_ip(at.ip());
+    }
+    member
+}
+
+fn connect(address: (&str, u16), deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::other("the name stands for no address");
+    for at in address.to_socket_addrs()? {
+        let left = deadline.saturating_duration_since(Instant::now()).clamp(POLL, WORD);
+        match TcpStream::connect_timeout(&at, left) {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Greets and waits for what is said to it; none where the connection closed.
+fn answer(stream: &TcpStream, own: &Greeting, within: Duration, waiting: Waiting) -> Result<Option<Message>> {
+    if prepare(stream, Some(POLL)).and_then(|()| Message::Greeting(own.clone()).send(stream)).is_err() {
+        return Ok(None);
+    }
+    let deadline = Instant::now() + within;
+    while Instant::now() < deadline {
+        waiting()?;
+        match stream.peek(&mut [0]) {
+            Ok(0) => return Ok(None),
+            Ok(_) => {
+                let heard = prepare(stream, Some(within)).and_then(|()| Message::receive(stream));
+                return Ok(heard.ok());
+            }
+            Err(error) if is_pause(&error) => {}
+            Err(_) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// True for a time-out.
+pub fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+fn prepare(stream: &TcpStream, patience: Option<Duration>) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(patience)
+}
+
+/// The connections for collectives, by rank: each connects to all below it and is connected to by all above.
+pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Result<Vec<Option<TcpStream>>> {
+    let deadline = Instant::now() + within;
+    let mut links: Vec<Option<TcpStream>> = Vec::new();
+    for (below, member) in met.members.iter().enumerate().take(rank) {
+        let host = member.address.ip().to_string();
+        let stream = loop {
+            waiting()?;
+            match connect((&host, member.address.port()), deadline) {
+                Ok(stream) => break stream,
+                Err(error) if Instant::now() >= deadline => {
+                    return Err(link(&format!("the connection to {}", name(below, member)))(error));
+                }
+                Err(_) => std::thread::sleep(POLL),
+            }
+        };
+        let told = prepare(&stream, None).and_then(|()| Message::Link { token: met.token, rank }.send(&stream));
+        told.map_err(link(&format!("the connection to {}", name(below, member))))?;
+        links.push(Some(stream));
+    }
+    links.extend((rank..met.members.len()).map(|_| None));
+    met.listener.set_nonblocking(true).map_err(link("listening"))?;
+    while let Some(above) = (rank + 1..links.len()).find(|&above| links[above].is_none()) {
+        waiting()?;
+        if Instant::now() >= deadline {
+            let (name, waited) = (name(above, &met.members[above]), within.as_secs_f64());
+            return Err(Error::Failed(format!("{name} has not connected within {waited} s")));
+        }
+        let Ok((stream, _)) = met.listener.accept() else {
+            std::thread::sleep(POLL);
+            continue;
+        };
+        let heard = prepare(&stream, Some(WORD)).and_then(|()| Message::receive(&stream));
+        let heard = heard.and_then(|heard| stream.set_read_timeout(None).map(|()| heard));
+        if let Ok(Message::Link { token, rank: from }) = heard
+            && token == met.token
+            && (rank + 1..links.len()).contains(&from)
+        {
+            links[from] = Some(stream);
+        }
+    }
+    Ok(links)
+}
+
+/// An I/O error of what is no file.
+fn link(what: &str) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::Failed(format!("{what}: {error}"))
+}

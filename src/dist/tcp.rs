@@ -1,0 +1,306 @@
+//! Ranks over TCP: for tests and runs on processors, and under every other body as its control plane.
+//!
+//! Tested with many ranks on one machine; a run over several machines is untested.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, Sender};
+use std::time::Duration;
+
+use super::meet::{self, Met, Waiting};
+use super::plane::{End, Plane};
+use super::wire::{At, Greeting, Header, Member};
+use super::{Place, Ranks};
+use crate::config::DistConfig;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
+
+/// What a rank needs to find the others.
+pub struct Start<'a> {
+    /// Which rank, of how many, where rank 0 is.
+    pub place: &'a Place,
+    /// Rank 0 may listen already.
+    pub listener: Option<TcpListener>,
+    /// What must be alike at all ranks: version and hash of the program.
+    pub program: String,
+    /// Port, deadline, heartbeat.
+    pub config: &'a DistConfig,
+    /// Set at all ranks once it is set at one.
+    pub stop: Arc<AtomicBool>,
+    /// Ends the process where a fault finds it unable to end by itself, with what is to be said.
+    pub end: End,
+    /// Asked now and then while others are waited for; an error ends that.
+    pub waiting: Waiting<'a>,
+}
+
+/// A rank among others, each pair of which has a connection.
+pub struct Tcp {
+    rank: usize,
+    plane: Arc<Plane>,
+    links: Vec<Option<Link>>,
+    buffer: Vec<u8>,
+    sent: u64,
+}
+
+/// The connection to another rank: a thread sends while this one receives, so that no two ranks wait for each other.
+struct Link {
+    stream: TcpStream,
+    queue: Sender<Arc<Vec<u8>>>,
+}
+
+/// What ends a collective.
+enum Trouble {
+    /// The connection to a rank.
+    Link(usize, std::io::Error),
+    /// A rank that does something else.
+    Other(String),
+    /// This rank.
+    Own(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Trouble {
+        Trouble::Own(error)
+    }
+}
+
+impl Tcp {
+    /// Finds the other ranks. Errors, at all that have come, where one is another program, of a run of another size or round of
+    /// restarts, or there twice; and where one has not come in time.
+    pub fn start(start: Start) -> Result<Tcp> {
+        let (place, config) = (start.place, start.config);
+        let within = Duration::from_secs_f64(config.timeout_s);
+        let met = meet(&start, within)?;
+        let control = met.control.iter().map(|c| c.as_ref().map(TcpStream::try_clone).transpose());
+        let control = control.collect::<std::io::Result<_>>().map_err(failed)?;
+        let plane = Plane::start(place.rank, met.members.clone(), control, config, (start.stop, start.end))?;
+        let waiting = || plane.check().and_then(|()| (start.waiting)());
+        // From here on its end is heard of by all.
+        let mut tcp = Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0 };
+        let streams = meet::mesh(&met, place.rank, within, &waiting)?;
+        let shut = streams.iter().flatten().map(TcpStream::try_clone).collect::<std::io::Result<_>>();
+        plane.links(shut.map_err(failed)?);
+        tcp.links = streams.into_iter().map(|stream| stream.map(Link::new).transpose()).collect::<Result<_>>()?;
+        Ok(tcp)
+    }
+
+    /// The other ranks, from the next on: not all begin with the same.
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rank, size) = (self.rank, self.links.len());
+        (1..size).map(move |step| (rank + step) % size)
+    }
+
+    /// Runs a collective; what goes wrong at another rank is said in the words that all are told.
+    fn collective<T>(
+        &mut self,
+        what: &'static str,
+        run: impl FnOnce(&mut Tcp, u64) -> std::result::Result<T, Trouble>,
+    ) -> Result<T> {
+        let number = self.plane.enter(what)?;
+        let out = run(self, number);
+        self.plane.exit();
+        out.map_err(|trouble| match trouble {
+            Trouble::Link(peer, error) => self.plane.broken(peer, &error),
+            Trouble::Other(what) => self.plane.report(what, self.plane.status()),
+            Trouble::Own(error) => error,
+        })
+    }
+
+    fn link(&self, peer: usize) -> &Link {
+        self.links[peer].as_ref().expect("no rank is its own peer")
+    }
+
+    fn queue(&self, peer: usize, bytes: Arc<Vec<u8>>) -> std::result::Result<(), Trouble> {
+        let closed = |_| Trouble::Link(peer, std::io::ErrorKind::BrokenPipe.into());
+        self.link(peer).queue.send(bytes).map_err(closed)
+    }
+
+    /// Sends `parts` as the frame of collective `number`.
+    fn send(
+        &mut self,
+        peer: usize,
+        number: u64,
+        what: &str,
+        parts: &[Arc<Vec<u8>>],
+    ) -> std::result::Result<(), Trouble> {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let header = Header { number, bytes, what: what.to_owned() };
+        self.queue(peer, Arc::new(header.encode()))?;
+        self.sent += bytes;
+        parts.iter().filter(|part| !part.is_empty()).try_for_each(|part| self.queue(peer, part.clone()))
+    }
+
+    /// The header of what `peer` sends, which must be of this collective.
+    fn header(&self, peer: usize, number: u64, what: &str) -> std::result::Result<u64, Trouble> {
+        let header = Header::read(&self.link(peer).stream).map_err(|e| Trouble::Link(peer, e))?;
+        let Header { number: number_there, bytes, what: there } = header;
+        self.plane.is_at(peer, At { number: number_there, what: there.clone(), inside: true });
+        if (number_there, there.as_str()) == (number, what) {
+            return Ok(bytes);
+        }
+        let (theirs, own) = (self.plane.name(peer), self.plane.name(self.rank));
+        let found = format!("{theirs} is in {there:?} (collective {number_there}), {own} in {what:?} ({number})");
+        Err(Trouble::Other(found))
+    }
+
+    /// Receives `tensors`, the frame of collective `number`.
+    fn receive(
+        &mut self,
+        dev: &mut Device,
+        peer: usize,
+        (number, what): (u64, &str),
+        tensors: impl Iterator<Item = Tensor> + Clone,
+    ) -> std::result::Result<(), Trouble> {
+        let found = self.header(peer, number, what)?;
+        let expected: u64 = tensors.clone().map(|t| t.span().bytes as u64).sum();
+        if found != expected {
+            let (theirs, own) = (self.plane.name(peer), self.plane.name(self.rank));
+            return Err(Trouble::Other(format!("{what}: {theirs} sends {found} bytes, {own} expects {expected}")));
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for tensor in tensors {
+            let bytes = tensor.span().bytes;
+            if buffer.len() < bytes {
+                buffer.resize(bytes, 0);
+            }
+            let mut stream = &self.link(peer).stream;
+            stream.read_exact(&mut buffer[..bytes]).map_err(|e| Trouble::Link(peer, e))?;
+            dev.write_bytes(tensor, &buffer[..bytes])?;
+        }
+        self.buffer = buffer;
+        Ok(())
+    }
+}
+
+impl Ranks for Tcp {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.links.len()
+    }
+
+    fn name(&self, rank: usize) -> String {
+        self.plane.name(rank)
+    }
+
+    fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.collective(what, |tcp, number| {
+            let own = Arc::new(bytes.to_vec());
+            tcp.others().try_for_each(|peer| tcp.send(peer, number, what, std::slice::from_ref(&own)))?;
+            let mut all = vec![Vec::new(); tcp.links.len()];
+            all[tcp.rank] = bytes.to_vec();
+            for peer in tcp.others() {
+                let len = tcp.header(peer, number, what)?;
+                let read = (&tcp.link(peer).stream).take(len).read_to_end(&mut all[peer]);
+                let short = |read: usize| (read as u64 != len).then(|| std::io::ErrorKind::UnexpectedEof.into());
+                match read.map(short) {
+                    Ok(None) => {}
+                    Ok(Some(error)) | Err(error) => return Err(Trouble::Link(peer, error)),
+                }
+            }
+            Ok(all)
+        })
+    }
+
+    fn exchange(
+        &mut self,
+        dev: &mut Device,
+        what: &'static str,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> Result<()> {
+        self.collective(what, |tcp, number| {
+            for peer in tcp.others() {
+                let parts = send[peer].iter().map(|&tensor| dev.read_bytes(tensor).map(Arc::new));
+                tcp.send(peer, number, what, &parts.collect::<Result<Vec<_>>>()?)?;
+            }
+            send[tcp.rank].iter().zip(&recv[tcp.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
+            tcp.others().try_for_each(|peer| tcp.receive(dev, peer, (number, what), recv[peer].iter().copied()))
+        })
+    }
+
+    fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
+        self.collective(what, |tcp, number| {
+            let of = |rank| owned.iter().filter(move |(owner, _)| *owner == rank).map(|(_, tensor)| *tensor);
+            let own = of(tcp.rank).map(|tensor| dev.read_bytes(tensor).map(Arc::new)).collect::<Result<Vec<_>>>()?;
+            tcp.others().try_for_each(|peer| tcp.send(peer, number, what, &own))?;
+            tcp.others().try_for_each(|peer| tcp.receive(dev, peer, (number, what), of(peer)))
+        })
+    }
+
+    fn leave(&mut self, outcome: std::result::Result<(), &Error>) -> Result<()> {
+        match outcome {
+            Ok(()) | Err(Error::Stopped) => {
+                self.gather("goodbye", &[])?;
+                self.plane.goodbye()
+            }
+            Err(error) => {
+                if self.plane.check().is_ok() {
+                    let name = self.plane.name(self.rank);
+                    self.plane.report(format!("{name} has ended: {error}"), error.exit_code());
+                }
+                self.plane.last_word();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.plane.close();
+    }
+}
+
+impl Link {
+    fn new(stream: TcpStream) -> Result<Link> {
+        let (queue, parts) = mpsc::channel::<Arc<Vec<u8>>>();
+        let mut to = stream.try_clone().map_err(failed)?;
+        let send = move || {
+            use std::io::Write;
+            // Who reads finds out what became of the connection.
+            let _ = parts.iter().try_for_each(|part| to.write_all(&part));
+        };
+        std::thread::Builder::new().name("send".to_owned()).spawn(send).map_err(failed)?;
+        Ok(Link { stream, queue })
+    }
+}
+
+fn meet(start: &Start, within: Duration) -> Result<Met> {
+    let (place, config) = (start.place, start.config);
+    let port = match config.port.map(|port| port as u16).or(place.port) {
+        Some(port) => port,
+        None => {
+            let expected = "a port of rank 0's machine, here or as dist.port";
+            return Err(Error::input("the environment's MASTER_PORT", "nothing", expected));
+        }
+    };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "unnamed host".to_owned() } else { host.trim().to_owned() };
+    let address = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
+    let member = Member { host, pid: std::process::id(), address };
+    let program = start.program.clone();
+    let own = Greeting { program, round: place.round, size: place.size, rank: place.rank, member };
+    if place.rank != 0 {
+        let timing = (within, Duration::from_secs_f64(config.heartbeat_s));
+        return meet::greet((&place.address, port), own, timing, start.waiting);
+    }
+    let listener = match &start.listener {
+        Some(listener) => listener.try_clone().map_err(failed)?,
+        None => meet::listen(place, port)?,
+    };
+    meet::receive(listener, &own, within, start.waiting)
+}
+
+fn failed(error: std::io::Error) -> Error {
+    Error::Failed(format!("the connections between ranks: {error}"))
+}
