@@ -148,6 +148,24 @@ pub struct RunArgs {
     pub dry_run: bool,
 }
 
+/// Processes of one run.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct RanksArgs {
+    /// Ranks on this machine: a card each, or a process each where there is none. The result is the same for any number up to
+    /// gradient_lanes. On several machines, torchrun, srun or mpirun starts them
+    #[arg(long, value_name = "N", value_parser = ranks)]
+    pub gpus: Option<usize>,
+}
+
+/// A number of ranks, each of which is a process.
+fn ranks(text: &str) -> std::result::Result<usize, String> {
+    const MOST: usize = 256;
+    text.parse()
+        .ok()
+        .filter(|n| (1..=MOST).contains(n))
+        .ok_or_else(|| format!("expected a whole number from 1 to {MOST}"))
+}
+
 /// A config and the run directory of what it says.
 #[derive(Args, Clone, Debug)]
 pub struct JobArgs {
@@ -155,6 +173,8 @@ pub struct JobArgs {
     pub(super) config: ConfigArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
+    #[command(flatten)]
+    pub(super) ranks: RanksArgs,
 }
 
 impl JobArgs {

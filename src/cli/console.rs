@@ -21,6 +21,7 @@ pub(crate) struct Console {
     inner: Arc<Mutex<Inner>>,
     quiet: bool,
     terminal: bool,
+    name: String,
 }
 
 struct Inner {
@@ -29,10 +30,10 @@ struct Inner {
 }
 
 impl Console {
-    /// A console; `quiet` keeps all but errors off stderr.
-    pub(crate) fn new(quiet: bool) -> Console {
+    /// A console; `quiet` keeps all but errors off stderr. `name` stands before these: of several processes, which.
+    pub(crate) fn new(quiet: bool, name: String) -> Console {
         let inner = Arc::new(Mutex::new(Inner { bar: None, log: None }));
-        Console { inner, quiet, terminal: io::stderr().is_terminal() }
+        Console { inner, quiet, terminal: io::stderr().is_terminal(), name }
     }
 
     /// Sends tracing's events to stderr and to the log file.
@@ -91,7 +92,7 @@ impl Console {
     pub(crate) fn error(&self, text: &str) {
         let line: String =
             text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
-        let line = format!("error: {}\n", shown(&line));
+        let line = format!("{}error: {}\n", self.name, shown(&line));
         self.to_stderr(line.as_bytes());
         self.to_log(line.as_bytes());
     }

@@ -1,27 +1,32 @@
 //! What a command needs besides its own arguments.
 
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use super::args::{DeviceKind, Global};
 use super::console::Console;
 use super::progress::Progress;
+use super::ranks::{self, Seat, Started};
 use super::signal;
 use crate::answers::RunStore;
-use crate::config::{Dtype, JudgeConfig, Mode, ScorerConfig};
+use crate::config::{DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
+use crate::dist::{Alone, Ranks, Start, Tcp};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::ops::{body, linear};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
-/// Bytes of the first card that a plan may take.
-fn card_memory() -> Option<usize> {
-    let card = cuda::find().ok()?.cards.into_iter().next()?;
+/// Bytes of this rank's card that a plan may take.
+fn card_memory(seat: &Seat) -> Option<usize> {
+    let cards = cuda::find().ok()?.cards;
+    let card = cards.get(seat.card(cards.len()).ok()?)?;
     Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD) as usize)
 }
 
@@ -38,27 +43,33 @@ pub struct Context {
     auto: OnceLock<Kind>,
     threads: usize,
     log_level: String,
+    seat: Seat,
+    started: Started,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
 impl Context {
-    pub(crate) fn new(global: &Global) -> Context {
-        let console = Console::new(global.quiet);
+    pub(crate) fn new(global: &Global, seat: Seat) -> Context {
+        // Rank 0 speaks for all; of another, what goes wrong there.
+        let name = if seat.rank() == 0 { String::new() } else { format!("rank {}: ", seat.rank()) };
+        let console = Console::new(global.quiet || seat.rank() != 0, name);
         let progress = Progress::new(console.clone());
-        let available = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        let available = || std::thread::available_parallelism().map_or(1, |n| (n.get() / seat.sharers()).max(1));
         let threads = if global.threads == 0 { available() } else { global.threads };
         let (auto, runtime) = (OnceLock::new(), OnceLock::new());
         let log_level = global.log_level.clone();
-        Context { console, progress, device: global.device, auto, threads, log_level, runtime }
+        let started = Started::default();
+        Context { console, progress, device: global.device, auto, threads, log_level, seat, started, runtime }
     }
 
     /// Turns on logging and the signal handlers; called once, before the command.
     pub(crate) fn start(&self) -> Result<()> {
         self.console.install_tracing(&self.log_level)?;
-        let console = self.console.clone();
+        let (console, rank) = (self.console.clone(), self.seat.rank());
         let answer = move |listens: bool| match listens {
             true => console.line("stopping: nothing new begins; a second signal ends this at once"),
-            false => console.error(&Error::Stopped.to_string()),
+            false if is_said_here(&Error::Stopped, rank) => console.error(&Error::Stopped.to_string()),
+            false => {}
         };
         signal::install(answer).map_err(|error| Error::Failed(format!("signal handlers: {error}")))
     }
@@ -91,7 +102,7 @@ impl Context {
         match self.kind() {
             Kind::Cpu => Target::cpu(self.threads),
             // Without a card the plan has no limit and opening the device says what is missing.
-            Kind::Cuda => Target::gpu(Kind::Cuda).within(card_memory()),
+            Kind::Cuda => Target::gpu(Kind::Cuda).within(card_memory(&self.seat)),
             Kind::Emu => Target::gpu(Kind::Emu),
         }
     }
@@ -122,7 +133,10 @@ impl Context {
         let with_check = plan.max(&Plan::default().with(Region::Workspace, linear::AGREEMENT_BYTES));
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
-            Kind::Cuda => self.by_body(Device::gpu(Box::new(Cuda::open(0, &PROGRAM)?), Kind::Cuda, &with_check)?),
+            Kind::Cuda => {
+                let card = self.seat.card(cuda::find()?.cards.len())?;
+                self.by_body(Device::gpu(Box::new(Cuda::open(card, &PROGRAM)?), Kind::Cuda, &with_check)?)
+            }
             // All of shared memory's shadow state is for tests: here the answer is wanted.
             Kind::Emu => {
                 let arch = if asked_body()? == Some(Body::Wgmma) { Arch::Sm90a } else { Arch::Sm80 };
@@ -186,10 +200,66 @@ impl Context {
         self.console.log_to(file)
     }
 
+    /// Errors where this process is one of several: `command` is not built for ranks.
+    pub fn alone(&self, command: &str) -> Result<()> {
+        let (place, found) = match &self.seat {
+            Seat::Alone => return Ok(()),
+            Seat::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
+            Seat::Launched(place) => {
+                (format!("processes that {} has started", place.launcher.name()), place.size.to_string())
+            }
+        };
+        Err(Error::input(place, found, format!("1: {command} over ranks is not built yet")))
+    }
+
+    /// The ranks of this run, all found: those its launcher has started, or those that `--gpus` asks for, started here.
+    pub fn ranks(&self, config: &DistConfig) -> Result<Box<dyn Ranks>> {
+        let stop = signal::requested().unwrap_or_default();
+        let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
+        let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
+        let (place, listener) = match &self.seat {
+            Seat::Alone => return Ok(Box::new(Alone::ONE)),
+            Seat::Launched(place) => (place.clone(), None),
+            Seat::Starts(ranks) => {
+                if self.kind() == Kind::Cuda {
+                    self.seat.card(cuda::find()?.cards.len())?;
+                }
+                let port = config.port.map_or(0, |port| port as u16);
+                let listener = TcpListener::bind(("127.0.0.1", port))
+                    .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;
+                (self.started.start(*ranks, &listener)?, Some(listener))
+            }
+        };
+        let (console, rank) = (self.console.clone(), place.rank);
+        let end = move |error: &Error| {
+            if is_said_here(error, rank) {
+                console.error(&error.to_string());
+            }
+            signal::exit(error.exit_code());
+        };
+        let (program, place, stop) = (ranks::program()?, &place, stop.clone());
+        let start = Start { place, listener, program, config, stop, end: Box::new(end), waiting: &waiting };
+        // Those that have not heard of it yet would go on looking for this one.
+        Ok(Box::new(Tcp::start(start).inspect_err(|_| self.started.kill())?))
+    }
+
+    /// Waits for the ranks this process has started; one that ended badly after a good end is an error.
+    pub(crate) fn end_ranks(&self, is_well: bool) -> Result<()> {
+        self.started.end(is_well)
+    }
+
     pub(crate) fn fail(&self, error: &Error) {
         self.progress.end();
+        if !is_said_here(error, self.seat.rank()) {
+            return;
+        }
         self.console.error(&error.to_string());
     }
+}
+
+/// True where `rank` says `error`: what all ranks end with is said by rank 0.
+fn is_said_here(error: &Error, rank: usize) -> bool {
+    rank == 0 || !matches!(error, Error::Stopped | Error::Rank { told: true, .. })
 }
 
 /// The body that `OMR_BODY` asks for, to measure one beside the other; with `wgmma` the emulated card is one of compute

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::args::repository;
+use super::args::{RanksArgs, repository};
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs, referee};
 use crate::answers::RunStore;
@@ -77,6 +77,8 @@ pub struct Args {
     /// Name the tasks and stop
     #[arg(long)]
     list: bool,
+    #[command(flatten)]
+    pub(super) ranks: RanksArgs,
     #[command(flatten)]
     overrides: Overrides,
 }

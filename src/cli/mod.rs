@@ -21,6 +21,7 @@ mod jsonl;
 mod memory;
 mod plan;
 pub mod progress;
+mod ranks;
 mod recipe;
 mod referee;
 mod report;
@@ -39,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use self::ranks::Seat;
 use crate::error::Result;
 use crate::observe::shown;
 
@@ -89,14 +91,23 @@ enum Command {
 }
 
 impl Command {
+    /// Which rank of how many this process is; alone for what has no ranks.
+    fn seat(&self) -> Result<Seat> {
+        match self {
+            Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
+            Command::Eval(args) => of(args.ranks),
+            _ => Ok(Seat::Alone),
+        }
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
         match self {
-            Command::Recipe(args) => recipe::run(args, context),
+            Command::Recipe(args) => context.alone("omr recipe").and_then(|()| recipe::run(args, context)),
             Command::Data(args) => data::run(args, context),
             Command::Download(args) => download::run(args, context),
-            Command::Sft(args) => sft::run(args, context),
-            Command::Rl(args) => rl::run(args, context),
-            Command::Eval(args) => eval::run(args, context),
+            Command::Sft(args) => context.alone("omr sft").and_then(|()| sft::run(args, context)),
+            Command::Rl(args) => context.alone("omr rl").and_then(|()| rl::run(args, context)),
+            Command::Eval(args) => context.alone("omr eval").and_then(|()| eval::run(args, context)),
             Command::Generate(args) => generate::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),
@@ -109,12 +120,22 @@ impl Command {
     }
 }
 
+fn of(args: args::RanksArgs) -> Result<Seat> {
+    Seat::of(args.gpus, &|name| std::env::var(name).ok())
+}
+
 /// Parses the command line, runs the command, maps the outcome to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let context = Context::new(&cli.global);
-    let run = || context.start().and_then(|()| cli.command.run(&context));
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+    let (seat, refused) = match cli.command.seat() {
+        Ok(seat) => (seat, Ok(())),
+        Err(error) => (Seat::Alone, Err(error)),
+    };
+    let context = Context::new(&cli.global, seat);
+    let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
+    let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    let ranks = context.end_ranks(matches!(done, Ok(Ok(()))));
+    match done.map(|done| done.and(ranks)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             context.fail(&error);

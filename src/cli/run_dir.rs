@@ -95,10 +95,14 @@ fn lock(dir: &Path, name: &str) -> Result<File> {
 mod tests {
     use super::*;
     use crate::cli::args::{DeviceKind, Global};
+    use crate::cli::ranks::Seat;
     use crate::config::SftConfig;
 
     fn context() -> Context {
-        Context::new(&Global { device: DeviceKind::Cpu, threads: 1, log_level: "info".to_owned(), quiet: true })
+        Context::new(
+            &Global { device: DeviceKind::Cpu, threads: 1, log_level: "info".to_owned(), quiet: true },
+            Seat::Alone,
+        )
     }
 
     fn args(out: PathBuf, fresh: bool) -> RunArgs {

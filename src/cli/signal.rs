@@ -12,6 +12,7 @@ use std::time::Duration;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
+/// The request to stop: by a signal here or at another rank.
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static WAITS: AtomicBool = AtomicBool::new(false);
@@ -34,9 +35,12 @@ pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
 fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
     let (mut told, tell) = UnixStream::pair()?;
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
+    let signalled = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
-        // In this order: the shutdown only sees a flag that an earlier signal has set.
-        flag::register_conditional_shutdown(signal, 130, stop.clone())?;
+        // In this order: the shutdown only sees a flag that an earlier signal has set. Not the request itself, which may have come
+        // from another rank before the launcher's signal is here.
+        flag::register_conditional_shutdown(signal, 130, signalled.clone())?;
+        flag::register(signal, signalled.clone())?;
         flag::register(signal, stop.clone())?;
         low_level::pipe::register(signal, tell.try_clone()?)?;
     }
@@ -81,7 +85,12 @@ pub fn wait(waits: bool) {
     set(&WAITS, waits);
 }
 
-/// Set once a signal has asked the process to stop.
+/// Ends the process at once, whatever its other threads do.
+pub fn exit(status: u8) -> ! {
+    low_level::exit(status.into())
+}
+
+/// Set once a signal has asked the process to stop, here or at another rank.
 pub fn requested() -> Option<Arc<AtomicBool>> {
     STOP.get().cloned()
 }

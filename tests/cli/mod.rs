@@ -10,6 +10,7 @@ mod help;
 mod jsonl;
 mod model_server;
 mod plan;
+mod ranks;
 mod recipe;
 mod referee;
 mod score;

@@ -1,0 +1,246 @@
+//! The ranks of a command: those a launcher has started, or those that `--gpus` starts on this machine.
+
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::dist::{Launcher, Lookup, Place};
+use crate::error::{Error, Result};
+
+/// Names the process that started a rank with `--gpus`: a rank whose parent is another one has lost it.
+const PARENT: &str = "OMR_RANKS_OF";
+
+/// What ranks are given to end by themselves once this one has.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The same after a fault, of which they have heard.
+const LESS_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Which process of how many this is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Seat {
+    /// The only one.
+    Alone,
+    /// Of those a launcher has started.
+    Launched(Place),
+    /// Rank 0 of so many, the others of which it starts itself.
+    Starts(usize),
+}
+
+impl Seat {
+    /// What `--gpus` and the environment say.
+    pub fn of(gpus: Option<usize>, env: Lookup) -> Result<Seat> {
+        let place = Place::of(env)?;
+        match (gpus, place) {
+            (None | Some(1), None) => Ok(Seat::Alone),
+            (None, Some(place)) => Ok(Seat::Launched(place)),
+            (Some(ranks), None) => Ok(Seat::Starts(ranks)),
+            (Some(ranks), Some(place)) => {
+                let found = format!("{ranks} in one of the {} processes of {}", place.size, place.launcher.name());
+                Err(Error::input("--gpus", found, "no --gpus where a launcher has started the ranks"))
+            }
+        }
+    }
+
+    /// This process among the ranks.
+    pub fn rank(&self) -> usize {
+        match self {
+            Seat::Launched(place) => place.rank,
+            _ => 0,
+        }
+    }
+
+    /// Processes of the run on this machine, that share its processors.
+    pub fn sharers(&self) -> usize {
+        match self {
+            Seat::Alone => 1,
+            Seat::Launched(place) => place.local_size,
+            Seat::Starts(ranks) => *ranks,
+        }
+    }
+
+    /// This process's card of `cards`.
+    pub fn card(&self, cards: usize) -> Result<usize> {
+        match self {
+            // Slurm and Open MPI can be told to show each process its own card alone.
+            Seat::Launched(place) if cards == 1 && place.launcher != Launcher::Torchrun => Ok(0),
+            Seat::Launched(place) if place.local_rank < cards => Ok(place.local_rank),
+            Seat::Launched(place) => {
+                let found = format!("rank {} of this machine and {cards} card(s)", place.local_rank);
+                Err(Error::input("the local rank", found, "a card for each rank of a machine"))
+            }
+            Seat::Starts(ranks) if *ranks > cards => {
+                Err(Error::input("--gpus", ranks.to_string(), format!("at most {cards}, the cards of this machine")))
+            }
+            Seat::Starts(_) | Seat::Alone => Ok(0),
+        }
+    }
+}
+
+/// The ranks this process has started.
+#[derive(Default)]
+pub struct Started(Mutex<Vec<(usize, Child)>>);
+
+impl Started {
+    /// Starts the ranks from 1 to `ranks`, which meet at `listener`: this program with these arguments.
+    pub fn start(&self, ranks: usize, listener: &TcpListener) -> Result<Place> {
+        let failed = |e: std::io::Error| Error::Failed(format!("--gpus {ranks}: {e}"));
+        let port = listener.local_addr().map_err(failed)?.port();
+        // The ranks meet at the port after MASTER_PORT.
+        let master_port = (port - 1).to_string();
+        let (program, parent) = (std::env::current_exe().map_err(failed)?, std::process::id().to_string());
+        let (arguments, size) = (without_gpus(std::env::args_os().skip(1)), ranks.to_string());
+        let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for rank in 1..ranks {
+            let number = rank.to_string();
+            let variables = [
+                ("RANK", number.as_str()),
+                ("WORLD_SIZE", &size),
+                ("LOCAL_RANK", &number),
+                ("LOCAL_WORLD_SIZE", &size),
+                ("MASTER_ADDR", "127.0.0.1"),
+                ("MASTER_PORT", &master_port),
+                ("TORCHELASTIC_RESTART_COUNT", "0"),
+                (PARENT, &parent),
+            ];
+            let mut command = Command::new(&program);
+            let command = command.args(&arguments).envs(variables).stdin(Stdio::null()).stdout(Stdio::null());
+            started.push((rank, command.spawn().map_err(failed)?));
+        }
+        Ok(Place {
+            rank: 0,
+            size: ranks,
+            local_rank: 0,
+            local_size: ranks,
+            address: "127.0.0.1".to_owned(),
+            port: Some(port),
+            round: 0,
+            launcher: Launcher::Torchrun,
+        })
+    }
+
+    /// Errors where one of them has ended; it has said why.
+    pub fn check(&self) -> Result<()> {
+        for (rank, child) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            if let Ok(Some(status)) = child.try_wait() {
+                let exit_code = status.code().and_then(|code| u8::try_from(code).ok()).filter(|code| *code != 0);
+                let what = format!("rank {rank} (process {}) has ended at the start: {status}", child.id());
+                return Err(Error::Rank { what, exit_code: exit_code.unwrap_or(1), told: false });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends them at once.
+    pub fn kill(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut().for_each(|(_, child)| drop(child.kill()));
+    }
+
+    /// Waits until all have ended, and ends those that do not. Errors where one has ended badly.
+    pub fn end(&self, is_well: bool) -> Result<()> {
+        let deadline = Instant::now() + if is_well { PATIENCE } else { LESS_PATIENCE };
+        let mut bad = None;
+        for (rank, mut child) in std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let status = loop {
+                match child.try_wait() {
+                    Ok(None) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+                    Ok(None) => {
+                        let _ = child.kill();
+                        break child.wait();
+                    }
+                    Ok(Some(status)) => break Ok(status),
+                    Err(error) => break Err(error),
+                }
+            };
+            let what = |how: String| format!("rank {rank} (process {}) {how}", child.id());
+            match status {
+                Ok(status) if status.success() => {}
+                Ok(status) => bad = bad.or(Some(what(format!("has ended: {status}")))),
+                Err(error) => bad = bad.or(Some(what(error.to_string()))),
+            }
+        }
+        bad.map_or(Ok(()), |what| Err(Error::Failed(what)))
+    }
+}
+
+/// Errors where this rank was started by a process that is gone: rank 0, which nobody would find.
+pub fn has_parent() -> Result<()> {
+    match std::env::var(PARENT) {
+        Ok(parent) if parent != std::os::unix::process::parent_id().to_string() => {
+            Err(Error::Failed(format!("rank 0 (process {parent}) is gone")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What must be alike at all ranks: this program's version and the hash of its file.
+pub fn program() -> Result<String> {
+    let mut hash = blake3::Hasher::new();
+    let file = std::path::Path::new("/proc/self/exe");
+    let read = std::fs::File::open(file).and_then(|file| hash.update_reader(file).map(drop));
+    read.map_err(Error::io(file))?;
+    Ok(format!("omr {} {}", env!("CARGO_PKG_VERSION"), &hash.finalize().to_hex()[..16]))
+}
+
+/// `arguments` less `--gpus N`.
+fn without_gpus(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut out, mut skip, mut flags) = (Vec::new(), false, true);
+    for argument in arguments {
+        let text = argument.to_string_lossy();
+        let is_gpus = flags && (text == "--gpus" || text.starts_with("--gpus="));
+        flags &= text != "--";
+        if std::mem::replace(&mut skip, text == "--gpus" && is_gpus) || is_gpus {
+            continue;
+        }
+        out.push(argument);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(gpus: Option<usize>, size: &str) -> Result<Seat> {
+        Seat::of(gpus, &|name| match name {
+            "WORLD_SIZE" => Some(size.to_owned()),
+            "RANK" | "LOCAL_RANK" => Some("1".to_owned()).filter(|_| size != "1"),
+            "MASTER_ADDR" => Some("node-1".to_owned()),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn one_starts_the_ranks_and_not_two() {
+        assert_eq!(seat(None, "1").unwrap(), Seat::Alone);
+        assert_eq!(seat(Some(1), "1").unwrap(), Seat::Alone);
+        assert_eq!(seat(Some(4), "1").unwrap(), Seat::Starts(4));
+        assert_eq!(seat(None, "2").unwrap().rank(), 1);
+        let text = seat(Some(4), "2").unwrap_err().to_string();
+        assert!(text.starts_with("--gpus: found 4 in one of the 2 processes of torchrun"), "{text}");
+    }
+
+    #[test]
+    fn each_rank_has_a_card() {
+        let launched = seat(None, "4").unwrap();
+        assert_eq!(launched.card(4).unwrap(), 1);
+        assert!(launched.card(1).is_err());
+        assert_eq!(Seat::Starts(4).card(4).unwrap(), 0);
+        assert!(Seat::Starts(4).card(2).unwrap_err().to_string().contains("at most 2"));
+        let Seat::Launched(place) = launched else { panic!("not launched") };
+        assert_eq!(Seat::Launched(Place { launcher: Launcher::Slurm, ..place }).card(1).unwrap(), 0);
+    }
+
+    #[test]
+    fn the_ranks_arguments_are_the_same_less_their_number() {
+        let cut = |text: &str| {
+            let out = without_gpus(text.split(' ').map(OsString::from));
+            out.into_iter().map(|a| a.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(cut("sft a.yaml --gpus 4 --out x seed=7"), "sft a.yaml --out x seed=7");
+        assert_eq!(cut("--threads 2 sft --gpus=4 a.yaml"), "--threads 2 sft a.yaml");
+        assert_eq!(cut("sft --out --gpusx a.yaml -- --gpus 4"), "sft --out --gpusx a.yaml -- --gpus 4");
+    }
+}

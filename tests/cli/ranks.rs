@@ -1,0 +1,36 @@
+use super::help::omr;
+
+const TORCHRUN: [(&str, &str); 5] =
+    [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
+
+/// Stderr of a command that the input is wrong for.
+fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
+    let output = omr().args(args).envs(variables.iter().copied()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+    assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+    text
+}
+
+#[test]
+fn what_has_no_ranks_says_so() {
+    for command in [&["rl", "x.yaml", "--out", "x"][..], &["recipe", "x.yaml", "--out", "x"], &["eval", "--out", "x"]] {
+        let text = refused(&[command, &["--gpus", "2"]].concat(), &[]);
+        assert!(text.contains("--gpus: found 2, expected 1: omr "), "{text}");
+        let text = refused(command, &TORCHRUN);
+        assert!(text.contains("processes that torchrun has started: found 2"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_place_among_ranks_is_named() {
+    let sft = ["sft", "x.yaml", "--out", "x"];
+    let text = refused(&sft, &[("RANK", "4"), ("WORLD_SIZE", "2")]);
+    assert!(text.contains("the environment's RANK: found 4, expected a whole number from 0 to 1"), "{text}");
+    let text = refused(&[&sft[..], &["--gpus", "2"]].concat(), &TORCHRUN);
+    assert!(text.contains("--gpus: found 2 in one of the 2 processes of torchrun"), "{text}");
+    let text = refused(&sft, &[&TORCHRUN[1..], &[("RANK", "1"), ("LOCAL_RANK", "x")]].concat());
+    assert!(text.contains("the environment's LOCAL_RANK: found x"), "{text}");
+    let output = omr().args([&sft[..], &["--gpus", "0"]].concat()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
