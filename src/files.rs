@@ -132,40 +132,68 @@ pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     fs::remove_file(&temporary).map_err(Error::io(&temporary))
 }
 
-/// Fills a folder through `body(temporary)`, then puts it at `path` in one rename. Every file in it is fsynced first.
-/// A folder already at `path` is replaced: it is moved aside, and deleted once the new one stands.
+/// Fills a folder through `body(temporary)`, then puts it at `path` as [`StagedFolder::commit`] does.
 pub fn folder(path: impl AsRef<Path>, body: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let path = path.as_ref();
-    let parent = parent(path);
-    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-    let temporary = beside(path, "tmp");
-    let _ = fs::remove_dir_all(&temporary);
-    let written = (|| {
-        fs::create_dir(&temporary).map_err(Error::io(&temporary))?;
-        body(&temporary)?;
-        sync_tree(&temporary)?;
+    let staged = StagedFolder::create(path)?;
+    body(staged.temporary())?;
+    staged.commit()
+}
+
+/// A folder that is filled beside its place and stands there, whole, once it is committed. Dropped before, it leaves
+/// nothing behind.
+#[derive(Debug)]
+pub struct StagedFolder {
+    path: PathBuf,
+    temporary: PathBuf,
+}
+
+impl StagedFolder {
+    /// Begins the folder at `path`. Parent folders are made.
+    pub fn create(path: impl AsRef<Path>) -> Result<StagedFolder> {
+        let path = path.as_ref();
+        let parent = parent(path);
+        fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
+        let staged = StagedFolder { path: path.to_owned(), temporary: beside(path, "tmp") };
+        let _ = fs::remove_dir_all(&staged.temporary);
+        fs::create_dir(&staged.temporary).map_err(Error::io(&staged.temporary))?;
+        Ok(staged)
+    }
+
+    /// Where it is filled.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Puts it at its place in one rename, every file in it fsynced first. A folder that is there is replaced: it is moved
+    /// aside, and deleted once the new one stands.
+    pub fn commit(self) -> Result<()> {
+        let StagedFolder { path, temporary } = &self;
+        sync_tree(temporary)?;
         let old = beside(path, "old");
         let replaced = path.exists();
         if replaced {
             let _ = fs::remove_dir_all(&old);
             fs::rename(path, &old).map_err(Error::io(path))?;
         }
-        if let Err(source) = fs::rename(&temporary, path) {
+        if let Err(source) = fs::rename(temporary, path) {
             if replaced {
                 let _ = fs::rename(&old, path);
             }
-            return Err(Error::Io { path: path.to_owned(), source });
+            return Err(Error::Io { path: path.clone(), source });
         }
-        sync_folder(&parent)?;
+        sync_folder(&parent(path))?;
         if replaced {
             fs::remove_dir_all(&old).map_err(Error::io(&old))?;
         }
         Ok(())
-    })();
-    if written.is_err() {
-        let _ = fs::remove_dir_all(&temporary);
     }
-    written
+}
+
+impl Drop for StagedFolder {
+    fn drop(&mut self) {
+        // Gone where it was committed.
+        let _ = fs::remove_dir_all(&self.temporary);
+    }
 }
 
 /// Removes what a killed run left beside `path`: temporaries of any process, and, when `path` is missing but its

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::manifest::Manifest;
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, StagedFolder};
 
 const PREFIX: &str = "global_step_";
 
@@ -115,29 +115,34 @@ impl Store {
         Ok(self.list()?.pop())
     }
 
-    /// Saves step `step`: `write(folder)` fills a temporary folder (its `trainer/` exists) that becomes
-    /// `checkpoints/global_step_N` in one rename once everything in it, with a `MANIFEST`, is on disk; then `latest` names it and
-    /// the oldest beyond the limit go. That of step `best` stays, and `best` names it. On an error nothing is left behind and older checkpoints stay.
+    /// Saves step `step`: `write(folder)` fills the folder of a [`Draft`], which is then committed. On an error nothing is left
+    /// behind and older checkpoints stay.
     pub fn save(&self, step: u64, best: Option<u64>, write: impl FnOnce(&Path) -> Result<()>) -> Result<Checkpoint> {
-        let name = format!("{PREFIX}{step}");
-        let checkpoint = Checkpoint { step, path: self.folder().join(&name) };
-        files::folder(&checkpoint.path, |temporary| {
-            let trainer = temporary.join("trainer");
-            fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
-            write(temporary)?;
-            Manifest::write(temporary)
-        })?;
-        files::write(self.run.join("latest"), format!("{name}\n").as_bytes())?;
-        if best == Some(step) {
-            files::write(self.run.join("best"), format!("{name}\n").as_bytes())?;
+        let draft = self.begin(step)?;
+        write(draft.folder())?;
+        draft.commit(best)
+    }
+
+    /// Begins to save step `step`, in a temporary folder whose `trainer/` exists.
+    pub fn begin(&self, step: u64) -> Result<Draft> {
+        let checkpoint = Checkpoint { step, path: self.folder().join(format!("{PREFIX}{step}")) };
+        let draft = Draft { folder: StagedFolder::create(&checkpoint.path)?, store: self.clone(), checkpoint };
+        let trainer = draft.folder().join("trainer");
+        fs::create_dir_all(&trainer).map_err(Error::io(&trainer))?;
+        Ok(draft)
+    }
+
+    /// The folder of a draft that another rank has begun and calls `name`. Errors where there is no such folder.
+    pub fn begun(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.folder().join(name);
+        match folder.is_dir() {
+            true => Ok(folder),
+            false => Err(Error::input(
+                folder.display().to_string(),
+                "no folder",
+                "the one that rank 0 made: the run directory must be the same for all ranks",
+            )),
         }
-        let all: Vec<Checkpoint> = self.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
-        for old in &all[..all.len().saturating_sub(self.keep)] {
-            if old.step < step {
-                self.remove(old)?;
-            }
-        }
-        Ok(checkpoint)
     }
 
     /// Where `resume` may start, best first: of a run its checkpoints from the newest on; none for the beginning. Errors when
@@ -209,6 +214,46 @@ impl Store {
         let doomed = self.folder().join(format!(".{PREFIX}{}.tmp-removed", checkpoint.step));
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io(&checkpoint.path))?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
+    }
+}
+
+/// A checkpoint that is being written. Dropped before it is committed, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Draft {
+    store: Store,
+    checkpoint: Checkpoint,
+    folder: StagedFolder,
+}
+
+impl Draft {
+    /// Where its files go.
+    pub fn folder(&self) -> &Path {
+        self.folder.temporary()
+    }
+
+    /// What others find the folder by, see [`Store::begun`].
+    pub fn name(&self) -> String {
+        self.folder().file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The folder becomes `checkpoints/global_step_N` in one rename once everything in it, with a `MANIFEST`, is on disk;
+    /// then `latest` names it and the oldest beyond the limit go. That of step `best` stays, and `best` names it.
+    pub fn commit(self, best: Option<u64>) -> Result<Checkpoint> {
+        let Draft { store, checkpoint, folder } = self;
+        Manifest::write(folder.temporary())?;
+        folder.commit()?;
+        let (step, name) = (checkpoint.step, format!("{PREFIX}{}\n", checkpoint.step));
+        files::write(store.run.join("latest"), name.as_bytes())?;
+        if best == Some(step) {
+            files::write(store.run.join("best"), name.as_bytes())?;
+        }
+        let all: Vec<Checkpoint> = store.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
+        for old in &all[..all.len().saturating_sub(store.keep)] {
+            if old.step < step {
+                store.remove(old)?;
+            }
+        }
+        Ok(checkpoint)
     }
 }
 

@@ -20,6 +20,7 @@ pub mod vision;
 pub mod weights;
 mod work;
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,12 +110,15 @@ impl Model {
 
     /// Writes `config.json` and the weights as `dtype` into `dir`, which exists.
     pub fn save(&self, dev: &mut Device, dir: &Path, dtype: DType) -> Result<()> {
-        self.outgoing(&Arc::new(self.layout.clone()), dtype).write(dir, &mut |tensor| dev.read_bytes(tensor))
+        let own: Vec<_> = self.layout.lens().into_iter().map(|len| 0..len).collect();
+        self.outgoing(&Arc::new(self.layout.clone()), dtype, &own).write(dir, &mut |tensor| dev.read_bytes(tensor))
     }
 
-    /// What [`Model::save`] writes, to be written by whoever can fetch the tensors; `layout` is the model's own.
-    pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType) -> OutModel {
-        OutModel { config: format!("{:#}\n", self.config.to_json(dtype)), weights: outgoing::weights(layout, dtype) }
+    /// What [`Model::save`] writes, to be written by whoever can fetch the tensors; `layout` is the model's own. This process
+    /// writes range `own` of each parameter.
+    pub fn outgoing(&self, layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> OutModel {
+        let config = format!("{:#}\n", self.config.to_json(dtype));
+        OutModel { config, weights: outgoing::weights(layout, dtype, own) }
     }
 
     /// Hidden rows `[T, D]` of a packed batch. Errors, before anything is computed, on no tokens, on ids outside the

@@ -1,9 +1,12 @@
 //! Weights and state on their way into safetensors files: what goes into which file is planned first, so that the bytes
-//! can be fetched by whoever has the device and written by whoever has the time. Names are the released ones; each file
-//! is written whole.
+//! can be fetched by whoever has the device and written by whoever has the time. Names are the released ones. Files are
+//! made with their headers and in full size, then filled: by one process, or each rank's part by that rank. So they belong
+//! into a folder that is put at its place when all is done.
 
 use std::borrow::Cow;
-use std::io::Write;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::params::{Param, ParamLayout, Piece};
+use crate::model::params::{ParamLayout, Piece};
 use crate::model::weights::{INDEX, SINGLE};
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -22,8 +25,9 @@ const MAX_SHARD_BYTES: usize = 5_000_000_000;
 /// Gives the bytes of a tensor of the device.
 pub type Fetch<'a> = dyn FnMut(Tensor) -> Result<Vec<u8>> + 'a;
 
-/// Picks what goes into a file out of the bytes of a tensor of the device.
-pub type Pick = dyn Fn(&[u8]) -> Vec<u8> + Send;
+/// Picks what goes into a file out of the bytes of a tensor of the device: ascending runs, each with where it begins among
+/// the bytes of the tensor in the file.
+pub type Pick = dyn Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send;
 
 /// Where the bytes of an [`Outgoing`] tensor come from.
 pub enum Content {
@@ -31,6 +35,8 @@ pub enum Content {
     Ready(Vec<u8>),
     /// They are picked out of the bytes of a tensor of the device.
     Of(Tensor, Box<Pick>),
+    /// Another rank writes them.
+    Elsewhere,
 }
 
 /// A tensor to be written.
@@ -46,25 +52,31 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Piece number `piece` of parameter `id`, out of `tensor` in the parameter's element order.
+    /// Piece number `piece` of parameter `id`, or what lies in range `own` of the parameter's element order: that is what
+    /// `tensor` has. `encode` makes the file's bytes, of type `dtype`.
     pub fn piece<T: Elem>(
-        name: String,
+        (name, dtype): (String, DType),
         layout: &Arc<ParamLayout>,
-        id: usize,
-        piece: usize,
-        tensor: Tensor,
+        (id, piece): (usize, usize),
+        (tensor, own): (Tensor, &Range<usize>),
+        encode: impl Fn(Vec<T>) -> Vec<u8> + Send + 'static,
     ) -> Outgoing {
         let shape = layout.params[id].pieces[piece].shape.clone();
-        let layout = layout.clone();
-        let pick =
-            move |bytes: &[u8]| bytemuck::cast_slice(&layout.params[id].take::<T>(&elements(bytes), piece)).to_vec();
-        Outgoing { name, dtype: T::DTYPE, shape, content: Content::Of(tensor, Box::new(pick)) }
+        let (layout, own) = (layout.clone(), own.clone());
+        let content = Content::of(tensor, move |bytes| {
+            let (param, elements) = (&layout.params[id], elements::<T>(bytes));
+            let run = |run: Range<usize>| {
+                (run.start * dtype.size(), encode(param.take_run::<T>(&elements, own.start, piece, run)))
+            };
+            param.runs(piece, &own).into_iter().map(run).collect()
+        });
+        Outgoing { name, dtype, shape, content }
     }
 
-    /// The whole of `tensor`, flat as it lies.
-    pub fn flat<T: Elem>(name: String, tensor: Tensor) -> Outgoing {
-        let content = Content::Of(tensor, Box::new(<[u8]>::to_vec));
-        Outgoing { name, dtype: T::DTYPE, shape: vec![tensor.len()], content }
+    /// `len` elements, flat; `tensor` has those from `first` on.
+    pub fn flat<T: Elem>(name: String, len: usize, tensor: Tensor, first: usize) -> Outgoing {
+        let content = Content::of(tensor, move |bytes| vec![(first * T::DTYPE.size(), bytes.to_vec())]);
+        Outgoing { name, dtype: T::DTYPE, shape: vec![len], content }
     }
 
     /// Bytes it will take.
@@ -105,10 +117,14 @@ pub fn fetched(files: &[OutFile]) -> Vec<Tensor> {
 }
 
 impl Content {
+    fn of(tensor: Tensor, pick: impl Fn(&[u8]) -> Vec<(usize, Vec<u8>)> + Send + 'static) -> Content {
+        if tensor.is_empty() { Content::Elsewhere } else { Content::Of(tensor, Box::new(pick)) }
+    }
+
     fn tensor(&self) -> Option<Tensor> {
         match self {
-            Content::Ready(_) => None,
             Content::Of(tensor, _) => Some(*tensor),
+            Content::Ready(_) | Content::Elsewhere => None,
         }
     }
 }
@@ -134,79 +150,103 @@ pub fn cut(tensors: Vec<Outgoing>, max_bytes: usize, name: impl Fn(usize, usize)
     files.into_iter().enumerate().map(file).collect()
 }
 
-/// Writes safetensors files into `dir`, each whole.
+/// Writes safetensors files into `dir`.
 pub fn write_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
+    create_files(dir, &files)?;
+    fill_files(dir, files, fetch)
+}
+
+/// Makes safetensors files in `dir`, with nothing but zeros behind their headers.
+pub fn create_files(dir: &Path, files: &[OutFile]) -> Result<()> {
+    files.iter().try_for_each(|file| {
+        let (path, head) = (dir.join(&file.name), file.head());
+        let bytes = head.len() + file.tensors.iter().map(Outgoing::len).sum::<usize>();
+        let made = File::create(&path).and_then(|made| {
+            made.write_all_at(&head, 0)?;
+            made.set_len(bytes as u64)
+        });
+        made.map_err(Error::io(path))
+    })
+}
+
+/// Writes what this process has of the files that [`create_files`] made, and waits for the disk.
+pub fn fill_files(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
     let mut last: Option<(Tensor, Vec<u8>)> = None;
     // Pieces of one parameter follow one another: their tensor is fetched once.
-    let mut bytes = |content: Content| match content {
-        Content::Ready(bytes) => Ok(bytes),
-        Content::Of(tensor, pick) => {
-            if last.as_ref().is_none_or(|(have, _)| *have != tensor) {
-                last = None;
-                last = Some((tensor, fetch(tensor)?));
+    let mut runs = |content: Content| -> Result<Vec<(usize, Vec<u8>)>> {
+        match content {
+            Content::Ready(bytes) => Ok(vec![(0, bytes)]),
+            Content::Elsewhere => Ok(Vec::new()),
+            Content::Of(tensor, pick) => {
+                if last.as_ref().is_none_or(|(have, _)| *have != tensor) {
+                    last = None;
+                    last = Some((tensor, fetch(tensor)?));
+                }
+                Ok(last.as_ref().map(|(_, bytes)| pick(bytes)).unwrap_or_default())
             }
-            Ok(last.as_ref().map(|(_, bytes)| pick(bytes)).unwrap_or_default())
         }
     };
-    files.into_iter().try_for_each(|file| write_file(&dir.join(&file.name), file, &mut bytes))
-}
-
-fn write_file(path: &Path, file: OutFile, bytes: &mut impl FnMut(Content) -> Result<Vec<u8>>) -> Result<()> {
-    let OutFile { tensors, notes, .. } = file;
-    // transformers refuses a file without a format.
-    let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
-    metadata.extend(notes.into_iter().map(|(key, value)| (key, json!(value))));
-    let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
-    let mut end = 0;
-    for tensor in &tensors {
-        let dtype = match tensor.dtype {
-            DType::F64 => "F64",
-            DType::F32 => "F32",
-            DType::Bf16 => "BF16",
-            DType::U8 => "U8",
-            DType::I32 => "I32",
-            DType::U32 => "U32",
-            DType::I16 => "I16",
-        };
-        let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.len()] });
-        header.insert(tensor.name.clone(), entry);
-        end += tensor.len();
-    }
-    let mut header = Value::Object(header).to_string();
-    // The format asks for data on a boundary of 8.
-    header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
-    let mut unread = None;
-    let written = files::write_with(path, |w| {
-        w.write_all(&(header.len() as u64).to_le_bytes())?;
-        w.write_all(header.as_bytes())?;
-        for tensor in tensors {
-            match bytes(tensor.content) {
-                Ok(bytes) => w.write_all(&bytes)?,
-                Err(error) => {
-                    unread = Some(error);
-                    return Err(std::io::Error::other("a tensor could not be read back"));
-                }
+    for file in files {
+        let path = dir.join(&file.name);
+        let mut at = file.head().len();
+        let out = File::options().write(true).open(&path).map_err(Error::io(&path))?;
+        for tensor in file.tensors {
+            let len = tensor.len();
+            for (from, bytes) in runs(tensor.content)? {
+                out.write_all_at(&bytes, (at + from) as u64).map_err(Error::io(&path))?;
             }
+            at += len;
         }
-        Ok(())
-    });
-    unread.map_or(written, Err)
+        out.sync_all().map_err(Error::io(&path))?;
+    }
+    Ok(())
 }
 
-/// The weights as files of `dtype` (F32 or BF16): one, or shards of at most 5 GB.
-pub fn weights(layout: &Arc<ParamLayout>, dtype: DType) -> Vec<OutFile> {
-    shards(layout, dtype, MAX_SHARD_BYTES)
+impl OutFile {
+    /// What stands before the tensors.
+    fn head(&self) -> Vec<u8> {
+        // transformers refuses a file without a format.
+        let mut metadata = Map::from_iter([("format".to_owned(), json!("pt"))]);
+        metadata.extend(self.notes.iter().map(|(key, value)| (key.clone(), json!(value))));
+        let mut header = Map::from_iter([("__metadata__".to_owned(), Value::Object(metadata))]);
+        let mut end = 0;
+        for tensor in &self.tensors {
+            let dtype = match tensor.dtype {
+                DType::F64 => "F64",
+                DType::F32 => "F32",
+                DType::Bf16 => "BF16",
+                DType::U8 => "U8",
+                DType::I32 => "I32",
+                DType::U32 => "U32",
+                DType::I16 => "I16",
+            };
+            let entry = json!({ "dtype": dtype, "shape": tensor.shape, "data_offsets": [end, end + tensor.len()] });
+            header.insert(tensor.name.clone(), entry);
+            end += tensor.len();
+        }
+        let mut header = Value::Object(header).to_string();
+        // The format asks for data on a boundary of 8.
+        header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
+    }
 }
 
-pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, max_bytes: usize) -> Vec<OutFile> {
-    let tensor = |(id, index, piece): (usize, usize, &Piece)| Outgoing {
-        name: piece.name.clone(),
-        dtype,
-        shape: piece.shape.clone(),
-        content: Content::Of(layout.params[id].tensor, {
-            let layout = layout.clone();
-            Box::new(move |bytes| weight_bytes(&layout.params[id], index, bytes, dtype))
-        }),
+/// The weights as files of `dtype` (F32 or BF16): one, or shards of at most 5 GB. This process writes range `own` of each
+/// parameter.
+pub fn weights(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>]) -> Vec<OutFile> {
+    shards(layout, dtype, own, MAX_SHARD_BYTES)
+}
+
+pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, own: &[Range<usize>], max_bytes: usize) -> Vec<OutFile> {
+    let tensor = |(id, index, piece): (usize, usize, &Piece)| {
+        let (all, own) = (layout.params[id].tensor, &own[id]);
+        let (named, at, part) = ((piece.name.clone(), dtype), (id, index), (all.slice(own.start, own.end), own));
+        match layout.dtype {
+            DType::Bf16 => Outgoing::piece::<bf16>(named, layout, at, part, move |values| {
+                encoded(values.into_iter().map(Elem::to_f32), dtype)
+            }),
+            _ => Outgoing::piece::<f32>(named, layout, at, part, move |values| encoded(values.into_iter(), dtype)),
+        }
     };
     cut(layout.pieces().map(tensor).collect(), max_bytes, |i, count| match count {
         1 => SINGLE.to_owned(),
@@ -214,37 +254,38 @@ pub(super) fn shards(layout: &Arc<ParamLayout>, dtype: DType, max_bytes: usize) 
     })
 }
 
-/// Writes what [`weights`] planned into `dir`, with the list of shards where there are several. A leftover of the other
-/// form is removed.
-pub fn write_weights(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
-    let count = files.len();
+/// Makes the files that [`weights`] planned in `dir`, with the list of shards where there are several. A leftover of the
+/// other form is removed.
+fn create_weights(dir: &Path, files: &[OutFile]) -> Result<()> {
     let mut weight_map = Map::new();
     let mut total = 0;
-    for file in &files {
+    for file in files {
         total += file.tensors.iter().map(Outgoing::len).sum::<usize>();
         weight_map.extend(file.tensors.iter().map(|tensor| (tensor.name.clone(), json!(file.name))));
     }
-    write_files(dir, files, fetch)?;
-    if count > 1 {
+    create_files(dir, files)?;
+    if files.len() > 1 {
         let index = json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
         files::write(dir.join(INDEX), format!("{index:#}\n").as_bytes())?;
     }
-    let stale = if count == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
+    let stale = if files.len() == 1 { dir.join(INDEX) } else { dir.join(SINGLE) };
     match std::fs::remove_file(&stale) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&stale)(e)),
         _ => Ok(()),
     }
 }
 
-/// A Hugging Face tensor's elements as `dtype`, out of the bytes of its parameter.
-fn weight_bytes(param: &Param, piece: usize, bytes: &[u8], dtype: DType) -> Vec<u8> {
-    let values: Vec<f32> = match param.tensor.dtype {
-        DType::Bf16 => param.take::<bf16>(&elements(bytes), piece).into_iter().map(Elem::to_f32).collect(),
-        _ => param.take(&elements(bytes), piece),
-    };
+/// Writes what [`weights`] planned into `dir`.
+pub fn write_weights(dir: &Path, files: Vec<OutFile>, fetch: &mut Fetch<'_>) -> Result<()> {
+    create_weights(dir, &files)?;
+    fill_files(dir, files, fetch)
+}
+
+/// Values as the little-endian bytes of `dtype`.
+fn encoded(values: impl Iterator<Item = f32>, dtype: DType) -> Vec<u8> {
     match dtype {
-        DType::Bf16 => values.iter().flat_map(|x| <bf16 as Elem>::from_f32(*x).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::Bf16 => values.flat_map(|x| <bf16 as Elem>::from_f32(x).to_le_bytes()).collect(),
+        _ => values.flat_map(f32::to_le_bytes).collect(),
     }
 }
 
@@ -259,7 +300,13 @@ pub struct OutModel {
 impl OutModel {
     /// Writes both into `dir`, which exists.
     pub fn write(self, dir: &Path, fetch: &mut Fetch<'_>) -> Result<()> {
-        write_weights(dir, self.weights, fetch)?;
+        self.create(dir)?;
+        fill_files(dir, self.weights, fetch)
+    }
+
+    /// Makes both in `dir`, the weights to be filled.
+    pub fn create(&self, dir: &Path) -> Result<()> {
+        create_weights(dir, &self.weights)?;
         files::write(dir.join("config.json"), self.config.as_bytes())
     }
 }

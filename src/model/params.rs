@@ -4,6 +4,8 @@
 //! gate and up are one whose rows alternate in blocks of [`PANEL`], padded rows and columns are zero. One
 //! [`Param`] drives loading, saving, gradients and optimizer state: all share its element order.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::device::{Device, Parts, Region};
@@ -111,8 +113,20 @@ impl Param {
         row: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) -> Result<()> {
         assert_eq!(tensor.len(), self.tensor.len(), "{} and what fills it differ in length", self.name());
+        self.fill_from::<T>(dev, tensor, 0, row)
+    }
+
+    /// [`Param::fill`] of what is a range of that, its first element being number `first`; rows outside are not asked for,
+    /// those beside its ends aside.
+    pub fn fill_from<T: Elem>(
+        &self,
+        dev: &mut Device,
+        tensor: Tensor,
+        first: usize,
+        row: impl Fn(usize, usize, &mut [f32]) + Sync,
+    ) -> Result<()> {
         let (rows, len) = if self.is_matrix { self.order.piece(self.tensor.dtype, self.k) } else { (PANEL, PANEL) };
-        let part = |p: usize, out: &mut [T]| {
+        let part = |p: usize, from: usize, out: &mut [T]| {
             out.fill(T::from_f32(0.0));
             let mut values = vec![0.0; self.k];
             for n in p * rows..((p + 1) * rows).min(self.n) {
@@ -121,20 +135,31 @@ impl Param {
                 let values = &mut values[..self.pieces[piece].row_len()];
                 row(piece, r, values);
                 for (k, value) in values.iter().enumerate() {
-                    out[self.index(n, k) - p * len] = T::from_f32(*value);
+                    // Before the range is far behind it, too.
+                    if let Some(out) = out.get_mut(self.index(n, k).wrapping_sub(from)) {
+                        *out = T::from_f32(*value);
+                    }
                 }
             }
         };
+        // The stored parts of rows that the range reaches into, and where what it has of each begins.
+        let parts = first / len..(first + tensor.len()).div_ceil(len);
+        let mut starts: Vec<usize> = parts.clone().map(|p| (p * len).max(first) - first).collect();
+        starts.push(tensor.len());
+        let fill = |parts_of: &Parts<'_, T>, i: usize, starts: &[usize]| {
+            part(parts.start + i, first + starts[i], parts_of.take(i));
+        };
         if let Some(cpu) = dev.on_cpu() {
-            let parts = Parts::new(cpu.memory.view_mut(tensor.span()).of::<T>(), len);
-            cpu.pool.run(parts.count(), |p| part(p, parts.take(p)));
+            let out = Parts::at(cpu.memory.view_mut(tensor.span()).of::<T>(), starts.clone());
+            cpu.pool.run(out.count(), |i| fill(&out, i, &starts));
             return Ok(());
         }
         if dev.counts_only() {
             return Ok(());
         }
         let mut host = vec![T::from_f32(0.0); tensor.len()];
-        host.par_chunks_mut(len).enumerate().for_each(|(p, out)| part(p, out));
+        let out = Parts::at(&mut host, starts.clone());
+        (0..out.count()).into_par_iter().for_each(|i| fill(&out, i, &starts));
         dev.write(tensor, &host)
     }
 
@@ -149,13 +174,44 @@ impl Param {
 
     /// Piece number `piece` out of `data` in the weights' element order, row-major.
     pub fn take<T: Elem>(&self, data: &[T], piece: usize) -> Vec<T> {
+        self.take_run(data, 0, piece, 0..self.pieces[piece].len())
+    }
+
+    /// Elements `run` of piece number `piece`, row-major, out of `data`, which begins at element `first` of the weights'
+    /// order.
+    pub fn take_run<T: Elem>(&self, data: &[T], first: usize, piece: usize, run: Range<usize>) -> Vec<T> {
         let piece = &self.pieces[piece];
-        let mut out = Vec::with_capacity(piece.len());
-        for r in 0..piece.shape[0] {
+        let row_len = piece.row_len();
+        let mut out = Vec::with_capacity(run.len());
+        for r in run.start / row_len..run.end.div_ceil(row_len) {
             let n = piece.row(r);
-            out.extend((0..piece.row_len()).map(|k| data[self.index(n, k)]));
+            let columns = run.start.max(r * row_len) - r * row_len..run.end.min((r + 1) * row_len) - r * row_len;
+            out.extend(columns.map(|k| data[self.index(n, k) - first]));
         }
         out
+    }
+
+    /// Which elements of piece number `piece`, row-major, lie in `range` of the weights' order: ascending runs.
+    pub fn runs(&self, piece: usize, range: &Range<usize>) -> Vec<Range<usize>> {
+        let piece = &self.pieces[piece];
+        if range.is_empty() {
+            return Vec::new();
+        }
+        if *range == (0..self.tensor.len()) {
+            return std::iter::once(0..piece.len()).collect();
+        }
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for r in 0..piece.shape[0] {
+            let n = piece.row(r);
+            for k in (0..piece.row_len()).filter(|k| range.contains(&self.index(n, *k))) {
+                let at = r * piece.row_len() + k;
+                match runs.last_mut() {
+                    Some(run) if run.end == at => run.end += 1,
+                    _ => runs.push(at..at + 1),
+                }
+            }
+        }
+        runs
     }
 }
 

@@ -289,8 +289,13 @@ impl StoredTensor<'_> {
     /// Row `r` of rows `out.len()` long as f32: exact for floats of at most 32 bits and for integers below 2^24;
     /// other types are zeros (checked before: see [`StoredTensor::is_float`]).
     pub fn row(&self, r: usize, out: &mut [f32]) {
-        let row_bytes = out.len() * self.dtype.bitsize() / 8;
-        let bytes = &self.bytes[r * row_bytes..][..row_bytes];
+        self.range(r * out.len(), out);
+    }
+
+    /// [`StoredTensor::row`] of the elements from `first` on.
+    pub fn range(&self, first: usize, out: &mut [f32]) {
+        let size = self.dtype.bitsize() / 8;
+        let bytes = &self.bytes[first * size..][..out.len() * size];
         let pairs = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
         let words = || bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         match self.dtype {
@@ -345,8 +350,13 @@ mod tests {
         }
     }
 
+    fn whole(layout: &ParamLayout) -> Vec<std::ops::Range<usize>> {
+        layout.lens().into_iter().map(|len| 0..len).collect()
+    }
+
     fn save(dev: &mut Device, layout: &ParamLayout, dir: &Path, dtype: DType) {
-        write_weights(dir, outgoing::weights(&Arc::new(layout.clone()), dtype), &mut |t| dev.read_bytes(t)).unwrap();
+        let files = outgoing::weights(&Arc::new(layout.clone()), dtype, &whole(layout));
+        write_weights(dir, files, &mut |t| dev.read_bytes(t)).unwrap();
     }
 
     fn bytes(dev: &Device, layout: &ParamLayout) -> Vec<u8> {
@@ -360,7 +370,7 @@ mod tests {
             let (mut dev, layout) = small(dtype);
             fill(&mut dev, &layout);
             for max_bytes in [usize::MAX, 1500, usize::MAX] {
-                let files = shards(&Arc::new(layout.clone()), dtype, max_bytes);
+                let files = shards(&Arc::new(layout.clone()), dtype, &whole(&layout), max_bytes);
                 write_weights(dir.path(), files, &mut |t| dev.read_bytes(t)).unwrap();
                 assert_eq!(dir.path().join(INDEX).exists(), max_bytes == 1500);
                 let (mut fresh, copy) = small(dtype);

@@ -183,6 +183,11 @@ impl Optimizer {
         Ok(bytes)
     }
 
+    /// The range of each parameter whose state lies here.
+    pub fn own(&self) -> &[Range<usize>] {
+        self.shards.of(self.rank)
+    }
+
     /// Bytes of the moments and the low halves of what the rank owns.
     pub fn bytes(&self) -> usize {
         let tensors = self.states.iter().flat_map(|s| s.moments.tensors().into_iter().flatten().chain(s.lo));
@@ -197,15 +202,16 @@ impl Optimizer {
 
     /// The state as files `optim-0000i-of-0000n.safetensors`. f32 moments (`NAME.m`, `NAME.v`), low halves (`NAME.lo`
     /// i16) and counts (`NAME.step` u32 `[1]`) go by Hugging Face name and shape, unpadded; moments of fewer bits flat, in
-    /// the parameter's own element order, which the files' headers note with the settings.
+    /// the parameter's own element order, which the files' headers note with the settings. Ranks plan the same files, and each
+    /// fills in what it owns.
     pub fn outgoing(&self, layout: &Arc<ParamLayout>) -> Vec<OutFile> {
-        files::outgoing(layout, &self.states, &self.kept)
+        files::outgoing(layout, &self.states, self.own(), &self.kept)
     }
 
-    /// Reads what [`Optimizer::outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit, or
+    /// Reads what it owns of what [`Optimizer::outgoing`] planned, whatever number of ranks wrote it. Errors name the folder and the tensor that is missing or does not fit, or
     /// the setting that differs.
     pub fn load(&mut self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
-        files::load(dev, layout, &mut self.states, &self.kept, dir)
+        files::load(dev, layout, &mut self.states, self.shards.of(self.rank), &self.kept, dir)
     }
 }
 
@@ -304,7 +310,7 @@ mod tests {
             update(&mut dev, &layout, &mut optimizer, 2, 2);
             save(&mut dev, &layout, &optimizer, dir.path());
             let shared = Arc::new(layout.clone());
-            write_weights(dir.path(), weights(&shared, dtype), &mut |t| dev.read_bytes(t)).unwrap();
+            write_weights(dir.path(), weights(&shared, dtype, optimizer.own()), &mut |t| dev.read_bytes(t)).unwrap();
 
             let (mut fresh, copy, mut resumed) = setup_with(dtype, config);
             WeightFiles::open(dir.path()).unwrap().load(&mut fresh, &copy).unwrap();

@@ -6,6 +6,7 @@
 //! order is noted in the files' headers, with the settings, and another one is refused. `NAME.lo` i16 (the low half of a bf16 weight's f32 master) and
 //! `NAME.step` u32 `[1]` are as with f32.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::model::outgoing::{Content, OutFile, Outgoing, cut};
 use crate::model::params::{Param, ParamLayout, Piece};
 use crate::model::weights::WeightFiles;
 use crate::ops::adamw::Moments;
+use crate::ops::adamw::code8::BLOCK;
 use crate::ops::matmul::Order;
 use crate::tensor::{DType, Elem, Tensor};
 
@@ -80,38 +82,44 @@ impl Kept {
     }
 }
 
-/// The state of `layout`'s parameters as files.
-pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], kept: &Kept) -> Vec<OutFile> {
+/// The state of `layout`'s parameters as files, of which this process has range `own` of each.
+pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], own: &[Range<usize>], kept: &Kept) -> Vec<OutFile> {
     let mut tensors = Vec::new();
     for (id, (param, state)) in layout.params.iter().zip(states).enumerate() {
+        let (own, len) = (&own[id], param.tensor.len());
         let pieces = || param.pieces.iter().enumerate();
         let name = |piece: &Piece, what: &str| format!("{}.{what}", piece.name);
+        let exact = |what, t| pieces().map(move |(i, p)| piece::<f32>(name(p, what), layout, (id, i), (t, own)));
         let flat = |what: &str| format!("{}.{what}", param.name());
-        let exact = |what, t| pieces().map(move |(i, p)| Outgoing::piece::<f32>(name(p, what), layout, id, i, t));
+        let (blocks, block) = (len.div_ceil(BLOCK), own.start / BLOCK);
         match state.moments {
             Moments::F32 { m, v } => {
                 tensors.extend(exact("m", m));
                 tensors.extend(exact("v", v));
             }
             Moments::Bf16 { m, v } => {
-                tensors.extend([Outgoing::flat::<bf16>(flat("m"), m), Outgoing::flat::<bf16>(flat("v"), v)]);
+                tensors.extend([("m", m), ("v", v)].map(|(w, t)| Outgoing::flat::<bf16>(flat(w), len, t, own.start)));
             }
             Moments::Code8 { m, v } => tensors.extend([
-                Outgoing::flat::<u8>(flat("m"), m.codes),
-                Outgoing::flat::<f32>(flat("m.scales"), m.scales),
-                Outgoing::flat::<u8>(flat("v"), v.codes),
-                Outgoing::flat::<f32>(flat("v.scales"), v.scales),
+                Outgoing::flat::<u8>(flat("m"), len, m.codes, own.start),
+                Outgoing::flat::<f32>(flat("m.scales"), blocks, m.scales, block),
+                Outgoing::flat::<u8>(flat("v"), len, v.codes, own.start),
+                Outgoing::flat::<f32>(flat("v.scales"), blocks, v.scales, block),
             ]),
         }
         if let Some(lo) = state.lo {
-            tensors.extend(pieces().map(|(i, p)| Outgoing::piece::<i16>(name(p, "lo"), layout, id, i, lo)));
+            tensors.extend(pieces().map(|(i, p)| piece::<i16>(name(p, "lo"), layout, (id, i), (lo, own))));
         }
-        let updates = (state.updates as u32).to_le_bytes();
+        // Every rank counts: who has the first element writes.
+        let updates = || match own.contains(&0) {
+            true => Content::Ready((state.updates as u32).to_le_bytes().to_vec()),
+            false => Content::Elsewhere,
+        };
         tensors.extend(pieces().map(|(_, p)| Outgoing {
             name: name(p, "step"),
             dtype: DType::U32,
             shape: vec![1],
-            content: Content::Ready(updates.to_vec()),
+            content: updates(),
         }));
     }
     let mut files = cut(tensors, MAX_FILE_BYTES, |i, count| format!("optim-{:05}-of-{count:05}.safetensors", i + 1));
@@ -119,18 +127,31 @@ pub(super) fn outgoing(layout: &Arc<ParamLayout>, states: &[State], kept: &Kept)
     files
 }
 
-/// Reads what [`outgoing`] planned. Errors name the folder and the tensor that is missing or does not fit, or the
-/// setting that differs.
+fn piece<T: Elem>(
+    name: String,
+    layout: &Arc<ParamLayout>,
+    at: (usize, usize),
+    part: (Tensor, &Range<usize>),
+) -> Outgoing {
+    let encode = |values: Vec<T>| bytemuck::cast_slice(&values).to_vec();
+    Outgoing::piece::<T>((name, T::DTYPE), layout, at, part, encode)
+}
+
+/// Reads, of what any number of ranks wrote as [`outgoing`] planned, range `own` of each parameter. Errors name the folder
+/// and the tensor that is missing or does not fit, or the setting that differs.
 pub(super) fn load(
     dev: &mut Device,
     layout: &ParamLayout,
     states: &mut [State],
+    own: &[Range<usize>],
     kept: &Kept,
     dir: &Path,
 ) -> Result<()> {
     let stored = WeightFiles::open_files(dir, &state_files(dir)?)?;
     kept.check(&stored, dir)?;
-    for (param, state) in layout.params.iter().zip(states) {
+    for ((param, state), own) in layout.params.iter().zip(states).zip(own) {
+        let blocks = (param.tensor.len().div_ceil(BLOCK), own.start / BLOCK);
+        let all = (param.tensor.len(), own.start);
         let part = |suffix: &str| -> Result<Vec<_>> {
             let named = |p: &Piece| stored.tensor(&format!("{}.{suffix}", p.name), &p.shape);
             param.pieces.iter().map(named).collect()
@@ -138,18 +159,18 @@ pub(super) fn load(
         match state.moments {
             Moments::F32 { m, v } => {
                 let (first, second) = (part("m")?, part("v")?);
-                param.fill::<f32>(dev, m, |piece, r, out| first[piece].row(r, out))?;
-                param.fill::<f32>(dev, v, |piece, r, out| second[piece].row(r, out))?;
+                param.fill_from::<f32>(dev, m, own.start, |piece, r, out| first[piece].row(r, out))?;
+                param.fill_from::<f32>(dev, v, own.start, |piece, r, out| second[piece].row(r, out))?;
             }
             Moments::Bf16 { m, v } => {
-                read_flat::<bf16>(dev, &stored, param, "m", m)?;
-                read_flat::<bf16>(dev, &stored, param, "v", v)?;
+                read_flat::<bf16>(dev, &stored, param, "m", all, m)?;
+                read_flat::<bf16>(dev, &stored, param, "v", all, v)?;
             }
             Moments::Code8 { m, v } => {
-                read_flat::<u8>(dev, &stored, param, "m", m.codes)?;
-                read_flat::<f32>(dev, &stored, param, "m.scales", m.scales)?;
-                read_flat::<u8>(dev, &stored, param, "v", v.codes)?;
-                read_flat::<f32>(dev, &stored, param, "v.scales", v.scales)?;
+                read_flat::<u8>(dev, &stored, param, "m", all, m.codes)?;
+                read_flat::<f32>(dev, &stored, param, "m.scales", blocks, m.scales)?;
+                read_flat::<u8>(dev, &stored, param, "v", all, v.codes)?;
+                read_flat::<f32>(dev, &stored, param, "v.scales", blocks, v.scales)?;
             }
         }
         let low = format!("{}.lo", param.name());
@@ -159,7 +180,7 @@ pub(super) fn load(
         }
         if let Some(tensor) = state.lo {
             let lo = part("lo")?;
-            param.fill::<i16>(dev, tensor, |piece, r, out| lo[piece].row(r, out))?;
+            param.fill_from::<i16>(dev, tensor, own.start, |piece, r, out| lo[piece].row(r, out))?;
         }
         let mut updates = [0.0];
         stored.tensor(&format!("{}.step", param.name()), &[1])?.row(0, &mut updates);
@@ -168,10 +189,18 @@ pub(super) fn load(
     Ok(())
 }
 
-/// A tensor as it lay; each type fits f32 exactly.
-fn read_flat<T: Elem>(dev: &mut Device, stored: &WeightFiles, param: &Param, suffix: &str, t: Tensor) -> Result<()> {
+/// Elements of a tensor of `len` as they lay, from `first` on; each type fits f32 exactly.
+fn read_flat<T: Elem>(
+    dev: &mut Device,
+    stored: &WeightFiles,
+    param: &Param,
+    suffix: &str,
+    (len, first): (usize, usize),
+    t: Tensor,
+) -> Result<()> {
+    let stored = stored.tensor(&format!("{}.{suffix}", param.name()), &[len])?;
     let mut values = vec![0.0; t.len()];
-    stored.tensor(&format!("{}.{suffix}", param.name()), &[t.len()])?.row(0, &mut values);
+    stored.range(first, &mut values);
     let values: Vec<T> = values.into_iter().map(T::from_f32).collect();
     dev.write(t, &values)
 }

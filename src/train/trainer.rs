@@ -136,6 +136,7 @@ impl Trainer {
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
         dev.finish_readback()?;
         let mut alone = Alone::ONE;
+        self.saving.as_mut().map_or(Ok(()), |saving| saving.poll(&mut alone))?;
         self.optimizer.step_guarded(&mut alone, dev, &self.model.layout, grads, lr, Some(losses))?;
         Ok(lr)
     }
@@ -222,12 +223,13 @@ impl Trainer {
         let state = State { extra: self.extra.clone(), ..self.state(dev) };
         let layout = Arc::new(self.model.layout.clone());
         let snapshot = Snapshot {
-            model: self.model.outgoing(&layout, layout.dtype),
+            model: self.model.outgoing(&layout, layout.dtype, self.optimizer.own()),
             optimizer: self.optimizer.outgoing(&layout),
             state,
             companions: self.config.model.clone(),
         };
-        self.saving = Saving::begin(dev, self.store.clone(), self.best_step(), snapshot)?;
+        let mut alone = Alone::ONE;
+        self.saving = Saving::begin(&mut alone, dev, &self.store, self.best_step(), snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())
@@ -250,7 +252,8 @@ impl Trainer {
 
     /// Waits until the last checkpoint is on disk. Errors with what went wrong with it.
     pub fn saved(&mut self, dev: &mut Device) -> Result<()> {
-        self.saving.take().map_or(Ok(()), |saving| saving.finish(dev))
+        let mut alone = Alone::ONE;
+        self.saving.take().map_or(Ok(()), |saving| saving.finish(&mut alone, dev))
     }
 
     /// What `done` says, once the checkpoint under way is on disk: steps that failed after it do not undo it.
