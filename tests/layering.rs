@@ -59,6 +59,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "observe",
             "device",
             "tensor",
+            "dist",
             "ops",
             "model",
             "optim",

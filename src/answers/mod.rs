@@ -174,6 +174,8 @@ impl Store {
 /// shares it.
 pub struct RunStore {
     dir: PathBuf,
+    /// The part of one of several processes of the run.
+    part: Option<PathBuf>,
     opening: Mutex<()>,
     store: OnceLock<Store>,
 }
@@ -181,12 +183,18 @@ pub struct RunStore {
 impl RunStore {
     /// [`Store::of_run`] of `dir`.
     pub fn new(dir: &Path) -> Arc<RunStore> {
-        Arc::new(RunStore { dir: dir.to_owned(), opening: Mutex::default(), store: OnceLock::new() })
+        Arc::new(RunStore { dir: dir.to_owned(), part: None, opening: Mutex::default(), store: OnceLock::new() })
+    }
+
+    /// That of rank `i` of `n` in the run directory `dir`: of one rank the run's, else [`shard`].
+    pub fn of_rank(dir: &Path, i: usize, n: usize) -> Arc<RunStore> {
+        let part = (n > 1).then(|| shard(dir, i, n));
+        Arc::new(RunStore { dir: dir.to_owned(), part, opening: Mutex::default(), store: OnceLock::new() })
     }
 
     /// A store that is open.
     pub fn of(store: Store) -> Arc<RunStore> {
-        Arc::new(RunStore { dir: store.path.clone(), opening: Mutex::default(), store: store.into() })
+        Arc::new(RunStore { dir: store.path.clone(), part: None, opening: Mutex::default(), store: store.into() })
     }
 
     /// The store. Errors, the first time, where it cannot be opened.
@@ -194,7 +202,10 @@ impl RunStore {
         let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         match self.store.get() {
             Some(store) => Ok(store),
-            None => Store::of_run(&self.dir).map(|store| self.store.get_or_init(|| store)),
+            None => {
+                let store = self.part.as_ref().map_or_else(|| Store::of_run(&self.dir), |part| Store::open(part));
+                store.map(|store| self.store.get_or_init(|| store))
+            }
         }
     }
 }

@@ -58,7 +58,7 @@ impl Checkpoint {
     }
 
     /// The checkpoint in a folder named `global_step_N`.
-    fn at(path: &Path) -> Option<Checkpoint> {
+    pub fn at(path: &Path) -> Option<Checkpoint> {
         let name = path.file_name()?.to_str()?;
         let step = name.strip_prefix(PREFIX)?.parse().ok()?;
         (name == format!("{PREFIX}{step}")).then(|| Checkpoint { step, path: path.to_owned() })
@@ -76,7 +76,7 @@ impl Store {
     /// The store of run directory `run`, which keeps the `keep` newest checkpoints (at least one). What a
     /// killed run left half-written is removed: call it with the run's lock held.
     pub fn open(run: impl AsRef<Path>, keep: usize) -> Result<Store> {
-        let store = Store { run: run.as_ref().to_owned(), keep: keep.max(1) };
+        let store = Store::of(run, keep);
         let folder = store.folder();
         if folder.is_dir() {
             for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
@@ -90,6 +90,11 @@ impl Store {
             }
         }
         Ok(store)
+    }
+
+    /// The same, nothing removed: at a rank that another one writes for.
+    pub fn of(run: impl AsRef<Path>, keep: usize) -> Store {
+        Store { run: run.as_ref().to_owned(), keep: keep.max(1) }
     }
 
     fn folder(&self) -> PathBuf {

@@ -3,7 +3,8 @@
 use super::plan::{self, H200, Rows};
 use super::{Context, JobArgs, dry_run, training};
 use crate::answers::RunStore;
-use crate::config::RlConfig;
+use crate::config::{RlConfig, deciding};
+use crate::dist::{Alone, Ranks};
 use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
@@ -11,19 +12,32 @@ use crate::rl::run::Job;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
-    let Some((mut config, missing)) = args.load::<RlConfig>()? else { return Ok(()) };
+    let Some((config, missing)) = args.load::<RlConfig>()? else { return Ok(()) };
+    training::over(context.ranks(&config.dist)?, |ranks| trained(args, (context, ranks), config, &missing))
+}
+
+fn trained(
+    args: &JobArgs,
+    (context, ranks): (&Context, &mut dyn Ranks),
+    mut config: RlConfig,
+    missing: &[String],
+) -> Result<()> {
     let asked = config.clone();
     let page = |rows: &Rows, model: ModelConfig| plan::rl_page(&H200, rows, model, &asked);
     if !missing.is_empty() {
         let (what, page) = (("rl", config.total_training_steps), |model: ModelConfig| page(&Rows::default(), model));
-        return dry_run::without_rows(context, what, &missing, config.model.as_deref(), page);
+        return dry_run::without_rows(context, what, missing, config.model.as_deref(), page);
     }
     config.dtype = context.dtype(config.dtype);
+    config.gradient_lanes =
+        training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &RlConfig| began.gradient_lanes)?;
+    ranks.same("the config", &deciding(&config))?;
     let reward = config.reward.scorer();
-    let store = Some(RunStore::new(&args.run.out));
+    let store = Some(RunStore::of_rank(&args.run.out, ranks.rank(), ranks.size()));
     let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
     let judge = scorer.describe();
     let mut job = Job::open(&args.run.out, config.clone(), scorer.clone(), args.run.fresh)?;
+    job.ranks = Alone::counted(ranks.rank(), ranks.size());
     job.validation = validation::rl(&config, &job.model, scorer, None)?;
     let what = format!(
         "rl: {} steps of {} prompts x {} rollouts over {} questions; {judge}",
@@ -37,5 +51,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         job.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
     let index = job.index.clone();
-    training::run(&args.run, &config, context, &mut job, &what, |model| page(&Rows::mean(&index, &model), model))
+    let page = |model| page(&Rows::mean(&index, &model), model);
+    training::run(&args.run, &config, (context, ranks), &mut job, &what, page)
 }

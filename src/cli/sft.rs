@@ -2,7 +2,8 @@
 
 use super::plan::{self, H200, Rows};
 use super::{Context, JobArgs, dry_run, training};
-use crate::config::SftConfig;
+use crate::config::{SftConfig, deciding};
+use crate::dist::{Alone, Ranks};
 use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
@@ -10,15 +11,28 @@ use crate::train::sft::Job;
 
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
-    let Some((mut config, missing)) = args.load::<SftConfig>()? else { return Ok(()) };
+    let Some((config, missing)) = args.load::<SftConfig>()? else { return Ok(()) };
+    training::over(context.ranks(&config.dist)?, |ranks| trained(args, (context, ranks), config, &missing))
+}
+
+fn trained(
+    args: &JobArgs,
+    (context, ranks): (&Context, &mut dyn Ranks),
+    mut config: SftConfig,
+    missing: &[String],
+) -> Result<()> {
     let asked = config.clone();
     let page = |rows: &Rows, model: ModelConfig| plan::sft_page(&H200, rows, model, &asked);
     if !missing.is_empty() {
         let (what, page) = (("sft", config.max_steps), |model: ModelConfig| page(&Rows::default(), model));
-        return dry_run::without_rows(context, what, &missing, config.model.as_deref(), page);
+        return dry_run::without_rows(context, what, missing, config.model.as_deref(), page);
     }
     config.dtype = context.dtype(config.dtype);
+    config.gradient_lanes =
+        training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &SftConfig| began.gradient_lanes)?;
+    ranks.same("the config", &deciding(&config))?;
     let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
+    job.ranks = Alone::counted(ranks.rank(), ranks.size());
     job.validation = validation::sft(&config, &job.model, None)?;
     let what = format!("sft: {} updates over {} rows", job.total_steps(), job.index.len());
     if args.run.dry_run {
@@ -26,5 +40,6 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         job.validation.iter().for_each(|validation| context.say(&validation.describe()));
     }
     let index = job.index.clone();
-    training::run(&args.run, &config, context, &mut job, &what, |model| page(&Rows::mean(&index, &model), model))
+    let page = |model| page(&Rows::mean(&index, &model), model);
+    training::run(&args.run, &config, (context, ranks), &mut job, &what, page)
 }

@@ -1,36 +1,97 @@
 //! What `omr sft` and `omr rl` do alike once their job is made: plan, run directory, run.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::plan::Page;
 use super::run_dir::RunDir;
 use super::{Context, RunArgs, dry_run};
-use crate::config::Config;
-use crate::error::Result;
+use crate::config::{self, Config};
+use crate::dist::Ranks;
+use crate::error::{Error, Result};
+use crate::files;
 use crate::model::ModelConfig;
 use crate::train::job::Job;
 use crate::train::plan;
 
-/// Plans `job` of `config`, says `what` it is and what memory it takes, runs what is left of it and prints the model's
-/// path to stdout; a dry run ends with the plan, and `page`, that of a card.
+/// Does `work` as one of `ranks`, and tells the others how it ended.
+pub fn over(mut ranks: Box<dyn Ranks>, work: impl FnOnce(&mut dyn Ranks) -> Result<()>) -> Result<()> {
+    let done = work(&mut *ranks);
+    let left = ranks.leave(done.as_ref().map(drop));
+    done.and(left)
+}
+
+/// The gradient lanes of a run that `asked` for so many: those it began with, where there is a run, else one a rank.
+pub fn lanes<C: Config>(
+    args: &RunArgs,
+    asked: Option<usize>,
+    ranks: usize,
+    of: impl FnOnce(&C) -> Option<usize>,
+) -> Result<Option<usize>> {
+    let file = args.out.join("config.yaml");
+    let began = match !args.fresh && file.exists() {
+        true => of(&config::load(Some(&file), &[], &|_| None)?),
+        false => Some(ranks),
+    };
+    // One lane is what a run has that says nothing.
+    Ok(asked.or(began).filter(|&lanes| lanes > 1))
+}
+
+/// Plans `job` of `config`, says `what` it is and what memory it takes, runs what is left of it, this process being one of
+/// `ranks`, and prints the model's path to stdout; a dry run ends with the plan, and `page`, that of a card.
 pub fn run<C: Config>(
     args: &RunArgs,
     config: &C,
-    context: &Context,
+    (context, ranks): (&Context, &mut dyn Ranks),
     job: &mut dyn Job,
     what: &str,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
+    ranks.same("the rows' files", &job.data().hash())?;
     let plan = job.plan(context.target())?;
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
         return dry_run::rest(context, &plan, &job.levels(), &job.trainer_config(), page);
     }
-    let dir = RunDir::open(args, config, context)?;
-    if job.is_finished() {
-        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+    let leads = ranks.rank() == 0;
+    let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;
+    same_folder(args, ranks)?;
+    if ranks.any("whether the run is finished", &[leads && job.is_finished()])?[0] {
+        context.say(&format!("{} is finished: nothing to do", args.out.display()));
     } else {
-        dir.begin(config, context)?;
+        dir.iter().try_for_each(|dir| dir.begin(config, context))?;
         let mut device = context.device(&plan)?;
-        job.run(&mut device, context.observer())?;
+        let body = device.body().map_or(device.isa().chains(), |body| body.recorded()).to_owned();
+        ranks.same("the arithmetic", &format!("{} {body}", device.kind().name()))?;
+        job.run_over(ranks, &mut device, context.observer())?;
     }
-    super::print(&format!("{}\n", dir.path().join("model").display()))
+    match leads {
+        true => super::print(&format!("{}\n", args.out.join("model").display())),
+        false => Ok(()),
+    }
+}
+
+/// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
+fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
+    const NAME: &str = ".ranks";
+    let path = args.out.join(NAME);
+    if ranks.size() == 1 {
+        return Ok(());
+    }
+    let mut token = String::new();
+    if ranks.rank() == 0 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        token = format!("{} {}", std::process::id(), since.as_nanos());
+        files::write(&path, token.as_bytes())?;
+    }
+    let all = ranks.gather("the run directory", token.as_bytes())?;
+    let found = files::read(&path).unwrap_or_default();
+    // A network file system may show a new file late, and that is said, too.
+    match found == all[0] {
+        true => Ok(()),
+        false => Err(Error::input(
+            args.out.display().to_string(),
+            format!("another folder than that of {}, or a view of it that lags behind", ranks.name(0)),
+            "one folder that all ranks write to",
+        )),
+    }
 }

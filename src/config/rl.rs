@@ -292,6 +292,11 @@ settings! {
 }
 
 impl RlConfig {
+    /// Gradient lanes: one where nothing says more.
+    pub fn lanes(&self) -> usize {
+        self.gradient_lanes.unwrap_or(1)
+    }
+
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         let at = |key: &str| place.of(&super::table::join(path, key));
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {

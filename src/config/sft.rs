@@ -22,7 +22,7 @@ settings! {
         /// Rows are packed into sequences of at most this many tokens; longer rows are rejected and counted.
         packing_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "lmms-engine dataset_config.packing_length",
             published: "61440";
-        /// Packs that make one update.
+        /// Packs that make one update, those of all ranks together.
         gradient_accumulation_steps: usize = 1, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
         /// Rows that make one update, when updates are to have a fixed number of rows; packs are then as many as needed.
@@ -105,6 +105,11 @@ impl SftConfig {
     /// Updates of the warm-up in a run of `total_steps`; of a share, rounded up as the Hugging Face trainer does.
     pub fn warmup_steps(&self, total_steps: u64) -> u64 {
         self.warmup_steps.unwrap_or((self.warmup_ratio * total_steps as f64).ceil() as u64)
+    }
+
+    /// Gradient lanes: one where nothing says more.
+    pub fn lanes(&self) -> usize {
+        self.gradient_lanes.unwrap_or(1)
     }
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {

@@ -90,6 +90,15 @@ impl Dataset {
         kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
     }
 
+    /// BLAKE3 of the content of all files, in their order, as hex: what two machines have alike that read the same rows.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for source in &self.rows.sources {
+            hasher.update(source.signature.hash.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// Names of the data sets' files, in their order.
     pub fn names(&self) -> Vec<&str> {
         self.rows.sources.iter().map(|source| source.file.name.as_str()).collect()

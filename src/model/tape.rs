@@ -134,6 +134,16 @@ impl Grads {
         self.touched[id].then_some(self.tensors[id])
     }
 
+    /// What lies where the gradient of parameter `id` is kept: zeros where no backward has reached it.
+    pub fn tensor(&self, id: usize) -> Tensor {
+        self.tensors[id]
+    }
+
+    /// From here on those parameters have a gradient that `touched` says, and no others.
+    pub fn touch_all(&mut self, touched: &[bool]) {
+        self.touched.copy_from_slice(touched);
+    }
+
     /// The gradient of parameter `id`, to be added to.
     pub fn touch(&mut self, id: usize) -> Tensor {
         self.touched[id] = true;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::config::RlConfig;
 use crate::data::{Index, Row, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
+use crate::dist::{Alone, Ranks};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
@@ -64,11 +65,11 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
 pub fn rl(
     model_config: ModelConfig,
     config: &RlConfig,
-    target: Target,
+    (target, ranks): (Target, Alone),
     allowed: &[u32],
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
-    let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target)?;
+    let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target, ranks)?;
     let reference = match config.use_kl_loss {
         true => Some(Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?),
         false => None,
@@ -86,7 +87,8 @@ pub fn rl(
     let config = &RlConfig { micro_batch_tokens: usize::MAX, ..config.clone() };
 
     let Training { dev, model, .. } = &mut training;
-    let rollouts = Rollouts::new(config, &model.config, index, allowed);
+    let asked = RlConfig { train_batch_size: share(config, ranks), ..config.clone() };
+    let rollouts = Rollouts::new(&asked, &model.config, index, allowed);
     let least = config.rollout.num_kv_blocks.unwrap_or(rollouts.least_blocks());
     let mut rest = rollouts.count(dev, model, Some(least))?;
     let mark = dev.mark(Region::Overlay);
@@ -94,14 +96,15 @@ pub fn rl(
     if let Some(reference) = &reference {
         for (questions, batch) in &batches {
             let (questions, mut batch): (Vec<&Question>, _) = (questions.iter().collect(), batch.clone());
-            update::reference(dev, reference, &mut batch, &questions, policy, config.micro_batch_tokens)?;
+            let all = (0..batch.len()).collect();
+            update::reference(dev, reference, (&mut batch, all), &questions, policy, config.micro_batch_tokens)?;
         }
         rest = rest.max(&dev.high_water());
     }
 
-    let (mut grads, update) = training.gradients()?;
-    let stats = policy_loss::stats(&mut training.dev, Region::Overlay)?;
+    let (mut grads, update) = training.gradients(config.lanes())?;
     let Training { dev, model, .. } = &mut training;
+    let stats = update::figures(dev, config.lanes())?.stats.slice(0, policy_loss::STATS);
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
         let (questions, batch) = &batches[i];
@@ -121,6 +124,11 @@ pub fn rl(
     let planned = planned.check(LOWER)?;
     let (num_kv_blocks, memory) = rollouts.most_blocks(dev, model, least, &planned)?;
     Ok((Planned { memory, ..planned }, num_kv_blocks))
+}
+
+/// The prompts of a generation batch that a rank asks, at most.
+pub fn share(config: &RlConfig, ranks: Alone) -> usize {
+    config.train_batch_size.div_ceil(ranks.size())
 }
 
 /// Runs on `dev` an update's pass over one micro-batch of the longest questions, answered at full length; its tokens.

@@ -4,19 +4,22 @@
 //! sampled log-probs are the old log-probs: no second forward pass, and on policy the ratio is exactly 1
 //! (DESIGN section 8). Each step reports `training/rollout_probs_diff_max`, which is 0.
 
+mod asking;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::json;
 
-use crate::config::{FilterMetric, RlConfig, deciding};
+use crate::config::{RlConfig, deciding};
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Index, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
-use crate::engine::{EngineConfig, allowed_ids, stop_token_ids};
+use crate::dist::Alone;
+use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy, identity};
 use crate::observe::Observer;
@@ -25,14 +28,12 @@ use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
 use crate::rl::advantage;
 use crate::rl::experience::Experience;
-use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::metrics::StepMetrics;
-use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
-use crate::rl::update::{self, Learner};
+use crate::rl::update::{self, Dealt, Learner};
 use crate::rollout::file::RolloutRow;
 use crate::rollout::journal::{self, Journal};
-use crate::rollout::{self, Asking, Question, Rollout, ask};
+use crate::rollout::{self, Question, Rollout, ask};
 use crate::task::VerifiedRows;
 use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
@@ -61,6 +62,8 @@ pub struct Job {
     pub questions: Arc<dyn Samples<Question>>,
     /// What is measured while it trains.
     pub validation: Option<Validation>,
+    /// Which rank of how many this process is.
+    pub ranks: Alone,
     scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
@@ -72,20 +75,6 @@ pub struct Job {
 
 /// Generation batches whose questions are made ahead.
 const AHEAD: usize = 1;
-
-/// A group: a question with its rollouts and their rewards.
-struct Group {
-    rollouts: Vec<Rollout>,
-    rewards: Vec<f64>,
-}
-
-/// What one step of asking gave.
-struct Batch {
-    questions: Vec<Arc<Question>>,
-    groups: Vec<Group>,
-    consumed: u64,
-    num_gen_batches: usize,
-}
 
 impl Job {
     /// [`Job::open`] of a run that goes on where there is something to go on from.
@@ -129,6 +118,7 @@ impl Job {
             index,
             questions: Arc::new(questions),
             validation: None,
+            ranks: Alone::ONE,
             scorer,
             chat,
             stop_token_ids,
@@ -153,90 +143,11 @@ impl Job {
         Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
     }
 
-    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs. `next` gives the questions
-    /// of a generation batch.
-    fn ask(
-        &self,
-        dev: &mut Device,
-        trainer: &Trainer,
-        allowed: Tensor,
-        mut next: impl FnMut() -> Result<Vec<Arc<Question>>>,
-        (journal, observer): (&mut Journal, &dyn Observer),
-    ) -> Result<Batch> {
-        let config = &self.config;
-        let filter = &config.filter_groups;
-        let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
-        let mut questions: Vec<Arc<Question>> = Vec::new();
-        let mut consumed = trainer.samples_consumed;
-        loop {
-            let asked = next()?;
-            let asking = self.asking(trainer.step, allowed);
-            let prompts: Vec<&Question> = asked.iter().map(|question| &**question).collect();
-            let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
-            let rollouts = ask::ask(dev, &trainer.model, &prompts, consumed, asking, Some(&mut *journal), look)?;
-            consumed += config.train_batch_size as u64;
-            let base = questions.len();
-            questions.extend(asked);
-            let groups = self.groups(rollouts, base)?;
-            if !filter.enable {
-                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1 });
-            }
-            let status = wanted.push(groups.into_iter().map(|group| {
-                let metric = self.filter_metric(&group);
-                (group, metric)
-            }));
-            match status {
-                FilterStatus::NeedMore => {}
-                FilterStatus::Ready => {
-                    let num_gen_batches = wanted.num_gen_batches();
-                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches });
-                }
-                FilterStatus::Exhausted => {
-                    let found = format!("{} prompts with differing rewards", wanted.kept().len());
-                    let place = format!("filter_groups, step {}", trainer.step + 1);
-                    let expected = format!("{} within {} batches", config.train_batch_size, wanted.num_gen_batches());
-                    return Err(Error::input_hint(place, found, expected, "raise filter_groups.max_num_gen_batches"));
-                }
-            }
-        }
-    }
-
-    /// Rollouts by group, with rewards; question indices start at `base`.
-    fn groups(&self, rollouts: Vec<Rollout>, base: usize) -> Result<Vec<Group>> {
-        let config = &self.config;
-        let buffer = &config.overlong_buffer;
-        let overlong = match buffer.enable {
-            true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
-            false => None,
-        };
-        let mut groups: Vec<Group> = Vec::new();
-        for (i, mut rollout) in rollouts.into_iter().enumerate() {
-            if i % config.rollout.n == 0 {
-                groups.push(Group { rollouts: Vec::new(), rewards: Vec::new() });
-            }
-            rollout.question += base;
-            let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
-            if let Some(group) = groups.last_mut() {
-                group.rewards.push(rollout.score.score + penalty);
-                group.rollouts.push(rollout);
-            }
-        }
-        Ok(groups)
-    }
-
-    fn filter_metric(&self, group: &Group) -> Vec<f64> {
-        match self.config.filter_groups.metric {
-            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
-            FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
-            FilterMetric::SeqReward => group.rewards.clone(),
-        }
-    }
-
     /// All updates of a batch: `ppo_epochs` passes over its mini-batches of whole groups.
     fn update(
         &self,
         dev: &mut Device,
-        trainer: &mut Trainer,
+        trainer: &mut Trainer<'_>,
         experience: &[Experience],
         questions: &[&Question],
         policy: Policy,
@@ -245,16 +156,29 @@ impl Job {
         let config = &self.config;
         let mark = dev.mark(Region::Overlay);
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        let stats = policy_loss::stats(dev, Region::Overlay)?;
+        let lanes = trainer.lanes.count();
+        let figures = update::figures(dev, lanes)?;
         for _ in 0..config.ppo_epochs {
             for batch in experience.chunks(config.ppo_mini_batch_size * config.rollout.n) {
-                grads.zero(dev)?;
-                let (model, levels, step) = (&trainer.model, self.levels, trainer.step);
-                let learner = Learner { model, policy, config, levels, step };
-                let queued = update::accumulate(dev, learner, &mut grads, batch, questions, stats)?;
-                let lr = trainer.update(dev, &grads, queued.losses())?;
+                policy_loss::reset(dev, figures.stats)?;
+                let dealt = Dealt::new((config, trainer.step), batch, questions, lanes);
+                let mut done = update::Done::default();
+                for round in 0..trainer.lanes.rounds() {
+                    grads.zero(dev)?;
+                    let mut own = Ok(update::Done::default());
+                    if let Some(lane) = trainer.lanes.of_round(round) {
+                        let (model, levels, step) = (&trainer.model, self.levels, trainer.step);
+                        let learner = Learner { model, policy, config, levels, step };
+                        own = dealt.accumulate(dev, learner, &mut grads, lane, figures.of_lane(lane));
+                    }
+                    let own = trainer.add_lanes(dev, &mut grads, round, own)?;
+                    trainer.share("what lanes have done", &own)?.into_iter().for_each(|lane| done += lane);
+                }
+                trainer.share_figures(dev, figures.stats)?;
+                let losses = figures.losses(dev)?;
+                let lr = trainer.update(dev, &grads, losses)?;
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.
-                let seen = queued.read(dev)?;
+                let seen = dealt.queued(done, figures.stats).read(dev)?;
                 let done = trainer.stats(dev, "the policy loss", seen.stats.loss)?;
                 metrics.update(&seen, f64::from(done.grad_norm), lr, &PolicyLoss::from(config));
             }
@@ -263,13 +187,34 @@ impl Job {
         Ok(())
     }
 
+    /// The responses that this rank learns from.
+    fn mine(&self, trainer: &Trainer<'_>, experience: &[Experience], questions: &[&Question]) -> Vec<usize> {
+        let size = self.config.ppo_mini_batch_size * self.config.rollout.n;
+        let of = |(at, batch): (usize, &[Experience])| {
+            let dealt = Dealt::new((&self.config, trainer.step), batch, questions, trainer.lanes.count());
+            let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<usize>>();
+            lanes.into_iter().map(move |i| at * size + i)
+        };
+        experience.chunks(size).enumerate().flat_map(of).collect()
+    }
+
     /// The journal of the step that comes next, those of steps that a checkpoint has removed. `started_from` names the
     /// weights that the run began with.
-    fn journal(&self, dev: &Device, trainer: &Trainer, started_from: &str, observer: &dyn Observer) -> Result<Journal> {
-        journal::forget(&self.dir, trainer.step_on_disk()?)?;
+    fn journal(
+        &self,
+        dev: &Device,
+        trainer: &mut Trainer<'_>,
+        started_from: &str,
+        observer: &dyn Observer,
+    ) -> Result<Journal> {
+        if trainer.leads() {
+            journal::forget(&self.dir, trainer.step_on_disk()?)?;
+        }
+        // The others begin theirs in a folder that is not being cleared.
+        trainer.ranks.gather("the journal of a step", &[])?;
         let mut state = trainer.state(dev);
         state.extra.insert("model".to_owned(), started_from.into());
-        let journal = Journal::open(&self.dir, trainer.step + 1, &state)?;
+        let journal = Journal::open(&self.dir, trainer.step + 1, trainer.ranks.rank(), &state)?;
         if journal.ended() > 0 {
             let (step, ended) = (trainer.step + 1, journal.ended());
             observer.note(&format!("step {step}: {ended} rollouts are in the journal and not asked for again"));
@@ -308,32 +253,19 @@ impl Job {
     fn policy(&self, allowed: Tensor) -> Policy {
         Policy { allowed: Some(allowed), temperature: self.config.rollout.temperature as f32 }
     }
-
-    fn asking(&self, step: u64, allowed: Tensor) -> Asking<'_> {
-        let r = &self.config.rollout;
-        Asking {
-            engine: self.engine_config(step, allowed),
-            sampling: plan::sampling(&self.config),
-            n: r.n,
-            max_tokens: self.config.max_response_length,
-            stop_token_ids: &self.stop_token_ids,
-            chat: &self.chat,
-            task: &self.task,
-        }
-    }
-
-    fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
-        let vision_rows = ask::vision_rows(&self.model_config, &self.index, self.config.train_batch_size);
-        plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
-    }
 }
 
 impl job::Job for Job {
+    fn data(&self) -> &Dataset {
+        &self.data
+    }
+
     /// The larger of a rollout's and an update's; see [`plan::rl`]. The cache of keys then has its size.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let target = target.within(gib_to_bytes(self.config.max_memory_gib));
         let bitmap = allowed_ids(&self.model_config, &self.chat);
-        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), &self.config, target, &bitmap, &self.index)?;
+        let (config, place) = (&self.config, (target, self.ranks));
+        let (planned, num_kv_blocks) = plan::rl(self.model_config.clone(), config, place, &bitmap, &self.index)?;
         (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
         let dtype = DType::of(self.config.dtype, target.kind);
         match &mut self.validation {
@@ -356,8 +288,11 @@ impl job::Job for Job {
         };
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
-        self.data.keep()?;
-        let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, observer)?;
+        let leads = trainer.leads();
+        if leads {
+            self.data.keep()?;
+        }
+        let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, leads, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
         if let Some(validation) = &self.validation {
             validation.before(dev, trainer, observer)?;
@@ -368,7 +303,11 @@ impl job::Job for Job {
             let start = Instant::now();
             let mut journal = self.journal(dev, trainer, &started_from, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
-                let next = || broken.sound(loader.take()?);
+                let next = || {
+                    let sound = broken.sound(loader.take()?);
+                    let found = broken.found();
+                    broken.record(found).map(|()| sound)
+                };
                 self.ask(dev, trainer, allowed, next, (&mut journal, observer))
             })?;
             let gen_time = seconds(start.elapsed());
@@ -389,12 +328,13 @@ impl job::Job for Job {
                 experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
             let policy = self.policy(allowed);
             if let Some(reference) = &reference {
+                let mine = self.mine(trainer, &experience, &questions);
                 let budget = config.micro_batch_tokens;
-                update::reference(dev, reference, &mut experience, &questions, policy, budget)?;
+                update::reference(dev, reference, (&mut experience, mine), &questions, policy, budget)?;
             }
             let update_start = Instant::now();
             self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
-            if config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+            if leads && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
                 let rows = self.rollout_rows(&rollouts, &questions, &rewards, &advantages);
                 rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
             }
@@ -452,6 +392,7 @@ impl job::Job for Job {
             optimizer: c.optimizer,
             warmup_steps: c.warmup_steps,
             total_steps: self.total_steps,
+            lanes: c.lanes(),
             seed: c.seed,
             config_text: deciding(c),
             save_steps: c.save_freq,

@@ -4,17 +4,23 @@
 //! weighs micro-batches as if they were alike), so the cut changes no term of the loss. Figures that are means are over
 //! the responses computed: of those that cannot move the policy that is one in [`FIGURES`].
 
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
 use crate::config::RlConfig;
 use crate::device::{Device, Region};
 use crate::error::Result;
 use crate::model::{Grads, Keep, Levels, Model, Policy};
-use crate::ops::policy_loss::{self, Denominators, Io, Packed, PolicyLoss, PolicyStats, Sums};
+use crate::ops::policy_loss::{self, Denominators, Io, LOSSES, Packed, PolicyLoss, PolicyStats, STATS, Sums};
 use crate::philox::{self, Purpose, philox4x32_10};
+use crate::rl::batching::karmarkar_karp;
 use crate::rl::experience::Experience;
 use crate::rl::groups;
 use crate::rl::probs_diff::ProbsDiff;
 use crate::rollout::ask::Question;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor};
 use crate::train::step::{self, Forward};
 
 /// What a mini-batch's pass saw.
@@ -42,27 +48,75 @@ pub struct Queued {
     denominators: Denominators,
     /// The same of the responses computed alone.
     computed: Denominators,
-    tokens: usize,
     responses: usize,
-    micro_batches: usize,
+    done: Done,
     stats: Tensor,
 }
 
 impl Queued {
-    /// The losses that have to be finite, f64.
+    /// The losses that have to be finite, f64, of a mini-batch of one lane.
     pub fn losses(&self) -> Tensor {
-        self.stats.slice(0, policy_loss::LOSSES)
+        self.stats.slice(0, LOSSES)
     }
 
-    /// The figures; waits for the device.
+    /// The figures, lane after lane; waits for the device.
     pub fn read(&self, dev: &mut Device) -> Result<Seen> {
-        let sums = Sums::of(&dev.read::<f64>(self.stats)?);
-        let &Queued { ref loss, denominators, computed, tokens, responses, micro_batches, .. } = self;
+        let mut sums = Sums::NONE;
+        dev.read::<f64>(self.stats)?.chunks(STATS).for_each(|lane| sums += Sums::of(lane));
+        let &Queued { ref loss, denominators, computed, responses, done, .. } = self;
         let mut stats = PolicyStats::new(loss, &computed, &sums);
         let weight = |of: &Denominators| of.token_weight(loss.loss_agg_mode, 1.0);
         stats.entropy *= weight(&computed) / weight(&denominators);
         let probs_diff = ProbsDiff::from(&sums.probs());
-        Ok(Seen { stats, probs_diff, tokens, responses, micro_batches })
+        Ok(Seen { stats, probs_diff, tokens: done.tokens, responses, micro_batches: done.micro_batches })
+    }
+}
+
+/// What a lane computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Done {
+    /// Tokens.
+    pub tokens: usize,
+    /// Micro-batches they were cut into.
+    pub micro_batches: usize,
+}
+
+impl AddAssign for Done {
+    fn add_assign(&mut self, other: Done) {
+        self.tokens += other.tokens;
+        self.micro_batches += other.micro_batches;
+    }
+}
+
+/// Where the figures of a mini-batch's lanes lie while an update runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// f64 `[lanes * STATS]`.
+    pub stats: Tensor,
+    /// f64 `[lanes * LOSSES]`: those of them that have to be finite.
+    pub losses: Tensor,
+}
+
+/// [`Figures`] of so many lanes, their content undefined.
+pub fn figures(dev: &mut Device, lanes: usize) -> Result<Figures> {
+    let mut alloc = |n: usize| dev.alloc(Region::Overlay, DType::F64, &[lanes * n]);
+    Ok(Figures { stats: alloc(STATS)?, losses: alloc(LOSSES)? })
+}
+
+impl Figures {
+    /// The figures of `lane`.
+    pub fn of_lane(&self, lane: usize) -> Tensor {
+        self.stats.slice(lane * STATS, (lane + 1) * STATS)
+    }
+
+    /// The losses of all lanes, once these have their figures.
+    pub fn losses(&self, dev: &mut Device) -> Result<Tensor> {
+        let lanes = self.stats.len() / STATS;
+        let copy = |lane: usize| {
+            dev.copy(self.of_lane(lane).slice(0, LOSSES), self.losses.slice(lane * LOSSES, (lane + 1) * LOSSES))
+        };
+        (0..lanes).try_for_each(copy)?;
+        Ok(self.losses)
     }
 }
 
@@ -81,11 +135,8 @@ pub struct Learner<'a> {
     pub step: u64,
 }
 
-/// Adds the gradients of a mini-batch's loss to `grads`; its figures overwrite `stats` (see [`policy_loss::stats`]).
-/// Nothing waits for the device.
-///
-/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others, forward
-/// only and few of them, for the figures: what their backward would add is exactly 0.
+/// Adds the gradients of a mini-batch's loss to `grads`, in one lane; its figures overwrite `stats` (see
+/// [`policy_loss::stats`]). Nothing waits for the device.
 pub fn accumulate(
     dev: &mut Device,
     learner: Learner<'_>,
@@ -94,72 +145,137 @@ pub fn accumulate(
     questions: &[&Question],
     stats: Tensor,
 ) -> Result<Queued> {
-    let Learner { model, policy, config, levels, .. } = learner;
-    let loss = PolicyLoss::from(config);
-    let scale = Some(config.max_response_length as f64);
-    let denominators = Denominators::new(&response_borders(batch), scale);
-    let (moving, idle) = split(learner, &loss, batch, questions);
-    let computed = Denominators::new(&response_borders(moving.iter().chain(&idle).copied()), scale);
-    let responses = moving.len() + idle.len();
+    let dealt = Dealt::new((learner.config, learner.step), batch, questions, 1);
     policy_loss::reset(dev, stats)?;
-    let (mut tokens, mut micro_batches) = (0, 0);
-    for (group, moves) in [(moving, true), (idle, false)] {
-        let mark = dev.mark(Region::Overlay);
-        for part in groups::cut(dev, model, &group, questions, config.micro_batch_tokens, moves)? {
-            let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
-            micro_batches += 1;
-            tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
-            let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
-                let packed = upload(dev, &forward, &group[part.responses])?;
-                let dlog_prob = forward.like_log_prob(dev)?;
-                let counts = loss.entropy_coeff != 0.0;
-                let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
-                let Forward { log_prob, entropy, .. } = forward;
-                let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
-                policy_loss::fwd(dev, &loss, &denominators, &packed, io)?;
-                Ok((dlog_prob, dentropy))
-            })?;
-            if moves {
-                forward.backward(dev, grads, dlog_prob, dentropy)?;
-            } else {
-                forward.discard(dev);
-            }
+    let done = dealt.accumulate(dev, learner, grads, 0, stats)?;
+    Ok(dealt.queued(done, stats))
+}
+
+/// A mini-batch dealt to gradient lanes: a function of the batch and their number, whoever computes them.
+///
+/// Responses that cannot move the policy (advantage 0, no KL or entropy term) are computed apart from the others, forward
+/// only and few of them, for the figures: what their backward would add is exactly 0.
+pub struct Dealt<'a> {
+    batch: &'a [Experience],
+    questions: &'a [&'a Question],
+    loss: PolicyLoss,
+    denominators: Denominators,
+    computed: Denominators,
+    /// By lane: the responses that go through backward, and those that run forward for the figures alone, each question's
+    /// together.
+    lanes: Vec<[Vec<usize>; 2]>,
+}
+
+impl<'a> Dealt<'a> {
+    /// All responses to a question are in one lane, lanes have about as many tokens each; ties go by index. `run`: config and
+    /// steps done.
+    pub fn new(
+        run: (&RlConfig, u64),
+        batch: &'a [Experience],
+        questions: &'a [&'a Question],
+        lanes: usize,
+    ) -> Dealt<'a> {
+        let loss = PolicyLoss::from(run.0);
+        let scale = Some(run.0.max_response_length as f64);
+        let (moving, idle) = split(run, &loss, batch, questions);
+        let both = || moving.iter().chain(&idle);
+        let denominators = Denominators::new(&response_borders(batch), scale);
+        let computed = Denominators::new(&response_borders(both().map(|&i| &batch[i])), scale);
+        let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
+        both().for_each(|&i| *tokens.entry(batch[i].question).or_default() += batch[i].input_ids.len() as u64);
+        let (asked, tokens): (Vec<usize>, Vec<u64>) = tokens.into_iter().unzip();
+        let mut of_lane: BTreeMap<usize, usize> = BTreeMap::new();
+        for (lane, part) in karmarkar_karp(&tokens, lanes).into_iter().enumerate() {
+            of_lane.extend(part.into_iter().map(|at| (asked[at], lane)));
         }
-        dev.release(mark);
+        let mut dealt = vec![[Vec::new(), Vec::new()]; lanes];
+        for (kind, responses) in [moving, idle].into_iter().enumerate() {
+            responses.into_iter().for_each(|i| dealt[of_lane[&batch[i].question]][kind].push(i));
+        }
+        Dealt { batch, questions, loss, denominators, computed, lanes: dealt }
     }
-    Ok(Queued { loss, denominators, computed, tokens, responses, micro_batches, stats })
+
+    /// The responses that `lane` computes.
+    pub fn of_lane(&self, lane: usize) -> Vec<usize> {
+        self.lanes[lane].concat()
+    }
+
+    /// Adds the gradients of `lane` to `grads`, and its figures to `stats`. Nothing waits for the device.
+    pub fn accumulate(
+        &self,
+        dev: &mut Device,
+        learner: Learner<'_>,
+        grads: &mut Grads,
+        lane: usize,
+        stats: Tensor,
+    ) -> Result<Done> {
+        let Learner { model, policy, config, levels, .. } = learner;
+        let mut done = Done::default();
+        for (group, moves) in self.lanes[lane].iter().zip([true, false]) {
+            let group: Vec<&Experience> = group.iter().map(|&i| &self.batch[i]).collect();
+            let mark = dev.mark(Region::Overlay);
+            for part in groups::cut(dev, model, &group, self.questions, config.micro_batch_tokens, moves)? {
+                let forward = step::forward(dev, model, &part.sequences, policy, levels, true)?;
+                done.micro_batches += 1;
+                done.tokens += part.sequences.iter().map(|s| s.input_ids.len()).sum::<usize>();
+                let (dlog_prob, dentropy) = dev.range(format_args!("loss"), |dev| -> Result<_> {
+                    let packed = upload(dev, &forward, &group[part.responses])?;
+                    let dlog_prob = forward.like_log_prob(dev)?;
+                    let counts = self.loss.entropy_coeff != 0.0;
+                    let dentropy = counts.then(|| forward.like_log_prob(dev)).transpose()?;
+                    let Forward { log_prob, entropy, .. } = forward;
+                    let io = Io { log_prob, entropy, dlog_prob, dentropy, stats };
+                    policy_loss::fwd(dev, &self.loss, &self.denominators, &packed, io)?;
+                    Ok((dlog_prob, dentropy))
+                })?;
+                if moves {
+                    forward.backward(dev, grads, dlog_prob, dentropy)?;
+                } else {
+                    forward.discard(dev);
+                }
+            }
+            dev.release(mark);
+        }
+        Ok(done)
+    }
+
+    /// The pass that all lanes together have `done`; `stats` f64 `[lanes * STATS]` has the figures of each.
+    pub fn queued(&self, done: Done, stats: Tensor) -> Queued {
+        let &Dealt { loss, denominators, computed, .. } = self;
+        let responses = self.lanes.iter().flatten().map(Vec::len).sum();
+        Queued { loss, denominators, computed, responses, done, stats }
+    }
 }
 
 /// The responses that go through backward, and those that run forward for the figures alone, each question's together.
-fn split<'a>(
-    learner: Learner<'_>,
+fn split(
+    (config, step): (&RlConfig, u64),
     loss: &PolicyLoss,
-    batch: &'a [Experience],
+    batch: &[Experience],
     questions: &[&Question],
-) -> (Vec<&'a Experience>, Vec<&'a Experience>) {
-    let mut batch: Vec<&Experience> = batch.iter().collect();
-    batch.sort_by_key(|e| e.question);
+) -> (Vec<usize>, Vec<usize>) {
+    let mut order: Vec<usize> = (0..batch.len()).collect();
+    order.sort_by_key(|&i| batch[i].question);
     if loss.kl_loss.is_some() || loss.entropy_coeff != 0.0 {
-        return (batch, Vec::new());
+        return (order, Vec::new());
     }
     let mut rollout = 0;
-    let numbered = batch.iter().enumerate().map(|(i, &e)| {
-        rollout = if i > 0 && batch[i - 1].question == e.question { rollout + 1 } else { 0 };
-        (rollout, e)
+    let numbered = order.iter().enumerate().map(|(at, &i)| {
+        rollout = if at > 0 && batch[order[at - 1]].question == batch[i].question { rollout + 1 } else { 0 };
+        (rollout, i)
     });
-    let (mut idle, moving): (Vec<(u32, &Experience)>, Vec<_>) = numbered.partition(|(_, e)| e.advantage == 0.0);
-    let mut moving: Vec<&Experience> = moving.into_iter().map(|(_, e)| e).collect();
+    let (mut idle, moving): (Vec<(u32, usize)>, Vec<_>) = numbered.partition(|&(_, i)| batch[i].advantage == 0.0);
+    let mut moving: Vec<usize> = moving.into_iter().map(|(_, i)| i).collect();
     // A parameter only idle responses reach (the tower, when no other has a picture) still has a gradient, of 0, and
     // its update: momentum and decay go on as in torch. One of them reaches it as all would.
-    let pictures = |e: &Experience| !questions[e.question].prompt.pixels.is_empty();
-    let pictured = idle.iter().position(|(_, e)| pictures(e)).filter(|_| !moving.iter().any(|e| pictures(e)));
+    let pictures = |i: usize| !questions[batch[i].question].prompt.pixels.is_empty();
+    let pictured = idle.iter().position(|&(_, i)| pictures(i)).filter(|_| !moving.iter().any(|&i| pictures(i)));
     if let Some(at) = pictured.or((moving.is_empty() && !idle.is_empty()).then_some(0)) {
         moving.push(idle.remove(at).1);
-        moving.sort_by_key(|e| e.question);
+        moving.sort_by_key(|&i| batch[i].question);
     }
-    let seed = (learner.config.seed, learner.step);
-    idle.retain(|(rollout, e)| runs_for_figures(seed, e.question, *rollout));
-    (moving, idle.into_iter().map(|(_, e)| e).collect())
+    idle.retain(|&(rollout, i)| runs_for_figures((config.seed, step), batch[i].question, rollout));
+    (moving, idle.into_iter().map(|(_, i)| i).collect())
 }
 
 /// Whether a response that cannot move the policy is computed: `seed` is (run seed, step), `rollout` its number among those
@@ -169,19 +285,18 @@ pub fn runs_for_figures(seed: (u64, u64), question: usize, rollout: u32) -> bool
     philox4x32_10(key, [question as u32, rollout, 0, 0])[0].is_multiple_of(FIGURES)
 }
 
-/// Log-probs of every response under `model`, filled into `ref_log_prob`; waits for the device.
+/// Log-probs of the responses `order` of `batch` under `model`, filled into `ref_log_prob`; waits for the device.
 pub fn reference(
     dev: &mut Device,
     model: &Model,
-    batch: &mut [Experience],
+    (batch, mut order): (&mut [Experience], Vec<usize>),
     questions: &[&Question],
     policy: Policy,
     micro_batch_tokens: usize,
 ) -> Result<()> {
-    let mut order: Vec<usize> = (0..batch.len()).collect();
     order.sort_by_key(|&i| batch[i].question);
     let responses: Vec<&Experience> = order.iter().map(|&i| &batch[i]).collect();
-    let mut found = Vec::with_capacity(batch.len());
+    let mut found = Vec::with_capacity(order.len());
     let mark = dev.mark(Region::Overlay);
     for part in groups::cut(dev, model, &responses, questions, micro_batch_tokens, false)? {
         let forward = step::forward(dev, model, &part.sequences, policy, Keep::Inputs, false)?;

@@ -80,6 +80,29 @@ pub struct Asking<'a> {
     pub task: &'a dyn Task,
 }
 
+/// The numbers of questions in their run, which name them in the sampling noise: a question has the same rollouts whoever
+/// asks it, and whichever others are asked with it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Numbers {
+    /// That of the first.
+    pub first: u64,
+    /// From one to the next.
+    pub every: u64,
+}
+
+impl Numbers {
+    fn of(self, i: usize) -> u64 {
+        self.first + i as u64 * self.every
+    }
+}
+
+impl From<u64> for Numbers {
+    /// One after another from `first` on.
+    fn from(first: u64) -> Numbers {
+        Numbers { first, every: 1 }
+    }
+}
+
 /// What the scorer's thread hears.
 enum Heard {
     /// A response ended.
@@ -91,20 +114,20 @@ enum Heard {
 }
 
 /// Asks `questions` (each `n` times) and scores the responses beside the generation, in the order of questions
-/// and rollouts. `first` names the first question in the sampling noise. What `journal` has is taken from there, the rest
+/// and rollouts. `numbers` names each question in the sampling noise. What `journal` has is taken from there, the rest
 /// is taken down in it. `on_progress` hears how many ended, and is asked again while scores are waited for. A response
 /// without a score ends it with an error.
 pub fn ask(
     dev: &mut Device,
     model: &Model,
     questions: &[&Question],
-    first: u64,
+    numbers: Numbers,
     asking: Asking<'_>,
     journal: Option<&mut Journal>,
     mut on_progress: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Rollout>> {
     let total = questions.len() * asking.n;
-    let name = |index: usize| (first + (index / asking.n) as u64, index % asking.n);
+    let name = |index: usize| (numbers.of(index / asking.n), index % asking.n);
     let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
     // The rest, rollouts of a prompt that follow one another together, and the index of each request's first.
     let (mut requests, mut firsts): (Vec<Request>, Vec<usize>) = (Vec::new(), Vec::new());
@@ -114,7 +137,11 @@ pub fn ask(
             (Some(request), Some(from)) if rollout > 0 && from + request.n == i => request.n += 1,
             _ => {
                 let first_rollout = rollout as u32;
-                requests.push(Request { n: 1, first_rollout, ..request(first, question, questions[question], asking) });
+                requests.push(Request {
+                    n: 1,
+                    first_rollout,
+                    ..request(numbers, question, questions[question], asking)
+                });
                 firsts.push(i);
             }
         }
@@ -239,27 +266,27 @@ fn score_beside(
 }
 
 /// The engine's request for all rollouts of question number `i`; see [`ask`].
-fn request(first: u64, i: usize, question: &Question, asking: Asking<'_>) -> Request {
+fn request(numbers: Numbers, i: usize, question: &Question, asking: Asking<'_>) -> Request {
     Request {
         prompt: question.prompt.clone(),
         n: asking.n,
         sampling: asking.sampling,
         max_tokens: asking.max_tokens,
         stop_token_ids: asking.stop_token_ids.clone(),
-        noise: (first + i as u64) as u32,
+        noise: numbers.of(i) as u32,
         first_rollout: 0,
     }
 }
 
 /// The engine's requests for `questions`; see [`ask`].
-pub fn requests(questions: &[&Question], first: u64, asking: Asking<'_>) -> Vec<Request> {
-    questions.iter().enumerate().map(|(i, question)| request(first, i, question, asking)).collect()
+pub fn requests(questions: &[&Question], numbers: Numbers, asking: Asking<'_>) -> Vec<Request> {
+    questions.iter().enumerate().map(|(i, question)| request(numbers, i, question, asking)).collect()
 }
 
 /// Allocates what [`ask`] allocates, on a device that only counts.
 pub fn plan(dev: &mut Device, model: &Model, questions: &[&Question], asking: Asking<'_>) -> Result<()> {
     let mut engine = Engine::new(model, dev, asking.engine)?;
-    engine.plan(model, dev, &requests(questions, 0, asking))?;
+    engine.plan(model, dev, &requests(questions, Numbers::from(0), asking))?;
     engine.release(dev);
     Ok(())
 }

@@ -56,48 +56,53 @@ enum Line {
 /// The judge's word.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
+pub(super) enum Word {
     NotAsked,
     Said(i64),
     Unjudged(String),
 }
 
+impl From<Option<&Ruling>> for Word {
+    fn from(judge: Option<&Ruling>) -> Word {
+        match judge.cloned() {
+            None => Word::NotAsked,
+            Some(Ruling::Said(number)) => Word::Said(number),
+            Some(Ruling::Unjudged(why)) => Word::Unjudged(why),
+        }
+    }
+}
+
+impl From<Word> for Option<Ruling> {
+    fn from(word: Word) -> Option<Ruling> {
+        match word {
+            Word::NotAsked => None,
+            Word::Said(number) => Some(Ruling::Said(number)),
+            Word::Unjudged(why) => Some(Ruling::Unjudged(why)),
+        }
+    }
+}
+
 impl Journal {
     /// Opens that of `step` in the run folder `dir`, of a run and a moment that `run` describes. What another one left, and
-    /// lines that are torn or were changed, are left out.
-    pub fn open(dir: &Path, step: u64, run: &impl Serialize) -> Result<Journal> {
-        let path = dir.join(FOLDER).join(format!("{step}.jsonl"));
+    /// lines that are torn or were changed, are left out. Each rank writes its own part of the journal and reads what all
+    /// parts have, whatever number of ranks wrote them.
+    pub fn open(dir: &Path, step: u64, rank: usize, run: &impl Serialize) -> Result<Journal> {
+        let path = dir.join(FOLDER).join(part(step, rank));
         let head = sealed(run)?;
+        let (mut outputs, mut verdicts) = (HashMap::new(), HashMap::new());
+        for (other, of) in parts(dir)? {
+            if of == step && other != path {
+                // Of a rank that writes it meanwhile this is what it had before, or more.
+                let text = String::from_utf8_lossy(&fs::read(&other).unwrap_or_default()).into_owned();
+                known(&text, &head, &mut outputs, &mut verdicts);
+            }
+        }
         let text = match fs::read(&path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(Error::io(&path)(e)),
         };
-        let (mut outputs, mut verdicts) = (HashMap::new(), HashMap::new());
-        let mut whole = head.clone();
-        if text.starts_with(&head) {
-            for line in text[head.len()..].split_inclusive('\n') {
-                let Some(known) = opened(line) else { continue };
-                whole.push_str(line);
-                match known {
-                    Line::Ended { prompt, rollout, finish_reason, token_ids, log_probs } => {
-                        let logprobs = log_probs.into_iter().map(|p| p as f32).collect();
-                        let Some(finish_reason) = FinishReason::named(&finish_reason) else { continue };
-                        let output = Output { request: 0, rollout, token_ids, logprobs, finish_reason };
-                        outputs.insert((prompt, rollout), output);
-                    }
-                    Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, judge } => {
-                        let score = Score { score, acc_score, format_reward_score, predict_str, why: "journal" };
-                        let judge = match judge {
-                            Word::NotAsked => None,
-                            Word::Said(number) => Some(Ruling::Said(number)),
-                            Word::Unjudged(why) => Some(Ruling::Unjudged(why)),
-                        };
-                        verdicts.insert((prompt, rollout), (score, judge));
-                    }
-                }
-            }
-        }
+        let whole = known(&text, &head, &mut outputs, &mut verdicts);
         if whole != text {
             files::write(&path, whole.as_bytes())?;
         }
@@ -132,11 +137,7 @@ impl Journal {
     /// Takes down a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
         let Score { score, acc_score, format_reward_score, predict_str, .. } = score.clone();
-        let judge = match judge.cloned() {
-            None => Word::NotAsked,
-            Some(Ruling::Said(number)) => Word::Said(number),
-            Some(Ruling::Unjudged(why)) => Word::Unjudged(why),
-        };
+        let judge = judge.into();
         self.add(&Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, judge })
     }
 
@@ -146,23 +147,62 @@ impl Journal {
     }
 }
 
-/// Removes the journals of steps up to `step`: a checkpoint has what came of them.
-pub fn forget(dir: &Path, step: u64) -> Result<()> {
-    let folder = dir.join(FOLDER);
-    let entries = match fs::read_dir(&folder) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        entries => entries.map_err(Error::io(&folder))?,
-    };
-    let mut left = 0;
-    for entry in entries {
-        let path = entry.map_err(Error::io(&folder))?.path();
-        let of = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
-        match of.is_some_and(|of| of <= step) {
-            true => fs::remove_file(&path).map_err(Error::io(&path))?,
-            false => left += 1,
+/// What the text of a part has that begins with `head`: its whole lines, and what they say.
+fn known(
+    text: &str,
+    head: &str,
+    outputs: &mut HashMap<Name, Output>,
+    verdicts: &mut HashMap<Name, (Score, Option<Ruling>)>,
+) -> String {
+    let mut whole = head.to_owned();
+    for line in text.strip_prefix(head).unwrap_or_default().split_inclusive('\n') {
+        let Some(known) = opened(line) else { continue };
+        whole.push_str(line);
+        match known {
+            Line::Ended { prompt, rollout, finish_reason, token_ids, log_probs } => {
+                let logprobs = log_probs.into_iter().map(|p| p as f32).collect();
+                let Some(finish_reason) = FinishReason::named(&finish_reason) else { continue };
+                let output = Output { request: 0, rollout, token_ids, logprobs, finish_reason };
+                outputs.insert((prompt, rollout), output);
+            }
+            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, judge } => {
+                let score = Score { score, acc_score, format_reward_score, predict_str, why: "journal" };
+                verdicts.insert((prompt, rollout), (score, judge.into()));
+            }
         }
     }
-    if left == 0 { fs::remove_dir(&folder).map_err(Error::io(&folder)) } else { Ok(()) }
+    whole
+}
+
+/// The name of a rank's part of a step's journal.
+fn part(step: u64, rank: usize) -> String {
+    if rank == 0 { format!("{step}.jsonl") } else { format!("{step}.{rank}.jsonl") }
+}
+
+/// The parts that lie in the run folder `dir`, and the step of each.
+fn parts(dir: &Path) -> Result<Vec<(PathBuf, u64)>> {
+    let folder = dir.join(FOLDER);
+    let entries = match fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(&folder))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(&folder))?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let step = name.strip_suffix(".jsonl").and_then(|stem| stem.split('.').next()?.parse().ok());
+        found.extend(step.map(|step| (path, step)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Removes the journals of steps up to `step`: a checkpoint has what came of them.
+pub fn forget(dir: &Path, step: u64) -> Result<()> {
+    let (done, left): (Vec<_>, Vec<_>) = parts(dir)?.into_iter().partition(|(_, of)| *of <= step);
+    done.iter().try_for_each(|(path, _)| fs::remove_file(path).map_err(Error::io(path)))?;
+    let folder = dir.join(FOLDER);
+    if left.is_empty() && folder.exists() { fs::remove_dir(&folder).map_err(Error::io(&folder)) } else { Ok(()) }
 }
 
 /// A line of the journal.

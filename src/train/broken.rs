@@ -22,17 +22,22 @@ pub struct Broken<'a> {
     /// Those the index names, then those found since.
     rows: RejectedRows,
     found: usize,
+    /// Those of samples made since the last [`Broken::found`].
+    fresh: Vec<Rejected>,
+    /// False where another rank writes `rejected.jsonl`.
+    writes: bool,
     observer: &'a dyn Observer,
 }
 
 impl<'a> Broken<'a> {
-    /// Of a run in `dir`: what the index names and what its checkpoint has in `extra`. Writes `rejected.jsonl`, and says
-    /// what is left out.
+    /// Of a run in `dir`: what the index names and what its checkpoint has in `extra`. Rank 0 `writes` `rejected.jsonl`, and
+    /// says what is left out.
     pub fn new(
         dir: &'a Path,
         data: &'a Dataset,
         max_bad_rows: f64,
         extra: &Map<String, Value>,
+        writes: bool,
         observer: &'a dyn Observer,
     ) -> Result<Broken<'a>> {
         let mut rows = data.rejected.clone();
@@ -44,37 +49,53 @@ impl<'a> Broken<'a> {
         let known = rows.rejected.len();
         rows.rejected.extend(found);
         let found = rows.rejected.len() - known;
-        rows.write(dir, &data.names())?;
+        if writes {
+            rows.write(dir, &data.names())?;
+        }
         data.notes().iter().for_each(|note| observer.note(note));
-        Ok(Broken { dir, data, max_bad_rows, rows, found, observer })
+        Ok(Broken { dir, data, max_bad_rows, rows, found, fresh: Vec::new(), writes, observer })
     }
 
-    /// The samples of `group` that could be made, in its order. The others are named and counted. Errors when there are
-    /// more bad rows than `max_bad_rows` allows.
-    pub fn sound<T>(&mut self, group: Group<T>) -> Result<Vec<Arc<T>>> {
-        let (mut sound, mut more) = (Vec::with_capacity(group.len()), false);
+    /// The samples of `group` that could be made, in its order. The others are for [`Broken::record`].
+    pub fn sound<T>(&mut self, group: Group<T>) -> Vec<Arc<T>> {
+        let mut sound = Vec::with_capacity(group.len());
         for (i, made) in group {
-            let bad = match made {
-                Ok(sample) => {
-                    sound.push(sample);
-                    continue;
+            match made {
+                Ok(sample) => sound.push(sample),
+                Err(bad) => {
+                    let (dataset, index) = self.data.row(i);
+                    let (reason, detail) = (bad.reason, bad.error.to_string());
+                    self.fresh.push(Rejected { dataset, index, id: bad.id, reason, detail });
                 }
-                Err(bad) => bad,
-            };
-            let (dataset, index) = self.data.row(i);
-            let known = |r: &Rejected| (r.dataset, r.index) == (dataset, index);
-            if !self.rows.rejected.iter().any(known) {
-                let (reason, detail) = (bad.reason, bad.error.to_string());
-                self.observer.note(&format!("left out: {detail}"));
-                self.rows.rejected.push(Rejected { dataset, index, id: bad.id, reason, detail });
-                (self.found, more) = (self.found + 1, true);
             }
         }
-        if more {
-            self.rows.write(self.dir, &self.data.names())?;
-            self.rows.check(self.max_bad_rows)?;
+        sound
+    }
+
+    /// What this rank has found since it was last asked.
+    pub fn found(&mut self) -> Vec<Rejected> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Names and counts what was `found`, by whichever rank, and is not known yet. Errors when there are more bad rows than
+    /// `max_bad_rows` allows.
+    pub fn record(&mut self, found: Vec<Rejected>) -> Result<()> {
+        let before = self.found;
+        for row in found {
+            let known = |r: &Rejected| (r.dataset, r.index) == (row.dataset, row.index);
+            if !self.rows.rejected.iter().any(known) {
+                self.observer.note(&format!("left out: {}", row.detail));
+                self.rows.rejected.push(row);
+                self.found += 1;
+            }
         }
-        Ok(sound)
+        if self.found == before {
+            return Ok(());
+        }
+        if self.writes {
+            self.rows.write(self.dir, &self.data.names())?;
+        }
+        self.rows.check(self.max_bad_rows)
     }
 
     /// Puts what was found since the run began into what its checkpoints keep.

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 
 use super::metrics::{self, Metrics};
 use super::trainer::{Trainer, TrainerConfig, memory_summary};
-use crate::data::Encoder;
 use crate::data::encoder::Use;
+use crate::data::{Dataset, Encoder};
 use crate::device::{Device, Plan, Target};
+use crate::dist::{Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Levels, ModelConfig};
@@ -51,6 +52,9 @@ pub trait Job {
     /// How it trains and saves.
     fn trainer_config(&self) -> TrainerConfig;
 
+    /// What it trains on.
+    fn data(&self) -> &Dataset;
+
     /// Bytes each region needs. Within the memory of `target` and `max_memory_gib`, where that is limited, passes keep as
     /// much as fits; errors when nothing they could keep does.
     fn plan(&mut self, target: Target) -> Result<Plan>;
@@ -59,7 +63,7 @@ pub trait Job {
     fn levels(&self) -> Levels;
 
     /// Makes the steps that are left, or those up to the next signal.
-    fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()>;
+    fn steps(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()>;
 
     /// What its summary says between the number of steps and the memory; `log` has every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
@@ -73,9 +77,15 @@ pub trait Job {
     /// Trains to the end, or to the next signal, which ends it with [`Error::Stopped`]. Checkpoints, `metrics.jsonl`, `model/` and `summary.json` are in
     /// the run directory.
     fn run(&self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        let mut alone = Alone::ONE;
+        self.run_over(&mut alone, dev, observer)
+    }
+
+    /// [`Job::run`], this process being one of `ranks`. Rank 0 writes.
+    fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();
-        let mut trainer = Trainer::open(dev, config, observer)?;
+        let mut trainer = Trainer::open(ranks, dev, config, observer)?;
         observer.patient(true);
         let done = match self.steps(dev, &mut trainer, observer) {
             Err(Error::Stopped) => trainer.stop(dev, observer),
@@ -85,6 +95,9 @@ pub trait Job {
         observer.patient(false);
         observer.end();
         trainer.finish(dev)?;
+        if !trainer.leads() {
+            return Ok(());
+        }
         // From the log: this process may have made few of the steps, or none.
         let log = metrics::read(&dir.join("metrics.jsonl"))?;
         let mut summary = Map::from_iter([("steps".to_owned(), trainer.step.into())]);

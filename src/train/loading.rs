@@ -1,10 +1,13 @@
 //! Where a run begins: the newest checkpoint whose files are what was saved, or the model to start from.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::checkpoint::{Checkpoint, Manifest, Part, Resume, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Device, Region};
+use crate::dist::{Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::observe::Observer;
@@ -14,6 +17,8 @@ use crate::tensor::DType;
 /// What is loaded.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
+    /// Which rank of how many this is: it keeps what it owns of the optimizer.
+    pub place: Alone,
     /// `auto`, `never` or a path.
     pub resume: &'a str,
     /// Model directory to start from.
@@ -38,8 +43,28 @@ pub struct Loaded {
 
 impl Loaded {
     /// As `wanted.resume` says. Checkpoints with damaged files are passed over and named; those of this run that are later than
-    /// the one taken are moved aside. Errors when there are checkpoints and none is whole.
-    pub fn open(dev: &mut Device, store: &Store, wanted: Wanted<'_>, observer: &dyn Observer) -> Result<Loaded> {
+    /// the one taken are moved aside. Errors when there are checkpoints and none is whole. Rank 0 looks; the others load
+    /// what it found.
+    pub fn open(
+        ranks: &mut dyn Ranks,
+        dev: &mut Device,
+        store: &Store,
+        wanted: Wanted<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Loaded> {
+        const FOUND: &str = "the checkpoint to go on from";
+        if ranks.rank() == 0 {
+            let loaded = Loaded::newest(dev, store, wanted, observer)?;
+            let path = loaded.checkpoint.as_ref().map(|(of, _)| of.path.as_os_str().as_encoded_bytes());
+            ranks.gather(FOUND, path.unwrap_or_default())?;
+            return Ok(loaded);
+        }
+        let found = ranks.gather(FOUND, &[])?.swap_remove(0);
+        let checkpoint = (!found.is_empty()).then(|| Checkpoint::at(Path::new(OsStr::from_bytes(&found)))).flatten();
+        Loaded::of(dev, wanted, checkpoint.as_ref())
+    }
+
+    fn newest(dev: &mut Device, store: &Store, wanted: Wanted<'_>, observer: &dyn Observer) -> Result<Loaded> {
         let found = store.resume(&Resume::from(wanted.resume))?;
         let mut damaged = Vec::new();
         for checkpoint in &found {
@@ -113,7 +138,9 @@ impl Loaded {
     fn of(dev: &mut Device, wanted: Wanted<'_>, checkpoint: Option<&Checkpoint>) -> Result<Loaded> {
         let dir = checkpoint.map_or(wanted.model, |c| &c.path);
         let model = Model::load(dev, dir, DType::of(wanted.dtype, dev.kind()))?;
-        let mut optimizer = Optimizer::new(dev, &model.layout, wanted.optimizer, wanted.seed)?;
+        let Wanted { place, optimizer, seed, .. } = wanted;
+        let shards = Shards::new(&model.layout.lens(), place.size());
+        let mut optimizer = Optimizer::sharded(dev, &model.layout, optimizer, seed, &shards, place.rank())?;
         let mut of = None;
         if let Some(checkpoint) = checkpoint {
             let state = checkpoint.state()?;

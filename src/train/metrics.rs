@@ -24,13 +24,17 @@ pub fn object(value: Value) -> Metrics {
     }
 }
 
-/// Appends steps to a run directory's metrics files.
+/// Appends steps to a run directory's metrics files; of a rank that another one writes for it only counts them.
 pub struct MetricsLog {
+    files: Option<Files>,
+    has_steps: bool,
+    last_step: u64,
+}
+
+struct Files {
     path: PathBuf,
     file: File,
     events: EventWriter,
-    has_steps: bool,
-    last_step: u64,
 }
 
 impl MetricsLog {
@@ -46,7 +50,13 @@ impl MetricsLog {
         for metrics in &kept {
             events.step(metrics)?;
         }
-        Ok(MetricsLog { path, file, events, has_steps: !kept.is_empty(), last_step: resume_step })
+        let files = Some(Files { path, file, events });
+        Ok(MetricsLog { files, has_steps: !kept.is_empty(), last_step: resume_step })
+    }
+
+    /// At a rank that another one writes for.
+    pub fn elsewhere(resume_step: u64, has_steps: bool) -> MetricsLog {
+        MetricsLog { files: None, has_steps, last_step: resume_step }
     }
 
     /// True when it had steps as it was opened.
@@ -62,8 +72,9 @@ impl MetricsLog {
     /// Writes one step; `metrics` must hold `step`.
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         self.last_step = metrics.get("step").and_then(Value::as_u64).unwrap_or(self.last_step);
-        self.file.write_all(line(metrics).as_bytes()).map_err(Error::io(&self.path))?;
-        self.events.step(metrics)
+        let Some(Files { path, file, events }) = &mut self.files else { return Ok(()) };
+        file.write_all(line(metrics).as_bytes()).map_err(Error::io(&*path))?;
+        events.step(metrics)
     }
 }
 

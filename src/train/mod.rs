@@ -5,6 +5,7 @@
 
 pub mod broken;
 pub mod job;
+pub mod lanes;
 pub mod largest;
 pub mod levels;
 pub mod loading;

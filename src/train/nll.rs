@@ -2,6 +2,8 @@
 
 use std::ops::AddAssign;
 
+use serde::{Deserialize, Serialize};
+
 use super::step::{self, Sequence};
 use crate::device::Device;
 use crate::error::Result;
@@ -10,7 +12,7 @@ use crate::ops::nll;
 use crate::tensor::Tensor;
 
 /// What was computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Done {
     /// Tokens predicted.
     pub targets: usize,

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::config::{Dtype, OptimConfig, SftConfig};
 use crate::data::{Grid, Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
+use crate::dist::{Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
 use crate::tensor::DType;
+use crate::train::lanes::Lanes;
 use crate::train::levels::{self, Counted};
 use crate::train::nll;
 use crate::train::step::Sequence;
@@ -69,38 +71,54 @@ pub struct Training {
     pub dev: Device,
     /// The model.
     pub model: Model,
+    shards: Shards,
+    ranks: Alone,
     optimizer: Optimizer,
 }
 
 impl Training {
-    /// Weights and optimizer state of `config`.
-    pub fn new(config: ModelConfig, dtype: Dtype, optimizer: OptimConfig, target: Target) -> Result<Training> {
+    /// Weights of `config`, and what the rank that `ranks` stands for owns of the optimizer's state.
+    pub fn new(
+        config: ModelConfig,
+        dtype: Dtype,
+        optimizer: OptimConfig,
+        target: Target,
+        ranks: Alone,
+    ) -> Result<Training> {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, config, DType::of(dtype, target.kind))?;
-        let optimizer = Optimizer::new(&mut dev, &model.layout, optimizer, 0)?;
-        Ok(Training { dev, model, optimizer })
+        let shards = Shards::new(&model.layout.lens(), ranks.size());
+        let optimizer = Optimizer::sharded(&mut dev, &model.layout, optimizer, 0, &shards, ranks.rank())?;
+        Ok(Training { dev, model, shards, ranks, optimizer })
     }
 
-    /// Gradients as the run makes them, and what an update of all parameters does.
-    pub fn gradients(&mut self) -> Result<(Grads, Vec<Work>)> {
+    /// Gradients as the run makes them, and what an update of all parameters from so many lanes does.
+    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, Vec<Work>)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
         let mut grads = Grads::new(dev, layout)?;
         (0..grads.len()).for_each(|id| {
             grads.touch(id);
         });
         dev.take_work();
-        self.optimizer.step(dev, layout, &grads, 0.0)?;
+        let mut lanes = Lanes::new(lanes, &self.ranks, &self.shards)?;
+        (0..lanes.rounds()).try_for_each(|round| lanes.add(dev, &mut self.ranks, &mut grads, round))?;
+        self.optimizer.step_guarded(&mut self.ranks, dev, layout, &grads, 0.0, None)?;
         self.optimizer.stats(dev)?;
         Ok((grads, dev.take_work()))
     }
 }
 
 /// The plan of fine-tuning on micro-batches, of which `batches` are the largest.
-pub fn sft(model: ModelConfig, config: &SftConfig, target: Target, batches: &[Vec<Sequence<'_>>]) -> Result<Planned> {
-    let mut training = Training::new(model, config.dtype, config.optimizer, target)?;
-    let (mut grads, update) = training.gradients()?;
+pub fn sft(
+    model: ModelConfig,
+    config: &SftConfig,
+    (target, ranks): (Target, Alone),
+    batches: &[Vec<Sequence<'_>>],
+) -> Result<Planned> {
+    let mut training = Training::new(model, config.dtype, config.optimizer, target, ranks)?;
+    let (mut grads, update) = training.gradients(config.lanes())?;
     let Training { mut dev, model, .. } = training;
-    let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+    let loss = dev.zeros(Region::Overlay, DType::F64, &[config.lanes()])?.slice(0, 1);
     let rest = dev.high_water();
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();

@@ -5,28 +5,31 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::broken::Broken;
 use super::job::{self, Start};
+use super::lanes::Lanes;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Done};
 use super::plan;
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
-use super::updates::{Update, Updates};
+use super::updates::Updates;
 use super::validation::Validation;
 use crate::config::{SftConfig, deciding};
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
-use crate::data::{Dataset, Index, Loader, Sample, Samples};
+use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
+use crate::dist::Alone;
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
-use crate::model::{Grads, Levels, ModelConfig, Shared};
+use crate::model::{Grads, Levels, Model, ModelConfig, Shared};
 use crate::observe::Observer;
-use crate::tensor::DType;
+use crate::tensor::{DType, Tensor};
 
 /// Micro-batches whose samples are made ahead.
 const AHEAD: usize = 4;
@@ -53,6 +56,8 @@ pub struct Job {
     pub label: String,
     /// What is measured while it trains.
     pub validation: Option<Validation>,
+    /// Which rank of how many this process is.
+    pub ranks: Alone,
     levels: Levels,
     total_steps: u64,
 }
@@ -94,6 +99,7 @@ impl Job {
             samples: Arc::new(samples),
             label: "sft".to_owned(),
             validation: None,
+            ranks: Alone::ONE,
             levels: Levels::default(),
             total_steps,
         })
@@ -111,7 +117,7 @@ impl Job {
         for _ in 0..self.total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            for part in self.micro_batches(&update)? {
+            for part in update.lanes.iter().map(|lane| self.micro_batches(lane)).collect::<Result<Vec<_>>>()?.concat() {
                 let batch = || part.iter().map(|&i| self.index.shape(i));
                 if batch().any(|shape| shape.targets > 0) {
                     largest.push(Size::of(tower, batch()), part.clone());
@@ -121,19 +127,45 @@ impl Job {
         Ok(largest.into_batches())
     }
 
-    /// The samples of an update's micro-batches.
-    fn micro_batches(&self, update: &Update) -> Result<Vec<Vec<usize>>> {
-        micro_batches(&self.index, update, self.config.micro_batch_tokens)
+    /// The samples of a lane's micro-batches.
+    fn micro_batches(&self, lane: &[usize]) -> Result<Vec<Vec<usize>>> {
+        micro_batches(&self.index, lane, self.config.micro_batch_tokens)
     }
 
-    /// The samples of all micro-batches behind `consumed` samples, made ahead.
-    fn loader(&self, consumed: u64) -> Result<Loader<Sample>> {
+    /// Adds the gradients of a lane of `samples` to `grads`, of an update with so many targets, and what it adds to the mean
+    /// to the loss beside them. Errors with [`Error::Stopped`] where a stop was asked for before its end.
+    fn lane(
+        &self,
+        dev: &mut Device,
+        model: &Model,
+        grads: &mut Grads,
+        feed: &mut Feed<'_, '_>,
+        samples: &[usize],
+        (targets, loss): (usize, Tensor),
+    ) -> Result<LaneFigures> {
+        let mut figures = LaneFigures::default();
+        for _ in self.micro_batches(samples)? {
+            if feed.observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            let samples = feed.broken.sound(feed.loader.take()?);
+            let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
+            figures.rows += batch.len();
+            figures.done += nll::micro_batch(dev, model, grads, &batch, targets, self.levels, loss)?;
+        }
+        figures.rejected = feed.broken.found();
+        Ok(figures)
+    }
+
+    /// The samples of all micro-batches of this rank's lanes behind `consumed` samples, made ahead.
+    fn loader(&self, lanes: &Lanes, consumed: u64) -> Result<Loader<Sample>> {
         let (mut updates, index) = (Updates::new(&self.config, &self.index)?, self.index.clone());
-        let (tokens, mut consumed) = (self.config.micro_batch_tokens, consumed);
+        let (tokens, mine, mut consumed) = (self.config.micro_batch_tokens, lanes.mine(), consumed);
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
             let Some(update) = updates.next(consumed)? else { return Ok(None) };
             consumed = update.consumed;
-            micro_batches(&index, &update, tokens).map(Some)
+            let cut = |lane: usize| micro_batches(&index, &update.lanes[lane], tokens);
+            Ok(Some(mine.clone().map(cut).collect::<Result<Vec<_>>>()?.concat()))
         };
         let groups = std::iter::from_fn(move || next().transpose()).flat_map(|batches| match batches {
             Ok(batches) => batches.into_iter().map(Ok).collect(),
@@ -143,14 +175,33 @@ impl Job {
     }
 }
 
-/// The samples of an update's micro-batches.
-fn micro_batches(index: &Index, update: &Update, tokens: usize) -> Result<Vec<Vec<usize>>> {
-    let lengths: Vec<usize> = update.samples.iter().map(|&i| index.tokens(i)).collect();
+/// What a lane's samples come from.
+struct Feed<'f, 'b> {
+    loader: &'f mut Loader<Sample>,
+    broken: &'f mut Broken<'b>,
+    observer: &'f dyn Observer,
+}
+
+/// The samples of a lane's micro-batches.
+fn micro_batches(index: &Index, lane: &[usize], tokens: usize) -> Result<Vec<Vec<usize>>> {
+    let lengths: Vec<usize> = lane.iter().map(|&i| index.tokens(i)).collect();
     let ranges = step::micro_batches(&lengths, tokens)?;
-    Ok(ranges.into_iter().map(|range| update.samples[range].to_vec()).collect())
+    Ok(ranges.into_iter().map(|range| lane[range].to_vec()).collect())
+}
+
+/// What a rank tells the others of its lane, that each may log and count it.
+#[derive(Default, Serialize, Deserialize)]
+struct LaneFigures {
+    done: Done,
+    rows: usize,
+    rejected: Vec<Rejected>,
 }
 
 impl job::Job for Job {
+    fn data(&self) -> &Dataset {
+        &self.data
+    }
+
     /// The most that any micro-batch of the run takes, exactly.
     fn plan(&mut self, target: Target) -> Result<Plan> {
         let model = ModelConfig::load(&self.model.join("config.json"))?;
@@ -164,7 +215,7 @@ impl job::Job for Job {
         let samples: Vec<Vec<Sample>> = self.largest_micro_batches(tower)?.iter().map(blank).collect();
         let batches: Vec<Vec<Sequence<'_>>> =
             samples.iter().map(|batch| batch.iter().map(sequence).collect()).collect();
-        let planned = plan::sft(model, &self.config, target, &batches)?;
+        let planned = plan::sft(model, &self.config, (target, self.ranks), &batches)?;
         let planned = planned.check(LOWER)?;
         self.levels = planned.levels;
         match &mut self.validation {
@@ -178,12 +229,15 @@ impl job::Job for Job {
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        self.data.keep()?;
+        if trainer.leads() {
+            self.data.keep()?;
+        }
         let mut updates = Updates::new(&self.config, &self.index)?;
-        let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, &trainer.extra, observer)?;
-        let mut loader = self.loader(trainer.samples_consumed)?;
+        let (extra, leads) = (&trainer.extra, trainer.leads());
+        let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, extra, leads, observer)?;
+        let mut loader = self.loader(&trainer.lanes, trainer.samples_consumed)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
-        let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+        let losses = dev.zeros(Region::Overlay, DType::F64, &[trainer.lanes.count()])?;
         if let Some(validation) = &self.validation {
             validation.before(dev, trainer, observer)?;
         }
@@ -191,23 +245,29 @@ impl job::Job for Job {
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };
             let start = Instant::now();
-            grads.zero(dev)?;
-            dev.fill_zero(loss)?;
+            dev.fill_zero(losses)?;
             // Of all rows of the update: one that breaks in decoding, after others were computed, counts as nothing lost.
-            let targets: usize = update.samples.iter().map(|&i| self.index.shape(i).targets).sum();
+            let targets: usize = update.samples().map(|i| self.index.shape(i).targets).sum();
             let (mut done, mut rows) = (Done::default(), 0);
-            for _ in self.micro_batches(&update)? {
-                if observer.stop_requested() {
-                    return Err(Error::Stopped);
+            for round in 0..trainer.lanes.rounds() {
+                grads.zero(dev)?;
+                let mut own = Ok(LaneFigures::default());
+                if let Some(lane) = trainer.lanes.of_round(round) {
+                    let (samples, loss) = (&update.lanes[lane], losses.slice(lane, lane + 1));
+                    let mut feed = Feed { loader: &mut loader, broken: &mut broken, observer };
+                    own = self.lane(dev, &trainer.model, &mut grads, &mut feed, samples, (targets, loss));
                 }
-                let samples = broken.sound(loader.take()?)?;
-                let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
-                rows += batch.len();
-                done += nll::micro_batch(dev, &trainer.model, &mut grads, &batch, targets, self.levels, loss)?;
+                let figures = trainer.add_lanes(dev, &mut grads, round, own)?;
+                for lane in trainer.share("figures of a lane", &figures)? {
+                    done += lane.done;
+                    rows += lane.rows;
+                    broken.record(lane.rejected)?;
+                }
             }
-            let lr = trainer.update(dev, &grads, loss)?;
+            trainer.share_figures(dev, losses)?;
+            let lr = trainer.update(dev, &grads, losses)?;
             // Here, where the step is logged, and nowhere before it, the host waits for the device.
-            let loss = dev.read::<f64>(loss)?[0];
+            let loss: f64 = dev.read::<f64>(losses)?.into_iter().sum();
             let stats = trainer.stats(dev, "the loss", loss)?;
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
@@ -223,7 +283,7 @@ impl job::Job for Job {
                 "num_tokens": done.tokens,
                 "num_target_tokens": done.targets,
                 "num_micro_batches": done.micro_batches,
-                "num_broken_rows": update.samples.len() - rows,
+                "num_broken_rows": update.samples().count() - rows,
                 "timing_s/step": time,
                 "perf/tokens_per_second": done.tokens as f64 / time,
             });
@@ -258,6 +318,7 @@ impl job::Job for Job {
             optimizer: c.optimizer,
             warmup_steps: c.warmup_steps(self.total_steps),
             total_steps: self.total_steps,
+            lanes: c.lanes(),
             seed: c.seed,
             config_text: deciding(c),
             save_steps: c.save_steps,

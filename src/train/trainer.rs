@@ -4,15 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::lanes::Lanes;
 use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
-use crate::dist::Alone;
+use crate::dist::{Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Model};
@@ -35,6 +38,8 @@ pub struct TrainerConfig {
     pub warmup_steps: u64,
     /// Updates in all.
     pub total_steps: u64,
+    /// Gradient lanes.
+    pub lanes: usize,
     /// Seed, recorded in checkpoints.
     pub seed: u64,
     /// The settings that decide results, recorded as a hash.
@@ -57,9 +62,13 @@ const BEST_METRIC: &str = "best_metric";
 const BEST_STEP: &str = "best_global_step";
 
 /// A model in training.
-pub struct Trainer {
+pub struct Trainer<'r> {
     /// The model; weights change only in [`Trainer::update`].
     pub model: Model,
+    /// Those who train it.
+    pub ranks: &'r mut dyn Ranks,
+    /// What an update's gradients are summed in.
+    pub lanes: Lanes,
     /// Updates done.
     pub step: u64,
     /// Samples or prompts consumed.
@@ -77,14 +86,25 @@ pub struct Trainer {
     saving: Option<Saving>,
 }
 
-impl Trainer {
-    /// Loads the newest whole checkpoint of the run, or the model to start from. Errors when files are broken or
-    /// `resume` does not fit.
-    pub fn open(dev: &mut Device, config: TrainerConfig, observer: &dyn Observer) -> Result<Trainer> {
-        let store = Store::open(&config.dir, config.save_total_limit)?;
+impl<'r> Trainer<'r> {
+    /// Loads the newest whole checkpoint of the run, or the model to start from, at each of `ranks`. Errors when files are
+    /// broken or `resume` does not fit.
+    pub fn open(
+        ranks: &'r mut dyn Ranks,
+        dev: &mut Device,
+        config: TrainerConfig,
+        observer: &dyn Observer,
+    ) -> Result<Trainer<'r>> {
+        let leads = ranks.rank() == 0;
+        let store = match leads {
+            true => Store::open(&config.dir, config.save_total_limit)?,
+            false => Store::of(&config.dir, config.save_total_limit),
+        };
         let TrainerConfig { resume, model, dtype, optimizer, seed, .. } = &config;
-        let wanted = Wanted { resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed };
-        let Loaded { model, optimizer, checkpoint } = Loaded::open(dev, &store, wanted, observer)?;
+        let place = Alone::counted(ranks.rank(), ranks.size());
+        let wanted = Wanted { place, resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed };
+        let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, wanted, observer)?;
+        let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
         // A checkpoint of another run is not one of this folder, nor is that run's best.
         let saved_step = checkpoint.as_ref().filter(|(of, _)| store.has(of)).map(|(of, _)| of.step);
         let (mut step, mut samples_consumed, mut extra) = (0, 0, Map::new());
@@ -107,7 +127,9 @@ impl Trainer {
                 );
             }
         }
-        let log = MetricsLog::open(&config.dir, step)?;
+        let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
+        let has_steps = ranks.any("steps so far", &[log.as_ref().is_some_and(MetricsLog::has_steps)])?[0];
+        let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
             extra.retain(|name, _| ![METRIC_FOR_BEST, BEST_METRIC, BEST_STEP].contains(&name.as_str()));
@@ -115,6 +137,8 @@ impl Trainer {
         let (begun_at, saving) = (step, None);
         Ok(Trainer {
             model,
+            ranks,
+            lanes,
             step,
             samples_consumed,
             log,
@@ -129,15 +153,53 @@ impl Trainer {
         })
     }
 
+    /// Whether this process writes the run's files.
+    pub fn leads(&self) -> bool {
+        self.ranks.rank() == 0
+    }
+
+    /// [`Lanes::add`] of what this rank has done in `round`, which is given back. Errors with [`Error::Stopped`] at every rank
+    /// where one was asked to stop; the update is dropped then.
+    pub fn add_lanes<T>(&mut self, dev: &mut Device, grads: &mut Grads, round: usize, done: Result<T>) -> Result<T> {
+        let done = self.agreed("a lane's end", done)?;
+        self.lanes.add(dev, self.ranks, grads, round)?;
+        Ok(done)
+    }
+
+    /// What each rank says of itself, by rank.
+    pub fn share<T: Serialize + DeserializeOwned>(&mut self, what: &'static str, own: &T) -> Result<Vec<T>> {
+        let broken = |e: serde_json::Error| Error::Failed(format!("{what}: {e}"));
+        let all = self.ranks.gather(what, &serde_json::to_vec(own).map_err(broken)?)?;
+        all.iter().map(|bytes| serde_json::from_slice(bytes).map_err(broken)).collect()
+    }
+
+    /// `figures` `[lanes * n]`, of which each rank has computed those of its lanes: at each rank as they were computed.
+    pub fn share_figures(&mut self, dev: &mut Device, figures: Tensor) -> Result<()> {
+        let n = figures.len() / self.lanes.count();
+        let owners = self.lanes.owners().enumerate();
+        let owned: Vec<(usize, Tensor)> =
+            owners.map(|(lane, rank)| (rank, figures.slice(lane * n, (lane + 1) * n))).collect();
+        self.ranks.all_gather(dev, "figures of lanes", &owned)
+    }
+
+    /// `done`, unless a rank was asked to stop: then [`Error::Stopped`] at every rank. All of them come here.
+    pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
+        let stops = match &done {
+            Ok(_) => false,
+            Err(Error::Stopped) => true,
+            Err(_) => return done,
+        };
+        if self.ranks.any(what, &[stops])?[0] { Err(Error::Stopped) } else { done }
+    }
+
     /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes aside. Where the gradient norm or
     /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells. The learning rate it had.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;
         let lr = learning_rate(optimizer, *warmup_steps, self.step, *total_steps);
         dev.finish_readback()?;
-        let mut alone = Alone::ONE;
-        self.saving.as_mut().map_or(Ok(()), |saving| saving.poll(&mut alone))?;
-        self.optimizer.step_guarded(&mut alone, dev, &self.model.layout, grads, lr, Some(losses))?;
+        self.saving.as_mut().map_or(Ok(()), |saving| saving.poll(self.ranks))?;
+        self.optimizer.step_guarded(self.ranks, dev, &self.model.layout, grads, lr, Some(losses))?;
         Ok(lr)
     }
 
@@ -176,12 +238,15 @@ impl Trainer {
         self.extra.get(BEST_STEP).and_then(Value::as_u64)
     }
 
-    /// Saves a checkpoint when one is due. Errors with [`Error::Stopped`] when the user asked to stop.
+    /// Saves a checkpoint when one is due. Errors with [`Error::Stopped`] when the user asked to stop. Clocks and signals
+    /// differ from rank to rank: rank 0's clock counts, and any rank's signal.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        if self.cadence.due(self.step) || self.best_step() == Some(self.step) {
+        let due = self.leads() && (self.cadence.due(self.step) || self.best_step() == Some(self.step));
+        let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
+        if flags[0] {
             dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;
         }
-        if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) }
+        if flags[1] { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Ends a run that is asked to stop. An update in progress is dropped: the next run repeats it, and what came after the
@@ -228,8 +293,8 @@ impl Trainer {
             state,
             companions: self.config.model.clone(),
         };
-        let mut alone = Alone::ONE;
-        self.saving = Saving::begin(&mut alone, dev, &self.store, self.best_step(), snapshot)?;
+        let best = self.best_step();
+        self.saving = Saving::begin(self.ranks, dev, &self.store, best, snapshot)?;
         self.saved_step = Some(self.step);
         self.cadence.saved();
         Ok(())
@@ -252,20 +317,26 @@ impl Trainer {
 
     /// Waits until the last checkpoint is on disk. Errors with what went wrong with it.
     pub fn saved(&mut self, dev: &mut Device) -> Result<()> {
-        let mut alone = Alone::ONE;
-        self.saving.take().map_or(Ok(()), |saving| saving.finish(&mut alone, dev))
+        self.saving.take().map_or(Ok(()), |saving| saving.finish(self.ranks, dev))
     }
 
-    /// What `done` says, once the checkpoint under way is on disk: steps that failed after it do not undo it.
+    /// What `done` says, once the checkpoint under way is on disk: steps that failed after it do not undo it. Of several
+    /// ranks one that failed does not meet the others again, and the checkpoint before that one is the last.
     pub fn settle(&mut self, dev: &mut Device, done: Result<()>) -> Result<()> {
+        if self.ranks.size() > 1 && done.as_ref().is_err_and(|error| !matches!(error, Error::Stopped)) {
+            return done;
+        }
         let saved = self.saved(dev);
         done.and(saved)
     }
 
-    /// Writes the final model directory `DIR/model`, whole.
+    /// Writes the final model directory `DIR/model`, whole; rank 0 does.
     pub fn finish(&mut self, dev: &mut Device) -> Result<()> {
         self.save(dev)?;
         self.saved(dev)?;
+        if !self.leads() {
+            return Ok(());
+        }
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
             model.save(dev, folder, model.layout.dtype)?;

@@ -1,5 +1,5 @@
-//! Which samples make which update: pure host code over [`PackPlan`]'s order. The whole state is the number of
-//! samples consumed.
+//! Which samples make which update, and in which lane: pure host code over [`PackPlan`]'s order. The whole state is the
+//! number of samples consumed.
 
 use std::sync::Arc;
 
@@ -11,10 +11,18 @@ use crate::error::Result;
 /// The samples of one update.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Update {
-    /// Indices into the data set, in order.
-    pub samples: Vec<usize>,
+    /// Indices into the data set, in order, by gradient lane: pack p of an update is in lane p mod their number, and row p
+    /// where updates have a fixed number of rows.
+    pub lanes: Vec<Vec<usize>>,
     /// Samples consumed since the start of the run, these included.
     pub consumed: u64,
+}
+
+impl Update {
+    /// All its samples, lane after lane.
+    pub fn samples(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lanes.iter().flatten().copied()
+    }
 }
 
 /// The updates of an SFT run, in order.
@@ -23,6 +31,7 @@ pub struct Updates {
     index: Arc<Index>,
     train_batch_size: Option<usize>,
     packs: usize,
+    lanes: usize,
     end: u64,
 }
 
@@ -39,34 +48,37 @@ impl Updates {
             index: index.clone(),
             train_batch_size: config.train_batch_size,
             packs: config.gradient_accumulation_steps,
+            lanes: config.lanes(),
             end,
         })
     }
 
     /// The update that follows after `consumed` samples; `None` when the epochs are over.
     pub fn next(&mut self, consumed: u64) -> Result<Option<Update>> {
-        let mut update = Update { samples: Vec::new(), consumed };
+        let mut update = Update { lanes: vec![Vec::new(); self.lanes], consumed };
         match self.train_batch_size {
             Some(rows) => {
-                while update.samples.len() < rows && update.consumed < self.end {
-                    let sample = self.plan.sample_at(update.consumed);
+                for row in 0..rows {
+                    if update.consumed >= self.end {
+                        break;
+                    }
+                    update.lanes[row % self.lanes].push(self.plan.sample_at(update.consumed));
                     update.consumed += 1;
-                    update.samples.push(sample);
                 }
             }
             None => {
-                for _ in 0..self.packs {
+                for pack in 0..self.packs {
                     if update.consumed >= self.end {
                         break;
                     }
                     let index = &self.index;
-                    let Some(pack) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
-                    update.samples.extend(pack.samples);
-                    update.consumed = pack.consumed;
+                    let Some(next) = self.plan.next(update.consumed, |i| Ok(index.tokens(i)))? else { break };
+                    update.lanes[pack % self.lanes].extend(next.samples);
+                    update.consumed = next.consumed;
                 }
             }
         }
-        Ok((!update.samples.is_empty()).then_some(update))
+        Ok((update.consumed > consumed).then_some(update))
     }
 
     /// Number of updates from the start to the end of the epochs; only for runs without `max_steps`.
@@ -99,8 +111,9 @@ mod tests {
     #[test]
     fn fixed_rows_and_epochs_cover_every_sample_once() {
         let index = index(&[3, 4, 5, 2, 7, 1]);
-        for train_batch_size in [None, Some(2)] {
+        for (train_batch_size, gradient_lanes) in [(None, None), (Some(2), None), (None, Some(2)), (Some(2), Some(3))] {
             let config = SftConfig {
+                gradient_lanes,
                 packing_length: 8,
                 train_batch_size,
                 gradient_accumulation_steps: 2,
@@ -111,7 +124,8 @@ mod tests {
             let mut updates = Updates::new(&config, &index).unwrap();
             let (mut seen, mut consumed, mut steps) = (Vec::new(), 0, 0);
             while let Some(update) = updates.next(consumed).unwrap() {
-                seen.extend(update.samples);
+                assert_eq!(update.lanes.len(), config.lanes());
+                seen.extend(update.samples());
                 consumed = update.consumed;
                 steps += 1;
             }

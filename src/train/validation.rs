@@ -95,7 +95,7 @@ impl Validation {
     }
 
     /// Measures before the first step, as step 0 of `metrics.jsonl`, unless an earlier start of the run has.
-    pub fn before(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
+    pub fn before(&self, dev: &mut Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<()> {
         if !self.before_train || trainer.step > 0 || trainer.log.has_steps() {
             return Ok(());
         }
@@ -108,7 +108,7 @@ impl Validation {
     pub fn after(
         &self,
         dev: &mut Device,
-        trainer: &mut Trainer,
+        trainer: &mut Trainer<'_>,
         total_steps: u64,
         observer: &dyn Observer,
         metrics: &mut Metrics,
@@ -129,13 +129,14 @@ impl Validation {
     fn measure(
         &self,
         dev: &mut Device,
-        trainer: &Trainer,
+        trainer: &mut Trainer<'_>,
         observer: &dyn Observer,
         metrics: &mut Metrics,
     ) -> Result<()> {
         let begun = Instant::now();
-        let figures =
-            dev.range(format_args!("testing"), |dev| self.validator.measure(dev, &trainer.model, observer))?;
+        // Each rank measures all of it, to the same figures.
+        let figures = dev.range(format_args!("testing"), |dev| self.validator.measure(dev, &trainer.model, observer));
+        let figures = trainer.agreed("the end of a validation", figures)?;
         let core = figures.iter().filter(|(name, _)| name.starts_with("val-core/"));
         let shown: Vec<String> = core.map(|(name, value)| format!("{name} {value:.4}")).collect();
         observer.note(&format!("step {}: {}", trainer.step, shown.join(", ")));

@@ -14,7 +14,7 @@ fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
 
 #[test]
 fn what_has_no_ranks_says_so() {
-    for command in [&["rl", "x.yaml", "--out", "x"][..], &["recipe", "x.yaml", "--out", "x"], &["eval", "--out", "x"]] {
+    for command in [&["recipe", "x.yaml", "--out", "x"][..], &["eval", "--out", "x"]] {
         let text = refused(&[command, &["--gpus", "2"]].concat(), &[]);
         assert!(text.contains("--gpus: found 2, expected 1: omr "), "{text}");
         let text = refused(command, &TORCHRUN);

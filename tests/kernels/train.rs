@@ -178,7 +178,7 @@ fn five_sft_steps_are_the_cpus() {
         let mut step = |i: u64| {
             let update = updates.next(consumed).unwrap().unwrap();
             consumed = update.consumed;
-            let samples: Vec<_> = update.samples.iter().map(|s| job.samples.get(*s).unwrap().unwrap()).collect();
+            let samples: Vec<_> = update.samples().map(|s| job.samples.get(s).unwrap().unwrap()).collect();
             let batch: Vec<Sequence<'_>> = samples.iter().map(|sample| sequence(sample)).collect();
             let targets: usize = batch.iter().map(Sequence::num_targets).sum();
             run.step(learning_rate(&config.optimizer, 0, i, job.total_steps()), |dev, model, grads| {
@@ -234,7 +234,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
         chat: &chat,
         task: &task,
     };
-    let rollouts = ask::ask(&mut dev, &model, &asked, 0, asking, None, |_| Ok(())).unwrap();
+    let rollouts = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
     let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
     let rewards: Vec<f64> = rollouts.iter().map(|r| r.score.score).collect();
     let (advantages, _) = advantage::grpo(&ids, &rewards, true);
@@ -263,7 +263,8 @@ fn two_steps_of_each_policy_loss_are_the_cpus() {
                 run.step(config.optimizer.learning_rate, |dev, model, grads| {
                     let mut seen = experience.clone();
                     let tokens = config.micro_batch_tokens;
-                    update::reference(dev, model, &mut seen, &questions, policy, tokens).unwrap();
+                    let all = (0..seen.len()).collect();
+                    update::reference(dev, model, (&mut seen, all), &questions, policy, tokens).unwrap();
                     let log_prob = seen.into_iter().flat_map(|e| e.ref_log_prob.unwrap()).collect();
                     let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
                     let queued = update::accumulate(

@@ -7,9 +7,9 @@ use omr::data::{Index, Row, Shape};
 use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr::dist::Alone;
 use omr::engine::{Engine, Prompt, Request};
 use omr::model::{Grads, Model, ModelConfig, Policy};
-use omr::ops::policy_loss;
 use omr::optim::Optimizer;
 use omr::philox::{Purpose, Random};
 use omr::rl::experience::Experience;
@@ -120,9 +120,9 @@ fn taken(
     target: Target,
     made: &[(Vec<Question>, Vec<Experience>)],
 ) -> Plan {
-    let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target).unwrap();
-    let (mut grads, _) = training.gradients().unwrap();
-    let stats = policy_loss::stats(&mut training.dev, Region::Overlay).unwrap();
+    let mut training = Training::new(model.clone(), config.dtype, config.optimizer, target, Alone::ONE).unwrap();
+    let (mut grads, _) = training.gradients(1).unwrap();
+    let stats = update::figures(&mut training.dev, 1).unwrap().stats;
     let Training { dev, model, .. } = &mut training;
     let policy = Policy { allowed: None, temperature: 1.0 };
     for (questions, batch) in made {
@@ -142,7 +142,7 @@ fn cases(count: usize) {
         let (model, target) = (model(large), if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) });
         let (config, index) = case(&mut random, large);
         let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-        let (planned, _) = plan::rl(model.clone(), &config, target, &allowed, &index).unwrap();
+        let (planned, _) = plan::rl(model.clone(), &config, (target, Alone::ONE), &allowed, &index).unwrap();
         let made: Vec<_> = (0..4).map(|_| mini_batch(&mut random, &model, &config, &index)).collect();
         let taken = taken(&model, &config, planned.levels, target, &made);
         for region in Region::ALL {
@@ -180,7 +180,7 @@ fn runs(number: usize, kind: Kind) {
     let (config, index) = case(&mut random, false);
     let model = model(false);
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
-    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, target, &allowed, &index).unwrap();
+    let (planned, num_kv_blocks) = plan::rl(model.clone(), &config, (target, Alone::ONE), &allowed, &index).unwrap();
     let made = [mini_batch(&mut random, &model, &config, &index)];
     let counted = taken(&model, &config, planned.levels, target, &made);
     let mut dev = match kind {
@@ -222,7 +222,7 @@ fn runs(number: usize, kind: Kind) {
     grads.zero(&mut dev).unwrap();
     optimizer.step(&mut dev, &model.layout, &grads, 0.0).unwrap();
     optimizer.stats(&mut dev).unwrap();
-    let stats = policy_loss::stats(&mut dev, Region::Overlay).unwrap();
+    let stats = update::figures(&mut dev, 1).unwrap().stats;
     let learner = Learner {
         model: &model,
         policy: Policy { allowed: None, temperature: 1.0 },

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use omr::config::{Dtype, LossMode, RlConfig, RolloutConfig};
 use omr::data::{Row, Shape};
 use omr::device::{Device, Isa, Kind, Plan, Region, Target};
+use omr::dist::Alone;
 use omr::engine::Prompt;
 use omr::image::ImageInput;
 use omr::model::{Grads, Keep, Levels, Model, Policy};
@@ -128,7 +129,8 @@ impl Bench {
     fn log_probs_of(&mut self, case: &Case, tokens: usize) -> Vec<Vec<f32>> {
         let questions: Vec<&Question> = case.questions.iter().collect();
         let mut batch = case.batch.clone();
-        update::reference(&mut self.dev, &self.model, &mut batch, &questions, self.policy, tokens).unwrap();
+        let all = (0..batch.len()).collect();
+        update::reference(&mut self.dev, &self.model, (&mut batch, all), &questions, self.policy, tokens).unwrap();
         batch.into_iter().map(|e| e.ref_log_prob.unwrap()).collect()
     }
 
@@ -329,8 +331,8 @@ fn counts(
     [case.apart(), case].map(|case| {
         let config = RlConfig { micro_batch_tokens: room, ..RlConfig::default() };
         let target = if large { Target::gpu(Kind::Cuda) } else { Target::cpu(2) };
-        let mut training = Training::new(model(large), config.dtype, config.optimizer, target).unwrap();
-        let (mut grads, _) = training.gradients().unwrap();
+        let mut training = Training::new(model(large), config.dtype, config.optimizer, target, Alone::ONE).unwrap();
+        let (mut grads, _) = training.gradients(1).unwrap();
         let Training { dev, model, .. } = &mut training;
         let stats = policy_loss::stats(dev, Region::Overlay).unwrap();
         let learner = Learner { model, policy: Policy::default(), config: &config, levels: Levels::default(), step: 0 };

@@ -1,6 +1,7 @@
 mod checkpoint;
 mod damaged;
 mod heap;
+mod lanes;
 mod plan;
 mod rows;
 mod sft;

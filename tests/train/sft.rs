@@ -64,12 +64,12 @@ fn the_loss_is_the_mean_over_all_targets_of_an_update() {
     let config = sft_config(dir.path());
     let job = Job::new(dir.path(), config.clone()).unwrap();
     let update = Updates::new(&config, &job.index).unwrap().next(0).unwrap().unwrap();
-    assert_eq!(update.samples.len(), 4);
+    assert_eq!(update.samples().count(), 4);
 
     let mut dev = device(1);
     let model = Model::load(&mut dev, &dir.path().join("base"), DType::F32).unwrap();
     let (mut sum, mut targets) = (0.0, 0);
-    for &i in &update.samples {
+    for i in update.samples() {
         let sample = job.samples.get(i).unwrap().unwrap();
         let sequences = [sequence(&sample)];
         let forward = step::forward(&mut dev, &model, &sequences, Policy::default(), Keep::All, false).unwrap();

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::ranks;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
+use omr::dist::{Alone, Ranks};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::model::{Model, ModelConfig};
@@ -226,6 +228,31 @@ pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, s
     })
 }
 
+/// [`run_sft`] over so many ranks, each a thread.
+pub fn run_sft_over(dir: &Path, config: &SftConfig, size: usize, stops: &[u64]) -> Outcome {
+    in_parts(dir, stops, |observer| {
+        let done = ranks::over(size, |ranks| {
+            let mut job = SftJob::new(dir, config.clone())?;
+            job.ranks = Alone::counted(ranks.rank(), size);
+            job.run_over(ranks, &mut device(1), observer)
+        });
+        done.into_iter().collect()
+    })
+}
+
+/// [`run_sft_over`] for RL.
+pub fn run_rl_over(dir: &Path, config: &RlConfig, size: usize, stops: &[u64]) -> Outcome {
+    let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    in_parts(dir, stops, |observer| {
+        let done = ranks::over(size, |ranks| {
+            let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
+            job.ranks = Alone::counted(ranks.rank(), size);
+            job.run_over(ranks, &mut device(1), observer)
+        });
+        done.into_iter().collect()
+    })
+}
+
 /// [`run_sft`] for RL.
 pub fn run_rl(dir: &Path, config: &RlConfig, threads: usize, stops: &[u64]) -> Outcome {
     run_rl_on(dir, config, || device(threads), stops)
@@ -241,7 +268,7 @@ pub fn run_rl_on(dir: &Path, config: &RlConfig, device: impl Fn() -> Device, sto
     })
 }
 
-fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&dyn Observer) -> Result<()>) -> Outcome {
+fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&(dyn Observer + Sync)) -> Result<()>) -> Outcome {
     fs::create_dir_all(dir).unwrap();
     for &at in stops {
         let stopped = run(&StopAt { at, done: AtomicU64::new(0) });

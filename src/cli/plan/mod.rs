@@ -18,6 +18,7 @@ use super::{Context, Overrides};
 use crate::config::{self, Config as _, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
 use crate::device::{Device, Kind, Region, Target};
+use crate::dist::Alone;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Levels, Model, ModelConfig};
@@ -203,7 +204,7 @@ pub fn sft_page(on: &Card, rows: &Rows, model: ModelConfig, config: &SftConfig) 
     // As many packs as a micro-batch holds.
     let (count, of_pack) = (config.micro_batch_tokens / length, length / row_tokens);
     let batches = [vec![sft::sequence(&row); count * of_pack]];
-    let planned = plan::sft(model.clone(), config, target(&card, config.max_memory_gib), &batches)?;
+    let planned = plan::sft(model.clone(), config, (target(&card, config.max_memory_gib), Alone::ONE), &batches)?;
     let planned = planned.check(LOWER)?;
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     let passes = packs.div_ceil(count);
@@ -257,7 +258,7 @@ pub fn rl_page(on: &Card, rows: &Rows, model: ModelConfig, config: &RlConfig) ->
     (0..config.train_batch_size).for_each(|_| index.push(Shape { tokens: prompt, targets: 0, grids: &grids }));
     let allowed = vec![u32::MAX; model.vocab_size.div_ceil(32)];
     let target = target(&card, config.max_memory_gib);
-    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, target, &allowed, &index)?;
+    let (planned, num_kv_blocks) = rl::plan::rl(model.clone(), config, (target, Alone::ONE), &allowed, &index)?;
 
     let rollouts = shapes::Rollouts::new(&model, config, prompt, num_kv_blocks);
     let sequences = config.train_batch_size * config.rollout.n;

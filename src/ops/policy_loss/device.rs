@@ -30,9 +30,9 @@ pub fn stats(dev: &mut Device, region: Region) -> Result<Tensor> {
     dev.upload(region, &Sums::NONE.0, &[STATS])
 }
 
-/// Makes `stats` that of no token again.
+/// Makes `stats`, of one pass or of several one after another, that of no token again.
 pub fn reset(dev: &mut Device, stats: Tensor) -> Result<()> {
-    dev.write(stats, &Sums::NONE.0)
+    dev.write(stats, &Sums::NONE.0.repeat(stats.len() / STATS))
 }
 
 /// What [`fwd`] reads and writes beside its batch.

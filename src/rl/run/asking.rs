@@ -1,0 +1,151 @@
+//! What a step asks: its questions over the ranks, their rollouts scored, gathered and put into groups.
+
+use std::sync::Arc;
+
+use super::Job;
+use crate::config::FilterMetric;
+use crate::device::Device;
+use crate::engine::EngineConfig;
+use crate::error::{Error, Result};
+use crate::observe::Observer;
+use crate::rl::filter::{FilterGroups, FilterStatus};
+use crate::rl::overlong::OverlongBuffer;
+use crate::rl::plan;
+use crate::rollout::ask::Numbers;
+use crate::rollout::journal::Journal;
+use crate::rollout::{Asking, Question, Rollout, ask, wire};
+use crate::tensor::Tensor;
+use crate::train::trainer::Trainer;
+
+/// A group: a question with its rollouts and their rewards.
+pub(super) struct Group {
+    pub rollouts: Vec<Rollout>,
+    pub rewards: Vec<f64>,
+}
+
+/// What one step of asking gave.
+pub(super) struct Batch {
+    pub questions: Vec<Arc<Question>>,
+    pub groups: Vec<Group>,
+    pub consumed: u64,
+    pub num_gen_batches: usize,
+}
+
+impl Job {
+    /// The next batch of groups: one generation batch, or as many as dynamic sampling needs. `next` gives the questions
+    /// of a generation batch.
+    pub(super) fn ask(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        allowed: Tensor,
+        mut next: impl FnMut() -> Result<Vec<Arc<Question>>>,
+        (journal, observer): (&mut Journal, &dyn Observer),
+    ) -> Result<Batch> {
+        let config = &self.config;
+        let filter = &config.filter_groups;
+        let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
+        let mut questions: Vec<Arc<Question>> = Vec::new();
+        let mut consumed = trainer.samples_consumed;
+        loop {
+            let asked = next()?;
+            let asking = self.asking(trainer.step, allowed);
+            // Any rank may ask any question: its number names it in the noise.
+            let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
+            let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
+            let numbers = Numbers { first: consumed + rank as u64, every: size as u64 };
+            let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
+            let rollouts = ask::ask(dev, &trainer.model, &prompts, numbers, asking, Some(&mut *journal), look);
+            let rollouts = gathered(trainer, rollouts)?;
+            consumed += config.train_batch_size as u64;
+            let base = questions.len();
+            questions.extend(asked);
+            let groups = self.groups(rollouts, base)?;
+            if !filter.enable {
+                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1 });
+            }
+            let status = wanted.push(groups.into_iter().map(|group| {
+                let metric = self.filter_metric(&group);
+                (group, metric)
+            }));
+            match status {
+                FilterStatus::NeedMore => {}
+                FilterStatus::Ready => {
+                    let num_gen_batches = wanted.num_gen_batches();
+                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches });
+                }
+                FilterStatus::Exhausted => {
+                    let found = format!("{} prompts with differing rewards", wanted.kept().len());
+                    let place = format!("filter_groups, step {}", trainer.step + 1);
+                    let expected = format!("{} within {} batches", config.train_batch_size, wanted.num_gen_batches());
+                    return Err(Error::input_hint(place, found, expected, "raise filter_groups.max_num_gen_batches"));
+                }
+            }
+        }
+    }
+
+    /// Rollouts by group, with rewards; question indices start at `base`.
+    fn groups(&self, rollouts: Vec<Rollout>, base: usize) -> Result<Vec<Group>> {
+        let config = &self.config;
+        let buffer = &config.overlong_buffer;
+        let overlong = match buffer.enable {
+            true => Some(OverlongBuffer::new(config.max_response_length, buffer.len, buffer.penalty_factor)?),
+            false => None,
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, mut rollout) in rollouts.into_iter().enumerate() {
+            if i % config.rollout.n == 0 {
+                groups.push(Group { rollouts: Vec::new(), rewards: Vec::new() });
+            }
+            rollout.question += base;
+            let penalty = overlong.as_ref().map_or(0.0, |o| o.penalty(rollout.output.token_ids.len()));
+            if let Some(group) = groups.last_mut() {
+                group.rewards.push(rollout.score.score + penalty);
+                group.rollouts.push(rollout);
+            }
+        }
+        Ok(groups)
+    }
+
+    fn filter_metric(&self, group: &Group) -> Vec<f64> {
+        match self.config.filter_groups.metric {
+            FilterMetric::Acc => group.rollouts.iter().map(|r| r.score.acc_score).collect(),
+            FilterMetric::Score => group.rollouts.iter().map(|r| r.score.score).collect(),
+            FilterMetric::SeqReward => group.rewards.clone(),
+        }
+    }
+
+    fn asking(&self, step: u64, allowed: Tensor) -> Asking<'_> {
+        let r = &self.config.rollout;
+        Asking {
+            engine: self.engine_config(step, allowed),
+            sampling: plan::sampling(&self.config),
+            n: r.n,
+            max_tokens: self.config.max_response_length,
+            stop_token_ids: &self.stop_token_ids,
+            chat: &self.chat,
+            task: &self.task,
+        }
+    }
+
+    fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
+        let prompts = plan::share(&self.config, self.ranks);
+        let vision_rows = ask::vision_rows(&self.model_config, &self.index, prompts);
+        plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
+    }
+}
+
+/// What this rank asked with what the others did, in the order of questions and rollouts.
+fn gathered(trainer: &mut Trainer<'_>, own: Result<Vec<Rollout>>) -> Result<Vec<Rollout>> {
+    let mut own = trainer.agreed("the end of rollouts", own)?;
+    let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
+    if size == 1 {
+        return Ok(own);
+    }
+    own.iter_mut().for_each(|rollout| rollout.question = rollout.question * size + rank);
+    let all = trainer.ranks.gather("rollouts", &wire::pack(&own)?)?;
+    let mut all: Vec<Rollout> =
+        all.iter().map(|bytes| wire::unpack(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
+    Ok(all)
+}

@@ -1,0 +1,111 @@
+//! Rollouts on their way from the rank that sampled them to the others: a line of JSON each, then its tokens and log-probs as
+//! they are.
+
+use serde::{Deserialize, Serialize};
+
+use super::Rollout;
+use super::journal::Word;
+use crate::engine::{FinishReason, Output};
+use crate::error::{Error, Result};
+use crate::reward::Score;
+
+#[derive(Serialize, Deserialize)]
+struct Head {
+    question: usize,
+    rollout: usize,
+    finish_reason: String,
+    tokens: usize,
+    response: String,
+    scores: [f64; 3],
+    predict_str: String,
+    judge: Word,
+}
+
+/// Rollouts as bytes.
+pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    for rollout in rollouts {
+        let Rollout { question, output, response, score, judge } = rollout;
+        let head = Head {
+            question: *question,
+            rollout: output.rollout,
+            finish_reason: output.finish_reason.as_str().to_owned(),
+            tokens: output.token_ids.len(),
+            response: response.clone(),
+            scores: [score.score, score.acc_score, score.format_reward_score],
+            predict_str: score.predict_str.clone(),
+            judge: judge.as_ref().into(),
+        };
+        serde_json::to_writer(&mut out, &head).map_err(broken)?;
+        out.push(b'\n');
+        output.token_ids.iter().for_each(|id| out.extend(id.to_le_bytes()));
+        output.logprobs.iter().for_each(|p| out.extend(p.to_le_bytes()));
+    }
+    Ok(out)
+}
+
+/// The rollouts that [`pack`] made bytes of. Errors on other bytes.
+pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
+    let mut rollouts = Vec::new();
+    while !bytes.is_empty() {
+        let end = bytes.iter().position(|&b| b == b'\n').unwrap_or(bytes.len());
+        let head: Head = serde_json::from_slice(&bytes[..end]).map_err(broken)?;
+        let words = bytes.get(end + 1..end + 1 + 8 * head.tokens).ok_or_else(|| cut(&head))?;
+        bytes = &bytes[end + 1 + words.len()..];
+        let (ids, logprobs) = words.split_at(4 * head.tokens);
+        let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        let output = Output {
+            request: head.question,
+            rollout: head.rollout,
+            token_ids: ids.chunks(4).map(word).collect(),
+            logprobs: logprobs.chunks(4).map(|bytes| f32::from_bits(word(bytes))).collect(),
+            finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
+        };
+        let [score, acc_score, format_reward_score] = head.scores;
+        let score = Score { score, acc_score, format_reward_score, predict_str: head.predict_str, why: "another rank" };
+        let judge = head.judge.into();
+        rollouts.push(Rollout { question: head.question, output, response: head.response, score, judge });
+    }
+    Ok(rollouts)
+}
+
+fn broken(error: serde_json::Error) -> Error {
+    Error::Failed(format!("the rollouts of a rank: {error}"))
+}
+
+fn cut(head: &Head) -> Error {
+    Error::Failed(format!("the rollouts of a rank: {} tokens that end as {:?}", head.tokens, head.finish_reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reward::judge::Ruling;
+
+    #[test]
+    fn what_is_packed_comes_out_to_the_bit_and_cut_bytes_are_refused() {
+        let rollout = |question, n: u32, judge| Rollout {
+            question,
+            output: Output {
+                request: question,
+                rollout: n as usize,
+                token_ids: (10..10 + n).collect(),
+                logprobs: (0..n).map(|i| f32::from_bits(0xbf80_0000 + i)).collect(),
+                finish_reason: FinishReason::Length,
+            },
+            response: "a\nb \u{1f600}".to_owned(),
+            score: Score {
+                score: 0.1 + 0.2,
+                acc_score: 1.0,
+                format_reward_score: 0.0,
+                predict_str: "x".to_owned(),
+                why: "another rank",
+            },
+            judge,
+        };
+        let rollouts = [rollout(3, 0, None), rollout(4, 10, Some(Ruling::Said(1))), rollout(5, 1, None)];
+        let bytes = pack(&rollouts).unwrap();
+        assert_eq!(format!("{:?}", unpack(&bytes).unwrap()), format!("{rollouts:?}"));
+        assert!(unpack(&bytes[..bytes.len() - 1]).is_err() && unpack(&bytes[1..]).is_err());
+    }
+}

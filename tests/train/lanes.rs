@@ -1,0 +1,69 @@
+//! Gradient lanes decide a run's bits; the number of ranks that compute them, and where they stop, do not.
+
+use super::tiny::{Outcome, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
+use omr::config::{RlConfig, SftConfig};
+
+/// One lane is what a run without the key has; two are another sum, and the same one twice.
+#[test]
+fn lanes_decide_the_bits_and_stops_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig {
+        train_batch_size: None,
+        packing_length: 256,
+        gradient_accumulation_steps: 3,
+        ..sft_config(dir.path())
+    };
+    let run = |name: &str, gradient_lanes, stops: &[u64]| {
+        run_sft(&dir.path().join(name), &SftConfig { gradient_lanes, ..config.clone() }, 1, stops)
+    };
+    let plain = run("plain", None, &[]);
+    let model = |run: &Outcome| run.files["model/model.safetensors"].clone();
+    assert!(model(&plain) == model(&run("one", Some(1), &[])), "a run without the key has one lane");
+    let two = run("two", Some(2), &[]);
+    two.assert_same(&run("again", Some(2), &[2]), "two lanes, stopped");
+    let losses = [&plain, &two].map(|run| run.figures("loss"));
+    assert_ne!(losses[0], losses[1], "two lanes are another sum");
+}
+
+#[test]
+fn lanes_of_a_policy_update_hold_whole_groups() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = rl_config(dir.path());
+    let run = |name: &str, gradient_lanes, stops: &[u64]| {
+        run_rl(&dir.path().join(name), &RlConfig { gradient_lanes, ..config.clone() }, 1, stops)
+    };
+    let plain = run("plain", None, &[]);
+    let three = run("three", Some(3), &[]);
+    three.assert_same(&run("again", Some(3), &[2]), "three lanes, stopped");
+    // The first update's loss is a sum of the same terms; what it is a mean over does not know of lanes.
+    let first = [&plain, &three].map(|run| run.figures("actor/pg_loss")[0]);
+    assert!((first[0] - first[1]).abs() < 1e-12, "{first:?}");
+}
+
+#[test]
+fn any_number_of_ranks_up_to_the_lanes_has_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig {
+        train_batch_size: None,
+        packing_length: 128,
+        gradient_accumulation_steps: 6,
+        ..sft_config(dir.path())
+    };
+    let config = SftConfig { gradient_lanes: Some(4), max_steps: Some(4), ..config };
+    let one = run_sft(&dir.path().join("one"), &config, 1, &[]);
+    for (size, stops) in [(2, &[2][..]), (3, &[]), (4, &[])] {
+        let name = format!("{size} ranks");
+        one.assert_same(&run_sft_over(&dir.path().join(&name), &config, size, stops), &name);
+    }
+}
+
+#[test]
+fn any_number_of_ranks_learns_the_same_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { gradient_lanes: Some(3), total_training_steps: Some(3), ..rl_config(dir.path()) };
+    let one = run_rl(&dir.path().join("one"), &config, 1, &[]);
+    for (size, stops) in [(2, &[1][..]), (3, &[])] {
+        let name = format!("{size} ranks");
+        one.assert_same(&run_rl_over(&dir.path().join(&name), &config, size, stops), &name);
+    }
+}
