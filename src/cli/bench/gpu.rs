@@ -201,6 +201,7 @@ fn line(row: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::images::OWN;
 
     /// What a card would be asked for takes no more memory than it has, and the names of the rows differ.
     #[test]
@@ -214,5 +215,13 @@ mod tests {
             assert!(seen.insert((case.name, case.shape.clone())), "{} {} twice", case.name, case.shape);
         }
         assert!(seen.len() > 25);
+        // What the head of a kernel's file says there is.
+        for (path, text) in OWN.sources.iter().filter(|(path, _)| path.ends_with(".cu")) {
+            for line in text.lines().take_while(|line| line.starts_with("//")) {
+                let Some((_, told)) = line.rsplit_once("bench") else { continue };
+                let told = told.trim_matches(|c: char| !c.is_alphanumeric());
+                assert!(told == OPS || seen.iter().any(|(case, _)| case.starts_with(told)), "{path}: bench {told}");
+            }
+        }
     }
 }

@@ -13,8 +13,9 @@ use crate::ops::embedding::{self, Segments};
 use crate::ops::linear_logprob::{self, Outs};
 use crate::ops::matmul::{Order, Weight};
 use crate::ops::paged_attention::{self, Decode, DecodeStep, KvCache, Paged, Split};
+use crate::ops::patch_embed::{self, Normalize, PatchImage};
 use crate::ops::sample::{self, Draw, NoiseKey, SamplingParams};
-use crate::ops::{grad_norm, lane_sum, linear, rms_norm, rope, swiglu};
+use crate::ops::{gelu, grad_norm, lane_sum, linear, rms_norm, rope, rows, swiglu};
 use crate::tensor::{DType, Tensor};
 
 /// A model's widths, and how much of it is worked on at once.
@@ -97,6 +98,11 @@ pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
     out.push(("rope", Box::new(move |dev| rope_fwd(dev, s))));
     out.push(("embedding", Box::new(move |dev| embedding_fwd(dev, s))));
     out.push(("embedding", Box::new(move |dev| embedding_bwd(dev, s))));
+    out.push(("patch_embed", Box::new(move |dev| patch_embed_fwd(dev, s))));
+    out.push(("gelu", Box::new(move |dev| gelu_bwd(dev, s))));
+    for op in MOVES {
+        out.push(("rows", Box::new(move |dev| rows_moved(dev, s, op))));
+    }
     out.push(("linear_logprob", Box::new(move |dev| linear_logprob_fwd(dev, s))));
     out.push(("linear_logprob", Box::new(move |dev| linear_logprob_bwd(dev, s))));
     out.push(("adamw", Box::new(move |dev| adamw_step(dev, s, false))));
@@ -104,6 +110,7 @@ pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
     out.push(("grad_norm", Box::new(move |dev| grad_norm_fwd(dev, s))));
     out.push(("lane_sum", Box::new(move |dev| lane_sum_fwd(dev, s))));
     out.push(("paged_attention", Box::new(move |dev| paged_attention_fwd(dev, s))));
+    out.push(("kv_cache", Box::new(move |dev| kv_cache_store(dev, s))));
     out.push(("sample", Box::new(move |dev| sample_fwd(dev, s))));
     out
 }
@@ -261,6 +268,58 @@ fn embedding_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     })
 }
 
+/// Pictures of 32 x 32 patches, as many as there are patches for.
+fn patch_embed_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (side, width) = (if s.patches < 1024 { 8 } else { 32 }, s.vision.q * s.vision.dim);
+    let norm = Normalize {
+        mean: [0.5; 3],
+        std: [0.25; 3],
+        rescale: 1.0 / 255.0,
+        patch_size: 14,
+        merge_size: 2,
+        temporal_patch_size: 2,
+    };
+    let picture = side * side * norm.patch_size * norm.patch_size * 3;
+    let images: Vec<_> = (0..s.patches / (side * side))
+        .map(|i| PatchImage { offset: i * picture, frames: 1, grid_thw: [1, side as u32, side as u32] })
+        .collect();
+    let bytes_of: Vec<u8> = (0..images.len() * picture).map(|i| (i * 37 % 251) as u8).collect();
+    let pixels = dev.upload(Region::Overlay, &bytes_of, &[bytes_of.len()])?;
+    let (w, y) = (weight(dev, width, norm.row_len())?, zeros(dev, DType::Bf16, &[s.patches, width])?);
+    let flops = 2.0 * (s.patches * width * norm.row_len()) as f64;
+    let shape = format!("{} x [1, {side}, {side}] x [{width}, {}]", images.len(), norm.row_len());
+    case("patch_embed fwd", shape, flops, bytes(&[pixels, w.data, y]), move |dev| {
+        patch_embed::fwd(dev, pixels, &images, &norm, &w, y)
+    })
+}
+
+/// Of the merger, between its two products.
+fn gelu_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
+    let dims = [s.patches / 4, 4 * s.vision.q * s.vision.dim];
+    let (pre, dy, dpre) = (random(dev, &dims, 1.0)?, random(dev, &dims, 1.0)?, zeros(dev, DType::Bf16, &dims)?);
+    case("gelu bwd", format!("{dims:?}"), 0.0, bytes(&[pre, dy, dpre]), move |dev| gelu::bwd(dev, pre, dy, dpre))
+}
+
+/// Moves rows by index: of each row in how many, how many are read and written, and whether into some of all.
+type Move = (&'static str, fn(&mut Device, Tensor, Tensor, Tensor) -> Result<()>, [usize; 2], bool);
+const MOVES: [Move; 4] = [
+    ("rows gather", rows::gather, [1, 2], false),
+    ("rows scatter", rows::scatter, [1, 2], true),
+    ("rows scatter_add", rows::scatter_add, [1, 3], true),
+    ("rows sum", |dev, src, idx, dst| rows::sum(dev, src, idx, None, dst), [2, 3], false),
+];
+
+/// Half of the hidden rows, or sums of every two.
+fn rows_moved(dev: &mut Device, s: Widths, (name, op, [each, moved], into): Move) -> Result<Case> {
+    let half = s.tokens / 2;
+    let (all, some) = (random(dev, &[s.tokens, s.hidden], 1.0)?, random(dev, &[half, s.hidden], 1.0)?);
+    let index: Vec<u32> = (0..each * half).map(|i| (i % half * 2 + i / half) as u32).collect();
+    let index = dev.upload(Region::Overlay, &index, &[index.len()])?;
+    let (src, dst) = if into { (some, all) } else { (all, some) };
+    let (shape, moved) = (format!("{} of [{}, {}]", index.len(), s.tokens, s.hidden), moved as f64 * bytes(&[some]));
+    case(name, shape, 0.0, moved + bytes(&[index]), move |dev| op(dev, src, index, dst))
+}
+
 /// Hidden rows, the output matrix, targets, log-probs and log-sum-exps.
 fn head(dev: &mut Device, s: Widths) -> Result<(Tensor, Weight, Tensor, Tensor, Tensor)> {
     let (hidden, w) = (random(dev, &[s.targets, s.hidden], 1.0)?, weight(dev, s.vocabulary, s.hidden)?);
@@ -363,6 +422,18 @@ fn paged_attention_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
         let (block_tables, cu_seqlens_q, context_lens) = (tables, rows, lengths);
         let paged = Paged { cache: &cache, block_tables, cu_seqlens_q, context_lens, heads: h, scale, decode };
         paged_attention::fwd(dev, paged, qkv, out)
+    })
+}
+
+/// Of new tokens, block by block.
+fn kv_cache_store(dev: &mut Device, s: Widths) -> Result<Case> {
+    let (t, h) = (s.tokens, s.heads);
+    let cache = KvCache::alloc(dev, Region::Overlay, DType::Bf16, t.div_ceil(BLOCK), h)?;
+    let qkv = random(dev, &[t, h.qkv_len()], 1.0)?;
+    let slots = dev.upload(Region::Overlay, &(0..t as u32).collect::<Vec<_>>(), &[t])?;
+    let moved = (2 * 2 * t * h.kv * h.dim * qkv.dtype.size()) as f64 + bytes(&[slots]);
+    case("kv_cache store", format!("[{t}, {}]", h.qkv_len()), 0.0, moved, move |dev| {
+        paged_attention::store(dev, qkv, slots, &cache)
     })
 }
 

@@ -304,5 +304,7 @@ mod tests {
         assert!(bytes(shared + own) < 1.05 * must);
         // A body with two tokens in an item reads the prefix eight times.
         assert_eq!(split(&step, 2).keys(), [8 * shared, own]);
+        // One long answer: an item a chunk, for each key head a CTA.
+        assert_eq!(self::split(&self::step(&[(1, 0, 28_000)]), 16).own.len(), 14);
     }
 }
