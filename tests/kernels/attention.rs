@@ -4,9 +4,9 @@ use half::bf16;
 use omr::device::{Device, Region};
 use omr::ops::attend::Heads;
 use omr::ops::attention;
-use omr::tensor::{DType, Elem};
+use omr::tensor::DType;
 
-use crate::kernels::inputs::{blank, cpu, normals, up};
+use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, near, same_bits};
 
 /// Against the formula in f64: P and the output are each rounded to bf16 once, by at most 2^-8 and at root mean square
@@ -23,11 +23,6 @@ pub const LSE: f64 = 2e-6;
 
 pub fn heads(q: usize, kv: usize, dim: usize) -> Heads {
     Heads { q, kv, dim }
-}
-
-/// Numbers in f64.
-pub fn wide<T: Elem>(x: &[T]) -> Vec<f64> {
-    x.iter().map(|x| f64::from(x.to_f32())).collect()
 }
 
 /// Sequences and their packed rows.

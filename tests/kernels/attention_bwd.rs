@@ -9,8 +9,8 @@ use omr::ops::attend::Heads;
 use omr::ops::attention;
 use omr::tensor::DType;
 
-use crate::kernels::attention::{CPU, Case, heads, wide};
-use crate::kernels::inputs::{blank, cpu, normals, up};
+use crate::kernels::attention::{CPU, Case, heads};
+use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, near, same_bits, skipped};
 
 /// Against f64: P, dS and dqkv are each rounded to bf16 once, at root mean square by 1.7e-3 of themselves, and O too,

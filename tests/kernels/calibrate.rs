@@ -7,7 +7,8 @@ use omr::device::{Device, Launch, On};
 use omr::error::Result;
 use omr::tensor::DType;
 
-use crate::kernels::inputs::{random, up};
+use crate::kernels::calibrate_tma::words;
+use crate::kernels::inputs::up;
 use crate::kernels::math::{self, patterns};
 use crate::kernels::{emu, equal, mutate_sites, skipped};
 
@@ -57,11 +58,6 @@ pub fn launch_of(
     let args = Args { x: gpu.ptr(x), y: gpu.ptr(y), n: n as u64, mode: mode as u64 };
     gpu.launch(file, kernel, launch, &args)?;
     dev.read::<u32>(y)
-}
-
-fn words(name: u64, len: usize) -> Vec<u32> {
-    let mut random = random(name);
-    (0..len).map(|_| random.next_u32()).collect()
 }
 
 const SENTINEL: u32 = 0xabcd_ef01;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use omr::data::{Eager, load, read};
-use omr::device::{Device, Isa, Plan};
+use omr::device::Device;
 use omr::engine::{Engine, EngineConfig, Output, Request, stop_token_ids};
 use omr::image::Processor;
 use omr::model::{Inputs, Mode, Model, ModelConfig, Shared, Tape};
@@ -13,7 +13,7 @@ use omr::tensor::DType;
 use omr::text::Chat;
 use serde_json::Value;
 
-use super::model::{Order, TIMES, argmax, reorder};
+use super::model::{Order, TIMES, argmax, cpu, reorder};
 use super::questions::{index, questions};
 use super::{emu_of, emulator, kind, skipped};
 use crate::cli::training::run;
@@ -43,10 +43,6 @@ fn accuracy(device: &str, recipe: &Path, out: &Path) -> (f64, [f64; 2]) {
     assert_eq!(digits["n"], 400);
     let [low, high] = [0, 1].map(|i| digits["ci95"]["acc_score"][i].as_f64().unwrap());
     (digits["metrics"]["acc_score"].as_f64().unwrap(), [low, high])
-}
-
-fn cpu() -> Device {
-    Device::cpu(&Plan::uniform(1 << 30), 2, Isa::detect()).unwrap()
 }
 
 fn answers(dev: &mut Device, model: &Model, dir: &Path, questions: &Eager<Question>) -> Vec<Output> {

@@ -51,9 +51,8 @@ struct Args {
 }
 
 fn device(schedule: Schedule) -> Device {
-    let Schedule { seed, completion, sms } = schedule;
     let sources = vec![(format!("kernels/{FILE}.cu"), SOURCE.to_owned())];
-    emu_of(Options { seed, completion, multiprocessors: sms, sources, ..Options::default() }).unwrap()
+    emu_of(Options { sources, ..schedule.options() }).unwrap()
 }
 
 fn gpu(dev: &mut Device) -> Gpu<'_> {

@@ -11,11 +11,6 @@ const KERNELS: (&str, &str) = ("kernels/control.cu", include_str!("emu.cu"));
 /// Enough for every struct of emu.cu.
 const SMEM: usize = 20 * 1024;
 
-fn options(schedule: Schedule) -> Options {
-    let Schedule { seed, completion, sms } = schedule;
-    Options { seed, completion, multiprocessors: sms, ..Options::default() }
-}
-
 /// One launch of a control kernel on words `x`; the first `out` words of `y`.
 #[derive(Clone)]
 struct Case {
@@ -49,9 +44,9 @@ impl Case {
     /// The same words under every schedule.
     fn agreed(&self) -> (Vec<u32>, Vec<Passed>) {
         let mut all = Schedule::several(11).into_iter();
-        let first = self.run(options(all.next().unwrap()), None).unwrap();
+        let first = self.run(all.next().unwrap().options(), None).unwrap();
         for schedule in all {
-            let found = self.run(options(schedule), None).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
+            let found = self.run(schedule.options(), None).unwrap_or_else(|e| panic!("{schedule:?}: {e}"));
             assert_eq!(found, first, "{} under {schedule:?}", self.kernel);
         }
         first
@@ -169,7 +164,7 @@ fn without_shadow_state_late_copies_still_show() {
 fn schedules_differ_where_a_kernel_lets_them() {
     let x = (0..640u32).map(|i| (1.0 / (i + 1) as f32).to_bits()).collect();
     let case = Case { x, ..Case::new("racing_sum", 10, 64, 0, 1) };
-    let sums: Vec<u32> = Schedule::several(12).into_iter().map(|s| case.run(options(s), None).unwrap().0[0]).collect();
+    let sums: Vec<u32> = Schedule::several(12).into_iter().map(|s| case.run(s.options(), None).unwrap().0[0]).collect();
     assert!(sums.iter().any(|sum| *sum != sums[0]), "atomics always come in one order");
     assert_eq!(sums[0], case.run(Options::default(), None).unwrap().0[0]);
 }

@@ -10,8 +10,9 @@ use omr::ops::paged_attention::{self, BLOCK, KvCache};
 use omr::ops::{linear, rope};
 use omr::tensor::{DType, Tensor};
 
-use crate::kernels::inputs::{blank, cpu, random, up, weight};
+use crate::kernels::inputs::{blank, cpu, uniform, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
+use crate::ops::chain_error;
 
 /// (T, N, K): around every tile's rows and the tokens at which tiles change; N off the tile and off a quad; K of the golden models, of patches (1,176) and
 /// of the 7B's vision MLP (3,420), over one stage, and with rows that allow copies of 16, 8, 4 bytes and none.
@@ -42,15 +43,9 @@ pub struct Case {
     pub residual: Vec<bf16>,
 }
 
-/// Uniform values in [-1, 1); `name` tells one array from another.
-fn values(name: u64, len: usize) -> Vec<bf16> {
-    let mut random = random(name);
-    (0..len).map(|_| bf16::from_f32(2.0 * random.uniform_f32() - 1.0)).collect()
-}
-
 impl Case {
     pub fn new(t: usize, n: usize, k: usize) -> Case {
-        Case { t, n, k, x: values(1, t * k), w: values(2, n * k), bias: values(3, n), residual: values(4, t * n) }
+        Case { t, n, k, x: uniform(1, t * k), w: uniform(2, n * k), bias: uniform(3, n), residual: uniform(4, t * n) }
     }
 
     /// Values whose sums are exact in any order: multiples of 1/8, no more than 1/2 each.
@@ -62,7 +57,6 @@ impl Case {
 
     /// x W^T + bias + residual in f64, and the sum of the absolute values of its terms.
     fn sums(&self, bias: bool, residual: bool) -> Vec<(f64, f64)> {
-        let wide = |v: &[bf16]| v.iter().map(|x| x.to_f64()).collect::<Vec<f64>>();
         let (x, w) = (wide(&self.x), wide(&self.w));
         let mut sums = Vec::with_capacity(self.t * self.n);
         for (t, row) in x.chunks(self.k).enumerate() {
@@ -86,7 +80,7 @@ impl Case {
     /// A bound on the error of an fp32 chain of K products and two sums in any order of accumulation (Higham, Accuracy
     /// and Stability, section 3.1).
     fn chain_error(&self, size: f64) -> f64 {
-        (self.k + 4) as f64 * 2f64.powi(-24) * size
+        chain_error(self.k, size)
     }
 
     pub fn x_on(&self, dev: &mut Device, rows: Range<usize>) -> Tensor {
@@ -139,7 +133,7 @@ impl Case {
 /// Every element is within `bound` of `want` and then rounded to bf16 once.
 fn close(what: &str, got: &[bf16], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
     let bound = |i: usize| bound(i) + (want[i].abs() + bound(i)) * 2f64.powi(-8) + f64::from(f32::MIN_POSITIVE);
-    within(what, &got.iter().map(|x| x.to_f64()).collect::<Vec<f64>>(), want, bound)
+    within(what, &wide(got), want, bound)
 }
 
 fn within(what: &str, got: &[f64], want: &[f64], bound: impl Fn(usize) -> f64) -> Outcome {
@@ -303,7 +297,7 @@ pub struct Qkv {
 impl Qkv {
     pub fn new(t: usize, q: usize, kv: usize, dim: usize) -> Qkv {
         let heads = Heads { q, kv, dim };
-        let angles: Vec<f32> = values(7, t * dim / 2).iter().map(|x| 3.0 * x.to_f32()).collect();
+        let angles: Vec<f32> = uniform::<bf16>(7, t * dim / 2).iter().map(|x| 3.0 * x.to_f32()).collect();
         let (cos, sin) = angles.iter().map(|a| (a.cos(), a.sin())).unzip();
         let blocks = 1 + t.div_ceil(BLOCK);
         // Distinct slots, neither in order nor from the first block's start on.

@@ -11,8 +11,9 @@ use omr::ops::linear;
 use omr::ops::matmul::{Order, Weight, row_stride};
 use omr::tensor::{DType, Elem};
 
-use crate::kernels::inputs::{cpu, guarded, random, untouched, up, weight};
+use crate::kernels::inputs::{cpu, guarded, uniform, untouched, up, weight};
 use crate::kernels::{Outcome, emu, emulator, equal, mutate_sites, mutate_source, same_bits, skipped};
+use crate::ops::chain_error;
 
 /// (T, N, K): around the tokens at which dx changes its tile and the stages of dw, and both of dw's tiles; N and K off
 /// the tile, off a quad, odd; those of the golden models (100, 136), of patches (1,176) and of a padded 3,420; rows
@@ -46,12 +47,6 @@ pub struct Case {
     dbias: Vec<f32>,
 }
 
-/// Uniform values in [-1, 1); `name` tells one array from another.
-fn values(name: u64, len: usize) -> Vec<f32> {
-    let mut random = random(name);
-    (0..len).map(|_| 2.0 * random.uniform_f32() - 1.0).collect()
-}
-
 fn rounded(v: &[f32]) -> Vec<bf16> {
     v.iter().map(|&x| bf16::from_f32(x)).collect()
 }
@@ -67,7 +62,7 @@ impl Case {
     }
 
     fn of(t: usize, n: usize, k: usize, values_as: impl Fn(Vec<f32>) -> Vec<f32>) -> Case {
-        let make = |name, len| values_as(values(name, len));
+        let make = |name, len| values_as(uniform(name, len));
         Case {
             t,
             n,
@@ -158,12 +153,6 @@ impl Case {
 fn add(to: &mut (f64, f64), term: f64) {
     to.0 += term;
     to.1 += term.abs();
-}
-
-/// A bound on the error of an fp32 chain of `terms` products and two sums in any order of accumulation (Higham,
-/// Accuracy and Stability, section 3.1).
-fn chain_error(terms: usize, size: f64) -> f64 {
-    (terms + 4) as f64 * 2f64.powi(-24) * size
 }
 
 fn within<T: Elem>(what: &str, got: &[T], want: &[(f64, f64)], bound: impl Fn(&(f64, f64)) -> f64) -> Outcome {

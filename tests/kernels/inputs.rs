@@ -25,6 +25,17 @@ pub fn normals<T: Elem>(name: u64, len: usize) -> Vec<T> {
     (0..len).map(|_| T::from_f32(random.normal())).collect()
 }
 
+/// `len` numbers of [-1, 1) named by `name`, rounded to `T`.
+pub fn uniform<T: Elem>(name: u64, len: usize) -> Vec<T> {
+    let mut random = random(name);
+    (0..len).map(|_| T::from_f32(2.0 * random.uniform_f32() - 1.0)).collect()
+}
+
+/// Numbers in f64.
+pub fn wide<T: Elem>(x: &[T]) -> Vec<f64> {
+    x.iter().map(|x| f64::from(x.to_f32())).collect()
+}
+
 /// `data` on the device.
 pub fn up<T: Elem>(dev: &mut Device, data: &[T], dims: &[usize]) -> Tensor {
     dev.upload(Region::Overlay, data, dims).unwrap()

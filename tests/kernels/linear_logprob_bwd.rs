@@ -9,9 +9,9 @@ use omr::ops::linear_logprob::{self, WAVE_BYTES};
 use omr::ops::matmul::Order;
 use omr::tensor::DType;
 
-use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight};
+use crate::kernels::inputs::{bitmap, blank, cpu, normals, random, up, weight, wide};
 use crate::kernels::{Outcome, emu, emulator, equal, kind, mutate_sites, mutate_source, same_bits, skipped};
-use truth::{Sum, half_ulp, row, truth, wide};
+use truth::{Sum, half_ulp, row, truth};
 
 /// (T, V, K): one token, none; T around its tiles; V of one id, off the wave, the segment, the bitmap's word and a copy
 /// of 16 bytes, and of three waves of the largest size; K of the golden models and odd; few ids against many tokens.

@@ -10,7 +10,7 @@ use omr::rl::probs_diff::ProbsDiff;
 use omr::tensor::DType;
 
 use crate::golden;
-use crate::kernels::inputs::{blank, cpu, normals, up};
+use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_sites, mutate_source, same_bits};
 
 /// Lengths around a warp and a CTA, and none.
@@ -181,7 +181,6 @@ fn the_goldens_hold_on_the_kernel() {
 fn the_gradient_is_the_losses_slope() {
     let mut dev = emu();
     let case = Case::new(&[4, 0, 9], 0.3);
-    let wide = |v: &[f32]| v.iter().map(|&x| f64::from(x)).collect::<Vec<f64>>();
     let (old, reference, den) = (wide(&case.old), wide(&case.reference), case.denominators());
     for config in configs().into_iter().filter(|c| c.loss_mode == LossMode::Vanilla) {
         let (_, grad, _) = fwd(&mut dev, &config, &den, &case.batch(), &case.lp, None, 1).unwrap();

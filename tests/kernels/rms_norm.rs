@@ -5,7 +5,7 @@ use omr::device::Device;
 use omr::ops::rms_norm;
 use omr::tensor::{DType, Elem};
 
-use crate::kernels::inputs::{blank, cpu, normals, up};
+use crate::kernels::inputs::{blank, cpu, normals, up, wide};
 use crate::kernels::{Outcome, emu, equal, mutate_source, same_bits};
 
 const EPS: f32 = 1e-6;
@@ -173,10 +173,6 @@ fn row_dx(x: &[f64], gamma: &[f64], rstd: f64, dy: &[f64]) -> (Vec<f64>, Vec<f64
             ((direct - xhat * mean) * rstd, error * rstd)
         })
         .unzip()
-}
-
-fn wide(x: &[bf16]) -> Vec<f64> {
-    x.iter().map(|x| x.to_f64()).collect()
 }
 
 fn probe_bwd(dev: &mut Device, b: &Bwd) -> Outcome {

@@ -16,8 +16,7 @@ const ROWS: usize = 32;
 const WORDS: usize = 32;
 
 fn options(schedule: Schedule) -> Options {
-    let Schedule { seed, completion, sms } = schedule;
-    Options { seed, completion, multiprocessors: sms, arch: Arch::Sm90a, ..Options::default() }
+    Options { arch: Arch::Sm90a, ..schedule.options() }
 }
 
 fn words(count: usize) -> Vec<u32> {

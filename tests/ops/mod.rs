@@ -62,7 +62,7 @@ fn half_ulp(dtype: DType, x: f64) -> f64 {
 
 /// The error bound of a chain of `steps` fused multiply-adds whose terms sum to `magnitude` in absolute value
 /// (Higham, Accuracy and Stability, section 3.1); `vdpbf16ps` rounds twice a pair, which is no more.
-fn chain_error(steps: usize, magnitude: f64) -> f64 {
+pub fn chain_error(steps: usize, magnitude: f64) -> f64 {
     (steps + 4) as f64 * 2f64.powi(-24) * magnitude
 }
 

@@ -3,6 +3,7 @@
 use half::bf16;
 
 use super::Case;
+use crate::kernels::inputs::wide;
 
 /// A sum in f64, the size of its terms, and what the terms may be off by.
 #[derive(Clone, Copy, Default)]
@@ -66,10 +67,6 @@ pub fn row(c: &Case, row: usize, hidden: &[f64]) -> Row {
 }
 
 /// In f64.
-pub fn wide(x: &[bf16]) -> Vec<f64> {
-    x.iter().map(|x| x.to_f64()).collect()
-}
-
 /// dhidden and dw, and what an implementation with the stated rounding points may be off by before its chains.
 pub fn truth(c: &Case) -> (Vec<Sum>, Vec<Sum>) {
     let scale = 1.0 / f64::from(if c.temperature == 0.0 { 1.0 } else { c.temperature });
