@@ -31,7 +31,7 @@ fn trained(
     config.dtype = context.dtype(config.dtype);
     config.gradient_lanes =
         training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &RlConfig| began.gradient_lanes)?;
-    ranks.same("the config", &deciding(&config))?;
+    training::same_config(ranks, &deciding(&config))?;
     let reward = config.reward.scorer();
     let store = Some(RunStore::of_rank(&args.run.out, ranks.rank(), ranks.size()));
     let scorer = context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;

@@ -30,7 +30,7 @@ fn trained(
     config.dtype = context.dtype(config.dtype);
     config.gradient_lanes =
         training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &SftConfig| began.gradient_lanes)?;
-    ranks.same("the config", &deciding(&config))?;
+    training::same_config(ranks, &deciding(&config))?;
     let mut job = Job::open(&args.run.out, config.clone(), args.run.fresh)?;
     job.ranks = Alone::counted(ranks.rank(), ranks.size());
     job.validation = validation::sft(&config, &job.model, None)?;

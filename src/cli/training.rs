@@ -2,6 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Map, Value};
+
 use super::plan::Page;
 use super::run_dir::RunDir;
 use super::{Context, RunArgs, dry_run};
@@ -68,6 +70,22 @@ pub fn run<C: Config>(
         true => super::print(&format!("{}\n", args.out.join("model").display())),
         false => Ok(()),
     }
+}
+
+/// Errors unless all ranks have the config that decides results alike, `deciding` as JSON; names the keys that differ.
+pub fn same_config(ranks: &mut dyn Ranks, deciding: &str) -> Result<()> {
+    let all = ranks.gather("the config", deciding.as_bytes())?;
+    let Some(rank) = all.iter().position(|of| *of != all[0]) else { return Ok(()) };
+    let [theirs, first] =
+        [rank, 0].map(|rank| serde_json::from_slice::<Map<String, Value>>(&all[rank]).unwrap_or_default());
+    let keys = first.keys().chain(theirs.keys().filter(|key| !first.contains_key(*key)));
+    let differ: Vec<&String> = keys.filter(|key| first.get(*key) != theirs.get(*key)).collect();
+    let said = |of: &Map<String, Value>| -> String {
+        let one = |key: &&String| format!("{key} {}", of.get(*key).unwrap_or(&Value::Null));
+        differ.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let expected = format!("{}, as {}", said(&first), ranks.name(0));
+    Err(Error::input(format!("the config of {}", ranks.name(rank)), said(&theirs), expected))
 }
 
 /// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.

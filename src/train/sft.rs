@@ -24,7 +24,7 @@ use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
-use crate::dist::Alone;
+use crate::dist::{Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{Grads, Levels, Model, ModelConfig, Shared};
@@ -110,14 +110,15 @@ impl Job {
         self.total_steps
     }
 
-    /// The samples of the micro-batches that decide how much memory the run takes.
+    /// The samples of the micro-batches that decide how much memory this rank takes.
     fn largest_micro_batches(&self, tower: Tower) -> Result<Vec<(Size, Vec<usize>)>> {
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (mut largest, mut consumed) = (Largest::default(), 0);
         for _ in 0..self.total_steps {
             let Some(update) = updates.next(consumed)? else { break };
             consumed = update.consumed;
-            for part in update.lanes.iter().map(|lane| self.micro_batches(lane)).collect::<Result<Vec<_>>>()?.concat() {
+            let mine = update.lanes.iter().skip(self.ranks.rank()).step_by(self.ranks.size());
+            for part in mine.map(|lane| self.micro_batches(lane)).collect::<Result<Vec<_>>>()?.concat() {
                 let batch = || part.iter().map(|&i| self.index.shape(i));
                 if batch().any(|shape| shape.targets > 0) {
                     largest.push(Size::of(tower, batch()), part.clone());

@@ -30,6 +30,7 @@ mod grad_norm;
 mod inputs;
 mod kv_cache;
 mod lane_sum;
+mod lanes;
 mod lengths;
 mod linear_logprob;
 mod linear_logprob_bwd;

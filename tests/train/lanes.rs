@@ -1,6 +1,6 @@
 //! Gradient lanes decide a run's bits; the number of ranks that compute them, and where they stop, do not.
 
-use super::tiny::{Outcome, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
+use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 use omr::config::{RlConfig, SftConfig};
 
 /// One lane is what a run without the key has; two are another sum, and the same one twice.
@@ -51,9 +51,9 @@ fn any_number_of_ranks_up_to_the_lanes_has_the_same_bits() {
     };
     let config = SftConfig { gradient_lanes: Some(4), max_steps: Some(4), ..config };
     let one = run_sft(&dir.path().join("one"), &config, 1, &[]);
-    for (size, stops) in [(2, &[2][..]), (3, &[]), (4, &[])] {
-        let name = format!("{size} ranks");
-        one.assert_same(&run_sft_over(&dir.path().join(&name), &config, size, stops), &name);
+    for (sizes, stops) in [(&[2][..], &[][..]), (&[3], &[]), (&[4, 2, 3], &[1, 3])] {
+        let name = format!("{sizes:?}");
+        one.assert_same(&run_sft_over(&dir.path().join(&name), &config, || device(1), sizes, stops), &name);
     }
 }
 
@@ -62,8 +62,8 @@ fn any_number_of_ranks_learns_the_same_policy() {
     let dir = tempfile::tempdir().unwrap();
     let config = RlConfig { gradient_lanes: Some(3), total_training_steps: Some(3), ..rl_config(dir.path()) };
     let one = run_rl(&dir.path().join("one"), &config, 1, &[]);
-    for (size, stops) in [(2, &[1][..]), (3, &[])] {
-        let name = format!("{size} ranks");
-        one.assert_same(&run_rl_over(&dir.path().join(&name), &config, size, stops), &name);
+    for (sizes, stops) in [(&[2][..], &[][..]), (&[3, 1], &[1])] {
+        let name = format!("{sizes:?}");
+        one.assert_same(&run_rl_over(&dir.path().join(&name), &config, || device(1), sizes, stops), &name);
     }
 }

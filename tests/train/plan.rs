@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use omr::config::{RlConfig, RolloutConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
+use omr::dist::{Alone, Ranks};
 use omr::error::Error;
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::train::job::Job as _;
 use omr::train::sft::Job;
+
+use crate::ranks;
 
 use super::tiny::{Outcome, rl_config, sft_config};
 
@@ -37,6 +40,27 @@ fn sft_takes_what_was_planned() {
     }
     let packs = SftConfig { train_batch_size: None, gradient_accumulation_steps: 2, max_steps: Some(3), ..config };
     planned(&dir.path().join("packs"), &packs, 1);
+}
+
+#[test]
+fn a_rank_takes_what_was_planned() {
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        SftConfig { gradient_lanes: Some(4), max_steps: Some(3), train_batch_size: Some(8), ..sft_config(dir.path()) };
+    for size in [2, 3] {
+        let out = dir.path().join(size.to_string());
+        ranks::over(size, |ranks| {
+            let mut job = Job::new(&out, config.clone()).unwrap();
+            job.ranks = Alone::counted(ranks.rank(), size);
+            let plan = job.plan(Target::cpu(1)).unwrap();
+            let mut dev = Device::cpu(&plan, 1, Isa::detect()).unwrap();
+            job.run_over(ranks, &mut dev, &Silent).unwrap();
+            for region in Region::ALL {
+                let taken = dev.high_water().bytes(region);
+                assert_eq!(plan.bytes(region), taken, "{} of rank {} of {size}", region.name(), ranks.rank());
+            }
+        });
+    }
 }
 
 #[test]

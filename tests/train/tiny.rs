@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::ranks;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
@@ -228,26 +228,42 @@ pub fn run_sft_on(dir: &Path, config: &SftConfig, device: impl Fn() -> Device, s
     })
 }
 
-/// [`run_sft`] over so many ranks, each a thread.
-pub fn run_sft_over(dir: &Path, config: &SftConfig, size: usize, stops: &[u64]) -> Outcome {
+/// [`run_sft_on`] over ranks, each a thread, of which each part has the next number in `sizes`.
+pub fn run_sft_over(
+    dir: &Path,
+    config: &SftConfig,
+    device: impl Fn() -> Device + Sync,
+    sizes: &[usize],
+    stops: &[u64],
+) -> Outcome {
+    let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
+        let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
-            job.run_over(ranks, &mut device(1), observer)
+            job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
     })
 }
 
 /// [`run_sft_over`] for RL.
-pub fn run_rl_over(dir: &Path, config: &RlConfig, size: usize, stops: &[u64]) -> Outcome {
+pub fn run_rl_over(
+    dir: &Path,
+    config: &RlConfig,
+    device: impl Fn() -> Device + Sync,
+    sizes: &[usize],
+    stops: &[u64],
+) -> Outcome {
     let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
+        let size = *sizes.lock().unwrap().next().unwrap();
         let done = ranks::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
-            job.run_over(ranks, &mut device(1), observer)
+            job.run_over(ranks, &mut device(), observer)
         });
         done.into_iter().collect()
     })

@@ -1,0 +1,27 @@
+//! Gradient lanes over ranks, each an emulated card: the same bits, whichever way matrix instructions sum.
+
+use omr::config::{Dtype, SftConfig};
+use omr::device::emu::{Options, Sums};
+
+use super::{emu_of, skipped};
+use crate::train::tiny::{run_sft_over, sft_config};
+
+#[test]
+#[ignore = "minutes; in tools/check --slow"]
+fn ranks_on_emulated_cards_have_the_same_bits() {
+    if skipped("a way of summing that is chosen") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let config =
+        SftConfig { dtype: Dtype::Bf16, gradient_lanes: Some(4), max_steps: Some(2), ..sft_config(dir.path()) };
+    for sums in [Sums::Chain, Sums::Aligned] {
+        let device = || emu_of(Options { sums, ..Options::default() }).unwrap();
+        let run =
+            |size: usize| run_sft_over(&dir.path().join(format!("{sums:?}-{size}")), &config, device, &[size], &[]);
+        let one = run(1);
+        for size in [2, 4] {
+            one.assert_same(&run(size), &format!("{sums:?}, {size} ranks"));
+        }
+    }
+}
