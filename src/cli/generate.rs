@@ -277,6 +277,7 @@ fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) ->
         num_kv_blocks: Some(config.num_kv_blocks.unwrap_or(needed)),
         vision_rows: together.min(largest.max(2 * config.max_num_batched_tokens)),
         enable_prefix_caching: config.enable_prefix_caching,
+        draft_rows: 0,
         allowed: None,
         seed: config.seed,
         step: 0,

@@ -42,7 +42,7 @@ pub use pipeline::{
 };
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
-    AdvEstimator, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,
+    AdvEstimator, Draft, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,
     RewardConfig, RlConfig, RolloutConfig,
 };
 pub use said::nearest;

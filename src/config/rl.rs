@@ -58,6 +58,16 @@ choice! {
     }
 }
 
+choice! {
+    /// Whether tokens are drafted.
+    pub enum Draft {
+        /// In steps of so few sequences that more rows take little more time.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+    }
+}
+
 settings! {
     /// Sampling of responses, and what the engine may use for it.
     pub struct RolloutConfig {
@@ -84,6 +94,9 @@ settings! {
         /// Prompts that begin alike share the cache of what they share.
         enable_prefix_caching: bool = true, safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.enable_prefix_caching", published: "true";
+        /// Where few sequences run, several tokens of each in a step, drafted from its prompt and the prompt's other
+        /// responses; changes no token and no bit.
+        draft: Draft = Draft::Auto, safe: Safe::Yes, name: "vLLM speculative_config method=ngram";
     }
 }
 

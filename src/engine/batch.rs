@@ -43,7 +43,8 @@ impl RopeRows {
     }
 }
 
-/// The arrays of one step: `T` tokens of `S` sequences, `B` samples.
+/// The arrays of one step: `T` tokens of `S` sequences, `B` samples. A drafted token and the one before its draft are each a
+/// sequence by itself, with the keys before it: few sequences with drafts are a decode step of more.
 #[derive(Debug)]
 pub struct Batch {
     /// `[T]`.
@@ -109,7 +110,9 @@ impl Batch {
                 let first = self.input_ids.len() + from - s.start;
                 self.vision_tokens.extend(first as u32..(first + to - from) as u32);
             }
-            self.input_ids.extend_from_slice(&seq.token_ids[s.start..end]);
+            let mut row = self.input_ids.len() as u32;
+            self.input_ids.extend_from_slice(&seq.token_ids[s.start..end - s.draft.len()]);
+            self.input_ids.extend_from_slice(&s.draft);
             for i in s.start..end {
                 let at = [0, 1, 2].map(|axis| prompt.position(axis, i));
                 self.rope_rows.reach(config, at.into_iter().max().unwrap_or(0) as usize);
@@ -117,13 +120,17 @@ impl Batch {
                 let block = seq.block_table[i / block_size] as usize;
                 self.slot_mapping.push((block * block_size + i % block_size) as u32);
             }
-            let table = &seq.block_table[..blocks(s)];
-            self.block_tables.extend_from_slice(table);
-            self.block_tables.resize(self.block_tables.len() + self.max_blocks - table.len(), 0);
-            self.context_lens.push(end as u32);
-            self.cu_seqlens_q.push(self.input_ids.len() as u32);
-            let row = self.input_ids.len() as u32 - 1;
-            self.sample_rows.extend(s.samples.clone().map(|_| row));
+            let each = if s.draft.is_empty() { s.len } else { 1 };
+            for end in (s.start + each..=end).step_by(each) {
+                let table = &seq.block_table[..end.div_ceil(block_size)];
+                self.block_tables.extend_from_slice(table);
+                self.block_tables.resize(self.block_tables.len() + self.max_blocks - table.len(), 0);
+                self.context_lens.push(end as u32);
+                row += each as u32;
+                self.cu_seqlens_q.push(row);
+            }
+            let last = row - 1 - s.draft.len() as u32;
+            self.sample_rows.extend(s.samples.clone().map(|at| last + s.ahead(at) as u32));
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::device::Device;
 use crate::engine::model_runner::{ModelRunner, Sampling};
-use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId};
+use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
 use crate::error::{Error, Result};
 use crate::files;
@@ -31,6 +31,9 @@ pub struct EngineConfig {
     pub vision_rows: usize,
     /// Find computed blocks again by content.
     pub enable_prefix_caching: bool,
+    /// Steps of fewer rollouts are filled up to so many rows with drafted tokens, see [`crate::engine::draft::rows`]; 0
+    /// drafts none. Changes no token and no bit.
+    pub draft_rows: usize,
     /// Ids that may be sampled, u32 bitmap `[ceil(V / 32)]`; `None`: all.
     pub allowed: Option<Tensor>,
     /// The run's seed.
@@ -49,6 +52,7 @@ impl EngineConfig {
             num_kv_blocks: None,
             vision_rows: 0,
             enable_prefix_caching: true,
+            draft_rows: 0,
             allowed: None,
             seed: 0,
             step: 0,
@@ -65,6 +69,7 @@ impl EngineConfig {
             block_size: BLOCK,
             vision_rows: self.vision_rows,
             enable_prefix_caching: self.enable_prefix_caching,
+            draft_rows: self.draft_rows,
         }
     }
 }
@@ -181,8 +186,9 @@ impl Engine {
     /// On a device that only counts: runs a step as large as answering `requests` can need, so that the device's
     /// high-water mark is the plan of [`Engine::new`] and [`Engine::generate`].
     pub fn plan(&mut self, model: &Model, dev: &mut Device, requests: &[Request]) -> Result<()> {
-        let samples = self.config.max_num_seqs.min(requests.iter().map(|r| r.n).sum());
-        let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n));
+        let rollouts = requests.iter().map(|r| r.n).sum::<usize>();
+        let samples = self.config.max_num_seqs.min(rollouts.max(self.config.draft_rows));
+        let all = requests.iter().flat_map(|r| std::iter::repeat_n(r.sampling, r.n)).cycle();
         let draws: Vec<Draw> = all.take(samples).map(|p| Draw::new(p, NoiseKey::default(), (0, 0))).collect();
         let sampling = Sampling { allowed: self.config.allowed, draws: &draws };
         let images: Vec<_> = requests.iter().flat_map(|r| r.prompt.pixels.iter().cloned()).collect();
@@ -292,22 +298,16 @@ impl Engine {
         dev: &mut Device,
         on_event: &mut impl FnMut(Event<'_>) -> Result<()>,
     ) -> Result<()> {
-        let step = self.scheduler.schedule()?;
-        self.draws.clear();
-        let mut whose = Vec::with_capacity(step.samples.len());
-        for &id in &step.samples {
-            let request = self.scheduler.group(id.group).request.request;
-            let position = self.scheduler.sequence(id).completion().len() as u32;
-            let (sampling, of) = self.requests[request];
-            let noise = NoiseKey { rollout: of.rollout + id.rollout as u32, position, ..of };
-            self.draws.push(Draw::new(sampling, noise, (self.config.seed, self.config.step)));
-            whose.push((request, id.rollout));
-        }
+        let mut step = self.scheduler.schedule()?;
+        self.draw(&step);
         let sampling = Sampling { allowed: self.config.allowed, draws: &self.draws };
-        let (token_ids, logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        let (mut token_ids, mut logprobs) = self.runner.run(model, dev, &self.scheduler, &step, sampling)?;
+        step.verify(&mut token_ids, &mut logprobs);
         if let Some(bad) = logprobs.iter().position(|logprob| !logprob.is_finite()) {
-            return Err(self.not_finite(step.samples[bad]));
+            return Err(self.not_finite(&step.samples[..=bad]));
         }
+        let whose = |id: &SeqId| (self.scheduler.group(id.group).request.request, id.rollout);
+        let whose: Vec<(usize, usize)> = step.samples.iter().map(whose).collect();
         let finished = self.scheduler.postprocess(&step, &token_ids, &logprobs);
         for (&(request, rollout), &token_id) in whose.iter().zip(&token_ids) {
             on_event(Event::Token { request, rollout, token_id })?;
@@ -326,13 +326,29 @@ impl Engine {
         Ok(())
     }
 
-    fn not_finite(&self, id: SeqId) -> Error {
+    /// How each of a step's samples is drawn.
+    fn draw(&mut self, step: &Step) {
+        self.draws.clear();
+        for s in &step.scheduled {
+            for (at, id) in s.samples.clone().zip(&step.samples[s.samples.clone()]) {
+                let position = (self.scheduler.sequence(*id).completion().len() + s.ahead(at)) as u32;
+                let (sampling, of) = self.requests[self.scheduler.group(id.group).request.request];
+                let noise = NoiseKey { rollout: of.rollout + id.rollout as u32, position, ..of };
+                self.draws.push(Draw::new(sampling, noise, (self.config.seed, self.config.step)));
+            }
+        }
+    }
+
+    /// The last of `samples` has no finite log-probability.
+    fn not_finite(&self, samples: &[SeqId]) -> Error {
+        let Some(id) = samples.last() else { return Error::Failed("nothing was sampled".to_owned()) };
         let request = &self.scheduler.group(id.group).request;
         let place = match request.prompt.place.as_str() {
             "" => format!("prompt {}", request.request),
             place => place.to_owned(),
         };
-        let token = self.scheduler.sequence(id).completion().len() + 1;
+        let sampled = samples.iter().filter(|sample| *sample == id).count();
+        let token = self.scheduler.sequence(*id).completion().len() + sampled;
         Error::Failed(format!("{place}: the model's logits for token {token} of a response are not finite"))
     }
 }

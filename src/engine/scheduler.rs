@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::block_manager::{BlockManager, extend_hashes};
+use crate::engine::draft::Drafter;
 use crate::engine::sequence::{Group, GroupRequest, ImageSpan, Prompt, Sequence};
 use crate::engine::vision_cache::VisionCache;
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub struct Scheduler {
     /// Rollouts that lost their blocks, to be admitted before anything else.
     preempted: VecDeque<SeqId>,
     running: Vec<SeqId>,
+    drafter: Drafter,
     stats: SchedulerStats,
 }
 
@@ -55,6 +57,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             preempted: VecDeque::new(),
             running: Vec::new(),
+            drafter: Drafter::new(&config),
             stats: SchedulerStats::default(),
             config,
         })
@@ -160,6 +163,7 @@ impl Scheduler {
                 for table in group.sequences.iter_mut().flatten().map(|s| &mut s.block_table).chain(&mut group.pinned) {
                     self.blocks.release(table);
                 }
+                self.drafter.forget(slot);
                 self.vacant.push(slot);
             }
         }
@@ -169,8 +173,8 @@ impl Scheduler {
     }
 
     /// Plans the next step: first one token for each sequence that is past its prompt, then prompts in
-    /// flight, then, when nobody had to be preempted, sequences that wait. Nothing is planned only when
-    /// nothing is in flight.
+    /// flight, then, when nobody had to be preempted, sequences that wait; where that is a token each of few sequences, drafts
+    /// behind them. Nothing is planned only when nothing is in flight.
     pub fn schedule(&mut self) -> Result<Step> {
         let mut step = Step::default();
         let mut budget = self.config.max_num_batched_tokens;
@@ -200,48 +204,66 @@ impl Scheduler {
             self.admit(&mut step, &mut budget);
         }
         self.fork_prefilled(&mut step);
+        self.drafter.fill(&mut step, &mut self.groups, &mut self.blocks);
         self.stats.steps += 1;
         self.stats.computed_tokens += step.num_tokens() as u64;
-        self.stats.sampled_tokens += step.samples.len() as u64;
+        self.stats.drafted_tokens += step.scheduled.iter().map(|s| s.draft.len() as u64).sum::<u64>();
         Ok(step)
     }
 
-    /// Takes the step's sampled tokens, in the order of its samples, and returns the rollouts that ended.
+    /// Takes the step's sampled tokens, in the order of its samples, and returns the rollouts that ended. A step with
+    /// drafts is one that [`Step::verify`] has seen.
     pub fn postprocess(&mut self, step: &Step, token_ids: &[u32], logprobs: &[f32]) -> Vec<Finished> {
         assert_eq!((token_ids.len(), logprobs.len()), (step.samples.len(), step.samples.len()), "samples");
-        for s in &step.scheduled {
-            let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
-            let seq = group.sequences[s.seq.rollout].as_mut().expect("a sequence in flight");
-            seq.num_computed_tokens = s.start + s.len;
-            if self.blocks.prefix_caching() {
-                let size = self.config.block_size;
-                let prompt = &group.request.prompt;
-                extend_hashes(&mut seq.block_hashes, prompt, &seq.token_ids, seq.num_computed_tokens, size);
-                for b in s.start / size..seq.num_computed_tokens / size {
-                    self.blocks.register(seq.block_table[b], seq.block_hashes[b]);
-                }
-            }
-        }
-        let mut finished = Vec::new();
+        self.stats.sampled_tokens += step.samples.len() as u64;
+        self.stats.accepted_tokens += step.scheduled.iter().map(|s| s.draft.len() as u64).sum::<u64>();
+        let mut ended = Vec::new();
         for ((&id, &token_id), &logprob) in step.samples.iter().zip(token_ids).zip(logprobs) {
             let group = self.groups[id.group].as_mut().expect("a group in flight");
             let seq = group.sequences[id.rollout].as_mut().expect("a sequence in flight");
             if seq.append(token_id, logprob, &group.request, self.config.max_model_len) {
-                self.blocks.release(&mut seq.block_table);
-                group.finished += 1;
-                let (request, sequence) = (group.request.request, group.sequences[id.rollout].take());
-                finished.extend(sequence.map(|sequence| Finished { request, sequence }));
-                if group.finished == group.request.n {
-                    self.groups[id.group] = None;
-                    self.vacant.push(id.group);
-                }
+                ended.push(id);
             }
         }
+        // Before what has ended gives its blocks back, so that they are found again.
+        step.scheduled.iter().for_each(|s| self.computed(s));
+        let finished: Vec<Finished> = ended.into_iter().map(|id| self.end(id)).collect();
         if !finished.is_empty() {
             let groups = &self.groups;
             self.running.retain(|r| groups[r.group].as_ref().is_some_and(|g| g.sequences[r.rollout].is_some()));
         }
         finished
+    }
+
+    /// The tokens of `s` are in the cache.
+    fn computed(&mut self, s: &Scheduled) {
+        let group = self.groups[s.seq.group].as_mut().expect("a group in flight");
+        let seq = group.sequences[s.seq.rollout].as_mut().expect("a sequence in flight");
+        seq.num_computed_tokens = s.start + s.len;
+        if self.blocks.prefix_caching() {
+            let size = self.config.block_size;
+            let prompt = &group.request.prompt;
+            extend_hashes(&mut seq.block_hashes, prompt, &seq.token_ids, seq.num_computed_tokens, size);
+            for b in s.start / size..seq.num_computed_tokens / size {
+                self.blocks.register(seq.block_table[b], seq.block_hashes[b]);
+            }
+        }
+    }
+
+    /// Takes a rollout that has ended out.
+    fn end(&mut self, id: SeqId) -> Finished {
+        let group = self.groups[id.group].as_mut().expect("a group in flight");
+        let mut sequence = group.sequences[id.rollout].take().expect("a sequence in flight");
+        self.blocks.release(&mut sequence.block_table);
+        self.drafter.ended(id, &sequence);
+        group.finished += 1;
+        let request = group.request.request;
+        if group.finished == group.request.n {
+            self.drafter.forget(id.group);
+            self.groups[id.group] = None;
+            self.vacant.push(id.group);
+        }
+        Finished { request, sequence }
     }
 
     /// Plans as much as fits of a running sequence, taking blocks from sequences behind it if need be.
@@ -285,7 +307,8 @@ impl Scheduler {
         if last {
             step.samples.push(id);
         }
-        step.scheduled.push(Scheduled { seq: id, start, len, samples: first..step.samples.len() });
+        let samples = first..step.samples.len();
+        step.scheduled.push(Scheduled { seq: id, start, len, draft: Vec::new(), samples });
         *budget -= len;
         true
     }

@@ -185,7 +185,7 @@ impl Validation {
             for rows in set.rows().chunks(TOGETHER) {
                 let questions = rows.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
-                let rollouts = ask::ask(dev, model, &questions, first.into(), asking, None, |_| Ok(()))?;
+                let (rollouts, _) = ask::ask(dev, model, &questions, first.into(), asking, None, |_| Ok(()))?;
                 for (question, answers) in questions.iter().zip(rollouts.chunks(self.n)) {
                     figures.entry(source(&question.row).to_owned()).or_default().add(answers);
                 }

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::config::RlConfig;
+use crate::config::{Draft, RlConfig};
 use crate::data::{Index, Row, Shape};
-use crate::device::{Device, Plan, Region, Target, Work};
+use crate::device::{Device, Kind, Plan, Region, Target, Work};
 use crate::dist::{Alone, Ranks};
-use crate::engine::{Engine, EngineConfig, Prompt, Request};
+use crate::engine::{Engine, EngineConfig, Prompt, Request, draft};
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::ops::attend::BLOCK;
@@ -26,9 +26,10 @@ use crate::train::plan::{self, Planned, Training};
 pub const LOWER: &str = "micro_batch_tokens, rollout.max_num_batched_tokens, rollout.max_num_seqs, train_batch_size or \
     image_max_pixels; optim: adamw_8bit takes less than adamw_torch";
 
-/// The engine's limits for questions with `vision_rows` rows of images in the largest batch.
+/// The engine's limits on a device of `kind` for questions with `vision_rows` rows of images in the largest batch.
 pub fn engine_config(
     config: &RlConfig,
+    kind: Kind,
     vision_rows: usize,
     num_kv_blocks: Option<usize>,
     allowed: Tensor,
@@ -42,6 +43,10 @@ pub fn engine_config(
         num_kv_blocks,
         vision_rows,
         enable_prefix_caching: r.enable_prefix_caching,
+        draft_rows: match r.draft {
+            Draft::Auto => draft::rows(kind),
+            Draft::Off => 0,
+        },
         allowed: Some(allowed),
         seed: config.seed,
         step,
@@ -192,8 +197,8 @@ impl Rollouts<'_> {
 
     fn count(&self, dev: &mut Device, model: &Model, num_kv_blocks: Option<usize>) -> Result<Plan> {
         dev.reset_high_water();
-        let mut engine =
-            Engine::new(model, dev, engine_config(self.config, self.vision_rows, num_kv_blocks, self.allowed, 0))?;
+        let config = engine_config(self.config, dev.kind(), self.vision_rows, num_kv_blocks, self.allowed, 0);
+        let mut engine = Engine::new(model, dev, config)?;
         engine.plan(model, dev, &self.requests)?;
         engine.release(dev);
         Ok(dev.high_water())

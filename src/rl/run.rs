@@ -349,6 +349,9 @@ impl job::Job for Job {
             metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
             metrics.set("timing_s/step", seconds(start.elapsed()));
             metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
+            metrics.set("perf/rollout_steps", batch.stats.steps as f64);
+            metrics.set("perf/rollout_drafted_tokens", batch.stats.drafted_tokens as f64);
+            metrics.set("perf/rollout_accepted_tokens", batch.stats.accepted_tokens as f64);
             metrics.throughput(seconds(start.elapsed()));
             if let Some(validation) = &self.validation {
                 validation.after(dev, trainer, self.total_steps, observer, metrics.values_mut())?;

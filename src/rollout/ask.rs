@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::data::{Bad, Dataset, Encoder, Index, Read, Reason, Row, Samples};
 use crate::device::Device;
+use crate::engine::scheduler::SchedulerStats;
 use crate::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
@@ -116,7 +117,7 @@ enum Heard {
 /// Asks `questions` (each `n` times) and scores the responses beside the generation, in the order of questions
 /// and rollouts. `numbers` names each question in the sampling noise. What `journal` has is taken from there, the rest
 /// is taken down in it. `on_progress` hears how many ended, and is asked again while scores are waited for. A response
-/// without a score ends it with an error.
+/// without a score ends it with an error. Gives what the engine counted, too.
 pub fn ask(
     dev: &mut Device,
     model: &Model,
@@ -125,7 +126,7 @@ pub fn ask(
     asking: Asking<'_>,
     journal: Option<&mut Journal>,
     mut on_progress: impl FnMut(usize) -> Result<()>,
-) -> Result<Vec<Rollout>> {
+) -> Result<(Vec<Rollout>, SchedulerStats)> {
     let total = questions.len() * asking.n;
     let name = |index: usize| (numbers.of(index / asking.n), index % asking.n);
     let known: Vec<Option<Output>> = (0..total).map(|i| journal.as_ref()?.output(name(i)).cloned()).collect();
@@ -185,12 +186,14 @@ pub fn ask(
         drop(sender);
         (generated, scorer.join())
     });
+    let stats = engine.stats();
     engine.release(dev);
     match scored {
         Ok(Ok(scored)) => {
             generated?;
             let lost = || Error::Failed("a response was not scored".to_owned());
-            scored.into_iter().collect::<Option<Vec<Rollout>>>().ok_or_else(lost)
+            let rollouts = scored.into_iter().collect::<Option<Vec<Rollout>>>().ok_or_else(lost)?;
+            Ok((rollouts, stats))
         }
         Ok(Err(failed)) => Err(failed),
         Err(_) => Err(Error::Failed("the scorer panicked (its message is above)".to_owned())),

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::engine::{Engine, EngineConfig, Event, Output, Prompt, Request};
+use omr::engine::{Engine, EngineConfig, Event, FinishReason, Output, Prompt, Request};
 use omr::error::Error;
 use omr::image::ImageInput;
 use omr::model::{Inputs, Keep, Mode, Model, ModelConfig, Policy, Shared, Tape};
 use omr::ops::sample::SamplingParams;
 use omr::philox::{Purpose, Random};
-use omr::tensor::DType;
+use omr::tensor::{DType, Tensor};
 
 const VOCAB: u32 = 300;
 const IMAGE: u32 = 290;
@@ -204,6 +204,44 @@ fn many_sequences(dtype: DType, num_prompts: usize) {
     assert_same("half the prompts, in another order", &among, &alone);
 }
 
+/// A bitmap of a few ids: what is sampled of them, a draft often meets and often does not.
+pub(crate) fn few_ids(dev: &mut Device) -> Tensor {
+    let mut bitmap = vec![0u32; VOCAB.div_ceil(32) as usize];
+    (20..24).for_each(|id| bitmap[id / 32] |= 1 << (id % 32));
+    dev.upload(Region::Weights, &bitmap, &[bitmap.len()]).unwrap()
+}
+
+#[test]
+fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
+    let config = config();
+    let mut requests = requests(&config, 50, 300, 8);
+    requests.iter_mut().skip(1).step_by(2).for_each(|request| request.stop_token_ids = Arc::from([20]));
+    let mut answers: Vec<Vec<Output>> = Vec::new();
+    for (what, limits) in [
+        ("drafts", EngineConfig { draft_rows: 256, ..limits() }),
+        ("no prefix cache", {
+            EngineConfig { draft_rows: 97, max_num_batched_tokens: 97, enable_prefix_caching: false, ..limits() }
+        }),
+        ("preemption", EngineConfig { draft_rows: 64, num_kv_blocks: Some(8), ..limits() }),
+    ] {
+        let [without, with] = [0, limits.draft_rows].map(|draft_rows| {
+            let mut dev = device(2, Isa::detect());
+            let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
+            let limits = EngineConfig { draft_rows, allowed: Some(few_ids(&mut dev)), ..limits };
+            let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+            answers.push(engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap());
+            engine.stats()
+        });
+        println!("{what}: {} of {} steps, {with:?}", with.steps, without.steps);
+        assert!(with.accepted_tokens > 0 && with.accepted_tokens < with.drafted_tokens, "{what}: {with:?}");
+        assert!(with.steps < without.steps && with.sampled_tokens == without.sampled_tokens, "{what}: {without:?}");
+        assert!(limits.num_kv_blocks.is_none() || with.preemptions > 0);
+    }
+    let ended = |reason| answers[0].iter().any(|output| output.finish_reason == reason);
+    assert!(answers[0].len() == 400 && ended(FinishReason::Stop) && ended(FinishReason::Length));
+    answers.iter().skip(1).for_each(|with| assert_same("drafts", &answers[0], with));
+}
+
 /// What is left of a run that was killed: some rollouts of some prompts, given one after another.
 #[test]
 fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
@@ -295,6 +333,7 @@ fn a_run_fits_the_memory_that_was_counted() {
     let config = config();
     let requests = requests(&config, 40, 600, 3);
     let limits = EngineConfig { max_num_batched_tokens: 300, max_num_seqs: 50, num_kv_blocks: Some(40), ..limits() };
+    let limits = EngineConfig { draft_rows: 64, ..limits };
     for threads in [1, 5] {
         let mut counted = Device::count_for(Target::cpu(threads));
         let model = Model::empty(&mut counted, config.clone(), DType::F32).unwrap();

@@ -11,7 +11,7 @@ use omr::tensor::DType;
 
 use super::gemm_sm90a::wide;
 use super::{Schedule, emu, emu_with, emulator, kind, no_hopper, skipped};
-use crate::engine::parity::{assert_same, assert_trained, config, generate, limits, requests};
+use crate::engine::parity::{assert_same, assert_trained, config, few_ids, generate, limits, requests};
 
 /// Answers with the fewest blocks that the engine takes the requests with, and how often one gave its blocks up.
 fn with_fewest_blocks(model: &Model, dev: &mut Device, requests: &[Request]) -> (Vec<Output>, u64) {
@@ -116,6 +116,31 @@ fn one_body(longest: usize) {
     let ran = |file: &str| emulator(dev).sites().iter().any(|(passed, _)| passed.site.file == file);
     let bodies = ["kernels/common/attend_sm90a.cuh", "kernels/common/attend_tile.cuh"].map(ran);
     assert_eq!(bodies, [true, false], "attention by wgmma alone");
+}
+
+/// Rollouts that pass a block's border with drafts, right and wrong.
+fn drafts(mut dev: Device) {
+    let (model, mut requests) = wide_model(300, &mut dev);
+    requests.truncate(2);
+    requests.iter_mut().for_each(|r| r.max_tokens = 24);
+    let limits = EngineConfig { allowed: Some(few_ids(&mut dev)), ..limits() };
+    let reference = generate(&model, &mut dev, limits, &requests);
+    let mut engine = Engine::new(&model, &mut dev, EngineConfig { draft_rows: 64, ..limits }).unwrap();
+    let outputs = engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap();
+    let stats = engine.stats();
+    println!("{stats:?}");
+    engine.release(&mut dev);
+    assert_same("drafts", &reference, &outputs);
+    assert!(requests[0].prompt.token_ids.len() % 128 + outputs[0].token_ids.len() > 128, "no border was passed");
+    assert!(stats.accepted_tokens > 0 && stats.accepted_tokens < stats.drafted_tokens);
+}
+
+#[test]
+fn drafts_change_no_bit_of_either_body() {
+    drafts(emu());
+    if !no_hopper("wgmma") {
+        drafts(wide());
+    }
 }
 
 #[test]

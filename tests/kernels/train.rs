@@ -223,6 +223,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
             num_kv_blocks: None,
             vision_rows: ask::vision_rows(&model.config, &index(&questions), 4),
             enable_prefix_caching: true,
+            draft_rows: 6,
             allowed: Some(allowed),
             seed: 1,
             step: 0,
@@ -234,7 +235,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
         chat: &chat,
         task: &task,
     };
-    let rollouts = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
+    let (rollouts, _) = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
     let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
     let rewards: Vec<f64> = rollouts.iter().map(|r| r.score.score).collect();
     let (advantages, _) = advantage::grpo(&ids, &rewards, true);

@@ -198,7 +198,7 @@ fn runs(number: usize, kind: Kind) {
     let allowed = dev.upload(Region::State, &allowed, &[allowed.len()]).unwrap();
 
     let vision_rows = ask::vision_rows(&model.config, &index, config.train_batch_size);
-    let engine = plan::engine_config(&config, vision_rows, num_kv_blocks, allowed, 0);
+    let engine = plan::engine_config(&config, kind, vision_rows, num_kv_blocks, allowed, 0);
     let request = |(noise, question): (usize, &Question)| Request {
         prompt: question.prompt.clone(),
         n: config.rollout.n,

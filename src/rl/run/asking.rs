@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::Job;
 use crate::config::FilterMetric;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::engine::EngineConfig;
+use crate::engine::scheduler::SchedulerStats;
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::rl::filter::{FilterGroups, FilterStatus};
@@ -29,6 +30,8 @@ pub(super) struct Batch {
     pub groups: Vec<Group>,
     pub consumed: u64,
     pub num_gen_batches: usize,
+    /// Of this rank's engine.
+    pub stats: SchedulerStats,
 }
 
 impl Job {
@@ -46,23 +49,27 @@ impl Job {
         let filter = &config.filter_groups;
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
         let mut questions: Vec<Arc<Question>> = Vec::new();
-        let mut consumed = trainer.samples_consumed;
+        let (mut consumed, mut stats) = (trainer.samples_consumed, SchedulerStats::default());
         loop {
             let asked = next()?;
-            let asking = self.asking(trainer.step, allowed);
+            let asking = self.asking(dev.kind(), trainer.step, allowed);
             // Any rank may ask any question: its number names it in the noise.
             let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
             let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
             let numbers = Numbers { first: consumed + rank as u64, every: size as u64 };
             let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
             let rollouts = ask::ask(dev, &trainer.model, &prompts, numbers, asking, Some(&mut *journal), look);
+            let rollouts = rollouts.map(|(rollouts, counted)| {
+                stats += counted;
+                rollouts
+            });
             let rollouts = gathered(trainer, rollouts)?;
             consumed += config.train_batch_size as u64;
             let base = questions.len();
             questions.extend(asked);
             let groups = self.groups(rollouts, base)?;
             if !filter.enable {
-                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1 });
+                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1, stats });
             }
             let status = wanted.push(groups.into_iter().map(|group| {
                 let metric = self.filter_metric(&group);
@@ -72,7 +79,7 @@ impl Job {
                 FilterStatus::NeedMore => {}
                 FilterStatus::Ready => {
                     let num_gen_batches = wanted.num_gen_batches();
-                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches });
+                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches, stats });
                 }
                 FilterStatus::Exhausted => {
                     let found = format!("{} prompts with differing rewards", wanted.kept().len());
@@ -115,10 +122,10 @@ impl Job {
         }
     }
 
-    fn asking(&self, step: u64, allowed: Tensor) -> Asking<'_> {
+    fn asking(&self, kind: Kind, step: u64, allowed: Tensor) -> Asking<'_> {
         let r = &self.config.rollout;
         Asking {
-            engine: self.engine_config(step, allowed),
+            engine: self.engine_config(kind, step, allowed),
             sampling: plan::sampling(&self.config),
             n: r.n,
             max_tokens: self.config.max_response_length,
@@ -128,10 +135,10 @@ impl Job {
         }
     }
 
-    fn engine_config(&self, step: u64, allowed: Tensor) -> EngineConfig {
+    fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
         let prompts = plan::share(&self.config, self.ranks);
         let vision_rows = ask::vision_rows(&self.model_config, &self.index, prompts);
-        plan::engine_config(&self.config, vision_rows, self.num_kv_blocks, allowed, step)
+        plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step)
     }
 }
 

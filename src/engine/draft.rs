@@ -1,0 +1,233 @@
+//! Tokens proposed before the model is asked: where the last few tokens of a rollout stood before, in its prompt, in itself or in
+//! another rollout of its prompt, what followed there is drafted. A step computes the newest token and its draft together
+//! and samples behind each of them: what was sampled as it was drafted stands, and so does the first sample that was not.
+//!
+//! Noise is keyed by position and a row has the same bits in any batch, so a draft saves steps and changes no token and no
+//! bit of a log-probability. Host code without tensors.
+
+use std::collections::HashMap;
+
+use crate::device::Kind;
+use crate::engine::block_manager::BlockManager;
+use crate::engine::sequence::{Group, Sequence};
+use crate::engine::step::{SchedulerConfig, SeqId, Step};
+
+/// Most tokens of a draft.
+const DRAFT: usize = 8;
+
+/// Tokens that must have stood before for a draft, and those of which more do not count.
+const MATCH: [usize; 2] = [3, 8];
+
+/// Earlier places that are compared, the latest first.
+const PLACES: usize = 32;
+
+/// Rows that a step may have with drafts in it: as many as take little more time than one. A step reads all weights, two
+/// bytes each. An H200's arithmetic takes as long at 990 TFLOP/s / 4.8 TB/s = 206 rows; its tiles have 64, and
+/// `tools/roofline` predicts 4.7 ms for these and 3.8 for one. A core takes as long at about 100 GFLOP/s / 12 GB/s = 8.
+pub fn rows(kind: Kind) -> usize {
+    if kind.is_gpu() { 64 } else { 8 }
+}
+
+/// Text and end of a match in it.
+type Place = (u32, u32);
+
+#[derive(Debug, Default)]
+struct Text {
+    tokens: Vec<u32>,
+    /// For the tokens `i .. i + MATCH[0]`, where the same ended the last time.
+    before: Vec<Option<Place>>,
+}
+
+/// What is known of a prompt and its rollouts: some 50 bytes a token once a draft was asked for, four until then.
+#[derive(Debug, Default)]
+struct Texts {
+    texts: Vec<Text>,
+    last: HashMap<[u32; MATCH[0]], Place>,
+}
+
+impl Texts {
+    /// Takes what `tokens` has more than was known of `text`.
+    fn learn(&mut self, text: usize, tokens: &[u32]) {
+        if self.texts.len() <= text {
+            self.texts.resize_with(text + 1, Text::default);
+        }
+        let known = &mut self.texts[text].tokens;
+        known.extend_from_slice(&tokens[known.len()..]);
+    }
+
+    fn index(&mut self) {
+        for (t, text) in self.texts.iter_mut().enumerate() {
+            for window in text.tokens.windows(MATCH[0]).skip(text.before.len()) {
+                let mut key = [0; MATCH[0]];
+                key.copy_from_slice(window);
+                let end = text.before.len() + MATCH[0];
+                text.before.push(self.last.insert(key, (t as u32, end as u32)));
+            }
+        }
+    }
+
+    /// At most `most` tokens that followed where the longest match with the end of `text` stood, the latest of equal ones.
+    fn propose(&mut self, text: usize, most: usize) -> Vec<u32> {
+        self.index();
+        let own = &self.texts[text].tokens;
+        let Some(suffix) = own.last_chunk::<{ MATCH[0] }>() else { return Vec::new() };
+        let (mut longest, mut found) = (0, None);
+        let mut next = self.last.get(suffix).copied();
+        for _ in 0..PLACES {
+            let Some((t, end)) = next else { break };
+            let (place, end) = (&self.texts[t as usize], end as usize);
+            next = place.before[end - MATCH[0]];
+            let pairs = own.iter().rev().zip(place.tokens[..end].iter().rev());
+            let same = pairs.take(MATCH[1]).take_while(|(a, b)| a == b).count();
+            if same > longest && end < place.tokens.len() {
+                (longest, found) = (same, Some((t as usize, end)));
+            }
+        }
+        let mut draft = Vec::with_capacity(most);
+        let Some((t, end)) = found else { return draft };
+        for at in end..end + most {
+            let known = self.texts[t].tokens.len();
+            // What goes round in a circle goes on in it.
+            let again = (t == text && at >= known).then(|| draft[at - known]);
+            match self.texts[t].tokens.get(at).copied().or(again) {
+                Some(token) => draft.push(token),
+                None => break,
+            }
+        }
+        draft
+    }
+}
+
+/// Proposes drafts for the scheduler's steps.
+#[derive(Debug)]
+pub(super) struct Drafter {
+    rows: usize,
+    max_model_len: usize,
+    /// By the group's slot: the prompt, then its rollouts.
+    texts: HashMap<usize, Texts>,
+}
+
+impl Drafter {
+    /// Within the limits of `config`.
+    pub fn new(config: &SchedulerConfig) -> Drafter {
+        let rows = config.draft_rows.min(config.max_num_seqs).min(config.max_num_batched_tokens);
+        Drafter { rows, max_model_len: config.max_model_len, texts: HashMap::new() }
+    }
+
+    /// Adds drafts to a step in which few rollouts have a new token each: what fits into the step's rows, the rollouts'
+    /// lengths, and blocks that would stay free with one more for each of them, so that nobody loses blocks to a draft.
+    pub fn fill(&mut self, step: &mut Step, groups: &mut [Option<Group>], blocks: &mut BlockManager) {
+        let n = step.scheduled.len();
+        let each = (self.rows / n.max(1)).saturating_sub(1).min(DRAFT);
+        let alike = step.samples.len() == n && step.scheduled.iter().all(|s| s.len == 1 && s.samples.len() == 1);
+        if each == 0 || !alike {
+            return;
+        }
+        for s in &step.scheduled {
+            let group = groups[s.seq.group].as_ref().expect("a group in flight");
+            let texts = self.texts.entry(s.seq.group).or_default();
+            texts.learn(0, &group.request.prompt.token_ids);
+            texts.learn(1 + s.seq.rollout, text(group.sequences[s.seq.rollout].as_ref().expect("scheduled")));
+        }
+        let mut samples = Vec::with_capacity(self.rows);
+        for s in &mut step.scheduled {
+            let group = groups[s.seq.group].as_mut().expect("a group in flight");
+            s.draft = self.draft(s.seq, group, each, (blocks, n));
+            s.len += s.draft.len();
+            let first = samples.len();
+            samples.extend(std::iter::repeat_n(s.seq, s.len));
+            s.samples = first..samples.len();
+        }
+        step.samples = samples;
+    }
+
+    fn draft(
+        &mut self,
+        id: SeqId,
+        group: &mut Group,
+        most: usize,
+        (blocks, n): (&mut BlockManager, usize),
+    ) -> Vec<u32> {
+        let (request, seq) = (&group.request, group.sequences[id.rollout].as_mut().expect("scheduled"));
+        let sampled = seq.completion().len();
+        if sampled == 0 {
+            // Its last block may be its prompt's, which others hold.
+            return Vec::new();
+        }
+        // One sample stands more than is drafted, so that only the last of a step can end a rollout.
+        let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.len() - 1);
+        let mut draft = self.texts.entry(id.group).or_default().propose(1 + id.rollout, most);
+        if let Some(stop) = draft.iter().position(|token| request.stop_token_ids.contains(token)) {
+            draft.truncate(stop);
+        }
+        let held = seq.block_table.len() * blocks.block_size() - seq.len();
+        if draft.len() > held && n + (draft.len() - held).div_ceil(blocks.block_size()) > blocks.num_free_blocks() {
+            draft.truncate(held);
+        }
+        if !draft.is_empty() {
+            let from = seq.len();
+            let copies = blocks.reserve(&mut seq.block_table, from, from + draft.len());
+            debug_assert_eq!(copies, Some(Vec::new()), "blocks behind a rollout's newest token are its own");
+        }
+        draft
+    }
+
+    /// Keeps the tokens of a rollout that has ended for the others of its prompt.
+    pub fn ended(&mut self, id: SeqId, sequence: &Sequence) {
+        if self.rows > 0 {
+            self.texts.entry(id.group).or_default().learn(1 + id.rollout, text(sequence));
+        }
+    }
+
+    /// Forgets a group that has ended.
+    pub fn forget(&mut self, group: usize) {
+        self.texts.remove(&group);
+    }
+}
+
+/// The sampled tokens, behind as many of the prompt's as a match can have.
+fn text(sequence: &Sequence) -> &[u32] {
+    &sequence.token_ids[sequence.num_prompt_tokens.saturating_sub(MATCH[1])..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is proposed behind the last of `texts`.
+    fn proposed(texts: &[&[u32]], most: usize) -> Vec<u32> {
+        let mut known = Texts::default();
+        for (i, text) in texts.iter().enumerate() {
+            // Token by token, as a rollout grows, and asked in between: neither may matter.
+            for end in 0..=text.len() {
+                known.learn(i, &text[..end]);
+                known.propose(i, most);
+            }
+        }
+        known.propose(texts.len() - 1, most)
+    }
+
+    #[test]
+    fn what_followed_the_longest_match_is_proposed() {
+        let sibling: &[u32] = &[9, 1, 2, 3, 40, 41, 42, 8, 1, 2, 3, 50, 51];
+        assert_eq!(proposed(&[sibling, &[9, 1, 2, 3]], 8), [40, 41, 42, 8, 1, 2, 3, 50], "the longer match");
+        assert_eq!(proposed(&[sibling, &[7, 1, 2, 3]], 8), [50, 51], "the later of equal ones, to its end");
+        assert_eq!(proposed(&[sibling, &[9, 1, 2, 3]], 2), [40, 41]);
+        assert_eq!(proposed(&[sibling, &[5, 5, 2, 3]], 8), [0; 0], "two tokens are no match");
+        assert_eq!(proposed(&[sibling, &[8, 50, 51]], 8), [0; 0]);
+        assert_eq!(proposed(&[sibling, &[1, 2]], 8), [0; 0]);
+    }
+
+    #[test]
+    fn no_match_is_longer_than_is_compared() {
+        let long: Vec<u32> = (0..12).collect();
+        let (a, b) = ([&long[..], &[100]].concat(), [&[99], &long[1..], &[200]].concat());
+        assert_eq!(proposed(&[&a, &b, &long], 8), [200], "both have eight tokens and more: the later one");
+    }
+
+    #[test]
+    fn a_circle_goes_on() {
+        assert_eq!(proposed(&[&[1, 2, 3, 1, 2, 3]], 8), [1, 2, 3, 1, 2, 3, 1, 2]);
+        assert_eq!(proposed(&[&[5, 5, 5, 5]], 3), [5, 5, 5]);
+    }
+}
