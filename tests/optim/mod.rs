@@ -1,96 +1,194 @@
-//! The optimizer's state divided over ranks: the same bits as with one.
+//! The optimizer's state divided over ranks: the same bits as with one, also on disk.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 
 use half::bf16;
+use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
 use omr::dist::{Ranks, Shards};
+use omr::error::Result;
+use omr::model::OutModel;
+use omr::model::outgoing::weights;
 use omr::model::params::ParamLayout;
 use omr::model::tape::Grads;
+use omr::model::weights::WeightFiles;
 use omr::optim::Optimizer;
 use omr::tensor::DType;
+use omr::train::saving::{Saving, Snapshot};
 
-use crate::ranks::over;
+use crate::ranks::{Threads, over};
+use crate::train::checkpoint::state;
 
-/// Parameters of several chunks of 65,536 elements, of one, and of a few elements.
-fn layout(dev: &mut Device, dtype: DType) -> ParamLayout {
-    let mut layout = ParamLayout::new(dtype);
-    layout.linear(dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
-    layout.gate_up(dev, "mlp", 200, 390, true).unwrap();
-    layout.norm(dev, "norm", 5).unwrap();
-    layout.linear(dev, "lm_head", [300, 700], 690, false).unwrap();
-    layout
+/// The step that is saved, and whose update a loss forbids.
+const SAVED: usize = 4;
+
+/// One rank's model and its part of the state.
+struct Rank {
+    dev: Device,
+    layout: ParamLayout,
+    shards: Shards,
+    optimizer: Optimizer,
 }
 
-/// Gradients of some of the parameters; those that `own` does not cover are another's, and wrong here.
-fn gradients(dev: &mut Device, layout: &ParamLayout, shards: &Shards, rank: usize, step: usize) -> Grads {
-    let mut grads = Grads::new(dev, layout).unwrap();
-    for (id, param) in layout.params.iter().enumerate().filter(|(id, _)| !(id + step).is_multiple_of(3)) {
-        let grad = grads.touch(id);
-        let value = |i: usize| ((i * 37 + i / 1000 + 11 * step + id) % 101) as f32 * 1e-3 - 0.05;
-        let own = &shards.of(rank)[id];
-        let values: Vec<f32> =
-            (0..param.tensor.len()).map(|i| if own.contains(&i) { value(i) } else { f32::NAN }).collect();
-        dev.write(grad, &values).unwrap();
-    }
-    grads
-}
-
-/// What three updates, and one that a loss forbids, leave at one rank: weights, norm and factor, bytes of its state.
-fn trained(ranks: &mut dyn Ranks, mut dev: Device, dtype: DType, config: OptimConfig) -> (Vec<u8>, Vec<u32>, usize) {
-    let layout = layout(&mut dev, dtype);
-    let start = |piece: usize, r: usize, out: &mut [f32]| {
-        out.iter_mut().enumerate().for_each(|(k, x)| *x = ((piece + 7 * r + 3 * k) % 19) as f32 * 0.01 - 0.09);
-    };
-    for param in &layout.params {
-        match dtype {
-            DType::Bf16 => param.fill::<bf16>(&mut dev, param.tensor, start).unwrap(),
-            _ => param.fill::<f32>(&mut dev, param.tensor, start).unwrap(),
+impl Rank {
+    /// Parameters of several chunks of 65,536 elements, of one, and of a few elements.
+    fn new(ranks: &dyn Ranks, mut dev: Device, dtype: DType, config: OptimConfig) -> Rank {
+        let mut layout = ParamLayout::new(dtype);
+        layout.linear(&mut dev, "model.embed_tokens", [500, 200], 200, false).unwrap();
+        layout.gate_up(&mut dev, "mlp", 200, 390, true).unwrap();
+        layout.norm(&mut dev, "norm", 5).unwrap();
+        layout.linear(&mut dev, "lm_head", [300, 500], 490, false).unwrap();
+        let start = |piece: usize, r: usize, out: &mut [f32]| {
+            out.iter_mut().enumerate().for_each(|(k, x)| *x = ((piece + 7 * r + 3 * k) % 19) as f32 * 0.01 - 0.09);
+        };
+        for param in &layout.params {
+            match dtype {
+                DType::Bf16 => param.fill::<bf16>(&mut dev, param.tensor, start).unwrap(),
+                _ => param.fill::<f32>(&mut dev, param.tensor, start).unwrap(),
+            }
         }
+        let shards = Shards::new(&layout.lens(), ranks.size());
+        let optimizer = Optimizer::sharded(&mut dev, &layout, config, 5, &shards, ranks.rank()).unwrap();
+        Rank { dev, layout, shards, optimizer }
     }
-    let (rank, shards) = (ranks.rank(), Shards::new(&layout.lens(), ranks.size()));
-    let mut optimizer = Optimizer::sharded(&mut dev, &layout, config, 5, &shards, rank).unwrap();
-    let mut stats = Vec::new();
-    for step in 1..=4 {
+
+    /// Update number `step` of some of the parameters; a gradient is that of what the rank owns, and wrong elsewhere. Norm
+    /// and factor.
+    fn update(&mut self, ranks: &mut dyn Ranks, step: usize) -> [u32; 2] {
+        let Rank { dev, layout, shards, optimizer } = self;
         let mark = dev.mark(Region::Overlay);
-        let grads = gradients(&mut dev, &layout, &shards, rank, step);
-        let losses = dev.upload(Region::Overlay, &[1.0, if step == 4 { f64::NAN } else { 2.0 }], &[2]).unwrap();
-        optimizer.step_guarded(ranks, &mut dev, &layout, &grads, 1e-2, Some(losses)).unwrap();
+        let mut grads = Grads::new(dev, layout).unwrap();
+        for id in (0..grads.len()).filter(|id| !(id + step).is_multiple_of(3)) {
+            let (grad, own) = (grads.touch(id), &shards.of(ranks.rank())[id]);
+            // Padding has none.
+            let row = |piece: usize, r: usize, out: &mut [f32]| {
+                for (k, g) in out.iter_mut().enumerate() {
+                    *g = ((piece + 37 * r + 5 * k + 11 * step + id) % 1009) as f32 * 1e-4 - 0.05;
+                }
+            };
+            layout.params[id].fill::<f32>(dev, grad, row).unwrap();
+            for other in [grad.slice(0, own.start), grad.slice(own.end, grad.len())] {
+                dev.write(other, &vec![f32::NAN; other.len()]).unwrap();
+            }
+        }
+        let losses = dev.upload(Region::Overlay, &[1.0, if step == SAVED { f64::NAN } else { 2.0 }], &[2]).unwrap();
+        optimizer.step_guarded(ranks, dev, layout, &grads, 1e-2, Some(losses)).unwrap();
         dev.release(mark);
-        let seen = optimizer.stats(&mut dev).unwrap();
-        assert_eq!(seen.finite, step != 4);
-        stats.extend([seen.grad_norm.to_bits(), seen.clip.to_bits()]);
+        let seen = optimizer.stats(dev).unwrap();
+        assert_eq!(seen.finite, step != SAVED);
+        [seen.grad_norm.to_bits(), seen.clip.to_bits()]
     }
-    let weights = layout.params.iter().flat_map(|param| dev.read_bytes(param.tensor).unwrap()).collect();
-    (weights, stats, optimizer.bytes())
+
+    fn weights(&mut self) -> Vec<u8> {
+        self.layout.params.iter().flat_map(|param| self.dev.read_bytes(param.tensor).unwrap()).collect()
+    }
+
+    /// A checkpoint of step `step`; `broken` at a rank whose files are not there.
+    fn save(&mut self, ranks: &mut dyn Ranks, store: &Store, step: u64, broken: bool) -> Result<()> {
+        let layout = Arc::new(self.layout.clone());
+        let mut optimizer = self.optimizer.outgoing(&layout);
+        if broken {
+            optimizer[0].name = "elsewhere/optim".to_owned();
+        }
+        let model =
+            OutModel { config: "{}\n".to_owned(), weights: weights(&layout, layout.dtype, self.optimizer.own()) };
+        let snapshot = Snapshot { model, optimizer, state: state(step), companions: "none".into() };
+        let saving = Saving::begin(ranks, &mut self.dev, store, None, snapshot)?;
+        let Some(mut saving) = saving else { return Ok(()) };
+        saving.poll(ranks)?;
+        saving.finish(ranks, &mut self.dev)
+    }
+
+    fn load(&mut self, folder: &Path) {
+        WeightFiles::open(folder).unwrap().load(&mut self.dev, &self.layout).unwrap();
+        self.optimizer.load(&mut self.dev, &self.layout, &folder.join("trainer")).unwrap();
+    }
 }
 
 fn config(optim: OptimizerName, bf16_stochastic_round: bool) -> OptimConfig {
     OptimConfig { optim, bf16_stochastic_round, weight_decay: 0.1, adam_beta2: 0.95, ..OptimConfig::default() }
 }
 
+/// What `sizes` ranks make of some updates, and those that go on from their checkpoint, is what one rank makes of them.
 fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> Device + Sync) {
-    let (weights, stats, bytes) = over(1, |ranks| trained(ranks, dev(), dtype, config)).swap_remove(0);
+    let run = tempfile::tempdir().unwrap();
+    // Norms, weights as they are saved and one update later, bytes of state.
+    let train = |ranks: &mut Threads, store: &Store| {
+        let mut rank = Rank::new(ranks, dev(), dtype, config);
+        let norms: Vec<_> = (1..=SAVED).map(|step| rank.update(ranks, step)).collect();
+        let saved = rank.weights();
+        rank.save(ranks, store, SAVED as u64, false).unwrap();
+        rank.update(ranks, SAVED + 1);
+        (norms, saved, rank.weights(), rank.optimizer.bytes())
+    };
+    let manifest = |store: &Store| {
+        let checkpoint = store.latest().unwrap().unwrap();
+        (fs::read_to_string(checkpoint.path.join("MANIFEST")).unwrap(), checkpoint.path)
+    };
+    let store = |name: &str| Store::open(run.path().join(name), 1).unwrap();
+    let alone = store("one");
+    let one = over(1, |ranks| train(ranks, &alone)).swap_remove(0);
     for &size in sizes {
-        let found = over(size, |ranks| trained(ranks, dev(), dtype, config));
-        for (rank, of) in found.iter().enumerate() {
-            assert!(of.0 == weights, "weights of rank {rank} of {size}, {dtype:?} {config:?}");
-            assert_eq!(of.1, stats, "norm and factor of rank {rank} of {size}");
+        let what = format!("{size} ranks, {dtype:?} {config:?}");
+        let several = store(&size.to_string());
+        let found = over(size, |ranks| train(ranks, &several));
+        for of in &found {
+            assert_eq!(of.0, one.0, "norm and factor of {what}");
+            assert!(of.1 == one.1 && of.2 == one.2, "weights of {what}");
         }
-        assert_eq!(found.iter().map(|of| of.2).sum::<usize>(), bytes, "the state is divided, not copied");
+        assert_eq!(found.iter().map(|of| of.3).sum::<usize>(), one.3, "the state is divided, not copied");
+        let (files, folder) = manifest(&several);
+        assert_eq!(files, manifest(&alone).0, "files of {what}");
+        for resumed in [1, 2] {
+            let found = over(resumed, |ranks| {
+                let mut rank = Rank::new(ranks, dev(), dtype, config);
+                rank.load(&folder);
+                rank.update(ranks, SAVED + 1);
+                rank.weights()
+            });
+            assert!(found.iter().all(|weights| *weights == one.2), "{resumed} ranks after {what}");
+        }
     }
 }
 
+fn cpu() -> Device {
+    Device::cpu(&Plan::uniform(1 << 24), 1, Isa::detect()).unwrap()
+}
+
 #[test]
-fn ranks_that_own_ranges_update_as_one_does() {
-    let dev = || Device::cpu(&Plan::uniform(1 << 24), 1, Isa::detect()).unwrap();
+fn ranks_that_own_ranges_update_and_save_as_one_does() {
     for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
-        alike(&[2, 3, 4], DType::F32, config(optim, false), dev);
-        alike(&[2, 3, 4], DType::Bf16, config(optim, false), dev);
-        alike(&[2, 3, 4], DType::Bf16, config(optim, true), dev);
+        alike(&[3], DType::F32, config(optim, false), cpu);
+        alike(&[2], DType::Bf16, config(optim, true), cpu);
+        alike(&[4], DType::Bf16, config(optim, false), cpu);
     }
 }
 
 #[test]
-fn kernels_on_ranges_update_as_on_the_whole() {
+fn kernels_on_ranges_update_and_save_as_on_the_whole() {
     alike(&[3], DType::Bf16, config(OptimizerName::Adamw8bit, true), crate::kernels::emu);
+}
+
+#[test]
+fn a_write_that_fails_at_one_rank_fails_the_checkpoint_and_names_it() {
+    for dev in [cpu as fn() -> Device, crate::kernels::emu] {
+        let run = tempfile::tempdir().unwrap();
+        let store = Store::open(run.path(), 2).unwrap();
+        let errors = over(3, |ranks| {
+            let mut rank = Rank::new(ranks, dev(), DType::Bf16, config(OptimizerName::AdamwTorch, false));
+            rank.save(ranks, &store, 1, false).unwrap();
+            let broken = ranks.rank() == 1;
+            rank.save(ranks, &store, 2, broken).unwrap_err().to_string()
+        });
+        assert!(errors[1].contains("elsewhere/optim"), "{}", errors[1]);
+        for error in [&errors[0], &errors[2]] {
+            assert!(error.contains("rank 1") && error.contains("elsewhere/optim"), "{error}");
+        }
+        let left: Vec<_> =
+            fs::read_dir(run.path().join("checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["global_step_1"], "the older one stays, nothing else");
+    }
 }

@@ -7,7 +7,8 @@ use omr::checkpoint::{Cadence, Manifest, Part, Resume, State, Store};
 use omr::error::{Error, Result};
 use proptest::prelude::*;
 
-fn state(step: u64) -> State {
+/// What a checkpoint of a run says of it.
+pub fn state(step: u64) -> State {
     State {
         step,
         samples_consumed: step.wrapping_mul(32),

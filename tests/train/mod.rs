@@ -1,4 +1,4 @@
-mod checkpoint;
+pub mod checkpoint;
 mod damaged;
 mod heap;
 mod lanes;
