@@ -77,12 +77,22 @@ pub trait Ranks {
         match all.iter().position(|of| *of != all[0]) {
             None => Ok(()),
             Some(rank) => {
-                let text = |rank: usize| String::from_utf8_lossy(&all[rank]).into_owned();
-                let expected = format!("{}, as {}", text(0), self.name(0));
-                Err(Error::input(format!("{what} of {}", self.name(rank)), text(rank), expected))
+                let [theirs, first] = [&all[rank], &all[0]].map(|value| String::from_utf8_lossy(value));
+                let at = theirs.chars().zip(first.chars()).take_while(|(a, b)| a == b).count();
+                let expected = format!("{}, as {}", around(&first, at), self.name(0));
+                Err(Error::input(format!("{what} of {}", self.name(rank)), around(&theirs, at), expected))
             }
         }
     }
+}
+
+/// What stands in `text` around its character `at`; all of a short one.
+fn around(text: &str, at: usize) -> String {
+    const BESIDE: usize = 60;
+    let (from, len) = (at.saturating_sub(BESIDE), text.chars().count());
+    let part: String = text.chars().skip(from).take(2 * BESIDE).collect();
+    let (before, after) = (if from > 0 { "..." } else { "" }, if from + 2 * BESIDE < len { "..." } else { "" });
+    format!("{before}{part}{after}")
 }
 
 /// A run of one process; and, of a given rank, the stand-in by which a plan counts what a run of many takes.

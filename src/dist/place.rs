@@ -1,4 +1,5 @@
-//! Which rank of how many this process is, as its launcher says in the environment.
+//! Which rank of how many this process is, as its launcher says in the environment. Slurm's and Open MPI's variables are read as
+//! their manuals have them; neither was run.
 
 use crate::error::{Error, Result};
 

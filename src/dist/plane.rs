@@ -300,10 +300,11 @@ impl Plane {
     }
 
     fn lost(&self, peer: usize, why: String) {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.gone[peer] || state.over || state.closed {
             return;
         }
+        state.gone[peer] = true;
         let at = state.heard[peer].at.clone();
         drop(state);
         let what = format!("{} is lost, {at}: {why}", self.name(peer));

@@ -109,12 +109,15 @@ fn bytes_arrive_on_the_emulated_card() {
 #[test]
 fn who_differs_is_named_to_all() {
     let work = |tcp: &mut Tcp| {
-        let value = if tcp.rank() == 1 { "lr 2" } else { "lr 1" };
-        tcp.same("config", value)
+        let rate = if tcp.rank() == 1 { "lr 2" } else { "lr 1" };
+        let others = "the same of all, ".repeat(20);
+        tcp.same("config", &format!("{others}{rate}, {others}"))
     };
     for error in super::all_end(entries(3), work) {
         let text = error.to_string();
-        assert!(error.exit_code() == 2 && text.contains("rank 1 (") && text.contains("lr 2"), "{text}");
+        assert!(error.exit_code() == 2 && text.contains("config of rank 1 (") && text.len() < 500, "{text}");
+        let (found, expected) = text.split_once("expected").unwrap();
+        assert!(found.contains("lr 2, the") && expected.contains("lr 1, the"), "{text}");
     }
 }
 
