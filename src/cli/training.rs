@@ -15,11 +15,17 @@ use crate::model::ModelConfig;
 use crate::train::job::Job;
 use crate::train::plan;
 
-/// Does `work` as one of `ranks`, and tells the others how it ended.
+/// Does `work` as one of `ranks`, and tells the others how it ended. An error of another rank than the first is said by
+/// that, once it has heard of it.
 pub fn over(mut ranks: Box<dyn Ranks>, work: impl FnOnce(&mut dyn Ranks) -> Result<()>) -> Result<()> {
     let done = work(&mut *ranks);
     let left = ranks.leave(done.as_ref().map(drop));
-    done.and(left)
+    match done {
+        Err(error) if ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) => {
+            Err(Error::Rank { what: error.to_string(), exit_code: error.exit_code(), told: true })
+        }
+        done => done.and(left),
+    }
 }
 
 /// The gradient lanes of a run that `asked` for so many: those it began with, where there is a run, else one a rank.

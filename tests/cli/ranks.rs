@@ -1,4 +1,9 @@
+use std::path::Path;
+
+use omr::config::{RlConfig, SftConfig, to_yaml};
+
 use super::help::omr;
+use crate::train::tiny::{Outcome, rl_config, sft_config};
 
 const TORCHRUN: [(&str, &str); 5] =
     [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
@@ -33,4 +38,28 @@ fn a_wrong_place_among_ranks_is_named() {
     assert!(text.contains("the environment's LOCAL_RANK: found x"), "{text}");
     let output = omr().args([&sft[..], &["--gpus", "0"]].concat()).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
+}
+
+/// Processes that `--gpus` starts: the same bits for SFT and for RL as one has, and one error where the lanes are fewer.
+#[test]
+fn two_processes_make_what_one_makes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (sft, rl) = (sft_config(dir.path()), rl_config(dir.path()));
+    let sft = SftConfig { gradient_lanes: Some(2), max_steps: Some(3), ..sft };
+    let rl = RlConfig { gradient_lanes: Some(2), total_training_steps: Some(2), ..rl };
+    std::fs::write(file("sft.yaml"), to_yaml(&sft).unwrap()).unwrap();
+    std::fs::write(file("rl.yaml"), to_yaml(&rl).unwrap()).unwrap();
+    for job in ["sft", "rl"] {
+        let outcome = |gpus: &str| {
+            let out = file(&format!("{job}-{gpus}"));
+            let args = ["--threads", "1", job, &file(&format!("{job}.yaml")), "--out", &out, "--gpus", gpus];
+            let output = omr().args(args).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Outcome::of(Path::new(&out))
+        };
+        outcome("1").assert_same(&outcome("2"), job);
+    }
+    let text = refused(&["sft", &file("sft.yaml"), "--out", &file("more"), "--gpus", "3"], &[]);
+    assert!(text.contains("gpus: found 3, expected at most 2 ranks"), "{text}");
 }
