@@ -109,6 +109,7 @@ pub fn rl(
 
     let (mut grads, update) = training.gradients(config.lanes())?;
     let Training { dev, model, .. } = &mut training;
+    rest = rest.max(&dev.high_water());
     let stats = update::figures(dev, config.lanes())?.stats.slice(0, policy_loss::STATS);
     let mut run = |i: usize, levels: Levels| -> Result<(Plan, Vec<Work>)> {
         dev.reset_high_water();
