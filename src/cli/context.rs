@@ -19,7 +19,7 @@ use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
 use crate::dist::{Alone, Ranks, Start, Tcp};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
-use crate::ops::{body, linear};
+use crate::ops::body;
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
@@ -130,7 +130,7 @@ impl Context {
 
     fn open(&self, plan: &Plan) -> Result<Device> {
         // What the check of a device's bodies at its start takes.
-        let with_check = plan.max(&Plan::default().with(Region::Workspace, linear::AGREEMENT_BYTES));
+        let with_check = plan.max(&Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES));
         match self.kind() {
             Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
             Kind::Cuda => {

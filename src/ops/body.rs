@@ -6,6 +6,10 @@ use super::{attention, linear, paged_attention};
 use crate::device::{Body, Device};
 use crate::error::Result;
 
+/// Bytes of [`Region::Workspace`](crate::device::Region) that [`take_wgmma`] takes: most of all the states of a prefill's
+/// chunks, for each CTA that a card of 132 multiprocessors holds.
+pub const AGREEMENT_BYTES: usize = 12 << 20;
+
 /// From here on products and attention run by wgmma on `dev`, which has it, as far as they prove right there; where they
 /// do not the line that says so. Errors where there is no wgmma.
 pub fn take_wgmma(dev: &mut Device) -> Result<Option<String>> {

@@ -9,7 +9,7 @@ mod sm90a;
 
 use bytemuck::NoUninit;
 
-pub use agreement::{AGREEMENT_BYTES, wgmma_fault};
+pub use agreement::wgmma_fault;
 pub(in crate::ops) use backward::{Sums, dgrad, dgrad_part, wgrad};
 pub use config::{GemmConfig, GemmDesc, Role};
 use sm90a::{Shape, Staged};

@@ -12,7 +12,7 @@ use crate::ops::paged_attention;
 use crate::ops::{gemm, rope};
 use crate::tensor::{DType, Elem, Tensor};
 
-pub use crate::ops::gemm::{AGREEMENT_BYTES, GemmConfig, GemmDesc, Qkv, Role, wgmma_fault};
+pub use crate::ops::gemm::{GemmConfig, GemmDesc, Qkv, Role, wgmma_fault};
 
 /// The tensor, or an empty slice of `like` to stand for its absence.
 fn or_empty(t: Option<Tensor>, like: Tensor) -> Tensor {

@@ -1,10 +1,11 @@
 //! kernels/attention_sm90a.cu and kernels/paged_attention_sm90a.cu: attention by wgmma has the bits of attention by mma.sync
 //! on the emulator, in training, prefill and decode. Whether a card's do is what `body::take_wgmma` asks there.
 
+use omr::device::emu::{Emu, Options};
 use omr::device::images::Arch;
-use omr::device::{Body, Device, Kind};
+use omr::device::{Body, Device, Kind, Plan, Region};
 use omr::ops::attend::Heads;
-use omr::ops::{attention, paged_attention};
+use omr::ops::{attention, body, paged_attention};
 
 use crate::kernels::attention::{Case, bits, heads};
 use crate::kernels::gemm_sm90a::{both, wide, wide_with};
@@ -225,6 +226,18 @@ fn other_calls_run_on_the_other_body() {
     let dev = &mut wide();
     dev.refuse_wgmma_attention();
     assert!(!run(heads(2, 1, 80), dev), "refused");
+}
+
+/// What the check at start is given on a card is enough for it.
+#[test]
+fn the_check_at_start_fits_its_memory() {
+    if kind() != Kind::Emu || no_hopper("wgmma") {
+        return;
+    }
+    let plan = Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES);
+    let emu = Emu::new(Options { arch: Arch::Sm90a, ..Options::default() }).unwrap();
+    let mut dev = Device::gpu(Box::new(emu), Kind::Emu, &plan).unwrap();
+    assert_eq!(body::take_wgmma(&mut dev).unwrap(), None);
 }
 
 #[test]

@@ -18,9 +18,6 @@ const ROWS: usize = 136;
 const COLUMNS: usize = 320;
 const TERMS: usize = 1088;
 
-/// Bytes of [`Region::Workspace`] that [`wgmma_fault`] takes.
-pub const AGREEMENT_BYTES: usize = 4 << 20;
-
 /// Where products come from.
 const ROLES: [(&str, Role); 3] = [
     ("forward products", Role::Linear),
