@@ -94,7 +94,7 @@ settings! {
         /// Prompts that begin alike share the cache of what they share.
         enable_prefix_caching: bool = true, safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.enable_prefix_caching", published: "true";
-        /// Where few sequences run, several tokens of each in a step, drafted from its prompt and the prompt's other
+        /// Where few sequences run on a GPU, several tokens of each in a step, drafted from its prompt and the prompt's other
         /// responses; changes no token and no bit.
         draft: Draft = Draft::Auto, safe: Safe::Yes, name: "vLLM speculative_config method=ngram";
     }

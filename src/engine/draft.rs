@@ -23,9 +23,10 @@ const PLACES: usize = 32;
 
 /// Rows that a step may have with drafts in it: as many as take little more time than one. A step reads all weights, two
 /// bytes each. An H200's arithmetic takes as long at 990 TFLOP/s / 4.8 TB/s = 206 rows; its tiles have 64, and
-/// `tools/roofline` predicts 4.7 ms for these and 3.8 for one. A core takes as long at about 100 GFLOP/s / 12 GB/s = 8.
+/// `tools/roofline` predicts 4.7 ms for these and 3.8 for one. On a CPU a row costs a row while the weights lie in its
+/// cache: drafts saved 6 % of the digits' steps and no time (bench/LOG.md), so it has none.
 pub fn rows(kind: Kind) -> usize {
-    if kind.is_gpu() { 64 } else { 8 }
+    if kind.is_gpu() { 64 } else { 0 }
 }
 
 /// Text and end of a match in it.
