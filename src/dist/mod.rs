@@ -33,7 +33,7 @@ pub trait Ranks {
     /// A rank as messages name it: `rank 3 (node-2, process 4711)`.
     fn name(&self, rank: usize) -> String;
 
-    /// Host bytes, a few megabytes at most, of each rank, by rank.
+    /// Host bytes of each rank, by rank.
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// `send[r]` goes to rank r and what rank r sends lands in `recv[r]`, in order: their bytes are alike pair by pair.
@@ -55,7 +55,7 @@ pub trait Ranks {
     }
 
     /// The last call: says how this rank's part ended. A good end, and a stop that all were asked for, waits until all ranks are
-    /// here; what an error says, and its exit status, all others end with. A rank that is dropped without is lost.
+    /// here; what an error says, and its exit status, all others end with: an error of this call where another's word came first. A rank that is dropped without is lost.
     fn leave(&mut self, _outcome: std::result::Result<(), &Error>) -> Result<()> {
         Ok(())
     }

@@ -52,9 +52,11 @@ struct Heard {
 
 struct State {
     heard: Vec<Heard>,
-    /// Who has said goodbye or, after a fault, that it heard of it.
+    /// Who has said goodbye or, after a fault, that it heard of it; and who is lost.
     gone: Vec<bool>,
     fault: Option<Fault>,
+    /// The others have been sent the fault.
+    said: bool,
     over: bool,
     closed: bool,
 }
@@ -89,6 +91,7 @@ impl Plane {
             heard: members.iter().map(|_| heard()).collect(),
             gone: vec![false; members.len()],
             fault: None,
+            said: false,
             over: false,
             closed: false,
         };
@@ -205,6 +208,8 @@ impl Plane {
 
     /// Ends the threads. Who has not heard a goodbye finds this rank lost.
     pub fn close(&self) {
+        // Another thread may be about to tell them of a fault.
+        self.wait(ROUND, |state| state.fault.is_none() || state.said);
         self.lock().closed = true;
         self.changed.notify_all();
         self.shut();
@@ -244,16 +249,24 @@ impl Plane {
 
     /// The first fault is the run's.
     fn fault(&self, fault: Fault) {
+        self.fault_of(fault, None);
+    }
+
+    /// [`Plane::fault`] because `lost` is, from whom no word is waited for.
+    fn fault_of(&self, fault: Fault, lost: Option<usize>) {
         let mut state = self.lock();
         if state.fault.is_some() || state.over || state.closed {
             return;
         }
         state.fault = Some(fault.clone());
+        lost.into_iter().for_each(|peer| state.gone[peer] = true);
         drop(state);
         self.changed.notify_all();
         let told = fault.told;
         let word = Message::Fault { what: fault.what, exit_code: fault.exit_code };
         self.tell(if told { &Message::Goodbye } else { &word });
+        self.lock().said = true;
+        self.changed.notify_all();
         self.shut();
     }
 
@@ -300,15 +313,14 @@ impl Plane {
     }
 
     fn lost(&self, peer: usize, why: String) {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.gone[peer] || state.over || state.closed {
             return;
         }
-        state.gone[peer] = true;
         let at = state.heard[peer].at.clone();
         drop(state);
         let what = format!("{} is lost, {at}: {why}", self.name(peer));
-        self.fault(Fault { what, exit_code: self.status(), told: false, at: Instant::now() });
+        self.fault_of(Fault { what, exit_code: self.status(), told: false, at: Instant::now() }, Some(peer));
     }
 
     /// The thread that says this rank is there, and looks what time it is.

@@ -244,12 +244,14 @@ impl Ranks for Tcp {
                 self.plane.goodbye()
             }
             Err(error) => {
-                if self.plane.check().is_ok() {
-                    let name = self.plane.name(self.rank);
-                    self.plane.report(format!("{name} has ended: {error}"), error.exit_code());
-                }
+                let (name, text) = (self.plane.name(self.rank), error.to_string());
+                let report = || self.plane.report(format!("{name} has ended: {text}"), error.exit_code());
+                let said = self.plane.check().err().unwrap_or_else(report);
                 self.plane.last_word();
-                Ok(())
+                match &said {
+                    Error::Rank { what, told: true, .. } if what.contains(&text) => Ok(()),
+                    _ => Err(said),
+                }
             }
         }
     }
