@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 const PARENT: &str = "OMR_RANKS_OF";
 
 /// What ranks are given to end by themselves once this one has.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The same after a fault, of which they have heard.
 const LESS_PATIENCE: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! What `omr sft` and `omr rl` do alike once their job is made: plan, run directory, run.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
@@ -11,8 +11,9 @@ use crate::config::{self, Config};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::ModelConfig;
+use crate::model::{ModelConfig, identity};
 use crate::train::job::Job;
+use crate::train::lanes;
 use crate::train::plan;
 
 /// Does `work` as one of `ranks`, and tells the others how it ended. An error of another rank than the first is said by
@@ -40,8 +41,10 @@ pub fn lanes<C: Config>(
         true => of(&config::load(Some(&file), &[], &|_| None)?),
         false => Some(ranks),
     };
+    let lanes = asked.or(began).unwrap_or(1);
+    lanes::cover(lanes, ranks)?;
     // One lane is what a run has that says nothing.
-    Ok(asked.or(began).filter(|&lanes| lanes > 1))
+    Ok((lanes > 1).then_some(lanes))
 }
 
 /// Plans `job` of `config`, says `what` it is and what memory it takes, runs what is left of it, this process being one of
@@ -54,7 +57,10 @@ pub fn run<C: Config>(
     what: &str,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
-    ranks.same("the rows' files", &job.data().hash())?;
+    if ranks.size() > 1 {
+        ranks.same("the rows", &job.data().hash())?;
+        ranks.same("the model", &identity::of(&job.trainer_config().model)?)?;
+    }
     let plan = job.plan(context.target())?;
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
@@ -68,8 +74,6 @@ pub fn run<C: Config>(
     } else {
         dir.iter().try_for_each(|dir| dir.begin(config, context))?;
         let mut device = context.device(&plan)?;
-        let body = device.body().map_or(device.isa().chains(), |body| body.recorded()).to_owned();
-        ranks.same("the arithmetic", &format!("{} {body}", device.kind().name()))?;
         job.run_over(ranks, &mut device, context.observer())?;
     }
     match leads {
@@ -97,6 +101,7 @@ pub fn same_config(ranks: &mut dyn Ranks, deciding: &str) -> Result<()> {
 /// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
 fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
     const NAME: &str = ".ranks";
+    const PATIENCE: Duration = Duration::from_secs(30);
     let path = args.out.join(NAME);
     if ranks.size() == 1 {
         return Ok(());
@@ -108,13 +113,18 @@ fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
         files::write(&path, token.as_bytes())?;
     }
     let all = ranks.gather("the run directory", token.as_bytes())?;
-    let found = files::read(&path).unwrap_or_default();
-    // A network file system may show a new file late, and that is said, too.
+    // A network file system may show a new file late.
+    let begun = Instant::now();
+    let mut found = files::read(&path).unwrap_or_default();
+    while found != all[0] && begun.elapsed() < PATIENCE {
+        std::thread::sleep(PATIENCE / 60);
+        found = files::read(&path).unwrap_or_default();
+    }
     match found == all[0] {
         true => Ok(()),
         false => Err(Error::input(
             args.out.display().to_string(),
-            format!("another folder than that of {}, or a view of it that lags behind", ranks.name(0)),
+            format!("another folder than that of {}", ranks.name(0)),
             "one folder that all ranks write to",
         )),
     }

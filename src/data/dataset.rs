@@ -90,12 +90,16 @@ impl Dataset {
         kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
     }
 
-    /// BLAKE3 of the content of all files, in their order, as hex: what two machines have alike that read the same rows.
+    /// BLAKE3 of the content of all files, in their order, and of what the index makes of them, as hex: what two machines have
+    /// alike that read the same rows and find the same pictures.
     pub fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for source in &self.rows.sources {
             hasher.update(source.signature.hash.as_bytes());
         }
+        self.index.arrays().into_iter().chain(self.rows.places.arrays()).for_each(|array| {
+            hasher.update(array);
+        });
         hasher.finalize().to_hex().to_string()
     }
 

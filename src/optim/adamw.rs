@@ -97,7 +97,7 @@ impl Optimizer {
     /// neither moved nor decayed. When the norm or one of `guard` (f64: losses) is not finite no weight and no moment
     /// changes, only the count of updates; the caller is to stop. Each of `ranks` has in `grads` the gradient of what it
     /// owns, knows of the same parameters with one, and has the same guard; each updates what it owns, and all have all of
-    /// the weights then. Waits for nothing.
+    /// the weights then. Waits for nothing, ranks over TCP aside.
     pub fn step_guarded(
         &mut self,
         ranks: &mut dyn Ranks,

@@ -39,6 +39,7 @@ use crate::tensor::{DType, Tensor};
 use crate::text::Chat;
 use crate::train::broken::Broken;
 use crate::train::job::{self, Start};
+use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
 use crate::train::trainer::{Trainer, TrainerConfig, seconds};
@@ -86,6 +87,7 @@ impl Job {
     /// name file and row. `scorer` scores the responses.
     pub fn open(dir: &Path, config: RlConfig, scorer: Arc<Scorer>, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
+        lanes::check(config.lanes(), "ppo_mini_batch_size", config.ppo_mini_batch_size)?;
         let start = Start::open(config.model.as_deref(), Use::Ask, pixels)?;
         if config.train_files.is_empty() {
             return Err(Error::input("train_files", "an empty list", "at least one file of prompts"));
@@ -269,9 +271,7 @@ impl job::Job for Job {
         (self.levels, self.num_kv_blocks) = (planned.levels, num_kv_blocks);
         let dtype = DType::of(self.config.dtype, target.kind);
         match &mut self.validation {
-            Some(validation) => {
-                validation.plan(planned.memory, (&self.model_config, dtype), false, target, plan::LOWER)
-            }
+            Some(validation) => validation.plan(planned.memory, (&self.model_config, dtype), None, target, plan::LOWER),
             None => Ok(planned.memory),
         }
     }
@@ -330,7 +330,8 @@ impl job::Job for Job {
             if let Some(reference) = &reference {
                 let mine = self.mine(trainer, &experience, &questions);
                 let budget = config.micro_batch_tokens;
-                update::reference(dev, reference, (&mut experience, mine), &questions, policy, budget)?;
+                let done = update::reference(dev, reference, (&mut experience, mine), &questions, policy, budget);
+                trainer.agreed("the reference's log-probs", done)?;
             }
             let update_start = Instant::now();
             self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;

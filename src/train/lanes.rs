@@ -38,10 +38,7 @@ impl Lanes {
     /// ranks.
     pub fn new(count: usize, ranks: &dyn Ranks, shards: &Shards) -> Result<Lanes> {
         let (rank, size) = (ranks.rank(), ranks.size());
-        if size > count {
-            let expected = format!("at most {count} ranks: so many gradient_lanes the run began with");
-            return Err(Error::input_hint("gpus", format!("{size}"), expected, "its bits are those of its lanes"));
-        }
+        cover(count, size)?;
         let width = (AT_ONCE / (size + 1) / CHUNK).max(1) * CHUNK;
         let pieces: Vec<_> = (0..size).map(|rank| cut(shards.of(rank), width)).collect();
         Ok(Lanes { count, rank, size, pieces, sum: Vec::new(), touched: Vec::new() })
@@ -136,6 +133,24 @@ impl Lanes {
         }
         Ok(len)
     }
+}
+
+/// Errors when there are fewer lanes than `ranks`.
+pub fn cover(lanes: usize, ranks: usize) -> Result<()> {
+    if ranks <= lanes {
+        return Ok(());
+    }
+    let expected = format!("at most {lanes} ranks: so many gradient_lanes the run began with");
+    Err(Error::input_hint("gpus", ranks.to_string(), expected, "its bits are those of its lanes"))
+}
+
+/// Errors unless each of the lanes has something to do in an update of so many `parts`, as `key` says.
+pub fn check(lanes: usize, key: &str, parts: usize) -> Result<()> {
+    if lanes <= parts {
+        return Ok(());
+    }
+    let expected = format!("at least {lanes}, one for each of the gradient lanes");
+    Err(Error::input_hint(key, parts.to_string(), expected, "it counts those of all ranks together"))
 }
 
 /// A flat tensor as the pieces that lie in it one after another.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::broken::Broken;
 use super::job::{self, Start};
-use super::lanes::Lanes;
+use super::lanes;
 use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Done};
@@ -72,6 +72,11 @@ impl Job {
     /// Errors name file and row.
     pub fn open(dir: &Path, config: SftConfig, fresh: bool) -> Result<Job> {
         let pixels = [config.image_min_pixels, config.image_max_pixels];
+        let (key, parts) = match config.train_batch_size {
+            Some(rows) => ("train_batch_size", rows),
+            None => ("gradient_accumulation_steps", config.gradient_accumulation_steps),
+        };
+        lanes::check(config.lanes(), key, parts)?;
         let Start { model, encoder, .. } = Start::open(config.model.as_deref(), Use::Train, pixels)?;
         if config.datasets.is_empty() {
             return Err(Error::input("datasets", "an empty list", "at least one data set"));
@@ -158,11 +163,18 @@ impl Job {
         Ok(figures)
     }
 
-    /// The samples of all micro-batches of this rank's lanes behind `consumed` samples, made ahead.
-    fn loader(&self, lanes: &Lanes, consumed: u64) -> Result<Loader<Sample>> {
+    /// The samples of all micro-batches of this rank's lanes in the updates that are left, made ahead.
+    fn loader(&self, trainer: &Trainer<'_>) -> Result<Loader<Sample>> {
         let (mut updates, index) = (Updates::new(&self.config, &self.index)?, self.index.clone());
-        let (tokens, mine, mut consumed) = (self.config.micro_batch_tokens, lanes.mine(), consumed);
+        let (tokens, mine, mut consumed) =
+            (self.config.micro_batch_tokens, trainer.lanes.mine(), trainer.samples_consumed);
+        // Counted: a rank whose lanes are empty would look for a next micro-batch without end.
+        let mut left = self.total_steps.saturating_sub(trainer.step);
         let mut next = move || -> Result<Option<Vec<Vec<usize>>>> {
+            if left == 0 {
+                return Ok(None);
+            }
+            left -= 1;
             let Some(update) = updates.next(consumed)? else { return Ok(None) };
             consumed = update.consumed;
             let cut = |lane: usize| micro_batches(&index, &update.lanes[lane], tokens);
@@ -220,7 +232,9 @@ impl job::Job for Job {
         let planned = planned.check(LOWER)?;
         self.levels = planned.levels;
         match &mut self.validation {
-            Some(validation) => validation.plan(planned.memory, (&shape, dtype), true, target, LOWER),
+            Some(validation) => {
+                validation.plan(planned.memory, (&shape, dtype), Some(self.config.lanes()), target, LOWER)
+            }
             None => Ok(planned.memory),
         }
     }
@@ -236,7 +250,7 @@ impl job::Job for Job {
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (extra, leads) = (&trainer.extra, trainer.leads());
         let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, extra, leads, observer)?;
-        let mut loader = self.loader(&trainer.lanes, trainer.samples_consumed)?;
+        let mut loader = self.loader(trainer)?;
         let mut grads = Grads::new(dev, &trainer.model.layout)?;
         let losses = dev.zeros(Region::Overlay, DType::F64, &[trainer.lanes.count()])?;
         if let Some(validation) = &self.validation {

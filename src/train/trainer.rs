@@ -127,6 +127,8 @@ impl<'r> Trainer<'r> {
                 );
             }
         }
+        let body = dev.body().map_or(dev.isa().chains(), |body| body.recorded());
+        ranks.same("the arithmetic", &format!("{} {body}", dev.kind().name()))?;
         let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
         let has_steps = ranks.any("steps so far", &[log.as_ref().is_some_and(MetricsLog::has_steps)])?[0];
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
@@ -192,7 +194,7 @@ impl<'r> Trainer<'r> {
         if self.ranks.any(what, &[stops])?[0] { Err(Error::Stopped) } else { done }
     }
 
-    /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes aside. Where the gradient norm or
+    /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes and ranks over TCP aside. Where the gradient norm or
     /// one of `losses` (f64) is not finite it changes nothing, which [`Trainer::stats`] tells. The learning rate it had.
     pub fn update(&mut self, dev: &mut Device, grads: &Grads, losses: Tensor) -> Result<f64> {
         let TrainerConfig { optimizer, warmup_steps, total_steps, .. } = &self.config;

@@ -7,7 +7,7 @@ use super::metrics::{Metrics, object};
 use super::plan;
 use super::trainer::{Trainer, seconds};
 use crate::config::ValidationConfig;
-use crate::device::{Device, Plan, Target};
+use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
@@ -64,20 +64,21 @@ impl Validation {
         format!("validation on {}{every}", self.validator.describe())
     }
 
-    /// `planned` with what measuring takes: as many answers at once as fit beside the model, and beside gradients where
-    /// `grads` lie there between steps. Errors when not even one does.
+    /// `planned` with what measuring takes: as many answers at once as fit beside the model, and beside gradients and the
+    /// losses of so many `lanes` where these lie there between steps. Errors when not even one does.
     pub fn plan(
         &mut self,
         planned: Plan,
         (model, dtype): (&ModelConfig, DType),
-        grads: bool,
+        lanes: Option<usize>,
         target: Target,
         lower: &str,
     ) -> Result<Plan> {
         let mut dev = Device::count_for(target);
         let model = Model::empty(&mut dev, model.clone(), dtype)?;
-        if grads {
+        if let Some(lanes) = lanes {
             Grads::new(&mut dev, &model.layout)?;
+            dev.zeros(Region::Overlay, DType::F64, &[lanes])?;
         }
         loop {
             dev.reset_high_water();

@@ -2,6 +2,7 @@
 
 use super::tiny::{Outcome, device, rl_config, run_rl, run_rl_over, run_sft, run_sft_over, sft_config};
 use omr::config::{RlConfig, SftConfig};
+use omr::train::sft::Job;
 
 /// One lane is what a run without the key has; two are another sum, and the same one twice.
 #[test]
@@ -66,4 +67,14 @@ fn any_number_of_ranks_learns_the_same_policy() {
         let name = format!("{sizes:?}");
         one.assert_same(&run_rl_over(&dir.path().join(&name), &config, || device(1), sizes, stops), &name);
     }
+}
+
+/// A lane that could never have a row would be a rank that waits for ever.
+#[test]
+fn lanes_without_work_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { gradient_lanes: Some(5), ..sft_config(dir.path()) };
+    let error = Job::new(&dir.path().join("out"), config).err().unwrap();
+    assert_eq!(error.exit_code(), 2);
+    assert!(error.to_string().starts_with("train_batch_size: found 4, expected at least 5"), "{error}");
 }

@@ -63,7 +63,7 @@ impl Job {
                 stats += counted;
                 rollouts
             });
-            let rollouts = gathered(trainer, rollouts)?;
+            let rollouts = gathered(trainer, rollouts, asked.len() * config.rollout.n)?;
             consumed += config.train_batch_size as u64;
             let base = questions.len();
             questions.extend(asked);
@@ -142,8 +142,8 @@ impl Job {
     }
 }
 
-/// What this rank asked with what the others did, in the order of questions and rollouts.
-fn gathered(trainer: &mut Trainer<'_>, own: Result<Vec<Rollout>>) -> Result<Vec<Rollout>> {
+/// What this rank asked with what the others did, in the order of questions and rollouts: so many.
+fn gathered(trainer: &mut Trainer<'_>, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
     let mut own = trainer.agreed("the end of rollouts", own)?;
     let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
     if size == 1 {
@@ -154,5 +154,8 @@ fn gathered(trainer: &mut Trainer<'_>, own: Result<Vec<Rollout>>) -> Result<Vec<
     let mut all: Vec<Rollout> =
         all.iter().map(|bytes| wire::unpack(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
     all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
-    Ok(all)
+    match all.len() == count {
+        true => Ok(all),
+        false => Err(Error::Failed(format!("the ranks have {} rollouts of {count}: they asked others", all.len()))),
+    }
 }
