@@ -189,15 +189,26 @@ impl Job {
         Ok(())
     }
 
-    /// The responses that this rank learns from.
-    fn mine(&self, trainer: &Trainer<'_>, experience: &[Experience], questions: &[&Question]) -> Vec<usize> {
+    /// Log-probs under `model` of the responses that this rank learns from.
+    fn reference(
+        &self,
+        dev: &mut Device,
+        trainer: &mut Trainer<'_>,
+        model: &Model,
+        experience: &mut [Experience],
+        questions: &[&Question],
+        policy: Policy,
+    ) -> Result<()> {
         let size = self.config.ppo_mini_batch_size * self.config.rollout.n;
         let of = |(at, batch): (usize, &[Experience])| {
             let dealt = Dealt::new((&self.config, trainer.step), batch, questions, trainer.lanes.count());
             let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<usize>>();
             lanes.into_iter().map(move |i| at * size + i)
         };
-        experience.chunks(size).enumerate().flat_map(of).collect()
+        let mine = experience.chunks(size).enumerate().flat_map(of).collect();
+        let budget = self.config.micro_batch_tokens;
+        let done = update::reference(dev, model, (experience, mine), questions, policy, budget);
+        trainer.agreed("the reference's log-probs", done)
     }
 
     /// The journal of the step that comes next, those of steps that a checkpoint has removed. `started_from` names the
@@ -328,10 +339,7 @@ impl job::Job for Job {
                 experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
             let policy = self.policy(allowed);
             if let Some(reference) = &reference {
-                let mine = self.mine(trainer, &experience, &questions);
-                let budget = config.micro_batch_tokens;
-                let done = update::reference(dev, reference, (&mut experience, mine), &questions, policy, budget);
-                trainer.agreed("the reference's log-probs", done)?;
+                self.reference(dev, trainer, reference, &mut experience, &questions, policy)?;
             }
             let update_start = Instant::now();
             self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
