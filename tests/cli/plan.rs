@@ -102,7 +102,7 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
 #[test]
 fn what_cannot_be_planned_is_one_error() {
     let sft = config("sft.yaml");
-    failure(&["plan", &sft, "--gpus", "8"], 2, &["--gpus", "sharded over cards is not built yet"]);
+    failure(&["plan", &sft, "--gpus", "8"], 2, &["--gpus", "a plan of several cards is not built yet"]);
     let small = ["packing_length=256", "micro_batch_tokens=256", "--gpu", "l40s"];
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "micro_batch_tokens"]);
     let rl = config("rl.yaml");

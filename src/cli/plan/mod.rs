@@ -113,7 +113,7 @@ impl Rows {
 /// Prints the plan to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
     if args.gpus != 1 {
-        let expected = "1: training sharded over cards is not built yet";
+        let expected = "1: a plan of several cards is not built yet";
         return Err(Error::input("--gpus", args.gpus.to_string(), expected));
     }
     if args.card.launches.is_some() && !args.card.gpu.is_hopper() {
