@@ -2,6 +2,7 @@
 
 mod collectives;
 mod lost;
+mod update;
 
 use std::net::TcpListener;
 use std::sync::Arc;
