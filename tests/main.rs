@@ -23,7 +23,6 @@ mod pages;
 mod philox;
 mod pipeline;
 mod ptx;
-mod ranks;
 mod reward;
 mod rl;
 mod seed;

@@ -77,6 +77,11 @@ fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> +
     })
 }
 
+/// What each of `size` ranks makes of `work`, by rank.
+pub fn over<T: Send>(size: usize, work: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
+    all_well(entries(size), |tcp| Ok(work(tcp)))
+}
+
 /// All ranks do `work`, which errors at each.
 fn all_end(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<()> + Sync) -> Vec<Error> {
     by_rank(entries, |tcp| {

@@ -12,8 +12,8 @@ use omr::train::lanes::Lanes;
 
 use super::{all_well, entries};
 
-/// A lane's gradients go to their owners, each once; of the update go, to each other rank, a sum of the norm for each chunk and the
-/// weights that a rank owns.
+/// A lane's gradients go to their owners, each once; of the update go, to each other rank, a sum of the norm for each chunk
+/// and the weights that a rank owns.
 #[test]
 fn an_update_hands_over_what_the_formula_says() {
     const LANES: usize = 5;

@@ -8,7 +8,7 @@ use half::bf16;
 use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
-use omr::dist::{Ranks, Shards};
+use omr::dist::{Ranks, Shards, Tcp};
 use omr::error::Result;
 use omr::model::OutModel;
 use omr::model::outgoing::weights;
@@ -19,7 +19,7 @@ use omr::optim::Optimizer;
 use omr::tensor::DType;
 use omr::train::saving::{Saving, Snapshot};
 
-use crate::ranks::{Threads, over};
+use crate::dist::over;
 use crate::train::checkpoint::state;
 
 /// The step that is saved, and whose update a loss forbids.
@@ -116,7 +116,7 @@ fn config(optim: OptimizerName, bf16_stochastic_round: bool) -> OptimConfig {
 fn alike(sizes: &[usize], dtype: DType, config: OptimConfig, dev: impl Fn() -> Device + Sync) {
     let run = tempfile::tempdir().unwrap();
     // Norms, weights as they are saved and one update later, bytes of state.
-    let train = |ranks: &mut Threads, store: &Store| {
+    let train = |ranks: &mut Tcp, store: &Store| {
         let mut rank = Rank::new(ranks, dev(), dtype, config);
         let norms: Vec<_> = (1..=SAVED).map(|step| rank.update(ranks, step)).collect();
         let saved = rank.weights();

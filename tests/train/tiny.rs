@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::ranks;
+use crate::dist;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
@@ -239,7 +239,7 @@ pub fn run_sft_over(
     let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
         let size = *sizes.lock().unwrap().next().unwrap();
-        let done = ranks::over(size, |ranks| {
+        let done = dist::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
@@ -260,7 +260,7 @@ pub fn run_rl_over(
     let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
         let size = *sizes.lock().unwrap().next().unwrap();
-        let done = ranks::over(size, |ranks| {
+        let done = dist::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
