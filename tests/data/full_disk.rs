@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use omr::answers::{self, Store};
 use omr::config::{DistillConfig, EndpointConfig, StageConfig};
 use omr::data::read::{self, entry};
 use omr::data::{Form, write};
@@ -89,7 +90,7 @@ fn distillation_stops_and_goes_on_elsewhere() {
     std::fs::write(&source, lines.join("\n")).unwrap();
     let teacher =
         EndpointConfig { base_url: vec![server.base_url.clone()], model: "t".into(), ..EndpointConfig::default() };
-    let config = DistillConfig {
+    let mut config = DistillConfig {
         stage: StageConfig { datasets: vec![entry(&source)], ..StageConfig::default() },
         teacher: Some(teacher),
         ..DistillConfig::default()
@@ -99,13 +100,17 @@ fn distillation_stops_and_goes_on_elsewhere() {
     assert_eq!(error.exit_code(), 1);
     assert!(names(&small.at).iter().all(|name| name.starts_with("answers.sqlite")), "{:?}", names(&small.at));
 
-    let asked = server.count();
     let out = dir.path().join("out");
     std::fs::create_dir(&out).unwrap();
     for name in names(&small.at) {
         std::fs::copy(small.at.join(&name), out.join(&name)).unwrap();
     }
+    let kept = Store::open(&out.join(answers::FILE)).unwrap().len().unwrap();
+    // Another server, since requests of the run that ended may still lie in the first one's sockets.
+    let server = Server::start();
+    config.teacher.as_mut().unwrap().base_url = vec![server.base_url.clone()];
     let (summary, _) = run(&config, &out, None).unwrap();
     assert_eq!(summary.kept, 600);
-    assert!(server.count() < asked + 600, "what was answered is not asked again");
+    assert!(kept > 0);
+    assert_eq!(server.count() as u64, 600 - kept, "what was answered is not asked again");
 }
