@@ -115,7 +115,7 @@ impl<'a> Job<'a> {
             sending.finish()
         })?;
         observer.end();
-        Ok(sending.unanswered)
+        Ok(std::mem::take(&mut sending.unanswered))
     }
 
     /// The request for answer `k` to question `i`.
@@ -216,6 +216,13 @@ impl<'a> Sending<'a> {
         }
         self.unanswered.push(Unanswered { task, index: self.asked.survey.indices[i], answer, what });
         Ok(())
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        // What is on its way when an error ends the asking lets go of the answers' file before this returns.
+        self.job.server.runtime.block_on(self.inside.shutdown());
     }
 }
 

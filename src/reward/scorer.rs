@@ -1,11 +1,12 @@
 //! Scores by the rules, by the rules and a judge, or by one's own reward; what takes long goes on beside other work.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc as channel};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::process::Pool;
 use super::{Item, Judged, Mode, OnScored, Rubric, Score, judge};
@@ -24,8 +25,31 @@ pub struct Scorer {
 
 enum By {
     Rules,
-    Judge { client: judge::Client, jobs: channel::Sender<Job> },
+    Judge { client: judge::Client, asking: Asking },
     Command { name: String, pool: Pool, next: AtomicU64 },
+}
+
+/// The tasks that ask the judge. Dropped, it waits until they have let go of the answers' file, so that whoever opens
+/// it next finds it free.
+struct Asking {
+    jobs: channel::Sender<Job>,
+    task: JoinHandle<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        self.task.abort();
+        // Nothing is ever sent: it returns when the last of the tasks is gone.
+        let _ = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner).recv();
+    }
+}
+
+/// What each of the tasks has, dropped in this order.
+#[derive(Clone)]
+struct Asker {
+    client: judge::Client,
+    _end: mpsc::Sender<()>,
 }
 
 struct Job {
@@ -58,8 +82,10 @@ impl Scorer {
         } else if let Some(judge) = judge {
             let client = judge::Client::new(judge, "judge", store)?;
             let (jobs, queue) = channel::channel(WAITING);
-            runtime()?.spawn(judge_all(client.clone(), rubric, queue));
-            By::Judge { client, jobs }
+            let (end, ended) = mpsc::channel();
+            let asker = Asker { client: client.clone(), _end: end };
+            let task = runtime()?.spawn(judge_all(asker, rubric, queue));
+            By::Judge { client, asking: Asking { jobs, task, ended: Mutex::new(ended) } }
         } else {
             By::Rules
         };
@@ -128,9 +154,9 @@ impl Scorer {
 
     fn judge_or_reply(&self, item: Item, rules: Score, reply: OnScored) {
         match &self.by {
-            By::Judge { jobs, .. } if rules.acc_score == 0.0 => {
+            By::Judge { asking, .. } if rules.acc_score == 0.0 => {
                 // The queue closes only with its runtime; the reply is dropped uncalled then.
-                let _ = jobs.blocking_send(Job { item, rules, reply });
+                let _ = asking.jobs.blocking_send(Job { item, rules, reply });
             }
             _ => reply(Ok(Judged::by_rules(rules))),
         }
@@ -138,17 +164,21 @@ impl Scorer {
 }
 
 /// Asks the judge about each item, many at once.
-async fn judge_all(client: judge::Client, rubric: Rubric, mut queue: channel::Receiver<Job>) {
+async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Job>) {
     // More than are sent at once: equal requests and known verdicts take no connection.
-    let permits = Arc::new(Semaphore::new((4 * client.concurrency()).clamp(1, Semaphore::MAX_PERMITS)));
+    let most = (4 * asker.client.concurrency()).clamp(1, Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(most));
+    let mut asked = JoinSet::new();
     while let Some(Job { item, rules, reply }) = queue.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let client = client.clone();
-        tokio::spawn(async move {
+        while asked.try_join_next().is_some() {}
+        let asker = asker.clone();
+        asked.spawn(async move {
             let Item { response, ground_truth, question, place } = &item;
-            let judged = client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
+            let judged = asker.client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);
         });
     }
+    while asked.join_next().await.is_some() {}
 }
