@@ -37,10 +37,9 @@ struct Fault {
 
 impl Fault {
     fn error(&self) -> Error {
-        match self.exit_code {
-            130 => Error::Stopped,
-            exit_code => Error::Rank { what: self.what.clone(), exit_code, told: self.told },
-        }
+        // A rank that is lost while all stop is named too: it may be more than quick to end.
+        let stopped = if self.exit_code == 130 { format!("{}; ", Error::Stopped) } else { String::new() };
+        Error::Rank { what: format!("{stopped}{}", self.what), exit_code: self.exit_code, told: self.told }
     }
 }
 
