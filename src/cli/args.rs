@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use super::{Context, ranks};
 use crate::config::{self, Config, Source};
 use crate::data::paths;
 use crate::error::{Error, Result};
@@ -178,6 +179,16 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
+    /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
+    pub(super) fn of_restart(&self, context: &Context) -> Result<JobArgs> {
+        let mut args = self.clone();
+        if args.run.fresh && ranks::restarts()? > 0 {
+            context.say("started again after a fault: goes on, as --fresh was for the first start");
+            args.run.fresh = false;
+        }
+        Ok(args)
+    }
+
     /// The config; of a dry run also what rows are not there, see [`ConfigArgs::load_without_rows`].
     pub(super) fn load<C: Config>(&self) -> Result<Option<(C, Vec<String>)>> {
         match self.run.dry_run {

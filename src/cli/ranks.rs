@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::dist::{Launcher, Lookup, Place};
+use crate::dist::{self, Launcher, Lookup, Place};
 use crate::error::{Error, Result};
 
 /// Names the process that started a rank with `--gpus`: a rank whose parent is another one has lost it.
@@ -102,7 +102,7 @@ impl Started {
                 ("LOCAL_WORLD_SIZE", &size),
                 ("MASTER_ADDR", "127.0.0.1"),
                 ("MASTER_PORT", &master_port),
-                ("TORCHELASTIC_RESTART_COUNT", "0"),
+                ("TORCHELASTIC_RUN_ID", &parent),
                 (PARENT, &parent),
             ];
             let mut command = Command::new(&program);
@@ -116,7 +116,8 @@ impl Started {
             local_size: ranks,
             address: "127.0.0.1".to_owned(),
             port: Some(port),
-            round: 0,
+            round: restarts()?,
+            run: parent,
             launcher: Launcher::Torchrun,
         })
     }
@@ -163,6 +164,11 @@ impl Started {
         }
         bad.map_or(Ok(()), |what| Err(Error::Failed(what)))
     }
+}
+
+/// How often a launcher has started this process's run again.
+pub fn restarts() -> Result<u64> {
+    dist::restarts(&|name| std::env::var(name).ok())
 }
 
 /// Errors where this rank was started by a process that is gone: rank 0, which nobody would find.

@@ -13,7 +13,8 @@ use crate::rl::run::Job;
 /// Runs the job and prints the model's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some((config, missing)) = args.load::<RlConfig>()? else { return Ok(()) };
-    training::over(context.ranks(&config.dist)?, |ranks| trained(args, (context, ranks), config, &missing))
+    let args = args.of_restart(context)?;
+    training::over(context.ranks(&config.dist)?, |ranks| trained(&args, (context, ranks), config, &missing))
 }
 
 fn trained(

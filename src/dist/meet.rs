@@ -58,7 +58,7 @@ fn is_this_machine(address: &str) -> bool {
 }
 
 /// Rank 0: waits for all others, `within` at most, and hands out the table. Who is another program or of a run of another
-/// size, and two processes of one rank, end it for all; who is of another round of restarts is sent away.
+/// size, and two processes of one rank, end it for all; who is of another run or round of restarts is sent away.
 pub fn receive(listener: TcpListener, own: &Greeting, within: Duration, waiting: Waiting) -> Result<Met> {
     let mut seats = Seats { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
     let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
@@ -123,7 +123,8 @@ impl Seats<'_> {
     /// Tells one who comes too late what the run has ended with.
     fn turn_away(&mut self, stream: &TcpStream, word: &Message) {
         let heard = prepare(stream, Some(WORD)).and_then(|()| Message::receive(stream));
-        if matches!(&heard, Ok(Message::Greeting(theirs)) if theirs.round == self.own.round) {
+        let is_ours = |theirs: &Greeting| (&theirs.run, theirs.round) == (&self.own.run, self.own.round);
+        if matches!(&heard, Ok(Message::Greeting(theirs)) if is_ours(theirs)) {
             self.come += 1;
             let _ = word.send(stream);
         }
@@ -136,6 +137,13 @@ impl Seats<'_> {
         theirs.member.address.set_ip(from.ip().to_canonical());
         let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
         let name = name(theirs.rank, &theirs.member);
+        if theirs.run != self.own.run {
+            let why = format!("{name} is of run {:?}, rank 0 of {:?}", theirs.run, self.own.run);
+            // Its own rank 0 may come to this address once this one has gone.
+            refuse(&why, true);
+            self.refused.push(why);
+            return Ok(());
+        }
         if theirs.round != self.own.round {
             let why = format!("{name} is of restart {}, rank 0 of restart {}", theirs.round, self.own.round);
             refuse(&why, theirs.round > self.own.round);

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 pub use meet::{Waiting, listen};
-pub use place::{Launcher, Lookup, Place};
+pub use place::{Launcher, Lookup, Place, restarts};
 pub use plane::End;
 pub use shards::Shards;
 pub use tcp::{Start, Tcp};

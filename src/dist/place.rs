@@ -1,5 +1,5 @@
-//! Which rank of how many this process is, as its launcher says in the environment. Slurm's and Open MPI's variables are read as
-//! their manuals have them; neither was run.
+//! Which rank of how many this process is, as its launcher says in the environment. Slurm's and Open MPI's variables are
+//! read as their manuals have them; neither was run.
 
 use crate::error::{Error, Result};
 
@@ -45,6 +45,8 @@ pub struct Place {
     pub port: Option<u16>,
     /// How often the run was started again: processes of two rounds are none of one run.
     pub round: u64,
+    /// What the launcher calls the run, empty where it has no name: another run may listen at the same port.
+    pub run: String,
     /// Whose variables these are.
     pub launcher: Launcher,
 }
@@ -56,7 +58,8 @@ impl Place {
     /// whose variables are then those of its daemons. torchrun holds MASTER_PORT itself, so the ranks meet at the next one.
     pub fn of(env: Lookup) -> Result<Option<Place>> {
         let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
-        if set("WORLD_SIZE") || set("RANK") {
+        // One of the two alone is some container's, and starts nobody.
+        if set("WORLD_SIZE") && set("RANK") {
             torchrun(env)
         } else if set("OMPI_COMM_WORLD_SIZE") {
             open_mpi(env)
@@ -77,7 +80,8 @@ fn torchrun(env: Lookup) -> Result<Option<Place>> {
         local_size: optional(env, "LOCAL_WORLD_SIZE", 1..=size)?.unwrap_or(1),
         address: text(env, "MASTER_ADDR", "where rank 0 is")?,
         port: port(env)?,
-        round: optional(env, "TORCHELASTIC_RESTART_COUNT", 0..=u64::MAX)?.unwrap_or(0),
+        round: restarts(env)?,
+        run: env("TORCHELASTIC_RUN_ID").unwrap_or_default(),
         launcher: Launcher::Torchrun,
     }))
 }
@@ -91,7 +95,8 @@ fn open_mpi(env: Lookup) -> Result<Option<Place>> {
         local_size: optional(env, "OMPI_COMM_WORLD_LOCAL_SIZE", 1..=size)?.unwrap_or(1),
         address: text(env, "MASTER_ADDR", "where rank 0 is: mpirun -x MASTER_ADDR=HOST")?,
         port: port(env)?,
-        round: 0,
+        round: restarts(env)?,
+        run: String::new(),
         launcher: Launcher::OpenMpi,
     }))
 }
@@ -111,7 +116,8 @@ fn slurm(env: Lookup) -> Result<Option<Place>> {
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
-    // Below the ports that systems hand out, another one for each step; other jobs' on the same node may be the same, seldom.
+    // Below the ports that systems hand out, another one for each step; another job's on the same node may be the same,
+    // seldom, and is told from this one by its name.
     let derived = 10_000 + (job % 20_000 + step % 20_000 * 7919) % 20_000;
     Ok(Some(Place {
         rank,
@@ -120,9 +126,16 @@ fn slurm(env: Lookup) -> Result<Option<Place>> {
         local_size: 1,
         address,
         port: port(env)?.or(u16::try_from(derived).ok()),
-        round: optional(env, "SLURM_RESTART_COUNT", 0..=u64::MAX)?.unwrap_or(0),
+        round: restarts(env)?,
+        run: format!("Slurm {job}.{step}"),
         launcher: Launcher::Slurm,
     }))
+}
+
+/// How often torchrun has started the processes again, and Slurm the job.
+pub fn restarts(env: Lookup) -> Result<u64> {
+    let count = |name| optional(env, name, 0..=u64::from(u32::MAX)).map(|count| count.unwrap_or(0));
+    Ok(count("TORCHELASTIC_RESTART_COUNT")? + count("SLURM_RESTART_COUNT")?)
 }
 
 /// The rank and the number of ranks, none where that is 1.
@@ -197,7 +210,7 @@ mod tests {
         error.to_string()
     }
 
-    const TORCHRUN: [(&str, &str); 7] = [
+    const TORCHRUN: [(&str, &str); 8] = [
         ("RANK", "5"),
         ("WORLD_SIZE", "8"),
         ("LOCAL_RANK", "1"),
@@ -205,6 +218,7 @@ mod tests {
         ("MASTER_ADDR", "node-1"),
         ("MASTER_PORT", "29500"),
         ("TORCHELASTIC_RESTART_COUNT", "2"),
+        ("TORCHELASTIC_RUN_ID", "job-7"),
     ];
 
     const SLURM: [(&str, &str); 6] = [
@@ -221,6 +235,7 @@ mod tests {
         let of = place(&TORCHRUN).unwrap().unwrap();
         assert_eq!((of.rank, of.size, of.local_rank, of.local_size), (5, 8, 1, 4));
         assert_eq!((of.address.as_str(), of.port, of.round), ("node-1", Some(29501), 2));
+        assert_eq!(of.run, "job-7");
         // Under Slurm and Open MPI alike.
         let all: Vec<_> = SLURM.iter().chain(&TORCHRUN).chain(&[("OMPI_COMM_WORLD_SIZE", "2")]).copied().collect();
         assert_eq!(place(&all).unwrap().unwrap().launcher, Launcher::Torchrun);
@@ -230,7 +245,7 @@ mod tests {
     fn slurm_meets_at_the_first_node_of_the_step() {
         let of = place(&SLURM).unwrap().unwrap();
         assert_eq!((of.rank, of.size, of.local_rank, of.local_size), (3, 4, 1, 1));
-        assert_eq!((of.address.as_str(), of.port), ("gnode10", Some(10_505)));
+        assert_eq!((of.address.as_str(), of.port, of.run.as_str()), ("gnode10", Some(10_505), "Slurm 200505.0"));
         let again = place(&[&SLURM[..], &[("SLURM_RESTART_COUNT", "1"), ("SLURM_STEP_ID", "1")]].concat());
         let again = again.unwrap().unwrap();
         assert_eq!((again.round, again.port), (1, Some(18_424)));
@@ -258,6 +273,8 @@ mod tests {
     fn one_process_is_alone_wherever_it_runs() {
         assert_eq!(place(&[]).unwrap(), None);
         assert_eq!(place(&[("WORLD_SIZE", "1"), ("RANK", "0")]).unwrap(), None);
+        assert_eq!(place(&[("WORLD_SIZE", "8")]).unwrap(), None);
+        assert_eq!(place(&[("RANK", "3")]).unwrap(), None);
         assert_eq!(place(&[("OMPI_COMM_WORLD_SIZE", "1")]).unwrap(), None);
         // A batch script, or the shell of an allocation, of four tasks that nobody has started.
         let batch = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4"), ("SLURM_LOCALID", "0"), ("SLURM_JOB_ID", "7")];
@@ -271,11 +288,9 @@ mod tests {
     fn a_wrong_variable_is_named() {
         for (name, value) in [
             ("RANK", "8"),
-            ("RANK", ""),
             ("RANK", "one"),
             ("WORLD_SIZE", "0"),
             ("WORLD_SIZE", "many"),
-            ("WORLD_SIZE", ""),
             ("LOCAL_RANK", "-1"),
             ("LOCAL_RANK", ""),
             ("MASTER_ADDR", " "),

@@ -291,7 +291,8 @@ fn meet(start: &Start, within: Duration) -> Result<Met> {
     let address = (std::net::Ipv4Addr::UNSPECIFIED, port).into();
     let member = Member { host, pid: std::process::id(), address };
     let program = start.program.clone();
-    let own = Greeting { program, round: place.round, size: place.size, rank: place.rank, member };
+    let (run, round) = (place.run.clone(), place.round);
+    let own = Greeting { program, run, round, size: place.size, rank: place.rank, member };
     if place.rank != 0 {
         let timing = (within, Duration::from_secs_f64(config.heartbeat_s));
         return meet::greet((&place.address, port), own, timing, start.waiting);

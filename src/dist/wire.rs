@@ -27,6 +27,8 @@ pub struct Member {
 pub struct Greeting {
     /// Which program: version and hash.
     pub program: String,
+    /// What its launcher calls the run.
+    pub run: String,
     /// How often the run was started again.
     pub round: u64,
     /// Ranks of the run.

@@ -60,6 +60,11 @@ fn two_processes_make_what_one_makes() {
         };
         outcome("1").assert_same(&outcome("2"), job);
     }
+    // A launcher types the command again, --fresh and all, after a fault: the run goes on.
+    let again = ["sft", &file("sft.yaml"), "--out", &file("sft-1"), "--fresh"];
+    let output = omr().args(again).env("TORCHELASTIC_RESTART_COUNT", "1").output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("--fresh was for the first start") && text.contains("finished: nothing to do"), "{text}");
     let text = refused(&["sft", &file("sft.yaml"), "--out", &file("more"), "--gpus", "3"], &[]);
     assert!(text.contains("gpus: found 3, expected at most 2 ranks"), "{text}");
 }

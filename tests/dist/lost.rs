@@ -144,6 +144,16 @@ fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
 }
 
 #[test]
+fn one_of_another_run_is_sent_away_and_not_waited_with() {
+    let mut other = hasty(2);
+    other[1].place.run = "Slurm 8.0".to_owned();
+    other[1].program = "another".to_owned();
+    let errors = all_end(other, go_on);
+    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "is of run \"Slurm 8.0\", rank 0 of \"\""]);
+    told(&errors[1..], None, 1, &["rank 0 is not to be found", "is of run \"Slurm 8.0\""]);
+}
+
+#[test]
 fn no_rank_0_and_no_others_is_said_in_time() {
     let mut alone = hasty(3);
     let (first, others) = (alone.remove(0), alone);

@@ -35,6 +35,7 @@ fn entries(size: usize) -> Vec<Entry> {
             address: "127.0.0.1".to_owned(),
             port: Some(port),
             round: 0,
+            run: String::new(),
             launcher: Launcher::Torchrun,
         },
         listener: listener.take().filter(|_| rank == 0),
