@@ -51,6 +51,7 @@ pub mod optim;
 pub mod philox;
 pub mod pipeline;
 pub mod recipe;
+pub mod replay;
 pub mod report;
 pub mod reward;
 pub mod rl;

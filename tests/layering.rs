@@ -97,6 +97,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "train::validation",
         ],
     ),
+    ("replay", &["rollout", "train::metrics"]),
     ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
     (
         "pipeline",

@@ -12,4 +12,4 @@ mod store;
 
 pub use manifest::{Manifest, Part};
 pub use state::State;
-pub use store::{Cadence, Checkpoint, Draft, Resume, Store};
+pub use store::{Cadence, Checkpoint, Draft, Keep, Resume, Store};

@@ -65,17 +65,40 @@ impl Checkpoint {
     }
 }
 
+/// Which checkpoints of a run stay: the newest, and those of every so many steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// How many of the newest; at least one stays.
+    pub newest: usize,
+    /// Those of the steps that are multiples of this stay, too.
+    pub every: Option<u64>,
+}
+
+impl From<usize> for Keep {
+    /// The newest alone.
+    fn from(newest: usize) -> Keep {
+        Keep { newest, every: None }
+    }
+}
+
+impl Keep {
+    /// Whether the checkpoint of `step` is made and stays.
+    pub fn always(self, step: u64) -> bool {
+        self.every.is_some_and(|n| step.is_multiple_of(n))
+    }
+}
+
 /// The checkpoints of one run directory.
 #[derive(Clone, Debug)]
 pub struct Store {
     run: PathBuf,
-    keep: usize,
+    keep: Keep,
 }
 
 impl Store {
-    /// The store of run directory `run`, which keeps the `keep` newest checkpoints (at least one). What a
-    /// killed run left half-written is removed: call it with the run's lock held.
-    pub fn open(run: impl AsRef<Path>, keep: usize) -> Result<Store> {
+    /// The store of run directory `run`. What a killed run left half-written is removed: call it with the run's lock
+    /// held.
+    pub fn open(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Result<Store> {
         let store = Store::of(run, keep);
         let folder = store.folder();
         if folder.is_dir() {
@@ -93,8 +116,8 @@ impl Store {
     }
 
     /// The same, nothing removed: at a rank that another one writes for.
-    pub fn of(run: impl AsRef<Path>, keep: usize) -> Store {
-        Store { run: run.as_ref().to_owned(), keep: keep.max(1) }
+    pub fn of(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Store {
+        Store { run: run.as_ref().to_owned(), keep: keep.into() }
     }
 
     fn folder(&self) -> PathBuf {
@@ -169,7 +192,7 @@ impl Store {
             (Resume::Path(path), newest) => {
                 let found = match Checkpoint::at(path) {
                     Some(checkpoint) if checkpoint.trainer().join("state.json").is_file() => vec![checkpoint],
-                    _ => Store { run: path.clone(), keep: 1 }.list()?,
+                    _ => Store::of(path, 1).list()?,
                 };
                 let Some(first) = found.last() else {
                     let what = if path.exists() { "no checkpoint" } else { "nothing" };
@@ -253,8 +276,8 @@ impl Draft {
             files::write(store.run.join("best"), name.as_bytes())?;
         }
         let all: Vec<Checkpoint> = store.list()?.into_iter().filter(|known| best != Some(known.step)).collect();
-        for old in &all[..all.len().saturating_sub(store.keep)] {
-            if old.step < step {
+        for old in &all[..all.len().saturating_sub(store.keep.newest.max(1))] {
+            if old.step < step && !store.keep.always(old.step) {
                 store.remove(old)?;
             }
         }

@@ -45,7 +45,7 @@ pub fn rest(
 ) -> Result<()> {
     let config = ModelConfig::load(&trainer.model.join("config.json"))?;
     context.say(&memory::levels(kept, &config));
-    context.say(&format!("disk {}", memory::disk(plan, trainer.save_total_limit)));
+    context.say(&format!("disk {}", memory::disk(plan, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
     // A model that no such card has room for still runs here.
     context.say(&match page(config) {

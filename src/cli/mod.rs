@@ -24,6 +24,7 @@ pub mod progress;
 mod ranks;
 mod recipe;
 mod referee;
+mod replay;
 mod report;
 mod rl;
 pub mod run_dir;
@@ -78,6 +79,8 @@ enum Command {
     Score(score::Args),
     /// Say whether an answer equals the right one
     Verify(verify::Args),
+    /// Compute recorded steps of a run again and name the first thing that is not as it was
+    Replay(replay::Args),
     /// Build report.html of a run again, or one page that compares several runs
     Report(report::Args),
     /// Measure ops, a training step and rollouts beside what this machine can do at most
@@ -111,6 +114,7 @@ impl Command {
             Command::Generate(args) => generate::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),
+            Command::Replay(args) => replay::run(args, context),
             Command::Report(args) => report::run(args, context),
             Command::Bench(args) => bench::run(args, context),
             Command::Plan(args) => plan::run(args, context),

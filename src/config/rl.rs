@@ -246,6 +246,8 @@ settings! {
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.max_actor_ckpt_to_keep";
+        /// Write a checkpoint every so many steps that stays whatever save_total_limit says, for `omr replay`; null none.
+        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Write a step's rollouts to rollouts/STEP.parquet every so many steps; null never.
         rollout_freq: Option<u64> = Some(10), rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "verl trainer.rollout_data_dir", published: "every step";

@@ -59,6 +59,8 @@ settings! {
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";
+        /// Write a checkpoint every so many steps that stays whatever save_total_limit says, for `omr replay`; null none.
+        keep_every: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes;
         /// Measure on val_files and val_tasks every so many updates and after the last one; null never.
         eval_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "Hugging Face eval_steps";
         validation.val_files = Vec::new(), name: "verl data.val_files";

@@ -1,5 +1,6 @@
 //! The figures of one RL step, under verl's names.
 
+use crate::engine::scheduler::SchedulerStats;
 use crate::ops::policy_loss::PolicyLoss;
 use crate::reward::judge;
 use crate::rl::update::Seen;
@@ -112,6 +113,13 @@ impl StepMetrics {
             };
             self.set(&name, value);
         }
+    }
+
+    /// What the engine counted, on this rank.
+    pub fn sampler(&mut self, stats: &SchedulerStats) {
+        self.set("perf/rollout_steps", stats.steps as f64);
+        self.set("perf/rollout_drafted_tokens", stats.drafted_tokens as f64);
+        self.set("perf/rollout_accepted_tokens", stats.accepted_tokens as f64);
     }
 
     /// Responses, micro-batches and tokens that the updates computed, tokens a second, too.

@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use crate::checkpoint::Keep;
 use crate::config::{RlConfig, deciding};
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
@@ -63,6 +64,8 @@ pub struct Job {
     pub questions: Arc<dyn Samples<Question>>,
     /// What is measured while it trains.
     pub validation: Option<Validation>,
+    /// Of this step only the rollouts of this prompt, by its number, are made and written; then the run stops.
+    pub only: Option<(u64, u64)>,
     /// Which rank of how many this process is.
     pub ranks: Alone,
     scorer: Arc<Scorer>,
@@ -120,6 +123,7 @@ impl Job {
             index,
             questions: Arc::new(questions),
             validation: None,
+            only: None,
             ranks: Alone::ONE,
             scorer,
             chat,
@@ -238,11 +242,13 @@ impl Job {
     fn rollout_rows(
         &self,
         rollouts: &[&Rollout],
-        questions: &[&Question],
+        (questions, numbers): (&[&Question], &[u64]),
         rewards: &[f64],
         advantages: &[f64],
     ) -> Vec<RolloutRow> {
         let row = |(i, r): (usize, &&Rollout)| RolloutRow {
+            prompt: numbers[r.question],
+            rollout: r.output.rollout as u32,
             id: questions[r.question].row.id.clone(),
             input: ask::prompt_text(&self.chat, &questions[r.question].prompt),
             output: r.response.clone(),
@@ -253,6 +259,8 @@ impl Job {
             predict_str: r.score.predict_str.clone(),
             advantage: advantages[i],
             response_length: r.output.token_ids.len() as u32,
+            token_ids: r.output.token_ids.clone(),
+            log_probs: r.output.logprobs.clone(),
             finish_reason: r.output.finish_reason.as_str().to_owned(),
             judge: match &r.judge {
                 None => String::new(),
@@ -334,19 +342,22 @@ impl job::Job for Job {
                 rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
                 metrics.judge(&judge);
             }
-            let experience = rollouts.iter().zip(&advantages);
-            let mut experience: Vec<Experience> =
-                experience.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
+            let only = self.only.is_some_and(|(step, _)| step == trainer.step + 1);
+            if only || leads && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
+                let rows = self.rollout_rows(&rollouts, (&questions, &batch.numbers), &rewards, &advantages);
+                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
+            }
+            if only {
+                return Err(Error::Stopped);
+            }
+            let learned = rollouts.iter().zip(&advantages);
+            let mut experience: Vec<_> = learned.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
             let policy = self.policy(allowed);
             if let Some(reference) = &reference {
                 self.reference(dev, trainer, reference, &mut experience, &questions, policy)?;
             }
             let update_start = Instant::now();
             self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
-            if leads && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, &questions, &rewards, &advantages);
-                rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
-            }
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             broken.keep(&mut trainer.extra)?;
@@ -358,9 +369,7 @@ impl job::Job for Job {
             metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
             metrics.set("timing_s/step", seconds(start.elapsed()));
             metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
-            metrics.set("perf/rollout_steps", batch.stats.steps as f64);
-            metrics.set("perf/rollout_drafted_tokens", batch.stats.drafted_tokens as f64);
-            metrics.set("perf/rollout_accepted_tokens", batch.stats.accepted_tokens as f64);
+            metrics.sampler(&batch.stats);
             metrics.throughput(seconds(start.elapsed()));
             if let Some(validation) = &self.validation {
                 validation.after(dev, trainer, self.total_steps, observer, metrics.values_mut())?;
@@ -409,7 +418,7 @@ impl job::Job for Job {
             config_text: deciding(c),
             save_steps: c.save_freq,
             save_seconds: c.save_seconds,
-            save_total_limit: c.save_total_limit,
+            keep: Keep { newest: c.save_total_limit, every: c.keep_every },
             save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
         }

@@ -1,10 +1,17 @@
 //! `rollouts/STEP.parquet`: every rollout of a step, verl's column names first.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_array::builder::{ListBuilder, PrimitiveBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Float64Type, UInt32Type, UInt64Type};
+use arrow_array::{
+    Array, ArrayRef, ArrowPrimitiveType, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
+};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
@@ -13,6 +20,10 @@ use crate::error::{Error, Result};
 /// One response with what became of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RolloutRow {
+    /// The question's place in the order of the run's prompts, which names it in the sampling noise.
+    pub prompt: u64,
+    /// Which of the question's rollouts it is.
+    pub rollout: u32,
     /// Row id of the question.
     pub id: String,
     /// The rendered prompt.
@@ -33,38 +44,52 @@ pub struct RolloutRow {
     pub advantage: f64,
     /// Response tokens.
     pub response_length: u32,
+    /// Its tokens.
+    pub token_ids: Vec<u32>,
+    /// What the sampler gave each of them.
+    pub log_probs: Vec<f32>,
     /// `stop` or `length`.
     pub finish_reason: String,
     /// The judge's word: a number, `unjudged`, or empty where it was not asked.
     pub judge: String,
 }
 
-/// Writes `dir/rollouts/STEP.parquet` whole (temporary file, rename).
+/// `dir/rollouts/STEP.parquet`.
+pub fn path(dir: &Path, step: u64) -> PathBuf {
+    dir.join("rollouts").join(format!("{step}.parquet"))
+}
+
+/// Writes the file of `step` whole (temporary file, rename).
 pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
+    let path = path(dir, step);
     let folder = dir.join("rollouts");
     std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let path = folder.join(format!("{step}.parquet"));
     let text =
         |get: fn(&RolloutRow) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(rows.iter().map(get))) };
     let real =
         |get: fn(&RolloutRow) -> f64| -> ArrayRef { Arc::new(Float64Array::from_iter_values(rows.iter().map(get))) };
-    let lengths: ArrayRef = Arc::new(UInt32Array::from_iter_values(rows.iter().map(|r| r.response_length)));
-    let steps: ArrayRef = Arc::new(UInt64Array::from_iter_values(rows.iter().map(|_| step)));
+    let small =
+        |get: fn(&RolloutRow) -> u32| -> ArrayRef { Arc::new(UInt32Array::from_iter_values(rows.iter().map(get))) };
+    let large = |of: &mut dyn Iterator<Item = u64>| -> ArrayRef { Arc::new(UInt64Array::from_iter_values(of)) };
     let broken = |e: &dyn std::fmt::Display| Error::format(&path, e.to_string());
     let batch = RecordBatch::try_from_iter([
         ("input", text(|r| &r.input)),
         ("output", text(|r| &r.output)),
         ("gts", text(|r| &r.gts)),
         ("score", real(|r| r.score)),
-        ("step", steps),
+        ("step", large(&mut rows.iter().map(|_| step))),
         ("id", text(|r| &r.id)),
         ("acc_score", real(|r| r.acc_score)),
         ("format_reward_score", real(|r| r.format_reward_score)),
         ("predict_str", text(|r| &r.predict_str)),
         ("advantage", real(|r| r.advantage)),
-        ("response_length", lengths),
+        ("response_length", small(|r| r.response_length)),
         ("finish_reason", text(|r| &r.finish_reason)),
         ("judge", text(|r| &r.judge)),
+        ("prompt", large(&mut rows.iter().map(|r| r.prompt))),
+        ("rollout", small(|r| r.rollout)),
+        ("token_ids", lists::<UInt32Type>(rows.iter().map(|r| &r.token_ids[..]))),
+        ("log_probs", lists::<Float32Type>(rows.iter().map(|r| &r.log_probs[..]))),
     ])
     .map_err(|e| broken(&e))?;
     let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
@@ -72,4 +97,83 @@ pub fn write(dir: &Path, step: u64, rows: &[RolloutRow]) -> Result<()> {
     writer.write(&batch).map_err(|e| broken(&e))?;
     let bytes = writer.into_inner().map_err(|e| broken(&e))?;
     crate::files::write(&path, &bytes)
+}
+
+fn lists<'a, T: ArrowPrimitiveType>(rows: impl Iterator<Item = &'a [T::Native]>) -> ArrayRef {
+    let mut list = ListBuilder::new(PrimitiveBuilder::<T>::new());
+    for row in rows {
+        list.values().append_slice(row);
+        list.append(true);
+    }
+    Arc::new(list.finish())
+}
+
+/// Reads the file of `step`; none where there is no such file. Errors name the column that is missing or of another type,
+/// as in the files of older versions.
+pub fn read(dir: &Path, step: u64) -> Result<Option<Vec<RolloutRow>>> {
+    let path = path(dir, step);
+    let file = match File::open(&path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        file => file.map_err(Error::io(&path))?,
+    };
+    let broken = |e: &dyn std::fmt::Display| Error::format(&path, e.to_string());
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+    let mut rows = Vec::new();
+    for batch in batches.map_err(|e| broken(&e))? {
+        let batch = batch.map_err(|e| broken(&e))?;
+        let columns = Columns { path: &path, batch: &batch };
+        for i in 0..batch.num_rows() {
+            rows.push(columns.row(i)?);
+        }
+    }
+    Ok(Some(rows))
+}
+
+struct Columns<'a> {
+    path: &'a Path,
+    batch: &'a RecordBatch,
+}
+
+impl<'a> Columns<'a> {
+    fn of<T>(&self, name: &str, get: impl FnOnce(&'a ArrayRef) -> Option<T>) -> Result<T> {
+        let wrong = |what: &str| Error::format(self.path, format!("column {name}: {what}"));
+        let column = self.batch.column_by_name(name).ok_or_else(|| wrong("not there"))?;
+        match column.null_count() {
+            0 => get(column).ok_or_else(|| wrong(&format!("a {}", column.data_type()))),
+            _ => Err(wrong("nulls")),
+        }
+    }
+
+    fn text(&self, name: &str, i: usize) -> Result<String> {
+        self.of(name, |column| Some(column.as_string_opt::<i32>()?.value(i).to_owned()))
+    }
+
+    fn number<T: ArrowPrimitiveType>(&self, name: &str, i: usize) -> Result<T::Native> {
+        self.of(name, |column| Some(column.as_primitive_opt::<T>()?.value(i)))
+    }
+
+    fn list<T: ArrowPrimitiveType>(&self, name: &str, i: usize) -> Result<Vec<T::Native>> {
+        self.of(name, |column| Some(column.as_list_opt::<i32>()?.value(i).as_primitive_opt::<T>()?.values().to_vec()))
+    }
+
+    fn row(&self, i: usize) -> Result<RolloutRow> {
+        Ok(RolloutRow {
+            prompt: self.number::<UInt64Type>("prompt", i)?,
+            rollout: self.number::<UInt32Type>("rollout", i)?,
+            id: self.text("id", i)?,
+            input: self.text("input", i)?,
+            output: self.text("output", i)?,
+            gts: self.text("gts", i)?,
+            score: self.number::<Float64Type>("score", i)?,
+            acc_score: self.number::<Float64Type>("acc_score", i)?,
+            format_reward_score: self.number::<Float64Type>("format_reward_score", i)?,
+            predict_str: self.text("predict_str", i)?,
+            advantage: self.number::<Float64Type>("advantage", i)?,
+            response_length: self.number::<UInt32Type>("response_length", i)?,
+            token_ids: self.list::<UInt32Type>("token_ids", i)?,
+            log_probs: self.list::<Float32Type>("log_probs", i)?,
+            finish_reason: self.text("finish_reason", i)?,
+            judge: self.text("judge", i)?,
+        })
+    }
 }

@@ -83,6 +83,11 @@ pub fn read(path: &Path) -> Result<Vec<Metrics>> {
     cut_back(path, u64::MAX)
 }
 
+/// Whether a figure is of time, and so of no two runs the same.
+pub fn is_time(name: &str) -> bool {
+    name.starts_with("timing_s/") || name.starts_with("perf/")
+}
+
 /// The sum of a figure over the steps that have it.
 pub fn sum(steps: &[Metrics], name: &str) -> f64 {
     steps.iter().filter_map(|m| m.get(name)?.as_f64()).sum()

@@ -19,6 +19,7 @@ use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
 use super::updates::Updates;
 use super::validation::Validation;
+use crate::checkpoint::Keep;
 use crate::config::{SftConfig, deciding};
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
@@ -338,7 +339,7 @@ impl job::Job for Job {
             config_text: deciding(c),
             save_steps: c.save_steps,
             save_seconds: c.save_seconds,
-            save_total_limit: c.save_total_limit,
+            keep: Keep { newest: c.save_total_limit, every: c.keep_every },
             save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
         }

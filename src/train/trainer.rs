@@ -12,7 +12,7 @@ use super::lanes::Lanes;
 use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
-use crate::checkpoint::{Cadence, State, Store};
+use crate::checkpoint::{Cadence, Keep, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
 use crate::dist::{Alone, Ranks, Shards};
@@ -49,11 +49,18 @@ pub struct TrainerConfig {
     /// Checkpoint every so many seconds.
     pub save_seconds: Option<f64>,
     /// Checkpoints kept.
-    pub save_total_limit: usize,
+    pub keep: Keep,
     /// Checkpoint when a signal stops the run.
     pub save_on_stop: bool,
     /// `auto`, `never` or a path.
     pub resume: String,
+}
+
+impl TrainerConfig {
+    /// Checkpoints that lie on disk at the end, at most.
+    pub fn checkpoints(&self) -> usize {
+        self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)
+    }
 }
 
 /// What checkpoints keep of the best one, as the Hugging Face trainer's state names it.
@@ -97,8 +104,8 @@ impl<'r> Trainer<'r> {
     ) -> Result<Trainer<'r>> {
         let leads = ranks.rank() == 0;
         let store = match leads {
-            true => Store::open(&config.dir, config.save_total_limit)?,
-            false => Store::of(&config.dir, config.save_total_limit),
+            true => Store::open(&config.dir, config.keep)?,
+            false => Store::of(&config.dir, config.keep),
         };
         let TrainerConfig { resume, model, dtype, optimizer, seed, .. } = &config;
         let place = Alone::counted(ranks.rank(), ranks.size());
@@ -243,7 +250,8 @@ impl<'r> Trainer<'r> {
     /// Saves a checkpoint when one is due. Errors with [`Error::Stopped`] when the user asked to stop. Clocks and signals
     /// differ from rank to rank: rank 0's clock counts, and any rank's signal.
     pub fn save_if_due(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
-        let due = self.leads() && (self.cadence.due(self.step) || self.best_step() == Some(self.step));
+        let kept = self.config.keep.always(self.step) || self.best_step() == Some(self.step);
+        let due = self.leads() && (self.cadence.due(self.step) || kept);
         let flags = self.ranks.any("the end of a step", &[due, observer.stop_requested()])?;
         if flags[0] {
             dev.range(format_args!("checkpoint"), |dev| self.save(dev))?;

@@ -13,6 +13,7 @@ mod plan;
 mod ranks;
 mod recipe;
 mod referee;
+mod replay;
 mod score;
 mod task_file;
 pub(crate) mod training;

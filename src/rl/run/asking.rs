@@ -27,6 +27,8 @@ pub(super) struct Group {
 /// What one step of asking gave.
 pub(super) struct Batch {
     pub questions: Vec<Arc<Question>>,
+    /// What names each question in the run: its place in the order of the prompts.
+    pub numbers: Vec<u64>,
     pub groups: Vec<Group>,
     pub consumed: u64,
     pub num_gen_batches: usize,
@@ -48,28 +50,34 @@ impl Job {
         let config = &self.config;
         let filter = &config.filter_groups;
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
-        let mut questions: Vec<Arc<Question>> = Vec::new();
+        let (mut questions, mut numbers) = (Vec::<Arc<Question>>::new(), Vec::new());
         let (mut consumed, mut stats) = (trainer.samples_consumed, SchedulerStats::default());
         loop {
-            let asked = next()?;
+            let (mut asked, mut first) = (next()?, consumed);
+            let only = self.only.filter(|(step, _)| *step == trainer.step + 1);
+            if let Some((_, prompt)) = only {
+                let at = prompt.checked_sub(consumed).and_then(|at| asked.get(at as usize).cloned());
+                (first, asked) = (prompt, at.into_iter().collect());
+            }
             let asking = self.asking(dev.kind(), trainer.step, allowed);
             // Any rank may ask any question: its number names it in the noise.
             let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
             let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
-            let numbers = Numbers { first: consumed + rank as u64, every: size as u64 };
+            let noise = Numbers { first: first + rank as u64, every: size as u64 };
             let look = |_| if observer.stop_requested() { Err(Error::Stopped) } else { Ok(()) };
-            let rollouts = ask::ask(dev, &trainer.model, &prompts, numbers, asking, Some(&mut *journal), look);
+            let rollouts = ask::ask(dev, &trainer.model, &prompts, noise, asking, Some(&mut *journal), look);
             let rollouts = rollouts.map(|(rollouts, counted)| {
                 stats += counted;
                 rollouts
             });
             let rollouts = gathered(trainer, rollouts, asked.len() * config.rollout.n)?;
+            numbers.extend((first..).take(asked.len()));
             consumed += config.train_batch_size as u64;
             let base = questions.len();
             questions.extend(asked);
             let groups = self.groups(rollouts, base)?;
-            if !filter.enable {
-                return Ok(Batch { questions, groups, consumed, num_gen_batches: 1, stats });
+            if !filter.enable || only.is_some() && !groups.is_empty() {
+                return Ok(Batch { questions, numbers, groups, consumed, num_gen_batches: 1, stats });
             }
             let status = wanted.push(groups.into_iter().map(|group| {
                 let metric = self.filter_metric(&group);
@@ -79,7 +87,8 @@ impl Job {
                 FilterStatus::NeedMore => {}
                 FilterStatus::Ready => {
                     let num_gen_batches = wanted.num_gen_batches();
-                    return Ok(Batch { questions, groups: wanted.finish().0, consumed, num_gen_batches, stats });
+                    let groups = wanted.finish().0;
+                    return Ok(Batch { questions, numbers, groups, consumed, num_gen_batches, stats });
                 }
                 FilterStatus::Exhausted => {
                     let found = format!("{} prompts with differing rewards", wanted.kept().len());

@@ -1,0 +1,133 @@
+//! Whether what is computed again is what was recorded: rollouts, metrics, tensors. Each comparison gives the first thing
+//! that differs, in words, with both values.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::rollout::file::RolloutRow;
+use crate::train::metrics::{Metrics, is_time};
+
+/// The first of the rollouts of a step that is not as it was `recorded`.
+pub fn rollouts(recorded: &[RolloutRow], again: &[RolloutRow]) -> Option<String> {
+    if recorded.len() != again.len() {
+        return Some(format!("{} rollouts were recorded and {} computed", recorded.len(), again.len()));
+    }
+    recorded.iter().zip(again).enumerate().find_map(|(i, (was, is))| {
+        let what = rollout(was, is)?;
+        Some(format!("rollout {i} (answer {} to {}): {what}", was.rollout, was.id))
+    })
+}
+
+fn rollout(was: &RolloutRow, is: &RolloutRow) -> Option<String> {
+    let said = |name: &str, was: &dyn std::fmt::Display, is: &dyn std::fmt::Display| {
+        Some(format!("{name}: recorded {was}, computed {is}"))
+    };
+    let names = [("prompt", was.prompt, is.prompt), ("rollout", was.rollout.into(), is.rollout.into())];
+    if let Some((name, was, is)) = names.into_iter().find(|(_, was, is)| was != is) {
+        return said(name, &was, &is);
+    }
+    // Up to the first token that differs the log-probs tell where the weights do.
+    let same = was.token_ids.iter().zip(&is.token_ids).take_while(|(was, is)| was == is).count();
+    let probs = was.log_probs.iter().zip(&is.log_probs).take(same);
+    if let Some((i, (was, is))) = probs.enumerate().find(|(_, (was, is))| was.to_bits() != is.to_bits()) {
+        return said(&format!("log-prob of token {i}"), was, is);
+    }
+    if same < was.token_ids.len().max(is.token_ids.len()) {
+        let token = |ids: &[u32]| ids.get(same).map_or("none".to_owned(), u32::to_string);
+        return said(&format!("token {same}"), &token(&was.token_ids), &token(&is.token_ids));
+    }
+    let lengths = [
+        ("log-probs", was.log_probs.len(), is.log_probs.len()),
+        ("response_length", was.response_length as usize, is.response_length as usize),
+    ];
+    if let Some((name, was, is)) = lengths.into_iter().find(|(_, was, is)| was != is) {
+        return said(name, &was, &is);
+    }
+    let texts = [
+        ("input", &was.input, &is.input),
+        ("output", &was.output, &is.output),
+        ("id", &was.id, &is.id),
+        ("gts", &was.gts, &is.gts),
+        ("finish_reason", &was.finish_reason, &is.finish_reason),
+        ("predict_str", &was.predict_str, &is.predict_str),
+        ("judge", &was.judge, &is.judge),
+    ];
+    if let Some((name, was, is)) = texts.into_iter().find(|(_, was, is)| was != is) {
+        return said(name, &format!("{was:?}"), &format!("{is:?}"));
+    }
+    let reals = [
+        ("acc_score", was.acc_score, is.acc_score),
+        ("format_reward_score", was.format_reward_score, is.format_reward_score),
+        ("score", was.score, is.score),
+        ("advantage", was.advantage, is.advantage),
+    ];
+    let (name, was, is) = reals.into_iter().find(|(_, was, is)| was.to_bits() != is.to_bits())?;
+    said(name, &was, &is)
+}
+
+/// The first figure of a step, times aside, that is not as it was `recorded`.
+pub fn metrics(recorded: &Metrics, again: &Metrics) -> Option<String> {
+    let names = recorded.keys().chain(again.keys().filter(|name| !recorded.contains_key(*name)));
+    let of = |metrics: &Metrics, name: &str| metrics.get(name).map_or("nothing".to_owned(), Value::to_string);
+    let name = names.filter(|name| !is_time(name)).find(|name| recorded.get(*name) != again.get(*name))?;
+    Some(format!("{name}: recorded {}, computed {}", of(recorded, name), of(again, name)))
+}
+
+/// The first tensor below the folder `recorded` that is not as below the folder `again`.
+pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
+    let mut names = files_below(recorded, "")?;
+    names.extend(files_below(again, "")?);
+    names.sort();
+    names.dedup();
+    for name in names {
+        let read = |folder: &Path| {
+            let path = folder.join(&name);
+            files::read(&path).map_err(Error::io(&path))
+        };
+        let (was, is) = (read(recorded)?, read(again)?);
+        if was == is {
+            continue;
+        }
+        let parsed = |bytes| SafeTensors::deserialize(bytes).ok();
+        let what = match (parsed(&was), parsed(&is)) {
+            (Some(was), Some(is)) => first_tensor(&was, &is),
+            _ => None,
+        };
+        return Ok(Some(format!("{name}: {}", what.unwrap_or_else(|| "other bytes than computed".to_owned()))));
+    }
+    Ok(None)
+}
+
+fn first_tensor(was: &SafeTensors, is: &SafeTensors) -> Option<String> {
+    let mut names = was.names();
+    names.sort();
+    names.into_iter().find_map(|name| {
+        let (was, is) = (was.tensor(name).ok()?, is.tensor(name).ok()?);
+        let differ = |(was, is): (&TensorView, &TensorView)| was.data().iter().zip(is.data()).position(|(a, b)| a != b);
+        let at = differ((&was, &is))? / (was.dtype().bitsize() / 8).max(1);
+        Some(format!("{name}: element {at} is not the one computed"))
+    })
+}
+
+/// The safetensors files in and below `folder`, as paths from `at` on.
+fn files_below(folder: &Path, at: &str) -> Result<Vec<String>> {
+    let here: PathBuf = folder.join(at);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&here).map_err(Error::io(&here))? {
+        let entry = entry.map_err(Error::io(&here))?;
+        let name = format!("{at}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            names.extend(files_below(folder, &format!("{name}/"))?);
+        } else if name.ends_with(".safetensors") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
