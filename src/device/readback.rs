@@ -16,6 +16,10 @@ const PIECE: usize = 16 << 20;
 /// Bytes that lie in host memory for a disk that is slower than the bus, while nobody waits for the copies.
 const BEHIND: usize = 256 << 20;
 
+/// Host memory that reading takes at most, the tensor apart that is being put together: both buffers, what lies there for
+/// the disk, and a piece on its way.
+pub const HOST_BYTES: usize = 3 * PIECE + BEHIND;
+
 /// Where bytes are handed over.
 pub struct Sink {
     sender: Sender<Vec<u8>>,
@@ -45,6 +49,7 @@ impl Arriving {
             if self.rest.is_empty() {
                 self.rest = piece;
             } else {
+                self.rest.reserve_exact(bytes - self.rest.len() + piece.len());
                 self.rest.extend_from_slice(&piece);
             }
         }

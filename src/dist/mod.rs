@@ -18,7 +18,7 @@ pub use meet::{Waiting, listen};
 pub use place::{Launcher, Lookup, Place, restarts};
 pub use plane::End;
 pub use shards::Shards;
-pub use tcp::{Start, Tcp};
+pub use tcp::{Start, Tcp, host_bytes};
 
 /// The collectives. All ranks call the same ones in the same order; each is named by `what`, for the message that says
 /// where a rank was lost. A rank that is lost, fails or is another program ends all of them within the deadline, with an
@@ -95,20 +95,39 @@ fn around(text: &str, at: usize) -> String {
     format!("{before}{part}{after}")
 }
 
-/// A run of one process; and, of a given rank, the stand-in by which a plan counts what a run of many takes.
+/// Bytes of a card's memory that are no plan's where there are several ranks: an allowance for what NCCL takes.
+pub const CARD_OVERHEAD: u64 = 1 << 30;
+
+/// Bytes between a rank and the others.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Handed {
+    /// To them.
+    pub sent: u64,
+    /// From them.
+    pub received: u64,
+}
+
+/// A run of one process; and, of a given rank, the stand-in by which a plan counts what a run of many takes, and hands over:
+/// of host bytes as many are received of each rank as are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Alone {
     rank: usize,
     size: usize,
+    handed: Handed,
 }
 
 impl Alone {
     /// The only rank.
-    pub const ONE: Alone = Alone { rank: 0, size: 1 };
+    pub const ONE: Alone = Alone::counted(0, 1);
 
     /// Rank `rank` of `size` on a device that only counts.
-    pub fn counted(rank: usize, size: usize) -> Alone {
-        Alone { rank, size }
+    pub const fn counted(rank: usize, size: usize) -> Alone {
+        Alone { rank, size, handed: Handed { sent: 0, received: 0 } }
+    }
+
+    /// What it would have handed over so far, and been handed.
+    pub fn handed(&self) -> Handed {
+        self.handed
     }
 }
 
@@ -125,7 +144,14 @@ impl Ranks for Alone {
         format!("rank {rank}")
     }
 
+    fn sent(&self) -> u64 {
+        self.handed.sent
+    }
+
     fn gather(&mut self, _: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let others = (bytes.len() * (self.size - 1)) as u64;
+        self.handed.sent += others;
+        self.handed.received += others;
         Ok(vec![bytes.to_vec(); self.size])
     }
 
@@ -136,10 +162,24 @@ impl Ranks for Alone {
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
     ) -> Result<()> {
+        let others = |of: &[Vec<Tensor>]| -> u64 {
+            let other = of.iter().enumerate().filter(|(peer, _)| *peer != self.rank);
+            other.flat_map(|(_, tensors)| tensors).map(|tensor| tensor.span().bytes as u64).sum()
+        };
+        let (sent, received) = (others(send), others(recv));
+        self.handed.sent += sent;
+        self.handed.received += received;
         send[self.rank].iter().zip(&recv[self.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))
     }
 
-    fn all_gather(&mut self, _: &mut Device, _: &'static str, _: &[(usize, Tensor)]) -> Result<()> {
+    fn all_gather(&mut self, _: &mut Device, _: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
+        for (owner, tensor) in owned {
+            let bytes = tensor.span().bytes as u64;
+            match *owner == self.rank {
+                true => self.handed.sent += bytes * (self.size as u64 - 1),
+                false => self.handed.received += bytes,
+            }
+        }
         Ok(())
     }
 }

@@ -18,6 +18,14 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
+/// Bytes of tensors that are read, sent and received at once.
+const PIECE: usize = 1 << 20;
+
+/// Host memory that one of `ranks` holds at most of the tensors it hands over: a rank is at most one piece ahead of another.
+pub fn host_bytes(ranks: usize) -> usize {
+    (2 * (ranks - 1) + 1) * PIECE
+}
+
 /// What a rank needs to find the others.
 pub struct Start<'a> {
     /// Which rank, of how many, where rank 0 is.
@@ -118,19 +126,11 @@ impl Tcp {
         self.link(peer).queue.send(bytes).map_err(closed)
     }
 
-    /// Sends `parts` as the frame of collective `number`.
-    fn send(
-        &mut self,
-        peer: usize,
-        number: u64,
-        what: &str,
-        parts: &[Arc<Vec<u8>>],
-    ) -> std::result::Result<(), Trouble> {
-        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+    /// Begins the frame of `bytes` bytes of collective `number`.
+    fn announce(&mut self, peer: usize, number: u64, what: &str, bytes: u64) -> std::result::Result<(), Trouble> {
         let header = Header { number, bytes, what: what.to_owned() };
-        self.queue(peer, Arc::new(header.encode()))?;
         self.sent += bytes;
-        parts.iter().filter(|part| !part.is_empty()).try_for_each(|part| self.queue(peer, part.clone()))
+        self.queue(peer, Arc::new(header.encode()))
     }
 
     /// The header of what `peer` sends, which must be of this collective.
@@ -146,22 +146,47 @@ impl Tcp {
         Err(Trouble::Other(found))
     }
 
-    /// Receives `tensors`, the frame of collective `number`.
-    fn receive(
+    /// To each other rank goes its part of `send` and from each comes its part of `recv`, as the frames of collective
+    /// `number`: a piece to each, then a piece from each, so that nobody holds more than two pieces that another has not taken.
+    fn pieces(
         &mut self,
         dev: &mut Device,
-        peer: usize,
         (number, what): (u64, &str),
-        tensors: impl Iterator<Item = Tensor> + Clone,
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
     ) -> std::result::Result<(), Trouble> {
-        let found = self.header(peer, number, what)?;
-        let expected: u64 = tensors.clone().map(|t| t.span().bytes as u64).sum();
-        if found != expected {
-            let (theirs, own) = (self.plane.name(peer), self.plane.name(self.rank));
-            return Err(Trouble::Other(format!("{what}: {theirs} sends {found} bytes, {own} expects {expected}")));
+        for peer in self.others() {
+            self.announce(peer, number, what, bytes(&send[peer]))?;
         }
+        for peer in self.others() {
+            let (found, expected) = (self.header(peer, number, what)?, bytes(&recv[peer]));
+            if found != expected {
+                let (theirs, own) = (self.plane.name(peer), self.plane.name(self.rank));
+                return Err(Trouble::Other(format!("{what}: {theirs} sends {found} bytes, {own} expects {expected}")));
+            }
+        }
+        let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
+        let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
+        for at in 0..send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0) {
+            // What goes to all is read once.
+            let mut last: Option<(&[Tensor], Arc<Vec<u8>>)> = None;
+            for peer in self.others() {
+                let Some(run) = send[peer].get(at) else { continue };
+                if last.as_ref().is_none_or(|(of, _)| of != run) {
+                    last = Some((run, Arc::new(read(dev, run)?)));
+                }
+                last.iter().try_for_each(|(_, bytes)| self.queue(peer, bytes.clone()))?;
+            }
+            for peer in self.others() {
+                recv[peer].get(at).map_or(Ok(()), |run| self.receive(dev, peer, run))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, dev: &mut Device, peer: usize, tensors: &[Tensor]) -> std::result::Result<(), Trouble> {
         let mut buffer = std::mem::take(&mut self.buffer);
-        for tensor in tensors {
+        for &tensor in tensors {
             let bytes = tensor.span().bytes;
             if buffer.len() < bytes {
                 buffer.resize(bytes, 0);
@@ -173,6 +198,39 @@ impl Tcp {
         self.buffer = buffer;
         Ok(())
     }
+}
+
+/// Bytes of tensors.
+fn bytes(tensors: &[Tensor]) -> u64 {
+    tensors.iter().map(|tensor| tensor.span().bytes as u64).sum()
+}
+
+/// Tensors, cut into runs of at most [`PIECE`] bytes.
+fn runs(tensors: &[Tensor]) -> Vec<Vec<Tensor>> {
+    let (mut out, mut room): (Vec<Vec<Tensor>>, usize) = (Vec::new(), 0);
+    for tensor in tensors {
+        let (flat, size) = (tensor.reshape(&[tensor.len()]), tensor.dtype.size());
+        let mut from = 0;
+        while from < flat.len() {
+            if room < size {
+                out.push(Vec::new());
+                room = PIECE;
+            }
+            let to = flat.len().min(from + room / size);
+            if let Some(run) = out.last_mut() {
+                run.push(flat.slice(from, to));
+            }
+            (room, from) = (room - (to - from) * size, to);
+        }
+    }
+    out
+}
+
+/// The bytes of tensors, one after another.
+fn read(dev: &mut Device, tensors: &[Tensor]) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(bytes(tensors) as usize);
+    tensors.iter().try_for_each(|&tensor| dev.read_bytes(tensor).map(|bytes| out.extend(bytes)))?;
+    Ok(out)
 }
 
 impl Ranks for Tcp {
@@ -195,7 +253,10 @@ impl Ranks for Tcp {
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.collective(what, |tcp, number| {
             let own = Arc::new(bytes.to_vec());
-            tcp.others().try_for_each(|peer| tcp.send(peer, number, what, std::slice::from_ref(&own)))?;
+            for peer in tcp.others() {
+                tcp.announce(peer, number, what, own.len() as u64)?;
+                tcp.queue(peer, own.clone())?;
+            }
             let mut all = vec![Vec::new(); tcp.links.len()];
             all[tcp.rank] = bytes.to_vec();
             for peer in tcp.others() {
@@ -219,21 +280,17 @@ impl Ranks for Tcp {
         recv: &[Vec<Tensor>],
     ) -> Result<()> {
         self.collective(what, |tcp, number| {
-            for peer in tcp.others() {
-                let parts = send[peer].iter().map(|&tensor| dev.read_bytes(tensor).map(Arc::new));
-                tcp.send(peer, number, what, &parts.collect::<Result<Vec<_>>>()?)?;
-            }
             send[tcp.rank].iter().zip(&recv[tcp.rank]).try_for_each(|(from, to)| dev.copy(*from, *to))?;
-            tcp.others().try_for_each(|peer| tcp.receive(dev, peer, (number, what), recv[peer].iter().copied()))
+            tcp.pieces(dev, (number, what), send, recv)
         })
     }
 
     fn all_gather(&mut self, dev: &mut Device, what: &'static str, owned: &[(usize, Tensor)]) -> Result<()> {
         self.collective(what, |tcp, number| {
-            let of = |rank| owned.iter().filter(move |(owner, _)| *owner == rank).map(|(_, tensor)| *tensor);
-            let own = of(tcp.rank).map(|tensor| dev.read_bytes(tensor).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-            tcp.others().try_for_each(|peer| tcp.send(peer, number, what, &own))?;
-            tcp.others().try_for_each(|peer| tcp.receive(dev, peer, (number, what), of(peer)))
+            let mut recv = vec![Vec::new(); tcp.links.len()];
+            owned.iter().for_each(|(owner, tensor)| recv[*owner].push(*tensor));
+            let send = vec![recv[tcp.rank].clone(); tcp.links.len()];
+            tcp.pieces(dev, (number, what), &send, &recv)
         })
     }
 

@@ -66,7 +66,7 @@ pub fn sampling(config: &RlConfig) -> SamplingParams {
 
 /// The plan of `config` over questions of the sizes of `index`: the larger of a rollout's and an update's in each region. Where `target` has
 /// a limit, passes keep as much as fits and the cache of keys takes what they leave, up to what the rollouts can use.
-/// `allowed` has one bit an id. Errors when neither fits.
+/// `allowed` has one bit an id. Errors when neither fits; with [`levels::LEAST`] there is no error, and what takes least is planned.
 pub fn rl(
     model_config: ModelConfig,
     config: &RlConfig,
@@ -127,6 +127,9 @@ pub fn rl(
     dev.release(mark);
 
     let planned = Planned { levels: fit.levels, memory: fit.memory, budget: target.memory, pass, update };
+    if target.memory == levels::LEAST {
+        return Ok((planned, Some(least)));
+    }
     let planned = planned.check(LOWER)?;
     let (num_kv_blocks, memory) = rollouts.most_blocks(dev, model, least, &planned)?;
     Ok((Planned { memory, ..planned }, num_kv_blocks))

@@ -78,7 +78,7 @@ pub struct Job {
 }
 
 /// Generation batches whose questions are made ahead.
-const AHEAD: usize = 1;
+pub const AHEAD: usize = 1;
 
 impl Job {
     /// [`Job::open`] of a run that goes on where there is something to go on from.

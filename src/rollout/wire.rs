@@ -9,6 +9,9 @@ use crate::engine::{FinishReason, Output};
 use crate::error::{Error, Result};
 use crate::reward::Score;
 
+/// Bytes of a token of a response on the host: its id, its log-prob and its text, of which four letters are assumed.
+pub const BYTES_A_TOKEN: usize = 12;
+
 #[derive(Serialize, Deserialize)]
 struct Head {
     question: usize,

@@ -30,6 +30,8 @@ pub struct Lanes {
     /// The running sum of what this rank owns, on the host, where there is more than one round: no device has room for
     /// gradients twice.
     sum: Vec<f32>,
+    /// Bytes that have gone to the host and back for it.
+    moved: u64,
     touched: Vec<bool>,
 }
 
@@ -41,7 +43,7 @@ impl Lanes {
         cover(count, size)?;
         let width = (AT_ONCE / (size + 1) / CHUNK).max(1) * CHUNK;
         let pieces: Vec<_> = (0..size).map(|rank| cut(shards.of(rank), width)).collect();
-        Ok(Lanes { count, rank, size, pieces, sum: Vec::new(), touched: Vec::new() })
+        Ok(Lanes { count, rank, size, pieces, sum: Vec::new(), moved: 0, touched: Vec::new() })
     }
 
     /// Lanes.
@@ -70,6 +72,17 @@ impl Lanes {
         (0..self.count).map(move |lane| lane % size)
     }
 
+    /// Bytes of the running sum, on the host.
+    pub fn host_bytes(&self) -> usize {
+        let owned = || self.pieces[self.rank].iter().flatten().map(|(_, range)| range.len()).sum::<usize>();
+        if self.rounds() > 1 { size_of::<f32>() * owned() } else { 0 }
+    }
+
+    /// Bytes that have gone between the device and the running sum so far, either way.
+    pub fn moved(&self) -> u64 {
+        self.moved
+    }
+
     /// Adds the lanes of `round`, which lie in each rank's `grads`, to the sum. After the last round `grads` holds the sum of
     /// all lanes where this rank owns it, and knows of every parameter that any lane has touched.
     pub fn add(&mut self, dev: &mut Device, ranks: &mut dyn Ranks, grads: &mut Grads, round: usize) -> Result<()> {
@@ -78,8 +91,7 @@ impl Lanes {
         let last = round + 1 == self.rounds();
         if round == 0 {
             self.touched = vec![false; flags.len()];
-            let owned = self.pieces[self.rank].iter().flatten().map(|(_, range)| range.len()).sum();
-            self.sum.resize(if last || dev.counts_only() { 0 } else { owned }, 0.0);
+            self.sum.resize(if dev.counts_only() { 0 } else { self.host_bytes() / size_of::<f32>() }, 0.0);
         }
         self.touched.iter_mut().zip(flags).for_each(|(any, touched)| *any |= touched);
         if self.count > 1 {
@@ -115,8 +127,11 @@ impl Lanes {
         let rows = dev.alloc(Region::Workspace, DType::F32, &[before + lanes, len])?;
         let row = |i: usize| rows.slice(i, i + 1).reshape(&[len]);
         let keeps = !self.sum.is_empty();
-        if before == 1 && keeps {
-            dev.write(row(0), &self.sum[first..first + len])?;
+        if before == 1 {
+            self.moved += (size_of::<f32>() * len) as u64;
+            if keeps {
+                dev.write(row(0), &self.sum[first..first + len])?;
+            }
         }
         let send = |owner| if self.rank < lanes { of(owner).iter().map(lies).collect() } else { Vec::new() };
         let recv = |from| if from < lanes { spread(row(before + from), own) } else { Vec::new() };
@@ -126,10 +141,15 @@ impl Lanes {
             return Ok(0);
         }
         lane_sum::fwd(dev, rows, row(0))?;
+        let adds = (before + lanes - 1) * len;
+        dev.note_work("lane_sum", adds as f64, (size_of::<f32>() * (before + lanes + 1) * len) as f64);
         if round + 1 == self.rounds() {
             own.iter().zip(spread(row(0), own)).try_for_each(|(piece, sum)| dev.copy(sum, lies(piece)))?;
-        } else if keeps {
-            self.sum[first..first + len].copy_from_slice(&dev.read::<f32>(row(0))?);
+        } else {
+            self.moved += (size_of::<f32>() * len) as u64;
+            if keeps {
+                self.sum[first..first + len].copy_from_slice(&dev.read::<f32>(row(0))?);
+            }
         }
         Ok(len)
     }

@@ -9,6 +9,9 @@ use crate::device::{Plan, Work};
 use crate::error::Result;
 use crate::model::{Keep, Levels, ModelConfig, Stack};
 
+/// The budget of which nothing fits: what takes least is counted then, and no levels are looked for.
+pub const LEAST: Option<usize> = Some(0);
+
 /// What a counted pass took and computed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Counted {
@@ -55,6 +58,10 @@ pub fn fit(
         })
     };
     let all: Vec<usize> = (0..batches).collect();
+    if budget == LEAST {
+        let levels = Levels::from(Keep::Inputs);
+        return Ok(Fit { levels, memory: at(levels, &all)?.memory, fits: false });
+    }
     let (mut keep_all, mut sizes) = (*rest, Vec::with_capacity(batches));
     for i in 0..batches {
         let memory = at(Levels::default(), &[i])?.memory;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::config::{Dtype, OptimConfig, SftConfig};
 use crate::data::{Grid, Sample, Shape};
 use crate::device::{Device, Plan, Region, Target, Work};
-use crate::dist::{Alone, Ranks, Shards};
+use crate::dist::{Alone, Handed, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
+use crate::model::outgoing::{self, fetched};
 use crate::model::{Grads, Levels, Model, ModelConfig};
 use crate::observe::bytes;
 use crate::optim::Optimizer;
@@ -30,7 +31,22 @@ pub struct Planned {
     /// What the largest micro-batch computes and moves, forward and backward.
     pub pass: Vec<Work>,
     /// What an update from the gradients does.
-    pub update: Vec<Work>,
+    pub update: Update,
+}
+
+/// What an update from the gradients of its lanes does at a rank.
+#[derive(Clone, PartialEq, Default, Debug)]
+pub struct Update {
+    /// On the device.
+    pub work: Vec<Work>,
+    /// What the rank hands to the others, and is handed.
+    pub handed: Handed,
+    /// Host memory that the sum of lanes lies in, where a rank carries several.
+    pub host_bytes: usize,
+    /// Bytes that go to that and back.
+    pub moved: u64,
+    /// Bytes of the largest tensor that a checkpoint reads at this rank.
+    pub largest_saved: usize,
 }
 
 impl Planned {
@@ -93,8 +109,9 @@ impl Training {
     }
 
     /// Gradients as the run makes them, and what an update of all parameters from so many lanes does.
-    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, Vec<Work>)> {
+    pub fn gradients(&mut self, lanes: usize) -> Result<(Grads, Update)> {
         let (dev, layout) = (&mut self.dev, &self.model.layout);
+        let before = self.ranks.handed();
         let mut grads = Grads::new(dev, layout)?;
         (0..grads.len()).for_each(|id| {
             grads.touch(id);
@@ -104,8 +121,33 @@ impl Training {
         (0..lanes.rounds()).try_for_each(|round| lanes.add(dev, &mut self.ranks, &mut grads, round))?;
         self.optimizer.step_guarded(&mut self.ranks, dev, layout, &grads, 0.0, None)?;
         self.optimizer.stats(dev)?;
-        Ok((grads, dev.take_work()))
+        let (shared, after) = (Arc::new(layout.clone()), self.ranks.handed());
+        let weights = outgoing::weights(&shared, layout.dtype, self.optimizer.own());
+        let saved = [fetched(&weights), fetched(&self.optimizer.outgoing(&shared))].concat();
+        let update = Update {
+            work: dev.take_work(),
+            handed: Handed { sent: after.sent - before.sent, received: after.received - before.received },
+            host_bytes: lanes.host_bytes(),
+            moved: lanes.moved(),
+            largest_saved: saved.iter().map(|tensor| tensor.span().bytes).max().unwrap_or(0),
+        };
+        Ok((grads, update))
     }
+}
+
+/// Bytes of the optimizer's state that each of so many ranks owns. In nothing else a rank takes more than another.
+pub fn owned(
+    model: &ModelConfig,
+    dtype: Dtype,
+    optimizer: OptimConfig,
+    target: Target,
+    ranks: usize,
+) -> Result<Vec<usize>> {
+    let of = |rank| {
+        let training = Training::new(model.clone(), dtype, optimizer, target, Alone::counted(rank, ranks))?;
+        Ok(training.optimizer.bytes())
+    };
+    (0..ranks).map(of).collect()
 }
 
 /// The plan of fine-tuning on micro-batches, of which `batches` are the largest.

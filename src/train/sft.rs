@@ -33,7 +33,7 @@ use crate::observe::Observer;
 use crate::tensor::{DType, Tensor};
 
 /// Micro-batches whose samples are made ahead.
-const AHEAD: usize = 4;
+pub const AHEAD: usize = 4;
 
 /// What makes a run smaller.
 pub const LOWER: &str =

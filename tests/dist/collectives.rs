@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use omr::device::{Device, Isa, Plan, Region};
-use omr::dist::{Ranks, Tcp};
+use omr::dist::{self, Ranks, Tcp};
 use omr::error::Result;
 use omr::tensor::{DType, Tensor};
 
 use super::{all_well, entries};
 use crate::kernels;
+use crate::train::heap::largest_allocation;
 
 const BYTES: usize = 8 << 20;
 
@@ -133,4 +134,27 @@ fn a_stop_asked_of_one_reaches_all() {
         Ok(())
     });
     assert!(flags[0].load(Ordering::Relaxed));
+}
+
+/// A rank that hands over much holds little of it: on the host a piece at a time.
+#[test]
+fn much_is_handed_over_piece_by_piece() {
+    const LEN: usize = 3 << 20;
+    all_well(entries(2), |tcp| {
+        let (rank, plan) = (tcp.rank(), Plan::default().with(Region::Workspace, 8 * LEN));
+        let mut dev = Device::cpu(&plan, 1, Isa::detect())?;
+        let value = |rank: usize, i: usize| (i % 1021 + rank) as f32;
+        let mut make = |of: usize| {
+            let data: Vec<f32> = (0..LEN).map(|i| if of == rank { value(of, i) } else { 0.0 }).collect();
+            tensor(&mut dev, &data)
+        };
+        let owned = [(0, make(0)?), (1, make(1)?)];
+        let largest = largest_allocation(|| tcp.all_gather(&mut dev, "weights", &owned).unwrap());
+        println!("{largest} bytes of {} at once", 4 * LEN);
+        assert!(largest <= dist::host_bytes(1), "{largest} bytes at once");
+        for (owner, tensor) in owned {
+            assert!(dev.read::<f32>(tensor)?.into_iter().enumerate().all(|(i, x)| x == value(owner, i)));
+        }
+        Ok(())
+    });
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
+use omr::dist::{Alone, Ranks};
 use omr::observe::Silent;
 use omr::reward::Scorer;
 use omr::train::job::Job as _;
 use omr::{rl, train};
 
-use super::{Schedule, card, kind};
+use super::{Schedule, card, kind, skipped};
+use crate::dist;
 use crate::train::tiny;
 
 /// A device with so much memory and no more.
@@ -47,6 +49,30 @@ fn sft_takes_what_was_planned() {
     let least = SftConfig { max_steps: Some(1), max_memory_gib: Some(gib), ..config };
     let less = sft(&dir.path().join("less"), &least);
     assert!(less.total() < all.total(), "{} of {}", less.total(), all.total());
+}
+
+#[test]
+fn a_rank_takes_what_was_planned() {
+    if skipped("two ranks") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // The first rank carries two lanes, and so a sum on the host.
+    let config = SftConfig {
+        dtype: Dtype::Bf16,
+        gradient_lanes: Some(3),
+        max_steps: Some(1),
+        train_batch_size: Some(3),
+        ..tiny::sft_config(dir.path())
+    };
+    dist::over(2, |ranks| {
+        let mut job = train::sft::Job::new(&dir.path().join("run"), config.clone()).unwrap();
+        job.ranks = Alone::counted(ranks.rank(), 2);
+        let plan = job.plan(Target::gpu(kind())).unwrap();
+        let mut dev = device(&plan);
+        job.run_over(ranks, &mut dev, &Silent).unwrap();
+        assert_exact(&plan, &dev, &Region::ALL);
+    });
 }
 
 #[test]

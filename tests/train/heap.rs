@@ -56,6 +56,13 @@ unsafe impl GlobalAlloc for Watched {
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
+/// The largest allocation of this thread while `work` runs, in bytes.
+pub fn largest_allocation(work: impl FnOnce()) -> usize {
+    LARGEST.set(Some(0));
+    work();
+    LARGEST.replace(None).unwrap()
+}
+
 #[test]
 fn a_step_takes_no_tensor_from_the_heap() {
     let dir = tempfile::tempdir().unwrap();
@@ -82,9 +89,8 @@ fn a_step_takes_no_tensor_from_the_heap() {
         dev.high_water()
     };
     let warm = step();
-    LARGEST.set(Some(0));
-    let after = step();
-    let largest = LARGEST.replace(None).unwrap();
+    let mut after = warm;
+    let largest = largest_allocation(|| after = step());
     let activation = tokens * model.config.hidden_size * size_of::<f32>();
     println!("{tokens} tokens: largest allocation {largest} bytes, one activation {activation}");
     assert_eq!(warm, after, "the device's memory grew");

@@ -1,6 +1,6 @@
 pub mod checkpoint;
 mod damaged;
-mod heap;
+pub mod heap;
 mod lanes;
 mod plan;
 mod rows;

@@ -231,7 +231,7 @@ pub fn sft_page(on: &Card, rows: &Rows, model: ModelConfig, config: &SftConfig) 
         ),
         parts: vec![
             ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
-            ("update", Floor::sum(&planned.update, &card)),
+            ("update", Floor::sum(&planned.update.work, &card)),
         ],
         predicted,
         clock: on.clock,
@@ -290,7 +290,7 @@ pub fn rl_page(on: &Card, rows: &Rows, model: ModelConfig, config: &RlConfig) ->
         parts: vec![
             ("rollouts", rollouts.floor(&card)),
             ("passes", Floor::sum(&planned.pass, &card).times(passes as f64)),
-            ("updates", Floor::sum(&planned.update, &card).times(updates as f64)),
+            ("updates", Floor::sum(&planned.update.work, &card).times(updates as f64)),
         ],
         predicted,
         clock: on.clock,
