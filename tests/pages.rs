@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PAGES: [&str; 5] = ["README.md", "CONTRIBUTING.md", "docs/DESIGN.md", "docs/FORMATS.md", "docs/MEASURED.md"];
+const PAGES: [&str; 6] =
+    ["README.md", "CONTRIBUTING.md", "docs/DESIGN.md", "docs/FORMATS.md", "docs/MEASURED.md", "docs/OPENMMREASONER.md"];
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

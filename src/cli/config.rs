@@ -4,7 +4,8 @@ use clap::ValueEnum;
 
 use super::Context;
 use crate::config::{
-    self, DataConfig, EvalConfig, GenerateConfig, Key, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig, SftConfig,
+    self, DataConfig, EvalConfig, GenerateConfig, Key, Preset, RecipeConfig, RlConfig, Rule, Safe, ScoreConfig,
+    SftConfig,
 };
 use crate::error::Result;
 
@@ -28,10 +29,18 @@ pub struct Args {
     /// Only keys that contain this
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
+    /// What an algorithm sets: gspo, grpo, dapo or dr_grpo
+    #[arg(long, value_name = "NAME", conflicts_with = "grep")]
+    preset: Option<String>,
 }
 
 /// Prints the keys to stdout.
 pub fn run(args: &Args, _: &Context) -> Result<()> {
+    if let Some(preset) = &args.preset {
+        let sets = preset.parse::<Preset>()?.keys();
+        let lines = sets.into_iter().map(|(key, value)| format!("{key}: {}\n", config::inline(&value)));
+        return super::print(&format!("preset: {preset}\n{}", lines.collect::<String>()));
+    }
     let keys = match args.kind {
         Kind::Recipe => config::keys::<RecipeConfig>(),
         Kind::Data => config::keys::<DataConfig>(),

@@ -15,10 +15,12 @@ mod table;
 mod data;
 mod dist;
 mod eval;
+mod foreign;
 mod generate;
 mod judge;
 mod optim;
 mod pipeline;
+mod preset;
 mod recipe;
 mod rl;
 mod said;
@@ -40,12 +42,13 @@ pub use pipeline::{
     DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, Pictures, RowForm,
     StageConfig, StepConfig, VerifyConfig,
 };
+pub use preset::Preset;
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
     AdvEstimator, Draft, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,
     RewardConfig, RlConfig, RolloutConfig,
 };
-pub use said::nearest;
+pub use said::{inline, nearest};
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source};
+use super::{Config, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source, preset};
 use crate::error::Result;
 
 settings! {
@@ -132,6 +132,7 @@ settings! {
 impl Config for RecipeConfig {
     const NAME: &'static str = "recipe";
     const MORE_IS_SAFE: bool = false;
+    const PRESET_AT: Option<&'static str> = Some("rl");
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let default = RecipeConfig::default();
@@ -150,6 +151,9 @@ impl Config for RecipeConfig {
                 if name != "sft" {
                     judge_from_env(stage, env);
                 }
+                if name == "rl" {
+                    preset::fill_in(stage);
+                }
             }
         }
     }
@@ -157,6 +161,10 @@ impl Config for RecipeConfig {
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {
         let mut sources = model_of("base.model", &mut self.base.model);
         sources.extend(rows_of("data.datasets", &mut self.data.stage.datasets));
+        sources.extend(rows_of("sft.datasets", &mut self.sft.datasets));
+        sources.extend(rows_of("rl.train_files", &mut self.rl.train_files));
+        sources.extend(rows_of("rl.val_files", &mut self.rl.validation.val_files));
+        sources.extend(rows_of("eval.data", &mut self.eval.data));
         sources
     }
 

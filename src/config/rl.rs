@@ -8,7 +8,7 @@ use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName,
-    Place, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig, preset,
 };
 use crate::error::{Error, Result};
 
@@ -128,11 +128,11 @@ settings! {
     /// DAPO's soft penalty for long responses.
     pub struct OverlongBufferConfig {
         /// Apply the penalty.
-        enable: bool = false, name: "verl reward_model.overlong_buffer.enable", published: "false";
+        enable: bool = false, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.enable", published: "false";
         /// The penalty grows over the last this many tokens of max_response_length.
-        len: usize = 0, name: "verl reward_model.overlong_buffer.len", published: "4096";
+        len: usize = 0, name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.len", published: "4096";
         /// Penalty at max_response_length.
-        penalty_factor: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl reward_model.overlong_buffer.penalty_factor",
+        penalty_factor: f64 = 1.0, rule: Rule::AtLeast(0.0), name: "verl reward_model.reward_kwargs.overlong_buffer_cfg.penalty_factor",
             published: "1.0";
     }
 }
@@ -181,6 +181,9 @@ settings! {
         shuffle: bool = true, name: "verl data.shuffle", published: "true";
         /// Prompts of one generation batch.
         train_batch_size: usize = 64, rule: Rule::AtLeast(1.0), name: "verl data.train_batch_size", published: "128";
+        /// Prompts that dynamic sampling asks at a time until train_batch_size of them are kept; null takes train_batch_size.
+        gen_batch_size: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "verl data.gen_batch_size",
+            published: "384 for DAPO";
         /// Prompts of one update; train_batch_size over this is the number of updates a generation batch gives.
         ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_mini_batch_size", published: "128";
@@ -195,6 +198,9 @@ settings! {
         /// Responses are cut here.
         max_response_length: usize = 1024, rule: Rule::AtLeast(1.0), name: "verl data.max_response_length",
             published: "28696";
+        /// The algorithm: defaults of the keys that make it up, of which a key that is written wins. `omr config --preset dapo`
+        /// lists them.
+        preset: Preset = Preset::Gspo, safe: Safe::Yes, published: "gspo";
         /// How rewards become advantages.
         adv_estimator: AdvEstimator = AdvEstimator::Grpo, name: "verl algorithm.adv_estimator", published: "grpo";
         /// Divide advantages by the group's sample deviation; off is Dr.GRPO.
@@ -233,9 +239,12 @@ settings! {
         reward: RewardConfig = RewardConfig::default();
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
-        /// Generation batches of the whole run; null passes once over the prompts.
+        /// Generation batches of the whole run; null counts epochs instead.
         total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
-            name: "verl trainer.total_training_steps", published: "15 epochs";
+            name: "verl trainer.total_training_steps";
+        /// Passes over the prompts, used when total_training_steps is null.
+        total_epochs: u64 = 1, rule: Rule::Within(1.0, 1e6), safe: Safe::WhenMore, name: "verl trainer.total_epochs",
+            published: "15";
         /// A checkpoint every so many steps; null leaves it to save_seconds.
         save_freq: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::Yes, name: "verl trainer.save_freq",
             published: "16";
@@ -312,8 +321,23 @@ impl RlConfig {
         self.gradient_lanes.unwrap_or(1)
     }
 
+    /// Prompts that are asked at a time.
+    pub fn gen_batch(&self) -> usize {
+        self.gen_batch_size.unwrap_or(self.train_batch_size)
+    }
+
+    /// Generation batches of a run over `prompts` prompts.
+    pub fn total_steps(&self, prompts: usize) -> u64 {
+        let asked = self.total_epochs.saturating_mul(prompts as u64);
+        self.total_training_steps.unwrap_or(asked.div_ceil(self.gen_batch() as u64))
+    }
+
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         let at = |key: &str| place.of(&super::table::join(path, key));
+        if let Some(size) = self.gen_batch_size.filter(|&n| n != self.train_batch_size && !self.filter_groups.enable) {
+            let expected = "null, or filter_groups.enable: without it all prompts that are asked are trained on";
+            return Err(Error::input(at("gen_batch_size"), size.to_string(), expected));
+        }
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
             let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);
             return Err(Error::input(at("ppo_mini_batch_size"), self.ppo_mini_batch_size.to_string(), expected));
@@ -339,9 +363,11 @@ impl RlConfig {
 
 impl Config for RlConfig {
     const NAME: &'static str = "rl";
+    const PRESET_AT: Option<&'static str> = Some("");
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         judge_from_env(tree, env);
+        preset::fill_in(tree);
     }
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {

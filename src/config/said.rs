@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// A value on one line, as YAML's flow form.
-pub(crate) fn inline(value: &Value) -> String {
+pub fn inline(value: &Value) -> String {
     match value {
         Value::String(s) => s.clone(),
         Value::Array(list) => format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(", ")),

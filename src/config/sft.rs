@@ -82,10 +82,10 @@ settings! {
         max_memory_gib: Option<f64> = None, rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Smallest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
         image_min_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine extra_kwargs.image_min_pixels";
+            name: "lmms-engine dataset_config.extra_kwargs.image_min_pixels";
         /// Largest picture after resizing, in pixels; null keeps the model's preprocessor_config.json.
         image_max_pixels: Option<usize> = None, rule: Rule::AtLeast(784.0),
-            name: "lmms-engine extra_kwargs.image_max_pixels", published: "4194304";
+            name: "lmms-engine dataset_config.extra_kwargs.image_max_pixels", published: "4194304";
         /// Share of the rows that may be bad: they are left out and named in rejected.jsonl; more end the run.
         max_bad_rows: f64 = 0.01, rule: Rule::Within(0.0, 1.0), safe: Safe::Yes;
         /// Threads that read rows and pictures beside the training; their number changes no result.

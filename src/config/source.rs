@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::said::inline;
 use super::setting::{Key, Meta, Place, Safe, Setting};
+use super::{foreign, preset};
 use crate::error::{Error, Result};
 
 /// A path of a config that may also be the name of a repository on the Hugging Face hub.
@@ -25,6 +26,9 @@ pub trait Config: Setting + Default + Clone {
 
     /// Keys that are safe to raise may be raised in a run that goes on. Not where other stages build on the result.
     const MORE_IS_SAFE: bool = true;
+
+    /// The group that has a key `preset`, by its path.
+    const PRESET_AT: Option<&'static str> = None;
 
     /// Fills in what follows from other keys or from the environment, before the tree is read.
     fn prepare(_tree: &mut Map<String, Value>, _env: &dyn Fn(&str) -> Option<String>) {}
@@ -53,13 +57,24 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
         }
         None => Map::new(),
     };
+    let mut typed = None;
     for text in overrides {
-        place.overridden.insert(parse_override(text)?.0);
+        let (path, value) = parse_override(text)?;
+        if C::PRESET_AT.is_some_and(|at| path == super::table::join(at, "preset")) {
+            typed = Some(value);
+        }
+        place.overridden.insert(path);
+    }
+    if let Some(at) = C::PRESET_AT {
+        let written = if at.is_empty() { Some(&tree) } else { tree.get(at).and_then(Value::as_object) };
+        let is_typed = |key: &str| place.overridden.contains(key);
+        preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
     }
     apply(&mut tree, overrides)?;
     C::prepare(&mut tree, env);
     // Again: what was typed wins over what the environment filled in.
     apply(&mut tree, overrides)?;
+    foreign::refuse::<C>(&place, &tree)?;
     let mut config = C::default();
     config.set(&place, "", &Value::Object(tree))?;
     config.validate(&place)?;

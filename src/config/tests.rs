@@ -200,6 +200,115 @@ fn the_shipped_configs_load() {
 }
 
 #[test]
+fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
+    let keys = |config: &RlConfig| {
+        let c = config;
+        (c.loss_mode, c.loss_agg_mode, c.clip_ratio_low, c.clip_ratio_high, c.clip_ratio_c, c.filter_groups.enable)
+    };
+    // The defaults are a preset's.
+    assert_eq!(from_text::<RlConfig>("preset: gspo\n", &[]).unwrap(), RlConfig::default());
+    let dapo: RlConfig = from_text("preset: dapo\nfilter_groups: {max_num_gen_batches: 3}\n", &[]).unwrap();
+    assert_eq!(keys(&dapo), (LossMode::Vanilla, LossAggMode::TokenMean, 0.2, 0.28, 10.0, true));
+    assert_eq!((dapo.filter_groups.metric, dapo.filter_groups.max_num_gen_batches), (FilterMetric::Acc, 3));
+    let typed: RlConfig = from_text("", &["preset=dr_grpo", "clip_ratio_low=0.1"]).unwrap();
+    assert_eq!(keys(&typed), (LossMode::Vanilla, LossAggMode::SeqMeanTokenSumNorm, 0.1, 0.2, 3.0, false));
+    assert!(!typed.norm_adv_by_std_in_grpo);
+    let in_recipe: RecipeConfig = from_text("rl: {preset: grpo}\n", &["rl.filter_groups.enable=true"]).unwrap();
+    assert_eq!(keys(&in_recipe.rl), (LossMode::Vanilla, LossAggMode::TokenMean, 0.2, 0.2, 3.0, true));
+    for preset in Preset::ALL {
+        let all: RlConfig = from_text(&format!("preset: {}\n", preset.name()), &[]).unwrap();
+        let again: RlConfig = from_text(&to_yaml(&all).unwrap(), &[]).unwrap();
+        assert_eq!(all, again);
+        let written = Setting::write(&all);
+        for (key, value) in preset.keys() {
+            let found = key.split('.').fold(&written, |group, name| &group[name]);
+            assert_eq!((key, said::inline(found)), (key, said::inline(&value)));
+        }
+    }
+
+    let text = "clip_ratio_low: 3e-4\nrollout: {n: 2}\nfilter_groups: {metric: score}\n";
+    let refused = message::<RlConfig>(text, &["preset=dapo"]);
+    for part in ["command line: preset", "clip_ratio_low: 0.0003, filter_groups.metric: score", "take them out"] {
+        assert!(refused.contains(part), "{part} is not in {refused}");
+    }
+    assert!(!refused.contains("rollout"), "{refused}");
+    let refused = message::<RecipeConfig>("rl: {clip_ratio_high: 1}\n", &["rl.preset=grpo"]);
+    assert!(refused.contains("command line: rl.preset") && refused.contains("rl.clip_ratio_high: 1"), "{refused}");
+    let both = ["preset=dapo", "clip_ratio_low=0.2", "filter_groups.metric=acc"];
+    assert_eq!(keys(&from_text(text, &both).unwrap()), keys(&dapo));
+    assert!(message::<RlConfig>("", &["preset=ppo"]).contains("gspo, grpo, dapo, dr_grpo"));
+    assert!(message::<RlConfig>("gen_batch_size: 128\n", &[]).contains("filter_groups.enable"));
+}
+
+#[test]
+fn epochs_are_counted_where_no_steps_are_named() {
+    let config: RlConfig =
+        from_text("total_epochs: 15\ntrain_batch_size: 128\nppo_mini_batch_size: 128\n", &[]).unwrap();
+    // The last batch of a pass is filled up by the next one: 1,110,000 prompts are 8,671 batches and a part of one.
+    assert_eq!(config.total_steps(74_000), 8672);
+    assert_eq!(RlConfig { total_training_steps: Some(3), ..config }.total_steps(74_000), 3);
+}
+
+/// A published config, resolved.
+fn published<C: Config>(name: &str, overrides: &[&str]) -> C {
+    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+    load(Some(&Path::new("configs/openmmreasoner-7b").join(name)), &overrides, &no_env).unwrap()
+}
+
+#[test]
+fn the_published_configs_differ_in_what_the_originals_differ_in() {
+    let of = |overrides: &[&str], name: &str| published::<RlConfig>(name, overrides);
+    let rl = of(&[], "rl.yaml");
+    let changed = |other: &RlConfig| -> Vec<String> {
+        differences(&rl, other).into_iter().map(|difference| difference.path).collect()
+    };
+    let by_preset = |preset: Preset| -> Vec<String> {
+        let gspo = Preset::Gspo.keys();
+        let keys = preset.keys().into_iter().zip(gspo).filter(|(a, b)| a != b).map(|((key, _), _)| key.to_owned());
+        let mut keys: Vec<String> = keys.chain(["preset".to_owned()]).collect();
+        keys.sort();
+        keys
+    };
+    let sorted = |mut list: Vec<String>| {
+        list.sort();
+        list
+    };
+    let mut grpo = by_preset(Preset::Grpo);
+    // Its length is that of a buffer which is off.
+    grpo.push("overlong_buffer.len".to_owned());
+    assert_eq!(sorted(changed(&of(&[], "rl-grpo.yaml"))), sorted(grpo));
+    let mut dapo = by_preset(Preset::Dapo);
+    dapo.push("gen_batch_size".to_owned());
+    assert_eq!(sorted(changed(&of(&[], "rl-dapo.yaml"))), sorted(dapo));
+    // What the comment of rl-dapo.yaml promises: dapo.sh is GRPO in larger batches.
+    let text = std::fs::read_to_string("configs/openmmreasoner-7b/rl-dapo.yaml").unwrap();
+    let typed = text.lines().find_map(|line| line.strip_prefix("# `")?.split_once('`')).unwrap().0;
+    let as_typed = of(&typed.split(' ').collect::<Vec<_>>(), "rl-dapo.yaml");
+    let left = differences(&of(&[], "rl-grpo.yaml"), &as_typed).into_iter().map(|difference| difference.path);
+    let expected = ["filter_groups.metric", "overlong_buffer.len", "preset", "train_batch_size"];
+    assert_eq!(sorted(left.collect()), expected);
+    for (name, at) in [("rl.yaml", None), ("rl-grpo.yaml", None), ("rl-dapo.yaml", None), ("recipe.yaml", Some("rl"))] {
+        let text = std::fs::read_to_string(Path::new("configs/openmmreasoner-7b").join(name)).unwrap();
+        let whole: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        let written = at.map_or(&whole, |at| &whole[at]);
+        for (key, _) in Preset::Gspo.keys() {
+            let found = key.split('.').fold(written, |group, name| &group[name]);
+            assert!(found.is_null(), "{name} writes {key}, which its preset sets");
+        }
+    }
+}
+
+#[test]
+fn the_published_recipe_is_the_published_stages() {
+    let recipe: RecipeConfig = published("recipe.yaml", &[]);
+    let differ = |paths: Vec<Difference>| paths.into_iter().map(|d| d.path).collect::<Vec<_>>();
+    assert_eq!(differ(differences(&published::<SftConfig>("sft.yaml", &[]), &recipe.sft)), ["model"]);
+    assert_eq!(differ(differences(&published::<RlConfig>("rl.yaml", &[]), &recipe.rl)), ["model"]);
+    assert_eq!(recipe.base.model, published::<SftConfig>("sft.yaml", &[]).model);
+    assert_eq!(differ(differences(&published::<EvalConfig>("eval.yaml", &[]), &recipe.eval)), ["tasks", "data"]);
+}
+
+#[test]
 fn nearest_is_near() {
     assert_eq!(nearest("lerning_rate", ["learning_rate", "seed"]), Some("learning_rate"));
     assert_eq!(nearest("zzz", ["learning_rate", "seed"]), None);

@@ -29,16 +29,17 @@ pub fn expected(kind: Kind) -> &'static str {
     }
 }
 
-/// The command that fetches what `path` names: a repository, or a folder called as one of those the recipe was published
-/// with.
+/// The command that fetches what `path` names: a repository, a folder called as one of those the recipe was published with, or
+/// what is in such a folder.
 pub fn command(path: &Path, kind: Kind) -> Option<String> {
-    let to = path.display();
     if name(path).is_some() {
-        return Some(format!("omr download {to} --to DIR"));
+        return Some(format!("omr download {} --to DIR", path.display()));
     }
-    let folder = path.file_name()?.to_str()?;
-    let known = |&&(_, of, id): &&(&str, Kind, &str)| of == kind && id.ends_with(&format!("/{folder}"));
-    SHORT_NAMES.iter().find(known).map(|(short, ..)| format!("omr download {short} --to {to}"))
+    path.ancestors().find_map(|folder| {
+        let of_folder = format!("/{}", folder.file_name()?.to_str()?);
+        let (short, ..) = SHORT_NAMES.iter().find(|(_, of, id)| *of == kind && id.ends_with(&of_folder))?;
+        Some(format!("omr download {short} --to {}", folder.display()))
+    })
 }
 
 /// A repository's id and revision, where `path` reads as one and is nothing else: no file, and in no folder that is here.
@@ -117,6 +118,10 @@ mod tests {
             "omr download rl --to models/OpenMMReasoner-RL"
         );
         assert_eq!(published("models/OpenMMReasoner-RL", Kind::Dataset), None);
+        assert_eq!(
+            published("data/OpenMMReasoner-RL-74K/**/val*.parquet", Kind::Dataset).unwrap(),
+            "omr download rl-data --to data/OpenMMReasoner-RL-74K"
+        );
         // What is no repository's name is what it is: a file that is missing, or a folder that is here.
         for path in ["org/rows.parquet", "src/nothing", "model", "/a/b", "./a/b", "models/tiny", "a/b/c"] {
             assert_eq!(find(path, Kind::Model).unwrap(), Path::new(path));

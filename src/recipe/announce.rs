@@ -19,17 +19,29 @@ impl Recipe<'_> {
             self.means.place,
             self.dir.display()
         ));
-        let questions = c.task.num_sft_questions;
-        say(format!("  data     {questions} questions x {} drafts from a teacher, verified", c.data.num_rollouts));
+        say(match self.has_rows() {
+            true => "  data     the rows of sft.datasets, rl.train_files and eval.data".to_owned(),
+            false => {
+                let questions = c.task.num_sft_questions;
+                format!("  data     {questions} questions x {} drafts from a teacher, verified", c.data.num_rollouts)
+            }
+        });
         let steps = c.sft.max_steps.map_or("epochs of".to_owned(), |n| n.to_string());
         say(format!("  sft      {steps} updates from {}", self.base_name()));
         if c.control.enable {
             say(format!("  control  sft continued for {} updates", self.control_steps()));
         }
         let rl = &c.rl;
-        let steps = rl.total_training_steps.map_or("one epoch of".to_owned(), |n| n.to_string());
+        let steps = match rl.train_files.is_empty() {
+            true => rl.total_steps(c.task.num_rl_questions).to_string(),
+            false => rl.total_training_steps.map_or("epochs of".to_owned(), |n| n.to_string()),
+        };
         say(format!("  rl       {steps} steps of {} prompts x {} rollouts", rl.train_batch_size, rl.rollout.n));
-        say(format!("  eval     {} held-out questions, greedy and at temperature 1", c.task.num_heldout_questions));
+        let questions = match c.eval.data.is_empty() {
+            true => format!("{} held-out questions", c.task.num_heldout_questions),
+            false => "the questions of eval.data".to_owned(),
+        };
+        say(format!("  eval     {questions}, greedy and at temperature 1"));
         say(format!("  judge    {}", self.judges()));
         let takes = match self.means.target.kind {
             Kind::Cpu => self.task.takes,

@@ -23,6 +23,12 @@ use crate::train::job::{Job, finished_steps};
 use crate::train::{plan, sft};
 
 impl Recipe<'_> {
+    /// True where every stage has rows of its own, so that none are made.
+    pub(super) fn has_rows(&self) -> bool {
+        let c = &self.config;
+        !c.sft.datasets.is_empty() && !c.rl.train_files.is_empty() && !c.eval.data.is_empty()
+    }
+
     /// Questions, and the teacher's verified answers to some of them.
     pub(super) fn data(&self) -> Result<()> {
         let dir = self.path("data");
@@ -32,6 +38,10 @@ impl Recipe<'_> {
         }
         let begun = Instant::now();
         std::fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
+        if self.has_rows() {
+            let summary = json!({"in": 0, "kept": 0, "rejected": {}, "unjudged": 0, "seconds": 0.0});
+            return files::write(done, format!("{summary:#}\n").as_bytes());
+        }
         let splits = (self.task.splits)(&self.config.task, self.config.seed)?;
         let save = |name: &str, rows: &[Row]| write::write(&dir.join(name), rows, Form::Rl);
         save("questions.parquet", &splits.teach)?;
@@ -72,8 +82,7 @@ impl Recipe<'_> {
     pub(super) fn control_steps(&self) -> u64 {
         let rl = &self.config.rl;
         let updates = (rl.train_batch_size / rl.ppo_mini_batch_size * rl.ppo_epochs) as u64;
-        let prompts = (self.config.task.num_rl_questions as u64).div_ceil(rl.train_batch_size as u64);
-        let steps = rl.total_training_steps.unwrap_or(prompts);
+        let steps = rl.total_steps(self.config.task.num_rl_questions);
         self.config.control.max_steps.unwrap_or(steps * updates)
     }
 

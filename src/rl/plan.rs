@@ -137,7 +137,7 @@ pub fn rl(
 
 /// The prompts of a generation batch that a rank asks, at most.
 pub fn share(config: &RlConfig, ranks: Alone) -> usize {
-    config.train_batch_size.div_ceil(ranks.size())
+    config.gen_batch().div_ceil(ranks.size())
 }
 
 /// Runs on `dev` an update's pass over one micro-batch of the longest questions, answered at full length; its tokens.

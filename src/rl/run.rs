@@ -110,8 +110,7 @@ impl Job {
         let questions = ask::streamed(&data, encoder, model_config.clone());
         // It scores the rows it is given, and has none of its own.
         let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
-        let once = (index.len() as u64).div_ceil(config.train_batch_size as u64);
-        let total_steps = config.total_training_steps.unwrap_or(once);
+        let total_steps = config.total_steps(index.len());
         Ok(Job {
             dir: dir.to_owned(),
             model,
@@ -140,7 +139,7 @@ impl Job {
 
     /// The questions of all generation batches behind `consumed` questions, made ahead.
     fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
-        let (config, size) = (&self.config, self.config.train_batch_size as u64);
+        let (config, size) = (&self.config, self.config.gen_batch() as u64);
         let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
         let batches = (0..).map(move |k| {
             let first = consumed + k * size;

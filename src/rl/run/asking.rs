@@ -72,7 +72,7 @@ impl Job {
             });
             let rollouts = gathered(trainer, rollouts, asked.len() * config.rollout.n)?;
             numbers.extend((first..).take(asked.len()));
-            consumed += config.train_batch_size as u64;
+            consumed += config.gen_batch() as u64;
             let base = questions.len();
             questions.extend(asked);
             let groups = self.groups(rollouts, base)?;

@@ -1,0 +1,101 @@
+//! What a word such as `dapo` sets: defaults of several keys at once, one table for all presets.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::said::inline;
+use super::table::join;
+use crate::error::{Error, Result};
+
+choice! {
+    /// An algorithm as it was published: defaults of the keys that make it up. A key that is written wins.
+    pub enum Preset {
+        /// Sequence-level ratios, clipped within 3e-4 and 4e-4 of 1 (arXiv 2507.18071, section 5.1).
+        Gspo = "gspo",
+        /// Token-level ratios, clipped within 0.2 (arXiv 2402.03300), tokens weighed alike as verl does; no KL term.
+        Grpo = "grpo",
+        /// GRPO with a higher upper clip and prompts left out that teach nothing (arXiv 2503.14476, verl-recipe's script).
+        Dapo = "dapo",
+        /// GRPO without the division by deviation and length (arXiv 2503.20783).
+        DrGrpo = "dr_grpo",
+    }
+}
+
+impl Preset {
+    /// All of them, in the order of the columns of the table.
+    pub const ALL: [Preset; 4] = [Preset::Gspo, Preset::Grpo, Preset::Dapo, Preset::DrGrpo];
+
+    /// The keys it sets, with their values.
+    pub fn keys(self) -> Vec<(&'static str, Value)> {
+        KEYS.iter().map(|(key, values)| (*key, value(values[self as usize]))).collect()
+    }
+}
+
+/// A key and its value in each preset, in the order of [`Preset::ALL`]. The soft penalty for long answers is no part of
+/// `dapo`: its length is one of a run's own.
+const KEYS: [(&str, [&str; 4]); 8] = [
+    ("loss_mode", ["gspo", "vanilla", "vanilla", "vanilla"]),
+    ("loss_agg_mode", ["seq-mean-token-mean", "token-mean", "token-mean", "seq-mean-token-sum-norm"]),
+    ("clip_ratio_low", ["3e-4", "0.2", "0.2", "0.2"]),
+    ("clip_ratio_high", ["4e-4", "0.2", "0.28", "0.2"]),
+    ("clip_ratio_c", ["3.0", "3.0", "10.0", "3.0"]),
+    ("norm_adv_by_std_in_grpo", ["true", "true", "true", "false"]),
+    ("filter_groups.enable", ["false", "false", "true", "false"]),
+    ("filter_groups.metric", ["score", "score", "acc", "score"]),
+];
+
+/// A cell of the table: a number, true or false, or a word.
+fn value(cell: &str) -> Value {
+    serde_json::from_str(cell).unwrap_or_else(|_| json!(cell))
+}
+
+/// Sets what the preset of `group` sets and `group` does not write.
+pub(super) fn fill_in(group: &mut Map<String, Value>) {
+    // Another word is refused where the key is read.
+    let Some(Ok(preset)) = group.get("preset").and_then(Value::as_str).map(str::parse::<Preset>) else { return };
+    for (key, value) in preset.keys() {
+        let (name, inner) = key.split_once('.').map_or((key, None), |(name, inner)| (name, Some(inner)));
+        let Some(inner) = inner else {
+            group.entry(name).or_insert(value);
+            continue;
+        };
+        let below = group.entry(name).or_insert(Value::Null);
+        if below.is_null() {
+            *below = json!({});
+        }
+        if let Value::Object(below) = below {
+            below.entry(inner).or_insert(value);
+        }
+    }
+}
+
+/// Errors where a preset is typed over a `file` that writes one of the keys it sets, in `tree` under `path`: these would
+/// win, and the run be another than the word says. Keys that are typed beside it (`overridden`) may be there.
+pub(super) fn refuse_typed<'a>(
+    path: &str,
+    file: Option<&Path>,
+    tree: &Map<String, Value>,
+    typed: Option<&Value>,
+    overridden: impl Fn(&str) -> bool + 'a,
+) -> Result<()> {
+    let Some((file, word)) = file.zip(typed.and_then(Value::as_str)) else { return Ok(()) };
+    let Ok(preset) = word.parse::<Preset>() else { return Ok(()) };
+    let written = preset.keys().into_iter().filter_map(|(key, _)| {
+        let mut at = key.split('.');
+        let first = tree.get(at.next()?)?;
+        let found = at.try_fold(first, |group, name| group.get(name))?;
+        let key = join(path, key);
+        (!overridden(&key)).then(|| format!("{key}: {}", inline(found)))
+    });
+    let written: Vec<String> = written.collect();
+    if written.is_empty() {
+        return Ok(());
+    }
+    Err(Error::input_hint(
+        format!("command line: {}", join(path, "preset")),
+        format!("{word} over {}, which writes {}", file.display(), written.join(", ")),
+        "a file that leaves these keys to the preset",
+        "take them out of the file, or type each of them, too",
+    ))
+}

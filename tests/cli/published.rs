@@ -1,0 +1,186 @@
+//! The published recipe as it is typed: the commands of docs/OPENMMREASONER.md, and two steps of each published config, on
+//! made rows and the small model.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use omr::data::{Form, write};
+
+use super::help::omr;
+use crate::golden;
+use crate::train::tiny;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Sizes of the small model's rows, for each job.
+const SFT: [&str; 4] =
+    ["packing_length=256", "micro_batch_tokens=256", "gradient_accumulation_steps=2", "save_steps=2"];
+const RL: [&str; 10] = [
+    "train_batch_size=4",
+    "ppo_mini_batch_size=4",
+    "rollout.n=4",
+    "rollout.max_num_seqs=32",
+    "rollout.max_num_batched_tokens=256",
+    "max_prompt_length=64",
+    "max_response_length=24",
+    "micro_batch_tokens=256",
+    "save_freq=2",
+    "val_max_samples=2",
+];
+
+/// The files of the published RL set, and the other names that the page has.
+const QUESTIONS: [&str; 10] = [
+    "OpenMMReasoner-RL-74K/algopuzzle_train",
+    "OpenMMReasoner-RL-74K/mmk12_train",
+    "OpenMMReasoner-RL-74K/puzzlevqa_train",
+    "OpenMMReasoner-RL-74K/thinklite_vl_hard_train",
+    "OpenMMReasoner-RL-74K/tqa_train",
+    "OpenMMReasoner-RL-74K/virl39k_train",
+    "OpenMMReasoner-RL-74K/wemath_standard",
+    "OpenMMReasoner-RL-74K/wemath_pro",
+    "OpenMMReasoner-RL-74K/val",
+    "m1",
+];
+
+/// A folder as the page's reader has it.
+fn desk() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    symlink(Path::new(ROOT).join("configs"), at("configs")).unwrap();
+    for name in ["models", "data/OpenMMReasoner-RL-74K", "data/OpenMMReasoner-SFT-874K", "runs/sft", "runs/rl"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    tiny::base_model(&at("models/Qwen2.5-VL-7B-Instruct"));
+    tiny::tuned_model(&at("models/OpenMMReasoner-ColdStart"));
+    symlink(at("models/OpenMMReasoner-ColdStart"), at("runs/sft/model")).unwrap();
+    symlink(at("models/OpenMMReasoner-ColdStart"), at("runs/rl/model")).unwrap();
+    let rows = tiny::rows();
+    write::write(&at("data/OpenMMReasoner-SFT-874K/rows.parquet"), &rows, Form::Sft).unwrap();
+    write::write(&at("rows.parquet"), &rows, Form::Rl).unwrap();
+    for name in QUESTIONS {
+        fs::copy(at("rows.parquet"), at("data").join(format!("{name}.parquet"))).unwrap();
+    }
+    dir
+}
+
+/// The contents of the blocks in `language` of a page.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("```{language}\n");
+    page.split(begin.as_str()).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// Types `command` in `dir`; what it said.
+fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], code: i32) -> String {
+    let words = command.split(' ').skip(1).map(|word| word.trim_matches('\''));
+    let output = omr().current_dir(dir).envs(variables.iter().copied()).args(words).args(more).output().unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{command} {more:?}: {said}");
+    said
+}
+
+#[test]
+fn openmmreasoner_page_is_typed_as_it_stands() {
+    let desk = desk();
+    let dir = desk.path();
+    for folder in golden::entries(&golden::dir().join("eval"), "", "").into_iter().filter(|path| path.is_dir()) {
+        let to = dir.join("data/benchmarks").join(folder.file_name().unwrap());
+        fs::create_dir_all(&to).unwrap();
+        fs::copy(folder.join("data.parquet"), to.join("data.parquet")).unwrap();
+    }
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/OPENMMREASONER.md")).unwrap();
+    for block in blocks(&page, "yaml") {
+        let name = block.lines().next().unwrap().trim_start_matches("# ");
+        fs::write(dir.join(name), block).unwrap();
+    }
+    let mut seen = 0;
+    for block in blocks(&page, "sh") {
+        let mut variables: Vec<(&str, &str)> = Vec::new();
+        for line in block.lines() {
+            if let Some(set) = line.strip_prefix("export ") {
+                variables.extend(set.split(' ').filter_map(|word| word.split_once('=')));
+                continue;
+            }
+            // As a launcher's only rank; one rank of two stands for one of eight.
+            let command =
+                &line[line.find("omr ").unwrap_or_else(|| panic!("{line}"))..].replace("--gpus 8", "--gpus 2");
+            let job = command.split(' ').take(3).collect::<Vec<_>>();
+            let judge = !variables.is_empty();
+            seen += 1;
+            match job[1..] {
+                ["download", _] => {
+                    let said = typed(dir, &[("HF_HUB_OFFLINE", "1")], command, &[], 2);
+                    assert!(
+                        said.contains("HF_HUB_OFFLINE") && said.contains("OpenMMReasoner") | said.contains("Qwen"),
+                        "{said}"
+                    );
+                }
+                ["data", "inspect"] => assert!(typed(dir, &[], command, &[], 0).contains("inspect.html")),
+                ["data", _] => {
+                    assert!(typed(dir, &[], command, &["--dry-run"], 0).contains(job[2].trim_end_matches("run")))
+                }
+                ["sft", _] => {
+                    let said = typed(dir, &[], command, &[&["--dry-run"], &SFT[1..]].concat(), 0);
+                    assert!(said.contains("sft: 4300 updates") && said.contains("memory"), "{said}");
+                }
+                ["rl", _] => {
+                    let more: &[&str] = if command.contains("rl-dapo") { &["gen_batch_size=12"] } else { &[] };
+                    let lanes = command.replace("gradient_lanes=64", "gradient_lanes=4");
+                    let said = typed(dir, &variables, &lanes, &[&["--dry-run"], &RL[..], more].concat(), 0);
+                    // 15 passes over 8 files of 12 rows.
+                    let steps = if more.is_empty() { "rl: 360 steps" } else { "rl: 120 steps" };
+                    assert!(said.contains(steps) && said.contains("over 96 questions"), "{said}");
+                    assert_eq!(said.contains("judge judge at http://127.0.0.1:8000"), judge, "{said}");
+                }
+                ["eval", _] => {
+                    let small = ["--dry-run", "--limit", "1", "max_new_tokens=8", "max_num_seqs=4"];
+                    let said = typed(dir, &variables, command, &small, 0);
+                    let tasks = command.rsplit(' ').next().unwrap().split(',').count();
+                    let tasks = tasks + usize::from(command.contains("aime_agg8"));
+                    assert_eq!(said.matches("eval: 1 questions of ").count(), tasks, "{said}");
+                    assert_eq!(said.contains("judge judge at http://127.0.0.1:8000"), judge, "{said}");
+                }
+                _ => panic!("nothing is known of {command}"),
+            }
+        }
+    }
+    assert!(seen > 20, "{seen} commands");
+}
+
+#[test]
+fn two_steps_of_each_published_config() {
+    let desk = desk();
+    let dir = desk.path();
+    let run = |command: &str, more: &[&str]| typed(dir, &[], &format!("omr --quiet {command}"), more, 0);
+    let rl = |name: &str, more: &[&str]| {
+        let steps = ["rollout.n=16", "total_training_steps=2", "test_freq=2"];
+        let command = format!("rl configs/openmmreasoner-7b/{name}.yaml --out runs/of-{name}");
+        run(&command, &[&RL[..], &steps, more].concat());
+        let figures = fs::read_to_string(dir.join(format!("runs/of-{name}/metrics.jsonl"))).unwrap();
+        assert_eq!(figures.lines().count(), 2, "{name}: {figures}");
+        assert!(figures.contains("val-core/"), "{name}: {figures}");
+        // One update a batch: no clip acts, whatever the preset.
+        assert!(figures.contains("\"actor/pg_clipfrac\":0.0") && figures.contains("probs_diff_max\":0.0"), "{figures}");
+    };
+    run("sft configs/openmmreasoner-7b/sft.yaml --out runs/of-sft", &[&SFT[..], &["max_steps=2"]].concat());
+    assert!(dir.join("runs/of-sft/model/model.safetensors").is_file());
+    rl("rl", &[]);
+    rl("rl-grpo", &[]);
+    rl("rl-dapo", &["gen_batch_size=8", "filter_groups.max_num_gen_batches=0"]);
+
+    let of = |part: &str, keys: &[&str]| keys.iter().map(|key| format!("{part}.{key}")).collect::<Vec<_>>();
+    let (sft, rl) = (of("sft", &SFT), of("rl", &RL));
+    let sizes =
+        ["sft.max_steps=2", "rl.total_training_steps=2", "rl.test_freq=2", "eval.limit=2", "eval.max_new_tokens=8"];
+    let keys: Vec<&str> = sft.iter().chain(&rl).map(String::as_str).chain(sizes).collect();
+    run("recipe configs/openmmreasoner-7b/recipe.yaml --out runs/of-recipe", &keys);
+    for name in ["sft/model", "rl/model", "eval/rl/summary.json", "report.html"] {
+        assert!(dir.join("runs/of-recipe").join(name).exists(), "{name}");
+    }
+    let tasks: PathBuf = dir.join("data/benchmarks/logicvista_thinking");
+    fs::create_dir_all(&tasks).unwrap();
+    fs::copy(golden::dir().join("eval/logicvista_thinking/data.parquet"), tasks.join("data.parquet")).unwrap();
+    let small = ["--limit", "2", "--tasks", "logicvista_thinking", "max_new_tokens=8"];
+    let eval = "eval --config configs/openmmreasoner-7b/eval.yaml --model runs/of-rl/model --data data/benchmarks --out runs/of-eval";
+    assert!(run(eval, &small).contains("summary.json"));
+}
