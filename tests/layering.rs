@@ -33,7 +33,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("optim", &["config", "device", "tensor", "dist", "ops", "model"]),
     ("checkpoint", &["config", "device", "tensor", "dist", "ops", "model", "optim"]),
     ("engine", &["device", "tensor", "ops", "model", "text", "image"]),
-    ("rollout", &["device", "ops", "model", "engine", "text", "image", "reward", "task", "data"]),
+    ("rollout", &["device", "dist", "ops", "model", "engine", "text", "image", "reward", "task", "data"]),
     (
         "train",
         &[
@@ -83,6 +83,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "answers",
             "device",
             "tensor",
+            "dist",
             "ops",
             "model",
             "engine",
@@ -109,8 +110,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "recipe",
         &[
-            "answers", "config", "observe", "device", "tensor", "model", "text", "reward", "task", "data", "train",
-            "rl", "eval", "report", "pipeline",
+            "answers", "config", "observe", "device", "tensor", "dist", "model", "text", "reward", "task", "data",
+            "train", "rl", "eval", "report", "pipeline",
         ],
     ),
     ("cli", &["*"]),

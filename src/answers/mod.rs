@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
 use crate::client::Completion;
 use crate::error::{Error, Result};
@@ -47,6 +47,8 @@ impl Key {
 pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
+    /// What the run had before its ranks began, for reading.
+    before: Option<Mutex<Connection>>,
 }
 
 impl Store {
@@ -69,6 +71,20 @@ impl Store {
             std::fs::remove_file(&shard).map_err(Error::io(&shard))?;
         }
         Ok(store)
+    }
+
+    /// The part of rank `i` of `n` of the run in the directory `dir`; what the run has already is found in it, too. Rank 0 is to
+    /// have called [`gather`] first.
+    pub fn of_rank(dir: &Path, i: usize, n: usize) -> Result<Store> {
+        let (run, part) = (dir.join(FILE), Store::open(&shard(dir, i, n))?);
+        if !run.exists() {
+            return Ok(part);
+        }
+        // No rank writes to it, and not all file systems that ranks share have locks.
+        let escaped = run.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let before = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags);
+        Ok(Store { before: Some(Mutex::new(before.map_err(|error| failed(&run, &error))?)), ..part })
     }
 
     fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
@@ -102,7 +118,7 @@ impl Store {
         if ![0, LAYOUT].contains(&layout) {
             return Err(Error::format(path, format!("answers in layout {layout}; this version reads layout {LAYOUT}")));
         }
-        Ok(Store { path: path.to_owned(), connection: Mutex::new(connection) })
+        Ok(Store { path: path.to_owned(), connection: Mutex::new(connection), before: None })
     }
 
     /// The file.
@@ -113,22 +129,29 @@ impl Store {
     /// The answer to `key`, where there is one.
     pub fn get(&self, key: &Key) -> Result<Option<Completion>> {
         let sql = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM answers WHERE key = ?1";
-        let answer = self.lock().query_row(sql, [&key.0[..]], |row| {
+        self.find(key, sql, |row| {
             Ok(Completion {
                 text: row.get(0)?,
                 finish_reason: row.get(1)?,
                 prompt_tokens: row.get::<_, i64>(2)? as u64,
                 completion_tokens: row.get::<_, i64>(3)? as u64,
             })
-        });
-        answer.optional().map_err(|error| failed(&self.path, &error))
+        })
     }
 
     /// Whether there is an answer to `key`.
     pub fn has(&self, key: &Key) -> Result<bool> {
-        let sql = "SELECT 1 FROM answers WHERE key = ?1";
-        let found = self.lock().query_row(sql, [&key.0[..]], |_| Ok(())).optional();
-        found.map(|found| found.is_some()).map_err(|error| failed(&self.path, &error))
+        Ok(self.find(key, "SELECT 1 FROM answers WHERE key = ?1", |_| Ok(()))?.is_some())
+    }
+
+    fn find<T>(&self, key: &Key, sql: &str, read: fn(&Row) -> rusqlite::Result<T>) -> Result<Option<T>> {
+        for connection in std::iter::once(&self.connection).chain(&self.before) {
+            let found = locked(connection).query_row(sql, [&key.0[..]], read).optional();
+            if let Some(found) = found.map_err(|error| failed(&self.path, &error))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps an answer; the first to a key stays. `label` says for people what it is to.
@@ -139,7 +162,7 @@ impl Store {
         self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
     }
 
-    /// Answers there are.
+    /// Answers there are; of a rank's part those that it has itself.
     pub fn len(&self) -> Result<u64> {
         let count = self.lock().query_row("SELECT count(*) FROM answers", [], |row| row.get::<_, i64>(0));
         count.map(|n| n as u64).map_err(|error| failed(&self.path, &error))
@@ -166,16 +189,20 @@ impl Store {
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.connection)
     }
+}
+
+fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {
+    connection.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A run's store, opened when it is first used: until then the run's directory is not touched. Whoever asks in one run
 /// shares it.
 pub struct RunStore {
     dir: PathBuf,
-    /// The part of one of several processes of the run.
-    part: Option<PathBuf>,
+    /// Which of how many processes of the run opens it, where there are several.
+    rank: Option<(usize, usize)>,
     opening: Mutex<()>,
     store: OnceLock<Store>,
 }
@@ -183,18 +210,18 @@ pub struct RunStore {
 impl RunStore {
     /// [`Store::of_run`] of `dir`.
     pub fn new(dir: &Path) -> Arc<RunStore> {
-        Arc::new(RunStore { dir: dir.to_owned(), part: None, opening: Mutex::default(), store: OnceLock::new() })
+        Arc::new(RunStore { dir: dir.to_owned(), rank: None, opening: Mutex::default(), store: OnceLock::new() })
     }
 
-    /// That of rank `i` of `n` in the run directory `dir`: of one rank the run's, else [`shard`].
+    /// That of rank `i` of `n` in the run directory `dir`: of one rank the run's, else [`Store::of_rank`].
     pub fn of_rank(dir: &Path, i: usize, n: usize) -> Arc<RunStore> {
-        let part = (n > 1).then(|| shard(dir, i, n));
-        Arc::new(RunStore { dir: dir.to_owned(), part, opening: Mutex::default(), store: OnceLock::new() })
+        let rank = (n > 1).then_some((i, n));
+        Arc::new(RunStore { dir: dir.to_owned(), rank, opening: Mutex::default(), store: OnceLock::new() })
     }
 
     /// A store that is open.
     pub fn of(store: Store) -> Arc<RunStore> {
-        Arc::new(RunStore { dir: store.path.clone(), part: None, opening: Mutex::default(), store: store.into() })
+        Arc::new(RunStore { dir: store.path.clone(), rank: None, opening: Mutex::default(), store: store.into() })
     }
 
     /// The store. Errors, the first time, where it cannot be opened.
@@ -203,11 +230,19 @@ impl RunStore {
         match self.store.get() {
             Some(store) => Ok(store),
             None => {
-                let store = self.part.as_ref().map_or_else(|| Store::of_run(&self.dir), |part| Store::open(part));
-                store.map(|store| self.store.get_or_init(|| store))
+                let of_rank = |(i, n)| Store::of_rank(&self.dir, i, n);
+                self.rank
+                    .map_or_else(|| Store::of_run(&self.dir), of_rank)
+                    .map(|store| self.store.get_or_init(|| store))
             }
         }
     }
+}
+
+/// Takes what ranks or shards of the run in `dir` answered into its store, so that ranks of any number find it: before they open
+/// theirs, rank 0 does this.
+pub fn gather(dir: &Path) -> Result<()> {
+    if dir.join(FILE).exists() || !shards(dir)?.is_empty() { Store::of_run(dir).map(drop) } else { Ok(()) }
 }
 
 /// The store of shard `i` of `n`, from 0, in a run directory.

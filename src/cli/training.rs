@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::plan::Page;
 use super::run_dir::RunDir;
 use super::{Context, RunArgs, dry_run};
+use crate::answers;
 use crate::config::{self, Config};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
@@ -68,6 +69,9 @@ pub fn run<C: Config>(
     }
     let leads = ranks.rank() == 0;
     let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;
+    if leads && ranks.size() > 1 {
+        answers::gather(&args.out)?;
+    }
     same_folder(args, ranks)?;
     if ranks.any("whether the run is finished", &[leads && job.is_finished()])?[0] {
         context.say(&format!("{} is finished: nothing to do", args.out.display()));

@@ -36,6 +36,10 @@ pub trait Ranks {
     /// Host bytes of each rank, by rank.
     fn gather(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
+    /// [`Ranks::gather`] behind work that takes some ranks much longer than others: those that wait have no deadline, and a rank
+    /// that is lost is still found.
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
+
     /// `send[r]` goes to rank r and what rank r sends lands in `recv[r]`, in order: their bytes are alike pair by pair.
     /// What goes to oneself is copied. Where a device computes, the work is queued behind what it has.
     fn exchange(
@@ -84,6 +88,35 @@ pub trait Ranks {
             }
         }
     }
+}
+
+/// `done`, unless a rank was asked to stop: then [`Error::Stopped`] at every rank. All of them come here, but for one that
+/// failed, whose end the others hear of.
+pub fn agreed<T>(ranks: &mut dyn Ranks, what: &'static str, done: Result<T>) -> Result<T> {
+    let Some(stops) = stops(&done) else { return done };
+    if ranks.any(what, &[stops])?[0] { Err(Error::Stopped) } else { done }
+}
+
+/// [`agreed`] behind work that takes some ranks much longer than others; see [`Ranks::await_all`].
+pub fn agreed_at_last<T>(ranks: &mut dyn Ranks, what: &'static str, done: Result<T>) -> Result<T> {
+    let Some(stops) = stops(&done) else { return done };
+    let all = ranks.await_all(what, &[stops.into()])?;
+    if all.iter().any(|of| of == &[1]) { Err(Error::Stopped) } else { done }
+}
+
+/// Whether a stop ended the work; nothing of work that failed.
+fn stops<T>(done: &Result<T>) -> Option<bool> {
+    match done {
+        Ok(_) => Some(false),
+        Err(Error::Stopped) => Some(true),
+        Err(_) => None,
+    }
+}
+
+/// `work` that rank 0 does for all; the others wait for its end, however long it takes.
+pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = if ranks.rank() == 0 { work() } else { Ok(()) };
+    agreed_at_last(ranks, what, done)
 }
 
 /// What stands in `text` around its character `at`; all of a short one.
@@ -153,6 +186,10 @@ impl Ranks for Alone {
         self.handed.sent += others;
         self.handed.received += others;
         Ok(vec![bytes.to_vec(); self.size])
+    }
+
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.gather(what, bytes)
     }
 
     fn exchange(

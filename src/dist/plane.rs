@@ -140,12 +140,12 @@ impl Plane {
         self.lock().fault.as_ref().map_or(Ok(()), |fault| Err(fault.error()))
     }
 
-    /// Says that this rank has come to the collective `what`; its number.
-    pub fn enter(&self, what: &str) -> Result<u64> {
+    /// Says that this rank has come to the collective `what`; its number. The deadline holds where it is `timed`.
+    pub fn enter(&self, what: &str, timed: bool) -> Result<u64> {
         self.check()?;
         let mut state = self.lock();
         let own = &mut state.heard[self.rank];
-        own.at = At { number: own.at.number + 1, what: what.to_owned(), inside: true };
+        own.at = At { number: own.at.number + 1, what: what.to_owned(), inside: true, timed };
         own.since = Instant::now();
         Ok(own.at.number)
     }
@@ -353,7 +353,7 @@ impl Plane {
         if self.rank != 0 || state.fault.is_some() {
             return None;
         }
-        let waits = |heard: &&Heard| heard.at.inside && heard.since.elapsed() > self.timeout;
+        let waits = |heard: &&Heard| heard.at.inside && heard.at.timed && heard.since.elapsed() > self.timeout;
         let first = state.heard.iter().filter(waits).max_by_key(|heard| heard.at.number)?;
         let missing = state.heard.iter().enumerate().filter(|(_, heard)| heard.at.number < first.at.number);
         let missing: Vec<String> = missing.map(|(rank, heard)| format!("{}, {}", self.name(rank), heard.at)).collect();

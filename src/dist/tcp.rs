@@ -51,6 +51,8 @@ pub struct Tcp {
     links: Vec<Option<Link>>,
     buffer: Vec<u8>,
     sent: u64,
+    /// Whether the collective it is in has a deadline.
+    timed: bool,
 }
 
 /// The connection to another rank: a thread sends while this one receives, so that no two ranks wait for each other.
@@ -87,7 +89,8 @@ impl Tcp {
         let plane = Plane::start(place.rank, met.members.clone(), control, config, (start.stop, start.end))?;
         let waiting = || plane.check().and_then(|()| (start.waiting)());
         // From here on its end is heard of by all.
-        let mut tcp = Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0 };
+        let mut tcp =
+            Tcp { rank: place.rank, plane: plane.clone(), links: Vec::new(), buffer: Vec::new(), sent: 0, timed: true };
         let streams = meet::mesh(&met, place.rank, within, &waiting)?;
         let shut = streams.iter().flatten().map(TcpStream::try_clone).collect::<std::io::Result<_>>();
         plane.links(shut.map_err(failed)?);
@@ -107,7 +110,7 @@ impl Tcp {
         what: &'static str,
         run: impl FnOnce(&mut Tcp, u64) -> std::result::Result<T, Trouble>,
     ) -> Result<T> {
-        let number = self.plane.enter(what)?;
+        let number = self.plane.enter(what, self.timed)?;
         let out = run(self, number);
         self.plane.exit();
         out.map_err(|trouble| match trouble {
@@ -137,7 +140,7 @@ impl Tcp {
     fn header(&self, peer: usize, number: u64, what: &str) -> std::result::Result<u64, Trouble> {
         let header = Header::read(&self.link(peer).stream).map_err(|e| Trouble::Link(peer, e))?;
         let Header { number: number_there, bytes, what: there } = header;
-        self.plane.is_at(peer, At { number: number_there, what: there.clone(), inside: true });
+        self.plane.is_at(peer, At { number: number_there, what: there.clone(), inside: true, timed: self.timed });
         if (number_there, there.as_str()) == (number, what) {
             return Ok(bytes);
         }
@@ -270,6 +273,13 @@ impl Ranks for Tcp {
             }
             Ok(all)
         })
+    }
+
+    fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.timed = false;
+        let all = self.gather(what, bytes);
+        self.timed = true;
+        all
     }
 
     fn exchange(

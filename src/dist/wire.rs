@@ -48,6 +48,8 @@ pub struct At {
     pub what: String,
     /// True while it is in it.
     pub inside: bool,
+    /// Whether it ends the run to wait there for too long.
+    pub timed: bool,
 }
 
 impl std::fmt::Display for At {

@@ -11,13 +11,14 @@ use crate::config::{Mode, RlConfig, SftConfig, ValidationConfig};
 use crate::data::encoder::Use;
 use crate::data::{self, Encoder, Index, Row};
 use crate::device::{Device, Region};
+use crate::dist::Ranks;
 use crate::engine::{EngineConfig, Prompt, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig};
-use crate::observe::Observer;
 use crate::ops::sample::SamplingParams;
 use crate::reward::Scorer;
-use crate::rollout::ask::{self, Asking, Question, Rollout};
+use crate::rollout::ask::{self, Asking, Numbers, Question, Rollout};
+use crate::rollout::wire;
 use crate::task::{self, Source, Task, TaskRows, VerifiedRows};
 use crate::train::metrics::Metrics;
 use crate::train::plan::blank;
@@ -178,16 +179,21 @@ impl Validation {
         })
     }
 
-    fn ask(&self, dev: &mut Device, model: &Model) -> Result<BTreeMap<String, Figures>> {
+    /// Each rank asks the questions that are its by turns; their answers are counted in the order of questions at each.
+    fn ask(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<BTreeMap<String, Figures>> {
         let (mut figures, mut first) = (BTreeMap::<String, Figures>::new(), 0);
+        let (rank, size) = (ranks.rank(), ranks.size());
         for set in &self.sets {
             let asking = self.asking(dev, &**set)?;
-            for rows in set.rows().chunks(TOGETHER) {
-                let questions = rows.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
+            for rows in set.rows().chunks(TOGETHER * size) {
+                let own: Vec<&Row> = rows.iter().skip(rank).step_by(size).collect();
+                let questions = own.par_iter().map(|row| self.question(row)).collect::<Result<Vec<Question>>>()?;
                 let questions: Vec<&Question> = questions.iter().collect();
-                let (rollouts, _) = ask::ask(dev, model, &questions, first.into(), asking, None, |_| Ok(()))?;
-                for (question, answers) in questions.iter().zip(rollouts.chunks(self.n)) {
-                    figures.entry(source(&question.row).to_owned()).or_default().add(answers);
+                let numbers = Numbers { first: first + rank as u64, every: size as u64 };
+                let asked = ask::ask(dev, model, &questions, numbers, asking, None, |_| Ok(()));
+                let rollouts = wire::gathered(ranks, asked.map(|(rollouts, _)| rollouts), rows.len() * self.n)?;
+                for (row, answers) in rows.iter().zip(rollouts.chunks(self.n)) {
+                    figures.entry(source(row).to_owned()).or_default().add(answers);
                 }
                 first += rows.len() as u64;
             }
@@ -238,9 +244,9 @@ impl Validator for Validation {
         Ok(())
     }
 
-    fn measure(&self, dev: &mut Device, model: &Model, _: &dyn Observer) -> Result<Metrics> {
+    fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics> {
         let mark = dev.mark(Region::Overlay);
-        let figures = self.ask(dev, model)?;
+        let figures = self.ask(dev, model, ranks)?;
         dev.release(mark);
         let named = figures.iter().flat_map(|(source, figures)| figures.named(source));
         Ok(named.map(|(name, value)| (name, value.into())).collect())

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Rollout;
 use super::journal::Word;
+use crate::dist::{self, Ranks};
 use crate::engine::{FinishReason, Output};
 use crate::error::{Error, Result};
 use crate::reward::Score;
@@ -70,6 +71,25 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
         rollouts.push(Rollout { question: head.question, output, response: head.response, score, judge });
     }
     Ok(rollouts)
+}
+
+/// The rollouts of questions dealt to the ranks by turns, in the order of questions and rollouts: `count` of them. `own` are those
+/// of this rank's questions. Errors with [`Error::Stopped`] at every rank where one was asked to stop.
+pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
+    let mut own = dist::agreed(ranks, "the end of rollouts", own)?;
+    let (rank, size) = (ranks.rank(), ranks.size());
+    if size == 1 {
+        return Ok(own);
+    }
+    own.iter_mut().for_each(|rollout| rollout.question = rollout.question * size + rank);
+    let all = ranks.gather("rollouts", &pack(&own)?)?;
+    let all = all.iter().map(|bytes| unpack(bytes)).collect::<Result<Vec<_>>>()?;
+    let mut all: Vec<Rollout> = all.into_iter().flatten().collect();
+    all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
+    match all.len() == count {
+        true => Ok(all),
+        false => Err(Error::Failed(format!("the ranks have {} rollouts of {count}: they asked others", all.len()))),
+    }
 }
 
 fn broken(error: serde_json::Error) -> Error {

@@ -15,7 +15,7 @@ use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Keep, State, Store};
 use crate::config::{Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
-use crate::dist::{Alone, Ranks, Shards};
+use crate::dist::{self, Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Model};
@@ -191,14 +191,9 @@ impl<'r> Trainer<'r> {
         self.ranks.all_gather(dev, "figures of lanes", &owned)
     }
 
-    /// `done`, unless a rank was asked to stop: then [`Error::Stopped`] at every rank. All of them come here.
+    /// [`dist::agreed`] with the other ranks.
     pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
-        let stops = match &done {
-            Ok(_) => false,
-            Err(Error::Stopped) => true,
-            Err(_) => return done,
-        };
-        if self.ranks.any(what, &[stops])?[0] { Err(Error::Stopped) } else { done }
+        dist::agreed(self.ranks, what, done)
     }
 
     /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes and ranks over TCP aside. Where the gradient norm or

@@ -8,6 +8,7 @@ use super::plan;
 use super::trainer::{Trainer, seconds};
 use crate::config::ValidationConfig;
 use crate::device::{Device, Plan, Region, Target};
+use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
@@ -30,8 +31,9 @@ pub trait Validator {
     /// Allocates what [`Validator::measure`] allocates, on a device that only counts.
     fn count(&self, dev: &mut Device, model: &Model) -> Result<()>;
 
-    /// The figures of `model`. Equal weights have equal figures, whatever the step.
-    fn measure(&self, dev: &mut Device, model: &Model, observer: &dyn Observer) -> Result<Metrics>;
+    /// The figures of `model`, the same at each of `ranks` and for any number of them. Equal weights have equal figures, whatever
+    /// the step. Errors with [`Error::Stopped`] at every rank where one was asked to stop.
+    fn measure(&self, dev: &mut Device, model: &Model, ranks: &mut dyn Ranks) -> Result<Metrics>;
 }
 
 /// When a run measures, and by which figure it keeps its best checkpoint.
@@ -135,9 +137,8 @@ impl Validation {
         metrics: &mut Metrics,
     ) -> Result<()> {
         let begun = Instant::now();
-        // Each rank measures all of it, to the same figures.
-        let figures = dev.range(format_args!("testing"), |dev| self.validator.measure(dev, &trainer.model, observer));
-        let figures = trainer.agreed("the end of a validation", figures)?;
+        let (model, ranks) = (&trainer.model, &mut *trainer.ranks);
+        let figures = dev.range(format_args!("testing"), |dev| self.validator.measure(dev, model, ranks))?;
         let core = figures.iter().filter(|(name, _)| name.starts_with("val-core/"));
         let shown: Vec<String> = core.map(|(name, value)| format!("{name} {value:.4}")).collect();
         observer.note(&format!("step {}: {}", trainer.step, shown.join(", ")));

@@ -148,3 +148,28 @@ fn shards_come_together_in_the_store_of_the_run() {
     assert_eq!((there(&store).len(), store.len().unwrap()), (100, 100));
     assert_eq!(answers::shards(run).unwrap(), Vec::<PathBuf>::new());
 }
+
+/// What a run of three ranks left is found by each of two, which write to parts of their own.
+#[test]
+fn ranks_of_any_number_find_what_others_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("a run? 100% #1");
+    fs::create_dir(&run).unwrap();
+    answers::gather(&run).unwrap();
+    assert!(!run.join(answers::FILE).exists(), "a store for nothing");
+    let all = |store: &Store, keys: std::ops::Range<u64>| keys.into_iter().all(|k| store.has(&key(k)).unwrap());
+    for i in 0..3 {
+        fill(&Store::of_rank(&run, i, 3).unwrap(), 10 * i as u64..10 * i as u64 + 10);
+    }
+    answers::gather(&run).unwrap();
+    assert_eq!(answers::shards(&run).unwrap(), Vec::<PathBuf>::new());
+    let ranks = [0, 1].map(|i| Store::of_rank(&run, i, 2).unwrap());
+    for (i, rank) in ranks.iter().enumerate() {
+        assert!(all(rank, 0..30) && rank.get(&key(7)).unwrap() == Some(answer(7)), "rank {i}");
+        assert!(rank.is_empty().unwrap() && !rank.has(&key(30)).unwrap());
+        fill(rank, 30 + i as u64..31 + i as u64);
+    }
+    drop(ranks);
+    let whole = Store::of_run(&run).unwrap();
+    assert!(all(&whole, 0..32) && whole.len().unwrap() == 32);
+}

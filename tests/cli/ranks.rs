@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use omr::config::{RlConfig, SftConfig, to_yaml};
+use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig, to_yaml};
 
 use super::help::omr;
 use crate::train::tiny::{Outcome, rl_config, sft_config};
@@ -46,8 +46,19 @@ fn two_processes_make_what_one_makes() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     let (sft, rl) = (sft_config(dir.path()), rl_config(dir.path()));
-    let sft = SftConfig { gradient_lanes: Some(2), max_steps: Some(3), ..sft };
-    let rl = RlConfig { gradient_lanes: Some(2), total_training_steps: Some(2), ..rl };
+    let mut validation = ValidationConfig { val_files: rl.train_files.clone(), ..ValidationConfig::default() };
+    validation.val_max_samples = Some(5);
+    validation.val_kwargs = ValKwargs { n: 2, temperature: 1.0, max_new_tokens: Some(8), ..ValKwargs::default() };
+    let (lanes, measured) = (Some(2), validation.clone());
+    let sft = SftConfig { gradient_lanes: lanes, max_steps: Some(3), eval_steps: Some(3), validation: measured, ..sft };
+    let (lanes, measured) = (Some(2), validation);
+    let rl = RlConfig {
+        gradient_lanes: lanes,
+        total_training_steps: Some(2),
+        test_freq: Some(2),
+        validation: measured,
+        ..rl
+    };
     std::fs::write(file("sft.yaml"), to_yaml(&sft).unwrap()).unwrap();
     std::fs::write(file("rl.yaml"), to_yaml(&rl).unwrap()).unwrap();
     for job in ["sft", "rl"] {
@@ -58,7 +69,10 @@ fn two_processes_make_what_one_makes() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             Outcome::of(Path::new(&out))
         };
-        outcome("1").assert_same(&outcome("2"), job);
+        let one = outcome("1");
+        let measured = one.metrics.iter().filter(|m| m.keys().any(|name| name.starts_with("val-core/")));
+        assert_eq!(measured.count(), 2, "before the first step and behind the last");
+        one.assert_same(&outcome("2"), job);
     }
     // A launcher types the command again, --fresh and all, after a fault: the run goes on.
     let again = ["sft", &file("sft.yaml"), "--out", &file("sft-1"), "--fresh"];

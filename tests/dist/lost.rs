@@ -96,6 +96,35 @@ fn one_that_does_not_come_is_named_with_where_it_is() {
     );
 }
 
+/// Work that takes one rank longer than the deadline is waited for, unless that rank is lost.
+#[test]
+fn what_takes_one_rank_long_is_waited_for() {
+    let long = |lost: bool| {
+        let mut entries = hasty(3);
+        entries.iter_mut().for_each(|entry| entry.config.timeout_s = 0.5);
+        by_rank(entries, move |tcp| {
+            let mut tcp = tcp.unwrap();
+            let work = || std::thread::sleep(Duration::from_millis(2000));
+            if tcp.rank() == 0 {
+                work();
+            }
+            if lost && tcp.rank() == 0 {
+                return Ok(Vec::new());
+            }
+            let own = [tcp.rank() as u8];
+            let all = tcp.await_all("the report", &own)?;
+            tcp.leave(Ok(()))?;
+            Ok(all)
+        })
+    };
+    for all in long(false) {
+        assert_eq!(all.unwrap(), [[0], [1], [2]]);
+    }
+    let lost: Vec<Result<_>> = long(true);
+    let errors: Vec<Error> = lost.into_iter().skip(1).map(Result::unwrap_err).collect();
+    told(&errors, None, 1, &["rank 0 (", "is lost"]);
+}
+
 #[test]
 fn one_that_stops_beating_is_lost() {
     for silent in [0, 1] {

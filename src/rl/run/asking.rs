@@ -70,7 +70,7 @@ impl Job {
                 stats += counted;
                 rollouts
             });
-            let rollouts = gathered(trainer, rollouts, asked.len() * config.rollout.n)?;
+            let rollouts = wire::gathered(trainer.ranks, rollouts, asked.len() * config.rollout.n)?;
             numbers.extend((first..).take(asked.len()));
             consumed += config.gen_batch() as u64;
             let base = questions.len();
@@ -148,23 +148,5 @@ impl Job {
         let prompts = plan::share(&self.config, self.ranks);
         let vision_rows = ask::vision_rows(&self.model_config, &self.index, prompts);
         plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step)
-    }
-}
-
-/// What this rank asked with what the others did, in the order of questions and rollouts: so many.
-fn gathered(trainer: &mut Trainer<'_>, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
-    let mut own = trainer.agreed("the end of rollouts", own)?;
-    let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
-    if size == 1 {
-        return Ok(own);
-    }
-    own.iter_mut().for_each(|rollout| rollout.question = rollout.question * size + rank);
-    let all = trainer.ranks.gather("rollouts", &wire::pack(&own)?)?;
-    let mut all: Vec<Rollout> =
-        all.iter().map(|bytes| wire::unpack(bytes)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-    all.sort_by_key(|rollout| (rollout.question, rollout.output.rollout));
-    match all.len() == count {
-        true => Ok(all),
-        false => Err(Error::Failed(format!("the ranks have {} rollouts of {count}: they asked others", all.len()))),
     }
 }
