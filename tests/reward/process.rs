@@ -117,7 +117,7 @@ fn a_command_that_is_not_there_is_named() {
 fn the_python_example_scores() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/my_reward.py");
     let lines = std::fs::read_to_string(&example).unwrap().lines().count();
-    assert!(lines <= 10, "{lines} lines");
+    assert!(lines <= 25, "{lines} lines");
     if std::process::Command::new("python3").arg("--version").output().is_err() {
         eprintln!("this machine has no python3: the example is not run");
         return;
