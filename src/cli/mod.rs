@@ -138,6 +138,7 @@ pub fn main() -> ExitCode {
     let context = Context::new(&cli.global, seat);
     let run = || refused.and_then(|()| context.start()).and_then(|()| cli.command.run(&context));
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    signal::answered();
     let ranks = context.end_ranks(matches!(done, Ok(Ok(()))));
     match done.map(|done| done.and(ranks)) {
         Ok(Ok(())) => ExitCode::SUCCESS,

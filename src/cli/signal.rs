@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -16,6 +16,10 @@ use signal_hook::{flag, low_level};
 static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 static LISTENS: AtomicBool = AtomicBool::new(false);
 static WAITS: AtomicBool = AtomicBool::new(false);
+
+/// A signal has come here, and has been answered.
+static SIGNALLED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+static ANSWERED: AtomicBool = AtomicBool::new(false);
 
 /// What work that has nothing to put in order is given to end by itself: a request or a judge may answer late.
 const GRACE: Duration = Duration::from_secs(2);
@@ -35,7 +39,7 @@ pub fn install(answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
 fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std::io::Result<()> {
     let (mut told, tell) = UnixStream::pair()?;
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
-    let signalled = Arc::new(AtomicBool::new(false));
+    let signalled = SIGNALLED.get_or_init(Arc::default).clone();
     for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
         // In this order: the shutdown only sees a flag that an earlier signal has set. Not the request itself, which may have come
         // from another rank before the launcher's signal is here.
@@ -50,6 +54,7 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
         let (listens, waits) = (LISTENS.load(Ordering::Relaxed), WAITS.load(Ordering::Relaxed));
         if listens {
             answer(true);
+            ANSWERED.store(true, Ordering::Release);
             if waits {
                 return;
             }
@@ -77,6 +82,16 @@ pub fn listen(listens: bool) {
 fn set(flag: &AtomicBool, value: bool) {
     if value || !stop_requested() {
         flag.store(value, Ordering::Relaxed);
+    }
+}
+
+/// Waits until a signal that came is answered: work that stops at once must not end the process before.
+pub fn answered() {
+    let is_open =
+        || SIGNALLED.get().is_some_and(|came| came.load(Ordering::Relaxed)) && !ANSWERED.load(Ordering::Acquire);
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while is_open() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

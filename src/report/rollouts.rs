@@ -1,0 +1,171 @@
+//! The rollouts of an RL run to look through: by step and group, each with its picture, what was said, how it was scored
+//! and how probable each token was.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use super::browser::{Answer, Browser, Row, Verdict, thumbnail};
+use crate::config::RlConfig;
+use crate::data;
+use crate::error::{Error, Result};
+use crate::reward;
+use crate::rollout::file::{self, RolloutRow};
+use crate::text::Tokenizer;
+
+/// Steps that are shown, the first and the last among them, and groups of each.
+const STEPS: usize = 8;
+const GROUPS: usize = 8;
+
+/// Bytes of responses, and of pictures, that a page holds.
+const BYTES: usize = 4 << 20;
+
+/// The browser of the run in `dir`, none where it has written no rollouts, or an older version has.
+pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
+    let recorded = steps(dir)?;
+    let chosen = spread(&recorded, STEPS);
+    let mut groups: Vec<(u64, Vec<RolloutRow>)> = Vec::new();
+    for &step in &chosen {
+        if let Ok(Some(rows)) = file::read(dir, step) {
+            groups.extend(telling(rows).into_iter().map(|group| (step, group)));
+        }
+    }
+    if groups.is_empty() {
+        return Ok(None);
+    }
+    let ids = groups.iter().filter_map(|(_, group)| Some(group.first()?.id.clone())).collect();
+    let asked = questions(config, ids);
+    let model = config.model.as_deref().unwrap_or(Path::new(""));
+    let tokenizer = Tokenizer::load(dir.join("model")).or_else(|_| Tokenizer::load(model)).ok();
+    let (mut bytes, mut rows) = (0, Vec::new());
+    let count = groups.len();
+    for (step, group) in groups {
+        let Some(first) = group.first() else { continue };
+        let known = asked.get(&first.id);
+        let text = known.map_or(first.input.as_str(), |known| known.text.as_str());
+        let answers: Vec<Answer> = group.iter().map(|r| answer(r, text, config, tokenizer.as_ref())).collect();
+        let pictures = known.map_or(&[][..], |known| &known.pictures);
+        bytes += group.iter().map(|r| r.output.len() + 24 * r.token_ids.len()).sum::<usize>();
+        bytes += pictures.iter().map(String::len).sum::<usize>();
+        if bytes > BYTES && !rows.is_empty() {
+            break;
+        }
+        let right = group.iter().filter(|r| r.acc_score >= 0.5).count();
+        let mixed = match right {
+            0 => "all wrong",
+            all if all == group.len() => "all right",
+            _ => "some right",
+        };
+        rows.push(Row {
+            id: format!("step {step}, {}", first.id),
+            question: text.to_owned(),
+            pictures: pictures.to_vec(),
+            gold: Some(first.gts.clone()),
+            answers,
+            facets: vec![("step".to_owned(), format!("{step:>6}")), ("group".to_owned(), mixed.to_owned())],
+            facts: vec![("right".to_owned(), format!("{right} of {}", group.len()))],
+        });
+    }
+    let note = format!(
+        "{} of {count} groups of steps {}, those first whose rewards differ: from these a step learns. The run has \
+         rollouts of {} steps. Where a token is shaded the model was surprised by it.",
+        rows.len(),
+        chosen.iter().map(u64::to_string).collect::<Vec<_>>().join(", "),
+        recorded.len()
+    );
+    Ok(Some(Browser { title: "Rollouts".to_owned(), note, rows }))
+}
+
+/// Steps with rollouts, ascending.
+fn steps(dir: &Path) -> Result<Vec<u64>> {
+    let folder = dir.join("rollouts");
+    let entries = match std::fs::read_dir(&folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(&folder))?,
+    };
+    let step = |entry: std::fs::DirEntry| entry.path().file_stem()?.to_str()?.parse::<u64>().ok();
+    let mut steps: Vec<u64> = entries.filter_map(|entry| step(entry.ok()?)).collect();
+    steps.sort_unstable();
+    Ok(steps)
+}
+
+/// At most `most` of `steps`, evenly, with the first and the last.
+fn spread(steps: &[u64], most: usize) -> Vec<u64> {
+    if steps.len() <= most {
+        return steps.to_vec();
+    }
+    (0..most).map(|i| steps[i * (steps.len() - 1) / (most - 1)]).collect()
+}
+
+/// The groups of a step, those first whose rewards differ most; as many as are shown.
+fn telling(rows: Vec<RolloutRow>) -> Vec<Vec<RolloutRow>> {
+    let mut groups: Vec<Vec<RolloutRow>> = Vec::new();
+    for row in rows {
+        match groups.last_mut() {
+            Some(group) if group[0].prompt == row.prompt => group.push(row),
+            _ => groups.push(vec![row]),
+        }
+    }
+    let range = |group: &[RolloutRow]| {
+        let scores = || group.iter().map(|row| row.score);
+        scores().fold(f64::MIN, f64::max) - scores().fold(f64::MAX, f64::min)
+    };
+    groups.sort_by(|a, b| range(b).total_cmp(&range(a)));
+    groups.truncate(GROUPS);
+    groups
+}
+
+/// A question as it stands in its file.
+struct Asked {
+    text: String,
+    pictures: Vec<String>,
+}
+
+/// Those of `ids`; what cannot be read is left out, as a page is made of what there is.
+fn questions(config: &RlConfig, mut ids: HashSet<String>) -> HashMap<String, Asked> {
+    let mut found = HashMap::new();
+    for entry in &config.train_files {
+        let _ = data::read::for_each(entry, |row| {
+            let Ok(row) = row else { return Ok(()) };
+            if ids.remove(&row.id) {
+                let pictures = row.images.iter().filter_map(|image| thumbnail(&image.bytes(&row.place).ok()?));
+                let text = row.messages.iter().rfind(|m| m.role == "user");
+                let parts = text.iter().flat_map(|m| &m.content);
+                let text = parts.filter_map(|part| part.text()).collect();
+                found.insert(row.id.clone(), Asked { pictures: pictures.collect(), text });
+            }
+            // All are found: there is nothing left to read.
+            if ids.is_empty() { Err(Error::Stopped) } else { Ok(()) }
+        });
+    }
+    found
+}
+
+fn answer(row: &RolloutRow, question: &str, config: &RlConfig, tokenizer: Option<&Tokenizer>) -> Answer {
+    let verdict = match row.judge.as_str() {
+        "unjudged" => Verdict::Unjudged,
+        _ if row.acc_score >= 0.5 => Verdict::Right,
+        _ => Verdict::Wrong,
+    };
+    let rules = reward::score(&row.output, &row.gts, Some(question), config.reward.scorer().rubric(config.reward.mode));
+    let by = match row.judge.as_str() {
+        "" if !config.reward.command.is_empty() => "by its own reward".to_owned(),
+        "" => rules.why.to_owned(),
+        said => format!("judge: {said}"),
+    };
+    let why = format!("reward {:.3}, advantage {:+.2}; taken: {:?}; {by}", row.score, row.advantage, row.predict_str);
+    let whole = Answer::of(format!("rollout {}", row.rollout), &row.output);
+    Answer {
+        verdict: Some(verdict),
+        why,
+        tokens: Some(row.token_ids.len()),
+        shades: tokenizer.map_or(Vec::new(), |tokenizer| shades(row, tokenizer)),
+        ..whole
+    }
+}
+
+/// The text of each token, with its log-prob in tenths: a page needs no more.
+fn shades(row: &RolloutRow, tokenizer: &Tokenizer) -> Vec<(String, f32)> {
+    let mut stream = tokenizer.decode_stream(false);
+    let pairs = row.token_ids.iter().zip(&row.log_probs);
+    pairs.map(|(&id, &p)| (stream.push(tokenizer, id), (p * 10.0).round() / 10.0)).collect()
+}

@@ -1,0 +1,216 @@
+//! What the page of any run says of it first: what was trained, on what, where, how far it came.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::config::{self, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
+use crate::error::Result;
+use crate::files;
+use crate::reward::judge;
+use crate::train::metrics::{self, Metrics};
+
+/// The models a recipe measures, in the order shown, with what each is.
+pub const STAGES: [(&str, &str); 4] = [
+    ("base", "where it starts"),
+    ("sft", "imitates the teacher's kept answers"),
+    ("control", "SFT continued instead of RL"),
+    ("rl", "improved on its own answers"),
+];
+
+type Facts = Vec<(String, String)>;
+
+/// The config of the recipe in `dir`.
+pub fn resolved(dir: &Path) -> Option<RecipeConfig> {
+    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
+}
+
+/// Whether these are the figures of an RL run.
+pub fn is_rl(steps: &[Metrics]) -> bool {
+    steps.iter().any(|step| step.contains_key("critic/score/mean"))
+}
+
+/// The config of the RL run in `dir`, none of another run.
+pub fn rl_config(dir: &Path) -> Option<RlConfig> {
+    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
+}
+
+/// How far a run of `omr sft` or `omr rl` came, in its own figures.
+pub fn headline(dir: &Path) -> Result<String> {
+    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
+    let name = if is_rl(&steps) { "critic/score/mean" } else { "loss" };
+    let of = |step: Option<&Metrics>| step?.get(name)?.as_f64();
+    let what = if is_rl(&steps) { "Mean reward" } else { "Loss" };
+    Ok(match (of(steps.first()), of(steps.last())) {
+        (Some(first), Some(last)) => {
+            format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
+        }
+        _ => "No step is done yet.".to_owned(),
+    })
+}
+
+/// Settings and circumstances of a run of `omr sft` or `omr rl`.
+pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
+    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
+    let (rl, file) = (rl_config(dir), dir.join("config.yaml"));
+    let sft: Option<SftConfig> = config::load(Some(&file), &[], &|_| None).ok();
+    let mut out = Facts::new();
+    let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
+    program(dir).into_iter().for_each(|program| add("Program", program));
+    let (model, data, total, dtype) = match (&rl, &sft) {
+        (Some(c), _) => (c.model.as_deref(), &c.train_files[..], c.total_training_steps, Some(c.dtype)),
+        (None, Some(c)) => (c.model.as_deref(), &c.datasets[..], c.max_steps, Some(c.dtype)),
+        _ => (None, &[][..], None, None),
+    };
+    if let Some(model) = model {
+        let size =
+            parameters(model).map_or(String::new(), |n| format!(", {} million parameters", n.div_ceil(1_000_000)));
+        add("Model", format!("{}{size}", model.display()));
+    }
+    let names =
+        |data: &[DatasetConfig]| data.iter().map(|of| of.path.display().to_string()).collect::<Vec<_>>().join(", ");
+    if !data.is_empty() {
+        add("Data", names(data));
+    }
+    dtype.into_iter().for_each(|dtype| add("Storage", dtype.name().to_owned()));
+    let of = total.map_or(String::new(), |total| format!(" of {total}"));
+    add("Steps", format!("{}{of}, {}", steps.len(), time(metrics::sum(&steps, "timing_s/step"))));
+    if let Some(bytes) = summary.get("peak_memory").and_then(|peak| peak.get("total")?.as_u64()) {
+        add("Memory", crate::observe::bytes(bytes));
+    }
+    validation(&steps).into_iter().for_each(|(name, said)| add(&name, said));
+    if let Some(c) = &rl {
+        let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, c.optimizer.learning_rate);
+        add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
+        add("Clip", format!("{} below, {} above", c.clip_ratio_low, c.clip_ratio_high));
+    } else if let Some(c) = &sft {
+        add("SFT", format!("lr {}, {}", c.optimizer.learning_rate, c.optimizer.lr_scheduler_type.name()));
+    }
+    out.extend(judges(dir).iter().map(|(_, judge)| ("Judge".to_owned(), judge.line())));
+    Ok(out)
+}
+
+/// The first line of a run's config: the version that wrote it, and where it ran.
+fn program(dir: &Path) -> Option<String> {
+    let text = files::read_to_string(dir.join("config.yaml")).ok()?;
+    Some(text.lines().next()?.strip_prefix("# ")?.to_owned())
+}
+
+/// Parameters of the model in `dir`, from the headers of its files.
+fn parameters(dir: &Path) -> Option<u64> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(dir).ok()? {
+        let path = entry.ok()?.path();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            continue;
+        }
+        let (_, header) = header(&path)?;
+        for (_, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+            let shape = tensor.get("shape")?.as_array()?;
+            count += shape.iter().filter_map(Value::as_u64).product::<u64>();
+        }
+    }
+    (count > 0).then_some(count)
+}
+
+fn header(path: &Path) -> Option<(u64, Map<String, Value>)> {
+    use std::io::Read;
+    let mut file = files::open(path).ok()?;
+    let mut len = [0; 8];
+    file.read_exact(&mut len).ok()?;
+    let len = u64::from_le_bytes(len).min(file.metadata().ok()?.len());
+    let mut text = vec![0; usize::try_from(len).ok()?];
+    file.read_exact(&mut text).ok()?;
+    Some((len, serde_json::from_slice(&text).ok()?))
+}
+
+/// The best and the last of each figure of validation.
+fn validation(steps: &[Metrics]) -> Facts {
+    let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
+    names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
+    names.sort_unstable();
+    names.dedup();
+    let of = |name: &String| {
+        let all = steps.iter().filter_map(|step| Some((step.get("step")?.as_u64()?, step.get(name)?.as_f64()?)));
+        let all: Vec<(u64, f64)> = all.collect();
+        let best = all.iter().copied().reduce(|best, at| if at.1 > best.1 { at } else { best })?;
+        let last = all.last()?;
+        let label = format!("Validation, {}", name.trim_start_matches("val-core/"));
+        Some((label, format!("{:.4} at step {}; best {:.4} at step {}", last.1, last.0, best.1, best.0)))
+    };
+    names.into_iter().filter_map(of).collect()
+}
+
+/// Settings and circumstances of a recipe.
+pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut out = Vec::new();
+    if let Ok(text) = files::read_to_string(dir.join("config.yaml"))
+        && let Some(version) = text.lines().next().and_then(|line| line.strip_prefix("# "))
+    {
+        out.push(("Program".to_owned(), version.to_owned()));
+    }
+    if let Some(device) = summary.get("device").and_then(Value::as_str) {
+        out.push(("Device".to_owned(), device.to_owned()));
+    }
+    if let Some(seconds) = summary.get("seconds").and_then(Value::as_object) {
+        let parts = seconds.iter().filter(|(name, _)| *name != "total");
+        let parts: Vec<_> = parts.filter_map(|(name, s)| Some(format!("{name} {}", time(s.as_f64()?)))).collect();
+        out.push(("Time".to_owned(), parts.join(", ")));
+    }
+    let judges = judges(dir);
+    match judges.is_empty() {
+        true => out.push(("Judge".to_owned(), "off: rules alone decide what is right".to_owned())),
+        false => out.extend(judges.iter().map(|(stage, judge)| (format!("Judge, {stage}"), judge.line()))),
+    }
+    let Some(config) = resolved(dir) else { return out };
+    let (sft, rl) = (&config.sft, &config.rl);
+    let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
+    add("Storage", config.dtype.name().to_owned());
+    add(
+        "SFT",
+        format!(
+            "{} steps, lr {}, {}",
+            sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
+            sft.optimizer.learning_rate,
+            sft.optimizer.lr_scheduler_type.name()
+        ),
+    );
+    add(
+        "RL",
+        format!(
+            "{}, {} steps of {} prompts x {} rollouts, lr {}",
+            rl.loss_mode.name(),
+            rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
+            rl.train_batch_size,
+            rl.rollout.n,
+            rl.optimizer.learning_rate
+        ),
+    );
+    add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
+    match rl.reward.command.is_empty() {
+        true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
+        false => add("Reward", format!("by {}", rl.reward.command.join(" "))),
+    }
+    out
+}
+
+/// The judges a run has asked, with what they said: stage by stage, as the summaries have it.
+pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
+    let mut stages: Vec<(String, PathBuf)> = vec![("run".to_owned(), dir.to_owned())];
+    stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
+    stages.extend(STAGES.map(|(stage, _)| (format!("evaluation of {stage}"), dir.join("eval").join(stage))));
+    let said = |dir: &Path| -> Option<judge::Summary> {
+        let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
+        serde_json::from_value(summary.get("judge")?.clone()).ok()
+    };
+    stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
+}
+
+/// A time as people say it.
+pub fn time(seconds: f64) -> String {
+    if seconds < 90.0 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{:.0} min {:02.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}
