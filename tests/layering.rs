@@ -99,7 +99,10 @@ const ROOMS: &[(&str, &[&str])] = &[
         ],
     ),
     ("replay", &["rollout", "train::metrics"]),
-    ("report", &["config", "observe", "eval", "text", "image", "reward", "task", "data", "train::metrics"]),
+    (
+        "report",
+        &["config", "observe", "eval", "text", "image", "reward", "task", "data", "rollout::file", "train::metrics"],
+    ),
     (
         "pipeline",
         &[

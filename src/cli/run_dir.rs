@@ -66,7 +66,7 @@ impl RunDir {
 
     /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
-        let text = format!("# omr {}\n{}", env!("CARGO_PKG_VERSION"), config::to_yaml(config)?);
+        let text = format!("# omr {}, on {}\n{}", env!("CARGO_PKG_VERSION"), context.place(), config::to_yaml(config)?);
         files::write(self.dir.join("config.yaml"), text.as_bytes())?;
         context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }

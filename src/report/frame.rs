@@ -6,10 +6,14 @@ use crate::error::{Error, Result};
 
 const STYLE: &str = include_str!("page.css");
 
+/// A page loads nothing, whatever a model wrote into it: pictures stand in it, and what runs is what it brings.
+const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:";
+
 /// A whole page around `body`; `style` comes after the style of all pages, `script` at the end of the body.
 pub fn frame(title: &str, style: &str, body: &str, script: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<link rel=\"icon\" href=\"data:,\">\n\
          <title>{title}</title>\n<style>\n{STYLE}{style}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n\

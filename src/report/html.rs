@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::browser;
 use super::frame::{data, escape, frame};
 use super::{Contrast, RecipeReport, Stage, Table};
 use crate::error::Result;
@@ -24,15 +25,16 @@ pub fn page(report: &RecipeReport) -> Result<String> {
     if !report.examples.is_empty() {
         body.push_str(EXAMPLES);
     }
-    if !report.facts.is_empty() {
-        body.push_str("<section><h2>The run</h2><dl class=\"facts\">");
-        for (label, value) in &report.facts {
-            let _ = write!(body, "<div><dt>{}</dt><dd>{}</dd></div>", escape(label), escape(value));
-        }
-        body.push_str("</dl></section>");
+    if let Some(rollouts) = &report.rollouts {
+        body.push_str(&browser::section(rollouts)?);
     }
     let data = data(" id=\"data\"", &serde_json::json!({"curves": report.curves, "examples": report.examples}))?;
-    Ok(frame(&report.title, "", &body, &format!("{data}\n<script>\n{SCRIPT}</script>")))
+    let mut scripts = format!("{data}\n<script>\n{SCRIPT}</script>");
+    if report.rollouts.is_some() {
+        scripts += &format!("\n<script>\n{}</script>", browser::SCRIPT);
+    }
+    let style = if report.rollouts.is_some() { browser::STYLE } else { "" };
+    Ok(frame(&report.title, style, &body, &scripts))
 }
 
 fn header(report: &RecipeReport) -> String {
@@ -52,6 +54,27 @@ fn header(report: &RecipeReport) -> String {
         out.push_str("</dl>");
     }
     out.push_str("</header>\n");
+    out.push_str(&about(report));
+    out
+}
+
+/// What it is of: the same place on every page.
+fn about(report: &RecipeReport) -> String {
+    let mut out = String::new();
+    if report.facts.is_empty() {
+        return out;
+    }
+    out.push_str("<section><h2>The run</h2><dl class=\"facts\">");
+    for (label, value) in &report.facts {
+        let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(label), escape(value));
+    }
+    out.push_str("</dl>");
+    if !report.config.is_empty() {
+        let config = escape(&report.config);
+        let _ =
+            write!(out, "<details class=\"config\"><summary>Config, resolved</summary><pre>{config}</pre></details>");
+    }
+    out.push_str("</section>\n");
     out
 }
 
@@ -83,7 +106,7 @@ fn accuracy(report: &RecipeReport) -> String {
     let mut out = format!(
         "<section id=\"accuracy\"><h2>Accuracy on held-out questions</h2>\
          <p class=\"sub\">{n} questions on pictures no training saw. Whiskers are 95 % intervals.</p>\
-         <p class=\"legend\"><span class=\"key greedy\"></span>greedy <span class=\"key t1\"></span>temperature 1</p>\
+         <p class=\"legend\"><span class=\"key greedy\"></span>greedy <span class=\"key t1\"></span>temperature 1 <span class=\"last\">format kept</span></p>\
          <ul class=\"bars\">"
     );
     for stage in &report.stages {
@@ -118,7 +141,7 @@ fn stage_bars(stage: &Stage) -> String {
         }
     }
     if let Some(format) = stage.format {
-        let _ = write!(out, "<p class=\"format\">format kept in {:.1} % of answers</p>", format * 100.0);
+        let _ = write!(out, "<p class=\"format\"><span class=\"sr\">format kept in </span>{:.1} %</p>", format * 100.0);
     }
     out.push_str("</div></li>");
     out

@@ -13,6 +13,8 @@ mod html;
 pub mod inspect;
 mod read;
 mod referee;
+mod rollouts;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +24,12 @@ use crate::eval::stats::Estimate;
 
 pub use evaluation::{is_evaluation, keep as keep_pictures, page as evaluation};
 pub use html::page;
-pub use read::{comparison, judges, report};
+pub use read::{comparison, report};
 pub use referee::page as referee;
+pub use run::judges;
 
 /// Everything a page shows. Empty parts are left out of it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct RecipeReport {
     /// Heading.
     pub title: String,
@@ -46,8 +49,12 @@ pub struct RecipeReport {
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.
     pub examples: Vec<Example>,
+    /// An RL run's rollouts.
+    pub rollouts: Option<browser::Browser>,
     /// Settings and circumstances: label and value.
     pub facts: Vec<(String, String)>,
+    /// The resolved config, as it stands in its file.
+    pub config: String,
 }
 
 /// A measured model.
@@ -92,6 +99,8 @@ pub struct Curve {
     pub title: String,
     /// One sentence for those who do not see the drawing, or do not know what to look for.
     pub caption: String,
+    /// The axis is logarithmic where all values are positive.
+    pub log: bool,
     /// One line each.
     pub series: Vec<Series>,
 }

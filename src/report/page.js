@@ -24,13 +24,25 @@ function hue(name, index) {
   return `var(--${HUES.includes(name) ? name : HUES[index % HUES.length]})`;
 }
 
-function ticks(low, high, about) {
+// Steps are whole numbers, and so are their ticks.
+function ticks(low, high, about, least = 0) {
   const rough = (high - low) / about;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * ([1, 2, 5].find(m => m * power >= rough) ?? 10);
+  const step = Math.max(least, power * ([1, 2, 5].find(m => m * power >= rough) ?? 10));
   const out = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) out.push(i * step);
   return out;
+}
+
+// 1, 2 and 5 of each power of ten, or the powers alone where they are many.
+function decades(low, high) {
+  const of = steps => {
+    const out = [];
+    for (let power = 10 ** Math.floor(Math.log10(low)); power <= high; power *= 10) out.push(...steps.map(m => m * power));
+    return out.filter(v => v >= low && v <= high);
+  };
+  const fine = of([1, 2, 5]);
+  return fine.length > 7 ? of([1]) : fine;
 }
 
 function figure(value) {
@@ -60,19 +72,21 @@ function chart(box, curve) {
   // A single spike must not flatten the rest: the axis covers all but the outermost points.
   const cut = Math.floor(ys.length / 200);
   let y0 = ys[cut], y1 = ys[ys.length - 1 - cut];
-  if (y0 > 0 && y0 < y1 * 0.6) y0 = 0;
+  const log = curve.log && y0 > 0 && y1 > 4 * y0;
+  if (!log && y0 > 0 && y0 < y1 * 0.6) y0 = 0;
   if (y0 === y1) { y0 = Math.min(y0, 0); y1 = Math.max(y1, y0 + 1); }
-  const marks = ticks(y0, y1, 5);
-  if (marks.length > 1) y1 = Math.max(y1, marks[marks.length - 1]);
+  const marks = log ? decades(y0, y1) : ticks(y0, y1, 5);
+  if (!log && marks.length > 1) y1 = Math.max(y1, marks[marks.length - 1]);
+  const scale = log ? Math.log : v => v;
   const x = v => edge.left + (v - x0) / (x1 - x0) * (width - edge.left - edge.right);
-  const y = v => height - edge.bottom - (Math.min(Math.max(v, y0), y1) - y0) / (y1 - y0) * (height - edge.top - edge.bottom);
+  const y = v => height - edge.bottom - (scale(Math.min(Math.max(v, y0), y1)) - scale(y0)) / (scale(y1) - scale(y0)) * (height - edge.top - edge.bottom);
   const said = lines.map(s => `${s.name} from ${figure(s.points[0][1])} to ${figure(s.points[s.points.length - 1][1])}`);
   const svg = draw("svg", { role: "img", "aria-label": `${curve.title}: ${said.join(", ")}` }, box);
   for (const mark of marks) {
     draw("line", { x1: edge.left, x2: width - edge.right, y1: y(mark), y2: y(mark), class: "grid" }, svg);
     draw("text", { x: edge.left - 8, y: y(mark) + 4, "text-anchor": "end" }, svg).textContent = figure(mark);
   }
-  for (const mark of ticks(x0, x1, width / 90)) {
+  for (const mark of ticks(x0, x1, width / 90, 1)) {
     draw("text", { x: x(mark), y: height - 4, "text-anchor": "middle" }, svg).textContent = figure(mark);
   }
   draw("line", { x1: edge.left, x2: width - edge.right, y1: height - edge.bottom, y2: height - edge.bottom, class: "axis" }, svg);

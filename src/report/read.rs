@@ -1,56 +1,79 @@
 //! From run directories (FORMATS section 4) to a [`RecipeReport`].
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
-use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table};
-use crate::config::{self, RecipeConfig};
+use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
+use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, rollouts, run};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
 use crate::eval::stats::{self, Estimate, Interval};
 use crate::files;
-use crate::reward::judge;
 use crate::train::metrics;
 
-/// The models a recipe measures, in the order shown, with what each is.
-const STAGES: [(&str, &str); 4] = [
-    ("base", "where it starts"),
-    ("sft", "imitates the teacher's kept answers"),
-    ("control", "SFT continued instead of RL"),
-    ("rl", "improved on its own answers"),
-];
+/// A curve of a stage: folder, title, caption, the metric by its possible names, whether its axis is logarithmic.
+type Drawn = (&'static str, &'static str, &'static str, &'static [&'static str], bool);
 
-/// Curves of a stage: folder, title, caption, and the metric by its possible names.
-const CURVES: [(&str, &str, &str, &[&str]); 8] = [
-    ("sft", "SFT loss", "Mean over the supervised tokens of a batch.", &["loss", "train/loss"]),
+/// Those whose figures are 0 throughout are not drawn.
+const CURVES: [Drawn; 14] = [
+    ("sft", "SFT loss", "Mean over the supervised tokens of a batch.", &["loss", "train/loss"], true),
     (
         "rl",
         "Reward",
         "Mean over a step's rollouts: 0.9 for the right answer, 0.1 for the format.",
         &["critic/score/mean"],
+        false,
     ),
-    ("rl", "Right rollouts", "Share of a step's rollouts with the right answer.", &["critic/score/acc_score/mean"]),
+    (
+        "rl",
+        "Right rollouts",
+        "Share of a step's rollouts with the right answer.",
+        &["critic/score/acc_score/mean"],
+        false,
+    ),
     (
         "rl",
         "Response length",
         "Tokens, mean over a step's rollouts. Longer is not better by itself.",
         &["response_length/mean"],
+        false,
     ),
-    ("rl", "Entropy", "Nats a token. Near zero the policy no longer explores.", &["actor/entropy"]),
-    ("rl", "Gradient norm", "Before clipping.", &["actor/grad_norm"]),
-    ("sft", "SFT gradient norm", "Before clipping.", &["grad_norm"]),
+    (
+        "rl",
+        "Cut responses",
+        "Share of a step's rollouts that reached the length limit.",
+        &["response_length/clip_ratio"],
+        false,
+    ),
+    ("rl", "Entropy", "Nats a token. Near zero the policy no longer explores.", &["actor/entropy"], false),
+    ("rl", "Clip fraction", "Share of tokens whose ratio was clipped. Zero on policy.", &["actor/pg_clipfrac"], false),
+    (
+        "rl",
+        "KL to the sampler",
+        "Nats a token, from the policy that sampled. Zero on policy.",
+        &["actor/ppo_kl"],
+        false,
+    ),
+    ("rl", "KL to the reference", "Nats a token, from the model the run began with.", &["actor/kl_loss"], false),
+    ("rl", "Gradient norm", "Before clipping.", &["actor/grad_norm"], true),
+    ("sft", "SFT gradient norm", "Before clipping.", &["grad_norm"], true),
     (
         "rl",
         "Sampler against trainer",
         "Largest difference of a token's probability between the two. Zero: they are the same arithmetic.",
-        &["training/rollout_probs_diff_max"],
+        &[PROBS_DIFF],
+        false,
     ),
+    ("sft", "Seconds an SFT step", "Validation and checkpoints aside.", &["timing_s/step"], false),
+    ("rl", "Seconds an RL step", "Rollouts, scores and updates.", &["timing_s/step"], false),
 ];
+
+const PROBS_DIFF: &str = "training/rollout_probs_diff_max";
 
 /// Points a line keeps at most; longer runs are averaged in buckets.
 const MAX_POINTS: usize = 600;
@@ -77,12 +100,17 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         report.examples = examples(dir, &measured)?;
         report.headline = headline(&report);
         report.remarks = remarks(dir);
-        report.tiles = tiles(&summary);
+        report.tiles = tiles(dir, &summary)?;
     } else {
-        report.headline = "The course of one run.".to_owned();
+        report.headline = run::headline(dir)?;
+    }
+    let rl = if recipe { dir.join("rl") } else { dir.to_owned() };
+    if let Some(config) = run::rl_config(&rl) {
+        report.rollouts = rollouts::browser(&rl, &config)?;
     }
     report.curves = curves(dir, recipe)?;
-    report.facts = facts(dir, &summary);
+    report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary)? };
+    report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
 }
 
@@ -202,34 +230,32 @@ fn contrasts(measured: &Measured) -> Vec<Contrast> {
     out
 }
 
+/// Both measures, from the run's own figures.
 fn headline(report: &RecipeReport) -> String {
-    let at_t1 = |name: &str| report.stages.iter().find(|s| s.name == name).and_then(|s| s.acc_t1);
-    let (Some(sft), Some(rl)) = (at_t1("sft"), at_t1("rl")) else {
-        return "The recipe so far.".to_owned();
-    };
     let percent = |e: Estimate| format!("{:.1} %", e.mean * 100.0);
-    let mut out = format!("RL takes held-out accuracy from {} to {} at temperature 1", percent(sft), percent(rl));
-    let control = report.contrasts.iter().find(|c| c.label == "RL minus control" && c.what == "temperature 1");
-    match control.map(|c| c.estimate) {
-        Some(e) if e.ci95.lo > 0.0 => out.push_str(&format!(
-            ", {:+.1} points over as many more steps of SFT ({:+.1} to {:+.1}).",
-            e.mean * 100.0,
-            e.ci95.lo * 100.0,
-            e.ci95.hi * 100.0
-        )),
-        Some(e) => out.push_str(&format!(
-            ", but it is not shown to beat as many more steps of SFT: {:+.1} points ({:+.1} to {:+.1}).",
-            e.mean * 100.0,
-            e.ci95.lo * 100.0,
-            e.ci95.hi * 100.0
-        )),
-        None => out.push('.'),
+    let of = |name: &str| report.stages.iter().find(|stage| stage.name == name);
+    type Kind = (&'static str, &'static str, fn(&Stage) -> Option<Estimate>);
+    let kinds: [Kind; 2] = [("greedy", "greedily", |s| s.acc), ("temperature 1", "at temperature 1", |s| s.acc_t1)];
+    let moved = kinds.iter().filter_map(|(_, how, pick)| {
+        let (sft, rl) = (pick(of("sft")?)?, pick(of("rl")?)?);
+        Some(format!("from {} to {} {how}", percent(sft), percent(rl)))
+    });
+    let moved: Vec<String> = moved.collect();
+    if moved.is_empty() {
+        return "The recipe so far.".to_owned();
     }
-    out
-}
-
-fn resolved(dir: &Path) -> Option<RecipeConfig> {
-    config::load(Some(&dir.join("config.yaml")), &[], &|_| None).ok()
+    let gains = kinds.iter().filter_map(|(what, how, _)| {
+        let contrast = report.contrasts.iter().find(|c| c.label == "RL minus control" && c.what == *what)?;
+        let Estimate { mean, ci95, .. } = contrast.estimate;
+        let chance = if ci95.lo <= 0.0 && ci95.hi >= 0.0 { ", within chance" } else { "" };
+        Some(format!("{how} {:+.1} points ({:+.1} to {:+.1}{chance})", mean * 100.0, ci95.lo * 100.0, ci95.hi * 100.0))
+    });
+    let gains: Vec<String> = gains.collect();
+    let against = match gains.is_empty() {
+        true => String::new(),
+        false => format!(" Against as many more steps of SFT: {}.", gains.join("; ")),
+    };
+    format!("RL takes held-out accuracy {}.{against}", moved.join(" and "))
 }
 
 fn remarks(dir: &Path) -> Vec<String> {
@@ -251,7 +277,7 @@ fn remarks(dir: &Path) -> Vec<String> {
     out
 }
 
-fn tiles(summary: &Map<String, Value>) -> Vec<(String, String)> {
+fn tiles(dir: &Path, summary: &Map<String, Value>) -> Result<Vec<(String, String)>> {
     let at = |group: &str, key: &str| summary.get(group)?.get(key)?.as_f64();
     let mut out = Vec::new();
     if let Some(seconds) = at("seconds", "total") {
@@ -262,18 +288,13 @@ fn tiles(summary: &Map<String, Value>) -> Vec<(String, String)> {
             out.push((label.to_owned(), thousands(speed)));
         }
     }
-    if let Some(seed) = summary.get("seed") {
-        out.push(("seed; the same seed gives the same bits".to_owned(), seed.to_string()));
+    let steps = metrics::read(&dir.join("rl").join("metrics.jsonl"))?;
+    let largest = steps.iter().filter_map(|step| step.get(PROBS_DIFF)?.as_f64()).reduce(f64::max);
+    if let Some(largest) = largest {
+        let label = format!("largest difference between sampler and trainer, {} steps", steps.len());
+        out.push((label, largest.to_string()));
     }
-    out
-}
-
-fn time(seconds: f64) -> String {
-    if seconds < 90.0 {
-        format!("{seconds:.0} s")
-    } else {
-        format!("{:.0} min {:02.0} s", (seconds / 60.0).floor(), seconds % 60.0)
-    }
+    Ok(out)
 }
 
 fn thousands(value: f64) -> String {
@@ -288,70 +309,6 @@ fn thousands(value: f64) -> String {
     out
 }
 
-/// The judges a run has asked, with what they said: stage by stage, as the summaries have it.
-pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
-    let mut stages: Vec<(String, PathBuf)> = vec![("run".to_owned(), dir.to_owned())];
-    stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
-    stages.extend(STAGES.map(|(stage, _)| (format!("evaluation of {stage}"), dir.join("eval").join(stage))));
-    let said = |dir: &Path| -> Option<judge::Summary> {
-        let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
-        serde_json::from_value(summary.get("judge")?.clone()).ok()
-    };
-    stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
-}
-
-fn facts(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
-    let mut out = Vec::new();
-    if let Ok(text) = files::read_to_string(dir.join("config.yaml"))
-        && let Some(version) = text.lines().next().and_then(|line| line.strip_prefix("# "))
-    {
-        out.push(("Program".to_owned(), version.to_owned()));
-    }
-    if let Some(device) = summary.get("device").and_then(Value::as_str) {
-        out.push(("Device".to_owned(), device.to_owned()));
-    }
-    if let Some(seconds) = summary.get("seconds").and_then(Value::as_object) {
-        let parts = seconds.iter().filter(|(name, _)| *name != "total");
-        let parts: Vec<_> = parts.filter_map(|(name, s)| Some(format!("{name} {}", time(s.as_f64()?)))).collect();
-        out.push(("Time".to_owned(), parts.join(", ")));
-    }
-    let judges = judges(dir);
-    match judges.is_empty() {
-        true => out.push(("Judge".to_owned(), "off: rules alone decide what is right".to_owned())),
-        false => out.extend(judges.iter().map(|(stage, judge)| (format!("Judge, {stage}"), judge.line()))),
-    }
-    let Some(config) = resolved(dir) else { return out };
-    let (sft, rl) = (&config.sft, &config.rl);
-    let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
-    add("Storage", config.dtype.name().to_owned());
-    add(
-        "SFT",
-        format!(
-            "{} steps, lr {}, {}",
-            sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            sft.optimizer.learning_rate,
-            sft.optimizer.lr_scheduler_type.name()
-        ),
-    );
-    add(
-        "RL",
-        format!(
-            "{}, {} steps of {} prompts x {} rollouts, lr {}",
-            rl.loss_mode.name(),
-            rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
-            rl.train_batch_size,
-            rl.rollout.n,
-            rl.optimizer.learning_rate
-        ),
-    );
-    add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
-    match rl.reward.command.is_empty() {
-        true => add("Reward", format!("{} scorer", rl.reward.mode.name())),
-        false => add("Reward", format!("by {}", rl.reward.command.join(" "))),
-    }
-    out
-}
-
 fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
     let mut files: HashMap<&str, Vec<metrics::Metrics>> = HashMap::new();
     for stage in ["sft", "control", "rl"] {
@@ -359,7 +316,8 @@ fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
         files.insert(stage, metrics::read(&path)?);
     }
     let mut out = Vec::new();
-    for (stage, title, caption, names) in CURVES {
+    let kind = if run::is_rl(&files["rl"]) { "rl" } else { "sft" };
+    for (stage, title, caption, names, log) in CURVES.into_iter().filter(|drawn| recipe || drawn.0 == kind) {
         let mut series = Vec::new();
         let line = |stage: &str| names.iter().map(|name| points(&files[stage], name)).find(|points| !points.is_empty());
         if let Some(points) = line(stage) {
@@ -375,8 +333,9 @@ fn curves(dir: &Path, recipe: bool) -> Result<Vec<Curve>> {
             let points = control.into_iter().map(|(step, value)| (step + shift, value)).collect();
             series.push(Series { name: "control".to_owned(), points });
         }
-        if !series.is_empty() {
-            out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), series });
+        let says = |line: &Series| line.points.iter().any(|point| point.1 != 0.0);
+        if series.iter().any(says) {
+            out.push(Curve { title: title.to_owned(), caption: caption.to_owned(), log, series });
         }
     }
     out.extend(["sft", "control", "rl"].iter().flat_map(|stage| validations(stage, &files[stage], recipe)));
@@ -397,7 +356,8 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
         let what = name.trim_start_matches("val-core/");
         let title = if recipe { format!("Validation of {stage}: {what}") } else { format!("Validation: {what}") };
         let series = vec![Series { name: stage.to_owned(), points: points(steps, name) }];
-        Curve { title, caption: "Share of right answers on questions that are not trained on.".to_owned(), series }
+        let caption = "Share of right answers on questions that are not trained on.".to_owned();
+        Curve { title, caption, log: false, series }
     };
     names.iter().map(curve).collect()
 }

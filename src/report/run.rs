@@ -63,9 +63,7 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
         _ => (None, &[][..], None, None),
     };
     if let Some(model) = model {
-        let size =
-            parameters(model).map_or(String::new(), |n| format!(", {} million parameters", n.div_ceil(1_000_000)));
-        add("Model", format!("{}{size}", model.display()));
+        add("Model", self::model(model));
     }
     let names =
         |data: &[DatasetConfig]| data.iter().map(|of| of.path.display().to_string()).collect::<Vec<_>>().join(", ");
@@ -94,6 +92,15 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
 fn program(dir: &Path) -> Option<String> {
     let text = files::read_to_string(dir.join("config.yaml")).ok()?;
     Some(text.lines().next()?.strip_prefix("# ")?.to_owned())
+}
+
+/// The model in `dir` and its size.
+fn model(dir: &Path) -> String {
+    let size = parameters(dir).map_or(String::new(), |n| match n {
+        n if n < 10_000_000 => format!(", {:.2} million parameters", n as f64 / 1e6),
+        n => format!(", {:.0} million parameters", n as f64 / 1e6),
+    });
+    format!("{}{size}", dir.display())
 }
 
 /// Parameters of the model in `dir`, from the headers of its files.
@@ -165,6 +172,8 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
     let Some(config) = resolved(dir) else { return out };
     let (sft, rl) = (&config.sft, &config.rl);
     let mut add = |label: &str, value: String| out.push((label.to_owned(), value));
+    let base = config.base.model.clone().unwrap_or_else(|| dir.join("base"));
+    add("Model", model(&base));
     add("Storage", config.dtype.name().to_owned());
     add(
         "SFT",

@@ -6,10 +6,11 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::tensorboard::EventWriter;
+use super::tensorboard::{EventWriter, WALL_TIME};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -46,7 +47,8 @@ impl MetricsLog {
         let text: String = kept.iter().map(line).collect();
         files::write(&path, text.as_bytes())?;
         let file = File::options().append(true).open(&path).map_err(Error::io(&path))?;
-        let mut events = EventWriter::create(&dir.join("tensorboard"))?;
+        let first = kept.first().and_then(|step| step.get(WALL_TIME)?.as_f64());
+        let mut events = EventWriter::create(&dir.join("tensorboard"), first.unwrap_or_else(wall_time))?;
         for metrics in &kept {
             events.step(metrics)?;
         }
@@ -73,9 +75,17 @@ impl MetricsLog {
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         self.last_step = metrics.get("step").and_then(Value::as_u64).unwrap_or(self.last_step);
         let Some(Files { path, file, events }) = &mut self.files else { return Ok(()) };
-        file.write_all(line(metrics).as_bytes()).map_err(Error::io(&*path))?;
-        events.step(metrics)
+        let mut metrics = metrics.clone();
+        metrics.insert(WALL_TIME.to_owned(), wall_time().into());
+        file.write_all(line(&metrics).as_bytes()).map_err(Error::io(&*path))?;
+        events.step(&metrics)
     }
+}
+
+/// Seconds since 1970, to the millisecond.
+fn wall_time() -> f64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_secs_f64() * 1e3).round() / 1e3
 }
 
 /// All steps of a metrics file, in order; an unfinished last line is left out.

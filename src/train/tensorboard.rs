@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
+/// The figure that says when a step was logged: seconds since 1970.
+pub const WALL_TIME: &str = "timing_s/wall_time";
+
 /// Writes scalars of whole steps into one event file.
 pub struct EventWriter {
     path: PathBuf,
@@ -17,13 +20,14 @@ pub struct EventWriter {
 
 impl EventWriter {
     /// Starts `dir/events.out.tfevents.0.omr` anew (steps are written again from metrics.jsonl on resume).
-    pub fn create(dir: &Path) -> Result<EventWriter> {
+    /// `wall_time` is that of its first event: seconds since 1970.
+    pub fn create(dir: &Path, wall_time: f64) -> Result<EventWriter> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let path = dir.join("events.out.tfevents.0.omr");
         let file = File::create(&path).map_err(Error::io(&path))?;
         let mut writer = EventWriter { path, file };
         let mut event = Vec::new();
-        fixed64(&mut event, 1, 0f64.to_bits());
+        fixed64(&mut event, 1, wall_time.to_bits());
         bytes(&mut event, 3, b"brain.Event:2");
         writer.record(&event)?;
         Ok(writer)
@@ -34,15 +38,15 @@ impl EventWriter {
         let step = metrics.get("step").and_then(|v| v.as_u64()).unwrap_or(0);
         let mut summary = Vec::new();
         for (tag, value) in metrics {
-            let Some(value) = value.as_f64().filter(|_| tag != "step") else { continue };
+            let Some(value) = value.as_f64().filter(|_| tag != "step" && tag != WALL_TIME) else { continue };
             let mut scalar = Vec::new();
             bytes(&mut scalar, 1, tag.as_bytes());
             fixed32(&mut scalar, 2, (value as f32).to_bits());
             bytes(&mut summary, 1, &scalar);
         }
         let mut event = Vec::new();
-        // TensorBoard orders by step; wall time stays 0 so that equal runs leave equal files.
-        fixed64(&mut event, 1, 0f64.to_bits());
+        let wall_time = metrics.get(WALL_TIME).and_then(Value::as_f64).unwrap_or(0.0);
+        fixed64(&mut event, 1, wall_time.to_bits());
         key(&mut event, 2, 0);
         varint(&mut event, step);
         bytes(&mut event, 5, &summary);

@@ -18,6 +18,16 @@
     return make("details", {}, make("summary", { textContent: `Thinking, ${words} words` }), body);
   }
 
+  // The less probable a token was, the darker it stands.
+  function shaded(shades) {
+    const body = make("p", { className: "shades" }, ...shades.map(([text, logProb]) => {
+      const token = make("span", { textContent: text, title: `log-prob ${logProb}` });
+      token.style.setProperty("--surprise", Math.min(1, -logProb / 4).toFixed(2));
+      return token;
+    }));
+    return make("details", {}, make("summary", { textContent: "Tokens, shaded by surprise" }), body);
+  }
+
   function pane(answer) {
     const out = make("article", { className: `pane ${answer.verdict ?? ""}` });
     const head = make("header", {}, make("span", { textContent: answer.name }));
@@ -26,6 +36,7 @@
     if (answer.name || verdict) out.append(head);
     if (answer.thinking) out.append(thinking(answer.thinking));
     out.append(make("p", { className: "said", textContent: answer.answer || "(nothing)" }));
+    if (answer.shades) out.append(shaded(answer.shades));
     const why = [answer.why, answer.tokens === null ? "" : `${answer.tokens} tokens`].filter(Boolean).join(" · ");
     if (why) out.append(make("p", { className: "why", textContent: why }));
     return out;

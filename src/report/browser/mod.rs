@@ -73,6 +73,9 @@ pub struct Answer {
     pub why: String,
     /// Its length in tokens.
     pub tokens: Option<usize>,
+    /// Its tokens with their log-probs, where they are known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shades: Vec<(String, f32)>,
 }
 
 impl Answer {
