@@ -2,8 +2,10 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::config;
 use crate::eval::samples::{Answer, Sample, to_jsonl};
 use crate::eval::stats;
+use crate::rollout::file::{self, RolloutRow};
 
 /// A PNG of one black pixel.
 const PIXEL: &str = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==";
@@ -119,4 +121,42 @@ fn several_runs_become_one_comparison() {
 fn a_folder_that_is_no_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(report(dir.path()).unwrap_err().exit_code(), 2);
+}
+
+/// An RL run of one step: a group of two, of which one said what closes a script.
+#[test]
+fn rollouts_are_shown_and_stay_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let evil = "<think>x</think></script><script>alert(1)</script>";
+    let row = |rollout: u32, output: &str, score: f64| RolloutRow {
+        prompt: 3,
+        rollout,
+        id: "q3".to_owned(),
+        input: "What is it? <image>".to_owned(),
+        output: output.to_owned(),
+        gts: "5".to_owned(),
+        score,
+        acc_score: score,
+        format_reward_score: 0.0,
+        predict_str: "5".to_owned(),
+        advantage: score - 0.5,
+        response_length: 2,
+        token_ids: vec![1, 2],
+        log_probs: vec![-0.5, -2.0],
+        finish_reason: "stop".to_owned(),
+        judge: String::new(),
+    };
+    let rows = [row(0, evil, 0.0), row(1, "<think>x</think><answer>5</answer>", 1.0)];
+    file::write(dir.path(), 1, &rows).unwrap();
+    assert_eq!(file::read(dir.path(), 1).unwrap().unwrap(), rows);
+    let config = config::to_yaml(&config::RlConfig::default()).unwrap();
+    fs::write(dir.path().join("config.yaml"), config).unwrap();
+    let step = serde_json::json!({"step": 1, "critic/score/mean": 0.5, "timing_s/step": 2.0});
+    fs::write(dir.path().join("metrics.jsonl"), format!("{step}\n")).unwrap();
+    let report = report(dir.path()).unwrap();
+    let rollouts = report.rollouts.as_ref().unwrap();
+    assert_eq!((rollouts.rows.len(), rollouts.rows[0].answers.len()), (1, 2));
+    assert!(rollouts.rows[0].answers[1].why.starts_with("reward 1.000, advantage +0.50"));
+    let page = page(&report).unwrap();
+    assert!(!page.contains("</script><script>alert") && page.contains("Content-Security-Policy"));
 }
