@@ -106,8 +106,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "config", "observe", "answers", "client", "device", "tensor", "ops", "model", "engine", "text", "image",
-            "reward", "data", "rollout", "report",
+            "config", "observe", "answers", "client", "device", "tensor", "dist", "ops", "model", "engine", "text",
+            "image", "reward", "data", "rollout", "report",
         ],
     ),
     (

@@ -219,6 +219,14 @@ impl RunStore {
         Arc::new(RunStore { dir: dir.to_owned(), rank, opening: Mutex::default(), store: OnceLock::new() })
     }
 
+    /// Waits until nobody else has it, as a judge's tasks do for a moment after its scorer is gone, and closes it.
+    pub fn close(mut self: Arc<RunStore>) {
+        while let Err(shared) = Arc::try_unwrap(self) {
+            std::thread::sleep(Duration::from_millis(1));
+            self = shared;
+        }
+    }
+
     /// A store that is open.
     pub fn of(store: Store) -> Arc<RunStore> {
         Arc::new(RunStore { dir: store.path.clone(), rank: None, opening: Mutex::default(), store: store.into() })

@@ -149,11 +149,23 @@ pub struct RunArgs {
     pub dry_run: bool,
 }
 
+impl RunArgs {
+    /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
+    pub(super) fn of_restart(&self, context: &Context) -> Result<RunArgs> {
+        let mut args = self.clone();
+        if args.fresh && ranks::restarts()? > 0 {
+            context.say("started again after a fault: goes on, as --fresh was for the first start");
+            args.fresh = false;
+        }
+        Ok(args)
+    }
+}
+
 /// Processes of one run.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RanksArgs {
-    /// Ranks on this machine: a card each, or a process each where there is none. The result is the same for any number up to
-    /// gradient_lanes. On several machines, torchrun, srun or mpirun starts them
+    /// Ranks on this machine: a card each, or a process each where there is none. The result is the same for any number, in
+    /// training up to gradient_lanes. On several machines, torchrun, srun or mpirun starts them
     #[arg(long, value_name = "N", value_parser = ranks)]
     pub gpus: Option<usize>,
 }
@@ -179,14 +191,9 @@ pub struct JobArgs {
 }
 
 impl JobArgs {
-    /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
+    /// [`RunArgs::of_restart`] with the config.
     pub(super) fn of_restart(&self, context: &Context) -> Result<JobArgs> {
-        let mut args = self.clone();
-        if args.run.fresh && ranks::restarts()? > 0 {
-            context.say("started again after a fault: goes on, as --fresh was for the first start");
-            args.run.fresh = false;
-        }
-        Ok(args)
+        Ok(JobArgs { run: self.run.of_restart(context)?, ..self.clone() })
     }
 
     /// The config; of a dry run also what rows are not there, see [`ConfigArgs::load_without_rows`].

@@ -200,8 +200,13 @@ impl Context {
         self.console.log_to(file)
     }
 
-    /// Errors where this process is one of several: `command` is not built for ranks.
-    pub fn alone(&self, command: &str) -> Result<()> {
+    /// Whether this process speaks and writes for the run: the only one, or rank 0.
+    pub fn leads(&self) -> bool {
+        self.seat.rank() == 0
+    }
+
+    /// Errors where this process is one of several, with `why` there is nothing for them to do.
+    pub fn alone(&self, why: &str) -> Result<()> {
         let (place, found) = match &self.seat {
             Seat::Alone => return Ok(()),
             Seat::Starts(ranks) => ("--gpus".to_owned(), ranks.to_string()),
@@ -209,7 +214,7 @@ impl Context {
                 (format!("processes that {} has started", place.launcher.name()), place.size.to_string())
             }
         };
-        Err(Error::input(place, found, format!("1: {command} over ranks is not built yet")))
+        Err(Error::input(place, found, format!("1: {why}")))
     }
 
     /// The ranks of this run, all found: those its launcher has started, or those that `--gpus` asks for, started here.

@@ -5,14 +5,17 @@ use std::str::FromStr;
 use clap::Subcommand;
 use serde_json::json;
 
+use super::args::RanksArgs;
 use super::run_dir::RunDir;
-use super::{ConfigArgs, Context, RunArgs, inspect};
+use super::{ConfigArgs, Context, RunArgs, inspect, training};
 use crate::config::{
-    DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, VerifyConfig,
+    DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
+    VerifyConfig, deciding,
 };
+use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::pipeline::{self, Means, Shard, Stage, Work, list};
+use crate::pipeline::{self, Means, Shard, Stage, Work, list, passrate};
 
 /// Arguments of `omr data`.
 #[derive(clap::Args)]
@@ -30,7 +33,7 @@ enum Kind {
     /// Keep rows whose answer is right by the rules, or by a judge
     Verify(StageArgs),
     /// Have a model answer each question several times; rows carry the share of right answers
-    Passrate(StageArgs),
+    Passrate(PassrateArgs),
     /// Drop rows whose question and pictures are those of another row or of a benchmark
     Dedup(StageArgs),
     /// Keep rows within bounds of length and of the share of right answers
@@ -57,6 +60,14 @@ struct StageArgs {
     shard: Option<Shard>,
 }
 
+#[derive(clap::Args)]
+struct PassrateArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+    #[command(flatten)]
+    ranks: RanksArgs,
+}
+
 /// Whatever a stage of that name was given elsewhere.
 #[derive(clap::Args)]
 struct EmbedArgs {
@@ -72,13 +83,23 @@ struct ListArgs {
     run: RunArgs,
 }
 
+impl Args {
+    /// Ranks asked for, by a stage that has them.
+    pub(super) fn ranks(&self) -> Option<RanksArgs> {
+        match &self.stage {
+            Kind::Passrate(args) => Some(args.ranks),
+            _ => None,
+        }
+    }
+}
+
 /// Runs the stage and prints its result to stdout.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     match &args.stage {
         Kind::Format(args) => run_stage::<FormatConfig>(args, context),
         Kind::Distill(args) => run_stage::<DistillConfig>(args, context),
         Kind::Verify(args) => run_stage::<VerifyConfig>(args, context),
-        Kind::Passrate(args) => run_stage::<PassrateConfig>(args, context),
+        Kind::Passrate(args) => run_passrate(args, context),
         Kind::Dedup(args) => run_stage::<DedupConfig>(args, context),
         Kind::Filter(args) => run_stage::<FilterConfig>(args, context),
         Kind::Mix(args) => run_stage::<MixConfig>(args, context),
@@ -104,33 +125,62 @@ fn with_means<T>(context: &Context, act: impl FnOnce(&Means) -> Result<T>) -> Re
 
 fn run_stage<C: Stage>(args: &StageArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<C>()? else { return Ok(()) };
+    let mut alone = Alone::ONE;
+    stage_of(args, (context, &mut alone), &config, |_, _| Ok(()))
+}
+
+/// Ranks answer together; what comes of the answers rank 0 writes.
+fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
+    let PassrateArgs { stage, .. } = args;
+    let Some(config) = stage.config.load::<PassrateConfig>()? else { return Ok(()) };
+    if stage.shard.is_some() {
+        context.alone("--shard is of one process; ranks share all rows")?;
+    }
+    training::over(context.ranks(&DistConfig::default())?, |ranks| {
+        training::same_config(ranks, &deciding(&config))?;
+        let answer = |means: &Means, ranks: &mut dyn Ranks| passrate::answer(&config, &stage.run.out, ranks, means);
+        stage_of(stage, (context, ranks), &config, answer)
+    })
+}
+
+/// Runs a stage at rank 0, once all of `ranks` have done what `before` says.
+fn stage_of<C: Stage>(
+    args: &StageArgs,
+    (context, ranks): (&Context, &mut dyn Ranks),
+    config: &C,
+    before: impl FnOnce(&Means, &mut dyn Ranks) -> Result<()>,
+) -> Result<()> {
     let StageArgs { run, shard, .. } = args;
-    let summary = with_means(context, |means| {
-        let work = Work::open(&config, &run.out, *shard, means)?;
+    let run = &run.of_restart(context)?;
+    with_means(context, |means| {
+        let work = Work::open(config, &run.out, *shard, means)?;
         let (rows, sets) = (work.rows(), work.inputs.len());
         context.say(&format!("{}: {rows} rows of {sets} data sets; {}", C::NAME, config.job(means)?.describe()));
         if run.dry_run {
-            return Ok(None);
+            return Ok(());
         }
         let dir = match shard {
-            None => RunDir::open(run, &config, context)?,
+            None => context.leads().then(|| RunDir::open(run, config, context)).transpose()?,
             Some(_) if run.fresh => {
                 let expected = "no --fresh: other parts may be at work in the folder";
                 return Err(Error::input("--shard", "a part that is to move the folder aside", expected));
             }
-            Some(shard) => RunDir::open_part(run, &shard.suffix(), &config, context)?,
+            Some(shard) => Some(RunDir::open_part(run, &shard.suffix(), config, context)?),
         };
-        if pipeline::finished(dir.path(), *shard)?.is_none() {
-            dir.begin(&config, context)?;
+        training::same_folder(run, ranks)?;
+        let finished = if context.leads() { pipeline::finished(&run.out, *shard)? } else { None };
+        if !dist::first_finds(ranks, "whether the stage is finished", || finished.is_some())? {
+            dir.iter().try_for_each(|dir| dir.begin(config, context))?;
+            before(means, ranks)?;
         }
-        let (summary, fresh) = pipeline::run(&config, dir.path(), *shard, means)?;
-        let done = if fresh { summary.line() } else { "finished: nothing to do".to_owned() };
-        context.say(&format!("{}: {done}", dir.path().display()));
-        Ok(Some(summary))
-    })?;
-    let Some(summary) = summary else { return Ok(()) };
-    let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
-    super::print(&(text + "\n"))
+        dist::by_first(ranks, "the rows", || {
+            let (summary, fresh) = pipeline::run(config, &run.out, *shard, means)?;
+            let done = if fresh { summary.line() } else { "finished: nothing to do".to_owned() };
+            context.say(&format!("{}: {done}", run.out.display()));
+            let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Failed(format!("summary: {e}")))?;
+            super::print(&(text + "\n"))
+        })
+    })
 }
 
 fn run_list(args: &ListArgs, context: &Context) -> Result<()> {

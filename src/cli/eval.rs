@@ -8,9 +8,10 @@ use serde_json::json;
 
 use super::args::{RanksArgs, repository};
 use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs, referee};
+use super::{Context, Overrides, RunArgs, referee, training};
 use crate::answers::RunStore;
-use crate::config::{EvalConfig, ServerConfig};
+use crate::config::{EvalConfig, ServerConfig, deciding};
+use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
@@ -94,7 +95,7 @@ enum Format {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     evaluate(args, context)?;
     match (args.format, &args.out) {
-        (Some(Format::LmmsEval), Some(out)) if out.join("samples.jsonl").exists() => {
+        (Some(Format::LmmsEval), Some(out)) if context.leads() && out.join("samples.jsonl").exists() => {
             super::print(&format!("{}\n", lmms_eval::write(out)?.display()))
         }
         _ => Ok(()),
@@ -131,6 +132,9 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         context.say(&format!("{lines} questions of {}", config.tasks.join(", ")));
         return super::print(&format!("{}\n", path.display()));
     }
+    if config.server.is_some() || config.responses.is_some() {
+        context.alone("ranks answer for a model directory, not for a server or a file")?;
+    }
     let Some(out) = &args.out else {
         return Err(Error::input("omr eval", "no --out", "the run directory"));
     };
@@ -138,13 +142,18 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         config.model = Some(repository(model, Kind::Model, "--model")?);
     }
     let store = RunStore::new(out);
-    let scorer = context.scorer(config.mode, config.judge.as_ref(), (&config.reward, "reward"), Some(store.clone()))?;
+    let (judge, reward) = (config.judge.as_ref(), (&config.reward, "reward"));
+    let scorer = match context.leads() {
+        true => context.scorer(config.mode, judge, reward, Some(store.clone()))?,
+        // The others answer; rank 0 has all scored.
+        false => Arc::new(Scorer::rules(config.mode)),
+    };
     config.dtype = context.dtype(config.dtype);
     let scored = (scorer.clone(), config.strip_thinking);
     let rows =
         tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
     let rows: Vec<TaskRows> = rows.collect();
-    let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run };
+    let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run }.of_restart(context)?;
     if let Some(Log::Theirs(logs)) = &log {
         return referee::run(logs, &config, &scorer, &run, context);
     }
@@ -153,7 +162,9 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         (Some(recorded), ..) => eval.recorded(recorded),
         (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
         (None, Some(server), None) => eval.server(server),
-        (None, None, Some(model)) if model.is_dir() => eval.local(model),
+        (None, None, Some(model)) if model.is_dir() => {
+            training::over(context.ranks(&config.dist)?, |ranks| eval.local(model, ranks))
+        }
         (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
         (None, None, None) => {
             Err(Error::input("omr eval", "no --model", "a model directory, --model-url or --responses"))
@@ -224,26 +235,23 @@ struct Eval<'a> {
 type Source<'a> = (&'a TaskRows<'a>, Box<dyn Answers + 'a>);
 
 impl Eval<'_> {
-    /// A model directory. What is missing is said before the first task takes its hours.
-    fn local(&self, dir: &Path) -> Result<()> {
-        let (context, store) = (self.context, &self.store);
+    /// A model directory, by `ranks`. What is missing is said before the first task takes its hours.
+    fn local(&self, dir: &Path, ranks: &mut dyn Ranks) -> Result<()> {
+        let context = self.context;
+        training::same_config(ranks, &deciding(self.config))?;
         let local = Local::new(dir, self.config, context.target())?;
         let mut jobs = Vec::with_capacity(self.rows.len());
         for rows in self.rows {
             let job = local::Job::new(&local, rows)?;
-            let plan = job.plan()?;
-            let (judge, memory) = (self.scorer.describe(), line(&plan));
+            let (judge, memory) = (self.scorer.describe(), line(&job.plan()?));
             context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.spec.name));
-            jobs.push((job, plan));
+            jobs.push((job, self.label(rows)));
         }
-        self.finish(Some(&dir.display().to_string()), || {
-            for (job, plan) in &jobs {
-                if job.asked(store).unanswered()?.1 > 0 {
-                    job.ask(&mut context.device(plan)?, store, context.observer(), &self.label(job.rows))?;
-                }
-            }
-            Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(store))) }).collect())
-        })
+        let with = local::Asking { device: &|plan| context.device(plan), observer: context.observer() };
+        let ask = |ranks: &mut dyn Ranks| local::ask(ranks, &jobs, (&self.run.out, &self.store), &with);
+        let sources =
+            || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());
+        self.finish(ranks, Some(&dir.display().to_string()), ask, sources)
     }
 
     /// A server.
@@ -256,14 +264,16 @@ impl Eval<'_> {
             let (judge, who) = (self.scorer.describe(), server.describe());
             context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.len(), job.rows.spec.name));
         }
-        self.finish(Some(&server.describe()), || {
+        let ask = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
                 unanswered.extend(job.ask(store, context.observer(), &self.label(job.rows))?);
             }
-            server::all_answered(&self.run.out, &server, &unanswered)?;
-            Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect())
-        })
+            server::all_answered(&self.run.out, &server, &unanswered)
+        };
+        let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect());
+        let mut alone = Alone::ONE;
+        self.finish(&mut alone, Some(&server.describe()), ask, sources)
     }
 
     /// Recorded answers.
@@ -271,36 +281,51 @@ impl Eval<'_> {
         let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
         self.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
         let model = self.config.model.as_ref().map(|model| model.display().to_string());
-        self.finish(model.as_deref(), || {
-            Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect())
-        })
+        let sources =
+            || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
+        let mut alone = Alone::ONE;
+        self.finish(&mut alone, model.as_deref(), |_| Ok(()), sources)
     }
 
     fn label(&self, rows: &TaskRows) -> String {
         if self.rows.len() == 1 { "eval".to_owned() } else { format!("eval {}", rows.spec.name) }
     }
 
-    /// Opens the run directory, has questions answered and answers scored where that is not done yet, and writes what
-    /// came out.
-    fn finish<'b>(&self, model: Option<&str>, ask: impl FnOnce() -> Result<Vec<Source<'b>>>) -> Result<()> {
+    /// Opens the run directory, has questions asked by `ranks` and, at rank 0, the answers of `sources` scored where that is not done
+    /// yet, and writes what came out.
+    fn finish<'b>(
+        &self,
+        ranks: &mut dyn Ranks,
+        model: Option<&str>,
+        ask: impl FnOnce(&mut dyn Ranks) -> Result<()>,
+        sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
+    ) -> Result<()> {
         let Eval { config, run, context, .. } = *self;
         if run.dry_run {
             return Ok(());
         }
-        let dir = RunDir::open(run, config, context)?;
-        let summary = dir.path().join("summary.json");
-        if summary.exists() {
-            context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+        let dir = context.leads().then(|| RunDir::open(run, config, context)).transpose()?;
+        training::same_folder(run, ranks)?;
+        let summary = run.out.join("summary.json");
+        if dist::first_finds(ranks, "whether all is measured", || summary.exists())? {
+            context.say(&format!("{} is finished: nothing to do", run.out.display()));
         } else {
-            dir.begin(config, context)?;
+            dir.iter().try_for_each(|dir| dir.begin(config, context))?;
             let begun = Instant::now();
-            let all = measured::measure(dir.path(), ask()?, context.observer())?;
-            report::keep_pictures(dir.path(), self.rows)?;
-            all.write(dir.path(), model, config, begun.elapsed().as_secs_f64())?;
-            files::write(dir.path().join("report.html"), report::evaluation(&[dir.path()])?.as_bytes())?;
-            all.lines().iter().for_each(|line| context.say(line));
+            ask(ranks)?;
+            dist::by_first(ranks, "the scores", || {
+                let all = measured::measure(&run.out, sources()?, context.observer())?;
+                report::keep_pictures(&run.out, self.rows)?;
+                all.write(&run.out, model, config, begun.elapsed().as_secs_f64())?;
+                files::write(run.out.join("report.html"), report::evaluation(&[&*run.out])?.as_bytes())?;
+                all.lines().iter().for_each(|line| context.say(line));
+                Ok(())
+            })?;
         }
-        super::print(&format!("{}\n", summary.display()))
+        match context.leads() {
+            true => super::print(&format!("{}\n", summary.display())),
+            false => Ok(()),
+        }
     }
 }
 

@@ -99,18 +99,19 @@ impl Command {
         match self {
             Command::Recipe(args) | Command::Sft(args) | Command::Rl(args) => of(args.ranks),
             Command::Eval(args) => of(args.ranks),
+            Command::Data(args) => args.ranks().map_or(Ok(Seat::Alone), of),
             _ => Ok(Seat::Alone),
         }
     }
 
     fn run(&self, context: &Context) -> Result<()> {
         match self {
-            Command::Recipe(args) => context.alone("omr recipe").and_then(|()| recipe::run(args, context)),
+            Command::Recipe(args) => recipe::run(args, context),
             Command::Data(args) => data::run(args, context),
             Command::Download(args) => download::run(args, context),
             Command::Sft(args) => sft::run(args, context),
             Command::Rl(args) => rl::run(args, context),
-            Command::Eval(args) => context.alone("omr eval").and_then(|()| eval::run(args, context)),
+            Command::Eval(args) => eval::run(args, context),
             Command::Generate(args) => generate::run(args, context),
             Command::Score(args) => score::run(args, context),
             Command::Verify(args) => verify::run(args, context),

@@ -1,19 +1,30 @@
 //! `omr recipe`: data, SFT, RL, control, evaluation and report.
 
 use super::run_dir::RunDir;
-use super::{Context, JobArgs};
-use crate::config::RecipeConfig;
+use super::{Context, JobArgs, training};
+use crate::config::{RecipeConfig, deciding};
 use crate::device::Plan;
+use crate::dist::{self, Ranks};
 use crate::error::Result;
 use crate::recipe::{Means, Recipe};
 
 /// Runs what is left of the recipe and prints the report's path to stdout.
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
-    let Some(mut config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
+    let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
+    let args = args.of_restart(context)?;
+    training::over(context.ranks(&config.dist)?, |ranks| cooked(&args, (context, ranks), config))
+}
+
+fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut config: RecipeConfig) -> Result<()> {
     let RecipeConfig { dtype, sft, rl, eval, .. } = &mut config;
     for dtype in [dtype, &mut sft.dtype, &mut rl.dtype, &mut eval.dtype] {
         *dtype = context.dtype(*dtype);
     }
+    let (run, size) = (&args.run, ranks.size());
+    sft.gradient_lanes =
+        training::lanes(run, sft.gradient_lanes, size, |began: &RecipeConfig| began.sft.gradient_lanes)?;
+    rl.gradient_lanes = training::lanes(run, rl.gradient_lanes, size, |began: &RecipeConfig| began.rl.gradient_lanes)?;
+    training::same_config(ranks, &deciding(&config))?;
     let means = Means {
         target: context.target(),
         place: context.place(),
@@ -21,18 +32,24 @@ pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
         runtime: &|| Ok(context.runtime()?.handle().clone()),
         observer: context.observer(),
     };
-    let recipe = Recipe::new(&args.run.out, config, means)?;
-    recipe.announce();
-    recipe.try_commands()?;
-    if args.run.dry_run {
+    let recipe = Recipe::new(&run.out, config, means)?;
+    if context.leads() {
+        recipe.announce();
+        recipe.try_commands()?;
+    }
+    if run.dry_run {
         return Ok(());
     }
-    let dir = RunDir::open(&args.run, recipe.config(), context)?;
-    if recipe.is_finished() {
-        context.say(&format!("{} is finished: nothing to do", dir.path().display()));
+    let dir = context.leads().then(|| RunDir::open(run, recipe.config(), context)).transpose()?;
+    training::same_folder(run, ranks)?;
+    if dist::first_finds(ranks, "whether the recipe is finished", || recipe.is_finished())? {
+        context.say(&format!("{} is finished: nothing to do", run.out.display()));
     } else {
-        dir.begin(recipe.config(), context)?;
-        recipe.run()?;
+        dir.iter().try_for_each(|dir| dir.begin(recipe.config(), context))?;
+        recipe.run(ranks)?;
     }
-    super::print(&format!("{}\n", recipe.page().display()))
+    match context.leads() {
+        true => super::print(&format!("{}\n", recipe.page().display())),
+        false => Ok(()),
+    }
 }

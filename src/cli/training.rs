@@ -12,7 +12,7 @@ use crate::config::{self, Config};
 use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{ModelConfig, identity};
+use crate::model::ModelConfig;
 use crate::train::job::Job;
 use crate::train::lanes;
 use crate::train::plan;
@@ -58,10 +58,7 @@ pub fn run<C: Config>(
     what: &str,
     page: impl FnOnce(ModelConfig) -> Result<Page>,
 ) -> Result<()> {
-    if ranks.size() > 1 {
-        ranks.same("the rows", &job.data().hash())?;
-        ranks.same("the model", &identity::of(&job.trainer_config().model)?)?;
-    }
+    job.same_at(ranks)?;
     let plan = job.plan(context.target())?;
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
@@ -103,7 +100,7 @@ pub fn same_config(ranks: &mut dyn Ranks, deciding: &str) -> Result<()> {
 }
 
 /// Errors unless the run directory is the same folder for all ranks: what rank 0 puts there has to be found.
-fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
+pub(super) fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
     const NAME: &str = ".ranks";
     const PATIENCE: Duration = Duration::from_secs(30);
     let path = args.out.join(NAME);

@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig, Secret, Source,
+    Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig,
+    Secret, Source,
 };
 use crate::error::Result;
 
@@ -85,6 +86,8 @@ settings! {
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
         /// Storage of weights, activations and cache; a recipe uses its own.
         dtype: Dtype = Dtype::Bf16, published: "bf16";
+        /// The ranks of a measurement of many processes; a recipe uses its own.
+        dist: DistConfig = DistConfig::default();
     }
 }
 

@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
-use super::{Config, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source, preset};
+use super::{
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source, preset,
+};
 use crate::error::Result;
 
 settings! {
@@ -126,6 +128,8 @@ settings! {
         control: ControlConfig = ControlConfig::default();
         /// Evaluation.
         eval: EvalConfig = EvalConfig::default();
+        /// The ranks of a recipe of many processes, in all stages.
+        dist: DistConfig = DistConfig::default();
     }
 }
 

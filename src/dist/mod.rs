@@ -113,6 +113,12 @@ fn stops<T>(done: &Result<T>) -> Option<bool> {
     }
 }
 
+/// What rank 0 finds; the others wait for its word, however long that takes.
+pub fn first_finds(ranks: &mut dyn Ranks, what: &'static str, is_there: impl FnOnce() -> bool) -> Result<bool> {
+    let own = ranks.rank() == 0 && is_there();
+    Ok(ranks.await_all(what, &[own.into()])?[0] == [1])
+}
+
 /// `work` that rank 0 does for all; the others wait for its end, however long it takes.
 pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
     let done = if ranks.rank() == 0 { work() } else { Ok(()) };

@@ -1,6 +1,7 @@
 //! Which answers a task is measured by, and the store that keeps them: each by who answers, what is asked and how, so
 //! that a run killed at any moment goes on with what is missing.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::measured::{self, Given};
@@ -125,6 +126,20 @@ impl Asked<'_> {
                 questions.push(i);
                 answers += missing;
             }
+        }
+        Ok((questions, answers))
+    }
+
+    /// Of these rank `rank` of `size`'s: they are dealt by turns, equal ones to one rank, which asks once.
+    pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
+        let (mut questions, mut answers) = self.unanswered()?;
+        if size > 1 {
+            let mut turns: HashMap<&[u8; 32], usize> = HashMap::new();
+            questions.retain(|&i| {
+                let next = turns.len();
+                *turns.entry(&self.survey.contents[i]).or_insert(next) % size == rank
+            });
+            answers = questions.iter().map(|&i| Ok(self.missing(i)?.len())).sum::<Result<usize>>()?;
         }
         Ok((questions, answers))
     }

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use super::asked::{Asked, Wanted};
 use super::questions;
 use super::survey::Survey;
-use crate::answers::RunStore;
+use crate::answers::{self, RunStore};
 use crate::client::Completion;
 use crate::config::EvalConfig;
 use crate::data::encoder::Use;
 use crate::data::{Encoder, Row};
 use crate::device::{Device, Kind, Plan, Region, Target};
+use crate::dist::{self, Ranks};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, identity};
@@ -112,18 +113,30 @@ impl<'a> Job<'a> {
         }
     }
 
-    /// Asks for the answers that `store` lacks. Errors with [`Error::Stopped`] when the user asks to stop; what was
-    /// answered is kept.
-    pub fn ask(&self, dev: &mut Device, store: &Arc<RunStore>, observer: &dyn Observer, label: &str) -> Result<()> {
-        let asked = self.asked(store);
-        let (questions, missing) = asked.unanswered()?;
+    /// Errors, at every rank, unless all have the same model and questions.
+    fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
+        let mut questions = blake3::Hasher::new();
+        for (index, content) in self.survey.indices.iter().zip(&self.survey.contents) {
+            questions.update(&index.to_le_bytes()).update(content);
+        }
+        ranks.same("the model", &self.local.who)?;
+        ranks.same("the questions", questions.finalize().to_hex().as_str())
+    }
+
+    /// Asks for this rank's share of the answers that `store` lacks, on what `device` makes of the plan where there are any.
+    /// Errors with [`Error::Stopped`] when the user asks to stop; what was answered is kept.
+    fn ask(&self, store: &Arc<RunStore>, (rank, size): (usize, usize), with: &Asking, label: &str) -> Result<()> {
+        let (asked, observer) = (self.asked(store), with.observer);
+        let (questions, missing) = asked.share(rank, size)?;
         if missing == 0 {
             return Ok(());
         }
+        let dev = &mut (with.device)(&self.plan()?)?;
         let model = Model::load(dev, self.local.dir, self.dtype(dev.kind()))?;
         let config = self.engine_config(dev)?;
         let mut engine = Engine::new(&model, dev, config)?;
-        let total = self.survey.len() * self.wanted.len();
+        // Of several ranks this one's answers.
+        let total = if size == 1 { self.survey.len() * self.wanted.len() } else { missing };
         observer.begin(label, "answers", total as u64, (total - missing) as u64);
         let (encoder, model_config) = (self.local.encoder.clone(), self.local.model_config.clone());
         let make = Box::new(move |row: Row| Ok(ask::prompt(&encoder, &model_config, &row)?.0));
@@ -183,6 +196,36 @@ impl<'a> Job<'a> {
         config.seed = self.wanted.seed;
         Ok(config)
     }
+}
+
+/// What a model answers with.
+pub struct Asking<'a> {
+    /// Makes a device with a plan's memory.
+    pub device: &'a dyn Fn(&Plan) -> Result<Device>,
+    /// Whom it reports to.
+    pub observer: &'a dyn Observer,
+}
+
+/// Has `ranks` ask for the answers to `jobs`, each under its label, that the run in the directory `dir` lacks; behind it rank 0 finds all
+/// of them in `store`, the run's, which of several ranks none has opened before. Errors with [`Error::Stopped`] at every rank where one
+/// was asked to stop; what was answered is kept.
+pub fn ask(
+    ranks: &mut dyn Ranks,
+    jobs: &[(Job, String)],
+    (dir, store): (&Path, &Arc<RunStore>),
+    with: &Asking,
+) -> Result<()> {
+    let place = (ranks.rank(), ranks.size());
+    let asked = |store: &Arc<RunStore>| jobs.iter().try_for_each(|(job, label)| job.ask(store, place, with, label));
+    if place.1 == 1 {
+        return asked(store);
+    }
+    jobs.iter().try_for_each(|(job, _)| job.same_at(ranks))?;
+    dist::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    let own = RunStore::of_rank(dir, place.0, place.1);
+    let done = asked(&own);
+    own.close();
+    dist::agreed_at_last(ranks, "the end of answers", done)
 }
 
 /// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.

@@ -16,7 +16,7 @@ pub mod list;
 mod merge;
 mod mix;
 mod pass;
-mod passrate;
+pub mod passrate;
 mod run;
 mod stage;
 mod summary;

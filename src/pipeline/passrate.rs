@@ -7,12 +7,13 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde_json::json;
 
-use crate::answers::{Key, RunStore, Store};
+use crate::answers::{self, Key, RunStore, Store};
 use crate::client::Completion;
 use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
 use crate::data::encoder::{Measured, Use};
 use crate::data::{Bad, Encoder, Index, Loader, Made, Read, Reason, Row, Samples, Shape};
 use crate::device::{Device, Plan, Region};
+use crate::dist::{self, Ranks};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Model, ModelConfig, identity};
@@ -46,11 +47,38 @@ impl Stage for PassrateConfig {
     }
 
     fn job<'a>(&'a self, means: &'a Means<'a>) -> Result<Box<dyn Job + 'a>> {
-        let dir = self.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
-        let model_config = ModelConfig::load(&dir.join("config.json"))?;
-        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
-        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
-        Ok(Box::new(Passrate { config: self, means, dir, model_config, encoder, stop_token_ids }))
+        Ok(Box::new(Passrate::new(self, means)?))
+    }
+}
+
+/// Has `ranks` answer what the stage in `dir` lacks answers to, each its share, so that the stage finds all of them when rank 0
+/// runs it. Errors with [`Error::Stopped`] at every rank where one was asked to stop; what was answered is kept.
+pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means: &Means) -> Result<()> {
+    let (rank, size) = (ranks.rank(), ranks.size());
+    if size == 1 {
+        return Ok(());
+    }
+    dist::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    let store = RunStore::of_rank(dir, rank, size);
+    let work = Work::open(config, dir, None, means)?;
+    let share = Share { rank, size };
+    let done = Passrate::new(config, means).and_then(|job| job.answer_share(&work, &store, share));
+    store.close();
+    dist::agreed_at_last(ranks, "the end of answers", done)
+}
+
+/// Which rows a rank answers: by content, so that equal questions are one rank's.
+#[derive(Clone, Copy)]
+struct Share {
+    rank: usize,
+    size: usize,
+}
+
+impl Share {
+    const ALL: Share = Share { rank: 0, size: 1 };
+
+    fn has(self, asked: &Asked) -> bool {
+        asked.noise as usize % self.size == self.rank
     }
 }
 
@@ -76,9 +104,8 @@ impl Job for Passrate<'_> {
         let (mode, judge) = (self.config.mode, self.config.judge.as_ref());
         let scorer = Scorer::new(mode, judge, (&rules, "reward"), Some(store.clone()), self.means.runtime)?;
         let mut told = Summary { judge: scorer.judge().map(judge::Summary::new), ..Summary::default() };
-        let counted = Device::count_for(self.means.target);
-        let who = format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name());
-        let index = self.unanswered(work, store.get()?, &who)?;
+        let who = self.who()?;
+        let index = self.unanswered(work, store.get()?, &who, Share::ALL)?;
         // Where the store has every answer no model is loaded.
         let mut answerer = if index.is_empty() { None } else { Some(self.answerer(&index)?) };
         let scorer = Arc::new(scorer);
@@ -159,18 +186,67 @@ impl Samples<Prompt> for Prompts {
     }
 }
 
-impl Passrate<'_> {
+impl<'a> Passrate<'a> {
+    fn new(config: &'a PassrateConfig, means: &'a Means<'a>) -> Result<Passrate<'a>> {
+        let dir = config.model.as_deref().ok_or_else(|| Error::input("model", "nothing", "a model directory"))?;
+        let model_config = ModelConfig::load(&dir.join("config.json"))?;
+        let encoder = Encoder::load(dir, Use::Ask, model_config.vocab_size, [None, None])?;
+        let stop_token_ids = stop_token_ids(dir, &[encoder.chat.ids.im_end, encoder.chat.ids.endoftext])?;
+        Ok(Passrate { config, means, dir, model_config, encoder, stop_token_ids })
+    }
+
+    /// Who answers, as keys of answers name it.
+    fn who(&self) -> Result<String> {
+        let counted = Device::count_for(self.means.target);
+        Ok(format!("{} {:?} {}", identity::of(self.dir)?, self.dtype(&counted), counted.kind().name()))
+    }
+
+    /// Answers what `store` lacks of a share, and writes nothing else.
+    fn answer_share(&self, work: &Work, store: &RunStore, share: Share) -> Result<()> {
+        let who = self.who()?;
+        let index = self.unanswered(work, store.get()?, &who, share)?;
+        if index.is_empty() {
+            return Ok(());
+        }
+        let mut answerer = self.answerer(&index)?;
+        let (config, encoder) = (self.config, &self.encoder);
+        let mut answer = |rows: Vec<Row>| -> Result<()> {
+            let asked = rows.into_par_iter().map(|row| Asked::new(row, config, encoder, &who));
+            let asked: Vec<Read<Asked>> =
+                asked.filter(|asked| asked.as_ref().is_ok_and(|asked| share.has(asked))).collect();
+            // A row whose picture breaks has no answer, and its fate is for the stage to say.
+            self.answer(&mut answerer, &asked, store).map(drop)
+        };
+        self.means.observer.begin(work.kind, "rows", work.rows() as u64, 0);
+        let (mut chunk, mut done) = (Vec::with_capacity(CHUNK), 0);
+        for input in &work.inputs {
+            input.for_each(|_, row| {
+                chunk.extend(row.ok());
+                if chunk.len() < CHUNK {
+                    return Ok(());
+                }
+                done += CHUNK as u64;
+                answer(std::mem::take(&mut chunk))?;
+                self.means.observer.step(done, &[]);
+                Ok(())
+            })?;
+        }
+        answer(chunk)?;
+        self.means.observer.end();
+        Ok(())
+    }
+
     fn dtype(&self, dev: &Device) -> DType {
         DType::of(self.config.dtype, dev.kind())
     }
 
-    /// Sizes of the prompts of rows that lack an answer.
-    fn unanswered(&self, work: &Work, store: &Store, who: &str) -> Result<Index> {
+    /// Sizes of the prompts of a share's rows that lack an answer.
+    fn unanswered(&self, work: &Work, store: &Store, who: &str, share: Share) -> Result<Index> {
         let (mut index, mut chunk) = (Index::default(), Vec::with_capacity(CHUNK));
         let (config, encoder) = (self.config, &self.encoder);
         let mut look = |chunk: &mut Vec<Row>| -> Result<()> {
             let look = |row| {
-                let asked = Asked::new(row, config, encoder, who).ok()?;
+                let asked = Asked::new(row, config, encoder, who).ok().filter(|asked| share.has(asked))?;
                 asked.first_missing(store).transpose().map(|missing| missing.map(|_| asked.size))
             };
             let sizes: Vec<Measured> = chunk.par_drain(..).filter_map(look).collect::<Result<_>>()?;

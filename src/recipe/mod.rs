@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use crate::answers::RunStore;
 use crate::config::RecipeConfig;
 use crate::device::{Device, Plan, Target};
+use crate::dist::{self, Ranks};
 use crate::error::Result;
 use crate::observe::Observer;
 use crate::task::{self, TaskSpec};
@@ -46,7 +47,7 @@ pub struct Recipe<'a> {
     spec: &'static TaskSpec,
     task: &'static task::recipe::Recipe,
     means: Means<'a>,
-    /// What judges and measured models say, in all stages.
+    /// What judges and measured models say, in all stages; of several ranks each stage opens its own.
     store: Arc<RunStore>,
 }
 
@@ -72,26 +73,29 @@ impl<'a> Recipe<'a> {
         self.path("summary.json").exists() && self.page().exists()
     }
 
-    /// Does what is left, stage by stage, and writes `summary.json` and `report.html`.
-    pub fn run(&self) -> Result<()> {
+    /// Does what is left, stage by stage, and writes `summary.json` and `report.html`. `ranks` train and answer together; what is
+    /// one process's work rank 0 does, the data among it.
+    pub fn run(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let begun = Instant::now();
-        self.base()?;
-        self.data()?;
-        self.sft()?;
+        dist::by_first(ranks, "the base model", || self.base())?;
+        dist::by_first(ranks, "the data", || self.data())?;
+        self.sft(ranks)?;
         if self.config.control.enable {
-            self.control()?;
+            self.control(ranks)?;
         }
-        self.rl()?;
+        self.rl(ranks)?;
         for stage in MEASURED {
             if stage != "control" || self.config.control.enable {
-                self.measure(stage)?;
+                self.measure(stage, ranks)?;
             }
         }
-        self.summarise(begun.elapsed().as_secs_f64())?;
-        let report = report::report(&self.dir)?;
-        files::write(self.page(), report::page(&report)?.as_bytes())?;
-        self.means.observer.note(&report.headline);
-        Ok(())
+        dist::by_first(ranks, "the report", || {
+            self.summarise(begun.elapsed().as_secs_f64())?;
+            let report = report::report(&self.dir)?;
+            files::write(self.page(), report::page(&report)?.as_bytes())?;
+            self.means.observer.note(&report.headline);
+            Ok(())
+        })
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -7,10 +7,12 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::Recipe;
+use crate::answers::{self, RunStore};
 use crate::config::{
     Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, to_yaml,
 };
 use crate::data::{Form, Row, read, write};
+use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::{measured, validation};
@@ -21,6 +23,9 @@ use crate::rl::run as rl;
 use crate::task::{Source, TaskRows};
 use crate::train::job::{Job, finished_steps};
 use crate::train::{plan, sft};
+
+/// What the ranks ask rank 0 before each stage.
+const FINISHED: &str = "whether a stage is finished";
 
 impl Recipe<'_> {
     /// True where every stage has rows of its own, so that none are made.
@@ -75,8 +80,8 @@ impl Recipe<'_> {
         Ok(pipeline::run(&config, &dir.join("distill"), None, &means)?.0)
     }
 
-    pub(super) fn sft(&self) -> Result<()> {
-        self.fine_tune("sft", SftConfig { model: Some(self.model("base")), ..self.config.sft.clone() })
+    pub(super) fn sft(&self, ranks: &mut dyn Ranks) -> Result<()> {
+        self.fine_tune("sft", SftConfig { model: Some(self.model("base")), ..self.config.sft.clone() }, ranks)
     }
 
     pub(super) fn control_steps(&self) -> u64 {
@@ -87,7 +92,7 @@ impl Recipe<'_> {
     }
 
     /// SFT continued: the rows, the batch and the rate it ended with, for as many updates as RL makes.
-    pub(super) fn control(&self) -> Result<()> {
+    pub(super) fn control(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let sft = &self.config.sft;
         let last_rate = match sft.optimizer.lr_scheduler_type {
             LrSchedulerType::Constant => sft.optimizer.learning_rate,
@@ -107,58 +112,84 @@ impl Recipe<'_> {
             seed: sft.seed.wrapping_add(1),
             ..sft.clone()
         };
-        self.fine_tune("control", config)
+        self.fine_tune("control", config, ranks)
     }
 
-    fn fine_tune(&self, stage: &str, mut config: SftConfig) -> Result<()> {
+    fn fine_tune(&self, stage: &str, mut config: SftConfig, ranks: &mut dyn Ranks) -> Result<()> {
         let dir = self.path(stage);
-        if finished_steps(&dir).is_some() {
+        if dist::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
             return Ok(());
         }
         if config.datasets.is_empty() {
             config.datasets = vec![read::entry(self.path("data").join("distill").join("questions.parquet"))];
         }
-        keep_config(&dir, &config)?;
+        keep_config(&dir, &config, ranks)?;
         let mut job = sft::Job::new(&dir, config)?;
         job.label = stage.to_owned();
+        job.ranks = Alone::counted(ranks.rank(), ranks.size());
         job.validation = validation::sft(&job.config, &job.model, Some(&self.path("data")))?;
         let what = format!("{stage}: {} rows", job.index.len());
-        self.train(&mut job, &what)
+        self.train(&mut job, &what, ranks)
     }
 
-    pub(super) fn rl(&self) -> Result<()> {
+    pub(super) fn rl(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let dir = self.path("rl");
-        if finished_steps(&dir).is_some() {
+        if dist::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
             return Ok(());
         }
         let mut config = RlConfig { model: Some(self.model("sft")), ..self.config.rl.clone() };
         if config.train_files.is_empty() {
             config.train_files = vec![read::entry(self.path("data").join("rl.parquet"))];
         }
-        keep_config(&dir, &config)?;
+        keep_config(&dir, &config, ranks)?;
+        let store = match ranks.size() {
+            1 => self.store.clone(),
+            size => {
+                dist::by_first(ranks, "the answers there are", || answers::gather(&self.dir))?;
+                RunStore::of_rank(&self.dir, ranks.rank(), size)
+            }
+        };
         let reward = config.reward.scorer();
-        let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"))?;
+        let scorer = self.scorer(config.reward.mode, &config.judge, (&reward, "rl.reward"), &store)?;
         let mut job = rl::Job::new(&dir, config, scorer.clone())?;
+        job.ranks = Alone::counted(ranks.rank(), ranks.size());
         job.validation = validation::rl(&job.config, &job.model, scorer, Some(&self.path("data")))?;
         let what = format!("rl: {} questions", job.index.len());
-        self.train(&mut job, &what)
+        self.train(&mut job, &what, ranks)?;
+        drop(job);
+        self.close(store, ranks);
+        Ok(())
+    }
+
+    /// Closes a stage's store; that of a single process stays open for the next stage.
+    fn close(&self, store: Arc<RunStore>, ranks: &dyn Ranks) {
+        if ranks.size() > 1 {
+            store.close();
+        }
     }
 
     /// Plans a training job and runs what is left of it.
-    fn train(&self, job: &mut dyn Job, what: &str) -> Result<()> {
+    fn train(&self, job: &mut dyn Job, what: &str, ranks: &mut dyn Ranks) -> Result<()> {
+        job.same_at(ranks)?;
         let plan = job.plan(self.means.target)?;
         self.means.observer.note(&format!("{what}; {}", plan::line(&plan)));
         let mut device = (self.means.device)(&plan)?;
-        job.run(&mut device, self.means.observer)
+        job.run_over(ranks, &mut device, self.means.observer)
     }
 
-    fn scorer(&self, mode: Mode, judge: &Option<JudgeConfig>, reward: (&ScorerConfig, &str)) -> Result<Arc<Scorer>> {
-        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(self.store.clone()), self.means.runtime)?))
+    fn scorer(
+        &self,
+        mode: Mode,
+        judge: &Option<JudgeConfig>,
+        reward: (&ScorerConfig, &str),
+        store: &Arc<RunStore>,
+    ) -> Result<Arc<Scorer>> {
+        Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(store.clone()), self.means.runtime)?))
     }
 
-    pub(super) fn measure(&self, stage: &str) -> Result<()> {
+    pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
         let out = self.path("eval").join(stage);
-        if out.join("summary.json").exists() {
+        if dist::first_finds(ranks, FINISHED, || out.join("summary.json").exists())? {
             return Ok(());
         }
         let config = &self.config.eval;
@@ -166,7 +197,12 @@ impl Recipe<'_> {
             true => vec![read::entry(self.path("data").join("heldout.parquet"))],
             false => config.data.clone(),
         };
-        let scorer = self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"))?;
+        let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
+        let scorer = match ranks.rank() {
+            0 => self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"), &store)?,
+            // The others answer; rank 0 has all scored.
+            _ => Arc::new(Scorer::rules(config.mode)),
+        };
         let source = Source {
             datasets: &data,
             folder: None,
@@ -179,22 +215,32 @@ impl Recipe<'_> {
         let rows = TaskRows::new(self.spec, source, config.limit, scored);
         let model = self.model(stage);
         let local = Local::new(&model, config, self.means.target)?;
-        let job = local::Job::new(&local, &rows)?;
+        let jobs = [(local::Job::new(&local, &rows)?, format!("eval {stage}"))];
         let begun = Instant::now();
-        let mut device = (self.means.device)(&job.plan()?)?;
-        job.ask(&mut device, &self.store, self.means.observer, &format!("eval {stage}"))?;
-        std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
-        let all = measured::measure(&out, vec![(&rows, Box::new(job.asked(&self.store)))], self.means.observer)?;
-        all.write(&out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
-        if let Some(judge) = &all.judge {
-            self.means.observer.note(&judge.summary.line());
-        }
+        let with = local::Asking { device: self.means.device, observer: self.means.observer };
+        local::ask(ranks, &jobs, (&self.dir, &store), &with)?;
+        dist::by_first(ranks, "the scores", || {
+            std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
+            let answers = Box::new(jobs[0].0.asked(&store));
+            let all = measured::measure(&out, vec![(&rows, answers)], self.means.observer)?;
+            all.write(&out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
+            if let Some(judge) = &all.judge {
+                self.means.observer.note(&judge.summary.line());
+            }
+            Ok(())
+        })?;
+        drop(jobs);
+        drop(rows);
+        self.close(store, ranks);
         Ok(())
     }
 }
 
-/// The settings a stage runs with, in its folder.
-fn keep_config<C: Config>(dir: &Path, config: &C) -> Result<()> {
+/// The settings a stage runs with, in its folder; rank 0 writes them.
+fn keep_config<C: Config>(dir: &Path, config: &C, ranks: &dyn Ranks) -> Result<()> {
+    if ranks.rank() > 0 {
+        return Ok(());
+    }
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     files::write(dir.join("config.yaml"), to_yaml(config)?.as_bytes())
 }

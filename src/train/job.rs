@@ -12,7 +12,7 @@ use crate::device::{Device, Plan, Target};
 use crate::dist::{Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Levels, ModelConfig};
+use crate::model::{Levels, ModelConfig, identity};
 use crate::observe::Observer;
 
 /// The model a run starts from, and what makes samples for it of rows.
@@ -67,6 +67,15 @@ pub trait Job {
 
     /// What its summary says between the number of steps and the memory; `log` has every step once.
     fn summary(&self, trainer: &Trainer, log: &[Metrics], observer: &dyn Observer) -> Metrics;
+
+    /// Errors, at every rank, unless all have the same rows and model to start from.
+    fn same_at(&self, ranks: &mut dyn Ranks) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        ranks.same("the rows", &self.data().hash())?;
+        ranks.same("the model", &identity::of(&self.trainer_config().model)?)
+    }
 
     /// True when the run is done.
     fn is_finished(&self) -> bool {

@@ -1,9 +1,13 @@
 use std::path::Path;
 
+use omr::answers::{FILE, shard};
 use omr::config::{RlConfig, SftConfig, ValKwargs, ValidationConfig, to_yaml};
+use omr::data::{Form, Row, write};
+use serde_json::Value;
 
 use super::help::omr;
-use crate::train::tiny::{Outcome, rl_config, sft_config};
+use crate::reward::judge_server::Server as Judge;
+use crate::train::tiny::{Outcome, rl_config, rows, sft_config, tuned_model};
 
 const TORCHRUN: [(&str, &str); 5] =
     [("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "29500")];
@@ -18,13 +22,12 @@ fn refused(args: &[&str], variables: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn what_has_no_ranks_says_so() {
-    for command in [&["recipe", "x.yaml", "--out", "x"][..], &["eval", "--out", "x"]] {
-        let text = refused(&[command, &["--gpus", "2"]].concat(), &[]);
-        assert!(text.contains("--gpus: found 2, expected 1: omr "), "{text}");
-        let text = refused(command, &TORCHRUN);
-        assert!(text.contains("processes that torchrun has started: found 2"), "{text}");
-    }
+fn what_ranks_have_no_part_in_says_so() {
+    let command = ["eval", "--model-url", "http://127.0.0.1:9/v1", "--model", "m", "--out", "x"];
+    let text = refused(&[&command[..], &["--gpus", "2"]].concat(), &[]);
+    assert!(text.contains("--gpus: found 2, expected 1: ranks answer for a model directory"), "{text}");
+    let text = refused(&command, &TORCHRUN);
+    assert!(text.contains("processes that torchrun has started: found 2"), "{text}");
 }
 
 #[test]
@@ -81,4 +84,54 @@ fn two_processes_make_what_one_makes() {
     assert!(text.contains("--fresh was for the first start") && text.contains("finished: nothing to do"), "{text}");
     let text = refused(&["sft", &file("sft.yaml"), "--out", &file("more"), "--gpus", "3"], &[]);
     assert!(text.contains("gpus: found 3, expected at most 2 ranks"), "{text}");
+}
+
+/// What a measurement came to, times left out, and its answers by key.
+fn measured(out: &Path) -> (Value, String, Vec<(Vec<u8>, String)>) {
+    let mut summary: Value = serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap();
+    summary.as_object_mut().unwrap().remove("seconds");
+    let database = rusqlite::Connection::open(out.join(FILE)).unwrap();
+    let mut rows = database.prepare("SELECT key, text FROM answers ORDER BY key").unwrap();
+    let answers = rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let answers = answers.collect::<Result<_, _>>().unwrap();
+    (summary, std::fs::read_to_string(out.join("samples.jsonl")).unwrap(), answers)
+}
+
+/// One process and two come to the same and ask the judge the same; so does a run that three began, which is gone on with by two.
+#[test]
+fn two_processes_measure_what_one_measures() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let at = |name: &str| path(name).to_str().unwrap().to_owned();
+    tuned_model(&path("model"));
+    // Two questions are there twice.
+    let rows: Vec<Row> = rows().into_iter().chain(rows().into_iter().take(2)).collect();
+    std::fs::create_dir(path("data")).unwrap();
+    write::write(&path("data/heldout.parquet"), &rows, Form::Rl).unwrap();
+    let judge = Judge::start();
+    let measure = |out: &str, gpus: &str| {
+        let (model, data, out, url) =
+            (at("model"), at("data"), at(out), format!("judge.base_url=[{}]", judge.base_url));
+        let args = ["--threads", "1", "eval", "--model", &model, "--data", &data, "--tasks", "digits", "--out", &out];
+        let keys = ["--gpus", gpus, "dtype=f32", "max_new_tokens=24", "repeats=2", "judge.model=j", &url];
+        let (before, output) = (judge.count(), omr().args(args).args(keys).output().unwrap());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        judge.count() - before
+    };
+    let asked = measure("one", "1");
+    assert!(asked > 2, "{asked} wrong answers are too few to tell");
+    assert_eq!(measure("two", "2"), asked);
+    let one = measured(&path("one"));
+    assert_eq!(measured(&path("two")), one);
+
+    let moved = path("moved");
+    std::fs::create_dir(&moved).unwrap();
+    for part in 0..3 {
+        let store = shard(&moved, part, 3);
+        std::fs::copy(path("two").join(FILE), &store).unwrap();
+        let database = rusqlite::Connection::open(store).unwrap();
+        database.execute(&format!("DELETE FROM answers WHERE rowid % 5 <> {part}"), []).unwrap();
+    }
+    assert!(measure("moved", "2") < asked, "what the judge said was asked for again");
+    assert_eq!(measured(&moved), one);
 }

@@ -104,7 +104,7 @@ fn what_takes_one_rank_long_is_waited_for() {
         entries.iter_mut().for_each(|entry| entry.config.timeout_s = 0.5);
         by_rank(entries, move |tcp| {
             let mut tcp = tcp.unwrap();
-            let work = || std::thread::sleep(Duration::from_millis(2000));
+            let work = || std::thread::sleep(Duration::from_millis(1200));
             if tcp.rank() == 0 {
                 work();
             }

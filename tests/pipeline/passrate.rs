@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use omr::config::{FilterConfig, PassrateConfig, StageConfig};
 use omr::data::{Form, ImageSource, Row, write};
-use omr::device::Target;
+use omr::device::{Device, Isa, Plan, Target};
 use omr::error::Error;
 use omr::observe::Silent;
-use omr::pipeline::{self, Means};
+use omr::pipeline::{self, Means, passrate};
 
 use super::{Impatient, files, in_parts, lines, observed, reads, rows, run};
+use crate::dist;
 use crate::train::tiny;
 
 const N: usize = 4;
@@ -104,4 +105,32 @@ fn where_every_answer_is_stored_no_model_is_loaded() {
         observer: &Silent,
     };
     assert_eq!(pipeline::run(&config, &out, None, &means).unwrap(), (summary, true));
+}
+
+/// Ranks answer, each its share; the stage itself then finds every answer.
+#[test]
+fn ranks_answer_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut config, sound) = set_up(dir.path());
+    config.stage.datasets[0].limit = Some(sound + 1);
+    let [whole, shared] = ["whole", "shared"].map(|name| dir.path().join(name));
+    let (summary, _) = run(&config, &whole, None).unwrap();
+    std::fs::create_dir(&shared).unwrap();
+    let means = |device: &dyn Fn(&Plan) -> omr::error::Result<Device>, act: &mut dyn FnMut(&Means)| {
+        let runtime = || Ok(super::runtime().handle().clone());
+        act(&Means { target: Target::cpu(1), device, runtime: &runtime, observer: &Silent });
+    };
+    let counts = dist::over(2, |ranks| {
+        let devices = std::cell::Cell::new(0);
+        let device = |plan: &Plan| {
+            devices.set(devices.get() + 1);
+            Device::cpu(plan, 1, Isa::detect())
+        };
+        means(&device, &mut |means| passrate::answer(&config, &shared, ranks, means).unwrap());
+        devices.get()
+    });
+    assert_eq!(counts, [1, 1], "each rank answers its share");
+    let unneeded = |_: &Plan| panic!("a device is made");
+    means(&unneeded, &mut |means| assert_eq!(pipeline::run(&config, &shared, None, means).unwrap().0, summary));
+    assert_eq!(files(&whole), files(&shared));
 }
