@@ -25,6 +25,7 @@
 //! | [`rollout`] | prompts to scored rollouts, for RL and evaluation alike; the file of a step's rollouts |
 //! | [`train`], [`rl`] | the SFT loop; advantages, policy losses, the RL loop |
 //! | [`eval`], [`report`] | benchmarks; the HTML report |
+//! | [`replay`] | a step computed again, held against what the run kept of it |
 //! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
 //! | [`cli`] | one file per command |
