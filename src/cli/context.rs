@@ -11,23 +11,24 @@ use super::progress::Progress;
 use super::ranks::{self, Seat, Started};
 use super::signal;
 use crate::answers::RunStore;
-use crate::config::{DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
+use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
-use crate::device::{Body, Device, Isa, Kind, Plan, Region, Target};
-use crate::dist::{Alone, Ranks, Start, Tcp};
+use crate::device::nccl::{self, Library};
+use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
+use crate::dist::{Alone, Nccl, Ranks, Start, Tcp};
 use crate::error::{Error, Result};
-use crate::observe::Observer;
+use crate::observe::{Observer, bytes};
 use crate::ops::body;
 use crate::reward::Scorer;
 use crate::tensor::DType;
 
-/// Bytes of this rank's card that a plan may take.
-fn card_memory(seat: &Seat) -> Option<usize> {
+/// Bytes of this rank's card that a plan may take, `taken` less.
+fn card_memory(seat: &Seat, taken: u64) -> Option<usize> {
     let cards = cuda::find().ok()?.cards;
     let card = cards.get(seat.card(cards.len()).ok()?)?;
-    Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD) as usize)
+    Some(card.memory.saturating_sub(cuda::CARD_OVERHEAD + taken) as usize)
 }
 
 /// True when the first card is one that the kernels run on.
@@ -45,6 +46,8 @@ pub struct Context {
     log_level: String,
     seat: Seat,
     started: Started,
+    /// What NCCL took of this rank's card.
+    taken: OnceLock<u64>,
     runtime: OnceLock<tokio::runtime::Runtime>,
 }
 
@@ -56,10 +59,10 @@ impl Context {
         let progress = Progress::new(console.clone());
         let available = || std::thread::available_parallelism().map_or(1, |n| (n.get() / seat.sharers()).max(1));
         let threads = if global.threads == 0 { available() } else { global.threads };
-        let (auto, runtime) = (OnceLock::new(), OnceLock::new());
+        let (auto, taken, runtime) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let log_level = global.log_level.clone();
         let started = Started::default();
-        Context { console, progress, device: global.device, auto, threads, log_level, seat, started, runtime }
+        Context { console, progress, device: global.device, auto, threads, log_level, seat, started, taken, runtime }
     }
 
     /// Turns on logging and the signal handlers; called once, before the command.
@@ -102,7 +105,9 @@ impl Context {
         match self.kind() {
             Kind::Cpu => Target::cpu(self.threads),
             // Without a card the plan has no limit and opening the device says what is missing.
-            Kind::Cuda => Target::gpu(Kind::Cuda).within(card_memory(&self.seat)),
+            Kind::Cuda => {
+                Target::gpu(Kind::Cuda).within(card_memory(&self.seat, self.taken.get().copied().unwrap_or(0)))
+            }
             Kind::Emu => Target::gpu(Kind::Emu),
         }
     }
@@ -222,8 +227,14 @@ impl Context {
         let stop = signal::requested().unwrap_or_default();
         let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
         let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
+        let is_nccl = self.is_nccl(config)?;
         let (place, listener) = match &self.seat {
-            Seat::Alone => return Ok(Box::new(Alone::ONE)),
+            Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(Alone::ONE)),
+            Seat::Alone => {
+                let listener =
+                    TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Error::Failed(format!("a port: {e}")))?;
+                (self.started.start(1, &listener)?, Some(listener))
+            }
             Seat::Launched(place) => (place.clone(), None),
             Seat::Starts(ranks) => {
                 if self.kind() == Kind::Cuda {
@@ -245,7 +256,40 @@ impl Context {
         let (program, place, stop) = (ranks::program()?, &place, stop.clone());
         let start = Start { place, listener, program, config, stop, end: Box::new(end), waiting: &waiting };
         // Those that have not heard of it yet would go on looking for this one.
-        Ok(Box::new(Tcp::start(start).inspect_err(|_| self.started.kill())?))
+        let tcp = Tcp::start(start).inspect_err(|_| self.started.kill())?;
+        if !is_nccl {
+            return Ok(Box::new(tcp));
+        }
+        let ranks = Nccl::start(tcp, || Ok((Library::find()?, self.without_kernels()?)))?;
+        self.say(&format!("ranks by NCCL, which took {}", bytes(ranks.taken())));
+        let _ = self.taken.set(ranks.taken());
+        Ok(Box::new(ranks))
+    }
+
+    /// Whether ranks hand each other tensors by NCCL.
+    fn is_nccl(&self, config: &DistConfig) -> Result<bool> {
+        let refused = |hint: &str| {
+            let found = format!("nccl with --device {}", self.kind().name());
+            Err(Error::input_hint("dist.backend", found, "auto or tcp, where there is no card", hint))
+        };
+        match (config.backend, self.kind()) {
+            (Backend::Tcp, _) => Ok(false),
+            (Backend::Auto, kind) => Ok(kind == Kind::Cuda),
+            (Backend::Nccl, Kind::Cpu) => refused("NCCL moves what cards have in their memory"),
+            // The emulated card's memory is the host's: NVIDIA's NCCL would make no sense of it.
+            (Backend::Nccl, Kind::Emu) if std::env::var_os(nccl::PATH).is_none() => {
+                refused(&format!("set {} to a library that moves the emulated card's memory", nccl::PATH))
+            }
+            (Backend::Nccl, _) => Ok(true),
+        }
+    }
+
+    /// This rank's card, for a library that brings its own kernels.
+    fn without_kernels(&self) -> Result<Box<dyn Driver>> {
+        match self.kind() {
+            Kind::Cuda => Ok(Box::new(Cuda::open(self.seat.card(cuda::find()?.cards.len())?, &[])?)),
+            _ => Ok(Box::new(Emu::new(Options { shadow: false, ..Options::default() })?)),
+        }
     }
 
     /// Waits for the ranks this process has started; one that ended badly after a good end is an error.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Context;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
-use crate::device::{Isa, cuda};
+use crate::device::{Isa, cuda, nccl};
 use crate::error::{Error, Result};
 use crate::observe::bytes;
 use crate::ops;
@@ -24,6 +24,7 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
     out.push(memory());
     out.push(line("device", "cpu", "works"));
     out.extend(cuda());
+    out.push(nccl());
     out.extend(emu());
     out.push(images());
     if context.kind().is_gpu() {
@@ -115,6 +116,18 @@ fn cuda() -> Vec<String> {
         lines.push(writable("compiled kernels", &folder, CACHE_CURE));
     }
     lines
+}
+
+/// NCCL, which runs of several cards move tensors by.
+fn nccl() -> String {
+    match nccl::Library::find() {
+        Ok(library) => line("several cards", &format!("NCCL {}", library.version()), "works"),
+        Err(Error::Input { found, expected, hint, .. }) => {
+            let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
+            line("several cards", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}"))
+        }
+        Err(error) => line("several cards", "NCCL", &reason(&error)),
+    }
 }
 
 /// Whether the emulator can run: its compiler and the folder it keeps compiled kernels in.

@@ -9,7 +9,7 @@ use super::run_dir::RunDir;
 use super::{Context, RunArgs, dry_run};
 use crate::answers;
 use crate::config::{self, Config};
-use crate::dist::Ranks;
+use crate::dist::{self, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
@@ -17,16 +17,11 @@ use crate::train::job::Job;
 use crate::train::lanes;
 use crate::train::plan;
 
-/// Does `work` as one of `ranks`, and tells the others how it ended. An error of another rank than the first is said by
-/// that, once it has heard of it.
+/// Does `work` as one of `ranks`, and tells the others how it ended.
 pub fn over(mut ranks: Box<dyn Ranks>, work: impl FnOnce(&mut dyn Ranks) -> Result<()>) -> Result<()> {
-    let done = work(&mut *ranks);
-    let left = ranks.leave(done.as_ref().map(drop));
-    match done {
-        Err(error) if ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) => {
-            Err(Error::Rank { what: error.to_string(), exit_code: error.exit_code(), told: true })
-        }
-        done => done.and(left),
+    match work(&mut *ranks) {
+        Ok(()) => ranks.leave(Ok(())),
+        Err(error) => Err(dist::last_word(&mut *ranks, error)),
     }
 }
 

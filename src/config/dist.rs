@@ -2,9 +2,24 @@
 
 use super::{Rule, Safe};
 
+choice! {
+    /// What the ranks' tensors go by.
+    pub enum Backend {
+        /// NCCL between cards, TCP elsewhere.
+        Auto = "auto",
+        /// From card to card, by NVIDIA's library.
+        Nccl = "nccl",
+        /// Through the host.
+        Tcp = "tcp",
+    }
+}
+
 settings! {
     /// The ranks of a run of many processes.
     pub struct DistConfig {
+        /// What ranks hand each other gradients and weights by: auto is nccl between cards, else tcp. With nccl one rank has a
+        /// communicator, too, in which it is alone. All else goes over TCP whatever is chosen.
+        backend: Backend = Backend::Auto, safe: Safe::Yes, name: "Hugging Face ddp_backend";
         /// Port of rank 0's machine that the ranks meet at; null takes the one after MASTER_PORT (torchrun holds that itself).
         port: Option<u32> = None, rule: Rule::Within(1.0, 65_535.0), safe: Safe::Yes, name: "torchrun --master-port";
         /// A rank that does not come to what all do together, or to the start, within this many seconds ends the run.

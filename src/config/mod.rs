@@ -33,7 +33,7 @@ mod tests;
 mod validation;
 
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
-pub use dist::DistConfig;
+pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::{GenerateConfig, LoadDtype};
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};

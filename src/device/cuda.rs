@@ -312,6 +312,18 @@ impl Driver for Cuda {
         }
     }
 
+    fn handle(&mut self, stream: Stream) -> Result<usize> {
+        self.not_capturing("a library's work")?;
+        self.bind()?;
+        Ok(self.on(stream) as usize)
+    }
+
+    fn free_memory(&mut self) -> Result<Option<u64>> {
+        self.bind()?;
+        let (free, _) = result::mem_get_info().map_err(|e| self.failed("cuMemGetInfo", e))?;
+        Ok(Some(free as u64))
+    }
+
     fn synchronizations(&self) -> u64 {
         self.synchronizations
     }

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::panic::Location;
 
 use crate::device::Work;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An address in a device's memory.
 pub type Address = u64;
@@ -157,6 +157,17 @@ pub trait Driver: Send {
 
     /// True when all work of `stream` is known to have run; waits for nothing, and knows nothing during a capture.
     fn is_idle(&mut self, stream: Stream) -> Result<bool>;
+
+    /// The stream as a library knows it that queues work of its own behind what `stream` has. What no library can wait for,
+    /// the emulator's work, has run.
+    fn handle(&mut self, _stream: Stream) -> Result<usize> {
+        Err(Error::Failed(format!("{} has no streams that a library could use", self.properties().name)))
+    }
+
+    /// Bytes of the device's memory that nobody has; none where there is no such number.
+    fn free_memory(&mut self) -> Result<Option<u64>> {
+        Ok(None)
+    }
 
     /// Calls so far that made the host wait for queued work: [`Driver::synchronize`], [`Driver::download`] and
     /// [`Driver::elapsed_ms`].

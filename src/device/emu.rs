@@ -355,6 +355,11 @@ impl Driver for Emu {
         if self.capture.is_some() { Ok(false) } else { self.streams.is_idle(stream) }
     }
 
+    fn handle(&mut self, stream: Stream) -> Result<usize> {
+        // Null would be the default stream.
+        self.wait_for(stream, "a library's work").map(|()| stream.0 as usize + 1)
+    }
+
     fn synchronizations(&self) -> u64 {
         self.counters.synchronizations
     }

@@ -16,6 +16,7 @@ pub mod images;
 mod isa;
 pub mod listing;
 mod memory;
+pub mod nccl;
 pub mod pace;
 mod pool;
 pub mod readback;

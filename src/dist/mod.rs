@@ -4,6 +4,7 @@
 //! ranks hand each other is summed by whoever owns it, in the order of lanes (DESIGN section 10).
 
 mod meet;
+mod nccl;
 mod place;
 mod plane;
 pub mod shards;
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 pub use meet::{Waiting, listen};
+pub use nccl::Nccl;
 pub use place::{Launcher, Lookup, Place, restarts};
 pub use plane::End;
 pub use shards::Shards;
@@ -125,6 +127,15 @@ pub fn by_first(ranks: &mut dyn Ranks, what: &'static str, work: impl FnOnce() -
     agreed_at_last(ranks, what, done)
 }
 
+/// Leaves `ranks` because of `error`; what this process ends with, which is said by rank 0 once it has heard of it.
+pub fn last_word(ranks: &mut dyn Ranks, error: Error) -> Error {
+    let left = ranks.leave(Err(&error));
+    match ranks.rank() > 0 && left.is_ok() && !matches!(error, Error::Stopped | Error::Rank { .. }) {
+        true => Error::Rank { what: error.to_string(), exit_code: error.exit_code(), told: true },
+        false => error,
+    }
+}
+
 /// What stands in `text` around its character `at`; all of a short one.
 fn around(text: &str, at: usize) -> String {
     const BESIDE: usize = 60;
@@ -134,7 +145,9 @@ fn around(text: &str, at: usize) -> String {
     format!("{before}{part}{after}")
 }
 
-/// Bytes of a card's memory that are no plan's where there are several ranks: an allowance for what NCCL takes.
+/// Bytes of a card's memory that are no plan's where there are several ranks: an allowance for what NCCL takes, where it cannot be
+/// measured. Its buffers are of 4 MiB (`NCCL_BUFFSIZE`), one for each channel, peer of the machine and direction: 7 peers by 16
+/// channels are 0.9 GiB. A run takes what it finds NCCL to have taken at its start.
 pub const CARD_OVERHEAD: u64 = 1 << 30;
 
 /// Bytes between a rank and the others.

@@ -170,11 +170,13 @@ impl Plane {
 
     /// What became of a rank whose connection broke: the plane knows soon.
     pub fn broken(&self, peer: usize, error: &io::Error) -> Error {
+        self.suspect(format!("the connection to {} broke: {error}", self.name(peer)))
+    }
+
+    /// [`Plane::report`] of what a rank that is lost may be behind: who that is, the plane knows soon.
+    pub fn suspect(&self, what: String) -> Error {
         self.wait(self.heartbeat + ROUND, |state| state.fault.is_some());
-        match self.check() {
-            Err(error) => error,
-            Ok(()) => self.report(format!("the connection to {} broke: {error}", self.name(peer)), self.status()),
-        }
+        self.check().err().unwrap_or_else(|| self.report(what, self.status()))
     }
 
     /// Says goodbye, when all are through with all, and waits until everyone has.

@@ -62,9 +62,11 @@ struct Link {
 }
 
 /// What ends a collective.
-enum Trouble {
+pub enum Trouble {
     /// The connection to a rank.
     Link(usize, std::io::Error),
+    /// What a rank that is lost may be behind.
+    Suspect(String),
     /// A rank that does something else.
     Other(String),
     /// This rank.
@@ -115,6 +117,7 @@ impl Tcp {
         self.plane.exit();
         out.map_err(|trouble| match trouble {
             Trouble::Link(peer, error) => self.plane.broken(peer, &error),
+            Trouble::Suspect(what) => self.plane.suspect(what),
             Trouble::Other(what) => self.plane.report(what, self.plane.status()),
             Trouble::Own(error) => error,
         })
@@ -149,11 +152,9 @@ impl Tcp {
         Err(Trouble::Other(found))
     }
 
-    /// To each other rank goes its part of `send` and from each comes its part of `recv`, as the frames of collective
-    /// `number`: a piece to each, then a piece from each, so that nobody holds more than two pieces that another has not taken.
-    fn pieces(
+    /// Says to each other rank how many bytes of `send` it gets in collective `number`, and hears that it gets those of `recv`.
+    fn agree(
         &mut self,
-        dev: &mut Device,
         (number, what): (u64, &str),
         send: &[Vec<Tensor>],
         recv: &[Vec<Tensor>],
@@ -168,6 +169,33 @@ impl Tcp {
                 return Err(Trouble::Other(format!("{what}: {theirs} sends {found} bytes, {own} expects {expected}")));
             }
         }
+        Ok(())
+    }
+
+    /// A collective whose tensors go by another way, which is `work`. First all say here what they are about to move: who is
+    /// lost, late or elsewhere is found where nothing hangs. `work` is to look at the plane while it waits.
+    pub fn beside(
+        &mut self,
+        what: &'static str,
+        (send, recv): (&[Vec<Tensor>], &[Vec<Tensor>]),
+        work: impl FnOnce(&Plane) -> std::result::Result<(), Trouble>,
+    ) -> Result<()> {
+        self.collective(what, |tcp, number| {
+            tcp.agree((number, what), send, recv)?;
+            work(&tcp.plane)
+        })
+    }
+
+    /// To each other rank goes its part of `send` and from each comes its part of `recv`, as the frames of collective
+    /// `number`: a piece to each, then a piece from each, so that nobody holds more than two pieces that another has not taken.
+    fn pieces(
+        &mut self,
+        dev: &mut Device,
+        (number, what): (u64, &str),
+        send: &[Vec<Tensor>],
+        recv: &[Vec<Tensor>],
+    ) -> std::result::Result<(), Trouble> {
+        self.agree((number, what), send, recv)?;
         let send: Vec<Vec<Vec<Tensor>>> = send.iter().map(|tensors| runs(tensors)).collect();
         let recv: Vec<Vec<Vec<Tensor>>> = recv.iter().map(|tensors| runs(tensors)).collect();
         for at in 0..send.iter().chain(&recv).map(Vec::len).max().unwrap_or(0) {

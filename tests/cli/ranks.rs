@@ -43,6 +43,21 @@ fn a_wrong_place_among_ranks_is_named() {
     assert_eq!(output.status.code(), Some(2));
 }
 
+#[test]
+fn nccl_without_a_card_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(file("sft.yaml"), to_yaml(&sft_config(dir.path())).unwrap()).unwrap();
+    for (device, hint) in [("cpu", "what cards have in their memory"), ("emu", "set OMR_NCCL_LIBRARY to a library")] {
+        let args = ["--device", device, "sft", &file("sft.yaml"), "--out", &file("out"), "dist.backend=nccl"];
+        let text = refused(&args, &[]);
+        assert!(
+            text.contains(&format!("dist.backend: found nccl with --device {device}")) && text.contains(hint),
+            "{text}"
+        );
+    }
+}
+
 /// Processes that `--gpus` starts: the same bits for SFT and for RL as one has, and one error where the lanes are fewer.
 #[test]
 fn two_processes_make_what_one_makes() {

@@ -1,6 +1,6 @@
 /* A CUDA driver without a card, for tests of the calls: device memory is the host's, a kernel is its entry in the PTX
  * (which "linking" copies), a launch writes down what it was asked for. Copies are done as late as a driver may: when
- * something waits. CARDS, SMEM, CUDA_VERSION, REFUSE_PTX, FAULT and LOG in the environment (all FAKE_*) say what it plays. */
+ * something waits. CARDS, SMEM, CUDA_VERSION, REFUSE_PTX, FAULT, BUSY and LOG in the environment (all FAKE_*) say what it plays. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NOT_READY = 600, INVALID_PTX = 218, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
 #define API __attribute__((visibility("default"))) int
 #define MAX_PENDING 4096
 #define PAGE 4096
@@ -93,7 +93,13 @@ API cuMemAlloc_v2(uint64_t *address, size_t bytes) {
     return OK;
 }
 API cuMemFree_v2(uint64_t address) { size_t *start = (size_t *)(address - PAGE); munmap(start, *start); note("free"); return OK; }
-API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) { *free_bytes = *total = (size_t)1 << 34; return OK; }
+/* Between two questions somebody has taken a MiB. */
+API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+    static size_t asked;
+    *total = (size_t)1 << 34;
+    *free_bytes = *total - (asked++ << 20);
+    return OK;
+}
 API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc(bytes); note("host %zu flags %u", bytes, flags); return OK; }
 API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
@@ -117,6 +123,11 @@ API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream
 API cuStreamCreate(void **stream, unsigned flags) { *stream = handle(); note("stream flags %u", flags); return OK; }
 API cuStreamDestroy_v2(void *stream) { (void)stream; return OK; }
 API cuStreamSynchronize(void *stream) { (void)stream; return settle(); }
+API cuStreamQuery(void *stream) {
+    static int asked;
+    note("query %p", stream);
+    return asked++ < atoi(setting("FAKE_BUSY", "0")) ? NOT_READY : settle();
+}
 API cuStreamWaitEvent(void *stream, void *event, unsigned flags) { (void)stream; (void)event; note("wait flags %u", flags); return OK; }
 API cuStreamBeginCapture_v2(void *stream, int mode) { (void)stream; note("capture mode %d", mode); return OK; }
 API cuStreamEndCapture(void *stream, void **graph) { (void)stream; *graph = handle(); return OK; }

@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::cli::generate::{model_dir, png};
+use crate::dist::{self, nccl::StandIn};
 use omr::device::cuda::Cuda;
 use omr::device::images::{Arch, OWN, PROGRAM};
+use omr::device::nccl::{self, Library};
 use omr::device::{Driver, Launch, Stream, TensorMap};
+use omr::dist::{Nccl, Ranks};
 
 /// A folder with the library, an empty cache and a log.
 struct Machine {
@@ -148,6 +151,37 @@ fn a_run_says_what_is_missing_and_ends() {
     assert!(code == 2 && text.starts_with(wanted) && text.lines().count() == 1, "{code}: {text}");
     let (code, text) = run(&bench, &[("FAKE_CUDA_VERSION", "12090")]);
     assert!(code == 2 && text.contains("CUDA 12.9") && text.lines().count() == 1, "{code}: {text}");
+}
+
+#[test]
+fn nccl_has_the_cards_stream_which_is_waited_for_and_its_memory_is_measured() {
+    let (machine, stand_in) = (Machine::new(), StandIn::new(""));
+    let library = stand_in.path().display().to_string();
+    let settings = [("FAKE_CARDS", "8.0"), ("FAKE_BUSY", "3"), (nccl::PATH, library.as_str())];
+    let log = machine.child("child_is_a_rank_by_nccl", &settings);
+    let queries: Vec<_> = log.iter().filter_map(|line| line.strip_prefix("query ")).collect();
+    assert!(queries.len() == 4 && queries.iter().all(|stream| *stream == queries[0]), "{queries:?}");
+    let moves = [format!("send 256 to 0 on {}", queries[0]), format!("recv 256 from 0 on {}", queries[0])];
+    assert_eq!(stand_in.log(0)[1..3], moves);
+    let doctor = |settings: &[(&str, &str)]| {
+        let output = machine.run(Path::new(env!("CARGO_BIN_EXE_omr")), &["doctor"], settings);
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find(|line| line.starts_with("several cards")).unwrap().to_owned()
+    };
+    assert!(doctor(&settings).ends_with("NCCL 2.28.3: works"), "{}", doctor(&settings));
+    let missing = doctor(&[(nccl::PATH, "/no/libnccl.so.2")]);
+    assert!(missing.contains("NOT usable: found none (/no/libnccl.so.2"), "{missing}");
+}
+
+#[test]
+fn child_is_a_rank_by_nccl() {
+    if in_child() {
+        let tcp = dist::start(&mut dist::entries(1).remove(0)).unwrap();
+        let open = || Ok((Library::find()?, Box::new(Cuda::open(0, &[])?) as Box<dyn Driver>));
+        let mut ranks = Nccl::start(tcp, open).unwrap();
+        assert_eq!(ranks.taken(), 1 << 20);
+        ranks.leave(Ok(())).unwrap();
+    }
 }
 
 /// Nothing computes on this card, so the answer means nothing; but every launch has the parameters, threads and

@@ -36,7 +36,7 @@ fn tensor(dev: &mut Device, data: &[f32]) -> Result<Tensor> {
     dev.upload(Region::Workspace, data, &[data.len()])
 }
 
-fn exchange(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
+pub fn exchange(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
     let (own, size) = (ranks.rank(), ranks.size());
     let mut send = vec![Vec::new(); size];
     let mut recv = vec![Vec::new(); size];
@@ -58,7 +58,7 @@ fn exchange(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
     Ok(())
 }
 
-fn all_gather(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
+pub fn all_gather(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
     let (own, size) = (ranks.rank(), ranks.size());
     let mut owned = Vec::new();
     for i in 0..7 {
@@ -74,7 +74,7 @@ fn all_gather(dev: &mut Device, ranks: &mut dyn Ranks) -> Result<()> {
     Ok(())
 }
 
-fn host_bytes(ranks: &mut dyn Ranks) -> Result<()> {
+pub fn host_bytes(ranks: &mut dyn Ranks) -> Result<()> {
     let bytes = |rank: usize| vec![rank as u8; len(rank, rank, 1) * 4];
     let all = ranks.gather("losses", &bytes(ranks.rank()))?;
     assert_eq!(all, (0..ranks.size()).map(bytes).collect::<Vec<_>>());

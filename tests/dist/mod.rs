@@ -2,6 +2,8 @@
 
 mod collectives;
 mod lost;
+pub mod nccl;
+mod one_card;
 mod update;
 
 use std::net::TcpListener;
@@ -9,11 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use omr::config::DistConfig;
-use omr::dist::{Launcher, Place, Ranks, Start, Tcp};
+use omr::dist::{End, Launcher, Place, Ranks, Start, Tcp};
 use omr::error::{Error, Result};
 
 /// One rank's way in: everything that a test may want to be another.
-struct Entry {
+pub struct Entry {
     place: Place,
     listener: Option<TcpListener>,
     program: String,
@@ -22,7 +24,7 @@ struct Entry {
 }
 
 /// Rank `rank` of `size`, by a port that rank 0 listens on.
-fn entries(size: usize) -> Vec<Entry> {
+pub fn entries(size: usize) -> Vec<Entry> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut listener = Some(listener);
@@ -46,14 +48,19 @@ fn entries(size: usize) -> Vec<Entry> {
     (0..size).map(entry).collect()
 }
 
-fn start(entry: &mut Entry) -> Result<Tcp> {
+pub fn start(entry: &mut Entry) -> Result<Tcp> {
+    start_with(entry, Box::new(|_| {}))
+}
+
+/// [`start`], and what ends a process that cannot end by itself.
+fn start_with(entry: &mut Entry, end: End) -> Result<Tcp> {
     Tcp::start(Start {
         place: &entry.place,
         listener: entry.listener.take(),
         program: entry.program.clone(),
         config: &entry.config,
         stop: entry.stop.clone(),
-        end: Box::new(|_| {}),
+        end,
         waiting: &|| Ok(()),
     })
 }

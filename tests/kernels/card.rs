@@ -196,6 +196,14 @@ impl Driver for Lent {
         self.driver().is_idle(stream)
     }
 
+    fn handle(&mut self, stream: Stream) -> Result<usize> {
+        self.driver().handle(stream)
+    }
+
+    fn free_memory(&mut self) -> Result<Option<u64>> {
+        self.driver().free_memory()
+    }
+
     fn synchronizations(&self) -> u64 {
         self.card.as_ref().unwrap().driver.synchronizations()
     }

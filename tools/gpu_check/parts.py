@@ -53,10 +53,12 @@ def first(check, part):
 def correctness(check, part):
     if check.args.quick:
         check.tested(part, plan.QUICK[:1], "another seed: ", OMR_TEST_SEED="21")
+        check.tested(part, plan.RANKS)
         return
     modules = plan.by_risk(base.modules(check.tests))
     if not modules:
         check.record.put("kernel tests", part, "red", ["none was found"])
+    check.tested(part, plan.RANKS)
     check.tested(part, [name for name in modules if name not in plan.FIRST])
     if check.has_wgmma():
         check.tested(part, plan.MODELS, "wgmma: ", OMR_BODY="wgmma")
