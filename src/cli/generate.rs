@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::repository;
 use super::{Context, Overrides};
-use crate::config::{GenerateConfig, LoadDtype};
+use crate::config::GenerateConfig;
 use crate::data::form::{RawImage, RowContext};
 use crate::data::{self, folder::Folder, json::jsonl, read::row_from};
 use crate::device::{Device, Region};
@@ -173,12 +173,7 @@ impl Answers {
         prompts: Vec<Arc<Prompt>>,
         context: &Context,
     ) -> Result<Answers> {
-        let dtype = match config.dtype {
-            LoadDtype::F32 => DType::F32,
-            LoadDtype::Bf16 => DType::Bf16,
-            LoadDtype::Auto if context.kind().is_gpu() => DType::Bf16,
-            LoadDtype::Auto => stored_dtype(dir)?,
-        };
+        let dtype = DType::of(config.dtype, context.kind());
         let stop: Arc<[u32]> = match config.ignore_eos {
             true => Arc::from([]),
             false => stop_token_ids(dir, &[reader.chat.ids.im_end, reader.chat.ids.endoftext])?,
@@ -282,15 +277,6 @@ fn limits(config: &GenerateConfig, model: &ModelConfig, requests: &[Request]) ->
         seed: config.seed,
         step: 0,
     }
-}
-
-/// `dtype` (older: `torch_dtype`) of config.json: anything but 32-bit floats is computed in bf16.
-fn stored_dtype(dir: &Path) -> Result<DType> {
-    let path = dir.join("config.json");
-    let text = files::read_to_string(&path).map_err(Error::io(&path))?;
-    let config: Value = serde_json::from_str(&text).map_err(|e| Error::format(&path, format!("not JSON: {e}")))?;
-    let name = config.get("dtype").or_else(|| config.get("torch_dtype")).and_then(Value::as_str);
-    Ok(if name == Some("float32") { DType::F32 } else { DType::Bf16 })
 }
 
 fn upload(dev: &mut Device, bitmap: Option<&[u32]>) -> Result<Option<Tensor>> {

@@ -2,7 +2,7 @@
 
 use super::run_dir::RunDir;
 use super::{Context, JobArgs, training};
-use crate::config::{RecipeConfig, deciding};
+use crate::config::{Config, Place, RecipeConfig, deciding};
 use crate::device::Plan;
 use crate::dist::{self, Ranks};
 use crate::error::Result;
@@ -24,6 +24,7 @@ fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut conf
     sft.gradient_lanes =
         training::lanes(run, sft.gradient_lanes, size, |began: &RecipeConfig| began.sft.gradient_lanes)?;
     rl.gradient_lanes = training::lanes(run, rl.gradient_lanes, size, |began: &RecipeConfig| began.rl.gradient_lanes)?;
+    config.validate(&Place::default())?;
     training::same_config(ranks, &deciding(&config))?;
     let means = Means {
         target: context.target(),

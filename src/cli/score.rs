@@ -1,6 +1,9 @@
 //! `omr score`: the reward alone.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::jsonl::Line;
 use super::{Context, Overrides, jsonl};
@@ -17,7 +20,7 @@ use crate::reward::{Item, Judged};
     OPENAI_API_KEY and OPENAI_MODEL_NAME, or judge.base_url=URL judge.model=NAME. One's own reward: \
     reward.command='[python3, my_reward.py]'.")]
 pub struct Args {
-    /// Read {"response","ground_truth","question"?} lines on stdin
+    /// Read {"response","ground_truth","question"?,"data_source"?,"extra_info"?} lines on stdin
     #[arg(long, required_unless_present = "print_config")]
     jsonl: bool,
     /// strict, or compat: the published scorer; strict if not given
@@ -34,6 +37,10 @@ struct Response {
     ground_truth: String,
     #[serde(default)]
     question: Option<String>,
+    #[serde(default)]
+    data_source: String,
+    #[serde(default)]
+    extra_info: Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -44,6 +51,8 @@ struct Scored {
     predict_str: String,
     why: &'static str,
     judge: Option<Ruling>,
+    #[serde(flatten)]
+    further: BTreeMap<String, f64>,
 }
 
 /// Prints the scores to stdout.
@@ -69,8 +78,8 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 }
 
 fn item(line: Line<Response>) -> Item {
-    let Response { response, ground_truth, question } = line.value;
-    Item { response, ground_truth, question, place: line.place }
+    let Response { response, ground_truth, question, data_source, extra_info } = line.value;
+    Item { response, ground_truth, question, data_source, extra_info, place: line.place }
 }
 
 fn scored(judged: Judged) -> Scored {
@@ -82,5 +91,6 @@ fn scored(judged: Judged) -> Scored {
         predict_str: score.predict_str,
         why: score.why,
         judge,
+        further: score.further,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::plan::{self, H200, Rows};
 use super::{Context, JobArgs, dry_run, training};
-use crate::config::{SftConfig, deciding};
+use crate::config::{Config, Place, SftConfig, deciding};
 use crate::dist::{Alone, Ranks};
 use crate::error::Result;
 use crate::eval::validation;
@@ -29,6 +29,7 @@ fn trained(
         return dry_run::without_rows(context, what, missing, config.model.as_deref(), page);
     }
     config.dtype = context.dtype(config.dtype);
+    config.validate(&Place::default())?;
     config.gradient_lanes =
         training::lanes(&args.run, config.gradient_lanes, ranks.size(), |began: &SftConfig| began.gradient_lanes)?;
     training::same_config(ranks, &deciding(&config))?;

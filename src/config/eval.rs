@@ -84,8 +84,8 @@ settings! {
         seed: u64 = 42, name: "lmms-eval --seed";
         /// Seed of the order of GPQA's options: of Python's generator in compat, of each question's own in strict.
         shuffle_seed: u64 = 0, name: "lmms-eval --seed, the first of it";
-        /// Storage of weights, activations and cache; a recipe uses its own.
-        dtype: Dtype = Dtype::Bf16, published: "bf16";
+        /// Storage of weights, activations and cache; `auto` is bf16 where kernels run, f32 on the CPU. A recipe uses its own.
+        dtype: Dtype = Dtype::Auto, published: "bf16";
         /// The ranks of a measurement of many processes; a recipe uses its own.
         dist: DistConfig = DistConfig::default();
     }

@@ -26,7 +26,7 @@ const ROOTS: [(&str, &str); 12] = [
 ];
 
 /// Keys without one of ours of the same meaning, or a group with `.*`, and what there is instead.
-const INSTEAD: [(&str, &str); 57] = [
+const INSTEAD: [(&str, &str); 58] = [
     ("data.prompt_key", "train_files=[{path: FILE, columns: {question: NAME}}]"),
     ("data.image_key", "train_files=[{path: FILE, columns: {images: NAME}}]"),
     ("data.reward_fn_key", "train_files=[{path: FILE, columns: {data_source: NAME}}]"),
@@ -80,6 +80,7 @@ const INSTEAD: [(&str, &str); 57] = [
     ("trainer_args.output_dir", "--out DIR"),
     ("trainer_args.run_name", "--out DIR"),
     ("trainer_args.report_to", "nothing (metrics.jsonl and tensorboard/ are written)"),
+    ("trainer_args.freeze_modules", "freeze_vision_tower, freeze_multi_modal_projector, freeze_language_model"),
     ("trainer_args.gradient_checkpointing", "max_memory_gib (what passes keep is planned from it)"),
     ("trainer_args.use_liger_kernel", "nothing (the kernels are omr's own)"),
     ("trainer_args.use_rmpad", "nothing (there is no padding)"),
@@ -99,7 +100,8 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Res
     let answers = leaves.iter().filter_map(|path| {
         let theirs = path.trim_start_matches('+');
         let root = theirs.split('.').next().unwrap_or_default();
-        let nobodys = || ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
+        // `data` is a group of ours, too: of another command's config.
+        let nobodys = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
         let ours = answer(theirs, &own).or_else(|| nobodys().then(|| "nothing here".to_owned()))?;
         Some((path, root, format!("for {theirs} {ours}")))
     });
@@ -161,7 +163,7 @@ mod tests {
     #[test]
     fn keys_of_verl_and_lmms_engine_are_answered_with_ours() {
         let pasted = r#"{"actor_rollout_ref": {"rollout": {"n": 16, "gpu_memory_utilization": 0.8}, "x": {"y": 1}},
-            "data": {"prompt_key": "q"}, "+reward_model": {"reward_kwargs": {"overlong_buffer_cfg": {"len": 4096}}},
+            "data": {"prompt_key": "q", "num_rollouts": 4}, "+reward_model": {"reward_kwargs": {"overlong_buffer_cfg": {"len": 4096}}},
             "trainer": {"n_gpus_per_node": 8, "total_epochs": 15}, "seed": 1}"#;
         let said = refused::<RlConfig>(pasted);
         for part in [

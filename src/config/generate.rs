@@ -1,19 +1,7 @@
 //! `omr generate`: vLLM's words.
 
-use super::{Config, Place, Rule};
+use super::{Config, Dtype, Place, Rule};
 use crate::error::{Error, Result};
-
-choice! {
-    /// What a model that is only read is stored as.
-    pub enum LoadDtype {
-        /// As its weights are stored.
-        Auto = "auto",
-        /// 32-bit float.
-        F32 = "f32",
-        /// bfloat16.
-        Bf16 = "bf16",
-    }
-}
 
 settings! {
     /// How `omr generate` samples, and what the engine may use for it.
@@ -36,8 +24,8 @@ settings! {
         system_prompt: Option<String> = None;
         /// Seed of sampling.
         seed: u64 = 42, name: "vLLM SamplingParams.seed";
-        /// Storage of weights, activations and cache; `auto` is the type that config.json names.
-        dtype: LoadDtype = LoadDtype::Auto, name: "vLLM --dtype";
+        /// Storage of weights, activations and cache; `auto` is bf16 where kernels run, f32 on the CPU.
+        dtype: Dtype = Dtype::Auto, name: "vLLM --dtype";
         /// Most tokens of prompt and answer; null takes what the model was made for.
         max_model_len: Option<usize> = None, rule: Rule::AtLeast(2.0), name: "vLLM --max-model-len";
         /// Tokens of one engine step: prompts longer than what is left are prefilled in chunks.

@@ -35,7 +35,7 @@ mod validation;
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
-pub use generate::{GenerateConfig, LoadDtype};
+pub use generate::GenerateConfig;
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
@@ -45,8 +45,8 @@ pub use pipeline::{
 pub use preset::Preset;
 pub use recipe::{BaseConfig, ControlConfig, RecipeConfig, TaskConfig, TeacherConfig, VisionConfig};
 pub use rl::{
-    AdvEstimator, Draft, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OverlongBufferConfig,
-    RewardConfig, RlConfig, RolloutConfig,
+    AdvEstimator, Curriculum, Draft, FilterGroupsConfig, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType,
+    LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig, RolloutConfig,
 };
 pub use said::{inline, nearest};
 pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};

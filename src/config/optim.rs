@@ -1,6 +1,8 @@
 //! AdamW and its learning rate: the keys that SFT and RL have alike.
 
-use super::Rule;
+use super::table::join;
+use super::{Place, Rule};
+use crate::error::{Error, Result};
 
 choice! {
     /// How the learning rate goes after the warm-up.
@@ -34,6 +36,16 @@ settings! {
         learning_rate: f64 = 5e-5, rule: Rule::AtLeast(0.0);
         /// Course of the learning rate after the warm-up.
         lr_scheduler_type: LrSchedulerType = LrSchedulerType::Constant;
+        /// Learning rate of the vision tower in place of learning_rate, in the same course; null takes that.
+        vision_tower_lr: Option<f64> = None, rule: Rule::AtLeast(0.0);
+        /// The same of the projector between tower and language model (`visual.merger`).
+        multi_modal_projector_lr: Option<f64> = None, rule: Rule::AtLeast(0.0);
+        /// Leave the vision tower as it is: no update, no decay. Its gradient is not in the norm.
+        freeze_vision_tower: bool = false;
+        /// The same of the projector.
+        freeze_multi_modal_projector: bool = false;
+        /// The same of the language model.
+        freeze_language_model: bool = false;
         /// Last learning rate as a share of the peak.
         min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0);
         /// Decoupled weight decay; norms and biases are left out.
@@ -50,5 +62,16 @@ settings! {
         optim: OptimizerName = OptimizerName::AdamwTorch;
         /// bf16 weights without their f32 master, rounded stochastically; saves 2 bytes a weight, costs precision.
         bf16_stochastic_round: bool = false;
+    }
+}
+
+impl OptimConfig {
+    /// Errors where nothing is left to train; `path` is the group of its keys.
+    pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
+        if !(self.freeze_vision_tower && self.freeze_multi_modal_projector && self.freeze_language_model) {
+            return Ok(());
+        }
+        let key = join(path, "freeze_language_model");
+        Err(Error::input(place.of(&key), "true with the two other parts frozen, too", "a part that is trained"))
     }
 }

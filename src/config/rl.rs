@@ -59,6 +59,42 @@ choice! {
 }
 
 choice! {
+    /// Whether the weight of the divergence in the reward moves.
+    pub enum KlCtrlType {
+        /// It stays.
+        Fixed = "fixed",
+        /// It follows the measured divergence towards target_kl.
+        Adaptive = "adaptive",
+    }
+}
+
+settings! {
+    /// The weight of the divergence in the reward.
+    pub struct KlCtrlConfig {
+        /// Whether it moves.
+        r#type: KlCtrlType = KlCtrlType::Fixed, name: "verl algorithm.kl_ctrl.type", published: "fixed";
+        /// The weight, or the first one.
+        kl_coef: f64 = 0.001, rule: Rule::AtLeast(0.0), name: "verl algorithm.kl_ctrl.kl_coef", published: "0";
+        /// Responses after which a full error has changed an adaptive weight by its bound.
+        horizon: f64 = 10_000.0, rule: Rule::Above(0.0), name: "verl algorithm.kl_ctrl.horizon";
+        /// The divergence that an adaptive weight aims at.
+        target_kl: f64 = 0.1, rule: Rule::Above(0.0), name: "verl algorithm.kl_ctrl.target_kl";
+    }
+}
+
+choice! {
+    /// The order that prompts are asked in.
+    pub enum Curriculum {
+        /// That of `shuffle`.
+        Off = "off",
+        /// Those with the highest average reward first, as verl's DifficultySampler in the original.
+        EasyFirst = "easy_first",
+        /// Those with the lowest first.
+        HardFirst = "hard_first",
+    }
+}
+
+choice! {
     /// Whether tokens are drafted.
     pub enum Draft {
         /// In steps of so few sequences that more rows take little more time.
@@ -179,6 +215,9 @@ settings! {
         train_files: Vec<DatasetConfig> = Vec::new(), name: "verl data.train_files";
         /// Draw the prompts in a new random order each epoch.
         shuffle: bool = true, name: "verl data.shuffle", published: "true";
+        /// Ask prompts by the average reward that a model has had with them (`extra_info.avg_reward`, else `pass_rate`, which
+        /// `omr data passrate` writes), in the same order each epoch; off leaves it to shuffle.
+        curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
         /// Prompts of one generation batch.
         train_batch_size: usize = 64, rule: Rule::AtLeast(1.0), name: "verl data.train_batch_size", published: "128";
         /// Prompts that dynamic sampling asks at a time until train_batch_size of them are kept; null takes train_batch_size.
@@ -228,6 +267,12 @@ settings! {
         /// Its estimator.
         kl_loss_type: KlLossType = KlLossType::LowVarKl, name: "verl actor_rollout_ref.actor.kl_loss_type",
             published: "low_var_kl";
+        /// Take the divergence from the model RL started from off the reward, token by token.
+        use_kl_in_reward: bool = false, name: "verl algorithm.use_kl_in_reward", published: "false";
+        /// Its estimator.
+        kl_penalty: KlLossType = KlLossType::Kl, name: "verl algorithm.kl_penalty";
+        /// Its weight.
+        kl_ctrl: KlCtrlConfig = KlCtrlConfig::default();
         /// Weight of the entropy bonus.
         entropy_coeff: f64 = 0.0, rule: Rule::AtLeast(0.0), name: "verl actor_rollout_ref.actor.entropy_coeff",
             published: "0";
@@ -270,6 +315,12 @@ settings! {
         validation.val_kwargs = ValKwargs::default(), name: "verl actor_rollout_ref.rollout.val_kwargs";
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         optimizer.learning_rate = 1e-6, name: "verl actor_rollout_ref.actor.optim.lr", published: "1e-6";
+        optimizer.vision_tower_lr = None, name: "LLaVA mm_vision_tower_lr";
+        optimizer.multi_modal_projector_lr = None, name: "LLaVA mm_projector_lr";
+        optimizer.freeze_vision_tower = false, name: "verl actor_rollout_ref.actor.freeze_vision_tower", published: "false";
+        optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
+            published: "false";
+        optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
         optimizer.lr_scheduler_type = LrSchedulerType::Constant,
             name: "verl actor_rollout_ref.actor.optim.lr_scheduler_type", published: "constant";
         /// Steps of linear warm-up.
@@ -284,8 +335,8 @@ settings! {
         optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         /// Seed of order and sampling; a recipe uses its own.
         seed: u64 = 42, name: "verl data.seed";
-        /// Storage of weights, activations and cache; a recipe uses its own.
-        dtype: Dtype = Dtype::Bf16, name: "verl actor_rollout_ref.rollout.dtype", published: "bf16";
+        /// Storage of weights, activations and cache; `auto` is bf16 where kernels run, f32 on the CPU. A recipe uses its own.
+        dtype: Dtype = Dtype::Auto, name: "verl actor_rollout_ref.rollout.dtype", published: "bf16";
         /// Tokens computed at once: a mini-batch is cut at sequence borders into micro-batches of at most this many.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "verl actor_rollout_ref.actor.ppo_max_token_len_per_gpu", published: "33792";
@@ -319,6 +370,11 @@ impl RlConfig {
     /// Gradient lanes: one where nothing says more.
     pub fn lanes(&self) -> usize {
         self.gradient_lanes.unwrap_or(1)
+    }
+
+    /// True where the model RL started from stays beside the policy.
+    pub fn has_reference(&self) -> bool {
+        self.use_kl_loss || self.use_kl_in_reward
     }
 
     /// Prompts that are asked at a time.
@@ -356,6 +412,7 @@ impl RlConfig {
             return Err(Error::input(at("rollout.top_p"), "0", "more than 0"));
         }
         self.validation.check(place, path, ("test_freq", self.test_freq))?;
+        self.optimizer.check_parts(place, path)?;
         check_judge(place, path, &self.judge)?;
         super::sft::check_pixels(place, path, self.image_min_pixels, self.image_max_pixels)
     }

@@ -34,6 +34,12 @@ settings! {
         num_train_epochs: f64 = 1.0, rule: Rule::Within(1e-6, 1e6), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.num_train_epochs", published: "1";
         optimizer.learning_rate = 5e-5, name: "lmms-engine trainer_args.learning_rate", published: "5e-5";
+        optimizer.vision_tower_lr = None, name: "LLaVA mm_vision_tower_lr";
+        optimizer.multi_modal_projector_lr = None, name: "LLaVA mm_projector_lr";
+        optimizer.freeze_vision_tower = false, name: "LLaMA-Factory freeze_vision_tower", published: "false";
+        optimizer.freeze_multi_modal_projector = false, name: "LLaMA-Factory freeze_multi_modal_projector",
+            published: "false";
+        optimizer.freeze_language_model = false, name: "LLaMA-Factory freeze_language_model", published: "false";
         optimizer.lr_scheduler_type = LrSchedulerType::Cosine, name: "lmms-engine trainer_args.lr_scheduler_type",
             published: "cosine";
         /// Steps of linear warm-up; null takes warmup_ratio.
@@ -72,8 +78,8 @@ settings! {
         validation.metric_for_best_model = None, name: "Hugging Face metric_for_best_model";
         /// Seed of initialisation, order and augmentation; a recipe uses its own.
         seed: u64 = 42, name: "Hugging Face seed", published: "42";
-        /// Storage of weights and activations; a recipe uses its own.
-        dtype: Dtype = Dtype::Bf16, name: "lmms-engine trainer_args.bf16", published: "bf16";
+        /// Storage of weights and activations; `auto` is bf16 where kernels run, f32 on the CPU. A recipe uses its own.
+        dtype: Dtype = Dtype::Auto, name: "lmms-engine trainer_args.bf16", published: "bf16";
         /// Tokens computed at once: a batch is cut at row borders into micro-batches of at most this many.
         micro_batch_tokens: usize = 8192, rule: Rule::AtLeast(1.0),
             name: "lmms-engine trainer_args.per_device_train_batch_size", published: "1 pack";
@@ -116,8 +122,9 @@ impl SftConfig {
 
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
         self.validation.check(place, path, ("eval_steps", self.eval_steps))?;
+        self.optimizer.check_parts(place, path)?;
         if self.optimizer.bf16_stochastic_round {
-            if self.dtype != Dtype::Bf16 {
+            if self.dtype == Dtype::F32 {
                 let key = place.of(&super::table::join(path, "bf16_stochastic_round"));
                 return Err(Error::input(
                     key,

@@ -138,7 +138,7 @@ macro_rules! settings {
                     #[allow(clippy::needless_update)]
                     let meta = $crate::config::Meta { $( $meta: $set, )* ..$crate::config::Meta::NONE };
                     $(
-                        let (name, meaning) = (stringify!($field), concat!($($doc),+).trim());
+                        let (name, meaning) = (stringify!($field).trim_start_matches("r#"), concat!($($doc),+).trim());
                         lines.push($crate::config::table::Line { name, meaning, meta, value: &mut self.$field });
                     )?
                     $( lines.extend($crate::config::table::shared(&mut $owner, stringify!($key), meta)); )?

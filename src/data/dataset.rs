@@ -1,5 +1,6 @@
 //! Data sets of any size: indexed once, then read row by row as samples are asked for.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -127,6 +128,21 @@ impl Dataset {
             notes.push(format!("{count} ids are those of more than one row, as of {example}"));
         }
         notes
+    }
+
+    /// What `of` says of each sample's row; all rows are read once. Errors where a file cannot be read or is another than was
+    /// indexed.
+    pub fn each<T: Copy>(&self, of: impl Fn(&Row) -> Option<T>) -> Result<Vec<Option<T>>> {
+        let mut found: HashMap<(u32, u32), T> = HashMap::new();
+        for (file, source) in self.rows.sources.iter().enumerate() {
+            source.check()?;
+            source.file.for_each(usize::MAX, |at, read| {
+                // Bad rows are no samples.
+                found.extend(read.ok().and_then(|row| Some(((file as u32, at.index), of(&row)?))));
+                Ok(())
+            })?;
+        }
+        Ok((0..self.index.len()).map(|i| found.get(&self.row(i)).copied()).collect())
     }
 
     /// The samples: each row read when it is asked for, made by `make`, which also gives the hash of its content.

@@ -9,6 +9,7 @@ use crate::data::zipped::Archive;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
+use crate::reward::Item;
 use crate::text::{Message, Part};
 
 /// One row of data, in SFT or RL form.
@@ -64,6 +65,12 @@ impl Row {
             add(4, &image.bytes(&self.place)?);
         }
         Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// What is known of it to whoever scores an answer, but for label and question.
+    pub fn item(&self) -> Item {
+        let (data_source, extra_info, place) = (self.data_source.clone(), self.extra.clone(), self.place.clone());
+        Item { data_source, extra_info, place, ..Item::default() }
     }
 
     /// The text of the user's messages, without images.

@@ -108,8 +108,9 @@ impl Optimizer {
         guard: Option<Tensor>,
     ) -> Result<()> {
         dev.range(format_args!("optimizer"), |dev| {
+            let trained = |id: &usize| rate_of(&self.config, &layout.params[*id], lr).is_some();
             let touched: Vec<(usize, Tensor)> =
-                (0..grads.len()).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
+                (0..grads.len()).filter(trained).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
             let gradients = self.measure(ranks, dev, &touched, guard)?;
             let mut weights = 0;
             let clip = self.norm.slice(1, 3);
@@ -121,7 +122,7 @@ impl Optimizer {
                 }
                 let decays = param.is_matrix || self.decay == Decay::All;
                 let hp = adamw::AdamW {
-                    lr,
+                    lr: rate_of(&self.config, param, lr).unwrap_or(lr),
                     beta1: self.config.adam_beta1,
                     beta2: self.config.adam_beta2,
                     eps: self.config.adam_epsilon,
@@ -213,6 +214,18 @@ impl Optimizer {
     pub fn load(&mut self, dev: &mut Device, layout: &ParamLayout, dir: &Path) -> Result<()> {
         files::load(dev, layout, &mut self.states, self.shards.of(self.rank), &self.kept, dir)
     }
+}
+
+/// A parameter's learning rate where that of its job is `lr`; none where its part is frozen.
+fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> Option<f64> {
+    let (own, is_frozen) = match (param.is_vision, param.name().starts_with("visual.merger.")) {
+        (false, _) => (None, config.freeze_language_model),
+        (true, false) => (config.vision_tower_lr, config.freeze_vision_tower),
+        (true, true) => (config.multi_modal_projector_lr, config.freeze_multi_modal_projector),
+    };
+    // Of a rate of 0 there is no share.
+    let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { own };
+    (!is_frozen).then(|| own.map_or(lr, scaled))
 }
 
 /// What a parameter's moments lie in. Norms and biases are few; a row of the token table has gradients far apart, so

@@ -396,7 +396,7 @@ impl<'a> Passrate<'a> {
                 told.tokens += completion_tokens;
                 let question = Some(asked.row.question()).filter(|question| !question.is_empty());
                 let ground_truth = asked.row.ground_truth.clone().unwrap_or_default();
-                items.push(Item { response: text, ground_truth, question, place: asked.row.place.clone() });
+                items.push(Item { response: text, ground_truth, question, ..asked.row.item() });
             }
         }
         told.requests += items.len();

@@ -77,7 +77,7 @@ fn item(numbered: &Numbered) -> Option<Item> {
     let row = &numbered.row;
     let response = text_of(row.messages.last().filter(|m| m.role == "assistant")?);
     let question = Some(row.question()).filter(|question| !question.is_empty());
-    Some(Item { response, ground_truth: row.ground_truth.clone()?, question, place: row.place.clone() })
+    Some(Item { response, ground_truth: row.ground_truth.clone()?, question, ..row.item() })
 }
 
 fn missing(numbered: &Numbered) -> Fate {

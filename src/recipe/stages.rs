@@ -98,8 +98,13 @@ impl Recipe<'_> {
             LrSchedulerType::Constant => sft.optimizer.learning_rate,
             _ => sft.optimizer.learning_rate * sft.optimizer.min_lr_ratio,
         };
+        let learning_rate = self.config.control.learning_rate.unwrap_or(last_rate);
+        // Parts keep their share of it.
+        let share = |own: f64| own * learning_rate / sft.optimizer.learning_rate;
         let optimizer = OptimConfig {
-            learning_rate: self.config.control.learning_rate.unwrap_or(last_rate),
+            learning_rate,
+            vision_tower_lr: sft.optimizer.vision_tower_lr.map(share),
+            multi_modal_projector_lr: sft.optimizer.multi_modal_projector_lr.map(share),
             lr_scheduler_type: LrSchedulerType::Constant,
             ..sft.optimizer
         };

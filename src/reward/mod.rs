@@ -25,10 +25,14 @@ pub use scorer::Scorer;
 pub use steps::Verdict;
 pub use verify::verify;
 
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
 use crate::error::Result;
 
 /// A response to be scored.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Item {
     /// The response.
     pub response: String,
@@ -36,6 +40,10 @@ pub struct Item {
     pub ground_truth: String,
     /// The question, where it is known.
     pub question: Option<String>,
+    /// Where the row came from, for a reward of one's own; empty where that is not known.
+    pub data_source: String,
+    /// What else the row carries, for a reward of one's own.
+    pub extra_info: Map<String, Value>,
     /// File and row, or line: errors name it.
     pub place: String,
 }
@@ -56,6 +64,8 @@ pub struct Score {
     pub predict_str: String,
     /// Which rule decided about the answer.
     pub why: &'static str,
+    /// Numbers that a reward of one's own gave besides, by their names.
+    pub further: BTreeMap<String, f64>,
 }
 
 /// `(1 - format_weight) x acc + format_weight x format`.
@@ -85,7 +95,7 @@ pub fn score(response: &str, ground_truth: &str, question: Option<&str>, rubric:
     let why = if right || rubric.mode == Mode::Strict { why } else { "none" };
     let acc_score = f64::from(right);
     let score = composite(acc_score, format_reward_score, rubric.format_weight);
-    Score { score, acc_score, format_reward_score, predict_str: predict.into_owned(), why }
+    Score { score, acc_score, format_reward_score, predict_str: predict.into_owned(), why, further: BTreeMap::new() }
 }
 
 /// Where one of both is the letter of an option that the question lists, and the other the text of exactly one of

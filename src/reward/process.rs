@@ -1,7 +1,7 @@
 //! One's own reward: long-lived processes that read a line of JSON for each response and write one for its score.
 //!
-//! The lines are those of `omr score`: `{"id", "response", "ground_truth", "question"}` in, `{"score", "acc_score"?,
-//! "format_reward_score"?, "predict_str"?}` out. A process has one line at a time, so answers cannot be mixed up; an
+//! The lines are those of `omr score`: `{"id", "response", "ground_truth", "question", "data_source", "extra_info"}` in,
+//! `{"score", "acc_score"?, "format_reward_score"?, "predict_str"?}` out, and any numbers of its own, which are logged. A process has one line at a time, so answers cannot be mixed up; an
 //! `id` in an answer must be the line's. Whatever goes wrong is an error that names the row: a reward is never made
 //! up.
 
@@ -154,6 +154,7 @@ impl Process {
         }
         let line = json!({
             "id": id, "response": item.response, "ground_truth": item.ground_truth, "question": item.question,
+            "data_source": item.data_source, "extra_info": item.extra_info,
         });
         // A process that has gone is met below.
         let _ = self.lines.as_ref().map(|lines| lines.send(format!("{line}\n")));
@@ -261,6 +262,9 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
         Some(other) if other.as_u64() == Some(id) => {}
         Some(other) => return Err(format!("the answer to id {other} instead of {id}")),
     }
+    let known = ["id", "score", "acc_score", "format_reward_score"];
+    let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !known.contains(&key.as_str()));
+    let further = fields.filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
     let score = number("score")?.ok_or("an answer without a score")?;
     Ok(Score {
         score,
@@ -268,5 +272,6 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
         format_reward_score: number("format_reward_score")?.unwrap_or(0.0),
         predict_str: answer.get("predict_str").and_then(Value::as_str).unwrap_or_default().to_owned(),
         why: "reward command",
+        further,
     })
 }

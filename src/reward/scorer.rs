@@ -174,7 +174,7 @@ async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Jo
         while asked.try_join_next().is_some() {}
         let asker = asker.clone();
         asked.spawn(async move {
-            let Item { response, ground_truth, question, place } = &item;
+            let Item { response, ground_truth, question, place, .. } = &item;
             let judged = asker.client.score(rules, response, ground_truth, question.as_deref(), rubric).await;
             reply(judged.map_err(|error| error.within(place)));
             drop(permit);

@@ -1,5 +1,6 @@
 //! KL to the reference policy inside the reward, and the controller of its weight.
 
+use crate::config::{KlCtrlConfig, KlCtrlType};
 use crate::ops::policy_loss::{KlLossType, Real, kl_value_and_grad};
 
 /// verl's guard in masked means.
@@ -24,6 +25,16 @@ pub enum KlCtrl {
         /// The KL aimed at.
         target_kl: f64,
     },
+}
+
+impl From<&KlCtrlConfig> for KlCtrl {
+    fn from(config: &KlCtrlConfig) -> KlCtrl {
+        let &KlCtrlConfig { r#type, kl_coef, horizon, target_kl } = config;
+        match r#type {
+            KlCtrlType::Fixed => KlCtrl::Fixed { kl_coef },
+            KlCtrlType::Adaptive => KlCtrl::Adaptive { kl_coef, horizon, target_kl },
+        }
+    }
 }
 
 impl KlCtrl {

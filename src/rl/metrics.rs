@@ -1,6 +1,8 @@
 //! The figures of one RL step, under verl's names.
 
 use crate::engine::scheduler::SchedulerStats;
+use std::collections::BTreeSet;
+
 use crate::ops::policy_loss::PolicyLoss;
 use crate::reward::judge;
 use crate::rl::update::Seen;
@@ -51,6 +53,11 @@ impl StepMetrics {
         self.spread("critic/score", &of(|r| r.score.score));
         self.spread("critic/score/acc_score", &of(|r| r.score.acc_score));
         self.spread("critic/score/format_reward_score", &of(|r| r.score.format_reward_score));
+        let names: BTreeSet<&String> = rollouts.iter().flat_map(|r| r.score.further.keys()).collect();
+        for name in names {
+            let given: Vec<f64> = rollouts.iter().filter_map(|r| r.score.further.get(name).copied()).collect();
+            self.spread(&format!("critic/score/{name}"), &given);
+        }
         self.spread("critic/rewards", rewards);
         self.spread("critic/advantages", advantages);
         self.set("critic/advantages/mean", by_token / tokens.max(1.0));

@@ -1,4 +1,4 @@
-//! Reinforcement learning: the loop ([`run`]), its update, advantages of groups, group filtering, KL in the
+//! Reinforcement learning: the loop ([`run`]), its update, advantages of groups, the order of prompts ([`curriculum`]), group filtering, KL in the
 //! reward, overlong penalty, how far sampler and trainer are apart, and the split of a mini-batch into micro-batches ([`groups`]).
 //! The policy losses are `ops::policy_loss`.
 
@@ -6,6 +6,7 @@
 
 pub mod advantage;
 pub mod batching;
+pub mod curriculum;
 pub mod experience;
 pub mod filter;
 pub mod groups;

@@ -75,7 +75,7 @@ pub fn rl(
     index: &Index,
 ) -> Result<(Planned, Option<usize>)> {
     let mut training = Training::new(model_config.clone(), config.dtype, config.optimizer, target, ranks)?;
-    let reference = match config.use_kl_loss {
+    let reference = match config.has_reference() {
         true => Some(Model::empty(&mut training.dev, model_config, DType::of(config.dtype, target.kind))?),
         false => None,
     };

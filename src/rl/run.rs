@@ -5,6 +5,7 @@
 //! (DESIGN section 8). Each step reports `training/rollout_probs_diff_max`, which is 0.
 
 mod asking;
+mod learning;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use crate::observe::Observer;
 use crate::ops::policy_loss::{self, PolicyLoss};
 use crate::reward::Scorer;
 use crate::reward::judge::{self, Ruling};
-use crate::rl::advantage;
+use crate::rl::curriculum;
 use crate::rl::experience::Experience;
 use crate::rl::metrics::StepMetrics;
 use crate::rl::plan;
@@ -71,6 +72,7 @@ pub struct Job {
     scorer: Arc<Scorer>,
     chat: Chat,
     stop_token_ids: Arc<[u32]>,
+    curriculum: Option<Arc<[usize]>>,
     model_config: ModelConfig,
     levels: Levels,
     num_kv_blocks: Option<usize>,
@@ -111,6 +113,7 @@ impl Job {
         // It scores the rows it is given, and has none of its own.
         let task = VerifiedRows::scored_by("rl", Vec::new(), scorer.clone())?;
         let total_steps = config.total_steps(index.len());
+        let sorted = curriculum::order(config.curriculum, &data)?;
         Ok(Job {
             dir: dir.to_owned(),
             model,
@@ -127,6 +130,7 @@ impl Job {
             scorer,
             chat,
             stop_token_ids,
+            curriculum: sorted,
             model_config,
             total_steps,
         })
@@ -141,9 +145,14 @@ impl Job {
     fn loader(&self, consumed: u64) -> Result<Loader<Question>> {
         let (config, size) = (&self.config, self.config.gen_batch() as u64);
         let mut order = PackPlan::new(self.index.len(), 1, config.seed, config.shuffle)?;
+        let sorted = self.curriculum.clone();
+        let mut sample_at = move |at: u64| match &sorted {
+            Some(sorted) => sorted[(at % sorted.len() as u64) as usize],
+            None => order.sample_at(at),
+        };
         let batches = (0..).map(move |k| {
             let first = consumed + k * size;
-            Ok((first..first + size).map(|at| order.sample_at(at)).collect())
+            Ok((first..first + size).map(&mut sample_at).collect())
         });
         Loader::new(self.questions.clone(), Box::new(batches), config.dataloader_num_workers, AHEAD)
     }
@@ -190,28 +199,6 @@ impl Job {
         }
         dev.release(mark);
         Ok(())
-    }
-
-    /// Log-probs under `model` of the responses that this rank learns from.
-    fn reference(
-        &self,
-        dev: &mut Device,
-        trainer: &mut Trainer<'_>,
-        model: &Model,
-        experience: &mut [Experience],
-        questions: &[&Question],
-        policy: Policy,
-    ) -> Result<()> {
-        let size = self.config.ppo_mini_batch_size * self.config.rollout.n;
-        let of = |(at, batch): (usize, &[Experience])| {
-            let dealt = Dealt::new((&self.config, trainer.step), batch, questions, trainer.lanes.count());
-            let lanes = trainer.lanes.mine().flat_map(|lane| dealt.of_lane(lane)).collect::<Vec<usize>>();
-            lanes.into_iter().map(move |i| at * size + i)
-        };
-        let mine = experience.chunks(size).enumerate().flat_map(of).collect();
-        let budget = self.config.micro_batch_tokens;
-        let done = update::reference(dev, model, (experience, mine), questions, policy, budget);
-        trainer.agreed("the reference's log-probs", done)
     }
 
     /// The journal of the step that comes next, those of steps that a checkpoint has removed. `started_from` names the
@@ -300,7 +287,7 @@ impl job::Job for Job {
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
         let config = &self.config;
-        let reference = match config.use_kl_loss {
+        let reference = match config.has_reference() {
             true => Some(Model::load(dev, &self.model, DType::of(config.dtype, dev.kind()))?),
             false => None,
         };
@@ -332,10 +319,12 @@ impl job::Job for Job {
             let mut metrics = StepMetrics::new(trainer.step + 1);
             let questions: Vec<&Question> = batch.questions.iter().map(|question| &**question).collect();
             let rollouts: Vec<&Rollout> = batch.groups.iter().flat_map(|g| &g.rollouts).collect();
-            let rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
-            let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();
-            let (advantages, _) = advantage::grpo(&ids, &rewards, config.norm_adv_by_std_in_grpo);
-            metrics.rollouts(&rollouts, &questions, &rewards, &advantages, config.max_response_length);
+            let mut rewards: Vec<f64> = batch.groups.iter().flat_map(|g| g.rewards.iter().copied()).collect();
+            let policy = self.policy(allowed);
+            let asked = (&rollouts[..], &questions[..]);
+            let by = reference.as_ref().map(|reference| (reference, policy));
+            let learned = self.learned_from(dev, trainer, asked, by, (&mut rewards[..], &mut metrics))?;
+            metrics.rollouts(&rollouts, &questions, &rewards, &learned.advantages, config.max_response_length);
             if let Some(name) = self.scorer.judge() {
                 let mut judge = judge::Summary::new(name);
                 rollouts.iter().for_each(|rollout| judge.count(rollout.judge.as_ref()));
@@ -343,23 +332,18 @@ impl job::Job for Job {
             }
             let only = self.only.is_some_and(|(step, _)| step == trainer.step + 1);
             if only || leads && config.rollout_freq.is_some_and(|n| (trainer.step + 1).is_multiple_of(n)) {
-                let rows = self.rollout_rows(&rollouts, (&questions, &batch.numbers), &rewards, &advantages);
+                let rows = self.rollout_rows(&rollouts, (&questions, &batch.numbers), &rewards, &learned.advantages);
                 rollout::file::write(&self.dir, trainer.step + 1, &rows)?;
             }
             if only {
                 return Err(Error::Stopped);
             }
-            let learned = rollouts.iter().zip(&advantages);
-            let mut experience: Vec<_> = learned.map(|(r, &a)| Experience::new(questions[r.question], r, a)).collect();
-            let policy = self.policy(allowed);
-            if let Some(reference) = &reference {
-                self.reference(dev, trainer, reference, &mut experience, &questions, policy)?;
-            }
             let update_start = Instant::now();
-            self.update(dev, trainer, &experience, &questions, policy, &mut metrics)?;
+            self.update(dev, trainer, &learned.experience, &questions, policy, &mut metrics)?;
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             broken.keep(&mut trainer.extra)?;
+            learned.keep(&mut trainer.extra);
             let response_tokens: usize = rollouts.iter().map(|r| r.output.token_ids.len()).sum();
             metrics.set("training/num_response_tokens", response_tokens as f64);
             metrics.set("training/epoch", batch.consumed as f64 / self.index.len() as f64);

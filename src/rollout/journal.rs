@@ -1,7 +1,7 @@
 //! The journal of a step's rollouts, `journal/STEP.jsonl`: tokens and log-probs as a rollout ends, its score as that is
 //! known, a line each. A step that is repeated takes them from there: the same bits, and nobody is asked again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,8 @@ enum Line {
         acc_score: f64,
         format_reward_score: f64,
         predict_str: String,
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        further: BTreeMap<String, f64>,
         judge: Word,
     },
 }
@@ -136,9 +138,9 @@ impl Journal {
 
     /// Takes down a verdict.
     pub fn add_verdict(&mut self, (prompt, rollout): Name, score: &Score, judge: Option<&Ruling>) -> Result<()> {
-        let Score { score, acc_score, format_reward_score, predict_str, .. } = score.clone();
+        let Score { score, acc_score, format_reward_score, predict_str, further, .. } = score.clone();
         let judge = judge.into();
-        self.add(&Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, judge })
+        self.add(&Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, further, judge })
     }
 
     fn add(&mut self, line: &Line) -> Result<()> {
@@ -165,8 +167,8 @@ fn known(
                 let output = Output { request: 0, rollout, token_ids, logprobs, finish_reason };
                 outputs.insert((prompt, rollout), output);
             }
-            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, judge } => {
-                let score = Score { score, acc_score, format_reward_score, predict_str, why: "journal" };
+            Line::Scored { prompt, rollout, score, acc_score, format_reward_score, predict_str, further, judge } => {
+                let score = Score { score, acc_score, format_reward_score, predict_str, further, why: "journal" };
                 verdicts.insert((prompt, rollout), (score, judge.into()));
             }
         }

@@ -1,6 +1,8 @@
 //! Rollouts on their way from the rank that sampled them to the others: a line of JSON each, then its tokens and log-probs as
 //! they are.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Rollout;
@@ -22,6 +24,7 @@ struct Head {
     response: String,
     scores: [f64; 3],
     predict_str: String,
+    further: BTreeMap<String, f64>,
     judge: Word,
 }
 
@@ -38,6 +41,7 @@ pub fn pack(rollouts: &[Rollout]) -> Result<Vec<u8>> {
             response: response.clone(),
             scores: [score.score, score.acc_score, score.format_reward_score],
             predict_str: score.predict_str.clone(),
+            further: score.further.clone(),
             judge: judge.as_ref().into(),
         };
         serde_json::to_writer(&mut out, &head).map_err(broken)?;
@@ -66,7 +70,8 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
             finish_reason: FinishReason::named(&head.finish_reason).ok_or_else(|| cut(&head))?,
         };
         let [score, acc_score, format_reward_score] = head.scores;
-        let score = Score { score, acc_score, format_reward_score, predict_str: head.predict_str, why: "another rank" };
+        let Head { predict_str, further, .. } = head;
+        let score = Score { score, acc_score, format_reward_score, predict_str, why: "another rank", further };
         let judge = head.judge.into();
         rollouts.push(Rollout { question: head.question, output, response: head.response, score, judge });
     }
@@ -123,6 +128,7 @@ mod tests {
                 format_reward_score: 0.0,
                 predict_str: "x".to_owned(),
                 why: "another rank",
+                further: [("brevity".to_owned(), 0.1 + 0.2)].into(),
             },
             judge,
         };

@@ -67,7 +67,7 @@ fn item(row: &Row, response: String) -> Item {
         Some(told) => told.as_str().map(str::to_owned),
         None => Some(row.question()).filter(|question| !question.is_empty()),
     };
-    Item { response, ground_truth: row.ground_truth.clone().unwrap_or_default(), question, place: row.place.clone() }
+    Item { response, question, ground_truth: row.ground_truth.clone().unwrap_or_default(), ..row.item() }
 }
 
 /// The questions of a task of the table, read as they are needed.

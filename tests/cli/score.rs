@@ -205,6 +205,16 @@ fn eval_and_rl_ask_the_judge_and_count_it() {
     let by_rules: f64 = ["acc_score", "acc_score_t1"].iter().map(|key| task["rule_only"][key].as_f64().unwrap()).sum();
     assert_eq!(said["used"].as_f64().unwrap(), (12.0 * (2.0 - by_rules)).round());
 
+    // One's own reward hears where a row is from, and its further numbers are the step's.
+    let script = "while read -r line; do case \"$line\" in *'\"data_source\":\"digits\"'*'\"kind\"'*) known=1;; *) known=0;; esac; \
+                  echo '{\"score\":1,\"known\":'$known',\"word\":\"x\"}'; done";
+    let own = format!("reward.command=[sh, -c, {}]", serde_json::json!(script));
+    let (code, _, err) = run(&["rl", &at("rl.yaml"), "--out", &at("own"), &own], &[], "");
+    assert_eq!(code, 0, "{err}");
+    let metrics: Value = serde_json::from_str(fs::read_to_string(at("own/metrics.jsonl")).unwrap().trim()).unwrap();
+    assert_eq!(metrics["critic/score/known/min"], 1.0, "{metrics}");
+    assert!(metrics.get("critic/score/word/min").is_none(), "{metrics}");
+
     let dies = "reward.command=[sh, -c, 'exit 5']";
     let (code, _, err) = run(&["rl", &at("rl.yaml"), "--out", &at("dead"), dies], &[], "");
     assert!(code == 1 && err.contains("exit status: 5") && err.contains("row "), "{err}");

@@ -244,6 +244,7 @@ fn scores_come_back_in_order() {
             ground_truth: "gold".to_owned(),
             question: Some(QUESTION.to_owned()),
             place: format!("row {i}"),
+            ..Item::default()
         })
         .collect();
     for round in 0..2 {

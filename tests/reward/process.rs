@@ -4,7 +4,7 @@ use std::path::Path;
 
 use omr::config::ScorerConfig;
 use omr::error::{Error, Result};
-use omr::reward::{Item, Judged, Mode, Scorer};
+use omr::reward::{Item, Judged, Mode, Score, Scorer};
 
 fn scorer(script: &str, workers: usize) -> Scorer {
     within(60.0, script, workers)
@@ -22,6 +22,7 @@ fn items(count: usize) -> Vec<Item> {
         ground_truth: i.to_string(),
         question: None,
         place: format!("rows.jsonl row {}", i + 1),
+        ..Item::default()
     };
     (0..count).map(item).collect()
 }
@@ -72,6 +73,19 @@ fn a_process_that_hangs_is_an_error_that_names_the_row() {
     let long = Item { response: "x".repeat(1 << 20), ..items(1).remove(0) };
     let text = failure(&within(0.4, "exec sleep 600", 1).score_all(vec![long])[0]);
     assert!(text.contains("rows.jsonl row 1: no answer within 0.4 s"), "{text}");
+}
+
+#[test]
+fn a_reward_of_ones_own_hears_what_the_row_carries_and_says_more_than_a_score() {
+    let script = "while read -r line; do case \"$line\" in *'\"data_source\":\"geo\",\"extra_info\":{\"split\":\"x\"}'*) \
+                  echo '{\"score\":1,\"brevity\":0.25,\"note\":\"long\"}';; *) echo '{\"score\":0}';; esac; done";
+    let mut rows = items(2);
+    rows[1].data_source = "geo".to_owned();
+    rows[1].extra_info.insert("split".to_owned(), "x".into());
+    let judged = scorer(script, 1).score_all(rows);
+    let scores: Vec<&Score> = judged.iter().map(|judged| &judged.as_ref().unwrap().score).collect();
+    assert!(scores[0].score == 0.0 && scores[0].further.is_empty(), "{scores:?}");
+    assert!(scores[1].score == 1.0 && scores[1].further == [("brevity".to_owned(), 0.25)].into(), "{scores:?}");
 }
 
 #[test]

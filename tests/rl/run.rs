@@ -10,12 +10,13 @@ use arrow_array::types::Float64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use omr::config::{
-    Dtype, FilterGroupsConfig, FilterMetric, KlLossType, LossAggMode, LossMode, OptimConfig, OverlongBufferConfig,
-    RlConfig, RolloutConfig,
+    Curriculum, Dtype, FilterGroupsConfig, FilterMetric, KlCtrlConfig, KlCtrlType, KlLossType, LossAggMode, LossMode,
+    OptimConfig, OverlongBufferConfig, RlConfig, RolloutConfig,
 };
+use omr::data::{Form, read, write};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::train::tiny::{Outcome, rl_config, run_rl};
+use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_over};
 
 fn rollouts(dir: &Path, step: usize) -> RecordBatch {
     let file = File::open(dir.join(format!("rollouts/{step}.parquet"))).unwrap();
@@ -128,6 +129,70 @@ fn micro_batches_change_no_step() {
         // f32 sums over the tokens of one or of many micro-batches.
         assert!((a - b).abs() <= 1e-5 * b.abs() + 1e-12, "{name}: {a} is not {b}");
     }
+}
+
+#[test]
+fn a_divergence_in_the_reward_is_taken_off_and_its_weight_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let kl_ctrl = KlCtrlConfig { r#type: KlCtrlType::Adaptive, kl_coef: 0.5, horizon: 64.0, target_kl: 1e-4 };
+    let config = RlConfig {
+        use_kl_in_reward: true,
+        kl_penalty: KlLossType::LowVarKl,
+        kl_ctrl: kl_ctrl.clone(),
+        gradient_lanes: Some(2),
+        save_freq: Some(1),
+        ..rl_config(dir.path())
+    };
+    let out = |name: &str| dir.path().join(name);
+    let whole = run_rl(&out("whole"), &config, 1, &[]);
+    let (kl, coef) = (whole.figures("actor/reward_kl_penalty"), whole.figures("actor/reward_kl_penalty_coeff"));
+    let (score, reward) = (whole.figures("critic/score/mean"), whole.figures("critic/rewards/mean"));
+    // The first step's policy is the reference; k3 is never below 0.
+    assert!(kl[0] == 0.0 && score[0] == reward[0] && coef[0] == 0.5, "{kl:?} {coef:?}");
+    assert!(kl[1..].iter().all(|&kl| kl > 0.0), "{kl:?}");
+    for step in 1..4 {
+        assert!(reward[step] < score[step], "{reward:?} {score:?}");
+        // verl's controller after a step of 16 responses.
+        let error = (kl[step - 1] / kl_ctrl.target_kl - 1.0).clamp(-0.2, 0.2);
+        let moved = coef[step - 1] * (1.0 + error * 16.0 / kl_ctrl.horizon);
+        assert!((coef[step] - moved).abs() <= 1e-15, "{coef:?}");
+    }
+    whole.assert_same(&run_rl(&out("stopped"), &config, 2, &[2]), "stopped after two steps");
+    let ranks = run_rl_over(&out("ranks"), &config, || device(1), &[2], &[]);
+    whole.assert_same(&ranks, "over two ranks");
+}
+
+#[test]
+fn a_curriculum_asks_by_average_reward() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rows = tiny::rows();
+    let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
+    let data = dir.path().join("rated.parquet");
+    // 5, 0, 7, 2, ... twelfths.
+    rows.iter_mut().enumerate().for_each(|(i, row)| {
+        row.extra.insert("avg_reward".to_owned(), (((i * 7 + 5) % 12) as f64 / 12.0).into());
+    });
+    write::write(&data, &rows, Form::Rl).unwrap();
+    for (curriculum, most) in [(Curriculum::EasyFirst, true), (Curriculum::HardFirst, false)] {
+        let config = RlConfig {
+            curriculum,
+            train_files: vec![read::entry(&data)],
+            total_training_steps: Some(1),
+            ..rl_config(dir.path())
+        };
+        let out = dir.path().join(curriculum.name());
+        run_rl(&out, &config, 1, &[]);
+        let batch = rollouts(&out, 1);
+        let asked = batch.column_by_name("id").unwrap().as_string::<i32>();
+        let asked: Vec<&str> = asked.iter().step_by(4).flatten().collect();
+        let place = |rank: usize| ids[(0..12).find(|i| (i * 7 + 5) % 12 == rank).unwrap()].as_str();
+        let wanted = [0, 1, 2, 3].map(|k| place(if most { 11 - k } else { k }));
+        assert_eq!(asked, wanted, "{curriculum:?}");
+    }
+    let unrated = RlConfig { curriculum: Curriculum::EasyFirst, ..rl_config(dir.path()) };
+    let scorer = std::sync::Arc::new(omr::reward::Scorer::rules(omr::reward::Mode::Strict));
+    let error = omr::rl::run::Job::new(&dir.path().join("unrated"), unrated, scorer).err().unwrap().to_string();
+    assert!(error.contains("rl.parquet row 1") && error.contains("avg_reward"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Supervised fine-tuning as a whole: exact resume, the loss, packs, and that it learns.
 
-use omr::config::{Dtype, OptimizerName, SftConfig};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::Job as _;
@@ -28,6 +31,50 @@ fn stopped_and_gone_on_is_the_same_run() {
         let often = SftConfig { save_steps: Some(2), save_total_limit: 1, ..config.clone() };
         whole.assert_same(&run_sft(&out("often"), &often, 1, &[1, 5, 6]), "stopped often, more checkpoints");
     }
+}
+
+/// The tensors of a model directory by name.
+fn tensors(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let bytes = std::fs::read(dir.join("model.safetensors")).unwrap();
+    let all = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    all.tensors().into_iter().map(|(name, tensor)| (name, tensor.data().to_vec())).collect()
+}
+
+#[test]
+fn parts_are_frozen_and_have_rates_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = SftConfig { max_steps: Some(2), ..sft_config(dir.path()) };
+    let part = |name: &str| match name {
+        name if name.starts_with("visual.merger.") => "projector",
+        name if name.starts_with("visual.") => "tower",
+        _ => "language",
+    };
+    let base = tensors(&dir.path().join("base"));
+    let run = |name: &str, change: fn(&mut OptimConfig)| {
+        let mut config = plain.clone();
+        change(&mut config.optimizer);
+        let out = dir.path().join(name);
+        let run = run_sft(&out, &config, 1, &[]);
+        let after = tensors(&out.join("model"));
+        let moved: BTreeSet<&str> =
+            base.iter().filter(|(name, bytes)| after[name.as_str()] != **bytes).map(|(name, _)| part(name)).collect();
+        (moved, run.figures("grad_norm"), after)
+    };
+    let all = BTreeSet::from(["tower", "projector", "language"]);
+    let (moved, norms, weights) = run("plain", |_| ());
+    assert_eq!(moved, all);
+    let (moved, frozen, _) = run("tower", |c| c.freeze_vision_tower = true);
+    assert_eq!(moved, BTreeSet::from(["projector", "language"]));
+    assert!(frozen[0] < norms[0], "what is frozen is not in the norm: {frozen:?} {norms:?}");
+    let (moved, ..) = run("projector", |c| c.freeze_multi_modal_projector = true);
+    assert_eq!(moved, BTreeSet::from(["tower", "language"]));
+    let (moved, ..) = run("language", |c| c.freeze_language_model = true);
+    assert_eq!(moved, BTreeSet::from(["tower", "projector"]));
+    // A rate of 0 moves nothing and decays nothing, but its gradient counts.
+    let (moved, still, _) = run("still", |c| (c.vision_tower_lr, c.multi_modal_projector_lr) = (Some(0.0), Some(0.0)));
+    assert_eq!((moved, still[0]), (BTreeSet::from(["language"]), norms[0]));
+    let (_, _, same) = run("same", |c| c.vision_tower_lr = Some(c.learning_rate));
+    assert!(same == weights, "the same rate is the same run");
 }
 
 #[test]

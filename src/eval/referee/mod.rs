@@ -159,6 +159,7 @@ fn item(row: &Row, mode: Mode, strip_thinking: bool) -> Item {
         ground_truth: row.gold.clone(),
         question: row.question.clone(),
         place: row.place.clone(),
+        ..Item::default()
     }
 }
 

@@ -262,5 +262,5 @@ fn draft(completion: &Completion, because: impl Fn(&'static str, String) -> Draf
 /// A repaired answer to `row`, to be scored.
 fn item(row: &Row, label: &str, text: &str) -> Item {
     let question = Some(clean(&row.question())).filter(|question| !question.is_empty());
-    Item { response: text.to_owned(), ground_truth: label.to_owned(), question, place: row.place.clone() }
+    Item { response: text.to_owned(), ground_truth: label.to_owned(), question, ..row.item() }
 }

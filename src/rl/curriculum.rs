@@ -1,0 +1,32 @@
+//! Prompts in the order of what a model has made of them.
+
+use std::sync::Arc;
+
+use crate::config::Curriculum;
+use crate::data::{Dataset, Row};
+use crate::error::{Error, Result};
+
+/// The samples of `data` in the order that `curriculum` asks them in; equals stay in the data's order, and none is an order
+/// of its own. All rows are read once. Errors name a row without an average reward.
+pub fn order(curriculum: Curriculum, data: &Dataset) -> Result<Option<Arc<[usize]>>> {
+    if curriculum == Curriculum::Off {
+        return Ok(None);
+    }
+    let rates = data.each(rate)?.into_iter().enumerate().map(|(i, rate)| {
+        rate.ok_or_else(|| {
+            let expected = "extra_info.avg_reward or pass_rate, which `omr data passrate` writes";
+            Error::input(data.place(i), "a row without an average reward", expected)
+        })
+    });
+    let rates: Vec<f64> = rates.collect::<Result<_>>()?;
+    let mut order: Vec<usize> = (0..rates.len()).collect();
+    match curriculum {
+        Curriculum::HardFirst => order.sort_by(|&a, &b| rates[a].total_cmp(&rates[b])),
+        _ => order.sort_by(|&a, &b| rates[b].total_cmp(&rates[a])),
+    }
+    Ok(Some(order.into()))
+}
+
+fn rate(row: &Row) -> Option<f64> {
+    ["avg_reward", "pass_rate"].iter().find_map(|key| row.extra.get(*key)?.as_f64())
+}
