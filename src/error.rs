@@ -31,7 +31,7 @@ pub enum Error {
         what: String,
     },
     /// The operating system refused. Exit status 2 when the path is wrong (missing, a folder, no access), else 1.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {}", path.display(), words(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -138,6 +138,21 @@ impl Error {
             Error::Rank { exit_code, .. } => *exit_code,
             _ => 1,
         }
+    }
+}
+
+/// What the system said, for people: no number of an error.
+pub fn words(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let text = error.to_string();
+    let Some(number) = error.raw_os_error() else { return text };
+    match error.kind() {
+        NotFound => "is not there".to_owned(),
+        PermissionDenied => "may not be read or written by this user".to_owned(),
+        IsADirectory => "is a folder, where a file was expected".to_owned(),
+        NotADirectory => "a folder was expected, and there is a file".to_owned(),
+        AlreadyExists => "is there already".to_owned(),
+        _ => text.replace(&format!(" (os error {number})"), ""),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use super::{Context, ranks};
 use crate::config::{self, Config, Source};
@@ -27,16 +28,16 @@ pub enum DeviceKind {
 #[derive(Args, Clone, Debug)]
 pub struct Global {
     /// Where to compute
-    #[arg(long, global = true, value_enum, default_value = "auto", help_heading = "Global")]
+    #[arg(long, global = true, value_enum, default_value = "auto")]
     pub device: DeviceKind,
     /// Compute threads; 0 takes one for each processor. The result is the same for any number
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads, help_heading = "Global")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", value_parser = threads)]
     pub threads: usize,
     /// error, warn, info, debug or trace, or a filter such as omr::engine=debug
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", help_heading = "Global")]
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
     pub log_level: String,
     /// No progress and no notes on stderr; errors still
-    #[arg(long, global = true, help_heading = "Global")]
+    #[arg(long, global = true)]
     pub quiet: bool,
 }
 
@@ -147,9 +148,17 @@ pub struct RunArgs {
     /// Check the inputs, print the plan (steps, memory, disk, time) and stop
     #[arg(long)]
     pub dry_run: bool,
+    /// With --dry-run: the plan as JSON on stdout
+    #[arg(long, requires = "dry_run")]
+    pub json: bool,
 }
 
 impl RunArgs {
+    /// Ends a dry run: prints `plan` to stdout where JSON is asked for, once for all ranks; what is for people has been said.
+    pub(super) fn planned(&self, context: &Context, plan: impl FnOnce() -> Value) -> Result<()> {
+        if self.json && context.leads() { super::print(&format!("{:#}\n", plan())) } else { Ok(()) }
+    }
+
     /// The same less `--fresh` where a launcher has started the run again: what is in the folder now is the run's own.
     pub(super) fn of_restart(&self, context: &Context) -> Result<RunArgs> {
         let mut args = self.clone();

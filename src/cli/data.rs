@@ -155,9 +155,11 @@ fn stage_of<C: Stage>(
     with_means(context, |means| {
         let work = Work::open(config, &run.out, *shard, means)?;
         let (rows, sets) = (work.rows(), work.inputs.len());
-        context.say(&format!("{}: {rows} rows of {sets} data sets; {}", C::NAME, config.job(means)?.describe()));
+        let job = config.job(means)?.describe();
+        context.say(&format!("{}: {rows} rows of {sets} data sets; {job}", C::NAME));
         if run.dry_run {
-            return Ok(());
+            let plan = json!({ "job": C::NAME, "what": job, "rows": rows, "data_sets": sets });
+            return run.planned(context, || plan);
         }
         let dir = match shard {
             None => context.leads().then(|| RunDir::open(run, config, context)).transpose()?,
@@ -189,9 +191,11 @@ fn run_list(args: &ListArgs, context: &Context) -> Result<()> {
         return Err(Error::input("stages", "nothing", "at least one stage"));
     }
     with_means(context, |means| {
-        list::plan(&config, means)?.iter().for_each(|stage| context.say(&stage.line));
+        let stages = list::plan(&config, means)?;
+        stages.iter().for_each(|stage| context.say(&stage.line));
         if args.run.dry_run {
-            return Ok(());
+            let lines = || stages.iter().map(|stage| &stage.line).collect::<Vec<_>>();
+            return args.run.planned(context, || json!({ "job": "run", "stages": lines() }));
         }
         let dir = RunDir::open(&args.run, &config, context)?;
         dir.begin(&config, context)?;

@@ -2,23 +2,28 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde_json::json;
+
 use super::Context;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
 use crate::device::{Isa, cuda, nccl};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::observe::bytes;
 use crate::ops;
 
 /// Arguments of `omr doctor`.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// JSON on stdout in place of text
+    #[arg(long)]
+    json: bool,
+}
 
 /// Prints the findings to stdout; with `--device cuda` or `emu` also the ops that are refused there.
-pub fn run(_: &Args, context: &Context) -> Result<()> {
-    let mut out =
-        vec![format!("omr {} ({}, {})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS)];
-    out.push(processor());
+pub fn run(args: &Args, context: &Context) -> Result<()> {
+    let mut out = vec![processor()];
     out.push(bodies());
     out.push(threads(context.threads()));
     out.push(memory());
@@ -33,24 +38,54 @@ pub fn run(_: &Args, context: &Context) -> Result<()> {
     out.push(writable("temporary files", &std::env::temp_dir(), "set TMPDIR to a folder you may write to"));
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
     out.push(writable("working folder", &here, "give --out a folder you may write to"));
-    super::print(&format!("{}\n", out.join("\n")))
+    let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
+    if args.json {
+        return super::print(&format!(
+            "{:#}\n",
+            json!({ "version": version, "arch": arch, "os": os, "findings": out })
+        ));
+    }
+    let lines: String = out.iter().map(Finding::line).collect();
+    super::print(&format!("omr {version} ({arch}, {os})\n{lines}"))
 }
 
 const CACHE_CURE: &str = "set XDG_CACHE_HOME to a folder you may write to";
 
-fn line(what: &str, found: &str, remark: &str) -> String {
-    let remark = if remark.is_empty() { String::new() } else { format!(": {remark}") };
-    format!("{what:16} {found}{remark}")
+/// One thing that was looked at.
+#[derive(Serialize)]
+struct Finding {
+    what: String,
+    found: String,
+    /// What follows from it; empty where nothing does.
+    remark: String,
+    /// False where something does not work and could.
+    ok: bool,
 }
 
-fn processor() -> String {
+impl Finding {
+    fn line(&self) -> String {
+        let Finding { what, found, remark, .. } = self;
+        let remark = if remark.is_empty() { String::new() } else { format!(": {remark}") };
+        format!("{what:16} {found}{remark}\n")
+    }
+
+    fn broken(self) -> Finding {
+        Finding { ok: false, ..self }
+    }
+}
+
+fn line(what: &str, found: &str, remark: &str) -> Finding {
+    Finding { what: what.to_owned(), found: found.to_owned(), remark: remark.to_owned(), ok: true }
+}
+
+fn processor() -> Finding {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| info.lines().find(|l| l.starts_with(name)).and_then(|l| l.split_once(':'));
     let name = field("model name").or(field("Model")).map_or("unknown", |(_, value)| value.trim());
     line("processor", name, "")
 }
 
-fn bodies() -> String {
+fn bodies() -> Finding {
     let isa = Isa::detect();
     let runnable: Vec<_> =
         [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available()).map(Isa::name).collect();
@@ -58,7 +93,7 @@ fn bodies() -> String {
     line("kernel bodies", isa.name(), &format!("{bf16}; this machine can run {}", runnable.join(", ")))
 }
 
-fn threads(threads: usize) -> String {
+fn threads(threads: usize) -> Finding {
     let available = std::thread::available_parallelism().map_or(1, |n| n.get());
     let remark = match threads.cmp(&available) {
         std::cmp::Ordering::Greater => {
@@ -85,7 +120,7 @@ pub(super) fn free_memory() -> Option<(u64, Option<u64>)> {
     Some((limit.map_or(available, |limit| limit.min(available)), limit))
 }
 
-fn memory() -> String {
+fn memory() -> Finding {
     let Some((free, limit)) = free_memory() else {
         return line("memory", "unknown", "");
     };
@@ -97,10 +132,10 @@ fn memory() -> String {
 }
 
 /// The cards, or in one line why there is none.
-fn cuda() -> Vec<String> {
+fn cuda() -> Vec<Finding> {
     let found = match cuda::find() {
         Ok(found) => found,
-        Err(error) => return vec![line("device", "cuda", &reason(&error))],
+        Err(error) => return vec![line("device", "cuda", &reason(&error)).broken()],
     };
     let of_card = |card: &cuda::Card| {
         let (major, minor) = card.compute_capability;
@@ -108,8 +143,10 @@ fn cuda() -> Vec<String> {
             Some(arch) => format!("runs the {} kernels", arch.name()),
             None => "NOT usable: 8.0 or later is needed".into(),
         };
+        let is_usable = card.arch().is_some();
         let card_is = format!("{} of compute capability {major}.{minor}, {}", card.name, bytes(card.memory));
-        line("device", &format!("cuda {}", card.ordinal), &format!("{card_is}, driver {}; {use_of_it}", found.driver))
+        let remark = format!("{card_is}, driver {}; {use_of_it}", found.driver);
+        Finding { ok: is_usable, ..line("device", &format!("cuda {}", card.ordinal), &remark) }
     };
     let mut lines: Vec<_> = found.cards.iter().map(of_card).collect();
     if let Some(folder) = cuda::cache_folder() {
@@ -119,26 +156,26 @@ fn cuda() -> Vec<String> {
 }
 
 /// NCCL, which runs of several cards move tensors by.
-fn nccl() -> String {
+fn nccl() -> Finding {
     match nccl::Library::find() {
         Ok(library) => line("several cards", &format!("NCCL {}", library.version()), "works"),
         Err(Error::Input { found, expected, hint, .. }) => {
             let hint = hint.map_or(String::new(), |hint| format!(" ({hint})"));
-            line("several cards", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}"))
+            line("several cards", "NCCL", &format!("NOT usable: found {found}, expected {expected}{hint}")).broken()
         }
-        Err(error) => line("several cards", "NCCL", &reason(&error)),
+        Err(error) => line("several cards", "NCCL", &reason(&error)).broken(),
     }
 }
 
 /// Whether the emulator can run: its compiler and the folder it keeps compiled kernels in.
-fn emu() -> Vec<String> {
+fn emu() -> Vec<Finding> {
     let compiler = match Compiler::find() {
         Ok(compiler) => line("device", "emu", &format!("works, with {}", compiler.version())),
-        Err(error) => line("device", "emu", &reason(&error)),
+        Err(error) => line("device", "emu", &reason(&error)).broken(),
     };
     let kept = match Cache::folder() {
         Ok(folder) => writable("emulated kernels", &folder, CACHE_CURE),
-        Err(error) => line("emulated kernels", "nowhere", &reason(&error)),
+        Err(error) => line("emulated kernels", "nowhere", &reason(&error)).broken(),
     };
     vec![compiler, kept]
 }
@@ -152,7 +189,7 @@ fn reason(error: &Error) -> String {
 }
 
 /// What this program holds of its kernels.
-fn images() -> String {
+fn images() -> Finding {
     let files: Vec<_> = OWN.files().collect();
     let kernels: usize = files.iter().map(|file| OWN.kernels(file).len()).sum();
     let cubins = files.iter().filter(|file| OWN.cubin(file).is_some()).count();
@@ -167,15 +204,16 @@ fn images() -> String {
             format!("; STALE in {} places, such as {first}: run tools/build-ptx and build again", stale.len())
         }
     };
-    line("kernel images", &format!("{kernels} in {} files", files.len()), &format!("{form}{verdict}"))
+    let found = line("kernel images", &format!("{kernels} in {} files", files.len()), &format!("{form}{verdict}"));
+    Finding { ok: stale.is_empty(), ..found }
 }
 
 /// Whether files can be made in `dir`, or in the folder it would be made in.
-fn writable(what: &str, dir: &Path, cure: &str) -> String {
+fn writable(what: &str, dir: &Path, cure: &str) -> Finding {
     let shown = dir.display().to_string();
     let there = dir.ancestors().find(|folder| folder.is_dir()).unwrap_or(dir);
     match tempfile::tempfile_in(there) {
         Ok(_) => line(what, &shown, "writable"),
-        Err(error) => line(what, &shown, &format!("NOT writable ({error}): {cure}")),
+        Err(error) => line(what, &shown, &format!("NOT writable ({}): {cure}", words(&error))).broken(),
     }
 }

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 use super::args::fetched_by;
 use super::plan::{H200, Page};
-use super::{Context, memory};
+use super::{Context, RunArgs, memory};
 use crate::device::Plan;
 use crate::error::Result;
 use crate::hub::Kind;
@@ -16,7 +18,7 @@ use crate::train::trainer::TrainerConfig;
 /// A run whose rows are not all there, as `missing` says: planned for a card as `omr plan` does. `name` is its command's,
 /// `steps` are its updates where the config says how many.
 pub fn without_rows(
-    context: &Context,
+    (args, context): (&RunArgs, &Context),
     (name, steps): (&str, Option<u64>),
     missing: &[String],
     model: Option<&Path>,
@@ -32,12 +34,18 @@ pub fn without_rows(
     weights_missing(context, model);
     page.text().lines().for_each(|line| context.say(line));
     steps.iter().for_each(|&steps| context.say(&page.time(steps)));
-    Ok(())
+    args.planned(context, || {
+        json!({
+            "job": name, "updates": steps, "missing": missing, "has_weights": weights::are_in(model),
+            "one_card": page.json(),
+        })
+    })
 }
 
 /// What a dry run says besides the plan: what passes keep, the disk, weights that are missing, and the time.
 pub fn rest(
-    context: &Context,
+    (args, context): (&RunArgs, &Context),
+    (name, what): (&str, &str),
     plan: &Plan,
     kept: &Levels,
     trainer: &TrainerConfig,
@@ -48,11 +56,18 @@ pub fn rest(
     context.say(&format!("disk {}", memory::disk(plan, trainer.checkpoints())));
     weights_missing(context, &trainer.model);
     // A model that no such card has room for still runs here.
-    context.say(&match page(config) {
+    let page = page(config);
+    context.say(&match &page {
         Ok(page) => page.time(trainer.total_steps),
         Err(error) => format!("on one {}: {error}", H200.name()),
     });
-    Ok(())
+    args.planned(context, || {
+        json!({
+            "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
+            "has_weights": weights::are_in(&trainer.model), "memory": memory::json(plan),
+            "disk": memory::on_disk(plan, trainer.checkpoints()), "one_card": page.ok().map(|page| page.json()),
+        })
+    })
 }
 
 /// Says so where a model directory has no weights.

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::args::{RanksArgs, repository};
 use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs, referee, training};
+use super::{Context, Overrides, RunArgs, memory, referee, training};
 use crate::answers::RunStore;
 use crate::config::{EvalConfig, ServerConfig, deciding};
 use crate::dist::{self, Alone, Ranks};
@@ -53,6 +53,9 @@ pub struct Args {
     /// Check the inputs, print the plan and stop
     #[arg(long)]
     dry_run: bool,
+    /// With --dry-run: the plan as JSON on stdout
+    #[arg(long, requires = "dry_run")]
+    json: bool,
     /// Folder with a folder for each task, by its name or the data set's, with the hub's parquet files
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -153,7 +156,8 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     let rows =
         tasks.iter().map(|spec| TaskRows::new(spec, source(&config, file.as_ref()), config.limit, scored.clone()));
     let rows: Vec<TaskRows> = rows.collect();
-    let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run }.of_restart(context)?;
+    let run = RunArgs { out: out.clone(), fresh: args.fresh, dry_run: args.dry_run, json: args.json };
+    let run = run.of_restart(context)?;
     if let Some(Log::Theirs(logs)) = &log {
         return referee::run(logs, &config, &scorer, &run, context);
     }
@@ -240,18 +244,20 @@ impl Eval<'_> {
         let context = self.context;
         training::same_config(ranks, &deciding(self.config))?;
         let local = Local::new(dir, self.config, context.target())?;
-        let mut jobs = Vec::with_capacity(self.rows.len());
+        let (mut jobs, mut planned) = (Vec::with_capacity(self.rows.len()), Vec::new());
         for rows in self.rows {
             let job = local::Job::new(&local, rows)?;
-            let (judge, memory) = (self.scorer.describe(), line(&job.plan()?));
+            let plan = job.plan()?;
+            let (judge, memory) = (self.scorer.describe(), line(&plan));
             context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.spec.name));
+            planned.push(json!({ "task": rows.spec.name, "questions": job.len(), "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
         let with = local::Asking { device: &|plan| context.device(plan), observer: context.observer() };
         let ask = |ranks: &mut dyn Ranks| local::ask(ranks, &jobs, (&self.run.out, &self.store), &with);
         let sources =
             || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());
-        self.finish(ranks, Some(&dir.display().to_string()), ask, sources)
+        self.finish(ranks, (Some(&dir.display().to_string()), &planned), ask, sources)
     }
 
     /// A server.
@@ -264,6 +270,8 @@ impl Eval<'_> {
             let (judge, who) = (self.scorer.describe(), server.describe());
             context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.len(), job.rows.spec.name));
         }
+        let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.len() });
+        let planned: Vec<Value> = jobs.iter().map(task).collect();
         let ask = |_: &mut dyn Ranks| {
             let mut unanswered = Vec::new();
             for job in &jobs {
@@ -273,7 +281,7 @@ impl Eval<'_> {
         };
         let sources = || Ok(jobs.iter().map(|job| -> Source { (job.rows, Box::new(job.asked(store))) }).collect());
         let mut alone = Alone::ONE;
-        self.finish(&mut alone, Some(&server.describe()), ask, sources)
+        self.finish(&mut alone, (Some(&server.describe()), &planned), ask, sources)
     }
 
     /// Recorded answers.
@@ -281,10 +289,11 @@ impl Eval<'_> {
         let (tasks, judge) = (self.config.tasks.join(", "), self.scorer.describe());
         self.context.say(&format!("eval: recorded answers to {tasks}; {judge}"));
         let model = self.config.model.as_ref().map(|model| model.display().to_string());
+        let planned: Vec<Value> = self.rows.iter().map(|rows| json!({ "task": rows.spec.name })).collect();
         let sources =
             || Ok(self.rows.iter().map(|rows| -> Source { (rows, Box::new(recorded.of(rows.spec))) }).collect());
         let mut alone = Alone::ONE;
-        self.finish(&mut alone, model.as_deref(), |_| Ok(()), sources)
+        self.finish(&mut alone, (model.as_deref(), &planned), |_| Ok(()), sources)
     }
 
     fn label(&self, rows: &TaskRows) -> String {
@@ -296,13 +305,14 @@ impl Eval<'_> {
     fn finish<'b>(
         &self,
         ranks: &mut dyn Ranks,
-        model: Option<&str>,
+        (model, tasks): (Option<&str>, &[Value]),
         ask: impl FnOnce(&mut dyn Ranks) -> Result<()>,
         sources: impl FnOnce() -> Result<Vec<Source<'b>>>,
     ) -> Result<()> {
         let Eval { config, run, context, .. } = *self;
         if run.dry_run {
-            return Ok(());
+            let plan = || json!({ "job": "eval", "model": model, "tasks": tasks, "judge": self.scorer.describe() });
+            return run.planned(context, plan);
         }
         let dir = context.leads().then(|| RunDir::open(run, config, context)).transpose()?;
         training::same_folder(run, ranks)?;

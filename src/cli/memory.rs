@@ -1,5 +1,7 @@
 //! The memory plan, for people and for the device.
 
+use serde_json::{Map, Value, json};
+
 use crate::device::{Plan, Region};
 use crate::model::{Levels, ModelConfig, Stack};
 use crate::observe::bytes;
@@ -28,13 +30,25 @@ pub fn counts(stack: Stack, count: usize) -> [usize; 3] {
     [inputs, middle, count - inputs - middle]
 }
 
+/// A plan's bytes, in all and region by region, for programs.
+pub fn json(plan: &Plan) -> Value {
+    let of = |region: Region| (region.name().to_owned(), plan.bytes(region).into());
+    json!({ "total": plan.total(), "regions": Region::ALL.map(of).into_iter().collect::<Map<_, Value>>() })
+}
+
 /// Bytes of a checkpoint: weights and optimizer state.
 pub fn checkpoint(plan: &Plan) -> usize {
     plan.bytes(Region::Weights) + plan.bytes(Region::State)
 }
 
+/// Bytes that `limit` checkpoints take, and one that is being written.
+pub fn on_disk(plan: &Plan, limit: usize) -> usize {
+    (limit + 1) * checkpoint(plan)
+}
+
 /// What checkpoints take on disk.
 pub fn disk(plan: &Plan, limit: usize) -> String {
     let one = checkpoint(plan) as u64;
-    format!("{} for {limit} checkpoints of {} and one being written", bytes(one * (limit as u64 + 1)), bytes(one))
+    let all = on_disk(plan, limit) as u64;
+    format!("{} for {limit} checkpoints of {} and one being written", bytes(all), bytes(one))
 }

@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod completions;
 mod config;
 mod console;
 mod context;
@@ -39,7 +40,7 @@ pub use context::Context;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::ranks::Seat;
 use crate::error::Result;
@@ -48,8 +49,13 @@ use crate::observe::shown;
 /// Reasoning models from raw data to a measured result: distillation, SFT, RL and evaluation of Qwen2.5-VL, by kernels of
 /// its own or on the processor.
 #[derive(Parser)]
-#[command(name = "omr", version, max_term_width = 110, propagate_version = true, disable_help_subcommand = true)]
-#[command(after_help = "Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
+#[command(name = "omr", version, max_term_width = 110, disable_help_subcommand = true)]
+#[command(after_help = "Examples:\n  \
+    omr recipe configs/digits.yaml --out runs/digits\n      \
+        every stage on real handwriting, on this machine's processor, in minutes\n  \
+    omr sft configs/openmmreasoner-7b/sft.yaml --out runs/sft --dry-run\n      \
+        what fine-tuning the 7B takes: memory, disk, time, and what is missing for it\n\n\
+    Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
     `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
     Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (a checkpoint is written then with save_on_stop).")]
 struct Cli {
@@ -61,36 +67,73 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a whole recipe: data, SFT, RL, evaluation of base, SFT and RL, report
+    /// Run a whole recipe: data, SFT, RL, evaluation, report
     Recipe(JobArgs),
-    /// Prepare data: stages from rows to rows, and a page of what is in data sets
+    /// Prepare data stage by stage; see on a page what is in data sets
     Data(data::Args),
     /// Fetch a model or a data set from the Hugging Face hub
     Download(download::Args),
     /// Fine-tune on rows of conversations, packed online
     Sft(JobArgs),
-    /// Improve a model on questions with GSPO, GRPO or DAPO and the integrated sampler
+    /// Improve a model on questions with GSPO, GRPO or DAPO
     Rl(JobArgs),
     /// Measure a model on tasks
     Eval(eval::Args),
-    /// Answer a question about text and pictures, streamed; or a file of them
+    /// Answer a question about text and pictures, or a file of them
     Generate(generate::Args),
     /// Score responses against their right answers: accuracy and format
     Score(score::Args),
     /// Say whether an answer equals the right one
     Verify(verify::Args),
-    /// Compute recorded steps of a run again and name the first thing that is not as it was
+    /// Compute recorded steps again and name the first difference
     Replay(replay::Args),
-    /// Build report.html of a run again, or one page that compares several runs
+    /// Build the page of a run again, or one that compares several
     Report(report::Args),
-    /// Measure ops, a training step and rollouts beside what this machine can do at most
+    /// Measure ops, steps and rollouts beside this machine's ceilings
     Bench(bench::Args),
-    /// Say what a config takes on a card: memory, a step's time (its floor, and predicted for a Hopper card), tokens a day
+    /// Say what a config takes on a card: memory, time, tokens a day
     Plan(plan::Args),
-    /// List every config key: type, default, meaning, origin and its name in verl or lmms-engine
+    /// List every config key: type, default, meaning, name elsewhere
     Config(config::Args),
     /// Say what works on this machine and what to do about what does not
     Doctor(doctor::Args),
+    /// Write what bash, zsh or fish needs to complete commands and flags
+    Completions(completions::Args),
+}
+
+/// The commands as `omr --help` lists them.
+const GROUPS: [(&str, &[&str]); 4] = [
+    ("Run", &["recipe", "sft", "rl", "eval"]),
+    ("Data", &["download", "data"]),
+    ("Use", &["generate", "score", "verify"]),
+    ("Look", &["report", "replay", "plan", "bench", "config", "doctor", "completions"]),
+];
+
+/// The command line with its help: commands in groups, and flags that every command takes explained once, in `omr --help`.
+fn command() -> clap::Command {
+    let cli = Cli::command();
+    let global: Vec<Arg> = cli.get_arguments().filter(|arg| arg.is_global_set()).cloned().collect();
+    let line = |name: &&str| {
+        let about = cli.find_subcommand(name).and_then(clap::Command::get_about).map(ToString::to_string);
+        format!("  {name:11}  {}\n", about.unwrap_or_default())
+    };
+    let group = |(title, names): (&str, &[&str])| format!("{title}:\n{}\n", names.iter().map(line).collect::<String>());
+    let template = format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}Options:\n{{options}}{{after-help}}",
+        GROUPS.map(group).concat()
+    );
+    without(cli.help_template(template), &global)
+}
+
+/// `command`, whose subcommands take the flags `global` and say in their help that they do.
+fn without(command: clap::Command, global: &[Arg]) -> clap::Command {
+    let flags: Vec<String> = global.iter().filter_map(Arg::get_long).map(|name| format!("--{name}")).collect();
+    let also = format!("Flags of all commands, in omr --help: {}", flags.join(", "));
+    command.mut_subcommands(|sub| {
+        let more = sub.get_after_help().map_or(String::new(), |text| format!("\n\n{text}"));
+        let hidden = global.iter().map(|flag| flag.clone().hide(true));
+        without(sub.args(hidden).after_help(format!("{also}{more}")), global)
+    })
 }
 
 impl Command {
@@ -121,6 +164,7 @@ impl Command {
             Command::Plan(args) => plan::run(args, context),
             Command::Config(args) => config::run(args, context),
             Command::Doctor(args) => doctor::run(args, context),
+            Command::Completions(args) => completions::run(args, context),
         }
     }
 }
@@ -131,7 +175,7 @@ fn of(args: args::RanksArgs) -> Result<Seat> {
 
 /// Parses the command line, runs the command, maps the outcome to the exit status (FORMATS section 1).
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
     let (seat, refused) = match cli.command.seat() {
         Ok(seat) => (seat, Ok(())),
         Err(error) => (Seat::Alone, Err(error)),
@@ -187,5 +231,20 @@ impl std::io::Write for Stdout {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_is_in_one_group() {
+        let mut listed: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let cli = command();
+        let mut names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        listed.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(listed, names);
     }
 }

@@ -1,5 +1,7 @@
 //! `omr recipe`: data, SFT, RL, control, evaluation and report.
 
+use serde_json::{Value, json};
+
 use super::run_dir::RunDir;
 use super::{Context, JobArgs, training};
 use crate::config::{Config, Place, RecipeConfig, deciding};
@@ -39,7 +41,7 @@ fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut conf
         recipe.try_commands()?;
     }
     if run.dry_run {
-        return Ok(());
+        return run.planned(context, || plan(recipe.config()));
     }
     let dir = context.leads().then(|| RunDir::open(run, recipe.config(), context)).transpose()?;
     training::same_folder(run, ranks)?;
@@ -53,4 +55,16 @@ fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut conf
         true => super::print(&format!("{}\n", recipe.page().display())),
         false => Ok(()),
     }
+}
+
+/// What a dry run says in JSON.
+fn plan(config: &RecipeConfig) -> Value {
+    let RecipeConfig { task, data, sft, rl, control, .. } = config;
+    json!({
+        "job": "recipe", "seed": config.seed, "dtype": config.dtype.name(),
+        "data": { "questions": task.num_sft_questions, "num_rollouts": data.num_rollouts },
+        "sft": { "updates": sft.max_steps }, "control": control.enable,
+        "rl": { "updates": rl.total_training_steps, "prompts": rl.train_batch_size, "rollouts": rl.rollout.n },
+        "eval": { "questions": task.num_heldout_questions },
+    })
 }

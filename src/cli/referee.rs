@@ -26,7 +26,7 @@ pub fn run(
     let names: Vec<String> = logs.iter().map(|(path, of)| format!("{} ({})", path.display(), of.name())).collect();
     context.say(&format!("eval: the verdicts of {}; {}", names.join(", "), scorer.describe()));
     if run.dry_run {
-        return Ok(());
+        return run.planned(context, || json!({ "job": "eval", "logs": names, "judge": scorer.describe() }));
     }
     let rows = read(logs)?;
     let dir = RunDir::open(run, config, context)?;

@@ -27,7 +27,7 @@ fn trained(
     let page = |rows: &Rows, model: ModelConfig| plan::rl_page(&H200, rows, model, &asked);
     if !missing.is_empty() {
         let (what, page) = (("rl", config.total_training_steps), |model: ModelConfig| page(&Rows::default(), model));
-        return dry_run::without_rows(context, what, missing, config.model.as_deref(), page);
+        return dry_run::without_rows((&args.run, context), what, missing, config.model.as_deref(), page);
     }
     config.dtype = context.dtype(config.dtype);
     config.gradient_lanes =

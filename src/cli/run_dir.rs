@@ -106,7 +106,7 @@ mod tests {
     }
 
     fn args(out: PathBuf, fresh: bool) -> RunArgs {
-        RunArgs { out, fresh, dry_run: false }
+        RunArgs { out, fresh, dry_run: false, json: false }
     }
 
     fn begin(dir: &Path, fresh: bool, config: &SftConfig, context: &Context) -> Result<RunDir> {

@@ -26,7 +26,7 @@ fn trained(
     let page = |rows: &Rows, model: ModelConfig| plan::sft_page(&H200, rows, model, &asked);
     if !missing.is_empty() {
         let (what, page) = (("sft", config.max_steps), |model: ModelConfig| page(&Rows::default(), model));
-        return dry_run::without_rows(context, what, missing, config.model.as_deref(), page);
+        return dry_run::without_rows((&args.run, context), what, missing, config.model.as_deref(), page);
     }
     config.dtype = context.dtype(config.dtype);
     config.validate(&Place::default())?;

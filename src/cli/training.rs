@@ -57,7 +57,7 @@ pub fn run<C: Config>(
     let plan = job.plan(context.target())?;
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
-        return dry_run::rest(context, &plan, &job.levels(), &job.trainer_config(), page);
+        return dry_run::rest((args, context), (C::NAME, what), &plan, &job.levels(), &job.trainer_config(), page);
     }
     let leads = ranks.rank() == 0;
     let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;

@@ -77,15 +77,19 @@ impl Endpoint {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let timeout = Duration::try_from_secs_f64(config.timeout_s)
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
-        let mut client = reqwest::Client::builder()
-            .timeout(timeout)
-            .connect_timeout(timeout.min(Duration::from_secs(30)))
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_max_idle_per_host(config.concurrency);
-        if local {
-            client = client.no_proxy();
-        }
-        let client = client.build().map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
+        let builder = || {
+            let builder = reqwest::Client::builder()
+                .timeout(timeout)
+                .connect_timeout(timeout.min(Duration::from_secs(30)))
+                .redirect(reqwest::redirect::Policy::none())
+                .pool_max_idle_per_host(config.concurrency);
+            if local { builder.no_proxy() } else { builder }
+        };
+        // A system without certificates is no hindrance to http.
+        let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
+        let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
+        let client = builder().build().or_else(without);
+        let client = client.map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
         let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
         let health = Health::new(config.base_url.len());
         Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })

@@ -30,9 +30,11 @@ fn a_path_that_is_a_folder_or_no_text_is_the_inputs_fault() {
     let out = out.to_str().unwrap();
     let file = dir.path().join("c.yaml");
     std::fs::write(&file, b"model: \xff\n").unwrap();
-    for config in [folder, file.to_str().unwrap(), "no/such.yaml"] {
+    for (config, what) in [(folder, "is a folder"), (file.to_str().unwrap(), "UTF-8"), ("no/such.yaml", "is not there")]
+    {
         let (code, text) = failure(&["sft", config, "--out", out]);
-        assert!(code == 2 && text.contains(config), "{code}: {text}");
+        assert!(code == 2 && text.contains(&format!("{config}: ")) && text.contains(what), "{code}: {text}");
+        assert!(!text.contains("os error"), "{text}");
     }
     let (code, text) = failure(&["sft", "/dev/null", "--out", out, "model=no/such/model", "datasets=x.parquet"]);
     assert!(code == 2 && text.contains("model: found no/such/model"), "{code}: {text}");

@@ -1,4 +1,5 @@
 use assert_cmd::Command;
+use serde_json::Value;
 
 pub(crate) fn omr() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
@@ -24,18 +25,73 @@ fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The commands of `omr --help`, which lists them in groups.
+fn commands() -> Vec<String> {
+    let help = stdout(&["--help"]);
+    let (_, listed) = help.split_once("\nRun:\n").unwrap();
+    let (listed, _) = listed.split_once("\nOptions:\n").unwrap();
+    for line in listed.lines() {
+        assert!(line.chars().count() <= 80, "does not fit on a line: {line}");
+    }
+    for group in ["Data:", "Use:", "Look:"] {
+        assert!(listed.lines().any(|line| line == group), "{group}: {listed}");
+    }
+    let names = listed.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
 #[test]
 fn every_command_listed_answers_help_and_none_says_not_implemented() {
-    let help = stdout(&["--help"]);
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let names: Vec<_> = commands
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .filter_map(|line| line.split_whitespace().next())
-        .collect();
-    assert!(names.contains(&"config") && names.contains(&"doctor"), "{help}");
+    let names = commands();
+    assert!(["config", "doctor"].iter().all(|name| names.iter().any(|listed| listed == name)), "{names:?}");
     for name in names {
-        let help = stdout(&[name, "--help"]);
+        let help = stdout(&[&name, "--help"]);
         assert!(help.contains("Usage: omr") && !help.to_lowercase().contains("not implemented"), "{name}: {help}");
+    }
+}
+
+#[test]
+fn flags_of_all_commands_are_explained_once() {
+    let all = stdout(&["--help"]);
+    assert!(all.contains("Compute threads") && all.contains("\n  omr recipe configs/digits.yaml --out "), "{all}");
+    for command in [&["sft"][..], &["doctor"], &["data", "dedup"]] {
+        let help = stdout(&[command, &["--help"]].concat());
+        assert!(
+            help.contains("--device, --threads, --log-level, --quiet") && !help.contains("Compute threads"),
+            "{help}"
+        );
+    }
+    assert!(stdout(&["doctor", "--threads", "3"]).contains("\nthreads          3: "));
+}
+
+#[test]
+fn completions_know_commands_and_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&["completions", shell]);
+        let missing: Vec<_> = commands().into_iter().filter(|name| !script.contains(name)).collect();
+        assert!(missing.is_empty() && script.contains("print-config"), "{shell}: {missing:?}");
+    }
+    if Command::new("bash").arg("--version").output().is_err() {
+        eprintln!("this machine has no bash: its completions are not tried");
+        return;
+    }
+    let typed = "COMP_WORDS=(omr sf); COMP_CWORD=1; _omr omr sf omr; echo ${COMPREPLY[*]}";
+    let script = format!("{}\n{typed}\n", stdout(&["completions", "bash"]));
+    let output = Command::new("bash").write_stdin(script).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "sft", "{output:?}");
+}
+
+#[test]
+fn doctor_says_in_json_what_it_says_in_words() {
+    let found: Value = serde_json::from_str(&stdout(&["doctor", "--json"])).unwrap();
+    let findings = found["findings"].as_array().unwrap();
+    let text = stdout(&["doctor"]);
+    let in_words: Vec<&str> = text.lines().skip(1).map(|line| line[..16].trim()).collect();
+    assert_eq!(findings.iter().map(|one| one["what"].as_str().unwrap()).collect::<Vec<_>>(), in_words);
+    assert!(text.starts_with(&format!("omr {} ", found["version"].as_str().unwrap())), "{text}");
+    for one in findings {
+        let is_fault = ["NOT ", "STALE"].iter().any(|word| one["remark"].as_str().unwrap().contains(word));
+        assert_eq!(one["ok"], !is_fault, "{one}");
     }
 }
 

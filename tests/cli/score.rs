@@ -147,6 +147,46 @@ fn ones_own_reward_speaks_the_same_lines() {
 }
 
 #[test]
+fn verls_reward_is_this_verifier_and_a_function_of_verls_is_a_reward() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let text = fs::read_to_string(docs.join("verl_reward.py")).unwrap();
+    assert!(text.lines().count() <= 30, "{} lines", text.lines().count());
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("this machine has no python3: docs/verl_reward.py is not run");
+        return;
+    }
+    let command = json!(["python3", docs.join("my_reward.py"), docs.join("verl_reward.py")]);
+    let by_verl = format!("reward.command={command}");
+    let input = lines(&["gold", "silver", "\\boxed{gold}", ""]);
+    let omr = format!("{} --quiet score --jsonl", env!("CARGO_BIN_EXE_omr"));
+    let (code, out, err) = run(&["score", "--jsonl", &by_verl, "reward.workers=2"], &[("OMR", &omr)], &input);
+    assert_eq!(code, 0, "{err}");
+    let (_, rules, _) = run(&["score", "--jsonl"], &[], &input);
+    assert_eq!((out.len(), rules.len()), (4, 4));
+    for (by_command, by_rules) in out.iter().zip(&rules) {
+        for key in ["score", "acc_score", "format_reward_score", "predict_str"] {
+            assert_eq!(by_command[key], by_rules[key], "{key}");
+        }
+    }
+    // A verifier that ends is an error, never a 0.
+    let (code, out, err) = run(&["score", "--jsonl", &by_verl, "reward.workers=1"], &[("OMR", "false")], &input);
+    assert!(code == 1 && out.is_empty() && err.contains("line 1"), "{err}");
+}
+
+#[test]
+fn http_needs_no_certificates() {
+    let server = Server::start();
+    let none = [("SSL_CERT_FILE", "/nonexistent"), ("SSL_CERT_DIR", "/nonexistent")];
+    let judge = |url: &str| [format!("judge.base_url={url}"), "judge.model=j".to_owned()];
+    let [url, model] = judge(&server.base_url);
+    let (code, out, err) = run(&["score", "--jsonl", &url, &model], &none, &lines(&["yes"]));
+    assert_eq!((code, words(&out)), (0, vec![&json!(1)]), "{err}");
+    let [url, model] = judge("https://127.0.0.1:9/v1");
+    let (code, _, err) = run(&["score", "--jsonl", &url, &model], &none, &lines(&["yes"]));
+    assert!(code == 1 && err.contains("certificates"), "{err}");
+}
+
+#[test]
 fn a_partner_that_waits_for_each_answer_gets_it() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
         .args(["--quiet", "score", "--jsonl"])

@@ -173,6 +173,14 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
     let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out, "--dry-run"]);
     assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
     assert!(stderr.contains("3 updates over 12 rows") && !Path::new(&out).exists(), "{stderr}");
+    let (code, stdout, stderr) = run(&["--quiet", "sft", &sft, "--out", &out, "--dry-run", "--json"]);
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    let planned: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&planned["job"], &planned["updates"]), (&json!("sft"), &json!(3)), "{stdout}");
+    let regions = planned["memory"]["regions"].as_object().unwrap();
+    let sum: u64 = regions.values().filter_map(Value::as_u64).sum();
+    assert!(sum > 0 && planned["memory"]["total"] == sum && planned["disk"].as_u64() > Some(0), "{stdout}");
+    failure(&["sft", &sft, "--out", &out, "--json"], 2, &["--dry-run"]);
     let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out]);
     assert_eq!((code, &stdout), (0, &model), "{stderr}");
     let before = files(Path::new(&out));
@@ -232,6 +240,22 @@ fn a_dry_run_needs_the_config_and_tokenizer_of_a_model_alone() {
     for part in [&weights, "memory", "weights       15.4 GiB", "disk", "predicted", "in all"] {
         assert!(sft.contains(part) && rl.contains(part), "{part}");
     }
+    let config = published.join("rl.yaml");
+    let at = format!("model={model}");
+    let (_, stdout, stderr) = run(&[
+        "rl",
+        config.to_str().unwrap(),
+        "--out",
+        &out,
+        &at,
+        "--dry-run",
+        "--json",
+        "max_response_length=4096",
+        "micro_batch_tokens=8192",
+    ]);
+    let planned: Value = serde_json::from_str(&stdout).expect(&stderr);
+    assert!(planned["missing"][0].as_str().is_some_and(|line| line.ends_with("rl-data")), "{stdout}");
+    assert!(planned["has_weights"] == false && planned["one_card"]["job"] == "rl", "{stdout}");
     // What a run itself needs is an error with the same command.
     let command = "omr download sft-data --to data/OpenMMReasoner-SFT-874K";
     let config = published.join("sft.yaml");

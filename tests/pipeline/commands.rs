@@ -41,6 +41,9 @@ fn a_list_of_stages_runs_once_and_a_changed_stage_is_named() {
     let dry = omr(dir.path(), &[&args[..], &["--dry-run"]].concat());
     assert_eq!(dry.status.code(), Some(0), "{}", said(&dry));
     assert!(said(&dry).contains("right: verify") && !dir.path().join("out").exists(), "{}", said(&dry));
+    let dry = omr(dir.path(), &[&args[..], &["--dry-run", "--json"]].concat());
+    let planned: Value = serde_json::from_slice(&dry.stdout).unwrap();
+    assert!(planned["stages"][0].as_str().is_some_and(|stage| stage.starts_with("right: verify")), "{planned}");
     let first = omr(dir.path(), &args);
     assert_eq!(first.status.code(), Some(0), "{}", said(&first));
     let summary: Value = serde_json::from_slice(&first.stdout).unwrap();

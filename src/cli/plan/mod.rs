@@ -379,7 +379,8 @@ impl Page {
         out
     }
 
-    fn json(&self) -> Value {
+    /// All of it, for programs.
+    pub fn json(&self) -> Value {
         let regions: Map<String, Value> = Region::ALL
             .iter()
             .map(|&region| (region.name().to_owned(), json!(self.planned.memory.bytes(region))))
