@@ -23,7 +23,8 @@ fn trained(
     missing: &[String],
 ) -> Result<()> {
     let asked = config.clone();
-    let page = |rows: &Rows, model: ModelConfig| plan::sft_page(&H200, rows, model, &asked);
+    let cards = (&H200, ranks.size());
+    let page = |rows: &Rows, model: ModelConfig| plan::sft_page(cards, rows, model, &asked);
     if !missing.is_empty() {
         let (what, page) = (("sft", config.max_steps), |model: ModelConfig| page(&Rows::default(), model));
         return dry_run::without_rows((&args.run, context), what, missing, config.model.as_deref(), page);

@@ -99,10 +99,74 @@ fn what_a_card_would_be_given_is_listed_with_its_work() {
     }
 }
 
+/// What eight cards of 80 GB do that one cannot: the table says both.
+#[test]
+fn cards_stand_side_by_side() {
+    let small = ["packing_length=4096", "micro_batch_tokens=4096", "gradient_accumulation_steps=8"];
+    let sft = config("sft.yaml");
+    let args = ["plan", &sft, "--gpu", "a100", "--image-tokens", "256", "--gpus", "8"];
+    let (code, text, stderr) = run(&[&args[..], &small].concat());
+    assert_eq!(code, 0, "{stderr}");
+    println!("{text}");
+    for part in ["sft on 8 A100 of one node", "an update: ", "what goes over TCP", "No run on two cards"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    let (_, table) = text.split_once("Predicted, none of it measured:\n").unwrap();
+    let cells = |name: &str| -> Vec<&str> {
+        let line = table.lines().find(|line| line.starts_with(name)).unwrap();
+        line[name.len()..].split_whitespace().collect()
+    };
+    assert_eq!(cells("cards"), ["1", "8"]);
+    assert_eq!((cells("memory a card")[0], cells("step ")[0]), ("-", "-"));
+    assert!(table.contains("\n1 card(s): memory: found a run that takes "), "{table}");
+    assert_eq!(cells("tokens a row"), ["-", "4096"]);
+
+    // Longer than fits: the longest that do are planned in their place.
+    let (code, text, stderr) = run(&[&args[..], &["packing_length=49152", "micro_batch_tokens=49152"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(text.starts_with("The rows of the config do not fit: memory: found a run that takes "), "{text}");
+    let (_, longest) = text.split_once("adamw_8bit ").unwrap();
+    let longest: usize = longest.split('.').next().unwrap().parse().unwrap();
+    assert!((8192..49_152).contains(&longest), "{longest}");
+    assert!(text.contains(&format!("an update of 32 packs of {longest} tokens")), "{text}");
+}
+
+/// Numbers of a plan of two cards that carry four lanes each, where there are eight.
+#[test]
+fn lanes_beyond_the_cards_have_their_price() {
+    let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=8", "gradient_lanes=8"];
+    let sft = config("sft.yaml");
+    let args = ["plan", &sft, "--gpu", "a100", "--image-tokens", "256", "--gpus", "2", "--json"];
+    let (code, text, stderr) = run(&[&args[..], &small].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let number = |of: &Value| of.as_u64().unwrap();
+    // Gradients are f32; a card owns half of them, within a chunk of 65,536 and the padding of weights.
+    let (update, sum) = (&plan["update"], number(&plan["host_memory"]["the sum of lanes"]));
+    let near = |found: u64, expected: u64| {
+        assert!(found.abs_diff(expected) < expected / 500, "{found}, {expected} by hand");
+    };
+    let weights = number(&plan["memory"]["regions"]["weights"]) / 2;
+    near(sum, 4 * weights / 2);
+    // Of four rounds each but the last leaves the sum on the host, each but the first begins with it.
+    assert_eq!(number(&update["to_host_and_back"]), 2 * 3 * sum);
+    // In each round the other's half of the gradients, then the own half of the weights.
+    near(number(&update["sent"]), 4 * 4 * weights / 2 + 2 * weights / 2);
+    near(number(&update["received"]), 4 * 4 * weights / 2 + 2 * weights / 2);
+    // PCIe 4 of 16 lanes, 32 GB/s.
+    let seconds = plan["floor"]["host_sum"].as_f64().unwrap();
+    assert_eq!(seconds, number(&update["to_host_and_back"]) as f64 / 32e9);
+    // Half of the state, and what norms, biases and the token table have of it more.
+    let (state, all) = (number(&plan["memory"]["regions"]["state"]), number(&update["state"]));
+    assert!(state * 2 >= all && state < all * 2 / 3, "{state} of {all}");
+}
+
 #[test]
 fn what_cannot_be_planned_is_one_error() {
     let sft = config("sft.yaml");
-    failure(&["plan", &sft, "--gpus", "8"], 2, &["--gpus", "a plan of several cards is not built yet"]);
+    failure(&["plan", &sft, "--gpus", "0"], 2, &["--gpus", "at least 1"]);
+    failure(&["plan", &sft, "--gpus", "8", "gradient_lanes=4"], 2, &["gpus", "at most 4 ranks"]);
+    failure(&["plan", &sft, "--gpus", "64"], 2, &["gradient_accumulation_steps: found 32", "at least 64"]);
     let small = ["packing_length=256", "micro_batch_tokens=256", "--gpu", "l40s"];
     failure(&[&["plan", &sft][..], &small].concat(), 2, &["memory", "weights 15.4 GiB", "micro_batch_tokens"]);
     let rl = config("rl.yaml");

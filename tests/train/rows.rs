@@ -209,6 +209,21 @@ fn states_in_8_bits_leave_room_for_61440_tokens_on_one_card() {
     assert_cheapest(&text_plan(32_768, OptimizerName::Adamw8bit, 139), 32_768, 139);
 }
 
+/// No element is owned twice, none by nobody, whatever the number of ranks and the moments.
+#[test]
+fn the_state_of_all_ranks_is_that_of_one() {
+    for optim in [OptimizerName::AdamwTorch, OptimizerName::AdamwBf16, OptimizerName::Adamw8bit] {
+        let optimizer = OptimConfig { optim, ..OptimConfig::default() };
+        let owned = |ranks| plan::owned(&model(), Dtype::Bf16, optimizer, card(80), ranks).unwrap();
+        let one = owned(1);
+        for ranks in [8, 64] {
+            let each = owned(ranks);
+            println!("{} over {ranks}: {} to {:?}", optim.name(), each[0], each.iter().max());
+            assert_eq!((each.len(), each.iter().sum::<usize>()), (ranks, one[0]), "{}", optim.name());
+        }
+    }
+}
+
 #[test]
 fn rl_of_32792_tokens_shares_its_memory_with_the_cache() {
     let (prompt, response) = (4096, 28_696);

@@ -12,6 +12,7 @@ use crate::device::images::OWN;
 use crate::device::listing::{Entry, Listing};
 use crate::device::pace::{Clocks, Pace, Share};
 use crate::device::{Body, Device, Kind, Plan, Properties, Work};
+use crate::dist::{Alone, Ranks, Shards};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
 use crate::error::Result;
 use crate::model::{Grads, Model, ModelConfig};
@@ -44,22 +45,23 @@ impl Launches {
         &self.lines
     }
 
-    /// A training pass, which `pass` runs and which goes over so many tokens as that returns, and the update that follows:
-    /// predicted seconds of each.
+    /// A training pass, which `pass` runs and which goes over so many tokens as that returns, and the optimizer's update of what
+    /// the rank owns: predicted seconds of each.
     pub fn training(
         &mut self,
         model: &ModelConfig,
-        (dtype, optim): (Dtype, OptimConfig),
+        (dtype, optim, mut ranks): (Dtype, OptimConfig, Alone),
         pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<usize>,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device()?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
-        let mut optimizer = Optimizer::new(&mut dev, &model.layout, optim, 0)?;
+        let shards = Shards::new(&model.layout.lens(), ranks.size());
+        let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, optim, 0, &shards, ranks.rank())?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
         take(&mut dev);
         let tokens = pass(&mut dev, &model, &mut grads)?;
         let pass = self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev), 0.0);
-        optimizer.step(&mut dev, &model.layout, &grads, 0.0)?;
+        optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
         Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
     }
 

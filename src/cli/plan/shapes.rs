@@ -3,14 +3,14 @@
 use super::floor::Floor;
 use super::gpus::Ceilings;
 use crate::config::RlConfig;
-use crate::data::Grid;
+use crate::data::{Grid, Index, Shape};
 use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::model::ModelConfig;
 use crate::ops::attend::BLOCK;
 
 /// Tokens around a picture: it is opened and closed, and at least one is left to be predicted.
-const AROUND: usize = 4;
+pub const AROUND: usize = 4;
 
 /// One picture of `wanted` tokens, or of as many as `max_pixels` and `room` tokens allow; none of 0.
 pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usize>, room: usize) -> Result<Vec<Grid>> {
@@ -43,6 +43,13 @@ pub fn grids(model: &ModelConfig, wanted: Option<usize>, max_pixels: Option<usiz
     grid.ok_or_else(|| {
         Error::input("--image-tokens", format!("{h} x {w} tokens"), "a picture of fewer than 65,536 patches a side")
     })
+}
+
+/// So many questions of `tokens` tokens with such pictures.
+pub fn questions(count: usize, tokens: usize, grids: &[Grid]) -> Index {
+    let mut index = Index::default();
+    (0..count).for_each(|_| index.push(Shape { tokens, targets: 0, grids }));
+    index
 }
 
 /// `, one picture of N tokens in each`.

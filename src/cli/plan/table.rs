@@ -1,0 +1,86 @@
+//! Numbers of cards side by side.
+
+use serde_json::{Value, json};
+
+use super::page::{Page, millions};
+use super::{fits, floor};
+use crate::config::OptimizerName;
+use crate::error::{Error, Result};
+use crate::observe::bytes;
+
+/// Numbers of cards that stand beside the one that is asked for, where they are less.
+pub const BESIDE: [usize; 2] = [1, 8];
+
+/// A column.
+pub struct Column {
+    /// Cards.
+    pub cards: usize,
+    /// Their plan, or why there is none.
+    pub page: Result<Page>,
+    /// Where the plan is of the longest rows that fit: why not of the config's.
+    pub short: Option<Error>,
+    /// Tokens of the longest row that fits with each optimizer.
+    pub longest: Vec<(OptimizerName, usize)>,
+}
+
+impl Column {
+    /// Its page, and the rows that fit.
+    pub fn text(&self) -> String {
+        let page = self.page.as_ref().map_or_else(Error::to_string, Page::text);
+        let short = self.short.as_ref().map_or(String::new(), |error| {
+            format!("The rows of the config do not fit: {}.\nPlanned are the longest that do.\n", said(error))
+        });
+        format!("{short}{page}{}", fits::text(&self.longest))
+    }
+
+    /// The same as JSON; none without a page.
+    pub fn json(&self) -> Option<Value> {
+        let mut json = self.page.as_ref().ok()?.json();
+        let longest = self.longest.iter().map(|(optim, tokens)| (optim.name().to_owned(), json!(tokens)));
+        json["longest_row"] = Value::Object(longest.collect());
+        json["as_configured"] = json!(self.short.is_none());
+        Some(json)
+    }
+}
+
+type Row = (&'static str, fn(&Page) -> String);
+
+const ROWS: [Row; 9] = [
+    ("tokens a row", |page| page.row_tokens.to_string()),
+    ("memory a card", |page| bytes(page.planned.memory.total() as u64)),
+    ("host, a process", |page| bytes(page.host.iter().map(|(_, count)| *count as u64).sum())),
+    ("sent an update", |page| bytes(page.planned.update.handed.sent)),
+    ("links a step", |page| floor::seconds(page.waits()[0].1)),
+    ("host sum a step", |page| floor::seconds(page.waits()[1].1)),
+    ("step", |page| floor::seconds(page.step())),
+    ("tokens a day", |page| millions(page.per_day(page.step())[0])),
+    ("bound", |page| page.bound().split(',').next().unwrap_or_default().to_owned()),
+];
+
+/// All of it, for people; what is not to be had is said below.
+pub fn text(columns: &[Column]) -> String {
+    let line = |name: &str, cells: &mut dyn Iterator<Item = String>| {
+        let cells: String = cells.map(|cell| format!("{cell:>16}")).collect();
+        format!("{name:<16}{cells}\n")
+    };
+    let mut out = "\nPredicted, none of it measured:\n".to_owned();
+    out.push_str(&line("cards", &mut columns.iter().map(|column| column.cards.to_string())));
+    let of = |column: &Column, cell: fn(&Page) -> String| column.page.as_ref().map_or("-".to_owned(), cell);
+    for (name, cell) in ROWS {
+        out.push_str(&line(name, &mut columns.iter().map(|column| of(column, cell))));
+    }
+    for column in columns {
+        if let Err(error) = &column.page {
+            out.push_str(&format!("{} card(s): {}\n", column.cards, said(error)));
+        }
+    }
+    out
+}
+
+/// What was found and expected, without the advice.
+fn said(error: &Error) -> String {
+    match error {
+        Error::Input { place, found, expected, .. } => format!("{place}: found {found}, expected {expected}"),
+        error => error.to_string(),
+    }
+}
