@@ -87,6 +87,11 @@ pub fn tensors(recorded: &Path, again: &Path) -> Result<Option<String>> {
     names.sort();
     names.dedup();
     for name in names {
+        if !recorded.join(&name).exists() || !again.join(&name).exists() {
+            let what =
+                if again.join(&name).exists() { "computed, and not recorded" } else { "recorded, and not computed" };
+            return Ok(Some(format!("{name}: {what}")));
+        }
         let read = |folder: &Path| {
             let path = folder.join(&name);
             files::read(&path).map_err(Error::io(&path))

@@ -53,8 +53,8 @@ use crate::observe::shown;
 #[command(after_help = "Examples:\n  \
     omr recipe configs/digits.yaml --out runs/digits\n      \
         every stage on real handwriting, on this machine's processor, in minutes\n  \
-    omr sft configs/openmmreasoner-7b/sft.yaml --out runs/sft --dry-run\n      \
-        what fine-tuning the 7B takes: memory, disk, time, and what is missing for it\n\n\
+    omr plan configs/openmmreasoner-7b/sft.yaml --gpu h100 --gpus 8\n      \
+        what fine-tuning the 7B takes on eight cards: memory, time, what binds\n\n\
     Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
     `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
     Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (a checkpoint is written then with save_on_stop).")]

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Context;
-use crate::answers::{FILE, RunStore};
+use crate::answers::RunStore;
 use crate::checkpoint::{Checkpoint, Manifest, Part, Store};
-use crate::config::{self, RlConfig, SftConfig};
+use crate::config::{self, RecipeConfig, RlConfig, SftConfig};
 use crate::device::{Body, Device};
 use crate::error::{Error, Result};
 use crate::eval::validation;
 use crate::observe::Observer;
+use crate::rollout::file::{self, RolloutRow};
 use crate::train::job::Job;
 use crate::train::metrics::{self, Metrics};
-use crate::{replay, rl, rollout, train};
+use crate::{files, replay, rl, train};
 
 /// Arguments of `omr replay`.
 #[derive(clap::Args)]
@@ -37,8 +38,8 @@ pub struct Args {
     #[arg(long, value_name = "K", requires = "step")]
     rollout: Option<usize>,
     /// So many recorded steps, drawn at random
-    #[arg(long, value_name = "M", conflicts_with_all = ["step", "rollout"])]
-    sample: Option<usize>,
+    #[arg(long, value_name = "M", conflicts_with_all = ["step", "rollout"], value_parser = clap::value_parser!(u32).range(1..))]
+    sample: Option<u32>,
 }
 
 /// Prints what is as it was recorded; errors with what is not.
@@ -46,25 +47,38 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     let run = Recorded::open(&args.run)?;
     let steps = match (args.step, args.sample) {
         (Some(step), _) => vec![run.step(step)?],
-        (None, sample) => drawn(run.steps.keys().copied().collect(), sample.unwrap_or(1)),
+        (None, sample) => drawn(run.steps.keys().copied().collect(), sample.unwrap_or(1) as usize),
     };
     let mut by_start: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for &step in &steps {
         by_start.entry(run.start(step).map_or(0, |from| from.step)).or_default().push(step);
     }
-    let mut compared = 0;
+    let mut compared = Compared::default();
     for of in by_start.values() {
         let last = of.last().copied().unwrap_or_default();
-        compared += run.compare(context, last, args.rollout)?;
+        run.compare(context, last, args.rollout, &mut compared)?;
     }
     let named = steps.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    let what = match args.rollout {
-        Some(row) => {
-            format!("step {named}, rollout {row}: {compared} rollouts of its prompt are as they were recorded")
-        }
-        None => format!("step {named}: {compared} steps are as they were recorded"),
-    };
-    super::print(&format!("{what}\n"))
+    let row = args.rollout.map_or(String::new(), |row| format!(", rollout {row}"));
+    super::print(&format!("step {named}{row}: {compared} are as they were recorded\n"))
+}
+
+/// What was found to be as it was recorded.
+#[derive(Default)]
+struct Compared {
+    steps: usize,
+    rollouts: usize,
+    weights: usize,
+}
+
+impl std::fmt::Display for Compared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Compared { steps, rollouts, weights } = self;
+        let parts = [(steps, "metrics of", "steps"), (rollouts, "", "rollouts"), (weights, "weights of", "folders")];
+        let said =
+            parts.iter().filter(|part| *part.0 > 0).map(|(n, what, of)| format!("{what} {n} {of}").trim().to_owned());
+        f.write_str(&said.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// `count` of `steps`, ascending.
@@ -95,9 +109,12 @@ impl Recorded {
             return Err(Error::input_hint(dir.display().to_string(), "no such files", expected, hint));
         }
         let step = |metrics: Metrics| Some((metrics.get("step")?.as_u64()?, metrics));
-        let steps = metrics::read(&log)?.into_iter().filter_map(step).collect();
-        // Each key is of one of the two.
-        let is_rl = config::load::<RlConfig>(Some(&config), &[], &|_| None).is_ok();
+        let steps: BTreeMap<u64, Metrics> = metrics::read(&log)?.into_iter().filter_map(step).collect();
+        if steps.is_empty() {
+            return Err(Error::input(log.display().to_string(), "no step", "at least one that can be computed again"));
+        }
+        let text = files::read_to_string(&config).map_err(Error::io(&config))?;
+        let is_rl = text.lines().any(|line| line.starts_with("train_files:"));
         Ok(Recorded { dir: dir.to_owned(), steps, checkpoints: Store::of(dir, 1).list()?, is_rl })
     }
 
@@ -115,13 +132,17 @@ impl Recorded {
     }
 
     /// Computes the steps up to `last` again and compares them, or only the rollouts of the prompt that row `row` of the
-    /// rollouts of `last` answers. How many were compared.
-    fn compare(&self, context: &Context, last: u64, row: Option<usize>) -> Result<usize> {
+    /// rollouts of `last` answers; adds to `compared`.
+    fn compare(&self, context: &Context, last: u64, row: Option<usize>, compared: &mut Compared) -> Result<()> {
         let from = self.start(last);
         if let Some(from) = from {
             let manifest = Manifest::read(&from.path).map_err(differs)?;
             let check = |part| manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(&from.path, part));
             check(Part::Settings).and_then(|()| check(Part::Tensors)).map_err(differs)?;
+        } else if let Some(first) = self.steps.keys().next().filter(|first| **first > 1) {
+            let found = format!("a run whose first step is {first} and no checkpoint before {last}");
+            let expected = "a checkpoint to begin with: this run began from another one's";
+            return Err(Error::input(self.dir.display().to_string(), found, expected));
         }
         let first = from.map_or(0, |from| from.step) + 1;
         let origin = from.map_or("the start".to_owned(), |from| format!("the checkpoint of step {}", from.step));
@@ -134,36 +155,39 @@ impl Recorded {
                 Error::input("--rollout", row.to_string(), format!("a row of step {last}, 0 to {}", recorded.len() - 1))
             })?;
             again.compute(Some((last, prompt)))?;
-            let of = |rows: Vec<_>| rows.into_iter().filter(|row: &rollout::file::RolloutRow| row.prompt == prompt);
-            let recorded: Vec<_> = of(recorded).collect();
-            self.same_rollouts(last, &recorded, scratch.path())?;
-            return Ok(recorded.len());
+            let recorded: Vec<RolloutRow> = recorded.into_iter().filter(|row| row.prompt == prompt).collect();
+            compared.rollouts += recorded.len();
+            return self.same_rollouts(last, &recorded, scratch.path());
         }
         again.compute(None)?;
         let computed = metrics::read(&scratch.path().join("metrics.jsonl"))?;
         for metrics in &computed {
             let step = metrics.get("step").and_then(serde_json::Value::as_u64).unwrap_or_default();
-            if let Some(recorded) = rollout::file::read(&self.dir, step)? {
+            if let Some(recorded) = file::read(&self.dir, step)? {
                 self.same_rollouts(step, &recorded, scratch.path())?;
+                compared.rollouts += recorded.len();
             }
-            let Some(recorded) = self.steps.get(&step) else { continue };
+            let recorded =
+                self.steps.get(&step).ok_or_else(|| different(step, "computed, and not in metrics.jsonl"))?;
             replay::metrics(recorded, metrics).map_or(Ok(()), |what| Err(different(step, &what)))?;
+            compared.steps += 1;
         }
         for (theirs, ours) in self.weights(last, scratch.path()) {
             let name = theirs.display();
             replay::tensors(&theirs, &ours)?.map_or(Ok(()), |what| Err(different(last, &format!("{name}: {what}"))))?;
+            compared.weights += 1;
         }
-        Ok(computed.len())
+        Ok(())
     }
 
-    fn rollouts(&self, step: u64) -> Result<Vec<rollout::file::RolloutRow>> {
+    fn rollouts(&self, step: u64) -> Result<Vec<RolloutRow>> {
         let expected = "the rollouts of the step: rollout_freq says of which they are written";
-        let missing = || Error::input(rollout::file::path(&self.dir, step).display().to_string(), "nothing", expected);
-        rollout::file::read(&self.dir, step)?.filter(|rows| !rows.is_empty()).ok_or_else(missing)
+        let missing = || Error::input(file::path(&self.dir, step).display().to_string(), "nothing", expected);
+        file::read(&self.dir, step)?.filter(|rows| !rows.is_empty()).ok_or_else(missing)
     }
 
-    fn same_rollouts(&self, step: u64, recorded: &[rollout::file::RolloutRow], scratch: &Path) -> Result<()> {
-        let again = rollout::file::read(scratch, step)?.unwrap_or_default();
+    fn same_rollouts(&self, step: u64, recorded: &[RolloutRow], scratch: &Path) -> Result<()> {
+        let again = file::read(scratch, step)?.unwrap_or_default();
         replay::rollouts(recorded, &again).map_or(Ok(()), |what| Err(different(step, &what)))
     }
 
@@ -198,34 +222,52 @@ impl Again<'_> {
         let (dir, scratch) = (&self.run.dir, self.scratch.to_owned());
         let file = dir.join("config.yaml");
         let resume = self.from.map_or("never".to_owned(), |from| from.path.display().to_string());
+        let env = |name: &str| std::env::var(name).ok();
         // A recipe has its tasks beside its runs.
-        let tasks = dir.parent().map(|parent| parent.join("data")).filter(|tasks| tasks.is_dir());
-        let weighs = self.run.checkpoints.iter().any(|checkpoint| checkpoint.step == self.last);
+        let tasks = self.recipe().map(|recipe| recipe.join("data"));
+        // To compare it with the run's.
+        let weighs = self.run.checkpoints.iter().any(|checkpoint| checkpoint.step == self.last) && only.is_none();
+        let save = weighs.then_some(self.last);
         if self.run.is_rl {
-            let mut config: RlConfig = config::load(Some(&file), &[], &|_| None)?;
-            (config.resume, config.save_freq, config.save_seconds) = (resume, None, None);
-            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, weighs && only.is_none(), Some(1));
-            let (reward, store) = (config.reward.scorer(), Some(self.answers()));
+            let mut config: RlConfig = config::load(Some(&file), &[], &env)?;
+            (config.resume, config.save_freq, config.save_seconds) = (resume, save, None);
+            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, false, Some(1));
+            config.validation.metric_for_best_model = None;
+            let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let scorer = self.context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
             let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
             job.validation = validation::rl(&config, &job.model, scorer, tasks.as_deref())?;
-            (job.dir, job.only) = (scratch, only);
+            (job.dir, job.only, job.data.warm) = (scratch, only, true);
             return self.train(&mut job);
         }
-        let mut config: SftConfig = config::load(Some(&file), &[], &|_| None)?;
-        (config.resume, config.save_steps, config.save_seconds) = (resume, None, None);
-        (config.keep_every, config.save_on_stop) = (None, weighs);
+        let mut config: SftConfig = config::load(Some(&file), &[], &env)?;
+        (config.resume, config.save_steps, config.save_seconds) = (resume, save, None);
+        (config.keep_every, config.save_on_stop) = (None, false);
+        config.validation.metric_for_best_model = None;
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
         job.validation = validation::sft(&config, &job.model, tasks.as_deref())?;
-        job.dir = scratch;
+        // Nothing is kept in the run's folder, its index neither.
+        (job.dir, job.data.warm) = (scratch, true);
         self.train(&mut job)
     }
 
-    /// What judges said in the run: a recipe keeps that of all its stages together.
-    fn answers(&self) -> Arc<RunStore> {
-        let dir = &self.run.dir;
-        let recipe = dir.parent().filter(|parent| !dir.join(FILE).exists() && parent.join(FILE).exists());
-        RunStore::new(recipe.unwrap_or(dir))
+    /// The recipe that the run is a stage of.
+    fn recipe(&self) -> Option<&Path> {
+        let parent = self.run.dir.parent()?;
+        config::load::<RecipeConfig>(Some(&parent.join("config.yaml")), &[], &|_| None).ok().map(|_| parent)
+    }
+
+    /// A copy of what judges said in the run; a recipe keeps that of all its stages together.
+    fn answers(&self) -> Result<Arc<RunStore>> {
+        let dir = self.recipe().unwrap_or(&self.run.dir);
+        for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+            let path = entry.map_err(Error::io(dir))?.path();
+            let name = path.file_name().unwrap_or_default();
+            if name.to_string_lossy().starts_with("answers") {
+                std::fs::copy(&path, self.scratch.join(name)).map_err(Error::io(&path))?;
+            }
+        }
+        Ok(RunStore::new(self.scratch))
     }
 
     fn train(&self, job: &mut dyn Job) -> Result<()> {

@@ -30,7 +30,7 @@ function ticks(low, high, about, least = 0) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = Math.max(least, power * ([1, 2, 5].find(m => m * power >= rough) ?? 10));
   const out = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) out.push(i * step);
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9 && out.length < 100; i++) out.push(i * step);
   return out;
 }
 
@@ -72,6 +72,8 @@ function chart(box, curve) {
   // A single spike must not flatten the rest: the axis covers all but the outermost points.
   const cut = Math.floor(ys.length / 200);
   let y0 = ys[cut], y1 = ys[ys.length - 1 - cut];
+  // What differs by the last bits of a sum is level.
+  if (y1 - y0 <= 1e-9 * Math.max(Math.abs(y0), Math.abs(y1))) y1 = y0;
   const log = curve.log && y0 > 0 && y1 > 4 * y0;
   if (!log && y0 > 0 && y0 < y1 * 0.6) y0 = 0;
   if (y0 === y1) { y0 = Math.min(y0, 0); y1 = Math.max(y1, y0 + 1); }

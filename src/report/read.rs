@@ -59,7 +59,13 @@ const CURVES: [Drawn; 14] = [
         &["actor/ppo_kl"],
         false,
     ),
-    ("rl", "KL to the reference", "Nats a token, from the model the run began with.", &["actor/kl_loss"], false),
+    (
+        "rl",
+        "KL to the reference",
+        "Nats a token, from the model the run began with.",
+        &["actor/kl_loss", "actor/reward_kl_penalty"],
+        false,
+    ),
     ("rl", "Gradient norm", "Before clipping.", &["actor/grad_norm"], true),
     ("sft", "SFT gradient norm", "Before clipping.", &["grad_norm"], true),
     (

@@ -32,15 +32,16 @@ pub fn browser(dir: &Path, config: &RlConfig) -> Result<Option<Browser>> {
     if groups.is_empty() {
         return Ok(None);
     }
-    let ids = groups.iter().filter_map(|(_, group)| Some(group.first()?.id.clone())).collect();
-    let asked = questions(config, ids);
+    let wanted =
+        groups.iter().filter_map(|(_, group)| group.first()).map(|row| (row.id.clone(), row.gts.clone())).collect();
+    let asked = questions(config, wanted);
     let model = config.model.as_deref().unwrap_or(Path::new(""));
     let tokenizer = Tokenizer::load(dir.join("model")).or_else(|_| Tokenizer::load(model)).ok();
     let (mut bytes, mut rows) = (0, Vec::new());
     let count = groups.len();
     for (step, group) in groups {
         let Some(first) = group.first() else { continue };
-        let known = asked.get(&first.id);
+        let known = asked.get(&(first.id.clone(), first.gts.clone()));
         let text = known.map_or(first.input.as_str(), |known| known.text.as_str());
         let answers: Vec<Answer> = group.iter().map(|r| answer(r, text, config, tokenizer.as_ref())).collect();
         let pictures = known.map_or(&[][..], |known| &known.pictures);
@@ -120,21 +121,25 @@ struct Asked {
     pictures: Vec<String>,
 }
 
-/// Those of `ids`; what cannot be read is left out, as a page is made of what there is.
-fn questions(config: &RlConfig, mut ids: HashSet<String>) -> HashMap<String, Asked> {
+/// By id and right answer, as several files may have an id.
+type Named = (String, String);
+
+/// Those that are `wanted`; what cannot be read is left out, as a page is made of what there is.
+fn questions(config: &RlConfig, mut wanted: HashSet<Named>) -> HashMap<Named, Asked> {
     let mut found = HashMap::new();
     for entry in &config.train_files {
         let _ = data::read::for_each(entry, |row| {
             let Ok(row) = row else { return Ok(()) };
-            if ids.remove(&row.id) {
+            let name = (row.id.clone(), row.ground_truth.clone().unwrap_or_default());
+            if wanted.remove(&name) {
                 let pictures = row.images.iter().filter_map(|image| thumbnail(&image.bytes(&row.place).ok()?));
                 let text = row.messages.iter().rfind(|m| m.role == "user");
                 let parts = text.iter().flat_map(|m| &m.content);
                 let text = parts.filter_map(|part| part.text()).collect();
-                found.insert(row.id.clone(), Asked { pictures: pictures.collect(), text });
+                found.insert(name, Asked { pictures: pictures.collect(), text });
             }
             // All are found: there is nothing left to read.
-            if ids.is_empty() { Err(Error::Stopped) } else { Ok(()) }
+            if wanted.is_empty() { Err(Error::Stopped) } else { Ok(()) }
         });
     }
     found
