@@ -180,7 +180,8 @@ fn a_finished_run_is_left_alone_and_another_config_is_refused() {
     let regions = planned["memory"]["regions"].as_object().unwrap();
     let sum: u64 = regions.values().filter_map(Value::as_u64).sum();
     assert!(sum > 0 && planned["memory"]["total"] == sum && planned["disk"].as_u64() > Some(0), "{stdout}");
-    failure(&["sft", &sft, "--out", &out, "--json"], 2, &["--dry-run"]);
+    let (code, _, stderr) = run(&["sft", &sft, "--out", &out, "--json"]);
+    assert!(code == 2 && stderr.contains("--dry-run"), "{stderr}");
     let (code, stdout, stderr) = run(&["sft", &sft, "--out", &out]);
     assert_eq!((code, &stdout), (0, &model), "{stderr}");
     let before = files(Path::new(&out));
