@@ -9,7 +9,7 @@ use super::args::RanksArgs;
 use super::run_dir::RunDir;
 use super::{ConfigArgs, Context, RunArgs, inspect, training};
 use crate::config::{
-    DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
+    Backend, DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
     VerifyConfig, deciding,
 };
 use crate::dist::{self, Alone, Ranks};
@@ -136,7 +136,9 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     if stage.shard.is_some() {
         context.alone("--shard is of one process; ranks share all rows")?;
     }
-    training::over(context.ranks(&DistConfig::default())?, |ranks| {
+    // Nothing of a card's memory is handed over.
+    let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
+    training::over(context.ranks(&dist)?, |ranks| {
         training::same_config(ranks, &deciding(&config))?;
         let answer = |means: &Means, ranks: &mut dyn Ranks| passrate::answer(&config, &stage.run.out, ranks, means);
         stage_of(stage, (context, ranks), &config, answer)

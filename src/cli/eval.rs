@@ -10,7 +10,7 @@ use super::args::{RanksArgs, repository};
 use super::run_dir::RunDir;
 use super::{Context, Overrides, RunArgs, memory, referee, training};
 use crate::answers::RunStore;
-use crate::config::{EvalConfig, ServerConfig, deciding};
+use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig, deciding};
 use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
@@ -167,7 +167,9 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         (None, Some(_), Some(_)) => Err(Error::input("model", "a model directory and a server", "one of both")),
         (None, Some(server), None) => eval.server(server),
         (None, None, Some(model)) if model.is_dir() => {
-            training::over(context.ranks(&config.dist)?, |ranks| eval.local(model, ranks))
+            // Nothing of a card's memory is handed over.
+            let dist = DistConfig { backend: Backend::Tcp, ..config.dist.clone() };
+            training::over(context.ranks(&dist)?, |ranks| eval.local(model, ranks))
         }
         (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
         (None, None, None) => {

@@ -9,8 +9,9 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
-use cudarc::nccl::sys::{cudaStream_t, ncclComm_t, ncclConfig_t, ncclDataType_t, ncclUniqueId};
+use cudarc::nccl::sys::{cudaStream_t, ncclComm, ncclComm_t, ncclConfig_t, ncclDataType_t, ncclUniqueId};
 
 use crate::device::driver::Address;
 use crate::error::{Error, Result};
@@ -223,11 +224,14 @@ impl Comm {
             splitShare: DEFAULT,
         };
         let id = ncclUniqueId { internal: id.map(|byte| byte as c_char) };
-        let mut made = Comm { library, comm: ptr::null_mut() };
-        // SAFETY: both pointers are to live values of the types that the function takes.
+        // A thread of NCCL's stores the communicator there once more when it is made, however long that takes and whatever
+        // became of this call: the few bytes are never given back.
+        let made: &'static AtomicPtr<ncclComm> = Box::leak(Box::default());
+        // SAFETY: the pointers are to values of the types that the function takes; `config` is read within the call.
         let code =
-            unsafe { (library.functions.init)(&mut made.comm, size as c_int, id, rank as c_int, &raw mut config) };
-        library.done("ncclCommInitRankConfig", code, ptr::null_mut()).map(|_| made)
+            unsafe { (library.functions.init)(made.as_ptr(), size as c_int, id, rank as c_int, &raw mut config) };
+        let comm = Comm { library, comm: made.load(Ordering::Relaxed) };
+        library.done("ncclCommInitRankConfig", code, ptr::null_mut()).map(|_| comm)
     }
 
     /// Whether the last call is over; queued, where it was a group. Errors where it, or anything since, has failed.

@@ -43,7 +43,8 @@ pub trait Ranks {
     fn await_all(&mut self, what: &'static str, bytes: &[u8]) -> Result<Vec<Vec<u8>>>;
 
     /// `send[r]` goes to rank r and what rank r sends lands in `recv[r]`, in order: their bytes are alike pair by pair.
-    /// What goes to oneself is copied. Where a device computes, the work is queued behind what it has.
+    /// What goes to oneself is copied. Where a device computes, the work is queued behind what it has. No tensor of `recv` may
+    /// overlap one of `send` or another of `recv`.
     fn exchange(
         &mut self,
         dev: &mut Device,
@@ -61,7 +62,8 @@ pub trait Ranks {
     }
 
     /// The last call: says how this rank's part ended. A good end, and a stop that all were asked for, waits until all ranks are
-    /// here; what an error says, and its exit status, all others end with: an error of this call where another's word came first. A rank that is dropped without is lost.
+    /// here; what an error says, and its exit status, all others end with: an error of this call where another's word came
+    /// first. A rank that is dropped without is lost.
     fn leave(&mut self, _outcome: std::result::Result<(), &Error>) -> Result<()> {
         Ok(())
     }

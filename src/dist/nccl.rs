@@ -50,15 +50,17 @@ impl Nccl {
     /// is once, so that NCCL takes its memory now. Errors at all ranks where one has no NCCL or another version, and where
     /// bytes do not arrive.
     pub fn start(mut tcp: Tcp, open: impl FnOnce() -> Result<(&'static Library, Box<dyn Driver>)>) -> Result<Nccl> {
-        let made = open().and_then(|(library, mut driver)| {
-            let (comm, taken) = begin(&mut tcp, library, &mut *driver)?;
-            Ok((comm, taken, driver))
-        });
-        match made {
-            Ok((comm, taken, driver)) => {
+        let (library, mut driver) = match open() {
+            Ok(opened) => opened,
+            Err(error) => return Err(super::last_word(&mut tcp, error)),
+        };
+        let mut comm = None;
+        match begin(&mut tcp, library, &mut *driver, &mut comm) {
+            Ok(taken) => {
                 let group_bytes = GROUP_BYTES / tcp.size().saturating_sub(1).max(1) / BORDER * BORDER;
-                Ok(Nccl { comm: Some(comm), _driver: driver, tcp, group_bytes, taken })
+                Ok(Nccl { comm, _driver: driver, tcp, group_bytes, taken })
             }
+            // Behind that word what there is of a communicator is aborted, which may hang.
             Err(error) => Err(super::last_word(&mut tcp, error)),
         }
     }
@@ -68,8 +70,8 @@ impl Nccl {
         Nccl { group_bytes: bytes, ..self }
     }
 
-    /// Bytes of device memory that NCCL took at the start: the most of any rank, so that all plan alike. None where the device
-    /// cannot tell.
+    /// Bytes of device memory that NCCL took at the start: the most of any rank, so that all plan alike. 0 where no device can
+    /// tell.
     pub fn taken(&self) -> u64 {
         self.taken
     }
@@ -106,8 +108,8 @@ impl Nccl {
     }
 }
 
-/// The communicator, tried out, and what it took.
-fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver) -> Result<(Comm, u64)> {
+/// Makes the communicator, to be kept in `made`, and tries it out; bytes of memory that it took, the most of any rank.
+fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver, made: &mut Option<Comm>) -> Result<u64> {
     const WHAT: &str = "NCCL's start";
     tcp.same("NCCL's version", &library.version())?;
     let (rank, size) = (tcp.rank(), tcp.size());
@@ -119,7 +121,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver) -> R
     memory.iter().try_for_each(|address| driver.open(*address, size * TRIAL))?;
     let before = driver.free_memory()?;
     // From each rank to each, itself as well, so that all connections there will be are made.
-    let (mut made, name) = (None, tcp.name(rank));
+    let name = tcp.name(rank);
     let nothing = vec![Vec::new(); size];
     let sent: Vec<u8> = (0..size * TRIAL).map(|i| trial(rank, i / TRIAL, i % TRIAL)).collect();
     driver.upload(Stream::COMPUTE, memory[0], &sent)?;
@@ -145,10 +147,7 @@ fn begin(tcp: &mut Tcp, library: &'static Library, driver: &mut dyn Driver) -> R
     };
     let all = tcp.gather("NCCL's memory", &taken.to_le_bytes())?;
     let most = all.iter().filter_map(|bytes| Some(u64::from_le_bytes(bytes.as_slice().try_into().ok()?))).max();
-    match made {
-        Some(comm) => Ok((comm, most.unwrap_or(taken))),
-        None => Err(Error::Failed(format!("{WHAT}: no communicator"))),
-    }
+    Ok(most.unwrap_or(taken))
 }
 
 /// Byte `i` of what `from` sends `to` at the start.
@@ -288,8 +287,14 @@ impl Ranks for Nccl {
 
     fn leave(&mut self, outcome: std::result::Result<(), &Error>) -> Result<()> {
         const WHAT: &str = "NCCL's end";
-        let (Ok(()) | Err(Error::Stopped), Some(comm)) = (outcome, self.comm.take()) else {
-            return self.tcp.leave(outcome);
+        let comm = match (outcome, self.comm.take()) {
+            (Ok(()) | Err(Error::Stopped), Some(comm)) => comm,
+            (_, comm) => {
+                let left = self.tcp.leave(outcome);
+                // All know by now: this is aborted, which may hang.
+                drop(comm);
+                return left;
+            }
         };
         let (nothing, name) = (vec![Vec::new(); self.size()], self.name(self.rank()));
         self.tcp.beside(WHAT, (&nothing, &nothing), |plane| {

@@ -1,7 +1,6 @@
 //! Which answers a task is measured by, and the store that keeps them: each by who answers, what is asked and how, so
 //! that a run killed at any moment goes on with what is missing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::measured::{self, Given};
@@ -119,27 +118,20 @@ impl Asked<'_> {
 
     /// The questions that lack an answer, and how many answers these lack.
     pub fn unanswered(&self) -> Result<(Vec<usize>, usize)> {
+        self.share(0, 1)
+    }
+
+    /// Of these rank `rank` of `size`'s: by content, so that equal questions, of other tasks too, are one rank's, which asks
+    /// once. The ranks' stores differ from the second task on and must not decide it.
+    pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
         let (mut questions, mut answers) = (Vec::new(), 0);
-        for i in 0..self.survey.len() {
+        let has = |[a, b, c, d, ..]: [u8; 32]| u32::from_le_bytes([a, b, c, d]) as usize % size == rank;
+        for i in (0..self.survey.len()).filter(|&i| has(self.survey.contents[i])) {
             let missing = self.missing(i)?.len();
             if missing > 0 {
                 questions.push(i);
                 answers += missing;
             }
-        }
-        Ok((questions, answers))
-    }
-
-    /// Of these rank `rank` of `size`'s: they are dealt by turns, equal ones to one rank, which asks once.
-    pub fn share(&self, rank: usize, size: usize) -> Result<(Vec<usize>, usize)> {
-        let (mut questions, mut answers) = self.unanswered()?;
-        if size > 1 {
-            let mut turns: HashMap<&[u8; 32], usize> = HashMap::new();
-            questions.retain(|&i| {
-                let next = turns.len();
-                *turns.entry(&self.survey.contents[i]).or_insert(next) % size == rank
-            });
-            answers = questions.iter().map(|&i| Ok(self.missing(i)?.len())).sum::<Result<usize>>()?;
         }
         Ok((questions, answers))
     }

@@ -105,6 +105,21 @@ fn kill(args: &[String], after: Duration) -> bool {
     runs
 }
 
+/// The first task has some of the questions of the second: when that begins the ranks' stores differ.
+#[test]
+fn ranks_leave_none_of_the_questions_that_tasks_share_unasked() {
+    let dir = Dir::new();
+    let measure = |out: &str, ranks: &str| {
+        let (model, data, at) = (dir.at("model"), dir.at("data"), dir.at(out));
+        let args = ["--quiet", "--device", "cpu", "--threads", "1", "eval", "--model", &model, "--data", &data];
+        let tasks = "mathvision_reason_testmini_reward,mathvision_reason_test_reward";
+        let more = ["--out", &at, "--tasks", tasks, "--gpus", ranks, "dtype=f32", "max_new_tokens=6"];
+        dir.run(&[&args[..], &more].concat().into_iter().map(str::to_owned).collect::<Vec<_>>());
+        (dir.results(out), count(&dir.path(out)))
+    };
+    assert_eq!(measure("three", "3"), measure("one", "1"));
+}
+
 #[test]
 fn a_measurement_killed_ten_times_or_robbed_of_answers_is_that_of_one_left_alone() {
     let dir = Dir::new();

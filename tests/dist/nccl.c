@@ -25,8 +25,9 @@ enum { STARTING, READY, MOVING, ENDING, ENDED };
 typedef struct { char internal[128]; } Id;
 typedef struct { size_t size; unsigned magic, version; int blocking, cga, least, most; const char *net; int split; } Config;
 typedef struct { int sends, peer; char *at; size_t bytes; unsigned number; void *stream; int done; } Move;
-typedef struct {
+typedef struct Comm {
     char id[128];
+    struct Comm **made;
     int rank, size, state, num_moves, groups;
     unsigned sent[MOST_RANKS], received[MOST_RANKS];
     Move moves[MOST_MOVES];
@@ -144,6 +145,8 @@ static int proceed(Comm *comm) {
     if (left) return IN_PROGRESS;
     comm->groups += comm->state == MOVING;
     comm->num_moves = 0;
+    /* NCCL's own thread does so when it is through. */
+    if (comm->state == STARTING) *comm->made = comm;
     if (comm->state == STARTING || comm->state == MOVING) comm->state = READY;
     if (comm->state == ENDING) comm->state = ENDED;
     return SUCCESS;
@@ -175,7 +178,7 @@ API int ncclCommInitRankConfig(Comm **made, int size, Id id, int rank, Config *c
     if (config->size != sizeof *config || config->magic != 0xcafebeef || config->blocking != 0) return INVALID_ARGUMENT;
     Comm *comm = calloc(1, sizeof *comm);
     memcpy(comm->id, id.internal, sizeof comm->id);
-    comm->rank = rank, comm->size = size, comm->state = STARTING, *made = comm;
+    comm->rank = rank, comm->size = size, comm->state = STARTING, comm->made = made, *made = comm;
     note(rank, "init %d of %d, layout %u", rank, size, config->version);
     snprintf(path, sizeof path, "%s/%s/here-%d", folder(), comm->id, rank);
     close(open(path, O_CREAT | O_WRONLY, 0600));

@@ -1,10 +1,11 @@
 //! Ranks by NCCL, against a library that stands in for it (`nccl.c`) on the emulator's memory: which calls, in which order,
 //! on which stream, what arrives, and what is said and done when something fails, is lost or hangs. Two cards have not run it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use omr::device::emu::{Completion, Emu, Options};
 use omr::device::nccl::Library;
@@ -266,13 +267,13 @@ fn what_is_no_nccl_or_too_old_is_said() {
     assert!(ends[0].as_ref().unwrap_err().to_string().contains("rank 1 ("));
 }
 
-/// Two processes by NCCL that exchange something, of which rank 1 gets stuck.
-fn stuck(stand_in: &StandIn, timeout_s: &str) -> [Child; 2] {
+/// Two processes by NCCL that exchange something, of which rank 1 gets stuck or, as `fails` says, has an error of its own.
+fn stuck(stand_in: &StandIn, timeout_s: &str, fails: bool) -> [Child; 2] {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     [0, 1].map(|rank| {
         Command::new(std::env::current_exe().unwrap())
             .args(["dist::nccl::a_rank_of_its_own", "--exact", "--nocapture"])
-            .env("OMR_TEST_RANK", format!("{rank} {port} {timeout_s} {}", stand_in.path().display()))
+            .env("OMR_TEST_RANK", format!("{rank} {port} {timeout_s} {fails} {}", stand_in.path().display()))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -284,7 +285,7 @@ fn stuck(stand_in: &StandIn, timeout_s: &str) -> [Child; 2] {
 #[test]
 fn a_rank_of_its_own() {
     let Ok(told) = std::env::var("OMR_TEST_RANK") else { return };
-    let told: Vec<&str> = told.split(' ').collect();
+    let told: Vec<&str> = told.splitn(5, ' ').collect();
     let mut entry = entries(2).remove(told[0].parse().unwrap());
     (entry.place.port, entry.listener) = (told[1].parse().ok(), None);
     (entry.config.timeout_s, entry.config.heartbeat_s) = (told[2].parse().unwrap(), 30.0);
@@ -294,17 +295,29 @@ fn a_rank_of_its_own() {
     };
     let tcp = super::start_with(&mut entry, Box::new(end)).unwrap();
     let mut ranks = Nccl::start(tcp, || {
-        Ok((Library::open(&[Path::new(told[3])], "the stand-in")?, Box::new(emu()) as Box<dyn Driver>))
+        Ok((Library::open(&[Path::new(told[4])], "the stand-in")?, Box::new(emu()) as Box<dyn Driver>))
     })
     .unwrap();
-    let error = small(&mut ranks).unwrap_err();
+    let error = match (told[0], told[3]) {
+        ("1", "true") => Error::Failed("a fault of its own".to_owned()),
+        _ => small(&mut ranks).unwrap_err(),
+    };
     let _ = ranks.leave(Err(&error));
     end(&error);
 }
 
 /// Waits until rank 1 is in the move that it does not end.
-fn until_stuck(stand_in: &StandIn) {
+fn until_stuck(stand_in: &StandIn, children: &mut [Child; 2]) {
+    let began = Instant::now();
     while stand_in.log(1).iter().filter(|line| line.starts_with("group")).count() < 2 {
+        let ended = children.iter_mut().position(|child| child.try_wait().unwrap().is_some());
+        if ended.is_some() || began.elapsed() > Duration::from_secs(60) {
+            children.iter_mut().for_each(|child| drop(child.kill()));
+            let mut said = String::new();
+            let stderr = children[ended.unwrap_or(1)].stderr.as_mut().unwrap();
+            stderr.read_to_string(&mut said).unwrap();
+            panic!("rank {ended:?} has ended, or 60 s have: {said}");
+        }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -313,8 +326,9 @@ fn until_stuck(stand_in: &StandIn) {
 fn a_rank_that_dies_in_a_move_is_named_and_the_move_aborted() {
     for play in ["stuck 1 1\n", "stuck 1 1\nabort hangs\n"] {
         let stand_in = StandIn::new(play);
-        let [first, mut second] = stuck(&stand_in, "60");
-        until_stuck(&stand_in);
+        let mut children = stuck(&stand_in, "60", false);
+        until_stuck(&stand_in, &mut children);
+        let [first, mut second] = children;
         second.kill().unwrap();
         let (pid, end) = (second.id(), first.wait_with_output().unwrap());
         let _ = second.wait();
@@ -330,11 +344,24 @@ fn a_rank_that_dies_in_a_move_is_named_and_the_move_aborted() {
 #[test]
 fn a_move_that_no_rank_ends_ends_all_in_time() {
     let stand_in = StandIn::new("stuck 1 1\n");
-    for (rank, child) in stuck(&stand_in, "1").into_iter().enumerate() {
+    for (rank, child) in stuck(&stand_in, "5", false).into_iter().enumerate() {
         let end = child.wait_with_output().unwrap();
         let text = String::from_utf8_lossy(&end.stderr).into_owned();
         assert_eq!(end.status.code(), Some(1), "{text}");
-        assert!(text.contains("\"pieces\" (collective 5) has waited 1 s though all ranks are in it"), "{text}");
+        for part in ["\"pieces\" (collective ", ") has waited 5 s though all ranks are in it"] {
+            assert!(text.contains(part), "{text}, not {part}");
+        }
         assert_eq!(stand_in.log(rank).last().unwrap(), "abort");
+    }
+}
+
+#[test]
+fn a_fault_of_a_rank_is_said_before_it_aborts_what_may_hang() {
+    let stand_in = StandIn::new("abort hangs\n");
+    for child in stuck(&stand_in, "60", true) {
+        let end = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&end.stderr).into_owned();
+        assert_eq!(end.status.code(), Some(1), "{text}");
+        assert!(text.contains("a fault of its own"), "{text}");
     }
 }
