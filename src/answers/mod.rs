@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, params};
 
@@ -21,6 +21,9 @@ const LAYOUT: i64 = 1;
 
 /// How long a process waits for another that writes to the same shared store.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the tasks of a scorer that is gone may hold a run's store.
+const CLOSING: Duration = Duration::from_secs(30);
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
     key BLOB NOT NULL PRIMARY KEY, label TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
@@ -219,12 +222,20 @@ impl RunStore {
         Arc::new(RunStore { dir: dir.to_owned(), rank, opening: Mutex::default(), store: OnceLock::new() })
     }
 
-    /// Waits until nobody else has it, as a judge's tasks do for a moment after its scorer is gone, and closes it.
-    pub fn close(mut self: Arc<RunStore>) {
+    /// Waits until nobody else has it, as a judge's tasks do for a moment after its scorer is gone, and closes it. Errors
+    /// where somebody keeps it.
+    pub fn close(mut self: Arc<RunStore>) -> Result<()> {
+        let began = Instant::now();
         while let Err(shared) = Arc::try_unwrap(self) {
+            if began.elapsed() > CLOSING {
+                let path = shared.rank.map_or_else(|| shared.dir.join(FILE), |(i, n)| shard(&shared.dir, i, n));
+                let waited = CLOSING.as_secs();
+                return Err(Error::Failed(format!("{}: still in use after {waited} s", path.display())));
+            }
             std::thread::sleep(Duration::from_millis(1));
             self = shared;
         }
+        Ok(())
     }
 
     /// A store that is open.

@@ -37,7 +37,7 @@ pub fn without_rows(
     args.planned(context, || {
         json!({
             "job": name, "updates": steps, "missing": missing, "has_weights": weights::are_in(model),
-            "one_card": page.json(),
+            (key(page.cards())): page.json(),
         })
     })
 }
@@ -45,7 +45,7 @@ pub fn without_rows(
 /// What a dry run says besides the plan: what passes keep, the disk, weights that are missing, and the time.
 pub fn rest(
     (args, context): (&RunArgs, &Context),
-    (name, what): (&str, &str),
+    (name, what, cards): (&str, &str, usize),
     plan: &Plan,
     kept: &Levels,
     trainer: &TrainerConfig,
@@ -59,15 +59,20 @@ pub fn rest(
     let page = page(config);
     context.say(&match &page {
         Ok(page) => page.time(trainer.total_steps),
-        Err(error) => format!("on one {}: {error}", H200.name()),
+        Err(error) => format!("on {}: {error}", H200.named(cards)),
     });
     args.planned(context, || {
         json!({
             "job": name, "what": what, "updates": trainer.total_steps, "missing": [],
             "has_weights": weights::are_in(&trainer.model), "memory": memory::json(plan),
-            "disk": memory::on_disk(plan, trainer.checkpoints()), "one_card": page.ok().map(|page| page.json()),
+            "disk": memory::on_disk(plan, trainer.checkpoints()), (key(cards)): page.ok().map(|page| page.json()),
         })
     })
+}
+
+/// What a plan of so many cards is under.
+fn key(cards: usize) -> &'static str {
+    if cards == 1 { "one_card" } else { "cards" }
 }
 
 /// Says so where a model directory has no weights.

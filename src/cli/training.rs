@@ -57,7 +57,8 @@ pub fn run<C: Config>(
     let plan = job.plan(context.target())?;
     context.say(&format!("{what}; {}", plan::line(&plan)));
     if args.dry_run {
-        return dry_run::rest((args, context), (C::NAME, what), &plan, &job.levels(), &job.trainer_config(), page);
+        let what = (C::NAME, what, ranks.size());
+        return dry_run::rest((args, context), what, &plan, &job.levels(), &job.trainer_config(), page);
     }
     let leads = ranks.rank() == 0;
     let dir = leads.then(|| RunDir::open(args, config, context)).transpose()?;

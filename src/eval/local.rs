@@ -224,8 +224,8 @@ pub fn ask(
     dist::by_first(ranks, "the answers there are", || answers::gather(dir))?;
     let own = RunStore::of_rank(dir, place.0, place.1);
     let done = asked(&own);
-    own.close();
-    dist::agreed_at_last(ranks, "the end of answers", done)
+    let closed = own.close();
+    dist::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
 /// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.

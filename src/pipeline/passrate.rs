@@ -63,8 +63,8 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means:
     let work = Work::open(config, dir, None, means)?;
     let share = Share { rank, size };
     let done = Passrate::new(config, means).and_then(|job| job.answer_share(&work, &store, share));
-    store.close();
-    dist::agreed_at_last(ranks, "the end of answers", done)
+    let closed = store.close();
+    dist::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
 /// Which rows a rank answers: by content, so that equal questions are one rank's.

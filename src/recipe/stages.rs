@@ -162,15 +162,12 @@ impl Recipe<'_> {
         let what = format!("rl: {} questions", job.index.len());
         self.train(&mut job, &what, ranks)?;
         drop(job);
-        self.close(store, ranks);
-        Ok(())
+        self.close(store, ranks)
     }
 
     /// Closes a stage's store; that of a single process stays open for the next stage.
-    fn close(&self, store: Arc<RunStore>, ranks: &dyn Ranks) {
-        if ranks.size() > 1 {
-            store.close();
-        }
+    fn close(&self, store: Arc<RunStore>, ranks: &dyn Ranks) -> Result<()> {
+        if ranks.size() > 1 { store.close() } else { Ok(()) }
     }
 
     /// Plans a training job and runs what is left of it.
@@ -236,8 +233,7 @@ impl Recipe<'_> {
         })?;
         drop(jobs);
         drop(rows);
-        self.close(store, ranks);
-        Ok(())
+        self.close(store, ranks)
     }
 }
 

@@ -111,7 +111,7 @@ fn cards_stand_side_by_side() {
     for part in ["sft on 8 A100 of one node", "an update: ", "what goes over TCP", "No run on two cards"] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
-    let (_, table) = text.split_once("Predicted, none of it measured:\n").unwrap();
+    let (_, table) = text.split_once("Floors, none of it measured:\n").unwrap();
     let cells = |name: &str| -> Vec<&str> {
         let line = table.lines().find(|line| line.starts_with(name)).unwrap();
         line[name.len()..].split_whitespace().collect()
@@ -121,8 +121,9 @@ fn cards_stand_side_by_side() {
     assert!(table.contains("\n1 card(s): memory: found a run that takes "), "{table}");
     assert_eq!(cells("tokens a row"), ["-", "4096"]);
 
-    // Longer than fits: the longest that do are planned in their place.
-    let (code, text, stderr) = run(&[&args[..], &["packing_length=49152", "micro_batch_tokens=49152"]].concat());
+    // Longer than fits: the longest that do are planned in their place, of the memory that the config allows.
+    let long = ["packing_length=49152", "micro_batch_tokens=49152", "max_memory_gib=72"];
+    let (code, text, stderr) = run(&[&args[..], &long].concat());
     assert_eq!(code, 0, "{stderr}");
     assert!(text.starts_with("The rows of the config do not fit: memory: found a run that takes "), "{text}");
     let (_, longest) = text.split_once("adamw_8bit ").unwrap();
@@ -159,6 +160,21 @@ fn lanes_beyond_the_cards_have_their_price() {
     // Half of the state, and what norms, biases and the token table have of it more.
     let (state, all) = (number(&plan["memory"]["regions"]["state"]), number(&update["state"]));
     assert!(state * 2 >= all && state < all * 2 / 3, "{state} of {all}");
+}
+
+/// Of 12 cards 4 have a node of their own and 8 peers over the network: their part takes longest.
+#[test]
+fn a_node_that_is_not_full_waits_longest() {
+    let small = ["packing_length=2048", "micro_batch_tokens=2048", "gradient_accumulation_steps=12"];
+    let sft = config("sft.yaml");
+    let args = ["plan", &sft, "--gpu", "a100", "--image-tokens", "256", "--gpus", "12", "--json"];
+    let (code, text, stderr) = run(&[&args[..], &small].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let plan: Value = serde_json::from_str(&text).unwrap();
+    let most = plan["update"]["received"].as_f64().unwrap().max(plan["update"]["sent"].as_f64().unwrap());
+    // A port of 200 Gb/s, of which 47 of 50 are reached.
+    let (links, by_hand) = (plan["floor"]["links"].as_f64().unwrap(), most / 11.0 * 8.0 / (25e9 * 47.0 / 50.0));
+    assert!((links / by_hand - 1.0).abs() < 1e-9, "{links} s, {by_hand} s by hand");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How long rows may be: what fits a card when passes keep least.
 
-use super::gpus::Ceilings;
+use super::jobs::target;
 use super::seats::Seats;
 use super::{Card, Rows, shapes};
 use crate::config::{OptimConfig, OptimizerName, RlConfig, SftConfig};
@@ -27,6 +27,9 @@ pub trait Resized: Clone {
     /// Its optimizer.
     fn optimizer(&mut self) -> &mut OptimConfig;
 
+    /// What it allows a plan of the card's memory, where it says so.
+    fn max_memory_gib(&self) -> Option<f64>;
+
     /// The same for micro-batches of one row of at most so many tokens; none where the rows that are asked for cannot be as
     /// short.
     fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<Self>>;
@@ -44,16 +47,16 @@ pub fn longest<C: Resized>(
     optimizers: &[OptimizerName],
     seats: impl Fn(&C) -> Result<Seats>,
 ) -> Result<Vec<(OptimizerName, usize)>> {
-    let card: Ceilings = on.gpu.ceilings();
     let with = |&optim: &OptimizerName| {
         let mut config = config.clone();
         config.optimizer().optim = optim;
         let seats = seats(&config)?;
+        let budget = target((on, seats.count), config.max_memory_gib()).memory.unwrap_or(usize::MAX);
         let (mut low, mut high, mut longest) = (0, MOST / STEP + 1, 0);
         while low + 1 < high {
             let middle = low.midpoint(high);
             match config.resized(rows, middle * STEP)? {
-                Some(config) if config.least(model, rows, &seats)? > card.budget(seats.count) => high = middle,
+                Some(config) if config.least(model, rows, &seats)? > budget => high = middle,
                 counted => {
                     longest = counted.map_or(0, |_| middle * STEP);
                     low = middle;
@@ -86,6 +89,10 @@ impl Resized for SftConfig {
         &mut self.optimizer
     }
 
+    fn max_memory_gib(&self) -> Option<f64> {
+        self.max_memory_gib
+    }
+
     fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<SftConfig>> {
         let least = rows.row_tokens.max(rows.image_tokens.map(|picture| picture + shapes::AROUND));
         let fits = least.is_none_or(|least| least <= tokens);
@@ -106,6 +113,10 @@ impl Resized for SftConfig {
 impl Resized for RlConfig {
     fn optimizer(&mut self) -> &mut OptimConfig {
         &mut self.optimizer
+    }
+
+    fn max_memory_gib(&self) -> Option<f64> {
+        self.max_memory_gib
     }
 
     fn resized(&self, rows: &Rows, tokens: usize) -> Result<Option<RlConfig>> {

@@ -21,7 +21,8 @@ use crate::train::sft::{self, LOWER};
 /// Cards of a kind.
 pub type Cards<'a> = (&'a Card, usize);
 
-fn target((on, count): Cards, max_memory_gib: Option<f64>) -> Target {
+/// A card as the run has it: less what a plan may not take, and what the config does not allow.
+pub fn target((on, count): Cards, max_memory_gib: Option<f64>) -> Target {
     let budget = on.gpu.ceilings().budget(count);
     Target::gpu(Kind::Cuda).within(Some(budget)).within(plan::gib_to_bytes(max_memory_gib))
 }

@@ -78,9 +78,9 @@ pub struct Rows {
 }
 
 impl Card {
-    /// Its name.
-    pub fn name(&self) -> &'static str {
-        self.gpu.ceilings().name
+    /// So many of it, for people.
+    pub fn named(&self, count: usize) -> String {
+        seats::named(count, &self.gpu.ceilings())
     }
 }
 

@@ -61,7 +61,7 @@ impl Page {
     }
 
     /// Seconds predicted for a step.
-    fn predicted_step(&self) -> Option<f64> {
+    pub(super) fn predicted_step(&self) -> Option<f64> {
         (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.waited())
     }
 
@@ -79,11 +79,21 @@ impl Page {
         format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
     }
 
+    /// How many cards it is of.
+    pub fn cards(&self) -> usize {
+        self.seats.count
+    }
+
     /// How long a step and `steps` of them take, in a line.
     pub fn time(&self, steps: u64) -> String {
         let of = |step: f64| format!("{} a step, {} in all", floor::seconds(step), floor::seconds(step * steps as f64));
         let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
-        format!("time on {} for {}: floor {}{predicted}", self.seats.of(&self.card), self.assumes, of(self.least()))
+        format!(
+            "time on {} for {}: floor {}{predicted}",
+            seats::named(self.seats.count, &self.card),
+            self.assumes,
+            of(self.least())
+        )
     }
 
     /// Tokens a day, trained on and generated, where a step takes so many seconds.
@@ -145,7 +155,7 @@ impl Page {
             out.push_str(&format!("{name:<14}{text}\n"));
         };
         let card = &self.card;
-        line("job", &format!("{} on {}", self.stage, self.seats.of(card)));
+        line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, card)));
         line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
         line("assumes", &self.assumes);
         self.memory().iter().for_each(|(name, text)| line(name, text));
@@ -197,6 +207,9 @@ impl Page {
                 links.network / 1e9,
                 links.host / 1e9
             ));
+        }
+        if self.seats.count > 1 && self.stage == "rl" {
+            out.push_str("Rollouts, which all cards' hosts gather over TCP, are in none of these bytes and times.\n");
         }
         out
     }

@@ -55,20 +55,12 @@ impl Seats {
     }
 
     /// Seconds in which a card hands over what it has for an update and takes what it is given: other nodes' part over the
-    /// network, beside the own node's.
+    /// network, beside the own node's. The slowest card is meant: most far peers has one of the smallest node.
     pub fn links(&self, update: &Update, links: &Links) -> f64 {
         let (others, near) = ((self.count - 1).max(1) as f64, (self.count.min(NODE) - 1) as f64 / links.node);
-        let far = self.count.saturating_sub(NODE) as f64 / links.network;
+        let smallest = (self.count - 1) % NODE + 1;
+        let far = (self.count - smallest) as f64 / links.network;
         update.handed.sent.max(update.handed.received) as f64 / others * near.max(far)
-    }
-
-    /// `64 H100`, for people.
-    pub fn of(&self, card: &Ceilings) -> String {
-        match self.count {
-            1 => format!("one {}", card.name),
-            n if n <= NODE => format!("{n} {} of one node", card.name),
-            n => format!("{n} {} in {} nodes of {NODE}", card.name, n.div_ceil(NODE)),
-        }
     }
 
     /// Which card computes which lanes.
@@ -90,6 +82,15 @@ impl Seats {
             out.push(("what goes over TCP", dist::host_bytes(self.count)));
         }
         out
+    }
+}
+
+/// `64 H100 in 8 nodes of 8`, for people.
+pub fn named(count: usize, card: &Ceilings) -> String {
+    match count {
+        1 => format!("one {}", card.name),
+        n if n <= NODE => format!("{n} {} of one node", card.name),
+        n => format!("{n} {} in {} nodes of {NODE}", card.name, n.div_ceil(NODE)),
     }
 }
 

@@ -63,7 +63,9 @@ pub fn text(columns: &[Column]) -> String {
         let cells: String = cells.map(|cell| format!("{cell:>16}")).collect();
         format!("{name:<16}{cells}\n")
     };
-    let mut out = "\nPredicted, none of it measured:\n".to_owned();
+    let is_predicted = |column: &Column| column.page.as_ref().is_ok_and(|page| page.predicted_step().is_some());
+    let head = if columns.iter().any(is_predicted) { "Predicted" } else { "Floors" };
+    let mut out = format!("\n{head}, none of it measured:\n");
     out.push_str(&line("cards", &mut columns.iter().map(|column| column.cards.to_string())));
     let of = |column: &Column, cell: fn(&Page) -> String| column.page.as_ref().map_or("-".to_owned(), cell);
     for (name, cell) in ROWS {
