@@ -352,6 +352,7 @@ impl job::Job for Job {
             metrics.set("timing_s/update_actor", seconds(update_start.elapsed()));
             metrics.set("timing_s/step", seconds(start.elapsed()));
             metrics.set("perf/rollout_tokens_per_second", response_tokens as f64 / gen_time);
+            metrics.set(metrics::MEMORY, metrics::memory(dev));
             metrics.sampler(&batch.stats);
             metrics.throughput(seconds(start.elapsed()));
             if let Some(validation) = &self.validation {

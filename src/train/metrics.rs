@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::tensorboard::{EventWriter, WALL_TIME};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -91,6 +92,14 @@ fn wall_time() -> f64 {
 /// All steps of a metrics file, in order; an unfinished last line is left out.
 pub fn read(path: &Path) -> Result<Vec<Metrics>> {
     cut_back(path, u64::MAX)
+}
+
+/// The most memory so far, in GiB: verl's name of it.
+pub const MEMORY: &str = "perf/max_memory_allocated_gb";
+
+/// The value of [`MEMORY`] on `dev`.
+pub fn memory(dev: &Device) -> f64 {
+    dev.high_water().total() as f64 / (1u64 << 30) as f64
 }
 
 /// Whether a figure is of time, and so of no two runs the same.

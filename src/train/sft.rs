@@ -302,6 +302,7 @@ impl job::Job for Job {
                 "num_broken_rows": update.samples().count() - rows,
                 "timing_s/step": time,
                 "perf/tokens_per_second": done.tokens as f64 / time,
+                metrics::MEMORY: metrics::memory(dev),
             });
             let mut metrics = object(metrics);
             if let Some(validation) = &self.validation {
