@@ -115,6 +115,7 @@ impl Context {
     /// Where a run computes, for people.
     pub fn place(&self) -> String {
         match self.kind() {
+            Kind::Cpu if self.threads == 1 => "the CPU (1 thread)".to_owned(),
             Kind::Cpu => format!("the CPU ({} threads)", self.threads),
             Kind::Cuda => "a card".to_owned(),
             Kind::Emu => "the emulated card".to_owned(),

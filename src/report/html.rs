@@ -17,7 +17,7 @@ pub fn page(report: &RecipeReport) -> Result<String> {
         body.push_str(&accuracy(report));
     }
     if let Some(table) = &report.table {
-        body.push_str(&format!("<section><h2>Runs</h2>{}</section>", rows(table)));
+        body.push_str(&format!("<section><h2>Side by side</h2>{}</section>", rows(table)));
     }
     if !report.curves.is_empty() {
         body.push_str(&curves(report));
@@ -64,7 +64,8 @@ fn about(report: &RecipeReport) -> String {
     if report.facts.is_empty() {
         return out;
     }
-    out.push_str("<section><h2>The run</h2><dl class=\"facts\">");
+    let heading = if report.table.is_some() { "What the runs have in common" } else { "The run" };
+    let _ = write!(out, "<section><h2>{heading}</h2><dl class=\"facts\">");
     for (label, value) in &report.facts {
         let _ = write!(out, "<div><dt>{}</dt><dd>{}</dd></div>", escape(label), escape(value));
     }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod browser;
+mod comparison;
 mod evaluation;
 pub mod frame;
 mod html;
@@ -22,9 +23,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::stats::Estimate;
 
+pub use comparison::comparison;
 pub use evaluation::{is_evaluation, keep as keep_pictures, page as evaluation};
 pub use html::page;
-pub use read::{comparison, report};
+pub use read::report;
 pub use referee::page as referee;
 pub use run::judges;
 
@@ -43,7 +45,7 @@ pub struct RecipeReport {
     pub stages: Vec<Stage>,
     /// Paired differences.
     pub contrasts: Vec<Contrast>,
-    /// One row a run, when several are compared.
+    /// One column a run, when several are compared.
     pub table: Option<Table>,
     /// Courses over the steps.
     pub curves: Vec<Curve>,

@@ -8,19 +8,19 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
-use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, rollouts, run};
+use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, rollouts, run};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
 use crate::eval::stats::{self, Estimate, Interval};
 use crate::files;
-use crate::train::metrics;
+use crate::train::metrics::{self, MEMORY};
 
 /// A curve of a stage: folder, title, caption, the metric by its possible names, whether its axis is logarithmic.
 type Drawn = (&'static str, &'static str, &'static str, &'static [&'static str], bool);
 
 /// Those whose figures are 0 throughout are not drawn.
-const CURVES: [Drawn; 14] = [
+const CURVES: [Drawn; 16] = [
     ("sft", "SFT loss", "Mean over the supervised tokens of a batch.", &["loss", "train/loss"], true),
     (
         "rl",
@@ -75,6 +75,8 @@ const CURVES: [Drawn; 14] = [
         &[PROBS_DIFF],
         false,
     ),
+    ("sft", "SFT memory", "GiB, the most so far, of this process.", &[MEMORY], false),
+    ("rl", "RL memory", "GiB, the most so far, of this process.", &[MEMORY], false),
     ("sft", "Seconds an SFT step", "Validation and checkpoints aside.", &["timing_s/step"], false),
     ("rl", "Seconds an RL step", "Rollouts, scores and updates.", &["timing_s/step"], false),
 ];
@@ -118,48 +120,6 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary)? };
     report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
-}
-
-/// Several runs side by side: a row each, and each curve with a line each.
-pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
-    let reports: Vec<RecipeReport> = dirs.iter().map(|dir| report(dir)).collect::<Result<_>>()?;
-    let mut out = RecipeReport { title: format!("{} runs", dirs.len()), ..RecipeReport::default() };
-    out.headline = "The same measurements, run by run. Accuracies are greedy / temperature 1, in percent.".to_owned();
-    let mut table = Table { head: vec!["Run".to_owned()], rows: Vec::new() };
-    table.head.extend(STAGES.iter().map(|(stage, _)| super::html::stage_name(stage)));
-    table.head.extend(["RL - SFT".to_owned(), "RL - Control".to_owned()]);
-    for (dir, report) in dirs.iter().zip(&reports) {
-        table.rows.push(comparison_row(dir, report));
-        for curve in &report.curves {
-            // The first: behind SFT's own course may stand its control's.
-            let Some(line) = curve.series.first() else { continue };
-            let line = Series { name: dir.display().to_string(), points: line.points.clone() };
-            match out.curves.iter_mut().find(|known| known.title == curve.title) {
-                Some(known) => known.series.push(line),
-                None => out.curves.push(Curve { series: vec![line], ..curve.clone() }),
-            }
-        }
-    }
-    out.table = Some(table);
-    Ok(out)
-}
-
-fn comparison_row(dir: &Path, report: &RecipeReport) -> Vec<String> {
-    let percent = |estimate: &Option<Estimate>| estimate.map_or("-".to_owned(), |e| format!("{:.1}", e.mean * 100.0));
-    let stage = |name: &str| report.stages.iter().find(|stage| stage.name == name);
-    let mut row = vec![dir.display().to_string()];
-    for (name, _) in STAGES {
-        row.push(stage(name).map_or("-".to_owned(), |s| format!("{} / {}", percent(&s.acc), percent(&s.acc_t1))));
-    }
-    for other in ["sft", "control"] {
-        let gain = |pick: fn(&Stage) -> Option<Estimate>| {
-            let (rl, other) = (stage("rl").and_then(pick)?, stage(other).and_then(pick)?);
-            Some(format!("{:+.1}", (rl.mean - other.mean) * 100.0))
-        };
-        let [greedy, t1] = [gain(|s| s.acc), gain(|s| s.acc_t1)].map(|g| g.unwrap_or("-".to_owned()));
-        row.push(format!("{greedy} / {t1}"));
-    }
-    row
 }
 
 fn summary(dir: &Path) -> Result<Map<String, Value>> {
@@ -354,10 +314,6 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
     if !recipe && stage != "rl" {
         return Vec::new();
     }
-    let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
-    names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
-    names.sort_unstable();
-    names.dedup();
     let curve = |name: &&String| {
         let what = name.trim_start_matches("val-core/");
         let title = if recipe { format!("Validation of {stage}: {what}") } else { format!("Validation: {what}") };
@@ -365,7 +321,7 @@ fn validations(stage: &str, steps: &[metrics::Metrics], recipe: bool) -> Vec<Cur
         let caption = "Share of right answers on questions that are not trained on.".to_owned();
         Curve { title, caption, log: false, series }
     };
-    names.iter().map(curve).collect()
+    run::measured_beside(steps).iter().map(curve).collect()
 }
 
 fn points(steps: &[metrics::Metrics], name: &str) -> Vec<(f64, f64)> {

@@ -37,16 +37,18 @@ pub fn rl_config(dir: &Path) -> Option<RlConfig> {
 
 /// How far a run of `omr sft` or `omr rl` came, in its own figures.
 pub fn headline(dir: &Path) -> Result<String> {
+    let steps = metrics::read(&dir.join("metrics.jsonl"))?.len();
+    Ok(course(dir)?.map_or("No step is done yet.".to_owned(), |(what, first, last)| {
+        format!("{what} {first:.4} in the first of {steps} steps, {last:.4} in the last.")
+    }))
+}
+
+/// What a run of `omr sft` or `omr rl` is about, in its first step and its last.
+pub fn course(dir: &Path) -> Result<Option<(String, f64, f64)>> {
     let steps = metrics::read(&dir.join("metrics.jsonl"))?;
-    let name = if is_rl(&steps) { "critic/score/mean" } else { "loss" };
+    let (name, what) = if is_rl(&steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
     let of = |step: Option<&Metrics>| step?.get(name)?.as_f64();
-    let what = if is_rl(&steps) { "Mean reward" } else { "Loss" };
-    Ok(match (of(steps.first()), of(steps.last())) {
-        (Some(first), Some(last)) => {
-            format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
-        }
-        _ => "No step is done yet.".to_owned(),
-    })
+    Ok(of(steps.first()).zip(of(steps.last())).map(|(first, last)| (what.to_owned(), first, last)))
 }
 
 /// Settings and circumstances of a run of `omr sft` or `omr rl`.
@@ -111,8 +113,7 @@ fn parameters(dir: &Path) -> Option<u64> {
         if path.extension().is_none_or(|extension| extension != "safetensors") {
             continue;
         }
-        let (_, header) = header(&path)?;
-        for (_, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+        for (_, tensor) in header(&path)?.iter().filter(|(name, _)| *name != "__metadata__") {
             let shape = tensor.get("shape")?.as_array()?;
             count += shape.iter().filter_map(Value::as_u64).product::<u64>();
         }
@@ -120,7 +121,7 @@ fn parameters(dir: &Path) -> Option<u64> {
     (count > 0).then_some(count)
 }
 
-fn header(path: &Path) -> Option<(u64, Map<String, Value>)> {
+fn header(path: &Path) -> Option<Map<String, Value>> {
     use std::io::Read;
     let mut file = files::open(path).ok()?;
     let mut len = [0; 8];
@@ -128,15 +129,20 @@ fn header(path: &Path) -> Option<(u64, Map<String, Value>)> {
     let len = u64::from_le_bytes(len).min(file.metadata().ok()?.len());
     let mut text = vec![0; usize::try_from(len).ok()?];
     file.read_exact(&mut text).ok()?;
-    Some((len, serde_json::from_slice(&text).ok()?))
+    serde_json::from_slice(&text).ok()
 }
 
-/// The best and the last of each figure of validation.
-fn validation(steps: &[Metrics]) -> Facts {
+/// The names of what was measured beside the steps, sorted.
+pub fn measured_beside(steps: &[Metrics]) -> Vec<&String> {
     let mut names: Vec<&String> = steps.iter().flat_map(|step| step.keys()).collect();
     names.retain(|name| name.starts_with("val-core/") && !name.ends_with("/std"));
     names.sort_unstable();
     names.dedup();
+    names
+}
+
+/// The best and the last of each figure of validation.
+fn validation(steps: &[Metrics]) -> Facts {
     let of = |name: &String| {
         let all = steps.iter().filter_map(|step| Some((step.get("step")?.as_u64()?, step.get(name)?.as_f64()?)));
         let all: Vec<(u64, f64)> = all.collect();
@@ -145,17 +151,13 @@ fn validation(steps: &[Metrics]) -> Facts {
         let label = format!("Validation, {}", name.trim_start_matches("val-core/"));
         Some((label, format!("{:.4} at step {}; best {:.4} at step {}", last.1, last.0, best.1, best.0)))
     };
-    names.into_iter().filter_map(of).collect()
+    measured_beside(steps).into_iter().filter_map(of).collect()
 }
 
 /// Settings and circumstances of a recipe.
 pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String, String)> {
     let mut out = Vec::new();
-    if let Ok(text) = files::read_to_string(dir.join("config.yaml"))
-        && let Some(version) = text.lines().next().and_then(|line| line.strip_prefix("# "))
-    {
-        out.push(("Program".to_owned(), version.to_owned()));
-    }
+    out.extend(program(dir).map(|program| ("Program".to_owned(), program)));
     if let Some(device) = summary.get("device").and_then(Value::as_str) {
         out.push(("Device".to_owned(), device.to_owned()));
     }

@@ -112,9 +112,20 @@ fn several_runs_become_one_comparison() {
     run(b.path());
     let report = comparison(&[a.path(), b.path()]).unwrap();
     let table = report.table.clone().unwrap();
-    assert_eq!((table.rows.len(), table.head.len()), (2, 7));
-    assert!(table.rows[0][5].contains("+30.0 / +30.0") && report.curves.iter().all(|c| c.series.len() == 2));
+    assert_eq!((table.rows.len(), table.head.len()), (6, 3));
+    assert_eq!(table.rows[4], ["RL - SFT", "+30.0 / +30.0", "+30.0 / +30.0"]);
+    assert!(report.curves.iter().all(|c| c.series.len() == 2));
+    assert!(report.facts.contains(&("Device".to_owned(), "cpu".to_owned())), "what they have in common");
     assert!(page(&report).unwrap().contains("<table>"));
+    // Runs of one stage, of which one came further.
+    let dirs = [a.path().join("rl"), a.path().join("sft")];
+    let table = comparison(&[&dirs[0], &dirs[1]]).unwrap().table.unwrap();
+    let row = |label: &str| table.rows.iter().find(|row| row[0] == label).unwrap()[1..].to_vec();
+    assert_eq!(table.head, ["", "rl", "sft"]);
+    assert_eq!(
+        (row("Mean reward"), row("Loss")),
+        (["1.0000 to 0.0007", "-"].map(str::to_owned).to_vec(), ["-", "1.0000 to 0.0007"].map(str::to_owned).to_vec())
+    );
 }
 
 #[test]

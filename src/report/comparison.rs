@@ -1,0 +1,104 @@
+//! Several runs side by side.
+
+use std::ffi::OsStr;
+use std::path::Path;
+
+use super::run::{self, STAGES};
+use super::{Curve, RecipeReport, Series, Stage, Table, html, report};
+use crate::error::Result;
+use crate::eval::stats::Estimate;
+
+/// A page of `dirs`: a column each of what they reached and what they have not in common, and each curve with a line each.
+pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
+    let mut reports: Vec<RecipeReport> = dirs.iter().map(|dir| report(dir)).collect::<Result<_>>()?;
+    let names = names(dirs);
+    let mut out = RecipeReport { title: format!("{} runs", dirs.len()), ..RecipeReport::default() };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    out.headline = "The same figures, run by run.".to_owned();
+    if reports.iter().any(|report| !report.stages.is_empty()) {
+        out.headline += " Accuracies are greedy / temperature 1, in percent.";
+        let mut row = |label: String, said: &dyn Fn(&RecipeReport) -> String| {
+            rows.push([label].into_iter().chain(reports.iter().map(said)).collect());
+        };
+        for (stage, _) in STAGES {
+            row(format!("Accuracy, {}", html::stage_name(stage)), &|report| reached(report, stage));
+        }
+        for other in ["sft", "control"] {
+            row(format!("RL - {}", html::stage_name(other)), &|report| won(report, other));
+        }
+    }
+    for ((dir, name), report) in dirs.iter().zip(&names).zip(&mut reports) {
+        if report.stages.is_empty() {
+            let course = run::course(dir)?.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}")));
+            report.facts.splice(0..0, course);
+        }
+        for curve in &report.curves {
+            // The first: behind SFT's own course may stand its control's.
+            let Some(line) = curve.series.first() else { continue };
+            let line = Series { name: name.clone(), points: line.points.clone() };
+            match out.curves.iter_mut().find(|known| known.title == curve.title) {
+                Some(known) => known.series.push(line),
+                None => out.curves.push(Curve { series: vec![line], ..curve.clone() }),
+            }
+        }
+    }
+    let mut labels: Vec<&String> = Vec::new();
+    for (label, _) in reports.iter().flat_map(|report| &report.facts) {
+        if !labels.contains(&label) {
+            labels.push(label);
+        }
+    }
+    for label in labels {
+        let said = |report: &RecipeReport| report.facts.iter().find(|fact| fact.0 == *label).map(|fact| fact.1.clone());
+        let said: Vec<String> = reports.iter().map(|report| said(report).unwrap_or("-".to_owned())).collect();
+        match said.iter().all(|other| *other == said[0]) {
+            true => out.facts.push((label.clone(), said[0].clone())),
+            false => rows.push([label.clone()].into_iter().chain(said).collect()),
+        }
+    }
+    out.table = Some(Table { head: [String::new()].into_iter().chain(names).collect(), rows });
+    Ok(out)
+}
+
+/// The folders by what tells them apart: without the first and last parts that all have.
+fn names(dirs: &[&Path]) -> Vec<String> {
+    let parts: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
+    let shortest = parts.iter().map(Vec::len).min().unwrap_or(0);
+    let alike = |part: &dyn Fn(&[&OsStr]) -> String| parts.iter().all(|other| part(other) == part(&parts[0]));
+    let said = |parts: &[&OsStr]| parts.join(OsStr::new("/")).to_string_lossy().into_owned();
+    let first = (0..shortest).rev().find(|&n| alike(&|parts| said(&parts[..n]))).unwrap_or(0);
+    let last = (0..shortest - first).rev().find(|&n| alike(&|parts| said(&parts[parts.len() - n..]))).unwrap_or(0);
+    parts.iter().map(|parts| said(&parts[first..parts.len() - last])).collect()
+}
+
+type Pick = fn(&Stage) -> Option<Estimate>;
+
+/// The two measures of an accuracy.
+const MEASURES: [Pick; 2] = [|stage| stage.acc, |stage| stage.acc_t1];
+
+fn of(report: &RecipeReport, stage: &str, pick: Pick) -> Option<f64> {
+    report.stages.iter().find(|of| of.name == stage).and_then(pick).map(|estimate| estimate.mean * 100.0)
+}
+
+fn reached(report: &RecipeReport, stage: &str) -> String {
+    MEASURES.map(|pick| of(report, stage, pick).map_or("-".to_owned(), |share| format!("{share:.1}"))).join(" / ")
+}
+
+fn won(report: &RecipeReport, other: &str) -> String {
+    let won = |pick: Pick| Some(of(report, "rl", pick)? - of(report, other, pick)?);
+    MEASURES.map(|pick| won(pick).map_or("-".to_owned(), |points| format!("{points:+.1}"))).join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_named_by_what_tells_them_apart() {
+        let of = |dirs: &[&str]| names(&dirs.iter().map(Path::new).collect::<Vec<_>>());
+        assert_eq!(of(&["runs/gspo/rl", "runs/grpo/rl"]), ["gspo", "grpo"]);
+        assert_eq!(of(&["runs/a", "runs/a/rl"]), ["a", "a/rl"]);
+        assert_eq!(of(&["a/b/c", "a/c", "x/c"]), ["a/b", "a", "x"]);
+        assert_eq!(of(&["a", "a"]), ["a", "a"]);
+    }
+}
