@@ -86,6 +86,10 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
         extra.entry("answer").or_insert_with(|| Value::String(answer.clone()));
         ground_truth.get_or_insert(answer);
     }
+    // Beside what rows carry, as the original's difficulty sampler reads it.
+    if let Some(reward) = given(&fields, "avg_reward") {
+        extra.entry("avg_reward").or_insert_with(|| reward.clone());
+    }
     let index = extra.get("index").cloned();
     let id = match given(&fields, "id").or_else(|| given(&fields, "ids")) {
         Some(value) => scalar(at, "id", value)?,

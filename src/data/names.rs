@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use crate::config::ColumnsConfig;
 
 /// The columns rows are made of, with other names of them.
-const COLUMNS: [(&str, &[&str]); 12] = [
+const COLUMNS: [(&str, &[&str]); 13] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
@@ -18,6 +18,7 @@ const COLUMNS: [(&str, &[&str]); 12] = [
     ("images", &["image", "image_urls"]),
     ("data_source", &[]),
     ("extra_info", &[]),
+    ("avg_reward", &[]),
 ];
 
 /// Columns of which a row needs one: where an entry names one of a group, the others are not looked at.

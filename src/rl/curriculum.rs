@@ -14,7 +14,7 @@ pub fn order(curriculum: Curriculum, data: &Dataset) -> Result<Option<Arc<[usize
     }
     let rates = data.each(rate)?.into_iter().enumerate().map(|(i, rate)| {
         rate.ok_or_else(|| {
-            let expected = "extra_info.avg_reward or pass_rate, which `omr data passrate` writes";
+            let expected = "avg_reward or extra_info.avg_reward or pass_rate, which `omr data passrate` writes";
             Error::input(data.place(i), "a row without an average reward", expected)
         })
     });

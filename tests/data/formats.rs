@@ -303,11 +303,11 @@ fn texts_that_hold_lists_and_structs_are_read_as_those() {
     let prompt = json!([{"role": "user", "content": "2 + 2?"}]).to_string();
     let label = json!({"ground_truth": "4", "style": "rule"}).to_string();
     let path = dir.path().join("rows.parquet");
-    parquet(
-        &path,
-        vec![("prompt", texts(&[&prompt])), ("reward_model", texts(&[&label])), ("extra_info", texts(&[&extra]))],
-    );
+    let rates: ArrayRef = Arc::new(Float64Array::from(vec![0.25]));
+    let columns = [("prompt", prompt), ("reward_model", label), ("extra_info", extra)].map(|(n, t)| (n, texts(&[&t])));
+    parquet(&path, columns.into_iter().chain([("avg_reward", rates)]).collect());
     let found = rows(&entry(&path));
+    assert_eq!(found[0].extra["avg_reward"], json!(0.25), "the original's column for its difficulty sampler");
     assert_eq!(
         (found[0].question(), found[0].ground_truth.as_deref(), found[0].id.as_str()),
         ("q".into(), Some("4"), "rows-4")
