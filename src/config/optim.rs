@@ -66,8 +66,13 @@ settings! {
 }
 
 impl OptimConfig {
-    /// Errors where nothing is left to train; `path` is the group of its keys.
+    /// Errors where nothing is left to train, or a part's rate has no course to follow; `path` is the group of its keys.
     pub(super) fn check_parts(&self, place: &Place, path: &str) -> Result<()> {
+        let own = [self.vision_tower_lr, self.multi_modal_projector_lr];
+        if self.learning_rate == 0.0 && own.iter().flatten().any(|&rate| rate > 0.0) {
+            let expected = "above 0: the rates of parts follow its course (freeze_language_model trains them alone)";
+            return Err(Error::input(place.of(&join(path, "learning_rate")), "0", expected));
+        }
         if !(self.freeze_vision_tower && self.freeze_multi_modal_projector && self.freeze_language_model) {
             return Ok(());
         }

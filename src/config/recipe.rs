@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source, preset,
+    Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 settings! {
     /// Shape of the vision tower of a new model, in config.json's words.
@@ -155,9 +155,6 @@ impl Config for RecipeConfig {
                 if name != "sft" {
                     judge_from_env(stage, env);
                 }
-                if name == "rl" {
-                    preset::fill_in(stage);
-                }
             }
         }
     }
@@ -176,6 +173,13 @@ impl Config for RecipeConfig {
         check_judge(place, "data", &self.data.judge)?;
         check_judge(place, "eval", &self.eval.judge)?;
         self.rl.check_parts(place, "rl")?;
+        let (control, rl) = (&self.control, &self.rl);
+        let counted = control.max_steps.or(rl.total_training_steps).is_some();
+        if control.enable && !counted && !rl.train_files.is_empty() {
+            let expected =
+                "a number, or rl.total_training_steps: the prompts of rl.train_files are counted when RL begins";
+            return Err(Error::input(place.of("control.max_steps"), "null", expected));
+        }
         if let (true, Some(rate)) = (self.sft.optimizer.bf16_stochastic_round, self.control.learning_rate) {
             super::sft::check_rate(place, "control.learning_rate", rate)?;
         }

@@ -8,7 +8,7 @@ use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
     Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName,
-    Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig, preset,
+    Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -215,8 +215,8 @@ settings! {
         train_files: Vec<DatasetConfig> = Vec::new(), name: "verl data.train_files";
         /// Draw the prompts in a new random order each epoch.
         shuffle: bool = true, name: "verl data.shuffle", published: "true";
-        /// Ask prompts by the average reward that a model has had with them (`extra_info.avg_reward`, else `pass_rate`, which
-        /// `omr data passrate` writes), in the same order each epoch; off leaves it to shuffle.
+        /// Ask prompts by the average reward that a model has had with them (`avg_reward`, a column or in `extra_info`, else `pass_rate`,
+        /// which `omr data passrate` writes), in the same order each epoch; off leaves it to shuffle.
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
         /// Prompts of one generation batch.
         train_batch_size: usize = 64, rule: Rule::AtLeast(1.0), name: "verl data.train_batch_size", published: "128";
@@ -287,7 +287,8 @@ settings! {
         /// Generation batches of the whole run; null counts epochs instead.
         total_training_steps: Option<u64> = None, rule: Rule::AtLeast(1.0), safe: Safe::WhenMore,
             name: "verl trainer.total_training_steps";
-        /// Passes over the prompts, used when total_training_steps is null.
+        /// Passes over the prompts, used when total_training_steps is null; with filter_groups as many steps as without it,
+        /// for which more prompts are asked.
         total_epochs: u64 = 1, rule: Rule::Within(1.0, 1e6), safe: Safe::WhenMore, name: "verl trainer.total_epochs",
             published: "15";
         /// A checkpoint every so many steps; null leaves it to save_seconds.
@@ -424,7 +425,6 @@ impl Config for RlConfig {
 
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         judge_from_env(tree, env);
-        preset::fill_in(tree);
     }
 
     fn sources(&mut self) -> Vec<(String, Source<'_>)> {

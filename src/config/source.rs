@@ -67,13 +67,21 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
     }
     if let Some(at) = C::PRESET_AT {
         let written = if at.is_empty() { Some(&tree) } else { tree.get(at).and_then(Value::as_object) };
-        let is_typed = |key: &str| place.overridden.contains(key);
+        let is_typed = |key: &str| {
+            let whole = |typed: &String| key.strip_prefix(typed.as_str()).is_some_and(|rest| rest.starts_with('.'));
+            place.overridden.contains(key) || place.overridden.iter().any(whole)
+        };
         preset::refuse_typed(at, file, written.unwrap_or(&Map::new()), typed.as_ref(), is_typed)?;
     }
     apply(&mut tree, overrides)?;
     C::prepare(&mut tree, env);
     // Again: what was typed wins over what the environment filled in.
     apply(&mut tree, overrides)?;
+    match C::PRESET_AT {
+        Some("") => preset::fill_in(&mut tree),
+        Some(at) => tree.get_mut(at).and_then(Value::as_object_mut).into_iter().for_each(preset::fill_in),
+        None => {}
+    }
     foreign::refuse::<C>(&place, &tree)?;
     let mut config = C::default();
     config.set(&place, "", &Value::Object(tree))?;

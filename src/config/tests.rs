@@ -236,8 +236,21 @@ fn a_preset_sets_what_is_not_written_and_is_not_typed_over_what_is() {
     assert!(refused.contains("command line: rl.preset") && refused.contains("rl.clip_ratio_high: 1"), "{refused}");
     let both = ["preset=dapo", "clip_ratio_low=0.2", "filter_groups.metric=acc"];
     assert_eq!(keys(&from_text(text, &both).unwrap()), keys(&dapo));
+    // A group typed whole leaves what it does not name to the preset.
+    let whole = ["preset=dapo", "clip_ratio_low=0.2", "filter_groups={metric: acc}"];
+    assert_eq!(keys(&from_text(text, &whole).unwrap()), keys(&dapo));
     assert!(message::<RlConfig>("", &["preset=ppo"]).contains("gspo, grpo, dapo, dr_grpo"));
     assert!(message::<RlConfig>("gen_batch_size: 128\n", &[]).contains("filter_groups.enable"));
+}
+
+#[test]
+fn what_would_divide_by_nothing_or_count_nothing_is_refused() {
+    let still = message::<SftConfig>("learning_rate: 0\nvision_tower_lr: 1e-4\n", &[]);
+    assert!(still.contains("learning_rate") && still.contains("freeze_language_model"), "{still}");
+    let counted = "rl: {train_files: [a.parquet], total_training_steps: 3}\n";
+    assert!(from_text::<RecipeConfig>(counted, &[]).is_ok());
+    let uncounted = message::<RecipeConfig>("rl: {train_files: [a.parquet]}\n", &[]);
+    assert!(uncounted.contains("control.max_steps"), "{uncounted}");
 }
 
 #[test]

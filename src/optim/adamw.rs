@@ -223,8 +223,8 @@ fn rate_of(config: &OptimConfig, param: &Param, lr: f64) -> Option<f64> {
         (true, false) => (config.vision_tower_lr, config.freeze_vision_tower),
         (true, true) => (config.multi_modal_projector_lr, config.freeze_multi_modal_projector),
     };
-    // Of a rate of 0 there is no share.
-    let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { own };
+    // Where the job's rate is 0, so are theirs.
+    let scaled = |own: f64| if config.learning_rate > 0.0 { lr * (own / config.learning_rate) } else { 0.0 };
     (!is_frozen).then(|| own.map_or(lr, scaled))
 }
 

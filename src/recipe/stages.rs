@@ -100,7 +100,7 @@ impl Recipe<'_> {
         };
         let learning_rate = self.config.control.learning_rate.unwrap_or(last_rate);
         // Parts keep their share of it.
-        let share = |own: f64| own * learning_rate / sft.optimizer.learning_rate;
+        let share = |own: f64| if own > 0.0 { own * learning_rate / sft.optimizer.learning_rate } else { 0.0 };
         let optimizer = OptimConfig {
             learning_rate,
             vision_tower_lr: sft.optimizer.vision_tower_lr.map(share),
