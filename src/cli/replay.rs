@@ -238,6 +238,7 @@ impl Again<'_> {
             let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
             job.validation = validation::rl(&config, &job.model, scorer, tasks.as_deref())?;
             (job.dir, job.only, job.data.warm) = (scratch, only, true);
+            job.recorded = Some(dir.clone());
             return self.train(&mut job);
         }
         let mut config: SftConfig = config::load(Some(&file), &[], &env)?;

@@ -2,6 +2,8 @@
 //! another rollout of its prompt, what followed there is drafted. A step computes the newest token and its draft together
 //! and samples behind each of them: what was sampled as it was drafted stands, and so does the first sample that was not.
 //!
+//! A rollout that was recorded is drafted from the record instead.
+//!
 //! Noise is keyed by position and a row has the same bits in any batch, so a draft saves steps and changes no token and no
 //! bit of a log-probability. Host code without tensors.
 
@@ -27,6 +29,11 @@ const PLACES: usize = 32;
 /// cache: drafts saved 6 % of the digits' steps and no time (bench/LOG.md), so it has none.
 pub fn rows(kind: Kind) -> usize {
     if kind.is_gpu() { 64 } else { 0 }
+}
+
+/// The same where the drafts are a record, and right unless something is wrong: the engine's own where it drafts.
+pub fn rows_to_verify(drafts: usize) -> usize {
+    if drafts > 0 { drafts } else { 64 }
 }
 
 /// Text and end of a match in it.
@@ -106,13 +113,23 @@ pub(super) struct Drafter {
     max_model_len: usize,
     /// By the group's slot: the prompt, then its rollouts.
     texts: HashMap<usize, Texts>,
+    /// By request and rollout.
+    recorded: Recorded,
 }
+
+/// Tokens of rollouts that were recorded, by the numbers of their request and of the rollout in it.
+pub type Recorded = HashMap<(usize, usize), Vec<u32>>;
 
 impl Drafter {
     /// Within the limits of `config`.
     pub fn new(config: &SchedulerConfig) -> Drafter {
         let rows = config.draft_rows.min(config.max_num_seqs).min(config.max_num_batched_tokens);
-        Drafter { rows, max_model_len: config.max_model_len, texts: HashMap::new() }
+        Drafter { rows, max_model_len: config.max_model_len, texts: HashMap::new(), recorded: Recorded::new() }
+    }
+
+    /// From here on drafts what was recorded.
+    pub fn expect(&mut self, recorded: Recorded) {
+        self.recorded = recorded;
     }
 
     /// Adds drafts to a step in which few rollouts have a new token each: what fits into the step's rows, the rollouts'
@@ -157,7 +174,11 @@ impl Drafter {
         }
         // One sample stands more than is drafted, so that only the last of a step can end a rollout.
         let most = most.min(request.max_tokens - sampled - 1).min(self.max_model_len - seq.len() - 1);
-        let mut draft = self.texts.entry(id.group).or_default().propose(1 + id.rollout, most);
+        let recorded = self.recorded.get(&(request.request, id.rollout));
+        let mut draft = match recorded.and_then(|tokens| tokens.strip_prefix(seq.completion())) {
+            Some(rest) => rest[..most.min(rest.len())].to_vec(),
+            None => self.texts.entry(id.group).or_default().propose(1 + id.rollout, most),
+        };
         if let Some(stop) = draft.iter().position(|token| request.stop_token_ids.contains(token)) {
             draft.truncate(stop);
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::device::Device;
+use crate::engine::draft::Recorded;
 use crate::engine::model_runner::{ModelRunner, Sampling};
 use crate::engine::scheduler::{Scheduler, SchedulerConfig, SchedulerStats, SeqId, Step};
 use crate::engine::sequence::{FinishReason, GroupRequest, Prompt};
@@ -176,6 +177,12 @@ impl Engine {
         self.scheduler.reset_caches();
         self.requests.clear();
         self.config.step = step;
+    }
+
+    /// Rollouts of the requests that come are drafted from the record, where [`EngineConfig::draft_rows`] leaves room: what
+    /// is drawn is compared with it, several tokens a step. Changes no token and no bit.
+    pub fn expect(&mut self, recorded: Recorded) {
+        self.scheduler.expect(recorded);
     }
 
     /// Counts since the engine was made.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::block_manager::{BlockManager, extend_hashes};
-use crate::engine::draft::Drafter;
+use crate::engine::draft::{Drafter, Recorded};
 use crate::engine::sequence::{Group, GroupRequest, ImageSpan, Prompt, Sequence};
 use crate::engine::vision_cache::VisionCache;
 use crate::error::{Error, Result};
@@ -61,6 +61,11 @@ impl Scheduler {
             stats: SchedulerStats::default(),
             config,
         })
+    }
+
+    /// From here on drafts what was recorded of rollouts.
+    pub fn expect(&mut self, recorded: Recorded) {
+        self.drafter.expect(recorded);
     }
 
     /// The limits.

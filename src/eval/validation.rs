@@ -176,6 +176,7 @@ impl Validation {
             stop_token_ids: &self.stop_token_ids,
             chat: &self.encoder.chat,
             task,
+            recorded: None,
         })
     }
 

@@ -67,6 +67,8 @@ pub struct Job {
     pub validation: Option<Validation>,
     /// Of this step only the rollouts of this prompt, by its number, are made and written; then the run stops.
     pub only: Option<(u64, u64)>,
+    /// The run in this folder is computed again: what it wrote of its rollouts is drafted.
+    pub recorded: Option<PathBuf>,
     /// Which rank of how many this process is.
     pub ranks: Alone,
     scorer: Arc<Scorer>,
@@ -126,6 +128,7 @@ impl Job {
             questions: Arc::new(questions),
             validation: None,
             only: None,
+            recorded: None,
             ranks: Alone::ONE,
             scorer,
             chat,

@@ -79,6 +79,8 @@ pub struct Asking<'a> {
     pub chat: &'a Chat,
     /// Scores them.
     pub task: &'a dyn Task,
+    /// Tokens of rollouts that were recorded, by their names: drafted, so that they are verified some at a time.
+    pub recorded: Option<&'a HashMap<journal::Name, Vec<u32>>>,
 }
 
 /// The numbers of questions in their run, which name them in the sampling noise: a question has the same rollouts whoever
@@ -148,6 +150,12 @@ pub fn ask(
         }
     }
     let mut engine = Engine::new(model, dev, asking.engine)?;
+    if let Some(recorded) = asking.recorded {
+        let each = requests.iter().enumerate().flat_map(|(i, request)| (0..request.n).map(move |rollout| (i, rollout)));
+        let tokens =
+            |(i, rollout): (usize, usize)| Some(((i, rollout), recorded.get(&name(firsts[i] + rollout))?.clone()));
+        engine.expect(each.filter_map(tokens).collect());
+    }
     let (sender, receiver) = mpsc::channel::<Heard>();
     let (over, is_over) = mpsc::channel::<()>();
     let (generated, scored) = std::thread::scope(|scope| {

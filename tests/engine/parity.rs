@@ -242,6 +242,30 @@ fn drafts_change_no_token_and_no_bit_of_400_rollouts() {
     answers.iter().skip(1).for_each(|with| assert_same("drafts", &answers[0], with));
 }
 
+#[test]
+fn what_was_recorded_is_verified_in_fewer_steps() {
+    let config = config();
+    let requests = requests(&config, 5, 120, 4);
+    let answer = |recorded: &[Output]| {
+        let mut dev = device(1, Isa::detect());
+        let model = Model::init(&mut dev, config.clone(), DType::F32, 5).unwrap();
+        let limits = EngineConfig { draft_rows: 64, allowed: Some(few_ids(&mut dev)), ..limits() };
+        let mut engine = Engine::new(&model, &mut dev, limits).unwrap();
+        engine.expect(recorded.iter().map(|o| ((o.request, o.rollout), o.token_ids.clone())).collect());
+        (engine.generate(&model, &mut dev, &requests, |_| Ok(())).unwrap(), engine.stats())
+    };
+    let (alone, without) = answer(&[]);
+    let (again, with) = answer(&alone);
+    assert_same("the record", &alone, &again);
+    assert!(with.accepted_tokens == with.drafted_tokens && 2 * with.steps < without.steps, "{without:?} {with:?}");
+    // From a token on the record is not what is drawn.
+    let mut changed = alone.clone();
+    changed.iter_mut().for_each(|output| output.token_ids.iter_mut().skip(9).for_each(|id| *id = 20 + (*id + 1) % 4));
+    let (still, wrong) = answer(&changed);
+    assert_same("a record with other tokens", &alone, &still);
+    assert!(wrong.accepted_tokens < wrong.drafted_tokens && wrong.steps > with.steps, "{wrong:?} {with:?}");
+}
+
 /// What is left of a run that was killed: some rollouts of some prompts, given one after another.
 #[test]
 fn rollouts_asked_for_in_parts_are_those_asked_for_together() {

@@ -234,6 +234,7 @@ fn recorded(config: &RlConfig) -> (Eager<Question>, Vec<Experience>, Vec<u32>) {
         stop_token_ids: &stop,
         chat: &chat,
         task: &task,
+        recorded: None,
     };
     let (rollouts, _) = ask::ask(&mut dev, &model, &asked, 0.into(), asking, None, |_| Ok(())).unwrap();
     let ids: Vec<usize> = rollouts.iter().map(|r| r.question).collect();

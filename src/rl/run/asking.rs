@@ -1,22 +1,26 @@
 //! What a step asks: its questions over the ranks, their rollouts scored, gathered and put into groups.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Job;
 use crate::config::FilterMetric;
 use crate::device::{Device, Kind};
-use crate::engine::EngineConfig;
 use crate::engine::scheduler::SchedulerStats;
+use crate::engine::{EngineConfig, draft};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 use crate::rl::filter::{FilterGroups, FilterStatus};
 use crate::rl::overlong::OverlongBuffer;
 use crate::rl::plan;
 use crate::rollout::ask::Numbers;
-use crate::rollout::journal::Journal;
+use crate::rollout::file::{self, RolloutRow};
+use crate::rollout::journal::{self, Journal};
 use crate::rollout::{Asking, Question, Rollout, ask, wire};
 use crate::tensor::Tensor;
 use crate::train::trainer::Trainer;
+
+type Recorded = HashMap<journal::Name, Vec<u32>>;
 
 /// A group: a question with its rollouts and their rewards.
 pub(super) struct Group {
@@ -52,6 +56,7 @@ impl Job {
         let mut wanted = FilterGroups::new(config.train_batch_size, filter.max_num_gen_batches);
         let (mut questions, mut numbers) = (Vec::<Arc<Question>>::new(), Vec::new());
         let (mut consumed, mut stats) = (trainer.samples_consumed, SchedulerStats::default());
+        let recorded = self.recorded(trainer.step + 1)?;
         loop {
             let (mut asked, mut first) = (next()?, consumed);
             let only = self.only.filter(|(step, _)| *step == trainer.step + 1);
@@ -59,7 +64,7 @@ impl Job {
                 let at = prompt.checked_sub(consumed).and_then(|at| asked.get(at as usize).cloned());
                 (first, asked) = (prompt, at.into_iter().collect());
             }
-            let asking = self.asking(dev.kind(), trainer.step, allowed);
+            let asking = self.asking(dev.kind(), trainer.step, allowed, recorded.as_ref());
             // Any rank may ask any question: its number names it in the noise.
             let (rank, size) = (trainer.ranks.rank(), trainer.ranks.size());
             let prompts: Vec<&Question> = asked.iter().skip(rank).step_by(size).map(|question| &**question).collect();
@@ -131,7 +136,16 @@ impl Job {
         }
     }
 
-    fn asking(&self, kind: Kind, step: u64, allowed: Tensor) -> Asking<'_> {
+    /// What the run that is computed again wrote of the rollouts of `step`.
+    fn recorded(&self, step: u64) -> Result<Option<Recorded>> {
+        let Some(dir) = &self.recorded else { return Ok(None) };
+        let known = |token: &u32| (*token as usize) < self.model_config.vocab_size;
+        let tokens = |row: RolloutRow| row.token_ids.into_iter().take_while(known).collect();
+        let named = |row: RolloutRow| ((row.prompt, row.rollout as usize), tokens(row));
+        Ok(file::read(dir, step)?.map(|rows| rows.into_iter().map(named).collect()))
+    }
+
+    fn asking<'a>(&'a self, kind: Kind, step: u64, allowed: Tensor, recorded: Option<&'a Recorded>) -> Asking<'a> {
         let r = &self.config.rollout;
         Asking {
             engine: self.engine_config(kind, step, allowed),
@@ -141,12 +155,18 @@ impl Job {
             stop_token_ids: &self.stop_token_ids,
             chat: &self.chat,
             task: &self.task,
+            recorded,
         }
     }
 
     fn engine_config(&self, kind: Kind, step: u64, allowed: Tensor) -> EngineConfig {
         let prompts = plan::share(&self.config, self.ranks);
         let vision_rows = ask::vision_rows(&self.model_config, &self.index, prompts);
-        plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step)
+        let mut engine = plan::engine_config(&self.config, kind, vision_rows, self.num_kv_blocks, allowed, step);
+        if self.recorded.is_some() {
+            // As many as were planned for.
+            engine.draft_rows = draft::rows_to_verify(engine.draft_rows).min(prompts * self.config.rollout.n);
+        }
+        engine
     }
 }
