@@ -2,6 +2,8 @@
 
 use std::marker::PhantomData;
 
+use super::Tile;
+
 /// A row-major matrix shared by jobs that write disjoint pieces of it.
 #[derive(Clone, Copy)]
 pub(in crate::ops) struct Cells<'a, T> {
@@ -30,6 +32,21 @@ impl<'a, T> Cells<'a, T> {
         self.len == 0
     }
 
+    /// Asks for a tile's rows and columns to come near.
+    #[inline(always)]
+    pub fn near(&self, tile: &Tile<'_>) {
+        self.columns_near(tile, tile.columns(self.cols));
+    }
+
+    /// As [`Cells::near`], of other columns than the tile's: (first, number).
+    #[inline(always)]
+    pub fn columns_near(&self, tile: &Tile<'_>, (col, cols): (usize, usize)) {
+        for row in tile.row..tile.row + tile.rows {
+            // SAFETY: only its address is used.
+            near(unsafe { self.piece(row, col, cols) });
+        }
+    }
+
     /// `len` elements of row `row` from column `col` on. Panics when they leave the matrix.
     ///
     /// # Safety
@@ -42,4 +59,18 @@ impl<'a, T> Cells<'a, T> {
         // SAFETY: inside the slice (asserted); disjoint from other pieces (the caller).
         unsafe { std::slice::from_raw_parts_mut(self.base.add(start), len) }
     }
+}
+
+/// Asks for the memory of `values`, which will be written, to come near. Only a hint.
+#[inline(always)]
+pub(super) fn near<T>(values: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(64 / size_of::<T>()) {
+        // SAFETY: the instruction reads and writes nothing, and processors without it pass over it.
+        unsafe {
+            std::arch::asm!("prefetchw [{}]", in(reg) line.as_ptr(), options(nostack, preserves_flags, readonly));
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = values;
 }

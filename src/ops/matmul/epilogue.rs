@@ -1,5 +1,7 @@
 //! What becomes of finished sums: bias, residual, activation, rounding, storage.
 
+use std::marker::PhantomData;
+
 use super::cells::Cells;
 use super::panels::{PANEL, panel_stride};
 use super::{Epilogue, Tile};
@@ -18,6 +20,9 @@ pub(in crate::ops) struct Linear<'a, E> {
 }
 
 impl<E: Elem> Epilogue for Linear<'_, E> {
+    fn ahead(&self, tile: &Tile<'_>) {
+        self.y.near(tile);
+    }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         linear_tile::<E>(isa, self, tile);
     }
@@ -70,6 +75,13 @@ pub(in crate::ops) struct SwiGlu<'a, E> {
 
 impl<E: Elem> Epilogue for SwiGlu<'_, E> {
     const UNIT: usize = 2;
+    fn ahead(&self, tile: &Tile<'_>) {
+        let (col, cols) = tile.columns(2 * self.y.cols());
+        if !self.gate_up.is_empty() {
+            self.gate_up.near(tile);
+        }
+        self.y.columns_near(tile, (col / 2, cols / 2));
+    }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         swiglu_tile::<E>(isa, self, tile);
     }
@@ -111,6 +123,12 @@ pub(in crate::ops) struct Gelu<'a, E> {
 }
 
 impl<E: Elem> Epilogue for Gelu<'_, E> {
+    fn ahead(&self, tile: &Tile<'_>) {
+        if !self.pre.is_empty() {
+            self.pre.near(tile);
+        }
+        self.y.near(tile);
+    }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         gelu_tile::<E>(isa, self, tile);
     }
@@ -140,87 +158,70 @@ cpu_kernel! {
 
 /// A weight gradient in its weight's element order: rows of the product are the weight's k, columns its n; the
 /// chain over tokens starts from the gradient's present value.
-pub(in crate::ops) struct Gradient<'a> {
-    /// Element order of this weight dtype.
-    dtype: DType,
+pub(in crate::ops) struct Gradient<'a, E> {
     /// One row a panel: f32 [panels, [`panel_stride`]].
     dw: Cells<'a, f32>,
+    _weight: PhantomData<E>,
 }
 
-impl<'a> Gradient<'a> {
-    /// The gradient `dw` of a weight with `k` columns, in the element order of `dtype`.
-    pub fn new(dtype: DType, k: usize, dw: &'a mut [f32]) -> Gradient<'a> {
-        Gradient { dtype, dw: Cells::new(dw, panel_stride(dtype, k)) }
+impl<'a, E: Elem> Gradient<'a, E> {
+    /// The gradient `dw` of a weight with `k` columns.
+    pub fn new(k: usize, dw: &'a mut [f32]) -> Gradient<'a, E> {
+        Gradient { dw: Cells::new(dw, panel_stride(E::DTYPE, k)), _weight: PhantomData }
     }
+}
 
-    /// The pieces of `dw` for `rows` of the tile's panel `p`: (whole words of 32, row by row).
-    fn piece(&self, tile: &Tile<'_>, p: usize) -> &'a mut [f32] {
-        let (row, rows) = match self.dtype {
-            DType::Bf16 => (tile.row, tile.rows.next_multiple_of(2)),
-            _ => (tile.row, tile.rows),
-        };
+impl<E: Elem> Epilogue for Gradient<'_, E> {
+    const START: bool = true;
+    const CUT: bool = true;
+    // Pairs over k are no rows of sums.
+    const IN_PLACE: bool = !matches!(E::DTYPE, DType::Bf16);
+    const ROW_UNIT: usize = 2;
+    fn place(&self, row: usize, rows: usize, panel: usize) -> &mut [f32] {
+        let rows = if Self::IN_PLACE { rows } else { rows.next_multiple_of(2) };
         // SAFETY: tiles start at even rows where rows lie in pairs, so that tiles do not share elements; a tile
         // is started and finished by one thread.
-        unsafe { self.dw.piece(tile.panel + p, row * PANEL, rows * PANEL) }
+        unsafe { self.dw.piece(panel, row * PANEL, rows * PANEL) }
     }
-}
-
-impl Epilogue for Gradient<'_> {
-    const START: bool = true;
-    const ROW_UNIT: usize = 2;
     fn start(&self, isa: Isa, tile: &mut Tile<'_>) {
         for p in 0..tile.panels {
-            let dw = self.piece(tile, p);
-            let (rows, stride) = (tile.rows, tile.stride);
-            gather_gradient(isa, self.dtype == DType::Bf16, rows, stride, dw, &mut tile.sums[p * PANEL..]);
+            let dw = self.place(tile.row, tile.rows, tile.panel + p);
+            gather_pairs(isa, tile.rows, tile.stride, dw, &mut tile.sums[p * PANEL..]);
         }
     }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         for p in 0..tile.panels {
-            let dw = self.piece(tile, p);
-            let (rows, stride) = (tile.rows, tile.stride);
-            scatter_gradient(isa, self.dtype == DType::Bf16, rows, stride, dw, &tile.sums[p * PANEL..]);
+            let dw = self.place(tile.row, tile.rows, tile.panel + p);
+            scatter_pairs(isa, tile.rows, tile.stride, dw, &tile.sums[p * PANEL..]);
         }
     }
 }
 
 cpu_kernel! {
-    fn gather_gradient(paired: bool, rows: usize, stride: usize, dw: &[f32], sums: &mut [f32]) {
-        if paired {
-            for (words, i) in dw.chunks_exact(2 * PANEL).zip((0..rows).step_by(2)) {
-                for j in 0..PANEL {
-                    sums[i * stride + j] = words[2 * j];
-                }
-                if i + 1 < rows {
-                    for j in 0..PANEL {
-                        sums[(i + 1) * stride + j] = words[2 * j + 1];
-                    }
-                }
+    fn gather_pairs(rows: usize, stride: usize, dw: &[f32], sums: &mut [f32]) {
+        for (words, i) in dw.chunks_exact(2 * PANEL).zip((0..rows).step_by(2)) {
+            for j in 0..PANEL {
+                sums[i * stride + j] = words[2 * j];
             }
-        } else {
-            for (i, words) in dw.chunks_exact(PANEL).enumerate() {
-                sums[i * stride..i * stride + PANEL].copy_from_slice(words);
+            if i + 1 < rows {
+                for j in 0..PANEL {
+                    sums[(i + 1) * stride + j] = words[2 * j + 1];
+                }
             }
         }
     }
 }
 
 cpu_kernel! {
-    fn scatter_gradient(paired: bool, rows: usize, stride: usize, dw: &mut [f32], sums: &[f32]) {
-        if paired {
-            for (words, i) in dw.chunks_exact_mut(2 * PANEL).zip((0..rows).step_by(2)) {
-                for j in 0..PANEL {
-                    words[2 * j] = sums[i * stride + j];
-                }
-                if i + 1 < rows {
-                    for j in 0..PANEL {
-                        words[2 * j + 1] = sums[(i + 1) * stride + j];
-                    }
-                }
+    fn scatter_pairs(rows: usize, stride: usize, dw: &mut [f32], sums: &[f32]) {
+        for (words, i) in dw.chunks_exact_mut(2 * PANEL).zip((0..rows).step_by(2)) {
+            for j in 0..PANEL {
+                words[2 * j] = sums[i * stride + j];
             }
-        } else {
-            for (i, words) in dw.chunks_exact_mut(PANEL).enumerate() {
-                words.copy_from_slice(&sums[i * stride..i * stride + PANEL]);
+            if i + 1 < rows {
+                for j in 0..PANEL {
+                    words[2 * j + 1] = sums[(i + 1) * stride + j];
+                }
             }
         }
     }
@@ -235,6 +236,9 @@ pub(in crate::ops) struct InputGradient<'a, E> {
 }
 
 impl<E: Elem> Epilogue for InputGradient<'_, E> {
+    fn ahead(&self, tile: &Tile<'_>) {
+        self.dx.near(tile);
+    }
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>) {
         input_gradient_tile::<E>(isa, self, tile);
     }

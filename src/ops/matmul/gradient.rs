@@ -60,6 +60,6 @@ pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: Weig
             _ => bytemuck::cast_slice(x),
         };
         let product = Product::columns(E::DTYPE, left, k, bytemuck::cast_slice(columns), n);
-        run(pool, isa, &product, &Gradient::new(E::DTYPE, k, dw));
+        run(pool, isa, &product, &Gradient::<E>::new(k, dw));
     }
 }

@@ -24,6 +24,7 @@ pub(in crate::ops) use gradient::{WeightGradient, weight_gradient, weight_gradie
 pub(in crate::ops) use transpose::transpose;
 
 use block::{Across, Block, kernel};
+use cells::near;
 
 use crate::device::{Isa, Pool};
 use crate::tensor::{DType, Elem};
@@ -34,8 +35,8 @@ const MAX_ROWS: usize = 12;
 const MAX_PANELS: usize = 4;
 /// Left operands of this many bytes stay in the second-level cache beside a panel.
 const LEFT_BYTES: usize = 384 << 10;
-/// Steps of a resumable product whose right words (a panel's worth) stay in the first-level cache.
-const STEP_BLOCK: usize = 256;
+/// Steps of a block of a product that adds in place: half of a first-level cache of 32 KiB for the right words.
+const STEP_BLOCK: usize = 128;
 /// Below this many multiply-adds a job is not worth waking a second thread.
 const SMALL: usize = 1 << 17;
 
@@ -130,13 +131,23 @@ impl Tile<'_> {
 /// What happens to the sums of a tile. Each tile of the product is given to it once (twice with `START`: before
 /// and after), by one thread.
 pub(in crate::ops) trait Epilogue: Sync {
-    /// The sums start from what [`Epilogue::start`] puts there, else from zero. Only then may the steps be cut
-    /// into blocks.
+    /// The sums start from what [`Epilogue::start`] puts there, else from zero.
     const START: bool = false;
+    /// With `START`: the steps are cut into blocks, each of which goes over all tiles.
+    const CUT: bool = false;
+    /// With `START`: sums are taken from and left in [`Epilogue::place`], and nothing is started or finished.
+    const IN_PLACE: bool = false;
     /// Panels that must come together: tiles start at multiples of it and hold at most `max(UNIT, 4)`.
     const UNIT: usize = 1;
     /// Tiles start at multiples of this many rows.
     const ROW_UNIT: usize = 1;
+    /// Where the sums of some rows of one panel lie, 32 a row.
+    #[allow(clippy::mut_from_ref)]
+    fn place(&self, _row: usize, _rows: usize, _panel: usize) -> &mut [f32] {
+        &mut []
+    }
+    /// Brings near what [`Epilogue::finish`] will write: rows that are far apart come one by one otherwise.
+    fn ahead(&self, _tile: &Tile<'_>) {}
     /// Fills the sums' start values.
     fn start(&self, _isa: Isa, _tile: &mut Tile<'_>) {}
     /// Takes the finished sums.
@@ -154,8 +165,8 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     // Six jobs a thread even out; a small product is one job.
     let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
     // A block of rows small enough for its cache, and for every job to have one; whole tiles of it.
-    let steps = if P::START { product.steps.min(STEP_BLOCK) } else { product.steps };
-    let most = if P::START { 384 } else { 192 };
+    let steps = if P::CUT { product.steps.min(STEP_BLOCK) } else { product.steps };
+    let most = if P::CUT { 384 } else { 192 };
     let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
     let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(MAX_ROWS).clamp(MAX_ROWS, fits);
     let row_blocks = rows.div_ceil(row_block);
@@ -180,36 +191,45 @@ fn run_job<P: Epilogue>(
     rows: std::ops::Range<usize>,
     panels: std::ops::Range<usize>,
 ) {
-    const { assert!(P::UNIT <= MAX_PANELS) };
+    const { assert!(P::UNIT <= MAX_PANELS && (P::START || !P::CUT && !P::IN_PLACE)) };
     let mut sums = Sums([0.0; MAX_ROWS * MAX_PANELS * PANEL]);
     let units = rows.len().div_ceil(P::ROW_UNIT);
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
-    let group = (kernel.max_panels)(tallest.min(kernel.max_rows)).max(P::UNIT);
-    let step_block = if P::START { STEP_BLOCK } else { product.steps.max(1) };
+    let group = if P::IN_PLACE { 1 } else { (kernel.max_panels)(tallest.min(kernel.max_rows)).max(P::UNIT) };
+    let step_block = if P::CUT { STEP_BLOCK } else { product.steps.max(1) };
+    let rows_of = |tile: usize| {
+        let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
+        rows.start + tile * units / tiles * P::ROW_UNIT..end
+    };
     let mut step = 0;
     loop {
         let steps = step_block.min(product.steps - step);
         let last = step + steps == product.steps;
+        let odd = last && product.odd;
         let mut panel = panels.start;
         while panel < panels.end {
             let count = group.min(panels.end - panel);
-            for tile in 0..tiles {
-                let row = rows.start + tile * units / tiles * P::ROW_UNIT;
-                let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
+            for i in 0..tiles {
+                let rows = rows_of(i);
                 let stride = count * PANEL;
-                let mut tile = Tile {
-                    row,
-                    rows: end - row,
-                    panel,
-                    panels: count,
-                    sums: &mut sums.0[..(end - row) * stride],
-                    stride,
+                let sums = if P::IN_PLACE {
+                    let next = rows_of((i + 1) % tiles);
+                    near(epilogue.place(next.start, next.len(), panel));
+                    epilogue.place(rows.start, rows.len(), panel)
+                } else {
+                    &mut sums.0[..rows.len() * stride]
                 };
+                let mut tile = Tile { row: rows.start, rows: rows.len(), panel, panels: count, sums, stride };
+                if P::IN_PLACE {
+                    multiply(kernel, product, &mut tile, step, steps, odd, true);
+                    continue;
+                }
                 if P::START {
                     epilogue.start(isa, &mut tile);
                 }
-                multiply(kernel, product, &mut tile, step, steps, last && product.odd, P::START);
+                epilogue.ahead(&tile);
+                multiply(kernel, product, &mut tile, step, steps, odd, P::START);
                 epilogue.finish(isa, &mut tile);
             }
             panel += count;

@@ -5,8 +5,8 @@ use super::panels::{PANEL, panel_count, panel_len, panel_stride};
 use crate::device::{Isa, Parts, Pool, cpu_kernel};
 use crate::tensor::{DType, Elem};
 
-/// Tokens of one job, an even number: their rows of dy stay in cache while the panels take their columns.
-const TOKENS: usize = 32;
+/// Tokens of one job, an even number: few enough that what the panels take of their rows comes in order.
+const TOKENS: usize = 8;
 /// Columns of one job of the sum over tokens.
 const COLUMNS: usize = 4 * PANEL;
 
