@@ -1,6 +1,6 @@
 """The turns of `bench/peers/run` as results.json and README.md.
 
-usage: python bench/peers/summary.py TURNS_DIR OUT_DIR --command TEXT --commit HASH --cpu NAME
+usage: python bench/peers/summary.py TURNS_DIR OUT_DIR --command TEXT --commit HASH --cpu NAME --dtype TYPE
 """
 import argparse
 import json
@@ -16,10 +16,14 @@ p.add_argument("out", type=Path)
 p.add_argument("--command", required=True)
 p.add_argument("--commit", required=True)
 p.add_argument("--cpu", required=True)
+p.add_argument("--dtype", required=True)
 a = p.parse_args()
 
 # What the project wants to reach on its CPU: PyTorch's time over omr's.
-TARGETS = {("train-step", "digits"): 1.0, ("train-step", "22m"): 1.3, ("generate", "digits"): 2.0}
+TARGETS = {
+    "f32": {("train-step", "digits"): 1.0, ("train-step", "22m"): 1.3, ("generate", "digits"): 2.0},
+    "bf16": {("train-step", "22m"): 1.0},
+}[a.dtype]
 
 
 def omr_turn(path):
@@ -40,6 +44,9 @@ def together(turns):
         "cpu_ms": statistics.median(turn["cpu_ms"] for turn in turns),
         "repetitions": sum(turn["repetitions"] for turn in turns),
         "load": [turn["load"] for turn in turns],
+        # Of a peer that can be run in several ways: those of its turns, and each way's least.
+        **({"way": sorted({turn["way"] for turn in turns}),
+            "ways": {way: min(turn["ways"][way] for turn in turns) for way in turns[0]["ways"]}} if "ways" in turns[0] else {}),
     }
 
 
@@ -68,7 +75,7 @@ flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if
 record = {
     "command": a.command, "commit": a.commit, "cpu": a.cpu, "processors": os.cpu_count(), "sides": sides,
     "python": platform.python_version(), "rustc": subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip(),
-    "avx512": "avx512f" in flags, "rows": rows,
+    "avx512": "avx512f" in flags, "dtype": a.dtype, "rows": rows,
 }
 a.out.mkdir(parents=True, exist_ok=True)
 (a.out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -77,9 +84,10 @@ busiest = max(load for row in rows for side in ("omr", "peer") for load in row[s
 lines = [
     f"# {sides['omr']} beside {sides['peer']}", "",
     f"`{a.command}` at {a.commit}, {a.cpu}, {os.cpu_count()} processors, Python {record['python']}, {record['rustc']}.", "",
-    "The same model, batch and threads, f32, both sides in turn. Milliseconds of wall clock: the median of the turns' "
+    f"The same model, batch and threads, {a.dtype}, both sides in turn. Milliseconds of wall clock: the median of the turns' "
     "medians, the least and the most of all repetitions; `cpu` is processor time of all threads, a repetition's mean. "
-    "A ratio is the peer's time over omr's: above 1 omr is the faster.", "",
+    "A ratio is the peer's time over omr's: above 1 omr is the faster."
+    + (" Of the peer the faster of bf16 weights and autocast." if a.dtype == "bf16" else ""), "",
     f"Load when a turn began: at most {busiest:g} on {os.cpu_count()} processors."
     + ("" if busiest < os.cpu_count() + 0.5 else
        " Other work shared the machine: wall clock holds its share too, and processor time on one thread compares better."),
