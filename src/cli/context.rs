@@ -12,6 +12,7 @@ use super::ranks::{self, Seat, Started};
 use super::signal;
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, Dtype, JudgeConfig, Mode, ScorerConfig};
+use crate::device::amx;
 use crate::device::cuda::{self, Cuda};
 use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
@@ -138,7 +139,13 @@ impl Context {
         // What the check of a device's bodies at its start takes.
         let with_check = plan.max(&Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES));
         match self.kind() {
-            Kind::Cpu => Device::cpu(plan, self.threads, Isa::detect()),
+            Kind::Cpu => {
+                let isa = cpu_bodies()?;
+                // Somebody with such a processor counts on it.
+                let refusal = amx::refusal().filter(|refusal| refusal.is_there && isa == Isa::detect());
+                refusal.into_iter().for_each(|refusal| self.say(&format!("{}: {} computes", refusal.why, isa.name())));
+                Device::cpu(plan, self.threads, isa)
+            }
             Kind::Cuda => {
                 let card = self.seat.card(cuda::find()?.cards.len())?;
                 self.by_body(Device::gpu(Box::new(Cuda::open(card, &PROGRAM)?), Kind::Cuda, &with_check)?)
@@ -310,6 +317,18 @@ impl Context {
 /// True where `rank` says `error`: what all ranks end with is said by rank 0.
 fn is_said_here(error: &Error, rank: usize) -> bool {
     rank == 0 || !matches!(error, Error::Stopped | Error::Rank { told: true, .. })
+}
+
+/// The CPU's bodies that `OMR_BODY` asks for, to go on with a run of another machine's bits or to measure; else the best.
+/// Where it names a GPU's body that is not the CPU's concern.
+pub(super) fn cpu_bodies() -> Result<Isa> {
+    let Some(value) = std::env::var_os("OMR_BODY") else { return Ok(Isa::detect()) };
+    let name = value.to_str().unwrap_or_default();
+    if Body::ALL.into_iter().any(|body| body.name() == name) {
+        return Ok(Isa::detect());
+    }
+    let names = Isa::ALL.map(Isa::name).join(", ");
+    Isa::named(name).ok_or_else(|| Error::Failed(format!("OMR_BODY={}: expected one of {names}", value.display())))
 }
 
 /// The body that `OMR_BODY` asks for, to measure one beside the other; with `wgmma` the emulated card is one of compute

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::Context;
 use crate::device::emu::{Cache, Compiler};
 use crate::device::images::OWN;
-use crate::device::{Isa, cuda, nccl};
+use crate::device::{Isa, amx, cuda, nccl};
 use crate::error::{Error, Result, words};
 use crate::observe::bytes;
 use crate::ops;
@@ -24,7 +24,7 @@ pub struct Args {
 /// Prints the findings to stdout; with `--device cuda` or `emu` also the ops that are refused there.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let mut out = vec![processor()];
-    out.push(bodies());
+    out.push(bodies()?);
     out.push(threads(context.threads()));
     out.push(memory());
     out.push(line("device", "cpu", "works"));
@@ -85,12 +85,17 @@ fn processor() -> Finding {
     line("processor", name, "")
 }
 
-fn bodies() -> Finding {
-    let isa = Isa::detect();
-    let runnable: Vec<_> =
-        [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|isa| isa.available()).map(Isa::name).collect();
-    let bf16 = if isa.has_bf16_dot() { "with bf16 products (vdpbf16ps)" } else { "bf16 widened to f32" };
-    line("kernel bodies", isa.name(), &format!("{bf16}; this machine can run {}", runnable.join(", ")))
+fn bodies() -> Result<Finding> {
+    let isa = super::context::cpu_bodies()?;
+    let others: Vec<_> = Isa::ALL.into_iter().filter(|isa| isa.available()).map(Isa::name).collect();
+    let why = match amx::refusal() {
+        _ if isa != Isa::detect() => "OMR_BODY asks for it".to_owned(),
+        None => "AMX has the bits of its twin".to_owned(),
+        Some(refusal) => refusal.why.clone(),
+    };
+    let found = format!("{} with {}", isa.name(), isa.bf16_products());
+    let found = line("kernel bodies", &found, &format!("{why}; this machine can run {}", others.join(", ")));
+    Ok(Finding { ok: isa.available() && !amx::refusal().is_some_and(|refusal| refusal.is_there), ..found })
 }
 
 fn threads(threads: usize) -> Finding {

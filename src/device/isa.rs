@@ -1,20 +1,34 @@
 //! Which instruction set the CPU bodies use, and the macro that compiles one body for each.
 
-/// Kernel bodies, best first. In f32 all give equal bits; in bf16 `Avx512` has its own chain where the
-/// machine has AVX512-BF16 (DESIGN section 3).
+use super::amx::{self, Tiles};
+
+/// Kernel bodies, best first. In f32 all give equal bits; in bf16 products by tiles have a chain of their own, and
+/// `Avx512` has one where the machine has AVX512-BF16 (DESIGN section 3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Isa {
+    /// `Avx512` with bf16 products by AMX tiles.
+    Amx,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
     /// AVX2 and FMA.
     Avx2,
     /// Plain Rust: any machine.
     Portable,
+    /// The machine's vectors with bf16 products as AMX's, in plain Rust: the same bits, slowly, on any machine.
+    AmxTwin,
 }
 
 impl Isa {
+    /// All of them.
+    pub const ALL: [Isa; 5] = [Isa::Amx, Isa::Avx512, Isa::Avx2, Isa::Portable, Isa::AmxTwin];
+
     /// The best bodies this machine can run.
     pub fn detect() -> Isa {
+        if Isa::Amx.available() { Isa::Amx } else { Isa::vectors_here() }
+    }
+
+    /// The best bodies of this machine but for products by tiles.
+    pub(super) fn vectors_here() -> Isa {
         #[cfg(target_arch = "x86_64")]
         {
             if is_x86_feature_detected!("avx512f")
@@ -31,9 +45,29 @@ impl Isa {
         Isa::Portable
     }
 
+    /// The bodies of everything but bf16 products: `Avx512`, `Avx2` or `Portable`.
+    #[inline(always)]
+    pub fn vectors(self) -> Isa {
+        match self {
+            Isa::Amx => Isa::Avx512,
+            Isa::AmxTwin => Isa::vectors_here(),
+            isa => isa,
+        }
+    }
+
     /// True when this machine can run these bodies.
     pub fn available(self) -> bool {
-        self == Isa::Portable || self == Isa::detect() || (self == Isa::Avx2 && Isa::detect() == Isa::Avx512)
+        match self {
+            Isa::Amx => amx::refusal().is_none(),
+            Isa::Avx512 => Isa::vectors_here() == Isa::Avx512,
+            Isa::Avx2 => Isa::vectors_here() != Isa::Portable,
+            Isa::Portable | Isa::AmxTwin => true,
+        }
+    }
+
+    /// True when bf16 products go by AMX's tiles, or as they do.
+    pub fn has_tiles(self) -> bool {
+        matches!(self, Isa::Amx | Isa::AmxTwin)
     }
 
     /// True when bf16 products use `vdpbf16ps`.
@@ -48,19 +82,72 @@ impl Isa {
         }
     }
 
-    /// Name of the chains of products in use, for checkpoints: in bf16, bits are promised for the same chains.
-    pub fn chains(self) -> &'static str {
-        if self.has_bf16_dot() { "avx512+bf16" } else { self.name() }
+    /// `rounds` of the instruction that bf16 products have of their own, with nothing beside it: the additions and
+    /// multiplications that were made; none where they have none.
+    pub fn spin_bf16(self, rounds: usize) -> Option<usize> {
+        if self == Isa::Amx {
+            Tiles::new(self, amx::ROWS).spin(rounds);
+            return Some(rounds * Tiles::ROUND);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if self.has_bf16_dot() {
+            // SAFETY: the instruction is there.
+            return Some(unsafe { spin_dots(rounds) });
+        }
+        None
     }
 
-    /// Name in logs.
+    /// How bf16 products are computed, for people.
+    pub fn bf16_products(self) -> &'static str {
+        match self {
+            Isa::Amx => "tdpbf16ps (AMX)",
+            Isa::AmxTwin => "AMX's twin in plain Rust",
+            isa if isa.has_bf16_dot() => "vdpbf16ps",
+            _ => "bf16 widened to f32",
+        }
+    }
+
+    /// The bodies of a name.
+    pub fn named(name: &str) -> Option<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name)
+    }
+
+    /// Name of the chains of products in use, for checkpoints: in bf16, bits are promised for the same chains.
+    pub fn chains(self) -> &'static str {
+        match self {
+            Isa::Amx | Isa::AmxTwin => "avx512+amx",
+            isa if isa.has_bf16_dot() => "avx512+bf16",
+            isa => isa.name(),
+        }
+    }
+
+    /// Name in logs and of `OMR_BODY`.
     pub fn name(self) -> &'static str {
         match self {
+            Isa::Amx => "amx",
             Isa::Avx512 => "avx512",
             Isa::Avx2 => "avx2",
             Isa::Portable => "portable",
+            Isa::AmxTwin => "amx-twin",
         }
     }
+}
+
+/// Twelve chains hide the latency of `vdpbf16ps` and stay in registers.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn spin_dots(rounds: usize) -> usize {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+    let pairs = _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(0.01)), _mm512_set1_ps(black_box(0.02)));
+    let mut sums = [_mm512_setzero_ps(); 12];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, pairs, pairs);
+        }
+    }
+    black_box(sums);
+    rounds * sums.len() * 16 * 4
 }
 
 /// Compiles one function body for each [`Isa`] and dispatches on a first argument `isa: Isa`.
@@ -91,7 +178,7 @@ macro_rules! cpu_kernel {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2 $(<$($g: $b),*>)? ($($arg: $ty),*) $(-> $ret)? { body $(::<$($g),*>)? ($($arg),*) }
-            match isa {
+            match isa.vectors() {
                 // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu).
                 #[cfg(target_arch = "x86_64")]
                 $crate::device::Isa::Avx512 => unsafe { avx512 $(::<$($g),*>)? ($($arg),*) },

@@ -6,6 +6,7 @@
 //! have a body for; model code never does. `unsafe` lives here (views into memory, the thread pool), in the
 //! matrix kernels of `ops` and where a `cpu_kernel` body is entered.
 
+pub mod amx;
 mod body;
 pub mod cuda;
 mod driver;

@@ -217,8 +217,8 @@ pub fn dgrad(dev: &mut Device, dy: Tensor, w: &Weight, dx: Tensor, accumulate: b
 
 /// dw += dy^T x and dbias `[N]` += the sum of dy `[T, N]` over tokens; x is `[T, K]`. Both are f32, `dw` flat in the
 /// order of a weight of x's dtype on the device. One chain per element over the tokens, from its present value; two
-/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first, on a GPU
-/// with a multiple of 16).
+/// calls give the bits of one over both token ranges (in bf16 with an even number of tokens in the first, by tiles with
+/// a multiple of 32, on a GPU with one of 16).
 pub fn wgrad(dev: &mut Device, x: Tensor, dy: Tensor, dw: Tensor, dbias: Option<Tensor>) -> Result<()> {
     const OP: &str = "linear::wgrad";
     let (t, n, k) = (dy.rows(), dy.cols(), x.cols());

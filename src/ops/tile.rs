@@ -58,7 +58,7 @@ pub fn product(isa: Isa, a: Left<'_>, b: Right<'_>, steps: usize, c: Sums<'_>, r
     assert!(rows <= ROWS && c.data.len() >= (rows - 1) * c.stride + groups * LANES, "sums too short");
     assert!(steps == 0 || a.data.len() > (rows - 1) * a.row + last(steps) * a.step, "left operand too short");
     assert!(steps == 0 || b.data.len() >= last(steps) * b.stride + groups * LANES, "right operand too short");
-    match isa {
+    match isa.vectors() {
         // SAFETY: an `Isa` other than `Portable` is only run where `Isa::available` holds (Device::cpu); the
         // operands reach as far as `by_rows` reads and writes (asserted above).
         #[cfg(target_arch = "x86_64")]

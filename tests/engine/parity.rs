@@ -165,11 +165,11 @@ pub(crate) fn assert_trained(
     tokens
 }
 
-fn many_sequences(dtype: DType, num_prompts: usize) {
+fn many_sequences(dtype: DType, isa: Isa, num_prompts: usize) {
     let config = config();
     let requests = requests(&config, num_prompts, 2200, 8);
     let model = |dev: &mut Device| Model::init(dev, config.clone(), dtype, 5).unwrap();
-    let mut dev = device(2, Isa::detect());
+    let mut dev = device(2, isa);
     let reference_model = model(&mut dev);
     let reference = generate(&reference_model, &mut dev, limits(), &requests);
     let tokens = assert_trained("two threads", &reference_model, &mut dev, &requests, &reference);
@@ -188,7 +188,7 @@ fn many_sequences(dtype: DType, num_prompts: usize) {
         ("few vision rows, one sequence", 2, 30, EngineConfig { vision_rows: 2, max_num_seqs: 1, ..limits() }),
     ];
     for (what, threads, count, limits) in variations {
-        let mut dev = device(threads, Isa::detect());
+        let mut dev = device(threads, isa);
         let model = model(&mut dev);
         let (requests, expected) = (&requests[..count], &reference[..count * 8]);
         assert_same(what, expected, &generate(&model, &mut dev, limits, requests));
@@ -309,12 +309,17 @@ fn rollouts_asked_for_in_parts_are_those_asked_for_together() {
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_f32() {
-    many_sequences(DType::F32, 125);
+    many_sequences(DType::F32, Isa::detect(), 125);
 }
 
 #[test]
 fn sampled_and_trained_log_probs_are_equal_in_bf16() {
-    many_sequences(DType::Bf16, 50);
+    many_sequences(DType::Bf16, Isa::detect(), 50);
+}
+
+#[test]
+fn sampled_and_trained_log_probs_are_equal_by_tiles() {
+    many_sequences(DType::Bf16, Isa::AmxTwin, 50);
 }
 
 #[test]

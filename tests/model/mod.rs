@@ -180,16 +180,17 @@ fn chunks_of_images_change_no_bit() {
 
 #[test]
 fn nothing_but_the_numbers_decides_the_bits() {
-    for dtype in [DType::F32, DType::Bf16] {
+    let best = Isa::detect();
+    for (dtype, isa) in [(DType::F32, best), (DType::Bf16, best), (DType::Bf16, Isa::AmxTwin)] {
         let mut reference = None;
         for threads in [1, 3] {
-            let mut dev = device(threads);
+            let mut dev = Device::cpu(&Plan::uniform(1 << 30), threads, isa).unwrap();
             let model = Model::init(&mut dev, config(false), dtype, seed()).unwrap();
             let inputs = inputs(&model.config, true);
             for levels in levels() {
                 let bits = gradient_bits(&mut dev, &model, &inputs, levels);
                 let reference = reference.get_or_insert_with(|| bits.clone());
-                assert!(*reference == bits, "{dtype:?}, {threads} threads, {levels:?}");
+                assert!(*reference == bits, "{dtype:?}, {isa:?}, {threads} threads, {levels:?}");
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Ops against f64 formulas, finite differences and themselves under other threads, bodies and batches.
 
 pub mod adamw;
+mod amx;
 mod attention;
 mod embedding;
 mod gelu;
@@ -31,7 +32,7 @@ fn device(threads: usize, isa: Isa) -> Device {
 
 /// The bodies this machine can run, best first.
 fn isas() -> Vec<Isa> {
-    [Isa::Avx512, Isa::Avx2, Isa::Portable].into_iter().filter(|i| i.available()).collect()
+    Isa::ALL.into_iter().filter(|isa| isa.available()).collect()
 }
 
 /// Devices whose f32 results must be equal bit for bit: 1, 2 and 5 threads, all bodies.

@@ -14,9 +14,10 @@ use omr::config::{
     OptimConfig, OverlongBufferConfig, RlConfig, RolloutConfig,
 };
 use omr::data::{Form, read, write};
+use omr::device::{Device, Isa, Plan};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_over};
+use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_rl_on, run_rl_over};
 
 fn rollouts(dir: &Path, step: usize) -> RecordBatch {
     let file = File::open(dir.join(format!("rollouts/{step}.parquet"))).unwrap();
@@ -47,6 +48,18 @@ fn assert_on_policy(run: &Outcome) {
     {
         assert!(run.figures(name).iter().all(|&d| d == value), "{name}: {:?}", run.figures(name));
     }
+}
+
+#[test]
+fn by_tiles_too_the_ratio_is_one_and_threads_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RlConfig { dtype: Dtype::Bf16, total_training_steps: Some(2), ..rl_config(dir.path()) };
+    let [one, five] = [1, 5].map(|threads| {
+        let device = || Device::cpu(&Plan::uniform(256 << 20), threads, Isa::AmxTwin).unwrap();
+        run_rl_on(&dir.path().join(threads.to_string()), &config, device, &[])
+    });
+    assert_on_policy(&one);
+    one.assert_same(&five, "five threads");
 }
 
 #[test]

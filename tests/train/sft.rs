@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use omr::config::{Dtype, OptimConfig, OptimizerName, SftConfig};
+use omr::device::{Device, Isa, Plan};
 use omr::model::{Keep, Model, Policy};
 use omr::tensor::DType;
 use omr::train::job::Job as _;
@@ -11,7 +12,7 @@ use omr::train::sft::{Job, sequence};
 use omr::train::step;
 use omr::train::updates::Updates;
 
-use super::tiny::{device, run_sft, sft_config};
+use super::tiny::{device, run_sft, run_sft_on, sft_config};
 
 #[test]
 fn stopped_and_gone_on_is_the_same_run() {
@@ -31,6 +32,17 @@ fn stopped_and_gone_on_is_the_same_run() {
         let often = SftConfig { save_steps: Some(2), save_total_limit: 1, ..config.clone() };
         whole.assert_same(&run_sft(&out("often"), &often, 1, &[1, 5, 6]), "stopped often, more checkpoints");
     }
+}
+
+#[test]
+fn by_tiles_too_a_stopped_run_goes_on_as_the_same_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = SftConfig { dtype: Dtype::Bf16, ..sft_config(dir.path()) };
+    let on = |threads| move || Device::cpu(&Plan::uniform(256 << 20), threads, Isa::AmxTwin).unwrap();
+    let whole = run_sft_on(&dir.path().join("whole"), &config, on(1), &[]);
+    let state = whole.files.iter().find(|(name, _)| name.ends_with("trainer/state.json")).unwrap();
+    assert!(std::str::from_utf8(state.1).unwrap().contains("\"cpu_body\": \"avx512+amx\""), "{state:?}");
+    whole.assert_same(&run_sft_on(&dir.path().join("stopped"), &config, on(2), &[3]), "stopped once, two threads");
 }
 
 /// The tensors of a model directory by name.

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::device::{Device, Parts, cpu_kernel};
+use crate::device::{Device, Isa, Parts, Pool, cpu_kernel};
 use crate::error::{Error, Result};
 
 /// Ceilings of all threads together.
@@ -60,8 +60,7 @@ impl Peaks {
                 part.copy_from_slice(&from[i * chunk..][..part.len()]);
             });
         });
-        // vdpbf16ps does two products where a fused multiply-add does one, at the same rate.
-        let bf16_flops = if isa.has_bf16_dot() { 2.0 * f32_flops } else { f32_flops };
+        let bf16_flops = bf16_flops(cpu.pool, isa).unwrap_or(f32_flops);
         Ok(Peaks { f32_flops, bf16_flops, bytes: 2.0 * COPY_BYTES as f64 / seconds })
     }
 
@@ -69,6 +68,16 @@ impl Peaks {
     pub fn flops(&self, dtype: &str) -> f64 {
         if dtype == "bf16" { self.bf16_flops } else { self.f32_flops }
     }
+}
+
+/// Of the instruction that bf16 products have of their own, if they have one.
+fn bf16_flops(pool: &Pool, isa: Isa) -> Option<f64> {
+    let rounds = 100_000;
+    let flops = (pool.threads() * isa.spin_bf16(rounds)?) as f64;
+    let spin = |_| {
+        isa.spin_bf16(black_box(rounds));
+    };
+    Some(flops / best(20, || pool.run(pool.threads(), spin)))
 }
 
 fn best(times: usize, mut work: impl FnMut()) -> f64 {

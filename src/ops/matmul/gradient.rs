@@ -1,5 +1,6 @@
 //! Weight gradients: dw += dy^T x, a chunk of tokens at a time.
 
+use super::amx;
 use super::epilogue::Gradient;
 use super::panels::panel_len;
 use super::repack::{pack_columns, pack_pairs};
@@ -17,7 +18,8 @@ fn chunk(tokens: usize, n: usize) -> usize {
 /// Elements of scratch that [`weight_gradient`] needs.
 pub(in crate::ops) fn weight_gradient_scratch(dtype: DType, tokens: usize, n: usize, k: usize) -> usize {
     let chunk = chunk(tokens, n);
-    let pairs = if dtype == DType::Bf16 { chunk.next_multiple_of(2) * k } else { 0 };
+    // Whichever way bf16 is repacked: by tiles it takes more.
+    let pairs = if dtype == DType::Bf16 { amx::turned_stride(chunk) * k } else { 0 };
     panel_len(dtype, n, chunk) + pairs
 }
 
@@ -51,6 +53,13 @@ pub(in crate::ops) fn weight_gradient<E: Elem>(pool: &Pool, isa: Isa, call: Weig
         let tokens = dy.len() / n;
         let (columns, pairs) = scratch.split_at_mut(panel_len(E::DTYPE, n, tokens));
         pack_columns(pool, isa, dy, n, columns, dbias.as_deref_mut());
+        if E::DTYPE == DType::Bf16 && isa.has_tiles() {
+            let stride = amx::turned_stride(tokens);
+            let turned = &mut pairs[..stride * k];
+            amx::turn(pool, isa, x, k, turned);
+            run(pool, isa, &Product::turned(turned, stride, tokens, columns, n), &Gradient::<E>::new(k, dw));
+            continue;
+        }
         let left: &[u32] = match E::DTYPE {
             DType::Bf16 => {
                 let pairs = &mut pairs[..tokens.next_multiple_of(2) * k];

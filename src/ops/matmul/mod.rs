@@ -4,6 +4,7 @@
 //! alone has the bits it has in a batch. Activations are read in place; sums stay in registers; an
 //! `Epilogue` turns finished sums into what the op stores.
 
+mod amx;
 mod block;
 mod cells;
 mod epilogue;
@@ -97,6 +98,22 @@ impl<'a> Product<'a> {
             odd: false,
         }
     }
+
+    /// The rows of `left` (bf16 `[rows][stride]`) times panels over `tokens`: a weight gradient by tiles.
+    fn turned<E: Elem>(left: &'a [E], stride: usize, tokens: usize, right: &'a [E], n: usize) -> Product<'a> {
+        Product {
+            left: bytemuck::cast_slice(left),
+            across: Across::Steps,
+            row_stride: stride * size_of::<E>(),
+            step_stride: 4,
+            rows: left.len() / stride,
+            right: bytemuck::cast_slice(right),
+            panels: panel_count(n),
+            dtype: E::DTYPE,
+            steps: tokens.div_ceil(2),
+            odd: false,
+        }
+    }
 }
 
 /// Finished sums of a tile.
@@ -156,11 +173,14 @@ pub(in crate::ops) trait Epilogue: Sync {
 
 /// Computes `product` on the pool, tile by tile into `epilogue`.
 pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
-    let kernel = kernel(isa, product.dtype, product.across);
     let (rows, panels) = (product.rows, product.panels);
     if rows == 0 || panels == 0 {
         return;
     }
+    if product.dtype == DType::Bf16 && isa.has_tiles() {
+        return amx::run(pool, isa, product, epilogue);
+    }
+    let kernel = kernel(isa, product.dtype, product.across);
     let units = panels.div_ceil(P::UNIT);
     // Six jobs a thread even out; a small product is one job.
     let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };

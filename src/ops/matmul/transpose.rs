@@ -34,7 +34,7 @@ pub(in crate::ops) fn transpose<E: Elem>(pool: &Pool, isa: Isa, w: &[E], n: usiz
 /// rows and columns exchanged.
 fn block<E: Elem>(isa: Isa, from: &[E], rows: usize, cols: usize, to: &mut [E]) {
     #[cfg(target_arch = "x86_64")]
-    if isa == Isa::Avx512 && rows == PANEL && cols == PANEL {
+    if isa.vectors() == Isa::Avx512 && rows == PANEL && cols == PANEL {
         let (from, to) = (&from[..PANEL * PANEL], &mut to[..PANEL * PANEL]);
         // SAFETY: the instruction set is the device's, which checked it; both slices hold a whole block.
         unsafe {
@@ -65,7 +65,7 @@ cpu_kernel! {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx512 {
+pub(super) mod avx512 {
     use std::arch::x86_64::*;
 
     use super::PANEL;
@@ -73,7 +73,7 @@ mod avx512 {
     /// Sixteen rows of sixteen words, `stride` words apart, transposed.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn transpose16(from: *const i32, stride: usize) -> [__m512i; 16] {
+    pub unsafe fn transpose16(from: *const i32, stride: usize) -> [__m512i; 16] {
         // SAFETY: the caller's rows are readable.
         let r: [__m512i; 16] = std::array::from_fn(|i| unsafe { _mm512_loadu_si512(from.add(i * stride).cast()) });
         // Words of row pairs, then of row quads: u[4 g + c] holds columns c, 4 + c, 8 + c, 12 + c of rows 4 g...

@@ -1,0 +1,219 @@
+//! Products of bf16 by AMX tiles, or by their twin: jobs of whole tiles, operands whose ends do not fill one, and
+//! activations turned over for weight gradients.
+//!
+//! An output's sum goes over K in steps of 32 values from the first, the last filled up with zeros, whatever the rows
+//! and columns beside it.
+
+use std::ops::Range;
+
+use super::cells::Cells;
+use super::panels::PANEL;
+use super::{Epilogue, MAX_PANELS, Product, SMALL, Tile};
+use crate::device::amx::{Block, ROWS, STEP, Tiles};
+use crate::device::{Isa, Pool, cpu_kernel};
+use crate::tensor::Elem;
+
+/// Left operands of this many bytes stay in the second-level cache beside a panel.
+const LEFT_BYTES: usize = 768 << 10;
+/// Bytes of a word, and of a panel's row of them.
+const WORD: usize = 4;
+const LINE: usize = PANEL * WORD;
+/// Values of a step: tokens of one job of [`turn`].
+const VALUES: usize = 2 * STEP;
+
+/// Sums of the largest tile, on a cache line of their own.
+#[repr(align(64))]
+struct Sums([f32; ROWS * MAX_PANELS * PANEL]);
+
+/// The last words of a group's panels and of a tile's rows, filled up with zeros.
+#[repr(align(64))]
+struct Ends {
+    right: [[[u32; PANEL]; STEP]; MAX_PANELS],
+    left: [[u32; STEP]; ROWS],
+}
+
+/// Computes `product`, whose left words lie row by row, tile by tile into `epilogue`.
+pub(super) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
+    const { assert!(P::UNIT <= MAX_PANELS && ROWS.is_multiple_of(P::ROW_UNIT)) };
+    assert!(!P::IN_PLACE, "sums of bf16 in place");
+    let (rows, panels) = (product.rows, product.panels);
+    let units = panels.div_ceil(P::UNIT);
+    let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
+    let fits = LEFT_BYTES / (product.steps * WORD).max(1) / ROWS * ROWS;
+    let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(ROWS).min(fits.max(ROWS));
+    let row_blocks = rows.div_ceil(row_block);
+    let unit_blocks = jobs.div_ceil(row_blocks).clamp(1, units);
+    pool.run(row_blocks * unit_blocks, |job| {
+        let (rb, ub) = (job / unit_blocks, job % unit_blocks);
+        let panels = ub * units / unit_blocks * P::UNIT..panels.min((ub + 1) * units / unit_blocks * P::UNIT);
+        let (first, end) = (rb * row_block, rows.min((rb + 1) * row_block));
+        let whole = first + (end - first) / ROWS * ROWS;
+        // Tiles are set once for rows that fill them and once for the rest.
+        strip(isa, product, epilogue, first..whole, ROWS, panels.clone());
+        strip(isa, product, epilogue, whole..end, end - whole, panels);
+    });
+}
+
+/// `rows` in tiles of `tall`, times `panels`.
+fn strip<P: Epilogue>(
+    isa: Isa,
+    product: &Product<'_>,
+    epilogue: &P,
+    rows: Range<usize>,
+    tall: usize,
+    panels: Range<usize>,
+) {
+    if rows.is_empty() {
+        return;
+    }
+    let tiles = Tiles::new(isa, tall);
+    let mut sums = Sums([0.0; ROWS * MAX_PANELS * PANEL]);
+    let mut ends = Ends { right: [[[0; PANEL]; STEP]; MAX_PANELS], left: [[0; STEP]; ROWS] };
+    // Rows that fill one tile take two panels at a time.
+    let group = P::UNIT.max(if tall > ROWS / 2 { 1 } else { 2 });
+    for panel in panels.clone().step_by(group) {
+        let count = group.min(panels.end - panel);
+        right_ends(product, panel, &mut ends.right[..count]);
+        for row in rows.clone().step_by(tall) {
+            let stride = count * PANEL;
+            let sums = &mut sums.0[..tall * stride];
+            let mut tile = Tile { row, rows: tall, panel, panels: count, sums, stride };
+            if P::START {
+                epilogue.start(isa, &mut tile);
+            }
+            epilogue.ahead(&tile);
+            multiply(&tiles, product, &mut tile, &mut ends, P::START);
+            epilogue.finish(isa, &mut tile);
+        }
+    }
+}
+
+/// Steps whose words are all there: half a word does not fill one.
+fn whole_steps(product: &Product<'_>) -> usize {
+    (product.steps - usize::from(product.odd)) / STEP
+}
+
+/// The words of some panels that do not fill a step.
+fn right_ends(product: &Product<'_>, panel: usize, ends: &mut [[[u32; PANEL]; STEP]]) {
+    let rest = (product.steps - whole_steps(product) * STEP) * LINE;
+    for (i, end) in ends.iter_mut().enumerate() {
+        let last = (panel + i + 1) * product.steps * LINE;
+        bytemuck::cast_slice_mut(end.as_flattened_mut())[..rest].copy_from_slice(&product.right[last - rest..last]);
+    }
+}
+
+/// The sums of one tile: whole steps where the operands lie, and the rest as one more step.
+fn multiply(tiles: &Tiles, product: &Product<'_>, tile: &mut Tile<'_>, ends: &mut Ends, resume: bool) {
+    let Product { left, row_stride, right, steps: words, odd, .. } = *product;
+    let steps = whole_steps(product);
+    let half = usize::from(odd) * WORD / 2;
+    let panel_stride = words * LINE;
+    let last = (tile.row + tile.rows - 1) * row_stride + words * WORD - half;
+    assert!(words == 0 || last <= left.len(), "left operand too short");
+    assert!((tile.panel + tile.panels) * panel_stride <= right.len(), "right operand too short");
+    assert!(tile.panels * PANEL <= tile.stride && tile.sums.len() >= tile.rows * tile.stride, "sums too short");
+    let block = Block {
+        left: left.as_ptr().wrapping_add(tile.row * row_stride),
+        row_stride,
+        right: right.as_ptr().wrapping_add(tile.panel * panel_stride),
+        panel_stride,
+        steps,
+        sums: tile.sums.as_mut_ptr(),
+        sums_stride: tile.stride,
+        resume,
+    };
+    // SAFETY: the asserts above hold every word and sum the block names inside its slice.
+    unsafe { tiles.run(&block, tile.panels) };
+    let rest = words - steps * STEP;
+    if rest == 0 {
+        return;
+    }
+    for (i, end) in ends.left[..tile.rows].iter_mut().enumerate() {
+        let first = (tile.row + i) * row_stride + steps * STEP * WORD;
+        let bytes = rest * WORD - half;
+        bytemuck::cast_slice_mut(end)[..bytes].copy_from_slice(&left[first..first + bytes]);
+    }
+    let last = Block {
+        left: ends.left.as_ptr().cast(),
+        row_stride: STEP * WORD,
+        right: ends.right.as_ptr().cast(),
+        panel_stride: STEP * LINE,
+        steps: 1,
+        resume: true,
+        ..block
+    };
+    // SAFETY: `ends` holds a step of every row and panel of a tile.
+    unsafe { tiles.run(&last, tile.panels) };
+}
+
+/// Elements from row to row of what [`turn`] makes: whole steps, and an odd number of them so that the rows of a tile
+/// lie in different sets of a cache.
+pub(super) fn turned_stride(tokens: usize) -> usize {
+    (tokens.div_ceil(VALUES) | 1) * VALUES
+}
+
+/// x [t, k] as `[k][turned_stride(t)]`, zeros after the tokens.
+pub(super) fn turn<E: Elem>(pool: &Pool, isa: Isa, x: &[E], k: usize, out: &mut [E]) {
+    let tokens = x.len() / k;
+    let cells = Cells::new(&mut out[..k * turned_stride(tokens)], turned_stride(tokens));
+    pool.run(tokens.div_ceil(VALUES), |i| {
+        let rows = &x[i * VALUES * k..x.len().min((i + 1) * VALUES * k)];
+        for first in (0..k).step_by(VALUES) {
+            turn_block::<E>(isa, rows, k, first..k.min(first + VALUES), i * VALUES, &cells);
+        }
+    });
+}
+
+/// Some columns of at most 32 rows of x, whose first is `token`.
+fn turn_block<E: Elem>(isa: Isa, rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.vectors() == Isa::Avx512 && rows.len() == VALUES * k && columns.len() == VALUES && k.is_multiple_of(2) {
+        let from = rows[columns.start..].as_ptr().cast();
+        // SAFETY: the instruction set is the device's, which checked it; there are 32 rows of k elements of two bytes,
+        // and each block of a job has its own words of each row of the output.
+        unsafe { block::turn(from, k / 2, |i| to.piece(columns.start + i, token, VALUES).as_mut_ptr().cast()) };
+        return;
+    }
+    turn_part::<E>(isa, rows, k, columns, token, to);
+}
+
+cpu_kernel! {
+    /// Any block, element by element.
+    fn turn_part<E: Elem>(rows: &[E], k: usize, columns: Range<usize>, token: usize, to: &Cells<'_, E>) {
+        for column in columns {
+            // SAFETY: each block of a job has its own words of each row of the output.
+            let out = unsafe { to.piece(column, token, VALUES) };
+            out.fill(E::from_f32(0.0));
+            for (out, row) in out.iter_mut().zip(rows.chunks_exact(k)) {
+                *out = row[column];
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod block {
+    use std::arch::x86_64::*;
+
+    use super::super::transpose::avx512::transpose16;
+
+    /// Thirty-two rows of thirty-two bf16, `stride` words apart, to rows over what were rows; `out(i)` is where row i goes.
+    ///
+    /// # Safety
+    /// The rows must be readable and what `out` gives writable, 64 bytes each.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn turn(from: *const i32, stride: usize, out: impl Fn(usize) -> *mut i32) {
+        let even: [i16; 32] = std::array::from_fn(|i| 2 * i as i16);
+        let odd = even.map(|i| i + 1);
+        // SAFETY: arrays of 64 bytes; the caller's promise.
+        unsafe {
+            let (even, odd) = (_mm512_loadu_si512(even.as_ptr().cast()), _mm512_loadu_si512(odd.as_ptr().cast()));
+            // Word l of sixteen rows: their columns 2 l and 2 l + 1.
+            let (top, bottom) = (transpose16(from, stride), transpose16(from.wrapping_add(16 * stride), stride));
+            for l in 0..16 {
+                _mm512_storeu_si512(out(2 * l).cast(), _mm512_permutex2var_epi16(top[l], even, bottom[l]));
+                _mm512_storeu_si512(out(2 * l + 1).cast(), _mm512_permutex2var_epi16(top[l], odd, bottom[l]));
+            }
+        }
+    }
+}
