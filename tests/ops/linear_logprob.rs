@@ -16,7 +16,7 @@ struct Case {
 
 /// (T, V, D): one row, no row, V off panel and segment, V of several segments and of more than one slab.
 const SHAPES: [(usize, usize, usize); 6] =
-    [(37, 512, 96), (1, 130, 7), (0, 64, 8), (13, 33, 100), (70, 1100, 24), (5, 2080, 17)];
+    [(37, 512, 96), (1, 130, 7), (0, 64, 8), (13, 33, 100), (70, 1300, 24), (5, 2080, 17)];
 
 fn case(dtype: DType, (t, v, d): (usize, usize, usize), masked: bool, temperature: f32) -> Case {
     let mut random = Random::new(5, Purpose::Test, v as u64);
@@ -241,6 +241,33 @@ fn backward_matches_f64_and_its_bits_do_not_vary() {
             }
         }
     }
+}
+
+/// More tokens than a chunk of a whole slab's gradient and of the last one's, which are not the same.
+#[test]
+fn tokens_in_two_calls_add_the_gradient_of_one() {
+    const SHAPE: (usize, usize, usize) = (1100, 1800, 3);
+    let (t, v, d) = SHAPE;
+    let c = case(DType::F32, SHAPE, false, 1.0);
+    let mut dev = device(2, Isa::detect());
+    let (on, ..) = forward(&mut dev, DType::F32, &c);
+    let dlogprob = dev.upload(Region::Overlay, &values(DType::F32, 3, t), &[t]).unwrap();
+    let dhidden = dev.alloc(Region::Overlay, DType::F32, &[t, d]).unwrap();
+    let mut gradients = |cuts: &[usize]| {
+        let dw = dev.zeros(Region::Overlay, DType::F32, &[panel_len(DType::F32, v, d)]).unwrap();
+        for cut in cuts.windows(2) {
+            let part = |of: Tensor| of.slice(cut[0], cut[1]);
+            let (hidden, targets) = (part(on.hidden), part(on.targets));
+            let asked = linear_logprob::Asked { hidden, w: &on.w, allowed: None, temperature: 1.0, targets };
+            let (lse, dlogprob, dhidden) = (part(on.lse), part(dlogprob), part(dhidden));
+            let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
+            linear_logprob::bwd(&mut dev, asked, call).unwrap();
+        }
+        [dev.read::<f32>(dhidden).unwrap(), dev.read::<f32>(dw).unwrap()]
+    };
+    let (whole, parts) = (gradients(&[0, t]), gradients(&[0, 700, t]));
+    assert!(whole[1].iter().any(|&g| g != 0.0));
+    whole.iter().zip(&parts).for_each(|(a, b)| same_bits("two calls", a, b));
 }
 
 #[test]

@@ -36,8 +36,8 @@ const MAX_ROWS: usize = 12;
 const MAX_PANELS: usize = 4;
 /// Left operands of this many bytes stay in the second-level cache beside a panel.
 const LEFT_BYTES: usize = 384 << 10;
-/// Steps of a block of a product that adds in place: half of a first-level cache of 32 KiB for the right words.
-const STEP_BLOCK: usize = 128;
+/// Steps of a block of a product that goes on from given sums: a panel of as many words is 32 KiB.
+const STEP_BLOCK: usize = 256;
 /// Below this many multiply-adds a job is not worth waking a second thread.
 const SMALL: usize = 1 << 17;
 
