@@ -38,6 +38,8 @@ const MAX_PANELS: usize = 4;
 const LEFT_BYTES: usize = 384 << 10;
 /// Steps of a block of a product that goes on from given sums: a panel of as many words is 32 KiB.
 const STEP_BLOCK: usize = 256;
+/// The same where sums are copied in and out for each block, which costs more than words from the second-level cache.
+const COPIED_BLOCK: usize = 1024;
 /// Below this many multiply-adds a job is not worth waking a second thread.
 const SMALL: usize = 1 << 17;
 
@@ -171,6 +173,11 @@ pub(in crate::ops) trait Epilogue: Sync {
     fn finish(&self, isa: Isa, tile: &mut Tile<'_>);
 }
 
+/// Steps of a block of a product that is cut.
+fn step_block<P: Epilogue>() -> usize {
+    if P::IN_PLACE { STEP_BLOCK } else { COPIED_BLOCK }
+}
+
 /// Computes `product` on the pool, tile by tile into `epilogue`.
 pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<'_>, epilogue: &P) {
     let (rows, panels) = (product.rows, product.panels);
@@ -185,7 +192,7 @@ pub(in crate::ops) fn run<P: Epilogue>(pool: &Pool, isa: Isa, product: &Product<
     // Six jobs a thread even out; a small product is one job.
     let jobs = if rows * panels * PANEL * product.steps < SMALL { 1 } else { 6 * pool.threads() };
     // A block of rows small enough for its cache, and for every job to have one; whole tiles of it.
-    let steps = if P::CUT { product.steps.min(STEP_BLOCK) } else { product.steps };
+    let steps = if P::CUT { product.steps.min(step_block::<P>()) } else { product.steps };
     let most = if P::CUT { 384 } else { 192 };
     let fits = (LEFT_BYTES / (steps * 4).max(1)).clamp(24, most) / MAX_ROWS * MAX_ROWS;
     let row_block = rows.div_ceil(jobs.div_ceil(units)).next_multiple_of(MAX_ROWS).clamp(MAX_ROWS, fits);
@@ -217,7 +224,7 @@ fn run_job<P: Epilogue>(
     let tiles = rows.len().div_ceil(kernel.max_rows.max(P::ROW_UNIT));
     let tallest = units.div_ceil(tiles) * P::ROW_UNIT;
     let group = if P::IN_PLACE { 1 } else { (kernel.max_panels)(tallest.min(kernel.max_rows)).max(P::UNIT) };
-    let step_block = if P::CUT { STEP_BLOCK } else { product.steps.max(1) };
+    let step_block = if P::CUT { step_block::<P>() } else { product.steps.max(1) };
     let rows_of = |tile: usize| {
         let end = rows.end.min(rows.start + (tile + 1) * units / tiles * P::ROW_UNIT);
         rows.start + tile * units / tiles * P::ROW_UNIT..end
