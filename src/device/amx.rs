@@ -113,6 +113,8 @@ impl Tiles {
     /// Panics unless the tiles are for [`ROWS`] rows.
     pub fn spin(&self, rounds: usize) {
         assert_eq!(self.rows, ROWS, "rows of tiles that only multiply");
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = rounds;
         #[cfg(target_arch = "x86_64")]
         if self.isa == Isa::Amx && rounds > 0 {
             // SAFETY: the tiles are set; no memory is touched.
