@@ -7,6 +7,7 @@ use super::run::{self, STAGES};
 use super::{Curve, RecipeReport, Series, Stage, Table, html, report};
 use crate::error::Result;
 use crate::eval::stats::Estimate;
+use crate::train::metrics;
 
 /// A page of `dirs`: a column each of what they reached and what they have not in common, and each curve with a line each.
 pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
@@ -29,8 +30,8 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
     }
     for ((dir, name), report) in dirs.iter().zip(&names).zip(&mut reports) {
         if report.stages.is_empty() {
-            let course = run::course(dir)?.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}")));
-            report.facts.splice(0..0, course);
+            let course = run::course(&metrics::read(&dir.join("metrics.jsonl"))?);
+            report.facts.splice(0..0, course.map(|(what, first, last)| (what, format!("{first:.4} to {last:.4}"))));
         }
         for curve in &report.curves {
             // The first: behind SFT's own course may stand its control's.

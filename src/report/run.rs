@@ -37,18 +37,17 @@ pub fn rl_config(dir: &Path) -> Option<RlConfig> {
 
 /// How far a run of `omr sft` or `omr rl` came, in its own figures.
 pub fn headline(dir: &Path) -> Result<String> {
-    let steps = metrics::read(&dir.join("metrics.jsonl"))?.len();
-    Ok(course(dir)?.map_or("No step is done yet.".to_owned(), |(what, first, last)| {
-        format!("{what} {first:.4} in the first of {steps} steps, {last:.4} in the last.")
+    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
+    Ok(course(&steps).map_or("No step is done yet.".to_owned(), |(what, first, last)| {
+        format!("{what} {first:.4} in the first of {} steps, {last:.4} in the last.", steps.len())
     }))
 }
 
 /// What a run of `omr sft` or `omr rl` is about, in its first step and its last.
-pub fn course(dir: &Path) -> Result<Option<(String, f64, f64)>> {
-    let steps = metrics::read(&dir.join("metrics.jsonl"))?;
-    let (name, what) = if is_rl(&steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
+pub fn course(steps: &[Metrics]) -> Option<(String, f64, f64)> {
+    let (name, what) = if is_rl(steps) { ("critic/score/mean", "Mean reward") } else { ("loss", "Loss") };
     let of = |step: Option<&Metrics>| step?.get(name)?.as_f64();
-    Ok(of(steps.first()).zip(of(steps.last())).map(|(first, last)| (what.to_owned(), first, last)))
+    of(steps.first()).zip(of(steps.last())).map(|(first, last)| (what.to_owned(), first, last))
 }
 
 /// Settings and circumstances of a run of `omr sft` or `omr rl`.
