@@ -1,0 +1,73 @@
+"""What was timed on a card as tables: of a call's summary.md, and of docs/MEASURED.md (tools/figures)."""
+
+# The data sheet of an H200 SXM, a second: dense bf16 operations, and bytes of memory.
+FLOPS, BYTES = 989.4e12, 4.8e12
+# Rows of whole jobs begin so; all others are ops.
+JOBS = ("sft ", "rl ", "train-step", "generate", "decode")
+COMPARED = ["peer", "peer's ms", "peer / ours"], ["predicted ms (bound by)", "predicted / measured", "MHz"]
+
+
+def timed(rows):
+    """Of the rows that hold a time those of ops, and those of jobs."""
+    rows = [row for row in rows if row.get("ours_ms") and row.get("flops") is not None]
+    return [[row for row in rows if row["name"].startswith(JOBS) == jobs] for jobs in (False, True)]
+
+
+def named(row):
+    return row["name"] + (f" by {row['body']}" if "body" in row else "")
+
+
+def mfu(row):
+    return row["flops"] / row["ours_ms"] * 1e3 / FLOPS
+
+
+def over(a, b):
+    return f"{a / b:.2f}" if a and b else ""
+
+
+def compared(row):
+    """The cells of COMPARED: beside the peer, and beside what `omr plan` predicts."""
+    ours, peer, predicted = row["ours_ms"], row.get("peer_ms"), row.get("predicted_ms")
+    ms = lambda value: f"{value:.3f}" if value else ""  # noqa: E731
+    bound = f" ({row['bound']})" if predicted and row.get("bound") else ""
+    return ([row.get("peer") or "", ms(peer), over(peer, ours)],
+            [ms(predicted) + bound, over(predicted, ours), str(row.get("clock_mhz") or "")])
+
+
+def rate(row):
+    """By what binds it on the data sheet."""
+    flops, moved = row["flops"], row.get("bytes") or 0.0
+    if flops / FLOPS >= moved / BYTES:
+        return f"{flops / row['ours_ms'] / 1e9:.1f} TFLOP/s"
+    return f"{moved / row['ours_ms'] / 1e6:.0f} GB/s"
+
+
+def table(head, rows):
+    return [f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]] if rows else []
+
+
+def op_table(rows):
+    beside, predicted = COMPARED
+    cells = [(row, *compared(row)) for row in rows]
+    return table(["name", "shape", "ms", *beside, "rate", *predicted],
+                 [[named(row), row["shape"], f"{row['ours_ms']:.3f}", *peer, rate(row), *plan] for row, peer, plan in cells])
+
+
+def job_table(rows):
+    beside, predicted = COMPARED
+    cells = [(row, *compared(row)) for row in rows]
+    return table(["job", "shape", "ms", "tokens/s", "MFU", *beside, *predicted],
+                 [[named(row), row["shape"], f"{row['ours_ms']:.1f}", f"{row['tokens_per_sec']:,.0f}" if row.get("tokens_per_sec") else "",
+                   f"{100 * mfu(row):.1f} %", *peer, *plan] for row, peer, plan in cells])
+
+
+def gap(row):
+    """How many times longer it took than the lesser of its peer's time and the predicted one; none without either."""
+    known = [row[key] for key in ("peer_ms", "predicted_ms") if row.get(key)]
+    return row["ours_ms"] / min(known) if known else None
+
+
+def gaps(rows):
+    """The rows that have a gap, the largest first. The other body of an op is there to be compared, not to be mended."""
+    found = [row for row in rows if "body" not in row and gap(row)]
+    return sorted(found, key=gap, reverse=True)

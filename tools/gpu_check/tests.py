@@ -1,0 +1,61 @@
+"""What tools/gpu-check and tools/figures make of a day with a card, on made-up figures. `tools/check` runs it."""
+import importlib.machinery
+import importlib.util
+import pathlib
+import tempfile
+import unittest
+
+from .base import ROOT
+from .record import Record
+
+IDENTITY = {"device": "cuda", "gpu": "h200", "commit": "abc1234", "build": "b", "date": "2030-01-02"}
+OPS = [{"name": "linear fwd", "shape": "[8192, 3584] x [37888, 3584]", "ours_ms": 3.0, "flops": 2.2e12, "bytes": 1e9, "clock_mhz": 1700,
+        "predicted_ms": 2.7, "bound": "tensor"},
+       {"name": "rms_norm fwd", "shape": "[8192, 3584]", "ours_ms": 0.05, "flops": 1e8, "bytes": 1.2e8},
+       {"name": "sample fwd", "shape": "[256, 3584]", "skipped": "takes too much"}]
+STEP = {"name": "train-step", "shape": "7b, 16 rows x 1024", "ours_ms": 2000.0, "flops": 8e14, "bytes": 1e11, "tokens": 16384,
+        "tokens_per_sec": 8192.0}
+PEERS = [{"name": "linear fwd", "shape": OPS[0]["shape"], "peer": "torch", "peer_ms": 2.4}]
+
+
+def made(folder):
+    record = Record(pathlib.Path(folder), IDENTITY, ["card: made up"])
+    record.put("bench ops", "kernels", "green", [], OPS)
+    record.put("bench train-step 7b", "jobs", "green", [], [STEP])
+    record.put("peers", "kernels", "green", [], peers=PEERS)
+    return record
+
+
+def figures(folder):
+    """tools/figures on other results than this checkout's."""
+    loader = importlib.machinery.SourceFileLoader("figures", str(ROOT / "tools/figures"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("figures", loader))
+    loader.exec_module(module)
+    module.RESULTS, module.ROOT = folder, folder
+    return module
+
+
+class Figures(unittest.TestCase):
+    def test_without_a_card_its_speeds_are_unknown(self):
+        with tempfile.TemporaryDirectory() as folder:
+            found = figures(pathlib.Path(folder))
+            self.assertEqual(found.card(), ["No kernel of omr has run on a card: its speeds are unknown."])
+            self.assertIn("no kernel has run on a card, speeds are unknown", found.card_in_short()[0])
+
+    def test_a_record_of_a_card_is_a_table_and_no_peer_of_the_cpu(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            (folder / "one").mkdir()
+            made(folder / "one")
+            found = figures(folder)
+            self.assertEqual(found.peers(), [])
+            page = "\n".join(found.card())
+            self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | torch | 2.400 | 0.80 | 733.3 TFLOP/s | 2.700 (tensor) | 0.90 | 1700 |", page)
+            self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  |  | 2400 GB/s |  |  |  |", page)
+            self.assertIn("| train-step | 7b, 16 rows x 1024 | 2000.0 | 8,192 | 40.4 % |", page)
+            self.assertNotIn("sample fwd", page)
+            self.assertIn("1 of them beside the fastest peer, at 0.80 to 0.80 times its speed", found.card_in_short()[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
