@@ -2,12 +2,19 @@
 it; nothing is overwritten but by the same step."""
 import json
 import os
+import re
 import time
 
+from . import tables
 from .base import ROOT
 from .verdicts import verdicts
 
-WANTED = ("name", "shape", "dtype", "ours_ms", "peer", "peer_ms", "flops", "bytes", "clock_mhz", "data", "commit")
+WANTED = ("name", "shape", "dtype", "ours_ms", "peer", "peer_ms", "predicted_ms", "bound", "flops", "bytes", "clock_mhz", "data", "commit")
+
+
+def paired(row):
+    """By what a row and its peer find each other: what a pass keeps for backward is each side's own affair."""
+    return row["name"], re.sub(r", \d+ of \d+ layers recomputed$", "", row.get("shape") or "")
 
 
 class Record:
@@ -54,9 +61,9 @@ class Record:
     def rows(self):
         """All rows, each beside its peer."""
         steps = self.steps.values()
-        peers = {(peer["name"], peer.get("shape")): peer for step in steps for peer in step["peers"] if "peer_ms" in peer}
+        peers = {paired(peer): peer for step in steps for peer in step["peers"] if "peer_ms" in peer}
         beside = ("peer", "peer_ms", "peer_ways", "peer_clock_mhz")
-        of = lambda row: peers.get((row["name"], row["shape"]), {}) if "ours_ms" in row else {}  # noqa: E731
+        of = lambda row: peers.get(paired(row), {}) if "ours_ms" in row else {}  # noqa: E731
         return [row | {key: of(row)[key] for key in beside if key in of(row)} for step in steps for row in step["rows"]]
 
     def verdicts(self):
@@ -85,16 +92,14 @@ class Record:
         for part, steps in parts.items():
             text += [f"## {part} ({sum(step['seconds'] for _, step in steps):.0f} s)", ""]
             text += [f"- {name}: {step['status']}{''.join('; ' + note for note in step['notes'])}" for name, step in steps] + [""]
-        return "\n".join(text + self.table()) + "\n"
+        return "\n".join(text + self.tables()) + "\n"
 
-    def table(self):
-        timed = [row for row in self.rows() if self.identity["device"] == "cuda" and row.get("ours_ms") and row.get("flops") is not None]
-        if not timed:
+    def tables(self):
+        if self.identity["device"] != "cuda":
             return []
-        text = ["| name | shape | ms | peer's ms | peer / ours | peer | TFLOP/s | GB/s | MHz |", "| --- " * 9 + "|"]
-        for row in timed:
-            ours, peer = row["ours_ms"], row.get("peer_ms")
-            body = f" by {row['body']}" if "body" in row else ""
-            text.append(f"| {row['name']}{body} | {row['shape']} | {ours:.3f} | {f'{peer:.3f}' if peer else ''} | {f'{peer / ours:.2f}' if peer else ''}"
-                        f" | {row.get('peer') or ''} | {row['flops'] / ours / 1e9:.1f} | {row['bytes'] / ours / 1e6:.0f} | {row.get('clock_mhz') or ''} |")
-        return text
+        ops, jobs = tables.timed(self.rows())
+        text = [*tables.op_table(ops), "", *tables.job_table(jobs), ""]
+        largest = tables.gaps(ops + jobs)[:20]
+        if largest:
+            text += ["Largest gaps first: measured over the lesser of the peer's time and the predicted one.", ""]
+        return text + [f"- {tables.gap(row):.2f} {row['name']} {row['shape']}" for row in largest]

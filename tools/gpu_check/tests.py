@@ -35,6 +35,19 @@ def figures(folder):
     return module
 
 
+class Records(unittest.TestCase):
+    def test_a_summary_has_peers_predictions_and_the_largest_gaps_first(self):
+        with tempfile.TemporaryDirectory() as folder:
+            record = made(folder)
+            # As a pass that keeps less: its peer's shape says nothing of that.
+            record.put("bench train-step 7b", "jobs", "green", [], [STEP | {"shape": f"{STEP['shape']}, 9 of 28 layers recomputed"}])
+            record.put("peers train-step 7b", "jobs", "green", [], peers=[STEP | {"peer": "transformers", "peer_ms": 3000.0}])
+            summary = (pathlib.Path(folder) / "summary.md").read_text()
+            self.assertIn("9 of 28 layers recomputed | 2000.0 | 8,192 | 40.4 % | transformers | 3000.000 | 1.50 |", summary)
+            self.assertEqual(summary.splitlines()[-2:], ["- 1.25 linear fwd [8192, 3584] x [37888, 3584]",
+                                                         "- 0.67 train-step 7b, 16 rows x 1024, 9 of 28 layers recomputed"])
+
+
 class Figures(unittest.TestCase):
     def test_without_a_card_its_speeds_are_unknown(self):
         with tempfile.TemporaryDirectory() as folder:
