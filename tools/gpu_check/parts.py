@@ -1,10 +1,10 @@
 """What each part asks; see plan.py for when."""
 import json
 import shutil
-import sys
 
 from . import base, plan
 from .base import CEILINGS, ROOT
+from .profiles import profiles
 
 
 def json_lines(output):
@@ -162,25 +162,6 @@ def refusal(status, output):
     told = [line for line in told if line and not line.startswith("COMPUTE-SANITIZER")]
     last = told[0] if told else (output.strip().splitlines() or [f"exit status {status}"])[-1]
     return f"compute-sanitizer does not work on this machine: {'it hangs' if status is None else last}"
-
-
-def profiles(check, part):
-    with check.step(part, "profiles") as made:
-        if made is None:
-            return
-        if not check.card or not shutil.which("ncu"):
-            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a card")]}
-            return
-        folder = check.scratch / "profiles"
-        folder.mkdir()
-        for op in ["linear", "attention", "rms_norm", "adamw"]:
-            check.run([sys.executable, ROOT / "tools/profile", "ncu", op, "--count", "6", "--out", folder / op], 60, OMR=str(check.omr))
-            packed = check.out / "profiles.tar.zst"
-            if any(folder.iterdir()) and check.run(["tar", "--zstd", "-cf", packed, "-C", folder, "."])[0] != 0:
-                packed.unlink(missing_ok=True)
-                made |= {"status": "skipped", "notes": ["tar has no zstd to pack the profiles with"]}
-                return
-        made["notes"] = [f"{len(list(folder.iterdir()))} profiles"]
 
 
 PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": shape_jobs("7b-slice"),

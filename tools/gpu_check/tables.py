@@ -71,3 +71,19 @@ def gaps(rows):
     """The rows that have a gap, the largest first. The other body of an op is there to be compared, not to be mended."""
     found = [row for row in rows if "body" not in row and gap(row)]
     return sorted(found, key=gap, reverse=True)
+
+
+# Figures of a profiled kernel (profiles.py) and what stands behind each.
+UNITS = {"us": "us", "sm_percent": "% of the SMs", "memory_percent": "% of memory's ways", "occupancy_percent": "% of warps at work",
+         "registers": "registers"}
+
+
+def told(reasons):
+    """What was found of each profiled kernel."""
+    out = []
+    for found in reasons:
+        figures = [f"{found[key]:g} {unit}" for key, unit in UNITS.items() if key in found]
+        stalls = ", ".join(f"{what} {ratio:g}" for what, ratio in found["stalls"].items())
+        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; warps wait, for an issue: {stalls or 'not known'}"]
+        out += [f"{found['case']}: {found['kernel']}: {rule}" for rule in found["rules"]]
+    return out

@@ -1,10 +1,14 @@
 """What tools/gpu-check and tools/figures make of a day with a card, on made-up figures. `tools/check` runs it."""
+import contextlib
 import importlib.machinery
 import importlib.util
 import pathlib
 import tempfile
+import types
 import unittest
+import unittest.mock
 
+from . import profiles
 from .base import ROOT
 from .record import Record
 
@@ -46,6 +50,68 @@ class Records(unittest.TestCase):
             self.assertIn("9 of 28 layers recomputed | 2000.0 | 8,192 | 40.4 % | transformers | 3000.000 | 1.50 |", summary)
             self.assertEqual(summary.splitlines()[-2:], ["- 1.25 linear fwd [8192, 3584] x [37888, 3584]",
                                                          "- 0.67 train-step 7b, 16 rows x 1024, 9 of 28 layers recomputed"])
+
+
+# Pages of ncu as it prints them: warnings first, units below the header, commas in numbers, a text of two lines.
+RAW = '''==WARNING== made up
+"ID","Process ID","Kernel Name","gpu__time_duration.sum","sm__throughput.avg.pct_of_peak_sustained_elapsed","launch__registers_per_thread",\
+"smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio","smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_selected_per_issue_active.ratio"
+"","","","ns","%","register/thread","inst","inst","inst"
+"0","12","linear_wide","1,000,000","71.5","168","0.25","1.5","1"
+"1","12","linear_wide","3,000,000","80","168","2.25","1.5","1"
+"2","12","linear_edge","2,000","5","40","n/a","","1"
+'''
+DETAILS = '''"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name","Rule Type","Rule Description","Estimated Speedup Type","Estimated Speedup"
+"1","linear_wide","GPU Speed Of Light Throughput","Duration","ns","3,000,000","","","","",""
+"1","linear_wide","WarpStateStats","","","","CPIStall","OPT","On average, each warp waits,
+for a scoreboard.","global","12.5"
+"0","linear_wide","Occupancy","","","","Other launch","OPT","is not the longest","",""
+'''
+
+
+class Profiles(unittest.TestCase):
+    def test_the_longest_launch_of_each_kernel_has_its_reasons(self):
+        wide, edge = profiles.reasons(RAW, DETAILS)
+        self.assertEqual(wide, {"kernel": "linear_wide", "us": 3000.0, "sm_percent": 80.0, "registers": 168.0,
+                                "stalls": {"long_scoreboard": 2.25, "wait": 1.5},
+                                "rules": ["CPIStall: On average, each warp waits, for a scoreboard. (estimated speedup 12.5 %)"]})
+        self.assertEqual(edge, {"kernel": "linear_edge", "us": 2.0, "sm_percent": 5.0, "registers": 40.0, "stalls": {}, "rules": []})
+        self.assertEqual(profiles.reasons("==ERROR== no permission", ""), [])
+
+    def test_what_is_slowest_is_profiled_and_a_refusal_is_a_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            folder = pathlib.Path(folder)
+            record = made(folder)
+            case = "linear fwd [8192, 3584] x [37888, 3584]"
+            self.assertEqual(profiles.slowest(record), [case])
+            self.assertEqual(profiles.slowest(Record(folder, IDENTITY, [])), profiles.ELSE)
+
+            def profiled(refused):
+                def run(command, box=None, **environment):
+                    words = [str(word) for word in command]
+                    if refused:
+                        return 1, "==ERROR== ERR_NVGPUCTRPERM\nbye"
+                    if "--out" in words:
+                        pathlib.Path(words[words.index("--out") + 1]).write_text("report")
+                    return 0, {"raw": RAW, "details": DETAILS}.get(words[words.index("--page") + 1]) if "--page" in words else ""
+
+                step = {"status": "green", "notes": []}
+                check = types.SimpleNamespace(step=lambda *_: contextlib.nullcontext(step), card=True, scratch=folder / str(refused),
+                                              out=folder, record=record, omr="omr", run=run)
+                check.scratch.mkdir()
+                (folder / "profiles.tar.zst").write_text("")
+                with unittest.mock.patch.object(profiles.shutil, "which", return_value="ncu"):
+                    profiles.profiles(check, "profiles")
+                return step
+
+            found = profiled(False)
+            self.assertEqual((found["status"], found["notes"], [r["case"] for r in found["reasons"]]), ("green", ["1 profiles read"], [case, case]))
+            record.put("profiles", "profiles", **found)
+            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; warps wait, for an issue: long_scoreboard 2.25, wait 1.5",
+                          (folder / "summary.md").read_text())
+            found = profiled(True)
+            self.assertEqual((found["status"], found["notes"]), ("cut", ["0 profiles read", f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"]))
 
 
 class Figures(unittest.TestCase):

@@ -1,0 +1,119 @@
+"""Nsight Compute on the slowest ops, and the reasons it gives as text: its reports want a program that few have at hand."""
+import csv
+import re
+import shutil
+import sys
+
+from . import tables
+from .base import ROOT
+
+# What is asked where nothing is recorded yet.
+ELSE = ["linear", "attention", "adamw"]
+# Launches a kernel's own profile takes: an op is one to five kernels.
+LAUNCHES = 6
+# Seconds of a profile, and of reading it.
+PROFILE, READ = 60, 30
+# What a lent machine gives back of a file.
+LARGEST = 16 << 20
+
+# Of `--page raw`, whose names are those of the metrics, with base units; a nanosecond is a thousandth of what is kept.
+METRICS = {"us": ("gpu__time_duration.sum", 1e-3), "sm_percent": ("sm__throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
+           "memory_percent": ("gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed", 1.0),
+           "occupancy_percent": ("sm__warps_active.avg.pct_of_peak_sustained_active", 1.0),
+           "registers": ("launch__registers_per_thread", 1.0)}
+STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio$")
+
+
+def csv_rows(output):
+    """The launches' rows of a page that ncu printed as CSV: what it says before the header, and the units below, are none."""
+    lines = output.splitlines(keepends=True)
+    begin = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
+    found = []
+    try:
+        for row in csv.DictReader(lines[begin:]):
+            if (row.get("ID") or "").isdigit():
+                found.append(row)
+    except csv.Error:
+        # What was read is kept.
+        pass
+    return found
+
+
+def value(text):
+    try:
+        return float((text or "").replace(",", ""))
+    except ValueError:
+        return None
+
+
+def reasons(raw, details):
+    """A row for each kernel: its longest launch's figures, why its warps waited most, and what ncu's rules say."""
+    found = {}
+    for row in csv_rows(raw):
+        figures = {key: value(row.get(name)) for key, (name, _) in METRICS.items()}
+        figures = {key: round(figure * METRICS[key][1], 3) for key, figure in figures.items() if figure is not None}
+        stalls = {match[1]: value(row[name]) for name in row if name and (match := STALL.match(name))}
+        # A warp that is selected issues; what ends so is part of another figure.
+        stalls = {what: ratio for what, ratio in stalls.items() if ratio and what != "selected" and not what.endswith("_not_issued")}
+        top = sorted(((ratio, what) for what, ratio in stalls.items()), reverse=True)[:5]
+        made = {"kernel": row.get("Kernel Name") or "?", "id": row["ID"], **figures,
+                "stalls": {what: round(ratio, 3) for ratio, what in top}, "rules": []}
+        known = found.get(made["kernel"])
+        if known is None or known.get("us", 0.0) < made.get("us", 0.0):
+            found[made["kernel"]] = made
+    launches = {made["id"]: made for made in found.values()}
+    for row in csv_rows(details):
+        if row.get("Rule Name") and row["ID"] in launches:
+            speedup = f" (estimated speedup {row['Estimated Speedup']} %)" if row.get("Estimated Speedup") else ""
+            rule = f"{row['Rule Name']}: {' '.join((row.get('Rule Description') or '').split())}{speedup}"
+            launches[row["ID"]]["rules"].append(rule)
+    return [{key: kept for key, kept in made.items() if key != "id"} for made in found.values()]
+
+
+def slowest(record, count=3):
+    """What `omr bench` calls the ops that are furthest behind their peer or prediction, or ELSE."""
+    ops, _ = tables.timed(record.rows())
+    return list(dict.fromkeys(f"{row['name']} {row['shape']}" for row in tables.gaps(ops)))[:count] or ELSE
+
+
+def profiles(check, part):
+    with check.step(part, "profiles") as made:
+        if made is None:
+            return
+        if not check.card or not shutil.which("ncu"):
+            made |= {"status": "skipped", "notes": ["ncu " + ("is absent" if check.card else "needs a card")]}
+            return
+        folder = check.scratch / "profiles"
+        folder.mkdir(exist_ok=True)
+        made["reasons"] = []
+        for i, case in enumerate(slowest(check.record)):
+            file = folder / f"{i}-{re.sub(r'[^a-z0-9_]+', '-', case.lower()).strip('-')}.ncu-rep"
+            status, output = check.run([sys.executable, ROOT / "tools/profile", "ncu", case, "--count", LAUNCHES, "--out", file], PROFILE,
+                                       OMR=str(check.omr))
+            if not file.exists():
+                lines = output.strip().splitlines() or [f"exit status {status}"]
+                why = next((line for line in lines if "==ERROR==" in line), lines[-1])
+                made["notes"].append(f"{case}: no profile: {'the time is over' if status is None else why}")
+                continue
+            pages = [check.run(["ncu", "--import", file, "--page", page, "--csv", "--print-units", "base"], READ)[1] for page in ("raw", "details")]
+            made["reasons"] += [{"case": case} | found for found in reasons(*pages)]
+            if not made["reasons"] or made["reasons"][-1]["case"] != case:
+                made["notes"].append(f"{case}: ncu's pages hold no kernel")
+        packed(check, folder, made)
+        made["notes"].insert(0, f"{len({found['case'] for found in made['reasons']})} profiles read")
+        if not made["reasons"]:
+            made["status"] = "cut"
+
+
+def packed(check, folder, made):
+    """The reports themselves, where they can be packed and taken away."""
+    file = check.out / "profiles.tar.zst"
+    if not any(folder.iterdir()):
+        return
+    if check.run(["tar", "--zstd", "-cf", file, "-C", folder, "."], READ)[0] != 0:
+        made["notes"].append("tar has no zstd to pack the profiles with")
+    elif file.stat().st_size > LARGEST:
+        made["notes"].append(f"the packed profiles are {file.stat().st_size >> 20} MiB, more than comes back")
+    else:
+        return
+    file.unlink(missing_ok=True)
