@@ -11,12 +11,12 @@ import argparse
 import importlib
 import json
 import statistics
-import subprocess
 import sys
 import time
 
 import torch
 import torch.nn.functional as F
+from card import clock, mhz
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -44,14 +44,6 @@ flush = torch.empty(256 << 20 if CUDA else 64, dtype=torch.uint8, device=args.de
 begun = time.monotonic()
 
 
-def clock():
-    query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
-    try:
-        return subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    except OSError:
-        return None
-
-
 def once(work):
     flush.zero_()
     if not CUDA:
@@ -77,8 +69,7 @@ def timed(make):
         times.append(once(work))
     found = {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times)}
     if smi:
-        said = smi.communicate()[0].strip()
-        found["peer_clock_mhz"] = int(said) if said.isdigit() else None
+        found["peer_clock_mhz"] = mhz(smi)
     return found
 
 

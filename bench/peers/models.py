@@ -1,4 +1,4 @@
-"""The two model shapes of the benchmarks, as Hugging Face configs, a batch of rows for them, and the clock."""
+"""The model shapes of the benchmarks, as Hugging Face configs, a batch of rows for them, and the clock."""
 import argparse
 import contextlib
 import json
@@ -7,17 +7,24 @@ import time
 
 import torch
 import transformers
+from card import measure as on_card
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 SHAPES = {
     # hidden, layers, intermediate, heads, kv heads, vision hidden, vision depth, vision intermediate, vocabulary
     "digits": (96, 3, 256, 3, 1, 64, 2, 128, 512),
     "22m": (384, 8, 1536, 6, 2, 192, 4, 768, 4096),
+    # Qwen2.5-VL-7B, and four layers and eight vision blocks of it.
+    "7b": (3584, 28, 18944, 28, 4, 1280, 32, 3420, 152_064),
+    "7b-slice": (3584, 4, 18944, 28, 4, 1280, 8, 3420, 152_064),
 }
+# How much a job does, as src/cli/bench/jobs.rs has it: rows, tokens of a row, of a prompt, samples of it, new tokens of each.
+AMOUNTS = {"cpu": (32, 64, 24, 8, 24), "cuda": (16, 1024, 512, 16, 128), "tiny": (2, 16, 12, 2, 4)}
 
 
-def build(shape):
-    """A randomly initialised model of the named shape, f32, sdpa attention as users run it."""
+def build(shape, dtype=torch.float32):
+    """A randomly initialised model of the named shape, sdpa attention as users run it."""
+    released = shape.startswith("7b")
     hidden, layers, inter, heads, kv, vis, depth, vis_inter, vocab = SHAPES[shape]
     head_dim = hidden // heads
     section = [head_dim // 8, head_dim * 3 // 16, head_dim * 3 // 16]
@@ -25,17 +32,18 @@ def build(shape):
         hidden_size=hidden, num_hidden_layers=layers, intermediate_size=inter, num_attention_heads=heads,
         num_key_value_heads=kv, vocab_size=vocab, rms_norm_eps=1e-6, max_position_embeddings=4096,
         rope_parameters={"rope_type": "default", "type": "mrope", "mrope_section": section, "rope_theta": 1e6},
-        tie_word_embeddings=True,
+        tie_word_embeddings=not released,
     )
+    whole_frames = [block for block in range(depth) if not released or block % 8 == 7]
     vision = dict(
-        depth=depth, hidden_size=vis, intermediate_size=vis_inter, num_heads=4, out_hidden_size=hidden,
-        fullatt_block_indexes=list(range(depth)), patch_size=14, spatial_merge_size=2, temporal_patch_size=2,
+        depth=depth, hidden_size=vis, intermediate_size=vis_inter, num_heads=16 if released else 4, out_hidden_size=hidden,
+        fullatt_block_indexes=whole_frames, patch_size=14, spatial_merge_size=2, temporal_patch_size=2,
         window_size=112, in_channels=3, tokens_per_second=2,
     )
     ids = dict(image_token_id=vocab - 2, video_token_id=vocab - 1, vision_start_token_id=vocab - 3, vision_end_token_id=vocab - 4)
-    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=True, **ids)
+    config = Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=not released, **ids)
     torch.manual_seed(0)
-    return Qwen2_5_VLForConditionalGeneration._from_config(config)
+    return Qwen2_5_VLForConditionalGeneration._from_config(config, dtype=dtype)
 
 
 def rows(shape, batch, length):
@@ -56,16 +64,21 @@ def rows(shape, batch, length):
 
 
 def start(usage):
-    """The command line's arguments; sets the threads."""
+    """The command line's arguments, and how much is done; sets the threads."""
     parser = argparse.ArgumentParser(usage=usage)
     parser.add_argument("--shape", default="digits", choices=SHAPES)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--tiny", action="store_true", help="as on a card, a little of it: the emulator's amounts")
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     transformers.utils.logging.set_verbosity_error()
-    return args
+    if args.device == "cuda" and not torch.cuda.is_available():
+        print(json.dumps({"name": "peer", "skipped": f"torch {torch.__version__} sees no CUDA device"}))
+        raise SystemExit
+    return args, AMOUNTS["tiny" if args.tiny else args.device]
 
 
 def ways(args):
@@ -78,9 +91,14 @@ def ways(args):
     ]
 
 
-def measure(name, args, tokens, prepare, warm_up):
+def measure(name, args, amount, tokens, prepare, warm_up, tries):
     """Runs the work that `prepare(model)` gives for `args.seconds`, at least five times, each way, and prints the figures of
-    the fastest."""
+    the fastest. On a card it is bf16 weights, by the first of `tries` (label, prepare) that the memory holds."""
+    peer = f"transformers {transformers.__version__}, torch {torch.__version__}"
+    if args.device == "cuda" or args.tiny:
+        row = {"name": name, "shape": f"{args.shape}, {amount}", "dtype": "bf16", "data": "normal", "tokens": tokens}
+        on_card(row, f"{peer}, bf16 weights", [(label, lambda of=of: placed(args, of)) for label, of in tries], args.seconds)
+        return
     found = []
     for way, model, context in ways(args):
         work = prepare(model)
@@ -88,10 +106,16 @@ def measure(name, args, tokens, prepare, warm_up):
             found.append({"way": way, "parameters": sum(p.numel() for p in model.parameters()), **timed(args, work, warm_up)})
     best = min(found, key=lambda figures: figures["median_ms"])
     print(json.dumps({
-        "peer": f"transformers {transformers.__version__}, torch {torch.__version__}", "name": name, "shape": args.shape,
-        "dtype": args.dtype, "threads": args.threads, "tokens": tokens, **best,
+        "peer": peer, "name": name, "shape": args.shape, "dtype": args.dtype, "threads": args.threads, "tokens": tokens, **best,
         "ways": {figures["way"]: figures["median_ms"] for figures in found},
     }))
+
+
+def placed(args, prepare):
+    """A model made where it is used: a host would draw the weights of the 7B for minutes."""
+    with torch.device(args.device):
+        model = build(args.shape, torch.bfloat16)
+    return model, prepare(model)
 
 
 def timed(args, work, warm_up):

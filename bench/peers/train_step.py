@@ -1,15 +1,19 @@
-"""PyTorch's time for one training step: forward, backward, clip, AdamW on 2,048 tokens (32 rows of 64).
+"""PyTorch's time for one training step: forward, backward, clip, fused AdamW on 2,048 tokens (32 rows of 64); on a card on 16
+rows of 1,024.
 
-usage: python bench/peers/train_step.py [--shape digits|22m] [--dtype f32|bf16] [--threads 2] [--seconds 3]
+usage: python bench/peers/train_step.py [--shape digits|22m|7b|7b-slice] [--device cpu|cuda] [--tiny] [--dtype f32|bf16]
+       [--threads 2] [--seconds 3]
 Prints one JSON line with the keys of `omr bench train-step --json`. Three steps warm up, at least five are measured. In bf16
-the faster of bf16 weights and autocast counts.
+the faster of bf16 weights and autocast counts. On a card it is bf16 weights, and where the memory does not hold what layers
+keep for backward, gradient checkpointing; the line has the `name` and `shape` of omr's row and its time as `peer_ms`. --tiny
+is the same on the CPU, with little to do.
 """
 from models import measure, rows, start
 
 import torch
 
-args = start(__doc__)
-batch = rows(args.shape, 32, 64)
+args, (count, length, *_) = start(__doc__)
+batch = {name: values.to(args.device) for name, values in rows(args.shape, count, length).items()}
 
 
 def prepare(model):
@@ -24,4 +28,11 @@ def prepare(model):
     return step
 
 
-measure("train-step", args, 2048, prepare, warm_up=3)
+def checkpointed(model):
+    model.train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return prepare(model)
+
+
+tries = [("all kept", prepare), ("gradient checkpointing", checkpointed)]
+measure("train-step", args, f"{count} rows x {length}", count * length, prepare, warm_up=3, tries=tries)

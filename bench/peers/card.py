@@ -1,0 +1,62 @@
+"""What the peers' programs share on a card: its clock, and whole jobs that its memory may not hold."""
+import gc
+import json
+import statistics
+import subprocess
+import time
+
+import torch
+
+
+def clock():
+    """A question for the card's clock, asked while it works; None without nvidia-smi."""
+    query = ["nvidia-smi", "--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        return subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    except OSError:
+        return None
+
+
+def mhz(asked):
+    said = asked.communicate()[0].strip() if asked else ""
+    return int(said) if said.isdigit() else None
+
+
+def measure(row, peer, tries, seconds):
+    """Prints one JSON line: `row` with the time of the first of `tries`, (label, function that gives the model and what is
+    measured) pairs, that the memory holds; those it does not hold are said in `peer_ways`."""
+    ways = {}
+    for label, prepare in tries:
+        try:
+            model, work = prepare()
+            found = {"parameters": sum(p.numel() for p in model.parameters())} | timed(work, seconds)
+        except torch.OutOfMemoryError as error:
+            ways[label] = str(error).splitlines()[0][:200]
+        else:
+            row |= {"peer": f"{peer}, {label}"} | found
+            break
+        # What the failed try took is held by its frames until here.
+        model = work = None
+        gc.collect()
+        torch.cuda.empty_cache()
+    else:
+        row["skipped"] = "; ".join(f"{label}: {why}" for label, why in ways.items())
+    print(json.dumps(row | ({"peer_ways": ways} if ways else {})))
+
+
+def timed(work, seconds):
+    """Milliseconds of a repetition, from the host's first word to the card's last."""
+    def once():
+        begun = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return (time.perf_counter() - begun) * 1e3
+
+    for _ in range(2):
+        once()
+    asked = clock()
+    begun, times = time.perf_counter(), []
+    while len(times) < 5 or time.perf_counter() - begun < seconds:
+        times.append(once())
+    return {"peer_ms": statistics.median(times), "peer_min_ms": min(times), "repetitions": len(times), "peer_clock_mhz": mhz(asked)}
