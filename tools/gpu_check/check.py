@@ -124,8 +124,8 @@ class Check:
         return not self.card or said(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]) == "9.0"
 
     @functools.cache  # noqa: B019 - importing it takes seconds, and there is one check
-    def has_torch(self):
-        return said([self.python, "-c", "import torch"]) is not None
+    def has(self, module):
+        return said([self.python, "-c", f"import {module}"]) is not None
 
     def tested(self, part, names, label="", prefix=(), **environment):
         """Runs test modules, each in a process of its own: an error of a card ends its process."""

@@ -27,7 +27,7 @@ def ceilings(check, part):
         where = check.scratch if base.compile_ceilings(check.scratch, install=where is None) else None
     dry = [] if check.card else ["--dry-run"]
     programs = {name: [where / name, *dry] if where else None for name in ("card", "sums")}
-    programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has_torch() else None
+    programs["sustained"] = [check.python, CEILINGS / "sustained.py", *dry] if check.has("torch") else None
     for name, command in programs.items():
         with check.step(part, f"ceilings {name}") as made:
             if made is None:
@@ -65,14 +65,14 @@ def correctness(check, part):
     check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
 
 
-def benched(check, part, name, *arguments, body=None, peers=None, **environment):
+def benched(check, part, name, *arguments, body=None, box=None, **environment):
     """A step of `omr bench`: the rows measured until the time was over."""
     with check.step(part, name) as made:
         if made is None:
             return
         file = check.scratch / "bench.json"
         file.unlink(missing_ok=True)
-        status, output = check.run([check.omr, "--device", check.args.device, "bench", *arguments, "--json", file], **environment)
+        status, output = check.run([check.omr, "--device", check.args.device, "bench", *arguments, "--json", file], box, **environment)
         rows = json.loads(file.read_text())["rows"] if file.exists() else []
         made["rows"] = [row | ({"body": body} if body else {}) for row in rows]
         made["notes"] = [f"{sum('ours_ms' in row for row in rows)} measured"]
@@ -88,34 +88,55 @@ def kernels(check, part):
     # The other body of linear layers, in the same run.
     if not quick and check.has_wgmma():
         benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync", OMR_BODY="mma.sync")
-    with check.step(part, "peers") as made:
+    small = [] if check.card else ["--device", "cpu", "--tiny"]
+    only = ["--only", "swiglu"] if quick else []
+    beside(check, part, "peers", "gpu_ops.py", lambda: ["--budget", f"{max(1.0, check.left() - 15):.0f}", *small, *only])
+
+
+def beside(check, part, name, program, arguments, needs="torch", box=None):
+    """A step of a program of bench/peers: its lines are what rows of the same name and shape stand beside."""
+    with check.step(part, name) as made:
         if made is None:
             return
-        if not check.has_torch():
-            made |= {"status": "skipped", "notes": [f"{check.python} has no torch"]}
+        if not check.has(needs):
+            made |= {"status": "skipped", "notes": [f"{check.python} has no {needs}"]}
             return
-        small = [] if check.card else ["--device", "cpu", "--tiny"]
-        only = ["--only", "swiglu"] if quick else []
-        budget = max(1.0, check.left() - 15)
-        status, output = check.run([check.python, ROOT / "bench/peers/gpu_ops.py", "--budget", f"{budget:.0f}", *small, *only])
+        status, output = check.run([check.python, ROOT / "bench/peers" / program, *arguments()], box)
         made["peers"] = json_lines(output)
         made["notes"] = [f"{sum('peer_ms' in peer for peer in made['peers'])} measured"]
         made["notes"] += [f"skipped: {peer['name']}: {peer['skipped']}" for peer in made["peers"] if "skipped" in peer]
         if status != 0:
-            made |= {"status": "cut", "notes": ["failed, see the log", *made["notes"]]}
+            made |= {"status": "cut", "notes": ["the time is over" if status is None else "failed, see the log", *made["notes"]]}
 
 
-def shape_jobs(shape):
-    def jobs(check, part):
-        if check.args.quick and shape == "7b":
-            check.record.put("bench jobs", part, "skipped", ["--quick"])
-            return
-        for job in ["train-step", "decode"]:
-            of = shape if check.card else "digits"
-            benched(check, part, f"bench {job} {of}", job, "--model-shape", of)
-            if check.card and check.has_wgmma():
-                benched(check, part, f"bench {job} {of} by mma.sync", job, "--model-shape", of, body="mma.sync", OMR_BODY="mma.sync")
-    return jobs
+def peer_job(check, part, job, shape):
+    """A job beside transformers: on the emulator's amounts where there is no card."""
+    of = ["--device", "cuda", "--shape", shape] if check.card else ["--tiny"]
+    program = f"{job.replace('-', '_')}.py"
+    beside(check, part, f"peer {job} {shape}", program, lambda: ["--seconds", "2", *of], "transformers", plan.JOB_SECONDS)
+
+
+def slice_(check, part):
+    for name, arguments in plan.SLICE.items():
+        arguments = arguments if check.card else plan.emulated(arguments)
+        benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
+        if check.card and check.has_wgmma():
+            benched(check, part, f"bench {name} by mma.sync", *arguments, body="mma.sync", box=plan.JOB_SECONDS, OMR_BODY="mma.sync")
+    for job in plan.BESIDE:
+        peer_job(check, part, job, "7b-slice")
+
+
+def jobs(check, part):
+    for name, arguments in plan.JOBS.items():
+        if check.card and not check.args.quick:
+            benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
+        elif name == plan.EMULATED_JOB:
+            benched(check, part, f"bench {name}", *(arguments if check.card else plan.emulated(arguments)), box=plan.JOB_SECONDS)
+        else:
+            check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "of a card alone"])
+    if check.card and not check.args.quick:
+        for job in plan.BESIDE:
+            peer_job(check, part, job, "7b")
 
 
 def recipe(check, part):
@@ -164,5 +185,5 @@ def refusal(status, output):
     return f"compute-sanitizer does not work on this machine: {'it hangs' if status is None else last}"
 
 
-PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": shape_jobs("7b-slice"),
-         "correctness": correctness, "jobs": shape_jobs("7b"), "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles}
+PARTS = {"ceilings": ceilings, "calibration": calibration, "first": first, "kernels": kernels, "slice": slice_,
+         "correctness": correctness, "jobs": jobs, "recipe": recipe, "sanitizer": sanitizer, "profiles": profiles}

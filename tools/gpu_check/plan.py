@@ -32,8 +32,34 @@ RANKS = ["dist::one_card"]
 # Small enough to be run with every access checked, and the test whose kernel says whether the checker works here.
 SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
 SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
-# Seconds a module may take; a hang is none.
+# Seconds a module may take, and a job; a hang is none.
 MODULE_SECONDS = 120
+JOB_SECONDS = 100
+
+# What `omr bench` is asked, a step each so that what is cut loses the rest alone: first jobs of four layers, by each body
+# and by transformers, then jobs of the 7B in order of worth.
+SLICE = {f"{job} 7b-slice": [job, "--model-shape", "7b-slice"] for job in ("train-step", "generate")}
+RECIPE = "configs/openmmreasoner-7b"
+DECODED = [(1, 1536), (16, 1536), (64, 1536), (256, 1536), (1, 28672), (16, 28672)]
+JOBS = {
+    "sft.yaml, rows of 4096": [f"{RECIPE}/sft.yaml", "packing_length=16384", "micro_batch_tokens=16384", "--row-tokens", "4096",
+                               "--image-tokens", "1024"],
+    "sft.yaml": [f"{RECIPE}/sft.yaml"],
+    "rl.yaml": [f"{RECIPE}/rl.yaml"],
+    **{f"decode 7b, {batch} of {keys}": ["decode", "--model-shape", "7b", "--batch-size", str(batch), "--input-len", str(keys)]
+       for batch, keys in DECODED},
+    **{f"{job} 7b": [job, "--model-shape", "7b"] for job in ("train-step", "generate")},
+}
+# Of these the emulator's.
+EMULATED_JOB = "decode 7b, 1 of 1536"
+# The same beside transformers, by bench/peers/JOB.py.
+BESIDE = ("train-step", "generate")
+
+
+def emulated(arguments):
+    """The same for the emulator, with a model of half a million parameters."""
+    small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16"}
+    return [small.get(before, word) for before, word in zip(["", *arguments], arguments)]
 
 
 def by_risk(modules):

@@ -34,12 +34,12 @@ def compared(row):
             [ms(predicted) + bound, over(predicted, ours), str(row.get("clock_mhz") or "")])
 
 
-def rate(row):
-    """By what binds it on the data sheet."""
-    flops, moved = row["flops"], row.get("bytes") or 0.0
-    if flops / FLOPS >= moved / BYTES:
-        return f"{flops / row['ours_ms'] / 1e9:.1f} TFLOP/s"
-    return f"{moved / row['ours_ms'] / 1e6:.0f} GB/s"
+def rate(row, job):
+    """By what binds it on the data sheet: memory, else arithmetic, of a job as MFU."""
+    moved = row.get("bytes") or 0.0
+    if moved / BYTES > row["flops"] / FLOPS:
+        return f"{moved / row['ours_ms'] / 1e6:.0f} GB/s"
+    return f"{100 * mfu(row):.1f} %" if job else f"{row['flops'] / row['ours_ms'] / 1e9:.1f} TFLOP/s"
 
 
 def table(head, rows):
@@ -48,17 +48,17 @@ def table(head, rows):
 
 def op_table(rows):
     beside, predicted = COMPARED
-    cells = [(row, *compared(row)) for row in rows]
     return table(["name", "shape", "ms", *beside, "rate", *predicted],
-                 [[named(row), row["shape"], f"{row['ours_ms']:.3f}", *peer, rate(row), *plan] for row, peer, plan in cells])
+                 [[named(row), row["shape"], f"{row['ours_ms']:.3f}", *peer, rate(row, False), *plan]
+                  for row in rows for peer, plan in [compared(row)]])
 
 
 def job_table(rows):
     beside, predicted = COMPARED
-    cells = [(row, *compared(row)) for row in rows]
-    return table(["job", "shape", "ms", "tokens/s", "MFU", *beside, *predicted],
-                 [[named(row), row["shape"], f"{row['ours_ms']:.1f}", f"{row['tokens_per_sec']:,.0f}" if row.get("tokens_per_sec") else "",
-                   f"{100 * mfu(row):.1f} %", *peer, *plan] for row, peer, plan in cells])
+    tokens = lambda row: f"{row['tokens_per_sec']:,.0f}" if row.get("tokens_per_sec") else ""  # noqa: E731
+    return table(["job", "shape", "ms", "tokens/s", "MFU or GB/s", *beside, *predicted],
+                 [[named(row), row["shape"], f"{row['ours_ms']:.1f}", tokens(row), rate(row, True), *peer, *plan]
+                  for row in rows for peer, plan in [compared(row)]])
 
 
 def gap(row):
