@@ -48,6 +48,14 @@ def run(command, seconds, environment):
     return None, output
 
 
+def why(status, output):
+    """Why a command of ours or another's gave less than it was asked for."""
+    if status is None:
+        return "the time is over"
+    lines = output.strip().splitlines() or [f"exit status {status}"]
+    return next((line for line in lines if line.startswith(("error", "==ERROR=="))), lines[-1])
+
+
 def commit():
     found = said(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT)
     changed = said(["git", "status", "--porcelain", "--untracked-files=no"], cwd=ROOT)

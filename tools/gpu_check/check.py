@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import traceback
 
 from . import base, plan
 from .base import ROOT, fail, said
@@ -104,7 +105,11 @@ class Check:
             yield None
         else:
             begun, made = time.monotonic(), {"status": "green", "notes": [], "rows": [], "lines": []}
-            yield made
+            try:
+                yield made
+            except Exception as error:  # noqa: BLE001 - what was not thought of loses this step, not the call
+                made |= {"status": "cut", "notes": [f"tools/gpu-check fails: {error!r}", *made["notes"]]}
+                traceback.print_exc(file=self.log)
             self.record.put(name, part, seconds=time.monotonic() - begun, **made)
             self.say(f"   {name}: {made['status']}{''.join('; ' + note for note in made['notes'])}")
 

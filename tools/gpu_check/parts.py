@@ -78,8 +78,7 @@ def benched(check, part, name, *arguments, body=None, box=None, **environment):
         made["notes"] = [f"{sum('ours_ms' in row for row in rows)} measured"]
         made["notes"] += [f"skipped: {row['name']} {row['shape']}: {row['skipped']}" for row in rows if "skipped" in row]
         if status != 0:
-            why = "the time is over" if status is None else (output.strip().splitlines() or [f"exit status {status}"])[-1]
-            made |= {"status": "cut", "notes": [why, *made["notes"]]}
+            made |= {"status": "cut", "notes": [base.why(status, output), *made["notes"]]}
 
 
 def kernels(check, part):
@@ -106,7 +105,9 @@ def beside(check, part, name, program, arguments, needs="torch", box=None):
         made["notes"] = [f"{sum('peer_ms' in peer for peer in made['peers'])} measured"]
         made["notes"] += [f"skipped: {peer['name']}: {peer['skipped']}" for peer in made["peers"] if "skipped" in peer]
         if status != 0:
-            made |= {"status": "cut", "notes": ["the time is over" if status is None else "failed, see the log", *made["notes"]]}
+            made |= {"status": "cut", "notes": [base.why(status, output), *made["notes"]]}
+        elif not any("peer_ms" in peer for peer in made["peers"]):
+            made["status"] = "skipped"
 
 
 def peer_job(check, part, job, shape):
@@ -149,8 +150,7 @@ def recipe(check, part):
         out = check.scratch / "digits"
         status, output = check.run([check.omr, "--quiet", "--device", "cuda", "recipe", ROOT / "configs/digits.yaml", "--out", out])
         if status != 0:
-            why = "the time is over" if status is None else (output.strip().splitlines() or ["?"])[-1]
-            made |= {"status": "cut", "notes": [why]}
+            made |= {"status": "cut", "notes": [base.why(status, output)]}
             return
         made["rows"] = [{"name": "recipe", "shape": "digits", "summary": json.loads((out / "summary.json").read_text())}]
         made["notes"] = ["the digits recipe ran; its summary is in results.json"]

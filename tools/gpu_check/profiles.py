@@ -5,7 +5,7 @@ import shutil
 import sys
 
 from . import tables
-from .base import ROOT
+from .base import ROOT, why
 
 # What is asked where nothing is recorded yet.
 ELSE = ["linear", "attention", "adamw"]
@@ -88,15 +88,14 @@ def profiles(check, part):
         made["reasons"] = []
         for i, case in enumerate(slowest(check.record)):
             file = folder / f"{i}-{re.sub(r'[^a-z0-9_]+', '-', case.lower()).strip('-')}.ncu-rep"
-            status, output = check.run([sys.executable, ROOT / "tools/profile", "ncu", case, "--count", LAUNCHES, "--out", file], PROFILE,
-                                       OMR=str(check.omr))
+            command = [sys.executable, ROOT / "tools/profile", "ncu", case, "--count", LAUNCHES, "--out", file]
+            status, output = check.run(command, PROFILE, OMR=str(check.omr))
             if not file.exists():
-                lines = output.strip().splitlines() or [f"exit status {status}"]
-                why = next((line for line in lines if "==ERROR==" in line), lines[-1])
-                made["notes"].append(f"{case}: no profile: {'the time is over' if status is None else why}")
+                made["notes"].append(f"{case}: no profile: {why(status, output)}")
                 continue
-            pages = [check.run(["ncu", "--import", file, "--page", page, "--csv", "--print-units", "base"], READ)[1] for page in ("raw", "details")]
-            made["reasons"] += [{"case": case} | found for found in reasons(*pages)]
+            shown = ["ncu", "--import", file, "--csv", "--print-units", "base", "--page"]
+            raw, details = [check.run([*shown, page], READ)[1] for page in ("raw", "details")]
+            made["reasons"] += [{"case": case} | found for found in reasons(raw, details)]
             if not made["reasons"] or made["reasons"][-1]["case"] != case:
                 made["notes"].append(f"{case}: ncu's pages hold no kernel")
         packed(check, folder, made)

@@ -84,6 +84,6 @@ def told(reasons):
     for found in reasons:
         figures = [f"{found[key]:g} {unit}" for key, unit in UNITS.items() if key in found]
         stalls = ", ".join(f"{what} {ratio:g}" for what, ratio in found["stalls"].items())
-        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; warps wait, for an issue: {stalls or 'not known'}"]
+        out += [f"{found['case']}: {found['kernel']}: {', '.join(figures)}; stalls an issue: {stalls or 'not known'}"]
         out += [f"{found['case']}: {found['kernel']}: {rule}" for rule in found["rules"]]
     return out

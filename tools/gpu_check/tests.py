@@ -44,7 +44,8 @@ class Records(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             record = made(folder)
             # As a pass that keeps less: its peer's shape says nothing of that.
-            record.put("bench train-step 7b", "jobs", "green", [], [STEP | {"shape": f"{STEP['shape']}, 9 of 28 layers recomputed"}])
+            less = STEP | {"shape": f"{STEP['shape']}, 9 of 28 layers recomputed"}
+            record.put("bench train-step 7b", "jobs", "green", [], [less])
             record.put("peers train-step 7b", "jobs", "green", [], peers=[STEP | {"peer": "transformers", "peer_ms": 3000.0}])
             summary = (pathlib.Path(folder) / "summary.md").read_text()
             self.assertIn("9 of 28 layers recomputed | 2000.0 | 8,192 | 40.4 % | transformers | 3000.000 | 1.50 |", summary)
@@ -55,14 +56,16 @@ class Records(unittest.TestCase):
 # Pages of ncu as it prints them: warnings first, units below the header, commas in numbers, a text of two lines.
 RAW = '''==WARNING== made up
 "ID","Process ID","Kernel Name","gpu__time_duration.sum","sm__throughput.avg.pct_of_peak_sustained_elapsed","launch__registers_per_thread",\
-"smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio","smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio",\
+"smsp__average_warps_issue_stalled_wait_per_issue_active.ratio",\
 "smsp__average_warps_issue_stalled_selected_per_issue_active.ratio"
 "","","","ns","%","register/thread","inst","inst","inst"
 "0","12","linear_wide","1,000,000","71.5","168","0.25","1.5","1"
 "1","12","linear_wide","3,000,000","80","168","2.25","1.5","1"
 "2","12","linear_edge","2,000","5","40","n/a","","1"
 '''
-DETAILS = '''"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name","Rule Type","Rule Description","Estimated Speedup Type","Estimated Speedup"
+DETAILS = '''"ID","Kernel Name","Section Name","Metric Name","Metric Unit","Metric Value","Rule Name","Rule Type","Rule Description",\
+"Estimated Speedup Type","Estimated Speedup"
 "1","linear_wide","GPU Speed Of Light Throughput","Duration","ns","3,000,000","","","","",""
 "1","linear_wide","WarpStateStats","","","","CPIStall","OPT","On average, each warp waits,
 for a scoreboard.","global","12.5"
@@ -106,12 +109,14 @@ class Profiles(unittest.TestCase):
                 return step
 
             found = profiled(False)
-            self.assertEqual((found["status"], found["notes"], [r["case"] for r in found["reasons"]]), ("green", ["1 profiles read"], [case, case]))
+            self.assertEqual((found["status"], found["notes"]), ("green", ["1 profiles read"]))
+            self.assertEqual([reason["case"] for reason in found["reasons"]], [case, case])
             record.put("profiles", "profiles", **found)
-            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; warps wait, for an issue: long_scoreboard 2.25, wait 1.5",
+            self.assertIn("linear_wide: 3000 us, 80 % of the SMs, 168 registers; stalls an issue: long_scoreboard 2.25, wait 1.5",
                           (folder / "summary.md").read_text())
             found = profiled(True)
-            self.assertEqual((found["status"], found["notes"]), ("cut", ["0 profiles read", f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"]))
+            self.assertEqual(found["status"], "cut")
+            self.assertEqual(found["notes"], ["0 profiles read", f"{case}: no profile: ==ERROR== ERR_NVGPUCTRPERM"])
 
 
 class Figures(unittest.TestCase):
@@ -129,7 +134,8 @@ class Figures(unittest.TestCase):
             found = figures(folder)
             self.assertEqual(found.peers(), [])
             page = "\n".join(found.card())
-            self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | torch | 2.400 | 0.80 | 733.3 TFLOP/s | 2.700 (tensor) | 0.90 | 1700 |", page)
+            self.assertIn("| linear fwd | [8192, 3584] x [37888, 3584] | 3.000 | torch | 2.400 | 0.80 | 733.3 TFLOP/s |"
+                          " 2.700 (tensor) | 0.90 | 1700 |", page)
             self.assertIn("| rms_norm fwd | [8192, 3584] | 0.050 |  |  |  | 2400 GB/s |  |  |  |", page)
             self.assertIn("| train-step | 7b, 16 rows x 1024 | 2000.0 | 8,192 | 40.4 % |", page)
             self.assertNotIn("sample fwd", page)
