@@ -81,8 +81,10 @@ pub fn rl(
     };
     let allowed = training.dev.upload(Region::State, allowed, &[allowed.len()])?;
     let policy = Policy { allowed: Some(allowed), temperature: config.rollout.temperature as f32 };
-    let batches =
-        [largest_micro_batch(config, &training.model, index), longest_micro_batch(config, &training.model, index)];
+    let batches = [
+        largest_micro_batch(config, &training.model, index),
+        longest_micro_batch(config, &training.model.config, index),
+    ];
     // Where there may be several, any group may go on from one to the next.
     let cut = config.rollout.n > 1 && longest_mini_batch(config, index) > config.micro_batch_tokens;
     let merge = training.model.config.vision_config.spatial_merge_size;
@@ -140,20 +142,19 @@ pub fn share(config: &RlConfig, ranks: Alone) -> usize {
     config.gen_batch().div_ceil(ranks.size())
 }
 
-/// Runs on `dev` an update's pass over one micro-batch of the longest questions, answered at full length; its tokens.
+/// Runs on `dev` an update's pass over a micro-batch.
 pub fn pass(
     dev: &mut Device,
     model: &Model,
     grads: &mut Grads,
     (config, levels): (&RlConfig, Levels),
-    index: &Index,
-) -> Result<usize> {
-    let (questions, batch) = longest_micro_batch(config, model, index);
+    (questions, batch): &MiniBatch,
+) -> Result<()> {
     let questions: Vec<&Question> = questions.iter().collect();
     let policy = Policy { allowed: None, temperature: config.rollout.temperature as f32 };
     let stats = policy_loss::stats(dev, Region::Overlay)?;
-    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, &batch, &questions, stats)?;
-    Ok(batch.iter().map(|experience| experience.input_ids.len()).sum())
+    update::accumulate(dev, Learner { model, policy, config, levels, step: 0 }, grads, batch, &questions, stats)?;
+    Ok(())
 }
 
 /// A rollout of the largest questions.
@@ -244,7 +245,7 @@ fn blank(config: &ModelConfig, shape: Shape<'_>) -> Question {
 }
 
 /// Responses to questions, which they name by index.
-type MiniBatch = (Vec<Question>, Vec<Experience>);
+pub type MiniBatch = (Vec<Question>, Vec<Experience>);
 
 /// A micro-batch that none of the run is larger than in any number its memory depends on: made of all of them at their
 /// most, whichever questions meet and however long the answers are. Where one that can occur is as large, it is that one.
@@ -289,10 +290,10 @@ fn largest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniB
 }
 
 /// A micro-batch of the longest questions, answered at full length.
-fn longest_micro_batch(config: &RlConfig, model: &Model, index: &Index) -> MiniBatch {
+pub fn longest_micro_batch(config: &RlConfig, model: &ModelConfig, index: &Index) -> MiniBatch {
     let mut longest: Vec<usize> = (0..index.len()).collect();
     longest.sort_by_key(|&i| std::cmp::Reverse(index.tokens(i)));
-    experience(config, &model.config, index, &mini_batch(config, index, &longest, config.max_response_length))
+    experience(config, model, index, &mini_batch(config, index, &longest, config.max_response_length))
 }
 
 /// The most that a micro-batch can have of each number, by itself.

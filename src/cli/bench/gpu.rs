@@ -1,6 +1,7 @@
 //! Ops and whole jobs by kernels: each launch timed by events, behind a write that empties the L2, with the clock the
 //! card ran at meanwhile. On the emulator it is the same code on tiny shapes, whose times say nothing of a card.
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -8,8 +9,10 @@ use serde_json::{Value, json};
 
 use super::inputs::Make;
 use super::jobs::{self, Amount, Shape};
-use super::{Args, Case, Job, gpu_ops};
+use super::{Args, Case, Job, configs, gpu_ops};
 use crate::cli::Context;
+use crate::cli::plan::{Gpu, Launches};
+
 use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -18,20 +21,25 @@ use crate::tensor::{DType, Tensor};
 
 /// All ops.
 const OPS: &str = "ops";
-/// A training step, and a round of rollouts.
+/// A training step, a round of rollouts, and decoding alone.
 const STEP: &str = "train-step";
+const GENERATE: &str = "generate";
 const DECODE: &str = "decode";
+/// Tokens that each sequence of the last writes in a repetition.
+const STEPS: usize = 32;
 
 /// Bytes written between two launches: more than any L2.
 const FLUSH: usize = 256 << 20;
-/// Repetitions at least, and on the emulator at most.
-const REPETITIONS: usize = 5;
+/// Repetitions at least: of an op, and of a job, which takes seconds. The emulator has two.
+const REPETITIONS: [usize; 2] = [5, 3];
 
 /// Measures and prints a table; the figures so far are in the JSON file after each case.
 pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let kind = context.kind();
-    let mut out =
-        format!("{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8}\n", "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz");
+    let mut out = format!(
+        "{:21} {:42} {:>9} {:>9} {:>9} {:>9} {:>8} {:>9}\n",
+        "name", "shape", "ms", "min", "TFLOP/s", "GB/s", "MHz", "predicted"
+    );
     let mut rows = Vec::new();
     let chosen = chosen(args, context.target())?;
     // Without a device there is one error, not a row of it for each case.
@@ -52,7 +60,10 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
 /// The cases asked for. Errors on a name that is none.
 fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
     let kind = target.kind;
-    let names = if args.names.is_empty() { vec![OPS.to_owned()] } else { args.names.clone() };
+    let (values, mut names): (Vec<String>, Vec<String>) = args.names.iter().cloned().partition(|n| n.contains('='));
+    if names.is_empty() {
+        names.push(OPS.to_owned());
+    }
     let mut out: Vec<Make> = Vec::new();
     for name in names {
         let (begin, amount) = (out.len(), Amount::of(kind));
@@ -62,17 +73,53 @@ fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
                 let levels = jobs::train_levels(target, DType::Bf16, shape, amount, FLUSH)?;
                 out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount, levels)));
             }
-            DECODE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
+            GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
+            DECODE => {
+                let of = [args.batch_size, args.input_len];
+                out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, shape, of, STEPS)));
+            }
+            file if [".yaml", ".yml"].iter().any(|end| file.ends_with(end)) => {
+                let memory = target.memory.map(|memory| memory.saturating_sub(FLUSH));
+                out.extend(configs::cases(Path::new(file), &values, &args.rows, kind, memory)?);
+            }
             name => {
-                let fits = |op: &str| name == OPS || op.starts_with(name);
-                out.extend(gpu_ops::cases(kind).into_iter().filter(|(op, _)| fits(op)).map(|(_, make)| make));
+                // A shape is known once the case is made, so only those of an op that is named by its whole are.
+                let whole = |make: &Make| -> Result<bool> {
+                    let Case { name: op, shape, .. } = make(&mut Device::count_for(target))?;
+                    Ok(format!("{op} {shape}").starts_with(name))
+                };
+                for (op, make) in gpu_ops::cases(kind) {
+                    if name == OPS || op.starts_with(name) || name.split(' ').next() == Some(op) && whole(&make)? {
+                        out.push(make);
+                    }
+                }
             }
         }
         if out.len() == begin {
-            return Err(Error::input("omr bench", name, "ops, train-step, decode or the first part of an op's name"));
+            let expected = "ops, an op's name, train-step, generate, decode or a config.yaml";
+            return Err(Error::input("omr bench", name, expected));
         }
     }
     Ok(out)
+}
+
+/// What a Hopper card is predicted to take for a case at so many MHz, in milliseconds, and what binds it; none where attention reads
+/// keys that are counted nowhere.
+fn predicted(make: &Make, mhz: f64) -> Result<Option<(f64, &'static str)>> {
+    let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
+    let mut dev = launches.device()?;
+    let mut case = make(&mut dev)?;
+    let pages = match (&case.job, case.name.starts_with("paged_attention")) {
+        (Some(job), _) => job.pages,
+        (None, pages) => Some(if pages { case.bytes } else { 0.0 }),
+    };
+    let Some(pages) = pages else { return Ok(None) };
+    // Behind the first repetition prompts are in the cache and graphs captured.
+    (case.run)(&mut dev)?;
+    launches.since(&mut dev, pages);
+    (case.run)(&mut dev)?;
+    let (seconds, bound) = launches.since(&mut dev, pages);
+    Ok(Some((1e3 * seconds, bound)))
 }
 
 /// One case on a device of its own; what has no kernel or no room is a row that says so.
@@ -101,10 +148,16 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
             row["max_ms"] = times.max.into();
             row["repetitions"] = times.repetitions.into();
             row["clock_mhz"] = times.clock.into();
-            if let Some(Job { parameters, tokens }) = case.job {
+            if let Some((ms, bound)) = times.clock.map_or(Ok(None), |mhz| predicted(make, f64::from(mhz)))? {
+                row["predicted_ms"] = ms.into();
+                row["bound"] = bound.into();
+            }
+            if let Some(Job { parameters, tokens, .. }) = case.job {
                 row["parameters"] = parameters.into();
-                row["tokens"] = tokens.into();
-                row["tokens_per_sec"] = (tokens as f64 / times.median * 1e3).into();
+                if tokens > 0 {
+                    row["tokens"] = tokens.into();
+                    row["tokens_per_sec"] = (tokens as f64 / times.median * 1e3).into();
+                }
             }
         }
         Err(error) => row["skipped"] = error.to_string().into(),
@@ -135,7 +188,8 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Ti
     let clock = if card { Clock::start() } else { None };
     driver(&mut dev)?.profiler(card)?;
     let (begun, mut times) = (Instant::now(), Vec::new());
-    while times.len() < REPETITIONS || card && begun.elapsed().as_secs_f64() < seconds {
+    let least = REPETITIONS[usize::from(case.job.is_some())];
+    while times.len() < least || card && begun.elapsed().as_secs_f64() < seconds {
         times.push(once(&mut case, &mut dev, flush, events)?);
         if !card && times.len() == 2 {
             break;
@@ -191,8 +245,9 @@ fn line(row: &Value) -> String {
     let number = |key: &str| row[key].as_f64().unwrap_or_default();
     let (tflops, gigabytes) = (number("flops") / ms / 1e9, number("bytes") / ms / 1e6);
     let tokens = row["tokens_per_sec"].as_f64().map_or_else(String::new, |t| format!("  {t:.0} tokens/s"));
+    let predicted = row["predicted_ms"].as_f64().map_or_else(String::new, |ms| format!("{ms:9.3} ({})", text("bound")));
     format!(
-        "{head} {ms:9.3} {:9.3} {tflops:9.1} {gigabytes:9.1} {:8.0}{tokens}\n",
+        "{head} {ms:9.3} {:9.3} {tflops:9.1} {gigabytes:9.1} {:8.0} {predicted}{tokens}\n",
         number("min_ms"),
         number("clock_mhz")
     )
@@ -201,7 +256,29 @@ fn line(row: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::plan;
     use crate::device::images::OWN;
+
+    /// At the shapes of a card every op and job has a prediction, and none is faster than its arithmetic or traffic.
+    #[test]
+    fn no_prediction_is_below_the_floor() {
+        let mut makes: Vec<Make> = gpu_ops::cases(Kind::Cuda).into_iter().map(|(_, make)| make).collect();
+        for of in [[1, 28_672], [64, 1536]] {
+            makes.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, Shape::B7, of, 4)));
+        }
+        let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b");
+        let rows = plan::Rows { row_tokens: Some(4096), image_tokens: Some(1024) };
+        let values = ["packing_length=16384", "micro_batch_tokens=16384"].map(str::to_owned);
+        makes.extend(configs::cases(&published.join("sft.yaml"), &values, &rows, Kind::Cuda, None).unwrap());
+        let card = Gpu::H200.ceilings();
+        for make in makes {
+            let Case { name, shape, flops, bytes, .. } = make(&mut Device::count_for(Target::gpu(Kind::Cuda))).unwrap();
+            let (ms, bound) = predicted(&make, 1500.0).unwrap().unwrap();
+            let floor = 1e3 * (bytes / card.bytes).max(flops / card.flops);
+            println!("{name:21} {shape:42} {ms:9.3} {bound:10} {floor:9.3}");
+            assert!(ms > 0.9 * floor, "{name} {shape}: {ms} of {floor}");
+        }
+    }
 
     /// What a card would be asked for takes no more memory than it has, and the names of the rows differ.
     #[test]

@@ -3,7 +3,7 @@
 use half::bf16;
 
 use super::Case;
-use super::inputs::{Make, asked, bytes, normals, zeros};
+use super::inputs::{Make, asked, bytes, normal, zeros};
 use crate::device::{Device, Kind, Region};
 use crate::error::Result;
 use crate::ops::adamw::{self, AdamW, Coded, Moments, code8};
@@ -116,7 +116,7 @@ pub fn cases(kind: Kind) -> Vec<(&'static str, Make)> {
 }
 
 fn random(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
-    dev.upload(Region::Overlay, &normals::<bf16>(dims.iter().product(), scale), dims)
+    normal::<bf16>(dev, dims, scale)
 }
 
 fn weight(dev: &mut Device, n: usize, k: usize) -> Result<Weight> {
@@ -134,15 +134,38 @@ fn case(
     shape: String,
     flops: f64,
     bytes: f64,
-    run: impl FnMut(&mut Device) -> Result<()> + 'static,
+    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
 ) -> Result<Case> {
+    // What it costs is noted behind it, as a model does: predictions go by that.
+    let run = move |dev: &mut Device| -> Result<()> {
+        run(dev)?;
+        dev.note_work(name, flops, bytes);
+        Ok(())
+    };
+    Ok(Case { name, shape, dtype: "bf16", flops, bytes, job: None, run: Box::new(run) })
+}
+
+/// A product of `[rows, columns]` with sums of `k` terms, and called by what it multiplies.
+fn product(
+    name: &'static str,
+    shape: String,
+    [rows, columns, k]: [usize; 3],
+    bytes: f64,
+    mut run: impl FnMut(&mut Device) -> Result<()> + 'static,
+) -> Result<Case> {
+    let run = move |dev: &mut Device| -> Result<()> {
+        run(dev)?;
+        dev.note_product(name, [rows, columns, k], bytes);
+        Ok(())
+    };
+    let flops = 2.0 * rows as f64 * (columns * k) as f64;
     Ok(Case { name, shape, dtype: "bf16", flops, bytes, job: None, run: Box::new(run) })
 }
 
 fn linear_fwd(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
     let (x, w, y) = (random(dev, &[t, k], 1.0)?, weight(dev, n, k)?, zeros(dev, DType::Bf16, &[t, n])?);
     let moved = bytes(&[x, w.data, y]);
-    case("linear fwd", format!("[{t}, {k}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+    product("linear fwd", format!("[{t}, {k}] x [{n}, {k}]"), [t, n, k], moved, move |dev| {
         linear::fwd(dev, x, &w, None, None, y)
     })
 }
@@ -150,7 +173,7 @@ fn linear_fwd(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
 fn linear_dgrad(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
     let (dy, w, dx) = (random(dev, &[t, n], 1.0)?, weight(dev, n, k)?, zeros(dev, DType::Bf16, &[t, k])?);
     let moved = bytes(&[dy, w.data, dx]);
-    case("linear dgrad", format!("[{t}, {n}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+    product("linear dgrad", format!("[{t}, {n}] x [{n}, {k}]"), [t, k, n], moved, move |dev| {
         linear::dgrad(dev, dy, &w, dx, false)
     })
 }
@@ -159,7 +182,7 @@ fn linear_dgrad(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> 
 fn linear_wgrad(dev: &mut Device, t: usize, n: usize, k: usize) -> Result<Case> {
     let (x, dy, dw) = (random(dev, &[t, k], 1.0)?, random(dev, &[t, n], 1.0)?, gradient(dev, n, k)?);
     let moved = bytes(&[x, dy, dw, dw]);
-    case("linear wgrad", format!("[{n}, {t}] x [{t}, {k}]"), 2.0 * (t * n * k) as f64, moved, move |dev| {
+    product("linear wgrad", format!("[{n}, {t}] x [{t}, {k}]"), [n, k, t], moved, move |dev| {
         linear::wgrad(dev, x, dy, dw, None)
     })
 }
@@ -168,8 +191,8 @@ fn swiglu_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (t, f, k) = (s.tokens, s.intermediate, s.hidden);
     let (x, w) = (random(dev, &[t, k], 1.0)?, weight(dev, 2 * f, k)?);
     let (gate_up, y) = (zeros(dev, DType::Bf16, &[t, 2 * f])?, zeros(dev, DType::Bf16, &[t, f])?);
-    let (flops, moved) = (4.0 * (t * f * k) as f64, bytes(&[x, w.data, gate_up, y]));
-    case("swiglu linear fwd", format!("[{t}, {k}] x [{}, {k}]", 2 * f), flops, moved, move |dev| {
+    let moved = bytes(&[x, w.data, gate_up, y]);
+    product("swiglu linear fwd", format!("[{t}, {k}] x [{}, {k}]", 2 * f), [t, 2 * f, k], moved, move |dev| {
         linear::fwd_swiglu(dev, x, &w, None, Some(gate_up), y)
     })
 }
@@ -238,8 +261,7 @@ fn rms_norm_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
 fn rope_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (t, h) = (s.tokens, s.heads);
     let qkv = random(dev, &[t, h.qkv_len()], 1.0)?;
-    let table = normals::<f32>(t * h.dim / 2, 0.5);
-    let [cos, sin] = [dev.upload(Region::Overlay, &table, &[t, h.dim / 2])?; 2];
+    let [cos, sin] = [normal::<f32>(dev, &[t, h.dim / 2], 0.5)?; 2];
     let turned = ((h.q + h.kv) * h.dim * t * qkv.dtype.size()) as f64;
     case("rope fwd", format!("[{t}, {}]", h.qkv_len()), 0.0, 2.0 * turned + bytes(&[cos]), move |dev| {
         rope::fwd(dev, qkv, cos, sin, h)
@@ -328,15 +350,16 @@ fn head(dev: &mut Device, s: Widths) -> Result<(Tensor, Weight, Tensor, Tensor, 
     Ok((hidden, w, targets, logprob, lse))
 }
 
-fn product(s: Widths) -> (String, f64) {
-    let (t, n, k) = (s.targets, s.vocabulary, s.hidden);
-    (format!("[{t}, {k}] x [{n}, {k}]"), 2.0 * (t * n * k) as f64)
+/// What rows of hidden states are multiplied by for logits, in words and numbers.
+fn logits(rows: usize, s: Widths) -> (String, [usize; 3]) {
+    let (n, k) = (s.vocabulary, s.hidden);
+    (format!("[{rows}, {k}] x [{n}, {k}]"), [rows, n, k])
 }
 
 fn linear_logprob_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
-    let (shape, flops) = product(s);
-    case("linear_logprob fwd", shape, flops, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
+    let (shape, of) = logits(s.targets, s);
+    product("linear_logprob fwd", shape, of, bytes(&[hidden, w.data, targets, logprob, lse]), move |dev| {
         linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })
     })
 }
@@ -344,12 +367,14 @@ fn linear_logprob_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
 /// The logits again, then both gradients.
 fn linear_logprob_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let (hidden, w, targets, logprob, lse) = head(dev, s)?;
-    let dlogprob = dev.upload(Region::Overlay, &normals::<f32>(s.targets, 1e-3), &[s.targets])?;
+    let dlogprob = normal::<f32>(dev, &[s.targets], 1e-3)?;
     let dhidden = zeros(dev, DType::Bf16, &[s.targets, s.hidden])?;
     let dw = gradient(dev, s.vocabulary, s.hidden)?;
     linear_logprob::fwd(dev, asked(hidden, &w, targets), Outs { logprob, lse, entropy: None })?;
-    let ((shape, flops), moved) = (product(s), bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw, dw]));
-    case("linear_logprob bwd", shape, 3.0 * flops, moved, move |dev| {
+    let ((shape, of), moved) =
+        (logits(s.targets, s), bytes(&[hidden, w.data, targets, lse, dlogprob, dhidden, dw, dw]));
+    let flops = 6.0 * of.iter().map(|&n| n as f64).product::<f64>();
+    case("linear_logprob bwd", shape, flops, moved, move |dev| {
         let call = linear_logprob::Bwd { lse, entropy: None, dlogprob, dentropy: None, dhidden, dw };
         linear_logprob::bwd(dev, asked(hidden, &w, targets), call)
     })
@@ -358,7 +383,7 @@ fn linear_logprob_bwd(dev: &mut Device, s: Widths) -> Result<Case> {
 fn adamw_step(dev: &mut Device, s: Widths, eight_bit: bool) -> Result<Case> {
     let n = s.parameters;
     let (w, lo) = (random(dev, &[n], 0.02)?, dev.zeros(Region::State, DType::I16, &[n])?);
-    let grad = dev.upload(Region::Overlay, &normals::<f32>(n, 1e-3), &[n])?;
+    let grad = normal::<f32>(dev, &[n], 1e-3)?;
     let moments = if eight_bit {
         let scales = n.div_ceil(code8::BLOCK);
         let [m, v] = [(); 2].map(|()| -> Result<Coded> {
@@ -379,7 +404,7 @@ fn adamw_step(dev: &mut Device, s: Widths, eight_bit: bool) -> Result<Case> {
 }
 
 fn grad_norm_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
-    let grad = dev.upload(Region::Overlay, &normals::<f32>(s.parameters, 1e-3), &[s.parameters])?;
+    let grad = normal::<f32>(dev, &[s.parameters], 1e-3)?;
     let partials = zeros(dev, DType::F64, &[s.parameters.div_ceil(grad_norm::CHUNK)])?;
     let out = zeros(dev, DType::F32, &[3])?;
     case("grad_norm fwd", format!("{} parameters", s.parameters), 0.0, bytes(&[grad]), move |dev| {
@@ -391,7 +416,7 @@ fn grad_norm_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
 fn lane_sum_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     const LANES: usize = 8;
     let len = s.parameters / LANES;
-    let lanes = dev.upload(Region::Overlay, &normals::<f32>(LANES * len, 1e-3), &[LANES, len])?;
+    let lanes = normal::<f32>(dev, &[LANES, len], 1e-3)?;
     let out = zeros(dev, DType::F32, &[len])?;
     case("lane_sum fwd", format!("{LANES} lanes of {len} elements"), 0.0, bytes(&[lanes, out]), move |dev| {
         lane_sum::fwd(dev, lanes, out)
@@ -444,9 +469,8 @@ fn sample_fwd(dev: &mut Device, s: Widths) -> Result<Case> {
     let noise = |i: u32| NoiseKey { prompt: i / 8, rollout: i % 8, position: 0 };
     let draws: Vec<_> = (0..n as u32).map(|i| Draw::new(SamplingParams::default(), noise(i), (1, 1))).collect();
     let table = Draw::upload(dev, Region::Overlay, &draws)?;
-    let shape = format!("[{n}, {}] x [{}, {}]", s.hidden, s.vocabulary, s.hidden);
-    let flops = 2.0 * (n * s.vocabulary * s.hidden) as f64;
-    case("sample fwd", shape, flops, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
+    let (shape, of) = logits(n, s);
+    product("sample fwd", shape, of, bytes(&[hidden, w.data, ids, logprobs]), move |dev| {
         sample::fwd(dev, hidden, &w, None, &draws, table, sample::Outs { ids, logprobs })
     })
 }

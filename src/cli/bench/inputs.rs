@@ -49,11 +49,32 @@ pub(super) fn bytes(tensors: &[Tensor]) -> f64 {
     tensors.iter().map(|t| (t.len() * t.dtype.size()) as f64).sum()
 }
 
-/// `len` normal numbers of about `scale`, the same ones again and again.
+/// As many normal numbers of about `scale` as are drawn for a tensor of `len`.
 pub fn normals<E: Elem>(len: usize, scale: f32) -> Vec<E> {
     let mut random = Random::new(1, Purpose::Init, len as u64);
-    let drawn: Vec<E> = (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect();
-    drawn.iter().copied().cycle().take(len).collect()
+    (0..len.min(DRAWN)).map(|_| E::from_f32(random.normal() * scale)).collect()
+}
+
+/// Fills a tensor with `drawn`, again and again.
+pub fn repeat<E: Elem>(dev: &mut Device, tensor: Tensor, drawn: &[E]) -> Result<()> {
+    let flat = tensor.reshape(&[tensor.len()]);
+    let first = flat.slice(0, flat.len().min(drawn.len()));
+    dev.write(first, &drawn[..first.len()])?;
+    // What is there already is copied: a card does that in no time, the host does not.
+    let mut done = first.len();
+    while done < flat.len() {
+        let more = done.min(flat.len() - done);
+        dev.copy(flat.slice(0, more), flat.slice(done, done + more))?;
+        done += more;
+    }
+    Ok(())
+}
+
+/// A tensor of normal numbers of about `scale`.
+pub fn normal<E: Elem>(dev: &mut Device, dims: &[usize], scale: f32) -> Result<Tensor> {
+    let tensor = dev.alloc(Region::Overlay, E::DTYPE, dims)?;
+    repeat(dev, tensor, &normals::<E>(tensor.len(), scale))?;
+    Ok(tensor)
 }
 
 /// All ids, at temperature 1.

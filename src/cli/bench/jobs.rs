@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::inputs::{DRAWN, label, normals};
+use super::inputs::{DRAWN, label, normals, repeat};
 use super::{Case, Job};
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy, Shared};
+use crate::ops::attend::BLOCK;
 use crate::ops::nll;
 use crate::ops::sample::SamplingParams;
 use crate::optim::Optimizer;
@@ -135,7 +136,7 @@ fn parameters(model: &Model) -> usize {
 
 /// A model of random weights. Where kernels run they are drawn once and repeated: a card has them in seconds, and its
 /// matrix units do not run the faster for it.
-fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
+pub(super) fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
     if !dev.kind().is_gpu() {
         return Model::init(dev, config, dtype, 1);
     }
@@ -143,16 +144,20 @@ fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<M
     let drawn = normals::<half::bf16>(DRAWN, model.config.initializer_range as f32);
     for param in &model.layout.params {
         if param.is_matrix {
-            let flat = param.tensor.reshape(&[param.tensor.len()]);
-            for from in (0..flat.len()).step_by(DRAWN) {
-                let part = flat.slice(from, flat.len().min(from + DRAWN));
-                dev.write(part, &drawn[..part.len()])?;
-            }
+            repeat(dev, param.tensor, &drawn)?;
         } else if !param.name().ends_with(".bias") {
             param.fill::<half::bf16>(dev, param.tensor, |_, _, out| out.fill(1.0))?;
         }
     }
     Ok(model)
+}
+
+/// `, N of M layers recomputed`, where there are such.
+pub(super) fn recomputed(levels: Levels, layers: usize) -> String {
+    match (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count() {
+        0 => String::new(),
+        again => format!(", {again} of {layers} layers recomputed"),
+    }
 }
 
 /// What a step with these levels takes and computes, counted.
@@ -194,9 +199,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
     let flops = 3.0 * flops(&model, count * row_len, count);
     let parameters = parameters(&model);
-    let layers = config.num_hidden_layers;
-    let again = (0..layers).filter(|&layer| levels.text.keep(layer) != Keep::All).count();
-    let again = if again == 0 { String::new() } else { format!(", {again} of {layers} layers recomputed") };
+    let again = recomputed(levels, config.num_hidden_layers);
     Ok(Case {
         name: "train-step",
         shape: format!("{}, {count} rows x {row_len}{again}", shape.name()),
@@ -204,7 +207,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
         flops,
         // AdamW alone: weight, both moments and the gradient.
         bytes: (parameters * 7 * 4) as f64,
-        job: Some(Job { parameters, tokens: count * row_len }),
+        job: Some(Job { parameters, tokens: count * row_len, pages: Some(0.0) }),
         run: Box::new(move |dev| {
             let mask = vec![true; row_len];
             let sequence = |(ids, images)| Sequence {
@@ -246,7 +249,7 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
     let limits = EngineConfig { vision_rows: count * IMAGE_TOKENS, ..EngineConfig::new(prompt_len + new_tokens) };
     let tokens = count * (prompt_len + rollouts * new_tokens);
     let (flops, bytes) = (flops(&model, tokens, count), 0.0);
-    let job = Job { parameters: parameters(&model), tokens: count * rollouts * new_tokens };
+    let job = Job { parameters: parameters(&model), tokens: count * rollouts * new_tokens, pages: None };
     Ok(Case {
         name: "generate",
         shape: format!("{}, {count} x {rollouts} x {new_tokens}", shape.name()),
@@ -266,6 +269,67 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
     })
 }
 
+/// Steps of decoding of so many sequences of so many keys: their prompts are in the cache after the first repetition.
+pub(super) fn decode(
+    dev: &mut Device,
+    dtype: DType,
+    shape: Shape,
+    [sequences, keys]: [usize; 2],
+    steps: usize,
+) -> Result<Case> {
+    let config = shape.config()?;
+    let model = random_model(dev, config.clone(), dtype)?;
+    // Whole blocks are found again; one token of each prompt is not among them.
+    let prompt = keys.next_multiple_of(BLOCK) + 1;
+    let below = config.vocab_size as u32 - 8;
+    let request = |r: usize| Request {
+        // A token that opens each prompt keeps them apart: equal ones would share their keys.
+        prompt: Arc::new(Prompt::text((0..prompt).map(|t| (r + t * (r + 1)) as u32 % below).collect())),
+        n: 1,
+        sampling: SamplingParams::default(),
+        max_tokens: steps,
+        stop_token_ids: Arc::from([]),
+        noise: r as u32,
+        first_rollout: 0,
+    };
+    let requests: Vec<Request> = (0..sequences).map(request).collect();
+    let limits = EngineConfig { max_num_seqs: sequences, ..EngineConfig::new(prompt + steps) };
+    // Of what is written anew as many blocks again, so that none of a prompt is given away for it.
+    let anew = limits.max_model_len.div_ceil(BLOCK) - keys.div_ceil(BLOCK);
+    let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
+    let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
+    let parameters = parameters(&model);
+    let pages = (2 * sequences * prompt * config.num_key_value_heads * config.head_dim() * dtype.size()) as f64;
+    let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
+        .map(|piece| piece.len() * dtype.size())
+        .sum::<usize>() as f64;
+    let job = Job { parameters, tokens: sequences * steps, pages: Some(pages) };
+    let flops = flops(&model, sequences * steps, 0);
+    let mut engine = Engine::new(&model, dev, limits)?;
+    let mut warm = false;
+    Ok(Case {
+        name: "decode",
+        shape: format!("{}, {sequences} sequences of {keys}", shape.name()),
+        dtype: label(dtype),
+        flops,
+        bytes: steps as f64 * (read + config.num_hidden_layers as f64 * pages),
+        job: Some(job),
+        run: Box::new(move |dev| {
+            if dev.counts_only() {
+                return engine.plan(&model, dev, &requests);
+            }
+            let before = engine.stats().computed_tokens;
+            engine.generate(&model, dev, &requests, |_| Ok(()))?;
+            let computed = (engine.stats().computed_tokens - before) as usize;
+            if warm && computed != sequences * steps {
+                return Err(Error::Failed(format!("decode: {computed} tokens computed, not {steps} a sequence")));
+            }
+            warm = true;
+            Ok(())
+        }),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,10 +341,11 @@ mod tests {
         type Of = fn(&mut Device) -> Result<Case>;
         let step: Of = |dev| train_step(dev, DType::F32, Shape::Digits, Amount::CPU, Levels::default());
         let rollouts: Of = |dev| generate(dev, DType::F32, Shape::Digits, Amount::CPU);
-        for make in [step, rollouts] {
+        let decoding: Of = |dev| decode(dev, DType::F32, Shape::Digits, [5, 200], 32);
+        for make in [step, rollouts, decoding] {
             let marks = crate::device::Region::ALL.map(|region| dev.mark(region));
             let mut case = make(&mut dev).unwrap();
-            for _ in 0..2 {
+            for _ in 0..3 {
                 (case.run)(&mut dev).unwrap();
             }
             assert!(case.flops > 1e8, "{}", case.name);

@@ -1,5 +1,6 @@
 //! `omr bench`: how long ops and whole jobs take on this machine, beside the least time its arithmetic and memory allow.
 
+mod configs;
 mod decode;
 mod emu;
 mod gpu;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::jobs::Shape;
 use self::peaks::Peaks;
-use super::{Context, doctor};
+use super::{Context, doctor, plan};
 use crate::config;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
@@ -32,12 +33,21 @@ use crate::tensor::DType;
 pub struct Args {
     /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
     /// emulator's own speed, `loading` alone how fast the rows of --data become samples. With --device cuda or emu: ops
-    /// (all of them, also when left out), train-step, decode
+    /// (all of them, also when left out), one op's name and the first part of its shape, train-step, generate, decode, or a
+    /// config of `omr sft` or `omr rl` and its KEY=VALUEs: the largest pass and the update that `omr plan` predicts of it
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out
     #[arg(long, value_enum, value_name = "SHAPE")]
     model_shape: Option<Shape>,
+    /// Of decode on a card: sequences
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    batch_size: usize,
+    /// Of decode on a card: keys of each
+    #[arg(long, default_value_t = 1536, value_name = "N")]
+    input_len: usize,
+    #[command(flatten)]
+    rows: plan::Rows,
     /// Element type of weights and activations; both when left out
     #[arg(long, value_enum, value_name = "TYPE")]
     dtype: Option<Dtype>,
@@ -100,6 +110,8 @@ struct Job {
     parameters: usize,
     /// Tokens trained on or written in a repetition.
     tokens: usize,
+    /// Bytes of keys and values that a launch of attention over pages reads; none where they grow too much to say.
+    pages: Option<f64>,
 }
 
 /// Seconds of the repetitions.
@@ -201,7 +213,7 @@ fn row(case: &Case, times: &Times, ceiling: f64) -> Value {
     let mut row = json!({"name": case.name, "shape": case.shape, "dtype": case.dtype, "ours_ms": times.median * 1e3,
         "min_ms": times.min * 1e3, "max_ms": times.max * 1e3, "cpu_ms": times.cpu.map(|cpu| cpu * 1e3), "repetitions": times.repetitions, "flops": case.flops,
         "bytes": case.bytes, "ceiling_ms": ceiling * 1e3, "of_ceiling": ceiling / times.median});
-    if let Some(Job { parameters, tokens }) = case.job {
+    if let Some(Job { parameters, tokens, .. }) = case.job {
         row["parameters"] = parameters.into();
         row["tokens"] = tokens.into();
         row["tokens_per_sec"] = (tokens as f64 / times.median).into();
@@ -222,7 +234,10 @@ fn choose(names: &[String]) -> Result<Vec<&'static str>> {
     for name in names {
         let found: Vec<_> = ops::NAMES.iter().filter(|known| known.starts_with(name.as_str())).collect();
         if found.is_empty() {
-            let expected = format!("one of {}", ops::NAMES.join(", "));
+            let expected = match name.ends_with(".yaml") {
+                true => "--device cuda or emu: configs are measured where kernels run".to_owned(),
+                false => format!("one of {}", ops::NAMES.join(", ")),
+            };
             return Err(match config::nearest(name, ops::NAMES.iter().copied()) {
                 Some(near) => Error::input_hint("omr bench", name, expected, format!("did you mean {near}?")),
                 None => Error::input("omr bench", name, expected),

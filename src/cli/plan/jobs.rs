@@ -3,20 +3,20 @@
 use super::floor::Floor;
 use super::launches::{self, Launches};
 use super::page::Page;
+use super::pass::Pass;
 use super::seats::Seats;
 use super::{Card, Rows, shapes};
 use crate::config::{self, RlConfig, SftConfig};
 use crate::data::{Grid, Shape};
-use crate::device::{Device, Kind, Region, Target};
+use crate::device::{Device, Kind, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::{Grads, Model, ModelConfig};
 use crate::rl;
 use crate::rollout::wire;
 use crate::tensor::DType;
-use crate::train::nll;
 use crate::train::plan::{self, Planned};
-use crate::train::sft::{self, LOWER};
+use crate::train::sft::{AHEAD, LOWER};
 
 /// Cards of a kind.
 pub type Cards<'a> = (&'a Card, usize);
@@ -88,21 +88,18 @@ pub fn sft_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &SftConfi
     let packs = config.train_batch_size.unwrap_or(config.gradient_accumulation_steps);
     // As many packs as a micro-batch holds, and a lane has.
     let (count, of_pack) = ((config.micro_batch_tokens / length).min(packs.div_ceil(seats.lanes)), length / row_tokens);
-    let batches = [vec![sft::sequence(&row); count * of_pack]];
+    let pass = Pass::Sft { row, rows: count * of_pack };
     let place = (target(cards, config.max_memory_gib), seats.fullest);
-    let planned = plan::sft(model.clone(), config, place, &batches)?.check(LOWER)?;
+    let planned = plan::sft(model.clone(), config, place, &[pass.sequences()])?.check(LOWER)?;
     let passes = seats.passes(packs, count);
     let predicted = predicted(on, |launches| {
-        let tokens = count * of_pack * row_tokens;
-        let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
-            let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
-            nll::gradients(dev, model, grads, &batches[0], tokens, planned.levels, loss).map(|_| tokens)
-        };
-        let [pass, update] = launches.training(&model, (config.dtype, config.optimizer, seats.fullest), pass)?;
+        let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
+        let of = (config.dtype, config.optimizer, seats.fullest);
+        let [pass, update] = launches.training(&model, of, pass.tokens(), run)?;
         Ok(vec![passes as f64 * pass, update + lane_sums(on, &planned)])
     })?;
     let mut host = seats.host(&planned.update);
-    host.push(("pictures of rows made ahead", (1 + sft::AHEAD) * batches[0].len() * pixels(&model, &grids)));
+    host.push(("pictures of rows made ahead", (1 + AHEAD) * count * of_pack * pixels(&model, &grids)));
     Ok(Page {
         stage: "sft",
         parameters: parameters(&model, config.dtype)?,
@@ -132,6 +129,7 @@ pub fn sft_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &SftConfi
         seats,
         model,
         planned,
+        pass,
     })
 }
 
@@ -168,11 +166,11 @@ pub fn rl_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &RlConfig)
     let per_pass = (config.micro_batch_tokens / (prompt + response)).clamp(1, groups * config.rollout.n);
     let updates = config.train_batch_size / config.ppo_mini_batch_size * config.ppo_epochs;
     let passes = updates * seats.rounds() * (groups * config.rollout.n).div_ceil(per_pass);
+    let pass = Pass::Rl { batch: rl::plan::longest_micro_batch(&lane, &model, &index), config: Box::new(lane) };
     let predicted = predicted(on, |launches| {
-        let pass = |dev: &mut Device, model: &Model, grads: &mut Grads| {
-            rl::plan::pass(dev, model, grads, (&lane, planned.levels), &index)
-        };
-        let [pass, update] = launches.training(&model, (config.dtype, config.optimizer, seats.fullest), pass)?;
+        let run = |dev: &mut Device, model: &Model, grads: &mut Grads| pass.run(dev, model, grads, planned.levels);
+        let of = (config.dtype, config.optimizer, seats.fullest);
+        let [pass, update] = launches.training(&model, of, pass.tokens(), run)?;
         if on.launches.is_some() {
             for batch in launches::BATCHES {
                 launches.decoding(&model, config.dtype, batch, launches::CONTEXT)?;
@@ -211,5 +209,6 @@ pub fn rl_page(cards: Cards, rows: &Rows, model: ModelConfig, config: &RlConfig)
         seats,
         model,
         planned,
+        pass,
     })
 }

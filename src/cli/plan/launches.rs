@@ -10,7 +10,7 @@ use super::gpus::Ceilings;
 use crate::config::{Dtype, OptimConfig};
 use crate::device::images::OWN;
 use crate::device::listing::{Entry, Listing};
-use crate::device::pace::{Clocks, Pace, Share};
+use crate::device::pace::{Clocks, Pace, Predicted, Share};
 use crate::device::{Body, Device, Kind, Plan, Properties, Work};
 use crate::dist::{Alone, Ranks, Shards};
 use crate::engine::{Engine, EngineConfig, Prompt, Request};
@@ -45,13 +45,14 @@ impl Launches {
         &self.lines
     }
 
-    /// A training pass, which `pass` runs and which goes over so many tokens as that returns, and the optimizer's update of what
-    /// the rank owns: predicted seconds of each.
+    /// A training pass over so many tokens, which `pass` runs, and the optimizer's update of what the rank owns: predicted
+    /// seconds of each.
     pub fn training(
         &mut self,
         model: &ModelConfig,
         (dtype, optim, mut ranks): (Dtype, OptimConfig, Alone),
-        pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<usize>,
+        tokens: usize,
+        pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
     ) -> Result<[f64; 2]> {
         let mut dev = self.device()?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
@@ -59,7 +60,7 @@ impl Launches {
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, optim, 0, &shards, ranks.rank())?;
         let mut grads = Grads::new(&mut dev, &model.layout)?;
         take(&mut dev);
-        let tokens = pass(&mut dev, &model, &mut grads)?;
+        pass(&mut dev, &model, &mut grads)?;
         let pass = self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev), 0.0);
         optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
         Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
@@ -105,8 +106,30 @@ impl Launches {
         Ok(self.phase(head, last, kv_bytes as f64))
     }
 
+    /// What `dev`, a [`Launches::device`], was asked since the last call, in which attention over pages reads `page_bytes` a
+    /// launch: predicted seconds, and what binds most of them.
+    pub fn since(&self, dev: &mut Device, page_bytes: f64) -> (f64, &'static str) {
+        let entries = take(dev);
+        let mut bounds: HashMap<&'static str, f64> = HashMap::new();
+        for found in self.times(&entries, page_bytes).map(|(_, found)| found) {
+            *bounds.entry(found.bound).or_default() += found.seconds;
+        }
+        let most = bounds.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(bound, _)| *bound);
+        (bounds.values().sum(), most)
+    }
+
+    /// Of each launch among `entries` its part of the work, and its time.
+    fn times<'a>(&'a self, entries: &'a [Entry], kv_bytes: f64) -> impl Iterator<Item = (Share, Predicted)> + 'a {
+        let launches = entries.iter().filter_map(|entry| match entry {
+            Entry::Launch(_, launch, _) => Some(launch),
+            Entry::Work(_) => None,
+        });
+        let times = launches.zip(shares(entries, kv_bytes));
+        times.map(|(launch, (pace, share))| (share, pace.predict(launch, &share, self.clocks)))
+    }
+
     /// A card that lists, with more memory than anything takes.
-    fn device(&self) -> Result<Device> {
+    pub fn device(&self) -> Result<Device> {
         let properties = Properties {
             name: self.card.name.to_owned(),
             compute_capability: (9, 0),
@@ -122,17 +145,17 @@ impl Launches {
 
     /// Adds a phase in which attention over pages reads `kv_bytes` a layer; its seconds.
     fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
+        let times: Vec<(Share, Predicted)> = self.times(&entries, kv_bytes).collect();
+        let seconds = times.iter().map(|(_, found)| found.seconds).sum();
         let mut line = |value: serde_json::Value| {
             let _ = writeln!(self.lines, "{value}");
         };
         line(head);
-        let (mut seconds, mut work) = (0.0, shares(&entries, kv_bytes).into_iter());
+        let mut times = times.into_iter();
         for entry in entries {
             line(match entry {
                 Entry::Launch(kernel, launch, range) => {
-                    let (pace, share) = work.next().unwrap_or_default();
-                    let found = pace.predict(&launch, &share, self.clocks);
-                    seconds += found.seconds;
+                    let Some((share, found)) = times.next() else { continue };
                     json!({
                         "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
                         "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,

@@ -7,6 +7,7 @@ mod gpus;
 mod jobs;
 mod launches;
 mod page;
+mod pass;
 mod seats;
 mod shapes;
 mod table;
@@ -14,17 +15,19 @@ mod table;
 use std::path::{Path, PathBuf};
 
 use self::fits::Resized;
-use self::gpus::Gpu;
 use self::seats::Seats;
 use self::table::{BESIDE, Column};
 use super::{Context, Overrides};
-use crate::config::{self, Config as _, OptimizerName, RlConfig, SftConfig};
+use crate::config::{self, Config as _, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
+use crate::model::{Levels, ModelConfig};
 
+pub use gpus::Gpu;
 pub use jobs::{Cards, rl_page, sft_page};
+pub use launches::Launches;
 pub use page::Page;
+pub use pass::Pass;
 
 /// Arguments of `omr plan`.
 #[derive(clap::Args)]
@@ -116,18 +119,60 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
         let found = args.card.gpu.ceilings().name;
         return Err(Error::input("--launches", found, "h200 or h100: launches are listed for Hopper"));
     }
-    let text = std::fs::read_to_string(&args.config).map_err(Error::io(&args.config))?;
-    let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
-    match config::likeliest(&text, &kinds) == RlConfig::NAME {
-        true => match args.overrides.read::<RlConfig>(Some(&args.config))? {
-            Some(config) => print(args, model_config(args, config.model.as_ref())?, &config, rl_page, jobs::rl_seats),
+    let file = &args.config;
+    match is_rl(file)? {
+        true => match args.overrides.read::<RlConfig>(Some(file))? {
+            Some(config) => print(args, model_config(file, config.model.as_ref())?, &config, rl_page, jobs::rl_seats),
             None => Ok(()),
         },
-        false => match args.overrides.read::<SftConfig>(Some(&args.config))? {
-            Some(config) => print(args, model_config(args, config.model.as_ref())?, &config, sft_page, jobs::sft_seats),
+        false => match args.overrides.read::<SftConfig>(Some(file))? {
+            Some(config) => print(args, model_config(file, config.model.as_ref())?, &config, sft_page, jobs::sft_seats),
             None => Ok(()),
         },
     }
+}
+
+/// Whether a config is of `omr rl` rather than of `omr sft`: its keys say.
+fn is_rl(file: &Path) -> Result<bool> {
+    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
+    Ok(config::likeliest(&text, &kinds) == RlConfig::NAME)
+}
+
+/// What the run of a config computes on one card, over made-up rows.
+pub struct Job {
+    /// `sft` or `rl`.
+    pub stage: &'static str,
+    /// The model.
+    pub model: ModelConfig,
+    /// Of its weights.
+    pub dtype: config::Dtype,
+    /// What updates them.
+    pub optimizer: OptimConfig,
+    /// The largest pass of an update.
+    pub pass: Pass,
+    /// What that keeps for backward.
+    pub levels: Levels,
+}
+
+/// The job of the config in `file` with `values` set, on a card on which it may take `memory` bytes, rows as `omr plan`
+/// assumes them.
+pub fn job(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
+    let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
+    let least = |config: Option<f64>| config.into_iter().chain(gib).min_by(f64::total_cmp);
+    let (page, dtype, optimizer) = if is_rl(file)? {
+        let config: RlConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
+        let config = RlConfig { max_memory_gib: least(config.max_memory_gib), ..config };
+        let model = model_config(file, config.model.as_ref())?;
+        (rl_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
+    } else {
+        let config: SftConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
+        let config = SftConfig { max_memory_gib: least(config.max_memory_gib), ..config };
+        let model = model_config(file, config.model.as_ref())?;
+        (sft_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
+    };
+    let Page { stage, model, pass, planned, .. } = page;
+    Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
 }
 
 /// Prints the plan of `config`, and of several cards which rows fit them and what fewer would do. Where the config's rows do
@@ -175,9 +220,9 @@ fn print<C: Resized>(
 }
 
 /// The model's configuration: of the directory the config names, or of `model/` beside the config.
-fn model_config(args: &Args, model: Option<&PathBuf>) -> Result<ModelConfig> {
+fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
     let named = model.map(|dir| dir.join("config.json"));
-    let beside = args.config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
+    let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
     match named.filter(|path| path.exists()).or_else(|| beside.exists().then_some(beside.clone())) {
         Some(path) => ModelConfig::load(&path),
         None => {

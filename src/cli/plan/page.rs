@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::floor::{self, Floor};
 use super::gpus::{Ceilings, Links};
+use super::pass::Pass;
 use super::seats::{self, Seats};
 use crate::cli::memory;
 use crate::device::Region;
@@ -21,6 +22,8 @@ pub struct Page {
     pub(super) parameters: usize,
     pub(super) assumes: String,
     pub(super) planned: Planned,
+    /// The largest pass that can occur.
+    pub(super) pass: Pass,
     /// Lines about memory besides the regions.
     pub(super) notes: Vec<(&'static str, String)>,
     /// Host memory of a process, by what it is for.

@@ -1,0 +1,127 @@
+//! What the run of a config computes, at the sizes that `omr plan` assumes: its largest pass and its update, over random
+//! weights.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use super::inputs::{DRAWN, Make, label, normals, repeat};
+use super::jobs::{random_model, recomputed};
+use super::{Case, Job};
+use crate::cli::plan;
+use crate::device::{Device, Kind, Target, Work};
+use crate::error::Result;
+use crate::model::{Grads, Levels, Model};
+use crate::optim::Optimizer;
+use crate::tensor::DType;
+
+/// A pass and an update of the config in `file` with `values` set, on a card on which they may take `memory` bytes.
+pub(super) fn cases(
+    file: &Path,
+    values: &[String],
+    rows: &plan::Rows,
+    kind: Kind,
+    memory: Option<usize>,
+) -> Result<[Make; 2]> {
+    let job = plan::job(file, values, rows, memory)?;
+    let job = Rc::new(plan::Job { pass: job.pass.varied(&job.model), ..job });
+    let needed = needed(&job, kind)?;
+    let again = Rc::clone(&job);
+    Ok([Box::new(move |dev| pass(dev, &job, needed)), Box::new(move |dev| update(dev, &again))])
+}
+
+/// Arithmetic and traffic of a pass that recomputes nothing.
+fn needed(job: &plan::Job, kind: Kind) -> Result<[f64; 2]> {
+    let mut dev = Device::count_for(Target::gpu(kind));
+    let model = Model::empty(&mut dev, job.model.clone(), DType::of(job.dtype, kind))?;
+    let mut grads = Grads::new(&mut dev, &model.layout)?;
+    dev.take_work();
+    job.pass.run(&mut dev, &model, &mut grads, Levels::default())?;
+    let work = dev.take_work();
+    let sum = |of: fn(&Work) -> f64| work.iter().map(of).sum();
+    Ok([sum(|work| work.flops), sum(|work| work.bytes)])
+}
+
+/// Weights, the optimizer's state and gradients, as they lie in a run.
+fn training(dev: &mut Device, job: &plan::Job) -> Result<(Model, Optimizer, Grads)> {
+    let model = random_model(dev, job.model.clone(), DType::of(job.dtype, dev.kind()))?;
+    let optimizer = Optimizer::new(dev, &model.layout, job.optimizer, 1)?;
+    let grads = Grads::new(dev, &model.layout)?;
+    Ok((model, optimizer, grads))
+}
+
+/// `8.29 B, ` and more.
+fn shape(model: &Model, more: &str) -> String {
+    let parameters = model.layout.num_weights() as f64;
+    let size =
+        if parameters < 1e9 { format!("{:.2} M", parameters / 1e6) } else { format!("{:.2} B", parameters / 1e9) };
+    format!("{size}, {more}")
+}
+
+fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Result<Case> {
+    let (model, _, mut grads) = training(dev, job)?;
+    let (job, tokens) = (Rc::clone(job), job.pass.tokens());
+    let again = recomputed(job.levels, job.model.num_hidden_layers);
+    Ok(Case {
+        name: if job.stage == "rl" { "rl pass" } else { "sft pass" },
+        shape: shape(&model, &format!("{}{again}", job.pass.describe())),
+        dtype: label(model.layout.dtype),
+        flops,
+        bytes,
+        job: Some(Job { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
+        run: Box::new(move |dev| {
+            grads.zero(dev)?;
+            job.pass.run(dev, &model, &mut grads, job.levels)
+        }),
+    })
+}
+
+fn update(dev: &mut Device, job: &plan::Job) -> Result<Case> {
+    let (model, mut optimizer, mut grads) = training(dev, job)?;
+    let drawn = normals::<f32>(DRAWN, 1e-3);
+    (0..grads.len()).try_for_each(|id| repeat(dev, grads.touch(id), &drawn))?;
+    let parameters = model.layout.num_weights();
+    Ok(Case {
+        name: if job.stage == "rl" { "rl update" } else { "sft update" },
+        shape: shape(&model, job.optimizer.optim.name()),
+        dtype: label(model.layout.dtype),
+        flops: 0.0,
+        // Weights and state are read and written, gradients read.
+        bytes: (2 * (parameters * model.layout.dtype.size() + optimizer.bytes()) + 4 * parameters) as f64,
+        job: Some(Job { parameters, tokens: 0, pages: Some(0.0) }),
+        run: Box::new(move |dev| optimizer.step(dev, &model.layout, &grads, 1e-5)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{Isa, Plan, Region};
+
+    /// The passes of a config are those of its plan: as many tokens, pictures among them, and gradients of all of them.
+    #[test]
+    fn a_config_is_measured_as_it_is_planned() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let model = format!("model={}", root.join("tests/goldens/hf/model_a").display());
+        let sft = ["packing_length=96", "micro_batch_tokens=192", "gradient_accumulation_steps=2"];
+        let rl = "max_prompt_length=32 max_response_length=16 micro_batch_tokens=96 train_batch_size=2 ppo_mini_batch_size=2 rollout.n=2";
+        let mut dev = Device::cpu(&Plan::uniform(256 << 20), 2, Isa::detect()).unwrap();
+        for (file, values, pass, tokens) in
+            [("sft.yaml", sft.to_vec(), "sft pass", 192), ("rl.yaml", rl.split(' ').collect(), "rl pass", 96)]
+        {
+            let values: Vec<String> = values.into_iter().chain([&*model, "dtype=auto"]).map(str::to_owned).collect();
+            let rows = plan::Rows { row_tokens: Some(32), image_tokens: Some(6) };
+            let file = root.join("configs/openmmreasoner-7b").join(file);
+            let makes = cases(&file, &values, &rows, Kind::Emu, None).unwrap();
+            for (make, name) in makes.iter().zip([pass, &pass.replace("pass", "update")]) {
+                let mark = [Region::Weights, Region::State, Region::Overlay].map(|region| dev.mark(region));
+                let mut case = make(&mut dev).unwrap();
+                assert_eq!(case.name, name);
+                (0..2).for_each(|_| (case.run)(&mut dev).unwrap());
+                let job = case.job.unwrap();
+                assert_eq!(job.tokens, if name == pass { tokens } else { 0 }, "{}", case.shape);
+                assert_eq!(case.flops > 0.0, name == pass);
+                mark.into_iter().rev().for_each(|mark| dev.release(mark));
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The largest pass of a run over made-up rows: what is planned, predicted and, by `omr bench CONFIG`, measured.
+
+use std::sync::Arc;
+
+use crate::config::RlConfig;
+use crate::data::Sample;
+use crate::device::{Device, Region};
+use crate::error::Result;
+use crate::image::ImageInput;
+use crate::model::{Grads, Levels, Model, ModelConfig};
+use crate::rl::plan::{self, MiniBatch};
+use crate::tensor::DType;
+use crate::train::nll;
+use crate::train::sft;
+use crate::train::step::Sequence;
+
+/// A micro-batch and its loss.
+pub enum Pass {
+    /// Of fine-tuning.
+    Sft {
+        /// Each of the rows.
+        row: Sample,
+        /// How many.
+        rows: usize,
+    },
+    /// Of reinforcement learning.
+    Rl {
+        /// The run's, of the questions that meet in a lane.
+        config: Box<RlConfig>,
+        /// Questions and responses.
+        batch: MiniBatch,
+    },
+}
+
+impl Pass {
+    /// Rows of fine-tuning.
+    pub fn sequences(&self) -> Vec<Sequence<'_>> {
+        match self {
+            Pass::Sft { row, rows } => vec![sft::sequence(row); *rows],
+            Pass::Rl { .. } => Vec::new(),
+        }
+    }
+
+    /// Tokens of all rows, or of questions and responses.
+    pub fn tokens(&self) -> usize {
+        match self {
+            Pass::Sft { row, rows } => rows * row.input_ids.len(),
+            Pass::Rl { batch: (_, responses), .. } => responses.iter().map(|response| response.input_ids.len()).sum(),
+        }
+    }
+
+    /// Its sizes, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Pass::Sft { row, rows } => {
+                let pictures: usize =
+                    row.images.iter().map(|image| image.grid_thw.iter().product::<u32>() as usize).sum();
+                format!("{rows} rows x {} with pictures of {pictures} patches", row.input_ids.len())
+            }
+            Pass::Rl { batch: (questions, responses), .. } => {
+                let patches = |image: &Arc<ImageInput>| image.grid_thw.iter().product::<u32>() as usize;
+                let pictures: usize = questions.iter().flat_map(|asked| &asked.prompt.pixels).map(patches).sum();
+                let (asked, answered) = (questions.len(), responses.len());
+                format!(
+                    "{answered} responses to {asked} prompts, {} tokens, pictures of {pictures} patches",
+                    self.tokens()
+                )
+            }
+        }
+    }
+
+    /// Forward and backward, its gradients added to `grads`. Nothing waits for the device.
+    pub fn run(&self, dev: &mut Device, model: &Model, grads: &mut Grads, levels: Levels) -> Result<()> {
+        let mark = dev.mark(Region::Overlay);
+        match self {
+            Pass::Sft { .. } => {
+                let loss = dev.zeros(Region::Overlay, DType::F64, &[1])?;
+                nll::gradients(dev, model, grads, &self.sequences(), self.tokens(), levels, loss)?;
+            }
+            Pass::Rl { config, batch } => plan::pass(dev, model, grads, (config, levels), batch)?,
+        }
+        dev.release(mark);
+        Ok(())
+    }
+
+    /// The same sizes with ids and pixels that differ from one another: a card is the faster for equal ones.
+    pub fn varied(mut self, model: &ModelConfig) -> Pass {
+        match &mut self {
+            Pass::Sft { row, .. } => {
+                vary(&mut row.input_ids, model, 0);
+                row.images.iter_mut().for_each(pixels);
+            }
+            Pass::Rl { batch: (questions, responses), .. } => {
+                for question in questions {
+                    Arc::make_mut(&mut question.prompt).pixels.iter_mut().for_each(pixels);
+                }
+                for (i, response) in responses.iter_mut().enumerate() {
+                    vary(&mut response.input_ids, model, i);
+                }
+            }
+        }
+        self
+    }
+}
+
+/// Gives each id that stands for text another value.
+fn vary(ids: &mut [u32], model: &ModelConfig, row: usize) {
+    // Those of pictures and of what opens and closes them are the last of a vocabulary.
+    let text = [model.image_token_id, model.video_token_id, model.vision_start_token_id, model.vision_end_token_id];
+    let below = text.into_iter().min().unwrap_or(1);
+    for (t, id) in ids.iter_mut().enumerate().filter(|(_, id)| **id < below) {
+        *id = ((row * 104_729 + t) * 7919 % below as usize) as u32;
+    }
+}
+
+fn pixels(image: &mut Arc<ImageInput>) {
+    let image = Arc::make_mut(image);
+    image.pixels.iter_mut().enumerate().for_each(|(i, pixel)| *pixel = (i * 31 % 251) as u8);
+}
