@@ -131,7 +131,7 @@ def jobs(check, part):
     for name, arguments in plan.JOBS.items():
         if check.card and not check.args.quick:
             benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
-        elif name == plan.EMULATED_JOB:
+        elif name in plan.EMULATED:
             benched(check, part, f"bench {name}", *(arguments if check.card else plan.emulated(arguments)), box=plan.JOB_SECONDS)
         else:
             check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "of a card alone"])

@@ -50,14 +50,20 @@ JOBS = {
        for batch, keys in DECODED},
     **{f"{job} 7b": [job, "--model-shape", "7b"] for job in ("train-step", "generate")},
 }
-# Of these the emulator's.
-EMULATED_JOB = "decode 7b, 1 of 1536"
+# Of these the emulator's, and what makes its configs small.
+EMULATED = ["sft.yaml, rows of 4096", "rl.yaml", "decode 7b, 1 of 1536"]
+SMALL = ["model=tests/goldens/hf/model_a", "micro_batch_tokens=96", "--row-tokens", "32", "--image-tokens", "6"]
+SMALLER = {"sft.yaml": ["packing_length=32", "gradient_accumulation_steps=1"],
+           "rl.yaml": ["max_prompt_length=32", "max_response_length=16", "train_batch_size=2", "ppo_mini_batch_size=2", "rollout.n=2"]}
 # The same beside transformers, by bench/peers/JOB.py.
 BESIDE = ("train-step", "generate")
 
 
 def emulated(arguments):
     """The same for the emulator, with a model of half a million parameters."""
+    config = arguments[0].rpartition("/")[2]
+    if config in SMALLER:
+        return [arguments[0], *SMALLER[config], *SMALL]
     small = {"--model-shape": "digits", "--batch-size": "2", "--input-len": "16"}
     return [small.get(before, word) for before, word in zip(["", *arguments], arguments)]
 
