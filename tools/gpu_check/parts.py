@@ -47,6 +47,10 @@ def calibration(check, part):
 
 
 def first(check, part):
+    parity = plan.PARITY if check.card else plan.emulated(plan.PARITY)
+    benched(check, part, "sampler beside trainer, 7b-slice", *parity, wrong="red", box=plan.JOB_SECONDS)
+    if check.has_wgmma():
+        benched(check, part, "sampler beside trainer, 7b-slice by mma.sync", *parity, wrong="red", box=plan.JOB_SECONDS, OMR_BODY="mma.sync")
     check.tested(part, plan.QUICK if check.args.quick else plan.FIRST)
 
 
@@ -65,8 +69,8 @@ def correctness(check, part):
     check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
 
 
-def benched(check, part, name, *arguments, body=None, box=None, **environment):
-    """A step of `omr bench`: the rows measured until the time was over."""
+def benched(check, part, name, *arguments, body=None, box=None, wrong="cut", **environment):
+    """A step of `omr bench`: the rows measured until the time was over. `wrong`: what it is where the program fails."""
     with check.step(part, name) as made:
         if made is None:
             return
@@ -78,7 +82,7 @@ def benched(check, part, name, *arguments, body=None, box=None, **environment):
         made["notes"] = [f"{sum('ours_ms' in row for row in rows)} measured"]
         made["notes"] += [f"skipped: {row['name']} {row['shape']}: {row['skipped']}" for row in rows if "skipped" in row]
         if status != 0:
-            made |= {"status": "cut", "notes": [base.why(status, output), *made["notes"]]}
+            made |= {"status": "cut" if status is None else wrong, "notes": [base.why(status, output), *made["notes"]]}
 
 
 def kernels(check, part):

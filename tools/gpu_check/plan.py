@@ -36,6 +36,8 @@ SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"
 MODULE_SECONDS = 120
 JOB_SECONDS = 100
 
+# Sampler beside trainer at the widths of the 7B, by both bodies: a bit that differs is red.
+PARITY = ["parity", "--model-shape", "7b-slice"]
 # What `omr bench` is asked, a step each so that what is cut loses the rest alone: first jobs of four layers, by each body
 # and by transformers, then jobs of the 7B in order of worth.
 SLICE = {f"{job} 7b-slice": [job, "--model-shape", "7b-slice"] for job in ("train-step", "generate")}

@@ -9,7 +9,7 @@ COMPARED = ["peer", "peer's ms", "peer / ours"], ["predicted ms (bound by)", "pr
 
 def timed(rows):
     """Of the rows that hold a time those of ops, and those of jobs."""
-    rows = [row for row in rows if row.get("ours_ms") and row.get("flops") is not None]
+    rows = [row for row in rows if row.get("ours_ms") and row.get("flops") is not None and row["name"] != "parity"]
     return [[row for row in rows if row["name"].startswith(JOBS) == jobs] for jobs in (False, True)]
 
 

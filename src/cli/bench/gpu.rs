@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::inputs::Make;
 use super::jobs::{self, Amount, Shape};
+use super::parity::parity;
 use super::{Args, Case, Job, configs, gpu_ops};
 use crate::cli::Context;
 use crate::cli::plan::{Gpu, Launches};
@@ -25,11 +26,15 @@ const OPS: &str = "ops";
 const STEP: &str = "train-step";
 const GENERATE: &str = "generate";
 const DECODE: &str = "decode";
+/// That the sampler's log-probs are the trainer's.
+const PARITY: &str = "parity";
 /// Tokens that each sequence of the last writes in a repetition.
 const STEPS: usize = 32;
 
 /// Bytes written between two launches: more than any L2.
 const FLUSH: usize = 256 << 20;
+/// Seconds after which the answer to a question for the clock is no longer waited for.
+const CLOCK_SECONDS: f64 = 3.0;
 /// Repetitions at least: of an op, and of a job, which takes seconds. The emulator has two.
 const REPETITIONS: [usize; 2] = [5, 3];
 
@@ -74,6 +79,10 @@ fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
                 out.push(Box::new(move |dev| jobs::train_step(dev, DType::Bf16, shape, amount, levels)));
             }
             GENERATE => out.push(Box::new(move |dev| jobs::generate(dev, DType::Bf16, shape, amount))),
+            PARITY => {
+                let some = Amount { rows: amount.rows.min(4), rollouts: amount.rollouts.min(8), ..amount };
+                out.push(Box::new(move |dev| parity(dev, DType::Bf16, shape, some)));
+            }
             DECODE => {
                 let of = [args.batch_size, args.input_len];
                 out.push(Box::new(move |dev| jobs::decode(dev, DType::Bf16, shape, of, STEPS)));
@@ -96,7 +105,7 @@ fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
             }
         }
         if out.len() == begin {
-            let expected = "ops, an op's name, train-step, generate, decode or a config.yaml";
+            let expected = "ops, an op's name, train-step, generate, decode, parity or a config.yaml";
             return Err(Error::input("omr bench", name, expected));
         }
     }
@@ -160,6 +169,7 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
                 }
             }
         }
+        Err(error) if case.name == PARITY => return Err(error),
         Err(error) => row["skipped"] = error.to_string().into(),
     }
     Ok(row)
@@ -185,15 +195,19 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Ti
         [driver.event()?, driver.event()?]
     };
     once(&mut case, &mut dev, flush, events)?;
-    let clock = if card { Clock::start() } else { None };
+    let mut clock = if card { Clock::start() } else { None };
     driver(&mut dev)?.profiler(card)?;
     let (begun, mut times) = (Instant::now(), Vec::new());
     let least = REPETITIONS[usize::from(case.job.is_some())];
-    while times.len() < least || card && begun.elapsed().as_secs_f64() < seconds {
-        times.push(once(&mut case, &mut dev, flush, events)?);
-        if !card && times.len() == 2 {
+    loop {
+        let spent = begun.elapsed().as_secs_f64();
+        // The clock is that under load only while there is a load.
+        let asked = spent < CLOCK_SECONDS && clock.as_mut().is_some_and(Clock::is_asked);
+        let enough = if card { times.len() >= least && spent >= seconds && !asked } else { times.len() == 2 };
+        if enough {
             break;
         }
+        times.push(once(&mut case, &mut dev, flush, events)?);
     }
     driver(&mut dev)?.profiler(false)?;
     times.sort_by(f64::total_cmp);
@@ -230,6 +244,11 @@ impl Clock {
         let query = ["--query-gpu=clocks.sm", "--format=csv,noheader,nounits", "--id=0"];
         let child = Command::new("nvidia-smi").args(query).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         child.ok().map(Clock)
+    }
+
+    /// True while no answer has come.
+    fn is_asked(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
     }
 
     fn mhz(self) -> Option<u32> {

@@ -24,13 +24,13 @@ use crate::train::step::{self, Sequence};
 #[derive(Clone, Copy)]
 pub(super) struct Amount {
     /// Rows of a batch, and prompts of a round.
-    rows: usize,
+    pub rows: usize,
     /// Tokens of a training row.
-    row_len: usize,
+    pub row_len: usize,
     /// Tokens of a prompt.
-    prompt_len: usize,
-    rollouts: usize,
-    new_tokens: usize,
+    pub prompt_len: usize,
+    pub rollouts: usize,
+    pub new_tokens: usize,
 }
 
 impl Amount {
@@ -49,7 +49,7 @@ impl Amount {
 
 /// Patches of a picture of 56 x 28 pixels, and the tokens they make.
 const PATCHES: usize = 8;
-const IMAGE_TOKENS: usize = 2;
+pub(super) const IMAGE_TOKENS: usize = 2;
 
 /// The models of `bench/peers/models.py`, the released one, and one of its widths that is small enough for any state.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -68,7 +68,7 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Shape::Digits => "digits",
             Shape::M22 => "22m",
@@ -77,7 +77,7 @@ impl Shape {
         }
     }
 
-    fn config(self) -> Result<ModelConfig> {
+    pub fn config(self) -> Result<ModelConfig> {
         let ([hidden, layers, intermediate, heads, kv], [width, depth, inner, vision_heads], vocabulary) = match self {
             Shape::Digits => ([96, 3, 256, 3, 1], [64, 2, 128, 4], 512),
             Shape::M22 => ([384, 8, 1536, 6, 2], [192, 4, 768, 4], 4096),
@@ -114,13 +114,13 @@ fn row(config: &ModelConfig, r: usize, len: usize) -> Vec<u32> {
     ids
 }
 
-fn picture(r: usize) -> Arc<ImageInput> {
+pub(super) fn picture(r: usize) -> Arc<ImageInput> {
     let pixels = (0..56 * 28 * 3).map(|i| ((i * 31 + r * 17) % 251) as u8).collect();
     Arc::new(ImageInput { grid_thw: [1, 2, 4], frames: 1, pixels })
 }
 
 /// Multiplications and additions a token of each tower costs in a forward pass, attention left out: twice its weights.
-fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
+pub(super) fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     // A tied token table multiplies as the output matrix; one of its own is only read.
     let read = if model.config.tie_word_embeddings { "" } else { "model.embed_tokens.weight" };
     let weights = |vision: bool| {
@@ -130,7 +130,7 @@ fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
 }
 
-fn parameters(model: &Model) -> usize {
+pub(super) fn parameters(model: &Model) -> usize {
     model.layout.pieces().map(|(_, _, piece)| piece.len()).sum()
 }
 
@@ -229,23 +229,28 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     })
 }
 
+/// Prompts with a picture, each asked several times.
+pub(super) fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Request>> {
+    let request = |r: usize| -> Result<Request> {
+        Ok(Request {
+            prompt: Arc::new(Prompt::new(config, &row(config, r, amount.prompt_len), &[picture(r)])?),
+            n: amount.rollouts,
+            sampling: SamplingParams::default(),
+            max_tokens: amount.new_tokens,
+            stop_token_ids: Arc::from([]),
+            noise: r as u32,
+            first_rollout: 0,
+        })
+    };
+    (0..amount.rows).map(request).collect()
+}
+
 /// Rollouts of prompts with a picture.
 pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
-    let mut requests = Vec::new();
-    for r in 0..count {
-        requests.push(Request {
-            prompt: Arc::new(Prompt::new(&config, &row(&config, r, prompt_len), &[picture(r)])?),
-            n: rollouts,
-            sampling: SamplingParams::default(),
-            max_tokens: new_tokens,
-            stop_token_ids: Arc::from([]),
-            noise: r as u32,
-            first_rollout: 0,
-        });
-    }
+    let requests = requests(&config, amount)?;
     let limits = EngineConfig { vision_rows: count * IMAGE_TOKENS, ..EngineConfig::new(prompt_len + new_tokens) };
     let tokens = count * (prompt_len + rollouts * new_tokens);
     let (flops, bytes) = (flops(&model, tokens, count), 0.0);

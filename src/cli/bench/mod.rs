@@ -9,6 +9,7 @@ mod inputs;
 mod jobs;
 mod loading;
 mod ops;
+mod parity;
 // `cpu_kernel!` dispatches through an unsafe call of its own.
 #[allow(unsafe_code)]
 mod peaks;
@@ -33,8 +34,9 @@ use crate::tensor::DType;
 pub struct Args {
     /// What to measure, by the first part of its name; all ops and jobs of the CPU when left out. `emu` alone is the
     /// emulator's own speed, `loading` alone how fast the rows of --data become samples. With --device cuda or emu: ops
-    /// (all of them, also when left out), one op's name and the first part of its shape, train-step, generate, decode, or a
-    /// config of `omr sft` or `omr rl` and its KEY=VALUEs: the largest pass and the update that `omr plan` predicts of it
+    /// (all of them, also when left out), one op's name and the first part of its shape, train-step, generate, decode,
+    /// parity (that rollouts have the trainer's log-probs, to the bit, with drafts and without), or a config of `omr sft` or
+    /// `omr rl` and its KEY=VALUEs: the largest pass and the update that `omr plan` predicts of it
     #[arg(value_name = "NAME")]
     names: Vec<String>,
     /// Model of train-step and generate; digits and 22m when left out
