@@ -1,5 +1,6 @@
 """The binaries for a machine without Rust."""
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -27,7 +28,16 @@ def travels():
     return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())
 
 
+def machine_code(omr):
+    """Whether a binary holds kernels as machine code: its own words (`omr doctor`)."""
+    said_so = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
+    return said_so[1] if said_so else "not known"
+
+
 def pack(out):
+    # Without ptxas the driver would compile the kernels there: another compiler's code, in minutes of the card's.
+    if toolkit := said([str(ROOT / "tools/cuda-toolchain"), "--pinned"], 600):
+        os.environ["PTXAS"] = f"{toolkit}/bin/ptxas"
     if subprocess.run(["cargo", "build", "--release", "--bin", "omr"], cwd=ROOT).returncode != 0:
         fail("cargo build --release fails")
     out.mkdir(parents=True, exist_ok=True)
@@ -40,13 +50,14 @@ def pack(out):
         files = sorted(folder.iterdir())
         manifest = {"commit": commit(), "target": "x86-64 (further instructions are chosen as the program runs)",
                     "bytes": {p.name: p.stat().st_size for p in files}, "glibc": {p.name: glibc(p) for p in files},
-                    "ceilings": ceilings}
+                    "images": machine_code(folder / "omr"), "ceilings": ceilings}
         with tarfile.open(out / BINARIES, "w:xz", preset=6) as archive:
             for path in files:
                 archive.add(path, path.name)
     (out / "MANIFEST.json").write_text(json.dumps(manifest, indent=1) + "\n")
     for name, size in manifest["bytes"].items():
         print(f"{name:12} {size / 2**20:6.1f} MiB, glibc {manifest['glibc'][name] or 'none'} or later")
+    print(f"kernel images: {manifest['images']}")
     packed = sum((out / name).stat().st_size for name in (BINARIES, "MANIFEST.json"))
     # Elsewhere in the repository than in an ignored folder they are among its files already.
     ignored = said(["git", "check-ignore", "-q", str(out / BINARIES)], cwd=ROOT) is not None or ROOT not in out.parents
