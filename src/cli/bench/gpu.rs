@@ -14,7 +14,7 @@ use super::{Args, Case, Job, configs, gpu_ops};
 use crate::cli::Context;
 use crate::cli::plan::{Gpu, Launches};
 
-use crate::device::{Device, Driver, Event, Kind, Plan, Region, Stream, Target};
+use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::bytes;
@@ -114,9 +114,9 @@ fn chosen(args: &Args, target: Target) -> Result<Vec<Make>> {
 
 /// What a Hopper card is predicted to take for a case at so many MHz, in milliseconds, and what binds it; none where attention reads
 /// keys that are counted nowhere.
-fn predicted(make: &Make, mhz: f64) -> Result<Option<(f64, &'static str)>> {
+fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static str)>> {
     let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
-    let mut dev = launches.device()?;
+    let mut dev = launches.device(body)?;
     let mut case = make(&mut dev)?;
     let pages = match (&case.job, case.name.starts_with("paged_attention")) {
         (Some(job), _) => job.pages,
@@ -157,7 +157,9 @@ fn measured(make: &Make, seconds: f64, context: &Context) -> Result<Value> {
             row["max_ms"] = times.max.into();
             row["repetitions"] = times.repetitions.into();
             row["clock_mhz"] = times.clock.into();
-            if let Some((ms, bound)) = times.clock.map_or(Ok(None), |mhz| predicted(make, f64::from(mhz)))? {
+            row["runs_by"] = times.body.map(Body::name).into();
+            let known = times.clock.zip(times.body);
+            if let Some((ms, bound)) = known.map_or(Ok(None), |(mhz, body)| predicted(make, body, f64::from(mhz)))? {
                 row["predicted_ms"] = ms.into();
                 row["bound"] = bound.into();
             }
@@ -182,6 +184,7 @@ struct Times {
     max: f64,
     repetitions: usize,
     clock: Option<u32>,
+    body: Option<Body>,
 }
 
 fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Times> {
@@ -218,6 +221,7 @@ fn timed(make: &Make, plan: &Plan, seconds: f64, context: &Context) -> Result<Ti
         max: times[repetitions - 1],
         repetitions,
         clock: clock.and_then(Clock::mhz),
+        body: dev.body(),
     })
 }
 
@@ -292,7 +296,7 @@ mod tests {
         let card = Gpu::H200.ceilings();
         for make in makes {
             let Case { name, shape, flops, bytes, .. } = make(&mut Device::count_for(Target::gpu(Kind::Cuda))).unwrap();
-            let (ms, bound) = predicted(&make, 1500.0).unwrap().unwrap();
+            let (ms, bound) = predicted(&make, Body::Wgmma, 1500.0).unwrap().unwrap();
             let floor = 1e3 * (bytes / card.bytes).max(flops / card.flops);
             println!("{name:21} {shape:42} {ms:9.3} {bound:10} {floor:9.3}");
             assert!(ms > 0.9 * floor, "{name} {shape}: {ms} of {floor}");

@@ -54,7 +54,7 @@ impl Launches {
         tokens: usize,
         pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
     ) -> Result<[f64; 2]> {
-        let mut dev = self.device()?;
+        let mut dev = self.device(Body::Wgmma)?;
         let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
         let shards = Shards::new(&model.layout.lens(), ranks.size());
         let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, optim, 0, &shards, ranks.rank())?;
@@ -68,7 +68,7 @@ impl Launches {
 
     /// A step of decoding of `batch` sequences of `context` keys each, nothing shared: predicted seconds.
     pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
-        let mut dev = self.device()?;
+        let mut dev = self.device(Body::Wgmma)?;
         let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
         // All prompts in one step, so that all decode in the next.
         let limits = EngineConfig {
@@ -128,8 +128,8 @@ impl Launches {
         times.map(|(launch, (pace, share))| (share, pace.predict(launch, &share, self.clocks)))
     }
 
-    /// A card that lists, with more memory than anything takes.
-    pub fn device(&self) -> Result<Device> {
+    /// A card that lists what runs by `body`, with more memory than anything takes.
+    pub fn device(&self, body: Body) -> Result<Device> {
         let properties = Properties {
             name: self.card.name.to_owned(),
             compute_capability: (9, 0),
@@ -139,7 +139,7 @@ impl Launches {
             driver: "none".into(),
         };
         let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
-        dev.use_body(Body::Wgmma)?;
+        dev.use_body(body)?;
         Ok(dev)
     }
 
