@@ -1,6 +1,7 @@
 /* A CUDA driver without a card, for tests of the calls: device memory is the host's, a kernel is its entry in the PTX
  * (which "linking" copies), a launch writes down what it was asked for. Copies are done as late as a driver may: when
- * something waits. CARDS, SMEM, CUDA_VERSION, REFUSE_PTX, FAULT, BUSY and LOG in the environment (all FAKE_*) say what it plays. */
+ * something waits. CARDS, SMEM, MEMORY, CUDA_VERSION, REFUSE_PTX, FAULT, BUSY and LOG in the environment (all FAKE_*) say what it
+ * plays. Copies within the card of more than FAKE_LARGEST_COPY bytes are not made: a card has more memory than the host. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdarg.h>
@@ -42,6 +43,13 @@ static void note(const char *format, ...) {
     va_end(list);
 }
 
+static size_t bytes_of(const char *name, size_t otherwise) {
+    const char *value = getenv(name);
+    return value ? strtoull(value, NULL, 10) : otherwise;
+}
+
+static size_t memory(void) { return bytes_of("FAKE_MEMORY", (size_t)1 << 34); }
+
 static void *handle(void) { return (void *)(intptr_t)(4096 + ++handles); }
 
 static int settle(void) {
@@ -70,7 +78,7 @@ API cuDeviceGetCount(int *count) {
 }
 API cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
 API cuDeviceGetName(char *name, int size, int device) { snprintf(name, size, "Card %d", device); return OK; }
-API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)1 << 34; return OK; }
+API cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = memory(); return OK; }
 API cuDeviceGetAttribute(int *value, int which, int device) {
     const char *at = setting("FAKE_CARDS", "8.0");
     while (device-- > 0) at = strchr(at, ',') + 1;
@@ -96,7 +104,7 @@ API cuMemFree_v2(uint64_t address) { size_t *start = (size_t *)(address - PAGE);
 /* Between two questions somebody has taken a MiB. */
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
     static size_t asked;
-    *total = (size_t)1 << 34;
+    *total = memory();
     *free_bytes = *total - (asked++ << 20);
     return OK;
 }
@@ -104,7 +112,10 @@ API cuMemHostAlloc(void **start, size_t bytes, unsigned flags) { *start = malloc
 API cuMemFreeHost(void *start) { free(start); note("host free"); return OK; }
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t bytes, void *stream) { (void)stream; return later((void *)to, from, bytes); }
 API cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later(to, (void *)from, bytes); }
-API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) { (void)stream; return later((void *)to, (void *)from, bytes); }
+API cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t bytes, void *stream) {
+    (void)stream;
+    return bytes > bytes_of("FAKE_LARGEST_COPY", SIZE_MAX) ? OK : later((void *)to, (void *)from, bytes);
+}
 API cuMemsetD8Async(uint64_t to, unsigned char value, size_t bytes, void *stream) {
     (void)stream;
     settle();

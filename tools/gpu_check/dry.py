@@ -15,6 +15,8 @@ from .base import ROOT, fail
 # our own driver refuses, an error of CUDA's: reasons that have nothing to do with numbers.
 OWN_REASONS = re.compile(r"not on a card: .*|panicked at src/.*|launch of \S+ refused.*|CUDA_ERROR\S*.*|bytes of memory wanted.*")
 CARD = {"FAKE_CARDS": "9.0", "FAKE_SMEM": "232448"}
+# An H200's memory, of which nothing is touched but what the host writes.
+LARGE = {"FAKE_MEMORY": str(143_771 << 20), "FAKE_LARGEST_COPY": str(1 << 20)}
 # Seconds a module may take: kernels that nobody has run here are compiled first.
 SECONDS = 400
 
@@ -46,20 +48,29 @@ def judged_on_stand_in(status, output):
     return None if status in (0, 101) else "hangs, or takes too long" if status is None else f"exit status {status}"
 
 
+def judged_job(status, output):
+    """Of a job of the 7B: launched as it was planned, in the memory there is."""
+    refused = re.search(r" skipped: .*", output)
+    return judged_on_stand_in(status, output) or (refused and refused[0].strip()) or (None if status == 0 else base.why(status, output))
+
+
 def as_card(jobs, only):
-    tests, begun, red = base.test_binary(), time.monotonic(), []
+    tests, omr, begun, red = base.test_binary(), ROOT / "target/release/omr", time.monotonic(), []
     modules = only or [*plan.by_risk(base.modules(tests)), *plan.CALIBRATION]
     environment = os.environ | {"OMR_GOLDENS": str(ROOT / "tests/goldens")}
     for name in ("OUT", "OMR_BODY", "OMR_EMU_SITES", "OMR_EMU_SKIP"):
         environment.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
+        library = stand_in(folder)
         ways = [("as on a card", {"OMR_TEST_DEVICE": "as-card"}, judged_as_card),
-                ("on the stand-in library", stand_in(folder), judged_on_stand_in)]
-        work = [(way, name) for way in ways for name in modules]
+                ("on the stand-in library", library, judged_on_stand_in)]
+        work = [(way, name, [tests, f"{name}::", "--test-threads=1"]) for way in ways for name in modules]
+        of_jobs = ("on the stand-in library", library | LARGE, judged_job)
+        asked = {} if only else plan.SLICE | plan.JOBS
+        work += [(of_jobs, name, [omr, "--device", "cuda", "bench", *words]) for name, words in asked.items()]
 
         def one(job):
-            (what, more, judged), name = job
-            command = [tests, f"{name}::", "--test-threads=1"]
+            (what, more, judged), name, command = job
             status, output = base.run(command, SECONDS, environment | more)
             return what, name, judged(status, output), output
 
@@ -68,6 +79,6 @@ def as_card(jobs, only):
                 if why:
                     red.append(f"{name} {what}: {why}")
                     print(f"RED {red[-1]}\n{output}", flush=True)
-    print(f"{len(modules)} modules as on a card and on the stand-in library, {time.monotonic() - begun:.0f} s: "
-          f"{'RED: ' + '; '.join(red) if red else 'green'}")
+    print(f"{len(modules)} modules as on a card and on the stand-in library, {len(asked)} jobs of the 7B on that,"
+          f" {time.monotonic() - begun:.0f} s: {'RED: ' + '; '.join(red) if red else 'green'}")
     return 1 if red else 0
