@@ -68,10 +68,8 @@ fn pass(dev: &mut Device, job: &Rc<plan::Job>, [flops, bytes]: [f64; 2]) -> Resu
         flops,
         bytes,
         job: Some(Job { parameters: model.layout.num_weights(), tokens, pages: Some(0.0) }),
-        run: Box::new(move |dev| {
-            grads.zero(dev)?;
-            job.pass.run(dev, &model, &mut grads, job.levels)
-        }),
+        // Gradients go on from one repetition to the next, as from one pass of an update to the next.
+        run: Box::new(move |dev| job.pass.run(dev, &model, &mut grads, job.levels)),
     })
 }
 

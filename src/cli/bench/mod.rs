@@ -39,7 +39,7 @@ pub struct Args {
     /// `omr rl` and its KEY=VALUEs: the largest pass and the update that `omr plan` predicts of it
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Model of train-step and generate; digits and 22m when left out
+    /// Model of jobs; digits and 22m when left out, on a card 7b
     #[arg(long, value_enum, value_name = "SHAPE")]
     model_shape: Option<Shape>,
     /// Of decode on a card: sequences
