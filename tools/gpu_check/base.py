@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -71,6 +72,12 @@ def test_binary():
     found = [json.loads(line) for line in built.stdout.splitlines() if line.startswith("{")]
     paths = [m["executable"] for m in found if m.get("executable") and "test" in m["target"]["kind"]]
     return pathlib.Path(paths[-1])
+
+
+def images(omr):
+    """Whether a binary holds its kernels as PTX or as machine code: its own words (`omr doctor`)."""
+    found = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
+    return found[1] if found else "not known"
 
 
 def modules(tests):

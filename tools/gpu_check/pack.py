@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 import tempfile
 
-from .base import ROOT, commit, compile_ceilings, fail, said, test_binary
+from .base import ROOT, commit, compile_ceilings, fail, images, said, test_binary
 
 BINARIES = "binaries.tar.xz"
 # What a lent machine is sent, files of the repository included.
@@ -28,12 +28,6 @@ def travels():
     return sum(path.lstat().st_size for path in files if path.is_symlink() or path.is_file())
 
 
-def machine_code(omr):
-    """Whether a binary holds kernels as machine code: its own words (`omr doctor`)."""
-    said_so = re.search(r"^kernel images +(.*)$", said([str(omr), "doctor"]) or "", re.M)
-    return said_so[1] if said_so else "not known"
-
-
 def pack(out):
     # Without ptxas the driver would compile the kernels there: another compiler's code, in minutes of the card's.
     if toolkit := said([str(ROOT / "tools/cuda-toolchain"), "--pinned"], 600):
@@ -50,7 +44,7 @@ def pack(out):
         files = sorted(folder.iterdir())
         manifest = {"commit": commit(), "target": "x86-64 (further instructions are chosen as the program runs)",
                     "bytes": {p.name: p.stat().st_size for p in files}, "glibc": {p.name: glibc(p) for p in files},
-                    "images": machine_code(folder / "omr"), "ceilings": ceilings}
+                    "images": images(folder / "omr"), "ceilings": ceilings}
         with tarfile.open(out / BINARIES, "w:xz", preset=6) as archive:
             for path in files:
                 archive.add(path, path.name)
