@@ -13,7 +13,6 @@ use super::parity::parity;
 use super::{Args, Case, Job, configs, gpu_ops};
 use crate::cli::Context;
 use crate::cli::plan::{Gpu, Launches};
-
 use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
@@ -118,11 +117,8 @@ fn predicted(make: &Make, body: Body, mhz: f64) -> Result<Option<(f64, &'static 
     let launches = Launches::new(Gpu::H200.ceilings(), 1e6 * mhz);
     let mut dev = launches.device(body)?;
     let mut case = make(&mut dev)?;
-    let pages = match (&case.job, case.name.starts_with("paged_attention")) {
-        (Some(job), _) => job.pages,
-        (None, pages) => Some(if pages { case.bytes } else { 0.0 }),
-    };
-    let Some(pages) = pages else { return Ok(None) };
+    // An op that attends over pages does nothing else, and no other launches that.
+    let Some(pages) = case.job.map_or(Some(case.bytes), |job| job.pages) else { return Ok(None) };
     // Behind the first repetition prompts are in the cache and graphs captured.
     (case.run)(&mut dev)?;
     launches.since(&mut dev, pages);

@@ -8,7 +8,7 @@ use super::inputs::{DRAWN, label, normals, repeat};
 use super::{Case, Job};
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::engine::{Engine, EngineConfig, Prompt, Request};
+use crate::engine::{Engine, EngineConfig, FinishReason, Output, Prompt, Request};
 use crate::error::{Error, Result};
 use crate::image::ImageInput;
 use crate::model::{Grads, Keep, Levels, Model, ModelConfig, Policy, Shared};
@@ -49,7 +49,7 @@ impl Amount {
 
 /// Patches of a picture of 56 x 28 pixels, and the tokens they make.
 const PATCHES: usize = 8;
-pub(super) const IMAGE_TOKENS: usize = 2;
+const IMAGE_TOKENS: usize = 2;
 
 /// The models of `bench/peers/models.py`, the released one, and one of its widths that is small enough for any state.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -130,10 +130,6 @@ pub(super) fn flops(model: &Model, tokens: usize, pictures: usize) -> f64 {
     2.0 * (weights(false) * tokens + weights(true) * pictures * PATCHES) as f64
 }
 
-pub(super) fn parameters(model: &Model) -> usize {
-    model.layout.pieces().map(|(_, _, piece)| piece.len()).sum()
-}
-
 /// A model of random weights. Where kernels run they are drawn once and repeated: a card has them in seconds, and its
 /// matrix units do not run the faster for it.
 pub(super) fn random_model(dev: &mut Device, config: ModelConfig, dtype: DType) -> Result<Model> {
@@ -198,7 +194,7 @@ pub(super) fn train_step(dev: &mut Device, dtype: DType, shape: Shape, amount: A
     let rows: Vec<Vec<u32>> = (0..count).map(|r| row(&config, r, row_len)).collect();
     let pictures: Vec<[Arc<ImageInput>; 1]> = (0..count).map(|r| [picture(r)]).collect();
     let flops = 3.0 * flops(&model, count * row_len, count);
-    let parameters = parameters(&model);
+    let parameters = model.layout.num_weights();
     let again = recomputed(levels, config.num_hidden_layers);
     Ok(Case {
         name: "train-step",
@@ -245,16 +241,45 @@ pub(super) fn requests(config: &ModelConfig, amount: Amount) -> Result<Vec<Reque
     (0..amount.rows).map(request).collect()
 }
 
+/// Rollouts, steps of few of them filled up to `draft_rows`. On a device that only counts blank ones.
+pub(super) fn sampled(
+    dev: &mut Device,
+    model: &Model,
+    requests: &[Request],
+    amount: Amount,
+    draft_rows: usize,
+) -> Result<Vec<Output>> {
+    let Amount { rows, prompt_len, new_tokens, .. } = amount;
+    let limits =
+        EngineConfig { vision_rows: rows * IMAGE_TOKENS, draft_rows, ..EngineConfig::new(prompt_len + new_tokens) };
+    let mut engine = Engine::new(model, dev, limits)?;
+    let outputs = if dev.counts_only() {
+        engine.plan(model, dev, requests)?;
+        let of = |request: usize| (0..requests[request].n).map(move |rollout| (request, rollout));
+        let blank = |(request, rollout)| Output {
+            request,
+            rollout,
+            token_ids: vec![0; new_tokens],
+            logprobs: vec![0.0; new_tokens],
+            finish_reason: FinishReason::Length,
+        };
+        (0..requests.len()).flat_map(of).map(blank).collect()
+    } else {
+        engine.generate(model, dev, requests, |_| Ok(()))?
+    };
+    engine.release(dev);
+    Ok(outputs)
+}
+
 /// Rollouts of prompts with a picture.
 pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amount) -> Result<Case> {
     let config = shape.config()?;
     let Amount { rows: count, prompt_len, rollouts, new_tokens, .. } = amount;
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
-    let limits = EngineConfig { vision_rows: count * IMAGE_TOKENS, ..EngineConfig::new(prompt_len + new_tokens) };
     let tokens = count * (prompt_len + rollouts * new_tokens);
     let (flops, bytes) = (flops(&model, tokens, count), 0.0);
-    let job = Job { parameters: parameters(&model), tokens: count * rollouts * new_tokens, pages: None };
+    let job = Job { parameters: model.layout.num_weights(), tokens: count * rollouts * new_tokens, pages: None };
     Ok(Case {
         name: "generate",
         shape: format!("{}, {count} x {rollouts} x {new_tokens}", shape.name()),
@@ -262,15 +287,7 @@ pub(super) fn generate(dev: &mut Device, dtype: DType, shape: Shape, amount: Amo
         flops,
         bytes,
         job: Some(job),
-        run: Box::new(move |dev| {
-            let mut engine = Engine::new(&model, dev, limits)?;
-            match dev.counts_only() {
-                true => engine.plan(&model, dev, &requests)?,
-                false => drop(engine.generate(&model, dev, &requests, |_| Ok(()))?),
-            }
-            engine.release(dev);
-            Ok(())
-        }),
+        run: Box::new(move |dev| sampled(dev, &model, &requests, amount, 0).map(drop)),
     })
 }
 
@@ -303,7 +320,7 @@ pub(super) fn decode(
     let anew = limits.max_model_len.div_ceil(BLOCK) - keys.div_ceil(BLOCK);
     let blocks = sequences * (limits.max_model_len.div_ceil(BLOCK) + anew);
     let limits = EngineConfig { num_kv_blocks: Some(blocks), ..limits };
-    let parameters = parameters(&model);
+    let parameters = model.layout.num_weights();
     let pages = (2 * sequences * prompt * config.num_key_value_heads * config.head_dim() * dtype.size()) as f64;
     let read = (model.layout.pieces().map(|(_, _, piece)| piece).filter(|piece| !piece.name.starts_with("visual.")))
         .map(|piece| piece.len() * dtype.size())

@@ -2,10 +2,10 @@
 //! log-probs of them the same bits.
 
 use super::inputs::label;
-use super::jobs::{Amount, IMAGE_TOKENS, Shape, flops, parameters, picture, random_model, requests};
+use super::jobs::{Amount, Shape, flops, picture, random_model, requests, sampled};
 use super::{Case, Job};
 use crate::device::Device;
-use crate::engine::{Engine, EngineConfig, FinishReason, Output, Request, draft};
+use crate::engine::{Output, Request, draft};
 use crate::error::{Error, Result};
 use crate::model::{Keep, Model, Policy, Shared};
 use crate::tensor::DType;
@@ -17,7 +17,7 @@ pub(super) fn parity(dev: &mut Device, dtype: DType, shape: Shape, amount: Amoun
     let model = random_model(dev, config.clone(), dtype)?;
     let requests = requests(&config, amount)?;
     let Amount { rows, prompt_len, rollouts, new_tokens, .. } = amount;
-    let sampled = rows * rollouts * new_tokens;
+    let written = rows * rollouts * new_tokens;
     let tokens = rows * rollouts * (prompt_len + new_tokens);
     Ok(Case {
         name: "parity",
@@ -25,10 +25,10 @@ pub(super) fn parity(dev: &mut Device, dtype: DType, shape: Shape, amount: Amoun
         dtype: label(dtype),
         flops: flops(&model, tokens, rows),
         bytes: 0.0,
-        job: Some(Job { parameters: parameters(&model), tokens: sampled, pages: None }),
+        job: Some(Job { parameters: model.layout.num_weights(), tokens: written, pages: None }),
         run: Box::new(move |dev| {
-            let plain = sampled_by(dev, &model, &requests, amount, 0)?;
-            let drafted = sampled_by(dev, &model, &requests, amount, draft::rows(dev.kind()))?;
+            let plain = sampled(dev, &model, &requests, amount, 0)?;
+            let drafted = sampled(dev, &model, &requests, amount, draft::rows(dev.kind()))?;
             let same = plain.iter().zip(&drafted).filter(|(a, b)| a == b).count();
             if same < plain.len() {
                 let differ = plain.len() - same;
@@ -40,43 +40,13 @@ pub(super) fn parity(dev: &mut Device, dtype: DType, shape: Shape, amount: Amoun
 }
 
 /// Errors where the trainer's log-probs are not the sampler's.
-fn same_bits(sampled: &[Output], trained: &[f32]) -> Result<()> {
-    let pairs = sampled.iter().flat_map(|output| &output.logprobs).zip(trained);
+fn same_bits(outputs: &[Output], trained: &[f32]) -> Result<()> {
+    let pairs = outputs.iter().flat_map(|output| &output.logprobs).zip(trained);
     let off: Vec<f32> = pairs.filter(|(a, b)| a.to_bits() != b.to_bits()).map(|(a, b)| (a - b).abs()).collect();
     let Some(most) = off.iter().copied().reduce(f32::max) else { return Ok(()) };
     let (differ, of) = (off.len(), trained.len());
     let text = format!("parity: {differ} of {of} log-probs of the sampler are not the trainer's, by {most:e} at most");
     Err(Error::Failed(text))
-}
-
-/// Rollouts, steps of few of them filled up to `draft_rows`. On a device that only counts blank ones.
-fn sampled_by(
-    dev: &mut Device,
-    model: &Model,
-    requests: &[Request],
-    amount: Amount,
-    draft_rows: usize,
-) -> Result<Vec<Output>> {
-    let Amount { rows, prompt_len, new_tokens, .. } = amount;
-    let limits =
-        EngineConfig { vision_rows: rows * IMAGE_TOKENS, draft_rows, ..EngineConfig::new(prompt_len + new_tokens) };
-    let mut engine = Engine::new(model, dev, limits)?;
-    let outputs = if dev.counts_only() {
-        engine.plan(model, dev, requests)?;
-        let of = |request: usize| (0..requests[request].n).map(move |rollout| (request, rollout));
-        let blank = |(request, rollout)| Output {
-            request,
-            rollout,
-            token_ids: vec![0; new_tokens],
-            logprobs: vec![0.0; new_tokens],
-            finish_reason: FinishReason::Length,
-        };
-        (0..requests.len()).flat_map(of).map(blank).collect()
-    } else {
-        engine.generate(model, dev, requests, |_| Ok(()))?
-    };
-    engine.release(dev);
-    Ok(outputs)
 }
 
 /// The trainer's log-probs of what was sampled, rollout after rollout.
@@ -121,7 +91,7 @@ mod tests {
         let config = Shape::Digits.config().unwrap();
         let model = random_model(&mut dev, config.clone(), DType::F32).unwrap();
         let requests = requests(&config, amount).unwrap();
-        let outputs = sampled_by(&mut dev, &model, &requests, amount, 0).unwrap();
+        let outputs = sampled(&mut dev, &model, &requests, amount, 0).unwrap();
         let mut trained = trained(&mut dev, &model, &requests, &outputs).unwrap();
         trained[3] = f32::from_bits(trained[3].to_bits() ^ 1);
         let error = same_bits(&outputs, &trained).unwrap_err().to_string();

@@ -51,20 +51,16 @@ impl Pass {
 
     /// Its sizes, for people.
     pub fn describe(&self) -> String {
+        let patches = |image: &Arc<ImageInput>| image.grid_thw.iter().product::<u32>() as usize;
         match self {
             Pass::Sft { row, rows } => {
-                let pictures: usize =
-                    row.images.iter().map(|image| image.grid_thw.iter().product::<u32>() as usize).sum();
+                let pictures: usize = row.images.iter().map(patches).sum();
                 format!("{rows} rows x {} with pictures of {pictures} patches", row.input_ids.len())
             }
             Pass::Rl { batch: (questions, responses), .. } => {
-                let patches = |image: &Arc<ImageInput>| image.grid_thw.iter().product::<u32>() as usize;
                 let pictures: usize = questions.iter().flat_map(|asked| &asked.prompt.pixels).map(patches).sum();
-                let (asked, answered) = (questions.len(), responses.len());
-                format!(
-                    "{answered} responses to {asked} prompts, {} tokens, pictures of {pictures} patches",
-                    self.tokens()
-                )
+                let (asked, answered, tokens) = (questions.len(), responses.len(), self.tokens());
+                format!("{answered} responses to {asked} prompts, {tokens} tokens, pictures of {pictures} patches")
             }
         }
     }
