@@ -47,10 +47,9 @@ def calibration(check, part):
 
 
 def first(check, part):
-    parity = plan.PARITY if check.card else plan.emulated(plan.PARITY)
-    benched(check, part, "sampler beside trainer, 7b-slice", *parity, wrong="red", box=plan.JOB_SECONDS)
+    benched(check, part, "sampler beside trainer, 7b-slice", *plan.PARITY, wrong="red", box=plan.JOB_SECONDS)
     if check.has_wgmma():
-        benched(check, part, "sampler beside trainer, 7b-slice by mma.sync", *parity, wrong="red", box=plan.JOB_SECONDS, OMR_BODY="mma.sync")
+        benched(check, part, "sampler beside trainer, 7b-slice by mma.sync", *plan.PARITY, body="mma.sync", wrong="red", box=plan.JOB_SECONDS)
     check.tested(part, plan.QUICK if check.args.quick else plan.FIRST)
 
 
@@ -69,8 +68,11 @@ def correctness(check, part):
     check.tested(part, plan.SANITIZED, "another seed: ", OMR_TEST_SEED="21")
 
 
-def benched(check, part, name, *arguments, body=None, box=None, wrong="cut", **environment):
-    """A step of `omr bench`: the rows measured until the time was over. `wrong`: what it is where the program fails."""
+def benched(check, part, name, *arguments, body=None, box=None, wrong="cut"):
+    """A step of `omr bench`, in small on the emulator: the rows measured until the time was over. `wrong`: what it is where the
+    program fails."""
+    arguments = arguments if check.card else plan.emulated(arguments)
+    environment = {"OMR_BODY": body} if body else {}
     with check.step(part, name) as made:
         if made is None:
             return
@@ -90,7 +92,7 @@ def kernels(check, part):
     benched(check, part, "bench ops", "swiglu" if quick else "ops")
     # The other body of linear layers, in the same run.
     if not quick and check.has_wgmma():
-        benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync", OMR_BODY="mma.sync")
+        benched(check, part, "bench linear by mma.sync", "linear", body="mma.sync")
     small = [] if check.card else ["--device", "cpu", "--tiny"]
     only = ["--only", "swiglu"] if quick else []
     beside(check, part, "peers", "gpu_ops.py", lambda: ["--budget", f"{max(1.0, check.left() - 15):.0f}", *small, *only])
@@ -123,20 +125,17 @@ def peer_job(check, part, job, shape):
 
 def slice_(check, part):
     for name, arguments in plan.SLICE.items():
-        arguments = arguments if check.card else plan.emulated(arguments)
         benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
         if check.card and check.has_wgmma():
-            benched(check, part, f"bench {name} by mma.sync", *arguments, body="mma.sync", box=plan.JOB_SECONDS, OMR_BODY="mma.sync")
+            benched(check, part, f"bench {name} by mma.sync", *arguments, body="mma.sync", box=plan.JOB_SECONDS)
     for job in plan.BESIDE:
         peer_job(check, part, job, "7b-slice")
 
 
 def jobs(check, part):
     for name, arguments in plan.JOBS.items():
-        if check.card and not check.args.quick:
+        if (check.card and not check.args.quick) or name in plan.EMULATED:
             benched(check, part, f"bench {name}", *arguments, box=plan.JOB_SECONDS)
-        elif name in plan.EMULATED:
-            benched(check, part, f"bench {name}", *(arguments if check.card else plan.emulated(arguments)), box=plan.JOB_SECONDS)
         else:
             check.record.put(f"bench {name}", part, "skipped", ["--quick" if check.card else "of a card alone"])
     if check.card and not check.args.quick:
