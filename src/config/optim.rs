@@ -1,7 +1,7 @@
 //! AdamW and its learning rate: the keys that SFT and RL have alike.
 
 use super::table::join;
-use super::{Place, Rule};
+use super::{Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 choice! {
@@ -48,8 +48,10 @@ settings! {
         freeze_language_model: bool = false;
         /// Last learning rate as a share of the peak.
         min_lr_ratio: f64 = 0.0, rule: Rule::Within(0.0, 1.0);
-        /// Decoupled weight decay; norms and biases are left out.
+        /// Decoupled weight decay of the matrices and the token table.
         weight_decay: f64 = 0.0, rule: Rule::AtLeast(0.0);
+        /// Norms and biases decay, too.
+        decay_norms_and_biases: bool = false;
         /// First-moment decay of AdamW.
         adam_beta1: f64 = 0.9, rule: Rule::Within(0.0, 0.999999);
         /// Second-moment decay of AdamW.
@@ -58,6 +60,8 @@ settings! {
         adam_epsilon: f64 = 1e-8, rule: Rule::AtLeast(1e-30);
         /// Gradients are scaled down to this norm.
         max_grad_norm: f64 = 1.0, rule: Rule::Above(0.0);
+        /// Updates in a row that are skipped because the loss or the gradient norm is not finite; one more ends the run.
+        max_skipped_updates: u64 = 10, safe: Safe::Yes;
         /// What AdamW keeps its moments in; norms, biases and the token table have them in f32 whatever is chosen.
         optim: OptimizerName = OptimizerName::AdamwTorch;
         /// bf16 weights without their f32 master, rounded stochastically; saves 2 bytes a weight, costs precision.

@@ -39,7 +39,7 @@ choice! {
         SeqMeanTokenSum = "seq-mean-token-sum",
         /// Mean in a sequence, mean over sequences.
         SeqMeanTokenMean = "seq-mean-token-mean",
-        /// Sum in a sequence over a constant, summed.
+        /// Sum in a sequence over `max_response_length`, mean over sequences.
         SeqMeanTokenSumNorm = "seq-mean-token-sum-norm",
     }
 }
@@ -328,10 +328,12 @@ settings! {
         warmup_steps: u64 = 25, name: "verl actor_rollout_ref.actor.optim.lr_warmup_steps", published: "25";
         optimizer.min_lr_ratio = 0.0, name: "verl actor_rollout_ref.actor.optim.min_lr_ratio", published: "0";
         optimizer.weight_decay = 0.1, name: "verl actor_rollout_ref.actor.optim.weight_decay", published: "0.1";
+        optimizer.decay_norms_and_biases = false, name: "verl: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1 = 0.9, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.9";
         optimizer.adam_beta2 = 0.999, name: "verl actor_rollout_ref.actor.optim.betas", published: "0.999";
         optimizer.adam_epsilon = 1e-8, published: "1e-8";
         optimizer.max_grad_norm = 1.0, name: "verl actor_rollout_ref.actor.grad_clip", published: "1.0";
+        optimizer.max_skipped_updates = 10, published: "no bound";
         // Without bf16_stochastic_round: a rate of RL's is far below what rounded weights follow.
         optimizer.optim = OptimizerName::AdamwTorch, name: "Hugging Face optim";
         /// Seed of order and sampling; a recipe uses its own.

@@ -49,10 +49,12 @@ settings! {
             published: "0.1";
         optimizer.min_lr_ratio = 0.0, name: "Hugging Face lr_scheduler_kwargs.min_lr_rate", published: "0";
         optimizer.weight_decay = 0.0, name: "lmms-engine trainer_args.weight_decay", published: "0.0";
+        optimizer.decay_norms_and_biases = false, name: "lmms-engine: torch AdamW of all parameters", published: "true";
         optimizer.adam_beta1 = 0.9, name: "Hugging Face adam_beta1", published: "0.9";
         optimizer.adam_beta2 = 0.999, name: "Hugging Face adam_beta2", published: "0.999";
         optimizer.adam_epsilon = 1e-8, name: "Hugging Face adam_epsilon", published: "1e-8";
         optimizer.max_grad_norm = 1.0, name: "Hugging Face max_grad_norm", published: "1.0";
+        optimizer.max_skipped_updates = 10, published: "no bound";
         optimizer.optim = OptimizerName::AdamwTorch, name: "lmms-engine trainer_args.optim", published: "torch AdamW";
         optimizer.bf16_stochastic_round = false, name: "torchao bf16_stochastic_round";
         /// A checkpoint every so many steps; null leaves it to save_seconds.

@@ -18,16 +18,6 @@ use crate::optim::files::{self, Kept};
 use crate::optim::state::State;
 use crate::tensor::{DType, Tensor};
 
-/// Which parameters decay.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Decay {
-    /// Matrices and the token table; norms and biases do not.
-    #[default]
-    Matrices,
-    /// All.
-    All,
-}
-
 /// What the last update saw.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StepStats {
@@ -43,13 +33,13 @@ pub struct StepStats {
 pub struct Optimizer {
     config: OptimConfig,
     seed: u64,
-    /// Which parameters decay.
-    pub decay: Decay,
     shards: Shards,
     rank: usize,
     /// By parameter: of the range that the rank owns, which may be empty.
     states: Vec<State>,
     kept: Kept,
+    /// Parameters of the last update.
+    updated: Vec<usize>,
     /// Norm, clip factor, finite flag.
     norm: Tensor,
 }
@@ -84,7 +74,7 @@ impl Optimizer {
         }
         let norm = dev.zeros(Region::State, DType::F32, &[3])?;
         let kept = Kept::new(dev, layout, &config);
-        Ok(Optimizer { config, seed, decay: Decay::default(), shards: shards.clone(), rank, states, kept, norm })
+        Ok(Optimizer { config, seed, shards: shards.clone(), rank, states, kept, updated: Vec::new(), norm })
     }
 
     /// [`Optimizer::step_guarded`] of a run of one rank, guarded by the norm alone.
@@ -95,7 +85,7 @@ impl Optimizer {
 
     /// One update with learning rate `lr`: gradients are clipped to the configured norm, parameters without a gradient are
     /// neither moved nor decayed. When the norm or one of `guard` (f64: losses) is not finite no weight and no moment
-    /// changes, only the count of updates; the caller is to stop. Each of `ranks` has in `grads` the gradient of what it
+    /// changes, and [`Optimizer::stats`] takes the update off the count. Each of `ranks` has in `grads` the gradient of what it
     /// owns, knows of the same parameters with one, and has the same guard; each updates what it owns, and all have all of
     /// the weights then. Waits for nothing, ranks over TCP aside.
     pub fn step_guarded(
@@ -112,6 +102,7 @@ impl Optimizer {
             let touched: Vec<(usize, Tensor)> =
                 (0..grads.len()).filter(trained).filter_map(|id| grads.get(id).map(|grad| (id, grad))).collect();
             let gradients = self.measure(ranks, dev, &touched, guard)?;
+            self.updated = touched.iter().map(|(id, _)| *id).collect();
             let mut weights = 0;
             let clip = self.norm.slice(1, 3);
             for &(id, grad) in &touched {
@@ -120,7 +111,7 @@ impl Optimizer {
                 if own.is_empty() {
                     continue;
                 }
-                let decays = param.is_matrix || self.decay == Decay::All;
+                let decays = param.is_matrix || self.config.decay_norms_and_biases;
                 let hp = adamw::AdamW {
                     lr: rate_of(&self.config, param, lr).unwrap_or(lr),
                     beta1: self.config.adam_beta1,
@@ -195,10 +186,16 @@ impl Optimizer {
         tensors.map(|t| t.span().bytes).sum()
     }
 
-    /// What the last update saw; waits for it.
-    pub fn stats(&self, dev: &mut Device) -> Result<StepStats> {
+    /// What the last update saw; waits for it. One that changed nothing is not counted, so that the bias corrections of the
+    /// next are as without it.
+    pub fn stats(&mut self, dev: &mut Device) -> Result<StepStats> {
         let norm = dev.read::<f32>(self.norm)?;
-        Ok(StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 })
+        let stats = StepStats { grad_norm: norm[0], clip: norm[1], finite: norm[2] != 0.0 };
+        let updated = std::mem::take(&mut self.updated);
+        if !stats.finite {
+            updated.into_iter().for_each(|id| self.states[id].updates -= 1);
+        }
+        Ok(stats)
     }
 
     /// The state as files `optim-0000i-of-0000n.safetensors`. f32 moments (`NAME.m`, `NAME.v`), low halves (`NAME.lo`

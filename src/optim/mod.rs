@@ -5,5 +5,5 @@ mod files;
 mod schedule;
 mod state;
 
-pub use adamw::{Decay, Optimizer, StepStats};
+pub use adamw::{Optimizer, StepStats};
 pub use schedule::learning_rate;

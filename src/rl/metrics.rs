@@ -4,6 +4,7 @@ use crate::engine::scheduler::SchedulerStats;
 use std::collections::BTreeSet;
 
 use crate::ops::policy_loss::PolicyLoss;
+use crate::optim::StepStats;
 use crate::reward::judge;
 use crate::rl::update::Seen;
 use crate::rollout::ask::{Question, Rollout, is_truncated};
@@ -17,6 +18,7 @@ pub struct StepMetrics {
     tokens: usize,
     responses: usize,
     micro_batches: usize,
+    skipped: usize,
 }
 
 impl StepMetrics {
@@ -25,7 +27,7 @@ impl StepMetrics {
         let mut values = Metrics::new();
         values.insert("step".to_owned(), step.into());
         values.insert("training/global_step".to_owned(), step.into());
-        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0, micro_batches: 0 }
+        StepMetrics { values, updates: Vec::new(), tokens: 0, responses: 0, micro_batches: 0, skipped: 0 }
     }
 
     /// Sets one figure. A figure that is not a number is left out: JSON has no word for it.
@@ -85,18 +87,19 @@ impl StepMetrics {
         self.set(&format!("{name}/min"), values.iter().copied().fold(f64::INFINITY, f64::min));
     }
 
-    /// The figures of one update.
-    pub fn update(&mut self, seen: &Seen, grad_norm: f64, lr: f64, loss: &PolicyLoss) {
+    /// The figures of one update, and what the optimizer saw of it.
+    pub fn update(&mut self, seen: &Seen, step: StepStats, lr: f64, loss: &PolicyLoss) {
         let first = self.updates.is_empty();
         let mut figures: Vec<(String, f64)> =
             seen.stats.metrics(loss).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         figures.push(("actor/entropy".to_owned(), seen.stats.entropy));
-        figures.push(("actor/grad_norm".to_owned(), grad_norm));
+        figures.push(("actor/grad_norm".to_owned(), step.grad_norm.into()));
         figures.push(("actor/lr".to_owned(), lr));
         self.updates.push(figures);
         self.tokens += seen.tokens;
         self.responses += seen.responses;
         self.micro_batches += seen.micro_batches;
+        self.skipped += usize::from(!step.finite);
         // Only before the first update is the policy that acted the one that is trained.
         if first {
             for (name, value) in seen.probs_diff.metrics() {
@@ -129,10 +132,11 @@ impl StepMetrics {
         self.set("perf/rollout_accepted_tokens", stats.accepted_tokens as f64);
     }
 
-    /// Responses, micro-batches and tokens that the updates computed, tokens a second, too.
+    /// Responses, micro-batches and tokens that the updates computed, how many updates were skipped, tokens a second.
     pub fn throughput(&mut self, step_seconds: f64) {
         self.set("training/num_responses_computed", self.responses as f64);
         self.set("training/num_micro_batches", self.micro_batches as f64);
+        self.set("training/skipped_updates", self.skipped as f64);
         self.set("perf/total_num_tokens", self.tokens as f64);
         self.set("perf/throughput", self.tokens as f64 / step_seconds);
     }

@@ -165,10 +165,10 @@ impl Job {
         &self,
         dev: &mut Device,
         trainer: &mut Trainer<'_>,
-        experience: &[Experience],
-        questions: &[&Question],
+        (experience, questions): (&[Experience], &[&Question]),
         policy: Policy,
         metrics: &mut StepMetrics,
+        observer: &dyn Observer,
     ) -> Result<()> {
         let config = &self.config;
         let mark = dev.mark(Region::Overlay);
@@ -196,8 +196,8 @@ impl Job {
                 let lr = trainer.update(dev, &grads, losses)?;
                 // Here, where the update is logged, and nowhere before it, the host waits for the device.
                 let seen = dealt.queued(done, figures.stats).read(dev)?;
-                let done = trainer.stats(dev, "the policy loss", seen.stats.loss)?;
-                metrics.update(&seen, f64::from(done.grad_norm), lr, &PolicyLoss::from(config));
+                let stats = trainer.stats(dev, "the policy loss", seen.stats.loss, observer)?;
+                metrics.update(&seen, stats, lr, &PolicyLoss::from(config));
             }
         }
         dev.release(mark);
@@ -342,7 +342,8 @@ impl job::Job for Job {
                 return Err(Error::Stopped);
             }
             let update_start = Instant::now();
-            self.update(dev, trainer, &learned.experience, &questions, policy, &mut metrics)?;
+            let learned_from = (&learned.experience[..], &questions[..]);
+            self.update(dev, trainer, learned_from, policy, &mut metrics, observer)?;
             trainer.step += 1;
             trainer.samples_consumed = batch.consumed;
             broken.keep(&mut trainer.extra)?;

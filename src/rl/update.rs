@@ -176,11 +176,13 @@ impl<'a> Dealt<'a> {
         lanes: usize,
     ) -> Dealt<'a> {
         let loss = PolicyLoss::from(run.0);
-        let scale = Some(run.0.max_response_length as f64);
         let (moving, idle) = split(run, &loss, batch, questions);
         let both = || moving.iter().chain(&idle);
-        let denominators = Denominators::new(&response_borders(batch), scale);
-        let computed = Denominators::new(&response_borders(both().map(|&i| &batch[i])), scale);
+        // As Dr. GRPO and TRL divide: verl's function on one rank leaves the number of responses out.
+        let scale = |responses: usize| Some((responses * run.0.max_response_length) as f64);
+        let denominators = Denominators::new(&response_borders(batch), scale(batch.len()));
+        let computed =
+            Denominators::new(&response_borders(both().map(|&i| &batch[i])), scale(moving.len() + idle.len()));
         let mut tokens: BTreeMap<usize, u64> = BTreeMap::new();
         both().for_each(|&i| *tokens.entry(batch[i].question).or_default() += batch[i].input_ids.len() as u64);
         let (asked, tokens): (Vec<usize>, Vec<u64>) = tokens.into_iter().unzip();

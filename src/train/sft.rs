@@ -284,7 +284,7 @@ impl job::Job for Job {
             let lr = trainer.update(dev, &grads, losses)?;
             // Here, where the step is logged, and nowhere before it, the host waits for the device.
             let loss: f64 = dev.read::<f64>(losses)?.into_iter().sum();
-            let stats = trainer.stats(dev, "the loss", loss)?;
+            let stats = trainer.stats(dev, "the loss", loss, observer)?;
             trainer.step += 1;
             trainer.samples_consumed = update.consumed;
             broken.keep(&mut trainer.extra)?;
@@ -294,6 +294,7 @@ impl job::Job for Job {
                 "epoch": update.consumed as f64 / updates.epoch_len() as f64,
                 "loss": loss,
                 "grad_norm": stats.grad_norm,
+                "training/skipped_updates": u64::from(!stats.finite),
                 "learning_rate": lr,
                 "num_rows": rows,
                 "num_tokens": done.tokens,

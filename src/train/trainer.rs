@@ -68,6 +68,9 @@ const METRIC_FOR_BEST: &str = "metric_for_best_model";
 const BEST_METRIC: &str = "best_metric";
 const BEST_STEP: &str = "best_global_step";
 
+/// What checkpoints keep of updates that were skipped: how many in a row, nothing where the last was not.
+const SKIPPED: &str = "skipped_updates";
+
 /// A model in training.
 pub struct Trainer<'r> {
     /// The model; weights change only in [`Trainer::update`].
@@ -207,16 +210,25 @@ impl<'r> Trainer<'r> {
         Ok(lr)
     }
 
-    /// What the last update saw; waits for it. `loss` is what its step computed. Errors when that or the gradient norm is
-    /// not finite; the update changed nothing then. The step it names is the one under way.
-    pub fn stats(&self, dev: &mut Device, what: &str, loss: f64) -> Result<StepStats> {
-        if !loss.is_finite() {
-            return Err(Error::NonFinite { step: self.step + 1, what: what.to_owned() });
-        }
+    /// What the last update saw; waits for it. One whose loss or gradient norm is not finite changed nothing: it is skipped, at
+    /// every rank, and `observer` hears of it. Errors when more than `max_skipped_updates` in a row are. `loss` is what the step
+    /// under way computed, `what` its name.
+    pub fn stats(&mut self, dev: &mut Device, what: &str, loss: f64, observer: &dyn Observer) -> Result<StepStats> {
         let stats = self.optimizer.stats(dev)?;
-        if !stats.finite {
-            return Err(Error::NonFinite { step: self.step + 1, what: "the gradient norm".to_owned() });
+        if stats.finite {
+            self.extra.remove(SKIPPED);
+            return Ok(stats);
         }
+        let skipped = 1 + self.extra.get(SKIPPED).and_then(Value::as_u64).unwrap_or(0);
+        let (step, most) = (self.step + 1, self.config.optimizer.max_skipped_updates);
+        let what = if loss.is_finite() { "the gradient norm" } else { what };
+        if skipped > most {
+            return Err(Error::NonFinite { step, what: what.to_owned() });
+        }
+        observer.note(&format!(
+            "step {step}: {what} is not finite; the update is skipped ({skipped} in a row, at most {most})"
+        ));
+        self.extra.insert(SKIPPED.to_owned(), skipped.into());
         Ok(stats)
     }
 

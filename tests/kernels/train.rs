@@ -351,6 +351,7 @@ fn a_step_that_fails_does_not_undo_the_checkpoint_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = SftConfig { warmup_steps: Some(0), save_steps: Some(1), ..bf16_sft(dir.path()) };
     config.optimizer.learning_rate = 1e38;
+    config.optimizer.max_skipped_updates = 0;
     let out = dir.path().join("out");
     let failed = Job::new(&out, config).unwrap().run(&mut emu(), &omr::observe::Silent);
     let Err(omr::error::Error::NonFinite { step, .. }) = failed else { panic!("{failed:?}") };

@@ -134,7 +134,7 @@ pub struct Denominators {
     pub batch_num_tokens: f64,
     /// Sequences with at least one token.
     pub num_seqs: f64,
-    /// The constant of [`LossAggMode::SeqMeanTokenSumNorm`].
+    /// What [`LossAggMode::SeqMeanTokenSumNorm`] divides by.
     pub loss_scale_factor: f64,
 }
 

@@ -2,7 +2,7 @@
 
 use omr::config::OptimConfig;
 use omr::model::{Grads, Keep, Model};
-use omr::optim::{Decay, Optimizer};
+use omr::optim::Optimizer;
 use omr::tensor::DType;
 use serde_json::Value;
 
@@ -23,6 +23,7 @@ fn config(setting: &Value) -> OptimConfig {
         adam_beta2: setting["betas"][1].as_f64().unwrap(),
         adam_epsilon: number("eps"),
         max_grad_norm: number("grad_clip"),
+        decay_norms_and_biases: setting["decay_1d_params"] == true,
         ..OptimConfig::default()
     }
 }
@@ -75,9 +76,6 @@ fn steps_agree() {
             let model = golden.model(&mut dev, DType::F32);
             let setting = config(&run["setting"]);
             let mut optimizer = Optimizer::new(&mut dev, &model.layout, setting, 1).unwrap();
-            if run["setting"]["decay_1d_params"] == true {
-                optimizer.decay = Decay::All;
-            }
             let mut grads = Grads::new(&mut dev, &model.layout).unwrap();
             let before = weights(&model, &mut dev);
             let losses: Vec<f64> = serde_json::from_value(run["losses"].clone()).unwrap();
