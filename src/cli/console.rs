@@ -88,10 +88,10 @@ impl Console {
         self.to_log(line.as_bytes());
     }
 
-    /// The one line that says why the command failed.
+    /// The one line that says why the command failed; lines of `text` are parts of it.
     pub(crate) fn error(&self, text: &str) {
-        let line: String =
-            text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+        let parts: Vec<&str> = text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect();
+        let line = parts.join("; ").replace(":; ", ": ");
         let line = format!("{}error: {}\n", self.name, shown(&line));
         self.to_stderr(line.as_bytes());
         self.to_log(line.as_bytes());

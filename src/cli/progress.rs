@@ -26,6 +26,8 @@ struct Stage {
     done: u64,
     begun: Instant,
     printed: Instant,
+    /// How much was done as the last line was printed.
+    said: Option<u64>,
     figures: String,
     bar: Option<ProgressBar>,
 }
@@ -87,9 +89,9 @@ impl Observer for Progress {
         signal::listen(true);
         let now = Instant::now();
         let bar = self.bar(name, total, done);
-        let (name, unit) = (name.to_owned(), unit.to_owned());
+        let (name, unit, figures) = (name.to_owned(), unit.to_owned(), String::new());
         *self.lock() =
-            Some(Stage { name, unit, total, first: done, done, begun: now, printed: now, figures: String::new(), bar });
+            Some(Stage { name, unit, total, first: done, done, begun: now, printed: now, said: None, figures, bar });
     }
 
     fn step(&self, done: u64, figures: &[(&str, f64)]) {
@@ -104,7 +106,7 @@ impl Observer for Progress {
             bar.set_message(stage.figures.clone());
             bar.set_position(done);
         } else if self.console.speaks() && stage.printed.elapsed() >= LINE_EVERY {
-            stage.printed = Instant::now();
+            (stage.printed, stage.said) = (Instant::now(), Some(done));
             self.console.line(&stage.line());
         }
     }
@@ -116,7 +118,9 @@ impl Observer for Progress {
             self.console.set_bar(None);
             bar.finish_and_clear();
         }
-        self.console.line(&stage.line());
+        if stage.said != Some(stage.done) {
+            self.console.line(&stage.line());
+        }
     }
 
     fn note(&self, line: &str) {

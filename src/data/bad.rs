@@ -1,7 +1,6 @@
 //! Rows that are not used: why, how many are too many, and where they are named.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -132,27 +131,21 @@ impl RejectedRows {
         (left_out > 0).then(|| format!("{left_out} of {rows} rows are left out: {}", counts.join(", ")))
     }
 
-    /// Errors when more than `max_bad_rows`, a share, are bad: with a line for each reason and its first row.
+    /// Errors when more than `max_bad_rows`, a share, are bad: with each reason and its first row.
     pub fn check(&self, max_bad_rows: f64) -> Result<()> {
         let bad = self.bad();
         if bad as f64 <= max_bad_rows * self.rows as f64 {
             return Ok(());
         }
-        let counts = self.counts();
-        let reasons: Vec<(Reason, usize)> = counts.into_iter().filter(|(reason, _)| reason.is_bad()).collect();
-        let mut table = String::new();
-        for (reason, count) in &reasons {
-            let first = self.rejected.iter().find(|r| r.reason == *reason);
-            let first = first.map_or("", |r| r.detail.as_str());
-            match reasons.len() {
-                1 => write!(table, ": {count} {}, the first: {first}", reason.name()),
-                _ => write!(table, "\n  {count:>8}  {:<18} the first: {first}", reason.name()),
-            }
-            .map_err(|e| Error::Failed(e.to_string()))?;
-        }
-        let found = format!("{bad} bad rows of {}{table}", self.rows);
-        let share = max_bad_rows * 100.0;
-        Err(Error::input("max_bad_rows", found, format!("at most {share} % of the rows")))
+        let reason = |(reason, count): (Reason, usize)| {
+            let first = self.rejected.iter().find(|r| r.reason == reason).map_or("", |r| r.detail.as_str());
+            format!("{count} {}, the first: {first}", reason.name())
+        };
+        let reasons: Vec<String> =
+            self.counts().into_iter().filter(|(reason, _)| reason.is_bad()).map(reason).collect();
+        let (found, most) = (format!("{bad} bad rows of {}", self.rows), max_bad_rows * 100.0);
+        let expected = format!("at most {most} % of the rows");
+        Err(Error::input_hint("max_bad_rows", found, expected, reasons.join("; ")))
     }
 
     /// Writes `DIR/rejected.jsonl`, whole; `names` are the files'. No file where every row is used.

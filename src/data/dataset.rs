@@ -125,7 +125,9 @@ impl Dataset {
     pub fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = self.rejected.line().into_iter().collect();
         if let SharedIds { count, example: Some(example) } = &self.shared {
-            notes.push(format!("{count} ids are those of more than one row, as of {example}"));
+            notes.push(format!(
+                "{count} ids name several rows each, as that of {example} does; rows are told apart by file and number, and all are used"
+            ));
         }
         notes
     }

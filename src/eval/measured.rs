@@ -83,10 +83,11 @@ pub fn measure(dir: &Path, mut tasks: Vec<(&TaskRows, Box<dyn Answers + '_>)>, o
     let name = tasks.first().and_then(|(rows, _)| rows.scorer().judge().map(str::to_owned));
     let mut judge = name.map(|name| Judge { summary: Summary::new(&name), down: None });
     let mut measured = Vec::with_capacity(tasks.len());
-    observer.begin("score", "answers", 0, 0);
+    observer.begin("score", "questions", 0, 0);
     files::write_with(dir.join("samples.jsonl"), |out| -> Result<()> {
         for (rows, answers) in &mut tasks {
-            measured.push(Scoring::of(rows, out, &mut judge, observer).all(&mut **answers)?);
+            let before = measured.iter().map(|task: &Measured| task.counted.len()).sum();
+            measured.push(Scoring::of(rows, out, &mut judge, (before, observer)).all(&mut **answers)?);
         }
         Ok(())
     })?;
@@ -100,6 +101,8 @@ struct Scoring<'a> {
     out: &'a mut dyn Write,
     judge: &'a mut Option<Judge>,
     observer: &'a dyn Observer,
+    /// Questions of the tasks before.
+    before: usize,
     measured: Measured,
     /// Questions whose answers wait to be scored, and how many bytes these have.
     batch: Vec<(u64, Row, Given)>,
@@ -112,11 +115,11 @@ impl<'a> Scoring<'a> {
         rows: &'a TaskRows<'a>,
         out: &'a mut dyn Write,
         judge: &'a mut Option<Judge>,
-        observer: &'a dyn Observer,
+        (before, observer): (usize, &'a dyn Observer),
     ) -> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
         let measured = Measured { spec: rows.spec, crashed: Vec::new(), mode: rows.mode(), counted, rules_alone };
-        Scoring { rows, out, judge, observer, measured, batch: Vec::new(), answers: 0, bytes: 0 }
+        Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
     }
 
     fn all(mut self, answers: &mut dyn Answers) -> Result<Measured> {
@@ -165,6 +168,7 @@ impl<'a> Scoring<'a> {
             let sampled = given.sampled.into_iter().map(&mut answer).collect::<Result<_>>()?;
             self.count(&row, Sample { greedy, sampled, ..Sample::of(self.rows.spec.name, index, &row) })?;
         }
+        self.observer.step((self.before + self.measured.counted.len()) as u64, &[]);
         Ok(())
     }
 

@@ -62,7 +62,7 @@ pub fn comparison(dirs: &[&Path]) -> Result<RecipeReport> {
 }
 
 /// The folders by what tells them apart: without the first and last parts that all have.
-fn names(dirs: &[&Path]) -> Vec<String> {
+pub(super) fn names(dirs: &[&Path]) -> Vec<String> {
     let parts: Vec<Vec<&OsStr>> = dirs.iter().map(|dir| dir.iter().collect()).collect();
     let shortest = parts.iter().map(Vec::len).min().unwrap_or(0);
     let alike = |part: &dyn Fn(&[&OsStr]) -> String| parts.iter().all(|other| part(other) == part(&parts[0]));

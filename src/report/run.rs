@@ -79,11 +79,11 @@ pub fn facts(dir: &Path, summary: &Map<String, Value>) -> Result<Facts> {
     }
     validation(&steps).into_iter().for_each(|(name, said)| add(&name, said));
     if let Some(c) = &rl {
-        let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, c.optimizer.learning_rate);
+        let (prompts, n, lr) = (c.train_batch_size, c.rollout.n, rate(c.optimizer.learning_rate));
         add("RL", format!("{}, {prompts} prompts x {n} rollouts, lr {lr}", c.loss_mode.name()));
         add("Clip", format!("{} below, {} above", c.clip_ratio_low, c.clip_ratio_high));
     } else if let Some(c) = &sft {
-        add("SFT", format!("lr {}, {}", c.optimizer.learning_rate, c.optimizer.lr_scheduler_type.name()));
+        add("SFT", format!("lr {}, {}", rate(c.optimizer.learning_rate), c.optimizer.lr_scheduler_type.name()));
     }
     out.extend(judges(dir).iter().map(|(_, judge)| ("Judge".to_owned(), judge.line())));
     Ok(out)
@@ -181,7 +181,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
         format!(
             "{} steps, lr {}, {}",
             sft.max_steps.map_or("all".to_owned(), |n| n.to_string()),
-            sft.optimizer.learning_rate,
+            rate(sft.optimizer.learning_rate),
             sft.optimizer.lr_scheduler_type.name()
         ),
     );
@@ -193,7 +193,7 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
             rl.total_training_steps.map_or("all".to_owned(), |n| n.to_string()),
             rl.train_batch_size,
             rl.rollout.n,
-            rl.optimizer.learning_rate
+            rate(rl.optimizer.learning_rate)
         ),
     );
     add("Clip", format!("{} below, {} above", rl.clip_ratio_low, rl.clip_ratio_high));
@@ -208,12 +208,21 @@ pub fn facts_of_recipe(dir: &Path, summary: &Map<String, Value>) -> Vec<(String,
 pub fn judges(dir: &Path) -> Vec<(String, judge::Summary)> {
     let mut stages: Vec<(String, PathBuf)> = vec![("run".to_owned(), dir.to_owned())];
     stages.extend(["data", "rl"].map(|stage| (stage.to_owned(), dir.join(stage))));
-    stages.extend(STAGES.map(|(stage, _)| (format!("evaluation of {stage}"), dir.join("eval").join(stage))));
+    for (stage, _) in STAGES {
+        let eval = dir.join("eval").join(stage);
+        stages.push((format!("tasks of {stage}"), eval.join("tasks")));
+        stages.push((format!("evaluation of {stage}"), eval));
+    }
     let said = |dir: &Path| -> Option<judge::Summary> {
         let summary: Value = serde_json::from_slice(&files::read(dir.join("summary.json")).ok()?).ok()?;
         serde_json::from_value(summary.get("judge")?.clone()).ok()
     };
     stages.into_iter().filter_map(|(stage, dir)| Some((stage, said(&dir)?))).collect()
+}
+
+/// A rate as it was typed: what a product of rates ends in after six digits is rounding.
+fn rate(rate: f64) -> f64 {
+    format!("{rate:.5e}").parse().unwrap_or(rate)
 }
 
 /// A time as people say it.

@@ -10,7 +10,7 @@ use super::training::run;
 const TASK: &str = "logicvista_thinking";
 
 /// A finished evaluation of recorded answers: to each question the same.
-fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
+pub fn evaluation(dir: &Path, name: &str, answer: &str) -> String {
     let data = dir.join("data").join(TASK);
     fs::create_dir_all(&data).unwrap();
     fs::copy(crate::golden::dir().join("eval").join(TASK).join("data.parquet"), data.join("data.parquet")).unwrap();
@@ -65,7 +65,7 @@ fn one_evaluation_is_a_page_with_the_published_rows() {
     ] {
         assert!(page.contains(part), "{part} is not in {page}");
     }
-    assert!(page.contains("class=\"whisker\"") && !page.contains("</script><b>"), "{page}");
+    assert!(page.contains("class=\"ci95\"") && !page.contains("</script><b>"), "{page}");
     assert_eq!(page.matches("\"data:image/png;base64,iVBOR").count(), 14);
     assert!(page.contains("judge off: rules alone decide") && page.contains("were not measured here"));
 }

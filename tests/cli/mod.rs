@@ -4,7 +4,7 @@ mod config;
 mod errors;
 mod eval;
 mod eval_model;
-mod evaluation;
+pub(crate) mod evaluation;
 pub mod generate;
 mod help;
 mod jsonl;

@@ -211,7 +211,7 @@ pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
     match found.iter().find(|found| found.faulty() > 0) {
         None => Ok(()),
         Some(first) => {
-            let found = format!("{faulty} rows at fault, the first: {}", first.faults.join(" ").trim());
+            let found = format!("{faulty} rows at fault, the first: {}", first.faults.join("; ").trim());
             Err(Error::input(place, found, "rows that can be used"))
         }
     }

@@ -17,7 +17,7 @@ use super::frame::{escape, frame};
 use super::html::{contrasts, rows};
 use super::{Contrast, Table, browser};
 use crate::error::Result;
-use crate::eval::stats;
+use crate::eval::stats::{self, Interval};
 
 const STYLE: &str = include_str!("evaluation.css");
 
@@ -34,13 +34,8 @@ fn percent(share: f64) -> String {
 
 /// The page of the evaluations in `dirs`. Errors name the file.
 pub fn page(dirs: &[&Path]) -> Result<String> {
-    let runs: Vec<Run> = dirs.iter().map(|dir| Run::read(dir)).collect::<Result<_>>()?;
-    let mut tasks: Vec<&str> = Vec::new();
-    for task in runs.iter().flat_map(|run| &run.tasks) {
-        if !tasks.contains(&task.task.as_str()) {
-            tasks.push(&task.task);
-        }
-    }
+    let runs = Run::read_all(dirs)?;
+    let tasks = tasks(&runs);
     let title = match &runs[..] {
         [run] => format!("Evaluation of {}", run.model.as_deref().unwrap_or(&run.name)),
         runs => format!("{} evaluations", runs.len()),
@@ -63,6 +58,23 @@ pub fn page(dirs: &[&Path]) -> Result<String> {
     }
     let style = format!("{}{STYLE}", browser::STYLE);
     Ok(frame(&title, &style, &body, &format!("<script>\n{}</script>", browser::SCRIPT)))
+}
+
+/// The table of the evaluations in `dirs`, with the published rows. Errors name the file.
+pub fn table(dirs: &[&Path]) -> Result<Table> {
+    let runs = Run::read_all(dirs)?;
+    Ok(scores(&runs, &tasks(&runs)))
+}
+
+/// The tasks that any of `runs` measured.
+fn tasks(runs: &[Run]) -> Vec<&str> {
+    let mut tasks: Vec<&str> = Vec::new();
+    for task in runs.iter().flat_map(|run| &run.tasks) {
+        if !tasks.contains(&task.task.as_str()) {
+            tasks.push(&task.task);
+        }
+    }
+    tasks
 }
 
 fn header(title: &str, runs: &[Run]) -> String {
@@ -119,9 +131,7 @@ fn scores(runs: &[Run], tasks: &[&str]) -> Table {
 
 /// The runs' names with their colours.
 fn legend(runs: &[Run]) -> String {
-    let key = |(i, run): (usize, &Run)| {
-        format!("<span class=\"key\" style=\"background:var(--{})\"></span>{} ", hue(i), escape(&run.name))
-    };
+    let key = |(i, run): (usize, &Run)| format!("<span><i class=\"key {}\"></i>{}</span>", hue(i), escape(&run.name));
     format!("<p class=\"legend\">{}</p>", runs.iter().enumerate().map(key).collect::<String>())
 }
 
@@ -134,7 +144,7 @@ fn bars(runs: &[Run], tasks: &[&str]) -> String {
         let ours = first.published.first().map(|(model, x)| format!("; {model} {} published", percent(*x)));
         let _ = write!(
             out,
-            "<li><div class=\"who\"><b>{}</b> <span>{} questions, {}{}</span></div><div class=\"tracks\">",
+            "<li><div class=\"who\"><b>{}</b> <span>{} questions, {}{}</span></div><div>",
             escape(task),
             first.n,
             escape(&first.metric),
@@ -147,20 +157,21 @@ fn bars(runs: &[Run], tasks: &[&str]) -> String {
     out
 }
 
+/// A run's bar: the drawing is 100 wide, so that lengths are percents, and each stands alone in a row of the same columns.
 fn bar(i: usize, measured: &Measured) -> String {
     let Some(value) = measured.value else { return String::new() };
-    let whisker = measured.ci95.map(|ci95| {
-        let style = format!("--lo:{:.2};--hi:{:.2}", 100.0 * ci95.lo, 100.0 * ci95.hi);
-        let words = format!("<small>{} to {}</small>", percent(ci95.lo), percent(ci95.hi));
-        (style, words)
-    });
-    let (style, words) = whisker.clone().unwrap_or_default();
+    let (mut ends, mut words) = (String::new(), String::new());
+    if let Some(Interval { lo, hi }) = measured.ci95 {
+        let (from, to) = (100.0 * lo, 100.0 * hi);
+        ends = format!("<path class=\"ci95\" d=\"M{from:.2} 8.5v9M{to:.2} 8.5v9M{from:.2} 13H{to:.2}\"/>");
+        words = format!(" <small>{} to {}</small>", percent(lo), percent(hi));
+    }
     format!(
-        "<div class=\"track\" style=\"--hue:var(--{});--v:{:.2};{style}\"><i class=\"bar\"></i>{}</div><p class=\"value\"><b>{} %</b> \
-         {words}</p>",
+        "<div class=\"run {}\"><svg viewBox=\"0 0 100 26\" preserveAspectRatio=\"none\" aria-hidden=\"true\"><path d=\"M0 0v26M25 \
+         0v26M50 0v26M75 0v26M100 0v26\"/><rect y=\"4\" width=\"{:.2}\" height=\"18\"/>{ends}</svg><p class=\"value\"><b>{} \
+         %</b>{words}</p></div>",
         hue(i),
         100.0 * value,
-        if whisker.is_some() { "<i class=\"whisker\"></i>" } else { "" },
         percent(value),
     )
 }

@@ -68,7 +68,7 @@ pub fn by_length(runs: &[Run], tasks: &[&str]) -> String {
         }
     }
     format!(
-        "<section><h2>By length of the answer</h2><p class=\"sub\">In tokens; in characters where answers were recorded \
+        "<section class=\"lengths\"><h2>By length of the answer</h2><p class=\"sub\">In tokens; in characters where answers were recorded \
          without them.</p>{}</section>\n",
         rows(&table)
     )
@@ -77,6 +77,13 @@ pub fn by_length(runs: &[Run], tasks: &[&str]) -> String {
 /// A drawing's size and its margins: left, right, top, bottom.
 const SIZE: [f64; 2] = [720.0, 320.0];
 const EDGE: [f64; 4] = [46.0, 30.0, 14.0, 34.0];
+
+/// Ends of an axis around `values`: multiples of a power of ten (at least of 2), the lower one near the least value.
+fn around(values: impl Iterator<Item = f64> + Clone) -> [f64; 2] {
+    let (least, most) = (values.clone().fold(f64::INFINITY, f64::min), values.fold(0.0, f64::max));
+    let step = 10f64.powf(((most - least).max(most / 10.0) / 2.0).log10().floor()).max(2.0);
+    [((least - step / 2.0) / step).floor().max(0.0) * step, (most / step).ceil() * step]
+}
 
 /// Accuracy of each run's tasks over the tokens of a mean answer. Points have the colour of their run and the number of
 /// their task.
@@ -87,12 +94,12 @@ pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> String {
     };
     let of_run = |i: usize| (0..tasks.len()).filter_map(move |number| point(i, number));
     let points: Vec<(usize, usize, f64, f64)> = (0..runs.len()).flat_map(of_run).collect();
-    let most = points.iter().map(|point| point.2).fold(0.0, f64::max);
     if points.is_empty() {
         return String::new();
     }
     let [left, right, top, bottom] = EDGE;
-    let x = |tokens: f64| left + tokens / most * (SIZE[0] - left - right);
+    let [low, high] = around(points.iter().map(|point| point.2));
+    let x = |tokens: f64| left + (tokens - low) / (high - low) * (SIZE[0] - left - right);
     let y = |share: f64| SIZE[1] - bottom - share * (SIZE[1] - top - bottom);
     let mut out = format!(
         "<section><h2>Accuracy against tokens</h2><p class=\"sub\">Mean tokens of an answer across, percent up.</p>{}<div class=\"chart \
@@ -113,15 +120,15 @@ pub fn against_tokens(runs: &[Run], tasks: &[&str]) -> String {
         );
     }
     for part in [0.0, 0.5, 1.0] {
-        let (at, end) = (x(part * most), SIZE[1] - 10.0);
-        let _ = write!(out, "<text x=\"{at:.1}\" y=\"{end}\" text-anchor=\"middle\">{:.0}</text>", part * most);
+        let (tokens, end) = (low + part * (high - low), SIZE[1] - 10.0);
+        let _ = write!(out, "<text x=\"{:.1}\" y=\"{end}\" text-anchor=\"middle\">{tokens}</text>", x(tokens));
     }
     for (i, number, tokens, share) in &points {
         let said = format!("{}, {}: {} % at {tokens:.0} tokens", runs[*i].name, tasks[*number], percent(*share));
         let (at, up) = (x(*tokens), y(*share));
         let _ = write!(
             out,
-            "<g><title>{}</title><circle cx=\"{at:.1}\" cy=\"{up:.1}\" r=\"5\" style=\"fill:var(--{})\"/><text x=\"{:.1}\" \
+            "<g><title>{}</title><circle cx=\"{at:.1}\" cy=\"{up:.1}\" r=\"5\" class=\"{}\"/><text x=\"{:.1}\" \
              y=\"{:.1}\">{}</text></g>",
             escape(&said),
             hue(*i),

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::eval::samples::{self, Sample};
 use crate::eval::stats::Interval;
 use crate::files;
+use crate::report::comparison::names;
 use crate::reward::judge;
 
 /// The metric of a task that names none as the one published.
@@ -19,7 +20,7 @@ pub const SHOWN: usize = 400;
 
 /// A finished evaluation.
 pub struct Run {
-    /// The folder, as it was named.
+    /// What tells its folder from those of the others.
     pub name: String,
     /// The model directory, where that is known.
     pub model: Option<String>,
@@ -67,8 +68,12 @@ pub fn is_evaluation(dir: &Path) -> bool {
 }
 
 impl Run {
-    /// Reads a run directory. Errors name the file.
-    pub fn read(dir: &Path) -> Result<Run> {
+    /// Reads run directories. Errors name the file.
+    pub fn read_all(dirs: &[&Path]) -> Result<Vec<Run>> {
+        dirs.iter().zip(names(dirs)).map(|(dir, name)| Run::read(dir, name)).collect()
+    }
+
+    fn read(dir: &Path, name: String) -> Result<Run> {
         let path = dir.join("summary.json");
         let text = files::read(&path).map_err(Error::io(&path))?;
         let summary: Value = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
@@ -81,7 +86,7 @@ impl Run {
             tasks.push(Measured::read(task, measured, of_task));
         }
         Ok(Run {
-            name: dir.display().to_string(),
+            name,
             model: summary["model"].as_str().map(str::to_owned),
             mode: summary["mode"].as_str().unwrap_or("strict").to_owned(),
             judge: serde_json::from_value(summary["judge"].clone()).ok(),

@@ -1,0 +1,214 @@
+//! The comparison page and the small print of training: what was drawn, divided or ended wrongly.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::config::{LossAggMode, LossMode, LrSchedulerType, OptimConfig, RlConfig, SftConfig};
+use omr::data::{Form, Row, read, write};
+use omr::error::{Error, Result};
+use omr::observe::Silent;
+use omr::reward::{Mode, Scorer};
+use omr::text::Message;
+use omr::train::job::Job as _;
+use omr::train::{metrics, sft};
+
+use crate::cli::evaluation::evaluation;
+use crate::cli::training;
+use crate::train::tiny::{self, Outcome, device, rl_config, run_rl, run_sft, run_sft_over, sft_config};
+
+#[test]
+fn bars_of_two_evaluations_stand_in_one_column_at_one_scale() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("run")).unwrap();
+    let outs = [("run/a", "C"), ("run/b", "E")]
+        .map(|(name, letter)| evaluation(dir.path(), name, &format!("<think>t</think><answer>{letter}</answer>")));
+    let page = dir.path().join("both.html");
+    let (code, _, stderr) = training::run(&["report", &outs[0], &outs[1], "--out", page.to_str().unwrap()]);
+    assert_eq!(code, 0, "{stderr}");
+    let page = fs::read_to_string(&page).unwrap();
+
+    let shares = outs.each_ref().map(|out| {
+        let summary = fs::read_to_string(Path::new(out).join("summary.json")).unwrap();
+        let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+        100.0 * summary["tasks"]["logicvista_thinking"]["metrics"]["acc_score"].as_f64().unwrap()
+    });
+    assert!(shares[0] != shares[1] && shares.iter().all(|share| *share > 0.0), "{shares:?}");
+    // A row of its own for each bar, a drawing 100 wide in its first column, its figure in the second.
+    let rows: Vec<&str> = page.split("<div class=\"run ").skip(1).collect();
+    assert_eq!(rows.len(), 2);
+    let widths = [rows[0], rows[1]].map(|row| -> f64 {
+        let (drawing, figure) = row.split_once("</svg>").unwrap();
+        assert!(drawing.contains("viewBox=\"0 0 100 26\" preserveAspectRatio=\"none\""), "{drawing}");
+        assert!(figure.starts_with("<p class=\"value\">"), "{figure}");
+        drawing.split_once("<rect y=\"4\" width=\"").unwrap().1.split('"').next().unwrap().parse().unwrap()
+    });
+    // Content of a section 982 and 362 pixels wide, in windows of 1,400 and 420; the wider one has names beside the bars.
+    for (rule, room, figure, gap) in [
+        (
+            ".run { display: grid; grid-template-columns: minmax(0, 1fr) 150px; gap: 16px;",
+            982.0 - 290.0 - 18.0,
+            150.0,
+            16.0,
+        ),
+        (".run { grid-template-columns: minmax(0, 1fr) 54px; gap: 8px; }", 362.0, 54.0, 8.0),
+    ] {
+        assert!(page.contains(rule), "{rule}");
+        let drawn = widths.map(|width| width / 100.0 * (room - figure - gap));
+        let wanted = shares.map(|share| share / 100.0 * (room - figure - gap));
+        assert!(drawn.iter().zip(wanted).all(|(drawn, wanted)| (drawn - wanted).abs() < 0.1), "{drawn:?} {wanted:?}");
+    }
+    // Runs are named by the part in which their folders differ.
+    assert!(page.contains("</i>a</span>") && page.contains(">b, rules</th>"), "{page}");
+    assert!(!page.contains(&format!("{}/run", dir.path().display())), "a whole path names a run");
+}
+
+#[test]
+fn reasons_of_bad_rows_are_one_line_that_reads_as_a_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = "{\"problem\": \"<image> One?\", \"answer\": 1, \"images\": [\"gone.png\"]}\n{\"answer\": 2}\n";
+    fs::write(dir.path().join("rows.jsonl"), rows).unwrap();
+    let (place, out) = (dir.path().join("rows.jsonl"), dir.path().join("out"));
+    fs::write(dir.path().join("f.yaml"), format!("datasets: ['{}']\n", place.display())).unwrap();
+    let config = dir.path().join("f.yaml");
+    let (code, _, said) = training::run(&[
+        "data",
+        "format",
+        config.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "max_bad_rows=0.5",
+    ]);
+    let line = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert_eq!(code, 2, "{said}");
+    assert!(line.contains("found 2 bad rows of 2, expected at most 50 % of the rows (1 "), "{line}");
+    assert!(line.contains("; 1 missing_image, the first: ") && !line.contains("  "), "{line}");
+}
+
+/// A question without a picture, and its answer.
+fn plain(i: usize) -> Row {
+    let messages = vec![Message::text("user", format!("{i} + 1?")), Message::text("assistant", (i + 1).to_string())];
+    Row { id: i.to_string(), messages, ..Row::default() }
+}
+
+/// Six updates of four rows, of which the second, fourth and fifth have pictures, from a model in which every picture becomes
+/// infinite; and a run of the others alone.
+fn poisoned(dir: &Path) -> [SftConfig; 2] {
+    let config = sft_config(dir);
+    let path = config.model.as_ref().unwrap().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let head = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..head]).unwrap();
+    let at = &header["visual.patch_embed.proj.weight"]["data_offsets"];
+    let [from, to] = [0, 1].map(|end| head + at[end].as_u64().unwrap() as usize);
+    bytes[from..to].chunks_exact_mut(4).for_each(|weight| weight.copy_from_slice(&3e38f32.to_le_bytes()));
+    fs::write(path, bytes).unwrap();
+
+    let (pictured, plain): (Vec<Row>, Vec<Row>) = (tiny::rows(), (0..12).map(plain).collect());
+    let turns: [&[Row]; 6] = [&plain[..4], &pictured[..4], &plain[4..8], &pictured[4..8], &pictured[8..], &plain[8..]];
+    let rows = |name: &str, rows: &[Row]| {
+        write::write(&dir.join(name), rows, Form::Sft).unwrap();
+        vec![read::entry(dir.join(name))]
+    };
+    let optimizer = OptimConfig { lr_scheduler_type: LrSchedulerType::Constant, ..config.optimizer };
+    let config = SftConfig {
+        shuffle: false,
+        warmup_steps: Some(0),
+        optimizer,
+        gradient_lanes: Some(2),
+        max_steps: Some(6),
+        datasets: rows("all.parquet", &turns.concat()),
+        ..config
+    };
+    let sound = SftConfig { max_steps: Some(3), datasets: rows("sound.parquet", &plain), ..config.clone() };
+    [config, sound]
+}
+
+/// Weights and optimizer state that a run left.
+fn learned(outcome: &Outcome) -> Vec<&Vec<u8>> {
+    let is_learned = |name: &str| name.ends_with("model.safetensors") || name.contains("/optim-");
+    outcome.files.iter().filter(|(name, _)| is_learned(name)).map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn an_update_that_is_not_finite_is_skipped_and_leaves_no_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, sound] = poisoned(dir.path());
+    let out = |name: &str| dir.path().join(name);
+    let whole = run_sft(&out("whole"), &config, 1, &[]);
+    assert_eq!(whole.figures("training/skipped_updates"), [0.0, 1.0, 0.0, 1.0, 1.0, 0.0]);
+    let sound = run_sft(&out("sound"), &sound, 1, &[]);
+    assert!(learned(&sound).len() >= 3 && learned(&whole) == learned(&sound));
+    whole.assert_same(&run_sft(&out("stopped"), &config, 2, &[4]), "stopped among skipped updates");
+    whole.assert_same(&run_sft_over(&out("ranks"), &config, || device(1), &[2], &[]), "two ranks");
+}
+
+#[test]
+fn more_skipped_updates_in_a_row_than_allowed_end_the_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, _] = poisoned(dir.path());
+    let run = |out: &str, max_steps, max_skipped_updates| -> Result<()> {
+        let optimizer = OptimConfig { max_skipped_updates, ..config.optimizer };
+        let config = SftConfig { max_steps: Some(max_steps), optimizer, ..config.clone() };
+        sft::Job::new(&dir.path().join(out), config)?.run(&mut device(1), &Silent)
+    };
+    let ended = |done: Result<()>| match done {
+        Err(Error::NonFinite { step, what }) => (step, what),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ended(run("none", 6, 0)), (2, "the loss".to_owned()));
+    assert_eq!(ended(run("one", 6, 1)), (5, "the loss".to_owned()));
+    // A checkpoint knows how many came before it.
+    run("resumed", 4, 1).unwrap();
+    assert_eq!(ended(run("resumed", 6, 1)).0, 5);
+
+    let entropy_coeff = 1e300;
+    let optimizer = OptimConfig { max_skipped_updates: 1, ..rl_config(dir.path()).optimizer };
+    let config = RlConfig { entropy_coeff, optimizer, ..rl_config(dir.path()) };
+    let rl = dir.path().join("rl");
+    let job = omr::rl::run::Job::new(&rl, config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
+    assert_eq!(ended(job.run(&mut device(1), &Silent)), (2, "the gradient norm".to_owned()));
+    let log = metrics::read(&rl.join("metrics.jsonl")).unwrap();
+    assert!(log.len() == 1 && log[0]["training/skipped_updates"] == 1.0, "{log:?}");
+}
+
+#[test]
+fn norms_and_biases_decay_where_the_key_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let [on, off] = [true, false].map(|decay_norms_and_biases| {
+        let base = sft_config(dir.path());
+        let optimizer = OptimConfig { weight_decay: 0.5, decay_norms_and_biases, ..base.optimizer };
+        let config = SftConfig { max_steps: Some(1), warmup_steps: Some(0), optimizer, ..base };
+        let out = dir.path().join(decay_norms_and_biases.to_string());
+        run_sft(&out, &config, 1, &[]);
+        fs::read(out.join("model/model.safetensors")).unwrap()
+    });
+    let [on, off] = [&on, &off].map(|bytes| safetensors::SafeTensors::deserialize(bytes).unwrap());
+    let mut differ: Vec<&str> = on.names();
+    differ.retain(|name| on.tensor(name).unwrap().data() != off.tensor(name).unwrap().data());
+    assert!(differ.contains(&"model.norm.weight"), "{differ:?}");
+    let vectors: Vec<&str> =
+        on.names().into_iter().filter(|name| on.tensor(name).unwrap().shape().len() == 1).collect();
+    // A bias that begins as 0 has nothing that decays.
+    assert!(differ.iter().all(|name| vectors.contains(name)), "{differ:?}");
+}
+
+#[test]
+fn dr_grpo_divides_by_responses_and_the_longest_there_may_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let base = RlConfig {
+        total_training_steps: Some(1),
+        loss_mode: LossMode::Vanilla,
+        norm_adv_by_std_in_grpo: false,
+        ..rl_config(dir.path())
+    };
+    let [norm, sum] = [LossAggMode::SeqMeanTokenSumNorm, LossAggMode::SeqMeanTokenSum].map(|loss_agg_mode| {
+        let config = RlConfig { loss_agg_mode, ..base.clone() };
+        let run = run_rl(&dir.path().join(loss_agg_mode.name()), &config, 1, &[]);
+        [run.figures("actor/grad_norm")[0], run.figures("actor/entropy")[0]]
+    });
+    for (norm, sum) in norm.into_iter().zip(sum) {
+        let ratio = norm * base.max_response_length as f64 / sum;
+        assert!(sum > 0.0 && (ratio - 1.0).abs() < 1e-4, "{ratio}");
+    }
+}
