@@ -86,6 +86,9 @@ settings! {
         stage.datasets = Vec::new();
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
+        /// Score each row's label in place of an answer, as for questions of RL: rows are kept whose label the verifier proves
+        /// equal to itself.
+        labels: bool = false;
         /// The server asked about answers the rules call wrong; null asks none.
         judge: Option<JudgeConfig> = None, name: "USE_LLM_JUDGE=true with OPENAI_BASE_URL, OPENAI_MODEL_NAME";
         /// `strict` is the right scorer, `compat` the published one.

@@ -38,7 +38,8 @@ struct Verify<'a> {
 impl Job for Verify<'_> {
     fn describe(&self) -> String {
         let judge = self.config.judge.as_ref().map_or("judge off".to_owned(), |judge| format!("judge {}", judge.model));
-        format!("{} rules, {judge}", self.config.mode.name())
+        let what = if self.config.labels { "labels by " } else { "" };
+        format!("{what}{} rules, {judge}", self.config.mode.name())
     }
 
     fn run(&mut self, work: &Work) -> Result<Summary> {
@@ -48,7 +49,7 @@ impl Job for Verify<'_> {
         let mut heard = scorer.judge().map(judge::Summary::new);
         let scorer = Arc::new(scorer);
         let mut summary = pass(work, &mut |_, rows| {
-            let items: Vec<Option<Item>> = rows.iter().map(item).collect();
+            let items: Vec<Option<Item>> = rows.iter().map(|row| item(row, self.config.labels)).collect();
             let mut scored = scorer.score_all(items.iter().flatten().cloned().collect()).into_iter();
             let mut fates = Vec::with_capacity(rows.len());
             for (numbered, item) in rows.into_iter().zip(items) {
@@ -57,7 +58,7 @@ impl Job for Verify<'_> {
                     .iter_mut()
                     .for_each(|heard| heard.count(judged.as_ref().and_then(|judged| judged.judge.as_ref())));
                 fates.push(vec![match (item, judged) {
-                    (Some(item), Some(judged)) => fate(numbered, &item, judged),
+                    (Some(item), Some(judged)) => fate(numbered, &item, judged, self.config.labels),
                     _ => missing(&numbered),
                 }]);
             }
@@ -72,12 +73,16 @@ impl Job for Verify<'_> {
     }
 }
 
-/// What is scored of a row: its last message, an answer, against its label.
-fn item(numbered: &Numbered) -> Option<Item> {
+/// What is scored of a row against its label: its last message, an answer, or the label itself.
+fn item(numbered: &Numbered, labels: bool) -> Option<Item> {
     let row = &numbered.row;
-    let response = text_of(row.messages.last().filter(|m| m.role == "assistant")?);
+    let label = row.ground_truth.clone()?;
+    let response = match labels {
+        true => format!("<answer>{label}</answer>"),
+        false => text_of(row.messages.last().filter(|m| m.role == "assistant")?),
+    };
     let question = Some(row.question()).filter(|question| !question.is_empty());
-    Some(Item { response, ground_truth: row.ground_truth.clone()?, question, ..row.item() })
+    Some(Item { response, ground_truth: label, question, ..row.item() })
 }
 
 fn missing(numbered: &Numbered) -> Fate {
@@ -87,10 +92,13 @@ fn missing(numbered: &Numbered) -> Fate {
     })
 }
 
-fn fate(numbered: Numbered, item: &Item, judged: Judged) -> Fate {
+fn fate(numbered: Numbered, item: &Item, judged: Judged, labels: bool) -> Fate {
     match judged.judge {
         _ if judged.score.acc_score > 0.0 => Fate::Kept(numbered.row),
         Some(Ruling::Unjudged(what)) => Fate::Unjudged(Because::row("unjudged", what)),
+        _ if labels => {
+            Fate::Rejected(Because::row("unverifiable_label", format!("the label is {}", item.ground_truth)))
+        }
         _ => {
             let detail = format!("answered {}, the label is {}", judged.score.predict_str, item.ground_truth);
             Fate::Rejected(Because::row("wrong_answer", detail))

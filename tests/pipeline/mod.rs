@@ -5,6 +5,7 @@ mod dedup;
 mod distill;
 mod killed;
 mod passrate;
+mod published;
 mod server;
 mod stages;
 mod tower;
