@@ -52,7 +52,8 @@ settings! {
         model: Option<PathBuf> = None, name: "lmms-eval --model_args model=";
         /// The server to measure in place of a model directory; a recipe measures its own models.
         server: Option<ServerConfig> = None, name: "lmms-eval --model openai_compatible";
-        /// Tasks, by the names of `omr eval --list`; none is the first of it, or a recipe's own.
+        /// Tasks, by the names of `omr eval --list`; none is the first of it. A recipe measures its own, and beside it those of
+        /// these whose files are there.
         tasks: Vec<String> = Vec::new(), name: "lmms-eval --tasks";
         /// Rows in RL-row form, for tasks of one's own rows; a recipe writes its own to data/heldout.parquet.
         data: Vec<DatasetConfig> = Vec::new();

@@ -318,7 +318,7 @@ fn the_published_recipe_is_the_published_stages() {
     assert_eq!(differ(differences(&published::<SftConfig>("sft.yaml", &[]), &recipe.sft)), ["model"]);
     assert_eq!(differ(differences(&published::<RlConfig>("rl.yaml", &[]), &recipe.rl)), ["model"]);
     assert_eq!(recipe.base.model, published::<SftConfig>("sft.yaml", &[]).model);
-    assert_eq!(differ(differences(&published::<EvalConfig>("eval.yaml", &[]), &recipe.eval)), ["tasks", "data"]);
+    assert_eq!(differ(differences(&published::<EvalConfig>("eval.yaml", &[]), &recipe.eval)), ["data", "data_dir"]);
 }
 
 #[test]

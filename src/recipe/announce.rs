@@ -42,6 +42,11 @@ impl Recipe<'_> {
             false => "the questions of eval.data".to_owned(),
         };
         say(format!("  eval     {questions}, greedy and at temperature 1"));
+        if !self.columns.is_empty() {
+            let (there, missing) = self.columns();
+            say(format!("  columns  {} of {} tasks of eval.tasks have files", there.len(), self.columns.len()));
+            missing.into_iter().for_each(say);
+        }
         say(format!("  judge    {}", self.judges()));
         let takes = match self.means.target.kind {
             Kind::Cpu => self.task.takes,

@@ -23,6 +23,9 @@ use crate::observe::Observer;
 use crate::task::{self, TaskSpec};
 use crate::{files, report};
 
+/// Folder of a measured model with its columns, in `eval/STAGE`.
+const COLUMNS: &str = "tasks";
+
 /// The models measured, in order.
 const MEASURED: [&str; 4] = ["base", "sft", "control", "rl"];
 
@@ -46,16 +49,20 @@ pub struct Recipe<'a> {
     config: RecipeConfig,
     spec: &'static TaskSpec,
     task: &'static task::recipe::Recipe,
+    /// Tasks of `eval.tasks`, measured beside the recipe's own.
+    columns: Vec<&'static TaskSpec>,
     means: Means<'a>,
     /// What judges and measured models say, in all stages; of several ranks each stage opens its own.
     store: Arc<RunStore>,
 }
 
 impl<'a> Recipe<'a> {
-    /// The recipe of `config` in `dir`. Errors when its task is none that can be taught.
+    /// The recipe of `config` in `dir`. Errors when its task is none that can be taught, or one of
+    /// `eval.tasks` is not known.
     pub fn new(dir: &Path, config: RecipeConfig, means: Means<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::taught(&config.task.name)?;
-        Ok(Recipe { dir: dir.to_owned(), config, spec, task, means, store: RunStore::new(dir) })
+        let columns = task::named(&config.eval.tasks)?;
+        Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, means, store: RunStore::new(dir) })
     }
 
     /// The settings.

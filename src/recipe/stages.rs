@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::Recipe;
+use super::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
     Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, to_yaml,
@@ -15,12 +15,13 @@ use crate::data::{Form, Row, read, write};
 use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
-use crate::eval::{measured, validation};
+use crate::eval::measured::{self, Answers};
+use crate::eval::validation;
 use crate::files;
 use crate::pipeline::{self, Summary};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
-use crate::task::{Source, TaskRows};
+use crate::task::{self, Source, TaskRows, TaskSpec};
 use crate::train::job::{Job, finished_steps};
 use crate::train::{plan, sft};
 
@@ -189,43 +190,78 @@ impl Recipe<'_> {
         Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(store.clone()), self.means.runtime)?))
     }
 
+    /// The tasks of `eval.tasks` whose files are there, and a line for each that is left out.
+    pub(super) fn columns(&self) -> (Vec<&'static TaskSpec>, Vec<String>) {
+        let source = self.source(&[]);
+        let (mut there, mut missing) = (Vec::new(), Vec::new());
+        for &spec in &self.columns {
+            match task::hub::files(spec, &source) {
+                Ok(_) => there.push(spec),
+                Err(error) => missing.push(format!("{} is left out: {error}", spec.name)),
+            }
+        }
+        (there, missing)
+    }
+
+    fn source<'a>(&'a self, datasets: &'a [DatasetConfig]) -> Source<'a> {
+        let config = &self.config.eval;
+        let (folder, mode, seed, shuffle_seed) =
+            (config.data_dir.as_deref(), config.mode, config.seed, config.shuffle_seed);
+        Source { datasets, folder, mode, seed, shuffle_seed, file: None }
+    }
+
+    /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
     pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
+        let data = match self.config.eval.data.is_empty() {
+            true => vec![read::entry(self.path("data").join("heldout.parquet"))],
+            false => self.config.eval.data.clone(),
+        };
         let out = self.path("eval").join(stage);
+        self.measure_on(&[self.spec], &data, stage, &out, ranks)?;
+        match &self.columns().0[..] {
+            [] => Ok(()),
+            columns => self.measure_on(columns, &[], stage, &out.join(COLUMNS), ranks),
+        }
+    }
+
+    /// Measures the model of `stage` on `tasks` in the folder `out`.
+    fn measure_on(
+        &self,
+        tasks: &[&'static TaskSpec],
+        data: &[DatasetConfig],
+        stage: &str,
+        out: &Path,
+        ranks: &mut dyn Ranks,
+    ) -> Result<()> {
         if dist::first_finds(ranks, FINISHED, || out.join("summary.json").exists())? {
             return Ok(());
         }
         let config = &self.config.eval;
-        let data: Vec<DatasetConfig> = match config.data.is_empty() {
-            true => vec![read::entry(self.path("data").join("heldout.parquet"))],
-            false => config.data.clone(),
-        };
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
             0 => self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"), &store)?,
             // The others answer; rank 0 has all scored.
             _ => Arc::new(Scorer::rules(config.mode)),
         };
-        let source = Source {
-            datasets: &data,
-            folder: None,
-            mode: config.mode,
-            seed: config.seed,
-            shuffle_seed: config.shuffle_seed,
-            file: None,
-        };
         let scored = (scorer, config.strip_thinking);
-        let rows = TaskRows::new(self.spec, source, config.limit, scored);
+        let of_task = |spec| TaskRows::new(spec, self.source(data), config.limit, scored.clone());
+        let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
         let model = self.model(stage);
         let local = Local::new(&model, config, self.means.target)?;
-        let jobs = [(local::Job::new(&local, &rows)?, format!("eval {stage}"))];
+        let label = |rows: &TaskRows| match tasks {
+            [_] => format!("eval {stage}"),
+            _ => format!("eval {stage} {}", rows.spec.name),
+        };
+        let job = |rows| Ok((local::Job::new(&local, rows)?, label(rows)));
+        let jobs: Vec<(local::Job, String)> = rows.iter().map(job).collect::<Result<_>>()?;
         let begun = Instant::now();
         let with = local::Asking { device: self.means.device, observer: self.means.observer };
         local::ask(ranks, &jobs, (&self.dir, &store), &with)?;
         dist::by_first(ranks, "the scores", || {
-            std::fs::create_dir_all(&out).map_err(Error::io(&out))?;
-            let answers = Box::new(jobs[0].0.asked(&store));
-            let all = measured::measure(&out, vec![(&rows, answers)], self.means.observer)?;
-            all.write(&out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
+            std::fs::create_dir_all(out).map_err(Error::io(out))?;
+            let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));
+            let all = measured::measure(out, sources.collect(), self.means.observer)?;
+            all.write(out, Some(&model.display().to_string()), config, begun.elapsed().as_secs_f64())?;
             if let Some(judge) = &all.judge {
                 self.means.observer.note(&judge.summary.line());
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
-use super::{MEASURED, Recipe};
+use super::{COLUMNS, MEASURED, Recipe};
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Sample};
 use crate::eval::{stats, summary};
@@ -14,7 +14,7 @@ use crate::{files, report};
 impl Recipe<'_> {
     /// Puts together what the stages left; `elapsed` are the seconds since this process began with them.
     pub(super) fn summarise(&self, elapsed: f64) -> Result<()> {
-        let mut stages = Map::new();
+        let (mut stages, mut tasks) = (Map::new(), Map::new());
         let mut eval = 0.0;
         for stage in MEASURED {
             let path = self.path("eval").join(stage).join("samples.jsonl");
@@ -22,13 +22,18 @@ impl Recipe<'_> {
                 stages.insert(stage.to_owned(), stage_summary(&samples::read(&path)?));
                 eval += number(&path.with_file_name("summary.json"), "seconds")?;
             }
+            let path = path.with_file_name(COLUMNS).join("summary.json");
+            if path.exists() {
+                tasks.insert(stage.to_owned(), read(&path)?["tasks"].take());
+                eval += number(&path, "seconds")?;
+            }
         }
         let data = number(&self.path("data").join("summary.json"), "seconds")?;
         let [sft, control, rl] = ["sft", "control", "rl"].map(|stage| self.step_seconds(stage));
         let (sft, control, rl) = (sft?, control?, rl?);
         let judges: Map<String, Value> =
             report::judges(&self.dir).into_iter().map(|(stage, judge)| (stage, json!(judge))).collect();
-        let summary = json!({
+        let mut summary = json!({
             "seed": self.config.seed,
             "judge": Some(judges).filter(|judges| !judges.is_empty()),
             "device": self.means.target.kind.name(),
@@ -43,6 +48,9 @@ impl Recipe<'_> {
                 "rollout": number(&self.path("rl").join("summary.json"), "rollout_tokens_per_sec")?,
             },
         });
+        if !tasks.is_empty() {
+            summary["tasks"] = tasks.into();
+        }
         files::write(self.path("summary.json"), format!("{summary:#}\n").as_bytes())
     }
 
@@ -67,8 +75,11 @@ fn stage_summary(samples: &[Sample]) -> Value {
     })
 }
 
-fn number(path: &Path, key: &str) -> Result<f64> {
+fn read(path: &Path) -> Result<Value> {
     let text = files::read_to_string(path).map_err(Error::io(path))?;
-    let value: Value = serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))?;
-    value[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
+    serde_json::from_str(&text).map_err(|e| Error::format(path, e.to_string()))
+}
+
+fn number(path: &Path, key: &str) -> Result<f64> {
+    read(path)?[key].as_f64().ok_or_else(|| Error::format(path, format!("no number at `{key}`")))
 }

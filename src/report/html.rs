@@ -16,6 +16,13 @@ pub fn page(report: &RecipeReport) -> Result<String> {
     if !report.stages.is_empty() {
         body.push_str(&accuracy(report));
     }
+    if let Some(columns) = &report.columns {
+        let said = "Published scores are those of OpenMMReasoner's README and paper; they were not measured here.";
+        body.push_str(&format!(
+            "<section class=\"scores\"><h2>Scores by task</h2><p class=\"sub\">{said}</p>{}</section>",
+            rows(columns)
+        ));
+    }
     if let Some(table) = &report.table {
         body.push_str(&format!("<section><h2>Side by side</h2>{}</section>", rows(table)));
     }

@@ -47,6 +47,8 @@ pub struct RecipeReport {
     pub contrasts: Vec<Contrast>,
     /// One column a run, when several are compared.
     pub table: Option<Table>,
+    /// The tasks that a recipe's models are measured on beside its own: one column a model, and the published ones.
+    pub columns: Option<Table>,
     /// Courses over the steps.
     pub curves: Vec<Curve>,
     /// Questions with the answers before and after RL.

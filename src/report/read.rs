@@ -1,14 +1,14 @@
 //! From run directories (FORMATS section 4) to a [`RecipeReport`].
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::run::{STAGES, facts_of_recipe as facts, resolved, time};
-use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, rollouts, run};
+use super::{Contrast, Curve, Example, RecipeReport, Series, Shown, Stage, Table, evaluation, rollouts, run};
 use crate::data;
 use crate::error::{Error, Result};
 use crate::eval::samples::{self, Answer, Sample};
@@ -106,6 +106,7 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
         report.stages = stages(&summary, &measured);
         report.contrasts = contrasts(&measured);
         report.examples = examples(dir, &measured)?;
+        report.columns = columns(dir)?;
         report.headline = headline(&report);
         report.remarks = remarks(dir);
         report.tiles = tiles(dir, &summary)?;
@@ -120,6 +121,13 @@ pub fn report(dir: &Path) -> Result<RecipeReport> {
     report.facts = if recipe { facts(dir, &summary) } else { run::facts(dir, &summary)? };
     report.config = files::read_to_string(dir.join("config.yaml")).unwrap_or_default();
     Ok(report)
+}
+
+/// The table of the tasks that the recipe's models were measured on beside its own.
+fn columns(dir: &Path) -> Result<Option<Table>> {
+    let dirs = STAGES.map(|(stage, _)| dir.join("eval").join(stage).join("tasks"));
+    let dirs: Vec<&Path> = dirs.iter().map(PathBuf::as_path).filter(|dir| evaluation::is_evaluation(dir)).collect();
+    if dirs.is_empty() { Ok(None) } else { evaluation::table(&dirs).map(Some) }
 }
 
 fn summary(dir: &Path) -> Result<Map<String, Value>> {
