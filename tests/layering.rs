@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may name.
-const GROUND: &[&str] = &["error", "math", "philox", "files"];
+const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds"];
 
 /// What each room may name, itself and the ground aside. Host rooms never name device, tensor or ops.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -15,6 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("math", &[]),
     ("philox", &["math"]),
     ("files", &["error"]),
+    ("bounds", &[]),
     ("observe", &[]),
     ("config", &[]),
     ("client", &["config"]),

@@ -14,7 +14,7 @@ use crate::data::read::{At, Left, RowFile};
 use crate::data::stamp::short;
 use crate::error::{Error, Result};
 
-/// Rows measured at once, and bytes of their embedded pictures: what bounds memory.
+/// Rows measured at once, and bytes of their texts and embedded pictures: what bounds memory.
 const CHUNK_ROWS: usize = 1024;
 const CHUNK_BYTES: usize = 32 << 20;
 
@@ -96,8 +96,8 @@ struct Chunk {
 
 impl Chunk {
     fn push(&mut self, at: At, row: Read<Row>) {
-        let embedded = |row: &Row| row.images.iter().map(|image| image.embedded()).sum::<usize>();
-        self.bytes += row.as_ref().map_or(0, embedded);
+        let held = |row: &Row| row.text_len() + row.images.iter().map(|image| image.embedded()).sum::<usize>();
+        self.bytes += row.as_ref().map_or(0, held);
         self.rows.push((at, row));
     }
 
@@ -118,7 +118,9 @@ impl Chunk {
             match row {
                 Err(bad) => (at, None, Err(bad)),
                 Ok(row) => {
-                    let measured = encoder.measure(&row).and_then(|measured| fits(measured, &row, longest));
+                    let measured = can_fit(&row, encoder, longest)
+                        .and_then(|()| encoder.measure(&row))
+                        .and_then(|measured| fits(measured, &row, longest));
                     (at, Some(row.id), measured)
                 }
             }
@@ -143,6 +145,16 @@ impl Chunk {
             }
         }
     }
+}
+
+/// Refuses a row whose text has more bytes than its tokens may, before they are made.
+fn can_fit(row: &Row, encoder: &Encoder, longest: Longest) -> Read<()> {
+    let (bytes, most) = (row.text_len(), encoder.chat.tokenizer.bytes_of(longest.tokens));
+    if bytes <= most {
+        return Ok(());
+    }
+    let expected = format!("at most {most}: {} is {} tokens", longest.key, longest.tokens);
+    Err(Bad::of(Reason::Overlong)(Error::input(&row.place, format!("{bytes} bytes of text"), expected)))
 }
 
 fn fits(measured: Measured, row: &Row, longest: Longest) -> Read<Measured> {

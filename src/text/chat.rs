@@ -5,6 +5,7 @@ use std::path::Path;
 
 use regex::Regex;
 
+use super::tokenizer::check_length;
 use super::{ChatTemplate, Message, Part, Special, Tokenizer};
 use crate::error::{Error, Result};
 
@@ -60,6 +61,8 @@ pub struct Chat {
     find_special: Regex,
     /// Tokens of `<|im_start|>assistant\n`.
     header_len: usize,
+    /// The ids of `assistant`.
+    role: Vec<u32>,
 }
 
 impl Chat {
@@ -76,8 +79,9 @@ impl Chat {
         specials.sort_by_key(|s| std::cmp::Reverse(s.len()));
         let pattern = specials.iter().map(|s| regex::escape(s)).collect::<Vec<_>>().join("|");
         let find_special = Regex::new(&pattern).map_err(|e| Error::input(place, e.to_string(), "special tokens"))?;
-        let header_len = 1 + tokenizer.encode("assistant\n", Special::Plain).len();
-        Ok(Chat { tokenizer, template, ids, specials, find_special, header_len })
+        let header_len = 1 + tokenizer.encode("assistant\n", Special::Plain)?.len();
+        let role = tokenizer.encode("assistant", Special::Plain)?;
+        Ok(Chat { tokenizer, template, ids, specials, find_special, header_len, role })
     }
 
     /// The ids of a conversation, one `image_pad` for each picture (see [`expand_images`]).
@@ -96,14 +100,15 @@ impl Chat {
         special: Special,
         variables: &serde_json::Map<String, serde_json::Value>,
     ) -> Result<Vec<u32>> {
+        check_length(messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum())?;
         if special == Special::Parse {
             let text = self.template.render_with(messages, add_generation_prompt, variables)?;
-            return Ok(self.tokenizer.encode(&text, Special::Parse));
+            return self.tokenizer.encode(&text, Special::Parse);
         }
         let mark = unused_char(messages)?;
         let marked: Vec<Message> = messages.iter().map(|m| self.break_specials(m, mark)).collect::<Result<_>>()?;
         let text = self.template.render_with(&marked, add_generation_prompt, variables)?;
-        let ids = self.encode_marked(&text, mark);
+        let ids = self.encode_marked(&text, mark)?;
         for (part, pad) in [(Part::Image, self.ids.image_pad), (Part::Video, self.ids.video_pad)] {
             let expected = messages.iter().flat_map(|m| &m.content).filter(|p| **p == part).count();
             let found = ids.iter().filter(|&&id| id == pad).count();
@@ -117,11 +122,10 @@ impl Chat {
 
     /// The spans of `ids` that the assistant wrote, each with the `im_end` that closes it (if it is there).
     pub fn assistant_spans(&self, ids: &[u32]) -> Vec<Range<usize>> {
-        let role = self.tokenizer.encode("assistant", Special::Plain);
         let mut spans = Vec::new();
         for (i, _) in ids.iter().enumerate().filter(|&(_, &id)| id == self.ids.im_start) {
             let start = i + self.header_len;
-            if ids[i + 1..].starts_with(&role) && start <= ids.len() {
+            if ids[i + 1..].starts_with(&self.role) && start <= ids.len() {
                 let close = ids[start..].iter().position(|&id| id == self.ids.im_end);
                 spans.push(start..close.map_or(ids.len(), |n| start + n + 1));
             }
@@ -144,7 +148,7 @@ impl Chat {
     }
 
     /// Encodes rendered text: special tokens are those that no mark interrupts; the marks then vanish.
-    fn encode_marked(&self, text: &str, mark: char) -> Vec<u32> {
+    fn encode_marked(&self, text: &str, mark: char) -> Result<Vec<u32>> {
         if !text.contains(mark) {
             return self.tokenizer.encode(text, Special::Parse);
         }
@@ -152,12 +156,12 @@ impl Chat {
         let mut ids = Vec::new();
         let mut done = 0;
         for special in self.find_special.find_iter(text) {
-            ids.extend(plain(&text[done..special.start()]));
+            ids.extend(plain(&text[done..special.start()])?);
             ids.extend(self.tokenizer.id(special.as_str()));
             done = special.end();
         }
-        ids.extend(plain(&text[done..]));
-        ids
+        ids.extend(plain(&text[done..])?);
+        Ok(ids)
     }
 }
 

@@ -4,6 +4,7 @@
 //! tokens wherever their string stands, as Hugging Face does; `Plain` reads them only where the chat template wrote
 //! them, so that no text of a user can open a turn or an image.
 
+mod allowed;
 mod bounded;
 mod chat;
 mod json;

@@ -7,8 +7,15 @@ use tokenizers::{
     AddedToken, AddedVocabulary, DecoderWrapper, Model, OffsetReferential, OffsetType, PreTokenizer, Tokenizer as Bpe,
 };
 
+use super::allowed;
+use crate::bounds::{Budget, caught};
 use crate::error::{Error, Result};
-use crate::files;
+
+/// Bytes of text that are encoded at once, at most, by all threads together: each takes up to 300 bytes of memory.
+pub const LONGEST_TEXT: usize = 2 << 20;
+static ENCODING: Budget = Budget::new(LONGEST_TEXT as u64);
+/// Bytes of text that NFC makes one of, at most: the Kelvin sign is `K`.
+const NFC_SHRINKS: usize = 3;
 
 /// What to do with the strings of special tokens (`<|im_start|>` and the like) that stand in a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub struct Tokenizer {
     bytes: Vec<u8>,
     starts: Vec<u32>,
     special: Vec<bool>,
+    /// Bytes of the longest token.
+    longest: usize,
     /// The id of each single byte.
     byte_ids: [u32; 256],
 }
@@ -39,9 +48,9 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
-        let json = files::read(&file).map_err(Error::io(&file))?;
+        let json = allowed::read(&file).map_err(Error::io(&file))?;
         let config = file.with_file_name("tokenizer_config.json");
-        let added = match files::read(&config) {
+        let added = match allowed::read(&config) {
             Ok(bytes) => added_tokens(&bytes, &config)?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(Error::io(&config)(e)),
@@ -55,11 +64,17 @@ impl Tokenizer {
     }
 
     fn from_json(json: &[u8], added: &[(u32, AddedToken)], file: &Path) -> Result<Tokenizer> {
-        let mut bpe = Bpe::from_bytes(json).map_err(|e| Error::format(file, e.to_string()))?;
-        for (id, token) in added {
-            let content = token.content.clone();
-            bpe.add_tokens([token.clone()]).map_err(|e| Error::format(file, e.to_string()))?;
-            if bpe.token_to_id(&content) != Some(*id) {
+        allowed::check(json, file)?;
+        allowed::check_added(added.iter().map(|(_, token)| token.content.as_str()), file)?;
+        let read = caught(|| {
+            let mut bpe = Bpe::from_bytes(json)?;
+            bpe.add_tokens(added.iter().map(|(_, token)| token.clone()))?;
+            Ok::<_, tokenizers::Error>(bpe)
+        });
+        let read = read.and_then(|bpe| bpe.map_err(|e| e.to_string()));
+        let bpe = read.map_err(|what| Error::format(file, what))?;
+        for (id, AddedToken { content, .. }) in added {
+            if bpe.token_to_id(content) != Some(*id) {
                 let what =
                     format!("tokenizer_config.json gives {content:?} the id {id}, which does not follow from here");
                 return Err(Error::format(file, what));
@@ -69,14 +84,10 @@ impl Tokenizer {
     }
 
     /// Checks a tokenizer and prepares it; `place` names it in errors.
-    pub(super) fn new(mut bpe: Bpe, place: &Path) -> Result<Tokenizer> {
+    pub(super) fn new(bpe: Bpe, place: &Path) -> Result<Tokenizer> {
         if !matches!(bpe.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
             return Err(Error::format(place, "the decoder is not ByteLevel: only byte-level tokenizers are read"));
         }
-        // Saved cut-offs and padding belong to whoever saved them: encoding here is always whole.
-        bpe.with_truncation(None).map_err(|e| Error::format(place, e.to_string()))?;
-        bpe.with_padding(None);
-
         let chars = byte_chars();
         let mut byte_ids = [0; 256];
         for (byte, id) in byte_ids.iter_mut().enumerate() {
@@ -110,27 +121,34 @@ impl Tokenizer {
         }
         let mut plain = bpe.get_added_vocabulary().clone();
         plain.set_encode_special_tokens(true);
-        Ok(Tokenizer { bpe, plain, bytes, starts, special, byte_ids })
+        let longest = starts.windows(2).map(|ends| (ends[1] - ends[0]) as usize).max().unwrap_or(0);
+        Ok(Tokenizer { bpe, plain, bytes, starts, special, longest, byte_ids })
     }
 
-    /// The ids of a text. With [`Special::Plain`] no id is a special token's.
-    pub fn encode(&self, text: &str, special: Special) -> Vec<u32> {
-        let ids = match special {
-            Special::Parse => self.bpe.encode_fast(text, false).map(|e| e.get_ids().to_vec()),
-            Special::Plain => self.encode_plain(text),
-        };
-        // The library refuses no text that a byte-complete vocabulary can write; if it ever does, the bytes remain.
-        let mut ids = ids.unwrap_or_else(|_| text.bytes().map(|b| self.byte_ids[b as usize]).collect());
+    /// The ids of a text. With [`Special::Plain`] no id is a special token's. Errors on a text of more bytes than
+    /// [`LONGEST_TEXT`].
+    pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
+        check_length(text.len())?;
+        let _taken = ENCODING.take(text.len() as u64);
+        let added = if special == Special::Plain { &self.plain } else { self.bpe.get_added_vocabulary() };
+        let ids = caught(|| self.encode_with(text, added)).and_then(|ids| ids.map_err(|e| e.to_string()));
+        let mut ids = ids.map_err(|what| Error::input("text", format!("one that has no tokens: {what}"), "text"))?;
         if special == Special::Plain && ids.iter().any(|&id| self.is_special(id)) {
             // Only a tokenizer whose merges spell a special token comes here.
             let spell = |id: u32| self.token_bytes(id).iter().map(|&b| self.byte_ids[b as usize]).collect();
             ids = ids.into_iter().flat_map(|id| if self.is_special(id) { spell(id) } else { vec![id] }).collect();
         }
-        ids
+        Ok(ids)
     }
 
-    fn encode_plain(&self, text: &str) -> tokenizers::Result<Vec<u32>> {
-        let mut pieces = self.plain.extract_and_normalize(self.bpe.get_normalizer(), text);
+    /// Bytes that a text of so many tokens can have, at most.
+    pub fn bytes_of(&self, tokens: usize) -> usize {
+        tokens.saturating_mul(NFC_SHRINKS * self.longest).min(LONGEST_TEXT)
+    }
+
+    /// Saved cut-offs, padding and post-processors belong to whoever saved them: encoding here is always whole.
+    fn encode_with(&self, text: &str, added: &AddedVocabulary) -> tokenizers::Result<Vec<u32>> {
+        let mut pieces = added.extract_and_normalize(self.bpe.get_normalizer(), text);
         if let Some(pre_tokenizer) = self.bpe.get_pre_tokenizer() {
             pre_tokenizer.pre_tokenize(&mut pieces)?;
         }
@@ -193,6 +211,14 @@ impl Tokenizer {
 
     pub(super) fn bpe(&self) -> &Bpe {
         &self.bpe
+    }
+}
+
+/// Errors when texts that are encoded together have more than [`LONGEST_TEXT`] bytes.
+pub(super) fn check_length(bytes: usize) -> Result<()> {
+    match bytes <= LONGEST_TEXT {
+        true => Ok(()),
+        false => Err(Error::input("text", format!("{bytes} bytes"), format!("at most {LONGEST_TEXT}"))),
     }
 }
 

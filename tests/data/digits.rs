@@ -145,7 +145,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
     assert!(chat.tokenizer.len() <= 512);
     let processor = Processor::from_json(&digits::preprocessor_config(), "digits").unwrap();
     let splits = digits::splits(&task(4, 0, 0, false), 1).unwrap();
-    let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).len();
+    let tokens = |text: &String| chat.tokenizer.encode(text, Special::Plain).unwrap().len();
     let answers = digits::corpus().into_iter().filter(|t| t.starts_with("<think>"));
     let answers: Vec<(String, usize)> = answers.map(|t| (t.clone(), tokens(&t))).collect();
     let mut longest = 0;
@@ -167,7 +167,7 @@ fn a_rendered_row_has_at_most_64_tokens_and_its_answer_is_what_is_trained() {
                 let sample = sft_sample(&row, &chat, &processor).unwrap();
                 let split = asked.ids.len();
                 assert_eq!(sample.input_ids[..split], asked.ids);
-                let mut want = chat.tokenizer.encode(answer, Special::Plain);
+                let mut want = chat.tokenizer.encode(answer, Special::Plain).unwrap();
                 want.push(chat.ids.im_end);
                 assert_eq!(sample.input_ids[split..], want);
                 assert!(sample.loss_mask.iter().enumerate().all(|(t, &m)| m == (t >= split)));
@@ -194,10 +194,10 @@ fn turns_before_the_last_are_trained_as_they_would_be_generated() {
     assert_eq!(sample.input_ids.len(), sample.loss_mask.len());
     let trained: Vec<u32> =
         sample.input_ids.iter().zip(&sample.loss_mask).filter(|(_, m)| **m).map(|(id, _)| *id).collect();
-    let mut want = chat.tokenizer.encode("8<|im_end|>", Special::Plain);
+    let mut want = chat.tokenizer.encode("8<|im_end|>", Special::Plain).unwrap();
     assert!(!want.contains(&chat.ids.im_end));
     want.push(chat.ids.im_end);
-    want.extend(chat.tokenizer.encode("3 + 5", Special::Plain));
+    want.extend(chat.tokenizer.encode("3 + 5", Special::Plain).unwrap());
     want.push(chat.ids.im_end);
     assert_eq!(trained, want);
     let whole = chat.encode(&row.messages, false, Special::Plain).unwrap();

@@ -87,7 +87,7 @@ fn the_config_decides_what_is_special() {
 
     let read = Tokenizer::load(dir.path()).unwrap();
     assert_eq!((read.len() as u32, read.id("<more>")), (next + 1, Some(next)));
-    assert_eq!(read.encode("<more>", Special::Plain), [next]);
+    assert_eq!(read.encode("<more>", Special::Plain).unwrap(), [next]);
     let end = read.id("<|im_end|>").unwrap();
     assert_eq!(read.decode(&[flip, end, next], true), "<|box_start|><more>");
 

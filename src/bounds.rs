@@ -1,0 +1,87 @@
+//! Bounds on the work that a stranger's input may cause: bytes in work over all threads, and panics of libraries.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Condvar, Mutex, Once, PoisonError};
+
+/// Values of a stranger's JSON, at most: in memory one takes some 80 bytes, however short its text.
+const MOST_VALUES: usize = 3_000_000;
+
+/// What there is too much of in a stranger's JSON, told by its marks before any value is made.
+pub fn excess(json: &[u8]) -> Option<String> {
+    let marks = json.iter().filter(|byte| b",:[{".contains(byte)).count();
+    (marks > MOST_VALUES).then(|| format!("more than {MOST_VALUES} values of JSON"))
+}
+
+/// Bytes that all threads together may have in work.
+pub struct Budget {
+    limit: u64,
+    taken: Mutex<u64>,
+    returned: Condvar,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub const fn new(limit: u64) -> Budget {
+        Budget { limit, taken: Mutex::new(0), returned: Condvar::new() }
+    }
+
+    /// Takes `bytes`, waiting until they fit; more than the limit is given alone. A thread must not take twice.
+    pub fn take(&self, bytes: u64) -> Taken<'_> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |taken: &mut u64| *taken > 0 && taken.saturating_add(bytes) > self.limit;
+        let mut taken = self.returned.wait_while(taken, full).unwrap_or_else(PoisonError::into_inner);
+        *taken += bytes;
+        Taken { budget: self, bytes }
+    }
+}
+
+/// Bytes of a budget, returned when this is dropped.
+pub struct Taken<'a> {
+    budget: &'a Budget,
+    bytes: u64,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *self.budget.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.budget.returned.notify_all();
+    }
+}
+
+thread_local! {
+    /// True while a panic of this thread is caught and told as an error.
+    static CAUGHT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls a library that panics on some inputs. Returns the panic's message as the error, and prints nothing.
+pub fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if !CAUGHT.get() {
+                before(info);
+            }
+        }));
+    });
+    let outer = CAUGHT.replace(true);
+    let done = catch_unwind(AssertUnwindSafe(call));
+    CAUGHT.set(outer);
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic").to_owned()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message() {
+        assert_eq!(caught(|| 7), Ok(7));
+        assert_eq!(caught(|| panic!("no {}", 7)), Err::<(), _>("no 7".to_owned()));
+        assert_eq!(caught(|| caught(|| panic!("inner"))), Ok(Err::<(), _>("inner".to_owned())));
+    }
+}

@@ -1,0 +1,118 @@
+//! What a `tokenizer.json` may say, checked before the library reads it: a byte-level BPE as GPT-2, Llama 3 and the Qwen
+//! families have it. The library reads much more, and some of that panics, takes all memory or never ends.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::bounds::excess;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Bytes of a tokenizer's file; the largest byte-level one published has 28 MB.
+const FILE: u64 = 32 << 20;
+/// Added tokens, and bytes of one.
+const ADDED: usize = 4096;
+const ADDED_BYTES: usize = 256;
+/// How published tokenizers cut text, each in time that is linear in the text: GPT-2, Qwen2 to Qwen3, Qwen3.5, Llama 3
+/// (GPT-4), GPT-4o. Patterns of any kind could take time that grows with any power of the text's length.
+const PATTERNS: [&str; 5] = [
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    super::train::SPLIT,
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+];
+
+/// The parts that are checked. The post-processor is never run.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Parts {
+    added_tokens: Vec<Added>,
+    normalizer: Value,
+    pre_tokenizer: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct Added {
+    content: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Model {
+    r#type: Value,
+    dropout: Value,
+    continuing_subword_prefix: Value,
+    end_of_word_suffix: Value,
+}
+
+/// The bytes of `tokenizer.json` or `tokenizer_config.json`.
+pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    files::open(path)?.take(FILE + 1).read_to_end(&mut bytes)?;
+    let large = (bytes.len() as u64 > FILE).then(|| format!("more than {FILE} bytes"));
+    match large.or_else(|| excess(&bytes)) {
+        None => Ok(bytes),
+        Some(what) => Err(io::Error::new(io::ErrorKind::InvalidData, what)),
+    }
+}
+
+/// Errors, naming file and part, when a `tokenizer.json` says anything else than a byte-level BPE's says.
+pub(super) fn check(json: &[u8], file: &Path) -> Result<()> {
+    let parts: Parts = serde_json::from_slice(json).map_err(|e| Error::format(file, e.to_string()))?;
+    let Parts { added_tokens, normalizer, pre_tokenizer, model } = &parts;
+    let empty = |value: &Value| value.is_null() || value == "" || value.as_f64() == Some(0.0);
+    let cuts = |kind: &str, part: &Value| match kind {
+        "Split" => part["pattern"]["Regex"].as_str().is_some_and(|pattern| PATTERNS.contains(&pattern)),
+        kind => ["ByteLevel", "Digits"].contains(&kind),
+    };
+    let pieces =
+        "ByteLevel, Digits, Split by the pattern of GPT-2, GPT-4, GPT-4o, Llama 3 or Qwen, or a Sequence of them";
+    let rules = [
+        ("model.type", &model.r#type, model.r#type == "BPE", "\"BPE\""),
+        ("model.dropout", &model.dropout, empty(&model.dropout), "null: a text has the same tokens each time"),
+        (
+            "model.continuing_subword_prefix",
+            &model.continuing_subword_prefix,
+            empty(&model.continuing_subword_prefix),
+            "null",
+        ),
+        ("model.end_of_word_suffix", &model.end_of_word_suffix, empty(&model.end_of_word_suffix), "null"),
+        ("normalizer", normalizer, known(normalizer, "normalizers", &|kind, _| kind == "NFC"), "null or NFC"),
+        ("pre_tokenizer", pre_tokenizer, known(pre_tokenizer, "pretokenizers", &cuts), pieces),
+    ];
+    if let Some((part, found, _, expected)) = rules.into_iter().find(|rule| !rule.2) {
+        return Err(wrong(file, part, &found.to_string(), expected));
+    }
+    check_added(added_tokens.iter().map(|token| token.content.as_str()), file)
+}
+
+/// Errors when tokens are added that are too many or too long.
+pub(super) fn check_added<'a>(contents: impl ExactSizeIterator<Item = &'a str>, file: &Path) -> Result<()> {
+    let many = contents.len();
+    match contents.max_by_key(|content| content.len()) {
+        _ if many > ADDED => Err(wrong(file, "added_tokens", &many.to_string(), &format!("at most {ADDED}"))),
+        Some(longest) if longest.len() > ADDED_BYTES => {
+            Err(wrong(file, "added_tokens", longest, &format!("at most {ADDED_BYTES} bytes of each")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether `value` is absent, of a kind that is known, or a sequence of such.
+fn known(value: &Value, list: &str, kinds: &dyn Fn(&str, &Value) -> bool) -> bool {
+    match value["type"].as_str() {
+        Some("Sequence") => value[list].as_array().is_some_and(|parts| parts.iter().all(|v| known(v, list, kinds))),
+        Some(kind) => kinds(kind, value),
+        None => value.is_null(),
+    }
+}
+
+fn wrong(file: &Path, part: &str, found: &str, expected: &str) -> Error {
+    let found: String = found.chars().take(200).collect();
+    Error::input(format!("{}: {part}", file.display()), found, expected)
+}
