@@ -1,5 +1,6 @@
 //! Rows and samples: what a line of data is before and after it becomes tokens.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -73,6 +74,11 @@ impl Row {
         Item { data_source, extra_info, place, ..Item::default() }
     }
 
+    /// Bytes of its messages' texts.
+    pub fn text_len(&self) -> usize {
+        self.messages.iter().flat_map(|m| &m.content).filter_map(Part::text).map(str::len).sum()
+    }
+
     /// The text of the user's messages, without images.
     pub fn question(&self) -> String {
         if let Some(q) = self.extra.get("question").and_then(|q| q.as_str()) {
@@ -90,6 +96,17 @@ pub fn text_of(message: &Message) -> String {
         _ => None,
     });
     parts.collect()
+}
+
+/// Bytes of an encoded picture, at most.
+const LARGEST: u64 = 128 << 20;
+
+/// Errors when an encoded picture has more bytes than it may.
+pub fn within(len: u64) -> io::Result<()> {
+    match len <= LARGEST {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("found {len} bytes, expected at most {LARGEST} of a picture"))),
+    }
 }
 
 /// Where a row's picture is.
@@ -134,6 +151,8 @@ impl ImageSource {
         match self {
             ImageSource::Bytes { bytes, .. } => Ok(bytes.clone()),
             ImageSource::File { file, .. } => {
+                let len = std::fs::metadata(file).map_err(|e| unreadable(place, file, &e))?.len();
+                within(len).map_err(|e| unreadable(place, file, &e))?;
                 let bytes = files::read(file).map_err(|e| unreadable(place, file, &e))?;
                 Ok(bytes.into())
             }
@@ -163,7 +182,12 @@ impl ImageSource {
 
     /// The decoded picture. Errors name `place` and, where it has a name, the picture.
     pub fn decode(&self, place: &str) -> Result<Rgb> {
-        image::decode(&self.bytes(place)?, &Limits::default(), &self.place(place))
+        self.decode_then(place, |picture| picture)
+    }
+
+    /// [`ImageSource::decode`], and `then` with the picture, as [`image::decode_then`].
+    pub fn decode_then<T>(&self, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
+        image::decode_then(&self.bytes(place)?, &Limits::default(), &self.place(place), then)
     }
 
     /// Width and height of the upright picture, from its header alone.
@@ -175,9 +199,16 @@ impl ImageSource {
                 let opened = files::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
                 image::size(opened, &limits, &name)
             }
-            ImageSource::Zipped { .. } => {
-                let bytes = self.bytes(place).map_err(Refused::Broken)?;
-                image::size(std::io::Cursor::new(bytes), &limits, &name)
+            ImageSource::Zipped { archive, index, .. } => {
+                // The beginning holds the header of nearly every picture.
+                let start = archive.start(*index).map_err(|e| Refused::Broken(unreadable(&name, &archive.path, &e)))?;
+                match image::size(std::io::Cursor::new(start), &limits, &name) {
+                    Err(Refused::Broken(_)) => {
+                        let bytes = self.bytes(place).map_err(Refused::Broken)?;
+                        image::size(std::io::Cursor::new(bytes), &limits, &name)
+                    }
+                    read => read,
+                }
             }
         }
     }

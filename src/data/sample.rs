@@ -40,7 +40,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
         if message.content.iter().any(|p| !matches!(p, Part::Text(_))) {
             return Err(Error::input(&row.place, "an image in an assistant message", "text"));
         }
-        ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain));
+        ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
         ids.push(chat.ids.im_end);
         mask.resize(ids.len(), true);
         if k + 1 < row.messages.len() {
@@ -79,8 +79,8 @@ pub fn prompt_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) ->
 /// A row's pictures, decoded and resized. Errors name the row and the picture.
 pub fn pictures(row: &Row, processor: &Processor) -> Result<Vec<Arc<ImageInput>>> {
     let picture = |image: &crate::data::ImageSource| {
-        let pixels = image.decode(&row.place)?;
-        Ok(Arc::new(processor.image(&pixels).map_err(|e| e.within(&image.place(&row.place)))?))
+        let input = image.decode_then(&row.place, |pixels| processor.image(&pixels))?;
+        Ok(Arc::new(input.map_err(|e| e.within(&image.place(&row.place)))?))
     };
     row.images.iter().map(picture).collect()
 }

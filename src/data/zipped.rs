@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use zip::ZipArchive;
 
+use crate::data::row::within;
 use crate::data::stamp::{short, size_and_time};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The largest picture that is unpacked, in bytes: a guard against bombs.
-const LARGEST: u64 = 1 << 30;
+/// A member of more bytes than `LARGE` has at most `RATIO` times those that are stored: a guard against bombs.
+const LARGE: u64 = 16 << 20;
+const RATIO: u64 = 200;
+/// Bytes of a member that hold the header of nearly every picture.
+const START: u64 = 1 << 16;
 
 /// An open zip file. Its list of members is in memory, some hundred bytes each.
 pub struct Archive {
@@ -37,16 +41,30 @@ impl Archive {
         self.zip.index_for_name(name)
     }
 
-    /// A member's content.
+    /// A member's content. Errors when it is larger than a picture may be, or than the list says.
     pub fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut zip = self.zip.clone();
         let member = zip.by_index(index).map_err(io::Error::other)?;
-        let size = member.size();
-        if size > LARGEST {
-            return Err(io::Error::other(format!("{size} bytes, more than the {LARGEST} a picture may have")));
+        let (size, stored) = (member.size(), member.compressed_size());
+        within(size)?;
+        if size > LARGE.max(stored.saturating_mul(RATIO)) {
+            let found = format!("found {size} bytes packed into {stored}");
+            return Err(io::Error::other(format!("{found}, expected at most {RATIO} times as many")));
         }
         let mut bytes = Vec::with_capacity(size as usize);
-        member.take(LARGEST).read_to_end(&mut bytes)?;
+        // One byte more tells a wrong size, and has the checksum compared.
+        member.take(size + 1).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == size {
+            true => Ok(bytes),
+            false => Err(io::Error::other(format!("found other than the {size} bytes that the list says"))),
+        }
+    }
+
+    /// The first bytes of a member's content.
+    pub fn start(&self, index: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let mut zip = self.zip.clone();
+        zip.by_index(index).map_err(io::Error::other)?.take(START).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 

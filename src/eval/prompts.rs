@@ -76,7 +76,8 @@ fn messages(row: &Row) -> Vec<Value> {
 
 /// Size and hash of a picture's pixels, row after row, as the model's processor gets them.
 fn picture(row: &Row, image: &crate::data::ImageSource) -> Result<Value> {
-    let pixels = image.decode(&row.place)?;
-    let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash}))
+    image.decode_then(&row.place, |pixels| {
+        let hash: String = Sha256::digest(&pixels.data).iter().map(|byte| format!("{byte:02x}")).collect();
+        json!({"width": pixels.width, "height": pixels.height, "mode": "RGB", "rgb_sha256": hash})
+    })
 }

@@ -6,6 +6,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
+use crate::bounds::Budget;
 use crate::error::{Error, Result};
 
 /// What a picture may measure; checked from its header, before anything is decoded.
@@ -23,6 +24,16 @@ impl Default for Limits {
         Limits { max_pixels: 178_956_970, max_side: 65_535 }
     }
 }
+
+/// Bytes of pixels that all threads together decode and resize at once; a larger picture is decoded alone.
+const IN_WORK: u64 = 512 << 20;
+static WORK: Budget = Budget::new(IN_WORK);
+/// Bytes a pixel of the largest picture: one of 16 bits a channel may measure half as much.
+const BYTES_A_PIXEL: u64 = 4;
+/// Bytes of text and profiles that a PNG may unpack, Pillow's bound.
+const PNG_CHUNKS: u64 = 64 << 20;
+/// Pixels that a bit of a JPEG can stand for: every unit of at most 32 x 32 takes at least one.
+const PIXELS_A_BIT: u64 = 32 * 32;
 
 const FORMATS: [ImageFormat; 6] =
     [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff];
@@ -51,15 +62,32 @@ const JPEG_HEADER: usize = 1 << 16;
 fn open<'a>(
     reader: impl BufRead + Seek + 'a,
     format: ImageFormat,
+    len: u64,
     limits: &Limits,
     place: &str,
 ) -> std::result::Result<(impl ImageDecoder + 'a, [u32; 2]), Refused> {
-    let decoder = ImageReader::with_format(reader, format).into_decoder().map_err(broken(place))?;
+    let mut reader = ImageReader::with_format(reader, format);
+    if format == ImageFormat::Png {
+        // The other decoders take their limits later; this one reads profiles before.
+        let mut chunks = image::Limits::no_limits();
+        chunks.max_alloc = Some(PNG_CHUNKS);
+        reader.limits(chunks);
+    }
+    let decoder = reader.into_decoder().map_err(broken(place))?;
     let (width, height) = decoder.dimensions();
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 || pixels > limits.max_pixels || width.max(height) > limits.max_side {
         let expected = format!("1 to {} pixels, sides up to {}", limits.max_pixels, limits.max_side);
         return Err(Refused::Size(Error::input(place, format!("{width} x {height} pixels"), expected)));
+    }
+    let most = BYTES_A_PIXEL * limits.max_pixels;
+    if decoder.total_bytes() > most {
+        let found = format!("{width} x {height} pixels of {} bytes", decoder.total_bytes() / pixels);
+        return Err(Refused::Size(Error::input(place, found, format!("at most {most} bytes"))));
+    }
+    if format == ImageFormat::Jpeg && len.saturating_mul(8 * PIXELS_A_BIT) < pixels {
+        let found = format!("{len} bytes of JPEG that say {width} x {height} pixels");
+        return Err(Refused::Broken(Error::input(place, found, "a whole file")));
     }
     Ok((decoder, [width, height]))
 }
@@ -87,12 +115,12 @@ pub fn size<R: Read + Seek>(mut reader: R, limits: &Limits, place: &str) -> std:
     // The library reads all of a JPEG before it looks at it.
     if format == ImageFormat::Jpeg
         && len > JPEG_HEADER as u64
-        && let Ok(found) = open(Cursor::new(&start), format, limits, place)
+        && let Ok(found) = open(Cursor::new(&start), format, len, limits, place)
     {
         return Ok(upright(found));
     }
     reader.rewind().map_err(failed)?;
-    open(BufReader::new(reader), format, limits, place).map(upright)
+    open(BufReader::new(reader), format, len, limits, place).map(upright)
 }
 
 fn upright((mut decoder, [width, height]): (impl ImageDecoder, [u32; 2])) -> [u32; 2] {
@@ -107,8 +135,15 @@ fn upright((mut decoder, [width, height]): (impl ImageDecoder, [u32; 2])) -> [u3
 /// colours keep their high byte, 16-bit grey is clipped at 255; a GIF's first frame stands on black where it does
 /// not fill the screen. `place` (the file, or the row) begins every error.
 pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
-    let format = format_of(bytes, bytes.len() as u64, place)?;
-    let (mut decoder, [width, height]) = open(Cursor::new(bytes), format, limits, place)?;
+    decode_then(bytes, limits, place, |picture| picture)
+}
+
+/// [`decode`], and `then` with the picture. Both count towards the bytes that all threads may have in work: `then`
+/// should make the picture small, and must not decode another.
+pub fn decode_then<T>(bytes: &[u8], limits: &Limits, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
+    let (format, len) = (format_of(bytes, bytes.len() as u64, place)?, bytes.len() as u64);
+    let (mut decoder, [width, height]) = open(Cursor::new(bytes), format, len, limits, place)?;
+    let _taken = WORK.take(decoder.total_bytes());
     if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
         return Err(Error::input(place, "a JPEG file that ends too early", "a whole one"));
     }
@@ -120,7 +155,8 @@ pub fn decode(bytes: &[u8], limits: &Limits, place: &str) -> Result<Rgb> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(broken(place))?;
     image.apply_orientation(orientation);
-    to_rgb(image).ok_or_else(|| Error::input(place, "a kind of pixel", "grey, colour or palette"))
+    let picture = to_rgb(image).ok_or_else(|| Error::input(place, "a kind of pixel", "grey, colour or palette"))?;
+    Ok(then(picture))
 }
 
 /// Pillow's `convert("RGB")`: grey is repeated, alpha dropped.
@@ -129,7 +165,7 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
     let (width, height) = (image.width(), image.height());
     let data = match image {
         DynamicImage::ImageRgb8(image) => image.into_raw(),
-        DynamicImage::ImageRgba8(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]]).collect(),
+        DynamicImage::ImageRgba8(image) => without_alpha(image.into_raw()),
         DynamicImage::ImageLuma8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageLumaA8(image) => image.pixels().flat_map(|p| [p[0]; 3]).collect(),
         DynamicImage::ImageRgb16(image) => image.pixels().flat_map(|p| [p[0], p[1], p[2]].map(high)).collect(),
@@ -140,6 +176,15 @@ fn to_rgb(image: DynamicImage) -> Option<Rgb> {
         _ => return None,
     };
     Some(Rgb { width, height, data })
+}
+
+/// Drops the fourth of each four bytes in place: a second picture beside the first would double the memory.
+fn without_alpha(mut data: Vec<u8>) -> Vec<u8> {
+    let pixels = data.len() / 4;
+    (0..pixels).for_each(|i| data.copy_within(4 * i..4 * i + 3, 3 * i));
+    data.truncate(3 * pixels);
+    data.shrink_to_fit();
+    data
 }
 
 /// Whether the end marker follows the compressed data: the decoder would fill what is missing with grey.

@@ -7,7 +7,7 @@ mod decode;
 mod processor;
 mod resize;
 
-pub use decode::{Limits, Refused, decode, size};
+pub use decode::{Limits, Refused, decode, decode_then, size};
 pub use processor::{ImageInput, Processor, smart_resize};
 pub use resize::resize;
 

@@ -185,8 +185,8 @@ fn answered(row: &Row) -> bool {
 fn look(row: &Row, model: Option<&(Chat, Processor)>) -> Read<Looked> {
     let mut sizes = Vec::with_capacity(row.images.len());
     for image in &row.images {
-        let rgb = image.decode(&row.place).map_err(Bad::of(Reason::BrokenImage))?;
-        sizes.push([rgb.width, rgb.height]);
+        let size = image.decode_then(&row.place, |rgb| [rgb.width, rgb.height]);
+        sizes.push(size.map_err(Bad::of(Reason::BrokenImage))?);
     }
     let tokens = match model {
         None => Ok(None),

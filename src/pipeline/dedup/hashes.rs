@@ -95,8 +95,7 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> (Line, Vec<Seen>)
         .images
         .iter()
         .map(|image| {
-            let picture = image.decode(&row.place)?;
-            Ok((Look::of(&picture), kept.map(|kept| kept.seen(&picture))))
+            image.decode_then(&row.place, |picture| (Look::of(&picture), kept.map(|kept| kept.seen(&picture))))
         })
         .collect();
     let (looked, broken) = match looked {

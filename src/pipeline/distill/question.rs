@@ -120,7 +120,7 @@ fn messages(row: &Row) -> Result<Value> {
                 Part::Image => {
                     let image =
                         images.next().ok_or_else(|| Error::input(&row.place, "too few images", "one a place"))?;
-                    let url = png_url(&image.decode(&row.place)?, &row.place)?;
+                    let url = image.decode_then(&row.place, |rgb| png_url(&rgb, &row.place))??;
                     parts.push(json!({"type": "image_url", "image_url": {"url": url}}));
                 }
                 Part::Video => return Err(Error::input(&row.place, "a video", "text and images")),
