@@ -1,5 +1,7 @@
 //! What a repository holds, by the hub's API; and its refusals, as what to do.
 
+use std::collections::HashSet;
+
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{StatusCode, Url};
 use serde_json::Value;
@@ -13,8 +15,9 @@ use crate::error::{Error, Result};
 
 /// What the hub says of a token that is none.
 const WRONG_TOKEN: &str = "Invalid credentials in Authorization header";
-/// Pages of a listing that are read at most, a thousand files each.
-const MOST_PAGES: usize = 10_000;
+/// Pages of a listing that are read at most, a thousand files each, and files.
+const MOST_PAGES: usize = 2_000;
+const MOST_FILES: usize = 2_000_000;
 
 /// A hub.
 pub struct Hub {
@@ -75,8 +78,11 @@ impl Hub {
     async fn tree(&self, kind: Kind, id: &str, commit: &str) -> Result<Vec<Listed>> {
         let mut url = self.api(kind, id, &["tree", commit]);
         url.set_query(Some("recursive=true&expand=false"));
-        let mut files = Vec::new();
-        for _ in 0..MOST_PAGES {
+        let (mut files, mut seen) = (Vec::new(), HashSet::new());
+        while seen.len() < MOST_PAGES && files.len() <= MOST_FILES {
+            if !seen.insert(url.clone()) {
+                return Err(strange(&url, "a next page that was read before"));
+            }
             let (page, headers) = self.http.json(&url).await.map_err(|failure| self.failed(&url, failure))?;
             let entries = page.as_array().ok_or_else(|| strange(&url, "a listing that is none"))?;
             for entry in entries.iter().filter(|entry| entry["type"] == "file") {

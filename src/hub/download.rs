@@ -62,7 +62,7 @@ impl Job {
         let _lock = Record::lock(&self.dir)?;
         let record = Record::read(&self.dir);
         let missing = missing(&self.dir, &files, &record, observer)?;
-        let total: u64 = files.iter().map(|file| file.size).sum();
+        let total = size_of_all(&files);
         let summary = Summary { files: files.len(), bytes: total, fetched: missing.len() };
         let commit = &listing.commit[..listing.commit.len().min(12)];
         if missing.is_empty() {
@@ -72,7 +72,7 @@ impl Job {
             return Ok(summary);
         }
         let begun: u64 = missing.iter().map(|file| size_of(&fetch::partial(&self.dir, file)).min(file.size)).sum();
-        let left: u64 = missing.iter().map(|file| file.size).sum::<u64>() - begun;
+        let left = size_of_all(&missing).saturating_sub(begun);
         let free = free(&self.dir)?;
         observer.note(&format!(
             "{} at {commit}: {}; {} to fetch into {} ({} free)",
@@ -82,7 +82,7 @@ impl Job {
             self.dir.display(),
             bytes(free)
         ));
-        if left + SPARE > free {
+        if left.saturating_add(SPARE) > free {
             let expected = format!("{} for what is missing, and {} to spare", bytes(left), bytes(SPARE));
             return Err(Error::input(self.dir.display().to_string(), format!("{} free", bytes(free)), expected));
         }
@@ -226,6 +226,11 @@ fn missing(dir: &Path, files: &[Listed], record: &Record, observer: &dyn Observe
         return Err(Error::input(path.display().to_string(), "another file, not from a download", expected));
     }
     Ok(missing)
+}
+
+/// The bytes of all files; a listing may say more than there are.
+fn size_of_all(files: &[Listed]) -> u64 {
+    files.iter().fold(0, |all, file| all.saturating_add(file.size))
 }
 
 fn size_of(path: &Path) -> u64 {

@@ -6,9 +6,12 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION, RANGE, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 
 use super::Settings;
+use crate::bounds::excess;
 use crate::client::{self, chain};
 use crate::error::{Error, Result};
 
+/// Bytes of a reply of JSON, at most.
+const LARGEST_REPLY: usize = 64 << 20;
 /// Redirects followed for one request.
 const MOST_REDIRECTS: usize = 8;
 /// A server that sends nothing for this long is given up.
@@ -120,9 +123,19 @@ impl Http {
         let mut attempt = 0;
         loop {
             let once = async {
-                let reply = self.get(url, 0).await?.response;
+                let mut reply = self.get(url, 0).await?.response;
                 let headers = reply.headers().clone();
-                let bytes = reply.bytes().await.map_err(|e| Failure::Passing(chain(&e), None))?;
+                let mut bytes = Vec::new();
+                while let Some(chunk) = reply.chunk().await.map_err(|e| Failure::Passing(chain(&e), None))? {
+                    bytes.extend_from_slice(&chunk);
+                    if bytes.len() > LARGEST_REPLY {
+                        let what = format!("a reply of more than {LARGEST_REPLY} bytes");
+                        return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+                    }
+                }
+                if let Some(what) = excess(&bytes) {
+                    return Err(Failure::Fatal(Error::Server { url: url.to_string(), what }));
+                }
                 let value = serde_json::from_slice(&bytes);
                 value.map(|value| (value, headers)).map_err(|e| Failure::Passing(format!("no JSON: {e}"), None))
             };
