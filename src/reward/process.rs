@@ -7,7 +7,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -21,6 +21,11 @@ use crate::error::{Error, Result};
 
 /// An answer may have so many bytes.
 const LONGEST_LINE: u64 = 1 << 20;
+/// A score and its parts lie between this and its negative: squares of differences stay finite, in f32 as well.
+const LARGEST_SCORE: f64 = 1e15;
+/// What ends a process group once its own input ends, which is when this program closes it or is gone in any way. A
+/// process of its own, since a program that is killed cannot act.
+const GUARD: &str = "read -r _; kill -s KILL -- \"-$0\"";
 /// So much of what a process wrote to stderr is quoted.
 const LAST_WORDS: usize = 600;
 /// A process whose input has ended may take so long to end.
@@ -77,6 +82,8 @@ impl Drop for Pool {
 struct Process {
     name: String,
     child: Child,
+    /// Ends the process and all that it started.
+    guard: Child,
     /// Lines for the process; `None` once its input is closed.
     lines: Option<Sender<String>>,
     answers: Receiver<std::io::Result<Answer>>,
@@ -113,6 +120,17 @@ impl Process {
         else {
             return Err(Error::Failed(format!("{program}: its pipes are missing")));
         };
+        let guard = Command::new("/bin/sh")
+            .args(["-c", GUARD, &child.id().to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let guard = guard.map_err(|e| {
+            let _ = child.kill();
+            Error::Failed(format!("/bin/sh, which ends {program} with this program: {e}"))
+        })?;
         let (lines, queue) = channel();
         std::thread::spawn(move || write_lines(stdin, &queue));
         let (told, answers) = channel();
@@ -124,7 +142,7 @@ impl Process {
             keep_last_words(stderr, &keep);
             drop(speaking);
         });
-        Ok(Process { name: command.join(" "), child, lines: Some(lines), answers, said, silent, timeout })
+        Ok(Process { name: command.join(" "), child, guard, lines: Some(lines), answers, said, silent, timeout })
     }
 
     /// Scores what comes until nothing more can come. What is broken once stays broken: every later item has the
@@ -163,7 +181,6 @@ impl Process {
             Ok(Ok(Answer { line, .. })) => read_score(id, &line).map_err(|what| format!("{what}: {}", quoted(&line))),
             Ok(Err(error)) => Err(error.to_string()),
             Err(RecvTimeoutError::Timeout) => {
-                let _ = self.child.kill();
                 let seconds = self.timeout.as_secs_f64();
                 Err(format!("no answer within {seconds} s (does it flush its output?){}", self.last_words()))
             }
@@ -173,11 +190,19 @@ impl Process {
         }
     }
 
+    /// Ends the process group; how the process itself ended.
+    fn end(&mut self) -> std::io::Result<ExitStatus> {
+        self.lines = None;
+        // Nobody waits for the leader before its group is ended: the number stays its own.
+        drop(self.guard.stdin.take());
+        let _ = self.guard.wait();
+        let _ = self.child.kill();
+        self.child.wait()
+    }
+
     /// How it ended and what it wrote to stderr, to be added to an error.
     fn last_words(&mut self) -> String {
-        self.lines = None;
-        let _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        let status = self.end().map_or_else(|e| e.to_string(), |status| status.to_string());
         // Not for ever: a child of its own may hold the pipe.
         let _ = self.silent.recv_timeout(GRACE);
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,8 +220,7 @@ impl Drop for Process {
         // Its output ends when it does.
         let end = Instant::now() + GRACE;
         while self.answers.recv_timeout(end.saturating_duration_since(Instant::now())).is_ok() {}
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.end();
     }
 }
 
@@ -252,9 +276,9 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
     let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a line of JSON")?;
     let number = |key: &str| match answer.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64().filter(|number| number.is_finite()) {
+        Some(value) => match value.as_f64().filter(|number| number.abs() <= LARGEST_SCORE) {
             Some(number) => Ok(Some(number)),
-            None => Err(format!("{key} is not a number")),
+            None => Err(format!("{key} is {value}, no number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
         },
     };
     match answer.get("id") {
