@@ -2,6 +2,7 @@
 //! was given; 17 to 27 belong to a server and 38 to 40 to several machines.
 
 mod published;
+mod bounds;
 mod strangers;
 
 use std::collections::BTreeSet;

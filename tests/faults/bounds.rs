@@ -1,0 +1,349 @@
+//! Input that asks for more memory or time than it is worth is refused before the work, by name and without a panic: by
+//! the program itself on two threads, or by the function that reads it.
+
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::{Compression, Crc, write::ZlibEncoder};
+use omr::config::ScorerConfig;
+use omr::image::{Limits, decode};
+use omr::reward::{Item, Mode, Scorer};
+use omr::text::Tokenizer;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::train::tiny::base_model;
+
+/// What a run of the program came to: its status, its last words, its peak of memory in MiB, seconds.
+struct Ran(Option<i32>, String, u64, f64);
+
+fn omr(dir: &Path, args: &[&str]) -> Ran {
+    let (said, began) = (dir.join("said"), Instant::now());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_omr"))
+        .args(["--threads", "2"])
+        .args(args)
+        // The hub's address, where there is a hub.
+        .env("HF_ENDPOINT", args.last().unwrap())
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(&said).unwrap())
+        .spawn()
+        .unwrap();
+    let (mut peak, mut ended) = (0, None);
+    while ended.is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.map_or(peak, |line| line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10);
+        std::thread::sleep(Duration::from_millis(2));
+        ended = child.try_wait().unwrap();
+    }
+    let said = fs::read_to_string(said).unwrap();
+    assert!(!said.contains("panicked"), "{said}");
+    Ran(ended.unwrap().code(), said, peak, began.elapsed().as_secs_f64())
+}
+
+/// `omr sft` for a step on two rows as `row` beside eight short ones.
+fn sft(dir: &Path, data_folder: &str, row: &Value) -> Ran {
+    if !dir.join("model").exists() {
+        base_model(&dir.join("model"));
+    }
+    let rows: String =
+        [[row; 2].as_slice(), &[&asks("3 + 5"); 8]].concat().iter().map(|row| format!("{row}\n")).collect();
+    fs::write(dir.join("rows.jsonl"), rows).unwrap();
+    let datasets = json!([{"path": "rows.jsonl", "data_folder": data_folder}]);
+    let config =
+        json!({"model": "model", "max_steps": 1, "max_bad_rows": 0.5, "packing_length": 70_000, "datasets": datasets});
+    fs::write(dir.join("sft.yaml"), config.to_string()).unwrap();
+    let _ = fs::remove_dir_all(dir.join("out"));
+    omr(dir, &["sft", "sft.yaml", "--out", "out"])
+}
+
+/// [`sft`] leaves the two rows out, in less than so many MiB, as `rejected.jsonl` says.
+fn left_out(dir: &Path, data_folder: &str, row: &Value, most: u64, what: &[&str]) {
+    let Ran(code, said, peak, _) = sft(dir, data_folder, row);
+    assert!(code == Some(0) && peak < most, "{said} at {peak}");
+    let rejected = fs::read_to_string(dir.join("out/rejected.jsonl")).unwrap();
+    assert!(what.iter().all(|what| rejected.matches(what).count() == 2), "{rejected}");
+}
+
+fn asks(question: &str) -> Value {
+    json!({"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": "8"}]})
+}
+
+fn pictured(name: &str) -> Value {
+    let mut row = asks("<image>What?");
+    row["images"] = json!([name]);
+    row
+}
+
+fn zeros(mebibytes: usize) -> Vec<u8> {
+    let mut packed = ZlibEncoder::new(Vec::new(), Compression::fast());
+    (0..mebibytes).for_each(|_| packed.write_all(&[0; 1 << 20]).unwrap());
+    packed.finish().unwrap()
+}
+
+/// A PNG of this size and kind of pixel, with a profile that unpacks to so many MiB.
+fn png(side: u32, kind: [u8; 2], profile: usize, pixels: &[u8]) -> Vec<u8> {
+    let mut out = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |name: &[u8; 4], data: &[u8]| {
+        let mut crc = Crc::new();
+        crc.update(&[&name[..], data].concat());
+        out.extend([&(data.len() as u32).to_be_bytes()[..], name, data, &crc.sum().to_be_bytes()].concat());
+    };
+    chunk(b"IHDR", &[&side.to_be_bytes()[..], &side.to_be_bytes(), &kind, &[0; 3]].concat());
+    chunk(b"iCCP", &[b"x\0\0", &zeros(profile)[..]].concat());
+    chunk(b"IDAT", pixels);
+    chunk(b"IEND", &[]);
+    out
+}
+
+/// A JPEG of 64 x 64 pixels that says it has this size.
+fn jpeg(side: u16) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image::RgbImage::new(64, 64).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+    let mut bytes = bytes.into_inner();
+    let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+    bytes[frame + 5..frame + 9].copy_from_slice(&[side.to_be_bytes(), side.to_be_bytes()].concat());
+    bytes
+}
+
+fn zip(path: &Path, mebibytes: usize) {
+    let mut zip = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    zip.start_file("a.png", zip::write::SimpleFileOptions::default().compression_level(Some(1))).unwrap();
+    (0..mebibytes).for_each(|_| zip.write_all(&[0; 1 << 20]).unwrap());
+    zip.finish().unwrap();
+}
+
+/// `omr download` from a hub whose listing is `tree`, headers and body, and then spaces without an end if `endless`.
+fn download(dir: &Path, tree: &str, endless: bool) -> Ran {
+    let (listener, tree) = (TcpListener::bind("127.0.0.1:0").unwrap(), tree.to_owned());
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, mut request) = (stream.unwrap(), [0; 4096]);
+            let asked = stream.read(&mut request).unwrap();
+            let lists = String::from_utf8_lossy(&request[..asked]).contains("/tree/");
+            let reply = if lists { tree.as_str() } else { "\r\n{\"sha\": \"c\"}" };
+            let mut sent = stream.write_all(format!("HTTP/1.1 200 OK\r\nconnection: close\r\n{reply}").as_bytes());
+            while endless && lists && sent.is_ok() {
+                sent = stream.write_all(&[b' '; 1 << 16]);
+            }
+        }
+    });
+    omr(dir, &["download", "datasets/a/b", "--to", "to", "--include", "*", "--include", &address])
+}
+
+/// A listing whose next page is itself.
+const AGAIN: &str = "link: <?again>; rel=\"next\"\r\n\r\n[]";
+
+fn added(tokens: usize) -> Value {
+    let token = |i: usize| {
+        json!({"id": 600 + i, "content": format!("<{i}>"), "special": false, "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false})
+    };
+    (0..tokens).map(token).collect()
+}
+
+#[test]
+fn rows_of_twelve_million_spaces_are_overlong_before_they_are_encoded() {
+    let dir = tempfile::tempdir().unwrap();
+    let row = asks(&format!("{}x", " ".repeat(12_000_000)));
+    left_out(dir.path(), ".", &row, 400, &["\"overlong\"", "12000002 bytes of text"]);
+}
+
+#[test]
+fn a_bomb_in_a_zip_of_pictures_is_refused_by_its_ratio() {
+    let dir = tempfile::tempdir().unwrap();
+    zip(&dir.path().join("a.zip"), 120);
+    left_out(dir.path(), "a.zip", &pictured("a.png"), 200, &["found 125829120 bytes packed into"]);
+}
+
+#[test]
+fn small_files_of_large_pictures_are_refused_from_their_headers() {
+    for (bytes, what) in [
+        (jpeg(13_000), "bytes of JPEG that say 13000 x 13000 pixels"),
+        (png(13_000, [16, 6], 0, &[]), "13000 x 13000 pixels of 8 bytes, expected at most 715827880 bytes"),
+        (png(1, [8, 2], 80, &zeros(1)), "a broken picture"),
+    ] {
+        let error = decode(&bytes, &Limits::default(), "p").unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_hub_that_sends_without_end_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |path: &str| {
+        format!("{{\"type\": \"file\", \"path\": \"{path}\", \"size\": {}, \"oid\": \"{:040}\"}}", u64::MAX, 0)
+    };
+    let two = format!("\r\n[{}, {}]", file("a"), file("b"));
+    for (tree, endless, status, what) in [
+        ("\r\n[", true, 1, "a reply of more than 67108864 bytes"),
+        (AGAIN, false, 1, "a next page that was read before"),
+        (&two, false, 2, "for what is missing, and"),
+    ] {
+        let Ran(code, said, peak, _) = download(dir.path(), tree, endless);
+        assert!(code == Some(status) && said.contains(what) && peak < 300, "{said} at {peak}");
+    }
+}
+
+#[test]
+fn tokenizers_that_could_hang_or_fill_memory_are_refused_by_part() {
+    let dir = tempfile::tempdir().unwrap();
+    base_model(dir.path());
+    let whole: Value = serde_json::from_slice(&fs::read(dir.path().join("tokenizer.json")).unwrap()).unwrap();
+    let said = |part: &str, value: Value| {
+        let mut json = whole.clone();
+        *json.pointer_mut(part).unwrap() = value;
+        Tokenizer::from_bytes(json.to_string().as_bytes(), "t.json").err().map_or("read".to_owned(), |e| e.to_string())
+    };
+    let replaces = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaa"});
+    let cuts = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    for (part, value, found) in [
+        ("normalizer", json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}), "Precompiled"),
+        ("normalizer", json!({"type": "Prepend", "prepend": "x".repeat(50_000)}), "xxx"),
+        ("normalizer", json!({"type": "Sequence", "normalizers": [{"type": "NFC"}, replaces]}), "Replace"),
+        ("pre_tokenizer", cuts("(a+)+$"), "(a+)+$"),
+        ("model/dropout", json!(0.1), "0.1"),
+        ("model/end_of_word_suffix", json!("</w>"), "</w>"),
+        ("model/type", json!("Unigram"), "Unigram"),
+        ("added_tokens", added(200_000), "200000"),
+    ] {
+        let error = said(&format!("/{part}"), value);
+        let place = format!("t.json: {}: found", part.replace('/', "."));
+        assert!(error.starts_with(&place) && error.contains(found), "{part}: {error}");
+    }
+    let llama = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+    assert_eq!(said("/pre_tokenizer/pretokenizers/0", cuts(llama)), "read");
+    assert_eq!(said("/post_processor", json!({"type": "Sequence", "processors": [whole["post_processor"]]})), "read");
+}
+
+/// Set in the process that is killed.
+const KILLED: &str = "OMR_TEST_KILLED";
+
+fn scorer(script: &str) -> Scorer {
+    let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+    let config = ScorerConfig { command, workers: 1, ..ScorerConfig::default() };
+    Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!("no judge is asked")).unwrap()
+}
+
+/// The ids that a file will hold.
+fn ids(file: &Path) -> Vec<String> {
+    loop {
+        let ids = fs::read_to_string(file).unwrap_or_default();
+        if ids.ends_with('\n') {
+            fs::remove_file(file).unwrap();
+            return ids.split_whitespace().map(str::to_owned).collect();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether these processes end soon.
+fn end(ids: &[String]) -> bool {
+    let runs = |id: &String| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
+    };
+    (0..1000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        !ids.iter().any(runs)
+    })
+}
+
+#[test]
+fn all_that_a_reward_command_started_ends_with_the_run() {
+    let killed = std::env::var_os(KILLED);
+    let dir = killed.is_none().then(|| tempfile::tempdir().unwrap());
+    let folder = dir.as_ref().map_or(PathBuf::from(killed.clone().unwrap_or_default()), |dir| dir.path().to_owned());
+    let file = folder.join("ids");
+    // It and the process it starts ignore the end of their input.
+    let script = format!("sleep 600 >&- 2>&- & echo $! $$ > {}; exec sleep 600 >&- 2>&-", file.display());
+    let scorer = scorer(&script);
+    if killed.is_some() {
+        std::thread::sleep(Duration::from_secs(600));
+    }
+    let first = ids(&file);
+    drop(scorer);
+    assert!(first.len() == 2 && end(&first), "a run that ends");
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["faults::bounds::all_that_a_reward_command_started_ends_with_the_run", "--exact"]);
+    let mut child = command.env(KILLED, &folder).stdout(Stdio::null()).spawn().unwrap();
+    let second = ids(&file);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(second.len() == 2 && end(&second), "a run that is killed");
+}
+
+#[test]
+fn scores_whose_squares_overflow_are_refused_by_name() {
+    let item = Item { place: "rows.jsonl row 1".to_owned(), ..Item::default() };
+    let scored = scorer("read -r line; echo '{\"score\": 1e200}'").score_all(vec![item]).remove(0);
+    let error = scored.unwrap_err().to_string();
+    assert!(error.contains("rows.jsonl row 1") && error.contains("no number from -1e15 to 1e15"), "{error}");
+}
+
+#[test]
+fn a_page_runs_the_scripts_it_was_made_with_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("rows.jsonl"), "{\"problem\": \"3 + 5\", \"answer\": \"8\"}\n").unwrap();
+    let Ran(code, said, ..) = omr(dir.path(), &["data", "inspect", "rows.jsonl", "--out", "seen"]);
+    assert_eq!(code, Some(0), "{said}");
+    let page = fs::read_to_string(dir.path().join("seen/inspect.html")).unwrap();
+    let (_, script) = page.split_once("<script>").unwrap();
+    let hash = STANDARD.encode(Sha256::digest(script.split("</script>").next().unwrap()));
+    assert!(page.contains(&format!("script-src 'sha256-{hash}';")), "{}", &page[..600]);
+}
+
+/// Prints peak of memory (MiB), seconds and exit status of each hostile input.
+#[test]
+#[ignore = "makes and reads inputs of a gigabyte"]
+fn measured() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let told = |what: &str, Ran(code, _, peak, seconds): Ran| println!("| {what} | {peak} | {seconds:.1} | {code:?} |");
+    for (times, unit) in
+        [(1, " "), (12_000_000, " "), (30_000_000, " "), (2_000_000, " "), (2_000_000, "7"), (1_000_000, "a ")]
+    {
+        told(&format!("{times} x {unit:?}"), sft(dir, ".", &asks(&unit.repeat(times))));
+    }
+    zip(&dir.join("a.zip"), 1000);
+    told("zip of 1000 MiB of zeros", sft(dir, "a.zip", &pictured("a.png")));
+    let deep = zeros((9459 * (1 + 9459 * 8) >> 20) + 1);
+    let screen = b"GIF89a\xff\xff\x8c\x0a\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0;";
+    let runs = [1080, 0, 1078, 40, 13_377, 13_377, 1 | 8 << 16, 1, 2, 0, 0, 256, 0];
+    let runs: Vec<u8> = runs.iter().flat_map(|n: &u32| n.to_le_bytes()).collect();
+    for (name, bytes) in [
+        ("screen.gif", screen.to_vec()),
+        ("runs.bmp", [b"BM", &runs[..], &[7; 1024], &[0, 1]].concat()),
+        ("deep.png", png(13_377, [16, 6], 0, &deep)),
+        ("half.png", png(9_459, [16, 6], 0, &deep)),
+        ("profile.png", png(64, [8, 2], 512, &zeros(1))),
+        ("says.jpg", jpeg(13_000)),
+    ] {
+        fs::write(dir.join(name), &bytes).unwrap();
+        told(&format!("{name}, {} bytes: sft", bytes.len()), sft(dir, ".", &pictured(name)));
+        told(&format!("{name}: inspect"), omr(dir, &["data", "inspect", "rows.jsonl", "--out", name]));
+    }
+    told("hub, endless listing", download(dir, "\r\n[", true));
+    told("hub, listing that is its own next", download(dir, AGAIN, false));
+    let path = dir.join("model/tokenizer.json");
+    let whole: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    for (part, value) in [
+        ("/normalizer", json!({"type": "Prepend", "prepend": "x".repeat(30_000_000)})),
+        ("/added_tokens", added(200_000)),
+        ("/added_tokens", added(4096)),
+        ("/model/merges", vec![json!(["a", "b"]); 990_000].into()),
+    ] {
+        let mut json = whole.clone();
+        *json.pointer_mut(part).unwrap() = value;
+        fs::write(&path, json.to_string()).unwrap();
+        told(&format!("tokenizer.json {part}"), sft(dir, ".", &asks("3 + 4")));
+    }
+}
