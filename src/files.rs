@@ -2,6 +2,12 @@
 //! A reader, or a run killed at any point, sees the old content or the new one. Reads of regular files alone: a pipe or
 //! a device at a path that others wrote would be waited for, or read, without end.
 
+mod leftovers;
+mod lock;
+
+pub use leftovers::{HEAD, is_run, tidy};
+pub use lock::Lock;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read as _, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,6 +17,8 @@ use crate::error::{Error, Result};
 
 /// Bytes of a file that is read whole, at most: what is larger is read in parts, or is no such file.
 const WHOLE: u64 = 4 << 30;
+/// Bytes of a config, at most.
+const CONFIG: u64 = 16 << 20;
 
 /// Opens a regular file, or a link to one, for reading. Errors on anything else, at once.
 pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
@@ -25,21 +33,54 @@ pub fn open(path: impl AsRef<Path>) -> io::Result<File> {
 
 /// A regular file's bytes.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
-    let mut file = open(path)?;
-    let len = file.metadata()?.len();
-    if len > WHOLE {
-        let what = format!("found {len} bytes, expected at most {WHOLE} of a file of its kind");
+    read_within(path, WHOLE)
+}
+
+/// A regular file's bytes. Errors when there are more than `limit`, whatever size the system says it has.
+fn read_within(path: impl AsRef<Path>, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    let mut len = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    if len <= limit {
+        bytes.reserve_exact(len as usize);
+        len = file.take(limit + 1).read_to_end(&mut bytes)? as u64;
+    }
+    if len > limit {
+        let what = format!("found {len} bytes or more, expected at most {limit} of a file of its kind");
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    let mut bytes = Vec::with_capacity(len as usize);
-    file.read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// A regular file's text.
 pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
-    String::from_utf8(read(path)?)
+    text(read(path)?)
+}
+
+/// The text of a file that people write, such as a config: at most [`CONFIG`] bytes.
+pub fn read_config(path: impl AsRef<Path>) -> io::Result<String> {
+    text(read_within(path, CONFIG)?)
+}
+
+fn text(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "stream did not contain valid UTF-8"))
+}
+
+/// Makes the folder `dir` and those it is in; the ones that were missing, innermost first. On an error none is left.
+pub fn make_folder(dir: &Path) -> Result<Vec<PathBuf>> {
+    let is_missing = |at: &&Path| !at.as_os_str().is_empty() && fs::symlink_metadata(at).is_err();
+    let missing: Vec<PathBuf> = dir.ancestors().take_while(is_missing).map(Path::to_owned).collect();
+    let Err(error) = fs::create_dir_all(dir) else { return Ok(missing) };
+    missing.iter().for_each(|made| drop(fs::remove_dir(made)));
+    Err(match error.kind() {
+        // Such as /proc: the folder it is in is there.
+        io::ErrorKind::NotFound => {
+            let found = "a place where the system makes no folders";
+            Error::input(dir.display().to_string(), found, "a path on a disk")
+        }
+        _ => Error::io(dir)(error),
+    })
 }
 
 /// Writes `bytes` to `path`, whole. Parent folders are made.
@@ -72,17 +113,8 @@ impl Staged {
         let path = path.as_ref();
         let parent = parent(path);
         fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-        let mut temporary = beside(path, "tmp");
-        let mut opened = File::options().read(true).write(true).create_new(true).open(&temporary);
-        // Another one of this process: a file is written anew from what was written of it.
-        for i in 1.. {
-            if !opened.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::AlreadyExists) {
-                break;
-            }
-            temporary = beside(path, "tmp");
-            temporary.as_mut_os_string().push(format!("-{i}"));
-            opened = File::options().read(true).write(true).create_new(true).open(&temporary);
-        }
+        let (temporary, opened) =
+            unused(path, "tmp", |at| File::options().read(true).write(true).create_new(true).open(at));
         let file = BufWriter::with_capacity(1 << 20, opened.map_err(Error::io(&temporary))?);
         Ok(Staged { path: path.to_owned(), temporary, file })
     }
@@ -118,18 +150,19 @@ impl Drop for Staged {
     }
 }
 
-/// Errors where [`write()`] to `path` would: to be asked before long work whose result goes there. Parent folders are
-/// made.
+/// Errors where [`write()`] to `path` would: to be asked before long work whose result goes there. Leaves nothing behind.
 pub fn writable(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
     if path.is_dir() {
         return Err(Error::input(path.display().to_string(), "a folder", "the name of a file"));
     }
-    let parent = parent(path);
-    fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-    let temporary = beside(path, "tmp");
-    File::create(&temporary).map_err(Error::io(path))?;
-    fs::remove_file(&temporary).map_err(Error::io(&temporary))
+    let made = make_folder(&parent(path))?;
+    let tried = Staged::create(path).map(drop);
+    made.iter().for_each(|folder| drop(fs::remove_dir(folder)));
+    tried.map_err(|error| match error {
+        Error::Io { source, .. } => Error::io(path)(source),
+        other => other,
+    })
 }
 
 /// Fills a folder through `body(temporary)`, then puts it at `path` as [`StagedFolder::commit`] does.
@@ -153,10 +186,9 @@ impl StagedFolder {
         let path = path.as_ref();
         let parent = parent(path);
         fs::create_dir_all(&parent).map_err(Error::io(&parent))?;
-        let staged = StagedFolder { path: path.to_owned(), temporary: beside(path, "tmp") };
-        let _ = fs::remove_dir_all(&staged.temporary);
-        fs::create_dir(&staged.temporary).map_err(Error::io(&staged.temporary))?;
-        Ok(staged)
+        let (temporary, made) = unused(path, "tmp", |at| fs::create_dir(at));
+        made.map_err(Error::io(&temporary))?;
+        Ok(StagedFolder { path: path.to_owned(), temporary })
     }
 
     /// Where it is filled.
@@ -169,12 +201,15 @@ impl StagedFolder {
     pub fn commit(self) -> Result<()> {
         let StagedFolder { path, temporary } = &self;
         sync_tree(temporary)?;
-        let old = beside(path, "old");
         let replaced = path.exists();
-        if replaced {
-            let _ = fs::remove_dir_all(&old);
-            fs::rename(path, &old).map_err(Error::io(path))?;
-        }
+        let (old, moved) = match replaced {
+            true => unused(path, "old", |at| match at.exists() {
+                true => Err(io::ErrorKind::AlreadyExists.into()),
+                false => fs::rename(path, at),
+            }),
+            false => (PathBuf::new(), Ok(())),
+        };
+        moved.map_err(Error::io(path))?;
         if let Err(source) = fs::rename(temporary, path) {
             if replaced {
                 let _ = fs::rename(&old, path);
@@ -194,50 +229,6 @@ impl Drop for StagedFolder {
         // Gone where it was committed.
         let _ = fs::remove_dir_all(&self.temporary);
     }
-}
-
-/// Removes what a killed run left beside `path`: temporaries of any process, and, when `path` is missing but its
-/// moved-aside predecessor is there, puts that one back.
-pub fn tidy(path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    let parent = parent(path);
-    let Ok(entries) = fs::read_dir(&parent) else { return Ok(()) };
-    let name = file_name(path);
-    for entry in entries.flatten() {
-        let other = entry.file_name().to_string_lossy().into_owned();
-        let Some(rest) = other.strip_prefix(&format!(".{name}.")) else { continue };
-        let at = entry.path();
-        if rest.starts_with("old-") && !path.exists() {
-            fs::rename(&at, path).map_err(Error::io(path))?;
-        } else if rest.starts_with("old-") || rest.starts_with("tmp-") {
-            let removed = if at.is_dir() { fs::remove_dir_all(&at) } else { fs::remove_file(&at) };
-            removed.map_err(Error::io(&at))?;
-        }
-    }
-    Ok(())
-}
-
-/// [`tidy`] for everything in and below `folder`, which no other process may be writing to.
-pub fn tidy_tree(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let entry = entry.map_err(Error::io(folder))?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let at = entry.path();
-        match target(&name) {
-            Some(target) if fs::symlink_metadata(&at).is_ok() => tidy(folder.join(target))?,
-            Some(_) => {}
-            None if entry.file_type().is_ok_and(|t| t.is_dir()) => tidy_tree(&at)?,
-            None => {}
-        }
-    }
-    Ok(())
-}
-
-/// What a temporary is the temporary of.
-fn target(name: &str) -> Option<&str> {
-    let rest = name.strip_prefix('.')?;
-    let end = rest.rfind(".tmp-").or_else(|| rest.rfind(".old-"))?;
-    Some(&rest[..end])
 }
 
 /// Renames `dir` to the first free `dir.1`, `dir.2`, ...; `None` when there is nothing to move.
@@ -287,8 +278,20 @@ fn file_name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-fn beside(path: &Path, kind: &str) -> PathBuf {
-    parent(path).join(format!(".{}.{kind}-{}", file_name(path), std::process::id()))
+/// Has `make` made what stands beside `path` as `.NAME.KIND-PID`, or with a further `-N` where that is taken.
+fn unused<T>(path: &Path, kind: &str, make: impl Fn(&Path) -> io::Result<T>) -> (PathBuf, io::Result<T>) {
+    let first = parent(path).join(format!(".{}.{kind}-{}", file_name(path), std::process::id()));
+    let mut at = first.clone();
+    for i in 1.. {
+        match make(&at) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                at.clone_from(&first);
+                at.as_mut_os_string().push(format!("-{i}"));
+            }
+            made => return (at, made),
+        }
+    }
+    unreachable!("a name is free")
 }
 
 /// What the body of [`write_with`] may fail with: an I/O error, which gets the path, or an [`Error`] as it is.
@@ -370,7 +373,7 @@ mod tests {
     fn a_place_that_cannot_be_written_is_known_beforehand() {
         let dir = tempfile::tempdir().unwrap();
         writable(dir.path().join("new/file")).unwrap();
-        assert_eq!(fs::read_dir(dir.path().join("new")).unwrap().count(), 0);
+        assert!(!dir.path().join("new").exists());
         write(dir.path().join("old"), b"kept").unwrap();
         writable(dir.path().join("old")).unwrap();
         assert_eq!(fs::read(dir.path().join("old")).unwrap(), b"kept");
@@ -378,33 +381,5 @@ mod tests {
             let error = writable(dir.path().join(path)).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{error}");
         }
-    }
-
-    #[test]
-    fn tidy_puts_back_what_a_kill_between_two_renames_moved_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("model");
-        fs::create_dir(dir.path().join(".model.old-7")).unwrap();
-        fs::write(dir.path().join(".model.old-7/x"), "kept").unwrap();
-        fs::create_dir(dir.path().join(".model.tmp-7")).unwrap();
-        tidy(&path).unwrap();
-        assert_eq!(fs::read_to_string(path.join("x")).unwrap(), "kept");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_tree_is_tidied_and_what_is_not_ours_stays() {
-        let dir = tempfile::tempdir().unwrap();
-        let eval = dir.path().join("eval/sft");
-        fs::create_dir_all(eval.join(".model.old-9")).unwrap();
-        for name in ["samples.jsonl", ".samples.jsonl.tmp-8", ".model.old-9/x", ".lock", ".hidden", "a.tmp-1"] {
-            fs::write(eval.join(name), name).unwrap();
-        }
-        tidy_tree(dir.path()).unwrap();
-        let mut left: Vec<String> =
-            fs::read_dir(&eval).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-        left.sort();
-        assert_eq!(left, [".hidden", ".lock", "a.tmp-1", "model", "samples.jsonl"]);
-        assert_eq!(fs::read_to_string(eval.join("model/x")).unwrap(), ".model.old-9/x");
     }
 }

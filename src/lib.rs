@@ -59,6 +59,7 @@ pub mod report;
 pub mod reward;
 pub mod rl;
 pub mod rollout;
+pub mod secrets;
 pub mod task;
 pub mod tensor;
 pub mod text;

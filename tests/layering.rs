@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What every room may name.
-const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds"];
+const GROUND: &[&str] = &["error", "math", "philox", "files", "bounds", "secrets"];
 
 /// What each room may name, itself and the ground aside. Host rooms never name device, tensor or ops.
 const ROOMS: &[(&str, &[&str])] = &[
@@ -16,6 +16,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("philox", &["math"]),
     ("files", &["error"]),
     ("bounds", &[]),
+    ("secrets", &[]),
     ("observe", &[]),
     ("config", &[]),
     ("client", &["config"]),

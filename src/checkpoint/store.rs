@@ -99,20 +99,8 @@ impl Store {
     /// The store of run directory `run`. What a killed run left half-written is removed: call it with the run's lock
     /// held.
     pub fn open(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Result<Store> {
-        let store = Store::of(run, keep);
-        let folder = store.folder();
-        if folder.is_dir() {
-            for entry in fs::read_dir(&folder).map_err(Error::io(&folder))? {
-                let name = entry.map_err(Error::io(&folder))?.file_name().to_string_lossy().into_owned();
-                if let Some(step) = name.strip_prefix(&format!(".{PREFIX}")).and_then(|rest| rest.split('.').next()) {
-                    files::tidy(folder.join(format!("{PREFIX}{step}")))?;
-                }
-            }
-            for name in ["latest", "best"] {
-                files::tidy(store.run.join(name))?;
-            }
-        }
-        Ok(store)
+        files::tidy(run.as_ref())?;
+        Ok(Store::of(run, keep))
     }
 
     /// The same, nothing removed: at a rank that another one writes for.
@@ -239,7 +227,7 @@ impl Store {
 
     /// Under another name first, so that a kill meanwhile leaves no folder that looks whole.
     fn remove(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let doomed = self.folder().join(format!(".{PREFIX}{}.tmp-removed", checkpoint.step));
+        let doomed = self.folder().join(format!(".{PREFIX}{}.tmp-{}", checkpoint.step, std::process::id()));
         fs::rename(&checkpoint.path, &doomed).map_err(Error::io(&checkpoint.path))?;
         fs::remove_dir_all(&doomed).map_err(Error::io(&doomed))
     }

@@ -14,6 +14,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::nearest;
 use crate::error::{Error, Result};
 use crate::observe::shown;
+use crate::secrets::{self, redacted};
 
 /// Where everything goes that is not a result.
 #[derive(Clone)]
@@ -32,6 +33,11 @@ struct Inner {
 impl Console {
     /// A console; `quiet` keeps all but errors off stderr. `name` stands before these: of several processes, which.
     pub(crate) fn new(quiet: bool, name: String) -> Console {
+        // HF_TOKEN, OPENAI_API_KEY and whatever else is named like them, which a server may say again.
+        let is_secret = |name: &str| ["_TOKEN", "_API_KEY", "_SECRET"].iter().any(|end| name.ends_with(end));
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_secret)).for_each(|(_, value)| {
+            secrets::keep(value.to_string_lossy().trim());
+        });
         let inner = Arc::new(Mutex::new(Inner { bar: None, log: None }));
         Console { inner, quiet, terminal: io::stderr().is_terminal(), name }
     }
@@ -109,14 +115,14 @@ impl Console {
     pub(crate) fn to_log(&self, bytes: &[u8]) {
         if let Some(log) = &mut self.lock().log {
             // A log that cannot be written must not end the run: the run's own files report a full disk.
-            let _ = log.write_all(bytes);
+            let _ = log.write_all(redacted(&String::from_utf8_lossy(bytes)).as_bytes());
         }
     }
 
     fn to_stderr(&self, bytes: &[u8]) {
         let inner = self.lock();
         let write = || {
-            let _ = io::stderr().write_all(bytes);
+            let _ = io::stderr().write_all(redacted(&String::from_utf8_lossy(bytes)).as_bytes());
         };
         match &inner.bar {
             Some(bar) => bar.suspend(write),

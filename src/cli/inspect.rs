@@ -112,7 +112,7 @@ fn named(args: &Args) -> Result<Looked> {
         let entry = read::entry(repository(&args.place, Kind::Dataset, "omr data inspect")?);
         return Ok(Looked { datasets: vec![entry], tasks: None });
     }
-    let text = std::fs::read_to_string(&args.place).map_err(Error::io(&args.place))?;
+    let text = files::read_config(&args.place).map_err(Error::io(&args.place))?;
     let kinds = [
         (DistillConfig::NAME, config::keys::<DistillConfig>()),
         (SftConfig::NAME, config::keys::<SftConfig>()),

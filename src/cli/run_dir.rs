@@ -1,19 +1,27 @@
 //! A run directory: made, locked, compared with the config it was started with, or moved aside.
 
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::{Context, RunArgs};
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 
-/// An open run directory; the lock is held until it is dropped.
+/// An open run directory; the lock is held until it is dropped. One dropped with no more in it than
+/// [`RunDir::begin`] puts there leaves no trace: the folder is as it was before.
 pub struct RunDir {
+    /// As it was given.
+    out: PathBuf,
+    /// The same, or the folder it links to.
     dir: PathBuf,
     /// Of several processes that work in it, which; empty of a single one.
     part: String,
-    _lock: File,
+    /// The names that stood in the folder before.
+    before: BTreeSet<String>,
+    /// Where `--fresh` has moved the old folder.
+    aside: Option<PathBuf>,
+    lock: Option<Lock>,
 }
 
 impl RunDir {
@@ -22,9 +30,8 @@ impl RunDir {
     /// is removed, nothing in the folder is changed until [`RunDir::begin`].
     pub fn open<C: Config>(args: &RunArgs, config: &C, context: &Context) -> Result<RunDir> {
         let run = RunDir::lock(args, "", context)?;
-        // What a killed run left half-written; with the lock held nobody else is writing here.
-        files::tidy_tree(&args.out)?;
         run.compare(config, context)?;
+        files::tidy(&run.dir)?;
         Ok(run)
     }
 
@@ -37,58 +44,102 @@ impl RunDir {
     }
 
     fn lock(args: &RunArgs, part: &str, context: &Context) -> Result<RunDir> {
-        let dir = &args.out;
-        // A process that works in the old folder would go on in the new one: it writes by path.
-        let _idle = if args.fresh && dir.join(".lock").exists() { Some(lock(dir, ".lock")?) } else { None };
-        if args.fresh
-            && let Some(aside) = files::move_aside(dir)?
-        {
-            context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
+        // What a link leads to: the link itself stays, and a fresh run lies where the old one lay.
+        let target = std::fs::canonicalize(&args.out).ok().filter(|_| args.out.is_symlink());
+        let dir = target.unwrap_or_else(|| args.out.clone());
+        let mut aside = None;
+        if args.fresh {
+            // A process that works in the old folder would go on in the new one: it writes by path.
+            let mut idle = if dir.is_dir() { Some(Lock::take(&dir, "")?) } else { None };
+            aside = files::move_aside(&dir)?;
+            if let Some(aside) = &aside {
+                idle.iter_mut().for_each(|idle| idle.follow(aside));
+                context.say(&format!("moved the old {} to {}", dir.display(), aside.display()));
+            }
         }
         if dir.exists() && !dir.is_dir() {
             return Err(Error::input(dir.display().to_string(), "a file", "a run directory, or a name that is free"));
         }
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        Ok(RunDir { dir: dir.clone(), part: part.to_owned(), _lock: lock(dir, &format!(".lock{part}"))? })
+        let before = names(&dir);
+        let lock = Some(Lock::take(&dir, part)?);
+        Ok(RunDir { out: args.out.clone(), dir, part: part.to_owned(), before, aside, lock })
     }
 
     fn compare<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
-        let dir = &self.dir;
+        let dir = &self.out;
         let file = dir.join("config.yaml");
-        if file.exists() {
-            let was: C = config::load(Some(&file), &[], &|_| None)?;
-            for change in config::refuse_differences(dir, &was, config)? {
-                context.say(&format!("{} was {} and is {}", change.path, change.was, change.now));
-            }
+        if !file.exists() {
+            return Ok(());
         }
-        Ok(())
+        if !files::is_run(dir) {
+            let expected = "a run directory, or a folder without a config.yaml";
+            return Err(Error::input(file.display().to_string(), "a config that no run has written", expected));
+        }
+        let compared = config::load(Some(&file), &[], &|_| None).and_then(|was: C| {
+            let changes = config::refuse_differences(dir, &was, config)?;
+            changes.iter().for_each(|it| context.say(&format!("{} was {} and is {}", it.path, it.was, it.now)));
+            Ok(())
+        });
+        match compared {
+            Err(_) if self.part.is_empty() && !is_begun(dir) => {
+                let place = dir.display();
+                context.say(&format!("{place}: the run of another config that was begun here made no step: replaced"));
+                Ok(())
+            }
+            compared => compared,
+        }
     }
 
     /// Writes `config.yaml` and starts `log.txt`, for a run that has something left to do.
     pub fn begin<C: Config>(&self, config: &C, context: &Context) -> Result<()> {
-        let text = format!("# omr {}, on {}\n{}", env!("CARGO_PKG_VERSION"), context.place(), config::to_yaml(config)?);
+        let text = config::headed(config, Some(&context.place()))?;
         files::write(self.dir.join("config.yaml"), text.as_bytes())?;
         context.log_to(&self.dir.join(format!("log{}.txt", self.part)))
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.dir
+        &self.out
     }
 }
 
-fn lock(dir: &Path, name: &str) -> Result<File> {
-    let path = dir.join(name);
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(Error::io(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => Err(Error::input(
-            dir.display().to_string(),
-            "a run that another omr process is working on",
-            "a folder of its own for each run",
-        )),
-        Err(std::fs::TryLockError::Error(error)) => Err(Error::io(&path)(error)),
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        let added: Vec<String> = names(&self.dir).difference(&self.before).cloned().collect();
+        // Parts share what they begin with.
+        if self.part.is_empty() && !self.before.contains("config.yaml") && added.iter().all(|name| is_claim(name)) {
+            added.iter().filter(|name| !is_lock(name)).for_each(|name| drop(std::fs::remove_file(self.dir.join(name))));
+        }
+        drop(self.lock.take());
+        if let Some(aside) = self.aside.take().filter(|_| !self.dir.exists()) {
+            let _ = std::fs::rename(aside, &self.dir);
+        }
     }
+}
+
+/// True where the run in `dir` has made anything: steps, answers or rows. A run that ended before holds no claim on it.
+pub fn is_begun(dir: &Path) -> bool {
+    let is_nothing = |name: &String| {
+        is_claim(name)
+            || ["index", "tensorboard", "rejected.jsonl"].contains(&name.as_str())
+            || std::fs::metadata(dir.join(name)).is_ok_and(|found| found.is_file() && found.len() == 0)
+    };
+    !names(dir).iter().all(is_nothing)
+}
+
+/// What a run leaves before its first step.
+fn is_claim(name: &str) -> bool {
+    let is_log = name.starts_with("log") && name.ends_with(".txt");
+    is_lock(name) || is_log || ["config.yaml", ".ranks"].contains(&name)
+}
+
+fn is_lock(name: &str) -> bool {
+    name.starts_with(".lock")
+}
+
+fn names(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[cfg(test)]
@@ -112,6 +163,7 @@ mod tests {
     fn begin(dir: &Path, fresh: bool, config: &SftConfig, context: &Context) -> Result<RunDir> {
         let run = RunDir::open(&args(dir.to_owned(), fresh), config, context)?;
         run.begin(config, context)?;
+        std::fs::write(run.path().join("weights"), "w").unwrap();
         Ok(run)
     }
 
@@ -136,8 +188,7 @@ mod tests {
         let (dir, context) = (temp.path().join("run"), context());
         let config = SftConfig::default();
         for _ in 0..3 {
-            let run = begin(&dir, true, &config, &context).unwrap();
-            std::fs::write(run.path().join("weights"), "w").unwrap();
+            begin(&dir, true, &config, &context).unwrap();
         }
         for name in ["run", "run.1", "run.2"] {
             assert!(temp.path().join(name).join("weights").exists(), "{name}");
@@ -166,5 +217,25 @@ mod tests {
         assert!(error.exit_code() == 2 && error.to_string().contains("another omr process"), "{error}");
         drop(first);
         RunDir::open(&args(dir, false), &SftConfig::default(), &context).unwrap();
+    }
+    #[test]
+    fn fresh_behind_a_link_moves_what_it_leads_to_and_an_unbegun_run_puts_it_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let (link, disk, context) = (temp.path().join("link"), temp.path().join("disk"), context());
+        std::fs::create_dir(&disk).unwrap();
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        let config = SftConfig::default();
+        begin(&link, false, &config, &context).unwrap();
+        begin(&link, true, &config, &context).unwrap();
+        assert!(
+            link.is_symlink() && ["disk", "disk.1"].iter().all(|name| temp.path().join(name).join("weights").exists())
+        );
+        std::fs::write(disk.join("weights"), "second").unwrap();
+        let run = RunDir::open(&args(link, true), &config, &context).unwrap();
+        run.begin(&config, &context).unwrap();
+        assert!(!disk.join("weights").exists());
+        drop(run);
+        assert_eq!(std::fs::read_to_string(disk.join("weights")).unwrap(), "second");
+        assert!(!temp.path().join("disk.2").exists());
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::plan::Page;
-use super::run_dir::RunDir;
+use super::run_dir::{RunDir, is_begun};
 use super::{Context, RunArgs, dry_run};
 use crate::answers;
 use crate::config::{self, Config};
@@ -33,7 +33,7 @@ pub fn lanes<C: Config>(
     of: impl FnOnce(&C) -> Option<usize>,
 ) -> Result<Option<usize>> {
     let file = args.out.join("config.yaml");
-    let began = match !args.fresh && file.exists() {
+    let began = match !args.fresh && file.exists() && is_begun(&args.out) {
         true => of(&config::load(Some(&file), &[], &|_| None)?),
         false => Some(ranks),
     };

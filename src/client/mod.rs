@@ -17,6 +17,7 @@ use crate::client::health::Health;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Result};
 use crate::philox::{Purpose, Random};
+use crate::secrets;
 
 /// The first wait before a retry; it doubles each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -66,10 +67,12 @@ impl Endpoint {
         }
         let mut local = true;
         for url in &config.base_url {
-            let parsed = reqwest::Url::parse(url)
+            let parsed = reqwest::Url::parse(&url.0)
                 .ok()
                 .filter(|u| ["http", "https"].contains(&u.scheme()) && u.host_str().is_some())
-                .ok_or_else(|| Error::input(format!("{place}.base_url"), url, "an http or https address up to /v1"))?;
+                .ok_or_else(|| {
+                    Error::input(format!("{place}.base_url"), url.to_string(), "an http or https address up to /v1")
+                })?;
             local &=
                 parsed.scheme() == "http" && matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         }
@@ -86,11 +89,11 @@ impl Endpoint {
             if local { builder.no_proxy() } else { builder }
         };
         // A system without certificates is no hindrance to http.
-        let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
+        let is_plain = config.base_url.iter().all(|url| url.0.starts_with("http://"));
         let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
         let client = builder().build().or_else(without);
         let client = client.map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
-        let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
+        let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.0.trim_end_matches('/'))).collect();
         let health = Health::new(config.base_url.len());
         Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
     }
@@ -100,9 +103,9 @@ impl Endpoint {
         Endpoint { deadline, ..self }
     }
 
-    /// The address asked first.
-    pub fn url(&self) -> &str {
-        &self.urls[0]
+    /// The address asked first, as it is shown.
+    pub fn url(&self) -> String {
+        secrets::without_userinfo(&self.urls[0]).into_owned()
     }
 
     /// Requests in flight the config admits.
@@ -131,7 +134,7 @@ impl Endpoint {
             if wait >= left() {
                 return Err(Failure::Passing(format!("{what}; {}", self.late()), None));
             }
-            tracing::debug!("{url}: {what}; trying again");
+            tracing::debug!("{}: {what}; trying again", secrets::without_userinfo(url));
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -161,10 +164,14 @@ impl Endpoint {
         if status.is_success() {
             return completion(&bytes).map_err(|what| Failure::Passing(what, None));
         }
-        let said = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).trim().to_owned();
+        // Whole, so that no secret is cut in two.
+        let said = String::from_utf8_lossy(&bytes);
+        let said: String = secrets::redacted(said.trim()).chars().take(300).collect();
         let what = format!("status {status}: {said}");
         Err(match status.as_u16() {
-            401 | 403 | 404 | 405 => Failure::Fatal(Error::Server { url: url.to_owned(), what }),
+            401 | 403 | 404 | 405 => {
+                Failure::Fatal(Error::Server { url: secrets::without_userinfo(url).into_owned(), what })
+            }
             408 | 425 | 429 | 500.. => Failure::Passing(what, seconds.map(Duration::from_secs)),
             _ => Failure::Refused(what),
         })
@@ -195,7 +202,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {e}");
         cause = e.source();
     }
-    text
+    secrets::redacted(&text).into_owned()
 }
 
 fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
@@ -212,7 +219,8 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
         true => text,
         false => format!("<think>{reasoning}</think>{text}"),
     };
-    let count = |name: &str| reply["usage"][name].as_u64().unwrap_or_default();
+    // Sums of what servers count stay far below 2^64.
+    let count = |name: &str| reply["usage"][name].as_u64().unwrap_or_default().min(u32::MAX.into());
     Ok(Completion {
         text,
         finish_reason: choice["finish_reason"].as_str().unwrap_or("stop").to_owned(),
@@ -224,6 +232,7 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Address;
 
     #[test]
     fn waits_differ_between_requests_and_attempts() {
@@ -252,7 +261,7 @@ mod tests {
 
     #[test]
     fn addresses_are_checked() {
-        for bad in [vec![], vec!["localhost:8000".to_owned()], vec!["ftp://x/v1".to_owned()]] {
+        for bad in [vec![], vec![Address("localhost:8000".to_owned())], vec![Address("ftp://x/v1".to_owned())]] {
             let config = EndpointConfig { base_url: bad, model: "m".into(), ..EndpointConfig::default() };
             assert!(Endpoint::new(&config, "teacher").is_err_and(|e| e.to_string().contains("teacher.base_url")));
         }

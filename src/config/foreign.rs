@@ -2,6 +2,8 @@
 //!
 //! What has a key of ours is known from that key's own line (its name elsewhere); the rest is the table below.
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 use super::setting::{Key, Place};
@@ -97,12 +99,13 @@ pub(super) fn refuse<C: Config>(place: &Place, tree: &Map<String, Value>) -> Res
         own.iter().any(|key| key.path.strip_prefix(path).is_some_and(below))
     };
     leaves.retain(|path| !is_own(path));
+    let others = LazyLock::new(|| [("sft", keys::<SftConfig>()), ("rl", keys::<RlConfig>())]);
     let answers = leaves.iter().filter_map(|path| {
         let theirs = path.trim_start_matches('+');
         let root = theirs.split('.').next().unwrap_or_default();
         // `data` is a group of ours, too: of another command's config.
         let nobodys = || root != "data" && ROOTS.iter().any(|(name, _)| *name == root) && !is_own(root);
-        let ours = answer(theirs, &own).or_else(|| nobodys().then(|| "nothing here".to_owned()))?;
+        let ours = answer(theirs, &own, &*others).or_else(|| nobodys().then(|| "nothing here".to_owned()))?;
         Some((path, root, format!("for {theirs} {ours}")))
     });
     let answers: Vec<(&String, &str, String)> = answers.collect();
@@ -128,7 +131,7 @@ fn collect(path: &str, group: &Map<String, Value>, out: &mut Vec<String>) {
 }
 
 /// What `theirs` is here: keys of this config, else of another command's, else a line of the table.
-fn answer(theirs: &str, own: &[Key]) -> Option<String> {
+fn answer(theirs: &str, own: &[Key], others: &[(&str, Vec<Key>)]) -> Option<String> {
     let named = |keys: &[Key]| {
         let is_it = |key: &&Key| elsewhere(key) == Some(theirs);
         let paths: Vec<&str> = keys.iter().filter(is_it).map(|key| key.path.as_str()).collect();
@@ -138,10 +141,7 @@ fn answer(theirs: &str, own: &[Key]) -> Option<String> {
         let is_it = |(key, _): &&(&str, &str)| key.strip_suffix('*').map_or(*key == theirs, |s| theirs.starts_with(s));
         INSTEAD.iter().find(is_it).map(|(_, ours)| (*ours).to_owned())
     };
-    let others = || {
-        let of = |command: &str, keys: &[Key]| named(keys).map(|ours| format!("{ours} of `omr {command}`"));
-        of("sft", &keys::<SftConfig>()).or_else(|| of("rl", &keys::<RlConfig>()))
-    };
+    let others = || others.iter().find_map(|(command, keys)| Some(format!("{} of `omr {command}`", named(keys)?)));
     named(own).or_else(instead).or_else(others)
 }
 

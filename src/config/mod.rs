@@ -49,16 +49,19 @@ pub use rl::{
     LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig, RolloutConfig,
 };
 pub use said::{inline, nearest};
-pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
+pub use setting::{Address, Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{
-    Config, Difference, Source, deciding, differences, keys, likeliest, load, refuse_differences, to_yaml,
+    Config, Difference, Source, deciding, differences, headed, keys, likeliest, load, refuse_differences, to_yaml,
 };
 pub use task_file::{TaskFileConfig, TaskScorerConfig};
 pub use validation::{ValKwargs, ValidationConfig};
 
 /// More updates than any run makes: all of them are gone through when memory is planned.
 const MOST_STEPS: f64 = 1e8;
+
+/// Sequences of one batch at most, 2^20: what a typing error makes of a batch is refused, not planned.
+const MOST_SEQUENCES: f64 = 1_048_576.0;
 
 choice! {
     /// What an element is stored as while computing; sums are fp32 either way.

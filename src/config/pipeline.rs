@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, group_from_env, judge_from_env};
-use super::{Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, Source};
+use super::{
+    Config, DatasetConfig, Dtype, EndpointConfig, JudgeConfig, MOST_SEQUENCES, Mode, Place, Rule, Safe, Source,
+};
 use crate::error::{Error, Result};
 
 choice! {
@@ -65,7 +67,7 @@ settings! {
         stage.images = Pictures::Embed;
         stage.max_bad_rows = 0.01;
         /// Answers asked for each question.
-        num_rollouts: usize = 1, rule: Rule::AtLeast(1.0), name: "distill_response.py --num_rollouts",
+        num_rollouts: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "distill_response.py --num_rollouts",
             published: "8 for the final set";
         /// The server that answers; a recipe with a teacher of its own starts that.
         teacher: Option<EndpointConfig> = None;
@@ -108,7 +110,7 @@ settings! {
         model: Option<PathBuf> = None, name: "vllm_inference_with_reward.py --model_path",
             published: "Qwen/Qwen2.5-VL-7B-Instruct";
         /// Answers to each question.
-        n: usize = 8, rule: Rule::AtLeast(1.0), name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
+        n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "vllm_inference_with_reward.py --num_rollouts", published: "8";
         /// Logits are divided by this.
         temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), published: "1";
         /// Sample from the fewest tokens whose probabilities reach this.

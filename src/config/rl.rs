@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, Mode, OptimConfig, OptimizerName,
-    Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode, OptimConfig,
+    OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -108,7 +108,7 @@ settings! {
     /// Sampling of responses, and what the engine may use for it.
     pub struct RolloutConfig {
         /// Responses for each prompt.
-        n: usize = 8, rule: Rule::AtLeast(1.0), name: "verl actor_rollout_ref.rollout.n", published: "16";
+        n: usize = 8, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl actor_rollout_ref.rollout.n", published: "16";
         /// Logits are divided by this, when sampling and in the loss.
         temperature: f64 = 1.0, rule: Rule::AtLeast(1e-6), name: "verl actor_rollout_ref.rollout.temperature",
             published: "1.0";
@@ -219,9 +219,9 @@ settings! {
         /// which `omr data passrate` writes), in the same order each epoch; off leaves it to shuffle.
         curriculum: Curriculum = Curriculum::Off, name: "verl data.sampler.class_path";
         /// Prompts of one generation batch.
-        train_batch_size: usize = 64, rule: Rule::AtLeast(1.0), name: "verl data.train_batch_size", published: "128";
+        train_batch_size: usize = 64, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl data.train_batch_size", published: "128";
         /// Prompts that dynamic sampling asks at a time until train_batch_size of them are kept; null takes train_batch_size.
-        gen_batch_size: Option<usize> = None, rule: Rule::AtLeast(1.0), name: "verl data.gen_batch_size",
+        gen_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES), name: "verl data.gen_batch_size",
             published: "384 for DAPO";
         /// Prompts of one update; train_batch_size over this is the number of updates a generation batch gives.
         ppo_mini_batch_size: usize = 64, rule: Rule::AtLeast(1.0),
@@ -396,6 +396,12 @@ impl RlConfig {
         if let Some(size) = self.gen_batch_size.filter(|&n| n != self.train_batch_size && !self.filter_groups.enable) {
             let expected = "null, or filter_groups.enable: without it all prompts that are asked are trained on";
             return Err(Error::input(at("gen_batch_size"), size.to_string(), expected));
+        }
+        let rollouts = self.gen_batch().max(self.train_batch_size) * self.rollout.n;
+        if rollouts as f64 > MOST_SEQUENCES {
+            let expected =
+                format!("at most {MOST_SEQUENCES} rollouts of a generation batch, which is prompts x rollout.n");
+            return Err(Error::input(at("rollout.n"), rollouts.to_string(), expected));
         }
         if !self.train_batch_size.is_multiple_of(self.ppo_mini_batch_size) {
             let expected = format!("a divisor of train_batch_size, which is {}", self.train_batch_size);

@@ -2,13 +2,21 @@
 
 use serde_json::Value;
 
+use crate::secrets::HIDDEN;
+
+/// True for a key, given by its path, whose value is a server's secret.
+pub fn is_secret(path: &str) -> bool {
+    path.contains("api_key")
+}
+
 /// A value on one line, as YAML's flow form.
 pub fn inline(value: &Value) -> String {
     match value {
         Value::String(s) => s.clone(),
         Value::Array(list) => format!("[{}]", list.iter().map(inline).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
-            let pairs: Vec<_> = map.iter().map(|(k, v)| format!("{k}: {}", inline(v))).collect();
+            let value = |name: &str, value| if is_secret(name) { HIDDEN.to_owned() } else { inline(value) };
+            let pairs: Vec<_> = map.iter().map(|(k, v)| format!("{k}: {}", value(k, v))).collect();
             format!("{{{}}}", pairs.join(", "))
         }
         other => other.to_string(),

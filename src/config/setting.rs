@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Number, Value};
 
 use crate::error::{Error, Result};
+use crate::secrets;
 
 /// Which numbers or texts a key admits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -231,13 +232,49 @@ impl std::fmt::Debug for Secret {
 
 impl Setting for Secret {
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        self.0.set(place, path, value)
+        // The error does not quote it.
+        let found = || Error::input(place.of(path), "something else (not shown)", self.kind());
+        let read = if value.is_null() { None } else { Some(text(value).ok_or_else(found)?) };
+        read.iter().for_each(|secret| secrets::keep(secret));
+        self.0 = read;
+        Ok(())
     }
     fn write(&self) -> Value {
         Value::Null
     }
     fn kind(&self) -> String {
         "a text, never written to disk".to_owned()
+    }
+}
+
+/// The address of a server. A name and a password in it are sent and never written, so that they decide no run.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Address(pub String);
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&secrets::without_userinfo(&self.0))
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
+impl Setting for Address {
+    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
+        self.0.set(place, path, value)?;
+        let userinfo = self.0.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
+        userinfo.and_then(|(user, _)| user.split_once(':')).iter().for_each(|(_, password)| secrets::keep(password));
+        Ok(())
+    }
+    fn write(&self) -> Value {
+        Value::String(self.to_string())
+    }
+    fn kind(&self) -> String {
+        self.0.kind()
     }
 }
 

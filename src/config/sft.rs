@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use super::data::{model_of, rows_of};
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, LrSchedulerType, MOST_STEPS, OptimConfig, OptimizerName, Place, Rule,
-    Safe, Source, ValKwargs, ValidationConfig,
+    Config, DatasetConfig, DistConfig, Dtype, LrSchedulerType, MOST_SEQUENCES, MOST_STEPS, OptimConfig, OptimizerName,
+    Place, Rule, Safe, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -23,10 +23,10 @@ settings! {
         packing_length: usize = 4096, rule: Rule::AtLeast(1.0), name: "lmms-engine dataset_config.packing_length",
             published: "61440";
         /// Packs that make one update, those of all ranks together.
-        gradient_accumulation_steps: usize = 1, rule: Rule::AtLeast(1.0),
+        gradient_accumulation_steps: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES),
             name: "lmms-engine trainer_args.gradient_accumulation_steps", published: "1 on each of 32 GPUs";
         /// Rows that make one update, when updates are to have a fixed number of rows; packs are then as many as needed.
-        train_batch_size: Option<usize> = None, rule: Rule::AtLeast(1.0);
+        train_batch_size: Option<usize> = None, rule: Rule::Within(1.0, MOST_SEQUENCES);
         /// Updates; null counts epochs instead.
         max_steps: Option<u64> = None, rule: Rule::Within(1.0, MOST_STEPS), safe: Safe::WhenMore,
             name: "lmms-engine trainer_args.max_steps", published: "4300";

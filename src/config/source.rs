@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::said::inline;
+use super::said::{inline, is_secret};
 use super::setting::{Key, Meta, Place, Safe, Setting};
 use super::{foreign, preset};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::secrets::HIDDEN;
 
 /// A path of a config that may also be the name of a repository on the Hugging Face hub.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub fn load<C: Config>(file: Option<&Path>, overrides: &[String], env: &dyn Fn(&
     let mut place = Place { file: file.map(Path::to_owned), overridden: Default::default(), known };
     let mut tree = match file {
         Some(file) => {
-            let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+            let text = files::read_config(file).map_err(Error::io(file))?;
             let value = parse(&text).map_err(|what| Error::format(file, what))?;
             super::table::entries(&place, "", &value)?.cloned().unwrap_or_default()
         }
@@ -112,7 +114,8 @@ fn parse_override(text: &str) -> Result<(String, Value)> {
     };
     let wrong = |what: String| {
         let what = what.strip_prefix("line 1 column 1: ").unwrap_or(&what);
-        Error::input(format!("command line: {path}"), format!("{value} ({what})"), "a YAML value")
+        let found = if is_secret(path) { HIDDEN.to_owned() } else { format!("{value} ({what})") };
+        Error::input(format!("command line: {path}"), found, "a YAML value")
     };
     let value = parse(value).map_err(wrong)?;
     Ok((path.to_owned(), value))
@@ -122,7 +125,7 @@ fn apply(tree: &mut Map<String, Value>, overrides: &[String]) -> Result<()> {
     let mut whole = Value::Object(std::mem::take(tree));
     for text in overrides {
         let (path, value) = parse_override(text)?;
-        set(&mut whole, &path, value).map_err(|found| not_a_group(text, &found))?;
+        set(&mut whole, &path, value).map_err(|found| not_a_group(&path, &found))?;
     }
     if let Value::Object(map) = whole {
         *tree = map;
@@ -130,8 +133,9 @@ fn apply(tree: &mut Map<String, Value>, overrides: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn not_a_group(text: &str, found: &Value) -> Error {
-    Error::input(format!("command line: {text}"), inline(found), "a key of a group, or an index of a list")
+fn not_a_group(path: &str, found: &Value) -> Error {
+    let found = if is_secret(path) { HIDDEN.to_owned() } else { inline(found) };
+    Error::input(format!("command line: {path}"), found, "a key of a group, or an index of a list")
 }
 
 /// Sets `path` in `tree`, making groups on the way; `Err` holds the value that is no group.
@@ -163,6 +167,12 @@ fn set(tree: &mut Value, path: &str, value: Value) -> std::result::Result<(), Va
 /// The resolved config as YAML that [`load`] reads back; secrets are left out.
 pub fn to_yaml<C: Setting>(config: &C) -> Result<String> {
     serde_saphyr::to_string(&config.write()).map_err(|error| Error::Failed(format!("config as YAML: {error}")))
+}
+
+/// [`to_yaml`] for a run's `config.yaml`: with the version, and where the run computes.
+pub fn headed<C: Setting>(config: &C, place: Option<&str>) -> Result<String> {
+    let place = place.map_or(String::new(), |place| format!(", on {place}"));
+    Ok(format!("{}{}{place}\n{}", files::HEAD, env!("CARGO_PKG_VERSION"), to_yaml(config)?))
 }
 
 /// The settings that decide results, as text: every key but those that are safe to change in a run that goes on.

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 
 use super::table::join;
-use super::{DatasetConfig, Place, Rule, Safe};
+use super::{DatasetConfig, MOST_SEQUENCES, Place, Rule, Safe};
 use crate::error::{Error, Result};
 
 settings! {
     /// How the questions of a validation are answered.
     pub struct ValKwargs {
         /// Answers to each question.
-        n: usize = 1, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
+        n: usize = 1, rule: Rule::Within(1.0, MOST_SEQUENCES), safe: Safe::Yes,
             name: "verl actor_rollout_ref.rollout.val_kwargs.n";
         /// Logits are divided by this; 0 answers greedily.
         temperature: f64 = 0.0, rule: Rule::AtLeast(0.0), safe: Safe::Yes,

@@ -9,7 +9,7 @@ use base64::Engine as _;
 use crate::data::ImageSource;
 use crate::data::paths::has_ending;
 use crate::data::zipped::Archive;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::hub::local;
 
 /// The folder or zip file that image urls are resolved in.
@@ -70,7 +70,7 @@ impl Folder {
         let file = joined.canonicalize().map_err(|e| {
             Error::input(
                 place,
-                format!("image {url:?} ({e})"),
+                format!("image {url:?} ({})", words(&e)),
                 format!("a file inside the data folder {}", self.given.display()),
             )
         })?;

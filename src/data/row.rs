@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::{short, size_and_time};
 use crate::data::zipped::Archive;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, words};
 use crate::files;
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
 use crate::reward::Item;
@@ -237,7 +237,7 @@ impl ImageSource {
 }
 
 fn unreadable(place: &str, file: &Path, e: &std::io::Error) -> Error {
-    Error::input(place, format!("image {} ({e})", file.display()), "a readable image file")
+    Error::input(place, format!("image {} ({})", file.display(), words(e)), "a readable image file")
 }
 
 /// A training sample.

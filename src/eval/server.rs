@@ -212,7 +212,7 @@ impl<'a> Sending<'a> {
             let what = format!(
                 "{in_a_row} requests in a row failed, the last {answer}: {what}; what was answered is kept: run again to go on"
             );
-            return Err(Error::Server { url: self.job.server.endpoint.url().to_owned(), what });
+            return Err(Error::Server { url: self.job.server.endpoint.url(), what });
         }
         self.unanswered.push(Unanswered { task, index: self.asked.survey.indices[i], answer, what });
         Ok(())
@@ -243,7 +243,7 @@ pub fn all_answered(dir: &Path, server: &Server, unanswered: &[Unanswered]) -> R
         first.what,
         path.display()
     );
-    Err(Error::Server { url: server.endpoint.url().to_owned(), what })
+    Err(Error::Server { url: server.endpoint.url(), what })
 }
 
 /// A row's messages as JSON, its pictures as they are encoded.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::secrets;
 
 /// The hub's own address.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -34,6 +35,7 @@ impl Settings {
             let text = files::read_to_string(file?).ok()?;
             Some(text.trim().to_owned()).filter(|text| !text.is_empty())
         });
+        token.iter().for_each(|token: &String| secrets::keep(token));
         let offline =
             given("HF_HUB_OFFLINE").is_some_and(|on| ["1", "on", "yes", "true"].contains(&&*on.to_lowercase()));
         Ok(Settings { endpoint, token, offline })

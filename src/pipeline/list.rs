@@ -8,7 +8,7 @@ use crate::config::{
 };
 use crate::data::read;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, Lock};
 use crate::pipeline::run::reopen;
 use crate::pipeline::stage::{Means, Stage};
 use crate::pipeline::summary::Summary;
@@ -81,9 +81,10 @@ pub fn plan(config: &DataConfig, means: &Means) -> Result<Vec<Planned>> {
 /// Runs the stages of `config` in `dir`, those that are finished aside. `said` hears a line of each.
 pub fn run(config: &DataConfig, dir: &Path, means: &Means, said: &dyn Fn(&str)) -> Result<Vec<(String, Summary)>> {
     let mut folders = Folders::new();
-    let mut summaries = Vec::new();
+    let (mut summaries, mut locks) = (Vec::new(), Vec::new());
     for step in &config.stages {
         let folder = dir.join(&step.name);
+        locks.push(Lock::take(&folder, "").map_err(|e| e.within(&step.name))?);
         let ran = KINDS.iter().find_map(|kind| (kind.run)(step, &folders, &folder, means));
         let (summary, fresh) = ran.unwrap_or_else(|| Err(kindless(step))).map_err(|e| e.within(&step.name))?;
         said(&format!("{}: {}{}", step.name, summary.line(), if fresh { "" } else { "; was finished" }));
@@ -126,8 +127,7 @@ fn run_step<C: Stage>(step: &StepConfig, folders: &Folders, dir: &Path, means: &
             let was: C = config::load(Some(&kept), &[], &|_| None)?;
             config::refuse_differences(dir, &was, &config)?;
         }
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        files::write(&kept, config::to_yaml(&config)?.as_bytes())?;
+        files::write(&kept, config::headed(&config, None)?.as_bytes())?;
         reopen(dir, &|path| folders.iter().any(|(_, folder)| path.starts_with(folder)))?;
         super::run(&config, dir, None, means)
     })())

@@ -19,9 +19,10 @@ use crate::config::RecipeConfig;
 use crate::device::{Device, Plan, Target};
 use crate::dist::{self, Ranks};
 use crate::error::Result;
+use crate::files::{self, Lock};
 use crate::observe::Observer;
+use crate::report;
 use crate::task::{self, TaskSpec};
-use crate::{files, report};
 
 /// Folder of a measured model with its columns, in `eval/STAGE`.
 const COLUMNS: &str = "tasks";
@@ -83,16 +84,28 @@ impl<'a> Recipe<'a> {
     /// Does what is left, stage by stage, and writes `summary.json` and `report.html`. `ranks` train and answer together; what is
     /// one process's work rank 0 does, the data among it.
     pub fn run(&self, ranks: &mut dyn Ranks) -> Result<()> {
-        let begun = Instant::now();
+        let (begun, leads) = (Instant::now(), ranks.rank() == 0);
+        // Each stage's folder, from its start to the end of the recipe: no other command works in it.
+        let mut locks = Vec::new();
+        let mut claim = |stage: &str| -> Result<()> {
+            locks.extend(leads.then(|| Lock::take(&self.path(stage), "")).transpose()?);
+            Ok(())
+        };
+        claim("base")?;
         dist::by_first(ranks, "the base model", || self.base())?;
+        claim("data")?;
         dist::by_first(ranks, "the data", || self.data())?;
+        claim("sft")?;
         self.sft(ranks)?;
         if self.config.control.enable {
+            claim("control")?;
             self.control(ranks)?;
         }
+        claim("rl")?;
         self.rl(ranks)?;
         for stage in MEASURED {
             if stage != "control" || self.config.control.enable {
+                claim(&format!("eval/{stage}"))?;
                 self.measure(stage, ranks)?;
             }
         }

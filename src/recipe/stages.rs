@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, to_yaml,
+    Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, headed,
 };
 use crate::data::{Form, Row, read, write};
 use crate::dist::{self, Alone, Ranks};
@@ -129,7 +129,7 @@ impl Recipe<'_> {
         if config.datasets.is_empty() {
             config.datasets = vec![read::entry(self.path("data").join("distill").join("questions.parquet"))];
         }
-        keep_config(&dir, &config, ranks)?;
+        self.keep_config(&dir, &config, ranks)?;
         let mut job = sft::Job::new(&dir, config)?;
         job.label = stage.to_owned();
         job.ranks = Alone::counted(ranks.rank(), ranks.size());
@@ -147,7 +147,7 @@ impl Recipe<'_> {
         if config.train_files.is_empty() {
             config.train_files = vec![read::entry(self.path("data").join("rl.parquet"))];
         }
-        keep_config(&dir, &config, ranks)?;
+        self.keep_config(&dir, &config, ranks)?;
         let store = match ranks.size() {
             1 => self.store.clone(),
             size => {
@@ -271,13 +271,12 @@ impl Recipe<'_> {
         drop(rows);
         self.close(store, ranks)
     }
-}
 
-/// The settings a stage runs with, in its folder; rank 0 writes them.
-fn keep_config<C: Config>(dir: &Path, config: &C, ranks: &dyn Ranks) -> Result<()> {
-    if ranks.rank() > 0 {
-        return Ok(());
+    /// The settings a stage runs with, in its folder; rank 0 writes them.
+    fn keep_config<C: Config>(&self, dir: &Path, config: &C, ranks: &dyn Ranks) -> Result<()> {
+        match ranks.rank() {
+            0 => files::write(dir.join("config.yaml"), headed(config, Some(&self.means.place))?.as_bytes()),
+            _ => Ok(()),
+        }
     }
-    std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-    files::write(dir.join("config.yaml"), to_yaml(config)?.as_bytes())
 }

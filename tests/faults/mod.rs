@@ -3,6 +3,7 @@
 
 mod published;
 mod bounds;
+mod runs;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -210,7 +210,7 @@ fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
     let store = Store::open(run.path(), 3).unwrap();
     save(&store, 3);
     let folder = run.path().join("checkpoints");
-    for leftover in [".global_step_4.tmp-99", ".global_step_2.tmp-removed", ".global_step_3.old-99"] {
+    for leftover in [".global_step_4.tmp-99", ".global_step_2.tmp-98", ".global_step_3.old-99"] {
         fs::create_dir(folder.join(leftover)).unwrap();
         fs::write(folder.join(leftover).join("model.safetensors"), b"half").unwrap();
     }
@@ -218,6 +218,7 @@ fn leftovers_of_a_killed_run_are_cleared_and_never_taken_for_a_checkpoint() {
     fs::create_dir_all(folder.join(".global_step_7.old-99/trainer")).unwrap();
     write(&folder.join(".global_step_7.old-99"), 7).unwrap();
     fs::write(run.path().join(".latest.tmp-99"), b"glo").unwrap();
+    fs::write(run.path().join("config.yaml"), omr::files::HEAD).unwrap();
 
     let store = Store::open(run.path(), 3).unwrap();
     assert_eq!(steps(&store), [3, 7]);

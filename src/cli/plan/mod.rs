@@ -21,6 +21,7 @@ use super::{Context, Overrides};
 use crate::config::{self, Config as _, OptimConfig, OptimizerName, RlConfig, SftConfig};
 use crate::data::{Index, Shape};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::{Levels, ModelConfig};
 
 pub use gpus::Gpu;
@@ -134,7 +135,7 @@ pub fn run(args: &Args, _: &Context) -> Result<()> {
 
 /// Whether a config is of `omr rl` rather than of `omr sft`: its keys say.
 fn is_rl(file: &Path) -> Result<bool> {
-    let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+    let text = files::read_config(file).map_err(Error::io(file))?;
     let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
     Ok(config::likeliest(&text, &kinds) == RlConfig::NAME)
 }

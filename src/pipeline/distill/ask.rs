@@ -240,7 +240,7 @@ struct Tally {
 
 impl Tally {
     fn new(endpoint: &Endpoint) -> Tally {
-        let (url, patience) = (endpoint.url().to_owned(), (4 * endpoint.concurrency()).max(16));
+        let (url, patience) = (endpoint.url(), (4 * endpoint.concurrency()).max(16));
         let (missing, last) = (HashMap::new(), String::new());
         Tally { url, missing, done: 0, answered: 0, failed: 0, in_a_row: 0, patience, last }
     }

@@ -74,7 +74,7 @@ impl Client {
     }
 
     /// Where it is asked.
-    pub fn url(&self) -> &str {
+    pub fn url(&self) -> String {
         self.0.endpoint.url()
     }
 
@@ -182,7 +182,7 @@ impl Client {
         match &breaker.open {
             None => Ok(()),
             Some(what) => Err(Error::Server {
-                url: self.url().to_owned(),
+                url: self.url(),
                 what: format!("{what}; what was judged is kept: run again to go on"),
             }),
         }

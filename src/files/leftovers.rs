@@ -1,0 +1,148 @@
+//! What a killed run left half-written in its folder: found by name, and removed.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::lock::Lock;
+use crate::error::{Error, Result};
+
+/// Begins the `config.yaml` of a run.
+pub const HEAD: &str = "# omr ";
+
+/// The folders of a run, itself as the empty name, and what is written whole in each. A `/` ends the name of a folder,
+/// `#` stands for digits and `*` for any text. A part's `-I-of-N` is left out.
+const WHOLE: [(&str, &str); 6] = [
+    (
+        "",
+        ".ranks *.parquet MANIFEST best config.yaml dedup.html hashes.jsonl inputs.json latest metrics.jsonl model/ \
+         pictures.jsonl referee.jsonl rejected.jsonl report.html samples.jsonl summary.json unanswered.jsonl \
+         unjudged.jsonl",
+    ),
+    ("checkpoints", "global_step_#/"),
+    ("index", "*.bin"),
+    ("journal", "#.jsonl #.#.jsonl"),
+    ("lmms-eval", "omr_results.json omr_samples_*.jsonl"),
+    ("rollouts", "#.parquet"),
+];
+
+/// Folders of a recipe's stages.
+const STAGES: [&str; 7] = ["base", "control", "data", "distill", "eval", "rl", "sft"];
+
+/// True for a folder that a run of omr has begun in.
+pub fn is_run(dir: &Path) -> bool {
+    let mut head = [0; HEAD.len()];
+    let read = super::open(dir.join("config.yaml")).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == HEAD.as_bytes()
+}
+
+/// Removes what killed processes left half-written in the run folder `run` and in the folders of its stages, and puts a
+/// folder back that was moved aside to be replaced. Does nothing in a folder that is no run. The caller holds its lock.
+pub fn tidy(run: &Path) -> Result<()> {
+    if is_run(run) { tidy_folder(run, WHOLE[0].1) } else { Ok(()) }
+}
+
+fn tidy_folder(dir: &Path, names: &str) -> Result<()> {
+    for entry in fs::read_dir(dir).map_err(Error::io(dir))? {
+        let entry = entry.map_err(Error::io(dir))?;
+        let (name, at) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if let Some((target, is_old)) = target(&name, names, is_folder) {
+            let target = dir.join(target);
+            let done = match (is_folder, is_old && !target.exists()) {
+                (true, true) => fs::rename(&at, &target),
+                (true, false) => fs::remove_dir_all(&at),
+                (false, _) => fs::remove_file(&at),
+            };
+            done.map_err(Error::io(&at))?;
+        } else if let Some((_, inner)) = WHOLE.iter().find(|(folder, _)| is_folder && *folder == name) {
+            tidy_folder(&at, inner)?;
+        } else if is_folder
+            && (STAGES.contains(&name.as_str()) || is_run(&at))
+            // Another process may work in the stage.
+            && let Ok(_lock) = Lock::take(&at, "")
+        {
+            tidy_folder(&at, WHOLE[0].1)?;
+        }
+    }
+    Ok(())
+}
+
+/// What `.NAME.tmp-PID` and `.NAME.old-PID`, or these with a further `-N`, are made for, and whether it is an old one.
+/// None unless `NAME` is one of `names`; only folders are moved aside.
+fn target<'a>(name: &'a str, names: &str, is_folder: bool) -> Option<(&'a str, bool)> {
+    let rest = name.strip_prefix('.')?;
+    let old = rest.rsplit_once(".old-").filter(|_| is_folder);
+    let (target, process) = old.or_else(|| rest.rsplit_once(".tmp-"))?;
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_process = process.split('-').count() <= 2 && process.split('-').all(is_number);
+    (is_process && is_whole(target, names, is_folder)).then_some((target, old.is_some()))
+}
+
+fn is_whole(name: &str, names: &str, is_folder: bool) -> bool {
+    let mut pattern = String::new();
+    for c in name.chars().map(|c| if c.is_ascii_digit() { '#' } else { c }) {
+        if c != '#' || !pattern.ends_with('#') {
+            pattern.push(c);
+        }
+    }
+    let name = pattern.replace("-#-of-#", "") + if is_folder { "/" } else { "" };
+    names.split_whitespace().any(|known| match known.split_once('*') {
+        Some((start, end)) => name.len() >= known.len() && name.starts_with(start) && name.ends_with(end),
+        None => name == known,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_run_is_tidied_by_name_and_what_is_not_ours_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let run = temp.path();
+        let ours = [
+            ".summary.json.tmp-8",
+            ".rejected-0-of-4.jsonl.tmp-8-1",
+            ".mine.parquet.tmp-7",
+            "..ranks.tmp-7",
+            ".model.tmp-9/x",
+            "checkpoints/.global_step_4.tmp-9/x",
+            "eval/sft/.samples.jsonl.tmp-9",
+            "journal/.7.1.jsonl.tmp-9",
+        ];
+        let theirs = [
+            ".git.old-2023/x",
+            ".summary.json.old-20231105",
+            ".summary.json.tmp-draft",
+            ".summary.json.tmp-1-2-3",
+            ".notes.md.tmp-1",
+            ".model.old-keep/x",
+            ".global_step_4.tmp-9/x",
+            "proj/.summary.json.tmp-8",
+            "checkpoints/.summary.json.tmp-8",
+            "summary.json.tmp-8",
+        ];
+        let moved = [".model.old-7/x", "checkpoints/.global_step_12.old-7/x"];
+        for name in ours.iter().chain(&theirs).chain(&moved) {
+            fs::create_dir_all(run.join(name).parent().unwrap()).unwrap();
+            fs::write(run.join(name), name).unwrap();
+        }
+        tidy(run).unwrap();
+        assert!(ours.iter().chain(&moved).all(|name| run.join(name).exists()), "a folder that is no run");
+        fs::write(run.join("config.yaml"), format!("{HEAD}0.1.0, on the CPU\n")).unwrap();
+        tidy(run).unwrap();
+        ours.iter().for_each(|name| assert!(!run.join(name).exists(), "{name}"));
+        theirs.iter().for_each(|name| assert!(run.join(name).exists(), "{name}"));
+        assert_eq!(fs::read_to_string(run.join("model/x")).unwrap(), moved[0]);
+        assert_eq!(names(&run.join("checkpoints")), [".summary.json.tmp-8", "global_step_12"]);
+        assert!(names(&run.join("eval/sft")).is_empty());
+    }
+}

@@ -1,0 +1,67 @@
+//! Keys and passwords that this process was given: they are sent to servers, and never shown or written.
+
+use std::borrow::Cow;
+use std::sync::{PoisonError, RwLock};
+
+/// What is shown in their place.
+pub const HIDDEN: &str = "***";
+
+/// Shorter texts stand in too many lines that have nothing to do with them.
+const SHORTEST: usize = 6;
+
+static KEPT: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// From here on [`redacted`] hides `secret`.
+pub fn keep(secret: &str) {
+    let mut kept = KEPT.write().unwrap_or_else(PoisonError::into_inner);
+    if secret.len() >= SHORTEST && !kept.iter().any(|known| known == secret) {
+        kept.push(secret.to_owned());
+    }
+}
+
+/// `text` without the secrets that are known, and without names and passwords in addresses.
+pub fn redacted(text: &str) -> Cow<'_, str> {
+    let kept = KEPT.read().unwrap_or_else(PoisonError::into_inner);
+    let mut found = kept.iter().filter(|secret| text.contains(secret.as_str())).peekable();
+    match found.peek() {
+        None => without_userinfo(text),
+        Some(_) => {
+            let hidden = found.fold(text.to_owned(), |text, secret| text.replace(secret, HIDDEN));
+            without_userinfo(&hidden).into_owned().into()
+        }
+    }
+}
+
+/// `text` with `http://host` for each `http://name:password@host` in it.
+pub fn without_userinfo(text: &str) -> Cow<'_, str> {
+    const START: &str = "://";
+    let is_end = |c: char| c.is_whitespace() || c.is_control() || "/?#\"'`<>()[]{},".contains(c);
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(START) {
+        let (before, after) = rest.split_at(at + START.len());
+        let authority = &after[..after.find(is_end).unwrap_or(after.len())];
+        out.push_str(before);
+        rest = &after[authority.rfind('@').map_or(0, |at| at + 1)..];
+    }
+    if out.len() + rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(rest);
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_and_userinfo_are_hidden_and_nothing_else() {
+        keep("sk-of-this-test");
+        keep("abc");
+        assert_eq!(redacted("abc: key sk-of-this-test, sk-of-this-test"), "abc: key ***, ***");
+        let said = "at http://user:p%40ss@host:8000/v1 (https://me@x?y=a@b), mail a@b.c, http://h/v1@2";
+        assert_eq!(redacted(said), "at http://host:8000/v1 (https://x?y=a@b), mail a@b.c, http://h/v1@2");
+        assert!(matches!(redacted("http://host/v1"), Cow::Borrowed(_)));
+    }
+}
