@@ -250,6 +250,12 @@ pub fn move_aside(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
+/// Bytes that a user may still write to the disk of a folder.
+pub fn free(dir: &Path) -> Result<u64> {
+    let stat = rustix::fs::statvfs(dir).map_err(|e| Error::io(dir)(e.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// Makes the entries of a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| d.sync_all()).map_err(Error::io(path))

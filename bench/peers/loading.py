@@ -1,11 +1,13 @@
 """Rows with JPEGs to samples: Hugging Face `datasets`, DataLoader and processor, and omr, in turn on the same files.
 
 usage: python bench/peers/loading.py --model DIR [--omr target/release/omr] [--threads 2] [--rounds 3] [--rows 400]
-                                     [--out DIR]
+                                     [--out DIR] [--layouts]
 
 Makes ROWS rows with one JPEG of 0.3 to 4 megapixels each, and rows of 200 and of 6,000 characters without a picture.
 Writes DIR/loading.json and DIR/README.md. DIR of --model gives the tokenizer; the image processor is that of
 Qwen2.5-VL as published.
+
+With --layouts: omr alone, on ROWS rows with a PNG of 150 KB embedded, in three layouts of parquet that pyarrow writes, in turn; DIR/layouts.json.
 """
 import argparse
 import datetime
@@ -14,6 +16,7 @@ import os
 import re
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +29,7 @@ PROCESSOR = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711],
     "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
 }
+LAYOUTS = {"default": {}, "groups of 100": {"row_group_size": 100}, "page index": {"write_page_index": True}}
 WORDS = "the of angle is number and a circle has radius so that equation we find value by sum area each".split()
 
 
@@ -181,6 +185,35 @@ def report(options, found, out):
     print("\n".join(lines))
 
 
+def layouts(options, folder, model, out):
+    """The same table in a file of each layout, and omr on each: layouts.json and README.md."""
+    import io
+    import numpy
+    import pyarrow.parquet
+    from PIL import Image
+
+    draw, rows = numpy.random.default_rng(1), []
+    for i in range(options.rows):
+        png = io.BytesIO()
+        Image.fromarray(draw.integers(0, 256, (223, 223, 3), numpy.uint8)).save(png, "PNG")
+        messages = [{"role": "user", "content": f"<image>What is number {i}?"}, {"role": "assistant", "content": f"It is {i}."}]
+        rows.append({"id": str(i), "messages": messages, "images": [{"bytes": png.getvalue(), "path": f"{i}.png"}]})
+    for name, keys in LAYOUTS.items():
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), os.path.join(folder, name + ".parquet"), **keys)
+    found = {name: [] for name in LAYOUTS}
+    for _ in range(options.rounds):
+        for name, turns in found.items():
+            turns.append(omr(options.omr, model, folder, name + ".parquet", options.threads))
+    median = lambda name, part: statistics.median(turn[part]["seconds"] for turn in found[name])
+    record = {"command": options.command, "commit": options.commit, "cpu": options.cpu, "pyarrow": pyarrow.__version__, "rows": options.rows,
+              "threads": options.threads, "load": os.getloadavg()[0],
+              "layouts": {name: {part: median(name, part) for part in ("loading", "indexing")} for name in LAYOUTS}}
+    lines = ["# Layouts of parquet", "", f"`{options.command}`, commit {options.commit}, {options.cpu}; medians of {options.rounds} turns, the layouts "
+             f"in turn, in seconds for {options.rows} rows. `indexing` holds the copy of rows that are costly to read one by one."]
+    results.write(out, "layouts.json", record, lines)
+    print(json.dumps(record["layouts"]))
+
+
 def main():
     arguments = argparse.ArgumentParser(usage=__doc__)
     arguments.add_argument("--model", required=True)
@@ -189,6 +222,7 @@ def main():
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--rows", type=int, default=400)
     arguments.add_argument("--out")
+    arguments.add_argument("--layouts", action="store_true")
     arguments.add_argument("--side")
     arguments.add_argument("--data")
     options = arguments.parse_args()
@@ -200,14 +234,17 @@ def main():
     options.commit = git("rev-parse", "--short", "HEAD")
     options.cpu = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())[1]
     options.command = "bench/peers/loading.py --model DIR" + "".join(f" --{k} {getattr(options, k)}" for k in ("threads", "rounds", "rows"))
+    options.command += " --layouts" * options.layouts
     slug = re.sub(r"[^a-z0-9]+", "-", options.cpu.lower()).strip("-")
     day = datetime.date.today().isoformat()
-    out = options.out or f"bench/results/{day}-{slug}-{options.commit}-loading"
+    out = options.out or f"bench/results/{day}-{slug}-{options.commit}-{'layouts' if options.layouts else 'loading'}"
     with tempfile.TemporaryDirectory() as folder:
         model = os.path.join(folder, "model")
         shutil.copytree(options.model, model)
         with open(os.path.join(model, "preprocessor_config.json"), "w") as file:
             json.dump(PROCESSOR, file)
+        if options.layouts:
+            return layouts(options, folder, model, out)
         make(folder, options.rows)
         report(options, turns(options, folder, model), out)
 

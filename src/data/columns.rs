@@ -1,5 +1,7 @@
 //! Parquet in: the columns a row may have, whatever Arrow type they were written with.
 
+mod paged;
+
 use std::collections::VecDeque;
 use std::fs::File;
 use std::ops::{ControlFlow, Range};
@@ -41,6 +43,9 @@ pub struct Table {
     at_once: Vec<OnceLock<usize>>,
     /// The rows decoded last.
     units: Mutex<VecDeque<(Unit, RecordBatch)>>,
+    /// Where a copy of rows that are costly to read is kept, and the copy once it is there.
+    copy_path: OnceLock<PathBuf>,
+    copy: OnceLock<Box<Table>>,
 }
 
 /// Consecutive rows of one row group.
@@ -84,7 +89,16 @@ impl Table {
         let roots: Vec<usize> = fields.filter(|(_, field)| wanted(field.name())).map(|(i, _)| i).collect();
         declared::check(path, metadata.metadata(), &roots, file.metadata().map_err(Error::io(path))?.len())?;
         let at_once = metadata.metadata().row_groups().iter().map(|_| OnceLock::new()).collect();
-        Ok(Table { path: path.to_owned(), metadata, roots, names: Names::default(), at_once, units: Mutex::default() })
+        Ok(Table {
+            path: path.to_owned(),
+            metadata,
+            roots,
+            names: Names::default(),
+            at_once,
+            units: Mutex::default(),
+            copy_path: OnceLock::new(),
+            copy: OnceLock::new(),
+        })
     }
 
     fn names(&self) -> Vec<&str> {
@@ -114,6 +128,22 @@ impl Table {
         range: Range<usize>,
         mut take: impl FnMut(&RecordBatch, usize, usize) -> Result<ControlFlow<()>>,
     ) -> Result<ControlFlow<()>> {
+        self.batches(range, |batch, first| {
+            for i in 0..batch.num_rows() {
+                if take(batch, i, first + i)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    /// Gives the rows with these numbers to `take` in batches, each with its first row's number, until it breaks off.
+    fn batches(
+        &self,
+        range: Range<usize>,
+        mut take: impl FnMut(&RecordBatch, usize) -> Result<ControlFlow<()>>,
+    ) -> Result<ControlFlow<()>> {
         let (mut len, mut first) = (UNIT_ROWS, 0);
         for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
             let next = first + group.num_rows() as usize;
@@ -128,10 +158,8 @@ impl Table {
         let mut first = range.start;
         for batch in reader.map_err(|e| broken(&e, 0))? {
             let batch = batch.map_err(|e| broken(&e, first))?;
-            for i in 0..batch.num_rows() {
-                if take(&batch, i, first + i)?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
+            if take(&batch, first)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
             first += batch.num_rows();
         }
@@ -141,12 +169,13 @@ impl Table {
     /// Row `row`, and whether it can be read. Errors when its page cannot.
     pub fn row(&self, row: usize) -> Result<Result<Fields>> {
         let outside = || Error::format(&self.path, format!("no row {}", row + 1));
-        let unit = self.unit(row)?.ok_or_else(outside)?;
-        let batch = match self.kept(unit) {
+        let from = self.copied().unwrap_or(self);
+        let unit = from.unit(row)?.ok_or_else(outside)?;
+        let batch = match from.kept(unit) {
             Some(batch) => batch,
             None => {
-                let batch = self.decode(unit)?;
-                self.keep(unit, batch.clone());
+                let batch = from.decode(unit)?;
+                from.keep(unit, batch.clone());
                 batch
             }
         };
@@ -174,13 +203,14 @@ impl Table {
         Ok((map, pictures))
     }
 
-    /// The rows that are decoded with row `row`: of a small row group all.
+    /// The rows that are decoded with row `row`: about a page, or all of a small row group.
     fn unit(&self, row: usize) -> Result<Option<Unit>> {
         let mut first = 0;
         for (group, meta) in self.metadata.metadata().row_groups().iter().enumerate() {
             let rows = meta.num_rows() as usize;
             if row < first + rows {
                 let most = self.at_once(group)?;
+                let most = self.rows_of_page(group).map_or(most, |rows| rows.clamp(1, most));
                 let offset = (row - first) / most * most;
                 return Ok(Some(Unit { group, offset, first: first + offset, len: most.min(rows - offset) }));
             }
@@ -189,7 +219,7 @@ impl Table {
         Ok(None)
     }
 
-    /// Rows of a row group that are decoded at once.
+    /// Rows of a row group that are decoded at once, at most.
     fn at_once(&self, number: usize) -> Result<usize> {
         if let Some(rows) = self.at_once[number].get() {
             return Ok(*rows);

@@ -15,6 +15,7 @@ use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
 use crate::error::{Error, Result};
+use crate::observe::Observer;
 
 /// The data sets of a run.
 pub struct Dataset {
@@ -26,6 +27,8 @@ pub struct Dataset {
     pub shared: SharedIds,
     /// True when no row was read: an earlier start of the run had left the index.
     pub warm: bool,
+    /// Whether the run directory may be written to.
+    pub keeps: bool,
     rows: Arc<Rows>,
     /// Where the index is kept.
     kept: PathBuf,
@@ -76,17 +79,27 @@ impl Dataset {
         for (source, count) in sources.iter().zip(places.counts(sources.len())) {
             counts[source.file.set] += count;
         }
+        for source in &sources {
+            source.file.table().inspect(|table| table.copied_to(kept.parent().unwrap_or(dir), &source.signature.hash));
+        }
         let order = epoch(entries, &counts, seed)?;
         let (index, rows) = (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places }));
-        Ok(Dataset { index, rejected, shared, warm, rows, kept })
+        Ok(Dataset { index, rejected, shared, warm, keeps: true, rows, kept })
     }
 
-    /// Keeps the index for the next start of the run.
-    pub fn keep(&self) -> Result<()> {
-        if self.warm {
+    /// Keeps the index for the next start of the run, and a copy of rows that are costly to read one by one.
+    pub fn keep(&self, observer: &dyn Observer) -> Result<()> {
+        if !self.keeps {
             return Ok(());
         }
         let Rows { sources, places } = &*self.rows;
+        for source in sources {
+            source.check()?;
+            source.file.table().map_or(Ok(()), |table| table.copy(observer))?;
+        }
+        if self.warm {
+            return Ok(());
+        }
         let signatures = sources.iter().map(|source| source.signature.clone()).collect();
         kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
     }

@@ -167,6 +167,14 @@ impl RowFile {
         }
     }
 
+    /// The file as a table, where it is parquet.
+    pub fn table(&self) -> Option<&Table> {
+        match &self.rows {
+            Rows::Parquet(table) => Some(table),
+            Rows::Json(_) => None,
+        }
+    }
+
     /// What columns it has, and of which type: of parquet as the file says, of JSON as its first rows show.
     pub fn columns(&self) -> Result<Vec<Column>> {
         let columns = match &self.rows {

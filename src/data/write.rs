@@ -153,7 +153,8 @@ fn feature(name: &str, kind: &DataType) -> Value {
     }
 }
 
-fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Error {
+/// The error of a parquet file that cannot be written.
+pub(super) fn parquet_error(path: &Path, e: parquet::errors::ParquetError) -> Error {
     match e {
         parquet::errors::ParquetError::External(source) => match source.downcast::<std::io::Error>() {
             Ok(source) => Error::Io { path: path.to_owned(), source: *source },

@@ -20,7 +20,7 @@ const WHOLE: [(&str, &str); 6] = [
          unjudged.jsonl",
     ),
     ("checkpoints", "global_step_#/"),
-    ("index", "*.bin"),
+    ("index", "*.bin *.parquet"),
     ("journal", "#.jsonl #.#.jsonl"),
     ("lmms-eval", "omr_results.json omr_samples_*.jsonl"),
     ("rollouts", "#.parquet"),

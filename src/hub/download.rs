@@ -16,6 +16,7 @@ use super::repo::Repo;
 use super::settings::Settings;
 use crate::config::nearest;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::observe::{Observer, bytes};
 
 /// Bytes a disk keeps free beside a download.
@@ -73,7 +74,7 @@ impl Job {
         }
         let begun: u64 = missing.iter().map(|file| size_of(&fetch::partial(&self.dir, file)).min(file.size)).sum();
         let left = size_of_all(&missing).saturating_sub(begun);
-        let free = free(&self.dir)?;
+        let free = files::free(&self.dir)?;
         observer.note(&format!(
             "{} at {commit}: {}; {} to fetch into {} ({} free)",
             self.repo,
@@ -235,10 +236,4 @@ fn size_of_all(files: &[Listed]) -> u64 {
 
 fn size_of(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// Bytes that a user may still write to the disk of a folder.
-fn free(dir: &Path) -> Result<u64> {
-    let stat = rustix::fs::statvfs(dir).map_err(|e| Error::io(dir)(e.into()))?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -20,7 +20,7 @@ use crate::data::indexing::Longest;
 use crate::data::packing::PackPlan;
 use crate::data::{Dataset, Index, Loader, Samples};
 use crate::device::{Device, Plan, Region, Target};
-use crate::dist::Alone;
+use crate::dist::{self, Alone};
 use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::model::{Grads, Levels, Model, ModelConfig, Policy, identity};
@@ -297,9 +297,7 @@ impl job::Job for Job {
         let bitmap = allowed_ids(&self.model_config, &self.chat);
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
         let leads = trainer.leads();
-        if leads {
-            self.data.keep()?;
-        }
+        dist::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
         let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, leads, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
         if let Some(validation) = &self.validation {

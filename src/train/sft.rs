@@ -25,7 +25,7 @@ use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
-use crate::dist::{Alone, Ranks};
+use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{Grads, Levels, Model, ModelConfig, Shared};
@@ -245,9 +245,7 @@ impl job::Job for Job {
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        if trainer.leads() {
-            self.data.keep()?;
-        }
+        dist::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (extra, leads) = (&trainer.extra, trainer.leads());
         let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, extra, leads, observer)?;

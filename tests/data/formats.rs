@@ -16,6 +16,7 @@ use omr::data::indexing::Longest;
 use omr::data::read::{RowFile, entry};
 use omr::data::{Dataset, Encoder, Form, Row, Samples, read, write};
 use omr::model::ModelConfig;
+use omr::observe::Silent;
 use omr::text::Part;
 use serde_json::json;
 
@@ -288,7 +289,7 @@ fn shards_are_indexed_and_streamed_as_one_set() {
             let (a, b) = (ones.get(i).unwrap().unwrap(), twos.get(i).unwrap().unwrap());
             assert_eq!((&a.id, &a.input_ids, &a.loss_mask), (&b.id, &b.input_ids, &b.loss_mask));
         }
-        two.keep().unwrap();
+        two.keep(&Silent).unwrap();
         assert!(open(of(&shards)).unwrap().warm);
     }
     write(&shards.join("c.parquet"), first, Form::Sft).unwrap();

@@ -105,7 +105,7 @@ fn an_index_says_what_the_samples_are_and_they_are_those_made_at_once() {
                 let grids = want.images.iter().map(|image| [image.grid_thw[1] as u16, image.grid_thw[2] as u16]);
                 assert_eq!(shape.grids, grids.collect::<Vec<_>>());
             }
-            data.keep().unwrap();
+            data.keep(&Silent).unwrap();
         }
     }
 }
@@ -160,7 +160,7 @@ fn a_source_that_changed_under_a_run_is_named_and_refused() {
     jsonl(&rows_file, &rows());
     let out = dir.path().join("run");
     let job = Job::new(&out, config.clone()).unwrap();
-    job.data.keep().unwrap();
+    job.data.keep(&Silent).unwrap();
     // Another time, the same content: nothing has changed.
     let later = SystemTime::now() + Duration::from_secs(5);
     fs::File::options().write(true).open(&rows_file).unwrap().set_modified(later).unwrap();

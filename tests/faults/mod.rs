@@ -4,6 +4,7 @@
 mod published;
 mod bounds;
 mod runs;
+mod parquet;
 mod strangers;
 
 use std::collections::BTreeSet;

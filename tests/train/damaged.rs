@@ -3,31 +3,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
 
 use omr::config::SftConfig;
 use omr::error::Result;
-use omr::observe::Observer;
 use omr::train::job::Job as _;
 use omr::train::sft::Job;
 
-use super::tiny::{Outcome, device, files, run_sft, sft_config};
-
-/// Hears what is said.
-#[derive(Default)]
-struct Notes(Mutex<Vec<String>>);
-
-impl Observer for Notes {
-    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
-    fn step(&self, _: u64, _: &[(&str, f64)]) {}
-    fn end(&self) {}
-    fn note(&self, line: &str) {
-        self.0.lock().unwrap().push(line.to_owned());
-    }
-    fn stop_requested(&self) -> bool {
-        false
-    }
-}
+use super::tiny::{Notes, Outcome, device, files, run_sft, sft_config};
 
 /// Goes on in `dir`, and what was said meanwhile.
 fn go_on(dir: &Path, config: &SftConfig) -> (Result<()>, String) {

@@ -296,6 +296,22 @@ fn in_parts(dir: &Path, stops: &[u64], run: impl Fn(&(dyn Observer + Sync)) -> R
     Outcome::of(dir)
 }
 
+/// Hears what is said.
+#[derive(Default)]
+pub struct Notes(pub Mutex<Vec<String>>);
+
+impl Observer for Notes {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, line: &str) {
+        self.0.lock().unwrap().push(line.to_owned());
+    }
+    fn stop_requested(&self) -> bool {
+        false
+    }
+}
+
 struct StopAt {
     at: u64,
     done: AtomicU64,

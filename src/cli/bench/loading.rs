@@ -1,7 +1,7 @@
-//! How fast rows become samples on the CPU: one pass that indexes them, then pictures decoded, resized and cut into
-//! patches, as training asks for them.
+//! How fast rows become samples on the CPU: one pass that indexes them and copies what cannot be read row by row, then
+//! pictures decoded, resized and cut into patches, in a shuffled order as training asks for them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,11 +11,12 @@ use super::Args;
 use crate::cli::Context;
 use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
-use crate::data::loader::Groups;
 use crate::data::{Dataset, Encoder, Loader, read};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
+use crate::observe::Silent;
+use crate::philox::{self, Purpose};
 
 /// What `omr bench` calls it.
 pub(super) const NAME: &str = "loading";
@@ -42,18 +43,19 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<()> {
     let encoder = Encoder::load(&model, Use::Train, vocab_size, [None, None])?;
     let longest = Longest { tokens: usize::MAX, key: "packing_length" };
     let entries = [read::entry(&data)];
-    // An index is looked for where none can be: it is made anew.
-    let (opened, indexing) =
-        timed("indexing", || Dataset::open(Path::new(""), &entries, &encoder, longest, 1.0, 0, true))?;
+    let dir = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
+    let (opened, indexing) = timed("indexing", || {
+        let opened = Dataset::open(dir.path(), &entries, &encoder, longest, 1.0, 0, true)?;
+        opened.keep(&Silent).map(|()| opened)
+    })?;
     let rows = opened.index.len();
     let (pictures, tokens) = opened.index.shapes().fold((0, 0), |(p, t), s| (p + s.grids.len(), t + s.tokens));
+    let mut order: Vec<usize> = (0..rows).collect();
+    philox::shuffle(0, Purpose::Shuffle, 0, &mut order);
     let samples = Arc::new(opened.samples(move |row| encoder.sample(&row)));
     let ((), loading) = timed("loading", || {
-        let groups: Groups = Box::new((0..rows.div_ceil(GROUP)).map(move |k| {
-            let first = k * GROUP;
-            Ok((first..rows.min(first + GROUP)).collect())
-        }));
-        let mut loader = Loader::new(samples, groups, threads, AHEAD)?;
+        let groups: Vec<Result<Vec<usize>>> = order.chunks(GROUP).map(|group| Ok(group.to_vec())).collect();
+        let mut loader = Loader::new(samples, Box::new(groups.into_iter()), threads, AHEAD)?;
         while loader.next_group()?.is_some() {}
         Ok(())
     })?;

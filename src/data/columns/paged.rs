@@ -1,0 +1,146 @@
+//! A copy of a file's rows in small pages, for files whose rows cannot be read one by one. pandas and pyarrow write one row
+//! group by default, whose dictionary and pages hold a thousand pictures each: any row needs all of them decompressed.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::page_index::offset_index::PageLocation;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::{Table, UNIT_BYTES};
+use crate::data::places::changed;
+use crate::data::stamp::size_and_time;
+use crate::data::write::parquet_error;
+use crate::error::{Error, Result};
+use crate::files::{self, Staged};
+use crate::observe::{Observer, bytes};
+
+/// Bytes read for one row, at most, where rows are not copied.
+const COSTLY: u64 = 64 << 20;
+/// Bytes of a page of the copy.
+const PAGE_BYTES: usize = 256 << 10;
+
+impl Table {
+    /// Lets rows that are costly to read be read from a copy in `folder` once [`Table::copy`] has made it, here or in
+    /// another process. `hash` is that of the file's content.
+    pub fn copied_to(&self, folder: &Path, hash: &str) {
+        let groups = 0..self.metadata.metadata().num_row_groups();
+        if groups.map(|group| self.chunks(group).map(cost).sum()).max() > Some(COSTLY) {
+            let key = blake3::hash(format!("{hash} {:?}", self.roots).as_bytes());
+            self.copy_path.get_or_init(|| folder.join(format!("{}.parquet", &key.to_hex()[..16])));
+        }
+    }
+
+    /// Makes the copy where rows are costly to read and there is none. Where it cannot be made `observer` is told why, and
+    /// rows are read from the file.
+    pub fn copy(&self, observer: &dyn Observer) -> Result<()> {
+        let Some(to) = self.copy_path.get().filter(|_| self.copied().is_none()) else { return Ok(()) };
+        let outcome = match self.write_copy(to, observer) {
+            Ok(size) => format!("its rows are read from a copy of {} in index/", bytes(size)),
+            Err(Error::Stopped) => return Err(Error::Stopped),
+            Err(error) => format!("its rows are read slowly, as no copy was made: {error}"),
+        };
+        observer.note(&format!("{} has large row groups: {outcome}", self.path.display()));
+        Ok(())
+    }
+
+    /// The copy, once it is there.
+    pub(super) fn copied(&self) -> Option<&Table> {
+        if self.copy.get().is_none() {
+            let copy = Table::of(self.copy_path.get()?, |_| true).ok()?;
+            if copy.rows() == self.rows() {
+                self.copy.get_or_init(|| Box::new(copy));
+            }
+        }
+        self.copy.get().map(|copy| &**copy)
+    }
+
+    /// Rows of a page of a row group's widest column; none where the file does not say where pages begin.
+    pub(super) fn rows_of_page(&self, group: usize) -> Option<usize> {
+        let widest = self.chunks(group).max_by_key(|(chunk, _)| chunk.uncompressed_size())?;
+        let pages = widest.1.filter(|_| self.chunks(group).all(|(_, pages)| pages.is_some()))?;
+        Some(self.metadata.metadata().row_group(group).num_rows() as usize / pages.len().max(1))
+    }
+
+    /// The columns that are read in a row group.
+    fn chunks(&self, group: usize) -> impl Iterator<Item = Chunk<'_>> {
+        let metadata = self.metadata.metadata();
+        let schema = metadata.file_metadata().schema_descr();
+        let chunks = metadata.row_group(group).columns().iter().enumerate();
+        let wanted = chunks.filter(move |(leaf, _)| self.roots.contains(&schema.get_column_root_idx(*leaf)));
+        wanted.map(move |(leaf, chunk)| (chunk, metadata.page_index().and_then(|i| i.page_locations(group, leaf))))
+    }
+
+    /// Writes the copy; its bytes.
+    fn write_copy(&self, to: &Path, observer: &dyn Observer) -> Result<u64> {
+        let groups = 0..self.metadata.metadata().num_row_groups();
+        let declared: u64 = groups.flat_map(|group| self.chunks(group)).map(|chunk| decoded(chunk.0)).sum();
+        let of_file = || size_and_time(&self.path).map_err(Error::io(&self.path));
+        let before = of_file()?;
+        let mut staged = Some(Staged::create(to)?);
+        let free = files::free(to.parent().unwrap_or(to))?;
+        if declared > free / 2 {
+            let needed = format!("{}, twice those of the rows", bytes(2 * declared));
+            return Err(Error::input(to.display().to_string(), format!("{} free", bytes(free)), needed));
+        }
+        let failed = |e| parquet_error(to, e);
+        let mut out: Option<ArrowWriter<Staged>> = None;
+        observer.begin("copying", "rows", self.rows() as u64, 0);
+        let copied = self.batches(0..usize::MAX, |batch, first| {
+            if observer.stop_requested() {
+                return Err(Error::Stopped);
+            }
+            if let Some(staged) = staged.take() {
+                out = Some(ArrowWriter::try_new(staged, batch.schema(), Some(properties())).map_err(failed)?);
+            }
+            let Some(out) = &mut out else { return Ok(ControlFlow::Break(())) };
+            out.write(batch).map_err(failed)?;
+            // A dictionary can stand for far more than its own bytes.
+            if out.bytes_written() as u64 / 2 > declared {
+                let found = format!("rows of more than twice the {declared} bytes that the file declares");
+                return Err(Error::format(&self.path, found));
+            }
+            observer.step((first + batch.num_rows()) as u64, &[]);
+            Ok(ControlFlow::Continue(()))
+        });
+        observer.end();
+        copied.map(drop)?;
+        if of_file()? != before {
+            return Err(changed(&self.path.display().to_string(), "the file that was there before"));
+        }
+        if let Some(out) = out {
+            out.into_inner().map_err(failed)?.commit()?;
+        }
+        Ok(to.metadata().map_err(Error::io(to))?.len())
+    }
+}
+
+/// A column of a row group, with its pages where the file says where they begin.
+type Chunk<'a> = (&'a ColumnChunkMetaData, Option<&'a Vec<PageLocation>>);
+
+fn decoded(chunk: &ColumnChunkMetaData) -> u64 {
+    chunk.uncompressed_size().max(0) as u64
+}
+
+/// Bytes read, at most, for one value: of the dictionary and the largest page, or of all pages where nothing says where they
+/// begin.
+fn cost((chunk, pages): Chunk<'_>) -> u64 {
+    let Some(first) = pages.and_then(|pages| pages.first()) else { return decoded(chunk) };
+    let dictionary = (first.offset.max(0) as u64).saturating_sub(chunk.byte_range().0);
+    let largest = pages.into_iter().flatten().map(|page| page.compressed_page_size.max(0)).max();
+    dictionary + largest.unwrap_or(0) as u64
+}
+
+/// Small pages whose places are in the file, and no dictionary that each row would need.
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_dictionary_enabled(false)
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_max_row_group_bytes(Some(UNIT_BYTES))
+        .build()
+}

@@ -1,0 +1,152 @@
+//! Parquet as pandas and pyarrow write it by default: one row group, dictionaries and pages of many pictures.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::{Array as _, ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::Field;
+use omr::data::encoder::Use;
+use omr::data::indexing::Longest;
+use omr::data::{Dataset, Encoder, ImageSource, Samples, read};
+use omr::model::ModelConfig;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
+
+use crate::train::tiny::{Notes, base_model, rows};
+
+/// Rows with so many pictures each, of which some have no name, beside nulls for empty lists and ids. A picture has 1 MiB
+/// behind its end that no codec makes shorter; picture i is that of i % `distinct`.
+fn table(pictures: &[usize], distinct: usize) -> RecordBatch {
+    let png = rows()[0].images[0].bytes("").unwrap().to_vec();
+    let picture = |i: usize| {
+        let mut state = (i % distinct) as u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state ^ state >> 29).to_le_bytes()
+        };
+        [png.clone(), (0..1 << 17).flat_map(|_| noise()).collect()].concat()
+    };
+    let count: usize = pictures.iter().sum();
+    let paths: StringArray = (0..count).map(|i| (i % 4 != 0).then(|| format!("{i}.png"))).collect();
+    let bytes = BinaryArray::from_iter_values((0..count).map(picture));
+    let structs = columns(vec![("bytes", Arc::new(bytes)), ("path", Arc::new(paths))]);
+    let structs: ArrayRef = Arc::new(StructArray::from(structs));
+    let nulls: Vec<bool> = pictures.iter().enumerate().map(|(i, n)| *n > 0 || i % 2 == 0).collect();
+    let field = Arc::new(Field::new("element", structs.data_type().clone(), true));
+    let lengths = OffsetBuffer::from_lengths(pictures.iter().copied());
+    let images = ListArray::new(field, lengths, structs, Some(NullBuffer::from(nulls)));
+    let ids: StringArray = (0..pictures.len()).map(|i| (i % 5 != 0).then(|| format!("row {i}"))).collect();
+    let text = |i| format!("{}What is {}?", "<image>".repeat(pictures[i]), "more ".repeat(i % 9));
+    let texts = StringArray::from_iter_values((0..pictures.len()).map(text));
+    columns(vec![("id", Arc::new(ids)), ("problem", Arc::new(texts)), ("images", Arc::new(images))])
+}
+
+fn columns(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap()
+}
+
+fn write(path: &Path, batch: &RecordBatch, properties: WriterPropertiesBuilder) {
+    let mut writer =
+        ArrowWriter::try_new(fs::File::create(path).unwrap(), batch.schema(), Some(properties.build())).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// One row group, and nothing that says where its pages begin.
+fn one_group() -> WriterPropertiesBuilder {
+    WriterProperties::builder().set_offset_index_disabled(true)
+}
+
+fn open(dir: &Path) -> (Dataset, impl Samples<(u64, Vec<ImageSource>)>) {
+    let model = dir.join("model");
+    base_model(&model);
+    let vocab_size = ModelConfig::load(&model.join("config.json")).unwrap().vocab_size;
+    let encoder = Encoder::load(&model, Use::Ask, vocab_size, [None, None]).unwrap();
+    let longest = Longest { tokens: 1 << 20, key: "max_prompt_length" };
+    let rows = [read::entry(dir.join("rows.parquet"))];
+    let data = Dataset::open(&dir.join("run"), &rows, &encoder, longest, 0.0, 1, false).unwrap();
+    let samples = data.samples(move |row| {
+        let hash = encoder.measure(&row)?.hash;
+        Ok(((hash, row.images), hash))
+    });
+    (data, samples)
+}
+
+/// Keeps what a run keeps; what it said.
+fn keep(data: &Dataset) -> String {
+    let notes = Notes::default();
+    data.keep(&notes).unwrap();
+    notes.0.into_inner().unwrap().join("\n")
+}
+
+/// Copies in a run's index, and their bytes.
+fn copies(dir: &Path) -> Vec<(std::path::PathBuf, u64)> {
+    let Ok(entries) = fs::read_dir(dir.join("run/index")) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().unwrap() != "bin");
+    paths.map(|path| (path.clone(), path.metadata().unwrap().len())).collect()
+}
+
+/// Bytes that this thread has read so far.
+fn read_so_far() -> u64 {
+    let io = fs::read_to_string("/proc/thread-self/io").unwrap();
+    io.strip_prefix("rchar: ").unwrap().lines().next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
+    let batch = table(&(0..80).map(|i| i % 3).collect::<Vec<_>>(), 80);
+    let version = |version| one_group().set_writer_version(version);
+    let layouts = [
+        one_group().set_max_row_group_row_count(Some(10)),
+        version(WriterVersion::PARQUET_1_0).set_compression(Compression::SNAPPY),
+        version(WriterVersion::PARQUET_2_0).set_compression(Compression::ZSTD(ZstdLevel::default())),
+        // All pictures in a dictionary, as pyarrow has the first thousand: where pages begin does not matter.
+        WriterProperties::builder().set_dictionary_page_size_limit(1 << 30),
+    ];
+    let mut want: Option<Vec<_>> = None;
+    for (number, layout) in layouts.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&dir.path().join("rows.parquet"), &batch, layout);
+        let (mut data, samples) = open(dir.path());
+        data.keeps = false;
+        keep(&data);
+        assert!(!dir.path().join("run").exists(), "nothing is written where nothing may be");
+        data.keeps = true;
+        let said = keep(&data);
+        let made = copies(dir.path());
+        assert_eq!(
+            (made.len(), said.contains("from a copy of 79")),
+            if number > 0 { (1, true) } else { (0, false) },
+            "{said}"
+        );
+        for (path, _) in &made {
+            // As another rank, or the next start, finds it: damaged, and made again.
+            fs::File::options().write(true).open(path).unwrap().set_len(9 << 20).unwrap();
+            keep(&open(dir.path()).0);
+            assert_eq!(copies(dir.path()), made);
+        }
+        let before = read_so_far();
+        let mut found: Vec<_> = (0..80).map(|i| (i * 37 % 80, samples.get(i * 37 % 80).unwrap().unwrap())).collect();
+        // The rows hold 79 MiB, and a row group of 10 of them 10.
+        let bytes = read_so_far() - before;
+        assert!(bytes < if number > 0 { 2 * 79 << 20 } else { 10 * 79 << 20 }, "layout {number}: {bytes} bytes read");
+        found.sort_by_key(|(i, _)| *i);
+        assert!(*want.get_or_insert_with(|| found.clone()) == found, "layout {number}");
+    }
+}
+
+#[test]
+fn a_copy_that_would_outgrow_its_file_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    // A dictionary of 65 pictures that stands for 200.
+    let properties = one_group().set_dictionary_page_size_limit(1 << 30);
+    write(&dir.path().join("rows.parquet"), &table(&[1; 200], 65), properties);
+    let (data, samples) = open(dir.path());
+    let said = keep(&data);
+    assert!(said.contains("read slowly") && said.contains("more than twice the"), "{said}");
+    assert!(copies(dir.path()).is_empty());
+    assert_eq!(samples.get(199).unwrap().unwrap().1, samples.get(199 - 65).unwrap().unwrap().1);
+}
