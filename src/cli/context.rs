@@ -135,6 +135,11 @@ impl Context {
         Ok(dev)
     }
 
+    /// Errors where there is no device of the kind asked for.
+    pub fn find_device(&self) -> Result<()> {
+        if self.kind() == Kind::Cuda { self.seat.card(cuda::find()?.cards.len()).map(drop) } else { Ok(()) }
+    }
+
     fn open(&self, plan: &Plan) -> Result<Device> {
         // What the check of a device's bodies at its start takes.
         let with_check = plan.max(&Plan::default().with(Region::Workspace, body::AGREEMENT_BYTES));
@@ -245,9 +250,7 @@ impl Context {
             }
             Seat::Launched(place) => (place.clone(), None),
             Seat::Starts(ranks) => {
-                if self.kind() == Kind::Cuda {
-                    self.seat.card(cuda::find()?.cards.len())?;
-                }
+                self.find_device()?;
                 let port = config.port.map_or(0, |port| port as u16);
                 let listener = TcpListener::bind(("127.0.0.1", port))
                     .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;

@@ -140,7 +140,10 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
     training::over(context.ranks(&dist)?, |ranks| {
         training::same_config(ranks, &deciding(&config))?;
-        let answer = |means: &Means, ranks: &mut dyn Ranks| passrate::answer(&config, &stage.run.out, ranks, means);
+        let answer = |means: &Means, ranks: &mut dyn Ranks| {
+            context.find_device()?;
+            passrate::answer(&config, &stage.run.out, ranks, means)
+        };
         stage_of(stage, (context, ranks), &config, answer)
     })
 }

@@ -256,7 +256,10 @@ impl Eval<'_> {
             jobs.push((job, self.label(rows)));
         }
         let with = local::Asking { device: &|plan| context.device(plan), observer: context.observer() };
-        let ask = |ranks: &mut dyn Ranks| local::ask(ranks, &jobs, (&self.run.out, &self.store), &with);
+        let ask = |ranks: &mut dyn Ranks| {
+            context.find_device()?;
+            local::ask(ranks, &jobs, (&self.run.out, &self.store), &with)
+        };
         let sources =
             || Ok(jobs.iter().map(|(job, _)| -> Source { (job.rows, Box::new(job.asked(&self.store))) }).collect());
         self.finish(ranks, (Some(&dir.display().to_string()), &planned), ask, sources)

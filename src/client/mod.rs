@@ -9,6 +9,8 @@ mod health;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -67,12 +69,15 @@ impl Endpoint {
         }
         let mut local = true;
         for url in &config.base_url {
-            let parsed = reqwest::Url::parse(&url.0)
+            let parsed = reqwest::Url::parse(url)
                 .ok()
                 .filter(|u| ["http", "https"].contains(&u.scheme()) && u.host_str().is_some())
-                .ok_or_else(|| {
-                    Error::input(format!("{place}.base_url"), url.to_string(), "an http or https address up to /v1")
-                })?;
+                .ok_or_else(|| Error::input(format!("{place}.base_url"), url, "an http or https address up to /v1"))?;
+            if let Some(password) = parsed.password() {
+                // As it is sent.
+                secrets::keep(&STANDARD.encode(format!("{}:{password}", parsed.username())));
+                secrets::keep(password);
+            }
             local &=
                 parsed.scheme() == "http" && matches!(parsed.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         }
@@ -89,11 +94,11 @@ impl Endpoint {
             if local { builder.no_proxy() } else { builder }
         };
         // A system without certificates is no hindrance to http.
-        let is_plain = config.base_url.iter().all(|url| url.0.starts_with("http://"));
+        let is_plain = config.base_url.iter().all(|url| url.starts_with("http://"));
         let without = |e| if is_plain { builder().tls_certs_only([]).build() } else { Err(e) };
         let client = builder().build().or_else(without);
         let client = client.map_err(|e| Error::Failed(format!("{place}: {}", chain(&e))))?;
-        let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.0.trim_end_matches('/'))).collect();
+        let urls = config.base_url.iter().map(|u| format!("{}/chat/completions", u.trim_end_matches('/'))).collect();
         let health = Health::new(config.base_url.len());
         Ok(Endpoint { client, config: config.clone(), urls, health, deadline: Duration::MAX })
     }
@@ -134,7 +139,7 @@ impl Endpoint {
             if wait >= left() {
                 return Err(Failure::Passing(format!("{what}; {}", self.late()), None));
             }
-            tracing::debug!("{}: {what}; trying again", secrets::without_userinfo(url));
+            tracing::debug!("{url}: {what}; trying again");
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
@@ -169,9 +174,7 @@ impl Endpoint {
         let said: String = secrets::redacted(said.trim()).chars().take(300).collect();
         let what = format!("status {status}: {said}");
         Err(match status.as_u16() {
-            401 | 403 | 404 | 405 => {
-                Failure::Fatal(Error::Server { url: secrets::without_userinfo(url).into_owned(), what })
-            }
+            401 | 403 | 404 | 405 => Failure::Fatal(Error::Server { url: url.to_owned(), what }),
             408 | 425 | 429 | 500.. => Failure::Passing(what, seconds.map(Duration::from_secs)),
             _ => Failure::Refused(what),
         })
@@ -232,7 +235,6 @@ fn completion(bytes: &[u8]) -> std::result::Result<Completion, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Address;
 
     #[test]
     fn waits_differ_between_requests_and_attempts() {
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn addresses_are_checked() {
-        for bad in [vec![], vec![Address("localhost:8000".to_owned())], vec![Address("ftp://x/v1".to_owned())]] {
+        for bad in [vec![], vec!["localhost:8000".to_owned()], vec!["ftp://x/v1".to_owned()]] {
             let config = EndpointConfig { base_url: bad, model: "m".into(), ..EndpointConfig::default() };
             assert!(Endpoint::new(&config, "teacher").is_err_and(|e| e.to_string().contains("teacher.base_url")));
         }

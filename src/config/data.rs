@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Address, Rule, Safe, Secret, Source};
+use super::{Rule, Safe, Secret, Source};
 
 choice! {
     /// File format of rows.
@@ -67,7 +67,7 @@ settings! {
     /// An OpenAI-compatible server.
     pub struct EndpointConfig {
         /// Its address up to /v1, or several to share the work.
-        base_url: Vec<Address> = Vec::new(), rule: Rule::NotEmpty, safe: Safe::Yes,
+        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, safe: Safe::Yes,
             name: "OAI_BASE_URL";
         /// The name it serves the model under.
         model: String = String::new(), rule: Rule::NotEmpty, name: "MODEL_VERSION", published: "qwen3-vl";

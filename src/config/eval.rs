@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Address, Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe,
-    ScorerConfig, Secret, Source,
+    Config, DatasetConfig, DistConfig, Dtype, EndpointConfig, JudgeConfig, Mode, Place, Rule, Safe, ScorerConfig,
+    Secret, Source,
 };
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ settings! {
     /// A server of the model to be measured, OpenAI-compatible.
     pub struct ServerConfig {
         /// Its address up to /v1, or several to share the work.
-        base_url: Vec<Address> = Vec::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args base_url=";
+        base_url: Vec<String> = Vec::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args base_url=";
         /// The name it serves the model under.
         model: String = String::new(), rule: Rule::NotEmpty, name: "lmms-eval --model_args model_version=";
         /// Sent as a bearer token.

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use super::{Address, Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
+use super::{Config, EndpointConfig, Format, Mode, Place, Rubric, Rule, Safe, Secret};
 use crate::error::{Error, Result};
 
 settings! {
     /// A language model asked where the rules say no: an OpenAI-compatible server.
     pub struct JudgeConfig {
         /// Its address up to /v1, or several to share the work.
-        base_url: Vec<Address> = Vec::new(), safe: Safe::Yes, name: "OPENAI_BASE_URL";
+        base_url: Vec<String> = Vec::new(), safe: Safe::Yes, name: "OPENAI_BASE_URL";
         /// The name it serves the model under.
         model: String = String::new(), name: "OPENAI_MODEL_NAME", published: "judge";
         /// Sent as a bearer token.

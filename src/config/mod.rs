@@ -49,7 +49,7 @@ pub use rl::{
     LossAggMode, LossMode, OverlongBufferConfig, RewardConfig, RlConfig, RolloutConfig,
 };
 pub use said::{inline, nearest};
-pub use setting::{Address, Key, Meta, Place, Rule, Safe, Secret, Setting};
+pub use setting::{Key, Meta, Place, Rule, Safe, Secret, Setting};
 pub use sft::SftConfig;
 pub use source::{
     Config, Difference, Source, deciding, differences, headed, keys, likeliest, load, refuse_differences, to_yaml,

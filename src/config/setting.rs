@@ -247,37 +247,6 @@ impl Setting for Secret {
     }
 }
 
-/// The address of a server. A name and a password in it are sent and never written, so that they decide no run.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Address(pub String);
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&secrets::without_userinfo(&self.0))
-    }
-}
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?}", self.to_string())
-    }
-}
-
-impl Setting for Address {
-    fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
-        self.0.set(place, path, value)?;
-        let userinfo = self.0.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@'));
-        userinfo.and_then(|(user, _)| user.split_once(':')).iter().for_each(|(_, password)| secrets::keep(password));
-        Ok(())
-    }
-    fn write(&self) -> Value {
-        Value::String(self.to_string())
-    }
-    fn kind(&self) -> String {
-        self.0.kind()
-    }
-}
-
 impl<T: Setting + Default> Setting for Option<T> {
     fn set(&mut self, place: &Place, path: &str, value: &Value) -> Result<()> {
         if value.is_null() {

@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Key, Meta, Place, Setting};
 use crate::error::{Error, Result};
+use crate::secrets;
 
 /// A key of a group, with the value behind it.
 pub struct Line<'a> {
@@ -49,7 +50,15 @@ impl<T: Table> Setting for T {
         lines.iter().try_for_each(|line| line.value.check(place, &join(path, line.name), line.meta.rule))
     }
     fn write(&self) -> Value {
-        Value::Object(self.clone().lines().iter().map(|line| (line.name.to_owned(), line.value.write())).collect())
+        let mut tree = json!({});
+        for line in self.clone().lines() {
+            // A name and password in an address are sent and never written: they decide no run.
+            tree[line.name] = match line.value.write() {
+                Value::Array(urls) if line.name == "base_url" => urls.iter().map(without_userinfo).collect(),
+                value => value,
+            };
+        }
+        tree
     }
     fn kind(&self) -> String {
         T::SHORT.map_or(String::new(), |short| format!("{short} alone, or ")) + "keys with values"
@@ -59,6 +68,10 @@ impl<T: Table> Setting for T {
             line.value.describe(&join(path, line.name), line.meaning, line.meta, out);
         }
     }
+}
+
+fn without_userinfo(url: &Value) -> Value {
+    secrets::without_userinfo(url.as_str().unwrap_or_default()).into()
 }
 
 /// An unknown key at `path`, with the nearest known one.

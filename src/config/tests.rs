@@ -146,7 +146,7 @@ fn the_environment_names_the_teacher_and_its_key_is_never_written() {
     let teacher = config.teacher.clone().unwrap();
     assert_eq!(
         (teacher.base_url.as_slice(), teacher.model.as_str()),
-        (&[Address("http://localhost:9/v1".to_owned())][..], "other")
+        (&["http://localhost:9/v1".to_owned()][..], "other")
     );
     assert_eq!(teacher.api_key, Secret(Some("hidden-word".to_owned())));
     assert!(!to_yaml(&config).unwrap().contains("hidden-word") && !format!("{config:?}").contains("hidden-word"));
@@ -166,7 +166,7 @@ fn the_environment_turns_the_judge_on_and_off() {
         load(None, &lines, &env)
     };
     let judge = load_rl("YES", &["judge.concurrency=3"]).unwrap().judge.unwrap();
-    assert_eq!((judge.base_url[0].0.as_str(), judge.model.as_str()), ("http://localhost:9/v1", "j"));
+    assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:9/v1", "j"));
     assert_eq!((judge.concurrency, judge.temperature, judge.max_tokens), (3, 0.0, 5));
     assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
     assert_eq!(load_rl("no", &[]).unwrap().judge, None);
@@ -174,7 +174,7 @@ fn the_environment_turns_the_judge_on_and_off() {
     // Typed words win; a judge that is typed takes the key alone.
     let typed = ["judge.base_url=http://localhost:8/v1", "judge.model=k"];
     let judge = load_rl("", &typed).unwrap().judge.unwrap();
-    assert_eq!((judge.base_url[0].0.as_str(), judge.model.as_str()), ("http://localhost:8/v1", "k"));
+    assert_eq!((judge.base_url[0].as_str(), judge.model.as_str()), ("http://localhost:8/v1", "k"));
     assert_eq!(judge.api_key, Secret(Some("hidden-word".to_owned())));
     let error = load_rl("", &["judge.model=k"]).unwrap_err().to_string();
     assert!(error.contains("judge.base_url") && error.contains("OPENAI_BASE_URL"), "{error}");

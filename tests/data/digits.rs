@@ -74,7 +74,7 @@ fn rows_are_the_same_for_a_seed_and_survive_their_file() {
 
 fn config(path: &Path, teacher: &Teacher, concurrency: usize) -> DistillConfig {
     let teacher = EndpointConfig {
-        base_url: vec![omr::config::Address(teacher.base_url())],
+        base_url: vec![teacher.base_url()],
         model: MODEL.to_owned(),
         concurrency,
         max_tokens: 64,

@@ -88,11 +88,8 @@ fn distillation_stops_and_goes_on_elsewhere() {
     let lines: Vec<String> =
         (0..600).map(|i| json!({"problem": format!("right {i}"), "answer": 5}).to_string()).collect();
     std::fs::write(&source, lines.join("\n")).unwrap();
-    let teacher = EndpointConfig {
-        base_url: vec![omr::config::Address(server.base_url.clone())],
-        model: "t".into(),
-        ..EndpointConfig::default()
-    };
+    let teacher =
+        EndpointConfig { base_url: vec![server.base_url.clone()], model: "t".into(), ..EndpointConfig::default() };
     let mut config = DistillConfig {
         stage: StageConfig { datasets: vec![entry(&source)], ..StageConfig::default() },
         teacher: Some(teacher),
@@ -111,7 +108,7 @@ fn distillation_stops_and_goes_on_elsewhere() {
     let kept = Store::open(&out.join(answers::FILE)).unwrap().len().unwrap();
     // Another server, since requests of the run that ended may still lie in the first one's sockets.
     let server = Server::start();
-    config.teacher.as_mut().unwrap().base_url = vec![omr::config::Address(server.base_url.clone())];
+    config.teacher.as_mut().unwrap().base_url = vec![server.base_url.clone()];
     let (summary, _) = run(&config, &out, None).unwrap();
     assert_eq!(summary.kept, 600);
     assert!(kept > 0);

@@ -61,51 +61,18 @@ impl Folder {
 }
 
 /// Names as people and other programs give them to temporaries and backups.
-const THEIRS: [&str; 40] = [
-    ".git.old-2023/x",
-    ".notes.tmp-draft",
-    ".env.old-backup",
-    ".config.old-keep/x",
-    "proj/.x.tmp-me/x",
-    ".bashrc.tmp-1",
-    ".vimrc.old-7",
-    ".ssh.old-20240101/id",
-    "proj/.git.old-2023/x",
-    "proj/.model.old-2023/x",
-    ".model.old-keep/x",
-    ".model.old-7a/x",
-    ".model.tmp-1-2-3/x",
-    ".model.tmp-/x",
-    ".summary.json.old-20231105",
-    ".summary.json.old-3-1",
-    ".summary.json.tmp-draft",
-    ".metrics.jsonl.tmp-1b",
-    ".config.yaml.old-2023",
-    ".config.yaml.tmp",
-    ".latest.old-7",
-    ".best.tmp-a",
-    "summary.json.tmp-7",
-    "model.old-7/x",
-    "proj/.summary.json.tmp-7",
-    "proj/checkpoints/.global_step_1.tmp-7/x",
-    ".global_step_1.tmp-7/x",
-    ".global_step_1.old-7/x",
-    "checkpoints/.summary.json.tmp-7",
-    "checkpoints/.mine.tmp-7/x",
-    "rollouts/.notes.tmp-7",
-    "journal/.notes.tmp-7",
-    "index/.notes.tmp-7",
-    ".train.csv.tmp-7",
-    ".parquet.tmp-7x",
-    ".cache.tmp-7/x",
-    ".report.pdf.tmp-7",
-    ".omr.tmp-7",
-    ".tmp-7",
-    ".old-7/x",
-];
+const THEIRS: &str = ".git.old-2023/x .notes.tmp-draft .env.old-backup .config.old-keep/x proj/.x.tmp-me/x .bashrc.tmp-1 \
+    .vimrc.old-7 .ssh.old-20240101/id proj/.git.old-2023/x proj/.model.old-2023/x .model.old-keep/x \
+    .model.old-7a/x .model.tmp-1-2-3/x .model.tmp-/x .summary.json.old-20231105 .summary.json.old-3-1 \
+    .summary.json.tmp-draft .metrics.jsonl.tmp-1b .config.yaml.old-2023 .config.yaml.tmp .latest.old-7 \
+    .best.tmp-a summary.json.tmp-7 model.old-7/x proj/.summary.json.tmp-7 \
+    proj/checkpoints/.global_step_1.tmp-7/x .global_step_1.tmp-7/x .global_step_1.old-7/x \
+    checkpoints/.summary.json.tmp-7 checkpoints/.mine.tmp-7/x rollouts/.notes.tmp-7 journal/.notes.tmp-7 \
+    index/.notes.tmp-7 .train.csv.tmp-7 .parquet.tmp-7x .cache.tmp-7/x .report.pdf.tmp-7 .omr.tmp-7 .tmp-7 \
+    .old-7/x";
 
-fn put(dir: &Path, names: &[&str]) {
-    for name in names {
+fn put(dir: &Path, names: &str) {
+    for name in names.split_whitespace() {
         fs::create_dir_all(dir.join(name).parent().unwrap()).unwrap();
         fs::write(dir.join(name), name).unwrap();
     }
@@ -117,10 +84,10 @@ fn files_named_like_temporaries_survive_every_command() {
     let [sft, rl, format, rows, home, plain] =
         ["sft.yaml", "rl.yaml", "format.yaml", "q.jsonl", "home", "plain"].map(|name| folder.at(name));
     let (base, answers) = (folder.at("tuned"), folder.at("home/answers.jsonl"));
-    put(&folder.path("home"), &THEIRS);
+    put(&folder.path("home"), THEIRS);
     // Names of ours, in a folder that no run has begun in.
-    put(&folder.path("home"), &[".model.old-123/x", ".summary.json.tmp-123", ".rows.parquet.tmp-1"]);
-    put(&folder.path("plain"), &THEIRS);
+    put(&folder.path("home"), ".model.old-123/x .summary.json.tmp-123 .rows.parquet.tmp-1");
+    put(&folder.path("plain"), THEIRS);
     fs::write(folder.path("home/config.yaml"), "foo: 1\n").unwrap();
     fs::write(folder.path("list.yaml"), format!("stages: [{{name: a, format: {{datasets: [{rows}]}}}}]\n")).unwrap();
     fs::write(folder.path("said.jsonl"), "{\"task\": \"digits\", \"index\": 0, \"responses\": [\"1\"]}\n").unwrap();
@@ -145,19 +112,29 @@ fn files_named_like_temporaries_survive_every_command() {
         omr(command, 2);
         assert!(files(&folder.path("home")) == before, "{command:?}: {:?}", files(&folder.path("home")).keys());
     }
-    // Each begins, and is gone on with.
+    // A run is made and gone on with: what a killed one left of it goes, or comes back.
     for (name, command) in [("format", &["data", "format", &format][..]), ("sft", &["sft", &sft])] {
-        let out = folder.at(name);
-        put(&folder.path(name), &THEIRS);
+        let (dir, out) = (folder.path(name), folder.at(name));
+        put(&dir, THEIRS);
         omr(&[command, &["--out", &out]].concat(), 0);
-        put(&folder.path(name), &[".model.tmp-9/x", ".summary.json.tmp-9"]);
+        put(
+            &dir,
+            ".model.tmp-9/x .summary.json.tmp-9 .rejected-0-of-4.jsonl.tmp-9-1 .mine.parquet.tmp-9 ..ranks.tmp-9",
+        );
+        put(&dir, "checkpoints/.global_step_4.tmp-9/x eval/sft/.samples.jsonl.tmp-9 journal/.7.1.jsonl.tmp-9");
+        put(&dir, "checkpoints/.global_step_12.old-9/x");
         omr(&[command, &["--out", &out]].concat(), 0);
-        let left = files(&folder.path(name));
-        THEIRS.iter().for_each(|theirs| assert!(left[*theirs] == theirs.as_bytes(), "{name}: {theirs}"));
-        assert!(left.keys().all(|name| !name.ends_with(".tmp-9") && !name.starts_with(".lock")), "{:?}", left.keys());
+        let left = files(&dir);
+        THEIRS.split_whitespace().for_each(|theirs| assert!(left[theirs] == theirs.as_bytes(), "{name}: {theirs}"));
+        assert!(
+            !left.keys().any(|name| name.contains(".tmp-9") || name.contains(".old-9") || name.starts_with(".lock")),
+            "{:?}",
+            left.keys()
+        );
+        assert!(left.contains_key("checkpoints/global_step_12/x"));
     }
     omr(&["data", "inspect", &rows, "--out", &plain], 0);
-    assert!(THEIRS.iter().all(|theirs| folder.path("plain").join(theirs).exists()));
+    assert!(THEIRS.split_whitespace().all(|theirs| folder.path("plain").join(theirs).exists()));
 }
 
 #[test]
@@ -252,7 +229,7 @@ fn secrets_of_servers_are_sent_and_written_nowhere() {
     said += &omr(&["data", "distill", &config, "--out", &out, "teacher.base_url.x={api_key: sk-of-ours-2}"], 2);
     let left = files(&folder.path("out"));
     assert!(left.contains_key("config.yaml") && left.contains_key("log.txt"), "{:?}", left.keys());
-    for secret in ["PASSW0RD", "sk-of-ours"] {
+    for secret in ["PASSW0RD", "bWU6UEFTU1cwUkQ=", "sk-of-ours"] {
         assert!(!said.contains(secret), "{said}");
         for (name, bytes) in &left {
             assert!(!String::from_utf8_lossy(bytes).contains(secret), "{name}");

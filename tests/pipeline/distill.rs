@@ -30,7 +30,7 @@ fn config(dir: &Path, server: &str, questions: &[&str]) -> DistillConfig {
     let path = dir.join("questions.jsonl");
     std::fs::write(&path, lines.join("\n")).unwrap();
     let teacher = EndpointConfig {
-        base_url: vec![omr::config::Address(server.to_owned())],
+        base_url: vec![server.to_owned()],
         model: "t".into(),
         concurrency: 4,
         timeout_s: 60.0,
@@ -151,7 +151,7 @@ fn a_second_address_takes_over() {
     let server = Server::start();
     let mut config = config(dir.path(), &server.base_url, &["right", "right 2", "right 3"]);
     if let Some(teacher) = &mut config.teacher {
-        teacher.base_url.insert(0, omr::config::Address("http://127.0.0.1:9/v1".to_owned()));
+        teacher.base_url.insert(0, "http://127.0.0.1:9/v1".to_owned());
     }
     let summary = run(&config, &out).unwrap();
     assert_eq!(summary.kept, 3);
@@ -207,7 +207,7 @@ fn a_judge_turns_wrong_into_right_and_its_silence_is_unjudged() {
     let questions = ["right", "wrong says-yes", "wrong says-no", "wrong and unsure"];
     let mut config = config(dir.path(), &server.base_url, &questions);
     config.judge = Some(JudgeConfig {
-        base_url: vec![omr::config::Address(server.base_url.clone())],
+        base_url: vec![server.base_url.clone()],
         model: "j".into(),
         timeout_s: 60.0,
         max_retries: 1,
@@ -252,7 +252,7 @@ fn judged(dir: &Path, server: &Server) -> DistillConfig {
     let mut config = config(dir, &server.base_url, &refs(&questions));
     config.num_rollouts = 2;
     config.judge = Some(JudgeConfig {
-        base_url: vec![omr::config::Address(server.base_url.clone())],
+        base_url: vec![server.base_url.clone()],
         model: "j".into(),
         timeout_s: 60.0,
         ..JudgeConfig::default()

@@ -12,7 +12,7 @@ const QUESTION: &str = "What is drawn?";
 
 fn config(server: &Server) -> JudgeConfig {
     JudgeConfig {
-        base_url: vec![omr::config::Address(server.base_url.clone())],
+        base_url: vec![server.base_url.clone()],
         model: "j".into(),
         concurrency: 4,
         timeout_s: 60.0,
@@ -202,11 +202,7 @@ async fn a_judge_that_is_down_is_an_error_after_a_few_and_is_left_alone_then() {
     }
     assert_eq!((server.times("locked"), server.count()), (1, 7));
 
-    let nobody = JudgeConfig {
-        base_url: vec![omr::config::Address("http://127.0.0.1:9/v1".to_owned())],
-        max_failures: 1,
-        ..config
-    };
+    let nobody = JudgeConfig { base_url: vec!["http://127.0.0.1:9/v1".into()], max_failures: 1, ..config };
     let client = Client::new(&nobody, "judge", None).unwrap();
     let error = ask(&client, "yes", Mode::Strict).await.unwrap_err().to_string();
     assert!(error.contains("127.0.0.1:9"), "{error}");

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::config::{Address, EndpointConfig, TeacherConfig};
+use crate::config::{EndpointConfig, TeacherConfig};
 use crate::data::folder::decode_data_url;
 use crate::error::{Error, Result};
 use crate::image::{Limits, Rgb};
@@ -76,11 +76,7 @@ impl Teacher {
 
 impl crate::task::recipe::Teacher for Teacher {
     fn endpoint(&self) -> EndpointConfig {
-        EndpointConfig {
-            base_url: vec![Address(self.base_url())],
-            model: MODEL.to_owned(),
-            ..EndpointConfig::default()
-        }
+        EndpointConfig { base_url: vec![self.base_url()], model: MODEL.to_owned(), ..EndpointConfig::default() }
     }
 }
 
