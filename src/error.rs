@@ -38,6 +38,14 @@ pub enum Error {
         /// The system's word.
         source: std::io::Error,
     },
+    /// The operating system failed on what a row names, which says nothing about the row. Exit status 1.
+    #[error("{place}: {}", words(source))]
+    Unreadable {
+        /// The row, and the file that it names.
+        place: String,
+        /// The system's word.
+        source: std::io::Error,
+    },
     /// An op was called with shapes that do not fit: a fault of this program. Exit status 1.
     #[error("{op}: shape {got}, expected {want}")]
     Shape {
@@ -119,6 +127,15 @@ impl Error {
         }
     }
 
+    /// The error of a file that the row at `place` names: the row's fault where the file is not there, or is none that can
+    /// be read, else [`Error::Unreadable`].
+    pub fn of_row(place: &str, file: &Path, expected: impl Into<String>, source: std::io::Error) -> Error {
+        match is_of_file(&source) {
+            true => Error::input(place, format!("image {} ({})", file.display(), words(&source)), expected),
+            false => Error::Unreadable { place: format!("{place}: {}", file.display()), source },
+        }
+    }
+
     /// A broken file.
     pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
         Error::Format { path: path.as_ref().to_owned(), what: what.into() }
@@ -139,6 +156,15 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// True where the file itself is why it cannot be read: it is not there, or holds something else. False for what the next
+/// try may not meet: too many open files, no memory, a disk that fails, no permission.
+pub fn is_of_file(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let of_file = [Errno::NOENT, Errno::NOTDIR, Errno::ISDIR, Errno::NAMETOOLONG, Errno::LOOP];
+    // What no system call said is what a reader found in the file.
+    Errno::from_io_error(error).is_none_or(|errno| of_file.contains(&errno))
 }
 
 /// What the system said, for people: no number of an error.

@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 /// The store of a run, in its directory.
 pub const FILE: &str = "answers.sqlite";
 
-/// Which layout of the table this is: `user_version` of the file.
-const LAYOUT: i64 = 1;
+/// Which layout of the table this is: `user_version` of the file. Rows of layout 1 had no hash; they get one when a file is
+/// first opened by this version.
+const LAYOUT: i64 = 2;
 
 /// How long a process waits for another that writes to the same shared store.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +28,11 @@ const CLOSING: Duration = Duration::from_secs(30);
 
 const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS answers (
     key BLOB NOT NULL PRIMARY KEY, label TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL) STRICT";
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, blake3 BLOB NOT NULL DEFAULT x'') STRICT";
+const HASHES: &str = "ALTER TABLE answers ADD COLUMN blake3 BLOB NOT NULL DEFAULT x''";
+
+/// A row, as [`entry`] reads it.
+const ENTRY: &str = "SELECT key, label, text, finish_reason, prompt_tokens, completion_tokens, blake3 FROM answers";
 
 /// What an answer is to: a hash of who was asked, what, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,7 +56,7 @@ pub struct Store {
     path: PathBuf,
     connection: Mutex<Connection>,
     /// What the run had before its ranks began, for reading.
-    before: Option<Mutex<Connection>>,
+    before: Option<Box<Store>>,
 }
 
 impl Store {
@@ -87,7 +92,8 @@ impl Store {
         let escaped = run.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let before = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags);
-        Ok(Store { before: Some(Mutex::new(before.map_err(|error| failed(&run, &error))?)), ..part })
+        let connection = Mutex::new(before.map_err(|error| failed(&run, &error))?);
+        Ok(Store { before: Some(Box::new(Store { path: run, connection, before: None })), ..part })
     }
 
     fn locked(path: &Path, mode: &str, patience: Duration) -> Result<Store> {
@@ -110,15 +116,19 @@ impl Store {
             // The lock is taken by the first write, and kept in exclusive mode.
             connection.execute_batch("BEGIN IMMEDIATE")?;
             let layout = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-            if layout == 0 {
-                connection.execute_batch(SCHEMA)?;
+            match layout {
+                0 => connection.execute_batch(SCHEMA)?,
+                1 => add_hashes(&connection)?,
+                _ => {}
+            }
+            if layout < LAYOUT {
                 connection.pragma_update(None, "user_version", LAYOUT)?;
             }
             connection.execute_batch("COMMIT")?;
             Ok((connection, layout))
         };
         let (connection, layout) = open().map_err(|error| failed(path, &error))?;
-        if ![0, LAYOUT].contains(&layout) {
+        if !(0..=LAYOUT).contains(&layout) {
             return Err(Error::format(path, format!("answers in layout {layout}; this version reads layout {LAYOUT}")));
         }
         Ok(Store { path: path.to_owned(), connection: Mutex::new(connection), before: None })
@@ -129,39 +139,34 @@ impl Store {
         &self.path
     }
 
-    /// The answer to `key`, where there is one.
+    /// The answer to `key`, where there is one. Errors where a row is another than was kept.
     pub fn get(&self, key: &Key) -> Result<Option<Completion>> {
-        let sql = "SELECT text, finish_reason, prompt_tokens, completion_tokens FROM answers WHERE key = ?1";
-        self.find(key, sql, |row| {
-            Ok(Completion {
-                text: row.get(0)?,
-                finish_reason: row.get(1)?,
-                prompt_tokens: row.get::<_, i64>(2)? as u64,
-                completion_tokens: row.get::<_, i64>(3)? as u64,
-            })
-        })
+        let found = self.lock().query_row(&format!("{ENTRY} WHERE key = ?1"), [&key.0[..]], entry).optional();
+        match found.map_err(|error| failed(&self.path, &error))? {
+            Some((_, answer, [is, was])) if is == was => Ok(Some(answer)),
+            Some((label, ..)) => {
+                let what = format!("the answer to {label}: its content is not what its hash says");
+                Err(Error::format(&self.path, format!("{what}; remove the file to have its answers asked for again")))
+            }
+            None => self.before.as_ref().map_or(Ok(None), |before| before.get(key)),
+        }
     }
 
     /// Whether there is an answer to `key`.
     pub fn has(&self, key: &Key) -> Result<bool> {
-        Ok(self.find(key, "SELECT 1 FROM answers WHERE key = ?1", |_| Ok(()))?.is_some())
-    }
-
-    fn find<T>(&self, key: &Key, sql: &str, read: fn(&Row) -> rusqlite::Result<T>) -> Result<Option<T>> {
-        for connection in std::iter::once(&self.connection).chain(&self.before) {
-            let found = locked(connection).query_row(sql, [&key.0[..]], read).optional();
-            if let Some(found) = found.map_err(|error| failed(&self.path, &error))? {
-                return Ok(Some(found));
-            }
+        let found = self.lock().query_row("SELECT 1 FROM answers WHERE key = ?1", [&key.0[..]], |_| Ok(())).optional();
+        match found.map_err(|error| failed(&self.path, &error))? {
+            Some(()) => Ok(true),
+            None => self.before.as_ref().map_or(Ok(false), |before| before.has(key)),
         }
-        Ok(None)
     }
 
     /// Keeps an answer; the first to a key stays. `label` says for people what it is to.
     pub fn put(&self, key: &Key, label: &str, answer: &Completion) -> Result<()> {
-        let sql = "INSERT OR IGNORE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT OR IGNORE INTO answers VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         let Completion { text, finish_reason, prompt_tokens, completion_tokens } = answer;
-        let values = params![&key.0[..], label, text, finish_reason, *prompt_tokens as i64, *completion_tokens as i64];
+        let (counts, hash) = ([*prompt_tokens as i64, *completion_tokens as i64], hash(&key.0, label, answer));
+        let values = params![&key.0[..], label, text, finish_reason, counts[0], counts[1], hash];
         self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
     }
 
@@ -194,6 +199,37 @@ impl Store {
     fn lock(&self) -> MutexGuard<'_, Connection> {
         locked(&self.connection)
     }
+}
+
+/// Label and answer of a row of [`ENTRY`], the hash of its content, and the hash it was kept with.
+fn entry(row: &Row) -> rusqlite::Result<(String, Completion, [Vec<u8>; 2])> {
+    // A byte that makes no text makes another hash, too.
+    let text = |i| Ok::<_, rusqlite::Error>(String::from_utf8_lossy(row.get_ref(i)?.as_bytes()?).into_owned());
+    let (key, label, kept) = (row.get::<_, Vec<u8>>(0)?, text(1)?, row.get(6)?);
+    let [prompt_tokens, completion_tokens] = [row.get::<_, i64>(4)? as u64, row.get::<_, i64>(5)? as u64];
+    let answer = Completion { text: text(2)?, finish_reason: text(3)?, prompt_tokens, completion_tokens };
+    let hash = hash(&key, &label, &answer);
+    Ok((label, answer, [hash, kept]))
+}
+
+/// BLAKE3 of a row's content.
+fn hash(key: &[u8], label: &str, answer: &Completion) -> Vec<u8> {
+    let counts = [answer.prompt_tokens.to_le_bytes(), answer.completion_tokens.to_le_bytes()].concat();
+    let mut hasher = blake3::Hasher::new();
+    for part in [key, label.as_bytes(), answer.text.as_bytes(), answer.finish_reason.as_bytes(), &counts] {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    hasher.finalize().as_bytes().to_vec()
+}
+
+/// Gives the rows of layout 1 their hashes.
+fn add_hashes(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(HASHES)?;
+    let mut rows = connection.prepare(ENTRY)?;
+    let hashes = rows.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, entry(row)?.2)))?;
+    let hashes: Vec<(Vec<u8>, [Vec<u8>; 2])> = hashes.collect::<rusqlite::Result<_>>()?;
+    let mut update = connection.prepare("UPDATE answers SET blake3 = ?2 WHERE key = ?1")?;
+    hashes.iter().try_for_each(|(key, [hash, _])| update.execute(params![key, hash]).map(drop))
 }
 
 fn locked(connection: &Mutex<Connection>) -> MutexGuard<'_, Connection> {

@@ -124,6 +124,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
     config.data_dir = args.data.clone().or(config.data_dir);
     config.responses = args.responses.clone().or(config.responses);
     let file = task_file(args, &mut config)?;
+    file.iter().flat_map(|file| &file.notes).for_each(|note| context.say(note));
     let log = config.responses.as_deref().map(recognise).transpose()?;
     let recorded = match (&log, config.responses.as_deref()) {
         (Some(Log::Ours), Some(path)) => Some(Recorded::read(path, file.as_ref().map(|file| file.spec))?),
@@ -252,6 +253,7 @@ impl Eval<'_> {
             let plan = job.plan()?;
             let (judge, memory) = (self.scorer.describe(), line(&plan));
             context.say(&format!("eval: {} questions of {}; {judge}; {memory}", job.len(), rows.spec.name));
+            context.say(&format!("{}: {}", rows.spec.name, job.seen()));
             planned.push(json!({ "task": rows.spec.name, "questions": job.len(), "memory": memory::json(&plan) }));
             jobs.push((job, self.label(rows)));
         }
@@ -274,6 +276,7 @@ impl Eval<'_> {
         for job in &jobs {
             let (judge, who) = (self.scorer.describe(), server.describe());
             context.say(&format!("eval: {} questions of {} to {who}; {judge}", job.len(), job.rows.spec.name));
+            context.say(&format!("{}: {}", job.rows.spec.name, job.seen()));
         }
         let task = |job: &server::Job| json!({ "task": job.rows.spec.name, "questions": job.len() });
         let planned: Vec<Value> = jobs.iter().map(task).collect();

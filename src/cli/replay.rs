@@ -237,7 +237,7 @@ impl Again<'_> {
             let scorer = self.context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
             let mut job = rl::run::Job::open(dir, config.clone(), scorer.clone(), false)?;
             job.validation = validation::rl(&config, &job.model, scorer, tasks.as_deref())?;
-            (job.dir, job.only, job.data.keeps) = (scratch, only, false);
+            (job.dir, job.only, job.data.kept) = (scratch, only, None);
             job.recorded = Some(dir.clone());
             return self.train(&mut job);
         }
@@ -248,7 +248,7 @@ impl Again<'_> {
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
         job.validation = validation::sft(&config, &job.model, tasks.as_deref())?;
         // Nothing is kept in the run's folder, its index neither.
-        (job.dir, job.data.keeps) = (scratch, false);
+        (job.dir, job.data.kept) = (scratch, None);
         self.train(&mut job)
     }
 

@@ -69,7 +69,23 @@ pub struct Bad {
 impl Bad {
     /// The same fault, of another row with the same content.
     pub fn again(&self) -> Bad {
-        Bad { reason: self.reason, id: None, error: Box::new(Error::Failed(self.error.to_string())) }
+        let error = match &*self.error {
+            Error::Unreadable { place, source } => {
+                let source = std::io::Error::from_raw_os_error(source.raw_os_error().unwrap_or_default());
+                Error::Unreadable { place: place.clone(), source }
+            }
+            error => Error::Failed(error.to_string()),
+        };
+        Bad { reason: self.reason, id: None, error: Box::new(error) }
+    }
+
+    /// The fault, where it is the row's own; errors where the system failed on it, so that the run ends and nothing keeps
+    /// what another try would not meet.
+    pub fn of_row(self) -> Result<Bad> {
+        match *self.error {
+            error @ Error::Unreadable { .. } => Err(error),
+            error => Ok(Bad { error: Box::new(error), ..self }),
+        }
     }
 
     /// Gives errors a reason: `result.map_err(Bad::of(Reason::BrokenImage))`.

@@ -327,6 +327,11 @@ pub fn choose(
     })
 }
 
+/// Names of a parquet file's columns.
+pub fn names(path: &Path) -> Result<Vec<String>> {
+    Ok(Table::of(path, |_| false)?.columns().into_iter().map(|(name, _)| name).collect())
+}
+
 /// Rows of a parquet file.
 pub fn count(path: &Path) -> Result<usize> {
     let table = Table::of(path, |_| false)?;

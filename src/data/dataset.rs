@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::DatasetConfig;
-use crate::data::Row;
 use crate::data::bad::{Bad, Read, RejectedRows};
+use crate::data::decoded::Decoded;
 use crate::data::encoder::Encoder;
 use crate::data::index::Index;
 use crate::data::indexing::{self, Indexed, Longest, SharedIds};
@@ -14,6 +14,7 @@ use crate::data::kept;
 use crate::data::places::{Places, Source, changed};
 use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
+use crate::data::{ImageSource, Row, Seen};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
 
@@ -25,19 +26,23 @@ pub struct Dataset {
     pub rejected: RejectedRows,
     /// Ids that more than one row has.
     pub shared: SharedIds,
+    /// What the rows that are used hold.
+    pub seen: Seen,
+    /// What the config means for data sets of this size, where it may not be what was meant.
+    pub remarks: Vec<String>,
     /// True when no row was read: an earlier start of the run had left the index.
     pub warm: bool,
-    /// Whether the run directory may be written to.
-    pub keeps: bool,
+    /// Where the index is kept; none where nothing may be written.
+    pub kept: Option<PathBuf>,
     rows: Arc<Rows>,
-    /// Where the index is kept.
-    kept: PathBuf,
 }
 
 /// Rows by number.
 struct Rows {
     sources: Vec<Source>,
     places: Places,
+    /// What the picture files held, once the run has begun.
+    decoded: OnceLock<Decoded>,
 }
 
 impl Dataset {
@@ -62,7 +67,7 @@ impl Dataset {
             Some(indexed) => (indexed, true),
             None => (indexing::index(&files, encoder, longest)?, false),
         };
-        let Indexed { sizes, places, rejected, shared, signatures } = indexed;
+        let Indexed { sizes, places, rejected, shared, seen, signatures } = indexed;
         let of_index = signatures.iter().map(|signature| &signature.path);
         if !of_index.eq(files.iter().map(|file| &file.path)) {
             return Err(changed("the data sets' files", "those that the run began with"));
@@ -83,16 +88,15 @@ impl Dataset {
             source.file.table().inspect(|table| table.copied_to(kept.parent().unwrap_or(dir), &source.signature.hash));
         }
         let order = epoch(entries, &counts, seed)?;
-        let (index, rows) = (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places }));
-        Ok(Dataset { index, rejected, shared, warm, keeps: true, rows, kept })
+        let (index, rows) =
+            (Arc::new(sizes.ordered(order)), Arc::new(Rows { sources, places, decoded: OnceLock::new() }));
+        Ok(Dataset { index, rejected, shared, seen, remarks: Vec::new(), warm, kept: Some(kept), rows })
     }
 
     /// Keeps the index for the next start of the run, and a copy of rows that are costly to read one by one.
     pub fn keep(&self, observer: &dyn Observer) -> Result<()> {
-        if !self.keeps {
-            return Ok(());
-        }
-        let Rows { sources, places } = &*self.rows;
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let Rows { sources, places, .. } = &*self.rows;
         for source in sources {
             source.check()?;
             source.file.table().map_or(Ok(()), |table| table.copy(observer))?;
@@ -101,7 +105,32 @@ impl Dataset {
             return Ok(());
         }
         let signatures = sources.iter().map(|source| source.signature.clone()).collect();
-        kept::write(&self.kept, &self.index, places, &self.rejected, &self.shared, signatures)
+        kept::write(kept, &self.index, places, &self.rejected, &self.shared, &self.seen, signatures)
+    }
+
+    /// Has the content of picture files recorded beside the index when they are first decoded, and compared from then on. Every
+    /// rank calls it.
+    pub fn record_pictures(&self) -> Result<()> {
+        let Rows { places, decoded, .. } = &*self.rows;
+        if let (Some(kept), Some(pictures)) = (&self.kept, places.in_files()) {
+            let folder = kept.parent().unwrap_or(Path::new("."));
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            // Of this index alone: another one may have another picture in the same place.
+            let record = kept.with_extension(format!("{}.pictures", &self.hash()[..16]));
+            let _ = decoded.set(Decoded::open(&record, pictures)?);
+        }
+        Ok(())
+    }
+
+    /// Remarks that an update takes some samples more than once, where it `takes` more than there are; `key` is why.
+    pub fn remark_repeats(&mut self, key: &str, value: usize, takes: u64) {
+        let len = self.index.len() as u64;
+        if takes > len {
+            let times = takes.div_ceil(len);
+            let what =
+                format!("{key} is {value}, and there are {len} samples: one update takes each up to {times} times");
+            self.remarks.push(what);
+        }
     }
 
     /// BLAKE3 of the content of all files, in their order, and of what the index makes of them, as hex: what two machines have
@@ -134,14 +163,16 @@ impl Dataset {
         (place.file as u32, place.at.index)
     }
 
-    /// For people: what is left out, and that ids are shared.
+    /// For people: what was read and what is left out, that ids are shared, and what the config means for it.
     pub fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = self.rejected.line().into_iter().collect();
+        let mut notes = vec![self.seen.line()];
+        notes.extend(self.rejected.line());
         if let SharedIds { count, example: Some(example) } = &self.shared {
             notes.push(format!(
                 "{count} ids name several rows each, as that of {example} does; rows are told apart by file and number, and all are used"
             ));
         }
+        notes.extend(self.remarks.iter().cloned());
         notes
     }
 
@@ -152,8 +183,11 @@ impl Dataset {
         for (file, source) in self.rows.sources.iter().enumerate() {
             source.check()?;
             source.file.for_each(usize::MAX, |at, read| {
-                // Bad rows are no samples.
-                found.extend(read.ok().and_then(|row| Some(((file as u32, at.index), of(&row)?))));
+                match read {
+                    Ok(row) => found.extend(of(&row).map(|of| ((file as u32, at.index), of))),
+                    // Bad rows are no samples.
+                    Err(bad) => drop(bad.of_row()?),
+                }
                 Ok(())
             })?;
         }
@@ -196,15 +230,25 @@ impl<T: Send + Sync> Samples<T> for Streamed<T> {
         source.check()?;
         let name = source.file.place(place.at.index as usize);
         let differs = || changed(&name, "the row that was indexed");
-        let row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
-        let stamps = self.rows.places.stamps(self.index.pictures(number));
+        let mut row = source.file.row(place.at)?.map_err(|bad| *bad.error)?;
+        let pictures = self.index.pictures(number);
+        let stamps = self.rows.places.stamps(pictures.clone());
         if row.images.len() != stamps.len() {
             return Err(differs());
         }
-        for (image, stamp) in row.images.iter().zip(stamps) {
-            if image.stamp(&row.place)? != *stamp {
+        for ((image, stamp), number) in row.images.iter_mut().zip(stamps).zip(pictures) {
+            // Read once: what is compared is what is decoded. What stands in its row is compared with it.
+            if matches!(image, ImageSource::Bytes { .. }) {
+                continue;
+            }
+            let (held, found) = image.held(&row.place)?;
+            let decoded = self.rows.decoded.get().filter(|_| found == *stamp);
+            let same =
+                decoded.map_or(Ok(found == *stamp), |decoded| decoded.is_same(number, &held.bytes(&row.place)?))?;
+            if !same {
                 return Err(changed(&image.place(&row.place), "the picture file that was indexed"));
             }
+            *image = held;
         }
         let id = row.id.clone();
         match (self.make)(row) {

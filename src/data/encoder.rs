@@ -44,6 +44,8 @@ pub struct Measured {
     pub tokens: usize,
     /// Tokens whose prediction is trained.
     pub targets: usize,
+    /// Messages.
+    pub turns: usize,
     /// Its pictures' patches.
     pub grids: Vec<Grid>,
     /// What its picture files are known by, in the order of `grids`.
@@ -86,7 +88,8 @@ impl Encoder {
         }
         let (ids, mask) = self.tokens(row, &grids)?;
         let targets = mask.iter().skip(1).filter(|&&target| target).count();
-        Ok(Measured { tokens: ids.len(), targets, grids, stamps, hash: hash(row, &ids, &mask) })
+        let (turns, hash) = (row.messages.len(), hash(row, &ids, &mask));
+        Ok(Measured { tokens: ids.len(), targets, turns, grids, stamps, hash })
     }
 
     /// A row to train on, and the hash that [`Encoder::measure`] gave it.

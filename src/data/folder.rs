@@ -9,7 +9,7 @@ use base64::Engine as _;
 use crate::data::ImageSource;
 use crate::data::paths::has_ending;
 use crate::data::zipped::Archive;
-use crate::error::{Error, Result, words};
+use crate::error::{Error, Result};
 use crate::hub::local;
 
 /// The folder or zip file that image urls are resolved in.
@@ -67,13 +67,8 @@ impl Folder {
         if path.is_absolute() && !path.starts_with(&self.real) && !path.starts_with(&self.given) {
             return Err(outside());
         }
-        let file = joined.canonicalize().map_err(|e| {
-            Error::input(
-                place,
-                format!("image {url:?} ({})", words(&e)),
-                format!("a file inside the data folder {}", self.given.display()),
-            )
-        })?;
+        let inside = || format!("a file inside the data folder {}", self.given.display());
+        let file = joined.canonicalize().map_err(|e| Error::of_row(place, path, inside(), e))?;
         if !file.starts_with(&self.real) && !self.blobs.as_ref().is_some_and(|blobs| file.starts_with(blobs)) {
             return Err(outside());
         }

@@ -72,6 +72,17 @@ pub fn read_row(mut fields: Map<String, Value>, images: Vec<RawImage>, at: &RowC
     } else {
         found.in_front(&mut messages, images)?
     };
+    if let Some(system) = given(&fields, "system").map(|value| string(at, "system", value)).transpose()? {
+        if messages.iter().any(|message| message.role == "system") {
+            return Err(misfit(
+                &at.place,
+                format!("a column `system` and a system message in `{name}`"),
+                "one of both",
+            ));
+        }
+        // LLaMA-Factory writes an empty text where there is none.
+        messages.splice(0..0, (!system.is_empty()).then(|| Message::text("system", system)));
+    }
 
     let mut ground_truth = match fields.remove("reward_model").filter(|v| !v.is_null()).map(structured) {
         None => None,
@@ -165,7 +176,27 @@ impl Found<'_> {
             let texts = content.iter().filter_map(|p| if let Part::Text(t) = p { Some(t) } else { None });
             self.marks += texts.map(|t| t.matches(IMAGE_MARKER).count()).sum::<usize>();
         }
-        Ok(Message { role: role.to_owned(), content })
+        let masked = !self.is_trained(name, message, role)?;
+        Ok(Message { role: role.to_owned(), content, masked })
+    }
+
+    /// What `loss` (a bool, 0 or 1) and `weight` (0 or 1) of a message say; only an assistant's turns can be trained.
+    fn is_trained(&self, name: &str, message: &Value, role: &str) -> Read<bool> {
+        let mut trained = None;
+        for key in ["loss", "weight"] {
+            let Some(value) = given_in(message, key) else { continue };
+            let wrong = |expected| misfit(&self.at.place, format!("{key} {value} in {name}, of {role}"), expected);
+            let number = value.as_f64().filter(|number| [0.0, 1.0].contains(number)).map(|number| number == 1.0);
+            let said = value.as_bool().filter(|_| key == "loss").or(number).ok_or_else(|| wrong("0 or 1"))?;
+            if said && role != "assistant" {
+                return Err(wrong("0: only an assistant's turns can be trained"));
+            }
+            if trained.is_some_and(|trained| trained != said) {
+                return Err(wrong("what `loss` of the message says"));
+            }
+            trained = Some(said);
+        }
+        Ok(trained.unwrap_or(true) || role != "assistant")
     }
 
     fn part(&mut self, name: &str, part: &Value) -> Read<Part> {
@@ -285,11 +316,13 @@ fn structured(value: Value) -> Value {
     }
 }
 
-/// Names and types of what the first rows of a JSON file have, in the order they come.
-pub fn json_columns(path: &Path, layout: Layout) -> Result<Vec<(String, String)>> {
-    const LOOKED_AT: usize = 1000;
+/// Rows of a JSON file that show what columns it has.
+pub const LOOKED_AT: usize = 1000;
+
+/// Names and types of what the first `rows` of a JSON file have, in the order they come.
+pub fn json_columns(path: &Path, layout: Layout, rows: usize) -> Result<Vec<(String, String)>> {
     let mut columns: Vec<(String, Vec<&str>)> = Vec::new();
-    layout.read(path, LOOKED_AT, |_, fields| {
+    layout.read(path, rows, |_, fields| {
         for (name, value) in fields.unwrap_or_default() {
             let kind = kind(&value);
             match columns.iter_mut().find(|(known, _)| *known == name) {

@@ -5,13 +5,13 @@ use std::thread;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::Row;
 use crate::data::bad::{Bad, Read, Reason, Rejected, RejectedRows};
 use crate::data::encoder::{Encoder, Measured};
 use crate::data::index::{Index, Shape};
 use crate::data::places::{Place, Places, Signature};
 use crate::data::read::{At, Left, RowFile};
 use crate::data::stamp::short;
+use crate::data::{Row, Seen};
 use crate::error::{Error, Result};
 
 /// Rows measured at once, and bytes of their texts and embedded pictures: what bounds memory.
@@ -38,6 +38,8 @@ pub struct Indexed {
     pub rejected: RejectedRows,
     /// Ids that more than one row has.
     pub shared: SharedIds,
+    /// What the rows that are used hold.
+    pub seen: Seen,
     /// What the files were.
     pub signatures: Vec<Signature>,
 }
@@ -53,7 +55,7 @@ pub struct SharedIds {
 
 /// Indexes the rows of `files`. Rows at fault are gathered; errors are for files that cannot be read.
 pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<Indexed> {
-    let mut found = Indexed::default();
+    let mut found = Indexed { seen: Seen::of(files)?, ..Indexed::default() };
     let mut ids: Vec<(u64, u32, u32)> = Vec::new();
     let mut left = Left::default();
     for (number, file) in files.iter().enumerate() {
@@ -66,11 +68,11 @@ pub fn index(files: &[RowFile], encoder: &Encoder, longest: Longest) -> Result<I
                 left.take(file);
                 chunk.push(at, row);
                 if chunk.is_full() {
-                    chunk.measure(number, encoder, longest, &mut found, &mut ids);
+                    chunk.measure(number, encoder, longest, &mut found, &mut ids)?;
                 }
                 Ok(())
             })?;
-            chunk.measure(number, encoder, longest, &mut found, &mut ids);
+            chunk.measure(number, encoder, longest, &mut found, &mut ids)?;
             signature.join().map_err(|_| Error::Failed("hashing a file panicked".to_owned()))?
         })?;
         found.signatures.push(signature);
@@ -105,7 +107,8 @@ impl Chunk {
         self.rows.len() >= CHUNK_ROWS || self.bytes >= CHUNK_BYTES
     }
 
-    /// Measures the rows on all cores and adds them to `found` in their order; nothing is left here.
+    /// Measures the rows on all cores and adds them to `found` in their order; nothing is left here. Errors with the first
+    /// row that the system failed on.
     fn measure(
         &mut self,
         file: usize,
@@ -113,7 +116,7 @@ impl Chunk {
         longest: Longest,
         found: &mut Indexed,
         ids: &mut Vec<(u64, u32, u32)>,
-    ) {
+    ) -> Result<()> {
         let measure = |(at, row): (At, Read<Row>)| -> (At, Option<String>, Read<Measured>) {
             match row {
                 Err(bad) => (at, None, Err(bad)),
@@ -131,19 +134,19 @@ impl Chunk {
             found.rejected.rows += 1;
             ids.extend(id.iter().map(|id| (short(&blake3::hash(id.as_bytes())), file as u32, at.index)));
             match measured {
-                Ok(Measured { tokens, targets, grids, stamps, hash }) => {
+                Ok(Measured { tokens, targets, turns, grids, stamps, hash }) => {
+                    found.seen.count(turns, grids.len(), targets);
                     found.sizes.push(Shape { tokens, targets, grids: &grids });
                     found.places.push(Place { file, at, hash }, &stamps);
                 }
-                Err(Bad { reason, error, .. }) => found.rejected.rejected.push(Rejected {
-                    dataset: file as u32,
-                    index: at.index,
-                    id,
-                    reason,
-                    detail: error.to_string(),
-                }),
+                Err(bad) => {
+                    let Bad { reason, error, .. } = bad.of_row()?;
+                    let (dataset, index, detail) = (file as u32, at.index, error.to_string());
+                    found.rejected.rejected.push(Rejected { dataset, index, id, reason, detail });
+                }
             }
         }
+        Ok(())
     }
 }
 

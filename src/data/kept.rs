@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Seen;
 use crate::data::bad::RejectedRows;
 use crate::data::index::Index;
 use crate::data::indexing::{Indexed, SharedIds};
@@ -14,12 +15,13 @@ use crate::data::places::{Places, Signature};
 use crate::error::{Error, Result};
 use crate::files;
 
-const MAGIC: &str = "omr index 1 ";
+const MAGIC: &str = "omr index 2 ";
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     rejected: RejectedRows,
     shared: SharedIds,
+    seen: Seen,
     signatures: Vec<Signature>,
 }
 
@@ -35,9 +37,10 @@ pub fn write(
     places: &Places,
     rejected: &RejectedRows,
     shared: &SharedIds,
+    seen: &Seen,
     signatures: Vec<Signature>,
 ) -> Result<()> {
-    let header = Header { rejected: rejected.clone(), shared: shared.clone(), signatures };
+    let header = Header { rejected: rejected.clone(), shared: shared.clone(), seen: seen.clone(), signatures };
     let mut header = serde_json::to_vec(&header).map_err(|e| Error::Failed(format!("index: {e}")))?;
     header.push(b'\n');
     let arrays: Vec<&[u8]> = sizes.arrays().into_iter().chain(places.arrays()).collect();
@@ -73,7 +76,7 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
         return None;
     }
     let (header, mut rest) = line(body)?;
-    let Header { rejected, shared, signatures } = serde_json::from_slice(header).ok()?;
+    let Header { rejected, shared, seen, signatures } = serde_json::from_slice(header).ok()?;
     let mut arrays = [&[][..]; 9];
     for array in &mut arrays {
         let (len, after) = rest.split_first_chunk::<8>()?;
@@ -84,7 +87,7 @@ fn parse(bytes: &[u8]) -> Option<Indexed> {
     let pictures = sizes.len().checked_sub(1).map_or(0, |last| sizes.pictures(last).end);
     let arrays = [files, rows, offsets, hashes, stamps];
     let places = Places::from_arrays(arrays, sizes.len(), pictures, signatures.len())?;
-    Some(Indexed { sizes, places, rejected, shared, signatures })
+    Some(Indexed { sizes, places, rejected, shared, seen, signatures })
 }
 
 fn line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -113,8 +116,9 @@ mod tests {
         let hash = "00".to_owned();
         indexed.signatures.push(Signature { path: "rows.jsonl".into(), len: 3, modified: 4, hash });
         indexed.shared.count = 2;
-        let Indexed { sizes, places, rejected, shared, signatures } = &indexed;
-        write(&path, sizes, places, rejected, shared, signatures.clone()).unwrap();
+        indexed.seen.unused = vec!["split".to_owned()];
+        let Indexed { sizes, places, rejected, shared, seen, signatures } = &indexed;
+        write(&path, sizes, places, rejected, shared, seen, signatures.clone()).unwrap();
         assert_eq!(read(&path).unwrap().as_ref(), Some(&indexed));
         let whole = std::fs::read(&path).unwrap();
         for cut in [0, 5, whole.len() / 2, whole.len() - 1] {

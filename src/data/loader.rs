@@ -130,7 +130,10 @@ impl<T: Send + Sync> Shared<T> {
             // A decoder that panics ends the run, and does not leave it waiting.
             let made = catch_unwind(AssertUnwindSafe(|| self.samples.get(i)));
             let died = |_| Err(Error::Failed(format!("sample {i} could not be made (the message is above)")));
-            let made = made.unwrap_or_else(died);
+            let made = made.unwrap_or_else(died).and_then(|made| match made {
+                Err(bad) => Ok(Err(bad.of_row()?)),
+                made => Ok(made),
+            });
             state = self.lock();
             if let Some((places, missing)) = state.made.get_mut(&group) {
                 places[place] = Some((i, made));

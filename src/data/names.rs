@@ -5,10 +5,11 @@ use serde_json::{Map, Value};
 use crate::config::ColumnsConfig;
 
 /// The columns rows are made of, with other names of them.
-const COLUMNS: [(&str, &[&str]); 13] = [
+const COLUMNS: [(&str, &[&str]); 14] = [
     ("id", &["ids", "qid"]),
     ("messages", &[]),
     ("conversations", &[]),
+    ("system", &[]),
     ("prompt", &[]),
     ("problem", &[]),
     ("question", &[]),
@@ -30,6 +31,8 @@ const GROUPS: [&[&str]; 2] =
 pub struct Names {
     /// What is read as what, by the entry: our name, the file's.
     given: Vec<(&'static str, String)>,
+    /// The file is the `metadata` of Hugging Face's imagefolder: its `file_name` is the picture.
+    imagefolder: bool,
 }
 
 impl Names {
@@ -44,7 +47,12 @@ impl Names {
             ("data_source", &columns.data_source),
         ];
         let given = said.into_iter().filter_map(|(ours, theirs)| Some((ours, theirs.clone()?)));
-        Names { given: given.collect() }
+        Names { given: given.collect(), imagefolder: false }
+    }
+
+    /// The same in a file with this stem.
+    pub fn in_file(self, stem: &str) -> Names {
+        Names { imagefolder: stem == "metadata", ..self }
     }
 
     /// What a file's column is read as; none where it is not read.
@@ -52,6 +60,7 @@ impl Names {
         if let Some((ours, _)) = self.given.iter().find(|(_, theirs)| theirs == column) {
             return Some(ours);
         }
+        let column = if self.imagefolder && column == "file_name" { "images" } else { column };
         let known = |(name, others): &&(&'static str, &[&str])| *name == column || others.contains(&column);
         let (ours, _) = COLUMNS.iter().find(known)?;
         let rivals = GROUPS.iter().find(|group| group.contains(ours)).copied().unwrap_or(std::slice::from_ref(ours));

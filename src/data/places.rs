@@ -125,6 +125,11 @@ impl Places {
         &self.stamps[range]
     }
 
+    /// Pictures there are, where any of them is a file's.
+    pub fn in_files(&self) -> Option<usize> {
+        self.stamps.iter().any(|&stamp| stamp != 0).then_some(self.stamps.len())
+    }
+
     /// Rows of each of `files` data sets.
     pub fn counts(&self, files: usize) -> Vec<u32> {
         let mut counts = vec![0; files];

@@ -105,15 +105,16 @@ impl RowFile {
                 Some(folder) => Folder::open(folder)?,
                 None => Folder::open(base(&entry.path))?,
             };
-            let (folder, names, set_name) = (Arc::new(folder), Names::of(&entry.columns), name(entry));
+            let (folder, set_name) = (Arc::new(folder), name(entry));
             for path in paths::files(&entry.path)? {
+                let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+                let names = Names::of(&entry.columns).in_file(&name);
                 let rows = match kind(&path, entry.data_type) {
                     DataType::Parquet => Rows::Parquet(Table::open(&path, &names)?),
                     DataType::Jsonl => Rows::Json(Layout::Lines),
                     DataType::Json => Rows::Json(Layout::of(&path)?),
                 };
-                let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-                let (set_name, folder, names) = (set_name.clone(), folder.clone(), names.clone());
+                let (set_name, folder) = (set_name.clone(), folder.clone());
                 let limit = entry.limit.unwrap_or(usize::MAX);
                 files.push(RowFile { path, name, set, set_name, folder, names, limit, rows });
             }
@@ -179,7 +180,7 @@ impl RowFile {
     pub fn columns(&self) -> Result<Vec<Column>> {
         let columns = match &self.rows {
             Rows::Parquet(table) => table.columns(),
-            Rows::Json(layout) => form::json_columns(&self.path, *layout)?,
+            Rows::Json(layout) => form::json_columns(&self.path, *layout, form::LOOKED_AT)?,
         };
         let meaning = |(name, kind): (String, String)| Column { read_as: self.names.meaning(&name), name, kind };
         Ok(columns.into_iter().map(meaning).collect())

@@ -1,13 +1,13 @@
 //! Rows and samples: what a line of data is before and after it becomes tokens.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Cursor, Read as _, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::data::bad::{Bad, Read, Reason};
-use crate::data::stamp::{short, size_and_time};
+use crate::data::stamp::short;
 use crate::data::zipped::Archive;
-use crate::error::{Error, Result, words};
+use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
 use crate::reward::Item;
@@ -37,9 +37,8 @@ impl Row {
     pub fn embedded(mut self) -> Read<Row> {
         for image in &mut self.images {
             if !matches!(image, ImageSource::Bytes { .. }) {
-                let path = image.name().map(str::to_owned);
-                let bytes = image.bytes(&self.place).map_err(Bad::of(Reason::MissingImage))?;
-                *image = ImageSource::Bytes { bytes, path };
+                let (held, _) = image.held(&self.place).map_err(Bad::of(Reason::MissingImage))?;
+                *image = held;
             }
         }
         Ok(self)
@@ -151,13 +150,14 @@ impl ImageSource {
         match self {
             ImageSource::Bytes { bytes, .. } => Ok(bytes.clone()),
             ImageSource::File { file, .. } => {
-                let len = std::fs::metadata(file).map_err(|e| unreadable(place, file, &e))?.len();
-                within(len).map_err(|e| unreadable(place, file, &e))?;
-                let bytes = files::read(file).map_err(|e| unreadable(place, file, &e))?;
+                let len = std::fs::metadata(file).map(|file| file.len());
+                let bytes = len.and_then(within).and_then(|()| files::read(file));
+                let bytes = bytes.map_err(|e| Error::of_row(place, file, READABLE, e))?;
                 Ok(bytes.into())
             }
             ImageSource::Zipped { archive, index, .. } => {
-                let bytes = archive.read(*index).map_err(|e| unreadable(&self.place(place), &archive.path, &e))?;
+                let bytes = archive.read(*index);
+                let bytes = bytes.map_err(|e| Error::of_row(&self.place(place), &archive.path, READABLE, e))?;
                 Ok(bytes.into())
             }
         }
@@ -196,13 +196,14 @@ impl ImageSource {
         match self {
             ImageSource::Bytes { bytes, .. } => image::size(std::io::Cursor::new(bytes), &limits, &name),
             ImageSource::File { file, .. } => {
-                let opened = files::open(file).map_err(|e| Refused::Broken(unreadable(place, file, &e)))?;
+                let opened = files::open(file).map_err(|e| Error::of_row(place, file, READABLE, e));
+                let opened = opened.map_err(Refused::Broken)?;
                 image::size(opened, &limits, &name)
             }
             ImageSource::Zipped { archive, index, .. } => {
                 // The beginning holds the header of nearly every picture.
-                let start = archive.start(*index).map_err(|e| Refused::Broken(unreadable(&name, &archive.path, &e)))?;
-                match image::size(std::io::Cursor::new(start), &limits, &name) {
+                let start = archive.start(*index).map_err(|e| Error::of_row(&name, &archive.path, READABLE, e));
+                match image::size(Cursor::new(start.map_err(Refused::Broken)?), &limits, &name) {
                     Err(Refused::Broken(_)) => {
                         let bytes = self.bytes(place).map_err(Refused::Broken)?;
                         image::size(std::io::Cursor::new(bytes), &limits, &name)
@@ -213,18 +214,25 @@ impl ImageSource {
         }
     }
 
-    /// Tells whether a file is still the one it was: of its size and time. 0 for a picture that has no file.
+    /// Tells whether a picture is still the one it was: of a file by its size and its first and last bytes, of a member of a
+    /// zip file by its size and checksum. 0 for a picture that stands in its row.
     pub fn stamp(&self, place: &str) -> Result<u64> {
-        let file = match self {
+        let (file, stamp) = match self {
             ImageSource::Bytes { .. } => return Ok(0),
-            ImageSource::File { file, .. } => file,
-            ImageSource::Zipped { archive, index, .. } => {
-                return archive.stamp(*index).map_err(|e| unreadable(place, &archive.path, &e));
-            }
+            ImageSource::File { file, .. } => (file, files::open(file).and_then(ends)),
+            ImageSource::Zipped { archive, index, .. } => (&archive.path, archive.stamp(*index)),
         };
-        let (len, modified) = size_and_time(file).map_err(|e| unreadable(place, file, &e))?;
-        let hash = blake3::hash(&[len.to_le_bytes(), modified.to_le_bytes()].concat());
-        Ok(short(&hash))
+        stamp.map_err(|e| Error::of_row(place, file, READABLE, e))
+    }
+
+    /// The picture with its bytes in memory, and its [`ImageSource::stamp`] by these.
+    pub fn held(&self, place: &str) -> Result<(ImageSource, u64)> {
+        let bytes = self.bytes(place)?;
+        let stamp = match self {
+            ImageSource::File { file, .. } => ends(Cursor::new(&bytes)).map_err(Error::io(file))?,
+            _ => self.stamp(place)?,
+        };
+        Ok((ImageSource::Bytes { bytes, path: self.name().map(str::to_owned) }, stamp))
     }
 
     /// The row's place and, where it has a name, the picture's.
@@ -236,8 +244,21 @@ impl ImageSource {
     }
 }
 
-fn unreadable(place: &str, file: &Path, e: &std::io::Error) -> Error {
-    Error::input(place, format!("image {} ({})", file.display(), words(e)), "a readable image file")
+/// What was expected where a picture cannot be read.
+const READABLE: &str = "a readable image file";
+
+/// Bytes at either end of a file that it is known by.
+const ENDS: u64 = 4096;
+
+/// A hash of a file's size and of its first and last bytes.
+fn ends(mut file: impl io::Read + Seek) -> io::Result<u64> {
+    let (len, mut hasher) = (file.seek(SeekFrom::End(0))?, blake3::Hasher::new());
+    hasher.update(&len.to_le_bytes());
+    for start in [0, len.saturating_sub(ENDS)] {
+        file.seek(SeekFrom::Start(start))?;
+        hasher.update_reader(file.by_ref().take(ENDS))?;
+    }
+    Ok(short(&hasher.finalize()))
 }
 
 /// A training sample.

@@ -15,7 +15,8 @@ pub const SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks
 pub const TEACHER_SYSTEM_PROMPT: &str = "You are a helpful assistant. When the user asks a question, your response must include two parts and nothing else: first, the reasoning process enclosed in <think>...</think> tags, then the final answer enclosed in <answer>...</answer> tags.Please provide a clear, concise response within <answer> </answer> tags that directly addresses the question.";
 
 /// A row in SFT form as a training sample. Each assistant turn is encoded as it would be generated: after the prompt
-/// that opens it, its text as plain text, then `<|im_end|>`; these are the targets, everything else is masked.
+/// that opens it, its text as plain text, then `<|im_end|>`; these are the targets, everything else is masked,
+/// and so are turns that the row masks.
 ///
 /// Errors when the row has no assistant turn, or does not end with one that has text, or a picture is broken.
 pub fn sft_sample(row: &Row, chat: &Chat, processor: &Processor) -> Result<Sample> {
@@ -42,7 +43,7 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
         }
         ids.extend(chat.tokenizer.encode(&text_of(message), Special::Plain).map_err(at(row))?);
         ids.push(chat.ids.im_end);
-        mask.resize(ids.len(), true);
+        mask.resize(ids.len(), !message.masked);
         if k + 1 < row.messages.len() {
             done = chat.encode(&row.messages[..=k], false, Special::Plain).map_err(at(row))?;
             let close = done.iter().rposition(|&id| id == chat.ids.im_end).map_or(done.len(), |i| i + 1);
@@ -52,6 +53,10 @@ pub fn sft_tokens(row: &Row, chat: &Chat, merge_size: u32, grids: &[Grid]) -> Re
     }
     if row.messages.last().is_none_or(|m| m.role != "assistant" || text_of(m).trim().is_empty()) {
         return Err(Error::input(&row.place, "no answer at the end of the messages", "an assistant message with text"));
+    }
+    if !mask.contains(&true) {
+        let found = "`loss` or `weight` 0 in every assistant message";
+        return Err(Error::input(&row.place, found, "one that is trained"));
     }
     let input_ids = expand(row, &ids, chat, merge_size, grids)?;
     let loss_mask = expand_mask(&ids, &mask, chat.ids.image_pad, grids, merge_size as usize);

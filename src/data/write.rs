@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, BinaryArray, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_array::{ArrayRef, BinaryArray, BooleanArray, ListArray, RecordBatch, StringArray, StructArray};
 use arrow_buffer::{NullBuffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema};
 use parquet::arrow::ArrowWriter;
@@ -168,9 +168,9 @@ fn batch(rows: &[Row], form: Form, extra: &ExtraColumns) -> Result<RecordBatch> 
     let text = |f: fn(&Row) -> &str| Arc::new(StringArray::from_iter_values(rows.iter().map(f))) as ArrayRef;
     let mut columns: Vec<(&str, ArrayRef)> = vec![("id", text(|r| &r.id)), ("data_source", text(|r| &r.data_source))];
     match form {
-        Form::Sft => columns.push(("messages", messages(rows, parts)?)),
+        Form::Sft => columns.push(("messages", messages(rows, form)?)),
         Form::Rl => {
-            columns.push(("prompt", messages(rows, marked)?));
+            columns.push(("prompt", messages(rows, form)?));
             let truth: ArrayRef = Arc::new(StringArray::from_iter(rows.iter().map(|r| r.ground_truth.as_deref())));
             let style: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "rule")));
             columns.push(("reward_model", group(vec![("ground_truth", truth), ("style", style)], None)?));
@@ -203,7 +203,7 @@ fn list(values: ArrayRef, lengths: impl IntoIterator<Item = usize>) -> Result<Ar
 /// A message in its row, and how many of the row's pictures stand before it.
 type Placed<'a> = (&'a Row, &'a Message, usize);
 
-fn messages(rows: &[Row], content: fn(&[Placed]) -> Result<ArrayRef>) -> Result<ArrayRef> {
+fn messages(rows: &[Row], form: Form) -> Result<ArrayRef> {
     let mut all = Vec::new();
     for row in rows {
         let mut first_image = 0;
@@ -213,8 +213,15 @@ fn messages(rows: &[Row], content: fn(&[Placed]) -> Result<ArrayRef>) -> Result<
         }
     }
     let roles: ArrayRef = Arc::new(StringArray::from_iter_values(all.iter().map(|(_, m, _)| m.role.as_str())));
-    let messages = group(vec![("role", roles), ("content", content(&all)?)], None)?;
-    list(messages, rows.iter().map(|r| r.messages.len()))
+    let mut columns = vec![("role", roles)];
+    match form {
+        Form::Sft => {
+            let loss = BooleanArray::from_iter(all.iter().map(|(_, m, _)| m.masked.then_some(false)));
+            columns.extend([("content", parts(&all)?), ("loss", Arc::new(loss) as ArrayRef)]);
+        }
+        Form::Rl => columns.push(("content", marked(&all)?)),
+    }
+    list(group(columns, None)?, rows.iter().map(|r| r.messages.len()))
 }
 
 /// Content as text with marks.
@@ -291,7 +298,8 @@ mod tests {
 
     fn row(i: usize, bytes: usize, extra: Value) -> Row {
         let images = vec![ImageSource::Bytes { bytes: vec![i as u8; bytes].into(), path: None }];
-        let messages = vec![Message { role: "user".into(), content: vec![Part::Image, Part::Text("?".into())] }];
+        let messages =
+            vec![Message { content: vec![Part::Image, Part::Text("?".into())], ..Message::text("user", "") }];
         let extra = extra.as_object().cloned().unwrap_or_default();
         Row { id: format!("r{i}"), messages, images, extra, ..Row::default() }
     }

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zip::ZipArchive;
+use zip::result::ZipError;
 
 use crate::data::row::within;
-use crate::data::stamp::{short, size_and_time};
+use crate::data::stamp::short;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -44,7 +45,7 @@ impl Archive {
     /// A member's content. Errors when it is larger than a picture may be, or than the list says.
     pub fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut zip = self.zip.clone();
-        let member = zip.by_index(index).map_err(io::Error::other)?;
+        let member = zip.by_index(index).map_err(of_system)?;
         let (size, stored) = (member.size(), member.compressed_size());
         within(size)?;
         if size > LARGE.max(stored.saturating_mul(RATIO)) {
@@ -64,7 +65,7 @@ impl Archive {
     pub fn start(&self, index: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let mut zip = self.zip.clone();
-        zip.by_index(index).map_err(io::Error::other)?.take(START).read_to_end(&mut bytes)?;
+        zip.by_index(index).map_err(of_system)?.take(START).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
 
@@ -73,12 +74,20 @@ impl Archive {
         self.zip.clone().by_index_raw(index).map_or(0, |member| member.size())
     }
 
-    /// Tells whether a member is still the one it was, by the zip file's size and time and by its own checksum.
+    /// Tells whether a member is still the one it was, by its size and checksum in the list.
     pub fn stamp(&self, index: usize) -> io::Result<u64> {
-        let (len, modified) = size_and_time(&self.path)?;
-        let crc = self.zip.clone().by_index_raw(index).map_err(io::Error::other)?.crc32();
-        let known = [len.to_le_bytes(), modified.to_le_bytes(), u64::from(crc).to_le_bytes()];
+        let mut zip = self.zip.clone();
+        let member = zip.by_index_raw(index).map_err(of_system)?;
+        let known = [member.size().to_le_bytes(), u64::from(member.crc32()).to_le_bytes()];
         Ok(short(&blake3::hash(&known.concat())))
+    }
+}
+
+/// An error of the library, or of the system beneath it.
+fn of_system(error: ZipError) -> io::Error {
+    match error {
+        ZipError::Io(error) => error,
+        error => io::Error::other(error),
     }
 }
 

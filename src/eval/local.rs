@@ -68,6 +68,11 @@ impl<'a> Job<'a> {
         self.survey.len()
     }
 
+    /// What the questions hold, for people.
+    pub fn seen(&self) -> String {
+        self.survey.seen.line()
+    }
+
     /// True when there is nothing to ask.
     pub fn is_empty(&self) -> bool {
         self.survey.is_empty()

@@ -55,6 +55,8 @@ pub struct Measured {
     pub spec: &'static TaskSpec,
     /// Rows that the published evaluation ends with an error on, in compat: they are left out.
     pub crashed: Vec<(u64, Crash)>,
+    /// Pictures of all questions.
+    pub pictures: usize,
     pub(super) mode: Mode,
     pub(super) counted: Vec<Counted>,
     /// What the rules alone make of questions of `counted` that a judge changed.
@@ -118,7 +120,8 @@ impl<'a> Scoring<'a> {
         (before, observer): (usize, &'a dyn Observer),
     ) -> Scoring<'a> {
         let (counted, rules_alone) = (Vec::new(), BTreeMap::new());
-        let measured = Measured { spec: rows.spec, crashed: Vec::new(), mode: rows.mode(), counted, rules_alone };
+        let (spec, mode, crashed) = (rows.spec, rows.mode(), Vec::new());
+        let measured = Measured { spec, crashed, pictures: 0, mode, counted, rules_alone };
         Scoring { rows, out, judge, observer, before, measured, batch: Vec::new(), answers: 0, bytes: 0 }
     }
 
@@ -130,6 +133,7 @@ impl<'a> Scoring<'a> {
                 Ok(row) => {
                     let given = answers.given(questions, index)?;
                     questions += 1;
+                    self.measured.pictures += row.images.len();
                     self.answers += given.all().count();
                     self.bytes += given.all().map(|answer| answer.text.len()).sum::<usize>();
                     self.batch.push((index, Row { images: Vec::new(), ..row }, given));

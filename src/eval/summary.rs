@@ -58,7 +58,8 @@ impl Measured {
         let shown: Vec<String> = shown.collect();
         let ours = self.published().find(|(model, _)| *model == published::OURS);
         let ours = ours.map(|(model, x)| format!("; {model} is published with {:.1} %", 100.0 * x));
-        format!("{}: {}{}", self.spec.name, shown.join(", "), ours.unwrap_or_default())
+        let (name, shown, pictures) = (self.spec.name, shown.join(", "), self.pictures);
+        format!("{name}: {shown}; {pictures} pictures read{}", ours.unwrap_or_default())
     }
 
     fn by_rules_alone(&self) -> Vec<Counted> {

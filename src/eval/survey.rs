@@ -3,8 +3,8 @@
 
 use std::ops::ControlFlow;
 
-use crate::data::Encoder;
 use crate::data::index::{Index, Shape};
+use crate::data::{Encoder, Seen};
 use crate::error::{Error, Result};
 use crate::task::{Crash, TaskRows};
 
@@ -17,6 +17,8 @@ pub struct Survey {
     pub contents: Vec<[u8; 32]>,
     /// Rows that the published evaluation ends with an error on: they are not asked.
     pub crashed: Vec<(u64, Crash)>,
+    /// What the questions hold.
+    pub seen: Seen,
     /// Sizes of the prompts, where a model's encoder told them.
     pub index: Index,
 }
@@ -37,6 +39,7 @@ impl Survey {
                         }
                         survey.index.push(Shape { tokens: size.tokens, targets: 0, grids: &size.grids });
                     }
+                    survey.seen.add(&row);
                     survey.indices.push(index as u32);
                     survey.contents.push(row.content()?);
                 }

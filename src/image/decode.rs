@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use super::Rgb;
 use crate::bounds::Budget;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_of_file};
 
 /// What a picture may measure; checked from its header, before anything is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +94,14 @@ fn open<'a>(
 
 fn broken(place: &str) -> impl Fn(image::ImageError) -> Refused {
     let place = place.to_owned();
-    move |e| Refused::Broken(Error::input(&place, format!("a broken picture ({e})"), "a whole one"))
+    move |e| {
+        Refused::Broken(match e {
+            image::ImageError::IoError(source) if !is_of_file(&source) => {
+                Error::Unreadable { place: place.clone(), source }
+            }
+            e => Error::input(&place, format!("a broken picture ({e})"), "a whole one"),
+        })
+    }
 }
 
 fn format_of(bytes: &[u8], len: u64, place: &str) -> std::result::Result<ImageFormat, Refused> {

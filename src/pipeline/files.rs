@@ -4,7 +4,8 @@ use std::io::Write;
 
 use serde_json::json;
 
-use crate::data::{Bad, Rejected, RejectedRows, Row, Writer};
+use crate::config::{RowForm, StageConfig};
+use crate::data::{Bad, Rejected, RejectedRows, Row, Writer, text_of};
 use crate::error::{Error, Result};
 use crate::files::Staged;
 use crate::pipeline::stage::{Work, form};
@@ -65,8 +66,10 @@ impl<'a> Rejections<'a> {
         self.lines.push(&self.work.inputs[number].name, index, id, because)
     }
 
-    /// A row that cannot be read: all that would have become of it is missing. Errors when there are too many.
+    /// A row that cannot be read: all that would have become of it is missing. Errors when there are too many, or the
+    /// system failed on it.
     pub fn bad(&mut self, number: usize, index: usize, bad: Bad) -> Result<()> {
+        let bad = bad.of_row()?;
         let because = Because::row(bad.reason.name(), bad.error.to_string());
         for _ in 0..self.work.outcomes {
             self.push(number, index, bad.id.as_deref(), &because)?;
@@ -101,6 +104,17 @@ impl Because {
     pub fn row(reason: &'static str, detail: impl Into<String>) -> Because {
         Because { reason, detail: detail.into(), rollout: None }
     }
+}
+
+/// Why a row cannot be written in the form that the stage's settings name; none where it can.
+pub fn unfit(stage: &StageConfig, row: &Row) -> Option<Because> {
+    let answered = row.messages.last().is_some_and(|m| m.role == "assistant" && !text_of(m).trim().is_empty());
+    (stage.form == RowForm::Sft && !answered).then(|| {
+        let label = if row.ground_truth.is_some() { "a label, and " } else { "" };
+        let found = format!("found {label}no answer at the end of the conversation");
+        let keys = "form: rl writes the label, omr data distill has a teacher answer";
+        Because::row("no_answer", format!("{}: {found}, expected an assistant turn with text ({keys})", row.place))
+    })
 }
 
 impl Lines {

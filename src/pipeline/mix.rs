@@ -6,7 +6,7 @@ use crate::config::{MixConfig, Pictures, StageConfig, StepConfig};
 use crate::data::read::{At, epoch};
 use crate::error::{Error, Result};
 use crate::philox::{self, Purpose};
-use crate::pipeline::files::{Because, Kept, Rejections};
+use crate::pipeline::files::{Because, Kept, Rejections, unfit};
 use crate::pipeline::stage::{Job, Means, Stage, Work};
 use crate::pipeline::summary::Summary;
 
@@ -69,6 +69,12 @@ impl Job for Mix<'_> {
             drawn[set][index] = true;
             let Some(at) = places[set][index] else { continue };
             let row = work.inputs[set].row(at)?;
+            if let Some(because) = row.as_ref().ok().and_then(|row| unfit(work.stage, row)) {
+                // Each time it is drawn it would be so.
+                places[set][index] = None;
+                rejected.push(set, index, None, &because)?;
+                continue;
+            }
             match row.and_then(|row| if work.stage.images == Pictures::Embed { row.embedded() } else { Ok(row) }) {
                 Ok(row) => {
                     kept.push(row)?;

@@ -3,10 +3,10 @@
 
 use rayon::prelude::*;
 
-use crate::config::Pictures;
+use crate::config::{Pictures, StageConfig};
 use crate::data::{Bad, Read, Row};
 use crate::error::{Error, Result};
-use crate::pipeline::files::{Because, Kept, Lines, Rejections};
+use crate::pipeline::files::{Because, Kept, Lines, Rejections, unfit};
 use crate::pipeline::stage::{Input, Work};
 use crate::pipeline::summary::Summary;
 
@@ -94,10 +94,10 @@ impl Out<'_> {
         self.done += (chunk.rows.len() + chunk.bad.len()) as u64;
         let places: Vec<(usize, String)> = chunk.rows.iter().map(|row| (row.index, row.row.id.clone())).collect();
         let outcomes = if chunk.rows.is_empty() { Vec::new() } else { decide(input, chunk.rows)? };
-        let embed = self.work.stage.images == Pictures::Embed;
+        let stage = self.work.stage;
         let outcomes: Vec<Vec<Fate>> = outcomes
             .into_par_iter()
-            .map(|fates| fates.into_iter().map(|fate| if embed { embedded(fate) } else { fate }).collect())
+            .map(|fates| fates.into_iter().map(|fate| written(stage, fate)).collect())
             .collect();
         // By their numbers, as if each had been alone.
         let mut bad = chunk.bad.into_iter().peekable();
@@ -147,12 +147,12 @@ impl Out<'_> {
     }
 }
 
-fn embedded(fate: Fate) -> Fate {
-    match fate {
-        Fate::Kept(row) => match row.embedded() {
-            Ok(row) => Fate::Kept(row),
-            Err(bad) => Fate::Bad(bad),
-        },
-        other => other,
+/// What becomes of a row that is to be written as `stage` says.
+fn written(stage: &StageConfig, fate: Fate) -> Fate {
+    let Fate::Kept(row) = fate else { return fate };
+    match unfit(stage, &row) {
+        Some(because) => Fate::Rejected(because),
+        None if stage.images == Pictures::Embed => row.embedded().map_or_else(Fate::Bad, Fate::Kept),
+        None => Fate::Kept(row),
     }
 }

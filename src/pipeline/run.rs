@@ -58,6 +58,9 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means
         None => job.run(&work),
     };
     let (summary, signatures) = beside(&work, act)?;
+    for input in &work.inputs {
+        means.observer.note(&format!("{}: {}", input.name, input.seen()?.line()));
+    }
     summary.check(config.outcomes())?;
     write(&work.path("inputs", "json"), &signatures)?;
     write(&work.path("summary", "json"), &summary)?;

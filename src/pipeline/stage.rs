@@ -3,14 +3,14 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::runtime::Handle;
 
 use crate::answers::{self, RunStore, Store};
 use crate::config::{Config, DatasetConfig, RowForm, StageConfig, StepConfig};
 use crate::data::read::{self, At, RowFile};
-use crate::data::{Form, Read, Row};
+use crate::data::{Form, Read, Row, Seen};
 use crate::device::{Device, Plan, Target};
 use crate::error::{Error, Result};
 use crate::observe::Observer;
@@ -111,6 +111,8 @@ pub struct Input {
     pub count: usize,
     /// Rows that are read of it.
     pub rows: Range<usize>,
+    /// What was found when they were last read.
+    seen: Mutex<Seen>,
 }
 
 impl Input {
@@ -124,19 +126,30 @@ impl Input {
         }
         let count = count.min(entry.limit.unwrap_or(usize::MAX));
         let rows = shard.map_or(0..count, |shard| shard.range(count));
-        Ok(Input { name: read::name(entry), entry: entry.clone(), files, count, rows })
+        Ok(Input { name: read::name(entry), entry: entry.clone(), files, count, rows, seen: Mutex::default() })
+    }
+
+    /// What was found when its rows were last read, and which columns were not.
+    pub fn seen(&self) -> Result<Seen> {
+        let unused = Seen::of(self.files.iter().map(|(_, file)| file))?.unused;
+        Ok(Seen { unused, ..self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone() })
     }
 
     /// Gives each row that is to be read to `take`, in order; places are by the number in the data set.
     pub fn for_each(&self, mut take: impl FnMut(At, Read<Row>) -> Result<()>) -> Result<()> {
+        let mut seen = Seen::default();
         for (k, (first, file)) in self.files.iter().enumerate() {
             let end = self.files.get(k + 1).map_or(self.count, |next| next.0).min(self.rows.end);
             let range = self.rows.start.max(*first)..end;
             if !range.is_empty() {
                 let local = range.start - first..range.end - first;
-                file.for_range(local, |at, row| take(At { index: at.index + *first as u32, ..at }, row))?;
+                file.for_range(local, |at, row| {
+                    row.iter().for_each(|row| seen.add(row));
+                    take(At { index: at.index + *first as u32, ..at }, row)
+                })?;
             }
         }
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
         Ok(())
     }
 

@@ -104,12 +104,18 @@ impl Job {
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.max_bad_rows;
-        let data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
+        let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
         let index = data.index.clone();
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
         if longest > config.micro_batch_tokens {
             let expected = format!("room for the longest prompt and response, {longest} tokens");
             return Err(Error::input("micro_batch_tokens", config.micro_batch_tokens.to_string(), expected));
+        }
+        data.remark_repeats("train_batch_size", config.train_batch_size, config.train_batch_size as u64);
+        if config.rollout.n == 1 {
+            // As in verl. TRL refuses it; here it stays REINFORCE without a baseline, and says so.
+            let what = "rollout.n is 1: a group of one has no baseline, so each advantage is the reward itself";
+            data.remarks.push(what.to_owned());
         }
         let questions = ask::streamed(&data, encoder, model_config.clone());
         // It scores the rows it is given, and has none of its own.
@@ -298,6 +304,7 @@ impl job::Job for Job {
         let allowed = dev.upload(Region::State, &bitmap, &[bitmap.len()])?;
         let leads = trainer.leads();
         dist::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
+        self.data.record_pictures()?;
         let mut broken = Broken::new(&self.dir, &self.data, config.max_bad_rows, &trainer.extra, leads, observer)?;
         let mut loader = self.loader(trainer.samples_consumed)?;
         if let Some(validation) = &self.validation {

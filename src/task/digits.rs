@@ -142,7 +142,10 @@ fn row(
     });
     Ok(Row {
         id: format!("{NAME}-{split}-{index}"),
-        messages: vec![Message { role: "user".to_owned(), content: vec![Part::Image, Part::Text(text.to_owned())] }],
+        messages: vec![Message {
+            content: vec![Part::Image, Part::Text(text.to_owned())],
+            ..Message::text("user", "")
+        }],
         images: vec![ImageSource::Bytes { bytes: png(&left, &right)?.into(), path: None }],
         data_source: NAME.to_owned(),
         ground_truth: Some(answer),

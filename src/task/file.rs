@@ -10,8 +10,9 @@ use super::{Answers, Asked, Source, Take, TaskSpec, aggregate, digits};
 use crate::config::{self, DataType, TaskFileConfig};
 use crate::data::columns::{self, Columns, Fields};
 use crate::data::folder::Folder;
-use crate::data::form::{IMAGE_MARKER, RowContext};
-use crate::data::json::jsonl;
+use crate::data::form::{IMAGE_MARKER, LOOKED_AT, RowContext, json_columns};
+use crate::data::json::{Layout, jsonl};
+use crate::data::names::Names;
 use crate::data::{Row, read};
 use crate::error::{Error, Result};
 use crate::text::RowPrompt;
@@ -25,6 +26,8 @@ pub struct TaskFile {
     pub config: TaskFileConfig,
     /// As a task among the others.
     pub spec: &'static TaskSpec,
+    /// For people: columns of the rows that are not read.
+    pub notes: Vec<String>,
     path: PathBuf,
     prompt: RowPrompt,
 }
@@ -46,7 +49,43 @@ impl TaskFile {
         // A task lives as long as the program, as those of the table do; there is one such file a run.
         let name: &'static str = Box::leak(name.into_boxed_str());
         let spec = Box::leak(Box::new(TaskSpec { name, ..SPEC }));
-        Ok(TaskFile { config, spec, path: path.to_owned(), prompt })
+        let mut file = TaskFile { config, spec, notes: Vec::new(), path: path.to_owned(), prompt };
+        file.check_columns()?;
+        Ok(file)
+    }
+
+    fn is_jsonl(&self) -> bool {
+        let data = &self.config.data;
+        data.path.extension().is_some_and(|kind| kind == "jsonl") || data.data_type == DataType::Jsonl
+    }
+
+    /// Errors where no row has a column that `images` names; notes which columns are not read, and those of them that hold
+    /// pictures by their names.
+    fn check_columns(&mut self) -> Result<()> {
+        let (path, images) = (&self.config.data.path, &self.config.images);
+        let names = |rows| match self.is_jsonl() {
+            true => Ok(json_columns(path, Layout::Lines, rows)?.into_iter().map(|(name, _)| name).collect()),
+            false => columns::names(path),
+        };
+        let missing = |names: &[String]| images.iter().find(|column| !names.contains(column));
+        let mut found: Vec<String> = names(LOOKED_AT)?;
+        if missing(&found).is_some() {
+            found = names(usize::MAX)?;
+        }
+        if let Some(column) = missing(&found) {
+            let place = format!("{}: images", self.path.display());
+            return Err(Error::input(place, format!("`{column}`"), format!("one of the columns {}", found.join(", "))));
+        }
+        let mut read = self.prompt.columns();
+        read.extend(images.iter().chain([&self.config.gold]).chain(&self.config.subject).cloned());
+        found.retain(|column| !read.contains(column) && column != "id");
+        let pictures = |column: &&String| Names::default().meaning(column) == Some("images");
+        let warned = found.iter().find(pictures).map(|column| {
+            format!("{}: `images` does not name the column `{column}`: no picture of it is read", self.path.display())
+        });
+        let unused = (!found.is_empty()).then(|| format!("{}: columns not used: {}", self.spec.name, found.join(", ")));
+        self.notes = warned.into_iter().chain(unused).collect();
+        Ok(())
     }
 
     /// A row as it is asked.
@@ -83,8 +122,7 @@ impl TaskFile {
         let beside = || path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = Folder::open(self.config.data.data_folder.as_deref().unwrap_or_else(beside))?;
         let limit = self.config.data.limit.unwrap_or(usize::MAX);
-        let is_jsonl = path.extension().is_some_and(|kind| kind == "jsonl");
-        if is_jsonl || self.config.data.data_type == DataType::Jsonl {
+        if self.is_jsonl() {
             let mut done = false;
             return jsonl(path, limit, |at, fields| {
                 if done {

@@ -302,7 +302,7 @@ pub fn asked(spec: &TaskSpec, index: usize, doc: &Doc, prompt: Checked<Prompt>) 
         extra.extend(cluster.map(|cluster| (CLUSTER.to_owned(), cluster.into())));
         extra.extend(doc.subject.clone().map(|subject| (SUBJECT.to_owned(), subject.into())));
         extra.insert("judge_question".to_owned(), question.map_or(Value::Null, Value::String));
-        let user = Message { role: "user".to_owned(), content: parts };
+        let user = Message { role: "user".to_owned(), content: parts, masked: false };
         Row {
             id: format!("{}-{index}", spec.name),
             messages: vec![Message::text("system", SYSTEM_PROMPT), user],

@@ -144,7 +144,7 @@ impl Chat {
             Part::Text(text) => Part::Text(break_specials(text, &self.specials, mark)),
             other => other.clone(),
         });
-        Ok(Message { role: message.role.clone(), content: content.collect() })
+        Ok(Message { content: content.collect(), ..message.clone() })
     }
 
     /// Encodes rendered text: special tokens are those that no mark interrupts; the marks then vanish.

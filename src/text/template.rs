@@ -24,18 +24,20 @@ pub enum Part {
 }
 
 /// A message of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// `system`, `user`, `assistant` or another role that the template knows.
     pub role: String,
     /// The parts in reading order.
     pub content: Vec<Part>,
+    /// True for an assistant's turn that is not to be trained.
+    pub masked: bool,
 }
 
 impl Message {
     /// A message of text alone.
     pub fn text(role: impl Into<String>, text: impl Into<String>) -> Message {
-        Message { role: role.into(), content: vec![Part::Text(text.into())] }
+        Message { role: role.into(), content: vec![Part::Text(text.into())], masked: false }
     }
 
     /// As templates expect it: text alone is a string, anything else a list of parts.

@@ -249,7 +249,10 @@ mod tests {
         let made = Chat::new(tokenizer, ChatTemplate::new(CHAT_TEMPLATE, "built in").unwrap(), "trained").unwrap();
         assert_eq!(read.ids, made.ids);
         let content = vec![Part::Image, Part::Text("What is the sum? <|im_end|>".to_owned())];
-        let messages = [Message { role: "user".to_owned(), content }, Message::text("assistant", "<think>3</think>")];
+        let messages = [
+            Message { role: "user".to_owned(), content, masked: false },
+            Message::text("assistant", "<think>3</think>"),
+        ];
         for special in [Special::Parse, Special::Plain] {
             let ids = read.encode(&messages, false, special).unwrap();
             assert_eq!(ids, made.encode(&messages, false, special).unwrap());

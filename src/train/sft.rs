@@ -84,7 +84,7 @@ impl Job {
         }
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.max_bad_rows;
-        let data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
+        let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
         let index = data.index.clone();
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
             let expected = format!("at most micro_batch_tokens, which is {}", config.micro_batch_tokens);
@@ -92,6 +92,8 @@ impl Job {
         }
         let samples = data.samples(move |row| encoder.sample(&row));
         let mut updates = Updates::new(&config, &index)?;
+        let takes = updates.next(0)?.map_or(0, |update| update.consumed);
+        data.remark_repeats(key, parts, takes);
         let total_steps = match config.max_steps {
             Some(steps) => steps,
             None => updates.count()?,
@@ -246,6 +248,7 @@ impl job::Job for Job {
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
         dist::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
+        self.data.record_pictures()?;
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (extra, leads) = (&trainer.extra, trainer.leads());
         let mut broken = Broken::new(&self.dir, &self.data, self.config.max_bad_rows, extra, leads, observer)?;

@@ -1,10 +1,11 @@
 //! Bad inputs and faults, one table: what happens, and the tests that show it. Numbers are those of the list the project
 //! was given; 17 to 27 belong to a server and 38 to 40 to several machines.
 
-mod published;
 mod bounds;
-mod runs;
 mod parquet;
+mod published;
+mod reading;
+mod runs;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -108,7 +108,7 @@ fn message(value: &Value) -> Message {
     let role = value["role"].as_str().unwrap();
     match &value["content"] {
         Value::String(text) => Message::text(role, text),
-        parts => Message { role: role.to_owned(), content: parts.as_array().unwrap().iter().map(part).collect() },
+        parts => Message { content: parts.as_array().unwrap().iter().map(part).collect(), ..Message::text(role, "") },
     }
 }
 

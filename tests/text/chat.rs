@@ -75,7 +75,7 @@ fn a_special_token_in_two_parts_stays_text() {
         let content = vec![Part::Text(first.to_owned()), Part::Image, Part::Text(second.to_owned())];
         let joined = vec![Part::Text(first.to_owned()), Part::Text(second.to_owned())];
         for content in [content, joined] {
-            let messages = [Message { role: "user".to_owned(), content }];
+            let messages = [Message { role: "user".to_owned(), content, masked: false }];
             assert_eq!(specials_of(&encode(&messages, Special::Plain).unwrap()), structure(&messages));
         }
     }
@@ -109,7 +109,7 @@ fn a_role_is_a_name() {
 fn images_expand_to_their_grids() {
     let pad = chat().ids.image_pad;
     let messages =
-        [Message { role: "user".to_owned(), content: vec![Part::Image, Part::Text("x".to_owned()), Part::Image] }];
+        [Message { content: vec![Part::Image, Part::Text("x".to_owned()), Part::Image], ..Message::text("user", "") }];
     let ids = encode(&messages, Special::Plain).unwrap();
     let expanded = expand_images(&ids, pad, &[[1, 4, 6], [2, 2, 2]], 2).unwrap();
     assert_eq!(expanded.iter().filter(|&&id| id == pad).count(), 6 + 2);

@@ -49,7 +49,10 @@ fn part() -> impl Strategy<Value = Part> {
 
 fn messages() -> impl Strategy<Value = Vec<Message>> {
     let role = prop::sample::select(vec!["system", "user", "assistant"]);
-    let message = (role, prop::collection::vec(part(), 0..5))
-        .prop_map(|(role, content)| Message { role: role.to_owned(), content });
+    let message = (role, prop::collection::vec(part(), 0..5)).prop_map(|(role, content)| Message {
+        role: role.to_owned(),
+        content,
+        masked: false,
+    });
     prop::collection::vec(message, 1..4)
 }

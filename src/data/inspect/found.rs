@@ -7,7 +7,8 @@ use rayon::prelude::*;
 use super::{Inspection, Options, Spread, kind, show_row};
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::short;
-use crate::data::{Row, prompt, sft_sample, text_of};
+use crate::data::{Row, Seen, prompt, sft_sample, text_of};
+use crate::error::Result;
 use crate::image::Processor;
 use crate::philox::{Purpose, Random};
 use crate::text::Chat;
@@ -21,12 +22,14 @@ struct Looked {
     answer: Option<u32>,
     sizes: Vec<[u32; 2]>,
     tokens: Option<u32>,
+    targets: usize,
 }
 
 /// What was found so far.
 pub(super) struct Found<'a> {
     options: &'a Options<'a>,
     rows: usize,
+    seen: Seen,
     answered: usize,
     labelled: usize,
     /// The beginnings of the ids' hashes.
@@ -75,6 +78,7 @@ impl<'a> Found<'a> {
         Found {
             options,
             rows: 0,
+            seen: Seen::default(),
             answered: 0,
             labelled: 0,
             ids: Vec::new(),
@@ -91,8 +95,8 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Looks at rows on all cores and counts them in their order.
-    pub(super) fn take(&mut self, rows: Vec<Read<Row>>) {
+    /// Looks at rows on all cores and counts them in their order. Errors where the system failed on one.
+    pub(super) fn take(&mut self, rows: Vec<Read<Row>>) -> Result<()> {
         let looked: Vec<_> = rows
             .into_par_iter()
             .map(|row| match row {
@@ -107,13 +111,16 @@ impl<'a> Found<'a> {
             self.rows += 1;
             match looked {
                 Ok(looked) => {
+                    let turns = row.as_ref().map_or(0, |row| row.messages.len());
+                    self.seen.count(turns, looked.sizes.len(), looked.targets);
                     self.characters.push(looked.characters);
                     self.answers.extend(looked.answer);
                     self.tokens.extend(looked.tokens);
                     self.sides[0].extend(looked.sizes.iter().map(|size| size[0]));
                     self.sides[1].extend(looked.sizes.iter().map(|size| size[1]));
                 }
-                Err(Bad { reason, error, .. }) => {
+                Err(bad) => {
+                    let Bad { reason, error, .. } = bad.of_row()?;
                     *self.reasons.entry(reason).or_default() += 1;
                     if self.faults.len() < QUOTED {
                         self.faults.push(error.to_string());
@@ -124,6 +131,7 @@ impl<'a> Found<'a> {
                 self.count(row);
             }
         }
+        Ok(())
     }
 
     fn count(&mut self, row: Row) {
@@ -161,6 +169,7 @@ impl<'a> Found<'a> {
             files: 0,
             columns: Vec::new(),
             rows: self.rows,
+            seen: self.seen,
             answered: self.answered,
             labelled: self.labelled,
             shared_ids,
@@ -189,17 +198,20 @@ fn look(row: &Row, model: Option<&(Chat, Processor)>) -> Read<Looked> {
         sizes.push(size.map_err(Bad::of(Reason::BrokenImage))?);
     }
     let tokens = match model {
-        None => Ok(None),
-        Some((chat, processor)) if answered(row) => {
-            sft_sample(row, chat, processor).map(|sample| Some(sample.input_ids.len() as u32))
-        }
-        Some((chat, processor)) => prompt(row, chat, processor).map(|prompt| Some(prompt.ids.len() as u32)),
+        None => Ok((None, 0)),
+        Some((chat, processor)) if answered(row) => sft_sample(row, chat, processor).map(|sample| {
+            let targets = sample.loss_mask.iter().skip(1).filter(|&&target| target).count();
+            (Some(sample.input_ids.len() as u32), targets)
+        }),
+        Some((chat, processor)) => prompt(row, chat, processor).map(|prompt| (Some(prompt.ids.len() as u32), 0)),
     };
+    let (tokens, targets) = tokens.map_err(Bad::of(Reason::WrongText))?;
     let characters = |message| text_of(message).chars().count() as u32;
     Ok(Looked {
         characters: row.messages.iter().map(characters).sum(),
         answer: row.messages.last().filter(|_| answered(row)).map(characters),
         sizes,
-        tokens: tokens.map_err(Bad::of(Reason::WrongText))?,
+        tokens,
+        targets,
     })
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::config::DatasetConfig;
 use crate::data::bad::{Read, Reason};
 use crate::data::read::{Column, Left, RowFile};
-use crate::data::{Row, read};
+use crate::data::{Row, Seen, read};
 use crate::error::{Error, Result};
 use crate::image::Processor;
 use crate::text::{Chat, Part};
@@ -49,6 +49,8 @@ pub struct Inspection {
     pub columns: Vec<Column>,
     /// Rows, those that cannot be read included.
     pub rows: usize,
+    /// What those that can be used hold.
+    pub seen: Seen,
     /// Rows that end with an assistant's answer: SFT form.
     pub answered: usize,
     /// Rows with a label.
@@ -92,7 +94,8 @@ pub fn inspect(entry: &DatasetConfig, options: &Options) -> Result<Inspection> {
         })
     })?;
     let columns = files.first().map_or(Ok(Vec::new()), RowFile::columns)?;
-    Ok(Inspection { files: files.len(), columns, ..found })
+    let seen = Seen { unused: Seen::of(&files)?.unused, ..found.seen };
+    Ok(Inspection { files: files.len(), columns, seen, ..found })
 }
 
 /// Looks at the rows that `each` gives, of whatever source.
@@ -108,11 +111,11 @@ pub fn of_rows(
         chunk.push(row);
         if chunk.len() >= CHUNK_ROWS || bytes >= CHUNK_BYTES {
             bytes = 0;
-            found.take(std::mem::take(&mut chunk));
+            found.take(std::mem::take(&mut chunk))?;
         }
         Ok(())
     })?;
-    found.take(chunk);
+    found.take(chunk)?;
     Ok(found.inspection(name))
 }
 
@@ -162,7 +165,7 @@ impl Inspection {
             let columns: Vec<String> = self.columns.iter().map(|c| format!("{} ({})", c.name, c.kind)).collect();
             out.push_str(&format!("  columns: {}\n", columns.join(", ")));
         }
-        out.push_str(&format!("  images: {}\n", self.images.sum));
+        out.push_str(&format!("  {}\n  images: {}\n", self.seen.line(), self.images.sum));
         if self.images.sum > 0 {
             out.push_str(&format!("    width: {}\n", self.image_sizes[0].line()));
             out.push_str(&format!("    height: {}\n", self.image_sizes[1].line()));

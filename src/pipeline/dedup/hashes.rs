@@ -56,7 +56,7 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
             }
             let kept = tower.as_ref().map(|tower| &tower.kept);
             let mut lines: Vec<(Line, Vec<Seen>)> =
-                chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect();
+                chunk.par_iter().map(|(at, row)| line(set, *at, row, kept)).collect::<Result<_>>()?;
             if let Some(tower) = &mut tower {
                 let seen: Vec<&Seen> = lines.iter().flat_map(|(_, seen)| seen).collect();
                 let mut places = tower.places(&seen)?.into_iter();
@@ -74,7 +74,10 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
             Ok(())
         };
         input.for_each(|at, row| {
-            let Ok(row) = row else { return Ok(()) };
+            let row = match row {
+                Ok(row) => row,
+                Err(bad) => return bad.of_row().map(drop),
+            };
             bytes += row.images.iter().map(|image| image.embedded()).sum::<usize>();
             chunk.push((at, row));
             if chunk.len() < most && bytes < CHUNK_BYTES {
@@ -89,8 +92,8 @@ pub fn write(work: &Work, inputs: &[&Input], path: &Path, mut tower: Option<Embe
     out.commit()
 }
 
-/// A row's line, and what of its pictures is to be looked up in `kept`.
-fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> (Line, Vec<Seen>) {
+/// A row's line, and what of its pictures is to be looked up in `kept`. Errors where the system failed on one.
+fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> Result<(Line, Vec<Seen>)> {
     let looked: Result<Vec<(Look, Option<Seen>)>> = row
         .images
         .iter()
@@ -100,6 +103,7 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> (Line, Vec<Seen>)
         .collect();
     let (looked, broken) = match looked {
         Ok(looked) => (looked, None),
+        Err(error @ Error::Unreadable { .. }) => return Err(error),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
@@ -107,7 +111,7 @@ fn line(set: usize, at: At, row: &Row, kept: Option<&Kept>) -> (Line, Vec<Seen>)
     let seen = looked.into_iter().filter_map(|(_, seen)| seen).collect();
     let (set, text, id) = (set as u32, text::fold(&row.question()), row.id.clone());
     let (index, offset, embeddings) = (at.index, at.offset, Vec::new());
-    (Line { set, index, offset, id, text, pictures, embeddings, broken }, seen)
+    Ok((Line { set, index, offset, id, text, pictures, embeddings, broken }, seen))
 }
 
 /// Rows as they are compared, in the order of the sets and of their rows.

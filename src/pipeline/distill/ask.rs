@@ -163,7 +163,7 @@ impl Reader<'_> {
                     }
                     Err(fault) => {
                         over |= send.blocking_send(Err(n as u64)).is_err();
-                        let Bad { reason, id, error } = fault;
+                        let Bad { reason, id, error } = fault.of_row()?;
                         let detail = error.to_string();
                         bad.rejected.push(Rejected { dataset: set as u32, index: at.index, id, reason, detail });
                         return bad.check(self.config.stage.max_bad_rows);
@@ -211,7 +211,7 @@ async fn one(endpoint: &Endpoint, store: &RunStore, teacher: &EndpointConfig, wa
     let Wanted { key, question, seed, label, number } = wanted;
     let body = match question.body(teacher, seed) {
         Ok(body) => body,
-        Err(bad) => return Told::Missing(key, NoAnswer::Bad(bad)),
+        Err(bad) => return bad.of_row().map_or_else(Told::Fatal, |bad| Told::Missing(key, NoAnswer::Bad(bad))),
     };
     match endpoint.complete(&body, number).await {
         Ok(completion) if completion.text.trim().is_empty() => Told::Missing(key, NoAnswer::Empty(completion)),

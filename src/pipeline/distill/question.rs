@@ -35,7 +35,7 @@ pub struct Question {
     /// Of all that is sent but for how the answer is sampled.
     content: [u8; 32],
     /// The messages of the request, made when the first answer is asked for; or why they cannot be.
-    messages: OnceLock<std::result::Result<String, (Reason, String)>>,
+    messages: OnceLock<Read<String>>,
 }
 
 impl Question {
@@ -71,16 +71,9 @@ impl Question {
 
     /// The body of a request. Bad where a picture cannot be sent.
     pub fn body(&self, teacher: &EndpointConfig, seed: u64) -> Read<Arc<str>> {
-        let made = self.messages.get_or_init(|| match messages(&self.row) {
-            Ok(messages) => Ok(messages.to_string()),
-            Err(error) if self.row.images.is_empty() => Err((Reason::WrongText, error.to_string())),
-            Err(error) => Err((Reason::BrokenImage, error.to_string())),
-        });
-        let messages = made.as_ref().map_err(|(reason, what)| Bad {
-            reason: *reason,
-            id: Some(self.row.id.clone()),
-            error: Box::new(Error::Failed(what.clone())),
-        })?;
+        let reason = if self.row.images.is_empty() { Reason::WrongText } else { Reason::BrokenImage };
+        let made = || messages(&self.row).map(|messages| messages.to_string()).map_err(Bad::of(reason));
+        let messages = self.messages.get_or_init(made).as_ref().map_err(Bad::again)?;
         let model = Value::from(teacher.model.as_str());
         let (max_tokens, temperature) = (teacher.max_tokens, Value::from(teacher.temperature));
         let body = format!(

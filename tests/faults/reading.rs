@@ -1,0 +1,270 @@
+//! Rows and pictures as they are read: a fault of the system is not a row's, a changed picture is refused, and nothing that
+//! rows hold is passed over in silence.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+
+use omr::answers::{Key, Store};
+use omr::client::Completion;
+use omr::config::{DatasetConfig, Mode, RlConfig, SftConfig};
+use omr::data::{Form, Row, read, sft_sample, text_of, write};
+use omr::error::is_of_file;
+use omr::image::Processor;
+use omr::observe::Silent;
+use omr::reward::Scorer;
+use omr::rl::run::Job as RlJob;
+use omr::text::Chat;
+use omr::train::job::Job as _;
+use omr::train::sft::Job;
+use serde_json::{Value, json};
+
+use crate::cli::training::{failure, run};
+use crate::train::tiny::{base_model, device, run_sft, sft_config};
+
+fn jsonl(path: &Path, rows: impl IntoIterator<Item = Value>) {
+    fs::write(path, rows.into_iter().map(|row| format!("{row}\n")).collect::<String>()).unwrap();
+}
+
+fn pictured(picture: &str) -> Value {
+    json!({"conversations": [{"from": "human", "value": "what is it"}, {"from": "gpt", "value": "one"}], "image": picture})
+}
+
+/// A picture of noise: many times what its ends hold.
+fn noise(path: &Path) {
+    let byte = |x: u32, y: u32| {
+        let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
+        (mixed ^ mixed >> 15).wrapping_mul(2_246_822_519).to_be_bytes()[1]
+    };
+    let pixels = image::RgbImage::from_fn(84, 84, |x, y| image::Rgb([0, 1, 2].map(|c| byte(x, 84 * c + y))));
+    pixels.save_with_format(path, image::ImageFormat::Png).unwrap();
+}
+
+#[test]
+fn an_error_of_the_system_ends_the_run_and_is_never_a_bad_row() {
+    let of_file = |number| is_of_file(&std::io::Error::from_raw_os_error(number));
+    // ENOENT, ENOTDIR, EISDIR, ENAMETOOLONG, ELOOP; EIO, ENOMEM, EACCES, ENFILE, EMFILE, ESTALE.
+    assert!([2, 20, 21, 36, 40].into_iter().all(of_file) && ![5, 12, 13, 23, 24, 116].into_iter().any(of_file));
+
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, pictures, out) = (dir.path().join("rows.jsonl"), dir.path().join("pictures"), dir.path().join("run"));
+    jsonl(&rows, [pictured("mem")]);
+    fs::create_dir(dir.path().join("whole")).unwrap();
+    noise(&dir.path().join("whole/mem"));
+    // A regular file that the system cannot read: the memory of the process, where it has none.
+    symlink("/proc/self", &pictures).unwrap();
+    let entry = DatasetConfig { data_folder: Some(pictures.clone()), ..read::entry(&rows) };
+    let config = SftConfig { datasets: vec![entry], max_bad_rows: 1.0, max_steps: Some(1), ..sft_config(dir.path()) };
+    let error = Job::new(&out, config.clone()).err().unwrap();
+    let text = error.to_string();
+    assert!(error.exit_code() == 1 && text.contains("rows.jsonl row 1") && text.contains("/mem"), "{text}");
+    assert!(!out.exists(), "nothing of it is kept");
+    let [yaml, stage] = ["format.yaml", "stage"].map(|name| dir.path().join(name).display().to_string());
+    let entry = format!("{{path: {}, data_folder: {}}}", rows.display(), pictures.display());
+    fs::write(&yaml, format!("datasets: [{entry}]\nmax_bad_rows: 1\n")).unwrap();
+    for command in ["format", "inspect"] {
+        failure(&["data", command, &yaml, "--out", &stage], 1, &["rows.jsonl row 1", "mem: "]);
+    }
+    // The same run on a disk that can be read.
+    fs::remove_file(&pictures).unwrap();
+    symlink(dir.path().join("whole"), &pictures).unwrap();
+    let job = Job::new(&out, config).unwrap();
+    assert!(job.data.rejected.rejected.is_empty() && job.samples.get(0).unwrap().is_ok());
+}
+
+#[test]
+fn a_picture_that_changed_with_its_size_and_time_kept_is_refused_after_a_kill_and_a_touched_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rows, picture) = (dir.path().join("rows.jsonl"), dir.path().join("a.png"));
+    jsonl(&rows, [pictured("a.png"), pictured("a.png")]);
+    noise(&picture);
+    let config = SftConfig { datasets: vec![read::entry(&rows)], max_steps: Some(1), ..sft_config(dir.path()) };
+    let out = dir.path().join("run");
+    run_sft(&out, &config, 1, &[]);
+    let whole = fs::read(&picture).unwrap();
+    let modified = fs::metadata(&picture).unwrap().modified().unwrap();
+    let change = |at: usize| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&picture, bytes).unwrap();
+        fs::File::options().write(true).open(&picture).unwrap().set_modified(modified).unwrap();
+    };
+    let more = SftConfig { max_steps: Some(2), ..config };
+    let resumed = || Job::new(&out, more.clone()).unwrap().run(&mut device(1), &Silent);
+    for at in [whole.len() - 2000, whole.len() / 2] {
+        change(at);
+        let error = resumed().unwrap_err();
+        let text = error.to_string();
+        assert!(error.exit_code() == 2 && text.contains("image a.png: found another content"), "at {at}: {text}");
+    }
+    fs::write(&picture, &whole).unwrap();
+    resumed().unwrap();
+}
+
+#[test]
+fn an_answer_that_changed_in_its_file_is_refused_by_name_and_older_files_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, part] = ["answers.sqlite", "part.sqlite"].map(|name| dir.path().join(name));
+    let answer = Completion {
+        text: "<answer>5</answer>".to_owned(),
+        finish_reason: "stop".to_owned(),
+        prompt_tokens: 1,
+        completion_tokens: 2,
+    };
+    let key = Key::new("model", b"question", "greedy");
+    Store::open(&part).unwrap().put(&key, "sums row 7 rollout 0", &answer).unwrap();
+    let change = |path: &Path, sql: &str| rusqlite::Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    // A file of the layout without hashes gets them, and they are taken along.
+    change(&part, "ALTER TABLE answers DROP COLUMN blake3; PRAGMA user_version = 1");
+    Store::open(&path).unwrap().merge(&part).unwrap();
+    assert_eq!(Store::open(&path).unwrap().get(&key).unwrap(), Some(answer));
+    change(&path, "UPDATE answers SET text = replace(text, '5', '6')");
+    let error = Store::open(&path).unwrap().get(&key).unwrap_err();
+    let text = error.to_string();
+    assert!(error.exit_code() == 2 && text.contains("answers.sqlite: the answer to sums row 7 rollout 0"), "{text}");
+    assert!(text.contains("remove the file"), "{text}");
+}
+
+#[test]
+fn pictures_that_a_task_file_misnames_are_an_error_and_unread_ones_are_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    jsonl(&dir.path().join("rows.jsonl"), [json!({"question": "q", "image": "a.png", "hue": 1, "answer": "5"})]);
+    jsonl(&dir.path().join("said.jsonl"), [json!({"task": "own", "index": 0, "responses": ["<answer>5</answer>"]})]);
+    noise(&dir.path().join("a.png"));
+    let (task, said) = (at("own.yaml"), at("said.jsonl"));
+    let eval = |images: &str, out: &str| {
+        fs::write(&task, format!("data: rows.jsonl\n{images}")).unwrap();
+        run(&["eval", "--task-file", &task, "--responses", &said, "--out", &at(out)])
+    };
+    let (code, _, text) = eval("images: [picture]", "misnamed");
+    assert!(code == 2 && text.contains("own.yaml: images: found `picture`") && text.contains("hue"), "{text}");
+    let (code, _, text) = eval("", "unread");
+    assert!(code == 0 && text.contains("`images` does not name the column `image`"), "{text}");
+    assert!(text.contains("100.0 %") && text.contains("; 0 pictures read"), "{text}");
+    let (code, _, text) = eval("images: [image]", "read");
+    assert!(code == 0 && text.contains("; 1 pictures read") && text.contains("columns not used: hue"), "{text}");
+    assert!(!text.contains("does not name"), "{text}");
+}
+
+#[test]
+fn an_imagefolders_pictures_are_read_and_a_job_says_what_it_read_and_what_not() {
+    let dir = tempfile::tempdir().unwrap();
+    noise(&dir.path().join("a.png"));
+    let messages = [("user", "<image>what is it"), ("assistant", "one")].map(|(r, c)| json!({"role": r, "content": c}));
+    let row = json!({"file_name": "a.png", "messages": messages, "split": "train"});
+    let metadata = dir.path().join("metadata.jsonl");
+    jsonl(&metadata, [row.clone(), row.clone()]);
+    let config = SftConfig { datasets: vec![read::entry(&metadata)], ..sft_config(dir.path()) };
+    let job = Job::new(&dir.path().join("run"), config.clone()).unwrap();
+    let targets = job.index.shape(0).targets;
+    let line = format!("read 2 rows: 2 pictures, 4 turns, {} target tokens; columns not used: split", 2 * targets);
+    job.data.keep(&omr::observe::Silent).unwrap();
+    let warm = Job::new(&dir.path().join("run"), config).unwrap();
+    assert!(warm.data.warm && warm.data.notes() == job.data.notes() && job.data.notes()[0] == line, "{line}");
+    // Four rows an update, of two.
+    assert!(
+        job.data.notes()[1].contains("train_batch_size is 4, and there are 2 samples: one update takes each up to 2")
+    );
+    // In a file of another name the column is none of a picture.
+    let rows = dir.path().join("rows.jsonl");
+    jsonl(&rows, [json!({"question": "q", "answer": "5", "file_name": "scan-7.pdf"})]);
+    assert!(read::read(&read::entry(&rows)).unwrap()[0].images.is_empty());
+    let [rows, page] = [rows.display().to_string(), dir.path().join("page").display().to_string()];
+    let (code, text, _) = run(&["data", "inspect", &rows, "--out", &page]);
+    assert!(code == 0 && text.contains("read 1 rows: 0 pictures, 1 turns; columns not used: file_name"), "{text}");
+}
+
+#[test]
+fn a_system_column_is_the_system_turn_and_masked_turns_are_no_targets() {
+    let dir = tempfile::tempdir().unwrap();
+    base_model(dir.path());
+    let (chat, processor) = (Chat::load(dir.path()).unwrap(), Processor::load(dir.path()).unwrap());
+    let (path, copy) = (dir.path().join("rows.jsonl"), dir.path().join("copy.parquet"));
+    let row = |mask: Value, system: &str| {
+        let mut first = json!({"from": "gpt", "value": "one"});
+        first.as_object_mut().unwrap().extend(mask.as_object().unwrap().clone());
+        let asked = json!({"from": "human", "value": "what is it"});
+        json!({"system": system, "conversations": [asked.clone(), first, asked, {"from": "gpt", "value": "two"}]})
+    };
+    let of = |rows: &[Value]| {
+        jsonl(&path, rows.to_vec());
+        read::read(&read::entry(&path))
+    };
+    let targets = |row: &Row| {
+        let sample = sft_sample(row, &chat, &processor).unwrap();
+        sample.loss_mask.iter().filter(|&&target| target).count()
+    };
+    let masks = [
+        json!({}),
+        json!({"loss": 1, "weight": 1.0}),
+        json!({"loss": 0}),
+        json!({"loss": false}),
+        json!({"weight": 0}),
+    ];
+    let rows = of(&masks.map(|mask| row(mask, "be brief"))).unwrap();
+    assert!(rows.iter().all(|row| row.messages.len() == 5 && row.messages[0].role == "system"));
+    assert_eq!(text_of(&rows[0].messages[0]), "be brief");
+    let whole = targets(&rows[0]);
+    assert_eq!(rows.iter().map(|row| targets(row) == whole).collect::<Vec<_>>(), [true, true, false, false, false]);
+    // What a stage writes has them, too.
+    write::write(&copy, &rows, Form::Sft).unwrap();
+    let back = read::read(&read::entry(&copy)).unwrap();
+    assert!(back.iter().zip(&rows).all(|(back, row)| back.messages == row.messages));
+    assert_eq!(of(&[row(json!({}), "")]).unwrap()[0].messages.len(), 4);
+    let refused = |row: Value, part: &str| {
+        let error = of(&[row]).unwrap_err().to_string();
+        assert!(error.contains("rows.jsonl row 1") && error.contains(part), "{error}");
+    };
+    refused(row(json!({"weight": 0.5}), ""), "weight 0.5");
+    refused(row(json!({"loss": true, "weight": 0}), ""), "what `loss` of the message says");
+    refused(row(json!({"from": "system"}), "be brief"), "a column `system` and a system message");
+    let mut asked = row(json!({}), "");
+    asked["conversations"][0]["weight"] = json!(1);
+    refused(asked, "only an assistant's turns");
+    let mut none = row(json!({"loss": 0}), "");
+    none["conversations"][3]["loss"] = json!(0);
+    assert!(sft_sample(&of(&[none]).unwrap()[0], &chat, &processor).is_err());
+}
+
+#[test]
+fn rows_without_an_answer_are_rejected_in_sft_form_with_the_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let [rows, out] = ["rows.jsonl", "out"].map(|name| dir.path().join(name));
+    let answered = json!([{"role": "user", "content": "q"}, {"role": "assistant", "content": "5"}]);
+    jsonl(&rows, [json!({"question": "q", "answer": "5"}), json!({"messages": answered})]);
+    for (stage, more) in [("format", ""), ("mix", "name: rows\n")] {
+        let yaml = dir.path().join("stage.yaml");
+        fs::write(&yaml, format!("datasets: [{}]\nform: sft\n{more}", rows.display())).unwrap();
+        let out = out.join(stage);
+        let (code, _, text) = run(&["data", stage, yaml.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+        assert!(code == 0 && text.contains("2 rows in, 1 kept; 1 no_answer"), "{text}");
+        let rejected = fs::read_to_string(out.join("rejected.jsonl")).unwrap();
+        assert!(
+            rejected.contains("row 1: found a label, and no answer") && rejected.contains("form: rl"),
+            "{rejected}"
+        );
+        assert_eq!(read::read(&read::entry(out.join("rows.parquet"))).unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_group_of_one_and_a_batch_larger_than_the_rows_say_what_they_mean() {
+    let dir = tempfile::tempdir().unwrap();
+    base_model(dir.path());
+    let rows = dir.path().join("rows.jsonl");
+    jsonl(&rows, (0..3).map(|i| json!({"question": "q", "answer": i})));
+    let mut config = RlConfig {
+        model: Some(dir.path().to_owned()),
+        train_files: vec![read::entry(&rows)],
+        train_batch_size: 8,
+        ppo_mini_batch_size: 8,
+        ..RlConfig::default()
+    };
+    config.rollout.n = 1;
+    let job = RlJob::new(&dir.path().join("run"), config, Arc::new(Scorer::rules(Mode::Strict))).unwrap();
+    let notes = job.data.notes().join("\n");
+    assert!(notes.contains("rollout.n is 1: a group of one has no baseline"), "{notes}");
+    assert!(notes.contains("train_batch_size is 8, and there are 3 samples: one update takes each up to 3"), "{notes}");
+}
