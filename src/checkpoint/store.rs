@@ -296,6 +296,11 @@ impl Cadence {
             || self.interval.is_some_and(|t| self.last.elapsed() >= t)
     }
 
+    /// Time since the last one, or the start.
+    pub fn since(&self) -> Duration {
+        self.last.elapsed()
+    }
+
     /// One has been saved.
     pub fn saved(&mut self) {
         self.last = Instant::now();

@@ -18,7 +18,7 @@ use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
 use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
-use crate::dist::{Alone, Nccl, Ranks, Start, Tcp};
+use crate::dist::{Alone, Nccl, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, bytes};
 use crate::ops::body;
@@ -235,18 +235,19 @@ impl Context {
         Err(Error::input(place, found, format!("1: {why}")))
     }
 
-    /// The ranks of this run, all found: those its launcher has started, or those that `--gpus` asks for, started here.
-    pub fn ranks(&self, config: &DistConfig) -> Result<Box<dyn Ranks>> {
+    /// The ranks of the run in `dir`, all found: those its launcher has started, or those that `--gpus` asks for, started here.
+    pub fn ranks(&self, dir: &Path, config: &DistConfig) -> Result<Box<dyn Ranks>> {
         let stop = signal::requested().unwrap_or_default();
         let stopped = || if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) };
         let waiting = || stopped().and_then(|()| self.started.check()).and_then(|()| ranks::has_parent());
         let is_nccl = self.is_nccl(config)?;
+        let secret = &self.secret(dir)?;
         let (place, listener) = match &self.seat {
             Seat::Alone if config.backend != Backend::Nccl => return Ok(Box::new(Alone::ONE)),
             Seat::Alone => {
                 let listener =
                     TcpListener::bind(("127.0.0.1", 0)).map_err(|e| Error::Failed(format!("a port: {e}")))?;
-                (self.started.start(1, &listener)?, Some(listener))
+                (self.started.start(1, &listener, secret)?, Some(listener))
             }
             Seat::Launched(place) => (place.clone(), None),
             Seat::Starts(ranks) => {
@@ -254,7 +255,7 @@ impl Context {
                 let port = config.port.map_or(0, |port| port as u16);
                 let listener = TcpListener::bind(("127.0.0.1", port))
                     .map_err(|e| Error::input("dist.port", format!("{port} ({e})"), "a free port"))?;
-                (self.started.start(*ranks, &listener)?, Some(listener))
+                (self.started.start(*ranks, &listener, secret)?, Some(listener))
             }
         };
         let (console, rank) = (self.console.clone(), place.rank);
@@ -265,7 +266,7 @@ impl Context {
             signal::exit(error.exit_code());
         };
         let (program, place, stop) = (ranks::program()?, &place, stop.clone());
-        let start = Start { place, listener, program, config, stop, end: Box::new(end), waiting: &waiting };
+        let start = Start { place, listener, secret, program, config, stop, end: Box::new(end), waiting: &waiting };
         // Those that have not heard of it yet would go on looking for this one.
         let tcp = Tcp::start(start).inspect_err(|_| self.started.kill())?;
         if !is_nccl {
@@ -275,6 +276,16 @@ impl Context {
         self.say(&format!("ranks by NCCL, which took {}", bytes(ranks.taken())));
         let _ = self.taken.set(ranks.taken());
         Ok(Box::new(ranks))
+    }
+
+    /// The run secret: the environment's, one that rank 0 hands to the ranks it starts, or the one in the run directory `dir`.
+    fn secret(&self, dir: &Path) -> Result<Secret> {
+        match (std::env::var(SECRET_VARIABLE).ok().filter(|text| !text.is_empty()), &self.seat) {
+            (Some(text), _) => Ok(Secret::Given(text)),
+            (None, Seat::Launched(Place { rank: 0, .. })) => Secret::made(dir),
+            (None, Seat::Launched(_)) => Ok(Secret::of(dir)),
+            (None, Seat::Alone | Seat::Starts(_)) => Secret::random(),
+        }
     }
 
     /// Whether ranks hand each other tensors by NCCL.

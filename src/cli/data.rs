@@ -138,7 +138,7 @@ fn run_passrate(args: &PassrateArgs, context: &Context) -> Result<()> {
     }
     // Nothing of a card's memory is handed over.
     let dist = DistConfig { backend: Backend::Tcp, ..DistConfig::default() };
-    training::over(context.ranks(&dist)?, |ranks| {
+    training::over(context.ranks(&stage.run.out, &dist)?, |ranks| {
         training::same_config(ranks, &deciding(&config))?;
         let answer = |means: &Means, ranks: &mut dyn Ranks| {
             context.find_device()?;

@@ -170,7 +170,7 @@ fn evaluate(args: &Args, context: &Context) -> Result<()> {
         (None, None, Some(model)) if model.is_dir() => {
             // Nothing of a card's memory is handed over.
             let dist = DistConfig { backend: Backend::Tcp, ..config.dist.clone() };
-            training::over(context.ranks(&dist)?, |ranks| eval.local(model, ranks))
+            training::over(context.ranks(out, &dist)?, |ranks| eval.local(model, ranks))
         }
         (None, None, Some(model)) => Err(Error::input("--model", model.display().to_string(), "a model directory")),
         (None, None, None) => {

@@ -57,7 +57,7 @@ use crate::observe::shown;
         what fine-tuning the 7B takes on eight cards: memory, time, what binds\n\n\
     Any config key can be set as a trailing key=value, such as seed=7 or rl.rollout.n=16; \
     `omr config` lists them. Running a command again on the same --out goes on where it stopped.\n\
-    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (a checkpoint is written then with save_on_stop).")]
+    Exit status: 0 done, 2 the input is wrong, 1 the run failed, 130 stopped by a signal (save_on_stop: with a checkpoint).")]
 struct Cli {
     #[command(flatten)]
     global: args::Global,

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::dist::{self, Launcher, Lookup, Place};
+use crate::dist::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 use crate::error::{Error, Result};
 
 /// Names the process that started a rank with `--gpus`: a rank whose parent is another one has lost it.
@@ -84,14 +84,16 @@ impl Seat {
 pub struct Started(Mutex<Vec<(usize, Child)>>);
 
 impl Started {
-    /// Starts the ranks from 1 to `ranks`, which meet at `listener`: this program with these arguments.
-    pub fn start(&self, ranks: usize, listener: &TcpListener) -> Result<Place> {
+    /// Starts the ranks from 1 to `ranks`, which meet at `listener` and know the run's `secret`: this program with these
+    /// arguments.
+    pub fn start(&self, ranks: usize, listener: &TcpListener, secret: &Secret) -> Result<Place> {
         let failed = |e: std::io::Error| Error::Failed(format!("--gpus {ranks}: {e}"));
         let port = listener.local_addr().map_err(failed)?.port();
         // The ranks meet at the port after MASTER_PORT.
         let master_port = (port - 1).to_string();
         let (program, parent) = (std::env::current_exe().map_err(failed)?, std::process::id().to_string());
         let (arguments, size) = (without_gpus(std::env::args_os().skip(1)), ranks.to_string());
+        let secret = secret.text()?;
         let mut started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for rank in 1..ranks {
             let number = rank.to_string();
@@ -103,6 +105,7 @@ impl Started {
                 ("MASTER_ADDR", "127.0.0.1"),
                 ("MASTER_PORT", &master_port),
                 ("TORCHELASTIC_RUN_ID", &parent),
+                (SECRET_VARIABLE, &secret),
                 (PARENT, &parent),
             ];
             let mut command = Command::new(&program);

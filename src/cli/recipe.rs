@@ -14,7 +14,7 @@ use crate::recipe::{Means, Recipe};
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some(config) = args.config.load::<RecipeConfig>()? else { return Ok(()) };
     let args = args.of_restart(context)?;
-    training::over(context.ranks(&config.dist)?, |ranks| cooked(&args, (context, ranks), config))
+    training::over(context.ranks(&args.run.out, &config.dist)?, |ranks| cooked(&args, (context, ranks), config))
 }
 
 fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut config: RecipeConfig) -> Result<()> {

@@ -231,7 +231,7 @@ impl Again<'_> {
         if self.run.is_rl {
             let mut config: RlConfig = config::load(Some(&file), &[], &env)?;
             (config.resume, config.save_freq, config.save_seconds) = (resume, save, None);
-            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, false, Some(1));
+            (config.keep_every, config.save_on_stop, config.rollout_freq) = (None, Some(false), Some(1));
             config.validation.metric_for_best_model = None;
             let (reward, store) = (config.reward.scorer(), Some(self.answers()?));
             let scorer = self.context.scorer(config.reward.mode, config.judge.as_ref(), (&reward, "reward"), store)?;
@@ -243,7 +243,7 @@ impl Again<'_> {
         }
         let mut config: SftConfig = config::load(Some(&file), &[], &env)?;
         (config.resume, config.save_steps, config.save_seconds) = (resume, save, None);
-        (config.keep_every, config.save_on_stop) = (None, false);
+        (config.keep_every, config.save_on_stop) = (None, Some(false));
         config.validation.metric_for_best_model = None;
         let mut job = train::sft::Job::open(dir, config.clone(), false)?;
         job.validation = validation::sft(&config, &job.model, tasks.as_deref())?;

@@ -14,7 +14,9 @@ use crate::rl::run::Job;
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some((config, missing)) = args.load::<RlConfig>()? else { return Ok(()) };
     let args = args.of_restart(context)?;
-    training::over(context.ranks(&config.dist)?, |ranks| trained(&args, (context, ranks), config, &missing))
+    training::over(context.ranks(&args.run.out, &config.dist)?, |ranks| {
+        trained(&args, (context, ranks), config, &missing)
+    })
 }
 
 fn trained(

@@ -13,7 +13,9 @@ use crate::train::sft::Job;
 pub fn run(args: &JobArgs, context: &Context) -> Result<()> {
     let Some((config, missing)) = args.load::<SftConfig>()? else { return Ok(()) };
     let args = args.of_restart(context)?;
-    training::over(context.ranks(&config.dist)?, |ranks| trained(&args, (context, ranks), config, &missing))
+    training::over(context.ranks(&args.run.out, &config.dist)?, |ranks| {
+        trained(&args, (context, ranks), config, &missing)
+    })
 }
 
 fn trained(

@@ -1,6 +1,6 @@
-//! Ctrl-C, SIGTERM and a closed terminal: the first asks the work under way to stop and is answered at once, the second ends
-//! the process. Where nobody looks for a request to stop, the first ends it, too, and where work has nothing to put in order it
-//! is waited for two seconds: whatever is on disk is whole.
+//! Ctrl-C, SIGTERM, a closed terminal, and SIGUSR1 and SIGUSR2, which batch systems send ahead of a preemption: the first asks
+//! the work under way to stop and is answered at once, the second ends the process. Where nobody looks for a request to stop, the
+//! first ends it, too, and where work has nothing to put in order it is waited for two seconds: whatever is on disk is whole.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::{flag, low_level};
 
 /// The request to stop: by a signal here or at another rank.
@@ -40,7 +40,7 @@ fn handle(stop: &Arc<AtomicBool>, answer: impl Fn(bool) + Send + 'static) -> std
     let (mut told, tell) = UnixStream::pair()?;
     let hangup = (!ignores_hangup()).then_some(SIGHUP);
     let signalled = SIGNALLED.get_or_init(Arc::default).clone();
-    for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
+    for signal in [SIGINT, SIGTERM, SIGUSR1, SIGUSR2].into_iter().chain(hangup) {
         // In this order: the shutdown only sees a flag that an earlier signal has set. Not the request itself, which may have come
         // from another rank before the launcher's signal is here.
         flag::register_conditional_shutdown(signal, 130, signalled.clone())?;

@@ -66,7 +66,7 @@ pub fn run<C: Config>(
         answers::gather(&args.out)?;
     }
     same_folder(args, ranks)?;
-    if ranks.any("whether the run is finished", &[leads && job.is_finished()])?[0] {
+    if dist::first_finds(ranks, "whether the run is finished", || job.is_finished())? {
         context.say(&format!("{} is finished: nothing to do", args.out.display()));
     } else {
         dir.iter().try_for_each(|dir| dir.begin(config, context))?;
@@ -109,7 +109,7 @@ pub(super) fn same_folder(args: &RunArgs, ranks: &mut dyn Ranks) -> Result<()> {
         token = format!("{} {}", std::process::id(), since.as_nanos());
         files::write(&path, token.as_bytes())?;
     }
-    let all = ranks.gather("the run directory", token.as_bytes())?;
+    let all = ranks.await_all("the run directory", token.as_bytes())?;
     // A network file system may show a new file late.
     let begun = Instant::now();
     let mut found = files::read(&path).unwrap_or_default();

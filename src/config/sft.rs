@@ -63,7 +63,8 @@ settings! {
         /// A checkpoint when this many seconds have passed since the last one; null never by time.
         save_seconds: Option<f64> = Some(600.0), rule: Rule::Above(0.0), safe: Safe::Yes;
         /// Write a checkpoint when a signal stops the run; without one, the steps since the last are repeated, to the same bits.
-        save_on_stop: bool = false, safe: Safe::Yes;
+        /// null writes one where the steps since the last have taken more than a minute.
+        save_on_stop: Option<bool> = None, safe: Safe::Yes;
         /// Checkpoints kept; older ones are removed once a newer one is whole.
         save_total_limit: usize = 3, rule: Rule::AtLeast(1.0), safe: Safe::Yes,
             name: "lmms-engine trainer_args.save_total_limit", published: "3";

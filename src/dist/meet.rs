@@ -2,18 +2,17 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::Place;
+use super::admission::{Admission, Caller, POLL, WORD, prepare};
+use super::secret::{Key, Secret, VARIABLE};
 use super::wire::{Greeting, Member, Message};
 use crate::error::{Error, Result};
 
-/// Between two looks at what is waited for.
-const POLL: Duration = Duration::from_millis(20);
-
-/// What somebody who has connected is given to say who it is: strangers may not hold up the others.
-const WORD: Duration = Duration::from_secs(2);
+/// What a rank whose secret rank 0 does not take, or that finds none, waits for another.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What ranks still to come are given once rank 0 knows that the run cannot be.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -29,8 +28,10 @@ pub struct Met {
     pub members: Vec<Member>,
     /// Rank 0's control connection to each rank, another rank's to rank 0; by rank.
     pub control: Vec<Option<TcpStream>>,
-    /// Where higher ranks connect.
-    pub listener: TcpListener,
+    /// Lets higher ranks in.
+    pub admission: Admission,
+    /// What a connection to a lower rank is proved with.
+    pub key: Key,
 }
 
 /// `rank 3 (node-2, process 4711)`.
@@ -58,31 +59,27 @@ fn is_this_machine(address: &str) -> bool {
 }
 
 /// Rank 0: waits for all others, `within` at most, and hands out the table. Who is another program or of a run of another
-/// size, and two processes of one rank, end it for all; who is of another run or round of restarts is sent away.
-pub fn receive(listener: TcpListener, own: &Greeting, within: Duration, waiting: Waiting) -> Result<Met> {
+/// size, and two processes of one rank, end it for all; who is of another run or round of restarts is sent away, and who does
+/// not know the secret of `key` is not heard.
+pub fn receive(listener: TcpListener, own: &Greeting, key: Key, within: Duration, waiting: Waiting) -> Result<Met> {
+    let admission = Admission::open(listener, key.clone())?;
     let mut seats = Seats { own, come: 0, taken: (0..own.size).map(|_| None).collect(), refused: Vec::new() };
     let fault = |error: &Error| Message::Fault { what: error.to_string(), exit_code: error.exit_code() };
     let deadline = Instant::now() + within;
-    listener.set_nonblocking(true).map_err(link("listening"))?;
     while seats.missing().next().is_some() {
         let is_late = Instant::now() >= deadline;
-        if let Err(error) = waiting().and_then(|()| if is_late { Err(seats.too_late(within)) } else { Ok(()) }) {
+        let late = || if is_late { Err(seats.too_late(within, admission.strangers())) } else { Ok(()) };
+        if let Err(error) = waiting().and_then(|()| late()) {
             seats.tell(&fault(&error));
             return Err(error);
         }
-        let Ok((stream, from)) = listener.accept() else {
-            std::thread::sleep(POLL);
-            continue;
-        };
-        if let Err(error) = seats.take(stream, from) {
+        let Some(caller) = admission.next() else { continue };
+        if let Err(error) = seats.take(caller) {
             seats.tell(&fault(&error));
             // Those still to come would wait for a rank 0 that is gone.
             let deadline = Instant::now() + FAREWELL;
             while seats.come + 1 < own.size && Instant::now() < deadline {
-                match listener.accept() {
-                    Ok((stream, _)) => seats.turn_away(&stream, &fault(&error)),
-                    Err(_) => std::thread::sleep(POLL),
-                }
+                admission.next().into_iter().for_each(|caller| seats.turn_away(&caller, &fault(&error)));
             }
             return Err(error);
         }
@@ -92,7 +89,7 @@ pub fn receive(listener: TcpListener, own: &Greeting, within: Duration, waiting:
     members.extend(seats.taken.iter().flatten().map(|(member, _)| member.clone()));
     seats.tell(&Message::Table { token, members: members.clone() });
     let control = seats.taken.into_iter().map(|seat| seat.map(|(_, stream)| stream)).collect();
-    Ok(Met { token, members, control, listener })
+    Ok(Met { token, members, control, admission, key })
 }
 
 /// Who has come to rank 0.
@@ -109,10 +106,13 @@ impl Seats<'_> {
         (1..self.own.size).filter(|&rank| self.taken[rank].is_none())
     }
 
-    fn too_late(&self, within: Duration) -> Error {
+    fn too_late(&self, within: Duration, strangers: usize) -> Error {
         let ranks: Vec<String> = self.missing().map(|rank| rank.to_string()).collect();
-        let sent_away = self.refused.iter().map(|why| format!("; sent away: {why}")).collect::<String>();
-        Error::Failed(format!("rank {} has not come within {} s{sent_away}", ranks.join(", "), within.as_secs_f64()))
+        let mut why = self.refused.iter().map(|why| format!("; sent away: {why}")).collect::<String>();
+        if strangers > 0 {
+            why += &format!("; {strangers} connections did not prove the run secret");
+        }
+        Error::Failed(format!("rank {} has not come within {} s{why}", ranks.join(", "), within.as_secs_f64()))
     }
 
     fn tell(&self, message: &Message) {
@@ -121,19 +121,18 @@ impl Seats<'_> {
     }
 
     /// Tells one who comes too late what the run has ended with.
-    fn turn_away(&mut self, stream: &TcpStream, word: &Message) {
-        let heard = prepare(stream, Some(WORD)).and_then(|()| Message::receive(stream));
+    fn turn_away(&mut self, caller: &Caller, word: &Message) {
         let is_ours = |theirs: &Greeting| (&theirs.run, theirs.round) == (&self.own.run, self.own.round);
-        if matches!(&heard, Ok(Message::Greeting(theirs)) if is_ours(theirs)) {
+        if matches!(&caller.word, Message::Greeting(theirs) if is_ours(theirs)) {
             self.come += 1;
-            let _ = word.send(stream);
+            let _ = word.send(&caller.stream);
         }
     }
 
-    /// Seats who has connected. Errors where the run cannot be.
-    fn take(&mut self, stream: TcpStream, from: SocketAddr) -> Result<()> {
-        let heard = prepare(&stream, Some(WORD)).and_then(|()| Message::receive(&stream));
-        let Ok(Message::Greeting(mut theirs)) = heard else { return Ok(()) };
+    /// Seats a caller. Errors where the run cannot be.
+    fn take(&mut self, caller: Caller) -> Result<()> {
+        let Caller { stream, from, word } = caller;
+        let Message::Greeting(mut theirs) = word else { return Ok(()) };
         theirs.member.address.set_ip(from.ip().to_canonical());
         let refuse = |why: &str, again| drop(Message::Refused { why: why.to_owned(), again }.send(&stream));
         let name = name(theirs.rank, &theirs.member);
@@ -182,46 +181,118 @@ impl Seats<'_> {
     }
 }
 
+/// What came of one call to rank 0.
+enum Call {
+    /// The table, over this connection.
+    Table { stream: TcpStream, key: Key, token: u64, members: Vec<Member> },
+    /// Rank 0 is not there, or not yet the one of this run.
+    Again(String),
+    /// This rank has no secret, or another one than who listens there.
+    Unproved(String),
+}
+
 /// Any other rank: finds rank 0 at `address`, in whatever order they start, and gets the table.
-pub fn greet(address: (&str, u16), mut own: Greeting, timing: (Duration, Duration), waiting: Waiting) -> Result<Met> {
-    let (within, heartbeat) = timing;
+pub fn greet(
+    address: (&str, u16),
+    mut own: Greeting,
+    secret: &Secret,
+    (within, heartbeat): (Duration, Duration),
+    waiting: Waiting,
+) -> Result<Met> {
     let at_this_machine = is_this_machine(address.0);
     let ip = if at_this_machine { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let listener = TcpListener::bind((ip, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
     let listener = listener.map_err(link("listening"))?;
     own.member.address = listener.local_addr().map_err(link("listening"))?;
     let deadline = Instant::now() + within;
-    let mut last = "nobody there".to_owned();
+    let (mut last, mut unproved_since) = ("nobody there".to_owned(), None);
     while Instant::now() < deadline {
         waiting()?;
-        let stream = match connect(address, deadline) {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = error.to_string();
-                std::thread::sleep(POLL * 5);
-                continue;
-            }
-        };
         // Rank 0 waits for the others as long, and says who is missing.
-        match answer(&stream, &own, within + heartbeat, waiting)? {
-            Some(Message::Table { token, members }) if members.len() == own.size => {
+        match call(address, &own, secret, (deadline, within + heartbeat), waiting)? {
+            Call::Table { stream, key, token, members } => {
                 let control = (0..own.size).map(|rank| (rank == 0).then(|| stream.try_clone()).transpose());
                 let control = control.collect::<io::Result<_>>().map_err(link("the connection to rank 0"))?;
                 let members = members.into_iter().map(|member| seen(member, &stream)).collect();
-                return Ok(Met { token, members, control, listener });
+                let admission = Admission::open(listener, key.clone())?;
+                return Ok(Met { token, members, control, admission, key });
             }
-            Some(Message::Refused { why, again: false }) => {
-                return Err(Error::Rank { what: why, exit_code: 2, told: false });
+            Call::Again(why) => (last, unproved_since) = (why, None),
+            Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+                let expected = format!("the secret of rank 0 at {}, port {}", address.0, address.1);
+                let hint = format!("one --out that all ranks share, or {VARIABLE} alike at all");
+                return Err(Error::input_hint(secret.to_string(), why, expected, hint));
             }
-            Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, told: true }),
-            Some(Message::Refused { why, again: true }) => last = why,
-            // Rank 0 has dropped this connection: it ends, or took this rank for a stranger.
-            _ => last = "the connection closed".to_owned(),
+            Call::Unproved(why) => last = format!("{secret}: {why}"),
         }
         std::thread::sleep(POLL * 5);
     }
     let waited = within.as_secs_f64();
     Err(Error::Failed(format!("rank 0 is not to be found at {}, port {} for {waited} s: {last}", address.0, address.1)))
+}
+
+/// Calls rank 0 until `deadline`, proves the secret, greets and hears what is said to it in the time `within`. Errors where
+/// the run cannot be.
+fn call(
+    address: (&str, u16),
+    own: &Greeting,
+    secret: &Secret,
+    (deadline, within): (Instant, Duration),
+    waiting: Waiting,
+) -> Result<Call> {
+    let stream = match connect(address, deadline) {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Call::Again(error.to_string())),
+    };
+    // Read at each call: rank 0 may not have made its file before.
+    let key = match secret.key() {
+        Ok(key) => key,
+        Err(error) => return Ok(Call::Unproved(error.to_string())),
+    };
+    if let Err(error) = prove(&stream, &key, deadline, waiting)? {
+        return Ok(Call::Unproved(format!("not taken ({error})")));
+    }
+    // A connection that rank 0 drops: it ends.
+    let heard = match Message::Greeting(own.clone()).send(&stream) {
+        Ok(()) if speaks(&stream, Instant::now() + within, waiting)? => Message::receive(&stream).ok(),
+        _ => None,
+    };
+    Ok(match heard {
+        Some(Message::Table { token, members }) if members.len() == own.size => {
+            Call::Table { stream, key, token, members }
+        }
+        Some(Message::Refused { why, again: false }) => {
+            return Err(Error::Rank { what: why, exit_code: 2, told: false });
+        }
+        Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, told: true }),
+        Some(Message::Refused { why, again: true }) => Call::Again(why),
+        _ => Call::Again("the connection closed".to_owned()),
+    })
+}
+
+/// Proves the secret to whom `stream` leads to.
+fn prove(stream: &TcpStream, key: &Key, deadline: Instant, waiting: Waiting) -> Result<io::Result<()>> {
+    Ok(match prepare(stream) {
+        Ok(()) if speaks(stream, deadline, waiting)? => key.call(stream, Instant::now() + WORD),
+        Ok(()) => Err(io::ErrorKind::ConnectionReset.into()),
+        Err(error) => Err(error),
+    })
+}
+
+/// Waits until something is there to be read; false where the connection closed before, or nothing came until `deadline`.
+fn speaks(stream: &TcpStream, deadline: Instant, waiting: Waiting) -> Result<bool> {
+    if stream.set_read_timeout(Some(POLL)).is_err() {
+        return Ok(false);
+    }
+    while Instant::now() < deadline {
+        waiting()?;
+        match stream.peek(&mut [0]) {
+            Ok(bytes) => return Ok(bytes > 0 && stream.set_read_timeout(Some(WORD)).is_ok()),
+            Err(error) if is_pause(&error) => {}
+            Err(_) => return Ok(false),
+        }
+    }
+    Ok(false)
 }
 
 /// A member whose address is rank 0's own machine is, for others, where they found rank 0.
@@ -245,36 +316,27 @@ fn connect(address: (&str, u16), deadline: Instant) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Greets and waits for what is said to it; none where the connection closed.
-fn answer(stream: &TcpStream, own: &Greeting, within: Duration, waiting: Waiting) -> Result<Option<Message>> {
-    if prepare(stream, Some(POLL)).and_then(|()| Message::Greeting(own.clone()).send(stream)).is_err() {
-        return Ok(None);
-    }
-    let deadline = Instant::now() + within;
-    while Instant::now() < deadline {
-        waiting()?;
-        match stream.peek(&mut [0]) {
-            Ok(0) => return Ok(None),
-            Ok(_) => {
-                let heard = prepare(stream, Some(within)).and_then(|()| Message::receive(stream));
-                return Ok(heard.ok());
-            }
-            Err(error) if is_pause(&error) => {}
-            Err(_) => return Ok(None),
-        }
-    }
-    Ok(None)
-}
-
 /// True for a time-out.
 pub fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-fn prepare(stream: &TcpStream, patience: Option<Duration>) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(patience)
+/// A connection to `member` for the collectives of `rank`.
+fn linked(
+    met: &Met,
+    rank: usize,
+    member: &Member,
+    deadline: Instant,
+    waiting: Waiting,
+) -> Result<io::Result<TcpStream>> {
+    let host = member.address.ip().to_string();
+    let stream = match connect((&host, member.address.port()), deadline) {
+        Ok(stream) => stream,
+        Err(error) => return Ok(Err(error)),
+    };
+    let proved = prove(&stream, &met.key, deadline, waiting)?;
+    let told = proved.and_then(|()| Message::Link { token: met.token, rank }.send(&stream));
+    Ok(told.and_then(|()| stream.set_read_timeout(None)).map(|()| stream))
 }
 
 /// The connections for collectives, by rank: each connects to all below it and is connected to by all above.
@@ -282,10 +344,9 @@ pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Resul
     let deadline = Instant::now() + within;
     let mut links: Vec<Option<TcpStream>> = Vec::new();
     for (below, member) in met.members.iter().enumerate().take(rank) {
-        let host = member.address.ip().to_string();
         let stream = loop {
             waiting()?;
-            match connect((&host, member.address.port()), deadline) {
+            match linked(met, rank, member, deadline, waiting)? {
                 Ok(stream) => break stream,
                 Err(error) if Instant::now() >= deadline => {
                     return Err(link(&format!("the connection to {}", name(below, member)))(error));
@@ -293,27 +354,19 @@ pub fn mesh(met: &Met, rank: usize, within: Duration, waiting: Waiting) -> Resul
                 Err(_) => std::thread::sleep(POLL),
             }
         };
-        let told = prepare(&stream, None).and_then(|()| Message::Link { token: met.token, rank }.send(&stream));
-        told.map_err(link(&format!("the connection to {}", name(below, member))))?;
         links.push(Some(stream));
     }
     links.extend((rank..met.members.len()).map(|_| None));
-    met.listener.set_nonblocking(true).map_err(link("listening"))?;
     while let Some(above) = (rank + 1..links.len()).find(|&above| links[above].is_none()) {
         waiting()?;
         if Instant::now() >= deadline {
             let (name, waited) = (name(above, &met.members[above]), within.as_secs_f64());
             return Err(Error::Failed(format!("{name} has not connected within {waited} s")));
         }
-        let Ok((stream, _)) = met.listener.accept() else {
-            std::thread::sleep(POLL);
-            continue;
-        };
-        let heard = prepare(&stream, Some(WORD)).and_then(|()| Message::receive(&stream));
-        let heard = heard.and_then(|heard| stream.set_read_timeout(None).map(|()| heard));
-        if let Ok(Message::Link { token, rank: from }) = heard
+        if let Some(Caller { stream, word: Message::Link { token, rank: from }, .. }) = met.admission.next()
             && token == met.token
             && (rank + 1..links.len()).contains(&from)
+            && stream.set_read_timeout(None).is_ok()
         {
             links[from] = Some(stream);
         }

@@ -3,10 +3,12 @@
 //! The bits of a run are those of its lanes (`gradient_lanes`), never of its ranks: nothing here adds anything up. What
 //! ranks hand each other is summed by whoever owns it, in the order of lanes (DESIGN section 10).
 
+mod admission;
 mod meet;
 mod nccl;
 mod place;
 mod plane;
+mod secret;
 pub mod shards;
 mod tcp;
 mod wire;
@@ -19,6 +21,7 @@ pub use meet::{Waiting, listen};
 pub use nccl::Nccl;
 pub use place::{Launcher, Lookup, Place, restarts};
 pub use plane::End;
+pub use secret::{Secret, VARIABLE as SECRET_VARIABLE};
 pub use shards::Shards;
 pub use tcp::{Start, Tcp, host_bytes};
 
@@ -79,9 +82,10 @@ pub trait Ranks {
         Ok((0..flags.len()).map(|i| all.iter().any(|of| of[i] != 0)).collect())
     }
 
-    /// Errors, at every rank, unless all have the same `value`; the message names who differs from rank 0.
+    /// Errors, at every rank, unless all have the same `value`; the message names who differs from rank 0. What is compared
+    /// was read first, so that those that wait have no deadline.
     fn same(&mut self, what: &'static str, value: &str) -> Result<()> {
-        let all = self.gather(what, value.as_bytes())?;
+        let all = self.await_all(what, value.as_bytes())?;
         match all.iter().position(|of| *of != all[0]) {
             None => Ok(()),
             Some(rank) => {

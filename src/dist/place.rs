@@ -1,5 +1,7 @@
-//! Which rank of how many this process is, as its launcher says in the environment. Slurm's and Open MPI's variables are
-//! read as their manuals have them; neither was run.
+//! Which rank of how many this process is, as its launcher says in the environment. The variables are read as the launchers'
+//! manuals have them.
+
+use std::collections::BTreeSet;
 
 use crate::error::{Error, Result};
 
@@ -13,18 +15,77 @@ pub enum Launcher {
     Torchrun,
     /// Open MPI's mpirun.
     OpenMpi,
+    /// PALS, the mpiexec of HPE Cray systems.
+    Pals,
+    /// flux run.
+    Flux,
     /// Slurm's srun.
     Slurm,
+    /// Hydra, the mpiexec of MPICH and Intel MPI, or another that speaks PMI.
+    Pmi,
+    /// prterun, or another that speaks PMIx.
+    Pmix,
+}
+
+/// The variables of a launcher: its rank, the number of ranks, and both among those of the machine. Of several names for one
+/// thing, with blanks between them, the first that is set counts.
+struct Variables {
+    launcher: Launcher,
+    name: &'static str,
+    names: [&'static str; 4],
+}
+
+/// The launchers, an inner one before one that may have started it: torchrun, Open MPI and Hydra may run under Slurm, whose
+/// variables are then those of their daemons; Flux and PALS set those of PMI, too. SLURM_STEP_NUM_TASKS is set for tasks of srun
+/// alone: in a batch script or an interactive shell SLURM_PROCID is 0 and SLURM_NTASKS what was asked for, and nobody has started
+/// the others. Slurm gives each process its own processors, so that none shares them.
+const LAUNCHERS: [Variables; 7] = {
+    use Launcher::*;
+    const OPEN_MPI: [&str; 4] =
+        ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"];
+    const PALS: [&str; 4] =
+        ["PALS_RANKID", "PALS_SIZE PMI_SIZE", "PALS_LOCAL_RANKID", "PALS_LOCAL_SIZE PMI_LOCAL_SIZE"];
+    const PMI: [&str; 4] = ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID PMI_LOCAL_RANK", "MPI_LOCALNRANKS PMI_LOCAL_SIZE"];
+    // PMIx itself has no variable for the number of ranks.
+    const PMIX: [&str; 4] =
+        ["PMIX_RANK", "OMPI_COMM_WORLD_SIZE PALS_SIZE PMI_SIZE", "PMIX_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"];
+    [
+        Variables {
+            launcher: Torchrun,
+            name: "torchrun",
+            names: ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"],
+        },
+        Variables { launcher: OpenMpi, name: "Open MPI", names: OPEN_MPI },
+        Variables { launcher: Pals, name: "PALS", names: PALS },
+        Variables {
+            launcher: Flux,
+            name: "Flux",
+            names: ["FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID", ""],
+        },
+        Variables {
+            launcher: Slurm,
+            name: "Slurm",
+            names: ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", ""],
+        },
+        Variables { launcher: Pmi, name: "Hydra", names: PMI },
+        Variables { launcher: Pmix, name: "PMIx", names: PMIX },
+    ]
+};
+
+impl Variables {
+    /// True where they tell rank and size. Slurm's are those of another launcher's daemons where the job has another number of
+    /// processes.
+    fn tell(&self, env: Lookup) -> bool {
+        let [rank, size, ..] = self.names.map(|names| value(env, names));
+        let daemons = || value(env, "PMI_SIZE").is_some_and(|of_job| Some(of_job) != size);
+        rank.is_some() && size.is_some() && (self.launcher != Launcher::Slurm || !daemons())
+    }
 }
 
 impl Launcher {
     /// For people.
     pub fn name(self) -> &'static str {
-        match self {
-            Launcher::Torchrun => "torchrun",
-            Launcher::OpenMpi => "Open MPI",
-            Launcher::Slurm => "Slurm",
-        }
+        LAUNCHERS.iter().find(|of| of.launcher == self).map_or("", |of| of.name)
     }
 }
 
@@ -52,84 +113,70 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that `env` says, none where this process is alone.
-    ///
-    /// torchrun's variables come first, then Open MPI's, then Slurm's: either of the former may have been started by Slurm,
-    /// whose variables are then those of its daemons. torchrun holds MASTER_PORT itself, so the ranks meet at the next one.
+    /// The place that `env` says, none where this process is alone. Errors where a launcher has started several processes
+    /// and does not say which of them this is.
     pub fn of(env: Lookup) -> Result<Option<Place>> {
-        let set = |name: &str| env(name).is_some_and(|value| !value.trim().is_empty());
-        // One of the two alone is some container's, and starts nobody.
-        if set("WORLD_SIZE") && set("RANK") {
-            torchrun(env)
-        } else if set("OMPI_COMM_WORLD_SIZE") {
-            open_mpi(env)
-        } else if set("SLURM_PROCID") && set("SLURM_STEP_NUM_TASKS") {
-            slurm(env)
-        } else {
-            Ok(None)
+        let Some(of) = LAUNCHERS.iter().find(|of| of.tell(env)) else { return alone(env).map(|()| None) };
+        let [rank, size, local_rank, local_size] = of.names;
+        let size = number(env, size, 1..=1 << 20)?;
+        if size == 1 {
+            return Ok(None);
         }
+        let rank = number(env, rank, 0..=size - 1)?;
+        let local_rank = number(env, local_rank, 0..=size - 1)?;
+        let local_size = optional(env, local_size, 1..=size)?.unwrap_or(1);
+        let (address, port, run) = match of.launcher {
+            Launcher::Slurm => slurm(env)?,
+            // torchrun holds MASTER_PORT itself, so that the ranks meet at the next one.
+            _ => (address(env)?, port(env)?, env("TORCHELASTIC_RUN_ID").unwrap_or_default()),
+        };
+        let (round, launcher) = (restarts(env)?, of.launcher);
+        Ok(Some(Place { rank, size, local_rank, local_size, address, port, round, run, launcher }))
     }
 }
 
-fn torchrun(env: Lookup) -> Result<Option<Place>> {
-    let Some((rank, size)) = rank_of(env, "RANK", "WORLD_SIZE")? else { return Ok(None) };
-    Ok(Some(Place {
-        rank,
-        size,
-        local_rank: number(env, "LOCAL_RANK", 0..=size - 1)?,
-        local_size: optional(env, "LOCAL_WORLD_SIZE", 1..=size)?.unwrap_or(1),
-        address: text(env, "MASTER_ADDR", "where rank 0 is")?,
-        port: port(env)?,
-        round: restarts(env)?,
-        run: env("TORCHELASTIC_RUN_ID").unwrap_or_default(),
-        launcher: Launcher::Torchrun,
-    }))
+/// Errors unless this process is the only one, where no launcher's variables tell both rank and size. One of torchrun's two is
+/// some container's, and Slurm sets its own in a shell as well: they start nobody.
+fn alone(env: Lookup) -> Result<()> {
+    let starts = |of: &&Variables| !matches!(of.launcher, Launcher::Torchrun | Launcher::Slurm);
+    let names = LAUNCHERS.iter().filter(starts).flat_map(|of| of.names[..2].iter().flat_map(|names| names.split(' ')));
+    let set = names.filter_map(|name| value(env, name).map(|value| format!("{name}={value}")));
+    let found: BTreeSet<String> = set.filter(|set| !set.ends_with("SIZE=1")).collect();
+    if found.is_empty() {
+        return Ok(());
+    }
+    let found = found.into_iter().collect::<Vec<_>>().join(" ");
+    let hint = "set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each process";
+    Err(Error::input_hint("the environment", found, "the rank and the number of processes of one launcher", hint))
 }
 
-fn open_mpi(env: Lookup) -> Result<Option<Place>> {
-    let Some((rank, size)) = rank_of(env, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")? else { return Ok(None) };
-    Ok(Some(Place {
-        rank,
-        size,
-        local_rank: number(env, "OMPI_COMM_WORLD_LOCAL_RANK", 0..=size - 1)?,
-        local_size: optional(env, "OMPI_COMM_WORLD_LOCAL_SIZE", 1..=size)?.unwrap_or(1),
-        address: text(env, "MASTER_ADDR", "where rank 0 is: mpirun -x MASTER_ADDR=HOST")?,
-        port: port(env)?,
-        round: restarts(env)?,
-        run: String::new(),
-        launcher: Launcher::OpenMpi,
-    }))
+/// Where rank 0 is, as MASTER_ADDR says.
+fn address(env: Lookup) -> Result<String> {
+    let names = if value(env, "MASTER_PORT").is_some() { "MASTER_ADDR" } else { "MASTER_ADDR and MASTER_PORT" };
+    let hint = "for all ranks: mpirun -x NAME=VALUE, mpiexec -genv NAME VALUE, flux run --env=NAME=VALUE";
+    let missing = || {
+        Error::input_hint(format!("the environment's {names}"), "nothing", "rank 0's machine and a port of it", hint)
+    };
+    value(env, "MASTER_ADDR").ok_or_else(missing)
 }
 
-/// Of a task that srun has started. SLURM_STEP_NUM_TASKS is set for those alone: in a batch script or an interactive shell
-/// SLURM_PROCID is 0 and SLURM_NTASKS what was asked for, and nobody has started the others.
-fn slurm(env: Lookup) -> Result<Option<Place>> {
-    let Some((rank, size)) = rank_of(env, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")? else { return Ok(None) };
+/// Where srun's task 0 is, a port there and the step's name.
+fn slurm(env: Lookup) -> Result<(String, Option<u16>, String)> {
     let job = number(env, "SLURM_JOB_ID", 0..=u64::MAX)?;
     let step = optional(env, "SLURM_STEP_ID", 0..=u64::MAX)?.unwrap_or(0);
     // Rank 0 is on the step's first node. SLURM_LAUNCH_NODE_IPADDR would be where srun was called: a login node, maybe.
-    let address = match env("MASTER_ADDR").filter(|address| !address.trim().is_empty()) {
-        Some(address) => address.trim().to_owned(),
+    let address = match value(env, "MASTER_ADDR") {
+        Some(address) => address,
         None => {
-            let name = if env("SLURM_STEP_NODELIST").is_some() { "SLURM_STEP_NODELIST" } else { "SLURM_JOB_NODELIST" };
-            let nodes = text(env, name, "the nodes of the job")?;
+            const NAMES: &str = "SLURM_STEP_NODELIST SLURM_JOB_NODELIST";
+            let (name, nodes) = first(env, NAMES).ok_or_else(|| nothing(NAMES, "the nodes of the job"))?;
             first_host(&nodes).ok_or_else(|| Error::input(name, nodes.as_str(), "a list such as node[01-04,7]"))?
         }
     };
     // Below the ports that systems hand out, another one for each step; another job's on the same node may be the same,
     // seldom, and is told from this one by its name.
     let derived = 10_000 + (job % 20_000 + step % 20_000 * 7919) % 20_000;
-    Ok(Some(Place {
-        rank,
-        size,
-        local_rank: number(env, "SLURM_LOCALID", 0..=size - 1)?,
-        local_size: 1,
-        address,
-        port: port(env)?.or(u16::try_from(derived).ok()),
-        round: restarts(env)?,
-        run: format!("Slurm {job}.{step}"),
-        launcher: Launcher::Slurm,
-    }))
+    Ok((address, port(env)?.or(u16::try_from(derived).ok()), format!("Slurm {job}.{step}")))
 }
 
 /// How often torchrun has started the processes again, and Slurm the job.
@@ -138,43 +185,41 @@ pub fn restarts(env: Lookup) -> Result<u64> {
     Ok(count("TORCHELASTIC_RESTART_COUNT")? + count("SLURM_RESTART_COUNT")?)
 }
 
-/// The rank and the number of ranks, none where that is 1.
-fn rank_of(env: Lookup, rank: &str, size: &str) -> Result<Option<(usize, usize)>> {
-    let size = number(env, size, 1..=1 << 20)?;
-    if size == 1 {
-        return Ok(None);
-    }
-    Ok(Some((number(env, rank, 0..=size - 1)?, size)))
-}
-
 /// The port after MASTER_PORT.
 fn port(env: Lookup) -> Result<Option<u16>> {
     Ok(optional(env, "MASTER_PORT", 1..=u16::MAX - 1)?.map(|port| port + 1))
 }
 
-fn text(env: Lookup, name: &str, expected: &str) -> Result<String> {
-    match env(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty()) {
-        Some(value) => Ok(value),
-        None => Err(Error::input(format!("the environment's {name}"), "nothing", expected)),
-    }
+/// The first of the variables `names` that is set, with its value.
+fn first<'a>(env: Lookup, names: &'a str) -> Option<(&'a str, String)> {
+    let set = |name: &'a str| env(name).map(|value| (name, value.trim().to_owned()));
+    names.split(' ').filter_map(set).find(|(_, value)| !value.is_empty())
 }
 
-fn optional<T>(env: Lookup, name: &str, range: std::ops::RangeInclusive<T>) -> Result<Option<T>>
+fn value(env: Lookup, names: &str) -> Option<String> {
+    first(env, names).map(|(_, value)| value)
+}
+
+fn nothing(names: &str, expected: impl Into<String>) -> Error {
+    Error::input(format!("the environment's {}", names.replace(' ', " or ")), "nothing", expected)
+}
+
+fn optional<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<Option<T>>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
-    let Some(value) = env(name).filter(|value| !value.trim().is_empty()) else { return Ok(None) };
-    let found = value.trim().parse().ok().filter(|number| range.contains(number));
+    let Some((name, value)) = first(env, names) else { return Ok(None) };
+    let found = value.parse().ok().filter(|number| range.contains(number));
     let expected = || format!("a whole number from {} to {}", range.start(), range.end());
     found.map(Some).ok_or_else(|| Error::input(format!("the environment's {name}"), value.as_str(), expected()))
 }
 
-fn number<T>(env: Lookup, name: &str, range: std::ops::RangeInclusive<T>) -> Result<T>
+fn number<T>(env: Lookup, names: &str, range: std::ops::RangeInclusive<T>) -> Result<T>
 where
     T: std::str::FromStr + PartialOrd + std::fmt::Display,
 {
     let expected = format!("a whole number from {} to {}", range.start(), range.end());
-    optional(env, name, range)?.ok_or_else(|| Error::input(format!("the environment's {name}"), "nothing", expected))
+    optional(env, names, range)?.ok_or_else(|| nothing(names, expected))
 }
 
 /// The first of Slurm's list of hosts: `node[01-04,7],login` begins with `node01`. None where it is no such list.
@@ -266,7 +311,53 @@ mod tests {
         // mpirun starts its daemons by srun: what Slurm says is theirs.
         let of = place(&[&mpi[..], &SLURM].concat()).unwrap().unwrap();
         assert_eq!((of.rank, of.size, of.port, of.launcher), (1, 2, Some(6001), Launcher::OpenMpi));
-        assert!(fault(&mpi[..3]).contains("MASTER_ADDR"));
+        let text = fault(&mpi[..3]);
+        assert!(text.contains("the environment's MASTER_ADDR and MASTER_PORT: found nothing"), "{text}");
+        assert!(text.contains("mpirun -x"), "{text}");
+    }
+
+    fn split(text: &str) -> Vec<(&str, &str)> {
+        text.split(' ').filter_map(|variable| variable.split_once('=')).collect()
+    }
+
+    const MASTER: [(&str, &str); 2] = [("MASTER_ADDR", "head"), ("MASTER_PORT", "6000")];
+
+    #[test]
+    fn each_launcher_has_its_variables() {
+        let slurm = "SLURM_PROCID=1 SLURM_STEP_NUM_TASKS=2 SLURM_LOCALID=0 SLURM_JOB_ID=7";
+        // Hydra's daemons were started by srun, one a node.
+        let under_slurm = format!("{slurm} PMI_RANK=2 PMI_SIZE=3 MPI_LOCALRANKID=1");
+        let cases = [
+            ("PMI_RANK=2 PMI_SIZE=3 MPI_LOCALRANKID=1 MPI_LOCALNRANKS=2", Launcher::Pmi, 2),
+            ("PMI_RANK=2 PMI_SIZE=3 PMI_LOCAL_RANK=1", Launcher::Pmi, 1),
+            (&under_slurm, Launcher::Pmi, 1),
+            ("PALS_RANKID=2 PALS_LOCAL_RANKID=1 PMI_RANK=2 PMI_SIZE=3", Launcher::Pals, 1),
+            ("FLUX_TASK_RANK=2 FLUX_JOB_SIZE=3 FLUX_TASK_LOCAL_ID=1 PMI_SIZE=3", Launcher::Flux, 1),
+            ("PMIX_RANK=2 PALS_SIZE=3 PMIX_LOCAL_RANK=1", Launcher::Pmix, 1),
+        ];
+        for (variables, launcher, local_size) in cases {
+            let of = place(&[split(variables), MASTER.to_vec()].concat()).unwrap().unwrap();
+            assert_eq!((of.rank, of.size, of.local_rank, of.launcher), (2, 3, 1, launcher), "{variables:?}");
+            assert_eq!(
+                (of.local_size, of.address.as_str(), of.port),
+                (local_size, "head", Some(6001)),
+                "{variables:?}"
+            );
+        }
+        // srun that speaks PMI itself.
+        let spoken = [&SLURM[..], &[("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("PMIX_RANK", "3")]].concat();
+        assert_eq!(place(&spoken).unwrap().unwrap().launcher, Launcher::Slurm);
+    }
+
+    #[test]
+    fn a_start_that_is_not_understood_is_refused() {
+        for found in ["PMI_SIZE=3", "PALS_RANKID=0 PMIX_RANK=0", "FLUX_JOB_SIZE=2", "OMPI_COMM_WORLD_SIZE=2"] {
+            let text = fault(&split(&format!("{found} WORLD_SIZE=2 SLURM_PROCID=0")));
+            assert!(text.starts_with(&format!("the environment: found {found}, expected")), "{text}");
+            assert!(text.contains("set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT"), "{text}");
+        }
+        assert_eq!(place(&split("PMI_SIZE=1")).unwrap(), None);
+        assert_eq!(place(&split("PMI_SIZE=3 WORLD_SIZE=1 RANK=0")).unwrap(), None);
     }
 
     #[test]

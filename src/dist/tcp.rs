@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::meet::{self, Met, Waiting};
 use super::plane::{End, Plane};
+use super::secret::Secret;
 use super::wire::{At, Greeting, Header, Member};
 use super::{Place, Ranks};
 use crate::config::DistConfig;
@@ -32,6 +33,8 @@ pub struct Start<'a> {
     pub place: &'a Place,
     /// Rank 0 may listen already.
     pub listener: Option<TcpListener>,
+    /// What each proves to the others that it knows.
+    pub secret: &'a Secret,
     /// What must be alike at all ranks: version and hash of the program.
     pub program: String,
     /// Port, deadline, heartbeat.
@@ -390,13 +393,13 @@ fn meet(start: &Start, within: Duration) -> Result<Met> {
     let own = Greeting { program, run, round, size: place.size, rank: place.rank, member };
     if place.rank != 0 {
         let timing = (within, Duration::from_secs_f64(config.heartbeat_s));
-        return meet::greet((&place.address, port), own, timing, start.waiting);
+        return meet::greet((&place.address, port), own, start.secret, timing, start.waiting);
     }
     let listener = match &start.listener {
         Some(listener) => listener.try_clone().map_err(failed)?,
         None => meet::listen(place, port)?,
     };
-    meet::receive(listener, &own, within, start.waiting)
+    meet::receive(listener, &own, start.secret.key()?, within, start.waiting)
 }
 
 fn failed(error: std::io::Error) -> Error {

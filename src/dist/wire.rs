@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +120,7 @@ impl Message {
     }
 
     /// Waits for the next one, as long as the stream's time-out allows. `InvalidData` is what is none.
-    pub fn receive(mut stream: &TcpStream) -> io::Result<Message> {
+    pub fn receive(mut stream: impl Read) -> io::Result<Message> {
         let mut len = [0; 4];
         stream.read_exact(&mut len)?;
         let len = u32::from_le_bytes(len) as usize;
@@ -129,6 +130,26 @@ impl Message {
         let mut text = vec![0; len];
         stream.read_exact(&mut text)?;
         Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+/// A connection whose reads are over at a deadline, however few bytes each of them brings.
+pub struct Until<'a> {
+    /// The connection.
+    pub stream: &'a TcpStream,
+    /// When reading ends.
+    pub deadline: Instant,
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut stream = self.stream;
+        stream.read(bytes)
     }
 }
 

@@ -223,7 +223,7 @@ impl Job {
             journal::forget(&self.dir, trainer.step_on_disk()?)?;
         }
         // The others begin theirs in a folder that is not being cleared.
-        trainer.ranks.gather("the journal of a step", &[])?;
+        trainer.ranks.await_all("the journal of a step", &[])?;
         let mut state = trainer.state(dev);
         state.extra.insert("model".to_owned(), started_from.into());
         let journal = Journal::open(&self.dir, trainer.step + 1, trainer.ranks.rank(), &state)?;

@@ -56,10 +56,10 @@ impl Loaded {
         if ranks.rank() == 0 {
             let loaded = Loaded::newest(dev, store, wanted, observer)?;
             let path = loaded.checkpoint.as_ref().map(|(of, _)| of.path.as_os_str().as_encoded_bytes());
-            ranks.gather(FOUND, path.unwrap_or_default())?;
+            ranks.await_all(FOUND, path.unwrap_or_default())?;
             return Ok(loaded);
         }
-        let found = ranks.gather(FOUND, &[])?.swap_remove(0);
+        let found = ranks.await_all(FOUND, &[])?.swap_remove(0);
         let checkpoint = (!found.is_empty()).then(|| Checkpoint::at(Path::new(OsStr::from_bytes(&found)))).flatten();
         Loaded::of(dev, wanted, checkpoint.as_ref())
     }

@@ -162,7 +162,7 @@ impl Saving {
 fn agree<T>(ranks: &mut dyn Ranks, done: Result<T>, says: &str) -> Result<(T, Vec<String>)> {
     const WHAT: &str = "a checkpoint";
     let text = done.as_ref().map_or_else(|error| format!("-{error}"), |_| format!("+{says}"));
-    let all = ranks.gather(WHAT, text.as_bytes())?;
+    let all = ranks.await_all(WHAT, text.as_bytes())?;
     let done = done?;
     let mut said = Vec::new();
     for (rank, text) in all.iter().map(|text| String::from_utf8_lossy(text)).enumerate() {

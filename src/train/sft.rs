@@ -258,6 +258,8 @@ impl job::Job for Job {
         if let Some(validation) = &self.validation {
             validation.before(dev, trainer, observer)?;
         }
+        // Rank 0 has written its index by now.
+        trainer.ranks.await_all("the first step", &[])?;
         observer.begin(&self.label, "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let Some(update) = updates.next(trainer.samples_consumed)? else { break };

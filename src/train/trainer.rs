@@ -50,8 +50,8 @@ pub struct TrainerConfig {
     pub save_seconds: Option<f64>,
     /// Checkpoints kept.
     pub keep: Keep,
-    /// Checkpoint when a signal stops the run.
-    pub save_on_stop: bool,
+    /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than [`MOST_REPEATED`].
+    pub save_on_stop: Option<bool>,
     /// `auto`, `never` or a path.
     pub resume: String,
 }
@@ -61,6 +61,14 @@ impl TrainerConfig {
     pub fn checkpoints(&self) -> usize {
         self.keep.newest + self.keep.every.map_or(0, |n| (self.total_steps / n) as usize)
     }
+}
+
+/// What a stop may cost before it saves a checkpoint by itself.
+const MOST_REPEATED: Duration = Duration::from_secs(60);
+
+/// Whether a stop saves the steps of so much time, as `asked` for in a config.
+fn saves_on_stop(asked: Option<bool>, since: Duration) -> bool {
+    asked.unwrap_or(since > MOST_REPEATED)
 }
 
 /// What checkpoints keep of the best one, as the Hugging Face trainer's state names it.
@@ -140,7 +148,7 @@ impl<'r> Trainer<'r> {
         let body = dev.body().map_or(dev.isa().chains(), |body| body.recorded());
         ranks.same("the arithmetic", &format!("{} {body}", dev.kind().name()))?;
         let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
-        let has_steps = ranks.any("steps so far", &[log.as_ref().is_some_and(MetricsLog::has_steps)])?[0];
+        let has_steps = dist::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
@@ -267,11 +275,14 @@ impl<'r> Trainer<'r> {
     }
 
     /// Ends a run that is asked to stop. An update in progress is dropped: the next run repeats it, and what came after the
-    /// last checkpoint, in the same bits. Saves the last step that is whole with `save_on_stop`, says what will be repeated
-    /// without.
+    /// last checkpoint, in the same bits. Saves the last step that is whole where `save_on_stop` or their time wants it, says what
+    /// will be repeated elsewhere.
     pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
+        let asked = saves_on_stop(self.config.save_on_stop, self.cadence.since());
         // A step is whole once it is logged.
-        let save = self.config.save_on_stop && self.step == self.log.last_step() && self.step > 0;
+        let save = dist::first_finds(self.ranks, "the end of a stopped run", || asked)?
+            && self.step == self.log.last_step()
+            && self.step > 0;
         if save {
             self.save(dev)?;
         }
@@ -375,4 +386,16 @@ pub fn memory_summary(plan: &Plan) -> Value {
 /// Seconds of a duration, for metrics.
 pub fn seconds(time: Duration) -> f64 {
     time.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_that_would_cost_more_than_a_minute_saves() {
+        let [short, long] = [59, 61].map(Duration::from_secs);
+        assert!(!saves_on_stop(None, short) && saves_on_stop(None, long));
+        assert!(saves_on_stop(Some(true), short) && !saves_on_stop(Some(false), long));
+    }
 }

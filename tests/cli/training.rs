@@ -351,7 +351,7 @@ fn stopped_by(signal: &str) {
 #[test]
 fn a_stop_inside_a_step_writes_no_checkpoint_and_the_next_run_takes_up_the_journal() {
     let folder = Folder::new();
-    let (rl, out) = (folder.rl(|c| c.save_on_stop = false), folder.at("out"));
+    let (rl, out) = (folder.rl(|c| c.save_on_stop = Some(false)), folder.at("out"));
     let whole = run_rl(&folder.path().join("whole"), &rl_config(folder.path()), 1, &[]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_omr"));
     let child = command.args(["rl", &rl, "--out", &out]).stderr(Stdio::piped()).spawn().unwrap();

@@ -190,12 +190,3 @@ fn no_rank_0_and_no_others_is_said_in_time() {
     // Its port is closed now.
     told(&all_end(others, go_on), None, 1, &["rank 0 is not to be found at 127.0.0.1, port"]);
 }
-
-#[test]
-fn strangers_are_no_ranks() {
-    let entries = entries(2);
-    let port = entries[0].place.port.unwrap();
-    let stranger = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
-    std::io::Write::write_all(&mut &stranger, b"GET / HTTP/1.1\r\n\r\n").unwrap();
-    super::all_well(entries, |tcp| tcp.gather("losses", &[]));
-}

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use omr::config::DistConfig;
-use omr::dist::{End, Launcher, Place, Ranks, Start, Tcp};
+use omr::dist::{End, Launcher, Place, Ranks, Secret, Start, Tcp};
 use omr::error::{Error, Result};
 
 /// One rank's way in: everything that a test may want to be another.
 pub struct Entry {
     place: Place,
     listener: Option<TcpListener>,
+    secret: Secret,
     program: String,
-    config: DistConfig,
+    pub config: DistConfig,
     stop: Arc<AtomicBool>,
 }
 
@@ -41,6 +42,7 @@ pub fn entries(size: usize) -> Vec<Entry> {
             launcher: Launcher::Torchrun,
         },
         listener: listener.take().filter(|_| rank == 0),
+        secret: Secret::Given("of this test".to_owned()),
         program: "omr of this test".to_owned(),
         config: DistConfig { timeout_s: 60.0, heartbeat_s: 30.0, ..DistConfig::default() },
         stop: Arc::new(AtomicBool::new(false)),
@@ -57,6 +59,7 @@ fn start_with(entry: &mut Entry, end: End) -> Result<Tcp> {
     Tcp::start(Start {
         place: &entry.place,
         listener: entry.listener.take(),
+        secret: &entry.secret,
         program: entry.program.clone(),
         config: &entry.config,
         stop: entry.stop.clone(),
@@ -66,7 +69,7 @@ fn start_with(entry: &mut Entry, end: End) -> Result<Tcp> {
 }
 
 /// What `work` makes of each rank, each on a thread; by rank.
-fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + Sync) -> Vec<T> {
+pub fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let work = &work;
         let threads = entries.into_iter().map(|mut entry| scope.spawn(move || work(start(&mut entry))));

@@ -6,6 +6,7 @@ mod parquet;
 mod published;
 mod reading;
 mod runs;
+mod ranks;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -125,7 +125,7 @@ pub fn sft_config(dir: &Path) -> SftConfig {
         optimizer: OptimConfig { learning_rate: 1e-2, weight_decay: 0.01, ..SftConfig::default().optimizer },
         warmup_steps: Some(2),
         save_seconds: None,
-        save_on_stop: true,
+        save_on_stop: Some(true),
         dtype: Dtype::F32,
         ..SftConfig::default()
     }
@@ -152,7 +152,7 @@ pub fn rl_config(dir: &Path) -> RlConfig {
         optimizer: OptimConfig { learning_rate: 1e-3, weight_decay: 0.0, ..RlConfig::default().optimizer },
         warmup_steps: 0,
         save_seconds: None,
-        save_on_stop: true,
+        save_on_stop: Some(true),
         rollout_freq: Some(1),
         micro_batch_tokens: 256,
         dtype: Dtype::F32,
