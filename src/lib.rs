@@ -9,6 +9,7 @@
 //! | [`bounds`] | bytes in work over all threads, panics of libraries as errors |
 //! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |
+//! | [`identity`] | what a result depends on, by content; the `MANIFEST` of what was written |
 //! | [`client`] | the client of OpenAI-compatible servers: teachers, judges, models to be measured |
 //! | [`answers`] | the answers of teachers, judges and measured models, kept by content |
 //! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
@@ -45,6 +46,7 @@ pub mod error;
 pub mod eval;
 pub mod files;
 pub mod hub;
+pub mod identity;
 pub mod image;
 pub mod math;
 pub mod model;

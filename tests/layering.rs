@@ -19,6 +19,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("secrets", &[]),
     ("observe", &[]),
     ("config", &[]),
+    ("identity", &["config"]),
     ("client", &["config"]),
     ("answers", &["client"]),
     ("hub", &["config", "observe", "client"]),
@@ -30,16 +31,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("image", &["config"]),
     ("reward", &["config", "client", "answers"]),
     ("task", &["config", "observe", "text", "image", "reward", "data"]),
-    ("data", &["config", "observe", "client", "answers", "hub::local", "text", "image", "reward", "task"]),
+    ("data", &["config", "identity", "observe", "client", "answers", "hub::local", "text", "image", "reward", "task"]),
     ("model", &["config", "device", "tensor", "ops", "image", "text"]),
     ("optim", &["config", "device", "tensor", "dist", "ops", "model"]),
-    ("checkpoint", &["config", "device", "tensor", "dist", "ops", "model", "optim"]),
+    ("checkpoint", &["config", "identity", "device", "tensor", "dist", "ops", "model", "optim"]),
     ("engine", &["device", "tensor", "ops", "model", "text", "image"]),
     ("rollout", &["device", "dist", "ops", "model", "engine", "text", "image", "reward", "task", "data"]),
     (
         "train",
         &[
             "config",
+            "identity",
             "observe",
             "device",
             "tensor",
@@ -58,6 +60,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "rl",
         &[
             "config",
+            "identity",
             "observe",
             "device",
             "tensor",
@@ -80,6 +83,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "eval",
         &[
             "config",
+            "identity",
             "observe",
             "client",
             "answers",
@@ -108,15 +112,15 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "pipeline",
         &[
-            "config", "observe", "answers", "client", "device", "tensor", "dist", "ops", "model", "engine", "text",
-            "image", "reward", "data", "rollout", "report",
+            "config", "identity", "observe", "answers", "client", "device", "tensor", "dist", "ops", "model", "engine",
+            "text", "image", "reward", "data", "rollout", "report",
         ],
     ),
     (
         "recipe",
         &[
-            "answers", "config", "observe", "device", "tensor", "dist", "model", "text", "reward", "task", "data",
-            "train", "rl", "eval", "report", "pipeline",
+            "answers", "config", "identity", "observe", "device", "tensor", "dist", "model", "text", "reward", "task",
+            "data", "train", "rl", "eval", "report", "pipeline",
         ],
     ),
     ("cli", &["*"]),

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::manifest::Manifest;
 use crate::checkpoint::State;
 use crate::error::{Error, Result};
 use crate::files::{self, StagedFolder};
+use crate::identity::Manifest;
 
 const PREFIX: &str = "global_step_";
 
@@ -106,6 +106,11 @@ impl Store {
     /// The same, nothing removed: at a rank that another one writes for.
     pub fn of(run: impl AsRef<Path>, keep: impl Into<Keep>) -> Store {
         Store { run: run.as_ref().to_owned(), keep: keep.into() }
+    }
+
+    /// The run directory.
+    pub fn run(&self) -> &Path {
+        &self.run
     }
 
     fn folder(&self) -> PathBuf {

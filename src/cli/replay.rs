@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::Context;
 use crate::answers::RunStore;
-use crate::checkpoint::{Checkpoint, Manifest, Part, Store};
+use crate::checkpoint::{Checkpoint, Store};
 use crate::config::{self, RecipeConfig, RlConfig, SftConfig};
 use crate::device::{Body, Device};
 use crate::error::{Error, Result};
 use crate::eval::validation;
+use crate::identity::{Manifest, Part};
 use crate::observe::Observer;
 use crate::rollout::file::{self, RolloutRow};
 use crate::train::job::Job;

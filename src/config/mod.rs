@@ -86,6 +86,32 @@ choice! {
 }
 
 choice! {
+    /// A kind of input that a run depends on.
+    pub enum Changed {
+        /// The model directory.
+        Model = "model",
+        /// Files of rows, and what the index makes of them.
+        Rows = "rows",
+        /// Files of pictures.
+        Pictures = "pictures",
+        /// The weights that a divergence is measured from.
+        Reference = "reference",
+        /// Files of validation rows.
+        Val = "val",
+        /// What finished stages wrote.
+        Stages = "stages",
+        /// `metrics.jsonl`.
+        Log = "log",
+    }
+}
+
+impl Default for Changed {
+    fn default() -> Changed {
+        Changed::Model
+    }
+}
+
+choice! {
     /// The format that a response is asked for.
     pub enum Format {
         /// Thinking and an answer in their tags, or a box.

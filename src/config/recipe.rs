@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, SftConfig, Source,
+    Changed, Config, DistConfig, DistillConfig, Dtype, EvalConfig, MOST_STEPS, Place, RlConfig, Rule, Safe, SftConfig,
+    Source,
 };
 use crate::error::{Error, Result};
 
@@ -128,6 +129,8 @@ settings! {
         control: ControlConfig = ControlConfig::default();
         /// Evaluation.
         eval: EvalConfig = EvalConfig::default();
+        /// Kinds of inputs that may differ from what a stage began with; it is the stages' accept_changed too.
+        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
         /// The ranks of a recipe of many processes, in all stages.
         dist: DistConfig = DistConfig::default();
     }
@@ -141,6 +144,7 @@ impl Config for RecipeConfig {
     fn prepare(tree: &mut Map<String, Value>, env: &dyn Fn(&str) -> Option<String>) {
         let default = RecipeConfig::default();
         let seed = tree.get("seed").cloned().unwrap_or(Value::from(default.seed));
+        let accepted = tree.get("accept_changed").cloned();
         let dtype = tree.get("dtype").cloned().unwrap_or(Value::from(default.dtype.name()));
         for name in ["data", "sft", "rl", "eval"] {
             let stage = tree.entry(name).or_insert(Value::Null);
@@ -151,6 +155,9 @@ impl Config for RecipeConfig {
                 stage.entry("seed").or_insert(seed.clone());
                 if name != "data" {
                     stage.entry("dtype").or_insert(dtype.clone());
+                }
+                if let ("sft" | "rl", Some(accepted)) = (name, &accepted) {
+                    stage.insert("accept_changed".to_owned(), accepted.clone());
                 }
                 if name != "sft" {
                     judge_from_env(stage, env);

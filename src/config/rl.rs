@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::data::{model_of, rows_of};
 use super::judge::{check_judge, judge_from_env};
 use super::{
-    Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode, OptimConfig,
-    OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
+    Changed, Config, DatasetConfig, DistConfig, Dtype, Format, JudgeConfig, LrSchedulerType, MOST_SEQUENCES, Mode,
+    OptimConfig, OptimizerName, Place, Preset, Rule, Safe, ScorerConfig, Source, ValKwargs, ValidationConfig,
 };
 use crate::error::{Error, Result};
 
@@ -362,6 +362,9 @@ settings! {
         /// checkpoints of the same run are then moved aside.
         resume: String = "auto".to_owned(), rule: Rule::NotEmpty, safe: Safe::Yes, name: "verl trainer.resume_mode",
             published: "auto";
+        /// Kinds of inputs that may differ from what the run began with: `model`, `rows`, `pictures`, `reference`, `val`, `stages`
+        /// (what a finished stage wrote), `log`. The change is said and recorded; the key may then be left out.
+        accept_changed: Vec<Changed> = Vec::new(), safe: Safe::Yes;
         /// The sums that an update's gradients are added up in, which fix the run's bits for every number of ranks up to it;
         /// null takes the ranks it starts with. Recorded, and never changed within a run.
         gradient_lanes: Option<usize> = None, rule: Rule::AtLeast(1.0);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::config::DatasetConfig;
+use crate::config::{Changed, DatasetConfig};
 use crate::data::bad::{Bad, Read, RejectedRows};
 use crate::data::decoded::Decoded;
 use crate::data::encoder::Encoder;
@@ -16,6 +16,7 @@ use crate::data::read::{RowFile, epoch};
 use crate::data::samples::{Made, Samples};
 use crate::data::{ImageSource, Row, Seen};
 use crate::error::{Error, Result};
+use crate::identity::Found;
 use crate::observe::Observer;
 
 /// The data sets of a run.
@@ -144,6 +145,21 @@ impl Dataset {
             hasher.update(array);
         });
         hasher.finalize().to_hex().to_string()
+    }
+
+    /// Adds to `found` what the samples are made of.
+    pub fn inputs(&self, found: &mut Found) -> Result<()> {
+        for (number, Source { file, signature, .. }) in self.rows.sources.iter().enumerate() {
+            found.add_file(Changed::Rows, number, &file.path, &signature.hash)?;
+        }
+        let [files, rows, offsets, hashes, stamps] = self.rows.places.arrays();
+        let mut index = blake3::Hasher::new();
+        self.index.arrays().into_iter().chain([files, rows, offsets, hashes]).for_each(|array| {
+            index.update(array);
+        });
+        found.add(Changed::Rows, index.finalize().to_hex().to_string());
+        found.add(Changed::Pictures, blake3::hash(stamps).to_hex().to_string());
+        Ok(())
     }
 
     /// Names of the data sets' files, in their order.

@@ -28,6 +28,11 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
     if files.is_empty() { Err(wrong("no file that matches".to_owned())) } else { Ok(files) }
 }
 
+/// The files of data sets, in their order.
+pub fn all(entries: &[DatasetConfig]) -> Result<Vec<PathBuf>> {
+    Ok(entries.iter().map(|entry| files(&entry.path)).collect::<Result<Vec<_>>>()?.concat())
+}
+
 /// Whether there is anything at `path`, or that it matches.
 pub fn are_there(path: &Path) -> bool {
     path.exists() || path.to_str().is_some_and(is_pattern) && files(path).is_ok()

@@ -78,7 +78,7 @@ impl Source {
 
 /// The error of a source that changed under a run.
 pub fn changed(place: &str, expected: &str) -> Error {
-    let hint = "put it back, or start anew with --fresh";
+    let hint = "put it back, go on with what is there with accept_changed=[rows,pictures], or start anew with --fresh";
     Error::input_hint(place, "another content than when the rows were indexed", expected, hint)
 }
 

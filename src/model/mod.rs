@@ -7,7 +7,6 @@
 
 pub mod config;
 pub mod decoder;
-pub mod identity;
 pub mod inputs;
 pub mod layer;
 pub mod layers;

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::data::Signature;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity::{self, Manifest};
 use crate::pipeline::merge;
 use crate::pipeline::stage::{Means, Shard, Stage, Work, piece};
 use crate::pipeline::summary::Summary;
@@ -53,6 +54,9 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means
     std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
     let parts = if shard.is_none() { merge::shards(dir)? } else { None };
     let work = Work { parts, ..Work::open(config, dir, shard, means)? };
+    for (_, file) in work.inputs.iter().flat_map(|input| &input.files) {
+        identity::check_listed(&file.path)?;
+    }
     let act = || match parts.filter(|_| !job.gathers()) {
         Some(count) => merge::rows(&work, count),
         None => job.run(&work),
@@ -63,9 +67,25 @@ pub fn run<C: Stage>(config: &C, dir: &Path, shard: Option<Shard>, means: &Means
     }
     summary.check(config.outcomes())?;
     write(&work.path("inputs", "json"), &signatures)?;
+    if shard.is_none() {
+        Manifest::write_of(dir, outputs(&work)?)?;
+    }
     write(&work.path("summary", "json"), &summary)?;
     parts.map_or(Ok(()), |count| merge::remove(&work, count))?;
     Ok((summary, true))
+}
+
+/// The files of rows that the stage has written, those of its shards aside.
+fn outputs(work: &Work) -> Result<Vec<String>> {
+    let count = work.parts.unwrap_or(0);
+    let shards: Vec<_> = (0..count).map(|index| Shard { index, count }.suffix() + ".parquet").collect();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(&work.dir).map_err(Error::io(&work.dir))? {
+        names.push(entry.map_err(Error::io(&work.dir))?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| name.ends_with(".parquet") && !shards.iter().any(|shard| name.ends_with(shard)));
+    names.sort();
+    Ok(names)
 }
 
 /// What the files were, hashed beside the work on them.

@@ -8,6 +8,7 @@ use super::Recipe;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity::{Found, Manifest};
 use crate::model::{Model, ModelConfig};
 use crate::tensor::DType;
 use crate::text::{CHAT_TEMPLATE, SPECIAL_TOKENS, train_tokenizer, write_tokenizer_dir};
@@ -21,7 +22,10 @@ impl Recipe<'_> {
         }
         let base = &self.config.base;
         if let Some(model) = &base.model {
-            return files::folder(&dir, |folder| copy_files(model, folder));
+            let mut found = Found::default();
+            found.add_model(model, false)?;
+            self.compare(&found, None)?;
+            return files::folder(&dir, |folder| copy_files(model, folder).and_then(|()| Manifest::write(folder)));
         }
         let corpus = (self.task.corpus)();
         let words = (self.task.words)();
@@ -46,7 +50,8 @@ impl Recipe<'_> {
                 "do_sample": true,
                 "temperature": 1.0,
             });
-            files::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())
+            files::write(folder.join("generation_config.json"), format!("{generation:#}\n").as_bytes())?;
+            Manifest::write(folder)
         })
     }
 }

@@ -9,15 +9,17 @@ use serde_json::json;
 use super::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig, headed,
+    Changed, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig,
+    headed,
 };
-use crate::data::{Form, Row, read, write};
+use crate::data::{Form, Row, paths, read, write};
 use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
 use crate::eval::validation;
 use crate::files;
+use crate::identity::{Found, Inputs, Manifest};
 use crate::pipeline::{self, Summary};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
@@ -54,6 +56,7 @@ impl Recipe<'_> {
         save("rl.parquet", &splits.train)?;
         save("heldout.parquet", &splits.heldout)?;
         let kept = self.distill(&dir)?;
+        Manifest::write_of(&dir, ["heldout", "questions", "rl"].map(|name| format!("{name}.parquet")).into())?;
         let summary = json!({
             "in": kept.rows, "kept": kept.kept, "rejected": kept.rejected, "unjudged": kept.unjudged,
             "requests": kept.requests, "tokens": kept.tokens, "judge": kept.judge, "seconds": begun.elapsed().as_secs_f64(),
@@ -237,6 +240,8 @@ impl Recipe<'_> {
             return Ok(());
         }
         let config = &self.config.eval;
+        let model = self.model(stage);
+        dist::by_first(ranks, "what is measured", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
             0 => self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"), &store)?,
@@ -246,7 +251,6 @@ impl Recipe<'_> {
         let scored = (scorer, config.strip_thinking);
         let of_task = |spec| TaskRows::new(spec, self.source(data), config.limit, scored.clone());
         let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
-        let model = self.model(stage);
         let local = Local::new(&model, config, self.means.target)?;
         let label = |rows: &TaskRows| match tasks {
             [_] => format!("eval {stage}"),
@@ -270,6 +274,27 @@ impl Recipe<'_> {
         drop(jobs);
         drop(rows);
         self.close(store, ranks)
+    }
+
+    /// Compares what a measurement of `tasks` in `out` reads with what an earlier start of it read, and records it.
+    fn record(&self, out: &Path, model: &Path, tasks: &[&TaskSpec], data: &[DatasetConfig]) -> Result<()> {
+        let of_task = |spec: &&TaskSpec| task::hub::files(spec, &self.source(&[]));
+        let files = match data {
+            [] => tasks.iter().map(of_task).collect::<Result<Vec<_>>>()?.concat(),
+            data => paths::all(data)?,
+        };
+        let mut found = Found::default();
+        found.add_model(model, false)?;
+        found.add_files(Changed::Rows, files)?;
+        self.compare(&found, Inputs::read(out)?.as_ref())?;
+        found.into_inputs().write(out)
+    }
+
+    /// [`Found::compare`], by what the recipe accepts.
+    pub(super) fn compare(&self, found: &Found, then: Option<&Inputs>) -> Result<()> {
+        let lines = found.compare(then, "when the stage began", &self.config.accept_changed)?;
+        lines.iter().for_each(|line| self.means.observer.note(line));
+        Ok(())
     }
 
     /// The settings a stage runs with, in its folder; rank 0 writes them.

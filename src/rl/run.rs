@@ -23,7 +23,7 @@ use crate::device::{Device, Plan, Region, Target};
 use crate::dist::{self, Alone};
 use crate::engine::{allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
-use crate::model::{Grads, Levels, Model, ModelConfig, Policy, identity};
+use crate::model::{Grads, Levels, Model, ModelConfig, Policy};
 use crate::observe::Observer;
 use crate::ops::policy_loss::{self, PolicyLoss};
 use crate::reward::Scorer;
@@ -44,6 +44,7 @@ use crate::train::job::{self, Start};
 use crate::train::lanes;
 use crate::train::metrics::{self, Metrics, object};
 use crate::train::plan::gib_to_bytes;
+use crate::train::record;
 use crate::train::trainer::{Trainer, TrainerConfig, seconds};
 use crate::train::validation::Validation;
 
@@ -104,6 +105,7 @@ impl Job {
         let stop_token_ids = stop_token_ids(&model, &[chat.ids.im_end, chat.ids.endoftext])?;
         let longest = Longest { tokens: config.max_prompt_length, key: "max_prompt_length" };
         let share = config.max_bad_rows;
+        let fresh = fresh || record::rows_may_differ(&config.accept_changed);
         let mut data = Dataset::open(dir, &config.train_files, &encoder, longest, share, config.seed, fresh)?;
         let index = data.index.clone();
         let longest = index.shapes().map(|shape| shape.tokens).max().unwrap_or(0) + config.max_response_length;
@@ -210,23 +212,14 @@ impl Job {
         Ok(())
     }
 
-    /// The journal of the step that comes next, those of steps that a checkpoint has removed. `started_from` names the
-    /// weights that the run began with.
-    fn journal(
-        &self,
-        dev: &Device,
-        trainer: &mut Trainer<'_>,
-        started_from: &str,
-        observer: &dyn Observer,
-    ) -> Result<Journal> {
+    /// The journal of the step that comes next, those of steps that a checkpoint has removed.
+    fn journal(&self, dev: &Device, trainer: &mut Trainer<'_>, observer: &dyn Observer) -> Result<Journal> {
         if trainer.leads() {
             journal::forget(&self.dir, trainer.step_on_disk()?)?;
         }
         // The others begin theirs in a folder that is not being cleared.
         trainer.ranks.await_all("the journal of a step", &[])?;
-        let mut state = trainer.state(dev);
-        state.extra.insert("model".to_owned(), started_from.into());
-        let journal = Journal::open(&self.dir, trainer.step + 1, trainer.ranks.rank(), &state)?;
+        let journal = Journal::open(&self.dir, trainer.step + 1, trainer.ranks.rank(), &trainer.state(dev))?;
         if journal.ended() > 0 {
             let (step, ended) = (trainer.step + 1, journal.ended());
             observer.note(&format!("step {step}: {ended} rollouts are in the journal and not asked for again"));
@@ -310,11 +303,10 @@ impl job::Job for Job {
         if let Some(validation) = &self.validation {
             validation.before(dev, trainer, observer)?;
         }
-        let started_from = identity::of(&self.model)?;
         observer.begin("rl", "steps", self.total_steps, trainer.step);
         while trainer.step < self.total_steps {
             let start = Instant::now();
-            let mut journal = self.journal(dev, trainer, &started_from, observer)?;
+            let mut journal = self.journal(dev, trainer, observer)?;
             let batch = dev.range(format_args!("rollout"), |dev| {
                 let next = || {
                     let sound = broken.sound(loader.take()?);
@@ -414,6 +406,9 @@ impl job::Job for Job {
             keep: Keep { newest: c.save_total_limit, every: c.keep_every },
             save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
+            reference: c.has_reference(),
+            val_files: c.validation.val_files.clone(),
+            accept_changed: c.accept_changed.clone(),
         }
     }
 }

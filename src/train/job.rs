@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::metrics::{self, Metrics};
+use super::record;
 use super::trainer::{Trainer, TrainerConfig, memory_summary};
 use crate::data::encoder::Use;
 use crate::data::{Dataset, Encoder};
@@ -12,7 +13,8 @@ use crate::device::{Device, Plan, Target};
 use crate::dist::{Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::{Levels, ModelConfig, identity};
+use crate::identity;
+use crate::model::{Levels, ModelConfig};
 use crate::observe::Observer;
 
 /// The model a run starts from, and what makes samples for it of rows.
@@ -94,7 +96,8 @@ pub trait Job {
     fn run_over(&self, ranks: &mut dyn Ranks, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let config = self.trainer_config();
         let dir = config.dir.clone();
-        let mut trainer = Trainer::open(ranks, dev, config, observer)?;
+        let inputs = record::open(ranks, &config, self.data(), observer)?;
+        let mut trainer = Trainer::open(ranks, dev, config, inputs, observer)?;
         observer.patient(true);
         let done = match self.steps(dev, &mut trainer, observer) {
             Err(Error::Stopped) => trainer.stop(dev, observer),

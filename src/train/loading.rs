@@ -4,11 +4,13 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::checkpoint::{Checkpoint, Manifest, Part, Resume, State, Store};
-use crate::config::{Dtype, OptimConfig};
+use super::metrics;
+use crate::checkpoint::{Checkpoint, Resume, State, Store};
+use crate::config::{Changed, Dtype, OptimConfig};
 use crate::device::{Device, Region};
 use crate::dist::{Alone, Ranks, Shards};
 use crate::error::{Error, Result};
+use crate::identity::{Manifest, Part};
 use crate::model::Model;
 use crate::observe::Observer;
 use crate::optim::Optimizer;
@@ -29,6 +31,8 @@ pub struct Wanted<'a> {
     pub optimizer: OptimConfig,
     /// Its noise.
     pub seed: u64,
+    /// Kinds of inputs that may differ.
+    pub accepted: &'a [Changed],
 }
 
 /// Model and optimizer on the device.
@@ -72,6 +76,9 @@ impl Loaded {
                 Ok(loaded) => {
                     damaged.iter().for_each(|why| observer.note(&format!("passed over a damaged checkpoint: {why}")));
                     if store.has(checkpoint) {
+                        if let Some((_, state)) = &loaded.checkpoint {
+                            metrics::check(store.run(), state, wanted.accepted, observer)?;
+                        }
                         for aside in store.go_back(checkpoint.step)? {
                             observer.note(&format!("a later checkpoint is now {}", aside.display()));
                         }
@@ -103,7 +110,14 @@ impl Loaded {
         let path = &checkpoint.path;
         let manifest = Manifest::read(path).and_then(|manifest| {
             // First those that decide what is allocated.
-            manifest.as_ref().map_or(Ok(()), |manifest| manifest.check(path, Part::Settings)).map(|()| manifest)
+            match &manifest {
+                Some(manifest) => manifest.check(path, Part::Settings)?,
+                None if checkpoint.state().is_ok_and(|state| state.has_manifest()) => {
+                    return Err(Error::format(path.join("MANIFEST"), "is not there, and was when it was saved"));
+                }
+                None => {}
+            }
+            Ok(manifest)
         });
         let manifest = match manifest {
             Ok(manifest) => manifest,

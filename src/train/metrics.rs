@@ -11,9 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::tensorboard::{EventWriter, WALL_TIME};
+use crate::checkpoint::State;
+use crate::config::Changed;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity::{self, Inputs};
+use crate::observe::Observer;
 
 /// The figures of one step: names as verl and lmms-engine log them.
 pub type Metrics = Map<String, Value>;
@@ -31,6 +35,8 @@ pub struct MetricsLog {
     files: Option<Files>,
     has_steps: bool,
     last_step: u64,
+    /// Of its steps so far, see [`digest`].
+    hasher: blake3::Hasher,
 }
 
 struct Files {
@@ -54,12 +60,12 @@ impl MetricsLog {
             events.step(metrics)?;
         }
         let files = Some(Files { path, file, events });
-        Ok(MetricsLog { files, has_steps: !kept.is_empty(), last_step: resume_step })
+        Ok(MetricsLog { files, has_steps: !kept.is_empty(), last_step: resume_step, hasher: digest(&kept) })
     }
 
     /// At a rank that another one writes for.
     pub fn elsewhere(resume_step: u64, has_steps: bool) -> MetricsLog {
-        MetricsLog { files: None, has_steps, last_step: resume_step }
+        MetricsLog { files: None, has_steps, last_step: resume_step, hasher: blake3::Hasher::new() }
     }
 
     /// True when it had steps as it was opened.
@@ -72,15 +78,63 @@ impl MetricsLog {
         self.last_step
     }
 
+    /// Waits until its lines are on disk. Their hash, times aside.
+    pub fn settle(&self) -> Result<String> {
+        if let Some(Files { path, file, .. }) = &self.files {
+            file.sync_data().map_err(Error::io(path))?;
+        }
+        Ok(self.hasher.finalize().to_hex().to_string())
+    }
+
     /// Writes one step; `metrics` must hold `step`.
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         self.last_step = metrics.get("step").and_then(Value::as_u64).unwrap_or(self.last_step);
         let Some(Files { path, file, events }) = &mut self.files else { return Ok(()) };
+        add(&mut self.hasher, metrics);
         let mut metrics = metrics.clone();
         metrics.insert(WALL_TIME.to_owned(), wall_time().into());
         file.write_all(line(&metrics).as_bytes()).map_err(Error::io(&*path))?;
         events.step(&metrics)
     }
+}
+
+/// Errors, naming the step, unless the lines of the run in `dir` up to the checkpoint with this `state` are those it was saved
+/// with, or that is accepted; that is said and recorded.
+pub fn check(dir: &Path, state: &State, accepted: &[Changed], observer: &dyn Observer) -> Result<()> {
+    let (path, step, log) = (dir.join("metrics.jsonl"), state.step, Changed::Log.name());
+    let Some(saved) = state.inputs.get(log) else { return Ok(()) };
+    let kept = cut_back(&path, step)?;
+    let hash = digest(&kept).finalize().to_hex().to_string();
+    let mut recorded = Inputs::read(dir)?.unwrap_or_default();
+    if hash == saved || recorded.get(log) == Some(&hash) {
+        return Ok(());
+    }
+    let steps: Vec<u64> = kept.iter().filter_map(|metrics| metrics.get("step")?.as_u64()).collect();
+    let gap = steps.windows(2).find(|pair| pair[1] != pair[0] + 1);
+    let what = match (gap, steps.last()) {
+        (Some(pair), _) => format!("step {} where step {} is to be", pair[1], pair[0] + 1),
+        (None, Some(&last)) if last == step => format!("its lines of steps {} to {step}", steps[0]),
+        (None, last) => format!("no line of step {}", last.map_or(step, |last| last + 1)),
+    };
+    let (what, when) = (format!("{}: {what}", path.display()), format!("at the checkpoint of step {step}"));
+    if !accepted.contains(&Changed::Log) {
+        return Err(identity::changed(what, &when, &[log]));
+    }
+    observer.note(&format!("accept_changed: {what} is not what it was {when}"));
+    recorded.set(log, hash);
+    recorded.write(dir)
+}
+
+/// A hash of what steps have but times, which differ where a step is repeated.
+fn digest(steps: &[Metrics]) -> blake3::Hasher {
+    let mut hasher = blake3::Hasher::new();
+    steps.iter().for_each(|metrics| add(&mut hasher, metrics));
+    hasher
+}
+
+fn add(hasher: &mut blake3::Hasher, metrics: &Metrics) {
+    let kept = metrics.iter().filter(|(name, _)| !is_time(name));
+    hasher.update(line(&kept.map(|(name, value)| (name.clone(), value.clone())).collect()).as_bytes());
 }
 
 /// Seconds since 1970, to the millisecond.

@@ -12,6 +12,7 @@ pub mod loading;
 pub mod metrics;
 pub mod nll;
 pub mod plan;
+pub mod record;
 pub mod saving;
 pub mod sft;
 pub mod step;

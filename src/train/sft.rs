@@ -15,6 +15,7 @@ use super::largest::{Largest, Size, Tower, grown};
 use super::metrics::{self, Metrics, object};
 use super::nll::{self, Done};
 use super::plan;
+use super::record;
 use super::step::{self, Sequence};
 use super::trainer::{Trainer, TrainerConfig, seconds};
 use super::updates::Updates;
@@ -84,6 +85,7 @@ impl Job {
         }
         let longest = Longest { tokens: config.packing_length, key: "packing_length" };
         let share = config.max_bad_rows;
+        let fresh = fresh || record::rows_may_differ(&config.accept_changed);
         let mut data = Dataset::open(dir, &config.datasets, &encoder, longest, share, config.seed, fresh)?;
         let index = data.index.clone();
         if let Some(i) = (0..index.len()).find(|&i| index.tokens(i) > config.micro_batch_tokens) {
@@ -347,6 +349,9 @@ impl job::Job for Job {
             keep: Keep { newest: c.save_total_limit, every: c.keep_every },
             save_on_stop: c.save_on_stop,
             resume: c.resume.clone(),
+            reference: false,
+            val_files: c.validation.val_files.clone(),
+            accept_changed: c.accept_changed.clone(),
         }
     }
 }

@@ -13,11 +13,12 @@ use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Keep, State, Store};
-use crate::config::{Dtype, OptimConfig};
+use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
 use crate::dist::{self, Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::identity::{Inputs, Manifest};
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
@@ -54,6 +55,12 @@ pub struct TrainerConfig {
     pub save_on_stop: Option<bool>,
     /// `auto`, `never` or a path.
     pub resume: String,
+    /// The model to start from is a reference, too.
+    pub reference: bool,
+    /// Rows it is measured on.
+    pub val_files: Vec<DatasetConfig>,
+    /// Kinds of inputs that may differ from what the run began with.
+    pub accept_changed: Vec<Changed>,
 }
 
 impl TrainerConfig {
@@ -96,6 +103,7 @@ pub struct Trainer<'r> {
     /// What the job keeps in checkpoints beside these.
     pub extra: Map<String, Value>,
     config: TrainerConfig,
+    inputs: Inputs,
     optimizer: Optimizer,
     store: Store,
     cadence: Cadence,
@@ -105,12 +113,13 @@ pub struct Trainer<'r> {
 }
 
 impl<'r> Trainer<'r> {
-    /// Loads the newest whole checkpoint of the run, or the model to start from, at each of `ranks`. Errors when files are
-    /// broken or `resume` does not fit.
+    /// Loads the newest whole checkpoint of the run, or the model to start from, at each of `ranks`; the run depends on
+    /// `inputs`. Errors when files are broken or `resume` does not fit.
     pub fn open(
         ranks: &'r mut dyn Ranks,
         dev: &mut Device,
         config: TrainerConfig,
+        inputs: Inputs,
         observer: &dyn Observer,
     ) -> Result<Trainer<'r>> {
         let leads = ranks.rank() == 0;
@@ -118,9 +127,9 @@ impl<'r> Trainer<'r> {
             true => Store::open(&config.dir, config.keep)?,
             false => Store::of(&config.dir, config.keep),
         };
-        let TrainerConfig { resume, model, dtype, optimizer, seed, .. } = &config;
+        let TrainerConfig { resume, model, dtype, optimizer, seed, accept_changed: accepted, .. } = &config;
         let place = Alone::counted(ranks.rank(), ranks.size());
-        let wanted = Wanted { place, resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed };
+        let wanted = Wanted { place, resume, model, dtype: *dtype, optimizer: *optimizer, seed: *seed, accepted };
         let Loaded { model, optimizer, checkpoint } = Loaded::open(ranks, dev, &store, wanted, observer)?;
         let lanes = Lanes::new(config.lanes, ranks, &Shards::new(&model.layout.lens(), ranks.size()))?;
         // A checkpoint of another run is not one of this folder, nor is that run's best.
@@ -137,11 +146,13 @@ impl<'r> Trainer<'r> {
             if let Some(warning) = state.other_arithmetic(dev.kind().name(), dev.isa().chains(), body) {
                 observer.note(&warning);
             }
+            state.newer().iter().for_each(|warning| observer.note(warning));
             (step, samples_consumed, extra) = (state.step, state.samples_consumed, state.extra);
             observer.note(&format!("going on from step {step} of {}", config.total_steps));
-            if state.seed != config.seed || state.config_hash != State::hash_of(&config.config_text) {
+            let same = state.seed == config.seed && state.inputs.agree(&inputs);
+            if !same || state.config_hash != State::hash_of(&config.config_text) {
                 observer.note(
-                    "the checkpoint's run had other settings or another seed: this run is not that run continued",
+                    "the checkpoint's run had other settings, other inputs or another seed: this run is not that run continued",
                 );
             }
         }
@@ -164,6 +175,7 @@ impl<'r> Trainer<'r> {
             log,
             extra,
             config,
+            inputs,
             optimizer,
             store,
             cadence,
@@ -313,7 +325,8 @@ impl<'r> Trainer<'r> {
             return Ok(());
         }
         self.saved(dev)?;
-        let state = State { extra: self.extra.clone(), ..self.state(dev) };
+        let mut state = State { extra: self.extra.clone(), ..self.state(dev) };
+        state.inputs.set(Changed::Log.name(), self.log.settle()?);
         let layout = Arc::new(self.model.layout.clone());
         let snapshot = Snapshot {
             model: self.model.outgoing(&layout, layout.dtype, self.optimizer.own()),
@@ -339,6 +352,7 @@ impl<'r> Trainer<'r> {
             cpu_body: dev.isa().chains().to_owned(),
             gpu_body: dev.body().map(|body| body.recorded().to_owned()),
             versions: State::versions(),
+            inputs: self.inputs.clone(),
             extra: Map::new(),
         }
     }
@@ -368,7 +382,8 @@ impl<'r> Trainer<'r> {
         let (model, config) = (&self.model, &self.config);
         files::folder(config.dir.join("model"), |folder| {
             model.save(dev, folder, model.layout.dtype)?;
-            copy_companions(&config.model, folder)
+            copy_companions(&config.model, folder)?;
+            Manifest::write(folder)
         })
     }
 }

@@ -2,11 +2,12 @@
 //! was given; 17 to 27 belong to a server and 38 to 40 to several machines.
 
 mod bounds;
+mod inputs;
 mod parquet;
 mod published;
+mod ranks;
 mod reading;
 mod runs;
-mod ranks;
 mod strangers;
 
 use std::collections::BTreeSet;

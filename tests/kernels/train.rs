@@ -321,7 +321,7 @@ fn a_stopped_rl_run_goes_on_with_the_same_bits() {
     let source = &tiny::rows()[0].data_source;
     let shares = stopped.figures(&format!("val-core/{source}/acc/mean@1"));
     assert!(shares.len() == 3 && shares.iter().all(|share| [0.0, 0.5, 1.0].contains(share)), "{shares:?}");
-    whole.assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
+    whole.unmeasured().assert_same(&stopped.unmeasured(), "stopped once, another schedule, measured beside");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_journal_that_was_changed_or_is_anothers_is_not_believed() {
 
     // Of other weights.
     let mut lines = stopped();
-    lines[0] = lines[0].replacen("\"model\":\"", "\"model\":\"0", 1);
+    lines[0] = lines[0].replacen("\"model/model.safetensors\":\"", "\"model/model.safetensors\":\"0", 1);
     fs::write(&journal, format!("{}\n", lines.join("\n"))).unwrap();
     let (done, said) = go_on(&out, &config, u64::MAX);
     done.unwrap();

@@ -58,7 +58,7 @@ fn rl_does_not_know_of_it() {
         // Of two drawn from two, one half is the same answer twice: both ends are as far from the mean.
         assert!((best - mean - (mean - worst)).abs() < 1e-12 && best >= mean, "{worst} {mean} {best}");
     }
-    plain.assert_same(&run.unmeasured(), "measured beside");
+    plain.unmeasured().assert_same(&run.unmeasured(), "measured beside");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn sft_does_not_know_of_it() {
     let config = SftConfig { eval_steps: Some(3), validation, ..config };
     let run = run_sft(&dir.path().join("measured"), &config, 1, &[4]);
     assert_eq!(measured(&run, DIGITS), [3, 6, 8]);
-    plain.assert_same(&run.unmeasured(), "measured beside");
+    plain.unmeasured().assert_same(&run.unmeasured(), "measured beside");
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use omr::checkpoint::{Cadence, Manifest, Part, Resume, State, Store};
+use omr::checkpoint::{Cadence, Resume, State, Store};
 use omr::error::{Error, Result};
+use omr::identity::{Inputs, Manifest, Part};
 use proptest::prelude::*;
 
 /// What a checkpoint of a run says of it.
@@ -18,6 +19,7 @@ pub fn state(step: u64) -> State {
         cpu_body: "avx2".into(),
         gpu_body: None,
         versions: State::versions(),
+        inputs: Inputs::default(),
         extra: serde_json::Map::new(),
     }
 }

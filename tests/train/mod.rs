@@ -1,5 +1,5 @@
 pub mod checkpoint;
-mod damaged;
+pub mod damaged;
 pub mod heap;
 mod lanes;
 mod plan;

@@ -200,8 +200,9 @@ impl Outcome {
         }
     }
 
-    /// The run as it would be had nothing been measured beside it.
+    /// The run as it would be had nothing been measured beside it, without what records that.
     pub fn unmeasured(mut self) -> Outcome {
+        self.files.retain(|name, _| !name.ends_with("trainer/state.json") && !name.ends_with("MANIFEST"));
         self.metrics.retain(|m| m["step"] != 0);
         self.metrics.iter_mut().for_each(|m| m.retain(|name, _| !name.starts_with("val-")));
         self

@@ -1,7 +1,11 @@
 //! Which model a directory holds, by content: answers of another are not taken for its own.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -12,22 +16,51 @@ const WHOLE: u64 = 32 << 20;
 const SAMPLE: usize = 4 << 10;
 const EVERY: u64 = 1 << 20;
 
-/// A hash of the files that decide what a model says: settings, tokenizer, template and weights.
+/// A hash of the files that decide what a model says: settings, tokenizer, template and weights; of weights samples.
 pub fn of(dir: &Path) -> Result<String> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
-        let path = entry.map_err(Error::io(dir))?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str());
-        if path.is_file() && matches!(extension, Some("json" | "jinja" | "txt" | "safetensors")) {
-            files.push(path);
-        }
-    }
-    files.sort();
     let mut hasher = blake3::Hasher::new();
-    for path in &files {
-        add(&mut hasher, path).map_err(Error::io(path))?;
+    for path in paths(dir)? {
+        add(&mut hasher, &path).map_err(Error::io(&path))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// The hash of each of those files by name: BLAKE3, but of weights over 32 MiB that need not be `whole` one of samples.
+pub(super) fn files(dir: &Path, whole: bool) -> Result<BTreeMap<String, String>> {
+    let hash = |path: PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let len = path.metadata().map_err(Error::io(&path))?.len();
+        if whole || len <= WHOLE || !is_weights(&name) {
+            return Ok((name, super::hash(&path)?));
+        }
+        let mut hasher = blake3::Hasher::new();
+        add(&mut hasher, &path).map_err(Error::io(&path))?;
+        Ok((name, format!("samples:{}", hasher.finalize().to_hex())))
+    };
+    paths(dir)?.into_par_iter().map(hash).collect()
+}
+
+/// True for files of these names.
+pub(super) fn decides(name: &str) -> bool {
+    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
+    !name.contains('/') && ["json", "jinja", "txt", "safetensors"].contains(&ending)
+}
+
+/// True for weights by their name.
+pub(super) fn is_weights(name: &str) -> bool {
+    name.ends_with(".safetensors")
+}
+
+fn paths(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(Error::io(dir))? {
+        let path = entry.map_err(Error::io(dir))?.path();
+        if path.is_file() && path.file_name().and_then(OsStr::to_str).is_some_and(decides) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }
 
 fn add(hasher: &mut blake3::Hasher, path: &PathBuf) -> std::io::Result<()> {

@@ -1,5 +1,5 @@
-//! `MANIFEST`: what a checkpoint's files were as they were written, a line `BLAKE3  PATH` each, so that `b3sum --check
-//! MANIFEST` reads it, too.
+//! `MANIFEST`: what the files of a checkpoint, a model or a data stage were as they were written, a line `BLAKE3  PATH` each,
+//! so that `b3sum --check MANIFEST` reads it, too.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// Its name in a checkpoint.
+/// Its name in a folder.
 pub(super) const MANIFEST: &str = "MANIFEST";
 
 /// Which files of a checkpoint are looked at.
@@ -28,7 +28,7 @@ impl Part {
     }
 }
 
-/// The manifest of a checkpoint's files.
+/// The manifest of a folder's files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
     hashes: BTreeMap<String, String>,
@@ -36,18 +36,21 @@ pub struct Manifest {
 
 impl Manifest {
     /// Writes that of everything in and below `folder`.
-    pub(super) fn write(folder: &Path) -> Result<()> {
-        let hashed: Vec<(String, String)> = names(folder)?
-            .into_par_iter()
-            .map(|name| hash(&folder.join(&name)).map(|h| (name, h)))
-            .collect::<Result<_>>()?;
+    pub fn write(folder: &Path) -> Result<()> {
+        Manifest::write_of(folder, names(folder)?)
+    }
+
+    /// Writes that of the files `names` in `folder`.
+    pub fn write_of(folder: &Path, names: Vec<String>) -> Result<()> {
+        let hashed: Vec<(String, String)> =
+            names.into_par_iter().map(|name| hash(&folder.join(&name)).map(|h| (name, h))).collect::<Result<_>>()?;
         let text: String = hashed.iter().map(|(name, hash)| format!("{hash}  {name}\n")).collect();
         files::write(folder.join(MANIFEST), text.as_bytes())
     }
 
-    /// That in `folder`; `None` of a checkpoint that is older than manifests. Errors when it is cut or broken, and when a file
-    /// lies there that it does not know and that would be read.
-    pub fn read(folder: &Path) -> Result<Option<Manifest>> {
+    /// The hashes that the one in `folder` lists, by path; `None` where there is none, or another program's. Errors when it is
+    /// cut or broken.
+    pub fn listed(folder: &Path) -> Result<Option<BTreeMap<String, String>>> {
         let path = folder.join(MANIFEST);
         let bytes = match files::read(&path) {
             Ok(bytes) => bytes,
@@ -55,6 +58,10 @@ impl Manifest {
             Err(e) => return Err(Error::io(&path)(e)),
         };
         let broken = |what: &str| Error::format(&path, format!("{what}: cut or changed since it was written"));
+        let ours = |head: &[u8]| head[..64].iter().all(u8::is_ascii_hexdigit) && head.ends_with(b"  ");
+        if !bytes.get(..66).is_some_and(ours) {
+            return Ok(None);
+        }
         let text = str::from_utf8(&bytes).map_err(|_| broken("not text"))?;
         let lines = text.strip_suffix('\n').ok_or_else(|| broken("no whole last line"))?;
         let mut hashes = BTreeMap::new();
@@ -62,6 +69,18 @@ impl Manifest {
             let (hash, name) = line.split_once("  ").ok_or_else(|| broken("a line that is no hash and a name"))?;
             hashes.insert(name.to_owned(), hash.to_owned());
         }
+        Ok(Some(hashes))
+    }
+
+    /// That in `folder`; `None` of a checkpoint that is older than manifests. Errors when it is cut or broken, and when a file
+    /// lies there that it does not know and that would be read.
+    pub fn read(folder: &Path) -> Result<Option<Manifest>> {
+        let path = folder.join(MANIFEST);
+        let hashes = match Manifest::listed(folder)? {
+            Some(hashes) => hashes,
+            None if path.exists() => return Err(Error::format(path, "no hash and name in its first line")),
+            None => return Ok(None),
+        };
         let read = |name: &&String| name.ends_with(".safetensors") || name.ends_with(".json");
         if let Some(unknown) = names(folder)?.iter().filter(read).find(|name| !hashes.contains_key(*name)) {
             return Err(Error::format(folder.join(unknown), "MANIFEST does not list it"));
@@ -75,10 +94,7 @@ impl Manifest {
         let check = |(name, want): (&String, &String)| {
             let path = folder.join(name);
             let found = hash(&path)?;
-            match found == *want {
-                true => Ok(()),
-                false => Err(Error::format(&path, "not the bytes that were saved (MANIFEST has another blake3)")),
-            }
+            if found == *want { Ok(()) } else { Err(unlike(&path)) }
         };
         let faults: Vec<Result<()>> = listed.into_par_iter().map(check).collect();
         faults.into_iter().collect()
@@ -104,7 +120,26 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn hash(path: &Path) -> Result<String> {
+/// The hash that a `MANIFEST` in the folder of `path` lists for it; `None` where there is none.
+pub(super) fn listed_beside(path: &Path) -> Result<Option<String>> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
+    Ok(Manifest::listed(folder)?.and_then(|mut listed| listed.remove(&*name.to_string_lossy())))
+}
+
+/// Errors, naming the file, when a `MANIFEST` beside it lists other bytes.
+pub fn check_listed(path: &Path) -> Result<()> {
+    match listed_beside(path)? {
+        Some(listed) if hash(path)? != listed => Err(unlike(path)),
+        _ => Ok(()),
+    }
+}
+
+fn unlike(path: &Path) -> Error {
+    Error::format(path, "not the bytes that were saved (MANIFEST has another blake3)")
+}
+
+/// The BLAKE3 of a file, as hex.
+pub fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     files::open(path).and_then(|file| hasher.update_reader(file).map(drop)).map_err(Error::io(path))?;
     Ok(hasher.finalize().to_hex().to_string())

@@ -1,0 +1,201 @@
+//! What a result depends on, by content: recorded when a run begins, compared when it resumes and when the next stage reads
+//! it.
+//!
+//! A name is a kind ([`Changed`]) and, where the kind has several files, the file: `model/tokenizer.json`, `pictures`.
+
+#![forbid(unsafe_code)]
+
+mod manifest;
+mod model;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Changed;
+use crate::error::{Error, Result};
+use crate::files;
+
+pub use manifest::{Manifest, Part, check_listed, hash};
+pub use model::of;
+
+/// Name of the record in the folder of a run or stage.
+const RECORD: &str = "inputs.json";
+
+/// Hashes by name.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Inputs(BTreeMap<String, String>);
+
+impl Inputs {
+    /// Reads the record in `dir`; `None` where there is none.
+    pub fn read(dir: &Path) -> Result<Option<Inputs>> {
+        let path = dir.join(RECORD);
+        match files::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| Error::format(&path, e.to_string())),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io(&path)(e)),
+        }
+    }
+
+    /// Writes the record in `dir`.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Failed(format!("{RECORD}: {e}")))?;
+        files::write(dir.join(RECORD), format!("{text}\n").as_bytes())
+    }
+
+    /// True when nothing is recorded, as in a folder of an older version.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True unless an input that both record differs.
+    pub fn agree(&self, other: &Inputs) -> bool {
+        self.0.iter().all(|(name, hash)| other.0.get(name).is_none_or(|of| of == hash))
+    }
+
+    /// The hash of the input `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// Records the hash of the input `name`.
+    pub fn set(&mut self, name: &str, hash: String) {
+        self.0.insert(name.to_owned(), hash);
+    }
+}
+
+/// An input that is not what it was.
+#[derive(Clone, Debug)]
+struct Difference {
+    kind: Changed,
+    /// The input, for people.
+    what: String,
+}
+
+/// Inputs as they are now.
+#[derive(Debug, Default)]
+pub struct Found {
+    inputs: Inputs,
+    /// What messages call the inputs of a kind: the folder of a model.
+    folders: BTreeMap<&'static str, String>,
+    /// Files of a finished stage that are not those its `MANIFEST` lists.
+    altered: Vec<Difference>,
+}
+
+impl Found {
+    /// Adds what has no file of its own.
+    pub fn add(&mut self, kind: Changed, hash: String) {
+        self.inputs.set(kind.name(), hash);
+    }
+
+    /// Adds the file at `path`, number `number` of its kind, whose BLAKE3 is `hash`.
+    pub fn add_file(&mut self, kind: Changed, number: usize, path: &Path, hash: &str) -> Result<()> {
+        if manifest::listed_beside(path)?.is_some_and(|listed| listed != hash) {
+            self.altered.push(Difference { kind: Changed::Stages, what: path.display().to_string() });
+        }
+        // Without the folder: a run that was moved has the same inputs.
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        self.inputs.set(&format!("{}/{number} {file}", kind.name()), hash.to_owned());
+        Ok(())
+    }
+
+    /// Adds the files at `paths`; all of them are read.
+    pub fn add_files(&mut self, kind: Changed, paths: Vec<PathBuf>) -> Result<()> {
+        for (number, path) in paths.iter().enumerate() {
+            self.add_file(kind, number, path, &hash(path)?)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the files of the model directory `dir` that decide what the model says, its weights as a `reference` where they
+    /// are read as one, too. Every file is read in full but weights that nothing needs to the bit: see [`model`].
+    pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
+        let listed = Manifest::listed(dir)?;
+        let found = model::files(dir, reference || listed.is_some())?;
+        for (name, hash) in &found {
+            let kind = if reference && model::is_weights(name) { Changed::Reference } else { Changed::Model };
+            self.folders.insert(kind.name(), dir.display().to_string());
+            self.inputs.set(&format!("{}/{name}", kind.name()), hash.clone());
+        }
+        let Some(listed) = listed else {
+            // What a run leaves that has such a record has a manifest.
+            if dir.ends_with("model") && dir.parent().is_some_and(|run| run.join(RECORD).exists()) {
+                let what = format!("{} (missing)", dir.join(manifest::MANIFEST).display());
+                self.altered.push(Difference { kind: Changed::Stages, what });
+            }
+            return Ok(());
+        };
+        // A checkpoint lists files of its optimizer, too.
+        let names: BTreeSet<&String> = listed.keys().filter(|name| model::decides(name)).chain(found.keys()).collect();
+        for name in names.into_iter().filter(|name| listed.get(*name) != found.get(*name)) {
+            let what = format!("{}{}", dir.join(name).display(), one_sided(listed.get(name), found.get(name)));
+            self.altered.push(Difference { kind: Changed::Stages, what });
+        }
+        Ok(())
+    }
+
+    /// Compares with `then`, what was recorded `when`, or, where nothing was, finished stages with what they wrote. Errors name
+    /// the inputs that differ, unless their kinds are in `accepted`: then the lines that say so.
+    pub fn compare(&self, then: Option<&Inputs>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
+        match then {
+            Some(then) => refuse(self.differences(then), when, accepted),
+            None => refuse(self.altered.clone(), "when its stage was finished", accepted),
+        }
+    }
+
+    /// The inputs.
+    pub fn into_inputs(self) -> Inputs {
+        self.inputs
+    }
+
+    fn differences(&self, then: &Inputs) -> Vec<Difference> {
+        let now = &self.inputs;
+        let names: BTreeSet<&String> = then.0.keys().chain(now.0.keys()).collect();
+        let difference = |name: &String| {
+            let (kind, file) = name.split_once('/').unwrap_or((name, ""));
+            let known: Changed = kind.parse().ok()?;
+            let (was, is) = (then.0.get(name), now.0.get(name));
+            // What is measured beside the training may be added and left out.
+            if was == is || known == Changed::Log || known == Changed::Val && (was.is_none() || is.is_none()) {
+                return None;
+            }
+            let of = self.folders.get(kind).map_or(String::new(), |folder| format!(" {folder}:"));
+            let file = file.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+            let what = format!("{kind}{of} {file}").trim_end().to_owned() + one_sided(was, is);
+            Some(Difference { kind: known, what })
+        };
+        names.into_iter().filter_map(difference).collect()
+    }
+}
+
+/// Says that an input is only on one side of a comparison.
+fn one_sided(was: Option<&String>, is: Option<&String>) -> &'static str {
+    match (was, is) {
+        (Some(_), None) => " (missing)",
+        (None, Some(_)) => " (new)",
+        _ => "",
+    }
+}
+
+fn refuse(differences: Vec<Difference>, when: &str, accepted: &[Changed]) -> Result<Vec<String>> {
+    let (taken, refused): (Vec<_>, Vec<_>) = differences.into_iter().partition(|of| accepted.contains(&of.kind));
+    if refused.is_empty() {
+        let line = |of: Difference| format!("accept_changed: {} is not what it was {when}", of.what);
+        return Ok(taken.into_iter().map(line).collect());
+    }
+    let whats: Vec<&str> = refused.iter().map(|of| of.what.as_str()).collect();
+    let mut kinds: Vec<&str> = refused.iter().map(|of| of.kind.name()).collect();
+    kinds.dedup();
+    Err(changed(whats.join("; "), when, &kinds))
+}
+
+/// The error of inputs, `what`, that are not what they were `when`; `kinds` are those that accept it.
+pub fn changed(what: impl Into<String>, when: &str, kinds: &[&str]) -> Error {
+    let hint = format!(
+        "put it back, go on with what is there with accept_changed=[{}], or start anew with --fresh",
+        kinds.join(",")
+    );
+    Error::input_hint(what, format!("other content than {when}"), "what the run began with", hint)
+}

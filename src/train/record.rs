@@ -1,0 +1,54 @@
+//! The record of what a run depends on: `inputs.json` in its folder and `inputs` in its checkpoints, compared at each start.
+
+use super::trainer::TrainerConfig;
+use crate::checkpoint::Store;
+use crate::config::Changed;
+use crate::data::{Dataset, paths};
+use crate::dist::Ranks;
+use crate::error::{Error, Result};
+use crate::identity::{Found, Inputs};
+use crate::observe::Observer;
+
+/// The inputs of the run that `config` and `data` describe, the same at each of `ranks`. Rank 0 reads and records them. Errors
+/// when one is not what it was when the run made its steps, unless the config accepts that.
+pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
+    const WHAT: &str = "the inputs of the run";
+    let broken = |e: serde_json::Error| Error::Failed(format!("{WHAT}: {e}"));
+    let own = match ranks.rank() {
+        0 => serde_json::to_vec(&compared(config, data, observer)?).map_err(broken)?,
+        _ => Vec::new(),
+    };
+    serde_json::from_slice(&ranks.await_all(WHAT, &own)?[0]).map_err(broken)
+}
+
+fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
+    let mut found = Found::default();
+    found.add_model(&config.model, config.reference)?;
+    data.inputs(&mut found)?;
+    found.add_files(Changed::Val, paths::all(&config.val_files)?)?;
+    let dir = &config.dir;
+    let newest = Store::of(dir, config.keep).latest()?;
+    let state = newest.as_ref().and_then(|newest| newest.state().ok());
+    // A run that made no step may be begun with other inputs.
+    let logged = dir.join("metrics.jsonl").metadata().is_ok_and(|file| file.len() > 0);
+    let begun = newest.is_some() || logged || dir.join("journal").exists();
+    let recorded = Inputs::read(dir)?.or_else(|| state.map(|state| state.inputs).filter(|inputs| !inputs.is_empty()));
+    if begun && recorded.is_none() {
+        observer.note("an older version began this run and did not record its inputs: what changed since is not known");
+    }
+    let when = newest.map_or("when the run began".to_owned(), |newest| format!("at step {}", newest.step));
+    let then = recorded.as_ref().filter(|_| begun);
+    found.compare(then, &when, &config.accept_changed)?.iter().for_each(|line| observer.note(line));
+    let inputs = found.into_inputs();
+    let mut record = inputs.clone();
+    let log = Changed::Log.name();
+    // One that was accepted.
+    recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| record.set(log, hash.to_owned()));
+    record.write(dir)?;
+    Ok(inputs)
+}
+
+/// True when the rows are to be read anew: an index of what they were would refuse them.
+pub fn rows_may_differ(accepted: &[Changed]) -> bool {
+    [Changed::Rows, Changed::Pictures].iter().any(|kind| accepted.contains(kind))
+}

@@ -1,0 +1,430 @@
+//! Something that a run depends on changes between a kill and the next start: it is refused by name, or the run ends with
+//! the same bits. Nothing is silent.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use omr::config::{self, Changed, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
+use omr::data::{ImageSource, read};
+use omr::device::{Device, Isa, Target};
+use omr::dist::Alone;
+use omr::error::{Error, Result};
+use omr::identity::Manifest;
+use omr::observe::Observer;
+use omr::recipe::{Means, Recipe};
+use omr::reward::Scorer;
+use omr::rl::run::Job as RlJob;
+use omr::train::job::Job as _;
+use omr::train::sft::Job as SftJob;
+use serde_json::{Value, json};
+
+use Change::*;
+
+use crate::train::damaged::forget_versions;
+use crate::train::tiny::Notes;
+use crate::train::tiny::{Outcome, base_model, device, rl_config, rows, sft_config};
+
+const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
+
+type GoOn = fn(&Path, &dyn Observer) -> Result<()>;
+/// What an error must name, nothing where the bits must be the same; then files of the run and what becomes of each.
+type Case<'a> = (&'a str, &'a [(&'a str, Change)]);
+
+/// A run that was killed in `work`, kept to be copied there for each case.
+struct Killed {
+    work: PathBuf,
+    kept: PathBuf,
+    go_on: GoOn,
+    of: &'static str,
+}
+
+impl Killed {
+    fn new(work: &Path, name: &str, go_on: GoOn, of: &'static str) -> Killed {
+        let kept = work.with_extension(name);
+        fs::rename(work, &kept).unwrap();
+        Killed { work: work.to_owned(), kept, go_on, of }
+    }
+
+    /// What the run comes to where `change` was made since; an error, or its outcome.
+    fn after(&self, change: impl FnOnce(&Path)) -> (Result<Outcome>, String) {
+        let _ = fs::remove_dir_all(&self.work);
+        copy(&self.kept, &self.work);
+        change(&self.work);
+        let notes = Notes::default();
+        let done = (self.go_on)(&self.work, &notes);
+        (done.map(|()| Outcome::of(&self.work.join(self.of))), notes.0.into_inner().unwrap().join("\n"))
+    }
+
+    /// Panics unless every case is refused with what it names or ends as the run that was left alone. The number of cases.
+    fn cases(&self, cases: &[Case]) -> usize {
+        let want = self.after(|_| {}).0.unwrap();
+        for (named, changes) in cases {
+            let done = self.after(|dir| changes.iter().for_each(|(file, change)| change.make(&dir.join(file)))).0;
+            let text = done.as_ref().err().map(Error::to_string).unwrap_or_default();
+            assert_eq!(done.is_err(), !named.is_empty(), "{named}: {text}");
+            match done {
+                Err(error) => assert!(error.exit_code() == 2 && text.contains(named), "{named}: {text}"),
+                Ok(outcome) => want.assert_same(&outcome, "the same bits"),
+            }
+        }
+        let refused = cases.iter().filter(|case| !case.0.is_empty()).count();
+        let (name, same) = (self.kept.extension().unwrap().display(), cases.len() - refused);
+        println!("{name}: {} inputs changed, {refused} refused by name, {same} the same bits, 0 silent", cases.len());
+        cases.len()
+    }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// With the times of the files.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let (path, to) = entry.map(|entry| (entry.path(), to.join(entry.file_name()))).unwrap();
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+            let modified = path.metadata().unwrap().modified().unwrap();
+            File::options().append(true).open(&to).unwrap().set_modified(modified).unwrap();
+        }
+    }
+}
+
+/// What becomes of a file.
+enum Change {
+    Removed,
+    /// One bit in its middle.
+    Flipped,
+    /// Its time.
+    Touched,
+    Lines(fn(&mut Vec<String>)),
+    By(fn(&Path)),
+}
+
+impl Change {
+    fn make(&self, path: &Path) {
+        match self {
+            Removed => remove(path),
+            Touched => File::options().append(true).open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
+            By(change) => change(path),
+            Flipped => {
+                let mut bytes = fs::read(path).unwrap();
+                let middle = bytes.len() / 2;
+                bytes[middle] ^= 1;
+                fs::write(path, bytes).unwrap();
+            }
+            Lines(change) => {
+                let text = fs::read_to_string(path).unwrap_or_default();
+                let mut lines = text.lines().map(str::to_owned).collect();
+                change(&mut lines);
+                fs::write(path, lines.join("\n") + "\n").unwrap();
+            }
+        }
+    }
+}
+
+const LONGER: Change = Lines(|lines| lines.push(" ".to_owned()));
+const SWAPPED: Change = Lines(|lines| lines.swap(0, 1));
+const REWORDED: Change = Lines(|lines| {
+    lines[1] = lines[1].replace("\"num_rows\":4", "\"num_rows\":5").replace("It looks", "it looks");
+});
+const OTHER: Change = By(|pictures| {
+    for i in 0..11 {
+        fs::copy(pictures.join("4.png"), pictures.join(format!("{}.png", (i + 5) % 12))).unwrap();
+    }
+});
+
+fn remove(path: &Path) {
+    if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+}
+
+/// Rows with pictures in files, `rows.jsonl`, and some to measure on, `val.jsonl`.
+fn pictures(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
+    let (all, folder) = (dir.join("rows.jsonl"), dir.join("pictures"));
+    if !all.exists() {
+        fs::create_dir_all(&folder).unwrap();
+        let mut text = String::new();
+        for (i, row) in rows().iter().enumerate() {
+            let ImageSource::Bytes { bytes, .. } = &row.images[0] else { panic!("a picture") };
+            fs::write(folder.join(format!("{i}.png")), bytes).unwrap();
+            let question = row.question();
+            let line = match answered {
+                true => json!({"id": row.id, "messages": [
+                    {"role": "user", "content": [
+                        {"type": "image_url", "image_url": {"url": format!("{i}.png")}}, {"type": "text", "text": question}]},
+                    {"role": "assistant", "content": omr::data::text_of(row.messages.last().unwrap())}]}),
+                false => json!({"id": row.id, "problem": format!("<image>{question}"), "answer": row.ground_truth,
+                    "images": [format!("{i}.png")]}),
+            };
+            text += &format!("{line}\n");
+        }
+        fs::write(&all, &text).unwrap();
+        fs::write(dir.join("val.jsonl"), &text).unwrap();
+    }
+    let entry = |name| DatasetConfig { data_folder: Some(folder.clone()), ..read::entry(dir.join(name)) };
+    (vec![entry("rows.jsonl")], vec![entry("val.jsonl")])
+}
+
+fn sft(dir: &Path) -> SftConfig {
+    let (datasets, val_files) = pictures(dir, true);
+    let generation = dir.join("base/generation_config.json");
+    let mut config = SftConfig { datasets, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
+    config.validation.val_files = val_files;
+    if !generation.exists() && !dir.join("out").exists() {
+        fs::write(generation, "{}\n").unwrap();
+    }
+    config
+}
+
+fn run_sft(dir: &Path, config: SftConfig, observer: &dyn Observer) -> Result<()> {
+    SftJob::new(&dir.join("out"), config).and_then(|job| job.run(&mut device(1), observer))
+}
+
+fn sft_goes_on(dir: &Path, observer: &dyn Observer) -> Result<()> {
+    run_sft(dir, SftConfig { max_steps: Some(6), ..sft(dir) }, observer)
+}
+
+fn killed_sft(folder: &Path) -> Killed {
+    let work = folder.join("work");
+    fs::create_dir(&work).unwrap();
+    run_sft(&work, sft(&work), &Notes::default()).unwrap();
+    Killed::new(&work, "sft", sft_goes_on, "out")
+}
+
+#[test]
+fn an_input_of_sft_that_changed_is_refused_by_name() {
+    let folder = folder();
+    let (log, index, record) = ("out/metrics.jsonl", "out/index", "out/inputs.json");
+    let (template, last) = ("base/chat_template.jinja", "out/checkpoints/global_step_4");
+    let (manifest, weights) = (format!("{last}/MANIFEST"), format!("{last}/model.safetensors"));
+    let count = killed_sft(folder.path()).cases(&[
+        ("base: chat_template.jinja", &[(template, LONGER)]),
+        ("base: tokenizer.json", &[("base/tokenizer.json", LONGER)]),
+        ("base: tokenizer_config.json", &[("base/tokenizer_config.json", LONGER)]),
+        ("base: config.json", &[("base/config.json", LONGER)]),
+        ("base: preprocessor_config.json", &[("base/preprocessor_config.json", LONGER)]),
+        ("base: generation_config.json", &[("base/generation_config.json", LONGER)]),
+        ("generation_config.json (missing)", &[("base/generation_config.json", Removed)]),
+        ("extra.json (new)", &[("base/extra.json", LONGER)]),
+        ("base: model.safetensors", &[("base/model.safetensors", Flipped)]),
+        ("chat_template.jinja", &[(template, LONGER), (record, Removed)]),
+        ("rows.jsonl", &[("rows.jsonl", REWORDED)]),
+        ("rows rows.jsonl", &[("rows.jsonl", REWORDED), (index, Removed)]),
+        ("rows.jsonl", &[("rows.jsonl", Lines(|l| drop(l.remove(1))))]),
+        ("rows rows.jsonl", &[("rows.jsonl", SWAPPED), (index, Removed)]),
+        ("rows.jsonl", &[("rows.jsonl", Removed)]),
+        (".png", &[("pictures", OTHER)]),
+        ("pictures", &[("pictures", OTHER), (index, Removed)]),
+        ("pictures", &[("pictures", Removed)]),
+        ("val val.jsonl", &[("val.jsonl", Lines(|l| drop(l.remove(1))))]),
+        ("metrics.jsonl: no line of step 4", &[(log, Lines(Vec::clear))]),
+        ("metrics.jsonl: step 3 where step 2 is to be", &[(log, Lines(|l| drop(l.remove(1))))]),
+        ("metrics.jsonl: step 2 where step 3 is to be", &[(log, Lines(|l| l.insert(2, l[1].clone())))]),
+        ("metrics.jsonl: its lines of steps 1 to 4", &[(log, REWORDED)]),
+        ("metrics.jsonl: no line of step 4", &[(log, Lines(|l| drop(l.pop())))]),
+        ("", &[(log, Lines(|l| l.push("{\"step\":5,\"loss\":1.0}".to_owned())))]),
+        ("", &[(record, Removed)]),
+        ("", &[(index, Removed)]),
+        ("", &[("rows.jsonl", Touched)]),
+        ("", &[(&manifest, Removed)]),
+        ("", &[(&weights, Flipped)]),
+    ]);
+    assert!(count >= 30);
+}
+
+#[test]
+fn an_accepted_change_goes_on_and_is_not_refused_again() {
+    let folder = folder();
+    let killed = killed_sft(folder.path());
+    let (refused, _) = killed.after(|dir| LONGER.make(&dir.join("base/generation_config.json")));
+    let text = refused.err().unwrap().to_string();
+    assert!(text.contains("accept_changed=[model]") && text.contains("at step 4"), "{text}");
+    let work = &killed.work;
+    REWORDED.make(&work.join("out/metrics.jsonl"));
+    let notes = Notes::default();
+    let mut config = SftConfig { accept_changed: vec![Changed::Model, Changed::Log], max_steps: Some(5), ..sft(work) };
+    run_sft(work, config.clone(), &notes).unwrap();
+    let said = notes.0.into_inner().unwrap().join("\n");
+    for part in
+        ["accept_changed: model ", "generation_config.json is not what it was at step 4", "metrics.jsonl: its lines"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // Also from the checkpoint that was saved before.
+    remove(&work.join("out/checkpoints/global_step_5"));
+    config.accept_changed.clear();
+    run_sft(work, config, &Notes::default()).unwrap();
+}
+
+#[test]
+fn a_folder_of_an_older_version_goes_on_with_one_warning_and_of_a_newer_one_with_a_line() {
+    let folder = folder();
+    let killed = killed_sft(folder.path());
+    let checkpoints = |d: &Path| [2, 4].map(|step| d.join(format!("out/checkpoints/global_step_{step}")));
+    let (done, said) = killed.after(|d| {
+        remove(&d.join("out/inputs.json"));
+        for checkpoint in checkpoints(d) {
+            forget_versions(&checkpoint);
+            Manifest::write(&checkpoint).unwrap();
+        }
+    });
+    done.unwrap();
+    assert_eq!(said.matches("did not record its inputs").count(), 1, "{said}");
+    let (done, said) = killed.after(|d| {
+        for checkpoint in checkpoints(d) {
+            let path = checkpoint.join("trainer/state.json");
+            let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            state["versions"]["omr"] = "9.9.9".into();
+            fs::write(path, state.to_string()).unwrap();
+            Manifest::write(&checkpoint).unwrap();
+        }
+    });
+    done.unwrap();
+    assert!(said.contains("written by omr 9.9.9"), "{said}");
+}
+
+fn rl(dir: &Path) -> RlConfig {
+    let (train_files, _) = pictures(dir, false);
+    let model = dir.join("stage/model");
+    if !model.exists() {
+        // A model that a stage has finished: its folder has a record, and the model a manifest.
+        base_model(&model);
+        fs::write(model.join("generation_config.json"), "{}\n").unwrap();
+        fs::write(dir.join("stage/inputs.json"), "{}\n").unwrap();
+        Manifest::write(&model).unwrap();
+    }
+    fs::create_dir_all(dir.join("tuned")).unwrap();
+    let config = RlConfig { model: Some(model), train_files, use_kl_loss: true, save_freq: Some(1), ..rl_config(dir) };
+    RlConfig { total_training_steps: Some(2), ..config }
+}
+
+fn run_rl(dir: &Path, config: RlConfig, observer: &dyn Observer) -> Result<()> {
+    let scorer = Arc::new(Scorer::rules(config.reward.mode));
+    RlJob::new(&dir.join("out"), config, scorer).and_then(|job| job.run(&mut device(1), observer))
+}
+
+fn rl_goes_on(dir: &Path, observer: &dyn Observer) -> Result<()> {
+    run_rl(dir, RlConfig { total_training_steps: Some(3), ..rl(dir) }, observer)
+}
+
+const HELDOUT: Change = By(|path| assert!(fs::copy(path.with_file_name("heldout.parquet"), path).is_ok()));
+
+/// Stops once a file has so many lines.
+struct StopAt(PathBuf, usize);
+
+impl Observer for StopAt {
+    fn begin(&self, _: &str, _: &str, _: u64, _: u64) {}
+    fn step(&self, _: u64, _: &[(&str, f64)]) {}
+    fn end(&self) {}
+    fn note(&self, _: &str) {}
+    fn stop_requested(&self) -> bool {
+        fs::read_to_string(&self.0).unwrap_or_default().lines().count() >= self.1
+    }
+}
+
+#[test]
+fn an_input_of_rl_that_changed_is_refused_by_name() {
+    let folder = folder();
+    let work = folder.path().join("work");
+    fs::create_dir(&work).unwrap();
+    rl(&work);
+    let fresh = Killed::new(&work, "rl reading a finished stage", rl_goes_on, "out");
+    let of = |name: &str| format!("stage/model/{name}");
+    let [weights, template, tokenizer, generation, manifest, special] = [
+        "model.safetensors",
+        "chat_template.jinja",
+        "tokenizer.json",
+        "generation_config.json",
+        "MANIFEST",
+        "extra.json",
+    ]
+    .map(of);
+    let mut count = fresh.cases(&[
+        ("model/model.safetensors", &[(&weights, Flipped)]),
+        ("generation_config.json (missing)", &[(&generation, Removed)]),
+        ("extra.json (new)", &[(&special, LONGER)]),
+        ("MANIFEST (missing)", &[(&manifest, Removed)]),
+        (
+            "rows.jsonl",
+            &[
+                ("", By(|folder| Manifest::write_of(folder, vec!["rows.jsonl".to_owned()]).unwrap())),
+                ("rows.jsonl", SWAPPED),
+            ],
+        ),
+        ("", &[("MANIFEST", LONGER)]),
+    ]);
+    remove(&work);
+    copy(&fresh.kept, &work);
+    let stopped = run_rl(
+        &work,
+        RlConfig { save_on_stop: Some(false), ..rl(&work) },
+        &StopAt(work.join("out/journal/1.jsonl"), 4),
+    );
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    count += Killed::new(&work, "rl before a checkpoint", rl_goes_on, "out").cases(&[
+        ("chat_template.jinja", &[(&template, LONGER)]),
+        ("rows rows.jsonl", &[("rows.jsonl", SWAPPED), ("out/index", Removed)]),
+        ("", &[("out/index", Removed)]),
+    ]);
+    remove(&work);
+    copy(&fresh.kept, &work);
+    run_rl(&work, rl(&work), &Notes::default()).unwrap();
+    count += Killed::new(&work, "rl", rl_goes_on, "out").cases(&[
+        ("model: chat_template.jinja", &[(&template, LONGER)]),
+        ("model: tokenizer.json", &[(&tokenizer, LONGER)]),
+        ("model: generation_config.json", &[(&generation, LONGER)]),
+        ("reference", &[(&weights, Flipped)]),
+        ("rows rows.jsonl", &[("rows.jsonl", SWAPPED), ("out/index", Removed)]),
+        (".png", &[("pictures", OTHER)]),
+        ("metrics.jsonl: step 1 where", &[("out/metrics.jsonl", SWAPPED)]),
+        ("", &[(&manifest, Removed)]),
+    ]);
+    assert!(count >= 17);
+}
+
+fn recipe(dir: &Path, observer: &dyn Observer) -> Result<()> {
+    let keys = ["sft.max_steps=2", "rl.total_training_steps=2", "rl.save_freq=1", "control.enable=false"];
+    let small =
+        ["task.num_sft_questions=12", "task.num_heldout_questions=3", "rl.train_batch_size=4", "rl.rollout.n=2"];
+    let more = ["rl.ppo_mini_batch_size=4", "eval.max_new_tokens=4", "data.num_rollouts=1"];
+    let keys: Vec<String> = keys.iter().chain(&small).chain(&more).map(|key| (*key).to_owned()).collect();
+    let config: RecipeConfig = config::load(Some(Path::new(RECIPE)), &keys, &|_| None)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let means = Means {
+        target: Target::cpu(1),
+        place: "cpu".to_owned(),
+        device: &|plan| Device::cpu(plan, 1, Isa::detect()),
+        runtime: &|| Ok(runtime.handle().clone()),
+        observer,
+    };
+    let mut alone = Alone::ONE;
+    Recipe::new(dir, config, means)?.run(&mut alone)
+}
+
+#[test]
+fn an_input_of_a_recipe_that_changed_is_refused_by_name() {
+    let folder = folder();
+    let work = folder.path().join("work");
+    let stopped = recipe(&work, &StopAt(work.join("rl/metrics.jsonl"), 1));
+    assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+    let (weights, rl) = ("sft/model/model.safetensors", "data/rl.parquet");
+    let count = Killed::new(&work, "recipe", recipe, "rl").cases(&[
+        ("model.safetensors", &[(weights, Flipped)]),
+        ("generation_config.json (missing)", &[("sft/model/generation_config.json", Removed)]),
+        (rl, &[(rl, Flipped)]),
+        ("metrics.jsonl", &[("rl/metrics.jsonl", Lines(Vec::clear))]),
+        ("heldout.parquet", &[("data/heldout.parquet", Flipped)]),
+        ("base/model/tokenizer_config.json", &[("base/model/tokenizer_config.json", LONGER)]),
+        // RL has not begun.
+        (weights, &[("rl", Removed), (weights, Flipped)]),
+        ("tokenizer_config.json (missing)", &[("rl", Removed), ("sft/model/tokenizer_config.json", Removed)]),
+        (rl, &[("rl", Removed), (rl, HELDOUT)]),
+        ("", &[("rl/index", Removed)]),
+    ]);
+    assert!(count >= 10);
+}
