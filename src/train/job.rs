@@ -97,7 +97,10 @@ pub trait Job {
         let config = self.trainer_config();
         let dir = config.dir.clone();
         let inputs = record::open(ranks, &config, self.data(), observer)?;
-        let mut trainer = Trainer::open(ranks, dev, config, inputs, observer)?;
+        let mut trainer = Trainer::open(ranks, dev, config, inputs.clone(), observer)?;
+        if trainer.leads() {
+            record::write(&dir, inputs)?;
+        }
         observer.patient(true);
         let done = match self.steps(dev, &mut trainer, observer) {
             Err(Error::Stopped) => trainer.stop(dev, observer),

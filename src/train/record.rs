@@ -1,5 +1,7 @@
 //! The record of what a run depends on: `inputs.json` in its folder and `inputs` in its checkpoints, compared at each start.
 
+use std::path::Path;
+
 use super::trainer::TrainerConfig;
 use crate::checkpoint::Store;
 use crate::config::Changed;
@@ -9,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::identity::{Found, Inputs};
 use crate::observe::Observer;
 
-/// The inputs of the run that `config` and `data` describe, the same at each of `ranks`. Rank 0 reads and records them. Errors
+/// The inputs of the run that `config` and `data` describe, the same at each of `ranks`. Rank 0 reads them. Errors
 /// when one is not what it was when the run made its steps, unless the config accepts that.
 pub fn open(ranks: &mut dyn Ranks, config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> Result<Inputs> {
     const WHAT: &str = "the inputs of the run";
@@ -39,13 +41,14 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     let when = newest.map_or("when the run began".to_owned(), |newest| format!("at step {}", newest.step));
     let then = recorded.as_ref().filter(|_| begun);
     found.compare(then, &when, &config.accept_changed)?.iter().for_each(|line| observer.note(line));
-    let inputs = found.into_inputs();
-    let mut record = inputs.clone();
-    let log = Changed::Log.name();
-    // One that was accepted.
-    recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| record.set(log, hash.to_owned()));
-    record.write(dir)?;
-    Ok(inputs)
+    Ok(found.into_inputs())
+}
+
+/// Writes `inputs.json` in `dir`. A log that was accepted stays in it.
+pub fn write(dir: &Path, mut inputs: Inputs) -> Result<()> {
+    let (recorded, log) = (Inputs::read(dir)?, Changed::Log.name());
+    recorded.iter().filter_map(|recorded| recorded.get(log)).for_each(|hash| inputs.set(log, hash.to_owned()));
+    inputs.write(dir)
 }
 
 /// True when the rows are to be read anew: an index of what they were would refuse them.

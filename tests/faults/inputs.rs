@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use omr::config::{self, Changed, DatasetConfig, RecipeConfig, RlConfig, SftConfig};
+use omr::config::{self, Changed, DatasetConfig, LrSchedulerType, RecipeConfig, RlConfig, SftConfig};
 use omr::data::{ImageSource, read};
 use omr::device::{Device, Isa, Target};
 use omr::dist::Alone;
@@ -175,6 +175,8 @@ fn sft(dir: &Path) -> SftConfig {
     let generation = dir.join("base/generation_config.json");
     let mut config = SftConfig { datasets, max_steps: Some(4), save_steps: Some(2), ..sft_config(dir) };
     config.validation.val_files = val_files;
+    // The rate of a step does not follow from how many there will be.
+    config.optimizer.lr_scheduler_type = LrSchedulerType::Constant;
     if !generation.exists() && !dir.join("out").exists() {
         fs::write(generation, "{}\n").unwrap();
     }
