@@ -39,8 +39,9 @@ fn standing(text: &str) -> Vec<(usize, char)> {
         }
         // "A" and "I" are words when a small letter follows.
         let next = behind.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
-        let sentence =
-            behind.starts_with(' ') && next.starts_with(char::is_lowercase) && !matches!(next, "and" | "or" | "is");
+        let sentence = behind.starts_with(' ')
+            && next.starts_with(char::is_lowercase)
+            && !matches!(next, "and" | "or" | "is" | "to" | "through");
         if !(matches!(c, 'A' | 'I') && sentence) {
             found.push((at, c));
         }
@@ -58,10 +59,7 @@ pub fn named_letter(answer: &str) -> Option<char> {
     if let (Some(c), None) = (chars.next(), chars.next()) {
         return Some(c.to_ascii_uppercase()).filter(|&c| is_choice(c));
     }
-    if !lexicon::find(Kind::Denial, text).is_empty()
-        || !lexicon::find(Kind::Hedge, text).is_empty()
-        || text.contains('?')
-    {
+    if !lexicon::find(Kind::Denial, text).is_empty() || text.contains('?') {
         return labelled(text).map(|l| l.0).filter(|_| !text.contains('?'));
     }
     let mut letters: Vec<char> = standing(text).into_iter().map(|l| l.1).collect();

@@ -278,7 +278,7 @@ pub(super) fn only_thinks(response: &str) -> bool {
 }
 
 /// The response without its thinking. In strict what it says; in compat as newer evaluation harnesses hand it to a
-/// scorer: whole blocks are removed, a block without its beginning or its end stays.
+/// scorer: whole blocks are removed, and all up to a closing tag that is left; a block without its end stays.
 pub fn strip_think(response: &str, mode: Mode) -> String {
     if mode == Mode::Strict {
         return python::strip(said(response)).to_owned();
@@ -292,7 +292,11 @@ pub fn strip_think(response: &str, mode: Mode) -> String {
             rest = after;
         }
         out.push_str(rest);
-        text = out;
+        // The opening tag may have stood in the prompt.
+        text = match out.rsplit_once(close) {
+            Some((_, behind)) if !out.contains(open) => behind.to_owned(),
+            _ => out,
+        };
     }
     python::strip(&text).to_owned()
 }

@@ -175,8 +175,7 @@ fn behind_words(sentence: &str) -> Option<&str> {
     let at = sentence.find(|c: char| c.is_ascii_digit() || "([{$\\-".contains(c))?;
     let (words, rest) = sentence.split_at(at);
     let plain = |w: &str| w.chars().all(|c| c.is_alphabetic() || c == '\'' || c == ',');
-    let changing =
-        [Kind::Denial, Kind::Modifier, Kind::Hedge].iter().any(|kind| !lexicon::find(*kind, words).is_empty());
+    let changing = [Kind::Denial, Kind::Modifier].iter().any(|kind| !lexicon::find(*kind, words).is_empty());
     // "Step 3" is one of several steps, not three of them.
     let label = words.split_whitespace().last().is_some_and(|w| lexicon::is(Kind::Label, w));
     let numbers = label && rest.starts_with(|c: char| c.is_ascii_digit());
@@ -229,10 +228,11 @@ fn after_marker(text: &str) -> Option<&str> {
     let behind = |marker: &&str| {
         let at = lower.rfind(&marker.to_lowercase())? + marker.len();
         let rest = text.get(at..)?;
-        // A noun needs a sign behind it.
-        let verb = marker.ends_with(['s', 'e']) && marker.contains(' ');
+        // A noun needs a sign behind it; Chinese verbs stand right before the answer.
+        let joined = marker.ends_with(['\u{662f}', '\u{4e3a}', '\u{9009}']);
+        let verb = joined || (marker.ends_with(['s', 'e']) && marker.contains(' '));
         let sign = rest.trim_start_matches(['*', '_', ' ']).starts_with([':', '=', '-', '\u{2013}', '\u{ff1a}']);
-        let apart = rest.starts_with(|c: char| !c.is_alphanumeric());
+        let apart = joined || rest.starts_with(|c: char| !c.is_alphanumeric());
         (apart && (verb || sign)).then_some(at)
     };
     let words = lexicon::rows(Kind::Marker).iter().map(|r| r.0).filter_map(|m| behind(&m));
@@ -263,7 +263,7 @@ fn last_formula(text: &str) -> Option<&str> {
         })
         .max_by_key(|&(_, inner, end)| (end, inner.len()))?;
     let tail = text[end..].trim_end_matches(['.', '!', '*', ' ', ')', ',', ':']);
-    let verb = [Kind::Shows, Kind::Auxiliary, Kind::Joint].iter().any(|kind| lexicon::behind(*kind, tail).is_some());
+    let verb = [Kind::Shows, Kind::Joint].iter().any(|kind| lexicon::behind(*kind, tail).is_some());
     if tail.trim().is_empty() || verb || tail.starts_with(['.', ',', ';', ':', '\n', ')']) {
         return Some(inner);
     }
@@ -341,14 +341,12 @@ fn unwrap(text: &str) -> &str {
 /// (double root)".
 fn before_note(text: &str) -> Option<&str> {
     let (rest, note) = text.strip_suffix(')')?.rsplit_once(" (")?;
-    let is = |kind| lexicon::is(kind, note);
-    if is(Kind::About) || is(Kind::Reason) || is(Kind::Filler) {
+    if lexicon::is(Kind::Reason, note) {
         return Some(rest).filter(|r| !r.trim().is_empty());
     }
     let words: Vec<&str> = note.split(' ').collect();
     let plain = |w: &&str| w.len() > 1 && w.chars().all(|c| c.is_ascii_alphabetic() || c == '-');
-    let says_more =
-        |w: &&str| matches!(*w, "or" | "and" | "per") || [Kind::Denial, Kind::Hedge].iter().any(|k| lexicon::is(*k, w));
+    let says_more = |w: &&str| matches!(*w, "or" | "and" | "per") || lexicon::is(Kind::Denial, w);
     let known = words.len() > 1 && words.iter().all(plain) && !words.iter().any(says_more);
     (known && rest.contains(|c: char| c.is_ascii_digit())).then_some(rest)
 }

@@ -123,8 +123,13 @@ impl Sides<'_> {
         if let Some(same) = same_roman(gold, answer) {
             return outcome(same, "the same Roman numeral", "different Roman numerals");
         }
-        let x = value::parse(gold, true, steps);
-        let y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
+        let mut x = value::parse(gold, true, steps);
+        let mut y = self.value.clone().unwrap_or_else(|| value::parse(answer, true, steps));
+        // "3 to 5" is a range, but where a ratio is told.
+        let ratio = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| matches!(w, "ratio" | "odds"));
+        if ratio(gold) || ratio(self.clause) {
+            (x, y) = (x.as_ratio(), y.as_ratio());
+        }
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {
             return comparison;
@@ -192,8 +197,8 @@ fn european(text: &str) -> Option<String> {
 /// Commas between groups of three digits may part members, and a comma between digits may be a decimal point.
 fn other_readings(gold: (&str, &Value), answer: (&str, &Value), steps: &Steps) -> Option<&'static str> {
     let is_list = |v: &Value| matches!(v, Value::List(_) | Value::Set(_) | Value::Tuple(_));
-    for ((text, _), (beside, other)) in [(gold, answer), (answer, gold)] {
-        if text.contains(',') && is_list(other) && !oddly_grouped(beside) {
+    for ((text, _), (_, other)) in [(gold, answer), (answer, gold)] {
+        if text.contains(',') && is_list(other) {
             let value = value::parse(text, false, steps);
             if is_list(&value) && value::equal(&value, other, steps).equal {
                 return Some("equal members");
@@ -206,10 +211,4 @@ fn other_readings(gold: (&str, &Value), answer: (&str, &Value), steps: &Steps) -
         }
     }
     None
-}
-
-/// True for digits in groups of which one is neither a group of three nor a number: `1,0000`.
-fn oddly_grouped(text: &str) -> bool {
-    let odd = |g: &str| g.len() > 1 && g.len() != 3 && g.starts_with('0');
-    text.bytes().all(|b| b.is_ascii_digit() || b == b',') && text.split(',').skip(1).any(odd)
 }

@@ -9,6 +9,7 @@ mod ranks;
 mod reading;
 mod runs;
 mod strangers;
+mod verifier;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -26,14 +26,8 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// Words before an amount that is rounded, or meant to the letter.
-    About "about",
-    /// `the`, `some`.
-    Article "article",
     /// What opens a remark behind an answer and its comma: `as expected`.
     Aside "aside",
-    /// `is`, `does`, `would`.
-    Auxiliary "auxiliary",
     /// Whole numbers up to ninety; canonical in digits.
     Cardinal "cardinal",
     /// Other names of LaTeX commands; canonical is the name that is read.
@@ -48,18 +42,12 @@ kinds! {
     Ending "ending",
     /// Commands that set their argument in another face; canonical is `text` for upright ones, else `bold`.
     Face "face",
-    /// Words that add nothing: `exactly`, `of course`.
-    Filler "filler",
     /// Denominators that are no ordinals; canonical in digits.
     Fraction "fraction",
     /// Functions, by their names in LaTeX and in plain text.
     Function "function",
     /// Greek letters; canonical is the name, with a capital for a capital.
     Greek "greek",
-    /// Points of the compass; canonical in degrees clockwise from north.
-    Heading "heading",
-    /// Words of doubt: `perhaps`, `either`.
-    Hedge "hedge",
     /// Commands that only change how things look.
     Hidden "hidden",
     /// Words behind an amount that do not change it: `long`, `each`.
@@ -84,14 +72,10 @@ kinds! {
     Option "option",
     /// Ordinals; canonical in digits.
     Ordinal "ordinal",
-    /// Plurals that follow no rule; canonical is the singular.
-    Plural "plural",
     /// Names of prefixes; canonical is the power of ten or two: `1e3`, `2e10`.
     Prefix "prefix",
     /// Signs of prefixes.
     PrefixSign "prefix sign",
-    /// `it`, `which`.
-    Pronoun "pronoun",
     /// Characters that are written higher; canonical is the plain one.
     Raised "raised",
     /// What opens a reason or a remark behind an answer: `because`, `rounded`.
@@ -102,14 +86,8 @@ kinds! {
     Shows "shows",
     /// Unicode signs; canonical is ASCII or LaTeX.
     Sign "sign",
-    /// Words to which an `s` gives another word, not a plural.
-    Singular "singular",
     /// Relations and operations in words; canonical is the sign.
     Spoken "spoken",
-    /// Words in several spellings or shortened.
-    Spelling "spelling",
-    /// Parts of words in several spellings.
-    Stem "stem",
     /// Phrases of one meaning.
     Synonym "synonym",
     /// Signs that are a unit wherever they stand behind a number.
@@ -120,15 +98,13 @@ kinds! {
     Way "way",
     /// Days of the week; canonical is the number, Monday first.
     Weekday "weekday",
-    /// Words of one meaning wherever they stand.
-    Word "word",
 }
 
 impl Kind {
     /// True where the canonical cell is a form too; elsewhere it is a value.
     fn names_itself(self) -> bool {
         use Kind::*;
-        matches!(self, Currency | Function | Greek | Plural | Spelling | Synonym | Way | Word)
+        matches!(self, Currency | Function | Greek | Synonym | Way)
     }
 
     fn key(self, text: &str) -> Cow<'_, str> {

@@ -2,7 +2,7 @@
 
 use crate::reward::steps::{Rational, Steps};
 use crate::reward::value::compare::amounts::scalars;
-use crate::reward::value::compare::equations::{as_equation, equations, letters, same_name};
+use crate::reward::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
 use crate::reward::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, vector};
 use crate::reward::value::decide::{decide, proportional};
 use crate::reward::value::exact::exact;
@@ -11,7 +11,7 @@ use crate::reward::value::family::rows;
 use crate::reward::value::lex::{is, lex, shown};
 use crate::reward::value::parse::enclosed::{open_interval, points};
 use crate::reward::value::region::{Region, Span};
-use crate::reward::value::{Comparison, Value, no, outcome, yes};
+use crate::reward::value::{Comparison, Unit, Value, no, outcome, yes};
 use crate::reward::words;
 
 pub(crate) mod amounts;
@@ -27,13 +27,8 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         return c;
     }
     match (gold, answer) {
-        (Value::Sided(s, a), Value::Sided(t, b)) => {
-            if s == t {
-                equal(a, b, steps)
-            } else {
-                no("different directions")
-            }
-        }
+        (Value::Sided(s, _), Value::Sided(t, _)) if s != t => no("different directions"),
+        (Value::Sided(_, a), Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Sided(_, a), b) => equal(a, b, steps),
         (a, Value::Sided(_, b)) => equal(a, b, steps),
         (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments((a, x), (b, y), steps),
@@ -42,6 +37,13 @@ pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
         (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
         (Value::Assignment(_, x), y) => equal(x, y, steps),
         (x, Value::Assignment(_, y)) => equal(x, y, steps),
+        // m + n = 204, where m + n was asked for.
+        (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
+            equal(gold, &Value::Scalar(b.clone(), None), steps)
+        }
+        (Value::Scalar(..), Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
+            equal(gold, &Value::Scalar(b.clone(), None), steps)
+        }
         (Value::Equation(a, b), Value::Equation(c, d)) => {
             equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
         }
@@ -95,13 +97,17 @@ fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
             named_matrix(m, e, steps)
         }
+        // P(27, 64) may be a point.
+        (Value::Tuple(t), Value::Scalar(Expr::Call("permutations", args), None))
+        | (Value::Scalar(Expr::Call("permutations", args), None), Value::Tuple(t)) => {
+            let point: Vec<Value> = args.iter().map(|e| Value::Scalar(e.clone(), None)).collect();
+            ordered(t, &point, steps)
+        }
         (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
             along_axes(e, t, steps)
         }
         (Value::Date(y, m, d), Value::Date(z, n, e)) => {
-            // The year may be left out.
-            let years = y == z || y.is_none() || z.is_none();
-            outcome(years && m == n && d == e, "the same day", "different days")
+            outcome((y, m, d) == (z, n, e), "the same day", "different days")
         }
         _ => return None,
     })
@@ -126,8 +132,9 @@ fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
         }
         (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
         (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
+        (told @ Value::Range(..), other) | (other, told @ Value::Range(..)) => range(told, other, steps),
         (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
-            // 10 to 15 and 10-15.
+            // 1: B and 1-B.
             [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
             [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
             _ => no("different kinds"),
@@ -166,8 +173,8 @@ fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Compari
                 (x, y) => equal(x, y, steps),
             }
         }
-        (Value::Residue(a, n), y) => remainder(a, n, y, steps),
-        (x, Value::Residue(b, n)) => remainder(b, n, x, steps),
+        (Value::Residue(a, _), y) => equal(a, y, steps),
+        (x, Value::Residue(b, _)) => equal(x, b, steps),
         _ => return None,
     })
 }
@@ -206,6 +213,25 @@ fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
     })
 }
 
+/// `low to high` beside what may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
+fn range(told: &Value, other: &Value, steps: &Steps) -> Comparison {
+    let Value::Range(low, high, unit) = told else { return no("different kinds") };
+    let unit = unit.as_ref();
+    let ends = |a: &Expr, b: &Expr, u: Option<&Unit>| {
+        scalars(low, unit, a, u, steps).equal && scalars(high, unit, b, u, steps).equal
+    };
+    let same = match other {
+        Value::Range(a, b, u) => ends(a, b, u.as_ref()),
+        Value::Ratio(parts) => matches!(parts.as_slice(), [a, b] if ends(a, b, None)),
+        Value::Region(r) => {
+            matches!(r.spans.as_slice(), [s] if s.low_closed && s.high_closed && ends(&s.low, &s.high, None))
+        }
+        Value::Scalar(x, u) => *x == minus(low.clone(), high.clone()) && ends(low, high, u.as_ref()),
+        _ => false,
+    };
+    outcome(same, "the same range of numbers", "different ranges of numbers")
+}
+
 fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {
     if let (Some(x), Some(y)) = (&a.variable, &b.variable)
         && !same_name(x, y)
@@ -213,18 +239,6 @@ fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {
         return no("different names");
     }
     outcome(a.same(b, steps), "the same range of numbers", "different ranges of numbers")
-}
-
-/// A residue beside one value: itself, or its remainder.
-fn remainder(a: &Value, n: &Expr, other: &Value, steps: &Steps) -> Comparison {
-    let plain = equal(a, other, steps);
-    if let (Value::Scalar(x, None), Value::Scalar(y, None), false) = (a, other, plain.equal) {
-        let rest = Expr::Call("mod", vec![x.clone(), n.clone()]);
-        if let (Some(rest), Some(y)) = (exact(&rest, steps), exact(y, steps)) {
-            return outcome(rest == y, "the remainder", "different numbers");
-        }
-    }
-    plain
 }
 
 fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {

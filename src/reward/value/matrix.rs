@@ -1,13 +1,10 @@
 //! Matrix arithmetic on entries that are expressions.
 
 use crate::reward::steps::Steps;
-use crate::reward::value::expr::{Expr, negate};
+use crate::reward::value::expr::Expr;
 
 /// Rows of a matrix.
 pub(crate) type Rows = Vec<Vec<Expr>>;
-
-/// Largest number of rows and columns of a product or determinant.
-const MAX_SIZE: usize = 6;
 
 /// The expression with its matrix arithmetic done: a matrix, or an expression without one.
 pub(crate) enum Folded {
@@ -21,28 +18,6 @@ fn each(rows: Rows, f: impl Fn(Expr) -> Expr) -> Rows {
     rows.into_iter().map(|r| r.into_iter().map(&f).collect()).collect()
 }
 
-/// The determinant, by the first row.
-fn determinant(rows: &Rows, steps: &Steps) -> Option<Expr> {
-    let n = rows.len();
-    if n > MAX_SIZE || rows.iter().any(|r| r.len() != n) {
-        return None;
-    }
-    steps.spend(20)?;
-    if n == 1 {
-        return Some(rows[0][0].clone());
-    }
-    let mut terms = Vec::new();
-    for j in 0..n {
-        let minor: Rows = rows[1..]
-            .iter()
-            .map(|r| r.iter().enumerate().filter(|(k, _)| *k != j).map(|(_, e)| e.clone()).collect())
-            .collect();
-        let term = Expr::Mul(vec![rows[0][j].clone(), determinant(&minor, steps)?]);
-        terms.push(if j % 2 == 0 { term } else { negate(term) });
-    }
-    Some(Expr::Add(terms))
-}
-
 /// Does the matrix arithmetic; `None` where it makes no sense.
 pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
     if !e.any(|p| matches!(p, Expr::Matrix(_))) {
@@ -51,10 +26,6 @@ pub(crate) fn fold(e: &Expr, steps: &Steps) -> Option<Folded> {
     steps.spend(10)?;
     match e {
         Expr::Matrix(rows) => Some(Folded::Matrix(rows.clone())),
-        Expr::Call("det", args) => match fold(args.first()?, steps)? {
-            Folded::Matrix(rows) => determinant(&rows, steps).map(Folded::Scalar),
-            Folded::Scalar(_) => None,
-        },
         Expr::Add(terms) => {
             let mut total: Option<Rows> = None;
             for t in terms {

@@ -75,6 +75,8 @@ pub enum Value {
     Residue(Box<Value>, Expr),
     /// `a : b : c`.
     Ratio(Vec<Expr>),
+    /// `a to b`, as it is written, and the unit of both.
+    Range(Expr, Expr, Option<Unit>),
     /// A time of day in minutes.
     Time(u32),
     /// `first + k step` for every whole `k`.
@@ -91,5 +93,10 @@ impl Value {
     /// What a name was given, else the value itself.
     fn unnamed(&self) -> &Value {
         if let Value::Assignment(_, value) = self { value } else { self }
+    }
+
+    /// `a to b` as a ratio, where the words around it say so; any other value as it is.
+    pub(crate) fn as_ratio(self) -> Value {
+        if let Value::Range(a, b, None) = self { Value::Ratio(vec![a, b]) } else { self }
     }
 }

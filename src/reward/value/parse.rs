@@ -32,7 +32,6 @@ use crate::reward::value::Value;
 use crate::reward::value::expr::is_function;
 use crate::reward::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, is_greek, lex, shown};
 use crate::reward::value::matrix::{Folded, fold};
-use crate::reward::value::parse::enclosed::inward;
 use crate::reward::value::parse::relation::{relation_sign, variable_of};
 use crate::reward::value::region::{Region, Span};
 use crate::reward::value::scalar::scalar_with_unit;
@@ -49,7 +48,7 @@ pub fn parse(text: &str, grouped: bool, steps: &Steps) -> Value {
     }
     let read = |text: &str| {
         let tokens = lex(text, grouped, steps)?;
-        Reader { steps }.value(inward(&tokens).as_deref().unwrap_or(&tokens), 0)
+        Reader { steps }.value(&tokens, 0)
     };
     read(text).or_else(|| read(&several::signs(text)?)).unwrap_or_else(|| Value::Text(text.trim().to_owned()))
 }
@@ -136,17 +135,13 @@ impl Reader<'_> {
         {
             return self.value(rest, depth + 1);
         }
-        if let Some(parts) = several::labelled_parts(tokens) {
-            let items = parts.into_iter().map(|p| self.value(p, depth + 1)).collect::<Option<Vec<_>>>()?;
-            return Some(Value::Tuple(items));
-        }
         // The signs of logic join relations; between letters they are an operation.
         let relations = tokens.iter().any(|t| relation_sign(&t.tok).is_some());
         let logic = |t: &Tok| relations && matches!(t, Tok::Cmd(c) if c == "lor" || c == "land");
         let listed = |t: &Tok| is_comma(t) || logic(t) || is_word(t, &["and", "or", "&"]);
         let parts = split(tokens, listed)?;
         if parts.len() > 1 {
-            if let Some(number) = self.in_words(tokens).or_else(|| self.in_joined_parts(tokens)) {
+            if let Some(number) = self.in_words(tokens) {
                 return Some(number);
             }
             return self.list(tokens, parts, depth);
@@ -157,11 +152,6 @@ impl Reader<'_> {
             && rest.iter().any(|t| matches!(t.tok, Tok::Num(_)))
         {
             return self.value(rest, depth + 1).map(|v| Value::Assignment(shown(&name.tok), Box::new(v)));
-        }
-        if let [first, rest @ ..] = tokens
-            && is_kind(&first.tok, Kind::About)
-        {
-            return self.value(rest, depth + 1);
         }
         // "The answer is" before the value.
         if let [Token { tok: Tok::Text(t), .. }, rest @ ..] = tokens
@@ -207,8 +197,14 @@ impl Reader<'_> {
         if let Some(v) = self.bracketed(tokens, depth) {
             return v;
         }
+        if let Some(v) = self.point(tokens, depth) {
+            return Some(v);
+        }
         if let Some(v) = self.ratio(tokens, depth) {
             return v;
+        }
+        if let Some(range) = self.range(tokens) {
+            return Some(range);
         }
         if tokens.iter().any(|t| is_cmd(Some(t), "pm") || is_cmd(Some(t), "mp")) {
             return self.plus_minus(tokens, depth);
@@ -221,9 +217,6 @@ impl Reader<'_> {
             && number_words::read(&[w.to_lowercase().as_str()]).is_some_and(|(_, used)| used == 1)
         {
             return self.in_words(tokens);
-        }
-        if let Some(length) = self.feet(tokens) {
-            return Some(length);
         }
         self.quantity(tokens).or_else(|| self.in_parts(tokens)).or_else(|| self.in_words(tokens))
     }

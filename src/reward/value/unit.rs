@@ -277,23 +277,10 @@ fn raised(word: &str, power: i32) -> String {
 
 /// Words that name what is counted or measured, each in one spelling; nothing where a word says more than that.
 pub(crate) fn thing(words: &str) -> Option<String> {
-    let says_more = |w: &str| {
-        [
-            Kind::Denial,
-            Kind::Hedge,
-            Kind::Modifier,
-            Kind::Joint,
-            Kind::Reason,
-            Kind::Auxiliary,
-            Kind::Way,
-            Kind::Heading,
-        ]
-        .iter()
-        .chain(&[Kind::Shows, Kind::Cardinal, Kind::Scale, Kind::Pronoun, Kind::Option, Kind::Month])
-        .any(|kind| lexicon::is(*kind, w))
-    };
-    let all: Vec<&str> = words.split_whitespace().filter(|w| !lexicon::is(Kind::Article, w)).collect();
-    let kept: Vec<&str> = all.iter().copied().filter(|w| !lexicon::is(Kind::Idle, w)).collect();
+    use Kind::*;
+    let more = [Denial, Modifier, Joint, Reason, Way, Shows, Cardinal, Scale, Option, Month];
+    let says_more = |w: &str| more.iter().any(|kind| lexicon::is(*kind, w));
+    let kept: Vec<&str> = words.split_whitespace().filter(|w| !lexicon::is(Idle, w)).collect();
     let plain = |w: &&str| w.chars().count() > 1 && w.chars().all(|c| c.is_alphabetic() || c == '-') && !says_more(w);
     if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
         return None;
@@ -304,8 +291,8 @@ pub(crate) fn thing(words: &str) -> Option<String> {
 /// True for things that are counted: apples, people.
 pub(crate) fn is_plural(thing: &str) -> bool {
     let last = thing.rsplit(' ').next().unwrap_or(thing);
-    let irregular = || lexicon::rows(Kind::Plural).iter().any(|(_, many)| many.contains(&last));
-    !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular())
+    let irregular = matches!(last, "people" | "men" | "women" | "children");
+    !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
 }
 
 /// True when both name one thing, one of them perhaps more closely: balls and red balls.
@@ -323,8 +310,7 @@ pub(crate) fn same_thing(a: &str, b: &str) -> bool {
 /// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
 /// only words in `\text` are a unit.
 pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
-    let flat = flattened(rest);
-    let rest = without_idle(flat.as_deref().unwrap_or(rest));
+    let rest = without_idle(rest);
     if rest.len() > MAX_TOKENS || !begins(rest, after_number) {
         return None;
     }
@@ -337,7 +323,7 @@ pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
     }
     // 8 hours to finish.
     if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "to")).filter(|&at| at > 0) {
-        let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Heading, Kind::Article, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
+        let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
         return if rest[at + 1..].iter().all(plain) { trailing(&rest[..at], after_number) } else { None };
     }
     let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
@@ -391,32 +377,6 @@ fn begins(rest: &[Token], after_number: bool) -> bool {
         Tok::Sym(c) => matches!(c, '%' | '^') || lexicon::currency(&c.to_string()).is_some(),
         Tok::Num(_) => false,
     }
-}
-
-/// A fraction of units in `\text` as one over the other: `\frac{\text{m}}{\text{s}^2}`.
-fn flattened(rest: &[Token]) -> Option<Vec<Token>> {
-    let [frac, open, Token { tok: Tok::Text(_) | Tok::Word(_), .. }, ..] = rest else { return None };
-    if !is_cmd(Some(frac), "frac") || !is(Some(open), '{') {
-        return None;
-    }
-    let middle = rest.iter().position(|t| is(Some(t), '}'))?;
-    let units = |part: &[Token]| {
-        let named = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::unit(w).is_some());
-        let plain = |t: &Token| named(t) || matches!(t.tok, Tok::Num(_) | Tok::Sym('^' | '*' | '{' | '}' | '-'));
-        part.iter().all(plain) && part.iter().any(named)
-    };
-    let (over, under) = (&rest[2..middle], rest[middle + 1..].strip_prefix(std::slice::from_ref(open))?);
-    let (close, under) = under.split_last()?;
-    let faced = rest.iter().any(|t| matches!(t.tok, Tok::Text(_))) || over.len() == 1;
-    if !is(Some(close), '}') || !faced || !units(over) || !units(under) {
-        return None;
-    }
-    let slash = Token { tok: Tok::Sym('/'), spaced: false };
-    let text = |t: &Token| match &t.tok {
-        Tok::Word(w) => Token { tok: Tok::Text(w.clone()), ..t.clone() },
-        _ => t.clone(),
-    };
-    Some(over.iter().map(text).chain([slash]).chain(under.iter().map(text)).collect())
 }
 
 /// Whether a word after a number begins its unit, and is no variable or function.

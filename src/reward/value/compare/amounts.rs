@@ -26,6 +26,8 @@ pub(crate) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, st
         (None, None) => expressions(a, b, steps),
         (Some(u), Some(v)) => measured(a, u, b, v, steps),
         (Some(u), None) => bare(a, u, b, steps),
+        // The question names the base where an answer leaves it out, not where it adds one.
+        (None, Some(Unit::Base(..))) => expressions(a, b, steps),
         (None, Some(v)) => bare(b, v, a, steps),
     }
 }
@@ -51,7 +53,7 @@ fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
             if small { no("a percentage and a number") } else { expressions(a, b, steps) }
         }
         Unit::Base(digits, _) => {
-            // The base may be left out where the question names it.
+            // The answer may leave out the base.
             let written = digits.parse().map(|n| number(Rational::from_integer(n)));
             let same = written.is_ok_and(|n| decide(&n, b, steps).equal);
             if same { yes("the same digits, base left out") } else { expressions(a, b, steps) }

@@ -4,7 +4,7 @@
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
 use crate::reward::value::decide::proportional;
-use crate::reward::value::expr::{Expr, minus, var};
+use crate::reward::value::expr::{Expr, integer, minus, var};
 use crate::reward::value::{Comparison, no, outcome};
 
 /// `name = value` beside `a = b`.
@@ -21,6 +21,19 @@ pub(crate) fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
     outcome(proportional(f, g, steps).is_some(), "equal equations", "different equations")
 }
 
+/// True for a sum, a difference or a product of letters, each once, with nothing else: what a question asks for, and no
+/// condition on them.
+pub(crate) fn is_asked(e: &Expr) -> bool {
+    fn letters(e: &Expr) -> Option<usize> {
+        match e {
+            Expr::Add(parts) | Expr::Call("abs", parts) => parts.iter().map(letters).sum(),
+            Expr::Mul(parts) => parts.iter().map(|p| if *p == integer(-1) { Some(0) } else { letters(p) }).sum(),
+            e => e.as_variable().map(|_| 1),
+        }
+    }
+    letters(e).is_some_and(|n| n > 1 && n == e.variables().len())
+}
+
 /// Names without case, spaces and accents.
 pub(crate) fn same_name(a: &str, b: &str) -> bool {
     let plain = |t: &str| {
@@ -32,9 +45,6 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
         t.replace([' ', '\\'], "")
     };
     let (a, b) = (plain(a), plain(b));
-    if let (Some(x), Some(y)) = (derivative(&a), derivative(&b)) {
-        return x.0 == y.0 && x.1 == y.1 && (x.2 == y.2 || x.2.is_none() || y.2.is_none());
-    }
     // f(x) = ... and y = ... define the same curve.
     let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
     if curve(&a) && curve(&b) {
@@ -42,26 +52,6 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
     }
     // One letter tells by its case: R and r may be two radii.
     if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
-}
-
-/// The function a derivative is of, its order, and the variable where it is said: `dy/dx`, `y'`, `f''(x)`, `f_x`.
-pub(crate) fn derivative(name: &str) -> Option<(char, usize, Option<char>)> {
-    let letters: Vec<char> = name.chars().collect();
-    match letters.as_slice() {
-        ['d', f, '/', 'd', x] => return Some((*f, 1, Some(*x))),
-        [f @ ('f' | 'g' | 'u' | 'z' | 'w' | 'F' | 'G'), '_', x @ ('x' | 'y' | 'z' | 't')] => {
-            return Some((*f, 1, Some(*x)));
-        }
-        _ => {}
-    }
-    let (f, rest) = letters.split_first()?;
-    let primes = rest.iter().take_while(|c| **c == '\'').count();
-    let argument = match &rest[primes..] {
-        [] => None,
-        ['(', x, ')'] => Some(*x),
-        _ => return None,
-    };
-    (primes > 0).then_some((*f, primes, argument))
 }
 
 /// A name of up to three letters as their product.

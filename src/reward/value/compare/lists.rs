@@ -76,9 +76,6 @@ pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comp
             if let (Some(x), Some(y)) = (system(a), system(b)) {
                 return Some(systems(&x, &y, steps));
             }
-            if let Some(c) = indexed(a, b, steps).or_else(|| indexed(b, a, steps)) {
-                return Some(c);
-            }
             // x = 1, y = 2 beside 1, 2: in the order of writing.
             if system(a).is_some() != system(b).is_some() {
                 let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
@@ -157,19 +154,6 @@ pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(F
         return None;
     }
     Some((all(gold)?, all(answer)?))
-}
-
-/// `x_1 = 2, x_2 = 3` beside `x = 2, 3`.
-pub(crate) fn indexed(named: &[Value], other: &[Value], steps: &Steps) -> Option<Comparison> {
-    let [Value::Assignment(base, first), rest @ ..] = other else { return None };
-    let all = system(named)?;
-    let own = all.iter().all(|(n, _)| n.split_once('_').is_some_and(|(n, _)| n == base));
-    if !own || rest.iter().any(|v| matches!(v, Value::Assignment(..))) {
-        return None;
-    }
-    let values: Vec<Value> = all.into_iter().map(|(_, v)| v).collect();
-    let plain: Vec<Value> = std::iter::once((**first).clone()).chain(rest.iter().cloned()).collect();
-    Some(unordered(&values, &plain, steps))
 }
 
 /// Names and values, when every member is an assignment to a name of its own.

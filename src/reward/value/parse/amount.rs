@@ -1,12 +1,12 @@
-//! Amounts in words and in several units, days and times of day in words.
+//! Amounts in words and in several units, and days.
 
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::number_words;
 use crate::reward::steps::Rational;
 use crate::reward::value::Value;
 use crate::reward::value::expr::{Expr, divide, integer, number};
-use crate::reward::value::lex::{Tok, Token, is, is_cmd};
-use crate::reward::value::parse::{Reader, is_comma, is_word};
+use crate::reward::value::lex::{Tok, Token};
+use crate::reward::value::parse::Reader;
 use crate::reward::value::scalar::{scalar, scalar_with_unit};
 use crate::reward::value::unit::{Unit, thing};
 
@@ -44,22 +44,6 @@ impl Reader<'_> {
         }
         let one = Rational::from_integer(1.into());
         Some(Value::Scalar(Expr::Add(terms), Some(Unit::Measure(measured?, one))))
-    }
-
-    /// 5 dollars and 25 cents: amounts of one kind, each in a smaller unit than the one before.
-    pub(crate) fn in_joined_parts(&self, tokens: &[Token]) -> Option<Value> {
-        let joint = |t: &Token| is_comma(&t.tok) || is_word(&t.tok, &["and"]);
-        let parts: Vec<&[Token]> = tokens.split(joint).filter(|p| !p.is_empty()).collect();
-        let mut smaller: Option<Rational> = None;
-        for part in &parts {
-            let (_, unit) = scalar_with_unit(part, self.steps)?;
-            let Some(Unit::Measure(_, size)) = unit else { return None };
-            if smaller.is_some_and(|s| s <= size) {
-                return None;
-            }
-            smaller = Some(size);
-        }
-        self.in_parts(&parts.concat())
     }
 
     /// A number in words, and what is counted.
@@ -112,61 +96,15 @@ impl Reader<'_> {
         };
         Some(Value::Scalar(number(value), unit))
     }
-
-    /// Feet and inches by their marks: `5'6"`, `5' 6 1/2''`, `66''`.
-    pub(crate) fn feet(&self, tokens: &[Token]) -> Option<Value> {
-        let mark = |t: &Token| is(Some(t), '\'');
-        let [Token { tok: Tok::Num(_), .. }, .., last] = tokens else { return None };
-        if !mark(last) || tokens.iter().any(|t| is_cmd(Some(t), "circ")) {
-            return None;
-        }
-        let first = tokens.iter().position(mark)?;
-        let double = tokens.get(first + 1).is_some_and(mark);
-        let foot = |n: i64| Rational::new((n * 254).into(), 10_000.into());
-        let mut terms = Vec::new();
-        let mut rest = tokens;
-        if !double {
-            terms.push(Expr::Mul(vec![scalar(&tokens[..first], self.steps)?, number(foot(12))]));
-            rest = &tokens[first + 1..];
-            if let [dash, inner @ ..] = rest
-                && is(Some(dash), '-')
-            {
-                rest = inner;
-            }
-        }
-        if let [inches @ .., a, b] = rest {
-            if !mark(a) || !mark(b) || inches.iter().any(mark) {
-                return None;
-            }
-            terms.push(Expr::Mul(vec![scalar(inches, self.steps)?, number(foot(1))]));
-        } else if !rest.is_empty() {
-            return None;
-        }
-        Some(Value::Scalar(Expr::Add(terms), Unit::named("m")))
-    }
 }
 
-/// A day or a time of day; `None` for anything else.
+/// A day; `None` for anything else.
 pub(crate) fn day(text: &str) -> Option<Value> {
     if text.len() > 60 || text.contains('\\') {
         return None;
     }
     let lower = text.trim().to_lowercase();
-    time(&lower).or_else(|| iso(&lower)).or_else(|| date(&lower))
-}
-
-/// `noon`, `6 pm`, `12 midnight`.
-fn time(text: &str) -> Option<Value> {
-    match text.trim_start_matches("12 ") {
-        "noon" | "midday" => return Some(Value::Time(720)),
-        "midnight" => return Some(Value::Time(0)),
-        _ => {}
-    }
-    let plain = text.replace('.', "");
-    let (hours, half) =
-        [("am", 0), ("pm", 12)].iter().find_map(|(end, half)| Some((plain.strip_suffix(end)?, half)))?;
-    let hour: u32 = hours.trim().parse().ok().filter(|h| (1..=12).contains(h))?;
-    Some(Value::Time((hour % 12 + half) * 60))
+    iso(&lower).or_else(|| date(&lower))
 }
 
 /// `2021-03-05`.

@@ -1,5 +1,4 @@
 //! Sets, tuples and intervals in brackets, and environments of rows.
-//! Intervals with outward brackets, `]a, b[`, as `(a, b)`.
 
 use crate::reward::steps::Steps;
 use crate::reward::value::Value;
@@ -104,6 +103,27 @@ impl Reader<'_> {
         Some(Some(Value::Tuple(items)))
     }
 
+    /// A tuple with a capital before it, which is the name of a point, or the sign of transposition behind it: `A(3, 4)`,
+    /// `(1, 2)^T`. `C(5, 2)` and `P(5, 2)` are numbers.
+    pub(crate) fn point(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let capital = |w: &str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
+        let transposed =
+            |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w == "T") || is_cmd(Some(t), "top");
+        let (name, tuple) = match tokens {
+            [Token { tok: Tok::Word(w), .. }, rest @ ..] if capital(w) && !matches!(w.as_str(), "C" | "P") => {
+                (Some(w), rest)
+            }
+            [rest @ .., hat, t] if is(Some(hat), '^') && transposed(t) => (None, rest),
+            [rest @ .., hat, _, t, _] if is(Some(hat), '^') && transposed(t) => (None, rest),
+            _ => return None,
+        };
+        let tuple = self.bracketed(tuple, depth)?.filter(|v| matches!(v, Value::Tuple(_)))?;
+        Some(match name {
+            Some(name) => Value::Assignment(name.clone(), Box::new(tuple)),
+            None => tuple,
+        })
+    }
+
     /// `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
     pub(crate) fn builder(&self, inside: &[Token], depth: usize) -> Option<Option<Value>> {
         let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
@@ -119,60 +139,6 @@ impl Reader<'_> {
             (v, _) => Some(Value::Tuple(vec![v])),
         }))
     }
-}
-
-/// Most tokens inside an interval.
-const MAX_PARTS: usize = 200;
-
-/// The tokens with outward brackets turned into round ones; `None` when there are none, or when the brackets match
-/// the common way already.
-pub(crate) fn inward(tokens: &[Token]) -> Option<Vec<Token>> {
-    let mut depth = 0;
-    let crossed = tokens.iter().any(|t| {
-        depth += nesting(&t.tok);
-        depth < 0
-    });
-    if !crossed && depth == 0 {
-        return None;
-    }
-    let (mut out, mut at, mut turned) = (tokens.to_vec(), 0, false);
-    while at < tokens.len() {
-        let Some(close) = interval(tokens, at) else {
-            at += 1;
-            continue;
-        };
-        if is(tokens.get(at), ']') {
-            out[at].tok = Tok::Sym('(');
-            turned = true;
-        }
-        if is(tokens.get(close), '[') {
-            out[close].tok = Tok::Sym(')');
-            turned = true;
-        }
-        at = close + 1;
-    }
-    turned.then_some(out)
-}
-
-/// Where the interval that opens at `open` closes: two parts between square brackets of any direction.
-fn interval(tokens: &[Token], open: usize) -> Option<usize> {
-    if !(is(tokens.get(open), '[') || is(tokens.get(open), ']') || is(tokens.get(open), '(')) {
-        return None;
-    }
-    let (mut level, mut comma) = (0, None);
-    for (at, t) in tokens.iter().enumerate().skip(open + 1).take(MAX_PARTS) {
-        match &t.tok {
-            Tok::Sym('[' | ']') if level == 0 => return comma.filter(|c| c + 1 < at).map(|_| at),
-            Tok::Sym(')') if level == 0 => return comma.filter(|c| c + 1 < at).map(|_| at),
-            Tok::Sym(',' | ';') if level == 0 => {
-                if comma.replace(at).is_some() || at == open + 1 {
-                    return None;
-                }
-            }
-            t => level += nesting(t),
-        }
-    }
-    None
 }
 
 impl Reader<'_> {

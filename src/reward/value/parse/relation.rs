@@ -334,12 +334,23 @@ impl Reader<'_> {
         Some(Region::new(spans.collect()))
     }
 
+    /// `2 to 3`, `from -1 to 1`, `0% to 5%`.
+    pub(crate) fn range(&self, tokens: &[Token]) -> Option<Value> {
+        let from = usize::from(is_word(&tokens.first()?.tok, &["from"]));
+        let to = tokens.iter().position(|t| is_word(&t.tok, &["to"])).filter(|at| *at > from)?;
+        let (low, unit) = scalar_with_unit(&tokens[from..to], self.steps)?;
+        let (high, other) = scalar_with_unit(&tokens[to + 1..], self.steps)?;
+        let number = |e: &Expr| matches!(e, Expr::Num { .. });
+        let alike = unit.is_none() || unit == other;
+        (number(&low) && number(&high) && alike).then_some(Value::Range(low, high, other))
+    }
+
     /// `2 : 3`, `6:45 PM`.
     pub(crate) fn ratio(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
-        // 1 in 4, 1 out of 4, 3 to 5.
+        // 1 in 4, 1 out of 4.
         let word = |n: usize, w: &str| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Word(t)) if t == w);
         let number = |n: usize| matches!(tokens.get(n).map(|t| &t.tok), Some(Tok::Num(_)));
-        let between = usize::from(word(1, "in") || word(1, "to")) + 2 * usize::from(word(1, "out") && word(2, "of"));
+        let between = usize::from(word(1, "in")) + 2 * usize::from(word(1, "out") && word(2, "of"));
         if between > 0 && number(0) && number(1 + between) && tokens.len() == 2 + between {
             let both = (scalar(&tokens[..1], self.steps)?, scalar(&tokens[1 + between..], self.steps)?);
             return Some(Some(Value::Ratio(vec![both.0, both.1])));

@@ -2,7 +2,7 @@
 
 use crate::reward::lexicon::{self, Kind};
 use crate::reward::value::lex::{Tok, Token, is, shown};
-use crate::reward::value::parse::{MAX_ITEMS, Reader, is_kind, is_word, names, one_or_list, split, trimmed};
+use crate::reward::value::parse::{MAX_ITEMS, Reader, is_kind, is_word, names, one_or_list, split};
 use crate::reward::value::region::Region;
 use crate::reward::value::{Value, family};
 
@@ -87,28 +87,6 @@ impl Reader<'_> {
     }
 }
 
-/// The parts of an answer behind their labels: `(i) 2, (ii) 5`, `(a) 1 (b) 3`.
-pub(crate) fn labelled_parts(tokens: &[Token]) -> Option<Vec<&[Token]>> {
-    const SMALL: [&str; 6] = ["i", "ii", "iii", "iv", "v", "vi"];
-    const LETTERS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-    let label = |at: usize, n: usize, names: &[&str; 6]| match tokens.get(at..at + 3) {
-        Some([open, Token { tok: Tok::Word(w), .. }, close]) => {
-            is(Some(open), '(') && is(Some(close), ')') && names.get(n).is_some_and(|l| l == w)
-        }
-        _ => false,
-    };
-    let names = [&SMALL, &LETTERS].into_iter().find(|names| label(0, 0, names))?;
-    let mut starts = vec![0];
-    for at in 3..tokens.len() {
-        if label(at, starts.len(), names) {
-            starts.push(at);
-        }
-    }
-    let ends = starts.iter().skip(1).copied().chain([tokens.len()]);
-    let parts: Vec<&[Token]> = starts.iter().zip(ends).map(|(from, to)| trimmed(&tokens[from + 3..to])).collect();
-    (parts.len() > 1 && parts.iter().all(|p| !p.is_empty())).then_some(parts)
-}
-
 /// Which way a word says.
 fn side(token: &Token) -> Option<&'static str> {
     let (Tok::Word(w) | Tok::Text(w)) = &token.tok else { return None };
@@ -131,7 +109,9 @@ impl Reader<'_> {
             [inner @ .., last] => (inner, side(last)?),
             _ => return None,
         };
-        if !numbered(part) || part.last().is_some_and(|t| side(t).is_some()) {
+        // "12 or more" is a bound.
+        let open = |t: &Token| side(t).is_some() || is_word(&t.tok, &["or", "and"]);
+        if !numbered(part) || part.last().is_some_and(open) {
             return None;
         }
         let value = self.value(part, depth + 1)?;

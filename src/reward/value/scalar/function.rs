@@ -29,9 +29,6 @@ impl Parser<'_> {
             "pi" => return Some(var("pi")),
             "inf" | "infinity" | "infty" | "oo" => return Some(var("infty")),
             "sqrt" => return self.root(),
-            "Rational" | "Fraction" | "Frac" | "frac" | "pow" | "power" | "diag" if is(self.token(0), '(') => {
-                return self.coded(word);
-            }
             "cbrt" => return self.argument().map(|x| power(x, invert(integer(3)))),
             _ => {}
         }
@@ -41,18 +38,12 @@ impl Parser<'_> {
         if is_greek(word) && word.len() > 2 {
             return self.named(word);
         }
-        if let Some(e) = self.hexadecimal(word) {
-            return Some(e);
-        }
         let letters: Vec<char> = word.chars().collect();
         if letters.len() == 1 {
             if matches!(word, "C" | "P")
                 && is(self.token(0), '(')
                 && let Some(e) = self.choice(if word == "C" { "binom" } else { "permutations" })
             {
-                return Some(e);
-            }
-            if let Some(e) = self.stacked(word) {
                 return Some(e);
             }
             return self.named(word);
@@ -81,76 +72,6 @@ impl Parser<'_> {
         // ab^2 squares b alone.
         let last = self.powered(last)?;
         Some(product(factors.into_iter().chain([last]).collect()))
-    }
-
-    /// Functions as code writes them.
-    fn coded(&mut self, name: &str) -> Option<Expr> {
-        let args = self.arguments()?;
-        match (name, args.as_slice()) {
-            ("pow" | "power", [a, b]) => Some(power(a.clone(), b.clone())),
-            ("diag", entries) if entries.len() <= 40 => {
-                let row = |i: usize| {
-                    (0..entries.len()).map(|j| if i == j { entries[i].clone() } else { integer(0) }).collect()
-                };
-                Some(Expr::Matrix((0..entries.len()).map(row).collect()))
-            }
-            ("Rational" | "Fraction" | "Frac" | "frac", [a, b]) => Some(divide(a.clone(), b.clone())),
-            _ => None,
-        }
-    }
-
-    /// `C_5^2`, `P_{10}^{3}`; `None`, with nothing taken, for anything else.
-    fn stacked(&mut self, word: &str) -> Option<Expr> {
-        let name = match word {
-            "C" => "binom",
-            "P" => "permutations",
-            _ => return None,
-        };
-        let from = self.at;
-        let read = |p: &mut Self| {
-            let below = p.eat('_');
-            if !below {
-                p.need('^')?;
-            }
-            let digits = |p: &mut Self| match p.peek()? {
-                Tok::Num(n) => {
-                    p.at += 1;
-                    number(n)
-                }
-                _ => p.argument(),
-            };
-            let (mut n, mut k) = (digits(p)?, p.eat(if below { '^' } else { '_' }).then(|| p.argument())??);
-            // C^3_{10} has its numbers the other way round.
-            if !below {
-                (n, k) = (k, n);
-            }
-            let number = |e: &Expr| matches!(e, Expr::Num { .. });
-            (number(&n) && number(&k)).then(|| Expr::Call(name, vec![n, k]))
-        };
-        let found = read(self);
-        if found.is_none() {
-            self.at = from;
-        }
-        found
-    }
-
-    /// `FF_{16}`: letters that are digits, with their base.
-    fn hexadecimal(&mut self, word: &str) -> Option<Expr> {
-        if !word.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        let mut digits = word.to_owned();
-        let mut n = 0;
-        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
-            digits += t;
-            n += 1;
-        }
-        let base = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(b), .. }) if b == "16" || b == "12");
-        if !is(self.token(n), '_') || !(base(self.token(n + 1)) || base(self.token(n + 2))) {
-            return None;
-        }
-        self.at += n + 1;
-        self.based(&digits)
     }
 
     fn powered(&mut self, base: Expr) -> Option<Expr> {

@@ -49,9 +49,6 @@ impl Parser<'_> {
         // Long decimals are cancelled down, which is quadratic.
         let length = text.len() as u64;
         self.steps.spend(2 + if length > 40 { length * length / 16 } else { 0 })?;
-        if let Some(e) = self.prefixed(text) {
-            return Some(e);
-        }
         // 10C3, 10P3.
         if let (Some(Token { tok: Tok::Word(w), .. }), Some(Token { tok: Tok::Num(k), .. })) =
             (self.token(0), self.token(1))
@@ -77,28 +74,6 @@ impl Parser<'_> {
             self.at = from;
         }
         number(text)
-    }
-
-    /// `0x1F`, `0b101`, `0o17`.
-    pub(crate) fn prefixed(&mut self, text: &str) -> Option<Expr> {
-        let Some(Token { tok: Tok::Word(w), spaced: false }) = self.token(0).filter(|_| text == "0") else {
-            return None;
-        };
-        let base = match w.chars().next()? {
-            'b' | 'B' => 2,
-            'o' => 8,
-            'x' | 'X' => 16,
-            _ => return None,
-        };
-        let mut digits = w[1..].to_owned();
-        let mut n = 1;
-        while let Some(Token { tok: Tok::Num(t) | Tok::Word(t), spaced: false }) = self.token(n) {
-            digits += t;
-            n += 1;
-        }
-        let value = BigInt::parse_bytes(digits.as_bytes(), base)?;
-        self.at += n;
-        self.in_base(value, digits, base)
     }
 
     /// The base behind `_`: a number or its name.
