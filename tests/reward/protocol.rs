@@ -28,8 +28,9 @@ fn an_answer_inside_a_thinking_that_never_closed_earns_nothing() {
 fn a_thinking_that_began_in_the_prompt_is_no_answer() {
     let response = "maybe \\boxed{7}, no</think>The result is \\boxed{8}";
     assert_eq!((strict(response, "8").score, strict(response, "7").acc_score), (1.0, 0.0));
-    assert_eq!(extract::strip_think(response, Mode::Strict), "The result is \\boxed{8}");
-    assert_eq!(extract::strip_think(response, Mode::Compat), response);
+    for mode in [Mode::Strict, Mode::Compat] {
+        assert_eq!(extract::strip_think(response, mode), "The result is \\boxed{8}");
+    }
     assert_eq!(strict("maybe \\boxed{8}</think>", "8").acc_score, 0.0);
 }
 
