@@ -185,8 +185,10 @@ impl Seats<'_> {
 enum Call {
     /// The table, over this connection.
     Table { stream: TcpStream, key: Key, token: u64, members: Vec<Member> },
-    /// Rank 0 is not there, or not yet the one of this run.
-    Again(String),
+    /// Rank 0 is not there.
+    Gone(String),
+    /// It is not yet the one of this run.
+    Refused(String),
     /// This rank has no secret, or another one than who listens there.
     Unproved(String),
 }
@@ -205,7 +207,7 @@ pub fn greet(
     let listener = listener.map_err(link("listening"))?;
     own.member.address = listener.local_addr().map_err(link("listening"))?;
     let deadline = Instant::now() + within;
-    let (mut last, mut unproved_since) = ("nobody there".to_owned(), None);
+    let (mut last, mut refused, mut unproved_since) = ("nobody there".to_owned(), false, None);
     while Instant::now() < deadline {
         waiting()?;
         // Rank 0 waits for the others as long, and says who is missing.
@@ -217,7 +219,9 @@ pub fn greet(
                 let admission = Admission::open(listener, key.clone())?;
                 return Ok(Met { token, members, control, admission, key });
             }
-            Call::Again(why) => (last, unproved_since) = (why, None),
+            Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
+            // That it was refused before says more.
+            Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 let expected = format!("the secret of rank 0 at {}, port {}", address.0, address.1);
                 let hint = format!("one --out that all ranks share, or {VARIABLE} alike at all");
@@ -242,7 +246,7 @@ fn call(
 ) -> Result<Call> {
     let stream = match connect(address, deadline) {
         Ok(stream) => stream,
-        Err(error) => return Ok(Call::Again(error.to_string())),
+        Err(error) => return Ok(Call::Gone(error.to_string())),
     };
     // Read at each call: rank 0 may not have made its file before.
     let key = match secret.key() {
@@ -265,8 +269,8 @@ fn call(
             return Err(Error::Rank { what: why, exit_code: 2, told: false });
         }
         Some(Message::Fault { what, exit_code }) => return Err(Error::Rank { what, exit_code, told: true }),
-        Some(Message::Refused { why, again: true }) => Call::Again(why),
-        _ => Call::Again("the connection closed".to_owned()),
+        Some(Message::Refused { why, again: true }) => Call::Refused(why),
+        _ => Call::Gone("the connection closed".to_owned()),
     })
 }
 

@@ -217,7 +217,7 @@ fn a_reward_that_takes_ten_times_the_deadline_is_waited_for() {
 #[test]
 fn sigusr1_saves_and_the_next_start_has_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
-    let (file, out, whole) = job(dir.path(), 60);
+    let (file, out, whole) = job(dir.path(), 20);
     let started = sft(&file, &out).args(["--gpus", "2"]).spawn().unwrap();
     let metrics = out.join("metrics.jsonl");
     wait_for("a step is done", || fs::metadata(&metrics).is_ok_and(|file| file.len() > 0));
