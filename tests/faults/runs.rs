@@ -13,7 +13,7 @@ use omr::config::{RlConfig, SftConfig, to_yaml};
 use omr::files::Lock;
 use serde_json::json;
 
-use crate::train::tiny::{files, rl_config, sft_config};
+use crate::train::tiny::{files, sft_config};
 
 const RECIPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/recipe.yaml");
 
@@ -39,7 +39,7 @@ impl Folder {
         let folder = Folder(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap());
         let dir = folder.0.path();
         let sft = SftConfig { max_steps: Some(1), ..sft_config(dir) };
-        let rl = RlConfig { total_training_steps: Some(1), ..rl_config(dir) };
+        let rl = RlConfig { model: sft.model.clone(), train_files: sft.datasets.clone(), ..RlConfig::default() };
         fs::write(dir.join("sft.yaml"), to_yaml(&sft).unwrap()).unwrap();
         fs::write(dir.join("rl.yaml"), to_yaml(&rl).unwrap()).unwrap();
         fs::write(
@@ -83,7 +83,7 @@ fn files_named_like_temporaries_survive_every_command() {
     let folder = Folder::new();
     let [sft, rl, format, rows, home, plain] =
         ["sft.yaml", "rl.yaml", "format.yaml", "q.jsonl", "home", "plain"].map(|name| folder.at(name));
-    let (base, answers) = (folder.at("tuned"), folder.at("home/answers.jsonl"));
+    let (base, answers) = (folder.at("base"), folder.at("home/answers.jsonl"));
     put(&folder.path("home"), THEIRS);
     // Names of ours, in a folder that no run has begun in.
     put(&folder.path("home"), ".model.old-123/x .summary.json.tmp-123 .rows.parquet.tmp-1");
@@ -142,7 +142,7 @@ fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     let folder = Folder::new();
     let (sft, out, deep) = (folder.at("sft.yaml"), folder.at("out"), folder.at("a/b/c"));
     omr(&["--device", "cuda", "sft", &sft, "--out", &deep], 2);
-    omr(&["--device", "cuda", "eval", "--model", &folder.at("tuned"), "--limit", "1", "--out", &deep], 2);
+    omr(&["--device", "cuda", "eval", "--model", &folder.at("base"), "--limit", "1", "--out", &deep], 2);
     omr(&["--device", "cuda", "recipe", RECIPE, "--out", &deep], 2);
     omr(&["data", "inspect", "none.jsonl", "--out", &deep], 2);
     assert!(!folder.path("a").exists());
