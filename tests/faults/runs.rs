@@ -141,7 +141,7 @@ fn files_named_like_temporaries_survive_every_command() {
 fn a_refused_command_leaves_no_trace_and_claims_nothing() {
     let folder = Folder::new();
     let (sft, out, deep) = (folder.at("sft.yaml"), folder.at("out"), folder.at("a/b/c"));
-    omr(&["--device", "cuda", "sft", &sft, "--out", &deep], 2);
+    omr(&["--device", "cuda", "sft", &sft, "dtype=auto", "--out", &deep], 2);
     omr(&["--device", "cuda", "eval", "--model", &folder.at("base"), "--limit", "1", "--out", &deep], 2);
     omr(&["--device", "cuda", "recipe", RECIPE, "--out", &deep], 2);
     omr(&["data", "inspect", "none.jsonl", "--out", &deep], 2);
