@@ -42,10 +42,10 @@ impl Recipe<'_> {
             false => "the questions of eval.data".to_owned(),
         };
         say(format!("  eval     {questions}, greedy and at temperature 1"));
-        if !self.columns.is_empty() {
-            let (there, missing) = self.columns();
-            say(format!("  columns  {} of {} tasks of eval.tasks have files", there.len(), self.columns.len()));
-            missing.into_iter().for_each(say);
+        if !c.eval.tasks.is_empty() {
+            let (there, all) = (self.columns.len(), self.columns.len() + self.left_out.len());
+            say(format!("  columns  {there} of {all} tasks of eval.tasks have files"));
+            self.left_out.iter().cloned().for_each(say);
         }
         say(format!("  judge    {}", self.judges()));
         let takes = match self.means.target.kind {

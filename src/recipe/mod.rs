@@ -50,8 +50,9 @@ pub struct Recipe<'a> {
     config: RecipeConfig,
     spec: &'static TaskSpec,
     task: &'static task::recipe::Recipe,
-    /// Tasks of `eval.tasks`, measured beside the recipe's own.
+    /// Tasks of `eval.tasks` that are measured beside the recipe's own, and why each of the others is not.
     columns: Vec<&'static TaskSpec>,
+    left_out: Vec<String>,
     means: Means<'a>,
     /// What judges and measured models say, in all stages; of several ranks each stage opens its own.
     store: Arc<RunStore>,
@@ -62,8 +63,8 @@ impl<'a> Recipe<'a> {
     /// `eval.tasks` is not known.
     pub fn new(dir: &Path, config: RecipeConfig, means: Means<'a>) -> Result<Recipe<'a>> {
         let (spec, task) = task::taught(&config.task.name)?;
-        let columns = task::named(&config.eval.tasks)?;
-        Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, means, store: RunStore::new(dir) })
+        let (columns, left_out) = stages::columns(&config.eval)?;
+        Ok(Recipe { dir: dir.to_owned(), config, spec, task, columns, left_out, means, store: RunStore::new(dir) })
     }
 
     /// The settings.

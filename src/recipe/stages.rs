@@ -9,8 +9,8 @@ use serde_json::json;
 use super::{COLUMNS, Recipe};
 use crate::answers::{self, RunStore};
 use crate::config::{
-    Changed, Config, DatasetConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig, ScorerConfig, SftConfig,
-    headed,
+    Changed, Config, DatasetConfig, EvalConfig, JudgeConfig, LrSchedulerType, Mode, OptimConfig, RlConfig,
+    ScorerConfig, SftConfig, headed,
 };
 use crate::data::{Form, Row, paths, read, write};
 use crate::dist::{self, Alone, Ranks};
@@ -193,26 +193,6 @@ impl Recipe<'_> {
         Ok(Arc::new(Scorer::new(mode, judge.as_ref(), reward, Some(store.clone()), self.means.runtime)?))
     }
 
-    /// The tasks of `eval.tasks` whose files are there, and a line for each that is left out.
-    pub(super) fn columns(&self) -> (Vec<&'static TaskSpec>, Vec<String>) {
-        let source = self.source(&[]);
-        let (mut there, mut missing) = (Vec::new(), Vec::new());
-        for &spec in &self.columns {
-            match task::hub::files(spec, &source) {
-                Ok(_) => there.push(spec),
-                Err(error) => missing.push(format!("{} is left out: {error}", spec.name)),
-            }
-        }
-        (there, missing)
-    }
-
-    fn source<'a>(&'a self, datasets: &'a [DatasetConfig]) -> Source<'a> {
-        let config = &self.config.eval;
-        let (folder, mode, seed, shuffle_seed) =
-            (config.data_dir.as_deref(), config.mode, config.seed, config.shuffle_seed);
-        Source { datasets, folder, mode, seed, shuffle_seed, file: None }
-    }
-
     /// Measures the model of `stage`: on the recipe's own questions, and on the columns.
     pub(super) fn measure(&self, stage: &str, ranks: &mut dyn Ranks) -> Result<()> {
         let data = match self.config.eval.data.is_empty() {
@@ -221,7 +201,7 @@ impl Recipe<'_> {
         };
         let out = self.path("eval").join(stage);
         self.measure_on(&[self.spec], &data, stage, &out, ranks)?;
-        match &self.columns().0[..] {
+        match &self.columns[..] {
             [] => Ok(()),
             columns => self.measure_on(columns, &[], stage, &out.join(COLUMNS), ranks),
         }
@@ -249,7 +229,7 @@ impl Recipe<'_> {
             _ => Arc::new(Scorer::rules(config.mode)),
         };
         let scored = (scorer, config.strip_thinking);
-        let of_task = |spec| TaskRows::new(spec, self.source(data), config.limit, scored.clone());
+        let of_task = |spec| TaskRows::new(spec, source(config, data), config.limit, scored.clone());
         let rows: Vec<TaskRows> = tasks.iter().map(|&spec| of_task(spec)).collect();
         let local = Local::new(&model, config, self.means.target)?;
         let label = |rows: &TaskRows| match tasks {
@@ -278,7 +258,7 @@ impl Recipe<'_> {
 
     /// Compares what a measurement of `tasks` in `out` reads with what an earlier start of it read, and records it.
     fn record(&self, out: &Path, model: &Path, tasks: &[&TaskSpec], data: &[DatasetConfig]) -> Result<()> {
-        let of_task = |spec: &&TaskSpec| task::hub::files(spec, &self.source(&[]));
+        let of_task = |spec: &&TaskSpec| task::hub::files(spec, &source(&self.config.eval, &[]));
         let files = match data {
             [] => tasks.iter().map(of_task).collect::<Result<Vec<_>>>()?.concat(),
             data => paths::all(data)?,
@@ -304,4 +284,24 @@ impl Recipe<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// What tasks make their questions from.
+fn source<'a>(config: &'a EvalConfig, datasets: &'a [DatasetConfig]) -> Source<'a> {
+    let &EvalConfig { ref data_dir, mode, seed, shuffle_seed, .. } = config;
+    Source { datasets, folder: data_dir.as_deref(), mode, seed, shuffle_seed, file: None }
+}
+
+/// The tasks of `eval.tasks` whose files are there, and a line for each that is left out. Errors when one is not known, or its
+/// folder cannot be read.
+pub(super) fn columns(config: &EvalConfig) -> Result<(Vec<&'static TaskSpec>, Vec<String>)> {
+    let (mut there, mut left_out) = (Vec::new(), Vec::new());
+    for spec in task::named(&config.tasks)? {
+        match task::hub::files(spec, &source(config, &[])) {
+            Ok(_) => there.push(spec),
+            Err(error @ Error::Io { .. }) => return Err(error),
+            Err(error) => left_out.push(format!("{} is left out: {error}", spec.name)),
+        }
+    }
+    Ok((there, left_out))
 }

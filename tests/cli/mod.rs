@@ -10,7 +10,7 @@ mod help;
 mod jsonl;
 mod model_server;
 mod plan;
-mod published;
+pub(crate) mod published;
 mod ranks;
 mod recipe;
 mod referee;

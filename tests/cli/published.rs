@@ -64,6 +64,15 @@ fn desk() -> tempfile::TempDir {
     dir
 }
 
+/// The files of the published tasks, as `omr eval --data` reads them.
+pub fn benchmarks(dir: &Path) {
+    for folder in golden::entries(&golden::dir().join("eval"), "", "").into_iter().filter(|path| path.is_dir()) {
+        let to = dir.join("data/benchmarks").join(folder.file_name().unwrap());
+        fs::create_dir_all(&to).unwrap();
+        fs::copy(folder.join("data.parquet"), to.join("data.parquet")).unwrap();
+    }
+}
+
 /// The contents of the blocks in `language` of a page.
 fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
     let begin = format!("```{language}\n");
@@ -83,11 +92,7 @@ fn typed(dir: &Path, variables: &[(&str, &str)], command: &str, more: &[&str], c
 fn openmmreasoner_page_is_typed_as_it_stands() {
     let desk = desk();
     let dir = desk.path();
-    for folder in golden::entries(&golden::dir().join("eval"), "", "").into_iter().filter(|path| path.is_dir()) {
-        let to = dir.join("data/benchmarks").join(folder.file_name().unwrap());
-        fs::create_dir_all(&to).unwrap();
-        fs::copy(folder.join("data.parquet"), to.join("data.parquet")).unwrap();
-    }
+    benchmarks(dir);
     let page = fs::read_to_string(Path::new(ROOT).join("docs/OPENMMREASONER.md")).unwrap();
     for block in blocks(&page, "yaml") {
         let name = block.lines().next().unwrap().trim_start_matches("# ");

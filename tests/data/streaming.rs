@@ -249,7 +249,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     for reason in ["broken_row", "wrong_columns", "wrong_text", "missing_image", "wrong_image_size", "broken_image"] {
         assert!(error.contains(&format!("{reason} ")), "{reason}: {error}");
     }
-    assert!(error.contains("1  wrong_image_count") && error.contains("rows.jsonl row"), "{error}");
+    assert!(error.contains("1 wrong_image_count") && error.contains("rows.jsonl row"), "{error}");
     assert!(!error.contains("overlong") && !out.exists(), "{error}");
 
     let config = SftConfig { max_bad_rows: 0.05, ..config };

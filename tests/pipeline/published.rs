@@ -1,7 +1,6 @@
 //! The published data, made from its sources by the shipped configs, on small files of their names.
 
 use std::fs;
-use std::path::Path;
 
 use omr::config::{ColumnsConfig, DatasetConfig};
 use omr::data::read::{self, entry};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::commands::{omr, said};
 use super::{Server, lines, rows};
+use crate::cli::published::benchmarks;
 use crate::golden;
 
 const SFT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/configs/openmmreasoner-7b/data.yaml");
@@ -88,24 +88,6 @@ fn three_sets_are_distilled_eight_times_and_two_are_mixed_in_as_they_are() {
     assert!(mixed_in.iter().zip(theirs).all(|(made, theirs)| made.id == theirs.id));
     let asked = server.seen.lock().unwrap();
     assert!(asked.keys().all(|question| !AS_THEY_ARE.iter().any(|name| question.contains(name))), "{asked:?}");
-}
-
-/// The benchmarks of the config, as `omr eval --data` reads them.
-fn benchmarks(dir: &Path) {
-    for (name, task) in [
-        ("MathVista", "mathvista_testmini_cot_reward"),
-        ("MathVision", "mathvision_reason_test_reward"),
-        ("MathVerse-lmmseval", "mathverse_testmini_reward"),
-        ("DynaMath", "dynamath"),
-        ("We-Math", "wemath_testmini_thinking"),
-        ("LogicVista", "logicvista_thinking"),
-        ("aime24_nofigures", "aime24_nofigures_agg8_reward"),
-        ("aime25_nofigures", "aime25_nofigures_agg8_reward"),
-    ] {
-        let to = dir.join("data/benchmarks").join(name);
-        fs::create_dir_all(&to).unwrap();
-        fs::copy(golden::dir().join("eval").join(task).join("data.parquet"), to.join("test.parquet")).unwrap();
-    }
 }
 
 #[test]
