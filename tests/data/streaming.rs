@@ -247,7 +247,7 @@ fn bad_rows_are_named_and_left_out_until_they_are_too_many() {
     let error = Job::new(&out, config.clone()).err().unwrap().to_string();
     assert!(error.contains(&format!("{bad} bad rows of 210")), "{error}");
     for reason in ["broken_row", "wrong_columns", "wrong_text", "missing_image", "wrong_image_size", "broken_image"] {
-        assert!(error.contains(&format!("{reason} ")), "{reason}: {error}");
+        assert!(error.contains(&format!(" {reason}, the first: ")), "{reason}: {error}");
     }
     assert!(error.contains("1 wrong_image_count") && error.contains("rows.jsonl row"), "{error}");
     assert!(!error.contains("overlong") && !out.exists(), "{error}");

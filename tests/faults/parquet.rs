@@ -103,7 +103,7 @@ fn read_so_far() -> u64 {
 
 #[test]
 fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
-    let batch = table(&(0..80).map(|i| i % 3).collect::<Vec<_>>(), 80);
+    let batch = table(&(0..72).map(|i| i % 3).collect::<Vec<_>>(), 72);
     let version = |version| one_group().set_writer_version(version);
     let layouts = [
         one_group().set_max_row_group_row_count(Some(10)),
@@ -124,21 +124,21 @@ fn a_row_of_one_large_row_group_is_read_alone_whatever_the_layout() {
         let said = keep(&data);
         let made = copies(dir.path());
         assert_eq!(
-            (made.len(), said.contains("from a copy of 79")),
+            (made.len(), said.contains("from a copy of 7")),
             if number > 0 { (1, true) } else { (0, false) },
             "{said}"
         );
-        for (path, _) in &made {
+        for (path, _) in made.iter().filter(|_| number == 3) {
             // As another rank, or the next start, finds it: damaged, and made again.
             fs::File::options().write(true).open(path).unwrap().set_len(9 << 20).unwrap();
             keep(&open(dir.path()).0);
             assert_eq!(copies(dir.path()), made);
         }
         let before = read_so_far();
-        let mut found: Vec<_> = (0..80).map(|i| (i * 37 % 80, samples.get(i * 37 % 80).unwrap().unwrap())).collect();
-        // The rows hold 79 MiB, and a row group of 10 of them 10.
+        let mut found: Vec<_> = (0..72).map(|i| (i * 37 % 72, samples.get(i * 37 % 72).unwrap().unwrap())).collect();
+        // The rows hold 72 MiB, and a row group of 10 of them 10.
         let bytes = read_so_far() - before;
-        assert!(bytes < if number > 0 { 2 * 79 << 20 } else { 10 * 79 << 20 }, "layout {number}: {bytes} bytes read");
+        assert!(bytes < if number > 0 { 2 * 72 << 20 } else { 10 * 72 << 20 }, "layout {number}: {bytes} bytes read");
         found.sort_by_key(|(i, _)| *i);
         assert!(*want.get_or_insert_with(|| found.clone()) == found, "layout {number}");
     }
@@ -154,5 +154,6 @@ fn a_copy_that_would_outgrow_its_file_is_not_made() {
     let said = keep(&data);
     assert!(said.contains("read slowly") && said.contains("more than twice the"), "{said}");
     assert!(copies(dir.path()).is_empty());
-    assert_eq!(samples.get(149).unwrap().unwrap().1, samples.get(149 - 65).unwrap().unwrap().1);
+    let picture = |i: usize| samples.get(i).unwrap().unwrap().1[0].bytes("").unwrap().to_vec();
+    assert!(picture(149) == picture(149 - 65) && picture(149) != picture(148));
 }
