@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::short;
-use crate::data::zipped::Archive;
+use crate::data::zipped::{Archive, within};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::{self, ImageInput, Limits, Refused, Rgb};
@@ -95,17 +95,6 @@ pub fn text_of(message: &Message) -> String {
         _ => None,
     });
     parts.collect()
-}
-
-/// Bytes of an encoded picture, at most.
-const LARGEST: u64 = 128 << 20;
-
-/// Errors when an encoded picture has more bytes than it may.
-pub fn within(len: u64) -> io::Result<()> {
-    match len <= LARGEST {
-        true => Ok(()),
-        false => Err(io::Error::other(format!("found {len} bytes, expected at most {LARGEST} of a picture"))),
-    }
 }
 
 /// Where a row's picture is.

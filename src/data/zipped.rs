@@ -9,10 +9,20 @@ use std::sync::Arc;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::data::row::within;
 use crate::data::stamp::short;
 use crate::error::{Error, Result};
 use crate::files;
+
+/// Bytes of an encoded picture, at most.
+const LARGEST: u64 = 128 << 20;
+
+/// Errors when an encoded picture has more bytes than it may.
+pub fn within(len: u64) -> io::Result<()> {
+    match len <= LARGEST {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("found {len} bytes, expected at most {LARGEST} of a picture"))),
+    }
+}
 
 /// A member of more bytes than `LARGE` has at most `RATIO` times those that are stored: a guard against bombs.
 const LARGE: u64 = 16 << 20;

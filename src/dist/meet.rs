@@ -220,14 +220,14 @@ pub fn greet(
                 return Ok(Met { token, members, control, admission, key });
             }
             Call::Refused(why) => (last, refused, unproved_since) = (why, true, None),
-            // That it was refused before says more.
+            // That it was refused before says more than how rank 0 ended.
             Call::Gone(why) => (last, unproved_since) = (if refused { last } else { why }, None),
             Call::Unproved(why) if unproved_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
                 let expected = format!("the secret of rank 0 at {}, port {}", address.0, address.1);
                 let hint = format!("one --out that all ranks share, or {VARIABLE} alike at all");
                 return Err(Error::input_hint(secret.to_string(), why, expected, hint));
             }
-            Call::Unproved(why) => last = format!("{secret}: {why}"),
+            Call::Unproved(why) => last = if refused { last } else { format!("{secret}: {why}") },
         }
         std::thread::sleep(POLL * 5);
     }

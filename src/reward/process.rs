@@ -276,9 +276,10 @@ fn read_score(id: u64, line: &str) -> std::result::Result<Score, String> {
     let answer: Value = serde_json::from_str(line).map_err(|_| "an answer that is not a line of JSON")?;
     let number = |key: &str| match answer.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_f64().filter(|number| number.abs() <= LARGEST_SCORE) {
-            Some(number) => Ok(Some(number)),
-            None => Err(format!("{key} is {value}, no number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
+        Some(value) => match value.as_f64() {
+            None => Err(format!("{key} is not a number")),
+            Some(number) if number.abs() <= LARGEST_SCORE => Ok(Some(number)),
+            Some(_) => Err(format!("{key} is {value}, no number from -{LARGEST_SCORE:e} to {LARGEST_SCORE:e}")),
         },
     };
     match answer.get("id") {

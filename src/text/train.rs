@@ -15,6 +15,7 @@ use tokenizers::{
 };
 
 use super::Tokenizer;
+use super::allowed::SPLIT;
 use super::tokenizer::byte_chars;
 use crate::error::{Error, Result};
 
@@ -38,11 +39,6 @@ pub const SPECIAL_TOKENS: [&str; 14] = [
     "<|image_pad|>",
     "<|video_pad|>",
 ];
-
-/// How Qwen2.5 cuts text before BPE: contractions, words with the mark before them, single digits, runs of marks
-/// with the space before them, line ends, spaces.
-pub(super) const SPLIT: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// Trains a tokenizer of at most `vocab_size` ids: the 256 bytes, then merges, then `specials` in their order.
 ///
