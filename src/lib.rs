@@ -6,6 +6,7 @@
 //! | [`error`] | one error type, every variant with its context |
 //! | [`math`], [`philox`] | elementary functions of equal bits everywhere; random numbers by what they are for |
 //! | [`files`] | writes that are whole or not there |
+//! | [`secrets`] | words that no output may show |
 //! | [`bounds`] | bytes in work over all threads, panics of libraries as errors |
 //! | [`observe`] | what long work tells whoever watches it |
 //! | [`config`] | YAML and overrides to typed, validated, immutable settings |

@@ -31,7 +31,7 @@ fn a_wrong_config_is_one_line_that_names_file_key_and_cure() {
     let cases = [
         ("num_rolouts: 3\n", vec!["a.yaml: num_rolouts", "did you mean num_rollouts?"]),
         ("num_rollouts: three\n", vec!["a.yaml: num_rollouts", "found three", "whole number"]),
-        ("num_rollouts: 0\n", vec!["found 0", "1 or more"]),
+        ("num_rollouts: 0\n", vec!["found 0", "a number from 1"]),
         ("mode: strickt\n", vec!["did you mean strict?"]),
         ("num_rollouts: 3\nnum_rollouts: 4\n", vec!["a.yaml", "duplicate"]),
         ("datasets: [\n", vec!["a.yaml"]),

@@ -146,7 +146,7 @@ fn remove(path: &Path) {
 /// Rows with pictures in files, `rows.jsonl`, and some to measure on, `val.jsonl`.
 fn pictures(dir: &Path, answered: bool) -> (Vec<DatasetConfig>, Vec<DatasetConfig>) {
     let (all, folder) = (dir.join("rows.jsonl"), dir.join("pictures"));
-    if !all.exists() {
+    if !dir.join("val.jsonl").exists() {
         fs::create_dir_all(&folder).unwrap();
         let mut text = String::new();
         for (i, row) in rows().iter().enumerate() {
