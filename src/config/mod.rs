@@ -106,6 +106,7 @@ choice! {
 }
 
 impl Default for Changed {
+    /// What an item of a list is before it is read.
     fn default() -> Changed {
         Changed::Model
     }

@@ -92,7 +92,7 @@ pub struct RowFile {
 }
 
 enum Rows {
-    Parquet(Table),
+    Parquet(Box<Table>),
     Json(Layout),
 }
 
@@ -110,7 +110,7 @@ impl RowFile {
                 let name = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
                 let names = Names::of(&entry.columns).in_file(&name);
                 let rows = match kind(&path, entry.data_type) {
-                    DataType::Parquet => Rows::Parquet(Table::open(&path, &names)?),
+                    DataType::Parquet => Rows::Parquet(Box::new(Table::open(&path, &names)?)),
                     DataType::Jsonl => Rows::Json(Layout::Lines),
                     DataType::Json => Rows::Json(Layout::of(&path)?),
                 };

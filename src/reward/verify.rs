@@ -128,7 +128,7 @@ impl Sides<'_> {
         // "3 to 5" is a range, but where a ratio is told.
         let ratio = |t: &str| t.split(|c: char| !c.is_alphabetic()).any(|w| matches!(w, "ratio" | "odds"));
         if ratio(gold) || ratio(self.clause) {
-            (x, y) = (x.as_ratio(), y.as_ratio());
+            (x, y) = (x.into_ratio(), y.into_ratio());
         }
         let comparison = value::equal(&x, &y, steps);
         if comparison.equal {

@@ -35,17 +35,17 @@ fn omr(dir: &Path, args: &[&str]) -> Ran {
         .stderr(fs::File::create(&said).unwrap())
         .spawn()
         .unwrap();
-    let (mut peak, mut ended) = (0, None);
-    while ended.is_none() {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         peak = line.map_or(peak, |line| line.split_whitespace().next().unwrap().parse::<u64>().unwrap() >> 10);
         std::thread::sleep(Duration::from_millis(2));
-        ended = child.try_wait().unwrap();
     }
+    let ended = child.wait().unwrap();
     let said = fs::read_to_string(said).unwrap();
     assert!(!said.contains("panicked"), "{said}");
-    Ran(ended.unwrap().code(), said, peak, began.elapsed().as_secs_f64())
+    Ran(ended.code(), said, peak, began.elapsed().as_secs_f64())
 }
 
 /// `omr sft` for a step on two rows as `row` beside eight short ones.

@@ -95,8 +95,10 @@ enum Manner {
     Closed,
 }
 
-/// How strangers speak, and what they say.
-const STRANGERS: [(Manner, fn(&Known) -> Vec<u8>); 20] = {
+/// How a stranger speaks, and what it says.
+type Stranger = (Manner, fn(&Known) -> Vec<u8>);
+
+const STRANGERS: [Stranger; 20] = {
     use Manner::*;
     [
         (Closed, |_| Vec::new()),

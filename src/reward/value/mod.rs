@@ -96,7 +96,7 @@ impl Value {
     }
 
     /// `a to b` as a ratio, where the words around it say so; any other value as it is.
-    pub(crate) fn as_ratio(self) -> Value {
+    pub(crate) fn into_ratio(self) -> Value {
         if let Value::Range(a, b, None) = self { Value::Ratio(vec![a, b]) } else { self }
     }
 }
