@@ -50,6 +50,8 @@ pub(super) struct Kernel {
 /// The kernel for `isa` and elements of `dtype`; `across` says how the left operand's words follow one another:
 /// over K (rows of activations) or over rows (columns of activations, for weight gradients).
 pub(super) fn kernel(isa: Isa, dtype: DType, across: Across) -> Kernel {
+    // Tiles compute bf16 alone.
+    let isa = if dtype == DType::Bf16 { isa } else { isa.vectors() };
     match (isa, dtype) {
         #[cfg(target_arch = "x86_64")]
         (Isa::Avx512, DType::Bf16) if isa.has_bf16_dot() => {
@@ -228,6 +230,19 @@ unsafe fn sum<X: Step, const M: usize, const P: usize, const H: usize, const STE
                     X::L::store(block.sums.add(i * block.sums_stride + p * PANEL + h * 16), *sum);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_with_tiles_computes_f32_by_its_vectors() {
+        for tiles in [Isa::Amx, Isa::AmxTwin] {
+            let [by_tiles, by_vectors] = [tiles, tiles.vectors()].map(|isa| kernel(isa, DType::F32, Across::Steps).run);
+            assert!(std::ptr::fn_addr_eq(by_tiles, by_vectors), "{tiles:?}");
         }
     }
 }
