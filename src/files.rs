@@ -57,7 +57,7 @@ pub fn read_to_string(path: impl AsRef<Path>) -> io::Result<String> {
     text(read(path)?)
 }
 
-/// The text of a file that people write, such as a config: at most [`CONFIG`] bytes.
+/// The text of a file that people write, such as a config: at most 16 MiB.
 pub fn read_config(path: impl AsRef<Path>) -> io::Result<String> {
     // The usual name of an empty one.
     if path.as_ref() == Path::new("/dev/null") {

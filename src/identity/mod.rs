@@ -110,7 +110,7 @@ impl Found {
     }
 
     /// Adds the files of the model directory `dir` that decide what the model says, its weights as a `reference` where they
-    /// are read as one, too. Every file is read in full but weights that nothing needs to the bit: see [`model`].
+    /// are read as one, too. Every file is read in full but large weights that no `MANIFEST` lists.
     pub fn add_model(&mut self, dir: &Path, reference: bool) -> Result<()> {
         let listed = Manifest::listed(dir)?;
         let found = model::files(dir, reference || listed.is_some())?;

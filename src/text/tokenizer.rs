@@ -126,7 +126,7 @@ impl Tokenizer {
     }
 
     /// The ids of a text. With [`Special::Plain`] no id is a special token's. Errors on a text of more bytes than
-    /// [`LONGEST_TEXT`].
+    /// `LONGEST_TEXT`.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
         check_length(text.len())?;
         let _taken = ENCODING.take(text.len() as u64);

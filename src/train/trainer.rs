@@ -51,7 +51,7 @@ pub struct TrainerConfig {
     pub save_seconds: Option<f64>,
     /// Checkpoints kept.
     pub keep: Keep,
-    /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than [`MOST_REPEATED`].
+    /// Checkpoint when a signal stops the run; none where the steps since the last have taken more than a minute.
     pub save_on_stop: Option<bool>,
     /// `auto`, `never` or a path.
     pub resume: String,
