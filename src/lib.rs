@@ -16,11 +16,12 @@
 //! | [`hub`] | models and data sets of the Hugging Face hub: names, listings, downloads, what is there already |
 //! | [`device`] | where memory and compute live: regions, plan, threads, instruction sets |
 //! | [`tensor`] | element types, shapes, handles into a device's memory |
-//! | [`dist`] | ranks: collectives, and who owns which part of the optimizer's state |
+//! | [`ranks`] | ranks: collectives, and who owns which part of the optimizer's state |
 //! | [`ops`] | one file per op family, forward and backward side by side; rounding points |
 //! | [`model`] | Qwen2.5-VL: config, weights and their layout, vision tower, decoder, positions, tape |
 //! | [`text`], [`image`] | tokenizer and chat template; decode, smart resize, Pillow-exact resize, patches |
-//! | [`reward`] | answer extraction, equality, choices, format, judge |
+//! | [`page`] | the frame of every HTML page |
+//! | [`reward`] | the judge, the reward process, the score of a response; `omr_verify` finds and compares answers |
 //! | [`task`] | rows to prompts and scores; the same object serves RL and evaluation |
 //! | [`data`] | rows in and out, distillation, packing |
 //! | [`optim`], [`checkpoint`] | AdamW and schedules; whole-or-nothing state |
@@ -31,6 +32,7 @@
 //! | [`replay`] | a step computed again, held against what the run kept of it |
 //! | [`pipeline`] | stages from rows to rows: format, verify, filter, mix |
 //! | [`recipe`] | data, SFT, RL, control, evaluation and report in one: stages and resume |
+//! | [`plan`] | what a config takes on a GPU: memory, time, what binds |
 //! | [`cli`] | one file per command |
 
 pub mod answers;
@@ -41,7 +43,6 @@ pub mod client;
 pub mod config;
 pub mod data;
 pub mod device;
-pub mod dist;
 pub mod engine;
 pub mod error;
 pub mod eval;
@@ -54,8 +55,11 @@ pub mod model;
 pub mod observe;
 pub mod ops;
 pub mod optim;
+pub mod page;
 pub mod philox;
 pub mod pipeline;
+pub mod plan;
+pub mod ranks;
 pub mod recipe;
 pub mod replay;
 pub mod report;

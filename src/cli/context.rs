@@ -18,10 +18,10 @@ use crate::device::emu::{Completion, Emu, Options};
 use crate::device::images::{Arch, PROGRAM};
 use crate::device::nccl::{self, Library};
 use crate::device::{Body, Device, Driver, Isa, Kind, Plan, Region, Target};
-use crate::dist::{Alone, Nccl, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::error::{Error, Result};
 use crate::observe::{Observer, bytes};
 use crate::ops::body;
+use crate::ranks::{Alone, Nccl, Place, Ranks, SECRET_VARIABLE, Secret, Start, Tcp};
 use crate::reward::Scorer;
 use crate::tensor::DType;
 

@@ -12,10 +12,10 @@ use crate::config::{
     Backend, DataConfig, DedupConfig, DistConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig,
     VerifyConfig, deciding,
 };
-use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pipeline::{self, Means, Shard, Stage, Work, list, passrate};
+use crate::ranks::{self, Alone, Ranks};
 
 /// Arguments of `omr data`.
 #[derive(clap::Args)]
@@ -176,11 +176,11 @@ fn stage_of<C: Stage>(
         };
         training::same_folder(run, ranks)?;
         let finished = if context.leads() { pipeline::finished(&run.out, *shard)? } else { None };
-        if !dist::first_finds(ranks, "whether the stage is finished", || finished.is_some())? {
+        if !ranks::first_finds(ranks, "whether the stage is finished", || finished.is_some())? {
             dir.iter().try_for_each(|dir| dir.begin(config, context))?;
             before(means, ranks)?;
         }
-        dist::by_first(ranks, "the rows", || {
+        ranks::by_first(ranks, "the rows", || {
             let (summary, fresh) = pipeline::run(config, &run.out, *shard, means)?;
             let done = if fresh { summary.line() } else { "finished: nothing to do".to_owned() };
             context.say(&format!("{}: {done}", run.out.display()));

@@ -5,12 +5,13 @@ use std::path::Path;
 use serde_json::json;
 
 use super::args::fetched_by;
-use super::plan::{H200, Page};
-use super::{Context, RunArgs, memory};
+use super::{Context, RunArgs};
 use crate::device::Plan;
 use crate::error::Result;
 use crate::hub::Kind;
 use crate::model::{Levels, ModelConfig, weights};
+use crate::plan::memory;
+use crate::plan::{H200, Page};
 use crate::text::Chat;
 use crate::train::job::Start;
 use crate::train::trainer::TrainerConfig;

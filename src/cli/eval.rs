@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 
 use super::args::{RanksArgs, repository};
 use super::run_dir::RunDir;
-use super::{Context, Overrides, RunArgs, memory, referee, training};
+use super::{Context, Overrides, RunArgs, referee, training};
 use crate::answers::RunStore;
 use crate::config::{Backend, DistConfig, EvalConfig, ServerConfig, deciding};
-use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
@@ -21,6 +20,8 @@ use crate::eval::server::{self, Server};
 use crate::eval::{lmms_eval, prompts};
 use crate::files;
 use crate::hub::Kind;
+use crate::plan::memory;
+use crate::ranks::{self, Alone, Ranks};
 use crate::report;
 use crate::reward::Scorer;
 use crate::task::{self, GROUPS, TASKS, TaskFile, TaskRows, TaskSpec};
@@ -325,13 +326,13 @@ impl Eval<'_> {
         let dir = context.leads().then(|| RunDir::open(run, config, context)).transpose()?;
         training::same_folder(run, ranks)?;
         let summary = run.out.join("summary.json");
-        if dist::first_finds(ranks, "whether all is measured", || summary.exists())? {
+        if ranks::first_finds(ranks, "whether all is measured", || summary.exists())? {
             context.say(&format!("{} is finished: nothing to do", run.out.display()));
         } else {
             dir.iter().try_for_each(|dir| dir.begin(config, context))?;
             let begun = Instant::now();
             ask(ranks)?;
-            dist::by_first(ranks, "the scores", || {
+            ranks::by_first(ranks, "the scores", || {
                 let all = measured::measure(&run.out, sources()?, context.observer())?;
                 report::keep_pictures(&run.out, self.rows)?;
                 all.write(&run.out, model, config, begun.elapsed().as_secs_f64())?;

@@ -19,7 +19,6 @@ mod eval;
 mod generate;
 mod inspect;
 mod jsonl;
-mod memory;
 mod plan;
 pub mod progress;
 mod ranks;

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::dist::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 use crate::error::{Error, Result};
+use crate::ranks::{self, Launcher, Lookup, Place, SECRET_VARIABLE, Secret};
 
 /// Names the process that started a rank with `--gpus`: a rank whose parent is another one has lost it.
 const PARENT: &str = "OMR_RANKS_OF";
@@ -171,7 +171,7 @@ impl Started {
 
 /// How often a launcher has started this process's run again.
 pub fn restarts() -> Result<u64> {
-    dist::restarts(&|name| std::env::var(name).ok())
+    ranks::restarts(&|name| std::env::var(name).ok())
 }
 
 /// Errors where this rank was started by a process that is gone: rank 0, which nobody would find.

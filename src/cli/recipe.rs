@@ -6,8 +6,8 @@ use super::run_dir::RunDir;
 use super::{Context, JobArgs, training};
 use crate::config::{Config, Place, RecipeConfig, deciding};
 use crate::device::Plan;
-use crate::dist::{self, Ranks};
 use crate::error::Result;
+use crate::ranks::{self, Ranks};
 use crate::recipe::{Means, Recipe};
 
 /// Runs what is left of the recipe and prints the report's path to stdout.
@@ -45,7 +45,7 @@ fn cooked(args: &JobArgs, (context, ranks): (&Context, &mut dyn Ranks), mut conf
     }
     let dir = context.leads().then(|| RunDir::open(run, recipe.config(), context)).transpose()?;
     training::same_folder(run, ranks)?;
-    if dist::first_finds(ranks, "whether the recipe is finished", || recipe.is_finished())? {
+    if ranks::first_finds(ranks, "whether the recipe is finished", || recipe.is_finished())? {
         context.say(&format!("{} is finished: nothing to do", run.out.display()));
     } else {
         dir.iter().try_for_each(|dir| dir.begin(recipe.config(), context))?;

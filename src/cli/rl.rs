@@ -1,13 +1,13 @@
 //! `omr rl`: GSPO, GRPO and DAPO with the integrated sampler.
 
-use super::plan::{self, H200, Rows};
 use super::{Context, JobArgs, dry_run, training};
 use crate::answers::RunStore;
 use crate::config::{RlConfig, deciding};
-use crate::dist::{Alone, Ranks};
 use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
+use crate::plan::{self, H200, Rows};
+use crate::ranks::{Alone, Ranks};
 use crate::rl::run::Job;
 
 /// Runs the job and prints the model's path to stdout.

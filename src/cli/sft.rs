@@ -1,12 +1,12 @@
 //! `omr sft`: supervised fine-tuning.
 
-use super::plan::{self, H200, Rows};
 use super::{Context, JobArgs, dry_run, training};
 use crate::config::{Config, Place, SftConfig, deciding};
-use crate::dist::{Alone, Ranks};
 use crate::error::Result;
 use crate::eval::validation;
 use crate::model::ModelConfig;
+use crate::plan::{self, H200, Rows};
+use crate::ranks::{Alone, Ranks};
 use crate::train::sft::Job;
 
 /// Runs the job and prints the model's path to stdout.

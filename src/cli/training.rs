@@ -4,15 +4,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
-use super::plan::Page;
 use super::run_dir::{RunDir, is_begun};
 use super::{Context, RunArgs, dry_run};
 use crate::answers;
 use crate::config::{self, Config};
-use crate::dist::{self, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
+use crate::plan::Page;
+use crate::ranks::{self, Ranks};
 use crate::train::job::Job;
 use crate::train::lanes;
 use crate::train::plan;
@@ -21,7 +21,7 @@ use crate::train::plan;
 pub fn over(mut ranks: Box<dyn Ranks>, work: impl FnOnce(&mut dyn Ranks) -> Result<()>) -> Result<()> {
     match work(&mut *ranks) {
         Ok(()) => ranks.leave(Ok(())),
-        Err(error) => Err(dist::last_word(&mut *ranks, error)),
+        Err(error) => Err(ranks::last_word(&mut *ranks, error)),
     }
 }
 
@@ -66,7 +66,7 @@ pub fn run<C: Config>(
         answers::gather(&args.out)?;
     }
     same_folder(args, ranks)?;
-    if dist::first_finds(ranks, "whether the run is finished", || job.is_finished())? {
+    if ranks::first_finds(ranks, "whether the run is finished", || job.is_finished())? {
         context.say(&format!("{} is finished: nothing to do", args.out.display()));
     } else {
         dir.iter().try_for_each(|dir| dir.begin(config, context))?;

@@ -1,10 +1,11 @@
 //! `omr verify`: the answer verifier alone.
 
+use omr_verify::{Mode, Verdict, verify};
 use serde::{Deserialize, Serialize};
 
 use super::{Context, jsonl};
+use crate::config::choose;
 use crate::error::{Error, Result};
-use crate::reward::{self, Mode};
 
 /// Arguments of `omr verify`.
 #[derive(clap::Args)]
@@ -26,7 +27,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["gold", "answer"])]
     jsonl: bool,
     /// strict, or compat: the published scorer's equality
-    #[arg(long, default_value = "strict", value_name = "MODE")]
+    #[arg(long, default_value = "strict", value_name = "MODE", value_parser = choose::<Mode>)]
     mode: Mode,
 }
 
@@ -47,7 +48,7 @@ struct Line {
 }
 
 fn line(gold: &str, answer: &str, mode: Mode) -> Line {
-    let reward::Verdict { equal, gold_parsed, answer_parsed, why, .. } = reward::verify(gold, answer, mode);
+    let Verdict { equal, gold_parsed, answer_parsed, why, .. } = verify(gold, answer, mode);
     Line { equal, gold_parsed, answer_parsed, why }
 }
 

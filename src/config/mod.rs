@@ -8,7 +8,9 @@
 
 #![forbid(unsafe_code)]
 
-// First: its macros declare the tables of the others.
+// First: their macros declare the tables of the others.
+#[macro_use]
+mod choice;
 #[macro_use]
 mod table;
 
@@ -32,11 +34,13 @@ mod task_file;
 mod tests;
 mod validation;
 
+pub use choice::{Choice, choose};
 pub use data::{ColumnsConfig, DataType, DatasetConfig, EndpointConfig};
 pub use dist::{Backend, DistConfig};
 pub use eval::{EvalConfig, ServerConfig};
 pub use generate::GenerateConfig;
 pub use judge::{JudgeConfig, ScoreConfig, ScorerConfig};
+pub use omr_verify::{Format, Mode};
 pub use optim::{LrSchedulerType, OptimConfig, OptimizerName};
 pub use pipeline::{
     DataConfig, DedupConfig, DistillConfig, FilterConfig, FormatConfig, MixConfig, PassrateConfig, Pictures, RowForm,
@@ -76,16 +80,6 @@ choice! {
 }
 
 choice! {
-    /// Which behaviour of the original the reward follows.
-    pub enum Mode {
-        /// The right behaviour.
-        Strict = "strict",
-        /// The published behaviour, defects included.
-        Compat = "compat",
-    }
-}
-
-choice! {
     /// A kind of input that a run depends on.
     pub enum Changed {
         /// The model directory.
@@ -109,18 +103,6 @@ impl Default for Changed {
     /// What an item of a list is before it is read.
     fn default() -> Changed {
         Changed::Model
-    }
-}
-
-choice! {
-    /// The format that a response is asked for.
-    pub enum Format {
-        /// Thinking and an answer in their tags, or a box.
-        ThinkAnswerBoxed = "think_answer_boxed",
-        /// Thinking and an answer in their tags.
-        ThinkAnswer = "think_answer",
-        /// Thinking in its tags, then a box: the format of verl's geo3k.
-        ThinkBoxed = "think_boxed",
     }
 }
 

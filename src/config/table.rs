@@ -176,52 +176,18 @@ macro_rules! choice {
             }
         }
 
+        choice_setting!($name);
+
+        impl $crate::config::Choice for $name {
+            const TYPE: &'static str = stringify!($name);
+            const ALL: &'static [(&'static str, Self)] = &[$( ($text, $name::$variant) ),+];
+        }
+
         impl std::str::FromStr for $name {
             type Err = $crate::error::Error;
 
             fn from_str(text: &str) -> $crate::error::Result<Self> {
-                match text {
-                    $( $text => Ok($name::$variant), )+
-                    _ => {
-                        let names = [$( $text ),+];
-                        let place = stringify!($name).to_lowercase();
-                        let expected = format!("one of {}", names.join(", "));
-                        Err(match $crate::config::said::nearest(text, names) {
-                            Some(near) => $crate::error::Error::input_hint(
-                                place, text, expected, format!("did you mean {near}?")),
-                            None => $crate::error::Error::input(place, text, expected),
-                        })
-                    }
-                }
-            }
-        }
-
-        impl $crate::config::Setting for $name {
-            fn set(
-                &mut self,
-                place: &$crate::config::Place,
-                path: &str,
-                value: &serde_json::Value,
-            ) -> $crate::error::Result<()> {
-                let text = value.as_str().unwrap_or_default();
-                *self = text.parse().map_err(|error| match error {
-                    $crate::error::Error::Input { expected, hint, .. } => $crate::error::Error::Input {
-                        place: place.of(path),
-                        found: $crate::config::said::inline(value),
-                        expected,
-                        hint,
-                    },
-                    other => other,
-                })?;
-                Ok(())
-            }
-
-            fn write(&self) -> serde_json::Value {
-                serde_json::Value::String(self.name().to_owned())
-            }
-
-            fn kind(&self) -> String {
-                [$( $text ),+].join(" | ")
+                $crate::config::choose(text)
             }
         }
     };

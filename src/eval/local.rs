@@ -15,12 +15,12 @@ use crate::config::EvalConfig;
 use crate::data::encoder::Use;
 use crate::data::{Encoder, Row};
 use crate::device::{Device, Kind, Plan, Region, Target};
-use crate::dist::{self, Ranks};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::identity;
 use crate::model::{Model, ModelConfig};
 use crate::observe::Observer;
+use crate::ranks::{self, Ranks};
 use crate::rollout::ask;
 use crate::task::TaskRows;
 use crate::tensor::DType;
@@ -227,11 +227,11 @@ pub fn ask(
         return asked(store);
     }
     jobs.iter().try_for_each(|(job, _)| job.same_at(ranks))?;
-    dist::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    ranks::by_first(ranks, "the answers there are", || answers::gather(dir))?;
     let own = RunStore::of_rank(dir, place.0, place.1);
     let done = asked(&own);
     let closed = own.close();
-    dist::agreed_at_last(ranks, "the end of answers", done.and(closed))
+    ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
 /// Answers that one request asks for: the first and how many follow one another, the greedy one by itself.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::config::{OptimConfig, OptimizerName};
 use crate::device::{Device, Region};
-use crate::dist::{Alone, Ranks, Shards, shards};
 use crate::error::Result;
 use crate::model::outgoing::OutFile;
 use crate::model::params::{Param, ParamLayout};
@@ -16,6 +15,7 @@ use crate::ops::adamw::{self, Coded, Moments};
 use crate::ops::grad_norm;
 use crate::optim::files::{self, Kept};
 use crate::optim::state::State;
+use crate::ranks::{Alone, Ranks, Shards, shards};
 use crate::tensor::{DType, Tensor};
 
 /// What the last update saw.

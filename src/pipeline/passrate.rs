@@ -13,7 +13,6 @@ use crate::config::{PassrateConfig, ScorerConfig, StageConfig, StepConfig};
 use crate::data::encoder::{Measured, Use};
 use crate::data::{Bad, Encoder, Index, Loader, Made, Read, Reason, Row, Samples, Shape};
 use crate::device::{Device, Plan, Region};
-use crate::dist::{self, Ranks};
 use crate::engine::{Engine, EngineConfig, Event, Output, Prompt, Request, allowed_ids, stop_token_ids};
 use crate::error::{Error, Result};
 use crate::identity;
@@ -24,6 +23,7 @@ use crate::pipeline::filter::PASS_RATE;
 use crate::pipeline::pass::{Fate, Numbered, pass};
 use crate::pipeline::stage::{Job, Means, Stage, Work};
 use crate::pipeline::summary::Summary;
+use crate::ranks::{self, Ranks};
 use crate::reward::judge::{self, Ruling};
 use crate::reward::{Item, Judged, Scorer};
 use crate::rollout::ask;
@@ -59,13 +59,13 @@ pub fn answer(config: &PassrateConfig, dir: &Path, ranks: &mut dyn Ranks, means:
     if size == 1 {
         return Ok(());
     }
-    dist::by_first(ranks, "the answers there are", || answers::gather(dir))?;
+    ranks::by_first(ranks, "the answers there are", || answers::gather(dir))?;
     let store = RunStore::of_rank(dir, rank, size);
     let work = Work::open(config, dir, None, means)?;
     let share = Share { rank, size };
     let done = Passrate::new(config, means).and_then(|job| job.answer_share(&work, &store, share));
     let closed = store.close();
-    dist::agreed_at_last(ranks, "the end of answers", done.and(closed))
+    ranks::agreed_at_last(ranks, "the end of answers", done.and(closed))
 }
 
 /// Which rows a rank answers: by content, so that equal questions are one rank's.

@@ -17,10 +17,10 @@ use tokio::runtime::Handle;
 use crate::answers::RunStore;
 use crate::config::RecipeConfig;
 use crate::device::{Device, Plan, Target};
-use crate::dist::{self, Ranks};
 use crate::error::Result;
 use crate::files::{self, Lock};
 use crate::observe::Observer;
+use crate::ranks::{self, Ranks};
 use crate::report;
 use crate::task::{self, TaskSpec};
 
@@ -93,9 +93,9 @@ impl<'a> Recipe<'a> {
             Ok(())
         };
         claim("base")?;
-        dist::by_first(ranks, "the base model", || self.base())?;
+        ranks::by_first(ranks, "the base model", || self.base())?;
         claim("data")?;
-        dist::by_first(ranks, "the data", || self.data())?;
+        ranks::by_first(ranks, "the data", || self.data())?;
         claim("sft")?;
         self.sft(ranks)?;
         if self.config.control.enable {
@@ -110,7 +110,7 @@ impl<'a> Recipe<'a> {
                 self.measure(stage, ranks)?;
             }
         }
-        dist::by_first(ranks, "the report", || {
+        ranks::by_first(ranks, "the report", || {
             self.summarise(begun.elapsed().as_secs_f64())?;
             let report = report::report(&self.dir)?;
             files::write(self.page(), report::page(&report)?.as_bytes())?;

@@ -13,7 +13,6 @@ use crate::config::{
     ScorerConfig, SftConfig, headed,
 };
 use crate::data::{Form, Row, paths, read, write};
-use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::eval::local::{self, Local};
 use crate::eval::measured::{self, Answers};
@@ -21,6 +20,7 @@ use crate::eval::validation;
 use crate::files;
 use crate::identity::{Found, Inputs, Manifest};
 use crate::pipeline::{self, Summary};
+use crate::ranks::{self, Alone, Ranks};
 use crate::reward::Scorer;
 use crate::rl::run as rl;
 use crate::task::{self, Source, TaskRows, TaskSpec};
@@ -126,7 +126,7 @@ impl Recipe<'_> {
 
     fn fine_tune(&self, stage: &str, mut config: SftConfig, ranks: &mut dyn Ranks) -> Result<()> {
         let dir = self.path(stage);
-        if dist::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
+        if ranks::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
             return Ok(());
         }
         if config.datasets.is_empty() {
@@ -143,7 +143,7 @@ impl Recipe<'_> {
 
     pub(super) fn rl(&self, ranks: &mut dyn Ranks) -> Result<()> {
         let dir = self.path("rl");
-        if dist::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
+        if ranks::first_finds(ranks, FINISHED, || finished_steps(&dir).is_some())? {
             return Ok(());
         }
         let mut config = RlConfig { model: Some(self.model("sft")), ..self.config.rl.clone() };
@@ -154,7 +154,7 @@ impl Recipe<'_> {
         let store = match ranks.size() {
             1 => self.store.clone(),
             size => {
-                dist::by_first(ranks, "the answers there are", || answers::gather(&self.dir))?;
+                ranks::by_first(ranks, "the answers there are", || answers::gather(&self.dir))?;
                 RunStore::of_rank(&self.dir, ranks.rank(), size)
             }
         };
@@ -216,12 +216,12 @@ impl Recipe<'_> {
         out: &Path,
         ranks: &mut dyn Ranks,
     ) -> Result<()> {
-        if dist::first_finds(ranks, FINISHED, || out.join("summary.json").exists())? {
+        if ranks::first_finds(ranks, FINISHED, || out.join("summary.json").exists())? {
             return Ok(());
         }
         let config = &self.config.eval;
         let model = self.model(stage);
-        dist::by_first(ranks, "what is measured", || self.record(out, &model, tasks, data))?;
+        ranks::by_first(ranks, "what is measured", || self.record(out, &model, tasks, data))?;
         let store = if ranks.size() == 1 { self.store.clone() } else { RunStore::new(&self.dir) };
         let scorer = match ranks.rank() {
             0 => self.scorer(config.mode, &config.judge, (&config.reward, "eval.reward"), &store)?,
@@ -241,7 +241,7 @@ impl Recipe<'_> {
         let begun = Instant::now();
         let with = local::Asking { device: self.means.device, observer: self.means.observer };
         local::ask(ranks, &jobs, (&self.dir, &store), &with)?;
-        dist::by_first(ranks, "the scores", || {
+        ranks::by_first(ranks, "the scores", || {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
             let sources = jobs.iter().map(|(job, _)| (job.rows, Box::new(job.asked(&store)) as Box<dyn Answers>));
             let all = measured::measure(out, sources.collect(), self.means.observer)?;

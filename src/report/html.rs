@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use super::browser;
-use super::frame::{data, escape, frame};
 use super::{Contrast, RecipeReport, Stage, Table};
 use crate::error::Result;
 use crate::eval::stats::{Estimate, Interval};
+use crate::page::{data, escape, frame};
 
 const SCRIPT: &str = include_str!("page.js");
 

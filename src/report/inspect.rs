@@ -4,11 +4,11 @@
 use std::fmt::Write;
 
 use super::browser::{self, Answer, Browser};
-use super::frame::{escape, frame};
 use crate::data::Row;
 use crate::data::inspect::{Inspection, Spread, kind};
 use crate::data::read::Column;
 use crate::error::Result;
+use crate::page::{escape, frame};
 use crate::text::{Message, Part};
 
 const STYLE: &str = include_str!("inspect.css");

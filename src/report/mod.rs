@@ -9,7 +9,6 @@
 pub mod browser;
 mod comparison;
 mod evaluation;
-pub mod frame;
 mod html;
 pub mod inspect;
 mod read;

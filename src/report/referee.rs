@@ -2,10 +2,10 @@
 
 use super::Table;
 use super::browser::{self, Answer, Browser, Row, Verdict};
-use super::frame::{escape, frame};
 use super::html::rows;
 use crate::error::Result;
 use crate::eval::referee::{Agreement, Compared, HEADS, cells};
+use crate::page::{escape, frame};
 
 const TITLE: &str = "Two verdicts on the same answers";
 

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 pub use client::{Client, Counts};
 
-use super::{Mode, Rubric, Score, composite, extract, python};
+use omr_verify::{extract, python};
+
+use super::{Mode, Rubric, Score, composite};
 
 /// Responses of this many characters and more are not sent whole.
 const MAX_WHOLE: usize = 500;

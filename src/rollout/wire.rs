@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Rollout;
 use super::journal::Word;
-use crate::dist::{self, Ranks};
 use crate::engine::{FinishReason, Output};
 use crate::error::{Error, Result};
+use crate::ranks::{self, Ranks};
 use crate::reward::Score;
 
 /// Bytes of a token of a response on the host: its id, its log-prob and its text, of which four letters are assumed.
@@ -81,7 +81,7 @@ pub fn unpack(mut bytes: &[u8]) -> Result<Vec<Rollout>> {
 /// The rollouts of questions dealt to the ranks by turns, in the order of questions and rollouts: `count` of them. `own` are those
 /// of this rank's questions. Errors with [`Error::Stopped`] at every rank where one was asked to stop.
 pub fn gathered(ranks: &mut dyn Ranks, own: Result<Vec<Rollout>>, count: usize) -> Result<Vec<Rollout>> {
-    let mut own = dist::agreed_at_last(ranks, "the end of rollouts", own)?;
+    let mut own = ranks::agreed_at_last(ranks, "the end of rollouts", own)?;
     let (rank, size) = (ranks.rank(), ranks.size());
     if size == 1 {
         return Ok(own);

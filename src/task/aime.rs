@@ -6,8 +6,8 @@ use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
-use crate::reward::python;
 use crate::text::Part;
+use omr_verify::python;
 
 const fn hub(repo: &'static str) -> Hub {
     Hub {

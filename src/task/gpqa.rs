@@ -12,8 +12,8 @@ use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, Source, Take, TaskSpec, 
 use crate::config::Mode;
 use crate::error::Result;
 use crate::philox::{self, Purpose};
-use crate::reward::python;
 use crate::text::Part;
+use omr_verify::python;
 
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {

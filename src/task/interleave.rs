@@ -11,8 +11,8 @@ use super::literal::{Literal, NotLiteral, eval};
 use super::{Checked, Crash, Stage};
 use crate::config::Mode;
 use crate::data::ImageSource;
-use crate::reward::python;
 use crate::text::Part;
+use omr_verify::python;
 
 /// The columns of pictures.
 pub const PICTURES: &[&str] = &["image_1", "image_2", "image_3", "image_4", "image_5", "image_6", "image_7"];

@@ -3,8 +3,8 @@
 use super::hub::{self, Doc, Hub, Prompt, Subject, written};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
-use crate::reward::python;
 use crate::text::Part;
+use omr_verify::python;
 
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {

@@ -102,7 +102,7 @@ fn query(doc: &Doc) -> Checked<String> {
             query += &format!("\n({}) {}", super::letter(i), written(choice));
         }
     }
-    Ok(crate::reward::python::strip(&format!("{query}\n{hint}")).to_owned())
+    Ok(omr_verify::python::strip(&format!("{query}\n{hint}")).to_owned())
 }
 
 /// The letter of the choice that is right, or the answer itself.

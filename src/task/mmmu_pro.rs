@@ -4,8 +4,8 @@ use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::interleave::{self, options};
 use super::{Answers, Checked, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
-use crate::reward::python;
 use crate::text::Part;
+use omr_verify::python;
 
 /// Questions with ten options.
 pub const STANDARD: TaskSpec = TaskSpec {

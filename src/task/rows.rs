@@ -7,7 +7,8 @@ use super::{Checked, Source, TaskSpec};
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::{Error, Result};
-use crate::reward::{Item, OnScored, Scorer, extract, python};
+use crate::reward::{Item, OnScored, Scorer};
+use omr_verify::{extract, python};
 
 /// Questions with a way to score answers to them.
 pub trait Task: Send + Sync {

@@ -7,7 +7,7 @@ use super::hub::{self, Doc, Hub, Prompt, Subject};
 use super::{Answers, Checked, Marks, Metrics, PUBLISHED_MAX_NEW_TOKENS, TaskSpec, aggregate};
 use crate::config::Mode;
 use crate::data::Row;
-use crate::reward::python;
+use omr_verify::python;
 
 /// The task.
 pub const TASK: TaskSpec = TaskSpec {

@@ -10,12 +10,12 @@ use super::trainer::{Trainer, TrainerConfig, memory_summary};
 use crate::data::encoder::Use;
 use crate::data::{Dataset, Encoder};
 use crate::device::{Device, Plan, Target};
-use crate::dist::{Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity;
 use crate::model::{Levels, ModelConfig};
 use crate::observe::Observer;
+use crate::ranks::{Alone, Ranks};
 
 /// The model a run starts from, and what makes samples for it of rows.
 pub struct Start {

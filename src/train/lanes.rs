@@ -7,11 +7,11 @@
 //! the number of ranks is none.
 
 use crate::device::{Device, Region};
-use crate::dist::shards::CHUNK;
-use crate::dist::{Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::model::Grads;
 use crate::ops::lane_sum;
+use crate::ranks::shards::CHUNK;
+use crate::ranks::{Ranks, Shards};
 use crate::tensor::{DType, Tensor};
 
 /// Elements of all pieces that one exchange adds up, at most: 64 MiB of workspace; a chunk of each lane at least.

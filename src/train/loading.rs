@@ -8,12 +8,12 @@ use super::metrics;
 use crate::checkpoint::{Checkpoint, Resume, State, Store};
 use crate::config::{Changed, Dtype, OptimConfig};
 use crate::device::{Device, Region};
-use crate::dist::{Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::identity::{Manifest, Part};
 use crate::model::Model;
 use crate::observe::Observer;
 use crate::optim::Optimizer;
+use crate::ranks::{Alone, Ranks, Shards};
 use crate::tensor::DType;
 
 /// What is loaded.

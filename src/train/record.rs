@@ -6,10 +6,10 @@ use super::trainer::TrainerConfig;
 use crate::checkpoint::Store;
 use crate::config::Changed;
 use crate::data::{Dataset, paths};
-use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::identity::{Found, Inputs};
 use crate::observe::Observer;
+use crate::ranks::Ranks;
 
 /// The inputs of the run that `config` and `data` describe, the same at each of `ranks`. Rank 0 reads them. Errors
 /// when one is not what it was when the run made its steps, unless the config accepts that.

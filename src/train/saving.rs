@@ -12,10 +12,10 @@ use std::thread::JoinHandle;
 
 use crate::checkpoint::{Draft, State, Store};
 use crate::device::{Device, readback};
-use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::model::OutModel;
 use crate::model::outgoing::{Fetch, OutFile, create_files, fetched, fill_files};
+use crate::ranks::Ranks;
 use crate::tensor::Tensor;
 
 /// Files of a model directory that training leaves as they are, copied into every model written.

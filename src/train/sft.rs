@@ -26,11 +26,11 @@ use crate::data::encoder::Use;
 use crate::data::indexing::Longest;
 use crate::data::{Dataset, Index, Loader, Rejected, Sample, Samples};
 use crate::device::{Device, Plan, Region, Target};
-use crate::dist::{self, Alone, Ranks};
 use crate::error::{Error, Result};
 use crate::model::vision::CHUNK_PATCHES;
 use crate::model::{Grads, Levels, Model, ModelConfig, Shared};
 use crate::observe::Observer;
+use crate::ranks::{self, Alone, Ranks};
 use crate::tensor::{DType, Tensor};
 
 /// Micro-batches whose samples are made ahead.
@@ -249,7 +249,7 @@ impl job::Job for Job {
     }
 
     fn steps(&self, dev: &mut Device, trainer: &mut Trainer, observer: &dyn Observer) -> Result<()> {
-        dist::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
+        ranks::by_first(trainer.ranks, "the rows' index", || self.data.keep(observer))?;
         self.data.record_pictures()?;
         let mut updates = Updates::new(&self.config, &self.index)?;
         let (extra, leads) = (&trainer.extra, trainer.leads());

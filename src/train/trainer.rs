@@ -15,13 +15,13 @@ use super::saving::{Saving, Snapshot, copy_companions};
 use crate::checkpoint::{Cadence, Keep, State, Store};
 use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
-use crate::dist::{self, Alone, Ranks, Shards};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::identity::{Inputs, Manifest};
 use crate::model::{Grads, Model};
 use crate::observe::Observer;
 use crate::optim::{Optimizer, StepStats, learning_rate};
+use crate::ranks::{self, Alone, Ranks, Shards};
 use crate::tensor::Tensor;
 
 /// How a run trains and saves: the part of a config SFT and RL have in common.
@@ -159,7 +159,7 @@ impl<'r> Trainer<'r> {
         let body = dev.body().map_or(dev.isa().chains(), |body| body.recorded());
         ranks.same("the arithmetic", &format!("{} {body}", dev.kind().name()))?;
         let log = leads.then(|| MetricsLog::open(&config.dir, step)).transpose()?;
-        let has_steps = dist::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
+        let has_steps = ranks::first_finds(ranks, "steps so far", || log.as_ref().is_some_and(MetricsLog::has_steps))?;
         let log = log.unwrap_or_else(|| MetricsLog::elsewhere(step, has_steps));
         let cadence = Cadence::new(config.save_steps, config.save_seconds)?;
         if saved_step.is_none() {
@@ -214,9 +214,9 @@ impl<'r> Trainer<'r> {
         self.ranks.all_gather(dev, "figures of lanes", &owned)
     }
 
-    /// [`dist::agreed`] with the other ranks.
+    /// [`ranks::agreed`] with the other ranks.
     pub fn agreed<T>(&mut self, what: &'static str, done: Result<T>) -> Result<T> {
-        dist::agreed(self.ranks, what, done)
+        ranks::agreed(self.ranks, what, done)
     }
 
     /// One update from `grads`, queued: nothing waits for it, a checkpoint's last bytes and ranks over TCP aside. Where the gradient norm or
@@ -292,7 +292,7 @@ impl<'r> Trainer<'r> {
     pub fn stop(&mut self, dev: &mut Device, observer: &dyn Observer) -> Result<()> {
         let asked = saves_on_stop(self.config.save_on_stop, self.cadence.since());
         // A step is whole once it is logged.
-        let save = dist::first_finds(self.ranks, "the end of a stopped run", || asked)?
+        let save = ranks::first_finds(self.ranks, "the end of a stopped run", || asked)?
             && self.step == self.log.last_step()
             && self.step > 0;
         if save {

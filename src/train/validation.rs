@@ -8,10 +8,10 @@ use super::plan;
 use super::trainer::{Trainer, seconds};
 use crate::config::ValidationConfig;
 use crate::device::{Device, Plan, Region, Target};
-use crate::dist::Ranks;
 use crate::error::{Error, Result};
 use crate::model::{Grads, Model, ModelConfig};
 use crate::observe::Observer;
+use crate::ranks::Ranks;
 use crate::tensor::DType;
 
 /// Asks a model in training questions and scores its answers.

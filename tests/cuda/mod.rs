@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::cli::generate::{model_dir, png};
-use crate::dist::{self, nccl::StandIn};
+use crate::ranks::{self, nccl::StandIn};
 use omr::device::cuda::Cuda;
 use omr::device::images::{Arch, OWN, PROGRAM};
 use omr::device::nccl::{self, Library};
 use omr::device::{Driver, Launch, Stream, TensorMap};
-use omr::dist::{Nccl, Ranks};
+use omr::ranks::{Nccl, Ranks};
 
 /// A folder with the library, an empty cache and a log.
 struct Machine {
@@ -176,7 +176,7 @@ fn nccl_has_the_cards_stream_which_is_waited_for_and_its_memory_is_measured() {
 #[test]
 fn child_is_a_rank_by_nccl() {
     if in_child() {
-        let tcp = dist::start(&mut dist::entries(1).remove(0)).unwrap();
+        let tcp = ranks::start(&mut ranks::entries(1).remove(0)).unwrap();
         let open = || Ok((Library::find()?, Box::new(Cuda::open(0, &[])?) as Box<dyn Driver>));
         let mut ranks = Nccl::start(tcp, open).unwrap();
         assert_eq!(ranks.taken(), 1 << 20);

@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use omr::config::{SftConfig, to_yaml};
-use omr::dist::Ranks;
+use omr::ranks::Ranks;
 use omr::rollout::wire;
 use serde_json::json;
 
-use crate::dist::{by_rank, entries};
+use crate::ranks::{by_rank, entries};
 use crate::train::tiny::{Outcome, run_sft, sft_config};
 
 const OMR: &str = env!("CARGO_BIN_EXE_omr");

@@ -1,6 +1,6 @@
 //! Verdicts that were wrong on answers nobody had shown to the verifier: each hole by its symptom.
 
-use omr::reward::{Mode, extract, verify};
+use omr_verify::{Mode, extract, verify};
 
 fn equal(gold: &str, answer: &str) -> bool {
     verify(gold, answer, Mode::Strict).equal

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use omr::error::Result;
 use omr::reward::judge::{Reply, Request};
-use omr::reward::python;
+use omr_verify::python;
 use serde_json::{Value, json};
 
 /// The goldens' stub: 1 when the gold's letters and digits are among those of a short prediction.

@@ -1,9 +1,10 @@
 //! `goldens/reward`: the published scorer, run by its authors' code, in compat mode.
 
 use omr::error::{Error, Result};
-use omr::reward::compat::mcq;
 use omr::reward::judge::{Reply, Request};
-use omr::reward::{self, Mode, extract};
+use omr::reward::{self, Mode};
+use omr_verify::compat::mcq;
+use omr_verify::extract;
 use serde_json::{Value, json};
 
 fn cases(name: &str) -> Vec<Value> {
@@ -42,7 +43,7 @@ fn extraction() {
         let (raw, path) = extract::extract(input, Mode::Compat);
         assert_eq!((&*raw, path.name()), (text(case, "extracted"), text(case, "path")), "{id}: {input:?}");
         assert_eq!(extract::predict_str(input, Mode::Compat).0, text(case, "predict_str"), "{id}: {input:?}");
-        let format = extract::format_score(input, Mode::Compat);
+        let format = extract::format_score(input, Mode::Compat, omr_verify::Format::ThinkAnswerBoxed);
         assert_eq!(Some(format), case["format_reward_score"].as_f64(), "{id}: {input:?}");
     });
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use omr::reward::{Mode, verify};
+use omr_verify::{Mode, verify};
 use serde_json::Value;
 
 /// Cases, right verdicts, wrongly accepted, wrongly refused.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use omr::config::{Dtype, RlConfig, RolloutConfig, SftConfig};
 use omr::device::emu::Emu;
 use omr::device::{Device, Kind, Plan, Region, Target};
-use omr::dist::{Alone, Ranks};
 use omr::observe::Silent;
+use omr::ranks::{Alone, Ranks};
 use omr::reward::Scorer;
 use omr::train::job::Job as _;
 use omr::{rl, train};
 
 use super::{Schedule, card, kind, skipped};
-use crate::dist;
+use crate::ranks;
 use crate::train::tiny;
 
 /// A device with so much memory and no more.
@@ -65,7 +65,7 @@ fn a_rank_takes_what_was_planned() {
         train_batch_size: Some(3),
         ..tiny::sft_config(dir.path())
     };
-    dist::over(2, |ranks| {
+    ranks::over(2, |ranks| {
         let mut job = train::sft::Job::new(&dir.path().join("run"), config.clone()).unwrap();
         job.ranks = Alone::counted(ranks.rank(), 2);
         let plan = job.plan(Target::gpu(kind())).unwrap();

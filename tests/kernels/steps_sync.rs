@@ -4,11 +4,11 @@ use std::path::Path;
 
 use omr::config::RlConfig;
 use omr::device::{Device, Region};
-use omr::dist::Alone;
 use omr::image::Processor;
 use omr::model::{Grads, Levels, Model, Policy};
 use omr::ops::policy_loss;
 use omr::optim::Optimizer;
+use omr::ranks::Alone;
 use omr::rl::experience::Experience;
 use omr::rl::update::{self, Learner};
 use omr::rollout::Question;

@@ -8,7 +8,6 @@ use half::bf16;
 use omr::checkpoint::Store;
 use omr::config::{OptimConfig, OptimizerName};
 use omr::device::{Device, Isa, Plan, Region};
-use omr::dist::{Ranks, Shards, Tcp};
 use omr::error::Result;
 use omr::model::OutModel;
 use omr::model::outgoing::weights;
@@ -16,10 +15,11 @@ use omr::model::params::ParamLayout;
 use omr::model::tape::Grads;
 use omr::model::weights::WeightFiles;
 use omr::optim::Optimizer;
+use omr::ranks::{Ranks, Shards, Tcp};
 use omr::tensor::DType;
 use omr::train::saving::{Saving, Snapshot};
 
-use crate::dist::over;
+use crate::ranks::over;
 use crate::train::checkpoint::state;
 
 /// The step that is saved, and whose update a loss forbids.

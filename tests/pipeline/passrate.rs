@@ -10,7 +10,7 @@ use omr::observe::Silent;
 use omr::pipeline::{self, Means, passrate};
 
 use super::{Impatient, files, in_parts, lines, observed, reads, rows, run};
-use crate::dist;
+use crate::ranks;
 use crate::train::tiny;
 
 const N: usize = 4;
@@ -120,7 +120,7 @@ fn ranks_answer_together() {
         let runtime = || Ok(super::runtime().handle().clone());
         act(&Means { target: Target::cpu(1), device, runtime: &runtime, observer: &Silent });
     };
-    let counts = dist::over(2, |ranks| {
+    let counts = ranks::over(2, |ranks| {
         let devices = std::cell::Cell::new(0);
         let device = |plan: &Plan| {
             devices.set(devices.get() + 1);

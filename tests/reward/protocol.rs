@@ -1,8 +1,9 @@
 //! What a score takes from a response and its question: thinking, boxes, options, format.
 
 use omr::config::{Format, Rubric, ScorerConfig};
-use omr::reward::question::options;
-use omr::reward::{Mode, Score, extract, score};
+use omr::reward::{Mode, Score, score};
+use omr_verify::extract;
+use omr_verify::question::options;
 
 fn strict(response: &str, gold: &str) -> Score {
     score(response, gold, None, Mode::Strict)

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use omr::config::{RlConfig, RolloutConfig, SftConfig};
 use omr::device::{Device, Isa, Plan, Region, Target};
-use omr::dist::{Alone, Ranks};
 use omr::error::Error;
 use omr::observe::Silent;
+use omr::ranks::{Alone, Ranks};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::train::job::Job as _;
 use omr::train::sft::Job;
 
-use crate::dist;
+use crate::ranks;
 
 use super::tiny::{Outcome, rl_config, sft_config};
 
@@ -49,7 +49,7 @@ fn a_rank_takes_what_was_planned() {
         SftConfig { gradient_lanes: Some(4), max_steps: Some(3), train_batch_size: Some(8), ..sft_config(dir.path()) };
     for size in [2, 3] {
         let out = dir.path().join(size.to_string());
-        dist::over(size, |ranks| {
+        ranks::over(size, |ranks| {
             let mut job = Job::new(&out, config.clone()).unwrap();
             job.ranks = Alone::counted(ranks.rank(), size);
             let plan = job.plan(Target::cpu(1)).unwrap();

@@ -6,15 +6,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use crate::dist;
+use crate::ranks;
 use omr::config::{BaseConfig, Dtype, OptimConfig, RlConfig, RolloutConfig, SftConfig, TaskConfig, VisionConfig};
 use omr::data::{Form, Row, read, write};
 use omr::device::{Device, Isa, Plan};
-use omr::dist::{Alone, Ranks};
 use omr::error::{Error, Result};
 use omr::eval::validation;
 use omr::model::{Model, ModelConfig};
 use omr::observe::{Observer, Silent};
+use omr::ranks::{Alone, Ranks};
 use omr::reward::Scorer;
 use omr::rl::run::Job as RlJob;
 use omr::task::digits;
@@ -240,7 +240,7 @@ pub fn run_sft_over(
     let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
         let size = *sizes.lock().unwrap().next().unwrap();
-        let done = dist::over(size, |ranks| {
+        let done = ranks::over(size, |ranks| {
             let mut job = SftJob::new(dir, config.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)
@@ -261,7 +261,7 @@ pub fn run_rl_over(
     let sizes = Mutex::new(sizes.iter());
     in_parts(dir, stops, |observer| {
         let size = *sizes.lock().unwrap().next().unwrap();
-        let done = dist::over(size, |ranks| {
+        let done = ranks::over(size, |ranks| {
             let mut job = RlJob::new(dir, config.clone(), scorer.clone())?;
             job.ranks = Alone::counted(ranks.rank(), size);
             job.run_over(ranks, &mut device(), observer)

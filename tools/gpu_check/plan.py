@@ -28,7 +28,7 @@ QUICK = ["kernels::rows", "kernels::swiglu"]
 # Models, the engine and the sampler: run by the other body of linear layers too.
 MODELS = ["kernels::model", "kernels::engine", "kernels::digits"]
 # Ranks, as far as one card goes: one by NVIDIA's NCCL, where that is; on the emulator by the library that stands in for it.
-RANKS = ["dist::one_card"]
+RANKS = ["ranks::one_card"]
 # Small enough to be run with every access checked, and the test whose kernel says whether the checker works here.
 SANITIZED = ["kernels::rows", "kernels::rms_norm", "kernels::rope", "kernels::swiglu"]
 SANITIZER_PROBE = "kernels::calibrate::bf16_rounds_to_nearest_even"

@@ -7,11 +7,11 @@ use std::rc::Rc;
 use super::inputs::{DRAWN, Make, label, normals, repeat};
 use super::jobs::{random_model, recomputed};
 use super::{Case, Job};
-use crate::cli::plan;
 use crate::device::{Device, Kind, Target, Work};
 use crate::error::Result;
 use crate::model::{Grads, Levels, Model};
 use crate::optim::Optimizer;
+use crate::plan;
 use crate::tensor::DType;
 
 /// A pass and an update of the config in `file` with `values` set, on a card on which they may take `memory` bytes.

@@ -12,11 +12,11 @@ use super::jobs::{self, Amount, Shape};
 use super::parity::parity;
 use super::{Args, Case, Job, configs, gpu_ops};
 use crate::cli::Context;
-use crate::cli::plan::{Gpu, Launches};
 use crate::device::{Body, Device, Driver, Event, Kind, Plan, Region, Stream, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::bytes;
+use crate::plan::{Gpu, Launches};
 use crate::tensor::{DType, Tensor};
 
 /// All ops.
@@ -275,8 +275,8 @@ fn line(row: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::plan;
     use crate::device::images::OWN;
+    use crate::plan;
 
     /// At the shapes of a card every op and job has a prediction, and none is faster than its arithmetic or traffic.
     #[test]

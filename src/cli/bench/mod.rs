@@ -21,12 +21,13 @@ use serde_json::{Value, json};
 
 use self::jobs::Shape;
 use self::peaks::Peaks;
-use super::{Context, doctor, plan};
+use super::{Context, doctor};
 use crate::config;
 use crate::device::{Device, Plan, Region, Target};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::observe::bytes;
+use crate::plan;
 use crate::tensor::DType;
 
 /// Arguments of `omr bench`.

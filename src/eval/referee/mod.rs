@@ -11,7 +11,8 @@ pub use self::read::{Log, recognise};
 use crate::config::Mode;
 use crate::error::Result;
 use crate::reward::judge::Ruling;
-use crate::reward::{Item, Scorer, extract};
+use crate::reward::{Item, Scorer};
+use omr_verify::extract;
 
 /// Responses scored together.
 const TOGETHER: usize = 4096;

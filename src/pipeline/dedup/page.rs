@@ -9,9 +9,9 @@ use crate::data::Row;
 use crate::error::Result;
 use crate::files;
 use crate::image::{Rgb, resize};
+use crate::page::{escape, frame};
 use crate::pipeline::dedup::hashes::Rows;
 use crate::pipeline::stage::{Input, Work};
-use crate::report::frame::{escape, frame};
 
 /// What this page has beside the style of all.
 const STYLE: &str = ".side { display: flex; flex-wrap: wrap; gap: 18px; margin-top: 12px; } .side figure { width: 230px; \

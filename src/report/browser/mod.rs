@@ -11,9 +11,9 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::frame::{data, escape};
 use crate::error::Result;
 use crate::image::{Limits, Rgb, decode};
+use crate::page::{data, escape};
 
 /// Belongs in the page's style.
 pub const STYLE: &str = include_str!("browser.css");

@@ -13,11 +13,11 @@ use std::path::Path;
 pub use self::pictures::keep;
 pub use self::read::is_evaluation;
 use self::read::{Measured, Run, acc};
-use super::frame::{escape, frame};
 use super::html::{contrasts, rows};
 use super::{Contrast, Table, browser};
 use crate::error::Result;
 use crate::eval::stats::{self, Interval};
+use crate::page::{escape, frame};
 
 const STYLE: &str = include_str!("evaluation.css");
 

@@ -5,8 +5,8 @@ use std::fmt::Write;
 use super::read::{Run, acc};
 use super::{hue, legend, percent, sorted};
 use crate::eval::samples::{Answer, Sample};
+use crate::page::escape;
 use crate::report::Table;
-use crate::report::frame::escape;
 use crate::report::html::rows;
 
 /// A share with its number of questions: `71.4 (35)`.

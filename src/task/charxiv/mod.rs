@@ -14,7 +14,7 @@ use super::{
 use crate::config::Mode;
 use crate::data::Row;
 use crate::error::Result;
-use crate::reward::python;
+use omr_verify::python;
 
 const fn hub(columns: &'static [&'static str], optional: &'static [&'static str]) -> Hub {
     Hub {

@@ -1,7 +1,8 @@
 //! The small formulas of `goldens/rl`: rewards, their filters and penalties, batching.
 
-use omr::reward::{Mode, composite, extract, verify};
+use omr::reward::{Mode, composite};
 use omr::rl::{advantage, batching, filter, kl, overlong};
+use omr_verify::{extract, verify};
 use serde_json::Value;
 
 use super::{TOL_F64, advantages, close, cu_seqlens, flat, ids, kl_type, mask_of, num, run, vec1};

@@ -1,0 +1,90 @@
+//! Settings whose value is one of a few names.
+
+use omr_verify::{Format, Mode};
+use serde_json::Value;
+
+use super::Place;
+use super::said::{inline, nearest};
+use crate::error::{Error, Result};
+
+/// A type whose values have names in a config.
+pub trait Choice: Copy + PartialEq + 'static {
+    /// The type's name.
+    const TYPE: &'static str;
+    /// Every value with its name.
+    const ALL: &'static [(&'static str, Self)];
+}
+
+impl Choice for Mode {
+    const TYPE: &'static str = "Mode";
+    const ALL: &'static [(&'static str, Mode)] =
+        &[(Mode::Strict.name(), Mode::Strict), (Mode::Compat.name(), Mode::Compat)];
+}
+
+impl Choice for Format {
+    const TYPE: &'static str = "Format";
+    const ALL: &'static [(&'static str, Format)] = &[
+        (Format::ThinkAnswerBoxed.name(), Format::ThinkAnswerBoxed),
+        (Format::ThinkAnswer.name(), Format::ThinkAnswer),
+        (Format::ThinkBoxed.name(), Format::ThinkBoxed),
+    ];
+}
+
+/// Returns the value that `text` names.
+///
+/// # Errors
+/// Names the admitted values where `text` is none of them, and the one nearest to it.
+pub fn choose<T: Choice>(text: &str) -> Result<T> {
+    if let Some((_, value)) = T::ALL.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names = names::<T>();
+    let (place, expected) = (T::TYPE.to_lowercase(), format!("one of {}", names.join(", ")));
+    Err(match nearest(text, names) {
+        Some(near) => Error::input_hint(place, text, expected, format!("did you mean {near}?")),
+        None => Error::input(place, text, expected),
+    })
+}
+
+/// Reads, writes and names a [`Choice`] as a [`Setting`](super::Setting).
+macro_rules! choice_setting {
+    ($name:ty) => {
+        impl $crate::config::Setting for $name {
+            fn set(
+                &mut self,
+                place: &$crate::config::Place,
+                path: &str,
+                value: &serde_json::Value,
+            ) -> $crate::error::Result<()> {
+                *self = $crate::config::choice::read(place, path, value)?;
+                Ok(())
+            }
+
+            fn write(&self) -> serde_json::Value {
+                serde_json::Value::String(self.name().to_owned())
+            }
+
+            fn kind(&self) -> String {
+                $crate::config::choice::names::<$name>().join(" | ")
+            }
+        }
+    };
+}
+
+choice_setting!(Mode);
+choice_setting!(Format);
+
+/// Returns the names of all values.
+pub fn names<T: Choice>() -> Vec<&'static str> {
+    T::ALL.iter().map(|(name, _)| *name).collect()
+}
+
+/// Reads the value of the key at `path`.
+pub fn read<T: Choice>(place: &Place, path: &str, value: &Value) -> Result<T> {
+    choose(value.as_str().unwrap_or_default()).map_err(|error| match error {
+        Error::Input { expected, hint, .. } => {
+            Error::Input { place: place.of(path), found: inline(value), expected, hint }
+        }
+        other => other,
+    })
+}

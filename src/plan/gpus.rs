@@ -1,0 +1,94 @@
+//! Cards a plan can be made for, and what lies between them.
+
+use clap::ValueEnum;
+
+use crate::device::cuda::CARD_OVERHEAD;
+use crate::ranks;
+
+/// A kind of card.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Gpu {
+    /// H200 SXM, 141 GB
+    H200,
+    /// H100 SXM, 80 GB
+    H100,
+    /// A100 SXM, 80 GB
+    A100,
+    /// L40S, 48 GB
+    L40s,
+}
+
+/// What a card can do at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Ceilings {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes of memory, as the driver reports them.
+    pub memory: u64,
+    /// bf16 operations a second.
+    pub flops: f64,
+    /// Bytes of memory read or written a second.
+    pub bytes: f64,
+}
+
+/// Cards of a node, which NVLink connects: assumed of all kinds.
+pub const NODE: usize = 8;
+
+/// The ways out of a card, in bytes a second one way.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Links {
+    /// To a card of the same node.
+    pub node: f64,
+    /// To a card of another: all that the card has of the network.
+    pub network: f64,
+    /// To the host.
+    pub host: f64,
+}
+
+/// Of NVLink's line rate NCCL reaches 370 of 450 GB/s one way (the protocol takes a fifth: its authors in issue 212 of
+/// nccl-tests), of a port of 400 Gb/s 47 of 50 GB/s (46 to 48: issue 290 there).
+const REACHED: [f64; 2] = [370.0 / 450.0, 47.0 / 50.0];
+
+/// On an H200 cuBLAS reaches 790 of the data sheet's 989 TFLOP/s with random data and a copy 4.3 of its 4.8 TB/s; the
+/// other cards' ceilings are the same shares of their data sheets.
+const SHARES: [f64; 2] = [790.0 / 989.0, 4.3 / 4.8];
+
+impl Gpu {
+    /// Whether launches can be listed for it, and their times predicted.
+    pub fn is_hopper(self) -> bool {
+        matches!(self, Gpu::H200 | Gpu::H100)
+    }
+
+    /// Memory: what `nvidia-smi` reports of each card. Arithmetic (dense) and bandwidth: NVIDIA's data sheets of H200,
+    /// H100 SXM, A100 80 GB SXM and L40S, in TFLOP/s and TB/s, times what is reached of them.
+    pub fn ceilings(self) -> Ceilings {
+        let (name, mib, tflops, tbytes) = match self {
+            Gpu::H200 => ("H200", 143_771, 989.0, 4.8),
+            Gpu::H100 => ("H100", 81_559, 989.0, 3.35),
+            Gpu::A100 => ("A100", 81_920, 312.0, 2.039),
+            Gpu::L40s => ("L40S", 46_068, 362.0, 0.864),
+        };
+        Ceilings { name, memory: mib << 20, flops: tflops * 1e12 * SHARES[0], bytes: tbytes * 1e12 * SHARES[1] }
+    }
+
+    /// NVIDIA's data sheets: NVLink of 900 GB/s both ways together (H200, H100), 600 (A100), none (L40S: PCIe); a port of
+    /// 400 Gb/s (DGX H100, DGX H200) or 200 Gb/s (DGX A100; of an L40S assumed) for each card; PCIe 5 or 4 of 16 lanes, at its
+    /// line rate.
+    pub fn links(self) -> Links {
+        let (nvlink, port, host) = match self {
+            Gpu::H200 | Gpu::H100 => (Some(450.0), 50.0, 64.0),
+            Gpu::A100 => (Some(300.0), 25.0, 32.0),
+            Gpu::L40s => (None, 25.0, 32.0),
+        };
+        let node = nvlink.map_or(host, |rate| rate * REACHED[0]);
+        Links { node: node * 1e9, network: port * REACHED[1] * 1e9, host: host * 1e9 }
+    }
+}
+
+impl Ceilings {
+    /// Bytes a plan may take of one of so many cards.
+    pub fn budget(&self, cards: usize) -> usize {
+        let links = if cards > 1 { ranks::CARD_OVERHEAD } else { 0 };
+        self.memory.saturating_sub(CARD_OVERHEAD + links) as usize
+    }
+}

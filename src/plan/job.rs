@@ -1,0 +1,69 @@
+//! What the run of a config computes on one GPU.
+
+use std::path::{Path, PathBuf};
+
+use super::card::{H200, Rows};
+use super::jobs::{rl_page, sft_page};
+use super::page::Page;
+use super::pass::Pass;
+use crate::config::{self, Config as _, OptimConfig, RlConfig, SftConfig};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::{Levels, ModelConfig};
+
+/// Whether a config is of `omr rl` rather than of `omr sft`: its keys say.
+pub fn is_rl(file: &Path) -> Result<bool> {
+    let text = files::read_config(file).map_err(Error::io(file))?;
+    let kinds = [(SftConfig::NAME, config::keys::<SftConfig>()), (RlConfig::NAME, config::keys::<RlConfig>())];
+    Ok(config::likeliest(&text, &kinds) == RlConfig::NAME)
+}
+
+/// What the run of a config computes on one card, over made-up rows.
+pub struct Job {
+    /// `sft` or `rl`.
+    pub stage: &'static str,
+    /// The model.
+    pub model: ModelConfig,
+    /// Of its weights.
+    pub dtype: config::Dtype,
+    /// What updates them.
+    pub optimizer: OptimConfig,
+    /// The largest pass of an update.
+    pub pass: Pass,
+    /// What that keeps for backward.
+    pub levels: Levels,
+}
+
+/// The job of the config in `file` with `values` set, on a card on which it may take `memory` bytes, rows as `omr plan`
+/// assumes them.
+pub fn job(file: &Path, values: &[String], rows: &Rows, memory: Option<usize>) -> Result<Job> {
+    let gib = memory.map(|bytes| bytes as f64 / (1u64 << 30) as f64);
+    let least = |config: Option<f64>| config.into_iter().chain(gib).min_by(f64::total_cmp);
+    let (page, dtype, optimizer) = if is_rl(file)? {
+        let config: RlConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
+        let config = RlConfig { max_memory_gib: least(config.max_memory_gib), ..config };
+        let model = model_config(file, config.model.as_ref())?;
+        (rl_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
+    } else {
+        let config: SftConfig = config::load(Some(file), values, &|name| std::env::var(name).ok())?;
+        let config = SftConfig { max_memory_gib: least(config.max_memory_gib), ..config };
+        let model = model_config(file, config.model.as_ref())?;
+        (sft_page((&H200, 1), rows, model, &config)?, config.dtype, config.optimizer)
+    };
+    let Page { stage, model, pass, planned, .. } = page;
+    Ok(Job { stage, model, dtype, optimizer, pass, levels: planned.levels })
+}
+
+/// The model's configuration: of the directory the config names, or of `model/` beside the config.
+pub fn model_config(config: &Path, model: Option<&PathBuf>) -> Result<ModelConfig> {
+    let named = model.map(|dir| dir.join("config.json"));
+    let beside = config.parent().unwrap_or(Path::new("")).join("model").join("config.json");
+    match named.filter(|path| path.exists()).or_else(|| beside.exists().then_some(beside.clone())) {
+        Some(path) => ModelConfig::load(&path),
+        None => {
+            let found = model.map_or("nothing".to_owned(), |dir| dir.display().to_string());
+            let expected = format!("a model directory with config.json (or {})", beside.display());
+            Err(Error::input("model", found, expected))
+        }
+    }
+}

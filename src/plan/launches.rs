@@ -1,0 +1,246 @@
+//! What the run's own code launches on a Hopper card, listed without one, and the time predicted for each launch.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::gpus::Ceilings;
+use crate::config::{Dtype, OptimConfig};
+use crate::device::images::OWN;
+use crate::device::listing::{Entry, Listing};
+use crate::device::pace::{Clocks, Pace, Predicted, Share};
+use crate::device::{Body, Device, Kind, Plan, Properties, Work};
+use crate::engine::{Engine, EngineConfig, Prompt, Request};
+use crate::error::Result;
+use crate::model::{Grads, Model, ModelConfig};
+use crate::ops::attend::BLOCK;
+use crate::ops::sample::SamplingParams;
+use crate::optim::Optimizer;
+use crate::ranks::{Alone, Ranks, Shards};
+use crate::tensor::DType;
+
+/// Sequences that decode at once, in a list.
+pub const BATCHES: [usize; 5] = [1, 16, 64, 256, 512];
+/// Keys of each when they do.
+pub const CONTEXT: usize = 1536;
+
+/// Lists, a line of JSON each: `{"phase"}`, then for each launch `{"kernel", "grid", "block", "smem", "range"}` with its
+/// part of its op's work and what is predicted for it, and for each op `{"op", "flops", "bytes"}`, what it costs.
+pub struct Launches {
+    card: Ceilings,
+    clocks: Clocks,
+    lines: String,
+}
+
+impl Launches {
+    /// Of `card`, a Hopper, at `hz` under load.
+    pub fn new(card: Ceilings, hz: f64) -> Launches {
+        Launches { card, clocks: Clocks { hz, memory: card.bytes }, lines: String::new() }
+    }
+
+    /// The lines.
+    pub fn text(&self) -> &str {
+        &self.lines
+    }
+
+    /// A training pass over so many tokens, which `pass` runs, and the optimizer's update of what the rank owns: predicted
+    /// seconds of each.
+    pub fn training(
+        &mut self,
+        model: &ModelConfig,
+        (dtype, optim, mut ranks): (Dtype, OptimConfig, Alone),
+        tokens: usize,
+        pass: impl FnOnce(&mut Device, &Model, &mut Grads) -> Result<()>,
+    ) -> Result<[f64; 2]> {
+        let mut dev = self.device(Body::Wgmma)?;
+        let model = Model::empty(&mut dev, model.clone(), DType::of(dtype, Kind::Cuda))?;
+        let shards = Shards::new(&model.layout.lens(), ranks.size());
+        let mut optimizer = Optimizer::sharded(&mut dev, &model.layout, optim, 0, &shards, ranks.rank())?;
+        let mut grads = Grads::new(&mut dev, &model.layout)?;
+        take(&mut dev);
+        pass(&mut dev, &model, &mut grads)?;
+        let pass = self.phase(json!({"phase": "pass", "tokens": tokens}), take(&mut dev), 0.0);
+        optimizer.step_guarded(&mut ranks, &mut dev, &model.layout, &grads, 0.0, None)?;
+        Ok([pass, self.phase(json!({"phase": "update"}), take(&mut dev), 0.0)])
+    }
+
+    /// A step of decoding of `batch` sequences of `context` keys each, nothing shared: predicted seconds.
+    pub fn decoding(&mut self, config: &ModelConfig, dtype: Dtype, batch: usize, context: usize) -> Result<f64> {
+        let mut dev = self.device(Body::Wgmma)?;
+        let model = Model::empty(&mut dev, config.clone(), DType::of(dtype, Kind::Cuda))?;
+        // All prompts in one step, so that all decode in the next.
+        let limits = EngineConfig {
+            max_num_seqs: batch,
+            max_num_batched_tokens: batch * context,
+            // One more each than the keys fill.
+            num_kv_blocks: Some(batch * (context / BLOCK + 2)),
+            ..EngineConfig::new(context + 4)
+        };
+        let request = |r: usize| -> Result<Request> {
+            // Ids that differ from prompt to prompt: nothing is shared.
+            let ids: Vec<u32> =
+                (0..context).map(|t| ((r * context + t) % config.image_token_id as usize) as u32).collect();
+            Ok(Request {
+                prompt: Arc::new(Prompt::new(config, &ids, &[])?),
+                n: 1,
+                sampling: SamplingParams::default(),
+                max_tokens: 3,
+                stop_token_ids: Arc::from([]),
+                noise: r as u32,
+                first_rollout: 0,
+            })
+        };
+        let requests = (0..batch).map(request).collect::<Result<Vec<_>>>()?;
+        let mut engine = Engine::new(&model, &mut dev, limits)?;
+        engine.generate(&model, &mut dev, &requests, |_| Ok(()))?;
+        // Of the steps the last: all decode then, and what is captured has been.
+        let mut entries = take(&mut dev);
+        let begins = |entry: &Entry| matches!(entry, Entry::Launch("embedding_fwd", ..));
+        let last = entries.split_off(entries.iter().rposition(begins).unwrap_or(0));
+        let heads = config.num_key_value_heads * config.head_dim();
+        let kv_bytes = 2 * heads * DType::of(dtype, Kind::Cuda).size() * context * batch;
+        let head = json!({"phase": "decode", "batch": batch, "context": context});
+        engine.release(&mut dev);
+        Ok(self.phase(head, last, kv_bytes as f64))
+    }
+
+    /// What `dev`, a [`Launches::device`], was asked since the last call, in which attention over pages reads `page_bytes` a
+    /// launch: predicted seconds, and what binds most of them.
+    pub fn since(&self, dev: &mut Device, page_bytes: f64) -> (f64, &'static str) {
+        let entries = take(dev);
+        let mut bounds: HashMap<&'static str, f64> = HashMap::new();
+        for found in self.times(&entries, page_bytes).map(|(_, found)| found) {
+            *bounds.entry(found.bound).or_default() += found.seconds;
+        }
+        let most = bounds.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or("", |(bound, _)| *bound);
+        (bounds.values().sum(), most)
+    }
+
+    /// Of each launch among `entries` its part of the work, and its time.
+    fn times<'a>(&'a self, entries: &'a [Entry], kv_bytes: f64) -> impl Iterator<Item = (Share, Predicted)> + 'a {
+        let launches = entries.iter().filter_map(|entry| match entry {
+            Entry::Launch(_, launch, _) => Some(launch),
+            Entry::Work(_) => None,
+        });
+        let times = launches.zip(shares(entries, kv_bytes));
+        times.map(|(launch, (pace, share))| (share, pace.predict(launch, &share, self.clocks)))
+    }
+
+    /// A card that lists what runs by `body`, with more memory than anything takes.
+    pub fn device(&self, body: Body) -> Result<Device> {
+        let properties = Properties {
+            name: self.card.name.to_owned(),
+            compute_capability: (9, 0),
+            multiprocessors: 132,
+            memory: self.card.memory,
+            shared_memory_per_block: 227 << 10,
+            driver: "none".into(),
+        };
+        let mut dev = Device::gpu(Box::new(Listing::new(properties)), Kind::Cuda, &Plan::uniform(1 << 42))?;
+        dev.use_body(body)?;
+        Ok(dev)
+    }
+
+    /// Adds a phase in which attention over pages reads `kv_bytes` a layer; its seconds.
+    fn phase(&mut self, head: serde_json::Value, entries: Vec<Entry>, kv_bytes: f64) -> f64 {
+        let times: Vec<(Share, Predicted)> = self.times(&entries, kv_bytes).collect();
+        let seconds = times.iter().map(|(_, found)| found.seconds).sum();
+        let mut line = |value: serde_json::Value| {
+            let _ = writeln!(self.lines, "{value}");
+        };
+        line(head);
+        let mut times = times.into_iter();
+        for entry in entries {
+            line(match entry {
+                Entry::Launch(kernel, launch, range) => {
+                    let Some((share, found)) = times.next() else { continue };
+                    json!({
+                        "kernel": kernel, "grid": launch.grid, "block": launch.block, "smem": launch.smem,
+                        "range": range, "own_flops": share.flops, "own_bytes": share.bytes, "tile_bytes": found.tiles,
+                        "seconds": found.seconds, "tensor": found.tensor, "bound": found.bound,
+                    })
+                }
+                Entry::Work(Work { op, flops, bytes, product }) => {
+                    json!({"op": op, "flops": flops, "bytes": bytes, "product": product})
+                }
+            });
+        }
+        seconds
+    }
+}
+
+/// Of five products of attention's backward those that each of its kernels makes: two are made in both.
+const BACKWARD: [(&str, f64); 2] = [("attention_bwd_dq", 3.0), ("attention_bwd_dkv", 4.0)];
+
+/// Of each launch its pace and its part of the work that the op notes after its launches. What an op multiplies falls to
+/// its launches over tiles, else to those that multiply at all, by their CTAs or their products. Attention over pages notes
+/// nothing.
+fn shares(entries: &[Entry], kv_bytes: f64) -> Vec<(Pace, Share)> {
+    let mut paces: HashMap<&str, Pace> = HashMap::new();
+    let mut found: Vec<(Pace, Share)> = Vec::new();
+    let mut pending: Vec<(usize, f64, f64)> = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Launch(kernel, launch, _) => {
+                let pace = *paces.entry(kernel).or_insert_with(|| OWN.pace(kernel).unwrap_or_default());
+                let pages = kernel.starts_with("paged_attention");
+                found.push((pace, Share { bytes: if pages { kv_bytes } else { 0.0 }, ..Share::default() }));
+                if !pages {
+                    let ctas = launch.grid.iter().map(|&n| f64::from(n)).product();
+                    let products =
+                        BACKWARD.iter().find(|(name, _)| kernel.starts_with(name)).map(|(_, products)| *products);
+                    pending.push((found.len() - 1, products.unwrap_or(ctas), products.unwrap_or(0.0) / 5.0));
+                }
+            }
+            Entry::Work(work) => {
+                let ranks = |&(at, ..): &(usize, f64, f64)| {
+                    let pace = &found[at].0;
+                    usize::from(pace.flops > 0.0) + usize::from(pace.tile.is_some())
+                };
+                let most = pending.iter().map(ranks).max().filter(|_| work.flops > 0.0).unwrap_or(0);
+                pending.retain(|launch| ranks(launch) >= most);
+                let all: f64 = pending.iter().map(|(_, weight, _)| weight).sum();
+                let product = work.product.filter(|_| pending.len() == 1);
+                for (at, weight, made) in pending.drain(..) {
+                    let part = weight / all;
+                    let (flops, bytes) = (work.flops * part, work.bytes * part);
+                    found[at].1 = Share { flops, again: (work.flops * made - flops).max(0.0), bytes, product };
+                }
+            }
+        }
+    }
+    found
+}
+
+fn take(dev: &mut Device) -> Vec<Entry> {
+    let listing = dev.driver().and_then(|driver| driver.as_any().downcast_mut::<Listing>());
+    listing.map(Listing::take).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::Value;
+
+    use super::super::gpus::Gpu;
+    use super::*;
+
+    #[test]
+    fn one_long_sequence_has_a_cta_for_each_chunk_and_key_head() {
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs/openmmreasoner-7b/model/config.json");
+        let model = ModelConfig::load(&model).unwrap();
+        let mut launches = Launches::new(Gpu::H200.ceilings(), 1.5e9);
+        launches.decoding(&model, Dtype::Bf16, 1, 28_000).unwrap();
+        let lines = launches.text().lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let attends =
+            |line: &Value| line["kernel"].as_str().is_some_and(|kernel| kernel.starts_with("paged_attention"));
+        let found: Vec<Value> = lines.filter(attends).collect();
+        assert_eq!(found.len(), 28);
+        for line in found {
+            assert_eq!((&line["grid"], &line["bound"]), (&json!([14 * 4, 1, 1]), &json!("memory")));
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! What a plan says of its cards, as text and as JSON.
+
+use serde_json::{Map, Value, json};
+
+use super::floor::{self, Floor};
+use super::gpus::{Ceilings, Links};
+use super::memory;
+use super::pass::Pass;
+use super::seats::{self, Seats};
+use crate::device::Region;
+use crate::model::{Levels, ModelConfig};
+use crate::observe::bytes;
+use crate::train::plan::Planned;
+
+/// What is printed.
+pub struct Page {
+    pub(super) stage: &'static str,
+    pub(super) card: Ceilings,
+    pub(super) links: Links,
+    pub(super) seats: Seats,
+    pub(super) model: ModelConfig,
+    pub(super) parameters: usize,
+    pub(super) assumes: String,
+    pub(super) planned: Planned,
+    /// The largest pass that can occur.
+    pub(super) pass: Pass,
+    /// Lines about memory besides the regions.
+    pub(super) notes: Vec<(&'static str, String)>,
+    /// Host memory of a process, by what it is for.
+    pub(super) host: Vec<(&'static str, usize)>,
+    /// Parts of a step.
+    pub(super) parts: Vec<(&'static str, Floor)>,
+    /// Seconds predicted for each part; none for a card of another kind than Hopper.
+    pub(super) predicted: Vec<f64>,
+    pub(super) clock: f64,
+    /// Updates of a step.
+    pub(super) updates: usize,
+    /// Tokens of a row.
+    pub(super) row_tokens: usize,
+    /// Tokens a step trains on, and those it generates.
+    pub(super) tokens: [f64; 2],
+    pub(super) limit: usize,
+}
+
+impl Page {
+    fn floor(&self) -> Floor {
+        self.parts.iter().fold(Floor::default(), |sum, (_, floor)| sum.and(*floor))
+    }
+
+    /// Seconds of a step in which cards hand over, and in which lanes go to the host and back.
+    pub(super) fn waits(&self) -> [(&'static str, f64); 2] {
+        let (update, updates) = (&self.planned.update, self.updates as f64);
+        let links = self.seats.links(update, &self.links);
+        [("links", updates * links), ("host sum", updates * update.moved as f64 / self.links.host)]
+    }
+
+    fn waited(&self) -> f64 {
+        self.waits().iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// Seconds of a step at the ceilings.
+    fn least(&self) -> f64 {
+        self.floor().seconds + self.waited()
+    }
+
+    /// Seconds predicted for a step.
+    pub(super) fn predicted_step(&self) -> Option<f64> {
+        (!self.predicted.is_empty()).then(|| self.predicted.iter().sum::<f64>() + self.waited())
+    }
+
+    /// Seconds of a step, predicted where they are, else its floor.
+    pub(super) fn step(&self) -> f64 {
+        self.predicted_step().unwrap_or(self.least())
+    }
+
+    /// What bounds a step, with its share of the time at the ceilings.
+    pub(super) fn bound(&self) -> String {
+        let (floor, [(links, handing), (host, moving)]) = (self.floor(), self.waits());
+        let memory = floor.seconds - floor.by_arithmetic;
+        let parts = [("arithmetic", floor.by_arithmetic), ("memory traffic", memory), (links, handing), (host, moving)];
+        let most = parts.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or_default();
+        format!("{}, {:.0} % of the time", most.0, 100.0 * most.1 / self.least().max(f64::MIN_POSITIVE))
+    }
+
+    /// How many cards it is of.
+    pub fn cards(&self) -> usize {
+        self.seats.count
+    }
+
+    /// How long a step and `steps` of them take, in a line.
+    pub fn time(&self, steps: u64) -> String {
+        let of = |step: f64| format!("{} a step, {} in all", floor::seconds(step), floor::seconds(step * steps as f64));
+        let predicted = self.predicted_step().map_or(String::new(), |step| format!("; predicted {}", of(step)));
+        format!(
+            "time on {} for {}: floor {}{predicted}",
+            seats::named(self.seats.count, &self.card),
+            self.assumes,
+            of(self.least())
+        )
+    }
+
+    /// Tokens a day, trained on and generated, where a step takes so many seconds.
+    pub(super) fn per_day(&self, step: f64) -> [f64; 2] {
+        self.tokens.map(|tokens| tokens / step * 86_400.0)
+    }
+
+    /// Bytes of a checkpoint, which all cards write together.
+    fn checkpoint(&self) -> usize {
+        self.planned.memory.bytes(Region::Weights) + self.seats.state
+    }
+
+    /// Lines of memory, of the card and of the host.
+    fn memory(&self) -> Vec<(String, String)> {
+        let Planned { memory: plan, levels, .. } = &self.planned;
+        let budget = self.planned.budget.map_or(String::new(), |b| format!(" of {} the run may take", bytes(b as u64)));
+        let of = if self.seats.count > 1 { ", on the card with most of the state" } else { "" };
+        let mut out = vec![("memory".to_owned(), format!("{}{budget}{of}", bytes(plan.total() as u64)))];
+        for (region, meaning) in REGIONS {
+            let text = format!("{:>10}  {meaning}", bytes(plan.bytes(region) as u64));
+            out.push((format!("  {}", region.name()), text));
+        }
+        out.push(("  kept".to_owned(), memory::levels(levels, &self.model)));
+        out.extend(self.notes.iter().map(|(name, text)| (format!("  {name}"), text.clone())));
+        let (limit, one) = (self.limit, self.checkpoint() as u64);
+        let (all, one) = (bytes(one * (limit as u64 + 1)), bytes(one));
+        out.push(("disk".to_owned(), format!("{all} for {limit} checkpoints of {one} and one being written")));
+        let host = self.host.iter().map(|(_, count)| *count as u64).sum();
+        out.push(("host memory".to_owned(), format!("{} a process: {}", bytes(host), seats::host_text(&self.host))));
+        out
+    }
+
+    /// Lines of what goes out of a card in an update.
+    fn handed(&self) -> Vec<(String, String)> {
+        let (update, [(links, handing), (host, moving)]) = (&self.planned.update, self.waits());
+        let mut out = Vec::new();
+        if self.seats.lanes > 1 {
+            out.push(("lanes".to_owned(), self.seats.describe()));
+        }
+        let handed = update.handed;
+        if self.seats.count > 1 {
+            let (sent, received) = (bytes(handed.sent), bytes(handed.received));
+            let text =
+                format!("{:>10}  an update: {sent} sent, {received} received by a card", floor::seconds(handing));
+            out.push((format!("  {links}"), text));
+        }
+        if update.moved > 0 {
+            let (all, lies) = (bytes(update.moved), bytes(update.host_bytes as u64));
+            let text = format!("{:>10}  an update: {all} to {lies} on the host and back", floor::seconds(moving));
+            out.push((format!("  {host}"), text));
+        }
+        out
+    }
+
+    /// All of it, for people.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let mut line = |name: &str, text: &str| {
+            out.push_str(&format!("{name:<14}{text}\n"));
+        };
+        let card = &self.card;
+        line("job", &format!("{} on {}", self.stage, seats::named(self.seats.count, card)));
+        line("model", &format!("{:.3} B parameters", self.parameters as f64 / 1e9));
+        line("assumes", &self.assumes);
+        self.memory().iter().for_each(|(name, text)| line(name, text));
+        let predicted =
+            |seconds: Option<f64>| seconds.map_or(String::new(), |s| format!("  predicted {:>10}", floor::seconds(s)));
+        let all = Floor { seconds: self.least(), ..self.floor() };
+        line("step", &format!("{}  (floor){}", all.text(), predicted(self.predicted_step())));
+        for (i, (name, floor)) in self.parts.iter().enumerate() {
+            line(
+                &format!("  {name}"),
+                &format!("{}         {}", floor.text(), predicted(self.predicted.get(i).copied())),
+            );
+        }
+        self.handed().iter().for_each(|(name, text)| line(name, text));
+        line("bound", &self.bound());
+        let tokens = |step: f64| {
+            let [trained, generated] = self.per_day(step);
+            let generated =
+                if generated > 0.0 { format!(", {} generated", millions(generated)) } else { String::new() };
+            format!("{} trained on{generated}", millions(trained))
+        };
+        line("tokens a day", &format!("at most {}", tokens(self.least())));
+        self.predicted_step().into_iter().for_each(|step| line("  predicted", &tokens(step)));
+        out.push_str(&self.origin());
+        out
+    }
+
+    /// Where the times come from.
+    fn origin(&self) -> String {
+        let (card, links) = (&self.card, &self.links);
+        let mut out = format!(
+            "Times are floors, not measurements: counted arithmetic at {:.0} TFLOP/s, counted traffic at {:.2} TB/s,\n\
+             each op the longer of the two, nothing between them.\n",
+            card.flops / 1e12,
+            card.bytes / 1e12
+        );
+        if self.predicted_step().is_some() {
+            out.push_str(&format!(
+                "Predicted times are not measured either: from machine code and the run's own launches, at {:.0} MHz, an assumption;\n\
+                 prompts at their floor. What bounds each launch: --launches FILE, then tools/roofline FILE.\n",
+                self.clock
+            ));
+        }
+        if self.waited() > 0.0 {
+            out.push_str(&format!(
+                "Links, one way of a card: {:.0} GB/s in a node of 8, {:.0} GB/s between nodes, {:.0} GB/s to the host; nothing is computed\n\
+                 meanwhile. No run on two cards has been seen yet.\n",
+                links.node / 1e9,
+                links.network / 1e9,
+                links.host / 1e9
+            ));
+        }
+        if self.seats.count > 1 && self.stage == "rl" {
+            out.push_str("Rollouts, which all cards' hosts gather over TCP, are in none of these bytes and times.\n");
+        }
+        out
+    }
+
+    /// The same as JSON.
+    pub fn json(&self) -> Value {
+        let regions: Map<String, Value> = Region::ALL
+            .iter()
+            .map(|&region| (region.name().to_owned(), json!(self.planned.memory.bytes(region))))
+            .collect();
+        let parts: Map<String, Value> =
+            self.parts.iter().map(|(name, floor)| ((*name).to_owned(), floor.json())).collect();
+        let Levels { text, vision, replay_tower } = self.planned.levels;
+        let [trained, generated] = self.per_day(self.least());
+        let seconds: Map<String, Value> =
+            self.parts.iter().zip(&self.predicted).map(|((name, _), s)| ((*name).to_owned(), json!(s))).collect();
+        let predicted = self.predicted_step().map(|step| {
+            let [trained, generated] = self.per_day(step);
+            json!({
+                "clock_mhz": self.clock, "step_seconds": step, "seconds": seconds,
+                "tokens_a_day": { "trained": trained, "generated": generated },
+            })
+        });
+        let (update, [(_, links), (_, host_sum)]) = (&self.planned.update, self.waits());
+        let host: Map<String, Value> = self.host.iter().map(|(name, n)| ((*name).to_owned(), json!(n))).collect();
+        let mut step = self.floor().json();
+        step["seconds"] = json!(self.least());
+        step["bound"] = json!(self.bound());
+        json!({
+            "job": self.stage,
+            "gpu": self.card.name,
+            "gpus": self.seats.count,
+            "gradient_lanes": self.seats.lanes,
+            "parameters": self.parameters,
+            "memory": { "total": self.planned.memory.total(), "budget": self.planned.budget, "regions": regions },
+            "host_memory": host,
+            "kept": {
+                "text": memory::counts(text, self.model.num_hidden_layers),
+                "vision": memory::counts(vision, self.model.vision_config.depth),
+                "replay_tower": replay_tower,
+            },
+            "disk": (self.limit + 1) * self.checkpoint(),
+            "update": {
+                "sent": update.handed.sent, "received": update.handed.received, "to_host_and_back": update.moved,
+                "state": self.seats.state,
+            },
+            "floor": { "step": step, "parts": parts, "links": links, "host_sum": host_sum },
+            "tokens_a_day": { "trained": trained, "generated": generated },
+            "predicted": predicted,
+        })
+    }
+}
+
+const REGIONS: [(Region, &str); 4] = [
+    (Region::Weights, "bf16, padded"),
+    (Region::State, "moments and low halves of the weights"),
+    (Region::Overlay, "gradients and activations; in RL the key cache lies there, too"),
+    (Region::Workspace, "gradients of activations and scratch"),
+];
+
+/// Tokens, in millions or billions.
+pub fn millions(tokens: f64) -> String {
+    if tokens >= 1e9 { format!("{:.2} B", tokens / 1e9) } else { format!("{:.1} M", tokens / 1e6) }
+}

@@ -1,0 +1,192 @@
+//! Who is lost, late, another or failed is named to all, who end; and nothing hangs.
+
+use std::time::Duration;
+
+use omr::error::{Error, Result};
+use omr::ranks::{Ranks, Tcp};
+
+use super::{Entry, all_end, by_rank, entries};
+
+/// Entries with deadlines that a test can wait for.
+fn hasty(size: usize) -> Vec<Entry> {
+    let mut entries = entries(size);
+    entries.iter_mut().for_each(|entry| entry.config.timeout_s = 2.0);
+    entries
+}
+
+/// Collectives until one fails.
+fn go_on(tcp: &mut Tcp) -> Result<()> {
+    loop {
+        tcp.gather("losses", &[0; 100])?;
+    }
+}
+
+/// Every rank but `except` has an error with all of `parts`, of one exit status.
+fn told(errors: &[Error], except: Option<usize>, exit_code: u8, parts: &[&str]) {
+    for (rank, error) in errors.iter().enumerate().filter(|(rank, _)| Some(*rank) != except) {
+        let text = error.to_string();
+        assert!(parts.iter().all(|part| text.contains(part)), "rank {rank}: {text}, not {parts:?}");
+        assert_eq!(error.exit_code(), exit_code, "rank {rank}: {text}");
+    }
+}
+
+#[test]
+fn one_that_is_gone_without_a_goodbye_is_lost() {
+    for lost in 0..3 {
+        let errors = by_rank(entries(3), |tcp| {
+            let mut tcp = tcp.unwrap();
+            if tcp.rank() == lost {
+                tcp.gather("losses", &[]).unwrap();
+                return Error::Failed("gone".to_owned());
+            }
+            go_on(&mut tcp).unwrap_err()
+        });
+        let process = format!("process {}", std::process::id());
+        told(&errors, Some(lost), 1, &[&format!("rank {lost} ("), &process, "is lost", "without a goodbye"]);
+    }
+}
+
+#[test]
+fn what_one_failed_of_is_what_all_end_with() {
+    for failed in 0..3 {
+        let errors = all_end(entries(3), |tcp| {
+            tcp.gather("losses", &[])?;
+            if tcp.rank() == failed {
+                return Err(Error::input("rows.jsonl", "a broken row", "JSON"));
+            }
+            go_on(tcp)
+        });
+        told(&errors, Some(failed), 2, &[&format!("rank {failed} ("), "has ended: rows.jsonl: found a broken row"]);
+        let ranks_word = |error: &Error| matches!(error, Error::Rank { told, .. } if *told);
+        // Rank 0 says it to people, unless it is its own.
+        assert!((1..3).filter(|rank| *rank != failed).all(|rank| ranks_word(&errors[rank])));
+        assert!(!ranks_word(&errors[0]));
+    }
+}
+
+#[test]
+fn one_in_another_collective_is_named_with_both() {
+    let errors = all_end(entries(3), |tcp| match tcp.rank() {
+        2 => tcp.gather("touched", &[]).map(drop),
+        _ => tcp.gather("losses", &[]).map(drop),
+    });
+    told(&errors, None, 1, &["rank 2 (", "\"touched\"", "\"losses\""]);
+    let errors = all_end(entries(2), |tcp| match tcp.rank() {
+        0 => go_on(tcp),
+        _ => tcp.leave(Ok(())),
+    });
+    told(&errors, None, 1, &["rank 1 (", "\"goodbye\"", "rank 0 (", "\"losses\""]);
+}
+
+#[test]
+fn one_that_does_not_come_is_named_with_where_it_is() {
+    let errors = all_end(hasty(3), |tcp| {
+        tcp.gather("losses", &[])?;
+        if tcp.rank() == 1 {
+            // Alive, and in no collective, until it hears.
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        tcp.gather("touched", &[]).map(drop)
+    });
+    told(
+        &errors,
+        None,
+        1,
+        &["\"touched\" (collective 2) has waited 2 s for rank 1 (", "behind \"losses\" (collective 1)"],
+    );
+}
+
+/// Work that takes one rank longer than the deadline is waited for, unless that rank is lost.
+#[test]
+fn what_takes_one_rank_long_is_waited_for() {
+    let long = |lost: bool| {
+        let mut entries = hasty(3);
+        entries.iter_mut().for_each(|entry| entry.config.timeout_s = 0.5);
+        by_rank(entries, move |tcp| {
+            let mut tcp = tcp.unwrap();
+            let work = || std::thread::sleep(Duration::from_millis(1200));
+            if tcp.rank() == 0 {
+                work();
+            }
+            if lost && tcp.rank() == 0 {
+                return Ok(Vec::new());
+            }
+            let own = [tcp.rank() as u8];
+            let all = tcp.await_all("the report", &own)?;
+            tcp.leave(Ok(()))?;
+            Ok(all)
+        })
+    };
+    for all in long(false) {
+        assert_eq!(all.unwrap(), [[0], [1], [2]]);
+    }
+    let lost: Vec<Result<_>> = long(true);
+    let errors: Vec<Error> = lost.into_iter().skip(1).map(Result::unwrap_err).collect();
+    told(&errors, None, 1, &["rank 0 (", "is lost"]);
+}
+
+#[test]
+fn one_that_stops_beating_is_lost() {
+    for silent in [0, 1] {
+        let mut entries = hasty(2);
+        // A beat comes each fifth of that, and each half second at the most seldom: too seldom for the other.
+        entries[1 - silent].config.heartbeat_s = 0.2;
+        entries[silent].config.heartbeat_s = 60.0;
+        entries.iter_mut().for_each(|entry| entry.config.timeout_s = 60.0);
+        let errors = all_end(entries, go_on);
+        told(&errors, None, 1, &[&format!("rank {silent} ("), "no word from it for 0.2 s"]);
+    }
+}
+
+#[test]
+fn another_program_size_or_rank_is_refused_by_name() {
+    let mut other = hasty(3);
+    other[2].program = "omr 0.0.9".to_owned();
+    let errors = all_end(other, go_on);
+    told(&errors, None, 2, &["program of rank 2 (", "found omr 0.0.9, expected omr of this test, as rank 0"]);
+
+    let mut other = hasty(2);
+    other[1].place.size = 3;
+    told(&all_end(other, go_on), None, 2, &["number of ranks of rank 1 (", "found 3, expected 2, as rank 0"]);
+
+    let mut other = hasty(3);
+    other[2].place.rank = 1;
+    let errors = all_end(other, go_on);
+    told(&errors[..1], None, 2, &["rank 1: found two processes"]);
+    // One of the two is refused, the other told.
+    told(&errors, None, 2, &["two processes"]);
+}
+
+#[test]
+fn one_of_an_earlier_round_is_sent_away_and_not_waited_with() {
+    let mut other = hasty(2);
+    other[0].place.round = 1;
+    let errors = all_end(other, go_on);
+    told(&errors[1..], None, 2, &["rank 1 (", "of restart 0, rank 0 of restart 1"]);
+    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "sent away: rank 1 ("]);
+    // Of a later round: rank 0 is about to go, another will come.
+    let mut other = hasty(2);
+    other[1].place.round = 1;
+    let errors = all_end(other, go_on);
+    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s"]);
+    told(&errors[1..], None, 1, &["rank 0 is not to be found", "restart 1"]);
+}
+
+#[test]
+fn one_of_another_run_is_sent_away_and_not_waited_with() {
+    let mut other = hasty(2);
+    other[1].place.run = "Slurm 8.0".to_owned();
+    other[1].program = "another".to_owned();
+    let errors = all_end(other, go_on);
+    told(&errors[..1], None, 1, &["rank 1 has not come within 2 s", "is of run \"Slurm 8.0\", rank 0 of \"\""]);
+    told(&errors[1..], None, 1, &["rank 0 is not to be found", "is of run \"Slurm 8.0\""]);
+}
+
+#[test]
+fn no_rank_0_and_no_others_is_said_in_time() {
+    let mut alone = hasty(3);
+    let (first, others) = (alone.remove(0), alone);
+    told(&all_end(vec![first], go_on), None, 1, &["rank 1, 2 has not come within 2 s"]);
+    // Its port is closed now.
+    told(&all_end(others, go_on), None, 1, &["rank 0 is not to be found at 127.0.0.1, port"]);
+}

@@ -1,0 +1,107 @@
+//! Ranks as threads of one process, over loopback.
+
+mod collectives;
+mod lost;
+pub mod nccl;
+mod one_card;
+mod update;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use omr::config::DistConfig;
+use omr::error::{Error, Result};
+use omr::ranks::{End, Launcher, Place, Ranks, Secret, Start, Tcp};
+
+/// One rank's way in: everything that a test may want to be another.
+pub struct Entry {
+    place: Place,
+    listener: Option<TcpListener>,
+    secret: Secret,
+    program: String,
+    pub config: DistConfig,
+    stop: Arc<AtomicBool>,
+}
+
+/// Rank `rank` of `size`, by a port that rank 0 listens on.
+pub fn entries(size: usize) -> Vec<Entry> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut listener = Some(listener);
+    let entry = |rank| Entry {
+        place: Place {
+            rank,
+            size,
+            local_rank: rank,
+            local_size: size,
+            address: "127.0.0.1".to_owned(),
+            port: Some(port),
+            round: 0,
+            run: String::new(),
+            launcher: Launcher::Torchrun,
+        },
+        listener: listener.take().filter(|_| rank == 0),
+        secret: Secret::Given("of this test".to_owned()),
+        program: "omr of this test".to_owned(),
+        config: DistConfig { timeout_s: 60.0, heartbeat_s: 30.0, ..DistConfig::default() },
+        stop: Arc::new(AtomicBool::new(false)),
+    };
+    (0..size).map(entry).collect()
+}
+
+pub fn start(entry: &mut Entry) -> Result<Tcp> {
+    start_with(entry, Box::new(|_| {}))
+}
+
+/// [`start`], and what ends a process that cannot end by itself.
+fn start_with(entry: &mut Entry, end: End) -> Result<Tcp> {
+    Tcp::start(Start {
+        place: &entry.place,
+        listener: entry.listener.take(),
+        secret: &entry.secret,
+        program: entry.program.clone(),
+        config: &entry.config,
+        stop: entry.stop.clone(),
+        end,
+        waiting: &|| Ok(()),
+    })
+}
+
+/// What `work` makes of each rank, each on a thread; by rank.
+pub fn by_rank<T: Send>(entries: Vec<Entry>, work: impl Fn(Result<Tcp>) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads = entries.into_iter().map(|mut entry| scope.spawn(move || work(start(&mut entry))));
+        let threads: Vec<_> = threads.collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// All ranks do `work` and say goodbye.
+fn all_well<T: Send>(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<T> + Sync) -> Vec<T> {
+    by_rank(entries, |tcp| {
+        let mut tcp = tcp.unwrap();
+        let out = work(&mut tcp).unwrap();
+        tcp.leave(Ok(())).unwrap();
+        out
+    })
+}
+
+/// What each of `size` ranks makes of `work`, by rank.
+pub fn over<T: Send>(size: usize, work: impl Fn(&mut Tcp) -> T + Sync) -> Vec<T> {
+    all_well(entries(size), |tcp| Ok(work(tcp)))
+}
+
+/// All ranks do `work`, which errors at each.
+fn all_end(entries: Vec<Entry>, work: impl Fn(&mut Tcp) -> Result<()> + Sync) -> Vec<Error> {
+    by_rank(entries, |tcp| {
+        let mut tcp = match tcp {
+            Ok(tcp) => tcp,
+            Err(error) => return error,
+        };
+        let error = work(&mut tcp).unwrap_err();
+        let _ = tcp.leave(Err(&error));
+        error
+    })
+}

@@ -1,0 +1,86 @@
+//! One rank by NCCL is no ranks, in each bit: on a card by NVIDIA's library, which then sends to itself what it is tried with,
+//! on the emulator by the one that stands in for it.
+
+use half::bf16;
+use omr::config::OptimConfig;
+use omr::device::cuda::Cuda;
+use omr::device::emu::{Emu, Options};
+use omr::device::nccl::Library;
+use omr::device::{Driver, Kind};
+use omr::error::Result;
+use omr::model::params::ParamLayout;
+use omr::model::tape::Grads;
+use omr::optim::Optimizer;
+use omr::ranks::{Alone, Nccl, Ranks, Shards};
+use omr::tensor::DType;
+use omr::train::lanes::Lanes;
+
+use super::nccl::StandIn;
+use super::{entries, start};
+use crate::kernels;
+
+/// Weights after two updates of three lanes, their bits.
+fn updated(ranks: &mut dyn Ranks) -> Result<Vec<bf16>> {
+    let mut dev = kernels::emu();
+    let mut layout = ParamLayout::new(DType::Bf16);
+    layout.linear(&mut dev, "w", [300, 250], 250, true)?;
+    layout.norm(&mut dev, "norm", 250)?;
+    let values = |n: usize, seed: usize| -> Vec<f32> {
+        (0..n).map(|i| ((i * 37 + seed * 101) % 1009) as f32 / 504.0 - 1.0).collect()
+    };
+    let lens = layout.lens();
+    let weights = |n: usize, id: usize| values(n, id).into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+    for (id, len) in lens.iter().enumerate() {
+        dev.write(layout.params[id].tensor.reshape(&[*len]), &weights(*len, id))?;
+    }
+    let shards = Shards::new(&lens, 1);
+    let mut optimizer = Optimizer::sharded(&mut dev, &layout, OptimConfig::default(), 1, &shards, 0)?;
+    let mut lanes = Lanes::new(3, ranks, &shards)?;
+    for update in 0..2 {
+        let mut grads = Grads::new(&mut dev, &layout)?;
+        for round in 0..lanes.rounds() {
+            for (id, len) in lens.iter().enumerate() {
+                let grad = grads.touch(id);
+                dev.write(grad.reshape(&[*len]), &values(*len, 10 + update * 9 + round * 3 + id))?;
+            }
+            lanes.add(&mut dev, ranks, &mut grads, round)?;
+        }
+        optimizer.step_guarded(ranks, &mut dev, &layout, &grads, 1e-2, None)?;
+    }
+    let mut all = Vec::new();
+    for (id, len) in lens.iter().enumerate() {
+        let updated = dev.read::<bf16>(layout.params[id].tensor.reshape(&[*len]))?;
+        assert!(updated.iter().all(|w| w.is_finite()) && updated != weights(*len, id));
+        all.extend(updated);
+    }
+    Ok(all)
+}
+
+#[test]
+fn one_rank_by_nccl_is_no_ranks() {
+    // A machine with a card need not have a compiler.
+    let stand_in = (kernels::kind() == Kind::Emu).then(|| StandIn::new(""));
+    if let (None, Err(error)) = (&stand_in, Library::find()) {
+        println!("skipped on a card: one rank by NCCL: {error}");
+        return;
+    }
+    let open = || -> Result<(&'static Library, Box<dyn Driver>)> {
+        match &stand_in {
+            None => Ok((Library::find()?, Box::new(Cuda::open(0, &[])?))),
+            Some(stand_in) => {
+                Ok((Library::open(&[&stand_in.path()], "the stand-in")?, Box::new(Emu::new(Options::default())?)))
+            }
+        }
+    };
+    let mut none = Alone::ONE;
+    let alone = updated(&mut none).unwrap();
+    let mut ranks = Nccl::start(start(&mut entries(1).remove(0)).unwrap(), open).unwrap();
+    println!("NCCL took {} bytes", ranks.taken());
+    assert!(updated(&mut ranks).unwrap() == alone);
+    ranks.leave(Ok(())).unwrap();
+    if let Some(stand_in) = stand_in {
+        let tried = ["send 256 to 0 on 0x1", "recv 256 from 0 on 0x1", "group of 2"];
+        let expected = [&["init 0 of 1, layout 22200"], &tried[..], &["finalize", "destroy"]].concat();
+        assert_eq!(stand_in.log(0), expected);
+    }
+}

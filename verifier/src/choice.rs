@@ -1,0 +1,133 @@
+//! Multiple choice: the letter an answer names.
+
+use crate::lexicon::{self, Kind};
+use crate::python;
+
+/// Letters a strict choice may have.
+fn is_choice(c: char) -> bool {
+    matches!(c, 'A'..='J')
+}
+
+/// Signs that may stand around a letter and its option.
+fn is_wrapper(c: char) -> bool {
+    matches!(c, '(' | ')' | '[' | ']' | '{' | '}' | '.' | ':' | '*' | '"' | '$' | ',') || python::is_space(c)
+}
+
+/// The letter, when `gold` is one: `C`, `(C)`, `C.`.
+pub fn letter(gold: &str) -> Option<char> {
+    let mut chars = gold.trim_matches(is_wrapper).chars();
+    chars.next().filter(|&c| is_choice(c) && chars.next().is_none())
+}
+
+/// A capital that stands alone in a text, and where.
+fn standing(text: &str) -> Vec<(usize, char)> {
+    let attached =
+        |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || matches!(c, '\'' | '_' | '^' | '+' | '='));
+    let mut found = Vec::new();
+    for (at, c) in text.char_indices().filter(|(_, c)| is_choice(*c)) {
+        let (before, behind) = (&text[..at], &text[at + 1..]);
+        let mut next = behind.chars();
+        let dash = |first: Option<char>, second: Option<char>| {
+            first == Some('-') && second.is_some_and(|c| c.is_ascii_digit() || c.is_lowercase())
+        };
+        if attached(before.chars().next_back()) || before.ends_with('\\') || attached(behind.chars().next()) {
+            continue;
+        }
+        // Grade A-1, B-flat.
+        if dash(next.next(), next.next()) {
+            continue;
+        }
+        // "A" and "I" are words when a small letter follows.
+        let next = behind.trim_start().split(|c: char| !c.is_alphabetic()).next().unwrap_or_default();
+        let sentence = behind.starts_with(' ')
+            && next.starts_with(char::is_lowercase)
+            && !matches!(next, "and" | "or" | "is" | "to" | "through");
+        if !(matches!(c, 'A' | 'I') && sentence) {
+            found.push((at, c));
+        }
+    }
+    found
+}
+
+/// The letter an answer names, read with care: alone (in any case), before its option (`B) seven`), or as the only
+/// letter that stands alone. `Circle` names none, nor do `A and C`, `A-C` and `not A`.
+pub fn named_letter(answer: &str) -> Option<char> {
+    let text = python::strip(answer);
+    let inner = text.replace("\\text", "").replace("\\bold", "");
+    let inner = inner.trim_matches(is_wrapper);
+    let mut chars = inner.chars();
+    if let (Some(c), None) = (chars.next(), chars.next()) {
+        return Some(c.to_ascii_uppercase()).filter(|&c| is_choice(c));
+    }
+    if !lexicon::find(Kind::Denial, text).is_empty() || text.contains('?') {
+        return labelled(text).map(|l| l.0).filter(|_| !text.contains('?'));
+    }
+    let mut letters: Vec<char> = standing(text).into_iter().map(|l| l.1).collect();
+    letters.dedup();
+    match (labelled(text), letters.as_slice()) {
+        (_, [c]) => Some(*c),
+        // The letters of an option's text are its own: "B. Vitamin C"; but "B) and C)" are two.
+        (Some((c, rest)), _) if !starts_listed(rest) => Some(c),
+        (_, []) => small(text),
+        _ => None,
+    }
+}
+
+/// True where one more letter follows the first.
+fn starts_listed(rest: &str) -> bool {
+    let joint =
+        |t: &str| ["and ", "or ", "& ", ",", "/", "-"].iter().find_map(|j| t.strip_prefix(j).map(str::to_owned));
+    let rest = rest.trim_start_matches(['*', ' ']);
+    let behind = joint(rest).unwrap_or_else(|| rest.to_owned());
+    let behind = behind.trim_start_matches(is_wrapper);
+    behind.starts_with(is_choice) && !behind[1..].starts_with(|c: char| c.is_alphanumeric())
+}
+
+/// The small letter behind "option": `option (b)`, or in brackets before an option: `(b) seven`.
+fn small(text: &str) -> Option<char> {
+    let lower = text.trim_end_matches(is_wrapper);
+    let behind = lexicon::find(Kind::Option, lower).last().map(|f| &lower[f.1..]);
+    let alone = |t: &str| {
+        let mut chars = t.trim_matches(is_wrapper).chars();
+        chars.next().map(|c| c.to_ascii_uppercase()).filter(|&c| is_choice(c) && chars.next().is_none())
+    };
+    let bracketed = || text.strip_prefix('(').and_then(|t| t.split_once(") ")).and_then(|(c, _)| alone(c));
+    behind.and_then(alone).or_else(bracketed)
+}
+
+/// Several letters in the order of writing, none twice: `AC`, `A, C`, `(A) and (C)`.
+pub fn letters(text: &str) -> Option<Vec<char>> {
+    let mut found = Vec::new();
+    for word in text.split(|c: char| is_wrapper(c) || matches!(c, ';' | '&')) {
+        if matches!(word, "" | "and") {
+            continue;
+        }
+        if !word.chars().all(is_choice) {
+            return None;
+        }
+        found.extend(word.chars());
+    }
+    let distinct = (1..found.len()).all(|n| !found[..n].contains(&found[n]));
+    (found.len() >= 2 && distinct).then_some(found)
+}
+
+/// A letter and the text of its option: `C. 12`, `(C) twelve`.
+pub fn labelled(text: &str) -> Option<(char, &str)> {
+    let text = python::strip(text);
+    let faced = ["\\text{", "\\bold{"].iter().find_map(|f| text.strip_prefix(f));
+    let inner = faced.unwrap_or(text).trim_start_matches(['*', ' ']);
+    let bracketed = inner.starts_with(['(', '[']);
+    let inner = inner.trim_start_matches(['(', '[']);
+    let letter = inner.chars().next().filter(|&c| is_choice(c))?;
+    let rest = &inner[1..];
+    let behind = rest.trim_start_matches([')', ']', '}', '.', ':', '*']);
+    let marked = rest.len() > behind.len()
+        && (rest.starts_with([')', ']', '.', ':', '}']) || (bracketed && rest.starts_with('*')));
+    let option = match rest.strip_prefix(" - ").or_else(|| rest.strip_prefix(" -- ")) {
+        Some(option) => option,
+        None if marked && (behind.starts_with(' ') || bracketed) => behind,
+        None => return None,
+    };
+    let option = python::strip(option).trim_start_matches("\\ ");
+    (!option.is_empty()).then_some((letter, option))
+}

@@ -1,0 +1,373 @@
+//! Where the published library looks for an answer in a text: formulas between LaTeX marks, boxes, numbers and
+//! arithmetic in plain text, first behind the words it knows, then anywhere.
+
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
+use crate::python::is_space;
+
+/// Longest run of joined formulas.
+const MAX_JOINED: usize = 6;
+/// Most matches of one kind that are looked at: the rightmost counts, so the last ones are kept.
+const MAX_MATCHES: usize = 400;
+
+/// What was found.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Found<'a> {
+    /// Formulas joined by commas, "and", "or", each with whether a percent sign follows.
+    Formulas(Vec<(&'a str, bool)>),
+    /// All from the first `\boxed{` to the last brace.
+    Boxed(&'a str),
+    /// A number: its integer part, its decimals with their sign, whether percent follows.
+    Number(&'a str, &'a str, bool),
+    /// Arithmetic.
+    Arithmetic(&'a str),
+}
+
+/// A match: where it ends, where it begins, what it is.
+type Match<'a> = (usize, usize, Found<'a>);
+
+const NUMBER: &str = r"(?:(-?[1-9][0-9]{0,2}(?:[ ,][0-9]{3})+)(\.[0-9]+)?|(-?[0-9]+)([.,][0-9]+)|(\.[0-9]+)|(-?[0-9]+))(\s*(?:%|[Pp]ercent|[Pp]ercentage|[Pp]ct))?";
+const PREFIX: &str = r"(?:^|\s|=)(?:\*\*)?";
+const SUFFIX: &str = r"(?:\*\*)?(?:\.|,|:|\s|\)|\$|$)";
+const ARITHMETIC: &str =
+    r"(-?\(?-?[0-9][0-9.\s+\-*\u{d7}/^()\u{f7}]*[+\-*\u{d7}/^()\u{f7}][0-9.\s+\-*\u{d7}/^()\u{f7}]+\)?)";
+const CURRENCY: &str = r"[$\u{20ac}\u{a3}\u{a5}\u{20b9}\u{20a0}-\u{20bf}]?";
+
+fn compiled(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a fixed pattern")
+}
+
+/// Arithmetic or a number, behind its prefix.
+fn either() -> String {
+    format!("(?:(?:{PREFIX}{ARITHMETIC}{SUFFIX})|(?:{PREFIX}{CURRENCY}{NUMBER}))")
+}
+
+/// Patterns for plain text and their ranks; arithmetic is group 1, numbers follow.
+static PLAIN: LazyLock<Vec<(Regex, u16, bool)>> = LazyLock::new(|| {
+    let any = either();
+    vec![
+        (compiled(&format!(r"(?i:final answer is):?\s*{any}\.?\s?I hope")), 0, true),
+        (compiled(&format!(r"(?i:final answer.{{0,100}}?)\s+is:?{any}")), 50, true),
+        (compiled(&format!(r"(?i:answer):(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), 100, true),
+        (compiled(&format!(r"(?i:answer)(?:.{{0,100}}=\s*|.{{0,50}}?){any}")), 200, true),
+        (compiled(&format!("{PREFIX}{ARITHMETIC}{SUFFIX}")), 300, false),
+        (compiled(&format!("{PREFIX}()??{CURRENCY}{NUMBER}")), 300, false),
+    ]
+});
+
+/// Ranks of all rules, best first.
+pub(super) const RANKS: [u16; 5] = [0, 50, 100, 200, 300];
+
+/// Longest text that is searched: the end of a longer one, since the rightmost match counts.
+const MAX_TEXT: usize = 50_000;
+
+/// A text and where the marks of formulas stand in it, so that every search for the next one is short.
+pub(super) struct Finder<'a> {
+    text: &'a str,
+    /// `$$`, `\]`, `\)` and `$` that are not escaped, ends of lines, plain brackets, boxes, closing braces.
+    displays: Vec<usize>,
+    brackets: Vec<usize>,
+    parentheses: Vec<usize>,
+    dollars: Vec<usize>,
+    lines: Vec<usize>,
+    squares: Vec<usize>,
+    boxes: Vec<usize>,
+    braces: Vec<usize>,
+    named: bool,
+}
+
+/// The first of sorted places that is not before `from`.
+fn next(places: &[usize], from: usize) -> Option<usize> {
+    places.get(places.partition_point(|&p| p < from)).copied()
+}
+
+impl<'a> Finder<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let mut from = text.len().saturating_sub(MAX_TEXT);
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let text = &text[from..];
+        let bytes = text.as_bytes();
+        let at = |keep: &dyn Fn(usize) -> bool| (0..bytes.len()).filter(|&i| keep(i)).collect::<Vec<_>>();
+        let free = |i: usize| i == 0 || bytes[i - 1] != b'\\';
+        let pair = |i: usize, second: u8| bytes[i] == b'\\' && bytes.get(i + 1) == Some(&second);
+        Finder {
+            text,
+            displays: at(&|i| bytes[i] == b'$' && bytes.get(i + 1) == Some(&b'$') && free(i)),
+            brackets: at(&|i| pair(i, b']')),
+            parentheses: at(&|i| pair(i, b')')),
+            dollars: at(&|i| bytes[i] == b'$' && free(i)),
+            lines: at(&|i| bytes[i] == b'\n'),
+            squares: at(&|i| matches!(bytes[i], b'[' | b']' | b'\n')),
+            boxes: text.match_indices("\\boxed{").map(|(i, _)| i).collect(),
+            braces: at(&|i| bytes[i] == b'}'),
+            named: has_answer(text),
+        }
+    }
+
+    /// Matches of one rank, the rightmost first, then the longest.
+    pub(super) fn matches(&self, rank: u16) -> Vec<Match<'a>> {
+        let mut found = Vec::new();
+        match rank {
+            0 if self.named => self.behind(Anchor::Hope, &mut found),
+            50 => {
+                if self.named {
+                    self.behind(Anchor::Final, &mut found);
+                }
+                self.boxed(&mut found);
+            }
+            100 if self.named => self.behind(Anchor::Colon, &mut found),
+            200 if self.named => self.behind(Anchor::Word, &mut found),
+            300 => self.behind(Anchor::None, &mut found),
+            _ => {}
+        }
+        for (pattern, _, anchored) in PLAIN.iter().filter(|p| p.1 == rank && (self.named || !p.2)) {
+            plain(self.text, pattern, *anchored && rank >= 100, &mut found);
+        }
+        found.sort_by_key(|m| (std::cmp::Reverse(m.0), m.1));
+        found
+    }
+}
+
+fn has_answer(text: &str) -> bool {
+    text.as_bytes().windows(6).any(|w| w.eq_ignore_ascii_case(b"answer"))
+}
+
+fn plain<'a>(text: &'a str, pattern: &Regex, guarded: bool, out: &mut Vec<Match<'a>>) {
+    let mut at = 0;
+    let mut kept = Vec::new();
+    while at <= text.len() {
+        let Some(c) = pattern.captures_at(text, at) else { break };
+        let Some(all) = c.get(0) else { break };
+        at = all.end().max(all.start() + 1);
+        while !text.is_char_boundary(at.min(text.len())) {
+            at += 1;
+        }
+        // What an equals sign follows is no result.
+        if guarded && text[all.end()..].trim_start_matches(is_space).starts_with('=') {
+            continue;
+        }
+        if let Some(f) = read(&c) {
+            kept.push((all.end(), all.start(), f));
+        }
+    }
+    let skip = kept.len().saturating_sub(MAX_MATCHES);
+    out.extend(kept.into_iter().skip(skip));
+}
+
+fn read<'a>(c: &Captures<'a>) -> Option<Found<'a>> {
+    let text = |i: usize| c.get(i).map(|m| m.as_str());
+    let percent = text(8).is_some();
+    if let Some(integer) = text(2) {
+        return Some(Found::Number(integer, text(3).unwrap_or(""), percent));
+    }
+    if let Some(integer) = text(4) {
+        return Some(Found::Number(integer, text(5).unwrap_or(""), percent));
+    }
+    if let Some(decimals) = text(6) {
+        return Some(Found::Number("", decimals, percent));
+    }
+    if let Some(integer) = text(7) {
+        return Some(Found::Number(integer, "", percent));
+    }
+    text(1).map(Found::Arithmetic)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Anchor {
+    /// "final answer is X. I hope".
+    Hope,
+    /// "final answer ... is X".
+    Final,
+    /// "answer: ... X".
+    Colon,
+    /// "answer ... X".
+    Word,
+    /// Anywhere.
+    None,
+}
+
+impl<'a> Finder<'a> {
+    /// Formulas behind an anchor: from the leftmost anchor on, the nearest formula behind it.
+    fn behind(&self, anchor: Anchor, out: &mut Vec<Match<'a>>) {
+        let text = self.text;
+        let word: &[u8] = match anchor {
+            Anchor::Hope => b"final answer is",
+            Anchor::Final => b"final answer",
+            Anchor::Colon => b"answer:",
+            Anchor::Word => b"answer",
+            Anchor::None => b"",
+        };
+        let bytes = text.as_bytes();
+        let mut at = 0;
+        let mut kept = Vec::new();
+        while at + word.len() <= bytes.len() {
+            if !text.is_char_boundary(at) || !bytes[at..at + word.len()].eq_ignore_ascii_case(word) {
+                at += 1;
+                continue;
+            }
+            if anchor == Anchor::None && !begins_formula(bytes, at) {
+                at += 1;
+                continue;
+            }
+            match self.one(at, at + word.len(), anchor) {
+                Some((end, found)) => {
+                    kept.push((end, at, found));
+                    at = end.max(at + 1);
+                }
+                None => at += 1,
+            }
+        }
+        let skip = kept.len().saturating_sub(MAX_MATCHES);
+        out.extend(kept.into_iter().skip(skip));
+    }
+
+    fn one(&self, start: usize, body: usize, anchor: Anchor) -> Option<(usize, Found<'a>)> {
+        let text = self.text;
+        let spaces = |at: usize| text.len() - text[at..].trim_start_matches(is_space).len();
+        let colon = |at: usize| at + usize::from(text[at..].starts_with(':'));
+        let steps = |from: usize, most: usize| {
+            text[from..].char_indices().map(move |(i, _)| from + i).chain([text.len()]).take(most + 1)
+        };
+        match anchor {
+            Anchor::None => self.joined(start, false),
+            Anchor::Hope => {
+                let from = spaces(colon(body));
+                let (end, found) = self.joined(from, false)?;
+                let rest = text[end..].strip_prefix('.').unwrap_or(&text[end..]);
+                let rest = rest.strip_prefix(is_space).unwrap_or(rest);
+                rest.strip_prefix("I hope").map(|r| (text.len() - r.len(), found))
+            }
+            Anchor::Final => steps(body, 100).find_map(|at| {
+                let space = spaces(at);
+                let rest = text[space..].strip_prefix("is").filter(|_| space > at)?;
+                self.joined(spaces(colon(text.len() - rest.len())), false)
+            }),
+            Anchor::Colon | Anchor::Word => steps(body, 50).find_map(|at| self.joined(at, false)),
+        }
+    }
+
+    /// A formula and those joined to it.
+    fn joined(&self, at: usize, boxed: bool) -> Option<(usize, Found<'a>)> {
+        let text = self.text;
+        let (mut end, first, percent) = self.formula(at, boxed)?;
+        let mut all = vec![(first, percent)];
+        while all.len() < MAX_JOINED {
+            let rest = text[end..].trim_start_matches(is_space);
+            let joint = [",and", ",or", "and", "or", ","].into_iter().find_map(|j| rest.strip_prefix(j));
+            let Some(rest) = joint else { break };
+            let from = text.len() - rest.trim_start_matches(is_space).len();
+            // A plain bracket needs the space before it.
+            let next = self.formula(from, boxed).or_else(|| self.formula(text.len() - rest.len(), boxed));
+            let Some((to, content, percent)) = next else { break };
+            all.push((content, percent));
+            end = to;
+        }
+        Some((end, Found::Formulas(all)))
+    }
+
+    /// The formula that begins at `at`: where it ends, its content, whether percent follows.
+    fn formula(&self, at: usize, boxed: bool) -> Option<(usize, &'a str, bool)> {
+        let text = self.text;
+        let (end, content) = self.marked(at, boxed)?;
+        let rest = text[end..].trim_start_matches(is_space);
+        let percent = ["\\%", "%", "Percent", "percent", "Percentage", "percentage", "Pct", "pct"];
+        match percent.into_iter().find_map(|p| rest.strip_prefix(p)) {
+            Some(rest) => Some((text.len() - rest.len(), content, true)),
+            None => Some((text.len() - rest.len(), content, false)),
+        }
+    }
+
+    fn marked(&self, at: usize, boxed: bool) -> Option<(usize, &'a str)> {
+        let text = self.text;
+        let before = at.checked_sub(1).map(|i| text.as_bytes()[i]);
+        let fits = |from: usize, to: usize| from < to && (!boxed || self.holds_box(from, to));
+        let rest = &text[at..];
+        if rest.starts_with("$$") && before != Some(b'\\') {
+            let from = at + 2;
+            if let Some(to) = next(&self.displays, from + 1).filter(|&to| fits(from, to)) {
+                return Some((to + 2, &text[from..to]));
+            }
+        }
+        if rest.starts_with("\\[") && before != Some(b'\\') {
+            let from = at + 2;
+            if let Some(to) = next(&self.brackets, from).filter(|&to| fits(from, to)) {
+                return Some((to + 2, &text[from..to]));
+            }
+        }
+        if rest.starts_with('$') && !before.is_some_and(|b| b == b'\\' || b.is_ascii_digit()) {
+            let from = at + 1;
+            let line = next(&self.lines, from).unwrap_or(text.len());
+            if let Some(to) = next(&self.dollars, from).filter(|&to| to < line && fits(from, to)) {
+                return Some((to + 1, &text[from..to]));
+            }
+        }
+        if rest.starts_with("\\(") && before != Some(b'\\') {
+            let from = at + 2;
+            let line = next(&self.lines, from).unwrap_or(text.len());
+            if let Some(to) = next(&self.parentheses, from).filter(|&to| to < line && fits(from, to)) {
+                return Some((to + 2, &text[from..to]));
+            }
+        }
+        let mut chars = rest.chars();
+        if let (Some(c), Some('[')) = (chars.next(), chars.next())
+            && is_space(c)
+        {
+            let from = at + c.len_utf8() + 1;
+            let closes = |&to: &usize| text.as_bytes()[to] == b']' && fits(from, to);
+            if let Some(to) = next(&self.squares, from).filter(closes)
+                && let Some(space) = text[to + 1..].chars().next().filter(|&c| is_space(c))
+            {
+                return Some((to + 1 + space.len_utf8(), &text[from..to]));
+            }
+        }
+        if boxed { None } else { fraction(text, at) }
+    }
+
+    /// `\boxed{` with something before a closing brace.
+    fn holds_box(&self, from: usize, to: usize) -> bool {
+        let last = self.braces[..self.braces.partition_point(|&p| p < to)].last();
+        next(&self.boxes, from).is_some_and(|at| last.is_some_and(|&l| l > at + 7))
+    }
+
+    /// Formulas that hold a box, and the bare boxes.
+    fn boxed(&self, out: &mut Vec<Match<'a>>) {
+        let text = self.text;
+        let Some(&first) = self.boxes.first() else { return };
+        let mut at = 0;
+        while at < text.len() {
+            if !text.is_char_boundary(at) || !begins_formula(text.as_bytes(), at) {
+                at += 1;
+                continue;
+            }
+            match self.joined(at, true) {
+                Some((end, found)) => {
+                    out.push((end, at, found));
+                    at = end;
+                }
+                None => at += 1,
+            }
+        }
+        if let Some(&last) = self.braces.last().filter(|&&l| l > first + 7) {
+            out.push((last + 1, first, Found::Boxed(&text[first..=last])));
+        }
+    }
+}
+
+fn begins_formula(bytes: &[u8], at: usize) -> bool {
+    bytes.get(at).is_some_and(|b| matches!(b, b'$' | b'\\' | b'-') || b.is_ascii_whitespace())
+}
+
+/// `-\frac{1.5}{2}` outside all marks.
+fn fraction(text: &str, at: usize) -> Option<(usize, &str)> {
+    static FRACTION: LazyLock<Regex> =
+        LazyLock::new(|| compiled(r"^-?\\frac\{-?[0-9]+(?:[.,][0-9]+)?\}\{-?[0-9]+(?:[.,][0-9]+)?\}"));
+    let rest = &text[at..];
+    if !rest.starts_with(['-', '\\']) {
+        return None;
+    }
+    FRACTION.find(rest).map(|m| (at + m.end(), m.as_str()))
+}

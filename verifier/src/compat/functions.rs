@@ -1,0 +1,356 @@
+//! Functions and what they take as an argument, roots, sums, products, integrals and limits.
+
+use super::lex::Kind;
+use super::number;
+use super::terms::{Context, Reader, Term};
+use super::tree::{Operator, Tree, integer, power};
+use crate::steps::Rational;
+
+impl Reader<'_> {
+    /// A function with its argument, a root, a sum, a product, an integral or a limit.
+    pub(super) fn function(&self, at: usize, c: Context) -> Term {
+        let token = self.tokens.get(at)?;
+        match (token.kind, token.text.as_str()) {
+            (Kind::Euler, _) => {
+                if self.is(at + 1, "^")
+                    && let Some((exponent, end)) = self.script(at + 2, c.depth)
+                {
+                    return Some((exponential(exponent), end));
+                }
+                Some((Tree::Constant("e"), at + 1))
+            }
+            (Kind::Function, name) => {
+                let (index, exponent, from) = self.scripts(at + 1, c.depth);
+                let (argument, end) = self.argument(from, c)?;
+                Some((self.called(name, argument, index, exponent)?, end))
+            }
+            (Kind::Several, name) => {
+                let (_, exponent, from) = self.scripts(at + 1, c.depth);
+                if !self.is(from, "(") {
+                    return None;
+                }
+                let (mut arguments, mut end) = (Vec::new(), from);
+                loop {
+                    let (e, to) = self.expr(end + 1, c.depth + 1)?;
+                    arguments.push(e);
+                    end = to;
+                    if !self.is(end, ",") {
+                        break;
+                    }
+                }
+                let name = ["gcd", "lcm", "max", "min"].into_iter().find(|n| *n == name)?;
+                let call = Tree::Call(name, arguments);
+                self.is(end, ")").then(|| (exponent.into_iter().fold(call, power), end + 1))
+            }
+            (Kind::Sign, "operatorname") => self.operator(at, c),
+            (Kind::Sign, "sqrt") => {
+                let (mut from, mut root) = (at + 1, None);
+                if self.is(from, "[") {
+                    let (e, end) = self.expr(from + 1, c.depth + 1)?;
+                    if !self.is(end, "]") {
+                        return None;
+                    }
+                    (root, from) = (Some(e), end + 1);
+                }
+                let (base, end) = self.braced(from, c.depth)?;
+                let exponent = match root {
+                    Some(r) => number::inverse(r),
+                    None => Tree::Exact(Rational::new(1.into(), 2.into())),
+                };
+                Some((power(base, exponent), end))
+            }
+            (Kind::Sign, "sum" | "prod") => self.repeated(at, c),
+            (Kind::Sign, "int") => self.integral(at, c),
+            (Kind::Sign, "lim") => self.limit(at, c),
+            (Kind::Letter | Kind::Greek | Kind::Other | Kind::Accent, _) => self.applied(at, c.depth),
+            _ => None,
+        }
+    }
+
+    /// Index and exponent in either order.
+    fn scripts(&self, at: usize, depth: usize) -> (Option<Tree>, Option<Tree>, usize) {
+        let (mut index, mut exponent, mut at) = (None, None, at);
+        for _ in 0..2 {
+            for (sign, slot) in [("_", &mut index), ("^", &mut exponent)] {
+                if slot.is_none()
+                    && self.is(at, sign)
+                    && let Some((e, end)) = self.script(at + 1, depth)
+                {
+                    *slot = Some(e);
+                    at = end;
+                }
+            }
+        }
+        (index, exponent, at)
+    }
+
+    /// An argument in round brackets, or all factors up to the next function, sum or relation.
+    fn argument(&self, at: usize, c: Context) -> Term {
+        if self.is(at, "(")
+            && let Some((e, end)) = self.expr(at + 1, c.depth + 1)
+            && self.is(end, ")")
+        {
+            return Some((e, end + 1));
+        }
+        self.multiplicative(at, Context { functions: false, depth: c.depth + 1, ..c })
+    }
+
+    fn called(&self, name: &str, argument: Tree, index: Option<Tree>, exponent: Option<Tree>) -> Option<Tree> {
+        let (name, base) = match name {
+            "log" => ("log", Some(index.unwrap_or(integer(10)))),
+            "ln" => ("log", index),
+            name => (name, None),
+        };
+        let known = [
+            "log", "exp", "sin", "cos", "tan", "csc", "sec", "cot", "arcsin", "arccos", "arctan", "arccsc", "arcsec",
+            "arccot", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "floor", "ceil",
+        ];
+        let full = match name {
+            "arsinh" => "arcsinh",
+            "arcosh" => "arccosh",
+            "artanh" => "arctanh",
+            "Gamma" | "gamma" => return Some(exponent.into_iter().fold(Tree::Call("gamma", vec![argument]), power)),
+            "det" => {
+                let Tree::Matrix(rows) = argument else { return None };
+                return number::determinant(&rows, self.steps);
+            }
+            n => n,
+        };
+        let full = known.into_iter().find(|k| *k == full)?;
+        let minus = exponent.as_ref() == Some(&integer(-1));
+        if minus && let Some(inverse) = known.into_iter().find(|k| k.strip_prefix("arc") == Some(full)) {
+            return Some(Tree::Call(inverse, vec![argument]));
+        }
+        let call = Tree::Call(full, std::iter::once(argument).chain(base).collect());
+        Some(exponent.into_iter().fold(call, power))
+    }
+
+    /// `\operatorname{...}`, of the few names that are known.
+    fn operator(&self, at: usize, c: Context) -> Term {
+        if !self.is(at + 1, "{") || self.kind(at + 2) != Some(Kind::Sign) || !self.is(at + 3, "}") {
+            return None;
+        }
+        let name = self.text(at + 2).to_owned();
+        let (index, exponent, from) = self.scripts(at + 4, c.depth);
+        if matches!(name.as_str(), "gcd" | "lcm") && self.is(from, "(") {
+            let (a, middle) = self.expr(from + 1, c.depth + 1)?;
+            let (b, end) = self.expr(middle + 1, c.depth + 1)?;
+            let call = Tree::Call(if name == "gcd" { "gcd" } else { "lcm" }, vec![a, b]);
+            return (self.is(middle, ",") && self.is(end, ")")).then_some((call, end + 1));
+        }
+        let (argument, end) = self.argument(from, c)?;
+        match name.as_str() {
+            "trace" | "tr" => match argument {
+                Tree::Matrix(rows) if rows.len() == rows[0].len() => {
+                    let diagonal = rows.into_iter().enumerate().filter_map(|(i, r)| r.into_iter().nth(i));
+                    Some((Tree::Add(diagonal.collect()), end))
+                }
+                _ => None,
+            },
+            n => Some((self.called(n, argument, index, exponent)?, end)),
+        }
+    }
+
+    /// `f(x)`: a letter before one atom in brackets, or before several arguments.
+    fn applied(&self, at: usize, depth: usize) -> Term {
+        if !self.calls(at + 1) {
+            return None;
+        }
+        let mut from = at + 1;
+        let mut index = None;
+        if let Some((text, end)) = self.subscript(from, depth) {
+            (index, from) = (Some(text), end);
+        }
+        let mut exponent = None;
+        if self.is(from, "^")
+            && let Some((e, end)) = self.script(from + 1, depth)
+        {
+            (exponent, from) = (Some(e), end);
+        }
+        let wrapped = self.is(from, "{") && (self.is(from + 1, "(") || self.is(from + 1, "["));
+        let open = from + usize::from(wrapped);
+        let close = if self.is(open, "(") {
+            ")"
+        } else if self.is(open, "[") {
+            "]"
+        } else {
+            return None;
+        };
+        let mut arguments = Vec::new();
+        let mut end = match self.atom(open + 1, depth + 1) {
+            Some((a, end)) if self.is(end, close) => {
+                arguments.push(a);
+                end
+            }
+            _ => {
+                let mut end = open;
+                loop {
+                    let (e, to) = self.expr(end + 1, depth + 1)?;
+                    arguments.push(e);
+                    end = to;
+                    if !self.is(end, ",") {
+                        break;
+                    }
+                    if self.is(end + 1, close) && arguments.len() == 1 {
+                        end += 1;
+                        break;
+                    }
+                }
+                if arguments.len() == 1 && !self.is(end - 1, ",") {
+                    return None;
+                }
+                end
+            }
+        };
+        if !self.is(end, close) || (wrapped && !self.is(end + 1, "}")) {
+            return None;
+        }
+        end += 1 + usize::from(wrapped);
+        // The name of a function keeps its case.
+        let mut name = self.spelled(at, at + 1);
+        if let Some(i) = index {
+            name = format!("{name}_{i}");
+        }
+        let call = Tree::Apply(name, arguments);
+        Some((exponent.into_iter().fold(call, power), end))
+    }
+
+    /// True when a bracket with one atom or several parts stands behind a name, its index and exponent: looked up
+    /// first, so that nothing is read twice.
+    fn calls(&self, at: usize) -> bool {
+        let mut at = at;
+        for _ in 0..2 {
+            if self.is(at, "_") || self.is(at, "^") {
+                at = if self.is(at + 1, "{") { self.closes[at + 1].map_or(at, |c| c + 1) } else { at + 2 };
+            }
+        }
+        let open = at + usize::from(self.is(at, "{"));
+        if !self.is(open, "(") && !self.is(open, "[") {
+            return false;
+        }
+        let Some(close) = self.closes[open] else { return false };
+        if self.steps.spend((close - open) as u64 / 4).is_none() {
+            return false;
+        }
+        let (mut level, mut atom) = (0, true);
+        for i in open + 1..close {
+            match self.kind(i) {
+                Some(Kind::Open) => level += 1,
+                Some(Kind::Close) => level -= 1,
+                Some(Kind::Sign) if level == 0 => match self.text(i) {
+                    "," => return true,
+                    // An atom has no sign of an operation outside braces.
+                    "+" | "-" | "*" | "/" | ":" => atom = false,
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        atom
+    }
+
+    /// A sum or a product over a range.
+    fn repeated(&self, at: usize, c: Context) -> Term {
+        let op = if self.is(at, "sum") { Operator::Sum } else { Operator::Product };
+        let (mut from, mut start, mut upper) = (at + 1, None, None);
+        for _ in 0..2 {
+            if start.is_none() && self.is(from, "_") && self.is(from + 1, "{") {
+                let (var, middle) = self.expr(from + 2, c.depth + 1)?;
+                if !self.is(middle, "=") && !self.is(middle, "==") {
+                    return None;
+                }
+                let (low, end) = self.expr(middle + 1, c.depth + 1)?;
+                if !self.is(end, "}") {
+                    return None;
+                }
+                (start, from) = (Some((var, low)), end + 1);
+            } else if upper.is_none() && self.is(from, "^") {
+                let (high, end) = self.script(from + 1, c.depth)?;
+                (upper, from) = (Some(high), end);
+            }
+        }
+        let ((var, low), high) = (start?, upper?);
+        let (body, end) = self.multiplicative(from, Context { functions: true, depth: c.depth + 1, ..c })?;
+        matches!(var, Tree::Symbol(..))
+            .then(|| (Tree::Bound(op, Box::new(body), Box::new(var), Box::new([low, high])), end))
+    }
+
+    fn integral(&self, at: usize, c: Context) -> Term {
+        let (low, high, from) = self.scripts(at + 1, c.depth);
+        if low.is_some() != high.is_some() {
+            return None;
+        }
+        let (body, mut end) =
+            self.additive(from, Context { functions: true, depth: c.depth + 1, ..c }).unwrap_or((integer(1), from));
+        // The differential has been read as a factor, or stands behind.
+        let mut symbols = Vec::new();
+        body.symbols(&mut symbols);
+        let mut name = symbols.into_iter().map(|s| s.0).find(|n| n.len() > 1 && n.starts_with('d'));
+        let body = match &name {
+            Some(n) => number::replaced(&body, &Tree::Symbol(n.clone(), self.real), &integer(1)),
+            None => body,
+        };
+        if name.is_none() && self.kind(end) == Some(Kind::Differential) {
+            name = Some(format!("d{}", self.text(end)));
+            end += 1;
+        }
+        let var = Tree::Symbol(name.map_or("x".to_owned(), |n| n[1..].to_owned()), self.real);
+        let bound = |op, ends| Tree::Bound(op, Box::new(body), Box::new(var), Box::new(ends));
+        Some((
+            match (low, high) {
+                (Some(low), Some(high)) => bound(Operator::Integral, [low, high]),
+                _ => bound(Operator::Primitive, [integer(0), integer(0)]),
+            },
+            end,
+        ))
+    }
+
+    fn limit(&self, at: usize, c: Context) -> Term {
+        let named = matches!(self.kind(at + 3), Some(Kind::Letter | Kind::Greek | Kind::Other));
+        if !self.is(at + 1, "_") || !self.is(at + 2, "{") || !named || !self.is(at + 4, "to") {
+            return None;
+        }
+        let var = Tree::Symbol(self.text(at + 3).to_owned(), self.real);
+        let (place, mut end) = self.expr(at + 5, c.depth + 1)?;
+        let mut below = false;
+        if self.is(end, "^") && self.is(end + 1, "{") && self.is(end + 3, "}") {
+            below = self.is(end + 2, "-");
+            end += 4;
+        }
+        if !self.is(end, "}") {
+            return None;
+        }
+        let (body, end) = self.multiplicative(end + 1, Context { functions: true, depth: c.depth + 1, ..c })?;
+        let op = if below { Operator::LimitBelow } else { Operator::LimitAbove };
+        Some((Tree::Bound(op, Box::new(body), Box::new(var), Box::new([place, integer(0)])), end))
+    }
+}
+
+/// `e` to a power: of nought, one and logarithms, of whatever base, it is computed at once.
+fn exponential(exponent: Tree) -> Tree {
+    let of_logarithm = |t: &Tree| match t {
+        Tree::Call("log", arguments) => arguments.first().cloned(),
+        _ => None,
+    };
+    if let Some(argument) = of_logarithm(&exponent) {
+        return argument;
+    }
+    if let Tree::Mul(factors) = &exponent {
+        let (logarithms, numbers): (Vec<&Tree>, Vec<&Tree>) =
+            factors.iter().partition(|f| matches!(f, Tree::Call("log", _)));
+        let letters = |t: &Tree| t.any(&|t| matches!(t, Tree::Symbol(..) | Tree::Apply(..)));
+        if let [one] = logarithms.as_slice()
+            && !numbers.iter().any(|t| letters(t))
+            && let Some(argument) = of_logarithm(one)
+        {
+            return power(argument, Tree::Mul(numbers.into_iter().cloned().collect()));
+        }
+    }
+    if exponent == integer(0) {
+        return integer(1);
+    }
+    if exponent == integer(1) {
+        return Tree::Constant("e");
+    }
+    power(Tree::Constant("e"), exponent)
+}

@@ -1,0 +1,114 @@
+//! The published scorer's text rule: the letter of a choice, or one text inside the other.
+
+use crate::python;
+
+/// Letters the published scorer knows.
+pub const LETTERS: [&str; 8] = ["A", "B", "C", "D", "E", "F", "G", "H"];
+
+/// Phrases after which the published scorer looks for a letter, in lower case.
+const PHRASES: [&str; 25] = [
+    "the answer is",
+    "answer is",
+    "the correct answer is",
+    "correct answer is",
+    "the answer",
+    "answer",
+    "correct answer",
+    "the correct answer",
+    "the best answer is",
+    "best answer is",
+    "the best answer",
+    "best answer",
+    "the option is",
+    "option is",
+    "the correct option is",
+    "correct option is",
+    "the choice is",
+    "choice is",
+    "the correct choice is",
+    "correct choice is",
+    "i choose",
+    "i select",
+    "i pick",
+    "my answer is",
+    "my choice is",
+];
+
+/// The published scorer's letter, or "". Each place where a letter could be meant is a candidate with a rank;
+/// the highest rank wins, then the earliest place, then the order of the rules. Its flaws are kept: a text that
+/// begins with a capital A to H names that letter.
+pub fn parse_mcq(text: &str) -> &'static str {
+    let mut core = python::strip(text);
+    if core.is_empty() {
+        return "";
+    }
+    for c in [',', '.', '!', '?', ';', ':', '\'', '"'] {
+        core = core.trim_matches(c);
+    }
+    let padded = format!(" {core} ");
+    let inner = python::strip(&padded);
+    let mut best: Option<(u8, usize, &'static str)> = None;
+    let mut offer = |rank: u8, at: usize, letter: &'static str| {
+        if best.is_none_or(|(r, a, _)| rank > r || (rank == r && at < a)) {
+            best = Some((rank, at, letter));
+        }
+    };
+    let last = |pattern: &str| padded.rfind(pattern);
+    for letter in LETTERS {
+        if let Some(at) = last(&format!("({letter})")) {
+            offer(6, at, letter);
+        }
+    }
+    for (suffix, rank) in [(".", 5), (":", 4), (")", 3), (" ", 2), ("-", 1), ("_", 1), ("=", 1)] {
+        for letter in LETTERS {
+            if let Some(at) = last(&format!("{letter}{suffix}")) {
+                offer(rank, at, letter);
+            }
+        }
+    }
+    let lower = padded.to_lowercase();
+    for at in PHRASES.iter().filter_map(|p| lower.find(p)) {
+        // The place in the lower-cased text is used in the text itself, as a count of characters: where lower
+        // case is longer than upper case it drifts.
+        let skipped = python::len(&lower[..at]);
+        let from = padded.char_indices().nth(skipped).map_or(padded.len(), |(i, _)| i);
+        for letter in LETTERS {
+            if let Some(after) = padded[from..].find(letter) {
+                offer(7, from + after, letter);
+            }
+        }
+    }
+    for letter in LETTERS {
+        if inner.starts_with(letter) {
+            offer(10, 0, letter);
+        }
+        if inner.ends_with(letter) {
+            offer(9, 0, letter);
+        }
+    }
+    for (i, letter) in LETTERS.into_iter().enumerate() {
+        if let Some(at) = last(&format!("{}. {letter}", i + 1)) {
+            offer(8, at, letter);
+        }
+    }
+    if best.is_none() {
+        for letter in LETTERS {
+            if let Some(at) = last(letter) {
+                best = best.filter(|&(_, a, _)| a <= at).or(Some((0, at, letter)));
+            }
+        }
+    }
+    best.map_or("", |(_, _, letter)| letter)
+}
+
+/// The published scorer's text rule: a letter gold by [`parse_mcq`], else one text contained in the other and at
+/// least 0.9 times as long, else equality without white space around.
+pub fn relaxed_match(predict: &str, ground_truth: &str) -> bool {
+    if LETTERS.contains(&ground_truth) {
+        return parse_mcq(predict) == ground_truth;
+    }
+    let (p, g) = (python::len(predict) as f64, python::len(ground_truth) as f64);
+    (ground_truth.contains(predict) && p >= 0.9 * g)
+        || (predict.contains(ground_truth) && g >= 0.9 * p)
+        || python::strip(predict) == python::strip(ground_truth)
+}

@@ -1,0 +1,372 @@
+//! Values of expressions at sample points, in double precision: what the published library finds equal by algebra
+//! agrees there, what it finds unequal does not. A real letter is negative at some points, as a root or a logarithm
+//! of it is only what holds for all real numbers.
+
+use super::complex::{Complex, called, real};
+use super::number::replaced;
+use super::tree::{Operator, Tree};
+use crate::steps::{Rational, Steps};
+
+/// Values of the letters.
+type Point = Vec<((String, bool), Complex)>;
+
+fn number(x: &Rational) -> Option<f64> {
+    let exact = |n: &num_bigint::BigInt| n.to_string().parse::<f64>().ok().filter(|x| x.is_finite());
+    match (exact(x.numer()), exact(x.denom())) {
+        (Some(n), Some(d)) => Some(n / d),
+        // Both beyond double precision.
+        _ => {
+            let shift = x.numer().bits().max(x.denom().bits()).saturating_sub(900);
+            let (n, d) = (exact(&(x.numer() >> shift))?, exact(&(x.denom() >> shift))?);
+            Some(n / d)
+        }
+    }
+}
+
+/// The value at a point.
+pub(super) fn value(t: &Tree, at: &Point, steps: &Steps) -> Option<Complex> {
+    steps.spend(12)?;
+    let v = |t: &Tree| value(t, at, steps);
+    match t {
+        Tree::Exact(x) | Tree::Float(x) => Some(real(number(x)?)),
+        Tree::Symbol(name, is_real) => at.iter().find(|(s, _)| s.0 == *name && s.1 == *is_real).map(|(_, v)| *v),
+        Tree::Constant("e") => Some(real(std::f64::consts::E)),
+        Tree::Constant("pi") => Some(real(std::f64::consts::PI)),
+        Tree::Constant("i") => Some(Complex { re: 0.0, im: 1.0 }),
+        // Euler's constant.
+        Tree::Constant(_) => Some(real(0.577_215_664_901_532_9)),
+        Tree::Add(terms) => terms.iter().try_fold(real(0.0), |s, t| Some(s.add(v(t)?)))?.finite(),
+        Tree::Mul(factors) => factors.iter().try_fold(real(1.0), |p, t| Some(p.mul(v(t)?)))?.finite(),
+        Tree::Pow(a, b) => v(a)?.pow(v(b)?).finite(),
+        Tree::Percent(a) => Some(v(a)?.scale(0.01)),
+        Tree::Call(name, arguments) => {
+            let all: Vec<Complex> = arguments.iter().map(v).collect::<Option<_>>()?;
+            let closed = if *name == "log" { arguments.first().map_or(0.0, unopened) } else { 0.0 };
+            called(name, &all)?.add(real(closed)).finite()
+        }
+        Tree::Apply(name, arguments) => {
+            // A function by name is one of its own for each name, but the same wherever it stands.
+            let mut total = real(seed(name));
+            for (i, a) in arguments.iter().enumerate() {
+                total = total.add(v(a)?.mul(real(1.37 + i as f64)));
+            }
+            Some(total.mul(Complex { re: 0.71, im: 0.0 }).exp())
+        }
+        Tree::Bound(op, body, var, ends) => bound(*op, body, var, ends, at, steps),
+        _ => None,
+    }
+}
+
+/// What tells the logarithm of a power from the multiple of a logarithm: of what may be nought or negative the
+/// published library takes no exponent out.
+fn unopened(t: &Tree) -> f64 {
+    let power = |t: &Tree| match t {
+        Tree::Pow(base, exponent) => {
+            let letter = matches!(&**base, Tree::Symbol(..)) || matches!(&**base, Tree::Call("abs", _));
+            match &**exponent {
+                Tree::Exact(n) if letter => number(n).filter(|n| *n <= -1.0 || *n > 1.0).unwrap_or(0.0),
+                _ => 0.0,
+            }
+        }
+        _ => 0.0,
+    };
+    match t {
+        Tree::Mul(factors) => factors.iter().map(power).sum(),
+        t => power(t),
+    }
+}
+
+fn seed(name: &str) -> f64 {
+    let hash =
+        name.bytes().fold(1_469_598_103_934_665_603u64, |h, b| (h ^ u64::from(b)).wrapping_mul(1_099_511_628_211));
+    // Short names differ in the low bits alone: they are mixed into the high ones.
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((hash ^ (hash << 29)) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+fn bound(op: Operator, body: &Tree, var: &Tree, ends: &[Tree; 2], at: &Point, steps: &Steps) -> Option<Complex> {
+    let Tree::Symbol(name, is_real) = var else { return None };
+    let key = (name.clone(), *is_real);
+    let with = |x: Complex| {
+        steps.spend(30)?;
+        let mut point: Point = at.iter().filter(|(s, _)| *s != key).cloned().collect();
+        point.push((key.clone(), x));
+        value(body, &point, steps)
+    };
+    match op {
+        Operator::Sum | Operator::Product => {
+            const MAX_TERMS: f64 = 2_000.0;
+            let low = value(&ends[0], at, steps)?;
+            if ends[1] == Tree::Infinite(true) {
+                return series(&with, low, op == Operator::Sum);
+            }
+            let high = value(&ends[1], at, steps)?;
+            let whole = |c: Complex| c.im == 0.0 && c.re.fract() == 0.0;
+            if !whole(low) || !whole(high) || high.re - low.re > MAX_TERMS {
+                return None;
+            }
+            let mut total = real(if op == Operator::Sum { 0.0 } else { 1.0 });
+            let mut k = low.re;
+            while k <= high.re {
+                let term = with(real(k))?;
+                total = if op == Operator::Sum { total.add(term) } else { total.mul(term) };
+                k += 1.0;
+            }
+            total.finite()
+        }
+        Operator::Integral => integral(&with, &ends[0], &ends[1], at, steps),
+        Operator::Primitive => None,
+        Operator::LimitAbove | Operator::LimitBelow => {
+            let side = if op == Operator::LimitAbove { 1.0 } else { -1.0 };
+            let place = match &ends[0] {
+                Tree::Infinite(_) => None,
+                place => Some(value(place, at, steps)?),
+            };
+            let sign = if ends[0] == Tree::Infinite(false) { -1.0 } else { 1.0 };
+            let f = |h: f64| match place {
+                Some(p) => with(p.add(real(side * h))),
+                None => with(real(sign / h)),
+            };
+            extrapolated(&|k| f(0.1 / f64::from(1u32 << k)))
+        }
+        Operator::Derivative => {
+            let x = at.iter().find(|(s, _)| *s == key).map(|(_, v)| *v)?;
+            extrapolated(&|k| {
+                let h = real(0.05 / f64::from(1u32 << k));
+                Some(with(x.add(h))?.sub(with(x.sub(h))?).div(h.scale(2.0)))
+            })
+        }
+    }
+}
+
+/// An infinite sum or product by its partial ones.
+fn series(f: &dyn Fn(Complex) -> Option<Complex>, low: Complex, add: bool) -> Option<Complex> {
+    let (mut total, mut k) = (real(if add { 0.0 } else { 1.0 }), 0u32);
+    let mut partial = Vec::new();
+    for round in 0..7 {
+        while k < 16 << round {
+            match f(low.add(real(f64::from(k)))) {
+                Some(term) => total = if add { total.add(term) } else { total.mul(term) },
+                // Beyond double precision late terms are too small to count.
+                None if k >= 64 => {}
+                None => return None,
+            }
+            k += 1;
+        }
+        partial.push(total);
+    }
+    extrapolated(&|round| partial.get(round as usize).copied())
+}
+
+/// The limit of a sequence with halved steps, by Richardson's scheme.
+fn extrapolated(f: &dyn Fn(u32) -> Option<Complex>) -> Option<Complex> {
+    const ROUNDS: u32 = 7;
+    let mut row: Vec<Complex> = (0..ROUNDS).map(f).collect::<Option<_>>()?;
+    for order in 1..ROUNDS {
+        let factor = f64::from(1u32 << order);
+        row = row.windows(2).map(|w| w[1].scale(factor).sub(w[0]).scale(1.0 / (factor - 1.0))).collect();
+    }
+    row.first().copied()?.finite()
+}
+
+/// Tanh-sinh quadrature; a whole or half line is mapped to a finite range first.
+fn integral(
+    f: &dyn Fn(Complex) -> Option<Complex>,
+    low: &Tree,
+    high: &Tree,
+    at: &Point,
+    steps: &Steps,
+) -> Option<Complex> {
+    let end = |t: &Tree| match t {
+        Tree::Infinite(positive) => Some(if *positive { f64::INFINITY } else { f64::NEG_INFINITY }),
+        t => value(t, at, steps).filter(|c| c.im == 0.0).map(|c| c.re),
+    };
+    let (a, b) = (end(low)?, end(high)?);
+    let g = |t: f64| -> Option<Complex> {
+        let (x, weight) = match (a.is_finite(), b.is_finite()) {
+            (true, true) => ((a + b) / 2.0 + (b - a) / 2.0 * t, (b - a) / 2.0),
+            (true, false) => (a + (1.0 + t) / (1.0 - t), 2.0 / ((1.0 - t) * (1.0 - t))),
+            (false, true) => (b - (1.0 - t) / (1.0 + t), 2.0 / ((1.0 + t) * (1.0 + t))),
+            (false, false) => (t / (1.0 - t * t), (1.0 + t * t) / ((1.0 - t * t) * (1.0 - t * t))),
+        };
+        Some(f(real(x))?.scale(weight))
+    };
+    if !a.is_finite() && a > 0.0 || !b.is_finite() && b < 0.0 {
+        return None;
+    }
+    let (h, half) = (1.0 / 32.0, std::f64::consts::FRAC_PI_2);
+    let mut total = real(0.0);
+    for k in -110..=110 {
+        let s = f64::from(k) * h;
+        let t = (half * s.sinh()).tanh();
+        if t.abs() >= 1.0 - 1e-15 {
+            continue;
+        }
+        let weight = h * half * s.cosh() / (half * s.sinh()).cosh().powi(2);
+        if let Some(v) = g(t) {
+            total = total.add(v.scale(weight));
+        }
+    }
+    total.finite()
+}
+
+/// Sample values: of real letters positive and negative in all combinations of three, of letters of a complex formula
+/// off the real line.
+fn point(symbols: &[(String, bool)], round: u32) -> Point {
+    symbols
+        .iter()
+        .enumerate()
+        .map(|(i, s)| {
+            let x = seed(&format!("{}{round}", s.0));
+            let size = 0.3 + 2.2 * x;
+            let value = if s.1 {
+                real(if round >> (i % 3) & 1 == 1 { -size } else { size })
+            } else {
+                Complex { re: size - 1.2, im: 0.4 + x }
+            };
+            (s.clone(), value)
+        })
+        .collect()
+}
+
+/// True when two expressions agree at all sample points at which both have a value, and there are such.
+pub(super) fn agree(a: &Tree, b: &Tree, steps: &Steps) -> bool {
+    const ROUNDS: u32 = 9;
+    let mut symbols = Vec::new();
+    a.symbols(&mut symbols);
+    b.symbols(&mut symbols);
+    let coarse = |t: &Tree| {
+        t.any(&|t| {
+            matches!(
+                t,
+                Tree::Bound(
+                    Operator::LimitAbove | Operator::LimitBelow | Operator::Derivative | Operator::Integral,
+                    ..
+                )
+            )
+        })
+    };
+    // A letter that counts terms is a whole number.
+    let ranges = |t: &Tree| match t {
+        Tree::Bound(Operator::Sum | Operator::Product, _, _, ends) => {
+            ends.iter().any(|e| e.any(&|t| matches!(t, Tree::Symbol(..))))
+        }
+        _ => false,
+    };
+    let counts = a.any(&ranges) || b.any(&ranges);
+    // Limits and derivatives are extrapolated.
+    let endless = |t: &Tree| {
+        t.any(&|t| matches!(t, Tree::Bound(_, _, _, ends) if ends.iter().any(|e| matches!(e, Tree::Infinite(_)))))
+    };
+    let tolerance = if endless(a) || endless(b) || coarse(a) || coarse(b) { 1e-6 } else { 1e-11 };
+    let mut valid = 0;
+    for round in 0..if symbols.is_empty() { 1 } else { ROUNDS } {
+        let mut at = point(&symbols, round);
+        if counts {
+            let whole = |s: &(String, bool)| real((seed(&s.0) * 3.0).floor() + f64::from(round) + 2.0);
+            at.iter_mut().for_each(|(s, v)| *v = whole(s));
+        }
+        let (Some(x), Some(y)) = (value(a, &at, steps), value(b, &at, steps)) else {
+            if steps.exhausted() {
+                return false;
+            }
+            continue;
+        };
+        if x.sub(y).abs() > tolerance * x.abs().max(y.abs()).max(1e-3) {
+            return false;
+        }
+        valid += 1;
+    }
+    valid > usize::from(!symbols.is_empty())
+}
+
+/// A root in one letter from a start, by the secant method; `None` when it is not found.
+fn root(t: &Tree, var: &(String, bool), at: &Point, start: Complex, steps: &Steps) -> Option<Complex> {
+    let f = |x: Complex| {
+        let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
+        point.push((var.clone(), x));
+        value(t, &point, steps)
+    };
+    let (mut x0, mut x1) = (start, start.add(Complex { re: 0.1, im: 0.03 }));
+    let (mut f0, mut f1) = (f(x0)?, f(x1)?);
+    for _ in 0..60 {
+        let slope = f1.sub(f0);
+        if slope.abs() == 0.0 {
+            break;
+        }
+        let x2 = x1.sub(f1.mul(x1.sub(x0)).div(slope)).finite()?;
+        (x0, f0) = (x1, f1);
+        x1 = x2;
+        f1 = f(x1)?;
+        if f1.abs() < 1e-13 {
+            return Some(x1);
+        }
+    }
+    (f1.abs() < 1e-9).then_some(x1)
+}
+
+/// True when two expressions in the same letters are nought at the same places, as far as samples show.
+pub(super) fn same_roots(a: &Tree, b: &Tree, steps: &Steps) -> bool {
+    let (mut symbols, mut others) = (Vec::new(), Vec::new());
+    a.symbols(&mut symbols);
+    b.symbols(&mut others);
+    let by_name = |t: &Tree| t.any(&|t| matches!(t, Tree::Apply(..)));
+    if symbols.is_empty()
+        || by_name(a)
+        || by_name(b)
+        || symbols.len() != others.len()
+        || !others.iter().all(|s| symbols.contains(s))
+    {
+        return false;
+    }
+    let mut found = 0;
+    for round in 0..3 {
+        let at = point(&symbols, round);
+        let Some(var) = symbols.last() else { return false };
+        for (f, g) in [(a, b), (b, a)] {
+            for start in [Complex { re: 0.7, im: 0.4 }, Complex { re: -1.3, im: -0.6 }, Complex { re: 5.0, im: 1.0 }] {
+                let Some(x) = root(f, var, &at, start, steps) else { continue };
+                let zero = Tree::Symbol(var.0.clone(), var.1);
+                let mut point: Point = at.iter().filter(|(s, _)| s != var).cloned().collect();
+                point.push((var.clone(), x));
+                // A root of one is a root of the other.
+                let scale = slope(g, &zero, &point, steps).unwrap_or(1.0);
+                match value(g, &point, steps) {
+                    Some(y) if y.abs() <= 1e-7 * scale.max(1.0) => found += 1,
+                    _ => return false,
+                }
+            }
+        }
+    }
+    found >= 4
+}
+
+/// How fast an expression changes with a letter, for the tolerance of a root.
+fn slope(t: &Tree, var: &Tree, at: &Point, steps: &Steps) -> Option<f64> {
+    let h = Tree::Exact(Rational::new(1.into(), 1_000.into()));
+    let moved = replaced(t, var, &super::tree::sum(var.clone(), h));
+    Some(value(&moved, at, steps)?.sub(value(t, at, steps)?).abs() * 1e3)
+}
+
+/// How two constants compare; `None` where a letter or a value that is not real is in one.
+pub(super) fn constant(a: &Tree, b: &Tree, steps: &Steps) -> Option<std::cmp::Ordering> {
+    if let (Some(x), Some(y)) = (super::number::exact(a, steps), super::number::exact(b, steps)) {
+        return Some(x.cmp(&y));
+    }
+    let (x, y) = (real_value(a, steps)?, real_value(b, steps)?);
+    if x == y || (x.is_finite() && y.is_finite() && (x - y).abs() <= 1e-13 * x.abs().max(y.abs())) {
+        return Some(std::cmp::Ordering::Equal);
+    }
+    x.partial_cmp(&y)
+}
+
+/// The value of a real constant, infinities with it.
+pub(super) fn real_value(t: &Tree, steps: &Steps) -> Option<f64> {
+    match t {
+        Tree::Infinite(positive) => Some(if *positive { f64::INFINITY } else { f64::NEG_INFINITY }),
+        t => {
+            let v = value(t, &Vec::new(), steps)?;
+            (v.im.abs() <= 1e-12 * (1.0 + v.re.abs())).then_some(v.re)
+        }
+    }
+}

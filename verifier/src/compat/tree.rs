@@ -1,0 +1,256 @@
+//! Expressions as the published library builds them: nothing is computed that it does not compute while it reads.
+
+use num_bigint::BigInt;
+
+use crate::steps::Rational;
+
+/// A scalar expression or a matrix.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Tree {
+    /// A whole number or a fraction of such.
+    Exact(Rational),
+    /// A decimal: its exact value.
+    Float(Rational),
+    /// Infinity, positive or negative.
+    Infinite(bool),
+    /// A division by zero.
+    Undefined,
+    /// A letter or name; letters of a complex formula are not those of a real one.
+    Symbol(String, bool),
+    /// A constant: `e`, `pi`, `i` (of a capital letter only) or `gamma`.
+    Constant(&'static str),
+    /// A sum.
+    Add(Vec<Tree>),
+    /// A product.
+    Mul(Vec<Tree>),
+    /// A power.
+    Pow(Box<Tree>, Box<Tree>),
+    /// A known function.
+    Call(&'static str, Vec<Tree>),
+    /// A function by name.
+    Apply(String, Vec<Tree>),
+    /// Percent of a value.
+    Percent(Box<Tree>),
+    /// An operator over a variable: body, variable, lower and upper end.
+    Bound(Operator, Box<Tree>, Box<Tree>, Box<[Tree; 2]>),
+    /// Rows of a matrix.
+    Matrix(Vec<Vec<Tree>>),
+}
+
+/// What binds a variable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operator {
+    /// A sum.
+    Sum,
+    /// A product.
+    Product,
+    /// A definite integral.
+    Integral,
+    /// An indefinite integral.
+    Primitive,
+    /// A limit from above.
+    LimitAbove,
+    /// A limit from below.
+    LimitBelow,
+    /// A derivative.
+    Derivative,
+}
+
+/// A relation's sign.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Sign {
+    /// Equal.
+    Equal,
+    /// Less.
+    Less,
+    /// At most.
+    AtMost,
+    /// Greater.
+    Greater,
+    /// At least.
+    AtLeast,
+    /// Not equal.
+    Unequal,
+}
+
+impl Sign {
+    /// The sign read from the right; `None` for "not equal", which the published table lacks.
+    pub(super) fn inverse(self) -> Option<Sign> {
+        Some(match self {
+            Sign::Equal => Sign::Equal,
+            Sign::Less => Sign::Greater,
+            Sign::AtMost => Sign::AtLeast,
+            Sign::Greater => Sign::Less,
+            Sign::AtLeast => Sign::AtMost,
+            Sign::Unequal => return None,
+        })
+    }
+}
+
+/// What a formula is read as.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Value {
+    /// An expression.
+    Tree(Tree),
+    /// A relation.
+    Relation(Sign, Box<Value>, Box<Value>),
+    /// A chain of relations, in the order of writing.
+    Chain(Vec<Value>),
+    /// A finite set, in the order of writing.
+    Set(Vec<Value>),
+    /// An ordered list.
+    Tuple(Vec<Value>),
+    /// An interval: its ends, and whether each is open.
+    Interval([Tree; 2], [bool; 2]),
+    /// A set by name: `R`, `Z`, `Q`, `N`, `C`.
+    Named(char),
+    /// A union, intersection or difference of sets, by its sign.
+    Combined(char, Box<Value>, Box<Value>),
+}
+
+/// A whole number.
+pub(super) fn integer(n: i64) -> Tree {
+    Tree::Exact(Rational::from_integer(n.into()))
+}
+
+/// A power.
+pub(super) fn power(a: Tree, b: Tree) -> Tree {
+    Tree::Pow(Box::new(a), Box::new(b))
+}
+
+/// A sum; sums in it become part of it.
+pub(super) fn sum(a: Tree, b: Tree) -> Tree {
+    let mut all = match a {
+        Tree::Add(terms) => terms,
+        a => vec![a],
+    };
+    match b {
+        Tree::Add(terms) => all.extend(terms),
+        b => all.push(b),
+    }
+    Tree::Add(all)
+}
+
+/// A product; products in it become part of it.
+pub(super) fn product(a: Tree, b: Tree) -> Tree {
+    let mut all = match a {
+        Tree::Mul(factors) => factors,
+        a => vec![a],
+    };
+    match b {
+        Tree::Mul(factors) => all.extend(factors),
+        b => all.push(b),
+    }
+    Tree::Mul(all)
+}
+
+/// The negative: of a number at once, else a product.
+pub(super) fn negative(t: Tree) -> Tree {
+    match t {
+        Tree::Exact(x) => Tree::Exact(-x),
+        Tree::Float(x) => Tree::Float(-x),
+        Tree::Infinite(positive) => Tree::Infinite(!positive),
+        t => product(integer(-1), t),
+    }
+}
+
+/// A quotient: of whole numbers a fraction at once, else a product.
+pub(super) fn quotient(a: Tree, b: Tree) -> Tree {
+    if let (Some(x), Some(y)) = (a.whole(), b.whole()) {
+        return if *y == BigInt::from(0) { Tree::Undefined } else { Tree::Exact(Rational::new(x.clone(), y.clone())) };
+    }
+    product(a, power(b, integer(-1)))
+}
+
+/// Factors side by side: a whole number before a positive fraction is a mixed number, also where both are whole.
+pub(super) fn beside(a: Tree, b: Tree) -> Tree {
+    let zero = Rational::from_integer(0.into());
+    if let (Some(n), Tree::Exact(f)) = (a.whole(), &b)
+        && *f > zero
+    {
+        let n = Rational::from_integer(n.clone());
+        return Tree::Exact(if n < zero { n - f } else { n + f });
+    }
+    product(a, b)
+}
+
+impl Tree {
+    /// The value of a whole number.
+    pub(super) fn whole(&self) -> Option<&BigInt> {
+        match self {
+            Tree::Exact(x) if x.is_integer() => Some(x.numer()),
+            _ => None,
+        }
+    }
+
+    /// True for numbers by themselves.
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self, Tree::Exact(_) | Tree::Float(_) | Tree::Infinite(_))
+    }
+
+    /// The parts of an expression.
+    pub(super) fn parts(&self) -> Vec<&Tree> {
+        match self {
+            Tree::Add(list) | Tree::Mul(list) | Tree::Call(_, list) | Tree::Apply(_, list) => list.iter().collect(),
+            Tree::Pow(a, b) => vec![a, b],
+            Tree::Percent(a) => vec![a],
+            Tree::Bound(_, body, var, ends) => vec![body, var, &ends[0], &ends[1]],
+            Tree::Matrix(rows) => rows.iter().flatten().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// True when some part satisfies `test`.
+    pub(super) fn any(&self, test: &dyn Fn(&Tree) -> bool) -> bool {
+        test(self) || self.parts().into_iter().any(|p| p.any(test))
+    }
+
+    /// The number of its parts.
+    pub(super) fn size(&self) -> u64 {
+        1 + self.parts().into_iter().map(Tree::size).sum::<u64>()
+    }
+
+    /// Names of the symbols, each once.
+    pub(super) fn symbols(&self, found: &mut Vec<(String, bool)>) {
+        match self {
+            Tree::Symbol(name, real) => {
+                let symbol = (name.clone(), *real);
+                if !found.contains(&symbol) {
+                    found.push(symbol);
+                }
+            }
+            Tree::Bound(op, body, var, ends) => {
+                let mut inner = Vec::new();
+                body.symbols(&mut inner);
+                if !matches!(op, Operator::Derivative | Operator::Primitive)
+                    && let Tree::Symbol(name, real) = &**var
+                {
+                    inner.retain(|s| *s != (name.clone(), *real));
+                }
+                ends.iter().for_each(|e| e.symbols(&mut inner));
+                inner
+                    .into_iter()
+                    .filter(|s| !found.contains(s))
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .for_each(|s| found.push(s));
+            }
+            t => t.parts().into_iter().for_each(|p| p.symbols(found)),
+        }
+    }
+
+    /// True when it is built of letters alone: what may stand left of an assignment.
+    pub(super) fn is_of_letters(&self) -> bool {
+        match self {
+            Tree::Symbol(..) => true,
+            // A number has no parts that are not letters.
+            Tree::Pow(a, b) if **b == integer(-1) => a.parts().into_iter().all(Tree::is_of_letters),
+            // Its base is a part of a logarithm.
+            Tree::Call("log", arguments) if arguments.len() == 1 => false,
+            t => {
+                let parts = t.parts();
+                !parts.is_empty() && parts.into_iter().all(Tree::is_of_letters)
+            }
+        }
+    }
+}

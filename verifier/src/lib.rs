@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod choice;
+pub mod compat;
+pub mod extract;
+mod grade;
+mod lexicon;
+mod locate;
+mod mode;
+mod normalise;
+mod number_words;
+pub mod python;
+pub mod question;
+mod steps;
+mod value;
+mod verify;
+mod words;
+
+pub use grade::{Grade, grade};
+pub use mode::{Format, Mode};
+pub use steps::{BUDGET, Verdict};
+pub use verify::verify;

@@ -1,0 +1,133 @@
+//! One way to write what is written in many ways: Unicode signs, other names of commands, commands that only change
+//! how things look. The table is `lexicon/notation.tsv`; nothing else rewrites notation.
+
+use crate::lexicon::{Kind, look};
+use crate::python;
+use std::borrow::Cow;
+
+/// Stands between groups of digits of one number, where it is marked as nothing else.
+pub(crate) const JOIN: char = '\u{1}';
+
+/// The text in one notation. What the table does not know stays as it is.
+pub fn normalise(text: &str) -> Cow<'_, str> {
+    let plain = if text.is_ascii() { Cow::Borrowed(text) } else { Cow::Owned(ascii(text)) };
+    if plain.contains(['\\', '{', '~']) { Cow::Owned(commands(&plain)) } else { plain }
+}
+
+/// Unicode notation as ASCII or LaTeX.
+fn ascii(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut raised: Option<bool> = None;
+    for c in text.chars() {
+        let mut room = [0; 4];
+        let sign = &*c.encode_utf8(&mut room);
+        let known = |kind| if c.is_ascii() { None } else { look(kind, sign) };
+        let scripted = known(Kind::Raised).map(|s| (s, true)).or_else(|| Some((known(Kind::Lowered)?, false)));
+        if raised.is_some() && scripted.map(|s| s.1) != raised {
+            out.push('}');
+            raised = None;
+        }
+        if let Some((plain, up)) = scripted {
+            if raised.is_none() {
+                out.push_str(if up { "^{" } else { "_{" });
+                raised = Some(up);
+            }
+            out.push_str(plain);
+        } else if c.is_ascii() {
+            out.push(c);
+        } else if let Some(sign) = known(Kind::Sign) {
+            write_sign(&mut out, sign);
+        } else if let Some(name) = known(Kind::Greek) {
+            out.extend(["\\", name, " "]);
+        } else if let '\u{ff01}'..='\u{ff5e}' = c {
+            out.push(char::from((c as u32 - 0xff01 + 0x21) as u8));
+        } else if let Some(d) = python::digit_value(c) {
+            out.push(char::from(b'0' + d));
+        } else if python::is_space(c) {
+            out.push(' ');
+        } else {
+            out.push(c);
+        }
+    }
+    if raised.is_some() {
+        out.push('}');
+    }
+    out
+}
+
+/// A sign of the table: fractions stand apart from a number before them, commands from a letter behind them.
+fn write_sign(out: &mut String, sign: &str) {
+    if sign == "blank" {
+        out.push(' ');
+        return;
+    }
+    if sign.starts_with("\\frac") {
+        out.push(' ');
+    }
+    out.push_str(sign);
+    if sign.starts_with('\\') && sign.ends_with(|c: char| c.is_ascii_alphabetic()) {
+        out.push(' ');
+    }
+}
+
+/// Commands under one name each, and no white space that is a command.
+fn commands(text: &str) -> String {
+    // Escaped twice; only inside an environment are two backslashes a line break.
+    let doubled = text.contains("\\\\") && !text.contains("\\begin") && !text.contains("\\cr");
+    let text = if doubled { Cow::Owned(text.replace("\\\\", "\\")) } else { Cow::Borrowed(text) };
+    let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
+    while let Some(at) = rest.find(['\\', '{', ',', '~']) {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(tail) = ["{,}", ",\\!"].iter().find_map(|mark| rest.strip_prefix(mark)) {
+            out.push(JOIN);
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix("{:}") {
+            out.push(':');
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix("\\!") {
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix('~') {
+            out.push(' ');
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix('\\') {
+            rest = command(&mut out, tail);
+        } else {
+            out.push_str(&rest[..1]);
+            rest = &rest[1..];
+        }
+    }
+    out + rest
+}
+
+/// Writes the command whose name begins `text`, and gives what stands behind it.
+fn command<'a>(out: &mut String, text: &'a str) -> &'a str {
+    let end = text.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if name.is_empty() {
+        // An escaped sign, a brace or a backslash itself, goes through whole.
+        let end = text.char_indices().nth(1).map_or(text.len(), |(at, _)| at);
+        out.push('\\');
+        out.push_str(&text[..end]);
+        return &text[end..];
+    }
+    if look(Kind::Hidden, name).is_some() {
+        out.push(' ');
+        // The point of `\left.` is no bracket.
+        return if matches!(name, "left" | "right") { rest.strip_prefix('.').unwrap_or(rest) } else { rest };
+    }
+    if look(Kind::Unsaid, name).is_some() {
+        out.push(' ');
+        return rest.trim_start().strip_prefix('{').and_then(|t| t.split_once('}')).map_or(rest, |(_, behind)| behind);
+    }
+    let name = look(Kind::Face, name)
+        .or_else(|| look(Kind::Command, name))
+        .or_else(|| look(Kind::Greek, name))
+        .unwrap_or(name);
+    let letters = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    if letters || matches!(name, "$" | "%" | "{" | "}") {
+        out.push('\\');
+    }
+    out.push_str(name);
+    if letters { rest } else { rest.strip_prefix(' ').unwrap_or(rest) }
+}

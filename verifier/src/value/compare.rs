@@ -1,0 +1,279 @@
+//! Equality of values.
+
+use crate::steps::{Rational, Steps};
+use crate::value::compare::amounts::scalars;
+use crate::value::compare::equations::{as_equation, equations, is_asked, letters, same_name};
+use crate::value::compare::lists::{along_axes, listed, matrices, named_matrix, ordered, vector};
+use crate::value::decide::{decide, proportional};
+use crate::value::exact::exact;
+use crate::value::expr::{Expr, divide, integer, minus, var};
+use crate::value::family::rows;
+use crate::value::lex::{is, lex, shown};
+use crate::value::parse::enclosed::{open_interval, points};
+use crate::value::region::{Region, Span};
+use crate::value::{Comparison, Unit, Value, no, outcome, yes};
+use crate::words;
+
+pub(crate) mod amounts;
+pub(crate) mod equations;
+pub(crate) mod lists;
+
+/// Compares a gold value with an answer's.
+pub fn equal(gold: &Value, answer: &Value, steps: &Steps) -> Comparison {
+    if steps.spend(4).is_none() {
+        return no("too much work to compare");
+    }
+    if let Some(c) = listed(gold, answer, steps) {
+        return c;
+    }
+    match (gold, answer) {
+        (Value::Sided(s, _), Value::Sided(t, _)) if s != t => no("different directions"),
+        (Value::Sided(_, a), Value::Sided(_, b)) => equal(a, b, steps),
+        (Value::Sided(_, a), b) => equal(a, b, steps),
+        (a, Value::Sided(_, b)) => equal(a, b, steps),
+        (Value::Assignment(a, x), Value::Assignment(b, y)) => assignments((a, x), (b, y), steps),
+        // y = 2x + 1 and 2x - y + 1 = 0.
+        (Value::Assignment(name, x), Value::Equation(a, b)) => as_equation(name, x, a, b, steps),
+        (Value::Equation(a, b), Value::Assignment(name, x)) => as_equation(name, x, a, b, steps),
+        (Value::Assignment(_, x), y) => equal(x, y, steps),
+        (x, Value::Assignment(_, y)) => equal(x, y, steps),
+        // m + n = 204, where m + n was asked for.
+        (Value::Scalar(..), Value::Equation(a, b)) if is_asked(a) && !b.has_variables() => {
+            equal(gold, &Value::Scalar(b.clone(), None), steps)
+        }
+        (Value::Scalar(..), Value::Equation(b, a)) if is_asked(a) && !b.has_variables() => {
+            equal(gold, &Value::Scalar(b.clone(), None), steps)
+        }
+        (Value::Equation(a, b), Value::Equation(c, d)) => {
+            equations(&minus(a.clone(), b.clone()), &minus(c.clone(), d.clone()), steps)
+        }
+        _ => amounts(gold, answer, steps)
+            .or_else(|| ranges(gold, answer, steps))
+            .or_else(|| counted_values(gold, answer, steps))
+            .or_else(|| said(gold, answer, steps))
+            .unwrap_or(no("different kinds")),
+    }
+}
+
+/// Values that were given a name each.
+fn assignments((a, x): (&str, &Value), (b, y): (&str, &Value), steps: &Steps) -> Comparison {
+    if same_name(a, b) {
+        equal(x, y, steps)
+    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
+        && p.variables().iter().any(|n| n == b)
+        && q.variables().iter().any(|n| n == a)
+    {
+        // x = (y - 1) / 2 and y = 2x + 1 are one line.
+        equations(&minus(var(a), p.clone()), &minus(var(b), q.clone()), steps)
+    } else if let (Value::Scalar(p, None), Value::Scalar(q, None)) = (x, y)
+        && let (Some(l), Some(m)) = (letters(a), letters(b))
+    {
+        // PV = nRT and P = nRT / V: a law solved for another of its letters.
+        let (f, g) = (minus(l, p.clone()), minus(m, q.clone()));
+        let mut names = (f.variables(), g.variables());
+        names.0.sort();
+        names.1.sort();
+        if names.0 == names.1 && names.0.len() > 1 { equations(&f, &g, steps) } else { no("different names") }
+    } else {
+        no("different names")
+    }
+}
+
+/// Numbers, expressions, tuples and matrices.
+fn amounts(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Positive(a, s), Value::Positive(b, t)) => {
+            outcome(s == t && proportional(a, b, steps) == Some(true), "equal inequalities", "different inequalities")
+        }
+        (Value::Scalar(a, u), Value::Scalar(b, v)) => scalars(a, u.as_ref(), b, v.as_ref(), steps),
+        (Value::Tuple(a), Value::Tuple(b)) => ordered(a, b, steps),
+        (Value::Matrix(a), Value::Matrix(b)) => matrices(a, b, steps),
+        (Value::Matrix(m), list @ Value::Tuple(items)) | (list @ Value::Tuple(items), Value::Matrix(m)) => {
+            match rows(list) {
+                Some(r) => matrices(m, &r, steps),
+                None => vector(m, items, steps),
+            }
+        }
+        (Value::Matrix(m), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Matrix(m)) => {
+            named_matrix(m, e, steps)
+        }
+        // P(27, 64) may be a point.
+        (Value::Tuple(t), Value::Scalar(Expr::Call("permutations", args), None))
+        | (Value::Scalar(Expr::Call("permutations", args), None), Value::Tuple(t)) => {
+            let point: Vec<Value> = args.iter().map(|e| Value::Scalar(e.clone(), None)).collect();
+            ordered(t, &point, steps)
+        }
+        (Value::Tuple(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Tuple(t)) => {
+            along_axes(e, t, steps)
+        }
+        (Value::Date(y, m, d), Value::Date(z, n, e)) => {
+            outcome((y, m, d) == (z, n, e), "the same day", "different days")
+        }
+        _ => return None,
+    })
+}
+
+/// Ranges of numbers and what may be one, ratios and times of day.
+fn ranges(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Region(a), Value::Region(b)) => regions(a, b, steps),
+        // (a, b) is the pair or the open interval; [a, b] the list or the closed interval.
+        (Value::Tuple(t), Value::Region(r)) | (Value::Region(r), Value::Tuple(t)) => match open_interval(t) {
+            Some(i) => regions(&i, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Set(t), Value::Region(r)) | (Value::Region(r), Value::Set(t)) => match points(t) {
+            Some(p) => regions(&p, r, steps),
+            None => no("different kinds"),
+        },
+        (Value::Region(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Region(r)) => {
+            let point = r.spans.len() == 1 && r.spans[0].low == r.spans[0].high;
+            if point { decide(&r.spans[0].low, x, steps) } else { no("a number and a range") }
+        }
+        (Value::Named(a), Value::Named(b)) => outcome(a == b, "the same set of numbers", "different sets of numbers"),
+        (Value::Ratio(a), Value::Ratio(b)) => ratios(a, b, steps),
+        (told @ Value::Range(..), other) | (other, told @ Value::Range(..)) => range(told, other, steps),
+        (Value::Ratio(r), Value::Scalar(x, None)) | (Value::Scalar(x, None), Value::Ratio(r)) => match r.as_slice() {
+            // 1: B and 1-B.
+            [a, b] if *x == minus(a.clone(), b.clone()) => yes("the same range of numbers"),
+            [a, b] => decide(&divide(a.clone(), b.clone()), x, steps),
+            _ => no("different kinds"),
+        },
+        (Value::Time(a), Value::Time(b)) => outcome(a == b, "the same time", "different times"),
+        (Value::Time(t), Value::Ratio(r)) | (Value::Ratio(r), Value::Time(t)) => match r.as_slice() {
+            [h, m] => outcome(at_time(h, m, *t, steps), "the same time", "different times"),
+            _ => no("different kinds"),
+        },
+        _ => return None,
+    })
+}
+
+/// Hours and minutes beside a time of day, in minutes: hours from one to twelve may be of either half.
+fn at_time(h: &Expr, m: &Expr, t: u32, steps: &Steps) -> bool {
+    let Some((h, m)) = exact(h, steps).zip(exact(m, steps)) else { return false };
+    let minutes = |n: u32| Rational::from_integer(n.into());
+    let said = h * minutes(60) + m;
+    let other = if said < minutes(720) { &said + minutes(720) } else { &said - minutes(720) };
+    said == minutes(t) || ((minutes(60)..minutes(780)).contains(&said) && other == minutes(t))
+}
+
+/// Residues, families over the whole numbers, permutations.
+fn counted_values(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Residue(a, n), Value::Residue(b, m)) => {
+            if !decide(n, m, steps).equal {
+                return Some(no("different moduli"));
+            }
+            match (&**a, &**b) {
+                (Value::Scalar(x, None), Value::Scalar(y, None)) => {
+                    let rest = Expr::Call("mod", vec![minus(x.clone(), y.clone()), n.clone()]);
+                    let zero = exact(&rest, steps).is_some_and(|r| r == Rational::from_integer(0.into()));
+                    outcome(zero, "the same residue", "different residues")
+                }
+                (x, y) => equal(x, y, steps),
+            }
+        }
+        (Value::Residue(a, _), y) => equal(a, y, steps),
+        (x, Value::Residue(b, _)) => equal(x, b, steps),
+        _ => return None,
+    })
+}
+
+/// Words, beside each other and beside the value they may say.
+fn said(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    Some(match (gold, answer) {
+        (Value::Text(t), Value::Tuple(p)) | (Value::Tuple(p), Value::Text(t)) => {
+            let zero = |v: &Value| matches!(v, Value::Scalar(e, None) if decide(e, &integer(0), steps).equal);
+            outcome(words::key(t) == "origin" && p.iter().all(zero), "the origin", "different kinds")
+        }
+        (Value::Text(a), Value::Text(b)) => {
+            // Notation that is not understood is compared sign by sign.
+            if is_notation(a) || is_notation(b) {
+                let same = notation(a, steps) == notation(b, steps);
+                return Some(outcome(same, "the same notation", "different notation"));
+            }
+            let same = words::same(a, b);
+            outcome(same, "equal words", "different words")
+        }
+        // Letters side by side are a product where the other side is algebra: ab and a * b.
+        (Value::Text(t), Value::Scalar(e, None)) | (Value::Scalar(e, None), Value::Text(t)) => match letters(t) {
+            Some(product) => decide(&product, e, steps),
+            None => no("different kinds"),
+        },
+        // Sets that are also said in words.
+        (Value::Text(t), Value::Set(s)) | (Value::Set(s), Value::Text(t)) if s.is_empty() => {
+            outcome(words::key(t) == "no solution", "the empty set", "different kinds")
+        }
+        (Value::Text(t), Value::Region(r)) | (Value::Region(r), Value::Text(t)) => {
+            let all = Region::new(vec![Span::all()]);
+            let same = words::key(t) == "all real numbers" && r.same(&all, steps);
+            outcome(same, "all real numbers", "different kinds")
+        }
+        _ => return None,
+    })
+}
+
+/// `low to high` beside what may be the same range: 10 to 15, 10-15, 10:15, [10, 15].
+fn range(told: &Value, other: &Value, steps: &Steps) -> Comparison {
+    let Value::Range(low, high, unit) = told else { return no("different kinds") };
+    let unit = unit.as_ref();
+    let ends = |a: &Expr, b: &Expr, u: Option<&Unit>| {
+        scalars(low, unit, a, u, steps).equal && scalars(high, unit, b, u, steps).equal
+    };
+    let same = match other {
+        Value::Range(a, b, u) => ends(a, b, u.as_ref()),
+        Value::Ratio(parts) => matches!(parts.as_slice(), [a, b] if ends(a, b, None)),
+        Value::Region(r) => {
+            matches!(r.spans.as_slice(), [s] if s.low_closed && s.high_closed && ends(&s.low, &s.high, None))
+        }
+        Value::Scalar(x, u) => *x == minus(low.clone(), high.clone()) && ends(low, high, u.as_ref()),
+        _ => false,
+    };
+    outcome(same, "the same range of numbers", "different ranges of numbers")
+}
+
+fn regions(a: &Region, b: &Region, steps: &Steps) -> Comparison {
+    if let (Some(x), Some(y)) = (&a.variable, &b.variable)
+        && !same_name(x, y)
+    {
+        return no("different names");
+    }
+    outcome(a.same(b, steps), "the same range of numbers", "different ranges of numbers")
+}
+
+fn ratios(a: &[Expr], b: &[Expr], steps: &Steps) -> Comparison {
+    if a.len() != b.len() {
+        return no("different numbers of parts");
+    }
+    // Part for part, or in the same proportion; a part may be zero, as in 12:00.
+    let same = a.iter().zip(b).all(|(x, y)| decide(x, y, steps).equal)
+        || (1..a.len()).all(|i| {
+            let cross = |x: &Expr, y: &Expr| Expr::Mul(vec![x.clone(), y.clone()]);
+            let zero = |e: &Expr| decide(e, &integer(0), steps).equal;
+            !zero(&a[0])
+                && !zero(&b[0])
+                && !zero(&a[i])
+                && decide(&cross(&a[0], &b[i]), &cross(&b[0], &a[i]), steps).equal
+        });
+    outcome(same, "the same ratio", "different ratios")
+}
+
+/// True for a text with signs in it that words do not have.
+pub(crate) fn is_notation(text: &str) -> bool {
+    text.contains(['\\', '^', '_', '|', '!', '<', '>', '='])
+        || text.chars().any(|c| !c.is_ascii() && !c.is_alphabetic())
+}
+
+/// The signs of a text, one way to write each.
+pub(crate) fn notation(text: &str, steps: &Steps) -> String {
+    match lex(text, true, steps) {
+        Some(tokens) => {
+            // Braces around one sign say nothing.
+            let brace = |n: usize, c: char| is(tokens.get(n), c);
+            let idle = |n: usize| (brace(n, '{') && brace(n + 2, '}')) || (n > 1 && brace(n, '}') && brace(n - 2, '{'));
+            let kept = tokens.iter().enumerate().filter(|(n, _)| !idle(*n));
+            kept.map(|(_, t)| shown(&t.tok) + " ").collect()
+        }
+        None => text.split_whitespace().collect(),
+    }
+}

@@ -1,0 +1,244 @@
+//! Numbers and expressions with their units.
+
+use crate::lexicon::Dimension;
+use crate::steps::{Rational, Steps};
+use crate::value::decide::decide;
+use crate::value::exact::exact;
+use crate::value::expr::{Expr, divide, integer, invert, minus, number, var};
+use crate::value::unit::{Unit, is_plural, same_thing};
+use crate::value::{Comparison, no, outcome, yes};
+
+/// Where the tags of a dimension begin.
+const TAGS: usize = 11;
+
+/// Compares two amounts.
+pub(crate) fn scalars(a: &Expr, u: Option<&Unit>, b: &Expr, v: Option<&Unit>, steps: &Steps) -> Comparison {
+    let (u, of) = of_what(u);
+    let (v, other) = of_what(v);
+    if let (Some(x), Some(y)) = (of, other)
+        && !same_thing(x, y)
+    {
+        return no("amounts of different things");
+    }
+    // Units that say nothing about the size.
+    let (u, v) = (u.filter(|u| !u.is_silent()), v.filter(|v| !v.is_silent()));
+    match (u, v) {
+        (None, None) => expressions(a, b, steps),
+        (Some(u), Some(v)) => measured(a, u, b, v, steps),
+        (Some(u), None) => bare(a, u, b, steps),
+        // The question names the base where an answer leaves it out, not where it adds one.
+        (None, Some(Unit::Base(..))) => expressions(a, b, steps),
+        (None, Some(v)) => bare(b, v, a, steps),
+    }
+}
+
+/// A unit without what it is of, and that.
+fn of_what(unit: Option<&Unit>) -> (Option<&Unit>, Option<&str>) {
+    match unit {
+        Some(Unit::Of(unit, thing)) => (Some(unit), Some(thing)),
+        unit => (unit, None),
+    }
+}
+
+/// An amount with a unit, and one without.
+fn bare(a: &Expr, unit: &Unit, b: &Expr, steps: &Steps) -> Comparison {
+    match unit {
+        // 50% is 0.5, and 50 where the question asked for percent; 0.5 is no half percent.
+        Unit::Percent => {
+            if decide(&divide(a.clone(), integer(100)), b, steps).equal {
+                return yes("equal as a percentage");
+            }
+            let small = exact(b, steps)
+                .is_some_and(|x| x.numer().magnitude() < x.denom().magnitude() && *x.numer() != 0.into());
+            if small { no("a percentage and a number") } else { expressions(a, b, steps) }
+        }
+        Unit::Base(digits, _) => {
+            // The answer may leave out the base.
+            let written = digits.parse().map(|n| number(Rational::from_integer(n)));
+            let same = written.is_ok_and(|n| decide(&n, b, steps).equal);
+            if same { yes("the same digits, base left out") } else { expressions(a, b, steps) }
+        }
+        Unit::Degree => {
+            let plain = expressions(a, b, steps);
+            let turned = b.any(|e| match e {
+                Expr::Var(n) => n == "pi",
+                Expr::Call(f, _) => f.starts_with("arc"),
+                _ => false,
+            });
+            if !plain.equal && turned && decide(&radians(a), b, steps).equal {
+                return yes("equal in radians");
+            }
+            plain
+        }
+        // Third is 3rd, and not 3.
+        Unit::Ordinal => no("a place in a row and a number"),
+        Unit::Measure(_, size) if unit.is_number() && *size != Rational::from_integer(1.into()) => {
+            // 50 cents are 0.50.
+            let sized = Expr::Mul(vec![a.clone(), number(size.clone())]);
+            if decide(&sized, b, steps).equal {
+                return yes("equal after conversion of units");
+            }
+            expressions(a, b, steps)
+        }
+        // A count is a whole number; other amounts are of what they are measured in.
+        Unit::Thing(thing) if !is_plural(thing) => no("words that are not understood"),
+        _ => expressions(a, b, steps),
+    }
+}
+
+/// Amounts that both have a unit.
+fn measured(a: &Expr, u: &Unit, b: &Expr, v: &Unit, steps: &Steps) -> Comparison {
+    match (u, v) {
+        (Unit::Percent, Unit::Percent) | (Unit::Degree, Unit::Degree) | (Unit::Ordinal, Unit::Ordinal) => {
+            expressions(a, b, steps)
+        }
+        (Unit::Base(x, p), Unit::Base(y, q)) if p == q && x == y => yes("the same digits in the same base"),
+        (Unit::Base(..), Unit::Base(..)) => expressions(a, b, steps),
+        (Unit::Temperature(zero, size), Unit::Temperature(other, degree)) => {
+            if zero == other && size == degree {
+                return expressions(a, b, steps);
+            }
+            converted(&kelvins(a, zero, size), &kelvins(b, other, degree), steps)
+        }
+        (Unit::Temperature(zero, size), Unit::Measure(_, one)) if is_kelvin(v) => {
+            converted(&kelvins(a, zero, size), &sized(b, one), steps)
+        }
+        (Unit::Measure(_, one), Unit::Temperature(zero, size)) if is_kelvin(u) => {
+            converted(&sized(a, one), &kelvins(b, zero, size), steps)
+        }
+        (Unit::Degree, Unit::Measure(_, size)) if v.is_angle() => in_degrees(a, b, size, steps),
+        (Unit::Measure(_, size), Unit::Degree) if u.is_angle() => in_degrees(b, a, size, steps),
+        (Unit::Measure(d, s), Unit::Measure(e, t)) => {
+            if !same_kind(d, e) {
+                return no("different units");
+            }
+            if s == t { expressions(a, b, steps) } else { converted(&sized(a, s), &sized(b, t), steps) }
+        }
+        // Pounds of money and of weight share their word.
+        (Unit::Money(m), Unit::Measure(_, s)) | (Unit::Measure(_, s), Unit::Money(m))
+            if *m == "pound sterling" && Unit::named("pound").as_ref().is_some_and(|p| size(p) == s) =>
+        {
+            expressions(a, b, steps)
+        }
+        (Unit::Money(x), Unit::Money(y)) if x == y => expressions(a, b, steps),
+        (Unit::Thing(x), Unit::Thing(y)) if same_thing(x, y) => expressions(a, b, steps),
+        (Unit::Percent, v) if v.is_number() => converted(&divide(a.clone(), integer(100)), &sized(b, size(v)), steps),
+        (u, Unit::Percent) if u.is_number() => converted(&sized(a, size(u)), &divide(b.clone(), integer(100)), steps),
+        _ => no("different units"),
+    }
+}
+
+/// True for one dimension; what is counted in it may be left unsaid.
+fn same_kind(a: &Dimension, b: &Dimension) -> bool {
+    let untagged = |d: &Dimension| d[TAGS..].iter().all(|p| *p == 0);
+    a[..TAGS] == b[..TAGS] && (a[TAGS..] == b[TAGS..] || untagged(a) || untagged(b))
+}
+
+fn size(unit: &Unit) -> &Rational {
+    static ONE: std::sync::LazyLock<Rational> = std::sync::LazyLock::new(|| Rational::from_integer(1.into()));
+    match unit {
+        Unit::Measure(_, size) => size,
+        _ => &ONE,
+    }
+}
+
+fn is_kelvin(unit: &Unit) -> bool {
+    Unit::named("K").is_some_and(|k| matches!((&k, unit), (Unit::Measure(d, _), Unit::Measure(e, _)) if d == e))
+}
+
+fn sized(e: &Expr, size: &Rational) -> Expr {
+    Expr::Mul(vec![e.clone(), number(size.clone())])
+}
+
+/// A temperature in kelvins.
+fn kelvins(e: &Expr, zero: &Rational, size: &Rational) -> Expr {
+    Expr::Add(vec![sized(e, size), number(zero.clone())])
+}
+
+fn converted(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
+    outcome(decide(a, b, steps).equal, "equal after conversion of units", "different amounts or units")
+}
+
+/// Degrees beside radians; a rounded number of degrees is one as it stands.
+fn in_degrees(degrees: &Expr, angle: &Expr, size: &Rational, steps: &Steps) -> Comparison {
+    let turned = Expr::Mul(vec![angle.clone(), number(size.clone()), integer(180), invert(var("pi"))]);
+    let same = decide(degrees, &turned, steps).equal || decide(&radians(degrees), &sized(angle, size), steps).equal;
+    outcome(same, "equal in radians", "different angles")
+}
+
+fn radians(degrees: &Expr) -> Expr {
+    Expr::Mul(vec![degrees.clone(), var("pi"), divide(integer(1), integer(180))])
+}
+
+/// Expressions without units, and those that only their letters keep apart.
+pub(crate) fn expressions(a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
+    let decision = decide(a, b, steps);
+    if decision.equal || (!a.has_variables() && !b.has_variables()) {
+        return decision;
+    }
+    let has = |e: &Expr, name: &str| e.variables().iter().any(|n| n == name);
+    // The constant of integration is written C or c.
+    if has(a, "C") && has(b, "c") && !has(a, "c") && !has(b, "C") {
+        return decide(a, &b.replace("c", &var("C")), steps);
+    }
+    // Antiderivatives may differ by a constant.
+    if let (Some(f), Some(g)) = (without_constant(a), without_constant(b))
+        && let [x] = minus(f.clone(), g.clone()).variables().as_slice()
+    {
+        let rise = |e: &Expr, at: &Expr| minus(e.clone(), e.replace(x, at));
+        let places = [integer(1), divide(integer(1), integer(2)), integer(2)];
+        if places.iter().any(|p| decide(&rise(&f, p), &rise(&g, p), steps).equal) {
+            return yes("equal up to the constant of integration");
+        }
+    }
+    // The constants of a general solution: A and B, or C_1 and C_2.
+    if let Some((x, y)) = alike(a, b) {
+        return decide(&x, &y, steps);
+    }
+    // Engineers write j for i.
+    if a.as_variable().is_some() || b.as_variable().is_some() {
+        return decision;
+    }
+    if has(b, "j") && !has(a, "j") && complex(a) && !complex(b) {
+        return decide(a, &b.replace("j", &var("i")), steps);
+    }
+    if has(a, "j") && !has(b, "j") && complex(b) && !complex(a) {
+        return decide(&a.replace("j", &var("i")), b, steps);
+    }
+    // Families of solutions may count with another letter.
+    let counter = |e: &Expr, other: &Expr| {
+        let own = e.variables().into_iter().filter(|n| matches!(n.as_str(), "k" | "n" | "m" | "l") && !has(other, n));
+        own.collect::<Vec<_>>()
+    };
+    let periodic = |e: &Expr| e.any(|p| matches!(p, Expr::Var(n) if n == "pi"));
+    if let ([x], [y]) = (counter(a, b).as_slice(), counter(b, a).as_slice())
+        && periodic(a)
+        && periodic(b)
+    {
+        return decide(a, &b.replace(y, &var(x)), steps);
+    }
+    decision
+}
+
+pub(crate) fn complex(e: &Expr) -> bool {
+    e.any(|p| matches!(p, Expr::Var(n) if n == "i"))
+}
+
+/// What stands beside the constant of integration.
+pub(crate) fn without_constant(e: &Expr) -> Option<Expr> {
+    let Expr::Add(terms) = e else { return None };
+    let constant = |t: &Expr| matches!(t, Expr::Var(n) if matches!(n.as_str(), "C" | "c" | "K" | "C_1" | "c_1"));
+    let rest: Vec<Expr> = terms.iter().filter(|t| !constant(t)).cloned().collect();
+    (rest.len() + 1 == terms.len()).then_some(Expr::Add(rest))
+}
+
+/// Both with the same names for the constants of a general solution, where one numbers them and the other does not.
+fn alike(a: &Expr, b: &Expr) -> Option<(Expr, Expr)> {
+    let numbered = |e: &Expr| e.replace("C_1", &var("A")).replace("C_2", &var("B")).replace("C_3", &var("C"));
+    let small =
+        |e: &Expr| numbered(&e.replace("c_1", &var("C_1")).replace("c_2", &var("C_2")).replace("c_3", &var("C_3")));
+    let counts = |e: &Expr| e.variables().iter().any(|n| n == "C_2" || n == "c_2");
+    let plain = |e: &Expr| ["A", "B"].iter().all(|n| e.variables().iter().any(|v| v == n));
+    let fits = (counts(a) && (plain(b) || counts(b))) || (counts(b) && plain(a));
+    fits.then(|| (small(a), small(b)))
+}

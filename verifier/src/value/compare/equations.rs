@@ -1,0 +1,61 @@
+//! Equations beside each other and beside their solutions.
+//! Names of what an answer gives a value: which of them are the same.
+
+use crate::steps::Steps;
+use crate::value::Value;
+use crate::value::decide::proportional;
+use crate::value::expr::{Expr, integer, minus, var};
+use crate::value::{Comparison, no, outcome};
+
+/// `name = value` beside `a = b`.
+pub(crate) fn as_equation(name: &str, value: &Value, a: &Expr, b: &Expr, steps: &Steps) -> Comparison {
+    match value {
+        Value::Scalar(e, None) => equations(&minus(var(name), e.clone()), &minus(a.clone(), b.clone()), steps),
+        _ => no("different kinds"),
+    }
+}
+
+/// Equations `f = 0` and `g = 0` are equal when one side is a constant multiple of the other, or when both are
+/// linear in a variable and give it the same value.
+pub(crate) fn equations(f: &Expr, g: &Expr, steps: &Steps) -> Comparison {
+    outcome(proportional(f, g, steps).is_some(), "equal equations", "different equations")
+}
+
+/// True for a sum, a difference or a product of letters, each once, with nothing else: what a question asks for, and no
+/// condition on them.
+pub(crate) fn is_asked(e: &Expr) -> bool {
+    fn letters(e: &Expr) -> Option<usize> {
+        match e {
+            Expr::Add(parts) | Expr::Call("abs", parts) => parts.iter().map(letters).sum(),
+            Expr::Mul(parts) => parts.iter().map(|p| if *p == integer(-1) { Some(0) } else { letters(p) }).sum(),
+            e => e.as_variable().map(|_| 1),
+        }
+    }
+    letters(e).is_some_and(|n| n > 1 && n == e.variables().len())
+}
+
+/// Names without case, spaces and accents.
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    let plain = |t: &str| {
+        let t = t
+            .trim_start_matches("overline ")
+            .trim_start_matches("bar ")
+            .trim_start_matches("vec ")
+            .trim_start_matches("hat ");
+        t.replace([' ', '\\'], "")
+    };
+    let (a, b) = (plain(a), plain(b));
+    // f(x) = ... and y = ... define the same curve.
+    let curve = |t: &str| matches!(t, "y" | "f(x)" | "y(x)");
+    if curve(&a) && curve(&b) {
+        return true;
+    }
+    // One letter tells by its case: R and r may be two radii.
+    if a.chars().count() == 1 { a == b || a.eq_ignore_ascii_case(&b) } else { a.eq_ignore_ascii_case(&b) }
+}
+
+/// A name of up to three letters as their product.
+pub(crate) fn letters(name: &str) -> Option<Expr> {
+    let plain = name.len() <= 3 && name.chars().all(|c| c.is_ascii_alphabetic());
+    plain.then(|| Expr::Mul(name.chars().map(|c| var(&c.to_string())).collect()))
+}

@@ -1,0 +1,212 @@
+//! Matrices and vectors beside each other, their names and their parts.
+//! Lists, sets and systems: which members belong together.
+
+use crate::steps::Steps;
+use crate::value::Value;
+use crate::value::compare::equal;
+use crate::value::compare::equations::same_name;
+use crate::value::decide::decide;
+use crate::value::expr::{Expr, integer};
+use crate::value::family::{components, counted, same_families};
+use crate::value::{Comparison, no, outcome, yes};
+use crate::words;
+
+pub(crate) fn matrices(a: &[Vec<Expr>], b: &[Vec<Expr>], steps: &Steps) -> Comparison {
+    let shape = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.len() == y.len());
+    let same = shape && a.iter().flatten().zip(b.iter().flatten()).all(|(x, y)| decide(x, y, steps).equal);
+    outcome(same, "equal entry by entry", if shape { "different entries" } else { "different shapes" })
+}
+
+/// A matrix of one row or column beside a tuple.
+pub(crate) fn vector(rows: &[Vec<Expr>], items: &[Value], steps: &Steps) -> Comparison {
+    let line = rows.len() == 1 || rows.iter().all(|r| r.len() == 1);
+    let entries: Vec<&Expr> = rows.iter().flatten().collect();
+    let same = line
+        && entries.len() == items.len()
+        && entries.iter().zip(items).all(|(e, v)| matches!(v, Value::Scalar(x, None) if decide(e, x, steps).equal));
+    outcome(same, "equal entry by entry", "different entries")
+}
+
+/// A matrix beside its name, `I_2` or `0`, or a vector beside its parts along the axes.
+pub(crate) fn named_matrix(rows: &[Vec<Expr>], e: &Expr, steps: &Steps) -> Comparison {
+    let size = rows.len();
+    let entry = |i: usize, j: usize| match e {
+        Expr::Num { .. } => Some(0),
+        Expr::Var(n) if *n == format!("I_{size}") => Some(i64::from(i == j)),
+        _ => None,
+    };
+    let zero = decide(e, &integer(0), steps).equal;
+    let named = (zero || (matches!(e, Expr::Var(_)) && rows.iter().all(|r| r.len() == size)))
+        && rows.iter().enumerate().all(|(i, r)| {
+            let fits = |(j, x): (usize, &Expr)| entry(i, j).is_some_and(|n| decide(x, &integer(n), steps).equal);
+            r.iter().enumerate().all(fits)
+        });
+    if named {
+        return yes("equal entry by entry");
+    }
+    let items: Vec<Value> = rows.iter().flatten().map(|x| Value::Scalar(x.clone(), None)).collect();
+    if size == 1 || rows.iter().all(|r| r.len() == 1) { along_axes(e, &items, steps) } else { no("different kinds") }
+}
+
+/// `2i - 3j` beside `(2, -3)`.
+pub(crate) fn along_axes(e: &Expr, items: &[Value], steps: &Steps) -> Comparison {
+    let Some(parts) = components(e, steps).filter(|_| items.len() == 2 || items.len() == 3) else {
+        return no("different kinds");
+    };
+    let part = |n: usize| Value::Scalar(parts[n].clone(), None);
+    let flat = items.len() == 3 || decide(&parts[2], &integer(0), steps).equal;
+    let list: Vec<Value> = (0..items.len()).map(part).collect();
+    if flat { ordered(items, &list, steps) } else { no("different members") }
+}
+
+/// Longest unordered list that is compared.
+const MAX_ITEMS: usize = 64;
+
+/// Lists, sets and what stands alone beside them.
+pub(crate) fn listed(gold: &Value, answer: &Value, steps: &Steps) -> Option<Comparison> {
+    let items = |v: &Value| match v {
+        Value::List(items) | Value::Set(items) => Some(items.clone()),
+        _ => None,
+    };
+    if let Some((a, b)) = families(gold, answer, steps) {
+        return Some(outcome(same_families(&a, &b, steps), "the same family", "different families"));
+    }
+    match (gold, answer) {
+        (Value::List(a), Value::List(b)) => {
+            if let (Some(x), Some(y)) = (system(a), system(b)) {
+                return Some(systems(&x, &y, steps));
+            }
+            // x = 1, y = 2 beside 1, 2: in the order of writing.
+            if system(a).is_some() != system(b).is_some() {
+                let values = |l: &[Value]| l.iter().map(|v| v.unnamed().clone()).collect::<Vec<_>>();
+                let plain = |l: &[Value]| l.iter().all(|v| !matches!(v, Value::Assignment(..)));
+                if plain(a) || plain(b) {
+                    return Some(ordered(&values(a), &values(b), steps));
+                }
+            }
+            // An order of yes and no says which is which.
+            let told = |l: &[Value]| l.iter().any(|v| matches!(v, Value::Text(t) if words::polar(t).is_some()));
+            Some(if told(a) && told(b) { ordered(a, b, steps) } else { unordered(a, b, steps) })
+        }
+        (Value::List(_) | Value::Set(_), Value::List(_) | Value::Set(_)) => {
+            let (a, b) = (items(gold)?, items(answer)?);
+            Some(unordered(&distinct(a, steps), &distinct(b, steps), steps))
+        }
+        (Value::List(list), Value::Tuple(t)) | (Value::Tuple(t), Value::List(list)) => {
+            let plain: Vec<Value> = list.iter().map(|v| v.unnamed().clone()).collect();
+            let c = ordered(&plain, t, steps);
+            if c.equal {
+                return Some(c);
+            }
+            // y = 2, x = 1 is (1, 2).
+            let mut named = system(list)?;
+            named.sort_by(|x, y| x.0.cmp(&y.0));
+            let sorted: Vec<Value> = named.into_iter().map(|(_, v)| v).collect();
+            Some(ordered(&sorted, t, steps))
+        }
+        (Value::Set(a), one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)))
+        | (one @ (Value::Scalar(..) | Value::Assignment(..) | Value::Tuple(_)), Value::Set(a)) => {
+            if a.len() == 1 {
+                return Some(equal(&a[0], one, steps));
+            }
+            match one {
+                Value::Assignment(_, inner) if matches!(**inner, Value::Set(_)) => None,
+                _ => Some(no("one value and several")),
+            }
+        }
+        (Value::Assignment(_, x), other) if matches!(**x, Value::Set(_) | Value::List(_)) => {
+            Some(equal(x, other, steps))
+        }
+        (other, Value::Assignment(_, x)) if matches!(**x, Value::Set(_) | Value::List(_)) => {
+            Some(equal(other, x, steps))
+        }
+        (Value::List(_), _) | (_, Value::List(_)) => Some(no("one value and several")),
+        _ => None,
+    }
+}
+
+/// The first member and the step of each.
+type Families = Vec<(Expr, Expr)>;
+
+/// Both as families, when one of them is one or a list of them.
+pub(crate) fn families(gold: &Value, answer: &Value, steps: &Steps) -> Option<(Families, Families)> {
+    fn one(v: &Value, steps: &Steps) -> Option<(Expr, Expr)> {
+        match v.unnamed() {
+            Value::Family(a, n) => Some((a.clone(), n.clone())),
+            Value::Residue(a, n) => match &**a {
+                Value::Scalar(a, None) => Some((a.clone(), n.clone())),
+                _ => None,
+            },
+            Value::Scalar(e, None) => counted(e, steps),
+            _ => None,
+        }
+    }
+    let all = |v: &Value| match v {
+        Value::List(items) if items.len() < MAX_ITEMS => items.iter().map(|v| one(v, steps)).collect(),
+        v => one(v, steps).map(|f| vec![f]),
+    };
+    let family = |v: &Value| matches!(v, Value::Family(..));
+    let sure = |v: &Value| match v {
+        Value::List(items) => items.iter().any(|v| family(v.unnamed())),
+        v => family(v),
+    };
+    if !sure(gold) && !sure(answer) {
+        return None;
+    }
+    Some((all(gold)?, all(answer)?))
+}
+
+/// Names and values, when every member is an assignment to a name of its own.
+pub(crate) fn system(items: &[Value]) -> Option<Vec<(String, Value)>> {
+    let mut out: Vec<(String, Value)> = Vec::new();
+    for item in items {
+        let Value::Assignment(name, value) = item else { return None };
+        if out.iter().any(|(n, _)| n == name) {
+            return None;
+        }
+        out.push((name.clone(), (**value).clone()));
+    }
+    Some(out)
+}
+
+pub(crate) fn systems(a: &[(String, Value)], b: &[(String, Value)], steps: &Steps) -> Comparison {
+    let same =
+        a.len() == b.len() && a.iter().all(|(n, x)| b.iter().any(|(m, y)| same_name(n, m) && equal(x, y, steps).equal));
+    outcome(same, "the same value for every name", "different values for the names")
+}
+
+pub(crate) fn ordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
+    let same = a.len() == b.len() && a.iter().zip(b).all(|(x, y)| equal(x, y, steps).equal);
+    outcome(same, "equal in order", "different members")
+}
+
+pub(crate) fn distinct(items: Vec<Value>, steps: &Steps) -> Vec<Value> {
+    let mut kept: Vec<Value> = Vec::new();
+    for item in items {
+        if kept.len() >= MAX_ITEMS || !kept.iter().any(|k| equal(k, &item, steps).equal) {
+            kept.push(item);
+        }
+    }
+    kept
+}
+
+pub(crate) fn unordered(a: &[Value], b: &[Value], steps: &Steps) -> Comparison {
+    if a.len() != b.len() {
+        return no("different numbers of members");
+    }
+    let in_order = a.iter().zip(b).all(|(x, y)| x == y);
+    if in_order {
+        return yes("equal members");
+    }
+    if a.len() > MAX_ITEMS {
+        return ordered(a, b, steps);
+    }
+    let mut rest: Vec<&Value> = b.iter().collect();
+    for x in a {
+        match rest.iter().position(|y| equal(x, y, steps).equal) {
+            Some(i) => drop(rest.remove(i)),
+            None => return no("different members"),
+        }
+    }
+    yes("equal members")
+}

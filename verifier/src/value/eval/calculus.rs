@@ -1,0 +1,195 @@
+//! Sums, products, integrals, limits and derivatives by their values.
+
+use crate::steps::Rational;
+use crate::value::ball::Ball;
+use crate::value::complex::Complex;
+use crate::value::eval::{Fault, Out, Scope, exactly};
+use crate::value::exact::exact;
+use crate::value::expr::{Binder, Bound, Expr, number};
+
+/// Longest sum that is added up.
+const MAX_TERMS: i64 = 2_000;
+/// How often the step of a quadrature is halved.
+const HALVINGS: i64 = 10;
+
+impl Scope<'_> {
+    pub(crate) fn series(&mut self, b: &Bound) -> Out {
+        let sum = b.binder == Binder::Sum;
+        let from = self.eval(&b.from)?;
+        let from = exactly(&from).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined)?;
+        let infinite = b.to.is_infinite() == Some(1);
+        // A series that has not settled by then is accelerated.
+        const SETTLED: i64 = 400;
+        let to = if infinite {
+            from + SETTLED
+        } else {
+            let to = self.eval(&b.to)?;
+            exactly(&to).and_then(|q| i64::try_from(q.numer()).ok()).ok_or(Fault::Undefined)?
+        };
+        if to.checked_sub(from).is_none_or(|n| n > MAX_TERMS) {
+            return Err(Fault::Undefined);
+        }
+        let mut total = Complex::int(i64::from(!sum));
+        let (mut falling, mut last) = (0, i64::MAX);
+        for k in from..=to {
+            let term = self.at(&b.var, Complex::int(k), &b.body)?;
+            let rest = if sum { term.clone() } else { term.sub(&Complex::int(1), self.prec) };
+            total = if sum { total.add(&term, self.prec) } else { total.mul(&term, self.prec) };
+            if infinite {
+                let top = if rest.is_zero() { -self.prec - 65 } else { rest.top() };
+                falling = if top <= last { falling + 1 } else { 0 };
+                last = top;
+                // Terms that keep falling like a geometric series: what is left is not much above the last one.
+                if falling > 24 && top < -self.prec - 64 {
+                    return Ok(total.widen(-self.prec));
+                }
+            }
+        }
+        if infinite { Err(Fault::Undefined) } else { Ok(total) }
+    }
+
+    /// Romberg's quadrature between finite ends.
+    pub(crate) fn integral(&mut self, b: &Bound) -> Out {
+        let (from, to) = (self.eval(&b.from)?, self.eval(&b.to)?);
+        let outer = std::mem::replace(&mut self.prec, 160);
+        let out = self.quadrature(b, &from, &to.sub(&from, 160));
+        self.prec = outer;
+        out
+    }
+
+    fn quadrature(&mut self, b: &Bound, from: &Complex, width: &Complex) -> Out {
+        let prec = self.prec;
+        let mut value = |level: i64, k: i64| {
+            self.spend(20)?;
+            let share = Complex::real(Ball::int(k).scale(-level));
+            self.at(&b.var, from.add(&width.mul(&share, prec), prec), &b.body)
+        };
+        let half = Complex::real(Ball::two_to(-1));
+        let mut sum = value(0, 0)?.add(&value(0, 1)?, prec).mul(&half, prec);
+        let mut sums = vec![sum.mul(width, prec)];
+        for level in 1..=HALVINGS {
+            for k in (1..1 << level).step_by(2) {
+                sum = sum.add(&value(level, k)?, prec);
+            }
+            sums.push(sum.mul(width, prec).mul(&Complex::real(Ball::two_to(-level)), prec));
+        }
+        let (value, gap) = extrapolated(sums, 2, prec).ok_or(Fault::Unsure)?;
+        if gap > value.top().max(0) - 44 { Err(Fault::Undefined) } else { Ok(value.widen((gap + 12).max(-100))) }
+    }
+
+    /// The limit of a function that is smooth beside the place: values at four distances, extrapolated.
+    pub(crate) fn limit(&mut self, b: &Bound) -> Out {
+        let infinite = b.from.is_infinite();
+        let place = match infinite {
+            Some(_) => Complex::int(0),
+            None => self.eval(&b.from)?,
+        };
+        let side = exact(&b.to, self.steps).map_or(0, |s| i32::from(s > Rational::from_integer(0.into())) * 2 - 1);
+        let side = if b.to == number(Rational::from_integer(0.into())) { 0 } else { side };
+        let mut found: Option<Complex> = None;
+        for sign in [1i64, -1] {
+            let wanted = match infinite {
+                Some(s) => i64::from(s) == sign,
+                None => side == 0 || i64::from(side) == sign,
+            };
+            if !wanted {
+                continue;
+            }
+            let near = self.beside(b, &place, infinite.is_some(), sign, 64);
+            // What approaches its limit like a logarithm is not there yet.
+            let slow = match &near {
+                Err(Fault::Undefined) => true,
+                Ok(value) => value.may_be_zero() && value.error() > -100,
+                Err(_) => false,
+            };
+            let value = if slow { self.beside(b, &place, infinite.is_some(), sign, 160) } else { near };
+            match (value, &found) {
+                (Ok(value), None) => found = Some(value),
+                (Ok(value), Some(other)) => {
+                    if !value.sub(other, self.prec).may_be_zero() {
+                        return Err(Fault::Undefined);
+                    }
+                }
+                (Err(Fault::Undefined), _) => {}
+                (Err(fault), _) => return Err(fault),
+            }
+        }
+        found.ok_or(Fault::Undefined)
+    }
+
+    pub(crate) fn beside(&mut self, b: &Bound, place: &Complex, infinite: bool, sign: i64, near: i64) -> Out {
+        let outer = self.prec;
+        // Limits inside limits would ask for more digits than the constants have.
+        if outer > 1_400 {
+            return Err(Fault::Undefined);
+        }
+        // Differences of nearly equal values lose a few times as many bits.
+        self.prec = outer + 6 * near.min(96);
+        let mut values = Vec::new();
+        for n in (0..4i64).rev() {
+            let at = if infinite {
+                Complex::real(Ball::int(sign).scale(near - n))
+            } else {
+                place.add(&Complex::real(Ball::int(sign).scale(n - near)), self.prec)
+            };
+            let value = self.at(&b.var, at, &b.body);
+            match value {
+                Ok(v) => values.push(v),
+                Err(fault) => {
+                    self.prec = outer;
+                    return Err(if fault == Fault::Unsure { Fault::Undefined } else { fault });
+                }
+            }
+        }
+        let prec = self.prec;
+        self.prec = outer;
+        let (value, gap) = extrapolated(values, 1, prec).ok_or(Fault::Unsure)?;
+        let size = value.top().max(0);
+        if gap > size - near.min(140) { Err(Fault::Undefined) } else { Ok(value.widen(gap.max(size - 120))) }
+    }
+
+    /// A central difference with a step far below the precision, checked against one with the double step.
+    pub(crate) fn derivative(&mut self, b: &Bound) -> Out {
+        const NEAR: i64 = 80;
+        let x = self.eval(&Expr::Var(b.var.clone()))?;
+        let outer = self.prec;
+        if outer > 2_000 {
+            return Err(Fault::Undefined);
+        }
+        self.prec = outer + 3 * NEAR;
+        let mut slopes = Vec::new();
+        for n in 0..2i64 {
+            let step = Complex::real(Ball::two_to(n - NEAR));
+            let (right, left) = (x.add(&step, self.prec), x.sub(&step, self.prec));
+            let pair = self.at(&b.var, right, &b.body).and_then(|r| Ok((r, self.at(&b.var, left, &b.body)?)));
+            match pair {
+                Ok((r, l)) => {
+                    let rise = r.sub(&l, self.prec);
+                    slopes.push(Complex { re: rise.re.scale(NEAR - n - 1), im: rise.im.scale(NEAR - n - 1) });
+                }
+                Err(fault) => {
+                    self.prec = outer;
+                    return Err(fault);
+                }
+            }
+        }
+        self.prec = outer;
+        let gap = slopes[0].sub(&slopes[1], outer).top();
+        Ok(slopes[0].clone().widen(gap.max(-2 * NEAR)))
+    }
+}
+
+/// Neville's scheme for values at steps that are halved each time, where the error is a series in the powers of
+/// `2^order` of the step: the limit, and the size of the last correction.
+fn extrapolated(mut column: Vec<Complex>, order: i64, prec: i64) -> Option<(Complex, i64)> {
+    let (mut gap, mut power) = (i64::MAX, 0);
+    while column.len() > 1 {
+        power += order;
+        let factor = Complex::int(1 << power);
+        let under = Complex::int((1 << power) - 1).inverse(prec)?;
+        let before = column.last()?.clone();
+        column = column.windows(2).map(|w| factor.mul(&w[1], prec).sub(&w[0], prec).mul(&under, prec)).collect();
+        gap = column.last()?.sub(&before, prec).top();
+    }
+    Some((column.pop()?, gap))
+}

@@ -1,0 +1,196 @@
+//! Exact rational values, where an expression has one that is not too large.
+
+use crate::steps::{Rational, Steps};
+use crate::value::expr::Expr;
+use num_bigint::BigInt;
+
+/// Largest size of an exact result, in bits: 10^10^10 must not be tried.
+const MAX_BITS: u64 = 8_192;
+/// Largest argument of an exact factorial.
+const MAX_FACTORIAL: u32 = 700;
+
+fn bits(x: &Rational) -> u64 {
+    x.numer().bits() + x.denom().bits()
+}
+
+fn small(x: Rational) -> Option<Rational> {
+    (bits(&x) <= MAX_BITS).then_some(x)
+}
+
+/// Steps of a greatest common divisor, which is quadratic in the size.
+fn cancelling(a: &Rational, b: &Rational) -> u64 {
+    let size = bits(a) + bits(b);
+    4 + size * size / 400
+}
+
+fn add(a: &Rational, b: &Rational, steps: &Steps) -> Option<Rational> {
+    if a.is_integer() && b.is_integer() {
+        steps.spend(2 + (bits(a) + bits(b)) / 512)?;
+        return small(whole(a.numer() + b.numer()));
+    }
+    steps.spend(cancelling(a, b))?;
+    small(a + b)
+}
+
+fn multiply(a: &Rational, b: &Rational, steps: &Steps) -> Option<Rational> {
+    if a.is_integer() && b.is_integer() {
+        steps.spend(2 + bits(a) / 64 * (bits(b) / 64 + 1))?;
+        return small(whole(a.numer() * b.numer()));
+    }
+    steps.spend(cancelling(a, b))?;
+    small(a * b)
+}
+
+/// The integer as a u32, when it is one.
+pub(crate) fn to_u32(x: &Rational) -> Option<u32> {
+    x.is_integer().then(|| u32::try_from(x.numer()).ok()).flatten()
+}
+
+fn whole(i: impl Into<BigInt>) -> Rational {
+    Rational::from_integer(i.into())
+}
+
+/// The exact value, when the expression is rational, not too large and within the budget.
+pub(crate) fn exact(e: &Expr, steps: &Steps) -> Option<Rational> {
+    steps.spend(1)?;
+    match e {
+        Expr::Num { value, .. } => Some(value.clone()),
+        Expr::Var(_) | Expr::Apply(..) | Expr::Bound(_) | Expr::Matrix(_) => None,
+        Expr::Add(terms) => {
+            let mut sum = whole(0);
+            for t in terms {
+                sum = add(&sum, &exact(t, steps)?, steps)?;
+            }
+            Some(sum)
+        }
+        Expr::Mul(factors) => {
+            let mut product = whole(1);
+            for f in factors {
+                product = multiply(&product, &exact(f, steps)?, steps)?;
+            }
+            Some(product)
+        }
+        Expr::Pow(base, exponent) => {
+            let (base, exponent) = (exact(base, steps)?, exact(exponent, steps)?);
+            steps.spend(8 + bits(&base) / 4)?;
+            power(&base, &exponent)
+        }
+        Expr::Call(name, args) => {
+            let args: Vec<Rational> = args.iter().map(|a| exact(a, steps)).collect::<Option<_>>()?;
+            call(name, &args, steps)
+        }
+    }
+}
+
+/// `base^exponent` where it is rational: integer exponents, and roots of perfect powers. Odd roots of negative
+/// numbers are the real ones.
+pub(crate) fn power(base: &Rational, exponent: &Rational) -> Option<Rational> {
+    let zero = whole(0);
+    if exponent.is_integer() {
+        if *base == zero && *exponent <= zero {
+            return None;
+        }
+        let unit = base.numer().bits() <= 1 && base.denom().bits() <= 1;
+        if unit {
+            let even = !exponent.numer().bit(0);
+            return Some(if even { base * base } else { base.clone() });
+        }
+        let n = i32::try_from(exponent.numer()).ok()?;
+        if bits(base).saturating_mul(u64::from(n.unsigned_abs())) > MAX_BITS {
+            return None;
+        }
+        return Some(base.pow(n));
+    }
+    let root = u32::try_from(exponent.denom()).ok().filter(|&r| r <= 64)?;
+    if *base < zero && root % 2 == 0 {
+        return None;
+    }
+    let (n, d) = (base.numer().nth_root(root), base.denom().nth_root(root));
+    if n.pow(root) != *base.numer() || d.pow(root) != *base.denom() {
+        return None;
+    }
+    power(&Rational::new(n, d), &whole(exponent.numer().clone()))
+}
+
+/// `n!`, bounded.
+pub(crate) fn factorial(n: u32, by: u32, steps: &Steps) -> Option<BigInt> {
+    if n > MAX_FACTORIAL {
+        return None;
+    }
+    steps.spend(u64::from(n) * (8 + u64::from(n) / 32) + 1)?;
+    let mut product = BigInt::from(1);
+    let mut k = n;
+    while k > 1 {
+        product *= k;
+        k = k.saturating_sub(by);
+    }
+    Some(product)
+}
+
+fn binomial(n: &Rational, k: u32, steps: &Steps) -> Option<Rational> {
+    if k > MAX_FACTORIAL || bits(n) > 256 || !n.is_integer() {
+        return None;
+    }
+    let mut out = BigInt::from(1);
+    for j in 0..k {
+        steps.spend(4 + out.bits() / 256)?;
+        out = out * (n.numer() - j) / (j + 1);
+    }
+    small(whole(out))
+}
+
+fn gcd(a: &Rational, b: &Rational) -> Option<BigInt> {
+    if !a.is_integer() || !b.is_integer() {
+        return None;
+    }
+    let (mut a, mut b) = (a.numer().magnitude().clone(), b.numer().magnitude().clone());
+    while b.bits() > 0 {
+        (a, b) = (b.clone(), a % b);
+    }
+    Some(a.into())
+}
+
+fn call(name: &str, args: &[Rational], steps: &Steps) -> Option<Rational> {
+    let size: u64 = args.iter().map(bits).sum();
+    let division = matches!(name, "gcd" | "lcm" | "mod" | "floor" | "ceil");
+    steps.spend(4 + if division { size * size / 400 } else { size / 64 })?;
+    match (name, args) {
+        ("abs", [x]) => Some(if *x < whole(0) { -x } else { x.clone() }),
+        ("floor", [x]) => Some(x.floor()),
+        ("ceil", [x]) => Some(x.ceil()),
+        ("sign", [x]) => Some(whole(match x.cmp(&whole(0)) {
+            std::cmp::Ordering::Less => -1,
+            std::cmp::Ordering::Equal => 0,
+            std::cmp::Ordering::Greater => 1,
+        })),
+        ("factorial", [x]) => factorial(to_u32(x)?, 1, steps).map(whole),
+        ("factorial2", [x]) => factorial(to_u32(x)?, 2, steps).map(whole),
+        ("binom", [n, k]) => {
+            let k = to_u32(k)?;
+            match to_u32(n) {
+                Some(n) if n < k => Some(whole(0)),
+                Some(n) => binomial(&whole(n), k.min(n - k), steps),
+                None => binomial(n, k, steps),
+            }
+        }
+        ("permutations", [n, k]) => {
+            let (n, k) = (to_u32(n)?, to_u32(k)?);
+            let mut out = whole(1);
+            for j in 0..k.min(MAX_FACTORIAL) {
+                out = multiply(&out, &(whole(n) - whole(j)), steps)?;
+            }
+            (k <= MAX_FACTORIAL).then_some(out)
+        }
+        ("mod", [a, n]) if *n > whole(0) => Some(a - (a / n).floor() * n),
+        ("gcd", [first, rest @ ..]) => {
+            rest.iter().try_fold(first.clone(), |g, x| gcd(&g, x).map(whole)).map(|g| if g < whole(0) { -g } else { g })
+        }
+        ("lcm", [first, rest @ ..]) => rest.iter().try_fold(first.clone(), |l, x| {
+            let g = whole(gcd(&l, x)?);
+            if g == whole(0) { Some(g) } else { small(l * x / g).map(|l| if l < whole(0) { -l } else { l }) }
+        }),
+        ("max", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.max(x)).clone()),
+        ("min", [first, rest @ ..]) => Some(rest.iter().fold(first, |m, x| m.min(x)).clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,112 @@
+//! Families `first + k step` over all whole `k`, permutations in cycles, and the solutions of equations.
+
+use crate::steps::Steps;
+use crate::value::Value;
+use crate::value::decide::{approximate, decide, whole};
+use crate::value::expr::{Expr, divide, integer, minus, var};
+
+/// Most families that one with a small step is spread to.
+const MAX_SPREAD: i64 = 24;
+
+/// `first` and `step` of an expression that is linear in `name`.
+pub(crate) fn family(e: &Expr, name: &str, steps: &Steps) -> Option<(Expr, Expr)> {
+    if !e.variables().iter().any(|n| n == name) {
+        return None;
+    }
+    let at = |n: i64| e.replace(name, &integer(n));
+    let step = minus(at(1), at(0));
+    let straight = decide(&minus(at(2), at(1)), &step, steps).equal;
+    (straight && !decide(&step, &integer(0), steps).equal).then(|| (at(0), step))
+}
+
+/// The family that an expression with one counting letter is.
+pub(crate) fn counted(e: &Expr, steps: &Steps) -> Option<(Expr, Expr)> {
+    match e.variables().as_slice() {
+        [name] if matches!(name.as_str(), "k" | "n" | "m" | "l" | "N" | "K" | "j" | "t") => family(e, name, steps),
+        _ => None,
+    }
+}
+
+/// Whether two unions of families have the same members.
+pub(crate) fn same_families(a: &[(Expr, Expr)], b: &[(Expr, Expr)], steps: &Steps) -> bool {
+    let size = |f: &(Expr, Expr)| approximate(&f.1, steps).map(f64::abs);
+    let Some(sizes) = a.iter().chain(b).map(size).collect::<Option<Vec<f64>>>() else { return false };
+    let Some(widest) = sizes.iter().enumerate().max_by(|x, y| x.1.total_cmp(y.1)).map(|(n, _)| n) else { return false };
+    let Some((_, step)) = a.iter().chain(b).nth(widest) else { return false };
+    let spread = |list: &[(Expr, Expr)]| {
+        let mut firsts: Vec<Expr> = Vec::new();
+        for (first, own) in list {
+            let times = whole(&divide(step.clone(), own.clone()), steps)?.abs();
+            if !(1..=MAX_SPREAD).contains(&times) {
+                return None;
+            }
+            for k in 0..times {
+                let next = Expr::Add(vec![first.clone(), Expr::Mul(vec![integer(k), own.clone()])]);
+                if !firsts.iter().any(|f| apart(f, &next, step, steps)) {
+                    firsts.push(next);
+                }
+            }
+        }
+        Some(firsts)
+    };
+    let (Some(x), Some(y)) = (spread(a), spread(b)) else { return false };
+    x.len() == y.len() && x.iter().all(|f| y.iter().any(|g| apart(f, g, step, steps)))
+}
+
+/// True when two numbers are whole steps apart.
+fn apart(a: &Expr, b: &Expr, step: &Expr, steps: &Steps) -> bool {
+    whole(&divide(minus(a.clone(), b.clone()), step.clone()), steps).is_some()
+}
+
+/// Parts of a vector in terms of the unit vectors `i`, `j` and `k`, with or without their marks.
+pub(crate) fn components(e: &Expr, steps: &Steps) -> Option<Vec<Expr>> {
+    const MARKS: [&str; 4] = ["", "hat ", "vec ", "bar "];
+    let mut e = e.clone();
+    let mut used = [false; 3];
+    // Unit vectors along x, y and z are told by their hats.
+    for (letter, axis) in [("x", "i"), ("y", "j"), ("z", "k")] {
+        e = e.replace(&format!("hat {letter}"), &var(&format!("hat {axis}")));
+    }
+    let occurs = |e: &Expr, name: &str| e.any(|p| matches!(p, Expr::Var(n) if n == name));
+    for (n, axis) in ["i", "j", "k"].into_iter().enumerate() {
+        for name in MARKS.iter().flat_map(|m| [format!("{m}{axis}"), format!("{m}{axis}math")]) {
+            if occurs(&e, &name) {
+                e = e.replace(&name, &var(&format!("unit {axis}")));
+                used[n] = true;
+            }
+        }
+    }
+    if !(used[1] || used[2]) {
+        return None;
+    }
+    let units = ["unit i", "unit j", "unit k"];
+    let with = |one: Option<usize>| {
+        units.iter().enumerate().fold(e.clone(), |e, (n, u)| e.replace(u, &integer(i64::from(one == Some(n)))))
+    };
+    let parts: Vec<Expr> = (0..3).map(|n| with(Some(n))).collect();
+    let sum = Expr::Add(units.iter().zip(&parts).map(|(u, p)| Expr::Mul(vec![p.clone(), var(u)])).collect());
+    decide(&sum, &e, steps).equal.then_some(parts)
+}
+
+/// Rows of a matrix that is written as a list of lists.
+pub(crate) fn rows(value: &Value) -> Option<Vec<Vec<Expr>>> {
+    let row = |v: &Value| -> Option<Vec<Expr>> {
+        match v {
+            Value::Tuple(items) | Value::Set(items) => {
+                items.iter().map(|v| if let Value::Scalar(e, None) = v { Some(e.clone()) } else { None }).collect()
+            }
+            // [a, b] read as an interval.
+            Value::Region(r) => match r.spans.as_slice() {
+                [s] if s.low_closed && s.high_closed => Some(vec![s.low.clone(), s.high.clone()]),
+                _ => None,
+            },
+            _ => None,
+        }
+    };
+    match value {
+        Value::Tuple(items) | Value::Set(items) | Value::List(items) if items.len() > 1 => {
+            items.iter().map(row).collect()
+        }
+        _ => None,
+    }
+}

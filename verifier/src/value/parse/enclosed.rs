@@ -1,0 +1,251 @@
+//! Sets, tuples and intervals in brackets, and environments of rows.
+
+use crate::steps::Steps;
+use crate::value::Value;
+use crate::value::exact::exact;
+use crate::value::expr::Expr;
+use crate::value::lex::{Tok, Token, is, is_cmd, shown};
+use crate::value::parse::relation::{name_of, relation_sign, variable_of};
+use crate::value::parse::{MAX_ITEMS, Reader, is_comma, names, nesting, one_or_list, split};
+use crate::value::region::{Region, Span};
+
+impl Reader<'_> {
+    /// Rows of a system or an aligned calculation.
+    pub(crate) fn environment(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let all = tokens.len();
+        // \left\{ \begin{array} ... \end{array} \right.
+        let tokens = match tokens {
+            [brace, rest @ ..]
+                if is_cmd(Some(brace), "{")
+                    && matches!(&rest.first()?.tok, Tok::Cmd(c) if c.starts_with("begin "))
+                    && matches!(&rest.last()?.tok, Tok::Cmd(c) if c.starts_with("end ")) =>
+            {
+                rest
+            }
+            all => all,
+        };
+        let braced = tokens.len() < all;
+        let (Tok::Cmd(open), Tok::Cmd(close)) = (&tokens.first()?.tok, &tokens.last()?.tok) else { return None };
+        let kind = open.strip_prefix("begin ")?;
+        if close.strip_prefix("end ") != Some(kind) || kind.ends_with("matrix") || (kind == "array" && !braced) {
+            return None;
+        }
+        let row = |t: &Tok| matches!(t, Tok::Cmd(c) if c == "\\" || c == "cr");
+        let inside: Vec<Token> = tokens[1..tokens.len() - 1].iter().filter(|t| !is(Some(t), '&')).cloned().collect();
+        let rows = split(&inside, row)?;
+        let rows: Vec<&[Token]> = rows.into_iter().filter(|r| !r.is_empty()).collect();
+        // A calculation goes on from line to line; its last line is the result.
+        if rows.len() > 1 && rows[1..].iter().all(|r| relation_sign(&r[0].tok).is_some()) {
+            return Some(self.value(rows.last()?, depth + 1));
+        }
+        let items: Option<Vec<Value>> = rows.into_iter().map(|r| self.value(r, depth + 1)).collect();
+        Some(items.and_then(one_or_list))
+    }
+
+    /// A set, tuple or interval that is the whole of `tokens`.
+    pub(crate) fn bracketed(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let (open, close) = (&tokens.first()?.tok, &tokens.last()?.tok);
+        let cmd = |t: &Tok, name: &str| matches!(t, Tok::Cmd(c) if c == name);
+        let set = cmd(open, "{") && cmd(close, "}");
+        let angle =
+            (cmd(open, "langle") && cmd(close, "rangle")) || (*open == Tok::Sym('<') && *close == Tok::Sym('>'));
+        let round = matches!(open, Tok::Sym('(' | '[')) && matches!(close, Tok::Sym(')' | ']'));
+        let grouped = *open == Tok::Sym('{') && *close == Tok::Sym('}');
+        if tokens.len() < 2 || !(set || round || grouped || angle) {
+            return None;
+        }
+        let mut level = 0;
+        for (i, t) in tokens.iter().enumerate() {
+            level += nesting(&t.tok);
+            if level == 0 && i + 1 < tokens.len() {
+                return None;
+            }
+        }
+        let inside = &tokens[1..tokens.len() - 1];
+        if inside.is_empty() {
+            return Some((set || grouped).then(|| Value::Set(Vec::new())));
+        }
+        if set && let Some(v) = self.builder(inside, depth) {
+            return Some(v);
+        }
+        let Some(parts) = split(inside, is_comma) else { return Some(None) };
+        if grouped && parts.len() == 1 {
+            return Some(self.value(inside, depth + 1).or_else(|| self.quantity(tokens)));
+        }
+        if round && parts.len() == 1 {
+            // Brackets around a whole answer.
+            let plain = *open == Tok::Sym('(') && *close == Tok::Sym(')');
+            return if plain && self.quantity(tokens).is_none() { Some(self.value(inside, depth + 1)) } else { None };
+        }
+        if parts.len() > MAX_ITEMS {
+            return Some(None);
+        }
+        let mut items = Vec::new();
+        for p in parts {
+            match self.value(p, depth + 1) {
+                Some(Value::List(inner)) if set || grouped => items.extend(inner),
+                Some(v) => items.push(v),
+                None => return Some(None),
+            }
+        }
+        if set || grouped {
+            return Some(Some(Value::Set(items)));
+        }
+        if let ([Value::Scalar(a, None), Value::Scalar(b, None)], Tok::Sym(o), Tok::Sym(c)) =
+            (items.as_slice(), open, close)
+            && !angle
+            && !is_falling(a, b, self.steps)
+            && (*o == '[' || *c == ']' || a.is_infinite().is_some() || b.is_infinite().is_some())
+        {
+            let span = Span { low: a.clone(), low_closed: *o == '[', high: b.clone(), high_closed: *c == ']' };
+            return Some(Some(Value::Region(Region::new(vec![span]))));
+        }
+        Some(Some(Value::Tuple(items)))
+    }
+
+    /// A tuple with a capital before it, which is the name of a point, or the sign of transposition behind it: `A(3, 4)`,
+    /// `(1, 2)^T`. `C(5, 2)` and `P(5, 2)` are numbers.
+    pub(crate) fn point(&self, tokens: &[Token], depth: usize) -> Option<Value> {
+        let capital = |w: &str| w.len() == 1 && w.starts_with(|c: char| c.is_ascii_uppercase());
+        let transposed =
+            |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w == "T") || is_cmd(Some(t), "top");
+        let (name, tuple) = match tokens {
+            [Token { tok: Tok::Word(w), .. }, rest @ ..] if capital(w) && !matches!(w.as_str(), "C" | "P") => {
+                (Some(w), rest)
+            }
+            [rest @ .., hat, t] if is(Some(hat), '^') && transposed(t) => (None, rest),
+            [rest @ .., hat, _, t, _] if is(Some(hat), '^') && transposed(t) => (None, rest),
+            _ => return None,
+        };
+        let tuple = self.bracketed(tuple, depth)?.filter(|v| matches!(v, Value::Tuple(_)))?;
+        Some(match name {
+            Some(name) => Value::Assignment(name.clone(), Box::new(tuple)),
+            None => tuple,
+        })
+    }
+
+    /// `\{x \mid x > 3\}`, `\{x \in \mathbb{R} : x \ne 0\}`.
+    pub(crate) fn builder(&self, inside: &[Token], depth: usize) -> Option<Option<Value>> {
+        let bar = |t: &Tok| matches!(t, Tok::Sym('|' | ':'));
+        let parts = split(inside, bar)?;
+        let [name, condition] = parts.as_slice() else { return None };
+        let domain = split(name, names("in"))?;
+        variable_of(domain[0])?;
+        let value = self.value(condition, depth + 1);
+        Some(value.and_then(|v| match (v, domain.get(1).map(|d| self.value(d, depth + 1))) {
+            (Value::Region(r), Some(Some(Value::Region(d)))) => r.intersection(&d, self.steps).map(Value::Region),
+            (v, None) => Some(v),
+            (Value::Equation(a, b), Some(Some(Value::Region(_)))) => Some(Value::Equation(a, b)),
+            (v, _) => Some(Value::Tuple(vec![v])),
+        }))
+    }
+}
+
+impl Reader<'_> {
+    pub(crate) fn member(&self, name: &[Token], set: &[Token], inside: bool, depth: usize) -> Option<Value> {
+        let variable = variable_of(name);
+        if variable.is_none() && name_of(name).is_none() {
+            return None;
+        }
+        match self.value(set, depth + 1)? {
+            Value::Tuple(items) if items.len() == 2 => Some(Value::Region(open_interval(&items)?)),
+            Value::Region(r) if inside => Some(Value::Region(r)),
+            Value::Region(r) => r.complement(self.steps).map(Value::Region),
+            Value::Set(items) if !inside => points(&items)?.complement(self.steps).map(Value::Region),
+            v => inside.then_some(v),
+        }
+    }
+
+    /// Unions, intersections and differences.
+    pub(crate) fn set_arithmetic(&self, tokens: &[Token], depth: usize) -> Option<Option<Value>> {
+        let sign = |t: &Tok| match t {
+            Tok::Cmd(c) => matches!(c.as_str(), "cup" | "cap" | "setminus"),
+            Tok::Word(w) => w == "U",
+            _ => false,
+        };
+        let signs = |t: &&Token| sign(&t.tok);
+        if !tokens.iter().any(|t| signs(&t)) {
+            return None;
+        }
+        let mut level = 0;
+        let mut ops = Vec::new();
+        for t in tokens {
+            level += nesting(&t.tok);
+            if level == 0 && sign(&t.tok) {
+                ops.push(shown(&t.tok));
+            }
+        }
+        if ops.is_empty() {
+            return None;
+        }
+        let parts = split(tokens, sign)?;
+        // Plain braces hold a set here.
+        let set = |v: Value| match v {
+            Value::List(items) => Value::Set(items),
+            v => v,
+        };
+        let braced = |p: &[Token]| matches!(p.first().map(|t| &t.tok), Some(Tok::Sym('{')));
+        let values: Option<Vec<Value>> = parts
+            .into_iter()
+            .map(|p| {
+                let value = self.value(p, depth + 1)?;
+                Some(match value {
+                    one @ Value::Scalar(..) if braced(p) => Value::Set(vec![one]),
+                    one @ Value::Scalar(..) if ops.iter().any(|o| o == "setminus") => Value::Set(vec![one]),
+                    v if braced(p) => set(v),
+                    v => v,
+                })
+            })
+            .collect();
+        let Some(values) = values else { return Some(None) };
+        let mut regions = Vec::new();
+        for v in &values {
+            match as_region(v) {
+                Some(r) => regions.push(r),
+                None => return Some(None),
+            }
+        }
+        let mut total = regions.remove(0);
+        for (op, r) in ops.iter().zip(regions) {
+            let next = match op.as_str() {
+                "cap" => total.intersection(&r, self.steps),
+                "setminus" => r.complement(self.steps).and_then(|c| total.intersection(&c, self.steps)),
+                _ => Some(total.clone().union(r)),
+            };
+            match next {
+                Some(next) => total = next,
+                None => return Some(None),
+            }
+        }
+        Some(Some(Value::Region(total)))
+    }
+}
+
+/// The open interval that a pair may be.
+pub(crate) fn open_interval(items: &[Value]) -> Option<Region> {
+    let [Value::Scalar(a, None), Value::Scalar(b, None)] = items else { return None };
+    Some(Region::new(vec![Span::between(a.clone(), b.clone(), false)]))
+}
+
+/// Single numbers as a region.
+pub(crate) fn points(items: &[Value]) -> Option<Region> {
+    let each = items.iter().map(|v| match v {
+        Value::Scalar(e, None) => Some(Span::point(e.clone())),
+        _ => None,
+    });
+    each.collect::<Option<Vec<_>>>().map(Region::new)
+}
+
+fn as_region(v: &Value) -> Option<Region> {
+    match v {
+        Value::Region(r) => Some(r.clone()),
+        Value::Tuple(items) => open_interval(items),
+        Value::Set(items) => points(items),
+        _ => None,
+    }
+}
+
+/// True for two numbers of which the second is not larger: no ends of an interval.
+fn is_falling(a: &Expr, b: &Expr, steps: &Steps) -> bool {
+    matches!((exact(a, steps), exact(b, steps)), (Some(x), Some(y)) if x >= y)
+}

@@ -1,0 +1,427 @@
+//! Tokens to scalar expressions, by recursive descent. The grammar stands at the head of `parse`; functions,
+//! sums, integrals and matrices are read in `function`.
+//! Names with their primes and indices, and functions that are only named.
+
+pub(crate) mod binder;
+pub(crate) mod function;
+pub(crate) mod numeral;
+pub(crate) mod quantity;
+
+use crate::steps::Steps;
+use crate::value::expr::{Expr, divide, integer, is_function, negate, power};
+use crate::value::lex::{MAX_DEPTH, Tok, Token, is, is_cmd, shown};
+use crate::value::unit::{Unit, trailing};
+
+/// All of `tokens` as one expression without a unit.
+pub(crate) fn scalar(tokens: &[Token], steps: &Steps) -> Option<Expr> {
+    let mut p = Parser::new(tokens, steps);
+    let e = p.expr()?;
+    (p.at == tokens.len() && p.unit.is_none()).then_some(e)
+}
+
+/// All of `tokens` as one expression and the unit around it.
+pub(crate) fn scalar_with_unit(tokens: &[Token], steps: &Steps) -> Option<(Expr, Option<Unit>)> {
+    let mut p = Parser { units: true, ..Parser::new(tokens, steps) };
+    let e = p.expr()?;
+    // Things are counted by numbers: 2 x 3 matrices are no 6.
+    let counted = matches!(&e, Expr::Num { .. }) || !matches!(&p.unit, Some(u @ Unit::Thing(_)) if !u.is_silent());
+    (p.at == tokens.len() && counted).then_some((e, p.unit))
+}
+
+pub(crate) struct Parser<'a> {
+    pub(crate) tokens: &'a [Token],
+    pub(crate) at: usize,
+    pub(crate) depth: usize,
+    pub(crate) steps: &'a Steps,
+    /// Words at the end are the unit.
+    pub(crate) units: bool,
+    pub(crate) unit: Option<Unit>,
+    /// Inside bars: the next bar closes.
+    pub(crate) bars: usize,
+}
+
+impl<'a> Parser<'a> {
+    pub(crate) fn new(tokens: &'a [Token], steps: &'a Steps) -> Self {
+        Parser { tokens, at: 0, depth: 0, steps, units: false, unit: None, bars: 0 }
+    }
+
+    pub(crate) fn peek(&self) -> Option<&'a Tok> {
+        self.tokens.get(self.at).map(|t| &t.tok)
+    }
+
+    pub(crate) fn token(&self, ahead: usize) -> Option<&'a Token> {
+        self.tokens.get(self.at + ahead)
+    }
+
+    pub(crate) fn eat(&mut self, sign: char) -> bool {
+        let found = self.peek() == Some(&Tok::Sym(sign));
+        self.at += usize::from(found);
+        found
+    }
+
+    pub(crate) fn eat_cmd(&mut self, name: &str) -> bool {
+        let found = is_cmd(self.token(0), name);
+        self.at += usize::from(found);
+        found
+    }
+
+    pub(crate) fn need(&mut self, sign: char) -> Option<()> {
+        self.eat(sign).then_some(())
+    }
+
+    pub(crate) fn deeper<T>(&mut self, f: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        self.steps.spend(2)?;
+        if self.depth > MAX_DEPTH {
+            return None;
+        }
+        self.depth += 1;
+        let out = f(self);
+        self.depth -= 1;
+        out
+    }
+
+    /// `expr := term (('+' | '-') term)*`
+    pub(crate) fn expr(&mut self) -> Option<Expr> {
+        self.deeper(|p| {
+            let mut terms = vec![p.term()?];
+            loop {
+                if p.eat('+') {
+                    terms.push(p.term()?);
+                } else if p.eat('-') {
+                    terms.push(negate(p.term()?));
+                } else {
+                    break;
+                }
+            }
+            Some(if terms.len() == 1 { terms.remove(0) } else { Expr::Add(terms) })
+        })
+    }
+
+    /// `term := sign* factor (('*' | '/')? factor)*`, juxtaposition is a product; the unit may follow.
+    pub(crate) fn term(&mut self) -> Option<Expr> {
+        let mut negative = self.sign();
+        self.currency();
+        if self.unit.is_some() && self.eat('-') {
+            negative = !negative;
+        }
+        let mut factors = vec![self.mixed()?];
+        loop {
+            self.steps.spend(1)?;
+            if self.scaled(&mut factors) {
+                continue;
+            }
+            if self.trailing_unit() {
+                break;
+            }
+            // 5 x 10^3
+            let cross = matches!(self.token(0), Some(Token { tok: Tok::Word(w), spaced: true }) if w == "x" || w == "X")
+                && matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)));
+            self.at += usize::from(cross);
+            if cross || self.eat('*') {
+                let sign = self.sign();
+                factors.push(signed(sign, self.mixed()?));
+            } else if self.eat('/') {
+                let sign = self.sign();
+                let by = self.mixed()?;
+                factors.push(signed(sign, power(by, integer(-1))));
+            } else if matches!(self.peek(), Some(Tok::Word(w)) if w == "choose") {
+                self.at += 1;
+                let n = product(std::mem::take(&mut factors));
+                factors.push(Expr::Call("binom", vec![n, self.power()?]));
+            } else if self.eat_cmd("bmod") || self.eat_cmd("mod") {
+                let a = product(std::mem::take(&mut factors));
+                let n = self.power()?;
+                factors.push(Expr::Call("mod", vec![a, n]));
+            } else if self.begins_factor() {
+                factors.push(self.power()?);
+            } else {
+                break;
+            }
+        }
+        let value = product(factors);
+        Some(if negative { negate(value) } else { value })
+    }
+
+    pub(crate) fn sign(&mut self) -> bool {
+        let mut negative = false;
+        loop {
+            if self.eat('-') {
+                negative = !negative;
+            } else if !self.eat('+') {
+                return negative;
+            }
+        }
+    }
+
+    fn begins_factor(&self) -> bool {
+        match self.peek() {
+            // Two numbers side by side are no product, unless the first is a factorial.
+            // ... or ends with a bracket.
+            Some(Tok::Num(_)) if self.at > 0 => {
+                let (before, spaced) = (self.tokens.get(self.at - 1), self.token(0).is_some_and(|t| t.spaced));
+                is(before, '!') || (is(before, ')') && !spaced)
+            }
+            Some(Tok::Num(_)) => false,
+            Some(Tok::Word(_)) => true,
+            Some(Tok::Text(t)) => is_function(t.trim()),
+            Some(Tok::Cmd(c)) if c == "Vert" => self.bars == 0,
+            Some(Tok::Cmd(c)) => function::begins(c),
+            Some(Tok::Sym('|')) => self.bars == 0,
+            Some(Tok::Sym(c)) => matches!(c, '(' | '[' | '{'),
+            None => false,
+        }
+    }
+
+    /// `power := postfix ('^' exponent)?`
+    pub(crate) fn power(&mut self) -> Option<Expr> {
+        let base = self.postfix()?;
+        if let Some(n) = self.degree() {
+            if let Some(arc) = self.arc(base.clone(), n) {
+                return Some(arc);
+            }
+            // At the end of everything it is the unit.
+            if self.units && self.depth <= 1 && self.at + n >= self.tokens.len() {
+                return Some(base);
+            }
+            if self.units && trailing(&self.tokens[self.at..], true).is_some() {
+                return Some(base);
+            }
+            self.at += n;
+            return Some(Expr::Call("degree", vec![base]));
+        }
+        if self.peek() != Some(&Tok::Sym('^')) {
+            return Some(base);
+        }
+        self.at += 1;
+        let exponent = self.deeper(Self::exponent)?;
+        let mut base = power(base, exponent);
+        while self.eat('!') {
+            base = Expr::Call("factorial", vec![base]);
+        }
+        Some(base)
+    }
+
+    pub(crate) fn exponent(&mut self) -> Option<Expr> {
+        if self.eat('{') {
+            return self.bracket('}');
+        }
+        if self.eat('-') {
+            return self.deeper(Self::exponent).map(negate);
+        }
+        if self.eat('+') {
+            return self.deeper(Self::exponent);
+        }
+        self.power()
+    }
+
+    pub(crate) fn postfix(&mut self) -> Option<Expr> {
+        let mut e = self.primary()?;
+        loop {
+            if is(self.token(0), '!') && is(self.token(1), '!') && !self.token(1)?.spaced {
+                self.at += 2;
+                e = Expr::Call("factorial2", vec![e]);
+            } else if self.eat('!') {
+                e = Expr::Call("factorial", vec![e]);
+            } else if self.peek() == Some(&Tok::Sym('%')) && !(self.units && self.at + 1 == self.tokens.len()) {
+                self.at += 1;
+                e = divide(e, integer(100));
+            } else if self.peek() == Some(&Tok::Sym('_')) && matches!(e, Expr::Num { .. } | Expr::Add(_)) {
+                // (101)_2
+                let Expr::Num { value, .. } = &e else { return None };
+                let text = value.is_integer().then(|| value.numer().to_string())?;
+                self.at += 1;
+                e = self.based(&text)?;
+            } else {
+                return Some(e);
+            }
+        }
+    }
+
+    /// What stands in the brackets that open here.
+    pub(crate) fn bracketed(&mut self) -> Option<Expr> {
+        let close = [('(', ')'), ('[', ']'), ('{', '}')].into_iter().find(|b| self.eat(b.0))?.1;
+        self.bracket(close)
+    }
+
+    pub(crate) fn bracket(&mut self, close: char) -> Option<Expr> {
+        let bars = std::mem::take(&mut self.bars);
+        let mut e = self.expr()?;
+        if self.eat_cmd("choose") {
+            e = Expr::Call("binom", vec![e, self.expr()?]);
+        }
+        // A vector among others.
+        if close == ')' && is(self.token(0), ',') {
+            let mut row = vec![e];
+            while self.eat(',') {
+                row.push(self.expr()?);
+            }
+            e = Expr::Matrix(vec![row]);
+        }
+        self.bars = bars;
+        self.need(close)?;
+        Some(e)
+    }
+
+    /// The argument of a command: a group, or one digit or letter.
+    pub(crate) fn argument(&mut self) -> Option<Expr> {
+        match self.peek()? {
+            Tok::Num(_) => self.number(),
+            Tok::Word(w) if w.chars().count() == 1 => self.primary(),
+            Tok::Sym('(' | '{') => self.bracketed(),
+            Tok::Sym('-') => {
+                self.at += 1;
+                self.deeper(Self::argument).map(negate)
+            }
+            Tok::Cmd(_) => self.primary(),
+            _ => None,
+        }
+    }
+
+    fn primary(&mut self) -> Option<Expr> {
+        self.deeper(|p| match p.peek()? {
+            Tok::Num(_) => p.number(),
+            Tok::Word(w) => {
+                p.at += 1;
+                p.word(w)
+            }
+            Tok::Cmd(c) => {
+                p.at += 1;
+                p.command(c)
+            }
+            Tok::Text(t) if is_function(t.trim()) => {
+                p.at += 1;
+                p.word(t.trim())
+            }
+            Tok::Sym('{') if is(p.token(1), '}') => {
+                p.at += 2;
+                p.primary()
+            }
+            Tok::Sym('(' | '[' | '{') => p.bracketed(),
+            // Choices with the numbers around the letter: _{10}C_3, ^{10}P_3.
+            Tok::Sym('_' | '^') => {
+                p.at += 1;
+                let n = p.argument()?;
+                let name = match p.peek()? {
+                    Tok::Word(w) if w == "C" => "binom",
+                    Tok::Word(w) if w == "P" => "permutations",
+                    _ => return None,
+                };
+                p.at += 1;
+                p.need('_')?;
+                Some(Expr::Call(name, vec![n, p.argument()?]))
+            }
+            Tok::Sym('|') => {
+                p.at += 1;
+                let e = p.barred()?;
+                p.need('|')?;
+                Some(e)
+            }
+            _ => None,
+        })
+    }
+}
+
+pub(crate) fn signed(negative: bool, e: Expr) -> Expr {
+    if negative { negate(e) } else { e }
+}
+
+/// A product of factors.
+pub(crate) fn product(mut factors: Vec<Expr>) -> Expr {
+    if factors.len() == 1 { factors.remove(0) } else { Expr::Mul(factors) }
+}
+
+impl Parser<'_> {
+    /// What stands between bars: an absolute value, the length of a vector, or a determinant.
+    pub(crate) fn barred(&mut self) -> Option<Expr> {
+        self.bars += 1;
+        let e = self.expr()?;
+        self.bars -= 1;
+        Some(match e {
+            Expr::Matrix(rows) if rows.len() == 1 || rows.iter().all(|r| r.len() == 1) => {
+                let squares = rows.into_iter().flatten().map(|x| power(x, integer(2))).collect();
+                power(Expr::Add(squares), divide(integer(1), integer(2)))
+            }
+            Expr::Matrix(_) => Expr::Call("det", vec![e]),
+            e => Expr::Call("abs", vec![e]),
+        })
+    }
+
+    /// A name with its primes and index: `x`, `x_1`, `f'`, `a_{n+1}`.
+    pub(crate) fn name(&mut self, letter: &str) -> Option<String> {
+        let mut name = letter.to_owned();
+        loop {
+            if self.eat('\'') {
+                name.push('\'');
+            } else if is(self.token(0), '_') {
+                self.at += 1;
+                name.push('_');
+                name += &self.index()?;
+            } else if is(self.token(0), '^') && (is(self.token(1), '\'') || is(self.token(1), '*')) {
+                self.at += 2;
+                name.push('\'');
+            } else if is(self.token(0), '^') && is(self.token(1), '{') && is(self.token(2), '\'') {
+                self.at += 2;
+                while self.eat('\'') {
+                    name.push('\'');
+                }
+                self.need('}')?;
+            } else {
+                return Some(name);
+            }
+        }
+    }
+
+    pub(crate) fn index(&mut self) -> Option<String> {
+        let from = self.at;
+        if self.eat('{') {
+            let mut level = 1;
+            while level > 0 {
+                level += match self.peek()? {
+                    Tok::Sym('{') => 1,
+                    Tok::Sym('}') => -1,
+                    _ => 0,
+                };
+                self.at += 1;
+            }
+        } else {
+            self.peek()?;
+            self.at += 1;
+        }
+        Some(self.tokens[from..self.at].iter().map(|t| shown(&t.tok)).filter(|t| t != "{" && t != "}").collect())
+    }
+
+    /// A variable, or a named function of what follows in brackets.
+    pub(crate) fn named(&mut self, letter: &str) -> Option<Expr> {
+        let name = self.name(letter)?;
+        // f^{-1}(x) is the inverse function.
+        let inverse = [Tok::Sym('^'), Tok::Sym('{'), Tok::Sym('-'), Tok::Num("1".into()), Tok::Sym('}'), Tok::Sym('(')];
+        let functional = matches!(letter, "f" | "g" | "h" | "F" | "G" | "H" | "P" | "Q");
+        let ahead = |n: usize| self.token(n).map(|t| &t.tok);
+        if functional && (0..inverse.len()).all(|n| ahead(n) == Some(&inverse[n])) {
+            self.at += 5;
+            return self.applied(format!("{name}^-1"));
+        }
+        // h(a + b) may be a product; f(...), g(...) and h(x) are not.
+        let single = is(self.token(2), ')') || is(self.token(2), ',');
+        if is(self.token(0), '(') && (matches!(letter, "f" | "g") || name.ends_with('\'') || (functional && single)) {
+            return self.applied(name);
+        }
+        Some(Expr::Var(name))
+    }
+
+    pub(crate) fn applied(&mut self, name: String) -> Option<Expr> {
+        let args = self.arguments()?;
+        Some(Expr::Apply(name, args))
+    }
+
+    /// `(a, b, ...)`
+    pub(crate) fn arguments(&mut self) -> Option<Vec<Expr>> {
+        let close = if self.eat('(') { ')' } else { self.need('{').map(|()| '}')? };
+        let mut args = vec![self.expr()?];
+        while self.eat(',') || self.eat(';') {
+            args.push(self.expr()?);
+        }
+        self.need(close)?;
+        Some(args)
+    }
+}

@@ -1,0 +1,284 @@
+//! Names that stand for functions, and what binds a variable: sums, products, integrals, limits, derivatives.
+
+use crate::steps::Rational;
+use crate::value::expr::{
+    Binder, Expr, LISTED, divide, function, integer, invert, is_function, negate, number as rational, power, var,
+};
+use crate::value::lex::{Tok, Token, is, is_greek};
+use crate::value::scalar::numeral::number;
+use crate::value::scalar::{Parser, product};
+
+/// True when a command may begin a factor.
+pub(crate) fn begins(name: &str) -> bool {
+    const OTHERS: [&str; 17] = [
+        "frac", "binom", "sqrt", "pi", "infty", "lfloor", "lceil", "sum", "prod", "int", "lim", "Vert", "sqrt[",
+        "iint", "partial", "nabla", "imath",
+    ];
+    OTHERS.contains(&name)
+        || is_function(name)
+        || is_greek(name)
+        || name.starts_with("name ")
+        || (name.starts_with("begin ") && name.ends_with("matrix"))
+        || name == "begin array"
+}
+
+impl Parser<'_> {
+    /// A run of letters: a function, a constant, or variables side by side.
+    pub(crate) fn word(&mut self, word: &str) -> Option<Expr> {
+        match word {
+            "pi" => return Some(var("pi")),
+            "inf" | "infinity" | "infty" | "oo" => return Some(var("infty")),
+            "sqrt" => return self.root(),
+            "cbrt" => return self.argument().map(|x| power(x, invert(integer(3)))),
+            _ => {}
+        }
+        if let Some(f) = function(word) {
+            return self.function(f);
+        }
+        if is_greek(word) && word.len() > 2 {
+            return self.named(word);
+        }
+        let letters: Vec<char> = word.chars().collect();
+        if letters.len() == 1 {
+            if matches!(word, "C" | "P")
+                && is(self.token(0), '(')
+                && let Some(e) = self.choice(if word == "C" { "binom" } else { "permutations" })
+            {
+                return Some(e);
+            }
+            return self.named(word);
+        }
+        // sinx, 2pir, nCr.
+        let split = (1..letters.len()).rev().filter(|&n| letters[..n].len() >= 2).find_map(|n| {
+            let (head, tail): (String, String) = (letters[..n].iter().collect(), letters[n..].iter().collect());
+            let known =
+                (is_function(&head) && head != "re" && head != "im" && head != "lg") || head == "pi" || head == "sqrt";
+            (known && letters.len() - n <= 2).then_some((head, tail))
+        });
+        if let Some((head, tail)) = split.filter(|(h, _)| letters.len() >= 4 || h == "pi") {
+            let rest: Vec<Expr> = tail.chars().map(|c| var(&c.to_string())).collect();
+            let inner = self.raised(rest)?;
+            return Some(match head.as_str() {
+                "pi" => Expr::Mul(vec![var("pi"), inner]),
+                "sqrt" => power(inner, invert(integer(2))),
+                h => call(function(h)?, inner),
+            });
+        }
+        if letters.len() > 3 {
+            return None;
+        }
+        let factors = letters[..letters.len() - 1].iter().map(|c| var(&c.to_string())).collect::<Vec<_>>();
+        let last = self.named(&letters[letters.len() - 1].to_string())?;
+        // ab^2 squares b alone.
+        let last = self.powered(last)?;
+        Some(product(factors.into_iter().chain([last]).collect()))
+    }
+
+    fn powered(&mut self, base: Expr) -> Option<Expr> {
+        if self.degree().is_none() && self.eat('^') {
+            Some(power(base, self.deeper(Self::exponent)?))
+        } else {
+            Some(base)
+        }
+    }
+
+    fn raised(&mut self, mut factors: Vec<Expr>) -> Option<Expr> {
+        let last = factors.pop()?;
+        let last = self.powered(last)?;
+        factors.push(last);
+        Some(product(factors))
+    }
+
+    /// `C(5, 2)`; `None`, with nothing taken, where the brackets hold anything else.
+    fn choice(&mut self, name: &'static str) -> Option<Expr> {
+        let from = self.at;
+        match self.arguments() {
+            Some(args) if args.len() == 2 => Some(Expr::Call(name, args)),
+            _ => {
+                self.at = from;
+                None
+            }
+        }
+    }
+
+    fn root(&mut self) -> Option<Expr> {
+        let degree = if self.eat('[') { self.bracket(']')? } else { integer(2) };
+        let x = match (self.peek()?, self.token(1)) {
+            // The bracket of \sqrt(x)(y) is the argument.
+            (Tok::Num(_), _) => self.number()?,
+            _ => self.argument()?,
+        };
+        Some(power(x, invert(degree)))
+    }
+
+    /// A command that stands for a value.
+    pub(crate) fn command(&mut self, name: &str) -> Option<Expr> {
+        match name {
+            "frac" => self.fraction(),
+            "binom" => {
+                if is(self.token(0), '(') {
+                    return Some(Expr::Call("binom", self.arguments().filter(|a| a.len() == 2)?));
+                }
+                let n = self.argument()?;
+                Some(Expr::Call("binom", vec![n, self.argument()?]))
+            }
+            "sqrt" => self.root(),
+            "pi" => Some(var("pi")),
+            "infty" => Some(var("infty")),
+            "imath" => Some(var("i")),
+            "lfloor" => self.enclosed("rfloor", "floor"),
+            "lceil" => self.enclosed("rceil", "ceil"),
+            "Vert" => {
+                let e = self.barred()?;
+                self.eat_cmd("Vert").then_some(e)
+            }
+            "sum" | "prod" => self.series(if name == "sum" { Binder::Sum } else { Binder::Product }),
+            "int" => self.integral(),
+            "lim" => self.limit(),
+            n if is_greek(n) => self.named(n),
+            n if n.starts_with("name ") => self.named(&n[5..]),
+            n if n.starts_with("begin ") => self.matrix(&n[6..]),
+            n => self.function(function(n)?),
+        }
+    }
+
+    /// `\frac{a}{b}`, `\frac12`, `\frac1{2}`, `\frac{d}{dx} f`.
+    fn fraction(&mut self) -> Option<Expr> {
+        if let Some(d) = self.differential_quotient() {
+            return d;
+        }
+        if let Some(Tok::Num(text)) = self.peek() {
+            let digit = |i: usize| text.get(i..i + 1).and_then(number);
+            match text.len() {
+                1 => {
+                    self.at += 1;
+                    return Some(divide(digit(0)?, self.argument()?));
+                }
+                2 => {
+                    self.at += 1;
+                    return Some(divide(digit(0)?, digit(1)?));
+                }
+                _ => return None,
+            }
+        }
+        let n = self.argument()?;
+        // The second argument of \frac{a}12 is one digit.
+        if let Some(Tok::Num(text)) = self.peek()
+            && text.len() > 1
+        {
+            return None;
+        }
+        Some(divide(n, self.argument()?))
+    }
+
+    fn enclosed(&mut self, close: &str, function: &'static str) -> Option<Expr> {
+        let e = self.expr()?;
+        self.eat_cmd(close).then_some(Expr::Call(function, vec![e]))
+    }
+
+    /// `\max(1, 2)`, `\max\{a, b\}`.
+    fn listed(&mut self, name: &'static str) -> Option<Expr> {
+        if is(self.token(0), '{') || self.eat_cmd("{") {
+            let mut args = vec![self.expr()?];
+            while self.eat(',') {
+                args.push(self.expr()?);
+            }
+            return self.eat_cmd("}").then_some(Expr::Call(name, args));
+        }
+        Some(Expr::Call(name, self.arguments()?))
+    }
+
+    /// `\sin x`, `\sin^2(x)`, `\log_2 8`, `\ln 3x`, `\max(1, 2)`.
+    fn function(&mut self, name: &'static str) -> Option<Expr> {
+        if LISTED.contains(&name) {
+            return self.listed(name);
+        }
+        // log2 8: the digits at the name are the base.
+        let glued = matches!(self.token(0), Some(Token { tok: Tok::Num(_), spaced: false }))
+            && name == "log"
+            && is(self.token(1), '(');
+        let base = if self.eat('_') {
+            Some(self.argument()?)
+        } else if glued {
+            Some(self.number()?)
+        } else {
+            None
+        };
+        let exponent = if self.degree().is_none() && self.eat('^') { Some(self.deeper(Self::exponent)?) } else { None };
+        let base = if base.is_none() && self.eat('_') { Some(self.argument()?) } else { base };
+        // log(8, 2): the second argument is the base.
+        let (argument, base) = if is(self.token(0), '(') && name == "log" && base.is_none() {
+            let mut args = self.arguments()?;
+            match (args.len(), args.pop()?) {
+                (1, x) => (x, None),
+                (2, b) => (args.pop()?, Some(b)),
+                _ => return None,
+            }
+        } else {
+            (self.operand()?, base)
+        };
+        let argument = match self.degree() {
+            Some(n) => {
+                self.at += n;
+                Expr::Call("degree", vec![argument])
+            }
+            None => argument,
+        };
+        let value = match (name, base) {
+            ("log" | "lg", base) => Expr::Call("log", vec![base.unwrap_or(integer(10)), argument]),
+            ("ln", Some(_)) | (_, Some(_)) => return None,
+            (name, None) => call(name, argument),
+        };
+        Some(match exponent {
+            // sin^{-1} is the inverse function.
+            Some(Expr::Num { value: n, .. }) if n == Rational::from_integer((-1).into()) => match value {
+                Expr::Call(f, a) => match (inverse(f), a.as_slice()) {
+                    (Some(arc), [x]) => call(arc, x.clone()),
+                    _ => power(Expr::Call(f, a), rational(n)),
+                },
+                value => power(value, rational(n)),
+            },
+            Some(e) => power(value, e),
+            None => value,
+        })
+    }
+
+    /// What a function is applied to: brackets, or a product of letters and constants.
+    fn operand(&mut self) -> Option<Expr> {
+        Some(match self.peek()? {
+            Tok::Sym('(' | '[' | '{') => self.bracketed()?,
+            Tok::Sym('-') => {
+                self.at += 1;
+                negate(self.power()?)
+            }
+            _ => {
+                let mut factors = vec![self.power()?];
+                while matches!(self.peek(), Some(Tok::Word(w)) if w.chars().count() == 1)
+                    || matches!(self.peek(), Some(Tok::Cmd(c)) if matches!(c.as_str(), "pi" | "sqrt" | "frac") || is_greek(c))
+                {
+                    factors.push(self.power()?);
+                }
+                product(factors)
+            }
+        })
+    }
+}
+
+/// The inverse function of a circular or hyperbolic one.
+fn inverse(name: &str) -> Option<&'static str> {
+    const CIRCULAR: [&str; 12] =
+        ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch"];
+    CIRCULAR.contains(&name).then(|| function(&format!("arc{name}")))?
+}
+
+fn call(name: &'static str, argument: Expr) -> Expr {
+    let over = |argument| divide(integer(1), argument);
+    match name {
+        "arcsech" => Expr::Call("arccosh", vec![over(argument)]),
+        "arccsch" => Expr::Call("arcsinh", vec![over(argument)]),
+        "arccoth" => Expr::Call("arctanh", vec![over(argument)]),
+        "exp" => power(var("e"), argument),
+        "log" | "lg" => Expr::Call("log", vec![integer(10), argument]),
+        name => Expr::Call(name, vec![argument]),
+    }
+}

@@ -1,0 +1,138 @@
+//! Currencies, scales, units and angles around an expression.
+
+use crate::lexicon::{self, Kind};
+use crate::number_words;
+use crate::steps::Rational;
+use crate::value::expr::{Expr, divide, integer, number};
+use crate::value::lex::{Tok, Token, is, is_cmd};
+use crate::value::scalar::Parser;
+use crate::value::unit::{Unit, trailing};
+
+impl Parser<'_> {
+    /// `$`, euro and so on before an amount.
+    pub(crate) fn currency(&mut self) {
+        let sign = |t: Option<&Token>| match t.map(|t| &t.tok) {
+            Some(Tok::Sym(c)) => lexicon::currency(c.encode_utf8(&mut [0; 4])),
+            _ => None,
+        };
+        let number = |t: Option<&Token>| matches!(t, Some(Token { tok: Tok::Num(_), .. }));
+        let (name, length) = match (self.peek(), sign(self.token(0))) {
+            (_, Some(name)) => (name, 1),
+            // R$ 40, CHF 20, Rs. 500.
+            (Some(Tok::Word(w)), None) => match (sign(self.token(1)), lexicon::currency(w)) {
+                (Some(_), money) => match money.or_else(|| lexicon::currency(&format!("{w}$"))) {
+                    Some(name) if number(self.token(2)) => (name, 2),
+                    _ => return,
+                },
+                (None, Some(name)) if w.len() > 1 && number(self.token(1)) => (name, 1),
+                _ => return,
+            },
+            _ => return,
+        };
+        self.at += length;
+        if self.unit.is_none() {
+            self.unit = Unit::money(name);
+        }
+    }
+
+    /// A number and words such as "million" or "dozen".
+    pub(crate) fn scaled(&mut self, factors: &mut Vec<Expr>) -> bool {
+        let (Some(Tok::Word(w) | Tok::Text(w)), [Expr::Num { .. }, ..]) = (self.peek(), factors.as_slice()) else {
+            return false;
+        };
+        // $6k
+        let priced = matches!(&self.unit, Some(Unit::Measure(..) | Unit::Money(_)));
+        let short = [("k", 1_000), ("K", 1_000), ("M", 1_000_000), ("B", 1_000_000_000), ("bn", 1_000_000_000)];
+        if let Some((_, n)) = short.iter().find(|s| priced && s.0 == w) {
+            self.at += 1;
+            factors.push(integer(*n));
+            return true;
+        }
+        let lower = w.trim().to_lowercase();
+        let (first, rest) = lower.split_once(' ').unwrap_or((&lower, ""));
+        match number_words::scale(first).filter(|_| rest.is_empty()) {
+            Some(n) => {
+                self.at += 1;
+                factors.push(number(Rational::from_integer(n)));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes the words at the end of the whole expression as its unit.
+    pub(crate) fn trailing_unit(&mut self) -> bool {
+        if !self.units || self.depth > 1 || self.at == 0 || self.at >= self.tokens.len() {
+            return false;
+        }
+        // $5 per hour, $5/h.
+        let over = is(self.token(0), '/') || matches!(self.peek(), Some(Tok::Word(w)) if w == "per");
+        let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
+        if self.unit.is_some() && self.tokens[self.at..].iter().all(idle) {
+            self.at = self.tokens.len();
+            return true;
+        }
+        if let Some(Unit::Measure(..) | Unit::Money(_)) = &self.unit
+            && over
+            && !matches!(self.token(1).map(|t| &t.tok), Some(Tok::Num(_)))
+        {
+            let name = match &self.unit {
+                Some(Unit::Money(w)) => (*w).to_owned(),
+                _ => "$".to_owned(),
+            };
+            let mut priced = vec![Token { tok: Tok::Text(name), spaced: true }];
+            priced.extend_from_slice(&self.tokens[self.at..]);
+            if let Some(unit) = trailing(&priced, true) {
+                self.unit = Some(unit);
+                self.at = self.tokens.len();
+                return true;
+            }
+        }
+        let found =
+            trailing(&self.tokens[self.at..], self.tokens[..self.at].iter().any(|t| matches!(t.tok, Tok::Num(_))));
+        if let Some(found) = found {
+            // Dollars said twice are dollars.
+            self.unit = Some(found);
+            self.at = self.tokens.len();
+            return true;
+        }
+        false
+    }
+
+    /// True when `^\circ` stands here.
+    pub(crate) fn degree(&self) -> Option<usize> {
+        if is_cmd(self.token(0), "circ") {
+            return Some(1);
+        }
+        if !is(self.token(0), '^') {
+            return None;
+        }
+        if is_cmd(self.token(1), "circ") {
+            return Some(2);
+        }
+        (is(self.token(1), '{') && is_cmd(self.token(2), "circ") && is(self.token(3), '}')).then_some(4)
+    }
+
+    /// Minutes and seconds of arc behind a degree sign of `n` tokens.
+    pub(crate) fn arc(&mut self, degrees: Expr, n: usize) -> Option<Expr> {
+        let minutes =
+            |p: &Self, at: usize| matches!(p.token(at).map(|t| &t.tok), Some(Tok::Num(_))) && is(p.token(at + 1), '\'');
+        if !minutes(self, n) || is(self.token(n + 2), '\'') {
+            return None;
+        }
+        self.at += n;
+        let mut terms = vec![degrees];
+        for part in [60, 3_600] {
+            if minutes(self, 0) {
+                terms.push(divide(self.number()?, integer(part)));
+                while self.eat('\'') {}
+            }
+        }
+        let sum = Expr::Add(terms);
+        if self.units && self.at >= self.tokens.len() {
+            self.unit = Some(Unit::Degree);
+            return Some(sum);
+        }
+        Some(Expr::Call("degree", vec![sum]))
+    }
+}

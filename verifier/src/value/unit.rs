@@ -1,0 +1,397 @@
+//! The unit that words and signs behind a number say.
+
+use crate::lexicon::{self, AXES, Dimension, Kind};
+use crate::steps::Rational;
+use crate::value::expr::is_function;
+use crate::value::lex::{Tok, Token, is, is_cmd};
+use crate::words::{alike, spelled};
+
+/// What stands behind a number.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Unit {
+    /// Percent.
+    Percent,
+    /// Degrees of arc.
+    Degree,
+    /// A measure: what, and its size in SI units.
+    Measure(Dimension, Rational),
+    /// A temperature on a scale whose zero and degree are these, in kelvins.
+    Temperature(Rational, Rational),
+    /// A currency.
+    Money(&'static str),
+    /// The digits and the base they were written in.
+    Base(String, u32),
+    /// A place in a row: first, 2nd.
+    Ordinal,
+    /// What is counted, in words of one spelling: apples, pages per minute.
+    Thing(String),
+    /// A unit, and what it is measured of: kilograms of rice.
+    Of(Box<Unit>, String),
+}
+
+/// The power of dollars in a dimension.
+const MONEY: usize = 10;
+/// The power of angle in a dimension.
+const ANGLE: usize = 7;
+/// Most tokens of a unit.
+const MAX_TOKENS: usize = 24;
+/// Most words of what is counted.
+const MAX_WORDS: usize = 5;
+
+impl Unit {
+    /// One dollar.
+    pub(crate) fn dollar() -> Unit {
+        let mut dimension = [0; AXES.len()];
+        dimension[MONEY] = 1;
+        Unit::Measure(dimension, Rational::from_integer(1.into()))
+    }
+
+    /// The currency of a sign, a code or a name.
+    pub(crate) fn money(name: &str) -> Option<Unit> {
+        let one = |money| if money == "dollar" { Unit::dollar() } else { Unit::Money(money) };
+        lexicon::currency(name).map(one)
+    }
+
+    /// True for an angle in radians or the like.
+    pub(crate) fn is_angle(&self) -> bool {
+        matches!(self, Unit::Measure(d, _) if d[ANGLE] == 1 && d.iter().filter(|p| **p != 0).count() == 1)
+    }
+
+    /// True for dollars and cents, and for numbers by another name: parts per million.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self, Unit::Measure(d, _) if d.iter().enumerate().all(|(n, p)| *p == i8::from(n == MONEY)) || d.iter().all(|p| *p == 0))
+    }
+
+    /// True for units that say nothing about the size: units themselves.
+    pub(crate) fn is_silent(&self) -> bool {
+        let plain = |t: &str| matches!(t, "unit" | "square unit" | "cubic unit" | "sq unit" | "unit^2" | "unit^3");
+        matches!(self, Unit::Thing(t) if plain(&t.replace("units", "unit")))
+    }
+
+    /// The unit of a sign or a name.
+    pub(crate) fn named(name: &str) -> Option<Unit> {
+        let known = lexicon::unit(name)?;
+        Some(match known.name {
+            "percent" | "percentage point" => Unit::Percent,
+            "degree" => Unit::Degree,
+            _ => match known.zero {
+                Some(zero) => Unit::Temperature(zero, known.size),
+                None if known.pi == 0 => Unit::Measure(known.dimension, known.size),
+                None => return None,
+            },
+        })
+    }
+}
+
+/// A word or a sign of a unit, and its power.
+struct Part {
+    name: String,
+    power: i32,
+}
+
+/// The parts that tokens say.
+struct Parts {
+    parts: Vec<Part>,
+    /// 1, or -1 behind "per" and a slash.
+    over: i32,
+}
+
+impl Parts {
+    fn push(&mut self, name: String) {
+        self.parts.push(Part { name, power: self.over });
+    }
+
+    /// "square" and "cubic" belong to the next word; words that are no unit to each other.
+    fn word(&mut self, text: &str) {
+        let known = |t: &str| lexicon::unit(t).is_some();
+        let joined = self.parts.last_mut().filter(|p| {
+            let last = p.name.to_lowercase();
+            let power = matches!(last.as_str(), "square" | "sq" | "sq." | "cubic" | "cu" | "cu.");
+            p.power == self.over && (power || (!known(&p.name) && !known(text)) || known(&format!("{} {text}", p.name)))
+        });
+        match joined {
+            Some(part) => {
+                part.name.push(' ');
+                part.name.push_str(text);
+            }
+            None => self.push(text.to_owned()),
+        }
+    }
+
+    fn raise(&mut self, power: i32) -> Option<()> {
+        self.parts.last_mut()?.power *= power;
+        (power.abs() < 10).then_some(())
+    }
+
+    /// The words of a `\text`: `m/s^2`, `kg m2`, `pages per minute`.
+    fn text(&mut self, text: &str) -> Option<()> {
+        let plain = text.replace('/', " / ").replace('%', " % ").replace(['^', '*', '{', '}', '(', ')', ','], " ");
+        for word in plain.split_whitespace() {
+            match word {
+                "per" | "/" => self.over = -1,
+                "squared" => self.raise(2)?,
+                "cubed" => self.raise(3)?,
+                w => {
+                    // m2, m^2, s-1.
+                    let letters = w.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-');
+                    let power = &w[letters.len()..];
+                    if letters.is_empty() {
+                        self.raise(power.parse().ok()?)?;
+                    } else {
+                        self.word(letters);
+                        if !power.trim_matches('-').is_empty() {
+                            self.raise(power.parse().ok()?)?;
+                        }
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Reads the tokens at `at` that begin with a sign, and gives how many they are.
+    fn sign(&mut self, rest: &[Token], at: usize) -> Option<usize> {
+        let word = |n: usize| match rest.get(n).map(|t| &t.tok) {
+            Some(Tok::Word(w) | Tok::Text(w)) => Some(w.trim()),
+            _ => None,
+        };
+        match &rest[at].tok {
+            Tok::Cmd(c) if c == "circ" => {
+                match word(at + 1).filter(|w| lexicon::unit(&format!("degree {w}")).is_some()) {
+                    Some(scale) => {
+                        self.push(format!("degree {scale}"));
+                        Some(2)
+                    }
+                    None => {
+                        self.word("degree");
+                        Some(1)
+                    }
+                }
+            }
+            // A prefix joins the sign behind it.
+            Tok::Cmd(c) if c == "mu" => {
+                let ohm = is_cmd(rest.get(at + 1), "Omega").then_some("\u{3a9}");
+                self.push(format!("\u{b5}{}", word(at + 1).or(ohm)?));
+                Some(2)
+            }
+            Tok::Cmd(c) if c == "Omega" => {
+                match self.parts.last_mut().filter(|p| matches!(p.name.as_str(), "k" | "M" | "m")) {
+                    Some(part) => part.name.push('\u{3a9}'),
+                    None => self.push("\u{3a9}".to_owned()),
+                }
+                Some(1)
+            }
+            Tok::Cmd(c) if c == "AA" => {
+                self.word("\u{c5}");
+                Some(1)
+            }
+            Tok::Sym('/') => {
+                self.over = -1;
+                Some(1)
+            }
+            Tok::Sym('*' | '{' | '}' | '(' | ')' | '-') => Some(1),
+            Tok::Sym(c @ ('%' | '$')) => {
+                self.word(&c.to_string());
+                Some(1)
+            }
+            Tok::Sym('^') if is_cmd(rest.get(at + 1), "circ") || is_cmd(rest.get(at + 2), "circ") => Some(1),
+            Tok::Sym('^') => {
+                let mut to = at + 1;
+                while is(rest.get(to), '{') || is(rest.get(to), '(') {
+                    to += 1;
+                }
+                let negative = is(rest.get(to), '-');
+                to += usize::from(negative);
+                let Some(Tok::Num(n)) = rest.get(to).map(|t| &t.tok) else { return None };
+                let n: i32 = n.parse().ok()?;
+                self.raise(if negative { -n } else { n })?;
+                Some(to + 1 - at)
+            }
+            Tok::Sym(c) => {
+                self.word(&c.to_string());
+                lexicon::currency(&c.to_string()).map(|_| 1)
+            }
+            Tok::Num(n) if !rest[at].spaced && !self.parts.is_empty() => {
+                self.raise(n.parse().ok()?)?;
+                Some(1)
+            }
+            _ => None,
+        }
+    }
+
+    /// All parts as one unit; `None` for words that are neither a unit nor a thing.
+    fn unit(&self) -> Option<Unit> {
+        if let [Part { name, power: 1 }] = self.parts.as_slice() {
+            if let Some(unit) = Unit::named(name) {
+                return Some(unit);
+            }
+            if matches!(name.as_str(), "st" | "nd" | "rd" | "th") {
+                return Some(Unit::Ordinal);
+            }
+            if let Some(money) = Unit::money(name) {
+                return Some(money);
+            }
+        }
+        if let Some(measure) = self.measure() {
+            return Some(measure);
+        }
+        let words: Option<Vec<String>> = self
+            .parts
+            .iter()
+            .map(|p| {
+                // Minutes and min are one in pages per minute, too.
+                let name = lexicon::unit(&p.name).map(|u| u.name.to_owned()).or_else(|| thing(&p.name))?;
+                Some(raised(&name, p.power))
+            })
+            .collect();
+        words.filter(|w| !w.is_empty()).map(|w| Unit::Thing(w.join(" ")))
+    }
+
+    fn measure(&self) -> Option<Unit> {
+        let (mut dimension, mut size) = ([0i8; AXES.len()], Rational::from_integer(1.into()));
+        for part in &self.parts {
+            // Square meters, cubic feet.
+            let (first, rest) = part.name.split_once(' ').unwrap_or(("", &part.name));
+            let (name, power) = match first.to_lowercase().as_str() {
+                "square" | "sq" | "sq." => (rest, 2),
+                "cubic" | "cu" | "cu." => (rest, 3),
+                _ => (part.name.as_str(), 1),
+            };
+            let known = lexicon::unit(name).filter(|u| u.pi == 0)?;
+            let power = power * part.power;
+            if power.abs() > 9 {
+                return None;
+            }
+            for (total, one) in dimension.iter_mut().zip(known.dimension) {
+                *total = total.saturating_add(one.saturating_mul(power as i8));
+            }
+            size *= known.size.pow(power);
+        }
+        (!self.parts.is_empty()).then_some(Unit::Measure(dimension, size))
+    }
+}
+
+fn raised(word: &str, power: i32) -> String {
+    if power == 1 { word.to_owned() } else { format!("{word}^{power}") }
+}
+
+/// Words that name what is counted or measured, each in one spelling; nothing where a word says more than that.
+pub(crate) fn thing(words: &str) -> Option<String> {
+    use Kind::*;
+    let more = [Denial, Modifier, Joint, Reason, Way, Shows, Cardinal, Scale, Option, Month];
+    let says_more = |w: &str| more.iter().any(|kind| lexicon::is(*kind, w));
+    let kept: Vec<&str> = words.split_whitespace().filter(|w| !lexicon::is(Idle, w)).collect();
+    let plain = |w: &&str| w.chars().count() > 1 && w.chars().all(|c| c.is_alphabetic() || c == '-') && !says_more(w);
+    if kept.is_empty() || kept.len() > MAX_WORDS || !kept.iter().all(plain) {
+        return None;
+    }
+    Some(kept.iter().map(|w| spelled(&w.to_lowercase()).into_owned()).collect::<Vec<_>>().join(" "))
+}
+
+/// True for things that are counted: apples, people.
+pub(crate) fn is_plural(thing: &str) -> bool {
+    let last = thing.rsplit(' ').next().unwrap_or(thing);
+    let irregular = matches!(last, "people" | "men" | "women" | "children");
+    !thing.contains('^') && ((last.ends_with('s') && !last.ends_with("ss") && last.len() > 3) || irregular)
+}
+
+/// True when both name one thing, one of them perhaps more closely: balls and red balls.
+pub(crate) fn same_thing(a: &str, b: &str) -> bool {
+    let (mut x, mut y) = (a.split(' ').rev(), b.split(' ').rev());
+    loop {
+        match (x.next(), y.next()) {
+            (Some(a), Some(b)) if alike(a, b) => {}
+            (Some(a), Some(b)) => return a == b,
+            _ => return a.contains('^') == b.contains('^'),
+        }
+    }
+}
+
+/// The unit that `rest`, all that follows, says; `None` when it says something else. Without a number before it
+/// only words in `\text` are a unit.
+pub(crate) fn trailing(rest: &[Token], after_number: bool) -> Option<Unit> {
+    let rest = without_idle(rest);
+    if rest.len() > MAX_TOKENS || !begins(rest, after_number) {
+        return None;
+    }
+    // 5 kg of rice: what follows a known unit says what it is of.
+    if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "of")).filter(|&at| at > 0) {
+        let unit = trailing(&rest[..at], after_number).filter(|u| !matches!(u, Unit::Thing(_) | Unit::Of(..)))?;
+        let words = rest[at + 1..].iter().map(|t| if let Tok::Word(w) = &t.tok { Some(w.as_str()) } else { None });
+        let of = thing(&words.collect::<Option<Vec<_>>>()?.join(" "))?;
+        return Some(Unit::Of(Box::new(unit), of));
+    }
+    // 8 hours to finish.
+    if let Some(at) = rest.iter().position(|t| matches!(&t.tok, Tok::Word(w) if w == "to")).filter(|&at| at > 0) {
+        let plain = |t: &Token| matches!(&t.tok, Tok::Word(w) if ![Kind::Way, Kind::Cardinal].iter().any(|k| lexicon::is(*k, w)));
+        return if rest[at + 1..].iter().all(plain) { trailing(&rest[..at], after_number) } else { None };
+    }
+    let (mut parts, mut at) = (Parts { parts: Vec::new(), over: 1 }, 0);
+    while let Some(t) = rest.get(at) {
+        at += match &t.tok {
+            Tok::Word(w) if matches!(w.as_str(), "per" | "a" | "an") => {
+                parts.over = -1;
+                1
+            }
+            Tok::Word(w) if w == "squared" || w == "cubed" => {
+                parts.raise(if w == "cubed" { 3 } else { 2 })?;
+                1
+            }
+            Tok::Word(w) => {
+                parts.word(w);
+                1
+            }
+            Tok::Text(text) => {
+                parts.text(text)?;
+                1
+            }
+            _ => parts.sign(rest, at)?,
+        };
+    }
+    parts.unit()
+}
+
+/// Without words at the end that do not change a unit: 7 meters long, 24 in total.
+fn without_idle(mut rest: &[Token]) -> &[Token] {
+    let idle = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if lexicon::is(Kind::Idle, w));
+    let within = |t: &Token| matches!(&t.tok, Tok::Word(w) | Tok::Text(w) if w.trim() == "in");
+    let mut any = false;
+    while let [inner @ .., last] = rest
+        && !inner.is_empty()
+        && (idle(last) || (any && within(last)))
+    {
+        (rest, any) = (inner, true);
+    }
+    rest
+}
+
+/// Whether a unit may begin here.
+fn begins(rest: &[Token], after_number: bool) -> bool {
+    let Some(first) = rest.first() else { return false };
+    match &first.tok {
+        Tok::Text(_) => true,
+        Tok::Word(w) if matches!(w.as_str(), "k" | "M" | "m") && is_cmd(rest.get(1), "Omega") => after_number,
+        Tok::Word(w) => after_number && begins_unit(w, first.spaced, rest.len()),
+        Tok::Cmd(c) => c == "circ" || (matches!(c.as_str(), "mu" | "Omega" | "AA") && after_number),
+        Tok::Sym('*') => matches!(rest.get(1).map(|t| &t.tok), Some(Tok::Text(_))),
+        Tok::Sym(c) => matches!(c, '%' | '^') || lexicon::currency(&c.to_string()).is_some(),
+        Tok::Num(_) => false,
+    }
+}
+
+/// Whether a word after a number begins its unit, and is no variable or function.
+fn begins_unit(word: &str, spaced: bool, words: usize) -> bool {
+    let relation = matches!(word, "sqrt" | "pi" | "infinity" | "and" | "or" | "choose" | "mod");
+    if (is_function(word) && word != "min") || lexicon::is(Kind::Greek, word) || relation {
+        return false;
+    }
+    let known = || lexicon::unit(word).is_some() || lexicon::currency(word).is_some();
+    match word.chars().count() {
+        // 5 m, but not 5 x, and not 5m.
+        1 => spaced && words <= 16 && words != 2 && "mgshLlNJWVKACFTM".contains(word),
+        2 if matches!(word, "st" | "nd" | "rd" | "th") => true,
+        2 => lexicon::is_sign(word) || (spaced && (known() || words > 1)),
+        3 => lexicon::is_sign(word) || spaced || known(),
+        _ => true,
+    }
+}

@@ -1,0 +1,276 @@
+//! Answers in words: compared in order, as words. Case, articles, quotes and spelling say nothing; phrases of one meaning
+//! are one.
+
+use crate::lexicon::{self, Kind, Row, is, rows};
+use crate::number_words;
+use regex::Regex;
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+/// Most words of an answer that is compared as a phrase.
+const MAX_WORDS: usize = 60;
+
+/// `1st`, `2nd`, `11th`.
+fn place(n: i64) -> String {
+    let end = match (n % 10, n % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{n}{end}")
+}
+
+/// The words of a text, in small letters, with the signs that words may hold.
+fn split(text: &str) -> Vec<String> {
+    let plain = text.replace("\\text", " ").replace("\\bold", " ");
+    let mut clean = String::with_capacity(plain.len());
+    for c in plain.chars() {
+        if c.is_alphanumeric() || "+-*/=<>.%&".contains(c) {
+            clean.extend(c.to_lowercase());
+        } else if c != '\'' && c != '\u{2019}' {
+            clean.push(' ');
+        }
+    }
+    // A hyphen joins words, a point ends them; both stay in numbers.
+    let chars: Vec<char> = clean.chars().collect();
+    let near = |i: usize, d: isize| chars.get(i.wrapping_add_signed(d)).copied().unwrap_or(' ');
+    let joined: String = chars
+        .iter()
+        .enumerate()
+        .map(|(i, &c)| match c {
+            '-' if near(i, -1).is_alphabetic() && near(i, 1).is_alphabetic() => ' ',
+            '.' if !near(i, 1).is_ascii_digit() => ' ',
+            c => c,
+        })
+        .collect();
+    joined.split_whitespace().map(str::to_owned).collect()
+}
+
+/// The words that are compared: without articles, each in one spelling, and one phrase for all of one meaning.
+pub fn key(text: &str) -> String {
+    let mut words = split(text);
+    let article = |w: &str| matches!(w, "the" | "a" | "an");
+    if words.len() > 1 {
+        let last = words.len() - 1;
+        let mut n = 0;
+        words.retain(|w| {
+            n += 1;
+            !article(w) || n > last
+        });
+    }
+    let phrase = words.join(" ");
+    if let Some(same) = lexicon::look(Kind::Synonym, &phrase) {
+        return lexicon::folded(same).into_owned();
+    }
+    let named = |w: &str| {
+        let month = lexicon::look(Kind::Month, w).map(|n| format!("month {n}"));
+        month.or_else(|| lexicon::look(Kind::Weekday, w).map(|n| format!("weekday {n}")))
+    };
+    let one = |w: &String| match number_words::ordinal(w) {
+        Some(n) => place(n),
+        None => named(w).unwrap_or_else(|| spelled(w).into_owned()),
+    };
+    let spelling = words.iter().map(one).collect::<Vec<_>>().join(" ");
+    let phrases = [phrase.strip_suffix('s'), Some(&spelling), spelling.strip_suffix('s')];
+    let same = phrases.into_iter().flatten().find_map(|p| lexicon::look(Kind::Synonym, p));
+    same.map_or(spelling.clone(), |same| lexicon::folded(same).into_owned())
+}
+
+/// True for the same words in the same order, or the same list of them.
+pub fn same(a: &str, b: &str) -> bool {
+    if !case_agrees(a, b) {
+        return false;
+    }
+    let (x, y) = (key(a), key(b));
+    alike_words(&x, &y) || same_list(a, b)
+}
+
+fn alike_words(a: &str, b: &str) -> bool {
+    let (x, y): (Vec<&str>, Vec<&str>) = (a.split(' ').collect(), b.split(' ').collect());
+    a == b || (x.len() == y.len() && x.len() <= MAX_WORDS && x.iter().zip(&y).all(|(v, w)| alike(v, w)))
+}
+
+/// Short words with capitals tell by their case: CO and Co, AA and Aa; but yes and YES are one.
+fn case_agrees(a: &str, b: &str) -> bool {
+    fn words(t: &str) -> Vec<&str> {
+        t.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty() && *w != "text").collect()
+    }
+    let capital = |w: &str| w.contains(char::is_uppercase);
+    let (x, y) = (words(a), words(b));
+    x.len() != y.len()
+        || x.iter().zip(&y).all(|(v, w)| {
+            let short = v.len() == 2
+                && w.len() == 2
+                && (capital(v) && capital(w) || v.to_lowercase().chars().all(|c| v.to_lowercase().starts_with(c)));
+            // The short name of a day has its capital.
+            let day = |a: &str, b: &str| {
+                a.len() < 5
+                    && is(Kind::Weekday, a)
+                    && !capital(a)
+                    && b.len() > a.len()
+                    && b.to_lowercase().starts_with(a)
+            };
+            let mixed = |w: &str| capital(w.get(1..).unwrap_or_default()) && w.contains(char::is_lowercase);
+            let told = (mixed(v) && mixed(w)) || day(v, w) || day(w, v) || (short && polar(v).is_none());
+            v == w || !told
+        })
+}
+
+/// Lists of words: "red, blue" as written; in any order where "and" joins them, unless they are yes and no.
+fn same_list(a: &str, b: &str) -> bool {
+    let joined = |t: &str| t.contains(" and ") || t.contains(" & ");
+    let members = |t: &str| -> Vec<String> {
+        t.replace(" and ", ",").replace(" & ", ",").split([',', ';']).map(key).filter(|w| !w.is_empty()).collect()
+    };
+    let (mut x, mut y) = (members(a), members(b));
+    let told = |l: &[String]| l.iter().any(|w| polar(w).is_some());
+    if (joined(a) || joined(b)) && !told(&x) && !told(&y) {
+        x.sort();
+        y.sort();
+    }
+    x.len() > 1 && x.len() == y.len() && x.iter().zip(&y).all(|(v, w)| alike_words(v, w))
+}
+
+/// What a word of affirmation or denial says.
+pub fn polar(text: &str) -> Option<&'static str> {
+    match lexicon::look(Kind::Synonym, text.trim())? {
+        said @ ("yes" | "no" | "true" | "false") => Some(said),
+        _ => None,
+    }
+}
+
+/// True for texts of words and numbers without notation, one of which has a word of more than one letter.
+pub fn are_phrases(a: &str, b: &str) -> bool {
+    let known = |c: char| c.is_alphanumeric() || " -',.&%\"".contains(c);
+    let phrase = |t: &str| t.chars().all(known) && !t.contains(" - ");
+    phrase(a) && phrase(b) && (has_word(a) || has_word(b))
+}
+
+/// True where letters stand together as in a word.
+pub fn has_word(text: &str) -> bool {
+    text.split(|c: char| !c.is_alphabetic()).any(|w| w.chars().count() > 1)
+}
+
+/// The number that capital Roman numerals write the common way; nothing for those that may be letters, such as `CD`.
+pub fn roman(text: &str) -> Option<i64> {
+    static WRITTEN: LazyLock<Regex> = LazyLock::new(|| {
+        let parts = "^M{0,3}(CM|CD|D?C{0,3})(XC|XL|L?X{0,3})(IX|IV|V?I{0,3})$";
+        Regex::new(parts).expect("a fixed pattern")
+    });
+    if text.len() < 2 || !text.contains(['I', 'V', 'X']) || !WRITTEN.is_match(text) {
+        return None;
+    }
+    let value = |c: char| "IVXLCDM".find(c).map_or(0, |at| [1, 5, 10, 50, 100, 500, 1_000][at]);
+    let values: Vec<i64> = text.chars().map(value).collect();
+    // A sign before a larger one is taken from it.
+    let lessens = |n: usize| values.get(n + 1).is_some_and(|next| *next > values[n]);
+    Some((0..values.len()).map(|n| if lessens(n) { -values[n] } else { values[n] }).sum())
+}
+
+/// Letters, digits and charges of a chemical formula, however its faces and indices are written: `\ce{H2O}`,
+/// `\text{H}_2\text{O}` and `H₂O` alike; `None` for anything else.
+pub fn formula(text: &str) -> Option<String> {
+    let plain = text.replace("\\text", "").replace("\\bold", "").replace("\\ce", "").replace("\\,", "");
+    let known = |c: char| c.is_ascii_alphanumeric() || "_^{} ()+-".contains(c);
+    let upper = plain.chars().any(|c| c.is_ascii_uppercase());
+    let dense = plain.replace(['_', '{', '}', ' '], "");
+    // Elements begin with a capital letter; a power of digits is no charge.
+    let letters =
+        dense.chars().zip(dense.chars().skip(1)).all(|(a, b)| !b.is_ascii_lowercase() || a.is_ascii_uppercase());
+    let power =
+        dense.split('^').skip(1).any(|t| !t.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(['+', '-']));
+    let first = dense.starts_with(|c: char| c.is_ascii_uppercase() || c == '(' || c.is_ascii_digit());
+    (plain.chars().all(known) && upper && letters && !power && first && dense.len() > 1).then_some(dense)
+}
+
+/// Why the answer found in `clause` is not given for sure; nothing where it is, or where the gold answer speaks so too.
+pub(crate) fn doubt(gold: &str, answer: &str, clause: &str) -> Option<&'static str> {
+    let has = |kind, text: &str| !lexicon::find(kind, text).is_empty();
+    if clause.contains('?') && !gold.contains('?') {
+        return Some("a question");
+    }
+    let joined = |text: &str, joint: &str| text.contains(joint) && !text.contains(['=', '<', '>']);
+    if [(" and ", " or "), (" or ", " and ")]
+        .iter()
+        .any(|(a, b)| joined(gold, a) && joined(answer, b) && !answer.contains(a))
+    {
+        return Some("the other joint");
+    }
+    let ways = |text: &str| -> Vec<&str> {
+        let found = lexicon::find(Kind::Way, text);
+        found.into_iter().filter_map(|f| lexicon::look(Kind::Way, &text[f.0..f.1])).collect()
+    };
+    let (asked, said) = (ways(gold), ways(clause));
+    if !asked.is_empty() && !said.is_empty() && !said.iter().any(|w| asked.contains(w)) {
+        return Some("the other way");
+    }
+    // A denial inside the answer was compared with it; one before it denies it.
+    let denied = clause.len() > answer.len() && has(Kind::Denial, clause) && !has(Kind::Denial, answer);
+    (denied && !has(Kind::Denial, gold)).then_some("denied beside the answer")
+}
+
+/// What an answer that begins with yes, no, true or false says: `Some(None)` where it hedges between them.
+pub(crate) fn polar_answer(text: &str) -> Option<Option<&'static str>> {
+    let text = text.trim_start_matches(['*', ' ', '"', '(', '$']);
+    if text.contains(['\\', '<']) {
+        return None;
+    }
+    let end = text.find(|c: char| !c.is_alphabetic()).unwrap_or(text.len());
+    let said = polar(&text[..end])?;
+    let rest = &text[end..];
+    let others = || rest.split(|c: char| !c.is_alphabetic()).filter(|w| w.len() > 1).take(3).filter_map(polar);
+    let sentence = rest.trim_start_matches(['*', '"', ')']);
+    // An adjective may also stand before a noun.
+    let adjective = matches!(said, "true" | "false") && sentence.trim_start().starts_with(char::is_alphabetic);
+    let noun = said == "no" && sentence.starts_with(' ') && sentence.trim_start().starts_with(char::is_lowercase);
+    if rest.contains('?') || others().any(|o| o != said) {
+        return Some(None);
+    }
+    if adjective || noun { None } else { Some(Some(said)) }
+}
+
+/// The one spelling of a word in small letters.
+pub fn spelled(word: &str) -> Cow<'_, str> {
+    if word.len() < 5 || !word.is_ascii() {
+        return Cow::Borrowed(word);
+    }
+    let mut word = Cow::Borrowed(word);
+    // Linearly, inversely: the adverb says what its adjective does.
+    const ADJECTIVES: [&str; 9] = ["dom", "al", "ar", "ous", "ive", "ent", "ant", "erse", "irect"];
+    if let Some(stem) = word.strip_suffix("ly").filter(|s| ADJECTIVES.iter().any(|e| s.ends_with(e))) {
+        word = Cow::Owned(stem.to_owned());
+    }
+    // British and American endings, behind any stem.
+    let ending = |(to, from): &Row| word.strip_suffix(from[0]).filter(|s| s.len() > 1).map(|s| format!("{s}{to}"));
+    if let Some(other) = rows(Kind::Ending).iter().find_map(ending) {
+        word = Cow::Owned(other);
+    }
+    word
+}
+
+/// Whether two words, each in its one spelling, are one word in singular or plural.
+pub fn alike(a: &str, b: &str) -> bool {
+    a == b || plural(a, b) || plural(b, a)
+}
+
+/// Whether `many` is the plural of `one`, or the form of a verb with an `s`.
+fn plural(one: &str, many: &str) -> bool {
+    if one.len() < 3 || many.len() <= one.len().saturating_sub(2) {
+        return false;
+    }
+    let swapped = |from: &str, to: &str| one.strip_suffix(from).is_some_and(|s| many.strip_suffix(to) == Some(s));
+    let hissing = ["s", "x", "z", "ch", "sh"].iter().any(|e| one.ends_with(e));
+    if hissing {
+        return many.strip_suffix("es") == Some(one)
+            || (one.len() > 4 && (swapped("sis", "ses") || swapped("us", "i")));
+    }
+    let vowel = one.as_bytes()[one.len() - 2];
+    if one.ends_with('y') && !b"aeiou".contains(&vowel) {
+        return swapped("y", "ies");
+    }
+    (one.ends_with('o') && many.strip_suffix("es") == Some(one))
+        || many.strip_suffix('s') == Some(one)
+        || (one.len() > 4 && (swapped("um", "a") || swapped("a", "ae")))
+}

@@ -1,0 +1,86 @@
+//! What strict accepts and refuses, one pair for each kind of answer.
+
+use omr_verify::{Mode, verify};
+
+fn equal(gold: &str, answer: &str) -> bool {
+    verify(gold, answer, Mode::Strict).equal
+}
+
+#[test]
+fn strict_accepts_the_same_value_written_otherwise() {
+    let pairs = [
+        ("1/2", "0.5"),
+        ("0.5", "\\frac12"),
+        ("-5", "\u{2212}5"),
+        ("1000", "1e3"),
+        ("1000", "1,000"),
+        ("1234567", "1{,}234{,}567"),
+        ("\\frac{1}{2}", "\u{bd}"),
+        ("42", "\u{664}\u{662}"),
+        ("12", "12 cm"),
+        ("5 cm", "5\\text{ cm}"),
+        ("50%", "0.5"),
+        ("50%", "50"),
+        ("3", "3.00"),
+        ("1.5", "1 1/2"),
+        ("1.5", "1\\frac{1}{2}"),
+        ("x=5", "5"),
+        ("5", "x = 5"),
+        ("1024", "2^{10}"),
+        ("120", "5!"),
+        ("3", "|-3|"),
+        ("2\\sqrt{2}", "\\sqrt{8}"),
+        ("2\\pi", "2\u{3c0}"),
+        ("x^2+2x+1", "(x+1)^2"),
+        ("300000", "3 \\times 10^5"),
+        ("(1, 2)", "(1,2)"),
+        ("\\{2,1\\}", "\\{1,2\\}"),
+        ("2, -2", "\\pm 2"),
+        ("(C)", "C"),
+        ("C", "The answer is (C)."),
+        ("B", "B) seven"),
+        ("Yes", "yes"),
+        ("red circle", "The red circle."),
+        ("17", "\\boxed{17}"),
+        ("17", "Hence the total is $\\boxed{17"),
+        ("17", "**Answer:** 17"),
+        ("30", "30^\\circ"),
+        ("1/3", "0.333333"),
+    ];
+    for (gold, answer) in pairs {
+        assert!(equal(gold, answer), "{gold:?} and {answer:?}: {:?}", verify(gold, answer, Mode::Strict));
+    }
+}
+
+#[test]
+fn strict_refuses_another_value() {
+    let pairs = [
+        ("5", "-5"),
+        ("5", "5.0001"),
+        ("1/3", "0.333"),
+        ("1234567890", "12345678901"),
+        ("(1,2)", "(2,1)"),
+        ("5 m", "5 km"),
+        ("A", "Answer: B"),
+        ("C", "Circle"),
+        ("C", "A and C"),
+        ("7", "7 or 8"),
+        ("", ""),
+        ("5", ""),
+        ("41%", "0.041"),
+        ("10^{-36}", "10^{-37}"),
+        ("10^{29}", "10^{29}+1"),
+        ("2x+1", "2x-1"),
+        ("yes", "no"),
+        ("Tokyo", "Tokyo, Japan"),
+        ("1 - \\frac{1}{e}", "1 + \\frac{1}{e}"),
+        ("2", "\\langle 2,-3\\rangle"),
+    ];
+    for (gold, answer) in pairs {
+        let verdict = verify(gold, answer, Mode::Strict);
+        assert!(
+            !verdict.equal || (gold.is_empty() && verdict.why == "both empty"),
+            "{gold:?} and {answer:?}: {verdict:?}"
+        );
+    }
+}
