@@ -32,6 +32,13 @@ fn main() -> Result<()> {
         println!("cargo::rerun-if-env-changed={name}");
     }
 
+    // Set by tools/dead-code.
+    println!("cargo::rustc-check-cfg=cfg(private_tree)");
+    println!("cargo::rerun-if-env-changed=OMR_PRIVATE_TREE");
+    if std::env::var_os("OMR_PRIVATE_TREE").is_some() {
+        println!("cargo::rustc-cfg=private_tree");
+    }
+
     let mut sources = BTreeMap::new();
     files(&root.join("kernels"), &mut |path| {
         let name = path.strip_prefix(root.join("kernels")).unwrap_or(path).to_string_lossy().replace('\\', "/");
