@@ -9,6 +9,7 @@ pub mod generate;
 mod help;
 mod jsonl;
 mod model_server;
+mod older;
 mod plan;
 pub(crate) mod published;
 mod ranks;
