@@ -58,7 +58,13 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
     };
     let page = args.out.clone().unwrap_or_default().join("inspect.html");
     files::writable(&page)?;
-    let options = Options { model: model.as_ref(), first: args.show, random: args.rows, seed: args.seed };
+    let options = Options {
+        model: model.as_ref(),
+        first: args.show,
+        random: args.rows,
+        seed: args.seed,
+        shown: Some(report::browser::picture_of),
+    };
     let mut found = Vec::with_capacity(datasets.len());
     for entry in &datasets {
         found.push(inspect(entry, &options)?);

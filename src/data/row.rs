@@ -176,7 +176,13 @@ impl ImageSource {
 
     /// [`ImageSource::decode`], and `then` with the picture, as [`image::decode_then`].
     pub fn decode_then<T>(&self, place: &str, then: impl FnOnce(Rgb) -> T) -> Result<T> {
-        image::decode_then(&self.bytes(place)?, &Limits::default(), &self.place(place), then)
+        self.decode_with(place, |_, picture| then(picture))
+    }
+
+    /// The same, `then` with the encoded bytes, too.
+    pub fn decode_with<T>(&self, place: &str, then: impl FnOnce(&[u8], Rgb) -> T) -> Result<T> {
+        let bytes = self.bytes(place)?;
+        image::decode_then(&bytes, &Limits::default(), &self.place(place), |picture| then(&bytes, picture))
     }
 
     /// Width and height of the upright picture, from its header alone.

@@ -4,8 +4,7 @@
 use std::fmt::Write;
 
 use super::browser::{self, Answer, Browser};
-use crate::data::Row;
-use crate::data::inspect::{Inspection, Spread, kind};
+use crate::data::inspect::{DrawnRow, Inspection, Spread, kind};
 use crate::data::read::Column;
 use crate::error::Result;
 use crate::page::{escape, frame};
@@ -138,7 +137,7 @@ fn histogram(title: &str, spread: &Spread) -> String {
 }
 
 /// A row for the browser: its last answer apart from what was asked.
-fn shown(set: &str, row: &Row) -> browser::Row {
+fn shown(set: &str, DrawnRow { row, pictures }: &DrawnRow) -> browser::Row {
     let answered = row.messages.last().filter(|message| message.role == "assistant");
     let asked = &row.messages[..row.messages.len() - usize::from(answered.is_some())];
     let said = |message: &Message| -> String {
@@ -154,7 +153,9 @@ fn shown(set: &str, row: &Row) -> browser::Row {
         if asked.len() == 1 { text } else { format!("{}: {text}", message.role) }
     };
     let asked: Vec<String> = asked.iter().map(said).collect();
-    let pictures = row.images.iter().filter_map(|image| browser::picture(&image.bytes(&row.place).ok()?)).collect();
+    // Those behind a broken one were not looked at.
+    let others = row.images[pictures.len()..].iter().map(|image| browser::picture(&image.bytes(&row.place).ok()?));
+    let pictures = pictures.iter().cloned().chain(others).flatten().collect();
     let mut facets = vec![("data set".to_owned(), set.to_owned()), ("source".to_owned(), row.data_source.clone())];
     facets.extend(row.ground_truth.as_deref().map(|label| ("label".to_owned(), kind(label).to_owned())));
     facets.push(("pictures".to_owned(), row.images.len().to_string()));

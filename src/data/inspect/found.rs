@@ -1,10 +1,10 @@
 //! One pass over rows: each is looked at once, and a few numbers of it are kept.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use rayon::prelude::*;
 
-use super::{Inspection, Options, Spread, kind, show_row};
+use super::{DrawnRow, Inspection, Options, Show, Spread, kind, show_row};
 use crate::data::bad::{Bad, Read, Reason};
 use crate::data::stamp::short;
 use crate::data::{Row, Seen, prompt, sft_sample, text_of};
@@ -50,7 +50,7 @@ pub(super) struct Found<'a> {
 struct Drawn {
     lot: u64,
     number: usize,
-    row: Row,
+    row: DrawnRow,
 }
 
 impl PartialEq for Drawn {
@@ -97,12 +97,16 @@ impl<'a> Found<'a> {
 
     /// Looks at rows on all cores and counts them in their order. Errors where the system failed on one.
     pub(super) fn take(&mut self, rows: Vec<Read<Row>>) -> Result<()> {
+        let (first, drawn) = (self.rows + 1, self.drawn_with(&rows));
         let looked: Vec<_> = rows
             .into_par_iter()
-            .map(|row| match row {
+            .enumerate()
+            .map(|(i, row)| match row {
                 Ok(row) => {
-                    let looked = look(&row, self.options.model);
-                    (Some(row), looked)
+                    let (mut pictures, show) =
+                        (Vec::new(), self.options.shown.filter(|_| drawn.contains(&(first + i))));
+                    let looked = look(&row, self.options.model, show, &mut pictures);
+                    (Some(DrawnRow { row, pictures }), looked)
                 }
                 Err(bad) => (None, Err(bad)),
             })
@@ -111,7 +115,7 @@ impl<'a> Found<'a> {
             self.rows += 1;
             match looked {
                 Ok(looked) => {
-                    let turns = row.as_ref().map_or(0, |row| row.messages.len());
+                    let turns = row.as_ref().map_or(0, |it| it.row.messages.len());
                     self.seen.count(turns, looked.sizes.len(), looked.targets);
                     self.characters.push(looked.characters);
                     self.answers.extend(looked.answer);
@@ -134,8 +138,22 @@ impl<'a> Found<'a> {
         Ok(())
     }
 
-    fn count(&mut self, row: Row) {
-        self.answered += usize::from(answered(&row));
+    fn lot(&self, number: usize) -> u64 {
+        Random::new(self.options.seed, Purpose::Shuffle, number as u64).next_u64()
+    }
+
+    /// The numbers of the rows that are drawn once `rows` are counted.
+    fn drawn_with(&self, rows: &[Read<Row>]) -> BTreeSet<usize> {
+        let sound = rows.iter().zip(self.rows + 1..).filter(|(row, _)| row.is_ok());
+        let new = sound.map(|(_, number)| (self.lot(number), number));
+        let mut lots: Vec<(u64, usize)> = self.drawn.iter().map(|drawn| (drawn.lot, drawn.number)).chain(new).collect();
+        lots.sort_unstable();
+        lots.into_iter().take(self.options.random).map(|(_, number)| number).collect()
+    }
+
+    fn count(&mut self, drawn: DrawnRow) {
+        let row = &drawn.row;
+        self.answered += usize::from(answered(row));
         self.labelled += usize::from(row.ground_truth.is_some());
         self.ids.push(short(&blake3::hash(row.id.as_bytes())));
         self.images.push(row.images.len() as u32);
@@ -143,15 +161,15 @@ impl<'a> Found<'a> {
             *self.kinds.entry(kind(label)).or_default() += 1;
         }
         if self.samples.len() < self.options.first {
-            self.samples.push(show_row(&row));
+            self.samples.push(show_row(row));
         }
         let number = self.rows;
-        let lot = Random::new(self.options.seed, Purpose::Shuffle, number as u64).next_u64();
+        let lot = self.lot(number);
         let full = self.drawn.len() >= self.options.random;
         if full && self.drawn.peek().is_none_or(|last| lot >= last.lot) {
             return;
         }
-        self.drawn.push(Drawn { lot, number, row });
+        self.drawn.push(Drawn { lot, number, row: drawn });
         if full {
             self.drawn.pop();
         }
@@ -191,10 +209,20 @@ fn answered(row: &Row) -> bool {
     row.messages.last().is_some_and(|m| m.role == "assistant")
 }
 
-fn look(row: &Row, model: Option<&(Chat, Processor)>) -> Read<Looked> {
+/// Looks at a row. With `show` what it makes of each picture is added to `pictures`: a picture is decoded once.
+fn look(
+    row: &Row,
+    model: Option<&(Chat, Processor)>,
+    show: Option<Show>,
+    pictures: &mut Vec<Option<String>>,
+) -> Read<Looked> {
     let mut sizes = Vec::with_capacity(row.images.len());
     for image in &row.images {
-        let size = image.decode_then(&row.place, |rgb| [rgb.width, rgb.height]);
+        let size = image.decode_with(&row.place, |bytes, rgb| {
+            let size = [rgb.width, rgb.height];
+            pictures.extend(show.map(|show| show(bytes, rgb)));
+            size
+        });
         sizes.push(size.map_err(Bad::of(Reason::BrokenImage))?);
     }
     let tokens = match model {

@@ -14,7 +14,7 @@ use crate::data::bad::{Read, Reason};
 use crate::data::read::{Column, Left, RowFile};
 use crate::data::{Row, Seen, read};
 use crate::error::{Error, Result};
-use crate::image::Processor;
+use crate::image::{Processor, Rgb};
 use crate::text::{Chat, Part};
 
 use found::Found;
@@ -37,6 +37,19 @@ pub struct Options<'a> {
     pub random: usize,
     /// Decides which.
     pub seed: u64,
+    /// Makes what the page shows of a picture, encoded and decoded, of the rows that are drawn.
+    pub shown: Option<Show>,
+}
+
+/// Makes what a page shows of a picture.
+pub type Show = fn(&[u8], Rgb) -> Option<String>;
+
+/// A row drawn at random.
+pub struct DrawnRow {
+    /// The row.
+    pub row: Row,
+    /// What [`Options::shown`] made of its pictures, up to the first that is broken.
+    pub pictures: Vec<Option<String>>,
 }
 
 /// What was found in one data set.
@@ -77,7 +90,7 @@ pub struct Inspection {
     /// The first rows, as text.
     pub samples: Vec<String>,
     /// Rows drawn at random, in their order.
-    pub drawn: Vec<Row>,
+    pub drawn: Vec<DrawnRow>,
 }
 
 /// Looks at every row of a data set: decodes each picture and, with a model, encodes each row. Rows at fault are
@@ -224,7 +237,7 @@ pub fn refuse_faults(place: &str, found: &[Inspection]) -> Result<()> {
 mod tests {
     use super::*;
 
-    const LOOK: Options = Options { model: None, first: 1, random: 3, seed: 1 };
+    const LOOK: Options = Options { model: None, first: 1, random: 3, seed: 1, shown: None };
 
     #[test]
     fn faults_are_counted_beside_what_is_whole() {
@@ -251,7 +264,7 @@ mod tests {
         std::fs::write(&path, lines.join("\n")).unwrap();
         let drawn = |seed| {
             let found = inspect(&read::entry(&path), &Options { seed, ..LOOK }).unwrap();
-            found.drawn.into_iter().map(|row| row.question().parse::<usize>().unwrap()).collect::<Vec<_>>()
+            found.drawn.into_iter().map(|drawn| drawn.row.question().parse::<usize>().unwrap()).collect::<Vec<_>>()
         };
         let first = drawn(1);
         assert!(first.len() == 3 && first.is_sorted() && first == drawn(1) && first != drawn(2), "{first:?}");

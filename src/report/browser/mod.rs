@@ -127,21 +127,33 @@ pub fn thumbnail(bytes: &[u8]) -> Option<String> {
     address(bytes, THUMBNAIL_SIDE, SMALL_THUMBNAIL)
 }
 
+/// As [`picture`], of a picture that was decoded.
+pub fn picture_of(bytes: &[u8], decoded: Rgb) -> Option<String> {
+    unchanged(bytes, SMALL).or_else(|| scaled(decoded, LARGEST_SIDE))
+}
+
 fn address(bytes: &[u8], largest: u32, small: usize) -> Option<String> {
-    let address = |kind: &str, bytes: &[u8]| format!("data:image/{kind};base64,{}", STANDARD.encode(bytes));
-    if bytes.len() <= small
-        && let Some(kind) = shown_by_browsers(bytes)
-    {
-        return Some(address(kind, bytes));
-    }
-    let Rgb { width, height, data } = decode(bytes, &Limits::default(), "a picture").ok()?;
+    unchanged(bytes, small).or_else(|| scaled(decode(bytes, &Limits::default(), "a picture").ok()?, largest))
+}
+
+fn url(kind: &str, bytes: &[u8]) -> String {
+    format!("data:image/{kind};base64,{}", STANDARD.encode(bytes))
+}
+
+/// The picture as it is, where browsers show it and it has at most `small` bytes.
+fn unchanged(bytes: &[u8], small: usize) -> Option<String> {
+    shown_by_browsers(bytes).filter(|_| bytes.len() <= small).map(|kind| url(kind, bytes))
+}
+
+/// The picture as a JPEG, its longer side at most `largest` pixels.
+fn scaled(Rgb { width, height, data }: Rgb, largest: u32) -> Option<String> {
     let whole = ::image::RgbImage::from_raw(width, height, data)?;
     let scale = (largest as f64 / width.max(height).max(1) as f64).min(1.0);
     let side = |length: u32| ((length as f64 * scale).round() as u32).max(1);
     let shown = ::image::imageops::thumbnail(&whole, side(width), side(height));
     let mut jpeg = Cursor::new(Vec::new());
     shown.write_to(&mut jpeg, ::image::ImageFormat::Jpeg).ok()?;
-    Some(address("jpeg", jpeg.get_ref()))
+    Some(url("jpeg", jpeg.get_ref()))
 }
 
 /// The kind of a picture that browsers show, by its first bytes.
