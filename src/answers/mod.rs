@@ -170,17 +170,6 @@ impl Store {
         self.lock().execute(sql, values).map(drop).map_err(|error| failed(&self.path, &error))
     }
 
-    /// Answers there are; of a rank's part those that it has itself.
-    pub fn len(&self) -> Result<u64> {
-        let count = self.lock().query_row("SELECT count(*) FROM answers", [], |row| row.get::<_, i64>(0));
-        count.map(|n| n as u64).map_err(|error| failed(&self.path, &error))
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> Result<bool> {
-        Ok(self.len()? == 0)
-    }
-
     /// Takes in the answers of another store that are not here, all or none. How many those were.
     pub fn merge(&self, other: &Path) -> Result<u64> {
         // Opening it says in its own name whether it is one, and whether another process is at work on it; closing

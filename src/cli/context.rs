@@ -200,7 +200,7 @@ impl Context {
         store: Option<Arc<RunStore>>,
     ) -> Result<Arc<Scorer>> {
         let runtime = || Ok(self.runtime()?.handle().clone());
-        Ok(Arc::new(Scorer::new(mode, judge, reward, store, runtime)?))
+        Ok(Arc::new(Scorer::new(mode, judge, reward.0, reward.1, store, runtime)?))
     }
 
     /// Whom long work reports to.

@@ -6,7 +6,7 @@ mod client;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-pub use client::{Client, Counts};
+pub use client::Client;
 
 use omr_verify::{extract, python};
 

@@ -6,7 +6,7 @@ pub mod scorer;
 
 pub use crate::config::Rubric;
 pub use judge::Judged;
-pub use omr_verify::{Format, Mode};
+pub use omr_verify::Mode;
 pub use scorer::Scorer;
 
 use std::collections::BTreeMap;

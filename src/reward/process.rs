@@ -33,11 +33,12 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// The processes of one command. Dropping it ends them.
 pub struct Pool {
-    jobs: Option<SyncSender<Job>>,
+    submitted: Option<SyncSender<Submitted>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-struct Job {
+/// A response to be scored.
+struct Submitted {
     id: u64,
     item: Item,
     reply: OnScored,
@@ -50,20 +51,20 @@ impl Pool {
             .map_err(|e| Error::input(format!("{place}.timeout_s"), config.timeout_s.to_string(), e.to_string()))?;
         let processes = (0..config.workers).map(|_| Process::start(&config.command, timeout, place));
         let processes: Vec<Process> = processes.collect::<Result<_>>()?;
-        let (jobs, queue) = sync_channel::<Job>(2 * config.workers);
+        let (submitted, queue) = sync_channel::<Submitted>(2 * config.workers);
         let queue = Arc::new(Mutex::new(queue));
         let broken: Arc<Mutex<Option<String>>> = Arc::default();
         let work = |process: Process| {
             let (queue, broken) = (queue.clone(), broken.clone());
             std::thread::spawn(move || process.work(&queue, &broken))
         };
-        Ok(Pool { workers: processes.into_iter().map(work).collect(), jobs: Some(jobs) })
+        Ok(Pool { workers: processes.into_iter().map(work).collect(), submitted: Some(submitted) })
     }
 
     /// Has `item` scored; waits while all processes are busy and as many lines wait again. `id` goes with it.
     pub fn submit(&self, id: u64, item: Item, reply: OnScored) {
-        let Some(jobs) = &self.jobs else { return };
-        if let Err(refused) = jobs.send(Job { id, item, reply }) {
+        let Some(submitted) = &self.submitted else { return };
+        if let Err(refused) = submitted.send(Submitted { id, item, reply }) {
             (refused.0.reply)(Err(Error::Failed("the threads of the reward command have ended".to_owned())));
         }
     }
@@ -71,7 +72,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.jobs = None;
+        self.submitted = None;
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }
@@ -147,10 +148,10 @@ impl Process {
 
     /// Scores what comes until nothing more can come. What is broken once stays broken: every later item has the
     /// first error, which names the row that met it.
-    fn work(mut self, queue: &Mutex<Receiver<Job>>, broken: &Mutex<Option<String>>) {
+    fn work(mut self, queue: &Mutex<Receiver<Submitted>>, broken: &Mutex<Option<String>>) {
         loop {
             let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Job { id, item, reply }) = job else { return };
+            let Ok(Submitted { id, item, reply }) = job else { return };
             let earlier = broken.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let score = match earlier {
                 Some(what) => Err(what),

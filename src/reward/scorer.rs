@@ -32,7 +32,7 @@ enum By {
 /// The tasks that ask the judge. Dropped, it waits until they have let go of the answers' file, so that whoever opens
 /// it next finds it free.
 struct Asking {
-    jobs: channel::Sender<Job>,
+    doubts: channel::Sender<Doubt>,
     task: JoinHandle<()>,
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -52,7 +52,8 @@ struct Asker {
     _end: mpsc::Sender<()>,
 }
 
-struct Job {
+/// A response that the rules call wrong, for the judge.
+struct Doubt {
     item: Item,
     rules: Score,
     reply: OnScored,
@@ -70,22 +71,22 @@ impl Scorer {
     pub fn new(
         mode: Mode,
         judge: Option<&JudgeConfig>,
-        config: (&ScorerConfig, &str),
+        config: &ScorerConfig,
+        place: &str,
         store: Option<Arc<RunStore>>,
         runtime: impl FnOnce() -> Result<Handle>,
     ) -> Result<Scorer> {
-        let (config, place) = config;
         let rubric = config.rubric(mode);
         let by = if !config.command.is_empty() {
             let pool = Pool::start(config, place)?;
             By::Command { name: config.command.join(" "), pool, next: AtomicU64::new(0) }
         } else if let Some(judge) = judge {
             let client = judge::Client::new(judge, "judge", store)?;
-            let (jobs, queue) = channel::channel(WAITING);
+            let (doubts, queue) = channel::channel(WAITING);
             let (end, ended) = mpsc::channel();
             let asker = Asker { client: client.clone(), _end: end };
             let task = runtime()?.spawn(judge_all(asker, rubric, queue));
-            By::Judge { client, asking: Asking { jobs, task, ended: Mutex::new(ended) } }
+            By::Judge { client, asking: Asking { doubts, task, ended: Mutex::new(ended) } }
         } else {
             By::Rules
         };
@@ -156,7 +157,7 @@ impl Scorer {
         match &self.by {
             By::Judge { asking, .. } if rules.acc_score == 0.0 => {
                 // The queue closes only with its runtime; the reply is dropped uncalled then.
-                let _ = asking.jobs.blocking_send(Job { item, rules, reply });
+                let _ = asking.doubts.blocking_send(Doubt { item, rules, reply });
             }
             _ => reply(Ok(Judged::by_rules(rules))),
         }
@@ -164,12 +165,12 @@ impl Scorer {
 }
 
 /// Asks the judge about each item, many at once.
-async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Job>) {
+async fn judge_all(asker: Asker, rubric: Rubric, mut queue: channel::Receiver<Doubt>) {
     // More than are sent at once: equal requests and known verdicts take no connection.
     let most = (4 * asker.client.concurrency()).clamp(1, Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(most));
     let mut asked = JoinSet::new();
-    while let Some(Job { item, rules, reply }) = queue.recv().await {
+    while let Some(Doubt { item, rules, reply }) = queue.recv().await {
         let Ok(permit) = permits.clone().acquire_owned().await else { return };
         while asked.try_join_next().is_some() {}
         let asker = asker.clone();

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use omr::answers::Store;
 use serde_json::{Value, json};
 
 use super::{Server, files, lines, write_lines};
@@ -130,7 +129,7 @@ fn a_pipeline_killed_ten_times_beside_servers_that_fail_keeps_what_one_left_alon
         assert!(summary["kept"].as_u64().unwrap() > 0, "{summary}");
     }
     // What is in a store is not asked again: beyond it stand what failed and what was in flight at a kill.
-    let stored = |dir: &Path| Store::open(&folder(dir, "answers").join("answers.sqlite")).unwrap().len().unwrap();
+    let stored = |dir: &Path| crate::answers::count(&folder(dir, "answers").join("answers.sqlite"));
     assert_eq!(stored(straight.0.path()), stored(dir));
     assert!(server.count() <= straight.1.count() + 10 * 2 * IN_FLIGHT, "{} and {}", server.count(), straight.1.count());
 }

@@ -79,7 +79,7 @@ fn stopped_and_in_parts_the_rates_are_the_same() {
     let [whole, stopped, parts] = ["whole", "stopped", "parts"].map(|name| dir.path().join(name));
     let (summary, _) = run(&config, &whole, None).unwrap();
     assert!(matches!(observed(&config, &stopped, None, &Impatient::after(300)), Err(Error::Stopped)));
-    let store = |dir: &Path| omr::answers::Store::open(&dir.join("answers.sqlite")).unwrap().len().unwrap();
+    let store = |dir: &Path| crate::answers::count(&dir.join("answers.sqlite"));
     let (before, all) = (store(&stopped), store(&whole));
     assert!(before > 0 && before < all, "{before} of {all} answers");
     assert_eq!(run(&config, &stopped, None).unwrap().0, summary);

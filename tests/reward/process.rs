@@ -13,7 +13,7 @@ fn scorer(script: &str, workers: usize) -> Scorer {
 fn within(timeout_s: f64, script: &str, workers: usize) -> Scorer {
     let command = ["sh", "-c", script].map(str::to_owned).to_vec();
     let config = ScorerConfig { command, workers, timeout_s, ..ScorerConfig::default() };
-    Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!("no judge is asked")).unwrap()
+    Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!("no judge is asked")).unwrap()
 }
 
 fn items(count: usize) -> Vec<Item> {
@@ -121,7 +121,7 @@ fn answers_out_of_order_are_an_error() {
 fn a_command_that_is_not_there_is_named() {
     let (command, found) = (vec!["no-such-program".to_owned()], "no-such-program");
     let config = ScorerConfig { command, ..ScorerConfig::default() };
-    let made = Scorer::new(Mode::Strict, None, (&config, "rl.reward"), None, || unreachable!());
+    let made = Scorer::new(Mode::Strict, None, &config, "rl.reward", None, || unreachable!());
     let error = made.err().unwrap();
     assert!(matches!(error, Error::Input { .. }) && error.to_string().contains("rl.reward.command"), "{error}");
     assert!(error.to_string().contains(found), "{error}");
@@ -138,7 +138,7 @@ fn the_python_example_scores() {
     }
     let command = vec!["python3".to_owned(), example.display().to_string()];
     let config = ScorerConfig { command, workers: 2, timeout_s: 30.0, ..ScorerConfig::default() };
-    let scorer = Scorer::new(Mode::Strict, None, (&config, "reward"), None, || unreachable!()).unwrap();
+    let scorer = Scorer::new(Mode::Strict, None, &config, "reward", None, || unreachable!()).unwrap();
     let mut items = items(6);
     items[3].ground_truth = "another".to_owned();
     items[4].response = format!("response 4 {}", "and so on ".repeat(50));

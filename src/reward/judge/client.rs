@@ -14,15 +14,6 @@ use crate::config::{JudgeConfig, Mode, Rubric};
 use crate::error::{Error, Result};
 use crate::reward::Score;
 
-/// Where replies came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests put to the server; repetitions of one are not counted.
-    pub sent: u64,
-    /// Requests answered by an earlier verdict: of this run, another run or another process.
-    pub cached: u64,
-}
-
 /// A judge on a server. Clones share everything.
 #[derive(Clone)]
 pub struct Client(Arc<Shared>);
@@ -35,8 +26,8 @@ struct Shared {
     asked: Mutex<HashMap<Key, Arc<OnceCell<Reply>>>>,
     permits: Semaphore,
     breaker: Mutex<Breaker>,
+    /// Requests put to the server; repetitions of one are not counted.
     sent: AtomicU64,
-    cached: AtomicU64,
 }
 
 /// Requests that failed since the last answer, and why no more are sent.
@@ -64,7 +55,6 @@ impl Client {
             asked: Mutex::default(),
             breaker: Mutex::default(),
             sent: AtomicU64::new(0),
-            cached: AtomicU64::new(0),
         })))
     }
 
@@ -81,12 +71,6 @@ impl Client {
     /// Requests in flight the config admits.
     pub fn concurrency(&self) -> usize {
         self.0.config.concurrency
-    }
-
-    /// Where this run's replies came from.
-    pub fn counts(&self) -> Counts {
-        let get = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Counts { sent: get(&self.0.sent), cached: get(&self.0.cached) }
     }
 
     /// Asks about a response what there is to ask; `score` is the rules'.
@@ -113,9 +97,6 @@ impl Client {
         let body = request.payload(&config.model, config.max_tokens, config.temperature).to_string();
         let key = Key::new(&config.model, body.as_bytes(), "judge");
         let cell = self.asked().entry(key).or_default().clone();
-        if cell.initialized() {
-            self.0.cached.fetch_add(1, Ordering::Relaxed);
-        }
         let reply = cell.get_or_try_init(|| self.fetch(&key, request, body.into())).await?.clone();
         if !is_verdict(&reply) {
             // Whoever asks later may have more luck.
@@ -135,7 +116,6 @@ impl Client {
         if let Some(store) = &self.0.store
             && let Some(answer) = store.get()?.get(key)?
         {
-            self.0.cached.fetch_add(1, Ordering::Relaxed);
             return Ok(Reply::Said(answer.text));
         }
         // The semaphore is never closed.
