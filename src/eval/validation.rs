@@ -19,10 +19,10 @@ use crate::ranks::Ranks;
 use crate::reward::Scorer;
 use crate::rollout::ask::{self, Asking, Numbers, Question, Rollout};
 use crate::rollout::wire;
-use crate::task::{self, Source, Task, TaskRows, VerifiedRows};
+use crate::task::{self, Source, Task, TaskRows, TaskSpec, VerifiedRows};
 use crate::train::metrics::Metrics;
 use crate::train::plan::blank;
-use crate::train::validation::{self as train, Validator};
+use crate::train::validation::{self as train, TaskFile, Validator};
 
 /// The step under which a validation's noise is drawn: one that no training reaches, and the same each time, so that
 /// figures differ by the weights alone.
@@ -55,6 +55,7 @@ struct Means<'a> {
 /// The questions of a validation.
 struct Validation {
     sets: Vec<Box<dyn Task>>,
+    task_files: Vec<TaskFile>,
     describe: String,
     index: Index,
     encoder: Encoder,
@@ -116,7 +117,8 @@ impl Validation {
         let encoder = Encoder::load(means.model, Use::Ask, model_config.vocab_size, means.pixels)?;
         let ids = &encoder.chat.ids;
         let stop_token_ids = stop_token_ids(means.model, &[ids.im_end, ids.endoftext])?;
-        let sets = sets(config, means)?;
+        let specs = specs(config)?;
+        let sets = sets(config, means, &specs)?;
         let counts: Vec<String> = sets.iter().map(|set| format!("{} of {}", set.rows().len(), set.name())).collect();
         let mut index = Index::default();
         for row in sets.iter().flat_map(|set| set.rows()) {
@@ -131,6 +133,7 @@ impl Validation {
         let kwargs = &config.val_kwargs;
         Ok(Validation {
             sets,
+            task_files: task_files(&specs, &task_source(config, means))?,
             describe: format!("{} questions ({})", index.len(), counts.join(", ")),
             index,
             encoder,
@@ -220,6 +223,10 @@ impl Validator for Validation {
         self.describe.clone()
     }
 
+    fn task_files(&self) -> &[TaskFile] {
+        &self.task_files
+    }
+
     fn max_num_seqs(&self) -> usize {
         self.max_num_seqs
     }
@@ -255,7 +262,7 @@ impl Validator for Validation {
 }
 
 /// Each file's and each task's questions with their scorer.
-fn sets(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<Box<dyn Task>>> {
+fn sets(config: &ValidationConfig, means: &Means<'_>, specs: &[&'static TaskSpec]) -> Result<Vec<Box<dyn Task>>> {
     let most = config.val_max_samples;
     let mut sets: Vec<Box<dyn Task>> = Vec::new();
     for entry in &config.val_files {
@@ -264,28 +271,46 @@ fn sets(config: &ValidationConfig, means: &Means<'_>) -> Result<Vec<Box<dyn Task
         let name = entry.path.display().to_string();
         sets.push(Box::new(VerifiedRows::scored_by(name, rows, means.scorer.clone())?));
     }
-    let specs = task::named(&config.val_tasks).map_err(|error| match error {
-        Error::Input { found, expected, hint, .. } => {
-            Error::Input { place: "val_tasks".to_owned(), found, expected, hint }
-        }
-        other => other,
-    })?;
-    let source = Source {
-        datasets: &[],
-        folder: config.val_data_dir.as_deref().or(means.folder),
-        mode: means.mode,
-        seed: means.seed,
-        shuffle_seed: 0,
-        file: None,
-    };
-    for spec in specs {
-        let rows = TaskRows::new(spec, source, most, (means.scorer.clone(), false)).load()?;
+    for &spec in specs {
+        let rows = TaskRows::new(spec, task_source(config, means), most, (means.scorer.clone(), false)).load()?;
         if rows.rows().is_empty() {
             return Err(Error::input("val_tasks", format!("no question of {}", spec.name), "at least one"));
         }
         sets.push(Box::new(rows));
     }
     Ok(sets)
+}
+
+/// The tasks that `config` names.
+fn specs(config: &ValidationConfig) -> Result<Vec<&'static TaskSpec>> {
+    task::named(&config.val_tasks).map_err(|error| match error {
+        Error::Input { found, expected, hint, .. } => {
+            Error::Input { place: "val_tasks".to_owned(), found, expected, hint }
+        }
+        other => other,
+    })
+}
+
+/// What tasks make their questions from.
+fn task_source<'a>(config: &'a ValidationConfig, means: &Means<'a>) -> Source<'a> {
+    Source {
+        datasets: &[],
+        folder: config.val_data_dir.as_deref().or(means.folder),
+        mode: means.mode,
+        seed: means.seed,
+        shuffle_seed: 0,
+        file: None,
+    }
+}
+
+/// The files that tasks read, those of data sets of the hub.
+fn task_files(specs: &[&'static TaskSpec], source: &Source) -> Result<Vec<TaskFile>> {
+    let mut files = Vec::new();
+    for spec in specs.iter().filter(|spec| spec.hub.is_some()) {
+        let of_task = task::hub::files(spec, source)?.into_iter().enumerate();
+        files.extend(of_task.map(|(number, path)| TaskFile { task: spec.name, number, path }));
+    }
+    Ok(files)
 }
 
 fn source(row: &Row) -> &str {

@@ -408,6 +408,7 @@ impl job::Job for Job {
             resume: c.resume.clone(),
             reference: c.has_reference(),
             val_files: c.validation.val_files.clone(),
+            val_task_files: self.validation.as_ref().map(Validation::task_files).unwrap_or_default(),
             accept_changed: c.accept_changed.clone(),
         }
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::trainer::TrainerConfig;
+use super::validation::TaskFile;
 use crate::checkpoint::Store;
 use crate::config::Changed;
 use crate::data::{Dataset, paths};
@@ -28,6 +29,9 @@ fn compared(config: &TrainerConfig, data: &Dataset, observer: &dyn Observer) -> 
     found.add_model(&config.model, config.reference)?;
     data.inputs(&mut found)?;
     found.add_files(Changed::Val, paths::all(&config.val_files)?)?;
+    for TaskFile { task, number, path } in &config.val_task_files {
+        found.add_task_file(task, *number, path)?;
+    }
     let dir = &config.dir;
     let newest = Store::of(dir, config.keep).latest()?;
     let state = newest.as_ref().and_then(|newest| newest.state().ok());

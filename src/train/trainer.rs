@@ -12,6 +12,7 @@ use super::lanes::Lanes;
 use super::loading::{Loaded, Wanted};
 use super::metrics::{Metrics, MetricsLog};
 use super::saving::{Saving, Snapshot, copy_companions};
+use super::validation::TaskFile;
 use crate::checkpoint::{Cadence, Keep, State, Store};
 use crate::config::{Changed, DatasetConfig, Dtype, OptimConfig};
 use crate::device::{Body, Device, Plan, Region};
@@ -59,6 +60,8 @@ pub struct TrainerConfig {
     pub reference: bool,
     /// Rows it is measured on.
     pub val_files: Vec<DatasetConfig>,
+    /// Files of the tasks it is measured on.
+    pub val_task_files: Vec<TaskFile>,
     /// Kinds of inputs that may differ from what the run began with.
     pub accept_changed: Vec<Changed>,
 }

@@ -1,6 +1,7 @@
 //! What a run measures while it trains: when, within which memory, and what becomes of the figures. Who answers and
 //! scores is a [`Validator`]; the weights are read and nothing else, so that training does not know of it.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::metrics::{Metrics, object};
@@ -14,6 +15,17 @@ use crate::observe::Observer;
 use crate::ranks::Ranks;
 use crate::tensor::DType;
 
+/// A file that a validation by tasks reads.
+#[derive(Clone, Debug)]
+pub struct TaskFile {
+    /// Name of the task.
+    pub task: &'static str,
+    /// Its number among the files of the task.
+    pub number: usize,
+    /// The file.
+    pub path: PathBuf,
+}
+
 /// Asks a model in training questions and scores its answers.
 pub trait Validator {
     /// The names of the figures that [`Validator::measure`] gives, sorted.
@@ -21,6 +33,9 @@ pub trait Validator {
 
     /// What it measures on, for people.
     fn describe(&self) -> String;
+
+    /// The files that its tasks read.
+    fn task_files(&self) -> &[TaskFile];
 
     /// Answers at once, at most.
     fn max_num_seqs(&self) -> usize;
@@ -58,6 +73,11 @@ impl Validation {
             return Err(Error::input("metric_for_best_model", metric, expected));
         }
         Ok(Validation { validator, every, before_train: config.val_before_train, metric_for_best_model })
+    }
+
+    /// The files that its tasks read.
+    pub fn task_files(&self) -> Vec<TaskFile> {
+        self.validator.task_files().to_vec()
     }
 
     /// When it measures on what, for people.
